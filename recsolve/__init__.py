@@ -1,0 +1,41 @@
+"""recsolve: solve nonlinear recurrences h[t] = f(h[t-1], u[t]) in parallel over t."""
+
+from recsolve import cells, jacobians, math, mixings, solvers
+from recsolve._version import __version__
+from recsolve.cell import Cell, WeightedCell
+from recsolve.check import StructureReport, check_structure
+from recsolve.checkpoint import load
+from recsolve.layers import Layers, run
+from recsolve.layout import Layout
+from recsolve.projection import Projection
+from recsolve.recurrence import Recurrence, packed_resets
+from recsolve.scan import scan
+from recsolve.solution import ConvergenceError, Solution
+from recsolve.solve import IntermediateResult, solve
+from recsolve.status import Status
+
+__all__ = [
+    "Cell",
+    "ConvergenceError",
+    "IntermediateResult",
+    "Layers",
+    "Layout",
+    "Projection",
+    "Recurrence",
+    "Solution",
+    "Status",
+    "StructureReport",
+    "WeightedCell",
+    "__version__",
+    "cells",
+    "check_structure",
+    "jacobians",
+    "load",
+    "math",
+    "mixings",
+    "packed_resets",
+    "run",
+    "scan",
+    "solve",
+    "solvers",
+]

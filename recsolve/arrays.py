@@ -1,0 +1,166 @@
+"""Array kinds: NumPy, CuPy and torch in, the same kind out.
+
+Inside the library an array is *native*: a NumPy array, or a CuPy array on the GPU. torch tensors are viewed as native
+arrays without a copy (CPU tensors as NumPy, CUDA tensors as CuPy through DLPack) and results are viewed back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Namespace: TypeAlias = Any  # the numpy or the cupy module
+Kind: TypeAlias = Literal["numpy", "cupy", "torch"]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def kind_of(x: object) -> Kind:
+    """Return which kind of array ``x`` is; lists and numbers count as NumPy."""
+    root = type(x).__module__.partition(".")[0]
+    if root == "torch":
+        return "torch"
+    return "cupy" if root == "cupy" else "numpy"
+
+
+def common_kind(arrays: Mapping[str, object]) -> Kind:
+    """Return the one kind of all named arrays (``None`` entries are skipped).
+
+    Raises
+    ------
+    TypeError
+        When kinds are mixed; the message names each argument and its kind.
+    """
+    kinds = {name: kind_of(x) for name, x in arrays.items() if x is not None}
+    if len(set(kinds.values())) > 1:
+        seen = ", ".join(f"{name} is {kind}" for name, kind in kinds.items())
+        raise TypeError(f"array kinds are mixed: {seen}; convert them to one kind first")
+    return next(iter(kinds.values()), "numpy")
+
+
+def namespace(x: object) -> Namespace:
+    """Return the module (numpy or cupy) that a native array belongs to."""
+    if kind_of(x) == "cupy":
+        import cupy
+
+        return cupy
+    return np
+
+
+def to_native(x: Any, name: str) -> Array:
+    """View ``x`` as a native float array, without copying arrays.
+
+    Raises
+    ------
+    TypeError
+        When the dtype is not float32 or float64, or a tensor requires grad.
+    ImportError
+        For a CUDA tensor without CuPy; the message names the extra.
+    """
+    native = _view(x, name)
+    if native.dtype not in FLOATS:
+        raise TypeError(f"{name} has dtype {native.dtype}; wanted float32 or float64 (convert it first)")
+    return native
+
+
+def _view(x: Any, name: str) -> Array:
+    kind = kind_of(x)
+    if kind == "cupy":
+        return x  # type: ignore[no-any-return]
+    if kind == "torch":
+        if x.requires_grad:
+            raise TypeError(
+                f"{name} requires grad, and the result would carry no gradient; pass {name}.detach()"
+            )
+        return _view_cuda(x, name) if x.is_cuda else x.numpy()  # type: ignore[no-any-return]
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array: {error}") from error
+
+
+def _view_cuda(x: Any, name: str) -> Array:
+    try:
+        import cupy
+    except ImportError as error:
+        raise ImportError(
+            f"{name} is a CUDA tensor, which needs CuPy: pip install 'recsolve[cuda13]' (or [cuda12])"
+        ) from error
+    return cupy.from_dlpack(x)  # type: ignore[no-any-return]
+
+
+def from_native(x: Array, kind: Kind) -> Any:
+    """View a native array as an array of the user's ``kind``."""
+    if kind != "torch":
+        return x
+    import torch
+
+    if kind_of(x) == "cupy":
+        return torch.from_dlpack(x)
+    # torch refuses negative strides (a reversed direction), so only those are copied.
+    return torch.from_numpy(np.ascontiguousarray(x) if any(s < 0 for s in x.strides) else x)
+
+
+def common_dtype(arrays: Mapping[str, Array]) -> np.dtype[Any]:
+    """Return the one dtype of all named native arrays.
+
+    Raises
+    ------
+    TypeError
+        When dtypes are mixed; the message names each argument and its dtype.
+    """
+    dtypes = {name: x.dtype for name, x in arrays.items()}
+    if len(set(dtypes.values())) > 1:
+        seen = ", ".join(f"{name} is {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(f"dtypes are mixed: {seen}; convert with .astype, or a cell with cell.astype(dtype)")
+    return next(iter(dtypes.values()))
+
+
+def memory_order(x: Array, axes: int) -> tuple[int, ...]:
+    """Return the first ``axes`` axes of ``x`` sorted from the slowest to the fastest in memory."""
+    strides = getattr(x, "strides", None) or (0,) * x.ndim
+    return tuple(sorted(range(axes), key=lambda axis: -abs(strides[axis]) if x.shape[axis] > 1 else 0))
+
+
+def empty_in_order(shape: tuple[int, ...], like: Array, axes: int) -> Array:
+    """Allocate ``shape`` with its first ``axes`` axes in the memory order of those of ``like``.
+
+    Data given as a (T, B, D) view of a (B, T, D) buffer then gives results that are views of (B, T, D) buffers.
+    """
+    order = memory_order(like, axes) + tuple(range(axes, len(shape)))
+    buffer = namespace(like).empty([shape[axis] for axis in order], dtype=like.dtype)
+    return buffer.transpose(np.argsort(order))  # type: ignore[no-any-return]
+
+
+def matmul_last(x: Array, matrix: Array) -> Array:
+    """Apply ``matrix`` (m, n) to the last axis of ``x`` (..., n) as one product, keeping the memory order of x."""
+    leading = x.ndim - 1
+    if leading == 0:
+        return matrix @ x
+    order = memory_order(x, leading)
+    moved = x.transpose(*order, leading)
+    product = moved.reshape(-1, x.shape[-1]) @ matrix.T if moved.size else _no_rows(x, matrix)
+    shaped = product.reshape(*moved.shape[:-1], matrix.shape[0])
+    return shaped.transpose(*np.argsort(order), leading)
+
+
+def _no_rows(x: Array, matrix: Array) -> Array:
+    rows = int(np.prod(x.shape[:-1]))
+    return namespace(x).zeros((rows, matrix.shape[0]), dtype=x.dtype)  # type: ignore[no-any-return]
+
+
+def to_host(x: Array) -> Array:
+    """Copy a native array to NumPy (a no-op for NumPy arrays)."""
+    return x.get() if kind_of(x) == "cupy" else x  # type: ignore[attr-defined, no-any-return]
+
+
+def freeze(x: Array) -> Array:
+    """Return a read-only view where the kind has such a thing (NumPy)."""
+    if kind_of(x) == "numpy":
+        x = x.view()
+        x.flags.writeable = False
+    return x

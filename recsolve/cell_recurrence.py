@@ -1,0 +1,159 @@
+"""The recurrence of a cell: evaluate its function on arrays, differentiate it on duals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recsolve.arrays import Array, Kind, common_kind, namespace
+from recsolve.dual import ONE, Dual, value_of
+from recsolve.factored import Call, Factored
+from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
+from recsolve.mixings import Diagonal as DiagonalMixing
+from recsolve.mixings import Mixing
+from recsolve.names import Names
+from recsolve.recurrence import Recurrence, all_finite, check_initial
+
+if TYPE_CHECKING:
+    from recsolve.cell import WeightedCell
+
+
+class CellRecurrence(Recurrence):
+    """See :meth:`recsolve.cell.WeightedCell.recurrence`."""
+
+    def __init__(self, cell: WeightedCell, drive: Names, initial: Any, reset: Any, kind: Kind):
+        self.cell, self.drive = cell, drive
+        self.description = cell.cell.name
+        length, batch = _leading(drive, cell)
+        like = next(iter(drive.values()))
+        start = _initial(initial, cell, batch, like, kind)
+        super().__init__(length, batch, cell.layout, start, reset, kind)
+        self._parameters = Names(cell.parameters, "parameter")
+        self._mixings = Names(cell.mixings, "mixing")
+
+    def _components(self, states: Array) -> Names:
+        parts = {name: self.layout.component(states, i) for i, name in enumerate(self.cell.cell.state)}
+        return Names(parts, "component")
+
+    def _call(self, s: Names, W: Any, u: Any) -> list[Any]:
+        try:
+            out = self.cell.cell.function(s, W, u, self._parameters)
+        except ValueError as error:
+            if "truth value" in str(error):
+                raise TypeError(
+                    f"{self.description} branches in Python on a value of the state; it gets all steps at once, so "
+                    "write where(condition, a, b), minimum or maximum"
+                ) from error
+            raise
+        return list(out) if isinstance(out, tuple) else [out]
+
+    def _states(self, values: list[Any], like: Array) -> Array:
+        """Return states from the components that the function returned, which may lack broadcast axes."""
+        part = self.layout.component(like, 0)
+        full = [v if v.shape == part.shape else namespace(like).broadcast_to(v, part.shape) for v in values]
+        return self.cell.stack_components(full, part)
+
+    def apply(self, previous: Array) -> Array:
+        return self._states(self._call(self._components(previous), self._mixings, self.drive), previous)
+
+    def step(self, state: Array, t: int) -> Array:
+        drive = Names({name: u[t] for name, u in self.drive.items()}, "drive")
+        return self._states(self._call(self._components(state), self._mixings, drive), state)
+
+    def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        tape = _Tape(self.layout.components)
+        s = {name: Dual(part, {i: ONE}) for i, (name, part) in enumerate(self._components(previous).items())}
+        out = self._call(Names(s, "component"), tape.mixings(self.cell.mixings), self.drive)
+        values = self._states([value_of(x) for x in out], previous)
+        part = self.layout.component(previous, 0)
+        xp = namespace(previous)
+
+        def spread(partials: Any) -> dict[int, Array]:
+            dtype = part.dtype.type
+            return {
+                leaf: xp.broadcast_to(dtype(p) if isinstance(p, float) else p, part.shape)
+                for leaf, p in partials.items()
+            }
+
+        outputs = [spread(x.partials) if isinstance(x, Dual) else {} for x in out]
+        if not any(outputs):
+            return values, Zero(values, self.layout)
+        if not tape.calls:
+            return values, self._per_unit(outputs, part)
+        calls = [Call(mixing, spread(partials)) for mixing, partials in tape.calls]
+        return values, Factored(calls, outputs, self.layout, (self.length, *self.batch))
+
+    def _per_unit(self, outputs: list[dict[int, Array]], part: Array) -> Jacobian:
+        """Return the Jacobian of a cell whose mixings are all diagonal: k x k per unit."""
+        xp, k = namespace(part), self.layout.components
+        zero = xp.broadcast_to(xp.zeros((), dtype=part.dtype), part.shape)
+        if k == 1:
+            return Diagonal(outputs[0].get(0, zero), self.layout)
+        axis = 1 + len(self.batch)
+        rows = [xp.stack([partials.get(j, zero) for j in range(k)], axis=axis) for partials in outputs]
+        return Block(xp.stack(rows, axis=axis), self.layout)
+
+    @property
+    def drive_like(self) -> Array:
+        widest = max(self.drive.values(), key=lambda u: u.size)
+        return widest if widest.ndim > len(self.batch) + 1 else super().drive_like
+
+    def output(self, states: Array) -> Array:
+        return self.cell.output(states)
+
+    def drive_is_finite(self, t: int) -> bool:
+        return all(all_finite(u[t]) for u in self.drive.values())
+
+
+class _Tape:
+    """Records the mixing calls of one pass; each opens a new leaf. Diagonal mixings are elementwise and inline."""
+
+    def __init__(self, components: int):
+        self.components = components
+        self.calls: list[tuple[Mixing, dict[Any, Any]]] = []
+
+    def mixings(self, mixings: dict[str, Mixing]) -> Names:
+        return Names({name: self._caller(mixing) for name, mixing in mixings.items()}, "mixing")
+
+    def _caller(self, mixing: Mixing) -> Any:
+        def call(x: Any) -> Any:
+            if not isinstance(x, Dual) or isinstance(mixing, DiagonalMixing):
+                return mixing(x)
+            leaf = self.components + len(self.calls)
+            self.calls.append((mixing, x.partials))
+            return Dual(mixing(x.value), {leaf: ONE})
+
+        return call
+
+
+def _leading(drive: Names, cell: WeightedCell) -> tuple[int, tuple[int, ...]]:
+    """Return T and the batch shape that the drives span together."""
+    event = cell.layout.event[-(len(cell.layout.lanes) + 1) :]
+    shapes = {name: tuple(u.shape) for name, u in drive.items()}
+    lengths = {shape[0] if len(shape) > len(event) else None for shape in shapes.values()}
+    if None in lengths or len(lengths) > 1:
+        raise ValueError(f"drives have shapes {shapes}; wanted (T, *batch, *{event}) with one T")
+    try:
+        full = np.broadcast_shapes(*shapes.values())
+        if np.broadcast_shapes(full[len(full) - len(event) :], event) != event:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"drives have shapes {shapes}; wanted shapes that broadcast to (T, *batch, *{event})") from None
+    return full[0], tuple(full[1 : len(full) - len(event)])
+
+
+def _initial(initial: Any, cell: WeightedCell, batch: tuple[int, ...], like: Array, kind: Kind) -> Array:
+    """Return h[0] (*batch, *event) from an array, or from one array per component."""
+    layout = cell.layout
+    if not isinstance(initial, dict):
+        return check_initial(initial, batch + layout.event, like, kind)
+    unknown = set(initial) ^ set(cell.cell.state)
+    if unknown:
+        raise ValueError(f"initial has components {tuple(initial)}; wanted {cell.cell.state}")
+    common_kind({f"initial[{n!r}]": x for n, x in initial.items()})
+    part = batch + layout.event[-(len(layout.lanes) + 1) :]
+    parts = [check_initial(initial[n], part, like, kind) for n in cell.cell.state]
+    return namespace(like).stack(parts, axis=len(batch)) if layout.components > 1 else parts[0]  # type: ignore[no-any-return]
+
+

@@ -1,0 +1,40 @@
+"""The built-in cells, one file per family, and their registry."""
+
+from __future__ import annotations
+
+from recsolve.cell import Cell
+from recsolve.cells.elman import Elman, ElmanReLU
+from recsolve.cells.gru import GRU, ChoGRU, ParaRNNGRU
+from recsolve.cells.lstm import LSTM, ParaRNNLSTM
+from recsolve.cells.minmax import MinMax
+
+REGISTRY: dict[str, Cell] = {
+    cell.name: cell for cell in (Elman, ElmanReLU, GRU, ChoGRU, ParaRNNGRU, LSTM, ParaRNNLSTM, MinMax)
+}
+
+
+def get(name: str) -> Cell:
+    """Return a built-in cell by name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name; the message lists the known ones.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"cell is {name!r}; wanted one of {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "REGISTRY",
+    "ChoGRU",
+    "Elman",
+    "ElmanReLU",
+    "MinMax",
+    "ParaRNNGRU",
+    "ParaRNNLSTM",
+    "get",
+]

@@ -1,0 +1,22 @@
+"""Elman's network: one mixing, one nonlinearity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recsolve.cell import Cell
+from recsolve.math import relu, tanh
+
+_CITE = "Elman, Cognitive Science 14 (1990)"
+
+
+def elman(s: Any, W: Any, u: Any, p: Any) -> Any:  # noqa: ARG001
+    return tanh(W.h(s.h) + u.h)
+
+
+def elman_relu(s: Any, W: Any, u: Any, p: Any) -> Any:  # noqa: ARG001
+    return relu(W.h(s.h) + u.h)
+
+
+Elman = Cell(elman, state=("h",), output="h", cite=_CITE)
+ElmanReLU = Cell(elman_relu, state=("h",), output="h", cite=_CITE)

@@ -1,0 +1,31 @@
+"""Long short-term memory: torch's, and ParaRNN's with coupled gates and peepholes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recsolve.cell import Cell
+from recsolve.math import sigmoid, tanh
+
+
+def lstm(s: Any, W: Any, u: Any, p: Any) -> Any:  # noqa: ARG001
+    """The LSTM of torch, with a forget gate and no peepholes."""
+    i = sigmoid(W.i(s.h) + u.i)
+    f = sigmoid(W.f(s.h) + u.f)
+    g = tanh(W.g(s.h) + u.g)
+    o = sigmoid(W.o(s.h) + u.o)
+    c = f * s.c + i * g
+    return o * tanh(c), c
+
+
+def pararnn_lstm(s: Any, W: Any, u: Any, p: Any) -> Any:
+    """ParaRNN's LSTM: input gate 1 - f, peepholes, and an output gate that sees the new c."""
+    f = sigmoid(W.f(s.h) + p.c_f * s.c + u.f)
+    g = tanh(W.g(s.h) + u.g)
+    c = f * s.c + (1 - f) * g
+    o = sigmoid(W.o(s.h) + p.c_o * c + u.o)
+    return o * tanh(c), c
+
+
+LSTM = Cell(lstm, state=("h", "c"), output="h", cite="Hochreiter and Schmidhuber 1997, as in torch.nn.LSTM")
+ParaRNNLSTM = Cell(pararnn_lstm, state=("h", "c"), output="h", cite="Danieli et al., arXiv 2510.21450")

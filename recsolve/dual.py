@@ -1,0 +1,230 @@
+"""Forward differentiation: one class, one table of derivative rules.
+
+A :class:`Dual` is a value together with its partial derivatives with respect to some *leaves*. The rules below are
+written with operators and NumPy ufuncs only, so they run on anything that carries those: arrays today, expression
+nodes later. Two readings of the same rules:
+
+- :class:`Dual`, inside a cell: each partial is the *elementwise* coefficient d value[i] / d leaf[i]. Operations that
+  couple entries (sums, indexing, matrix products) have no such coefficient and raise; mixings open new leaves.
+- :class:`Tangent`, inside a user's function: the partial is a set of directional derivatives, stacked on a leading
+  axis, so multilinear operations are carried too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+ONE = 1.0  # the partial of a leaf with respect to itself; multiplying by it is skipped
+
+
+def sigmoid(x: Any) -> Any:
+    """Return 1 / (1 + exp(-x)), exact in the limits: 0 at -inf, 1 at +inf, NaN at NaN."""
+    if isinstance(x, Dual):
+        return x.lift("sigmoid", (x,))
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def softplus(x: Any) -> Any:
+    """Return log(1 + exp(x)) without overflow."""
+    if isinstance(x, Dual):
+        return x.lift("softplus", (x,))
+    return np.logaddexp(x, x * 0)
+
+
+# d f / d x from (x, y = f(x)). Step functions are flat almost everywhere.
+UNARY: dict[str, Callable[[Any, Any], Any]] = {
+    "negative": lambda x, y: -1.0,
+    "positive": lambda x, y: 1.0,
+    "tanh": lambda x, y: 1.0 - y * y,
+    "sigmoid": lambda x, y: y * (1.0 - y),
+    "softplus": lambda x, y: sigmoid(x),
+    "exp": lambda x, y: y,
+    "expm1": lambda x, y: y + 1.0,
+    "log": lambda x, y: 1.0 / x,
+    "log1p": lambda x, y: 1.0 / (1.0 + x),
+    "sqrt": lambda x, y: 0.5 / y,
+    "square": lambda x, y: 2.0 * x,
+    "reciprocal": lambda x, y: -y * y,
+    "sin": lambda x, y: np.cos(x),
+    "cos": lambda x, y: -np.sin(x),
+    "tan": lambda x, y: 1.0 + y * y,
+    "sinh": lambda x, y: np.cosh(x),
+    "cosh": lambda x, y: np.sinh(x),
+    "arctan": lambda x, y: 1.0 / (1.0 + x * x),
+    "absolute": lambda x, y: np.sign(x),
+    "sign": lambda x, y: 0.0,
+    "floor": lambda x, y: 0.0,
+    "ceil": lambda x, y: 0.0,
+    "rint": lambda x, y: 0.0,
+}
+
+# (d f / d a, d f / d b) from (a, b, y = f(a, b)).
+BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "add": (lambda a, b, y: 1.0, lambda a, b, y: 1.0),
+    "subtract": (lambda a, b, y: 1.0, lambda a, b, y: -1.0),
+    "multiply": (lambda a, b, y: b, lambda a, b, y: a),
+    "divide": (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b),
+    "power": (lambda a, b, y: b * a ** (b - 1), lambda a, b, y: y * np.log(a)),
+    "logaddexp": (lambda a, b, y: np.exp(a - y), lambda a, b, y: np.exp(b - y)),
+    "arctan2": (lambda a, b, y: b / (a * a + b * b), lambda a, b, y: -a / (a * a + b * b)),
+}
+
+# When an operand of min/max wins, ties included and excluded. At a tie the derivative passes to the operand that depends
+# on the state (to the first one if both do): a Clarke element that is a robust default, though none wins everywhere.
+_WINS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "maximum": (np.greater_equal, np.greater),
+    "minimum": (np.less_equal, np.less),
+}
+_COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "isnan", "isfinite", "isinf"}
+_EVALUATE: dict[str, Callable[..., Any]] = {"sigmoid": sigmoid, "softplus": softplus}
+DIFFERENTIABLE = (*UNARY, *BINARY, *_WINS, "where", "clip")
+
+
+def value_of(x: Any) -> Any:
+    """Return the value without its partials."""
+    return x.value if isinstance(x, Dual) else x
+
+
+def _evaluate(name: str, values: Sequence[Any]) -> Any:
+    return _EVALUATE.get(name, getattr(np, name, None))(*values)  # type: ignore[misc]
+
+
+def _factor(name: str, index: int, values: Sequence[Any], y: Any) -> Any:
+    """Return d y / d argument ``index``."""
+    if name in UNARY:
+        return UNARY[name](values[0], y)
+    return BINARY[name][index](*values, y)
+
+
+class Dual(NDArrayOperatorsMixin):
+    """A value and its elementwise partials with respect to leaves.
+
+    Parameters
+    ----------
+    value : array
+        The value, shape (..., n).
+    partials : mapping
+        leaf -> d value / d leaf, each broadcasting against ``value``.
+    """
+
+    __slots__ = ("partials", "value")
+    __array_priority__ = 1000.0
+
+    def __init__(self, value: Any, partials: Mapping[Hashable, Any]):
+        self.value = value
+        self.partials = dict(partials)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.value.shape)
+
+    @property
+    def ndim(self) -> int:
+        return int(self.value.ndim)
+
+    @property
+    def dtype(self) -> Any:
+        return self.value.dtype
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape {self.shape}, leaves {list(self.partials)})"
+
+    def lift(self, name: str, args: Sequence[Any]) -> Dual:
+        """Apply the elementwise operation ``name`` to values and, by its rule, to partials."""
+        values = [value_of(arg) for arg in args]
+        y = _evaluate(name, values)
+        if name in _WINS:
+            return self._select(y, [(arg, self._wins(name, index, args)) for index, arg in enumerate(args)])
+        terms = [
+            (arg, _factor(name, index, values, y)) for index, arg in enumerate(args) if isinstance(arg, Dual)
+        ]
+        return self._combine(y, terms)
+
+    def _combine(self, y: Any, terms: Sequence[tuple[Dual, Any]]) -> Dual:
+        """Return ``y`` with partials sum of factor * partial over the terms."""
+        partials: dict[Hashable, Any] = {}
+        for arg, factor in terms:
+            for leaf, partial in arg.partials.items():
+                term = self._scale(factor, arg._aligned(partial, y))
+                partials[leaf] = partials[leaf] + term if leaf in partials else term
+        return type(self)(y, partials)
+
+    def _select(self, y: Any, choices: Sequence[tuple[Any, Any]]) -> Dual:
+        """Return ``y`` with the partials of each choice where its mask holds: selected, for 0 * inf is NaN."""
+        partials: dict[Hashable, Any] = {}
+        for arg, mask in choices:
+            for leaf, partial in arg.partials.items() if isinstance(arg, Dual) else ():
+                term = np.where(mask, arg._aligned(partial, y), y.dtype.type(0))
+                partials[leaf] = partials[leaf] + term if leaf in partials else term
+        return type(self)(y, partials)
+
+    @staticmethod
+    def _wins(name: str, index: int, args: Sequence[Any]) -> Any:
+        """Return where argument ``index`` of a minimum or maximum passes its derivative."""
+        ties, strict = _WINS[name]
+        other = args[1 - index]
+        takes_ties = index == 0 or not isinstance(other, Dual)
+        return (ties if takes_ties else strict)(value_of(args[index]), value_of(other))
+
+    def _aligned(self, partial: Any, y: Any) -> Any:  # noqa: ARG002 - elementwise partials broadcast as they are
+        return partial
+
+    @staticmethod
+    def _scale(factor: Any, partial: Any) -> Any:
+        if partial is ONE:
+            return factor
+        return partial if isinstance(factor, float) and factor == 1.0 else factor * partial
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        name = ufunc.__name__
+        if method != "__call__" or kwargs:
+            raise self._unsupported(f"numpy.{name}.{method}" if method != "__call__" else f"numpy.{name} with out=")
+        if name in _COMPARISONS:
+            return ufunc(*[value_of(x) for x in inputs])
+        if name in UNARY or name in BINARY or name in _WINS:
+            return self.lift(name, inputs)
+        return self._other(f"numpy.{name}", ufunc, inputs, {})
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG002
+        if function is np.where and len(args) == 3:
+            return self._where(*args)
+        if function is np.clip:
+            return np.minimum(np.maximum(args[0], args[1]), args[2])
+        if function in (np.zeros_like, np.ones_like, np.full_like):
+            return function(value_of(args[0]), *args[1:], **kwargs)
+        if function in (np.shape, np.ndim, np.size):
+            return function(self.value, *args[1:], **kwargs)
+        return self._other(f"numpy.{function.__name__}", function, args, kwargs)
+
+    def _where(self, condition: Any, a: Any, b: Any) -> Dual:
+        condition = np.asarray(value_of(condition), dtype=bool) if np.isscalar(condition) else value_of(condition)
+        y = np.where(condition, value_of(a), value_of(b))
+        return self._select(y, [(a, condition), (b, ~condition)])
+
+    def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG002
+        raise self._unsupported(name)
+
+    def _unsupported(self, what: str) -> TypeError:
+        return TypeError(
+            f"{what} couples entries or has no elementwise derivative, so a cell cannot use it; couple units through "
+            "a mixing W.name(x), or use rs.Recurrence.from_function"
+        )
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "a Python branch (if, and, or, min, max) on a value of the state; write where(condition, a, b), "
+            "minimum(a, b) or maximum(a, b) instead"
+        )
+
+    def __float__(self) -> float:
+        raise self._unsupported("float() of the state, or writing it into an array,")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise self._unsupported("conversion of the state to a plain array")
+
+    def __getitem__(self, index: Any) -> Any:
+        raise self._unsupported("indexing")

@@ -1,0 +1,213 @@
+"""A recurrence from a user's function, differentiated forward in as few directions as its structure needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from recsolve.arrays import Array, Kind, common_dtype, common_kind, namespace, to_native
+from recsolve.dual import value_of
+from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.layout import Layout
+from recsolve.recurrence import Recurrence, all_finite
+from recsolve.tangent import Tangent
+
+STRUCTURES: dict[str, type[Jacobian]] = {
+    "zero": Zero,
+    "identity": Identity,
+    "scalar": Scalar,
+    "diagonal": Diagonal,
+    "block": Block,
+    "heads": LaneDense,
+    "dense": LaneDense,
+}
+_EVENT_AXES = {"block": 2, "heads": 2}
+
+
+def _layout(structure: str, initial: Array) -> tuple[Layout, tuple[int, ...]]:
+    """Split the shape of h[0] into batch and the event that the structure reads."""
+    axes = _EVENT_AXES.get(structure, 1)
+    if initial.ndim == 0 and structure in ("zero", "identity", "scalar", "diagonal"):
+        return Layout(units=None), ()
+    if initial.ndim < axes:
+        wanted = {"block": "(*batch, k, n)", "heads": "(*batch, H, n)"}.get(structure, "(*batch, n)")
+        raise ValueError(f"initial has shape {initial.shape}; wanted {wanted} for structure {structure!r}")
+    batch, event = initial.shape[: initial.ndim - axes], initial.shape[initial.ndim - axes :]
+    if structure == "block":
+        if event[0] < 2:
+            raise ValueError(f"initial has shape {initial.shape}; wanted (*batch, k, n) with k >= 2 for 'block'")
+        return Layout(components=event[0], units=event[1]), batch
+    return Layout(lanes=tuple(event[:-1]), units=event[-1]), batch
+
+
+def _leaves(inputs: Any) -> dict[str, Any]:
+    """Name every array of the inputs."""
+    if inputs is None:
+        return {}
+    if isinstance(inputs, dict):
+        return {f"inputs[{name!r}]": x for name, x in inputs.items()}
+    if isinstance(inputs, (tuple, list)) and any(np.ndim(x) for x in inputs):
+        return {f"inputs[{i}]": x for i, x in enumerate(inputs)}
+    return {"inputs": inputs}
+
+
+def _rebuild(inputs: Any, leaves: list[Array]) -> Any:
+    """Return arrays in the container that the inputs came in."""
+    if isinstance(inputs, dict):
+        return dict(zip(inputs, leaves, strict=True))
+    if isinstance(inputs, (tuple, list)):
+        return tuple(leaves) if len(_leaves(inputs)) == len(inputs) and len(leaves) == len(inputs) else leaves[0]
+    return leaves[0] if leaves else None
+
+
+class FunctionRecurrence(Recurrence):
+    """See :meth:`recsolve.Recurrence.from_function`."""
+
+    def __init__(
+        self,
+        f: Callable[[Any, Any], Any],
+        inputs: Any,
+        initial: Any,
+        structure: str,
+        jacobian: Callable[[Any, Any], Any] | None,
+        reset: Any,
+        length: int | None,
+    ):
+        if structure not in STRUCTURES:
+            raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
+        named = _leaves(inputs)
+        kind: Kind = common_kind({"initial": initial, **named})
+        native = {name: to_native(x, name) for name, x in {"initial": initial, **named}.items()}
+        common_dtype(native)
+        start = native.pop("initial")
+        layout, batch = _layout(structure, start)
+        self.f, self.structure, self.jacobian = f, structure, jacobian
+        self.description = getattr(f, "__name__", "function")
+        self._inputs, self._container = list(native.values()), inputs
+        super().__init__(_length(native, length), batch, layout, start, reset, kind)
+
+    def times(self, index: slice) -> FunctionRecurrence:
+        """Return the recurrence restricted to a range of times (same initial state)."""
+        inputs = _rebuild(self._container, [u[index] for u in self._inputs])
+        length = None if self._inputs else len(range(*index.indices(self.length)))
+        return FunctionRecurrence(self.f, inputs, self.initial, self.structure, self.jacobian, None, length)
+
+    def _drive(self, index: slice) -> Any:
+        return _rebuild(self._container, [u[index] for u in self._inputs])
+
+    def _call(self, previous: Any, index: slice) -> Any:
+        try:
+            out = self.f(previous, self._drive(index))
+        except ValueError as error:
+            if "truth value" in str(error):
+                raise TypeError(
+                    f"{self.description} branches in Python on a value of the state; f gets all steps at once, so write "
+                    "np.where(condition, a, b)"
+                ) from error
+            raise
+        shape = tuple(np.shape(value_of(out)))
+        if shape != tuple(previous.shape):
+            raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {tuple(previous.shape)}")
+        return out
+
+    @property
+    def drive_like(self) -> Array:
+        axes = 1 + len(self.batch)
+        fitting = [u for u in self._inputs if u.ndim >= axes and u.shape[:axes] == self.shape[:axes]]
+        return fitting[0] if fitting else super().drive_like
+
+    def apply(self, previous: Array) -> Array:
+        out = self._call(previous, slice(None))
+        if out.dtype != self.dtype:
+            raise TypeError(f"f returned dtype {out.dtype}; wanted {self.dtype}, as initial and inputs")
+        return out  # type: ignore[no-any-return]
+
+    def step(self, state: Array, t: int) -> Array:
+        return self._call(state[None], slice(t, t + 1))[0]  # type: ignore[no-any-return]
+
+    def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        kind, layout = STRUCTURES[self.structure], self.layout
+        if kind is Zero or kind is Identity:
+            values = self.apply(previous)
+            return values, kind(values, layout)  # type: ignore[call-arg]
+        if self.jacobian is not None:
+            return self.apply(previous), self._declared(previous)
+        out = self._push(previous, self._seeds(previous))
+        if not isinstance(out, Tangent):  # f ignores the state
+            return out, Zero(out, layout)
+        return out.value, self._gather(out.directions)
+
+    def jvp(self, previous: Array, direction: Array) -> Array:
+        """Return the true derivative of f along ``direction``, whatever the declared structure."""
+        out = self._push(previous, direction[None])
+        if not isinstance(out, Tangent):
+            return namespace(previous).zeros_like(previous)  # type: ignore[no-any-return]
+        return out.directions[0]  # type: ignore[no-any-return]
+
+    def _push(self, previous: Array, directions: Array) -> Any:
+        return self._call(Tangent.seeded(previous, directions), slice(None))
+
+    def _seeds(self, previous: Array) -> Array:
+        """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""
+        xp, layout = namespace(previous), self.layout
+        if self.structure in ("scalar", "diagonal"):
+            seeds = xp.ones((1, *layout.event), dtype=self.dtype)
+        elif self.structure == "block":
+            seeds = xp.broadcast_to(
+                xp.eye(layout.components, dtype=self.dtype)[:, :, None], (layout.components, *layout.event)
+            )
+        else:
+            width = layout.lane_width
+            eye = xp.eye(width, dtype=self.dtype).reshape(width, *(1,) * len(layout.lanes), width)
+            seeds = xp.broadcast_to(eye, (width, *layout.event))
+        spread = seeds.reshape(len(seeds), *(1,) * (1 + len(self.batch)), *layout.event)
+        return xp.broadcast_to(spread, (len(seeds), *previous.shape))  # type: ignore[no-any-return]
+
+    def _gather(self, directions: Array) -> Jacobian:
+        """Read the structured Jacobian off the derivatives (m, T, *batch, *event) along the seeds."""
+        xp, layout = namespace(directions), self.layout
+        directions = xp.broadcast_to(directions, (len(directions), *self.shape))
+        if self.structure == "scalar":
+            return Scalar(directions[0].reshape(self.length, *self.batch, -1)[..., 0], layout)
+        if self.structure == "diagonal":
+            return Diagonal(directions[0], layout)
+        if self.structure == "block":
+            return Block(xp.moveaxis(directions, 0, -2), layout)
+        return LaneDense(xp.moveaxis(directions, 0, -1), layout)
+
+    def _declared(self, previous: Array) -> Jacobian:
+        assert self.jacobian is not None
+        data = to_native(self.jacobian(previous, self._drive(slice(None))), "jacobian")
+        layout, leading = self.layout, (self.length, *self.batch)
+        width = layout.lane_width
+        shape: tuple[int, ...] = {
+            "scalar": leading,
+            "diagonal": leading + layout.event,
+            "block": (*leading, layout.components, *layout.event),
+        }.get(self.structure, (*leading, *layout.lanes, width, width))
+        try:
+            entries = namespace(previous).broadcast_to(data, shape)
+        except ValueError:
+            raise ValueError(
+                f"jacobian returned shape {tuple(data.shape)}; wanted {shape} for structure {self.structure!r}"
+            ) from None
+        return STRUCTURES[self.structure](entries, layout)  # type: ignore[call-arg]
+
+    def drive_is_finite(self, t: int) -> bool:
+        return all(all_finite(u[t]) for u in self._inputs)
+
+
+def _length(inputs: dict[str, Array], length: int | None) -> int:
+    lengths = {name: x.shape[0] if x.ndim else None for name, x in inputs.items()}
+    if None in lengths.values():
+        raise ValueError(f"inputs have lengths {lengths}; wanted arrays with time as their first axis")
+    if not lengths:
+        if length is None or length < 0:
+            raise ValueError(f"length is {length}; wanted T >= 0, since there are no inputs")
+        return length
+    if len(set(lengths.values())) > 1 or (length is not None and length not in lengths.values()):
+        seen = lengths if length is None else {**lengths, "length": length}
+        raise ValueError(f"lengths along time (the first axis) differ: {seen}")
+    return int(next(iter(lengths.values())) or 0)

@@ -1,0 +1,35 @@
+"""The functions a cell is written with: NumPy's own, and the few that NumPy lacks.
+
+Each runs on arrays of any kind and on the duals that differentiate them. ``where(condition, a, b)`` takes the place
+of a Python branch. At a tie ``minimum`` and ``maximum`` pass the derivative to the operand that depends on the state.
+
+Examples
+--------
+>>> from recsolve.math import sigmoid, tanh
+>>> float(sigmoid(0.0)), float(tanh(0.0))
+(0.5, 0.0)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from recsolve.dual import sigmoid, softplus
+
+absolute, arctan, clip, cos, cosh = np.absolute, np.arctan, np.clip, np.cos, np.cosh
+exp, expm1, log, log1p, logaddexp = np.exp, np.expm1, np.log, np.log1p, np.logaddexp
+maximum, minimum, reciprocal, sign, sin = np.maximum, np.minimum, np.reciprocal, np.sign, np.sin
+sinh, sqrt, square, tan, tanh, where = np.sinh, np.sqrt, np.square, np.tan, np.tanh, np.where
+
+
+def relu(x: Any) -> Any:
+    """Return max(x, 0), with derivative 1 at 0."""
+    return maximum(x, 0.0)
+
+
+__all__ = [
+    "absolute", "arctan", "clip", "cos", "cosh", "exp", "expm1", "log", "log1p", "logaddexp", "maximum", "minimum",
+    "reciprocal", "relu", "sigmoid", "sign", "sin", "sinh", "softplus", "sqrt", "square", "tan", "tanh", "where",
+]  # fmt: skip

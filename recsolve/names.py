@@ -1,0 +1,45 @@
+"""A small immutable mapping whose entries are attributes too: ``s.h``, ``u.r``, ``p.b_n``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Names(Mapping[str, Any]):
+    """Arrays by name.
+
+    Parameters
+    ----------
+    entries : mapping
+        Name to value.
+    what : str
+        What an entry is, for the error about an unknown name.
+    """
+
+    __slots__ = ("_entries", "_what")
+
+    def __init__(self, entries: Mapping[str, Any], what: str):
+        object.__setattr__(self, "_entries", dict(entries))
+        object.__setattr__(self, "_what", what)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise AttributeError(f"no {self._what} {name!r}; there are {tuple(self._entries)}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{self._what} {name!r} cannot be assigned")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"Names({', '.join(self._entries)})"

@@ -1,0 +1,274 @@
+"""The recurrence h[t] = f(h[t-1], u[t]): evaluate all t at once, linearise, step once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recsolve.arrays import Array, Kind, empty_in_order, from_native, kind_of, namespace, to_host, to_native
+from recsolve.jacobians import Jacobian
+from recsolve.layout import Layout
+
+if TYPE_CHECKING:
+    from recsolve.function import FunctionRecurrence
+
+
+class Recurrence(ABC):
+    """A nonlinear recurrence of length T on states (T, *batch, *event).
+
+    Build one with ``cell.recurrence(x)`` or :meth:`from_function`. Solvers see only this interface.
+
+    Attributes
+    ----------
+    length : int
+        T, the number of steps.
+    batch : tuple of int
+        Shape of the independent sequences.
+    layout : Layout
+        How the event axes are read.
+    initial : array
+        h[0], shape (*batch, *event).
+    reset : array of bool or None
+        (T, *batch): steps that start afresh from ``initial``.
+    dtype : dtype
+        float32 or float64.
+    kind : str
+        The kind of arrays the user gave and gets back.
+    """
+
+    description: str = "recurrence"
+
+    def __init__(
+        self, length: int, batch: tuple[int, ...], layout: Layout, initial: Array, reset: Any, kind: Kind
+    ):
+        self.length, self.batch, self.layout, self.kind = length, batch, layout, kind
+        self.initial = initial
+        self.dtype = initial.dtype
+        self.reset = _check_reset(reset, length, batch, namespace(initial))
+
+    # What a recurrence must define -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def apply(self, previous: Array) -> Array:
+        """Return f(previous[t], u[t]) for all t, shape (T, *batch, *event)."""
+
+    @abstractmethod
+    def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        """Return f(previous[t], u[t]) and its Jacobian with respect to ``previous``."""
+
+    @abstractmethod
+    def step(self, state: Array, t: int) -> Array:
+        """Return f(state, u[t]) for one t, shape (*batch, *event)."""
+
+    @abstractmethod
+    def drive_is_finite(self, t: int) -> bool:
+        """Return whether everything that drives step ``t`` is finite (it decides the advice of a failure)."""
+
+    @property
+    def drive_like(self) -> Array:
+        """An array whose first axes (T, *batch) are in the memory order that the states should have."""
+        return namespace(self.initial).empty(self.shape, dtype=self.dtype)  # type: ignore[no-any-return]
+
+    # What follows from it --------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the states, (T, *batch, *event)."""
+        return (self.length, *self.batch, *self.layout.event)
+
+    @property
+    def starts(self) -> Array:
+        """(T, *batch) of bool: steps whose previous state is ``initial`` (the first one, and every reset)."""
+        xp = namespace(self.initial)
+        starts = xp.zeros((self.length, *self.batch), dtype=bool) if self.reset is None else self.reset.copy()
+        starts[:1] = True
+        return starts  # type: ignore[no-any-return]
+
+    def over_event(self, mask: Array) -> Array:
+        """Reshape a mask (T, *batch) so that it broadcasts over states."""
+        return mask.reshape(mask.shape + (1,) * len(self.layout.event))
+
+    def previous(self, states: Array) -> Array:
+        """Return h[t-1] for every t: the states one step later, with ``initial`` selected at starts."""
+        previous = namespace(states).empty_like(states)
+        previous[1:] = states[:-1]
+        previous[:1] = self.initial
+        if self.reset is not None:
+            namespace(states).copyto(previous, self.initial, where=self.over_event(self.reset))
+        return previous  # type: ignore[no-any-return]
+
+    def evaluate(self, states: Array) -> Array:
+        """Return F[t] = f(h[t-1], u[t]) for all t at once.
+
+        Parameters
+        ----------
+        states : array
+            The trajectory h, shape (T, *batch, *event), native kind.
+
+        Returns
+        -------
+        array
+            F, same shape.
+        """
+        with np.errstate(all="ignore"):
+            return self.apply(self.previous(states))
+
+    def linearise(self, states: Array) -> tuple[Array, Jacobian]:
+        """Return F and the structured Jacobian J[t] = d f / d h[t-1] at ``states``."""
+        with np.errstate(all="ignore"):
+            return self.differentiate(self.previous(states))
+
+    def guess(self) -> Array:
+        """Return the default first iterate, f(h[0], u[t]) at every t."""
+        previous = empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
+        previous[...] = self.initial
+        with np.errstate(all="ignore"):
+            return self.apply(previous)
+
+    def output(self, states: Array) -> Array:
+        """Return what the recurrence shows of its states (a cell's output component; else the states)."""
+        return states
+
+    def wrap(self, native: Array) -> Any:
+        """Return a native array as the kind that the user gave."""
+        return from_native(native, self.kind)
+
+    @staticmethod
+    def from_function(
+        f: Callable[[Any, Any], Any],
+        *,
+        inputs: Any = None,
+        initial: Any,
+        structure: str = "dense",
+        jacobian: Callable[[Any, Any], Any] | None = None,
+        reset: Any = None,
+        length: int | None = None,
+    ) -> FunctionRecurrence:
+        """Build a recurrence from any function.
+
+        Parameters
+        ----------
+        f : callable
+            ``f(h_prev, u_t)`` gets all steps at once: ``h_prev`` (T, *batch, *event) and ``inputs`` as given, and
+            returns the next states in the shape of ``h_prev``. It must not mix times or sequences.
+        inputs : array, or tuple, list or dict of arrays, optional
+            The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
+        initial : array
+            h[0] with its full shape (*batch, *event).
+        structure : str
+            What J[t] = df/dh_prev is known to be: zero, identity, scalar, diagonal (event axes: the last one), block
+            (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)). A wrong
+            declaration costs iterations or convergence; :func:`recsolve.check_structure` tests it.
+        jacobian : callable, optional
+            ``jacobian(h_prev, u_t)`` with entries in the shape of the structure. Default: automatic forward
+            differentiation of ``f``, which raises (never silently approximates) where it cannot follow.
+        reset : array of bool, optional
+            (T, *batch): steps that start from ``initial`` again.
+        length : int, optional
+            T when there are no inputs.
+
+        Returns
+        -------
+        Recurrence
+
+        Raises
+        ------
+        TypeError
+            For mixed array kinds or dtypes, or a function that automatic differentiation cannot follow.
+        ValueError
+            For an unknown structure or wrong shapes.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> u = np.linspace(0.0, 1.0, 50)[:, None]
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda h, u: 0.5 * np.sin(h) + u, inputs=u, initial=np.zeros(1), structure="diagonal")
+        >>> rs.solve(rec).success
+        True
+        """
+        from recsolve.function import FunctionRecurrence
+
+        return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.description}, T={self.length}, batch={self.batch}, {self.layout}, {self.dtype})"
+
+
+def _check_reset(reset: Any, length: int, batch: tuple[int, ...], xp: Any) -> Array | None:
+    if reset is None:
+        return None
+    reset = reset.numpy() if kind_of(reset) == "torch" and not reset.is_cuda else reset
+    mask = xp.asarray(reset)
+    if mask.dtype != bool:
+        raise TypeError(f"reset has dtype {mask.dtype}; wanted bool")
+    if mask.shape == (length,) and batch:
+        mask = mask.reshape((length,) + (1,) * len(batch))
+    try:
+        return xp.broadcast_to(mask, (length, *batch))  # type: ignore[no-any-return]
+    except ValueError:
+        raise ValueError(
+            f"reset has shape {tuple(mask.shape)}; wanted (T, *batch) = {(length, *batch)}"
+        ) from None
+
+
+def packed_resets(lengths: Any) -> Array:
+    """Return the reset mask of sequences packed one after the other.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Length of each packed sequence, all positive; T is their sum.
+
+    Returns
+    -------
+    array of bool, shape (T,)
+        True at the first step of each sequence.
+
+    Raises
+    ------
+    ValueError
+        When a length is not positive.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> rs.packed_resets([2, 3]).astype(int)
+    array([1, 0, 1, 0, 0])
+    """
+    sizes = np.asarray(lengths, dtype=np.int64)
+    if sizes.ndim != 1 or (sizes < 1).any():
+        raise ValueError(f"lengths is {lengths!r}; wanted a list of positive integers")
+    mask = np.zeros(int(sizes.sum()), dtype=bool)
+    mask[np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)[: sizes.size]] = True
+    return mask
+
+
+def check_initial(initial: Any, shape: tuple[int, ...], like: Array, kind: Kind) -> Array:
+    """Return h[0] as a native array (*batch, *event), broadcast where it lacks batch axes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When kind, dtype or shape do not fit; the message names ``initial``.
+    """
+    xp = namespace(like)
+    if initial is None:
+        return xp.zeros(shape, dtype=like.dtype)  # type: ignore[no-any-return]
+    if not np.isscalar(initial) and kind_of(initial) != kind:
+        raise TypeError(f"initial is {kind_of(initial)} and the drive is {kind}; convert them to one kind first")
+    native = xp.asarray(initial, dtype=like.dtype) if np.isscalar(initial) else to_native(initial, "initial")
+    if native.dtype != like.dtype:
+        raise TypeError(f"initial has dtype {native.dtype}; wanted {like.dtype}, as the drive")
+    try:
+        return xp.broadcast_to(native, shape)  # type: ignore[no-any-return]
+    except ValueError:
+        raise ValueError(f"initial has shape {tuple(native.shape)}; wanted (*batch, *event) = {shape}") from None
+
+
+def all_finite(x: Array) -> bool:
+    """Return whether every entry is finite."""
+    return bool(to_host(namespace(x).isfinite(x).all()))

@@ -1,0 +1,117 @@
+"""The public scan over any monoid and either direction of time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from recsolve.arrays import Array, common_kind, from_native, kind_of, to_native
+from recsolve.jacobians import Jacobian
+from recsolve.kernels import get
+from recsolve.kernels.monoids import MONOIDS
+
+
+def affine_scan(
+    A: Jacobian, b: Array, *, initial: Array | None = None, reset: Array | None = None, reverse: bool = False
+) -> Array:
+    """Return y[t] = A[t] y[t-1] + b[t] (or y[t+1] with ``reverse``) of native arrays, unchecked."""
+    kernel, monoid = get("scan"), MONOIDS["affine"]
+    if not reverse:
+        return kernel(monoid, (A, b), initial=initial, reset=reset)  # type: ignore[no-any-return]
+    backwards = slice(None, None, -1)
+    flipped = None if reset is None else reset[backwards]
+    return kernel(monoid, (A[backwards], b[backwards]), initial=initial, reset=flipped)[backwards]  # type: ignore[no-any-return]
+
+
+def scan(
+    monoid: str,
+    elements: tuple[Any, Any],
+    *,
+    initial: Any = None,
+    reset: Any = None,
+    reverse: bool = False,
+    axis: int = 0,
+) -> Any:
+    """Apply the maps of a monoid one after the other along time: y[t] = e[t](y[t-1]).
+
+    Parameters
+    ----------
+    monoid : {"affine", "clamp"}
+        ``affine``: elements (A, b), y[t] = A[t] y[t-1] + b[t], with A a structured Jacobian or an array of the shape of
+        b (diagonal). ``clamp``: elements (r, s), y[t] = max(min(r[t], y[t-1]), s[t]); never rounds.
+    elements : tuple of two
+        Arrays with time along ``axis``.
+    initial : array, optional
+        y before the first step, the shape of one step. Without it the first step of an affine scan gives b.
+    reset : array of bool, optional
+        Steps cut from their past, shape (T,) or broadcasting against the elements from the left. An affine scan gives
+        b there, a clamp scan clamps ``initial``. Cuts are selected, so an inf or NaN before one does not pass it.
+    reverse : bool
+        Run from the last step to the first: y[t] = e[t](y[t+1]).
+    axis : int
+        The axis of time, when the elements are arrays.
+
+    Returns
+    -------
+    array
+        y, shape and kind of the elements.
+
+    Raises
+    ------
+    ValueError
+        For an unknown monoid or shapes that do not agree.
+    TypeError
+        For mixed kinds or dtypes that are not float32 or float64.
+
+    Notes
+    -----
+    Blelloch, "Prefix sums and their applications" (1990). The work is linear in T.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.scan("affine", (np.full(4, 0.5), np.ones(4)))
+    array([1.   , 1.5  , 1.75 , 1.875])
+    """
+    if monoid not in MONOIDS:
+        raise ValueError(f"monoid is {monoid!r}; wanted one of {', '.join(MONOIDS)}")
+    if not isinstance(elements, (tuple, list)) or len(elements) != 2:
+        raise ValueError(f"elements is {type(elements).__name__}; wanted a pair")
+    arrays = {f"elements[{i}]": e for i, e in enumerate(elements) if not isinstance(e, Jacobian)}
+    kind = common_kind({**arrays, "initial": None if np.isscalar(initial) else initial})
+    if axis != 0 and len(arrays) < 2:
+        raise ValueError(f"axis is {axis}; wanted 0 with a structured Jacobian, whose time comes first")
+    native = [
+        e if isinstance(e, Jacobian) else np.moveaxis(to_native(e, f"elements[{i}]"), axis, 0)
+        for i, e in enumerate(elements)
+    ]
+    op = MONOIDS[monoid]
+    prepared = op.prepare(tuple(native))
+    like = op.like(prepared)
+    start = None if initial is None else _row(initial, like)
+    mask = None if reset is None else _mask(reset, like)
+    if reverse:
+        prepared, mask = op.take(prepared, slice(None, None, -1)), None if mask is None else mask[::-1]
+    with np.errstate(all="ignore"):
+        y = get("scan")(op, prepared, initial=start, reset=mask)
+    return from_native(np.moveaxis(y[::-1] if reverse else y, 0, axis), kind)
+
+
+def _row(initial: Any, like: Array) -> Array:
+    row = np.asarray(initial, dtype=like.dtype) if np.isscalar(initial) else to_native(initial, "initial")
+    if row.dtype != like.dtype:
+        raise TypeError(f"initial has dtype {row.dtype}; wanted {like.dtype}, as the elements")
+    try:
+        return np.broadcast_to(row, like.shape[1:])
+    except ValueError:
+        raise ValueError(f"initial has shape {row.shape}; wanted that of one step, {like.shape[1:]}") from None
+
+
+def _mask(reset: Any, like: Array) -> Array:
+    mask = reset.numpy() if kind_of(reset) == "torch" else np.asarray(reset) if kind_of(reset) == "numpy" else reset
+    if mask.dtype != bool:
+        raise TypeError(f"reset has dtype {mask.dtype}; wanted bool")
+    if mask.ndim > like.ndim or mask.shape != like.shape[: mask.ndim]:
+        raise ValueError(f"reset has shape {mask.shape}; wanted the first axes of {like.shape}")
+    return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))  # type: ignore[no-any-return]

@@ -1,0 +1,160 @@
+"""What a solve returns."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from recsolve.arrays import Array, to_host
+from recsolve.condition import condition
+from recsolve.recurrence import Recurrence
+from recsolve.solvers.base import Solver
+from recsolve.solvers.problem import Iterate
+from recsolve.status import Status
+from recsolve.tolerance import TRUSTED, Tolerance
+
+
+class Solution:
+    """A trajectory with its residual, status and counts.
+
+    Attributes
+    ----------
+    states : array, shape (T, *batch, *event)
+        The iterate that all of the following speaks about.
+    output : array
+        What the cell shows of the states.
+    final : array, shape (*batch, *event)
+        The last state, to be the ``initial`` of the next call (``initial`` itself when T = 0).
+    success : bool
+        Whether the status is ``converged``: the residual is met. Not yet whether the trajectory is close to the true
+        one, which ``trusted`` says.
+    status : Status
+        See :class:`recsolve.Status`.
+    nit : int
+        Iterations, which is one less than the number of iterates.
+    residuals : array, shape (nit + 1,)
+        max |f(h[t-1]) - h[t]| of every iterate; the last entry is that of ``states``. A sequential completion appends
+        its own.
+    converged_prefix, exact_prefix : int
+        Leading rows, counted over all sequences, within tolerance; with residual exactly 0.
+    converged_rows : array of bool, shape (T, *batch)
+        Rows within tolerance.
+    stats : dict
+        ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t), ``nscan``, ``seconds``, and
+        ``completed_from`` (the first row that the sequential fallback computed, or None).
+    solver : Solver
+        The settings that were used.
+    tolerance : Tolerance
+        atol and rtol of the residual test.
+    recurrence : Recurrence
+    """
+
+    def __init__(
+        self,
+        recurrence: Recurrence,
+        solver: Solver,
+        tolerance: Tolerance,
+        iterate: Iterate,
+        status: Status,
+        residuals: list[float],
+        nit: int,
+        stats: dict[str, Any],
+        remark: str,
+    ):
+        self.recurrence, self.solver, self.tolerance, self.status = recurrence, solver, tolerance, status
+        self.nit, self.stats, self.residuals = nit, stats, np.array(residuals)
+        self._iterate, self._remark = iterate, remark
+
+    @cached_property
+    def states(self) -> Any:
+        return self.recurrence.wrap(self._iterate.states)
+
+    @cached_property
+    def output(self) -> Any:
+        return self.recurrence.wrap(self.recurrence.output(self._iterate.states))
+
+    @cached_property
+    def final(self) -> Any:
+        states = self._iterate.states
+        return self.recurrence.wrap(states[-1] if len(states) else self.recurrence.initial)
+
+    @property
+    def success(self) -> bool:
+        return self.status is Status.CONVERGED
+
+    @cached_property
+    def converged_rows(self) -> Array:
+        return to_host(self._iterate.converged)
+
+    @property
+    def converged_prefix(self) -> int:
+        return _prefix(self.converged_rows)
+
+    @property
+    def exact_prefix(self) -> int:
+        return exact_prefix(self._iterate)
+
+    @cached_property
+    def condition(self) -> float:
+        """kappa, by which a residual may be amplified into an error; computed on first use (a few scans)."""
+        return condition(self.recurrence, self._iterate.states)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it converged and kappa max(atol, rtol) <= 0.01: small residuals then mean a close trajectory."""
+        return self.success and self.condition * max(self.tolerance.atol, self.tolerance.rtol) <= TRUSTED
+
+    @property
+    def message(self) -> str:
+        """The status with its advice; once ``condition`` is known, also what it means for the trajectory."""
+        text = f"{self.status}: {self._remark or self.status.advice}"
+        if "condition" in self.__dict__ and self.success and not self.trusted:
+            text += (
+                f"; but kappa = {self.condition:.1e}, so the trajectory may be far from the true one although its "
+                "residual is small (chaos, or a very long memory)"
+            )
+        return text
+
+    def __repr__(self) -> str:
+        stats, T = self.stats, self.recurrence.length
+        known = f"{self.trusted} (kappa {self.condition:.1e})" if "condition" in self.__dict__ else "ask sol.trusted"
+        lines = {
+            "message": self.message,
+            "method": f"{self.solver.name}, {self.nit} iterations in {stats['seconds']:.3g} s",
+            "recurrence": repr(self.recurrence),
+            "residual": " -> ".join(f"{r:.1e}" for r in _ends(self.residuals)) + " (max |f - h| per iterate)",
+            "prefix": f"{self.converged_prefix} of {T} rows within tolerance, {self.exact_prefix} exact",
+            "evaluations": f"f {stats['nfev']}, J {stats['njev']}, scans {stats['nscan']}",
+            "trusted": known,
+        }
+        width = max(map(len, lines))
+        return "Solution\n" + "\n".join(f"  {name:>{width}}: {value}" for name, value in lines.items())
+
+
+def _ends(residuals: Array) -> list[float]:
+    """Return the history, shortened in the middle to three entries."""
+    if len(residuals) <= 4:
+        return list(residuals)
+    return [residuals[0], residuals[1], residuals[-1]]
+
+
+def _prefix(rows: Array) -> int:
+    """Return how many leading times are true in all sequences."""
+    every = rows.reshape(len(rows), -1).all(axis=1)
+    return len(every) if every.all() else int(every.argmin())
+
+
+def exact_prefix(iterate: Iterate) -> int:
+    """Return how many leading rows have a residual of exactly 0 in all sequences."""
+    residual = iterate.residual
+    return _prefix(to_host(residual == 0).reshape(len(residual), -1))
+
+
+class ConvergenceError(RuntimeError):
+    """Raised by ``fallback="raise"``; carries what was computed as ``solution``."""
+
+    def __init__(self, solution: Solution):
+        super().__init__(solution.message)
+        self.solution = solution

@@ -1,0 +1,192 @@
+"""solve(): check the arguments, run the driver, fall back, and tell the truth about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from recsolve import solvers
+from recsolve.arrays import Array, freeze, kind_of, namespace, to_host, to_native
+from recsolve.recurrence import Recurrence
+from recsolve.solution import ConvergenceError, Solution, exact_prefix
+from recsolve.solvers.driver import iterate_to_end
+from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.sequential import loop
+from recsolve.status import Status
+from recsolve.tolerance import Tolerance, default_tol
+
+Fallback = Literal["none", "sequential", "raise"]
+_DRIVER_OPTIONS: dict[str, Any] = {"atol": None, "rtol": None, "pin": True, "patience": 20}
+
+
+@dataclass(frozen=True)
+class IntermediateResult:
+    """What a callback sees of an iterate: its read-only states, number, max|r| and converged rows."""
+
+    states: Any
+    nit: int
+    residual: float
+    converged_rows: Array
+
+
+def solve(
+    recurrence: Recurrence,
+    *,
+    method: str | solvers.Solver = "newton",
+    tol: float | None = None,
+    maxiter: int | None = None,
+    guess: Any = None,
+    callback: Callable[[IntermediateResult], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+    fallback: Fallback = "none",
+) -> Solution:
+    """Solve h[t] = f(h[t-1], u[t]) for all t.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+        From ``cell.recurrence(x)`` or ``Recurrence.from_function``.
+    method : str or Solver
+        A name (``recsolve solvers`` lists them) or a solver object.
+    tol : float, optional
+        atol = rtol = tol of the elementwise test |r| <= atol + rtol max(|h|, |f|). Default 8 eps of the dtype.
+    maxiter : int, optional
+        Default T + 2, within which the pin makes every method end.
+    guess : array, optional
+        First iterate, shape of the states. Default f(h[0], u[t]) at every t.
+    callback : callable, optional
+        ``callback(intermediate_result)`` after every iterate, the guess included, with fields ``states`` (read-only),
+        ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.
+    options : mapping, optional
+        Settings of the solver, and of the driver: ``atol``, ``rtol`` (each instead of tol), ``pin`` (default True:
+        leading converged rows are left alone and the first other row takes f exactly), ``patience`` (iterations
+        without progress before ``stalled`` or ``diverged``).
+    fallback : {"none", "sequential", "raise"}
+        When the method does not converge: return what there is with its status; complete it by the sequential loop from
+        its exact prefix; or raise ConvergenceError, which carries the Solution.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind, dtype, shape or value; the message names them.
+    ConvergenceError
+        With ``fallback="raise"``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, mixing="diagonal", rng=0)
+    >>> sol = rs.solve(cell.recurrence(np.ones((100, 3))), method="newton")
+    >>> sol.status.value, sol.output.shape
+    ('converged', (100, 4))
+    """
+    if not isinstance(recurrence, Recurrence):
+        raise TypeError(f"recurrence is {type(recurrence).__name__}; wanted a Recurrence, as cell.recurrence(x) gives")
+    if fallback not in ("none", "sequential", "raise"):
+        raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
+    driver, solver = _split_options(method, options)
+    tolerance = _tolerance(tol, driver, recurrence.dtype)
+    limit = recurrence.length + 2 if maxiter is None else _count("maxiter", maxiter, 0)
+    patience = _count("patience", driver["patience"], 1)
+    first = None if guess is None else _check_guess(guess, recurrence)
+    problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=solver.needs_jacobian)
+
+    began = time.perf_counter()
+    with np.errstate(all="ignore"):
+        iterate, status, history, nit = iterate_to_end(
+            solver, problem, first, maxiter=limit, patience=patience, observe=_observer(callback, recurrence)
+        )
+        residuals, remark, start = history.residuals, "", None
+        if status is not Status.CONVERGED and fallback == "sequential" and status is not Status.STOPPED:
+            start = exact_prefix(iterate)
+            iterate = problem.evaluate(loop(recurrence, known=iterate.states, start=start))
+            residuals.append(iterate.worst)
+            status, remark = _completed(iterate, solver.name, status, start)
+    if status is Status.NONFINITE:
+        remark = _where_nonfinite(recurrence, iterate)
+    stats = {**problem.counts, "seconds": time.perf_counter() - began, "completed_from": start}
+    solution = Solution(recurrence, solver, tolerance, iterate, status, residuals, nit, stats, remark)
+    if fallback == "raise" and not solution.success:
+        raise ConvergenceError(solution)
+    return solution
+
+
+def _split_options(
+    method: str | solvers.Solver, options: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], solvers.Solver]:
+    given = dict(options or {})
+    driver = {name: given.pop(name, default) for name, default in _DRIVER_OPTIONS.items()}
+    try:
+        return driver, solvers.get(method, given)
+    except ValueError as error:
+        if "options has unknown" in str(error):
+            raise ValueError(f"{error}; every method takes {list(_DRIVER_OPTIONS)}") from None
+        raise
+
+
+def _tolerance(tol: float | None, driver: Mapping[str, Any], dtype: Any) -> Tolerance:
+    base = default_tol(dtype) if tol is None else tol
+    values = {"tol": base, **{name: driver[name] for name in ("atol", "rtol") if driver[name] is not None}}
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+            raise ValueError(f"{name} is {value!r}; wanted a finite number >= 0")
+    return Tolerance(atol=float(values.get("atol", base)), rtol=float(values.get("rtol", base)))
+
+
+def _count(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} is {value!r}; wanted an integer >= {least}")
+    return int(value)
+
+
+def _check_guess(guess: Any, recurrence: Recurrence) -> Array:
+    if kind_of(guess) != recurrence.kind:
+        raise TypeError(f"guess is {kind_of(guess)} and the recurrence is {recurrence.kind}; convert it first")
+    native = to_native(guess, "guess")
+    if native.dtype != recurrence.dtype:
+        raise TypeError(f"guess has dtype {native.dtype}; wanted {recurrence.dtype}")
+    if native.shape != recurrence.shape:
+        raise ValueError(f"guess has shape {tuple(native.shape)}; wanted {recurrence.shape}")
+    return namespace(native).array(native)  # type: ignore[no-any-return]
+
+
+def _observer(
+    callback: Callable[[IntermediateResult], None] | None, recurrence: Recurrence
+) -> Callable[[Iterate, int], None] | None:
+    if callback is None:
+        return None
+    if not callable(callback):
+        raise TypeError(f"callback is {type(callback).__name__}; wanted a callable")
+
+    def observe(iterate: Iterate, nit: int) -> None:
+        states = recurrence.wrap(freeze(iterate.states))
+        callback(IntermediateResult(states, nit, iterate.worst, to_host(iterate.converged)))
+
+    return observe
+
+
+def _completed(iterate: Iterate, name: str, was: Status, start: int) -> tuple[Status, str]:
+    """Return the status of a trajectory completed by the loop, and how it came about."""
+    if bool(iterate.converged.all()):
+        return Status.CONVERGED, f"{name} ended as {was}; completed by the sequential loop from row {start}"
+    if iterate.blocked():
+        return Status.NONFINITE, ""
+    return Status.STALLED, "the sequential loop itself does not meet the tolerance, which is below rounding; raise tol"
+
+
+def _where_nonfinite(recurrence: Recurrence, iterate: Iterate) -> str:
+    front = to_host(iterate.front)
+    place = np.argwhere(front)[0]
+    t, sequence = int(place[0]), tuple(int(i) for i in place[1:])
+    of = f" of sequence {sequence}" if sequence else ""
+    if not recurrence.drive_is_finite(t):
+        return f"the drive is inf or NaN at step {t}{of}; the rows before it are right"
+    return f"f is inf or NaN at step {t}{of} although its drive is finite; the rows before it are right"

@@ -1,0 +1,54 @@
+"""How a solve ended, and what to do about it."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Status(str, Enum):
+    """The end of a solve. With r = f(h[t-1]) - h[t] of the states returned, computed afresh:
+
+    ``converged``
+        |r| <= atol + rtol max(|h|, |f|) in every entry.
+    ``nonfinite``
+        Every sequence (or segment between resets) has converged, or has converged up to a row whose own f(h[t-1], u[t])
+        is inf or NaN: the true trajectory is not finite there.
+    ``maxiter``
+        None of the above after ``maxiter`` iterations.
+    ``diverged``
+        For ``patience`` iterations the number of leading converged rows has not grown, and max|r| exceeds 1000 times
+        its smallest value so far or is not finite. (Only without the pin, which makes that number grow.)
+    ``stalled``
+        For ``patience`` iterations neither the number of leading converged rows nor the smallest max|r| has improved,
+        or the sequential loop itself does not meet the tolerance.
+    ``stopped``
+        The callback raised StopIteration.
+    """
+
+    CONVERGED = "converged"
+    NONFINITE = "nonfinite"
+    MAXITER = "maxiter"
+    DIVERGED = "diverged"
+    STALLED = "stalled"
+    STOPPED = "stopped"
+
+    @property
+    def advice(self) -> str:
+        """What happened and what to try next."""
+        return _ADVICE[self]
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+_ADVICE = {
+    Status.CONVERGED: "every entry of the residual is within tolerance",
+    Status.NONFINITE: "the true trajectory is inf or NaN from some step on; check the drive and the weights there",
+    Status.MAXITER: (
+        "the iteration limit was reached; raise maxiter, try method='newton' or 'damped_newton', or pass "
+        "fallback='sequential' to complete the answer exactly"
+    ),
+    Status.DIVERGED: "the residual grows; keep the pin on, try method='newton' or 'damped_newton', or fallback='sequential'",
+    Status.STALLED: "the residual no longer falls; raise tol if it is below rounding, else try another method",
+    Status.STOPPED: "the callback stopped the solve",
+}

@@ -1,0 +1,127 @@
+"""Directional derivatives through a user's NumPy function.
+
+A :class:`Tangent` carries m directions at once on a leading axis of its one partial, (m, *shape). Elementwise
+operations use the rules of :mod:`recsolve.dual`; multilinear ones are applied to each direction by the product rule.
+What is neither raises and is named: there is no silent fall-back to finite differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from recsolve.dual import Dual, value_of
+
+DIRECTIONS = "directions"  # the one leaf of a tangent
+
+# Linear in the first argument, which may be a list of arrays.
+_LINEAR = {
+    np.reshape, np.ravel, np.transpose, np.moveaxis, np.swapaxes, np.expand_dims, np.squeeze, np.broadcast_to,
+    np.roll, np.flip, np.take, np.take_along_axis, np.repeat, np.tile, np.sum, np.mean, np.cumsum, np.diff, np.trace,
+    np.pad, np.copy, np.concatenate, np.stack, np.hstack, np.vstack, np.atleast_1d, np.real, np.diagonal,
+}  # fmt: skip
+_MULTILINEAR = {np.matmul, np.dot, np.einsum, np.tensordot, np.inner, np.outer, np.vdot, np.cross, np.kron}
+
+
+def _entries(x: Any) -> list[Any]:
+    return list(x) if isinstance(x, (list, tuple)) else [x]
+
+
+class Tangent(Dual):
+    """A value of shape S with m directional derivatives of shape (m, *S)."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def seeded(cls, value: Any, directions: Any) -> Tangent:
+        """Return ``value`` with derivatives ``directions``, shape (m, *value.shape)."""
+        return cls(value, {DIRECTIONS: directions})
+
+    @property
+    def directions(self) -> Any:
+        return self.partials[DIRECTIONS]
+
+    def _aligned(self, partial: Any, y: Any) -> Any:
+        missing = np.ndim(y) - self.ndim
+        return partial.reshape(partial.shape[:1] + (1,) * missing + self.shape) if missing else partial
+
+    def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
+        if function in _LINEAR:
+            return self._linear(lambda first: function(first, *args[1:], **kwargs), args[0])
+        if function in _MULTILINEAR:
+            return self._multilinear(function, args, kwargs)
+        raise self._unsupported(name)
+
+    def _linear(self, function: Callable[[Any], Any], first: Any) -> Tangent:
+        """Apply a function that is linear in its first argument to the value and to every direction."""
+        entries, listed = _entries(first), isinstance(first, (list, tuple))
+        m = next(len(e.directions) for e in entries if isinstance(e, Dual))  # type: ignore[attr-defined]
+
+        def direction(e: Any, j: int) -> Any:
+            return e.directions[j] if isinstance(e, Tangent) else np.zeros_like(e)
+
+        def call(parts: list[Any]) -> Any:
+            return function(parts if listed else parts[0])
+
+        y = call([value_of(e) for e in entries])
+        return Tangent.seeded(y, np.stack([call([direction(e, j) for e in entries]) for j in range(m)]))
+
+    def _multilinear(self, function: Any, args: Any, kwargs: Any) -> Tangent:
+        """Product rule: the sum over the arguments that carry directions."""
+        values = [value_of(a) for a in args]
+        y = function(*values, **kwargs)
+        total: Any = 0.0
+        for place, arg in enumerate(args):
+            if isinstance(arg, Tangent):
+                total = total + np.stack(
+                    [function(*values[:place], d, *values[place + 1 :], **kwargs) for d in arg.directions]
+                )
+        return Tangent.seeded(y, total)
+
+    def _unsupported(self, what: str) -> TypeError:
+        return TypeError(
+            f"{what} is not carried by automatic differentiation; write it with elementwise and linear NumPy functions, "
+            "or pass jacobian= to from_function"
+        )
+
+    # The methods of arrays that user functions call; each is the function of the same name.
+    def __getitem__(self, index: Any) -> Tangent:
+        return self._linear(lambda x: x[index], self)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    @property
+    def T(self) -> Tangent:
+        return np.transpose(self)  # type: ignore[return-value, call-overload, no-any-return]
+
+    @property
+    def size(self) -> int:
+        return int(self.value.size)
+
+    def reshape(self, *shape: Any) -> Tangent:
+        return self._linear(lambda x: x.reshape(*shape), self)
+
+    def transpose(self, *axes: Any) -> Tangent:
+        return self._linear(lambda x: x.transpose(*axes), self)
+
+    def swapaxes(self, a: int, b: int) -> Tangent:
+        return self._linear(lambda x: x.swapaxes(a, b), self)
+
+    def sum(self, *args: Any, **kwargs: Any) -> Tangent:
+        return self._linear(lambda x: x.sum(*args, **kwargs), self)
+
+    def mean(self, *args: Any, **kwargs: Any) -> Tangent:
+        return self._linear(lambda x: x.mean(*args, **kwargs), self)
+
+    def dot(self, other: Any) -> Tangent:
+        return self._multilinear(np.dot, (self, other), {})
+
+    def astype(self, dtype: Any) -> Tangent:
+        return self._linear(lambda x: x.astype(dtype), self)
+
+    def copy(self) -> Tangent:
+        return self

@@ -1,0 +1,62 @@
+"""The solvers, one file each, and their registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from recsolve.solvers.base import CorrectionSolver, Solver
+from recsolve.solvers.damped_newton import DampedNewton
+from recsolve.solvers.jacobi import Jacobi
+from recsolve.solvers.newton import Newton
+from recsolve.solvers.picard import Picard
+from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.quasi_newton import QuasiNewton
+from recsolve.solvers.sequential import Sequential
+
+REGISTRY: dict[str, type[Solver]] = {
+    solver.name: solver for solver in (Sequential, Newton, QuasiNewton, DampedNewton, Jacobi, Picard)
+}
+
+
+def get(method: str | Solver, settings: Mapping[str, Any] | None = None) -> Solver:
+    """Return a solver by name with its settings, or the solver object itself.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or setting; the message lists the known ones.
+    TypeError
+        When ``method`` is neither a name nor a solver.
+    """
+    settings = dict(settings or {})
+    if isinstance(method, Solver):
+        if settings:
+            raise ValueError(f"options has {sorted(settings)}, but method is a solver object; set them on the object")
+        return method
+    if not isinstance(method, str):
+        raise TypeError(f"method is {type(method).__name__}; wanted a name or a solver object")
+    if method not in REGISTRY:
+        raise ValueError(f"method is {method!r}; wanted one of {', '.join(REGISTRY)}")
+    known = [f.name for f in fields(REGISTRY[method])]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(f"options has unknown {unknown}; {method} takes {known or 'none of its own'}")
+    return REGISTRY[method](**settings)
+
+
+__all__ = [
+    "REGISTRY",
+    "CorrectionSolver",
+    "DampedNewton",
+    "Iterate",
+    "Jacobi",
+    "Newton",
+    "Picard",
+    "Problem",
+    "QuasiNewton",
+    "Sequential",
+    "Solver",
+    "get",
+]

@@ -1,0 +1,24 @@
+"""Jacobi's fixed-point iteration: A is zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recsolve.jacobians import Jacobian, Zero
+from recsolve.solvers.base import CorrectionSolver
+from recsolve.solvers.problem import Iterate, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jacobi(CorrectionSolver):
+    """A[t] = 0, so h[t] <- f(h[t-1], u[t]) at every t: no scan, and the rate of the recurrence's own contraction."""
+
+    name = "jacobi"
+    matrix = "0"
+    cite = "Song, Meng, Liao, Ermon, ICML 2021 (arXiv 2002.03629)"
+    finite_termination = True
+    exact_on_affine = "none"
+    needs_jacobian = False
+
+    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
+        return Zero(iterate.values, problem.recurrence.layout)

@@ -1,0 +1,24 @@
+"""Newton's method (DEER): A is the Jacobian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recsolve.jacobians import Jacobian
+from recsolve.solvers.base import CorrectionSolver
+from recsolve.solvers.problem import Iterate, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newton(CorrectionSolver):
+    """A[t] = J[t] = d f / d h at the iterate: quadratic near the solution, one update on affine recurrences."""
+
+    name = "newton"
+    matrix = "J"
+    cite = "Lim, Zhu, Selfridge, Kasim, ICLR 2024 (arXiv 2309.12252)"
+    finite_termination = True
+    exact_on_affine = "all"
+
+    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:  # noqa: ARG002
+        assert iterate.jacobian is not None
+        return iterate.jacobian

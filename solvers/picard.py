@@ -1,0 +1,24 @@
+"""Picard's iteration: A is the identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recsolve.jacobians import Identity, Jacobian
+from recsolve.solvers.base import CorrectionSolver
+from recsolve.solvers.problem import Iterate, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picard(CorrectionSolver):
+    """A[t] = I, so the correction is a prefix sum of residuals: good where h[t] stays near h[t-1], as in fine time steps."""
+
+    name = "picard"
+    matrix = "I"
+    cite = "Shih, Belkhale, Ermon, Sadigh, Anari, NeurIPS 2023 (arXiv 2305.16317)"
+    finite_termination = True
+    exact_on_affine = "none"
+    needs_jacobian = False
+
+    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
+        return Identity(iterate.values, problem.recurrence.layout)

@@ -1,0 +1,164 @@
+"""What a solver works on: the recurrence with its tolerance, its counters, and the guards that keep every step safe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from recsolve.arrays import Array, namespace, to_host
+from recsolve.jacobians import Jacobian
+from recsolve.recurrence import Recurrence
+from recsolve.scan import affine_scan
+from recsolve.tolerance import Tolerance
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """A trajectory and all that is known of it; nothing in it belongs to another trajectory.
+
+    Attributes
+    ----------
+    states, values, residual : array
+        h, F[t] = f(h[t-1], u[t]) and r = F - h, each (T, *batch, *event).
+    jacobian : Jacobian or None
+        d F[t] / d h[t-1], for solvers that need it.
+    converged : array of bool
+        (T, *batch): rows whose every entry meets the tolerance.
+    leading : array of bool
+        (T, *batch): converged rows with only converged rows before them, back to the start of their sequence or the
+        last reset.
+    front : array of bool
+        (T, *batch): the first row of each segment that has not converged.
+    settled : array of bool
+        (T, *batch): rows that have converged, or equal a non-finite F.
+    worst : float
+        max |r|, NaN if any entry is.
+    """
+
+    states: Array
+    values: Array
+    residual: Array
+    jacobian: Jacobian | None
+    converged: Array
+    leading: Array
+    front: Array
+    settled: Array
+    worst: float
+
+    @cached_property
+    def progress(self) -> int:
+        """The number of leading rows."""
+        return int(self.leading.sum())
+
+    def blocked(self) -> bool:
+        """Whether every row at the front equals its own, non-finite F: no method can go further."""
+        return bool(self.front.any()) and not bool((self.front & ~self.settled).any())
+
+
+class Problem:
+    """A recurrence to solve.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    tolerance : Tolerance
+    pin : bool
+        Whether leading converged rows are left alone and the first other row takes F exactly. With the pin every causal
+        method ends within T iterations.
+    jacobian : bool
+        Whether iterates carry the Jacobian.
+    """
+
+    def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, pin: bool, jacobian: bool):
+        self.recurrence, self.tolerance, self.pin, self.jacobian = recurrence, tolerance, pin, jacobian
+        self.counts: Counter[str] = Counter(nfev=0, njev=0, nscan=0)
+        self.starts = recurrence.starts
+        self._event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
+        host = to_host(self.starts)
+        index = np.arange(recurrence.length).reshape((-1,) + (1,) * len(recurrence.batch))
+        self._index = index
+        self._segment_start = np.maximum.accumulate(np.where(host, index, -1), axis=0) if host.size else host
+
+    def evaluate(self, states: Array) -> Iterate:
+        """Evaluate F, the residual and what it says of every row."""
+        rec, jacobian = self.recurrence, None
+        self.counts["nfev"] += 1
+        if self.jacobian:
+            self.counts["njev"] += 1
+            values, jacobian = rec.linearise(states)
+        else:
+            values = rec.evaluate(states)
+        xp = namespace(states)
+        residual = values - states
+        met = self.tolerance.met(states, values, residual)
+        same = ~xp.isfinite(values) & ((values == states) | ((values != values) & (states != states)))
+        converged = met.all(axis=self._event_axes)
+        settled = (met | same).all(axis=self._event_axes)
+        leading, front = self._front(converged)
+        worst = float(to_host(xp.abs(residual).max())) if residual.size else 0.0
+        return Iterate(states, values, residual, jacobian, converged, leading, front, settled, worst)
+
+    def _front(self, converged: Array) -> tuple[Array, Array]:
+        """Return the leading rows of every segment and the row at which each stops."""
+        xp, host = namespace(converged), to_host(converged)
+        if not host.size:
+            return converged, converged.copy()
+        last_failure = np.maximum.accumulate(np.where(host, -1, self._index), axis=0)
+        before = np.concatenate([np.full_like(last_failure[:1], -1), last_failure[:-1]])
+        clean = before < self._segment_start
+        return xp.asarray(clean & host), xp.asarray(clean & ~host)
+
+    def cut(self, iterate: Iterate) -> Array:
+        """Return the rows that take F without a correction from the row before, (T, *batch)."""
+        return self.starts | iterate.leading | iterate.front if self.pin else self.starts
+
+    def correct(self, iterate: Iterate, A: Jacobian) -> Array:
+        """Return F[t] + A[t] d[t-1], where d[t] = A[t] d[t-1] + r[t] with cut rows selected."""
+        rec, xp = self.recurrence, namespace(iterate.states)
+        self.counts["nscan"] += 1
+        cut, r = rec.over_event(self.cut(iterate)), iterate.residual
+        if self.pin:
+            r = xp.where(rec.over_event(iterate.leading), r.dtype.type(0), r)
+        d = affine_scan(A, r, reset=cut)
+        before = xp.empty_like(d)
+        before[1:], before[:1] = d[:-1], 0
+        return xp.where(cut, iterate.values, iterate.values + A.matvec(before))  # type: ignore[no-any-return]
+
+    def advance(self, iterate: Iterate, proposal: Array) -> Iterate:
+        """Guard and pin a proposal, and evaluate it.
+
+        An entry that is not finite, or farther out than any recurrence with ||J|| <= 1 could have come (2 (T + 1)
+        sqrt(N) times the largest entry of h and F in its sequence), takes the plain step F. Then the rows that have
+        converged from the start are left alone, and the first other row takes F exactly.
+        """
+        rec, xp = self.recurrence, namespace(proposal)
+        inside = xp.isfinite(proposal) & (xp.abs(proposal) <= self._reach(iterate))
+        states = xp.where(inside, proposal, iterate.values)
+        if self.pin:
+            states = xp.where(rec.over_event(iterate.front), iterate.values, states)
+            states = xp.where(rec.over_event(iterate.leading), iterate.states, states)
+        return self.evaluate(_in_order_of(iterate.values, states))
+
+    def _reach(self, iterate: Iterate) -> Array:
+        """Return the bound on |h| per sequence, shape (*batch, 1...)."""
+        rec, xp = self.recurrence, namespace(iterate.states)
+        axes = (0, *self._event_axes)
+
+        def largest(x: Array) -> Array:
+            finite = xp.where(xp.isfinite(x), xp.abs(x), x.dtype.type(0))
+            return finite.max(axis=axes, keepdims=True, initial=0)  # type: ignore[no-any-return]
+
+        magnitude = xp.maximum(xp.maximum(largest(iterate.states), largest(iterate.values)), largest(rec.initial[None]))
+        return 2.0 * (rec.length + 1) * rec.layout.size**0.5 * magnitude  # type: ignore[no-any-return]
+
+
+def _in_order_of(like: Array, x: Array) -> Array:
+    """Return ``x`` in the memory order of ``like``."""
+    if x.strides == like.strides:
+        return x
+    out = namespace(like).empty_like(like)
+    out[...] = x
+    return out  # type: ignore[no-any-return]

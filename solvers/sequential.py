@@ -1,0 +1,55 @@
+"""The sequential loop: the oracle of every other method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsolve.arrays import Array, empty_in_order, namespace
+from recsolve.recurrence import Recurrence
+from recsolve.solvers.base import Solver
+from recsolve.solvers.problem import Iterate, Problem
+from recsolve.status import Status
+
+
+def loop(recurrence: Recurrence, *, known: Array | None = None, start: int = 0) -> Array:
+    """Return h[t] = f(h[t-1], u[t]) step by step, keeping the rows of ``known`` before ``start``."""
+    xp = namespace(recurrence.initial)
+    states = empty_in_order(recurrence.shape, recurrence.drive_like, 1 + len(recurrence.batch))
+    if known is not None:
+        states[:start] = known[:start]
+    state = states[start - 1] if start else recurrence.initial
+    resets = None if recurrence.reset is None else recurrence.over_event(recurrence.reset)
+    with np.errstate(all="ignore"):
+        for t in range(start, recurrence.length):
+            if resets is not None:
+                state = xp.where(resets[t], recurrence.initial, state)
+            states[t] = state = recurrence.step(state, t)
+    return states
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequential(Solver):
+    """h[1], h[2], ..., h[T], one after the other. Its first iterate is the answer."""
+
+    name = "sequential"
+    matrix = "none: one step after the other"
+    cite = "the definition"
+    finite_termination = True
+    exact_on_affine = "all"
+    needs_jacobian = False
+
+    def guess(self, problem: Problem) -> Array:
+        return loop(problem.recurrence)
+
+    def init(self, problem: Problem, iterate: Iterate) -> bool:  # noqa: ARG002
+        """Return whether the loop has run (not when the user gave a guess)."""
+        return False
+
+    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:  # noqa: ARG002
+        return problem.evaluate(loop(problem.recurrence)), True
+
+    def terminate(self, problem: Problem, iterate: Iterate, state: Any) -> Status | None:  # noqa: ARG002
+        return Status.STALLED if state else None
