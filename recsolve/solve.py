@@ -63,7 +63,7 @@ def solve(
         ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.
     options : mapping, optional
         Settings of the solver, and of the driver: ``atol``, ``rtol`` (each instead of tol), ``pin`` (default True:
-        leading converged rows are left alone and the first other row takes f exactly), ``patience`` (iterations
+        leading rows with residual 0 are left alone and the row after them takes f exactly), ``patience`` (iterations
         without progress before ``stalled`` or ``diverged``).
     fallback : {"none", "sequential", "raise"}
         When the method does not converge: return what there is with its status; complete it by the sequential loop from
@@ -177,14 +177,13 @@ def _completed(iterate: Iterate, name: str, was: Status, start: int) -> tuple[St
     """Return the status of a trajectory completed by the loop, and how it came about."""
     if bool(iterate.converged.all()):
         return Status.CONVERGED, f"{name} ended as {was}; completed by the sequential loop from row {start}"
-    if iterate.blocked():
+    if iterate.blocked:
         return Status.NONFINITE, ""
     return Status.STALLED, "the sequential loop itself does not meet the tolerance, which is below rounding; raise tol"
 
 
 def _where_nonfinite(recurrence: Recurrence, iterate: Iterate) -> str:
-    front = to_host(iterate.front)
-    place = np.argwhere(front)[0]
+    place = np.argwhere(~to_host(iterate.converged))[0]
     t, sequence = int(place[0]), tuple(int(i) for i in place[1:])
     of = f" of sequence {sequence}" if sequence else ""
     if not recurrence.drive_is_finite(t):

@@ -16,10 +16,10 @@ class Status(str, Enum):
     ``maxiter``
         None of the above after ``maxiter`` iterations.
     ``diverged``
-        For ``patience`` iterations the number of leading converged rows has not grown, and max|r| exceeds 1000 times
+        For ``patience`` iterations the number of leading exact rows has not grown, and max|r| exceeds 1000 times
         its smallest value so far or is not finite. (Only without the pin, which makes that number grow.)
     ``stalled``
-        For ``patience`` iterations neither the number of leading converged rows nor the smallest max|r| has improved,
+        For ``patience`` iterations neither the number of leading exact rows nor the smallest max|r| has improved,
         or the sequential loop itself does not meet the tolerance.
     ``stopped``
         The callback raised StopIteration.

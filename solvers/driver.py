@@ -38,7 +38,7 @@ def status_of(iterate: Iterate, history: History, nit: int, maxiter: int, patien
     """Return how the solve ends at this iterate, or None to go on; the formulas are those of ``Status``."""
     if bool(iterate.converged.all()):
         return Status.CONVERGED
-    if iterate.blocked():
+    if iterate.blocked:
         return Status.NONFINITE
     if history.since >= patience:
         grown = not iterate.worst <= _BLOWN_UP * history.best

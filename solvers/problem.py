@@ -28,14 +28,15 @@ class Iterate:
     converged : array of bool
         (T, *batch): rows whose every entry meets the tolerance.
     leading : array of bool
-        (T, *batch): converged rows with only converged rows before them, back to the start of their sequence or the
-        last reset.
+        (T, *batch): rows with residual exactly 0, and only such rows before them, back to the start of their sequence
+        or the last reset. They are the sequential loop's own.
     front : array of bool
-        (T, *batch): the first row of each segment that has not converged.
-    settled : array of bool
-        (T, *batch): rows that have converged, or equal a non-finite F.
+        (T, *batch): the row after the leading ones in each segment.
     worst : float
         max |r|, NaN if any entry is.
+    blocked : bool
+        Whether each segment has converged, or has converged up to a row that equals its own non-finite F: no method can
+        go further.
     """
 
     states: Array
@@ -45,17 +46,13 @@ class Iterate:
     converged: Array
     leading: Array
     front: Array
-    settled: Array
     worst: float
+    blocked: bool
 
     @cached_property
     def progress(self) -> int:
         """The number of leading rows."""
         return int(self.leading.sum())
-
-    def blocked(self) -> bool:
-        """Whether every row at the front equals its own, non-finite F: no method can go further."""
-        return bool(self.front.any()) and not bool((self.front & ~self.settled).any())
 
 
 class Problem:
@@ -66,8 +63,8 @@ class Problem:
     recurrence : Recurrence
     tolerance : Tolerance
     pin : bool
-        Whether leading converged rows are left alone and the first other row takes F exactly. With the pin every causal
-        method ends within T iterations.
+        Whether leading rows, which are exact, are left alone and the row after them takes F exactly. With the pin every
+        causal method ends within T iterations, with the sequential loop's own numbers.
     jacobian : bool
         Whether iterates carry the Jacobian.
     """
@@ -93,19 +90,25 @@ class Problem:
             values = rec.evaluate(states)
         xp = namespace(states)
         residual = values - states
-        met = self.tolerance.met(states, values, residual)
-        same = ~xp.isfinite(values) & ((values == states) | ((values != values) & (states != states)))
-        converged = met.all(axis=self._event_axes)
-        settled = (met | same).all(axis=self._event_axes)
-        leading, front = self._front(converged)
+        converged = self.tolerance.met(states, values, residual).all(axis=self._event_axes)
+        leading, front = self._front((residual == 0).all(axis=self._event_axes))
         worst = float(to_host(xp.abs(residual).max())) if residual.size else 0.0
-        return Iterate(states, values, residual, jacobian, converged, leading, front, settled, worst)
+        blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
+        return Iterate(states, values, residual, jacobian, converged, leading, front, worst, blocked)
 
-    def _front(self, converged: Array) -> tuple[Array, Array]:
-        """Return the leading rows of every segment and the row at which each stops."""
-        xp, host = namespace(converged), to_host(converged)
+    def _blocked(self, states: Array, values: Array, converged: Array) -> bool:
+        """Return whether the first row of each segment to fail the tolerance equals a non-finite F."""
+        xp, axes = namespace(states), self._event_axes
+        equal = (values == states) | ((values != values) & (states != states))
+        hopeless = (~xp.isfinite(values)).any(axis=axes) & (equal | xp.isfinite(values)).all(axis=axes)
+        _, front = self._front(converged)
+        return bool(front.any()) and not bool((front & ~hopeless).any())
+
+    def _front(self, good: Array) -> tuple[Array, Array]:
+        """Return the leading good rows of every segment, and the row at which each stops."""
+        xp, host = namespace(good), to_host(good)
         if not host.size:
-            return converged, converged.copy()
+            return good, good.copy()
         last_failure = np.maximum.accumulate(np.where(host, -1, self._index), axis=0)
         before = np.concatenate([np.full_like(last_failure[:1], -1), last_failure[:-1]])
         clean = before < self._segment_start
@@ -119,10 +122,8 @@ class Problem:
         """Return F[t] + A[t] d[t-1], where d[t] = A[t] d[t-1] + r[t] with cut rows selected."""
         rec, xp = self.recurrence, namespace(iterate.states)
         self.counts["nscan"] += 1
-        cut, r = rec.over_event(self.cut(iterate)), iterate.residual
-        if self.pin:
-            r = xp.where(rec.over_event(iterate.leading), r.dtype.type(0), r)
-        d = affine_scan(A, r, reset=cut)
+        cut = rec.over_event(self.cut(iterate))
+        d = affine_scan(A, iterate.residual, reset=cut)
         before = xp.empty_like(d)
         before[1:], before[:1] = d[:-1], 0
         return xp.where(cut, iterate.values, iterate.values + A.matvec(before))  # type: ignore[no-any-return]
@@ -131,8 +132,7 @@ class Problem:
         """Guard and pin a proposal, and evaluate it.
 
         An entry that is not finite, or farther out than any recurrence with ||J|| <= 1 could have come (2 (T + 1)
-        sqrt(N) times the largest entry of h and F in its sequence), takes the plain step F. Then the rows that have
-        converged from the start are left alone, and the first other row takes F exactly.
+        sqrt(N) times the largest entry of h and F in its sequence), takes the plain step F. Then the pin is applied.
         """
         rec, xp = self.recurrence, namespace(proposal)
         inside = xp.isfinite(proposal) & (xp.abs(proposal) <= self._reach(iterate))
