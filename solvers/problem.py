@@ -73,6 +73,7 @@ class Problem:
         self.recurrence, self.tolerance, self.pin, self.jacobian = recurrence, tolerance, pin, jacobian
         self.counts: Counter[str] = Counter(nfev=0, njev=0, nscan=0)
         self.starts = recurrence.starts
+        self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
         self._event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
         host = to_host(self.starts)
         index = np.arange(recurrence.length).reshape((-1,) + (1,) * len(recurrence.batch))
@@ -131,8 +132,10 @@ class Problem:
     def advance(self, iterate: Iterate, proposal: Array) -> Iterate:
         """Guard and pin a proposal, and evaluate it.
 
-        An entry that is not finite, or farther out than any recurrence with ||J|| <= 1 could have come (2 (T + 1)
-        sqrt(N) times the largest entry of h and F in its sequence), takes the plain step F. Then the pin is applied.
+        An entry that is not finite, or farther out than a recurrence with ||J|| <= 1 can come, takes the plain step F. The
+        bound is 2 (T + 1) sqrt(N) times the largest number known of its sequence: of the first iterate and its F, of h[0]
+        and of the rows solved since, but not of other iterates, whose junk would make room for more. Then the pin is
+        applied.
         """
         rec, xp = self.recurrence, namespace(proposal)
         inside = xp.isfinite(proposal) & (xp.abs(proposal) <= self._reach(iterate))
@@ -143,16 +146,21 @@ class Problem:
         return self.evaluate(_in_order_of(iterate.values, states))
 
     def _reach(self, iterate: Iterate) -> Array:
-        """Return the bound on |h| per sequence, shape (*batch, 1...)."""
+        """Return the bound on |h| per sequence, shape (1, *batch, 1...)."""
         rec, xp = self.recurrence, namespace(iterate.states)
-        axes = (0, *self._event_axes)
+        if self._known is None:
+            self._known = xp.maximum(self._largest(iterate.values), self._largest(rec.initial[None]))
+            self._known = xp.maximum(self._known, self._largest(iterate.states))
+        solved, _ = self._front(iterate.converged)
+        right = xp.where(rec.over_event(solved), iterate.states, iterate.states.dtype.type(0))
+        self._known = xp.maximum(self._known, self._largest(right))
+        return 2.0 * (rec.length + 1) * rec.layout.size**0.5 * self._known  # type: ignore[no-any-return]
 
-        def largest(x: Array) -> Array:
-            finite = xp.where(xp.isfinite(x), xp.abs(x), x.dtype.type(0))
-            return finite.max(axis=axes, keepdims=True, initial=0)  # type: ignore[no-any-return]
-
-        magnitude = xp.maximum(xp.maximum(largest(iterate.states), largest(iterate.values)), largest(rec.initial[None]))
-        return 2.0 * (rec.length + 1) * rec.layout.size**0.5 * magnitude  # type: ignore[no-any-return]
+    def _largest(self, x: Array) -> Array:
+        """Return the largest finite |x| of each sequence."""
+        xp = namespace(x)
+        finite = xp.where(xp.isfinite(x), xp.abs(x), x.dtype.type(0))
+        return finite.max(axis=(0, *self._event_axes), keepdims=True, initial=0)  # type: ignore[no-any-return]
 
 
 def _in_order_of(like: Array, x: Array) -> Array:

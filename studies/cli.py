@@ -1,0 +1,129 @@
+"""The command line. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from recsolve.studies import tables
+
+app = typer.Typer(
+    help="Solve nonlinear recurrences in parallel over time, and compare the solvers that do it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _fail(error: Exception) -> typer.Exit:
+    print(f"recsolve: error: {error}", file=sys.stderr)
+    return typer.Exit(2)
+
+
+@app.command()
+def compare(
+    cell: Annotated[str, typer.Option(help="A cell; `recsolve cells` lists them.")] = "gru",
+    mixing: Annotated[
+        str | None, typer.Option(help="dense, diagonal or heads.", show_default="dense and diagonal")
+    ] = None,
+    units: Annotated[int, typer.Option(help="Width of the state.")] = 64,
+    length: Annotated[int | None, typer.Option(help="Steps T.", show_default="1024, or all there is")] = None,
+    batch: Annotated[int, typer.Option(help="Number of sequences, cut one after the other.")] = 1,
+    gain: Annotated[float, typer.Option(help="Factor on the recurrent weights.")] = 1.0,
+    input: Annotated[
+        str, typer.Option(metavar="FILE", help="membrane, eeg, english, or a FILE (.npy, .npz, .csv, .wav, .txt).")
+    ] = "membrane",
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A torch state dict (.npz, .safetensors), instead of --cell.")
+    ] = None,
+    solvers: Annotated[str | None, typer.Option(help="Names with commas.", show_default="all")] = None,
+    tol: Annotated[
+        float | None, typer.Option(help="Tolerance of the residual, per entry.", show_default="8 eps")
+    ] = None,
+    maxiter: Annotated[int | None, typer.Option(help="Iteration limit.", show_default="T + 2")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float64",
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the figure and the numbers.")] = Path("recsolve-compare"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
+) -> None:
+    """Race solvers on one recurrence: a table, a convergence plot and the numbers."""
+    from recsolve import solvers as registry
+    from recsolve.studies.compare import CompareConfig
+
+    names = tuple(registry.REGISTRY) if solvers is None else tuple(s.strip() for s in solvers.split(",") if s.strip())
+    try:
+        config = CompareConfig(
+            cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input, weights=weights,
+            solvers=names, tol=tol, maxiter=maxiter, dtype=dtype, seed=seed,
+        )  # fmt: skip
+        result = _run(config)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise _fail(error) from None
+    if result is None:
+        raise typer.Exit(130)
+    # The table comes before the files: a full disk must not lose what has been computed.
+    if as_json:
+        print(json.dumps(result.rows(), indent=1, allow_nan=False))
+    else:
+        tables.show_comparison(result)
+    try:
+        written = result.save(out)
+    except OSError as error:
+        raise _fail(OSError(f"--out {out}: {error}; the rows above are complete")) from None
+    console = Console(stderr=as_json, soft_wrap=True, highlight=False)
+    console.print("wrote " + ", ".join(str(path) for path in written), markup=False)
+    if not result.complete:
+        print("recsolve: interrupted; the solvers listed above are stored", file=sys.stderr)
+        raise typer.Exit(130)
+
+
+def _run(config: Any) -> Any:
+    """Run a comparison with a progress line on a terminal; an interrupt keeps what has been computed."""
+    from recsolve.studies.compare import compare as run_compare
+
+    result = None
+    with tables.progress() as status:
+        tick: Callable[[str, str, int], None] = lambda panel, solver, k: status(f"{panel}: {solver}, iteration {k}")  # noqa: E731
+        try:
+            for result in run_compare(config, tick):  # noqa: B007 - the last one is wanted
+                pass
+        except KeyboardInterrupt:
+            pass
+    return result
+
+
+@app.command()
+def cells() -> None:
+    """List the built-in cells: components, mixings, structure of the Jacobian, source."""
+    tables.show_cells()
+
+
+@app.command()
+def solvers() -> None:
+    """List the solvers: which matrix stands in for the Jacobian, what is guaranteed, source."""
+    tables.show_solvers()
+
+
+@app.command()
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show versions, the machine and the backends found."""
+    from recsolve.studies.information import information
+
+    found = information()
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        tables.show_information(found)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,185 @@
+"""The main job: several solvers on a real recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsolve import Recurrence, WeightedCell, cells, load, solvers
+from recsolve.mixings import MIXINGS
+from recsolve.studies.figures import convergence_figure
+from recsolve.studies.files import write_json
+from recsolve.studies.provenance import provenance
+from recsolve.studies.race import Entry, finite_or_text, race
+from recsolve.studies.recordings import Recording, load_recording
+from recsolve.tolerance import default_tol
+
+FORMAT = "recsolve-compare/1"
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Everything that a comparison depends on. Fields are the options of ``recsolve compare``."""
+
+    cell: str = "gru"
+    mixing: str | None = None  # None: dense and diagonal, side by side
+    units: int = 64
+    length: int | None = None
+    batch: int = 1
+    gain: float = 1.0
+    input: str = "membrane"
+    weights: str | None = None
+    solvers: tuple[str, ...] = tuple(solvers.REGISTRY)
+    tol: float | None = None
+    maxiter: int | None = None
+    dtype: str = "float64"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("units", self.units), ("batch", self.batch)):
+            if value < 1:
+                raise ValueError(f"--{name} is {value}; wanted at least 1")
+        if self.length is not None and self.length < 1:
+            raise ValueError(f"--length is {self.length}; wanted at least 1")
+        if self.maxiter is not None and self.maxiter < 0:
+            raise ValueError(f"--maxiter is {self.maxiter}; wanted at least 0")
+        if self.tol is not None and not 0 <= self.tol < np.inf:
+            raise ValueError(f"--tol is {self.tol}; wanted a finite number >= 0")
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}; wanted at least 0")
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"--dtype is {self.dtype!r}; wanted float32 or float64")
+        if self.mixing is not None and self.mixing not in MIXINGS:
+            raise ValueError(f"--mixing is {self.mixing!r}; wanted one of {', '.join(MIXINGS)}")
+        if not self.solvers:
+            raise ValueError(f"--solvers is empty; wanted some of {', '.join(solvers.REGISTRY)}")
+        for name in self.solvers:
+            solvers.get(name)
+        if self.weights is None:
+            cells.get(self.cell)
+
+    @property
+    def tolerance(self) -> float:
+        """The tolerance that will be used."""
+        return default_tol(np.dtype(self.dtype)) if self.tol is None else self.tol
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One recurrence of the comparison."""
+
+    title: str
+    recurrence: Recurrence
+
+
+def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
+    """Load the recording and build the recurrences to compare on."""
+    recording = load_recording(config.input, length=config.length, batch=config.batch, dtype=config.dtype)
+    built = [(title, cell) for title, cell in _weighted(config, recording.data.shape[-1])]
+    return recording, [Panel(title, cell.recurrence(recording.data)) for title, cell in built]
+
+
+def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, WeightedCell]]:
+    if config.weights is not None:
+        cell = load(config.weights).astype(config.dtype)
+        if cell.input_size != channels:
+            raise ValueError(
+                f"--weights {config.weights} wants {cell.input_size} channels and --input {config.input} has {channels}; "
+                "pass an input that fits"
+            )
+        yield f"{cell.cell.name} from {Path(config.weights).name}, {cell.hidden_size} units", cell
+        return
+    cell_type = cells.get(config.cell)
+    if config.mixing is not None:
+        mixings = [config.mixing]
+    else:
+        mixings = ["dense", "diagonal"] if cell_type.mixings else ["diagonal"]
+    for mixing in mixings:
+        cell = cell_type.random(
+            input_size=channels,
+            hidden_size=config.units,
+            mixing=mixing,
+            gain=config.gain,
+            rng=config.seed,
+            dtype=np.dtype(config.dtype),
+        )
+        kind = f", {mixing} mixing" if cell_type.mixings else ""
+        yield f"{config.cell}{kind}, {config.units} units", cell
+
+
+@dataclass
+class Comparison:
+    """The entries computed so far; it can be stored at any time."""
+
+    config: CompareConfig
+    recording: str
+    steps: int
+    entries: dict[str, list[Entry]]
+    complete: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """Return the stored form: plain JSON values."""
+        kind = f"T = {self.steps}" + (f", {self.config.batch} sequences" if self.config.batch > 1 else "")
+        record = {
+            "format": FORMAT,
+            "title": f"{self.recording}: {kind}, {self.config.dtype}",
+            "complete": self.complete,
+            "config": asdict(self.config),
+            "tolerance": self.config.tolerance,
+            "provenance": provenance(),
+            "panels": [
+                {"title": title, "entries": [asdict(entry) for entry in entries]}
+                for title, entries in self.entries.items()
+            ],
+        }
+        return finite_or_text(record)  # type: ignore[no-any-return]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one flat row per panel and solver."""
+        rows = [{"panel": title, **entry.row()} for title, entries in self.entries.items() for entry in entries]
+        return finite_or_text(rows)  # type: ignore[no-any-return]
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the numbers, then the figure, and return the paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        record = self.record()
+        written = [write_json(folder / "compare.json", record)]
+        if any(self.entries.values()):
+            written += convergence_figure(record, folder)
+        return written
+
+
+def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None = None) -> Iterator[Comparison]:
+    """Run a comparison, yielding it after every solver.
+
+    Parameters
+    ----------
+    config : CompareConfig
+    tick : callable, optional
+        ``tick(panel, solver, iteration)`` after every iterate.
+
+    Yields
+    ------
+    Comparison
+        The same object each time, with one more entry; the last one is ``complete``.
+    """
+    recording, built = panels(config)
+    result = Comparison(config, recording.name, recording.data.shape[0], {panel.title: [] for panel in built})
+    for number, panel in enumerate(built):
+
+        def report(solver: str, iteration: int, title: str = panel.title) -> None:
+            if tick is not None:
+                tick(title, solver, iteration)
+
+        last = number == len(built) - 1
+        entries = race(
+            panel.recurrence, list(config.solvers), tol=config.tol, maxiter=config.maxiter, tick=report
+        )
+        for entry in entries:
+            result.entries[panel.title].append(entry)
+            result.complete = last and len(result.entries[panel.title]) == len(config.solvers)
+            yield result

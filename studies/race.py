@@ -1,0 +1,150 @@
+"""Several solvers on one recurrence: what each did, iteration by iteration, and how long it took."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from recsolve import IntermediateResult, Recurrence, Solution, solve
+from recsolve.arrays import Array, to_host, to_native
+
+_REPEATS, _ENOUGH_SECONDS = 3, 2.0  # time each solver thrice, or once if that takes longer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One solver's line of the table and its curves.
+
+    Attributes
+    ----------
+    solver, status, message : str
+        ``status`` is "error" when the solver raised; ``message`` then holds the exception.
+    iterations : int
+    residual : float
+        max |f(h[t-1]) - h[t]| of the states returned.
+    error : float
+        max |h - h_loop|.
+    seconds : float
+        Median wall time.
+    relative : float
+        ``seconds`` over those of the sequential loop.
+    trusted : bool or None
+    condition : float
+        kappa at the solution.
+    residuals, errors : list of float
+        Of every iterate.
+    """
+
+    solver: str
+    status: str
+    message: str
+    iterations: int
+    residual: float
+    error: float
+    seconds: float
+    relative: float
+    trusted: bool | None
+    condition: float
+    residuals: list[float] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """Return the entry without its curves."""
+        return {name: value for name, value in asdict(self).items() if name not in ("residuals", "errors")}
+
+
+def race(
+    recurrence: Recurrence,
+    solvers: list[str],
+    *,
+    tol: float | None,
+    maxiter: int | None,
+    tick: Callable[[str, int], None] | None = None,
+) -> Iterator[Entry]:
+    """Yield one entry per solver, in order; an exception of one solver becomes its entry.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    solvers : list of str
+    tol, maxiter
+        As in :func:`recsolve.solve`.
+    tick : callable, optional
+        ``tick(solver, iteration)`` after every iterate, for progress displays.
+    """
+    reference = solve(recurrence, method="sequential", tol=tol)
+    truth = to_native(reference.states, "states")
+    base = _seconds(lambda: solve(recurrence, method="sequential", tol=tol))
+    for name in solvers:
+        try:
+            yield _entry(recurrence, name, truth, base, tol, maxiter, tick)
+        except (MemoryError, ArithmeticError, ValueError, TypeError) as error:
+            nan = float("nan")
+            yield Entry(name, "error", f"{type(error).__name__}: {error}", 0, nan, nan, nan, nan, None, nan)
+
+
+def _entry(
+    recurrence: Recurrence,
+    name: str,
+    truth: Array,
+    base: float,
+    tol: float | None,
+    maxiter: int | None,
+    tick: Callable[[str, int], None] | None,
+) -> Entry:
+    errors: list[float] = []
+
+    def watch(intermediate: IntermediateResult) -> None:
+        errors.append(_distance(to_native(intermediate.states, "states"), truth))
+        if tick is not None:
+            tick(name, intermediate.nit)
+
+    def run(callback: Any = None) -> Solution:
+        return solve(recurrence, method=name, tol=tol, maxiter=maxiter, callback=callback)
+
+    solution = run(watch)
+    seconds = base if name == "sequential" else _seconds(run)
+    return Entry(
+        solver=name,
+        status=str(solution.status),
+        message=solution.message,
+        iterations=solution.nit,
+        residual=float(solution.residuals[-1]),
+        error=errors[-1],
+        seconds=seconds,
+        relative=seconds / base if base else float("nan"),
+        trusted=solution.trusted if solution.success else False,
+        condition=solution.condition,
+        residuals=[float(r) for r in solution.residuals],
+        errors=errors,
+    )
+
+
+def _distance(states: Array, truth: Array) -> float:
+    return float(to_host(abs(states - truth).max())) if states.size else 0.0
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    """Return the median wall time of a few runs."""
+    times: list[float] = []
+    while len(times) < _REPEATS and sum(times) < _ENOUGH_SECONDS:
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def finite_or_text(value: Any) -> Any:
+    """Return a value that strict JSON can hold: inf and nan become the strings that ``float`` reads back."""
+    if isinstance(value, dict):
+        return {name: finite_or_text(x) for name, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_or_text(x) for x in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else str(float(value))
+    return value

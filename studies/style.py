@@ -1,0 +1,54 @@
+"""One colour, marker and line per solver, the same in every figure of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a solver is drawn. Colours are those of Okabe and Ito; sizes differ so that coinciding curves stay visible."""
+
+    color: str
+    marker: str
+    line: Any
+    size: float
+    filled: bool = False
+
+
+STYLES: dict[str, Style] = {
+    "sequential": Style("#000000", "*", "-", 8, filled=True),
+    "newton": Style("#0072B2", "o", "-", 9),
+    "quasi_newton": Style("#E69F00", "s", "--", 6),
+    "damped_newton": Style("#009E73", "x", "-.", 4.5),
+    "jacobi": Style("#D55E00", "^", (0, (1, 1)), 6, filled=True),
+    "picard": Style("#CC79A7", "v", (0, (6, 2)), 6, filled=True),
+}
+
+
+def line_arguments(solver: str) -> dict[str, Any]:
+    """Return the arguments of ``Axes.plot`` for a solver."""
+    style = STYLES[solver]
+    return {
+        "color": style.color,
+        "marker": style.marker,
+        "linestyle": style.line,
+        "markersize": style.size,
+        "markerfacecolor": style.color if style.filled else "none",
+        "markeredgewidth": 1.3,
+    }
+
+
+@contextmanager
+def house_style() -> Iterator[Any]:
+    """Yield pyplot on a backend without a display, in the house style, leaving global settings as they were."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    with as_file(files("recsolve.studies") / "recsolve.mplstyle") as path:
+        with matplotlib.rc_context(), matplotlib.style.context(str(path)):
+            yield pyplot

@@ -1,0 +1,127 @@
+"""Tables for people: coloured on a terminal, plain in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.box import ASCII2, SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+_PIPE_WIDTH = 160  # a pipe has no width; wide enough that no row wraps
+
+
+def _console() -> Console:
+    terminal = sys.stdout.isatty()
+    return Console(width=None if terminal else _PIPE_WIDTH, highlight=False)
+
+
+def _table(title: str, columns: dict[str, str]) -> Table:
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    box = SIMPLE_HEAD if unicode else ASCII2
+    table = Table(title=title, title_justify="left", title_style="bold", box=box, pad_edge=False)
+    for name, justify in columns.items():
+        table.add_column(name, justify=justify, no_wrap=justify == "right")  # type: ignore[arg-type]
+    return table
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows what is being done: a spinner on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("starting") as status:
+        yield lambda text: status.update(text)
+
+
+_STYLE = {"converged": "green", "nonfinite": "red", "diverged": "red", "error": "red"}
+
+
+def show_comparison(result: Any) -> None:
+    """Print one table per panel."""
+    console = _console()
+    columns = {
+        "solver": "left", "status": "left", "iterations": "right", "residual": "right", "error": "right",
+        "time": "right", "vs sequential": "right", "trusted": "left",
+    }  # fmt: skip
+    config = result.config
+    console.print(
+        f"{result.recording}: {result.steps} steps, {config.batch} sequence{'s' * (config.batch > 1)}, {config.dtype}, "
+        f"tolerance {config.tolerance:.1e}, seed {config.seed}",
+        markup=False,
+    )
+    for title, entries in result.entries.items():
+        table = _table(title, columns)
+        for entry in entries:
+            status = f"[{_STYLE.get(entry.status, 'yellow')}]{entry.status}[/]"
+            table.add_row(
+                entry.solver,
+                status,
+                str(entry.iterations),
+                f"{entry.residual:.1e}",
+                f"{entry.error:.1e}",
+                _time(entry.seconds),
+                f"{entry.relative:.2f}x",
+                _trust(entry),
+            )
+        console.print(table)
+        for entry in entries:
+            if entry.status != "converged":
+                console.print(f"{entry.solver}: {entry.message}", markup=False)
+
+
+def _trust(entry: Any) -> str:
+    if entry.trusted is None:
+        return "-"
+    return f"{'yes' if entry.trusted else 'no'} (kappa {entry.condition:.1e})"
+
+
+def _time(seconds: float) -> str:
+    return f"{1e3 * seconds:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def show_cells() -> None:
+    """Print the built-in cells."""
+    from recsolve import cells
+
+    columns = ("cell", "state", "mixings", "drives", "Jacobian: diagonal mixing", "dense mixing", "source")
+    table = _table("cells", dict.fromkeys(columns, "left"))
+    for name, cell in cells.REGISTRY.items():
+        k = len(cell.state)
+        unit = "diagonal" if k == 1 else f"{k} x {k} per unit"
+        coupled = ("factored, nested" if name == "cho_gru" else "factored") if cell.mixings else unit
+        table.add_row(
+            name, ", ".join(cell.state), ", ".join(cell.mixings) or "none", ", ".join(cell.drives), unit, coupled, cell.cite
+        )
+    _console().print(table)
+
+
+def show_solvers() -> None:
+    """Print the solvers."""
+    from recsolve import solvers
+
+    columns = ("solver", "A, in place of J", "exact within T by itself", "one update on affine problems", "source")
+    table = _table(r"solvers: h <- F + A d\[t-1], d = A d\[t-1] + r", dict.fromkeys(columns, "left"))
+    for name, solver in solvers.REGISTRY.items():
+        affine = {"all": "yes", "per-unit": "if units do not couple", "none": "no"}[solver.exact_on_affine]
+        table.add_row(name, solver.matrix, "yes" if solver.finite_termination else "with the pin", affine, solver.cite)
+    _console().print(table)
+
+
+def show_information(found: dict[str, Any]) -> None:
+    """Print versions, machine, kernels and array libraries."""
+    table = _table("recsolve", {"what": "left", "found": "left"})
+    for name, version in found["versions"].items():
+        table.add_row(name, version)
+    for name, value in found["machine"].items():
+        table.add_row(name, str(value))
+    for operation, backends in found["kernels"].items():
+        table.add_row(f"kernel: {operation}", ", ".join(backends))
+    for name, state in found["arrays"].items():
+        table.add_row(f"arrays: {name}", state)
+    _console().print(table)

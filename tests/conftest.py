@@ -1,0 +1,25 @@
+"""Hypothesis without deadlines and with fixed seeds, so that the gate answers the same twice."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "gate", deadline=None, derandomize=True, max_examples=20, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("gate")
+
+
+def _device() -> bool:
+    try:
+        import cupy
+    except ImportError:
+        return False
+    return bool(cupy.cuda.is_available())
+
+
+def pytest_collection_modifyitems(items):
+    if any("gpu" in item.keywords for item in items) and not _device():
+        skip = pytest.mark.skip(reason="needs a CUDA device and CuPy")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)

@@ -1,0 +1,81 @@
+"""Recurrences that the tests share, and the literal loop that judges them."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+import recsolve as rs
+
+LENGTHS = (0, 1, 2, 31, 32, 33, 97)
+DTYPES = (np.float64, np.float32)
+
+
+def mixings_of(cell):
+    """The mixings worth testing for a cell."""
+    return ("dense", "diagonal", "heads") if cell.mixings else ("diagonal",)
+
+
+CELLS = [(name, mixing) for name, cell in rs.cells.REGISTRY.items() for mixing in mixings_of(cell)]
+
+
+def weighted(name, mixing="dense", *, units=8, channels=3, gain=1.0, seed=0, dtype=np.float64):
+    cell = rs.cells.get(name)
+    gain = gain if cell.mixings else 1.0
+    return cell.random(
+        input_size=channels, hidden_size=units, mixing=mixing, gain=gain, rng=seed, dtype=dtype
+    )
+
+
+def recurrence(name, mixing="dense", *, T=60, batch=(2,), seed=0, dtype=np.float64, reset=None, initial=None, **kwargs):
+    cell = weighted(name, mixing, seed=seed, dtype=dtype, **kwargs)
+    x = np.random.default_rng(seed + 1).standard_normal((T, *batch, cell.input_size)).astype(dtype)
+    return cell.recurrence(x, initial=initial, reset=reset)
+
+
+def loop(rec):
+    """The oracle: h[t] = f(h[t-1], u[t]) one step at a time, written out."""
+    states = np.empty(rec.shape, rec.dtype)
+    state = np.broadcast_to(rec.initial, rec.shape[1:])
+    with np.errstate(all="ignore"):
+        for t in range(rec.length):
+            if rec.reset is not None:
+                state = np.where(rec.over_event(rec.reset)[t], rec.initial, state)
+            state = rec.step(state, t)
+            states[t] = state
+    return states
+
+
+def sine(p, T=500, seed=0, dtype=np.float32):
+    """h = p sin h + u: chaotic, with products of derivatives that overflow."""
+    u = np.random.default_rng(seed).standard_normal((T, 1)).astype(dtype)
+    factor = dtype(p)
+    return rs.Recurrence.from_function(
+        lambda h, u: factor * np.sin(h) + u, inputs=u, initial=np.zeros(1, dtype), structure="diagonal"
+    )
+
+
+def residual_is_met(rec, states, tol):
+    """Recompute the elementwise test from scratch, NaN failing."""
+    previous = np.concatenate([np.broadcast_to(rec.initial, rec.shape[1:])[None], states[:-1]])
+    if rec.reset is not None:
+        previous = np.where(rec.over_event(rec.reset), rec.initial, previous)
+    F = rec.apply(previous)
+    r = np.abs(F - states)
+    return bool(np.all(r <= tol + tol * np.maximum(np.abs(states), np.abs(F))))
+
+
+def bound(solution):
+    """Law 1: how far two converged trajectories may be apart."""
+    from recsolve.tolerance import error_bound
+
+    states = np.asarray(solution.states)
+    largest = float(np.abs(states).max(initial=0.0))
+    tol = max(solution.tolerance.atol, solution.tolerance.rtol)
+    return error_bound(tol, states.dtype, largest, solution.condition)
+
+
+cells = st.sampled_from(CELLS)
+solvers = st.sampled_from(sorted(rs.solvers.REGISTRY))
+seeds = st.integers(0, 2**16)
+dtypes = st.sampled_from(DTYPES)
