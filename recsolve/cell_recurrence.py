@@ -102,6 +102,11 @@ class CellRecurrence(Recurrence):
     def output(self, states: Array) -> Array:
         return self.cell.output(states)
 
+    @property
+    def coupled_width(self) -> int:
+        coupled = [m.units for m in self.cell.mixings.values() if not isinstance(m, DiagonalMixing)]
+        return max(coupled, default=1)
+
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.drive.values())
 

@@ -195,6 +195,10 @@ class FunctionRecurrence(Recurrence):
             ) from None
         return STRUCTURES[self.structure](entries, layout)  # type: ignore[call-arg]
 
+    @property
+    def coupled_width(self) -> int:
+        return self.layout.lane_width if STRUCTURES[self.structure] is LaneDense else 1
+
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self._inputs)
 

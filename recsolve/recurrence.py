@@ -63,6 +63,11 @@ class Recurrence(ABC):
     def step(self, state: Array, t: int) -> Array:
         """Return f(state, u[t]) for one t, shape (*batch, *event)."""
 
+    @property
+    @abstractmethod
+    def coupled_width(self) -> int:
+        """How many units a matrix product inside f sums over; 1 when units do not couple."""
+
     @abstractmethod
     def drive_is_finite(self, t: int) -> bool:
         """Return whether everything that drives step ``t`` is finite (it decides the advice of a failure)."""

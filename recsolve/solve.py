@@ -53,7 +53,8 @@ def solve(
     method : str or Solver
         A name (``recsolve solvers`` lists them) or a solver object.
     tol : float, optional
-        atol = rtol = tol of the elementwise test |r| <= atol + rtol max(|h|, |f|). Default 8 eps of the dtype.
+        atol = rtol = tol of the elementwise test |r| <= atol + rtol max(|h|, |f|). Default
+        4 eps max(1, sqrt(n) / 8), with n the units that couple: a few units in the last place.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
     guess : array, optional
@@ -93,7 +94,7 @@ def solve(
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
-    tolerance = _tolerance(tol, driver, recurrence.dtype)
+    tolerance = _tolerance(tol, driver, default_tol(recurrence.dtype, recurrence.coupled_width))
     limit = recurrence.length + 2 if maxiter is None else _count("maxiter", maxiter, 0)
     patience = _count("patience", driver["patience"], 1)
     first = None if guess is None else _check_guess(guess, recurrence)
@@ -132,8 +133,8 @@ def _split_options(
         raise
 
 
-def _tolerance(tol: float | None, driver: Mapping[str, Any], dtype: Any) -> Tolerance:
-    base = default_tol(dtype) if tol is None else tol
+def _tolerance(tol: float | None, driver: Mapping[str, Any], default: float) -> Tolerance:
+    base = default if tol is None else tol
     values = {"tol": base, **{name: driver[name] for name in ("atol", "rtol") if driver[name] is not None}}
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:

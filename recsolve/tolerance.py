@@ -13,9 +13,13 @@ from recsolve.arrays import Array, namespace
 TRUSTED = 1e-2
 
 
-def default_tol(dtype: Any) -> float:
-    """Return 8 eps of the dtype: a few units in the last place, the floor that rounding leaves."""
-    return float(8 * np.finfo(dtype).eps)
+def default_tol(dtype: Any, width: int = 1) -> float:
+    """Return 4 eps max(1, sqrt(width) / 8), used as both atol and rtol: |r| <= 8 eps max(1, |h|, |F|) at width <= 64.
+
+    That is a few units in the last place, the floor that rounding leaves. ``width`` is the number of units that a matrix
+    product inside f sums over: the rounding of the sums, and with it the floor, grows with its square root.
+    """
+    return 4 * float(np.finfo(dtype).eps) * max(1.0, width**0.5 / 8)
 
 
 @dataclass(frozen=True)

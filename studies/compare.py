@@ -62,11 +62,6 @@ class CompareConfig:
         if self.weights is None:
             cells.get(self.cell)
 
-    @property
-    def tolerance(self) -> float:
-        """The tolerance that will be used."""
-        return default_tol(np.dtype(self.dtype)) if self.tol is None else self.tol
-
 
 @dataclass(frozen=True)
 class Panel:
@@ -74,13 +69,19 @@ class Panel:
 
     title: str
     recurrence: Recurrence
+    tolerance: float
 
 
 def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
     """Load the recording and build the recurrences to compare on."""
     recording = load_recording(config.input, length=config.length, batch=config.batch, dtype=config.dtype)
     built = [(title, cell) for title, cell in _weighted(config, recording.data.shape[-1])]
-    return recording, [Panel(title, cell.recurrence(recording.data)) for title, cell in built]
+    found = []
+    for title, cell in built:
+        rec = cell.recurrence(recording.data)
+        tolerance = default_tol(rec.dtype, rec.coupled_width) if config.tol is None else config.tol
+        found.append(Panel(title, rec, tolerance))
+    return recording, found
 
 
 def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, WeightedCell]]:
@@ -118,6 +119,7 @@ class Comparison:
     config: CompareConfig
     recording: str
     steps: int
+    tolerances: dict[str, float]
     entries: dict[str, list[Entry]]
     complete: bool = False
 
@@ -129,10 +131,13 @@ class Comparison:
             "title": f"{self.recording}: {kind}, {self.config.dtype}",
             "complete": self.complete,
             "config": asdict(self.config),
-            "tolerance": self.config.tolerance,
             "provenance": provenance(),
             "panels": [
-                {"title": title, "entries": [asdict(entry) for entry in entries]}
+                {
+                    "title": title,
+                    "tolerance": self.tolerances[title],
+                    "entries": [asdict(entry) for entry in entries],
+                }
                 for title, entries in self.entries.items()
             ],
         }
@@ -168,7 +173,9 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
         The same object each time, with one more entry; the last one is ``complete``.
     """
     recording, built = panels(config)
-    result = Comparison(config, recording.name, recording.data.shape[0], {panel.title: [] for panel in built})
+    tolerances = {panel.title: panel.tolerance for panel in built}
+    entries_by_title: dict[str, list[Entry]] = {panel.title: [] for panel in built}
+    result = Comparison(config, recording.name, recording.data.shape[0], tolerances, entries_by_title)
     for number, panel in enumerate(built):
 
         def report(solver: str, iteration: int, title: str = panel.title) -> None:

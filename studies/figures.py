@@ -37,8 +37,9 @@ def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compar
                     _curve(column[1], entry["solver"], entry["errors"], floor)
             column[0].set_title(panel["title"])
             column[1].set_xlabel("iteration")
-            column[0].axhline(record["tolerance"], color="0.45", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        _label(axes, floor, record["tolerance"])
+            _note(column[0], panel["tolerance"], "tolerance")
+            column[0].axhline(panel["tolerance"], color="0.45", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        _label(axes, floor)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
@@ -59,7 +60,7 @@ def _curve(axes: Any, solver: str, values: list[Any], floor: float) -> None:
     axes.plot(np.arange(len(y)), y, label=solver, markevery=marks.tolist(), **line_arguments(solver))
 
 
-def _label(axes: Any, floor: float, tolerance: float) -> None:
+def _label(axes: Any, floor: float) -> None:
     axes[0, 0].set_ylabel("residual  max |f(h[t-1]) − h[t]|")
     axes[1, 0].set_ylabel("error  max |h − h of the loop|")
     for row in axes:
@@ -72,8 +73,6 @@ def _label(axes: Any, floor: float, tolerance: float) -> None:
             panel.xaxis.set_major_formatter("{x:.0f}")
             panel.axhline(floor, color="0.75", linewidth=0.8, zorder=0)
             _note(panel, floor, "0 to rounding")
-    for panel in axes[0]:
-        _note(panel, tolerance, "tolerance")
 
 
 def _note(panel: Any, height: float, text: str) -> None:

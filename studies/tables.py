@@ -52,11 +52,11 @@ def show_comparison(result: Any) -> None:
     config = result.config
     console.print(
         f"{result.recording}: {result.steps} steps, {config.batch} sequence{'s' * (config.batch > 1)}, {config.dtype}, "
-        f"tolerance {config.tolerance:.1e}, seed {config.seed}",
+        f"seed {config.seed}",
         markup=False,
     )
     for title, entries in result.entries.items():
-        table = _table(title, columns)
+        table = _table(f"{title}, tolerance {result.tolerances[title]:.1e}", columns)
         for entry in entries:
             status = f"[{_STYLE.get(entry.status, 'yellow')}]{entry.status}[/]"
             table.add_row(
