@@ -75,16 +75,14 @@ class Affine:
     def act(self, elements: tuple[Jacobian, Array], states: Array) -> Array:
         return elements[0].matvec(states) + elements[1]
 
-    def compose(
-        self, later: tuple[Jacobian, Array], earlier: tuple[Jacobian, Array]
-    ) -> tuple[Jacobian, Array]:
+    def compose(self, later: tuple[Jacobian, Array], earlier: tuple[Jacobian, Array]) -> tuple[Jacobian, Array]:
         return later[0].compose(earlier[0]), later[0].matvec(earlier[1]) + later[1]
 
     def identity(self, elements: tuple[Jacobian, Array]) -> tuple[Jacobian, Array]:
         A, b = elements
         return Identity(b, A.layout), namespace(b).zeros_like(b)
 
-    def constant(self, elements: tuple[Jacobian, Array], initial: Array | None) -> Array:  # noqa: ARG002
+    def constant(self, elements: tuple[Jacobian, Array], initial: Array | None) -> Array:
         return elements[1]
 
     def composable(self, elements: tuple[Jacobian, Array]) -> bool:
@@ -114,7 +112,7 @@ class Clamp:
         return elements[0][index], elements[1][index]
 
     def act(self, elements: tuple[Array, Array], states: Array) -> Array:
-        return np.maximum(np.minimum(elements[0], states), elements[1])  # type: ignore[no-any-return]
+        return np.maximum(np.minimum(elements[0], states), elements[1])
 
     def compose(self, later: tuple[Array, Array], earlier: tuple[Array, Array]) -> tuple[Array, Array]:
         return np.minimum(later[0], earlier[0]), self.act(later, earlier[1])
@@ -128,7 +126,7 @@ class Clamp:
             raise ValueError("initial is None; the clamp monoid needs a state to clamp")
         return self.act(elements, initial)
 
-    def composable(self, elements: tuple[Array, Array]) -> bool:  # noqa: ARG002
+    def composable(self, elements: tuple[Array, Array]) -> bool:
         return True
 
 

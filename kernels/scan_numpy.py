@@ -1,10 +1,10 @@
 """The reference scan: chunks side by side, carries in order, work linear in T.
 
-Time is cut into chunks of equal length. One pass composes each chunk into a single element (all chunks advance together,
-one row of every chunk at a time), a short loop carries the state across chunks, and a last pass steps through all
-chunks from their carries with the *original* elements. The answer therefore comes from the recurrence itself, with
-rounding like the loop's, and monoids that do not round equal the loop bit for bit. Elements that are costly to compose
-(dense matrices) take a single chunk, which is the loop.
+Time is cut into chunks of equal length. One pass composes each chunk into a single element (all chunks advance
+together, one row of every chunk at a time), a short loop carries the state across chunks, and a last pass steps
+through all chunks from their carries with the *original* elements. The answer therefore comes from the recurrence
+itself, with rounding like the loop's, and monoids that do not round equal the loop bit for bit. Elements that are
+costly to compose (dense matrices) take a single chunk, which is the loop.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 from math import ceil, isqrt
 from typing import Any
 
-from recsolve.arrays import Array, namespace
 from recsolve.kernels import register
 from recsolve.kernels.monoids import Monoid
+
+from recsolve.arrays import Array, namespace
 
 # Above this many numbers a row, NumPy's overhead per call no longer matters and the plain loop does the least work.
 _WIDE_ROW = 16_384
@@ -59,13 +60,13 @@ def scan(
     y = namespace(like).empty_like(like)
     T = like.shape[0]
     if T == 0:
-        return y
+        return y  # type: ignore[no-any-return]
     row = like.size // T
     L = chunk or _chunk_length(T, row, monoid.composable(elements))
     state = _Stepper(monoid, elements, initial, reset)
     carries = state.carries(L) if T > L else initial
     _step_chunks(state, y, L, carries)
-    return y
+    return y  # type: ignore[no-any-return]
 
 
 class _Stepper:

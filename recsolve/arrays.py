@@ -73,10 +73,8 @@ def _view(x: Any, name: str) -> Array:
         return x  # type: ignore[no-any-return]
     if kind == "torch":
         if x.requires_grad:
-            raise TypeError(
-                f"{name} requires grad, and the result would carry no gradient; pass {name}.detach()"
-            )
-        return _view_cuda(x, name) if x.is_cuda else x.numpy()  # type: ignore[no-any-return]
+            raise TypeError(f"{name} requires grad, and the result would carry no gradient; pass {name}.detach()")
+        return _view_cuda(x, name) if x.is_cuda else x.numpy()
     try:
         return np.asarray(x)
     except ValueError as error:
@@ -155,7 +153,7 @@ def _no_rows(x: Array, matrix: Array) -> Array:
 
 def to_host(x: Array) -> Array:
     """Copy a native array to NumPy (a no-op for NumPy arrays)."""
-    return x.get() if kind_of(x) == "cupy" else x  # type: ignore[attr-defined, no-any-return]
+    return x.get() if kind_of(x) == "cupy" else x  # type: ignore[attr-defined]
 
 
 def freeze(x: Array) -> Array:

@@ -76,7 +76,7 @@ class CellRecurrence(Recurrence):
                 for leaf, p in partials.items()
             }
 
-        outputs = [spread(x.partials) if isinstance(x, Dual) else {} for x in out]
+        outputs: list[dict[int, Array]] = [spread(x.partials) if isinstance(x, Dual) else {} for x in out]
         if not any(outputs):
             return values, Zero(values, self.layout)
         if not tape.calls:
@@ -144,7 +144,9 @@ def _leading(drive: Names, cell: WeightedCell) -> tuple[int, tuple[int, ...]]:
         if np.broadcast_shapes(full[len(full) - len(event) :], event) != event:
             raise ValueError
     except ValueError:
-        raise ValueError(f"drives have shapes {shapes}; wanted shapes that broadcast to (T, *batch, *{event})") from None
+        raise ValueError(
+            f"drives have shapes {shapes}; wanted shapes that broadcast to (T, *batch, *{event})"
+        ) from None
     return full[0], tuple(full[1 : len(full) - len(event)])
 
 
@@ -159,6 +161,4 @@ def _initial(initial: Any, cell: WeightedCell, batch: tuple[int, ...], like: Arr
     common_kind({f"initial[{n!r}]": x for n, x in initial.items()})
     part = batch + layout.event[-(len(layout.lanes) + 1) :]
     parts = [check_initial(initial[n], part, like, kind) for n in cell.cell.state]
-    return namespace(like).stack(parts, axis=len(batch)) if layout.components > 1 else parts[0]  # type: ignore[no-any-return]
-
-
+    return namespace(like).stack(parts, axis=len(batch)) if layout.components > 1 else parts[0]

@@ -150,7 +150,7 @@ def _derivative(rec: Recurrence, previous: Array, direction: Array) -> Array:
     if isinstance(rec, FunctionRecurrence) and rec.jacobian is None:
         return rec.jvp(previous, direction)
     h = float(np.finfo(rec.dtype).eps) ** (1 / 3) * max(1.0, float(abs(previous).max()))
-    return (rec.apply(previous + h * direction) - rec.apply(previous - h * direction)) / (2 * h)
+    return (rec.apply(previous + h * direction) - rec.apply(previous - h * direction)) / (2 * h)  # type: ignore[no-any-return]
 
 
 def _mismatch(rec: Recurrence, previous: Array, generator: np.random.Generator) -> float:

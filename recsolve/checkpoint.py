@@ -116,6 +116,4 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable .safetensors file: {error}") from error
     except (TypeError, AttributeError, KeyError) as error:
-        raise ValueError(
-            f"{path} holds a dtype that NumPy lacks ({error}); save it as float32 or float64"
-        ) from error
+        raise ValueError(f"{path} holds a dtype that NumPy lacks ({error}); save it as float32 or float64") from error

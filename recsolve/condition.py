@@ -20,7 +20,7 @@ def condition(recurrence: Recurrence, states: Array) -> float:
     """Return kappa at a trajectory, the largest over the sequences.
 
     Exact for diagonal structures, by the scan kappa[t] = 1 + |J[t]| kappa[t-1]; otherwise the estimate of Hager (1984)
-    and Higham (1988), a lower bound that is rarely off by more than a factor of 3, from a few forward and reverse scans.
+    and Higham (1988) from a few forward and reverse scans, a lower bound rarely off by more than a factor of 3.
     Infinite when the products of Jacobians overflow, as they do in chaos.
 
     Parameters

@@ -73,8 +73,8 @@ BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "arctan2": (lambda a, b, y: b / (a * a + b * b), lambda a, b, y: -a / (a * a + b * b)),
 }
 
-# When an operand of min/max wins, ties included and excluded. At a tie the derivative passes to the operand that depends
-# on the state (to the first one if both do): a Clarke element that is a robust default, though none wins everywhere.
+# When an operand of min/max wins, ties included and excluded. At a tie the derivative passes to the operand that
+# depends on the state (the first one if both do): a Clarke element that is a robust default, though none always wins.
 _WINS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "maximum": (np.greater_equal, np.greater),
     "minimum": (np.less_equal, np.less),
@@ -139,9 +139,7 @@ class Dual(NDArrayOperatorsMixin):
         y = _evaluate(name, values)
         if name in _WINS:
             return self._select(y, [(arg, self._wins(name, index, args)) for index, arg in enumerate(args)])
-        terms = [
-            (arg, _factor(name, index, values, y)) for index, arg in enumerate(args) if isinstance(arg, Dual)
-        ]
+        terms = [(arg, _factor(name, index, values, y)) for index, arg in enumerate(args) if isinstance(arg, Dual)]
         return self._combine(y, terms)
 
     def _combine(self, y: Any, terms: Sequence[tuple[Dual, Any]]) -> Dual:
@@ -170,7 +168,7 @@ class Dual(NDArrayOperatorsMixin):
         takes_ties = index == 0 or not isinstance(other, Dual)
         return (ties if takes_ties else strict)(value_of(args[index]), value_of(other))
 
-    def _aligned(self, partial: Any, y: Any) -> Any:  # noqa: ARG002 - elementwise partials broadcast as they are
+    def _aligned(self, partial: Any, y: Any) -> Any:
         return partial
 
     @staticmethod
@@ -189,7 +187,7 @@ class Dual(NDArrayOperatorsMixin):
             return self.lift(name, inputs)
         return self._other(f"numpy.{name}", ufunc, inputs, {})
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG002
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function is np.where and len(args) == 3:
             return self._where(*args)
         if function is np.clip:
@@ -205,7 +203,7 @@ class Dual(NDArrayOperatorsMixin):
         y = np.where(condition, value_of(a), value_of(b))
         return self._select(y, [(a, condition), (b, ~condition)])
 
-    def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG002
+    def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         raise self._unsupported(name)
 
     def _unsupported(self, what: str) -> TypeError:

@@ -8,7 +8,7 @@ matrix of size (T, N, N) is formed unless asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -61,7 +61,7 @@ class Factored(Jacobian):
     rank = 5
     composable = False
 
-    def __init__(self, calls: list[Call], outputs: list[Partials], layout: Layout, leading: tuple[int, ...]):
+    def __init__(self, calls: Sequence[Call], outputs: Sequence[Partials], layout: Layout, leading: tuple[int, ...]):
         self.calls, self.outputs, self.layout = calls, outputs, layout
         self._leading = leading
 

@@ -103,8 +103,8 @@ class FunctionRecurrence(Recurrence):
         except ValueError as error:
             if "truth value" in str(error):
                 raise TypeError(
-                    f"{self.description} branches in Python on a value of the state; f gets all steps at once, so write "
-                    "np.where(condition, a, b)"
+                    f"{self.description} branches in Python on a value of the state; f gets all steps at once, so "
+                    "write np.where(condition, a, b)"
                 ) from error
             raise
         shape = tuple(np.shape(value_of(out)))
@@ -131,7 +131,7 @@ class FunctionRecurrence(Recurrence):
         kind, layout = STRUCTURES[self.structure], self.layout
         if kind is Zero or kind is Identity:
             values = self.apply(previous)
-            return values, kind(values, layout)  # type: ignore[call-arg]
+            return values, kind(values, layout)
         if self.jacobian is not None:
             return self.apply(previous), self._declared(previous)
         out = self._push(previous, self._seeds(previous))

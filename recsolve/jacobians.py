@@ -66,7 +66,7 @@ class Jacobian(ABC):
         if isinstance(earlier, Zero) or isinstance(self, Identity):
             return earlier
         rank = max(self.rank, earlier.rank)
-        return _lift(self, rank)._product(_lift(earlier, rank))
+        return _lift(self, rank)._product(_lift(earlier, rank))  # type: ignore[no-any-return]
 
     @abstractmethod
     def diagonal(self) -> Jacobian:
@@ -89,7 +89,7 @@ class Jacobian(ABC):
         full = xp.zeros((*self.leading, n_lanes, width, n_lanes, width), dtype=matrix.dtype)
         for lane in range(n_lanes):
             full[..., lane, :, lane, :] = matrix[..., lane, :, :]
-        return full.reshape(*self.leading, n_lanes * width, n_lanes * width)[(..., *_state_order(self.layout))]
+        return full.reshape(*self.leading, n_lanes * width, n_lanes * width)[(..., *_state_order(self.layout))]  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(leading {self.leading}, {self.layout})"
@@ -270,9 +270,7 @@ class Block(_Entries):
         k, axis = self.layout.components, self._axis
         xp = namespace(self.data)
         rows = [
-            xp.stack(
-                [sum(self._entry(i, m) * earlier._entry(m, j) for m in range(k)) for j in range(k)], axis=axis
-            )
+            xp.stack([sum(self._entry(i, m) * earlier._entry(m, j) for m in range(k)) for j in range(k)], axis=axis)
             for i in range(k)
         ]
         return Block(xp.stack(rows, axis=axis), self.layout)

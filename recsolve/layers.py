@@ -134,7 +134,9 @@ class Layers:
         (``fallback="sequential"``) or raises (``"raise"``). Outputs carry no gradient.
         """
         if fallback == "none":
-            raise ValueError("fallback is 'none', but run returns no status; use Layers.solve, or 'sequential', 'raise'")
+            raise ValueError(
+                "fallback is 'none', but run returns no status; use Layers.solve, or 'sequential', 'raise'"
+            )
         result = self.solve(x, hx, fallback=fallback, **settings)
         return result.output, result.final
 

@@ -57,7 +57,7 @@ class Mixing:
 
     def dense(self) -> Array:
         """Return W as matrices (*lanes, n, n)."""
-        return self.weight
+        return self.weight  # type: ignore[no-any-return]
 
     def hadamard_transpose(self, other: Mixing) -> Mixing:
         """Return the mixing with entries W[a, b] V[b, a], whose product with q is the diagonal of W diag(q) V."""
@@ -84,7 +84,7 @@ class Diagonal(Mixing):
         return self
 
     def diagonal(self) -> Array:
-        return self.weight
+        return self.weight  # type: ignore[no-any-return]
 
     def dense(self) -> Array:
         return namespace(self.weight).eye(self.units, dtype=self.weight.dtype) * self.weight  # type: ignore[no-any-return]

@@ -58,5 +58,3 @@ class Projection:
         split = drives.reshape(*drives.shape[:-1], len(self.weights), *self.event)
         axis = x.ndim - 1
         return Names({n: split[(slice(None),) * axis + (i,)] for i, n in enumerate(self.weights)}, "drive")
-
-

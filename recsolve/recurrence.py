@@ -41,9 +41,7 @@ class Recurrence(ABC):
 
     description: str = "recurrence"
 
-    def __init__(
-        self, length: int, batch: tuple[int, ...], layout: Layout, initial: Array, reset: Any, kind: Kind
-    ):
+    def __init__(self, length: int, batch: tuple[int, ...], layout: Layout, initial: Array, reset: Any, kind: Kind):
         self.length, self.batch, self.layout, self.kind = length, batch, layout, kind
         self.initial = initial
         self.dtype = initial.dtype
@@ -90,7 +88,7 @@ class Recurrence(ABC):
         xp = namespace(self.initial)
         starts = xp.zeros((self.length, *self.batch), dtype=bool) if self.reset is None else self.reset.copy()
         starts[:1] = True
-        return starts  # type: ignore[no-any-return]
+        return starts
 
     def over_event(self, mask: Array) -> Array:
         """Reshape a mask (T, *batch) so that it broadcasts over states."""
@@ -200,7 +198,8 @@ class Recurrence(ABC):
         return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.description}, T={self.length}, batch={self.batch}, {self.layout}, {self.dtype})"
+        shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"
+        return f"{type(self).__name__}({self.description}, {shape})"
 
 
 def _check_reset(reset: Any, length: int, batch: tuple[int, ...], xp: Any) -> Array | None:
@@ -215,9 +214,7 @@ def _check_reset(reset: Any, length: int, batch: tuple[int, ...], xp: Any) -> Ar
     try:
         return xp.broadcast_to(mask, (length, *batch))  # type: ignore[no-any-return]
     except ValueError:
-        raise ValueError(
-            f"reset has shape {tuple(mask.shape)}; wanted (T, *batch) = {(length, *batch)}"
-        ) from None
+        raise ValueError(f"reset has shape {tuple(mask.shape)}; wanted (T, *batch) = {(length, *batch)}") from None
 
 
 def packed_resets(lengths: Any) -> Array:

@@ -114,4 +114,4 @@ def _mask(reset: Any, like: Array) -> Array:
         raise TypeError(f"reset has dtype {mask.dtype}; wanted bool")
     if mask.ndim > like.ndim or mask.shape != like.shape[: mask.ndim]:
         raise ValueError(f"reset has shape {mask.shape}; wanted the first axes of {like.shape}")
-    return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))  # type: ignore[no-any-return]
+    return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))

@@ -142,8 +142,8 @@ def _ends(residuals: Array) -> list[float]:
 
 def _prefix(rows: Array) -> int:
     """Return how many leading times are true in all sequences."""
-    every = rows.reshape(len(rows), -1).all(axis=1)
-    return len(every) if every.all() else int(every.argmin())
+    failed = np.flatnonzero(~rows.reshape(len(rows), -1).all(axis=1))
+    return int(failed[0]) if failed.size else len(rows)
 
 
 def exact_prefix(iterate: Iterate) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """The end of a solve. With r = f(h[t-1]) - h[t] of the states returned, computed afresh:
 
     ``converged``
@@ -37,9 +37,6 @@ class Status(str, Enum):
         """What happened and what to try next."""
         return _ADVICE[self]
 
-    def __str__(self) -> str:
-        return str(self.value)
-
 
 _ADVICE = {
     Status.CONVERGED: "every entry of the residual is within tolerance",
@@ -48,7 +45,7 @@ _ADVICE = {
         "the iteration limit was reached; raise maxiter, try method='newton' or 'damped_newton', or pass "
         "fallback='sequential' to complete the answer exactly"
     ),
-    Status.DIVERGED: "the residual grows; keep the pin on, try method='newton' or 'damped_newton', or fallback='sequential'",
+    Status.DIVERGED: "the residual grows; keep the pin on, try method='newton', or fallback='sequential'",
     Status.STALLED: "the residual no longer falls; raise tol if it is below rounding, else try another method",
     Status.STOPPED: "the callback stopped the solve",
 }

@@ -83,8 +83,8 @@ class Tangent(Dual):
 
     def _unsupported(self, what: str) -> TypeError:
         return TypeError(
-            f"{what} is not carried by automatic differentiation; write it with elementwise and linear NumPy functions, "
-            "or pass jacobian= to from_function"
+            f"{what} is not carried by automatic differentiation; write it with elementwise and linear NumPy "
+            "functions, or pass jacobian= to from_function"
         )
 
     # The methods of arrays that user functions call; each is the function of the same name.
@@ -96,7 +96,7 @@ class Tangent(Dual):
 
     @property
     def T(self) -> Tangent:
-        return np.transpose(self)  # type: ignore[return-value, call-overload, no-any-return]
+        return np.transpose(self)  # type: ignore[return-value]
 
     @property
     def size(self) -> int:

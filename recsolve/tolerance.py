@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,13 @@ TRUSTED = 1e-2
 
 
 def default_tol(dtype: Any, width: int = 1) -> float:
-    """Return 4 eps max(1, sqrt(width) / 8), used as both atol and rtol: |r| <= 8 eps max(1, |h|, |F|) at width <= 64.
+    """Return 4 eps max(1, sqrt(width) / 8), used as both atol and rtol.
 
-    That is a few units in the last place, the floor that rounding leaves. ``width`` is the number of units that a matrix
-    product inside f sums over: the rounding of the sums, and with it the floor, grows with its square root.
+    At widths to 64 that makes |r| <= 8 eps max(1, |h|, |F|), a few units in the last place: the floor that rounding
+    leaves. ``width`` is the number of units that a matrix product inside f sums over; the rounding of the sums, and
+    with it the floor, grows with its square root.
     """
-    return 4 * float(np.finfo(dtype).eps) * max(1.0, width**0.5 / 8)
+    return 4 * float(np.finfo(dtype).eps) * max(1.0, math.sqrt(width) / 8)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from recsolve.solvers.problem import Iterate, Problem
+
 from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian
-from recsolve.solvers.problem import Iterate, Problem
 from recsolve.status import Status
 
 
@@ -43,7 +44,7 @@ class Solver(ABC):
         """Return the first iterate when the user gives none."""
         return problem.recurrence.guess()
 
-    def init(self, problem: Problem, iterate: Iterate) -> Any:  # noqa: ARG002
+    def init(self, problem: Problem, iterate: Iterate) -> Any:
         """Return the state that the solver carries from step to step."""
         return None
 
@@ -51,7 +52,7 @@ class Solver(ABC):
     def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
         """Return the next iterate and the next state."""
 
-    def terminate(self, problem: Problem, iterate: Iterate, state: Any) -> Status | None:  # noqa: ARG002
+    def terminate(self, problem: Problem, iterate: Iterate, state: Any) -> Status | None:
         """Return a status when the solver itself sees no point in going on."""
         return None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recsolve.arrays import Array, namespace
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate, Problem
+
+from recsolve.arrays import Array, namespace
 
 
 def _merit(problem: Problem, iterate: Iterate, window: Array) -> Array:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.jacobians import Identity, Jacobian
 from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.problem import Iterate, Problem
+
+from recsolve.jacobians import Identity, Jacobian
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picard(CorrectionSolver):
-    """A[t] = I, so the correction is a prefix sum of residuals: good where h[t] stays near h[t-1], as in fine time steps."""
+    """A[t] = I, so the correction is a prefix sum: good where h[t] stays near h[t-1], as in fine time steps."""
 
     name = "picard"
     matrix = "I"

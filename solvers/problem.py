@@ -91,17 +91,21 @@ class Problem:
             values = rec.evaluate(states)
         xp = namespace(states)
         residual = values - states
-        converged = self.tolerance.met(states, values, residual).all(axis=self._event_axes)
-        leading, front = self._front((residual == 0).all(axis=self._event_axes))
+        converged = self._rows(self.tolerance.met(states, values, residual))
+        leading, front = self._front(self._rows(residual == 0))
         worst = float(to_host(xp.abs(residual).max())) if residual.size else 0.0
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
         return Iterate(states, values, residual, jacobian, converged, leading, front, worst, blocked)
 
+    def _rows(self, entries: Array) -> Array:
+        """Return the rows (T, *batch) of which every entry is true."""
+        return entries.all(axis=self._event_axes)  # type: ignore[return-value]
+
     def _blocked(self, states: Array, values: Array, converged: Array) -> bool:
         """Return whether the first row of each segment to fail the tolerance equals a non-finite F."""
-        xp, axes = namespace(states), self._event_axes
+        xp = namespace(states)
         equal = (values == states) | ((values != values) & (states != states))
-        hopeless = (~xp.isfinite(values)).any(axis=axes) & (equal | xp.isfinite(values)).all(axis=axes)
+        hopeless = ~self._rows(xp.isfinite(values)) & self._rows(equal | xp.isfinite(values))
         _, front = self._front(converged)
         return bool(front.any()) and not bool((front & ~hopeless).any())
 
@@ -132,10 +136,10 @@ class Problem:
     def advance(self, iterate: Iterate, proposal: Array) -> Iterate:
         """Guard and pin a proposal, and evaluate it.
 
-        An entry that is not finite, or farther out than a recurrence with ||J|| <= 1 can come, takes the plain step F. The
-        bound is 2 (T + 1) sqrt(N) times the largest number known of its sequence: of the first iterate and its F, of h[0]
-        and of the rows solved since, but not of other iterates, whose junk would make room for more. Then the pin is
-        applied.
+        An entry that is not finite, or farther out than a recurrence with ||J|| <= 1 can come, takes the plain step F.
+        The bound is 2 (T + 1) sqrt(N) times the largest number known of its sequence: of the first iterate and its F,
+        of h[0] and of the rows solved since, but not of other iterates, whose junk would make room for more. Then the
+        pin is applied.
         """
         rec, xp = self.recurrence, namespace(proposal)
         inside = xp.isfinite(proposal) & (xp.abs(proposal) <= self._reach(iterate))

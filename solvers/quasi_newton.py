@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.jacobians import Jacobian
 from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.problem import Iterate, Problem
+
+from recsolve.jacobians import Jacobian
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,6 @@ class QuasiNewton(CorrectionSolver):
     finite_termination = True
     exact_on_affine = "per-unit"
 
-    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:  # noqa: ARG002
+    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
         assert iterate.jacobian is not None
         return iterate.jacobian.block()

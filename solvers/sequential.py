@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from recsolve.solvers.base import Solver
+from recsolve.solvers.problem import Iterate, Problem
 
 from recsolve.arrays import Array, empty_in_order, namespace
 from recsolve.recurrence import Recurrence
-from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
 from recsolve.status import Status
 
 
@@ -44,12 +44,12 @@ class Sequential(Solver):
     def guess(self, problem: Problem) -> Array:
         return loop(problem.recurrence)
 
-    def init(self, problem: Problem, iterate: Iterate) -> bool:  # noqa: ARG002
+    def init(self, problem: Problem, iterate: Iterate) -> bool:
         """Return whether the loop has run (not when the user gave a guess)."""
         return False
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:  # noqa: ARG002
+    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
         return problem.evaluate(loop(problem.recurrence)), True
 
-    def terminate(self, problem: Problem, iterate: Iterate, state: Any) -> Status | None:  # noqa: ARG002
+    def terminate(self, problem: Problem, iterate: Iterate, state: Any) -> Status | None:
         return Status.STALLED if state else None

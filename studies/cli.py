@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-
 from recsolve.studies import tables
+from rich.console import Console
 
 app = typer.Typer(
     help="Solve nonlinear recurrences in parallel over time, and compare the solvers that do it.",
@@ -53,8 +52,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:
     """Race solvers on one recurrence: a table, a convergence plot and the numbers."""
-    from recsolve import solvers as registry
     from recsolve.studies.compare import CompareConfig
+
+    from recsolve import solvers as registry
 
     names = tuple(registry.REGISTRY) if solvers is None else tuple(s.strip() for s in solvers.split(",") if s.strip())
     try:

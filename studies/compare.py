@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from recsolve import Recurrence, WeightedCell, cells, load, solvers
-from recsolve.mixings import MIXINGS
 from recsolve.studies.figures import convergence_figure
 from recsolve.studies.files import write_json
 from recsolve.studies.provenance import provenance
 from recsolve.studies.race import Entry, finite_or_text, race
 from recsolve.studies.recordings import Recording, load_recording
+
+from recsolve import Recurrence, WeightedCell, cells, load, solvers
+from recsolve.mixings import MIXINGS
 from recsolve.tolerance import default_tol
 
 FORMAT = "recsolve-compare/1"
@@ -89,8 +89,8 @@ def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, Weigh
         cell = load(config.weights).astype(config.dtype)
         if cell.input_size != channels:
             raise ValueError(
-                f"--weights {config.weights} wants {cell.input_size} channels and --input {config.input} has {channels}; "
-                "pass an input that fits"
+                f"--weights {config.weights} wants {cell.input_size} channels, --input {config.input} has {channels}; "
+                "pass one that fits"
             )
         yield f"{cell.cell.name} from {Path(config.weights).name}, {cell.hidden_size} units", cell
         return
@@ -183,9 +183,7 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
                 tick(title, solver, iteration)
 
         last = number == len(built) - 1
-        entries = race(
-            panel.recurrence, list(config.solvers), tol=config.tol, maxiter=config.maxiter, tick=report
-        )
+        entries = race(panel.recurrence, list(config.solvers), tol=config.tol, maxiter=config.maxiter, tick=report)
         for entry in entries:
             result.entries[panel.title].append(entry)
             result.complete = last and len(result.entries[panel.title]) == len(config.solvers)

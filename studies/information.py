@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from recsolve import kernels
 from recsolve.studies.provenance import machine, versions
+
+from recsolve import kernels
 
 
 def information() -> dict[str, Any]:

@@ -32,8 +32,7 @@ class Recording:
 def _sample(name: str) -> Path:
     from matplotlib import cbook
 
-    with cbook.get_sample_data(name) as file:
-        return Path(file.name)
+    return Path(str(cbook.get_sample_data(name, asfileobj=False)))
 
 
 def _membrane() -> Array:
@@ -90,7 +89,8 @@ def load_recording(source: str, *, length: int | None, batch: int, dtype: Any) -
     steps = min(1024, available) if length is None else length
     if steps < 1 or steps > available:
         raise ValueError(
-            f"input {source} has {len(content)} steps; wanted {max(steps, 1) * batch} for --length {steps} x --batch {batch}"
+            f"input {source} has {len(content)} steps; wanted {max(steps, 1) * batch} for "
+            f"--length {steps} x --batch {batch}"
         )
     used = content[: steps * batch]
     numbers = _one_hot(used) if isinstance(used, str) else _standardise(used, source)
@@ -112,7 +112,9 @@ def _read(path: Path) -> Array | str:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"input {path} is not a readable {path.suffix} file: {error}") from error
     if not isinstance(content, str) and (content.ndim not in (1, 2) or content.dtype.kind not in "fiub"):
-        raise ValueError(f"input {path} has shape {content.shape} of {content.dtype}; wanted (N,) or (N, channels) numbers")
+        raise ValueError(
+            f"input {path} has shape {content.shape} of {content.dtype}; wanted (N,) or (N, channels) numbers"
+        )
     return content
 
 
@@ -154,7 +156,7 @@ def _read_txt(path: Path) -> Array | str:
 
 def _one_hot(text: str) -> Array:
     codes = np.array([ord(character) for character in text])
-    return (codes[:, None] == np.unique(codes)).astype(np.float64)
+    return (codes[:, None] == np.unique(codes)).astype(np.float64)  # type: ignore[no-any-return]
 
 
 def _standardise(numbers: Array, source: str) -> Array:
@@ -163,8 +165,8 @@ def _standardise(numbers: Array, source: str) -> Array:
     if len(bad):
         row, channel = (int(i) for i in bad[0])
         raise ValueError(
-            f"input {source} is {columns[row, channel]} at row {row}, channel {channel} ({len(bad)} such values in all); "
+            f"input {source} is {columns[row, channel]} at row {row}, channel {channel} ({len(bad)} such values); "
             "wanted finite numbers"
         )
     spread = columns.std(axis=0)
-    return (columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return (columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1.0)  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Style:
-    """How a solver is drawn. Colours are those of Okabe and Ito; sizes differ so that coinciding curves stay visible."""
+    """How a solver is drawn: colours of Okabe and Ito, sizes that keep coinciding curves visible."""
 
     color: str
     marker: str

@@ -96,7 +96,13 @@ def show_cells() -> None:
         unit = "diagonal" if k == 1 else f"{k} x {k} per unit"
         coupled = ("factored, nested" if name == "cho_gru" else "factored") if cell.mixings else unit
         table.add_row(
-            name, ", ".join(cell.state), ", ".join(cell.mixings) or "none", ", ".join(cell.drives), unit, coupled, cell.cite
+            name,
+            ", ".join(cell.state),
+            ", ".join(cell.mixings) or "none",
+            ", ".join(cell.drives),
+            unit,
+            coupled,
+            cell.cite,
         )
     _console().print(table)
 

@@ -22,9 +22,7 @@ CELLS = [(name, mixing) for name, cell in rs.cells.REGISTRY.items() for mixing i
 def weighted(name, mixing="dense", *, units=8, channels=3, gain=1.0, seed=0, dtype=np.float64):
     cell = rs.cells.get(name)
     gain = gain if cell.mixings else 1.0
-    return cell.random(
-        input_size=channels, hidden_size=units, mixing=mixing, gain=gain, rng=seed, dtype=dtype
-    )
+    return cell.random(input_size=channels, hidden_size=units, mixing=mixing, gain=gain, rng=seed, dtype=dtype)
 
 
 def recurrence(name, mixing="dense", *, T=60, batch=(2,), seed=0, dtype=np.float64, reset=None, initial=None, **kwargs):

@@ -95,9 +95,7 @@ def test_diagonal_gru_is_pararnns_with_z_negated():
     def negate(name, value):
         return -value if name == "z" else value
 
-    plain = torch_form.cell.with_weights(
-        mixings=torch_form.mixings, parameters=zero, projection=torch_form.projection
-    )
+    plain = torch_form.cell.with_weights(mixings=torch_form.mixings, parameters=zero, projection=torch_form.projection)
     W, P = torch_form.mixings, torch_form.projection
     theirs = rs.cells.ParaRNNGRU.with_weights(
         mixings={n: rs.mixings.Diagonal(negate(n, m.weight)) for n, m in W.items()},

@@ -29,8 +29,12 @@ def test_unary_rules(name):
 def test_binary_rules(name):
     f, h, other = function(name), 1e-6, POINTS[::-1].copy()
     out = f(Dual(POINTS, {0: ONE}), Dual(other, {1: ONE}))
-    np.testing.assert_allclose(out.partials[0], (f(POINTS + h, other) - f(POINTS - h, other)) / (2 * h), rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(out.partials[1], (f(POINTS, other + h) - f(POINTS, other - h)) / (2 * h), rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(
+        out.partials[0], (f(POINTS + h, other) - f(POINTS - h, other)) / (2 * h), rtol=1e-7, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        out.partials[1], (f(POINTS, other + h) - f(POINTS, other - h)) / (2 * h), rtol=1e-7, atol=1e-9
+    )
     for constant_first in (False, True):
         args = (other, Dual(POINTS, {0: ONE})) if constant_first else (Dual(POINTS, {0: ONE}), other)
         assert set(f(*args).partials) == {0}
@@ -44,8 +48,12 @@ def test_a_partial_of_an_expression_with_shared_terms():
     def f(x, y):
         return (x * y + np.tanh(x) - 2 * y) / (1 + x**2)
 
-    np.testing.assert_allclose(out.partials["x"], (f(POINTS + h, POINTS + 1) - f(POINTS - h, POINTS + 1)) / (2 * h), rtol=1e-8)
-    np.testing.assert_allclose(out.partials["y"], (f(POINTS, POINTS + 1 + h) - f(POINTS, POINTS + 1 - h)) / (2 * h), rtol=1e-8)
+    np.testing.assert_allclose(
+        out.partials["x"], (f(POINTS + h, POINTS + 1) - f(POINTS - h, POINTS + 1)) / (2 * h), rtol=1e-8
+    )
+    np.testing.assert_allclose(
+        out.partials["y"], (f(POINTS, POINTS + 1 + h) - f(POINTS, POINTS + 1 - h)) / (2 * h), rtol=1e-8
+    )
 
 
 def test_selection_does_not_multiply():
@@ -163,7 +171,7 @@ def test_a_python_branch_names_the_way_to_write_it():
         return 0.1 * h
 
     cell = rs.Cell(branching, state=("h",), output="h").random(input_size=2, hidden_size=3, rng=0)
-    with pytest.raises(TypeError, match="branches in Python.*where"):
+    with pytest.raises(TypeError, match=r"branches in Python.*where"):
         rs.solve(cell.recurrence(np.ones((5, 2))))
     cell = rs.Cell(leaky, state=("h",), output="h").random(input_size=2, hidden_size=3, rng=0)
     with pytest.raises((TypeError, AttributeError), match="max"):

@@ -65,9 +65,7 @@ def test_composition_is_the_dense_product_and_associative(layout, a, b, c, seed)
     kinds = [Diagonal if kind is Block and layout.components == 1 else kind for kind in (a, b, c)]
     A, B, C = (build(kind, layout, rng) for kind in kinds)
     np.testing.assert_allclose(A.compose(B).todense(), A.todense() @ B.todense(), atol=1e-12)
-    np.testing.assert_allclose(
-        A.compose(B).compose(C).todense(), A.compose(B.compose(C)).todense(), atol=1e-11
-    )
+    np.testing.assert_allclose(A.compose(B).compose(C).todense(), A.compose(B.compose(C)).todense(), atol=1e-11)
 
 
 @pytest.mark.parametrize(("kind", "layout"), PAIRS)

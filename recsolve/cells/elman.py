@@ -10,11 +10,11 @@ from recsolve.math import relu, tanh
 _CITE = "Elman, Cognitive Science 14 (1990)"
 
 
-def elman(s: Any, W: Any, u: Any, p: Any) -> Any:  # noqa: ARG001
+def elman(s: Any, W: Any, u: Any, p: Any) -> Any:
     return tanh(W.h(s.h) + u.h)
 
 
-def elman_relu(s: Any, W: Any, u: Any, p: Any) -> Any:  # noqa: ARG001
+def elman_relu(s: Any, W: Any, u: Any, p: Any) -> Any:
     return relu(W.h(s.h) + u.h)
 
 

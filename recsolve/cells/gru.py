@@ -16,7 +16,7 @@ def gru(s: Any, W: Any, u: Any, p: Any) -> Any:
     return (1 - z) * n + z * s.h
 
 
-def cho_gru(s: Any, W: Any, u: Any, p: Any) -> Any:  # noqa: ARG001
+def cho_gru(s: Any, W: Any, u: Any, p: Any) -> Any:
     """The GRU of Cho et al.: the reset gate acts before the matrix, so mixings nest."""
     r = sigmoid(W.r(s.h) + u.r)
     z = sigmoid(W.z(s.h) + u.z)
@@ -24,7 +24,7 @@ def cho_gru(s: Any, W: Any, u: Any, p: Any) -> Any:  # noqa: ARG001
     return z * s.h + (1 - z) * n
 
 
-def pararnn_gru(s: Any, W: Any, u: Any, p: Any) -> Any:  # noqa: ARG001
+def pararnn_gru(s: Any, W: Any, u: Any, p: Any) -> Any:
     """ParaRNN's GRU, meant for diagonal mixings; its z opens where torch's closes."""
     z = sigmoid(W.z(s.h) + u.z)
     r = sigmoid(W.r(s.h) + u.r)

@@ -8,7 +8,7 @@ from recsolve.cell import Cell
 from recsolve.math import sigmoid, tanh
 
 
-def lstm(s: Any, W: Any, u: Any, p: Any) -> Any:  # noqa: ARG001
+def lstm(s: Any, W: Any, u: Any, p: Any) -> Any:
     """The LSTM of torch, with a forget gate and no peepholes."""
     i = sigmoid(W.i(s.h) + u.i)
     f = sigmoid(W.f(s.h) + u.f)

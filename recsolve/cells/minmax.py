@@ -8,7 +8,7 @@ from recsolve.cell import Cell
 from recsolve.math import maximum, minimum
 
 
-def minmax(s: Any, W: Any, u: Any, p: Any) -> Any:  # noqa: ARG001
+def minmax(s: Any, W: Any, u: Any, p: Any) -> Any:
     """x = max(min(r, x), s): r bounds from above, s writes from below; s > r is a hard reset to s."""
     return maximum(minimum(u.r, s.x), u.s)
 

@@ -1,0 +1,305 @@
+"""The command line on small problems."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from recsolve.studies import compare as study
+from recsolve.studies.cli import app
+from recsolve.studies.files import replace_into_place
+from recsolve.studies.recordings import BUILT_IN, load_recording
+from recsolve.studies.style import STYLES, line_arguments
+from typer.testing import CliRunner
+
+import recsolve as rs
+
+SMALL = ["--units", "4", "--length", "40"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, code=0):
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == code, result.output
+        return result
+
+    return call
+
+
+def test_compare_writes_table_figure_and_numbers(run, tmp_path):
+    result = run("compare", *SMALL)
+    for solver in rs.solvers.REGISTRY:
+        rows = [line for line in result.stdout.splitlines() if line.split()[:2] == [solver, "converged"]]
+        assert len(rows) == 2  # one per panel
+    assert "gru, dense mixing, 4 units" in result.stdout
+    assert "gru, diagonal mixing, 4 units" in result.stdout
+    assert "vs sequential" in result.stdout
+    assert "wrote" in result.stdout
+    out = tmp_path / "recsolve-compare"
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "compare.pdf").read_bytes().startswith(b"%PDF")
+    assert {path.name for path in out.iterdir()} == {"compare.png", "compare.pdf", "compare.json"}
+    record = json.loads((out / "compare.json").read_text())
+    assert record["format"] == study.FORMAT
+    assert record["complete"] is True
+    assert record["config"]["seed"] == 0
+    assert record["provenance"]["versions"]["numpy"] == np.__version__
+    assert record["provenance"]["machine"]["cores"] == os.cpu_count()
+    for panel in record["panels"]:
+        assert [entry["solver"] for entry in panel["entries"]] == list(rs.solvers.REGISTRY)
+        for entry in panel["entries"]:
+            assert entry["status"] == "converged"
+            assert len(entry["residuals"]) == len(entry["errors"]) == entry["iterations"] + 1
+            assert entry["error"] < 1e-14
+            assert entry["seconds"] > 0
+            assert entry["trusted"] is True
+
+
+def test_the_same_seed_gives_the_same_numbers(run, tmp_path):
+    def numbers(out):
+        run("compare", *SMALL, "--out", out, "--seed", "3")
+        record = json.loads((tmp_path / out / "compare.json").read_text())
+        return [(e["solver"], e["residuals"], e["errors"]) for p in record["panels"] for e in p["entries"]]
+
+    assert numbers("a") == numbers("b")
+
+
+def test_json_prints_rows_and_nothing_else(run):
+    result = run("compare", *SMALL, "--solvers", "newton,jacobi", "--json", "--mixing", "heads")
+    rows = json.loads(result.stdout)
+    assert [row["solver"] for row in rows] == ["newton", "jacobi"]
+    assert {"panel", "status", "iterations", "residual", "error", "seconds", "relative", "trusted"} <= set(rows[0])
+    assert "wrote" in result.stderr
+
+
+@pytest.mark.parametrize("cell", sorted(rs.cells.REGISTRY))
+def test_every_cell(run, cell):
+    result = run("compare", *SMALL, "--cell", cell, "--solvers", "newton,picard", "--dtype", "float32", "--batch", "3")
+    assert "converged" in result.stdout
+
+
+def test_what_does_not_converge_says_so(run, tmp_path):
+    result = run("compare", *SMALL, "--solvers", "jacobi", "--maxiter", "3", "--mixing", "dense")
+    assert "maxiter" in result.stdout
+    assert "fallback" in result.stdout
+    record = json.loads((tmp_path / "recsolve-compare" / "compare.json").read_text())
+    assert record["panels"][0]["entries"][0]["trusted"] is False
+
+
+def test_options_reach_the_problem(run, tmp_path):
+    arguments = [
+        "--gain",
+        "3",
+        "--tol",
+        "1e-6",
+        "--batch",
+        "2",
+        "--input",
+        "eeg",
+        "--mixing",
+        "dense",
+        "--cell",
+        "lstm",
+    ]
+    run("compare", *SMALL, *arguments, "--solvers", "newton")
+    record = json.loads((tmp_path / "recsolve-compare" / "compare.json").read_text())
+    config = record["config"]
+    assert (config["gain"], config["tol"], config["batch"], config["cell"]) == (3.0, 1e-6, 2, "lstm")
+    assert record["panels"][0]["tolerance"] == 1e-6
+    assert "2 sequences" in record["title"]
+
+
+@pytest.mark.parametrize("source", sorted(BUILT_IN))
+def test_built_in_recordings(source):
+    recording = load_recording(source, length=50, batch=2, dtype=np.float32)
+    assert recording.data.shape[:2] == (50, 2)
+    assert recording.data.dtype == np.float32
+    assert np.isfinite(recording.data).all()
+    assert recording.data.std() > 0.05
+
+
+@pytest.fixture
+def signal():
+    return np.random.default_rng(0).standard_normal((120, 2))
+
+
+def write(path, signal):
+    if path.suffix == ".npy":
+        np.save(path, signal)
+    elif path.suffix == ".npz":
+        np.savez(path, signal=signal)
+    elif path.name == "header.csv":
+        np.savetxt(path, signal, delimiter=",", header="left,right", comments="")
+    elif path.suffix == ".csv":
+        np.savetxt(path, signal, delimiter=",")
+    elif path.suffix == ".wav":
+        from scipy.io import wavfile
+
+        wavfile.write(path, 8000, (8000 * signal).astype(np.int16))
+    else:
+        np.savetxt(path, signal)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.csv", "header.csv", "a.wav", "a.txt"])
+def test_files_of_numbers(name, signal, tmp_path):
+    recording = load_recording(str(write(tmp_path / name, signal)), length=None, batch=2, dtype=np.float64)
+    assert recording.data.shape == (60, 2, 2)
+    expected = (signal - signal.mean(axis=0)) / signal.std(axis=0)
+    np.testing.assert_allclose(recording.data[:, 1], expected[60:], atol=1e-3 if name == "a.wav" else 1e-12)
+    assert recording.data.swapaxes(0, 1).flags.c_contiguous
+
+
+def test_text_is_one_hot(tmp_path):
+    path = tmp_path / "poem.txt"
+    path.write_text("So much depends upon a red wheel barrow\n")
+    data = load_recording(str(path), length=None, batch=1, dtype=np.float64).data
+    assert data.shape == (40, 1, len(set(path.read_text())))
+    np.testing.assert_array_equal(data.sum(axis=-1), 1)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_checkpoint_saved_from_torch_on_a_recording_of_ones_own(run, tmp_path, signal, suffix):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.LSTM(2, 6)
+    weights = tmp_path / f"lstm{suffix}"
+    if suffix == ".npz":
+        np.savez(weights, **{name: value.numpy() for name, value in module.state_dict().items()})
+    else:
+        from safetensors.torch import save_file
+
+        save_file(module.state_dict(), weights)
+    recording = write(tmp_path / "mine.csv", signal)
+    result = run("compare", "--weights", str(weights), "--input", str(recording), "--solvers", "newton,quasi_newton")
+    assert f"lstm from lstm{suffix}, 6 units" in result.stdout
+    wrong = run("compare", "--weights", str(weights), "--input", "membrane", code=2)
+    assert "wants 2 channels, --input membrane has 1" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--cell", "gruu"], "cell is 'gruu'; wanted one of elman"),
+        (["--solvers", "newton,magic"], "method is 'magic'"),
+        (["--solvers", ","], "--solvers is empty"),
+        (["--mixing", "soup"], "--mixing is 'soup'"),
+        (["--units", "0"], "--units is 0"),
+        (["--length", "0"], "--length is 0"),
+        (["--batch", "-1"], "--batch is -1"),
+        (["--maxiter", "-2"], "--maxiter is -2"),
+        (["--tol", "nan"], "--tol is nan"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--dtype", "int8"], "--dtype is 'int8'"),
+        (["--cell", "minmax", "--gain", "2"], "has no mixings"),
+        (["--length", "99999999"], "has 12000 steps; wanted 99999999"),
+        (["--input", "absent.npy"], "no input file absent.npy"),
+        (["--input", "noise.xyz"], "ends in '.xyz'"),
+        (["--input", "broken.npz"], "not a readable .npz"),
+        (["--input", "broken.wav"], "not a readable .wav"),
+        (["--input", "broken.csv"], "not a readable .csv"),
+        (["--input", "holes.csv"], "is nan at row 3, channel 1"),
+        (["--input", "words.npy"], "wanted (N,) or (N, channels) numbers"),
+        (["--weights", "absent.npz"], "no weights file absent.npz"),
+        (["--weights", "broken.npz"], "broken.npz is not a readable .npz"),
+    ],
+)
+def test_bad_options_say_what_is_wrong(run, tmp_path, signal, arguments, words):
+    for name in ("noise.xyz", "broken.npz", "broken.wav"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+    (tmp_path / "broken.csv").write_text("a,b\n1,2\n3,four\n")
+    signal[3, 1] = np.nan
+    write(tmp_path / "holes.csv", signal)
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+    result = run("compare", *arguments, code=2)
+    assert words in result.stderr
+    assert result.stderr.startswith("recsolve: error: ")
+    assert "Traceback" not in result.output
+
+
+def test_an_output_folder_that_cannot_be_written_keeps_the_table(run, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    result = run("compare", *SMALL, "--solvers", "newton", "--out", "taken", code=2)
+    assert "newton" in result.stdout
+    assert "the rows above are complete" in result.stderr
+
+
+def test_an_interrupt_keeps_what_is_done(run, tmp_path, monkeypatch):
+    from recsolve.studies import race
+
+    real = race._entry
+
+    def interrupted(recurrence, name, *rest):
+        if name == "jacobi":
+            raise KeyboardInterrupt
+        return real(recurrence, name, *rest)
+
+    monkeypatch.setattr(race, "_entry", interrupted)
+    result = run("compare", *SMALL, code=130)
+    assert "newton" in result.stdout
+    record = json.loads((tmp_path / "recsolve-compare" / "compare.json").read_text())
+    assert record["complete"] is False
+    assert [e["solver"] for e in record["panels"][0]["entries"]][-1] == "damped_newton"
+
+
+def test_a_solver_that_fails_is_recorded_not_lost(run, tmp_path, monkeypatch):
+    from recsolve.solvers import Newton
+
+    def explode(self, problem, iterate):
+        raise MemoryError("a large matrix")
+
+    monkeypatch.setattr(Newton, "preconditioner", explode)
+    result = run("compare", *SMALL, "--solvers", "newton,jacobi", "--mixing", "dense")
+    assert "MemoryError: a large matrix" in result.stdout
+    record = json.loads((tmp_path / "recsolve-compare" / "compare.json").read_text())
+    newton, jacobi = record["panels"][0]["entries"]
+    assert (newton["status"], newton["error"]) == ("error", "nan")
+    assert jacobi["status"] == "converged"
+
+
+@pytest.mark.parametrize("command", ["cells", "solvers", "info"])
+def test_listings(run, command):
+    text = run(command).stdout
+    names = {"cells": rs.cells.REGISTRY, "solvers": rs.solvers.REGISTRY, "info": ("numpy", "kernel: scan", "cupy")}
+    for name in names[command]:
+        assert name in text
+
+
+def test_info_as_json(run):
+    found = json.loads(run("info", "--json").stdout)
+    assert found["kernels"] == {"scan": ["numpy"]}
+    assert found["arrays"]["numpy"] == "yes"
+
+
+def test_every_solver_has_a_style_of_its_own():
+    assert set(STYLES) == set(rs.solvers.REGISTRY)
+    assert len({style.color for style in STYLES.values()}) == len(STYLES)
+    assert len({style.marker for style in STYLES.values()}) == len(STYLES)
+    assert {line_arguments(name)["color"] for name in STYLES} == {style.color for style in STYLES.values()}
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "numbers.json"
+    path.write_text("old")
+
+    def fail():
+        with replace_into_place(path) as part:
+            part.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_gets_plain_text(tmp_path):
+    command = [sys.executable, "-P", "-m", "recsolve.studies", "cells"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "LC_ALL": "C"})
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert "pararnn_lstm" in done.stdout

@@ -1,0 +1,70 @@
+"""README snippets and docstring examples run as they stand."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import recsolve
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {
+    "recsolve": "recsolve",
+    "solvers": "recsolve.solvers",
+    "kernels": "recsolve.kernels",
+    "studies": "recsolve.studies",
+}
+
+
+def modules():
+    for folder, package in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = [p for p in path.relative_to(ROOT / folder).with_suffix("").parts if p != "__init__"]
+            if parts[-1:] != ["__main__"]:
+                yield ".".join([package, *parts])
+
+
+def snippets(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/cells.md"])
+def test_snippets(name):
+    pytest.importorskip("torch")
+    namespace = {}
+    blocks = snippets(ROOT / name)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, name, "exec"), namespace)
+
+
+def test_the_readme_shows_three_snippets_and_two_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(snippets(ROOT / "README.md")) == 3
+    assert re.findall(r"```sh\n(.*?)\n```", text) == [
+        "pip install . && recsolve compare",
+        "pip install -e '.[test]' && pytest",
+    ]
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_examples_in_docstrings(name):
+    if name == "recsolve.layers":
+        pytest.importorskip("torch")
+    results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert results.failed == 0
+
+
+def test_public_names_are_documented():
+    for name in recsolve.__all__:
+        value = getattr(recsolve, name)
+        if callable(value):
+            assert (value.__doc__ or "").strip(), name
+
+
+def test_links_lead_somewhere():
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"

@@ -1,0 +1,92 @@
+"""The reference on CuPy arrays and CUDA tensors: the same numbers, the same kind back."""
+
+import gallery
+import numpy as np
+import pytest
+
+import recsolve as rs
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("method", sorted(rs.solvers.REGISTRY))
+@pytest.mark.parametrize("cell", gallery.CELLS, ids="-".join)
+def test_every_cell_and_solver(cell, method):
+    import cupy
+
+    for dtype in gallery.DTYPES:
+        reset = np.random.default_rng(0).random((40, 2)) < 0.1
+        host = gallery.recurrence(*cell, T=40, dtype=dtype, reset=reset)
+        x = np.random.default_rng(1).standard_normal((40, 2, 3)).astype(dtype)
+        rec = host.cell.to("cupy").recurrence(cupy.asarray(x), reset=cupy.asarray(reset))
+        sol, reference = rs.solve(rec, method=method), rs.solve(host, method="sequential")
+        assert sol.success
+        assert isinstance(sol.states, cupy.ndarray)
+        assert isinstance(sol.output, cupy.ndarray)
+        assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+        assert sol.condition == pytest.approx(reference.condition, rel=1e-2)
+        assert sol.trusted
+
+
+def test_chaos_and_nan():
+    import cupy
+
+    u = cupy.asarray(np.random.default_rng(0).standard_normal((300, 1)).astype(np.float32))
+    rec = rs.Recurrence.from_function(
+        lambda h, u: np.float32(20) * np.sin(h) + u,
+        inputs=u,
+        initial=cupy.zeros(1, np.float32),
+        structure="diagonal",
+    )
+    sol = rs.solve(rec)
+    assert sol.success
+    assert not sol.trusted
+    bad = u.copy()
+    bad[100] = cupy.nan
+    rec = rs.Recurrence.from_function(
+        lambda h, u: np.float32(0.5) * np.sin(h) + u, inputs=bad, initial=cupy.zeros(1, np.float32), structure="dense"
+    )
+    sol = rs.solve(rec)
+    assert sol.status == "nonfinite"
+    assert sol.converged_prefix == 100
+
+
+def test_scans_and_structures():
+    import cupy
+
+    rng = np.random.default_rng(0)
+    A, b = rng.uniform(-1, 1, (500, 3)), rng.standard_normal((500, 3))
+    for reverse in (False, True):
+        y = rs.scan("affine", (cupy.asarray(A), cupy.asarray(b)), reverse=reverse)
+        np.testing.assert_allclose(y.get(), rs.scan("affine", (A, b), reverse=reverse), atol=1e-13)
+    clamp = rs.scan("clamp", (cupy.asarray(A), cupy.asarray(b)), initial=cupy.zeros(3))
+    np.testing.assert_array_equal(clamp.get(), rs.scan("clamp", (A, b), initial=np.zeros(3)))
+    host = gallery.recurrence("cho_gru", "dense", T=5)
+    x = cupy.asarray(np.random.default_rng(1).standard_normal((5, 2, 3)))
+    assert rs.check_structure(host.cell.to("cupy").recurrence(x))
+
+
+def test_mixed_kinds_and_cells_on_the_wrong_side():
+    import cupy
+
+    cell = gallery.weighted("gru")
+    with pytest.raises(TypeError, match=r"cell.to\('cupy'\)"):
+        cell.recurrence(cupy.ones((5, 2, 3)))
+    with pytest.raises(TypeError, match="initial is numpy and the drive is cupy"):
+        cell.to("cupy").recurrence(cupy.ones((5, 2, 3)), initial=np.zeros(8))
+    back = cell.to("cupy").to("numpy")
+    np.testing.assert_array_equal(back.mixings["r"].weight, cell.mixings["r"].weight)
+
+
+def test_cuda_tensors():
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch without CUDA")
+    for kind in (torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM):
+        module = kind(3, 8, 2, bidirectional=True).cuda().double()
+        x = torch.randn(50, 4, 3, device="cuda", dtype=torch.float64)
+        with torch.no_grad():
+            y, _ = module(x)
+        ours, _ = rs.run(module, x)
+        assert ours.is_cuda
+        assert float((ours - y).abs().max()) < 1e-12
