@@ -70,11 +70,7 @@ class CellRecurrence(Recurrence):
         xp = namespace(previous)
 
         def spread(partials: Any) -> dict[int, Array]:
-            dtype = part.dtype.type
-            return {
-                leaf: xp.broadcast_to(dtype(p) if isinstance(p, float) else p, part.shape)
-                for leaf, p in partials.items()
-            }
+            return {leaf: xp.broadcast_to(xp.asarray(p, part.dtype), part.shape) for leaf, p in partials.items()}
 
         outputs: list[dict[int, Array]] = [spread(x.partials) if isinstance(x, Dual) else {} for x in out]
         if not any(outputs):

@@ -163,8 +163,11 @@ class Problem:
     def _largest(self, x: Array) -> Array:
         """Return the largest finite |x| of each sequence."""
         xp = namespace(x)
+        axes = (0, *self._event_axes)
+        if not x.size:  # CuPy's max knows no initial value
+            return xp.zeros([1 if axis in axes else n for axis, n in enumerate(x.shape)], x.dtype)  # type: ignore[no-any-return]
         finite = xp.where(xp.isfinite(x), xp.abs(x), x.dtype.type(0))
-        return finite.max(axis=(0, *self._event_axes), keepdims=True, initial=0)  # type: ignore[no-any-return]
+        return finite.max(axis=axes, keepdims=True)  # type: ignore[no-any-return]
 
 
 def _in_order_of(like: Array, x: Array) -> Array:
