@@ -99,9 +99,9 @@ class CellRecurrence(Recurrence):
         return self.cell.output(states)
 
     @property
-    def coupled_width(self) -> int:
-        coupled = [m.units for m in self.cell.mixings.values() if not isinstance(m, DiagonalMixing)]
-        return max(coupled, default=1)
+    def rounding(self) -> float:
+        coupled = [m for m in self.cell.mixings.values() if not isinstance(m, DiagonalMixing)]
+        return max((float((m.weight**2).sum(axis=-1).max() * m.units) ** 0.5 / 8 for m in coupled), default=1.0)
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.drive.values())

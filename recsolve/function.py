@@ -196,8 +196,9 @@ class FunctionRecurrence(Recurrence):
         return STRUCTURES[self.structure](entries, layout)  # type: ignore[call-arg]
 
     @property
-    def coupled_width(self) -> int:
-        return self.layout.lane_width if STRUCTURES[self.structure] is LaneDense else 1
+    def rounding(self) -> float:
+        # The matrices are out of sight: rows of norm 1 are assumed.
+        return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 1.0
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self._inputs)

@@ -63,8 +63,12 @@ class Recurrence(ABC):
 
     @property
     @abstractmethod
-    def coupled_width(self) -> int:
-        """How many units a matrix product inside f sums over; 1 when units do not couple."""
+    def rounding(self) -> float:
+        """The rounding of f in units of what elementwise arithmetic leaves.
+
+        A sum of n products w h rounds to about eps sqrt(n) ||w|| max|h|, so this is max sqrt(n) ||w|| / 8 over the rows
+        of the matrices inside f, where they are known.
+        """
 
     @abstractmethod
     def drive_is_finite(self, t: int) -> bool:

@@ -54,7 +54,7 @@ def solve(
         A name (``recsolve solvers`` lists them) or a solver object.
     tol : float, optional
         atol = rtol = tol of the elementwise test |r| <= atol + rtol max(|h|, |f|). Default
-        4 eps max(1, sqrt(n) / 8), with n the units that couple: a few units in the last place.
+        4 eps max(1, ``recurrence.rounding``): a few units in the last place.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
     guess : array, optional
@@ -94,7 +94,7 @@ def solve(
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
-    tolerance = _tolerance(tol, driver, default_tol(recurrence.dtype, recurrence.coupled_width))
+    tolerance = _tolerance(tol, driver, default_tol(recurrence.dtype, recurrence.rounding))
     limit = recurrence.length + 2 if maxiter is None else _count("maxiter", maxiter, 0)
     patience = _count("patience", driver["patience"], 1)
     first = None if guess is None else _check_guess(guess, recurrence)
@@ -108,7 +108,7 @@ def solve(
         residuals, remark, start = history.residuals, "", None
         if status is not Status.CONVERGED and fallback == "sequential" and status is not Status.STOPPED:
             start = exact_prefix(iterate)
-            iterate = problem.evaluate(loop(recurrence, known=iterate.states, start=start))
+            iterate = problem.stepped(loop(recurrence, known=iterate.states, start=start))
             residuals.append(iterate.worst)
             status, remark = _completed(iterate, solver.name, status, start)
     if status is Status.NONFINITE:
@@ -178,9 +178,7 @@ def _completed(iterate: Iterate, name: str, was: Status, start: int) -> tuple[St
     """Return the status of a trajectory completed by the loop, and how it came about."""
     if bool(iterate.converged.all()):
         return Status.CONVERGED, f"{name} ended as {was}; completed by the sequential loop from row {start}"
-    if iterate.blocked:
-        return Status.NONFINITE, ""
-    return Status.STALLED, "the sequential loop itself does not meet the tolerance, which is below rounding; raise tol"
+    return Status.NONFINITE, ""
 
 
 def _where_nonfinite(recurrence: Recurrence, iterate: Iterate) -> str:

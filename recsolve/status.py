@@ -19,8 +19,7 @@ class Status(StrEnum):
         For ``patience`` iterations the number of leading exact rows has not grown, and max|r| exceeds 1000 times
         its smallest value so far or is not finite. (Only without the pin, which makes that number grow.)
     ``stalled``
-        For ``patience`` iterations neither the number of leading exact rows nor the smallest max|r| has improved,
-        or the sequential loop itself does not meet the tolerance.
+        For ``patience`` iterations neither the number of leading exact rows nor the smallest max|r| has improved.
     ``stopped``
         The callback raised StopIteration.
     """

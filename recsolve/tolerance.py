@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +13,13 @@ from recsolve.arrays import Array, namespace
 TRUSTED = 1e-2
 
 
-def default_tol(dtype: Any, width: int = 1) -> float:
-    """Return 4 eps max(1, sqrt(width) / 8), used as both atol and rtol.
+def default_tol(dtype: Any, rounding: float = 1.0) -> float:
+    """Return 4 eps max(1, rounding), used as both atol and rtol.
 
-    At widths to 64 that makes |r| <= 8 eps max(1, |h|, |F|), a few units in the last place: the floor that rounding
-    leaves. ``width`` is the number of units that a matrix product inside f sums over; the rounding of the sums, and
-    with it the floor, grows with its square root.
+    Without coupling that makes |r| <= 8 eps max(1, |h|, |F|), a few units in the last place: the floor that rounding
+    leaves. ``rounding`` says how much larger the rounding of f itself is (``Recurrence.rounding``).
     """
-    return 4 * float(np.finfo(dtype).eps) * max(1.0, math.sqrt(width) / 8)
+    return 4 * float(np.finfo(dtype).eps) * max(1.0, rounding)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from recsolve.solvers.problem import Iterate, Problem
 
-from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian
 from recsolve.status import Status
 
@@ -40,9 +39,9 @@ class Solver(ABC):
     exact_on_affine: ClassVar[str]
     needs_jacobian: ClassVar[bool] = True
 
-    def guess(self, problem: Problem) -> Array:
-        """Return the first iterate when the user gives none."""
-        return problem.recurrence.guess()
+    def start(self, problem: Problem) -> Iterate:
+        """Return the first iterate when the user gives no guess."""
+        return problem.evaluate(problem.recurrence.guess())
 
     def init(self, problem: Problem, iterate: Iterate) -> Any:
         """Return the state that the solver carries from step to step."""

@@ -57,7 +57,7 @@ def iterate_to_end(
 ) -> tuple[Iterate, Status, History, int]:
     """Run the loop and return the last iterate, its status, the history and the number of iterations."""
     history, nit = History(), 0
-    iterate = problem.evaluate(solver.guess(problem) if guess is None else guess)
+    iterate = solver.start(problem) if guess is None else problem.evaluate(guess)
     state = solver.init(problem, iterate)
     while True:
         history.record(iterate)

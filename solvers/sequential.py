@@ -11,7 +11,6 @@ from recsolve.solvers.problem import Iterate, Problem
 
 from recsolve.arrays import Array, empty_in_order, namespace
 from recsolve.recurrence import Recurrence
-from recsolve.status import Status
 
 
 def loop(recurrence: Recurrence, *, known: Array | None = None, start: int = 0) -> Array:
@@ -41,15 +40,8 @@ class Sequential(Solver):
     exact_on_affine = "all"
     needs_jacobian = False
 
-    def guess(self, problem: Problem) -> Array:
-        return loop(problem.recurrence)
-
-    def init(self, problem: Problem, iterate: Iterate) -> bool:
-        """Return whether the loop has run (not when the user gave a guess)."""
-        return False
+    def start(self, problem: Problem) -> Iterate:
+        return problem.stepped(loop(problem.recurrence))
 
     def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        return problem.evaluate(loop(problem.recurrence)), True
-
-    def terminate(self, problem: Problem, iterate: Iterate, state: Any) -> Status | None:
-        return Status.STALLED if state else None
+        return self.start(problem), state

@@ -79,7 +79,7 @@ def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
     found = []
     for title, cell in built:
         rec = cell.recurrence(recording.data)
-        tolerance = default_tol(rec.dtype, rec.coupled_width) if config.tol is None else config.tol
+        tolerance = default_tol(rec.dtype, rec.rounding) if config.tol is None else config.tol
         found.append(Panel(title, rec, tolerance))
     return recording, found
 
