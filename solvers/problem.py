@@ -92,7 +92,7 @@ class Problem:
         return self._judge(states, values, jacobian)
 
     def stepped(self, states: Array) -> Iterate:
-        """Judge a trajectory that the sequential loop has made: its F is what the loop evaluated, the states themselves.
+        """Judge a trajectory of the sequential loop: its F is what the loop evaluated, the states themselves.
 
         Evaluating all steps at once would sum matrix products in another order and find the loop guilty of rounding.
         """
