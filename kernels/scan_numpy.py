@@ -117,15 +117,17 @@ class _Stepper:
         self, summary: Any, j: int, L: int, state: Array | None, local: Array | None, seen: Array | None
     ) -> Array:
         """Carry a state over chunk ``j``."""
-        if state is None:  # nothing comes in: walk the first chunk itself
-            for t in range(j * L, (j + 1) * L):
-                state = self.step(t, state)
-            assert state is not None
-            return state
-        after = self.monoid.act(self.monoid.take(summary, j), state)
-        if local is None or seen is None:
-            return after
-        return self.xp.where(seen[j], local[j], after)  # type: ignore[no-any-return]
+        if state is not None:
+            after = self.monoid.act(self.monoid.take(summary, j), state)
+            if local is not None and seen is not None:
+                after = self.xp.where(seen[j], local[j], after)
+            if not (self.xp.isfinite(state) & ~self.xp.isfinite(after)).any():
+                return after  # type: ignore[no-any-return]
+        # Nothing comes in, or a composed element has overflowed where its steps may not: walk the chunk itself.
+        for t in range(j * L, (j + 1) * L):
+            state = self.step(t, state)
+        assert state is not None
+        return state
 
 
 def _step_chunks(state: _Stepper, y: Array, L: int, carries: Array | None) -> None:

@@ -72,6 +72,10 @@ def _view(x: Any, name: str) -> Array:
     if kind == "cupy":
         return x  # type: ignore[no-any-return]
     if kind == "torch":
+        if not hasattr(x, "is_cuda") or not hasattr(x, "requires_grad"):
+            raise TypeError(f"{name} is a {type(x).__name__}; wanted a tensor (pad packed sequences, or use reset=)")
+        if str(x.dtype) not in ("torch.float32", "torch.float64"):
+            raise TypeError(f"{name} has dtype {x.dtype}; wanted float32 or float64 (convert it first)")
         if x.requires_grad:
             raise TypeError(f"{name} requires grad, and the result would carry no gradient; pass {name}.detach()")
         return _view_cuda(x, name) if x.is_cuda else x.numpy()

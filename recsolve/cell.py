@@ -99,6 +99,9 @@ class Cell:
         if returned != len(self.state):
             raise ValueError(f"{self.name} returns {returned} components; wanted {len(self.state)}: {self.state}")
         self.mixings, self.drives, self.parameters = tuple(W.seen), tuple(u.seen), tuple(p.seen)
+        taken = sorted({*self.state, *self.mixings, *self.drives, *self.parameters} & set(dir(Names)))
+        if taken:
+            raise ValueError(f"{self.name} uses the names {taken}, which mappings have as methods; rename them")
 
     def __repr__(self) -> str:
         return f"Cell({self.name}: state {self.state}, mixings {self.mixings}, drives {self.drives})"
@@ -245,7 +248,8 @@ class WeightedCell:
         self.hidden_size = next(iter(sizes.values()))
         self.layout = cell._layout(mixings, self.hidden_size)
         self.parameters = {n: to_native(x, n) for n, x in parameters.items()}
-        common_dtype(dict(self._weights()))
+        if weights := dict(self._weights()):
+            common_dtype(weights)
 
     def _weights(self) -> Iterator[tuple[str, Array]]:
         yield from ((f"mixing {n}", m.weight) for n, m in self.mixings.items())
@@ -361,6 +365,8 @@ class WeightedCell:
         else:
             assert drive is not None
             _require(self.cell.name, "drive", self.cell.drives, drive)
+            if not self.cell.drives:
+                raise ValueError(f"{self.cell.name} has no drives, so nothing gives its length; use from_function")
             kind = common_kind({f"drive {n}": drive[n] for n in self.cell.drives})
             drives = {n: to_native(drive[n], f"drive {n}") for n in self.cell.drives}
             like = next(iter(drives.values()))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.arrays import Array, Kind, common_kind, namespace
+from recsolve.arrays import Array, Kind, common_kind, freeze, namespace
 from recsolve.dual import ONE, Dual, value_of
 from recsolve.factored import Call, Factored
 from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
@@ -33,6 +33,7 @@ class CellRecurrence(Recurrence):
         self._mixings = Names(cell.mixings, "mixing")
 
     def _components(self, states: Array) -> Names:
+        states = freeze(states)  # a cell that writes into its state must fail, not change the iterate
         parts = {name: self.layout.component(states, i) for i, name in enumerate(self.cell.cell.state)}
         return Names(parts, "component")
 
@@ -101,7 +102,7 @@ class CellRecurrence(Recurrence):
     @property
     def rounding(self) -> float:
         coupled = [m for m in self.cell.mixings.values() if not isinstance(m, DiagonalMixing)]
-        return max((float((m.weight**2).sum(axis=-1).max() * m.units) ** 0.5 / 8 for m in coupled), default=1.0)
+        return max((float((m.weight**2).sum(axis=-1).max() * m.units) ** 0.5 / 8 for m in coupled), default=0.0)
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.drive.values())
@@ -136,6 +137,9 @@ def _leading(drive: Names, cell: WeightedCell) -> tuple[int, tuple[int, ...]]:
     if None in lengths or len(lengths) > 1:
         raise ValueError(f"drives have shapes {shapes}; wanted (T, *batch, *{event}) with one T")
     try:
+        # Equal ranks: NumPy would align a missing batch axis with time.
+        if len({len(shape) for shape in shapes.values()}) > 1:
+            raise ValueError
         full = np.broadcast_shapes(*shapes.values())
         if np.broadcast_shapes(full[len(full) - len(event) :], event) != event:
             raise ValueError

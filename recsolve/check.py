@@ -85,17 +85,20 @@ def check_structure(
     declared = _declared(recurrence)
     if not np.prod(recurrence.shape):
         return StructureReport(True, declared, None, 0.0, f"{declared}: nothing to check, the recurrence is empty")
-    worst, leak = 0.0, ""
+    worst, leak = float("nan"), ""
     for _ in range(samples):
         previous = _sample(recurrence, states, generator)
-        leak = leak or _leak(recurrence, previous, generator)
-        worst = max(worst, _mismatch(recurrence, previous, generator))
+        leak = leak or _steps_differ(recurrence, previous) or _leak(recurrence, previous, generator)
+        worst = np.fmax(worst, _mismatch(recurrence, previous, generator))
     found = _search(recurrence, previous)
     return _report(recurrence, declared, found, worst, leak)
 
 
 def _report(rec: Recurrence, declared: str, found: str | None, worst: float, leak: str) -> StructureReport:
     true = worst <= _allowed(rec)
+    if np.isnan(worst):
+        message = f"{declared}: cannot be checked, f is not finite or not smooth at the states tried; pass states="
+        return StructureReport(False, declared, None, worst, message)
     if leak:
         return StructureReport(False, declared, found, worst, leak)
     if true:
@@ -122,13 +125,9 @@ def _smaller(found: str | None, declared: str) -> bool:
     return found is not None and declared in order and order.index(found) < order.index(declared)
 
 
-def _differentiable(rec: Recurrence) -> bool:
-    return isinstance(rec, FunctionRecurrence) and rec.jacobian is None
-
-
 def _allowed(rec: Recurrence) -> float:
-    eps = float(np.finfo(rec.dtype).eps)
-    return 1e3 * eps if _differentiable(rec) else 30 * eps ** (1 / 3)
+    """Return the relative error that central differences leave."""
+    return 1e3 * float(np.finfo(rec.dtype).eps) ** (2 / 3)
 
 
 def _sample(rec: Recurrence, states: Any, generator: np.random.Generator) -> Array:
@@ -145,22 +144,39 @@ def _sample(rec: Recurrence, states: Any, generator: np.random.Generator) -> Arr
     return guess + size * xp.asarray(noise)  # type: ignore[no-any-return]
 
 
-def _derivative(rec: Recurrence, previous: Array, direction: Array) -> Array:
-    """Return the true derivative along a direction: dual numbers where they reach, else central differences."""
-    if isinstance(rec, FunctionRecurrence) and rec.jacobian is None:
-        return rec.jvp(previous, direction)
+def _derivative(rec: Recurrence, previous: Array, direction: Array) -> tuple[Array, Array]:
+    """Return central differences along a direction, and where they can be believed: finite, and not across a kink."""
+    xp = namespace(previous)
     h = float(np.finfo(rec.dtype).eps) ** (1 / 3) * max(1.0, float(abs(previous).max()))
-    return (rec.apply(previous + h * direction) - rec.apply(previous - h * direction)) / (2 * h)  # type: ignore[no-any-return]
+    with np.errstate(all="ignore"):
+        middle, up, down = rec.apply(previous), rec.apply(previous + h * direction), rec.apply(previous - h * direction)
+        forward, backward = (up - middle) / h, (middle - down) / h
+        believed = xp.isfinite(forward - backward)
+        curved = abs(forward - backward) > 0.05 * xp.maximum(abs(forward), abs(backward))
+        noise = 1e3 * float(np.finfo(rec.dtype).eps) * (1 + abs(middle)) / h
+        believed &= ~(curved & (abs(forward - backward) > noise))
+    return (up - down) / (2 * h), believed
 
 
 def _mismatch(rec: Recurrence, previous: Array, generator: np.random.Generator) -> float:
+    """Return the largest relative error of the declared Jacobian along a random direction; NaN if nothing is to see."""
     xp = namespace(previous)
     direction = xp.asarray(generator.standard_normal(rec.shape).astype(rec.dtype))
+    true, believed = _derivative(rec, previous, direction)
     with np.errstate(all="ignore"):
-        true = _derivative(rec, previous, direction)
         got = rec.differentiate(previous)[1].matvec(direction)
-    scale = float(abs(true).max()) or float(abs(got).max()) or 1.0
-    return float(abs(true - got).max()) / scale
+    if not believed.any():
+        return float("nan")
+    scale = float(abs(true[believed]).max()) or float(abs(got[believed]).max()) or 1.0
+    worst = float(abs(true[believed] - got[believed]).max()) / scale
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _steps_differ(rec: Recurrence, previous: Array) -> str:
+    """Return a complaint when f gives another value for one step than for all at once."""
+    if (t := rec.one_step_differs(previous)) is None:
+        return ""
+    return f"f mixes times or sequences: evaluated at step {t} alone it gives another value than for all t at once"
 
 
 def _leak(rec: Recurrence, previous: Array, generator: np.random.Generator) -> str:
@@ -196,7 +212,7 @@ def _search(rec: Recurrence, previous: Array) -> str | None:
         unit[j] = 1
         direction = xp.broadcast_to(unit.reshape(rec.layout.event), rec.shape)
         with np.errstate(all="ignore"):
-            column = to_host(_derivative(rec, previous, direction))
+            column = to_host(_derivative(rec, previous, direction)[0])
         columns.append(column[rows].reshape(len(rows), -1, N))
     return _classify(np.stack(columns, axis=-1).reshape(-1, N, N), rec.layout.event, _allowed(rec))
 
@@ -204,7 +220,7 @@ def _search(rec: Recurrence, previous: Array) -> str | None:
 def _classify(matrices: Array, event: tuple[int, ...], allowed: float) -> str:
     """Return the smallest structure of matrices (rows, N, N)."""
     N = matrices.shape[-1]
-    small = allowed * max(float(abs(matrices).max()), 1e-300)
+    small = allowed * max(float(np.nanmax(abs(matrices), initial=0.0)), 1e-300)
     diagonal = np.eye(N, dtype=bool)
     entries = matrices[:, diagonal]
     if (abs(matrices) <= small).all():

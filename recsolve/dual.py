@@ -32,7 +32,7 @@ def softplus(x: Any) -> Any:
     """Return log(1 + exp(x)) without overflow."""
     if isinstance(x, Dual):
         return x.lift("softplus", (x,))
-    return np.logaddexp(x, x * 0)
+    return np.logaddexp(x, 0.0)
 
 
 # d f / d x from (x, y = f(x)). Step functions are flat almost everywhere.
@@ -62,13 +62,21 @@ UNARY: dict[str, Callable[[Any, Any], Any]] = {
     "rint": lambda x, y: 0.0,
 }
 
+
+def _power_slope(a: Any, b: Any) -> Any:
+    """Return d a^b / d a, which is 0 at b = 0 whatever a is."""
+    if np.isscalar(b):
+        return b * a ** (b - 1) if b != 0 else 0.0
+    return np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1))
+
+
 # (d f / d a, d f / d b) from (a, b, y = f(a, b)).
 BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "add": (lambda a, b, y: 1.0, lambda a, b, y: 1.0),
     "subtract": (lambda a, b, y: 1.0, lambda a, b, y: -1.0),
     "multiply": (lambda a, b, y: b, lambda a, b, y: a),
     "divide": (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b),
-    "power": (lambda a, b, y: b * a ** (b - 1), lambda a, b, y: y * np.log(a)),
+    "power": (lambda a, b, y: _power_slope(a, b), lambda a, b, y: y * np.log(np.asarray(a, y.dtype))),
     "logaddexp": (lambda a, b, y: np.exp(a - y), lambda a, b, y: np.exp(b - y)),
     "arctan2": (lambda a, b, y: b / (a * a + b * b), lambda a, b, y: -a / (a * a + b * b)),
 }
@@ -149,7 +157,7 @@ class Dual(NDArrayOperatorsMixin):
             for leaf, partial in arg.partials.items():
                 term = self._scale(factor, arg._aligned(partial, y))
                 partials[leaf] = partials[leaf] + term if leaf in partials else term
-        return type(self)(y, partials)
+        return self._made(y, partials)
 
     def _select(self, y: Any, choices: Sequence[tuple[Any, Any]]) -> Dual:
         """Return ``y`` with the partials of each choice where its mask holds: selected, for 0 * inf is NaN."""
@@ -158,7 +166,7 @@ class Dual(NDArrayOperatorsMixin):
             for leaf, partial in arg.partials.items() if isinstance(arg, Dual) else ():
                 term = np.where(mask, arg._aligned(partial, y), y.dtype.type(0))
                 partials[leaf] = partials[leaf] + term if leaf in partials else term
-        return type(self)(y, partials)
+        return self._made(y, partials)
 
     @staticmethod
     def _wins(name: str, index: int, args: Sequence[Any]) -> Any:
@@ -167,6 +175,9 @@ class Dual(NDArrayOperatorsMixin):
         other = args[1 - index]
         takes_ties = index == 0 or not isinstance(other, Dual)
         return (ties if takes_ties else strict)(value_of(args[index]), value_of(other))
+
+    def _made(self, y: Any, partials: Mapping[Hashable, Any]) -> Dual:
+        return type(self)(y, partials)
 
     def _aligned(self, partial: Any, y: Any) -> Any:
         return partial
@@ -190,16 +201,22 @@ class Dual(NDArrayOperatorsMixin):
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function is np.where and len(args) == 3:
             return self._where(*args)
-        if function is np.clip:
-            return np.minimum(np.maximum(args[0], args[1]), args[2])
+        if function is np.clip and isinstance(args[0], Dual):
+            return self.clip(*args[1:], **kwargs)
         if function in (np.zeros_like, np.ones_like, np.full_like):
             return function(value_of(args[0]), *args[1:], **kwargs)
         if function in (np.shape, np.ndim, np.size):
             return function(self.value, *args[1:], **kwargs)
         return self._other(f"numpy.{function.__name__}", function, args, kwargs)
 
+    def clip(self, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+        """Return the value clamped to the bounds that are given."""
+        low, high = (a_min if min is None else min), (a_max if max is None else max)
+        raised = self if low is None else np.maximum(self, low)
+        return raised if high is None else np.minimum(raised, high)
+
     def _where(self, condition: Any, a: Any, b: Any) -> Dual:
-        condition = np.asarray(value_of(condition), dtype=bool) if np.isscalar(condition) else value_of(condition)
+        condition = value_of(condition) != 0  # as NumPy reads numbers
         y = np.where(condition, value_of(a), value_of(b))
         return self._select(y, [(a, condition), (b, ~condition)])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import Array, Kind, common_dtype, common_kind, namespace, to_native
+from recsolve.arrays import Array, Kind, common_dtype, common_kind, freeze, namespace, to_native
 from recsolve.dual import value_of
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.layout import Layout
@@ -43,23 +43,14 @@ def _layout(structure: str, initial: Array) -> tuple[Layout, tuple[int, ...]]:
 
 
 def _leaves(inputs: Any) -> dict[str, Any]:
-    """Name every array of the inputs."""
+    """Name every array of the inputs; a tuple or a dict holds several, anything else is one."""
     if inputs is None:
         return {}
     if isinstance(inputs, dict):
         return {f"inputs[{name!r}]": x for name, x in inputs.items()}
-    if isinstance(inputs, (tuple, list)) and any(np.ndim(x) for x in inputs):
+    if isinstance(inputs, tuple):
         return {f"inputs[{i}]": x for i, x in enumerate(inputs)}
     return {"inputs": inputs}
-
-
-def _rebuild(inputs: Any, leaves: list[Array]) -> Any:
-    """Return arrays in the container that the inputs came in."""
-    if isinstance(inputs, dict):
-        return dict(zip(inputs, leaves, strict=True))
-    if isinstance(inputs, (tuple, list)):
-        return tuple(leaves) if len(_leaves(inputs)) == len(inputs) and len(leaves) == len(inputs) else leaves[0]
-    return leaves[0] if leaves else None
 
 
 class FunctionRecurrence(Recurrence):
@@ -75,6 +66,8 @@ class FunctionRecurrence(Recurrence):
         reset: Any,
         length: int | None,
     ):
+        if initial is None:
+            raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
         if structure not in STRUCTURES:
             raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
         named = _leaves(inputs)
@@ -85,31 +78,49 @@ class FunctionRecurrence(Recurrence):
         layout, batch = _layout(structure, start)
         self.f, self.structure, self.jacobian = f, structure, jacobian
         self.description = getattr(f, "__name__", "function")
-        self._inputs, self._container = list(native.values()), inputs
+        self._inputs, self._container = [freeze(x) for x in native.values()], inputs
         super().__init__(_length(native, length), batch, layout, start, reset, kind)
 
-    def times(self, index: slice) -> FunctionRecurrence:
-        """Return the recurrence restricted to a range of times (same initial state)."""
-        inputs = _rebuild(self._container, [u[index] for u in self._inputs])
-        length = None if self._inputs else len(range(*index.indices(self.length)))
-        return FunctionRecurrence(self.f, inputs, self.initial, self.structure, self.jacobian, None, length)
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return [tuple(u.shape) for u in self._inputs]
 
     def _drive(self, index: slice) -> Any:
-        return _rebuild(self._container, [u[index] for u in self._inputs])
+        """Return the inputs at some times, in the container that they came in."""
+        cut = [u[index] for u in self._inputs]
+        if isinstance(self._container, dict):
+            return dict(zip(self._container, cut, strict=True))
+        if isinstance(self._container, tuple):
+            return tuple(cut)
+        return cut[0] if cut else None
 
     def _call(self, previous: Any, index: slice) -> Any:
         try:
-            out = self.f(previous, self._drive(index))
+            out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), self._drive(index))
         except ValueError as error:
+            if "read-only" in str(error):
+                raise TypeError(
+                    f"{self.description} writes into its arguments ({error}); return new arrays, h * 2 not h *= 2"
+                ) from error
             if "truth value" in str(error):
                 raise TypeError(
                     f"{self.description} branches in Python on a value of the state; f gets all steps at once, so "
                     "write np.where(condition, a, b)"
                 ) from error
+            error.add_note(f"h_prev has shape {tuple(previous.shape)}, inputs have shapes {self._shapes()}")
             raise
+        except TypeError as error:
+            if "Python scalar" in str(error) or "to float" in str(error):
+                raise TypeError(
+                    f"{self.description} uses a function of one number, such as math.tanh; take numpy's"
+                ) from error
+            raise
+        if not hasattr(value_of(out), "dtype"):
+            raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
         shape = tuple(np.shape(value_of(out)))
         if shape != tuple(previous.shape):
             raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {tuple(previous.shape)}")
+        if not isinstance(out, Tangent) and out.dtype != self.dtype:
+            raise TypeError(f"f returned dtype {out.dtype}; wanted {self.dtype}, as initial and inputs")
         return out
 
     @property
@@ -119,10 +130,17 @@ class FunctionRecurrence(Recurrence):
         return fitting[0] if fitting else super().drive_like
 
     def apply(self, previous: Array) -> Array:
-        out = self._call(previous, slice(None))
-        if out.dtype != self.dtype:
-            raise TypeError(f"f returned dtype {out.dtype}; wanted {self.dtype}, as initial and inputs")
-        return out  # type: ignore[no-any-return]
+        return self._call(previous, slice(None))  # type: ignore[no-any-return]
+
+    def guess(self) -> Array:
+        values = super().guess()
+        previous = np.broadcast_to(self.initial, self.shape)
+        if (t := self.one_step_differs(previous, values)) is not None:
+            raise ValueError(
+                f"{self.description} gives another value at step {t} alone than for all steps at once: it mixes times or "
+                "sequences, or branches on them (give axis=-1 to sums and means, and np.where for branches)"
+            )
+        return values
 
     def step(self, state: Array, t: int) -> Array:
         return self._call(state[None], slice(t, t + 1))[0]  # type: ignore[no-any-return]
@@ -138,13 +156,6 @@ class FunctionRecurrence(Recurrence):
         if not isinstance(out, Tangent):  # f ignores the state
             return out, Zero(out, layout)
         return out.value, self._gather(out.directions)
-
-    def jvp(self, previous: Array, direction: Array) -> Array:
-        """Return the true derivative of f along ``direction``, whatever the declared structure."""
-        out = self._push(previous, direction[None])
-        if not isinstance(out, Tangent):
-            return namespace(previous).zeros_like(previous)  # type: ignore[no-any-return]
-        return out.directions[0]  # type: ignore[no-any-return]
 
     def _push(self, previous: Array, directions: Array) -> Any:
         return self._call(Tangent.seeded(previous, directions), slice(None))
@@ -168,9 +179,9 @@ class FunctionRecurrence(Recurrence):
     def _gather(self, directions: Array) -> Jacobian:
         """Read the structured Jacobian off the derivatives (m, T, *batch, *event) along the seeds."""
         xp, layout = namespace(directions), self.layout
-        directions = xp.broadcast_to(directions, (len(directions), *self.shape))
+        directions = xp.broadcast_to(directions.astype(self.dtype, copy=False), (len(directions), *self.shape))
         if self.structure == "scalar":
-            return Scalar(directions[0].reshape(self.length, *self.batch, -1)[..., 0], layout)
+            return Scalar(directions[0][(..., *(0,) * len(layout.event))], layout)
         if self.structure == "diagonal":
             return Diagonal(directions[0], layout)
         if self.structure == "block":
@@ -181,6 +192,8 @@ class FunctionRecurrence(Recurrence):
         assert self.jacobian is not None
         data = to_native(self.jacobian(previous, self._drive(slice(None))), "jacobian")
         layout, leading = self.layout, (self.length, *self.batch)
+        if data.dtype != self.dtype:
+            raise TypeError(f"jacobian returned dtype {data.dtype}; wanted {self.dtype}")
         width = layout.lane_width
         shape: tuple[int, ...] = {
             "scalar": leading,
@@ -198,7 +211,7 @@ class FunctionRecurrence(Recurrence):
     @property
     def rounding(self) -> float:
         # The matrices are out of sight: rows of norm 1 are assumed.
-        return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 1.0
+        return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self._inputs)
@@ -209,8 +222,8 @@ def _length(inputs: dict[str, Array], length: int | None) -> int:
     if None in lengths.values():
         raise ValueError(f"inputs have lengths {lengths}; wanted arrays with time as their first axis")
     if not lengths:
-        if length is None or length < 0:
-            raise ValueError(f"length is {length}; wanted T >= 0, since there are no inputs")
+        if not isinstance(length, (int, np.integer)) or length < 0:
+            raise ValueError(f"length is {length!r}; wanted an integer T >= 0, since there are no inputs")
         return length
     if len(set(lengths.values())) > 1 or (length is not None and length not in lengths.values()):
         seen = lengths if length is None else {**lengths, "length": length}

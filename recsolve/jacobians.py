@@ -298,6 +298,7 @@ class LaneDense(_Entries):
     """One dense matrix per lane: entries (T, *batch, *lanes, k n, k n)."""
 
     rank = 5
+    composable = False  # n times the work of a product with a vector
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -311,7 +312,7 @@ class LaneDense(_Entries):
         return LaneDense(self.data.swapaxes(-1, -2), self.layout)
 
     def _product(self, earlier: Self) -> Jacobian:
-        return LaneDense(self.data @ earlier.data, self.layout)
+        return LaneDense(self.data @ earlier.lane_dense().data, self.layout)
 
     def diagonal(self) -> Jacobian:
         entries = namespace(self.data).diagonal(self.data, axis1=-2, axis2=-1)

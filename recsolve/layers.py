@@ -137,6 +137,8 @@ class Layers:
             raise ValueError(
                 "fallback is 'none', but run returns no status; use Layers.solve, or 'sequential', 'raise'"
             )
+        if "callback" in settings:
+            raise ValueError("callback is given, but it may stop a solve and run returns no status; use Layers.solve")
         result = self.solve(x, hx, fallback=fallback, **settings)
         return result.output, result.final
 

@@ -64,7 +64,7 @@ class Recurrence(ABC):
     @property
     @abstractmethod
     def rounding(self) -> float:
-        """The rounding of f in units of what elementwise arithmetic leaves.
+        """The rounding of f in units of what elementwise arithmetic leaves; 0 when units do not couple.
 
         A sum of n products w h rounds to about eps sqrt(n) ||w|| max|h|, so this is max sqrt(n) ||w|| / 8 over the rows
         of the matrices inside f, where they are known.
@@ -133,7 +133,25 @@ class Recurrence(ABC):
         previous = empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
         previous[...] = self.initial
         with np.errstate(all="ignore"):
-            return self.apply(previous)
+            # A copy: a function that ignores the state may return its drive itself.
+            return namespace(previous).array(self.apply(previous))  # type: ignore[no-any-return]
+
+    def one_step_differs(self, previous: Array, values: Array | None = None) -> int | None:
+        """Return a step at which f, evaluated alone, differs grossly from f evaluated for all t at once; else None.
+
+        They can differ by rounding. More means that f mixes times or sequences, or branches on values of other steps.
+        """
+        if not previous.size:
+            return None
+        with np.errstate(all="ignore"):
+            values = self.apply(previous) if values is None else values
+            for t in sorted({0, self.length // 2, self.length - 1}):
+                alone, together = self.step(previous[t], t), values[t]
+                close = abs(alone - together) <= float(np.finfo(self.dtype).eps) ** 0.5 * (1 + abs(together).max())
+                same = close | ~namespace(alone).isfinite(together)
+                if not same.all():
+                    return t
+        return None
 
     def output(self, states: Array) -> Array:
         """Return what the recurrence shows of its states (a cell's output component; else the states)."""
@@ -161,7 +179,7 @@ class Recurrence(ABC):
         f : callable
             ``f(h_prev, u_t)`` gets all steps at once: ``h_prev`` (T, *batch, *event) and ``inputs`` as given, and
             returns the next states in the shape of ``h_prev``. It must not mix times or sequences.
-        inputs : array, or tuple, list or dict of arrays, optional
+        inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
         initial : array
             h[0] with its full shape (*batch, *event).
@@ -216,7 +234,9 @@ def _check_reset(reset: Any, length: int, batch: tuple[int, ...], xp: Any) -> Ar
     if mask.shape == (length,) and batch:
         mask = mask.reshape((length,) + (1,) * len(batch))
     try:
-        return xp.broadcast_to(mask, (length, *batch))  # type: ignore[no-any-return]
+        if mask.ndim != 1 + len(batch):
+            raise ValueError
+        return xp.array(xp.broadcast_to(mask, (length, *batch)))  # type: ignore[no-any-return]
     except ValueError:
         raise ValueError(f"reset has shape {tuple(mask.shape)}; wanted (T, *batch) = {(length, *batch)}") from None
 
@@ -270,7 +290,7 @@ def check_initial(initial: Any, shape: tuple[int, ...], like: Array, kind: Kind)
     if native.dtype != like.dtype:
         raise TypeError(f"initial has dtype {native.dtype}; wanted {like.dtype}, as the drive")
     try:
-        return xp.broadcast_to(native, shape)  # type: ignore[no-any-return]
+        return xp.broadcast_to(native.copy(), shape)  # type: ignore[no-any-return]
     except ValueError:
         raise ValueError(f"initial has shape {tuple(native.shape)}; wanted (*batch, *event) = {shape}") from None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import Array, common_kind, from_native, kind_of, to_native
+from recsolve.arrays import Array, common_dtype, common_kind, from_native, kind_of, to_native
 from recsolve.jacobians import Jacobian
 from recsolve.kernels import get
 from recsolve.kernels.monoids import MONOIDS
@@ -45,8 +45,9 @@ def scan(
     initial : array, optional
         y before the first step, the shape of one step. Without it the first step of an affine scan gives b.
     reset : array of bool, optional
-        Steps cut from their past, shape (T,) or broadcasting against the elements from the left. An affine scan gives
-        b there, a clamp scan clamps ``initial``. Cuts are selected, so an inf or NaN before one does not pass it.
+        Steps cut from their past: (T,), the shape of the elements, or their first axes with time before all others.
+        An affine scan gives b there, a clamp scan clamps ``initial``. Cuts are selected, so an inf or NaN before one
+        does not pass it.
     reverse : bool
         Run from the last step to the first: y[t] = e[t](y[t+1]).
     axis : int
@@ -83,19 +84,29 @@ def scan(
     if axis != 0 and len(arrays) < 2:
         raise ValueError(f"axis is {axis}; wanted 0 with a structured Jacobian, whose time comes first")
     native = [
-        e if isinstance(e, Jacobian) else np.moveaxis(to_native(e, f"elements[{i}]"), axis, 0)
+        e if isinstance(e, Jacobian) else _time_first(to_native(e, f"elements[{i}]"), i, axis)
         for i, e in enumerate(elements)
     ]
+    entries = {
+        f"elements[{i}]": getattr(e, "data", None) if isinstance(e, Jacobian) else e for i, e in enumerate(native)
+    }
+    common_dtype({name: x for name, x in entries.items() if x is not None})
     op = MONOIDS[monoid]
     prepared = op.prepare(tuple(native))
     like = op.like(prepared)
     start = None if initial is None else _row(initial, like)
-    mask = None if reset is None else _mask(reset, like)
+    mask = None if reset is None else _mask(reset, like, axis)
     if reverse:
         prepared, mask = op.take(prepared, slice(None, None, -1)), None if mask is None else mask[::-1]
     with np.errstate(all="ignore"):
         y = get("scan")(op, prepared, initial=start, reset=mask)
     return from_native(np.moveaxis(y[::-1] if reverse else y, 0, axis), kind)
+
+
+def _time_first(x: Array, index: int, axis: int) -> Array:
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"elements[{index}] has shape {x.shape}; wanted time along its axis {axis}")
+    return np.moveaxis(x, axis, 0)
 
 
 def _row(initial: Any, like: Array) -> Array:
@@ -108,10 +119,12 @@ def _row(initial: Any, like: Array) -> Array:
         raise ValueError(f"initial has shape {row.shape}; wanted that of one step, {like.shape[1:]}") from None
 
 
-def _mask(reset: Any, like: Array) -> Array:
+def _mask(reset: Any, like: Array, axis: int) -> Array:
     mask = reset.numpy() if kind_of(reset) == "torch" else np.asarray(reset) if kind_of(reset) == "numpy" else reset
     if mask.dtype != bool:
         raise TypeError(f"reset has dtype {mask.dtype}; wanted bool")
+    if mask.ndim == like.ndim:  # in the shape of the elements
+        mask = np.moveaxis(mask, axis, 0)
     if mask.ndim > like.ndim or mask.shape != like.shape[: mask.ndim]:
         raise ValueError(f"reset has shape {mask.shape}; wanted the first axes of {like.shape}")
     return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))

@@ -142,14 +142,13 @@ def _ends(residuals: Array) -> list[float]:
 
 def _prefix(rows: Array) -> int:
     """Return how many leading times are true in all sequences."""
-    failed = np.flatnonzero(~rows.reshape(len(rows), -1).all(axis=1))
+    failed = np.flatnonzero(~rows.all(axis=tuple(range(1, rows.ndim))))
     return int(failed[0]) if failed.size else len(rows)
 
 
 def exact_prefix(iterate: Iterate) -> int:
     """Return how many leading rows have a residual of exactly 0 in all sequences."""
-    residual = iterate.residual
-    return _prefix(to_host(residual == 0).reshape(len(residual), -1))
+    return _prefix(to_host(iterate.residual == 0))
 
 
 class ConvergenceError(RuntimeError):

@@ -16,7 +16,7 @@ from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solvers.driver import iterate_to_end
 from recsolve.solvers.problem import Iterate, Problem
 from recsolve.solvers.sequential import loop
-from recsolve.status import Status
+from recsolve.status import MISMATCH, Status
 from recsolve.tolerance import Tolerance, default_tol
 
 Fallback = Literal["none", "sequential", "raise"]
@@ -94,7 +94,7 @@ def solve(
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
-    tolerance = _tolerance(tol, driver, default_tol(recurrence.dtype, recurrence.rounding))
+    tolerance = _tolerance(tol, driver, recurrence)
     limit = recurrence.length + 2 if maxiter is None else _count("maxiter", maxiter, 0)
     patience = _count("patience", driver["patience"], 1)
     first = None if guess is None else _check_guess(guess, recurrence)
@@ -108,9 +108,11 @@ def solve(
         residuals, remark, start = history.residuals, "", None
         if status is not Status.CONVERGED and fallback == "sequential" and status is not Status.STOPPED:
             start = exact_prefix(iterate)
-            iterate = problem.stepped(loop(recurrence, known=iterate.states, start=start))
+            iterate = problem.evaluate(loop(recurrence, known=iterate.states, start=start))
             residuals.append(iterate.worst)
             status, remark = _completed(iterate, solver.name, status, start)
+    if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
+        remark = MISMATCH.format(worst=iterate.worst)
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
     stats = {**problem.counts, "seconds": time.perf_counter() - began, "completed_from": start}
@@ -133,13 +135,16 @@ def _split_options(
         raise
 
 
-def _tolerance(tol: float | None, driver: Mapping[str, Any], default: float) -> Tolerance:
-    base = default if tol is None else tol
+def _tolerance(tol: float | None, driver: Mapping[str, Any], recurrence: Recurrence) -> Tolerance:
+    base = default_tol(recurrence.dtype, recurrence.rounding) if tol is None else tol
     values = {"tol": base, **{name: driver[name] for name in ("atol", "rtol") if driver[name] is not None}}
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"{name} is {value!r}; wanted a finite number >= 0")
-    return Tolerance(atol=float(values.get("atol", base)), rtol=float(values.get("rtol", base)))
+    # Only the default absolute tolerance knows of lanes; one that the user gives is taken as it is.
+    by_default = tol is None and "atol" not in values and recurrence.rounding > 0
+    lanes = recurrence.layout if by_default else None
+    return Tolerance(float(values.get("atol", base)), float(values.get("rtol", base)), lanes)
 
 
 def _count(name: str, value: Any, least: int) -> int:
@@ -168,7 +173,9 @@ def _observer(
         raise TypeError(f"callback is {type(callback).__name__}; wanted a callable")
 
     def observe(iterate: Iterate, nit: int) -> None:
-        states = recurrence.wrap(freeze(iterate.states))
+        native = iterate.states
+        # Only NumPy arrays can be read-only; of others the callback gets a copy.
+        states = recurrence.wrap(freeze(native) if recurrence.kind == "numpy" else native.copy())
         callback(IntermediateResult(states, nit, iterate.worst, to_host(iterate.converged)))
 
     return observe
@@ -178,7 +185,9 @@ def _completed(iterate: Iterate, name: str, was: Status, start: int) -> tuple[St
     """Return the status of a trajectory completed by the loop, and how it came about."""
     if bool(iterate.converged.all()):
         return Status.CONVERGED, f"{name} ended as {was}; completed by the sequential loop from row {start}"
-    return Status.NONFINITE, ""
+    if iterate.blocked:
+        return Status.NONFINITE, ""
+    return Status.STALLED, MISMATCH.format(worst=iterate.worst)
 
 
 def _where_nonfinite(recurrence: Recurrence, iterate: Iterate) -> str:

@@ -12,14 +12,16 @@ class Status(StrEnum):
         |r| <= atol + rtol max(|h|, |f|) in every entry.
     ``nonfinite``
         Every sequence (or segment between resets) has converged, or has converged up to a row whose own f(h[t-1], u[t])
-        is inf or NaN: the true trajectory is not finite there.
+        is inf or NaN.
     ``maxiter``
         None of the above after ``maxiter`` iterations.
     ``diverged``
         For ``patience`` iterations the number of leading exact rows has not grown, and max|r| exceeds 1000 times
         its smallest value so far or is not finite. (Only without the pin, which makes that number grow.)
     ``stalled``
-        For ``patience`` iterations neither the number of leading exact rows nor the smallest max|r| has improved.
+        For ``patience`` iterations neither the number of leading exact rows nor the smallest max|r| has improved; or
+        the states are the sequential loop's own, and f evaluated for all t at once differs from them by more than the
+        tolerance.
     ``stopped``
         The callback raised StopIteration.
     """
@@ -39,7 +41,7 @@ class Status(StrEnum):
 
 _ADVICE = {
     Status.CONVERGED: "every entry of the residual is within tolerance",
-    Status.NONFINITE: "the true trajectory is inf or NaN from some step on; check the drive and the weights there",
+    Status.NONFINITE: "the trajectory is inf or NaN from some step on; check the drive and the weights there",
     Status.MAXITER: (
         "the iteration limit was reached; raise maxiter, try method='newton' or 'damped_newton', or pass "
         "fallback='sequential' to complete the answer exactly"
@@ -48,3 +50,9 @@ _ADVICE = {
     Status.STALLED: "the residual no longer falls; raise tol if it is below rounding, else try another method",
     Status.STOPPED: "the callback stopped the solve",
 }
+
+# The loop defines the answer, yet its residual is that of f evaluated for all t at once.
+MISMATCH = (
+    "the states are the sequential loop's own, but f evaluated for all t at once differs from them by {worst:.1e}: if "
+    "that is the rounding of f, raise tol; if it is more, f mixes times or sequences (recsolve.check_structure tells)"
+)

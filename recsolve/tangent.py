@@ -25,6 +25,15 @@ _LINEAR = {
 _MULTILINEAR = {np.matmul, np.dot, np.einsum, np.tensordot, np.inner, np.outer, np.vdot, np.cross, np.kron}
 
 
+_PADS = ("constant", "edge", "wrap", "reflect", "symmetric")
+
+
+def _pads_linearly(function: Any, args: Any, kwargs: Any) -> bool:
+    """Return False for the modes of numpy.pad that are not linear (maximum, median and so on)."""
+    mode = kwargs.get("mode", args[2] if len(args) > 2 else "constant") if function is np.pad else "constant"
+    return mode in _PADS
+
+
 def _entries(x: Any) -> list[Any]:
     return list(x) if isinstance(x, (list, tuple)) else [x]
 
@@ -48,8 +57,13 @@ class Tangent(Dual):
         missing = np.ndim(y) - self.ndim
         return partial.reshape(partial.shape[:1] + (1,) * missing + self.shape) if missing else partial
 
+    def _made(self, y: Any, partials: Any) -> Dual:
+        """Spread the directions over the whole value: a linear operation that follows must see its shape."""
+        full = {leaf: np.broadcast_to(p, (len(p), *np.shape(y))) for leaf, p in partials.items()}
+        return type(self)(y, full)
+
     def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
-        if function in _LINEAR:
+        if function in _LINEAR and _pads_linearly(function, args, kwargs):
             return self._linear(lambda first: function(first, *args[1:], **kwargs), args[0])
         if function in _MULTILINEAR:
             return self._multilinear(function, args, kwargs)
@@ -67,7 +81,8 @@ class Tangent(Dual):
             return function(parts if listed else parts[0])
 
         y = call([value_of(e) for e in entries])
-        return Tangent.seeded(y, np.stack([call([direction(e, j) for e in entries]) for j in range(m)]))
+        constant = call([np.zeros_like(value_of(e)) for e in entries])  # what initial=, prepend= and the like add
+        return Tangent.seeded(y, np.stack([call([direction(e, j) for e in entries]) - constant for j in range(m)]))
 
     def _multilinear(self, function: Any, args: Any, kwargs: Any) -> Tangent:
         """Product rule: the sum over the arguments that carry directions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate, Problem
 
@@ -14,7 +15,7 @@ from recsolve.arrays import Array, namespace
 def _merit(problem: Problem, iterate: Iterate, window: Array) -> Array:
     """Return the norm of the residual of each sequence over the window, (*batch); NaN counts as inf."""
     xp = namespace(iterate.residual)
-    r = xp.where(window, iterate.residual, iterate.residual.dtype.type(0))
+    r = xp.where(window, iterate.residual, iterate.residual.dtype.type(0)).astype(np.float64)  # no overflow in r * r
     axes = (0, *range(1 + len(problem.recurrence.batch), r.ndim))
     norm = xp.sqrt((r * r).sum(axis=axes))
     return xp.where(xp.isnan(norm), norm.dtype.type(xp.inf), norm)  # type: ignore[no-any-return]
@@ -24,7 +25,7 @@ def _merit(problem: Problem, iterate: Iterate, window: Array) -> Array:
 class DampedNewton(Solver):
     """h <- h + w (newton step), with w halved per sequence until the residual falls enough.
 
-    The merit is the norm of the residual over the rows that have not converged yet: where the dynamics expand, a global
+    The merit is the norm of the residual over the rows that are not exact yet: where the dynamics expand, a global
     norm is ruled by late rows that cannot be right before the early ones are. When every w is refused the pinned Newton
     step is taken, so that the front still advances.
 

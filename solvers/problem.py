@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from recsolve.arrays import Array, namespace, to_host
-from recsolve.jacobians import Jacobian
+from recsolve.jacobians import Jacobian, Zero
 from recsolve.recurrence import Recurrence
 from recsolve.scan import affine_scan
 from recsolve.tolerance import Tolerance
@@ -89,17 +89,6 @@ class Problem:
             values, jacobian = rec.linearise(states)
         else:
             values = rec.evaluate(states)
-        return self._judge(states, values, jacobian)
-
-    def stepped(self, states: Array) -> Iterate:
-        """Judge a trajectory of the sequential loop: its F is what the loop evaluated, the states themselves.
-
-        Evaluating all steps at once would sum matrix products in another order and find the loop guilty of rounding.
-        """
-        self.counts["nfev"] += 1
-        return self._judge(states, states, None)
-
-    def _judge(self, states: Array, values: Array, jacobian: Jacobian | None) -> Iterate:
         xp = namespace(states)
         residual = values - states
         converged = self._rows(self.tolerance.met(states, values, residual))
@@ -136,6 +125,8 @@ class Problem:
 
     def correct(self, iterate: Iterate, A: Jacobian) -> Array:
         """Return F[t] + A[t] d[t-1], where d[t] = A[t] d[t-1] + r[t] with cut rows selected."""
+        if isinstance(A, Zero):
+            return iterate.values
         rec, xp = self.recurrence, namespace(iterate.states)
         self.counts["nscan"] += 1
         cut = rec.over_event(self.cut(iterate))

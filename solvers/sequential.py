@@ -11,6 +11,7 @@ from recsolve.solvers.problem import Iterate, Problem
 
 from recsolve.arrays import Array, empty_in_order, namespace
 from recsolve.recurrence import Recurrence
+from recsolve.status import Status
 
 
 def loop(recurrence: Recurrence, *, known: Array | None = None, start: int = 0) -> Array:
@@ -41,7 +42,14 @@ class Sequential(Solver):
     needs_jacobian = False
 
     def start(self, problem: Problem) -> Iterate:
-        return problem.stepped(loop(problem.recurrence))
+        return problem.evaluate(loop(problem.recurrence))
+
+    def init(self, problem: Problem, iterate: Iterate) -> int:
+        """Return how often the loop has been asked for: a second time could only repeat the first."""
+        return 0
 
     def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        return self.start(problem), state
+        return self.start(problem), state + 1
+
+    def terminate(self, problem: Problem, iterate: Iterate, state: Any) -> Status | None:
+        return Status.STALLED if state else None

@@ -43,7 +43,8 @@ def compare(
     ] = None,
     solvers: Annotated[str | None, typer.Option(help="Names with commas.", show_default="all")] = None,
     tol: Annotated[
-        float | None, typer.Option(help="Tolerance of the residual, per entry.", show_default="8 eps")
+        float | None,
+        typer.Option(help="Tolerance of the residual, per entry.", show_default="4 eps, more for wide cells"),
     ] = None,
     maxiter: Annotated[int | None, typer.Option(help="Iteration limit.", show_default="T + 2")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float64",

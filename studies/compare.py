@@ -61,6 +61,8 @@ class CompareConfig:
             solvers.get(name)
         if self.weights is None:
             cells.get(self.cell)
+        elif (self.cell, self.mixing, self.units, self.gain) != ("gru", None, 64, 1.0):
+            raise ValueError("--weights brings its own cell; leave out --cell, --mixing, --units and --gain")
 
 
 @dataclass(frozen=True)
