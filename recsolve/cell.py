@@ -87,18 +87,25 @@ class Cell:
         name: str | None = None,
         cite: str = "",
     ):
+        if not callable(function):
+            raise TypeError(f"function is {type(function).__name__}; wanted a callable f(s, W, u, p)")
         self.function, self.state, self.output, self.cite = function, tuple(state), output, cite
-        self.name = name or function.__name__
+        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.__doc__ = "\n\n".join(text for text in (function.__doc__, cite and f"Source: {cite}") if text)
         if output not in self.state:
             raise ValueError(f"output is {output!r}; wanted one of the components {self.state}")
         one = np.zeros(1)
         W, u, p = _Probe(lambda: lambda x: x), _Probe(lambda: one), _Probe(lambda: one)
         with np.errstate(all="ignore"):
             result = function(Names(dict.fromkeys(self.state, one), "component"), W, u, p)
+        if isinstance(result, (list, dict)):
+            raise ValueError(f"{self.name} returns a {type(result).__name__}; wanted an array, or a tuple of arrays")
         returned = len(result) if isinstance(result, tuple) else 1
         if returned != len(self.state):
             raise ValueError(f"{self.name} returns {returned} components; wanted {len(self.state)}: {self.state}")
         self.mixings, self.drives, self.parameters = tuple(W.seen), tuple(u.seen), tuple(p.seen)
+        if not self.drives:
+            raise ValueError(f"{self.name} uses no drive u.name, so nothing gives its length; use from_function")
         taken = sorted({*self.state, *self.mixings, *self.drives, *self.parameters} & set(dir(Names)))
         if taken:
             raise ValueError(f"{self.name} uses the names {taken}, which mappings have as methods; rename them")
@@ -144,10 +151,10 @@ class Cell:
             For sizes below 1, an unknown mixing, or a gain on a cell without mixings.
         """
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if int(size) != size or size < 1:
-                raise ValueError(f"{name} is {size}; wanted a positive integer")
-        if not np.isfinite(gain):
-            raise ValueError(f"gain is {gain}; wanted a finite number")
+            if not isinstance(size, (int, np.integer)) or size < 1:
+                raise ValueError(f"{name} is {size!r}; wanted a positive integer")
+        if not isinstance(gain, (int, float, np.number)) or not np.isfinite(gain):
+            raise ValueError(f"gain is {gain!r}; wanted a finite number")
         if not self.mixings and gain != 1.0:
             raise ValueError(f"gain is {gain}, but {self.name} has no mixings for it to scale; leave it at 1")
         generator = np.random.default_rng(rng)
@@ -365,8 +372,6 @@ class WeightedCell:
         else:
             assert drive is not None
             _require(self.cell.name, "drive", self.cell.drives, drive)
-            if not self.cell.drives:
-                raise ValueError(f"{self.cell.name} has no drives, so nothing gives its length; use from_function")
             kind = common_kind({f"drive {n}": drive[n] for n in self.cell.drives})
             drives = {n: to_native(drive[n], f"drive {n}") for n in self.cell.drives}
             like = next(iter(drives.values()))

@@ -243,3 +243,12 @@ class Dual(NDArrayOperatorsMixin):
 
     def __getitem__(self, index: Any) -> Any:
         raise self._unsupported("indexing")
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError("writing into the state; return a new array, with where() or np.stack([...], axis=-1)")
+
+    def __getattr__(self, name: str) -> Any:
+        """Name a method of arrays that is not carried (an AttributeError, as ``hasattr`` expects)."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(str(self._unsupported(f".{name}")))

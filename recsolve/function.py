@@ -111,7 +111,7 @@ class FunctionRecurrence(Recurrence):
         except TypeError as error:
             if "Python scalar" in str(error) or "to float" in str(error):
                 raise TypeError(
-                    f"{self.description} uses a function of one number, such as math.tanh; take numpy's"
+                    f"{self.description} uses a function of one number (math.tanh?); take numpy's"
                 ) from error
             raise
         if not hasattr(value_of(out), "dtype"):

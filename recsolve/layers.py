@@ -71,11 +71,11 @@ class Layers:
 
         name = torch_weights.CELL_OF_MODE.get(getattr(module, "mode", None) or "")
         if name is None:
-            raise TypeError(f"module is {type(module).__name__}; wanted torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM")
-        torch_weights.refuse_projection(module)
+            seen = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+            raise TypeError(f"module is {seen}; wanted an instance of torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM")
+        weights = torch_weights.plain_weights(module)
         if module.dropout and module.training:
             raise ValueError(f"module has dropout {module.dropout} in training mode; call module.eval() first")
-        weights = {n: p.detach() for n, p in module.named_parameters()}
         return cls(_stack(cells.get(name), weights), batch_first=module.batch_first)
 
     @classmethod
@@ -132,6 +132,24 @@ class Layers:
 
         There is no status to look at, so a solver that does not converge is completed by the sequential loop
         (``fallback="sequential"``) or raises (``"raise"``). Outputs carry no gradient.
+
+        Parameters
+        ----------
+        x, hx, **settings
+            As in :meth:`solve`, but for ``callback``.
+        fallback : {"sequential", "raise"}
+
+        Returns
+        -------
+        output, h_n
+            Shapes and kind as torch's.
+
+        Raises
+        ------
+        ConvergenceError
+            With ``fallback="raise"``.
+        TypeError, ValueError
+            For mixed kinds or dtypes, and wrong shapes.
         """
         if fallback == "none":
             raise ValueError(

@@ -124,7 +124,7 @@ class Solution:
             "message": self.message,
             "method": f"{self.solver.name}, {self.nit} iterations in {stats['seconds']:.3g} s",
             "recurrence": repr(self.recurrence),
-            "residual": " -> ".join(f"{r:.1e}" for r in _ends(self.residuals)) + " (max |f - h| per iterate)",
+            "residual": _history(self.residuals) + " (max |f - h| per iterate)",
             "prefix": f"{self.converged_prefix} of {T} rows within tolerance, {self.exact_prefix} exact",
             "evaluations": f"f {stats['nfev']}, J {stats['njev']}, scans {stats['nscan']}",
             "trusted": known,
@@ -133,11 +133,10 @@ class Solution:
         return "Solution\n" + "\n".join(f"  {name:>{width}}: {value}" for name, value in lines.items())
 
 
-def _ends(residuals: Array) -> list[float]:
-    """Return the history, shortened in the middle to three entries."""
-    if len(residuals) <= 4:
-        return list(residuals)
-    return [residuals[0], residuals[1], residuals[-1]]
+def _history(residuals: Array) -> str:
+    """Return the residuals of the iterates, the long middle left out."""
+    texts = [f"{r:.1e}" for r in residuals]
+    return " -> ".join(texts if len(texts) <= 6 else [*texts[:3], "...", *texts[-2:]])
 
 
 def _prefix(rows: Array) -> int:

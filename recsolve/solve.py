@@ -125,8 +125,12 @@ def solve(
 def _split_options(
     method: str | solvers.Solver, options: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], solvers.Solver]:
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(f"options is {type(options).__name__}; wanted a mapping of names to values")
     given = dict(options or {})
     driver = {name: given.pop(name, default) for name, default in _DRIVER_OPTIONS.items()}
+    if not isinstance(driver["pin"], (bool, np.bool_)):
+        raise ValueError(f"pin is {driver['pin']!r}; wanted True or False")
     try:
         return driver, solvers.get(method, given)
     except ValueError as error:

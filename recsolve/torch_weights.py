@@ -51,9 +51,29 @@ def cell_from_module(cell: Cell, module: Any, layer: int, reverse: bool) -> Weig
         raise TypeError(f"{cell.name} has no torch module; from_torch exists for {', '.join(LAYOUTS)}")
     if mode != wanted.mode:
         raise TypeError(f"module is {type(module).__name__} with mode {mode!r}; {cell.name} wants {wanted.mode!r}")
-    refuse_projection(module)
-    weights = {name: p.detach() for name, p in module.named_parameters()}
+    weights = plain_weights(module)
     return cell_from_weights(cell, weights, layer, reverse)
+
+
+def plain_weights(module: Any) -> dict[str, Any]:
+    """Return the parameters of a torch RNN, GRU or LSTM that computes what its class says.
+
+    Raises
+    ------
+    ValueError
+        For ``proj_size``, weights that are reparametrized or wrapped, or a subclass with a forward of its own.
+    """
+    refuse_projection(module)
+    base = next((c for c in type(module).__mro__ if c.__module__ == "torch.nn.modules.rnn"), type(module))
+    if type(module).forward is not base.forward:
+        raise ValueError(f"module is {type(module).__name__}, which overrides forward; wanted a plain {base.__name__}")
+    weights = {name: p.detach() for name, p in module.named_parameters()}
+    if "weight_hh_l0" not in weights or "weight_ih_l0" not in weights:
+        raise ValueError(
+            f"module has parameters {sorted(weights)} and no plain weight_ih_l0, weight_hh_l0: it is reparametrized or "
+            "wrapped; remove that first (torch.nn.utils.parametrize.remove_parametrizations, or module._orig_mod)"
+        )
+    return weights
 
 
 def refuse_projection(module: Any) -> None:

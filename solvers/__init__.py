@@ -35,6 +35,8 @@ def get(method: str | Solver, settings: Mapping[str, Any] | None = None) -> Solv
         if settings:
             raise ValueError(f"options has {sorted(settings)}, but method is a solver object; set them on the object")
         return method
+    if isinstance(method, type) and issubclass(method, Solver):
+        raise TypeError(f"method is the class {method.__name__}; wanted a solver object: {method.__name__}()")
     if not isinstance(method, str):
         raise TypeError(f"method is {type(method).__name__}; wanted a name or a solver object")
     if method not in REGISTRY:

@@ -32,6 +32,12 @@ class Solver(ABC):
         Whether iterates carry the Jacobian.
     """
 
+    def __init_subclass__(cls) -> None:
+        """Put the source where ``help`` shows it."""
+        super().__init_subclass__()
+        if "cite" in vars(cls):
+            cls.__doc__ = f"{cls.__doc__}\n\n    Source: {cls.cite}."
+
     name: ClassVar[str]
     matrix: ClassVar[str]
     cite: ClassVar[str]
