@@ -122,7 +122,7 @@ class _Stepper:
             if local is not None and seen is not None:
                 after = self.xp.where(seen[j], local[j], after)
             if not (self.xp.isfinite(state) & ~self.xp.isfinite(after)).any():
-                return after  # type: ignore[no-any-return]
+                return after
         # Nothing comes in, or a composed element has overflowed where its steps may not: walk the chunk itself.
         for t in range(j * L, (j + 1) * L):
             state = self.step(t, state)

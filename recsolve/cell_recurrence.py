@@ -102,7 +102,9 @@ class CellRecurrence(Recurrence):
     @property
     def rounding(self) -> float:
         coupled = [m for m in self.cell.mixings.values() if not isinstance(m, DiagonalMixing)]
-        return max((float((m.weight**2).sum(axis=-1).max() * m.units) ** 0.5 / 8 for m in coupled), default=0.0)
+        with np.errstate(over="ignore"):
+            norms = [float((m.weight.astype(np.float64) ** 2).sum(axis=-1).max()) ** 0.5 for m in coupled]
+        return max((norm * m.units**0.5 / 8 for norm, m in zip(norms, coupled, strict=True)), default=0.0)
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.drive.values())

@@ -127,7 +127,7 @@ def _smaller(found: str | None, declared: str) -> bool:
 
 def _allowed(rec: Recurrence) -> float:
     """Return the relative error that central differences leave."""
-    return 1e3 * float(np.finfo(rec.dtype).eps) ** (2 / 3)
+    return 1e3 * float(np.finfo(rec.dtype).eps) ** (2 / 3)  # type: ignore[no-any-return]
 
 
 def _sample(rec: Recurrence, states: Any, generator: np.random.Generator) -> Array:

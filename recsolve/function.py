@@ -132,16 +132,6 @@ class FunctionRecurrence(Recurrence):
     def apply(self, previous: Array) -> Array:
         return self._call(previous, slice(None))  # type: ignore[no-any-return]
 
-    def guess(self) -> Array:
-        values = super().guess()
-        previous = np.broadcast_to(self.initial, self.shape)
-        if (t := self.one_step_differs(previous, values)) is not None:
-            raise ValueError(
-                f"{self.description} gives another value at step {t} alone than for all steps at once: it mixes times or "
-                "sequences, or branches on them (give axis=-1 to sums and means, and np.where for branches)"
-            )
-        return values
-
     def step(self, state: Array, t: int) -> Array:
         return self._call(state[None], slice(t, t + 1))[0]  # type: ignore[no-any-return]
 

@@ -16,7 +16,7 @@ from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solvers.driver import iterate_to_end
 from recsolve.solvers.problem import Iterate, Problem
 from recsolve.solvers.sequential import loop
-from recsolve.status import MISMATCH, Status
+from recsolve.status import MISMATCH, MIXES, Status
 from recsolve.tolerance import Tolerance, default_tol
 
 Fallback = Literal["none", "sequential", "raise"]
@@ -113,6 +113,11 @@ def solve(
             status, remark = _completed(iterate, solver.name, status, start)
     if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
         remark = MISMATCH.format(worst=iterate.worst)
+    if status in (Status.CONVERGED, Status.STALLED):
+        # What has been solved is f for all t at once; a look at three steps tells whether that is the recurrence.
+        step = recurrence.one_step_differs(recurrence.previous(iterate.states), iterate.values)
+        if step is not None:
+            status, remark = Status.STALLED, MIXES.format(step=step)
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
     stats = {**problem.counts, "seconds": time.perf_counter() - began, "completed_from": start}

@@ -21,7 +21,7 @@ class Status(StrEnum):
     ``stalled``
         For ``patience`` iterations neither the number of leading exact rows nor the smallest max|r| has improved; or
         the states are the sequential loop's own, and f evaluated for all t at once differs from them by more than the
-        tolerance.
+        tolerance; or f evaluated at one step alone differs grossly from f evaluated for all t at once.
     ``stopped``
         The callback raised StopIteration.
     """
@@ -55,4 +55,10 @@ _ADVICE = {
 MISMATCH = (
     "the states are the sequential loop's own, but f evaluated for all t at once differs from them by {worst:.1e}: if "
     "that is the rounding of f, raise tol; if it is more, f mixes times or sequences (recsolve.check_structure tells)"
+)
+
+# The residual is met, but by a function that is not a recurrence.
+MIXES = (
+    "f gives another value at step {step} alone than for all t at once, so what has been solved is no recurrence: f "
+    "mixes times or sequences, or branches on them (give axis=-1 to sums and means, and np.where for branches)"
 )

@@ -72,7 +72,7 @@ class Tangent(Dual):
     def _linear(self, function: Callable[[Any], Any], first: Any) -> Tangent:
         """Apply a function that is linear in its first argument to the value and to every direction."""
         entries, listed = _entries(first), isinstance(first, (list, tuple))
-        m = next(len(e.directions) for e in entries if isinstance(e, Dual))  # type: ignore[attr-defined]
+        m = next(len(e.directions) for e in entries if isinstance(e, Dual))
 
         def direction(e: Any, j: int) -> Any:
             return e.directions[j] if isinstance(e, Tangent) else np.zeros_like(e)

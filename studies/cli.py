@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,6 @@ from recsolve.studies import tables
 from rich.console import Console
 
 app = typer.Typer(
-    help="Solve nonlinear recurrences in parallel over time, and compare the solvers that do it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,6 +23,23 @@ app = typer.Typer(
 def _fail(error: Exception) -> typer.Exit:
     print(f"recsolve: error: {error}", file=sys.stderr)
     return typer.Exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from recsolve import __version__
+
+        print(f"recsolve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Solve nonlinear recurrences in parallel over time, and compare the solvers that do it."""
 
 
 @app.command()
@@ -49,6 +66,10 @@ def compare(
     maxiter: Annotated[int | None, typer.Option(help="Iteration limit.", show_default="T + 2")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float64",
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+    heads: Annotated[int | None, typer.Option(help="Heads of --mixing heads.", show_default="4")] = None,
+    layer: Annotated[int | None, typer.Option(help="Which layer of --weights.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Which module of --weights, as in 'encoder.gru.'.")] = None,
+    nonlinearity: Annotated[str, typer.Option(help="Of an RNN in --weights: tanh or relu.")] = "tanh",
     out: Annotated[Path, typer.Option(help="Folder for the figure and the numbers.")] = Path("recsolve-compare"),
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:
@@ -61,12 +82,14 @@ def compare(
     try:
         config = CompareConfig(
             cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input, weights=weights,
-            solvers=names, tol=tol, maxiter=maxiter, dtype=dtype, seed=seed,
+            solvers=names, tol=tol, maxiter=maxiter, dtype=dtype, seed=seed, heads=heads, layer=layer, prefix=prefix,
+            nonlinearity=nonlinearity,
         )  # fmt: skip
         result = _run(config)
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise _fail(error) from None
     if result is None:
+        print("recsolve: interrupted before the first solver was done", file=sys.stderr)
         raise typer.Exit(130)
     # The table comes before the files: a full disk must not lose what has been computed.
     if as_json:
@@ -126,5 +149,16 @@ def info(
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; an interrupt or a closed or full output ends it in one line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("recsolve: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        print(f"recsolve: error: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -38,6 +38,10 @@ class CompareConfig:
     maxiter: int | None = None
     dtype: str = "float64"
     seed: int = 0
+    heads: int | None = None
+    prefix: str | None = None
+    layer: int | None = None
+    nonlinearity: str = "tanh"
 
     def __post_init__(self) -> None:
         for name, value in (("units", self.units), ("batch", self.batch)):
@@ -57,12 +61,27 @@ class CompareConfig:
             raise ValueError(f"--mixing is {self.mixing!r}; wanted one of {', '.join(MIXINGS)}")
         if not self.solvers:
             raise ValueError(f"--solvers is empty; wanted some of {', '.join(solvers.REGISTRY)}")
-        for name in self.solvers:
-            solvers.get(name)
+        unknown = [name for name in self.solvers if name not in solvers.REGISTRY]
+        if unknown:
+            raise ValueError(f"--solvers has unknown {unknown}; wanted some of {', '.join(solvers.REGISTRY)}")
         if self.weights is None:
-            cells.get(self.cell)
-        elif (self.cell, self.mixing, self.units, self.gain) != ("gru", None, 64, 1.0):
-            raise ValueError("--weights brings its own cell; leave out --cell, --mixing, --units and --gain")
+            self._check_cell()
+        elif (self.cell, self.mixing, self.units, self.gain, self.seed, self.heads) != ("gru", None, 64, 1.0, 0, None):
+            raise ValueError(
+                "--weights brings its own cell; leave out --cell, --mixing, --heads, --units, --gain, --seed"
+            )
+
+    def _check_cell(self) -> None:
+        mixes = bool(cells.get(self.cell).mixings)
+        if (self.prefix, self.layer, self.nonlinearity) != (None, None, "tanh"):
+            raise ValueError("--prefix, --layer and --nonlinearity say what to take of --weights, which is not given")
+        if not mixes and (self.mixing is not None or self.gain != 1.0):
+            raise ValueError(f"--cell {self.cell} has no mixings; leave out --mixing and --gain")
+        if self.heads is not None and self.mixing != "heads":
+            raise ValueError(f"--heads is {self.heads}, which belongs to --mixing heads")
+        heads = 4 if self.heads is None else self.heads
+        if self.mixing == "heads" and (heads < 1 or self.units % heads):
+            raise ValueError(f"--heads is {heads}; wanted a divisor of --units {self.units}")
 
 
 @dataclass(frozen=True)
@@ -86,9 +105,19 @@ def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
     return recording, found
 
 
+def _load(config: CompareConfig) -> WeightedCell:
+    assert config.weights is not None
+    try:
+        return load(config.weights, prefix=config.prefix, layer=config.layer, nonlinearity=config.nonlinearity)
+    except ValueError as error:
+        if "pass layer=" in str(error):
+            raise ValueError(f"--weights {config.weights} holds several layers or directions; pass --layer") from None
+        raise
+
+
 def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, WeightedCell]]:
     if config.weights is not None:
-        cell = load(config.weights).astype(config.dtype)
+        cell = _load(config).astype(config.dtype)
         if cell.input_size != channels:
             raise ValueError(
                 f"--weights {config.weights} wants {cell.input_size} channels, --input {config.input} has {channels}; "
@@ -106,6 +135,7 @@ def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, Weigh
             input_size=channels,
             hidden_size=config.units,
             mixing=mixing,
+            heads=config.heads,
             gain=config.gain,
             rng=config.seed,
             dtype=np.dtype(config.dtype),
@@ -151,13 +181,11 @@ class Comparison:
         return finite_or_text(rows)  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> list[Path]:
-        """Write the numbers, then the figure, and return the paths."""
+        """Write the numbers, then the figure, and return the paths; what is incomplete replaces nothing complete."""
         folder.mkdir(parents=True, exist_ok=True)
-        record = self.record()
-        written = [write_json(folder / "compare.json", record)]
-        if any(self.entries.values()):
-            written += convergence_figure(record, folder)
-        return written
+        record, stem = self.record(), "compare" if self.complete else "compare-partial"
+        written = [write_json(folder / f"{stem}.json", record)]
+        return written + convergence_figure(record, folder, stem)
 
 
 def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None = None) -> Iterator[Comparison]:

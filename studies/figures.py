@@ -23,25 +23,31 @@ def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compar
     Returns
     -------
     list of Path
+        Empty when there is nothing to draw.
     """
-    panels = [panel for panel in record["panels"] if panel["entries"]]
+    panels = [panel for panel in record["panels"] if any(_drawn(entry) for entry in panel["entries"])]
+    if not panels:
+        return []
     with house_style() as pyplot:
         size = (max(3.6 * len(panels), 4.6) + 0.4, 5.4)
         figure, axes = pyplot.subplots(2, len(panels), figsize=size, sharex="col", sharey="row", squeeze=False)
         floor = 0.2 * float(np.finfo(record["config"]["dtype"]).eps)
         for column, panel in zip(axes.T, panels, strict=True):
             for entry in panel["entries"]:
-                if entry["solver"] != "sequential" and entry["residuals"]:
+                if _drawn(entry):
                     _curve(column[0], entry["solver"], entry["residuals"], floor)
                     _curve(column[1], entry["solver"], entry["errors"], floor)
             column[0].set_title(panel["title"])
             column[1].set_xlabel("iteration")
-            _note(column[0], panel["tolerance"], "tolerance")
-            column[0].axhline(panel["tolerance"], color="0.45", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+            if panel["tolerance"] > 4 * floor:
+                _note(column[0], panel["tolerance"], "tolerance (atol = rtol)")
+                column[0].axhline(panel["tolerance"], color="0.45", linewidth=0.8, linestyle="--", zorder=0)
         _label(axes, floor)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
+            figure.legend(
+                handles, labels, loc="outside lower center", ncols=min(len(labels), 5 if len(panels) > 1 else 3)
+            )
         figure.suptitle(record["title"], fontsize=10.5)
         paths = [folder / f"{stem}.png", folder / f"{stem}.pdf"]
         for path in paths:
@@ -49,6 +55,12 @@ def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compar
                 figure.savefig(part, format=path.suffix[1:])
         pyplot.close(figure)
     return paths
+
+
+def _drawn(entry: dict[str, Any]) -> bool:
+    """Return whether a solver has a curve: the loop is the reference, and a curve of nothing finite shows nothing."""
+    finite = any(np.isfinite(float(r)) for r in entry["residuals"])
+    return finite and entry["solver"] != "sequential"
 
 
 def _curve(axes: Any, solver: str, values: list[Any], floor: float) -> None:

@@ -188,7 +188,7 @@ READERS: dict[str, Callable[[Path], Array | str]] = {
 
 def _one_hot(text: str) -> Array:
     codes = np.array([ord(character) for character in text])
-    return (codes[:, None] == np.unique(codes)).astype(np.float64)
+    return (codes[:, None] == np.unique(codes)).astype(np.float64)  # type: ignore[no-any-return]
 
 
 def _standardise(numbers: Array, source: str) -> Array:
@@ -206,4 +206,4 @@ def _standardise(numbers: Array, source: str) -> Array:
     centred = scaled - scaled.mean(axis=0)
     spread = centred.std(axis=0)
     constant = spread <= 1e-12
-    return np.where(constant, 0.0, centred / np.where(constant, 1.0, spread))  # type: ignore[no-any-return]
+    return np.where(constant, 0.0, centred / np.where(constant, 1.0, spread))

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.box import ASCII2, SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _PIPE_WIDTH = 160  # a pipe has no width; wide enough that no row wraps
@@ -19,12 +20,14 @@ def _console() -> Console:
     return Console(width=None if terminal else _PIPE_WIDTH, highlight=False)
 
 
-def _table(title: str, columns: dict[str, str]) -> Table:
+def _table(title: str, columns: dict[str, str], narrow: bool = False) -> Table:
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     box = SIMPLE_HEAD if unicode else ASCII2
-    table = Table(title=title, title_justify="left", title_style="bold", box=box, pad_edge=False)
+    spacing = {"padding": 0, "show_edge": False} if narrow else {"padding": (0, 1, 0, 0)}
+    table = Table(title=title, title_justify="left", title_style="bold", box=box, pad_edge=False, **spacing)
     for name, justify in columns.items():
-        table.add_column(name, justify=justify, no_wrap=justify == "right")  # type: ignore[arg-type]
+        # Numbers never wrap; in a terminal that is too narrow the last columns lose their end first.
+        table.add_column(name, justify=justify, no_wrap=narrow)  # type: ignore[arg-type]
     return table
 
 
@@ -43,11 +46,11 @@ _STYLE = {"converged": "green", "nonfinite": "red", "diverged": "red", "error": 
 
 
 def show_comparison(result: Any) -> None:
-    """Print one table per panel."""
+    """Print one table per panel, and what to do about solvers that did not converge. Fits 80 columns."""
     console = _console()
     columns = {
-        "solver": "left", "status": "left", "iterations": "right", "residual": "right", "error": "right",
-        "time": "right", "vs sequential": "right", "trusted": "left",
+        "solver": "left", "status": "left", "iter": "right", "residual": "right", "error": "right",
+        "time": "right", "vs loop": "right", "trusted": "left", "kappa": "right",
     }  # fmt: skip
     config = result.config
     console.print(
@@ -56,29 +59,39 @@ def show_comparison(result: Any) -> None:
         markup=False,
     )
     for title, entries in result.entries.items():
-        table = _table(f"{title}, tolerance {result.tolerances[title]:.1e}", columns)
+        if not entries:
+            continue
+        table = _table(escape(f"{title}, tolerance {result.tolerances[title]:.1e}"), columns, narrow=True)
         for entry in entries:
-            status = f"[{_STYLE.get(entry.status, 'yellow')}]{entry.status}[/]"
             table.add_row(
                 entry.solver,
-                status,
+                f"[{_STYLE.get(entry.status, 'yellow')}]{entry.status}[/]",
                 str(entry.iterations),
                 f"{entry.residual:.1e}",
                 f"{entry.error:.1e}",
                 _time(entry.seconds),
-                f"{entry.relative:.2f}x",
-                _trust(entry),
+                f"{entry.relative:.3g}x",
+                {None: "-", True: "yes", False: "no"}[entry.trusted],
+                f"{entry.condition:.1e}",
             )
         console.print(table)
-        for entry in entries:
-            if entry.status != "converged":
-                console.print(f"{entry.solver}: {entry.message}", markup=False)
+        _show_messages(console, entries)
+        console.print()
+    console.print(
+        "residual: max |f(h[t-1]) - h[t]|, met entry by entry: |r| <= tolerance (1 + max(|h|, |f|))\n"
+        "error: max |h - h of the sequential loop|; trusted: converged and kappa x tolerance <= 0.01",
+        markup=False,
+    )
 
 
-def _trust(entry: Any) -> str:
-    if entry.trusted is None:
-        return "-"
-    return f"{'yes' if entry.trusted else 'no'} (kappa {entry.condition:.1e})"
+def _show_messages(console: Console, entries: list[Any]) -> None:
+    """Print each message of a solver that did not converge, once, with the solvers it is true of."""
+    solvers: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.status != "converged":
+            solvers.setdefault(entry.message, []).append(entry.solver)
+    for message, names in solvers.items():
+        console.print(f"{', '.join(names)}: {message}", markup=False)
 
 
 def _time(seconds: float) -> str:
@@ -129,5 +142,5 @@ def show_information(found: dict[str, Any]) -> None:
     for operation, backends in found["kernels"].items():
         table.add_row(f"kernel: {operation}", ", ".join(backends))
     for name, state in found["arrays"].items():
-        table.add_row(f"arrays: {name}", state)
+        table.add_row(f"arrays: {name}", escape(state))
     _console().print(table)

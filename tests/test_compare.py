@@ -38,7 +38,7 @@ def test_compare_writes_table_figure_and_numbers(run, tmp_path):
         assert len(rows) == 2  # one per panel
     assert "gru, dense mixing, 4 units" in result.stdout
     assert "gru, diagonal mixing, 4 units" in result.stdout
-    assert "vs sequential" in result.stdout
+    assert "vs loop" in result.stdout
     assert "wrote" in result.stdout
     out = tmp_path / "recsolve-compare"
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
@@ -185,7 +185,7 @@ def test_a_checkpoint_saved_from_torch_on_a_recording_of_ones_own(run, tmp_path,
     ("arguments", "words"),
     [
         (["--cell", "gruu"], "cell is 'gruu'; wanted one of elman"),
-        (["--solvers", "newton,magic"], "method is 'magic'"),
+        (["--solvers", "newton,magic"], "--solvers has unknown ['magic']"),
         (["--solvers", ","], "--solvers is empty"),
         (["--mixing", "soup"], "--mixing is 'soup'"),
         (["--units", "0"], "--units is 0"),
@@ -195,7 +195,7 @@ def test_a_checkpoint_saved_from_torch_on_a_recording_of_ones_own(run, tmp_path,
         (["--tol", "nan"], "--tol is nan"),
         (["--seed", "-1"], "--seed is -1"),
         (["--dtype", "int8"], "--dtype is 'int8'"),
-        (["--cell", "minmax", "--gain", "2"], "has no mixings"),
+        (["--cell", "minmax", "--gain", "2"], "has no mixings; leave out"),
         (["--length", "99999999"], "has 12000 steps; wanted 99999999"),
         (["--input", "absent.npy"], "no input file absent.npy"),
         (["--input", "noise.xyz"], "ends in '.xyz'"),
@@ -241,7 +241,7 @@ def test_an_interrupt_keeps_what_is_done(run, tmp_path, monkeypatch):
     monkeypatch.setattr(race, "_entry", interrupted)
     result = run("compare", *SMALL, code=130)
     assert "newton" in result.stdout
-    record = json.loads((tmp_path / "recsolve-compare" / "compare.json").read_text())
+    record = json.loads((tmp_path / "recsolve-compare" / "compare-partial.json").read_text())
     assert record["complete"] is False
     assert [e["solver"] for e in record["panels"][0]["entries"]][-1] == "damped_newton"
 
@@ -303,3 +303,90 @@ def test_a_pipe_gets_plain_text(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     assert "pararnn_lstm" in done.stdout
+
+
+def test_recordings_that_are_easily_misread(tmp_path, signal):
+    def load(name, text=None, data=None):
+        path = tmp_path / name
+        if text is not None:
+            path.write_text(text, encoding="utf-8")
+        else:
+            np.save(path, data)
+        return load_recording(str(path), length=None, batch=1, dtype=np.float64)
+
+    rows = "\n".join(f"{a},{b}" for a, b in signal)
+    assert load("bom.csv", "\ufeff" + rows).data.shape == (120, 1, 2)
+    assert load("commas.txt", rows).data.shape == (120, 1, 2)
+    assert load("commented.txt", "# left right\n" + rows.replace(",", " ")).data.shape == (120, 1, 2)
+    with pytest.raises(ValueError, match="row 1 is 'n/a,2'"):
+        load("holes.csv", "1,2\nn/a,2\n3,4\n")
+    with pytest.raises(ValueError, match="semicolons"):
+        load("european.csv", "1;2\n3;4\n")
+    with pytest.raises(ValueError, match="row 2 is"):
+        load("ragged.txt", "1 2\n3 4\n5\n")
+    with pytest.raises(ValueError, match="is empty"):
+        load("empty.csv", "")
+    for constant in (0.1, 1e300, 0.0):
+        np.testing.assert_array_equal(load("flat.npy", data=np.full(50, constant)).data, 0)
+    for size in (1e-300, 1e300):
+        np.testing.assert_allclose(load("sized.npy", data=size * signal).data.std(axis=0), 1)
+    (tmp_path / "not.npz").write_bytes((tmp_path / "flat.npy").read_bytes())
+    with pytest.raises(ValueError, match="no archive"):
+        load_recording(str(tmp_path / "not.npz"), length=None, batch=1, dtype=np.float64)
+    wav = write(tmp_path / "cut.wav", signal)
+    wav.write_bytes(wav.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"not a readable \.wav"):
+        load_recording(str(wav), length=None, batch=1, dtype=np.float64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--weights", "w.npz", "--units", "9"], "--weights brings its own cell"),
+        (["--weights", "w.npz", "--cell", "lstm"], "--weights brings its own cell"),
+        (["--cell", "minmax", "--mixing", "dense"], "leave out --mixing"),
+        (["--heads", "2"], "belongs to --mixing heads"),
+        (["--mixing", "heads", "--units", "6"], "--heads is 4; wanted a divisor of --units 6"),
+        (["--layer", "1"], "of --weights, which is not given"),
+    ],
+)
+def test_options_without_effect_are_refused(run, arguments, words):
+    assert words in run("compare", *arguments, code=2).stderr
+
+
+def test_layers_prefixes_and_heads(run, tmp_path):
+    torch = pytest.importorskip("torch")
+    model = torch.nn.ModuleDict({"a": torch.nn.RNN(1, 4, 2, nonlinearity="relu"), "b": torch.nn.GRU(1, 4)})
+    np.savez(tmp_path / "w.npz", **{name: value.numpy() for name, value in model.state_dict().items()})
+    small = ["--length", "30", "--solvers", "newton", "--weights", "w.npz"]
+    assert "pass prefix=" in run("compare", *small, code=2).stderr
+    assert "pass --layer" in run("compare", *small, "--prefix", "a.", code=2).stderr
+    assert "gru from" in run("compare", *small, "--prefix", "b.").stdout
+    result = run("compare", *small, "--prefix", "a.", "--layer", "0", "--nonlinearity", "relu")
+    assert "elman_relu from" in result.stdout
+    run("compare", "--length", "30", "--units", "6", "--mixing", "heads", "--heads", "3", "--solvers", "newton")
+
+
+def test_the_table_fits_a_plain_terminal(run):
+    result = run("compare", *SMALL)
+    table = [line for line in result.stdout.splitlines() if line.startswith(tuple(rs.solvers.REGISTRY))]
+    assert len(table) == 12
+    assert max(map(len, table)) <= 80
+
+
+def test_nothing_to_draw_gives_no_figure(run, tmp_path):
+    run("compare", *SMALL, "--solvers", "sequential", "--tol", "0")
+    assert [path.name for path in (tmp_path / "recsolve-compare").iterdir()] == ["compare.json"]
+
+
+def test_a_full_disk_ends_in_one_line(tmp_path):
+    command = [sys.executable, "-P", "-m", "recsolve.studies", "cells"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("recsolve: error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_version(run):
+    assert run("--version").stdout.strip() == f"recsolve {rs.__version__}"
