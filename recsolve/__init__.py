@@ -2,7 +2,7 @@
 
 from recsolve import cells, jacobians, math, mixings, solvers
 from recsolve._version import __version__
-from recsolve.cell import Cell, WeightedCell
+from recsolve.cell import Cell
 from recsolve.check import StructureReport, check_structure
 from recsolve.checkpoint import load
 from recsolve.layers import Layers, run
@@ -13,6 +13,7 @@ from recsolve.scan import scan
 from recsolve.solution import ConvergenceError, Solution
 from recsolve.solve import IntermediateResult, solve
 from recsolve.status import Status
+from recsolve.weighted_cell import WeightedCell
 
 __all__ = [
     "Cell",

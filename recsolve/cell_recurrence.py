@@ -16,11 +16,11 @@ from recsolve.names import Names
 from recsolve.recurrence import Recurrence, all_finite, check_initial
 
 if TYPE_CHECKING:
-    from recsolve.cell import WeightedCell
+    from recsolve.weighted_cell import WeightedCell
 
 
 class CellRecurrence(Recurrence):
-    """See :meth:`recsolve.cell.WeightedCell.recurrence`."""
+    """See :meth:`recsolve.WeightedCell.recurrence`."""
 
     def __init__(self, cell: WeightedCell, drive: Names, initial: Any, reset: Any, kind: Kind):
         self.cell, self.drive = cell, drive

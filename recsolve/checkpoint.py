@@ -13,7 +13,7 @@ from recsolve import torch_weights
 from recsolve.arrays import Array
 
 if TYPE_CHECKING:
-    from recsolve.cell import WeightedCell
+    from recsolve.weighted_cell import WeightedCell
 
 
 def load(

@@ -65,7 +65,7 @@ UNARY: dict[str, Callable[[Any, Any], Any]] = {
 
 def _power_slope(a: Any, b: Any) -> Any:
     """Return d a^b / d a, which is 0 at b = 0 whatever a is."""
-    if np.isscalar(b):
+    if isinstance(b, (int, float)):
         return b * a ** (b - 1) if b != 0 else 0.0
     return np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1))
 

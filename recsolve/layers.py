@@ -11,9 +11,9 @@ import numpy as np
 
 from recsolve import checkpoint, torch_weights
 from recsolve.arrays import Array, Kind, common_kind, from_native, namespace, to_native
-from recsolve.cell import WeightedCell
 from recsolve.solution import Solution
 from recsolve.solve import solve
+from recsolve.weighted_cell import WeightedCell
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from recsolve.mixings import Dense
 from recsolve.projection import Projection
 
 if TYPE_CHECKING:
-    from recsolve.cell import Cell, WeightedCell
+    from recsolve.cell import Cell
+    from recsolve.weighted_cell import WeightedCell
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ def plain_weights(module: Any) -> dict[str, Any]:
         For ``proj_size``, weights that are reparametrized or wrapped, or a subclass with a forward of its own.
     """
     refuse_projection(module)
-    base = next((c for c in type(module).__mro__ if c.__module__ == "torch.nn.modules.rnn"), type(module))
-    if type(module).forward is not base.forward:
+    own: Any = type(module)
+    base: Any = next((c for c in own.__mro__ if c.__module__ == "torch.nn.modules.rnn"), own)
+    if own.forward is not base.forward:
         raise ValueError(f"module is {type(module).__name__}, which overrides forward; wanted a plain {base.__name__}")
     weights = {name: p.detach() for name, p in module.named_parameters()}
     if "weight_hh_l0" not in weights or "weight_ih_l0" not in weights:

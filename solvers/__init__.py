@@ -20,7 +20,7 @@ REGISTRY: dict[str, type[Solver]] = {
 }
 
 
-def get(method: str | Solver, settings: Mapping[str, Any] | None = None) -> Solver:
+def get(method: Any, settings: Mapping[str, Any] | None = None) -> Solver:
     """Return a solver by name with its settings, or the solver object itself.
 
     Raises

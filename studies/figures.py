@@ -40,7 +40,7 @@ def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compar
             column[0].set_title(panel["title"])
             column[1].set_xlabel("iteration")
             if panel["tolerance"] > 4 * floor:
-                _note(column[0], panel["tolerance"], "tolerance (atol = rtol)")
+                _note(column[0], panel["tolerance"], "tolerance")
                 column[0].axhline(panel["tolerance"], color="0.45", linewidth=0.8, linestyle="--", zorder=0)
         _label(axes, floor)
         handles, labels = axes[0, 0].get_legend_handles_labels()
