@@ -25,6 +25,14 @@ STRUCTURES: dict[str, type[Jacobian]] = {
 }
 _EVENT_AXES = {"block": 2, "heads": 2}
 
+# What NumPy and torch say of common slips, and what to write instead.
+_ADVICE = {
+    "read-only": "writes into its arguments; return new arrays, h * 2 not h *= 2",
+    "truth value": "branches in Python on a value, but gets all steps at once; write np.where(condition, a, b)",
+    "Python scalar": "uses a function of one number; take NumPy's, np.tanh not math.tanh",
+    "must be Tensor": "uses torch, but gets NumPy arrays (CuPy arrays for CUDA tensors); use NumPy's functions",
+}
+
 
 def _layout(structure: str, initial: Array) -> tuple[Layout, tuple[int, ...]]:
     """Split the shape of h[0] into batch and the event that the structure reads."""
@@ -96,24 +104,12 @@ class FunctionRecurrence(Recurrence):
     def _call(self, previous: Any, index: slice) -> Any:
         try:
             out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), self._drive(index))
-        except ValueError as error:
-            if "read-only" in str(error):
-                raise TypeError(
-                    f"{self.description} writes into its arguments ({error}); return new arrays, h * 2 not h *= 2"
-                ) from error
-            if "truth value" in str(error):
-                raise TypeError(
-                    f"{self.description} branches in Python on a value of the state; f gets all steps at once, so "
-                    "write np.where(condition, a, b)"
-                ) from error
-            error.add_note(f"h_prev has shape {tuple(previous.shape)}, inputs have shapes {self._shapes()}")
-            raise
-        except TypeError as error:
-            if "Python scalar" in str(error) or "to float" in str(error):
-                raise TypeError(
-                    f"{self.description} uses a function of one number (math.tanh?); take numpy's"
-                ) from error
-            raise
+        except (ValueError, TypeError) as error:
+            advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
+            if advice is None:
+                error.add_note(f"h_prev has shape {tuple(previous.shape)}, inputs have shapes {self._shapes()}")
+                raise
+            raise TypeError(f"{self.description} {advice} ({error})") from error
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
         shape = tuple(np.shape(value_of(out)))

@@ -110,7 +110,7 @@ class Layers:
         -------
         LayersSolution
         """
-        x, sequence, kind = self._sequence(x)
+        sequence, kind = self._sequence(x)
         starts = self._starts(hx, sequence, kind)
         solutions: list[Solution] = []
         for layer in self.directions:
@@ -160,13 +160,14 @@ class Layers:
         result = self.solve(x, hx, fallback=fallback, **settings)
         return result.output, result.final
 
-    def _sequence(self, x: Any) -> tuple[Any, Array, Kind]:
+    def _sequence(self, x: Any) -> tuple[Array, Kind]:
+        """Return the input with time first."""
         kind = common_kind({"x": x})
         native = to_native(x, "x")
         if native.ndim not in (2, 3):
             wanted = "(B, T, D)" if self.batch_first else "(T, B, D)"
             raise ValueError(f"x has shape {tuple(native.shape)}; wanted (T, D) or {wanted}")
-        return x, native.swapaxes(0, 1) if self.batch_first and native.ndim == 3 else native, kind
+        return native.swapaxes(0, 1) if self.batch_first and native.ndim == 3 else native, kind
 
     def _starts(self, hx: Any, sequence: Array, kind: Kind) -> list[dict[str, Array]] | None:
         """Return one initial state by component name per layer and direction."""

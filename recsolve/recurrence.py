@@ -178,7 +178,8 @@ class Recurrence(ABC):
         ----------
         f : callable
             ``f(h_prev, u_t)`` gets all steps at once: ``h_prev`` (T, *batch, *event) and ``inputs`` as given, and
-            returns the next states in the shape of ``h_prev``. It must not mix times or sequences.
+            returns the next states in the shape of ``h_prev``. It must not mix times or sequences. Arrays are NumPy's
+            (CuPy's on the GPU) for torch tensors too.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
         initial : array
