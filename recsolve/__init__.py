@@ -2,6 +2,7 @@
 
 from recsolve import cells, jacobians, math, mixings, solvers
 from recsolve._version import __version__
+from recsolve.adjoint import Gradients, adjoint, tangent
 from recsolve.cell import Cell
 from recsolve.check import StructureReport, check_structure
 from recsolve.checkpoint import load
@@ -18,6 +19,7 @@ from recsolve.weighted_cell import WeightedCell
 __all__ = [
     "Cell",
     "ConvergenceError",
+    "Gradients",
     "IntermediateResult",
     "Layers",
     "Layout",
@@ -28,6 +30,7 @@ __all__ = [
     "StructureReport",
     "WeightedCell",
     "__version__",
+    "adjoint",
     "cells",
     "check_structure",
     "jacobians",
@@ -39,4 +42,5 @@ __all__ = [
     "scan",
     "solve",
     "solvers",
+    "tangent",
 ]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class CellRecurrence(Recurrence):
     """See :meth:`recsolve.WeightedCell.recurrence`."""
 
-    def __init__(self, cell: WeightedCell, drive: Names, initial: Any, reset: Any, kind: Kind):
-        self.cell, self.drive = cell, drive
+    def __init__(self, cell: WeightedCell, drive: Names, initial: Any, reset: Any, kind: Kind, x: Array | None = None):
+        self.cell, self.drive, self.x = cell, drive, x
         self.description = cell.cell.name
         length, batch = _leading(drive, cell)
         like = next(iter(drive.values()))

@@ -11,7 +11,7 @@ import numpy as np
 from recsolve.arrays import Array, namespace, to_host
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
 from recsolve.recurrence import Recurrence
-from recsolve.scan import affine_scan
+from recsolve.scan import affine_scan, reverse_solve
 
 _STEPS = 5  # Higham: more than this many steps of the estimator are almost never needed
 
@@ -50,7 +50,9 @@ def _estimate(recurrence: Recurrence, J: Jacobian) -> float:
     shape, count = recurrence.shape, recurrence.length * recurrence.layout.size
     axes = (0, *range(1 + len(recurrence.batch), len(shape)))
     cut = recurrence.over_event(recurrence.starts)
-    backward = _Backward(J, cut)
+
+    def backward(c: Array) -> Array:
+        return reverse_solve(J, cut, c)
 
     x = xp.full(shape, 1.0 / count, dtype=recurrence.dtype)
     y = backward(x)
@@ -69,19 +71,6 @@ def _estimate(recurrence: Recurrence, J: Jacobian) -> float:
     ramp = ramp.reshape(recurrence.length, *(1,) * len(recurrence.batch), *recurrence.layout.event)
     other = abs(backward(xp.broadcast_to(ramp, shape).astype(recurrence.dtype))).sum(axis=axes)
     return float(to_host(xp.maximum(best, 2.0 * other / (3.0 * count)).max()))
-
-
-class _Backward:
-    """x[t] = c[t] + J[t+1]^T x[t+1], cut where step t+1 does not see step t."""
-
-    def __init__(self, J: Jacobian, cut: Array):
-        self.transposed, self.cut = J.transpose()[1:], cut[1:]
-
-    def __call__(self, c: Array) -> Array:
-        out = namespace(c).empty_like(c)
-        out[-1] = c[-1]
-        out[:-1] = affine_scan(self.transposed, c[:-1], initial=c[-1], reset=self.cut, reverse=True)
-        return out  # type: ignore[no-any-return]
 
 
 def _one_hot_at_largest(z: Array, batch_axes: int) -> Array:

@@ -86,24 +86,37 @@ class FunctionRecurrence(Recurrence):
         layout, batch = _layout(structure, start)
         self.f, self.structure, self.jacobian = f, structure, jacobian
         self.description = getattr(f, "__name__", "function")
-        self._inputs, self._container = [freeze(x) for x in native.values()], inputs
+        self.inputs, self._container = [freeze(x) for x in native.values()], inputs
         super().__init__(_length(native, length), batch, layout, start, reset, kind)
 
     def _shapes(self) -> list[tuple[int, ...]]:
-        return [tuple(u.shape) for u in self._inputs]
+        return [tuple(u.shape) for u in self.inputs]
+
+    def contain(self, arrays: list[Any]) -> Any:
+        """Return one array per input in the container that the inputs came in."""
+        if isinstance(self._container, dict):
+            return dict(zip(self._container, arrays, strict=True))
+        if isinstance(self._container, tuple):
+            return tuple(arrays)
+        return arrays[0] if arrays else None
 
     def _drive(self, index: slice) -> Any:
-        """Return the inputs at some times, in the container that they came in."""
-        cut = [u[index] for u in self._inputs]
-        if isinstance(self._container, dict):
-            return dict(zip(self._container, cut, strict=True))
-        if isinstance(self._container, tuple):
-            return tuple(cut)
-        return cut[0] if cut else None
+        """Return the inputs at some times."""
+        return self.contain([u[index] for u in self.inputs])
 
-    def _call(self, previous: Any, index: slice) -> Any:
+    def push_input(self, previous: Array, index: int, directions: Array) -> Array:
+        """Return the derivatives of F, (m, T, *batch, *event), along directions (m, *shape) of one input."""
+        moved = [Tangent.seeded(u, directions) if i == index else u for i, u in enumerate(self.inputs)]
+        out = self._call(previous, slice(None), self.contain(moved))
+        shape = (len(directions), *previous.shape)
+        if not isinstance(out, Tangent):
+            return namespace(previous).zeros(shape, dtype=self.dtype)  # type: ignore[no-any-return]
+        return np.broadcast_to(out.directions, shape)
+
+    def _call(self, previous: Any, index: slice, drive: Any = None) -> Any:
+        drive = self._drive(index) if drive is None else drive
         try:
-            out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), self._drive(index))
+            out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), drive)
         except (ValueError, TypeError) as error:
             advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
             if advice is None:
@@ -122,7 +135,7 @@ class FunctionRecurrence(Recurrence):
     @property
     def drive_like(self) -> Array:
         axes = 1 + len(self.batch)
-        fitting = [u for u in self._inputs if u.ndim >= axes and u.shape[:axes] == self.shape[:axes]]
+        fitting = [u for u in self.inputs if u.ndim >= axes and u.shape[:axes] == self.shape[:axes]]
         return fitting[0] if fitting else super().drive_like
 
     def apply(self, previous: Array) -> Array:
@@ -200,7 +213,7 @@ class FunctionRecurrence(Recurrence):
         return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
 
     def drive_is_finite(self, t: int) -> bool:
-        return all(all_finite(u[t]) for u in self._inputs)
+        return all(all_finite(u[t]) for u in self.inputs)
 
 
 def _length(inputs: dict[str, Array], length: int | None) -> int:

@@ -63,6 +63,13 @@ class Mixing:
         """Return the mixing with entries W[a, b] V[b, a], whose product with q is the diagonal of W diag(q) V."""
         return type(self)(self.dense() * other.dense().swapaxes(-1, -2))
 
+    def weight_cotangent(self, g: Array, x: Array) -> Array:
+        """Return the cotangent of the weight, the sum of g x^T over all leading axes, for y = W x with cotangent g."""
+        count = x.ndim - len(self.lanes) - 1
+        leading = int(np.prod(x.shape[:count]))
+        rows_g, rows_x = (v.reshape(leading, *self.lanes, self.units) for v in (g, x))
+        return namespace(x).einsum("t...i,t...j->...ij", rows_g, rows_x)  # type: ignore[no-any-return]
+
     def map(self, function: Any) -> Mixing:
         """Return the same mixing with ``function`` applied to its weight (a dtype or device change)."""
         return type(self)(function(self.weight))
@@ -79,6 +86,9 @@ class Diagonal(Mixing):
 
     def matvec(self, x: Any) -> Any:
         return self.weight * x
+
+    def weight_cotangent(self, g: Array, x: Array) -> Array:
+        return (g * x).reshape(-1, self.units).sum(axis=0)  # type: ignore[no-any-return]
 
     def transpose(self) -> Mixing:
         return self
@@ -98,6 +108,9 @@ class Dense(Mixing):
 
     def matvec(self, x: Array) -> Array:
         return matmul_last(x, self.weight)
+
+    def weight_cotangent(self, g: Array, x: Array) -> Array:
+        return g.reshape(-1, self.units).T @ x.reshape(-1, self.units)
 
 
 class Heads(Mixing):

@@ -43,6 +43,33 @@ class Projection:
             {n: function(w) for n, w in self.weights.items()}, {n: function(b) for n, b in self.biases.items()}
         )
 
+    def _split(self, drives: Array) -> dict[str, Array]:
+        """Cut stacked drives (..., gates * units) into one view per drive."""
+        split = drives.reshape(*drives.shape[:-1], len(self.weights), *self.event)
+        axis = drives.ndim - 1
+        return {n: split[(slice(None),) * axis + (i,)] for i, n in enumerate(self.weights)}
+
+    def push(self, x: Array) -> dict[str, Array]:
+        """Return the tangents of the drives for a tangent of the input."""
+        return self._split(matmul_last(x, self.matrix))
+
+    def pull(self, drives: Mapping[str, Array]) -> Array:
+        """Return the cotangent of the input (T, *batch, input) for those of the drives."""
+        return matmul_last(self._stack(drives), self.matrix.T)
+
+    def weight_cotangents(self, drives: Mapping[str, Array], x: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the cotangents of weights and biases, by drive, for those of the drives."""
+        rows = self._stack(drives).reshape(-1, self.matrix.shape[0])
+        shape = (len(self.weights), *self.event)
+        weights = (rows.T @ x.reshape(-1, self.input_size)).reshape(*shape, self.input_size)
+        biases = rows.sum(axis=0).reshape(shape)
+        return dict(zip(self.weights, weights, strict=True)), dict(zip(self.weights, biases, strict=True))
+
+    def _stack(self, drives: Mapping[str, Array]) -> Array:
+        """Join drives (..., *lanes, n) into (..., gates * units)."""
+        flat = [drives[n].reshape(*drives[n].shape[: drives[n].ndim - len(self.event)], -1) for n in self.weights]
+        return namespace(flat[0]).concatenate(flat, axis=-1)  # type: ignore[no-any-return]
+
     def __call__(self, x: Array) -> Names:
         """Return the drives of ``x`` (T, *batch, input), each (T, *batch, *lanes, n), in the memory order of x.
 
@@ -55,6 +82,4 @@ class Projection:
             raise ValueError(f"x has shape {x.shape}; wanted (T, *batch, {self.input_size})")
         drives = matmul_last(x, self.matrix)
         drives += self.offset
-        split = drives.reshape(*drives.shape[:-1], len(self.weights), *self.event)
-        axis = x.ndim - 1
-        return Names({n: split[(slice(None),) * axis + (i,)] for i, n in enumerate(self.weights)}, "drive")
+        return Names(self._split(drives), "drive")

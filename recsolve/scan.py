@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import Array, common_dtype, common_kind, from_native, kind_of, to_native
+from recsolve.arrays import Array, common_dtype, common_kind, from_native, kind_of, namespace, to_native
 from recsolve.jacobians import Jacobian
 from recsolve.kernels import get
 from recsolve.kernels.monoids import MONOIDS
@@ -22,6 +22,23 @@ def affine_scan(
     backwards = slice(None, None, -1)
     flipped = None if reset is None else reset[backwards]
     return kernel(monoid, (A[backwards], b[backwards]), initial=initial, reset=flipped)[backwards]  # type: ignore[no-any-return]
+
+
+def reverse_solve(J: Jacobian, starts: Array, c: Array) -> Array:
+    """Return g[t] = c[t] + J[t+1]^T g[t+1], cut where step t+1 does not see step t.
+
+    Parameters
+    ----------
+    J : Jacobian
+    starts : array of bool
+        Steps that start afresh, broadcasting against ``c``.
+    c : array, shape (T, *batch, *event)
+    """
+    g = namespace(c).empty_like(c)
+    g[-1:] = c[-1:]
+    if len(c) > 1:
+        g[:-1] = affine_scan(J.transpose()[1:], c[:-1], initial=c[-1], reset=starts[1:], reverse=True)
+    return g  # type: ignore[no-any-return]
 
 
 def scan(

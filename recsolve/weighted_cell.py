@@ -177,7 +177,9 @@ class WeightedCell:
             like = next(iter(drives.values()))
             common_dtype({**{f"drive {n}": d for n, d in drives.items()}, **dict(self._weights())})
             self._check_namespace(like)
-        return CellRecurrence(self, Names(drives, "drive"), initial, reset, kind)
+        return CellRecurrence(
+            self, Names(drives, "drive"), initial, reset, kind, None if x is None else to_native(x, "x")
+        )
 
     def output(self, states: Array) -> Array:
         """Return the shown component of states (T, *batch, [k], *lanes, n)."""

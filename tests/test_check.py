@@ -24,7 +24,7 @@ FLAT = ("zero", "identity", "scalar", "diagonal", "dense")  # those whose events
 @pytest.mark.parametrize("true", FLAT)
 def test_wrong_declarations_are_found(true, declared):
     rec = affine(true, seed=1)
-    wrong = rs.Recurrence.from_function(rec.f, inputs=rec._inputs[0], initial=rec.initial, structure=declared)
+    wrong = rs.Recurrence.from_function(rec.f, inputs=rec.inputs[0], initial=rec.initial, structure=declared)
     contained = true == declared or (FLAT.index(true) < FLAT.index(declared) and declared != "identity")
     report = rs.check_structure(wrong)
     assert report.ok == contained

@@ -1,0 +1,274 @@
+"""Gradients through a solution: one reverse scan with the true Jacobian, whichever solver made the states.
+
+At a solution h[t] = f(h[t-1], u[t]) the adjoint variables obey g[t] = J[t+1]^T g[t+1] + c[t], with c[t] the cotangent
+of h[t]. They are exact however the states were found, and every gradient is a local product with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from recsolve.arrays import Array, kind_of, namespace, to_native
+from recsolve.cell_recurrence import CellRecurrence
+from recsolve.function import FunctionRecurrence
+from recsolve.names import Names
+from recsolve.recurrence import Recurrence
+from recsolve.scan import affine_scan, reverse_solve
+from recsolve.sensitivity import CellSensitivity, pull_inputs, sum_to
+from recsolve.solution import Solution
+
+
+class Gradients:
+    """What :func:`adjoint` returns; each gradient is computed when it is asked for.
+
+    Attributes
+    ----------
+    states : array, shape (T, *batch, *event)
+        The adjoint variables g[t], the gradient with respect to a perturbation added to h[t].
+    initial : array, shape (*batch, *event)
+        With respect to h[0] (resets included).
+    drive : Names
+        Of a cell: with respect to each drive, in its own shape.
+    inputs : array, or tuple or dict of arrays
+        With respect to x (when the recurrence came from an input), or to the inputs of a function.
+    parameters, mixings : Names
+        Of a cell: with respect to elementwise parameters and mixing weights, in their own shapes.
+    projection : Names
+        Of a cell on an input: ``weights`` and ``biases``, each by drive.
+    """
+
+    def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array):
+        self._recurrence = recurrence
+        with np.errstate(all="ignore"):
+            self._previous = recurrence.previous(trajectory)
+            _, self._J = recurrence.differentiate(self._previous)
+            self._starts = recurrence.over_event(recurrence.starts)
+            self._g = reverse_solve(self._J, self._starts, cotangent)
+
+    @property
+    def states(self) -> Any:
+        return self._recurrence.wrap(self._g)
+
+    @cached_property
+    def initial(self) -> Any:
+        rec, xp = self._recurrence, namespace(self._g)
+        into = xp.where(self._starts, self._J.rmatvec(self._g), self._g.dtype.type(0))
+        return rec.wrap(into.sum(axis=0))
+
+    @cached_property
+    def _pulled(self) -> tuple[dict[Any, Array], dict[str, Array]]:
+        return CellSensitivity(self._cell("drive"), self._previous).pull(self._g)
+
+    def _cell(self, what: str) -> CellRecurrence:
+        if not isinstance(self._recurrence, CellRecurrence):
+            raise AttributeError(f"{what} belongs to cells; a function has inputs")
+        return self._recurrence
+
+    def _of(self, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
+        leaves, _ = self._pulled
+        zero = namespace(self._g).zeros_like
+        return {n: sum_to(leaves[kind, n], x.shape) if (kind, n) in leaves else zero(x) for n, x in like.items()}
+
+    def _names(self, entries: Mapping[str, Array], what: str) -> Names:
+        return Names({n: self._recurrence.wrap(x) for n, x in entries.items()}, what)
+
+    @property
+    def drive(self) -> Names:
+        return self._names(self._drive, "drive")
+
+    @cached_property
+    def _drive(self) -> dict[str, Array]:
+        return self._of("drive", self._cell("drive").drive)
+
+    @property
+    def parameters(self) -> Names:
+        return self._names(self._of("parameter", self._cell("parameters").cell.parameters), "parameter")
+
+    @property
+    def mixings(self) -> Names:
+        self._cell("mixings")
+        return self._names(self._pulled[1], "mixing")
+
+    @cached_property
+    def inputs(self) -> Any:
+        rec = self._recurrence
+        if isinstance(rec, FunctionRecurrence):
+            return rec.contain([rec.wrap(g) for g in pull_inputs(rec, self._previous, self._g)])
+        projection, _ = self._projected()
+        return rec.wrap(projection.pull(self._drive))
+
+    @cached_property
+    def projection(self) -> Names:
+        projection, x = self._projected()
+        weights, biases = projection.weight_cotangents(self._drive, x)
+        return Names({"weights": self._names(weights, "weight"), "biases": self._names(biases, "bias")}, "gradient")
+
+    def _projected(self) -> tuple[Any, Array]:
+        cell = self._cell("projection")
+        if cell.cell.projection is None or cell.x is None:
+            raise AttributeError("the recurrence was given drives, not an input x; its gradients are in .drive")
+        return cell.cell.projection, cell.x
+
+
+def adjoint(
+    solution: Solution, *, states: Any = None, output: Any = None, final: Any = None, unconverged: bool = False
+) -> Gradients:
+    """Differentiate a scalar function of a solution, given its derivatives with respect to the states.
+
+    Parameters
+    ----------
+    solution : Solution
+    states : array, shape (T, *batch, *event), optional
+        Cotangent of ``solution.states``.
+    output : array, optional
+        Cotangent of ``solution.output``. Cotangents that are given add up.
+    final : array, shape (*batch, *event), optional
+        Cotangent of ``solution.final``.
+    unconverged : bool
+        Whether to differentiate a solution that has not converged, at which these are not gradients.
+
+    Returns
+    -------
+    Gradients
+
+    Raises
+    ------
+    ValueError
+        For an unconverged solution, no cotangent, or a wrong shape.
+    TypeError
+        For another kind or dtype of arrays.
+
+    Notes
+    -----
+    Lim et al., ICLR 2024 (arXiv 2309.12252), section 3; the Jacobian is the true one for every solver.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0)
+    >>> sol = rs.solve(cell.recurrence(np.ones((30, 2))), method="quasi_newton")
+    >>> g = rs.adjoint(sol, output=2 * sol.output)  # of the sum of squares
+    >>> g.mixings.r.shape, g.inputs.shape
+    ((4, 4), (30, 2))
+    """
+    rec = solution.recurrence
+    if not solution.success and not unconverged:
+        raise ValueError(
+            f"solution is {solution.status}, and the adjoint is the gradient only where the residual is met; solve "
+            "with fallback='sequential', or pass unconverged=True"
+        )
+    given = {"states": states, "output": output, "final": final}
+    if all(x is None for x in given.values()):
+        raise ValueError("no cotangent is given; pass states=, output= or final=")
+    trajectory = to_native(solution.states, "states")
+    c = namespace(trajectory).zeros_like(trajectory)
+    if states is not None:
+        c += _cotangent("states", states, rec, trajectory)
+    if output is not None:
+        shown = rec.output(c)  # a view of the component that the cell shows
+        shown += _cotangent("output", output, rec, shown)
+    if final is not None:
+        last = _cotangent("final", final, rec, rec.initial)
+        if len(c) == 0:
+            raise ValueError("final is given, but T = 0: the final state is the initial one")
+        c[-1] += last
+    return Gradients(rec, trajectory, c)
+
+
+def _cotangent(name: str, x: Any, rec: Recurrence, like: Array) -> Array:
+    if kind_of(x) != rec.kind:
+        raise TypeError(f"{name} is {kind_of(x)} and the solution is {rec.kind}; convert it first")
+    native = to_native(x, name)
+    if native.dtype != rec.dtype:
+        raise TypeError(f"{name} has dtype {native.dtype}; wanted {rec.dtype}")
+    if native.shape != like.shape:
+        raise ValueError(f"{name} has shape {tuple(native.shape)}; wanted {tuple(like.shape)}")
+    return native
+
+
+def tangent(
+    solution: Solution,
+    *,
+    initial: Any = None,
+    drive: Mapping[str, Any] | None = None,
+    inputs: Any = None,
+    parameters: Mapping[str, Any] | None = None,
+    mixings: Mapping[str, Any] | None = None,
+    unconverged: bool = False,
+) -> Any:
+    """Return the derivative of the states along tangents of what they depend on: one forward scan.
+
+    Parameters
+    ----------
+    solution : Solution
+    initial : array, shape (*batch, *event), optional
+        Tangent of h[0].
+    drive, parameters, mixings : mapping of arrays, optional
+        Of a cell: tangents by name, each in the shape of what it moves.
+    inputs : array, optional
+        Of a cell on an input: tangent of x.
+    unconverged : bool
+        As in :func:`adjoint`.
+
+    Returns
+    -------
+    array, shape (T, *batch, *event)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`adjoint`; and for unknown names.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0)
+    >>> sol = rs.solve(cell.recurrence(np.ones((30, 2))))
+    >>> rs.tangent(sol, initial=np.ones(4)).shape
+    (30, 4)
+    """
+    rec = solution.recurrence
+    if not solution.success and not unconverged:
+        raise ValueError(f"solution is {solution.status}; pass unconverged=True to differentiate it all the same")
+    trajectory = to_native(solution.states, "states")
+    xp = namespace(trajectory)
+    with np.errstate(all="ignore"):
+        previous = rec.previous(trajectory)
+        _, J = rec.differentiate(previous)
+        starts = rec.over_event(rec.starts)
+        b = xp.zeros_like(trajectory)
+        if initial is not None:
+            moved = _cotangent("initial", initial, rec, rec.initial)
+            b += xp.where(starts, J.matvec(xp.broadcast_to(moved, trajectory.shape)), b.dtype.type(0))
+        given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
+        if any(x is not None for x in given.values()):
+            b += _push(rec, previous, given)
+        return rec.wrap(affine_scan(J, b, reset=starts))
+
+
+def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
+    """Return the tangent of F for tangents of drives, input, parameters and mixing weights of a cell."""
+    if not isinstance(rec, CellRecurrence):
+        raise ValueError("tangents of drive, inputs, parameters and mixings belong to cells; a function takes initial=")
+    cell = rec.cell
+    leaves: dict[Any, Array] = {}
+    for kind, name, like in (("drive", "drive", rec.drive), ("parameter", "parameters", cell.parameters)):
+        for n, x in (given[name] or {}).items():
+            if n not in like:
+                raise ValueError(f"{name} has {n!r}; wanted some of {tuple(like)}")
+            leaves[kind, n] = _cotangent(f"{name}[{n!r}]", x, rec, like[n])
+    if given["inputs"] is not None:
+        if cell.projection is None or rec.x is None:
+            raise ValueError("inputs is given, but the recurrence was given drives, not an input x")
+        for n, u in cell.projection.push(_cotangent("inputs", given["inputs"], rec, rec.x)).items():
+            leaves["drive", n] = leaves["drive", n] + u if ("drive", n) in leaves else u
+    weights = {}
+    for n, x in (given["mixings"] or {}).items():
+        if n not in cell.mixings:
+            raise ValueError(f"mixings has {n!r}; wanted some of {tuple(cell.mixings)}")
+        weights[n] = type(cell.mixings[n])(_cotangent(f"mixings[{n!r}]", x, rec, cell.mixings[n].weight))
+    return CellSensitivity(rec, previous).push(leaves, weights)

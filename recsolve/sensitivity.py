@@ -1,0 +1,137 @@
+"""How one evaluation of a recurrence depends on all that is not the state: drives, parameters, mixing weights.
+
+:class:`CellSensitivity` runs a cell once on duals whose leaves are all of these. ``pull`` takes a cotangent of F back
+to the leaves, ``push`` takes tangents of the leaves to F; both cost about as much as the mixings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+from recsolve.arrays import Array, namespace
+from recsolve.cell_recurrence import CellRecurrence
+from recsolve.dual import ONE, Dual
+from recsolve.function import FunctionRecurrence
+from recsolve.mixings import Mixing
+from recsolve.names import Names
+
+Leaf = tuple[str, Hashable]
+
+
+def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
+    """Sum ``x`` over the axes along which something of ``shape`` was broadcast to it."""
+    extra = x.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1
+    )
+    return x.sum(axis=axes).reshape(shape) if axes else x
+
+
+class CellSensitivity:
+    """A cell evaluated once, with the partials of its outputs and mixing inputs with respect to every leaf.
+
+    Parameters
+    ----------
+    recurrence : CellRecurrence
+    previous : array
+        h[t-1] for all t, (T, *batch, *event).
+    """
+
+    def __init__(self, recurrence: CellRecurrence, previous: Array):
+        self.recurrence, self.cell = recurrence, recurrence.cell
+        self.calls: list[tuple[str, Mixing, Array, Mapping[Hashable, Any]]] = []
+        part = recurrence.layout.component
+        state = {n: self._leaf("state", n, part(previous, i)) for i, n in self._components()}
+        drive = {n: self._leaf("drive", n, u) for n, u in recurrence.drive.items()}
+        parameters = {n: self._leaf("parameter", n, p) for n, p in self.cell.parameters.items()}
+        mixings = {n: self._caller(n, m) for n, m in self.cell.mixings.items()}
+        self.part = recurrence.layout.component(previous, 0)
+        with np.errstate(all="ignore"):
+            out = self.cell.cell.function(
+                Names(state, "component"),
+                Names(mixings, "mixing"),
+                Names(drive, "drive"),
+                Names(parameters, "parameter"),
+            )
+        outputs = out if isinstance(out, tuple) else (out,)
+        self.outputs = [x.partials if isinstance(x, Dual) else {} for x in outputs]
+
+    def _components(self) -> list[tuple[int, str]]:
+        return list(enumerate(self.cell.cell.state))
+
+    @staticmethod
+    def _leaf(kind: str, name: Hashable, value: Array) -> Dual:
+        return Dual(value, {(kind, name): ONE})
+
+    def _caller(self, name: str, mixing: Mixing) -> Any:
+        """Open a leaf for the output of every call, diagonal mixings included: their weights are wanted too."""
+
+        def call(x: Any) -> Dual:
+            value = x.value if isinstance(x, Dual) else x
+            self.calls.append((name, mixing, value, x.partials if isinstance(x, Dual) else {}))
+            return self._leaf("call", len(self.calls) - 1, mixing.matvec(value))
+
+        return call
+
+    def pull(self, cotangent: Array) -> tuple[dict[Leaf, Array], dict[str, Array]]:
+        """Return the cotangents of the leaves, each of the full shape (T, *batch, *lanes, n), and of the weights."""
+        xp = namespace(cotangent)
+        adjoints: dict[Any, Any] = {}
+        weights = {name: xp.zeros_like(m.weight) for name, m in self.cell.mixings.items()}
+
+        def accumulate(partials: Mapping[Hashable, Any], g: Array) -> None:
+            for leaf, partial in partials.items():
+                adjoints[leaf] = adjoints.get(leaf, 0.0) + partial * g
+
+        for (index, _), partials in zip(self._components(), self.outputs, strict=True):
+            accumulate(partials, self.recurrence.layout.component(cotangent, index))
+        for index in reversed(range(len(self.calls))):
+            name, mixing, x, inner = self.calls[index]
+            g = adjoints.pop(("call", index), None)
+            if g is None:
+                continue
+            g = xp.broadcast_to(g, self.part.shape)
+            weights[name] = weights[name] + mixing.weight_cotangent(g, xp.broadcast_to(x, self.part.shape))
+            accumulate(inner, mixing.rmatvec(g))
+        full = {leaf: xp.broadcast_to(g, self.part.shape) for leaf, g in adjoints.items()}
+        return full, weights
+
+    def push(self, tangents: Mapping[Leaf, Array], weights: Mapping[str, Mixing]) -> Array:
+        """Return the tangent of F, (T, *batch, *event), for tangents of leaves and (as mixings) of weights."""
+        xp, moved = namespace(self.part), dict(tangents)
+
+        def combine(partials: Mapping[Hashable, Any]) -> Any:
+            return sum((p * moved[leaf] for leaf, p in partials.items() if leaf in moved), start=0.0)
+
+        for index, (name, mixing, x, partials) in enumerate(self.calls):
+            dx = xp.broadcast_to(xp.asarray(combine(partials), self.part.dtype), self.part.shape)
+            dy = mixing.matvec(dx)
+            moved["call", index] = dy + weights[name].matvec(x) if name in weights else dy
+        parts = [xp.broadcast_to(xp.asarray(combine(p), self.part.dtype), self.part.shape) for p in self.outputs]
+        return self.cell.stack_components(parts, self.part)
+
+
+def pull_inputs(recurrence: FunctionRecurrence, previous: Array, cotangent: Array) -> list[Array]:
+    """Return the cotangents of the inputs of a user's function, one array per input.
+
+    Each input is moved along every one of its features at once in all steps and sequences, which is exact because a
+    step sees its own inputs only.
+    """
+    nb, event = len(recurrence.batch), len(recurrence.layout.event)
+    found = []
+    for index, u in enumerate(recurrence.inputs):
+        batched = u.ndim == 1 + nb + event or (u.ndim >= 1 + nb and u.shape[1 : 1 + nb] == recurrence.batch)
+        lead = 1 + nb if batched else 1
+        features = u.shape[lead:]
+        xp, count = namespace(u), int(np.prod(features))
+        units = xp.eye(count, dtype=u.dtype).reshape(count, *(1,) * lead, *features)
+        directions = recurrence.push_input(previous, index, xp.broadcast_to(units, (count, *u.shape)))
+        terms = (directions * cotangent).sum(axis=tuple(range(-event, 0))) if event else directions * cotangent
+        by_feature = xp.moveaxis(terms, 0, -1)  # (T, *batch, features)
+        if not batched:
+            by_feature = by_feature.sum(axis=tuple(range(1, 1 + nb)))
+        found.append(sum_to(by_feature.reshape(*by_feature.shape[:-1], *features), u.shape))
+    return found

@@ -1,0 +1,251 @@
+"""Law 5: gradients against finite differences, against torch, and tangent against adjoint."""
+
+import gallery
+import numpy as np
+import pytest
+from hypothesis import given
+from test_laws import STRUCTURES, affine
+
+import recsolve as rs
+
+SOLVERS = sorted(rs.solvers.REGISTRY)
+
+
+def solved(rec, method="newton"):
+    return rs.solve(rec, method=method, fallback="sequential")
+
+
+def difference(loss, direction, step=1e-6):
+    return (loss(step * direction) - loss(-step * direction)) / (2 * step)
+
+
+def moved_cell(cell, group, name, delta):
+    """Return the cell with one of its weights moved."""
+    mixings = {n: type(m)(m.weight + delta) if (group, n) == ("mixings", name) else m for n, m in cell.mixings.items()}
+    parameters = {n: p + delta if (group, n) == ("parameters", name) else p for n, p in cell.parameters.items()}
+    P = cell.projection
+    weights = {n: w + delta if (group, n) == ("weights", name) else w for n, w in P.weights.items()}
+    biases = {n: b + delta if (group, n) == ("biases", name) else b for n, b in P.biases.items()}
+    return cell.cell.with_weights(
+        mixings=mixings, parameters=parameters, projection=rs.Projection(weights, biases), hidden_size=cell.hidden_size
+    )
+
+
+@pytest.mark.parametrize("cell", gallery.CELLS, ids="-".join)
+@given(seed=gallery.seeds)
+def test_every_gradient_of_every_cell(cell, seed):
+    rng = np.random.default_rng(seed)
+    model = gallery.weighted(*cell, units=4, seed=seed, gain=1.5)
+    x, reset = rng.standard_normal((12, 2, 3)), rng.random((12, 2)) < 0.15
+    initial = rng.standard_normal((2, *model.layout.event))
+    rec = model.recurrence(x, initial=initial, reset=reset)
+    cotangent = rng.standard_normal(rec.shape)
+    g = rs.adjoint(solved(rec), states=cotangent)
+
+    def loss(model=model, x=x, initial=initial):
+        return float((cotangent * solved(model.recurrence(x, initial=initial, reset=reset)).states).sum())
+
+    def check(gradient, moved):
+        direction = rng.standard_normal(gradient.shape)
+        expected = difference(moved, direction)
+        assert float((gradient * direction).sum()) == pytest.approx(expected, rel=2e-6, abs=1e-6)
+
+    check(g.initial, lambda d: loss(initial=initial + d))
+    check(g.inputs, lambda d: loss(x=x + d))
+    groups = {"mixings": g.mixings, "parameters": g.parameters, **g.projection}
+    for group, gradients in groups.items():
+        for name, gradient in gradients.items():
+            check(gradient, lambda d, group=group, name=name: loss(model=moved_cell(model, group, name, d)))
+
+
+@pytest.mark.parametrize("cell", gallery.CELLS, ids="-".join)
+@given(seed=gallery.seeds)
+def test_tangent_and_adjoint_are_transposes(cell, seed):
+    """<c, T v> = <T* c, v> for every kind of tangent at once, resets included."""
+    rng = np.random.default_rng(seed)
+    reset = rng.random((30, 2)) < 0.1
+    rec = gallery.recurrence(*cell, T=30, units=4, seed=seed, reset=reset)
+    sol = solved(rec)
+    model = rec.cell
+    v = {
+        "initial": rng.standard_normal((2, *model.layout.event)),
+        "inputs": rng.standard_normal((30, 2, 3)),
+        "drive": {n: rng.standard_normal(u.shape) for n, u in rec.drive.items()},
+        "parameters": {n: rng.standard_normal(p.shape) for n, p in model.parameters.items()},
+        "mixings": {n: rng.standard_normal(m.weight.shape) for n, m in model.mixings.items()},
+    }
+    c = rng.standard_normal(rec.shape)
+    forward = float((c * rs.tangent(sol, **v)).sum())
+    g = rs.adjoint(sol, states=c)
+    backward = float((g.initial * v["initial"]).sum() + (g.inputs * v["inputs"]).sum())
+    for group in ("drive", "parameters", "mixings"):
+        backward += sum(float((gradient * v[group][n]).sum()) for n, gradient in getattr(g, group).items())
+    assert forward == pytest.approx(backward, rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.parametrize("method", SOLVERS)
+def test_gradients_do_not_depend_on_the_solver(method):
+    """Quasi-Newton too differentiates with the true Jacobian."""
+    rec = gallery.recurrence("gru", "dense", gain=2.0)
+    c = np.random.default_rng(0).standard_normal(rec.shape)
+    reference, other = (rs.adjoint(solved(rec, m), states=c) for m in ("sequential", method))
+    np.testing.assert_allclose(other.inputs, reference.inputs, atol=1e-11)
+    np.testing.assert_allclose(other.mixings.n, reference.mixings.n, atol=1e-10)
+
+
+def test_cotangents_add_up():
+    rec = gallery.recurrence("lstm", "dense", T=20)
+    sol, rng = solved(rec), np.random.default_rng(0)
+    states, output, final = (rng.standard_normal(x.shape) for x in (sol.states, sol.output, sol.final))
+    together = rs.adjoint(sol, states=states, output=output, final=final).initial
+    parts = sum(
+        rs.adjoint(sol, **{n: x}).initial for n, x in (("states", states), ("output", output), ("final", final))
+    )
+    np.testing.assert_allclose(together, parts, atol=1e-13)
+
+
+def torch_gradients(module, x, hx):
+    y, final = module(x, hx)
+    parts = final if isinstance(final, tuple) else (final,)
+    loss = (y**2).sum() + sum((part * (i + 1)).sum() for i, part in enumerate(parts))
+    loss.backward()
+    return y, parts
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_gradients_equal_torch_autograd(kind):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = getattr(torch.nn, kind)(3, 5).double()
+    x = torch.randn(40, 2, 3, dtype=torch.float64)
+    parts = [torch.randn(1, 2, 5, dtype=torch.float64, requires_grad=True) for _ in range(2 if kind == "LSTM" else 1)]
+    x_torch = x.clone().requires_grad_()
+    torch_gradients(module, x_torch, tuple(parts) if kind == "LSTM" else parts[0])
+    name = {"RNN": "elman", "GRU": "gru", "LSTM": "lstm"}[kind]
+    cell = rs.cells.get(name).from_torch(module)
+    initial = {n: part.detach()[0] for n, part in zip(cell.cell.state, parts, strict=True)}
+    sol = solved(cell.recurrence(x, initial=initial))
+    weight = torch.ones_like(sol.final)
+    if kind == "LSTM":
+        weight[:, 1] = 2
+    g = rs.adjoint(sol, output=2 * sol.output, final=weight)
+    assert isinstance(g.inputs, torch.Tensor)
+    np.testing.assert_allclose(g.inputs, x_torch.grad, atol=1e-11)
+    stacked = np.stack([part.grad[0] for part in parts], axis=1) if kind == "LSTM" else parts[0].grad[0]
+    np.testing.assert_allclose(g.initial, stacked, atol=1e-11)
+    gates = {"RNN": "h", "GRU": "rzn", "LSTM": "ifgo"}[kind]
+    np.testing.assert_allclose(np.concatenate([g.mixings[k] for k in gates]), module.weight_hh_l0.grad, atol=1e-10)
+    weights, biases = g.projection["weights"], g.projection["biases"]
+    np.testing.assert_allclose(np.concatenate([weights[k] for k in gates]), module.weight_ih_l0.grad, atol=1e-10)
+    np.testing.assert_allclose(np.concatenate([biases[k] for k in gates]), module.bias_ih_l0.grad, atol=1e-10)
+    if kind == "GRU":
+        np.testing.assert_allclose(g.parameters.b_n, module.bias_hh_l0.grad[10:], atol=1e-10)
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_functions_of_every_structure(structure, batch):
+    rng = np.random.default_rng(0)
+    rec = affine(structure, seed=3, T=10, batch=batch, n=3)
+    c = rng.standard_normal(rec.shape)
+    g = rs.adjoint(solved(rec), states=c)
+
+    def loss(u=rec.inputs[0], initial=rec.initial):
+        moved = rs.Recurrence.from_function(rec.f, inputs=u, initial=initial, structure=structure)
+        return float((c * gallery.loop(moved)).sum())
+
+    for gradient, moved in (
+        (g.initial, lambda d: loss(initial=rec.initial + d)),
+        (g.inputs, lambda d: loss(u=rec.inputs[0] + d)),
+    ):
+        direction = rng.standard_normal(gradient.shape)
+        assert float((gradient * direction).sum()) == pytest.approx(difference(moved, direction), rel=1e-6, abs=1e-7)
+
+
+def test_inputs_in_every_container_and_of_other_widths():
+    rng = np.random.default_rng(0)
+    W = 0.5 * rng.standard_normal((4, 2))
+    u = {
+        "drive": rng.standard_normal((15, 3, 2)),
+        "gate": rng.standard_normal((15, 1)),
+        "shared": rng.standard_normal((15, 4)),
+    }
+
+    def f(h, u):
+        gate = u["gate"][:, None]
+        return np.tanh(0.5 * np.roll(h, 1, axis=-1) * gate + u["drive"] @ W.T + u["shared"][:, None])
+
+    initial = rng.standard_normal((3, 4))
+    rec = rs.Recurrence.from_function(f, inputs=u, initial=initial)
+    c = rng.standard_normal(rec.shape)
+    g = rs.adjoint(solved(rec), states=c).inputs
+    assert {n: x.shape for n, x in g.items()} == {n: x.shape for n, x in u.items()}
+    for name in u:
+        direction = rng.standard_normal(u[name].shape)
+
+        def loss(d, name=name):
+            moved = rs.Recurrence.from_function(f, inputs={**u, name: u[name] + d}, initial=initial)
+            return float((c * gallery.loop(moved)).sum())
+
+        assert float((g[name] * direction).sum()) == pytest.approx(difference(loss, direction), rel=1e-6)
+
+
+@pytest.mark.parametrize("T", [1, 2, 33])
+def test_short_sequences(T):
+    rec = gallery.recurrence("lstm", "dense", T=T)
+    g = rs.adjoint(solved(rec), states=np.ones(rec.shape))
+    assert g.states.shape == rec.shape
+    assert g.initial.shape == rec.shape[1:]
+    np.testing.assert_array_equal(g.states[-1], 1)
+
+
+def test_an_empty_sequence_has_zero_gradients():
+    rec = gallery.recurrence("gru", "dense", T=0)
+    g = rs.adjoint(solved(rec), states=np.ones(rec.shape))
+    np.testing.assert_array_equal(g.initial, 0)
+    np.testing.assert_array_equal(g.mixings.r, 0)
+
+
+def test_given_drives_have_gradients_and_inputs_do_not():
+    cell = gallery.weighted("gru", "dense")
+    drive = {n: np.ones((20, 1, 8)) for n in cell.cell.drives} | {"r": np.ones((20, 3, 8))}
+    g = rs.adjoint(solved(cell.recurrence(drive=drive)), states=np.ones((20, 3, 8)))
+    assert {n: u.shape for n, u in g.drive.items()} == {n: u.shape for n, u in drive.items()}
+    with pytest.raises(AttributeError, match=r"given drives, not an input x"):
+        _ = g.inputs
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda s: rs.adjoint(s), ValueError, "no cotangent is given"),
+        (lambda s: rs.adjoint(s, states=np.ones(3)), ValueError, r"states has shape \(3,\); wanted \(60, 2, 8\)"),
+        (lambda s: rs.adjoint(s, output=np.ones((60, 2, 8), "f4")), TypeError, "output has dtype float32"),
+        (lambda s: rs.adjoint(s, final=np.ones(8)), ValueError, "final has shape"),
+        (lambda s: rs.tangent(s, initial=np.ones(3)), ValueError, "initial has shape"),
+        (lambda s: rs.tangent(s, drive={"q": np.ones(3)}), ValueError, "drive has 'q'"),
+        (lambda s: rs.tangent(s, mixings={"q": np.ones(3)}), ValueError, "mixings has 'q'"),
+    ],
+)
+def test_bad_cotangents(call, error, words):
+    with pytest.raises(error, match=words):
+        call(solved(gallery.recurrence("gru", "dense")))
+
+
+def test_an_unconverged_solution_is_refused():
+    sol = rs.solve(gallery.recurrence("gru", "dense"), method="jacobi", maxiter=2)
+    ones = np.ones(sol.states.shape)
+    with pytest.raises(ValueError, match=r"solution is maxiter.*unconverged=True"):
+        rs.adjoint(sol, states=ones)
+    with pytest.raises(ValueError, match=r"unconverged=True"):
+        rs.tangent(sol, initial=np.ones((2, 8)))
+    assert rs.adjoint(sol, states=ones, unconverged=True).initial.shape == (2, 8)
+
+
+def test_functions_have_no_weights():
+    sol = solved(affine("diagonal", 0))
+    g = rs.adjoint(sol, states=np.ones(sol.states.shape))
+    with pytest.raises(AttributeError, match="a function has inputs"):
+        _ = g.mixings
+    with pytest.raises(ValueError, match="belong to cells"):
+        rs.tangent(sol, inputs=np.ones(3))
