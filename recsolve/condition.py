@@ -37,8 +37,19 @@ def condition(recurrence: Recurrence, states: Array) -> float:
     return kappa if np.isfinite(kappa) else float("inf")
 
 
+def error_estimate(recurrence: Recurrence, states: Array) -> float:
+    """Return max|d| of the correction d[t] = J[t] d[t-1] + r[t] at a trajectory."""
+    if not states.size:
+        return 0.0
+    values, J = recurrence.linearise(states)
+    with np.errstate(all="ignore"):
+        d = affine_scan(J, values - states, reset=recurrence.over_event(recurrence.starts))
+    largest = float(to_host(abs(d).max()))
+    return largest if np.isfinite(largest) else float("inf")
+
+
 def _exact(recurrence: Recurrence, J: Jacobian) -> float:
-    magnitudes = abs(J.diagonal().data)  # type: ignore[attr-defined]
+    magnitudes = abs(J.diagonal().data)
     ones = namespace(magnitudes).ones_like(magnitudes)
     reset = recurrence.over_event(recurrence.starts)
     return float(to_host(affine_scan(Diagonal(magnitudes, J.layout), ones, reset=reset).max()))

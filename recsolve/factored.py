@@ -110,6 +110,10 @@ class Factored(Jacobian):
     def transpose(self) -> Jacobian:
         return _Transposed(self)
 
+    def scale(self, factor: float) -> Jacobian:
+        outputs = [{leaf: factor * p for leaf, p in partials.items()} for partials in self.outputs]
+        return Factored(self.calls, outputs, self.layout, self._leading)
+
     def _product(self, earlier: Any) -> Jacobian:
         return self.lane_dense()._product(earlier.lane_dense())
 
@@ -148,7 +152,7 @@ class Factored(Jacobian):
             return Diagonal(rows[0].squeeze(axis), self.layout)
         return Block(xp.stack(rows, axis=axis), self.layout)
 
-    def diagonal(self) -> Jacobian:
+    def diagonal(self) -> Diagonal:
         return self.block().diagonal()
 
     def _depth(self, call: Call) -> int:
@@ -207,10 +211,13 @@ class _Transposed(Jacobian):
     def transpose(self) -> Jacobian:
         return self.original
 
+    def scale(self, factor: float) -> Jacobian:
+        return _Transposed(self.original.scale(factor))  # type: ignore[arg-type]
+
     def _product(self, earlier: Any) -> Jacobian:
         return self.lane_dense()._product(earlier.lane_dense())
 
-    def diagonal(self) -> Jacobian:
+    def diagonal(self) -> Diagonal:
         return self.original.diagonal()
 
     def block(self) -> Jacobian:

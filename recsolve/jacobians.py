@@ -69,7 +69,11 @@ class Jacobian(ABC):
         return _lift(self, rank)._product(_lift(earlier, rank))  # type: ignore[no-any-return]
 
     @abstractmethod
-    def diagonal(self) -> Jacobian:
+    def scale(self, factor: float) -> Jacobian:
+        """Return factor J[t]."""
+
+    @abstractmethod
+    def diagonal(self) -> Diagonal:
         """Return the diagonal of J[t]."""
 
     @abstractmethod
@@ -128,6 +132,9 @@ class _Simple(Jacobian):
     def transpose(self) -> Jacobian:
         return self
 
+    def scale(self, factor: float) -> Jacobian:
+        return self.diagonal().scale(factor)
+
     def _product(self, earlier: Self) -> Jacobian:
         return earlier
 
@@ -146,7 +153,7 @@ class Zero(_Simple):
     def matvec(self, v: Array) -> Array:
         return namespace(v).zeros_like(v)  # type: ignore[no-any-return]
 
-    def diagonal(self) -> Jacobian:
+    def diagonal(self) -> Diagonal:
         return Diagonal(namespace(self.like).zeros_like(self.like), self.layout)
 
 
@@ -158,7 +165,7 @@ class Identity(_Simple):
     def matvec(self, v: Array) -> Array:
         return v
 
-    def diagonal(self) -> Jacobian:
+    def diagonal(self) -> Diagonal:
         return Diagonal(namespace(self.like).ones_like(self.like), self.layout)
 
 
@@ -168,6 +175,9 @@ class _Entries(Jacobian):
     def __init__(self, data: Array, layout: Layout):
         self.data = data
         self.layout = layout
+
+    def scale(self, factor: float) -> Jacobian:
+        return type(self)(factor * self.data, self.layout)
 
     def __getitem__(self, index: slice | Array | int) -> Self:
         return type(self)(self.data[index], self.layout)
@@ -194,7 +204,7 @@ class Scalar(_Entries):
     def _product(self, earlier: Self) -> Jacobian:
         return Scalar(self.data * earlier.data, self.layout)
 
-    def diagonal(self) -> Jacobian:
+    def diagonal(self) -> Diagonal:
         spread = self._spread()
         return Diagonal(namespace(spread).broadcast_to(spread, self.leading + self.layout.event), self.layout)
 
@@ -217,13 +227,17 @@ class Diagonal(_Entries):
     def matvec(self, v: Array) -> Array:
         return self.data * v
 
+    def clip(self, low: float, high: float) -> Diagonal:
+        """Return the diagonal with its entries clamped; NaN stays NaN."""
+        return Diagonal(self.data.clip(low, high), self.layout)
+
     def transpose(self) -> Jacobian:
         return self
 
     def _product(self, earlier: Self) -> Jacobian:
         return Diagonal(self.data * earlier.data, self.layout)
 
-    def diagonal(self) -> Jacobian:
+    def diagonal(self) -> Diagonal:
         return self
 
     def block(self) -> Jacobian:
@@ -275,7 +289,7 @@ class Block(_Entries):
         ]
         return Block(xp.stack(rows, axis=axis), self.layout)
 
-    def diagonal(self) -> Jacobian:
+    def diagonal(self) -> Diagonal:
         k = self.layout.components
         entries = [self._entry(i, i) for i in range(k)]
         return Diagonal(namespace(self.data).stack(entries, axis=self._axis), self.layout)
@@ -314,7 +328,7 @@ class LaneDense(_Entries):
     def _product(self, earlier: Self) -> Jacobian:
         return LaneDense(self.data @ earlier.lane_dense().data, self.layout)
 
-    def diagonal(self) -> Jacobian:
+    def diagonal(self) -> Diagonal:
         entries = namespace(self.data).diagonal(self.data, axis1=-2, axis2=-1)
         return Diagonal(self.layout.from_lane_vectors(entries), self.layout)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.arrays import Array, to_host
-from recsolve.condition import condition
+from recsolve.condition import condition, error_estimate
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate
@@ -100,6 +100,15 @@ class Solution:
     def condition(self) -> float:
         """kappa, by which a residual may be amplified into an error; computed on first use (a few scans)."""
         return condition(self.recurrence, self._iterate.states)
+
+    @cached_property
+    def error_estimate(self) -> float:
+        """An estimate of max |h - h of the exact recurrence|: the next Newton correction, from one scan.
+
+        It is no bound: it sees neither the curvature of f nor its rounding, and is below the true error about as often
+        as above it. Infinite when the scan overflows.
+        """
+        return error_estimate(self.recurrence, self._iterate.states)
 
     @property
     def trusted(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from recsolve import solvers
-from recsolve.arrays import Array, freeze, kind_of, namespace, to_host, to_native
+from recsolve.arrays import Array, empty_in_order, freeze, kind_of, to_host, to_native
 from recsolve.recurrence import Recurrence
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solvers.driver import iterate_to_end
@@ -57,8 +57,9 @@ def solve(
         4 eps max(1, ``recurrence.rounding``): a few units in the last place.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
-    guess : array, optional
-        First iterate, shape of the states. Default f(h[0], u[t]) at every t.
+    guess : {"step", "zeros"}, array or Solution, optional
+        First iterate. Default "step": f(h[0], u[t]) at every t. An array has the shape of the states, or broadcasts to
+        it (a constant). A Solution starts from its states: a warm start.
     callback : callable, optional
         ``callback(intermediate_result)`` after every iterate, the guess included, with fields ``states`` (read-only),
         ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.
@@ -97,7 +98,7 @@ def solve(
     tolerance = _tolerance(tol, driver, recurrence)
     limit = recurrence.length + 2 if maxiter is None else _count("maxiter", maxiter, 0)
     patience = _count("patience", driver["patience"], 1)
-    first = None if guess is None else _check_guess(guess, recurrence)
+    first = _check_guess(guess, recurrence)
     problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=solver.needs_jacobian)
 
     began = time.perf_counter()
@@ -113,7 +114,7 @@ def solve(
             status, remark = _completed(iterate, solver.name, status, start)
     if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
         remark = MISMATCH.format(worst=iterate.worst)
-    if status in (Status.CONVERGED, Status.STALLED):
+    if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED):
         # What has been solved is f for all t at once; a look at three steps tells whether that is the recurrence.
         step = recurrence.one_step_differs(recurrence.previous(iterate.states), iterate.values)
         if step is not None:
@@ -162,15 +163,31 @@ def _count(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def _check_guess(guess: Any, recurrence: Recurrence) -> Array:
+def _check_guess(guess: Any, recurrence: Recurrence) -> Array | None:
+    """Return the first iterate as a new native array, or None for the default."""
+    if guess is None or (isinstance(guess, str) and guess == "step"):
+        return None
+    states = empty_in_order(recurrence.shape, recurrence.drive_like, 1 + len(recurrence.batch))
+    if isinstance(guess, str):
+        if guess != "zeros":
+            raise ValueError(f"guess is {guess!r}; wanted 'step', 'zeros', an array or a Solution")
+        states[...] = 0
+        return states
+    if isinstance(guess, Solution):
+        guess = guess.states
+    if np.isscalar(guess):
+        states[...] = guess
+        return states
     if kind_of(guess) != recurrence.kind:
         raise TypeError(f"guess is {kind_of(guess)} and the recurrence is {recurrence.kind}; convert it first")
     native = to_native(guess, "guess")
     if native.dtype != recurrence.dtype:
         raise TypeError(f"guess has dtype {native.dtype}; wanted {recurrence.dtype}")
-    if native.shape != recurrence.shape:
-        raise ValueError(f"guess has shape {tuple(native.shape)}; wanted {recurrence.shape}")
-    return namespace(native).array(native)  # type: ignore[no-any-return]
+    try:
+        states[...] = np.broadcast_to(native, recurrence.shape)
+    except ValueError:
+        raise ValueError(f"guess has shape {tuple(native.shape)}; wanted {recurrence.shape}") from None
+    return states
 
 
 def _observer(

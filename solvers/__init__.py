@@ -6,17 +6,37 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from recsolve.solvers.anderson import TriangularAnderson
 from recsolve.solvers.base import CorrectionSolver, Solver
+from recsolve.solvers.broyden import Broyden, DiagonalBroyden
+from recsolve.solvers.chord import Chord
 from recsolve.solvers.damped_newton import DampedNewton
 from recsolve.solvers.jacobi import Jacobi
 from recsolve.solvers.newton import Newton
 from recsolve.solvers.picard import Picard
 from recsolve.solvers.problem import Iterate, Problem
 from recsolve.solvers.quasi_newton import QuasiNewton
+from recsolve.solvers.relaxed_newton import RelaxedNewton
+from recsolve.solvers.scaled_newton import ClippedNewton, ScaledNewton
 from recsolve.solvers.sequential import Sequential
 
 REGISTRY: dict[str, type[Solver]] = {
-    solver.name: solver for solver in (Sequential, Newton, QuasiNewton, DampedNewton, Jacobi, Picard)
+    solver.name: solver
+    for solver in (
+        Sequential,
+        Newton,
+        QuasiNewton,
+        DampedNewton,
+        Chord,
+        ScaledNewton,
+        ClippedNewton,
+        RelaxedNewton,
+        Broyden,
+        DiagonalBroyden,
+        Jacobi,
+        Picard,
+        TriangularAnderson,
+    )
 }
 
 
@@ -50,15 +70,22 @@ def get(method: Any, settings: Mapping[str, Any] | None = None) -> Solver:
 
 __all__ = [
     "REGISTRY",
+    "Broyden",
+    "Chord",
+    "ClippedNewton",
     "CorrectionSolver",
     "DampedNewton",
+    "DiagonalBroyden",
     "Iterate",
     "Jacobi",
     "Newton",
     "Picard",
     "Problem",
     "QuasiNewton",
+    "RelaxedNewton",
+    "ScaledNewton",
     "Sequential",
     "Solver",
+    "TriangularAnderson",
     "get",
 ]

@@ -97,6 +97,11 @@ class Problem:
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
         return Iterate(states, values, residual, jacobian, converged, leading, front, worst, blocked)
 
+    def linearise(self, iterate: Iterate) -> Jacobian:
+        """Return the Jacobian at an iterate that carries none."""
+        self.counts["njev"] += 1
+        return self.recurrence.linearise(iterate.states)[1]
+
     def _rows(self, entries: Array) -> Array:
         """Return the rows (T, *batch) of which every entry is true."""
         return entries.all(axis=self._event_axes)  # type: ignore[return-value]

@@ -1,25 +1,66 @@
-"""Quasi-Newton (quasi-DEER): A is the part of the Jacobian within each unit."""
+"""Quasi-Newton (quasi-DEER): A is a cheap part of the Jacobian."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.problem import Iterate, Problem
 
-from recsolve.jacobians import Jacobian
+from recsolve.arrays import namespace
+from recsolve.jacobians import Diagonal, Jacobian
+
+APPROXIMATIONS = ("block", "diagonal", "hutchinson")
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuasiNewton(CorrectionSolver):
-    """A[t] = the k x k block of each unit (the diagonal when k = 1): work linear in the width of the state."""
+    """A[t] = the k x k block of each unit (the diagonal when k = 1): work linear in the width of the state.
+
+    Parameters
+    ----------
+    approximation : {"block", "diagonal", "hutchinson"} or callable
+        ``diagonal`` drops the coupling of a unit's components. ``hutchinson`` estimates the diagonal as the mean of
+        z (J z) over random signs z, from products with J alone. A callable gets J and returns A.
+    probes : int
+        Number of random signs of ``hutchinson``.
+    seed : int
+        Their seed; each iteration draws its own.
+    """
 
     name = "quasi_newton"
-    matrix = "k x k block of J per unit"
+    matrix = "k x k block of J per unit, or another part of it"
     cite = "Gonzalez, Warrington, Smith, Linderman, NeurIPS 2024 (arXiv 2407.19115)"
     finite_termination = True
     exact_on_affine = "per-unit"
 
+    approximation: str | Callable[[Jacobian], Jacobian] = "block"
+    probes: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not callable(self.approximation) and self.approximation not in APPROXIMATIONS:
+            raise ValueError(f"approximation is {self.approximation!r}; wanted one of {APPROXIMATIONS}, or a callable")
+        if self.probes < 1:
+            raise ValueError(f"probes is {self.probes}; wanted at least 1")
+
     def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
-        assert iterate.jacobian is not None
-        return iterate.jacobian.block()
+        J = iterate.jacobian
+        assert J is not None
+        if callable(self.approximation):
+            return self.approximation(J)
+        if self.approximation == "hutchinson":
+            return self._hutchinson(J, problem)
+        return J.block() if self.approximation == "block" else J.diagonal()
+
+    def _hutchinson(self, J: Jacobian, problem: Problem) -> Jacobian:
+        """Return the mean of z (J z), exact where J is diagonal since z z = 1."""
+        rec = problem.recurrence
+        xp, rng = namespace(rec.initial), np.random.default_rng((self.seed, problem.counts["njev"]))
+        total = xp.zeros(rec.shape, dtype=rec.dtype)
+        for _ in range(self.probes):
+            z = xp.asarray((2 * rng.integers(0, 2, rec.shape) - 1).astype(rec.dtype))
+            total += z * J.matvec(z)
+        return Diagonal(total / rec.dtype.type(self.probes), rec.layout)

@@ -58,7 +58,9 @@ def compare(
     weights: Annotated[
         str | None, typer.Option(metavar="FILE", help="A torch state dict (.npz, .safetensors), instead of --cell.")
     ] = None,
-    solvers: Annotated[str | None, typer.Option(help="Names with commas.", show_default="all")] = None,
+    solvers: Annotated[
+        str | None, typer.Option(help="Names with commas, or all.", show_default="one of each kind")
+    ] = None,
     tol: Annotated[
         float | None,
         typer.Option(help="Tolerance of the residual, per entry.", show_default="4 eps, more for wide cells"),
@@ -74,11 +76,14 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:
     """Race solvers on one recurrence: a table, a convergence plot and the numbers."""
-    from recsolve.studies.compare import CompareConfig
+    from recsolve.studies.compare import DEFAULT_SOLVERS, CompareConfig
 
     from recsolve import solvers as registry
 
-    names = tuple(registry.REGISTRY) if solvers is None else tuple(s.strip() for s in solvers.split(",") if s.strip())
+    chosen = [name.strip() for name in (solvers or "").split(",")]
+    names = DEFAULT_SOLVERS if solvers is None else tuple(name for name in chosen if name)
+    if names == ("all",):
+        names = tuple(registry.REGISTRY)
     try:
         config = CompareConfig(
             cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input, weights=weights,

@@ -19,6 +19,8 @@ from recsolve.mixings import MIXINGS
 from recsolve.tolerance import default_tol
 
 FORMAT = "recsolve-compare/1"
+# One of each kind; a figure of the whole family would be hard to read.
+DEFAULT_SOLVERS = ("sequential", "newton", "quasi_newton", "damped_newton", "jacobi", "picard")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class CompareConfig:
     gain: float = 1.0
     input: str = "membrane"
     weights: str | None = None
-    solvers: tuple[str, ...] = tuple(solvers.REGISTRY)
+    solvers: tuple[str, ...] = DEFAULT_SOLVERS
     tol: float | None = None
     maxiter: int | None = None
     dtype: str = "float64"

@@ -27,6 +27,13 @@ STYLES: dict[str, Style] = {
     "damped_newton": Style("#009E73", "x", "-.", 4.5),
     "jacobi": Style("#D55E00", "^", (0, (1, 1)), 6, filled=True),
     "picard": Style("#CC79A7", "v", (0, (6, 2)), 6, filled=True),
+    "chord": Style("#56B4E9", "D", "-", 5),
+    "scaled_newton": Style("#332288", "P", "--", 6, filled=True),
+    "clipped_newton": Style("#882255", "X", "-.", 6, filled=True),
+    "relaxed_newton": Style("#999933", "h", "-", 7),
+    "broyden": Style("#117733", ">", "--", 6),
+    "diagonal_broyden": Style("#44AA99", "<", "-.", 6),
+    "triangular_anderson": Style("#661100", "p", (0, (3, 1, 1, 1)), 7),
 }
 
 

@@ -33,7 +33,7 @@ def run(tmp_path, monkeypatch):
 
 def test_compare_writes_table_figure_and_numbers(run, tmp_path):
     result = run("compare", *SMALL)
-    for solver in rs.solvers.REGISTRY:
+    for solver in study.DEFAULT_SOLVERS:
         rows = [line for line in result.stdout.splitlines() if line.split()[:2] == [solver, "converged"]]
         assert len(rows) == 2  # one per panel
     assert "gru, dense mixing, 4 units" in result.stdout
@@ -51,13 +51,21 @@ def test_compare_writes_table_figure_and_numbers(run, tmp_path):
     assert record["provenance"]["versions"]["numpy"] == np.__version__
     assert record["provenance"]["machine"]["cores"] == os.cpu_count()
     for panel in record["panels"]:
-        assert [entry["solver"] for entry in panel["entries"]] == list(rs.solvers.REGISTRY)
+        assert [entry["solver"] for entry in panel["entries"]] == list(study.DEFAULT_SOLVERS)
         for entry in panel["entries"]:
             assert entry["status"] == "converged"
             assert len(entry["residuals"]) == len(entry["errors"]) == entry["iterations"] + 1
             assert entry["error"] < 1e-14
             assert entry["seconds"] > 0
             assert entry["trusted"] is True
+
+
+def test_the_whole_family(run, tmp_path):
+    run("compare", *SMALL, "--solvers", "all")
+    record = json.loads((tmp_path / "recsolve-compare" / "compare.json").read_text())
+    for panel in record["panels"]:
+        assert [entry["solver"] for entry in panel["entries"]] == list(rs.solvers.REGISTRY)
+        assert all(entry["status"] == "converged" for entry in panel["entries"])
 
 
 def test_the_same_seed_gives_the_same_numbers(run, tmp_path):
@@ -370,7 +378,7 @@ def test_layers_prefixes_and_heads(run, tmp_path):
 def test_the_table_fits_a_plain_terminal(run):
     result = run("compare", *SMALL)
     table = [line for line in result.stdout.splitlines() if line.startswith(tuple(rs.solvers.REGISTRY))]
-    assert len(table) == 12
+    assert len(table) == 2 * len(study.DEFAULT_SOLVERS)
     assert max(map(len, table)) <= 80
 
 

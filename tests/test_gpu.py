@@ -66,6 +66,25 @@ def test_scans_and_structures():
     assert rs.check_structure(host.cell.to("cupy").recurrence(x))
 
 
+def test_gradients():
+    import cupy
+
+    rng = np.random.default_rng(0)
+    for name, mixing in gallery.CELLS:
+        host = gallery.recurrence(name, mixing, T=20)
+        x, c = rng.standard_normal((20, 2, 3)), rng.standard_normal(host.shape)
+        reference = rs.adjoint(rs.solve(host.cell.recurrence(x)), states=c)
+        rec = host.cell.to("cupy").recurrence(cupy.asarray(x))
+        ours = rs.adjoint(rs.solve(rec), states=cupy.asarray(c))
+        np.testing.assert_allclose(ours.inputs.get(), reference.inputs, atol=1e-11)
+        np.testing.assert_allclose(ours.initial.get(), reference.initial, atol=1e-11)
+        for n, g in reference.mixings.items():
+            np.testing.assert_allclose(ours.mixings[n].get(), g, atol=1e-10)
+        v = rng.standard_normal(host.shape[1:])
+        moved = rs.tangent(rs.solve(rec), initial=cupy.asarray(v)).get()
+        np.testing.assert_allclose(moved, rs.tangent(rs.solve(host.cell.recurrence(x)), initial=v), atol=1e-11)
+
+
 def test_mixed_kinds_and_cells_on_the_wrong_side():
     import cupy
 

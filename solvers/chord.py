@@ -1,0 +1,45 @@
+"""The chord method: Newton with a Jacobian that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from recsolve.solvers.base import Solver
+from recsolve.solvers.problem import Iterate, Problem
+
+from recsolve.jacobians import Jacobian
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chord(Solver):
+    """A[t] = J[t] of an earlier iterate: linear convergence, but linearised only now and then.
+
+    Parameters
+    ----------
+    refresh : int or None
+        Linearise again after so many steps; None keeps the Jacobian of the first iterate.
+    """
+
+    name = "chord"
+    matrix = "J of an earlier iterate"
+    cite = "Ortega and Rheinboldt, Iterative Solution of Nonlinear Equations in Several Variables (1970), section 7.1"
+    finite_termination = True
+    exact_on_affine = "all"
+    needs_jacobian = False
+
+    refresh: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.refresh is not None and self.refresh < 1:
+            raise ValueError(f"refresh is {self.refresh}; wanted at least 1, or None")
+
+    def init(self, problem: Problem, iterate: Iterate) -> tuple[Jacobian | None, int]:
+        """Return no Jacobian yet, and its age."""
+        return None, 0
+
+    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+        A, age = state
+        if A is None or age == self.refresh:
+            A, age = problem.linearise(iterate), 0
+        return problem.advance(iterate, problem.correct(iterate, A)), (A, age + 1)

@@ -1,0 +1,39 @@
+"""Newton with successive over-relaxation: a fixed multiple of the Newton step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from recsolve.solvers.base import Solver
+from recsolve.solvers.problem import Iterate, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelaxedNewton(Solver):
+    """h <- (1 - omega) h + omega h_newton. Any omega but 1 gives up quadratic convergence and exactness.
+
+    Parameters
+    ----------
+    omega : float
+        In (0, 2).
+    """
+
+    name = "relaxed_newton"
+    matrix = "J, then a fixed multiple of the step"
+    cite = "Danieli, Rodriguez, Sarabia, Suau, Zappella, ICLR 2026 (arXiv 2510.21450)"
+    finite_termination = False
+    exact_on_affine = "none"
+
+    omega: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.omega < 2:
+            raise ValueError(f"omega is {self.omega}; wanted a number between 0 and 2")
+
+    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+        assert iterate.jacobian is not None
+        newton = problem.correct(iterate, iterate.jacobian)
+        if self.omega == 1:
+            return problem.advance(iterate, newton), state
+        return problem.advance(iterate, iterate.states + self.omega * (newton - iterate.states)), state

@@ -1,0 +1,54 @@
+"""Newton with a Jacobian made smaller: scaled towards zero, or clipped to the unit interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recsolve.solvers.base import CorrectionSolver
+from recsolve.solvers.problem import Iterate, Problem
+
+from recsolve.jacobians import Jacobian
+
+_PAPER = "Gonzalez, Kozachkov, Zoltowski, Clarkson, Linderman, NeurIPS 2025 (arXiv 2508.16817)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledNewton(CorrectionSolver):
+    """A[t] = (1 - k) J[t]: Newton at k = 0, Jacobi at k = 1, in between the scan damps what the dynamics amplify.
+
+    Parameters
+    ----------
+    k : float
+        In [0, 1].
+    """
+
+    name = "scaled_newton"
+    matrix = "(1 - k) J"
+    cite = _PAPER
+    finite_termination = True
+    exact_on_affine = "none"
+
+    k: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.k <= 1:
+            raise ValueError(f"k is {self.k}; wanted a number from 0 to 1")
+
+    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
+        assert iterate.jacobian is not None
+        return iterate.jacobian.scale(1.0 - self.k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedNewton(CorrectionSolver):
+    """A[t] = the diagonal of J[t] clipped to [-1, 1], so that no scan can explode."""
+
+    name = "clipped_newton"
+    matrix = "diagonal of J, clipped to [-1, 1]"
+    cite = _PAPER
+    finite_termination = True
+    exact_on_affine = "none"
+
+    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
+        assert iterate.jacobian is not None
+        return iterate.jacobian.diagonal().clip(-1.0, 1.0)
