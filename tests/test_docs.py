@@ -30,7 +30,7 @@ def snippets(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/cells.md", "docs/gradients.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/cells.md", "docs/gradients.md", "docs/solvers.md"])
 def test_snippets(name):
     pytest.importorskip("torch")
     namespace = {}
