@@ -95,13 +95,12 @@ def check_structure(
 
 
 def _report(rec: Recurrence, declared: str, found: str | None, worst: float, leak: str) -> StructureReport:
-    true = worst <= _allowed(rec)
+    if leak:
+        return StructureReport(False, declared, found, worst, leak)
     if np.isnan(worst):
         message = f"{declared}: cannot be checked, f is not finite or not smooth at the states tried; pass states="
         return StructureReport(False, declared, None, worst, message)
-    if leak:
-        return StructureReport(False, declared, found, worst, leak)
-    if true:
+    if worst <= _allowed(rec):
         hint = f"; the smaller structure {found!r} would do too" if _smaller(found, declared) else ""
         return StructureReport(True, declared, found, worst, f"{declared}: true (relative error {worst:.1e}){hint}")
     advice = f"declare structure={found!r}" if found else "declare structure='dense'"

@@ -89,7 +89,6 @@ _WINS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 _COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "isnan", "isfinite", "isinf"}
 _EVALUATE: dict[str, Callable[..., Any]] = {"sigmoid": sigmoid, "softplus": softplus}
-DIFFERENTIABLE = (*UNARY, *BINARY, *_WINS, "where", "clip")
 
 
 def value_of(x: Any) -> Any:
