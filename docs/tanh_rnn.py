@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from recsolve.studies.provenance import versions
 
 import recsolve as rs
+from recsolve.studies.provenance import versions
 
 GAINS, SEEDS, UNITS, STEPS, TOLERANCE = (0.5, 1.0, 1.2, 1.6, 2.2), 20, 8, 400, 1e-10
 

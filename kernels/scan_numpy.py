@@ -12,10 +12,9 @@ from __future__ import annotations
 from math import ceil, isqrt
 from typing import Any
 
+from recsolve.arrays import Array, namespace
 from recsolve.kernels import register
 from recsolve.kernels.monoids import Monoid
-
-from recsolve.arrays import Array, namespace
 
 # Above this many numbers a row, NumPy's overhead per call no longer matters and the plain loop does the least work.
 _WIDE_ROW = 16_384

@@ -106,19 +106,13 @@ def solve(
         iterate, status, history, nit = iterate_to_end(
             solver, problem, first, maxiter=limit, patience=patience, observe=_observer(callback, recurrence)
         )
-        residuals, remark, start = history.residuals, "", None
-        if status is not Status.CONVERGED and fallback == "sequential" and status is not Status.STOPPED:
-            start = exact_prefix(iterate)
+        residuals, start = history.residuals, None
+        status, remark = _second_look(recurrence, solver, iterate, status)
+        if fallback == "sequential" and status not in (Status.CONVERGED, Status.STOPPED):
+            start = exact_prefix(iterate) if status is not Status.STALLED else 0
             iterate = problem.evaluate(loop(recurrence, known=iterate.states, start=start))
             residuals.append(iterate.worst)
             status, remark = _completed(iterate, solver.name, status, start)
-    if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
-        remark = MISMATCH.format(worst=iterate.worst)
-    if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED):
-        # What has been solved is f for all t at once; a look at three steps tells whether that is the recurrence.
-        step = recurrence.one_step_differs(recurrence.previous(iterate.states), iterate.values)
-        if step is not None:
-            status, remark = Status.STALLED, MIXES.format(step=step)
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
     stats = {**problem.counts, "seconds": time.perf_counter() - began, "completed_from": start}
@@ -126,6 +120,22 @@ def solve(
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)
     return solution
+
+
+def _second_look(
+    recurrence: Recurrence, solver: solvers.Solver, iterate: Iterate, status: Status
+) -> tuple[Status, str]:
+    """Return the status and a remark, having compared f at three steps alone with f for all t at once.
+
+    What has been solved is f for all t at once; if that is another function, it is not the recurrence.
+    """
+    if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED):
+        step = recurrence.one_step_differs(recurrence.previous(iterate.states), iterate.values)
+        if step is not None:
+            return Status.STALLED, MIXES.format(step=step)
+    if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
+        return status, MISMATCH.format(worst=iterate.worst)
+    return status, ""
 
 
 def _split_options(

@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from recsolve.solvers.problem import Iterate, Problem
-
 from recsolve.jacobians import Jacobian
+from recsolve.solvers.problem import Iterate, Problem
 from recsolve.status import Status
 
 

@@ -6,11 +6,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
-
 from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Diagonal, Jacobian, LaneDense
+from recsolve.solvers.base import Solver
+from recsolve.solvers.problem import Iterate, Problem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from recsolve.jacobians import Jacobian
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate, Problem
-
-from recsolve.jacobians import Jacobian
 
 
 @dataclass(frozen=True, kw_only=True)

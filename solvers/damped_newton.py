@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
 
 from recsolve.arrays import Array, namespace
+from recsolve.solvers.base import Solver
+from recsolve.solvers.problem import Iterate, Problem
 
 
 def _merit(problem: Problem, iterate: Iterate, window: Array) -> Array:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
 
 from recsolve.arrays import Array
+from recsolve.solvers.base import Solver
+from recsolve.solvers.problem import Iterate, Problem
 from recsolve.status import Status
 
 _IMPROVED = 0.99  # max|r| must fall below this share of its best value to count as progress

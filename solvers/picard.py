@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recsolve.jacobians import Identity, Jacobian
 from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.problem import Iterate, Problem
-
-from recsolve.jacobians import Identity, Jacobian
 
 
 @dataclass(frozen=True, kw_only=True)

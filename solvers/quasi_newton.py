@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from recsolve.solvers.base import CorrectionSolver
-from recsolve.solvers.problem import Iterate, Problem
 
 from recsolve.arrays import namespace
 from recsolve.jacobians import Diagonal, Jacobian
+from recsolve.solvers.base import CorrectionSolver
+from recsolve.solvers.problem import Iterate, Problem
 
 APPROXIMATIONS = ("block", "diagonal", "hutchinson")
 

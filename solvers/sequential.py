@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
 
 from recsolve.arrays import Array, empty_in_order, namespace
 from recsolve.recurrence import Recurrence
+from recsolve.solvers.base import Solver
+from recsolve.solvers.problem import Iterate, Problem
 from recsolve.status import Status
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from recsolve.studies import tables
 from rich.console import Console
+
+from recsolve.studies import tables
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,9 +77,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:
     """Race solvers on one recurrence: a table, a convergence plot and the numbers."""
-    from recsolve.studies.compare import DEFAULT_SOLVERS, CompareConfig
-
     from recsolve import solvers as registry
+    from recsolve.studies.compare import DEFAULT_SOLVERS, CompareConfig
 
     chosen = [name.strip() for name in (solvers or "").split(",")]
     names = DEFAULT_SOLVERS if solvers is None else tuple(name for name in chosen if name)

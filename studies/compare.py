@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from recsolve import Recurrence, WeightedCell, cells, load, solvers
+from recsolve.mixings import MIXINGS
 from recsolve.studies.figures import convergence_figure
 from recsolve.studies.files import write_json
 from recsolve.studies.provenance import provenance
 from recsolve.studies.race import Entry, finite_or_text, race
 from recsolve.studies.recordings import Recording, load_recording
-
-from recsolve import Recurrence, WeightedCell, cells, load, solvers
-from recsolve.mixings import MIXINGS
 from recsolve.tolerance import default_tol
 
 FORMAT = "recsolve-compare/1"

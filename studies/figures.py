@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from recsolve.studies.files import replace_into_place
 from recsolve.studies.style import house_style, line_arguments
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from recsolve.studies.provenance import machine, versions
-
 from recsolve import kernels
+from recsolve.studies.provenance import machine, versions
 
 
 def information() -> dict[str, Any]:

@@ -7,14 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
+import recsolve as rs
 from recsolve.studies import compare as study
 from recsolve.studies.cli import app
 from recsolve.studies.files import replace_into_place
 from recsolve.studies.recordings import BUILT_IN, load_recording
 from recsolve.studies.style import STYLES, line_arguments
-from typer.testing import CliRunner
-
-import recsolve as rs
 
 SMALL = ["--units", "4", "--length", "40"]
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recsolve.kernels import get, register, registered
-from recsolve.kernels.monoids import MONOIDS
 from test_structures import KINDS, build
 
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal
+from recsolve.kernels import get, register, registered
+from recsolve.kernels.monoids import MONOIDS
 from recsolve.scan import affine_scan
 
 LENGTHS = (0, 1, 2, 31, 32, 33, 64, 97, 128, 1009)
