@@ -6,6 +6,7 @@ from recsolve.adjoint import Gradients, adjoint, tangent
 from recsolve.cell import Cell
 from recsolve.check import StructureReport, check_structure
 from recsolve.checkpoint import load
+from recsolve.diagnose import Diagnosis, diagnose
 from recsolve.layers import Layers, run
 from recsolve.layout import Layout
 from recsolve.projection import Projection
@@ -19,6 +20,7 @@ from recsolve.weighted_cell import WeightedCell
 __all__ = [
     "Cell",
     "ConvergenceError",
+    "Diagnosis",
     "Gradients",
     "IntermediateResult",
     "Layers",
@@ -33,6 +35,7 @@ __all__ = [
     "adjoint",
     "cells",
     "check_structure",
+    "diagnose",
     "jacobians",
     "load",
     "math",

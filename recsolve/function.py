@@ -207,6 +207,13 @@ class FunctionRecurrence(Recurrence):
             ) from None
         return STRUCTURES[self.structure](entries, layout)  # type: ignore[call-arg]
 
+    def window(self, start: int, stop: int, initial: Array | None = None) -> FunctionRecurrence:
+        first = self.wrap(self.initial if initial is None else initial)
+        inputs = self.contain([self.wrap(u[start:stop]) for u in self.inputs])
+        reset = None if self.reset is None else self.reset[start:stop]
+        length = None if self.inputs else stop - start
+        return FunctionRecurrence(self.f, inputs, first, self.structure, self.jacobian, reset, length)
+
     @property
     def rounding(self) -> float:
         # The matrices are out of sight: rows of norm 1 are assumed.

@@ -61,6 +61,10 @@ class Recurrence(ABC):
     def step(self, state: Array, t: int) -> Array:
         """Return f(state, u[t]) for one t, shape (*batch, *event)."""
 
+    @abstractmethod
+    def window(self, start: int, stop: int, initial: Array | None = None) -> Recurrence:
+        """Return the recurrence of the steps start..stop-1 alone, from ``initial`` (default: h[0] of the whole)."""
+
     @property
     @abstractmethod
     def rounding(self) -> float:

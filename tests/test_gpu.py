@@ -85,6 +85,19 @@ def test_gradients():
         np.testing.assert_allclose(moved, rs.tangent(rs.solve(host.cell.recurrence(x)), initial=v), atol=1e-11)
 
 
+def test_diagnosis():
+    import cupy
+
+    for name, mixing in (("gru", "dense"), ("lstm", "diagonal"), ("minmax", "diagonal")):
+        host = gallery.recurrence(name, mixing, T=100, units=4)
+        x = np.random.default_rng(1).standard_normal((100, 2, 3))
+        reference = rs.diagnose(host.cell.recurrence(x), pilot=40)
+        ours = rs.diagnose(host.cell.to("cupy").recurrence(cupy.asarray(x)), pilot=40)
+        np.testing.assert_allclose(ours.lyapunov, reference.lyapunov, rtol=1e-8)
+        assert ours.predicted.keys() == reference.predicted.keys()
+        assert all(abs(n - reference.predicted[method]) <= 2 for method, n in ours.predicted.items())
+
+
 def test_mixed_kinds_and_cells_on_the_wrong_side():
     import cupy
 
