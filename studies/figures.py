@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compar
     if not panels:
         return []
     with house_style() as pyplot:
-        size = (max(3.6 * len(panels), 4.6) + 0.4, 5.4)
+        drawn = {entry["solver"] for panel in panels for entry in panel["entries"] if _drawn(entry)}
+        columns = min(len(drawn), 5) if len(drawn) <= 5 and len(panels) > 1 else 4 if len(panels) > 1 else 3
+        size = (max(3.6 * len(panels), 4.6) + 0.4, 5.2 + 0.2 * ceil(len(drawn) / columns))
         figure, axes = pyplot.subplots(2, len(panels), figsize=size, sharex="col", sharey="row", squeeze=False)
         floor = 0.2 * float(np.finfo(record["config"]["dtype"]).eps)
         for column, panel in zip(axes.T, panels, strict=True):
@@ -46,9 +49,7 @@ def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compar
         _label(axes, floor)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         if handles:
-            figure.legend(
-                handles, labels, loc="outside lower center", ncols=min(len(labels), 5 if len(panels) > 1 else 3)
-            )
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         figure.suptitle(record["title"], fontsize=10.5)
         paths = [folder / f"{stem}.png", folder / f"{stem}.pdf"]
         for path in paths:
