@@ -14,6 +14,7 @@ import numpy as np
 
 from recsolve.arrays import Array, kind_of, namespace, to_native
 from recsolve.cell_recurrence import CellRecurrence
+from recsolve.check import allowed_error, jacobian_error
 from recsolve.function import FunctionRecurrence
 from recsolve.names import Names
 from recsolve.recurrence import Recurrence
@@ -46,12 +47,13 @@ class Gradients:
         with np.errstate(all="ignore"):
             self._previous = recurrence.previous(trajectory)
             _, self._J = recurrence.differentiate(self._previous)
+            _check_jacobian(recurrence, self._previous)
             self._starts = recurrence.over_event(recurrence.starts)
             self._g = reverse_solve(self._J, self._starts, cotangent)
 
     @property
     def states(self) -> Any:
-        return self._recurrence.wrap(self._g)
+        return self._recurrence.wrap(self._g.copy())
 
     @cached_property
     def initial(self) -> Any:
@@ -138,7 +140,8 @@ def adjoint(
     Raises
     ------
     ValueError
-        For an unconverged solution, no cotangent, or a wrong shape.
+        For an unconverged solution, no cotangent, a wrong shape, or a function whose declared structure or jacobian is
+        not its derivative.
     TypeError
         For another kind or dtype of arrays.
 
@@ -177,6 +180,18 @@ def adjoint(
             raise ValueError("final is given, but T = 0: the final state is the initial one")
         c[-1] += last
     return Gradients(rec, trajectory, c)
+
+
+def _check_jacobian(rec: Recurrence, previous: Array) -> None:
+    """Refuse a declared structure or Jacobian that is not the derivative: solvers forgive, gradients do not."""
+    if not isinstance(rec, FunctionRecurrence) or not previous.size:
+        return
+    error = jacobian_error(rec, previous, np.random.default_rng(0))
+    if error > allowed_error(rec):
+        raise ValueError(
+            f"the declared structure or jacobian is not the derivative of f at the solution (relative error {error:.1e}); "
+            "a gradient needs the true one: recsolve.check_structure tells which structure holds"
+        )
 
 
 def _cotangent(name: str, x: Any, rec: Recurrence, like: Array) -> Array:
@@ -239,6 +254,7 @@ def tangent(
     with np.errstate(all="ignore"):
         previous = rec.previous(trajectory)
         _, J = rec.differentiate(previous)
+        _check_jacobian(rec, previous)
         starts = rec.over_event(rec.starts)
         b = xp.zeros_like(trajectory)
         if initial is not None:

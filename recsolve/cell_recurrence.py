@@ -99,13 +99,11 @@ class CellRecurrence(Recurrence):
     def output(self, states: Array) -> Array:
         return self.cell.output(states)
 
-    def window(self, start: int, stop: int, initial: Array | None = None) -> CellRecurrence:
-        cut = slice(start, stop)
+    def _cut(self, cut: slice, initial: Any) -> CellRecurrence:
         drive = Names({name: u[cut] for name, u in self.drive.items()}, "drive")
-        first = self.wrap(self.initial if initial is None else initial)
         reset = None if self.reset is None else self.reset[cut]
         x = None if self.x is None else self.x[cut]
-        return CellRecurrence(self.cell, drive, first, reset, self.kind, x)
+        return CellRecurrence(self.cell, drive, initial, reset, self.kind, x)
 
     @property
     def rounding(self) -> float:

@@ -89,7 +89,7 @@ def check_structure(
     for _ in range(samples):
         previous = _sample(recurrence, states, generator)
         leak = leak or _steps_differ(recurrence, previous) or _leak(recurrence, previous, generator)
-        worst = np.fmax(worst, _mismatch(recurrence, previous, generator))
+        worst = np.fmax(worst, jacobian_error(recurrence, previous, generator))
     found = _search(recurrence, previous)
     return _report(recurrence, declared, found, worst, leak)
 
@@ -100,7 +100,7 @@ def _report(rec: Recurrence, declared: str, found: str | None, worst: float, lea
     if np.isnan(worst):
         message = f"{declared}: cannot be checked, f is not finite or not smooth at the states tried; pass states="
         return StructureReport(False, declared, None, worst, message)
-    if worst <= _allowed(rec):
+    if worst <= allowed_error(rec):
         hint = f"; the smaller structure {found!r} would do too" if _smaller(found, declared) else ""
         return StructureReport(True, declared, found, worst, f"{declared}: true (relative error {worst:.1e}){hint}")
     advice = f"declare structure={found!r}" if found else "declare structure='dense'"
@@ -124,7 +124,7 @@ def _smaller(found: str | None, declared: str) -> bool:
     return found is not None and declared in order and order.index(found) < order.index(declared)
 
 
-def _allowed(rec: Recurrence) -> float:
+def allowed_error(rec: Recurrence) -> float:
     """Return the relative error that central differences leave."""
     return 1e3 * float(np.finfo(rec.dtype).eps) ** (2 / 3)  # type: ignore[no-any-return]
 
@@ -157,7 +157,7 @@ def _derivative(rec: Recurrence, previous: Array, direction: Array) -> tuple[Arr
     return (up - down) / (2 * h), believed
 
 
-def _mismatch(rec: Recurrence, previous: Array, generator: np.random.Generator) -> float:
+def jacobian_error(rec: Recurrence, previous: Array, generator: np.random.Generator) -> float:
     """Return the largest relative error of the declared Jacobian along a random direction; NaN if nothing is to see."""
     xp = namespace(previous)
     direction = xp.asarray(generator.standard_normal(rec.shape).astype(rec.dtype))
@@ -213,7 +213,7 @@ def _search(rec: Recurrence, previous: Array) -> str | None:
         with np.errstate(all="ignore"):
             column = to_host(_derivative(rec, previous, direction)[0])
         columns.append(column[rows].reshape(len(rows), -1, N))
-    return _classify(np.stack(columns, axis=-1).reshape(-1, N, N), rec.layout.event, _allowed(rec))
+    return _classify(np.stack(columns, axis=-1).reshape(-1, N, N), rec.layout.event, allowed_error(rec))
 
 
 def _classify(matrices: Array, event: tuple[int, ...], allowed: float) -> str:

@@ -46,7 +46,9 @@ class Diagnosis:
 
     def __str__(self) -> str:
         exponents = ", ".join(f"{x:.3g}" for x in self.lyapunov)
-        kind = "contractive" if self.lyapunov[0] < 0 else "chaotic: small residuals do not mean small errors"
+        rate = float(self.lyapunov[0])
+        chaotic = "chaotic: small residuals do not mean small errors"
+        kind = "contractive" if rate < 0 else chaotic if rate > 0 else "neutral" if rate == 0 else "unknown"
         counts = ", ".join(f"{name} {n}" for name, n in sorted(self.predicted.items(), key=lambda item: item[1]))
         return (
             f"Lyapunov exponents {exponents} per step ({kind}); kappa {self.condition:.1e} over {self.pilot} steps\n"
@@ -120,11 +122,14 @@ def diagnose(
         spectrum = _lyapunov(short, J, exponents, generator)
         fixed = _fixed(short, J)
         mass = {name: _mass(short, J, A, generator) for name, A in fixed.items()}
+        rate = float(spectrum[0])
         predicted = {
-            name: _predict(recurrence, name, fixed.get(name), J, truth, length, tol)
+            name: _predict(recurrence, name, fixed.get(name), J, truth, length, tol, rate)
             for name in solvers.REGISTRY
             if name != "sequential"
         }
+    # The error recursion is linear: where A = J it sees one iteration, and the curvature of f decides as for newton.
+    predicted.update({name: max(predicted[name], predicted["newton"]) for name in fixed})
     return Diagnosis(recurrence.length, length, spectrum, condition(short, truth), mass, predicted)
 
 
@@ -132,6 +137,8 @@ def _rows(states: Any, recurrence: Recurrence, length: int) -> Array:
     if kind_of(states) != recurrence.kind:
         raise TypeError(f"states is {kind_of(states)} and the recurrence is {recurrence.kind}; convert it first")
     native = to_native(states, "states")
+    if native.dtype != recurrence.dtype:
+        raise TypeError(f"states has dtype {native.dtype}; wanted {recurrence.dtype}")
     if native.shape != recurrence.shape:
         raise ValueError(f"states has shape {tuple(native.shape)}; wanted {recurrence.shape}")
     return native[:length]
@@ -178,38 +185,58 @@ def _mass(short: Recurrence, J: Jacobian, A: Jacobian, generator: np.random.Gene
 
 
 def _predict(
-    rec: Recurrence, name: str, A: Jacobian | None, J: Jacobian, truth: Array, length: int, tol: float | None
+    rec: Recurrence,
+    name: str,
+    A: Jacobian | None,
+    J: Jacobian,
+    truth: Array,
+    length: int,
+    tol: float | None,
+    rate: float,
 ) -> int:
     """Return the count for all T steps from those at the pilot and at a quarter of it, which is two halvings."""
-    counts = []
+    counts, shrinks = [], False
     for size in (max(length // 4, 1), length):
         short = rec.window(0, size)
         if A is None:
-            counts.append(solve(short, method=name, tol=tol).nit)
+            solution = solve(short, method=name, tol=tol)
+            if not solution.success:
+                return rec.length
+            counts.append(solution.nit)
         else:
-            counts.append(_error_recursion(short, A[:size], J[:size], truth[:size], tol))
+            count, shrinks = _error_recursion(short, A[:size], J[:size], truth[:size], tol)
+            counts.append(count)
     quarter, full = counts
-    if full >= 0.7 * length:  # the error does not shrink by itself: the front moves row by row
+    if full >= 0.7 * length:  # the pilot ended it row by row, not its own convergence
+        if shrinks and rate < 0:  # it would converge in a longer one, no slower than perturbations die out
+            eps = default_tol(rec.dtype, rec.rounding) if tol is None else max(tol, float(np.finfo(rec.dtype).tiny))
+            return int(min(max(full, np.ceil(np.log(eps) / rate)), rec.length))
         return max(full, round(rec.length * full / length))
     per_doubling = max(full - quarter, 0) / 2
     return min(round(full + per_doubling * np.log2(rec.length / length)), rec.length)  # type: ignore[no-any-return]
 
 
-def _error_recursion(short: Recurrence, A: Jacobian, J: Jacobian, truth: Array, tol: float | None) -> int:
-    """Return after how many steps the residual of e <- (I - A S)^-1 (J - A) S e meets the tolerance."""
+def _error_recursion(short: Recurrence, A: Jacobian, J: Jacobian, truth: Array, tol: float | None) -> tuple[int, bool]:
+    """Return after how many steps the residual of e <- (I - A S)^-1 (J - A) S e meets the tolerance.
+
+    Also returns whether the error was shrinking half way, where the front that the start sends out has not arrived.
+    """
     xp = namespace(truth)
     tolerance = default_tol(short.dtype, short.rounding) if tol is None else tol
     lanes = short.layout if tol is None and short.rounding > 0 else None
     test = Tolerance(tolerance, tolerance, lanes)
     starts = short.over_event(short.starts)
     e = short.guess() - truth
+    first, shrinks = float(abs(e).max()), True
     for count in range(short.length):
+        if count == max(short.length // 2, 1):
+            shrinks = float(abs(e).max()) < 0.5 * first
         before = xp.empty_like(e)
         before[1:], before[:1] = e[:-1], 0
         before = xp.where(starts, e.dtype.type(0), before)
         change = J.matvec(before)
         if bool(test.met(truth, truth, change - e).all()):
-            return count
+            return count, shrinks
         e = affine_scan(A, change - A.matvec(before), reset=starts)
         e = xp.where(xp.isfinite(e), e, e.dtype.type(1e30))  # an overflow stays far from the tolerance
-    return short.length
+    return short.length, shrinks

@@ -207,12 +207,11 @@ class FunctionRecurrence(Recurrence):
             ) from None
         return STRUCTURES[self.structure](entries, layout)  # type: ignore[call-arg]
 
-    def window(self, start: int, stop: int, initial: Array | None = None) -> FunctionRecurrence:
-        first = self.wrap(self.initial if initial is None else initial)
-        inputs = self.contain([self.wrap(u[start:stop]) for u in self.inputs])
-        reset = None if self.reset is None else self.reset[start:stop]
-        length = None if self.inputs else stop - start
-        return FunctionRecurrence(self.f, inputs, first, self.structure, self.jacobian, reset, length)
+    def _cut(self, cut: slice, initial: Any) -> FunctionRecurrence:
+        inputs = self.contain([self.wrap(u[cut]) for u in self.inputs])
+        reset = None if self.reset is None else self.reset[cut]
+        length = None if self.inputs else cut.stop - cut.start
+        return FunctionRecurrence(self.f, inputs, initial, self.structure, self.jacobian, reset, length)
 
     @property
     def rounding(self) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from recsolve.arrays import Array, matmul_last, namespace, to_native
 from recsolve.names import Names
 
@@ -59,15 +61,17 @@ class Projection:
 
     def weight_cotangents(self, drives: Mapping[str, Array], x: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the cotangents of weights and biases, by drive, for those of the drives."""
-        rows = self._stack(drives).reshape(-1, self.matrix.shape[0])
+        stacked = self._stack(drives)
+        rows = stacked.reshape(int(np.prod(stacked.shape[:-1])), self.matrix.shape[0])
         shape = (len(self.weights), *self.event)
-        weights = (rows.T @ x.reshape(-1, self.input_size)).reshape(*shape, self.input_size)
+        weights = (rows.T @ x.reshape(len(rows), self.input_size)).reshape(*shape, self.input_size)
         biases = rows.sum(axis=0).reshape(shape)
         return dict(zip(self.weights, weights, strict=True)), dict(zip(self.weights, biases, strict=True))
 
     def _stack(self, drives: Mapping[str, Array]) -> Array:
         """Join drives (..., *lanes, n) into (..., gates * units)."""
-        flat = [drives[n].reshape(*drives[n].shape[: drives[n].ndim - len(self.event)], -1) for n in self.weights]
+        units = int(np.prod(self.event))
+        flat = [drives[n].reshape(*drives[n].shape[: drives[n].ndim - len(self.event)], units) for n in self.weights]
         return namespace(flat[0]).concatenate(flat, axis=-1)  # type: ignore[no-any-return]
 
     def __call__(self, x: Array) -> Names:

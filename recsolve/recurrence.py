@@ -44,6 +44,7 @@ class Recurrence(ABC):
     def __init__(self, length: int, batch: tuple[int, ...], layout: Layout, initial: Array, reset: Any, kind: Kind):
         self.length, self.batch, self.layout, self.kind = length, batch, layout, kind
         self.initial = initial
+        self.restart = initial  # where resets start from; a window keeps that of the whole
         self.dtype = initial.dtype
         self.reset = _check_reset(reset, length, batch, namespace(initial))
 
@@ -61,9 +62,26 @@ class Recurrence(ABC):
     def step(self, state: Array, t: int) -> Array:
         """Return f(state, u[t]) for one t, shape (*batch, *event)."""
 
+    def window(self, start: int, stop: int, initial: Any = None) -> Recurrence:
+        """Return the recurrence of the steps start..stop-1 alone, from ``initial`` (default: h[0] of the whole).
+
+        Resets inside it go back to where those of the whole go.
+
+        Raises
+        ------
+        ValueError
+            Unless 0 <= start <= stop <= T.
+        """
+        if not 0 <= start <= stop <= self.length:
+            raise ValueError(f"window is {start}..{stop}; wanted 0 <= start <= stop <= {self.length}")
+        first = self.initial if initial is None else initial
+        part = self._cut(slice(start, stop), first if kind_of(first) == self.kind else self.wrap(first))
+        part.restart = self.restart
+        return part
+
     @abstractmethod
-    def window(self, start: int, stop: int, initial: Array | None = None) -> Recurrence:
-        """Return the recurrence of the steps start..stop-1 alone, from ``initial`` (default: h[0] of the whole)."""
+    def _cut(self, cut: slice, initial: Any) -> Recurrence:
+        """Return the recurrence of some steps, from ``initial`` of the user's kind."""
 
     @property
     @abstractmethod
@@ -108,7 +126,7 @@ class Recurrence(ABC):
         previous[1:] = states[:-1]
         previous[:1] = self.initial
         if self.reset is not None:
-            namespace(states).copyto(previous, self.initial, where=self.over_event(self.reset))
+            namespace(states).copyto(previous, self.restart, where=self.over_event(self.reset))
         return previous  # type: ignore[no-any-return]
 
     def evaluate(self, states: Array) -> Array:
@@ -151,9 +169,12 @@ class Recurrence(ABC):
             values = self.apply(previous) if values is None else values
             for t in sorted({0, self.length // 2, self.length - 1}):
                 alone, together = self.step(previous[t], t), values[t]
-                close = abs(alone - together) <= float(np.finfo(self.dtype).eps) ** 0.5 * (1 + abs(together).max())
-                same = close | ~namespace(alone).isfinite(together)
-                if not same.all():
+                xp = namespace(alone)
+                known = xp.isfinite(together)
+                event = tuple(range(len(self.batch), together.ndim))
+                size = 1 + xp.where(known, abs(together), together.dtype.type(0)).max(axis=event, keepdims=True)
+                close = abs(alone - together) <= float(np.finfo(self.dtype).eps) ** 0.5 * size
+                if not (close | ~known).all():
                     return t
         return None
 

@@ -123,7 +123,7 @@ def pull_inputs(recurrence: FunctionRecurrence, previous: Array, cotangent: Arra
     nb, event = len(recurrence.batch), len(recurrence.layout.event)
     found = []
     for index, u in enumerate(recurrence.inputs):
-        batched = u.ndim == 1 + nb + event or (u.ndim >= 1 + nb and u.shape[1 : 1 + nb] == recurrence.batch)
+        batched = _is_batched(recurrence, previous, index)
         lead = 1 + nb if batched else 1
         features = u.shape[lead:]
         xp, count = namespace(u), int(np.prod(features))
@@ -135,3 +135,22 @@ def pull_inputs(recurrence: FunctionRecurrence, previous: Array, cotangent: Arra
             by_feature = by_feature.sum(axis=tuple(range(1, 1 + nb)))
         found.append(sum_to(by_feature.reshape(*by_feature.shape[:-1], *features), u.shape))
     return found
+
+
+def _is_batched(recurrence: FunctionRecurrence, previous: Array, index: int) -> bool:
+    """Return whether the axes after time of an input are the batch, each sequence seeing its own entry.
+
+    A shape can deceive (features as many as sequences), so the first sequence's entry is moved: no other may follow.
+    """
+    u, batch = recurrence.inputs[index], recurrence.batch
+    if not batch or u.shape[1 : 1 + len(batch)] != batch:
+        return False
+    if int(np.prod(batch)) < 2:
+        return int(np.prod(batch)) == 0
+    xp = namespace(u)
+    first: Any = (slice(None), *(0,) * len(batch))
+    direction = xp.zeros((1, *u.shape), dtype=u.dtype)
+    direction[0][first] = xp.linspace(1.0, 2.0, u[first].size, dtype=u.dtype).reshape(u[first].shape)
+    followed = recurrence.push_input(previous, index, direction)[0].copy()
+    followed[first] = 0
+    return not bool((followed != 0).any())

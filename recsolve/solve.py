@@ -186,6 +186,8 @@ def _check_guess(guess: Any, recurrence: Recurrence) -> Array | None:
     if isinstance(guess, Solution):
         guess = guess.states
     if np.isscalar(guess):
+        if isinstance(guess, (bool, np.bool_)) or not isinstance(guess, (int, float, np.number)):
+            raise TypeError(f"guess is {guess!r}; wanted a number, an array, 'step', 'zeros' or a Solution")
         states[...] = guess
         return states
     if kind_of(guess) != recurrence.kind:

@@ -25,7 +25,7 @@ def loop(recurrence: Recurrence, *, known: Array | None = None, start: int = 0) 
     with np.errstate(all="ignore"):
         for t in range(start, recurrence.length):
             if resets is not None:
-                state = xp.where(resets[t], recurrence.initial, state)
+                state = xp.where(resets[t], recurrence.restart, state)
             states[t] = state = recurrence.step(state, t)
     return states
 

@@ -38,7 +38,7 @@ def loop(rec):
     with np.errstate(all="ignore"):
         for t in range(rec.length):
             if rec.reset is not None:
-                state = np.where(rec.over_event(rec.reset)[t], rec.initial, state)
+                state = np.where(rec.over_event(rec.reset)[t], rec.restart, state)
             state = rec.step(state, t)
             states[t] = state
     return states

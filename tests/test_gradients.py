@@ -249,3 +249,50 @@ def test_functions_have_no_weights():
         _ = g.mixings
     with pytest.raises(ValueError, match="belong to cells"):
         rs.tangent(sol, inputs=np.ones(3))
+
+
+def test_an_input_with_as_many_features_as_sequences():
+    rng = np.random.default_rng(0)
+    u, initial = rng.standard_normal((5, 4)), np.zeros((4, 4))
+
+    def f(h, u):
+        return np.tanh(0.5 * h + u[..., None, :])
+
+    rec = rs.Recurrence.from_function(f, inputs=u, initial=initial, structure="diagonal")
+    c = rng.standard_normal(rec.shape)
+    g = rs.adjoint(solved(rec), states=c).inputs
+    direction = rng.standard_normal(u.shape)
+
+    def loss(d):
+        moved = rs.Recurrence.from_function(f, inputs=u + d, initial=initial, structure="diagonal")
+        return float((c * gallery.loop(moved)).sum())
+
+    assert float((g * direction).sum()) == pytest.approx(difference(loss, direction), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"jacobian": lambda h, u: 0 * h}, {"f": lambda h, u: np.tanh(0.9 * h[..., ::-1] + u)}]
+)
+def test_a_derivative_that_is_not_one_is_refused(wrong):
+    f = wrong.pop("f", lambda h, u: np.tanh(0.9 * h + u))
+    u = np.random.default_rng(0).standard_normal((30, 4))
+    sol = solved(rs.Recurrence.from_function(f, inputs=u, initial=np.zeros(4), structure="diagonal", **wrong))
+    assert sol.success
+    with pytest.raises(ValueError, match="is not the derivative of f"):
+        rs.adjoint(sol, states=sol.states)
+    with pytest.raises(ValueError, match="is not the derivative of f"):
+        rs.tangent(sol, initial=np.ones(4))
+
+
+def test_what_is_handed_out_may_be_overwritten():
+    g = rs.adjoint(solved(gallery.recurrence("gru", "dense")), states=np.ones((60, 2, 8)))
+    g.states[...] = 0
+    assert np.abs(g.initial).max() > 0
+
+
+@pytest.mark.parametrize("shape", [(5, 0, 3), (0, 2, 3), (0, 3)])
+def test_gradients_of_nothing(shape):
+    sol = solved(gallery.weighted("gru").recurrence(np.zeros(shape)))
+    g = rs.adjoint(sol, states=np.zeros(sol.states.shape))
+    assert g.inputs.shape == shape
+    np.testing.assert_array_equal(g.projection.weights.r, 0)
