@@ -189,8 +189,8 @@ def _check_jacobian(rec: Recurrence, previous: Array) -> None:
     error = jacobian_error(rec, previous, np.random.default_rng(0))
     if error > allowed_error(rec):
         raise ValueError(
-            f"the declared structure or jacobian is not the derivative of f at the solution (relative error {error:.1e}); "
-            "a gradient needs the true one: recsolve.check_structure tells which structure holds"
+            f"the declared structure or jacobian is not the derivative of f at the solution (relative error "
+            f"{error:.1e}); a gradient needs the true one: recsolve.check_structure tells which structure holds"
         )
 
 
