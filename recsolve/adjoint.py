@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import Array, kind_of, namespace, to_native
+from recsolve.arrays import Array, namespace, to_native
 from recsolve.cell_recurrence import CellRecurrence
 from recsolve.check import allowed_error, jacobian_error
 from recsolve.function import FunctionRecurrence
@@ -170,12 +170,12 @@ def adjoint(
     trajectory = to_native(solution.states, "states")
     c = namespace(trajectory).zeros_like(trajectory)
     if states is not None:
-        c += _cotangent("states", states, rec, trajectory)
+        c += rec.native(states, "states", trajectory.shape)
     if output is not None:
         shown = rec.output(c)  # a view of the component that the cell shows
-        shown += _cotangent("output", output, rec, shown)
+        shown += rec.native(output, "output", shown.shape)
     if final is not None:
-        last = _cotangent("final", final, rec, rec.initial)
+        last = rec.native(final, "final", rec.initial.shape)
         if len(c) == 0:
             raise ValueError("final is given, but T = 0: the final state is the initial one")
         c[-1] += last
@@ -192,17 +192,6 @@ def _check_jacobian(rec: Recurrence, previous: Array) -> None:
             f"the declared structure or jacobian is not the derivative of f at the solution (relative error "
             f"{error:.1e}); a gradient needs the true one: recsolve.check_structure tells which structure holds"
         )
-
-
-def _cotangent(name: str, x: Any, rec: Recurrence, like: Array) -> Array:
-    if kind_of(x) != rec.kind:
-        raise TypeError(f"{name} is {kind_of(x)} and the solution is {rec.kind}; convert it first")
-    native = to_native(x, name)
-    if native.dtype != rec.dtype:
-        raise TypeError(f"{name} has dtype {native.dtype}; wanted {rec.dtype}")
-    if native.shape != like.shape:
-        raise ValueError(f"{name} has shape {tuple(native.shape)}; wanted {tuple(like.shape)}")
-    return native
 
 
 def tangent(
@@ -258,7 +247,7 @@ def tangent(
         starts = rec.over_event(rec.starts)
         b = xp.zeros_like(trajectory)
         if initial is not None:
-            moved = _cotangent("initial", initial, rec, rec.initial)
+            moved = rec.native(initial, "initial", rec.initial.shape)
             b += xp.where(starts, J.matvec(xp.broadcast_to(moved, trajectory.shape)), b.dtype.type(0))
         given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
         if any(x is not None for x in given.values()):
@@ -276,15 +265,15 @@ def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
         for n, x in (given[name] or {}).items():
             if n not in like:
                 raise ValueError(f"{name} has {n!r}; wanted some of {tuple(like)}")
-            leaves[kind, n] = _cotangent(f"{name}[{n!r}]", x, rec, like[n])
+            leaves[kind, n] = rec.native(x, f"{name}[{n!r}]", like[n].shape)
     if given["inputs"] is not None:
         if cell.projection is None or rec.x is None:
             raise ValueError("inputs is given, but the recurrence was given drives, not an input x")
-        for n, u in cell.projection.push(_cotangent("inputs", given["inputs"], rec, rec.x)).items():
+        for n, u in cell.projection.push(rec.native(given["inputs"], "inputs", rec.x.shape)).items():
             leaves["drive", n] = leaves["drive", n] + u if ("drive", n) in leaves else u
     weights = {}
     for n, x in (given["mixings"] or {}).items():
         if n not in cell.mixings:
             raise ValueError(f"mixings has {n!r}; wanted some of {tuple(cell.mixings)}")
-        weights[n] = type(cell.mixings[n])(_cotangent(f"mixings[{n!r}]", x, rec, cell.mixings[n].weight))
+        weights[n] = type(cell.mixings[n])(rec.native(x, f"mixings[{n!r}]", cell.mixings[n].weight.shape))
     return CellSensitivity(rec, previous).push(leaves, weights)

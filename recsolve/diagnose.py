@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from recsolve import solvers
-from recsolve.arrays import Array, kind_of, namespace, to_host, to_native
+from recsolve.arrays import Array, namespace, to_host
 from recsolve.condition import condition
 from recsolve.jacobians import Identity, Jacobian, Zero
 from recsolve.recurrence import Recurrence
 from recsolve.scan import affine_scan
 from recsolve.solve import solve
 from recsolve.solvers.sequential import loop
-from recsolve.tolerance import Tolerance, default_tol
+from recsolve.tolerance import tolerance_for
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def diagnose(
         )
     generator = np.random.default_rng(rng)
     short = recurrence.window(0, length)
-    truth = loop(short) if states is None else _rows(states, recurrence, length)
+    truth = loop(short) if states is None else recurrence.native(states, "states", recurrence.shape)[:length]
     _, J = short.linearise(truth)
     with np.errstate(all="ignore"):
         spectrum = _lyapunov(short, J, exponents, generator)
@@ -133,26 +133,16 @@ def diagnose(
     return Diagnosis(recurrence.length, length, spectrum, condition(short, truth), mass, predicted)
 
 
-def _rows(states: Any, recurrence: Recurrence, length: int) -> Array:
-    if kind_of(states) != recurrence.kind:
-        raise TypeError(f"states is {kind_of(states)} and the recurrence is {recurrence.kind}; convert it first")
-    native = to_native(states, "states")
-    if native.dtype != recurrence.dtype:
-        raise TypeError(f"states has dtype {native.dtype}; wanted {recurrence.dtype}")
-    if native.shape != recurrence.shape:
-        raise ValueError(f"states has shape {tuple(native.shape)}; wanted {recurrence.shape}")
-    return native[:length]
-
-
 def _fixed(short: Recurrence, J: Jacobian) -> dict[str, Jacobian]:
     """Return the matrices A that stay the same near the solution (the chord's is that of the first iterate)."""
+    guess = short.guess()
     return {
-        "jacobi": Zero(short.guess(), short.layout),
-        "picard": Identity(short.guess(), short.layout),
+        "jacobi": Zero(guess, short.layout),
+        "picard": Identity(guess, short.layout),
         "quasi_newton": J.block(),
         "clipped_newton": J.diagonal().clip(-1.0, 1.0),
         "scaled_newton": J.scale(1.0 - solvers.ScaledNewton().k),
-        "chord": short.linearise(short.guess())[1],
+        "chord": short.linearise(guess)[1],
     }
 
 
@@ -209,7 +199,7 @@ def _predict(
     quarter, full = counts
     if full >= 0.7 * length:  # the pilot ended it row by row, not its own convergence
         if shrinks and rate < 0:  # it would converge in a longer one, no slower than perturbations die out
-            eps = default_tol(rec.dtype, rec.rounding) if tol is None else max(tol, float(np.finfo(rec.dtype).tiny))
+            eps = max(tolerance_for(rec, tol).atol, float(np.finfo(rec.dtype).tiny))
             return int(min(max(full, np.ceil(np.log(eps) / rate)), rec.length))
         return max(full, round(rec.length * full / length))
     per_doubling = max(full - quarter, 0) / 2
@@ -222,9 +212,7 @@ def _error_recursion(short: Recurrence, A: Jacobian, J: Jacobian, truth: Array, 
     Also returns whether the error was shrinking half way, where the front that the start sends out has not arrived.
     """
     xp = namespace(truth)
-    tolerance = default_tol(short.dtype, short.rounding) if tol is None else tol
-    lanes = short.layout if tol is None and short.rounding > 0 else None
-    test = Tolerance(tolerance, tolerance, lanes)
+    test = tolerance_for(short, tol)
     starts = short.over_event(short.starts)
     e = short.guess() - truth
     first, shrinks = float(abs(e).max()), True

@@ -182,6 +182,23 @@ class Recurrence(ABC):
         """Return what the recurrence shows of its states (a cell's output component; else the states)."""
         return states
 
+    def native(self, x: Any, name: str, shape: tuple[int, ...] | None = None) -> Array:
+        """Return an array of the user's as a native one of this recurrence's kind and dtype, and of ``shape`` if given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When kind, dtype or shape do not fit; the message names the argument.
+        """
+        if kind_of(x) != self.kind:
+            raise TypeError(f"{name} is {kind_of(x)} and the recurrence is {self.kind}; convert it first")
+        native = to_native(x, name)
+        if native.dtype != self.dtype:
+            raise TypeError(f"{name} has dtype {native.dtype}; wanted {self.dtype}")
+        if shape is not None and native.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(native.shape)}; wanted {tuple(shape)}")
+        return native
+
     def wrap(self, native: Array) -> Any:
         """Return a native array as the kind that the user gave."""
         return from_native(native, self.kind)

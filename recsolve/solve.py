@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from recsolve import solvers
-from recsolve.arrays import Array, empty_in_order, freeze, kind_of, to_host, to_native
+from recsolve.arrays import Array, empty_in_order, freeze, to_host
 from recsolve.recurrence import Recurrence
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solvers.driver import iterate_to_end
 from recsolve.solvers.problem import Iterate, Problem
 from recsolve.solvers.sequential import loop
 from recsolve.status import MISMATCH, MIXES, Status
-from recsolve.tolerance import Tolerance, default_tol
+from recsolve.tolerance import Tolerance, tolerance_for
 
 Fallback = Literal["none", "sequential", "raise"]
 _DRIVER_OPTIONS: dict[str, Any] = {"atol": None, "rtol": None, "pin": True, "patience": 20}
@@ -156,15 +156,16 @@ def _split_options(
 
 
 def _tolerance(tol: float | None, driver: Mapping[str, Any], recurrence: Recurrence) -> Tolerance:
-    base = default_tol(recurrence.dtype, recurrence.rounding) if tol is None else tol
-    values = {"tol": base, **{name: driver[name] for name in ("atol", "rtol") if driver[name] is not None}}
+    values = {
+        name: x for name, x in (("tol", tol), ("atol", driver["atol"]), ("rtol", driver["rtol"])) if x is not None
+    }
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"{name} is {value!r}; wanted a finite number >= 0")
+    base = tolerance_for(recurrence, tol)
     # Only the default absolute tolerance knows of lanes; one that the user gives is taken as it is.
-    by_default = tol is None and "atol" not in values and recurrence.rounding > 0
-    lanes = recurrence.layout if by_default else None
-    return Tolerance(float(values.get("atol", base)), float(values.get("rtol", base)), lanes)
+    lanes = None if "atol" in values else base.lanes
+    return Tolerance(float(values.get("atol", base.atol)), float(values.get("rtol", base.rtol)), lanes)
 
 
 def _count(name: str, value: Any, least: int) -> int:
@@ -190,11 +191,7 @@ def _check_guess(guess: Any, recurrence: Recurrence) -> Array | None:
             raise TypeError(f"guess is {guess!r}; wanted a number, an array, 'step', 'zeros' or a Solution")
         states[...] = guess
         return states
-    if kind_of(guess) != recurrence.kind:
-        raise TypeError(f"guess is {kind_of(guess)} and the recurrence is {recurrence.kind}; convert it first")
-    native = to_native(guess, "guess")
-    if native.dtype != recurrence.dtype:
-        raise TypeError(f"guess has dtype {native.dtype}; wanted {recurrence.dtype}")
+    native = recurrence.native(guess, "guess")
     try:
         states[...] = np.broadcast_to(native, recurrence.shape)
     except ValueError:

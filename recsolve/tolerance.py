@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsolve.arrays import Array, namespace
 from recsolve.layout import Layout
+
+if TYPE_CHECKING:
+    from recsolve.recurrence import Recurrence
 
 # A trajectory is trusted when an error of one tolerance in every step may grow to at most this.
 TRUSTED = 1e-2
@@ -56,6 +59,14 @@ class Tolerance:
             return 1.0
         axes = (-1,) if self.lanes.components == 1 else (self.lanes.component_axis, -1)
         return namespace(size).maximum(size.max(axis=axes, keepdims=True), 1)
+
+
+def tolerance_for(recurrence: Recurrence, tol: float | None = None) -> Tolerance:
+    """Return the test that a solve uses: ``tol`` as it is, or the default of the recurrence."""
+    if tol is not None:
+        return Tolerance(tol, tol)
+    base = default_tol(recurrence.dtype, recurrence.rounding)
+    return Tolerance(base, base, recurrence.layout if recurrence.rounding > 0 else None)
 
 
 def error_bound(tol: float, dtype: Any, magnitude: float, condition: float) -> float:

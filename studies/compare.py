@@ -16,7 +16,7 @@ from recsolve.studies.files import write_json
 from recsolve.studies.provenance import provenance
 from recsolve.studies.race import Entry, finite_or_text, race
 from recsolve.studies.recordings import Recording, load_recording
-from recsolve.tolerance import default_tol
+from recsolve.tolerance import tolerance_for
 
 FORMAT = "recsolve-compare/1"
 # One of each kind; a figure of the whole family would be hard to read.
@@ -102,8 +102,7 @@ def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
     found = []
     for title, cell in built:
         rec = cell.recurrence(recording.data)
-        tolerance = default_tol(rec.dtype, rec.rounding) if config.tol is None else config.tol
-        found.append(Panel(title, rec, tolerance))
+        found.append(Panel(title, rec, tolerance_for(rec, config.tol).atol))
     return recording, found
 
 
