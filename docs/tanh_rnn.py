@@ -36,6 +36,8 @@ def main() -> None:
     print(
         f"h = tanh(W h + u), {UNITS} units, T = {STEPS}, W ~ N(0, g²/{UNITS}), u ~ N(0, 1), float64, tolerance "
         f"{TOLERANCE:g}: median iterations over {SEEDS} seeds, and the range. With the pin every method ends within T. "
+        "An iteration of gauss_seidel, multiple_shooting, parareal or mgrit follows f for "
+        f"{round(STEPS**0.5)} steps or more, one after the other. "
         f"Written by `python docs/tanh_rnn.py` with recsolve {found['recsolve']}, NumPy {found['numpy']}.\n"
     )
     print("| solver | " + " | ".join(f"g = {gain}" for gain in GAINS) + " |")

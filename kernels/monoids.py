@@ -130,4 +130,74 @@ class Clamp:
         return True
 
 
-MONOIDS: dict[str, Monoid] = {"affine": Affine(), "clamp": Clamp()}
+class Riccati:
+    """K -> A (I + K B)^-1 K A^T + C: how the gain of a Kalman filter moves on.
+
+    Elements are triples (A, C, B) of matrices (..., m, m), C and B symmetric and not negative. K is symmetric with
+    eigenvalues in [0, 1) when the elements are those of a filter, so nothing grows; for m = 1 this is a Moebius map. A
+    cut step gives C. Composition: Särkkä and García-Fernández, IEEE Trans. Automatic Control 66 (2021), the three of
+    its five entries that covariances need.
+    """
+
+    def prepare(self, elements: Any) -> tuple[Array, Array, Array]:
+        try:
+            A, C, B = elements
+        except (TypeError, ValueError):
+            raise ValueError("elements of the riccati monoid are a triple (A, C, B)") from None
+        shapes = tuple(tuple(e.shape) for e in (A, C, B))
+        if len(set(shapes)) > 1 or A.ndim < 3 or A.shape[-1] != A.shape[-2]:
+            raise ValueError(f"elements (A, C, B) have shapes {shapes}; wanted equal shapes (T, ..., m, m)")
+        return A, C, B
+
+    def like(self, elements: tuple[Array, ...]) -> Array:
+        return elements[1]
+
+    def take(self, elements: tuple[Array, ...], index: Any) -> tuple[Array, ...]:
+        return tuple(e[index] for e in elements)
+
+    def act(self, elements: tuple[Array, ...], states: Array) -> Array:
+        A, C, B = elements
+        inner = product(inverse(identity_plus(product(states, B))), states)
+        return product(product(A, inner), transpose(A)) + C
+
+    def compose(self, later: tuple[Array, ...], earlier: tuple[Array, ...]) -> tuple[Array, ...]:
+        (A2, C2, B2), (A1, C1, B1) = later, earlier
+        through = inverse(identity_plus(product(C1, B2)))
+        A = product(product(A2, through), A1)
+        C = product(product(product(A2, through), C1), transpose(A2)) + C2
+        B = product(product(product(transpose(A1), B2), through), A1) + B1
+        return A, C, B
+
+    def identity(self, elements: tuple[Array, ...]) -> tuple[Array, ...]:
+        A, C, B = elements
+        zero = namespace(A).zeros_like
+        return identity_plus(zero(A)), zero(C), zero(B)
+
+    def constant(self, elements: tuple[Array, ...], initial: Array | None) -> Array:
+        return elements[1]
+
+    def composable(self, elements: tuple[Array, ...]) -> bool:
+        return True
+
+
+def product(X: Array, Y: Array) -> Array:
+    """Return the matrix products X Y, elementwise where matrices are 1 x 1."""
+    return X * Y if X.shape[-1] == 1 else X @ Y
+
+
+def transpose(X: Array) -> Array:
+    """Return the transposed matrices."""
+    return X.swapaxes(-1, -2)
+
+
+def identity_plus(X: Array) -> Array:
+    """Return I + X."""
+    return X + namespace(X).eye(X.shape[-1], dtype=X.dtype)  # type: ignore[no-any-return]
+
+
+def inverse(X: Array) -> Array:
+    """Return the inverse matrices."""
+    return 1 / X if X.shape[-1] == 1 else namespace(X).linalg.inv(X)
+
+
+MONOIDS: dict[str, Monoid] = {"affine": Affine(), "clamp": Clamp(), "riccati": Riccati()}

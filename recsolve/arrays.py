@@ -103,8 +103,8 @@ def from_native(x: Array, kind: Kind) -> Any:
 
     if kind_of(x) == "cupy":
         return torch.from_dlpack(x)
-    # torch refuses negative strides (a reversed direction), so only those are copied.
-    return torch.from_numpy(np.ascontiguousarray(x) if any(s < 0 for s in x.strides) else x)
+    # torch refuses negative strides (a reversed direction) and warns of read-only arrays, so those are copied.
+    return torch.from_numpy(x if x.flags.writeable and all(s >= 0 for s in x.strides) else x.copy())
 
 
 def common_dtype(arrays: Mapping[str, Array]) -> np.dtype[Any]:

@@ -14,6 +14,7 @@ from recsolve.mixings import Diagonal as DiagonalMixing
 from recsolve.mixings import Mixing
 from recsolve.names import Names
 from recsolve.recurrence import Recurrence, all_finite, check_initial
+from recsolve.ties import ties_in_force
 
 if TYPE_CHECKING:
     from recsolve.weighted_cell import WeightedCell
@@ -22,13 +23,22 @@ if TYPE_CHECKING:
 class CellRecurrence(Recurrence):
     """See :meth:`recsolve.WeightedCell.recurrence`."""
 
-    def __init__(self, cell: WeightedCell, drive: Names, initial: Any, reset: Any, kind: Kind, x: Array | None = None):
+    def __init__(
+        self,
+        cell: WeightedCell,
+        drive: Names,
+        initial: Any,
+        reset: Any,
+        kind: Kind,
+        x: Array | None = None,
+        ties: Any = None,
+    ):
         self.cell, self.drive, self.x = cell, drive, x
         self.description = cell.cell.name
         length, batch = _leading(drive, cell)
         like = next(iter(drive.values()))
         start = _initial(initial, cell, batch, like, kind)
-        super().__init__(length, batch, cell.layout, start, reset, kind)
+        super().__init__(length, batch, cell.layout, start, reset, kind, ties)
         self._parameters = Names(cell.parameters, "parameter")
         self._mixings = Names(cell.mixings, "mixing")
 
@@ -65,7 +75,8 @@ class CellRecurrence(Recurrence):
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
         tape = _Tape(self.layout.components)
         s = {name: Dual(part, {i: ONE}) for i, (name, part) in enumerate(self._components(previous).items())}
-        out = self._call(Names(s, "component"), tape.mixings(self.cell.mixings), self.drive)
+        with ties_in_force(self.ties):
+            out = self._call(Names(s, "component"), tape.mixings(self.cell.mixings), self.drive)
         values = self._states([value_of(x) for x in out], previous)
         part = self.layout.component(previous, 0)
         xp = namespace(previous)
@@ -103,7 +114,19 @@ class CellRecurrence(Recurrence):
         drive = Names({name: u[cut] for name, u in self.drive.items()}, "drive")
         reset = None if self.reset is None else self.reset[cut]
         x = None if self.x is None else self.x[cut]
-        return CellRecurrence(self.cell, drive, initial, reset, self.kind, x)
+        return CellRecurrence(self.cell, drive, initial, reset, self.kind, x, self.ties)
+
+    def _select(self, place: tuple[Array, ...], initial: Any) -> CellRecurrence:
+        index: Any = (slice(None), *place)
+        axes = 1 + len(self.batch)
+
+        def pick(u: Array) -> Array:
+            return namespace(u).broadcast_to(u, (self.length, *self.batch, *u.shape[axes:]))[index]  # type: ignore[no-any-return]
+
+        drive = Names({name: pick(u) for name, u in self.drive.items()}, "drive")
+        reset = None if self.reset is None else self.reset[index]
+        x = None if self.x is None else pick(self.x)
+        return CellRecurrence(self.cell, drive, initial, reset, self.kind, x, self.ties)
 
     @property
     def rounding(self) -> float:

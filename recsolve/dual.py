@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from recsolve.ties import at_tie
+
 ONE = 1.0  # the partial of a leaf with respect to itself; multiplying by it is skipped
 
 
@@ -33,6 +35,11 @@ def softplus(x: Any) -> Any:
     if isinstance(x, Dual):
         return x.lift("softplus", (x,))
     return np.logaddexp(x, 0.0)
+
+
+def _absolute_slope(x: Any, y: Any) -> Any:
+    at_zero = at_tie("absolute")
+    return np.where(x == 0, y.dtype.type(at_zero), np.sign(x)) if at_zero else np.sign(x)
 
 
 # d f / d x from (x, y = f(x)). Step functions are flat almost everywhere.
@@ -55,7 +62,7 @@ UNARY: dict[str, Callable[[Any, Any], Any]] = {
     "sinh": lambda x, y: np.cosh(x),
     "cosh": lambda x, y: np.sinh(x),
     "arctan": lambda x, y: 1.0 / (1.0 + x * x),
-    "absolute": lambda x, y: np.sign(x),
+    "absolute": _absolute_slope,
     "sign": lambda x, y: 0.0,
     "floor": lambda x, y: 0.0,
     "ceil": lambda x, y: 0.0,
@@ -81,8 +88,7 @@ BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "arctan2": (lambda a, b, y: b / (a * a + b * b), lambda a, b, y: -a / (a * a + b * b)),
 }
 
-# When an operand of min/max wins, ties included and excluded. At a tie the derivative passes to the operand that
-# depends on the state (the first one if both do): a Clarke element that is a robust default, though none always wins.
+# When an operand of min/max wins, ties included and excluded.
 _WINS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "maximum": (np.greater_equal, np.greater),
     "minimum": (np.less_equal, np.less),
@@ -105,6 +111,21 @@ def _factor(name: str, index: int, values: Sequence[Any], y: Any) -> Any:
     if name in UNARY:
         return UNARY[name](values[0], y)
     return BINARY[name][index](*values, y)
+
+
+def _leads(a: Any, b: Any) -> bool:
+    """Return whether ``a`` comes before ``b`` at a tie: the state first, other leaves next, constants last."""
+    if isinstance(a, OfState) or not isinstance(b, Dual):
+        return True
+    return isinstance(a, Dual) and not isinstance(b, OfState)
+
+
+def _passes(name: str, a: Any, b: Any, share: float, y: Any) -> tuple[Any, Any]:
+    """Return where ``a`` passes its partials through a minimum or maximum, and a scale that is ``share`` at ties."""
+    inclusive, strict = _WINS[name]
+    if share == 0:
+        return strict(a, b), ONE
+    return inclusive(a, b), ONE if share == 1 else np.where(a == b, y.dtype.type(share), y.dtype.type(1))
 
 
 class Dual(NDArrayOperatorsMixin):
@@ -145,7 +166,7 @@ class Dual(NDArrayOperatorsMixin):
         values = [value_of(arg) for arg in args]
         y = _evaluate(name, values)
         if name in _WINS:
-            return self._select(y, [(arg, self._wins(name, index, args)) for index, arg in enumerate(args)])
+            return self._select(y, self._wins(name, args, y))
         terms = [(arg, _factor(name, index, values, y)) for index, arg in enumerate(args) if isinstance(arg, Dual)]
         return self._combine(y, terms)
 
@@ -158,22 +179,25 @@ class Dual(NDArrayOperatorsMixin):
                 partials[leaf] = partials[leaf] + term if leaf in partials else term
         return self._made(y, partials)
 
-    def _select(self, y: Any, choices: Sequence[tuple[Any, Any]]) -> Dual:
-        """Return ``y`` with the partials of each choice where its mask holds: selected, for 0 * inf is NaN."""
+    def _select(self, y: Any, choices: Sequence[tuple[Any, Any, Any]]) -> Dual:
+        """Return ``y`` with the partials of each choice, scaled, where its mask holds: selected, for 0 * inf is NaN."""
         partials: dict[Hashable, Any] = {}
-        for arg, mask in choices:
+        for arg, mask, scale in choices:
             for leaf, partial in arg.partials.items() if isinstance(arg, Dual) else ():
-                term = np.where(mask, arg._aligned(partial, y), y.dtype.type(0))
+                term = np.where(mask, self._scale(scale, arg._aligned(partial, y)), y.dtype.type(0))
                 partials[leaf] = partials[leaf] + term if leaf in partials else term
         return self._made(y, partials)
 
     @staticmethod
-    def _wins(name: str, index: int, args: Sequence[Any]) -> Any:
-        """Return where argument ``index`` of a minimum or maximum passes its derivative."""
-        ties, strict = _WINS[name]
-        other = args[1 - index]
-        takes_ties = index == 0 or not isinstance(other, Dual)
-        return (ties if takes_ties else strict)(value_of(args[index]), value_of(other))
+    def _wins(name: str, args: Sequence[Any], y: Any) -> list[tuple[Dual, Any, Any]]:
+        """Return the dual arguments of a minimum or maximum, each with where it passes its partials and their scale.
+
+        At a tie one argument passes the share that is in force and the other one the rest.
+        """
+        a, b = args
+        share = at_tie(name) if _leads(a, b) else 1.0 - at_tie(name)
+        duals = [(x, other, s) for x, other, s in ((a, b, share), (b, a, 1.0 - share)) if isinstance(x, Dual)]
+        return [(x, *_passes(name, x.value, value_of(other), s, y)) for x, other, s in duals]
 
     def _made(self, y: Any, partials: Mapping[Hashable, Any]) -> Dual:
         return type(self)(y, partials)
@@ -201,7 +225,7 @@ class Dual(NDArrayOperatorsMixin):
         if function is np.where and len(args) == 3:
             return self._where(*args)
         if function is np.clip and isinstance(args[0], Dual):
-            return self.clip(*args[1:], **kwargs)
+            return args[0].clip(*args[1:], **kwargs)
         if function in (np.zeros_like, np.ones_like, np.full_like):
             return function(value_of(args[0]), *args[1:], **kwargs)
         if function in (np.shape, np.ndim, np.size):
@@ -217,7 +241,7 @@ class Dual(NDArrayOperatorsMixin):
     def _where(self, condition: Any, a: Any, b: Any) -> Dual:
         condition = value_of(condition) != 0  # as NumPy reads numbers
         y = np.where(condition, value_of(a), value_of(b))
-        return self._select(y, [(a, condition), (b, ~condition)])
+        return self._select(y, [(a, condition, ONE), (b, ~condition, ONE)])
 
     def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         raise self._unsupported(name)
@@ -251,3 +275,13 @@ class Dual(NDArrayOperatorsMixin):
         if name.startswith("_"):
             raise AttributeError(name)
         raise AttributeError(str(self._unsupported(f".{name}")))
+
+
+class OfState(Dual):
+    """A dual that depends on the state, among others that do not: ties tell them apart.
+
+    NumPy asks a subclass first, so whatever has an operand of this class is of this class.
+    """
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]

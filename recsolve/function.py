@@ -12,7 +12,8 @@ from recsolve.dual import value_of
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.layout import Layout
 from recsolve.recurrence import Recurrence, all_finite
-from recsolve.tangent import Tangent
+from recsolve.tangent import DIRECTIONS, StateTangent, Tangent
+from recsolve.ties import ties_in_force
 
 STRUCTURES: dict[str, type[Jacobian]] = {
     "zero": Zero,
@@ -64,6 +65,8 @@ def _leaves(inputs: Any) -> dict[str, Any]:
 class FunctionRecurrence(Recurrence):
     """See :meth:`recsolve.Recurrence.from_function`."""
 
+    opaque = True
+
     def __init__(
         self,
         f: Callable[[Any, Any], Any],
@@ -73,6 +76,7 @@ class FunctionRecurrence(Recurrence):
         jacobian: Callable[[Any, Any], Any] | None,
         reset: Any,
         length: int | None,
+        ties: Any = None,
     ):
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
@@ -87,7 +91,7 @@ class FunctionRecurrence(Recurrence):
         self.f, self.structure, self.jacobian = f, structure, jacobian
         self.description = getattr(f, "__name__", "function")
         self.inputs, self._container = [freeze(x) for x in native.values()], inputs
-        super().__init__(_length(native, length), batch, layout, start, reset, kind)
+        super().__init__(_length(native, length), batch, layout, start, reset, kind, ties)
 
     def _shapes(self) -> list[tuple[int, ...]]:
         return [tuple(u.shape) for u in self.inputs]
@@ -106,10 +110,13 @@ class FunctionRecurrence(Recurrence):
 
     def push_input(self, previous: Array, index: int, directions: Array) -> Array:
         """Return the derivatives of F, (m, T, *batch, *event), along directions (m, *shape) of one input."""
-        moved = [Tangent.seeded(u, directions) if i == index else u for i, u in enumerate(self.inputs)]
-        out = self._call(previous, slice(None), self.contain(moved))
+        moved = [Tangent(u, {DIRECTIONS: directions} if i == index else {}) for i, u in enumerate(self.inputs)]
+        # Ties go by what depends on the state. Where the Jacobian is not automatic, f may use the state as it likes.
+        state = StateTangent(previous, {}) if self._is_automatic else previous
+        with ties_in_force(self.ties), np.errstate(all="ignore"):
+            out = self._call(state, slice(None), self.contain(moved))
         shape = (len(directions), *previous.shape)
-        if not isinstance(out, Tangent):
+        if not isinstance(out, Tangent) or not out.partials:
             return namespace(previous).zeros(shape, dtype=self.dtype)  # type: ignore[no-any-return]
         return np.broadcast_to(out.directions, shape)
 
@@ -144,6 +151,11 @@ class FunctionRecurrence(Recurrence):
     def step(self, state: Array, t: int) -> Array:
         return self._call(state[None], slice(t, t + 1))[0]  # type: ignore[no-any-return]
 
+    @property
+    def _is_automatic(self) -> bool:
+        """Whether f is differentiated with respect to the state (the structure or the user may say it all)."""
+        return self.jacobian is None and self.structure not in ("zero", "identity")
+
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
         kind, layout = STRUCTURES[self.structure], self.layout
         if kind is Zero or kind is Identity:
@@ -156,8 +168,22 @@ class FunctionRecurrence(Recurrence):
             return out, Zero(out, layout)
         return out.value, self._gather(out.directions)
 
+    def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
+        if self.jacobian is not None or STRUCTURES[self.structure] is not LaneDense:
+            return super().operator(states)
+        previous = self.previous(states)
+
+        def product(v: Array) -> Array:
+            with np.errstate(all="ignore"):
+                out = self._push(previous, v[None])
+            moved = out.directions[0] if isinstance(out, Tangent) else namespace(v).zeros_like(v)
+            return namespace(v).broadcast_to(moved, v.shape)  # type: ignore[no-any-return]
+
+        return product, None
+
     def _push(self, previous: Array, directions: Array) -> Any:
-        return self._call(Tangent.seeded(previous, directions), slice(None))
+        with ties_in_force(self.ties):
+            return self._call(Tangent.seeded(previous, directions), slice(None))
 
     def _seeds(self, previous: Array) -> Array:
         """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""
@@ -210,8 +236,20 @@ class FunctionRecurrence(Recurrence):
     def _cut(self, cut: slice, initial: Any) -> FunctionRecurrence:
         inputs = self.contain([self.wrap(u[cut]) for u in self.inputs])
         reset = None if self.reset is None else self.reset[cut]
-        length = None if self.inputs else cut.stop - cut.start
-        return FunctionRecurrence(self.f, inputs, initial, self.structure, self.jacobian, reset, length)
+        length = None if self.inputs else len(range(*cut.indices(self.length)))
+        return FunctionRecurrence(self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties)
+
+    def _select(self, place: tuple[Array, ...], initial: Any) -> FunctionRecurrence | None:
+        index: Any = (slice(None), *place)
+        axes = 1 + len(self.batch)
+        shared = [u.ndim < 2 or set(u.shape[1:axes]) == {1} for u in self.inputs]
+        if not all(common or u.shape[1:axes] == self.batch for u, common in zip(self.inputs, shared, strict=True)):
+            return None
+        picked = [u if common else u[index] for u, common in zip(self.inputs, shared, strict=True)]
+        reset = None if self.reset is None else self.reset[index]
+        inputs = self.contain([self.wrap(u) for u in picked])
+        length = None if self.inputs else self.length
+        return FunctionRecurrence(self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties)
 
     @property
     def rounding(self) -> float:

@@ -1,7 +1,8 @@
 """The functions a cell is written with: NumPy's own, and the few that NumPy lacks.
 
 Each runs on arrays of any kind and on the duals that differentiate them. ``where(condition, a, b)`` takes the place
-of a Python branch. At a tie ``minimum`` and ``maximum`` pass the derivative to the operand that depends on the state.
+of a Python branch. At a tie ``minimum`` and ``maximum`` pass the derivative to the operand that depends on the state,
+unless ``ties`` of the recurrence says otherwise.
 
 Examples
 --------
@@ -25,7 +26,7 @@ sinh, sqrt, square, tan, tanh, where = np.sinh, np.sqrt, np.square, np.tan, np.t
 
 
 def relu(x: Any) -> Any:
-    """Return max(x, 0), with derivative 1 at 0."""
+    """Return max(x, 0), by default with derivative 1 at 0."""
     return maximum(x, 0.0)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from recsolve.arrays import Array, Kind, empty_in_order, from_native, kind_of, namespace, to_host, to_native
 from recsolve.jacobians import Jacobian
 from recsolve.layout import Layout
+from recsolve.ties import check_ties
 
 if TYPE_CHECKING:
     from recsolve.function import FunctionRecurrence
@@ -37,16 +38,29 @@ class Recurrence(ABC):
         float32 or float64.
     kind : str
         The kind of arrays the user gave and gets back.
+    ties : dict of float
+        The derivative at ties, by operation.
     """
 
     description: str = "recurrence"
+    opaque: bool = False  # whether f may hold arrays that are not in its drive
 
-    def __init__(self, length: int, batch: tuple[int, ...], layout: Layout, initial: Array, reset: Any, kind: Kind):
+    def __init__(
+        self,
+        length: int,
+        batch: tuple[int, ...],
+        layout: Layout,
+        initial: Array,
+        reset: Any,
+        kind: Kind,
+        ties: Any = None,
+    ):
         self.length, self.batch, self.layout, self.kind = length, batch, layout, kind
         self.initial = initial
         self.restart = initial  # where resets start from; a window keeps that of the whole
         self.dtype = initial.dtype
         self.reset = _check_reset(reset, length, batch, namespace(initial))
+        self.ties = check_ties(ties)
 
     # What a recurrence must define -----------------------------------------------------------------------------
 
@@ -82,6 +96,24 @@ class Recurrence(ABC):
     @abstractmethod
     def _cut(self, cut: slice, initial: Any) -> Recurrence:
         """Return the recurrence of some steps, from ``initial`` of the user's kind."""
+
+    def sequences(self, chosen: Array) -> Recurrence | None:
+        """Return the recurrence of some sequences alone, or None where the drive does not show what belongs to which.
+
+        Parameters
+        ----------
+        chosen : array of int
+            Their places in the flattened batch; the batch shape of the result is (len(chosen),).
+        """
+        place = np.unravel_index(chosen, self.batch)
+        part = self._select(place, self.wrap(self.initial[place]))
+        if part is not None:
+            part.restart = self.restart[place]
+        return part
+
+    @abstractmethod
+    def _select(self, place: tuple[Array, ...], initial: Any) -> Recurrence | None:
+        """Return the recurrence of the sequences at ``place`` in the batch, if they can be told apart."""
 
     @property
     @abstractmethod
@@ -150,6 +182,14 @@ class Recurrence(ABC):
         with np.errstate(all="ignore"):
             return self.differentiate(self.previous(states))
 
+    def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
+        """Return the product v -> J v, and the block part of J, without forming a dense matrix.
+
+        The block part is None where products are all that is known.
+        """
+        J = self.linearise(states)[1]
+        return J.matvec, J.block()
+
     def guess(self) -> Array:
         """Return the default first iterate, f(h[0], u[t]) at every t."""
         previous = empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
@@ -213,6 +253,7 @@ class Recurrence(ABC):
         jacobian: Callable[[Any, Any], Any] | None = None,
         reset: Any = None,
         length: int | None = None,
+        ties: Any = None,
     ) -> FunctionRecurrence:
         """Build a recurrence from any function.
 
@@ -237,6 +278,9 @@ class Recurrence(ABC):
             (T, *batch): steps that start from ``initial`` again.
         length : int, optional
             T when there are no inputs.
+        ties : float or mapping, optional
+            The derivative at ties that automatic differentiation takes, as in
+            :meth:`recsolve.WeightedCell.recurrence`. A ``jacobian`` sees to its own.
 
         Returns
         -------
@@ -245,9 +289,10 @@ class Recurrence(ABC):
         Raises
         ------
         TypeError
-            For mixed array kinds or dtypes, or a function that automatic differentiation cannot follow.
+            For mixed array kinds or dtypes, ties that are no numbers, or a function that automatic differentiation
+            cannot follow.
         ValueError
-            For an unknown structure or wrong shapes.
+            For an unknown structure, wrong shapes, or ties of unknown operations or out of range.
 
         Examples
         --------
@@ -260,7 +305,7 @@ class Recurrence(ABC):
         """
         from recsolve.function import FunctionRecurrence
 
-        return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length)
+        return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length, ties)
 
     def __repr__(self) -> str:
         shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"

@@ -54,10 +54,11 @@ def scan(
 
     Parameters
     ----------
-    monoid : {"affine", "clamp"}
+    monoid : {"affine", "clamp", "riccati"}
         ``affine``: elements (A, b), y[t] = A[t] y[t-1] + b[t], with A a structured Jacobian or an array of the shape of
-        b (diagonal). ``clamp``: elements (r, s), y[t] = max(min(r[t], y[t-1]), s[t]); never rounds.
-    elements : tuple of two
+        b (diagonal). ``clamp``: elements (r, s), y[t] = max(min(r[t], y[t-1]), s[t]); never rounds. ``riccati``:
+        matrices (A, C, B), y[t] = A (I + y[t-1] B)^-1 y[t-1] A^T + C, the gains of a Kalman filter.
+    elements : tuple
         Arrays with time along ``axis``.
     initial : array, optional
         y before the first step, the shape of one step. Without it the first step of an affine scan gives b.
@@ -94,8 +95,8 @@ def scan(
     """
     if monoid not in MONOIDS:
         raise ValueError(f"monoid is {monoid!r}; wanted one of {', '.join(MONOIDS)}")
-    if not isinstance(elements, (tuple, list)) or len(elements) != 2:
-        raise ValueError(f"elements is {type(elements).__name__}; wanted a pair")
+    if not isinstance(elements, (tuple, list)):
+        raise ValueError(f"elements is {type(elements).__name__}; wanted a tuple of arrays")
     arrays = {f"elements[{i}]": e for i, e in enumerate(elements) if not isinstance(e, Jacobian)}
     kind = common_kind({**arrays, "initial": None if np.isscalar(initial) else initial})
     if axis != 0 and len(arrays) < 2:

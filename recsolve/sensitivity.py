@@ -13,10 +13,11 @@ import numpy as np
 
 from recsolve.arrays import Array, namespace
 from recsolve.cell_recurrence import CellRecurrence
-from recsolve.dual import ONE, Dual
+from recsolve.dual import ONE, Dual, OfState
 from recsolve.function import FunctionRecurrence
 from recsolve.mixings import Mixing
 from recsolve.names import Names
+from recsolve.ties import ties_in_force
 
 Leaf = tuple[str, Hashable]
 
@@ -44,12 +45,12 @@ class CellSensitivity:
         self.recurrence, self.cell = recurrence, recurrence.cell
         self.calls: list[tuple[str, Mixing, Array, Mapping[Hashable, Any]]] = []
         part = recurrence.layout.component
-        state = {n: self._leaf("state", n, part(previous, i)) for i, n in self._components()}
+        state = {n: self._leaf("state", n, part(previous, i), OfState) for i, n in self._components()}
         drive = {n: self._leaf("drive", n, u) for n, u in recurrence.drive.items()}
         parameters = {n: self._leaf("parameter", n, p) for n, p in self.cell.parameters.items()}
         mixings = {n: self._caller(n, m) for n, m in self.cell.mixings.items()}
         self.part = recurrence.layout.component(previous, 0)
-        with np.errstate(all="ignore"):
+        with ties_in_force(recurrence.ties), np.errstate(all="ignore"):
             out = self.cell.cell.function(
                 Names(state, "component"),
                 Names(mixings, "mixing"),
@@ -63,16 +64,16 @@ class CellSensitivity:
         return list(enumerate(self.cell.cell.state))
 
     @staticmethod
-    def _leaf(kind: str, name: Hashable, value: Array) -> Dual:
-        return Dual(value, {(kind, name): ONE})
+    def _leaf(kind: str, name: Hashable, value: Array, depends: type[Dual] = Dual) -> Dual:
+        return depends(value, {(kind, name): ONE})
 
     def _caller(self, name: str, mixing: Mixing) -> Any:
         """Open a leaf for the output of every call, diagonal mixings included: their weights are wanted too."""
 
         def call(x: Any) -> Dual:
-            value = x.value if isinstance(x, Dual) else x
+            value, depends = (x.value, type(x)) if isinstance(x, Dual) else (x, Dual)
             self.calls.append((name, mixing, value, x.partials if isinstance(x, Dual) else {}))
-            return self._leaf("call", len(self.calls) - 1, mixing.matvec(value))
+            return self._leaf("call", len(self.calls) - 1, mixing.matvec(value), depends)
 
         return call
 

@@ -13,14 +13,16 @@ from recsolve import solvers
 from recsolve.arrays import Array, empty_in_order, freeze, to_host
 from recsolve.recurrence import Recurrence
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
-from recsolve.solvers.driver import iterate_to_end
+from recsolve.solvers.active import Active
+from recsolve.solvers.driver import Observe, Run
 from recsolve.solvers.problem import Iterate, Problem
 from recsolve.solvers.sequential import loop
 from recsolve.status import MISMATCH, MIXES, Status
 from recsolve.tolerance import Tolerance, tolerance_for
+from recsolve.trace import Trace
 
 Fallback = Literal["none", "sequential", "raise"]
-_DRIVER_OPTIONS: dict[str, Any] = {"atol": None, "rtol": None, "pin": True, "patience": 20}
+_DRIVER_OPTIONS: dict[str, Any] = {"atol": None, "rtol": None, "pin": True, "patience": 20, "trace": False}
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class IntermediateResult:
 def solve(
     recurrence: Recurrence,
     *,
-    method: str | solvers.Solver = "newton",
+    method: str | solvers.Method = "newton",
     tol: float | None = None,
     maxiter: int | None = None,
     guess: Any = None,
@@ -66,7 +68,7 @@ def solve(
     options : mapping, optional
         Settings of the solver, and of the driver: ``atol``, ``rtol`` (each instead of tol), ``pin`` (default True:
         leading rows with residual 0 are left alone and the row after them takes f exactly), ``patience`` (iterations
-        without progress before ``stalled`` or ``diverged``).
+        without progress before ``stalled`` or ``diverged``), ``trace`` (True: keep ``Solution.trace``).
     fallback : {"none", "sequential", "raise"}
         When the method does not converge: return what there is with its status; complete it by the sequential loop from
         its exact prefix; or raise ConvergenceError, which carries the Solution.
@@ -99,14 +101,14 @@ def solve(
     limit = recurrence.length + 2 if maxiter is None else _count("maxiter", maxiter, 0)
     patience = _count("patience", driver["patience"], 1)
     first = _check_guess(guess, recurrence)
-    problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=solver.needs_jacobian)
+    problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False)
+    trace = Trace(problem.counts) if driver["trace"] else None
 
     began = time.perf_counter()
     with np.errstate(all="ignore"):
-        iterate, status, history, nit = iterate_to_end(
-            solver, problem, first, maxiter=limit, patience=patience, observe=_observer(callback, recurrence)
-        )
-        residuals, start = history.residuals, None
+        run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
+        iterate, status = run.to_end(solver, first)
+        residuals, start = run.history.residuals, None
         status, remark = _second_look(recurrence, solver, iterate, status)
         if fallback == "sequential" and status not in (Status.CONVERGED, Status.STOPPED):
             start = exact_prefix(iterate) if status is not Status.STALLED else 0
@@ -116,20 +118,20 @@ def solve(
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
     stats = {**problem.counts, "seconds": time.perf_counter() - began, "completed_from": start}
-    solution = Solution(recurrence, solver, tolerance, iterate, status, residuals, nit, stats, remark)
+    solution = Solution(recurrence, solver, tolerance, iterate, status, residuals, run.nit, stats, remark, trace)
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)
     return solution
 
 
 def _second_look(
-    recurrence: Recurrence, solver: solvers.Solver, iterate: Iterate, status: Status
+    recurrence: Recurrence, solver: solvers.Method, iterate: Iterate, status: Status
 ) -> tuple[Status, str]:
     """Return the status and a remark, having compared f at three steps alone with f for all t at once.
 
     What has been solved is f for all t at once; if that is another function, it is not the recurrence.
     """
-    if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED):
+    if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED, Status.MAXITER):
         step = recurrence.one_step_differs(recurrence.previous(iterate.states), iterate.values)
         if step is not None:
             return Status.STALLED, MIXES.format(step=step)
@@ -139,14 +141,15 @@ def _second_look(
 
 
 def _split_options(
-    method: str | solvers.Solver, options: Mapping[str, Any] | None
-) -> tuple[dict[str, Any], solvers.Solver]:
+    method: str | solvers.Method, options: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], solvers.Method]:
     if options is not None and not isinstance(options, Mapping):
         raise TypeError(f"options is {type(options).__name__}; wanted a mapping of names to values")
     given = dict(options or {})
     driver = {name: given.pop(name, default) for name, default in _DRIVER_OPTIONS.items()}
-    if not isinstance(driver["pin"], (bool, np.bool_)):
-        raise ValueError(f"pin is {driver['pin']!r}; wanted True or False")
+    for name in ("pin", "trace"):
+        if not isinstance(driver[name], (bool, np.bool_)):
+            raise ValueError(f"{name} is {driver[name]!r}; wanted True or False")
     try:
         return driver, solvers.get(method, given)
     except ValueError as error:
@@ -200,20 +203,21 @@ def _check_guess(guess: Any, recurrence: Recurrence) -> Array | None:
 
 
 def _observer(
-    callback: Callable[[IntermediateResult], None] | None, recurrence: Recurrence
-) -> Callable[[Iterate, int], None] | None:
-    if callback is None:
-        return None
-    if not callable(callback):
+    callback: Callable[[IntermediateResult], None] | None, recurrence: Recurrence, trace: Trace | None
+) -> Observe | None:
+    if callback is not None and not callable(callback):
         raise TypeError(f"callback is {type(callback).__name__}; wanted a callable")
 
-    def observe(iterate: Iterate, nit: int) -> None:
-        native = iterate.states
-        # Only NumPy arrays can be read-only; of others the callback gets a copy.
-        states = recurrence.wrap(freeze(native) if recurrence.kind == "numpy" else native.copy())
-        callback(IntermediateResult(states, nit, iterate.worst, to_host(iterate.converged)))
+    def observe(active: Active, iterate: Iterate, nit: int, report: Mapping[str, Array]) -> None:
+        if trace is not None:
+            trace.record(active, iterate, report)
+        if callback is not None:
+            native = active.states(iterate)
+            # Only NumPy arrays can be read-only; of others the callback gets a copy.
+            states = recurrence.wrap(freeze(native) if recurrence.kind == "numpy" else native.copy())
+            callback(IntermediateResult(states, nit, active.worst(iterate), active.converged(iterate)))
 
-    return observe
+    return None if callback is None and trace is None else observe
 
 
 def _completed(iterate: Iterate, name: str, was: Status, start: int) -> tuple[Status, str]:

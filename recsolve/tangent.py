@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.dual import Dual, value_of
+from recsolve.dual import Dual, OfState, value_of
 
 DIRECTIONS = "directions"  # the one leaf of a tangent
 
@@ -34,12 +34,17 @@ def _pads_linearly(function: Any, args: Any, kwargs: Any) -> bool:
     return mode in _PADS
 
 
+def _moves(x: Any) -> bool:
+    """Return whether ``x`` carries directions."""
+    return isinstance(x, Tangent) and bool(x.partials)
+
+
 def _entries(x: Any) -> list[Any]:
     return list(x) if isinstance(x, (list, tuple)) else [x]
 
 
 class Tangent(Dual):
-    """A value of shape S with m directional derivatives of shape (m, *S)."""
+    """A value of shape S with m directional derivatives of shape (m, *S), or with none."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
@@ -57,7 +62,7 @@ class Tangent(Dual):
         missing = np.ndim(y) - self.ndim
         return partial.reshape(partial.shape[:1] + (1,) * missing + self.shape) if missing else partial
 
-    def _made(self, y: Any, partials: Any) -> Dual:
+    def _made(self, y: Any, partials: Any) -> Tangent:
         """Spread the directions over the whole value: a linear operation that follows must see its shape."""
         full = {leaf: np.broadcast_to(p, (len(p), *np.shape(y))) for leaf, p in partials.items()}
         return type(self)(y, full)
@@ -72,29 +77,32 @@ class Tangent(Dual):
     def _linear(self, function: Callable[[Any], Any], first: Any) -> Tangent:
         """Apply a function that is linear in its first argument to the value and to every direction."""
         entries, listed = _entries(first), isinstance(first, (list, tuple))
-        m = next(len(e.directions) for e in entries if isinstance(e, Dual))
 
         def direction(e: Any, j: int) -> Any:
-            return e.directions[j] if isinstance(e, Tangent) else np.zeros_like(e)
+            return e.directions[j] if _moves(e) else np.zeros_like(value_of(e))
 
         def call(parts: list[Any]) -> Any:
             return function(parts if listed else parts[0])
 
         y = call([value_of(e) for e in entries])
+        moving = [e for e in entries if _moves(e)]
+        if not moving:
+            return type(self)(y, {})
         constant = call([np.zeros_like(value_of(e)) for e in entries])  # what initial=, prepend= and the like add
-        return Tangent.seeded(y, np.stack([call([direction(e, j) for e in entries]) - constant for j in range(m)]))
+        m = len(moving[0].directions)
+        moved = np.stack([call([direction(e, j) for e in entries]) - constant for j in range(m)])
+        return type(self).seeded(y, moved)
 
     def _multilinear(self, function: Any, args: Any, kwargs: Any) -> Tangent:
         """Product rule: the sum over the arguments that carry directions."""
         values = [value_of(a) for a in args]
         y = function(*values, **kwargs)
-        total: Any = 0.0
-        for place, arg in enumerate(args):
-            if isinstance(arg, Tangent):
-                total = total + np.stack(
-                    [function(*values[:place], d, *values[place + 1 :], **kwargs) for d in arg.directions]
-                )
-        return Tangent.seeded(y, total)
+        terms = [
+            np.stack([function(*values[:place], d, *values[place + 1 :], **kwargs) for d in arg.directions])
+            for place, arg in enumerate(args)
+            if _moves(arg)
+        ]
+        return type(self)(y, {DIRECTIONS: sum(terms[1:], terms[0])} if terms else {})
 
     def _unsupported(self, what: str) -> TypeError:
         return TypeError(
@@ -140,3 +148,10 @@ class Tangent(Dual):
 
     def copy(self) -> Tangent:
         return self
+
+
+class StateTangent(OfState, Tangent):
+    """A tangent that depends on the state, among others that do not."""
+
+    __slots__ = ()
+    __hash__ = None

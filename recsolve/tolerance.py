@@ -69,7 +69,7 @@ def tolerance_for(recurrence: Recurrence, tol: float | None = None) -> Tolerance
     return Tolerance(base, base, recurrence.layout if recurrence.rounding > 0 else None)
 
 
-def error_bound(tol: float, dtype: Any, magnitude: float, condition: float) -> float:
+def agreement(tol: float, dtype: Any, magnitude: float, condition: float) -> float:
     """Return 30 (tol + u max|h|) kappa, within which two converged trajectories agree.
 
     Parameters

@@ -137,7 +137,13 @@ class WeightedCell:
                 )
 
     def recurrence(
-        self, x: Any = None, *, drive: Mapping[str, Any] | None = None, initial: Any = None, reset: Any = None
+        self,
+        x: Any = None,
+        *,
+        drive: Mapping[str, Any] | None = None,
+        initial: Any = None,
+        reset: Any = None,
+        ties: Any = None,
     ) -> CellRecurrence:
         """Return the recurrence of this cell on an input, or on drives already projected.
 
@@ -152,6 +158,12 @@ class WeightedCell:
             name. Default: zeros.
         reset : array of bool, optional
             (T, *batch): steps that start from ``initial`` again.
+        ties : float or mapping, optional
+            The derivative at a tie of minimum or maximum (hence of relu and clip), and of absolute at 0: a number in
+            [0, 1] for all of them, or a mapping from ``"minimum"``, ``"maximum"``, ``"absolute"`` to numbers. That of
+            minimum and maximum, in [0, 1], is the share of the operand that depends on the state; if both do, that of
+            the first, and the second gets the rest. That of absolute, in [-1, 1], is the slope at 0. Default: 1, 1 and
+            0. It decides how many iterations a solver takes, not where it ends; gradients take the same choice.
 
         Returns
         -------
@@ -160,9 +172,9 @@ class WeightedCell:
         Raises
         ------
         TypeError
-            For mixed array kinds or dtypes.
+            For mixed array kinds or dtypes, or ties that are no numbers.
         ValueError
-            For wrong shapes or names.
+            For wrong shapes or names, or ties of unknown operations or out of range.
         """
         if (x is None) == (drive is None):
             raise ValueError("recurrence takes either x or drive=, and exactly one of them")
@@ -177,9 +189,8 @@ class WeightedCell:
             like = next(iter(drives.values()))
             common_dtype({**{f"drive {n}": d for n, d in drives.items()}, **dict(self._weights())})
             self._check_namespace(like)
-        return CellRecurrence(
-            self, Names(drives, "drive"), initial, reset, kind, None if x is None else to_native(x, "x")
-        )
+        native = None if x is None else to_native(x, "x")
+        return CellRecurrence(self, Names(drives, "drive"), initial, reset, kind, native, ties)
 
     def output(self, states: Array) -> Array:
         """Return the shown component of states (T, *batch, [k], *lanes, n)."""

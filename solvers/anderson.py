@@ -1,7 +1,8 @@
-"""Triangular Anderson acceleration: a causal combination of the last Jacobi steps."""
+"""Anderson acceleration: a combination of the last Jacobi steps, one for all times or one for each."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +14,11 @@ from recsolve.solvers.problem import Iterate, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class TriangularAnderson(Solver):
-    """h <- F - dF gamma[t], where gamma[t] fits the residuals up to time t only, from the last changes of F and r.
+class _Anderson(Solver):
+    """h <- F - dF gamma, where dF and dR are the last m changes of F and of r, and gamma fits dR gamma to r."""
 
-    With dF and dR the last m changes of F and of the residual, gamma[t] minimises the sum over s <= t of
-    |r[s] - dR[s] gamma|^2. Its m x m Gram matrices are prefix sums, so a step sees its past alone; exact rows and the
-    one after them take F, which keeps the method exact within T steps.
-
-    Parameters
-    ----------
-    memory : int
-        m, how many changes are kept.
-    ridge : float
-        Regularisation relative to the Gram matrix, for changes that are nearly parallel.
-    """
-
-    name = "triangular_anderson"
+    group = "fixed point"
     matrix = "0, accelerated by the last steps"
-    cite = "Tang et al. 2024 (ParaTAA), after Walker and Ni, SIAM J. Numer. Anal. 49 (2011)"
-    finite_termination = True
     exact_on_affine = "none"
     needs_jacobian = False
 
@@ -44,6 +31,14 @@ class TriangularAnderson(Solver):
         if not self.ridge > 0:
             raise ValueError(f"ridge is {self.ridge}; wanted a number > 0")
 
+    @abstractmethod
+    def total(self, products: Array) -> Array:
+        """Return the sum over the times that gamma[t] may look at, of products (T, *batch, ...)."""
+
+    def safeguard(self, problem: Problem, iterate: Iterate, proposal: Array) -> Array:
+        """Return the proposal, with F in rows that must not be accelerated."""
+        return proposal
+
     def init(self, problem: Problem, iterate: Iterate) -> list[Iterate]:
         """Return the iterates kept, the newest last."""
         return []
@@ -52,9 +47,7 @@ class TriangularAnderson(Solver):
         kept = [*state, iterate][-(self.memory + 1) :]
         proposal = iterate.values
         if len(kept) > 1:
-            rec, xp = problem.recurrence, namespace(proposal)
-            plain = rec.over_event(iterate.leading | iterate.front)
-            proposal = xp.where(plain, proposal, proposal - self._accelerate(rec, kept))
+            proposal = self.safeguard(problem, iterate, proposal - self._accelerate(problem.recurrence, kept))
         return problem.advance(iterate, proposal), kept
 
     def _accelerate(self, rec: Any, kept: list[Iterate]) -> Array:
@@ -63,16 +56,64 @@ class TriangularAnderson(Solver):
         pairs = list(zip(kept[1:], kept[:-1], strict=True))
         dF = xp.stack([new.values - old.values for new, old in pairs], axis=-1)
         dR = xp.stack([new.residual - old.residual for new, old in pairs], axis=-1).astype(np.float64)
-        r = kept[-1].residual.astype(np.float64)[..., None]
-        flat = dR.reshape(*dR.shape[: 1 + len(rec.batch)], rec.layout.size, len(pairs))
-        rows = flat.swapaxes(-1, -2)
-        gram = xp.cumsum(rows @ flat, axis=0)
-        moments = xp.cumsum(rows @ r.reshape(*flat.shape[:-1], 1), axis=0)
-        # A row whose sums are not finite has no gamma; it becomes NaN, and the guard gives it F.
+        dR = dR.reshape(*dR.shape[: 1 + len(rec.batch)], rec.layout.size, len(pairs))
+        r = kept[-1].residual.astype(np.float64).reshape(*dR.shape[:-1], 1)
+        # Rows that are not finite have no say in gamma; they take F by the guard.
+        known = (xp.isfinite(dR).all(axis=-1, keepdims=True) & xp.isfinite(r)).all(axis=-2, keepdims=True)
+        dR, r = xp.where(known, dR, 0.0), xp.where(known, r, 0.0)
+        gram, moments = self.total(dR.swapaxes(-1, -2) @ dR), self.total(dR.swapaxes(-1, -2) @ r)
         size = xp.trace(gram, axis1=-2, axis2=-1)[..., None, None]
-        usable = xp.isfinite(size) & xp.isfinite(moments).all(axis=(-2, -1), keepdims=True)
+        usable = xp.isfinite(size) & xp.isfinite(moments).all(axis=(-2, -1), keepdims=True)  # they may overflow
         eye = xp.eye(len(pairs))
         regular = xp.where(usable, gram + (self.ridge * size + np.finfo(np.float64).tiny) * eye, eye)
         gamma = xp.linalg.solve(regular, xp.where(usable, moments, np.nan))[..., 0]
         spread = gamma.reshape(*gamma.shape[:-1], *(1,) * len(rec.layout.event), len(pairs))
         return (dF * spread).sum(axis=-1).astype(rec.dtype)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anderson(_Anderson):
+    """h <- F - dF gamma with one gamma for all times (type II): it minimises |r - dR gamma| over the trajectory.
+
+    Late residuals weigh on early steps, so the method is not causal, and exact within T steps only by the pin.
+
+    Parameters
+    ----------
+    memory : int
+        m, how many changes are kept.
+    ridge : float
+        Regularisation relative to the Gram matrix, for changes that are nearly parallel.
+    """
+
+    name = "anderson"
+    cite = "Walker and Ni, SIAM J. Numer. Anal. 49 (2011)"
+    finite_termination = False
+    causal = False
+
+    def total(self, products: Array) -> Array:
+        return products.sum(axis=0, keepdims=True)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriangularAnderson(_Anderson):
+    """h <- F - dF gamma[t], where gamma[t] fits the residuals up to time t only.
+
+    Its m x m Gram matrices are prefix sums, so a step sees its past alone; exact rows and the one after them take F,
+    which keeps the method exact within T steps.
+
+    Parameters
+    ----------
+    memory, ridge
+        As for ``anderson``.
+    """
+
+    name = "triangular_anderson"
+    cite = "Tang et al. 2024 (ParaTAA), after Walker and Ni, SIAM J. Numer. Anal. 49 (2011)"
+    finite_termination = True
+
+    def safeguard(self, problem: Problem, iterate: Iterate, proposal: Array) -> Array:
+        plain = problem.recurrence.over_event(iterate.leading | iterate.front)
+        return namespace(proposal).where(plain, iterate.values, proposal)  # type: ignore[no-any-return]
+
+    def total(self, products: Array) -> Array:
+        return namespace(products).cumsum(products, axis=0)  # type: ignore[no-any-return]

@@ -6,19 +6,24 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian
 from recsolve.solvers.problem import Iterate, Problem
 from recsolve.status import Status
 
+GROUPS = ("reference", "newton-type", "globalised", "fixed point", "in blocks", "composite")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Solver(ABC):
-    """Immutable settings and four verbs; the driver owns the loop, the budget, the history and the status.
+class Method(ABC):
+    """What the name ``method`` stands for: immutable settings, and the facts that tell it from the others.
 
     Attributes
     ----------
     name : str
         The name users pass as ``method``.
+    group : str
+        One of ``GROUPS``.
     matrix : str
         Which A stands in for the Jacobian.
     cite : str
@@ -27,8 +32,8 @@ class Solver(ABC):
         Exact on the first k steps after k iterations by itself, without the driver's pin.
     exact_on_affine : str
         For which structures an affine recurrence takes one update: "all", "per-unit" or "none".
-    needs_jacobian : bool
-        Whether iterates carry the Jacobian.
+    causal : bool
+        Whether an iterate at time t depends on the past of t alone.
     """
 
     def __init_subclass__(cls) -> None:
@@ -38,27 +43,66 @@ class Solver(ABC):
             cls.__doc__ = f"{cls.__doc__}\n\n    Source: {cls.cite}."
 
     name: ClassVar[str]
+    group: ClassVar[str]
     matrix: ClassVar[str]
     cite: ClassVar[str]
     finite_termination: ClassVar[bool]
     exact_on_affine: ClassVar[str]
+    causal: ClassVar[bool] = True
+
+    @abstractmethod
+    def stages(self, problem: Problem) -> tuple[Stage, ...]:
+        """Return the solvers to run one after the other, each from where the one before it has ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(Method):
+    """A method that steps from iterate to iterate; the driver owns the loop, the budget, the history and the status.
+
+    Attributes
+    ----------
+    needs_jacobian : bool
+        Whether iterates carry the Jacobian.
+    """
+
     needs_jacobian: ClassVar[bool] = True
+
+    def stages(self, problem: Problem) -> tuple[Stage, ...]:
+        return (Stage(self),)
 
     def start(self, problem: Problem) -> Iterate:
         """Return the first iterate when the user gives no guess."""
         return problem.evaluate(problem.recurrence.guess())
 
     def init(self, problem: Problem, iterate: Iterate) -> Any:
-        """Return the state that the solver carries from step to step."""
+        """Return the state that the solver carries from step to step.
+
+        The driver narrows it together with the problem, so it is made of numbers, of arrays and Jacobians with the
+        axes (T, *batch) or (1, *batch) first, of iterates, and of tuples and lists of these.
+        """
         return None
 
     @abstractmethod
     def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
         """Return the next iterate and the next state."""
 
+    def report(self, state: Any) -> dict[str, Array]:
+        """Return the numbers (1, *batch, ...) of a state that a trace should keep: a weight, a damping."""
+        return {}
+
     def terminate(self, problem: Problem, iterate: Iterate, state: Any) -> Status | None:
         """Return a status when the solver itself sees no point in going on."""
         return None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A solver, how many iterations it may take (None: all that are left), and how many steps it looks at together."""
+
+    solver: Solver
+    iterations: int | None = None
+    window: int | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,7 @@ class DiagonalBroyden(_Secant):
     """Each entry of a diagonal A learns by itself (Schubert's update for a sparse Jacobian)."""
 
     name = "diagonal_broyden"
+    group = "newton-type"
     matrix = "a diagonal, learned from f"
     cite = "Schubert, Mathematics of Computation 24 (1970)"
 
@@ -67,6 +68,7 @@ class Broyden(_Secant):
     """A rank-1 update of one dense matrix per lane and time."""
 
     name = "broyden"
+    group = "newton-type"
     matrix = "a dense matrix per lane, learned from f"
     cite = "Broyden, Mathematics of Computation 19 (1965)"
 

@@ -1,88 +1,73 @@
-"""Damped Newton: a fraction of the Newton step, found by backtracking."""
+"""Damped Newton: a fraction of the Newton step, found by backtracking or by the gain ratio."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from recsolve.arrays import Array, namespace
-from recsolve.solvers.base import Solver
+from recsolve.solvers.globalised import Globalised
 from recsolve.solvers.problem import Iterate, Problem
 
-
-def _merit(problem: Problem, iterate: Iterate, window: Array) -> Array:
-    """Return the norm of the residual of each sequence over the window, (*batch); NaN counts as inf."""
-    xp = namespace(iterate.residual)
-    r = xp.where(window, iterate.residual, iterate.residual.dtype.type(0)).astype(np.float64)  # no overflow in r * r
-    axes = (0, *range(1 + len(problem.recurrence.batch), r.ndim))
-    norm = xp.sqrt((r * r).sum(axis=axes))
-    return xp.where(xp.isnan(norm), norm.dtype.type(xp.inf), norm)  # type: ignore[no-any-return]
+RULES = ("backtracking", "gain_ratio")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DampedNewton(Solver):
-    """h <- h + w (newton step), with w halved per sequence until the residual falls enough.
-
-    The merit is the norm of the residual over the rows that are not exact yet: where the dynamics expand, a global
-    norm is ruled by late rows that cannot be right before the early ones are. When every w is refused the pinned Newton
-    step is taken, so that the front still advances.
+class DampedNewton(Globalised):
+    """h <- h + w (newton step), with a weight w in (0, 1] per sequence.
 
     Parameters
     ----------
+    rule : {"backtracking", "gain_ratio"}
+        ``backtracking`` begins every iteration at w = 1. ``gain_ratio`` keeps w from one iteration to the next, doubles
+        it where the merit falls nearly as the linear model says, and shrinks it where it falls much less.
     shrink : float
         Factor on w after a refusal, in (0, 1).
-    decrease : float
-        c in the acceptance test merit(w) <= (1 - c w) merit(0), in (0, 1).
-    trials : int
-        How many values of w to try, at least 1.
+    decrease, trials
+        See :class:`Globalised`.
     """
 
     name = "damped_newton"
-    matrix = "J, with a backtracking line search"
-    cite = "Dennis and Schnabel, Numerical Methods for Unconstrained Optimization (1983), section 6.3"
+    matrix = "J, with a line search"
+    cite = (
+        "Dennis and Schnabel, Numerical Methods for Unconstrained Optimization (1983), sections 6.3 and 6.4; "
+        "Deuflhard, Newton Methods for Nonlinear Problems (2004)"
+    )
     finite_termination = False
     exact_on_affine = "all"
+    setting = "weight"
 
+    rule: str = "backtracking"
     shrink: float = 0.5
-    decrease: float = 1e-4
-    trials: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rule not in RULES:
+            raise ValueError(f"rule is {self.rule!r}; wanted one of {RULES}")
         if not 0 < self.shrink < 1:
             raise ValueError(f"shrink is {self.shrink}; wanted a number between 0 and 1")
-        if not 0 < self.decrease < 1:
-            raise ValueError(f"decrease is {self.decrease}; wanted a number between 0 and 1")
-        if self.trials < 1:
-            raise ValueError(f"trials is {self.trials}; wanted at least 1")
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        rec, xp = problem.recurrence, namespace(iterate.states)
+    @property
+    def first(self) -> float:
+        return 1.0
+
+    def begin(self, problem: Problem, iterate: Iterate) -> Array:
+        """Return the full Newton point."""
         assert iterate.jacobian is not None
-        window = rec.over_event(~iterate.leading)
-        # 1. the full Newton step
-        full = newton = problem.advance(iterate, problem.correct(iterate, iterate.jacobian))
-        before, trial = _merit(problem, iterate, window), newton
-        weight = xp.ones(rec.batch, dtype=rec.dtype)
-        # 2. shrink the weight of the sequences that refuse it
-        for _ in range(self.trials - 1):
-            refused = ~(_merit(problem, trial, window) <= (1.0 - self.decrease * weight) * before)
-            if not refused.any():
-                return trial, state
-            weight = xp.where(refused, self.shrink * weight, weight)
-            trial = problem.advance(iterate, self._between(rec, iterate.states, newton.states, weight))
-        # 3. sequences that refused every weight take the pinned Newton step
-        refused = ~(_merit(problem, trial, window) <= (1.0 - self.decrease * weight) * before)
-        if not refused.any():
-            return trial, state
-        return problem.evaluate(xp.where(self._spread(rec, refused), full.states, trial.states)), state
+        return problem.guarded(iterate, problem.correct(iterate, iterate.jacobian))
 
-    @staticmethod
-    def _spread(rec: Any, per_sequence: Array) -> Array:
-        return per_sequence.reshape(per_sequence.shape + (1,) * len(rec.layout.event))
+    def propose(self, problem: Problem, iterate: Iterate, shared: Array, setting: Array) -> tuple[Array, Array]:
+        w = setting.astype(iterate.states.dtype)
+        # Exactly the Newton point where w = 1. The linear model leaves (1 - w) r of the residual.
+        between = namespace(shared).where(w == 1, shared, iterate.states + w * (shared - iterate.states))
+        return between, 1.0 - (1.0 - setting) ** 2
 
-    def _between(self, rec: Any, states: Array, newton: Array, weight: Array) -> Array:
-        """Return h + w (newton - h), and exactly the Newton point where w = 1."""
-        w = self._spread(rec, weight)
-        return namespace(states).where(w == 1, newton, states + w * (newton - states))  # type: ignore[no-any-return]
+    def after_refusal(self, setting: Array) -> Array:
+        return self.shrink * setting
+
+    def after_step(self, setting: Array, ratio: Array) -> Array:
+        xp = namespace(setting)
+        if self.rule == "backtracking":
+            return xp.ones_like(setting)  # type: ignore[no-any-return]
+        # The model, in which r goes down by the share w, is trusted as far as the merit bears it out.
+        grown = xp.where(ratio > 0.75, xp.minimum(2.0 * setting, 1.0), setting)
+        return xp.where(ratio < 0.25, self.shrink * setting, grown)  # type: ignore[no-any-return]

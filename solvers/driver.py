@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from recsolve.arrays import Array
-from recsolve.solvers.base import Solver
+from recsolve.solvers.active import Active
+from recsolve.solvers.base import Method, Solver, Stage
 from recsolve.solvers.problem import Iterate, Problem
 from recsolve.status import Status
 
 _IMPROVED = 0.99  # max|r| must fall below this share of its best value to count as progress
 _BLOWN_UP = 1e3  # and a rise above this multiple of it counts as divergence
+
+Observe = Callable[[Active, Iterate, int, dict[str, Array]], None]
 
 
 @dataclass
@@ -25,16 +29,16 @@ class History:
     rows: int = -1
     since: int = 0
 
-    def record(self, iterate: Iterate) -> None:
-        """Add an iterate."""
-        self.residuals.append(iterate.worst)
-        improved = iterate.worst < _IMPROVED * self.best or iterate.progress > self.rows
+    def record(self, worst: float, rows: int) -> None:
+        """Add an iterate by its max|r| and the number of its exact rows."""
+        self.residuals.append(worst)
+        improved = worst < _IMPROVED * self.best or rows > self.rows
         self.since = 0 if improved else self.since + 1
-        self.best = min(self.best, iterate.worst) if np.isfinite(iterate.worst) else self.best
-        self.rows = max(self.rows, iterate.progress)
+        self.best = min(self.best, worst) if np.isfinite(worst) else self.best
+        self.rows = max(self.rows, rows)
 
 
-def status_of(iterate: Iterate, history: History, nit: int, maxiter: int, patience: int) -> Status | None:
+def status_of(iterate: Iterate, history: History, nit: int, limit: int, patience: int) -> Status | None:
     """Return how the solve ends at this iterate, or None to go on; the formulas are those of ``Status``."""
     if bool(iterate.converged.all()):
         return Status.CONVERGED
@@ -43,32 +47,81 @@ def status_of(iterate: Iterate, history: History, nit: int, maxiter: int, patien
     if history.since >= patience:
         grown = not iterate.worst <= _BLOWN_UP * history.best
         return Status.DIVERGED if grown else Status.STALLED
-    return Status.MAXITER if nit >= maxiter else None
+    return Status.MAXITER if nit >= limit else None
 
 
-def iterate_to_end(
-    solver: Solver,
-    problem: Problem,
-    guess: Array | None,
-    *,
-    maxiter: int,
-    patience: int,
-    observe: Callable[[Iterate, int], None] | None,
-) -> tuple[Iterate, Status, History, int]:
-    """Run the loop and return the last iterate, its status, the history and the number of iterations."""
-    history, nit = History(), 0
-    iterate = solver.start(problem) if guess is None else problem.evaluate(guess)
-    state = solver.init(problem, iterate)
-    while True:
-        history.record(iterate)
-        try:
-            if observe is not None:
-                observe(iterate, nit)
-        except StopIteration:
-            done = status_of(iterate, history, nit, maxiter, patience)
-            return iterate, done or Status.STOPPED, history, nit
-        status = status_of(iterate, history, nit, maxiter, patience) or solver.terminate(problem, iterate, state)
-        if status is not None:
-            return iterate, status, history, nit
-        iterate, state = solver.step(problem, iterate, state)
-        nit += 1
+@dataclass
+class Run:
+    """One solve: its history, and how many iterations it has taken.
+
+    Parameters
+    ----------
+    problem : Problem
+    maxiter, patience : int
+    observe : callable, optional
+        ``observe(active, iterate, nit, report)`` after every iterate.
+    """
+
+    problem: Problem
+    maxiter: int
+    patience: int
+    observe: Observe | None = None
+    history: History = field(default_factory=History)
+    nit: int = 0
+    stage: Stage | None = None
+    stopped: bool = False
+
+    def to_end(self, method: Method, guess: Array | None) -> tuple[Iterate, Status]:
+        """Run the stages of a method until one of them converges, and return the last iterate and its status."""
+        for stage in method.stages(self.problem):
+            self.stage = stage
+            iterate, status = self._run(stage, guess)
+            if status in (Status.CONVERGED, Status.NONFINITE, Status.STOPPED) or self.nit >= self.maxiter:
+                break
+            guess, self.history.since = iterate.states, 0
+        return iterate, status
+
+    def _run(self, stage: Stage, guess: Array | None) -> tuple[Iterate, Status]:
+        solver, limit = stage.solver, self.maxiter
+        if stage.iterations is not None:
+            limit = min(limit, self.nit + stage.iterations)
+        self.problem.jacobian = solver.needs_jacobian
+        active = Active(self.problem, stage.window)
+        given = active.open(guess)
+        iterate = solver.start(active.problem) if given is None else active.problem.evaluate(given)
+        state = solver.init(active.problem, iterate)
+        if self.nit == 0:
+            self._record(solver, active, iterate, state)
+        while True:
+            status = self._ended(solver, active, iterate, state, limit)
+            if status is not None:
+                whole = active.evaluate_whole(iterate)
+                self.history.residuals[-1] = whole.worst
+                # What its parts have met, f for all t at once may miss by its rounding: then the whole goes on.
+                settled = whole.blocked or bool(whole.converged.all())
+                if status is not Status.CONVERGED or settled or self.nit >= limit:
+                    return whole, status_of(whole, self.history, self.nit, limit, self.patience) or status
+                iterate = active.resume(whole)
+                state = solver.init(active.problem, iterate)
+            while (moved := active.slide(iterate)) is not None:
+                iterate, state = moved, solver.init(active.problem, moved)
+            iterate, state = active.narrow(iterate, state)
+            iterate, state = solver.step(active.problem, iterate, state)
+            self.nit += 1
+            self._record(solver, active, iterate, state)
+
+    def _record(self, solver: Solver, active: Active, iterate: Iterate, state: Any) -> None:
+        self.history.record(active.worst(iterate), active.progress(iterate))
+        if self.observe is not None:
+            try:
+                self.observe(active, iterate, self.nit, solver.report(state))
+            except StopIteration:
+                self.stopped = True
+
+    def _ended(self, solver: Solver, active: Active, iterate: Iterate, state: Any, limit: int) -> Status | None:
+        status = status_of(iterate, self.history, self.nit, limit, self.patience)
+        if not active.complete and status in (Status.CONVERGED, Status.NONFINITE):
+            status = None  # of a window only, which moves on
+        if self.stopped:
+            return status or Status.STOPPED
+        return status or solver.terminate(active.problem, iterate, state)

@@ -14,6 +14,7 @@ class Jacobi(CorrectionSolver):
     """A[t] = 0, so h[t] <- f(h[t-1], u[t]) at every t: no scan, and the rate of the recurrence's own contraction."""
 
     name = "jacobi"
+    group = "fixed point"
     matrix = "0"
     cite = "Song, Meng, Liao, Ermon, ICML 2021 (arXiv 2002.03629)"
     finite_termination = True

@@ -14,6 +14,7 @@ class Newton(CorrectionSolver):
     """A[t] = J[t] = d f / d h at the iterate: quadratic near the solution, one update on affine recurrences."""
 
     name = "newton"
+    group = "newton-type"
     matrix = "J"
     cite = "Lim, Zhu, Selfridge, Kasim, ICLR 2024 (arXiv 2309.12252)"
     finite_termination = True

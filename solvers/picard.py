@@ -14,6 +14,7 @@ class Picard(CorrectionSolver):
     """A[t] = I, so the correction is a prefix sum: good where h[t] stays near h[t-1], as in fine time steps."""
 
     name = "picard"
+    group = "fixed point"
     matrix = "I"
     cite = "Shih, Belkhale, Ermon, Sadigh, Anari, NeurIPS 2023 (arXiv 2305.16317)"
     finite_termination = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,18 @@ class Iterate:
         """The number of leading rows."""
         return int(self.leading.sum())
 
+    def part(self, index: Any) -> Iterate:
+        """Return what is known of some times and sequences (an index of the first axes)."""
+        jacobian = None if self.jacobian is None else self.jacobian[index]
+        names = ("states", "values", "residual", "converged", "leading", "front")
+        arrays = {name: getattr(self, name)[index] for name in names}
+        return Iterate(**arrays, jacobian=jacobian, worst=largest(arrays["residual"]), blocked=self.blocked)
+
+
+def largest(residual: Array) -> float:
+    """Return max |r|, NaN if any entry is, 0 of nothing."""
+    return float(to_host(abs(residual).max())) if residual.size else 0.0
+
 
 class Problem:
     """A recurrence to solve.
@@ -67,12 +80,19 @@ class Problem:
         causal method ends within T iterations, with the sequential loop's own numbers.
     jacobian : bool
         Whether iterates carry the Jacobian.
+
+    Attributes
+    ----------
+    counts : Counter
+        ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t still to be solved), ``nscan``, and
+        ``rows``: at how many (t, sequence) f has been evaluated.
     """
 
     def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, pin: bool, jacobian: bool):
         self.recurrence, self.tolerance, self.pin, self.jacobian = recurrence, tolerance, pin, jacobian
-        self.counts: Counter[str] = Counter(nfev=0, njev=0, nscan=0)
+        self.counts: Counter[str] = Counter(nfev=0, njev=0, nscan=0, rows=0)
         self.starts = recurrence.starts
+        self.horizon = recurrence.length  # of the whole, when this is a part
         self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
         self._event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
         host = to_host(self.starts)
@@ -80,22 +100,49 @@ class Problem:
         self._index = index
         self._segment_start = np.maximum.accumulate(np.where(host, index, -1), axis=0) if host.size else host
 
-    def evaluate(self, states: Array) -> Iterate:
-        """Evaluate F, the residual and what it says of every row."""
-        rec, jacobian = self.recurrence, None
+    def part(self, recurrence: Recurrence, place: tuple[Array, ...] | None = None) -> Problem:
+        """Return the problem of a window, or of the sequences at ``place``, counting into the same book."""
+        part = Problem(recurrence, self.tolerance, pin=self.pin, jacobian=self.jacobian)
+        part.counts, part.horizon, part._known = self.counts, self.horizon, self._known
+        if part._known is not None and place is not None:
+            index: Any = (slice(None), *place)
+            part._known = part._known[index]
+        return part
+
+    def evaluate(self, states: Array, *, jacobian: bool | None = None, chunk: int | None = None) -> Iterate:
+        """Evaluate F, the residual and what it says of every row.
+
+        Parameters
+        ----------
+        states : array
+        jacobian : bool, optional
+            Whether the iterate carries it; default: as the solver needs.
+        chunk : int, optional
+            Evaluate f at so many times together, to save memory.
+        """
+        rec, J = self.recurrence, None
         self.counts["nfev"] += 1
-        if self.jacobian:
+        self.counts["rows"] += self.starts.size
+        if self.jacobian if jacobian is None else jacobian:
             self.counts["njev"] += 1
-            values, jacobian = rec.linearise(states)
+            values, J = rec.linearise(states)
         else:
-            values = rec.evaluate(states)
-        xp = namespace(states)
+            values = rec.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
         residual = values - states
         converged = self._rows(self.tolerance.met(states, values, residual))
         leading, front = self._front(self._rows(residual == 0))
-        worst = float(to_host(xp.abs(residual).max())) if residual.size else 0.0
+        worst = largest(residual)
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
-        return Iterate(states, values, residual, jacobian, converged, leading, front, worst, blocked)
+        return Iterate(states, values, residual, J, converged, leading, front, worst, blocked)
+
+    def _by_chunks(self, states: Array, chunk: int) -> Array:
+        """Return F, with the memory of one chunk beside it."""
+        rec, values = self.recurrence, namespace(states).empty_like(states)
+        for start in range(0, rec.length, chunk):
+            stop = min(start + chunk, rec.length)
+            before = rec.wrap(states[start - 1].copy()) if start else None
+            values[start:stop] = rec.window(start, stop, before).evaluate(states[start:stop])
+        return values  # type: ignore[no-any-return]
 
     def linearise(self, iterate: Iterate) -> Jacobian:
         """Return the Jacobian at an iterate that carries none."""
@@ -141,7 +188,11 @@ class Problem:
         return xp.where(cut, iterate.values, iterate.values + A.matvec(before))  # type: ignore[no-any-return]
 
     def advance(self, iterate: Iterate, proposal: Array) -> Iterate:
-        """Guard and pin a proposal, and evaluate it.
+        """Guard and pin a proposal, and evaluate it."""
+        return self.evaluate(self.guarded(iterate, proposal))
+
+    def guarded(self, iterate: Iterate, proposal: Array) -> Array:
+        """Return a proposal made safe.
 
         An entry that is not finite, or farther out than a recurrence with ||J|| <= 1 can come, takes the plain step F.
         The bound is 2 (T + 1) sqrt(N) times the largest number known of its sequence: of the first iterate and its F,
@@ -154,7 +205,7 @@ class Problem:
         if self.pin:
             states = xp.where(rec.over_event(iterate.front), iterate.values, states)
             states = xp.where(rec.over_event(iterate.leading), iterate.states, states)
-        return self.evaluate(_in_order_of(iterate.values, states))
+        return _in_order_of(iterate.values, states)
 
     def _reach(self, iterate: Iterate) -> Array:
         """Return the bound on |h| per sequence, shape (1, *batch, 1...)."""
@@ -165,7 +216,7 @@ class Problem:
         solved, _ = self._front(iterate.converged)
         right = xp.where(rec.over_event(solved), iterate.states, iterate.states.dtype.type(0))
         self._known = xp.maximum(self._known, self._largest(right))
-        return 2.0 * (rec.length + 1) * rec.layout.size**0.5 * self._known  # type: ignore[no-any-return]
+        return 2.0 * (self.horizon + 1) * rec.layout.size**0.5 * self._known  # type: ignore[no-any-return]
 
     def _largest(self, x: Array) -> Array:
         """Return the largest finite |x| of each sequence."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsolve.arrays import namespace
+from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Diagonal, Jacobian
 from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.problem import Iterate, Problem
@@ -31,6 +31,7 @@ class QuasiNewton(CorrectionSolver):
     """
 
     name = "quasi_newton"
+    group = "newton-type"
     matrix = "k x k block of J per unit, or another part of it"
     cite = "Gonzalez, Warrington, Smith, Linderman, NeurIPS 2024 (arXiv 2407.19115)"
     finite_termination = True
@@ -52,15 +53,16 @@ class QuasiNewton(CorrectionSolver):
         if callable(self.approximation):
             return self.approximation(J)
         if self.approximation == "hutchinson":
-            return self._hutchinson(J, problem)
+            return hutchinson(problem, J.matvec, self.probes, self.seed)
         return J.block() if self.approximation == "block" else J.diagonal()
 
-    def _hutchinson(self, J: Jacobian, problem: Problem) -> Jacobian:
-        """Return the mean of z (J z), exact where J is diagonal since z z = 1."""
-        rec = problem.recurrence
-        xp, rng = namespace(rec.initial), np.random.default_rng((self.seed, problem.counts["njev"]))
-        total = xp.zeros(rec.shape, dtype=rec.dtype)
-        for _ in range(self.probes):
-            z = xp.asarray((2 * rng.integers(0, 2, rec.shape) - 1).astype(rec.dtype))
-            total += z * J.matvec(z)
-        return Diagonal(total / rec.dtype.type(self.probes), rec.layout)
+
+def hutchinson(problem: Problem, product: Callable[[Array], Array], probes: int, seed: int) -> Diagonal:
+    """Return the mean of z (J z) over random signs z, exact where J is diagonal since z z = 1."""
+    rec = problem.recurrence
+    xp, rng = namespace(rec.initial), np.random.default_rng((seed, problem.counts["njev"]))
+    total = xp.zeros(rec.shape, dtype=rec.dtype)
+    for _ in range(probes):
+        z = xp.asarray((2 * rng.integers(0, 2, rec.shape) - 1).astype(rec.dtype))
+        total += z * product(z)
+    return Diagonal(total / rec.dtype.type(probes), rec.layout)

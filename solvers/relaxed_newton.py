@@ -20,6 +20,7 @@ class RelaxedNewton(Solver):
     """
 
     name = "relaxed_newton"
+    group = "newton-type"
     matrix = "J, then a fixed multiple of the step"
     cite = "Danieli, Rodriguez, Sarabia, Suau, Zappella, ICLR 2026 (arXiv 2510.21450)"
     finite_termination = False

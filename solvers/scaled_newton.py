@@ -22,6 +22,7 @@ class ScaledNewton(CorrectionSolver):
     """
 
     name = "scaled_newton"
+    group = "newton-type"
     matrix = "(1 - k) J"
     cite = _PAPER
     finite_termination = True
@@ -43,6 +44,7 @@ class ClippedNewton(CorrectionSolver):
     """A[t] = the diagonal of J[t] clipped to [-1, 1], so that no scan can explode."""
 
     name = "clipped_newton"
+    group = "newton-type"
     matrix = "diagonal of J, clipped to [-1, 1]"
     cite = _PAPER
     finite_termination = True

@@ -35,6 +35,7 @@ class Sequential(Solver):
     """h[1], h[2], ..., h[T], one after the other. Its first iterate is the answer."""
 
     name = "sequential"
+    group = "reference"
     matrix = "none: one step after the other"
     cite = "the definition"
     finite_termination = True

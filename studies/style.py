@@ -34,6 +34,17 @@ STYLES: dict[str, Style] = {
     "broyden": Style("#117733", ">", "--", 6),
     "diagonal_broyden": Style("#44AA99", "<", "-.", 6),
     "triangular_anderson": Style("#661100", "p", (0, (3, 1, 1, 1)), 7),
+    "gauss_seidel": Style("#6699CC", "d", (0, (5, 1)), 6, filled=True),
+    "multiple_shooting": Style("#AA4499", "H", (0, (5, 1, 1, 1)), 7),
+    "parareal": Style("#DDAA33", "8", (0, (2, 2)), 6),
+    "elk": Style("#EE6677", "1", "-", 8),
+    "levenberg_marquardt": Style("#228833", "2", "--", 8),
+    "newton_krylov": Style("#66CCEE", "3", "-.", 8),
+    "anderson": Style("#BBBB44", "4", (0, (1, 3)), 8),
+    "auto": Style("#222255", "$a$", (0, (6, 1)), 7),
+    "windowed": Style("#777777", "|", "-", 8),
+    "chain": Style("#AA3377", "_", (0, (1, 2)), 8),
+    "mgrit": Style("#004488", "+", (0, (4, 1, 1, 1, 1, 1)), 7),
 }
 
 

@@ -1,0 +1,258 @@
+"""What is solved stops costing work: the driver goes on with the part of the problem that is not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsolve.arrays import Array, empty_in_order, namespace, to_host
+from recsolve.jacobians import Jacobian
+from recsolve.recurrence import Recurrence
+from recsolve.solvers.problem import Iterate, Problem, largest
+
+# In the end f is evaluated once more at all t, so little is not worth setting aside.
+_TIMES = 4  # leading times are set aside when they are at least one in so many
+_SEQUENCES = 2  # so are sequences, for which the drive of the others is copied
+_WINDOW = 4  # a window moves when so much of it is solved, for then it is evaluated again
+
+
+@dataclass
+class _Whole:
+    """The whole trajectory, max |r| of its rows (inf: not evaluated), and whether they have converged."""
+
+    states: Array
+    sizes: Array
+    converged: Array
+
+
+class Active:
+    """The part of a problem that is being solved, and the trajectory that it is a part of.
+
+    Leading times at which every sequence is exact, and sequences that have converged, are set aside. With ``window``
+    no more steps than that are looked at; the window moves with the rows that have converged.
+
+    Parameters
+    ----------
+    problem : Problem
+        The whole.
+    window : int or None
+        How many steps to look at.
+
+    Attributes
+    ----------
+    problem : Problem
+        The part.
+    """
+
+    def __init__(self, problem: Problem, window: int | None):
+        length = problem.recurrence.length
+        self.problem, self._all = problem, problem
+        self.window = None if window is None or window >= length else window
+        self.start, self.stop = 0, length
+        self._place: tuple[Array, ...] = ()  # the sequences of the part, an index of the batch
+        self._may_narrow = self.window is None  # a window is narrow already
+        self._whole: _Whole | None = None  # the trajectory, once iterates hold a part of it only
+        self._given: Array | None = None  # the guess of the user
+
+    # The whole -------------------------------------------------------------------------------------------------
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether iterates are only a part of the trajectory."""
+        return self.problem is not self._all
+
+    @property
+    def complete(self) -> bool:
+        """Whether no steps are left after the part."""
+        return self.stop == self._all.recurrence.length
+
+    @property
+    def _index(self) -> tuple[Any, ...]:
+        return (slice(self.start, self.stop), *self._place)
+
+    def progress(self, iterate: Iterate) -> int:
+        """Return how many rows are exact or set aside."""
+        whole, part = self._all.recurrence, self.problem.recurrence
+        sequences = math.prod(whole.batch)
+        aside = self.start * sequences + (sequences - math.prod(part.batch)) * part.length
+        return aside + iterate.progress
+
+    def worst(self, iterate: Iterate) -> float:
+        """Return max |r| of what has been evaluated: the part, and the rows set aside before it."""
+        if not self.narrowed:
+            return iterate.worst
+        rows = self._kept.sizes.copy()
+        rows[self._index] = 0
+        return float(np.maximum(largest(rows[: self.stop]), iterate.worst))
+
+    def states(self, iterate: Iterate) -> Array:
+        """Return the whole trajectory."""
+        return self._put(self._kept.states, iterate.states) if self.narrowed else iterate.states
+
+    def sizes(self, iterate: Iterate) -> Array:
+        """Return max |r| of every row, (T, *batch), on the host; inf where it has not been evaluated."""
+        rows = self._row_sizes(iterate)
+        return to_host(self._put(self._kept.sizes, rows) if self.narrowed else rows)
+
+    def converged(self, iterate: Iterate) -> Array:
+        """Return the rows within tolerance, (T, *batch), on the host."""
+        return to_host(self._put(self._kept.converged, iterate.converged) if self.narrowed else iterate.converged)
+
+    def over_batch(self, per_sequence: Array, absent: float = np.nan) -> Array:
+        """Return numbers (1, *batch, ...) of the part as (*batch,) of the whole, on the host."""
+        host = to_host(per_sequence)
+        host = host.reshape(host.shape[1 : 1 + len(self.problem.recurrence.batch)])
+        out = np.full(self._all.recurrence.batch, absent)
+        out[self._place or ...] = host
+        return out
+
+    def _put(self, whole: Any, part: Array) -> Array:
+        full = whole.copy()
+        full[self._index] = part
+        return full  # type: ignore[no-any-return]
+
+    def _row_sizes(self, iterate: Iterate) -> Array:
+        r = abs(iterate.residual)
+        return r.max(axis=tuple(range(1 + len(self.problem.recurrence.batch), r.ndim)), initial=0)  # type: ignore[no-any-return]
+
+    def _keep(self, iterate: Iterate) -> None:
+        """Write the part into the whole."""
+        kept = self._kept
+        kept.states[self._index] = iterate.states
+        kept.sizes[self._index] = self._row_sizes(iterate)
+        kept.converged[self._index] = iterate.converged
+
+    @property
+    def _kept(self) -> _Whole:
+        if self._whole is None:
+            rec = self._all.recurrence
+            xp, rows = namespace(rec.initial), (rec.length, *rec.batch)
+            states = empty_in_order(rec.shape, rec.drive_like, 1 + len(rec.batch))
+            states[...] = rec.initial
+            self._whole = _Whole(states, xp.full(rows, np.inf, dtype=rec.dtype), xp.zeros(rows, dtype=bool))
+        return self._whole
+
+    def evaluate_whole(self, iterate: Iterate) -> Iterate:
+        """Return the whole trajectory as an iterate, f evaluated afresh at all t."""
+        if not self.narrowed:
+            return iterate
+        self._keep(iterate)
+        return self._all.evaluate(self._kept.states, jacobian=False, chunk=self.window)
+
+    def resume(self, iterate: Iterate) -> Iterate:
+        """Go on with the whole, which missed the tolerance although its parts met it: f rounds otherwise there."""
+        self._may_narrow, self._place = False, ()
+        if self.window is not None:
+            return self._move(int(_leading(iterate.converged)))
+        self.problem, self.start = self._all, 0
+        return self.problem.evaluate(iterate.states)
+
+    # The part --------------------------------------------------------------------------------------------------
+
+    def open(self, guess: Array | None) -> Array | None:
+        """Prepare for the first iterate, and return the rows of the guess that it begins with."""
+        if self.window is None:
+            return guess
+        self._given = guess
+        self._cut(0)
+        return None if guess is None else guess[: self.stop].copy()
+
+    def narrow(self, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+        """Set aside what is solved, and return what is left of the iterate and of what a solver carries."""
+        if not self._may_narrow:
+            return iterate, state
+        return self._drop_times(*self._drop_sequences(iterate, state))
+
+    def _drop_times(self, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+        length = self.problem.recurrence.length
+        exact = int(_leading(iterate.leading)) if self.problem.pin else 0
+        if exact == 0 or exact * _TIMES < length or exact == length:
+            return iterate, state
+        self._keep(iterate)
+        rest = self.problem.recurrence.window(exact, length, self._wrapped(iterate.states[exact - 1]))
+        index = (slice(exact, None),)
+        self.problem, self.start = self.problem.part(rest), self.start + exact
+        return iterate.part(index), _part(state, index, length)
+
+    def _drop_sequences(self, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+        rec = self.problem.recurrence
+        left = ~to_host(iterate.converged).all(axis=0).ravel()
+        if left.all() or not left.any() or (~left).sum() * _SEQUENCES < left.size:
+            return iterate, state
+        chosen = np.flatnonzero(left)
+        place = np.unravel_index(chosen, rec.batch)
+        part, rest = iterate.part((slice(None), *place)), rec.sequences(chosen)
+        if rest is None or (rec.opaque and not self._agrees(rest, part)):
+            self._may_narrow = False
+            return iterate, state
+        self._keep(iterate)
+        self.problem = self.problem.part(rest, place)
+        self._place = tuple(axis[chosen] for axis in self._place) if self._place else place
+        return part, _part(state, (slice(None), *place), rec.length)
+
+    def _agrees(self, rest: Recurrence, part: Iterate) -> bool:
+        """Return whether f of some sequences alone is what it was among all.
+
+        A user's function may hold numbers of its own for every sequence, which nobody can select for it.
+        """
+        self.problem.counts["rows"] += part.converged.size
+        try:
+            alone = rest.evaluate(part.states)
+        except Exception:  # of whatever kind a user's function raises when shapes no longer fit
+            return False
+        close = namespace(alone).isclose(
+            alone, part.values, rtol=float(np.finfo(rest.dtype).eps) ** 0.5, equal_nan=True
+        )
+        return bool(close.all())
+
+    def slide(self, iterate: Iterate) -> Iterate | None:
+        """Move the window on, past what has converged or cannot; return its new iterate, or None to stay."""
+        solved = self.problem.recurrence.length if iterate.blocked else int(_leading(iterate.converged))
+        if self.complete or self.window is None or solved * _WINDOW < self.window:
+            return None
+        self._keep(iterate)
+        return self._move(self.start + solved)
+
+    def _move(self, start: int) -> Iterate:
+        """Return the iterate of the window at ``start``: rows seen before as they are, the others from the guess."""
+        before = self.stop
+        self._cut(start)
+        seen = max(min(before, self.stop) - start, 0)
+        rec = self.problem.recurrence
+        states = rec.guess() if self._given is None else self._given[self.start : self.stop].copy()
+        states[:seen] = self._kept.states[start : start + seen]
+        return self.problem.evaluate(states)
+
+    def _cut(self, start: int) -> None:
+        assert self.window is not None
+        whole = self._all.recurrence
+        self.start, self.stop = start, min(start + self.window, whole.length)
+        before = self._wrapped(self._kept.states[start - 1]) if start else None
+        self.problem = self._all.part(whole.window(start, self.stop, before))
+        self.problem.horizon = self.stop - start
+
+    def _wrapped(self, state: Array) -> Any:
+        return self._all.recurrence.wrap(state.copy())
+
+
+def _leading(rows: Array) -> int:
+    """Return how many leading times are true in all sequences."""
+    host = to_host(rows)
+    failed = np.flatnonzero(~host.all(axis=tuple(range(1, host.ndim))))
+    return int(failed[0]) if failed.size else len(host)
+
+
+def _part(tree: Any, index: tuple[Any, ...], length: int) -> Any:
+    """Return some times and sequences of what a solver carries: arrays (T, *batch, ...) or (1, *batch, ...)."""
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_part(item, index, length) for item in tree)
+    if isinstance(tree, Iterate):
+        return tree.part(index)
+    if isinstance(tree, Jacobian):
+        return tree[index]  # type: ignore[index]
+    if getattr(tree, "ndim", 0) == 0:
+        return tree
+    return tree[index if len(tree) == length else (slice(None), *index[1:])]

@@ -1,0 +1,89 @@
+"""Methods made of others: on a sliding window, or one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from recsolve.solvers.base import Method, Stage
+from recsolve.solvers.problem import Problem
+
+
+def _method(method: str | Method) -> Method:
+    from recsolve.solvers import get  # the registry has the methods of this file in it
+
+    return get(method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windowed(Method):
+    """Run a solver on a window of time that moves with the rows that have converged.
+
+    Beside the trajectory itself, memory is that of one window. Steps the window has not come to hold h[0].
+
+    Parameters
+    ----------
+    solver : str or Method
+        What runs inside; a solver object for settings other than its defaults.
+    window : int
+        Number of steps.
+    """
+
+    name = "windowed"
+    group = "composite"
+    matrix = "that of the solver inside"
+    cite = "Shih, Belkhale, Ermon, Sadigh, Anari, NeurIPS 2023 (ParaDiGMS)"
+    finite_termination = True
+    exact_on_affine = "none"
+
+    solver: str | Method = "newton"
+    window: int = 256
+
+    def __post_init__(self) -> None:
+        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
+            raise ValueError(f"window is {self.window!r}; wanted an integer >= 1")
+        _method(self.solver)
+
+    def stages(self, problem: Problem) -> tuple[Stage, ...]:
+        return tuple(replace(stage, window=self.window) for stage in _method(self.solver).stages(problem))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain(Method):
+    """Run methods one after the other, each from where the one before it has ended, until one converges.
+
+    Parameters
+    ----------
+    methods : sequence of str or Method
+        The last one gets all the iterations that are left.
+    iterations : int
+        How many each of the others may take; fewer when it stalls.
+    """
+
+    name = "chain"
+    group = "composite"
+    matrix = "one method after the other"
+    cite = "this project"
+    finite_termination = False
+    exact_on_affine = "all"
+    causal = False
+
+    methods: Sequence[str | Method] = ("newton", "levenberg_marquardt", "windowed", "sequential")
+    iterations: int = 25
+
+    def __post_init__(self) -> None:
+        if isinstance(self.methods, str) or not len(self.methods):
+            raise ValueError(f"methods is {self.methods!r}; wanted a sequence of names or solver objects")
+        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
+            raise ValueError(f"iterations is {self.iterations!r}; wanted an integer >= 1")
+        for method in self.methods:
+            _method(method)
+
+    def stages(self, problem: Problem) -> tuple[Stage, ...]:
+        *first, last = self.methods
+        limited = [
+            replace(stage, iterations=min(self.iterations, stage.iterations or self.iterations))
+            for method in first
+            for stage in _method(method).stages(problem)
+        ]
+        return (*limited, *_method(last).stages(problem))

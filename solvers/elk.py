@@ -1,0 +1,198 @@
+"""ELK: Newton steps damped by a Kalman filter, and Levenberg-Marquardt steps by the smoother."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsolve.arrays import Array, namespace
+from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
+from recsolve.kernels import get
+from recsolve.kernels.monoids import MONOIDS, identity_plus, inverse, product, transpose
+from recsolve.scan import affine_scan
+from recsolve.solvers.globalised import Globalised, merit
+from recsolve.solvers.problem import Iterate, Problem
+
+APPROXIMATIONS = ("none", "block", "diagonal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Regularised(Globalised):
+    """Steps d of the model d[t] = J[t] d[t-1] + r[t] + noise, observed to be zero with precision lambda."""
+
+    finite_termination = False
+    exact_on_affine = "none"
+    setting = "damping"
+
+    damping: float | None = None
+    approximation: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.damping is not None and not 0 <= self.damping < float("inf"):
+            raise ValueError(f"damping is {self.damping}; wanted a finite number >= 0, or None to adapt it")
+        if self.approximation not in APPROXIMATIONS:
+            raise ValueError(f"approximation is {self.approximation!r}; wanted one of {APPROXIMATIONS}")
+
+    @property
+    def first(self) -> float:
+        return 0.1 if self.damping is None else self.damping
+
+    def begin(self, problem: Problem, iterate: Iterate) -> Jacobian:
+        """Return A, the Jacobian or the part of it that is used, in one of the three structures with entries."""
+        J = iterate.jacobian
+        assert J is not None
+        if self.approximation == "diagonal":
+            return J.diagonal()
+        return J.block() if self.approximation == "block" or J.rank <= Block.rank else J.lane_dense()
+
+    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+        if self.damping is None:
+            return super().step(problem, iterate, state)
+        d = self.correction(problem, iterate, self.begin(problem, iterate), state)
+        return problem.advance(iterate, iterate.states + d), state
+
+    def propose(self, problem: Problem, iterate: Iterate, shared: Jacobian, setting: Array) -> tuple[Array, Array]:
+        rec, xp = problem.recurrence, namespace(iterate.states)
+        open_rows = rec.over_event(~iterate.leading)
+        before = merit(problem, iterate.residual, open_rows)
+        # Damping in proportion to the residual keeps convergence quadratic (Fan and Yuan, Computing 74, 2005).
+        size = xp.sqrt(before / xp.maximum(open_rows.sum(axis=0, keepdims=True) * rec.layout.size, 1))
+        d = self.correction(problem, iterate, shared, setting * xp.minimum(size, 1.0))
+        left = iterate.residual + _carried(problem, iterate, shared, d) - d
+        fall = 1.0 - merit(problem, left, open_rows) / before
+        return iterate.states + d, xp.where(fall > 0, fall, xp.nan)
+
+    def after_refusal(self, setting: Array) -> Array:
+        return 4.0 * setting
+
+    def after_step(self, setting: Array, ratio: Array) -> Array:
+        # Nielsen's rule, IMM-REP-1999-05: smooth in the ratio, a third where the model was right.
+        return setting * namespace(setting).clip(1.0 - (2.0 * ratio - 1.0) ** 3, 1 / 3, 2.0)  # type: ignore[no-any-return]
+
+    def correction(self, problem: Problem, iterate: Iterate, A: Jacobian, damping: Array) -> Array:
+        """Return the filtered d, with d = r in rows that are cut from the one before."""
+        cut, r = problem.cut(iterate), iterate.residual
+        damping = namespace(r).where(damping < np.finfo(r.dtype).eps ** 2, 0.0, damping)  # below, products underflow
+        K = gains(problem, A, damping, cut)
+        over_event = problem.recurrence.over_event
+        b = r - _like(A, K).matvec(r)
+        problem.counts["nscan"] += 2
+        d = affine_scan(_like(A, product(identity_plus(-K), _matrices(A))), b, reset=over_event(cut))
+        return self.smooth(problem, iterate, A, K, damping, d)
+
+    def smooth(self, problem: Problem, iterate: Iterate, A: Jacobian, K: Array, damping: Array, d: Array) -> Array:
+        """Return d in the light of later steps; the filter knows of none."""
+        return d
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elk(_Regularised):
+    """h <- h + d, d the filter mean of a linear-Gaussian model: (I - K[t]) J[t] in place of J[t], a damped causal step.
+
+    Parameters
+    ----------
+    damping : float or None
+        lambda >= 0, the precision with which the model sees h unchanged. Any fixed lambda > 0 gives up quadratic
+        convergence and exactness; None adapts it by the gain ratio and drives it to 0 with the residual.
+    approximation : {"none", "block", "diagonal"}
+        The part of J that is filtered. With "diagonal" this is quasi-ELK, and the covariances are one bounded scan of
+        Moebius maps; with "none" those of dense mixings are n x n matrices.
+    trials, decrease
+        See :class:`Globalised`.
+    """
+
+    name = "elk"
+    matrix = "(I - K) J, K a Kalman gain"
+    cite = "Gonzalez, Warrington, Smith, Linderman, NeurIPS 2024 (arXiv 2407.19115)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevenbergMarquardt(_Regularised):
+    """h <- h + d, d the smoother's mean: it minimises sum |d[t] - J[t] d[t-1] - r[t]|^2 + lambda |d[t]|^2.
+
+    Two scans forward and one back: a step sees the future.
+
+    Parameters
+    ----------
+    damping, approximation, trials, decrease
+        As for ``elk``.
+    """
+
+    name = "levenberg_marquardt"
+    matrix = "J, regularised: filter and smoother"
+    cite = (
+        "Särkkä and Svensson, ICASSP 2020 (Levenberg-Marquardt by smoothing); "
+        "Särkkä and García-Fernández, IEEE Trans. Automatic Control 66 (2021)"
+    )
+
+    def smooth(self, problem: Problem, iterate: Iterate, A: Jacobian, K: Array, damping: Array, d: Array) -> Array:
+        if len(d) < 2:
+            return d
+        rec, xp, ahead = problem.recurrence, namespace(d), A[1:]
+        J, lam = _matrices(ahead), _over_matrices(problem, damping, K)
+        # G[t] = K[t] J[t+1]^T (J[t+1] K[t] J[t+1]^T + lambda I)^-1, and 0 without damping, when K = 0.
+        some, zero, one = lam > 0, lam.dtype.type(0), lam.dtype.type(1)
+        predicted = product(product(J, K[:-1]), transpose(J))
+        ridge = xp.where(some, lam, one) * xp.eye(J.shape[-1], dtype=J.dtype)
+        G = _like(ahead, xp.where(some, product(product(K[:-1], transpose(J)), inverse(predicted + ridge)), zero))
+        # The step ahead says nothing where it does not depend on this one, or is not finite.
+        finite = xp.isfinite(d[1:]).all(axis=tuple(range(1 + len(rec.batch), d.ndim)), keepdims=True)
+        apart = rec.over_event(problem.cut(iterate)[1:]) | ~finite
+        innovation = d[:-1] - G.matvec(ahead.matvec(d[:-1]) + iterate.residual[1:])
+        problem.counts["nscan"] += 1
+        smoothed = d.copy()
+        smoothed[:-1] = affine_scan(G, xp.where(apart, d[:-1], innovation), initial=d[-1], reset=apart, reverse=True)
+        return smoothed
+
+
+def gains(problem: Problem, A: Jacobian, damping: Array, cut: Array) -> Array:
+    """Return the Kalman gains K[t] of d[t] = A[t] d[t-1] + noise, d observed with precision lambda.
+
+    With M = A K' A^T + lambda I, K = M (I + M)^-1; in this form, rather than that of covariances K / lambda, nothing is
+    singular at lambda = 0, where K = 0. A row that is cut from the one before is known (with the pin), so K = 0 there.
+    """
+    J, xp = _matrices(A), namespace(damping)
+    lam = _over_matrices(problem, damping, J)
+    eye = xp.eye(J.shape[-1], dtype=J.dtype)
+    known = cut.reshape(cut.shape + (1,) * (J.ndim - cut.ndim))
+    start = xp.where(known & problem.pin, J.dtype.type(0), lam / (1 + lam)) * eye
+    elements = (J / (1 + lam), xp.broadcast_to(start, J.shape), product(transpose(J), J) / (1 + lam))
+    with np.errstate(all="ignore"):
+        return get("scan")(MONOIDS["riccati"], elements, reset=known)  # type: ignore[no-any-return]
+
+
+def _carried(problem: Problem, iterate: Iterate, A: Jacobian, d: Array) -> Array:
+    """Return A[t] d[t-1], nothing in rows that are cut from the one before."""
+    xp, cut = namespace(d), problem.recurrence.over_event(problem.cut(iterate))
+    before = xp.empty_like(d)
+    before[1:], before[:1] = d[:-1], 0
+    return xp.where(cut, d.dtype.type(0), A.matvec(before))  # type: ignore[no-any-return]
+
+
+def _over_matrices(problem: Problem, per_sequence: Array, matrices: Array) -> Array:
+    """Reshape numbers (1, *batch, 1...) to broadcast over matrices, in their dtype."""
+    batch = per_sequence.shape[: 1 + len(problem.recurrence.batch)]
+    return per_sequence.reshape(batch + (1,) * (matrices.ndim - len(batch))).astype(matrices.dtype)
+
+
+def _matrices(J: Jacobian) -> Array:
+    """Return the entries of a Jacobian as matrices on the last two axes, 1 x 1 for a diagonal."""
+    if isinstance(J, Diagonal):
+        return J.data[..., None, None]
+    if isinstance(J, Block):
+        axis = len(J.leading)
+        return namespace(J.data).moveaxis(J.data, (axis, axis + 1), (-2, -1))  # type: ignore[no-any-return]
+    return J.lane_dense().data
+
+
+def _like(J: Jacobian, matrices: Array) -> Jacobian:
+    """Return matrices as a Jacobian of the structure of ``J``."""
+    if isinstance(J, Diagonal):
+        return Diagonal(matrices[..., 0, 0], J.layout)
+    if isinstance(J, Block):
+        axis = len(J.leading)
+        return Block(namespace(matrices).moveaxis(matrices, (-2, -1), (axis, axis + 1)), J.layout)
+    return LaneDense(matrices, J.layout)

@@ -1,0 +1,45 @@
+"""Gauss-Seidel in chunks: f followed inside every chunk, all chunks side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from recsolve.solvers.base import Solver
+from recsolve.solvers.blocks import steps_per_block, sweep
+from recsolve.solvers.problem import Iterate, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussSeidel(Solver):
+    """h[t] <- f(new h[t-1], u[t]) inside a chunk, f(h[t-1], u[t]) at its first step.
+
+    Chunks of one step are Jacobi's iteration, one chunk is the sequential loop. Every iteration makes one more exact.
+
+    Parameters
+    ----------
+    chunk : int or None
+        m, how many steps a chunk has; None: about sqrt(T).
+    """
+
+    name = "gauss_seidel"
+    group = "in blocks"
+    matrix = "J inside chunks, 0 between them"
+    cite = "Song, Meng, Liao, Ermon, ICML 2021 (arXiv 2002.03629)"
+    finite_termination = True
+    exact_on_affine = "none"
+    needs_jacobian = False
+
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk is {self.chunk}; wanted at least 1, or None")
+
+    def init(self, problem: Problem, iterate: Iterate) -> int:
+        """Return m."""
+        return steps_per_block(self.chunk, problem.recurrence.length)
+
+    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+        firsts = problem.recurrence.length % state  # a chunk's first step follows the end of the chunk before
+        return problem.advance(iterate, sweep(problem, iterate.values, state, firsts)), state

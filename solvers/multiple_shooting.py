@@ -1,0 +1,37 @@
+"""Multiple shooting: Newton's method for the states at the ends of blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from recsolve.arrays import Array
+from recsolve.solvers.blocks import BlockSolver
+from recsolve.solvers.problem import Iterate, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultipleShooting(BlockSolver):
+    """U[n] <- F(U[n-1]) + A[n] (new U[n-1] - U[n-1]): F is a block of steps and A[n] its Jacobian.
+
+    A[n] is the product of J[t] along the path from U[n-1]. On that path the residual is zero but at the ends, so that
+    Newton's step of all rows is the step of the ends, in one scan. Then the rows inside follow f from the new ends.
+    Blocks of one step are Newton's method.
+
+    Parameters
+    ----------
+    block : int or None
+        m, how many steps a block has; None: about sqrt(T).
+    """
+
+    name = "multiple_shooting"
+    matrix = "J along the paths inside blocks"
+    cite = (
+        "Keller, Numerical Methods for Two-Point Boundary-Value Problems (1968); in parallel over time: Bellen and "
+        "Zennaro, J. Comput. Appl. Math. 25 (1989), Chartier and Philippe, Computing 51 (1993)"
+    )
+    exact_on_affine = "all"
+
+    def correct(self, problem: Problem, iterate: Iterate, m: int, memory: Any) -> Array:
+        assert iterate.jacobian is not None
+        return problem.correct(iterate, iterate.jacobian)

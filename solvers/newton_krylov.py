@@ -1,0 +1,115 @@
+"""Newton-Krylov: the Newton step from products with the Jacobian alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsolve.arrays import Array, namespace
+from recsolve.scan import affine_scan
+from recsolve.solvers.base import Solver
+from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.quasi_newton import hutchinson
+
+Product = Callable[[Array], Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewtonKrylov(Solver):
+    """Solve d[t] - J[t] d[t-1] = r[t] by GMRES, preconditioned by the scan with the block part of J.
+
+    Nothing of size n x n is formed: for wide dense states. Where only products with J are known, as for a user's
+    function, its diagonal is estimated from two of them. Inner products couple all times, so the method is not causal;
+    yet all directions vanish at exact rows, which stay as they are.
+
+    Parameters
+    ----------
+    dimension : int
+        Most directions of the Krylov space; each keeps two trajectories in memory.
+    forcing : float
+        In (0, 1): the step is solved to min(forcing, rms r) of |r|, which keeps the convergence superlinear.
+    """
+
+    name = "newton_krylov"
+    group = "newton-type"
+    matrix = "J, by GMRES from products alone"
+    cite = "Knoll and Keyes, J. Comput. Phys. 193 (2004); Saad, SIAM J. Sci. Comput. 14 (1993)"
+    finite_termination = True
+    exact_on_affine = "per-unit"
+    causal = False
+    needs_jacobian = False
+
+    dimension: int = 12
+    forcing: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.dimension < 1:
+            raise ValueError(f"dimension is {self.dimension}; wanted at least 1")
+        if not 0 < self.forcing < 1:
+            raise ValueError(f"forcing is {self.forcing}; wanted a number between 0 and 1")
+
+    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+        rec, xp = problem.recurrence, namespace(iterate.states)
+        product, block = rec.operator(iterate.states)
+        problem.counts["njev"] += 1
+        block = hutchinson(problem, product, 2, 0) if block is None else block
+        cut = rec.over_event(problem.cut(iterate))
+
+        def carried(d: Array) -> Array:
+            before = xp.empty_like(d)
+            before[1:], before[:1] = d[:-1], 0
+            return xp.where(cut, d.dtype.type(0), product(before))  # type: ignore[no-any-return]
+
+        def precondition(v: Array) -> Array:
+            problem.counts["nscan"] += 1
+            return _finite(affine_scan(block, v, reset=cut))
+
+        r = _finite(iterate.residual)
+        d = self._gmres(problem, lambda d: _finite(d - carried(d)), precondition, r)
+        return problem.advance(iterate, iterate.values + carried(d)), state
+
+    def _gmres(self, problem: Problem, operator: Product, precondition: Product, r: Array) -> Array:
+        """Return d with operator(d) close to r, every sequence by itself (flexible GMRES, modified Gram-Schmidt)."""
+        xp, sequences = namespace(r), problem.recurrence.batch
+        axes = (0, *range(1 + len(sequences), r.ndim))
+
+        def dot(a: Array, b: Array) -> Array:
+            return (a.astype(np.float64) * b).sum(axis=axes)  # type: ignore[no-any-return]
+
+        def times(a: Array, number: Array) -> Array:
+            spread = number.reshape(1, *sequences, *(1,) * (r.ndim - 1 - len(sequences)))
+            return (a * spread).astype(r.dtype)
+
+        size = xp.sqrt(dot(r, r))
+        wanted = xp.minimum(self.forcing, size / max(r.size // max(size.size, 1), 1) ** 0.5)
+        basis, directions = [times(r, _reciprocal(size))], []
+        H = xp.zeros((*sequences, self.dimension + 1, self.dimension))
+        for j in range(self.dimension):
+            directions.append(precondition(basis[j]))
+            w = operator(directions[j])
+            for i, v in enumerate(basis):
+                H[..., i, j] = dot(v, w)
+                w = w - times(v, H[..., i, j])
+            H[..., j + 1, j] = length = xp.sqrt(dot(w, w))
+            basis.append(times(w, _reciprocal(length)))
+            small, rhs = H[..., : j + 2, : j + 1], xp.zeros((*sequences, j + 2, 1))
+            rhs[..., 0, 0] = size
+            y = xp.linalg.pinv(small) @ rhs
+            left = xp.sqrt(((rhs - small @ y) ** 2).sum(axis=(-2, -1)))
+            if not (left > wanted * size).any():
+                break
+        return sum(times(z, y[..., j, 0]) for j, z in enumerate(directions))  # type: ignore[return-value]
+
+
+def _finite(v: Array) -> Array:
+    """Return v with rows that are not finite left out of the Krylov space; the guard gives them F."""
+    xp = namespace(v)
+    return xp.where(xp.isfinite(v), v, v.dtype.type(0))  # type: ignore[no-any-return]
+
+
+def _reciprocal(size: Array) -> Array:
+    xp = namespace(size)
+    return xp.where(size > 0, 1.0 / xp.where(size > 0, size, 1.0), 0.0)  # type: ignore[no-any-return]

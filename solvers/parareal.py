@@ -1,0 +1,64 @@
+"""Parareal: a cheap map carries corrections from block to block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from recsolve.arrays import Array, namespace
+from recsolve.solvers.blocks import BlockSolver, Level, Map, block_ends, one_step
+from recsolve.solvers.problem import Iterate, Problem
+
+COARSE = ("frozen", "subsample")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parareal(BlockSolver):
+    """U[n] <- F(U[n-1]) + G(new U[n-1]) - G(U[n-1]): F is a block of steps, G a cheap map in its place.
+
+    An iteration makes one more block exact, whatever G is; a good G ends sooner.
+
+    Parameters
+    ----------
+    block : int or None
+        m, how many steps a block has; None: about sqrt(T).
+    coarse : {"frozen", "subsample"} or callable
+        G. ``frozen`` is affine: the product over the block of the k x k blocks of J per unit (its diagonal when k = 1),
+        at the first path; all blocks are corrected in one scan. ``subsample`` is one step of f with the last drive of
+        the block. A callable ``coarse(ends, previous)`` gets the recurrence of the last steps of some blocks and the
+        states (blocks, *batch, *event) before these blocks, and returns states in their place:
+        ``lambda ends, h: ends.apply(ends.apply(h))`` is two such steps. With both, block follows block.
+    """
+
+    name = "parareal"
+    matrix = "a cheap map over each block"
+    cite = "Lions, Maday, Turinici, C. R. Acad. Sci. Paris I 332 (2001)"
+    exact_on_affine = "per-unit"
+    needs_jacobian = False
+
+    coarse: str | Map = "frozen"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.coarse) and self.coarse not in COARSE:
+            raise ValueError(f"coarse is {self.coarse!r}; wanted one of {COARSE}, or a callable")
+
+    @property
+    def phi(self) -> Map:
+        """G, where it is not affine."""
+        return self.coarse if callable(self.coarse) else one_step
+
+    def solve(self, level: Level, m: int) -> Array:
+        """Return the corrected ends."""
+        return level.in_order()
+
+    def remember(self, problem: Problem, iterate: Iterate) -> Any:
+        return problem.linearise(iterate).block() if self.coarse == "frozen" else ()
+
+    def correct(self, problem: Problem, iterate: Iterate, m: int, memory: Any) -> Array:
+        if self.coarse == "frozen":
+            return problem.correct(iterate, memory)  # the residual is zero inside blocks: products come of themselves
+        fine, rows = Level(problem, problem.recurrence, one_step), block_ends(problem.recurrence.length, m)
+        ends = namespace(iterate.values).array(iterate.values)
+        ends[rows] = self.solve(fine.coarsen(self.phi, m, iterate.states, iterate.values[rows]), m)
+        return ends  # type: ignore[no-any-return]

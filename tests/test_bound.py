@@ -1,0 +1,377 @@
+"""The bound on the error holds whatever is thrown at it, and is of use where recurrences contract."""
+
+import gallery
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import recsolve as rs
+from recsolve import bound, dual, interval
+from recsolve.interval import Interval, magnitude
+from recsolve.math import relu, sigmoid, softplus
+
+DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
+
+
+def function(name):
+    return {"sigmoid": sigmoid, "softplus": softplus}.get(name) or getattr(np, name)
+
+
+def distance(states, truth):
+    return float(np.abs(np.asarray(states, np.longdouble) - truth).max(initial=0.0))
+
+
+def in_double(rec):
+    """The same weights, drives and initial state, in float64."""
+    drive = {name: u.astype(np.float64) for name, u in rec.drive.items()}
+    cell = rec.cell.astype(np.float64)
+    return cell.recurrence(drive=drive, initial=rec.initial.astype(np.float64), reset=rec.reset)
+
+
+def pieces(a, b):
+    """A shift by one where the state is above a, another slope where it is above b."""
+    return lambda h, u: 0.5 * np.where(h > a, h + 1, h) + np.where((h > b) & (u > 0), 0.25 * h, np.tanh(h)) + u
+
+
+FUNCTIONS = {
+    "sine": lambda h, u: 0.9 * np.sin(h) + u,
+    "gate": lambda h, u: sigmoid(3 * h + u) * h + (1 - sigmoid(h)) * np.tanh(u - 0.3 * h),
+    "powers": lambda h, u: 0.3 * h / (1 + h**2) ** 0.5 + np.log1p(np.square(u)) * 0.1 + 0.1 * np.abs(h) ** 1.5,
+    "jumps": pieces(0.3, -0.2),
+    "steps": lambda h, u: 0.25 * np.floor(2 * h + 0.5) + 0.2 * h + 0.1 * np.sign(h - u) + u,
+    "clip": lambda h, u: np.clip(0.8 * h, -0.5, 0.5) + relu(-0.7 * h) + u,
+    "soft": lambda h, u: 0.6 * softplus(h + u) - np.logaddexp(0.2 * h, u),
+    "angle": lambda h, u: 0.4 * np.arctan2(h, 1.5 + np.cos(h)) + 0.2 * np.arctan(h) * u,
+    "turn": lambda h, u: 0.5 * np.stack([np.sin(h[..., 1]), h[..., 2] * u[..., 0], -h[..., 0]], axis=-1) + u,
+    "matmul": lambda h, u: np.tanh(h @ W.T) * 0.8 + u @ W,
+}
+W = np.linspace(-0.9, 0.9, 9).reshape(3, 3) ** 3 + 0.25 * np.eye(3)
+
+
+def by_function(name, T=40, dtype=np.float64, seed=0, reset=None):
+    f = FUNCTIONS[name]
+    u = np.random.default_rng(seed).standard_normal((T, 2, 3)).astype(dtype)
+
+    def rounded(h, u):
+        return f(h, u) if dtype is np.float64 or not isinstance(h, np.ndarray) else f(h, u).astype(dtype)
+
+    structure = "dense" if name in ("turn", "matmul") else "diagonal"
+    return rs.Recurrence.from_function(
+        rounded, inputs=u, initial=np.zeros((2, 3), dtype), structure=structure, reset=reset
+    )
+
+
+def in_extended(name, rec):
+    """The loop in extended precision, in place of exact arithmetic."""
+    h = state = rec.initial.astype(np.longdouble)
+    states = []
+    for t in range(rec.length):
+        h = np.where(rec.over_event(rec.reset)[t], state, h) if rec.reset is not None else h
+        h = FUNCTIONS[name](h[None], rec.inputs[0][t : t + 1].astype(np.longdouble))[0]
+        states.append(h)
+    return np.array(states)
+
+
+# The bound holds ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150)
+@given(
+    cell=gallery.cells,
+    seed=gallery.seeds,
+    dtype=gallery.dtypes,
+    gain=st.floats(0.2, 4.0),
+    tol=st.sampled_from([None, 1e-2, 1e-4, 1e-8]),
+    maxiter=st.sampled_from([None, 0, 1, 3]),
+    resets=st.booleans(),
+    T=st.sampled_from([1, 2, 33, 80]),
+)
+def test_no_cell_is_farther_from_the_truth(cell, seed, dtype, gain, tol, maxiter, resets, T):
+    reset = np.random.default_rng(seed).random((T, 2)) < 0.1 if resets else None
+    rec = gallery.recurrence(*cell, T=T, units=4, gain=gain, seed=seed, dtype=dtype, reset=reset)
+    sol = rs.solve(rec, tol=tol, maxiter=maxiter)
+    assert sol.error_bound >= distance(sol.states, gallery.loop(rec))
+    if dtype is np.float32:
+        assert sol.error_bound >= distance(sol.states, gallery.loop(in_double(rec)))
+
+
+@settings(max_examples=100)
+@given(
+    name=st.sampled_from(sorted(FUNCTIONS)),
+    seed=gallery.seeds,
+    maxiter=st.sampled_from([None, 0, 1, 2, 4]),
+    resets=st.booleans(),
+)
+def test_no_function_is_farther_from_the_truth(name, seed, maxiter, resets):
+    reset = np.random.default_rng(seed).random((40, 2)) < 0.1 if resets else None
+    rec = by_function(name, seed=seed, reset=reset)
+    sol = rs.solve(rec, maxiter=maxiter)
+    assert sol.error_bound >= distance(sol.states, gallery.loop(rec))
+    assert sol.error_bound >= distance(sol.states, in_extended(name, rec))
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_functions_that_intervals_carry(name):
+    bounds = [rs.solve(by_function(name, seed=seed)).error_bound for seed in range(4)]
+    assert min(bounds) < 1e-12
+
+
+def nested(s, W, u, p):
+    return W.a(np.tanh(W.b(s.h)) * u.x) + u.x
+
+
+def gated_input(s, W, u, p):
+    return 0.5 * s.h * np.where(u.x[..., :1] > 0, u.x, 1.0) + W.a(u.x)
+
+
+def no_memory(s, W, u, p):
+    return W.a(u.x)
+
+
+@pytest.mark.parametrize("f", [nested, gated_input, no_memory])
+@pytest.mark.parametrize("mixing", ["dense", "diagonal", "heads"])
+def test_cells_of_users(f, mixing):
+    cell = rs.Cell(f, state=("h",), output="h").random(input_size=2, hidden_size=8, mixing=mixing, gain=0.5, rng=0)
+    rec = cell.recurrence(np.random.default_rng(0).standard_normal((30, 2, 2)))
+    sol = rs.solve(rec)
+    assert distance(sol.states, gallery.loop(rec)) <= sol.error_bound < 1e-13
+
+
+def test_single_precision_of_functions():
+    rec = gallery.sine(0.9)
+    sol = rs.solve(rec)
+    assert distance(sol.states, gallery.loop(rec)) <= sol.error_bound < 1e-5
+    factor, h, states = np.longdouble(np.float32(0.9)), np.longdouble(0), []
+    for u in rec.inputs[0].astype(np.longdouble):
+        h = factor * np.sin(h) + u
+        states.append(h)
+    assert distance(sol.states, states) <= sol.error_bound
+
+
+def failures(judge):
+    """In how many of some solves a number is below the error."""
+    count = 0
+    for seed in range(24):
+        rec = gallery.recurrence("gru", "diagonal", T=40, seed=seed, gain=3.0, dtype=np.float32)
+        sol = rs.solve(rec, method="jacobi", maxiter=seed % 3 if seed < 12 else None)
+        count += judge(sol) < distance(sol.states, gallery.loop(in_double(rec)))
+    return count
+
+
+def test_what_is_no_bound_would_be_seen(monkeypatch):
+    """The estimate fails somewhere, and so do a bound without rounding and one with the Jacobian at the centre."""
+    enclose = bound.enclose
+
+    def fresh(sol):
+        return bound.error_bound(sol.recurrence, np.asarray(sol.states))
+
+    def without_rounding(recurrence, previous, radius):
+        found = enclose(recurrence, previous, radius)
+        return type(found)(found.jacobian, 0.0 * found.defect)
+
+    assert failures(fresh) == 0
+    assert failures(lambda sol: sol.error_estimate) > 0
+    for wrong in (without_rounding, lambda rec, previous, radius: enclose(rec, previous, 0 * radius)):
+        monkeypatch.setattr(bound, "enclose", wrong)
+        assert failures(fresh) > 0
+
+
+# It is of use ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", gallery.DTYPES)
+@pytest.mark.parametrize(("name", "mixing"), gallery.CELLS)
+def test_contractive_cells_have_a_close_bound(name, mixing, dtype):
+    rec = gallery.recurrence(name, mixing, T=200, dtype=dtype, gain=0.8)
+    limit = 300 if mixing == "dense" else 100  # every sum counts as if all its roundings had one sign
+    assert rs.solve(rec).error_bound <= limit * np.finfo(dtype).eps
+    sol = rs.solve(rec, method="jacobi", tol=1e-3)
+    error = distance(sol.states, gallery.loop(rec))
+    assert error <= sol.error_bound <= max(100 * error, limit * np.finfo(dtype).eps)
+
+
+def test_signs_are_not_forgotten():
+    """Products of |J| explode here; those of J, and so the frames, do not."""
+    rec = gallery.recurrence("elman", "dense", units=24, T=400, gain=1.2, batch=(1,))
+    sol = rs.solve(rec)
+    _, J = rec.linearise(sol.states)
+    grown = np.linalg.multi_dot(np.abs(J.todense()[-100:, 0]))
+    assert grown.max() > 1e3
+    assert sol.error_bound < 1e-9
+
+
+def test_windows_join(monkeypatch):
+    for name, mixing in (("lstm", "dense"), ("gru", "heads"), ("lstm", "diagonal"), ("minmax", "diagonal")):
+        reset = np.random.default_rng(0).random((60, 2)) < 0.1
+        sol = rs.solve(gallery.recurrence(name, mixing, reset=reset))
+        monkeypatch.setattr(bound, "_NUMBERS", 2**19)
+        whole = bound.error_bound(sol.recurrence, sol.states)
+        monkeypatch.setattr(bound, "_NUMBERS", 7 * sol.states[0].size * sol.recurrence.layout.lane_width)
+        assert bound.error_bound(sol.recurrence, sol.states) == pytest.approx(whole, rel=0.5)
+
+
+def test_wide_lanes_are_bounded_without_their_matrices(monkeypatch):
+    rec = gallery.recurrence("gru", "dense", gain=0.3)
+    sol = rs.solve(rec, tol=1e-6)
+    monkeypatch.setattr("recsolve.enclosure.WIDEST", 4)
+    assert distance(sol.states, gallery.loop(rec)) <= bound.error_bound(rec, sol.states) < 1e-4
+
+
+def test_what_does_not_round_has_no_error():
+    assert rs.solve(gallery.recurrence("minmax", "diagonal")).error_bound < 1e-280
+
+
+def test_it_is_computed_once_from_arrays_that_may_be_read_only():
+    rec = gallery.recurrence("gru", "dense")
+    states = gallery.loop(rec)
+    for array in (states, rec.initial, *rec.drive.values(), *(m.weight for m in rec.cell.mixings.values())):
+        array.flags.writeable = False
+    sol = rs.solve(rec, guess=states)
+    assert sol.error_bound is sol.error_bound
+    assert 0 < sol.error_bound < 1e-12
+
+
+@pytest.mark.parametrize(("T", "batch"), [(0, (2,)), (5, (0,))])
+def test_nothing_has_no_error(T, batch):
+    assert rs.solve(gallery.recurrence("gru", "dense", T=T, batch=batch)).error_bound == 0.0
+
+
+def test_one_number_per_step_and_torch():
+    u = np.linspace(0, 1, 40)
+    rec = rs.Recurrence.from_function(
+        lambda h, u: 0.5 * np.sin(h) + u, inputs=u, initial=np.array(0.0), structure="diagonal"
+    )
+    assert rs.solve(rec).error_bound < 1e-14
+    torch = pytest.importorskip("torch")
+    x = torch.ones(30, 2, 3, dtype=torch.float64)
+    assert rs.solve(gallery.weighted("gru").recurrence(x)).error_bound < 1e-12
+
+
+# It is infinite -------------------------------------------------------------------------------------------------------
+
+
+def simple(f, **settings):
+    arguments = {"inputs": np.full((300, 3), 0.1), "initial": np.zeros(3), "structure": "diagonal", **settings}
+    return rs.solve(rs.Recurrence.from_function(f, **arguments)).error_bound
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda h, u: h.sum(axis=-1, keepdims=True) * 0 + u,  # not carried
+        lambda h, u: np.abs(h) ** 0.3 * 0 + u,
+        lambda h, u: np.array(h.value if isinstance(h, dual.Dual) else h) * 0 + u,
+        lambda h, u: 0.5 * np.where(h > 0, h, -h) + 0 * u,  # undecided at its fixed point
+        lambda h, u: np.sqrt(np.abs(h)) + 0 * u,  # infinite slope there
+        lambda h, u: 1 / (h - h) * 0 + u,  # NaN
+    ],
+)
+def test_what_cannot_be_proved_is_infinite(f):
+    with np.errstate(all="ignore"):
+        assert simple(f, structure="dense") == np.inf
+
+
+def test_chaos_is_infinite():
+    assert rs.solve(gallery.sine(20)).error_bound == np.inf
+
+
+def test_states_that_are_not_finite():
+    rec = gallery.recurrence("gru", "dense")
+    sol = rs.solve(rec, guess=np.full(rec.shape, np.nan), maxiter=0)
+    states = sol.states.copy()
+    states[3] = np.nan
+    assert bound.error_bound(rec, states) == np.inf
+
+
+def test_declarations_are_not_believed():
+    """A wrong jacobian or structure changes how states are found, not how they are judged."""
+    wrong = {"jacobian": lambda h, u: 0 * h, "inputs": np.full((60, 3), 0.1)}
+    assert 0 < simple(lambda h, u: 0.5 * np.sin(h) + u, **wrong) < 1e-14
+    rec = rs.Recurrence.from_function(
+        lambda h, u: 0.9 * np.sin(np.roll(h, 1, axis=-1)) + u,
+        inputs=np.random.default_rng(0).standard_normal((60, 3)),
+        initial=np.zeros(3),
+        structure="zero",
+    )
+    sol = rs.solve(rec, tol=1e-2, maxiter=2)
+    assert distance(sol.states, gallery.loop(rec)) <= sol.error_bound < np.inf
+
+
+# The rules of intervals -----------------------------------------------------------------------------------------------
+
+WHOLE = st.floats(-20, 20)
+BINARY = ["add", "subtract", "multiply", "divide", "maximum", "minimum", "logaddexp", "arctan2"]
+UNARY = sorted(set(interval.RULES) & set(dual.UNARY) | {"sigmoid", "softplus"})
+TRUTHS = ["greater", "greater_equal", "less", "less_equal", "equal", "not_equal"]
+
+
+def sample(rng, dtype, T=400):
+    """Intervals, narrow and wide, and a point of dtype inside each."""
+    point = (rng.standard_normal(T) * 10.0 ** rng.integers(-6, 2, T)).astype(dtype)
+    point[rng.random(T) < 0.1] = 0
+    radius = 10.0 ** rng.integers(-9, 2, T) * (rng.random(T) < 0.8)
+    centre = point + radius * rng.uniform(-0.9, 0.9, T)
+    return Interval.around(centre, radius, np.dtype(dtype)), point
+
+
+def assert_holds(enclosure, *values):
+    for value in values:
+        known = ~np.isnan(value)
+        assert (enclosure.lower[known] <= value[known]).all()
+        assert (value[known] <= enclosure.upper[known]).all()
+        assert np.isinf(magnitude(enclosure)[~known]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", [*UNARY, *BINARY, *TRUTHS])
+def test_the_value_at_a_point_is_in_the_value_at_its_interval(name, dtype):
+    f = function(name)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        pairs = [sample(rng, dtype) for _ in range(1 if name in UNARY else 2)]
+        intervals, points = zip(*pairs, strict=True)
+        with np.errstate(all="ignore"):
+            assert_holds(f(*intervals), f(*points), f(*(p.astype(np.longdouble) for p in points)))
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 4, 0.5, 1.5, -1, -2, -0.5, -3])
+def test_powers(exponent):
+    for seed in range(10):
+        x, point = sample(np.random.default_rng(seed), np.float64)
+        with np.errstate(all="ignore"):
+            assert_holds(x**exponent, point**exponent, point.astype(np.longdouble) ** exponent)
+
+
+def test_selection_matrices_and_moves():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        (c, at_c), (a, at_a), (b, at_b) = (sample(rng, np.float64) for _ in range(3))
+        assert_holds(np.where((c > 0) & ~(a > b), a, b), np.where((at_c > 0) & ~(at_a > at_b), at_a, at_b))
+        assert_holds(np.where((c > 0) | (a > b), a, 1.0), np.where((at_c > 0) | (at_a > at_b), at_a, 1.0))
+        A, B = a.reshape(20, 20), np.transpose(b.reshape(20, 20))
+        at_A, at_B = at_a.reshape(20, 20), at_b.reshape(20, 20).T
+        assert_holds(A @ B, at_A @ at_B, at_A.astype(np.longdouble) @ at_B)
+        assert_holds(at_A @ B, at_A @ at_B)
+        assert_holds(np.stack([a, at_b, b])[1:], np.stack([at_b, at_b]))
+
+
+def test_intervals_are_not_wider_than_they_must_be():
+    x = Interval.around(np.array([0.3, -2.0, 1.5]), np.array([0.1, 0.5, 0.2]), DOUBLE)
+    for name in UNARY:
+        if name in ("log", "log1p", "sqrt", "sign", "floor", "ceil", "rint", "tan"):
+            continue
+        f, fine = function(name), np.linspace(x.lower, x.upper, 2001)
+        y, values = f(x), f(fine)
+        np.testing.assert_allclose(y.lower, values.min(axis=0), atol=1e-5)
+        np.testing.assert_allclose(y.upper, values.max(axis=0), atol=1e-5)
+
+
+def test_intervals_know_the_numbers_of_their_dtype():
+    x = Interval.of(np.float32(1), SINGLE)
+    assert abs(float((0.9 * x).centre) - float(np.float32(0.9))) < 1e-12
+    assert np.isinf((x * 1e30 * 1e30).upper)  # float32 overflows
+    with pytest.raises(TypeError, match="Python branch"):
+        bool(x > 0)
+    with pytest.raises(TypeError, match="no rule for intervals"):
+        np.sort(x)

@@ -1,0 +1,161 @@
+"""The damped, filtered and smoothed steps: against their definitions, written out."""
+
+import gallery
+import numpy as np
+import pytest
+
+import recsolve as rs
+from recsolve.solvers.elk import gains
+from recsolve.solvers.problem import Problem
+
+S = rs.solvers
+
+
+def problem_at(rec, *, pin=False):
+    """A problem and a first iterate; without the pin, so that the filter is the textbook's."""
+    problem = Problem(rec, rs.solve(rec).tolerance, pin=pin, jacobian=True)
+    return problem, problem.evaluate(rec.guess())
+
+
+def damping_of(rec, value):
+    return np.full((1, *rec.batch, *(1,) * len(rec.layout.event)), value)
+
+
+def kalman(J, r, sigma2):
+    """Filter and smoother of d[t] = J d[t-1] + r + N(0, I), seen as 0 with variance sigma2: the textbook recursions."""
+    T, n = r.shape
+    eye = np.eye(n)
+    m, P, ms, Ps, predicted = np.zeros(n), np.zeros((n, n)), [], [], []
+    for t in range(T):
+        A = J[t] if t else np.zeros((n, n))
+        mp, Pp = A @ m + r[t], A @ P @ A.T + eye
+        K = Pp @ np.linalg.inv(Pp + sigma2 * eye)
+        m, P = mp - K @ mp, Pp - K @ Pp
+        ms.append(m), Ps.append(P), predicted.append((mp, Pp, K))
+    smooth = [ms[-1]]
+    for t in range(T - 2, -1, -1):
+        mp, Pp, _ = predicted[t + 1]
+        G = Ps[t] @ J[t + 1].T @ np.linalg.inv(Pp)
+        smooth.append(ms[t] + G @ (smooth[-1] - mp))
+    return np.array(ms), np.array(smooth[::-1]), np.array([K for _, _, K in predicted])
+
+
+CELLS = [("gru", "dense"), ("gru", "diagonal"), ("lstm", "diagonal"), ("elman", "heads")]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+@pytest.mark.parametrize("lam", [1e-6, 0.3, 20.0])
+@pytest.mark.parametrize("T", [1, 7, 90])
+def test_filter_smoother_and_gain_are_the_textbooks(cell, lam, T):
+    rec = gallery.recurrence(*cell, T=T, batch=(), gain=2.0)
+    problem, iterate = problem_at(rec)
+    J = iterate.jacobian.todense()
+    filtered, smoothed, K = kalman(J, iterate.residual.reshape(T, -1), 1 / lam)
+    damping = damping_of(rec, lam)
+    for solver, expected in ((S.Elk(), filtered), (S.LevenbergMarquardt(), smoothed)):
+        d = solver.correction(problem, iterate, solver.begin(problem, iterate), damping)
+        np.testing.assert_allclose(d.reshape(T, -1), expected, rtol=1e-8, atol=1e-10)
+    if cell == ("gru", "dense"):
+        np.testing.assert_allclose(
+            gains(problem, iterate.jacobian.lane_dense(), damping, problem.starts), K, atol=1e-10
+        )
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+def test_the_smoother_minimises_the_model_and_the_filter_does_not(cell):
+    rec = gallery.recurrence(*cell, T=40, batch=(), gain=2.0)
+    problem, iterate = problem_at(rec)
+    T, N, lam = 40, rec.layout.size, 0.3
+    J, r = iterate.jacobian.todense(), iterate.residual.reshape(-1)
+    system = np.eye(T * N)
+    for t in range(1, T):
+        system[t * N : (t + 1) * N, (t - 1) * N : t * N] = -J[t]
+    best = np.linalg.lstsq(np.vstack([system, np.sqrt(lam) * np.eye(T * N)]), np.concatenate([r, np.zeros(T * N)]))[0]
+
+    def cost(d):
+        return np.sum((system @ d.ravel() - r) ** 2) + lam * np.sum(d**2)
+
+    steps = {s.name: s.correction(problem, iterate, s.begin(problem, iterate), damping_of(rec, lam))
+             for s in (S.Elk(), S.LevenbergMarquardt())}  # fmt: skip
+    np.testing.assert_allclose(steps["levenberg_marquardt"].ravel(), best, atol=1e-9)
+    assert cost(steps["elk"]) > 1.001 * cost(steps["levenberg_marquardt"])
+
+
+@pytest.mark.parametrize("dtype", gallery.DTYPES)
+@pytest.mark.parametrize("expanding", [0.5, 3.0])
+def test_the_covariance_scan_is_the_loop_and_stays_bounded(dtype, expanding):
+    rng = np.random.default_rng(0)
+    T, lam = 3000, dtype(1e-3)
+    a = (expanding * rng.standard_normal((T, 1, 1, 1))).astype(dtype)
+    A, C, B = a / (1 + lam), np.full_like(a, lam / (1 + lam)), a * a / (1 + lam)
+    K = rs.kernels.get("scan")(rs.kernels.monoids.MONOIDS["riccati"], (A, C, B))[:, 0, 0, 0]
+    k, expected = dtype(0), []
+    for t in range(T):
+        m = (a[t, 0, 0, 0] ** 2 * k if t else 0) + lam
+        k = m / (1 + m)
+        expected.append(k)
+    np.testing.assert_allclose(K, expected, rtol=30 * np.finfo(dtype).eps)
+    assert ((K >= 0) & (K < 1)).all()
+
+
+@pytest.mark.parametrize("solver", [S.Elk, S.LevenbergMarquardt])
+def test_without_damping_they_are_newton(solver):
+    for cell in CELLS:
+        rec = gallery.recurrence(*cell, T=40)
+        problem, iterate = problem_at(rec, pin=True)
+        newton = problem.correct(iterate, iterate.jacobian)
+        d = solver().correction(problem, iterate, solver().begin(problem, iterate), damping_of(rec, 0.0))
+        np.testing.assert_allclose(iterate.states + d, newton, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["elk", "levenberg_marquardt", "damped_newton"])
+def test_the_adapted_setting_is_traced_and_convergence_stays_quadratic(method):
+    rec = gallery.recurrence("gru", "dense", T=100, batch=(3,), gain=1.0)
+    sol = rs.solve(rec, method=method, options={"trace": True})
+    assert sol.nit <= rs.solve(rec).nit + 1
+    (name, history), = sol.trace.settings.items()  # fmt: skip
+    assert name == ("weight" if method == "damped_newton" else "damping")
+    assert history.shape == (sol.nit + 1, 3)
+    if method != "damped_newton":
+        assert (np.diff(history, axis=0) < 0).all()
+
+
+@pytest.mark.parametrize("method", ["elk", "levenberg_marquardt"])
+def test_a_fixed_damping_gives_up_quadratic_convergence_not_the_answer(method):
+    rec = gallery.recurrence("gru", "dense", T=60, gain=1.0)
+    fixed = rs.solve(rec, method=method, options={"damping": 0.3})
+    assert fixed.success
+    assert fixed.nit > 2 * rs.solve(rec, method=method).nit
+    assert np.abs(fixed.states - gallery.loop(rec)).max() <= gallery.bound(fixed)
+
+
+@pytest.mark.parametrize("rule", ["backtracking", "gain_ratio"])
+def test_weights_change_where_full_steps_fail_and_each_sequence_has_its_own(rule):
+    rng = np.random.default_rng(3)
+    W = rng.standard_normal((8, 8)) * 2.2 / np.sqrt(8)
+    cell = rs.cells.Elman.with_weights(mixings={"h": rs.mixings.Dense(W)})
+    rec = cell.recurrence(drive={"h": rng.standard_normal((150, 3, 8))})
+    sol = rs.solve(rec, method="damped_newton", options={"rule": rule, "trace": True})
+    assert sol.success
+    weights = sol.trace.settings["weight"]
+    if rule == "gain_ratio":
+        assert np.nanmin(weights) < 1
+        assert any(len(set(row[np.isfinite(row)])) > 1 for row in weights)
+    else:
+        assert np.nanmin(weights) == 1  # every iteration begins with the full step
+
+
+@pytest.mark.parametrize(
+    ("solver", "settings", "message"),
+    [
+        (S.DampedNewton, {"rule": "armijo"}, "rule is 'armijo'"),
+        (S.DampedNewton, {"trials": 0}, "trials is 0"),
+        (S.DampedNewton, {"shrink": 1.0}, "shrink is 1.0"),
+        (S.Elk, {"damping": -1.0}, "damping is -1.0"),
+        (S.Elk, {"approximation": "dense"}, "approximation is 'dense'"),
+        (S.LevenbergMarquardt, {"decrease": 0.0}, "decrease is 0.0"),
+    ],
+)
+def test_wrong_settings(solver, settings, message):
+    with pytest.raises(ValueError, match=message):
+        solver(**settings)
