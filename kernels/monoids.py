@@ -177,7 +177,7 @@ class Riccati:
         return elements[1]
 
     def composable(self, elements: tuple[Array, ...]) -> bool:
-        return True
+        return elements[0].shape[-1] == 1  # B of a composed element grows, and I is lost beside it
 
 
 def product(X: Array, Y: Array) -> Array:
@@ -196,8 +196,13 @@ def identity_plus(X: Array) -> Array:
 
 
 def inverse(X: Array) -> Array:
-    """Return the inverse matrices."""
-    return 1 / X if X.shape[-1] == 1 else namespace(X).linalg.inv(X)
+    """Return the inverse matrices; NaN when rounding has left one of them singular."""
+    if X.shape[-1] == 1:
+        return 1 / X
+    try:
+        return namespace(X).linalg.inv(X)  # type: ignore[no-any-return]
+    except np.linalg.LinAlgError:
+        return namespace(X).full_like(X, np.nan)  # type: ignore[no-any-return]
 
 
 MONOIDS: dict[str, Monoid] = {"affine": Affine(), "clamp": Clamp(), "riccati": Riccati()}

@@ -90,8 +90,10 @@ class Globalised(Solver):
                 setting = xp.where(refused, self.after_refusal(setting), setting)
         assert iterate.jacobian is not None
         newton = problem.advance(iterate, problem.correct(iterate, iterate.jacobian))
-        merged = newton if refused.all() else problem.evaluate(xp.where(refused, newton.states, candidate.states))
-        return merged, xp.where(refused, self.first, self.after_step(setting, ratio))
+        if not refused.all():
+            merged = xp.where(refused, newton.states, candidate.states)
+            newton = problem.evaluate(merged, pinned=problem.pinned(iterate))
+        return newton, xp.where(refused, self.first, self.after_step(setting, ratio))
 
 
 def merit(problem: Problem, residual: Array, open_rows: Array) -> Array:

@@ -29,8 +29,9 @@ class Iterate:
     converged : array of bool
         (T, *batch): rows whose every entry meets the tolerance.
     leading : array of bool
-        (T, *batch): rows with residual exactly 0, and only such rows before them, back to the start of their sequence
-        or the last reset. They are the sequential loop's own.
+        (T, *batch): exact rows, and only such rows before them, back to the start of their sequence or the last reset.
+        They are the sequential loop's own: their residual is 0, or was when the pin took F from an exact row before
+        (f of other rows beside them may round otherwise).
     front : array of bool
         (T, *batch): the row after the leading ones in each segment.
     worst : float
@@ -109,12 +110,21 @@ class Problem:
             part._known = part._known[index]
         return part
 
-    def evaluate(self, states: Array, *, jacobian: bool | None = None, chunk: int | None = None) -> Iterate:
+    def evaluate(
+        self,
+        states: Array,
+        *,
+        pinned: Array | None = None,
+        jacobian: bool | None = None,
+        chunk: int | None = None,
+    ) -> Iterate:
         """Evaluate F, the residual and what it says of every row.
 
         Parameters
         ----------
         states : array
+        pinned : array of bool, optional
+            Rows that are exact by construction.
         jacobian : bool, optional
             Whether the iterate carries it; default: as the solver needs.
         chunk : int, optional
@@ -130,7 +140,10 @@ class Problem:
             values = rec.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
         residual = values - states
         converged = self._rows(self.tolerance.met(states, values, residual))
-        leading, front = self._front(self._rows(residual == 0))
+        exact = self._rows(residual == 0)
+        if pinned is not None:
+            exact = exact | (pinned & self._rows(namespace(states).isfinite(residual)))
+        leading, front = self._front(exact)
         worst = largest(residual)
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
         return Iterate(states, values, residual, J, converged, leading, front, worst, blocked)
@@ -189,7 +202,11 @@ class Problem:
 
     def advance(self, iterate: Iterate, proposal: Array) -> Iterate:
         """Guard and pin a proposal, and evaluate it."""
-        return self.evaluate(self.guarded(iterate, proposal))
+        return self.evaluate(self.guarded(iterate, proposal), pinned=self.pinned(iterate))
+
+    def pinned(self, iterate: Iterate) -> Array | None:
+        """Return the rows that the pin makes exact in the next iterate."""
+        return iterate.leading | iterate.front if self.pin else None
 
     def guarded(self, iterate: Iterate, proposal: Array) -> Array:
         """Return a proposal made safe.
