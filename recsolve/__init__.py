@@ -6,6 +6,7 @@ from recsolve.adjoint import Gradients, adjoint, tangent
 from recsolve.cell import Cell
 from recsolve.check import StructureReport, check_structure
 from recsolve.checkpoint import load
+from recsolve.choice import Choice, explain
 from recsolve.diagnose import Diagnosis, diagnose
 from recsolve.layers import Layers, run
 from recsolve.layout import Layout
@@ -19,6 +20,7 @@ from recsolve.weighted_cell import WeightedCell
 
 __all__ = [
     "Cell",
+    "Choice",
     "ConvergenceError",
     "Diagnosis",
     "Gradients",
@@ -36,6 +38,7 @@ __all__ = [
     "cells",
     "check_structure",
     "diagnose",
+    "explain",
     "jacobians",
     "load",
     "math",

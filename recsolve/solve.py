@@ -117,6 +117,8 @@ def solve(
             status, remark = _completed(iterate, solver.name, status, start)
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
+    if run.stage is not None and run.stage.why:
+        remark = f"{remark or status.advice}; {run.stage.why}"
     stats = {**problem.counts, "seconds": time.perf_counter() - began, "completed_from": start}
     solution = Solution(recurrence, solver, tolerance, iterate, status, residuals, run.nit, stats, remark, trace)
     if fallback == "raise" and not solution.success:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from recsolve.solvers.anderson import Anderson, TriangularAnderson
+from recsolve.solvers.auto import Auto
 from recsolve.solvers.base import GROUPS, CorrectionSolver, Method, Solver, Stage
 from recsolve.solvers.broyden import Broyden, DiagonalBroyden
 from recsolve.solvers.chord import Chord
@@ -53,6 +54,7 @@ REGISTRY: dict[str, type[Method]] = {
         MGRIT,
         Windowed,
         Chain,
+        Auto,
     )
 }
 
@@ -90,6 +92,7 @@ __all__ = [
     "MGRIT",
     "REGISTRY",
     "Anderson",
+    "Auto",
     "Broyden",
     "Chain",
     "Chord",

@@ -1,0 +1,270 @@
+"""Which method to take: measured on the first steps, predicted for all of them, said in words."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+import numpy as np
+
+from recsolve import solvers
+from recsolve.arrays import to_host
+from recsolve.recurrence import Recurrence
+from recsolve.solve import solve
+from recsolve.solvers.problem import Problem
+from recsolve.solvers.sequential import loop
+from recsolve.tolerance import Tolerance, tolerance_for
+
+_FEWEST = 128  # steps, below which nothing is worth measuring
+_BRIEF = 4e-3  # nor is a loop of less than so many seconds
+_SHARE = 32  # the pilot is one step in so many, from _SHORTEST to _LONGEST of them
+_SHORTEST, _LONGEST = 24, 256
+_GAIN = 0.8  # what is not faster than the loop by this factor is not worth its risk
+_WINDOW = 256
+_REPEATS = 2
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method with the iterations and seconds it is expected to take."""
+
+    method: solvers.Method
+    label: str
+    iterations: int
+    seconds: float
+
+
+@dataclass
+class Choice:
+    """What was measured and what follows from it.
+
+    Attributes
+    ----------
+    chosen : Candidate
+    candidates : list of Candidate
+        All that were considered, the fastest first.
+    reasons : list of str
+        Sentences.
+    """
+
+    candidates: list[Candidate]
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def chosen(self) -> Candidate:
+        """The fastest; the sequential loop unless another is clearly faster."""
+        fastest = min(self.candidates, key=lambda candidate: candidate.seconds)
+        loop = self.candidates_by_name["sequential"]
+        return fastest if fastest.seconds < _GAIN * loop.seconds else loop
+
+    @property
+    def candidates_by_name(self) -> dict[str, Candidate]:
+        """The candidates by the name of their method."""
+        return {candidate.method.name: candidate for candidate in self.candidates}
+
+    def __repr__(self) -> str:
+        return f"Choice({self.chosen.label})"
+
+    def __str__(self) -> str:
+        lines = [f"auto takes {self.chosen.label}.", *self.reasons]
+        if len(self.candidates) > 1:
+            lines.append("Predicted:")
+            for c in sorted(self.candidates, key=lambda candidate: candidate.seconds):
+                unit = "iteration" if c.iterations == 1 else "iterations"
+                steps = "" if c.method.name == "sequential" else f", {c.iterations} {unit}"
+                lines.append(f"  {c.label}{steps}: {1e3 * c.seconds:.3g} ms")
+        return "\n".join(lines)
+
+
+def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | None = None) -> Choice:
+    """Print which method ``auto`` takes for a recurrence, and why.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    tol : float, optional
+        As in :func:`recsolve.solve`.
+    file : text file, optional
+        Where to print; default: standard output.
+
+    Returns
+    -------
+    Choice
+        The same as an object: ``chosen``, ``candidates`` with predicted iterations and seconds, ``reasons``.
+
+    Raises
+    ------
+    TypeError
+        When ``recurrence`` is none.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=8, rng=0)
+    >>> choice = rs.explain(cell.recurrence(np.ones((50, 3))))
+    auto takes sequential.
+    50 steps are too few for anything to be faster than one after the other.
+    """
+    if not isinstance(recurrence, Recurrence):
+        raise TypeError(f"recurrence is {type(recurrence).__name__}; wanted a Recurrence, as cell.recurrence(x) gives")
+    choice = choose(recurrence, tolerance_for(recurrence, tol))
+    print(choice, file=sys.stdout if file is None else file)  # noqa: T201 - it is asked to
+    return choice
+
+
+def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
+    """Measure the first steps, and return the methods that could be fast with what they would cost.
+
+    The loop costs what its first steps cost. Methods that need f alone live off the memory of the recurrence: after how
+    many steps a perturbation is below the tolerance, which is Jacobi's count. Newton is solved on the pilot, where
+    scans of its Jacobian do not walk time as the loop does.
+    """
+    T = recurrence.length
+    if T < _FEWEST or 0 in recurrence.shape:
+        reason = f"{T} steps are too few for anything to be faster than one after the other."
+        return Choice([Candidate(solvers.Sequential(), "sequential", 0, 0.0)], [reason])
+    with np.errstate(all="ignore"):
+        pilot = _Pilot(recurrence, tolerance)
+        choice = Choice([Candidate(solvers.Sequential(), "sequential", 0, T * pilot.step)])
+        choice.reasons += [pilot.described, pilot.loop_described]
+        if T * pilot.step < _BRIEF:
+            choice.reasons.append("To measure what else there is would take as long.")
+            return choice
+        pilot.measure()
+        _consider_fixed_points(choice, pilot, T)
+        _consider_newton(choice, pilot, T)
+    return choice
+
+
+class _Pilot:
+    """The first steps, timed. All times are in seconds, the least of a few repeats."""
+
+    def __init__(self, recurrence: Recurrence, tolerance: Tolerance):
+        self.tolerance = tolerance
+        self.length = min(max(recurrence.length // _SHARE, _SHORTEST), _LONGEST)
+        self.short = short = recurrence.window(0, self.length)
+        whole, self.states = _timed(lambda: loop(short), 1)
+        self.step = whole / self.length
+        self.longest = _longest_segment(recurrence)
+        sequences = "1 sequence" if not short.batch else f"{int(np.prod(short.batch))} sequences"
+        self.described = f"{recurrence.length} steps of {sequences} with {short.layout.size} numbers per state, as {short.kind} arrays."
+        self.loop_described = (
+            f"The first {self.length} steps, one after the other, took {1e3 * whole:.3g} ms: "
+            f"all would take {1e3 * self.step * recurrence.length:.3g} ms."
+        )
+
+    def measure(self) -> None:
+        """Measure what the other methods live on: memory, f at many times at once, judging an iterate."""
+        self.memory = min(self._memory(), self.longest)
+        self.cut, quarter = _timed(lambda: self.short.window(0, max(self.length // 4, 1)))
+        at_once, _ = _timed(lambda: self.short.evaluate(self.states))
+        self.slope = max(at_once - self.step, 0.0) / (self.length - 1)  # of the time of f, per row
+        self._judge = [self._judging(quarter), self._judging(self.short)]
+
+    def _judging(self, part: Recurrence) -> float:
+        problem = Problem(part, self.tolerance, pin=True, jacobian=False)
+        return _timed(lambda: problem.evaluate(self.states[: part.length]))[0]
+
+    def judging(self, rows: int) -> float:
+        """Return the time to evaluate and judge an iterate of so many rows."""
+        few, all_ = max(self.length // 4, 1), self.length
+        slope = max(self._judge[1] - self._judge[0], 0.0) / (all_ - few)
+        return self._judge[1] + slope * (rows - all_)
+
+    def _memory(self) -> float:
+        """Return after how many steps loops from two states meet, without resets; inf if they do not come closer."""
+        other = self.short.window(0, self.length, self.short.wrap(self.states[-1].copy()))
+        states = self.states
+        if self.short.reset is not None:
+            free = self.short.window(0, self.length)
+            free.reset = other.reset = None
+            states = loop(free)
+        apart = to_host(abs(loop(other) - states))
+        d = apart.reshape(self.length, -1).max(axis=1)
+        small = self.tolerance.atol + self.tolerance.rtol * float(to_host(abs(self.states)).max())
+        above = np.flatnonzero(~(d <= small))
+        if not above.size:
+            return 1.0
+        if above[-1] + 1 < self.length:
+            return float(above[-1] + 2)
+        half = self.length // 2
+        rate = np.log(d[-1] / d[half]) / (self.length - 1 - half)
+        return float(self.length + np.log(small / d[-1]) / rate) if rate < 0 else float("inf")
+
+
+def _longest_segment(recurrence: Recurrence) -> int:
+    """Return how many steps a sequence has at most between resets."""
+    if recurrence.reset is None:
+        return recurrence.length
+    starts = to_host(recurrence.starts).reshape(recurrence.length, -1).T
+    edges = (np.append(np.flatnonzero(sequence), recurrence.length) for sequence in starts)
+    return max(int(np.diff(edge).max()) for edge in edges)
+
+
+def _timed(call: Callable[[], Any], repeats: int = _REPEATS) -> tuple[float, Any]:
+    """Return the least time of a call, and what it returned."""
+    least, out = float("inf"), None
+    for _ in range(repeats):
+        began = time.perf_counter()
+        out = call()
+        if hasattr(out, "strides"):
+            to_host(out[-1:])  # an accelerator may still be at work
+        least = min(least, time.perf_counter() - began)
+    return least, out
+
+
+def _consider_fixed_points(choice: Choice, pilot: _Pilot, T: int) -> None:
+    """Add Jacobi and Gauss-Seidel, where perturbations are forgotten."""
+    memory = pilot.memory
+    if not memory < 0.7 * T:
+        choice.reasons.append(
+            "Perturbations of the initial state do not die out within these steps, so methods that need f alone "
+            "would take as many iterations as there are steps, or blocks of them."
+        )
+        return
+    about = "" if memory <= pilot.length else "about "
+    choice.reasons.append(f"Perturbations of the initial state fall below the tolerance in {about}{memory:.0f} steps.")
+    jacobi = round(memory)
+    judging = pilot.judging(T)
+    choice.candidates.append(Candidate(solvers.Jacobi(), "jacobi", jacobi, (jacobi + 1) * judging))
+    best = None
+    for m in (2**k for k in range(2, T.bit_length())):
+        count = int(np.ceil(memory / m)) + 1
+        sweep = (m - 1) * (pilot.step + pilot.cut + pilot.slope * T / m) + judging
+        if count * m < T and (best is None or count * sweep + judging < best.seconds):
+            label = f"gauss_seidel in chunks of {m}"
+            best = Candidate(solvers.GaussSeidel(chunk=m), label, count, count * sweep + judging)
+    if best is not None:
+        choice.candidates.append(best)
+
+
+def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
+    """Add Newton, on the whole and in windows."""
+    fastest = min(candidate.seconds for candidate in choice.candidates)
+    if fastest < 6 * pilot.judging(T):
+        choice.reasons.append("Newton's iterations would cost more than that.")
+        return
+    if not pilot.short.linearise(pilot.states)[1].composable:
+        choice.reasons.append(
+            "Units couple, so that a scan of the Jacobian walks time as the loop does: newton cannot be faster here."
+        )
+        return
+    seconds, solution = _timed(lambda: solve(pilot.short, method="newton"), 1)
+    if not solution.success or solution.nit > pilot.length // 4:
+        choice.reasons.append(f"Newton's method takes {solution.nit} iterations for the first {pilot.length} steps.")
+        return
+    per_iteration = seconds / (solution.nit + 1)
+
+    def cost(rows: int) -> float:
+        return per_iteration * pilot.judging(rows) / pilot.judging(pilot.length)
+
+    count = solution.nit + round(np.log2(T / pilot.length))
+    choice.candidates.append(Candidate(solvers.Newton(), "newton", count, (count + 1) * cost(T)))
+    if 4 * _WINDOW <= T:
+        windows = T / _WINDOW
+        count = round(1.2 * windows * (solution.nit + 1))  # a window moves when a part of it has converged
+        label = f"newton in windows of {_WINDOW} steps"
+        choice.candidates.append(Candidate(solvers.Windowed(window=_WINDOW), label, count, count * cost(_WINDOW)))

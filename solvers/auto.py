@@ -1,0 +1,36 @@
+"""auto: the method that is predicted to be the fastest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from recsolve.solvers.base import Method, Stage
+from recsolve.solvers.problem import Problem
+from recsolve.solvers.sequential import Sequential
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto(Method):
+    """Measure the first steps, predict what each method would cost, take the fastest (``recsolve.explain`` says why).
+
+    A method that takes twice the iterations that were predicted is ended, and the sequential loop completes the answer.
+    """
+
+    name = "auto"
+    group = "composite"
+    matrix = "that of the method chosen"
+    cite = "this project"
+    finite_termination = True
+    exact_on_affine = "none"
+
+    def stages(self, problem: Problem) -> tuple[Stage, ...]:
+        from recsolve.choice import choose  # which solves pilots, by what this is part of
+
+        chosen = choose(problem.recurrence, problem.tolerance).chosen
+        why = f"auto took {chosen.label}"
+        if isinstance(chosen.method, Sequential):
+            return (Stage(chosen.method, why=why),)
+        limited = [
+            replace(stage, iterations=2 * chosen.iterations + 5, why=why) for stage in chosen.method.stages(problem)
+        ]
+        return (*limited, Stage(Sequential(), why=f"{why}, but ended with the sequential loop"))
