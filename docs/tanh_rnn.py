@@ -30,7 +30,7 @@ def counts(method: str, gain: float) -> list[int]:
 
 def main() -> None:
     """Print the page."""
-    solvers = [name for name in rs.solvers.REGISTRY if name != "sequential"]
+    solvers = [name for name in rs.solvers.REGISTRY if name not in ("sequential", "auto")]
     found = versions()
     print("# Iterations on tanh networks\n")
     print(

@@ -177,7 +177,7 @@ class Riccati:
         return elements[1]
 
     def composable(self, elements: tuple[Array, ...]) -> bool:
-        return elements[0].shape[-1] == 1  # B of a composed element grows, and I is lost beside it
+        return bool(elements[0].shape[-1] == 1)  # B of a composed element grows, and I is lost beside it
 
 
 def product(X: Array, Y: Array) -> Array:

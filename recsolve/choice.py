@@ -13,12 +13,13 @@ import numpy as np
 from recsolve import solvers
 from recsolve.arrays import to_host
 from recsolve.recurrence import Recurrence
-from recsolve.solve import solve
+from recsolve.solvers.driver import Run
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import loop
+from recsolve.status import Status
 from recsolve.tolerance import Tolerance, tolerance_for
 
-_FEWEST = 128  # steps, below which nothing is worth measuring
+_FEWEST = 256  # steps, below which nothing is worth measuring
 _BRIEF = 4e-3  # nor is a loop of less than so many seconds
 _SHARE = 32  # the pilot is one step in so many, from _SHORTEST to _LONGEST of them
 _SHORTEST, _LONGEST = 24, 256
@@ -111,7 +112,7 @@ def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | 
     if not isinstance(recurrence, Recurrence):
         raise TypeError(f"recurrence is {type(recurrence).__name__}; wanted a Recurrence, as cell.recurrence(x) gives")
     choice = choose(recurrence, tolerance_for(recurrence, tol))
-    print(choice, file=sys.stdout if file is None else file)  # noqa: T201 - it is asked to
+    print(choice, file=sys.stdout if file is None else file)
     return choice
 
 
@@ -149,8 +150,10 @@ class _Pilot:
         whole, self.states = _timed(lambda: loop(short), 1)
         self.step = whole / self.length
         self.longest = _longest_segment(recurrence)
-        sequences = "1 sequence" if not short.batch else f"{int(np.prod(short.batch))} sequences"
-        self.described = f"{recurrence.length} steps of {sequences} with {short.layout.size} numbers per state, as {short.kind} arrays."
+        count, size = int(np.prod(short.batch)), short.layout.size
+        sequences = "1 sequence" if count == 1 else f"{count} sequences"
+        numbers = "1 number" if size == 1 else f"{size} numbers"
+        self.described = f"{recurrence.length} steps of {sequences} with {numbers} per state, as {short.kind} arrays."
         self.loop_described = (
             f"The first {self.length} steps, one after the other, took {1e3 * whole:.3g} ms: "
             f"all would take {1e3 * self.step * recurrence.length:.3g} ms."
@@ -247,24 +250,32 @@ def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
     if fastest < 6 * pilot.judging(T):
         choice.reasons.append("Newton's iterations would cost more than that.")
         return
-    if not pilot.short.linearise(pilot.states)[1].composable:
+    try:
+        composable = pilot.short.linearise(pilot.states)[1].composable
+    except (TypeError, ValueError):
+        choice.reasons.append("f cannot be differentiated, so that newton is out of the question.")
+        return
+    if not composable:
         choice.reasons.append(
             "Units couple, so that a scan of the Jacobian walks time as the loop does: newton cannot be faster here."
         )
         return
-    seconds, solution = _timed(lambda: solve(pilot.short, method="newton"), 1)
-    if not solution.success or solution.nit > pilot.length // 4:
-        choice.reasons.append(f"Newton's method takes {solution.nit} iterations for the first {pilot.length} steps.")
+    run = Run(Problem(pilot.short, pilot.tolerance, pin=True, jacobian=True), pilot.length // 4, pilot.length)
+    seconds, (_, status) = _timed(lambda: run.to_end(solvers.Newton(), None), 1)
+    if status is not Status.CONVERGED:
+        choice.reasons.append(
+            f"Newton's method takes more than {run.nit} iterations for the first {pilot.length} steps."
+        )
         return
-    per_iteration = seconds / (solution.nit + 1)
+    per_iteration = seconds / (run.nit + 1)
 
     def cost(rows: int) -> float:
-        return per_iteration * pilot.judging(rows) / pilot.judging(pilot.length)
+        return float(per_iteration * pilot.judging(rows) / pilot.judging(pilot.length))
 
-    count = solution.nit + round(np.log2(T / pilot.length))
+    count = run.nit + round(np.log2(T / pilot.length))
     choice.candidates.append(Candidate(solvers.Newton(), "newton", count, (count + 1) * cost(T)))
     if 4 * _WINDOW <= T:
         windows = T / _WINDOW
-        count = round(1.2 * windows * (solution.nit + 1))  # a window moves when a part of it has converged
+        count = round(1.2 * windows * (run.nit + 1))  # a window moves when a part of it has converged
         label = f"newton in windows of {_WINDOW} steps"
         choice.candidates.append(Candidate(solvers.Windowed(window=_WINDOW), label, count, count * cost(_WINDOW)))

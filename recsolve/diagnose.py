@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 from recsolve import solvers
 from recsolve.arrays import Array, namespace, to_host
 from recsolve.condition import condition
-from recsolve.jacobians import Identity, Jacobian, Zero
+from recsolve.jacobians import Jacobian
+from recsolve.prediction import Predictor
 from recsolve.recurrence import Recurrence
-from recsolve.scan import affine_scan
-from recsolve.solve import solve
 from recsolve.solvers.sequential import loop
-from recsolve.tolerance import tolerance_for
+
+_DIRECTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Diagnosis:
         For each fixed matrix A the largest |(A - J) v| / |v| over the pilot, v random: how far A is from J.
     predicted : dict
         Iterations each solver is expected to need for all T steps; T where only the pin would end it.
+    overshoot : tuple of float
+        (b, a) with b e^(lambda k) <= ||J[t+k-1] ... J[t]|| <= a e^(lambda k) over the pilot, lambda the largest
+        exponent: how far products of k Jacobians stray from their mean growth. a is what Jacobi's count,
+        log(a |e| / tol) / |lambda|, and the conditioning pay for transients. Norms are estimated from a few random
+        directions, and so from below. NaN where the exponent is not finite.
     """
 
     length: int
@@ -43,6 +49,7 @@ class Diagnosis:
     condition: float
     mass: dict[str, float]
     predicted: dict[str, int]
+    overshoot: tuple[float, float]
 
     def __str__(self) -> str:
         exponents = ", ".join(f"{x:.3g}" for x in self.lyapunov)
@@ -51,7 +58,8 @@ class Diagnosis:
         kind = "contractive" if rate < 0 else chaotic if rate > 0 else "neutral" if rate == 0 else "unknown"
         counts = ", ".join(f"{name} {n}" for name, n in sorted(self.predicted.items(), key=lambda item: item[1]))
         return (
-            f"Lyapunov exponents {exponents} per step ({kind}); kappa {self.condition:.1e} over {self.pilot} steps\n"
+            f"Lyapunov exponents {exponents} per step ({kind}), overshoot {self.overshoot[1]:.2g}; "
+            f"kappa {self.condition:.1e} over {self.pilot} steps\n"
             f"predicted iterations for T = {self.length}: {counts}"
         )
 
@@ -62,6 +70,7 @@ def diagnose(
     *,
     pilot: int = 256,
     exponents: int = 4,
+    methods: Sequence[str] | None = None,
     tol: float | None = None,
     rng: int | np.random.Generator = 0,
 ) -> Diagnosis:
@@ -69,7 +78,8 @@ def diagnose(
 
     Solvers with a fixed matrix A (jacobi, picard, quasi_newton, scaled_newton, clipped_newton, chord) are predicted by
     running their error recursion e <- (I - A S)^-1 (J - A) S e on the pilot, S the shift by one step; the others are
-    run on it. Counts at the pilot and at a quarter of it are extrapolated in log T. The sequential loop is not listed.
+    run on it. Counts at the pilot and at a quarter of it are extrapolated in log T. The sequential loop and ``auto``,
+    which :func:`recsolve.explain` explains, are not listed.
 
     Parameters
     ----------
@@ -81,6 +91,8 @@ def diagnose(
         Number of steps to look at, at least 2.
     exponents : int
         How many Lyapunov exponents.
+    methods : sequence of str, optional
+        The solvers to predict; default: all.
     tol : float, optional
         As in :func:`recsolve.solve`.
     rng : int or Generator
@@ -93,7 +105,7 @@ def diagnose(
     Raises
     ------
     ValueError
-        For a recurrence or pilot of fewer than 2 steps, an empty batch, or states of a wrong shape.
+        For a recurrence or pilot of fewer than 2 steps, an empty batch, states of a wrong shape, or unknown methods.
 
     Notes
     -----
@@ -114,36 +126,29 @@ def diagnose(
             f"pilot is {pilot}, exponents {exponents} and the states have shape {recurrence.shape}; wanted 2 steps or "
             "more, 1 exponent or more, and no empty axis"
         )
-    generator = np.random.default_rng(rng)
+    names, generator = _names(methods), np.random.default_rng(rng)
     short = recurrence.window(0, length)
     truth = loop(short) if states is None else recurrence.native(states, "states", recurrence.shape)[:length]
     _, J = short.linearise(truth)
     with np.errstate(all="ignore"):
         spectrum = _lyapunov(short, J, exponents, generator)
-        fixed = _fixed(short, J)
-        mass = {name: _mass(short, J, A, generator) for name, A in fixed.items()}
         rate = float(spectrum[0])
-        predicted = {
-            name: _predict(recurrence, name, fixed.get(name), J, truth, length, tol, rate)
-            for name in solvers.REGISTRY
-            if name != "sequential"
-        }
-    # The error recursion is linear: where A = J it sees one iteration, and the curvature of f decides as for newton.
-    predicted.update({name: max(predicted[name], predicted["newton"]) for name in fixed})
-    return Diagnosis(recurrence.length, length, spectrum, condition(short, truth), mass, predicted)
+        predictor = Predictor(recurrence, truth, J, rate, tol)
+        mass = {name: _mass(short, J, A, generator) for name, A in predictor.fixed.items()}
+        overshoot = _overshoot(short, J, rate, generator)
+        predicted = {name: predictor[name] for name in names}
+    return Diagnosis(recurrence.length, length, spectrum, condition(short, truth), mass, predicted, overshoot)
 
 
-def _fixed(short: Recurrence, J: Jacobian) -> dict[str, Jacobian]:
-    """Return the matrices A that stay the same near the solution (the chord's is that of the first iterate)."""
-    guess = short.guess()
-    return {
-        "jacobi": Zero(guess, short.layout),
-        "picard": Identity(guess, short.layout),
-        "quasi_newton": J.block(),
-        "clipped_newton": J.diagonal().clip(-1.0, 1.0),
-        "scaled_newton": J.scale(1.0 - solvers.ScaledNewton().k),
-        "chord": short.linearise(guess)[1],
-    }
+def _names(methods: Sequence[str] | None) -> list[str]:
+    """Return the solvers to predict."""
+    known = [name for name in solvers.REGISTRY if name not in ("sequential", "auto")]
+    if methods is None:
+        return known
+    unknown = [name for name in methods if name not in known] if not isinstance(methods, str) else [methods]
+    if unknown:
+        raise ValueError(f"methods has {unknown}; wanted a sequence of {', '.join(known)}")
+    return list(methods)
 
 
 def _lyapunov(short: Recurrence, J: Jacobian, count: int, generator: np.random.Generator) -> Array:
@@ -174,57 +179,24 @@ def _mass(short: Recurrence, J: Jacobian, A: Jacobian, generator: np.random.Gene
     return float(to_host(((missed**2).sum(axis=axes) / (v**2).sum(axis=axes)).max())) ** 0.5  # type: ignore[no-any-return]
 
 
-def _predict(
-    rec: Recurrence,
-    name: str,
-    A: Jacobian | None,
-    J: Jacobian,
-    truth: Array,
-    length: int,
-    tol: float | None,
-    rate: float,
-) -> int:
-    """Return the count for all T steps from those at the pilot and at a quarter of it, which is two halvings."""
-    counts, shrinks = [], False
-    for size in (max(length // 4, 1), length):
-        short = rec.window(0, size)
-        if A is None:
-            solution = solve(short, method=name, tol=tol)
-            if not solution.success:
-                return rec.length
-            counts.append(solution.nit)
-        else:
-            count, shrinks = _error_recursion(short, A[:size], J[:size], truth[:size], tol)
-            counts.append(count)
-    quarter, full = counts
-    if full >= 0.7 * length:  # the pilot ended it row by row, not its own convergence
-        if shrinks and rate < 0:  # it would converge in a longer one, no slower than perturbations die out
-            eps = max(tolerance_for(rec, tol).atol, float(np.finfo(rec.dtype).tiny))
-            return int(min(max(full, np.ceil(np.log(eps) / rate)), rec.length))
-        return max(full, round(rec.length * full / length))
-    per_doubling = max(full - quarter, 0) / 2
-    return min(round(full + per_doubling * np.log2(rec.length / length)), rec.length)  # type: ignore[no-any-return]
-
-
-def _error_recursion(short: Recurrence, A: Jacobian, J: Jacobian, truth: Array, tol: float | None) -> tuple[int, bool]:
-    """Return after how many steps the residual of e <- (I - A S)^-1 (J - A) S e meets the tolerance.
-
-    Also returns whether the error was shrinking half way, where the front that the start sends out has not arrived.
-    """
-    xp = namespace(truth)
-    test = tolerance_for(short, tol)
-    starts = short.over_event(short.starts)
-    e = short.guess() - truth
-    first, shrinks = float(abs(e).max()), True
-    for count in range(short.length):
-        if count == max(short.length // 2, 1):
-            shrinks = float(abs(e).max()) < 0.5 * first
-        before = xp.empty_like(e)
-        before[1:], before[:1] = e[:-1], 0
-        before = xp.where(starts, e.dtype.type(0), before)
-        change = J.matvec(before)
-        if bool(test.met(truth, truth, change - e).all()):
-            return count, shrinks
-        e = affine_scan(A, change - A.matvec(before), reset=starts)
-        e = xp.where(xp.isfinite(e), e, e.dtype.type(1e30))  # an overflow stays far from the tolerance
-    return short.length, shrinks
+def _overshoot(short: Recurrence, J: Jacobian, rate: float, generator: np.random.Generator) -> tuple[float, float]:
+    """Return the least and the largest norm of products of k Jacobians over e^(rate k), starting anywhere."""
+    if not np.isfinite(rate):
+        return float("nan"), float("nan")
+    N, xp, starts = short.layout.size, namespace(short.initial), to_host(short.starts)
+    frame, _ = np.linalg.qr(generator.standard_normal((N, min(N, _DIRECTIONS))))
+    spread = np.broadcast_to(
+        frame.T.reshape(-1, *(1,) * (1 + len(short.batch)), *short.layout.event), (frame.shape[1], *short.shape)
+    )
+    products, least, most = xp.asarray(spread.astype(short.dtype)), np.inf, 0.0
+    alive = np.ones(starts.shape, bool)  # windows that no reset has cut
+    for k in range(1, short.length + 1):
+        last = short.length - k + 1  # the product that starts at s has come to s + k - 1
+        products = xp.stack([J[k - 1 :].matvec(column[:last]) for column in products])
+        alive = alive[:last] & ~starts[k - 1 :]
+        vectors = np.moveaxis(to_host(products).astype(np.float64).reshape(len(products), *alive.shape, N), 0, -1)
+        norms = np.linalg.norm(vectors[alive], 2, axis=(-2, -1)) / np.exp(rate * k) if alive.any() else np.ones(0)
+        if not norms.size or not np.isfinite(norms).all():
+            break
+        least, most = min(least, float(norms.min())), max(most, float(norms.max()))
+    return least, most

@@ -242,10 +242,14 @@ class FunctionRecurrence(Recurrence):
     def _select(self, place: tuple[Array, ...], initial: Any) -> FunctionRecurrence | None:
         index: Any = (slice(None), *place)
         axes = 1 + len(self.batch)
-        shared = [u.ndim < 2 or set(u.shape[1:axes]) == {1} for u in self.inputs]
-        if not all(common or u.shape[1:axes] == self.batch for u, common in zip(self.inputs, shared, strict=True)):
-            return None
-        picked = [u if common else u[index] for u, common in zip(self.inputs, shared, strict=True)]
+        picked = []
+        for u in self.inputs:
+            if u.ndim < axes:
+                picked.append(u)  # one for all sequences
+            elif all(n in (1, b) for n, b in zip(u.shape[1:axes], self.batch, strict=True)):
+                picked.append(namespace(u).broadcast_to(u, (self.length, *self.batch, *u.shape[axes:]))[index])
+            else:
+                return None
         reset = None if self.reset is None else self.reset[index]
         inputs = self.contain([self.wrap(u) for u in picked])
         length = None if self.inputs else self.length

@@ -44,9 +44,10 @@ class Solution:
     converged_rows : array of bool, shape (T, *batch)
         Rows within tolerance.
     stats : dict
-        ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t that were not solved yet), ``rows`` (at how
-        many steps of sequences f was evaluated), ``nscan``, ``seconds``, and ``completed_from`` (the first row that the
-        sequential fallback computed, or None).
+        ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t that were not solved yet, the guess and the
+        sequential loop counting as one each), ``njvp`` (products with a Jacobian that is not formed), ``rows`` (at how
+        many steps of sequences f was evaluated; pilots of ``auto`` and products with J not counted), ``nscan``,
+        ``seconds``, and ``completed_from`` (the first row that the sequential fallback computed, or None).
     solver : Method
         The settings that were used.
     trace : Trace or None
@@ -92,7 +93,7 @@ class Solution:
 
     @cached_property
     def converged_rows(self) -> Array:
-        return to_host(self._iterate.converged)
+        return to_host(self._iterate.converged.copy())
 
     @property
     def converged_prefix(self) -> int:

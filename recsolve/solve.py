@@ -10,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from recsolve import solvers
-from recsolve.arrays import Array, empty_in_order, freeze, to_host
+from recsolve.arrays import Array, empty_in_order, freeze, namespace, to_host
 from recsolve.recurrence import Recurrence
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solvers.active import Active
 from recsolve.solvers.driver import Observe, Run
 from recsolve.solvers.problem import Iterate, Problem
 from recsolve.solvers.sequential import loop
+from recsolve.solvers.settings import whole_number
 from recsolve.status import MISMATCH, MIXES, Status
 from recsolve.tolerance import Tolerance, tolerance_for
 from recsolve.trace import Trace
@@ -59,9 +60,10 @@ def solve(
         4 eps max(1, ``recurrence.rounding``): a few units in the last place.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
-    guess : {"step", "zeros"}, array or Solution, optional
-        First iterate. Default "step": f(h[0], u[t]) at every t. An array has the shape of the states, or broadcasts to
-        it (a constant). A Solution starts from its states: a warm start.
+    guess : {"step", "zeros", "coarse"}, array or Solution, optional
+        First iterate. Default "step": f(h[0], u[t]) at every t. "coarse": the sequential loop over every sqrt(T)-th
+        step, then f from these states at every t. An array has the shape of the states, or broadcasts to it (a
+        constant). A Solution starts from its states: a warm start.
     callback : callable, optional
         ``callback(intermediate_result)`` after every iterate, the guess included, with fields ``states`` (read-only),
         ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.
@@ -98,8 +100,9 @@ def solve(
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
     tolerance = _tolerance(tol, driver, recurrence)
-    limit = recurrence.length + 2 if maxiter is None else _count("maxiter", maxiter, 0)
-    patience = _count("patience", driver["patience"], 1)
+    whole_number("maxiter", maxiter, 0, optional=True)
+    whole_number("patience", driver["patience"], 1)
+    limit, patience = recurrence.length + 2 if maxiter is None else int(maxiter), int(driver["patience"])
     first = _check_guess(guess, recurrence)
     problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False)
     trace = Trace(problem.counts) if driver["trace"] else None
@@ -109,9 +112,14 @@ def solve(
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
         iterate, status = run.to_end(solver, first)
         residuals, start = run.history.residuals, None
+        if trace is not None:
+            trace.finish(iterate)
+        if status is Status.NONFINITE:
+            iterate = _follow_nonfinite(problem, iterate)
         status, remark = _second_look(recurrence, solver, iterate, status)
         if fallback == "sequential" and status not in (Status.CONVERGED, Status.STOPPED):
             start = exact_prefix(iterate) if status is not Status.STALLED else 0
+            problem.count_evaluation()
             iterate = problem.evaluate(loop(recurrence, known=iterate.states, start=start))
             residuals.append(iterate.worst)
             status, remark = _completed(iterate, solver.name, status, start)
@@ -140,6 +148,19 @@ def _second_look(
     if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
         return status, MISMATCH.format(worst=iterate.worst)
     return status, ""
+
+
+def _follow_nonfinite(problem: Problem, iterate: Iterate) -> Iterate:
+    """Return the iterate with what the loop gives after rows that are not finite, up to the next reset.
+
+    There the method had no reason to go on; what stands there must not look like an answer.
+    """
+    solved, _ = problem.front(iterate.converged)
+    first = int(to_host(solved).reshape(len(solved), -1).all(axis=1).argmin())
+    problem.count_evaluation()
+    followed = loop(problem.recurrence, known=iterate.states, start=first)
+    keep = problem.recurrence.over_event(solved)
+    return problem.evaluate(namespace(followed).where(keep, iterate.states, followed), jacobian=False)
 
 
 def _split_options(
@@ -173,27 +194,23 @@ def _tolerance(tol: float | None, driver: Mapping[str, Any], recurrence: Recurre
     return Tolerance(float(values.get("atol", base.atol)), float(values.get("rtol", base.rtol)), lanes)
 
 
-def _count(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} is {value!r}; wanted an integer >= {least}")
-    return int(value)
-
-
 def _check_guess(guess: Any, recurrence: Recurrence) -> Array | None:
     """Return the first iterate as a new native array, or None for the default."""
     if guess is None or (isinstance(guess, str) and guess == "step"):
         return None
     states = empty_in_order(recurrence.shape, recurrence.drive_like, 1 + len(recurrence.batch))
     if isinstance(guess, str):
+        if guess == "coarse":
+            return _coarse_guess(recurrence)
         if guess != "zeros":
-            raise ValueError(f"guess is {guess!r}; wanted 'step', 'zeros', an array or a Solution")
+            raise ValueError(f"guess is {guess!r}; wanted 'step', 'zeros', 'coarse', an array or a Solution")
         states[...] = 0
         return states
     if isinstance(guess, Solution):
         guess = guess.states
     if np.isscalar(guess):
         if isinstance(guess, (bool, np.bool_)) or not isinstance(guess, (int, float, np.number)):
-            raise TypeError(f"guess is {guess!r}; wanted a number, an array, 'step', 'zeros' or a Solution")
+            raise TypeError(f"guess is {guess!r}; wanted a number, an array, 'step', 'zeros', 'coarse' or a Solution")
         states[...] = guess
         return states
     native = recurrence.native(guess, "guess")
@@ -202,6 +219,20 @@ def _check_guess(guess: Any, recurrence: Recurrence) -> Array | None:
     except ValueError:
         raise ValueError(f"guess has shape {tuple(native.shape)}; wanted {recurrence.shape}") from None
     return states
+
+
+def _coarse_guess(recurrence: Recurrence) -> Array:
+    """Return f from the states of the loop over every m-th step, each held until the next."""
+    T = recurrence.length
+    m = max(round(T**0.5), 1)
+    every = recurrence._cut(slice(m - 1, T, m), recurrence.wrap(recurrence.initial))
+    held = empty_in_order(recurrence.shape, recurrence.drive_like, 1 + len(recurrence.batch))
+    held[: m - 1] = recurrence.initial
+    xp = namespace(held)
+    held[m - 1 :] = xp.repeat(loop(every), m, axis=0)[: T - m + 1]
+    # What the coarse loop lets overflow is no guess.
+    values = recurrence.evaluate(xp.where(xp.isfinite(held), held, recurrence.initial))
+    return xp.array(values)  # type: ignore[no-any-return]
 
 
 def _observer(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from recsolve.arrays import Array
+from recsolve.arrays import Array, to_host
 from recsolve.solvers.active import Active
 from recsolve.solvers.problem import Iterate
 
@@ -41,6 +41,12 @@ class Trace:
         self._converged.append(active.converged(iterate))
         self._counted.append(dict(self._counts))
         self._settings.append({name: active.over_batch(value) for name, value in report.items()})
+
+    def finish(self, iterate: Iterate) -> None:
+        """Replace what is known of the last iterate by what f for all t at once says of it."""
+        axes = tuple(range(self._residuals[-1].ndim, iterate.residual.ndim))
+        self._residuals[-1] = to_host(abs(iterate.residual).max(axis=axes))
+        self._converged[-1] = to_host(iterate.converged.copy())
 
     @property
     def residual(self) -> Array:

@@ -12,18 +12,21 @@ from recsolve.arrays import Array, empty_in_order, namespace, to_host
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.problem import Iterate, Problem, largest
+from recsolve.tolerance import Tolerance
 
 # In the end f is evaluated once more at all t, so little is not worth setting aside.
 _TIMES = 4  # leading times are set aside when they are at least one in so many
 _SEQUENCES = 2  # so are sequences, for which the drive of the others is copied
 _WINDOW = 4  # a window moves when so much of it is solved, for then it is evaluated again
+_ROUNDING = 64  # eps by which f may round otherwise when evaluated at other times with it
 
 
 @dataclass
 class _Whole:
-    """The whole trajectory, max |r| of its rows (inf: not evaluated), and whether they have converged."""
+    """The whole trajectory, F, max |r| of its rows (inf: not evaluated), and whether they have converged."""
 
     states: Array
+    values: Array
     sizes: Array
     converged: Array
 
@@ -98,8 +101,9 @@ class Active:
         return to_host(self._put(self._kept.sizes, rows) if self.narrowed else rows)
 
     def converged(self, iterate: Iterate) -> Array:
-        """Return the rows within tolerance, (T, *batch), on the host."""
-        return to_host(self._put(self._kept.converged, iterate.converged) if self.narrowed else iterate.converged)
+        """Return a copy of the rows within tolerance, (T, *batch), on the host."""
+        rows = self._put(self._kept.converged, iterate.converged) if self.narrowed else iterate.converged.copy()
+        return to_host(rows)
 
     def over_batch(self, per_sequence: Array, absent: float = np.nan) -> Array:
         """Return numbers (1, *batch, ...) of the part as (*batch,) of the whole, on the host."""
@@ -116,12 +120,13 @@ class Active:
 
     def _row_sizes(self, iterate: Iterate) -> Array:
         r = abs(iterate.residual)
-        return r.max(axis=tuple(range(1 + len(self.problem.recurrence.batch), r.ndim)), initial=0)  # type: ignore[no-any-return]
+        return r.max(axis=self.problem.event_axes)  # type: ignore[no-any-return]
 
     def _keep(self, iterate: Iterate) -> None:
         """Write the part into the whole."""
         kept = self._kept
         kept.states[self._index] = iterate.states
+        kept.values[self._index] = iterate.values
         kept.sizes[self._index] = self._row_sizes(iterate)
         kept.converged[self._index] = iterate.converged
 
@@ -131,19 +136,33 @@ class Active:
             rec = self._all.recurrence
             xp, rows = namespace(rec.initial), (rec.length, *rec.batch)
             states = empty_in_order(rec.shape, rec.drive_like, 1 + len(rec.batch))
-            states[...] = rec.initial
-            self._whole = _Whole(states, xp.full(rows, np.inf, dtype=rec.dtype), xp.zeros(rows, dtype=bool))
+            states[...] = rec.initial if self._given is None else self._given
+            sizes = xp.full(rows, np.inf, dtype=rec.dtype)
+            self._whole = _Whole(states, xp.full_like(states, np.nan), sizes, xp.zeros(rows, dtype=bool))
         return self._whole
 
     def evaluate_whole(self, iterate: Iterate) -> Iterate:
-        """Return the whole trajectory as an iterate, f evaluated afresh at all t."""
+        """Return the whole trajectory as an iterate, f evaluated afresh at all t.
+
+        f may round otherwise at all t than among the rows that were left. Where that alone makes a row miss the
+        tolerance that it has met, the value counts that it has met it with.
+        """
         if not self.narrowed:
             return iterate
         self._keep(iterate)
-        return self._all.evaluate(self._kept.states, jacobian=False, chunk=self.window)
+        kept, problem = self._kept, self._all
+        whole = problem.evaluate(kept.states, jacobian=False, chunk=self.window)
+        missed = kept.converged & ~whole.converged
+        if not missed.any():
+            return whole
+        rounding = _ROUNDING * float(np.finfo(problem.recurrence.dtype).eps) * max(1.0, problem.recurrence.rounding)
+        alike = Tolerance(rounding, rounding, problem.recurrence.layout)
+        close = alike.met(whole.values, kept.values, whole.values - kept.values).all(axis=problem.event_axes)
+        earlier = problem.recurrence.over_event(missed & close)
+        return problem.judge(kept.states, namespace(kept.states).where(earlier, kept.values, whole.values))
 
     def resume(self, iterate: Iterate) -> Iterate:
-        """Go on with the whole, which missed the tolerance although its parts met it: f rounds otherwise there."""
+        """Go on with the whole, which missed the tolerance although its parts met it: f is another function there."""
         self._may_narrow, self._place = False, ()
         if self.window is not None:
             return self._move(int(_leading(iterate.converged)))
@@ -221,8 +240,7 @@ class Active:
         before = self.stop
         self._cut(start)
         seen = max(min(before, self.stop) - start, 0)
-        rec = self.problem.recurrence
-        states = rec.guess() if self._given is None else self._given[self.start : self.stop].copy()
+        states = self.problem.guess() if self._given is None else self._given[self.start : self.stop].copy()
         states[:seen] = self._kept.states[start : start + seen]
         return self.problem.evaluate(states)
 

@@ -11,6 +11,7 @@ import numpy as np
 from recsolve.arrays import Array, namespace
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import number, whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +27,8 @@ class _Anderson(Solver):
     ridge: float = 1e-12
 
     def __post_init__(self) -> None:
-        if self.memory < 1:
-            raise ValueError(f"memory is {self.memory}; wanted at least 1")
-        if not self.ridge > 0:
-            raise ValueError(f"ridge is {self.ridge}; wanted a number > 0")
+        whole_number("memory", self.memory, 1)
+        number("ridge", self.ridge, 1e-15)  # with less, changes that are parallel make the system singular
 
     @abstractmethod
     def total(self, products: Array) -> Array:

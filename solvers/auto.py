@@ -21,7 +21,7 @@ class Auto(Method):
     matrix = "that of the method chosen"
     cite = "this project"
     finite_termination = True
-    exact_on_affine = "none"
+    exact_on_affine = "varies"
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         from recsolve.choice import choose  # which solves pilots, by what this is part of

@@ -23,7 +23,7 @@ class Method(ABC):
     name : str
         The name users pass as ``method``.
     group : str
-        One of ``GROUPS``.
+        The kind it is listed with: one of ``GROUPS``, or of your own.
     matrix : str
         Which A stands in for the Jacobian.
     cite : str
@@ -31,7 +31,8 @@ class Method(ABC):
     finite_termination : bool
         Exact on the first k steps after k iterations by itself, without the driver's pin.
     exact_on_affine : str
-        For which structures an affine recurrence takes one update: "all", "per-unit" or "none".
+        For which structures an affine recurrence takes one update: "all", "per-unit" or "none"; "varies" where another
+        method is chosen.
     causal : bool
         Whether an iterate at time t depends on the past of t alone.
     """
@@ -40,10 +41,10 @@ class Method(ABC):
         """Put the source where ``help`` shows it."""
         super().__init_subclass__()
         if "cite" in vars(cls):
-            cls.__doc__ = f"{cls.__doc__}\n\n    Source: {cls.cite}."
+            cls.__doc__ = f"{cls.__doc__ or cls.__name__}\n\n    Source: {cls.cite}."
 
     name: ClassVar[str]
-    group: ClassVar[str]
+    group: ClassVar[str] = "custom"  # none of GROUPS: nothing is known of a solver that does not say
     matrix: ClassVar[str]
     cite: ClassVar[str]
     finite_termination: ClassVar[bool]
@@ -72,7 +73,7 @@ class Solver(Method):
 
     def start(self, problem: Problem) -> Iterate:
         """Return the first iterate when the user gives no guess."""
-        return problem.evaluate(problem.recurrence.guess())
+        return problem.evaluate(problem.guess())
 
     def init(self, problem: Problem, iterate: Iterate) -> Any:
         """Return the state that the solver carries from step to step.

@@ -15,6 +15,7 @@ from recsolve.arrays import Array, freeze, namespace
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import whole_number
 
 Map: TypeAlias = Callable[[Recurrence, Array], Array]
 
@@ -162,8 +163,7 @@ class BlockSolver(Solver):
     block: int | None = None
 
     def __post_init__(self) -> None:
-        if self.block is not None and self.block < 1:
-            raise ValueError(f"block is {self.block}; wanted at least 1, or None")
+        whole_number("block", self.block, 1, optional=True)
 
     @abstractmethod
     def correct(self, problem: Problem, iterate: Iterate, m: int, memory: Any) -> Array:

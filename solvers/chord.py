@@ -8,6 +8,7 @@ from typing import Any
 from recsolve.jacobians import Jacobian
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,7 @@ class Chord(Solver):
     refresh: int | None = None
 
     def __post_init__(self) -> None:
-        if self.refresh is not None and self.refresh < 1:
-            raise ValueError(f"refresh is {self.refresh}; wanted at least 1, or None")
+        whole_number("refresh", self.refresh, 1, optional=True)
 
     def init(self, problem: Problem, iterate: Iterate) -> tuple[Jacobian | None, int]:
         """Return no Jacobian yet, and its age."""

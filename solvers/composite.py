@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 
 from recsolve.solvers.base import Method, Stage
 from recsolve.solvers.problem import Problem
+from recsolve.solvers.settings import whole_number
 
 
-def _method(method: str | Method) -> Method:
+def _method(method: str | Method, setting: str = "method") -> Method:
     from recsolve.solvers import get  # the registry has the methods of this file in it
 
-    return get(method)
+    try:
+        return get(method)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{setting}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +44,8 @@ class Windowed(Method):
     window: int = 256
 
     def __post_init__(self) -> None:
-        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
-            raise ValueError(f"window is {self.window!r}; wanted an integer >= 1")
-        _method(self.solver)
+        whole_number("window", self.window, 1)
+        _method(self.solver, "solver")
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         return tuple(replace(stage, window=self.window) for stage in _method(self.solver).stages(problem))
@@ -72,12 +75,11 @@ class Chain(Method):
     iterations: int = 25
 
     def __post_init__(self) -> None:
-        if isinstance(self.methods, str) or not len(self.methods):
+        if not isinstance(self.methods, (tuple, list)) or not self.methods:
             raise ValueError(f"methods is {self.methods!r}; wanted a sequence of names or solver objects")
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
-            raise ValueError(f"iterations is {self.iterations!r}; wanted an integer >= 1")
+        whole_number("iterations", self.iterations, 1)
         for method in self.methods:
-            _method(method)
+            _method(method, "methods")
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         *first, last = self.methods

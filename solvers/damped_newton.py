@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from recsolve.arrays import Array, namespace
 from recsolve.solvers.globalised import Globalised
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import number
 
 RULES = ("backtracking", "gain_ratio")
 
@@ -43,8 +44,7 @@ class DampedNewton(Globalised):
         super().__post_init__()
         if self.rule not in RULES:
             raise ValueError(f"rule is {self.rule!r}; wanted one of {RULES}")
-        if not 0 < self.shrink < 1:
-            raise ValueError(f"shrink is {self.shrink}; wanted a number between 0 and 1")
+        number("shrink", self.shrink, 0, 1)
 
     @property
     def first(self) -> float:

@@ -29,6 +29,10 @@ class History:
     rows: int = -1
     since: int = 0
 
+    def begin(self) -> None:
+        """Forget what progress was measured against: a stage begins."""
+        self.best, self.rows, self.since = np.inf, -1, 0
+
     def record(self, worst: float, rows: int) -> None:
         """Add an iterate by its max|r| and the number of its exact rows."""
         self.residuals.append(worst)
@@ -76,9 +80,9 @@ class Run:
         for stage in method.stages(self.problem):
             self.stage = stage
             iterate, status = self._run(stage, guess)
-            if status in (Status.CONVERGED, Status.NONFINITE, Status.STOPPED) or self.nit >= self.maxiter:
+            if status in (Status.CONVERGED, Status.NONFINITE) or self.stopped or self.nit >= self.maxiter:
                 break
-            guess, self.history.since = iterate.states, 0
+            guess = iterate.states
         return iterate, status
 
     def _run(self, stage: Stage, guess: Array | None) -> tuple[Iterate, Status]:
@@ -86,6 +90,7 @@ class Run:
         if stage.iterations is not None:
             limit = min(limit, self.nit + stage.iterations)
         self.problem.jacobian = solver.needs_jacobian
+        self.history.begin()
         active = Active(self.problem, stage.window)
         given = active.open(guess)
         iterate = solver.start(active.problem) if given is None else active.problem.evaluate(given)
@@ -93,18 +98,18 @@ class Run:
         if self.nit == 0:
             self._record(solver, active, iterate, state)
         while True:
+            while not self.stopped and (moved := active.slide(iterate)) is not None:
+                iterate, state = moved, solver.init(active.problem, moved)
             status = self._ended(solver, active, iterate, state, limit)
             if status is not None:
                 whole = active.evaluate_whole(iterate)
                 self.history.residuals[-1] = whole.worst
-                # What its parts have met, f for all t at once may miss by its rounding: then the whole goes on.
-                settled = whole.blocked or bool(whole.converged.all())
-                if status is not Status.CONVERGED or settled or self.nit >= limit:
-                    return whole, status_of(whole, self.history, self.nit, limit, self.patience) or status
+                status = status_of(whole, self.history, self.nit, limit, self.patience) or status
+                if status is not Status.CONVERGED or bool(whole.converged.all()):
+                    return whole, Status.STOPPED if self.stopped and status is Status.MAXITER else status
                 iterate = active.resume(whole)
                 state = solver.init(active.problem, iterate)
-            while (moved := active.slide(iterate)) is not None:
-                iterate, state = moved, solver.init(active.problem, moved)
+                self.history.begin()
             iterate, state = active.narrow(iterate, state)
             iterate, state = solver.step(active.problem, iterate, state)
             self.nit += 1
@@ -119,9 +124,9 @@ class Run:
                 self.stopped = True
 
     def _ended(self, solver: Solver, active: Active, iterate: Iterate, state: Any, limit: int) -> Status | None:
+        if self.stopped:
+            return Status.STOPPED
         status = status_of(iterate, self.history, self.nit, limit, self.patience)
         if not active.complete and status in (Status.CONVERGED, Status.NONFINITE):
-            status = None  # of a window only, which moves on
-        if self.stopped:
-            return status or Status.STOPPED
+            return Status.MAXITER if self.nit >= limit else None  # of a window only, which moves on
         return status or solver.terminate(active.problem, iterate, state)

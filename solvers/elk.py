@@ -14,6 +14,7 @@ from recsolve.kernels.monoids import MONOIDS, identity_plus, inverse, product, t
 from recsolve.scan import affine_scan
 from recsolve.solvers.globalised import Globalised, merit
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import number
 
 APPROXIMATIONS = ("none", "block", "diagonal")
 
@@ -31,8 +32,7 @@ class _Regularised(Globalised):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.damping is not None and not 0 <= self.damping < float("inf"):
-            raise ValueError(f"damping is {self.damping}; wanted a finite number >= 0, or None to adapt it")
+        number("damping", self.damping, 0, closed=True, optional=True)
         if self.approximation not in APPROXIMATIONS:
             raise ValueError(f"approximation is {self.approximation!r}; wanted one of {APPROXIMATIONS}")
 
@@ -56,12 +56,12 @@ class _Regularised(Globalised):
 
     def propose(self, problem: Problem, iterate: Iterate, shared: Jacobian, setting: Array) -> tuple[Array, Array]:
         rec, xp = problem.recurrence, namespace(iterate.states)
-        open_rows = rec.over_event(~iterate.leading)
+        open_rows = self.open_rows(problem, iterate)
         before = merit(problem, iterate.residual, open_rows)
         # Damping in proportion to the residual keeps convergence quadratic (Fan and Yuan, Computing 74, 2005).
         size = xp.sqrt(before / xp.maximum(open_rows.sum(axis=0, keepdims=True) * rec.layout.size, 1))
         d = self.correction(problem, iterate, shared, setting * xp.minimum(size, 1.0))
-        left = iterate.residual + _carried(problem, iterate, shared, d) - d
+        left = iterate.residual + problem.carried(shared.matvec, d, rec.over_event(problem.cut(iterate))) - d
         fall = 1.0 - merit(problem, left, open_rows) / before
         return iterate.states + d, xp.where(fall > 0, fall, xp.nan)
 
@@ -139,7 +139,7 @@ class LevenbergMarquardt(_Regularised):
         ridge = xp.where(some, lam, one) * xp.eye(J.shape[-1], dtype=J.dtype)
         G = _like(ahead, xp.where(some, product(product(K[:-1], transpose(J)), inverse(predicted + ridge)), zero))
         # The step ahead says nothing where it does not depend on this one, or is not finite.
-        finite = xp.isfinite(d[1:]).all(axis=tuple(range(1 + len(rec.batch), d.ndim)), keepdims=True)
+        finite = xp.isfinite(d[1:]).all(axis=problem.event_axes, keepdims=True)
         apart = rec.over_event(problem.cut(iterate)[1:]) | ~finite
         innovation = d[:-1] - G.matvec(ahead.matvec(d[:-1]) + iterate.residual[1:])
         problem.counts["nscan"] += 1
@@ -162,14 +162,6 @@ def gains(problem: Problem, A: Jacobian, damping: Array, cut: Array) -> Array:
     elements = (J / (1 + lam), xp.broadcast_to(start, J.shape), product(transpose(J), J) / (1 + lam))
     with np.errstate(all="ignore"):
         return get("scan")(MONOIDS["riccati"], elements, reset=known)  # type: ignore[no-any-return]
-
-
-def _carried(problem: Problem, iterate: Iterate, A: Jacobian, d: Array) -> Array:
-    """Return A[t] d[t-1], nothing in rows that are cut from the one before."""
-    xp, cut = namespace(d), problem.recurrence.over_event(problem.cut(iterate))
-    before = xp.empty_like(d)
-    before[1:], before[:1] = d[:-1], 0
-    return xp.where(cut, d.dtype.type(0), A.matvec(before))  # type: ignore[no-any-return]
 
 
 def _over_matrices(problem: Problem, per_sequence: Array, matrices: Array) -> Array:

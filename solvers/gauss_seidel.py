@@ -8,6 +8,7 @@ from typing import Any
 from recsolve.solvers.base import Solver
 from recsolve.solvers.blocks import steps_per_block, sweep
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,7 @@ class GaussSeidel(Solver):
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"chunk is {self.chunk}; wanted at least 1, or None")
+        whole_number("chunk", self.chunk, 1, optional=True)
 
     def init(self, problem: Problem, iterate: Iterate) -> int:
         """Return m."""

@@ -11,6 +11,7 @@ import numpy as np
 from recsolve.arrays import Array, namespace
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import number, whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,8 @@ class Globalised(Solver):
     decrease: float = 1e-4
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ValueError(f"trials is {self.trials}; wanted at least 1")
-        if not 0 < self.decrease < 1:
-            raise ValueError(f"decrease is {self.decrease}; wanted a number between 0 and 1")
+        whole_number("trials", self.trials, 1)
+        number("decrease", self.decrease, 0, 1)
 
     @property
     @abstractmethod
@@ -74,32 +73,49 @@ class Globalised(Solver):
     def report(self, state: Any) -> dict[str, Array]:
         return {self.setting: state}
 
+    @staticmethod
+    def open_rows(problem: Problem, iterate: Iterate) -> Array:
+        """Return the rows that count: not exact yet, and not behind one where f is not finite."""
+        finite = namespace(iterate.values).isfinite(iterate.values).all(axis=problem.event_axes)
+        sane, _ = problem.front(finite)
+        return problem.recurrence.over_event(sane & ~iterate.leading)
+
     def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        rec, xp, setting = problem.recurrence, namespace(iterate.states), state
-        open_rows = rec.over_event(~iterate.leading)
-        before, shared = merit(problem, iterate.residual, open_rows), self.begin(problem, iterate)
-        for trial in range(self.trials):
+        xp, setting = namespace(iterate.states), state
+        open_rows, shared = self.open_rows(problem, iterate), self.begin(problem, iterate)
+        before = merit(problem, iterate.residual, open_rows)
+        done = (before == 0) | problem.recurrence.over_event(iterate.converged.all(axis=0, keepdims=True))
+
+        def attempt(setting: Array) -> tuple[Iterate, Array, Array]:
             proposal, predicted = self.propose(problem, iterate, shared, setting)
             candidate = problem.advance(iterate, proposal)
             fall = 1.0 - merit(problem, candidate.residual, open_rows) / before
-            ratio = xp.where(before == 0, 1.0, fall / predicted)
-            refused = ~(ratio >= self.decrease)  # NaN refuses
+            ratio = xp.where(done, 1.0, fall / predicted)
+            return candidate, ratio, ~(ratio >= self.decrease)  # NaN refuses
+
+        candidate, ratio, refused = attempt(setting)
+        for _ in range(self.trials - 1):
             if not refused.any():
-                return candidate, self.after_step(setting, ratio)
-            if trial + 1 < self.trials:
-                setting = xp.where(refused, self.after_refusal(setting), setting)
+                break
+            setting = xp.where(refused, self.after_refusal(setting), setting)
+            candidate, ratio, refused = attempt(setting)
+        if not refused.any():
+            return candidate, self.after_step(setting, ratio)
+        return self._pinned_newton(problem, iterate, candidate, refused), xp.where(
+            refused, self.first, self.after_step(setting, ratio)
+        )
+
+    def _pinned_newton(self, problem: Problem, iterate: Iterate, candidate: Iterate, refused: Array) -> Iterate:
+        """Return the candidate with the pinned Newton step in sequences that refused everything."""
         assert iterate.jacobian is not None
-        newton = problem.advance(iterate, problem.correct(iterate, iterate.jacobian))
-        if not refused.all():
-            merged = xp.where(refused, newton.states, candidate.states)
-            newton = problem.evaluate(merged, pinned=problem.pinned(iterate))
-        return newton, xp.where(refused, self.first, self.after_step(setting, ratio))
+        newton = problem.guarded(iterate, problem.correct(iterate, iterate.jacobian))
+        merged = namespace(newton).where(refused, newton, candidate.states)
+        return problem.evaluate(merged, pinned=problem.pinned(iterate))
 
 
 def merit(problem: Problem, residual: Array, open_rows: Array) -> Array:
     """Return the sum of r^2 of each sequence over the open rows, (1, *batch, 1...) in float64; NaN counts as inf."""
     xp = namespace(residual)
     r = xp.where(open_rows, residual, residual.dtype.type(0)).astype(np.float64)  # no overflow of float32 in r * r
-    axes = (0, *range(1 + len(problem.recurrence.batch), r.ndim))
-    total = (r * r).sum(axis=axes, keepdims=True)
+    total = (r * r).sum(axis=(0, *problem.event_axes), keepdims=True)
     return xp.where(xp.isnan(total), xp.inf, total)  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from recsolve.arrays import Array
 from recsolve.solvers.blocks import Level, block_ends, steps_per_block, sweep
 from recsolve.solvers.parareal import Parareal
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,7 @@ class MGRIT(Parareal):
         super().__post_init__()
         if self.relaxation not in ("F", "FCF"):
             raise ValueError(f"relaxation is {self.relaxation!r}; wanted 'F' or 'FCF'")
-        if self.levels < 2:
-            raise ValueError(f"levels is {self.levels}; wanted at least 2")
+        whole_number("levels", self.levels, 2)
 
     def init(self, problem: Problem, iterate: Iterate) -> tuple[int, Any]:
         return steps_per_block(self.block, problem.recurrence.length, self.levels), None

@@ -13,6 +13,7 @@ from recsolve.scan import affine_scan
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate, Problem
 from recsolve.solvers.quasi_newton import hutchinson
+from recsolve.solvers.settings import number, whole_number
 
 Product = Callable[[Array], Array]
 
@@ -46,22 +47,19 @@ class NewtonKrylov(Solver):
     forcing: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.dimension < 1:
-            raise ValueError(f"dimension is {self.dimension}; wanted at least 1")
-        if not 0 < self.forcing < 1:
-            raise ValueError(f"forcing is {self.forcing}; wanted a number between 0 and 1")
+        whole_number("dimension", self.dimension, 1)
+        number("forcing", self.forcing, 0, 1)
 
     def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        rec, xp = problem.recurrence, namespace(iterate.states)
+        rec = problem.recurrence
         product, block = rec.operator(iterate.states)
         problem.counts["njev"] += 1
         block = hutchinson(problem, product, 2, 0) if block is None else block
         cut = rec.over_event(problem.cut(iterate))
 
         def carried(d: Array) -> Array:
-            before = xp.empty_like(d)
-            before[1:], before[:1] = d[:-1], 0
-            return xp.where(cut, d.dtype.type(0), product(before))  # type: ignore[no-any-return]
+            problem.counts["njvp"] += 1
+            return problem.carried(product, d, cut)
 
         def precondition(v: Array) -> Array:
             problem.counts["nscan"] += 1
@@ -74,7 +72,7 @@ class NewtonKrylov(Solver):
     def _gmres(self, problem: Problem, operator: Product, precondition: Product, r: Array) -> Array:
         """Return d with operator(d) close to r, every sequence by itself (flexible GMRES, modified Gram-Schmidt)."""
         xp, sequences = namespace(r), problem.recurrence.batch
-        axes = (0, *range(1 + len(sequences), r.ndim))
+        axes = (0, *problem.event_axes)
 
         def dot(a: Array, b: Array) -> Array:
             return (a.astype(np.float64) * b).sum(axis=axes)  # type: ignore[no-any-return]
@@ -93,11 +91,12 @@ class NewtonKrylov(Solver):
             for i, v in enumerate(basis):
                 H[..., i, j] = dot(v, w)
                 w = w - times(v, H[..., i, j])
-            H[..., j + 1, j] = length = xp.sqrt(dot(w, w))
+            length = xp.sqrt(dot(w, w))
+            H[..., j + 1, j] = length
             basis.append(times(w, _reciprocal(length)))
             small, rhs = H[..., : j + 2, : j + 1], xp.zeros((*sequences, j + 2, 1))
             rhs[..., 0, 0] = size
-            y = xp.linalg.pinv(small) @ rhs
+            y = xp.linalg.pinv(small) @ rhs  # of a few rows, and harmless where a direction has vanished
             left = xp.sqrt(((rhs - small @ y) ** 2).sum(axis=(-2, -1)))
             if not (left > wanted * size).any():
                 break

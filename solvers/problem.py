@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,18 +85,20 @@ class Problem:
 
     Attributes
     ----------
+    event_axes : tuple of int
+        The axes of a trajectory after time and batch.
     counts : Counter
-        ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t still to be solved), ``nscan``, and
-        ``rows``: at how many (t, sequence) f has been evaluated.
+        ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t still to be solved), ``njvp`` (products
+        with a Jacobian that is not formed), ``nscan``, and ``rows``: at how many (t, sequence) f has been evaluated.
     """
 
     def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, pin: bool, jacobian: bool):
         self.recurrence, self.tolerance, self.pin, self.jacobian = recurrence, tolerance, pin, jacobian
-        self.counts: Counter[str] = Counter(nfev=0, njev=0, nscan=0, rows=0)
+        self.counts: Counter[str] = Counter(nfev=0, njev=0, njvp=0, nscan=0, rows=0)
         self.starts = recurrence.starts
         self.horizon = recurrence.length  # of the whole, when this is a part
         self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
-        self._event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
+        self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
         host = to_host(self.starts)
         index = np.arange(recurrence.length).reshape((-1,) + (1,) * len(recurrence.batch))
         self._index = index
@@ -131,22 +134,35 @@ class Problem:
             Evaluate f at so many times together, to save memory.
         """
         rec, J = self.recurrence, None
-        self.counts["nfev"] += 1
-        self.counts["rows"] += self.starts.size
+        self.count_evaluation()
         if self.jacobian if jacobian is None else jacobian:
             self.counts["njev"] += 1
             values, J = rec.linearise(states)
         else:
             values = rec.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
+        return self.judge(states, values, J, pinned)
+
+    def judge(self, states: Array, values: Array, J: Jacobian | None = None, pinned: Array | None = None) -> Iterate:
+        """Return what follows from states and F."""
         residual = values - states
         converged = self._rows(self.tolerance.met(states, values, residual))
         exact = self._rows(residual == 0)
         if pinned is not None:
             exact = exact | (pinned & self._rows(namespace(states).isfinite(residual)))
-        leading, front = self._front(exact)
+        leading, front = self.front(exact)
         worst = largest(residual)
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
         return Iterate(states, values, residual, J, converged, leading, front, worst, blocked)
+
+    def guess(self) -> Array:
+        """Return f(h[0], u[t]) at every t."""
+        self.count_evaluation()
+        return self.recurrence.guess()
+
+    def count_evaluation(self) -> None:
+        """Count an evaluation of f at all t."""
+        self.counts["nfev"] += 1
+        self.counts["rows"] += self.starts.size
 
     def _by_chunks(self, states: Array, chunk: int) -> Array:
         """Return F, with the memory of one chunk beside it."""
@@ -160,21 +176,22 @@ class Problem:
     def linearise(self, iterate: Iterate) -> Jacobian:
         """Return the Jacobian at an iterate that carries none."""
         self.counts["njev"] += 1
+        self.counts["rows"] += self.starts.size
         return self.recurrence.linearise(iterate.states)[1]
 
     def _rows(self, entries: Array) -> Array:
         """Return the rows (T, *batch) of which every entry is true."""
-        return entries.all(axis=self._event_axes)  # type: ignore[return-value]
+        return entries.all(axis=self.event_axes)  # type: ignore[return-value]
 
     def _blocked(self, states: Array, values: Array, converged: Array) -> bool:
         """Return whether the first row of each segment to fail the tolerance equals a non-finite F."""
         xp = namespace(states)
         equal = (values == states) | ((values != values) & (states != states))
         hopeless = ~self._rows(xp.isfinite(values)) & self._rows(equal | xp.isfinite(values))
-        _, front = self._front(converged)
+        _, front = self.front(converged)
         return bool(front.any()) and not bool((front & ~hopeless).any())
 
-    def _front(self, good: Array) -> tuple[Array, Array]:
+    def front(self, good: Array) -> tuple[Array, Array]:
         """Return the leading good rows of every segment, and the row at which each stops."""
         xp, host = namespace(good), to_host(good)
         if not host.size:
@@ -192,13 +209,16 @@ class Problem:
         """Return F[t] + A[t] d[t-1], where d[t] = A[t] d[t-1] + r[t] with cut rows selected."""
         if isinstance(A, Zero):
             return iterate.values
-        rec, xp = self.recurrence, namespace(iterate.states)
         self.counts["nscan"] += 1
-        cut = rec.over_event(self.cut(iterate))
+        cut = self.recurrence.over_event(self.cut(iterate))
         d = affine_scan(A, iterate.residual, reset=cut)
-        before = xp.empty_like(d)
+        return iterate.values + self.carried(A.matvec, d, cut)  # type: ignore[no-any-return]
+
+    def carried(self, product: Callable[[Array], Array], d: Array, cut: Array) -> Array:
+        """Return A[t] d[t-1], nothing in rows that are cut from the one before."""
+        before = namespace(d).empty_like(d)
         before[1:], before[:1] = d[:-1], 0
-        return xp.where(cut, iterate.values, iterate.values + A.matvec(before))  # type: ignore[no-any-return]
+        return namespace(d).where(cut, d.dtype.type(0), product(before))  # type: ignore[no-any-return]
 
     def advance(self, iterate: Iterate, proposal: Array) -> Iterate:
         """Guard and pin a proposal, and evaluate it."""
@@ -230,7 +250,7 @@ class Problem:
         if self._known is None:
             self._known = xp.maximum(self._largest(iterate.values), self._largest(rec.initial[None]))
             self._known = xp.maximum(self._known, self._largest(iterate.states))
-        solved, _ = self._front(iterate.converged)
+        solved, _ = self.front(iterate.converged)
         right = xp.where(rec.over_event(solved), iterate.states, iterate.states.dtype.type(0))
         self._known = xp.maximum(self._known, self._largest(right))
         return 2.0 * (self.horizon + 1) * rec.layout.size**0.5 * self._known  # type: ignore[no-any-return]
@@ -238,7 +258,7 @@ class Problem:
     def _largest(self, x: Array) -> Array:
         """Return the largest finite |x| of each sequence."""
         xp = namespace(x)
-        axes = (0, *self._event_axes)
+        axes = (0, *self.event_axes)
         if not x.size:  # CuPy's max knows no initial value
             return xp.zeros([1 if axis in axes else n for axis, n in enumerate(x.shape)], x.dtype)  # type: ignore[no-any-return]
         finite = xp.where(xp.isfinite(x), xp.abs(x), x.dtype.type(0))

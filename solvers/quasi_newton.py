@@ -11,6 +11,7 @@ from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Diagonal, Jacobian
 from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import whole_number
 
 APPROXIMATIONS = ("block", "diagonal", "hutchinson")
 
@@ -44,8 +45,8 @@ class QuasiNewton(CorrectionSolver):
     def __post_init__(self) -> None:
         if not callable(self.approximation) and self.approximation not in APPROXIMATIONS:
             raise ValueError(f"approximation is {self.approximation!r}; wanted one of {APPROXIMATIONS}, or a callable")
-        if self.probes < 1:
-            raise ValueError(f"probes is {self.probes}; wanted at least 1")
+        whole_number("probes", self.probes, 1)
+        whole_number("seed", self.seed, 0)
 
     def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
         J = iterate.jacobian
@@ -64,5 +65,6 @@ def hutchinson(problem: Problem, product: Callable[[Array], Array], probes: int,
     total = xp.zeros(rec.shape, dtype=rec.dtype)
     for _ in range(probes):
         z = xp.asarray((2 * rng.integers(0, 2, rec.shape) - 1).astype(rec.dtype))
+        problem.counts["njvp"] += 1
         total += z * product(z)
     return Diagonal(total / rec.dtype.type(probes), rec.layout)

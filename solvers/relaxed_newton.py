@@ -7,6 +7,7 @@ from typing import Any
 
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,7 @@ class RelaxedNewton(Solver):
     omega: float = 0.9
 
     def __post_init__(self) -> None:
-        if not 0 < self.omega < 2:
-            raise ValueError(f"omega is {self.omega}; wanted a number between 0 and 2")
+        number("omega", self.omega, 0, 2)
 
     def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
         assert iterate.jacobian is not None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from recsolve.jacobians import Jacobian
 from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.settings import number
 
 _PAPER = "Gonzalez, Kozachkov, Zoltowski, Clarkson, Linderman, NeurIPS 2025 (arXiv 2508.16817)"
 
@@ -31,8 +32,7 @@ class ScaledNewton(CorrectionSolver):
     k: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.k <= 1:
-            raise ValueError(f"k is {self.k}; wanted a number from 0 to 1")
+        number("k", self.k, 0, 1, closed=True)
 
     def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
         assert iterate.jacobian is not None

@@ -43,6 +43,7 @@ class Sequential(Solver):
     needs_jacobian = False
 
     def start(self, problem: Problem) -> Iterate:
+        problem.count_evaluation()
         return problem.evaluate(loop(problem.recurrence))
 
     def init(self, problem: Problem, iterate: Iterate) -> int:

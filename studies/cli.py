@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,7 +61,8 @@ def compare(
         str | None, typer.Option(metavar="FILE", help="A torch state dict (.npz, .safetensors), instead of --cell.")
     ] = None,
     solvers: Annotated[
-        str | None, typer.Option(help="Names with commas, or all.", show_default="one of each kind")
+        str | None,
+        typer.Option(help="Solvers or groups, with commas, or all: 'globalised,jacobi'.", show_default="some of each"),
     ] = None,
     tol: Annotated[
         float | None,
@@ -77,13 +79,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:
     """Race solvers on one recurrence: a table, a convergence plot and the numbers."""
-    from recsolve import solvers as registry
     from recsolve.studies.compare import DEFAULT_SOLVERS, CompareConfig
 
-    chosen = [name.strip() for name in (solvers or "").split(",")]
-    names = DEFAULT_SOLVERS if solvers is None else tuple(name for name in chosen if name)
-    if names == ("all",):
-        names = tuple(registry.REGISTRY)
+    names = DEFAULT_SOLVERS if solvers is None else tuple(name.strip() for name in solvers.split(","))
     try:
         config = CompareConfig(
             cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input, weights=weights,
@@ -135,7 +133,7 @@ def cells() -> None:
 
 @app.command()
 def solvers() -> None:
-    """List the solvers: which matrix stands in for the Jacobian, what is guaranteed, source."""
+    """List the solvers by group: which matrix stands in for the Jacobian, what is guaranteed, source."""
     tables.show_solvers()
 
 
@@ -155,6 +153,8 @@ def info(
 
 def main() -> None:
     """Run the command line; an interrupt or a closed or full output ends it in one line."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # authors' names where the output knows ASCII only
     try:
         app()
     except KeyboardInterrupt:

@@ -9,23 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from recsolve import Recurrence, WeightedCell, cells, load, solvers
+from recsolve import Recurrence, WeightedCell, cells, load
 from recsolve.mixings import MIXINGS
+from recsolve.solvers import Method
 from recsolve.studies.figures import convergence_figure
 from recsolve.studies.files import write_json
+from recsolve.studies.groups import label, select
 from recsolve.studies.provenance import provenance
 from recsolve.studies.race import Entry, finite_or_text, race
 from recsolve.studies.recordings import Recording, load_recording
 from recsolve.tolerance import tolerance_for
 
 FORMAT = "recsolve-compare/1"
-# One of each kind; a figure of the whole family would be hard to read.
-DEFAULT_SOLVERS = ("sequential", "newton", "quasi_newton", "damped_newton", "jacobi", "picard")
+# One or two of each group, which are quick, and whose iterations do not hang on measured times as those of auto do.
+DEFAULT_SOLVERS = (
+    "sequential", "newton", "quasi_newton", "damped_newton", "jacobi", "gauss_seidel", "windowed"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Everything that a comparison depends on. Fields are the options of ``recsolve compare``."""
+    """Everything that a comparison depends on. Fields are the options of ``recsolve compare``.
+
+    ``solvers`` may name groups, or all, and hold solver objects; it becomes a tuple of solvers.
+    """
 
     cell: str = "gru"
     mixing: str | None = None  # None: dense and diagonal, side by side
@@ -35,7 +42,7 @@ class CompareConfig:
     gain: float = 1.0
     input: str = "membrane"
     weights: str | None = None
-    solvers: tuple[str, ...] = DEFAULT_SOLVERS
+    solvers: tuple[str | Method, ...] = DEFAULT_SOLVERS
     tol: float | None = None
     maxiter: int | None = None
     dtype: str = "float64"
@@ -61,11 +68,7 @@ class CompareConfig:
             raise ValueError(f"--dtype is {self.dtype!r}; wanted float32 or float64")
         if self.mixing is not None and self.mixing not in MIXINGS:
             raise ValueError(f"--mixing is {self.mixing!r}; wanted one of {', '.join(MIXINGS)}")
-        if not self.solvers:
-            raise ValueError(f"--solvers is empty; wanted some of {', '.join(solvers.REGISTRY)}")
-        unknown = [name for name in self.solvers if name not in solvers.REGISTRY]
-        if unknown:
-            raise ValueError(f"--solvers has unknown {unknown}; wanted some of {', '.join(solvers.REGISTRY)}")
+        object.__setattr__(self, "solvers", select(self.solvers))
         if self.weights is None:
             self._check_cell()
         elif (self.cell, self.mixing, self.units, self.gain, self.seed, self.heads) != ("gru", None, 64, 1.0, 0, None):
@@ -163,7 +166,7 @@ class Comparison:
             "format": FORMAT,
             "title": f"{self.recording}: {kind}, {self.config.dtype}",
             "complete": self.complete,
-            "config": asdict(self.config),
+            "config": {**asdict(self.config), "solvers": [label(solver) for solver in self.config.solvers]},
             "provenance": provenance(),
             "panels": [
                 {
@@ -214,7 +217,7 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
                 tick(title, solver, iteration)
 
         last = number == len(built) - 1
-        entries = race(panel.recurrence, list(config.solvers), tol=config.tol, maxiter=config.maxiter, tick=report)
+        entries = race(panel.recurrence, config.solvers, tol=config.tol, maxiter=config.maxiter, tick=report)
         for entry in entries:
             result.entries[panel.title].append(entry)
             result.complete = last and len(result.entries[panel.title]) == len(config.solvers)

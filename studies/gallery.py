@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +28,9 @@ def _elman(gain: float, units: int, length: int, seed: int) -> Recurrence:
     return cells.Elman.with_weights(mixings={"h": Dense(W)}).recurrence(drive={"h": drive})
 
 
-def _driven(cell: WeightedCell, length: int, seed: int, scale: float = 1.0, **kwargs: object) -> Recurrence:
-    x = scale * np.random.default_rng(seed + 1).standard_normal((length, cell.input_size))
-    return cell.recurrence(x, **kwargs)  # type: ignore[arg-type]
+def _driven(cell: WeightedCell, length: int, seed: int, scale: float = 1.0, **kwargs: Any) -> Recurrence:
+    x = scale * np.random.default_rng(seed + 1).standard_normal((length, 3))
+    return cell.recurrence(x, **kwargs)
 
 
 @_problem
@@ -87,10 +88,10 @@ def lorenz96(seed: int = 0) -> Recurrence:
     """Lorenz-96 with 8 variables, F = 8, steps of 0.01 by Runge and Kutta: chaos in slow steps."""
     left, right, far = np.arange(8) - 1, (np.arange(8) + 1) % 8, np.arange(8) - 2
 
-    def slope(h):  # type: ignore[no-untyped-def]
+    def slope(h: Any) -> Any:
         return (h[..., right] - h[..., far]) * h[..., left] - h + 8.0
 
-    def step(h, _):  # type: ignore[no-untyped-def]
+    def step(h: Any, _: None) -> Any:
         k1 = slope(h)
         k2 = slope(h + 0.005 * k1)
         k3 = slope(h + 0.005 * k2)

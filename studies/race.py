@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from recsolve import IntermediateResult, Recurrence, Solution, solve
 from recsolve.arrays import Array, to_host, to_native
+from recsolve.solvers import Method, get
+from recsolve.studies.groups import label
 
 _REPEATS, _ENOUGH_SECONDS = 3, 2.0  # time each solver thrice, or once if that takes longer
 
@@ -22,7 +24,7 @@ class Entry:
 
     Attributes
     ----------
-    solver, status, message : str
+    solver, group, status, message : str
         ``status`` is "error" when the solver raised; ``message`` then holds the exception.
     iterations : int
     residual : float
@@ -41,6 +43,7 @@ class Entry:
     """
 
     solver: str
+    group: str
     status: str
     message: str
     iterations: int
@@ -60,7 +63,7 @@ class Entry:
 
 def race(
     recurrence: Recurrence,
-    solvers: list[str],
+    solvers: Sequence[str | Method],
     *,
     tol: float | None,
     maxiter: int | None,
@@ -71,7 +74,7 @@ def race(
     Parameters
     ----------
     recurrence : Recurrence
-    solvers : list of str
+    solvers : sequence of str or Method
     tol, maxiter
         As in :func:`recsolve.solve`.
     tick : callable, optional
@@ -80,17 +83,17 @@ def race(
     reference = solve(recurrence, method="sequential", tol=tol)
     truth = to_native(reference.states, "states")
     base = _seconds(lambda: solve(recurrence, method="sequential", tol=tol))
-    for name in solvers:
+    for solver in solvers:
         try:
-            yield _entry(recurrence, name, truth, base, tol, maxiter, tick)
+            yield _entry(recurrence, solver, truth, base, tol, maxiter, tick)
         except (MemoryError, ArithmeticError, ValueError, TypeError) as error:
-            nan = float("nan")
-            yield Entry(name, "error", f"{type(error).__name__}: {error}", 0, nan, nan, nan, nan, None, nan)
+            nan, message = float("nan"), f"{type(error).__name__}: {error}"
+            yield Entry(label(solver), get(solver).group, "error", message, 0, nan, nan, nan, nan, None, nan)
 
 
 def _entry(
     recurrence: Recurrence,
-    name: str,
+    solver: str | Method,
     truth: Array,
     base: float,
     tol: float | None,
@@ -98,6 +101,7 @@ def _entry(
     tick: Callable[[str, int], None] | None,
 ) -> Entry:
     errors: list[float] = []
+    name = label(solver)
 
     def watch(intermediate: IntermediateResult) -> None:
         errors.append(_distance(to_native(intermediate.states, "states"), truth))
@@ -105,12 +109,13 @@ def _entry(
             tick(name, intermediate.nit)
 
     def run(callback: Any = None) -> Solution:
-        return solve(recurrence, method=name, tol=tol, maxiter=maxiter, callback=callback)
+        return solve(recurrence, method=solver, tol=tol, maxiter=maxiter, callback=callback)
 
     solution = run(watch)
     seconds = base if name == "sequential" else _seconds(run)
     return Entry(
         solver=name,
+        group=get(solver).group,
         status=str(solution.status),
         message=solution.message,
         iterations=solution.nit,

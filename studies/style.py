@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import Any
+from zlib import crc32
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Style:
     """How a solver is drawn: colours of Okabe and Ito, sizes that keep coinciding curves visible."""
 
     color: str
-    marker: str
+    marker: Any
     line: Any
     size: float
     filled: bool = False
@@ -29,7 +30,7 @@ STYLES: dict[str, Style] = {
     "picard": Style("#CC79A7", "v", (0, (6, 2)), 6, filled=True),
     "chord": Style("#56B4E9", "D", "-", 5),
     "scaled_newton": Style("#332288", "P", "--", 6, filled=True),
-    "clipped_newton": Style("#882255", "X", "-.", 6, filled=True),
+    "clipped_newton": Style("#882255", "X", "-.", 4.5, filled=True),
     "relaxed_newton": Style("#999933", "h", "-", 7),
     "broyden": Style("#117733", ">", "--", 6),
     "diagonal_broyden": Style("#44AA99", "<", "-.", 6),
@@ -37,20 +38,28 @@ STYLES: dict[str, Style] = {
     "gauss_seidel": Style("#6699CC", "d", (0, (5, 1)), 6, filled=True),
     "multiple_shooting": Style("#AA4499", "H", (0, (5, 1, 1, 1)), 7),
     "parareal": Style("#DDAA33", "8", (0, (2, 2)), 6),
-    "elk": Style("#EE6677", "1", "-", 8),
-    "levenberg_marquardt": Style("#228833", "2", "--", 8),
+    "elk": Style("#EE6677", "1", "-", 11),
+    "levenberg_marquardt": Style("#7733CC", "2", "--", 8),
     "newton_krylov": Style("#66CCEE", "3", "-.", 8),
-    "anderson": Style("#BBBB44", "4", (0, (1, 3)), 8),
-    "auto": Style("#222255", "$a$", (0, (6, 1)), 7),
+    "anderson": Style("#BBBB44", "4", (0, (1, 3)), 11),
+    "auto": Style("#222255", (8, 2, 0), (0, (6, 1)), 7),
     "windowed": Style("#777777", "|", "-", 8),
     "chain": Style("#AA3377", "_", (0, (1, 2)), 8),
     "mgrit": Style("#004488", "+", (0, (4, 1, 1, 1, 1, 1)), 7),
 }
 
 
+def style_of(solver: str) -> Style:
+    """Return the style of a solver; one that is not listed gets a star in a colour that follows from its name."""
+    if solver in STYLES:
+        return STYLES[solver]
+    number = crc32(solver.encode())
+    return Style(f"#{number & 0xBFBFBF:06x}", (4 + number % 5, 1, 0), "-", 8)  # no channel above 0xBF: never pale
+
+
 def line_arguments(solver: str) -> dict[str, Any]:
     """Return the arguments of ``Axes.plot`` for a solver."""
-    style = STYLES[solver]
+    style = style_of(solver)
     return {
         "color": style.color,
         "marker": style.marker,
@@ -58,6 +67,7 @@ def line_arguments(solver: str) -> dict[str, Any]:
         "markersize": style.size,
         "markerfacecolor": style.color if style.filled else "none",
         "markeredgewidth": 1.3,
+        "zorder": 3 - style.size / 20,  # small markers lie on large ones where curves coincide
     }
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-_PIPE_WIDTH = 160  # a pipe has no width; wide enough that no row wraps
+_PIPE_WIDTH = 500  # a pipe has no width; wide enough that no row wraps
+_WIDE = 160  # from here on a column of sources is readable
 
 
 def _console() -> Console:
@@ -31,6 +32,16 @@ def _table(title: str, columns: dict[str, str], narrow: bool = False) -> Table:
     return table
 
 
+def _print(console: Console, table: Table) -> None:
+    """Print a table; in a pipe without the blanks at the ends of lines."""
+    if sys.stdout.isatty():
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """Yield a function that shows what is being done: a spinner on a terminal, nothing elsewhere."""
@@ -47,10 +58,12 @@ _STYLE = {"converged": "green", "nonfinite": "red", "diverged": "red", "error": 
 
 def show_comparison(result: Any) -> None:
     """Print one table per panel, and what to do about solvers that did not converge. Fits 80 columns."""
+    from recsolve.studies.groups import grouped
+
     console = _console()
     columns = {
         "solver": "left", "status": "left", "iter": "right", "residual": "right", "error": "right",
-        "time": "right", "vs loop": "right", "trusted": "left", "kappa": "right",
+        "time": "right", "vs loop": "right", "trust": "left", "kappa": "right",
     }  # fmt: skip
     config = result.config
     console.print(
@@ -62,25 +75,31 @@ def show_comparison(result: Any) -> None:
         if not entries:
             continue
         table = _table(escape(f"{title}, tolerance {result.tolerances[title]:.1e}"), columns, narrow=True)
-        for entry in entries:
-            table.add_row(
-                entry.solver,
-                f"[{_STYLE.get(entry.status, 'yellow')}]{entry.status}[/]",
-                str(entry.iterations),
-                f"{entry.residual:.1e}",
-                f"{entry.error:.1e}",
-                _time(entry.seconds),
-                f"{entry.relative:.3g}x",
-                {None: "-", True: "yes", False: "no"}[entry.trusted],
-                f"{entry.condition:.1e}",
-            )
-        console.print(table)
+        for group, members in grouped(entries, lambda entry: str(entry.group)).items():
+            table.add_row(_heading(group))
+            for entry in members:
+                table.add_row(*_cells(entry))
+        _print(console, table)
         _show_messages(console, entries)
         console.print()
     console.print(
         "residual: max |f(h[t-1]) - h[t]|, met entry by entry: |r| <= tolerance (1 + max(|h|, |f|))\n"
-        "error: max |h - h of the sequential loop|; trusted: converged and kappa x tolerance <= 0.01",
+        "error: max |h - h of the sequential loop|; trust: converged and kappa x tolerance <= 0.01",
         markup=False,
+    )
+
+
+def _cells(entry: Any) -> tuple[str, ...]:
+    return (
+        f" {escape(entry.solver)}",
+        f"[{_STYLE.get(entry.status, 'yellow')}]{entry.status}[/]",
+        str(entry.iterations),
+        f"{entry.residual:.1e}",
+        f"{entry.error:.1e}",
+        _time(entry.seconds),
+        f"{_three(entry.relative)}x",
+        {None: "-", True: "yes", False: "no"}[entry.trusted],
+        f"{entry.condition:.0e}",
     )
 
 
@@ -95,7 +114,17 @@ def _show_messages(console: Console, entries: list[Any]) -> None:
 
 
 def _time(seconds: float) -> str:
-    return f"{1e3 * seconds:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+    return f"{_three(1e3 * seconds)} ms" if seconds < 0.9995 else f"{_three(seconds)} s"
+
+
+def _three(number: float) -> str:
+    """Return three digits of a number that is neither tiny nor huge."""
+    decimals = 2 if number < 9.995 else 1 if number < 99.95 else 0
+    return f"{number:.{decimals}f}"
+
+
+def _heading(group: str) -> str:
+    return f"[bold]{escape(group)}[/]"
 
 
 def show_cells() -> None:
@@ -103,7 +132,7 @@ def show_cells() -> None:
     from recsolve import cells
 
     columns = ("cell", "state", "mixings", "drives", "Jacobian: diagonal mixing", "dense mixing", "source")
-    table = _table("cells", dict.fromkeys(columns, "left"))
+    table = _table("cells", _left(*columns))
     for name, cell in cells.REGISTRY.items():
         k = len(cell.state)
         unit = "diagonal" if k == 1 else f"{k} x {k} per unit"
@@ -117,24 +146,43 @@ def show_cells() -> None:
             coupled,
             cell.cite,
         )
-    _console().print(table)
+    _print(_console(), table)
+
+
+_AFFINE = {"all": "yes", "per-unit": "if units do not couple", "none": "no", "varies": "depends on the method chosen"}
 
 
 def show_solvers() -> None:
-    """Print the solvers."""
-    from recsolve import solvers
+    """Print the solvers, a section per group. Sources get a table of their own where the terminal is narrow."""
+    from recsolve.solvers import REGISTRY
+    from recsolve.studies.groups import solvers_by_group
 
-    columns = ("solver", "A, in place of J", "exact within T by itself", "one update on affine problems", "source")
-    table = _table(r"solvers: h <- F + A d\[t-1], d = A d\[t-1] + r", dict.fromkeys(columns, "left"))
-    for name, solver in solvers.REGISTRY.items():
-        affine = {"all": "yes", "per-unit": "if units do not couple", "none": "no"}[solver.exact_on_affine]
-        table.add_row(name, solver.matrix, "yes" if solver.finite_termination else "with the pin", affine, solver.cite)
-    _console().print(table)
+    console = _console()
+    facts = ("A, in place of J", "exact within T by itself", "one update on affine problems", "causal")
+    wide = console.width >= _WIDE
+    table = _table(r"solvers: h <- F + A d\[t-1], d = A d\[t-1] + r", _left("solver", *facts, *["source"] * wide))
+    sources = _table("sources", _left("solver", "source"))
+    for group, names in solvers_by_group().items():
+        table.add_section()
+        table.add_row(_heading(group))
+        for solver in (REGISTRY[name] for name in names):
+            exact = "yes" if solver.finite_termination else "with the pin"
+            causal = "yes" if solver.causal else "no"
+            row = (escape(solver.matrix), exact, _AFFINE[solver.exact_on_affine], causal, *[escape(solver.cite)] * wide)
+            table.add_row(f" {escape(solver.name)}", *row)
+            sources.add_row(escape(solver.name), escape(solver.cite))
+    for shown in (table,) if wide else (table, sources):
+        shown.columns[0].no_wrap = True
+        _print(console, shown)
+
+
+def _left(*columns: str) -> dict[str, str]:
+    return dict.fromkeys(columns, "left")
 
 
 def show_information(found: dict[str, Any]) -> None:
     """Print versions, machine, kernels and array libraries."""
-    table = _table("recsolve", {"what": "left", "found": "left"})
+    table = _table("recsolve", _left("what", "found"))
     for name, version in found["versions"].items():
         table.add_row(name, version)
     for name, value in found["machine"].items():
@@ -143,4 +191,4 @@ def show_information(found: dict[str, Any]) -> None:
         table.add_row(f"kernel: {operation}", ", ".join(backends))
     for name, state in found["arrays"].items():
         table.add_row(f"arrays: {name}", escape(state))
-    _console().print(table)
+    _print(_console(), table)

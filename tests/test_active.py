@@ -100,7 +100,7 @@ def test_a_trace_keeps_the_whole_story():
     assert trace.converged_prefix.shape == (n, 4)
     assert (trace.converged_prefix[-1] == 64).all()
     assert (np.diff(trace.converged_prefix[:, 0]) >= 0).all()
-    assert trace.counts["rows"][0] == 64 * 4
+    assert trace.counts["rows"][0] == 2 * 64 * 4  # the guess is f too
     assert (np.diff(trace.counts["rows"]) > 0).all()
     assert trace.counts["rows"][-1] <= sol.stats["rows"]
     assert trace.settings == {}

@@ -348,34 +348,19 @@ def test_torch_and_autonomous_recurrences(solver):
 @pytest.mark.parametrize(
     ("solver", "expected"),
     [
-        (S.GaussSeidel(chunk=5), {"nfev": 3, "njev": 0, "nscan": 0, "rows": 2 * (40 + 32 + 40)}),
-        (S.Parareal(block=5), {"nfev": 5, "njev": 1, "nscan": 1, "rows": 2 * (40 + 32 + 40 + 32 + 40)}),
-        (S.Parareal(block=5, coarse="subsample"), {"nfev": 5, "njev": 0, "rows": 2 * (40 + 32 + 40 + 8 + 8 + 32 + 40)}),
-        (S.MGRIT(block=5), {"nfev": 7, "njev": 1, "nscan": 1}),
-        (S.MultipleShooting(block=5), {"nfev": 5, "njev": 3, "nscan": 1}),
+        (S.GaussSeidel(chunk=5), {"nfev": 4, "njev": 0, "nscan": 0, "rows": 2 * (40 + 40 + 32 + 40)}),
+        (S.Parareal(block=5), {"nfev": 6, "njev": 1, "nscan": 1, "rows": 2 * (40 + 40 + 32 + 40 + 40 + 32 + 40)}),
+        (
+            S.Parareal(block=5, coarse="subsample"),
+            {"nfev": 6, "njev": 0, "rows": 2 * (40 + 40 + 32 + 40 + 8 + 8 + 32 + 40)},
+        ),
+        (S.MGRIT(block=5), {"nfev": 8, "njev": 1, "nscan": 1}),
+        (S.MultipleShooting(block=5), {"nfev": 6, "njev": 3, "nscan": 1}),
     ],
 )
 def test_what_an_iteration_costs(solver, expected):
     sol = rs.solve(gallery.recurrence("gru", "dense", T=40), method=solver, maxiter=1)
     assert {name: sol.stats[name] for name in expected} == expected
-
-
-@pytest.mark.parametrize(
-    ("build", "words"),
-    [
-        (lambda: S.GaussSeidel(chunk=0), "chunk is 0; wanted at least 1, or None"),
-        (lambda: S.MultipleShooting(block=0), "block is 0; wanted at least 1, or None"),
-        (lambda: S.Parareal(block=-1), "block is -1"),
-        (lambda: S.MGRIT(block=0), "block is 0"),
-        (lambda: S.Parareal(coarse="mean"), "coarse is 'mean'"),
-        (lambda: S.MGRIT(coarse="mean"), "coarse is 'mean'"),
-        (lambda: S.MGRIT(relaxation="C"), "relaxation is 'C'"),
-        (lambda: S.MGRIT(levels=1), "levels is 1; wanted at least 2"),
-    ],
-)
-def test_settings_out_of_range(build, words):
-    with pytest.raises(ValueError, match=words):
-        build()
 
 
 def test_a_coarse_map_must_return_what_it_was_given():

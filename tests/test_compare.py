@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 
+import gallery
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from typer.testing import CliRunner
 
 import recsolve as rs
 from recsolve.studies import compare as study
+from recsolve.studies import figures, tables
 from recsolve.studies.cli import app
 from recsolve.studies.files import replace_into_place
+from recsolve.studies.groups import select
 from recsolve.studies.recordings import BUILT_IN, load_recording
 from recsolve.studies.style import STYLES, line_arguments
 
@@ -66,6 +70,51 @@ def test_the_whole_family(run, tmp_path):
     for panel in record["panels"]:
         assert [entry["solver"] for entry in panel["entries"]] == list(rs.solvers.REGISTRY)
         assert all(entry["status"] == "converged" for entry in panel["entries"])
+
+
+def test_groups_are_selected_by_name_and_shown_in_order(run):
+    text = run(
+        "compare", *SMALL, "--mixing", "dense", "--solvers", "Fixed_Point,damped-newton,sequential,jacobi"
+    ).stdout
+    lines = [line.strip() for line in text.splitlines()]
+    shown = [word for line in lines for word in line.split(" ")[:1] if word in rs.solvers.REGISTRY]
+    assert shown == ["sequential", "damped_newton", "jacobi", "picard", "anderson", "triangular_anderson"]
+    assert [line for line in lines if line in rs.solvers.GROUPS] == ["reference", "globalised", "fixed point"]
+
+
+@pytest.mark.parametrize("group", rs.solvers.GROUPS)
+def test_every_group_can_be_typed(group):
+    names = tuple(name for name, solver in rs.solvers.REGISTRY.items() if solver.group == group)
+    for spelling in (group, group.replace(" ", "-"), group.replace(" ", "_"), group.upper()):
+        assert select([spelling]) == names
+    assert select([names[-1], group, "all"])[: len(names)] == (names[-1], *names[:-1])
+
+
+def test_solvers_that_are_not_in_the_registry(tmp_path, capsys):
+    fading = gallery.Fading()
+    mine = (fading, gallery.Fading(c=0.5), rs.solvers.Windowed(solver=fading, window=9))
+    config = study.CompareConfig(units=4, length=40, mixing="dense", solvers=("newton", *mine))
+    *_, result = study.compare(config)
+    labels = ["newton", "fading", "fading(c=0.5)", "windowed(solver=Fading(c=0.8), window=9)"]
+    (entries,) = result.entries.values()
+    assert [entry.solver for entry in entries] == labels
+    assert [entry.group for entry in entries] == ["newton-type", "custom", "custom", "composite"]
+    assert {entry.status for entry in entries} == {"converged"}
+    assert [path.suffix for path in result.save(tmp_path)] == [".json", ".png", ".pdf"]
+    assert json.loads((tmp_path / "compare.json").read_text())["config"]["solvers"] == labels
+    tables.show_comparison(result)
+    assert "custom" in capsys.readouterr().out.splitlines()
+
+
+def test_many_solvers_are_drawn_by_group(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "_by_group", lambda *args: drawn.append(args[2]) or pyplot.figure())
+    for some in (("newton-type", "jacobi"), ("newton-type",)):  # ten and nine
+        config = study.CompareConfig(units=2, length=9, mixing="dense", solvers=("sequential", *some))
+        *_, result = study.compare(config)
+        result.save(tmp_path)
+    assert [*drawn[0]] == ["newton-type", "fixed point"]
+    assert len(drawn) == 1
 
 
 def test_the_same_seed_gives_the_same_numbers(run, tmp_path):
@@ -193,7 +242,8 @@ def test_a_checkpoint_saved_from_torch_on_a_recording_of_ones_own(run, tmp_path,
     ("arguments", "words"),
     [
         (["--cell", "gruu"], "cell is 'gruu'; wanted one of elman"),
-        (["--solvers", "newton,magic"], "--solvers has unknown ['magic']"),
+        (["--solvers", "newton,magic"], "--solvers has unknown ['magic']; wanted some of sequential, newton"),
+        (["--solvers", "fixed-points"], "of the groups reference, newton-type, globalised, fixed point, in blocks"),
         (["--solvers", ","], "--solvers is empty"),
         (["--mixing", "soup"], "--mixing is 'soup'"),
         (["--units", "0"], "--units is 0"),
@@ -275,6 +325,30 @@ def test_listings(run, command):
     names = {"cells": rs.cells.REGISTRY, "solvers": rs.solvers.REGISTRY, "info": ("numpy", "kernel: scan", "cupy")}
     for name in names[command]:
         assert name in text
+
+
+def test_solvers_are_listed_by_group(run):
+    lines = run("solvers").stdout.splitlines()
+    assert lines == [line.rstrip() for line in lines]
+    names = [line.strip().split(" ")[0] if line.startswith("  ") else line.strip() for line in lines]
+    in_order = []
+    for group in rs.solvers.GROUPS:
+        in_order += [group, *(name for name, solver in rs.solvers.REGISTRY.items() if solver.group == group)]
+    assert [name for name in names if name in in_order] == in_order
+    for line in lines:  # one line per solver, with its source at the end
+        if line.startswith("  "):
+            assert line.endswith(rs.solvers.REGISTRY[line.split()[0]].cite)
+
+
+def test_the_listing_fits_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(tables, "_PIPE_WIDTH", 80)
+    tables.show_solvers()
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for solver in rs.solvers.REGISTRY.values():
+        assert solver.name in text
+        assert all(word in text for word in solver.cite.split())
 
 
 def test_info_as_json(run):
@@ -376,9 +450,9 @@ def test_layers_prefixes_and_heads(run, tmp_path):
 
 
 def test_the_table_fits_a_plain_terminal(run):
-    result = run("compare", *SMALL)
-    table = [line for line in result.stdout.splitlines() if line.startswith(tuple(rs.solvers.REGISTRY))]
-    assert len(table) == 2 * len(study.DEFAULT_SOLVERS)
+    result = run("compare", *SMALL, "--solvers", "all")
+    table = [line for line in result.stdout.splitlines() if line.strip().startswith(tuple(rs.solvers.REGISTRY))]
+    assert len(table) >= 2 * len(rs.solvers.REGISTRY)
     assert max(map(len, table)) <= 80
 
 

@@ -77,7 +77,8 @@ def test_what_a_window_has_not_come_to_is_said_to_be_open():
     sol = rs.solve(rec, method="windowed", options={"window": 20, "trace": True}, maxiter=5)
     assert sol.status == "maxiter"
     assert 0 < sol.converged_prefix < 100
-    assert np.isinf(sol.trace.residual[-1, 150:]).all()
+    assert np.isinf(sol.trace.residual[-2, 150:]).all()
+    assert sol.trace.residual[-1].max() == sol.residuals[-1]  # of f at all t, in the end
     np.testing.assert_array_equal(sol.states[150:], np.broadcast_to(rec.initial, sol.states[150:].shape))
     complete = rs.solve(rec, method="windowed", options={"window": 20}, maxiter=5, fallback="sequential")
     assert complete.success
@@ -105,17 +106,14 @@ def test_a_chain_stops_at_the_first_method_that_converges():
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "message"),
+    ("make", "message"),
     [
-        (lambda: S.Windowed(window=0), ValueError, "window is 0"),
-        (lambda: S.Windowed(window=2.5), ValueError, "window is 2.5"),
-        (lambda: S.Windowed(solver="newtons"), ValueError, "method is 'newtons'"),
-        (lambda: S.Chain(methods="newton"), ValueError, "methods is 'newton'"),
-        (lambda: S.Chain(methods=()), ValueError, r"methods is \(\)"),
-        (lambda: S.Chain(methods=("newton", "magic")), ValueError, "method is 'magic'"),
-        (lambda: S.Chain(iterations=0), ValueError, "iterations is 0"),
+        (lambda: S.Windowed(solver="newtons"), "method is 'newtons'"),
+        (lambda: S.Chain(methods="newton"), "methods is 'newton'"),
+        (lambda: S.Chain(methods=()), r"methods is \(\)"),
+        (lambda: S.Chain(methods=("newton", "magic")), "method is 'magic'"),
     ],
 )
-def test_wrong_settings(make, error, message):
-    with pytest.raises(error, match=message):
+def test_methods_that_there_are_not(make, message):
+    with pytest.raises(ValueError, match=message):
         make()

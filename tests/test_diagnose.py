@@ -26,6 +26,26 @@ def test_exponents_of_a_linear_recurrence_are_the_logarithms_of_its_eigenvalues(
     assert "chaotic" in str(d)
 
 
+def test_overshoot_is_one_for_normal_matrices_and_the_transient_growth_for_others():
+    basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))
+    b, a = rs.diagnose(linear(0.9 * basis, T=100), pilot=100, methods=[]).overshoot
+    assert b == pytest.approx(1, rel=1e-6)
+    assert a == pytest.approx(1, rel=1e-6)
+    shear = np.array([[0.9, 5.0], [0.0, 0.8]])
+    d = rs.diagnose(linear(shear, T=100), pilot=100, methods=[])
+    products = [np.linalg.norm(np.linalg.matrix_power(shear, k), 2) / np.exp(d.lyapunov[0] * k) for k in range(1, 101)]
+    assert d.overshoot[1] == pytest.approx(max(products), rel=0.05)
+    assert f"overshoot {d.overshoot[1]:.2g}" in str(d)
+    assert np.isnan(rs.diagnose(linear(np.zeros((2, 2)), T=50), methods=[]).overshoot).all()
+
+
+def test_overshoot_does_not_look_across_resets():
+    shear, reset = np.array([[0.9, 5.0], [0.0, 0.8]]), np.zeros(100, bool)
+    reset[::2] = True  # products have one factor
+    d = rs.diagnose(linear(shear, T=100, reset=reset), pilot=100, methods=[])
+    assert d.overshoot[1] == pytest.approx(np.linalg.norm(shear, 2) / np.exp(d.lyapunov[0]), rel=1e-6)
+
+
 def test_resets_do_not_count_as_growth():
     reset = np.zeros(300, bool)
     reset[::7] = True
@@ -39,7 +59,7 @@ def test_every_structure_can_be_diagnosed(cell):
     d = rs.diagnose(rec, pilot=64)
     assert len(d.lyapunov) == 4
     assert d.lyapunov[0] < 0
-    assert set(d.predicted) == set(rs.solvers.REGISTRY) - {"sequential"}
+    assert set(d.predicted) == set(rs.solvers.REGISTRY) - {"sequential", "auto"}
     assert d.mass["jacobi"] > 0
     if cell[1] == "diagonal":
         assert d.mass["quasi_newton"] == 0
@@ -67,7 +87,7 @@ def test_predicted_counts_in_the_contractive_regime(study, name, gain):  # noqa:
     ratios = []
     for seed in range(7):
         rec = study.problem(gain, seed)
-        predicted = rs.diagnose(rec, tol=1e-10).predicted[name]
+        predicted = rs.diagnose(rec, tol=1e-10, methods=["newton", name]).predicted[name]
         ratios.append(predicted / rs.solve(rec, method=name, tol=1e-10).nit)
     assert 1 / 1.5 <= np.median(ratios) <= 1.5
     if name != "chord":
@@ -77,7 +97,7 @@ def test_predicted_counts_in_the_contractive_regime(study, name, gain):  # noqa:
 
 def test_where_only_the_pin_ends_a_method_the_prediction_is_of_the_order_of_T(study):  # noqa: F811
     study.STEPS = 1600
-    predicted = rs.diagnose(study.problem(1.0, 0), tol=1e-10).predicted
+    predicted = rs.diagnose(study.problem(1.0, 0), tol=1e-10, methods=["picard"]).predicted
     assert predicted["picard"] >= 1100
 
 
@@ -110,7 +130,13 @@ def test_windows_of_functions_in_every_container():
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [({"pilot": 1}, "pilot is 1"), ({"exponents": 0}, "exponents 0"), ({"states": np.ones(3)}, "states has shape")],
+    [
+        ({"methods": ["newton", "auto"]}, "methods has"),
+        ({"methods": "newton"}, "methods has"),
+        ({"pilot": 1}, "pilot is 1"),
+        ({"exponents": 0}, "exponents 0"),
+        ({"states": np.ones(3)}, "states has shape"),
+    ],
 )
 def test_bad_arguments(arguments, words):
     with pytest.raises(ValueError, match=words):

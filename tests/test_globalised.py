@@ -143,19 +143,3 @@ def test_weights_change_where_full_steps_fail_and_each_sequence_has_its_own(rule
         assert any(len(set(row[np.isfinite(row)])) > 1 for row in weights)
     else:
         assert np.nanmin(weights) == 1  # every iteration begins with the full step
-
-
-@pytest.mark.parametrize(
-    ("solver", "settings", "message"),
-    [
-        (S.DampedNewton, {"rule": "armijo"}, "rule is 'armijo'"),
-        (S.DampedNewton, {"trials": 0}, "trials is 0"),
-        (S.DampedNewton, {"shrink": 1.0}, "shrink is 1.0"),
-        (S.Elk, {"damping": -1.0}, "damping is -1.0"),
-        (S.Elk, {"approximation": "dense"}, "approximation is 'dense'"),
-        (S.LevenbergMarquardt, {"decrease": 0.0}, "decrease is 0.0"),
-    ],
-)
-def test_wrong_settings(solver, settings, message):
-    with pytest.raises(ValueError, match=message):
-        solver(**settings)

@@ -122,3 +122,37 @@ def test_cuda_tensors():
         ours, _ = rs.run(module, x)
         assert ours.is_cuda
         assert float((ours - y).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("method", sorted(rs.solvers.REGISTRY))
+def test_parts_of_a_problem(method):
+    """Sequences and times that are solved are set aside, windows move, guesses and traces work there too."""
+    import cupy
+
+    cell = gallery.weighted("gru", "dense", gain=2.0)
+    x = np.random.default_rng(0).standard_normal((200, 2, 3, 3))
+    x[:, 0] *= 0.01  # converges much sooner
+    reference = rs.solve(cell.recurrence(x), method="sequential")
+    rec = cell.to("cupy").recurrence(cupy.asarray(x))
+    sol = rs.solve(rec, method=method, guess="coarse", options={"trace": True})
+    assert sol.success
+    assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+    assert sol.trace.residual.shape == (sol.nit + 1, 200, 2, 3)
+    assert sol.error_bound == np.inf
+    windowed = rs.solve(rec, method=rs.solvers.Windowed(solver=method if method != "auto" else "newton", window=32))
+    assert windowed.success
+    assert np.abs(windowed.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+
+
+def test_ties_and_explanations(capsys):
+    import cupy
+
+    cell = rs.cells.MinMax.with_weights(hidden_size=4)
+    r, s = np.random.default_rng(0).integers(-2, 3, (2, 300, 4)).astype(float)
+    for ties in (0.0, 0.5, {"minimum": 1.0, "maximum": 0.0}):
+        J = cell.recurrence(drive={"r": r, "s": s}, ties=ties).linearise(np.zeros((300, 4)))[1]
+        drive = {"r": cupy.asarray(r), "s": cupy.asarray(s)}
+        ours = cell.to("cupy").recurrence(drive=drive, ties=ties).linearise(cupy.zeros((300, 4)))[1]
+        np.testing.assert_array_equal(ours.data.get(), J.data)
+    rs.explain(cell.to("cupy").recurrence(drive=drive))
+    assert "as cupy arrays" in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """Settings of the solvers: what they reduce to, what they cost, and what is refused."""
 
+from dataclasses import fields
+
 import gallery
 import numpy as np
 import pytest
@@ -91,23 +93,88 @@ def test_scaled_jacobians():
     np.testing.assert_array_equal(a, [[-1.0, 0.5, np.nan]])
 
 
+# What each number may be: the words of its message, and values just outside.
+NUMBERS = {
+    ("anderson", "memory"): ("an integer >= 1", 0),
+    ("anderson", "ridge"): ("a finite number > 1e-15", 0.0),
+    ("chain", "iterations"): ("an integer >= 1", 0),
+    ("chord", "refresh"): ("an integer >= 1, or None", 0),
+    ("damped_newton", "shrink"): ("a number between 0 and 1", 0.0, 1.0),
+    ("damped_newton", "trials"): ("an integer >= 1", 0),
+    ("damped_newton", "decrease"): ("a number between 0 and 1", 0.0, 1.0),
+    ("elk", "damping"): ("a finite number >= 0, or None", -1e-9),
+    ("elk", "trials"): ("an integer >= 1", 0),
+    ("elk", "decrease"): ("a number between 0 and 1", 0.0, 1.0),
+    ("gauss_seidel", "chunk"): ("an integer >= 1, or None", 0),
+    ("levenberg_marquardt", "damping"): ("a finite number >= 0, or None", -1e-9),
+    ("levenberg_marquardt", "trials"): ("an integer >= 1", 0),
+    ("levenberg_marquardt", "decrease"): ("a number between 0 and 1", 0.0, 1.0),
+    ("mgrit", "block"): ("an integer >= 1, or None", 0),
+    ("mgrit", "levels"): ("an integer >= 2", 1),
+    ("multiple_shooting", "block"): ("an integer >= 1, or None", 0),
+    ("newton_krylov", "dimension"): ("an integer >= 1", 0),
+    ("newton_krylov", "forcing"): ("a number between 0 and 1", 0.0, 1.0),
+    ("parareal", "block"): ("an integer >= 1, or None", 0),
+    ("quasi_newton", "probes"): ("an integer >= 1", 0),
+    ("quasi_newton", "seed"): ("an integer >= 0", -1),
+    ("relaxed_newton", "omega"): ("a number between 0 and 2", 0.0, 2.0),
+    ("scaled_newton", "k"): ("a number from 0 to 1", -1e-9, 1 + 1e-9),
+    ("triangular_anderson", "memory"): ("an integer >= 1", 0),
+    ("triangular_anderson", "ridge"): ("a finite number > 1e-15", 0.0),
+    ("windowed", "window"): ("an integer >= 1", 0),
+}
+
+
+def test_the_table_has_every_number_that_can_be_set():
+    settings = {(name, f.name): str(f.type) for name, solver in S.REGISTRY.items() for f in fields(solver)}
+    assert {key for key, kind in settings.items() if kind.startswith(("int", "float"))} == set(NUMBERS)
+
+
+@pytest.mark.parametrize(("method", "name"), sorted(NUMBERS))
+def test_numbers_that_are_refused(method, name):
+    wanted, *outside = NUMBERS[method, name]
+    wrong = [*outside, -3, "0.5", "2", True, np.True_, np.nan, np.inf, -np.inf, 0.5j, [1], np.ones(2)]
+    wrong += [1.5, 2.0, np.float64(3)] * ("integer" in wanted) + [None] * ("None" not in wanted)
+    for value in wrong:
+        with pytest.raises(ValueError) as caught:
+            S.get(method, {name: value})
+        assert str(caught.value) == f"{name} is {value!r}; wanted {wanted}"
+
+
+@pytest.mark.parametrize(("method", "name"), sorted(NUMBERS))
+def test_numbers_that_are_taken(method, name):
+    wanted = NUMBERS[method, name][0]
+    values = [2, np.int32(5)] if "integer" in wanted else [0.5, np.float32(0.25)]
+    for value in [*values, *[None] * ("None" in wanted), *[0, 1, 1.0] * ("from 0 to 1" in wanted)]:
+        assert getattr(S.get(method, {name: value}), name) is value
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: S.Chord(refresh=0), "refresh is 0"),
-        (lambda: S.ScaledNewton(k=1.5), "k is 1.5"),
-        (lambda: S.RelaxedNewton(omega=2.0), "omega is 2.0"),
         (lambda: S.QuasiNewton(approximation="half"), "approximation is 'half'"),
-        (lambda: S.QuasiNewton(probes=0), "probes is 0"),
-        (lambda: S.TriangularAnderson(memory=0), "memory is 0"),
-        (lambda: S.TriangularAnderson(ridge=0.0), "ridge is 0.0"),
-        (lambda: S.DampedNewton(trials=0), "trials is 0"),
-        (lambda: S.DampedNewton(decrease=1.0), "decrease is 1.0"),
+        (lambda: S.Elk(approximation="dense"), "approximation is 'dense'"),
+        (lambda: S.DampedNewton(rule="armijo"), "rule is 'armijo'"),
+        (lambda: S.Parareal(coarse="mean"), "coarse is 'mean'"),
+        (lambda: S.MGRIT(coarse="mean"), "coarse is 'mean'"),
+        (lambda: S.MGRIT(relaxation="C"), "relaxation is 'C'"),
     ],
 )
-def test_settings_out_of_range(build, words):
+def test_words_that_are_refused(build, words):
     with pytest.raises(ValueError, match=words):
         build()
+
+
+def test_a_solver_needs_a_name_and_a_matrix_and_no_more():
+    assert (gallery.Fading.group, gallery.Fading.causal) == ("custom", True)
+    rec = gallery.recurrence("gru", "dense")
+    sol = rs.solve(rec, method=gallery.Fading())
+    assert sol.success
+    assert "fading" in repr(sol)
+
+
+def test_every_solver_of_the_registry_is_in_a_group():
+    assert {solver.group for solver in S.REGISTRY.values()} == set(S.GROUPS)
 
 
 def test_guesses():

@@ -1,0 +1,99 @@
+"""Write docs/gallery.md: every solver on twelve problems, with the iterations that were predicted.
+
+python docs/gallery.py > docs/gallery.md
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+import recsolve as rs
+from recsolve.studies.gallery import PROBLEMS
+from recsolve.studies.provenance import versions
+
+SECONDS = 10.0  # after which a solve is stopped
+BRIEF = 0.5  # solves shorter than this are timed three times
+
+
+@dataclass(frozen=True)
+class Row:
+    """One solver on one problem."""
+
+    solver: str
+    status: str
+    iterations: int
+    predicted: int | None
+    error: float
+    seconds: float
+
+
+def timed(rec: rs.Recurrence, method: str) -> tuple[rs.Solution, float]:
+    """Return a solution and the least time it took."""
+    least = np.inf
+    for _ in range(3):
+        began = time.perf_counter()
+
+        def stop(_: object, began: float = began) -> None:
+            if time.perf_counter() - began > SECONDS:
+                raise StopIteration
+
+        solution = rs.solve(rec, method=method, callback=stop)
+        least = min(least, time.perf_counter() - began)
+        if least > BRIEF:
+            break
+    return solution, least
+
+
+def rows(rec: rs.Recurrence) -> Iterator[Row]:
+    """Yield a row for every solver."""
+    predicted = rs.diagnose(rec).predicted
+    truth = rs.solve(rec, method="sequential").states
+    for name in rs.solvers.REGISTRY:
+        solution, seconds = timed(rec, name)
+        error = float(np.abs(solution.states - truth).max())
+        print(rec.description, name, solution.status, solution.nit, predicted.get(name), file=sys.stderr)
+        yield Row(name, str(solution.status), solution.nit, predicted.get(name), error, seconds)
+
+
+def table(name: str, found: list[Row]) -> None:
+    """Print the table of a problem."""
+    loop = next(row.seconds for row in found if row.solver == "sequential")
+    rec = PROBLEMS[name](0)
+    print(f"\n## {name}\n\n{PROBLEMS[name].__doc__} {rec.length} steps of {rec.layout.size} numbers.\n")
+    print("| solver | status | iterations | predicted | error | time / loop |")
+    print("|---|---|---|---|---|---|")
+    for row in found:
+        predicted = "" if row.predicted is None else row.predicted
+        ratio = row.seconds / loop
+        print(f"| {row.solver} | {row.status} | {row.iterations} | {predicted} | {row.error:.0e} | {ratio:.2f} |")
+
+
+def main() -> None:
+    """Print the page."""
+    tables = {name: list(rows(make(0))) for name, make in PROBLEMS.items()}
+    found = versions()
+    print("# Twelve problems\n")
+    print(
+        "Every solver with its default settings, float64, default tolerance; iterations predicted by `rs.diagnose` "
+        "from the first 256 steps; error against the sequential loop; time over that of the loop (NumPy, two cores, "
+        f"the least of three). A solve is stopped after {SECONDS:.0f} seconds. In chaos errors of order one are what a "
+        "small residual leaves: there `trusted` is false. Written by `python docs/gallery.py` with recsolve "
+        f"{found['recsolve']}, NumPy {found['numpy']}; the problems are `recsolve.studies.gallery.PROBLEMS`.\n"
+    )
+    print("| problem | fastest | time / loop | auto, time / fastest |")
+    print("|---|---|---|---|")
+    for name, found_rows in tables.items():
+        times = {row.solver: row.seconds for row in found_rows if row.status == "converged"}
+        best = min((solver for solver in times if solver != "auto"), key=times.__getitem__)
+        print(f"| {name} | {best} | {times[best] / times['sequential']:.2f} | {times['auto'] / times[best]:.2f} |")
+    for name, found_rows in tables.items():
+        table(name, found_rows)
+
+
+if __name__ == "__main__":
+    main()

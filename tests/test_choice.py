@@ -1,0 +1,111 @@
+"""auto and explain on the gallery: never wrong, and the reasons are true; predicted counts against actual ones."""
+
+import gallery
+import numpy as np
+import pytest
+
+import recsolve as rs
+from recsolve.choice import Candidate, Choice
+from recsolve.studies.gallery import PROBLEMS
+
+S = rs.solvers
+CONTRACTIVE = ("contractive", "near_critical", "resets")
+
+
+def test_there_are_twelve_problems_and_each_says_what_it_is():
+    assert len(PROBLEMS) == 12
+    assert all(make.__doc__ for make in PROBLEMS.values())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", sorted(PROBLEMS))
+def test_auto_is_never_wrong(name, seed):
+    rec = PROBLEMS[name](seed)
+    sol = rs.solve(rec, method="auto")
+    assert sol.success
+    assert "auto took" in sol.message
+    truth = gallery.loop(rec)
+    # Where nothing can be trusted the states are still the loop's own or a trajectory of small residual.
+    assert not sol.trusted or np.abs(sol.states - truth).max() <= gallery.bound(sol)
+    with np.errstate(over="ignore"):  # a sigmoid of -1e3
+        assert gallery.residual_is_met(rec, sol.states, sol.tolerance.atol, lanes=rec.rounding > 0)
+
+
+@pytest.mark.parametrize("name", ["lorenz96", "long_memory"])  # whatever the clock says
+def test_auto_takes_the_loop_where_nothing_can_beat_it(name, capsys):
+    choice = rs.explain(PROBLEMS[name](0))
+    assert choice.chosen.method.name == "sequential"
+    assert capsys.readouterr().out.startswith("auto takes sequential.\n")
+
+
+def test_auto_does_not_take_the_loop_where_perturbations_are_forgotten_at_once(capsys):
+    rec = PROBLEMS["minmax_ties"](0)
+    choice = rs.explain(rec)
+    assert choice.chosen.method.name in ("jacobi", "gauss_seidel")
+    assert choice.candidates_by_name["jacobi"].iterations <= 10
+    assert "fall below the tolerance in" in capsys.readouterr().out
+    assert repr(choice) == f"Choice({choice.chosen.label})"
+
+
+def test_the_memory_of_a_linear_recurrence_is_that_of_its_eigenvalue():
+    u = np.random.default_rng(0).standard_normal((40_000, 4))
+    rec = rs.Recurrence.from_function(lambda h, u: 0.9 * h + u, inputs=u, initial=np.zeros(4), structure="diagonal")
+    choice = rs.explain(rec, tol=1e-6)
+    expected = np.log(1e-6) / np.log(0.9)
+    assert choice.candidates_by_name["jacobi"].iterations == pytest.approx(expected, rel=0.25)
+
+
+@pytest.mark.parametrize("T", [0, 1, 100])
+def test_few_steps_are_not_measured(T):
+    choice = rs.explain(gallery.recurrence("gru", T=T))
+    assert choice.chosen.method.name == "sequential"
+    assert f"{T} steps are too few" in str(choice)
+
+
+def test_a_prediction_that_fails_costs_time_not_the_answer(monkeypatch):
+    wrong = Choice([Candidate(S.Sequential(), "sequential", 0, 1.0), Candidate(S.Jacobi(), "jacobi", 3, 0.1)])
+    monkeypatch.setattr("recsolve.choice.choose", lambda recurrence, tolerance: wrong)
+    rec = gallery.sine(6.0, T=200)
+    sol = rs.solve(rec, method="auto")
+    assert sol.success
+    assert sol.nit == 2 * 3 + 5 + 1
+    assert "auto took jacobi, but ended with the sequential loop" in sol.message
+    np.testing.assert_array_equal(sol.states, gallery.loop(rec))
+
+
+def test_explain_wants_a_recurrence():
+    with pytest.raises(TypeError, match="recurrence is int"):
+        rs.explain(3)
+
+
+@pytest.mark.parametrize("name", CONTRACTIVE)
+def test_predicted_counts_on_the_contractive_problems(name):
+    """Within a factor of 1.5, or of one iteration; docs/gallery.md has the solvers that take too long for a test."""
+    rec = PROBLEMS[name](0)
+    slow = ("levenberg_marquardt", "elk", "picard", "diagonal_broyden", "relaxed_newton", "scaled_newton")
+    quick = [m for m in rs.solvers.REGISTRY if m not in (*slow, "sequential", "auto")]
+    predicted = rs.diagnose(rec, methods=quick).predicted
+    for method, count in predicted.items():
+        actual = rs.solve(rec, method=method).nit
+        assert abs(count - actual) <= 1 or 1 / 1.5 <= count / actual <= 1.5, (method, count, actual)
+
+
+@pytest.mark.parametrize("method", ["newton", "jacobi", "windowed", "chain", "auto"])
+@pytest.mark.parametrize("T", [0, 1, 2, 50])
+def test_a_coarse_guess(method, T):
+    rec = gallery.recurrence("lstm", "dense", T=T, reset=np.random.default_rng(0).random((T, 2)) < 0.1)
+    sol = rs.solve(rec, method=method, guess="coarse")
+    assert sol.success
+    assert np.abs(sol.states - gallery.loop(rec)).max(initial=0.0) <= gallery.bound(sol)
+
+
+def test_a_coarse_guess_is_closer_where_the_drive_hardly_changes():
+    u = 1 + 0.1 * np.sin(np.linspace(0, 6, 900))[:, None]
+    rec = rs.Recurrence.from_function(
+        lambda h, u: 0.9 * h + 0.1 * np.tanh(u), inputs=u, initial=np.zeros(1), structure="diagonal"
+    )
+    first, truth = {}, gallery.loop(rec)
+    for guess in ("step", "zeros", "coarse"):
+        rs.solve(rec, guess=guess, maxiter=0, callback=lambda it, g=guess: first.setdefault(g, it.states.copy()))
+    error = {guess: np.abs(states - truth).mean() for guess, states in first.items()}
+    assert error["coarse"] < 0.5 * min(error["step"], error["zeros"])
