@@ -11,7 +11,7 @@ import numpy as np
 from recsolve import solvers
 from recsolve.arrays import Array, namespace, to_host
 from recsolve.condition import condition
-from recsolve.jacobians import Jacobian
+from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
 from recsolve.prediction import Predictor
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.sequential import loop
@@ -152,9 +152,20 @@ def _names(methods: Sequence[str] | None) -> list[str]:
 
 
 def _lyapunov(short: Recurrence, J: Jacobian, count: int, generator: np.random.Generator) -> Array:
-    """Return the leading exponents: push a frame of vectors along, and average the logarithms of what QR takes out."""
+    """Return the leading exponents, averaged over the sequences."""
+    count, starts = min(count, short.layout.size), to_host(short.starts)
+    if isinstance(J, (Zero, Identity, Scalar, Diagonal)):  # each unit by itself
+        growth = np.log(abs(to_host(J.diagonal().data).astype(np.float64)).reshape(*starts.shape, -1))
+        steps = np.maximum((~starts).sum(axis=0), 1)[..., None]
+        exponents = np.where(starts[..., None], 0.0, growth).sum(axis=0) / steps
+        leading = np.sort(exponents.reshape(-1, exponents.shape[-1]), axis=1)[:, ::-1][:, :count]
+        return np.asarray(leading.mean(axis=0))
+    return _by_frames(short, J, count, starts, generator)
+
+
+def _by_frames(short: Recurrence, J: Jacobian, count: int, starts: Array, generator: np.random.Generator) -> Array:
+    """Return the exponents: push a frame of vectors along, and average the logarithms of what QR takes out."""
     N, batch, event = short.layout.size, short.batch, short.layout.event
-    count, starts = min(count, N), to_host(short.starts)
     frame, _ = np.linalg.qr(generator.standard_normal((*batch, N, count)))
     logs, steps = np.zeros((*batch, count)), np.zeros(batch)
     xp = namespace(short.initial)

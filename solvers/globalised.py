@@ -84,7 +84,8 @@ class Globalised(Solver):
         xp, setting = namespace(iterate.states), state
         open_rows, shared = self.open_rows(problem, iterate), self.begin(problem, iterate)
         before = merit(problem, iterate.residual, open_rows)
-        done = (before == 0) | problem.recurrence.over_event(iterate.converged.all(axis=0, keepdims=True))
+        settled: Array = iterate.converged.all(axis=0, keepdims=True)  # type: ignore[assignment]
+        done = (before == 0) | problem.recurrence.over_event(settled)
 
         def attempt(setting: Array) -> tuple[Iterate, Array, Array]:
             proposal, predicted = self.propose(problem, iterate, shared, setting)

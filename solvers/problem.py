@@ -212,7 +212,7 @@ class Problem:
         self.counts["nscan"] += 1
         cut = self.recurrence.over_event(self.cut(iterate))
         d = affine_scan(A, iterate.residual, reset=cut)
-        return iterate.values + self.carried(A.matvec, d, cut)  # type: ignore[no-any-return]
+        return iterate.values + self.carried(A.matvec, d, cut)
 
     def carried(self, product: Callable[[Array], Array], d: Array, cut: Array) -> Array:
         """Return A[t] d[t-1], nothing in rows that are cut from the one before."""

@@ -76,6 +76,18 @@ def test_a_diagonal_cell_has_the_mean_logarithm_of_its_derivative():
     assert d.lyapunov[0] == pytest.approx(float(np.log(np.abs(J)).mean()), rel=1e-10)
 
 
+def test_the_exponents_of_a_diagonal_recurrence_are_exact_for_every_unit():
+    a = np.array([0.9, -0.5, 0.1, 1.1])
+    u = np.random.default_rng(0).standard_normal((50, 2, 4))
+    reset = np.zeros((50, 2), bool)
+    reset[10, 1] = True
+    rec = rs.Recurrence.from_function(
+        lambda h, u: a * h + u, inputs=u, initial=np.zeros((2, 4)), structure="diagonal", reset=reset
+    )
+    d = rs.diagnose(rec, exponents=3, methods=[])
+    np.testing.assert_allclose(d.lyapunov, np.log([1.1, 0.9, 0.5]), rtol=1e-12)
+
+
 @pytest.mark.parametrize("gain", [0.5, 1.0])
 @pytest.mark.parametrize("name", [*FIXED, "newton", "broyden"])
 def test_predicted_counts_in_the_contractive_regime(study, name, gain):  # noqa: F811
