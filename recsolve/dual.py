@@ -1,8 +1,8 @@
 """Forward differentiation: one class, one table of derivative rules.
 
 A :class:`Dual` is a value together with its partial derivatives with respect to some *leaves*. The rules below are
-written with operators and NumPy ufuncs only, so they run on anything that carries those: arrays today, expression
-nodes later. Two readings of the same rules:
+written with operators and NumPy ufuncs only, so they run on anything that carries those: arrays, and the nodes of
+an expression graph (:mod:`recsolve.graph`). Two readings of the same rules:
 
 - :class:`Dual`, inside a cell: each partial is the *elementwise* coefficient d value[i] / d leaf[i]. Operations that
   couple entries (sums, indexing, matrix products) have no such coefficient and raise; mixings open new leaves.
@@ -16,8 +16,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from recsolve.elementwise import Elementwise
 from recsolve.ties import at_tie
 
 ONE = 1.0  # the partial of a leaf with respect to itself; multiplying by it is skipped
@@ -25,14 +25,14 @@ ONE = 1.0  # the partial of a leaf with respect to itself; multiplying by it is 
 
 def sigmoid(x: Any) -> Any:
     """Return 1 / (1 + exp(-x)), exact in the limits: 0 at -inf, 1 at +inf, NaN at NaN."""
-    if isinstance(x, Dual):
+    if isinstance(x, Elementwise):
         return x.lift("sigmoid", (x,))
     return 1.0 / (1.0 + np.exp(-x))
 
 
 def softplus(x: Any) -> Any:
     """Return log(1 + exp(x)) without overflow."""
-    if isinstance(x, Dual):
+    if isinstance(x, Elementwise):
         return x.lift("softplus", (x,))
     return np.logaddexp(x, 0.0)
 
@@ -77,23 +77,28 @@ def _power_slope(a: Any, b: Any) -> Any:
     return np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1))
 
 
+def _log_of_base(a: Any, y: Any) -> Any:
+    """Return log(a), of the dtype of ``y`` also where ``a`` is a number."""
+    return np.log(a if isinstance(y, Elementwise) else np.asarray(a, y.dtype))
+
+
 # (d f / d a, d f / d b) from (a, b, y = f(a, b)).
 BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "add": (lambda a, b, y: 1.0, lambda a, b, y: 1.0),
     "subtract": (lambda a, b, y: 1.0, lambda a, b, y: -1.0),
     "multiply": (lambda a, b, y: b, lambda a, b, y: a),
     "divide": (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b),
-    "power": (lambda a, b, y: _power_slope(a, b), lambda a, b, y: y * np.log(np.asarray(a, y.dtype))),
+    "power": (lambda a, b, y: _power_slope(a, b), lambda a, b, y: y * _log_of_base(a, y)),
     "logaddexp": (lambda a, b, y: np.exp(a - y), lambda a, b, y: np.exp(b - y)),
     "arctan2": (lambda a, b, y: b / (a * a + b * b), lambda a, b, y: -a / (a * a + b * b)),
 }
 
 # When an operand of min/max wins, ties included and excluded.
-_WINS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+WINS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "maximum": (np.greater_equal, np.greater),
     "minimum": (np.less_equal, np.less),
 }
-_COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "isnan", "isfinite", "isinf"}
+COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "isnan", "isfinite", "isinf"}
 _EVALUATE: dict[str, Callable[..., Any]] = {"sigmoid": sigmoid, "softplus": softplus}
 
 
@@ -102,7 +107,8 @@ def value_of(x: Any) -> Any:
     return x.value if isinstance(x, Dual) else x
 
 
-def _evaluate(name: str, values: Sequence[Any]) -> Any:
+def evaluate(name: str, values: Sequence[Any]) -> Any:
+    """Return the elementwise operation ``name`` of values without partials."""
     return _EVALUATE.get(name, getattr(np, name, None))(*values)  # type: ignore[misc]
 
 
@@ -122,13 +128,13 @@ def _leads(a: Any, b: Any) -> bool:
 
 def _passes(name: str, a: Any, b: Any, share: float, y: Any) -> tuple[Any, Any]:
     """Return where ``a`` passes its partials through a minimum or maximum, and a scale that is ``share`` at ties."""
-    inclusive, strict = _WINS[name]
+    inclusive, strict = WINS[name]
     if share == 0:
         return strict(a, b), ONE
     return inclusive(a, b), ONE if share == 1 else np.where(a == b, y.dtype.type(share), y.dtype.type(1))
 
 
-class Dual(NDArrayOperatorsMixin):
+class Dual(Elementwise):
     """A value and its elementwise partials with respect to leaves.
 
     Parameters
@@ -140,7 +146,6 @@ class Dual(NDArrayOperatorsMixin):
     """
 
     __slots__ = ("partials", "value")
-    __array_priority__ = 1000.0
 
     def __init__(self, value: Any, partials: Mapping[Hashable, Any]):
         self.value = value
@@ -164,8 +169,8 @@ class Dual(NDArrayOperatorsMixin):
     def lift(self, name: str, args: Sequence[Any]) -> Dual:
         """Apply the elementwise operation ``name`` to values and, by its rule, to partials."""
         values = [value_of(arg) for arg in args]
-        y = _evaluate(name, values)
-        if name in _WINS:
+        y = evaluate(name, values)
+        if name in WINS:
             return self._select(y, self._wins(name, args, y))
         terms = [(arg, _factor(name, index, values, y)) for index, arg in enumerate(args) if isinstance(arg, Dual)]
         return self._combine(y, terms)
@@ -211,70 +216,25 @@ class Dual(NDArrayOperatorsMixin):
             return factor
         return partial if isinstance(factor, float) and factor == 1.0 else factor * partial
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    def _ufunc(self, ufunc: Any, inputs: Sequence[Any]) -> Any:
         name = ufunc.__name__
-        if method != "__call__" or kwargs:
-            raise self._unsupported(f"numpy.{name}.{method}" if method != "__call__" else f"numpy.{name} with out=")
-        if name in _COMPARISONS:
+        if name in COMPARISONS:
             return ufunc(*[value_of(x) for x in inputs])
-        if name in UNARY or name in BINARY or name in _WINS:
+        if name in UNARY or name in BINARY or name in WINS:
             return self.lift(name, inputs)
         return self._other(f"numpy.{name}", ufunc, inputs, {})
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if function is np.where and len(args) == 3:
-            return self._where(*args)
-        if function is np.clip and isinstance(args[0], Dual):
-            return args[0].clip(*args[1:], **kwargs)
+    def _function(self, function: Any, args: Any, kwargs: Any) -> Any:
         if function in (np.zeros_like, np.ones_like, np.full_like):
             return function(value_of(args[0]), *args[1:], **kwargs)
         if function in (np.shape, np.ndim, np.size):
             return function(self.value, *args[1:], **kwargs)
         return self._other(f"numpy.{function.__name__}", function, args, kwargs)
 
-    def clip(self, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
-        """Return the value clamped to the bounds that are given."""
-        low, high = (a_min if min is None else min), (a_max if max is None else max)
-        raised = self if low is None else np.maximum(self, low)
-        return raised if high is None else np.minimum(raised, high)
-
     def _where(self, condition: Any, a: Any, b: Any) -> Dual:
-        condition = value_of(condition) != 0  # as NumPy reads numbers
+        condition = np.not_equal(value_of(condition), 0)  # as NumPy reads numbers; ~True is -2 of a Python bool
         y = np.where(condition, value_of(a), value_of(b))
         return self._select(y, [(a, condition, ONE), (b, ~condition, ONE)])
-
-    def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
-        raise self._unsupported(name)
-
-    def _unsupported(self, what: str) -> TypeError:
-        return TypeError(
-            f"{what} couples entries or has no elementwise derivative, so a cell cannot use it; couple units through "
-            "a mixing W.name(x), or use rs.Recurrence.from_function"
-        )
-
-    def __bool__(self) -> bool:
-        raise TypeError(
-            "a Python branch (if, and, or, min, max) on a value of the state; write where(condition, a, b), "
-            "minimum(a, b) or maximum(a, b) instead"
-        )
-
-    def __float__(self) -> float:
-        raise self._unsupported("float() of the state, or writing it into an array,")
-
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise self._unsupported("conversion of the state to a plain array")
-
-    def __getitem__(self, index: Any) -> Any:
-        raise self._unsupported("indexing")
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        raise TypeError("writing into the state; return a new array, with where() or np.stack([...], axis=-1)")
-
-    def __getattr__(self, name: str) -> Any:
-        """Name a method of arrays that is not carried (an AttributeError, as ``hasattr`` expects)."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        raise AttributeError(str(self._unsupported(f".{name}")))
 
 
 class OfState(Dual):

@@ -176,3 +176,9 @@ def test_a_python_branch_names_the_way_to_write_it():
     cell = rs.Cell(leaky, state=("h",), output="h").random(input_size=2, hidden_size=3, rng=0)
     with pytest.raises((TypeError, AttributeError), match="max"):
         rs.solve(cell.recurrence(np.ones((5, 2))))
+
+
+def test_a_python_flag_chooses_a_branch_with_its_derivative():
+    x = Dual(POINTS, {0: ONE})
+    np.testing.assert_array_equal(where(True, 2 * x, 3 * x).partials[0], 2 * np.ones(4))
+    np.testing.assert_array_equal(where(False, 2 * x, 3 * x).partials[0], 3 * np.ones(4))

@@ -1,0 +1,85 @@
+"""What NumPy's functions and operators reach on stand-ins for arrays: duals, and nodes of an expression graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+
+class Elementwise(NDArrayOperatorsMixin):
+    """A value that elementwise operations run on; whatever would couple its entries raises and is named.
+
+    A subclass defines ``lift(name, args)`` for the operations that it carries and ``_where``, and says by ``_ufunc``
+    and ``_function`` which ones these are.
+    """
+
+    __slots__ = ()
+    __array_priority__ = 1000.0
+
+    def lift(self, name: str, args: Sequence[Any]) -> Any:
+        """Apply the elementwise operation ``name``."""
+        raise NotImplementedError
+
+    def _where(self, condition: Any, a: Any, b: Any) -> Any:
+        raise NotImplementedError
+
+    def _ufunc(self, ufunc: Any, inputs: Sequence[Any]) -> Any:
+        raise NotImplementedError
+
+    def _function(self, function: Any, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method != "__call__" or kwargs:
+            name = ufunc.__name__
+            raise self._unsupported(f"numpy.{name}.{method}" if method != "__call__" else f"numpy.{name} with out=")
+        return self._ufunc(ufunc, inputs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function is np.where and len(args) == 3:
+            return self._where(*args)
+        if function is np.clip and isinstance(args[0], Elementwise):
+            return args[0].clip(*args[1:], **kwargs)
+        return self._function(function, args, kwargs)
+
+    def clip(self, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+        """Return the value clamped to the bounds that are given."""
+        low, high = (a_min if min is None else min), (a_max if max is None else max)
+        raised = self if low is None else np.maximum(self, low)
+        return raised if high is None else np.minimum(raised, high)
+
+    def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
+        raise self._unsupported(name)
+
+    def _unsupported(self, what: str) -> TypeError:
+        return TypeError(
+            f"{what} couples entries or has no elementwise derivative, so a cell cannot use it; couple units through "
+            "a mixing W.name(x), or use rs.Recurrence.from_function"
+        )
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "a Python branch (if, and, or, min, max) on a value of the state; write where(condition, a, b), "
+            "minimum(a, b) or maximum(a, b) instead"
+        )
+
+    def __float__(self) -> float:
+        raise self._unsupported("float() of the state, or writing it into an array,")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise self._unsupported("conversion of the state to a plain array")
+
+    def __getitem__(self, index: Any) -> Any:
+        raise self._unsupported("indexing, or a Python loop over the entries,")
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError("writing into the state; return a new array, with where() or np.stack([...], axis=-1)")
+
+    def __getattr__(self, name: str) -> Any:
+        """Name a method of arrays that is not carried (an AttributeError, as ``hasattr`` expects)."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(str(self._unsupported(f".{name}")))

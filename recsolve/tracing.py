@@ -1,0 +1,143 @@
+"""Trace a cell: run its function once on nodes, and cut what it computes into elementwise stages at its mixings.
+
+The function runs on duals over the nodes of an expression graph, so one pass gives values and partials in one graph,
+and what they share exists once. A mixing that couples units opens a new leaf, as it does where arrays are
+differentiated; a diagonal one is a product with its weight.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsolve.cell import Cell
+from recsolve.dual import ONE, Dual, value_of
+from recsolve.graph import Graph, Node, reachable
+from recsolve.mixings import Diagonal
+from recsolve.names import Names
+from recsolve.program import MixingCall, Output, Program, Stage
+from recsolve.ties import check_ties, ties_in_force
+
+_MACHINERY = Path(__file__).parent
+_NUMPY = Path(np.__file__).parent
+
+
+def trace(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: Any = None) -> Program:
+    """Trace a cell.
+
+    Parameters
+    ----------
+    cell : Cell
+        The definition; no weights are needed.
+    mixings : str or mapping
+        The kind of every mixing (``"diagonal"``, ``"dense"``, ``"heads"``), or of each one by name. All but
+        ``"diagonal"`` couple units.
+    ties : float or mapping, optional
+        The derivative at ties, as in :meth:`recsolve.WeightedCell.recurrence`.
+
+    Returns
+    -------
+    Program
+
+    Raises
+    ------
+    TypeError
+        For what cannot be traced, such as a Python branch on a value; the message has the line of the cell.
+    ValueError
+        When the kinds are not those of the mixings of the cell, or ties are out of range.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> from recsolve.tracing import trace
+    >>> print(trace(rs.cells.Elman))
+    elman
+    components h; drives h; parameters none; mixings h diagonal
+    stage 0: 6 operations, 3 of them for the values
+      t0 = s.h * W.h
+      t1 = u.h + t0
+      t2 = tanh(t1)
+      t3 = t2 * t2
+      t4 = 1.0 - t3
+      t5 = W.h * t4
+      new s.h = t2
+      d new s.h / d s.h = t5
+    """
+    kinds = dict.fromkeys(cell.mixings, mixings) if isinstance(mixings, str) else dict(mixings)
+    if set(kinds) != set(cell.mixings):
+        raise ValueError(f"mixings of {cell.name} has names {tuple(kinds)}; wanted {cell.mixings}")
+    graph = Graph()
+    tape = _Tape(graph, len(cell.state))
+    with ties_in_force(check_ties(ties)), np.errstate(all="ignore"):
+        new = [tape.output(x) for x in _run(cell, graph, tape.mixings(kinds))]
+    depth = 1 + max((call.level for call in tape.calls), default=-1)
+    by_level = [tuple(call for call in tape.calls if call.level == level) for level in range(depth)]
+    stages = [Stage(tuple(call.input for call in calls), calls) for calls in by_level]
+    kinds = {name: kinds[name] for name in cell.mixings}
+    return Program(cell.name, cell.state, cell.drives, cell.parameters, kinds, (*stages, Stage(tuple(new))))
+
+
+def _run(cell: Cell, graph: Graph, W: Names) -> Iterable[Any]:
+    """Return the components that the function of a cell returns on duals over nodes."""
+
+    def leaves(kind: str, names: Iterable[str]) -> dict[str, Node]:
+        return {name: graph.leaf(kind, name) for name in names}
+
+    s = {name: Dual(node, {i: ONE}) for i, (name, node) in enumerate(leaves("component", cell.state).items())}
+    u, p = Names(leaves("drive", cell.drives), "drive"), Names(leaves("parameter", cell.parameters), "parameter")
+    try:
+        out = cell.function(Names(s, "component"), W, u, p)
+    except (TypeError, AttributeError, IndexError) as error:
+        raise TypeError(f"{cell.name} cannot be traced{_place(error)}: {error}") from error
+    return out if isinstance(out, tuple) else (out,)
+
+
+def _place(error: BaseException) -> str:
+    """Return the innermost line of the user in the traceback of an error, in words."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.parent != _MACHINERY and _NUMPY not in path.parents:
+            return f" at line {frame.lineno} of {frame.filename}" + (f", `{frame.line}`" if frame.line else "")
+    return ""
+
+
+class _Tape:
+    """Records the mixing calls of one pass."""
+
+    def __init__(self, graph: Graph, components: int):
+        self.graph, self.components = graph, components
+        self.calls: list[MixingCall] = []
+
+    def output(self, x: Any) -> Output:
+        """Return a number, a node or a dual over nodes as the output of a stage."""
+        partials: dict[Any, Any] = x.partials if isinstance(x, Dual) else {}
+        return Output(
+            self.graph.number(value_of(x)), {leaf: self.graph.number(partials[leaf]) for leaf in sorted(partials)}
+        )
+
+    def mixings(self, kinds: Mapping[str, str]) -> Names:
+        return Names({name: self._caller(name, kind) for name, kind in kinds.items()}, "mixing")
+
+    def _caller(self, mixing: str, kind: str) -> Any:
+        def call(x: Any) -> Any:
+            if kind == Diagonal.name:
+                return self.graph.leaf("weight", mixing) * x
+            result = self.graph.leaf("mixing", str(len(self.calls)))
+            number = self._next_number() if isinstance(x, Dual) else None
+            entry = self.output(x)
+            self.calls.append(MixingCall(mixing, kind, entry, result, number, self._level(entry.value)))
+            return result if number is None else Dual(result, {number: ONE})
+
+        return call
+
+    def _next_number(self) -> int:
+        return self.components + sum(call.number is not None for call in self.calls)
+
+    def _level(self, value: Node) -> int:
+        """Return the first stage that can compute a value: one after those of the mixings it depends on."""
+        levels = {call.result.index: call.level for call in self.calls}
+        return 1 + max((levels[node.index] for node in reachable([value]) if node.index in levels), default=-1)
