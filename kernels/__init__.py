@@ -46,6 +46,6 @@ def registered() -> dict[str, list[str]]:
     return table
 
 
-from recsolve.kernels import scan_numpy  # noqa: E402 - registers itself
+from recsolve.kernels import scan_numba, scan_numpy  # noqa: E402 - they register themselves
 
-__all__ = ["get", "register", "registered", "scan_numpy"]
+__all__ = ["get", "register", "registered", "scan_numba", "scan_numpy"]

@@ -8,6 +8,7 @@ from recsolve.check import StructureReport, check_structure
 from recsolve.checkpoint import load
 from recsolve.choice import Choice, explain
 from recsolve.diagnose import Diagnosis, diagnose
+from recsolve.kernels.choose import backend
 from recsolve.layers import Layers, run
 from recsolve.layout import Layout
 from recsolve.projection import Projection
@@ -35,6 +36,7 @@ __all__ = [
     "WeightedCell",
     "__version__",
     "adjoint",
+    "backend",
     "cells",
     "check_structure",
     "diagnose",

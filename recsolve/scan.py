@@ -8,7 +8,7 @@ import numpy as np
 
 from recsolve.arrays import Array, common_dtype, common_kind, from_native, kind_of, namespace, to_native
 from recsolve.jacobians import Jacobian
-from recsolve.kernels import get
+from recsolve.kernels import choose
 from recsolve.kernels.monoids import MONOIDS
 
 
@@ -16,12 +16,12 @@ def affine_scan(
     A: Jacobian, b: Array, *, initial: Array | None = None, reset: Array | None = None, reverse: bool = False
 ) -> Array:
     """Return y[t] = A[t] y[t-1] + b[t] (or y[t+1] with ``reverse``) of native arrays, unchecked."""
-    kernel, monoid = get("scan"), MONOIDS["affine"]
+    monoid = MONOIDS["affine"]
     if not reverse:
-        return kernel(monoid, (A, b), initial=initial, reset=reset)  # type: ignore[no-any-return]
+        return choose.scan(monoid, (A, b), initial=initial, reset=reset)
     backwards = slice(None, None, -1)
     flipped = None if reset is None else reset[backwards]
-    return kernel(monoid, (A[backwards], b[backwards]), initial=initial, reset=flipped)[backwards]  # type: ignore[no-any-return]
+    return choose.scan(monoid, (A[backwards], b[backwards]), initial=initial, reset=flipped)[backwards]
 
 
 def reverse_solve(J: Jacobian, starts: Array, c: Array) -> Array:
@@ -117,7 +117,7 @@ def scan(
     if reverse:
         prepared, mask = op.take(prepared, slice(None, None, -1)), None if mask is None else mask[::-1]
     with np.errstate(all="ignore"):
-        y = get("scan")(op, prepared, initial=start, reset=mask)
+        y = choose.scan(op, prepared, initial=start, reset=mask)
     return from_native(np.moveaxis(y[::-1] if reverse else y, 0, axis), kind)
 
 

@@ -151,6 +151,43 @@ def info(
         tables.show_information(found)
 
 
+bench = typer.Typer(no_args_is_help=True, help="Time kernels beside copies of the same bytes.")
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def bench_options() -> None:
+    """Time kernels beside copies of the same bytes."""
+
+
+@bench.command()
+def cpu(
+    what: Annotated[str, typer.Option(help="What to time: scan.")] = "scan",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 25,
+    numbers: Annotated[int, typer.Option(help="T x batch x units, a power of two.")] = 1 << 22,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
+) -> None:
+    """Time the compiled scans on this machine: medians, quartiles, ratios in the same run, errors."""
+    from recsolve.studies.bench import BenchConfig, bench_scan
+    from recsolve.studies.provenance import provenance
+
+    try:
+        if what != "scan":
+            raise ValueError(f"--what is {what!r}; wanted scan")
+        config = BenchConfig(repeats=repeats, numbers=numbers)
+        with tables.progress() as status:
+            timings = []
+            for timing in bench_scan(config):
+                timings.append(timing)
+                status(f"{timing.scan}, {timing.shape}")
+    except (ValueError, ImportError) as error:
+        raise _fail(error) from None
+    if as_json:
+        print(json.dumps({**provenance(), "rows": [timing.row() for timing in timings]}, indent=1, allow_nan=False))
+    else:
+        tables.show_timings(timings)
+
+
 def main() -> None:
     """Run the command line; an interrupt or a closed or full output ends it in one line."""
     if isinstance(sys.stdout, TextIOWrapper):

@@ -12,7 +12,7 @@ from typing import Any
 
 import recsolve
 
-PACKAGES = ("numpy", "scipy", "matplotlib", "torch", "cupy-cuda12x", "cupy-cuda13x")
+PACKAGES = ("numpy", "numba", "scipy", "matplotlib", "torch", "cupy-cuda12x", "cupy-cuda13x")
 
 
 def versions() -> dict[str, str]:

@@ -180,6 +180,35 @@ def _left(*columns: str) -> dict[str, str]:
     return dict.fromkeys(columns, "left")
 
 
+def show_timings(timings: list[Any]) -> None:
+    """Print the times of kernels and what they are to be read beside."""
+    columns = {
+        "scan": "left", "shape": "left", "ms": "right", "quartiles": "right", "least": "right", "x traffic": "right",
+        "x copies": "right", "NumPy": "right", "error": "right",
+    }  # fmt: skip
+    table = _table("scans, float32", columns)
+    for timing in timings:
+        found = timing.row()
+        table.add_row(
+            escape(timing.scan),
+            escape(timing.shape),
+            _three(1e3 * timing.median),
+            f"{_three(1e3 * timing.lower)}-{_three(1e3 * timing.upper)}",
+            _three(1e3 * timing.least),
+            _three(found["over_traffic"]),
+            _three(found["over_copies"]),
+            f"{_three(found['numpy_over_scan'])}x",
+            f"{timing.error:.0e}",
+        )
+    console = _console()
+    _print(console, table)
+    console.print(
+        "x traffic: over copying half of the bytes to the other half; x copies: over copying every array once; all on "
+        "as many threads. NumPy: its time over this one. error: against the loop, relative.",
+        markup=False,
+    )
+
+
 def show_information(found: dict[str, Any]) -> None:
     """Print versions, machine, kernels and array libraries."""
     table = _table("recsolve", _left("what", "found"))

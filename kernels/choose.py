@@ -1,0 +1,99 @@
+"""Which backend runs a scan: the one place where that is decided."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+from recsolve.arrays import Array
+from recsolve.kernels import get, scan_numba
+from recsolve.kernels.monoids import Monoid
+from recsolve.kernels.threads import limited
+
+BACKENDS = ("auto", "numpy", "numba")
+VARIABLE = "RECSOLVE_BACKEND"
+
+# A compiled scan costs 60 us before it begins, a NumPy scan a few us for each of its rows; and below this many numbers
+# less is won than loading the compiled loops costs.
+_PAYS, _MANY_STEPS = 32_768, 64
+
+_CHOSEN: ContextVar[str | None] = ContextVar("recsolve_backend", default=None)
+
+
+@contextmanager
+def backend(name: str, *, threads: int | None = None) -> Iterator[None]:
+    """Choose the backend of scans inside a ``with`` block.
+
+    Parameters
+    ----------
+    name : {"auto", "numpy", "numba"}
+        ``auto`` takes Numba for NumPy arrays where it is installed, has a loop for the structure, and the problem is
+        large enough to pay. ``numba`` takes it at any size; what it has no loop for still goes to NumPy.
+    threads : int, optional
+        At most this many threads for compiled loops; by default NUMBA_NUM_THREADS or all cores of the process.
+
+    Raises
+    ------
+    ValueError
+        For another name or no thread.
+    ImportError
+        For ``numba`` where it is not installed.
+
+    Notes
+    -----
+    Outside such blocks the environment variable RECSOLVE_BACKEND decides, ``auto`` where it is not set. Blocks nest;
+    they hold for the Python thread (and asyncio task) that enters them. Results do not depend on the number of threads.
+    With joblib use its default loky workers: it gives each its share of the cores.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.backend("numpy"):
+    ...     rs.scan("affine", (np.full(3, 0.5), np.ones(3)))
+    array([1.  , 1.5 , 1.75])
+    """
+    _check(name, "name")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; wanted 1 or more")
+    token = _CHOSEN.set(name)
+    try:
+        with limited(threads):
+            yield
+    finally:
+        _CHOSEN.reset(token)
+
+
+def _check(name: str, argument: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"{argument} is {name!r}; wanted one of {', '.join(BACKENDS)}")
+    if name == "numba" and not _installed():
+        raise ImportError("the backend 'numba' needs Numba: pip install numba")
+
+
+@cache
+def _installed() -> bool:
+    return find_spec("numba") is not None
+
+
+def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
+    """Return the backend that runs a scan here."""
+    name = _CHOSEN.get()
+    if name is None:
+        name = os.environ.get(VARIABLE, "auto")
+        _check(name, VARIABLE)
+    if name != "auto":
+        return name
+    like = monoid.like(elements)
+    pays = like.size >= (_PAYS if len(like) >= _MANY_STEPS else 8 * _PAYS)
+    return "numba" if pays and scan_numba.carries(monoid, elements, initial) and _installed() else "numpy"
+
+
+def scan(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Array:
+    """Run a scan on the backend chosen."""
+    kernel = get("scan", chosen(monoid, elements, initial))
+    return kernel(monoid, elements, initial=initial, reset=reset)  # type: ignore[no-any-return]

@@ -1,0 +1,228 @@
+"""The compiled scan of NumPy arrays on CPU threads: diagonal affine maps, k x k blocks and clamps.
+
+Where lanes (batch x units) are many, tiles of them walk through time side by side, each as the loop does. Where they
+are few, time is cut into blocks: their summaries, one pass over these, then all blocks walk from their carries with the
+original elements, as in the NumPy kernel. How the work is cut depends on shapes alone, and lanes never mix, so the
+result does not depend on the number of threads. What is not carried here goes to the NumPy kernel.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from recsolve.arrays import FLOATS, Array, kind_of
+from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, Scalar, Zero
+from recsolve.kernels import register, scan_numpy
+from recsolve.kernels.geometry import Lanes, flat, lanes_of
+from recsolve.kernels.monoids import Affine, Clamp, Monoid
+from recsolve.kernels.threads import spread, threads
+
+_WIDTH = 1024  # lanes of a tile at most: its rows of e, f, y and the states stay in the nearest cache
+_LEAST = 512  # and at least: two threads on halves of shorter rows are slower than one on whole rows
+_NARROW = 16  # with fewer lanes a row is too short for a loop, and blocks of time are walked side by side
+_LONG = 2048  # steps from which on that pays
+_BLOCK = 64  # steps of a block at least
+_BLOCKS = 1024  # blocks at most
+_SIDE = 4  # blocks of a tile: as many as the loops step in registers
+_SPREAD = 100_000  # numbers from which on threads pay for waking them
+_COMPONENTS = 4  # a block at most
+_SIMPLE = (Zero, Identity, Scalar, Diagonal)
+
+
+def carries(monoid: Monoid, elements: Any, initial: Array | None = None) -> bool:
+    """Return whether the compiled scan takes these elements, and does not hand them to the NumPy kernel."""
+    if type(monoid) not in (Affine, Clamp):
+        return False
+    e, f = elements
+    like = getattr(e, "data", f) if isinstance(e, Jacobian) else e
+    if any(kind_of(x) != "numpy" or x.dtype != f.dtype for x in (f, like, initial) if x is not None):
+        return False
+    if f.dtype not in FLOATS:
+        return False
+    if type(monoid) is Clamp:
+        return initial is not None
+    return isinstance(e, _SIMPLE) or (isinstance(e, Block) and 2 <= e.layout.components <= _COMPONENTS)
+
+
+@register("scan", "numba")
+def scan(
+    monoid: Monoid,
+    elements: Any,
+    *,
+    initial: Array | None = None,
+    reset: Array | None = None,
+    chunk: int | None = None,
+) -> Array:
+    """Return y[t] = e[t](y[t-1]) for all t.
+
+    Parameters
+    ----------
+    monoid : Monoid
+    elements : tuple
+        In the monoid's form, time first.
+    initial : array, optional
+        y[-1], the shape of one row; without it the first step is cut from its past.
+    reset : array of bool, optional
+        Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
+    chunk : int, optional
+        Length of a block of time; by default lanes walk through all of it where they are many.
+
+    Returns
+    -------
+    array
+        y, in the memory order of the elements.
+    """
+    like = monoid.like(elements)
+    if not carries(monoid, elements, initial) or (reset is not None and reset.ndim != like.ndim):
+        return scan_numpy.scan(monoid, elements, initial=initial, reset=reset, chunk=chunk)
+    y = np.empty_like(like)
+    if isinstance(elements[0], Zero):
+        y[...] = elements[1]
+    elif y.size:
+        _Scan(monoid, elements, y, initial, reset).run(chunk)
+    return y
+
+
+def _entries(e: Any, f: Array) -> Array:
+    """Return the entries of a structure in the shape of ``f`` (a block's as they are); repeated ones have stride 0."""
+    if not isinstance(e, Jacobian):
+        return np.broadcast_to(e, f.shape)
+    if isinstance(e, Block):
+        return e.data
+    data = f.dtype.type(1) if isinstance(e, Identity) else e.diagonal().data
+    return np.broadcast_to(data, f.shape)
+
+
+class _Scan:
+    """One scan laid out for the compiled loops."""
+
+    def __init__(self, monoid: Monoid, elements: Any, y: Array, initial: Array | None, reset: Array | None):
+        from recsolve.kernels import loops_blocks, loops_elementwise
+
+        e, f = elements
+        self.shape, self.dtype = y.shape, y.dtype
+        self.k, self.axis = (e.layout.components, e._axis) if isinstance(e, Block) else (1, 0)
+        self.loops: Any = loops_blocks if self.k > 1 else loops_elementwise
+        self.geometry: Any = loops_elementwise.Geometry
+        self.clamp = isinstance(monoid, Clamp)
+        self.kind = self.k if self.k > 1 else int(self.clamp)
+        self.arrays = flat(_entries(e, f)), flat(f), flat(y, writeable=True)
+        self.lanes = self._lanes(y.shape)
+        self.workers = threads() if y.size >= _SPREAD else 1
+        self.initial = np.zeros(self.k * self.lanes.number, y.dtype)
+        if initial is not None:
+            self.initial[:] = self._rows(np.broadcast_to(initial, y.shape[1:])[None]).ravel()
+        self.cold = initial is None
+        self._cut(reset)
+
+    def _lanes(self, shape: tuple[int, ...]) -> Lanes:
+        e, *states = self.arrays
+        if self.k == 1:
+            return lanes_of(shape[1:], [x.strides[1:] for x in self.arrays], [x.origin for x in self.arrays])
+        without = [e.strides[1 : self.axis] + e.strides[self.axis + 2 :]]
+        without += [x.strides[1 : self.axis] + x.strides[self.axis + 1 :] for x in states]
+        return lanes_of(shape[1 : self.axis] + shape[self.axis + 1 :], without, [x.origin for x in self.arrays])
+
+    def _rows(self, x: Array) -> Array:
+        """Return rows (n, *shape of a step) as (n, [k], lanes)."""
+        if self.k > 1:
+            return self.lanes.flatten(np.moveaxis(x, self.axis, 1), x.ndim - 2)
+        return self.lanes.flatten(x, x.ndim - 1)
+
+    def _cut(self, reset: Array | None) -> None:
+        """Keep the rows of a mask that cut something, and for every time which one of them is its own, or -1."""
+        steps = self.shape[0]
+        times = np.flatnonzero(reset.any(axis=tuple(range(1, reset.ndim)))) if reset is not None else np.empty(0, int)
+        self.cutting = len(times) > 0
+        self.row, self.cuts = np.empty(0, np.int32), np.empty(0, np.bool_)
+        self.together = True
+        if reset is None or not self.cutting:
+            return
+        cuts = self._rows(np.broadcast_to(reset[times], (len(times), *self.shape[1:])))
+        if len(times) == 1 and times[0] == 0 and cuts.all():  # a recurrence that starts afresh: nothing to look up
+            self.cold, self.cutting = self.cold or not self.clamp, False  # a clamp starts from ``initial`` anyway
+            return
+        self.together = self.k == 1 or bool((cuts == cuts[:, :1]).all())
+        self.row, self.cuts = np.full(steps, -1, np.int32), cuts.ravel()
+        self.row[times] = np.arange(len(times))
+
+    def run(self, chunk: int | None) -> None:
+        """Fill the result."""
+        steps = self.shape[0]
+        length = chunk or self._block_length()
+        if steps > length and self.together:
+            self._in_blocks(length)
+        else:
+            self._walk_lanes(0, self.initial)
+
+    def _block_length(self) -> int:
+        steps: int = self.shape[0]
+        if self.lanes.number >= _NARROW or steps < _LONG:
+            return steps
+        length = max(steps // _BLOCKS, _BLOCK)
+        return length + 24 if length % 128 == 0 else length  # blocks a power of two apart share a set of the cache
+
+    def _geometry(self, steps: int, inner: int, width: int, apart: int, bundle: int = 1) -> Any:
+        """Return sizes and distances; the lanes of a tile are lanes, or blocks ``apart`` steps apart."""
+        e, f, y = self.arrays
+        k, count = self.k, self.lanes.number
+        by_time = tuple(x.strides[0] for x in self.arrays)
+        by_lane = tuple(apart * s for s in by_time) if apart else self.lanes.strides
+        start, lane = (k * count, 0) if apart else (1, 1)
+        components: tuple[int, ...] = (0, 0, 0, 0)
+        if k > 1:
+            components = (*e.strides[self.axis : self.axis + 2], f.strides[self.axis], y.strides[self.axis])
+        switches = int(self.cold), int(self.cutting)
+        return self.geometry(
+            self.kind, steps, inner, width, bundle, count, *by_time, *by_lane, start, lane, apart, *switches,
+            *components,
+        )  # fmt: skip
+
+    def _walk_lanes(self, begin: int, start: Array) -> None:
+        """Walk from time ``begin`` to the end, tiles of lanes side by side."""
+        lanes = self.lanes
+        groups = len(lanes.offsets)
+        first = np.arange(groups) * lanes.inner
+        origins = lanes.offsets + begin * np.array([x.strides[0] for x in self.arrays])
+        where = np.column_stack([origins, first, first, np.full(groups, begin)])
+        tiles = max(ceil(lanes.inner * self.k / _WIDTH), ceil(self.workers / groups))
+        width = max(ceil(lanes.inner / tiles), min(_LEAST, lanes.inner))
+        bundle = self._bundle(width)
+        g = self._geometry(self.shape[0] - begin, lanes.inner, width, 0, bundle)
+        bases = (x.base for x in self.arrays)
+        loop = partial(self.loops.walk, *bases, start, self.initial, self.row, self.cuts, where, g)
+        spread(loop, ceil(groups / bundle) * ceil(lanes.inner / width), self.workers)
+
+    def _bundle(self, width: int) -> int:
+        """Return how many groups to walk together: several where the next group is nearer in memory than the next time.
+
+        Memory is then read in order.
+        """
+        offsets, groups = self.lanes.offsets, len(self.lanes.offsets)
+        if groups == 1 or abs(offsets[1, 0] - offsets[0, 0]) >= abs(self.arrays[0].strides[0]):
+            return 1
+        return max(min(ceil(groups / self.workers), _WIDTH // width), 1)
+
+    def _in_blocks(self, length: int) -> None:
+        """Summarise blocks of time, carry states across them, and walk them side by side."""
+        count, k, blocks = self.lanes.number, self.k, self.shape[0] // length
+        lane = np.arange(count)
+        where = np.column_stack([self.lanes.each(), lane, lane, np.zeros(count, int)])
+        g = self._geometry(length, blocks, min(_SIDE, blocks), length)
+        square, vector = ((k, k), (k,)) if k > 1 else ((), ())
+        P, Q = np.empty((blocks, *square, count), self.dtype), np.empty((blocks, *vector, count), self.dtype)
+        seen = np.zeros((blocks, count), np.bool_)
+        start = np.empty((blocks + 1) * k * count, self.dtype)
+        start[: k * count] = self.initial
+        e, f, y = (x.base for x in self.arrays)
+        tiles = count * ceil(blocks / g.width)
+        rest = self.initial, self.row, self.cuts, where, g
+        spread(partial(self.loops.summarise, e, f, P, Q, seen, *rest), tiles, self.workers)
+        self.loops.carry(e, f, P, Q, seen, start, where, g)
+        spread(partial(self.loops.walk_blocks, e, f, y, start, *rest), tiles, self.workers)
+        if blocks * length < self.shape[0]:
+            self._walk_lanes(blocks * length, start[-k * count :])
