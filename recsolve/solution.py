@@ -12,7 +12,7 @@ from recsolve.bound import error_bound
 from recsolve.condition import condition, error_estimate
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Method
-from recsolve.solvers.problem import Iterate
+from recsolve.solvers.problem import Iterate, leading_times
 from recsolve.status import Status
 from recsolve.tolerance import TRUSTED, Tolerance
 from recsolve.trace import Trace
@@ -97,7 +97,7 @@ class Solution:
 
     @property
     def converged_prefix(self) -> int:
-        return _prefix(self.converged_rows)
+        return leading_times(self.converged_rows)
 
     @property
     def exact_prefix(self) -> int:
@@ -191,15 +191,9 @@ def _history(residuals: Array) -> str:
     return " -> ".join(texts if len(texts) <= 6 else [*texts[:3], "...", *texts[-2:]])
 
 
-def _prefix(rows: Array) -> int:
-    """Return how many leading times are true in all sequences."""
-    failed = np.flatnonzero(~rows.all(axis=tuple(range(1, rows.ndim))))
-    return int(failed[0]) if failed.size else len(rows)
-
-
 def exact_prefix(iterate: Iterate) -> int:
     """Return how many leading rows have a residual of exactly 0 in all sequences."""
-    return _prefix(to_host(iterate.residual == 0))
+    return leading_times(iterate.residual == 0)
 
 
 class ConvergenceError(RuntimeError):

@@ -15,7 +15,7 @@ from recsolve.recurrence import Recurrence
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solvers.active import Active
 from recsolve.solvers.driver import Observe, Run
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.problem import Iterate, Problem, leading_times
 from recsolve.solvers.sequential import loop
 from recsolve.solvers.settings import whole_number
 from recsolve.status import MISMATCH, MIXES, Status
@@ -156,9 +156,8 @@ def _follow_nonfinite(problem: Problem, iterate: Iterate) -> Iterate:
     There the method had no reason to go on; what stands there must not look like an answer.
     """
     solved, _ = problem.front(iterate.converged)
-    first = int(to_host(solved).reshape(len(solved), -1).all(axis=1).argmin())
     problem.count_evaluation()
-    followed = loop(problem.recurrence, known=iterate.states, start=first)
+    followed = loop(problem.recurrence, known=iterate.states, start=leading_times(solved))
     keep = problem.recurrence.over_event(solved)
     return problem.evaluate(namespace(followed).where(keep, iterate.states, followed), jacobian=False)
 

@@ -11,7 +11,7 @@ import numpy as np
 from recsolve.arrays import Array, empty_in_order, namespace, to_host
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence import Recurrence
-from recsolve.solvers.problem import Iterate, Problem, largest
+from recsolve.solvers.problem import Iterate, Problem, largest, leading_times
 from recsolve.tolerance import Tolerance
 
 # In the end f is evaluated once more at all t, so little is not worth setting aside.
@@ -165,7 +165,7 @@ class Active:
         """Go on with the whole, which missed the tolerance although its parts met it: f is another function there."""
         self._may_narrow, self._place = False, ()
         if self.window is not None:
-            return self._move(int(_leading(iterate.converged)))
+            return self._move(leading_times(iterate.converged))
         self.problem, self.start = self._all, 0
         return self.problem.evaluate(iterate.states)
 
@@ -187,7 +187,7 @@ class Active:
 
     def _drop_times(self, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
         length = self.problem.recurrence.length
-        exact = int(_leading(iterate.leading)) if self.problem.pin else 0
+        exact = leading_times(iterate.leading) if self.problem.pin else 0
         if exact == 0 or exact * _TIMES < length or exact == length:
             return iterate, state
         self._keep(iterate)
@@ -229,7 +229,7 @@ class Active:
 
     def slide(self, iterate: Iterate) -> Iterate | None:
         """Move the window on, past what has converged or cannot; return its new iterate, or None to stay."""
-        solved = self.problem.recurrence.length if iterate.blocked else int(_leading(iterate.converged))
+        solved = self.problem.recurrence.length if iterate.blocked else leading_times(iterate.converged)
         if self.complete or self.window is None or solved * _WINDOW < self.window:
             return None
         self._keep(iterate)
@@ -254,13 +254,6 @@ class Active:
 
     def _wrapped(self, state: Array) -> Any:
         return self._all.recurrence.wrap(state.copy())
-
-
-def _leading(rows: Array) -> int:
-    """Return how many leading times are true in all sequences."""
-    host = to_host(rows)
-    failed = np.flatnonzero(~host.all(axis=tuple(range(1, host.ndim))))
-    return int(failed[0]) if failed.size else len(host)
 
 
 def _part(tree: Any, index: tuple[Any, ...], length: int) -> Any:

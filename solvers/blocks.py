@@ -123,8 +123,7 @@ class Level:
         after = self._apply(_steps(rec, rows), xp.ascontiguousarray(previous))
         if self.goal is None:
             return after
-        event = tuple(range(1 + len(rec.batch), after.ndim))
-        moved = (previous != self._known_before[rows]).any(axis=event, keepdims=True)
+        moved = (previous != self._known_before[rows]).any(axis=self.problem.event_axes, keepdims=True)
         goal = self.goal[rows]
         with np.errstate(all="ignore"):
             corrected = goal + (after - self._known_after[rows])

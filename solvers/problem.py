@@ -70,6 +70,13 @@ def largest(residual: Array) -> float:
     return float(to_host(abs(residual).max())) if residual.size else 0.0
 
 
+def leading_times(rows: Array) -> int:
+    """Return how many leading times are true in all sequences, of rows (T, *batch, ...)."""
+    host = to_host(rows)
+    failed = np.flatnonzero(~host.all(axis=tuple(range(1, host.ndim))))
+    return int(failed[0]) if failed.size else len(host)
+
+
 class Problem:
     """A recurrence to solve.
 
