@@ -1,4 +1,4 @@
-"""Which backend runs a scan: the one place where that is decided."""
+"""Which backend runs a scan or evaluates a cell: the one place where that is decided."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ VARIABLE = "RECSOLVE_BACKEND"
 # less is won than loading the compiled loops costs.
 _PAYS, _MANY_STEPS = 32_768, 64
 
+# To compile a cell takes seconds once, and to load it half of one in every process: so long may NumPy take.
+_LONG, _LARGE = 4096, 1 << 18
+
 _CHOSEN: ContextVar[str | None] = ContextVar("recsolve_backend", default=None)
 
 
 @contextmanager
 def backend(name: str, *, threads: int | None = None) -> Iterator[None]:
-    """Choose the backend of scans inside a ``with`` block.
+    """Choose the backend of scans and of the functions of cells inside a ``with`` block.
 
     Parameters
     ----------
@@ -80,12 +83,31 @@ def _installed() -> bool:
     return find_spec("numba") is not None
 
 
-def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
-    """Return the backend that runs a scan here."""
+def _asked() -> str:
+    """Return the backend asked for: that of the innermost block, of the environment, or ``auto``."""
     name = _CHOSEN.get()
     if name is None:
         name = os.environ.get(VARIABLE, "auto")
         _check(name, VARIABLE)
+    return name
+
+
+def forced() -> bool:
+    """Return whether Numba is asked for."""
+    return _asked() == "numba"
+
+
+def compiles(steps: int, numbers: int) -> bool:
+    """Return whether f is evaluated by loops compiled from it, for states of so many steps and numbers in all."""
+    name = _asked()
+    if name == "auto":
+        return (steps >= _LONG or numbers >= _LARGE) and _installed()
+    return name == "numba"
+
+
+def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
+    """Return the backend that runs a scan here."""
+    name = _asked()
     if name != "auto":
         return name
     like = monoid.like(elements)

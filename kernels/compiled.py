@@ -26,6 +26,11 @@ def compiled(function: Loop) -> Loop:
     return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
+def inlined(function: Loop) -> Loop:
+    """Compile a function into its callers: a call with a dozen arrays would cost as much as a short row."""
+    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)  # type: ignore[no-any-return]
+
+
 class _Notice(event.Listener):  # type: ignore[misc]
     """Say once per process that loops are being compiled, which happens before the call that waits for it."""
 

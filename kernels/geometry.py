@@ -74,7 +74,7 @@ class Lanes(NamedTuple):
         """Return rows (..., *the axes of the lanes) as contiguous (..., number), in the order of the lanes."""
         leading = rows.ndim - axes
         moved = rows.transpose(*range(leading), *(leading + axis for axis in self.order))
-        return np.ascontiguousarray(moved.reshape(*rows.shape[:leading], -1))
+        return np.ascontiguousarray(moved.reshape(*rows.shape[:leading], self.number))
 
 
 def lanes_of(shape: Sequence[int], strides: Sequence[Sequence[int]], origins: Sequence[int]) -> Lanes:

@@ -16,6 +16,7 @@ from recsolve.arrays import Array, namespace, to_native
 from recsolve.cell_recurrence import CellRecurrence
 from recsolve.check import allowed_error, jacobian_error
 from recsolve.function import FunctionRecurrence
+from recsolve.fused import FusedCell, fused
 from recsolve.names import Names
 from recsolve.recurrence import Recurrence
 from recsolve.scan import affine_scan, reverse_solve
@@ -44,6 +45,10 @@ class Gradients:
 
     def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array):
         self._recurrence = recurrence
+        loops = fused(recurrence) if isinstance(recurrence, CellRecurrence) else None
+        if loops is not None:
+            self._take(loops, recurrence.layout.components, trajectory, cotangent)
+            return
         with np.errstate(all="ignore"):
             self._previous = recurrence.previous(trajectory)
             _, self._J = recurrence.differentiate(self._previous)
@@ -51,15 +56,31 @@ class Gradients:
             self._starts = recurrence.over_event(recurrence.starts)
             self._g = reverse_solve(self._J, self._starts, cotangent)
 
+    def _take(self, loops: FusedCell, components: int, trajectory: Array, cotangent: Array) -> None:
+        """Take all gradients from compiled loops, which find them on the way."""
+        self._g, drives, totals, into = loops.adjoint(trajectory, cotangent)
+        names = loops.names
+        constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
+        leaves = {("drive", n): g for n, g in zip(names.drives, drives, strict=True)}
+        leaves |= {key: total.astype(self._g.dtype) for key, total in zip(constants, totals, strict=True)}
+        weights = {n: sum_to(leaves["mixing", n], leaves["mixing", n].shape[-1:]) for n in names.mixings}
+        self._pulled = leaves, weights
+        initial = np.moveaxis(into, 0, loops.batch) if components > 1 else into[0]
+        self._initial = np.ascontiguousarray(initial, self._g.dtype)
+
     @property
     def states(self) -> Any:
         return self._recurrence.wrap(self._g.copy())
 
-    @cached_property
+    @property
     def initial(self) -> Any:
-        rec, xp = self._recurrence, namespace(self._g)
+        return self._recurrence.wrap(self._initial)
+
+    @cached_property
+    def _initial(self) -> Array:
+        xp = namespace(self._g)
         into = xp.where(self._starts, self._J.rmatvec(self._g), self._g.dtype.type(0))
-        return rec.wrap(into.sum(axis=0))
+        return into.sum(axis=0)  # type: ignore[no-any-return]
 
     @cached_property
     def _pulled(self) -> tuple[dict[Any, Array], dict[str, Array]]:

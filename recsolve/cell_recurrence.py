@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.arrays import Array, Kind, common_kind, freeze, namespace
+from recsolve.arrays import Array, Kind, common_kind, empty_in_order, freeze, namespace
 from recsolve.dual import ONE, Dual, value_of
 from recsolve.factored import Call, Factored
+from recsolve.fused import FusedCell, fused
 from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
 from recsolve.mixings import Diagonal as DiagonalMixing
 from recsolve.mixings import Mixing
@@ -66,13 +67,32 @@ class CellRecurrence(Recurrence):
         return self.cell.stack_components(full, part)
 
     def apply(self, previous: Array) -> Array:
+        loops = fused(self)
+        if loops is not None:
+            values = self._empty()
+            loops.evaluate(previous, values)
+            return values
         return self._states(self._call(self._components(previous), self._mixings, self.drive), previous)
 
     def step(self, state: Array, t: int) -> Array:
         drive = Names({name: u[t] for name, u in self.drive.items()}, "drive")
         return self._states(self._call(self._components(state), self._mixings, drive), state)
 
+    def follow(self, states: Array, start: int = 0) -> None:
+        loops = fused(self)
+        if loops is None:
+            super().follow(states, start)
+        else:
+            loops.walk(states, start)
+
+    def _empty(self) -> Array:
+        """Return memory for states, in the order of the drive."""
+        return empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
+
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        loops = fused(self)
+        if loops is not None:
+            return self._linearised(loops, previous)
         tape = _Tape(self.layout.components)
         s = {name: Dual(part, {i: ONE}) for i, (name, part) in enumerate(self._components(previous).items())}
         with ties_in_force(self.ties):
@@ -91,6 +111,18 @@ class CellRecurrence(Recurrence):
             return values, self._per_unit(outputs, part)
         calls = [Call(mixing, spread(partials)) for mixing, partials in tape.calls]
         return values, Factored(calls, outputs, self.layout, (self.length, *self.batch))
+
+    def _linearised(self, loops: FusedCell, previous: Array) -> tuple[Array, Jacobian]:
+        """Return F and its Jacobian from compiled loops."""
+        values, k, axis = self._empty(), self.layout.components, 1 + len(self.batch)
+        if k == 1:
+            entries = np.empty_like(values)
+            loops.linearise(previous, values, entries)
+            return values, Diagonal(entries, self.layout)
+        shape = (*values.shape[:axis], k, *values.shape[axis:])
+        entries = empty_in_order(shape, self.drive_like, axis)
+        loops.linearise(previous, values, entries)
+        return values, Block(entries, self.layout)
 
     def _per_unit(self, outputs: list[dict[int, Array]], part: Array) -> Jacobian:
         """Return the Jacobian of a cell whose mixings are all diagonal: k x k per unit."""

@@ -13,7 +13,7 @@ from typing import Any
 from recsolve.dual import UNARY
 from recsolve.graph import OPERATIONS, Leaf, Node, reachable
 
-LETTERS = {"component": "s", "drive": "u", "parameter": "p", "weight": "W", "mixing": "m"}
+LETTERS = {"component": "s", "drive": "u", "parameter": "p", "weight": "W", "mixing": "m", "cotangent": "g"}
 OPERATORS = {
     "add": "{} + {}",
     "subtract": "{} - {}",

@@ -27,7 +27,7 @@ _COMMUTATIVE = {"add", "multiply", "equal", "not_equal", "logical_and", "logical
 
 
 class Leaf(NamedTuple):
-    """What an expression starts from: a ``kind`` (component, drive, parameter, weight, mixing) and a name."""
+    """What an expression starts from: its kind (component, drive, parameter, weight, mixing, cotangent) and name."""
 
     kind: str
     name: str

@@ -190,6 +190,16 @@ class Recurrence(ABC):
         J = self.linearise(states)[1]
         return J.matvec, J.block()
 
+    def follow(self, states: Array, start: int = 0) -> None:
+        """Fill the rows of ``states`` from ``start`` on, h[t] = f(h[t-1], u[t]) one after the other."""
+        xp, state = namespace(states), states[start - 1] if start else self.initial
+        resets = None if self.reset is None else self.over_event(self.reset)
+        with np.errstate(all="ignore"):
+            for t in range(start, self.length):
+                if resets is not None:
+                    state = xp.where(resets[t], self.restart, state)
+                states[t] = state = self.step(state, t)
+
     def guess(self) -> Array:
         """Return the default first iterate, f(h[0], u[t]) at every t."""
         previous = empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))

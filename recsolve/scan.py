@@ -9,6 +9,7 @@ import numpy as np
 from recsolve.arrays import Array, common_dtype, common_kind, from_native, kind_of, namespace, to_native
 from recsolve.jacobians import Jacobian
 from recsolve.kernels import choose
+from recsolve.kernels.half import HALF, state_dtype
 from recsolve.kernels.monoids import MONOIDS
 
 
@@ -81,11 +82,15 @@ def scan(
     ValueError
         For an unknown monoid or shapes that do not agree.
     TypeError
-        For mixed kinds or dtypes that are not float32 or float64.
+        For mixed kinds or dtypes that are not float16, float32 or float64.
 
     Notes
     -----
     Blelloch, "Prefix sums and their applications" (1990). The work is linear in T.
+
+    float16 is a way to store numbers: elements (not those of ``riccati``) are converted to float32 as they are read,
+    the state is float32 from the first step to the last, and only what is returned is rounded to float16. ``initial``
+    may then be float16 or float32.
 
     Examples
     --------
@@ -102,13 +107,15 @@ def scan(
     if axis != 0 and len(arrays) < 2:
         raise ValueError(f"axis is {axis}; wanted 0 with a structured Jacobian, whose time comes first")
     native = [
-        e if isinstance(e, Jacobian) else _time_first(to_native(e, f"elements[{i}]"), i, axis)
+        e if isinstance(e, Jacobian) else _time_first(_stored(e, f"elements[{i}]"), i, axis)
         for i, e in enumerate(elements)
     ]
     entries = {
         f"elements[{i}]": getattr(e, "data", None) if isinstance(e, Jacobian) else e for i, e in enumerate(native)
     }
-    common_dtype({name: x for name, x in entries.items() if x is not None})
+    dtype = common_dtype({name: x for name, x in entries.items() if x is not None})
+    if dtype == HALF and monoid == "riccati":
+        raise TypeError("elements have dtype float16; wanted float32 or float64 for the riccati monoid, which inverts")
     op = MONOIDS[monoid]
     prepared = op.prepare(tuple(native))
     like = op.like(prepared)
@@ -127,10 +134,24 @@ def _time_first(x: Array, index: int, axis: int) -> Array:
     return np.moveaxis(x, axis, 0)
 
 
+def _stored(x: Any, name: str) -> Array:
+    """View arrays as `to_native` does, and float16 ones too."""
+    if str(getattr(x, "dtype", "")).removeprefix("torch.") != "float16":
+        return to_native(x, name)
+    if kind_of(x) != "torch":
+        return np.asarray(x) if kind_of(x) == "numpy" else x
+    if x.is_cuda or x.requires_grad:
+        raise TypeError(f"{name} is a float16 tensor that is on a GPU or requires grad; convert it to float32 first")
+    return x.numpy()  # type: ignore[no-any-return]
+
+
 def _row(initial: Any, like: Array) -> Array:
-    row = np.asarray(initial, dtype=like.dtype) if np.isscalar(initial) else to_native(initial, "initial")
-    if row.dtype != like.dtype:
+    """Return y[-1] in the dtype in which the state is carried."""
+    dtype = state_dtype(like)
+    row = np.asarray(initial, dtype=dtype) if np.isscalar(initial) else _stored(initial, "initial")
+    if row.dtype not in (like.dtype, dtype):
         raise TypeError(f"initial has dtype {row.dtype}; wanted {like.dtype}, as the elements")
+    row = row.astype(dtype, copy=False)
     try:
         return np.broadcast_to(row, like.shape[1:])
     except ValueError:

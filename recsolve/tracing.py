@@ -10,17 +10,19 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.cell import Cell
-from recsolve.dual import ONE, Dual, value_of
-from recsolve.graph import Graph, Node, reachable
+from recsolve.dual import ONE, Dual, OfState, value_of
+from recsolve.graph import Graph, Leaf, Node, reachable
 from recsolve.mixings import Diagonal
 from recsolve.names import Names
 from recsolve.program import MixingCall, Output, Program, Stage
 from recsolve.ties import check_ties, ties_in_force
+
+if TYPE_CHECKING:
+    from recsolve.cell import Cell
 
 _MACHINERY = Path(__file__).parent
 _NUMPY = Path(np.__file__).parent
@@ -81,16 +83,79 @@ def trace(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: Any =
     return Program(cell.name, cell.state, cell.drives, cell.parameters, kinds, (*stages, Stage(tuple(new))))
 
 
-def _run(cell: Cell, graph: Graph, W: Names) -> Iterable[Any]:
+def trace_pullback(cell: Cell, ties: Any = None) -> dict[Leaf, Node]:
+    """Trace how a cotangent of the new state is taken back, for a cell whose mixings are all diagonal.
+
+    Parameters
+    ----------
+    cell : Cell
+    ties : float or mapping, optional
+        As in :func:`trace`.
+
+    Returns
+    -------
+    dict
+        The cotangent of every component, drive, weight and parameter, an expression of these and of leaves of the kind
+        ``"cotangent"``, one per component.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> from recsolve.emit import LISTING
+    >>> from recsolve.tracing import trace_pullback
+    >>> back = trace_pullback(rs.cells.Elman)
+    >>> [leaf.kind for leaf in back]
+    ['component', 'drive', 'weight']
+    >>> print("\\n".join(LISTING.write([back[leaf] for leaf in back])[0]))
+    t0 = s.h * W.h
+    t1 = u.h + t0
+    t2 = tanh(t1)
+    t3 = t2 * t2
+    t4 = 1.0 - t3
+    t5 = s.h * t4
+    t6 = W.h * t4
+    t7 = t6 * g.h
+    t8 = t4 * g.h
+    t9 = t5 * g.h
+    """
+    graph = Graph()
+
+    def of(kind: str, names: Iterable[str], made: type[Dual] = Dual) -> dict[str, Dual]:
+        nodes = {name: graph.leaf(kind, name) for name in names}
+        return {name: made(node, {node.content: ONE}) for name, node in nodes.items()}
+
+    s, weights = of("component", cell.state, OfState), of("weight", cell.mixings)
+    u, p = of("drive", cell.drives), of("parameter", cell.parameters)
+    W = {name: weight.__mul__ for name, weight in weights.items()}
+    with ties_in_force(check_ties(ties)), np.errstate(all="ignore"):
+        out = _called(cell, s, W, u, p)
+    back: dict[Leaf, Node] = {}
+    for leaf in (next(iter(dual.partials)) for dual in (*s.values(), *u.values(), *weights.values(), *p.values())):
+        terms = [
+            graph.number(x.partials[leaf]) * graph.leaf("cotangent", name)
+            for name, x in zip(cell.state, out, strict=True)
+            if isinstance(x, Dual) and leaf in x.partials
+        ]
+        back[leaf] = sum(terms[1:], terms[0]) if terms else graph.node(0.0)
+    return back
+
+
+def _run(cell: Cell, graph: Graph, W: Mapping[str, Any]) -> Iterable[Any]:
     """Return the components that the function of a cell returns on duals over nodes."""
 
     def leaves(kind: str, names: Iterable[str]) -> dict[str, Node]:
         return {name: graph.leaf(kind, name) for name in names}
 
     s = {name: Dual(node, {i: ONE}) for i, (name, node) in enumerate(leaves("component", cell.state).items())}
-    u, p = Names(leaves("drive", cell.drives), "drive"), Names(leaves("parameter", cell.parameters), "parameter")
+    return _called(cell, s, W, leaves("drive", cell.drives), leaves("parameter", cell.parameters))
+
+
+def _called(
+    cell: Cell, s: Mapping[str, Any], W: Mapping[str, Any], u: Mapping[str, Any], p: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """Return the components that the function of a cell returns."""
     try:
-        out = cell.function(Names(s, "component"), W, u, p)
+        out = cell.function(Names(s, "component"), Names(W, "mixing"), Names(u, "drive"), Names(p, "parameter"))
     except (TypeError, AttributeError, IndexError) as error:
         raise TypeError(f"{cell.name} cannot be traced{_place(error)}: {error}") from error
     return out if isinstance(out, tuple) else (out,)
@@ -119,8 +184,8 @@ class _Tape:
             self.graph.number(value_of(x)), {leaf: self.graph.number(partials[leaf]) for leaf in sorted(partials)}
         )
 
-    def mixings(self, kinds: Mapping[str, str]) -> Names:
-        return Names({name: self._caller(name, kind) for name, kind in kinds.items()}, "mixing")
+    def mixings(self, kinds: Mapping[str, str]) -> dict[str, Any]:
+        return {name: self._caller(name, kind) for name, kind in kinds.items()}
 
     def _caller(self, mixing: str, kind: str) -> Any:
         def call(x: Any) -> Any:

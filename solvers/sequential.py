@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from recsolve.arrays import Array, empty_in_order, namespace
+from recsolve.arrays import Array, empty_in_order
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import Iterate, Problem
@@ -16,17 +14,10 @@ from recsolve.status import Status
 
 def loop(recurrence: Recurrence, *, known: Array | None = None, start: int = 0) -> Array:
     """Return h[t] = f(h[t-1], u[t]) step by step, keeping the rows of ``known`` before ``start``."""
-    xp = namespace(recurrence.initial)
     states = empty_in_order(recurrence.shape, recurrence.drive_like, 1 + len(recurrence.batch))
     if known is not None:
         states[:start] = known[:start]
-    state = states[start - 1] if start else recurrence.initial
-    resets = None if recurrence.reset is None else recurrence.over_event(recurrence.reset)
-    with np.errstate(all="ignore"):
-        for t in range(start, recurrence.length):
-            if resets is not None:
-                state = xp.where(resets[t], recurrence.restart, state)
-            states[t] = state = recurrence.step(state, t)
+    recurrence.follow(states, start)
     return states
 
 

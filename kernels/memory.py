@@ -1,0 +1,80 @@
+"""Reading and writing flat arrays where the compiler is told which do not overlap.
+
+A loop over many arrays vectorises only if none that is written overlaps another one. LLVM finds that out by comparing
+addresses before every row, and gives up where arrays are many. Here every place that is written is a scope of its own
+(LLVM's ``alias.scope`` metadata), and whatever else is read or written is declared to lie outside it. Whoever calls
+functions made of these therefore passes arrays of which those that are written overlap nothing else.
+
+Places are not checked, and negative ones do not count from the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+_SCOPES = 32  # results from the 32nd on share a scope, which costs comparisons and nothing else
+
+
+def _scope(module: Any, number: int) -> Any:
+    domain = module.add_metadata([ir.MetaDataString(module, "recsolve")])
+    return module.add_metadata([ir.MetaDataString(module, f"result {min(number, _SCOPES - 1)}"), domain])
+
+
+def _outside(module: Any, number: int | None = None) -> Any:
+    """Return the list of all scopes but one."""
+    own = None if number is None else min(number, _SCOPES - 1)
+    return module.add_metadata([_scope(module, scope) for scope in range(_SCOPES) if scope != own])
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+    return builder.gep(cgutils.create_struct_proxy(kind)(context, builder, value=array).data, [place])
+
+
+def _mark(instruction: Any, builder: Any, number: int | None) -> Any:
+    """Say that an instruction is in the scope of result ``number`` and outside all others."""
+    if number is not None:
+        instruction.set_metadata("alias.scope", builder.module.add_metadata([_scope(builder.module, number)]))
+    instruction.set_metadata("noalias", _outside(builder.module, number))
+    return instruction
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def get(typing: Any, array: Any, place: Any) -> Any:
+    """Return array[place] of a flat array that is not written."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _mark(builder.load(_address(context, builder, array, *arguments)), builder, None)
+
+    return array.dtype(array, types.int64), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def put(typing: Any, number: Any, array: Any, place: Any, value: Any) -> Any:
+    """Set array[place], the result with this number, to a value."""
+    scope = number.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, base, where, x = arguments
+        _mark(builder.store(x, _address(context, builder, array, base, where)), builder, scope)
+        return context.get_dummy_value()
+
+    return types.void(number, array, types.int64, array.dtype), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def add(typing: Any, number: Any, array: Any, place: Any, value: Any) -> Any:
+    """Add a value to array[place], the result with this number."""
+    scope = number.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, base, where, x = arguments
+        address = _address(context, builder, array, base, where)
+        total = builder.fadd(_mark(builder.load(address), builder, scope), x)
+        _mark(builder.store(total, address), builder, scope)
+        return context.get_dummy_value()
+
+    return types.void(number, array, types.int64, array.dtype), generate

@@ -1,0 +1,132 @@
+"""Write the functions of a traced cell for Numba, and put them into the template of the loops around them.
+
+The language is a :class:`recsolve.emit.Dialect`; what is added here is where leaves are loaded from and results stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from recsolve.emit import OPERATORS, Dialect, calls, variable
+from recsolve.graph import Leaf, Node, reachable
+from recsolve.program import Program
+
+LOGIC = {
+    "logical_and": "({} and {})",
+    "logical_or": "({} or {})",
+    "logical_xor": "({} != {})",
+    "logical_not": "(not {})",
+    "where": "({1} if {0} else {2})",
+}
+NUMBA = Dialect(
+    formats=calls("") | OPERATORS | LOGIC,
+    # A bare number is float64 and would take everything that it meets with it.
+    constant=lambda value: repr(value) if isinstance(value, bool) else f"F({value!r})",  # inf and nan: imported
+)
+_TEMPLATE = Path(__file__).with_name("loops_cell.py")
+_RULE = "# ---- "
+_SIGNATURES = {
+    "step": "inputs, at, b, x, s, x_c, y, q, y_c, n",
+    "linear": "inputs, at, b, x, s, x_c, y, q, y_c, J, p, J_r, J_c, n",
+    "pull": "inputs, at, b, x, s, x_c, g, carry, width, drives, sums, n",
+}
+
+
+def inputs_of(program: Program) -> list[Leaf]:
+    """Return what a cell reads beside its state: drives, then weights of its mixings, then parameters."""
+    kinds = {"drive": program.drives, "weight": tuple(program.mixings), "parameter": program.parameters}
+    return [Leaf(kind, name) for kind, names in kinds.items() for name in names]
+
+
+def elementwise_module(program: Program, back: Mapping[Leaf, Node], dtype: Any) -> str:
+    """Return the source of a module with the loops of a cell whose mixings are all diagonal.
+
+    Parameters
+    ----------
+    program : Program
+    back : mapping
+        From :func:`recsolve.tracing.trace_pullback`.
+    dtype : dtype
+    """
+    writer = _Writer(program)
+    outputs = program.stages[0].outputs
+    values = {("y", "q", ("y_c", i)): output.value for i, output in enumerate(outputs)}
+    partials = {
+        ("J", "p", ("J_r", i), ("J_c", j)): outputs[i].value.graph.number(0.0 if entry is None else entry)
+        for i, row in enumerate(program.jacobian)
+        for j, entry in enumerate(row)
+    }
+    cotangents = {writer.cotangent(leaf): node for leaf, node in back.items()}
+    functions = [
+        writer.function("step", values),
+        writer.function("linear", values | partials),
+        writer.function("pull", cotangents),
+    ]
+    used = [*reachable((values | partials).values()), *reachable(back.values())]  # of two graphs
+    return _in_template([_names(used), *functions], dtype)
+
+
+def _in_template(functions: Sequence[str], dtype: Any) -> str:
+    before, _, rest = _TEMPLATE.read_text().partition(_RULE)
+    after = rest.partition(_RULE)[2].partition("\n")[2]
+    return "\n\n".join([before, f"F = np.{np.dtype(dtype).name}", *functions, after])
+
+
+def _names(nodes: Sequence[Node]) -> str:
+    """Return the assignments of the elementary functions that nodes are results of."""
+    called = {node.operation for node in nodes if node.arguments} - {*OPERATORS, *LOGIC}
+    return "\n".join(f'{name} = functions(F)["{name}"]' for name in sorted(called))
+
+
+Place: TypeAlias = tuple[Any, ...]  # an array, where it starts, and (distance, how often) for its components
+
+
+def _place(base: str, start: str, *steps: tuple[str, int]) -> str:
+    """Return a flat array and a place in it, some steps of given lengths and i lanes after a start."""
+    terms = [f"{number} * {length}" if number > 1 else length for length, number in steps if number]
+    return f"{base}, {' + '.join([*([start] if start else []), *terms, 'i'])}"
+
+
+class _Writer:
+    """Writes functions over rows, in which every leaf has a place."""
+
+    def __init__(self, program: Program):
+        self.components = program.components
+        self.inputs = {leaf: number for number, leaf in enumerate(inputs_of(program))}
+        self.drives = len(program.drives)
+
+    def load(self, leaf: Leaf) -> str:
+        if leaf.kind == "component":
+            return _place("x", "s", ("x_c", self.components.index(leaf.name)))
+        if leaf.kind == "cotangent":
+            return _place("g", "", ("width", self.components.index(leaf.name)))
+        return _place(f"i{self.inputs[leaf]}", f"o{self.inputs[leaf]}")
+
+    def cotangent(self, leaf: Leaf) -> Place:
+        """Return where the cotangent of a leaf goes; those of constants are sums."""
+        if leaf.kind == "component":
+            return "carry", "", ("width", self.components.index(leaf.name))
+        number = self.inputs[leaf]
+        if leaf.kind == "drive":
+            return f"d{number}", f"r{number}"
+        return "sums", "", ("width", number - self.drives)
+
+    def function(self, name: str, results: Mapping[Place, Node]) -> str:
+        """Return a function over rows that puts results in their places."""
+        nodes = list(results.values())
+        statements, named = NUMBA.write(nodes)
+        loaded = [node.content for node in reachable(nodes) if node.operation == "leaf"]
+        loads = [f"{variable(leaf)} = get({self.load(leaf)})" for leaf in loaded]
+        stores = [
+            f"{'add' if place[0] == 'sums' else 'put'}({number}, {_place(*place)}, {result})"
+            for number, (place, result) in enumerate(zip(results, named, strict=True))
+        ]
+        begin = [f"i{m}, o{m} = inputs[{m}], at[b, FIRST + {m}]" for m in range(len(self.inputs))]
+        if name == "pull":
+            begin += [f"d{m}, r{m} = drives[{m}], at[b, FIRST + {len(self.inputs) + m}]" for m in range(self.drives)]
+        body = [*begin, "for i in range(n):", *(f"    {line}" for line in [*loads, *statements, *stores])]
+        return "\n".join(["@inlined", f"def {name}({_SIGNATURES[name]}):", *(f"    {line}" for line in body)])
