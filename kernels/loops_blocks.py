@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from recsolve.arrays import Array
-from recsolve.kernels.compiled import compiled
+from recsolve.kernels.compiled import compiled, inlined
 from recsolve.kernels.loops_elementwise import LANE, START, TIME, E, F, Geometry, Y, any_cut, cut_at
 
 
-@compiled
+@inlined
 def _row(e: Array, p: int, f: Array, q: int, x: Array, s: int, y: Array, r: int, n: int, g: Geometry) -> None:
     """Put one row of A x + f of n contiguous lanes into ``y``.
 
@@ -33,7 +33,7 @@ def _row(e: Array, p: int, f: Array, q: int, x: Array, s: int, y: Array, r: int,
         y[np.uint64(r + i)] = total + f[np.uint64(q + i)]
 
 
-@compiled
+@inlined
 def _row_strided(e: Array, p: int, x: Array, s: int, y: Array, r: int, n: int, g: Geometry) -> None:
     """Put one row of A x of n strided lanes into ``y``."""
     for i in range(n):
@@ -43,14 +43,14 @@ def _row_strided(e: Array, p: int, x: Array, s: int, y: Array, r: int, n: int, g
         y[np.uint64(r + i)] = total
 
 
-@compiled
+@inlined
 def _add(f: Array, q: int, stride: int, y: Array, r: int, n: int) -> None:
     """Add a strided row of f to a row of ``y``."""
     for i in range(n):
         y[np.uint64(r + i)] += f[np.uint64(q + i * stride)]
 
 
-@compiled
+@inlined
 def _copy(x: Array, s: int, x_l: int, y: Array, r: int, y_l: int, n: int) -> None:
     """Copy a row."""
     if x_l == 1 and y_l == 1:

@@ -1,9 +1,10 @@
-"""The compiled scan of NumPy arrays on CPU threads: diagonal affine maps, k x k blocks and clamps.
+"""The compiled scan of NumPy arrays on CPU threads: affine maps of every structure, and clamps.
 
 Where lanes (batch x units) are many, tiles of them walk through time side by side, each as the loop does. Where they
 are few, time is cut into blocks: their summaries, one pass over these, then all blocks walk from their carries with the
 original elements, as in the NumPy kernel. How the work is cut depends on shapes alone, and lanes never mix, so the
-result does not depend on the number of threads. What is not carried here goes to the NumPy kernel.
+result does not depend on the number of threads. Dense matrices and factored Jacobians have files of their own. float16
+is scanned in float32, a window of time after the other. What is not carried here goes to the NumPy kernel.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from typing import Any
 import numpy as np
 
 from recsolve.arrays import FLOATS, Array, kind_of
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, Scalar, Zero
+from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels import register, scan_numpy
+from recsolve.kernels.cuts import cuts_of
 from recsolve.kernels.geometry import Lanes, flat, lanes_of
+from recsolve.kernels.half import HALF, state_dtype, widen
 from recsolve.kernels.monoids import Affine, Clamp, Monoid
+from recsolve.kernels.scan_dense import walk_dense
+from recsolve.kernels.scan_factored import is_factored, walk_factored, walks
 from recsolve.kernels.threads import spread, threads
 
 _WIDTH = 1024  # lanes of a tile at most: its rows of e, f, y and the states stay in the nearest cache
@@ -30,6 +35,7 @@ _BLOCKS = 1024  # blocks at most
 _SIDE = 4  # blocks of a tile: as many as the loops step in registers
 _SPREAD = 100_000  # numbers from which on threads pay for waking them
 _COMPONENTS = 4  # a block at most
+_WINDOW = 1 << 18  # numbers of float16 that are widened at a time, to stay in a cache
 _SIMPLE = (Zero, Identity, Scalar, Diagonal)
 
 
@@ -38,14 +44,16 @@ def carries(monoid: Monoid, elements: Any, initial: Array | None = None) -> bool
     if type(monoid) not in (Affine, Clamp):
         return False
     e, f = elements
-    like = getattr(e, "data", f) if isinstance(e, Jacobian) else e
-    if any(kind_of(x) != "numpy" or x.dtype != f.dtype for x in (f, like, initial) if x is not None):
+    like = _numbers(e, f)
+    if any(kind_of(x) != "numpy" for x in (f, like, initial) if x is not None) or like.dtype != f.dtype:
         return False
-    if f.dtype not in FLOATS:
+    if f.dtype not in (*FLOATS, HALF) or (initial is not None and initial.dtype != state_dtype(f)):
         return False
     if type(monoid) is Clamp:
         return initial is not None
-    return isinstance(e, _SIMPLE) or (isinstance(e, Block) and 2 <= e.layout.components <= _COMPONENTS)
+    if is_factored(e):
+        return walks(e, f.dtype)
+    return isinstance(e, (*_SIMPLE, LaneDense)) or (isinstance(e, Block) and 2 <= e.layout.components <= _COMPONENTS)
 
 
 @register("scan", "numba")
@@ -82,9 +90,48 @@ def scan(
     y = np.empty_like(like)
     if isinstance(elements[0], Zero):
         y[...] = elements[1]
+    elif y.size and y.dtype == HALF:
+        _fill_half(monoid, elements, y, initial, reset, chunk)
     elif y.size:
-        _Scan(monoid, elements, y, initial, reset).run(chunk)
+        _fill(monoid, elements, y, initial, None, reset, chunk)
     return y
+
+
+def _fill(monoid: Monoid, elements: Any, y: Array, initial: Array | None, start: Array | None, reset: Array | None,
+          chunk: int | None) -> None:  # fmt: skip
+    """Scan into ``y``, from ``start`` if that is not ``initial``; cut steps of a clamp look back to ``initial``."""
+    e, f = elements
+    workers = threads() if _numbers(e, f).size >= _SPREAD else 1
+    if is_factored(e):
+        walk_factored(e, f, y, initial=initial, reset=reset, workers=threads())
+        return
+    if isinstance(e, LaneDense) and e.layout.lane_width > 1:
+        walk_dense(e, f, y, initial=initial, start=start, reset=reset, workers=workers)
+        return
+    e = e.diagonal() if isinstance(e, LaneDense) else e
+    _Scan(monoid, (e, f), y, initial, start, reset).run(chunk)
+
+
+def _fill_half(
+    monoid: Monoid, elements: Any, y: Array, initial: Array | None, reset: Array | None, chunk: int | None
+) -> None:
+    """Scan float16 into ``y``, windows of time in float32 one after the other, where blocks of time would not help."""
+    steps, row = len(y), y.size // len(y)
+    entries = _numbers(*elements).size // steps
+    in_blocks = not isinstance(elements[0], LaneDense) and row < _COMPONENTS * _NARROW and steps >= _LONG
+    window = steps if chunk or in_blocks else max(_WINDOW // entries, 1)
+    start = None
+    for begin in range(0, len(y), window):
+        part = slice(begin, begin + window)
+        wide = tuple(widen(x) for x in monoid.take(elements, part))
+        rows = np.empty_like(y[part], dtype=np.float32)
+        _fill(monoid, wide, rows, initial, start, reset if reset is None else reset[part], chunk)
+        y[part], start = rows, rows[-1]
+
+
+def _numbers(e: Any, f: Array) -> Array:
+    """Return the array that holds the first elements, or the second where the first hold none."""
+    return getattr(e, "data", f) if isinstance(e, Jacobian) else e
 
 
 def _entries(e: Any, f: Array) -> Array:
@@ -100,7 +147,8 @@ def _entries(e: Any, f: Array) -> Array:
 class _Scan:
     """One scan laid out for the compiled loops."""
 
-    def __init__(self, monoid: Monoid, elements: Any, y: Array, initial: Array | None, reset: Array | None):
+    def __init__(self, monoid: Monoid, elements: Any, y: Array, initial: Array | None, start: Array | None,
+                 reset: Array | None):  # fmt: skip
         from recsolve.kernels import loops_blocks, loops_elementwise
 
         e, f = elements
@@ -113,11 +161,20 @@ class _Scan:
         self.arrays = flat(_entries(e, f)), flat(f), flat(y, writeable=True)
         self.lanes = self._lanes(y.shape)
         self.workers = threads() if y.size >= _SPREAD else 1
-        self.initial = np.zeros(self.k * self.lanes.number, y.dtype)
-        if initial is not None:
-            self.initial[:] = self._rows(np.broadcast_to(initial, y.shape[1:])[None]).ravel()
-        self.cold = initial is None
-        self._cut(reset)
+        self.initial = self._row(initial)
+        self.start = self.initial if start is None else self._row(start)
+        cuts = cuts_of(reset, y.shape, self._rows)
+        # A clamp starts from ``initial`` where it is cut; there is nothing to look up where that is all of the start.
+        self.cold = (initial is None and start is None) or (cuts.start and not self.clamp)
+        self.start = self.initial if cuts.start else self.start
+        self.cutting, self.row, self.cuts = cuts.any, cuts.row, cuts.lanes.ravel()
+        self.together = not cuts.any or self.k == 1 or bool((cuts.lanes == cuts.lanes[:, :1]).all())
+
+    def _row(self, state: Array | None) -> Array:
+        """Return a state of all lanes, zeros for none."""
+        if state is None:
+            return np.zeros(self.k * self.lanes.number, self.dtype)
+        return self._rows(np.broadcast_to(state, self.shape[1:])[None]).ravel()
 
     def _lanes(self, shape: tuple[int, ...]) -> Lanes:
         e, *states = self.arrays
@@ -133,23 +190,6 @@ class _Scan:
             return self.lanes.flatten(np.moveaxis(x, self.axis, 1), x.ndim - 2)
         return self.lanes.flatten(x, x.ndim - 1)
 
-    def _cut(self, reset: Array | None) -> None:
-        """Keep the rows of a mask that cut something, and for every time which one of them is its own, or -1."""
-        steps = self.shape[0]
-        times = np.flatnonzero(reset.any(axis=tuple(range(1, reset.ndim)))) if reset is not None else np.empty(0, int)
-        self.cutting = len(times) > 0
-        self.row, self.cuts = np.empty(0, np.int32), np.empty(0, np.bool_)
-        self.together = True
-        if reset is None or not self.cutting:
-            return
-        cuts = self._rows(np.broadcast_to(reset[times], (len(times), *self.shape[1:])))
-        if len(times) == 1 and times[0] == 0 and cuts.all():  # a recurrence that starts afresh: nothing to look up
-            self.cold, self.cutting = self.cold or not self.clamp, False  # a clamp starts from ``initial`` anyway
-            return
-        self.together = self.k == 1 or bool((cuts == cuts[:, :1]).all())
-        self.row, self.cuts = np.full(steps, -1, np.int32), cuts.ravel()
-        self.row[times] = np.arange(len(times))
-
     def run(self, chunk: int | None) -> None:
         """Fill the result."""
         steps = self.shape[0]
@@ -157,7 +197,7 @@ class _Scan:
         if steps > length and self.together:
             self._in_blocks(length)
         else:
-            self._walk_lanes(0, self.initial)
+            self._walk_lanes(0, self.start)
 
     def _block_length(self) -> int:
         steps: int = self.shape[0]
@@ -217,7 +257,7 @@ class _Scan:
         P, Q = np.empty((blocks, *square, count), self.dtype), np.empty((blocks, *vector, count), self.dtype)
         seen = np.zeros((blocks, count), np.bool_)
         start = np.empty((blocks + 1) * k * count, self.dtype)
-        start[: k * count] = self.initial
+        start[: k * count] = self.start
         e, f, y = (x.base for x in self.arrays)
         tiles = count * ceil(blocks / g.width)
         rest = self.initial, self.row, self.cuts, where, g

@@ -4,7 +4,9 @@ Time is cut into chunks of equal length. One pass composes each chunk into a sin
 together, one row of every chunk at a time), a short loop carries the state across chunks, and a last pass steps
 through all chunks from their carries with the *original* elements. The answer therefore comes from the recurrence
 itself, with rounding like the loop's, and monoids that do not round equal the loop bit for bit. Elements that are
-costly to compose (dense matrices) take a single chunk, which is the loop.
+costly to compose (dense matrices) take a single chunk, which is the loop; so do masks that cut a part of the numbers
+that an element mixes, for then neither a composed element nor the value at a cut is the carry. float16 is widened to
+float32 as it is taken.
 """
 
 from __future__ import annotations
@@ -12,9 +14,13 @@ from __future__ import annotations
 from math import ceil, isqrt
 from typing import Any
 
+import numpy as np
+
 from recsolve.arrays import Array, namespace
+from recsolve.jacobians import Block, Jacobian
 from recsolve.kernels import register
-from recsolve.kernels.monoids import Monoid
+from recsolve.kernels.half import HALF, Widened, state_dtype
+from recsolve.kernels.monoids import Monoid, Riccati
 
 # Above this many numbers a row, NumPy's overhead per call no longer matters and the plain loop does the least work.
 _WIDE_ROW = 16_384
@@ -62,10 +68,25 @@ def scan(
         return y  # type: ignore[no-any-return]
     row = like.size // T
     L = chunk or _chunk_length(T, row, monoid.composable(elements))
+    if T > L and reset is not None and _cuts_apart(monoid, elements, reset):
+        L = T
+    if like.dtype == HALF:
+        monoid, initial = Widened(monoid), None if initial is None else initial.astype(state_dtype(like))
     state = _Stepper(monoid, elements, initial, reset)
     carries = state.carries(L) if T > L else initial
     _step_chunks(state, y, L, carries)
     return y  # type: ignore[no-any-return]
+
+
+def _cuts_apart(monoid: Monoid, elements: Any, reset: Array) -> bool:
+    """Return whether a mask cuts some of the numbers that an element mixes, and not all."""
+    A = elements[0]
+    mixed: tuple[int, ...] = (-2, -1) if isinstance(monoid, Riccati) else ()
+    if isinstance(A, Jacobian) and A.layout.event and A.rank >= Block.rank:
+        mixed = (A.layout.component_axis,) if A.layout.components > 1 else ()
+        mixed += (-1,) if A.rank > Block.rank else ()
+    by_axis = (np.moveaxis(reset, axis, 0) for axis in mixed)
+    return any(bool((cuts != cuts[:1]).any()) for cuts in by_axis)
 
 
 class _Stepper:
@@ -102,7 +123,7 @@ class _Stepper:
                 local = self.step(index, local)
                 seen = seen | self.reset[index]
         like = monoid.like(self.elements)
-        out = xp.zeros((ceil(self.T / L), *like.shape[1:]), dtype=like.dtype)
+        out = xp.zeros((ceil(self.T / L), *like.shape[1:]), dtype=state_dtype(like))
         state = self.initial
         for j in range(len(out)):
             if state is not None:
@@ -139,10 +160,10 @@ def _step_chunks(state: _Stepper, y: Array, L: int, carries: Array | None) -> No
             y[t] = current
         return
     assert carries is not None
+    current = carries
     for offset in range(L):
         index = slice(offset, T, L)
-        rows = len(range(offset, T, L))
-        before = carries if offset == 0 else y[offset - 1 : T - 1 : L]
-        y[index] = state.step(index, before[:rows])
+        current = state.step(index, current[: len(range(offset, T, L))])
         if offset == 0 and state.initial is None:
-            y[0] = state.step(0, None)
+            current[0] = state.step(0, None)
+        y[index] = current

@@ -29,6 +29,7 @@ def affine(kind, T, dtype, rng, k=2, batch=(2,), units=3, gain=0.4):
         Block: (T, *batch, k, k, units),
         LaneDense: (T, *batch, k * units, k * units),
     }
+    gain = gain / (k * units) ** 0.5 if kind is LaneDense else gain
     b = rng.standard_normal((T, *batch, *layout.event)).astype(dtype)
     if kind in (Zero, Identity):
         return kind(b, layout), b
@@ -55,11 +56,12 @@ def close(y, expected):
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    ("kind", "k"), [(Zero, 2), (Identity, 2), (Scalar, 2), (Diagonal, 2), (Block, 2), (Block, 3), (Block, 4)]
+    ("kind", "k"),
+    [(Zero, 2), (Identity, 2), (Scalar, 2), (Diagonal, 2), (Block, 2), (Block, 3), (Block, 4), (LaneDense, 2)],
 )
 def test_affine_scans(kind, k, dtype, T):
     rng = np.random.default_rng(T)
-    for units in (1, 3, 40):
+    for units in (1, 3, 40) if kind is not LaneDense else (1, 3, 6):
         A, b = affine(kind, T, dtype, rng, k, units=units)
         for initial in (None, rng.standard_normal(b.shape[1:]).astype(dtype)):
             for reset in (None, rng.random((T, 2, 1, 1)) < 0.02):
@@ -145,22 +147,34 @@ def test_strided_blocks(T):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 64, 500])
-@pytest.mark.parametrize(("kind", "k"), [(Diagonal, 2), (Scalar, 2), (Block, 2), (Block, 4)])
+@pytest.mark.parametrize(("kind", "k"), [(Diagonal, 2), (Scalar, 2), (Block, 2), (Block, 4), (LaneDense, 2)])
 def test_any_block_length(kind, k, chunk):
     rng = np.random.default_rng(chunk)
     A, b = affine(kind, 1100, np.float64, rng, k)
     for reset in (None, rng.random((1100, 2, 1, 1)) < 0.02, rng.random(b.shape) < 0.02):
-        y = numba_scan(AFFINE, (A, b), reset=reset, chunk=chunk)
-        close(y, loop(AFFINE, (A, b), reset=reset))
+        for scan in (numba_scan, numpy_scan):  # masks that cut a part of a unit make both of them walk
+            close(scan(AFFINE, (A, b), reset=reset, chunk=chunk), loop(AFFINE, (A, b), reset=reset))
+
+
+@pytest.mark.parametrize("T", [64, 1000])
+@pytest.mark.parametrize("kind", [Block, LaneDense])
+def test_masks_that_cut_a_part_of_a_unit(kind, T):
+    rng = np.random.default_rng(T)
+    A, b = affine(kind, T, np.float64, rng)
+    reset = rng.random(b.shape) < 0.05
+    for reverse in (False, True):
+        y = rs.scan("affine", (A, b), reset=reset, reverse=reverse)
+        order = slice(None, None, -1 if reverse else 1)
+        close(y, loop(AFFINE, (A[order], b[order]), reset=reset[order])[order])
 
 
 @pytest.mark.parametrize("T", [50, 5000])
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
-@pytest.mark.parametrize(("kind", "k"), [(Diagonal, 1), (Block, 2), (Block, 3)])
+@pytest.mark.parametrize(("kind", "k"), [(Diagonal, 1), (Block, 2), (Block, 3), (LaneDense, 2)])
 def test_what_is_not_finite_moves_forward_only_and_stops_at_resets(kind, k, bad, T):
     rng = np.random.default_rng(0)
     A, b = affine(kind, T, np.float64, rng, k)
-    A = A if kind is Block else Diagonal(A.data.reshape(b.shape), A.layout)
+    A = A if kind is not Diagonal else Diagonal(A.data.reshape(b.shape), A.layout)
     clean = numba_scan(AFFINE, (A, b))
     for t0 in (0, T // 2, T - 2):
         reset = np.zeros((T,) + (1,) * (b.ndim - 1), bool)
@@ -250,11 +264,12 @@ def test_the_choice(monkeypatch):
     with pytest.raises(ValueError, match="RECSOLVE_BACKEND is 'abacus'"):
         of(10)
     dense = affine(LaneDense, 3000, np.float64, np.random.default_rng(0))
+    gains = (np.full((9000, 2, 2), 0.1),) * 3
     with rs.backend("auto"):
-        assert choose.chosen(AFFINE, dense) == "numpy"
-        assert choose.chosen(MONOIDS["riccati"], (np.zeros((9000, 2, 2)),) * 3) == "numpy"
+        assert choose.chosen(AFFINE, dense) == "numba"
+        assert choose.chosen(MONOIDS["riccati"], gains) == "numpy"
     with rs.backend("numba"):  # has no loop for it and hands it on
-        np.testing.assert_array_equal(affine_scan(*dense), numpy_scan(AFFINE, dense))
+        np.testing.assert_array_equal(rs.scan("riccati", gains), numpy_scan(MONOIDS["riccati"], gains))
 
 
 def test_without_numba(monkeypatch):

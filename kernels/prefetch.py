@@ -1,0 +1,38 @@
+"""Asking for memory ahead of its use, where threads take turns in it and the hardware cannot see the pattern."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from recsolve.arrays import Array
+from recsolve.kernels.compiled import inlined
+
+_LINE = 64  # bytes of a line of the cache
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _prefetch(typing: Any, base: Any, place: Any) -> Any:
+    """Ask for the line that holds ``base[place]``. A place outside the array does no harm."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = builder.bitcast(builder.gep(array.data, [arguments[1]]), cgutils.voidptr_t)
+        number = ir.IntType(32)
+        form = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], form)
+        read, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
+        builder.call(function, [pointer, read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(base, types.intp), generate
+
+
+@inlined
+def prefetch(base: Array, place: int, count: int) -> None:
+    """Ask for ``count`` contiguous numbers."""
+    for i in range(0, count, _LINE // base.itemsize):
+        _prefetch(base, place + i)
