@@ -11,8 +11,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from recsolve.arrays import Array
+from recsolve.jacobians import LaneDense
 from recsolve.kernels import get, scan_numba
 from recsolve.kernels.monoids import Monoid
+from recsolve.kernels.scan_factored import is_factored
 from recsolve.kernels.threads import limited
 
 BACKENDS = ("auto", "numpy", "numba")
@@ -20,10 +22,11 @@ VARIABLE = "RECSOLVE_BACKEND"
 
 # A compiled scan costs 60 us before it begins, a NumPy scan a few us for each of its rows; and below this many numbers
 # less is won than loading the compiled loops costs.
-_PAYS, _MANY_STEPS = 32_768, 64
+_PAYS, _MANY_STEPS, _MANY_FACTORED = 32_768, 64, 1024
 
-# To compile a cell takes seconds once, and to load it half of one in every process: so long may NumPy take.
-_LONG, _LARGE = 4096, 1 << 18
+# To compile a cell takes seconds once, to load it a part of one in every process; NumPy takes 20 us a step, or more.
+_LONG, _LARGE = 4096, 1 << 18  # many steps, or numbers
+_STEPS, _NUMBERS = 1024, 1 << 14  # or fair numbers of both
 
 _CHOSEN: ContextVar[str | None] = ContextVar("recsolve_backend", default=None)
 
@@ -100,9 +103,15 @@ def forced() -> bool:
 def compiles(steps: int, numbers: int) -> bool:
     """Return whether f is evaluated by loops compiled from it, for states of so many steps and numbers in all."""
     name = _asked()
-    if name == "auto":
-        return (steps >= _LONG or numbers >= _LARGE) and _installed()
-    return name == "numba"
+    if name != "auto":
+        return name == "numba"
+    return (steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS)) and _installed()
+
+
+def compiles_rows(numbers: int) -> bool:
+    """Return whether compiled loops go over the rows of trajectories of so many numbers."""
+    name = _asked()
+    return name == "numba" or (name == "auto" and numbers >= _LARGE and _installed())
 
 
 def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
@@ -110,9 +119,17 @@ def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
     name = _asked()
     if name != "auto":
         return name
-    like = monoid.like(elements)
-    pays = like.size >= (_PAYS if len(like) >= _MANY_STEPS else 8 * _PAYS)
+    pays = _scan_pays(monoid.like(elements), elements[0])
     return "numba" if pays and scan_numba.carries(monoid, elements, initial) and _installed() else "numpy"
+
+
+def _scan_pays(like: Array, e: Any) -> bool:
+    """Return whether a compiled scan of elements ``e``, rows as ``like``, is worth loading."""
+    steps = len(like)
+    if is_factored(e):  # NumPy calls Python at every step
+        return steps >= _MANY_FACTORED
+    numbers = max(like.size, e.data.size) if isinstance(e, LaneDense) else like.size
+    return bool(numbers >= (_PAYS if steps >= _MANY_STEPS else 8 * _PAYS))
 
 
 def scan(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Array:

@@ -33,8 +33,8 @@ class Cuts(NamedTuple):
         return len(self.row) > 0
 
 
-def cuts_of(reset: Array | None, shape: tuple[int, ...], rows: Callable[[Array], Array]) -> Cuts:
-    """Keep the rows of a mask (T, ...) that cut something.
+def lookup(reset: Array | None, shape: tuple[int, ...], rows: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """Return the rows of a mask (T, ...) that cut something, and where to find them.
 
     Parameters
     ----------
@@ -44,16 +44,24 @@ def cuts_of(reset: Array | None, shape: tuple[int, ...], rows: Callable[[Array],
         Of the states, time first.
     rows : callable
         Puts rows of the shape of the states in the order in which the loops count lanes.
+
+    Returns
+    -------
+    row : array of int32
+        For every time the row of ``lanes`` that is its own, or -1; empty where nothing is cut.
+    lanes : array of bool
     """
-    none = Cuts(False, np.empty(0, np.int32), np.empty(0, np.bool_))
-    if reset is None:
-        return none
-    times = np.flatnonzero(reset.any(axis=tuple(range(1, reset.ndim))))
-    if not len(times):
-        return none
-    lanes = rows(np.broadcast_to(reset[times], (len(times), *shape[1:])))
-    if len(times) == 1 and times[0] == 0 and lanes.all():  # a recurrence that starts afresh
-        return none._replace(start=True)
+    times = np.empty(0, int) if reset is None else np.flatnonzero(reset.any(axis=tuple(range(1, reset.ndim))))
+    if reset is None or not len(times):
+        return np.empty(0, np.int32), np.empty(0, np.bool_)
     row = np.full(shape[0], -1, np.int32)
     row[times] = np.arange(len(times))
+    return row, rows(np.broadcast_to(reset[times], (len(times), *shape[1:])))
+
+
+def cuts_of(reset: Array | None, shape: tuple[int, ...], rows: Callable[[Array], Array]) -> Cuts:
+    """Return the cuts of a mask, as :func:`lookup` takes it."""
+    row, lanes = lookup(reset, shape, rows)
+    if len(row) and row[0] == 0 and (row[1:] < 0).all() and lanes.all():  # a recurrence that starts afresh
+        return Cuts(True, np.empty(0, np.int32), np.empty(0, np.bool_))
     return Cuts(False, row, lanes)

@@ -22,8 +22,9 @@ from numpy import inf, nan, uint64  # noqa: F401 - cells may have such constants
 from recsolve.arrays import Array
 from recsolve.kernels.compiled import compiled, inlined
 from recsolve.kernels.elementary import functions
-from recsolve.kernels.memory import add, get, put
+from recsolve.kernels.memory import add, get, pointers, put
 from recsolve.kernels.rows import COTANGENT, FIRST, JACOBIAN, LANE, X, Y
+from recsolve.kernels.tiles import advance, begin
 
 # ---- the cell -------------------------------------------------------------------------------------------------------
 F = np.float32
@@ -94,26 +95,6 @@ class Sizes(NamedTuple):
 
 
 @inlined
-def _begin(task: int, where: Array, g: Sizes, at: Array) -> tuple[int, int]:
-    """Set the places of a task, a row for each of its groups; return the number of these and the lanes of its tile."""
-    bundles = -(-g.groups // g.bundle)
-    begin, i0 = task % bundles * g.bundle, task // bundles * g.width
-    count = min(g.bundle, g.groups - begin)
-    for b in range(count):
-        for a in range(at.shape[1]):
-            at[b, a] = where[begin + b, a] + i0
-    return count, min(g.width, g.inner - i0)
-
-
-@inlined
-def _advance(at: Array, by_time: Array, steps: int) -> None:
-    """Move all places by so many steps."""
-    for b in range(len(at)):
-        for a in range(at.shape[1]):
-            at[b, a] += steps * by_time[a]
-
-
-@inlined
 def _copy(x: Array, s: int, x_c: int, y: Array, q: int, y_c: int, components: int, n: int) -> None:
     """Copy the rows of all components."""
     for j in range(components):
@@ -126,7 +107,7 @@ def _restart(cuts: Array, r: int, restart: Array, lane: int, x: Array, s: int, g
     """Put the states that resets start from in place of those of the lanes that row ``r`` of ``cuts`` cuts."""
     for j in range(g.components):
         for i in range(n):
-            if cuts[r, lane + i]:
+            if cuts[r * g.lanes + lane + i]:
                 x[s + j * g.width + i] = restart[j * g.lanes + lane + i]
 
 
@@ -136,42 +117,43 @@ def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts: 
     """Fill ``y`` one step after the other from the states ``start`` on, for the tasks [first, last)."""
     k, w = g.components, g.width
     x, at = np.empty(g.bundle * k * w, y.dtype), np.empty((g.bundle, len(by_time)), np.int64)
+    given = pointers(inputs)
     for task in range(first, last):
-        count, n = _begin(task, where, g, at)
+        count, n = begin(task, where, g, at)
         for b in range(count):
             _copy(start, at[b, LANE], g.lanes, x, b * k * w, w, k, n)
         for t in range(g.steps):
             for b in range(count):
                 if g.cutting and row[t] >= 0:
                     _restart(cuts, row[t], restart, at[b, LANE], x, b * k * w, g, n)
-                step(inputs, at, b, x, b * k * w, w, y, at[b, Y], g.y_c, n)
+                step(given, at, b, x, b * k * w, w, y, at[b, Y], g.y_c, n)
                 _copy(y, at[b, Y], g.y_c, x, b * k * w, w, k, n)
-            _advance(at, by_time, 1)
+            advance(at, by_time, count, 1)
 
 
 @compiled
 def evaluate(inputs: Any, x: Array, y: Array, where: Array, by_time: Array, g: Sizes, first: int, last: int) -> None:
     """Fill ``y`` with f of the states ``x``, row by row, for the tasks [first, last)."""
-    at = np.empty((g.bundle, len(by_time)), np.int64)
+    at, given = np.empty((g.bundle, len(by_time)), np.int64), pointers(inputs)
     for task in range(first, last):
-        count, n = _begin(task, where, g, at)
+        count, n = begin(task, where, g, at)
         for _ in range(g.steps):
             for b in range(count):
-                step(inputs, at, b, x, at[b, X], g.x_c, y, at[b, Y], g.y_c, n)
-            _advance(at, by_time, 1)
+                step(given, at, b, x, at[b, X], g.x_c, y, at[b, Y], g.y_c, n)
+            advance(at, by_time, count, 1)
 
 
 @compiled
 def linearise(inputs: Any, x: Array, y: Array, J: Array, where: Array, by_time: Array, g: Sizes,
               first: int, last: int) -> None:  # fmt: skip
     """Fill ``y`` with f of the states ``x`` and J with its Jacobian, for the tasks [first, last)."""
-    at = np.empty((g.bundle, len(by_time)), np.int64)
+    at, given = np.empty((g.bundle, len(by_time)), np.int64), pointers(inputs)
     for task in range(first, last):
-        count, n = _begin(task, where, g, at)
+        count, n = begin(task, where, g, at)
         for _ in range(g.steps):
             for b in range(count):
-                linear(inputs, at, b, x, at[b, X], g.x_c, y, at[b, Y], g.y_c, J, at[b, JACOBIAN], g.J_r, g.J_c, n)
-            _advance(at, by_time, 1)
+                linear(given, at, b, x, at[b, X], g.x_c, y, at[b, Y], g.y_c, J, at[b, JACOBIAN], g.J_r, g.J_c, n)
+            advance(at, by_time, count, 1)
 
 
 @compiled
@@ -187,9 +169,10 @@ def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any,
     x, here = np.empty(k * w, y.dtype), np.empty(k * w, y.dtype)
     carries, sums = np.empty((g.bundle, k * w), y.dtype), np.empty((g.bundle, m), y.dtype)
     at = np.empty((g.bundle, len(by_time)), np.int64)
+    given, written = pointers(inputs), pointers(drives)
     for task in range(first, last):
-        count, n = _begin(task, where, g, at)
-        _advance(at, by_time, g.steps - 1)
+        count, n = begin(task, where, g, at)
+        advance(at, by_time, count, g.steps - 1)
         carries[:], sums[:] = 0, 0
         for t in range(g.steps - 1, -1, -1):
             for b in range(count):
@@ -203,12 +186,12 @@ def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any,
                 cut = g.cutting and row[t] >= 0
                 if cut:
                     _restart(cuts, row[t], restart, lane, x, 0, g, n)
-                pull(inputs, at, b, x, 0, w, here, carry, w, drives, sums[b], n)
+                pull(given, at, b, x, 0, w, here, carry, w, written, sums[b], n)
                 if cut:
                     _cut_carry(cuts, row[t], carry, into, lane, g, n)
                 if t % _TOGETHER == 0:
                     _flush(sums[b], totals, lane, w, n)
-            _advance(at, by_time, -1)
+            advance(at, by_time, count, -1)
         for b in range(count):
             for j in range(k):
                 for i in range(n):
@@ -240,7 +223,7 @@ def _cut_carry(cuts: Array, r: int, carry: Array, into: Array, lane: int, g: Siz
     """Hand what a step that is cut from its past gives its initial state to ``into``."""
     for j in range(g.components):
         for i in range(n):
-            if cuts[r, lane + i]:
+            if cuts[r * g.lanes + lane + i]:
                 into[j, lane + i] += carry[j * g.width + i]
                 carry[j * g.width + i] = 0
 
@@ -258,12 +241,13 @@ def newton(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts
     iterates = np.empty((2, (g.window + 1) * k * w), y.dtype)  # row 0 is the state before the window
     x, d, new = np.empty(k * w, y.dtype), np.empty(k * w, y.dtype), np.empty(k * w, y.dtype)
     J, shift = np.empty(k * k * w, y.dtype), np.empty(k * w, y.dtype)
+    given = pointers(inputs)
     for task in range(first, last):
-        _, n = _begin(task, where, g, at)
+        _, n = begin(task, where, g, at)
         lane = at[0, LANE]
         _copy(start, lane, g.lanes, iterates[0], 0, w, k, n)
-        for begin in range(0, g.steps, g.window):
-            m = min(g.window, g.steps - begin)
+        for t0 in range(0, g.steps, g.window):
+            m = min(g.window, g.steps - t0)
             for t in range(1, m + 1):
                 _copy(iterates[0], 0, w, iterates[0], t * k * w, w, k, n)
             now, sweeps, met = 0, 0, False
@@ -274,18 +258,18 @@ def newton(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts
                 _copy(iterates[now], 0, w, iterates[1 - now], 0, w, k, n)
                 for t in range(1, m + 1):
                     _copy(iterates[now], (t - 1) * k * w, w, x, 0, w, k, n)
-                    if g.cutting and row[begin + t - 1] >= 0:
-                        _restart(cuts, row[begin + t - 1], restart, lane, x, 0, g, n)
-                        _cut_step(cuts, row[begin + t - 1], d, lane, g, n)
-                    linear(inputs, place, 0, x, 0, w, new, 0, w, J, 0, k * w, w, n)
+                    if g.cutting and row[t0 + t - 1] >= 0:
+                        _restart(cuts, row[t0 + t - 1], restart, lane, x, 0, g, n)
+                        _cut_step(cuts, row[t0 + t - 1], d, lane, g, n)
+                    linear(given, place, 0, x, 0, w, new, 0, w, J, 0, k * w, w, n)
                     failed = _correct(iterates[now], iterates[1 - now], t * k * w, new, J, d, shift, atol, rtol, g, n)
                     met = met and failed == 0
-                    _advance(place, by_time, 1)
+                    advance(place, by_time, 1, 1)
                 now, sweeps = 1 - now, sweeps + 1
             passed = iterates[1 - now]
             for t in range(1, m + 1):
                 _copy(passed, t * k * w, w, y, at[0, Y], g.y_c, k, n)
-                _advance(at, by_time, 1)
+                advance(at, by_time, 1, 1)
             _copy(passed, m * k * w, w, iterates[0], 0, w, k, n)
             counts[task] += sweeps - 1
 
@@ -295,7 +279,7 @@ def _cut_step(cuts: Array, r: int, d: Array, lane: int, g: Sizes, n: int) -> Non
     """Let no correction through a step that is cut from its past."""
     for j in range(g.components):
         for i in range(n):
-            if cuts[r, lane + i]:
+            if cuts[r * g.lanes + lane + i]:
                 d[j * g.width + i] = 0
 
 

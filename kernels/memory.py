@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.types.containers import BaseTuple
+from numba.core.types.misc import CPointer
 from numba.extending import intrinsic
 
 _SCOPES = 32  # results from the 32nd on share a scope, which costs comparisons and nothing else
@@ -30,8 +32,15 @@ def _outside(module: Any, number: int | None = None) -> Any:
     return module.add_metadata([_scope(module, scope) for scope in range(_SCOPES) if scope != own])
 
 
+def start(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    """Return the address of the first number of a flat array, or of what :func:`pointer` made of one."""
+    if isinstance(kind, CPointer):
+        return array
+    return cgutils.create_struct_proxy(kind)(context, builder, value=array).data
+
+
 def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
-    return builder.gep(cgutils.create_struct_proxy(kind)(context, builder, value=array).data, [place])
+    return builder.gep(start(context, builder, kind, array), [place])
 
 
 def _mark(instruction: Any, builder: Any, number: int | None) -> Any:
@@ -40,6 +49,41 @@ def _mark(instruction: Any, builder: Any, number: int | None) -> Any:
         instruction.set_metadata("alias.scope", builder.module.add_metadata([_scope(builder.module, number)]))
     instruction.set_metadata("noalias", _outside(builder.module, number))
     return instruction
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer(typing: Any, array: Any) -> Any:
+    """Return where a flat array begins, as what ``get`` and ``put`` take too.
+
+    An array is counted whenever it is passed on or taken out of a tuple, which costs as much as a short row. A pointer
+    does not keep the array: it must be an argument of the caller, or one that :func:`keep` is called with at the end.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return start(context, builder, array, *arguments)
+
+    return CPointer(array.dtype)(array), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def keep(typing: Any, array: Any) -> Any:
+    """Do nothing with an array, which therefore is not freed before."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_dummy_value()
+
+    return types.void(array), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointers(typing: Any, arrays: Any) -> Any:
+    """Return the tuple of pointers of a tuple of arrays."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        found = [start(context, builder, k, builder.extract_value(arguments[0], i)) for i, k in enumerate(arrays)]
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return BaseTuple.from_types([CPointer(kind.dtype) for kind in arrays])(arrays), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import ceil
 from typing import NamedTuple
 
@@ -10,13 +11,15 @@ import numpy as np
 
 from recsolve.arrays import Array, freeze
 from recsolve.kernels.geometry import Flat, flat, lanes_of
+from recsolve.kernels.threads import spread, threads
 
 # Columns of ``where`` and places of ``at``; those of inputs begin at FIRST, and those of their gradients follow.
 Y, LANE, X, JACOBIAN, COTANGENT, FIRST = range(6)
 
 _WIDTH = 1024  # lanes of a tile at most: the rows of a step stay in the nearest cache
-_LEAST = 64  # a group of fewer lanes is not worth a loop: arrays are copied so that groups merge
+_LEAST = 64  # lanes of a row that is worth more than copying it
 _VECTOR = 16
+SPREAD = 20_000  # numbers from which on threads pay for waking them
 
 
 class States(NamedTuple):
@@ -39,18 +42,34 @@ class States(NamedTuple):
         """Return a contiguous copy with the components right after time, empty where it is a result."""
         count = len(self.components)
         moved = np.moveaxis(self.array, self.components, range(1, 1 + count))
-        copy = np.empty(moved.shape, moved.dtype) if self.written else np.ascontiguousarray(moved)
+        copy = np.empty(moved.shape, moved.dtype)
+        if not self.written:
+            _copy(moved, copy)
         return States(copy, tuple(range(1, 1 + count)), self.written)
 
     def fill(self, packed: States) -> None:
         """Take the values of a packed copy."""
-        np.moveaxis(self.array, self.components, packed.components)[...] = packed.array
+        _copy(packed.array, np.moveaxis(self.array, self.components, packed.components))
 
     def flat(self) -> tuple[Flat, tuple[int, ...]]:
         """Return it flat, without the axes of its components, and their strides."""
         base, origin, strides = flat(self.array, self.written)
         rest = tuple(s for axis, s in enumerate(strides) if axis not in self.components)
         return Flat(base, origin, rest), tuple(strides[axis] for axis in self.components)
+
+
+def _copy(x: Array, y: Array) -> None:
+    """Copy an array (steps, ...) to another one of its shape, which has its axes in another order in memory."""
+    from recsolve.kernels import loops_copy
+
+    source, result = flat(x), flat(y, writeable=True)
+    lanes = lanes_of(x.shape[1:], [source.strides[1:], result.strides[1:]], [source.origin, result.origin])
+    if not x.size:
+        return
+    steps = source.strides[0], result.strides[0], len(x)
+    loop = partial(loops_copy.copy, source.base, result.base, lanes.each(), *steps)
+    tiles = ceil(lanes.number / loops_copy.LANES) * ceil(len(x) / loops_copy.STEPS)
+    spread(loop, tiles, threads() if x.size >= SPREAD else 1)
 
 
 class Rows:
@@ -66,6 +85,8 @@ class Rows:
         Read-only, each broadcasting to ``shape``. What does not change from step to step becomes one row.
     gradients : sequence of array
         Results of ``shape``.
+    least : int
+        A group of fewer lanes is not worth a loop: arrays are copied so that groups merge.
 
     Attributes
     ----------
@@ -87,7 +108,9 @@ class Rows:
         states: Mapping[int, States],
         inputs: Sequence[Array] = (),
         gradients: Sequence[Array] = (),
+        least: int = _LEAST,
     ):
+        self._least = least
         self.shape, self._outside = shape, dict(states)
         self._gradients = [States(g, (), True) for g in gradients]
         full = [np.broadcast_to(x, shape) for x in inputs]
@@ -114,7 +137,7 @@ class Rows:
         )
         self.lanes = lanes_of(self.shape[1:], [f.strides[1:] for f in self._flats], [f.origin for f in self._flats])
         self.groups, self.inner, self.number = len(self.lanes.offsets), self.lanes.inner, self.lanes.number
-        return all(s == 1 for s in self.lanes.strides) and self.inner >= min(_LEAST, self.number)
+        return all(s == 1 for s in self.lanes.strides) and self.inner >= min(self._least, self.number)
 
     def _collect(self, constants: Sequence[Array]) -> None:
         """Set up ``where`` and ``by_time``, column by column, and the flat arrays."""
@@ -153,6 +176,12 @@ class Rows:
         for outside, inside in [*pairs, *zip(self._gradients, gradients, strict=True)]:
             if outside.written and outside is not inside and outside.array is not inside.array:
                 outside.fill(inside)
+
+    def last(self) -> Array:
+        """Return the last step of the result, (*axes) with those of components where they were given."""
+        inside, outside = self._inside[0][Y], self._outside[Y]
+        components = tuple(axis - 1 for axis in inside.components)
+        return np.moveaxis(inside.array[-1], components, [axis - 1 for axis in outside.components])
 
     def component_rows(self, x: Array, axes: tuple[int, ...] = ()) -> Array:
         """Return one step of states (*axes with those of components) as flat (k * number,)."""

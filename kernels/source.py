@@ -37,8 +37,9 @@ _SIGNATURES = {
 
 
 def inputs_of(program: Program) -> list[Leaf]:
-    """Return what a cell reads beside its state: drives, then weights of its mixings, then parameters."""
-    kinds = {"drive": program.drives, "weight": tuple(program.mixings), "parameter": program.parameters}
+    """Return what a cell reads beside its state: drives, then weights of its diagonal mixings, then parameters."""
+    diagonal = tuple(name for name, kind in program.mixings.items() if kind == "diagonal")
+    kinds = {"drive": program.drives, "weight": diagonal, "parameter": program.parameters}
     return [Leaf(kind, name) for kind, names in kinds.items() for name in names]
 
 
@@ -52,7 +53,7 @@ def elementwise_module(program: Program, back: Mapping[Leaf, Node], dtype: Any) 
         From :func:`recsolve.tracing.trace_pullback`.
     dtype : dtype
     """
-    writer = _Writer(program)
+    writer = Writer(program)
     outputs = program.stages[0].outputs
     values = {("y", "q", ("y_c", i)): output.value for i, output in enumerate(outputs)}
     partials = {
@@ -67,16 +68,17 @@ def elementwise_module(program: Program, back: Mapping[Leaf, Node], dtype: Any) 
         writer.function("pull", cotangents),
     ]
     used = [*reachable((values | partials).values()), *reachable(back.values())]  # of two graphs
-    return _in_template([_names(used), *functions], dtype)
+    return in_template(_TEMPLATE, [names_called(used), *functions], dtype)
 
 
-def _in_template(functions: Sequence[str], dtype: Any) -> str:
-    before, _, rest = _TEMPLATE.read_text().partition(_RULE)
+def in_template(template: Path, functions: Sequence[str], dtype: Any) -> str:
+    """Return the source of a template with the functions of a cell in place of its own."""
+    before, _, rest = template.read_text().partition(_RULE)
     after = rest.partition(_RULE)[2].partition("\n")[2]
     return "\n\n".join([before, f"F = np.{np.dtype(dtype).name}", *functions, after])
 
 
-def _names(nodes: Sequence[Node]) -> str:
+def names_called(nodes: Sequence[Node]) -> str:
     """Return the assignments of the elementary functions that nodes are results of."""
     called = {node.operation for node in nodes if node.arguments} - {*OPERATORS, *LOGIC}
     return "\n".join(f'{name} = functions(F)["{name}"]' for name in sorted(called))
@@ -85,13 +87,13 @@ def _names(nodes: Sequence[Node]) -> str:
 Place: TypeAlias = tuple[Any, ...]  # an array, where it starts, and (distance, how often) for its components
 
 
-def _place(base: str, start: str, *steps: tuple[str, int]) -> str:
+def place_of(base: str, start: str, *steps: tuple[str, int]) -> str:
     """Return a flat array and a place in it, some steps of given lengths and i lanes after a start."""
     terms = [f"{number} * {length}" if number > 1 else length for length, number in steps if number]
     return f"{base}, {' + '.join([*([start] if start else []), *terms, 'i'])}"
 
 
-class _Writer:
+class Writer:
     """Writes functions over rows, in which every leaf has a place."""
 
     def __init__(self, program: Program):
@@ -101,10 +103,10 @@ class _Writer:
 
     def load(self, leaf: Leaf) -> str:
         if leaf.kind == "component":
-            return _place("x", "s", ("x_c", self.components.index(leaf.name)))
+            return place_of("x", "s", ("x_c", self.components.index(leaf.name)))
         if leaf.kind == "cotangent":
-            return _place("g", "", ("width", self.components.index(leaf.name)))
-        return _place(f"i{self.inputs[leaf]}", f"o{self.inputs[leaf]}")
+            return place_of("g", "", ("width", self.components.index(leaf.name)))
+        return place_of(f"i{self.inputs[leaf]}", f"o{self.inputs[leaf]}")
 
     def cotangent(self, leaf: Leaf) -> Place:
         """Return where the cotangent of a leaf goes; those of constants are sums."""
@@ -115,18 +117,19 @@ class _Writer:
             return f"d{number}", f"r{number}"
         return "sums", "", ("width", number - self.drives)
 
-    def function(self, name: str, results: Mapping[Place, Node]) -> str:
+    def function(self, name: str, results: Mapping[Place, Node], signature: str | None = None) -> str:
         """Return a function over rows that puts results in their places."""
+        signature = _SIGNATURES[name] if signature is None else signature
         nodes = list(results.values())
         statements, named = NUMBA.write(nodes)
         loaded = [node.content for node in reachable(nodes) if node.operation == "leaf"]
         loads = [f"{variable(leaf)} = get({self.load(leaf)})" for leaf in loaded]
         stores = [
-            f"{'add' if place[0] == 'sums' else 'put'}({number}, {_place(*place)}, {result})"
+            f"{'add' if place[0] == 'sums' else 'put'}({number}, {place_of(*place)}, {result})"
             for number, (place, result) in enumerate(zip(results, named, strict=True))
         ]
         begin = [f"i{m}, o{m} = inputs[{m}], at[b, FIRST + {m}]" for m in range(len(self.inputs))]
         if name == "pull":
             begin += [f"d{m}, r{m} = drives[{m}], at[b, FIRST + {len(self.inputs) + m}]" for m in range(self.drives)]
         body = [*begin, "for i in range(n):", *(f"    {line}" for line in [*loads, *statements, *stores])]
-        return "\n".join(["@inlined", f"def {name}({_SIGNATURES[name]}):", *(f"    {line}" for line in body)])
+        return "\n".join(["@inlined", f"def {name}({signature}):", *(f"    {line}" for line in body)])

@@ -9,7 +9,7 @@ import numpy as np
 from recsolve.arrays import Array, Kind, common_kind, empty_in_order, freeze, namespace
 from recsolve.dual import ONE, Dual, value_of
 from recsolve.factored import Call, Factored
-from recsolve.fused import FusedCell, fused
+from recsolve.fused import FusedCell, fused, staged, walker
 from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
 from recsolve.mixings import Diagonal as DiagonalMixing
 from recsolve.mixings import Mixing
@@ -69,23 +69,37 @@ class CellRecurrence(Recurrence):
     def apply(self, previous: Array) -> Array:
         loops = fused(self)
         if loops is not None:
-            values = self._empty()
+            values = self.empty()
             loops.evaluate(previous, values)
             return values
+        stages = staged(self)
+        if stages is not None:
+            return stages.evaluate(previous)
         return self._states(self._call(self._components(previous), self._mixings, self.drive), previous)
 
     def step(self, state: Array, t: int) -> Array:
         drive = Names({name: u[t] for name, u in self.drive.items()}, "drive")
         return self._states(self._call(self._components(state), self._mixings, drive), state)
 
+    @property
+    def compiled(self) -> bool:
+        return walker(self) is not None
+
     def follow(self, states: Array, start: int = 0) -> None:
-        loops = fused(self)
+        loops = walker(self)
         if loops is None:
             super().follow(states, start)
         else:
             loops.walk(states, start)
 
-    def _empty(self) -> Array:
+    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float] | None:
+        loops = fused(self)
+        if loops is None:
+            return None
+        states = self.empty()
+        return (states, *loops.newton(states, window, tol))
+
+    def empty(self) -> Array:
         """Return memory for states, in the order of the drive."""
         return empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
 
@@ -93,6 +107,9 @@ class CellRecurrence(Recurrence):
         loops = fused(self)
         if loops is not None:
             return self._linearised(loops, previous)
+        stages = staged(self)
+        if stages is not None:
+            return self._structured(*stages.linearise(previous))
         tape = _Tape(self.layout.components)
         s = {name: Dual(part, {i: ONE}) for i, (name, part) in enumerate(self._components(previous).items())}
         with ties_in_force(self.ties):
@@ -105,16 +122,19 @@ class CellRecurrence(Recurrence):
             return {leaf: xp.broadcast_to(xp.asarray(p, part.dtype), part.shape) for leaf, p in partials.items()}
 
         outputs: list[dict[int, Array]] = [spread(x.partials) if isinstance(x, Dual) else {} for x in out]
+        return self._structured(values, [Call(mixing, spread(partials)) for mixing, partials in tape.calls], outputs)
+
+    def _structured(self, values: Array, calls: list[Call], outputs: list[dict[int, Array]]) -> tuple[Array, Jacobian]:
+        """Return F and its Jacobian in the structure that the partials show."""
         if not any(outputs):
             return values, Zero(values, self.layout)
-        if not tape.calls:
-            return values, self._per_unit(outputs, part)
-        calls = [Call(mixing, spread(partials)) for mixing, partials in tape.calls]
+        if not calls:
+            return values, self._per_unit(outputs, self.layout.component(values, 0))
         return values, Factored(calls, outputs, self.layout, (self.length, *self.batch))
 
     def _linearised(self, loops: FusedCell, previous: Array) -> tuple[Array, Jacobian]:
         """Return F and its Jacobian from compiled loops."""
-        values, k, axis = self._empty(), self.layout.components, 1 + len(self.batch)
+        values, k, axis = self.empty(), self.layout.components, 1 + len(self.batch)
         if k == 1:
             entries = np.empty_like(values)
             loops.linearise(previous, values, entries)

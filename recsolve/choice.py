@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from recsolve import solvers
 from recsolve.arrays import to_host
+from recsolve.kernels.choose import backend
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.driver import Run
 from recsolve.solvers.problem import Problem
@@ -127,7 +129,9 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
         return Choice([Candidate(solvers.Sequential(), "sequential", 0, 0.0)], [reason])
-    with np.errstate(all="ignore"):
+    # What the whole is too large for NumPy for, its first steps are to be timed with.
+    same = backend("numba") if recurrence.compiled else nullcontext()
+    with np.errstate(all="ignore"), same:
         pilot = _Pilot(recurrence, tolerance)
         choice = Choice([Candidate(solvers.Sequential(), "sequential", 0, T * pilot.step)])
         choice.reasons += [pilot.described, pilot.loop_described]
@@ -147,8 +151,11 @@ class _Pilot:
         self.tolerance = tolerance
         self.length = min(max(recurrence.length // _SHARE, _SHORTEST), _LONGEST)
         self.short = short = recurrence.window(0, self.length)
-        whole, self.states = _timed(lambda: loop(short), 1)
+        whole, self.states = _timed(lambda: loop(short), _REPEATS if recurrence.compiled else 1)
         self.step = whole / self.length
+        if recurrence.compiled:  # a call costs more than the steps of a pilot
+            few = short.window(0, self.length // 4)
+            self.step = max(whole - _timed(lambda: loop(few))[0], 0.0) / (self.length - few.length)
         self.longest = _longest_segment(recurrence)
         count, size = int(np.prod(short.batch)), short.layout.size
         sequences = "1 sequence" if count == 1 else f"{count} sequences"

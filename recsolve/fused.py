@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from recsolve.arrays import Array, kind_of
+from recsolve.fused_stages import Staged
 from recsolve.kernels import choose
-from recsolve.kernels.fused import Chain, Fused
+from recsolve.kernels.chain import Chain
+from recsolve.kernels.fused import Fused
+from recsolve.kernels.fused_mixing import FusedMixing
+from recsolve.kernels.fused_stages import FusedStages
 from recsolve.kernels.source import elementwise_module, inputs_of
 from recsolve.mixings import Diagonal
 from recsolve.tracing import trace, trace_pullback
@@ -18,7 +23,9 @@ from recsolve.tracing import trace, trace_pullback
 if TYPE_CHECKING:
     from recsolve.cell import Cell
     from recsolve.cell_recurrence import CellRecurrence
+    from recsolve.weighted_cell import WeightedCell
 
+Loops = TypeVar("Loops")
 _LOG = logging.getLogger("recsolve")
 
 
@@ -41,19 +48,11 @@ class FusedCell:
 
     def walk(self, states: Array, start: int = 0) -> None:
         """Fill the rows of ``states`` from ``start`` on, one after the other."""
-        self.loops.walk(*self._from(states, start))
+        self.loops.walk(self.inputs, states, self.batch, self.chain, start)
 
-    def newton(self, states: Array, window: int, tol: tuple[float, float]) -> int:
-        """Fill ``states`` by Newton's method in windows; return the most iterations that lanes took, in all windows."""
-        return self.loops.newton(*self._from(states, 0), window, tol)
-
-    def _from(self, states: Array, start: int) -> tuple[list[Array], Array, int, Chain]:
-        if start == 0:
-            return self.inputs, states, self.batch, self.chain
-        drives = [u[start:] for u in self.inputs[: self.loops.drives]]
-        reset = None if self.chain.reset is None else self.chain.reset[start:]
-        chain = Chain(states[start - 1], self.chain.restart, reset)
-        return [*drives, *self.inputs[self.loops.drives :]], states[start:], self.batch, chain
+    def newton(self, states: Array, window: int, tol: tuple[float, float]) -> tuple[int, float]:
+        """Fill ``states`` by Newton's method in windows; return what :meth:`Fused.newton` does."""
+        return self.loops.newton(self.inputs, states, self.batch, self.chain, window, tol)
 
     def evaluate(self, previous: Array, values: Array) -> None:
         """Fill ``values`` with f at all t."""
@@ -69,27 +68,31 @@ class FusedCell:
 
 
 def fused(recurrence: CellRecurrence) -> FusedCell | None:
-    """Return the compiled loops of a recurrence, or None where NumPy is to evaluate it.
+    """Return the compiled loops of a recurrence whose mixings are all diagonal, or None where it goes to NumPy.
 
     Raises
     ------
     TypeError
         When the backend ``numba`` is forced and the cell cannot be traced; the message has the line.
     """
-    cell = recurrence.cell
-    if kind_of(recurrence.initial) != "numpy" or not all(isinstance(m, Diagonal) for m in cell.mixings.values()):
+    if not (_diagonal(recurrence) and _compiles(recurrence)):
         return None
-    steps, numbers = recurrence.length, int(np.prod(recurrence.shape))
-    if not choose.compiles(steps, numbers):
-        return None
-    try:
-        loops = loops_of(cell.cell, tuple(sorted(recurrence.ties.items())), recurrence.dtype)
-    except TypeError as error:
-        if choose.forced():
-            raise
-        _LOG.info("%s; NumPy evaluates it", error)
-        return None
-    return FusedCell(loops, recurrence)
+    loops = _traced(lambda: loops_of(recurrence.cell.cell, _ties(recurrence), recurrence.dtype))
+    return None if loops is None else FusedCell(loops, recurrence)
+
+
+def _diagonal(recurrence: CellRecurrence) -> bool:
+    return all(isinstance(m, Diagonal) for m in recurrence.cell.mixings.values())
+
+
+def _compiles(recurrence: CellRecurrence) -> bool:
+    if kind_of(recurrence.initial) != "numpy":
+        return False
+    return choose.compiles(recurrence.length, int(np.prod(recurrence.shape)))
+
+
+def _ties(recurrence: CellRecurrence) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(recurrence.ties.items()))
 
 
 @lru_cache(maxsize=128)
@@ -105,3 +108,99 @@ def loops_of(cell: Cell, ties: tuple[tuple[str, float], ...], dtype: np.dtype[An
     source = elementwise_module(program, trace_pullback(cell, ties=dict(ties)), dtype)
     assert [leaf.name for leaf in inputs_of(program)] == [*cell.drives, *cell.mixings, *cell.parameters]
     return Fused(source, cell.name, len(cell.state), len(cell.drives))
+
+
+class FusedWalk:
+    """The compiled walk of a cell with mixings that couple units, bound to the arrays of one recurrence.
+
+    Parameters
+    ----------
+    loops : FusedMixing
+    recurrence : CellRecurrence
+    """
+
+    def __init__(self, loops: FusedMixing, recurrence: CellRecurrence):
+        names, cell = recurrence.cell.cell, recurrence.cell
+        self.loops, self.batch, self.drives = loops, len(recurrence.batch), len(names.drives)
+        self.inputs = [recurrence.drive[name] for name in names.drives]
+        self.inputs += [m.weight for m in cell.mixings.values() if isinstance(m, Diagonal)]
+        self.inputs += [cell.parameters[name] for name in names.parameters]
+        self.mixings = {name: m.weight for name, m in cell.mixings.items() if not isinstance(m, Diagonal)}
+        self.chain = Chain(recurrence.initial, recurrence.restart, recurrence.reset)
+
+    def walk(self, states: Array, start: int = 0) -> None:
+        """Fill the rows of ``states`` from ``start`` on, one after the other."""
+        inputs = [*(u[start:] for u in self.inputs[: self.drives]), *self.inputs[self.drives :]]
+        self.loops.walk(inputs, self.mixings, states[start:], self.batch, self.chain.rest(states, start))
+
+
+def walker(recurrence: CellRecurrence) -> FusedCell | FusedWalk | None:
+    """Return the compiled walk of a recurrence, or None where NumPy is to take its steps.
+
+    Raises
+    ------
+    TypeError
+        As :func:`fused`.
+    """
+    if _diagonal(recurrence):
+        return fused(recurrence)
+    if not _compiles(recurrence):
+        return None
+    loops = _traced(lambda: walk_of(recurrence.cell.cell, _kinds(recurrence.cell), recurrence.dtype))
+    return None if loops is None else FusedWalk(loops, recurrence)
+
+
+def staged(recurrence: CellRecurrence) -> Staged | None:
+    """Return the compiled stages of a recurrence with mixings that couple units, or None where NumPy evaluates it.
+
+    Raises
+    ------
+    TypeError
+        As :func:`fused`.
+    """
+    if _diagonal(recurrence) or not _compiles(recurrence):
+        return None
+    cell, kinds = recurrence.cell.cell, _kinds(recurrence.cell)
+    loops = _traced(lambda: stages_of(cell, kinds, _ties(recurrence), recurrence.dtype))
+    return None if loops is None else Staged(loops, walk_of(cell, kinds, recurrence.dtype), recurrence)
+
+
+def _kinds(cell: WeightedCell) -> tuple[tuple[str, str], ...]:
+    return tuple((name, cell.mixings[name].name) for name in cell.cell.mixings)
+
+
+def _traced(make: Callable[[], Loops]) -> Loops | None:
+    """Return what is made of a traced cell, or None where it cannot be traced and NumPy may take its place."""
+    try:
+        return make()
+    except TypeError as error:
+        if choose.forced():
+            raise
+        _LOG.info("%s; NumPy evaluates it", error)
+        return None
+
+
+@lru_cache(maxsize=128)
+def walk_of(cell: Cell, kinds: tuple[tuple[str, str], ...], dtype: np.dtype[Any]) -> FusedMixing:
+    """Return the compiled walk of a cell with mixings of these kinds, by name.
+
+    Raises
+    ------
+    TypeError
+        For what cannot be traced.
+    """
+    return FusedMixing(trace(cell, dict(kinds)), dtype)
+
+
+@lru_cache(maxsize=128)
+def stages_of(
+    cell: Cell, kinds: tuple[tuple[str, str], ...], ties: tuple[tuple[str, float], ...], dtype: np.dtype[Any]
+) -> FusedStages:
+    """Return the compiled stages of a cell with mixings of these kinds, by name.
+
+    Raises
+    ------
+    TypeError
+        For what cannot be traced.
+    """
+    return FusedStages(trace(cell, dict(kinds), dict(ties)), dtype)

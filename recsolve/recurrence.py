@@ -133,6 +133,11 @@ class Recurrence(ABC):
         """An array whose first axes (T, *batch) are in the memory order that the states should have."""
         return namespace(self.initial).empty(self.shape, dtype=self.dtype)  # type: ignore[no-any-return]
 
+    @property
+    def compiled(self) -> bool:
+        """Whether loops compiled from f take its steps."""
+        return False
+
     # What follows from it --------------------------------------------------------------------------------------
 
     @property
@@ -199,6 +204,25 @@ class Recurrence(ABC):
                 if resets is not None:
                     state = xp.where(resets[t], self.restart, state)
                 states[t] = state = self.step(state, t)
+
+    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float] | None:
+        """Return the states that Newton's method finds in windows of time, where it is compiled for this recurrence.
+
+        Parameters
+        ----------
+        window : int
+        tol : tuple of float
+            (atol, rtol) of the test |r| <= atol + rtol max(|h|, |F|).
+
+        Returns
+        -------
+        states : array
+        iterations : int
+            As many as the lanes that need most take, in all windows.
+        sweeps : float
+            How often f and its Jacobian were evaluated at a row, on average.
+        """
+        return None
 
     def guess(self) -> Array:
         """Return the default first iterate, f(h[0], u[t]) at every t."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from recsolve.arrays import Array, common_dtype, common_kind, from_native, kind_of, namespace, to_native
 from recsolve.jacobians import Jacobian
-from recsolve.kernels import choose
+from recsolve.kernels.choose import scan as chosen_scan
 from recsolve.kernels.half import HALF, state_dtype
 from recsolve.kernels.monoids import MONOIDS
 
@@ -19,10 +19,10 @@ def affine_scan(
     """Return y[t] = A[t] y[t-1] + b[t] (or y[t+1] with ``reverse``) of native arrays, unchecked."""
     monoid = MONOIDS["affine"]
     if not reverse:
-        return choose.scan(monoid, (A, b), initial=initial, reset=reset)
+        return chosen_scan(monoid, (A, b), initial=initial, reset=reset)
     backwards = slice(None, None, -1)
     flipped = None if reset is None else reset[backwards]
-    return choose.scan(monoid, (A[backwards], b[backwards]), initial=initial, reset=flipped)[backwards]
+    return chosen_scan(monoid, (A[backwards], b[backwards]), initial=initial, reset=flipped)[backwards]
 
 
 def reverse_solve(J: Jacobian, starts: Array, c: Array) -> Array:
@@ -124,7 +124,7 @@ def scan(
     if reverse:
         prepared, mask = op.take(prepared, slice(None, None, -1)), None if mask is None else mask[::-1]
     with np.errstate(all="ignore"):
-        y = choose.scan(op, prepared, initial=start, reset=mask)
+        y = chosen_scan(op, prepared, initial=start, reset=mask)
     return from_native(np.moveaxis(y[::-1] if reverse else y, 0, axis), kind)
 
 

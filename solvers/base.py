@@ -51,6 +51,13 @@ class Method(ABC):
     exact_on_affine: ClassVar[str]
     causal: ClassVar[bool] = True
 
+    def direct(self, problem: Problem) -> tuple[Array, int] | None:
+        """Return the trajectory and the iterations it took, where compiled loops find it without the driver.
+
+        The driver tests it as it tests every iterate, and starts anew if it fails.
+        """
+        return None
+
     @abstractmethod
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         """Return the solvers to run one after the other, each from where the one before it has ended."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from recsolve.arrays import Array
 from recsolve.solvers.base import Method, Stage
+from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import whole_number
 
@@ -24,6 +26,10 @@ class Windowed(Method):
     """Run a solver on a window of time that moves with the rows that have converged.
 
     Beside the trajectory itself, memory is that of one window. Steps the window has not come to hold h[0].
+
+    Newton's method on cells whose mixings are all diagonal runs in compiled loops, where these are used and no callback
+    or trace wants to see the iterates. Lanes then move on in tiles, each when all of its own steps in the window have
+    converged; iterations are those of the tile that takes the most.
 
     Parameters
     ----------
@@ -46,6 +52,17 @@ class Windowed(Method):
     def __post_init__(self) -> None:
         whole_number("window", self.window, 1)
         _method(self.solver, "solver")
+
+    def direct(self, problem: Problem) -> tuple[Array, int] | None:
+        if not problem.pin or type(_method(self.solver)) is not Newton:
+            return None
+        tolerance, rec = problem.tolerance, problem.recurrence
+        found = rec.newton(self.window, (tolerance.atol, tolerance.rtol)) if tolerance.lanes is None else None
+        if found is None:
+            return None
+        states, iterations, sweeps = found
+        problem.counts.update(nfev=iterations, njev=iterations, rows=round(sweeps * problem.starts.size))
+        return states, iterations
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         return tuple(replace(stage, window=self.window) for stage in _method(self.solver).stages(problem))

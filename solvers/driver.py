@@ -77,12 +77,27 @@ class Run:
 
     def to_end(self, method: Method, guess: Array | None) -> tuple[Iterate, Status]:
         """Run the stages of a method until one of them converges, and return the last iterate and its status."""
+        if guess is None and self.observe is None and (ended := self._directly(method)) is not None:
+            return ended
         for stage in method.stages(self.problem):
             self.stage = stage
             iterate, status = self._run(stage, guess)
             if status in (Status.CONVERGED, Status.NONFINITE) or self.stopped or self.nit >= self.maxiter:
                 break
             guess = iterate.states
+        return iterate, status
+
+    def _directly(self, method: Method) -> tuple[Iterate, Status] | None:
+        """Return what compiled loops find, if the method has them and it passes the test."""
+        found = method.direct(self.problem)
+        if found is None or found[1] > self.maxiter:
+            return None
+        iterate = self.problem.evaluate(found[0], jacobian=False)
+        status = status_of(iterate, self.history, 0, self.maxiter, self.patience)
+        if status not in (Status.CONVERGED, Status.NONFINITE):
+            return None
+        self.nit = found[1]
+        self.history.record(iterate.worst, iterate.progress)
         return iterate, status
 
     def _run(self, stage: Stage, guess: Array | None) -> tuple[Iterate, Status]:

@@ -12,9 +12,12 @@ import numpy as np
 
 from recsolve.arrays import Array, namespace, to_host
 from recsolve.jacobians import Jacobian, Zero
+from recsolve.kernels.iterate import guard, largest_finite, residual_of
 from recsolve.recurrence import Recurrence
 from recsolve.scan import affine_scan
 from recsolve.tolerance import Tolerance
+
+_TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,7 @@ class Problem:
         self.horizon = recurrence.length  # of the whole, when this is a part
         self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
         self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
-        host = to_host(self.starts)
-        index = np.arange(recurrence.length).reshape((-1,) + (1,) * len(recurrence.batch))
-        self._index = index
-        self._segment_start = np.maximum.accumulate(np.where(host, index, -1), axis=0) if host.size else host
+        self._starts = to_host(self.starts)
 
     def part(self, recurrence: Recurrence, place: tuple[Array, ...] | None = None) -> Problem:
         """Return the problem of a window, or of the sequences at ``place``, counting into the same book."""
@@ -151,13 +151,11 @@ class Problem:
 
     def judge(self, states: Array, values: Array, J: Jacobian | None = None, pinned: Array | None = None) -> Iterate:
         """Return what follows from states and F."""
-        residual = values - states
-        converged = self._rows(self.tolerance.met(states, values, residual))
-        exact = self._rows(residual == 0)
+        residual, converged, exact, sizes = residual_of(states, values, self.tolerance, self.event_axes)
         if pinned is not None:
-            exact = exact | (pinned & self._rows(namespace(states).isfinite(residual)))
+            exact = exact | (pinned & namespace(states).isfinite(sizes))
         leading, front = self.front(exact)
-        worst = largest(residual)
+        worst = largest(sizes)
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
         return Iterate(states, values, residual, J, converged, leading, front, worst, blocked)
 
@@ -203,9 +201,18 @@ class Problem:
         xp, host = namespace(good), to_host(good)
         if not host.size:
             return good, good.copy()
-        last_failure = np.maximum.accumulate(np.where(host, -1, self._index), axis=0)
-        before = np.concatenate([np.full_like(last_failure[:1], -1), last_failure[:-1]])
-        clean = before < self._segment_start
+        clean = np.empty(host.shape, bool)
+        failure, start = (np.full((1, *host.shape[1:]), -1) for _ in range(2))
+        rows = max(_TOGETHER // max(self._starts[0].size, 1), 1)
+        for begin in range(0, len(host), rows):
+            part = slice(begin, begin + rows)
+            index = np.arange(begin, min(begin + rows, len(host))).reshape((-1,) + (1,) * (host.ndim - 1))
+            failures, starts = (
+                np.maximum.accumulate(np.concatenate([before, np.where(mask[part], index, -1)]), axis=0)
+                for before, mask in ((failure, ~host), (start, self._starts))
+            )
+            clean[part] = failures[:-1] < starts[1:]
+            failure, start = failures[-1:], starts[-1:]
         return xp.asarray(clean & host), xp.asarray(clean & ~host)
 
     def cut(self, iterate: Iterate) -> Array:
@@ -243,13 +250,8 @@ class Problem:
         of h[0] and of the rows solved since, but not of other iterates, whose junk would make room for more. Then the
         pin is applied.
         """
-        rec, xp = self.recurrence, namespace(proposal)
-        inside = xp.isfinite(proposal) & (xp.abs(proposal) <= self._reach(iterate))
-        states = xp.where(inside, proposal, iterate.values)
-        if self.pin:
-            states = xp.where(rec.over_event(iterate.front), iterate.values, states)
-            states = xp.where(rec.over_event(iterate.leading), iterate.states, states)
-        return _in_order_of(iterate.values, states)
+        pins = (iterate.leading, iterate.front) if self.pin else None
+        return guard(proposal, iterate.states, iterate.values, self._reach(iterate), pins, self.event_axes)
 
     def _reach(self, iterate: Iterate) -> Array:
         """Return the bound on |h| per sequence, shape (1, *batch, 1...)."""
@@ -258,24 +260,15 @@ class Problem:
             self._known = xp.maximum(self._largest(iterate.values), self._largest(rec.initial[None]))
             self._known = xp.maximum(self._known, self._largest(iterate.states))
         solved, _ = self.front(iterate.converged)
-        right = xp.where(rec.over_event(solved), iterate.states, iterate.states.dtype.type(0))
-        self._known = xp.maximum(self._known, self._largest(right))
+        if solved.any():
+            self._known = xp.maximum(self._known, self._largest(iterate.states, solved))
         return 2.0 * (self.horizon + 1) * rec.layout.size**0.5 * self._known  # type: ignore[no-any-return]
 
-    def _largest(self, x: Array) -> Array:
-        """Return the largest finite |x| of each sequence."""
-        xp = namespace(x)
-        axes = (0, *self.event_axes)
-        if not x.size:  # CuPy's max knows no initial value
-            return xp.zeros([1 if axis in axes else n for axis, n in enumerate(x.shape)], x.dtype)  # type: ignore[no-any-return]
-        finite = xp.where(xp.isfinite(x), xp.abs(x), x.dtype.type(0))
-        return finite.max(axis=axes, keepdims=True)  # type: ignore[no-any-return]
-
-
-def _in_order_of(like: Array, x: Array) -> Array:
-    """Return ``x`` in the memory order of ``like``."""
-    if x.strides == like.strides:
-        return x
-    out = namespace(like).empty_like(like)
-    out[...] = x
-    return out  # type: ignore[no-any-return]
+    def _largest(self, x: Array, rows: Array | None = None) -> Array:
+        """Return the largest finite |x| of each sequence, of some rows (T, *batch), shape (1, *batch, 1...)."""
+        sizes = largest_finite(x, self.event_axes)
+        if rows is not None:
+            sizes = namespace(x).where(rows, sizes, sizes.dtype.type(0))
+        if not sizes.size:
+            sizes = namespace(x).zeros((1, *sizes.shape[1:]), sizes.dtype)
+        return sizes.max(axis=0).reshape(1, *sizes.shape[1:], *(1,) * len(self.event_axes))  # type: ignore[no-any-return]

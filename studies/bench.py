@@ -134,7 +134,7 @@ def _time(case: _Case, repeats: int) -> Timing:
     y = run(compiled)
     e = getattr(case.elements[0], "data", case.elements[0])
     size = e.nbytes + case.elements[1].nbytes + y.nbytes
-    seconds = _alternating([lambda: run(compiled), *_copies(size)], repeats)
+    seconds = alternating([lambda: run(compiled), *_copies(size)], repeats)
     middle, least = np.median(seconds, axis=1), seconds.min(axis=1)
     lower, upper = np.quantile(seconds[0], (0.25, 0.75))
     return Timing(
@@ -149,7 +149,7 @@ def _time(case: _Case, repeats: int) -> Timing:
         copies=float(middle[2]),
         least_traffic=float(least[1]),
         least_copies=float(least[2]),
-        numpy=float(np.median(_alternating([lambda: run(reference)], min(repeats, 3)))),
+        numpy=float(np.median(alternating([lambda: run(reference)], min(repeats, 3)))),
         error=_error(case, y),
     )
 
@@ -169,7 +169,7 @@ def _copies(size: int) -> list[Callable[[], None]]:
     return [copying(size // 8), copying(size // 4)]
 
 
-def _alternating(runs: list[Callable[[], Any]], repeats: int) -> Array:
+def alternating(runs: list[Callable[[], Any]], repeats: int) -> Array:
     """Return wall times (runs, repeats), taken in turns so that other load meets all of them."""
     seconds = np.empty((len(runs), repeats))
     for repeat in range(repeats):

@@ -140,15 +140,30 @@ def solvers() -> None:
 @app.command()
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    warm: Annotated[bool, typer.Option("--warm", help="Compile the loops of all built-in cells ahead.")] = False,
 ) -> None:
     """Show versions, the machine and the backends found."""
     from recsolve.studies.information import information
 
+    if warm:
+        _warm()
     found = information()
     if as_json:
         print(json.dumps(found, indent=1))
     else:
         tables.show_information(found)
+
+
+def _warm() -> None:
+    """Compile ahead, with a line on what is being compiled."""
+    from recsolve.studies.warm import warm
+
+    try:
+        with tables.progress() as status:
+            for part in warm():
+                status(part and f"compiling {part}")
+    except (ImportError, OSError) as error:
+        raise _fail(error) from None
 
 
 bench = typer.Typer(no_args_is_help=True, help="Time kernels beside copies of the same bytes.")
@@ -162,30 +177,34 @@ def bench_options() -> None:
 
 @bench.command()
 def cpu(
-    what: Annotated[str, typer.Option(help="What to time: scan.")] = "scan",
+    what: Annotated[str, typer.Option(help="What to time: scan or solve.")] = "scan",
     repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 25,
     numbers: Annotated[int, typer.Option(help="T x batch x units, a power of two.")] = 1 << 22,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:
-    """Time the compiled scans on this machine: medians, quartiles, ratios in the same run, errors."""
+    """Time compiled scans or solves on this machine: medians, quartiles, ratios in the same run, errors."""
     from recsolve.studies.bench import BenchConfig, bench_scan
+    from recsolve.studies.bench_solve import bench_solve
     from recsolve.studies.provenance import provenance
 
+    benches: dict[str, Any] = {"scan": (bench_scan, tables.show_scan_timings)}
+    benches["solve"] = bench_solve, tables.show_solve_timings
     try:
-        if what != "scan":
-            raise ValueError(f"--what is {what!r}; wanted scan")
+        if what not in benches:
+            raise ValueError(f"--what is {what!r}; wanted {' or '.join(benches)}")
+        run, show = benches[what]
         config = BenchConfig(repeats=repeats, numbers=numbers)
         with tables.progress() as status:
             timings = []
-            for timing in bench_scan(config):
+            for timing in run(config):
                 timings.append(timing)
-                status(f"{timing.scan}, {timing.shape}")
+                status(f"{getattr(timing, what)}, {timing.shape}")
     except (ValueError, ImportError) as error:
         raise _fail(error) from None
     if as_json:
         print(json.dumps({**provenance(), "rows": [timing.row() for timing in timings]}, indent=1, allow_nan=False))
     else:
-        tables.show_timings(timings)
+        show(timings)
 
 
 def main() -> None:

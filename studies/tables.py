@@ -180,7 +180,7 @@ def _left(*columns: str) -> dict[str, str]:
     return dict.fromkeys(columns, "left")
 
 
-def show_timings(timings: list[Any]) -> None:
+def show_scan_timings(timings: list[Any]) -> None:
     """Print the times of kernels and what they are to be read beside."""
     columns = {
         "scan": "left", "shape": "left", "ms": "right", "quartiles": "right", "least": "right", "x traffic": "right",
@@ -207,6 +207,29 @@ def show_timings(timings: list[Any]) -> None:
         "as many threads. NumPy: its time over this one. error: against the loop, relative.",
         markup=False,
     )
+
+
+def show_solve_timings(timings: list[Any]) -> None:
+    """Print the times of solves and of what one would run instead."""
+    columns = {
+        "solve": "left", "shape": "left", "ms": "right", "quartiles": "right", "beside": "left", "its ms": "right",
+        "ratio": "right", "error": "right", "its error": "right",
+    }  # fmt: skip
+    table = _table("solves, float32", columns)
+    for timing in timings:
+        table.add_row(
+            escape(timing.solve),
+            escape(timing.shape),
+            _three(1e3 * timing.median),
+            f"{_three(1e3 * timing.lower)}-{_three(1e3 * timing.upper)}",
+            escape(timing.reference),
+            _three(1e3 * timing.reference_median),
+            f"{_three(timing.reference_median / timing.median)}x",
+            *("" if x != x else f"{x:.0e}" for x in (timing.error, timing.reference_error)),
+        )
+    console = _console()
+    _print(console, table)
+    console.print("ratio: its ms over ms. error: against a loop in float64, relative to max |h|.", markup=False)
 
 
 def show_information(found: dict[str, Any]) -> None:

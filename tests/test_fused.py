@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import recsolve as rs
 from recsolve.fused import fused
+from recsolve.kernels.iterate import guard, largest_finite, residual_of
 from recsolve.math import maximum, tanh, where
 from recsolve.mixings import Diagonal
+from recsolve.tolerance import Tolerance
 
 CELLS = {cell.name: cell for cell in vars(rs.cells).values() if isinstance(cell, rs.Cell)}
 DTYPES = (np.float32, np.float64)
@@ -240,3 +243,125 @@ def test_a_second_process_finds_the_loops_on_disk(tmp_path):
         for _ in range(2)
     ]
     assert [run.stdout.strip() for run in runs] == ["['evaluate', 'walk']", "[]"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("T", [0, 1, 31, 33, 300])
+@pytest.mark.parametrize("window", [1, 16, 256])
+def test_newton_in_windows_finds_the_loop(window, T, dtype):
+    rec = recurrence(CELLS["lstm"], T, (2,), 20, dtype)
+    options = {"solver": "newton", "window": window}
+    with rs.backend("numba"):
+        solution = rs.solve(rec, method="windowed", options=options, tol=20 * np.finfo(dtype).eps)
+        expected = rs.solve(rec, method="sequential").states
+    assert solution.success
+    assert solution.nit <= T + 1
+    close(expected, solution.states, ulps=2000)
+
+
+def test_newton_in_windows_ends_on_what_is_not_finite():
+    rec = recurrence(CELLS["gru"], 60, (3,), 4, np.float64, resets=False)
+    drive = {name: u.copy() for name, u in rec.drive.items()}
+    drive["n"][30, 1, 2] = np.nan
+    other = rec.cell.recurrence(drive=drive, initial=rec.initial)
+    with rs.backend("numba"):
+        solution = rs.solve(other, method="windowed")
+        expected = rs.solve(other, method="sequential").states
+    assert solution.status is rs.Status.NONFINITE
+    np.testing.assert_array_equal(np.isnan(solution.states), np.isnan(expected))
+    close(np.nan_to_num(expected), np.nan_to_num(solution.states))
+
+
+def test_newton_in_windows_is_the_drivers_where_someone_looks():
+    rec, seen = recurrence(CELLS["gru"], 60, (2,), 4, np.float64), []
+    with rs.backend("numba"):
+        solution = rs.solve(rec, method="windowed", callback=lambda result: seen.append(result.nit))
+    assert len(seen) == solution.nit + 1
+
+
+def iterates(shape, axes, dtype, rng):
+    """States and F that agree in some rows and not in others, with a few entries that are not finite."""
+    states = rng.standard_normal(shape).astype(dtype)
+    values = states + (rng.random(shape) * rng.choice([0, 1, 20], shape[:-axes] + (1,) * axes)).astype(dtype) * 1e-6
+    for x in (states, values):
+        x[rng.random(shape) < 0.02] = rng.choice([np.nan, np.inf, -np.inf])
+    return states, values
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(
+    ("layout", "batch"), [(rs.Layout(1, (), 5), (3,)), (rs.Layout(2, (), 3), ()), (rs.Layout(1, (2,), 4), (2, 2))]
+)
+@pytest.mark.parametrize("coupled", [False, True])
+def test_iterates_are_tested_and_guarded_as_by_numpy(coupled, layout, batch, batch_first, dtype):
+    rng, axes = np.random.default_rng(0), len(layout.event)
+    shape = (40, *batch, *layout.event)
+    if batch_first and batch:
+        shape = (batch[0], 40, *shape[2:])
+    states, values = iterates(shape, axes, dtype, rng)
+    proposal = (states * rng.choice([1, 1, 50], shape)).astype(dtype)
+    if batch_first and batch:
+        states, values, proposal = (x.swapaxes(0, 1) for x in (states, values, proposal))
+    tolerance, event = Tolerance(1e-6, 1e-7, layout if coupled else None), tuple(range(states.ndim - axes, states.ndim))
+    reach = (1 + 40 * rng.random((1, *batch, *(1,) * axes))).astype(dtype)
+    pins = rng.random((2, 40, *batch)) < 0.2
+
+    def compute():
+        tested = residual_of(states, values, tolerance, event)
+        return [*tested, largest_finite(states, event), guard(proposal, states, values, reach, tuple(pins), event)]
+
+    with np.errstate(all="ignore"):
+        for x, y in zip(*both(compute), strict=True):
+            np.testing.assert_array_equal(x, y)
+            assert x.strides == y.strides or x.ndim == 1 + len(batch)
+
+
+def test_blocks_side_by_side_give_the_bits_of_the_loop(monkeypatch):
+    from recsolve.kernels import side_by_side
+
+    monkeypatch.setattr(side_by_side, "_SHORTEST", 16)
+    monkeypatch.setattr(side_by_side, "_BURN_IN", 5)
+    walked = []
+    for name, batch, T in (("gru", (2,), 700), ("lstm", (), 611), ("minmax", (1,), 600), ("elman_relu", (2,), 900)):
+        for resets in (False, True):
+            rec = recurrence(CELLS[name], T, batch, 2, np.float64, resets=resets)
+            with rs.backend("numba"):
+                loops, states = fused(rec), np.empty(rec.shape)
+                assert side_by_side.pays(loops.loops.component(states, loops.batch).shape)
+                rec.follow(states)
+                expected = np.empty(rec.shape)
+                loops.loops.walk_in_order(loops.inputs, expected, loops.batch, loops.chain)
+            np.testing.assert_array_equal(states, expected)
+            walked.append(states)
+    assert len(walked) == 8
+
+
+def test_blocks_side_by_side_give_the_bits_of_a_chaotic_loop(monkeypatch):
+    from recsolve.kernels import side_by_side
+
+    monkeypatch.setattr(side_by_side, "_SHORTEST", 16)
+    logistic = rs.Cell(lambda s, W, u, p: 3.9 * s.h * (1 - s.h) + u.x, state=("h",), output="h", name="logistic")
+    rec = logistic.with_weights(hidden_size=1).recurrence(drive={"x": np.zeros((1000, 1))}, initial=np.full(1, 0.3))
+    with rs.backend("numba"):
+        states, loops = np.empty(rec.shape), fused(rec)
+        rec.follow(states)
+        expected = np.empty(rec.shape)
+        loops.loops.walk_in_order(loops.inputs, expected, loops.batch, loops.chain)
+    np.testing.assert_array_equal(states, expected)
+
+
+def test_memory_of_a_windowed_solve_does_not_grow_with_the_number_of_steps():
+    peaks = []
+    for T in (1 << 8, 1 << 11, 1 << 14):
+        units = (1 << 18) // T
+        rng = np.random.default_rng(0)
+        weighted = weights(CELLS["gru"], units, np.float32, rng)
+        rec = weighted.recurrence(drive=drives(CELLS["gru"], (T, units), np.float32, rng))
+        with rs.backend("numba"):
+            rs.solve(rec, method="windowed", tol=1e-5)
+            tracemalloc.start()
+            assert rs.solve(rec, method="windowed", tol=1e-5).success
+            peaks.append(tracemalloc.get_traced_memory()[1] / (4 * T * units))
+            tracemalloc.stop()
+    assert max(peaks) < 1.2 * min(peaks) < 5.5  # trajectories: states, F, residual, and the states before
