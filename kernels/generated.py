@@ -32,7 +32,7 @@ def cache_directory() -> Path:
 def _helpers() -> str:
     """Return the sources of what generated modules call: Numba looks at the date of their own file only."""
     folder = Path(__file__).parent
-    names = ("compiled", "memory", "products", "rows", "tiles")
+    names = ("compiled", "memory", "prefetch", "products", "rows", "tiles")
     paths = [*(folder / f"{name}.py" for name in names), *sorted(folder.glob("elementary*.py"))]
     return "\n".join(path.read_text() for path in paths)
 

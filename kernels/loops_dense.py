@@ -13,7 +13,7 @@ import numpy as np
 
 from recsolve.arrays import Array
 from recsolve.kernels.compiled import Loop, compiled, inlined
-from recsolve.kernels.prefetch import prefetch
+from recsolve.kernels.prefetch import LINE, prefetch
 
 # Columns of ``where``: the origin of each lane in e, f, y.
 E, F, Y = range(3)
@@ -144,7 +144,7 @@ def walk(e: Array, f: Array, y: Array, start: Array, row: Array, cuts: Array, wh
                 s, q = (lane - begin) * n, where[lane, F] + t * g.f_t
                 p = where[lane, E] + t * g.e_t
                 if g.ahead:
-                    prefetch(e, p + g.e_t, n * n)
+                    prefetch(e, p + g.e_t, n * n, LINE // e.itemsize)
                 _product(e, p, x, s, z, n, g)
                 _add(f, q, z, s, g)
                 if cut:

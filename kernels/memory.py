@@ -96,6 +96,39 @@ def get(typing: Any, array: Any, place: Any) -> Any:
     return array.dtype(array, types.int64), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def read(typing: Any, array: Any, place: Any) -> Any:
+    """Return array[place] of a flat array that may overlap others."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_address(context, builder, array, *arguments))
+
+    return array.dtype(array, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def write(typing: Any, array: Any, place: Any, value: Any) -> Any:
+    """Set array[place] of a flat array that may overlap others."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        base, where, x = arguments
+        builder.store(x, _address(context, builder, array, base, where))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, array.dtype), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def take(typing: Any, number: Any, array: Any, place: Any) -> Any:
+    """Return array[place], which is about to become the result with this number."""
+    scope = number.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _mark(builder.load(_address(context, builder, array, *arguments[1:])), builder, scope)
+
+    return array.dtype(number, array, types.int64), generate
+
+
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def put(typing: Any, number: Any, array: Any, place: Any, value: Any) -> Any:
     """Set array[place], the result with this number, to a value."""

@@ -1,4 +1,4 @@
-"""Asking for memory ahead of its use, where threads take turns in it and the hardware cannot see the pattern."""
+"""Asking for memory ahead of its use, where the hardware cannot see the pattern."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from numba.extending import intrinsic
 
 from recsolve.arrays import Array
 from recsolve.kernels.compiled import inlined
+from recsolve.kernels.memory import start
 
-_LINE = 64  # bytes of a line of the cache
+LINE = 64  # bytes of a line of the cache
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -19,8 +20,9 @@ def _prefetch(typing: Any, base: Any, place: Any) -> Any:
     """Ask for the line that holds ``base[place]``. A place outside the array does no harm."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        pointer = builder.bitcast(builder.gep(array.data, [arguments[1]]), cgutils.voidptr_t)
+        pointer = builder.bitcast(
+            builder.gep(start(context, builder, base, arguments[0]), [arguments[1]]), cgutils.voidptr_t
+        )
         number = ir.IntType(32)
         form = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
         function = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], form)
@@ -32,7 +34,7 @@ def _prefetch(typing: Any, base: Any, place: Any) -> Any:
 
 
 @inlined
-def prefetch(base: Array, place: int, count: int) -> None:
-    """Ask for ``count`` contiguous numbers."""
-    for i in range(0, count, _LINE // base.itemsize):
+def prefetch(base: Array, place: int, count: int, line: int) -> None:
+    """Ask for ``count`` contiguous numbers, of which a line of the cache has ``line``."""
+    for i in range(0, count, line):
         _prefetch(base, place + i)

@@ -32,7 +32,7 @@ _RULE = "# ---- "
 _SIGNATURES = {
     "step": "inputs, at, b, x, s, x_c, y, q, y_c, n",
     "linear": "inputs, at, b, x, s, x_c, y, q, y_c, J, p, J_r, J_c, n",
-    "pull": "inputs, at, b, x, s, x_c, g, carry, width, drives, sums, n",
+    "pull": "inputs, at, b, x, s, x_c, c, o, c_c, y, q, y_c, carry, p, drives, sums, m, width, n",
 }
 
 
@@ -104,18 +104,31 @@ class Writer:
     def load(self, leaf: Leaf) -> str:
         if leaf.kind == "component":
             return place_of("x", "s", ("x_c", self.components.index(leaf.name)))
-        if leaf.kind == "cotangent":
-            return place_of("g", "", ("width", self.components.index(leaf.name)))
         return place_of(f"i{self.inputs[leaf]}", f"o{self.inputs[leaf]}")
 
     def cotangent(self, leaf: Leaf) -> Place:
         """Return where the cotangent of a leaf goes; those of constants are sums."""
         if leaf.kind == "component":
-            return "carry", "", ("width", self.components.index(leaf.name))
+            return "carry", "p", ("width", self.components.index(leaf.name))
         number = self.inputs[leaf]
         if leaf.kind == "drive":
             return f"d{number}", f"r{number}"
-        return "sums", "", ("width", number - self.drives)
+        return "sums", "m", ("width", number - self.drives)
+
+    def _totals(self) -> list[str]:
+        """Return the statements that add to the cotangents of a step what comes from the step after it."""
+        return [
+            f"{variable(Leaf('cotangent', name))} = get({place_of('c', 'o', ('c_c', j))}) "
+            f"+ take({j}, {place_of('carry', 'p', ('width', j))})"
+            for j, name in enumerate(self.components)
+        ]
+
+    def _adjoint(self, first: int) -> list[str]:
+        """Return the statements that store them; ``first`` is the number of the first of these results."""
+        return [
+            f"put({first + j}, {place_of('y', 'q', ('y_c', j))}, {variable(Leaf('cotangent', name))})"
+            for j, name in enumerate(self.components)
+        ]
 
     def function(self, name: str, results: Mapping[Place, Node], signature: str | None = None) -> str:
         """Return a function over rows that puts results in their places."""
@@ -123,13 +136,15 @@ class Writer:
         nodes = list(results.values())
         statements, named = NUMBA.write(nodes)
         loaded = [node.content for node in reachable(nodes) if node.operation == "leaf"]
-        loads = [f"{variable(leaf)} = get({self.load(leaf)})" for leaf in loaded]
+        loads = [f"{variable(leaf)} = get({self.load(leaf)})" for leaf in loaded if leaf.kind != "cotangent"]
         stores = [
             f"{'add' if place[0] == 'sums' else 'put'}({number}, {place_of(*place)}, {result})"
             for number, (place, result) in enumerate(zip(results, named, strict=True))
         ]
         begin = [f"i{m}, o{m} = inputs[{m}], at[b, FIRST + {m}]" for m in range(len(self.inputs))]
         if name == "pull":
+            loads += self._totals()
+            stores += self._adjoint(len(stores))
             begin += [f"d{m}, r{m} = drives[{m}], at[b, FIRST + {len(self.inputs) + m}]" for m in range(self.drives)]
         body = [*begin, "for i in range(n):", *(f"    {line}" for line in [*loads, *statements, *stores])]
         return "\n".join(["@inlined", f"def {name}({signature}):", *(f"    {line}" for line in body)])

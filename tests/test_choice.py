@@ -40,7 +40,8 @@ def test_auto_takes_the_loop_where_nothing_can_beat_it(name, capsys):
 
 def test_auto_does_not_take_the_loop_where_perturbations_are_forgotten_at_once(capsys):
     rec = PROBLEMS["minmax_ties"](0)
-    choice = rs.explain(rec)
+    with rs.backend("numpy"):  # a compiled loop takes no time worth saving
+        choice = rs.explain(rec)
     assert choice.chosen.method.name in ("jacobi", "gauss_seidel")
     assert choice.candidates_by_name["jacobi"].iterations <= 10
     assert "fall below the tolerance in" in capsys.readouterr().out

@@ -30,7 +30,9 @@ def snippets(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/cells.md", "docs/gradients.md", "docs/solvers.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/cells.md", "docs/compiled.md", "docs/gradients.md", "docs/solvers.md"]
+)
 def test_snippets(name):
     pytest.importorskip("torch")
     namespace = {}
