@@ -220,10 +220,9 @@ def _race(
     solve: str, shape: str, run: Callable[[], Array], reference: _Reference, truth: Array | None, config: BenchConfig
 ) -> SolveTiming:
     """Run both once, for they may compile and load, and time them in turns."""
-    results = run(), reference.run()
+    errors = [_error(run(), truth), _error(reference.run(), truth)]
     own, other = alternating([run, reference.run], config.repeats)
     lower, middle, upper = np.quantile(own, (0.25, 0.5, 0.75))
-    errors = [_error(y, truth) for y in results]
     return SolveTiming(
         solve, shape, float(middle), float(lower), float(upper), reference.name, float(np.median(other)), *errors
     )
