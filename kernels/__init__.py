@@ -46,6 +46,6 @@ def registered() -> dict[str, list[str]]:
     return table
 
 
-from recsolve.kernels import scan_numba, scan_numpy  # noqa: E402 - they register themselves
+from recsolve.kernels import scan_cuda, scan_numba, scan_numpy  # noqa: E402 - they register themselves
 
-__all__ = ["get", "register", "registered", "scan_numba", "scan_numpy"]
+__all__ = ["get", "register", "registered", "scan_cuda", "scan_numba", "scan_numpy"]

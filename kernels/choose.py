@@ -10,14 +10,14 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from recsolve.arrays import Array
+from recsolve.arrays import Array, kind_of
 from recsolve.jacobians import LaneDense
 from recsolve.kernels import get, scan_numba
 from recsolve.kernels.monoids import Monoid
 from recsolve.kernels.scan_factored import is_factored
 from recsolve.kernels.threads import limited
 
-BACKENDS = ("auto", "numpy", "numba")
+BACKENDS = ("auto", "numpy", "numba", "cuda")
 VARIABLE = "RECSOLVE_BACKEND"
 
 # A compiled scan costs 60 us before it begins, a NumPy scan a few us for each of its rows; and below this many numbers
@@ -37,9 +37,10 @@ def backend(name: str, *, threads: int | None = None) -> Iterator[None]:
 
     Parameters
     ----------
-    name : {"auto", "numpy", "numba"}
-        ``auto`` takes Numba for NumPy arrays where it is installed, has a loop for the structure, and the problem is
-        large enough to pay. ``numba`` takes it at any size; what it has no loop for still goes to NumPy.
+    name : {"auto", "numpy", "numba", "cuda"}
+        ``auto`` takes CUDA kernels for arrays on a GPU, and for NumPy arrays Numba where it is installed, has a loop
+        for the structure, and the problem is large enough to pay. ``numba`` takes it at any size. What a backend has
+        no kernel for goes to the NumPy one, which runs on CuPy arrays too.
     threads : int, optional
         At most this many threads for compiled loops; by default NUMBA_NUM_THREADS or all cores of the process.
 
@@ -48,7 +49,7 @@ def backend(name: str, *, threads: int | None = None) -> Iterator[None]:
     ValueError
         For another name or no thread.
     ImportError
-        For ``numba`` where it is not installed.
+        For ``numba`` or ``cuda`` where it, or CuPy, is not installed.
 
     Notes
     -----
@@ -79,11 +80,13 @@ def _check(name: str, argument: str) -> None:
         raise ValueError(f"{argument} is {name!r}; wanted one of {', '.join(BACKENDS)}")
     if name == "numba" and not _installed():
         raise ImportError("the backend 'numba' needs Numba: pip install numba")
+    if name == "cuda" and not _installed("cupy"):
+        raise ImportError("the backend 'cuda' needs CuPy: pip install 'recsolve[cuda13]' (or [cuda12])")
 
 
 @cache
-def _installed() -> bool:
-    return find_spec("numba") is not None
+def _installed(package: str = "numba") -> bool:
+    return find_spec(package) is not None
 
 
 def _asked() -> str:
@@ -116,10 +119,12 @@ def compiles_rows(numbers: int) -> bool:
 
 def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
     """Return the backend that runs a scan here."""
-    name = _asked()
+    name, like = _asked(), monoid.like(elements)
+    if kind_of(like) == "cupy":
+        return "numpy" if name == "numpy" else "cuda"
     if name != "auto":
         return name
-    pays = _scan_pays(monoid.like(elements), elements[0])
+    pays = _scan_pays(like, elements[0])
     return "numba" if pays and scan_numba.carries(monoid, elements, initial) and _installed() else "numpy"
 
 

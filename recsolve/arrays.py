@@ -6,7 +6,7 @@ arrays without a copy (CPU tensors as NumPy, CUDA tensors as CuPy through DLPack
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,15 +16,23 @@ Array: TypeAlias = npt.NDArray[Any]
 Namespace: TypeAlias = Any  # the numpy or the cupy module
 Kind: TypeAlias = Literal["numpy", "cupy", "torch"]
 
+_CUDA = 2  # the code of such devices in DLPack
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def kind_of(x: object) -> Kind:
-    """Return which kind of array ``x`` is; lists and numbers count as NumPy."""
+    """Return which kind of array ``x`` is: other arrays on a GPU count as CuPy, lists and numbers as NumPy."""
     root = type(x).__module__.partition(".")[0]
-    if root == "torch":
-        return "torch"
-    return "cupy" if root == "cupy" else "numpy"
+    if root == "numpy" or root == "cupy" or root == "torch":
+        return root  # type: ignore[return-value]
+    return "cupy" if _on_gpu(x) else "numpy"
+
+
+def _on_gpu(x: object) -> bool:
+    """Return whether an array of another library (Numba, JAX) lies on a CUDA device."""
+    if hasattr(type(x), "__cuda_array_interface__"):
+        return True
+    return hasattr(type(x), "__dlpack_device__") and x.__dlpack_device__()[0] == _CUDA
 
 
 def common_kind(arrays: Mapping[str, object]) -> Kind:
@@ -51,31 +59,35 @@ def namespace(x: object) -> Namespace:
     return np
 
 
-def to_native(x: Any, name: str) -> Array:
-    """View ``x`` as a native float array, without copying arrays.
+def to_native(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Array:
+    """View ``x`` as a native array of one of ``dtypes``, without copying arrays.
 
     Raises
     ------
     TypeError
-        When the dtype is not float32 or float64, or a tensor requires grad.
+        When the dtype is another one, or a tensor requires grad.
     ImportError
-        For a CUDA tensor without CuPy; the message names the extra.
+        For an array on a GPU without CuPy; the message names the extra.
     """
-    native = _view(x, name)
-    if native.dtype not in FLOATS:
-        raise TypeError(f"{name} has dtype {native.dtype}; wanted float32 or float64 (convert it first)")
+    native = _view(x, name, dtypes)
+    _check_dtype(native, name, dtypes)
     return native
 
 
-def _view(x: Any, name: str) -> Array:
+def _check_dtype(x: Any, name: str, dtypes: Sequence[np.dtype[Any]]) -> None:
+    names = [dtype.name for dtype in dtypes]
+    if str(x.dtype).removeprefix("torch.") not in names:
+        raise TypeError(f"{name} has dtype {x.dtype}; wanted {' or '.join(names)} (convert it first)")
+
+
+def _view(x: Any, name: str, dtypes: Sequence[np.dtype[Any]]) -> Array:
     kind = kind_of(x)
     if kind == "cupy":
-        return x  # type: ignore[no-any-return]
+        return _view_cuda(x, name)
     if kind == "torch":
         if not hasattr(x, "is_cuda") or not hasattr(x, "requires_grad"):
             raise TypeError(f"{name} is a {type(x).__name__}; wanted a tensor (pad packed sequences, or use reset=)")
-        if str(x.dtype) not in ("torch.float32", "torch.float64"):
-            raise TypeError(f"{name} has dtype {x.dtype}; wanted float32 or float64 (convert it first)")
+        _check_dtype(x, name, dtypes)
         if x.requires_grad:
             raise TypeError(f"{name} requires grad, and the result would carry no gradient; pass {name}.detach()")
         return _view_cuda(x, name) if x.is_cuda else x.numpy()
@@ -90,8 +102,12 @@ def _view_cuda(x: Any, name: str) -> Array:
         import cupy
     except ImportError as error:
         raise ImportError(
-            f"{name} is a CUDA tensor, which needs CuPy: pip install 'recsolve[cuda13]' (or [cuda12])"
+            f"{name} is on a GPU, which needs CuPy: pip install 'recsolve[cuda13]' (or [cuda12])"
         ) from error
+    if isinstance(x, cupy.ndarray):
+        return x  # type: ignore[no-any-return]
+    if kind_of(x) != "torch" and hasattr(x, "__cuda_array_interface__"):
+        return cupy.asarray(x)  # type: ignore[no-any-return]
     return cupy.from_dlpack(x)  # type: ignore[no-any-return]
 
 

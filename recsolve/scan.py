@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import Array, common_dtype, common_kind, from_native, kind_of, namespace, to_native
+from recsolve.arrays import FLOATS, Array, common_dtype, common_kind, from_native, namespace, to_native
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.choose import scan as chosen_scan
 from recsolve.kernels.half import HALF, state_dtype
@@ -136,13 +136,7 @@ def _time_first(x: Array, index: int, axis: int) -> Array:
 
 def _stored(x: Any, name: str) -> Array:
     """View arrays as `to_native` does, and float16 ones too."""
-    if str(getattr(x, "dtype", "")).removeprefix("torch.") != "float16":
-        return to_native(x, name)
-    if kind_of(x) != "torch":
-        return np.asarray(x) if kind_of(x) == "numpy" else x
-    if x.is_cuda or x.requires_grad:
-        raise TypeError(f"{name} is a float16 tensor that is on a GPU or requires grad; convert it to float32 first")
-    return x.numpy()  # type: ignore[no-any-return]
+    return to_native(x, name, (HALF, *FLOATS))
 
 
 def _row(initial: Any, like: Array) -> Array:
@@ -159,9 +153,7 @@ def _row(initial: Any, like: Array) -> Array:
 
 
 def _mask(reset: Any, like: Array, axis: int) -> Array:
-    mask = reset.numpy() if kind_of(reset) == "torch" else np.asarray(reset) if kind_of(reset) == "numpy" else reset
-    if mask.dtype != bool:
-        raise TypeError(f"reset has dtype {mask.dtype}; wanted bool")
+    mask = to_native(reset, "reset", (np.dtype(bool),))
     if mask.ndim == like.ndim:  # in the shape of the elements
         mask = np.moveaxis(mask, axis, 0)
     if mask.ndim > like.ndim or mask.shape != like.shape[: mask.ndim]:

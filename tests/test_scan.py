@@ -170,7 +170,7 @@ def test_bad_arguments(arguments, error, words):
 
 
 def test_the_registry_of_kernels():
-    assert registered() == {"scan": ["numba", "numpy"]}
+    assert registered() == {"scan": ["cuda", "numba", "numpy"]}
     with pytest.raises(ValueError, match="no kernel 'scan' on backend 'abacus'"):
         get("scan", "abacus")
 

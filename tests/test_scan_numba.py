@@ -273,17 +273,18 @@ def test_the_choice(monkeypatch):
 
 
 def test_without_numba(monkeypatch):
-    monkeypatch.setattr(choose, "_installed", lambda: False)
+    monkeypatch.setattr(choose, "_installed", lambda package="numba": False)
     monkeypatch.delenv(choose.VARIABLE, raising=False)
     elements = affine(Diagonal, 1000, np.float64, np.random.default_rng(0), units=100)
     assert choose.chosen(AFFINE, elements) == "numpy"
-    with pytest.raises(ImportError, match="pip install numba"), rs.backend("numba"):
-        pass
+    for name, words in (("numba", "pip install numba"), ("cuda", r"pip install 'recsolve\[cuda13\]'")):
+        with pytest.raises(ImportError, match=words), rs.backend(name):
+            pass
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("cuda",), "name is 'cuda'; wanted one of auto, numpy, numba"), (("auto", 0), "threads is 0")],
+    [(("opencl",), "name is 'opencl'; wanted one of auto, numpy, numba, cuda"), (("auto", 0), "threads is 0")],
 )
 def test_bad_choices(arguments, words):
     name, *threads = arguments

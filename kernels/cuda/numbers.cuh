@@ -1,0 +1,54 @@
+// How numbers are stored and in which type they are computed: 16-bit types are for storage, arithmetic is in float.
+
+#pragma once
+
+namespace recsolve {
+
+struct Half {
+    unsigned short bits;
+};
+
+struct Bfloat {
+    unsigned short bits;
+};
+
+template <class S> struct Stored {
+    using Number = S;
+    __device__ static Number get(S x) { return x; }
+    __device__ static S put(Number x) { return x; }
+};
+
+template <> struct Stored<Half> {
+    using Number = float;
+    __device__ static float get(Half x) { return from_half(x.bits); }
+    __device__ static Half put(float x) { return Half{to_half(x)}; }
+};
+
+template <> struct Stored<Bfloat> {
+    using Number = float;
+    __device__ static float get(Bfloat x) { return from_bfloat(x.bits); }
+    __device__ static Bfloat put(float x) { return Bfloat{to_bfloat(x)}; }
+};
+
+// The byte at an address, out of the aligned word that holds it.
+__device__ inline unsigned int byte_of(unsigned int word, const unsigned char* at) {
+    return word >> 8 * (reinterpret_cast<unsigned long long>(at) & 3) & 255;
+}
+
+// Comparisons, not library functions: these keep their meaning whatever the compiler is told about NaN elsewhere.
+template <class T> __device__ inline bool finite(T x) {
+    return x - x == T(0);
+}
+template <class T> __device__ inline bool is_nan(T x) {
+    return x != x;
+}
+
+// Minima and maxima that pass NaN on, as NumPy's do.
+template <class T> __device__ inline T least(T x, T y) {
+    return x < y || is_nan(x) ? x : y;
+}
+template <class T> __device__ inline T greatest(T x, T y) {
+    return x > y || is_nan(x) ? x : y;
+}
+
+}  // namespace recsolve

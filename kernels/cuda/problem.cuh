@@ -1,0 +1,53 @@
+// One scan as the kernels see it. All fields are 64 bits wide: the launcher fills the same structure from Python.
+
+#pragma once
+
+namespace recsolve {
+
+constexpr int AXES = 6;  // of lanes, after those that can be merged have been
+
+// Where the numbers of an array lie: address of the first, and distances in numbers.
+struct View {
+    long long at, time, row, column, lane[AXES];
+};
+
+struct Problem {
+    long long steps, lanes;
+    long long sizes[AXES];  // of the axes of lanes, the innermost first
+    View e, f, y;           // elements (e, f) and the result
+    View cut;               // bytes: which steps are cut from their past; at == 0: none
+    View initial;           // the state before the first step, in the type of the arithmetic; at == 0: none
+
+    // Tiles of lanes x time.
+    long long width_log2;                       // lanes of a tile
+    long long pitch;                            // distance of steps in shared memory
+    long long e_by_time, f_by_time, y_by_time;  // whether times are nearer in memory than lanes
+    long long tiles_of_time, tiles_of_lanes;
+    long long ticket, flags, aggregates, states;  // addresses of what blocks tell each other
+};
+
+template <class S> __device__ inline S* address(long long at) {
+    return reinterpret_cast<S*>(at);
+}
+
+// Returns how far the numbers of a lane are from those of lane 0.
+__device__ inline long long offset_of(const View& view, const long long* sizes, long long lane) {
+    long long offset = 0;
+#pragma unroll
+    for (int axis = 0; axis < AXES; ++axis) {
+        if (lane == 0) break;
+        long long next = sizes[axis] == 1 ? lane : lane / sizes[axis];
+        offset += (lane - next * sizes[axis]) * view.lane[axis];
+        lane = next;
+    }
+    return offset;
+}
+
+// Reads the state in which a lane starts; zeros where there is none, which are not looked at.
+template <class T, int PARTS> __device__ inline void initial_state(const Problem& p, long long lane, T* x) {
+    const T* from = p.initial.at ? address<const T>(p.initial.at) + offset_of(p.initial, p.sizes, lane) : nullptr;
+#pragma unroll
+    for (int i = 0; i < PARTS; ++i) x[i] = from ? from[i * p.initial.row] : T(0);
+}
+
+}  // namespace recsolve

@@ -1,0 +1,140 @@
+"""How a scan is launched: the regime that should be fastest, its tiles, blocks and memory.
+
+A plan depends on shapes and strides only, and is kept: a call with the same ones merely fills in addresses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from recsolve.arrays import Array
+from recsolve.kernels.cuda_geometry import PROBLEM, Strides, by_time, problem
+from recsolve.kernels.cuda_source import LANES, REGIMES, WALKS, Regime, Variant, variant
+
+# The model of times, in seconds and bytes per second. The regime with the least time is taken.
+_BANDWIDTH = 4.0e12
+_LATENCY = 0.8e-6  # of memory that is busy
+_LAUNCH = 3.0e-6
+_STEP = {"registers": 12e-9, "staged": 20e-9}  # a thread that never waits for memory
+_RESIDENT = 2048  # threads of a multiprocessor
+_TINY = 4.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
+_TINY_BLOCKS = 4  # of a multiprocessor
+_CHAINED, _CHAIN = 6.0e-6, 30e-9  # cleared flags and the first look-back; every tile of time
+_FETCH = 1.0e-6  # a batch of maps in look-back
+_TILED_TRAFFIC = 1.15  # of bytes that must move
+_SECTOR = 32  # bytes that memory moves at least
+
+WIDTHS = (1, 2, 4, 8, 16, 32)
+
+
+class Scan(NamedTuple):
+    """What a plan depends on: ``parts`` numbers in a lane's state, and the names and strides of arrays, y first."""
+
+    monoid: str
+    parts: int
+    dtype: str
+    steps: int
+    sizes: tuple[int, ...]
+    arrays: tuple[tuple[str, Strides], ...]
+
+    @property
+    def cut(self) -> bool:
+        """Whether there are resets."""
+        return any(name == "cut" for name, _ in self.arrays)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A launch without addresses, with the problem as integers; ``flags`` and ``told`` count what tiles tell."""
+
+    variant: Variant
+    blocks: int
+    shared: int
+    problem: Array
+    flags: int = 0
+    told: int = 0
+
+
+@lru_cache(maxsize=1024)
+def plan(scan: Scan, processors: int, regime: Regime | None = None, width: int | None = None) -> Plan:
+    """Return how a scan is launched on a device of so many multiprocessors.
+
+    Raises
+    ------
+    ValueError
+        For another regime or width, or a regime that does not take the dtype.
+    """
+    if regime not in (None, *REGIMES):
+        raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
+    if width not in (None, *WIDTHS):
+        raise ValueError(f"width is {width!r}; wanted one of {', '.join(map(str, WIDTHS))}")
+    candidates = [_planned(scan, one, width) for one in ((regime,) if regime else REGIMES) if _takes(scan, one)]
+    if not candidates:
+        raise ValueError(f"regime is {regime!r} and elements have dtype {scan.dtype}; wanted another of {REGIMES}")
+    return min(candidates, key=lambda one: cost(one, processors))
+
+
+def _takes(scan: Scan, regime: Regime) -> bool:
+    v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut)
+    return regime != "staged" or v.storage.bytes >= 4  # two bytes cannot be copied asynchronously
+
+
+def _planned(scan: Scan, regime: Regime, width: int | None) -> Plan:
+    v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut)
+    filled = problem(scan.steps, scan.sizes, dict(scan.arrays))
+    p, numbers = filled[0], filled.view(np.int64)
+    lanes = int(p["lanes"])
+    if regime in WALKS:
+        return Plan(v, ceil(lanes / v.threads), v.shared(), numbers)
+    times = [by_time(p, name) for name in ("e", "f", "y")]
+    p["e_by_time"], p["f_by_time"], p["y_by_time"] = times
+    width = width or _width(v, scan.steps, lanes, all(times))
+    pitch = width + 1 if any(times) and width >= 8 else width  # times then fall on different banks
+    across, along = ceil(lanes / width), ceil(scan.steps / v.span(width))
+    p["width_log2"], p["pitch"] = width.bit_length() - 1, pitch
+    p["tiles_of_lanes"], p["tiles_of_time"] = across, along
+    shared = v.shared(width, pitch, scan.cut)
+    if regime == "tiny":
+        return Plan(v, across, shared, numbers)
+    p["aggregates"], p["states"] = 0, across * along * (v.numbers + 1) * width * v.storage.number_bytes
+    told = across * along * (v.numbers + 1 + v.parts) * width
+    return Plan(v, across * along, shared, numbers, across * along, told)
+
+
+def _width(v: Variant, steps: int, lanes: int, along_time: bool) -> int:
+    """Return the lanes of a tile: as few as fill it where times are contiguous, else as many as look-back allows.
+
+    The fewer lanes there are, the sooner the memory is through a tile of time, and the more tiles of time are between a
+    block and the nearest state. A block fetches ``threads * batch / width`` of them at a time: three times as fast as
+    memory brings them when width is the root below.
+    """
+    most = min(1 << (lanes - 1).bit_length(), LANES)
+    if along_time:
+        longest = 1 << (steps - 1).bit_length()
+        return min(max(v.span(1) // longest, 1), most)
+    row = lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH  # seconds that all lanes take for a step
+    root = int(sqrt(row * v.run * max(v.batch, 1) * v.threads**2 / (3 * _FETCH)))
+    return min(max(1 << max(root.bit_length() - 1, 0), _SECTOR // v.storage.bytes), most)
+
+
+def cost(one: Plan, processors: int) -> float:
+    """Return about how long a launch takes, in seconds."""
+    v, p = one.variant, one.problem.view(PROBLEM)[0]
+    steps, lanes = int(p["steps"]), int(p["lanes"])
+    moved = steps * lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH
+    if v.regime in WALKS:
+        rate = min(lanes, processors * _RESIDENT) * v.under_way / _LATENCY
+        slower = max(_BANDWIDTH / rate, 1)
+        if lanes > 1 and any(by_time(p, name) for name in ("e", "f", "y")):
+            slower *= _SECTOR / v.storage.bytes  # a sector is moved for every number
+        return _LAUNCH + _LATENCY + max(moved * slower, steps * _STEP[v.regime])
+    along = int(p["tiles_of_time"])
+    if v.regime == "tiny":
+        one_by_one = ceil(one.blocks / (_TINY_BLOCKS * processors)) * along * _TINY
+        return _LAUNCH + max(one_by_one, _TILED_TRAFFIC * moved)
+    return _LAUNCH + _CHAINED + max(along * _CHAIN, _TILED_TRAFFIC * moved)

@@ -1,0 +1,73 @@
+"""Run a few scans with the kernels built under a sanitizer: ``cd tests && python -m cuda_host {address,thread}``.
+
+Threads of blocks are OS threads here, and three blocks run at a time. A report of the sanitizer ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from cuda_host import Host
+from recsolve.jacobians import Block
+from recsolve.kernels.cuda_source import REGIMES, WALKS, variants
+from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.scan_cuda import scan
+from recsolve.layout import Layout
+
+PRELOADED = "RECSOLVE_SANITIZER_IS_LOADED"
+OPTIONS = {
+    "address": {"ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1"},
+    "thread": {"TSAN_OPTIONS": "halt_on_error=1:ignore_noninstrumented_modules=1"},
+}
+
+
+def restart(sanitizer: str) -> int:
+    """Run this again with the sanitizer's library, which must come before Python's own."""
+    names = [f"lib{sanitizer[0]}san.so", "libstdc++.so"]
+    found = [subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip() for name in names]
+    environment = {**os.environ, **OPTIONS[sanitizer], "LD_PRELOAD": " ".join(found), PRELOADED: "1"}
+    return subprocess.run([sys.executable, "-m", "cuda_host", sanitizer], env=environment, check=False).returncode
+
+
+def problems():
+    """Yield monoids, elements, initial states and resets; odd sizes, all that can overflow, both memory orders."""
+    rng = np.random.default_rng(0)
+    for T in (1, 33, 700):
+        reset = rng.random((T, 2, 1)) < 0.02
+        a, b = rng.uniform(-1, 1, (T, 2, 3)), rng.standard_normal((T, 2, 3))
+        a[T // 2, 0, 0] = np.inf
+        yield "affine", (a, b), None, None
+        yield "affine", (np.moveaxis(np.moveaxis(x, 0, 2).copy(), 2, 0) for x in (a, b)), b[0], reset
+        yield "clamp", (a, b), b[0], reset
+        layout = Layout(components=2, units=5)
+        blocks = Block(rng.uniform(-0.5, 0.5, (T, 2, 2, 2, 5)), layout)
+        yield "affine", (blocks, rng.standard_normal((T, 2, 2, 5))), None, reset[..., None]
+
+
+def main(sanitizer: str) -> None:
+    kernels = [v for v in variants() if v.dtype == "float64" and v.parts <= 2]
+    host = Host(kernels, flags=("-g", f"-fsanitize={sanitizer}", "-DRECSOLVE_REAL_THREADS"))
+    scans = 0
+    for name, elements, initial, reset in problems():
+        monoid = MONOIDS[name]
+        prepared = monoid.prepare(tuple(elements))
+        with np.errstate(all="ignore"):
+            expected = scan(monoid, prepared, initial=initial, reset=reset, regime="registers", machine=host)
+        for regime in REGIMES:
+            for width in (None,) if regime in WALKS else (1, 4, 32):
+                y = scan(monoid, prepared, initial=initial, reset=reset, regime=regime, width=width, machine=host)
+                np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9)
+                scans += 1
+    sys.stdout.write(f"{scans} scans, nothing reported by the {sanitizer} sanitizer\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in OPTIONS:
+        sys.exit(__doc__)
+    if not os.environ.get(PRELOADED):
+        sys.exit(restart(sys.argv[1]))
+    main(sys.argv[1])

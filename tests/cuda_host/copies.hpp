@@ -1,0 +1,41 @@
+// Asynchronous copies of one thread, done when a wait demands it and no sooner.
+
+#pragma once
+
+namespace emulated {
+
+struct Copy {
+    void* to;
+    const void* from;
+    std::size_t bytes;
+};
+
+struct Copies {
+    std::vector<Copy> open;  // since the last commit
+    std::deque<std::vector<Copy>> groups;
+
+    void commit() {
+        groups.push_back(std::move(open));
+        open.clear();
+    }
+
+    void wait(std::size_t pending) {
+        for (; groups.size() > pending; groups.pop_front()) {
+            for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+        }
+    }
+};
+
+// Shared memory begins as garbage, and its end is that of an allocation, so that sanitizers see what lies beyond.
+struct Shared {
+    std::vector<unsigned char> bytes;
+
+    explicit Shared(std::size_t size) : bytes(size, 0xa5) {}
+};
+
+[[noreturn]] inline void fail(const char* what) {
+    std::fprintf(stderr, "cuda_host: %s\n", what);
+    std::abort();
+}
+
+}  // namespace emulated

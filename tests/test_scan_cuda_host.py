@@ -1,0 +1,417 @@
+"""The CUDA scans on the host: the same sources, with threads, barriers and concurrent blocks emulated.
+
+Sanitizers: ``cd tests && python -m cuda_host address`` (or ``thread``). With RECSOLVE_SLOW=1 every variant is also
+compiled by nvcc for sm_90, and must not spill registers.
+"""
+
+import mmap
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import cuda_host
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import as_strided
+from test_scan_numba import AFFINE, CLAMP, LENGTHS, affine, close, loop, views
+
+from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
+from recsolve.kernels import cuda_geometry, cuda_plan, cuda_source, get, scan_cuda
+from recsolve.kernels.cuda_source import REGIMES, WALKS
+from recsolve.kernels.monoids import MONOIDS
+from recsolve.layout import Layout
+
+needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
+TILES = tuple(regime for regime in REGIMES if regime not in WALKS)
+
+
+@pytest.fixture(scope="module")
+def host():
+    return cuda_host.Host(cuda_source.variants())
+
+
+def run(host, monoid, elements, **kwargs):
+    with np.errstate(all="raise"):
+        return scan_cuda.scan(monoid, elements, machine=host, **kwargs)
+
+
+def ways(regimes=REGIMES):
+    """Regimes, tiles with few and with many lanes."""
+    for regime in regimes:
+        for width in (None,) if regime in WALKS else (None, 1, 32):
+            yield {"regime": regime, "width": width}
+
+
+@needs_compiler
+@pytest.mark.parametrize("T", LENGTHS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("kind", "k"),
+    [(Zero, 2), (Identity, 2), (Scalar, 2), (Diagonal, 2), (Block, 2), (Block, 3), (Block, 4), (LaneDense, 1)],
+)
+def test_affine_scans(host, kind, k, dtype, T):
+    rng = np.random.default_rng(T)
+    A, b = affine(kind, T, dtype, rng, k, units=3)
+    x, mask = rng.standard_normal(b.shape[1:]).astype(dtype), rng.random((T, 2, *[1] * (b.ndim - 2))) < 0.02
+    for initial, reset in ((None, None), (None, mask), (x, None), (x, mask)):
+        expected = loop(AFFINE, (A, b), initial, reset)
+        for way in ways():
+            y = run(host, AFFINE, (A, b), initial=initial, reset=reset, **way)
+            assert y.dtype == dtype
+            if way["regime"] in WALKS and kind is not LaneDense:  # a lane walks as the loop does
+                np.testing.assert_array_equal(y, expected)
+            else:
+                close(y, expected)
+
+
+def rotations(T, k, rng):
+    """Matrices that forget nothing: signs for k = 1, else rotations and reflections."""
+    if k == 1:
+        return Diagonal(rng.choice([-1.0, 1.0], (T, 2, 3)), Layout(units=3))
+    matrices = np.linalg.qr(rng.standard_normal((T, 2, 3, k, k)))[0]
+    return Block(np.moveaxis(matrices, 2, -1), Layout(components=k, units=3))
+
+
+@needs_compiler
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_long_memory(host, k):
+    """Contractive maps would hide that one is composed twice, or left out."""
+    rng = np.random.default_rng(k)
+    for T in (33, 1000, 4099):
+        A = rotations(T, k, rng)
+        b = rng.standard_normal((T, 2, *A.layout.event))
+        expected = loop(AFFINE, (A, b), b[0])
+        for way in ways():
+            np.testing.assert_allclose(run(host, AFFINE, (A, b), initial=b[0], **way), expected, atol=1e-11)
+
+
+@needs_compiler
+@pytest.mark.parametrize("T", [1, 33, 1000])
+@pytest.mark.parametrize("kind", [Scalar, Diagonal, Block])
+def test_reverse(host, kind, T):
+    rng = np.random.default_rng(T)
+    A, b = affine(kind, T, np.float64, rng)
+    reset = rng.random((T, 2, 1, 1)) < 0.02
+    expected = loop(AFFINE, (A[::-1], b[::-1]), b[0], reset[::-1])
+    for way in ways():
+        close(run(host, AFFINE, (A[::-1], b[::-1]), initial=b[0], reset=reset[::-1], **way), expected)
+
+
+@needs_compiler
+@pytest.mark.parametrize("T", LENGTHS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 40)])
+def test_clamps_equal_the_loop_bit_for_bit(host, shape, dtype, T):
+    rng = np.random.default_rng(T)
+    r, s = (rng.standard_normal((T, *shape)).astype(dtype) for _ in range(2))
+    start = rng.standard_normal(shape).astype(dtype)
+    for array, bad in ((r, np.nan), (s, np.nan), (r, np.inf), (s, -np.inf)):
+        array[rng.random(array.shape) < 0.001] = bad
+    for reset in (None, np.broadcast_to((rng.random(T) < 0.01).reshape(T, *(1,) * len(shape)), r.shape)):
+        expected = loop(CLAMP, (r, s), start, reset)
+        for way in ways():
+            np.testing.assert_array_equal(run(host, CLAMP, (r, s), initial=start, reset=reset, **way), expected)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(40, 3, 5), (2500, 1, 3), (300, 4, 50), (7, 40, 1)])
+def test_any_strides(host, shape):
+    rng = np.random.default_rng(0)
+    a, b, x = rng.uniform(-1, 1, shape), rng.standard_normal(shape), rng.standard_normal(shape[1:])
+    reset = rng.random((*shape[:2], 1)) < 0.05
+    expected = loop(AFFINE, AFFINE.prepare((a, b)), x, reset)
+    for i, a_view in enumerate(views(a, rng)):
+        for j, b_view in enumerate(views(b, rng)):
+            for way in ways() if i == j else ({"regime": REGIMES[(i + j) % 4]},):
+                y = run(host, AFFINE, AFFINE.prepare((a_view, b_view)), initial=x, reset=reset, **way)
+                close(y, expected)
+    blocks, drive = affine(Block, 150, np.float64, rng, 2, batch=(2, 3), units=5)
+    expected = loop(AFFINE, (blocks, drive))
+    moved = Block(np.asfortranarray(blocks.data), blocks.layout), np.moveaxis(np.moveaxis(drive, 3, 0).copy(), 0, 3)
+    for way in ways():
+        close(run(host, AFFINE, moved, **way), expected)
+
+
+@needs_compiler
+@given(data=st.data())
+def test_any_problem(host, data):
+    """Structure, shape, layout, regime and width at random."""
+    draw = lambda options: data.draw(st.sampled_from(options))  # noqa: E731
+    kind, dtype, regime = draw([Scalar, Diagonal, Block, Identity]), draw([np.float32, np.float64]), draw(REGIMES)
+    T, k = data.draw(st.integers(0, 700)), draw([2, 3, 4])
+    batch = tuple(data.draw(st.lists(st.integers(0, 4), max_size=3)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 9)))
+    A, b = affine(kind, T, dtype, rng, k, batch=batch, units=draw([1, 2, 37]))
+    if batch and draw([True, False]):  # (B, ..., T, D)
+        b = np.moveaxis(np.moveaxis(b, 0, len(batch)).copy(), len(batch), 0)
+    initial = draw([None, rng.standard_normal(b.shape[1:]).astype(dtype)])
+    reset = draw([None, rng.random((T, *batch, 1, 1)) < 0.1])
+    width = draw([None, 1, 2, 4, 8, 16, 32])
+    y = run(host, AFFINE, (A, b), initial=initial, reset=reset, regime=regime, width=width)
+    close(y, loop(AFFINE, (A, b), initial, reset))
+
+
+@needs_compiler
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(("kind", "k"), [(Diagonal, 2), (Block, 2), (Block, 4)])
+def test_what_is_not_finite_stays_in_its_lane_and_after_its_time(host, kind, k, bad):
+    rng = np.random.default_rng(0)
+    for t0 in (0, 1, 130, 1500):
+        A, b = affine(kind, 1600, np.float32, rng, k, units=3)
+        reset = np.zeros((1600, 2, 1, 1), bool)
+        reset[1550] = True
+        clean = {str(way): run(host, AFFINE, (A, b), reset=reset, **way) for way in ways()}
+        for array in (A.data, b):
+            spoilt = array.copy()
+            spoilt[(t0, 1) + (0,) * (array.ndim - 3) + (2,)] = bad
+            elements = (type(A)(spoilt, A.layout), b) if array is A.data else (A, spoilt)
+            expected = loop(AFFINE, elements, None, reset)
+            for way in ways():
+                y = run(host, AFFINE, elements, reset=reset, **way)
+                np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
+                np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+                np.testing.assert_array_equal(y[:t0], clean[str(way)][:t0])
+                np.testing.assert_array_equal(y[:, 0], clean[str(way)][:, 0])
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_may_overflow_where_steps_do_not(host, dtype):
+    """The state is 0 or small where matrices are large, in some lanes only."""
+    rng = np.random.default_rng(0)
+    T = 3000
+    a, b = rng.uniform(-1, 1, (T, 5)).astype(dtype), rng.standard_normal((T, 5)).astype(dtype)
+    a[:, 1], b[:, 1] = 1e20, 0
+    a[:, 2] = np.where(np.arange(T) % 100 < 50, 1e3, 1e-3)  # up to 1e150 and back, whereas the state is 0 until t = 60
+    b[:, 2] = 0
+    a[500:900, 3], b[499:900, 3], a[499, 3] = 1e10, 0, 0
+    a[900, 3] = 0
+    elements = AFFINE.prepare((a, b))
+    expected = loop(AFFINE, elements)
+    assert np.isfinite(expected).all()
+    for way in ways():
+        close(run(host, AFFINE, elements, **way), expected)
+    growing = AFFINE.prepare((np.full((T, 2), dtype(1.5)), np.ones((T, 2), dtype)))
+    expected = loop(AFFINE, growing)
+    for way in ways():
+        y = run(host, AFFINE, growing, **way)
+        finite = np.isfinite(expected)
+        np.testing.assert_array_equal(np.isfinite(y), finite)
+        np.testing.assert_allclose(y[finite], expected[finite], rtol=T * np.finfo(dtype).eps)
+
+
+@needs_compiler
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reserves addresses as Linux does")
+def test_distances_beyond_32_bits(host):
+    """Numbers 2^31 + 7 apart in memory that is reserved only."""
+    apart, T, lanes = (1 << 31) + 7, 3, 5
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+    try:
+        memory = mmap.mmap(-1, 4 * (T * apart + 1000), flags=flags)
+    except (OSError, ValueError):
+        pytest.skip("cannot reserve 26 GB of addresses")
+    rng = np.random.default_rng(0)
+    for strides in ((4 * apart, 4), (4, 4 * apart // 2)):
+        b = as_strided(np.frombuffer(memory, np.float32, 1), (T, lanes), strides, writeable=True)
+        b[...] = rng.standard_normal(b.shape)
+        for elements in (AFFINE.prepare((b, b)), AFFINE.prepare((b, np.ascontiguousarray(b)))):
+            expected = loop(AFFINE, (Diagonal(b.copy(), Layout(units=lanes)), b.copy()))
+            for way in ways():
+                close(run(host, AFFINE, elements, **way), expected)
+
+
+@needs_compiler
+def test_cuts_are_selected_and_not_multiplied(host):
+    rng = np.random.default_rng(0)
+    for kind, k in ((Diagonal, 1), (Block, 3)):
+        A, b = affine(kind, 2000, np.float64, rng, k)
+        reset = rng.random((2000, 2, *[1] * (b.ndim - 2))) < 0.01
+        A.data[np.broadcast_to(reset if kind is Diagonal else reset[..., None], A.data.shape)] = np.inf
+        A.data[0] = np.nan
+        expected = loop(AFFINE, (A, b), None, reset)
+        assert np.isfinite(expected).all()
+        for way in ways():
+            close(run(host, AFFINE, (A, b), reset=reset, **way), expected)
+
+
+@needs_compiler
+def test_results_do_not_depend_on_who_comes_first(host):
+    rng = np.random.default_rng(0)
+    alone = cuda_host.Host(host.variants, workers=1)
+    crowd = cuda_host.Host(host.variants, workers=8)
+    for kind, k in ((Diagonal, 2), (Block, 2)):
+        A, b = affine(kind, 5000, np.float32, rng, k, units=20)
+        A.data[2000] = 1e30  # some maps overflow
+        for width in (1, 8, 32):
+            results = [
+                run(machine, AFFINE, (A, b), regime="chained", width=width) for machine in (alone, host, crowd, crowd)
+            ]
+            for y in results[1:]:
+                np.testing.assert_array_equal(y, results[0])
+
+
+@needs_compiler
+@pytest.mark.parametrize(("k", "T"), [(1, 5000), (2, 2500)])
+def test_looking_far_back(host, k, T):
+    """States come so late that many tiles wait, and fetch the maps between in several batches."""
+    kernels = [v for v in host.variants if v.regime == "chained" and v.dtype == "float64" and v.parts <= 2]
+    late = cuda_host.Host(kernels, flags=("-DRECSOLVE_LATE_STATES=10",), workers=60)
+    A = rotations(T, k, np.random.default_rng(k))
+    b = np.random.default_rng(0).standard_normal((T, 2, *A.layout.event))
+    A.data[T // 2] *= 1e200
+    A.data[T // 2 + 1] *= 1e-200
+    y = run(late, AFFINE, (A, b), initial=b[0], regime="chained", width=32)
+    np.testing.assert_array_equal(y, run(host, AFFINE, (A, b), initial=b[0], regime="chained", width=32))
+    np.testing.assert_allclose(y, loop(AFFINE, (A, b), b[0]), rtol=1e-9, atol=1e-9)
+
+
+@needs_compiler
+@pytest.mark.parametrize("T", [1, 33, 1000])
+def test_halves_are_stored_and_floats_are_carried(host, T):
+    rng = np.random.default_rng(T)
+    for kind, k in ((Scalar, 1), (Diagonal, 1), (Block, 2)):
+        A, b = affine(kind, T, np.float16, rng, k)
+        x = rng.standard_normal(b.shape[1:]).astype(np.float32)
+        expected = get("scan", "numpy")(AFFINE, (A, b), initial=x, chunk=T)
+        for way in ways(("registers", *TILES)):
+            y = run(host, AFFINE, (A, b), initial=x, **way)
+            assert y.dtype == np.float16
+            np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-6)
+            if way["regime"] == "registers":
+                np.testing.assert_array_equal(y, expected)
+    with pytest.raises(ValueError, match="float16"):
+        run(host, AFFINE, (A, b), regime="staged")
+
+
+def as_bfloat(x):
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16).view(np.float16)
+
+
+def from_bfloat(x):
+    return (x.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+@needs_compiler
+def test_bfloats(host):
+    """NumPy has none: bits of bfloat16 pass as float16."""
+
+    class Disguise(cuda_host.Host):
+        def launch(self, variant, *rest):
+            super().launch(replace(variant, dtype="bfloat16"), *rest)
+
+    rng = np.random.default_rng(0)
+    a, b = (as_bfloat(x) for x in (rng.uniform(-1, 1, (700, 3)), rng.standard_normal((700, 3))))
+    expected = loop(AFFINE, AFFINE.prepare((from_bfloat(a), from_bfloat(b))))
+    for way in ways(("registers", *TILES)):
+        y = from_bfloat(run(Disguise(host.variants), AFFINE, AFFINE.prepare((a, b)), **way))
+        np.testing.assert_allclose(y, expected, rtol=2**-8, atol=1e-5)
+
+
+def test_half_conversions():
+    """Of the host, against NumPy's: every half, and floats between them."""
+    if cuda_host.compiler() is None:
+        pytest.skip("needs g++")
+    library = cuda_host.conversions()
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    expected = bits.view(np.float16)
+    out = np.empty(len(bits), np.float32)
+    library.from_halves(bits.ctypes.data, out.ctypes.data, len(bits))
+    np.testing.assert_array_equal(out, expected.astype(np.float32))
+    with np.errstate(invalid="ignore"):
+        floats = np.concatenate([out, np.nextafter(out, np.float32(1e9)), out * np.float32(1.00048828125)])
+    floats = np.concatenate(
+        [floats, np.random.default_rng(0).integers(0, 1 << 32, 100_000).astype(np.uint32).view("f4")]
+    )
+    back = np.empty(len(floats), np.uint16)
+    library.to_halves(floats.ctypes.data, back.ctypes.data, len(floats))
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(back.view(np.float16), floats.astype(np.float16))
+
+
+@needs_compiler
+def test_what_is_not_carried_goes_to_numpy(host):
+    rng = np.random.default_rng(0)
+    gains = (np.full((40, 2, 2), 0.1),) * 3
+    np.testing.assert_array_equal(run(host, MONOIDS["riccati"], gains), get("scan", "numpy")(MONOIDS["riccati"], gains))
+    A, b = affine(Block, 50, np.float64, rng)
+    apart = np.zeros(b.shape, bool)
+    apart[10, :, 0] = True
+    np.testing.assert_array_equal(run(host, AFFINE, (A, b), reset=apart), loop(AFFINE, (A, b), None, apart))
+    narrow = affine(LaneDense, 50, np.float64, rng, k=1, units=1)
+    assert scan_cuda.carries(AFFINE, narrow, kind="numpy")
+    close(run(host, AFFINE, narrow, regime="chained"), loop(AFFINE, narrow))
+    wide = affine(LaneDense, 50, np.float64, rng, k=2, units=3)
+    assert not scan_cuda.carries(AFFINE, wide, kind="numpy")
+    assert not scan_cuda.carries(AFFINE, affine(Diagonal, 50, np.float64, rng))  # NumPy arrays are not CuPy's
+    assert not scan_cuda.carries(CLAMP, (b, b), kind="numpy")
+    assert not scan_cuda.carries(AFFINE, AFFINE.prepare((b, b)), b[0].astype(np.float32), kind="numpy")
+    with pytest.raises(ValueError, match="regime is 'abacus'"):
+        run(host, AFFINE, AFFINE.prepare((b, b)), regime="abacus")
+    with pytest.raises(ValueError, match="width is 5"):
+        run(host, AFFINE, AFFINE.prepare((b, b)), width=5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(0, 2, 3), (5, 0, 3), (5, 2, 0), (0, 0), (0,)])
+def test_nothing_to_do(host, shape):
+    empty = np.empty(shape)
+    assert run(host, AFFINE, AFFINE.prepare((empty, empty))).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "regime"),
+    [
+        ((512, 8, 1024), "staged"),
+        ((2048, 8, 1024), "staged"),
+        ((16384, 8, 1024), "staged"),
+        ((16384, 1, 256), "chained"),
+        ((131072, 1, 256), "chained"),
+        ((2048, 32, 2048), "registers"),
+        ((1_000_003, 1, 64), "chained"),
+        ((5000, 4, 768), "chained"),
+        ((1000, 1, 4), "tiny"),
+    ],
+)
+def test_the_choice(shape, regime):
+    """On a device of 132 multiprocessors."""
+    T, B, D = shape
+
+    def chosen(*strides):
+        layout = cuda_geometry.Strides(strides[0], 0, 0, strides[1:])
+        asked = cuda_plan.Scan("affine", 1, "float32", T, (B, D), tuple((name, layout) for name in "yef"))
+        return cuda_plan.plan(asked, 132).variant.regime
+
+    assert chosen(B * D, D, 1) == regime
+    assert chosen(1, D * T, T) in TILES  # (B, D, T): walking would read a sector for a number
+
+
+def test_variants():
+    names = [variant.expression for variant in cuda_source.variants()]
+    assert len(set(names)) == len(names)
+    assert cuda_geometry.PROBLEM.itemsize == 8 * (2 + 6 + 5 * 10 + 11)
+    for variant in cuda_source.variants():
+        for width in (1, 2, 4, 8, 16, 32):
+            assert variant.shared(width, width + (width >= 8), cut=True) <= 227 * 1024
+
+
+@pytest.mark.skipif(not os.environ.get("RECSOLVE_SLOW"), reason="takes half a minute: set RECSOLVE_SLOW=1")
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize("regime", REGIMES)
+def test_nothing_spills(regime, tmp_path):
+    kernels = [v.expression for v in cuda_source.variants() if v.regime == regime]
+    unit = cuda_source.text(regime) + "".join(
+        f"template __global__ void {name}(const recsolve::Problem);\n" for name in kernels
+    )
+    code = tmp_path / "kernels.cu"
+    code.write_text(unit)
+    command = ["nvcc", *cuda_source.OPTIONS, "-arch=sm_90", "-cubin", "-Xptxas", "-v", str(code), "-o", os.devnull]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
+    assert len(spills) == len(kernels)
+    assert set(spills) == {("0", "0", "0")}
