@@ -353,7 +353,7 @@ def test_the_listing_fits_a_narrow_terminal(capsys, monkeypatch):
 
 def test_info_as_json(run):
     found = json.loads(run("info", "--json").stdout)
-    assert found["kernels"] == {"scan": ["numba", "numpy"]}
+    assert found["kernels"] == {"scan": ["cuda", "numba", "numpy"]}
     assert found["arrays"]["numpy"] == "yes"
 
 
