@@ -16,8 +16,9 @@ import numpy as np
 from recsolve.arrays import Array, kind_of
 
 AXES = 6  # of lanes, as in cuda/problem.cuh
-ARRAYS = ("e", "f", "y", "cut", "initial")
-_TILES = ("width_log2", "pitch", "e_by_time", "f_by_time", "y_by_time", "tiles_of_time", "tiles_of_lanes")
+INPUTS = ("in0", "in1", "in2", "in3")  # arrays of elements
+ARRAYS = (*INPUTS, "y", "cut", "initial")
+_TILES = ("width_log2", "pitch", *(f"{name}_by_time" for name in (*INPUTS, "y")), "tiles_of_time", "tiles_of_lanes")
 _TOLD = ("ticket", "flags", "aggregates", "states")
 
 VIEW = np.dtype([(name, np.int64) for name in ("at", "time", "row", "column")] + [("lane", np.int64, AXES)])
@@ -94,3 +95,11 @@ def by_time(p: Any, name: str) -> bool:
     """Return whether the times of an array are nearer in memory than its lanes."""
     time, lane = abs(int(p[name]["time"])), abs(int(p[name]["lane"][0]))
     return bool(p["lanes"] == 1 or 0 < time < lane)
+
+
+def contiguous(p: Any, names: Sequence[str], count: int) -> bool:
+    """Return whether lanes of all these arrays come ``count`` at a time, if the arrays begin at multiples of that."""
+    rest = [p[name][field] for name in names for field in ("time", "row", "column")]
+    rest += [stride for name in names for stride in p[name]["lane"][1:]]
+    inner = all(p[name]["lane"][0] == 1 for name in names)
+    return bool(inner and p["sizes"][0] % count == 0 and not any(stride % count for stride in rest))

@@ -5,7 +5,7 @@ A plan depends on shapes and strides only, and is kept: a call with the same one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, sqrt
 from typing import NamedTuple
@@ -13,27 +13,47 @@ from typing import NamedTuple
 import numpy as np
 
 from recsolve.arrays import Array
-from recsolve.kernels.cuda_geometry import PROBLEM, Strides, by_time, problem
-from recsolve.kernels.cuda_source import LANES, REGIMES, WALKS, Regime, Variant, variant
+from recsolve.kernels.cuda_geometry import INPUTS, PROBLEM, Strides, by_time, contiguous, problem
+from recsolve.kernels.cuda_source import (
+    LANES,
+    REGIMES,
+    WALKS,
+    WIDTHS,
+    Regime,
+    Variant,
+    fitted,
+    pitch_of,
+    variant,
+    vectors,
+)
 
 # The model of times, in seconds and bytes per second. The regime with the least time is taken.
 _BANDWIDTH = 4.0e12
 _LATENCY = 0.8e-6  # of memory that is busy
 _LAUNCH = 3.0e-6
-_STEP = {"registers": 12e-9, "staged": 20e-9}  # a thread that never waits for memory
+_STEP = {"registers": 12e-9, "streamed": 8e-9}  # a thread that never waits for memory
 _RESIDENT = 2048  # threads of a multiprocessor
 _TINY = 4.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
 _TINY_BLOCKS = 4  # of a multiprocessor
+_RESIDENT_BLOCKS = 1  # of a multiprocessor, when each has four tiles
 _CHAINED, _CHAIN = 6.0e-6, 30e-9  # cleared flags and the first look-back; every tile of time
 _FETCH = 1.0e-6  # a batch of maps in look-back
 _TILED_TRAFFIC = 1.15  # of bytes that must move
 _SECTOR = 32  # bytes that memory moves at least
 
-WIDTHS = (1, 2, 4, 8, 16, 32)
-
 
 class Scan(NamedTuple):
-    """What a plan depends on: ``parts`` numbers in a lane's state, and the names and strides of arrays, y first."""
+    """What a plan depends on.
+
+    Attributes
+    ----------
+    parts : int
+        Numbers of a lane's state.
+    arrays : tuple
+        Names and strides, y first.
+    aligned : bool
+        Whether all numbers begin at multiples of 16 bytes, as far as strides allow.
+    """
 
     monoid: str
     parts: int
@@ -41,6 +61,7 @@ class Scan(NamedTuple):
     steps: int
     sizes: tuple[int, ...]
     arrays: tuple[tuple[str, Strides], ...]
+    aligned: bool = False
 
     @property
     def cut(self) -> bool:
@@ -67,34 +88,31 @@ def plan(scan: Scan, processors: int, regime: Regime | None = None, width: int |
     Raises
     ------
     ValueError
-        For another regime or width, or a regime that does not take the dtype.
+        For another regime or width.
     """
     if regime not in (None, *REGIMES):
         raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
     if width not in (None, *WIDTHS):
         raise ValueError(f"width is {width!r}; wanted one of {', '.join(map(str, WIDTHS))}")
-    candidates = [_planned(scan, one, width) for one in ((regime,) if regime else REGIMES) if _takes(scan, one)]
-    if not candidates:
-        raise ValueError(f"regime is {regime!r} and elements have dtype {scan.dtype}; wanted another of {REGIMES}")
+    candidates = [_planned(scan, one, width, processors) for one in ((regime,) if regime else REGIMES)]
     return min(candidates, key=lambda one: cost(one, processors))
 
 
-def _takes(scan: Scan, regime: Regime) -> bool:
-    v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut)
-    return regime != "staged" or v.storage.bytes >= 4  # two bytes cannot be copied asynchronously
-
-
-def _planned(scan: Scan, regime: Regime, width: int | None) -> Plan:
-    v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut)
+def _planned(scan: Scan, regime: Regime, width: int | None, processors: int) -> Plan:
     filled = problem(scan.steps, scan.sizes, dict(scan.arrays))
     p, numbers = filled[0], filled.view(np.int64)
     lanes = int(p["lanes"])
+    names = [name for name, _ in scan.arrays if name in (*INPUTS, "y")]
+    times = [by_time(p, name) for name in names]
+    for name, is_by_time in zip(names, times, strict=True):
+        p[f"{name}_by_time"] = is_by_time
+    fits = [n for n in vectors(scan.dtype) if n == 1 or (scan.aligned and contiguous(p, names, n))]
+    v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut, fits[0])
     if regime in WALKS:
-        return Plan(v, ceil(lanes / v.threads), v.shared(), numbers)
-    times = [by_time(p, name) for name in ("e", "f", "y")]
-    p["e_by_time"], p["f_by_time"], p["y_by_time"] = times
+        return Plan(v if regime == "streamed" else replace(v, vector=1), ceil(lanes / v.lanes), v.shared(), numbers)
     width = width or _width(v, scan.steps, lanes, all(times))
-    pitch = width + 1 if any(times) and width >= 8 else width  # times then fall on different banks
+    pitch = pitch_of(width, any(times))
+    v = fitted(v, width, pitch, scan.cut)
     across, along = ceil(lanes / width), ceil(scan.steps / v.span(width))
     p["width_log2"], p["pitch"] = width.bit_length() - 1, pitch
     p["tiles_of_lanes"], p["tiles_of_time"] = across, along
@@ -103,7 +121,7 @@ def _planned(scan: Scan, regime: Regime, width: int | None) -> Plan:
         return Plan(v, across, shared, numbers)
     p["aggregates"], p["states"] = 0, across * along * (v.numbers + 1) * width * v.storage.number_bytes
     told = across * along * (v.numbers + 1 + v.parts) * width
-    return Plan(v, across * along, shared, numbers, across * along, told)
+    return Plan(v, min(across * along, _RESIDENT_BLOCKS * processors), shared, numbers, across * along, told)
 
 
 def _width(v: Variant, steps: int, lanes: int, along_time: bool) -> int:
@@ -116,7 +134,7 @@ def _width(v: Variant, steps: int, lanes: int, along_time: bool) -> int:
     most = min(1 << (lanes - 1).bit_length(), LANES)
     if along_time:
         longest = 1 << (steps - 1).bit_length()
-        return min(max(v.span(1) // longest, 1), most)
+        return min(1 << max((v.span(1) // longest).bit_length() - 1, 0), most)
     row = lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH  # seconds that all lanes take for a step
     root = int(sqrt(row * v.run * max(v.batch, 1) * v.threads**2 / (3 * _FETCH)))
     return min(max(1 << max(root.bit_length() - 1, 0), _SECTOR // v.storage.bytes), most)
@@ -130,7 +148,7 @@ def cost(one: Plan, processors: int) -> float:
     if v.regime in WALKS:
         rate = min(lanes, processors * _RESIDENT) * v.under_way / _LATENCY
         slower = max(_BANDWIDTH / rate, 1)
-        if lanes > 1 and any(by_time(p, name) for name in ("e", "f", "y")):
+        if v.regime == "registers" and lanes > 1 and any(p[f"{name}_by_time"] for name in (*INPUTS, "y")):
             slower *= _SECTOR / v.storage.bytes  # a sector is moved for every number
         return _LAUNCH + _LATENCY + max(moved * slower, steps * _STEP[v.regime])
     along = int(p["tiles_of_time"])

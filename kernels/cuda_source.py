@@ -5,19 +5,29 @@ The text is one string without inclusions, because CuPy caches compiled modules 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from typing import Literal, NamedTuple, TypeAlias
+
+from recsolve.kernels.cuda_geometry import INPUTS
 
 _FILES = ("device", "numbers", "problem", "maps")
 _WALKING, _TILED = ("walk",), ("tile", "look_back")
 OPTIONS = ("-std=c++17",)
-LANES = 32  # of a tile at most, as in cuda/tile.cuh
+LANES = 32  # of a tile at most, as in cuda/problem.cuh
+WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
+SCOUTS = 128  # threads of a block that look back
+_OFFSETS = 8 * (len(INPUTS) + 2) * LANES  # bytes: where the lanes of a tile are in each array
+_CONTROL = 80  # bytes, as in cuda/tile.cuh
+_SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block may have
+_WORKERS = {1: 448, 2: 192, 3: 128, 4: 64}  # threads for lanes of so many parts
+_RUNS = (12, 8, 4, 2, 1)
 
-Regime: TypeAlias = Literal["registers", "staged", "tiny", "chained"]
-REGIMES: tuple[Regime, ...] = ("registers", "staged", "tiny", "chained")
-WALKS: tuple[Regime, ...] = ("registers", "staged")
+Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained"]
+REGIMES: tuple[Regime, ...] = ("registers", "streamed", "tiny", "chained")
+WALKS: tuple[Regime, ...] = ("registers", "streamed")
 
 
 class Storage(NamedTuple):
@@ -44,7 +54,7 @@ class Variant:
     Attributes
     ----------
     regime : str
-        ``registers`` and ``staged`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles.
+        ``registers`` and ``streamed`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles.
     monoid : {"affine", "clamp"}
     parts : int
         Numbers of a state in one lane.
@@ -52,8 +62,14 @@ class Variant:
         In which elements and results are stored.
     cut : bool
         Whether a walk looks up resets (tiles always can).
-    threads, run, batch : int
-        Threads of a block; steps of a thread in a tile; tiles that a thread looks up at once.
+    threads : int
+        Of a block; of those, a warp walks in a stream, and SCOUTS and a clerk look back and ahead in a chain.
+    run : int
+        Steps of a thread in a tile, of a piece in a walk.
+    batch : int
+        Maps that a thread fetches at once in look-back, pieces of a stream.
+    vector : int
+        Contiguous lanes that are copied at once.
     """
 
     regime: Regime
@@ -62,8 +78,9 @@ class Variant:
     dtype: str
     cut: bool
     threads: int
-    run: int = 0
+    run: int
     batch: int = 0
+    vector: int = 1
 
     @property
     def storage(self) -> Storage:
@@ -82,57 +99,88 @@ class Variant:
         return f"recsolve::{self.monoid.capitalize()}<{inner}>"
 
     @property
-    def ahead(self) -> tuple[int, int]:
-        """Steps of a piece, and pieces, that a walk holds: about 64 registers, or 1 KiB on its way."""
-        if self.regime == "registers":
-            return _floor(64 * 4 // (self.numbers * max(self.storage.bytes, 4)), 16), 1
-        return _floor(64 // (self.numbers * self.storage.bytes), 8), 17
+    def lanes(self) -> int:
+        """Lanes of a block of a walk."""
+        return self.threads if self.regime == "registers" else LANES
 
     @property
     def under_way(self) -> int:
-        """Bytes that a thread of a walk has asked for ahead."""
-        piece, pieces = self.ahead
-        return piece * max(pieces - 1, 1) * self.numbers * self.storage.bytes
+        """Bytes of a lane that a walk has asked for ahead."""
+        pieces = 1 if self.regime == "registers" else self.batch - 2
+        return self.run * pieces * self.numbers * self.storage.bytes
 
     @property
     def expression(self) -> str:
         """The C++ name of the kernel."""
         types = f"{self.map}, {self.storage.stored}"
-        if self.regime in WALKS:
-            piece, pieces = self.ahead
-            sizes = f"{self.threads}, {piece}, {pieces}" if self.regime == "staged" else f"{piece}"
-            cut = "true" if self.cut else "false"
-            return f"recsolve::walk<{types}, recsolve::{self.regime.capitalize()}<{types}, {cut}, {sizes}>>"
-        batch = f", {self.batch}" if self.regime == "chained" else ""
-        return f"recsolve::{self.regime}<{types}, {self.threads}, {self.run}{batch}>"
+        cut = "true" if self.cut else "false"
+        sizes = {
+            "registers": f"{cut}, {self.run}",
+            "streamed": f"{cut}, {self.threads - LANES}, {self.run}, {self.batch}, {self.vector}",
+            "tiny": f"{self.threads}, {self.run}, {self.vector}",
+            "chained": f"{self.workers}, {self.run}, {self.vector}, {SCOUTS}, {self.batch}",
+        }
+        return f"recsolve::{self.regime}<{types}, {sizes[self.regime]}>"
 
     def shared(self, width: int = 0, pitch: int = 0, cut: bool = False) -> int:
         """Return the bytes of shared memory of a block; tiles have so many lanes, steps at such a distance."""
         own, number = self.storage.bytes, self.storage.number_bytes
         if self.regime == "registers":
             return 0
-        if self.regime == "staged":
-            piece, pieces = self.ahead
-            return piece * pieces * (self.numbers * own + 4 * self.cut) * self.threads
-        plane = self.span(width) * pitch + self.threads
-        maps = (self.numbers + 1) * self.threads * (1 + self.batch) * number
-        rest = 4 * LANES * 8 + 16 + 2 * self.parts * LANES * number
-        return rest + maps + self.numbers * plane * own + cut * plane
+        if self.regime == "streamed":
+            places = self.run * self.batch * (LANES + (self.vector == 1))
+            return _OFFSETS + (self.numbers * own + 4 * self.cut) * places
+        slots, places = (1, 1) if self.regime == "tiny" else (4, 8)
+        plane = self.span(width) * pitch + (self.workers if width < LANES else 0)
+        size = self.numbers + 1
+        states = (places * self.parts + slots * (self.parts + size)) * LANES * number
+        maps = size * (slots * self.workers + SCOUTS * self.batch) * number
+        return places * _OFFSETS + _CONTROL + states + maps + slots * (self.numbers * own + cut) * plane
+
+    @property
+    def workers(self) -> int:
+        """Threads that load, compose and fill tiles."""
+        return self.threads if self.regime == "tiny" else self.threads - SCOUTS - LANES
 
     def span(self, width: int) -> int:
         """Return the steps of a tile of so many lanes."""
-        return self.threads * self.run // width
+        return self.workers * self.run // width
 
 
-def variant(regime: Regime, monoid: str, parts: int, dtype: str, cut: bool) -> Variant:
-    """Return the variant that serves a scan best."""
-    if regime in WALKS:
-        return Variant(regime, monoid, parts, dtype, cut, threads=32 if regime == "staged" else 64)
+def vectors(dtype: str) -> tuple[int, ...]:
+    """Return how many contiguous numbers of a type can be copied at once, the most first."""
+    own = STORAGE[dtype].bytes
+    return tuple(count for count in (16 // own, 4 // own, 1) if count)[: 3 if own == 2 else 2]
+
+
+def variant(regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vector: int = 1) -> Variant:
+    """Return the variant that serves a scan best, ``vector`` lanes being copied at once."""
     numbers, storage = parts * parts + parts, STORAGE[dtype]
-    threads = 256 if (numbers + 1) * storage.number_bytes <= 128 else 128
-    run = _floor(192 // (numbers * storage.bytes), 16)  # 32 to 48 KiB a tile
-    batch = 0 if regime == "tiny" else 2 if parts == 1 else 1
-    return Variant(regime, monoid, parts, dtype, False, threads, run, batch)
+    if regime == "registers":  # about 64 of them
+        run = _floor(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
+        return Variant(regime, monoid, parts, dtype, cut, 64, run)
+    if regime == "streamed":  # pieces of 4 to 8 KiB, and no more threads than copy at once
+        run = _floor((128 if parts == 1 else 256) // (numbers * storage.bytes), 32)
+        copiers = max(LANES, min(run * LANES // vector, 128))
+        return Variant(regime, monoid, parts, dtype, cut, LANES + copiers, run, 8, vector)
+    if regime == "tiny":
+        run = _floor(192 // (numbers * storage.bytes), 16)
+        return Variant(regime, monoid, parts, dtype, False, 256 if parts == 1 else 128, run, 0, min(run, vector))
+    threads = _WORKERS[parts] + SCOUTS + LANES
+    return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], 4 if parts == 1 else 1, vector)
+
+
+def fitted(v: Variant, width: int, pitch: int, cut: bool) -> Variant:
+    """Return a variant of tiles of so many lanes, with runs as long as the shared memory allows."""
+    if v.regime == "chained":
+        run = next(run for run in _RUNS if run == 1 or replace(v, run=run).shared(width, pitch, cut) <= _SHARED)
+        v = replace(v, run=run)
+    return v if v.vector <= width and v.run % v.vector == 0 else replace(v, vector=1)
+
+
+def pitch_of(width: int, by_time: bool) -> int:
+    """Return the distance of steps in a tile: where times are nearer they then fall on different banks."""
+    return width + 1 if by_time and width >= 8 else width
 
 
 def variants() -> list[Variant]:
@@ -140,12 +188,16 @@ def variants() -> list[Variant]:
     maps = [("affine", 1), ("affine", 2), ("affine", 3), ("affine", 4), ("clamp", 1)]
     found = []
     for regime in REGIMES:
-        for dtype, storage in STORAGE.items():
-            if regime == "staged" and storage.bytes < 4:
-                continue
+        for dtype in STORAGE:
             for monoid, parts in maps:
-                found += [variant(regime, monoid, parts, dtype, cut) for cut in (False, True)[: 1 + (regime in WALKS)]]
-    return found
+                for vector in (1,) if regime == "registers" else vectors(dtype):
+                    if regime in WALKS:
+                        found += [variant(regime, monoid, parts, dtype, cut, vector) for cut in (False, True)]
+                        continue
+                    v = variant(regime, monoid, parts, dtype, False, vector)
+                    for width, by_time, cut in product(WIDTHS, (False, True), (False, True)):
+                        found.append(fitted(v, width, pitch_of(width, by_time), cut))
+    return list(dict.fromkeys(found))
 
 
 def _floor(n: int, most: int) -> int:

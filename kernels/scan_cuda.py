@@ -1,10 +1,12 @@
 """The scan of CuPy arrays by CUDA kernels: affine maps (diagonal, and k x k blocks for k = 2, 3, 4) and clamps.
 
-Four regimes, one of which is chosen by a model of their times. ``registers`` and ``staged``: a thread walks through
-time for each lane (batch x units), loading steps ahead into registers or shared memory. ``chained``: tiles of lanes x
-time, each of which looks back for the state before it (single pass). ``tiny``: a block takes a tile of lanes through
-all of time. Elements are read once and in place, in whatever layout they have. What is not carried here goes to the
-NumPy kernel, which runs on CuPy arrays too.
+Four regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
+time for each lane (batch x units), with elements loaded steps ahead into registers or shared memory. ``chained``: tiles
+of lanes x time, each of which looks back for the state before it (single pass). ``tiny``: a block takes a tile of lanes
+through all of time.
+
+Elements are read once and in place, in whatever layout they have. What is not carried here goes to the NumPy kernel,
+which runs on CuPy arrays too.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ import numpy as np
 from recsolve.arrays import Array, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels import register, scan_numpy
-from recsolve.kernels.cuda_geometry import AT, AXES, PROBLEM, address, aligned, strides_of
+from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, strides_of
 from recsolve.kernels.cuda_plan import Plan, Scan, plan
 from recsolve.kernels.cuda_source import OPTIONS, STORAGE, Regime, Variant, text
 from recsolve.kernels.monoids import Affine, Clamp, Monoid
 
 _COMPONENTS = (2, 3, 4)
+_ALIGNED = 16  # bytes that are copied at once
 
 
 class Machine(Protocol):
@@ -75,7 +78,7 @@ def scan(
         Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
     chunk : int, optional
         Taken for the sake of the other kernels; tiles have lengths of their own.
-    regime : {"registers", "staged", "tiny", "chained"}, optional
+    regime : {"registers", "streamed", "tiny", "chained"}, optional
         By default the fastest according to a model.
     width : {1, 2, 4, 8, 16, 32}, optional
         Lanes of a tile.
@@ -90,7 +93,7 @@ def scan(
     Raises
     ------
     ValueError
-        For another regime or width, or a regime that does not take the dtype.
+        For another regime or width.
     """
     like = monoid.like(elements)
     kind = "cupy" if machine is None else machine.kind
@@ -173,7 +176,7 @@ def _asked(
     e, f = elements
     matrix, state = _components(e) or ((), None)
     vector = () if state is None else (state,)
-    arrays = {"y": (y, vector), "e": (aligned(_entries(e, f)), matrix), "f": (aligned(f), vector)}
+    arrays = {"y": (y, vector), "in0": (aligned(_entries(e, f)), matrix), "in1": (aligned(f), vector)}
     if reset is not None:
         arrays["cut"] = (_spread(reset, y.shape), vector)
     if initial is not None:
@@ -185,6 +188,7 @@ def _asked(
         steps=len(y),
         sizes=tuple(n for axis, n in enumerate(y.shape) if axis and axis != state),
         arrays=tuple((name, strides_of(x, components)) for name, (x, components) in arrays.items()),
+        aligned=not any(address(x) % _ALIGNED for name, (x, _) in arrays.items() if name in (*INPUTS, "y")),
     )
     return asked, {name: x for name, (x, _) in arrays.items()}
 

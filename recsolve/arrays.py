@@ -32,7 +32,8 @@ def _on_gpu(x: object) -> bool:
     """Return whether an array of another library (Numba, JAX) lies on a CUDA device."""
     if hasattr(type(x), "__cuda_array_interface__"):
         return True
-    return hasattr(type(x), "__dlpack_device__") and x.__dlpack_device__()[0] == _CUDA
+    ask: Any = getattr(x, "__dlpack_device__", None)
+    return ask is not None and ask()[0] == _CUDA
 
 
 def common_kind(arrays: Mapping[str, object]) -> Kind:

@@ -8,7 +8,7 @@ more memory than the caches hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -124,12 +124,13 @@ def bench_gpu_scan(config: GpuBenchConfig) -> Iterator[GpuTiming]:
 
 
 def copy_bandwidth(repeats: int) -> float:
-    """Return the bytes that a copy on the device reads and writes per second."""
+    """Return the bytes that a copy on the device reads and writes per second: the driver's or a kernel's."""
     import cupy
 
     x = cupy.ones(1 << 28, cupy.float32)
     y = cupy.empty_like(x)
-    return float(2 * x.nbytes / np.median(_graph([lambda: cupy.copyto(y, x)] * 4, repeats)))
+    copies: list[Callable[[], Any]] = [lambda: cupy.copyto(y, x), lambda: cupy.positive(x, out=y)]
+    return float(2 * x.nbytes / min(np.median(_graph([copy] * 4, repeats)) for copy in copies))
 
 
 def _release() -> None:
@@ -229,8 +230,7 @@ def _time(case: _Case, bandwidth: float, config: GpuBenchConfig) -> GpuTiming:
 
     random = cupy.random.default_rng(config.seed)
     first = case.make(random)
-    e, f = getattr(first[0], "data", first[0]), first[1]
-    size = e.nbytes + 2 * f.nbytes
+    size = _entries(first).nbytes + 2 * first[1].nbytes
     rotated = [first, *(case.make(random) for _ in range(_CACHES // size))]
     error, regime = case.truth(first), case.regime(first)
     runs = [partial(case.run, elements) for elements in rotated]
@@ -247,7 +247,7 @@ def _time(case: _Case, bandwidth: float, config: GpuBenchConfig) -> GpuTiming:
     )
 
 
-def _graph(runs: list[Callable[[], Any]], repeats: int) -> list[float]:
+def _graph(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     """Return times of a launch, from graphs of all ``runs``."""
     import cupy
 
@@ -277,7 +277,7 @@ def _between(run: Callable[[], Any], stream: Any) -> float:
     return float(cupy.cuda.get_elapsed_time(began, ended) * 1e-3)
 
 
-def _calls(runs: list[Callable[[], Any]], repeats: int) -> list[float]:
+def _calls(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     """Return times of a call: from Python's side where the device waits for it, of the device where Python waits."""
     import cupy
 
@@ -296,7 +296,7 @@ def _error(op: Monoid, elements: tuple[Any, Array], initial: Array | None) -> fl
     """Return the error against the loop in float64, of the first steps of the last lanes."""
     y = scan_cuda.scan(op, elements, initial=initial)
     some = (slice(0, _LOOP_STEPS), 0, ..., slice(-_LOOP_LANES, None))
-    e, f, ours = (_double(getattr(x, "data", x)[some]) for x in (elements[0], elements[1], y))
+    e, f, ours = (_double(x[some]) for x in (_entries(elements), elements[1], y))
     x = np.zeros_like(f[0]) if initial is None else _double(initial[some[1:]])
     states = np.empty_like(f)
     for t in range(len(f)):
@@ -306,6 +306,10 @@ def _error(op: Monoid, elements: tuple[Any, Array], initial: Array | None) -> fl
             x = e[t] * x + f[t] if initial is None else np.maximum(np.minimum(e[t], x), f[t])
         states[t] = x
     return float(np.abs(ours - states).max() / np.abs(states).max())
+
+
+def _entries(elements: tuple[Any, Array]) -> Any:
+    return elements[0].data if isinstance(elements[0], (Block, Diagonal)) else elements[0]
 
 
 def _double(x: Any) -> Array:

@@ -30,13 +30,18 @@ __device__ inline void pause() {
     __nanosleep(32);
 }
 
-// Starts to copy one number from global to shared memory; the hardware does so for 4 and 8 bytes. The compiler may move
-// it past other accesses (but not past a wait), so its place must not be one that is still to be read.
-template <class S> __device__ inline void copy_async(S* to, const S* from) {
-    if constexpr (sizeof(S) == 4 || sizeof(S) == 8) {
-        unsigned int place = static_cast<unsigned int>(__cvta_generic_to_shared(to));
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(place), "l"(from), "n"(sizeof(S)));
+// Starts to copy COUNT contiguous numbers from global to shared memory; the hardware does so for 4, 8 and 16 aligned
+// bytes. The compiler may move it past other accesses (but not past a wait), so its place must not be one that is still
+// to be read. The second-level cache alone keeps what comes in pieces of 16 bytes.
+template <int COUNT = 1, class S> __device__ inline void copy_async(S* to, const S* from) {
+    constexpr int BYTES = COUNT * sizeof(S);
+    unsigned int place = static_cast<unsigned int>(__cvta_generic_to_shared(to));
+    if constexpr (BYTES == 16) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(place), "l"(from));
+    } else if constexpr (BYTES == 4 || BYTES == 8) {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(place), "l"(from), "n"(BYTES));
     } else {
+        static_assert(COUNT == 1, "no copy of so many bytes");
         *to = *from;
     }
 }
@@ -55,6 +60,18 @@ __device__ inline void commit_copies() {
 // Waits until at most PENDING groups of copies are under way.
 template <int PENDING> __device__ inline void wait_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// A barrier of THREADS threads of a block, whole warps, that are known by a number from 1 to 15.
+template <int ID, int THREADS> __device__ inline void meet() {
+    asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory");
+}
+
+// The same number, which the compiler does not recognise: what follows from it is computed where it is needed, and not
+// kept in registers through a loop.
+__device__ inline int afresh(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
 }
 
 // x y + z, rounded once.

@@ -12,7 +12,7 @@ namespace recsolve {
 // x -> A x + b. Sums are taken in the order of the reference.
 template <class T, int K> struct Affine {
     using Number = T;
-    static constexpr int parts = K, entries = K * K, size = entries + parts + 1;
+    static constexpr int parts = K, entries = K * K, vectors = 1, size = entries + parts + 1;
 
     T a[entries], b[parts];
     bool constant;
@@ -111,7 +111,7 @@ private:
 // step clamps the initial state. Composition: Ronca, arXiv 2605.06384.
 template <class T> struct Clamp {
     using Number = T;
-    static constexpr int parts = 1, entries = 1, size = 3;
+    static constexpr int parts = 1, entries = 1, vectors = 1, size = 3;
 
     T a[1], b[1];
     bool constant;

@@ -30,6 +30,15 @@ template <> struct Stored<Bfloat> {
     __device__ static Bfloat put(float x) { return Bfloat{to_bfloat(x)}; }
 };
 
+// COUNT contiguous numbers, which move as one where they are aligned.
+template <class S, int COUNT> struct alignas(COUNT * sizeof(S)) Vector {
+    S numbers[COUNT];
+};
+
+template <int COUNT, class S> __device__ inline void copy(S* to, const S* from) {
+    *reinterpret_cast<Vector<S, COUNT>*>(to) = *reinterpret_cast<const Vector<S, COUNT>*>(from);
+}
+
 // The byte at an address, out of the aligned word that holds it.
 __device__ inline unsigned int byte_of(unsigned int word, const unsigned char* at) {
     return word >> 8 * (reinterpret_cast<unsigned long long>(at) & 3) & 255;

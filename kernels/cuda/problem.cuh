@@ -4,7 +4,9 @@
 
 namespace recsolve {
 
-constexpr int AXES = 6;  // of lanes, after those that can be merged have been
+constexpr int AXES = 6;    // of lanes, after those that can be merged have been
+constexpr int INPUTS = 4;  // arrays of elements at most
+constexpr int LANES = 32;  // of a tile at most: those of a warp, so that one warp holds the states of a tile
 
 // Where the numbers of an array lie: address of the first, and distances in numbers.
 struct View {
@@ -14,16 +16,30 @@ struct View {
 struct Problem {
     long long steps, lanes;
     long long sizes[AXES];  // of the axes of lanes, the innermost first
-    View e, f, y;           // elements (e, f) and the result
+    View in[INPUTS];        // elements: a matrix, then vectors
+    View y;                 // the result
     View cut;               // bytes: which steps are cut from their past; at == 0: none
     View initial;           // the state before the first step, in the type of the arithmetic; at == 0: none
 
     // Tiles of lanes x time.
-    long long width_log2;                       // lanes of a tile
-    long long pitch;                            // distance of steps in shared memory
-    long long e_by_time, f_by_time, y_by_time;  // whether times are nearer in memory than lanes
+    long long width_log2;                     // lanes of a tile
+    long long pitch;                          // distance of steps in shared memory
+    long long in_by_time[INPUTS], y_by_time;  // whether times are nearer in memory than lanes
     long long tiles_of_time, tiles_of_lanes;
     long long ticket, flags, aggregates, states;  // addresses of what blocks tell each other
+};
+
+// The numbers of one element: a matrix by rows, then vectors.
+template <class Map> struct Planes {
+    static constexpr int K = Map::parts, E = Map::entries, COUNT = E + Map::vectors * K;
+
+    __device__ static constexpr int input(int c) { return c < E ? 0 : (E > 0) + (c - E) / K; }
+
+    // How far plane c is from the first one of its array.
+    __device__ static long long distance(const Problem& p, int c) {
+        const View& view = p.in[input(c)];
+        return c < E ? c / K * view.row + c % K * view.column : (c - E) % K * view.row;
+    }
 };
 
 template <class S> __device__ inline S* address(long long at) {

@@ -1,158 +1,233 @@
-// A tile: some lanes x a span of time, in the shared memory of a block.
+// A tile: some lanes x a span of time, in the shared memory of a block, which has SLOTS of them at a time.
 //
-// Each thread has a run of RUN consecutive steps of one lane. Numbers are brought in as they lie in memory, whichever
-// of lanes and times is nearer, composed run by run, and walked again from the states in which the runs start.
+// Each of THREADS workers has a run of RUN consecutive steps of one lane. Numbers are brought in as they lie in memory,
+// whichever of lanes and times is nearer, VECTOR of them at once; composed run by run; and walked again from the states
+// in which the runs start.
 
 #pragma once
 
 namespace recsolve {
 
-constexpr int LANES = 32;  // of a tile at most: those of a warp, so that one warp holds the states of a tile
-
 template <int N> constexpr int LOG2 = 1 + LOG2<N / 2>;
 template <> constexpr int LOG2<1> = 0;
 
-template <class Map_, class S_, int THREADS, int RUN> struct Tile {
+enum { WORKERS = 1, SCOUTS };  // the numbers of their barriers
+
+// Which tile is in a slot.
+struct Spot {
+    int slot, place;   // of its numbers and maps; of what is known of its lanes
+    int lanes, times;  // its indices among the tiles
+};
+
+template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> struct Tile {
     using Map = Map_;
     using S = S_;
     using T = typename Map::Number;
-    static constexpr int E = Map::entries, K = Map::parts;
-    enum { OF_E, OF_F, OF_Y, OF_CUT, ARRAYS };
+    using Numbers = Planes<Map>;
+    static constexpr int E = Map::entries, K = Map::parts, PLANES = Numbers::COUNT;
+    static constexpr int STATES = K + Map::size;      // rows of lanes that a slot has
+    static constexpr int PLACES = SLOTS == 1 ? 1 : 8;  // a power of two, more than slots
+    static constexpr int CONTROL = 20;                // ints, a multiple of 16 bytes
+    enum { OF_Y = INPUTS, OF_CUT, ARRAYS };
 
     const Problem& p;
-    int width, span, plane;  // lanes, steps, numbers of a plane in shared memory
-    int span_log2;
-    int lane, run;   // of this thread
+    int width, span, padding, plane;  // lanes, steps, numbers between runs and of a plane in shared memory
+    int thread, lane, run;
+
+    // Of the tile that is worked on.
     int steps, own;  // steps that exist, of the tile and of this thread's run
     bool exists;     // this thread's lane
     long long first_lane, first_step;
-    long long* offsets;       // [array][lane]
-    int* control;             // two numbers that all threads see
-    T *carry, *start, *maps;  // [part][lane]: the state before the tile and the initial one; [number][thread]
-    S* numbers;               // [number][place]
-    unsigned char* cuts;      // [place]
+    long long* offsets;        // [array][lane]
+    T *start, *carry, *whole;  // [part][lane]: the initial state and that before the tile; its map: [number][lane]
+    T* maps;                   // [number][thread]
+    S* numbers;                // [number][place]
+    unsigned char* cuts;       // [place]
+    int* doubts;               // whether some run, and the map of the tile, cannot be trusted
 
-    __device__ Tile(const Problem& problem, int staged_maps) : p(problem) {
+    // Of all.
+    int* control;  // numbers that all threads see: PLACES of them free, then doubts, then the nearest state
+    T* spare;      // what is left of the shared memory
+
+    // `spare_numbers` are left for other purposes.
+    __device__ Tile(const Problem& problem, int spare_numbers) : p(problem) {
         width = 1 << p.width_log2;
-        span_log2 = LOG2<THREADS * RUN> - static_cast<int>(p.width_log2);
-        span = 1 << span_log2;
-        plane = span * static_cast<int>(p.pitch) + THREADS;
-        lane = threadIdx.x & (width - 1);
-        run = threadIdx.x >> p.width_log2;
-        unsigned char* memory = shared_memory();
-        offsets = reinterpret_cast<long long*>(memory);
-        control = reinterpret_cast<int*>(offsets + ARRAYS * LANES);
-        carry = reinterpret_cast<T*>(control + 4);
-        start = carry + K * LANES;
-        maps = start + K * LANES;
-        numbers = reinterpret_cast<S*>(maps + Map::size * THREADS * (1 + staged_maps));
-        cuts = reinterpret_cast<unsigned char*>(numbers + (E + K) * plane);
+        span = THREADS * RUN >> p.width_log2;
+        padding = width < LANES ? width : 0;
+        plane = span * static_cast<int>(p.pitch) + (padding ? THREADS : 0);
+        all_offsets = reinterpret_cast<long long*>(shared_memory());
+        control = reinterpret_cast<int*>(all_offsets + PLACES * ARRAYS * LANES);
+        all_starts = reinterpret_cast<T*>(control + CONTROL);
+        all_states = all_starts + PLACES * K * LANES;
+        all_maps = all_states + SLOTS * STATES * LANES;
+        spare = all_maps + SLOTS * Map::size * THREADS;
+        all_numbers = reinterpret_cast<S*>(spare + spare_numbers);
+        all_cuts = reinterpret_cast<unsigned char*>(all_numbers + SLOTS * PLANES * plane);
     }
 
-    // Runs start at distances that put the threads of a warp on different banks.
-    __device__ int place(int step, int of_lane) const {
-        return step * static_cast<int>(p.pitch) + static_cast<int>(static_cast<unsigned int>(step) / RUN) * width +
-               of_lane;
-    }
-
-    __device__ void choose_lanes(long long first) {
-        first_lane = first;
-        exists = first + lane < p.lanes;
-        for (int i = threadIdx.x; i < ARRAYS * width; i += THREADS) {
-            int array = i >> p.width_log2, at = i & (width - 1);
-            const View& view = array == OF_E ? p.e : array == OF_F ? p.f : array == OF_Y ? p.y : p.cut;
-            offsets[array * LANES + at] = first + at < p.lanes ? offset_of(view, p.sizes, first + at) : 0;
-        }
-        if (threadIdx.x < width) {
-            T x[K] = {};
-            if (exists) initial_state<T, K>(p, first + lane, x);
-#pragma unroll
-            for (int k = 0; k < K; ++k) start[k * LANES + lane] = x[k];
-        }
-        __syncthreads();
-    }
-
-    __device__ void choose_steps(long long first) {
-        first_step = first;
-        steps = static_cast<int>(p.steps - first < span ? p.steps - first : span);
+    // Turns to a tile; `index` is that of the thread among workers, or among others.
+    __device__ void turn_to(const Spot& spot, int index) {
+        thread = afresh(index);
+        lane = thread & (width - 1), run = thread >> p.width_log2;
+        offsets = all_offsets + spot.place * ARRAYS * LANES;
+        start = all_starts + spot.place * K * LANES;
+        carry = all_states + spot.slot * STATES * LANES, whole = carry + K * LANES;
+        maps = all_maps + spot.slot * Map::size * THREADS;
+        numbers = all_numbers + spot.slot * PLANES * plane;
+        cuts = all_cuts + spot.slot * plane;
+        doubts = control + PLACES + 2 * spot.slot;
+        first_lane = static_cast<long long>(spot.lanes) << p.width_log2;
+        first_step = static_cast<long long>(spot.times) * span;
+        exists = first_lane + lane < p.lanes;
+        steps = static_cast<int>(p.steps - first_step < span ? p.steps - first_step : span);
         int left = steps - run * RUN;
         own = !exists || left < 0 ? 0 : left < RUN ? left : RUN;
     }
 
-    // Calls visit(place, distance from the first number of the array) for all numbers of a plane, in order of memory.
-    template <int UNROLL, class Visit> __device__ void each(int array, const View& view, bool by_time,
-                                                            Visit visit) const {
+    // Finds out where the lanes of the tile are; `threads` of this kind do so and must meet before it is used.
+    __device__ void find_lanes(int threads) {
+        for (int i = thread; i < ARRAYS * width; i += threads) {
+            int array = i >> p.width_log2, at = i & (width - 1);
+            const View& view = array < INPUTS ? p.in[array] : array == OF_Y ? p.y : p.cut;
+            bool used = first_lane + at < p.lanes && (array < INPUTS ? p.in[array].at : array == OF_Y || p.cut.at);
+            offsets[array * LANES + at] = used ? offset_of(view, p.sizes, first_lane + at) : 0;
+        }
+        if (thread < width) {
+            T x[K] = {};
+            if (exists) initial_state<T, K>(p, first_lane + lane, x);
+            write(start, x);
+        }
+    }
+
+    // Runs start at distances that put the threads of a warp on different banks.
+    __device__ int place(int step, int of_lane) const {
+        return step * static_cast<int>(p.pitch) + static_cast<int>(static_cast<unsigned int>(step) / RUN) * padding +
+               of_lane;
+    }
+
+    // Calls visit(place, distance from the first number of the array) for all numbers of a plane, COUNT contiguous ones
+    // at a time, in order of memory.
+    template <int COUNT, int UNROLL, class Visit>
+    __device__ void each(int array, const View& view, bool by_time, Visit visit) const {
+        constexpr int LOG = LOG2<COUNT>;
 #pragma unroll UNROLL
-        for (int i = 0; i < RUN; ++i) {
-            int n = i * THREADS + threadIdx.x;
-            int step = by_time ? n & (span - 1) : n >> p.width_log2;
-            int of_lane = by_time ? n >> span_log2 : n & (width - 1);
+        for (int i = 0; i < RUN / COUNT; ++i) {
+            int n = i * THREADS + thread;
+            int of_lane = by_time ? n / span : (n << LOG) & (width - 1);
+            int step = by_time ? n - of_lane * span : n >> (p.width_log2 - LOG);
             if (step < steps && first_lane + of_lane < p.lanes) {
                 visit(place(step, of_lane), offsets[array * LANES + of_lane] + (first_step + step) * view.time);
             }
         }
     }
 
-    __device__ void load() {
-        constexpr int UNROLL = sizeof(S) < 4 ? RUN : 4;  // what is not copied asynchronously waits in registers
+    // Asks for the numbers of the tile.
+    __device__ void ask() {
+        constexpr int UNROLL = sizeof(S) * VECTOR < 4 ? RUN : 4;  // what is not copied asynchronously waits in registers
 #pragma unroll
-        for (int c = 0; c < E + K; ++c) {
-            const View& view = c < E ? p.e : p.f;
-            const S* from =
-                address<const S>(view.at) + (c < E ? c / K * view.row + c % K * view.column : (c - E) * view.row);
+        for (int c = 0; c < PLANES; ++c) {
+            constexpr int COUNT = VECTOR;
+            const int array = Numbers::input(c);
+            const S* from = address<const S>(p.in[array].at) + Numbers::distance(p, c);
             S* to = numbers + c * plane;
-            each<UNROLL>(c < E ? OF_E : OF_F, view, c < E ? p.e_by_time : p.f_by_time,
-                         [=](int at, long long distance) { copy_async(to + at, from + distance); });
+            each<COUNT, UNROLL>(array, p.in[array], p.in_by_time[array], [=](int at, long long distance) {
+                copy_async<COUNT>(to + at, from + distance);
+            });
         }
         if (p.cut.at) {
             const unsigned char* from = address<const unsigned char>(p.cut.at);
             unsigned char* to = cuts;
-            each<RUN>(OF_CUT, p.cut, p.y_by_time, [=](int at, long long distance) { to[at] = from[distance]; });
+            each<1, RUN>(OF_CUT, p.cut, p.y_by_time, [=](int at, long long distance) { to[at] = from[distance]; });
         }
-        commit_copies();
-        wait_copies<0>();
-        __syncthreads();
     }
 
-    // Writes the states, which have taken the place of f.
+    // Writes the states, which have taken the place of the first vector. All threads must have met since.
     __device__ void store() const {
-        __syncthreads();
 #pragma unroll
         for (int k = 0; k < K; ++k) {
             S* to = address<S>(p.y.at) + k * p.y.row;
             const S* from = numbers + (E + k) * plane;
-            each<4>(OF_Y, p.y, p.y_by_time, [=](int at, long long distance) { to[distance] = from[at]; });
+            each<VECTOR, 4>(OF_Y, p.y, p.y_by_time,
+                            [=](int at, long long distance) { copy<VECTOR>(to + distance, from + at); });
         }
-        __syncthreads();
     }
 
     __device__ bool take(int step, int at, T* element) const {
 #pragma unroll
-        for (int c = 0; c < E + K; ++c) element[c] = Stored<S>::get(numbers[c * plane + at]);
+        for (int c = 0; c < PLANES; ++c) element[c] = Stored<S>::get(numbers[c * plane + at]);
         return (p.cut.at && cuts[at]) || (first_step + step == 0 && !p.initial.at);
     }
 
-    __device__ void initial(T* x) const {
+    __device__ void read(const T* from, T* x) const {
 #pragma unroll
-        for (int k = 0; k < K; ++k) x[k] = start[k * LANES + lane];
+        for (int k = 0; k < K; ++k) x[k] = from[k * LANES + lane];
     }
 
-    // The state before the tile, of this thread's lane.
-    __device__ void get_carry(T* x) const {
+    __device__ void write(T* to, const T* x) const {
 #pragma unroll
-        for (int k = 0; k < K; ++k) x[k] = carry[k * LANES + lane];
+        for (int k = 0; k < K; ++k) to[k * LANES + lane] = x[k];
     }
 
-    __device__ void set_carry(const T* x) {
-#pragma unroll
-        for (int k = 0; k < K; ++k) carry[k * LANES + lane] = x[k];
+    // Leaves in `maps` the map of every run after those of the runs before it, and in `whole` that of the tile: in warps
+    // as Hillis and Steele (1986) do, over warps one after the other.
+    __device__ void compose() {
+        Map map = compose_run();
+        if (thread == 0) doubts[0] = doubts[1] = 0;
+#pragma unroll 1
+        for (int distance = width; distance < LANES; distance *= 2) {
+            put(map, maps + thread, THREADS);
+            __syncwarp();
+            if (thread % LANES >= distance) map.after(get<Map>(maps + thread - distance, THREADS));
+            __syncwarp();
+        }
+        put(map, maps + thread, THREADS);
+        meet<WORKERS, THREADS>();
+        if (thread >= LANES) {
+            const T* last = maps + LANES - width + lane;  // runs of the warps before
+            Map before = get<Map>(last, THREADS);
+#pragma unroll 2
+            for (int warp = 1; warp < thread / LANES; ++warp) {
+                Map next = get<Map>(last + warp * LANES, THREADS);
+                next.after(before);
+                before = next;
+            }
+            map.after(before);
+        }
+        meet<WORKERS, THREADS>();
+        put(map, maps + thread, THREADS);
+        if (thread >= THREADS - width) put(map, whole + lane, LANES);
+        meet<WORKERS, THREADS>();
     }
+
+    // Fills the tile from its carry, and leaves the states after all runs in `maps`. A run whose first state cannot be
+    // trusted waits for the run before it, in its own lane only: what goes before it, and other lanes, never change.
+    __device__ void fill() {
+        T x[K];
+        bool trusted = reach_run(x);
+        if (trusted) walk(run * RUN, own, x);
+        if (!trusted) doubts[0] = 1;
+        meet<WORKERS, THREADS>();  // all have read the maps
+        leave(x, trusted, thread);
+        meet<WORKERS, THREADS>();
+        if (doubts[0] == 0) return;
+        if (run == 0) fill_what_waits();
+        meet<WORKERS, THREADS>();
+    }
+
+    // Reads the last state of this thread's lane, once the tile has been filled.
+    __device__ void last(T* x) const { left(x, (steps - 1) / RUN * width + lane); }
+
+private:
+    long long* all_offsets;
+    T *all_starts, *all_states, *all_maps;
+    S* all_numbers;
+    unsigned char* all_cuts;
 
     __device__ Map compose_run() const {
         Map map;
         map.identity();
-        T element[E + K], x0[K];
-        initial(x0);
+        T element[PLANES], x0[K];
+        read(start, x0);
 #pragma unroll
         for (int i = 0; i < RUN; ++i) {
             if (i >= own) break;
@@ -164,36 +239,21 @@ template <class Map_, class S_, int THREADS, int RUN> struct Tile {
         return map;
     }
 
-    // Puts after every run's map those of the runs before it (Hillis and Steele, 1986), and leaves them in `maps`.
-    __device__ void compose_runs(Map map) {
-        for (int distance = width; distance < THREADS; distance *= 2) {
-            put(map, maps + threadIdx.x, THREADS);
-            __syncthreads();
-            if (threadIdx.x >= distance) map.after(get<Map>(maps + threadIdx.x - distance, THREADS));
-            __syncthreads();
-        }
-        put(map, maps + threadIdx.x, THREADS);
-        __syncthreads();
-    }
-
-    // The map of all steps of the tile, of this thread's lane.
-    __device__ Map whole() const { return get<Map>(maps + THREADS - width + lane, THREADS); }
-
     // Turns the state before the tile into the one before this thread's run; false if the map cannot be trusted.
     __device__ bool reach_run(T* x) const {
         T before[K];
-        get_carry(before);
-        get_carry(x);
+        read(carry, before);
+        read(carry, x);
         if (run == 0 || own == 0) return true;
-        Map map = get<Map>(maps + threadIdx.x - width, THREADS);
+        Map map = get<Map>(maps + thread - width, THREADS);
         map.act(x);
         return map.trusts(before, x);
     }
 
     // Walks from a state through `count` steps with the original elements.
     __device__ void walk(int from, int count, T* x) {
-        T element[E + K], x0[K];
-        initial(x0);
+        T element[PLANES], x0[K];
+        read(start, x0);
 #pragma unroll 4
         for (int step = from; step < from + count; ++step) {
             int at = place(step, lane);
@@ -204,16 +264,9 @@ template <class Map_, class S_, int THREADS, int RUN> struct Tile {
         }
     }
 
-    // Fills the tile from its carry, and leaves the states after all runs in `maps`. A run whose first state cannot be
-    // trusted waits for the run before it, in its own lane only: what goes before it, and other lanes, never change.
-    __device__ void fill() {
+    __device__ void fill_what_waits() {
         T x[K];
-        bool trusted = reach_run(x);
-        if (trusted) walk(run * RUN, own, x);
-        bool all_trusted = !__syncthreads_or(!trusted);  // and all have read the maps
-        leave(x, trusted, threadIdx.x);
-        __syncthreads();
-        if (all_trusted || run > 0) return;
+#pragma unroll 1
         for (int i = 1; i * RUN < steps; ++i) {
             int at = i * width + lane;
             if (maps[K * THREADS + at] != T(0)) continue;
@@ -223,10 +276,6 @@ template <class Map_, class S_, int THREADS, int RUN> struct Tile {
         }
     }
 
-    // Reads the last state of this thread's lane, once the tile has been filled.
-    __device__ void last(T* x) const { left(x, (steps - 1) / RUN * width + lane); }
-
-private:
     __device__ void leave(const T* x, bool trusted, int at) {
 #pragma unroll
         for (int k = 0; k < K; ++k) maps[k * THREADS + at] = x[k];
@@ -240,17 +289,21 @@ private:
 };
 
 // Tiny problems: a block takes some lanes through all of time, a tile after the other.
-template <class Map, class S, int THREADS, int RUN>
+template <class Map, class S, int THREADS, int RUN, int VECTOR>
 __global__ void __launch_bounds__(THREADS, Map::parts == 1 ? 4 : 1) tiny(const Problem p) {
-    Tile<Map, S, THREADS, RUN> tile(p, 0);
-    tile.choose_lanes(static_cast<long long>(blockIdx.x) * tile.width);
+    Tile<Map, S, THREADS, RUN, VECTOR, 1> tile(p, 0);
     typename Map::Number x[Map::parts];
-    tile.initial(x);
-    for (long long first = 0; first < p.steps; first += tile.span) {
-        if (tile.run == 0) tile.set_carry(x);
-        tile.choose_steps(first);
-        tile.load();
-        tile.compose_runs(tile.compose_run());
+    for (Spot spot{0, 0, static_cast<int>(blockIdx.x), 0}; spot.times < p.tiles_of_time; ++spot.times) {
+        tile.turn_to(spot, threadIdx.x);
+        if (spot.times == 0) tile.find_lanes(THREADS);
+        __syncthreads();
+        if (spot.times == 0) tile.read(tile.start, x);
+        if (tile.run == 0) tile.write(tile.carry, x);
+        tile.ask();
+        commit_copies();
+        wait_copies<0>();
+        __syncthreads();
+        tile.compose();
         tile.fill();
         tile.store();
         tile.last(x);

@@ -1,155 +1,217 @@
-// Many lanes: a thread walks through time for one lane, as the loop does, with its elements loaded steps ahead.
+// Many lanes: a thread walks through time for one lane, as the loop does, with its elements asked for steps ahead.
 //
-// Loads wait in registers where threads are many. Where they are few more must be under way than registers hold, and
-// each thread copies asynchronously into its own part of shared memory; no thread ever waits for another.
+// `registers`: where lanes are very many each thread loads its own elements ahead. `streamed`: where they are fewer more
+// must be under way than registers hold. One warp of a block walks; the others keep a ring of pieces of time in shared
+// memory filled ahead of it, as the numbers lie in memory, and write the states behind it.
 
 #pragma once
 
 namespace recsolve {
 
-// Where a lane's elements are.
+// Where a lane's numbers are.
 template <class Map, class S> struct Lane {
-    const S *e, *f;
+    long long inputs[INPUTS];  // distances of the lane
     const unsigned char* cut;
     S* y;
 
     __device__ Lane(const Problem& p, long long lane) {
-        e = address<const S>(p.e.at) + offset_of(p.e, p.sizes, lane);
-        f = address<const S>(p.f.at) + offset_of(p.f, p.sizes, lane);
+        constexpr int LAST = Planes<Map>::input(Planes<Map>::COUNT - 1);
+#pragma unroll
+        for (int i = 0; i <= LAST; ++i) inputs[i] = offset_of(p.in[i], p.sizes, lane);
         cut = p.cut.at ? address<const unsigned char>(p.cut.at) + offset_of(p.cut, p.sizes, lane) : nullptr;
         y = address<S>(p.y.at) + offset_of(p.y, p.sizes, lane);
     }
 
-    // Number `c` of an element: the matrix by rows, then the vector.
     __device__ const S* number(const Problem& p, int c, long long t) const {
-        if (c < Map::entries) return e + t * p.e.time + c / Map::parts * p.e.row + c % Map::parts * p.e.column;
-        return f + t * p.f.time + (c - Map::entries) * p.f.row;
+        const int i = Planes<Map>::input(c);
+        return address<const S>(p.in[i].at) + inputs[i] + Planes<Map>::distance(p, c) + t * p.in[i].time;
     }
 };
 
 // Elements on their way to registers: PIECE steps.
-template <class Map, class S, bool CUT, int PIECE_> struct Registers {
-    static constexpr int PIECE = PIECE_, NUMBERS = Map::entries + Map::parts, AHEAD = PIECE;
+template <class Map, class S, bool CUT, int PIECE> struct Ahead {
+    static constexpr int PLANES = Planes<Map>::COUNT;
 
-    S held[PIECE][NUMBERS];
+    S held[PIECE][PLANES];
     unsigned char cuts[CUT ? PIECE : 1];
 
     __device__ void ask(const Problem& p, const Lane<Map, S>& lane, int i, long long t) {
 #pragma unroll
-        for (int c = 0; c < NUMBERS; ++c) held[i][c] = *lane.number(p, c, t);
+        for (int c = 0; c < PLANES; ++c) held[i][c] = *lane.number(p, c, t);
         if (CUT) cuts[i] = lane.cut[t * p.cut.time];
     }
 
-    __device__ void start(const Problem& p, const Lane<Map, S>& lane) {
+    // Walks a piece from time t on: all of its steps exist if WHOLE, and so do those that are asked for if ASK.
+    template <bool WHOLE, bool ASK>
+    __device__ void walk(const Problem& p, const Lane<Map, S>& lane, long long t, const typename Map::Number* initial,
+                         typename Map::Number* x) {
 #pragma unroll
         for (int i = 0; i < PIECE; ++i) {
-            if (i < p.steps) ask(p, lane, i, i);
+            if (!WHOLE && t + i >= p.steps) break;
+            typename Map::Number numbers[PLANES];
+#pragma unroll
+            for (int c = 0; c < PLANES; ++c) numbers[c] = Stored<S>::get(held[i][c]);
+            bool cut = (CUT && cuts[i]) || (i == 0 && t == 0 && !p.initial.at);
+            if (ASK || t + i + PIECE < p.steps) ask(p, lane, i, t + i + PIECE);
+            Map::step(numbers, numbers + Map::entries, cut, initial, x);
+#pragma unroll
+            for (int k = 0; k < Map::parts; ++k) lane.y[(t + i) * p.y.time + k * p.y.row] = Stored<S>::put(x[k]);
         }
-    }
-
-    __device__ void arrive() {}
-    __device__ S take(int i, int c) const { return held[i][c]; }
-    __device__ bool cut(const Problem&, const Lane<Map, S>&, int i, long long) const { return CUT && cuts[i]; }
-    __device__ void next() {}
-};
-
-// Elements on their way to shared memory: PIECES - 1 pieces of PIECE steps under way. A piece is asked for where the
-// one before the present one was, which has been used.
-template <class Map, class S, bool CUT, int THREADS, int PIECE_, int PIECES> struct Staged {
-    static constexpr int PIECE = PIECE_, NUMBERS = Map::entries + Map::parts, AHEAD = (PIECES - 1) * PIECE;
-
-    S* staged;
-    unsigned int* words;     // that hold the bytes of cuts
-    S held[PIECE][NUMBERS];  // the present piece
-    unsigned int cuts[CUT ? PIECE : 1];
-    int present;
-
-    __device__ S* place(int piece, int i, int c) const {
-        return staged + ((piece * PIECE + i) * NUMBERS + c) * THREADS;
-    }
-
-    __device__ void copy(const Problem& p, const Lane<Map, S>& lane, int piece, int i, long long t) {
-#pragma unroll
-        for (int c = 0; c < NUMBERS; ++c) copy_async(place(piece, i, c), lane.number(p, c, t));
-        if (CUT) copy_word_async(words + (piece * PIECE + i) * THREADS, lane.cut + t * p.cut.time);
-    }
-
-    __device__ void ask(const Problem& p, const Lane<Map, S>& lane, int i, long long t) {
-        copy(p, lane, present == 0 ? PIECES - 1 : present - 1, i, t);
-    }
-
-    __device__ void start(const Problem& p, const Lane<Map, S>& lane) {
-        S* numbers = reinterpret_cast<S*>(shared_memory());
-        staged = numbers + threadIdx.x;
-        words = reinterpret_cast<unsigned int*>(numbers + PIECES * PIECE * NUMBERS * THREADS) + threadIdx.x;
-        present = 0;
-        for (int piece = 0; piece < PIECES - 1; ++piece) {
-#pragma unroll
-            for (int i = 0; i < PIECE; ++i) {
-                if (piece * PIECE + i < p.steps) copy(p, lane, piece, i, piece * PIECE + i);
-            }
-            commit_copies();
-        }
-    }
-
-    // Takes a whole piece at once, so that no step waits for shared memory.
-    __device__ void arrive() {
-        wait_copies<PIECES - 2>();
-#pragma unroll
-        for (int i = 0; i < PIECE; ++i) {
-#pragma unroll
-            for (int c = 0; c < NUMBERS; ++c) held[i][c] = *place(present, i, c);
-            if (CUT) cuts[i] = words[(present * PIECE + i) * THREADS];
-        }
-    }
-
-    __device__ S take(int i, int c) const { return held[i][c]; }
-
-    __device__ bool cut(const Problem& p, const Lane<Map, S>& lane, int i, long long t) const {
-        return CUT && byte_of(cuts[i], lane.cut + t * p.cut.time);
-    }
-
-    __device__ void next() {
-        commit_copies();
-        present = present == PIECES - 1 ? 0 : present + 1;
     }
 };
 
-// Walks PIECE steps from time t on: all of them exist if WHOLE, and so do those that are asked for if ASK.
-template <bool WHOLE, bool ASK, class Map, class S, class Ahead>
-__device__ inline void walk_piece(const Problem& p, const Lane<Map, S>& lane, Ahead& ahead, long long t,
-                                  const typename Map::Number* initial, typename Map::Number* x) {
-    ahead.arrive();
-#pragma unroll
-    for (int i = 0; i < Ahead::PIECE; ++i) {
-        if (!WHOLE && t + i >= p.steps) break;
-        typename Map::Number numbers[Ahead::NUMBERS];
-#pragma unroll
-        for (int c = 0; c < Ahead::NUMBERS; ++c) numbers[c] = Stored<S>::get(ahead.take(i, c));
-        bool cut = ahead.cut(p, lane, i, t + i) || (i == 0 && t == 0 && !p.initial.at);
-        if (ASK || t + i + Ahead::AHEAD < p.steps) ahead.ask(p, lane, i, t + i + Ahead::AHEAD);
-        Map::step(numbers, numbers + Map::entries, cut, initial, x);
-#pragma unroll
-        for (int k = 0; k < Map::parts; ++k) lane.y[(t + i) * p.y.time + k * p.y.row] = Stored<S>::put(x[k]);
-    }
-    ahead.next();
-}
-
-template <class Map, class S, class Ahead> __global__ void walk(const Problem p) {
-    constexpr int PIECE = Ahead::PIECE;
+template <class Map, class S, bool CUT, int PIECE> __global__ void registers(const Problem p) {
     long long index = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (index >= p.lanes) return;
     Lane<Map, S> lane(p, index);
-    Ahead ahead;
-    ahead.start(p, lane);
+    Ahead<Map, S, CUT, PIECE> ahead;
+#pragma unroll
+    for (int i = 0; i < PIECE; ++i) {
+        if (i < p.steps) ahead.ask(p, lane, i, i);
+    }
     typename Map::Number initial[Map::parts], x[Map::parts];
     initial_state<typename Map::Number, Map::parts>(p, index, initial);
 #pragma unroll
     for (int k = 0; k < Map::parts; ++k) x[k] = initial[k];
     long long t = 0;
-    for (; t + PIECE + Ahead::AHEAD <= p.steps; t += PIECE) walk_piece<true, true>(p, lane, ahead, t, initial, x);
-    for (; t + PIECE <= p.steps; t += PIECE) walk_piece<true, false>(p, lane, ahead, t, initial, x);
-    if (t < p.steps) walk_piece<false, false>(p, lane, ahead, t, initial, x);
+    for (; t + 2 * PIECE <= p.steps; t += PIECE) ahead.template walk<true, true>(p, lane, t, initial, x);
+    for (; t + PIECE <= p.steps; t += PIECE) ahead.template walk<true, false>(p, lane, t, initial, x);
+    if (t < p.steps) ahead.template walk<false, false>(p, lane, t, initial, x);
+}
+
+// A ring of PIECES pieces of PIECE steps of the lanes of a warp.
+template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int VECTOR> struct Ring {
+    using T = typename Map::Number;
+    using Numbers = Planes<Map>;
+    static constexpr int E = Map::entries, K = Map::parts, PLANES = Numbers::COUNT;
+    static constexpr int PITCH = LANES + (VECTOR == 1), PLANE = PIECE * PITCH;  // an odd pitch where times are nearer
+    static constexpr int TOGETHER = PLANES <= 3 ? 8 : PLANES <= 6 ? 4 : PLANES <= 12 ? 2 : 1;  // steps read at once
+    enum { OF_Y = INPUTS, OF_CUT, ARRAYS };
+
+    const Problem& p;
+    long long first_lane;
+    long long* offsets;   // [array][lane]
+    S* numbers;           // [piece][number][step][lane]
+    unsigned int* words;  // [piece][step][lane], that hold the bytes of cuts
+
+    __device__ Ring(const Problem& problem) : p(problem) {
+        first_lane = static_cast<long long>(blockIdx.x) * LANES;
+        offsets = reinterpret_cast<long long*>(shared_memory());
+        numbers = reinterpret_cast<S*>(offsets + ARRAYS * LANES);
+        words = reinterpret_cast<unsigned int*>(numbers + PIECES * PLANES * PLANE);
+        for (int i = threadIdx.x; i < ARRAYS * LANES; i += LANES + COPIERS) {
+            int array = i / LANES;
+            long long lane = first_lane + i % LANES;
+            const View& view = array < INPUTS ? p.in[array] : array == OF_Y ? p.y : p.cut;
+            bool used = lane < p.lanes && (array < INPUTS ? p.in[array].at : array == OF_Y || CUT);
+            offsets[i] = used ? offset_of(view, p.sizes, lane) : 0;
+        }
+        __syncthreads();
+    }
+
+    // Calls visit(place in a plane, lane, step, distance from the array's first number) for VECTOR numbers at a time of
+    // a piece that begins at a time, in order of memory.
+    template <int COUNT, class Visit>
+    __device__ void each(int thread, int array, const View& view, bool by_time, long long first, Visit visit) const {
+        constexpr int ACROSS = LANES / COUNT;
+#pragma unroll
+        for (int i = 0; i < (PIECE * ACROSS + COPIERS - 1) / COPIERS; ++i) {
+            int n = i * COPIERS + thread;
+            int step = by_time ? n % PIECE : n / ACROSS, lane = by_time ? n / PIECE : n % ACROSS * COUNT;
+            if (n < PIECE * ACROSS && first + step < p.steps && first_lane + lane < p.lanes) {
+                visit(step * PITCH + lane, offsets[array * LANES + lane] + (first + step) * view.time);
+            }
+        }
+    }
+
+    __device__ void ask(int thread, int piece, long long first) const {
+#pragma unroll
+        for (int c = 0; c < PLANES; ++c) {
+            const int array = Numbers::input(c);
+            const S* from = address<const S>(p.in[array].at) + Numbers::distance(p, c);
+            S* to = numbers + (piece * PLANES + c) * PLANE;
+            each<VECTOR>(thread, array, p.in[array], p.in_by_time[array], first,
+                         [=](int at, long long distance) { copy_async<VECTOR>(to + at, from + distance); });
+        }
+        if (CUT) {
+            const unsigned char* from = address<const unsigned char>(p.cut.at);
+            unsigned int* to = words + piece * PLANE;
+            each<1>(thread, OF_CUT, p.cut, p.y_by_time, first,
+                    [=](int at, long long distance) { copy_word_async(to + at, from + distance); });
+        }
+    }
+
+    // Writes the states of a piece, which have taken the place of the first vector.
+    __device__ void store(int thread, int piece, long long first) const {
+#pragma unroll
+        for (int k = 0; k < K; ++k) {
+            S* to = address<S>(p.y.at) + k * p.y.row;
+            const S* from = numbers + (piece * PLANES + E + k) * PLANE;
+            each<VECTOR>(thread, OF_Y, p.y, p.y_by_time, first,
+                         [=](int at, long long distance) { copy<VECTOR>(to + distance, from + at); });
+        }
+    }
+
+    // Walks a piece, the whole of it if WHOLE: TOGETHER steps are read at once, for shared memory answers late.
+    template <bool WHOLE>
+    __device__ void walk(int lane, int piece, long long first, const T* initial, T* x) const {
+        S* from = numbers + piece * PLANES * PLANE + lane;
+        const unsigned char* cut = address<const unsigned char>(p.cut.at) + (CUT ? offsets[OF_CUT * LANES + lane] : 0);
+#pragma unroll
+        for (int i = 0; i < PIECE; i += TOGETHER) {
+            T held[TOGETHER][PLANES];
+            bool cuts[TOGETHER];
+#pragma unroll
+            for (int j = 0; j < TOGETHER; ++j) {
+#pragma unroll
+                for (int c = 0; c < PLANES; ++c) held[j][c] = Stored<S>::get(from[c * PLANE + (i + j) * PITCH]);
+                unsigned int word = CUT ? words[piece * PLANE + (i + j) * PITCH + lane] : 0;
+                cuts[j] = CUT && byte_of(word, cut + (first + i + j) * p.cut.time);
+            }
+#pragma unroll
+            for (int j = 0; j < TOGETHER; ++j) {
+                if (!WHOLE && first + i + j >= p.steps) return;
+                bool starts = i + j == 0 && first == 0 && !p.initial.at;
+                Map::step(held[j], held[j] + E, cuts[j] || starts, initial, x);
+#pragma unroll
+                for (int k = 0; k < K; ++k) from[(E + k) * PLANE + (i + j) * PITCH] = Stored<S>::put(x[k]);
+            }
+        }
+    }
+};
+
+template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int VECTOR>
+__global__ void __launch_bounds__(LANES + COPIERS) streamed(const Problem p) {
+    using T = typename Map::Number;
+    constexpr int UNDER_WAY = PIECES - 2;  // one is walked, one written
+    Ring<Map, S, CUT, COPIERS, PIECE, PIECES, VECTOR> ring(p);
+    const bool walks = threadIdx.x < LANES;
+    const int own = walks ? threadIdx.x : threadIdx.x - LANES;
+    T initial[Map::parts] = {}, x[Map::parts];
+    if (walks && ring.first_lane + own < p.lanes) initial_state<T, Map::parts>(p, ring.first_lane + own, initial);
+#pragma unroll
+    for (int k = 0; k < Map::parts; ++k) x[k] = initial[k];
+    for (int i = 0; i < UNDER_WAY; ++i) {
+        if (!walks) ring.ask(own, i, static_cast<long long>(i) * PIECE);
+        commit_copies();
+    }
+    int piece = 0;
+    long long first = 0;
+    for (; first < p.steps; first += PIECE) {
+        wait_copies<UNDER_WAY - 1>();
+        __syncthreads();
+        if (walks) {
+            if (first + PIECE <= p.steps) ring.template walk<true>(own, piece, first, initial, x);
+            if (first + PIECE > p.steps) ring.template walk<false>(own, piece, first, initial, x);
+        } else {
+            if (first > 0) ring.store(own, piece == 0 ? PIECES - 1 : piece - 1, first - PIECE);
+            ring.ask(own, piece < 2 ? piece + PIECES - 2 : piece - 2, first + UNDER_WAY * PIECE);
+        }
+        commit_copies();
+        piece = piece == PIECES - 1 ? 0 : piece + 1;
+    }
+    __syncthreads();
+    if (!walks && first > 0) ring.store(own, piece == 0 ? PIECES - 1 : piece - 1, first - PIECE);
 }
 
 }  // namespace recsolve

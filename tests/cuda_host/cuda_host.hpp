@@ -23,6 +23,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -77,18 +78,23 @@ inline int observe(const int* flag) {
 }
 inline void acquire() {}
 inline void publish(int* flag, int value) {
+#ifdef RECSOLVE_LATE_STATES
+    if (value == 2) std::this_thread::sleep_for(std::chrono::milliseconds(RECSOLVE_LATE_STATES));
+#endif
     __atomic_store_n(flag, value, __ATOMIC_RELEASE);
 }
 inline void pause() {
-    std::this_thread::yield();
+    emulated::pause();
 }
 inline unsigned char* shared_memory() {
     return emulated::shared();
 }
 
-template <class S> inline void copy_async(S* to, const S* from) {
-    if (sizeof(S) >= 4) {
-        emulated::copies().open.push_back({to, from, sizeof(S)});
+template <int COUNT = 1, class S> inline void copy_async(S* to, const S* from) {
+    constexpr std::size_t BYTES = COUNT * sizeof(S);
+    if (BYTES >= 4) {
+        if ((std::uintptr_t(to) | std::uintptr_t(from)) % BYTES) emulated::fail("a copy that is not aligned");
+        emulated::copies().open.push_back({to, from, BYTES});
     } else {
         *to = *from;
     }
@@ -99,6 +105,13 @@ inline void copy_word_async(unsigned int* to, const unsigned char* from) {
     emulated::copies().open.push_back({reinterpret_cast<unsigned char*>(to) + (std::uintptr_t(from) & 3), from, 1});
 }
 
+inline int afresh(int x) {
+    return x;
+}
+template <int ID, int THREADS> inline void meet() {
+    static_assert(ID > 0 && ID < emulated::GROUPS && THREADS % emulated::WARP == 0, "no such barrier");
+    emulated::group_barrier(ID, THREADS);
+}
 inline void commit_copies() {
     emulated::copies().commit();
 }

@@ -1,0 +1,56 @@
+// What solves need of the device beyond scans: the hardware's approximate functions, and votes of a warp.
+//
+// A host build defines the same names before this text (RECSOLVE_HOST).
+
+#pragma once
+
+#ifndef RECSOLVE_HOST
+
+namespace recsolve {
+
+// 2^x within 2 units in the last place, 1 / x within 1; results below the normal range are 0.
+__device__ inline float approximate_exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+__device__ inline float approximate_reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// tanh(x) within 2^-10.9 of itself.
+__device__ inline float approximate_tanh(float x) {
+    float y;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Minima and maxima that pass NaN on, in one instruction.
+__device__ inline float least_or_nan(float x, float y) {
+    float z;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
+}
+__device__ inline float greatest_or_nan(float x, float y) {
+    float z;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
+}
+
+// Whether a condition holds in any thread of a warp, all of whose threads come here; `place` is shared by them.
+__device__ inline bool any_of_warp(int*, bool condition) {
+    return __any_sync(0xffffffffu, condition);
+}
+
+// The sum over the threads of a warp, in its first thread.
+template <class T> __device__ inline T sum_of_warp(T*, T x) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_down_sync(0xffffffffu, x, distance);
+    return x;
+}
+
+}  // namespace recsolve
+
+#endif

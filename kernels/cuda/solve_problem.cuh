@@ -1,0 +1,165 @@
+// One solve as the kernels see it, and a cell as they use it: forwards, or on the way back for the adjoint.
+//
+// A recurrence here has a state of PARTS numbers, DRIVES numbers for every step, CONSTANTS for every lane; it writes
+// WRITTEN numbers a step and adds up SUMS. All of it runs in the direction of growing t: strides may be negative.
+
+#pragma once
+
+namespace recsolve {
+
+template <int N> constexpr int at_least_one = N > 0 ? N : 1;
+
+// All fields are 64 bits wide: the launcher fills the same structure from Python.
+template <class Cell> struct Recurrence {
+    long long steps, lanes;
+    long long sizes[AXES];  // of the axes of lanes, the innermost first
+    View drives[at_least_one<Cell::DRIVES>];
+    View constants[at_least_one<Cell::CONSTANTS>];
+    View written[Cell::WRITTEN];
+    View initial, restart;  // states, in the type of the arithmetic
+    View cut;               // bytes: which steps are cut from their past; at == 0: none
+    long long rows;         // bit d: 32 lanes of drive d are contiguous and aligned, unless they are the last ones
+    long long groups;       // of 32 lanes
+
+    // A window is accepted when |r| <= atol + rtol max(|h|, |f|) at the boundaries of its chunks.
+    double atol, rtol;
+    double near;      // how many of these bounds a first state may move when partials are no longer renewed
+    long long rough;  // sweeps of a window that only make a better guess,
+    long long most;   // and in all: then it is walked
+
+    // Segments of time, each of which is solved by a block for 32 lanes.
+    long long segments, span;                // steps of one
+    long long burn;                          // steps before it that guess its first state
+    long long pass;                          // one of Pass
+    long long starts, ends, products, sums;  // addresses: [segment][number][lane]
+    long long reports;                       // address: [block][Told]
+};
+
+enum Pass { SOLVE, CORRECT, REPAIR };
+
+// What a block reports, as int; WORST holds the bits of a float.
+enum Fields { WINDOWS, SWEEPS, MOST_SWEEPS, WALKED, REDONE, WORST, NOT_FINITE, FIELDS = 8 };
+
+template <class T> __device__ inline T larger(T x, T y) {
+    return x > y ? x : y;
+}
+template <class T> __device__ inline T size_of(T x) {
+    return x < T(0) ? -x : x;
+}
+
+// h[t] = f(h[t-1], u[t]); the states are what is written.
+template <class Cell> struct Forward {
+    static constexpr int PARTS = Cell::PARTS, DRIVES = Cell::DRIVES, CONSTANTS = Cell::CONSTANTS;
+    static constexpr int WRITTEN = PARTS, SUMS = 0;
+    static constexpr bool IS_LINEAR = false, BACK = false;
+    template <class T> using Guess = Rough<T>;
+
+    template <class M, class T> __device__ static void step(const T* x, const T* u, const T* w, T* y) {
+        Cell::template step<M>(x, u, w, y);
+    }
+
+    template <class M, class T> __device__ static void linear(const T* x, const T* u, const T* w, T* y, T* J) {
+        Cell::template linear<M>(x, u, w, y, J);
+    }
+
+    // A step, given its result, and what is written and added up for it.
+    template <class T> __device__ static void results(const T*, const T*, const T*, const T* y, T* out, T*) {
+#pragma unroll
+        for (int i = 0; i < PARTS; ++i) out[i] = y[i];
+    }
+
+    // A step that is cut from its past: before and after it.
+    template <class T> __device__ static void enter(const T* start, T* x, T*) {
+#pragma unroll
+        for (int i = 0; i < PARTS; ++i) x[i] = start[i];
+    }
+    template <class T> __device__ static void leave(T*, T*) {}
+
+    // Whether a step may start from x where it started from `assumed`, with the results y and `head`; r is the largest
+    // difference. What is equal, or NaN alike, is what a walk would give.
+    template <class T>
+    __device__ static bool accepts(const T*, const T*, const T*, const T* y, const T* head, T atol, T rtol, T& r) {
+        bool accepted = true;
+#pragma unroll
+        for (int i = 0; i < PARTS; ++i) {
+            if (y[i] == head[i] || (is_nan(y[i]) && is_nan(head[i]))) continue;
+            T difference = size_of(y[i] - head[i]);
+            accepted &= difference <= atol + rtol * larger(size_of(y[i]), size_of(head[i]));
+            r = larger(r, difference);
+        }
+        return accepted;
+    }
+};
+
+// The way back: a[t] = J[t]^T (c[t] + a[t+1]), the last time first. Drives are those of the cell, its states one step
+// before, and the cotangents c; written are the cotangents of drives and the adjoint variables c + a; added up are the
+// cotangents of constants and those of what steps that are cut from their past start from.
+template <class Cell> struct Backward {
+    static constexpr int PARTS = Cell::PARTS, CONSTANTS = Cell::CONSTANTS;
+    static constexpr int OWN = Cell::DRIVES, DRIVES = OWN + 2 * PARTS;
+    static constexpr int WRITTEN = OWN + PARTS, SUMS = CONSTANTS + PARTS;
+    static constexpr bool IS_LINEAR = true, BACK = true;
+    template <class T> using Guess = Full<T>;
+
+    template <class T> __device__ static void total(const T* a, const T* u, T* g) {
+#pragma unroll
+        for (int i = 0; i < PARTS; ++i) g[i] = u[OWN + PARTS + i] + a[i];
+    }
+
+    template <class M, class T> __device__ static void step(const T* a, const T* u, const T* w, T* y) {
+        T g[PARTS], gu[at_least_one<OWN>], gw[at_least_one<CONSTANTS>];
+        total(a, u, g);
+        Cell::template pull<M>(u + OWN, u, w, g, y, gu, gw);
+    }
+
+    template <class M, class T> __device__ static void linear(const T* a, const T* u, const T* w, T* y, T* J) {
+        T g[PARTS], h[PARTS], partials[PARTS * PARTS];
+        total(a, u, g);
+        Cell::template linear<M>(u + OWN, u, w, h, partials);
+#pragma unroll
+        for (int i = 0; i < PARTS; ++i) {
+            y[i] = partials[i] * g[0];
+#pragma unroll
+            for (int j = 0; j < PARTS; ++j) {
+                J[i * PARTS + j] = partials[j * PARTS + i];
+                if (j > 0) y[i] = multiply_add(partials[j * PARTS + i], g[j], y[i]);
+            }
+        }
+    }
+
+    template <class T>
+    __device__ static void results(const T* a, const T* u, const T* w, const T*, T* out, T* sums) {
+        T g[PARTS], y[PARTS], gw[at_least_one<CONSTANTS>];
+        total(a, u, g);
+        Cell::template pull<Full<T>>(u + OWN, u, w, g, y, out, gw);
+#pragma unroll
+        for (int i = 0; i < PARTS; ++i) out[OWN + i] = g[i];
+#pragma unroll
+        for (int i = 0; i < CONSTANTS; ++i) sums[i] += gw[i];
+    }
+
+    template <class T> __device__ static void enter(const T* start, T*, T* u) {
+#pragma unroll
+        for (int i = 0; i < PARTS; ++i) u[OWN + i] = start[i];
+    }
+    template <class T> __device__ static void leave(T* y, T* sums) {
+#pragma unroll
+        for (int i = 0; i < PARTS; ++i) sums[CONSTANTS + i] += y[i], y[i] = T(0);
+    }
+
+    // What is written depends on the start itself, beside the cotangent that it is added to.
+    template <class T>
+    __device__ static bool accepts(const T* x, const T* assumed, const T* u, const T*, const T*, T, T rtol, T& r) {
+        bool accepted = true;
+#pragma unroll
+        for (int i = 0; i < PARTS; ++i) {
+            if (x[i] == assumed[i] || (is_nan(x[i]) && is_nan(assumed[i]))) continue;
+            T difference = size_of(x[i] - assumed[i]), size = larger(size_of(x[i]), size_of(assumed[i]));
+            accepted &= difference <= rtol * larger(size, size_of(u[OWN + PARTS + i]));
+            r = larger(r, difference);
+        }
+        return accepted;
+    }
+};
+
+}  // namespace recsolve

@@ -1,0 +1,355 @@
+"""Solves on the GPU of cells whose mixings are all diagonal, compiled from the function of the cell.
+
+Three regimes, one of which is chosen by a model of their times. ``walk``: a thread walks through time for each lane
+(batch x units). ``windows``: a block takes 32 lanes and solves window after window by multiple shooting. ``segments``:
+the same for segments of time in parallel, which start from guesses; what the guesses left wrong is solved again. What
+is returned follows step by step from its first state within the tolerance, whatever the regime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from recsolve.arrays import Array, empty_in_order, namespace, to_host
+from recsolve.graph import Leaf, Node
+from recsolve.kernels.chain import Chain
+from recsolve.kernels.cuda_geometry import address, aligned
+from recsolve.kernels.fused_cuda_plan import FIELDS, Given, Kernel, Plan, Regime, Sizes, Way, in_shape, plan, problem
+from recsolve.kernels.source import inputs_of
+from recsolve.kernels.source_cuda import elementwise_cell, module
+from recsolve.program import Program
+
+_ROUGH, _MOST = 2, 12  # sweeps of a window: in low precision, and in all
+_BACK_ROUGH = 1
+_BACK = 64  # rounding units within which adjoint variables agree at boundaries
+
+
+class Machine(Protocol):
+    """Where kernels run."""
+
+    kind: str
+    processors: int
+
+    def launch(self, code: str, kernel: Kernel, blocks: int, problem: Array) -> None:
+        """Run a kernel of a module over a grid of blocks."""
+
+
+class Outcome:
+    """What happened during a solve; it is read from the device when it is asked for.
+
+    Parameters
+    ----------
+    plan : Plan
+    reports : array of int32, shape (blocks, FIELDS)
+    sums : array of float64, shape (segments, sums, lanes)
+    """
+
+    def __init__(self, plan: Plan, reports: Array, sums: Array):
+        self.plan, self.reports, self.sums = plan, reports, sums
+
+    @cached_property
+    def _told(self) -> Array:
+        return to_host(self.reports)
+
+    @property
+    def windows(self) -> int:
+        """Windows of 32 lanes that were solved; 0 for walks."""
+        return int(self._told[:, 0].sum())
+
+    @property
+    def sweeps(self) -> float:
+        """Sweeps of a window on average."""
+        return float(self._told[:, 1].sum() / max(self.windows, 1))
+
+    @property
+    def most_sweeps(self) -> int:
+        """Sweeps of the window that took most of them."""
+        return int(self._told[:, 2].max(initial=0))
+
+    @property
+    def walked(self) -> int:
+        """Windows that were walked at last."""
+        return int(self._told[:, 3].sum())
+
+    @property
+    def redone(self) -> int:
+        """Segments of 32 lanes that were solved again."""
+        return int(self._told[:, 4].sum())
+
+    @property
+    def residual(self) -> float:
+        """The largest defect of a state: those that are not at boundaries have none."""
+        return float(self._told[:, 5].view(np.float32).max(initial=0))
+
+    @property
+    def finite(self) -> bool:
+        """Whether all last states are finite."""
+        return not self._told[:, 6].any()
+
+    def __repr__(self) -> str:
+        return (
+            f"Outcome({self.plan.regime}, {self.plan.segments} segments: {self.windows} windows, {self.sweeps:.2f} "
+            f"sweeps on average and {self.most_sweeps} at most, {self.walked} walked, {self.redone} segments redone, "
+            f"residual {self.residual:.1e}, {'finite' if self.finite else 'not finite'})"
+        )
+
+
+class FusedCuda:
+    """The kernels of one cell.
+
+    States are (T, *batch, [k], *lanes, n), inputs broadcast to (T, *batch, *lanes, n) and come in the order of
+    :func:`recsolve.kernels.source.inputs_of`.
+
+    Parameters
+    ----------
+    cell : str
+        From :func:`recsolve.kernels.source_cuda.elementwise_cell`.
+    components, drives, constants : int
+    operations : int
+        Of a step with its partials.
+    machine : Machine, optional
+        By default the device of the arrays, on its current stream.
+    """
+
+    def __init__(
+        self, cell: str, components: int, drives: int, constants: int, operations: int, machine: Machine | None = None
+    ):
+        self.code, self.drives = module(cell), drives
+        self.sizes = Sizes(components, drives, constants, components, 0, operations)
+        self._machine = machine
+
+    @classmethod
+    def of(cls, program: Program, back: Mapping[Leaf, Node], machine: Machine | None = None) -> FusedCuda:
+        """Return the kernels of a traced cell, and of :func:`recsolve.tracing.trace_pullback` of it."""
+        parts, drives, constants = len(program.components), len(program.drives), len(inputs_of(program))
+        operations = program.operations().total()
+        return cls(elementwise_cell(program, back), parts, drives, constants - drives, operations, machine)
+
+    def solve(
+        self,
+        inputs: Sequence[Array],
+        states: Array,
+        batch: int,
+        chain: Chain,
+        tol: tuple[float, float],
+        *,
+        regime: Regime | None = None,
+        segments: int | None = None,
+        burn: int | None = None,
+        sweeps: tuple[int, int] = (_ROUGH, _MOST),
+    ) -> Outcome:
+        """Fill ``states``.
+
+        Parameters
+        ----------
+        inputs : sequence of array
+        states : array, shape (T, *batch, [k], *lanes, n)
+        batch : int
+            The number of batch axes.
+        chain : Chain
+        tol : tuple of float
+            (atol, rtol) of the defect |f(h[t-1]) - h[t]| <= atol + rtol max(|h|, |f|).
+        regime : {"walk", "windows", "segments"}, optional
+            By default the fastest according to a model.
+        segments, burn : int, optional
+            Segments of time, and steps before each that guess its first state.
+        sweeps : tuple of int
+            Sweeps of a window in low precision, and in all before it is walked.
+
+        Returns
+        -------
+        Outcome
+        """
+        axis = self._axis(batch)
+        written = [Given(component, None) for component in self._components(states, axis)]
+        return self._run("Forward", self.sizes, inputs, written, chain, axis, tol, regime, segments, burn, sweeps)
+
+    def walk(self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, start: int = 0) -> None:
+        """Fill the rows of ``states`` from ``start`` on, one after the other."""
+        rest = [*(u[start : len(states)] if len(u) > 1 else u for u in inputs[: self.drives]), *inputs[self.drives :]]
+        if len(states) > start:
+            self.solve(rest, states[start:], batch, chain.rest(states, start), (0.0, 0.0), regime="walk")
+
+    def newton(
+        self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, window: int, tol: tuple[float, float]
+    ) -> tuple[int, float]:
+        """Fill ``states`` in the regime that should be fastest; return the most sweeps of a window, and the mean.
+
+        ``window`` is taken for the sake of the loops of the CPU. Reading the counts waits for the device.
+        """
+        if not states.size:
+            return 0, 0.0
+        outcome = self.solve(inputs, states, batch, chain, tol)
+        return outcome.most_sweeps, outcome.sweeps or 1.0
+
+    def adjoint(
+        self,
+        inputs: Sequence[Array],
+        states: Array,
+        cotangent: Array,
+        batch: int,
+        chain: Chain,
+        *,
+        regime: Regime | None = None,
+        segments: int | None = None,
+        burn: int | None = None,
+    ) -> tuple[Array, list[Array], Array, Array]:
+        """Return the adjoint variables, the gradients to the drives, those to constants, and those to initial states.
+
+        Gradients to drives have the shape (T, *batch, *lanes, n). Those to constants (constants, *batch, *lanes, n) and
+        to the initial state (k, *batch, *lanes, n) are float64, in which they are added up.
+        """
+        axis = self._axis(batch)
+        xp, sizes = namespace(states), self.sizes.backward()
+        result = empty_in_order(states.shape, states, 1 + batch)
+        parts = [self._components(x, axis) for x in (states, cotangent, result)]
+        gradients = [xp.empty_like(x) for x in [parts[2][0]] * self.drives]
+        shape = parts[2][0].shape
+        if not states.size:
+            empty = xp.zeros((sizes.sums, *shape[1:]), np.float64)
+            return result, gradients, empty[: sizes.constants], empty[sizes.constants :]
+        before = [x[:-1] if len(x) > 1 else x for x in parts[0]]
+        full = [xp.broadcast_to(u, shape)[::-1] for u in inputs[: self.drives]]
+        drives = [*full, *(x[::-1] for x in (*before, *parts[1])), *inputs[self.drives :]]
+        written = [Given(x[::-1]) for x in (*gradients, *parts[2])]
+        back = Chain(chain.initial, chain.restart, None if chain.reset is None else chain.reset[::-1])
+        tol = 0.0, _BACK * float(np.finfo(_number(states)).eps)
+        outcome = self._run(
+            "Backward", sizes, drives, written, back, axis, tol, regime, segments, burn, (_BACK_ROUGH, _MOST)
+        )
+        sums = in_shape(outcome.sums.sum(axis=0), written[-1].array)
+        return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
+
+    def _axis(self, batch: int) -> int | None:
+        return None if self.sizes.parts == 1 else 1 + batch
+
+    def _components(self, states: Array, axis: int | None) -> list[Array]:
+        if axis is None:
+            return [states]
+        before: Any = (slice(None),) * axis
+        return [states[(*before, i)] for i in range(self.sizes.parts)]
+
+    def _run(
+        self,
+        way: Way,
+        sizes: Sizes,
+        inputs: Sequence[Array],
+        written: list[Given],
+        chain: Chain,
+        axis: int | None,
+        tol: tuple[float, float],
+        regime: Regime | None,
+        segments: int | None,
+        burn: int | None,
+        sweeps: tuple[int, int],
+    ) -> Outcome:
+        """Lay the arrays out, and launch."""
+        like = written[-1].array
+        xp, shape = namespace(like), like.shape
+        device: Any = nullcontext() if self._machine else like.device
+        with device:
+            machine = self._machine or current()
+            # On the way back the states before the steps are one fewer; kernels never look at the one that is missing.
+            full = [aligned(x if x.shape[1:] == shape[1:] else xp.broadcast_to(x, shape)) for x in inputs]
+            drives = [Given(x) for x in full[: sizes.drives]]
+            constants = [Given(x[:1]) for x in full[sizes.drives :]]
+            number = _number(like)
+            others = {
+                "initial": Given(chain.initial.astype(number, copy=False)[None], axis),
+                "restart": Given(chain.restart.astype(number, copy=False)[None], axis),
+            }
+            if chain.reset is not None:
+                mask = chain.reset.reshape(*chain.reset.shape, *(1,) * (len(shape) - chain.reset.ndim))
+                others["cut"] = Given(xp.broadcast_to(mask, shape))
+            filled = problem(sizes, drives, constants, written, others)
+            p = filled[0]
+            steps, lanes = int(p["steps"]), int(p["lanes"])
+            cut = chain.reset is not None
+            one = plan(way, like.dtype.name, cut, sizes, steps, lanes, machine.processors, regime, segments)
+            return _launched(machine, self.code, one, filled, xp, burn, tol, sweeps)
+
+
+def _number(x: Array) -> np.dtype[Any]:
+    """Return the type of the arithmetic."""
+    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+
+
+def _launched(
+    machine: Machine,
+    code: str,
+    one: Plan,
+    filled: Array,
+    xp: Any,
+    burn: int | None,
+    tol: tuple[float, float],
+    sweeps: tuple[int, int],
+) -> Outcome:
+    """Launch what a plan needs: for segments three times, one after the other on the device."""
+    p, k = filled[0], one.kernel
+    lanes, groups, parts = int(p["lanes"]), int(p["groups"]), k.sizes.parts
+    p["atol"], p["rtol"] = tol
+    p["near"] = max(tol) ** -0.5 if max(tol) else 1.0
+    p["rough"], p["most"] = sweeps
+    p["segments"], p["span"], p["burn"] = one.segments, one.span, one.burn if burn is None else burn
+    blocks = -(-groups // k.warps) if one.regime == "walk" else groups * one.segments
+    passes = [blocks] if one.segments == 1 else [blocks, blocks, groups]
+    reports = xp.zeros((sum(passes), FIELDS), np.int32)
+    if one.segments > 1:
+        each = 2 * one.segments * lanes
+        told = xp.empty(each * parts * (2 + parts), f"f{k.storage.number_bytes}")
+        p["starts"] = address(told)
+        p["ends"] = p["starts"] + each * parts * told.itemsize
+        p["products"] = p["ends"] + each * parts * told.itemsize
+    sums = xp.zeros((one.segments, k.sizes.sums, lanes), np.float64)
+    p["sums"] = address(sums)
+    for number, count in enumerate(passes):
+        p["pass"], p["reports"] = number, address(reports) + sum(passes[:number]) * FIELDS * 4
+        machine.launch(code, replace(k, regime="again") if number else k, count, filled)
+    return Outcome(one, reports, sums)
+
+
+class Cuda:
+    """A device, with kernels compiled for it as they are asked for."""
+
+    kind = "cupy"
+
+    def __init__(self, device: Any):
+        self._attributes = device.attributes
+        self.processors = int(self._attributes["MultiProcessorCount"])
+        self._kernels: dict[tuple[str, Kernel], Any] = {}
+
+    def kernel(self, code: str, k: Kernel) -> Any:
+        """Return a compiled kernel."""
+        import cupy
+
+        if (code, k) not in self._kernels:
+            module = cupy.RawModule(code=code, options=OPTIONS, name_expressions=(k.expression,))
+            found = module.get_function(k.expression)
+            found.max_dynamic_shared_size_bytes = self._attributes["MaxSharedMemoryPerBlockOptin"]
+            found.preferred_shared_memory_carveout = 100
+            self._kernels[code, k] = found
+        return self._kernels[code, k]
+
+    def launch(self, code: str, kernel: Kernel, blocks: int, problem: Array) -> None:
+        """Launch on the current stream; CuPy raises what the driver reports."""
+        if blocks >= 1 << 31:
+            raise ValueError(f"a solve of {blocks} blocks; wanted fewer than 2^31")
+        self.kernel(code, kernel)((blocks,), (kernel.threads,), (problem.copy(),), shared_mem=kernel.shared)
+
+
+OPTIONS = ("-std=c++17", "-fmad=false")  # what is fused is spelt out
+_DEVICES: dict[int, Cuda] = {}
+
+
+def current() -> Cuda:
+    """Return the current device."""
+    import cupy
+
+    device = cupy.cuda.Device()
+    return _DEVICES.setdefault(device.id, _DEVICES.get(device.id) or Cuda(device))

@@ -1,0 +1,273 @@
+"""How a fused solve is launched: its kernels, the arrays as they see them, and which regime should be fastest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import ceil, prod
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from recsolve.arrays import Array
+from recsolve.kernels.cuda_geometry import AXES, VIEW, address, merge, strides_of
+from recsolve.kernels.cuda_source import LANES, STORAGE, Storage
+
+Way: TypeAlias = Literal["Forward", "Backward"]
+Regime: TypeAlias = Literal["walk", "windows", "segments"]
+REGIMES: tuple[Regime, ...] = ("walk", "windows", "segments")
+
+FIELDS = 8  # of a report, as in cuda/solve_problem.cuh
+_SHARED = 227 * 1024  # bytes of a block
+_HALF = 113 * 1024  # of one of two blocks of a multiprocessor
+_AHEAD = 12 * 1024  # bytes that a warp of a walk has room for
+
+# The model of times, in seconds and bytes per second.
+_BANDWIDTH = 4.0e12
+_LAUNCH = 3.0e-6
+_STEP = 0.12e-6  # a step of a walk that never waits for memory
+_OPERATIONS = 2.5e11  # of a multiprocessor, per second, in all lanes
+_SWEEPS = 4.0  # of a window
+_WINDOW = 2.0e-6  # barriers and scans of a window
+_BURN = 1  # windows before a segment
+
+
+class Sizes(NamedTuple):
+    """Numbers of a cell in one direction, and about how many operations a step takes."""
+
+    parts: int
+    drives: int
+    constants: int
+    written: int
+    sums: int
+    operations: int
+
+    def backward(self) -> Sizes:
+        """Return those of the way back."""
+        drives, written = self.drives + 2 * self.parts, self.drives + self.parts
+        return Sizes(self.parts, drives, self.constants, written, self.constants + self.parts, 2 * self.operations)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One instance of a kernel template.
+
+    Attributes
+    ----------
+    regime : {"walk", "windows", "again"}
+        ``again`` does what is left to do after ``windows`` of several segments.
+    way : {"Forward", "Backward"}
+    dtype : str
+        In which drives are stored and results written.
+    cut : bool
+        Whether there are resets.
+    sizes : Sizes
+    warps, steps : int
+        Warps of a block; steps of a piece of drives (walk) or of a chunk (windows).
+    """
+
+    regime: Literal["walk", "windows", "again"]
+    way: Way
+    dtype: str
+    cut: bool
+    sizes: Sizes
+    warps: int
+    steps: int
+
+    @property
+    def storage(self) -> Storage:
+        """How numbers are stored."""
+        return STORAGE[self.dtype]
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.warps * LANES
+
+    @property
+    def length(self) -> int:
+        """Steps of a window."""
+        return self.warps * self.steps
+
+    @property
+    def slots(self) -> int:
+        """Pieces of drives that a warp has room for."""
+        return 4 if self.regime == "walk" else 2
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory of a block."""
+        step = LANES * (self.sizes.drives * self.storage.bytes + 4 * self.cut)
+        drives = self.warps * self.slots * self.steps * step
+        if self.regime == "walk":
+            return drives
+        told = self.sizes.parts * (2 + self.sizes.parts)
+        return drives + self.warps * (2 * told * LANES * self.storage.number_bytes + 4) + 4 * FIELDS
+
+    @property
+    def blocks_wanted(self) -> int:
+        """Blocks of a multiprocessor, for which registers are set aside: two where a step takes few of these."""
+        return 1 if self.storage.number_bytes > 4 or self.sizes.parts > 2 or self.way == "Backward" else 2
+
+    @property
+    def blocks(self) -> int:
+        """The same, as far as shared memory allows."""
+        return 1 if self.shared > _HALF else self.blocks_wanted
+
+    @property
+    def expression(self) -> str:
+        """The C++ name."""
+        cell = f"recsolve::{self.way}<recsolve::Cell>"
+        cut, last = "true" if self.cut else "false", self.slots if self.regime == "walk" else self.blocks
+        name = "recsolve::solve_again" if self.regime == "again" else f"recsolve::solve_by_{self.regime}"
+        return f"{name}<{cell}, {self.storage.stored}, {cut}, {self.warps}, {self.steps}, {last}>"
+
+
+@lru_cache(maxsize=256)
+def kernel(regime: Literal["walk", "windows"], way: Way, dtype: str, cut: bool, sizes: Sizes) -> Kernel:
+    """Return the kernel that serves a cell best."""
+    row = LANES * (sizes.drives * STORAGE[dtype].bytes + 4 * cut)
+    if regime == "walk":
+        return Kernel(regime, way, dtype, cut, sizes, warps=2, steps=_floor(_AHEAD // (4 * row), 16))
+    wide = STORAGE[dtype].number_bytes > 4 and way == "Backward"
+    found = Kernel(regime, way, dtype, cut, sizes, warps=8 if wide else {1: 16, 2: 12}.get(sizes.parts, 8), steps=16)
+    while found.shared > (_HALF if found.blocks_wanted == 2 else _SHARED) and found.steps > 2:
+        found = replace(found, steps=found.steps - 2)
+    return found
+
+
+def _floor(n: int, most: int) -> int:
+    """Return the largest power of two that is at most ``n`` and ``most``, and at least 1."""
+    return 1 << (max(min(n, most), 1).bit_length() - 1)
+
+
+class Given(NamedTuple):
+    """An array (T, ...) that has the axes of lanes, and perhaps one for components."""
+
+    array: Array
+    component: int | None = None
+
+
+def recurrence(sizes: Sizes) -> np.dtype[Any]:
+    """Return the structure ``Recurrence`` of ``cuda/solve_problem.cuh``."""
+    integers = ("rows", "groups")
+    bounds = ("atol", "rtol", "near")
+    rest = ("rough", "most", "segments", "span", "burn", "pass")
+    told = ("starts", "ends", "products", "sums", "reports")
+    views = {"drives": sizes.drives, "constants": sizes.constants, "written": sizes.written}
+    return np.dtype(
+        [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
+        + [(name, VIEW, (max(count, 1),)) for name, count in views.items()]
+        + [(name, VIEW) for name in ("initial", "restart", "cut")]
+        + [(name, np.int64) for name in integers]
+        + [(name, np.float64) for name in bounds]
+        + [(name, np.int64) for name in (*rest, *told)]
+    )
+
+
+def problem(
+    sizes: Sizes, drives: list[Given], constants: list[Given], written: list[Given], others: dict[str, Given]
+) -> Array:
+    """Return an array of one ``Recurrence`` with all arrays filled in; lanes are those of what is written last."""
+    like = written[-1]
+    given = [like, *drives, *constants, *written, *others.values()]
+    strides = [strides_of(g.array, () if g.component is None else (g.component,)) for g in given]
+    shape = [n for axis, n in enumerate(like.array.shape) if axis and axis != like.component]
+    merged, runs = merge(shape, [s.lanes for s in strides])
+    if len(merged) > AXES:
+        raise ValueError(f"arrays have {len(merged)} axes that cannot be merged; wanted at most {AXES}")
+    filled = np.zeros(1, recurrence(sizes))
+    p = filled[0]
+    p["steps"], p["lanes"], p["sizes"] = len(like.array), prod(shape), 1
+    p["sizes"][: len(merged)] = merged
+    p["groups"] = ceil(prod(shape) / LANES)
+    counted = {"drives": drives, "constants": constants, "written": written}
+    names: list[tuple[str, int | None]] = [(name, i) for name, views in counted.items() for i in range(len(views))]
+    names += [(name, None) for name in others]
+    for (name, i), g, s, run in zip(names, given[1:], strides[1:], runs[1:], strict=True):
+        view = p[name] if i is None else p[name][i]
+        view["at"], view["time"], view["row"] = address(g.array), s.time, s.row
+        view["lane"][: len(run)] = run
+        if name == "drives" and _by_rows(view, p["sizes"], len(merged), g.array.itemsize):
+            p["rows"] |= 1 << int(i or 0)
+    return filled
+
+
+def in_shape(x: Array, like: Array) -> Array:
+    """Return (numbers, lanes) as (numbers, *axes of lanes), for lanes in the order of ``like`` (T, *axes)."""
+    order = sorted(range(1, like.ndim), key=lambda axis: -abs(like.strides[axis]) if like.shape[axis] > 1 else 0)
+    spread = x.reshape(len(x), *(like.shape[axis] for axis in order))
+    return spread.transpose(0, *(1 + order.index(axis) for axis in range(1, like.ndim)))
+
+
+def _by_rows(view: Any, sizes: Any, axes: int, size: int) -> bool:
+    """Return whether 32 lanes are contiguous wherever they begin, and aligned to pieces of 16 bytes."""
+    piece = 16 // size
+    rest = [view["time"], *view["lane"][1:axes]]
+    inner = view["lane"][0] == 1 and (axes == 1 or sizes[0] % LANES == 0)
+    return bool(inner and view["at"] % 16 == 0 and not any(stride % piece for stride in rest))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A regime, its kernel, and the segments of time with the steps of each and before it."""
+
+    regime: Regime
+    kernel: Kernel
+    segments: int = 1
+    span: int = 0
+    burn: int = 0
+
+
+@lru_cache(maxsize=1024)
+def plan(
+    way: Way,
+    dtype: str,
+    cut: bool,
+    sizes: Sizes,
+    steps: int,
+    lanes: int,
+    processors: int,
+    regime: Regime | None = None,
+    segments: int | None = None,
+) -> Plan:
+    """Return how a solve is launched on a device of so many multiprocessors.
+
+    Raises
+    ------
+    ValueError
+        For another regime, or a number of segments below 1.
+    """
+    if regime not in (None, *REGIMES):
+        raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
+    if segments is not None and segments < 1:
+        raise ValueError(f"segments is {segments}; wanted 1 or more")
+    walk, windows = (kernel(one, way, dtype, cut, sizes) for one in ("walk", "windows"))
+    groups = ceil(lanes / LANES)
+    most = ceil(steps / windows.length)
+    several = segments or max(processors * windows.blocks // groups, 1)
+    span = ceil(most / min(several, most)) * windows.length
+    found = {
+        "walk": Plan("walk", walk),
+        "windows": Plan("windows", windows, 1, steps),
+        "segments": Plan("segments", windows, ceil(steps / span), span, _BURN * windows.length),
+    }
+    if regime is not None:
+        return found[regime]
+    return min(found.values(), key=lambda one: cost(one, steps, lanes, processors))
+
+
+def cost(one: Plan, steps: int, lanes: int, processors: int) -> float:
+    """Return about how long a solve takes, in seconds."""
+    k = one.kernel
+    moved = steps * lanes * (k.sizes.drives + k.sizes.written) * k.storage.bytes / _BANDWIDTH
+    operations = k.sizes.operations * (1 if k.storage.number_bytes == 4 else 8)
+    groups = ceil(lanes / LANES)
+    if one.regime == "walk":
+        busy = min(1.0, groups / (4 * processors))
+        return _LAUNCH + max(moved, steps * _STEP, steps * lanes * operations / (processors * busy * _OPERATIONS))
+    blocks = groups * one.segments
+    waves = ceil(blocks / (processors * k.blocks))
+    length = one.span + one.burn * (one.segments > 1)
+    each = _SWEEPS * length * LANES * operations * k.blocks / _OPERATIONS + _WINDOW * ceil(length / k.length)
+    return _LAUNCH * (3 if one.segments > 1 else 1) + max(moved * (1 + one.burn / max(one.span, 1)), waves * each)

@@ -1,0 +1,164 @@
+"""Write the functions of a traced cell in CUDA C++: what the templates of ``cuda/solve_*.cuh`` are compiled around.
+
+A cell becomes a structure with three functions of numbers in registers: a step, a step with its partials, and for the
+way back the pullback of a step. A product that is added to something is written as a fused one wherever it occurs, and
+compilers are told to fuse nothing by themselves, so that a step rounds alike with and without its partials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+
+from recsolve.emit import OPERATORS, Dialect, calls, variable
+from recsolve.graph import Leaf, Node, reachable
+from recsolve.kernels.source import inputs_of
+from recsolve.program import Program
+
+_LOGIC = {
+    "logical_and": "{} && {}",
+    "logical_or": "{} || {}",
+    "logical_xor": "{} != {}",
+    "logical_not": "!{}",
+    "where": "{} ? {} : {}",
+    "divide": "M::divide({}, {})",
+}
+_BEFORE = ("device", "numbers", "problem", "solve_device", "functions")
+_AFTER = ("solve_problem", "solve_ring", "solve_walk", "solve_windows", "solve_segments")
+_SPECIAL = {"inf": "infinity<T>()", "-inf": "-infinity<T>()", "nan": "not_a_number<T>()"}
+
+
+def _constant(value: bool | float) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"({_SPECIAL[repr(value)]})" if repr(value) in _SPECIAL else f"T({value!r})"
+
+
+CUDA = Dialect(
+    formats=calls("M::") | OPERATORS | _LOGIC,
+    number="const T {name} = {expression};",
+    condition="const bool {name} = {expression};",
+    constant=_constant,
+)
+
+
+def statements(outputs: Sequence[Node]) -> tuple[list[str], list[str]]:
+    """Return statements that compute the outputs, one operation each, and what to call each output then.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> from recsolve.kernels.source_cuda import statements
+    >>> from recsolve.tracing import trace
+    >>> program = trace(rs.cells.Elman)
+    >>> print("\\n".join(statements([program.stages[0].outputs[0].value])[0]))
+    const T t0 = multiply_add(s_h, W_h, u_h);
+    const T t1 = M::tanh(t0);
+    """
+    names: dict[int, str] = {}
+    written: list[str] = []
+    for node in _needed(outputs):
+        if not node.arguments:
+            names[node.index] = (variable if node.operation == "leaf" else _constant)(node.content)
+            continue
+        expression, arguments = _fused(node) or (CUDA.formats[node.operation], node.arguments)
+        name = f"t{len(written)}"
+        text = expression.format(*(names[a.index] for a in arguments))
+        written.append((CUDA.condition if node.is_condition else CUDA.number).format(name=name, expression=text))
+        names[node.index] = name
+    return written, [names[node.index] for node in outputs]
+
+
+def _fused(node: Node) -> tuple[str, tuple[Node, ...]] | None:
+    """Return a sum or difference with a product in it as one operation."""
+    if node.operation not in ("add", "subtract"):
+        return None
+    a, b = node.arguments
+    minus = node.operation == "subtract"
+    if a.operation == "multiply":
+        return f"multiply_add({{}}, {{}}, {'-' * minus}{{}})", (*a.arguments, b)
+    if b.operation == "multiply":
+        return f"multiply_add({'-' * minus}{{}}, {{}}, {{}})", (*b.arguments, a)
+    return None
+
+
+def _needed(outputs: Iterable[Node]) -> list[Node]:
+    """Return the nodes that are named, arguments first: products that are fused everywhere are not."""
+    found: dict[int, Node] = {}
+    waiting = list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node.index not in found:
+            found[node.index] = node
+            fused = _fused(node)
+            waiting.extend(node.arguments if fused is None else fused[1])
+    return [found[index] for index in sorted(found)]
+
+
+@cache
+def _files(names: tuple[str, ...]) -> str:
+    """Return the text of some headers, as one that includes nothing: CuPy keeps compiled modules by their text."""
+    folder = files("recsolve.kernels") / "cuda"
+    found = ((folder / f"{name}.cuh").read_text(encoding="utf-8") for name in names)
+    return "\n".join(part.replace("#pragma once\n", "") for part in found)
+
+
+def module(cell: str, *, kernels: bool = True) -> str:
+    """Return the source of the solve kernels of a cell, or without these of its functions alone."""
+    return "\n".join([_files(_BEFORE), cell, _files(_AFTER) if kernels else ""])
+
+
+def elementwise_cell(program: Program, back: Mapping[Leaf, Node]) -> str:
+    """Return the C++ of a cell whose mixings are all diagonal, forwards and backwards.
+
+    Parameters
+    ----------
+    program : Program
+    back : mapping
+        From :func:`recsolve.tracing.trace_pullback`.
+    """
+    inputs = inputs_of(program)
+    drives, constants = inputs[: len(program.drives)], inputs[len(program.drives) :]
+    components = [Leaf("component", name) for name in program.components]
+    cotangents = [Leaf("cotangent", name) for name in program.components]
+    given = {"x": components, "u": drives, "w": constants}
+    outputs = program.stages[0].outputs
+    values = {f"y[{i}]": output.value for i, output in enumerate(outputs)}
+    partials = {
+        f"J[{i * len(components) + j}]": outputs[i].value.graph.number(0.0 if entry is None else entry)
+        for i, row in enumerate(program.jacobian)
+        for j, entry in enumerate(row)
+    }
+    results = {f"{place}[{i}]": back[leaf] for place, of in _places(given) for i, leaf in enumerate(of)}
+    functions = [
+        _function("step", "T* y", given, values),
+        _function("linear", "T* y, T* J", given, values | partials),
+        _function("pull", "const T* c, T* gx, T* gu, T* gw", {**given, "c": cotangents}, results),
+    ]
+    sizes = {"PARTS": len(components), "DRIVES": len(drives), "CONSTANTS": len(constants)}
+    members = [f"static constexpr int {', '.join(f'{name} = {n}' for name, n in sizes.items())};", *functions]
+    body = "\n\n".join(members).replace("\n", "\n    ")
+    return f"namespace recsolve {{\n\n// {program.name}\nstruct Cell {{\n    {body}\n}};\n\n}}  // namespace recsolve\n"
+
+
+def _places(given: Mapping[str, list[Leaf]]) -> list[tuple[str, list[Leaf]]]:
+    """Return where the cotangents of what a step is given go."""
+    return [("g" + place, leaves) for place, leaves in given.items()]
+
+
+def _function(name: str, results: str, given: Mapping[str, list[Leaf]], outputs: Mapping[str, Node]) -> str:
+    """Return a function that reads what is given, and puts outputs into their places when all are known."""
+    nodes = list(outputs.values())
+    written, named = statements(nodes)
+    used = {node.content for node in reachable(nodes) if node.operation == "leaf"}
+    loads = [
+        f"const T {variable(leaf)} = {place}[{i}];"
+        for place, leaves in given.items()
+        for i, leaf in enumerate(leaves)
+        if leaf in used
+    ]
+    stores = [f"{place} = {result};" for place, result in zip(outputs, named, strict=True)]
+    lines = "\n".join(f"    {line}" for line in (*loads, *written, *stores))
+    signature = f"const T* x, const T* u, const T* w, {results}"
+    return f"template <class M, class T>\n__device__ __forceinline__ static void {name}({signature}) {{\n{lines}\n}}"
