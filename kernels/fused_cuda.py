@@ -1,16 +1,16 @@
 """Solves on the GPU of cells whose mixings are all diagonal, compiled from the function of the cell.
 
-Three regimes, one of which is chosen by a model of their times. ``walk``: a thread walks through time for each lane
-(batch x units). ``windows``: a block takes 32 lanes and solves window after window by multiple shooting. ``segments``:
-the same for segments of time in parallel, which start from guesses; what the guesses left wrong is solved again. What
-is returned follows step by step from its first state within the tolerance, whatever the regime.
+Two regimes, one of which is chosen by a model of their times. ``walk``: a thread walks through time for each lane
+(batch x units). ``windows``: a block takes 32 lanes and solves window after window by multiple shooting. Where there
+are few lanes, both do so for several segments of time in parallel: these start from guesses, and what the guesses left
+wrong is solved again. What is returned follows step by step from its first state within the tolerance, whatever the
+regime.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from recsolve.program import Program
 
 _ROUGH, _MOST = 2, 12  # sweeps of a window: in low precision, and in all
 _BACK_ROUGH = 1
+_SOLVE, _CORRECT, _REPAIR = range(3)  # as in cuda/solve_problem.cuh
 _BACK = 64  # rounding units within which adjoint variables agree at boundaries
 
 
@@ -59,7 +60,7 @@ class Outcome:
 
     @property
     def windows(self) -> int:
-        """Windows of 32 lanes that were solved; 0 for walks."""
+        """Windows of 32 lanes that were solved; 0 for walks that need none."""
         return int(self._told[:, 0].sum())
 
     @property
@@ -79,7 +80,7 @@ class Outcome:
 
     @property
     def redone(self) -> int:
-        """Segments of 32 lanes that were solved again."""
+        """How often a segment of 32 lanes was solved again."""
         return int(self._told[:, 4].sum())
 
     @property
@@ -89,7 +90,7 @@ class Outcome:
 
     @property
     def finite(self) -> bool:
-        """Whether all last states are finite."""
+        """Whether no segment ended in inf or NaN."""
         return not self._told[:, 6].any()
 
     def __repr__(self) -> str:
@@ -155,7 +156,7 @@ class FusedCuda:
         chain : Chain
         tol : tuple of float
             (atol, rtol) of the defect |f(h[t-1]) - h[t]| <= atol + rtol max(|h|, |f|).
-        regime : {"walk", "windows", "segments"}, optional
+        regime : {"walk", "windows"}, optional
             By default the fastest according to a model.
         segments, burn : int, optional
             Segments of time, and steps before each that guess its first state.
@@ -271,8 +272,8 @@ class FusedCuda:
             p = filled[0]
             steps, lanes = int(p["steps"]), int(p["lanes"])
             cut = chain.reset is not None
-            one = plan(way, like.dtype.name, cut, sizes, steps, lanes, machine.processors, regime, segments)
-            return _launched(machine, self.code, one, filled, xp, burn, tol, sweeps)
+            one = plan(way, like.dtype.name, cut, sizes, steps, lanes, machine.processors, regime, segments, burn)
+            return _launched(machine, self.code, one, filled, xp, tol, sweeps)
 
 
 def _number(x: Array) -> np.dtype[Any]:
@@ -281,37 +282,36 @@ def _number(x: Array) -> np.dtype[Any]:
 
 
 def _launched(
-    machine: Machine,
-    code: str,
-    one: Plan,
-    filled: Array,
-    xp: Any,
-    burn: int | None,
-    tol: tuple[float, float],
-    sweeps: tuple[int, int],
+    machine: Machine, code: str, one: Plan, filled: Array, xp: Any, tol: tuple[float, float], sweeps: tuple[int, int]
 ) -> Outcome:
-    """Launch what a plan needs: for segments three times, one after the other on the device."""
+    """Launch what a plan needs: for several segments one kernel after the other on the device."""
     p, k = filled[0], one.kernel
     lanes, groups, parts = int(p["lanes"]), int(p["groups"]), k.sizes.parts
     p["atol"], p["rtol"] = tol
     p["near"] = max(tol) ** -0.5 if max(tol) else 1.0
     p["rough"], p["most"] = sweeps
-    p["segments"], p["span"], p["burn"] = one.segments, one.span, one.burn if burn is None else burn
-    blocks = -(-groups // k.warps) if one.regime == "walk" else groups * one.segments
-    passes = [blocks] if one.segments == 1 else [blocks, blocks, groups]
-    reports = xp.zeros((sum(passes), FIELDS), np.int32)
+    p["segments"], p["span"], p["burn"] = one.segments, one.span, one.burn
+    launches = [(k, one.blocks(k, groups), _SOLVE)]
     if one.segments > 1:
-        each = 2 * one.segments * lanes
-        told = xp.empty(each * parts * (2 + parts), f"f{k.storage.number_bytes}")
-        p["starts"] = address(told)
-        p["ends"] = p["starts"] + each * parts * told.itemsize
-        p["products"] = p["ends"] + each * parts * told.itemsize
+        launches += [(one.again, one.blocks(one.again, groups), _CORRECT)] * one.rounds
+        launches.append((one.repair, one.blocks(one.repair, groups, last=True), _REPAIR))
+    total = sum(blocks for _, blocks, _ in launches)
+    reports = xp.zeros((total + one.rounds + 1, FIELDS), np.int32)
+    told = None
+    if one.segments > 1:
+        each = 2 * one.segments * lanes * parts
+        told = xp.empty(each * (2 if k.walks else 2 + parts), f"f{k.storage.number_bytes}")
+        p["starts"], p["ends"] = address(told), address(told) + each * told.itemsize
+        p["products"] = 0 if k.walks else p["ends"] + each * told.itemsize
+        p["changed"] = address(reports) + 4 * FIELDS * total if k.walks else 0
     sums = xp.zeros((one.segments, k.sizes.sums, lanes), np.float64)
     p["sums"] = address(sums)
-    for number, count in enumerate(passes):
-        p["pass"], p["reports"] = number, address(reports) + sum(passes[:number]) * FIELDS * 4
-        machine.launch(code, replace(k, regime="again") if number else k, count, filled)
-    return Outcome(one, reports, sums)
+    first = 0
+    for number, (launched, blocks, what) in enumerate(launches):
+        p["pass"], p["round"], p["reports"] = what, number, address(reports) + first * FIELDS * 4
+        machine.launch(code, launched, blocks, filled)
+        first += blocks
+    return Outcome(one, reports[:total], sums)
 
 
 class Cuda:

@@ -14,8 +14,9 @@ from recsolve.kernels.cuda_geometry import AXES, VIEW, address, merge, strides_o
 from recsolve.kernels.cuda_source import LANES, STORAGE, Storage
 
 Way: TypeAlias = Literal["Forward", "Backward"]
-Regime: TypeAlias = Literal["walk", "windows", "segments"]
-REGIMES: tuple[Regime, ...] = ("walk", "windows", "segments")
+Regime: TypeAlias = Literal["walk", "windows"]
+REGIMES: tuple[Regime, ...] = ("walk", "windows")
+Launch: TypeAlias = Literal["solve_by_walk", "walk_again", "solve_by_windows", "solve_again"]
 
 FIELDS = 8  # of a report, as in cuda/solve_problem.cuh
 _SHARED = 227 * 1024  # bytes of a block
@@ -29,7 +30,9 @@ _STEP = 0.12e-6  # a step of a walk that never waits for memory
 _OPERATIONS = 2.5e11  # of a multiprocessor, per second, in all lanes
 _SWEEPS = 4.0  # of a window
 _WINDOW = 2.0e-6  # barriers and scans of a window
-_BURN = 1  # windows before a segment
+_BURN: dict[Regime, int] = {"walk": 64, "windows": 256}  # steps before a segment
+_ROUNDS = 2  # in which segments are walked again
+_USUAL = 60  # operations of a step with its partials, of which _STEP was measured
 
 
 class Sizes(NamedTuple):
@@ -54,8 +57,8 @@ class Kernel:
 
     Attributes
     ----------
-    regime : {"walk", "windows", "again"}
-        ``again`` does what is left to do after ``windows`` of several segments.
+    launch : {"solve_by_walk", "walk_again", "solve_by_windows", "solve_again"}
+        The template; ``walk_again`` and ``solve_again`` do what is left to do where there are several segments.
     way : {"Forward", "Backward"}
     dtype : str
         In which drives are stored and results written.
@@ -66,7 +69,7 @@ class Kernel:
         Warps of a block; steps of a piece of drives (walk) or of a chunk (windows).
     """
 
-    regime: Literal["walk", "windows", "again"]
+    launch: Launch
     way: Way
     dtype: str
     cut: bool
@@ -78,6 +81,11 @@ class Kernel:
     def storage(self) -> Storage:
         """How numbers are stored."""
         return STORAGE[self.dtype]
+
+    @property
+    def walks(self) -> bool:
+        """Whether a warp walks, rather than a block together."""
+        return self.launch in ("solve_by_walk", "walk_again")
 
     @property
     def threads(self) -> int:
@@ -92,15 +100,15 @@ class Kernel:
     @property
     def slots(self) -> int:
         """Pieces of drives that a warp has room for."""
-        return 4 if self.regime == "walk" else 2
+        return 4 if self.walks else 2
 
     @property
     def shared(self) -> int:
         """Bytes of shared memory of a block."""
         step = LANES * (self.sizes.drives * self.storage.bytes + 4 * self.cut)
         drives = self.warps * self.slots * self.steps * step
-        if self.regime == "walk":
-            return drives
+        if self.walks:
+            return drives + 4 * self.warps
         told = self.sizes.parts * (2 + self.sizes.parts)
         return drives + self.warps * (2 * told * LANES * self.storage.number_bytes + 4) + 4 * FIELDS
 
@@ -118,19 +126,19 @@ class Kernel:
     def expression(self) -> str:
         """The C++ name."""
         cell = f"recsolve::{self.way}<recsolve::Cell>"
-        cut, last = "true" if self.cut else "false", self.slots if self.regime == "walk" else self.blocks
-        name = "recsolve::solve_again" if self.regime == "again" else f"recsolve::solve_by_{self.regime}"
-        return f"{name}<{cell}, {self.storage.stored}, {cut}, {self.warps}, {self.steps}, {last}>"
+        cut, last = "true" if self.cut else "false", self.slots if self.walks else self.blocks
+        return f"recsolve::{self.launch}<{cell}, {self.storage.stored}, {cut}, {self.warps}, {self.steps}, {last}>"
 
 
 @lru_cache(maxsize=256)
-def kernel(regime: Literal["walk", "windows"], way: Way, dtype: str, cut: bool, sizes: Sizes) -> Kernel:
+def kernel(regime: Regime, way: Way, dtype: str, cut: bool, sizes: Sizes) -> Kernel:
     """Return the kernel that serves a cell best."""
     row = LANES * (sizes.drives * STORAGE[dtype].bytes + 4 * cut)
     if regime == "walk":
-        return Kernel(regime, way, dtype, cut, sizes, warps=2, steps=_floor(_AHEAD // (4 * row), 16))
+        return Kernel("solve_by_walk", way, dtype, cut, sizes, warps=2, steps=_floor(_AHEAD // (4 * row), 16))
     wide = STORAGE[dtype].number_bytes > 4 and way == "Backward"
-    found = Kernel(regime, way, dtype, cut, sizes, warps=8 if wide else {1: 16, 2: 12}.get(sizes.parts, 8), steps=16)
+    warps = 8 if wide else {1: 16, 2: 12}.get(sizes.parts, 8)
+    found = Kernel("solve_by_windows", way, dtype, cut, sizes, warps=warps, steps=16)
     while found.shared > (_HALF if found.blocks_wanted == 2 else _SHARED) and found.steps > 2:
         found = replace(found, steps=found.steps - 2)
     return found
@@ -152,8 +160,8 @@ def recurrence(sizes: Sizes) -> np.dtype[Any]:
     """Return the structure ``Recurrence`` of ``cuda/solve_problem.cuh``."""
     integers = ("rows", "groups")
     bounds = ("atol", "rtol", "near")
-    rest = ("rough", "most", "segments", "span", "burn", "pass")
-    told = ("starts", "ends", "products", "sums", "reports")
+    rest = ("rough", "most", "segments", "span", "burn", "pass", "round")
+    told = ("starts", "ends", "products", "changed", "sums", "reports")
     views = {"drives": sizes.drives, "constants": sizes.constants, "written": sizes.written}
     return np.dtype(
         [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
@@ -210,13 +218,23 @@ def _by_rows(view: Any, sizes: Any, axes: int, size: int) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """A regime, its kernel, and the segments of time with the steps of each and before it."""
+    """A regime, its kernel, and the segments of time with the steps of each and before it.
+
+    ``again`` does what is left to do in ``rounds`` launches, and ``repair`` what that leaves.
+    """
 
     regime: Regime
     kernel: Kernel
-    segments: int = 1
-    span: int = 0
-    burn: int = 0
+    again: Kernel
+    repair: Kernel
+    segments: int
+    span: int
+    burn: int
+    rounds: int
+
+    def blocks(self, kernel: Kernel, groups: int, last: bool = False) -> int:
+        """Return how many blocks a launch has, for so many groups of 32 lanes."""
+        return groups if last else ceil(groups * self.segments / (kernel.warps if kernel.walks else 1))
 
 
 @lru_cache(maxsize=1024)
@@ -230,44 +248,55 @@ def plan(
     processors: int,
     regime: Regime | None = None,
     segments: int | None = None,
+    burn: int | None = None,
 ) -> Plan:
     """Return how a solve is launched on a device of so many multiprocessors.
 
     Raises
     ------
     ValueError
-        For another regime, or a number of segments below 1.
+        For another regime, a number of segments below 1, or of steps before them below 0.
     """
     if regime not in (None, *REGIMES):
         raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
     if segments is not None and segments < 1:
         raise ValueError(f"segments is {segments}; wanted 1 or more")
-    walk, windows = (kernel(one, way, dtype, cut, sizes) for one in ("walk", "windows"))
-    groups = ceil(lanes / LANES)
-    most = ceil(steps / windows.length)
-    several = segments or max(processors * windows.blocks // groups, 1)
-    span = ceil(most / min(several, most)) * windows.length
-    found = {
-        "walk": Plan("walk", walk),
-        "windows": Plan("windows", windows, 1, steps),
-        "segments": Plan("segments", windows, ceil(steps / span), span, _BURN * windows.length),
-    }
-    if regime is not None:
-        return found[regime]
-    return min(found.values(), key=lambda one: cost(one, steps, lanes, processors))
+    if burn is not None and burn < 0:
+        raise ValueError(f"burn is {burn}; wanted 0 or more")
+    windows = kernel("windows", way, dtype, cut, sizes)
+    groups, repair = ceil(lanes / LANES), replace(windows, launch="solve_again")
+
+    def planned(regime: Regime, count: int) -> Plan:
+        k = kernel(regime, way, dtype, cut, sizes)
+        grain = k.steps if regime == "walk" else k.length
+        span = ceil(ceil(steps / grain) / count) * grain
+        lead = ceil((_BURN[regime] if burn is None else burn) / grain) * grain
+        again, rounds = (replace(k, launch="walk_again"), _ROUNDS) if regime == "walk" else (repair, 1)
+        return Plan(regime, k, again, repair, ceil(steps / span), span, lead, rounds)
+
+    def several(regime: Regime) -> int:
+        k = kernel(regime, way, dtype, cut, sizes)
+        resident = min(_SHARED // (k.shared + 1024), 32) * k.warps if regime == "walk" else k.blocks
+        return max(processors * resident // groups, 1)
+
+    counts = {one: {1, several(one)} if segments is None else {segments} for one in REGIMES}
+    found = [planned(one, n) for one in ((regime,) if regime else REGIMES) for n in sorted(counts[one])]
+    return min(found, key=lambda one: cost(one, steps, lanes, processors))
 
 
 def cost(one: Plan, steps: int, lanes: int, processors: int) -> float:
     """Return about how long a solve takes, in seconds."""
     k = one.kernel
-    moved = steps * lanes * (k.sizes.drives + k.sizes.written) * k.storage.bytes / _BANDWIDTH
+    groups, several = ceil(lanes / LANES), one.segments > 1
+    length = one.span + one.burn * several
+    bytes_moved = steps * (k.sizes.drives * length / one.span + k.sizes.written) * lanes * k.storage.bytes
     operations = k.sizes.operations * (1 if k.storage.number_bytes == 4 else 8)
-    groups = ceil(lanes / LANES)
+    launches = _LAUNCH * (2 + one.rounds if several else 1)
     if one.regime == "walk":
-        busy = min(1.0, groups / (4 * processors))
-        return _LAUNCH + max(moved, steps * _STEP, steps * lanes * operations / (processors * busy * _OPERATIONS))
-    blocks = groups * one.segments
-    waves = ceil(blocks / (processors * k.blocks))
-    length = one.span + one.burn * (one.segments > 1)
+        step = _STEP * max(1.0, operations / _USUAL)
+        busy = min(1.0, groups * one.segments / (4 * processors))
+        arithmetic = groups * one.segments * length * LANES * operations / (processors * busy * _OPERATIONS)
+        return launches + max(bytes_moved / _BANDWIDTH, length * step, arithmetic)
+    waves = ceil(groups * one.segments / (processors * k.blocks))
     each = _SWEEPS * length * LANES * operations * k.blocks / _OPERATIONS + _WINDOW * ceil(length / k.length)
-    return _LAUNCH * (3 if one.segments > 1 else 1) + max(moved * (1 + one.burn / max(one.span, 1)), waves * each)
+    return launches + max(bytes_moved / _BANDWIDTH, waves * each)

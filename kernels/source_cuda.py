@@ -25,7 +25,7 @@ _LOGIC = {
     "divide": "M::divide({}, {})",
 }
 _BEFORE = ("device", "numbers", "problem", "solve_device", "functions")
-_AFTER = ("solve_problem", "solve_ring", "solve_walk", "solve_windows", "solve_segments")
+_AFTER = ("solve_problem", "solve_ring", "solve_between", "solve_walk", "solve_windows", "solve_segments")
 _SPECIAL = {"inf": "infinity<T>()", "-inf": "-infinity<T>()", "nan": "not_a_number<T>()"}
 
 

@@ -44,6 +44,11 @@ __device__ inline bool any_of_warp(int*, bool condition) {
     return __any_sync(0xffffffffu, condition);
 }
 
+// Those of a float that is not negative are in its order.
+__device__ inline int bits_of(float x) {
+    return __float_as_int(x);
+}
+
 // The sum over the threads of a warp, in its first thread.
 template <class T> __device__ inline T sum_of_warp(T*, T x) {
 #pragma unroll

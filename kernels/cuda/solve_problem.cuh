@@ -31,8 +31,11 @@ template <class Cell> struct Recurrence {
     long long segments, span;                // steps of one
     long long burn;                          // steps before it that guess its first state
     long long pass;                          // one of Pass
-    long long starts, ends, products, sums;  // addresses: [segment][number][lane]
-    long long reports;                       // address: [block][Told]
+    long long round;                         // launches before this one
+    long long starts, ends, products;        // addresses: [parity of the round][segment][number][lane]
+    long long changed;                       // address: segments whose ends a round has moved; 0: not counted
+    long long sums;                          // address: [segment][number][lane]
+    long long reports;                       // address: [block][Fields]
 };
 
 enum Pass { SOLVE, CORRECT, REPAIR };
@@ -42,6 +45,9 @@ enum Fields { WINDOWS, SWEEPS, MOST_SWEEPS, WALKED, REDONE, WORST, NOT_FINITE, F
 
 template <class T> __device__ inline T larger(T x, T y) {
     return x > y ? x : y;
+}
+template <class T> __device__ inline bool same(T x, T y) {
+    return x == y || (is_nan(x) && is_nan(y));
 }
 template <class T> __device__ inline T size_of(T x) {
     return x < T(0) ? -x : x;
@@ -82,7 +88,7 @@ template <class Cell> struct Forward {
         bool accepted = true;
 #pragma unroll
         for (int i = 0; i < PARTS; ++i) {
-            if (y[i] == head[i] || (is_nan(y[i]) && is_nan(head[i]))) continue;
+            if (same(y[i], head[i])) continue;
             T difference = size_of(y[i] - head[i]);
             accepted &= difference <= atol + rtol * larger(size_of(y[i]), size_of(head[i]));
             r = larger(r, difference);
@@ -153,7 +159,7 @@ template <class Cell> struct Backward {
         bool accepted = true;
 #pragma unroll
         for (int i = 0; i < PARTS; ++i) {
-            if (x[i] == assumed[i] || (is_nan(x[i]) && is_nan(assumed[i]))) continue;
+            if (same(x[i], assumed[i])) continue;
             T difference = size_of(x[i] - assumed[i]), size = larger(size_of(x[i]), size_of(assumed[i]));
             accepted &= difference <= rtol * larger(size, size_of(u[OWN + PARTS + i]));
             r = larger(r, difference);

@@ -1,7 +1,4 @@
-// Few lanes and long times: segments of time in parallel, each by a block for 32 lanes. A segment starts from a guess:
-// the state that some steps before it lead to. Three launches make the result right: all segments; then those whose
-// first states an affine scan over the ends of segments moves; and then, one after the other, those that still do not
-// follow from the segment before them. With one segment the first launch is all.
+// Segments of time that are solved in windows, each by a block for 32 lanes.
 
 #pragma once
 
@@ -13,21 +10,13 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Segments :
     static constexpr int K = Base::K;
     using Base::lane, Base::p, Base::own, Base::warp, Base::ring;
 
-    __device__ Segments(const Recurrence<Cell>& problem, long long group) : Base(problem, group) {}
+    Between<Cell, T> between;
 
-    // Numbers of this lane that segments tell: the second pass writes a copy of what the first one wrote.
-    __device__ T* of(long long at, long long pass, long long segment, int count) const {
-        return address<T>(at) + ((pass * p.segments + segment) * count) * p.lanes + lane.index;
-    }
-    __device__ void put(const T* x, T* to, int count) const {
-        for (int i = 0; i < count; ++i) to[i * p.lanes] = x[i];
-    }
-    __device__ void get(const T* from, T* x, int count) const {
-        for (int i = 0; i < count; ++i) x[i] = lane.exists ? from[i * p.lanes] : T(0);
-    }
+    __device__ Segments(const Recurrence<Cell>& problem, long long group)
+        : Base(problem, group), between(problem, lane.index, lane.exists) {}
 
     // Solves a segment from the state x on, and tells the others.
-    __device__ void run(long long pass, long long segment, T* x) {
+    __device__ void run(long long turn, long long segment, T* x) {
         const long long first = segment * p.span, end = first + p.span;
         T start[K];
 #pragma unroll
@@ -35,10 +24,10 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Segments :
         this->identity(this->product);
         this->sums.clear();
         this->solve(first, end < p.steps ? end : p.steps, x);
-        if (warp == 0 && lane.exists && p.segments > 1) {
-            put(start, of(p.starts, pass, segment, K), K);
-            put(x, of(p.ends, pass, segment, K), K);
-            put(this->product, of(p.products, pass, segment, K * K), K * K);
+        if (warp == 0 && p.segments > 1) {
+            between.template put<K>(start, p.starts, turn, segment);
+            between.template put<K>(x, p.ends, turn, segment);
+            if (p.products != 0) between.template put<K * K>(this->product, p.products, turn, segment);
         }
         bool finite_end = true;
 #pragma unroll
@@ -71,7 +60,7 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Segments :
             this->solve(from, first, x);
             this->writes = true;
         }
-        run(SOLVE, segment, x);
+        run(between.now, segment, x);
     }
 
     // Solves a segment again if the scan moves its first state by more than rounding does.
@@ -79,42 +68,36 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Segments :
         T x[K], start[K], end[K], A[K * K];
         lane.begin(p, x);
         for (long long i = 0; i < segment; ++i) {
-            get(of(p.starts, SOLVE, i, K), start, K);
-            get(of(p.ends, SOLVE, i, K), end, K);
-            get(of(p.products, SOLVE, i, K * K), A, K * K);
+            between.template get<K>(start, p.starts, between.before, i);
+            between.template get<K>(end, p.ends, between.before, i);
+            between.template get<K * K>(A, p.products, between.before, i);
             this->correct(end, start, A, x);
         }
-        get(of(p.starts, SOLVE, segment, K), start, K);
+        between.template get<K>(start, p.starts, between.before, segment);
         bool moved = false;
 #pragma unroll
         for (int i = 0; i < K; ++i) {
-            const bool same = x[i] == start[i] || (is_nan(x[i]) && is_nan(start[i]));
-            moved |= !same && !(size_of(x[i] - start[i]) <= T(p.atol) + T(p.rtol) * size_of(x[i]));
+            moved |= !same(x[i], start[i]) && !(size_of(x[i] - start[i]) <= T(p.atol) + T(p.rtol) * size_of(x[i]));
         }
         if (__syncthreads_or(segment > 0 && lane.exists && moved)) {
-            run(CORRECT, segment, x);
+            run(between.now, segment, x);
             if (threadIdx.x == 0) this->counts()[REDONE] = 1;
-        } else if (warp == 0 && lane.exists) {
-            put(start, of(p.starts, CORRECT, segment, K), K);
-            get(of(p.ends, SOLVE, segment, K), x, K);
-            put(x, of(p.ends, CORRECT, segment, K), K);
+        } else if (warp == 0) {
+            between.template put<K>(start, p.starts, between.now, segment);
+            between.template get<K>(x, p.ends, between.before, segment);
+            between.template put<K>(x, p.ends, between.now, segment);
         }
     }
 
     // Whether a segment follows from the one before it, in every lane; x becomes the end of that one.
     __device__ bool follows(long long segment, T* x) {
-        const long long t = segment * p.span;
-        T start[K], from[K], u[Base::D], head[K], r = T(0);
-        ring.ask(0, t, 1);
+        T start[K], r = T(0);
+        ring.ask(0, segment * p.span, 1);
         commit_copies();
         ring.template wait<0>();
-        get(of(p.ends, CORRECT, segment - 1, K), x, K);
-        get(of(p.starts, CORRECT, segment, K), start, K);
-#pragma unroll
-        for (int i = 0; i < K; ++i) from[i] = start[i];
-        take(p, lane, ring, 0, 0, t, from, u);
-        Cell::template step<Full<T>>(from, u, lane.constants, head);
-        const bool accepted = !lane.exists || this->accepts(0, t, x, start, head, r);
+        between.template get<K>(x, p.ends, between.before, segment - 1);
+        between.template get<K>(start, p.starts, between.before, segment);
+        const bool accepted = !lane.exists || may_start(p, lane, ring, 0, segment * p.span, x, start, r);
         if (accepted) this->worst = larger(this->worst, r);
         __syncwarp();
         return accepted;
@@ -123,12 +106,13 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Segments :
     __device__ void last_pass() {
         T x[K];
         bool all = true;
+        if (between.done()) return;
         for (long long s = 1 + warp; s < p.segments; s += WARPS) all &= follows(s, x);
         if (!__syncthreads_or(!all)) return;
         int redone = 0;
         for (long long s = 1; s < p.segments; ++s) {
             if (!__syncthreads_or(!follows(s, x))) continue;
-            run(CORRECT, s, x);
+            run(between.before, s, x);
             redone += 1;
         }
         if (threadIdx.x == 0) this->counts()[REDONE] = redone;

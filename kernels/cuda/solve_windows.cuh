@@ -117,7 +117,8 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Windows {
         }
     }
 
-    // Whether the step at time t, at the head of this warp's slot, may start from x where it started from `start`.
+    // Whether the step at time t, at the head of this warp's slot, may start from x where it started from `start`, with
+    // the result `head`.
     __device__ bool accepts(int slot, long long t, const T* x, const T* start, const T* head, T& r) const {
         T u[D], y[K], given[K];
 #pragma unroll

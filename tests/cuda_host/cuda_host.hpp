@@ -63,6 +63,13 @@ inline int atomicAdd(int* at, int value) {
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 
+inline int atomicMax(int* at, int value) {
+    int seen = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (value > seen && !__atomic_compare_exchange_n(at, &seen, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+    return seen;
+}
+
 inline int atomicMin(int* at, int value) {
     int seen = __atomic_load_n(at, __ATOMIC_RELAXED);
     while (value < seen && !__atomic_compare_exchange_n(at, &seen, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {

@@ -36,6 +36,10 @@ inline float greatest_or_nan(float x, float y) {
     return x > y || x != x ? x : y;
 }
 
+inline int bits_of(float x) {
+    return static_cast<int>(as_bits(x));
+}
+
 inline bool any_of_warp(int* place, bool condition) {
     __syncwarp();
     if (threadIdx.x % 32 == 0) *place = 0;
