@@ -179,15 +179,18 @@ class FusedCuda:
 
     def newton(
         self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, window: int, tol: tuple[float, float]
-    ) -> tuple[int, float]:
+    ) -> tuple[int, float, dict[str, int]]:
         """Fill ``states`` in the regime that should be fastest; return the most sweeps of a window, and the mean.
 
-        ``window`` is taken for the sake of the loops of the CPU. Reading the counts waits for the device.
+        The third that is returned says what else happened: windows that were walked at last, and segments of time that
+        were solved again. ``window`` is taken for the sake of the loops of the CPU. Reading the counts waits for the
+        device.
         """
         if not states.size:
-            return 0, 0.0
+            return 0, 0.0, {}
         outcome = self.solve(inputs, states, batch, chain, tol)
-        return outcome.most_sweeps, outcome.sweeps or 1.0
+        told = {"segments": outcome.plan.segments, "segments_redone": outcome.redone, "windows_walked": outcome.walked}
+        return outcome.most_sweeps, outcome.sweeps or 1.0, told
 
     def adjoint(
         self,

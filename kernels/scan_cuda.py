@@ -1,9 +1,11 @@
 """The scan of CuPy arrays by CUDA kernels: affine maps (diagonal, and k x k blocks for k = 2, 3, 4) and clamps.
 
-Four regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
+Five regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
 time for each lane (batch x units), with elements loaded steps ahead into registers or shared memory. ``chained``: tiles
 of lanes x time, each of which looks back for the state before it (single pass). ``tiny``: a block takes a tile of lanes
-through all of time.
+through all of time. ``segments``: streams for segments of time side by side, each from the state that the steps before
+it lead to from a guess. Where maps forget, that is the state of the loop to the last bit; the device checks that, and
+takes ``chained`` instead where it is not so.
 
 Elements are read once and in place, in whatever layout they have. What is not carried here goes to the NumPy kernel,
 which runs on CuPy arrays too.
@@ -12,6 +14,7 @@ which runs on CuPy arrays too.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +24,7 @@ from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, S
 from recsolve.kernels import register, scan_numpy
 from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, strides_of
 from recsolve.kernels.cuda_plan import Plan, Scan, plan
-from recsolve.kernels.cuda_source import OPTIONS, STORAGE, Regime, Variant, text
+from recsolve.kernels.cuda_source import LATER, OPTIONS, STORAGE, Regime, Variant, text
 from recsolve.kernels.monoids import Affine, Clamp, Monoid
 
 _COMPONENTS = (2, 3, 4)
@@ -78,7 +81,7 @@ def scan(
         Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
     chunk : int, optional
         Taken for the sake of the other kernels; tiles have lengths of their own.
-    regime : {"registers", "streamed", "tiny", "chained"}, optional
+    regime : {"registers", "streamed", "segments", "tiny", "chained"}, optional
         By default the fastest according to a model.
     width : {1, 2, 4, 8, 16, 32}, optional
         Lanes of a tile.
@@ -194,17 +197,34 @@ def _asked(
 
 
 def _launch(machine: Machine, planned: Plan, arrays: dict[str, Array]) -> None:
-    """Fill addresses in and launch. Memory for what tiles tell each other goes back to the stream afterwards."""
-    p = planned.problem.copy()  # as integers, which are filled in much faster than fields of a structure
+    """Fill addresses in and launch. Memory for what blocks tell each other goes back to the stream afterwards."""
+    xp, otherwise = namespace(arrays["y"]), planned.otherwise
+    broken = planned.tiles if otherwise else 0
+    flags = xp.zeros(
+        2 + (otherwise or planned).flags + broken, np.int32
+    )  # what has changed, ticket, tiles, broken ones
+    told = xp.empty(max(planned.told, otherwise.told if otherwise else 0), _number(arrays["y"]))
+    p = _filled(planned, arrays, flags, told)
+    p[AT["broken"]] = address(flags) + (len(flags) - broken) * flags.itemsize
+    machine.launch(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))
+    if otherwise is None or planned.blocks == planned.tiles:
+        return
+    for after, blocks in zip(LATER, (planned.blocks - planned.tiles, planned.tiles), strict=True):
+        machine.launch(replace(planned.variant, after=after), blocks, planned.shared, p.view(PROBLEM))
+    p = _filled(otherwise, arrays, flags, told)
+    p[AT["condition"]] = address(flags)
+    machine.launch(otherwise.variant, otherwise.blocks, otherwise.shared, p.view(PROBLEM))
+
+
+def _filled(planned: Plan, arrays: dict[str, Array], flags: Array, told: Array) -> Array:
+    """Return the problem, as integers, which are filled in much faster than fields of a structure."""
+    p = planned.problem.copy()
     for name, x in arrays.items():
         p[AT[name]] = address(x)
-    if planned.flags:
-        xp, dtype = namespace(arrays["y"]), _number(arrays["y"])
-        flags, told = xp.zeros(planned.flags + 1, np.int32), xp.empty(planned.told, dtype)
-        p[AT["ticket"]], p[AT["flags"]] = address(flags), address(flags) + flags.itemsize
-        p[AT["aggregates"]] += address(told)
-        p[AT["states"]] += address(told)
-    machine.launch(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))
+    p[AT["changed"]], p[AT["ticket"]], p[AT["flags"]] = (address(flags) + i * flags.itemsize for i in range(3))
+    for name in ("aggregates", "states", "starts", "ends"):
+        p[AT[name]] += address(told)
+    return p
 
 
 class Cuda:

@@ -9,7 +9,7 @@ import numpy as np
 from recsolve.arrays import Array, Kind, common_kind, empty_in_order, freeze, namespace
 from recsolve.dual import ONE, Dual, value_of
 from recsolve.factored import Call, Factored
-from recsolve.fused import FusedCell, fused, staged, walker
+from recsolve.fused import FusedCell, evaluated, fused, staged, walker
 from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
 from recsolve.mixings import Diagonal as DiagonalMixing
 from recsolve.mixings import Mixing
@@ -67,7 +67,7 @@ class CellRecurrence(Recurrence):
         return self.cell.stack_components(full, part)
 
     def apply(self, previous: Array) -> Array:
-        loops = fused(self)
+        loops = evaluated(self)
         if loops is not None:
             values = self.empty()
             loops.evaluate(previous, values)
@@ -92,7 +92,7 @@ class CellRecurrence(Recurrence):
         else:
             loops.walk(states, start)
 
-    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float] | None:
+    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float, dict[str, int]] | None:
         loops = fused(self)
         if loops is None:
             return None
@@ -104,7 +104,7 @@ class CellRecurrence(Recurrence):
         return empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
-        loops = fused(self)
+        loops = evaluated(self)
         if loops is not None:
             return self._linearised(loops, previous)
         stages = staged(self)

@@ -14,6 +14,7 @@ from recsolve.fused_stages import Staged
 from recsolve.kernels import choose
 from recsolve.kernels.chain import Chain
 from recsolve.kernels.fused import Fused
+from recsolve.kernels.fused_cuda import FusedCuda
 from recsolve.kernels.fused_mixing import FusedMixing
 from recsolve.kernels.fused_stages import FusedStages
 from recsolve.kernels.source import elementwise_module, inputs_of
@@ -34,11 +35,12 @@ class FusedCell:
 
     Parameters
     ----------
-    loops : Fused
+    loops : Fused or FusedCuda
+        For NumPy arrays, or arrays on a GPU.
     recurrence : CellRecurrence
     """
 
-    def __init__(self, loops: Fused, recurrence: CellRecurrence):
+    def __init__(self, loops: Fused | FusedCuda, recurrence: CellRecurrence):
         names, cell = recurrence.cell.cell, recurrence.cell
         self.loops, self.batch, self.names = loops, len(recurrence.batch), names
         self.inputs = [recurrence.drive[name] for name in names.drives]
@@ -50,7 +52,7 @@ class FusedCell:
         """Fill the rows of ``states`` from ``start`` on, one after the other."""
         self.loops.walk(self.inputs, states, self.batch, self.chain, start)
 
-    def newton(self, states: Array, window: int, tol: tuple[float, float]) -> tuple[int, float]:
+    def newton(self, states: Array, window: int, tol: tuple[float, float]) -> tuple[int, float, dict[str, int]]:
         """Fill ``states`` by Newton's method in windows; return what :meth:`Fused.newton` does."""
         return self.loops.newton(self.inputs, states, self.batch, self.chain, window, tol)
 
@@ -73,12 +75,24 @@ def fused(recurrence: CellRecurrence) -> FusedCell | None:
     Raises
     ------
     TypeError
-        When the backend ``numba`` is forced and the cell cannot be traced; the message has the line.
+        When a backend that compiles is forced and the cell cannot be traced; the message has the line.
     """
-    if not (_diagonal(recurrence) and _compiles(recurrence)):
+    if not _diagonal(recurrence):
         return None
-    loops = _traced(lambda: loops_of(recurrence.cell.cell, _ties(recurrence), recurrence.dtype))
+    cell, ties = recurrence.cell.cell, _ties(recurrence)
+    if _compiles(recurrence):
+        loops: Fused | FusedCuda | None = _traced(lambda: loops_of(cell, ties, recurrence.dtype))
+    elif kind_of(recurrence.initial) == "cupy" and choose.compiles_on_gpu(recurrence.length):
+        loops = _traced(lambda: cuda_loops_of(cell, ties))
+    else:
+        return None
     return None if loops is None else FusedCell(loops, recurrence)
+
+
+def evaluated(recurrence: CellRecurrence) -> FusedCell | None:
+    """Return the compiled loops of :func:`fused` where they evaluate f at all t, too."""
+    loops = fused(recurrence)
+    return loops if loops is not None and hasattr(loops.loops, "evaluate") else None
 
 
 def _diagonal(recurrence: CellRecurrence) -> bool:
@@ -108,6 +122,18 @@ def loops_of(cell: Cell, ties: tuple[tuple[str, float], ...], dtype: np.dtype[An
     source = elementwise_module(program, trace_pullback(cell, ties=dict(ties)), dtype)
     assert [leaf.name for leaf in inputs_of(program)] == [*cell.drives, *cell.mixings, *cell.parameters]
     return Fused(source, cell.name, len(cell.state), len(cell.drives))
+
+
+@lru_cache(maxsize=128)
+def cuda_loops_of(cell: Cell, ties: tuple[tuple[str, float], ...]) -> FusedCuda:
+    """Return the solves on a GPU of a cell with diagonal mixings, in any dtype.
+
+    Raises
+    ------
+    TypeError
+        For what cannot be traced.
+    """
+    return FusedCuda.of(trace(cell, ties=dict(ties)), trace_pullback(cell, ties=dict(ties)))
 
 
 class FusedWalk:

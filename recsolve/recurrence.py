@@ -205,7 +205,7 @@ class Recurrence(ABC):
                     state = xp.where(resets[t], self.restart, state)
                 states[t] = state = self.step(state, t)
 
-    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float] | None:
+    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float, dict[str, int]] | None:
         """Return the states that Newton's method finds in windows of time, where it is compiled for this recurrence.
 
         Parameters
@@ -221,6 +221,8 @@ class Recurrence(ABC):
             As many as the lanes that need most take, in all windows.
         sweeps : float
             How often f and its Jacobian were evaluated at a row, on average.
+        told : dict
+            Other counts, by name.
         """
         return None
 

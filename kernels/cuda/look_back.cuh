@@ -192,6 +192,7 @@ template <class Tile> __device__ inline void finish(Tile& tile, const Spot& spot
 
 template <class Map, class S, int THREADS, int RUN, int VECTOR, int SCOUTING, int BATCH>
 __global__ void __launch_bounds__(THREADS + SCOUTING + LANES, 1) chained(const Problem p) {
+    if (p.condition && *address<const int>(p.condition) == 0) return;
     using Belt = Tile<Map, S, THREADS, RUN, VECTOR, 4>;
     Belt tile(p, Map::size * SCOUTING * BATCH);
     const int thread = threadIdx.x;
