@@ -111,6 +111,12 @@ def compiles(steps: int, numbers: int) -> bool:
     return (steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS)) and _installed()
 
 
+def launches(like: Array, numbers: int) -> bool:
+    """Return whether CUDA kernels compiled from f evaluate it, for states like this of so many numbers."""
+    name = _asked()
+    return kind_of(like) == "cupy" and (name == "cuda" or (name == "auto" and numbers >= _NUMBERS))
+
+
 def compiles_rows(numbers: int) -> bool:
     """Return whether compiled loops go over the rows of trajectories of so many numbers."""
     name = _asked()

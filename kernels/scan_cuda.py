@@ -108,8 +108,20 @@ def scan(
         with device:
             where = machine or _current()
             asked, arrays = _asked(monoid, elements, y, initial, reset)
-            _launch(where, plan(asked, where.processors, regime, width), arrays)
+            Launch(where, plan(asked, where.processors, regime, width), arrays)()
     return y
+
+
+def launcher(
+    monoid: Monoid, elements: Any, y: Array, *, reset: Array | None = None, machine: Machine | None = None
+) -> Launch | None:
+    """Return a scan into ``y`` on the current device that can be run many times, or captured; None if not carried."""
+    kind = "cupy" if machine is None else machine.kind
+    if not carries(monoid, elements, kind=kind) or not _cuts_together(elements, reset) or _scattered(elements):
+        return None
+    where = machine or _current()
+    asked, arrays = _asked(monoid, elements, y, None, reset)
+    return Launch(where, plan(asked, where.processors), arrays)
 
 
 def planned(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Regime:
@@ -193,18 +205,29 @@ def _asked(
     return asked, {name: x for name, (x, _) in arrays.items()}
 
 
-def _launch(machine: Machine, planned: Plan, arrays: dict[str, Array]) -> None:
-    """Fill addresses in and launch. Memory for what tiles tell each other goes back to the stream afterwards."""
-    p = planned.problem.copy()  # as integers, which are filled in much faster than fields of a structure
-    for name, x in arrays.items():
-        p[AT[name]] = address(x)
-    if planned.flags:
-        xp, dtype = namespace(arrays["y"]), _number(arrays["y"])
-        flags, told = xp.zeros(planned.flags + 1, np.int32), xp.empty(planned.told, dtype)
-        p[AT["ticket"]], p[AT["flags"]] = address(flags), address(flags) + flags.itemsize
-        p[AT["aggregates"]] += address(told)
-        p[AT["states"]] += address(told)
-    machine.launch(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))
+class Launch:
+    """A launch with its addresses, and with memory for what tiles tell each other, if they do.
+
+    A launch that is captured must be kept as long as the graph is.
+    """
+
+    def __init__(self, machine: Machine, planned: Plan, arrays: dict[str, Array]):
+        self.machine, self.planned, self.arrays = machine, planned, arrays
+        p = planned.problem.copy()  # as integers, which are filled in much faster than fields of a structure
+        for name, x in arrays.items():
+            p[AT[name]] = address(x)
+        if planned.flags:
+            xp, dtype = namespace(arrays["y"]), _number(arrays["y"])
+            self.flags, self.told = xp.empty(planned.flags + 1, np.int32), xp.empty(planned.told, dtype)
+            p[AT["ticket"]], p[AT["flags"]] = address(self.flags), address(self.flags) + self.flags.itemsize
+            p[AT["aggregates"]] += address(self.told)
+            p[AT["states"]] += address(self.told)
+        self.problem = p.view(PROBLEM)
+
+    def __call__(self) -> None:
+        if self.planned.flags:
+            self.flags.fill(0)
+        self.machine.launch(self.planned.variant, self.planned.blocks, self.planned.shared, self.problem)
 
 
 class Cuda:

@@ -15,6 +15,7 @@ from recsolve.mixings import Diagonal as DiagonalMixing
 from recsolve.mixings import Mixing
 from recsolve.names import Names
 from recsolve.recurrence import Recurrence, all_finite, check_initial
+from recsolve.sweeping import given, sweeps
 from recsolve.ties import ties_in_force
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ class CellRecurrence(Recurrence):
             return None
         states = self.empty()
         return (states, *loops.newton(states, window, tol))
+
+    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int] | None:
+        found = sweeps(self)
+        return None if found is None else found.solve(given(self, found.cell), tol, scanned=scanned)
 
     def empty(self) -> Array:
         """Return memory for states, in the order of the drive."""

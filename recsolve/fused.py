@@ -16,7 +16,9 @@ from recsolve.kernels.chain import Chain
 from recsolve.kernels.fused import Fused
 from recsolve.kernels.fused_mixing import FusedMixing
 from recsolve.kernels.fused_stages import FusedStages
+from recsolve.kernels.products_cuda import ProductsCuda
 from recsolve.kernels.source import elementwise_module, inputs_of
+from recsolve.kernels.stages_cuda import StagesCuda
 from recsolve.mixings import Diagonal
 from recsolve.tracing import trace, trace_pullback
 
@@ -158,9 +160,13 @@ def staged(recurrence: CellRecurrence) -> Staged | None:
     TypeError
         As :func:`fused`.
     """
-    if _diagonal(recurrence) or not _compiles(recurrence):
+    launched = choose.launches(recurrence.initial, int(np.prod(recurrence.shape)))
+    if _diagonal(recurrence) or not (launched or _compiles(recurrence)):
         return None
     cell, kinds = recurrence.cell.cell, _kinds(recurrence.cell)
+    if launched:
+        kernels = _traced(lambda: stages_cuda_of(cell, kinds, _ties(recurrence)))
+        return None if kernels is None else Staged(*kernels, recurrence)
     loops = _traced(lambda: stages_of(cell, kinds, _ties(recurrence), recurrence.dtype))
     return None if loops is None else Staged(loops, walk_of(cell, kinds, recurrence.dtype), recurrence)
 
@@ -204,3 +210,18 @@ def stages_of(
         For what cannot be traced.
     """
     return FusedStages(trace(cell, dict(kinds), dict(ties)), dtype)
+
+
+@lru_cache(maxsize=128)
+def stages_cuda_of(
+    cell: Cell, kinds: tuple[tuple[str, str], ...], ties: tuple[tuple[str, float], ...]
+) -> tuple[StagesCuda, ProductsCuda]:
+    """Return the stages and products on a GPU of a cell with mixings of these kinds, by name.
+
+    Raises
+    ------
+    TypeError
+        For what cannot be traced.
+    """
+    program = trace(cell, dict(kinds), dict(ties))
+    return StagesCuda(program), ProductsCuda(program)
