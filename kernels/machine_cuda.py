@@ -102,8 +102,8 @@ class Cuda:
 
     def product(self, weights: Array, x: Array, out: Array, *, add: bool, rough: bool) -> None:
         """Multiply by cuBLAS, which counts columns first: out^T = W x^T for every lane."""
+        from cupy.cuda import cublas
         from cupy.cuda.device import get_cublas_handle
-        from cupy_backends.cuda.libs import cublas
 
         name, size = x.dtype.name, x.itemsize
         (lanes, m, n), rows = weights.shape, len(x)
@@ -151,7 +151,8 @@ class Cuda:
 
 class _Captured:
     def __init__(self, run: Callable[[], None], machine: Cuda):
-        self.run, self.machine, self.calls, self.graph = run, machine, 0, None
+        self.run, self.machine, self.calls = run, machine, 0
+        self.graph: Any = None
 
     def __call__(self) -> None:
         if self.calls == 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from recsolve.kernels.source_cuda import stages_text
 from recsolve.kernels.source_cuda_stages import stage_structure
 from recsolve.kernels.source_stages import Job, jobs_of
 from recsolve.program import Program
+
+# A structure, an array (T, *axes) with further axes for components, and which these are.
+View: TypeAlias = tuple[Any, Array, tuple[int, ...]]
 
 _WAVES = 16  # blocks of a multiprocessor, so that none waits long for the last one
 
@@ -45,8 +48,8 @@ def fill_lanes(p: Any, shape: Sequence[int], processors: int) -> None:
     p["chunks"], p["blocks"] = spread_over(shape[0], prod(shape[1:]), processors)
 
 
-def view_all(p: Any, views: Sequence[tuple[Any, Array, tuple[int, ...]]], like: Array) -> None:
-    """Put arrays into their views: each (T, *axes) with further axes for components; the lanes are those of ``like``.
+def view_all(p: Any, views: Sequence[View], like: Array) -> None:
+    """Put arrays into their views; the lanes are those of ``like`` (T, *axes).
 
     Raises
     ------
@@ -73,7 +76,7 @@ def run_stage(machine: Machine, code: str, name: str, inputs: Sequence[Array], r
     p = filled[0]
     fill_lanes(p, like.shape, machine.processors)
     given = [aligned(x if x.shape == like.shape else xp.broadcast_to(x, like.shape)) for x in inputs]
-    views = [(p["in"][i], x, ()) for i, x in enumerate(given)]
+    views: list[View] = [(p["in"][i], x, ()) for i, x in enumerate(given)]
     views += [(p["out"][i], x, ()) for i, x in enumerate(results)]
     view_all(p, views, like)
     kernel = f"recsolve::each<recsolve::{name}, {STORAGE[like.dtype.name].stored}>"

@@ -11,7 +11,7 @@ The host looks at what a stage reports while the device scans, so the device nev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -26,15 +26,11 @@ from recsolve.kernels.machine_cuda import REPORT, THREADS, Machine, on
 from recsolve.kernels.products_cuda import stacked
 from recsolve.kernels.source_cuda import stages_text
 from recsolve.kernels.source_cuda_stages import SweepCell
-from recsolve.kernels.stages_cuda import fill_lanes, view_all
+from recsolve.kernels.stages_cuda import View, fill_lanes, view_all
+from recsolve.kernels.sweep_progress import Progress, Report
 from recsolve.layout import Layout
 
-_ROUGH = 2.0**-10  # what a rough product may lose, beside the largest correction that was taken through one
-_STRICTER = 0.5  # share of the tolerance that is asked for: whoever evaluates f again rounds otherwise
-_PATIENCE = 12  # sweeps without progress
-_IMPROVED = 0.99  # max |r| must fall below this share of its best value to count as progress
-_MOST = 400  # sweeps
-_NEAR = 64.0  # tolerances within which another test may be passed
+_STRICTER = 0.9  # share of the tolerance that is asked for: whoever evaluates f again may round otherwise
 _NUMBERS = {"float32": "float", "float64": "double"}
 _UPDATED = 8 * THREADS  # numbers of a block of an update
 
@@ -46,9 +42,9 @@ UPDATE = np.dtype(
 
 def sweep(cell: SweepCell) -> np.dtype[Any]:
     """Return the structure ``Sweep`` of ``cuda/sweep.cuh``."""
-    numbers = [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
-    numbers += [(name, np.int64) for name in ("chunks", "blocks")]
-    numbers += [("atol", np.float64), ("rtol", np.float64), ("guess", np.int64), ("report", np.int64)]
+    numbers: list[Any] = [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
+    numbers += [("chunks", np.int64), ("blocks", np.int64), ("atol", np.float64), ("rtol", np.float64)]
+    numbers += [("guess", np.int64), ("report", np.int64)]
     many = {"drives": len(cell.drives), "constants": len(cell.constants)}
     many |= dict.fromkeys(("mixed", "initial_mixed", "restart_mixed"), cell.calls)
     views = [(name, VIEW, (max(count, 1),)) for name, count in many.items()]
@@ -89,22 +85,6 @@ class Given:
     def batch(self) -> int:
         """The number of batch axes."""
         return len(self.shape) - 1 - len(self.layout.event)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a stage told: whether the test is passed, how many steps remain from the first that fails it, and sizes."""
-
-    remaining: int
-    finite: bool
-    worst: float
-    size: float
-
-    @classmethod
-    def of(cls, told: Array) -> Report:
-        """Read it from the integers of ``cuda/sweep.cuh``."""
-        worst, size = (float(x) for x in told[2:].view(np.float32))
-        return cls(int(told[0]), not told[1], worst, size)
 
 
 class SweepsCuda:
@@ -151,7 +131,8 @@ class _Work:
         self.xp, self.number = namespace(like), _NUMBERS[like.dtype.name]
         self.axis = axis
         self.states, self.residual = (empty_in_order(given.shape, like, axis) for _ in range(2))
-        self.correction, self.scan, self.matrix = self.residual, _nothing, None
+        self.correction, self.matrix = self.residual, None
+        self.scan: Callable[[], None] | None = _nothing
         if scanned:
             self.correction = empty_in_order(given.shape, like, axis)
             square = (k, k) if k > 1 else ()
@@ -200,7 +181,7 @@ class _Work:
         row, block = ((self.axis,), (self.axis, self.axis + 1)) if k > 1 else ((), ())
         wide = part.shape
         self._kept = [aligned(self.xp.broadcast_to(x, wide)) for x in g.drives]
-        views = [(p["drives"][i], x, ()) for i, x in enumerate(self._kept)]
+        views: list[View] = [(p["drives"][i], x, ()) for i, x in enumerate(self._kept)]
         self._kept += [self.xp.broadcast_to(self.xp.ascontiguousarray(x), (1, *wide[1:])) for x in g.constants]
         views += [(p["constants"][i], x, ()) for i, x in enumerate(self._kept[len(g.drives) :])]
         for product, mixed, starts in zip(self.cell.products, self.mixed, self.starts, strict=True):
@@ -260,7 +241,7 @@ class _Work:
         evaluate = self.machine.captured(self._tested)
         move = self.machine.captured(self._moved)
         self._begin()
-        progress, fresh, begun = _Progress(), not may_be_rough, False
+        progress, fresh, begun = Progress(max(self.tol)), not may_be_rough, False
         while True:
             self._multiply(
                 self.states if fresh or not begun else self.correction,
@@ -278,7 +259,7 @@ class _Work:
             if told.remaining == 0 and fresh:
                 return self.states, progress.moves
             if progress.ended(told):
-                return self._nearly(told, progress.moves)
+                return (self.states, progress.moves) if progress.near(told) else None
             fresh = not may_be_rough or progress.needs_fresh(told, fresh)
 
     def _tested(self) -> None:
@@ -289,34 +270,6 @@ class _Work:
         assert self.scan is not None
         self.scan()
         self._move(self.correction)
-
-    def _nearly(self, told: Report, moves: int) -> tuple[Array, int] | None:
-        """Return the states if another test, one that knows of lanes or rounds otherwise, might be passed."""
-        bound = _NEAR * max(self.tol) * max(1.0, told.size)
-        return (self.states, moves) if told.worst <= bound else None
-
-
-class _Progress:
-    """What the reports say of a solve: whether it gets on, and how large the corrections in rough products were."""
-
-    def __init__(self) -> None:
-        self.moves, self.since, self.best, self.remaining = 0, 0, np.inf, np.inf
-        self.largest: float | None = None
-
-    def ended(self, told: Report) -> bool:
-        """Take a report; return whether there is no progress, or there were too many sweeps."""
-        self.moves += told.remaining > 0
-        improved = told.worst < _IMPROVED * self.best or told.remaining < self.remaining
-        self.since = 0 if improved else self.since + 1
-        self.best, self.remaining = min(self.best, told.worst), min(self.remaining, told.remaining)
-        return self.since >= _PATIENCE or self.moves >= _MOST
-
-    def needs_fresh(self, told: Report, was_fresh: bool) -> bool:
-        """Return whether the next product should be one in full precision."""
-        if self.largest is None:
-            self.largest = told.size  # the first product was one with the states themselves
-        self.largest = told.worst if was_fresh else max(self.largest, told.worst)
-        return told.remaining == 0 or told.worst <= _ROUGH * self.largest
 
 
 def _rows(x: Array, leading: int) -> Array:

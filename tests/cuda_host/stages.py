@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 
 import numpy as np
 
@@ -20,6 +21,15 @@ template <class P> void call(void (*kernel)(P), const void* problem, long long b
 """
 
 
+def kernels_of(code: str, number: str) -> list[str]:
+    """Return the kernels of a module of stages or of sweeps, for a type of numbers."""
+    stages = re.findall(r"struct (\w+) \{\n    static constexpr int IN", code)
+    if stages:
+        return [f"recsolve::each<recsolve::{name}, {number}>" for name in stages]
+    sweeps = [f"recsolve::sweep_stage<recsolve::SweepCell, {number}, {linear}>" for linear in ("true", "false")]
+    return [*sweeps, f"recsolve::sweep_update<{number}>"]
+
+
 class Host:
     """A machine that runs kernels on NumPy arrays; ``rough`` products round their factors to eleven bits."""
 
@@ -31,13 +41,19 @@ class Host:
 
     def launch(self, code: str, kernel: str, blocks: int, problem: np.ndarray) -> None:
         """Run a kernel to its end."""
+        kernels = kernels_of(code, "double" if "double" in kernel else "float")
         if (code, kernel) not in self.libraries:
             arguments = "const void* problem, long long bytes, long long blocks, int workers"
-            run = f'extern "C" void run({arguments}) {{ call(&{kernel}, problem, bytes, blocks, workers); }}\n'
+            functions = [
+                f'extern "C" void run_{i}({arguments}) {{ call(&{name}, problem, bytes, blocks, workers); }}\n'
+                for i, name in enumerate(kernels)
+            ]
             call = _CALL.format(threads=THREADS, shared=4 * REPORT)
-            self.libraries[code, kernel] = built(code, call + run)
+            library = built(code, "".join([call, *functions]))
+            self.libraries |= dict.fromkeys([(code, name) for name in kernels], library)
+        run = getattr(self.libraries[code, kernel], f"run_{kernels.index(kernel)}")
         sizes = (ctypes.c_longlong(problem.nbytes), ctypes.c_longlong(blocks), ctypes.c_int(self.workers))
-        self.libraries[code, kernel].run(ctypes.c_void_p(problem.ctypes.data), *sizes)
+        run(ctypes.c_void_p(problem.ctypes.data), *sizes)
 
     def product(self, weights, x, out, *, add, rough):
         """Multiply by NumPy."""
