@@ -112,10 +112,11 @@ def compiles(steps: int, numbers: int) -> bool:
     return (steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS)) and _installed()
 
 
-def compiles_on_gpu(steps: int) -> bool:
-    """Return whether the function of a cell is compiled for the GPU that its arrays are on."""
+def launches(like: Array, steps: int, numbers: int) -> bool:
+    """Return whether CUDA kernels compiled from f evaluate it, for states like this of so many steps and numbers."""
     name = _asked()
-    return name == "cuda" or (name == "auto" and steps >= _STEPS_ON_GPU)
+    pays = steps >= _STEPS_ON_GPU or numbers >= _NUMBERS
+    return kind_of(like) == "cupy" and (name == "cuda" or (name == "auto" and pays))
 
 
 def compiles_rows(numbers: int) -> bool:

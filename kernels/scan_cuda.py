@@ -111,8 +111,20 @@ def scan(
         with device:
             where = machine or _current()
             asked, arrays = _asked(monoid, elements, y, initial, reset)
-            _launch(where, plan(asked, where.processors, regime, width), arrays)
+            Launch(where, plan(asked, where.processors, regime, width), arrays)()
     return y
+
+
+def launcher(
+    monoid: Monoid, elements: Any, y: Array, *, reset: Array | None = None, machine: Machine | None = None
+) -> Launch | None:
+    """Return a scan into ``y`` on the current device that can be run many times, or captured; None if not carried."""
+    kind = "cupy" if machine is None else machine.kind
+    if not carries(monoid, elements, kind=kind) or not _cuts_together(elements, reset) or _scattered(elements):
+        return None
+    where = machine or _current()
+    asked, arrays = _asked(monoid, elements, y, None, reset)
+    return Launch(where, plan(asked, where.processors), arrays)
 
 
 def planned(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Regime:
@@ -196,35 +208,46 @@ def _asked(
     return asked, {name: x for name, (x, _) in arrays.items()}
 
 
-def _launch(machine: Machine, planned: Plan, arrays: dict[str, Array]) -> None:
-    """Fill addresses in and launch. Memory for what blocks tell each other goes back to the stream afterwards."""
-    xp, otherwise = namespace(arrays["y"]), planned.otherwise
-    broken = planned.tiles if otherwise else 0
-    flags = xp.zeros(
-        2 + (otherwise or planned).flags + broken, np.int32
-    )  # what has changed, ticket, tiles, broken ones
-    told = xp.empty(max(planned.told, otherwise.told if otherwise else 0), _number(arrays["y"]))
-    p = _filled(planned, arrays, flags, told)
-    p[AT["broken"]] = address(flags) + (len(flags) - broken) * flags.itemsize
-    machine.launch(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))
-    if otherwise is None or planned.blocks == planned.tiles:
-        return
-    for after, blocks in zip(LATER, (planned.blocks - planned.tiles, planned.tiles), strict=True):
-        machine.launch(replace(planned.variant, after=after), blocks, planned.shared, p.view(PROBLEM))
-    p = _filled(otherwise, arrays, flags, told)
-    p[AT["condition"]] = address(flags)
-    machine.launch(otherwise.variant, otherwise.blocks, otherwise.shared, p.view(PROBLEM))
+class Launch:
+    """The launches of a scan with their addresses, and with memory for what blocks tell each other, if they do.
 
+    Launches that are captured must be kept as long as the graph is.
+    """
 
-def _filled(planned: Plan, arrays: dict[str, Array], flags: Array, told: Array) -> Array:
-    """Return the problem, as integers, which are filled in much faster than fields of a structure."""
-    p = planned.problem.copy()
-    for name, x in arrays.items():
-        p[AT[name]] = address(x)
-    p[AT["changed"]], p[AT["ticket"]], p[AT["flags"]] = (address(flags) + i * flags.itemsize for i in range(3))
-    for name in ("aggregates", "states", "starts", "ends"):
-        p[AT[name]] += address(told)
-    return p
+    def __init__(self, machine: Machine, planned: Plan, arrays: dict[str, Array]):
+        self.machine, self.arrays, otherwise = machine, arrays, planned.otherwise
+        xp, last = namespace(arrays["y"]), otherwise or planned
+        self.flags = self.told = None
+        if otherwise or planned.flags:  # what has changed, a ticket, tiles, tiles that are broken
+            self.flags = xp.empty(2 + last.flags + (planned.tiles if otherwise else 0), np.int32)
+            self.told = xp.empty(max(planned.told, last.told), _number(arrays["y"]))
+        p = self._filled(planned)
+        self.launches = [(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))]
+        if otherwise and planned.blocks > planned.tiles:
+            for after, blocks in zip(LATER, (planned.blocks - planned.tiles, planned.tiles), strict=True):
+                self.launches.append((replace(planned.variant, after=after), blocks, planned.shared, p.view(PROBLEM)))
+            p = self._filled(otherwise)
+            p[AT["condition"]] = p[AT["changed"]]
+            self.launches.append((otherwise.variant, otherwise.blocks, otherwise.shared, p.view(PROBLEM)))
+
+    def _filled(self, planned: Plan) -> Array:
+        """Return a problem, as integers, which are filled in much faster than fields of a structure."""
+        p = planned.problem.copy()
+        for name, x in self.arrays.items():
+            p[AT[name]] = address(x)
+        if self.flags is not None and self.told is not None:
+            at, size = address(self.flags), self.flags.itemsize
+            p[AT["changed"]], p[AT["ticket"]], p[AT["flags"]] = at, at + size, at + 2 * size
+            p[AT["broken"]] = at + (len(self.flags) - planned.tiles) * size
+            for name in ("aggregates", "states", "starts", "ends"):
+                p[AT[name]] += address(self.told)
+        return p
+
+    def __call__(self) -> None:
+        if self.flags is not None:
+            self.flags.fill(0)
+        for launch in self.launches:
+            self.machine.launch(*launch)
 
 
 class Cuda:

@@ -9,12 +9,13 @@ import numpy as np
 from recsolve.arrays import Array, Kind, common_kind, empty_in_order, freeze, namespace
 from recsolve.dual import ONE, Dual, value_of
 from recsolve.factored import Call, Factored
-from recsolve.fused import FusedCell, evaluated, fused, staged, walker
+from recsolve.fused import FusedCell, fused, staged, walker
 from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
 from recsolve.mixings import Diagonal as DiagonalMixing
 from recsolve.mixings import Mixing
 from recsolve.names import Names
 from recsolve.recurrence import Recurrence, all_finite, check_initial
+from recsolve.sweeping import given, sweeps
 from recsolve.ties import ties_in_force
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class CellRecurrence(Recurrence):
         return self.cell.stack_components(full, part)
 
     def apply(self, previous: Array) -> Array:
-        loops = evaluated(self)
+        loops = fused(self)
         if loops is not None:
             values = self.empty()
             loops.evaluate(previous, values)
@@ -99,12 +100,16 @@ class CellRecurrence(Recurrence):
         states = self.empty()
         return (states, *loops.newton(states, window, tol))
 
+    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int] | None:
+        found = sweeps(self)
+        return None if found is None else found.solve(given(self, found.cell), tol, scanned=scanned)
+
     def empty(self) -> Array:
         """Return memory for states, in the order of the drive."""
         return empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
-        loops = evaluated(self)
+        loops = fused(self)
         if loops is not None:
             return self._linearised(loops, previous)
         stages = staged(self)

@@ -17,7 +17,9 @@ from recsolve.kernels.fused import Fused
 from recsolve.kernels.fused_cuda import FusedCuda
 from recsolve.kernels.fused_mixing import FusedMixing
 from recsolve.kernels.fused_stages import FusedStages
+from recsolve.kernels.products_cuda import ProductsCuda
 from recsolve.kernels.source import elementwise_module, inputs_of
+from recsolve.kernels.stages_cuda import StagesCuda
 from recsolve.mixings import Diagonal
 from recsolve.tracing import trace, trace_pullback
 
@@ -82,17 +84,11 @@ def fused(recurrence: CellRecurrence) -> FusedCell | None:
     cell, ties = recurrence.cell.cell, _ties(recurrence)
     if _compiles(recurrence):
         loops: Fused | FusedCuda | None = _traced(lambda: loops_of(cell, ties, recurrence.dtype))
-    elif kind_of(recurrence.initial) == "cupy" and choose.compiles_on_gpu(recurrence.length):
+    elif _launches(recurrence):
         loops = _traced(lambda: cuda_loops_of(cell, ties))
     else:
         return None
     return None if loops is None else FusedCell(loops, recurrence)
-
-
-def evaluated(recurrence: CellRecurrence) -> FusedCell | None:
-    """Return the compiled loops of :func:`fused` where they evaluate f at all t, too."""
-    loops = fused(recurrence)
-    return loops if loops is not None and hasattr(loops.loops, "evaluate") else None
 
 
 def _diagonal(recurrence: CellRecurrence) -> bool:
@@ -103,6 +99,10 @@ def _compiles(recurrence: CellRecurrence) -> bool:
     if kind_of(recurrence.initial) != "numpy":
         return False
     return choose.compiles(recurrence.length, int(np.prod(recurrence.shape)))
+
+
+def _launches(recurrence: CellRecurrence) -> bool:
+    return choose.launches(recurrence.initial, recurrence.length, int(np.prod(recurrence.shape)))
 
 
 def _ties(recurrence: CellRecurrence) -> tuple[tuple[str, float], ...]:
@@ -184,9 +184,13 @@ def staged(recurrence: CellRecurrence) -> Staged | None:
     TypeError
         As :func:`fused`.
     """
-    if _diagonal(recurrence) or not _compiles(recurrence):
+    launched = _launches(recurrence)
+    if _diagonal(recurrence) or not (launched or _compiles(recurrence)):
         return None
     cell, kinds = recurrence.cell.cell, _kinds(recurrence.cell)
+    if launched:
+        kernels = _traced(lambda: stages_cuda_of(cell, kinds, _ties(recurrence)))
+        return None if kernels is None else Staged(*kernels, recurrence)
     loops = _traced(lambda: stages_of(cell, kinds, _ties(recurrence), recurrence.dtype))
     return None if loops is None else Staged(loops, walk_of(cell, kinds, recurrence.dtype), recurrence)
 
@@ -230,3 +234,18 @@ def stages_of(
         For what cannot be traced.
     """
     return FusedStages(trace(cell, dict(kinds), dict(ties)), dtype)
+
+
+@lru_cache(maxsize=128)
+def stages_cuda_of(
+    cell: Cell, kinds: tuple[tuple[str, str], ...], ties: tuple[tuple[str, float], ...]
+) -> tuple[StagesCuda, ProductsCuda]:
+    """Return the stages and products on a GPU of a cell with mixings of these kinds, by name.
+
+    Raises
+    ------
+    TypeError
+        For what cannot be traced.
+    """
+    program = trace(cell, dict(kinds), dict(ties))
+    return StagesCuda(program), ProductsCuda(program)

@@ -226,6 +226,18 @@ class Recurrence(ABC):
         """
         return None
 
+    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int] | None:
+        """Return the states that quasi-Newton finds by sweeps on the device, and its iterations, where there are such.
+
+        Parameters
+        ----------
+        tol : tuple of float
+            (atol, rtol) of the test |r| <= atol + rtol max(|h|, |F|), entry by entry.
+        scanned : bool
+            Without scans, A = 0 takes the place of the k x k blocks: Jacobi's iteration.
+        """
+        return None
+
     def guess(self) -> Array:
         """Return the default first iterate, f(h[0], u[t]) at every t."""
         previous = empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
