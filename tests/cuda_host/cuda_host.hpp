@@ -78,13 +78,6 @@ inline int atomicMin(int* at, int value) {
     return seen;
 }
 
-inline int atomicMax(int* at, int value) {
-    int seen = __atomic_load_n(at, __ATOMIC_RELAXED);
-    while (value > seen && !__atomic_compare_exchange_n(at, &seen, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
-    return seen;
-}
-
 namespace recsolve {
 
 // Sanitizers know no fences, so every look at a flag acquires.
