@@ -31,14 +31,14 @@ from recsolve.kernels.cuda_source import (
 _BANDWIDTH = 4.0e12
 _LATENCY = 0.8e-6  # of memory that is busy
 _LAUNCH = 3.0e-6
-_STEP = {"registers": 12e-9, "streamed": 8e-9, "segments": 8e-9}  # a thread that never waits for memory
+_STEP = 10e-9  # of a thread that never waits for memory, for every number of an element
 _RESIDENT = 2048  # threads of a multiprocessor
 _TINY = 4.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
 _TINY_BLOCKS = 4  # of a multiprocessor
 _RESIDENT_BLOCKS = 1  # of a multiprocessor, when each has four tiles
 _CHAINED, _CHAIN = 6.0e-6, 30e-9  # cleared flags and the first look-back; every tile of time
 _FETCH = 1.0e-6  # a batch of maps in look-back
-_TILED_TRAFFIC = 1.15  # of bytes that must move
+_TILED_TRAFFIC, _CHAINED_TRAFFIC = 1.15, 2.6  # of bytes that must move
 _FORGET = ("affine", "clamp")  # monoids whose maps may forget the state before them
 _BURN = 64  # steps before a segment
 _EACH = 3  # blocks of a multiprocessor that stream
@@ -191,9 +191,9 @@ def cost(one: Plan, processors: int) -> float:
         launches = 3 if v.regime == "segments" else 1
         if v.regime == "registers" and lanes > 1 and any(p[f"{name}_by_time"] for name in (*INPUTS, "y")):
             slower *= _SECTOR / v.storage.bytes  # a sector is moved for every number
-        return _LAUNCH * launches + _LATENCY + max(moved * slower, steps * _STEP[v.regime])
+        return _LAUNCH * launches + _LATENCY + max(moved * slower, steps * v.numbers * _STEP)
     along = int(p["tiles_of_time"])
     if v.regime == "tiny":
         one_by_one = ceil(one.blocks / (_TINY_BLOCKS * processors)) * along * _TINY
         return _LAUNCH + max(one_by_one, _TILED_TRAFFIC * moved)
-    return _LAUNCH + _CHAINED + max(along * _CHAIN, _TILED_TRAFFIC * moved)
+    return _LAUNCH + _CHAINED + max(along * _CHAIN, _CHAINED_TRAFFIC * moved)

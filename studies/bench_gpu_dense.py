@@ -85,6 +85,11 @@ class DenseTiming:
     cudnn_error: float
     cudnn_tf32_error: float
 
+    @property
+    def label(self) -> str:
+        """What was timed."""
+        return f"{self.cell}, {self.shape}, {self.weights}"
+
     def row(self) -> dict[str, Any]:
         """Return the timing with its ratios; None where there is no number."""
         found = {**asdict(self), "cudnn_over_run": self.cudnn / self.run, "cudnn_over_sweeps": self.cudnn / self.sweeps}

@@ -106,10 +106,6 @@ __device__ __forceinline__ void sweep_step(const Sweep<Cell>& p, const Places<Ce
     if (!met && p.steps - t > told.remaining) told.remaining = p.steps - t;
 }
 
-__device__ inline int bits_of(float x) {
-    return *reinterpret_cast<int*>(&x);
-}
-
 // Takes what the threads of a block tell to the report.
 template <class T> __device__ inline void tell(const Told<T>& told, int* block, int* report) {
     if (threadIdx.x < REPORTED) block[threadIdx.x] = 0;
