@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.arrays import Array
+from recsolve.arrays import Array, to_host
 from recsolve.cell import Cell
 from recsolve.cell_recurrence import CellRecurrence
 from recsolve.fused import cuda_loops_of
@@ -114,10 +114,10 @@ class _Problem:
         return self.loops.solve(inputs, self.states, 1, self.chain, _TOLERANCE, **way)
 
     def errors(self) -> tuple[float, float]:
-        """Return the error of the states that the first inputs gave, over some steps and lanes, and that of the loop."""
+        """Return the error of the states of the first inputs, over some steps and lanes, and that of the loop."""
         T, lanes = min(self.steps, _LOOP_STEPS), _LOOP_LANES
-        drives = [u[:T, :1, :lanes].get() for u in self.inputs[0][: len(self.cell.drives)]]
-        found = self.states[:T, :1, ..., :lanes].get().astype(np.float64)
+        drives = [to_host(u[:T, :1, :lanes]) for u in self.inputs[0][: len(self.cell.drives)]]
+        found = to_host(self.states[:T, :1, ..., :lanes]).astype(np.float64)
         exact, plain = (self._loop(drives, dtype) for dtype in (np.float64, np.float32))
         size = np.abs(exact).max()
         return float(np.abs(found - exact).max() / size), float(np.abs(plain - exact).max() / size)
@@ -155,15 +155,12 @@ def bench_gpu_solve(config: GpuBenchConfig) -> Iterator[GpuSolveTiming]:
                 yield _torch_loop(shape, problem, bandwidth)
             del problem
             bench_gpu.release()
-    for what, dtype, by_batch in (
-        ("float64", "float64", False),
-        ("float16", "float16", False),
-        ("(B, T, D)", "float32", True),
-    ):
+    kinds = {"float64": ("float64", False), "float16": ("float16", False), "(B, T, D)": ("float32", True)}
+    for what, (dtype, by_batch) in kinds.items():
         if "S3" in config.shapes and not config.quick:
-            yield _forward(
-                f"GRU, {what}", "S3", _Problem(CELLS["GRU"], BOARD["S3"], dtype, config, by_batch), bandwidth, config
-            )
+            problem = _Problem(CELLS["GRU"], BOARD["S3"], dtype, config, by_batch)
+            yield _forward(f"GRU, {what}", "S3", problem, bandwidth, config)
+            del problem
             bench_gpu.release()
     if not config.quick:
         yield from _lengths(bandwidth, config)
@@ -193,7 +190,7 @@ def _told(outcome: Outcome) -> str:
 
 
 def _backward(name: str, shape: str, problem: _Problem, bandwidth: float, config: GpuBenchConfig) -> GpuSolveTiming:
-    """Time the adjoint with gradients to everything: it reads drives, states and cotangents, writes drives and states."""
+    """Time the adjoint with all gradients: it reads drives, states and cotangents, and writes drives and states."""
     import cupy
 
     problem.solve(problem.inputs[0])

@@ -32,8 +32,8 @@ def show_gpu_timings(timings: list[Any]) -> None:
     console = console_of_output()
     print_table(console, table)
     console.print(
-        "floor: a copy of the bytes that must move, in the same run; kernel: on the device, in a graph; call: from Python; "
-        "error: against the loop in float64, relative to its largest number.",
+        "floor: a copy of the bytes that must move, in the same run; kernel: on the device, in a graph; call: from "
+        "Python; error: against the loop in float64, relative to its largest number.",
         markup=False,
     )
 
@@ -51,8 +51,8 @@ def show_dense_timings(timings: list[Any]) -> None:
     console = console_of_output()
     print_table(console, table)
     console.print(
-        "run: all of recsolve.run(method='quasi_newton'); sweeps: with the drive given; ratio: cuDNN's float32 time over "
-        "that of run. error: against cuDNN in float64, relative to the largest output.",
+        "run: all of recsolve.run(method='quasi_newton'); sweeps: with the drive given; ratio: cuDNN's float32 time "
+        "over that of run. error: against cuDNN in float64, relative to the largest output.",
         markup=False,
     )
 
