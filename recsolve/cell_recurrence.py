@@ -105,7 +105,7 @@ class CellRecurrence(Recurrence):
         states = self.empty()
         return (states, *loops.newton(states, window, tol))
 
-    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int] | None:
+    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int, Array | None] | None:
         found = sweeps(self)
         return None if found is None else found.solve(given(self, found.cell), tol, scanned=scanned)
 
