@@ -22,7 +22,7 @@ import numpy as np
 from recsolve.arrays import Array, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels import register, scan_numpy
-from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, strides_of
+from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value, strides_of
 from recsolve.kernels.cuda_plan import Plan, Scan, plan
 from recsolve.kernels.cuda_source import LATER, OPTIONS, STORAGE, Regime, Variant, text
 from recsolve.kernels.monoids import Affine, Clamp, Monoid
@@ -277,8 +277,7 @@ class Cuda:
         """Launch on the current stream; CuPy raises what the driver reports."""
         if blocks >= 1 << 31:
             raise ValueError(f"a scan of {blocks} blocks; wanted fewer than 2^31")
-        # As integers: of a structure CuPy would describe every field at every launch.
-        self.kernel(v)((blocks,), (v.threads,), (problem.view(np.int64),), shared_mem=shared)
+        self.kernel(v)((blocks,), (v.threads,), (by_value(problem),), shared_mem=shared)
 
 
 _DEVICES: dict[int, Cuda] = {}
