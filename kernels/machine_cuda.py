@@ -23,8 +23,9 @@ REPORT = 4  # integers
 OPTIONS = ("-std=c++17", "-fmad=false")  # what is fused is spelt out
 _HELD = 8  # graphs that may still run
 _TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
-_COMPUTE = {"float32": 68, "float64": 70}  # CUBLAS_COMPUTE_32F and _64F
-_TYPES = {"float32": 0, "float64": 1}  # CUDA_R_32F and _64F
+_COMPUTE = {"f": 68, "d": 70}  # CUBLAS_COMPUTE_32F and _64F
+_TYPES = {"f": 0, "d": 1}  # CUDA_R_32F and _64F
+_FACTORS = {char: [np.full((), value, char) for value in (0, 1)] for char in _TYPES}
 _TRANSPOSED, _PLAIN, _DEFAULT = 1, 0, -1  # of cuBLAS
 
 
@@ -106,11 +107,11 @@ class Cuda:
         from cupy.cuda import cublas
         from cupy.cuda.device import get_cublas_handle
 
-        name, size = x.dtype.name, x.itemsize
+        char, size = x.dtype.char, x.itemsize
         (lanes, m, n), rows = weights.shape, len(x)
-        one, beta = np.ones((), x.dtype), np.full((), float(add), x.dtype)
-        compute = _TF32 if rough and name == "float32" else _COMPUTE[name]
-        kind, lead = _TYPES[name], [max(array.strides[0] // size, array.shape[-1]) for array in (x, out)]
+        one, beta = _FACTORS[char][1], _FACTORS[char][add]
+        compute = _TF32 if rough and char == "f" else _COMPUTE[char]
+        kind, lead = _TYPES[char], [max(array.strides[0] // size, array.shape[-1]) for array in (x, out)]
         cublas.gemmStridedBatchedEx(
             *(get_cublas_handle(), _TRANSPOSED, _PLAIN, m, rows, n, one.ctypes.data),
             *(weights.data.ptr, kind, n, m * n),  # type: ignore[attr-defined]

@@ -163,15 +163,21 @@ class _Work:
             self.starts.append([self.xp.empty(shape[1:], g.like.dtype) for _ in "01"])
         for which, start in enumerate((g.chain.initial, g.chain.restart)):
             outs = [starts[which] for starts in self.starts]
-            self._multiply(self.xp.ascontiguousarray(start), outs, self.axis - 1, add=False, rough=False)
+            self._multiply(self._factors(self.xp.ascontiguousarray(start), outs, self.axis - 1), add=False, rough=False)
 
-    def _multiply(self, x: Array, outs: Sequence[Array], leading: int, *, add: bool, rough: bool) -> None:
-        """Put W x of states x, whose first axes are ``leading``, or add it, into ``outs``, one for each product."""
-        k = self.cell.components
+    def _factors(self, x: Array, outs: Sequence[Array], leading: int) -> list[tuple[Array, Array, Array]]:
+        """Return W, x and where W x goes for every product of states x, whose first axes are ``leading``."""
+        k, found = self.cell.components, []
         for product, stack, out in zip(self.cell.products, self.stacks, outs, strict=True):
             lanes, m, n = stack.shape
             rows = _rows(x, leading).reshape(-1, k, lanes, n)[:, product.component]
-            self.machine.product(stack, rows, _rows(out, leading).reshape(-1, lanes, m), add=add, rough=rough)
+            found.append((stack, rows, _rows(out, leading).reshape(-1, lanes, m)))
+        return found
+
+    def _multiply(self, factors: Sequence[tuple[Array, Array, Array]], *, add: bool, rough: bool) -> None:
+        """Put products where they go, or add them there."""
+        for stack, x, out in factors:
+            self.machine.product(stack, x, out, add=add, rough=rough)
 
     def _sweep(self) -> Array:
         """Return the structure of a stage, filled in."""
@@ -244,16 +250,12 @@ class _Work:
         may_be_rough = self.states.dtype == np.float32
         evaluate = self.machine.captured(self._tested)
         move = self.machine.captured(self._moved)
+        of_states, of_corrections = (self._factors(x, self.mixed, self.axis) for x in (self.states, self.correction))
         self._begin()
         progress, fresh, begun = Progress(max(self.tol)), not may_be_rough, False
         while True:
-            self._multiply(
-                self.states if fresh or not begun else self.correction,
-                self.mixed,
-                self.axis,
-                add=begun and not fresh,
-                rough=not fresh,
-            )
+            whole = fresh or not begun
+            self._multiply(of_states if whole else of_corrections, add=not whole, rough=not fresh)
             evaluate()
             self.reader.mark()
             move()

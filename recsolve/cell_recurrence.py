@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -190,7 +191,7 @@ class CellRecurrence(Recurrence):
         x = None if self.x is None else pick(self.x)
         return CellRecurrence(self.cell, drive, initial, reset, self.kind, x, self.ties)
 
-    @property
+    @cached_property
     def rounding(self) -> float:
         coupled = [m for m in self.cell.mixings.values() if not isinstance(m, DiagonalMixing)]
         with np.errstate(over="ignore"):

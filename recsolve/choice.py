@@ -73,7 +73,7 @@ class Choice:
 
     def __str__(self) -> str:
         lines = [f"auto takes {self.chosen.label}.", *self.reasons]
-        if len(self.candidates) > 1:
+        if len(self.candidates) > 1 and self.chosen.seconds > 0:
             lines.append("Predicted:")
             for c in sorted(self.candidates, key=lambda candidate: candidate.seconds):
                 unit = "iteration" if c.iterations == 1 else "iterations"
@@ -131,10 +131,9 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
         return Choice([Candidate(solvers.Sequential(), "sequential", 0, 0.0)], [reason])
     if recurrence.compiled and kind_of(recurrence.initial) == "cupy":
         whole = Candidate(solvers.Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
-        reason = (
-            "All mixings are diagonal, so one kernel walks or solves segments of time side by side, and checks itself."
-        )
-        return Choice([whole, Candidate(solvers.Sequential(), "sequential", 0, float("inf"))], [reason])
+        reason = "All mixings are diagonal: segments of time are walked or solved side by side on the GPU, and checked."
+        found = [whole, Candidate(solvers.Sequential(), "sequential", 0, float("inf"))]
+        return Choice(found, [_described(recurrence), reason])
     # What the whole is too large for NumPy for, its first steps are to be timed with.
     same = backend("numba") if recurrence.compiled else nullcontext()
     with np.errstate(all="ignore"), same:
@@ -150,6 +149,13 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     return choice
 
 
+def _described(recurrence: Recurrence) -> str:
+    count, size = int(np.prod(recurrence.batch)), recurrence.layout.size
+    sequences = "1 sequence" if count == 1 else f"{count} sequences"
+    numbers = "1 number" if size == 1 else f"{size} numbers"
+    return f"{recurrence.length} steps of {sequences} with {numbers} per state, as {recurrence.kind} arrays."
+
+
 class _Pilot:
     """The first steps, timed. All times are in seconds, the least of a few repeats."""
 
@@ -163,10 +169,7 @@ class _Pilot:
             few = short.window(0, self.length // 4)
             self.step = max(whole - _timed(lambda: loop(few))[0], 0.0) / (self.length - few.length)
         self.longest = _longest_segment(recurrence)
-        count, size = int(np.prod(short.batch)), short.layout.size
-        sequences = "1 sequence" if count == 1 else f"{count} sequences"
-        numbers = "1 number" if size == 1 else f"{size} numbers"
-        self.described = f"{recurrence.length} steps of {sequences} with {numbers} per state, as {short.kind} arrays."
+        self.described = _described(recurrence)
         self.loop_described = (
             f"The first {self.length} steps, one after the other, took {1e3 * whole:.3g} ms: "
             f"all would take {1e3 * self.step * recurrence.length:.3g} ms."
