@@ -9,13 +9,13 @@ import numpy as np
 
 from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.kernels.cuda_dense import HELD, ROWS
 from recsolve.kernels.cuda_geometry import Strides, strides_of
 from recsolve.kernels.cuda_maps import STATES
 from recsolve.kernels.cuda_source import INTEGERS, STORAGE
 from recsolve.kernels.monoids import MONOIDS, Affine, Monoid
 from recsolve.kernels.special_monoids import FiniteMap
 
-_COMPONENTS = (2, 3, 4)  # rows of matrices that a thread holds
 _RESTARTING = ("clamp", "saturating_add", "moebius", "finite_map")  # where cut steps act on the initial state
 
 
@@ -102,10 +102,10 @@ def _elementwise(e: Any) -> bool:
 
 def _components(e: Jacobian) -> tuple[tuple[int, int], int] | None:
     """Return the axes of rows and columns of matrices, and that of the states they act on; None without such."""
-    if isinstance(e, Block) and e.layout.components in _COMPONENTS:
+    if isinstance(e, Block) and 2 <= e.layout.components <= HELD:
         axis = len(e.leading)
         return (axis, axis + 1), axis
-    if isinstance(e, LaneDense) and e.layout.components == 1 and e.layout.lane_width in _COMPONENTS:
+    if isinstance(e, LaneDense) and e.layout.components == 1 and 2 <= e.layout.lane_width <= ROWS:
         last = e.data.ndim - 1
         return (last - 1, last), last - 1
     return None
@@ -123,7 +123,7 @@ def _semiring(monoid: Any, elements: Any) -> Operands | None:
     if A.ndim == b.ndim:
         return Operands(monoid.name, 1, ((A, ()), (b, ())))
     n, last = b.shape[-1], A.ndim - 1
-    if n not in (1, *_COMPONENTS):
+    if not 1 <= n <= ROWS:
         return None
     return Operands(monoid.name, n, ((A, (last - 1, last)), (b, (last - 1,))), last - 1)
 

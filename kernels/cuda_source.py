@@ -16,7 +16,7 @@ from recsolve.kernels.cuda_geometry import INPUTS
 from recsolve.kernels.cuda_maps import MapType, map_type
 
 _FILES = ("device", "numbers", "problem", "maps", "simple_maps", "special_maps")
-_WALKING, _TILED = ("walk",), ("tile", "look_back")
+_WALKING, _TILED, _DENSE = ("walk",), ("tile", "look_back"), ("dense",)
 OPTIONS = ("-std=c++17",)
 LANES = 32  # of a tile at most, as in cuda/problem.cuh
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
@@ -27,7 +27,7 @@ _SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block ma
 _WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most so many numbers
 _RUNS = (12, 8, 4, 2, 1)
 
-Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained"]
+Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained", "dense"]
 REGIMES: tuple[Regime, ...] = ("registers", "streamed", "tiny", "chained")
 WALKS: tuple[Regime, ...] = ("registers", "streamed")
 
@@ -61,7 +61,8 @@ class Variant:
     Attributes
     ----------
     regime : str
-        ``registers`` and ``streamed`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles.
+        ``registers`` and ``streamed`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles, ``dense``
+        walks a thread for each row of a matrix.
     monoid : str
         The name of a map in :mod:`recsolve.kernels.cuda_maps`.
     parts : int
@@ -125,6 +126,7 @@ class Variant:
             "registers": f"{cut}, {self.run}",
             "streamed": f"{cut}, {self.threads - LANES}, {self.run}, {self.batch}, {self.vector}",
             "tiny": f"{self.threads}, {self.run}, {self.vector}",
+            "dense": f"{cut}, {self.run}, {self.vector}",
             "chained": f"{self.workers}, {self.run}, {self.vector}, {SCOUTS}, {self.batch}",
         }
         return f"recsolve::{self.regime}<{types}, {sizes[self.regime]}>"
@@ -221,7 +223,8 @@ def _floor(n: int, most: int) -> int:
 @cache
 def text(regime: Regime | None = None) -> str:
     """Return the source of the kernels of a regime, or of all."""
-    names = _FILES + (_WALKING if regime is None or regime in WALKS else ()) + (() if regime in WALKS else _TILED)
+    own = {"dense": _DENSE, "tiny": _TILED, "chained": _TILED}
+    names = _FILES + (own.get(regime, _WALKING) if regime else _WALKING + _TILED + _DENSE)
     folder = files("recsolve.kernels") / "cuda"
     found = ((folder / f"{name}.cuh").read_text(encoding="utf-8") for name in names)
     return "\n".join(part.replace("#pragma once\n", "") for part in found)

@@ -5,7 +5,7 @@ See :mod:`recsolve.kernels.monoids` for what a monoid is, and for the laws.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +32,9 @@ def given(name: str, letters: tuple[str, ...], elements: Any) -> tuple[Array, ..
 class Base:
     """What is common to most monoids."""
 
-    name: ClassVar[str]
-    letters: ClassVar[tuple[str, ...]]  # the arrays of an element
-    dtypes: ClassVar[tuple[np.dtype[Any], ...]] = STORED
+    name: str
+    letters: tuple[str, ...]  # the arrays of an element
+    dtypes: tuple[np.dtype[Any], ...] = STORED
 
     def prepare(self, elements: Any) -> Any:
         arrays = given(self.name, self.letters, elements)
@@ -125,7 +125,7 @@ class SaturatingAdd(Restarting):
 
     def act(self, elements: tuple[Array, ...], states: Array) -> Array:
         d, lo, hi = elements
-        return np.maximum(np.minimum(states + d, hi), lo)
+        return np.maximum(np.minimum(states + d, hi), lo)  # type: ignore[no-any-return]
 
     def compose(self, later: tuple[Array, ...], earlier: tuple[Array, ...]) -> tuple[Array, ...]:
         d, lo, hi = earlier

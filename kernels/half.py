@@ -36,7 +36,7 @@ class Widened:
         self.act, self.compose, self.constant = monoid.act, monoid.compose, monoid.constant
         self.like, self.identity, self.composable = monoid.like, monoid.identity, monoid.composable
         self.prepare, self.mixed, self.check_initial = monoid.prepare, monoid.mixed, monoid.check_initial
-        self.dtypes = monoid.dtypes
+        self.name, self.dtypes = monoid.name, monoid.dtypes
 
     def take(self, elements: Any, index: Any) -> Any:
         """Select times and widen them; what has been widened stays."""

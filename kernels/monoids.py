@@ -24,10 +24,13 @@ class Monoid(Protocol):
 
     Attributes
     ----------
+    name : str
+        In the registry.
     dtypes : tuple of dtype
         What elements may be stored as.
     """
 
+    name: str
     dtypes: tuple[np.dtype[Any], ...]
 
     def prepare(self, elements: Any) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 from recsolve.arrays import Array, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
 from recsolve.kernels import register, scan_numpy
+from recsolve.kernels.cuda_dense import HELD, dense_plan
 from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned
 from recsolve.kernels.cuda_operands import Operands, distances, number_of, operands, spread, state_type, stored_as
 from recsolve.kernels.cuda_plan import Plan, Scan, plan
@@ -82,7 +83,7 @@ def scan(
     chunk : int, optional
         Taken for the sake of the other kernels; tiles have lengths of their own.
     regime : {"registers", "streamed", "tiny", "chained"}, optional
-        By default the fastest according to a model.
+        By default the fastest according to a model. Matrices of 5 to 32 rows have one of their own.
     width : {1, 2, 4, 8, 16, 32}, optional
         Lanes of a tile.
     machine : Machine, optional
@@ -112,7 +113,8 @@ def scan(
         with device:
             where = machine or _current()
             asked, arrays = _asked(given, y, initial, reset)
-            _launch(where, plan(asked, where.processors, regime, width), arrays)
+            wide = given.parts > HELD
+            _launch(where, dense_plan(asked) if wide else plan(asked, where.processors, regime, width), arrays)
     return y
 
 
@@ -136,7 +138,7 @@ def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None
     """Return what a plan depends on, and the arrays of a scan into ``y``."""
     state = given.state
     vector = () if state is None else (state,)
-    arrays = {"y": (y, vector)}
+    arrays: dict[str, tuple[Array, tuple[int, ...]]] = {"y": (y, vector)}
     for name, (x, components) in zip(INPUTS, given.inputs, strict=False):
         arrays[name] = (aligned(x), components)
     if reset is not None:

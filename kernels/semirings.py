@@ -38,7 +38,7 @@ class Tropical(Base):
         zero: float,
         one: float,
     ):
-        self.name, self.plus, self.times, self.zero, self.one = name, plus, times, zero, one  # type: ignore[misc]
+        self.name, self.plus, self.times, self.zero, self.one = name, plus, times, zero, one
 
     def prepare(self, elements: Any) -> tuple[Array, Array]:
         A, b = given(self.name, self.letters, elements)

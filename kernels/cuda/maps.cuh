@@ -25,6 +25,7 @@ template <class T> struct Real {
 // x -> A x + b. Sums are taken in the order of the reference. `Algebra` has the operations, and those of composed products.
 template <class T, int K, class Algebra> struct Linear {
     using Number = T;
+    using Operations = Algebra;
     static constexpr int parts = K, entries = K * K, vectors = 1, size = entries + parts + 1;
 
     T a[entries], b[parts];
