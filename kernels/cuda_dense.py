@@ -1,4 +1,4 @@
-"""How a scan of matrices with 5 to 32 rows is launched: a warp walks through time for one matrix, or some small ones."""
+"""How a scan of matrices of 5 to 32 rows is launched: a warp walks through time for one matrix, or a few small ones."""
 
 from __future__ import annotations
 

@@ -113,8 +113,7 @@ def scan(
         with device:
             where = machine or _current()
             asked, arrays = _asked(given, y, initial, reset)
-            wide = given.parts > HELD
-            _launch(where, dense_plan(asked) if wide else plan(asked, where.processors, regime, width), arrays)
+            _launch(where, _plan(asked, where.processors, regime, width), arrays)
     return y
 
 
@@ -124,7 +123,11 @@ def planned(monoid: Monoid, elements: Any, *, initial: Array | None = None, rese
     y = empty_in_order(like.shape, like, like.ndim)
     given = operands(monoid, elements)
     assert given is not None
-    return plan(_asked(given, y, initial, reset)[0], _current().processors).variant.regime
+    return _plan(_asked(given, y, initial, reset)[0], _current().processors).variant.regime
+
+
+def _plan(asked: Scan, processors: int, regime: Regime | None = None, width: int | None = None) -> Plan:
+    return dense_plan(asked) if asked.parts > HELD else plan(asked, processors, regime, width)
 
 
 def _cuts_together(given: Operands, like: Array, reset: Array | None) -> bool:
