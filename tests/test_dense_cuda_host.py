@@ -11,7 +11,6 @@ import monoid_gallery as gallery
 import numpy as np
 import pytest
 from cuda_host.nvcc import spills
-from test_monoids_cuda_host import Recorder
 from test_scan_numba import AFFINE, close, loop
 
 from recsolve.jacobians import LaneDense
@@ -66,12 +65,12 @@ def semirings(machine):
         elements = gallery.matrices(name, 100, (3,), rng, np.float32, size=6)
         monoid, reset = MONOIDS[name], rng.random((100, 3)) < 0.05
         y = scan_cuda.scan(monoid, monoid.prepare(elements), reset=reset[..., None], machine=machine)
-        yield y, gallery.loop(name, elements, None, reset) if type(machine) is not Recorder else None
+        yield y, gallery.loop(name, elements, None, reset) if type(machine) is not cuda_host.Recorder else None
 
 
 @pytest.fixture(scope="module")
 def host():
-    recorder = Recorder()
+    recorder = cuda_host.Recorder()
     for dtype in (np.float32, np.float64):
         for n in ROWS:
             list(scans(recorder, n, dtype))
