@@ -27,6 +27,7 @@ _PAYS, _MANY_STEPS, _MANY_FACTORED = 32_768, 64, 1024
 # To compile a cell takes seconds once, to load it a part of one in every process; NumPy takes 20 us a step, or more.
 _LONG, _LARGE = 4096, 1 << 18  # many steps, or numbers
 _STEPS, _NUMBERS = 1024, 1 << 14  # or fair numbers of both
+_STEPS_ON_GPU = 256  # a step of CuPy calls takes a fraction of a millisecond
 
 _CHOSEN: ContextVar[str | None] = ContextVar("recsolve_backend", default=None)
 
@@ -99,8 +100,8 @@ def _asked() -> str:
 
 
 def forced() -> bool:
-    """Return whether Numba is asked for."""
-    return _asked() == "numba"
+    """Return whether a backend that compiles cells is asked for."""
+    return _asked() in ("numba", "cuda")
 
 
 def compiles(steps: int, numbers: int) -> bool:
@@ -109,6 +110,13 @@ def compiles(steps: int, numbers: int) -> bool:
     if name != "auto":
         return name == "numba"
     return (steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS)) and _installed()
+
+
+def launches(like: Array, steps: int, numbers: int) -> bool:
+    """Return whether CUDA kernels compiled from f evaluate it, for states like this of so many steps and numbers."""
+    name = _asked()
+    pays = steps >= _STEPS_ON_GPU or numbers >= _NUMBERS
+    return kind_of(like) == "cupy" and (name == "cuda" or (name == "auto" and pays))
 
 
 def compiles_rows(numbers: int) -> bool:

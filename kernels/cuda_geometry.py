@@ -20,16 +20,17 @@ INPUTS = ("in0", "in1", "in2", "in3")  # arrays of elements
 ARRAYS = (*INPUTS, "y", "cut", "initial")
 _TILES = ("width_log2", "pitch", *(f"{name}_by_time" for name in (*INPUTS, "y")), "tiles_of_time", "tiles_of_lanes")
 _TOLD = ("ticket", "flags", "aggregates", "states")
+_SEGMENTS = ("segments", "span", "burn", "starts", "ends", "changed", "broken", "condition")
 
 VIEW = np.dtype([(name, np.int64) for name in ("at", "time", "row", "column")] + [("lane", np.int64, AXES)])
 PROBLEM = np.dtype(
     [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
     + [(name, VIEW) for name in ARRAYS]
-    + [(name, np.int64) for name in (*_TILES, *_TOLD)]
+    + [(name, np.int64) for name in (*_TILES, *_TOLD, *_SEGMENTS)]
 )
 
 # Where the addresses are, in a problem seen as integers.
-AT = {name: PROBLEM.fields[name][1] // 8 for name in (*ARRAYS, *_TOLD)}  # type: ignore[index]
+AT = {name: PROBLEM.fields[name][1] // 8 for name in (*ARRAYS, *_TOLD, *_SEGMENTS)}  # type: ignore[index]
 
 
 class Strides(NamedTuple):

@@ -31,14 +31,17 @@ from recsolve.kernels.cuda_source import (
 _BANDWIDTH = 4.0e12
 _LATENCY = 0.8e-6  # of memory that is busy
 _LAUNCH = 3.0e-6
-_STEP = {"registers": 12e-9, "streamed": 8e-9}  # a thread that never waits for memory
+_STEP = 10e-9  # of a thread that never waits for memory, for every number of an element
 _RESIDENT = 2048  # threads of a multiprocessor
 _TINY = 4.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
 _TINY_BLOCKS = 4  # of a multiprocessor
 _RESIDENT_BLOCKS = 1  # of a multiprocessor, when each has four tiles
 _CHAINED, _CHAIN = 6.0e-6, 30e-9  # cleared flags and the first look-back; every tile of time
 _FETCH = 1.0e-6  # a batch of maps in look-back
-_TILED_TRAFFIC = 1.15  # of bytes that must move
+_TILED_TRAFFIC, _CHAINED_TRAFFIC = 1.15, 2.6  # of bytes that must move
+_FORGET = ("affine", "clamp")  # monoids whose maps may forget the state before them
+_BURN = 64  # steps before a segment
+_EACH = 3  # blocks of a multiprocessor that stream
 _SECTOR = 32  # bytes that memory moves at least
 
 
@@ -68,10 +71,19 @@ class Scan(NamedTuple):
         """Whether there are resets."""
         return any(name == "cut" for name, _ in self.arrays)
 
+    @property
+    def forgets(self) -> bool:
+        """Whether a state may come to depend on the last steps alone: not where all maps are the same one."""
+        first = dict(self.arrays)["in0"]
+        return self.monoid in _FORGET and (self.monoid != "affine" or any((first.time, *first.lanes)))
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A launch without addresses, with the problem as integers; ``flags`` and ``told`` count what tiles tell."""
+    """A launch without addresses, with the problem as integers; ``flags`` and ``told`` count what blocks tell.
+
+    Where there are segments, ``otherwise`` is what is launched for the case that these do not fit together.
+    """
 
     variant: Variant
     blocks: int
@@ -79,6 +91,12 @@ class Plan:
     problem: Array
     flags: int = 0
     told: int = 0
+    otherwise: Plan | None = None
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of lanes."""
+        return int(self.problem.view(PROBLEM)[0]["tiles_of_lanes"])
 
 
 @lru_cache(maxsize=1024)
@@ -94,7 +112,8 @@ def plan(scan: Scan, processors: int, regime: Regime | None = None, width: int |
         raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
     if width not in (None, *WIDTHS):
         raise ValueError(f"width is {width!r}; wanted one of {', '.join(map(str, WIDTHS))}")
-    candidates = [_planned(scan, one, width, processors) for one in ((regime,) if regime else REGIMES)]
+    regimes = (regime,) if regime else tuple(one for one in REGIMES if one != "segments" or scan.forgets)
+    candidates = [_planned(scan, one, width, processors) for one in regimes]
     return min(candidates, key=lambda one: cost(one, processors))
 
 
@@ -108,6 +127,8 @@ def _planned(scan: Scan, regime: Regime, width: int | None, processors: int) -> 
         p[f"{name}_by_time"] = is_by_time
     fits = [n for n in vectors(scan.dtype) if n == 1 or (scan.aligned and contiguous(p, names, n))]
     v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut, fits[0])
+    if regime == "segments":
+        return _segmented(scan, v, numbers, processors)
     if regime in WALKS:
         return Plan(v if regime == "streamed" else replace(v, vector=1), ceil(lanes / v.lanes), v.shared(), numbers)
     width = width or _width(v, scan.steps, lanes, all(times))
@@ -122,6 +143,20 @@ def _planned(scan: Scan, regime: Regime, width: int | None, processors: int) -> 
     p["aggregates"], p["states"] = 0, across * along * v.maps.size * width * v.storage.number_bytes
     told = across * along * (v.maps.size + v.parts) * width
     return Plan(v, min(across * along, _RESIDENT_BLOCKS * processors), shared, numbers, across * along, told)
+
+
+def _segmented(scan: Scan, v: Variant, numbers: Array, processors: int) -> Plan:
+    """Return segments of time enough to keep the device busy, and what is done where they do not fit together."""
+    p = numbers.view(PROBLEM)[0]
+    tiles = ceil(int(p["lanes"]) / LANES)
+    span = ceil(ceil(scan.steps / max(_EACH * processors // tiles, 1)) / v.run) * v.run
+    p["tiles_of_lanes"], p["span"], p["segments"] = tiles, span, ceil(scan.steps / span)
+    p["burn"] = ceil(_BURN / v.run) * v.run
+    count = int(p["segments"])
+    states = count * v.parts * int(p["lanes"])
+    p["starts"], p["ends"] = 0, states * v.storage.number_bytes
+    otherwise = _planned(scan, "chained", None, processors)
+    return Plan(v, tiles * count, v.shared(), numbers, 0, 2 * states, otherwise)
 
 
 def _width(v: Variant, steps: int, lanes: int, along_time: bool) -> int:
@@ -145,14 +180,20 @@ def cost(one: Plan, processors: int) -> float:
     v, p = one.variant, one.problem.view(PROBLEM)[0]
     steps, lanes = int(p["steps"]), int(p["lanes"])
     moved = steps * lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH
+    if v.regime == "segments":
+        length = int(p["span"]) + (int(p["burn"]) if p["segments"] > 1 else 0)
+        lanes *= int(p["segments"])
+        moved *= 1 + (length / int(p["span"]) - 1) * v.numbers / (v.numbers + v.parts)
+        steps = length
     if v.regime in WALKS:
         rate = min(lanes, processors * _RESIDENT) * v.under_way / _LATENCY
         slower = max(_BANDWIDTH / rate, 1)
+        launches = 3 if v.regime == "segments" else 1
         if v.regime == "registers" and lanes > 1 and any(p[f"{name}_by_time"] for name in (*INPUTS, "y")):
             slower *= _SECTOR / v.storage.bytes  # a sector is moved for every number
-        return _LAUNCH + _LATENCY + max(moved * slower, steps * _STEP[v.regime])
+        return _LAUNCH * launches + _LATENCY + max(moved * slower, steps * v.numbers * _STEP)
     along = int(p["tiles_of_time"])
     if v.regime == "tiny":
         one_by_one = ceil(one.blocks / (_TINY_BLOCKS * processors)) * along * _TINY
         return _LAUNCH + max(one_by_one, _TILED_TRAFFIC * moved)
-    return _LAUNCH + _CHAINED + max(along * _CHAIN, _TILED_TRAFFIC * moved)
+    return _LAUNCH + _CHAINED + max(along * _CHAIN, _CHAINED_TRAFFIC * moved)

@@ -16,7 +16,7 @@ from recsolve.kernels.cuda_geometry import INPUTS
 from recsolve.kernels.cuda_maps import MapType, map_type
 
 _FILES = ("device", "numbers", "problem", "maps", "simple_maps", "special_maps")
-_WALKING, _TILED, _DENSE = ("walk",), ("tile", "look_back"), ("dense",)
+_WALKING, _TILED, _DENSE = ("walk", "segments"), ("tile", "look_back"), ("dense",)
 OPTIONS = ("-std=c++17",)
 LANES = 32  # of a tile at most, as in cuda/problem.cuh
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
@@ -27,9 +27,11 @@ _SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block ma
 _WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most so many numbers
 _RUNS = (12, 8, 4, 2, 1)
 
-Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained", "dense"]
-REGIMES: tuple[Regime, ...] = ("registers", "streamed", "tiny", "chained")
-WALKS: tuple[Regime, ...] = ("registers", "streamed")
+Regime: TypeAlias = Literal["registers", "streamed", "segments", "tiny", "chained", "dense"]
+REGIMES: tuple[Regime, ...] = ("registers", "streamed", "segments", "tiny", "chained")
+STREAMS: tuple[Regime, ...] = ("streamed", "segments")
+LATER: tuple[Literal["again", "rest"], ...] = ("again", "rest")
+WALKS: tuple[Regime, ...] = ("registers", *STREAMS)
 
 
 class Storage(NamedTuple):
@@ -61,8 +63,8 @@ class Variant:
     Attributes
     ----------
     regime : str
-        ``registers`` and ``streamed`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles, ``dense``
-        walks a thread for each row of a matrix.
+        ``registers``, ``streamed`` and ``segments`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles,
+        ``dense`` walks a thread for each row of a matrix.
     monoid : str
         The name of a map in :mod:`recsolve.kernels.cuda_maps`.
     parts : int
@@ -79,6 +81,8 @@ class Variant:
         Maps that a thread fetches at once in look-back, pieces of a stream.
     vector : int
         Contiguous lanes that are copied at once.
+    after : {"", "again", "rest"}
+        Of segments: which launch after the first one this is.
     """
 
     regime: Regime
@@ -90,6 +94,7 @@ class Variant:
     run: int
     batch: int = 0
     vector: int = 1
+    after: Literal["", "again", "rest"] = ""
 
     @property
     def storage(self) -> Storage:
@@ -122,21 +127,23 @@ class Variant:
         """The C++ name of the kernel."""
         types = f"{self.maps.name}, {self.storage.stored}"
         cut = "true" if self.cut else "false"
+        streamed = f"{cut}, {self.threads - LANES}, {self.run}, {self.batch}, {self.vector}"
         sizes = {
             "registers": f"{cut}, {self.run}",
-            "streamed": f"{cut}, {self.threads - LANES}, {self.run}, {self.batch}, {self.vector}",
+            "streamed": streamed,
+            "segments": streamed,
             "tiny": f"{self.threads}, {self.run}, {self.vector}",
             "dense": f"{cut}, {self.run}, {self.vector}",
             "chained": f"{self.workers}, {self.run}, {self.vector}, {SCOUTS}, {self.batch}",
         }
-        return f"recsolve::{self.regime}<{types}, {sizes[self.regime]}>"
+        return f"recsolve::{'_'.join(filter(None, (self.regime, self.after)))}<{types}, {sizes[self.regime]}>"
 
     def shared(self, width: int = 0, pitch: int = 0, cut: bool = False) -> int:
         """Return the bytes of shared memory of a block; tiles have so many lanes, steps at such a distance."""
         own, number = self.storage.bytes, self.storage.number_bytes
         if self.regime == "registers":
             return 0
-        if self.regime == "streamed":
+        if self.regime in STREAMS:
             places = self.run * self.batch * (LANES + (self.vector == 1))
             return _OFFSETS + (self.numbers * own + 4 * self.cut) * places
         slots, places = (1, 1) if self.regime == "tiny" else (4, 8)
@@ -170,7 +177,7 @@ def variant(regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vect
     if regime == "registers":  # about 64 of them
         run = _floor(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
         return Variant(regime, monoid, parts, dtype, cut, 64, run)
-    if regime == "streamed":  # pieces of 4 to 8 KiB, and no more threads than copy at once
+    if regime in STREAMS:  # pieces of 4 to 8 KiB, and no more threads than copy at once
         run = _floor((128 if light else 256) // (numbers * storage.bytes), 32)
         copiers = max(LANES, min(run * LANES // vector, 128))
         return Variant(regime, monoid, parts, dtype, cut, LANES + copiers, run, 8, vector)
@@ -207,7 +214,9 @@ def variants(
             for monoid, parts in maps:
                 for vector in (1,) if regime == "registers" else vectors(dtype):
                     if regime in WALKS:
-                        found += [variant(regime, monoid, parts, dtype, cut, vector) for cut in (False, True)]
+                        walks = [variant(regime, monoid, parts, dtype, cut, vector) for cut in (False, True)]
+                        later = [replace(v, after=after) for v in walks for after in LATER if regime == "segments"]
+                        found += walks + later
                         continue
                     v = variant(regime, monoid, parts, dtype, False, vector)
                     for width, by_time, cut in product(WIDTHS, (False, True), (False, True)):

@@ -67,16 +67,17 @@ class Fused:
 
     def newton(
         self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, window: int, tol: tuple[float, float]
-    ) -> tuple[int, float]:
+    ) -> tuple[int, float, dict[str, int]]:
         """Fill ``states`` by Newton's method in windows; return how many iterations that took, and sweeps over a row.
 
-        Iterations are those of the tile of lanes that took most of them, in all windows.
+        Iterations are those of the tile of lanes that took most of them, in all windows. The third that is returned are
+        other counts by name: none.
 
         A window that does not pass the test |r| <= atol + rtol max(|h|, |f|) has, after as many sweeps as it has steps,
         what the loop gives.
         """
         if not states.size:
-            return 0, 0.0
+            return 0, 0.0, {}
         result = States(states, self.axes(batch), True)
         rows = Rows(self.component(states, batch).shape, {Y: result}, inputs)
         window = min(window, len(states))
@@ -87,7 +88,7 @@ class Fused:
         places = rows.where, rows.by_time, g, atol, rtol, counts
         run(partial(self.loops.newton, rows.inputs, rows.bases[Y], *chained, *places))
         rows.finish()
-        return int(counts.max()), float(counts.mean() / ceil(len(states) / window) + 1)
+        return int(counts.max()), float(counts.mean() / ceil(len(states) / window) + 1), {}
 
     def evaluate(self, inputs: Sequence[Array], previous: Array, values: Array, batch: int) -> None:
         """Fill ``values`` with f of the states ``previous`` at all t."""

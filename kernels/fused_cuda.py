@@ -23,6 +23,7 @@ from recsolve.kernels.cuda_geometry import address, aligned
 from recsolve.kernels.fused_cuda_plan import FIELDS, Given, Kernel, Plan, Regime, Sizes, Way, in_shape, plan, problem
 from recsolve.kernels.source import inputs_of
 from recsolve.kernels.source_cuda import elementwise_cell, module
+from recsolve.kernels.stages_cuda import ElementwiseCuda
 from recsolve.program import Program
 
 _ROUGH, _MOST = 2, 12  # sweeps of a window: in low precision, and in all
@@ -114,15 +115,25 @@ class FusedCuda:
     components, drives, constants : int
     operations : int
         Of a step with its partials.
+    at_once : ElementwiseCuda
+        f and its Jacobian at all t.
     machine : Machine, optional
         By default the device of the arrays, on its current stream.
     """
 
     def __init__(
-        self, cell: str, components: int, drives: int, constants: int, operations: int, machine: Machine | None = None
+        self,
+        cell: str,
+        components: int,
+        drives: int,
+        constants: int,
+        operations: int,
+        at_once: ElementwiseCuda,
+        machine: Machine | None = None,
     ):
         self.code, self.drives = module(cell), drives
         self.sizes = Sizes(components, drives, constants, components, 0, operations)
+        self.evaluate, self.linearise = at_once.evaluate, at_once.linearise
         self._machine = machine
 
     @classmethod
@@ -130,7 +141,8 @@ class FusedCuda:
         """Return the kernels of a traced cell, and of :func:`recsolve.tracing.trace_pullback` of it."""
         parts, drives, constants = len(program.components), len(program.drives), len(inputs_of(program))
         operations = program.operations().total()
-        return cls(elementwise_cell(program, back), parts, drives, constants - drives, operations, machine)
+        at_once = ElementwiseCuda(program)
+        return cls(elementwise_cell(program, back), parts, drives, constants - drives, operations, at_once, machine)
 
     def solve(
         self,
@@ -179,15 +191,18 @@ class FusedCuda:
 
     def newton(
         self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, window: int, tol: tuple[float, float]
-    ) -> tuple[int, float]:
+    ) -> tuple[int, float, dict[str, int]]:
         """Fill ``states`` in the regime that should be fastest; return the most sweeps of a window, and the mean.
 
-        ``window`` is taken for the sake of the loops of the CPU. Reading the counts waits for the device.
+        The third that is returned says what else happened: windows that were walked at last, and segments of time that
+        were solved again. ``window`` is taken for the sake of the loops of the CPU. Reading the counts waits for the
+        device.
         """
         if not states.size:
-            return 0, 0.0
+            return 0, 0.0, {}
         outcome = self.solve(inputs, states, batch, chain, tol)
-        return outcome.most_sweeps, outcome.sweeps or 1.0
+        told = {"segments": outcome.plan.segments, "segments_redone": outcome.redone, "windows_walked": outcome.walked}
+        return outcome.most_sweeps, outcome.sweeps or 1.0, told
 
     def adjoint(
         self,

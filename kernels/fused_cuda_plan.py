@@ -21,15 +21,18 @@ Launch: TypeAlias = Literal["solve_by_walk", "walk_again", "solve_by_windows", "
 FIELDS = 8  # of a report, as in cuda/solve_problem.cuh
 _SHARED = 227 * 1024  # bytes of a block
 _HALF = 113 * 1024  # of one of two blocks of a multiprocessor
-_AHEAD = 12 * 1024  # bytes that a warp of a walk has room for
+_WALKERS = 12  # warps of a multiprocessor that walk side by side: more only wait for each other
+_AHEAD = _SHARED // _WALKERS - 1024  # bytes that a warp of a walk has room for
 
 # The model of times, in seconds and bytes per second.
 _BANDWIDTH = 4.0e12
-_LAUNCH = 3.0e-6
-_STEP = 0.12e-6  # a step of a walk that never waits for memory
-_OPERATIONS = 2.5e11  # of a multiprocessor, per second, in all lanes
-_SWEEPS = 4.0  # of a window
+_LAUNCH = 4.0e-6
+_STEP = 0.12e-6  # a step of a walk that never waits for memory or other warps,
+_CROWDED = 0.3  # and by how much it is slower where warps are as many as there may be
+_OPERATIONS = 1.2e11  # of a multiprocessor, per second, in all lanes
+_SWEEPS = 6.0  # of a window, with what is between them
 _WINDOW = 2.0e-6  # barriers and scans of a window
+_SLOTS = 3  # pieces of drives of a warp that walks
 _BURN: dict[Regime, int] = {"walk": 64, "windows": 256}  # steps before a segment
 _ROUNDS = 2  # in which segments are walked again
 _USUAL = 60  # operations of a step with its partials, of which _STEP was measured
@@ -100,7 +103,7 @@ class Kernel:
     @property
     def slots(self) -> int:
         """Pieces of drives that a warp has room for."""
-        return 4 if self.walks else 2
+        return _SLOTS if self.walks else 2
 
     @property
     def shared(self) -> int:
@@ -135,7 +138,7 @@ def kernel(regime: Regime, way: Way, dtype: str, cut: bool, sizes: Sizes) -> Ker
     """Return the kernel that serves a cell best."""
     row = LANES * (sizes.drives * STORAGE[dtype].bytes + 4 * cut)
     if regime == "walk":
-        return Kernel("solve_by_walk", way, dtype, cut, sizes, warps=2, steps=_floor(_AHEAD // (4 * row), 16))
+        return Kernel("solve_by_walk", way, dtype, cut, sizes, warps=2, steps=_floor(_AHEAD // (_SLOTS * row), 16))
     wide = STORAGE[dtype].number_bytes > 4 and way == "Backward"
     warps = 8 if wide else {1: 16, 2: 12}.get(sizes.parts, 8)
     found = Kernel("solve_by_windows", way, dtype, cut, sizes, warps=warps, steps=16)
@@ -276,8 +279,8 @@ def plan(
 
     def several(regime: Regime) -> int:
         k = kernel(regime, way, dtype, cut, sizes)
-        resident = min(_SHARED // (k.shared + 1024), 32) * k.warps if regime == "walk" else k.blocks
-        return max(processors * resident // groups, 1)
+        resident = _WALKERS if regime == "walk" else k.blocks
+        return max(min(processors * resident // groups, 2 * steps // _BURN[regime]), 1)  # no more led there than solved
 
     counts = {one: {1, several(one)} if segments is None else {segments} for one in REGIMES}
     found = [planned(one, n) for one in ((regime,) if regime else REGIMES) for n in sorted(counts[one])]
@@ -293,7 +296,8 @@ def cost(one: Plan, steps: int, lanes: int, processors: int) -> float:
     operations = k.sizes.operations * (1 if k.storage.number_bytes == 4 else 8)
     launches = _LAUNCH * (2 + one.rounds if several else 1)
     if one.regime == "walk":
-        step = _STEP * max(1.0, operations / _USUAL)
+        crowd = min(1.0, groups * one.segments / (_WALKERS * processors))
+        step = _STEP * max(1.0, operations / _USUAL) * (1 + _CROWDED * crowd)
         busy = min(1.0, groups * one.segments / (4 * processors))
         arithmetic = groups * one.segments * length * LANES * operations / (processors * busy * _OPERATIONS)
         return launches + max(bytes_moved / _BANDWIDTH, length * step, arithmetic)

@@ -1,10 +1,12 @@
 """The scan of CuPy arrays by CUDA kernels: affine maps (diagonal, and k x k blocks for k = 2, 3, 4) and other monoids,
 as far as :mod:`recsolve.kernels.cuda_operands` knows maps for them.
 
-Four regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
+Five regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
 time for each lane (batch x units), with elements loaded steps ahead into registers or shared memory. ``chained``: tiles
 of lanes x time, each of which looks back for the state before it (single pass). ``tiny``: a block takes a tile of lanes
-through all of time.
+through all of time. ``segments``: streams for segments of time side by side, each from the state that the steps before
+it lead to from a guess. Where maps forget, that is the state of the loop to the last bit; the device checks that, and
+takes ``chained`` instead where it is not so.
 
 Elements are read once and in place, in whatever layout they have. What is not carried here goes to the NumPy kernel,
 which runs on CuPy arrays too.
@@ -13,6 +15,7 @@ which runs on CuPy arrays too.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +27,7 @@ from recsolve.kernels.cuda_dense import HELD, dense_plan
 from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned
 from recsolve.kernels.cuda_operands import Operands, distances, number_of, operands, spread, state_type, stored_as
 from recsolve.kernels.cuda_plan import Plan, Scan, plan
-from recsolve.kernels.cuda_source import OPTIONS, Regime, Variant, text
+from recsolve.kernels.cuda_source import LATER, OPTIONS, Regime, Variant, text
 from recsolve.kernels.monoids import Monoid
 
 _ALIGNED = 16  # bytes that are copied at once
@@ -57,6 +60,14 @@ def _carried(given: Operands | None, initial: Array | None, kind: str) -> bool:
     return initial is not None or not given.restarts
 
 
+def _taken(monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None, kind: str) -> Operands | None:
+    """Return how elements are read, or None if the kernels do not take them, such a mask, or so many axes."""
+    given, like = operands(monoid, elements), monoid.like(elements)
+    if given is None or not _carried(given, initial, kind):
+        return None
+    return given if _cuts_together(given, like, reset) and like.ndim - 1 <= AXES else None
+
+
 @register("scan", "cuda")
 def scan(
     monoid: Monoid,
@@ -82,7 +93,7 @@ def scan(
         Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
     chunk : int, optional
         Taken for the sake of the other kernels; tiles have lengths of their own.
-    regime : {"registers", "streamed", "tiny", "chained"}, optional
+    regime : {"registers", "streamed", "segments", "tiny", "chained"}, optional
         By default the fastest according to a model. Matrices of 5 to 32 rows have one of their own.
     width : {1, 2, 4, 8, 16, 32}, optional
         Lanes of a tile.
@@ -100,10 +111,8 @@ def scan(
         For another regime or width.
     """
     like = monoid.like(elements)
-    kind = "cupy" if machine is None else machine.kind
-    given = operands(monoid, elements)
-    taken = given is not None and _carried(given, initial, kind)
-    if given is None or not taken or not _cuts_together(given, like, reset) or like.ndim - 1 > AXES:
+    given = _taken(monoid, elements, initial, reset, "cupy" if machine is None else machine.kind)
+    if given is None:
         return scan_numpy.scan(monoid, elements, initial=initial, reset=reset, chunk=chunk)
     y = empty_in_order(like.shape, like, like.ndim)
     if isinstance(elements[0], Zero):
@@ -113,8 +122,20 @@ def scan(
         with device:
             where = machine or _current()
             asked, arrays = _asked(given, y, initial, reset)
-            _launch(where, _plan(asked, where.processors, regime, width), arrays)
+            Launch(where, _plan(asked, where.processors, regime, width), arrays)()
     return y
+
+
+def launcher(
+    monoid: Monoid, elements: Any, y: Array, *, reset: Array | None = None, machine: Machine | None = None
+) -> Launch | None:
+    """Return a scan into ``y`` on the current device that can be run many times, or captured; None if not carried."""
+    given = _taken(monoid, elements, None, reset, "cupy" if machine is None else machine.kind)
+    if given is None:
+        return None
+    where = machine or _current()
+    asked, arrays = _asked(given, y, None, reset)
+    return Launch(where, _plan(asked, where.processors), arrays)
 
 
 def planned(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Regime:
@@ -163,18 +184,46 @@ def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None
     return asked, {name: x for name, (x, _) in arrays.items()}
 
 
-def _launch(machine: Machine, planned: Plan, arrays: dict[str, Array]) -> None:
-    """Fill addresses in and launch. Memory for what tiles tell each other goes back to the stream afterwards."""
-    p = planned.problem.copy()  # as integers, which are filled in much faster than fields of a structure
-    for name, x in arrays.items():
-        p[AT[name]] = address(x)
-    if planned.flags:
-        xp, dtype = namespace(arrays["y"]), number_of(arrays["y"])
-        flags, told = xp.zeros(planned.flags + 1, np.int32), xp.empty(planned.told, dtype)
-        p[AT["ticket"]], p[AT["flags"]] = address(flags), address(flags) + flags.itemsize
-        p[AT["aggregates"]] += address(told)
-        p[AT["states"]] += address(told)
-    machine.launch(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))
+class Launch:
+    """The launches of a scan with their addresses, and with memory for what blocks tell each other, if they do.
+
+    Launches that are captured must be kept as long as the graph is.
+    """
+
+    def __init__(self, machine: Machine, planned: Plan, arrays: dict[str, Array]):
+        self.machine, self.arrays, otherwise = machine, arrays, planned.otherwise
+        xp, last = namespace(arrays["y"]), otherwise or planned
+        self.flags = self.told = None
+        if otherwise or planned.flags:  # what has changed, a ticket, tiles, tiles that are broken
+            self.flags = xp.empty(2 + last.flags + (planned.tiles if otherwise else 0), np.int32)
+            self.told = xp.empty(max(planned.told, last.told), number_of(arrays["y"]))
+        p = self._filled(planned)
+        self.launches = [(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))]
+        if otherwise and planned.blocks > planned.tiles:
+            for after, blocks in zip(LATER, (planned.blocks - planned.tiles, planned.tiles), strict=True):
+                self.launches.append((replace(planned.variant, after=after), blocks, planned.shared, p.view(PROBLEM)))
+            p = self._filled(otherwise)
+            p[AT["condition"]] = p[AT["changed"]]
+            self.launches.append((otherwise.variant, otherwise.blocks, otherwise.shared, p.view(PROBLEM)))
+
+    def _filled(self, planned: Plan) -> Array:
+        """Return a problem, as integers, which are filled in much faster than fields of a structure."""
+        p = planned.problem.copy()
+        for name, x in self.arrays.items():
+            p[AT[name]] = address(x)
+        if self.flags is not None and self.told is not None:
+            at, size = address(self.flags), self.flags.itemsize
+            p[AT["changed"]], p[AT["ticket"]], p[AT["flags"]] = at, at + size, at + 2 * size
+            p[AT["broken"]] = at + (len(self.flags) - planned.tiles) * size
+            for name in ("aggregates", "states", "starts", "ends"):
+                p[AT[name]] += address(self.told)
+        return p
+
+    def __call__(self) -> None:
+        if self.flags is not None:
+            self.flags.fill(0)
+        for launch in self.launches:
+            self.machine.launch(*launch)
 
 
 class Cuda:

@@ -109,6 +109,19 @@ def module(cell: str, *, kernels: bool = True) -> str:
     return "\n".join([_files(_BEFORE), cell, _files(_AFTER) if kernels else ""])
 
 
+def stages_text(structures: Sequence[str], header: str) -> str:
+    """Return the source of the kernels of a header for structures of functions, those of ``stage`` or ``sweep``."""
+    wanted = ("stage",) if header == "stage" else ("stage", header)
+    return "\n".join([_files((*_BEFORE, "solve_problem")), *structures, _files(wanted)])
+
+
+def structure(name: str, sizes: Mapping[str, int], functions: Sequence[str], what: str) -> str:
+    """Return a structure of static functions; ``what`` is said about it."""
+    members = [f"static constexpr int {', '.join(f'{size} = {n}' for size, n in sizes.items())};", *functions]
+    body = "\n\n".join(members).replace("\n", "\n    ")
+    return f"namespace recsolve {{\n\n// {what}\nstruct {name} {{\n    {body}\n}};\n\n}}  // namespace recsolve\n"
+
+
 def elementwise_cell(program: Program, back: Mapping[Leaf, Node]) -> str:
     """Return the C++ of a cell whose mixings are all diagonal, forwards and backwards.
 
@@ -132,14 +145,12 @@ def elementwise_cell(program: Program, back: Mapping[Leaf, Node]) -> str:
     }
     results = {f"{place}[{i}]": back[leaf] for place, of in _places(given) for i, leaf in enumerate(of)}
     functions = [
-        _function("step", "T* y", given, values),
-        _function("linear", "T* y, T* J", given, values | partials),
-        _function("pull", "const T* c, T* gx, T* gu, T* gw", {**given, "c": cotangents}, results),
+        function("step", "T* y", given, values),
+        function("linear", "T* y, T* J", given, values | partials),
+        function("pull", "T* gx, T* gu, T* gw", {**given, "c": cotangents}, results),
     ]
     sizes = {"PARTS": len(components), "DRIVES": len(drives), "CONSTANTS": len(constants)}
-    members = [f"static constexpr int {', '.join(f'{name} = {n}' for name, n in sizes.items())};", *functions]
-    body = "\n\n".join(members).replace("\n", "\n    ")
-    return f"namespace recsolve {{\n\n// {program.name}\nstruct Cell {{\n    {body}\n}};\n\n}}  // namespace recsolve\n"
+    return structure("Cell", sizes, functions, program.name)
 
 
 def _places(given: Mapping[str, list[Leaf]]) -> list[tuple[str, list[Leaf]]]:
@@ -147,7 +158,7 @@ def _places(given: Mapping[str, list[Leaf]]) -> list[tuple[str, list[Leaf]]]:
     return [("g" + place, leaves) for place, leaves in given.items()]
 
 
-def _function(name: str, results: str, given: Mapping[str, list[Leaf]], outputs: Mapping[str, Node]) -> str:
+def function(name: str, results: str, given: Mapping[str, Sequence[Leaf]], outputs: Mapping[str, Node]) -> str:
     """Return a function that reads what is given, and puts outputs into their places when all are known."""
     nodes = list(outputs.values())
     written, named = statements(nodes)
@@ -160,5 +171,5 @@ def _function(name: str, results: str, given: Mapping[str, list[Leaf]], outputs:
     ]
     stores = [f"{place} = {result};" for place, result in zip(outputs, named, strict=True)]
     lines = "\n".join(f"    {line}" for line in (*loads, *written, *stores))
-    signature = f"const T* x, const T* u, const T* w, {results}"
+    signature = ", ".join([*(f"const T* {place}" for place in given), results])
     return f"template <class M, class T>\n__device__ __forceinline__ static void {name}({signature}) {{\n{lines}\n}}"

@@ -66,7 +66,7 @@ class Gradients:
         weights = {n: sum_to(leaves["mixing", n], leaves["mixing", n].shape[-1:]) for n in names.mixings}
         self._pulled = leaves, weights
         initial = np.moveaxis(into, 0, loops.batch) if components > 1 else into[0]
-        self._initial = np.ascontiguousarray(initial, self._g.dtype)
+        self._initial = namespace(initial).ascontiguousarray(initial, self._g.dtype)
 
     @property
     def states(self) -> Any:

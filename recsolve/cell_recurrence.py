@@ -15,6 +15,7 @@ from recsolve.mixings import Diagonal as DiagonalMixing
 from recsolve.mixings import Mixing
 from recsolve.names import Names
 from recsolve.recurrence import Recurrence, all_finite, check_initial
+from recsolve.sweeping import given, sweeps
 from recsolve.ties import ties_in_force
 
 if TYPE_CHECKING:
@@ -92,12 +93,16 @@ class CellRecurrence(Recurrence):
         else:
             loops.walk(states, start)
 
-    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float] | None:
+    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float, dict[str, int]] | None:
         loops = fused(self)
         if loops is None:
             return None
         states = self.empty()
         return (states, *loops.newton(states, window, tol))
+
+    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int] | None:
+        found = sweeps(self)
+        return None if found is None else found.solve(given(self, found.cell), tol, scanned=scanned)
 
     def empty(self) -> Array:
         """Return memory for states, in the order of the drive."""

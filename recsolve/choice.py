@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from recsolve import solvers
-from recsolve.arrays import to_host
+from recsolve.arrays import kind_of, to_host
 from recsolve.kernels.choose import backend
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.driver import Run
@@ -129,6 +129,12 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
         return Choice([Candidate(solvers.Sequential(), "sequential", 0, 0.0)], [reason])
+    if recurrence.compiled and kind_of(recurrence.initial) == "cupy":
+        whole = Candidate(solvers.Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
+        reason = (
+            "All mixings are diagonal, so one kernel walks or solves segments of time side by side, and checks itself."
+        )
+        return Choice([whole, Candidate(solvers.Sequential(), "sequential", 0, float("inf"))], [reason])
     # What the whole is too large for NumPy for, its first steps are to be timed with.
     same = backend("numba") if recurrence.compiled else nullcontext()
     with np.errstate(all="ignore"), same:

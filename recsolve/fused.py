@@ -14,9 +14,12 @@ from recsolve.fused_stages import Staged
 from recsolve.kernels import choose
 from recsolve.kernels.chain import Chain
 from recsolve.kernels.fused import Fused
+from recsolve.kernels.fused_cuda import FusedCuda
 from recsolve.kernels.fused_mixing import FusedMixing
 from recsolve.kernels.fused_stages import FusedStages
+from recsolve.kernels.products_cuda import ProductsCuda
 from recsolve.kernels.source import elementwise_module, inputs_of
+from recsolve.kernels.stages_cuda import StagesCuda
 from recsolve.mixings import Diagonal
 from recsolve.tracing import trace, trace_pullback
 
@@ -34,11 +37,12 @@ class FusedCell:
 
     Parameters
     ----------
-    loops : Fused
+    loops : Fused or FusedCuda
+        For NumPy arrays, or arrays on a GPU.
     recurrence : CellRecurrence
     """
 
-    def __init__(self, loops: Fused, recurrence: CellRecurrence):
+    def __init__(self, loops: Fused | FusedCuda, recurrence: CellRecurrence):
         names, cell = recurrence.cell.cell, recurrence.cell
         self.loops, self.batch, self.names = loops, len(recurrence.batch), names
         self.inputs = [recurrence.drive[name] for name in names.drives]
@@ -50,7 +54,7 @@ class FusedCell:
         """Fill the rows of ``states`` from ``start`` on, one after the other."""
         self.loops.walk(self.inputs, states, self.batch, self.chain, start)
 
-    def newton(self, states: Array, window: int, tol: tuple[float, float]) -> tuple[int, float]:
+    def newton(self, states: Array, window: int, tol: tuple[float, float]) -> tuple[int, float, dict[str, int]]:
         """Fill ``states`` by Newton's method in windows; return what :meth:`Fused.newton` does."""
         return self.loops.newton(self.inputs, states, self.batch, self.chain, window, tol)
 
@@ -73,11 +77,17 @@ def fused(recurrence: CellRecurrence) -> FusedCell | None:
     Raises
     ------
     TypeError
-        When the backend ``numba`` is forced and the cell cannot be traced; the message has the line.
+        When a backend that compiles is forced and the cell cannot be traced; the message has the line.
     """
-    if not (_diagonal(recurrence) and _compiles(recurrence)):
+    if not _diagonal(recurrence):
         return None
-    loops = _traced(lambda: loops_of(recurrence.cell.cell, _ties(recurrence), recurrence.dtype))
+    cell, ties = recurrence.cell.cell, _ties(recurrence)
+    if _compiles(recurrence):
+        loops: Fused | FusedCuda | None = _traced(lambda: loops_of(cell, ties, recurrence.dtype))
+    elif _launches(recurrence):
+        loops = _traced(lambda: cuda_loops_of(cell, ties))
+    else:
+        return None
     return None if loops is None else FusedCell(loops, recurrence)
 
 
@@ -89,6 +99,10 @@ def _compiles(recurrence: CellRecurrence) -> bool:
     if kind_of(recurrence.initial) != "numpy":
         return False
     return choose.compiles(recurrence.length, int(np.prod(recurrence.shape)))
+
+
+def _launches(recurrence: CellRecurrence) -> bool:
+    return choose.launches(recurrence.initial, recurrence.length, int(np.prod(recurrence.shape)))
 
 
 def _ties(recurrence: CellRecurrence) -> tuple[tuple[str, float], ...]:
@@ -108,6 +122,18 @@ def loops_of(cell: Cell, ties: tuple[tuple[str, float], ...], dtype: np.dtype[An
     source = elementwise_module(program, trace_pullback(cell, ties=dict(ties)), dtype)
     assert [leaf.name for leaf in inputs_of(program)] == [*cell.drives, *cell.mixings, *cell.parameters]
     return Fused(source, cell.name, len(cell.state), len(cell.drives))
+
+
+@lru_cache(maxsize=128)
+def cuda_loops_of(cell: Cell, ties: tuple[tuple[str, float], ...]) -> FusedCuda:
+    """Return the solves on a GPU of a cell with diagonal mixings, in any dtype.
+
+    Raises
+    ------
+    TypeError
+        For what cannot be traced.
+    """
+    return FusedCuda.of(trace(cell, ties=dict(ties)), trace_pullback(cell, ties=dict(ties)))
 
 
 class FusedWalk:
@@ -158,9 +184,13 @@ def staged(recurrence: CellRecurrence) -> Staged | None:
     TypeError
         As :func:`fused`.
     """
-    if _diagonal(recurrence) or not _compiles(recurrence):
+    launched = _launches(recurrence)
+    if _diagonal(recurrence) or not (launched or _compiles(recurrence)):
         return None
     cell, kinds = recurrence.cell.cell, _kinds(recurrence.cell)
+    if launched:
+        kernels = _traced(lambda: stages_cuda_of(cell, kinds, _ties(recurrence)))
+        return None if kernels is None else Staged(*kernels, recurrence)
     loops = _traced(lambda: stages_of(cell, kinds, _ties(recurrence), recurrence.dtype))
     return None if loops is None else Staged(loops, walk_of(cell, kinds, recurrence.dtype), recurrence)
 
@@ -204,3 +234,18 @@ def stages_of(
         For what cannot be traced.
     """
     return FusedStages(trace(cell, dict(kinds), dict(ties)), dtype)
+
+
+@lru_cache(maxsize=128)
+def stages_cuda_of(
+    cell: Cell, kinds: tuple[tuple[str, str], ...], ties: tuple[tuple[str, float], ...]
+) -> tuple[StagesCuda, ProductsCuda]:
+    """Return the stages and products on a GPU of a cell with mixings of these kinds, by name.
+
+    Raises
+    ------
+    TypeError
+        For what cannot be traced.
+    """
+    program = trace(cell, dict(kinds), dict(ties))
+    return StagesCuda(program), ProductsCuda(program)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from recsolve.arrays import Array, empty_in_order
+from recsolve.arrays import Array, empty_in_order, namespace
 from recsolve.factored import Call
 from recsolve.graph import Leaf, Node
 from recsolve.kernels.fused_mixing import FusedMixing
 from recsolve.kernels.fused_stages import FusedStages
+from recsolve.kernels.products_cuda import ProductsCuda
+from recsolve.kernels.stages_cuda import StagesCuda
 from recsolve.program import MixingCall, Output
 
 if TYPE_CHECKING:
@@ -24,13 +24,16 @@ class Staged:
 
     Parameters
     ----------
-    loops : FusedStages
-    products : FusedMixing
+    loops : FusedStages or StagesCuda
+    products : FusedMixing or ProductsCuda
     recurrence : CellRecurrence
     """
 
-    def __init__(self, loops: FusedStages, products: FusedMixing, recurrence: CellRecurrence):
+    def __init__(
+        self, loops: FusedStages | StagesCuda, products: FusedMixing | ProductsCuda, recurrence: CellRecurrence
+    ):
         cell = recurrence.cell
+        self.xp = namespace(recurrence.initial)
         self.loops, self.program, self.recurrence = loops, loops.program, recurrence
         self.products, self.mixings = products, cell.mixings
         self.weights = {name: m.weight for name, m in cell.mixings.items()}
@@ -75,7 +78,7 @@ class Staged:
         calls, plan = self.program.stages[stage].calls, self.products.plan
         inputs = dict.fromkeys(call.input.value for call in calls)
         for node, product in zip(inputs, plan.stages[stage] if calls else (), strict=True):
-            x = np.broadcast_to(self._value(node, found, known), self._part)
+            x = self.xp.broadcast_to(self._value(node, found, known), self._part)
             results = self.products.mix(product, self.weights, x, 1 + len(self.recurrence.batch))
             shared = [call for call in calls if call.input.value is node]
             known |= {call.result.content: result for call, result in zip(shared, results, strict=True)}
@@ -85,7 +88,7 @@ class Staged:
             return found[node]
         if node.operation == "leaf":
             return known[node.content]
-        return np.asarray(node.content, self.recurrence.dtype)
+        return self.xp.asarray(node.content, self.recurrence.dtype)  # type: ignore[no-any-return]
 
     def _plain(self) -> list[Node]:
         """Return the leaves and constants among the partials."""
@@ -93,7 +96,7 @@ class Staged:
         return [node for node in nodes if not node.arguments]
 
     def _partials(self, output: Output, found: dict[Node, Array]) -> dict[int, Array]:
-        return {leaf: np.broadcast_to(found[node], self._part) for leaf, node in output.partials.items()}
+        return {leaf: self.xp.broadcast_to(found[node], self._part) for leaf, node in output.partials.items()}
 
     @property
     def _part(self) -> tuple[int, ...]:

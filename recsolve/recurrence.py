@@ -205,7 +205,7 @@ class Recurrence(ABC):
                     state = xp.where(resets[t], self.restart, state)
                 states[t] = state = self.step(state, t)
 
-    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float] | None:
+    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float, dict[str, int]] | None:
         """Return the states that Newton's method finds in windows of time, where it is compiled for this recurrence.
 
         Parameters
@@ -221,6 +221,20 @@ class Recurrence(ABC):
             As many as the lanes that need most take, in all windows.
         sweeps : float
             How often f and its Jacobian were evaluated at a row, on average.
+        told : dict
+            Other counts, by name.
+        """
+        return None
+
+    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int] | None:
+        """Return the states that quasi-Newton finds by sweeps on the device, and its iterations, where there are such.
+
+        Parameters
+        ----------
+        tol : tuple of float
+            (atol, rtol) of the test |r| <= atol + rtol max(|h|, |F|), entry by entry.
+        scanned : bool
+            Without scans, A = 0 takes the place of the k x k blocks: Jacobi's iteration.
         """
         return None
 

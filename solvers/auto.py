@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from recsolve.arrays import Array, kind_of
 from recsolve.solvers.base import Method, Stage
+from recsolve.solvers.composite import Windowed
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential
 
@@ -14,6 +16,7 @@ class Auto(Method):
     """Measure the first steps, predict what each method would cost, take the fastest (``recsolve.explain`` says why).
 
     A method that takes twice the iterations that were predicted is ended, and the sequential loop completes the answer.
+    Cells that are compiled whole for a GPU need no pilot: the compiled solve chooses by the shape.
     """
 
     name = "auto"
@@ -22,6 +25,12 @@ class Auto(Method):
     cite = "this project"
     finite_termination = True
     exact_on_affine = "varies"
+
+    def direct(self, problem: Problem) -> tuple[Array, int] | None:
+        if kind_of(problem.recurrence.initial) != "cupy":
+            return None
+        found = Windowed().direct(problem)  # compiled whole, where all mixings are diagonal
+        return problem.sweep() if found is None else found  # milliseconds, where the loop takes a thousand times more
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         from recsolve.choice import choose  # which solves pilots, by what this is part of

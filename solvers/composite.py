@@ -29,7 +29,9 @@ class Windowed(Method):
 
     Newton's method on cells whose mixings are all diagonal runs in compiled loops, where these are used and no callback
     or trace wants to see the iterates. Lanes then move on in tiles, each when all of its own steps in the window have
-    converged; iterations are those of the tile that takes the most.
+    converged; iterations are those of the tile that takes the most. On a GPU these loops choose windows, or segments of
+    time that are walked side by side, by themselves; ``stats`` tells how many segments there were, how often one was
+    solved again because it did not follow from the one before it, and how many windows were walked at last.
 
     Parameters
     ----------
@@ -60,8 +62,9 @@ class Windowed(Method):
         found = rec.newton(self.window, (tolerance.atol, tolerance.rtol)) if tolerance.lanes is None else None
         if found is None:
             return None
-        states, iterations, sweeps = found
-        problem.counts.update(nfev=iterations, njev=iterations, rows=round(sweeps * problem.starts.size))
+        states, iterations, sweeps, told = found
+        rows = round(sweeps * problem.starts.size)
+        problem.counts.update(nfev=max(iterations, 1), njev=iterations, rows=rows, **told)
         return states, iterations
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:

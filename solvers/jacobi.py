@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian, Zero
 from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.problem import Iterate, Problem
@@ -20,6 +21,9 @@ class Jacobi(CorrectionSolver):
     finite_termination = True
     exact_on_affine = "none"
     needs_jacobian = False
+
+    def direct(self, problem: Problem) -> tuple[Array, int] | None:
+        return problem.sweep(scanned=False)
 
     def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
         return Zero(iterate.values, problem.recurrence.layout)

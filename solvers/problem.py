@@ -159,6 +159,15 @@ class Problem:
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
         return Iterate(states, values, residual, J, converged, leading, front, worst, blocked)
 
+    def sweep(self, *, scanned: bool = True) -> tuple[Array, int] | None:
+        """Return what :meth:`Recurrence.sweep` does to this tolerance, and count its evaluations."""
+        found = self.recurrence.sweep((self.tolerance.atol, self.tolerance.rtol), scanned=scanned)
+        if found is not None:
+            evaluations = found[1] + 1
+            self.counts.update(nfev=evaluations, rows=evaluations * self.starts.size)
+            self.counts.update(dict.fromkeys(("njev", "nscan"), evaluations * scanned))
+        return found
+
     def guess(self) -> Array:
         """Return f(h[0], u[t]) at every t."""
         self.count_evaluation()

@@ -20,6 +20,9 @@ APPROXIMATIONS = ("block", "diagonal", "hutchinson")
 class QuasiNewton(CorrectionSolver):
     """A[t] = the k x k block of each unit (the diagonal when k = 1): work linear in the width of the state.
 
+    On a GPU, cells whose mixings see the state itself (torch's) are swept by kernels compiled for them, where no
+    callback or trace wants to see the iterates; early products there may have factors of eleven bits, the last may not.
+
     Parameters
     ----------
     approximation : {"block", "diagonal", "hutchinson"} or callable
@@ -47,6 +50,9 @@ class QuasiNewton(CorrectionSolver):
             raise ValueError(f"approximation is {self.approximation!r}; wanted one of {APPROXIMATIONS}, or a callable")
         whole_number("probes", self.probes, 1)
         whole_number("seed", self.seed, 0)
+
+    def direct(self, problem: Problem) -> tuple[Array, int] | None:
+        return problem.sweep() if self.approximation == "block" else None
 
     def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
         J = iterate.jacobian

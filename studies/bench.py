@@ -79,6 +79,11 @@ class Timing:
     numpy: float
     error: float
 
+    @property
+    def label(self) -> str:
+        """What was timed."""
+        return f"{self.scan}, {self.shape}"
+
     def row(self) -> dict[str, Any]:
         """Return the timing with its ratios."""
         ratios = {"over_traffic": self.median / self.traffic, "over_copies": self.median / self.copies}

@@ -33,7 +33,7 @@ BOARD = {  # batch, steps, units
     "odd 1": (1, 1_000_003, 64),
     "odd 2": (4, 5000, 768),
 }
-_CACHES = 220_000_000  # bytes over which inputs rotate: the second-level cache of an H200 holds 50 MB
+CACHES = 220_000_000  # bytes over which inputs rotate: the second-level cache of an H200 holds 50 MB
 _LAUNCHES = 12  # of a graph at least
 _LOOP_STEPS = 1 << 12  # the literal loop in float64 is run this far, over lanes enough to notice
 _LOOP_LANES = 64
@@ -90,9 +90,15 @@ class GpuTiming:
     call: float
     error: float
 
+    @property
+    def label(self) -> str:
+        """What was timed."""
+        return f"{self.scan}, {self.shape}"
+
     def row(self) -> dict[str, Any]:
         """Return the timing with its ratio."""
-        return {**asdict(self), "kernel_over_floor": self.kernel / self.floor}
+        found = {**asdict(self), "kernel_over_floor": self.kernel / self.floor}
+        return {name: None if x != x else x for name, x in found.items()}
 
 
 @dataclass(frozen=True)
@@ -120,20 +126,25 @@ def bench_gpu_scan(config: GpuBenchConfig) -> Iterator[GpuTiming]:
     bandwidth = copy_bandwidth(config.repeats)
     for case in _cases(config):
         yield _time(case, bandwidth, config)
-        _release()
+        release()
+    if not config.quick and "S3" in config.shapes:
+        yield from _references("S3", bandwidth, config)
 
 
 def copy_bandwidth(repeats: int) -> float:
-    """Return the bytes that a copy on the device reads and writes per second: the driver's or a kernel's."""
+    """Return the bytes that a copy on the device reads and writes per second: by the driver or a kernel."""
     import cupy
 
     x = cupy.ones(1 << 28, cupy.float32)
     y = cupy.empty_like(x)
     copies: list[Callable[[], Any]] = [lambda: cupy.copyto(y, x), lambda: cupy.positive(x, out=y)]
-    return float(2 * x.nbytes / min(np.median(_graph([copy] * 4, repeats)) for copy in copies))
+    stream = cupy.cuda.get_current_stream()
+    times = [np.median([between(copy, stream) for _ in range(repeats + 2)][2:]) for copy in copies]
+    times += [np.median(graph([copy] * 4, repeats)) for copy in copies]
+    return float(2 * x.nbytes / min(times))
 
 
-def _release() -> None:
+def release() -> None:
     import cupy
 
     cupy.get_default_memory_pool().free_all_blocks()
@@ -155,6 +166,8 @@ def _cases(config: GpuBenchConfig) -> Iterator[_Case]:
             yield _elementwise("diagonal, (B, D, T)", "affine", (T, B, D), shape, order=(1, 2, 0))
         if shape in ("S2", "S3", "S5", "S6"):
             yield _block(shape, (T, B, 2, D // 2))
+        if shape in ("S4", "S5"):
+            yield _elementwise("diagonal, all 1", "affine", (T, B, D), shape, scale=0.0)
 
 
 def _elementwise(
@@ -166,14 +179,20 @@ def _elementwise(
     dtype: str = "float32",
     order: tuple[int, int, int] = (0, 1, 2),
     reverse: bool = False,
+    scale: float = 1.0,
 ) -> _Case:
-    """Return a scan of numbers; ``order`` has the axes of the buffer, whose view (T, B, D) is scanned."""
+    """Return a scan of numbers; ``order`` has the axes of the buffer, whose view (T, B, D) is scanned.
+
+    Multipliers are uniform in (-1, 1), or all 1 if ``scale`` is 0: then nothing is forgotten.
+    """
     units, back = Layout(units=shape[-1]), tuple(int(axis) for axis in np.argsort(order))
     op = MONOIDS[monoid]
 
     def make(random: Any) -> tuple[Any, Array]:
         buffer = tuple(shape[axis] for axis in order)
         a, b = (_uniform(random, buffer, dtype).transpose(back) for _ in range(2))
+        if scale == 0:
+            a[...] = 1
         if reverse:
             a, b = a[::-1], b[::-1]
         return (Diagonal(a, units) if monoid == "affine" else a), b
@@ -187,6 +206,24 @@ def _elementwise(
         lambda elements: _error(op, elements, initial(elements)),
         lambda elements: scan_cuda.planned(op, elements, initial=initial(elements)),
     )
+
+
+def _references(shape: str, bandwidth: float, config: GpuBenchConfig) -> Iterator[GpuTiming]:
+    """Time prefix sums of other libraries over as many numbers: one array read, one written."""
+    import cupy
+
+    B, T, D = BOARD[shape]
+    x = cupy.random.default_rng(config.seed).standard_normal(T * B * D, dtype=np.float32)
+    runs: dict[str, Callable[[], Any]] = {"cupy.cumsum (CUB), 1-D": lambda: cupy.cumsum(x)}
+    if find_spec("torch") is not None:
+        import torch
+
+        y = torch.as_tensor(x.reshape(T, B, D), device="cuda")
+        runs["torch.cumsum over T"] = lambda: torch.cumsum(y, 0)
+    stream = cupy.cuda.get_current_stream()
+    for name, run in runs.items():
+        seconds = float(np.median([between(run, stream) for _ in range(config.repeats + 2)][2:]))
+        yield GpuTiming(name, shape, "", 2 * x.nbytes / 1e6, 2 * x.nbytes / bandwidth, seconds, seconds, float("nan"))
 
 
 def _initial(monoid: str, elements: tuple[Any, Array]) -> Array | None:
@@ -231,23 +268,23 @@ def _time(case: _Case, bandwidth: float, config: GpuBenchConfig) -> GpuTiming:
     random = cupy.random.default_rng(config.seed)
     first = case.make(random)
     size = _entries(first).nbytes + 2 * first[1].nbytes
-    rotated = [first, *(case.make(random) for _ in range(_CACHES // size))]
+    rotated = [first, *(case.make(random) for _ in range(CACHES // size))]
     error, regime = case.truth(first), case.regime(first)
     runs = [partial(case.run, elements) for elements in rotated]
-    repeated = runs * max(1, -(-_LAUNCHES // len(runs)) if size < _CACHES else 1)
+    repeated = runs * max(1, -(-_LAUNCHES // len(runs)) if size < CACHES else 1)
     return GpuTiming(
         scan=case.scan,
         shape=case.shape,
         regime=regime,
         megabytes=size / 1e6,
         floor=size / bandwidth,
-        kernel=float(np.median(_graph(repeated, config.repeats))),
-        call=float(np.median(_calls(repeated, config.repeats))),
+        kernel=float(np.median(graph(repeated, config.repeats))),
+        call=float(np.median(calls(repeated, config.repeats))),
         error=error,
     )
 
 
-def _graph(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+def graph(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     """Return times of a launch, from graphs of all ``runs``."""
     import cupy
 
@@ -259,14 +296,14 @@ def _graph(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
         stream.begin_capture()
         for run in runs:
             held = run()
-        graph = stream.end_capture()
-        graph.launch(stream)
-        seconds = [_between(partial(graph.launch, stream), stream) / len(runs) for _ in range(repeats)]
+        captured = stream.end_capture()
+        captured.launch(stream)
+        seconds = [between(partial(captured.launch, stream), stream) / len(runs) for _ in range(repeats)]
     del held
     return seconds
 
 
-def _between(run: Callable[[], Any], stream: Any) -> float:
+def between(run: Callable[[], Any], stream: Any) -> float:
     import cupy
 
     began, ended = cupy.cuda.Event(), cupy.cuda.Event()
@@ -277,7 +314,7 @@ def _between(run: Callable[[], Any], stream: Any) -> float:
     return float(cupy.cuda.get_elapsed_time(began, ended) * 1e-3)
 
 
-def _calls(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+def calls(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     """Return times of a call: from Python's side where the device waits for it, of the device where Python waits."""
     import cupy
 

@@ -50,6 +50,11 @@ class SolveTiming:
     error: float
     reference_error: float
 
+    @property
+    def label(self) -> str:
+        """What was timed."""
+        return f"{self.solve}, {self.shape}"
+
     def row(self) -> dict[str, Any]:
         """Return the timing with its ratio; None where there is no number."""
         found = {**asdict(self), "reference_over_solve": self.reference_median / self.median}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
@@ -185,26 +185,62 @@ def cpu(
     """Time compiled scans or solves on this machine: medians, quartiles, ratios in the same run, errors."""
     from recsolve.studies.bench import BenchConfig, bench_scan
     from recsolve.studies.bench_solve import bench_solve
-    from recsolve.studies.provenance import provenance
 
-    benches: dict[str, Any] = {"scan": (bench_scan, tables.show_scan_timings)}
-    benches["solve"] = bench_solve, tables.show_solve_timings
+    benches = {"scan": (bench_scan, tables.show_scan_timings), "solve": (bench_solve, tables.show_solve_timings)}
     try:
-        if what not in benches:
-            raise ValueError(f"--what is {what!r}; wanted {' or '.join(benches)}")
-        run, show = benches[what]
-        config = BenchConfig(repeats=repeats, numbers=numbers)
-        with tables.progress() as status:
-            timings = []
-            for timing in run(config):
-                timings.append(timing)
-                status(f"{getattr(timing, what)}, {timing.shape}")
+        run, show = _one_of(benches, what)
+        _bench(run(BenchConfig(repeats=repeats, numbers=numbers)), show, as_json)
     except (ValueError, ImportError) as error:
         raise _fail(error) from None
+
+
+@bench.command()
+def gpu(
+    what: Annotated[str, typer.Option(help="What to time: scan, solve or dense.")] = "scan",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 10,
+    shapes: Annotated[str | None, typer.Option(help="Of the board, with commas: S1, ..., S6, odd 1, odd 2.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The diagonal scan, or the board of solves, alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
+) -> None:
+    """Time scans, fused solves, or layers of torch's on a GPU: ratios to a copy, errors beside them."""
+    from recsolve.studies.bench_gpu import GpuBenchConfig, bench_gpu_scan
+    from recsolve.studies.bench_gpu_dense import DenseBenchConfig, rows
+    from recsolve.studies.bench_gpu_solve import bench_gpu_solve
+    from recsolve.studies.bench_tables import show_dense_timings, show_gpu_timings
+
+    chosen: dict[str, Any] = {} if shapes is None else {"shapes": tuple(name.strip() for name in shapes.split(","))}
+    benches: dict[str, Any] = {
+        "scan": lambda: (bench_gpu_scan(GpuBenchConfig(repeats, quick=quick, **chosen)), show_gpu_timings),
+        "solve": lambda: (bench_gpu_solve(GpuBenchConfig(repeats, quick=quick, **chosen)), show_gpu_timings),
+        "dense": lambda: (rows(DenseBenchConfig(repeats)), show_dense_timings),
+    }
+    try:
+        timings, show = _one_of(benches, what)()
+        _bench(timings, show, as_json)
+    except (ValueError, ImportError) as error:
+        raise _fail(error) from None
+
+
+def _one_of(benches: dict[str, Any], what: str) -> Any:
+    if what not in benches:
+        *first, last = benches
+        raise ValueError(f"--what is {what!r}; wanted {', '.join(first)} or {last}")
+    return benches[what]
+
+
+def _bench(timings: Iterable[Any], show: Callable[[list[Any]], None], as_json: bool) -> None:
+    """Take timings one after the other, and print them."""
+    from recsolve.studies.provenance import provenance
+
+    found = []
+    with tables.progress() as status:
+        for timing in timings:
+            found.append(timing)
+            status(timing.label)
     if as_json:
-        print(json.dumps({**provenance(), "rows": [timing.row() for timing in timings]}, indent=1, allow_nan=False))
+        print(json.dumps({**provenance(), "rows": [timing.row() for timing in found]}, indent=1, allow_nan=False))
     else:
-        show(timings)
+        show(found)
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ _PIPE_WIDTH = 500  # a pipe has no width; wide enough that no row wraps
 _WIDE = 160  # from here on a column of sources is readable
 
 
-def _console() -> Console:
+def console_of_output() -> Console:
     terminal = sys.stdout.isatty()
     return Console(width=None if terminal else _PIPE_WIDTH, highlight=False)
 
 
-def _table(title: str, columns: dict[str, str], narrow: bool = False) -> Table:
+def table_of(title: str, columns: dict[str, str], narrow: bool = False) -> Table:
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     box = SIMPLE_HEAD if unicode else ASCII2
     spacing = {"padding": 0, "show_edge": False} if narrow else {"padding": (0, 1, 0, 0)}
@@ -32,7 +32,7 @@ def _table(title: str, columns: dict[str, str], narrow: bool = False) -> Table:
     return table
 
 
-def _print(console: Console, table: Table) -> None:
+def print_table(console: Console, table: Table) -> None:
     """Print a table; in a pipe without the blanks at the ends of lines."""
     if sys.stdout.isatty():
         console.print(table)
@@ -60,7 +60,7 @@ def show_comparison(result: Any) -> None:
     """Print one table per panel, and what to do about solvers that did not converge. Fits 80 columns."""
     from recsolve.studies.groups import grouped
 
-    console = _console()
+    console = console_of_output()
     columns = {
         "solver": "left", "status": "left", "iter": "right", "residual": "right", "error": "right",
         "time": "right", "vs loop": "right", "trust": "left", "kappa": "right",
@@ -74,12 +74,12 @@ def show_comparison(result: Any) -> None:
     for title, entries in result.entries.items():
         if not entries:
             continue
-        table = _table(escape(f"{title}, tolerance {result.tolerances[title]:.1e}"), columns, narrow=True)
+        table = table_of(escape(f"{title}, tolerance {result.tolerances[title]:.1e}"), columns, narrow=True)
         for group, members in grouped(entries, lambda entry: str(entry.group)).items():
             table.add_row(_heading(group))
             for entry in members:
                 table.add_row(*_cells(entry))
-        _print(console, table)
+        print_table(console, table)
         _show_messages(console, entries)
         console.print()
     console.print(
@@ -97,7 +97,7 @@ def _cells(entry: Any) -> tuple[str, ...]:
         f"{entry.residual:.1e}",
         f"{entry.error:.1e}",
         _time(entry.seconds),
-        f"{_three(entry.relative)}x",
+        f"{three(entry.relative)}x",
         {None: "-", True: "yes", False: "no"}[entry.trusted],
         f"{entry.condition:.0e}",
     )
@@ -114,10 +114,10 @@ def _show_messages(console: Console, entries: list[Any]) -> None:
 
 
 def _time(seconds: float) -> str:
-    return f"{_three(1e3 * seconds)} ms" if seconds < 0.9995 else f"{_three(seconds)} s"
+    return f"{three(1e3 * seconds)} ms" if seconds < 0.9995 else f"{three(seconds)} s"
 
 
-def _three(number: float) -> str:
+def three(number: float) -> str:
     """Return three digits of a number that is neither tiny nor huge."""
     decimals = 2 if number < 9.995 else 1 if number < 99.95 else 0
     return f"{number:.{decimals}f}"
@@ -132,7 +132,7 @@ def show_cells() -> None:
     from recsolve import cells
 
     columns = ("cell", "state", "mixings", "drives", "Jacobian: diagonal mixing", "dense mixing", "source")
-    table = _table("cells", _left(*columns))
+    table = table_of("cells", _left(*columns))
     for name, cell in cells.REGISTRY.items():
         k = len(cell.state)
         unit = "diagonal" if k == 1 else f"{k} x {k} per unit"
@@ -146,7 +146,7 @@ def show_cells() -> None:
             coupled,
             cell.cite,
         )
-    _print(_console(), table)
+    print_table(console_of_output(), table)
 
 
 _AFFINE = {"all": "yes", "per-unit": "if units do not couple", "none": "no", "varies": "depends on the method chosen"}
@@ -157,11 +157,11 @@ def show_solvers() -> None:
     from recsolve.solvers import REGISTRY
     from recsolve.studies.groups import solvers_by_group
 
-    console = _console()
+    console = console_of_output()
     facts = ("A, in place of J", "exact within T by itself", "one update on affine problems", "causal")
     wide = console.width >= _WIDE
-    table = _table(r"solvers: h <- F + A d\[t-1], d = A d\[t-1] + r", _left("solver", *facts, *["source"] * wide))
-    sources = _table("sources", _left("solver", "source"))
+    table = table_of(r"solvers: h <- F + A d\[t-1], d = A d\[t-1] + r", _left("solver", *facts, *["source"] * wide))
+    sources = table_of("sources", _left("solver", "source"))
     for group, names in solvers_by_group().items():
         table.add_section()
         table.add_row(_heading(group))
@@ -173,7 +173,7 @@ def show_solvers() -> None:
             sources.add_row(escape(solver.name), escape(solver.cite))
     for shown in (table,) if wide else (table, sources):
         shown.columns[0].no_wrap = True
-        _print(console, shown)
+        print_table(console, shown)
 
 
 def _left(*columns: str) -> dict[str, str]:
@@ -186,22 +186,22 @@ def show_scan_timings(timings: list[Any]) -> None:
         "scan": "left", "shape": "left", "ms": "right", "quartiles": "right", "least": "right", "x traffic": "right",
         "x copies": "right", "NumPy": "right", "error": "right",
     }  # fmt: skip
-    table = _table("scans, float32", columns)
+    table = table_of("scans, float32", columns)
     for timing in timings:
         found = timing.row()
         table.add_row(
             escape(timing.scan),
             escape(timing.shape),
-            _three(1e3 * timing.median),
-            f"{_three(1e3 * timing.lower)}-{_three(1e3 * timing.upper)}",
-            _three(1e3 * timing.least),
-            _three(found["over_traffic"]),
-            _three(found["over_copies"]),
-            f"{_three(found['numpy_over_scan'])}x",
+            three(1e3 * timing.median),
+            f"{three(1e3 * timing.lower)}-{three(1e3 * timing.upper)}",
+            three(1e3 * timing.least),
+            three(found["over_traffic"]),
+            three(found["over_copies"]),
+            f"{three(found['numpy_over_scan'])}x",
             f"{timing.error:.0e}",
         )
-    console = _console()
-    _print(console, table)
+    console = console_of_output()
+    print_table(console, table)
     console.print(
         "x traffic: over copying half of the bytes to the other half; x copies: over copying every array once; all on "
         "as many threads. NumPy: its time over this one. error: against the loop, relative.",
@@ -215,26 +215,26 @@ def show_solve_timings(timings: list[Any]) -> None:
         "solve": "left", "shape": "left", "ms": "right", "quartiles": "right", "beside": "left", "its ms": "right",
         "ratio": "right", "error": "right", "its error": "right",
     }  # fmt: skip
-    table = _table("solves, float32", columns)
+    table = table_of("solves, float32", columns)
     for timing in timings:
         table.add_row(
             escape(timing.solve),
             escape(timing.shape),
-            _three(1e3 * timing.median),
-            f"{_three(1e3 * timing.lower)}-{_three(1e3 * timing.upper)}",
+            three(1e3 * timing.median),
+            f"{three(1e3 * timing.lower)}-{three(1e3 * timing.upper)}",
             escape(timing.reference),
-            _three(1e3 * timing.reference_median),
-            f"{_three(timing.reference_median / timing.median)}x",
+            three(1e3 * timing.reference_median),
+            f"{three(timing.reference_median / timing.median)}x",
             *("" if x != x else f"{x:.0e}" for x in (timing.error, timing.reference_error)),
         )
-    console = _console()
-    _print(console, table)
+    console = console_of_output()
+    print_table(console, table)
     console.print("ratio: its ms over ms. error: against a loop in float64, relative to max |h|.", markup=False)
 
 
 def show_information(found: dict[str, Any]) -> None:
     """Print versions, machine, kernels and array libraries."""
-    table = _table("recsolve", _left("what", "found"))
+    table = table_of("recsolve", _left("what", "found"))
     for name, version in found["versions"].items():
         table.add_row(name, version)
     for name, value in found["machine"].items():
@@ -243,4 +243,4 @@ def show_information(found: dict[str, Any]) -> None:
         table.add_row(f"kernel: {operation}", ", ".join(backends))
     for name, state in found["arrays"].items():
         table.add_row(f"arrays: {name}", escape(state))
-    _print(_console(), table)
+    print_table(console_of_output(), table)

@@ -148,7 +148,7 @@ def test_adjoint(name, way):
         near(initial[0] if initial.shape[0] == 1 else np.moveaxis(initial, 0, 1), exact.initial, 5000)
         for found, wanted in zip(drives, exact.drive.values(), strict=True):
             near(found, wanted, 5000)
-        constants = [*(m.weight for m in exact.mixings.values()), *exact.parameters.values()]
+        constants = [*exact.mixings.values(), *exact.parameters.values()]
         for found, wanted in zip(totals.sum(axis=1), constants, strict=True):
             near(found, wanted, 5000)
 
@@ -165,7 +165,7 @@ def test_half_storage():
 def test_nothing_to_do():
     for T, B, D in ((0, 2, 3), (4, 0, 3)):
         rec, inputs, chain = recurrence("gru", T, B, D)
-        assert fused("gru").newton(inputs, rec.empty(), 1, chain, 64, (1e-12, 1e-12)) == (0, 0.0)
+        assert fused("gru").newton(inputs, rec.empty(), 1, chain, 64, (1e-12, 1e-12)) == (0, 0.0, {})
         fused("gru").walk(inputs, rec.empty(), 1, chain)
 
 

@@ -172,3 +172,22 @@ def test_ties_and_explanations(capsys):
         np.testing.assert_array_equal(ours.data.get(), J.data)
     rs.explain(cell.to("cupy").recurrence(drive=drive))
     assert "as cupy arrays" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["quasi_newton", "jacobi", "newton_krylov"])
+@pytest.mark.parametrize("cell", [("gru", "dense"), ("lstm", "heads"), ("cho_gru", "dense")], ids="-".join)
+def test_compiled_stages_and_sweeps(cell, method):
+    """At sizes for which nothing would be compiled unless it were asked for."""
+    import cupy
+
+    for dtype in gallery.DTYPES:
+        reset = np.random.default_rng(0).random((97, 2)) < 0.1
+        host = gallery.recurrence(*cell, T=97, dtype=dtype, reset=reset)
+        x = np.random.default_rng(1).standard_normal((97, 2, 3)).astype(dtype)
+        rec = host.cell.to("cupy").recurrence(cupy.asarray(x), reset=cupy.asarray(reset))
+        with rs.backend("cuda"):
+            sol = rs.solve(rec, method=method)
+            assert (rec.sweep((1e-5, 1e-5)) is None) == (cell[0] == "cho_gru")
+        assert sol.success
+        reference = rs.solve(host, method="sequential")
+        assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)

@@ -75,8 +75,10 @@ IDS = ["-".join(map(str, case)) for case in CASES]
 
 
 def ways():
+    """All but segments, which step as streams do and are tried on some maps."""
     for regime in REGIMES:
-        yield {"regime": regime, "width": None if regime in WALKS else 4}
+        if regime != "segments":
+            yield {"regime": regime, "width": None if regime in WALKS else 4}
 
 
 def run(machine, case, elements, *, initial=None, reset=None, **way):
@@ -99,7 +101,14 @@ def host():
     for case, elements, state in in_other_layouts():
         for way in ways():
             run(recorder, case, elements, initial=state, reset=np.zeros((len(elements[0]), 1), bool), **way)
+    for case, elements, state, reset in segmented():
+        run(recorder, case, elements, initial=state, reset=reset, regime="segments")
     return cuda_host.Host(list(recorder.variants))
+
+
+def segmented():
+    for case in (Case("saturating_add", "float32"), Case("logsumexp", "float64"), Case("finite_map", "int64", 3)):
+        yield case, *case.problem(3000)
 
 
 def agree(case, y, expected):
@@ -226,6 +235,14 @@ def in_other_layouts():
         extra = [e.reshape(100, 2, 4, *e.shape[2:]) for e in elements]
         moved = tuple(np.moveaxis(np.moveaxis(e, 0, 1).copy(), 1, 0) for e in extra)
         yield case, moved, state.reshape(2, 4, *state.shape[1:])
+
+
+@needs_compiler
+def test_segments(host):
+    """Of maps that forget, and of some that do not."""
+    for case, elements, state, reset in segmented():
+        y = run(host, case, elements, initial=state, reset=reset, regime="segments")
+        agree(case, y, gallery.loop(case.name, elements, state, reset))
 
 
 @needs_compiler

@@ -26,6 +26,7 @@ from recsolve.kernels.monoids import MONOIDS
 from recsolve.layout import Layout
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
+ALWAYS_WALKS = ("registers", "streamed")
 TILES = tuple(regime for regime in REGIMES if regime not in WALKS)
 
 
@@ -62,7 +63,7 @@ def test_affine_scans(host, kind, k, dtype, T):
         for way in ways():
             y = run(host, AFFINE, (A, b), initial=initial, reset=reset, **way)
             assert y.dtype == dtype
-            if way["regime"] in WALKS and kind is not LaneDense:  # a lane walks as the loop does
+            if way["regime"] in ALWAYS_WALKS and kind is not LaneDense:  # a lane walks as the loop does
                 np.testing.assert_array_equal(y, expected)
             else:
                 close(y, expected)
@@ -87,6 +88,35 @@ def test_long_memory(host, k):
         expected = loop(AFFINE, (A, b), b[0])
         for way in ways():
             np.testing.assert_allclose(run(host, AFFINE, (A, b), initial=b[0], **way), expected, atol=1e-11)
+
+
+class Watched:
+    """A machine that notes what it launches."""
+
+    def __init__(self, host):
+        self.host, self.kind, self.processors, self.seen = host, host.kind, host.processors, []
+
+    def launch(self, variant, *rest):
+        self.seen.append((variant.regime, variant.after))
+        self.host.launch(variant, *rest)
+
+
+@needs_compiler
+@pytest.mark.parametrize("k", [1, 2])
+def test_segments_are_the_loop_where_maps_forget(host, k):
+    """To the last bit, also where a guess was wrong and the segment meets what it led to."""
+    rng = np.random.default_rng(k)
+    A, b = affine(Block if k > 1 else Diagonal, 4099, np.float64, rng, k, units=3)
+    A.data[1000:1500] = np.eye(k)[:, :, None] if k > 1 else 1.0  # here nothing is forgotten
+    for reset in (None, rng.random((4099, 2, *[1] * (b.ndim - 2))) < 0.01):
+        watched = Watched(host)
+        y = run(watched, AFFINE, (A, b), initial=b[0], reset=reset, regime="segments")
+        expected = loop(AFFINE, (A, b), b[0], reset)
+        assert watched.seen == [("segments", ""), ("segments", "again"), ("segments", "rest"), ("chained", "")]
+        np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9)
+        A.data[1000:1500] *= 0.5
+        y = run(watched, AFFINE, (A, b), initial=b[0], reset=reset, regime="segments")
+        np.testing.assert_array_equal(y, loop(AFFINE, (A, b), b[0], reset))
 
 
 @needs_compiler
@@ -126,7 +156,7 @@ def test_any_strides(host, shape):
     expected = loop(AFFINE, AFFINE.prepare((a, b)), x, reset)
     for i, a_view in enumerate(views(a, rng)):
         for j, b_view in enumerate(views(b, rng)):
-            for way in ways() if i == j else ({"regime": REGIMES[(i + j) % 4]},):
+            for way in ways() if i == j else ({"regime": REGIMES[(i + j) % len(REGIMES)]},):
                 y = run(host, AFFINE, AFFINE.prepare((a_view, b_view)), initial=x, reset=reset, **way)
                 close(y, expected)
     blocks, drive = affine(Block, 150, np.float64, rng, 2, batch=(2, 3), units=5)
@@ -281,7 +311,7 @@ def test_halves_are_stored_and_floats_are_carried(host, T):
             y = run(host, AFFINE, (A, b), initial=x, **way)
             assert y.dtype == np.float16
             np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-6)
-            if way["regime"] in WALKS:
+            if way["regime"] in ALWAYS_WALKS:
                 np.testing.assert_array_equal(y, expected)
 
 
@@ -367,11 +397,11 @@ def test_nothing_to_do(host, shape):
         ((512, 8, 1024), "streamed"),
         ((2048, 8, 1024), "streamed"),
         ((16384, 8, 1024), "streamed"),
-        ((16384, 1, 256), "chained"),
-        ((131072, 1, 256), "chained"),
+        ((16384, 1, 256), "segments"),
+        ((131072, 1, 256), "segments"),
         ((2048, 32, 2048), "registers"),
-        ((1_000_003, 1, 64), "chained"),
-        ((5000, 4, 768), "chained"),
+        ((1_000_003, 1, 64), "segments"),
+        ((5000, 4, 768), "segments"),
         ((1000, 1, 4), "tiny"),
     ],
 )
@@ -391,7 +421,7 @@ def test_the_choice(shape, regime):
 def test_variants():
     names = [variant.expression for variant in cuda_source.variants()]
     assert len(set(names)) == len(names)
-    assert cuda_geometry.PROBLEM.itemsize == 8 * (2 + 6 + 7 * 10 + 13)
+    assert cuda_geometry.PROBLEM.itemsize == 8 * (2 + 6 + 7 * 10 + 21)
     for variant in cuda_source.variants():
         for width in (1, 2, 4, 8, 16, 32):
             fit = cuda_source.fitted(variant, width, cuda_source.pitch_of(width, by_time=True), cut=True)

@@ -192,6 +192,7 @@ template <class Tile> __device__ inline void finish(Tile& tile, const Spot& spot
 
 template <class Map, class S, int THREADS, int RUN, int VECTOR, int SCOUTING, int BATCH>
 __global__ void __launch_bounds__(THREADS + SCOUTING + LANES, 1) chained(const Problem p) {
+    if (p.condition && *address<const int>(p.condition) == 0) return;
     using Belt = Tile<Map, S, THREADS, RUN, VECTOR, 4>;
     Belt tile(p, Map::size * SCOUTING * BATCH);
     const int thread = threadIdx.x;
@@ -202,11 +203,11 @@ __global__ void __launch_bounds__(THREADS + SCOUTING + LANES, 1) chained(const P
     int* tickets = tile.control;  // -1 for none
 
     auto tile_of = [&](int tick) {
-        const int ticket = tickets[tick & PLACES - 1];
-        return Spot{tick & 3, tick & PLACES - 1, ticket % across, ticket < 0 ? along : ticket / across};
+        const int ticket = tickets[tick & (PLACES - 1)];
+        return Spot{tick & 3, tick & (PLACES - 1), ticket % across, ticket < 0 ? along : ticket / across};
     };
     auto take_ticket = [&](int tick) {
-        if (own == 0) tickets[tick & PLACES - 1] = atomicAdd(address<int>(p.ticket), 1);
+        if (own == 0) tickets[tick & (PLACES - 1)] = atomicAdd(address<int>(p.ticket), 1);
         __syncwarp();
         const Spot spot = tile_of(tick);
         tile.turn_to(spot, own);

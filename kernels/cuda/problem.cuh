@@ -27,6 +27,13 @@ struct Problem {
     long long in_by_time[INPUTS], y_by_time;  // whether times are nearer in memory than lanes
     long long tiles_of_time, tiles_of_lanes;
     long long ticket, flags, aggregates, states;  // addresses of what blocks tell each other
+
+    // Segments of time, each walked by a block from a guess that the steps before it lead to.
+    long long segments, span, burn;  // how many, steps of one, steps before one
+    long long starts, ends;          // addresses: [segment][part][lane]
+    long long changed;               // address: whether a segment does not end as the next one was told
+    long long broken;                // address: [tile of lanes], segments from one on that ends in inf or NaN; 0: none
+    long long condition;             // address: nothing is done where 0 is; at == 0: none
 };
 
 // The numbers of one element: a matrix by rows, then vectors.

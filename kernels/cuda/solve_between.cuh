@@ -40,12 +40,12 @@ template <class Cell, class T> struct Between {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) x[i] = exists ? from[i * p.lanes] : T(0);
     }
-
-    // Whether an earlier round has left nothing to do.
-    __device__ bool done() const {
-        return p.changed != 0 && p.round > 1 && address<int>(p.changed)[p.round - 1] == 0;
-    }
 };
+
+// Whether an earlier round has left nothing to do.
+template <class Cell> __device__ bool done(const Recurrence<Cell>& p) {
+    return p.changed != 0 && p.round > 1 && address<int>(p.changed)[p.round - 1] == 0;
+}
 
 // Whether the step at time t, at the head of a slot that is in, may start from x where it started from `start`.
 template <class Cell, class S, class Loads, class T>

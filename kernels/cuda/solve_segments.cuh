@@ -106,7 +106,6 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Segments :
     __device__ void last_pass() {
         T x[K];
         bool all = true;
-        if (between.done()) return;
         for (long long s = 1 + warp; s < p.segments; s += WARPS) all &= follows(s, x);
         if (!__syncthreads_or(!all)) return;
         int redone = 0;
@@ -128,6 +127,7 @@ __global__ void __launch_bounds__(WARPS* LANES, BLOCKS) solve_by_windows(const R
 
 template <class Cell, class S, bool CUT, int WARPS, int CHUNK, int BLOCKS>
 __global__ void __launch_bounds__(WARPS* LANES, 1) solve_again(const Recurrence<Cell> p) {
+    if (done(p)) return;
     Segments<Cell, S, CUT, WARPS, CHUNK> block(p, blockIdx.x % p.groups);
     if (p.pass == CORRECT) block.second_pass(blockIdx.x / p.groups);
     if (p.pass == REPAIR) block.last_pass();

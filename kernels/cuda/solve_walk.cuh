@@ -181,7 +181,6 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     // Makes the segment follow from what the round before has left.
     __device__ void again() {
         T x[K], end[K];
-        if (between.done()) return;
         between.template get<K>(end, p.ends, between.before, segment);
         bool moved = false;
         if (segment == 0 || follows(x)) {
@@ -216,7 +215,7 @@ __global__ void __launch_bounds__(WARPS* LANES) solve_by_walk(const Recurrence<C
 template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS>
 __global__ void __launch_bounds__(WARPS* LANES) walk_again(const Recurrence<Cell> p) {
     const long long index = static_cast<long long>(blockIdx.x) * WARPS + threadIdx.x / LANES;
-    if (index < p.groups * p.segments) Walk<Cell, S, CUT, STEPS, SLOTS>(p, index).again();
+    if (index < p.groups * p.segments && !done(p)) Walk<Cell, S, CUT, STEPS, SLOTS>(p, index).again();
 }
 
 }  // namespace recsolve

@@ -252,13 +252,9 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Windows {
     // Tells the launcher what happened; the block comes here as a whole.
     __device__ void report() {
         __syncthreads();
-        told[threadIdx.x] = worst;
+        if (worst > T(0)) atomicMax(counts() + WORST, bits_of(static_cast<float>(worst)));
         __syncthreads();
-        if (threadIdx.x > 0) return;
-        for (int i = 1; i < WARPS * LANES; ++i) worst = larger(worst, told[i]);
-        reinterpret_cast<float*>(counts())[WORST] = static_cast<float>(worst);
-        int* to = address<int>(p.reports) + blockIdx.x * FIELDS;
-        for (int i = 0; i < FIELDS; ++i) to[i] = counts()[i];
+        if (threadIdx.x < FIELDS) address<int>(p.reports)[blockIdx.x * FIELDS + threadIdx.x] = counts()[threadIdx.x];
     }
 };
 

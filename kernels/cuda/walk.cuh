@@ -90,13 +90,13 @@ template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int 
     enum { OF_Y = INPUTS, OF_CUT, ARRAYS };
 
     const Problem& p;
-    long long first_lane;
-    long long* offsets;   // [array][lane]
-    S* numbers;           // [piece][number][step][lane]
-    unsigned int* words;  // [piece][step][lane], that hold the bytes of cuts
+    const long long first_lane, end;  // the steps that there are end there
+    long long* offsets;               // [array][lane]
+    S* numbers;                       // [piece][number][step][lane]
+    unsigned int* words;              // [piece][step][lane], that hold the bytes of cuts
 
-    __device__ Ring(const Problem& problem) : p(problem) {
-        first_lane = static_cast<long long>(blockIdx.x) * LANES;
+    __device__ Ring(const Problem& problem, long long tile, long long last)
+        : p(problem), first_lane(tile * LANES), end(last) {
         offsets = reinterpret_cast<long long*>(shared_memory());
         numbers = reinterpret_cast<S*>(offsets + ARRAYS * LANES);
         words = reinterpret_cast<unsigned int*>(numbers + PIECES * PLANES * PLANE);
@@ -119,7 +119,7 @@ template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int 
         for (int i = 0; i < (PIECE * ACROSS + COPIERS - 1) / COPIERS; ++i) {
             int n = i * COPIERS + thread;
             int step = by_time ? n % PIECE : n / ACROSS, lane = by_time ? n / PIECE : n % ACROSS * COUNT;
-            if (n < PIECE * ACROSS && first + step < p.steps && first_lane + lane < p.lanes) {
+            if (n < PIECE * ACROSS && first + step < end && first_lane + lane < p.lanes) {
                 visit(step * PITCH + lane, offsets[array * LANES + lane] + (first + step) * view.time);
             }
         }
@@ -171,7 +171,7 @@ template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int 
             }
 #pragma unroll
             for (int j = 0; j < TOGETHER; ++j) {
-                if (!WHOLE && first + i + j >= p.steps) return;
+                if (!WHOLE && first + i + j >= end) return;
                 bool starts = i + j == 0 && first == 0 && !p.initial.at;
                 Map::step(held[j], held[j] + E, cuts[j] || starts, initial, x);
 #pragma unroll
@@ -181,38 +181,81 @@ template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int 
     }
 };
 
+// What happens between the pieces of a walk: nothing.
+template <class T> struct Onward {
+    // Where the threads of a block meet; whether the walk goes on.
+    __device__ bool meet(bool) const {
+        __syncthreads();
+        return true;
+    }
+    // Steps [first, last] are walked from x on.
+    __device__ void before(long long, long long, const T*) {}
+    // Whether a lane has reason to go on from x.
+    __device__ bool after(const T*) const { return true; }
+};
+
+// A warp that walks through a part of time, and others that copy for it.
+template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int VECTOR> struct Stream {
+    using T = typename Map::Number;
+    static constexpr int K = Map::parts, UNDER_WAY = PIECES - 2;  // one is walked, one written
+
+    const Ring<Map, S, CUT, COPIERS, PIECE, PIECES, VECTOR> ring;
+    const bool walks;
+    const int own;
+    const long long lane;
+    const bool exists;
+    T initial[K];
+
+    __device__ Stream(const Problem& p, long long tile, long long end)
+        : ring(p, tile, end), walks(threadIdx.x < LANES), own(walks ? threadIdx.x : threadIdx.x - LANES),
+          lane(tile * LANES + own), exists(walks && lane < p.lanes) {
+#pragma unroll
+        for (int k = 0; k < K; ++k) initial[k] = T(0);
+        if (exists) initial_state<T, K>(p, lane, initial);
+    }
+
+    // Walks from x on; the pieces before `stored` only lead there. Returns whether it comes to the end.
+    template <class Between> __device__ __forceinline__ bool run(long long from, long long stored, T* x, Between& between) {
+        for (int i = 0; i < UNDER_WAY; ++i) {
+            if (!walks) ring.ask(own, i, from + static_cast<long long>(i) * PIECE);
+            commit_copies();
+        }
+        int piece = 0;
+        bool on = true;
+        long long first = from;
+        for (; first < ring.end; first += PIECE) {
+            wait_copies<UNDER_WAY - 1>();
+            if (!between.meet(on)) break;
+            const bool whole = first + PIECE <= ring.end;
+            if (walks) {
+                if (exists) between.before(first, (whole ? first + PIECE : ring.end) - 1, x);
+                if (whole) ring.template walk<true>(own, piece, first, initial, x);
+                if (!whole) ring.template walk<false>(own, piece, first, initial, x);
+                on = exists && between.after(x);
+            } else {
+                if (first > stored) ring.store(own, piece == 0 ? PIECES - 1 : piece - 1, first - PIECE);
+                ring.ask(own, piece < 2 ? piece + PIECES - 2 : piece - 2, first + UNDER_WAY * PIECE);
+                on = false;
+            }
+            commit_copies();
+            piece = piece == PIECES - 1 ? 0 : piece + 1;
+        }
+        wait_copies<0>();
+        __syncthreads();
+        if (!walks && first > stored) ring.store(own, piece == 0 ? PIECES - 1 : piece - 1, first - PIECE);
+        return first >= ring.end;
+    }
+};
+
 template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int VECTOR>
 __global__ void __launch_bounds__(LANES + COPIERS) streamed(const Problem p) {
     using T = typename Map::Number;
-    constexpr int UNDER_WAY = PIECES - 2;  // one is walked, one written
-    Ring<Map, S, CUT, COPIERS, PIECE, PIECES, VECTOR> ring(p);
-    const bool walks = threadIdx.x < LANES;
-    const int own = walks ? threadIdx.x : threadIdx.x - LANES;
-    T initial[Map::parts] = {}, x[Map::parts];
-    if (walks && ring.first_lane + own < p.lanes) initial_state<T, Map::parts>(p, ring.first_lane + own, initial);
+    Stream<Map, S, CUT, COPIERS, PIECE, PIECES, VECTOR> stream(p, blockIdx.x, p.steps);
+    T x[Map::parts];
 #pragma unroll
-    for (int k = 0; k < Map::parts; ++k) x[k] = initial[k];
-    for (int i = 0; i < UNDER_WAY; ++i) {
-        if (!walks) ring.ask(own, i, static_cast<long long>(i) * PIECE);
-        commit_copies();
-    }
-    int piece = 0;
-    long long first = 0;
-    for (; first < p.steps; first += PIECE) {
-        wait_copies<UNDER_WAY - 1>();
-        __syncthreads();
-        if (walks) {
-            if (first + PIECE <= p.steps) ring.template walk<true>(own, piece, first, initial, x);
-            if (first + PIECE > p.steps) ring.template walk<false>(own, piece, first, initial, x);
-        } else {
-            if (first > 0) ring.store(own, piece == 0 ? PIECES - 1 : piece - 1, first - PIECE);
-            ring.ask(own, piece < 2 ? piece + PIECES - 2 : piece - 2, first + UNDER_WAY * PIECE);
-        }
-        commit_copies();
-        piece = piece == PIECES - 1 ? 0 : piece + 1;
-    }
-    __syncthreads();
-    if (!walks && first > 0) ring.store(own, piece == 0 ? PIECES - 1 : piece - 1, first - PIECE);
+    for (int k = 0; k < Map::parts; ++k) x[k] = stream.initial[k];
+    Onward<T> onward;
+    stream.run(0, 0, x, onward);
 }
 
 }  // namespace recsolve

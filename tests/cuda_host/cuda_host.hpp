@@ -10,6 +10,7 @@
 #define RECSOLVE_HOST
 #define __global__
 #define __device__
+#define __forceinline__ inline
 #define __launch_bounds__(...)
 
 #include <algorithm>

@@ -4,8 +4,6 @@
 
 #include <cmath>
 
-#define __forceinline__ inline
-
 namespace recsolve {
 
 // Moves y by up to `error` of itself, up or down as the bits of x have it.

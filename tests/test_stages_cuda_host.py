@@ -1,0 +1,309 @@
+"""The CUDA stages and sweeps of cells on the host: the same kernels over NumPy arrays, with products by NumPy."""
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import partial
+from types import ModuleType, SimpleNamespace
+
+import cuda_host
+import gallery
+import numpy as np
+import pytest
+from cuda_host.stages import Host, kernels_of
+from gallery import weighted
+from numpy.lib.stride_tricks import as_strided
+from test_fused_mixing import COUPLED, drives, mixed, ties
+
+import recsolve as rs
+from recsolve import cell_recurrence
+from recsolve.fused_stages import Staged
+from recsolve.kernels.machine_cuda import OPTIONS, Cuda
+from recsolve.kernels.products_cuda import ProductsCuda
+from recsolve.kernels.source import inputs_of
+from recsolve.kernels.source_cuda import stages_text
+from recsolve.kernels.source_cuda_stages import stage_structure, sweep_cell
+from recsolve.kernels.source_stages import jobs_of
+from recsolve.kernels.stages_cuda import ElementwiseCuda, StagesCuda
+from recsolve.mixings import Dense
+from recsolve.sweeping import given, sweeps_of
+from recsolve.tolerance import tolerance_for
+from recsolve.tracing import trace
+
+needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
+
+
+@pytest.fixture(scope="module")
+def host():
+    return Host()
+
+
+def kinds(rec):
+    return {name: rec.cell.mixings[name].name for name in rec.cell.cell.mixings}
+
+
+def order(rec, batch_first):
+    """The same recurrence, with drives that are (T, B, D) or views of (B, T, D) buffers."""
+    if not batch_first or len(rec.batch) != 1:
+        return rec
+    swapped = {n: np.ascontiguousarray(u.swapaxes(0, 1)).swapaxes(0, 1) for n, u in rec.drive.items()}
+    return rec.cell.recurrence(drive=swapped, initial=rec.initial, reset=rec.reset, ties=rec.ties)
+
+
+def same(found, wanted, dtype):
+    assert found.shape == wanted.shape
+    assert found.dtype == wanted.dtype
+    tol = 400 * np.finfo(dtype).eps
+    np.testing.assert_allclose(found, wanted, rtol=tol, atol=tol)
+
+
+def same_linearisation(host, rec):
+    """Check f at all t and its Jacobian against NumPy's."""
+    rng = np.random.default_rng(3)
+    states, v = (rng.standard_normal(rec.shape).astype(rec.dtype) for _ in range(2))
+    with rs.backend("numpy"):
+        F, J = rec.linearise(states)
+    program = trace(rec.cell.cell, kinds(rec), rec.ties)
+    staged = Staged(StagesCuda(program, host), ProductsCuda(program, host), rec)
+    previous = rec.previous(states)
+    found, ours = rec._structured(*staged.linearise(previous))
+    pairs = [(found, F), (staged.evaluate(previous), F), (ours.matvec(v), J.matvec(v)), (ours.rmatvec(v), J.rmatvec(v))]
+    for x, y in pairs:
+        same(x, y, rec.dtype)
+
+
+@needs_compiler
+@pytest.mark.parametrize("mixing", ["dense", "heads"])
+@pytest.mark.parametrize(("place", "name"), list(enumerate(COUPLED)))
+def test_every_linearisation(host, place, name, mixing):
+    dtype = np.float64 if place % 2 else np.float32  # in turn: to compile one takes seconds
+    cell = weighted(name, mixing, units=12, dtype=dtype, gain=0.9)
+    for T, batch in [(33, (3,)), (31, ()), (0, (2,)), (5, (0,)), (1, (2, 2))]:
+        x = np.random.default_rng(T).standard_normal((T, *batch, cell.input_size)).astype(dtype)
+        for batch_first in (False, True):
+            same_linearisation(host, order(cell.recurrence(x), batch_first))
+
+
+@needs_compiler
+def test_nested_and_diagonal_mixings_and_components_that_need_no_kernel(host):
+    cell = mixed(12, np.float64)
+    same_linearisation(host, cell.recurrence(drive=drives(cell, 31, (3,), np.float64)))
+    cell = rs.Cell(ties, state=("a", "b", "c", "d"), output="a")
+    weight, drive = Dense(np.zeros((3, 3), np.float32)), {"h": np.zeros((33, 2, 3), np.float32)}
+    for tie in (0.0, 1.0):
+        same_linearisation(host, cell.with_weights(mixings={"h": weight}).recurrence(drive=drive, ties=tie))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("place", "name"), list(enumerate(rs.cells.REGISTRY)))
+def test_every_cell_without_coupling(host, place, name):
+    dtype = np.float32 if place % 2 else np.float64
+    cell = weighted(name, "diagonal", units=12, dtype=dtype)
+    program = trace(cell.cell)
+    kernels = ElementwiseCuda(program, host)
+    for T, batch in [(33, (3,)), (31, ()), (0, (2,)), (5, (0,)), (1, (2, 2))]:
+        x = np.random.default_rng(T).standard_normal((T, *batch, cell.input_size)).astype(dtype)
+        rec = order(cell.recurrence(x), True)
+        states = np.random.default_rng(3).standard_normal(rec.shape).astype(dtype)
+        with rs.backend("numpy"):
+            F, J = rec.linearise(states)
+        arrays = {"drive": rec.drive, "parameter": cell.parameters}
+        arrays["weight"] = {n: m.weight for n, m in cell.mixings.items()}
+        inputs = [arrays[leaf.kind][leaf.name] for leaf in inputs_of(program)]
+        values, again, entries = rec.empty(), rec.empty(), np.empty(J.data.shape, dtype)
+        kernels.evaluate(inputs, rec.previous(states), values, len(batch))
+        kernels.linearise(inputs, rec.previous(states), again, entries, len(batch))
+        same(values, F, dtype)
+        np.testing.assert_array_equal(values, again)
+        same(entries, np.ascontiguousarray(J.data), dtype)
+
+
+def swept(host, rec, tol=None, scanned=True):
+    found = sweeps_of(rec.cell.cell, tuple(kinds(rec).items()), tuple(sorted(rec.ties.items())), host)
+    tolerance = tolerance_for(rec, tol)
+    host.products.clear()
+    with np.errstate(all="ignore"):
+        return found.solve(given(rec, found.cell), (tolerance.atol, tolerance.rtol), scanned=scanned)
+
+
+@pytest.fixture
+def on_the_host(host, monkeypatch):
+    """Let recurrences of NumPy arrays be swept as those on a GPU are."""
+
+    def sweeps(rec):
+        return sweeps_of(rec.cell.cell, tuple(kinds(rec).items()), tuple(sorted(rec.ties.items())), host)
+
+    monkeypatch.setattr(cell_recurrence, "sweeps", sweeps)
+    return host
+
+
+SWEPT = [("elman", "dense"), ("gru", "dense"), ("gru", "heads"), ("lstm", "heads"), ("pararnn_lstm", "dense")]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("name", "mixing"), SWEPT)
+def test_sweeps_end_at_the_loop(on_the_host, name, mixing):
+    for T, batch, dtype in [
+        (97, (2,), np.float32),
+        (33, (), np.float32),
+        (1, (3,), np.float32),
+        (60, (2, 2), np.float64),
+    ]:
+        rng = np.random.default_rng(T)
+        cell = weighted(name, mixing, units=8, dtype=dtype)
+        x = rng.standard_normal((T, *batch, 3)).astype(dtype)
+        start = rng.standard_normal((*batch, *cell.layout.event)).astype(dtype)
+        reset = rng.random((T, *batch)) < 0.1
+        for rec in (cell.recurrence(x), order(cell.recurrence(x, initial=start, reset=reset), True)):
+            reference = rs.solve(rec, method="sequential")
+            on_the_host.products.clear()
+            sol = rs.solve(rec, method="quasi_newton")
+            assert on_the_host.products, "no sweeps"
+            assert sol.success
+            assert sol.nit < max(T, 2)
+            assert np.abs(sol.states - reference.states).max() <= gallery.bound(reference)
+            assert sol.states.strides == reference.states.strides
+
+
+@needs_compiler
+def test_early_products_are_rough_and_the_last_one_is_not(host):
+    rec = gallery.recurrence("gru", "dense", T=200, units=32, dtype=np.float32)
+    states, iterations = swept(host, rec)
+    starts, sweeps = host.products[:2], host.products[2:]
+    assert starts == ["full", "full"]  # with h[0] and what resets go back to
+    assert sweeps[0] == "rough"
+    assert sweeps[-1] == "full"
+    assert 2 <= sweeps.count("full") <= 4
+    assert iterations <= 30
+    assert gallery.residual_is_met(rec, states, tolerance_for(rec).atol, lanes=True)
+    states, _ = swept(host, gallery.recurrence("gru", "dense", T=200, units=32))
+    assert set(host.products) == {"full"}  # float64 knows no rough ones
+
+
+@needs_compiler
+def test_jacobi_is_the_sweep_without_a_scan(on_the_host):
+    rec = gallery.recurrence("gru", "dense", T=97, dtype=np.float32, gain=0.5)
+    reference, sol = (rs.solve(rec, method=method) for method in ("sequential", "jacobi"))
+    assert on_the_host.products
+    assert sol.success
+    assert sol.nit > rs.solve(rec, method="quasi_newton").nit
+    assert np.abs(sol.states - reference.states).max() <= gallery.bound(reference)
+
+
+@needs_compiler
+def test_what_is_not_finite_is_left_to_the_driver(on_the_host):
+    cell = weighted("gru", "dense", dtype=np.float32)
+    x = np.random.default_rng(0).standard_normal((60, 2, 3)).astype(np.float32)
+    clean = rs.solve(cell.recurrence(x), method="quasi_newton")
+    x[40, 1, 0] = np.nan
+    with np.errstate(all="ignore"):
+        assert swept(on_the_host, cell.recurrence(x)) is None
+        sol = rs.solve(cell.recurrence(x), method="quasi_newton")
+    assert sol.status == "nonfinite"
+    assert sol.converged_prefix == 40
+    np.testing.assert_allclose(sol.states[:40], clean.states[:40], atol=2e-6)
+
+
+@needs_compiler
+def test_what_does_not_converge_is_not_returned(host):
+    rec = gallery.recurrence("elman", "dense", T=400, units=16, gain=8.0, dtype=np.float32)
+    found = swept(host, rec)
+    assert found is None or gallery.residual_is_met(rec, found[0], tolerance_for(rec).atol, lanes=True)
+    steep = gallery.recurrence("elman_relu", "dense", T=300, gain=20.0, dtype=np.float32)
+    with np.errstate(all="ignore"):
+        assert swept(host, steep) is None  # it overflows
+
+
+class OnDevice(np.ndarray):
+    """An array that says where it lies as CuPy's do."""
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+def column_major_product(calls, handle, transa, transb, m, n, k, alpha, A, type_a, lda, step_a, B, type_b, ldb, step_b,
+                         beta, C, type_c, ldc, step_c, lanes, compute, algorithm):  # fmt: skip
+    """What cuBLAS does with such arguments, on host memory."""
+    assert (handle, transa, transb, algorithm) == ("handle", 1, 0, -1)
+    assert lda >= k <= ldb
+    assert ldc >= m
+    calls.append(compute)
+    dtype = {0: np.float32, 1: np.float64}[type_a]
+
+    def matrix(address, lane, step, rows, lead, columns):
+        begin = address + lane * step * dtype().itemsize
+        numbers = (ctypes.c_byte * (((columns - 1) * lead + rows) * dtype().itemsize)).from_address(begin)
+        return as_strided(np.frombuffer(numbers, dtype), (columns, rows), (lead * dtype().itemsize, dtype().itemsize)).T
+
+    scalars = [np.frombuffer((ctypes.c_byte * dtype().itemsize).from_address(x), dtype)[0] for x in (alpha, beta)]
+    for lane in range(lanes):
+        a, b = matrix(A, lane, step_a, k, lda, m), matrix(B, lane, step_b, k, ldb, n)
+        c = matrix(C, lane, step_c, m, ldc, n)
+        c[...] = scalars[0] * (a.T @ b) + (scalars[1] * c if scalars[1] else 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_are_asked_of_cublas_as_it_counts(dtype, host, monkeypatch):
+    calls = []
+    cublas = SimpleNamespace(gemmStridedBatchedEx=partial(column_major_product, calls))
+    modules = {"cupy": {}, "cupy.cuda": {"cublas": cublas}, "cupy.cuda.device": {"get_cublas_handle": lambda: "handle"}}
+    for name, members in modules.items():
+        module = ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    device, rng = Cuda(SimpleNamespace(attributes={"MultiProcessorCount": 1})), np.random.default_rng(0)
+    for rows, lanes, n, count in [(5, 1, 4, 3), (7, 3, 2, 2), (1, 2, 3, 1)]:
+        weights = rng.standard_normal((lanes, count * n, n)).astype(dtype).view(OnDevice)
+        states = rng.standard_normal((rows, 2, lanes, n)).astype(dtype).view(OnDevice)
+        for add in (False, True):
+            out = rng.standard_normal((rows, lanes, count * n)).astype(dtype).view(OnDevice)
+            wanted = np.array(out)
+            device.product(weights, states[:, 1], out, add=add, rough=False)
+            host.product(np.array(weights), np.array(states[:, 1]), wanted, add=add, rough=False)
+            np.testing.assert_allclose(out, wanted, rtol=1e-5, atol=1e-5)
+    device.product(weights, states[:, 1], out, add=False, rough=True)
+    assert calls[-2:] == ([68, 77] if dtype is np.float32 else [70, 70])
+
+
+def test_nested_mixings_have_no_sweeps():
+    assert sweep_cell(trace(rs.cells.ChoGRU, "dense")) is None
+    assert sweep_cell(trace(rs.cells.GRU, "diagonal")) is None
+    assert sweep_cell(trace(rs.cells.GRU, {"r": "dense", "z": "diagonal", "n": "dense"})) is not None
+    rec = gallery.recurrence("cho_gru", "dense", T=40)
+    assert rec.sweep((1e-9, 1e-9)) is None
+    assert rs.solve(rec, method="quasi_newton").success
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(0, (2,)), (5, (0,))])
+def test_nothing_to_sweep(host, shape):
+    T, batch = shape
+    assert swept(host, gallery.recurrence("gru", "dense", T=T, batch=batch)) is None
+
+
+@pytest.mark.skipif(not os.environ.get("RECSOLVE_SLOW"), reason="takes half a minute: set RECSOLVE_SLOW=1")
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize("name", COUPLED)
+@pytest.mark.parametrize("what", ["stage", "sweep"])
+def test_nothing_spills(name, what, tmp_path):
+    program = trace(rs.cells.get(name), "dense")
+    structures = [stage_structure(job) for partials in (False, True) for job in jobs_of(program, partials) if job.nodes]
+    if what == "sweep":
+        cell = sweep_cell(program)
+        if cell is None:
+            pytest.skip("has nested mixings")
+        structures = [cell.source]
+    text = stages_text(structures, what)
+    kernels = [kernel for number in ("float", "double") for kernel in kernels_of(text, number)]
+    taken = "\n".join(f"auto* kernel_{i} = &{kernel};" for i, kernel in enumerate(kernels))
+    code = tmp_path / "kernels.cu"
+    code.write_text(f"{text}\n{taken}\n")
+    command = ["nvcc", *OPTIONS, "-arch=sm_90", "-cubin", "-Xptxas", "-v", str(code), "-o", os.devnull]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
+    assert len(spills) == len(kernels)
+    assert set(spills) == {("0", "0", "0")}
