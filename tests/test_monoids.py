@@ -173,6 +173,18 @@ def test_a_mask_that_cuts_a_part_of_what_is_mixed():
     )
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0)])
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_to_do_and_read_only_arrays(name, shape):
+    for T in (0, 5, 100):
+        elements = gallery.elements(name, T, shape, np.random.default_rng(0))
+        for e in elements:
+            e.flags.writeable = False
+        start = gallery.state(name, elements, np.random.default_rng(0))
+        y = rs.scan(name, elements, initial=start, reset=np.zeros(T, bool), reverse=True)
+        assert y.shape == (T, *start.shape)
+
+
 @pytest.mark.parametrize(
     ("monoid", "elements", "kwargs", "error", "words"),
     [
