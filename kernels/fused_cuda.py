@@ -355,7 +355,9 @@ class Cuda:
         """Launch on the current stream; CuPy raises what the driver reports."""
         if blocks >= 1 << 31:
             raise ValueError(f"a solve of {blocks} blocks; wanted fewer than 2^31")
-        self.kernel(code, kernel)((blocks,), (kernel.threads,), (problem.copy(),), shared_mem=kernel.shared)
+        self.kernel(code, kernel)(
+            (blocks,), (kernel.threads,), (problem.view(np.int64).copy(),), shared_mem=kernel.shared
+        )
 
 
 OPTIONS = ("-std=c++17", "-fmad=false")  # what is fused is spelt out

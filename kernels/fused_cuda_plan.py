@@ -21,7 +21,7 @@ Launch: TypeAlias = Literal["solve_by_walk", "walk_again", "solve_by_windows", "
 FIELDS = 8  # of a report, as in cuda/solve_problem.cuh
 _SHARED = 227 * 1024  # bytes of a block
 _HALF = 113 * 1024  # of one of two blocks of a multiprocessor
-_WALKERS = 12  # warps of a multiprocessor that walk side by side: more only wait for each other
+_WALKERS = 8  # warps of a multiprocessor that walk side by side: more only wait for each other
 _AHEAD = _SHARED // _WALKERS - 1024  # bytes that a warp of a walk has room for
 
 # The model of times, in seconds and bytes per second.
@@ -34,7 +34,7 @@ _SWEEPS = 6.0  # of a window, with what is between them
 _WINDOW = 2.0e-6  # barriers and scans of a window
 _SLOTS = 3  # pieces of drives of a warp that walks
 _BURN: dict[Regime, int] = {"walk": 64, "windows": 256}  # steps before a segment
-_ROUNDS = 2  # in which segments are walked again
+_ROUNDS = 1  # in which segments are walked again
 _USUAL = 60  # operations of a step with its partials, of which _STEP was measured
 
 

@@ -90,7 +90,7 @@ class Cuda:
         """Launch on the current stream; CuPy raises what the driver reports."""
         if blocks >= 1 << 31:
             raise ValueError(f"a launch of {blocks} blocks; wanted fewer than 2^31")
-        self._kernel(code, kernel)((blocks,), (THREADS,), (problem.copy(),), shared_mem=4 * REPORT)
+        self._kernel(code, kernel)((blocks,), (THREADS,), (problem.view(np.int64).copy(),), shared_mem=4 * REPORT)
 
     def _kernel(self, code: str, name: str) -> Any:
         import cupy

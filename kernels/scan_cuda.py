@@ -253,7 +253,8 @@ class Cuda:
         """Launch on the current stream; CuPy raises what the driver reports."""
         if blocks >= 1 << 31:
             raise ValueError(f"a scan of {blocks} blocks; wanted fewer than 2^31")
-        self.kernel(v)((blocks,), (v.threads,), (problem,), shared_mem=shared)
+        # As integers: of a structure CuPy would describe every field at every launch.
+        self.kernel(v)((blocks,), (v.threads,), (problem.view(np.int64),), shared_mem=shared)
 
 
 _DEVICES: dict[int, Cuda] = {}

@@ -101,8 +101,12 @@ class SweepsCuda:
         self.cell, self._machine = cell, machine
         self.code = stages_text([cell.source], "sweep")
 
-    def solve(self, given: Given, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int] | None:
-        """Return states that passed the test |r| <= atol + rtol max(|h|, |F|), and the iterations they took, or None.
+    def solve(
+        self, given: Given, tol: tuple[float, float], *, scanned: bool = True
+    ) -> tuple[Array, int, Array | None] | None:
+        """Return states that passed the test |r| <= atol + rtol max(|h|, |F|), the iterations they took, and r; or None.
+
+        States that are a little beyond the tolerance come without r.
 
         None is for what did not converge (much beyond the tolerance), is not finite, or has no scan.
 
@@ -235,7 +239,7 @@ class _Work:
         self.states += self.residual
         self.known[...] = self.report
 
-    def run(self) -> tuple[Array, int] | None:
+    def run(self) -> tuple[Array, int, Array | None] | None:
         """Sweep until the test is passed, with products in full precision, or there is no more progress."""
         may_be_rough = self.states.dtype == np.float32
         evaluate = self.machine.captured(self._tested)
@@ -257,9 +261,9 @@ class _Work:
             if not told.finite:
                 return None
             if told.remaining == 0 and fresh:
-                return self.states, progress.moves
+                return self.states, progress.moves, self.residual  # an update after a test that is passed moves nothing
             if progress.ended(told):
-                return (self.states, progress.moves) if progress.near(told) else None
+                return (self.states, progress.moves, None) if progress.near(told) else None
             fresh = not may_be_rough or progress.needs_fresh(told, fresh)
 
     def _tested(self) -> None:

@@ -86,6 +86,11 @@ class CellRecurrence(Recurrence):
     def compiled(self) -> bool:
         return walker(self) is not None
 
+    def one_step_differs(self, previous: Array, values: Array | None = None) -> int | None:
+        if fused(self) is not None or staged(self) is not None:
+            return None  # a function that can be traced looks at one step, and does not branch
+        return super().one_step_differs(previous, values)
+
     def follow(self, states: Array, start: int = 0) -> None:
         loops = walker(self)
         if loops is None:
@@ -100,7 +105,7 @@ class CellRecurrence(Recurrence):
         states = self.empty()
         return (states, *loops.newton(states, window, tol))
 
-    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int] | None:
+    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int, Array | None] | None:
         found = sweeps(self)
         return None if found is None else found.solve(given(self, found.cell), tol, scanned=scanned)
 

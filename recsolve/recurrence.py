@@ -226,8 +226,8 @@ class Recurrence(ABC):
         """
         return None
 
-    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int] | None:
-        """Return the states that quasi-Newton finds by sweeps on the device, and its iterations, where there are such.
+    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int, Array | None] | None:
+        """Return what quasi-Newton finds by sweeps on the device: states, iterations, and F - h where that is at hand.
 
         Parameters
         ----------

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from recsolve.arrays import Array, kind_of
+from recsolve.arrays import kind_of
 from recsolve.solvers.base import Method, Stage
 from recsolve.solvers.composite import Windowed
-from recsolve.solvers.problem import Problem
+from recsolve.solvers.problem import Direct, Problem
 from recsolve.solvers.sequential import Sequential
 
 
@@ -26,7 +26,7 @@ class Auto(Method):
     finite_termination = True
     exact_on_affine = "varies"
 
-    def direct(self, problem: Problem) -> tuple[Array, int] | None:
+    def direct(self, problem: Problem) -> Direct | None:
         if kind_of(problem.recurrence.initial) != "cupy":
             return None
         found = Windowed().direct(problem)  # compiled whole, where all mixings are diagonal

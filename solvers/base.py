@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.problem import Direct, Iterate, Problem
 from recsolve.status import Status
 
 GROUPS = ("reference", "newton-type", "globalised", "fixed point", "in blocks", "composite")
@@ -51,7 +51,7 @@ class Method(ABC):
     exact_on_affine: ClassVar[str]
     causal: ClassVar[bool] = True
 
-    def direct(self, problem: Problem) -> tuple[Array, int] | None:
+    def direct(self, problem: Problem) -> Direct | None:
         """Return the trajectory and the iterations it took, where compiled loops find it without the driver.
 
         The driver tests it as it tests every iterate, and starts anew if it fails.

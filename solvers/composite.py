@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from recsolve.arrays import Array
 from recsolve.solvers.base import Method, Stage
 from recsolve.solvers.newton import Newton
-from recsolve.solvers.problem import Problem
+from recsolve.solvers.problem import Direct, Problem
 from recsolve.solvers.settings import whole_number
 
 
@@ -55,7 +54,7 @@ class Windowed(Method):
         whole_number("window", self.window, 1)
         _method(self.solver, "solver")
 
-    def direct(self, problem: Problem) -> tuple[Array, int] | None:
+    def direct(self, problem: Problem) -> Direct | None:
         if not problem.pin or type(_method(self.solver)) is not Newton:
             return None
         tolerance, rec = problem.tolerance, problem.recurrence
@@ -65,7 +64,7 @@ class Windowed(Method):
         states, iterations, sweeps, told = found
         rows = round(sweeps * problem.starts.size)
         problem.counts.update(nfev=max(iterations, 1), njev=iterations, rows=rows, **told)
-        return states, iterations
+        return Direct(states, iterations)
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         return tuple(replace(stage, window=self.window) for stage in _method(self.solver).stages(problem))

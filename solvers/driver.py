@@ -90,13 +90,16 @@ class Run:
     def _directly(self, method: Method) -> tuple[Iterate, Status] | None:
         """Return what compiled loops find, if the method has them and it passes the test."""
         found = method.direct(self.problem)
-        if found is None or found[1] > self.maxiter:
+        if found is None or found.iterations > self.maxiter:
             return None
-        iterate = self.problem.evaluate(found[0], jacobian=False)
+        if found.values is None:
+            iterate = self.problem.evaluate(found.states, jacobian=False)
+        else:
+            iterate = self.problem.judge(found.states, found.values)
         status = status_of(iterate, self.history, 0, self.maxiter, self.patience)
         if status not in (Status.CONVERGED, Status.NONFINITE):
             return None
-        self.nit = found[1]
+        self.nit = found.iterations
         self.history.record(iterate.worst, iterate.progress)
         return iterate, status
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian, Zero
 from recsolve.solvers.base import CorrectionSolver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.problem import Direct, Iterate, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,7 @@ class Jacobi(CorrectionSolver):
     exact_on_affine = "none"
     needs_jacobian = False
 
-    def direct(self, problem: Problem) -> tuple[Array, int] | None:
+    def direct(self, problem: Problem) -> Direct | None:
         return problem.sweep(scanned=False)
 
     def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:

@@ -80,6 +80,14 @@ def leading_times(rows: Array) -> int:
     return int(failed[0]) if failed.size else len(host)
 
 
+class Direct(NamedTuple):
+    """What compiled loops find: states, iterations, and F of these states where the loops have it anyway."""
+
+    states: Array
+    iterations: int
+    values: Array | None = None
+
+
 class Problem:
     """A recurrence to solve.
 
@@ -159,14 +167,16 @@ class Problem:
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
         return Iterate(states, values, residual, J, converged, leading, front, worst, blocked)
 
-    def sweep(self, *, scanned: bool = True) -> tuple[Array, int] | None:
+    def sweep(self, *, scanned: bool = True) -> Direct | None:
         """Return what :meth:`Recurrence.sweep` does to this tolerance, and count its evaluations."""
         found = self.recurrence.sweep((self.tolerance.atol, self.tolerance.rtol), scanned=scanned)
-        if found is not None:
-            evaluations = found[1] + 1
-            self.counts.update(nfev=evaluations, rows=evaluations * self.starts.size)
-            self.counts.update(dict.fromkeys(("njev", "nscan"), evaluations * scanned))
-        return found
+        if found is None:
+            return None
+        states, iterations, residual = found
+        evaluations = iterations + 1
+        self.counts.update(nfev=evaluations, rows=evaluations * self.starts.size)
+        self.counts.update(dict.fromkeys(("njev", "nscan"), evaluations * scanned))
+        return Direct(states, iterations, None if residual is None else states + residual)
 
     def guess(self) -> Array:
         """Return f(h[0], u[t]) at every t."""

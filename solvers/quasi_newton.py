@@ -10,7 +10,7 @@ import numpy as np
 from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Diagonal, Jacobian
 from recsolve.solvers.base import CorrectionSolver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.problem import Direct, Iterate, Problem
 from recsolve.solvers.settings import whole_number
 
 APPROXIMATIONS = ("block", "diagonal", "hutchinson")
@@ -51,7 +51,7 @@ class QuasiNewton(CorrectionSolver):
         whole_number("probes", self.probes, 1)
         whole_number("seed", self.seed, 0)
 
-    def direct(self, problem: Problem) -> tuple[Array, int] | None:
+    def direct(self, problem: Problem) -> Direct | None:
         return problem.sweep() if self.approximation == "block" else None
 
     def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
