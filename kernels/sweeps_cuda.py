@@ -104,7 +104,7 @@ class SweepsCuda:
     def solve(
         self, given: Given, tol: tuple[float, float], *, scanned: bool = True
     ) -> tuple[Array, int, Array | None] | None:
-        """Return states that passed the test |r| <= atol + rtol max(|h|, |F|), the iterations they took, and r; or None.
+        """Return states that pass the test |r| <= atol + rtol max(|h|, |F|), the iterations they took, and r; or None.
 
         States that are a little beyond the tolerance come without r.
 
