@@ -1,4 +1,4 @@
-"""How a scan of matrices of 5 to 32 rows is launched: a warp walks through time for one matrix, or a few small ones."""
+"""How a scan of matrices of up to 32 rows is launched: a warp walks through time for one matrix or a few small ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from recsolve.kernels.cuda_geometry import problem
 from recsolve.kernels.cuda_plan import Plan, Scan
 from recsolve.kernels.cuda_source import LANES, STORAGE, Variant
 
-HELD = 4  # rows of a matrix that one thread holds at most; more are dense ones
 ROWS = LANES  # at most
+_HELD = {"affine": 4}  # rows of a matrix that one thread holds at most; more are dense ones
+_HELD_ELSE = 2  # over semirings, which take more registers
 _AHEAD = 24 << 10  # bytes of a warp that are under way, roughly
 _DEPTHS = (4, 16)  # steps of which the numbers are in shared memory, at least and at most
+
+
+def is_dense(monoid: str, rows: int) -> bool:
+    """Return whether matrices of a monoid have more rows than one thread holds."""
+    return rows > _HELD.get(monoid, _HELD_ELSE)
 
 
 @lru_cache(maxsize=1024)

@@ -10,11 +10,15 @@ STATES = 32  # of a finite set at most, as in cuda/special_maps.cuh
 
 
 class MapType(NamedTuple):
-    """The C++ type of a map, the numbers that an element of it has in memory, and those that a composed one has."""
+    """The C++ type of a map, the numbers that an element of it has in memory, and those that a composed one has.
+
+    ``weight`` is the size of an affine map that needs as many registers.
+    """
 
     name: str
     numbers: int
     size: int
+    weight: int
 
 
 def _linear(algebra: str) -> Callable[[str, int], MapType]:
@@ -23,19 +27,21 @@ def _linear(algebra: str) -> Callable[[str, int], MapType]:
     def of(number: str, parts: int) -> MapType:
         square = parts * parts
         name = f"Linear<{number}, {parts}, recsolve::{algebra}<{number}>>"
-        return MapType(name, square + parts, square + parts + 1)
+        size = square + parts + 1
+        return MapType(name, square + parts, size, size + (algebra != "Real" and number == "double"))
 
     return of
 
 
-def _single(name: str, numbers: int, size: int) -> Callable[[str, int], MapType]:
-    """Return the types of maps whose sizes are always the same."""
-    return lambda number, parts: MapType(f"{name}<{number}>", numbers, size)
+def _single(name: str, numbers: int, size: int, *, heavy: bool = False) -> Callable[[str, int], MapType]:
+    """Return the types of maps whose sizes are always the same; heavy ones need more registers than that in double."""
+    return lambda number, parts: MapType(f"{name}<{number}>", numbers, size, size + (heavy and number == "double"))
 
 
 def _finite(states: int) -> MapType:
     each = 8 if states <= 16 else 6  # images that fit into a word
-    return MapType(f"FiniteMap<{states}>", states, -(-states // each) + 2)
+    size = -(-states // each) + 2
+    return MapType(f"FiniteMap<{states}>", states, size, size)
 
 
 _TYPES = {
@@ -47,7 +53,7 @@ _TYPES = {
     "addition": _single("Addition", 1, 2),
     "saturating_add": _single("SaturatingAdd", 3, 4),
     "complex_affine": _single("ComplexAffine", 4, 5),
-    "logsumexp": _single("LogSumExp", 2, 3),
+    "logsumexp": _single("LogSumExp", 2, 3, heavy=True),
     "moebius": _single("Moebius", 4, 6),
     "riccati": _single("Riccati", 3, 4),
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
-from recsolve.kernels.cuda_dense import HELD, ROWS
+from recsolve.kernels.cuda_dense import ROWS, is_dense
 from recsolve.kernels.cuda_geometry import Strides, strides_of
 from recsolve.kernels.cuda_maps import STATES
 from recsolve.kernels.cuda_source import INTEGERS, STORAGE
@@ -102,7 +102,7 @@ def _elementwise(e: Any) -> bool:
 
 def _components(e: Jacobian) -> tuple[tuple[int, int], int] | None:
     """Return the axes of rows and columns of matrices, and that of the states they act on; None without such."""
-    if isinstance(e, Block) and 2 <= e.layout.components <= HELD:
+    if isinstance(e, Block) and e.layout.components > 1 and not is_dense("affine", e.layout.components):
         axis = len(e.leading)
         return (axis, axis + 1), axis
     if isinstance(e, LaneDense) and e.layout.components == 1 and 2 <= e.layout.lane_width <= ROWS:

@@ -24,7 +24,7 @@ SCOUTS = 128  # threads of a block that look back
 _OFFSETS = 8 * (len(INPUTS) + 2) * LANES  # bytes: where the lanes of a tile are in each array
 _CONTROL = 80  # bytes, as in cuda/tile.cuh
 _SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block may have
-_WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most so many numbers
+_WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most such a weight
 _RUNS = (12, 8, 4, 2, 1)
 
 Regime: TypeAlias = Literal["registers", "streamed", "segments", "tiny", "chained", "dense"]
@@ -172,7 +172,7 @@ def vectors(dtype: str) -> tuple[int, ...]:
 def variant(regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vector: int = 1) -> Variant:
     """Return the variant that serves a scan best, ``vector`` lanes being copied at once."""
     storage = (STORAGE | INTEGERS)[dtype]
-    _, numbers, size = map_type(monoid, parts, storage.number)
+    _, numbers, size, weight = map_type(monoid, parts, storage.number)
     light = size <= min(_WORKERS)
     if regime == "registers":  # about 64 of them
         run = _floor(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
@@ -184,8 +184,9 @@ def variant(regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vect
     if regime == "tiny":
         run = _floor(192 // (numbers * storage.bytes), 16)
         return Variant(regime, monoid, parts, dtype, False, 256 if light else 128, run, 0, min(run, vector))
-    threads = next(_WORKERS[most] for most in sorted(_WORKERS) if size <= most) + SCOUTS + LANES
-    return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], 4 if light else 1, vector)
+    threads = next(_WORKERS[most] for most in sorted(_WORKERS) if weight <= most) + SCOUTS + LANES
+    batch = 4 if weight <= min(_WORKERS) else 1
+    return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], batch, vector)
 
 
 def fitted(v: Variant, width: int, pitch: int, cut: bool) -> Variant:

@@ -23,7 +23,7 @@ import numpy as np
 from recsolve.arrays import Array, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
 from recsolve.kernels import register, scan_numpy
-from recsolve.kernels.cuda_dense import HELD, dense_plan
+from recsolve.kernels.cuda_dense import dense_plan, is_dense
 from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned
 from recsolve.kernels.cuda_operands import Operands, distances, number_of, operands, spread, state_type, stored_as
 from recsolve.kernels.cuda_plan import Plan, Scan, plan
@@ -94,7 +94,8 @@ def scan(
     chunk : int, optional
         Taken for the sake of the other kernels; tiles have lengths of their own.
     regime : {"registers", "streamed", "segments", "tiny", "chained"}, optional
-        By default the fastest according to a model. Matrices of 5 to 32 rows have one of their own.
+        By default the fastest according to a model. Matrices of more than 4 rows have one of their own, and so
+        have those of more than 2 over semirings.
     width : {1, 2, 4, 8, 16, 32}, optional
         Lanes of a tile.
     machine : Machine, optional
@@ -148,7 +149,9 @@ def planned(monoid: Monoid, elements: Any, *, initial: Array | None = None, rese
 
 
 def _plan(asked: Scan, processors: int, regime: Regime | None = None, width: int | None = None) -> Plan:
-    return dense_plan(asked) if asked.parts > HELD else plan(asked, processors, regime, width)
+    if is_dense(asked.monoid, asked.parts):
+        return dense_plan(asked)
+    return plan(asked, processors, regime, width)
 
 
 def _cuts_together(given: Operands, like: Array, reset: Array | None) -> bool:

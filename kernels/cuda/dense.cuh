@@ -1,4 +1,4 @@
-// Matrices of more rows than a thread holds, up to 32: a thread for every row, a warp for one matrix or several small ones.
+// Matrices of more rows than a thread holds, up to 32: a thread for every row, a warp for one matrix or some small ones.
 //
 // A warp walks through time. Matrices and vectors are copied to shared memory some steps ahead, in the order in which
 // they lie there, VECTOR numbers at a time; the state goes from row to row through shared memory too. Few lanes leave a
