@@ -47,6 +47,11 @@ def address(x: Array) -> int:
     return int(x.data.ptr if kind_of(x) == "cupy" else x.ctypes.data)  # type: ignore[attr-defined]
 
 
+def by_value(problem: Array) -> Array:
+    """Return an array of one structure as bytes: CuPy describes every field of a structure at every launch."""
+    return problem.view(np.dtype((np.void, problem.nbytes)))
+
+
 def aligned(x: Array) -> Array:
     """Return ``x``, copied if its numbers lie between those of an array of its dtype."""
     size = x.itemsize

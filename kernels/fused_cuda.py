@@ -19,7 +19,7 @@ import numpy as np
 from recsolve.arrays import Array, empty_in_order, namespace, to_host
 from recsolve.graph import Leaf, Node
 from recsolve.kernels.chain import Chain
-from recsolve.kernels.cuda_geometry import address, aligned
+from recsolve.kernels.cuda_geometry import address, aligned, by_value
 from recsolve.kernels.fused_cuda_plan import FIELDS, Given, Kernel, Plan, Regime, Sizes, Way, in_shape, plan, problem
 from recsolve.kernels.source import inputs_of
 from recsolve.kernels.source_cuda import elementwise_cell, module
@@ -355,9 +355,8 @@ class Cuda:
         """Launch on the current stream; CuPy raises what the driver reports."""
         if blocks >= 1 << 31:
             raise ValueError(f"a solve of {blocks} blocks; wanted fewer than 2^31")
-        self.kernel(code, kernel)(
-            (blocks,), (kernel.threads,), (problem.view(np.int64).copy(),), shared_mem=kernel.shared
-        )
+        given = by_value(problem.copy())
+        self.kernel(code, kernel)((blocks,), (kernel.threads,), (given,), shared_mem=kernel.shared)
 
 
 OPTIONS = ("-std=c++17", "-fmad=false")  # what is fused is spelt out

@@ -22,17 +22,17 @@ FIELDS = 8  # of a report, as in cuda/solve_problem.cuh
 _SHARED = 227 * 1024  # bytes of a block
 _HALF = 113 * 1024  # of one of two blocks of a multiprocessor
 _WALKERS = 8  # warps of a multiprocessor that walk side by side: more only wait for each other
-_AHEAD = _SHARED // _WALKERS - 1024  # bytes that a warp of a walk has room for
 
 # The model of times, in seconds and bytes per second.
 _BANDWIDTH = 4.0e12
 _LAUNCH = 4.0e-6
 _STEP = 0.12e-6  # a step of a walk that never waits for memory or other warps,
+_CROWD = 24  # warps of a multiprocessor that walk, at most: with more there is too little room for each
 _CROWDED = 0.3  # and by how much it is slower where warps are as many as there may be
 _OPERATIONS = 1.2e11  # of a multiprocessor, per second, in all lanes
 _SWEEPS = 6.0  # of a window, with what is between them
 _WINDOW = 2.0e-6  # barriers and scans of a window
-_SLOTS = 3  # pieces of drives of a warp that walks
+_SLOTS = 3, 4  # pieces of drives of a warp that walks: at least, and at most
 _BURN: dict[Regime, int] = {"walk": 64, "windows": 256}  # steps before a segment
 _ROUNDS = 1  # in which segments are walked again
 _USUAL = 60  # operations of a step with its partials, of which _STEP was measured
@@ -68,8 +68,8 @@ class Kernel:
     cut : bool
         Whether there are resets.
     sizes : Sizes
-    warps, steps : int
-        Warps of a block; steps of a piece of drives (walk) or of a chunk (windows).
+    warps, steps, slots : int
+        Warps of a block; steps of a piece of drives (walk) or of a chunk (windows); pieces that a warp has room for.
     """
 
     launch: Launch
@@ -79,6 +79,7 @@ class Kernel:
     sizes: Sizes
     warps: int
     steps: int
+    slots: int = 2
 
     @property
     def storage(self) -> Storage:
@@ -99,11 +100,6 @@ class Kernel:
     def length(self) -> int:
         """Steps of a window."""
         return self.warps * self.steps
-
-    @property
-    def slots(self) -> int:
-        """Pieces of drives that a warp has room for."""
-        return _SLOTS if self.walks else 2
 
     @property
     def shared(self) -> int:
@@ -134,11 +130,14 @@ class Kernel:
 
 
 @lru_cache(maxsize=256)
-def kernel(regime: Regime, way: Way, dtype: str, cut: bool, sizes: Sizes) -> Kernel:
-    """Return the kernel that serves a cell best."""
+def kernel(regime: Regime, way: Way, dtype: str, cut: bool, sizes: Sizes, crowd: int = _WALKERS) -> Kernel:
+    """Return the kernel that serves a cell best, ``crowd`` warps of a multiprocessor walking side by side."""
     row = LANES * (sizes.drives * STORAGE[dtype].bytes + 4 * cut)
     if regime == "walk":
-        return Kernel("solve_by_walk", way, dtype, cut, sizes, warps=2, steps=_floor(_AHEAD // (_SLOTS * row), 16))
+        room = _SHARED // crowd - 1024
+        steps = _floor(room // (_SLOTS[0] * row), 16)
+        slots = min(max(room // (steps * row), _SLOTS[0]), _SLOTS[1])
+        return Kernel("solve_by_walk", way, dtype, cut, sizes, warps=2, steps=steps, slots=slots)
     wide = STORAGE[dtype].number_bytes > 4 and way == "Backward"
     warps = 8 if wide else {1: 16, 2: 12}.get(sizes.parts, 8)
     found = Kernel("solve_by_windows", way, dtype, cut, sizes, warps=warps, steps=16)
@@ -270,7 +269,8 @@ def plan(
     groups, repair = ceil(lanes / LANES), replace(windows, launch="solve_again")
 
     def planned(regime: Regime, count: int) -> Plan:
-        k = kernel(regime, way, dtype, cut, sizes)
+        crowd = min(max(ceil(groups * count / processors), _WALKERS), _CROWD)
+        k = kernel(regime, way, dtype, cut, sizes, crowd)
         grain = k.steps if regime == "walk" else k.length
         span = ceil(ceil(steps / grain) / count) * grain
         lead = ceil((_BURN[regime] if burn is None else burn) / grain) * grain

@@ -15,6 +15,7 @@ import numpy as np
 from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian
 from recsolve.kernels import scan_cuda
+from recsolve.kernels.cuda_geometry import by_value
 from recsolve.kernels.monoids import MONOIDS
 
 THREADS = 256  # of a block
@@ -90,7 +91,7 @@ class Cuda:
         """Launch on the current stream; CuPy raises what the driver reports."""
         if blocks >= 1 << 31:
             raise ValueError(f"a launch of {blocks} blocks; wanted fewer than 2^31")
-        self._kernel(code, kernel)((blocks,), (THREADS,), (problem.view(np.int64).copy(),), shared_mem=4 * REPORT)
+        self._kernel(code, kernel)((blocks,), (THREADS,), (by_value(problem.copy()),), shared_mem=4 * REPORT)
 
     def _kernel(self, code: str, name: str) -> Any:
         import cupy

@@ -24,7 +24,7 @@ from recsolve.arrays import Array, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
 from recsolve.kernels import register, scan_numpy
 from recsolve.kernels.cuda_dense import dense_plan, is_dense
-from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned
+from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value
 from recsolve.kernels.cuda_operands import Operands, distances, number_of, operands, spread, state_type, stored_as
 from recsolve.kernels.cuda_plan import Plan, Scan, plan
 from recsolve.kernels.cuda_source import LATER, OPTIONS, Regime, Variant, text
@@ -256,8 +256,7 @@ class Cuda:
         """Launch on the current stream; CuPy raises what the driver reports."""
         if blocks >= 1 << 31:
             raise ValueError(f"a scan of {blocks} blocks; wanted fewer than 2^31")
-        # As integers: of a structure CuPy would describe every field at every launch.
-        self.kernel(v)((blocks,), (v.threads,), (problem.view(np.int64),), shared_mem=shared)
+        self.kernel(v)((blocks,), (v.threads,), (by_value(problem),), shared_mem=shared)
 
 
 _DEVICES: dict[int, Cuda] = {}

@@ -56,7 +56,8 @@ __device__ bool may_start(const Recurrence<Cell>& p, const Lane<Cell, S>& lane, 
     for (int i = 0; i < Cell::PARTS; ++i) from[i] = x[i], assumed[i] = start[i];
     take(p, lane, ring, slot, 0, t, assumed, u);
     Cell::template step<Full<T>>(assumed, u, lane.constants, head);
-    if (take(p, lane, ring, slot, 0, t, from, u)) return true;
+    // On the way back a step that is cut passes nothing on, but what it writes depends on what comes to it.
+    if (take(p, lane, ring, slot, 0, t, from, u) && !Cell::BACK) return true;
     Cell::template step<Full<T>>(from, u, lane.constants, y);
     return Cell::accepts(x, start, u, y, head, T(p.atol), T(p.rtol), r);
 }

@@ -123,7 +123,7 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Windows {
         T u[D], y[K], given[K];
 #pragma unroll
         for (int i = 0; i < K; ++i) given[i] = x[i];
-        if (take(p, lane, ring, slot, 0, t, given, u)) return true;
+        if (take(p, lane, ring, slot, 0, t, given, u) && !Cell::BACK) return true;  // as in may_start
         Cell::template step<Full<T>>(given, u, lane.constants, y);
         return Cell::accepts(x, start, u, y, head, T(p.atol), T(p.rtol), r);
     }
