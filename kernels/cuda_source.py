@@ -166,7 +166,9 @@ class Variant:
 def vectors(dtype: str) -> tuple[int, ...]:
     """Return how many contiguous numbers of a type can be copied at once, the most first."""
     own = (STORAGE | INTEGERS)[dtype].bytes
-    return tuple(count for count in (16 // own, 4 // own, 1) if count)[: 3 if own <= 2 else 2]
+    if own == 1:  # images of finite maps, of which those of one state lie apart
+        return (1,)
+    return tuple(count for count in (16 // own, 4 // own, 1) if count)[: 3 if own == 2 else 2]
 
 
 def variant(regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vector: int = 1) -> Variant:
