@@ -140,8 +140,8 @@ def _planned(scan: Scan, regime: Regime, width: int | None, processors: int) -> 
     shared = v.shared(width, pitch, scan.cut)
     if regime == "tiny":
         return Plan(v, across, shared, numbers)
-    p["aggregates"], p["states"] = 0, across * along * (v.numbers + 1) * width * v.storage.number_bytes
-    told = across * along * (v.numbers + 1 + v.parts) * width
+    p["aggregates"], p["states"] = 0, across * along * v.maps.size * width * v.storage.number_bytes
+    told = across * along * (v.maps.size + v.parts) * width
     return Plan(v, min(across * along, _RESIDENT_BLOCKS * processors), shared, numbers, across * along, told)
 
 

@@ -5,6 +5,7 @@ The text is one string without inclusions, because CuPy caches compiled modules 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -12,9 +13,10 @@ from itertools import product
 from typing import Literal, NamedTuple, TypeAlias
 
 from recsolve.kernels.cuda_geometry import INPUTS
+from recsolve.kernels.cuda_maps import MapType, map_type
 
-_FILES = ("device", "numbers", "problem", "maps")
-_WALKING, _TILED = ("walk", "segments"), ("tile", "look_back")
+_FILES = ("device", "numbers", "problem", "maps", "simple_maps", "special_maps")
+_WALKING, _TILED, _DENSE = ("walk", "segments"), ("tile", "look_back"), ("dense",)
 OPTIONS = ("-std=c++17",)
 LANES = 32  # of a tile at most, as in cuda/problem.cuh
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
@@ -22,10 +24,10 @@ SCOUTS = 128  # threads of a block that look back
 _OFFSETS = 8 * (len(INPUTS) + 2) * LANES  # bytes: where the lanes of a tile are in each array
 _CONTROL = 80  # bytes, as in cuda/tile.cuh
 _SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block may have
-_WORKERS = {1: 448, 2: 192, 3: 128, 4: 64}  # threads for lanes of so many parts
+_WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most such a weight
 _RUNS = (12, 8, 4, 2, 1)
 
-Regime: TypeAlias = Literal["registers", "streamed", "segments", "tiny", "chained"]
+Regime: TypeAlias = Literal["registers", "streamed", "segments", "tiny", "chained", "dense"]
 REGIMES: tuple[Regime, ...] = ("registers", "streamed", "segments", "tiny", "chained")
 STREAMS: tuple[Regime, ...] = ("streamed", "segments")
 LATER: tuple[Literal["again", "rest"], ...] = ("again", "rest")
@@ -47,6 +49,11 @@ STORAGE = {
     "float16": Storage("recsolve::Half", "float", 2, 4),
     "bfloat16": Storage("recsolve::Bfloat", "float", 2, 4),
 }
+INTEGERS = {
+    "uint8": Storage("unsigned char", "int", 1, 4),
+    "int32": Storage("int", "int", 4, 4),
+    "int64": Storage("long long", "int", 8, 4),
+}
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,10 @@ class Variant:
     Attributes
     ----------
     regime : str
-        ``registers``, ``streamed`` and ``segments`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles.
-    monoid : {"affine", "clamp"}
+        ``registers``, ``streamed`` and ``segments`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles,
+        ``dense`` walks a thread for each row of a matrix.
+    monoid : str
+        The name of a map in :mod:`recsolve.kernels.cuda_maps`.
     parts : int
         Numbers of a state in one lane.
     dtype : str
@@ -90,18 +99,17 @@ class Variant:
     @property
     def storage(self) -> Storage:
         """How numbers are stored."""
-        return STORAGE[self.dtype]
+        return (STORAGE | INTEGERS)[self.dtype]
+
+    @property
+    def maps(self) -> MapType:
+        """The C++ type of the maps, and their sizes."""
+        return map_type(self.monoid, self.parts, self.storage.number)
 
     @property
     def numbers(self) -> int:
-        """Numbers of one element: the matrix and the vector."""
-        return self.parts * self.parts + self.parts
-
-    @property
-    def map(self) -> str:
-        """The C++ type of the maps."""
-        inner = f"{self.storage.number}, {self.parts}" if self.monoid == "affine" else self.storage.number
-        return f"recsolve::{self.monoid.capitalize()}<{inner}>"
+        """Numbers of one element: the matrix and the vectors."""
+        return self.maps.numbers
 
     @property
     def lanes(self) -> int:
@@ -117,7 +125,7 @@ class Variant:
     @property
     def expression(self) -> str:
         """The C++ name of the kernel."""
-        types = f"{self.map}, {self.storage.stored}"
+        types = f"{self.maps.name}, {self.storage.stored}"
         cut = "true" if self.cut else "false"
         streamed = f"{cut}, {self.threads - LANES}, {self.run}, {self.batch}, {self.vector}"
         sizes = {
@@ -125,6 +133,7 @@ class Variant:
             "streamed": streamed,
             "segments": streamed,
             "tiny": f"{self.threads}, {self.run}, {self.vector}",
+            "dense": f"{cut}, {self.run}, {self.vector}",
             "chained": f"{self.workers}, {self.run}, {self.vector}, {SCOUTS}, {self.batch}",
         }
         return f"recsolve::{'_'.join(filter(None, (self.regime, self.after)))}<{types}, {sizes[self.regime]}>"
@@ -139,7 +148,7 @@ class Variant:
             return _OFFSETS + (self.numbers * own + 4 * self.cut) * places
         slots, places = (1, 1) if self.regime == "tiny" else (4, 8)
         plane = self.span(width) * pitch + (self.workers if width < LANES else 0)
-        size = self.numbers + 1
+        size = self.maps.size
         states = (places * self.parts + slots * (self.parts + size)) * LANES * number
         maps = size * (slots * self.workers + SCOUTS * self.batch) * number
         return places * _OFFSETS + _CONTROL + states + maps + slots * (self.numbers * own + cut) * plane
@@ -156,25 +165,30 @@ class Variant:
 
 def vectors(dtype: str) -> tuple[int, ...]:
     """Return how many contiguous numbers of a type can be copied at once, the most first."""
-    own = STORAGE[dtype].bytes
+    own = (STORAGE | INTEGERS)[dtype].bytes
+    if own == 1:  # images of finite maps, of which those of one state lie apart
+        return (1,)
     return tuple(count for count in (16 // own, 4 // own, 1) if count)[: 3 if own == 2 else 2]
 
 
 def variant(regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vector: int = 1) -> Variant:
     """Return the variant that serves a scan best, ``vector`` lanes being copied at once."""
-    numbers, storage = parts * parts + parts, STORAGE[dtype]
+    storage = (STORAGE | INTEGERS)[dtype]
+    _, numbers, size, weight = map_type(monoid, parts, storage.number)
+    light = size <= min(_WORKERS)
     if regime == "registers":  # about 64 of them
         run = _floor(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
         return Variant(regime, monoid, parts, dtype, cut, 64, run)
     if regime in STREAMS:  # pieces of 4 to 8 KiB, and no more threads than copy at once
-        run = _floor((128 if parts == 1 else 256) // (numbers * storage.bytes), 32)
+        run = _floor((128 if light else 256) // (numbers * storage.bytes), 32)
         copiers = max(LANES, min(run * LANES // vector, 128))
         return Variant(regime, monoid, parts, dtype, cut, LANES + copiers, run, 8, vector)
     if regime == "tiny":
         run = _floor(192 // (numbers * storage.bytes), 16)
-        return Variant(regime, monoid, parts, dtype, False, 256 if parts == 1 else 128, run, 0, min(run, vector))
-    threads = _WORKERS[parts] + SCOUTS + LANES
-    return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], 4 if parts == 1 else 1, vector)
+        return Variant(regime, monoid, parts, dtype, False, 256 if light else 128, run, 0, min(run, vector))
+    threads = next(_WORKERS[most] for most in sorted(_WORKERS) if weight <= most) + SCOUTS + LANES
+    batch = 4 if weight <= min(_WORKERS) else 1
+    return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], batch, vector)
 
 
 def fitted(v: Variant, width: int, pitch: int, cut: bool) -> Variant:
@@ -190,12 +204,16 @@ def pitch_of(width: int, by_time: bool) -> int:
     return width + 1 if by_time and width >= 8 else width
 
 
-def variants() -> list[Variant]:
-    """Return all variants that scans ask for."""
-    maps = [("affine", 1), ("affine", 2), ("affine", 3), ("affine", 4), ("clamp", 1)]
+AFFINE_AND_CLAMP = (("affine", 1), ("affine", 2), ("affine", 3), ("affine", 4), ("clamp", 1))
+
+
+def variants(
+    maps: Sequence[tuple[str, int]] = AFFINE_AND_CLAMP, dtypes: Iterable[str] = tuple(STORAGE)
+) -> list[Variant]:
+    """Return all variants that scans of maps of so many parts, stored as ``dtypes``, ask for."""
     found = []
     for regime in REGIMES:
-        for dtype in STORAGE:
+        for dtype in dtypes:
             for monoid, parts in maps:
                 for vector in (1,) if regime == "registers" else vectors(dtype):
                     if regime in WALKS:
@@ -217,7 +235,8 @@ def _floor(n: int, most: int) -> int:
 @cache
 def text(regime: Regime | None = None) -> str:
     """Return the source of the kernels of a regime, or of all."""
-    names = _FILES + (_WALKING if regime is None or regime in WALKS else ()) + (() if regime in WALKS else _TILED)
+    own = {"dense": _DENSE, "tiny": _TILED, "chained": _TILED}
+    names = _FILES + (own.get(regime, _WALKING) if regime else _WALKING + _TILED + _DENSE)
     folder = files("recsolve.kernels") / "cuda"
     found = ((folder / f"{name}.cuh").read_text(encoding="utf-8") for name in names)
     return "\n".join(part.replace("#pragma once\n", "") for part in found)

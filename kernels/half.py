@@ -35,7 +35,8 @@ class Widened:
         self.monoid = monoid
         self.act, self.compose, self.constant = monoid.act, monoid.compose, monoid.constant
         self.like, self.identity, self.composable = monoid.like, monoid.identity, monoid.composable
-        self.prepare = monoid.prepare
+        self.prepare, self.mixed, self.check_initial = monoid.prepare, monoid.mixed, monoid.check_initial
+        self.name, self.dtypes = monoid.name, monoid.dtypes
 
     def take(self, elements: Any, index: Any) -> Any:
         """Select times and widen them; what has been widened stays."""

@@ -11,13 +11,27 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from recsolve.arrays import Array, namespace
-from recsolve.jacobians import Diagonal, Identity, Jacobian
+from recsolve.arrays import FLOATS, Array, namespace
+from recsolve.jacobians import Block, Diagonal, Identity, Jacobian
+from recsolve.kernels.elementwise_monoids import STORED, Addition, Base, Clamp, SaturatingAdd
+from recsolve.kernels.semirings import MAX_MIN, MAX_PLUS, MIN_PLUS
+from recsolve.kernels.special_monoids import FiniteMap, LogSumExp, Moebius
 from recsolve.layout import Layout
 
 
 class Monoid(Protocol):
-    """How a scan sees its elements. ``elements`` are opaque to the scan and have time first."""
+    """How a scan sees its elements. ``elements`` are opaque to the scan and have time first.
+
+    Attributes
+    ----------
+    name : str
+        In the registry.
+    dtypes : tuple of dtype
+        What elements may be stored as.
+    """
+
+    name: str
+    dtypes: tuple[np.dtype[Any], ...]
 
     def prepare(self, elements: Any) -> Any:
         """Check user elements and return them in the monoid's own form."""
@@ -43,12 +57,20 @@ class Monoid(Protocol):
     def composable(self, elements: Any) -> bool:
         """Return whether composing costs about as much as acting."""
 
+    def mixed(self, elements: Any) -> tuple[int, ...]:
+        """Return the axes of a state over which an element mixes numbers, so that they can only be cut together."""
 
-class Affine:
+    def check_initial(self, elements: Any, initial: Array) -> None:
+        """Raise ValueError for what is no state."""
+
+
+class Affine(Base):
     """h -> A h + b with structured A. Elements are a pair (A, b); an array A means a diagonal one.
 
     A cut step gives b (A is selected to 0), so for a recurrence put f(reset state, u[t]) there.
     """
+
+    name, dtypes = "affine", (*STORED, np.dtype(np.complex64), np.dtype(np.complex128))
 
     def prepare(self, elements: Any) -> tuple[Jacobian, Array]:
         try:
@@ -88,49 +110,15 @@ class Affine:
     def composable(self, elements: tuple[Jacobian, Array]) -> bool:
         return elements[0].composable
 
-
-class Clamp:
-    """x -> max(min(r, x), s). Elements are a pair (r, s). Nothing rounds, so scans equal the loop bit for bit.
-
-    Composition (Ronca, arXiv 2605.06384): (r2, s2) after (r1, s1) is (min(r2, r1), max(s2, min(r2, s1))). A cut step
-    gives max(min(r, initial), s). NaN propagates.
-    """
-
-    def prepare(self, elements: Any) -> tuple[Array, Array]:
-        try:
-            r, s = elements
-        except (TypeError, ValueError):
-            raise ValueError("elements of the clamp monoid are a pair (r, s)") from None
-        if r.shape != s.shape:
-            raise ValueError(f"elements (r, s) have shapes {r.shape} and {s.shape}; wanted equal shapes")
-        return r, s
-
-    def like(self, elements: tuple[Array, Array]) -> Array:
-        return elements[0]
-
-    def take(self, elements: tuple[Array, Array], index: Any) -> tuple[Array, Array]:
-        return elements[0][index], elements[1][index]
-
-    def act(self, elements: tuple[Array, Array], states: Array) -> Array:
-        return np.maximum(np.minimum(elements[0], states), elements[1])
-
-    def compose(self, later: tuple[Array, Array], earlier: tuple[Array, Array]) -> tuple[Array, Array]:
-        return np.minimum(later[0], earlier[0]), self.act(later, earlier[1])
-
-    def identity(self, elements: tuple[Array, Array]) -> tuple[Array, Array]:
-        xp = namespace(elements[0])
-        return xp.full_like(elements[0], np.inf), xp.full_like(elements[1], -np.inf)
-
-    def constant(self, elements: tuple[Array, Array], initial: Array | None) -> Array:
-        if initial is None:
-            raise ValueError("initial is None; the clamp monoid needs a state to clamp")
-        return self.act(elements, initial)
-
-    def composable(self, elements: tuple[Array, Array]) -> bool:
-        return True
+    def mixed(self, elements: tuple[Jacobian, Array]) -> tuple[int, ...]:
+        A = elements[0]
+        if not A.layout.event or A.rank < Block.rank:
+            return ()
+        components = (A.layout.component_axis,) if A.layout.components > 1 else ()
+        return (*components, -1) if A.rank > Block.rank else components
 
 
-class Riccati:
+class Riccati(Base):
     """K -> A (I + K B)^-1 K A^T + C: how the gain of a Kalman filter moves on.
 
     Elements are triples (A, C, B) of matrices (..., m, m), C and B symmetric and not negative. K is symmetric with
@@ -139,21 +127,16 @@ class Riccati:
     its five entries that covariances need.
     """
 
+    name, letters, dtypes = "riccati", ("A", "C", "B"), FLOATS  # it inverts, which halves are too few digits for
+
     def prepare(self, elements: Any) -> tuple[Array, Array, Array]:
-        try:
-            A, C, B = elements
-        except (TypeError, ValueError):
-            raise ValueError("elements of the riccati monoid are a triple (A, C, B)") from None
-        shapes = tuple(tuple(e.shape) for e in (A, C, B))
-        if len(set(shapes)) > 1 or A.ndim < 3 or A.shape[-1] != A.shape[-2]:
-            raise ValueError(f"elements (A, C, B) have shapes {shapes}; wanted equal shapes (T, ..., m, m)")
+        A, C, B = super().prepare(elements)
+        if A.ndim < 3 or A.shape[-1] != A.shape[-2]:
+            raise ValueError(f"elements (A, C, B) have shape {A.shape}; wanted (T, ..., m, m)")
         return A, C, B
 
     def like(self, elements: tuple[Array, ...]) -> Array:
         return elements[1]
-
-    def take(self, elements: tuple[Array, ...], index: Any) -> tuple[Array, ...]:
-        return tuple(e[index] for e in elements)
 
     def act(self, elements: tuple[Array, ...], states: Array) -> Array:
         A, C, B = elements
@@ -178,6 +161,9 @@ class Riccati:
 
     def composable(self, elements: tuple[Array, ...]) -> bool:
         return bool(elements[0].shape[-1] == 1)  # B of a composed element grows, and I is lost beside it
+
+    def mixed(self, elements: tuple[Array, ...]) -> tuple[int, ...]:
+        return -2, -1
 
 
 def product(X: Array, Y: Array) -> Array:
@@ -205,4 +191,8 @@ def inverse(X: Array) -> Array:
         return namespace(X).full_like(X, np.nan)  # type: ignore[no-any-return]
 
 
-MONOIDS: dict[str, Monoid] = {"affine": Affine(), "clamp": Clamp(), "riccati": Riccati()}
+_ALL: tuple[Any, ...] = (
+    Affine(), Clamp(), Addition(), SaturatingAdd(), MAX_MIN, MAX_PLUS, MIN_PLUS, LogSumExp(), Moebius(), FiniteMap(),
+    Riccati(),
+)  # fmt: skip
+MONOIDS: dict[str, Monoid] = {monoid.name: monoid for monoid in _ALL}

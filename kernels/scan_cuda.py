@@ -1,4 +1,5 @@
-"""The scan of CuPy arrays by CUDA kernels: affine maps (diagonal, and k x k blocks for k = 2, 3, 4) and clamps.
+"""The scan of CuPy arrays by CUDA kernels: affine maps (diagonal, and k x k blocks for k = 2, 3, 4) and other monoids,
+as far as :mod:`recsolve.kernels.cuda_operands` knows maps for them.
 
 Five regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
 time for each lane (batch x units), with elements loaded steps ahead into registers or shared memory. ``chained``: tiles
@@ -20,14 +21,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from recsolve.arrays import Array, empty_in_order, kind_of, namespace
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.jacobians import Zero
 from recsolve.kernels import register, scan_numpy
-from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value, strides_of
+from recsolve.kernels.cuda_dense import dense_plan, is_dense
+from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value
+from recsolve.kernels.cuda_operands import Operands, distances, number_of, operands, spread, state_type, stored_as
 from recsolve.kernels.cuda_plan import Plan, Scan, plan
-from recsolve.kernels.cuda_source import LATER, OPTIONS, STORAGE, Regime, Variant, text
-from recsolve.kernels.monoids import Affine, Clamp, Monoid
+from recsolve.kernels.cuda_source import LATER, OPTIONS, Regime, Variant, text
+from recsolve.kernels.monoids import Monoid
 
-_COMPONENTS = (2, 3, 4)
 _ALIGNED = 16  # bytes that are copied at once
 
 
@@ -43,17 +45,27 @@ class Machine(Protocol):
 
 def carries(monoid: Monoid, elements: Any, initial: Array | None = None, *, kind: str = "cupy") -> bool:
     """Return whether the CUDA kernels take these elements, and do not hand them to the NumPy kernel."""
-    if type(monoid) not in (Affine, Clamp):
+    return _carried(operands(monoid, elements), initial, kind)
+
+
+def _carried(given: Operands | None, initial: Array | None, kind: str) -> bool:
+    """Return whether there are kernels for elements that are read so, and they lie where these run."""
+    if given is None:
         return False
-    e, f = elements
-    if isinstance(e, Jacobian) and not (_elementwise(e) or _components(e)):
+    arrays = [x for x, _ in given.inputs]
+    if any(kind_of(x) != kind for x in (*arrays, initial) if x is not None) or stored_as(arrays[0]) is None:
         return False
-    like = getattr(e, "data", f) if isinstance(e, Jacobian) else e
-    if any(kind_of(x) != kind for x in (f, like, initial) if x is not None) or like.dtype != f.dtype:
+    if initial is not None and initial.dtype not in (state_type(arrays[0]), arrays[0].dtype):
         return False
-    if f.dtype.name not in STORAGE or (initial is not None and initial.dtype != _number(f)):
-        return False
-    return type(monoid) is Affine or initial is not None
+    return initial is not None or not given.restarts
+
+
+def _taken(monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None, kind: str) -> Operands | None:
+    """Return how elements are read, or None if the kernels do not take them, such a mask, or so many axes."""
+    given, like = operands(monoid, elements), monoid.like(elements)
+    if given is None or not _carried(given, initial, kind):
+        return None
+    return given if _cuts_together(given, like, reset) and like.ndim - 1 <= AXES else None
 
 
 @register("scan", "cuda")
@@ -82,7 +94,8 @@ def scan(
     chunk : int, optional
         Taken for the sake of the other kernels; tiles have lengths of their own.
     regime : {"registers", "streamed", "segments", "tiny", "chained"}, optional
-        By default the fastest according to a model.
+        By default the fastest according to a model. Matrices of more than 4 rows have one of their own, and so
+        have those of more than 2 over semirings.
     width : {1, 2, 4, 8, 16, 32}, optional
         Lanes of a tile.
     machine : Machine, optional
@@ -99,9 +112,8 @@ def scan(
         For another regime or width.
     """
     like = monoid.like(elements)
-    kind = "cupy" if machine is None else machine.kind
-    taken = carries(monoid, elements, initial, kind=kind)
-    if not taken or not _cuts_together(elements, reset) or _scattered(elements):
+    given = _taken(monoid, elements, initial, reset, "cupy" if machine is None else machine.kind)
+    if given is None:
         return scan_numpy.scan(monoid, elements, initial=initial, reset=reset, chunk=chunk)
     y = empty_in_order(like.shape, like, like.ndim)
     if isinstance(elements[0], Zero):
@@ -110,8 +122,8 @@ def scan(
         device: Any = nullcontext() if machine else y.device
         with device:
             where = machine or _current()
-            asked, arrays = _asked(monoid, elements, y, initial, reset)
-            Launch(where, plan(asked, where.processors, regime, width), arrays)()
+            asked, arrays = _asked(given, y, initial, reset)
+            Launch(where, _plan(asked, where.processors, regime, width), arrays)()
     return y
 
 
@@ -119,90 +131,57 @@ def launcher(
     monoid: Monoid, elements: Any, y: Array, *, reset: Array | None = None, machine: Machine | None = None
 ) -> Launch | None:
     """Return a scan into ``y`` on the current device that can be run many times, or captured; None if not carried."""
-    kind = "cupy" if machine is None else machine.kind
-    if not carries(monoid, elements, kind=kind) or not _cuts_together(elements, reset) or _scattered(elements):
+    given = _taken(monoid, elements, None, reset, "cupy" if machine is None else machine.kind)
+    if given is None:
         return None
     where = machine or _current()
-    asked, arrays = _asked(monoid, elements, y, None, reset)
-    return Launch(where, plan(asked, where.processors), arrays)
+    asked, arrays = _asked(given, y, None, reset)
+    return Launch(where, _plan(asked, where.processors), arrays)
 
 
 def planned(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Regime:
     """Return the regime that a scan would run in, by the model of times."""
     like = monoid.like(elements)
     y = empty_in_order(like.shape, like, like.ndim)
-    return plan(_asked(monoid, elements, y, initial, reset)[0], _current().processors).variant.regime
+    given = operands(monoid, elements)
+    assert given is not None
+    return _plan(_asked(given, y, initial, reset)[0], _current().processors).variant.regime
 
 
-def _number(f: Array) -> np.dtype[Any]:
-    """Return the type of the arithmetic, in which states are carried."""
-    return np.dtype(np.float64 if f.dtype == np.float64 else np.float32)
+def _plan(asked: Scan, processors: int, regime: Regime | None = None, width: int | None = None) -> Plan:
+    if is_dense(asked.monoid, asked.parts):
+        return dense_plan(asked)
+    return plan(asked, processors, regime, width)
 
 
-def _elementwise(e: Jacobian) -> bool:
-    """Return whether a structure multiplies every number of a state by one of its own."""
-    return isinstance(e, (Zero, Identity, Scalar, Diagonal)) or (isinstance(e, LaneDense) and e.layout.lane_width == 1)
-
-
-def _components(e: Any) -> tuple[tuple[int, int], int] | None:
-    """Return the axes of rows and columns of matrices, and that of the states they act on; None without such."""
-    if isinstance(e, Block) and e.layout.components in _COMPONENTS:
-        axis = len(e.leading)
-        return (axis, axis + 1), axis
-    if isinstance(e, LaneDense) and e.layout.components == 1 and e.layout.lane_width in _COMPONENTS:
-        last = e.data.ndim - 1
-        return (last - 1, last), last - 1
-    return None
-
-
-def _cuts_together(elements: Any, reset: Array | None) -> bool:
+def _cuts_together(given: Operands, like: Array, reset: Array | None) -> bool:
     """Return whether a mask cuts all the numbers that an element mixes, or none; and has the axes of the rows."""
     if reset is None:
         return True
-    e, f = elements
-    components = _components(e)
-    return bool(reset.ndim == f.ndim and (components is None or reset.shape[components[1]] == 1))
+    return bool(reset.ndim == like.ndim and (given.state is None or reset.shape[given.state] == 1))
 
 
-def _scattered(elements: Any) -> bool:
-    """Return whether arrays have more axes than kernels count, even if none could be merged."""
-    return bool(elements[1].ndim - 1 > AXES)
-
-
-def _entries(e: Any, f: Array) -> Array:
-    """Return the entries of a structure in the shape of ``f`` (a matrix's as they are); repeated ones have stride 0."""
-    if not isinstance(e, Jacobian):
-        return _spread(e, f.shape)
-    if _components(e):
-        return e.data  # type: ignore[attr-defined, no-any-return]
-    if isinstance(e, Identity):
-        return _spread(namespace(f).ones((1,) * f.ndim, f.dtype), f.shape)
-    return _spread(e.diagonal().data, f.shape)
-
-
-def _spread(x: Array, shape: tuple[int, ...]) -> Array:
-    return x if x.shape == shape else namespace(x).broadcast_to(x, shape)
-
-
-def _asked(
-    monoid: Monoid, elements: Any, y: Array, initial: Array | None, reset: Array | None
-) -> tuple[Scan, dict[str, Array]]:
+def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None) -> tuple[Scan, dict[str, Array]]:
     """Return what a plan depends on, and the arrays of a scan into ``y``."""
-    e, f = elements
-    matrix, state = _components(e) or ((), None)
+    state = given.state
     vector = () if state is None else (state,)
-    arrays = {"y": (y, vector), "in0": (aligned(_entries(e, f)), matrix), "in1": (aligned(f), vector)}
+    arrays: dict[str, tuple[Array, tuple[int, ...]]] = {"y": (y, vector)}
+    for name, (x, components) in zip(INPUTS, given.inputs, strict=False):
+        arrays[name] = (aligned(x), components)
     if reset is not None:
-        arrays["cut"] = (_spread(reset, y.shape), vector)
+        arrays["cut"] = (spread(reset, y.shape), vector)
     if initial is not None:
-        arrays["initial"] = (aligned(_spread(initial, y.shape[1:])[None]), vector)
+        row = initial.astype(state_type(y), copy=False)
+        arrays["initial"] = (aligned(spread(row, y.shape[1:])[None]), vector)
+    stored = stored_as(y)
+    assert stored is not None
     asked = Scan(
-        monoid="affine" if type(monoid) is Affine else "clamp",
-        parts=1 if state is None else y.shape[state],
-        dtype=y.dtype.name,
+        monoid=given.map,
+        parts=given.parts,
+        dtype=stored,
         steps=len(y),
         sizes=tuple(n for axis, n in enumerate(y.shape) if axis and axis != state),
-        arrays=tuple((name, strides_of(x, components)) for name, (x, components) in arrays.items()),
+        arrays=tuple((name, distances(x, components)) for name, (x, components) in arrays.items()),
         aligned=not any(address(x) % _ALIGNED for name, (x, _) in arrays.items() if name in (*INPUTS, "y")),
     )
     return asked, {name: x for name, (x, _) in arrays.items()}
@@ -220,7 +199,7 @@ class Launch:
         self.flags = self.told = None
         if otherwise or planned.flags:  # what has changed, a ticket, tiles, tiles that are broken
             self.flags = xp.empty(2 + last.flags + (planned.tiles if otherwise else 0), np.int32)
-            self.told = xp.empty(max(planned.told, last.told), _number(arrays["y"]))
+            self.told = xp.empty(max(planned.told, last.told), number_of(arrays["y"]))
         p = self._filled(planned)
         self.launches = [(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))]
         if otherwise and planned.blocks > planned.tiles:

@@ -19,9 +19,10 @@ from recsolve.arrays import FLOATS, Array, kind_of
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels import register, scan_numpy
 from recsolve.kernels.cuts import cuts_of
+from recsolve.kernels.elementwise_monoids import Clamp
 from recsolve.kernels.geometry import Lanes, flat, lanes_of
 from recsolve.kernels.half import HALF, state_dtype, widen
-from recsolve.kernels.monoids import Affine, Clamp, Monoid
+from recsolve.kernels.monoids import Affine, Monoid
 from recsolve.kernels.scan_dense import walk_dense
 from recsolve.kernels.scan_factored import is_factored, walk_factored, walks
 from recsolve.kernels.threads import spread, threads

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from recsolve.arrays import Array, namespace
-from recsolve.jacobians import Block, Jacobian
 from recsolve.kernels import register
 from recsolve.kernels.half import HALF, Widened, state_dtype
-from recsolve.kernels.monoids import Monoid, Riccati
+from recsolve.kernels.monoids import Monoid
 
 # Above this many numbers a row, NumPy's overhead per call no longer matters and the plain loop does the least work.
 _WIDE_ROW = 16_384
@@ -80,12 +79,7 @@ def scan(
 
 def _cuts_apart(monoid: Monoid, elements: Any, reset: Array) -> bool:
     """Return whether a mask cuts some of the numbers that an element mixes, and not all."""
-    A = elements[0]
-    mixed: tuple[int, ...] = (-2, -1) if isinstance(monoid, Riccati) else ()
-    if isinstance(A, Jacobian) and A.layout.event and A.rank >= Block.rank:
-        mixed = (A.layout.component_axis,) if A.layout.components > 1 else ()
-        mixed += (-1,) if A.rank > Block.rank else ()
-    by_axis = (np.moveaxis(reset, axis, 0) for axis in mixed)
+    by_axis = (np.moveaxis(reset, axis, 0) for axis in monoid.mixed(elements))
     return any(bool((cuts != cuts[:1]).any()) for cuts in by_axis)
 
 
@@ -141,13 +135,18 @@ class _Stepper:
             after = self.monoid.act(self.monoid.take(summary, j), state)
             if local is not None and seen is not None:
                 after = self.xp.where(seen[j], local[j], after)
-            if not (self.xp.isfinite(state) & ~self.xp.isfinite(after)).any():
+            if not self._lost(state, after):
                 return after
-        # Nothing comes in, or a composed element has overflowed where its steps may not: walk the chunk itself.
+        # Nothing comes in, or composing has lost what its steps may not: walk the chunk itself.
         for t in range(j * L, (j + 1) * L):
             state = self.step(t, state)
         assert state is not None
         return state
+
+    def _lost(self, before: Array, after: Array) -> bool:
+        """Return whether a composed element gives what its steps may not, because it has overflowed."""
+        finite, nan = self.xp.isfinite, self.xp.isnan
+        return bool(((finite(before) & ~finite(after)) | (~nan(before) & nan(after))).any())
 
 
 def _step_chunks(state: _Stepper, y: Array, L: int, carries: Array | None) -> None:

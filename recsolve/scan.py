@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import FLOATS, Array, common_dtype, common_kind, from_native, namespace, to_native
+from recsolve.arrays import Array, common_dtype, common_kind, from_native, namespace, to_native
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.choose import scan as chosen_scan
-from recsolve.kernels.half import HALF, state_dtype
+from recsolve.kernels.half import state_dtype
 from recsolve.kernels.monoids import MONOIDS
 
 
@@ -44,7 +44,7 @@ def reverse_solve(J: Jacobian, starts: Array, c: Array) -> Array:
 
 def scan(
     monoid: str,
-    elements: tuple[Any, Any],
+    elements: tuple[Any, ...],
     *,
     initial: Any = None,
     reset: Any = None,
@@ -55,18 +55,35 @@ def scan(
 
     Parameters
     ----------
-    monoid : {"affine", "clamp", "riccati"}
-        ``affine``: elements (A, b), y[t] = A[t] y[t-1] + b[t], with A a structured Jacobian or an array of the shape of
-        b (diagonal). ``clamp``: elements (r, s), y[t] = max(min(r[t], y[t-1]), s[t]); never rounds. ``riccati``:
-        matrices (A, C, B), y[t] = A (I + y[t-1] B)^-1 y[t-1] A^T + C, the gains of a Kalman filter.
+    monoid : str
+        ======================  ===========================================  ===================================
+        monoid                  elements                                     y[t]
+        ======================  ===========================================  ===================================
+        affine                  (A, b), A a structured Jacobian or an array  A[t] y[t-1] + b[t]
+                                of the shape of b (diagonal)
+        clamp                   (r, s)                                       max(min(r[t], y[t-1]), s[t])
+        addition                (b,)                                         y[t-1] + b[t]
+        saturating_add          (d, lo, hi)                                  max(min(y[t-1] + d[t], hi[t]), lo[t])
+        max_min, max_plus,      (A, b), A of the shape of b, or matrices     max(b[t], min(A[t], y[t-1])),
+        min_plus                (T, ..., n, n) beside b (T, ..., n)          max(b[t], A[t] + y[t-1]), min(...)
+        logsumexp               (m, s)                                       pairs (M, S) on a last axis of y:
+                                                                             S[t] e^M[t] = sum of s e^m until t
+        moebius                 (a, b, c, d)                                 (a[t] y[t-1] + b[t]) /
+                                                                             (c[t] y[t-1] + d[t])
+        finite_map              (e,), integers (T, ..., n)                   e[t, ..., y[t-1]]
+        riccati                 (A, C, B), matrices (T, ..., m, m)           A (I + y[t-1] B)^-1 y[t-1] A^T + C
+        ======================  ===========================================  ===================================
+
+        docs/scans.md says which of them round, and which backends run them.
     elements : tuple
         Arrays with time along ``axis``.
     initial : array, optional
-        y before the first step, the shape of one step. Without it the first step of an affine scan gives b.
+        y before the first step, the shape of one step. Without it the first step is one that is cut from its past;
+        clamp, saturating_add, moebius and finite_map need it.
     reset : array of bool, optional
         Steps cut from their past: (T,), the shape of the elements, or their first axes with time before all others.
-        An affine scan gives b there, a clamp scan clamps ``initial``. Cuts are selected, so an inf or NaN before one
-        does not pass it.
+        They act on ``initial`` with those four monoids, and give with the others what does not depend on the past: b,
+        (m, s), C. Cuts are selected, so an inf or NaN before one does not pass it.
     reverse : bool
         Run from the last step to the first: y[t] = e[t](y[t+1]).
     axis : int
@@ -82,13 +99,14 @@ def scan(
     ValueError
         For an unknown monoid or shapes that do not agree.
     TypeError
-        For mixed kinds or dtypes that are not float16, float32 or float64.
+        For mixed kinds, or dtypes that are not float16, float32 or float64 (affine: or complex64 or complex128;
+        finite_map: integers; moebius and riccati: not float16).
 
     Notes
     -----
     Blelloch, "Prefix sums and their applications" (1990). The work is linear in T.
 
-    float16 is a way to store numbers: elements (not those of ``riccati``) are converted to float32 as they are read,
+    float16 is a way to store numbers: elements are converted to float32 as they are read,
     the state is float32 from the first step to the last, and only what is returned is rounded to float16. ``initial``
     may then be float16 or float32.
 
@@ -97,6 +115,9 @@ def scan(
     >>> import numpy as np, recsolve as rs
     >>> rs.scan("affine", (np.full(4, 0.5), np.ones(4)))
     array([1.   , 1.5  , 1.75 , 1.875])
+    >>> turn = np.array([[1, 2, 0], [0, 1, 2], [1, 2, 0]])  # a cycle, nothing, the cycle
+    >>> rs.scan("finite_map", (turn,), initial=0)
+    array([1, 1, 2])
     """
     if monoid not in MONOIDS:
         raise ValueError(f"monoid is {monoid!r}; wanted one of {', '.join(MONOIDS)}")
@@ -104,22 +125,23 @@ def scan(
         raise ValueError(f"elements is {type(elements).__name__}; wanted a tuple of arrays")
     arrays = {f"elements[{i}]": e for i, e in enumerate(elements) if not isinstance(e, Jacobian)}
     kind = common_kind({**arrays, "initial": None if np.isscalar(initial) else initial})
-    if axis != 0 and len(arrays) < 2:
+    if axis != 0 and len(arrays) < len(elements):
         raise ValueError(f"axis is {axis}; wanted 0 with a structured Jacobian, whose time comes first")
-    native = [
-        e if isinstance(e, Jacobian) else _time_first(_stored(e, f"elements[{i}]"), i, axis)
-        for i, e in enumerate(elements)
+    op = MONOIDS[monoid]
+    stored = [
+        e if isinstance(e, Jacobian) else to_native(e, f"elements[{i}]", op.dtypes) for i, e in enumerate(elements)
     ]
+    axis = _from_front(axis, stored)
+    native = [e if isinstance(e, Jacobian) else np.moveaxis(e, axis, 0) for e in stored]
     entries = {
         f"elements[{i}]": getattr(e, "data", None) if isinstance(e, Jacobian) else e for i, e in enumerate(native)
     }
-    dtype = common_dtype({name: x for name, x in entries.items() if x is not None})
-    if dtype == HALF and monoid == "riccati":
-        raise TypeError("elements have dtype float16; wanted float32 or float64 for the riccati monoid, which inverts")
-    op = MONOIDS[monoid]
+    common_dtype({name: x for name, x in entries.items() if x is not None})
     prepared = op.prepare(tuple(native))
     like = op.like(prepared)
     start = None if initial is None else _row(initial, like)
+    if start is not None:
+        op.check_initial(prepared, start)
     mask = None if reset is None else _mask(reset, like, axis)
     if reverse:
         prepared, mask = op.take(prepared, slice(None, None, -1)), None if mask is None else mask[::-1]
@@ -128,23 +150,23 @@ def scan(
     return from_native(np.moveaxis(y[::-1] if reverse else y, 0, axis), kind)
 
 
-def _time_first(x: Array, index: int, axis: int) -> Array:
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"elements[{index}] has shape {x.shape}; wanted time along its axis {axis}")
-    return np.moveaxis(x, axis, 0)
-
-
-def _stored(x: Any, name: str) -> Array:
-    """View arrays as `to_native` does, and float16 ones too."""
-    return to_native(x, name, (HALF, *FLOATS))
+def _from_front(axis: int, arrays: list[Any]) -> int:
+    """Return the axis counted from the front, which arrays of matrices and of vectors have in common."""
+    ranks = [x.ndim for x in arrays if not isinstance(x, Jacobian)]
+    for i, x in enumerate(arrays):
+        if not isinstance(x, Jacobian) and not -min(ranks) <= axis < min(ranks):
+            raise ValueError(f"elements[{i}] has shape {x.shape}; wanted time along its axis {axis}")
+    return axis % min(ranks) if ranks else axis
 
 
 def _row(initial: Any, like: Array) -> Array:
     """Return y[-1] in the dtype in which the state is carried."""
     dtype = state_dtype(like)
-    row = np.asarray(initial, dtype=dtype) if np.isscalar(initial) else _stored(initial, "initial")
-    if row.dtype not in (like.dtype, dtype):
-        raise TypeError(f"initial has dtype {row.dtype}; wanted {like.dtype}, as the elements")
+    row = (
+        np.asarray(initial, dtype=dtype)
+        if np.isscalar(initial)
+        else to_native(initial, "initial", tuple(dict.fromkeys((like.dtype, dtype))))
+    )
     row = row.astype(dtype, copy=False)
     try:
         return np.broadcast_to(row, like.shape[1:])

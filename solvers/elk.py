@@ -9,7 +9,7 @@ import numpy as np
 
 from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
-from recsolve.kernels import get
+from recsolve.kernels.choose import scan as chosen_scan
 from recsolve.kernels.monoids import MONOIDS, identity_plus, inverse, product, transpose
 from recsolve.scan import affine_scan
 from recsolve.solvers.globalised import Globalised, merit
@@ -161,7 +161,7 @@ def gains(problem: Problem, A: Jacobian, damping: Array, cut: Array) -> Array:
     start = xp.where(known & problem.pin, J.dtype.type(0), lam / (1 + lam)) * eye
     elements = (J / (1 + lam), xp.broadcast_to(start, J.shape), product(transpose(J), J) / (1 + lam))
     with np.errstate(all="ignore"):
-        return get("scan")(MONOIDS["riccati"], elements, reset=known)  # type: ignore[no-any-return]
+        return chosen_scan(MONOIDS["riccati"], elements, reset=known)
 
 
 def _over_matrices(problem: Problem, per_sequence: Array, matrices: Array) -> Array:

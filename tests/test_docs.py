@@ -31,7 +31,7 @@ def snippets(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/cells.md", "docs/compiled.md", "docs/gradients.md", "docs/solvers.md"]
+    "name", ["README.md", "docs/cells.md", "docs/compiled.md", "docs/gradients.md", "docs/scans.md", "docs/solvers.md"]
 )
 def test_snippets(name):
     pytest.importorskip("torch")

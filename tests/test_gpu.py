@@ -1,10 +1,12 @@
 """The reference on CuPy arrays and CUDA tensors: the same numbers, the same kind back."""
 
 import gallery
+import monoid_gallery
 import numpy as np
 import pytest
 
 import recsolve as rs
+from recsolve.kernels.monoids import MONOIDS
 
 pytestmark = pytest.mark.gpu
 
@@ -64,6 +66,20 @@ def test_scans_and_structures():
     host = gallery.recurrence("cho_gru", "dense", T=5)
     x = cupy.asarray(np.random.default_rng(1).standard_normal((5, 2, 3)))
     assert rs.check_structure(host.cell.to("cupy").recurrence(x))
+
+
+@pytest.mark.parametrize("name", sorted(MONOIDS))
+def test_scans_of_every_monoid(name):
+    import cupy
+
+    rng = np.random.default_rng(0)
+    elements = monoid_gallery.elements(name, 500, (3,), rng, size=2)
+    start, reset = monoid_gallery.state(name, elements, rng), rng.random(500) < 0.02
+    for reverse in (False, True):
+        expected = rs.scan(name, elements, initial=start, reset=reset, reverse=reverse)
+        given = tuple(cupy.asarray(e) for e in elements)
+        y = rs.scan(name, given, initial=cupy.asarray(start), reset=cupy.asarray(reset), reverse=reverse)
+        np.testing.assert_allclose(y.get(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_gradients():

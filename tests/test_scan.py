@@ -1,6 +1,7 @@
 """Scans of every structure and monoid against the loop."""
 
 import gallery
+import monoid_gallery
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,21 +68,13 @@ def test_clamp_scans_equal_the_loop_bit_for_bit(T, seed, dtype, reverse):
     np.testing.assert_array_equal(rs.scan("clamp", (r, s), initial=start, reset=reset, reverse=reverse), y)
 
 
-def elements_of(name, rng):
-    """Random elements of five steps; the second of them can also be a state."""
-    if name != "riccati":
-        return tuple(rng.standard_normal((2, 5, 3)))
-    A, X, Y = rng.standard_normal((3, 5, 2, 2)) / 2
-    return A, X @ X.swapaxes(-1, -2), Y @ Y.swapaxes(-1, -2)
-
-
 @pytest.mark.parametrize("name", sorted(MONOIDS))
 @given(seed=gallery.seeds)
 def test_law_4_monoids(name, seed):
     """Associative, with an identity, and composing then acting is acting twice."""
     monoid, rng = MONOIDS[name], np.random.default_rng(seed)
-    a, b, c = (monoid.prepare(elements_of(name, rng)) for _ in range(3))
-    h = elements_of(name, rng)[1]
+    a, b, c = (monoid.prepare(monoid_gallery.elements(name, 5, (3,), rng, size=2)) for _ in range(3))
+    h = np.stack([monoid_gallery.state(name, a, rng) for _ in range(5)])
 
     def same(x, y):
         np.testing.assert_allclose(monoid.act(x, h), monoid.act(y, h), rtol=1e-12, atol=1e-12)

@@ -6,15 +6,14 @@ compiled by nvcc for sm_90, and must not spill registers.
 
 import mmap
 import os
-import re
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 
 import cuda_host
 import numpy as np
 import pytest
+from cuda_host.nvcc import spills
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
@@ -433,14 +432,4 @@ def test_variants():
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("regime", REGIMES)
 def test_nothing_spills(regime, tmp_path):
-    kernels = [v.expression for v in cuda_source.variants() if v.regime == regime]
-    unit = cuda_source.text(regime) + "".join(
-        f"template __global__ void {name}(const recsolve::Problem);\n" for name in kernels
-    )
-    code = tmp_path / "kernels.cu"
-    code.write_text(unit)
-    command = ["nvcc", *cuda_source.OPTIONS, "-arch=sm_90", "-cubin", "-Xptxas", "-v", str(code), "-o", os.devnull]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
-    assert len(spills) == len(kernels)
-    assert set(spills) == {("0", "0", "0")}
+    assert set(spills(regime, cuda_source.variants(), tmp_path)) == {("0", "0", "0")}

@@ -1,4 +1,5 @@
-// The maps that scans compose: affine ones, whose matrices are k x k (k = 1: diagonal, scalar, identity), and clamps.
+// The maps that scans compose: affine ones, whose matrices are k x k (k = 1: diagonal, scalar, identity), over numbers or
+// over a semiring; and clamps. More are in simple_maps.cuh and special_maps.cuh.
 //
 // A map is gathered step by step (`begin`, `then`), put after another one (`after`), and applied to a state (`act`). A
 // step that is cut from its past makes all that follows `constant`: the state is then selected, never multiplied out,
@@ -9,20 +10,32 @@
 
 namespace recsolve {
 
-// x -> A x + b. Sums are taken in the order of the reference.
-template <class T, int K> struct Affine {
+// Products and sums of numbers. Every rounding is spelt out, so that a compiler cannot fuse one product here and another
+// there: blocks that do the same must get the same bits.
+template <class T> struct Real {
+    using Products = Real;
+    __device__ static T zero() { return T(0); }
+    __device__ static T one() { return T(1); }
+    __device__ static T times(T x, T y) { return x * y; }
+    __device__ static T plus(T x, T y) { return x + y; }
+    __device__ static T more(T x, T y, T total) { return multiply_add(x, y, total); }
+    __device__ static bool sure(T x) { return finite(x); }  // that no overflow is hidden in a result
+};
+
+// x -> A x + b. Sums are taken in the order of the reference. `Algebra` has the operations, and those of composed products.
+template <class T, int K, class Algebra> struct Linear {
     using Number = T;
+    using Operations = Algebra;
     static constexpr int parts = K, entries = K * K, vectors = 1, size = entries + parts + 1;
 
     T a[entries], b[parts];
     bool constant;
 
-    // A row of m times v. Every rounding is spelt out, so that a compiler cannot fuse one product here and another
-    // there: blocks that do the same must get the same bits.
-    __device__ static T row(const T* m, const T* v, int stride) {
-        T total = m[0] * v[0];
+    // A row of m times v.
+    template <class R = Algebra> __device__ static T row(const T* m, const T* v, int stride) {
+        T total = R::times(m[0], v[0]);
 #pragma unroll
-        for (int j = 1; j < K; ++j) total = multiply_add(m[j], v[j * stride], total);
+        for (int j = 1; j < K; ++j) total = R::more(m[j], v[j * stride], total);
         return total;
     }
 
@@ -30,7 +43,7 @@ template <class T, int K> struct Affine {
     __device__ static void apply(const T* m, const T* v, const T* f, T* result) {
 #pragma unroll
         for (int i = 0; i < K; ++i) {
-            result[i] = K == 1 ? multiply_add(m[0], v[0], f[0]) : row(m + i * K, v, 1) + f[i];
+            result[i] = K == 1 ? Algebra::more(m[0], v[0], f[0]) : Algebra::plus(row(m + i * K, v, 1), f[i]);
         }
     }
 
@@ -43,9 +56,9 @@ template <class T, int K> struct Affine {
 
     __device__ void identity() {
 #pragma unroll
-        for (int i = 0; i < entries; ++i) a[i] = i % (K + 1) == 0 ? T(1) : T(0);
+        for (int i = 0; i < entries; ++i) a[i] = i % (K + 1) == 0 ? Algebra::one() : Algebra::zero();
 #pragma unroll
-        for (int i = 0; i < K; ++i) b[i] = T(0);
+        for (int i = 0; i < K; ++i) b[i] = Algebra::zero();
         constant = false;
     }
 
@@ -65,7 +78,7 @@ template <class T, int K> struct Affine {
     }
 
     // Puts this map after an earlier one.
-    __device__ void after(const Affine& earlier) {
+    __device__ void after(const Linear& earlier) {
         if (constant) return;
         T next[K];
         apply(a, earlier.b, b, next);
@@ -87,10 +100,10 @@ template <class T, int K> struct Affine {
 
     // NaN stays NaN through every step, so a state that has one is right if nothing was cut.
     __device__ bool trusts(const T* before, const T* after) const {
-        bool all_finite = true, lost = false;
+        bool sure = true, lost = false;
 #pragma unroll
-        for (int i = 0; i < K; ++i) all_finite &= finite(after[i]), lost |= is_nan(before[i]);
-        return all_finite || (lost && !constant);
+        for (int i = 0; i < K; ++i) sure &= Algebra::sure(after[i]), lost |= is_nan(before[i]);
+        return sure || (lost && !constant);
     }
 
 private:
@@ -100,12 +113,14 @@ private:
         for (int j = 0; j < K; ++j) {
             T column[K];
 #pragma unroll
-            for (int i = 0; i < K; ++i) column[i] = row(left + i * K, right + j, K);
+            for (int i = 0; i < K; ++i) column[i] = row<typename Algebra::Products>(left + i * K, right + j, K);
 #pragma unroll
             for (int i = 0; i < K; ++i) right[i * K + j] = column[i];
         }
     }
 };
+
+template <class T, int K> using Affine = Linear<T, K, Real<T>>;
 
 // x -> max(min(r, x), s), with e = r and f = s. Nothing rounds, so any composition equals the loop bit for bit; a cut
 // step clamps the initial state. Composition: Ronca, arXiv 2605.06384.
@@ -144,21 +159,23 @@ template <class T> struct Clamp {
     __device__ bool trusts(const T*, const T*) const { return true; }
 };
 
-// Maps in memory, number by number at a distance.
+// Maps in memory, number by number at a distance: a, then b, then whether they are constant.
+template <class Map> constexpr int COMPOSED = Map::size - Map::parts - 1;
+
 template <class Map, class T> __device__ inline void put(const Map& map, T* at, long long distance) {
 #pragma unroll
-    for (int i = 0; i < Map::entries; ++i) at[i * distance] = map.a[i];
+    for (int i = 0; i < COMPOSED<Map>; ++i) at[i * distance] = map.a[i];
 #pragma unroll
-    for (int i = 0; i < Map::parts; ++i) at[(Map::entries + i) * distance] = map.b[i];
+    for (int i = 0; i < Map::parts; ++i) at[(COMPOSED<Map> + i) * distance] = map.b[i];
     at[(Map::size - 1) * distance] = T(map.constant);
 }
 
 template <class Map, class T> __device__ inline Map get(const T* at, long long distance) {
     Map map;
 #pragma unroll
-    for (int i = 0; i < Map::entries; ++i) map.a[i] = at[i * distance];
+    for (int i = 0; i < COMPOSED<Map>; ++i) map.a[i] = at[i * distance];
 #pragma unroll
-    for (int i = 0; i < Map::parts; ++i) map.b[i] = at[(Map::entries + i) * distance];
+    for (int i = 0; i < Map::parts; ++i) map.b[i] = at[(COMPOSED<Map> + i) * distance];
     map.constant = at[(Map::size - 1) * distance] != T(0);
     return map;
 }

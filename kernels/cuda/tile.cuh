@@ -290,7 +290,7 @@ private:
 
 // Tiny problems: a block takes some lanes through all of time, a tile after the other.
 template <class Map, class S, int THREADS, int RUN, int VECTOR>
-__global__ void __launch_bounds__(THREADS, Map::parts == 1 ? 4 : 1) tiny(const Problem p) {
+__global__ void __launch_bounds__(THREADS, THREADS == 256 ? 4 : 1) tiny(const Problem p) {
     Tile<Map, S, THREADS, RUN, VECTOR, 1> tile(p, 0);
     typename Map::Number x[Map::parts];
     for (Spot spot{0, 0, static_cast<int>(blockIdx.x), 0}; spot.times < p.tiles_of_time; ++spot.times) {

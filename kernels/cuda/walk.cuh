@@ -85,7 +85,8 @@ template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int 
     using Numbers = Planes<Map>;
     static constexpr int E = Map::entries, K = Map::parts, PLANES = Numbers::COUNT;
     static constexpr int PITCH = LANES + (VECTOR == 1), PLANE = PIECE * PITCH;  // an odd pitch where times are nearer
-    static constexpr int TOGETHER = PLANES <= 3 ? 8 : PLANES <= 6 ? 4 : PLANES <= 12 ? 2 : 1;  // steps read at once
+    static constexpr int AT_ONCE = PLANES <= 3 ? 8 : PLANES <= 6 ? 4 : PLANES <= 12 ? 2 : 1;  // steps read
+    static constexpr int TOGETHER = AT_ONCE < PIECE ? AT_ONCE : PIECE;
     enum { OF_Y = INPUTS, OF_CUT, ARRAYS };
 
     const Problem& p;

@@ -94,3 +94,17 @@ class Host:
             ctypes.c_longlong(shared),
             ctypes.c_int(self.workers),
         )
+
+
+class Recorder:
+    """A machine that only notes which kernels it is asked to run, so that these can be built."""
+
+    kind = "numpy"
+    processors = Host.processors
+
+    def __init__(self) -> None:
+        self.variants: dict[Variant, None] = {}
+
+    def launch(self, variant: Variant, blocks: int, shared: int, problem: Any) -> None:
+        """Note a kernel."""
+        self.variants[variant] = None

@@ -1,0 +1,24 @@
+"""What nvcc says of kernels compiled for sm_90."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from recsolve.kernels.cuda_source import OPTIONS, Regime, Variant, text
+
+
+def spills(regime: Regime, variants: list[Variant], folder: Path) -> list[tuple[str, ...]]:
+    """Return the bytes of stack, spill stores and spill loads of the kernels of a regime."""
+    kernels = [v.expression for v in variants if v.regime == regime]
+    code = folder / "kernels.cu"
+    code.write_text(
+        text(regime) + "".join(f"template __global__ void {name}(const recsolve::Problem);\n" for name in kernels)
+    )
+    command = ["nvcc", *OPTIONS, "-arch=sm_90", "-cubin", "-Xptxas", "-v", str(code), "-o", os.devnull]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
+    assert len(found) == len(kernels)
+    return found

@@ -1,0 +1,206 @@
+"""Every monoid: the scan against the loop, bit for bit where nothing rounds; cuts, directions, what is not finite."""
+
+import monoid_gallery as gallery
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import recsolve as rs
+from recsolve.kernels import get
+from recsolve.kernels.monoids import MONOIDS
+
+NAMES = sorted(MONOIDS)
+WHOLE = (*gallery.EXACT, "addition", "saturating_add", "max_plus", "min_plus")  # exact with integers
+SEMIRINGS = ("max_min", "max_plus", "min_plus")
+
+
+def problem(name, T, seed, dtype=np.float64, shape=(2, 3)):
+    rng = np.random.default_rng(seed)
+    elements = gallery.elements(name, T, shape, rng, dtype, whole=name in WHOLE)
+    return elements, gallery.state(name, elements, rng), rng.random((T, *shape[:1])) < 0.05
+
+
+def agree(name, y, expected):
+    assert y.dtype == expected.dtype
+    if name in WHOLE:
+        np.testing.assert_array_equal(y, expected)
+    else:
+        scale = max(np.abs(expected).max(initial=0), 1)
+        np.testing.assert_allclose(y, expected, rtol=0, atol=200 * np.finfo(y.dtype).eps * scale)
+
+
+@pytest.mark.parametrize("T", [0, 1, 2, 31, 32, 33, 97, 1009])
+@pytest.mark.parametrize("name", NAMES)
+def test_scans_equal_the_loop(name, T):
+    for dtype in (np.float32, np.float64):
+        elements, start, reset = problem(name, T, T, dtype)
+        for initial in (start,) if name in gallery.RESTARTING else (None, start):
+            for cuts in (None, reset, np.broadcast_to(reset[:, :1], reset.shape)[:, 0]):
+                for reverse in (False, True):
+                    y = rs.scan(name, elements, initial=initial, reset=cuts, reverse=reverse)
+                    agree(name, y, gallery.loop(name, elements, initial, cuts, reverse))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=st.integers(0, 99), T=st.integers(1, 300), chunk=st.integers(1, 50))
+def test_any_chunk_length_gives_the_loop(name, seed, T, chunk):
+    elements, start, _ = problem(name, T, seed)
+    if name == "riccati":
+        elements, start = tuple(e[..., :1, :1] for e in elements), start[..., :1, :1]
+    y = get("scan")(MONOIDS[name], MONOIDS[name].prepare(elements), initial=start, chunk=chunk)
+    agree(name, y, gallery.loop(name, elements, start))
+
+
+@pytest.mark.parametrize("name", SEMIRINGS)
+@given(seed=st.integers(0, 99), T=st.integers(0, 200))
+def test_matrices_over_semirings(name, seed, T):
+    """A composition equals acting twice; a diagonal written as a matrix acts as the diagonal."""
+    rng, monoid = np.random.default_rng(seed), MONOIDS[name]
+    elements = gallery.matrices(name, T, (2,), rng)
+    x = gallery.state(name, elements, rng)
+    for initial in (None, x):
+        np.testing.assert_array_equal(rs.scan(name, elements, initial=initial), gallery.loop(name, elements, initial))
+    later, earlier = (gallery.matrices(name, 4, (2,), rng) for _ in range(2))
+    states = np.rint(3 * rng.standard_normal((4, 2, 3)))
+    np.testing.assert_array_equal(
+        monoid.act(monoid.compose(later, earlier), states), monoid.act(later, monoid.act(earlier, states))
+    )
+    np.testing.assert_array_equal(monoid.act(monoid.identity(later), states), states)
+    a, b = rng.standard_normal((2, T, 3))
+    written = np.where(np.eye(3, dtype=bool), a[..., None], monoid.zero)
+    np.testing.assert_array_equal(rs.scan(name, (written, b)), gallery.loop(name, (a, b)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("finite_map", "affine", "riccati")])
+def test_what_is_not_finite_moves_forward_only_and_stops_at_resets(name, bad):
+    T, t0, t1 = 300, 150, 220
+    elements, start, _ = problem(name, T, 0)
+    cuts = np.zeros(T, bool)
+    cuts[t1] = True
+    clean = rs.scan(name, elements, initial=start, reset=cuts)
+    for i in range(len(elements)):
+        spoilt = [e.copy() for e in elements]
+        spoilt[i][t0, 1, 2] = bad
+        y, expected = rs.scan(name, spoilt, initial=start, reset=cuts), gallery.loop(name, spoilt, start, cuts)
+        np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+        np.testing.assert_array_equal(y[:t0], clean[:t0])
+        agree(name, y[t1:], clean[t1:])
+        if np.isnan(bad):
+            assert np.isnan(y[t0, 1, 2]).any()
+
+
+def test_sums_may_overflow_where_steps_do_not():
+    """1e308 up twice, from the bottom: the loop stops at the bounds, or stays within them."""
+    T = 400
+    d = np.where(np.arange(T) % 4 < 2, 1e308, -1e308)
+    lo, hi = np.full(T, -1.7e308), np.full(T, 1.7e308)
+    y = rs.scan("saturating_add", (d, lo, hi), initial=-1e308)
+    np.testing.assert_array_equal(y, gallery.loop("saturating_add", (d, lo, hi), -1e308))
+    for name, sign in (("max_plus", 1), ("min_plus", -1)):
+        elements = -sign * d, np.full(T, -sign * 1.7e308)
+        y = rs.scan(name, elements, initial=sign * 1.5e308)
+        np.testing.assert_array_equal(y, gallery.loop(name, elements, sign * 1.5e308))
+
+
+def test_logsumexp_is_the_softmax():
+    """Scores of 1e3, of which no exponential is finite, and weights that are masked out."""
+    rng = np.random.default_rng(0)
+    m, v = 1e3 * rng.standard_normal((500, 2)), rng.standard_normal((500, 2))
+    m[::7] = -np.inf
+    M, S = np.moveaxis(rs.scan("logsumexp", (m, np.ones_like(m))), -1, 0)
+    N, C = np.moveaxis(rs.scan("logsumexp", (m, v)), -1, 0)
+    np.testing.assert_array_equal(M, N)
+    weights = np.exp(m[:400] - m[:400].max(axis=0))
+    np.testing.assert_allclose((C / S)[399], (weights * v[:400]).sum(axis=0) / weights.sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose((M + np.log(S))[1:], np.logaddexp.accumulate(m)[1:], rtol=1e-13)
+
+
+def test_moebius_passes_through_its_pole():
+    """x -> -1 / x from 0: infinity, which is a point like others, and 0 again."""
+    a, b, c, d = np.zeros((4, 64))
+    b[:], c[:] = -1, 1
+    y = rs.scan("moebius", (a, b, c, d), initial=0.0)
+    np.testing.assert_array_equal(np.isinf(y), np.arange(64) % 2 == 0)
+    np.testing.assert_array_equal(y[1::2], 0)
+
+
+def test_moebius_products_do_not_overflow():
+    """A continued fraction: 1 + 1 / (1 + 1 / ...), entries of products grow as Fibonacci's numbers."""
+    one, zero = np.ones(10_000, np.float32), np.zeros(10_000, np.float32)
+    y = rs.scan("moebius", (one, one, one, zero), initial=np.float32(1))
+    assert y[-1] == pytest.approx((1 + 5**0.5) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64])
+def test_finite_maps_of_any_integers(dtype):
+    rng = np.random.default_rng(0)
+    elements = gallery.elements("finite_map", 500, (3,), rng, dtype, size=5)
+    y = rs.scan("finite_map", elements, initial=2)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, gallery.loop("finite_map", elements, np.full(3, 2, dtype)))
+
+
+def test_complex_numbers():
+    rng = np.random.default_rng(0)
+    for dtype in (np.complex64, np.complex128):
+        a = np.exp(1j * rng.uniform(0, 6, (500, 3))).astype(dtype)
+        b = (rng.standard_normal((500, 3)) + 1j * rng.standard_normal((500, 3))).astype(dtype)
+        y = rs.scan("affine", (a, b), initial=b[0], reset=rng.random(500) < 0.01)
+        assert y.dtype == dtype
+        np.testing.assert_allclose(rs.scan("affine", (a, b)), gallery.loop("affine", (a, b)), rtol=1e-4)
+
+
+def test_time_on_other_axes():
+    rng = np.random.default_rng(0)
+    m, s = rng.standard_normal((2, 40, 3))
+    y = rs.scan("logsumexp", (m, s))
+    np.testing.assert_array_equal(rs.scan("logsumexp", (m.T, s.T), axis=1), y.swapaxes(0, 1))
+    np.testing.assert_array_equal(rs.scan("logsumexp", (m.T, s.T), axis=-1), y.swapaxes(0, 1))
+    A, b = gallery.matrices("max_min", 40, (2,), rng)
+    y = rs.scan("max_min", (A, b))
+    np.testing.assert_array_equal(rs.scan("max_min", (A.swapaxes(0, 1), b.swapaxes(0, 1)), axis=1), y.swapaxes(0, 1))
+
+
+def test_a_mask_that_cuts_a_part_of_what_is_mixed():
+    rng = np.random.default_rng(0)
+    m, s = rng.standard_normal((2, 200, 3))
+    cuts = rng.random((200, 3, 2)) < 0.1
+    np.testing.assert_array_equal(
+        rs.scan("logsumexp", (m, s), reset=cuts), gallery.loop("logsumexp", (m, s), reset=cuts)
+    )
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0)])
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_to_do_and_read_only_arrays(name, shape):
+    for T in (0, 5, 100):
+        elements = gallery.elements(name, T, shape, np.random.default_rng(0))
+        for e in elements:
+            e.flags.writeable = False
+        start = gallery.state(name, elements, np.random.default_rng(0))
+        y = rs.scan(name, elements, initial=start, reset=np.zeros(T, bool), reverse=True)
+        assert y.shape == (T, *start.shape)
+
+
+@pytest.mark.parametrize(
+    ("monoid", "elements", "kwargs", "error", "words"),
+    [
+        ("addition", (np.ones(3), np.ones(3)), {}, ValueError, r"a tuple \(b,\); got 2 arrays"),
+        ("saturating_add", (np.ones(3),) * 3, {}, ValueError, "initial is None; the saturating_add monoid"),
+        ("saturating_add", (np.ones(3), np.ones(3), np.ones(4)), {"initial": 0.0}, ValueError, "wanted equal shapes"),
+        ("max_plus", (np.ones((3, 2)), np.ones((3, 4))), {}, ValueError, r"wanted A of \(3, 4\) or \(3, 4, 4\)"),
+        ("moebius", (np.ones(3),) * 3, {"initial": 1.0}, ValueError, r"\(a, b, c, d\); got 3 arrays"),
+        ("moebius", (np.ones(3, np.float16),) * 4, {"initial": 1.0}, TypeError, "wanted float32 or float64"),
+        ("finite_map", (np.ones((3, 2)),), {"initial": 0}, TypeError, "wanted uint8 or int8"),
+        ("finite_map", (np.full((3, 2), 2),), {"initial": 0}, ValueError, "states from 2 to 2; wanted 0 to 1"),
+        ("finite_map", (np.zeros((3, 2), int),), {"initial": -1}, ValueError, "initial has states from -1"),
+        ("finite_map", (np.zeros(3, int),), {"initial": 0}, ValueError, r"has shape \(3,\); wanted \(T, ..., n\)"),
+        ("clamp", (np.ones(3, complex),) * 2, {"initial": 0.0}, TypeError, "dtype complex128"),
+    ],
+)
+def test_bad_arguments(monoid, elements, kwargs, error, words):
+    with pytest.raises(error, match=words):
+        rs.scan(monoid, elements, **kwargs)
