@@ -17,6 +17,7 @@ from recsolve.kernels.cuda_geometry import INPUTS, PROBLEM, Strides, by_time, co
 from recsolve.kernels.cuda_source import (
     LANES,
     REGIMES,
+    SHARED,
     WALKS,
     WIDTHS,
     Regime,
@@ -106,7 +107,7 @@ def plan(scan: Scan, processors: int, regime: Regime | None = None, width: int |
     Raises
     ------
     ValueError
-        For another regime or width.
+        For another regime or width, or a regime whose tiles do not fit into shared memory.
     """
     if regime not in (None, *REGIMES):
         raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
@@ -114,6 +115,9 @@ def plan(scan: Scan, processors: int, regime: Regime | None = None, width: int |
         raise ValueError(f"width is {width!r}; wanted one of {', '.join(map(str, WIDTHS))}")
     regimes = (regime,) if regime else tuple(one for one in REGIMES if one != "segments" or scan.forgets)
     candidates = [_planned(scan, one, width, processors) for one in regimes]
+    candidates = [one for one in candidates if one.shared <= SHARED]
+    if not candidates:
+        raise ValueError(f"regime is {regime!r}; wanted one whose tiles of such elements fit into {SHARED} bytes")
     return min(candidates, key=lambda one: cost(one, processors))
 
 

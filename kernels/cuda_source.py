@@ -23,7 +23,7 @@ WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
 SCOUTS = 128  # threads of a block that look back
 _OFFSETS = 8 * (len(INPUTS) + 2) * LANES  # bytes: where the lanes of a tile are in each array
 _CONTROL = 80  # bytes, as in cuda/tile.cuh
-_SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block may have
+SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block may have
 _WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most such a weight
 _RUNS = (12, 8, 4, 2, 1)
 
@@ -194,7 +194,7 @@ def variant(regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vect
 def fitted(v: Variant, width: int, pitch: int, cut: bool) -> Variant:
     """Return a variant of tiles of so many lanes, with runs as long as the shared memory allows."""
     if v.regime == "chained":
-        run = next(run for run in _RUNS if run == 1 or replace(v, run=run).shared(width, pitch, cut) <= _SHARED)
+        run = next(run for run in _RUNS if run == 1 or replace(v, run=run).shared(width, pitch, cut) <= SHARED)
         v = replace(v, run=run)
     return v if v.vector <= width and v.run % v.vector == 0 else replace(v, vector=1)
 

@@ -172,7 +172,7 @@ template <int THREADS, int BATCH, class Tile> __device__ inline void look_back(T
     if (holds) {
         tile.write(tile.carry, x);
         trusted = reckon(tile, end);
-        if (!trusted) tile.doubts[1] = 1;
+        if (!trusted) atomicMax(tile.doubts + 1, 1);
     }
     __syncwarp();
     const bool late = tile.doubts[1], ends = next + 1 == tile.p.tiles_of_time;

@@ -205,7 +205,7 @@ template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> str
         T x[K];
         bool trusted = reach_run(x);
         if (trusted) walk(run * RUN, own, x);
-        if (!trusted) doubts[0] = 1;
+        if (!trusted) atomicMax(doubts, 1);  // by several threads
         meet<WORKERS, THREADS>();  // all have read the maps
         leave(x, trusted, thread);
         meet<WORKERS, THREADS>();
