@@ -85,9 +85,7 @@ def heat(axes: Any, x: Array, y: Array, z: Array, **arguments: Any) -> Any:
     axes.set_facecolor("0.85")
     axes.patch.set_hatch("xxxx")
     axes.patch.set_edgecolor("0.55")
-    return axes.pcolormesh(
-        x, y, np.ma.masked_invalid(z), cmap=MAP, shading="nearest", rasterized=True, **arguments
-    )
+    return axes.pcolormesh(x, y, np.ma.masked_invalid(z), cmap=MAP, shading="nearest", rasterized=True, **arguments)
 
 
 def times(ratio: float) -> str:

@@ -1,11 +1,27 @@
-"""What a study is, and which there are."""
+"""What a study is, and which there are.
+
+To write one, add a file to ``studies/catalogue`` that ends in ``STUDY = Study(...)``, and enter its name in
+``CATALOGUE`` (``catalogue/lyapunov.py`` is the model):
+
+- ``Config`` is a frozen dataclass of numbers, texts, bools and tuples of them, with three instances: ``quick`` (under
+  60 s on two cores), ``full`` (what one would publish) and ``tiny`` (a second or two, for tests).
+- ``grid(config)`` yields points, the arguments of ``run``. A point is plain JSON and says *everything* that its numbers
+  depend on, ``seed`` and ``dtype`` among it: its hash is the name of the record, and stored records are reused.
+- ``run(**point)`` returns tidy rows (dicts). It is a function of a module, so that other processes can import it, and
+  raises where it fails: the exception is stored. ``measure.measured`` makes a row of one solve, whatever becomes of it.
+- Names in ``dims`` are coordinates, all else in rows is measured; lists among it are declared in ``curves``.
+- ``facts(data)`` finds in the gathered Dataset what is claimed, by name. Sentences quote the facts, tests assert them.
+- A ``Picture`` draws the Dataset, and says in a sentence or two what it shows, from the data alone. ``drawing`` has bands
+  over seeds, heat maps, legends and words for numbers. What did not converge is NaN (``drawing.converged``): it is left
+  out or hatched, and never counted as an answer.
+"""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from recsolve.studies.records import Point, Row
@@ -26,9 +42,9 @@ CATALOGUE: dict[str, str] = {
     "precision": "precision",
     "langevin_lorenz": "langevin_lorenz",
     "speed": "speed",
-    "paper/pararnn": "paper_pararnn",
-    "paper/deer": "paper_deer",
-    "paper/elk": "paper_elk",
+    "paper/pararnn": "pararnn",
+    "paper/deer": "deer",
+    "paper/elk": "elk",
 }
 
 
@@ -69,8 +85,8 @@ class Study:
     name, question : str
     version : int
         To be raised when what a run measures changes: older records then no longer count.
-    quick, full : dataclass instance
-        The configs of ``--quick`` and ``--full``, of one frozen type.
+    quick, full, tiny : dataclass instance
+        The configs of ``--quick``, ``--full`` and ``--tiny``, of one frozen type.
     grid : callable
         ``grid(config)`` returns the points to run, mappings of JSON values.
     run : callable
@@ -93,6 +109,7 @@ class Study:
     version: int = 1
     quick: Any
     full: Any
+    tiny: Any
     grid: Callable[[Any], Iterable[Point]]
     run: Callable[..., list[Row]]
     dims: tuple[str, ...]
@@ -117,71 +134,6 @@ def get(name: str) -> Study:
     return study
 
 
-def configured(config: Any, toml: str = "", settings: Iterable[str] = ()) -> Any:
-    """Return a config with values from TOML text and from ``key=value`` settings, the latter winning.
-
-    Values are TOML; a setting that is not is taken as text, and a lone value serves where several are wanted.
-
-    Raises
-    ------
-    ValueError
-        For unknown keys and values of another type; the message names the key.
-
-    Examples
-    --------
-    >>> from dataclasses import dataclass
-    >>> @dataclass(frozen=True)
-    ... class Config:
-    ...     lengths: tuple[int, ...] = (64, 128)
-    ...     seed: int = 0
-    >>> configured(Config(), settings=["lengths=[8, 16]", "seed=3"])
-    Config(lengths=(8, 16), seed=3)
-    """
-    try:
-        values = tomllib.loads(toml)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"--config is no TOML: {error}") from None
-    for setting in settings:
-        name, sign, text = setting.partition("=")
-        if not sign:
-            raise ValueError(f"--set is {setting!r}; wanted key=value")
-        values[name.strip()] = _value(text)
-    known = {f.name: getattr(config, f.name) for f in fields(config)}
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise ValueError(f"the config has unknown {unknown}; wanted some of {', '.join(known)}")
-    return replace(config, **{name: _like(known[name], value, name) for name, value in values.items()})
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-
-
-def _like(old: Any, new: Any, name: str) -> Any:
-    """Return a value as the type that the config has there."""
-    if isinstance(old, tuple):
-        items = new if isinstance(new, list) else [new]
-        if not items:
-            raise ValueError(f"{name} is empty; wanted one value or more")
-        return tuple(_like(old[0], item, name) for item in items)
-    if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
-        return float(new)
-    if type(new) is not type(old):
-        raise ValueError(f"{name} is {new!r}; wanted {type(old).__name__}, as {old!r}")
-    return new
-
-
-def to_toml(config: Any) -> str:
-    """Return a config as TOML that :func:`configured` reads back."""
-    return "".join(f"{name} = {_toml(value)}\n" for name, value in asdict(config).items())
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+def present() -> list[str]:
+    """Return the names of the studies whose file is there."""
+    return [name for name, module in CATALOGUE.items() if find_spec(f"recsolve.studies.catalogue.{module}")]

@@ -83,7 +83,9 @@ def write_report(studies: Sequence[Study], root: Path) -> Path:
 
 def _section(study: Study, place: Place) -> dict[str, Any]:
     data = place.read()
-    known = {name: json.loads(data.attrs[name]) for name in ("config", "runs", "done", "failed", "seconds", "provenance")}
+    known = {
+        name: json.loads(data.attrs[name]) for name in ("config", "runs", "done", "failed", "seconds", "provenance")
+    }
     return {
         "id": study.name.replace("/", "-"),
         "name": study.name,

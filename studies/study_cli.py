@@ -23,7 +23,9 @@ study = typer.Typer(no_args_is_help=True, help="Run studies: sweeps that are sto
 Out = Annotated[Path, typer.Option(help="Folder of records, figures and the report.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A study; `recsolve study list` lists them.")]
 Quick = Annotated[bool, typer.Option("--quick/--full", help="The small config (default), or the large one.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config; TOML values.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config; TOML values.")
+]
 Config = Annotated[Path | None, typer.Option(metavar="FILE", help="TOML with values of the config.")]
 Workers = Annotated[int, typer.Option(help="Processes that run side by side.")]
 Cluster = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler instead: tcp://host:port.")]
@@ -58,7 +60,8 @@ def list_studies() -> None:
 def show(name: Name, quick: Quick = True, out: Out = _OUT) -> None:
     """Show a study: question, config, what is stored, what was found."""
     from recsolve.studies.records import key
-    from recsolve.studies.registry import get, to_toml
+    from recsolve.studies.configs import to_toml
+    from recsolve.studies.registry import get
     from recsolve.studies.sweep import Place
 
     try:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsolve.studies import gather
+from recsolve.studies.configs import to_toml
 from recsolve.studies.files import write_json
 from recsolve.studies.provenance import provenance
 from recsolve.studies.race import finite_or_text
 from recsolve.studies.records import Point, Record, Records, Row, key
-from recsolve.studies.registry import Study, to_toml
+from recsolve.studies.registry import Study
 
 if TYPE_CHECKING:
     from xarray import Dataset

@@ -45,6 +45,7 @@ FULL = Config(
     seeds=20,
     solvers=(*CHEAP, "newton_krylov", "elk", "anderson", "broyden", "clipped_newton", "chord", "gauss_seidel"),
 )
+TINY = Config(units=16, lengths=(64, 256), gains=(0.6, 0.9, 2.4), seeds=1, pilot=128)
 
 
 def grid(config: Config) -> Iterator[Point]:
@@ -53,12 +54,14 @@ def grid(config: Config) -> Iterator[Point]:
             for seed in range(config.seeds):
                 yield {
                     "T": T, "gain": gain, "seed": seed, "units": config.units, "solvers": [*config.solvers],
-                    "tol": config.tol, "pilot": config.pilot,
+                    "tol": config.tol, "pilot": config.pilot, "dtype": "float64",
                 }  # fmt: skip
 
 
-def run(*, T: int, gain: float, seed: int, units: int, solvers: list[str], tol: float, pilot: int) -> list[Row]:
-    rec = tanh_network(gain, units, T, seed)
+def run(
+    *, T: int, gain: float, seed: int, units: int, solvers: list[str], tol: float, pilot: int, dtype: str
+) -> list[Row]:
+    rec = tanh_network(gain, units, T, seed, dtype)
     truth = loop(rec)
     exponent = lyapunov(rec, truth)
     predicted: dict[str, int] = {}
@@ -73,7 +76,11 @@ def run(*, T: int, gain: float, seed: int, units: int, solvers: list[str], tol: 
 def _flat(data: Dataset, solver: str, T: int) -> tuple[Any, Any, Any]:
     """Return exponents, iterations (NaN where not converged) and predictions of one solver at one length."""
     part = data.sel(solver=solver, T=T)
-    return part["exponent"].values.ravel(), converged(part, "iterations").values.ravel(), part["predicted"].values.ravel()
+    return (
+        part["exponent"].values.ravel(),
+        converged(part, "iterations").values.ravel(),
+        part["predicted"].values.ravel(),
+    )
 
 
 def facts(data: Dataset) -> dict[str, Any]:
@@ -88,7 +95,9 @@ def facts(data: Dataset) -> dict[str, Any]:
         x, first, _ = _flat(data, solver, lengths[0])
         same, last, predicted = _flat(data, solver, lengths[-1])
         contractive = (x < CONTRACTIVE) & (same < CONTRACTIVE) & np.isfinite(first) & np.isfinite(last)
-        found[f"{solver}.growth"] = float(np.median(last[contractive] / first[contractive])) if contractive.any() else np.nan
+        found[f"{solver}.growth"] = (
+            float(np.median(last[contractive] / first[contractive])) if contractive.any() else np.nan
+        )
         # Of the numbers of iterates, the guess included: 1 iteration for 2 is no failure of a prediction.
         ratio = ((predicted + 1) / (last + 1))[contractive]
         found[f"{solver}.off"] = float(np.maximum(ratio, 1 / ratio).max()) if ratio.size else np.nan
@@ -108,7 +117,14 @@ def draw_knee(pyplot: Any, data: Dataset) -> Any:
             ax.plot(x, np.maximum(k, 1), **style)
         ax.axvline(0, color="0.4", linewidth=0.8)
         ax.axhline(T, color="0.4", linewidth=0.8, linestyle=":")
-        ax.annotate("T: as many as the loop", (0.01, T), xycoords=("axes fraction", "data"), xytext=(0, 5), textcoords="offset points", fontsize=7.5)
+        ax.annotate(
+            "T: as many as the loop",
+            (0.01, T),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 5),
+            textcoords="offset points",
+            fontsize=7.5,
+        )
         ax.set(yscale="log", title=f"T = {T}, {data['seed'].size} seeds", xlabel="largest Lyapunov exponent per step")
     axes[0, 0].set_ylabel("iterations to convergence")
     legend(figure, pyplot, solvers_of(data))
@@ -158,7 +174,8 @@ def says_predicted(data: Dataset) -> str:
 def tables(data: Dataset) -> list[Table]:
     f = facts(data)
     rows = [
-        [s, *(f"{f[f'{s}.{name}']:.3g}" for name in ("negative", "positive", "growth", "off"))] for s in solvers_of(data)
+        [s, *(f"{f[f'{s}.{name}']:.3g}" for name in ("negative", "positive", "growth", "off"))]
+        for s in solvers_of(data)
     ]
     head = ["solver", "iterations below -0.2", "above 0", "growth with T below -0.2", "prediction off by, at most"]
     return [Table(f"Median iterations at T = {f['lengths'][-1]}", head, rows)]
@@ -169,6 +186,7 @@ STUDY = Study(
     question="How do iterations depend on the largest Lyapunov exponent, and can they be predicted?",
     quick=Config(),
     full=FULL,
+    tiny=TINY,
     grid=grid,
     run=run,
     dims=("T", "gain", "seed", "solver"),
