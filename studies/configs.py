@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from typing import Any
+
+SIZES = ("tiny", "quick", "full")  # the configs that every study has
 
 
 def configured(config: Any, toml: str = "", settings: Iterable[str] = ()) -> Any:
@@ -60,6 +64,8 @@ def _like(old: Any, new: Any, name: str) -> Any:
         return tuple(_like(old[0], item, name) for item in items)
     if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
         return float(new)
+    if isinstance(new, float) and not math.isfinite(new):
+        raise ValueError(f"{name} is {new}; wanted a finite number")
     if type(new) is not type(old):
         raise ValueError(f"{name} is {new!r}; wanted {type(old).__name__}, as {old!r}")
     return new
@@ -75,4 +81,4 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    return json.dumps(value) if isinstance(value, str) else repr(value)  # a JSON text is a TOML text

@@ -63,9 +63,9 @@ def band(axes: Any, x: Array, y: DataArray, over: str, solver: str, **changes: A
         axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def legend(figure: Any, pyplot: Any, solvers: Iterable[str], extra: Iterable[Any] = ()) -> None:
-    """Put the solvers' lines at the right of a figure."""
-    handles = [pyplot.Line2D([], [], label=solver, **line_arguments(solver)) for solver in solvers]
+def legend(figure: Any, pyplot: Any, solvers: Iterable[str], extra: Iterable[Any] = (), **changes: Any) -> None:
+    """Put the solvers' lines at the right of a figure; changes are of the lines, as in ``linestyle="none"``."""
+    handles = [pyplot.Line2D([], [], label=solver, **{**line_arguments(solver), **changes}) for solver in solvers]
     figure.legend(handles=[*handles, *extra], loc="outside right upper")
 
 

@@ -124,15 +124,11 @@ def read(path: Path) -> Dataset:
 
     Raises
     ------
-    FileNotFoundError
-        When the study has not been run.
     ValueError
         When the file cannot be read.
     """
     from xarray import load_dataset
 
-    if not path.is_file():
-        raise FileNotFoundError(f"no results in {path}; run the study first: recsolve study run NAME --quick")
     try:
         data: Dataset = load_dataset(path, engine="h5netcdf")
     except (OSError, ValueError) as error:

@@ -107,8 +107,8 @@ class Records:
             return None
 
     def clear(self) -> int:
-        """Delete all records and what was set aside, and return how many files these were."""
-        files = [*self.folder.glob("*.json"), *self.folder.glob("*.json.corrupt")]
+        """Delete the records, those set aside and those half written, and return how many files these were."""
+        files = [path for pattern in ("*.json", "*.json.corrupt", ".*.part") for path in self.folder.glob(pattern)]
         for path in files:
             path.unlink()
         return len(files)

@@ -11,9 +11,9 @@ To write one, add a file to ``studies/catalogue`` that ends in ``STUDY = Study(.
   raises where it fails: the exception is stored. ``measure.measured`` makes a row of one solve, whatever becomes of it.
 - Names in ``dims`` are coordinates, all else in rows is measured; lists among it are declared in ``curves``.
 - ``facts(data)`` finds in the gathered Dataset what is claimed, by name. Sentences quote the facts, tests assert them.
-- A ``Picture`` draws the Dataset, and says in a sentence or two what it shows, from the data alone. ``drawing`` has bands
-  over seeds, heat maps, legends and words for numbers. What did not converge is NaN (``drawing.converged``): it is left
-  out or hatched, and never counted as an answer.
+- A ``Picture`` draws the Dataset, and says in a sentence or two what it shows, from the data alone. ``drawing`` has
+  bands over seeds, heat maps, legends and words for numbers. What did not converge is NaN (``drawing.converged``): it
+  is left out or hatched, and never counted as an answer.
 """
 
 from __future__ import annotations

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsolve.studies import gather
 from recsolve.studies.configs import to_toml
+from recsolve.studies.drawing import FORMATS, save
 from recsolve.studies.files import write_json
 from recsolve.studies.provenance import provenance
 from recsolve.studies.race import finite_or_text
@@ -22,6 +26,7 @@ from recsolve.studies.registry import Study
 if TYPE_CHECKING:
     from xarray import Dataset
 
+PATIENCE = 10.0  # seconds in which a scheduler must answer
 Tick = Callable[["Sweep"], None]
 
 
@@ -75,15 +80,39 @@ class Sweep:
 
 
 class Place:
-    """The folder of one study: its records, config, Dataset and figures."""
+    """The folder of one study: its records, Dataset, captions and figures."""
 
     def __init__(self, root: Path, study: str):
+        self.study = study
         self.folder = root / study
         self.records = Records(self.folder / "records")
         self.data = self.folder / "data.nc"
 
     def read(self) -> Dataset:
+        """Read the Dataset.
+
+        Raises
+        ------
+        FileNotFoundError
+            When the study has not been run.
+        ValueError
+            When the file cannot be read.
+        """
+        if not self.data.is_file():
+            raise FileNotFoundError(f"no results in {self.data}; run it first: recsolve study run {self.study}")
         return gather.read(self.data)
+
+    def clear(self) -> int:
+        """Delete all that was stored, and return how many files these were."""
+        own = [*(f"*.{suffix}" for suffix in FORMATS), self.data.name, "captions.json", ".*.part"]
+        files = [path for pattern in own for path in self.folder.glob(pattern)]
+        for path in files:
+            path.unlink()
+        count = len(files) + self.records.clear()
+        for folder in (self.records.folder, self.folder):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        return count
 
 
 def sweep(
@@ -107,7 +136,7 @@ def sweep(
     config : dataclass instance
     place : Place
     workers : int
-        Processes (joblib's loky) that run points side by side; timed studies take one.
+        Processes (joblib's loky) that run points side by side; timed studies run one point at a time, here or there.
     cluster : str, optional
         Address of a Dask scheduler, ``tcp://host:port``, whose workers run the points instead.
     retry : bool
@@ -162,7 +191,8 @@ def _run_all(study: Study, points: list[Point], workers: int, cluster: str | Non
     from joblib import Parallel, delayed
 
     with _backend(workers, cluster, len(points)) as arguments:
-        # One point a task: a batch would be lost as a whole when the sweep is interrupted.
+        # One point a task: a batch would be lost as a whole when the sweep is interrupted. In the order of the grid
+        # nothing could be stored before the first point, which may be the longest, has ended.
         parallel = Parallel(batch_size=1, return_as="generator_unordered", **arguments)
         yield from parallel(delayed(run_point)(study.name, study.version, study.run, point) for point in points)
 
@@ -181,13 +211,12 @@ def _backend(workers: int, cluster: str | None, count: int) -> Iterator[dict[str
         raise ImportError("--cluster needs Dask: pip install 'recsolve[cluster]'") from error
     with ExitStack() as stack:
         try:
-            client = stack.enter_context(Client(cluster, timeout=10))
+            client = stack.enter_context(Client(cluster, timeout=PATIENCE))
         except (OSError, ValueError) as error:
             raise OSError(f"--cluster {cluster}: no Dask scheduler answers there ({error})") from None
         client.wait_for_workers(1, timeout=60)
-        # Half of the cores may belong to other tasks of the cluster; Dask says how many it gives.
         stack.enter_context(parallel_config(backend="dask", wait_for_workers_timeout=60))
-        yield {"n_jobs": -1}
+        yield {"n_jobs": 1 if workers == 1 else -1}
 
 
 def run_point(study: str, version: int, run: Callable[..., list[Row]], point: Point) -> Record:
@@ -196,20 +225,18 @@ def run_point(study: str, version: int, run: Callable[..., list[Row]], point: Po
     rows: list[Row] = []
     status, error = "done", ""
     try:
-        rows = run(**point)
+        rows = finite_or_text(run(**point))
+        json.dumps(rows)  # what cannot be stored fails here, and not the sweep
     except Exception as raised:
-        last = traceback.extract_tb(raised.__traceback__)[-1]
+        rows, last = [], traceback.extract_tb(raised.__traceback__)[-1]
         status, error = "failed", f"{type(raised).__name__}: {raised} ({Path(last.filename).name}:{last.lineno})"
     seconds = time.perf_counter() - began
-    record = Record(study, version, dict(point), status, error, rows, seconds, {**_where(), "time": _now()})
-    return Record(**finite_or_text(asdict(record)))
+    return Record(study, version, dict(point), status, error, rows, seconds, {**_where(), "time": _now()})
 
 
 @cache
 def _where() -> dict[str, Any]:
     """Return the provenance of numbers made in this process."""
-    import os
-
     from recsolve.kernels.choose import VARIABLE
     from recsolve.kernels.threads import threads
 
@@ -217,8 +244,6 @@ def _where() -> dict[str, Any]:
 
 
 def _now() -> str:
-    from datetime import UTC, datetime
-
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -234,11 +259,20 @@ def _distinct(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def plot(study: Study, place: Place) -> list[Path]:
-    """Draw the pictures of a study from its stored Dataset, as PNG, PDF and SVG."""
-    from recsolve.studies.drawing import save
+    """Draw the pictures of a study from its stored Dataset, as PNG, PDF and SVG.
 
+    Raises
+    ------
+    ValueError
+        When what is stored is too little to say anything, as when all runs have failed.
+    """
     data = place.read()
-    captions = {picture.name: picture.says(data) for picture in study.pictures}
-    paths = [path for picture in study.pictures for path in save(picture, data, place.folder)]
-    write_json(place.folder / "captions.json", finite_or_text({"captions": captions, "facts": study.facts(data)}))
+    try:
+        captions = {picture.name: picture.says(data) for picture in study.pictures}
+        paths = [path for picture in study.pictures for path in save(picture, data, place.folder)]
+        found = study.facts(data)
+    except (ValueError, LookupError, ArithmeticError, TypeError) as error:
+        state = f"{data.attrs['done']} of {data.attrs['runs']} runs are done, {data.attrs['failed']} failed"
+        raise ValueError(f"{study.name} cannot be drawn: {state} ({type(error).__name__}: {error})") from error
+    write_json(place.folder / "captions.json", finite_or_text({"captions": captions, "facts": found}))
     return paths
