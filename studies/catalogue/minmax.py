@@ -11,7 +11,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.arrays import Array
 from recsolve.studies.drawing import band, converged, listed, powers_of_two
-from recsolve.studies.measure import cell_recurrence, distance, loop, measured
+from recsolve.studies.measure import cell_recurrence, distance, loop, measured, tanh_network
 from recsolve.studies.records import Point, Row
 from recsolve.studies.registry import Picture, Study, Table
 from recsolve.studies.series import outside_legend, series
@@ -32,7 +32,7 @@ _AS_MANY = {"color": "0.5", "linewidth": 0.8, "linestyle": ":", "label": "T"}
 _ZERO = 1e-17  # where exact zeros are drawn
 COUNTED, SLOPES = "counted", "slopes"  # the two kinds of points
 WIDEST = {"minmax, wide gates": 4.0, "minmax, narrow gates": 2.5}  # widths run from 0 to this over the units
-LARGE = "elman, gain 4"
+CHAOTIC = "tanh network, gain 3"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Config:
     units: int = 8
     width: float = 1.5
     seeds: int = 3
-    cells: tuple[str, ...] = (*WIDEST, "gru", "lstm", "elman", LARGE)
+    cells: tuple[str, ...] = (*WIDEST, "gru", "lstm", "elman", CHAOTIC)
     lags: int = 128
 
 
@@ -53,19 +53,33 @@ FULL = Config(lengths=tuple(2**k for k in range(5, 16)), longest_slow=2048, unit
 
 
 def grid(config: Config) -> Iterator[Point]:
-    shared = {"units": config.units, "width": config.width}
     for seed in range(config.seeds):
         for cell in config.cells:
-            yield {"problem": SLOPES, "cell": cell, "T": config.lags, "seed": seed, **shared}
+            width = WIDEST.get(cell, config.width)
+            yield {
+                "problem": SLOPES,
+                "cell": cell,
+                "T": config.lags,
+                "seed": seed,
+                "units": config.units,
+                "width": width,
+            }
         for problem in PROBLEMS:
             for T in config.lengths:
                 if problem in ("continuum", "bits") or config.longest_slow >= T:
-                    yield {"problem": problem, "cell": COUNTED, "T": T, "seed": seed, **shared}
+                    yield {
+                        "problem": problem,
+                        "cell": COUNTED,
+                        "T": T,
+                        "seed": seed,
+                        "units": config.units,
+                        "width": config.width,
+                    }
 
 
 def run(*, problem: str, cell: str, T: int, seed: int, units: int, width: float) -> list[Row]:
     if problem == SLOPES:
-        return [{"solver": "loop", **slopes(_slope_problem(cell, T, seed, units), T)}]
+        return [{"solver": "loop", **slopes(_slope_problem(cell, T, seed, units, width), T)}]
     truth = loop(recurrence(problem, T, seed, units, width))
     rows = [
         measured(recurrence(problem, T, seed, units, width, ties), "newton", truth, name=name)
@@ -118,11 +132,11 @@ def parity(T: int, seed: int, ties: Any = None) -> tuple[rs.Recurrence, Array]:
     return rec, np.cumsum(bits) % 2
 
 
-def _slope_problem(cell: str, T: int, seed: int, units: int) -> rs.Recurrence:
+def _slope_problem(cell: str, T: int, seed: int, units: int, widest: float) -> rs.Recurrence:
     if cell in WIDEST:
-        return recurrence("continuum", T, seed, units, np.linspace(0.0, WIDEST[cell], units))
-    if cell == LARGE:
-        return cell_recurrence("elman", units=units, T=T, seed=seed, gain=4.0)
+        return recurrence("continuum", T, seed, units, np.linspace(0.0, widest, units))
+    if cell == CHAOTIC:
+        return tanh_network(3.0, 4 * units, T, seed)
     return cell_recurrence(cell, units=units, T=T, seed=seed)
 
 
