@@ -219,9 +219,9 @@ def says_errors(data: Dataset) -> str:
     parts = [f"{s} settles at {span(f[f'{s}.units'])} units after {f[f'{s}.sweeps']:.1f} sweeps" for s in STORED]
     return (
         f"In rounding units of what is stored and on average over gains, {listed(parts)}. A in bfloat16 "
-        f"costs {f['A.sweeps']:.1f} sweeps, and leaves at most {f['A.floor']:.1f} times the floor of float32. States in "
-        f"bfloat16 lose what their last rounding takes, {f['states.floor']:.2g} of its units at most whatever the conditioning: "
-        f"every sweep recovers the rest."
+        f"costs {f['A.sweeps']:.1f} sweeps, and leaves at most {f['A.floor']:.1f} times the floor of float32. "
+        f"States in bfloat16 lose what their last rounding takes, {f['states.floor']:.2g} of its units at most "
+        f"whatever the conditioning: every sweep recovers the rest."
     )
 
 
@@ -272,8 +272,9 @@ def says_mixed(data: Dataset) -> str:
     ]
     asked = ", ".join(f"{count} {status}" for status, count in f["asked_too_much"].items())
     return (
-        f"After a solve in float32, {listed(parts)} remain: it pays where the bytes are below the dotted line. Asked for {TOO_MUCH:g} in "
-        f"float32, which that cannot resolve, the solves end as: {asked} (converged are those that met it exactly)."
+        f"After a solve in float32, {listed(parts)} remain: it pays where the bytes are below the dotted line. "
+        f"Asked for {TOO_MUCH:g} in float32, which that cannot resolve, the solves end as: {asked} (converged are "
+        f"those that met it exactly)."
     )
 
 
