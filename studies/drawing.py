@@ -29,6 +29,8 @@ def save(picture: Picture, data: Dataset, folder: Path) -> list[Path]:
     with house_style() as pyplot:
         pyplot.rcParams["svg.hashsalt"] = picture.name  # the same numbers give the same file
         figure = picture.draw(pyplot, data)
+        figure.draw_without_rendering()  # lays it out, once for all formats
+        figure.set_layout_engine("none")
         for suffix in FORMATS:
             path = folder / f"{picture.name}.{suffix}"
             dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(suffix)
@@ -63,6 +65,16 @@ def band(axes: Any, x: Array, y: DataArray, over: str, solver: str, **changes: A
         axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
+def held(curves: Array) -> Array:
+    """Return curves (seeds, iterations) in which those that end early stay at their last value; NaN inside stays."""
+    ends = [int(np.isfinite(curve).nonzero()[0].max(initial=-1)) for curve in curves]
+    longest = max(ends, default=-1) + 1
+    rows = [
+        np.where(np.arange(longest) > end, curve[end], curve[:longest]) for curve, end in zip(curves, ends, strict=True)
+    ]
+    return np.array(rows).reshape(len(curves), longest)
+
+
 def legend(figure: Any, pyplot: Any, solvers: Iterable[str], extra: Iterable[Any] = (), **changes: Any) -> None:
     """Put the solvers' lines at the right of a figure; changes are of the lines, as in ``linestyle="none"``."""
     handles = [pyplot.Line2D([], [], label=solver, **{**line_arguments(solver), **changes}) for solver in solvers]
@@ -86,6 +98,23 @@ def heat(axes: Any, x: Array, y: Array, z: Array, **arguments: Any) -> Any:
     axes.patch.set_hatch("xxxx")
     axes.patch.set_edgecolor("0.55")
     return axes.pcolormesh(x, y, np.ma.masked_invalid(z), cmap=MAP, shading="nearest", rasterized=True, **arguments)
+
+
+def chart(
+    axes: Any, columns: Sequence[str], rows: Sequence[str], numbers: Array, form: str = "{:.3g}", **arguments: Any
+) -> Any:
+    """Draw a table of numbers as a map with the numbers in its cells; what is NaN is hatched."""
+    x, y = np.arange(len(columns)), np.arange(len(rows))
+    image = heat(axes, x, y, numbers, **arguments)
+    for (i, j), number in np.ndenumerate(numbers):
+        if np.isfinite(number):
+            dark = image.norm(number) < 0.55
+            axes.text(j, i, form.format(number), ha="center", va="center", fontsize=8, color="w" if dark else "k")
+    axes.set_xticks(x, columns)
+    axes.set_yticks(y, rows)
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
+    return image
 
 
 def times(ratio: float) -> str:

@@ -115,7 +115,8 @@ def write(data: Dataset, path: Path) -> Path:
     """Write a Dataset as NetCDF 4, in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_into_place(path) as part:
-        data.to_netcdf(part, engine="h5netcdf")
+        packed = {name: {"zlib": True} for name, values in data.data_vars.items() if values.dtype.kind == "f"}
+        data.to_netcdf(part, engine="h5netcdf", encoding=packed)  # curves are mostly NaN
     return path
 
 
