@@ -104,16 +104,21 @@ def chart(
     axes: Any, columns: Sequence[str], rows: Sequence[str], numbers: Array, form: str = "{:.3g}", **arguments: Any
 ) -> Any:
     """Draw a table of numbers as a map with the numbers in its cells; what is NaN is hatched."""
-    x, y = np.arange(len(columns)), np.arange(len(rows))
-    image = heat(axes, x, y, numbers, **arguments)
+    image = labelled(axes, columns, rows, numbers, **arguments)
     for (i, j), number in np.ndenumerate(numbers):
         if np.isfinite(number):
             dark = image.norm(number) < 0.55
             axes.text(j, i, form.format(number), ha="center", va="center", fontsize=8, color="w" if dark else "k")
-    axes.set_xticks(x, columns)
-    axes.set_yticks(y, rows)
-    axes.tick_params(length=0)
     axes.invert_yaxis()
+    return image
+
+
+def labelled(axes: Any, columns: Sequence[str], rows: Sequence[str], numbers: Array, **arguments: Any) -> Any:
+    """Draw a map of equal cells, with a label per column and row, the first row at the bottom."""
+    image = heat(axes, np.arange(len(columns)), np.arange(len(rows)), numbers, **arguments)
+    axes.set_xticks(np.arange(len(columns)), columns)
+    axes.set_yticks(np.arange(len(rows)), rows)
+    axes.tick_params(length=0)
     return image
 
 

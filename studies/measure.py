@@ -9,6 +9,7 @@ import numpy as np
 
 from recsolve import IntermediateResult, Recurrence, cells, solve
 from recsolve.arrays import Array
+from recsolve.cell_recurrence import CellRecurrence
 from recsolve.diagnose import leading_exponents
 from recsolve.mixings import Dense
 from recsolve.solvers import Method
@@ -93,7 +94,7 @@ def cell_recurrence(
     seed: int = 0,
     dtype: str = "float64",
     batch: tuple[int, ...] = (),
-) -> Recurrence:
+) -> CellRecurrence:
     """Return a built-in cell with random weights times ``gain``, on normal input of deviation ``drive``, 4 channels."""
     kind = cells.get(cell)
     settings: dict[str, Any] = {"mixing": mixing, "gain": gain} if kind.mixings else {}

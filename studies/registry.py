@@ -35,6 +35,7 @@ CATALOGUE: dict[str, str] = {
     "lyapunov": "lyapunov",
     "iterations_vs_length": "iterations_vs_length",
     "stability_map": "stability_map",
+    "basins": "basins",
     "minmax": "minmax",
     "mixing_ladder": "mixing_ladder",
     "initial_guess": "initial_guess",
