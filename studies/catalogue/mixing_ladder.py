@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def run(
     for solver in ("sequential", *SOLVERS):
         row = measured(rec, solver, truth, tol=tol)
         if clocked:
-            row |= timed(lambda solver=solver: rs.solve(rec, method=solver, tol=tol), repeats=3, enough=0.5)  # type: ignore[misc]
+            row |= timed(partial(rs.solve, rec, method=solver, tol=tol), repeats=3, enough=0.5)
         rows.append(row)
     return rows
 
