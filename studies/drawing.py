@@ -109,7 +109,7 @@ def chart(
         if np.isfinite(number):
             dark = image.norm(number) < 0.55
             axes.text(j, i, form.format(number), ha="center", va="center", fontsize=8, color="w" if dark else "k")
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)  # not inverted: panels that share the axis would do it again
     return image
 
 

@@ -65,9 +65,10 @@ def measured(
     return {**row, "residuals": [*map(float, solution.residuals)], "errors": errors} if curves else row
 
 
-def timed(run: Callable[[], Any], repeats: int = 5, enough: float = 1.0) -> Row:
-    """Return median and quartiles of wall times, after a run that compiles and fills caches."""
-    run()
+def timed(run: Callable[[], Any], repeats: int = 5, enough: float = 1.0, *, warm: bool = False) -> Row:
+    """Return median and quartiles of wall times, after a run that compiles and fills caches if it is not warm yet."""
+    if not warm:
+        run()
     low, middle, high = np.quantile(wall_times(run, repeats, enough), (0.25, 0.5, 0.75))
     return {"seconds": float(middle), "seconds_low": float(low), "seconds_high": float(high)}
 
