@@ -45,7 +45,7 @@ class Config:
 
 
 FULL = Config(
-    lengths=tuple(2**k for k in range(7, 15)), wells=(*Config.wells, "picard", "elk"), paths=10, steps=3000,
+    lengths=tuple(2**k for k in range(7, 15)), wells=Config.wells, paths=10, steps=3000,
     nudges=(SYSTEM, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2), solvers=(*Config.solvers, "damped_newton", "jacobi"),
     seeds=5,
 )  # fmt: skip

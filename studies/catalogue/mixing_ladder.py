@@ -16,7 +16,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.arrays import Array
 from recsolve.math import tanh
-from recsolve.mixings import Dense, Diagonal, Heads
+from recsolve.mixings import Dense, Diagonal, Heads, Mixing
 from recsolve.studies.drawing import band, converged, legend, listed, times
 from recsolve.studies.measure import loop, measured, timed
 from recsolve.studies.records import Point, Row
@@ -43,7 +43,7 @@ class Config:
     tol: float = 1e-10
 
 
-FULL = Config(couplings=tuple(round(0.1 * k, 1) for k in range(1, 26)), units=64, T=2048, seeds=10)
+FULL = Config(couplings=tuple(round(0.1 * k, 1) for k in range(1, 21)), units=64, T=1024, seeds=5)
 TINY = Config(couplings=(0.3, 0.9, 1.5), units=8, T=96, seeds=1)
 
 
@@ -81,7 +81,7 @@ PAIR = rs.Cell(_pair, state=("a", "b"), output="a")
 
 def _orthogonal(n: int, rng: np.random.Generator) -> Array:
     q, r = np.linalg.qr(rng.standard_normal((n, n)))
-    return q * np.sign(np.diagonal(r))
+    return np.asarray(q * np.sign(np.diagonal(r)))
 
 
 def recurrence(rung: str, coupling: float, units: int, T: int, seed: int, dtype: str = "float64") -> rs.Recurrence:
@@ -95,16 +95,20 @@ def recurrence(rung: str, coupling: float, units: int, T: int, seed: int, dtype:
         return cell.recurrence(drive={"a": drive[:, :half], "b": drive[:, half:]})
     if rung == "heads":
         drive = drive.reshape(T, HEADS, units // HEADS)
-    mixing = {
-        "zero": lambda: Diagonal(np.zeros(units, dtype)),
-        "scalar": lambda: Diagonal(np.full(units, coupling, dtype)),
-        "diagonal": lambda: Diagonal((coupling * rng.choice([-1.0, 1.0], units)).astype(dtype)),
-        "heads": lambda: Heads(
-            (coupling * np.stack([_orthogonal(units // HEADS, rng) for _ in range(HEADS)])).astype(dtype)
-        ),
-        "dense": lambda: Dense((coupling * _orthogonal(units, rng)).astype(dtype)),
-    }[rung]()
+    mixing = _mixing(rung, coupling, units, rng).map(lambda w: w.astype(dtype))
     return rs.cells.Elman.with_weights(mixings={"h": mixing}).recurrence(drive={"h": drive})
+
+
+def _mixing(rung: str, coupling: float, units: int, rng: np.random.Generator) -> Mixing:
+    if rung == "zero":
+        return Diagonal(np.zeros(units))
+    if rung == "scalar":
+        return Diagonal(np.full(units, coupling))
+    if rung == "diagonal":
+        return Diagonal(coupling * rng.choice([-1.0, 1.0], units))
+    if rung == "heads":
+        return Heads(coupling * np.stack([_orthogonal(units // HEADS, rng) for _ in range(HEADS)]))
+    return Dense(coupling * _orthogonal(units, rng))
 
 
 def _counts(data: Dataset, rung: str, solver: str) -> DataArray:

@@ -52,6 +52,7 @@ class Config:
     boards: tuple[tuple[int, int, int], ...] = ((8, 512, 1024), (1, 16384, 256))
 
 
+# The largest boards hold 134 million states: some 10 GB with their Jacobian.
 FULL = Config(lengths=(128, 512, 2048, 8192), seeds=10, boards=tuple(PUBLISHED))
 TINY = Config(scales=(0.25, 1.0, 2.0), lengths=(64,), units=16, seeds=2, boards=((1, 64, 32),))
 
@@ -104,7 +105,7 @@ def recurrence(cell: str, scale: float, T: int, batch: int, units: int, seed: in
 def _sweep(data: Dataset) -> Dataset:
     """Return the part that sweeps the scale, with the dimensions cell, scale, T and seed."""
     part = data.sel(kind=SWEEP)
-    for dim in ("T", "batch", "units"):
+    for dim in ("scale", "T", "batch", "units"):  # of the boards alone
         part = part.dropna(dim, how="all", subset=["error"])
     return part.squeeze(("batch", "units"))
 

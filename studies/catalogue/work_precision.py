@@ -48,7 +48,7 @@ class Config:
 
 
 FULL = Config(
-    solvers=(*Config.solvers, "relaxed_newton", "triangular_anderson", "parareal", "mgrit", "elk", "newton_krylov"),
+    solvers=(*Config.solvers, "relaxed_newton", "triangular_anderson", "parareal", "mgrit", "newton_krylov"),
     tols=tuple(10.0**-k for k in range(1, 15)), units=64, T=4096, seeds=5, repeats=7,
 )  # fmt: skip
 TINY = Config(
