@@ -22,8 +22,8 @@ MAP = "cividis"  # its lightness grows evenly, so that it prints in grey
 CONVERGED = "converged"
 
 
-def save(picture: Picture, data: Dataset, folder: Path) -> list[Path]:
-    """Draw a picture and write it in all formats."""
+def save(picture: Picture, data: Dataset, folder: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
+    """Draw a picture and write it in some formats."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with house_style() as pyplot:
@@ -31,7 +31,7 @@ def save(picture: Picture, data: Dataset, folder: Path) -> list[Path]:
         figure = picture.draw(pyplot, data)
         figure.draw_without_rendering()  # lays it out, once for all formats
         figure.set_layout_engine("none")
-        for suffix in FORMATS:
+        for suffix in formats:
             path = folder / f"{picture.name}.{suffix}"
             dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(suffix)
             with replace_into_place(path) as part:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -258,8 +258,8 @@ def _distinct(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**kind, "from": times[0], "to": times[-1]} for kind in kinds]
 
 
-def plot(study: Study, place: Place) -> list[Path]:
-    """Draw the pictures of a study from its stored Dataset, as PNG, PDF and SVG.
+def plot(study: Study, place: Place, formats: Iterable[str] = FORMATS) -> list[Path]:
+    """Draw the pictures of a study from its stored Dataset.
 
     Raises
     ------
@@ -269,7 +269,7 @@ def plot(study: Study, place: Place) -> list[Path]:
     data = place.read()
     try:
         captions = {picture.name: picture.says(data) for picture in study.pictures}
-        paths = [path for picture in study.pictures for path in save(picture, data, place.folder)]
+        paths = [path for picture in study.pictures for path in save(picture, data, place.folder, formats)]
         found = study.facts(data)
     except (ValueError, LookupError, ArithmeticError, TypeError) as error:
         state = f"{data.attrs['done']} of {data.attrs['runs']} runs are done, {data.attrs['failed']} failed"
