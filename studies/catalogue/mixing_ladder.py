@@ -44,7 +44,7 @@ class Config:
 
 
 FULL = Config(couplings=tuple(round(0.1 * k, 1) for k in range(1, 21)), units=64, T=1024, seeds=5)
-TINY = Config(couplings=(0.3, 0.9, 1.5), units=8, T=96, seeds=1)
+TINY = Config(couplings=(0.3, 0.9, 1.5), units=8, T=64, seeds=1)
 
 
 def grid(config: Config) -> Iterator[Point]:
