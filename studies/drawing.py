@@ -81,7 +81,7 @@ def legend(figure: Any, pyplot: Any, solvers: Iterable[str], extra: Iterable[Any
     figure.legend(handles=[*handles, *extra], loc="outside right upper")
 
 
-def powers_of_two(axis: Any, values: Sequence[float]) -> None:
+def powers_of_two(axis: Any, values: Sequence[float] | Array) -> None:
     """Label a logarithmic axis by powers of two."""
     shown = [v for i, v in enumerate(values) if len(values) <= 8 or i % 2 == 0]
     axis.set_ticks(shown, [f"$2^{{{round(np.log2(v))}}}$" for v in shown])

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from recsolve.studies.records import Point, Row
@@ -133,8 +132,3 @@ def get(name: str) -> Study:
         raise ValueError(f"study is {name!r}; wanted one of {', '.join(CATALOGUE)}")
     study: Study = import_module(f"recsolve.studies.catalogue.{CATALOGUE[name]}").STUDY
     return study
-
-
-def present() -> list[str]:
-    """Return the names of the studies whose file is there."""
-    return [name for name, module in CATALOGUE.items() if find_spec(f"recsolve.studies.catalogue.{module}")]

@@ -17,6 +17,7 @@ from recsolve.studies.progress import progress_of
 
 if TYPE_CHECKING:
     from recsolve.studies.registry import Study
+    from recsolve.studies.sweep import Place
 
 study = typer.Typer(no_args_is_help=True, help="Run studies: sweeps that are stored, resumed and drawn.")
 
@@ -69,9 +70,9 @@ def options() -> None:
 def list_studies() -> None:
     """List the studies, their numbers of runs, and what they ask."""
     from recsolve.studies.configs import SIZES
-    from recsolve.studies.registry import get, present
+    from recsolve.studies.registry import CATALOGUE, get
 
-    found = [get(name) for name in present()]
+    found = [get(name) for name in CATALOGUE]
     rows = [(s.name, *(len(list(s.grid(getattr(s, size)))) for size in SIZES), s.question) for s in found]
     tables.show_rows("studies", ("study", *(f"runs --{size}" for size in SIZES), "question"), rows)
 
@@ -123,7 +124,7 @@ def run(
 
 def _run(chosen: Study, config: Any, out: Path, **how: Any) -> int:
     """Run and draw a study, say how it went, and return how many runs failed."""
-    from recsolve.studies.sweep import Place, plot, sweep
+    from recsolve.studies.sweep import Place, sweep
 
     place = Place(out, chosen.name)
     with progress_of(chosen.name) as tick:
@@ -135,18 +136,25 @@ def _run(chosen: Study, config: Any, out: Path, **how: Any) -> int:
     if failures:
         more = f"and {len(failures) - 5} more; " if len(failures) > 5 else ""
         print(f"  {more}recsolve study run {chosen.name} --retry runs them again", file=sys.stderr)
-    print("wrote " + ", ".join(map(str, (place.data, *plot(chosen, place)))))
+    _draw(chosen, place)
     return len(failures)
+
+
+def _draw(chosen: Study, place: Place) -> None:
+    from recsolve.studies.sweep import plot
+
+    plot(chosen, place)
+    print(f"wrote {place.folder}: data.nc and, as PNG, PDF and SVG, {', '.join(p.name for p in chosen.pictures)}")
 
 
 @study.command("plot")
 def plot_study(name: Name, out: Out = _OUT) -> None:
     """Draw the pictures of a study again, from what is stored."""
     from recsolve.studies.registry import get
-    from recsolve.studies.sweep import Place, plot
+    from recsolve.studies.sweep import Place
 
     with _told(out):
-        print("wrote " + ", ".join(map(str, plot(get(name), Place(out, name)))))
+        _draw(get(name), Place(out, name))
 
 
 @study.command()
@@ -169,19 +177,19 @@ def report(
     out: Out = _OUT,
 ) -> None:
     """Run all studies and write a self-contained HTML report. What is stored is reused."""
-    from recsolve.studies.registry import get, present
+    from recsolve.studies.registry import CATALOGUE, get
     from recsolve.studies.report import write_report
-    from recsolve.studies.sweep import Place, plot
+    from recsolve.studies.sweep import Place
 
     problems: dict[str, str] = {}
     failed = 0
     with _told(out):
         size = _size(full, tiny)
-        chosen = [get(name.strip()) for name in (only.split(",") if only else present())]
+        chosen = [get(name.strip()) for name in (only.split(",") if only else CATALOGUE)]
         for one in chosen:
             try:
                 if stored:
-                    plot(one, Place(out, one.name))
+                    _draw(one, Place(out, one.name))
                     continue
                 failed += _run(one, getattr(one, size), out, workers=workers, cluster=cluster)
             except ValueError as error:  # one study that cannot be drawn keeps no other from being read

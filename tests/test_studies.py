@@ -327,7 +327,7 @@ def call(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     real = registry.get
     monkeypatch.setattr(registry, "get", lambda name: STUDY if name == STUDY.name else real(name))
-    monkeypatch.setattr(registry, "present", lambda: [STUDY.name])
+    monkeypatch.setattr(registry, "CATALOGUE", {STUDY.name: "demo_study"})
 
     def run(*arguments, code=0):
         result = CliRunner().invoke(app, list(arguments))
@@ -370,7 +370,7 @@ def test_a_config_file_and_settings(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nothing"], "study is 'nothing'; wanted one of convergence, lyapunov"),
+        (["run", "nothing"], "study is 'nothing'; wanted one of paper/demo"),
         (["run", "paper/demo", "--set", "seeds"], "--set is 'seeds'; wanted key=value"),
         (["run", "paper/demo", "--config", "missing.toml"], "missing.toml"),
         (["run", "paper/demo", "--workers", "0"], "workers is 0"),
@@ -425,7 +425,7 @@ def test_a_study_that_cannot_be_drawn_keeps_no_other_from_being_read(call, tmp_p
     broken = replace(STUDY, name="broken", quick=Config(bases=(3.0,), bad=3.0))
     studies = {"broken": broken, STUDY.name: STUDY}
     monkeypatch.setattr(registry, "get", studies.__getitem__)
-    monkeypatch.setattr(registry, "present", lambda: [*studies])
+    monkeypatch.setattr(registry, "CATALOGUE", studies)
     call("report", "--workers", "1", code=1)
     html = (tmp_path / "recsolve-studies" / "report.html").read_text()
     assert "broken cannot be drawn: 0 of 2 runs are done, 2 failed" in html

@@ -116,8 +116,8 @@ def _torch(weights: dict[str, Array], x: Array, truth: Array, repeats: int, enou
 def _weights(units: int, seed: int, dtype: str) -> dict[str, Array]:
     """Return weights as torch draws and names them."""
     rng, bound = np.random.default_rng(seed), units**-0.5
-    shapes = {"weight_ih_l0": (3 * units, 4), "weight_hh_l0": (3 * units, units)}
-    shapes |= {"bias_ih_l0": (3 * units,), "bias_hh_l0": (3 * units,)}
+    shapes: dict[str, tuple[int, ...]] = {"weight_ih_l0": (3 * units, 4), "weight_hh_l0": (3 * units, units)}
+    shapes |= dict.fromkeys(("bias_ih_l0", "bias_hh_l0"), (3 * units,))
     return {name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()}
 
 
@@ -246,30 +246,16 @@ def says_break_even(data: Dataset) -> str:
 
 def tables(data: Dataset) -> list[Table]:
     T, batch = int(data["T"][-1]), int(data["batch"][-1])
-    part = data.sel(T=T, batch=batch)
-    seconds, loops = converged(part, "seconds"), part["numpy_loop"]
-    rows = [
-        [
-            mixing,
-            backend,
-            s,
-            _ms(at(seconds)),
-            _ms(at(loops)),
-            f"{at(loops) / at(seconds):.2g}",
-            f"{at(part['error']):.0e}",
-        ]
-        for mixing in map(str, data["mixing"].values)
-        for backend in map(str, data["backend"].values)
-        for s in solvers_of(data)
-        for at in [lambda a, m=mixing, b=backend, s=s: float(a.sel(mixing=m, backend=b, solver=s))]
-        if np.isfinite(at(seconds))
-    ]
+    part = data.sel(T=T, batch=batch).stack(case=("mixing", "backend", "solver"))
+    rows = []
+    for case in part["case"].values:
+        seconds, plain, error = (
+            float(converged(part, name).sel(case=case)) for name in ("seconds", "numpy_loop", "error")
+        )
+        if np.isfinite(seconds):
+            rows.append([*case, f"{1e3 * seconds:.3g}", f"{1e3 * plain:.3g}", f"{plain / seconds:.2g}", f"{error:.0e}"])
     head = ["mixing", "backend", "solver", "ms", "NumPy loop, same run, ms", "ratio", "error"]
     return [Table(f"Times at T = {T}, batch {batch}", head, rows)]
-
-
-def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g}"
 
 
 STUDY = Study(
