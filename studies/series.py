@@ -37,3 +37,11 @@ def outside_legend(figure: Any, pyplot: Any, looks: Iterable[dict[str, Any]]) ->
     """Put lines of the given looks at the right of a figure."""
     handles = [pyplot.Line2D([], [], **look) for look in looks]
     figure.legend(handles=handles, loc="outside right upper")
+
+
+def level(axes: Any, height: float, text: str, side: str = "right") -> None:
+    """Draw a thin horizontal line, and name it at one end."""
+    axes.axhline(height, color="0.4", linewidth=0.8, linestyle=":", zorder=0)
+    place = {"right": 0.99, "left": 0.01}[side]
+    at = {"xycoords": ("axes fraction", "data"), "ha": side, "va": "bottom", "fontsize": 7.5}
+    axes.annotate(text, (place, height), **at)

@@ -19,17 +19,6 @@ from recsolve.studies.report import write_report
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture
-def ran(tmp_path_factory):
-    """Return the facts and the Dataset of a study's tiny grid."""
-
-    def of(name):
-        data = tiny(name, tmp_path_factory).read()
-        return get(name).facts(data), data
-
-    return of
-
-
 # What every study must have
 
 

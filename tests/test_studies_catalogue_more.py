@@ -3,31 +3,17 @@
 import numpy as np
 import pytest
 from matplotlib import pyplot
-from tiny_studies import tiny
 
 import recsolve as rs
-from recsolve.studies import flows
+from recsolve.studies import flows, storage
 from recsolve.studies.catalogue import deer, elk, langevin_lorenz, minmax, mixing_ladder, pararnn, precision
 from recsolve.studies.measure import loop
-from recsolve.studies.registry import get
-
-
-@pytest.fixture
-def found(tmp_path_factory):
-    """Return the facts and the Dataset of a study's tiny grid."""
-
-    def of(name):
-        data = tiny(name, tmp_path_factory).read()
-        return get(name).facts(data), data
-
-    return of
-
 
 # minmax
 
 
-def test_the_clamp_scan_is_the_loop_bit_for_bit(found):
-    _, data = found("minmax")
+def test_the_clamp_scan_is_the_loop_bit_for_bit(ran):
+    _, data = ran("minmax")
     scans = data.sel(solver=minmax.SCAN)
     ran = scans["status"].values != ""
     assert ran.sum() == 16  # two seeds: three lengths of two problems, and two of the worst case
@@ -35,8 +21,8 @@ def test_the_clamp_scan_is_the_loop_bit_for_bit(found):
     assert (scans["status"].values[ran] == "converged").all()
 
 
-def test_slopes_of_minmax_cells_are_exactly_0_or_1_and_no_others_are(found):
-    facts, data = found("minmax")
+def test_slopes_of_minmax_cells_are_exactly_0_or_1_and_no_others_are(ran):
+    facts, data = ran("minmax")
     cells = [str(cell) for cell in data["cell"].values if cell != minmax.COUNTED]
     assert {cell for cell in cells if facts[f"slope.{cell}.binary"]} == set(minmax.WIDEST)
     norms = data["slope"].sel(problem=minmax.SLOPES, cell=list(minmax.WIDEST), solver="loop").values
@@ -47,8 +33,8 @@ def test_slopes_of_minmax_cells_are_exactly_0_or_1_and_no_others_are(found):
     assert facts["slope.tanh network, gain 3"][0] > 10
 
 
-def test_counts_on_clamps_by_the_rule_for_ties(found):
-    facts, data = found("minmax")
+def test_counts_on_clamps_by_the_rule_for_ties(ran):
+    facts, data = ran("minmax")
     T = int(data["T"].max())
     assert facts[f"continuum.{minmax.STATE}"] == facts[f"continuum.{minmax.BOUND}"] <= 2 * np.log2(T)
     assert facts[f"continuum.{minmax.STATE}.growth"] < facts["continuum.jacobi.growth"]
@@ -65,8 +51,8 @@ def test_the_parity_cell_computes_parity():
     assert np.array_equal(loop(rec), np.stack([1 - parity, parity], axis=-1))
 
 
-def test_what_did_not_converge_is_neither_counted_nor_drawn(found):
-    _, data = found("minmax")
+def test_what_did_not_converge_is_neither_counted_nor_drawn(ran):
+    _, data = ran("minmax")
     data = data.load().copy(deep=True)
     at = {"problem": "continuum", "cell": minmax.COUNTED, "T": data["T"].max(), "solver": "jacobi"}
     data["status"].loc[{**at, "seed": 0}] = "maxiter"
@@ -82,8 +68,8 @@ def test_what_did_not_converge_is_neither_counted_nor_drawn(found):
 # mixing_ladder
 
 
-def test_newton_grows_more_slowly_than_jacobi_on_every_rung(found):
-    facts, _ = found("mixing_ladder")
+def test_newton_grows_more_slowly_than_jacobi_on_every_rung(ran):
+    facts, _ = ran("mixing_ladder")
     coupled = [rung for rung in mixing_ladder.RUNGS if rung != "zero"]
     for rung in coupled:
         newton, quasi, jacobi = (facts[f"{rung}.{solver}"] for solver in mixing_ladder.SOLVERS)
@@ -105,8 +91,8 @@ def test_every_rung_scales_all_vectors_alike(rung):
 # initial_guess
 
 
-def test_a_warm_start_saves_iterations_at_small_perturbations(found):
-    facts, data = found("initial_guess")
+def test_a_warm_start_saves_iterations_at_small_perturbations(ran):
+    facts, data = ran("initial_guess")
     for solver in ("newton", "quasi_newton", "jacobi"):
         small, training = facts[f"{solver}.saved"]
         assert small > 0.3
@@ -120,8 +106,8 @@ def test_a_warm_start_saves_iterations_at_small_perturbations(found):
 # work_precision
 
 
-def test_quadratic_convergence_makes_digits_cheap(found):
-    facts, _ = found("work_precision")
+def test_quadratic_convergence_makes_digits_cheap(ran):
+    facts, _ = ran("work_precision")
     for problem in ("dense gru", "diagonal lstm"):
         newton, jacobi = facts[f"{problem}.newton.sweeps"], facts[f"{problem}.jacobi.sweeps"]
         assert newton[1] <= 2 * newton[0]
@@ -130,8 +116,8 @@ def test_quadratic_convergence_makes_digits_cheap(found):
     assert facts["unconverged"] == 0
 
 
-def test_errors_are_what_the_tolerance_and_the_conditioning_allow(found):
-    facts, data = found("work_precision")
+def test_errors_are_what_the_tolerance_and_the_conditioning_allow(ran):
+    facts, data = ran("work_precision")
     assert facts["error_over_asked"] < 30
     loose, tight = (float(data["error"].sel(tol=tol, solver="jacobi").max()) for tol in (1e-3, 1e-11))
     assert tight < 1e-6 * loose  # and they follow it
@@ -140,27 +126,27 @@ def test_errors_are_what_the_tolerance_and_the_conditioning_allow(found):
 # precision
 
 
-def test_floors_are_a_few_rounding_units(found):
-    facts, data = found("precision")
-    for storage in precision.STORED:
-        assert facts[f"{storage}.settled"] == data["gain"].size * data["seed"].size
-        assert facts[f"{storage}.units"][0] > 0.3
-        assert facts[f"{storage}.units_of_condition"] < 3
+def test_floors_are_a_few_rounding_units(ran):
+    facts, data = ran("precision")
+    for kind in precision.STORED:
+        assert facts[f"{kind}.settled"] == data["gain"].size * data["seed"].size
+        assert facts[f"{kind}.units"][0] > 0.3
+        assert facts[f"{kind}.units_of_condition"] < 3
     assert facts["float32.units"][0] < 4
     assert facts["A.floor"] < 2  # A in bfloat16 leaves the floor of float32 where it is
     assert facts["float32, states in bfloat16.units"][1] < 1.1  # that of one rounding, whatever the conditioning
 
 
-def test_low_precision_first_leaves_newton_a_sweep_or_two(found):
-    facts, data = found("precision")
+def test_low_precision_first_leaves_newton_a_sweep_or_two(ran):
+    facts, data = ran("precision")
     assert facts["newton.high"][1] <= 2
     assert facts["newton.bytes"][1] < 1
     assert facts["jacobi.high"][0] > 5  # of a linear method half of the way is left
     assert data["error"].sel(storage=precision.MIXED).max() < 1e-14
 
 
-def test_float32_does_not_claim_what_it_cannot_resolve(found):
-    facts, data = found("precision")
+def test_float32_does_not_claim_what_it_cannot_resolve(ran):
+    facts, data = ran("precision")
     part = data.sel(storage=precision.MIXED)
     claimed = part["asked_too_much"].values == "converged"
     assert not (claimed & ~(part["asked_residual"].values <= 2 * precision.TOO_MUCH)).any()
@@ -172,15 +158,15 @@ def test_bfloat16_is_torch_s():
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.standard_normal(1000), [0.0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, np.inf, -np.inf, 1e-40]])
     x = x.astype(np.float32)
-    assert np.array_equal(precision.bfloat16(x), torch.from_numpy(x).bfloat16().float().numpy())
-    assert np.isnan(precision.bfloat16(np.float32([np.nan]))).all()
+    assert np.array_equal(storage.bfloat16(x), torch.from_numpy(x).bfloat16().float().numpy())
+    assert np.isnan(storage.bfloat16(np.float32([np.nan]))).all()
 
 
 # langevin_lorenz
 
 
-def test_observers_take_few_iterations_and_systems_many(found):
-    facts, data = found("langevin_lorenz")
+def test_observers_take_few_iterations_and_systems_many(ran):
+    facts, data = ran("langevin_lorenz")
     assert facts["newton.observer"][1] <= 6
     assert facts["newton.system"][1] >= 3 * facts["newton.observer"][1]
     assert facts["multiple_shooting.system"][1] < facts["newton.system"][1]
@@ -209,8 +195,8 @@ def test_runge_kutta_is_of_order_four():
 # The papers
 
 
-def test_three_iterations_fail_where_a_converged_solve_is_right(found):
-    facts, data = found("paper/pararnn")
+def test_three_iterations_fail_where_a_converged_solve_is_right(ran):
+    facts, data = ran("paper/pararnn")
     for cell in ("pararnn_gru", "pararnn_lstm"):
         assert facts[f"{cell}.enough"] < facts[f"{cell}.wrong"] <= facts[f"{cell}.solved_to"]
         assert facts[f"{cell}.fixed_error"] > 0.1
@@ -231,8 +217,8 @@ def test_errors_after_k_iterations_are_those_of_newton():
         assert row["errors"][k] == pytest.approx(float(np.abs(after - truth).max()))
 
 
-def test_an_update_test_claims_success_on_what_is_no_solution(found):
-    facts, data = found("paper/deer")
+def test_an_update_test_claims_success_on_what_is_no_solution(ran):
+    facts, data = ran("paper/deer")
     assert 20.0 in facts[f"{deer.MOVED}.false"]
     assert facts[f"{deer.MOVED}.worst_claimed"] > 1e3
     assert facts[f"{deer.OURS}.false"] == []
@@ -244,8 +230,8 @@ def test_an_update_test_claims_success_on_what_is_no_solution(found):
     assert any("1e+08" in cell for row in deer.tables(data)[0].rows for cell in row[1:3])
 
 
-def test_elk_solves_where_newton_overflows(found):
-    facts, data = found("paper/elk")
+def test_elk_solves_where_newton_overflows(ran):
+    facts, data = ran("paper/elk")
     assert np.isfinite(facts["lorenz.elk.right_after"])
     assert np.isnan(facts["lorenz.newton.right_after"])
     assert facts["lorenz.newton.status"] == ["maxiter"]

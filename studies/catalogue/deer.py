@@ -20,13 +20,14 @@ from recsolve.studies.drawing import converged, powers_of_two, span
 from recsolve.studies.measure import distance, loop, measured, timed
 from recsolve.studies.records import Point, Row
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import outside_legend, series
+from recsolve.studies.series import level, outside_legend, series
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
 
 GRU, SINE = "gru", "sine"
 MOVED, OURS = "update test, state form", "residual test, correction form"
+_ZERO = 1e-9  # where residuals of 0 are drawn
 BAD = 1e-2  # a residual that no use of single precision excuses
 # h = p sin h + x in float32, T = 1000, as measured on the public code, which reported success on all: the largest
 # residual of one step, and the share of steps with one above 1e-2.
@@ -162,15 +163,11 @@ def draw_tests(pyplot: Any, data: Dataset) -> Any:
         residual, bad = (converged(part, variable).max("seed").values for variable in ("residual", "bad"))
         axes[0].plot(part["p"].values, np.maximum(residual, _ZERO), **look)
         axes[1].plot(part["p"].values, bad, **look)
-    axes[0].axhline(_ZERO, color="0.75", linewidth=0.8, zorder=0)
-    axes[0].annotate("exactly 0", (0.02, _ZERO), xycoords=("axes fraction", "data"), va="bottom", fontsize=7.5)
+    level(axes[0], _ZERO, "exactly 0", "left")
     axes[0].set(xscale="log", yscale="log", xlabel="p", ylabel="largest residual, success claimed")
     axes[1].set(xscale="log", xlabel="p", ylabel=f"share of steps with residual > {BAD:g}", ylim=(-0.03, 1.03))
     outside_legend(figure, pyplot, looks.values())
     return figure
-
-
-_ZERO = 1e-9  # where residuals of 0 are drawn
 
 
 def says_tests(data: Dataset) -> str:
@@ -192,7 +189,7 @@ def draw_speed(pyplot: Any, data: Dataset) -> Any:
         looks = series(f"{units} unit{'s' * int(units > 1)}" for units in ratio["units"].values)
         for (_, look), row in zip(looks.items(), ratio.values, strict=True):
             ax.plot(ratio["T"].values, row, **look)
-        ax.axhline(1.0, color="0.4", linewidth=0.8, linestyle=":")
+        level(ax, 1.0, "as fast as the loop")
         ax.set(xscale="log", yscale="log", title=solver, xlabel="T")
         powers_of_two(ax.xaxis, [float(T) for T in ratio["T"].values])
     axes[0].set_ylabel("time of the loop / time")

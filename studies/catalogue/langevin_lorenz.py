@@ -17,7 +17,7 @@ from recsolve.studies.flows import FLOWS, observer, system, two_wells
 from recsolve.studies.measure import loop, lyapunov, measured
 from recsolve.studies.records import Point, Row
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import outside_legend, series
+from recsolve.studies.series import level, outside_legend, series
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -162,9 +162,9 @@ def draw_observers(pyplot: Any, data: Dataset) -> Any:
             x, k = at["exponent"].sel(problem=flow).values, converged(at, "iterations").sel(problem=flow).values
             ax.plot(x.ravel(), k.ravel(), **{**look, "linestyle": "none"})
         ax.axvline(0, color="0.4", linewidth=0.8)
-        ax.axhline(int(part["T"]), color="0.4", linewidth=0.8, linestyle=":")
+        level(ax, int(part["T"]), "T", "left")
         ax.set(yscale="log", title=solver, xlabel="largest exponent per step")
-    axes[0, 0].set_ylabel(f"iterations, T = {int(part['T'])} (dotted)")
+    axes[0, 0].set_ylabel(f"iterations, T = {int(part['T'])}")
     outside_legend(figure, pyplot, [{**look, "linestyle": "none"} for look in looks.values()])
     return figure
 

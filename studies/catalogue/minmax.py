@@ -14,7 +14,7 @@ from recsolve.studies.drawing import band, converged, listed, powers_of_two
 from recsolve.studies.measure import cell_recurrence, distance, loop, measured, tanh_network
 from recsolve.studies.records import Point, Row
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import outside_legend, series
+from recsolve.studies.series import level, outside_legend, series
 from recsolve.studies.style import line_arguments
 
 if TYPE_CHECKING:
@@ -216,8 +216,7 @@ def draw_slopes(pyplot: Any, data: Dataset) -> Any:
         lag = 1 + np.arange(norms["lag"].size)
         drawn = norms.where(norms > _ZERO, _ZERO if cell in WIDEST else np.nan)  # the others leave the panel
         band(ax, lag, drawn.transpose("lag", "seed"), "seed", cell, **look, markevery=max(len(lag) // 12, 1))
-    ax.axhline(_ZERO, color="0.75", linewidth=0.8, zorder=0)
-    ax.annotate("exactly 0", (0.99, _ZERO), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7.5)
+    level(ax, _ZERO, "exactly 0")
     ax.set(yscale="log", xlabel="lag k", ylabel="norm of d h[T] / d h[T-k]", ylim=(_ZERO / 10, None))
     outside_legend(figure, pyplot, looks.values())
     return figure

@@ -21,6 +21,7 @@ from recsolve.studies.drawing import band, converged, legend, listed, times
 from recsolve.studies.measure import loop, measured, timed
 from recsolve.studies.records import Point, Row
 from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.series import level
 from recsolve.studies.style import line_arguments
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def draw_cost(pyplot: Any, data: Dataset) -> Any:
     for ax, i, coupling in zip(axes, (0, 1), (f["inside"], f["last"]), strict=True):
         for solver in SOLVERS:
             ax.plot(RUNGS, [f[f"{rung}.{solver}.time"][i] for rung in RUNGS], **line_arguments(solver))
-        ax.axhline(1.0, color="0.4", linewidth=0.8, linestyle=":")
+        level(ax, 1.0, "as fast as the loop")
         ax.set(yscale="log", title=f"coupling {coupling:g}", xlabel="structure of the mixing")
     axes[0].set_ylabel("time / time of the loop")
     legend(figure, pyplot, SOLVERS)

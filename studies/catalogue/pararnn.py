@@ -17,7 +17,7 @@ from recsolve.studies.drawing import band, converged, span
 from recsolve.studies.measure import loop, measured
 from recsolve.studies.records import Point, Row
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import outside_legend, series
+from recsolve.studies.series import level, outside_legend, series
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -148,9 +148,7 @@ def draw_errors(pyplot: Any, data: Dataset) -> Any:
         at = part.sel(cell=cell).isel(T=-1).transpose("scale", "seed", ...)
         for (name, look), errors in zip(looks.items(), [*(_after(at, k) for k in COUNTS), _solved(at)], strict=True):
             band(ax, at["scale"].values, errors, "seed", name, **look)
-        ax.axhline(WRONG, color="0.4", linewidth=0.8, linestyle=":")
-        ax.annotate("wrong from here up", (0.99, WRONG), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                    fontsize=7.5)  # fmt: skip
+        level(ax, WRONG, "wrong from here up")
         ax.set(xscale="log", yscale="log", title=f"{cell}, T = {int(at['T'])}", xlabel="deviation of the weights")
         ax.set_xticks(at["scale"].values[::2], [f"{x:g}" for x in at["scale"].values[::2]])
         ax.set_xticks([], minor=True)
@@ -178,10 +176,7 @@ def draw_needed(pyplot: Any, data: Dataset) -> Any:
     for name, (cell, T) in names.items():
         counts = converged(part, "iterations").sel(cell=cell, T=T).transpose("scale", "seed")
         band(ax, part["scale"].values, counts, "seed", name, **looks[name])
-    ax.axhline(FIXED, color="0.4", linewidth=0.8, linestyle=":")
-    ax.annotate(
-        "what ParaRNN takes", (0.99, FIXED), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7.5
-    )
+    level(ax, FIXED, "what ParaRNN takes")
     ax.set(xscale="log", yscale="log", xlabel="deviation of the weights", ylabel="iterations to convergence")
     ax.set_xticks(part["scale"].values[::2], [f"{x:g}" for x in part["scale"].values[::2]])
     ax.set_xticks([], minor=True)

@@ -7,7 +7,7 @@ iterations, while states in bfloat16 cost digits. Low precision first and high p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,12 @@ import numpy as np
 import recsolve as rs
 from recsolve.arrays import Array
 from recsolve.condition import condition
-from recsolve.scan import affine_scan
 from recsolve.studies.drawing import band, legend, listed, solvers_of, span
 from recsolve.studies.measure import distance, loop, timed
 from recsolve.studies.records import Point, Row
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import outside_legend, series
+from recsolve.studies.series import level, outside_legend, series
+from recsolve.studies.storage import as_stored, bfloat16, newton_errors
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -65,13 +65,18 @@ def run(
     shared = {"condition": condition(double, truth)}
     rows: list[Row] = []
     for name, rec, store_A, store_h in (
-        (STORED[0], double, _as_is, _as_is),
-        (STORED[1], single, _as_is, _as_is),
-        (STORED[2], single, bfloat16, _as_is),
-        (STORED[3], single, _as_is, bfloat16),
+        (STORED[0], double, as_stored, as_stored),
+        (STORED[1], single, as_stored, as_stored),
+        (STORED[2], single, bfloat16, as_stored),
+        (STORED[3], single, as_stored, bfloat16),
     ):
         rows.append(
-            {"storage": name, "solver": "newton", "errors": errors(rec, truth, sweeps, store_A, store_h), **shared}
+            {
+                "storage": name,
+                "solver": "newton",
+                "errors": newton_errors(rec, truth, sweeps, store_A, store_h),
+                **shared,
+            }
         )
     return rows + [{"storage": MIXED, **mixed(single, double, s, truth, clocked), **shared} for s in solvers]
 
@@ -81,47 +86,6 @@ def recurrences(gain: float, units: int, T: int, seed: int, dtype: str) -> tuple
     cell = rs.cells.Elman.random(input_size=4, hidden_size=units, gain=gain, rng=seed, dtype=np.dtype(dtype))
     x = np.random.default_rng(seed + 1_000).standard_normal((T, 4)).astype(dtype)
     return cell.recurrence(x), cell.astype(np.float64).recurrence(x.astype(np.float64))
-
-
-def _as_is(x: Array) -> Array:
-    return x
-
-
-def bfloat16(x: Array) -> Array:
-    """Return float32 numbers rounded to the 8 leading bits that bfloat16 has, to even at ties.
-
-    >>> bfloat16(np.float32([1.0, 1 + 2**-9, 3.14159])).tolist()
-    [1.0, 1.0, 3.140625]
-    """
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return np.where(np.isfinite(x), (rounded & np.uint32(0xFFFF0000)).view(np.float32), x)
-
-
-def errors(
-    rec: rs.Recurrence,
-    truth: Array,
-    sweeps: int,
-    store_A: Callable[[Array], Array],
-    store_h: Callable[[Array], Array],
-) -> list[float]:
-    """Return the error of every iterate of Newton's method, written out so that storage can be chosen.
-
-    No guard and no pin: what is seen is the storage alone.
-    """
-    h = store_h(rec.guess())
-    found = [distance(h, truth)]
-    with np.errstate(all="ignore"):
-        for _ in range(sweeps):
-            F, J = rec.linearise(h)
-            dense = J.lane_dense()
-            A = type(dense)(store_A(dense.data), dense.layout)
-            d = affine_scan(A, F - h, reset=rec.over_event(rec.starts))
-            before = np.zeros_like(d)
-            before[1:] = d[:-1]
-            h = store_h(F + A.matvec(before))
-            found.append(distance(h, truth))
-    return found
 
 
 def mixed(single: rs.Recurrence, double: rs.Recurrence, solver: str, truth: Array, clocked: bool) -> Row:
@@ -258,7 +222,7 @@ def draw_mixed(pyplot: Any, data: Dataset) -> Any:
         for ax, ratio in zip(axes, (left, _relative_bytes(data, solver)), strict=True):
             band(ax, gains, ratio.transpose("gain", "seed"), "seed", solver)
     for ax, what in zip(axes, ("iterations left for float64", "bytes moved in all"), strict=True):
-        ax.axhline(1.0, color="0.4", linewidth=0.8, linestyle=":")
+        level(ax, 1.0, "float64 alone")
         ax.set(title=what, xlabel="gain", ylim=(0, None))
     axes[0].set_ylabel("float32, then float64 / float64 alone")
     legend(figure, pyplot, solvers)
@@ -274,7 +238,7 @@ def says_mixed(data: Dataset) -> str:
     ]
     asked = ", ".join(f"{count} {status}" for status, count in f["asked_too_much"].items())
     return (
-        f"After a solve in float32, {listed(parts)} remain: it pays where the bytes are below the dotted line. "
+        f"After a solve in float32, {listed(parts)} remain: it pays where the bytes are below 1. "
         f"Asked for {TOO_MUCH:g} in float32, which that cannot resolve, the solves end as: {asked} (converged are "
         f"those whose residuals are that small, which means 0)."
     )
