@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from io import StringIO
 from pathlib import Path
 
 import demo_study
 import numpy as np
 import pytest
 from demo_study import STUDY, Config
+from rich.console import Console
 from typer.testing import CliRunner
 
-from recsolve.studies import drawing, registry
+from recsolve.studies import drawing, progress, registry
 from recsolve.studies.cli import app
 from recsolve.studies.configs import configured, to_toml
 from recsolve.studies.records import Record, key
@@ -391,6 +393,29 @@ def test_failed_runs_are_told_and_the_exit_status_says_so(call):
     assert "6 runs, 0 of them stored before, 2 failed" in result.stdout
     assert "no powers of 3.0" in result.stderr
     assert "--retry" in result.stderr
+
+
+def test_an_interrupted_command_says_that_it_resumes(call, monkeypatch):
+    monkeypatch.setattr(demo_study.time, "sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt))
+    result = call("study", "run", "paper/demo", "--workers", "1", code=130)
+    assert result.stderr == "recsolve: interrupted; what is stored in recsolve-studies will be reused\n"
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_has_a_rate_and_the_time_that_is_left(place, monkeypatch, capsys, terminal):
+    shown = StringIO()
+    monkeypatch.setattr(progress, "_EVERY", 0.0)
+    console = Console(file=shown, force_terminal=terminal, width=120)
+    monkeypatch.setattr(progress, "Console", lambda stderr: console)
+    with progress.progress_of("demo") as tick:
+        sweep(STUDY, Config(bad=3.0, pause=0.01), place, workers=1, tick=tick)
+    text = shown.getvalue() if terminal else capsys.readouterr().err
+    assert "demo" in text
+    assert "2 failed" in text
+    assert re.search(r"[\d.]+ runs/s", text)
+    assert "left" in text
+    assert "6/6" in text or "6 of 6 runs" in text
 
 
 def test_commands_start_without_heavy_imports():
