@@ -7,6 +7,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -155,7 +156,7 @@ def sweep(
     ImportError
         For a cluster without Dask; the message names the extra.
     OSError
-        When records cannot be stored; those already stored stay.
+        When records cannot be stored, or a worker process dies; records already stored stay.
     """
     if workers < 1:
         raise ValueError(f"workers is {workers}; wanted 1 or more")
@@ -194,7 +195,13 @@ def _run_all(study: Study, points: list[Point], workers: int, cluster: str | Non
         # One point a task: a batch would be lost as a whole when the sweep is interrupted. In the order of the grid
         # nothing could be stored before the first point, which may be the longest, has ended.
         parallel = Parallel(batch_size=1, return_as="generator_unordered", **arguments)
-        yield from parallel(delayed(run_point)(study.name, study.version, study.run, point) for point in points)
+        try:
+            yield from parallel(delayed(run_point)(study.name, study.version, study.run, point) for point in points)
+        except BrokenProcessPool as error:
+            raise OSError(
+                f"a worker process of {study.name} died, perhaps for want of memory: run it again with fewer --workers "
+                "(what is stored is reused)"
+            ) from error
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A study of powers for the tests of the machinery, in a file that worker processes can import."""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +18,23 @@ class Config:
     seeds: int = 2
     bad: float = 0.0  # the base whose runs raise
     pause: float = 0.0
+    deadly: float = 0.0  # the base whose runs end the process
 
 
 def grid(config):
     for base in config.bases:
         for seed in range(config.seeds):
             yield {"base": base, "seed": seed, "dtype": "float64", "log": config.log, "bad": config.bad,
-                   "pause": config.pause}  # fmt: skip
+                   "pause": config.pause, "deadly": config.deadly}  # fmt: skip
 
 
-def run(*, base, seed, dtype, log, bad, pause):
+def run(*, base, seed, dtype, log, bad, pause, deadly):
     if log:
         with Path(log).open("a") as file:
             file.write(f"{base} {seed}\n")
     time.sleep(pause)
+    if base == deadly:
+        os._exit(1)
     if base == bad:
         raise ArithmeticError(f"no powers of {base}")
     powers = [float(base**k) for k in range(seed + 2)]

@@ -219,6 +219,14 @@ def test_a_full_disk_keeps_what_is_stored(place, monkeypatch):
     assert sweep(STUDY, Config(), place, workers=1).reused == 3
 
 
+def test_a_worker_that_dies_is_told_and_loses_nothing(place):
+    sweep(STUDY, Config(deadly=3.0, bases=(2.0,)), place, workers=1)
+    with pytest.raises(OSError, match="a worker process of paper/demo died"):
+        sweep(STUDY, Config(deadly=3.0, bases=(2.0, 3.0)), place, workers=2)
+    assert len(stored(place)) == 2
+    assert place.read().sizes["base"] == 1
+
+
 # Failures
 
 
@@ -306,7 +314,7 @@ def test_toml_and_settings_change_a_config():
     [
         ("seeds = ", [], "--config is no TOML"),
         ("", ["seeds"], "--set is 'seeds'; wanted key=value"),
-        ("", ["seed=3"], r"unknown \['seed'\]; wanted some of log, bases, seeds, bad, pause"),
+        ("", ["seed=3"], r"unknown \['seed'\]; wanted some of log, bases, seeds, bad, pause, deadly"),
         ("", ["seeds=many"], "seeds is 'many'; wanted int, as 2"),
         ("", ["seeds=2.5"], "seeds is 2.5; wanted int"),
         ("", ["seeds=true"], "seeds is True; wanted int"),
