@@ -142,9 +142,8 @@ def facts(data: Dataset) -> dict[str, Any]:
         found[f"{name}.false"] = [float(p) for p in part["p"].values[(claimed & (part["bad"] > 0)).any("seed").values]]
         found[f"{name}.worst_claimed"] = float(part["residual"].where(claimed).max())
     part = _sine(data, OURS)
-    found["trusted_up_to"] = float(
-        max((p for p in part["p"].values if (part["trusted"].sel(p=p) == 1).all()), default=0.0)
-    )
+    trusted = np.logical_and.accumulate((part["trusted"] == 1).all("seed").values)
+    found["trusted_up_to"] = float(part["p"].values[trusted].max(initial=0.0))
     for solver in ("newton", "quasi_newton"):
         ratio = _speedup(data, solver)
         found[f"{solver}.speedup"] = [float(ratio.min()), float(ratio.max())]
