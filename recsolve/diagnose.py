@@ -131,7 +131,7 @@ def diagnose(
     truth = loop(short) if states is None else recurrence.native(states, "states", recurrence.shape)[:length]
     _, J = short.linearise(truth)
     with np.errstate(all="ignore"):
-        spectrum = _lyapunov(short, J, exponents, generator)
+        spectrum = leading_exponents(short, J, exponents, generator)
         rate = float(spectrum[0])
         predictor = Predictor(recurrence, truth, J, rate, tol)
         mass = {name: _mass(short, J, A, generator) for name, A in predictor.fixed.items()}
@@ -151,16 +151,16 @@ def _names(methods: Sequence[str] | None) -> list[str]:
     return list(methods)
 
 
-def _lyapunov(short: Recurrence, J: Jacobian, count: int, generator: np.random.Generator) -> Array:
-    """Return the leading exponents, averaged over the sequences."""
-    count, starts = min(count, short.layout.size), to_host(short.starts)
+def leading_exponents(recurrence: Recurrence, J: Jacobian, count: int, generator: np.random.Generator) -> Array:
+    """Return the leading Lyapunov exponents per step of products of Jacobians, averaged over the sequences."""
+    count, starts = min(count, recurrence.layout.size), to_host(recurrence.starts)
     if isinstance(J, (Zero, Identity, Scalar, Diagonal)):  # each unit by itself
         growth = np.log(abs(to_host(J.diagonal().data).astype(np.float64)).reshape(*starts.shape, -1))
         steps = np.maximum((~starts).sum(axis=0), 1)[..., None]
         exponents = np.where(starts[..., None], 0.0, growth).sum(axis=0) / steps
         leading = np.sort(exponents.reshape(-1, exponents.shape[-1]), axis=1)[:, ::-1][:, :count]
         return np.asarray(leading.mean(axis=0))
-    return _by_frames(short, J, count, starts, generator)
+    return _by_frames(recurrence, J, count, starts, generator)
 
 
 def _by_frames(short: Recurrence, J: Jacobian, count: int, starts: Array, generator: np.random.Generator) -> Array:

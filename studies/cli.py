@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from recsolve.studies import tables
+from recsolve.studies import study_cli, tables
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,9 +22,7 @@ app = typer.Typer(
 )
 
 
-def _fail(error: Exception) -> typer.Exit:
-    print(f"recsolve: error: {error}", file=sys.stderr)
-    return typer.Exit(2)
+_fail = study_cli.fail
 
 
 def _version(wanted: bool) -> None:
@@ -165,6 +163,9 @@ def _warm() -> None:
     except (ImportError, OSError) as error:
         raise _fail(error) from None
 
+
+app.add_typer(study_cli.study, name="study")
+app.command()(study_cli.report)
 
 bench = typer.Typer(no_args_is_help=True, help="Time kernels beside copies of the same bytes.")
 app.add_typer(bench, name="bench")

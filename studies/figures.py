@@ -12,7 +12,7 @@ from recsolve.studies.groups import grouped
 from recsolve.studies.style import house_style, line_arguments
 
 _TOGETHER = 9  # curves that can be told apart in one panel
-_QUANTITIES = {"residuals": "residual  max |f(h[t-1]) − h[t]|", "errors": "error  max |h − h of the loop|"}
+QUANTITIES = {"residuals": "residual  max |f(h[t-1]) − h[t]|", "errors": "error  max |h − h of the loop|"}
 
 
 def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compare") -> list[Path]:
@@ -36,7 +36,7 @@ def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compar
     if not panels:
         return []
     drawn = {entry["solver"]: entry["group"] for panel in panels for entry in panel["entries"] if _drawn(entry)}
-    layout = _together if len(drawn) <= _TOGETHER else _by_group
+    layout = _together if len(drawn) <= _TOGETHER else by_group
     with house_style() as pyplot:
         floor = 0.2 * float(np.finfo(record["config"]["dtype"]).eps)
         figure = layout(pyplot, panels, grouped(drawn, lambda solver: str(drawn[solver])), floor)
@@ -55,11 +55,11 @@ def _together(pyplot: Any, panels: list[Any], groups: dict[str, list[str]], floo
     figure, axes = pyplot.subplots(2, len(panels), figsize=size, sharex="col", sharey="row", squeeze=False)
     for column, panel in zip(axes.T, panels, strict=True):
         column[0].set_title(panel["title"])
-        for axis, quantity in zip(column, _QUANTITIES, strict=True):
+        for axis, quantity in zip(column, QUANTITIES, strict=True):
             _draw(axis, panel, quantity, [*groups], floor)
-    for axis, text in zip(axes[:, 0], _QUANTITIES.values(), strict=True):
+    for axis, text in zip(axes[:, 0], QUANTITIES.values(), strict=True):
         axis.set_ylabel(text)
-    _scale(axes)
+    scale_iterations(axes)
     handles = []
     for group, solvers in groups.items():
         handles += [pyplot.Line2D([], [], linestyle="none", label=group), *_handles(pyplot, solvers)]
@@ -68,16 +68,27 @@ def _together(pyplot: Any, panels: list[Any], groups: dict[str, list[str]], floo
     return figure
 
 
-def _by_group(pyplot: Any, panels: list[Any], groups: dict[str, list[str]], floor: float) -> Any:
-    """Draw a row per group, and for each panel a column of the residual and one of the error."""
-    columns = [(panel, quantity) for panel in panels for quantity in _QUANTITIES]
+def by_group(pyplot: Any, panels: list[Any], groups: dict[str, list[str]], floor: float) -> Any:
+    """Draw a row per group, and for each panel a column of the residual and one of the error.
+
+    Parameters
+    ----------
+    pyplot : module
+    panels : list of dict
+        As in the record of :func:`convergence_figure`.
+    groups : dict of list of str
+        The solvers by group.
+    floor : float
+        Where what is smaller is drawn.
+    """
+    columns = [(panel, quantity) for panel in panels for quantity in QUANTITIES]
     size = (2.8 * len(columns) + 2.0, 1.9 * len(groups) + 1.0)
     figure, axes = pyplot.subplots(len(groups), len(columns), figsize=size, sharex="col", sharey=True, squeeze=False)
     for column, (panel, quantity) in zip(axes.T, columns, strict=True):
-        column[0].set_title(f"{panel['title']}\n{_QUANTITIES[quantity]}", fontsize=9)
+        column[0].set_title(f"{panel['title']}\n{QUANTITIES[quantity]}", fontsize=9)
         for axis, group in zip(column, groups, strict=True):
             _draw(axis, panel, quantity, [group], floor)
-    _scale(axes)
+    scale_iterations(axes)
     for row, (group, solvers) in zip(axes, groups.items(), strict=True):
         legend = row[-1].legend(handles=_handles(pyplot, solvers), loc="center left", bbox_to_anchor=(1.02, 0.5))
         legend.set_title(group, prop={"weight": "bold", "size": 8.5})
@@ -112,7 +123,7 @@ def _handles(pyplot: Any, solvers: list[str]) -> list[Any]:
     return [pyplot.Line2D([], [], label=solver, **line_arguments(solver)) for solver in solvers]
 
 
-def _scale(axes: Any) -> None:
+def scale_iterations(axes: Any) -> None:
     """Make the axes logarithmic, iterations from 0 on, with room for the markers at the ends."""
     for axis in axes[-1]:
         axis.set_xlabel("iteration")

@@ -136,12 +136,17 @@ def _distance(states: Array, truth: Array) -> float:
 
 def _seconds(run: Callable[[], Any]) -> float:
     """Return the median wall time of a few runs."""
+    return statistics.median(wall_times(run, _REPEATS, _ENOUGH_SECONDS))
+
+
+def wall_times(run: Callable[[], Any], repeats: int, enough: float) -> list[float]:
+    """Return wall times of runs: ``repeats`` of them, fewer once they have taken ``enough`` seconds together."""
     times: list[float] = []
-    while len(times) < _REPEATS and sum(times) < _ENOUGH_SECONDS:
+    while len(times) < repeats and sum(times) < enough:
         began = time.perf_counter()
         run()
         times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    return times
 
 
 def finite_or_text(value: Any) -> Any:
@@ -150,6 +155,8 @@ def finite_or_text(value: Any) -> Any:
         return {name: finite_or_text(x) for name, x in value.items()}
     if isinstance(value, (list, tuple)):
         return [finite_or_text(x) for x in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else str(float(value))
+    if isinstance(value, (np.generic, np.ndarray)):
+        return finite_or_text(value.tolist())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
     return value

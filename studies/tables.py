@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -243,4 +243,12 @@ def show_information(found: dict[str, Any]) -> None:
         table.add_row(f"kernel: {operation}", ", ".join(backends))
     for name, state in found["arrays"].items():
         table.add_row(f"arrays: {name}", escape(state))
+    print_table(console_of_output(), table)
+
+
+def show_rows(title: str, head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+    """Print a table of texts and numbers."""
+    table = table_of(title, _left(*head))
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row))
     print_table(console_of_output(), table)

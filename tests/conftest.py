@@ -23,3 +23,18 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def ran(tmp_path_factory):
+    """Return the facts and the Dataset of a study's tiny grid."""
+
+    def of(name):
+        from tiny_studies import tiny
+
+        from recsolve.studies.registry import get
+
+        data = tiny(name, tmp_path_factory).read()
+        return get(name).facts(data), data
+
+    return of

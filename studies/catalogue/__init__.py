@@ -1,0 +1,1 @@
+"""The studies, one file each; ``recsolve.studies.registry`` finds them by name."""

@@ -1,0 +1,276 @@
+"""Time against steps and batch: the loop, parallel solvers, backends and peers, and who wins where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import recsolve as rs
+from recsolve.arrays import Array
+from recsolve.studies.drawing import CONVERGED, chart, converged, legend, listed, powers_of_two, solvers_of, times
+from recsolve.studies.measure import cell_recurrence, distance, loop, measured, timed
+from recsolve.studies.records import Point, Row
+from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.style import line_arguments
+from recsolve.torch_weights import cell_from_weights
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+PEERS = {"torch.nn.GRU": "torch"}  # what each needs
+LOOP = "sequential"
+
+
+@dataclass(frozen=True)
+class Config:
+    """GRUs on normal input, drive given; medians and quartiles of ``repeats`` runs, fewer after ``enough`` seconds."""
+
+    mixings: tuple[str, ...] = ("diagonal", "dense")
+    units: int = 16
+    lengths: tuple[int, ...] = (64, 256, 1024, 2048)
+    batches: tuple[int, ...] = (1, 4)
+    backends: tuple[str, ...] = ("numpy", "numba")
+    peers: tuple[str, ...] = tuple(PEERS)
+    solvers: tuple[str, ...] = (LOOP, "newton", "quasi_newton", "jacobi", "gauss_seidel", "multiple_shooting")
+    dtype: str = "float32"
+    repeats: int = 5
+    enough: float = 0.05
+    seed: int = 0
+
+
+FULL = Config(
+    units=64,
+    lengths=tuple(2**p for p in range(6, 18)),
+    batches=(1, 4, 16, 64),
+    repeats=25,
+    enough=10.0,
+)
+TINY = Config(units=4, lengths=(64, 256), batches=(1,), repeats=2, enough=0.02)
+
+
+def grid(config: Config) -> Iterator[Point]:
+    peers = [peer for peer in config.peers if find_spec(PEERS[peer])]
+    for mixing in config.mixings:
+        for backend in (*config.backends, *(peers if mixing == "dense" else ())):
+            for T in config.lengths:
+                for batch in config.batches:
+                    yield {
+                        "mixing": mixing, "backend": backend, "T": T, "batch": batch, "units": config.units,
+                        "solvers": [*config.solvers], "repeats": config.repeats, "enough": config.enough,
+                        "seed": config.seed, "dtype": config.dtype,
+                    }  # fmt: skip
+
+
+def run(
+    *, mixing: str, backend: str, T: int, batch: int, units: int, solvers: list[str], repeats: int, enough: float,
+    seed: int, dtype: str,
+) -> list[Row]:  # fmt: skip
+    weights, x = _weights(units, seed, dtype), _input(T, batch, seed, dtype)
+    if mixing == "dense":
+        rec: rs.Recurrence = cell_from_weights(rs.cells.GRU, weights, 0, False).recurrence(x)
+    else:
+        rec = cell_recurrence("gru", mixing, units=units, T=T, seed=seed, dtype=dtype, batch=(batch,))
+    truth = loop(rec)
+    with rs.backend("numpy"):  # what every time is compared to
+        plain = timed(lambda: rs.solve(rec, method=LOOP), repeats, enough)["seconds"]
+    if backend in PEERS:
+        return [{"numpy_loop": plain, **_torch(weights, x, truth, repeats, enough)}]
+    with rs.backend(backend):
+        return [{"numpy_loop": plain, **_solver(rec, name, truth, repeats, enough)} for name in solvers]
+
+
+def _solver(rec: rs.Recurrence, name: str, truth: Array, repeats: int, enough: float) -> Row:
+    row = measured(rec, name, truth)
+    if row["status"] != CONVERGED:
+        return row  # its time says nothing
+    return {**row, **timed(lambda: rs.solve(rec, method=name), repeats, enough, warm=True)}
+
+
+def _torch(weights: dict[str, Array], x: Array, truth: Array, repeats: int, enough: float) -> Row:
+    """Time torch's loop with the same weights, its input projection of four channels included, on 1 or all threads."""
+    import torch
+
+    from recsolve.kernels.threads import threads
+
+    module = torch.nn.GRU(x.shape[-1], truth.shape[-1], dtype=getattr(torch, str(x.dtype)))
+    module.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()})
+    given, before, found = torch.from_numpy(x), torch.get_num_threads(), []
+
+    def forward() -> Array:
+        with torch.inference_mode():
+            return np.asarray(module(given)[0])
+
+    error = distance(forward(), truth)
+    try:
+        for count in {1, threads()}:  # small products are slower on several threads, large ones faster
+            torch.set_num_threads(count)
+            found.append(timed(forward, repeats, enough))
+    finally:
+        torch.set_num_threads(before)
+    best = min(found, key=lambda row: float(row["seconds"]))
+    return {"solver": "torch.nn.GRU", "status": CONVERGED, "error": error, **best}
+
+
+def _weights(units: int, seed: int, dtype: str) -> dict[str, Array]:
+    """Return weights as torch draws and names them."""
+    rng, bound = np.random.default_rng(seed), units**-0.5
+    shapes: dict[str, tuple[int, ...]] = {"weight_ih_l0": (3 * units, 4), "weight_hh_l0": (3 * units, units)}
+    shapes |= dict.fromkeys(("bias_ih_l0", "bias_hh_l0"), (3 * units,))
+    return {name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()}
+
+
+def _input(T: int, batch: int, seed: int, dtype: str) -> Array:
+    return np.random.default_rng(seed + 1).standard_normal((T, batch, 4)).astype(dtype)
+
+
+def _seconds(data: Dataset, mixing: str, backend: str) -> Any:
+    """Return times (solver, T, batch), NaN where the solve did not converge."""
+    return converged(data, "seconds").sel(mixing=mixing, backend=backend).transpose("solver", "T", "batch")
+
+
+def _gain(data: Dataset, mixing: str, backend: str) -> Array:
+    """Return the loop's time over that of the fastest parallel solver, (batch, T), both of one backend."""
+    seconds = _seconds(data, mixing, backend)
+    parallel = [s for s in solvers_of(data) if s != LOOP and s not in PEERS]
+    best = seconds.sel(solver=parallel).min("solver")
+    return np.asarray((seconds.sel(solver=LOOP) / best).transpose("batch", "T").values)
+
+
+def _backends(data: Dataset) -> list[str]:
+    return [str(b) for b in data["backend"].values if b not in PEERS]
+
+
+def facts(data: Dataset) -> dict[str, Any]:
+    found: dict[str, Any] = {"worst_error": float(converged(data, "error").max())}
+    T = data["T"].values
+    for mixing in (str(m) for m in data["mixing"].values):
+        for backend in _backends(data):
+            gain, seconds = _gain(data, mixing, backend), _seconds(data, mixing, backend)
+            wins = np.flatnonzero(gain[0] > 1)
+            last = seconds.isel(T=-1, batch=0).drop_sel(solver=[LOOP])
+            fast = last.solver.values[int(np.nanargmin(last.values))]
+            loops = converged(data, "numpy_loop").sel(mixing=mixing, backend=backend, solver=LOOP)
+            found[f"{mixing}, {backend}"] = {
+                "break_even": int(T[wins[0]]) if wins.size else None,
+                "best": float(np.nanmax(gain)),
+                "fastest_parallel": str(fast),
+                "at_last": float(gain[0, -1]),
+                "loop_over_numpy": float((loops / seconds.sel(solver=LOOP)).isel(T=-1, batch=0)),
+            }
+    return found
+
+
+def draw_times(pyplot: Any, data: Dataset) -> Any:
+    panels = [(m, b) for m in map(str, data["mixing"].values) for b in _backends(data)]
+    batches = [int(b) for b in data["batch"].values]
+    size = (2.9 * len(batches) + 1.9, 2.2 * len(panels) + 0.5)
+    figure, axes = pyplot.subplots(len(panels), len(batches), figsize=size, sharex=True, sharey="row", squeeze=False)
+    for row, (mixing, backend) in zip(axes, panels, strict=True):
+        for ax, batch in zip(row, batches, strict=True):
+            for solver in solvers_of(data):
+                _line(ax, data.sel(mixing=mixing, batch=batch, backend=solver if solver in PEERS else backend), solver)
+            ax.set(xscale="log", yscale="log", title=f"{mixing}, {backend}, batch {batch}")
+            powers_of_two(ax.xaxis, data["T"].values)
+        row[0].set_ylabel("seconds")
+    for ax in axes[-1]:
+        ax.set_xlabel("steps T")
+    legend(figure, pyplot, solvers_of(data))
+    return figure
+
+
+def _line(axes: Any, data: Dataset, solver: str) -> None:
+    part, style = data.sel(solver=solver), line_arguments(solver)
+    middle, low, high = (converged(part, name).values for name in ("seconds", "seconds_low", "seconds_high"))
+    axes.plot(data["T"].values, middle, **style)
+    axes.fill_between(data["T"].values, low, high, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def says_times(data: Dataset) -> str:
+    f = facts(data)
+    words = []
+    for panel, found in f.items():
+        if panel == "worst_error":
+            continue
+        start = found["break_even"]
+        ever = (
+            "no parallel solver beats the loop"
+            if start is None
+            else f"a parallel solver first beats the loop at T = {start}"
+        )
+        words.append(
+            f"{panel}: {ever} (batch {int(data['batch'][0])}); at T = {int(data['T'][-1])} the fastest is "
+            f"{found['fastest_parallel']}, {times(found['at_last'])} as fast as the loop, which is itself "
+            f"{times(found['loop_over_numpy'])} as fast as the plain NumPy loop."
+        )
+    return f"{' '.join(words)} Largest error of what is timed: {f['worst_error']:.0e}."
+
+
+def draw_break_even(pyplot: Any, data: Dataset) -> Any:
+    mixings, backends = [str(m) for m in data["mixing"].values], _backends(data)
+    lengths, batches = [f"{T:g}" for T in data["T"].values], [f"{b:g}" for b in data["batch"].values]
+    size = (0.62 * len(lengths) * len(backends) + 2.2, (0.45 * len(batches) + 0.75) * len(mixings) + 0.4)
+    figure, axes = pyplot.subplots(len(mixings), len(backends), figsize=size, sharex=True, sharey=True, squeeze=False)
+    norm = pyplot.matplotlib.colors.LogNorm(0.1, 10)
+    for row, mixing in zip(axes, mixings, strict=True):
+        for ax, backend in zip(row, backends, strict=True):
+            gain = _gain(data, mixing, backend)
+            image = chart(ax, lengths, batches, gain, "{:.2g}", norm=norm)
+            _border(ax, gain > 1)
+            ax.set_title(f"{mixing}, {backend}", fontsize=9)
+    figure.supxlabel("steps T", fontsize=9)
+    figure.supylabel("batch", fontsize=9)
+    bar = figure.colorbar(image, ax=axes, label="loop / fastest parallel solver", extend="both")
+    bar.set_ticks([0.1, 1, 10], labels=["0.1", "1", "10"])
+    return figure
+
+
+def _border(axes: Any, wins: Array) -> None:
+    """Draw the line between cells where a parallel solver wins and cells where the loop does."""
+    for i, j in np.ndindex(*wins.shape):
+        if j + 1 < wins.shape[1] and wins[i, j] != wins[i, j + 1]:
+            axes.plot([j + 0.5] * 2, [i - 0.5, i + 0.5], color="#D55E00", linewidth=3)
+        if i + 1 < wins.shape[0] and wins[i, j] != wins[i + 1, j]:
+            axes.plot([j - 0.5, j + 0.5], [i + 0.5] * 2, color="#D55E00", linewidth=3)
+
+
+def says_break_even(data: Dataset) -> str:
+    f = facts(data)
+    words = [f"{times(found['best'])} ({panel})" for panel, found in f.items() if panel != "worst_error"]
+    return (
+        "Numbers above 1: the fastest parallel solver beats the sequential loop of the same backend; the thick line "
+        f"is break-even, where there is one. The largest ratio is {listed(words)}."
+    )
+
+
+def tables(data: Dataset) -> list[Table]:
+    T, batch = int(data["T"][-1]), int(data["batch"][-1])
+    part = data.sel(T=T, batch=batch).stack(case=("mixing", "backend", "solver"))
+    rows = []
+    for case in part["case"].values:
+        seconds, plain, error = (
+            float(converged(part, name).sel(case=case)) for name in ("seconds", "numpy_loop", "error")
+        )
+        if np.isfinite(seconds):
+            rows.append([*case, f"{1e3 * seconds:.3g}", f"{1e3 * plain:.3g}", f"{plain / seconds:.2g}", f"{error:.0e}"])
+    head = ["mixing", "backend", "solver", "ms", "NumPy loop, same run, ms", "ratio", "error"]
+    return [Table(f"Times at T = {T}, batch {batch}", head, rows)]
+
+
+STUDY = Study(
+    name="speed",
+    question="From which length and batch on is a parallel solver faster than the loop, on which backend?",
+    quick=Config(),
+    full=FULL,
+    tiny=TINY,
+    grid=grid,
+    run=run,
+    dims=("mixing", "backend", "T", "batch", "solver"),
+    facts=facts,
+    pictures=(Picture("times", draw_times, says_times), Picture("break_even", draw_break_even, says_break_even)),
+    tables=tables,
+    alone=True,
+)

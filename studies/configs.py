@@ -1,0 +1,84 @@
+"""The configs of studies: frozen dataclasses, changed by TOML and by ``key=value``."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+SIZES = ("tiny", "quick", "full")  # the configs that every study has
+
+
+def configured(config: Any, toml: str = "", settings: Iterable[str] = ()) -> Any:
+    """Return a config with values from TOML text and from ``key=value`` settings, the latter winning.
+
+    Values are TOML; a setting that is not is taken as text, and a lone value serves where several are wanted.
+
+    Raises
+    ------
+    ValueError
+        For unknown keys and values of another type; the message names the key.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Config:
+    ...     lengths: tuple[int, ...] = (64, 128)
+    ...     seed: int = 0
+    >>> configured(Config(), settings=["lengths=[8, 16]", "seed=3"])
+    Config(lengths=(8, 16), seed=3)
+    """
+    try:
+        values = tomllib.loads(toml)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"--config is no TOML: {error}") from None
+    for setting in settings:
+        name, sign, text = setting.partition("=")
+        if not sign:
+            raise ValueError(f"--set is {setting!r}; wanted key=value")
+        values[name.strip()] = _value(text)
+    known = {f.name: getattr(config, f.name) for f in fields(config)}
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ValueError(f"the config has unknown {unknown}; wanted some of {', '.join(known)}")
+    return replace(config, **{name: _like(known[name], value, name) for name, value in values.items()})
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _like(old: Any, new: Any, name: str) -> Any:
+    """Return a value as the type that the config has there."""
+    if isinstance(old, tuple):
+        items = new if isinstance(new, list) else [new]
+        if not items:
+            raise ValueError(f"{name} is empty; wanted one value or more")
+        return tuple(_like(old[0], item, name) for item in items)
+    if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
+        return float(new)
+    if isinstance(new, float) and not math.isfinite(new):
+        raise ValueError(f"{name} is {new}; wanted a finite number")
+    if type(new) is not type(old):
+        raise ValueError(f"{name} is {new!r}; wanted {type(old).__name__}, as {old!r}")
+    return new
+
+
+def to_toml(config: Any) -> str:
+    """Return a config as TOML that :func:`configured` reads back."""
+    return "".join(f"{name} = {_toml(value)}\n" for name, value in asdict(config).items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value) if isinstance(value, str) else repr(value)  # a JSON text is a TOML text

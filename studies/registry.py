@@ -1,0 +1,134 @@
+"""What a study is, and which there are.
+
+To write one, add a file to ``studies/catalogue`` that ends in ``STUDY = Study(...)``, and enter its name in
+``CATALOGUE`` (``catalogue/lyapunov.py`` is the model):
+
+- ``Config`` is a frozen dataclass of numbers, texts, bools and tuples of them, with three instances: ``quick`` (under
+  60 s on two cores), ``full`` (what one would publish) and ``tiny`` (a second or two, for tests).
+- ``grid(config)`` yields points, the arguments of ``run``. A point is plain JSON and says *everything* that its numbers
+  depend on, ``seed`` and ``dtype`` among it: its hash is the name of the record, and stored records are reused.
+- ``run(**point)`` returns tidy rows (dicts). It is a function of a module, so that other processes can import it, and
+  raises where it fails: the exception is stored. ``measure.measured`` makes a row of one solve, whatever becomes of it.
+- Names in ``dims`` are coordinates, all else in rows is measured; lists among it are declared in ``curves``.
+- ``facts(data)`` finds in the gathered Dataset what is claimed, by name. Sentences quote the facts, tests assert them.
+- A ``Picture`` draws the Dataset, and says in a sentence or two what it shows, from the data alone. ``drawing`` has
+  bands over seeds, heat maps, legends and words for numbers. What did not converge is NaN (``drawing.converged``): it
+  is left out or hatched, and never counted as an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from recsolve.studies.records import Point, Row
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+# Modules of recsolve.studies.catalogue by the name of the study, in the order of the report.
+CATALOGUE: dict[str, str] = {
+    "convergence": "convergence",
+    "lyapunov": "lyapunov",
+    "iterations_vs_length": "iterations_vs_length",
+    "stability_map": "stability_map",
+    "basins": "basins",
+    "minmax": "minmax",
+    "mixing_ladder": "mixing_ladder",
+    "initial_guess": "initial_guess",
+    "work_precision": "work_precision",
+    "precision": "precision",
+    "langevin_lorenz": "langevin_lorenz",
+    "speed": "speed",
+    "paper/pararnn": "pararnn",
+    "paper/deer": "deer",
+    "paper/elk": "elk",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, and the sentence under it; both know the stored numbers and nothing else.
+
+    Attributes
+    ----------
+    name : str
+        Of its files.
+    draw : callable
+        ``draw(pyplot, data)`` returns a matplotlib Figure.
+    says : callable
+        ``says(data)`` returns what the figure shows, in words computed from the data.
+    """
+
+    name: str
+    draw: Callable[[Any, Dataset], Any]
+    says: Callable[[Dataset], str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report, of texts."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A question, and all that answers it: a pure function of a frozen config.
+
+    Attributes
+    ----------
+    name, question : str
+    version : int
+        To be raised when what a run measures changes: older records then no longer count.
+    quick, full, tiny : dataclass instance
+        The configs of ``--quick``, ``--full`` and ``--tiny``, of one frozen type.
+    grid : callable
+        ``grid(config)`` returns the points to run, mappings of JSON values.
+    run : callable
+        ``run(**point)`` returns tidy rows. It may be called in another process, on another machine.
+    dims : tuple of str
+        Which names in points and rows are coordinates; all others are measured.
+    curves : mapping
+        For measured lists the names of their axes: ``{"errors": ("iteration",)}``.
+    facts : callable
+        ``facts(data)`` returns what the study found as numbers by name: sentences quote them, tests assert them.
+    pictures : tuple of Picture
+    tables : callable
+        ``tables(data)`` returns tables for the report.
+    alone : bool
+        Whether runs are timed, and so go one at a time whatever the number of workers.
+    """
+
+    name: str
+    question: str
+    version: int = 1
+    quick: Any
+    full: Any
+    tiny: Any
+    grid: Callable[[Any], Iterable[Point]]
+    run: Callable[..., list[Row]]
+    dims: tuple[str, ...]
+    curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    facts: Callable[[Dataset], dict[str, Any]]
+    pictures: tuple[Picture, ...]
+    tables: Callable[[Dataset], list[Table]] = lambda data: []
+    alone: bool = False
+
+
+def get(name: str) -> Study:
+    """Return a study by its name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name; the message lists the known ones.
+    """
+    if name not in CATALOGUE:
+        raise ValueError(f"study is {name!r}; wanted one of {', '.join(CATALOGUE)}")
+    study: Study = import_module(f"recsolve.studies.catalogue.{CATALOGUE[name]}").STUDY
+    return study
