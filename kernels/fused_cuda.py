@@ -89,16 +89,11 @@ class Outcome:
         """The largest defect of a state: those that are not at boundaries have none."""
         return float(self._told[:, 5].view(np.float32).max(initial=0))
 
-    @property
-    def finite(self) -> bool:
-        """Whether no segment ended in inf or NaN."""
-        return not self._told[:, 6].any()
-
     def __repr__(self) -> str:
         return (
             f"Outcome({self.plan.regime}, {self.plan.segments} segments: {self.windows} windows, {self.sweeps:.2f} "
             f"sweeps on average and {self.most_sweeps} at most, {self.walked} walked, {self.redone} segments redone, "
-            f"residual {self.residual:.1e}, {'finite' if self.finite else 'not finite'})"
+            f"residual {self.residual:.1e})"
         )
 
 
@@ -186,8 +181,10 @@ class FusedCuda:
     def walk(self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, start: int = 0) -> None:
         """Fill the rows of ``states`` from ``start`` on, one after the other."""
         rest = [*(u[start : len(states)] if len(u) > 1 else u for u in inputs[: self.drives]), *inputs[self.drives :]]
-        if len(states) > start:
-            self.solve(rest, states[start:], batch, chain.rest(states, start), (0.0, 0.0), regime="walk")
+        if states[start:].size:
+            # Nothing but equality is accepted, so windows that repair a segment are walked at once.
+            rows, following = states[start:], chain.rest(states, start)
+            self.solve(rest, rows, batch, following, (0.0, 0.0), regime="walk", sweeps=(0, 1))
 
     def newton(
         self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, window: int, tol: tuple[float, float]
@@ -277,8 +274,8 @@ class FusedCuda:
             constants = [Given(x[:1]) for x in full[sizes.drives :]]
             number = _number(like)
             others = {
-                "initial": Given(chain.initial.astype(number, copy=False)[None], axis),
-                "restart": Given(chain.restart.astype(number, copy=False)[None], axis),
+                "initial": Given(aligned(chain.initial.astype(number, copy=False)[None]), axis),
+                "restart": Given(aligned(chain.restart.astype(number, copy=False)[None]), axis),
             }
             if chain.reset is not None:
                 mask = chain.reset.reshape(*chain.reset.shape, *(1,) * (len(shape) - chain.reset.ndim))

@@ -143,6 +143,8 @@ def kernel(regime: Regime, way: Way, dtype: str, cut: bool, sizes: Sizes, crowd:
     found = Kernel("solve_by_windows", way, dtype, cut, sizes, warps=warps, steps=16)
     while found.shared > (_HALF if found.blocks_wanted == 2 else _SHARED) and found.steps > 2:
         found = replace(found, steps=found.steps - 2)
+    while found.shared > _SHARED and found.warps > 1:
+        found = replace(found, warps=found.warps // 2)
     return found
 
 
@@ -266,7 +268,11 @@ def plan(
     if burn is not None and burn < 0:
         raise ValueError(f"burn is {burn}; wanted 0 or more")
     windows = kernel("windows", way, dtype, cut, sizes)
-    groups, repair = ceil(lanes / LANES), replace(windows, launch="solve_again")
+    groups, repair = max(ceil(lanes / LANES), 1), replace(windows, launch="solve_again")
+    if windows.shared > _SHARED:  # of a step of so many numbers a block holds too few: one walk needs no windows
+        if regime == "windows":
+            raise ValueError(f"regime is 'windows'; wanted 'walk', for a step has {sizes.drives} drives")
+        regime, segments = "walk", 1
 
     def planned(regime: Regime, count: int) -> Plan:
         crowd = min(max(ceil(groups * count / processors), _WALKERS), _CROWD)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,7 +86,8 @@ class Cuda:
     def __init__(self, device: Any):
         self.processors = int(device.attributes["MultiProcessorCount"])
         self._kernels: dict[tuple[str, str], Any] = {}
-        self._capturing: Any = None  # a stream
+        self._capturing: Any = None  # a stream, for one Python thread at a time
+        self._lock = Lock()
         self._held: deque[Any] = deque(maxlen=_HELD)
 
     def launch(self, code: str, kernel: str, blocks: int, problem: Array) -> None:
@@ -133,7 +135,7 @@ class Cuda:
 
         if self._capturing is None:
             self._capturing = cupy.cuda.Stream(non_blocking=True)
-        with self._capturing as stream:
+        with self._lock, self._capturing as stream:
             stream.begin_capture()
             try:
                 run()

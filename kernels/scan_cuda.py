@@ -115,7 +115,8 @@ def scan(
     given = _taken(monoid, elements, initial, reset, "cupy" if machine is None else machine.kind)
     if given is None:
         return scan_numpy.scan(monoid, elements, initial=initial, reset=reset, chunk=chunk)
-    y = empty_in_order(like.shape, like, like.ndim)
+    with nullcontext() if machine else like.device:  # type: ignore[attr-defined]
+        y = empty_in_order(like.shape, like, like.ndim)
     if isinstance(elements[0], Zero):
         y[...] = elements[1]
     elif y.size:

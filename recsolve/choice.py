@@ -129,7 +129,7 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
         return Choice([Candidate(solvers.Sequential(), "sequential", 0, 0.0)], [reason])
-    if recurrence.compiled and kind_of(recurrence.initial) == "cupy":
+    if recurrence.compiled and kind_of(recurrence.initial) == "cupy" and tolerance.lanes is None:
         whole = Candidate(solvers.Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
         reason = "All mixings are diagonal: segments of time are walked or solved side by side on the GPU, and checked."
         found = [whole, Candidate(solvers.Sequential(), "sequential", 0, float("inf"))]

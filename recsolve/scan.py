@@ -163,7 +163,7 @@ def _row(initial: Any, like: Array) -> Array:
     """Return y[-1] in the dtype in which the state is carried."""
     dtype = state_dtype(like)
     row = (
-        np.asarray(initial, dtype=dtype)
+        namespace(like).asarray(initial, dtype=dtype)
         if np.isscalar(initial)
         else to_native(initial, "initial", tuple(dict.fromkeys((like.dtype, dtype))))
     )

@@ -50,6 +50,9 @@ def test_from_torch(name, bias, dtype, method):
     assert float((sol.output - backward).abs().max()) <= TOLERANCE[dtype]
 
 
+OTHERS = ("cho_gru", "pararnn_gru", "pararnn_lstm", "minmax", "mgu", "leaky", "slstm")
+
+
 def written_out(name, cell, x, state):
     """One step of each cell in plain NumPy, from the papers' equations; W.name(v) is the mixing."""
     W, p = cell.mixings, cell.parameters
@@ -68,12 +71,25 @@ def written_out(name, cell, x, state):
         f = sigmoid(M["f"](h) + p["c_f"] * c + u["f"])
         new = f * c + (1 - f) * np.tanh(M["g"](h) + u["g"])
         return sigmoid(M["o"](h) + p["c_o"] * new + u["o"]) * np.tanh(new), new
+    if name == "mgu":
+        (h,) = state
+        f = sigmoid(M["f"](h) + u["f"])
+        return ((1 - f) * h + f * np.tanh(M["h"](f * h) + u["h"]),)
+    if name == "leaky":
+        (h,) = state
+        tau = 1 + np.exp(-p["rate"])
+        return ((1 - 1 / tau) * h + np.tanh(M["h"](h) + u["h"]) / tau,)
+    if name == "slstm":  # without the stabiliser
+        y, c, n, m = state
+        i, f = np.exp(M["i"](y) + u["i"]), sigmoid(M["f"](y) + u["f"])
+        c, n = f * c + i * np.tanh(M["z"](y) + u["z"]), f * n + i
+        return sigmoid(M["o"](y) + u["o"]) * c / n, c, n, m
     (m,) = state
     return (np.where(np.minimum(u["r"], m) > u["s"], np.minimum(u["r"], m), u["s"]),)
 
 
 @pytest.mark.parametrize("mixing", ["dense", "diagonal"])
-@pytest.mark.parametrize("name", ["cho_gru", "pararnn_gru", "pararnn_lstm", "minmax"])
+@pytest.mark.parametrize("name", OTHERS)
 def test_the_others_against_their_equations(name, mixing):
     cell = gallery.weighted(name, mixing, units=6)
     x = np.random.default_rng(0).standard_normal((40, 3))
@@ -85,7 +101,7 @@ def test_the_others_against_their_equations(name, mixing):
 
 
 def test_every_cell_has_an_oracle():
-    covered = set(MODULES) | {"cho_gru", "pararnn_gru", "pararnn_lstm", "minmax"}
+    covered = set(MODULES) | set(OTHERS)
     assert covered == set(rs.cells.REGISTRY)
 
 

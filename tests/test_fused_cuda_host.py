@@ -7,26 +7,23 @@ from cuda_host.solves import kernels_of
 
 import recsolve as rs
 from recsolve.kernels.chain import Chain
-from recsolve.kernels.fused_cuda_plan import plan
-from recsolve.math import exp, maximum, sigmoid, tanh
+from recsolve.kernels.fused_cuda_plan import Sizes, plan
+from recsolve.math import sin
 from recsolve.mixings import Diagonal
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
 
-def slstm(s, W, u, p):
-    i, f = W.i(s.y) + u.i, W.f(s.y) + u.f
-    m = maximum(f + s.m, i)
-    a, b = exp(i - m), exp(f + s.m - m)
-    c, n = b * s.c + a * tanh(W.z(s.y) + u.z), b * s.n + a
-    return sigmoid(W.o(s.y) + u.o) * c / n, c, n, m
+def sine(s, W, u, p):
+    return sin(W.h(s.h) + u.h)
 
 
 CELLS = {
     "gru": rs.cells.GRU,
     "lstm": rs.cells.LSTM,
     "minmax": rs.cells.MinMax,
-    "slstm": rs.Cell(slstm, state=("y", "c", "n", "m"), output="y"),
+    "slstm": rs.cells.SLSTM,
+    "sine": rs.Cell(sine, state=("h",), output="h"),
 }
 WAYS = [
     {"regime": "walk"},
@@ -48,7 +45,8 @@ def recurrence(name, T, B=2, D=5, dtype="float64", order="TBD", gain=0.5, reset=
     cell, rng = CELLS[name], np.random.default_rng(seed)
     drives = [rng.standard_normal((B, T, D) if order == "BTD" else (T, B, D)).astype(dtype) for _ in cell.drives]
     drives = [u.transpose(1, 0, 2) for u in drives] if order == "BTD" else drives
-    weights = [(gain * rng.standard_normal(D)).astype(dtype) for _ in cell.mixings]
+    weights = [(3.0 * np.ones(D) if name == "sine" else gain * rng.standard_normal(D)) for _ in cell.mixings]
+    weights = [w.astype(dtype) for w in weights]
     parameters = [(0.3 * rng.standard_normal(D)).astype(dtype) for _ in cell.parameters]
     shape = (B, D) if len(cell.state) == 1 else (B, len(cell.state), D)
     initial = (np.abs(rng.standard_normal(shape)) + 0.1).astype(dtype)
@@ -82,7 +80,7 @@ def near(found, exact, units=400):
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", ["gru", "lstm", "minmax", "slstm"])
 def test_every_regime_is_the_loop(name, way):
     for T in (1, 31, 33, 300):
         for order, reset in (("TBD", False), ("BTD", True)):
@@ -167,6 +165,31 @@ def test_steps_that_are_cut_wait_for_what_comes_back_to_them():
     for way in WAYS[:5]:
         adjoint, *_ = fused("gru").adjoint(inputs, solution.states, cotangent, 1, chain, **way)
         near(adjoint, exact.states, 5000)
+
+
+def test_adjoint_variables_that_overflow_are_not_met_by_finite_ones():
+    """Chaos: the loop's adjoint is inf after some hundred steps, but that of a segment that was led into is not."""
+    rec, inputs, chain = recurrence("sine", 900, B=1, D=3, dtype="float32")
+    with rs.backend("numpy"), np.errstate(all="ignore"):
+        solution = rs.solve(rec, method="sequential")
+        cotangent = np.ones_like(solution.states)
+        exact = rs.adjoint(solution, states=cotangent).states
+    assert not np.isfinite(exact[:100]).any()
+    for way in WAYS[:5]:
+        with np.errstate(all="ignore"):
+            adjoint, *_ = fused("sine").adjoint(inputs, solution.states, cotangent, 1, chain, **way)
+        assert (np.isfinite(adjoint) != np.isfinite(exact)).sum() <= 6  # a step on either side, where they round apart
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("way", ["Forward", "Backward"])
+def test_every_plan_fits(dtype, way):
+    for parts in range(1, 9):
+        for drives in (1, 3, 8, 16, 32):
+            sizes = Sizes(parts, drives, 4, parts, 0, 60)
+            one = plan(way, dtype, True, sizes if way == "Forward" else sizes.backward(), 4096, 256, 132)
+            kernels = [one.kernel] if one.segments == 1 else [one.kernel, one.again, one.repair]
+            assert all(kernel.shared <= 227 * 1024 for kernel in kernels)
 
 
 def test_half_storage():

@@ -57,6 +57,7 @@ template <class T, class S, int K> struct Meeting {
         for (int k = 0; k < K; ++k) there[k] = Stored<S>::get(y[last * p.y.time + k * p.y.row]);
     }
     __device__ bool after(const T* x) const {
+        if (sizeof(S) < sizeof(T)) return true;  // states that are stored alike may differ
         T stored[K];
 #pragma unroll
         for (int k = 0; k < K; ++k) stored[k] = Stored<S>::get(Stored<S>::put(x[k]));

@@ -2,7 +2,7 @@
 // before it lead to. Later launches make the result right, and do nothing where it is.
 //
 // Segments that are walked: every warp takes one. Where a segment does not follow from the one before it, it is walked
-// again until that meets what is there, in a few rounds for all segments at once.
+// again, for all segments at once: forwards until that meets what is there, on the way back to its end.
 //
 // Segments that are solved in windows: every block takes one. Those whose first states an affine scan over the ends of
 // segments moves are solved again.

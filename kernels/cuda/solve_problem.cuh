@@ -41,7 +41,7 @@ template <class Cell> struct Recurrence {
 enum Pass { SOLVE, CORRECT, REPAIR };
 
 // What a block reports, as int; WORST holds the bits of a float.
-enum Fields { WINDOWS, SWEEPS, MOST_SWEEPS, WALKED, REDONE, WORST, NOT_FINITE, FIELDS = 8 };
+enum Fields { WINDOWS, SWEEPS, MOST_SWEEPS, WALKED, REDONE, WORST, FIELDS = 8 };
 
 template <class T> __device__ inline T larger(T x, T y) {
     return x > y ? x : y;
@@ -90,7 +90,8 @@ template <class Cell> struct Forward {
         for (int i = 0; i < PARTS; ++i) {
             if (same(y[i], head[i])) continue;
             T difference = size_of(y[i] - head[i]);
-            accepted &= difference <= atol + rtol * larger(size_of(y[i]), size_of(head[i]));
+            // inf <= inf holds, but what is so far off is no result of this step.
+            accepted &= finite(difference) && difference <= atol + rtol * larger(size_of(y[i]), size_of(head[i]));
             r = larger(r, difference);
         }
         return accepted;
@@ -161,7 +162,7 @@ template <class Cell> struct Backward {
         for (int i = 0; i < PARTS; ++i) {
             if (same(x[i], assumed[i])) continue;
             T difference = size_of(x[i] - assumed[i]), size = larger(size_of(x[i]), size_of(assumed[i]));
-            accepted &= difference <= rtol * larger(size, size_of(u[OWN + PARTS + i]));
+            accepted &= finite(difference) && difference <= rtol * larger(size, size_of(u[OWN + PARTS + i]));
             r = larger(r, difference);
         }
         return accepted;

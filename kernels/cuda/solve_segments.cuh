@@ -29,10 +29,6 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Segments :
             between.template put<K>(x, p.ends, turn, segment);
             if (p.products != 0) between.template put<K * K>(this->product, p.products, turn, segment);
         }
-        bool finite_end = true;
-#pragma unroll
-        for (int i = 0; i < K; ++i) finite_end &= finite(x[i]);
-        if (lane.exists && !finite_end) this->counts()[NOT_FINITE] = 1;
         add_up(segment);
         __syncthreads();
     }
@@ -77,7 +73,8 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Segments :
         bool moved = false;
 #pragma unroll
         for (int i = 0; i < K; ++i) {
-            moved |= !same(x[i], start[i]) && !(size_of(x[i] - start[i]) <= T(p.atol) + T(p.rtol) * size_of(x[i]));
+            const T distance = size_of(x[i] - start[i]);
+            moved |= !same(x[i], start[i]) && !(finite(distance) && distance <= T(p.atol) + T(p.rtol) * size_of(x[i]));
         }
         if (__syncthreads_or(segment > 0 && lane.exists && moved)) {
             run(between.now, segment, x);

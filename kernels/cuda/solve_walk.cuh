@@ -111,14 +111,10 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
             return true;
         });
         if (p.segments > 1) between.template put<K>(x, p.ends, between.now, segment);
-        finish(x);
+        add_up();
     }
 
-    __device__ void finish(const T* x) const {
-        bool finite_end = true;
-#pragma unroll
-        for (int k = 0; k < K; ++k) finite_end &= finite(x[k]);
-        if (lane.exists && !finite_end) counts[NOT_FINITE] = 1;
+    __device__ void add_up() const {
 #pragma unroll
         for (int i = 0; i < Cell::SUMS; ++i) {
             if (lane.exists) address<double>(p.sums)[(segment * Cell::SUMS + i) * p.lanes + lane.index] = sums.all[i];
@@ -193,7 +189,7 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
             if (!meet(x)) {
 #pragma unroll
                 for (int k = 0; k < K; ++k) moved |= !same(x[k], end[k]), end[k] = x[k];
-                finish(x);
+                add_up();
             }
         }
         between.template put<K>(end, p.ends, between.now, segment);

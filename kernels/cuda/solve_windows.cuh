@@ -244,7 +244,8 @@ template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Windows {
         bool near = true;
 #pragma unroll
         for (int i = 0; i < K; ++i) {
-            near &= size_of(y[i] - x[i]) <= T(p.near) * (T(p.atol) + T(p.rtol) * size_of(y[i]));
+            const T distance = size_of(y[i] - x[i]);
+            near &= finite(distance) && distance <= T(p.near) * (T(p.atol) + T(p.rtol) * size_of(y[i]));
         }
         return near;
     }

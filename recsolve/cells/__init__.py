@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from recsolve.cell import Cell
 from recsolve.cells.elman import Elman, ElmanReLU
+from recsolve.cells.gated import MGU, SLSTM, Leaky
 from recsolve.cells.gru import GRU, ChoGRU, ParaRNNGRU
 from recsolve.cells.lstm import LSTM, ParaRNNLSTM
 from recsolve.cells.minmax import MinMax
 
 REGISTRY: dict[str, Cell] = {
-    cell.name: cell for cell in (Elman, ElmanReLU, GRU, ChoGRU, ParaRNNGRU, LSTM, ParaRNNLSTM, MinMax)
+    cell.name: cell
+    for cell in (Elman, ElmanReLU, GRU, ChoGRU, ParaRNNGRU, MGU, Leaky, LSTM, ParaRNNLSTM, SLSTM, MinMax)
 }
 
 
@@ -29,10 +31,13 @@ def get(name: str) -> Cell:
 __all__ = [
     "GRU",
     "LSTM",
+    "MGU",
     "REGISTRY",
+    "SLSTM",
     "ChoGRU",
     "Elman",
     "ElmanReLU",
+    "Leaky",
     "MinMax",
     "ParaRNNGRU",
     "ParaRNNLSTM",

@@ -1,0 +1,34 @@
+"""Smaller and larger gates: the minimal gated unit, the leaky unit, and the sLSTM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recsolve.cell import Cell
+from recsolve.math import exp, maximum, sigmoid, softplus, tanh
+
+
+def mgu(s: Any, W: Any, u: Any, p: Any) -> Any:
+    """The minimal gated unit: one gate forgets and resets; mixings nest."""
+    f = sigmoid(W.f(s.h) + u.f)
+    return (1 - f) * s.h + f * tanh(W.h(f * s.h) + u.h)
+
+
+def leaky(s: Any, W: Any, u: Any, p: Any) -> Any:
+    """A leaky unit with a time constant of its own, 1 / sigmoid(p.rate) steps."""
+    rate = sigmoid(p.rate)
+    return (1 - rate) * s.h + rate * tanh(W.h(s.h) + u.h)
+
+
+def slstm(s: Any, W: Any, u: Any, p: Any) -> Any:
+    """The sLSTM: exponential input gate, normaliser n, stabiliser m. Its output does not depend on m."""
+    i, kept = W.i(s.y) + u.i, s.m - softplus(-(W.f(s.y) + u.f))  # logarithms of the gates
+    m = maximum(kept, i)
+    write, keep = exp(i - m), exp(kept - m)
+    c, n = keep * s.c + write * tanh(W.z(s.y) + u.z), keep * s.n + write
+    return sigmoid(W.o(s.y) + u.o) * c / n, c, n, m
+
+
+MGU = Cell(mgu, state=("h",), output="h", cite="Zhou, Wu, Zhang, Zhou, arXiv 1603.09420")
+Leaky = Cell(leaky, state=("h",), output="h", cite="Khajehabdollahi et al., arXiv 2309.12927")
+SLSTM = Cell(slstm, state=("y", "c", "n", "m"), output="y", cite="Beck et al., arXiv 2405.04517")
