@@ -108,7 +108,7 @@ def test_solvers_that_are_not_in_the_registry(tmp_path, capsys):
 
 def test_many_solvers_are_drawn_by_group(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(figures, "_by_group", lambda *args: drawn.append(args[2]) or pyplot.figure())
+    monkeypatch.setattr(figures, "by_group", lambda *args: drawn.append(args[2]) or pyplot.figure())
     for some in (("newton-type", "jacobi"), ("newton-type",)):  # ten and nine
         config = study.CompareConfig(units=2, length=9, mixing="dense", solvers=("sequential", *some))
         *_, result = study.compare(config)

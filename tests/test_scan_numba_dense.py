@@ -234,7 +234,12 @@ def test_float16_adds_up_in_float32():
 @pytest.mark.parametrize(
     ("monoid", "elements", "options", "words"),
     [
-        ("riccati", (np.ones((3, 2, 2), np.float16),) * 3, {}, "wanted float32 or float64 for the riccati monoid"),
+        (
+            "riccati",
+            (np.ones((3, 2, 2), np.float16),) * 3,
+            {},
+            r"elements\[0\] has dtype float16; wanted float32 or float64",
+        ),
         ("affine", (np.ones(3, np.float16),) * 2, {"initial": np.ones((), np.float64)}, "initial has dtype float64"),
         ("affine", (np.ones(3, np.float16), np.ones(3)), {}, "dtypes are mixed"),
     ],
