@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -63,31 +64,44 @@ def _built(unit: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     folder = Path(os.environ.get("RECSOLVE_HOST_CACHE", tempfile.gettempdir())) / f"recsolve-cuda-host-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     library = folder / f"{key}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            code, built = Path(scratch) / "kernels.cpp", Path(scratch) / "kernels.so"
-            code.write_text(unit)
-            command = [str(compiler()), *FLAGS, *flags, f"-I{HERE}", str(code), "-o", str(built)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-8000:]}")
-            built.replace(library)
+    with (folder / f"{key}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # workers of the test run share what one of them builds
+        if not library.exists():
+            _compile(unit, flags, library)
     return ctypes.CDLL(str(library))
 
 
+def _compile(unit: str, flags: tuple[str, ...], library: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        code, built = Path(scratch) / "kernels.cpp", Path(scratch) / "kernels.so"
+        code.write_text(unit)
+        command = [str(compiler()), *FLAGS, *flags, f"-I{HERE}", str(code), "-o", str(built)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if "error" in line]
+            raise RuntimeError("\n".join([" ".join(command), *errors[:20], done.stderr[-4000:]]))
+        built.replace(library)
+
+
 class Host:
-    """A machine that runs kernels on NumPy arrays, ``workers`` blocks at a time."""
+    """A machine that runs kernels on NumPy arrays, ``workers`` blocks at a time; regimes are built when asked for."""
 
     kind = "numpy"
     processors = 4
 
     def __init__(self, variants: list[Variant], flags: tuple[str, ...] = (), workers: int = 3):
-        self.variants, self.workers = variants, workers
-        self.library = build(variants, flags)
+        self.variants, self.flags, self.workers = variants, flags, workers
+        self.groups: dict[tuple[str, str], list[Variant]] = {}
+        for variant in variants:
+            self.groups.setdefault((variant.regime, variant.dtype), []).append(variant)
+        self.libraries: dict[tuple[str, str], ctypes.CDLL] = {}
 
     def launch(self, variant: Variant, blocks: int, shared: int, problem: Any) -> None:
         """Run a kernel to its end."""
-        kernel = getattr(self.library, f"kernel_{self.variants.index(variant)}")
+        key = variant.regime, variant.dtype
+        if key not in self.libraries:
+            self.libraries[key] = build(self.groups[key], self.flags)
+        kernel = getattr(self.libraries[key], f"kernel_{self.groups[key].index(variant)}")
         kernel(
             ctypes.c_void_p(problem.ctypes.data),
             ctypes.c_longlong(blocks),
