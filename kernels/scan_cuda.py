@@ -115,12 +115,12 @@ def scan(
     given = _taken(monoid, elements, initial, reset, "cupy" if machine is None else machine.kind)
     if given is None:
         return scan_numpy.scan(monoid, elements, initial=initial, reset=reset, chunk=chunk)
-    with nullcontext() if machine else like.device:  # type: ignore[attr-defined]
+    device: Any = nullcontext() if machine else like.device
+    with device:
         y = empty_in_order(like.shape, like, like.ndim)
     if isinstance(elements[0], Zero):
         y[...] = elements[1]
     elif y.size:
-        device: Any = nullcontext() if machine else y.device
         with device:
             where = machine or _current()
             asked, arrays = _asked(given, y, initial, reset)
