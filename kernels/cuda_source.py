@@ -177,14 +177,14 @@ def variant(regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vect
     _, numbers, size, weight = map_type(monoid, parts, storage.number)
     light = size <= min(_WORKERS)
     if regime == "registers":  # about 64 of them
-        run = _floor(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
+        run = power_below(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
         return Variant(regime, monoid, parts, dtype, cut, 64, run)
     if regime in STREAMS:  # pieces of 4 to 8 KiB, and no more threads than copy at once
-        run = _floor((128 if light else 256) // (numbers * storage.bytes), 32)
+        run = power_below((128 if light else 256) // (numbers * storage.bytes), 32)
         copiers = max(LANES, min(run * LANES // vector, 128))
         return Variant(regime, monoid, parts, dtype, cut, LANES + copiers, run, 8, vector)
     if regime == "tiny":
-        run = _floor(192 // (numbers * storage.bytes), 16)
+        run = power_below(192 // (numbers * storage.bytes), 16)
         return Variant(regime, monoid, parts, dtype, False, 256 if light else 128, run, 0, min(run, vector))
     threads = next(_WORKERS[most] for most in sorted(_WORKERS) if weight <= most) + SCOUTS + LANES
     batch = 4 if weight <= min(_WORKERS) else 1
@@ -227,7 +227,7 @@ def variants(
     return list(dict.fromkeys(found))
 
 
-def _floor(n: int, most: int) -> int:
+def power_below(n: int, most: int) -> int:
     """Return the largest power of two that is at most ``n`` and ``most``, and at least 1."""
     return 1 << (max(min(n, most), 1).bit_length() - 1)
 

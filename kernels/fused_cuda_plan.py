@@ -11,7 +11,7 @@ import numpy as np
 
 from recsolve.arrays import Array
 from recsolve.kernels.cuda_geometry import AXES, VIEW, address, merge, strides_of
-from recsolve.kernels.cuda_source import LANES, STORAGE, Storage
+from recsolve.kernels.cuda_source import LANES, SHARED, STORAGE, Storage, power_below
 
 Way: TypeAlias = Literal["Forward", "Backward"]
 Regime: TypeAlias = Literal["walk", "windows"]
@@ -19,7 +19,6 @@ REGIMES: tuple[Regime, ...] = ("walk", "windows")
 Launch: TypeAlias = Literal["solve_by_walk", "walk_again", "solve_by_windows", "solve_again"]
 
 FIELDS = 8  # of a report, as in cuda/solve_problem.cuh
-_SHARED = 227 * 1024  # bytes of a block
 _HALF = 113 * 1024  # of one of two blocks of a multiprocessor
 _WALKERS = 8  # warps of a multiprocessor that walk side by side: more only wait for each other
 
@@ -134,23 +133,18 @@ def kernel(regime: Regime, way: Way, dtype: str, cut: bool, sizes: Sizes, crowd:
     """Return the kernel that serves a cell best, ``crowd`` warps of a multiprocessor walking side by side."""
     row = LANES * (sizes.drives * STORAGE[dtype].bytes + 4 * cut)
     if regime == "walk":
-        room = _SHARED // crowd - 1024
-        steps = _floor(room // (_SLOTS[0] * row), 16)
+        room = SHARED // crowd - 1024
+        steps = power_below(room // (_SLOTS[0] * row), 16)
         slots = min(max(room // (steps * row), _SLOTS[0]), _SLOTS[1])
         return Kernel("solve_by_walk", way, dtype, cut, sizes, warps=2, steps=steps, slots=slots)
     wide = STORAGE[dtype].number_bytes > 4 and way == "Backward"
     warps = 8 if wide else {1: 16, 2: 12}.get(sizes.parts, 8)
     found = Kernel("solve_by_windows", way, dtype, cut, sizes, warps=warps, steps=16)
-    while found.shared > (_HALF if found.blocks_wanted == 2 else _SHARED) and found.steps > 2:
+    while found.shared > (_HALF if found.blocks_wanted == 2 else SHARED) and found.steps > 2:
         found = replace(found, steps=found.steps - 2)
-    while found.shared > _SHARED and found.warps > 1:
+    while found.shared > SHARED and found.warps > 1:
         found = replace(found, warps=found.warps // 2)
     return found
-
-
-def _floor(n: int, most: int) -> int:
-    """Return the largest power of two that is at most ``n`` and ``most``, and at least 1."""
-    return 1 << (max(min(n, most), 1).bit_length() - 1)
 
 
 class Given(NamedTuple):
@@ -269,7 +263,7 @@ def plan(
         raise ValueError(f"burn is {burn}; wanted 0 or more")
     windows = kernel("windows", way, dtype, cut, sizes)
     groups, repair = max(ceil(lanes / LANES), 1), replace(windows, launch="solve_again")
-    if windows.shared > _SHARED:  # of a step of so many numbers a block holds too few: one walk needs no windows
+    if windows.shared > SHARED:  # of a step of so many numbers a block holds too few: one walk needs no windows
         if regime == "windows":
             raise ValueError(f"regime is 'windows'; wanted 'walk', for a step has {sizes.drives} drives")
         regime, segments = "walk", 1

@@ -7,7 +7,7 @@ compilers are told to fuse nothing by themselves, so that a step rounds alike wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -58,7 +58,7 @@ def statements(outputs: Sequence[Node]) -> tuple[list[str], list[str]]:
     """
     names: dict[int, str] = {}
     written: list[str] = []
-    for node in _needed(outputs):
+    for node in reachable(outputs, _named):
         if not node.arguments:
             names[node.index] = (variable if node.operation == "leaf" else _constant)(node.content)
             continue
@@ -83,17 +83,10 @@ def _fused(node: Node) -> tuple[str, tuple[Node, ...]] | None:
     return None
 
 
-def _needed(outputs: Iterable[Node]) -> list[Node]:
-    """Return the nodes that are named, arguments first: products that are fused everywhere are not."""
-    found: dict[int, Node] = {}
-    waiting = list(outputs)
-    while waiting:
-        node = waiting.pop()
-        if node.index not in found:
-            found[node.index] = node
-            fused = _fused(node)
-            waiting.extend(node.arguments if fused is None else fused[1])
-    return [found[index] for index in sorted(found)]
+def _named(node: Node) -> tuple[Node, ...]:
+    """Return what a node takes by name: a product that is fused into it has none of its own."""
+    fused = _fused(node)
+    return node.arguments if fused is None else fused[1]
 
 
 @cache

@@ -81,11 +81,11 @@ def fused(recurrence: CellRecurrence) -> FusedCell | None:
     """
     if not _diagonal(recurrence):
         return None
-    cell, ties = recurrence.cell.cell, _ties(recurrence)
+    cell, ties = recurrence.cell.cell, ties_of(recurrence)
     if _compiles(recurrence):
-        loops: Fused | FusedCuda | None = _traced(lambda: loops_of(cell, ties, recurrence.dtype))
-    elif _launches(recurrence):
-        loops = _traced(lambda: cuda_loops_of(cell, ties))
+        loops: Fused | FusedCuda | None = traced(lambda: loops_of(cell, ties, recurrence.dtype))
+    elif launches(recurrence):
+        loops = traced(lambda: cuda_loops_of(cell, ties))
     else:
         return None
     return None if loops is None else FusedCell(loops, recurrence)
@@ -101,11 +101,13 @@ def _compiles(recurrence: CellRecurrence) -> bool:
     return choose.compiles(recurrence.length, int(np.prod(recurrence.shape)))
 
 
-def _launches(recurrence: CellRecurrence) -> bool:
+def launches(recurrence: CellRecurrence) -> bool:
+    """Return whether CUDA kernels compiled from the cell evaluate a recurrence."""
     return choose.launches(recurrence.initial, recurrence.length, int(np.prod(recurrence.shape)))
 
 
-def _ties(recurrence: CellRecurrence) -> tuple[tuple[str, float], ...]:
+def ties_of(recurrence: CellRecurrence) -> tuple[tuple[str, float], ...]:
+    """Return the derivatives at ties of a recurrence, by operation."""
     return tuple(sorted(recurrence.ties.items()))
 
 
@@ -172,7 +174,7 @@ def walker(recurrence: CellRecurrence) -> FusedCell | FusedWalk | None:
         return fused(recurrence)
     if not _compiles(recurrence):
         return None
-    loops = _traced(lambda: walk_of(recurrence.cell.cell, _kinds(recurrence.cell), recurrence.dtype))
+    loops = traced(lambda: walk_of(recurrence.cell.cell, kinds_of(recurrence.cell), recurrence.dtype))
     return None if loops is None else FusedWalk(loops, recurrence)
 
 
@@ -184,22 +186,23 @@ def staged(recurrence: CellRecurrence) -> Staged | None:
     TypeError
         As :func:`fused`.
     """
-    launched = _launches(recurrence)
+    launched = launches(recurrence)
     if _diagonal(recurrence) or not (launched or _compiles(recurrence)):
         return None
-    cell, kinds = recurrence.cell.cell, _kinds(recurrence.cell)
+    cell, kinds = recurrence.cell.cell, kinds_of(recurrence.cell)
     if launched:
-        kernels = _traced(lambda: stages_cuda_of(cell, kinds, _ties(recurrence)))
+        kernels = traced(lambda: stages_cuda_of(cell, kinds, ties_of(recurrence)))
         return None if kernels is None else Staged(*kernels, recurrence)
-    loops = _traced(lambda: stages_of(cell, kinds, _ties(recurrence), recurrence.dtype))
+    loops = traced(lambda: stages_of(cell, kinds, ties_of(recurrence), recurrence.dtype))
     return None if loops is None else Staged(loops, walk_of(cell, kinds, recurrence.dtype), recurrence)
 
 
-def _kinds(cell: WeightedCell) -> tuple[tuple[str, str], ...]:
+def kinds_of(cell: WeightedCell) -> tuple[tuple[str, str], ...]:
+    """Return the kinds of the mixings of a cell, by name."""
     return tuple((name, cell.mixings[name].name) for name in cell.cell.mixings)
 
 
-def _traced(make: Callable[[], Loops]) -> Loops | None:
+def traced(make: Callable[[], Loops]) -> Loops | None:
     """Return what is made of a traced cell, or None where it cannot be traced and NumPy may take its place."""
     try:
         return make()

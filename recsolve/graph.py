@@ -7,7 +7,7 @@ own functions, those of :mod:`recsolve.math` and the duals of :mod:`recsolve.dua
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -198,13 +198,17 @@ class Graph:
         return found
 
 
-def reachable(outputs: Iterable[Node]) -> list[Node]:
-    """Return the nodes that the outputs need, arguments first."""
+def _arguments(node: Node) -> tuple[Node, ...]:
+    return node.arguments
+
+
+def reachable(outputs: Iterable[Node], needs: Callable[[Node], Iterable[Node]] = _arguments) -> list[Node]:
+    """Return the nodes that the outputs need, arguments first; ``needs`` are those that one node asks for."""
     found: dict[int, Node] = {}
     waiting = list(outputs)
     while waiting:
         node = waiting.pop()
         if node.index not in found:
             found[node.index] = node
-            waiting.extend(node.arguments)
+            waiting.extend(needs(node))
     return [found[index] for index in sorted(found)]

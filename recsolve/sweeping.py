@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from recsolve.arrays import Array
+from recsolve.fused import kinds_of, launches, ties_of, traced
 from recsolve.graph import Leaf
-from recsolve.kernels import choose
 from recsolve.kernels.chain import Chain
 from recsolve.kernels.source_cuda_stages import SweepCell, sweep_cell
 from recsolve.kernels.sweeps_cuda import Given, SweepsCuda
@@ -19,8 +17,6 @@ from recsolve.tracing import trace
 if TYPE_CHECKING:
     from recsolve.cell import Cell
     from recsolve.cell_recurrence import CellRecurrence
-
-_LOG = logging.getLogger("recsolve")
 
 
 def given(recurrence: CellRecurrence, cell: SweepCell) -> Given:
@@ -42,15 +38,10 @@ def given(recurrence: CellRecurrence, cell: SweepCell) -> Given:
 
 def sweeps(recurrence: CellRecurrence) -> SweepsCuda | None:
     """Return the sweeps of a recurrence; None on the CPU, and for mixings of what is computed from the state."""
+    if not launches(recurrence):
+        return None
     cell = recurrence.cell
-    if not choose.launches(recurrence.initial, recurrence.length, prod(recurrence.shape)):
-        return None
-    kinds = tuple((name, cell.mixings[name].name) for name in cell.cell.mixings)
-    try:
-        return sweeps_of(cell.cell, kinds, tuple(sorted(recurrence.ties.items())))
-    except TypeError as error:
-        _LOG.info("%s; it is evaluated array by array", error)
-        return None
+    return traced(lambda: sweeps_of(cell.cell, kinds_of(cell), ties_of(recurrence)))
 
 
 @lru_cache(maxsize=128)

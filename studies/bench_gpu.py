@@ -145,6 +145,7 @@ def copy_bandwidth(repeats: int) -> float:
 
 
 def release() -> None:
+    """Give the memory that CuPy keeps back to the device."""
     import cupy
 
     cupy.get_default_memory_pool().free_all_blocks()
@@ -304,6 +305,7 @@ def graph(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
 
 
 def between(run: Callable[[], Any], stream: Any) -> float:
+    """Return how long a stream takes for what a call puts on it, in seconds."""
     import cupy
 
     began, ended = cupy.cuda.Event(), cupy.cuda.Event()
