@@ -20,7 +20,7 @@ INPUTS = ("in0", "in1", "in2", "in3")  # arrays of elements
 ARRAYS = (*INPUTS, "y", "cut", "initial")
 _TILES = ("width_log2", "pitch", *(f"{name}_by_time" for name in (*INPUTS, "y")), "tiles_of_time", "tiles_of_lanes")
 _TOLD = ("ticket", "flags", "aggregates", "states")
-_SEGMENTS = ("segments", "span", "burn", "starts", "ends", "changed", "broken", "condition")
+_SEGMENTS = ("segments", "span", "burn", "starts", "ends", "counters", "changed", "broken", "done", "condition")
 
 VIEW = np.dtype([(name, np.int64) for name in ("at", "time", "row", "column")] + [("lane", np.int64, AXES)])
 PROBLEM = np.dtype(
@@ -45,6 +45,11 @@ class Strides(NamedTuple):
 def address(x: Array) -> int:
     """Return where the first number of an array lies, on its device."""
     return int(x.data.ptr if kind_of(x) == "cupy" else x.ctypes.data)  # type: ignore[attr-defined]
+
+
+def lowest_address(x: Array) -> int:
+    """Return where the memory of an array begins, also where it is seen backwards."""
+    return address(x) + sum(min(s, 0) * (n - 1) for n, s in zip(x.shape, x.strides, strict=True) if n)
 
 
 def by_value(problem: Array) -> Array:
@@ -109,3 +114,10 @@ def contiguous(p: Any, names: Sequence[str], count: int) -> bool:
     rest += [stride for name in names for stride in p[name]["lane"][1:]]
     inner = all(p[name]["lane"][0] == 1 for name in names)
     return bool(inner and p["sizes"][0] % count == 0 and not any(stride % count for stride in rest))
+
+
+def contiguous_times(p: Any, names: Sequence[str], count: int) -> bool:
+    """Return whether times of all these arrays, in either direction, come ``count`` at a time, if they begin so."""
+    rest = [stride for name in names for stride in (p[name]["row"], p[name]["column"], *p[name]["lane"])]
+    inner = all(abs(p[name]["time"]) == 1 for name in names)
+    return bool(inner and p["steps"] % count == 0 and not any(stride % count for stride in rest))

@@ -13,13 +13,23 @@ from typing import NamedTuple
 import numpy as np
 
 from recsolve.arrays import Array
-from recsolve.kernels.cuda_geometry import INPUTS, PROBLEM, Strides, by_time, contiguous, problem
+from recsolve.kernels.cuda_geometry import (
+    INPUTS,
+    PROBLEM,
+    Strides,
+    by_time,
+    contiguous,
+    contiguous_times,
+    problem,
+)
 from recsolve.kernels.cuda_source import (
     LANES,
     REGIMES,
     SHARED,
+    STREAMS,
     WALKS,
     WIDTHS,
+    Order,
     Regime,
     Variant,
     fitted,
@@ -31,10 +41,11 @@ from recsolve.kernels.cuda_source import (
 # The model of times, in seconds and bytes per second. The regime with the least time is taken.
 _BANDWIDTH = 4.0e12
 _LATENCY = 0.8e-6  # of memory that is busy
-_LAUNCH = 3.0e-6
-_STEP = 10e-9  # of a thread that never waits for memory, for every number of an element
+_LAUNCH = 2.0e-6
+_STEP = {1: 6e-9, 2: 6e-9, 4: 8e-9, 8: 12e-9}  # of a thread that never waits for memory, a number of so many bytes
 _RESIDENT = 2048  # threads of a multiprocessor
 _TINY = 4.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
+_AT_ONCE = 16  # bytes that are copied at once, at best
 _TINY_BLOCKS = 4  # of a multiprocessor
 _RESIDENT_BLOCKS = 1  # of a multiprocessor, when each has four tiles
 _CHAINED, _CHAIN = 6.0e-6, 30e-9  # cleared flags and the first look-back; every tile of time
@@ -42,7 +53,7 @@ _FETCH = 1.0e-6  # a batch of maps in look-back
 _TILED_TRAFFIC, _CHAINED_TRAFFIC = 1.15, 2.6  # of bytes that must move
 _FORGET = ("affine", "clamp")  # monoids whose maps may forget the state before them
 _BURN = 64  # steps before a segment
-_EACH = 3  # blocks of a multiprocessor that stream
+_EACH = 2  # blocks of a multiprocessor that stream
 _SECTOR = 32  # bytes that memory moves at least
 
 
@@ -129,8 +140,10 @@ def _planned(scan: Scan, regime: Regime, width: int | None, processors: int) -> 
     times = [by_time(p, name) for name in names]
     for name, is_by_time in zip(names, times, strict=True):
         p[f"{name}_by_time"] = is_by_time
-    fits = [n for n in vectors(scan.dtype) if n == 1 or (scan.aligned and contiguous(p, names, n))]
-    v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut, fits[0])
+    order: Order = "along" if regime in STREAMS and all(times) else "across"
+    come = contiguous_times if order == "along" else contiguous
+    fits = [n for n in vectors(scan.dtype) if n == 1 or (scan.aligned and come(p, names, n))]
+    v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut, fits[0], order)
     if regime == "segments":
         return _segmented(scan, v, numbers, processors)
     if regime in WALKS:
@@ -152,7 +165,7 @@ def _planned(scan: Scan, regime: Regime, width: int | None, processors: int) -> 
 def _segmented(scan: Scan, v: Variant, numbers: Array, processors: int) -> Plan:
     """Return segments of time enough to keep the device busy, and what is done where they do not fit together."""
     p = numbers.view(PROBLEM)[0]
-    tiles = ceil(int(p["lanes"]) / LANES)
+    tiles = ceil(int(p["lanes"]) / v.lanes)
     span = ceil(ceil(scan.steps / max(_EACH * processors // tiles, 1)) / v.run) * v.run
     p["tiles_of_lanes"], p["span"], p["segments"] = tiles, span, ceil(scan.steps / span)
     p["burn"] = ceil(_BURN / v.run) * v.run
@@ -195,9 +208,10 @@ def cost(one: Plan, processors: int) -> float:
         launches = 3 if v.regime == "segments" else 1
         if v.regime == "registers" and lanes > 1 and any(p[f"{name}_by_time"] for name in (*INPUTS, "y")):
             slower *= _SECTOR / v.storage.bytes  # a sector is moved for every number
-        return _LAUNCH * launches + _LATENCY + max(moved * slower, steps * v.numbers * _STEP)
+        return _LAUNCH * launches + _LATENCY + max(moved * slower, steps * v.numbers * _STEP[v.storage.bytes])
     along = int(p["tiles_of_time"])
     if v.regime == "tiny":
-        one_by_one = ceil(one.blocks / (_TINY_BLOCKS * processors)) * along * _TINY
+        slower = _AT_ONCE / (v.vector * v.storage.bytes) if any(p[f"{name}_by_time"] for name in (*INPUTS, "y")) else 1
+        one_by_one = ceil(one.blocks / (_TINY_BLOCKS * processors)) * along * _TINY * slower
         return _LAUNCH + max(one_by_one, _TILED_TRAFFIC * moved)
     return _LAUNCH + _CHAINED + max(along * _CHAIN, _CHAINED_TRAFFIC * moved)

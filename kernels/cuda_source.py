@@ -16,13 +16,15 @@ from recsolve.kernels.cuda_geometry import INPUTS
 from recsolve.kernels.cuda_maps import MapType, map_type
 
 _FILES = ("device", "numbers", "problem", "maps", "simple_maps", "special_maps")
-_WALKING, _TILED, _DENSE = ("walk", "segments"), ("tile", "look_back"), ("dense",)
+_WALKING, _TILED, _DENSE = ("walk", "orders", "stream", "segments"), ("tile", "look_back"), ("dense",)
 OPTIONS = ("-std=c++17",)
 LANES = 32  # of a tile at most, as in cuda/problem.cuh
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
 SCOUTS = 128  # threads of a block that look back
-_OFFSETS = 8 * (len(INPUTS) + 2) * LANES  # bytes: where the lanes of a tile are in each array
+_OFFSETS = 8 * (len(INPUTS) + 2)  # bytes: where a lane of a tile is in each array
 _CONTROL = 80  # bytes, as in cuda/tile.cuh
+_LINE = 128  # bytes, of memory
+_RING = 64 << 10  # bytes of pieces of time in shared memory, roughly
 SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block may have
 _WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most such a weight
 _RUNS = (12, 8, 4, 2, 1)
@@ -30,7 +32,7 @@ _RUNS = (12, 8, 4, 2, 1)
 Regime: TypeAlias = Literal["registers", "streamed", "segments", "tiny", "chained", "dense"]
 REGIMES: tuple[Regime, ...] = ("registers", "streamed", "segments", "tiny", "chained")
 STREAMS: tuple[Regime, ...] = ("streamed", "segments")
-LATER: tuple[Literal["again", "rest"], ...] = ("again", "rest")
+Order: TypeAlias = Literal["across", "along"]
 WALKS: tuple[Regime, ...] = ("registers", *STREAMS)
 
 
@@ -80,9 +82,11 @@ class Variant:
     batch : int
         Maps that a thread fetches at once in look-back, pieces of a stream.
     vector : int
-        Contiguous lanes that are copied at once.
-    after : {"", "again", "rest"}
-        Of segments: which launch after the first one this is.
+        Contiguous numbers that are copied at once: lanes, or times in the order ``along``.
+    after : {"", "again"}
+        Of segments: which launch this is.
+    order : {"across", "along"}
+        Of streams: whether lanes or times of all arrays are nearer; with vectors of 1 ``across`` is for either.
     """
 
     regime: Regime
@@ -94,7 +98,8 @@ class Variant:
     run: int
     batch: int = 0
     vector: int = 1
-    after: Literal["", "again", "rest"] = ""
+    after: Literal["", "again"] = ""
+    order: Order = "across"
 
     @property
     def storage(self) -> Storage:
@@ -114,7 +119,10 @@ class Variant:
     @property
     def lanes(self) -> int:
         """Lanes of a block of a walk."""
-        return self.threads if self.regime == "registers" else LANES
+        if self.regime == "registers":
+            return self.threads
+        # Memory is slow with less than a line of it at once.
+        return 2 * LANES if self.order == "across" and self.storage.bytes == 2 else LANES
 
     @property
     def under_way(self) -> int:
@@ -127,7 +135,8 @@ class Variant:
         """The C++ name of the kernel."""
         types = f"{self.maps.name}, {self.storage.stored}"
         cut = "true" if self.cut else "false"
-        streamed = f"{cut}, {self.threads - LANES}, {self.run}, {self.batch}, {self.vector}"
+        order = f"recsolve::{self.order.capitalize()}<{self.lanes}, {self.run}, {self.vector}>"
+        streamed = f"{cut}, {self.threads - self.lanes}, {self.batch}, {order}"
         sizes = {
             "registers": f"{cut}, {self.run}",
             "streamed": streamed,
@@ -144,14 +153,16 @@ class Variant:
         if self.regime == "registers":
             return 0
         if self.regime in STREAMS:
-            places = self.run * self.batch * (LANES + (self.vector == 1))
-            return _OFFSETS + (self.numbers * own + 4 * self.cut) * places
+            across = self.run * (self.lanes + (self.vector == 1))
+            plane = self.lanes * (self.run + self.vector) if self.order == "along" else across
+            cuts = 4 * self.cut * self.run * (self.lanes + 1)
+            return _OFFSETS * self.lanes + self.batch * (self.numbers * own * plane + cuts)
         slots, places = (1, 1) if self.regime == "tiny" else (4, 8)
         plane = self.span(width) * pitch + (self.workers if width < LANES else 0)
         size = self.maps.size
         states = (places * self.parts + slots * (self.parts + size)) * LANES * number
         maps = size * (slots * self.workers + SCOUTS * self.batch) * number
-        return places * _OFFSETS + _CONTROL + states + maps + slots * (self.numbers * own + cut) * plane
+        return places * _OFFSETS * LANES + _CONTROL + states + maps + slots * (self.numbers * own + cut) * plane
 
     @property
     def workers(self) -> int:
@@ -171,24 +182,39 @@ def vectors(dtype: str) -> tuple[int, ...]:
     return tuple(count for count in (16 // own, 4 // own, 1) if count)[: 3 if own == 2 else 2]
 
 
-def variant(regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vector: int = 1) -> Variant:
-    """Return the variant that serves a scan best, ``vector`` lanes being copied at once."""
+def variant(
+    regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vector: int = 1, order: Order = "across"
+) -> Variant:
+    """Return the variant that serves a scan best, ``vector`` numbers being copied at once."""
     storage = (STORAGE | INTEGERS)[dtype]
     _, numbers, size, weight = map_type(monoid, parts, storage.number)
     light = size <= min(_WORKERS)
     if regime == "registers":  # about 64 of them
         run = power_below(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
         return Variant(regime, monoid, parts, dtype, cut, 64, run)
-    if regime in STREAMS:  # pieces of 4 to 8 KiB, and no more threads than copy at once
-        run = power_below((128 if light else 256) // (numbers * storage.bytes), 32)
-        copiers = max(LANES, min(run * LANES // vector, 128))
-        return Variant(regime, monoid, parts, dtype, cut, LANES + copiers, run, 8, vector)
+    if regime in STREAMS:
+        return _stream(Variant(regime, monoid, parts, dtype, cut, 0, 0, 0, vector, order=order))
     if regime == "tiny":
         run = power_below(192 // (numbers * storage.bytes), 16)
         return Variant(regime, monoid, parts, dtype, False, 256 if light else 128, run, 0, min(run, vector))
     threads = next(_WORKERS[most] for most in sorted(_WORKERS) if weight <= most) + SCOUTS + LANES
     batch = 4 if weight <= min(_WORKERS) else 1
     return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], batch, vector)
+
+
+def _stream(v: Variant) -> Variant:
+    """Return a stream with its pieces and threads: pieces are long, but no thread moves more than a few groups of one."""
+    step = v.numbers * v.storage.bytes
+    most = 128 if v.numbers <= min(_WORKERS) else 256 if v.numbers <= 6 else 512
+    longest = 32
+    if v.order == "along":  # lines of memory from each lane, as far as pieces of that size fit
+        most, longest = 1024, 2 * _LINE // v.storage.bytes
+    at_once = v.vector * v.storage.bytes
+    copiers, groups = (256 if at_once <= 4 else 128), (4 if at_once >= 4 else 2)
+    run = max(power_below(most // step, min(longest, groups * copiers * v.vector // v.lanes)), v.vector)
+    copiers = max(LANES, min(run * v.lanes // v.vector, copiers))
+    pieces = max(4, min(_RING // (step * run * v.lanes), 8))
+    return replace(v, threads=v.lanes + copiers, run=run, batch=pieces)
 
 
 def fitted(v: Variant, width: int, pitch: int, cut: bool) -> Variant:
@@ -217,9 +243,11 @@ def variants(
             for monoid, parts in maps:
                 for vector in (1,) if regime == "registers" else vectors(dtype):
                     if regime in WALKS:
-                        walks = [variant(regime, monoid, parts, dtype, cut, vector) for cut in (False, True)]
-                        later = [replace(v, after=after) for v in walks for after in LATER if regime == "segments"]
-                        found += walks + later
+                        orders: tuple[Order, ...] = ("across", "along") if regime in STREAMS else ("across",)
+                        ways = product((False, True), orders)
+                        walks = [variant(regime, monoid, parts, dtype, cut, vector, order) for cut, order in ways]
+                        again = [replace(v, after="again") for v in walks if regime == "segments"]
+                        found += walks + again
                         continue
                     v = variant(regime, monoid, parts, dtype, False, vector)
                     for width, by_time, cut in product(WIDTHS, (False, True), (False, True)):

@@ -24,10 +24,10 @@ from recsolve.arrays import Array, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
 from recsolve.kernels import register, scan_numpy
 from recsolve.kernels.cuda_dense import dense_plan, is_dense
-from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value
+from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value, lowest_address
 from recsolve.kernels.cuda_operands import Operands, distances, number_of, operands, spread, state_type, stored_as
 from recsolve.kernels.cuda_plan import Plan, Scan, plan
-from recsolve.kernels.cuda_source import LATER, OPTIONS, Regime, Variant, text
+from recsolve.kernels.cuda_source import OPTIONS, Regime, Variant, text
 from recsolve.kernels.monoids import Monoid
 
 _ALIGNED = 16  # bytes that are copied at once
@@ -183,7 +183,7 @@ def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None
         steps=len(y),
         sizes=tuple(n for axis, n in enumerate(y.shape) if axis and axis != state),
         arrays=tuple((name, distances(x, components)) for name, (x, components) in arrays.items()),
-        aligned=not any(address(x) % _ALIGNED for name, (x, _) in arrays.items() if name in (*INPUTS, "y")),
+        aligned=not any(lowest_address(x) % _ALIGNED for name, (x, _) in arrays.items() if name in (*INPUTS, "y")),
     )
     return asked, {name: x for name, (x, _) in arrays.items()}
 
@@ -198,14 +198,16 @@ class Launch:
         self.machine, self.arrays, otherwise = machine, arrays, planned.otherwise
         xp, last = namespace(arrays["y"]), otherwise or planned
         self.flags = self.told = None
-        if otherwise or planned.flags:  # what has changed, a ticket, tiles, tiles that are broken
-            self.flags = xp.empty(2 + last.flags + (planned.tiles if otherwise else 0), np.int32)
+        if otherwise or planned.flags:  # what has changed, a ticket, tiles; tiles that are broken, and that are done
+            self.flags = xp.empty(2 + last.flags + (2 * planned.tiles if otherwise else 0), np.int32)
             self.told = xp.empty(max(planned.told, last.told), number_of(arrays["y"]))
         p = self._filled(planned)
         self.launches = [(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))]
         if otherwise and planned.blocks > planned.tiles:
-            for after, blocks in zip(LATER, (planned.blocks - planned.tiles, planned.tiles), strict=True):
-                self.launches.append((replace(planned.variant, after=after), blocks, planned.shared, p.view(PROBLEM)))
+            assert self.flags is not None
+            p[AT["counters"]] = len(self.flags)
+            again = replace(planned.variant, after="again")
+            self.launches.append((again, planned.blocks - planned.tiles, planned.shared, p.view(PROBLEM)))
             p = self._filled(otherwise)
             p[AT["condition"]] = p[AT["changed"]]
             self.launches.append((otherwise.variant, otherwise.blocks, otherwise.shared, p.view(PROBLEM)))
@@ -218,13 +220,14 @@ class Launch:
         if self.flags is not None and self.told is not None:
             at, size = address(self.flags), self.flags.itemsize
             p[AT["changed"]], p[AT["ticket"]], p[AT["flags"]] = at, at + size, at + 2 * size
-            p[AT["broken"]] = at + (len(self.flags) - planned.tiles) * size
+            p[AT["broken"]] = at + (len(self.flags) - 2 * planned.tiles) * size
+            p[AT["done"]] = at + (len(self.flags) - planned.tiles) * size
             for name in ("aggregates", "states", "starts", "ends"):
                 p[AT[name]] += address(self.told)
         return p
 
     def __call__(self) -> None:
-        if self.flags is not None:
+        if self.flags is not None and len(self.launches) == 1:  # segments clear them in passing
             self.flags.fill(0)
         for launch in self.launches:
             self.machine.launch(*launch)

@@ -8,7 +8,7 @@
 
 namespace recsolve {
 
-// Reads a flag. What was written before it was published is visible after `acquire`; asking that of every look at a
+// Reads a flag. What was written before it was published is visible after `fence`; asking that of every look at a
 // flag would throw away the nearest cache each time.
 __device__ inline int observe(const int* flag) {
     int value;
@@ -16,7 +16,8 @@ __device__ inline int observe(const int* flag) {
     return value;
 }
 
-__device__ inline void acquire() {
+// Orders what this thread, and those it has met at a barrier, did before it against what they do after it, for all blocks.
+__device__ inline void fence() {
     asm volatile("fence.acq_rel.gpu;" ::: "memory");
 }
 

@@ -72,7 +72,7 @@ template <int THREADS, class Tile> __device__ inline int nearest_state(Tile& til
         if (at == -1 || (at >= 0 && observe(flags + at) == STATE)) atomicMin(nearest, tile.thread);
         meet<SCOUTS, THREADS>();
         int found = *nearest;
-        if (found == tile.thread) acquire();
+        if (found == tile.thread) fence();
         meet<SCOUTS, THREADS>();
         if (found < THREADS) return found;
         pause();
@@ -115,7 +115,7 @@ __device__ inline void apply(const Chain<Tile>& chain, const typename Tile::T* s
             map.act(x);
             if (map.trusts(before, x)) continue;
             chain.wait(first + j, STATE);
-            acquire();
+            fence();
             chain.state(first + j, x);
         }
     }
@@ -151,7 +151,7 @@ template <int THREADS, int BATCH, class Tile> __device__ inline void look_back(T
         for (int i = 0; i < BATCH; ++i) {
             if (mine + i * runs < next) chain.wait(mine + i * runs, MAP);
         }
-        acquire();
+        fence();
         Map maps[BATCH];  // all of them are under way at once
 #pragma unroll
         for (int i = 0; i < BATCH; ++i) {
@@ -218,6 +218,8 @@ __global__ void __launch_bounds__(THREADS + SCOUTING + LANES, 1) chained(const P
     __syncwarp();
     if (keeps) take_ticket(0);
     for (int tick = 0;; ++tick) {
+        // Twice for racecheck, which loses sight of a barrier that some warps reach from one of their own.
+        __syncthreads();
         __syncthreads();
         const Spot first = tile_of(tick), second = tile_of(tick - 1), third = tile_of(tick - 2), fourth = tile_of(tick - 3);
         if (first.times >= along && second.times >= along && third.times >= along && fourth.times >= along) return;

@@ -31,8 +31,9 @@ struct Problem {
     // Segments of time, each walked by a block from a guess that the steps before it lead to.
     long long segments, span, burn;  // how many, steps of one, steps before one
     long long starts, ends;          // addresses: [segment][part][lane]
-    long long changed;               // address: whether a segment does not end as the next one was told
+    long long counters, changed;     // ints that begin as 0; the first: whether a segment does not end as the next was told
     long long broken;                // address: [tile of lanes], segments from one on that ends in inf or NaN; 0: none
+    long long done;                  // address: [tile of lanes], segments that have been looked at again
     long long condition;             // address: nothing is done where 0 is; at == 0: none
 };
 
@@ -41,6 +42,11 @@ template <class Map> struct Planes {
     static constexpr int K = Map::parts, E = Map::entries, COUNT = E + Map::vectors * K;
 
     __device__ static constexpr int input(int c) { return c < E ? 0 : (E > 0) + (c - E) / K; }
+    static constexpr int ARRAYS = (E > 0) + Map::vectors;
+
+    // The first plane of an array, and how many it has.
+    __device__ static constexpr int first(int array) { return E > 0 && array == 0 ? 0 : E + (array - (E > 0)) * K; }
+    __device__ static constexpr int count(int array) { return E > 0 && array == 0 ? E : K; }
 
     // How far plane c is from the first one of its array.
     __device__ static long long distance(const Problem& p, int c) {

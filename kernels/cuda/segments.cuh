@@ -65,13 +65,16 @@ template <class T, class S, int K> struct Meeting {
     }
 };
 
-template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int VECTOR>
-__global__ void __launch_bounds__(LANES + COPIERS) segments(const Problem p) {
+template <class Map, class S, bool CUT, int COPIERS, int PIECES, class Order>
+__global__ void __launch_bounds__(Order::WIDTH + COPIERS) segments(const Problem p) {
     using T = typename Map::Number;
-    constexpr int K = Map::parts;
+    constexpr int K = Map::parts, THREADS = Order::WIDTH + COPIERS;
+    const long long thread = static_cast<long long>(blockIdx.x) * THREADS + threadIdx.x;
+    for (long long i = thread; i < p.counters; i += p.segments * p.tiles_of_lanes * THREADS) {
+        address<int>(p.changed)[i] = 0;  // for the launches after this one
+    }
     const long long segment = blockIdx.x / p.tiles_of_lanes, first = segment * p.span, last = first + p.span;
-    Stream<Map, S, CUT, COPIERS, PIECE, PIECES, VECTOR> stream(p, blockIdx.x % p.tiles_of_lanes,
-                                                               last < p.steps ? last : p.steps);
+    Stream<Map, S, CUT, COPIERS, PIECES, Order> stream(p, blockIdx.x % p.tiles_of_lanes, last < p.steps ? last : p.steps);
     const Seams<T, K> seams{p, segment, stream.lane};
     T x[K];
 #pragma unroll
@@ -81,50 +84,72 @@ __global__ void __launch_bounds__(LANES + COPIERS) segments(const Problem p) {
     if (stream.exists) seams.put(x, p.ends);
 }
 
-template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int VECTOR>
-__global__ void __launch_bounds__(LANES + COPIERS) segments_again(const Problem p) {
+// Walks a segment from the end of the one before it until it meets what is there, and tells if its own end moves.
+template <class Map, class S, bool CUT, int COPIERS, int PIECES, class Order>
+__device__ inline void walk_again(const Problem& p, long long segment, long long tile, typename Map::Number* x) {
     using T = typename Map::Number;
     constexpr int K = Map::parts;
-    const long long segment = blockIdx.x / p.tiles_of_lanes + 1, first = segment * p.span, last = first + p.span;
-    const long long tile = blockIdx.x % p.tiles_of_lanes, lane = tile * LANES + threadIdx.x;
-    const Seams<T, K> seams{p, segment, lane};
-    T x[K], told[K];
-    bool differs = false;
-    if (threadIdx.x < LANES && lane < p.lanes) {
-        seams.get(x, p.ends, segment - 1);
-        seams.get(told, p.starts, segment);
-        differs = !same<T, K>(x, told);
-    }
-    if (!__syncthreads_or(differs)) return;
-    Stream<Map, S, CUT, COPIERS, PIECE, PIECES, VECTOR> stream(p, tile, last < p.steps ? last : p.steps);
-    const S* y = address<const S>(p.y.at) + (stream.exists ? offset_of(p.y, p.sizes, lane) : 0);
+    const long long first = segment * p.span, last = first + p.span;
+    Stream<Map, S, CUT, COPIERS, PIECES, Order> stream(p, tile, last < p.steps ? last : p.steps);
+    const S* y = address<const S>(p.y.at) + (stream.exists ? offset_of(p.y, p.sizes, stream.lane) : 0);
     Meeting<T, S, K> meeting(p, y);
     const bool to_the_end = stream.run(first, first, x, meeting);
     if (!to_the_end || !stream.exists || segment == p.segments - 1) return;
+    const Seams<T, K> seams{p, segment, stream.lane};
+    T told[K];
     seams.put(x, p.starts);  // which is not looked at again: from now on the state after the segment
     seams.get(told, p.ends, segment);
     if (same<T, K>(x, told)) return;
     bool all_finite = true;
 #pragma unroll
     for (int k = 0; k < K; ++k) all_finite &= finite(x[k]);
-    if (all_finite) *address<int>(p.changed) = 1;
+    if (all_finite) atomicMax(address<int>(p.changed), 1);
     if (!all_finite) atomicMax(address<int>(p.broken) + tile, static_cast<int>(p.segments - segment));
 }
 
-template <class Map, class S, bool CUT, int COPIERS, int PIECE, int PIECES, int VECTOR>
-__global__ void __launch_bounds__(LANES + COPIERS) segments_rest(const Problem p) {
+// Walks on to the last time from the first segment that ends otherwise than it was told, in inf or NaN.
+template <class Map, class S, bool CUT, int COPIERS, int PIECES, class Order>
+__device__ inline void walk_rest(const Problem& p, long long tile) {
     using T = typename Map::Number;
     constexpr int K = Map::parts;
-    const int left = address<const int>(p.broken)[blockIdx.x];
-    if (left == 0 || *address<const int>(p.changed) != 0) return;
-    Stream<Map, S, CUT, COPIERS, PIECE, PIECES, VECTOR> stream(p, blockIdx.x, p.steps);
-    const long long segment = p.segments - left, first = (segment + 1) * p.span;
+    const long long segment = p.segments - address<const int>(p.broken)[tile], first = (segment + 1) * p.span;
+    if (segment == p.segments) return;
+    Stream<Map, S, CUT, COPIERS, PIECES, Order> stream(p, tile, p.steps);
     T x[K];
 #pragma unroll
     for (int k = 0; k < K; ++k) x[k] = T(0);
     if (stream.exists) Seams<T, K>{p, segment, stream.lane}.get(x, p.starts, segment);
     Onward<T> onward;
     stream.run(first, first, x, onward);
+}
+
+// Whether a block is the last one of so many that come here: it then sees what the others have written.
+__device__ inline bool comes_last(int* count, long long blocks) {
+    fence();
+    __syncthreads();
+    const bool last = __syncthreads_or(threadIdx.x == 0 && atomicAdd(count, 1) == blocks - 1);
+    fence();
+    return last;
+}
+
+template <class Map, class S, bool CUT, int COPIERS, int PIECES, class Order>
+__global__ void __launch_bounds__(Order::WIDTH + COPIERS) segments_again(const Problem p) {
+    using T = typename Map::Number;
+    constexpr int K = Map::parts;
+    const long long segment = blockIdx.x / p.tiles_of_lanes + 1, tile = blockIdx.x % p.tiles_of_lanes;
+    const long long lane = tile * Order::WIDTH + threadIdx.x;
+    T x[K], told[K];
+    bool differs = false;
+    if (threadIdx.x < Order::WIDTH && lane < p.lanes) {
+        const Seams<T, K> seams{p, segment, lane};
+        seams.get(x, p.ends, segment - 1);
+        seams.get(told, p.starts, segment);
+        differs = !same<T, K>(x, told);
+    }
+    if (__syncthreads_or(differs)) walk_again<Map, S, CUT, COPIERS, PIECES, Order>(p, segment, tile, x);
+    if (comes_last(address<int>(p.done) + tile, p.segments - 1)) {
+        walk_rest<Map, S, CUT, COPIERS, PIECES, Order>(p, tile);
+    }
 }
 
 }  // namespace recsolve

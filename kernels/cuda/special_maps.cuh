@@ -60,9 +60,11 @@ template <class T> struct LogSumExp {
 };
 
 template <class T> struct Planes<LogSumExp<T>> {
-    static constexpr int K = 2, E = 0, COUNT = 2;
+    static constexpr int K = 2, E = 0, COUNT = 2, ARRAYS = 2;
 
     __device__ static constexpr int input(int c) { return c; }
+    __device__ static constexpr int first(int array) { return array; }
+    __device__ static constexpr int count(int) { return 1; }
     __device__ static long long distance(const Problem&, int) { return 0; }
 };
 
@@ -271,9 +273,11 @@ template <int N> struct FiniteMap {
 };
 
 template <int N> struct Planes<FiniteMap<N>> {
-    static constexpr int K = 1, E = 0, COUNT = N;
+    static constexpr int K = 1, E = 0, COUNT = N, ARRAYS = 1;
 
     __device__ static constexpr int input(int) { return 0; }
+    __device__ static constexpr int first(int) { return 0; }
+    __device__ static constexpr int count(int) { return N; }
     __device__ static long long distance(const Problem& p, int c) { return c * p.in[0].row; }
 };
 

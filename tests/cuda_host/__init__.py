@@ -13,14 +13,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from recsolve.kernels.cuda_source import Variant, text
+from recsolve.kernels.cuda_source import WALKS, Variant, text
 
 HERE = Path(__file__).parent
 HEADERS = ("copies.hpp", "fibers.hpp", "threads.hpp", "cuda_host.hpp")
-FLAGS = ("-std=c++20", "-O1", "-fPIC", "-shared", "-pthread", "-U_FORTIFY_SOURCE", "-Wall", "-Wno-unknown-pragmas")
+FLAGS = ("-std=c++20", "-Og", "-fPIC", "-shared", "-pthread", "-U_FORTIFY_SOURCE", "-Wall", "-Wno-unknown-pragmas")
 
 
 def compiler() -> str | None:
@@ -28,26 +30,27 @@ def compiler() -> str | None:
     return shutil.which("g++") if sys.platform == "linux" else None
 
 
-def source(variants: list[Variant]) -> str:
-    """Return a translation unit with one C function for each variant."""
-    functions = [
-        f'extern "C" void kernel_{i}(const recsolve::Problem* p, long long blocks, long long shared, int workers) {{\n'
-        f"    emulated::launch(blocks, {v.threads}, shared, workers, [p] {{ {v.expression}(*p); }});\n}}\n"
-        for i, v in enumerate(variants)
-    ]
-    return f'#include "cuda_host.hpp"\n{text()}\n' + "".join(functions)
+def siblings(variant: Variant) -> list[Variant]:
+    """Return the kernels that are compiled with one, since another costs a fifth of the first."""
+    cuts = (False, True) if variant.regime in (*WALKS, "dense") else (variant.cut,)
+    afters: tuple[Literal["", "again"], ...] = ("", "again") if variant.regime == "segments" else ("",)
+    return [replace(variant, cut=cut, after=after) for cut in cuts for after in afters]
 
 
 def build(variants: list[Variant], flags: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """Compile variants to a shared library, unless that has been done, and load it."""
-    unit = source(variants)
-    return _built(unit, flags)
+    """Compile kernels to a shared library, unless that has been done, and load it."""
+    functions = [
+        f'extern "C" void run_{i}(const recsolve::Problem* p, long long blocks, long long shared, int workers) {{\n'
+        f"    emulated::launch(blocks, {v.threads}, shared, workers, [p] {{ {v.expression}(*p); }});\n}}\n"
+        for i, v in enumerate(variants)
+    ]
+    return load("".join(functions), flags, before=text())
 
 
 def conversions() -> ctypes.CDLL:
     """Return the host's conversions of halves, over arrays."""
-    library = _built(
-        '#include "cuda_host.hpp"\nextern "C" {\n'
+    library = load(
+        'extern "C" {\n'
         "void from_halves(const unsigned short* x, float* y, long long n) {\n"
         "    for (long long i = 0; i < n; ++i) y[i] = recsolve::from_half(x[i]);\n}\n"
         "void to_halves(const float* x, unsigned short* y, long long n) {\n"
@@ -58,67 +61,73 @@ def conversions() -> ctypes.CDLL:
     return library
 
 
-def _built(unit: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
-    parts = [unit, *(str(flag) for flag in (*FLAGS, *flags)), *((HERE / name).read_text() for name in HEADERS)]
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("RECSOLVE_HOST_CACHE", tempfile.gettempdir())) / f"recsolve-cuda-host-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    library = folder / f"{key}.so"
-    with (folder / f"{key}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # workers of the test run share what one of them builds
-        if not library.exists():
-            _compile(unit, flags, library)
+def load(unit: str, flags: tuple[str, ...] = (), before: str = "") -> ctypes.CDLL:
+    """Compile a translation unit to a shared library, unless that has been done; ``before`` comes first in many."""
+    common = f'#include "cuda_host.hpp"\n{before}'
+    headers = [(HERE / name).read_text() for name in HEADERS]
+    header = _once(f"{_key(common, *flags, *headers)}/common.hpp.gch", lambda to: _precompile(common, flags, to))
+    key = _key(common, unit, *flags, *headers)
+    library = _once(f"{key}.so", lambda to: _compile(unit, (*flags, f"-I{header.parent}"), to))
     return ctypes.CDLL(str(library))
 
 
-def _compile(unit: str, flags: tuple[str, ...], library: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        code, built = Path(scratch) / "kernels.cpp", Path(scratch) / "kernels.so"
-        code.write_text(unit)
-        command = [str(compiler()), *FLAGS, *flags, f"-I{HERE}", str(code), "-o", str(built)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            errors = [line for line in done.stderr.splitlines() if "error" in line]
-            raise RuntimeError("\n".join([" ".join(command), *errors[:20], done.stderr[-4000:]]))
-        built.replace(library)
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join((*FLAGS, *parts)).encode()).hexdigest()[:16]
+
+
+def _once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a file of the cache, which is made by one worker of the test run and shared by all."""
+    folder = Path(os.environ.get("RECSOLVE_HOST_CACHE", tempfile.gettempdir())) / f"recsolve-cuda-host-{os.getuid()}"
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                make(Path(scratch) / path.name)
+                (Path(scratch) / path.name).replace(path)
+    return path
+
+
+def _precompile(common: str, flags: tuple[str, ...], to: Path) -> None:
+    header = to.with_suffix("")
+    header.write_text(common)
+    _run("-x", "c++-header", *flags, str(header), "-o", str(to))
+
+
+def _compile(unit: str, flags: tuple[str, ...], to: Path) -> None:
+    code = to.with_suffix(".cpp")
+    code.write_text(f'#include "common.hpp"\n{unit}')
+    _run(*flags, str(code), "-o", str(to))
+
+
+def _run(*arguments: str) -> None:
+    command = [str(compiler()), *FLAGS, "-Winvalid-pch", f"-I{HERE}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if "error" in line]
+        raise RuntimeError("\n".join([" ".join(command), *errors[:20], done.stderr[-4000:]]))
 
 
 class Host:
-    """A machine that runs kernels on NumPy arrays, ``workers`` blocks at a time; regimes are built when asked for."""
+    """A machine that runs kernels on NumPy arrays, ``workers`` blocks at a time; kernels are built when asked for."""
 
     kind = "numpy"
     processors = 4
 
-    def __init__(self, variants: list[Variant], flags: tuple[str, ...] = (), workers: int = 3):
-        self.variants, self.flags, self.workers = variants, flags, workers
-        self.groups: dict[tuple[str, str], list[Variant]] = {}
-        for variant in variants:
-            self.groups.setdefault((variant.regime, variant.dtype), []).append(variant)
-        self.libraries: dict[tuple[str, str], ctypes.CDLL] = {}
+    def __init__(self, flags: tuple[str, ...] = (), workers: int = 3):
+        self.flags, self.workers = flags, workers
+        self.kernels: dict[Variant, Any] = {}
 
     def launch(self, variant: Variant, blocks: int, shared: int, problem: Any) -> None:
         """Run a kernel to its end."""
-        key = variant.regime, variant.dtype
-        if key not in self.libraries:
-            self.libraries[key] = build(self.groups[key], self.flags)
-        kernel = getattr(self.libraries[key], f"kernel_{self.groups[key].index(variant)}")
-        kernel(
+        if variant not in self.kernels:
+            together = siblings(variant)
+            library = build(together, self.flags)
+            self.kernels |= {v: getattr(library, f"run_{i}") for i, v in enumerate(together)}
+        self.kernels[variant](
             ctypes.c_void_p(problem.ctypes.data),
             ctypes.c_longlong(blocks),
             ctypes.c_longlong(shared),
             ctypes.c_int(self.workers),
         )
-
-
-class Recorder:
-    """A machine that only notes which kernels it is asked to run, so that these can be built."""
-
-    kind = "numpy"
-    processors = Host.processors
-
-    def __init__(self) -> None:
-        self.variants: dict[Variant, None] = {}
-
-    def launch(self, variant: Variant, blocks: int, shared: int, problem: Any) -> None:
-        """Note a kernel."""
-        self.variants[variant] = None

@@ -62,7 +62,7 @@ inline int __syncthreads_or(int predicate) {
 }
 
 inline int atomicAdd(int* at, int value) {
-    return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+    return __atomic_fetch_add(at, value, __ATOMIC_ACQ_REL);
 }
 
 inline int atomicMax(int* at, int value) {
@@ -85,7 +85,7 @@ namespace recsolve {
 inline int observe(const int* flag) {
     return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
 }
-inline void acquire() {}
+inline void fence() {}
 inline void publish(int* flag, int value) {
 #ifdef RECSOLVE_LATE_STATES
     if (value == 2) std::this_thread::sleep_for(std::chrono::milliseconds(RECSOLVE_LATE_STATES));

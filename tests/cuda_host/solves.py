@@ -6,7 +6,7 @@ import ctypes
 
 import numpy as np
 
-from cuda_host import HERE, _built
+from cuda_host import HERE, load
 from recsolve.kernels.fused_cuda import FusedCuda
 from recsolve.kernels.fused_cuda_plan import Kernel
 from recsolve.kernels.source_cuda import module
@@ -18,7 +18,7 @@ TYPES = {"float32": "float", "float64": "double"}
 def built(text: str, functions: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """Compile a module of kernels, and C functions around it."""
     host = (HERE / "solve_host.hpp").read_text().replace("#pragma once\n", "")
-    return _built(f'#include "cuda_host.hpp"\n{host}\n{text}\n{functions}', ("-ffp-contract=off", *flags))
+    return load(f"{text}\n{functions}", ("-ffp-contract=off", *flags), before=host)
 
 
 def elementwise(names: dict[str, int], dtype: str, policy: str) -> dict[str, object]:
