@@ -55,6 +55,7 @@ _FORGET = ("affine", "clamp")  # monoids whose maps may forget the state before 
 _BURN = 64  # steps before a segment
 _EACH = 2  # blocks of a multiprocessor that stream
 _SECTOR = 32  # bytes that memory moves at least
+_HALF_LINES = 1.1  # the time of threads that load less than a line of 128 bytes together
 
 
 class Scan(NamedTuple):
@@ -205,6 +206,8 @@ def cost(one: Plan, processors: int) -> float:
     if v.regime in WALKS:
         rate = min(lanes, processors * _RESIDENT) * v.under_way / _LATENCY
         slower = max(_BANDWIDTH / rate, 1)
+        if v.regime == "registers" and v.storage.bytes < 4:
+            slower *= _HALF_LINES
         launches = 3 if v.regime == "segments" else 1
         if v.regime == "registers" and lanes > 1 and any(p[f"{name}_by_time"] for name in (*INPUTS, "y")):
             slower *= _SECTOR / v.storage.bytes  # a sector is moved for every number

@@ -203,7 +203,7 @@ def variant(
 
 
 def _stream(v: Variant) -> Variant:
-    """Return a stream with its pieces and threads: pieces are long, but no thread moves more than a few groups of one."""
+    """Return a stream with its pieces and threads: long pieces, of which a thread moves no more than a few groups."""
     step = v.numbers * v.storage.bytes
     most = 128 if v.numbers <= min(_WORKERS) else 256 if v.numbers <= 6 else 512
     longest = 32

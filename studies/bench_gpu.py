@@ -289,6 +289,7 @@ def graph(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     """Return times of a launch, from graphs of all ``runs``."""
     import cupy
 
+    cupy.cuda.runtime.deviceSynchronize()  # this stream does not wait for what others still make the inputs of
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         for run in [*runs[:1], *runs]:  # which also leaves memory for the results in the pool of the stream

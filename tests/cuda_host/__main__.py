@@ -46,7 +46,8 @@ def problems():
         m, s, d = rng.standard_normal((3, T, 2, 3))
         yield "logsumexp", (m, s), None, reset[..., None]
         yield "saturating_add", (d, -abs(m), abs(s)), b[0], reset
-        yield "finite_map", (rng.integers(0, 20, (T, 2, 3, 20)),), np.zeros((2, 3), int), reset
+        images = rng.integers(0, 20, (T, 2, 3, 20)).astype(np.uint8)
+        yield "finite_map", (images,), np.zeros((2, 3), np.uint8), reset
         for n in (5, 32):
             lanes = LaneDense(rng.uniform(-1, 1, (min(T, 99), 3, n, n)) / n, Layout(units=n))
             yield "affine", (lanes, rng.standard_normal((min(T, 99), 3, n))), None, None
