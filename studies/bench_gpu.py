@@ -164,7 +164,8 @@ def _cases(config: GpuBenchConfig) -> Iterator[_Case]:
             yield _elementwise("diagonal, float16", "affine", (T, B, D), shape, dtype="float16")
         if shape == "S3":
             yield _elementwise("diagonal, (B, T, D)", "affine", (T, B, D), shape, order=(1, 0, 2))
-            yield _elementwise("diagonal, (B, D, T)", "affine", (T, B, D), shape, order=(1, 2, 0))
+            for reverse in (False, True):
+                yield _elementwise("diagonal, (B, D, T)", "affine", (T, B, D), shape, order=(1, 2, 0), reverse=reverse)
         if shape in ("S2", "S3", "S5", "S6"):
             yield _block(shape, (T, B, 2, D // 2))
         if shape in ("S4", "S5"):
