@@ -25,12 +25,21 @@ def _torch() -> str:
     return "yes"
 
 
+def has_gpu() -> bool:
+    """Return whether CuPy is installed and sees a device."""
+    if find_spec("cupy") is None:
+        return False
+    import cupy
+
+    return bool(cupy.cuda.is_available())
+
+
 def _cupy() -> str:
     if find_spec("cupy") is None:
         return "not installed: pip install 'recsolve[cuda13]' (or [cuda12])"
     import cupy
 
-    if not cupy.cuda.is_available():
+    if not has_gpu():
         return "installed, but no CUDA device is usable"
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     return f"yes, on {name}"

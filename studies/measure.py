@@ -95,13 +95,26 @@ def cell_recurrence(
     seed: int = 0,
     dtype: str = "float64",
     batch: tuple[int, ...] = (),
+    place: str = "numpy",
 ) -> CellRecurrence:
-    """Return a built-in cell with random weights times ``gain``, on normal input of deviation ``drive``, 4 channels."""
+    """Return a built-in cell with random weights times ``gain``, on normal input of deviation ``drive``, 4 channels.
+
+    ``place`` is the kind of its arrays, "numpy" or "cupy"; the numbers are the same.
+    """
     kind = cells.get(cell)
     settings: dict[str, Any] = {"mixing": mixing, "gain": gain} if kind.mixings else {}
     weighted = kind.random(input_size=4, hidden_size=units, rng=seed, dtype=np.dtype(dtype), **settings)
     x = drive * np.random.default_rng(seed + 1_000).standard_normal((T, *batch, 4))
-    return weighted.recurrence(x.astype(dtype))
+    return weighted.to(place).recurrence(moved(x.astype(dtype), place))
+
+
+def moved(x: Array, place: str) -> Array:
+    """Return an array of NumPy's as one of the kind "numpy" or "cupy"."""
+    if place == "numpy":
+        return x
+    import cupy
+
+    return cupy.asarray(x)  # type: ignore[no-any-return]
 
 
 def tanh_network(gain: float, units: int, T: int, seed: int, dtype: str = "float64") -> Recurrence:

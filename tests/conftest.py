@@ -3,22 +3,16 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
+from recsolve.studies.information import has_gpu
+
 settings.register_profile(
     "gate", deadline=None, derandomize=True, max_examples=20, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("gate")
 
 
-def _device() -> bool:
-    try:
-        import cupy
-    except ImportError:
-        return False
-    return bool(cupy.cuda.is_available())
-
-
 def pytest_collection_modifyitems(items):
-    if any("gpu" in item.keywords for item in items) and not _device():
+    if any("gpu" in item.keywords for item in items) and not has_gpu():
         skip = pytest.mark.skip(reason="needs a CUDA device and CuPy")
         for item in items:
             if "gpu" in item.keywords:

@@ -12,7 +12,8 @@ import numpy as np
 import recsolve as rs
 from recsolve.arrays import Array
 from recsolve.studies.drawing import CONVERGED, chart, converged, legend, listed, powers_of_two, solvers_of, times
-from recsolve.studies.measure import cell_recurrence, distance, loop, measured, timed
+from recsolve.studies.information import has_gpu
+from recsolve.studies.measure import cell_recurrence, distance, loop, measured, moved, timed
 from recsolve.studies.records import Point, Row
 from recsolve.studies.registry import Picture, Study, Table
 from recsolve.studies.style import line_arguments
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from xarray import Dataset
 
 PEERS = {"torch.nn.GRU": "torch"}  # what each needs
-LOOP = "sequential"
+LOOP, CUDA = "sequential", "cuda"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Config:
     units: int = 16
     lengths: tuple[int, ...] = (64, 256, 1024, 2048)
     batches: tuple[int, ...] = (1, 4)
-    backends: tuple[str, ...] = ("numpy", "numba")
+    backends: tuple[str, ...] = ("numpy", "numba", "cuda")  # of which those that this machine has
     peers: tuple[str, ...] = tuple(PEERS)
     solvers: tuple[str, ...] = (LOOP, "newton", "quasi_newton", "jacobi", "gauss_seidel", "multiple_shooting")
     dtype: str = "float32"
@@ -54,8 +55,9 @@ TINY = Config(units=4, lengths=(64, 256), batches=(1,), repeats=2, enough=0.02)
 
 def grid(config: Config) -> Iterator[Point]:
     peers = [peer for peer in config.peers if find_spec(PEERS[peer])]
+    backends = [backend for backend in config.backends if backend != CUDA or has_gpu()]
     for mixing in config.mixings:
-        for backend in (*config.backends, *(peers if mixing == "dense" else ())):
+        for backend in (*backends, *(peers if mixing == "dense" else ())):
             for T in config.lengths:
                 for batch in config.batches:
                     yield {
@@ -70,15 +72,20 @@ def run(
     seed: int, dtype: str,
 ) -> list[Row]:  # fmt: skip
     weights, x = _weights(units, seed, dtype), _input(T, batch, seed, dtype)
-    if mixing == "dense":
-        rec: rs.Recurrence = cell_from_weights(rs.cells.GRU, weights, 0, False).recurrence(x)
-    else:
-        rec = cell_recurrence("gru", mixing, units=units, T=T, seed=seed, dtype=dtype, batch=(batch,))
+
+    def recurrence(place: str) -> rs.Recurrence:
+        if mixing == "dense":
+            return cell_from_weights(rs.cells.GRU, weights, 0, False).to(place).recurrence(moved(x, place))
+        return cell_recurrence("gru", mixing, units=units, T=T, seed=seed, dtype=dtype, batch=(batch,), place=place)
+
+    rec = recurrence("numpy")
     truth = loop(rec)
     with rs.backend("numpy"):  # what every time is compared to
         plain = timed(lambda: rs.solve(rec, method=LOOP), repeats, enough)["seconds"]
     if backend in PEERS:
         return [{"numpy_loop": plain, **_torch(weights, x, truth, repeats, enough)}]
+    if backend == CUDA:  # states are tested, and so waited for, before a solve returns
+        rec, truth = recurrence("cupy"), moved(truth, "cupy")
     with rs.backend(backend):
         return [{"numpy_loop": plain, **_solver(rec, name, truth, repeats, enough)} for name in solvers]
 
