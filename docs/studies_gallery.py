@@ -1,6 +1,8 @@
 """Write docs/studies: the figures and sentences of stored studies, as a page.
 
-recsolve report --quick && python docs/studies_gallery.py recsolve-studies
+recsolve report --quick && python docs/studies_gallery.py recsolve-studies [larger]...
+
+Folders after the first are those of sweeps that are larger or from other machines; their names tell what they are.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from recsolve.studies.configs import SIZES, to_toml
 from recsolve.studies.registry import CATALOGUE, Study, get
 from recsolve.studies.style import house_style
 from recsolve.studies.sweep import Place
@@ -36,46 +37,50 @@ def picture(draw: Any, data: Any) -> bytes:
     return small.getvalue()
 
 
-def section(study: Study, root: Path) -> str:
-    """Write the figures of a study, and return its part of the page."""
+def section(study: Study, root: Path, kind: str = "") -> str:
+    """Write the figures of a study, and return its part of the page; ``kind`` tells its files from those of others."""
     data = Place(root, study.name).read()
     known = {name: json.loads(data.attrs[name]) for name in ("config", "runs", "done", "failed", "seconds")}
-    size = next((size for size in SIZES if to_toml(getattr(study, size)) == known["config"]), None)
-    if size is None:
-        raise SystemExit(f"{study.name} was run with a config of its own; wanted one of {', '.join(SIZES)}")
-    lines = [f"## {study.name}", study.question]
+    lines = [f"## {study.name}{f' ({kind})' if kind else ''}", study.question]
     for shown in study.pictures:
-        name = f"{study.name.replace('/', '-')}-{shown.name}.png"
+        name = "-".join(filter(None, (study.name.replace("/", "-"), shown.name, kind))) + ".png"
         (HERE / name).write_bytes(picture(shown.draw, data))
         lines += [f"![{study.name}: {shown.name}]({name})", shown.says(data)]
     lines.append(
-        f"`recsolve study run {study.name} --{size}`: {known['done']} of {known['runs']} runs done, {known['failed']} "
+        f"`{study.command(known['config'])}`: {known['done']} of {known['runs']} runs done, {known['failed']} "
         f"failed, {known['seconds']:.0f} s of computing."
     )
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, _made(data)] if kind else lines)
+
+
+def _made(data: Any) -> str:
+    """Say where numbers were made."""
+    made = {json.dumps(p["machine"]): p for p in json.loads(data.attrs["provenance"])}.values()
+    return "; ".join(
+        f"recsolve {p['versions']['recsolve']}, NumPy {p['versions']['numpy']}, {p['machine']['processor']}, "
+        f"{p['machine']['cores']} cores"
+        for p in made
+    )
 
 
 def main() -> None:
     """Write the page."""
-    root = Path(sys.argv[1] if len(sys.argv) > 1 else "recsolve-studies")
+    root, *others = map(Path, sys.argv[1:] or ["recsolve-studies"])
     HERE.mkdir(exist_ok=True)
     for old in HERE.glob("*.png"):
         old.unlink()
     sections = [section(get(name), root) for name in CATALOGUE]
-    [made] = {json.dumps(p["machine"]): p for p in _provenance(root)}.values()
-    versions, machine = made["versions"], made["machine"]
+    for other in others:
+        stored = [name for name in CATALOGUE if Place(other, name).data.is_file()]
+        sections += [section(get(name), other, other.name) for name in stored]
     intro = (
         "# What the studies found\n\nA line is a solver, the same in all figures; a band is the range over seeds. What "
         "did not converge is left out or hatched. Every sentence is computed from the numbers shown. Written by "
-        "`python docs/studies_gallery.py` from `recsolve report --quick`, which also has tables and configs; how to "
-        "run the studies is in [studies.md](../studies.md). "
-        f"recsolve {versions['recsolve']}, NumPy {versions['numpy']}, {machine['processor']}, {machine['cores']} cores."
+        "`python docs/studies_gallery.py` from `recsolve report --quick`, which also has tables and configs, and from "
+        f"what is larger, at the end. How to run the studies is in [studies.md](../studies.md). "
+        f"{_made(Place(root, CATALOGUE[0]).read())}."
     )
     (HERE / "README.md").write_text("\n\n".join([intro, *sections]) + "\n", encoding="utf-8")
-
-
-def _provenance(root: Path) -> list[dict[str, Any]]:
-    return [p for name in CATALOGUE for p in json.loads(Place(root, name).read().attrs["provenance"])]
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
+from shlex import quote
 from typing import Any
 
 SIZES = ("tiny", "quick", "full")  # the configs that every study has
@@ -74,6 +75,28 @@ def _like(old: Any, new: Any, name: str) -> Any:
 def to_toml(config: Any) -> str:
     """Return a config as TOML that :func:`configured` reads back."""
     return "".join(f"{name} = {_toml(value)}\n" for name, value in asdict(config).items())
+
+
+def arguments(toml: str, stock: Mapping[str, Any]) -> str:
+    """Return the arguments of the command line that give a config: the nearest of some configs by size, and changes.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Config:
+    ...     lengths: tuple[int, ...] = (64, 128)
+    ...     seed: int = 0
+    >>> arguments("lengths = [64, 128]\nseed = 3\n", {"quick": Config(), "full": Config((1024,))})
+    '--quick --set seed=3'
+    """
+    changes = {
+        size: [line for line in toml.splitlines() if line not in to_toml(config).splitlines()]
+        for size, config in stock.items()
+    }
+    nearest = min(changes, key=lambda size: len(changes[size]))
+    settings = (quote("=".join(line.split(" = ", 1))) for line in changes[nearest])
+    return " ".join([f"--{nearest}", *(f"--set {setting}" for setting in settings)])
 
 
 def _toml(value: Any) -> str:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from recsolve.studies.configs import SIZES, arguments
 from recsolve.studies.records import Point, Row
 
 if TYPE_CHECKING:
@@ -118,6 +119,10 @@ class Study:
     pictures: tuple[Picture, ...]
     tables: Callable[[Dataset], list[Table]] = lambda data: []
     alone: bool = False
+
+    def command(self, config: str) -> str:
+        """Return the command line that runs a config, given as TOML."""
+        return f"recsolve study run {self.name} {arguments(config, {size: getattr(self, size) for size in SIZES})}"
 
 
 def get(name: str) -> Study:

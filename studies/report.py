@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsolve.studies.configs import SIZES, to_toml
 from recsolve.studies.files import replace_into_place
 from recsolve.studies.provenance import provenance
 from recsolve.studies.registry import Picture, Study
@@ -56,9 +55,14 @@ def _section(study: Study, place: Place, problem: str) -> dict[str, Any]:
         return {**title, "figures": [], "tables": []}
     data = place.read()
     known = {name: json.loads(data.attrs[name]) for name in _KNOWN}
-    stock = next((size for size in SIZES if to_toml(getattr(study, size)) == known["config"]), None)
     figures = [_figure(picture, place.folder, data) for picture in study.pictures]
-    return {**title, "figures": figures, "tables": study.tables(data), "stock": stock, **known}
+    return {
+        **title,
+        "figures": figures,
+        "tables": study.tables(data),
+        "command": study.command(known["config"]),
+        **known,
+    }
 
 
 def _figure(picture: Picture, folder: Path, data: Dataset) -> dict[str, str]:

@@ -213,6 +213,8 @@ def says_times(data: Dataset) -> str:
             f"{found['fastest_parallel']}, {times(found['at_last'])} as fast as the loop, which is itself "
             f"{times(found['loop_over_numpy'])} as fast as the plain NumPy loop."
         )
+    if f"diagonal, {CUDA}" in f:
+        words.append("On a GPU the loop of a diagonal cell is itself walked side by side, in segments of time.")
     return f"{' '.join(words)} Largest error of what is timed: {f['worst_error']:.0e}."
 
 
