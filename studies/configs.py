@@ -87,7 +87,7 @@ def arguments(toml: str, stock: Mapping[str, Any]) -> str:
     ... class Config:
     ...     lengths: tuple[int, ...] = (64, 128)
     ...     seed: int = 0
-    >>> arguments("lengths = [64, 128]\nseed = 3\n", {"quick": Config(), "full": Config((1024,))})
+    >>> arguments(to_toml(Config(seed=3)), {"quick": Config(), "full": Config((1024,))})
     '--quick --set seed=3'
     """
     changes = {

@@ -451,7 +451,7 @@ def test_the_report_holds_everything(call, tmp_path):
     assert "http" not in re.sub(r"base64,[^\"]*", "", html)  # nothing is loaded from elsewhere
     call("study", "run", "paper/demo", "--set", "bases=[2, 3]")
     call("report", "--stored")
-    assert "recsolve study run paper/demo --config config.toml" in path.read_text()
+    assert "recsolve study run paper/demo --quick --set &#39;bases=[2.0, 3.0]&#39;" in path.read_text()
 
 
 def test_a_study_that_cannot_be_drawn_keeps_no_other_from_being_read(call, tmp_path, monkeypatch):
