@@ -1,22 +1,52 @@
-"""Hypothesis without deadlines and with fixed seeds, so that the gate answers the same twice."""
+"""Hypothesis without deadlines and with fixed seeds, for the gate to answer the same twice; large tests in samples."""
+
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from recsolve.studies.information import has_gpu
 
-settings.register_profile(
-    "gate", deadline=None, derandomize=True, max_examples=20, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("gate")
+SLOW = bool(os.environ.get("RECSOLVE_SLOW"))
+
+for profile, examples in (("gate", 12), ("slow", 50)):
+    settings.register_profile(
+        profile,
+        deadline=None,
+        derandomize=True,
+        max_examples=examples,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile("slow" if SLOW else "gate")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     if any("gpu" in item.keywords for item in items) and not has_gpu():
         skip = pytest.mark.skip(reason="needs a CUDA device and CuPy")
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(skip)
+    if not SLOW:
+        left = [item for item in items if not _sampled(item)]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if _sampled(item)]
+
+
+def _sampled(item):
+    """Whether a combination of parameters is run: with `every` = 3 each pair of values meets a third of the others."""
+    marker = item.get_closest_marker("sample")
+    if marker is None:
+        return True
+    places = (_place(item.callspec.params, *mark.args[:2]) for mark in item.iter_markers("parametrize"))
+    return sum(places) % marker.kwargs["every"] == 0
+
+
+def _place(params, names, values):
+    """Return the place of an item's values of some parameters among those that these have."""
+    names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+    rows = [value if len(names) > 1 else (value,) for value in values]
+    own = [params[name] for name in names]
+    return next(i for i, row in enumerate(rows) if all(x is y or x == y for x, y in zip(row, own, strict=True)))
 
 
 @pytest.fixture

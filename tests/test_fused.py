@@ -64,6 +64,7 @@ def close(x, y, ulps=200):
     np.testing.assert_allclose(y, x, rtol=0, atol=ulps * np.finfo(x.dtype).eps * scale)
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell_is_solved_as_by_numpy(name, dtype):

@@ -203,6 +203,7 @@ def test_law_7_batching_changes_nothing(method, cell, seed):
         assert np.abs(alone.states - whole.states[:, b]).max() <= 2 * gallery.bound(whole)
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("method", SOLVERS)
 @pytest.mark.parametrize("T", gallery.LENGTHS)
 @pytest.mark.parametrize("cell", gallery.CELLS, ids="-".join)

@@ -47,6 +47,7 @@ def ways(regimes=REGIMES):
             yield {"regime": regime, "width": width}
 
 
+@pytest.mark.sample(every=2)
 @needs_compiler
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -155,6 +156,7 @@ def test_reverse(host, kind, T):
         close(run(host, AFFINE, (A[::-1], b[::-1]), initial=b[0], reset=reset[::-1], **way), expected)
 
 
+@pytest.mark.sample(every=2)
 @needs_compiler
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -53,6 +53,7 @@ def close(y, expected):
     np.testing.assert_allclose(y, expected, rtol=0, atol=200 * np.finfo(y.dtype).eps * scale)
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
@@ -75,6 +76,7 @@ def test_affine_scans(kind, k, dtype, T):
                 close(back, loop(AFFINE, (A[::-1], b[::-1]), initial, flipped)[::-1])
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 40), (5, 300)])

@@ -67,6 +67,7 @@ def masks(b, rng):
         yield rng.random((*b.shape[:2], *ones[1:])) < 0.05
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_iterations_vs_length(ran):
 def test_stability_map(ran):
     facts, data = ran("stability_map")
     for cell in ("gru", "lstm"):
-        assert facts[cell]["newton"] == {"solved": 0.5, "lost_from": 16.0}  # all of gain 0.5, nothing of gain 16
+        assert facts[cell]["newton"] == {"solved": 0.5, "lost_from": 32.0}  # all of gain 0.5, nothing of gain 32
     assert facts["minmax"]["newton"]["solved"] == 1.0
     assert facts["minmax_spread"] <= 1  # a clamp has no scale
     failed = data["status"] != "converged"

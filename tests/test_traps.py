@@ -10,6 +10,7 @@ SOLVERS = sorted(rs.solvers.REGISTRY)
 FACTORS = (2.5, 6.0, 20.0)
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("p", FACTORS)
 @pytest.mark.parametrize("method", SOLVERS)
 @pytest.mark.parametrize("maxiter", [3, 20, None])

@@ -56,7 +56,7 @@ FULL = Config(
     ),
     maxiter=256,
 )
-TINY = Config(gains=(0.5, 16.0), drives=(0.1, 1.0), T=64, maxiter=32)
+TINY = Config(gains=(0.5, 32.0), drives=(0.1, 1.0), T=64, maxiter=24)
 
 
 def grid(config: Config) -> Iterator[Point]:
