@@ -192,7 +192,8 @@ def same_linearisation(rec):
 @pytest.mark.parametrize("mixing", ["dense", "heads"])
 @pytest.mark.parametrize(("place", "name"), list(enumerate(COUPLED)))
 def test_every_linearisation(place, name, mixing):
-    dtype = np.float64 if place // 2 % 2 else np.float32
+    divides = name == "slstm"  # by a state, which is sometimes near 0 here
+    dtype = np.float64 if divides or place // 2 % 2 else np.float32
     cell = weighted(name, mixing, units=20, dtype=dtype, gain=0.9)
     for T, batch in [(33, (3,)), (200, ()), (0, (2,)), (1, (2, 2))]:
         x = np.random.default_rng(T).standard_normal((*batch[::-1], T, cell.input_size)).astype(dtype)
