@@ -49,7 +49,7 @@ def address(x: Array) -> int:
 
 def lowest_address(x: Array) -> int:
     """Return where the memory of an array begins, also where it is seen backwards."""
-    return address(x) + sum(min(int(s), 0) * (n - 1) for n, s in zip(x.shape, x.strides, strict=True) if n)
+    return address(x) + int(sum(min(s, 0) * (n - 1) for n, s in zip(x.shape, x.strides, strict=True) if n))
 
 
 def by_value(problem: Array) -> Array:
