@@ -227,7 +227,7 @@ def draw_break_even(pyplot: Any, data: Dataset) -> Any:
     for row, mixing in zip(axes, mixings, strict=True):
         for ax, backend in zip(row, backends, strict=True):
             gain = _gain(data, mixing, backend)
-            image = chart(ax, lengths, batches, gain, "{:.2g}", norm=norm)
+            image = chart(ax, lengths, batches, gain, "{:.3g}", norm=norm)
             _border(ax, gain > 1)
             ax.set_title(f"{mixing}, {backend}", fontsize=9)
     figure.supxlabel("steps T", fontsize=9)
