@@ -149,13 +149,16 @@ def says_knee(data: Dataset) -> str:
     f = facts(data)
     newton, jacobi, first, T = f["newton"], f["jacobi"], f["lengths"][0], f["lengths"][-1]
     flat = [s for s in solvers_of(data) if f[s]["growth"] <= f["growth_allowed"]]
+    growth = (
+        f"Below {CONTRACTIVE} the median counts of {listed(flat)} grow from T = {first} to {T} "
+        f"by less than (log T)^2 does, which is {f['growth_allowed']:.2f}x. "
+    )
     return (
         f"Exponents run from {f['exponents'][0]:.2f} to {f['exponents'][1]:.2f}. At T = {T} Newton takes "
         f"a median of {newton['negative']:.0f} iterations below {CONTRACTIVE} and {newton['positive']:.0f} above 0, "
         f"Jacobi {jacobi['negative']:.0f} and {jacobi['positive']:.0f}. Half way up to T, on the logarithmic scale, "
         f"counts first get at an exponent of {newton['knee']:.2f} for Newton and of {jacobi['knee']:.2f} for Jacobi. "
-        f"Below {CONTRACTIVE} the median counts of {listed(flat)} grow from T = {first} to {T} "
-        f"by less than (log T)^2 does, which is {f['growth_allowed']:.2f}x. Runs that did not converge are not drawn."
+        f"{growth if first < T else ''}Runs that did not converge are not drawn."
     )
 
 
