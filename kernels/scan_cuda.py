@@ -227,7 +227,7 @@ class Launch:
         return p
 
     def __call__(self) -> None:
-        if self.flags is not None and len(self.launches) == 1:  # segments clear them in passing
+        if self.flags is not None and self.launches[0][0].regime == "chained":  # segments clear them in passing
             self.flags.fill(0)
         for launch in self.launches:
             self.machine.launch(*launch)
