@@ -210,7 +210,8 @@ def _stream(v: Variant) -> Variant:
     if v.order == "along":  # lines of memory from each lane, as far as pieces of that size fit
         most, longest = 1024, 2 * _LINE // v.storage.bytes
     at_once = v.vector * v.storage.bytes
-    copiers, groups = (256 if at_once <= 4 else 128), (4 if at_once >= 4 else 2)
+    copiers = 256 if at_once <= 4 else 128
+    groups = 4 if at_once >= 4 else 2 if v.order == "across" else 1  # what is not copied at once waits in registers
     run = max(power_below(most // step, min(longest, groups * copiers * v.vector // v.lanes)), v.vector)
     copiers = max(LANES, min(run * v.lanes // v.vector, copiers))
     pieces = max(4, min(_RING // (step * run * v.lanes), 8))

@@ -39,9 +39,12 @@ template <int COUNT, class S> __device__ inline void copy(S* to, const S* from) 
     *reinterpret_cast<Vector<S, COUNT>*>(to) = *reinterpret_cast<const Vector<S, COUNT>*>(from);
 }
 
-// The byte at an address, out of the aligned word that holds it.
+// The byte at an address, whose last bits suffice, out of the aligned word that holds it.
+__device__ inline unsigned int byte_at(unsigned int word, unsigned int at) {
+    return word >> 8 * (at & 3) & 255;
+}
 __device__ inline unsigned int byte_of(unsigned int word, const unsigned char* at) {
-    return word >> 8 * (reinterpret_cast<unsigned long long>(at) & 3) & 255;
+    return byte_at(word, static_cast<unsigned int>(reinterpret_cast<unsigned long long>(at)));
 }
 
 // Comparisons, not library functions: these keep their meaning whatever the compiler is told about NaN elsewhere.

@@ -47,9 +47,9 @@ template <class Map_, class S_, bool CUT_, int COPIERS_, int PIECES_, class Orde
 
     __device__ bool cut_at(int lane, int piece, long long first, int step) const {
         if (!CUT) return false;
-        const unsigned char* at = address<const unsigned char>(p.cut.at) + offsets[OF_CUT * WIDTH + lane];
-        const unsigned int word = words[piece * Cuts::SIZE + step * Cuts::PITCH + lane];
-        return byte_of(word, at + (first + step) * p.cut.time);
+        const unsigned int lanes = static_cast<unsigned int>(p.cut.at + offsets[OF_CUT * WIDTH + lane]);
+        const unsigned int times = static_cast<unsigned int>(first + step) * static_cast<unsigned int>(p.cut.time);
+        return byte_at(words[piece * Cuts::SIZE + step * Cuts::PITCH + lane], lanes + times);
     }
 
     // Walks a piece, the whole of it if WHOLE: TOGETHER steps are read at once, for shared memory answers late. States
@@ -115,7 +115,7 @@ template <class Ring> struct Copier {
         for (int i = 0; i < Numbers::ARRAYS; ++i) {
             const S* from = address<const S>(p.in[i].at);
             in[i].each(p.in[i], first, ring.end, [&](int at, long long distance) {
-#pragma unroll
+#pragma unroll 4
                 for (int c = Numbers::first(i); c < Numbers::first(i) + Numbers::count(i); ++c) {
                     copy_async<COUNT>(ring.plane(piece, c) + at, from + Numbers::distance(p, c) + distance);
                 }
@@ -141,6 +141,10 @@ template <class Ring> struct Copier {
         });
     }
 };
+
+// Blocks that a multiprocessor is to hold; 0: as the compiler likes. It likes few registers, too few where numbers of 16
+// bits wait in them, one by one, on their way to shared memory.
+template <class S, class Order> constexpr int BLOCKS = Order::COUNT * sizeof(S) < 4 ? 1 : 0;
 
 // What happens between the pieces of a walk: nothing.
 template <class T> struct Onward {
@@ -212,7 +216,7 @@ template <class Map, class S, bool CUT, int COPIERS, int PIECES, class Order> st
 };
 
 template <class Map, class S, bool CUT, int COPIERS, int PIECES, class Order>
-__global__ void __launch_bounds__(Order::WIDTH + COPIERS) streamed(const Problem p) {
+__global__ void __launch_bounds__(Order::WIDTH + COPIERS, BLOCKS<S, Order>) streamed(const Problem p) {
     using T = typename Map::Number;
     Stream<Map, S, CUT, COPIERS, PIECES, Order> stream(p, blockIdx.x, p.steps);
     T x[Map::parts];
