@@ -133,7 +133,7 @@ __device__ inline bool comes_last(int* count, long long blocks) {
 }
 
 template <class Map, class S, bool CUT, int COPIERS, int PIECES, class Order>
-__global__ void __launch_bounds__(Order::WIDTH + COPIERS, BLOCKS<S, Order>) segments_again(const Problem p) {
+__global__ void __launch_bounds__(Order::WIDTH + COPIERS, 1) segments_again(const Problem p) {
     using T = typename Map::Number;
     constexpr int K = Map::parts;
     const long long segment = blockIdx.x / p.tiles_of_lanes + 1, tile = blockIdx.x % p.tiles_of_lanes;
