@@ -77,7 +77,7 @@ def main() -> None:
         "# What the studies found\n\nA line is a solver, the same in all figures; a band is the range over seeds. What "
         "did not converge is left out or hatched. Every sentence is computed from the numbers shown. Written by "
         "`python docs/studies_gallery.py` from `recsolve report --quick`, which also has tables and configs, and from "
-        f"what is larger, at the end. How to run the studies is in [studies.md](../studies.md). "
+        "what is larger, at the end. How to run the studies is in [studies.md](../studies.md). "
         f"{_made(Place(root, next(iter(CATALOGUE))).read())}."
     )
     (HERE / "README.md").write_text("\n\n".join([intro, *sections]) + "\n", encoding="utf-8")

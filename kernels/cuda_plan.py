@@ -198,6 +198,7 @@ def cost(one: Plan, processors: int) -> float:
     v, p = one.variant, one.problem.view(PROBLEM)[0]
     steps, lanes = int(p["steps"]), int(p["lanes"])
     moved = steps * lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH
+    times_are_nearer = any(p[f"{name}_by_time"] for name in (*INPUTS, "y"))
     if v.regime == "segments":
         length = int(p["span"]) + (int(p["burn"]) if p["segments"] > 1 else 0)
         lanes *= int(p["segments"])
@@ -209,12 +210,12 @@ def cost(one: Plan, processors: int) -> float:
         if v.regime == "registers" and v.storage.bytes < 4:
             slower *= _HALF_LINES
         launches = 3 if v.regime == "segments" else 1
-        if v.regime == "registers" and lanes > 1 and any(p[f"{name}_by_time"] for name in (*INPUTS, "y")):
+        if v.regime == "registers" and lanes > 1 and times_are_nearer:
             slower *= _SECTOR / v.storage.bytes  # a sector is moved for every number
         return _LAUNCH * launches + _LATENCY + max(moved * slower, steps * v.numbers * _STEP[v.storage.bytes])
     along = int(p["tiles_of_time"])
     if v.regime == "tiny":
-        slower = _AT_ONCE / (v.vector * v.storage.bytes) if any(p[f"{name}_by_time"] for name in (*INPUTS, "y")) else 1
+        slower = _AT_ONCE / (v.vector * v.storage.bytes) if times_are_nearer else 1
         one_by_one = ceil(one.blocks / (_TINY_BLOCKS * processors)) * along * _TINY * slower
         return _LAUNCH + max(one_by_one, _TILED_TRAFFIC * moved)
     return _LAUNCH + _CHAINED + max(along * _CHAIN, _CHAINED_TRAFFIC * moved)

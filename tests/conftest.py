@@ -27,9 +27,11 @@ def pytest_collection_modifyitems(config, items):
             if "gpu" in item.keywords:
                 item.add_marker(skip)
     if not SLOW:
-        left = [item for item in items if not _sampled(item)]
+        kept, left = [], []
+        for item in items:
+            (kept if _sampled(item) else left).append(item)
         config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if _sampled(item)]
+        items[:] = kept
 
 
 def _sampled(item):
