@@ -1,5 +1,13 @@
 """recsolve: solve nonlinear recurrences h[t] = f(h[t-1], u[t]) in parallel over t."""
 
+from pathlib import Path as _Path
+
+# In a checkout the folders of the other layers lie beside this one, where an installation has them inside. Python
+# started in the checkout finds this folder before what is installed, so it is told where the rest is.
+_HERE = _Path(__file__).parent
+if not (_HERE / "solvers").exists() and (_HERE.parent / "pyproject.toml").exists():
+    __path__.append(str(_HERE.parent))
+
 from recsolve import cells, jacobians, math, mixings, solvers
 from recsolve._version import __version__
 from recsolve.adjoint import Gradients, adjoint, tangent
