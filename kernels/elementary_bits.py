@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba.extending import intrinsic
+
+from recsolve.kernels import compiled
+from recsolve.kernels.compiled import intrinsic, ir, types
 
 Scalar = Any  # a float32 or a float64, while a function is compiled
 Inlined = TypeVar("Inlined", bound=Callable[..., Any])
@@ -31,8 +31,7 @@ def inlined(function: Inlined) -> Inlined:
     Contraction is safe in what is written here: reductions multiply with constants that end in zeros or use
     :data:`fma`, and :data:`product` is never fused.
     """
-    flags = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "forceinline": True}
-    return numba.njit(**flags)(function)  # type: ignore[no-any-return]
+    return compiled.inlined(function, {"contract"})
 
 
 def magic(dtype: Any) -> Any:
@@ -86,7 +85,7 @@ def _intrinsic(arity: int, emit: Callable[..., Any], truth: bool = False) -> Any
         return emit(builder, *arguments)
 
     def unary(typing: Any, x: Any) -> Any:
-        return (numba.types.boolean if truth else x)(x), codegen
+        return (types.boolean if truth else x)(x), codegen
 
     def binary(typing: Any, x: Any, y: Any) -> Any:
         return x(x, x), codegen

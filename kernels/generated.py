@@ -1,76 +1,51 @@
-"""Generated modules on disk, so that what Numba compiles from them is found again by the next process."""
+"""Modules of generated source: each is executed once, and seen by others when that is done."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import os
 import sys
-import tempfile
-from functools import cache
-from pathlib import Path
+from importlib.abc import ExecutionLoader
+from importlib.util import module_from_spec, spec_from_loader
+from threading import RLock
 from types import ModuleType
 
-VARIABLE = "RECSOLVE_CACHE"
+_LOCK = RLock()
 
 
-def cache_directory() -> Path:
-    """Return where generated modules lie: $RECSOLVE_CACHE, else a folder in the user's cache, else a temporary one."""
-    if VARIABLE in os.environ:
-        return Path(os.environ[VARIABLE])
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    folder = Path(home) / "recsolve"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    return folder if writable else Path(tempfile.gettempdir()) / f"recsolve-{os.getuid()}"
+class _Source(ExecutionLoader):
+    """A source in memory, from which tracebacks take their lines, and the cache of compiled code its key."""
 
+    def __init__(self, source: str):
+        self._source = source
 
-@cache
-def _helpers() -> str:
-    """Return the sources of what generated modules call: Numba looks at the date of their own file only."""
-    folder = Path(__file__).parent
-    names = ("compiled", "memory", "prefetch", "products", "rows", "tiles")
-    paths = [*(folder / f"{name}.py" for name in names), *sorted(folder.glob("elementary*.py"))]
-    return "\n".join(path.read_text() for path in paths)
+    def get_source(self, fullname: str) -> str:
+        return self._source
+
+    def get_filename(self, fullname: str) -> str:
+        return f"{fullname}.py"
+
+    def is_package(self, fullname: str) -> bool:
+        return False
 
 
 def load(source: str, name: str) -> ModuleType:
-    """Return the module of a generated source, written to a file that its content names.
+    """Return the module of a generated source, the same for every call.
 
     Parameters
     ----------
     source : str
     name : str
-        For people who look into the folder.
-
-    Raises
-    ------
-    OSError
-        When the folder cannot be written to.
+        For people who read a traceback, or look into the folder of compiled code.
     """
-    digest = hashlib.sha256((source + _helpers()).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
     label = "".join(letter if letter.isalnum() else "_" for letter in name)
     title = f"recsolve.generated.{label}_{digest}"
-    if title in sys.modules:
+    with _LOCK:
+        if title not in sys.modules:
+            loader = _Source(source)
+            spec = spec_from_loader(title, loader)
+            assert spec is not None
+            module = module_from_spec(spec)
+            loader.exec_module(module)
+            sys.modules[title] = module  # not before it is whole
         return sys.modules[title]
-    folder = cache_directory()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{label}_{digest}.py"
-    if not path.exists():
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
-            file.write(source)
-        os.replace(file.name, path)  # another process may write the same file
-    spec = importlib.util.spec_from_file_location(title, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[title] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[title]
-        raise
-    return module

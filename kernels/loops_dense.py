@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from recsolve.arrays import Array
@@ -24,8 +23,7 @@ def reordered(function: Loop) -> Loop:
 
     Nothing else is relaxed: what is inf or NaN stays so.
     """
-    options = {"nogil": True, "error_model": "numpy", "forceinline": True}
-    return numba.njit(fastmath={"reassoc"}, **options)(function)  # type: ignore[no-any-return]
+    return inlined(function, {"reassoc"})
 
 
 class Geometry(NamedTuple):

@@ -12,11 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.types.containers import BaseTuple
-from numba.core.types.misc import CPointer
-from numba.extending import intrinsic
+from recsolve.kernels.compiled import BaseTuple, CPointer, cgutils, intrinsic, ir, types
 
 _SCOPES = 32  # results from the 32nd on share a scope, which costs comparisons and nothing else
 

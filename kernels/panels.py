@@ -19,7 +19,7 @@ _LINE = 64  # bytes of a cache line: vectors that straddle two take two loads
 @cache
 def vector_shape(dtype: Any) -> tuple[int, int]:
     """Return how many numbers a vector of this processor has, and how many vectors a panel: sums fill registers."""
-    from llvmlite import binding
+    from recsolve.kernels.compiled import binding
 
     features = binding.get_host_cpu_features()
     wide = features.get("avx512f", False)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
 from recsolve.arrays import Array
-from recsolve.kernels.compiled import inlined
+from recsolve.kernels.compiled import cgutils, inlined, intrinsic, ir, types
 from recsolve.kernels.memory import start
 
 LINE = 64  # bytes of a line of the cache

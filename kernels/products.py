@@ -11,10 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
+from recsolve.kernels.compiled import cgutils, intrinsic, ir, types
 from recsolve.kernels.memory import start
 
 

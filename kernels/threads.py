@@ -20,7 +20,7 @@ _LIMIT: ContextVar[int | None] = ContextVar("recsolve_threads", default=None)
 
 @cache
 def _available() -> int:
-    from numba import config
+    from recsolve.kernels.compiled import config
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(min(int(config.NUMBA_NUM_THREADS), cores), 1)

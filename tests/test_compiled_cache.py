@@ -1,0 +1,244 @@
+"""Compiled code on disk: found again, never believed when it is damaged, and never in the way."""
+
+import errno
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba.core import event
+
+from recsolve.kernels import compiled, disk, generated
+
+ROOT = Path(__file__).parent.parent
+SOURCE = """
+from recsolve.kernels.compiled import compiled
+from recsolve.kernels.prefetch import LINE
+
+@compiled
+def count(x):
+    return x.size + LINE
+"""
+WANTED = 3 + 64
+
+
+def compilations(dtype=np.float64):
+    """Call a loop as a new process does; return how often it is compiled."""
+    for title in [title for title in sys.modules if title.startswith("recsolve.generated.tiny")]:
+        del sys.modules[title]
+    with event.install_recorder("numba:compile") as recorded:
+        assert generated.load(SOURCE, "tiny").count(np.ones(3, dtype)) == WANTED
+    return sum(e.is_start for _, e in recorded.buffer)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Return a folder for compiled code that does not exist yet."""
+    monkeypatch.setenv(disk.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(disk, "_failed", set())
+    return tmp_path / "cache"
+
+
+def temporary(cache):
+    return sorted(path.name for path in cache.parent.glob("recsolve-*/*"))
+
+
+def test_what_was_compiled_is_found(cache):
+    assert [compilations() for _ in "12"] == [1, 0]
+    (file,) = cache.iterdir()
+    assert file.suffix == ".loop"
+    assert [compilations(np.float32) for _ in "12"] == [1, 0]
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:20], lambda b: b[:-1], lambda b: b"garbage" * 99,
+                                    lambda b: b[:500] + bytes([b[500] ^ 1]) + b[501:]])  # fmt: skip
+def test_a_damaged_file_is_made_again(cache, damage):
+    compilations()
+    (file,) = cache.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    assert [compilations() for _ in "12"] == [1, 0]
+
+
+def test_a_file_that_is_whole_and_cannot_be_loaded_is_made_again(cache):
+    compilations()
+    (file,) = cache.iterdir()
+    for content in (b"no pickle", b"cno_module\nno_name\n.", compiled.dumps((1, 2)), compiled.dumps(1)):
+        disk.write(file.name, content)
+        assert [compilations() for _ in "12"] == [1, 0]
+
+
+def test_code_is_not_found_by_another_signature(cache):
+    """Should the name of a file ever be that of another signature, what lies in it says so."""
+    compilations()
+    (file,) = cache.iterdir()
+    compilations(np.float32)
+    (other,) = set(cache.iterdir()) - {file}
+    file.write_bytes(other.read_bytes())
+    assert compilations() == 1
+
+
+@pytest.mark.parametrize("module", ["prefetch", "memory", "compiled"])
+def test_a_change_of_what_is_compiled_into_a_loop_is_seen(cache, module, monkeypatch):
+    compilations()
+    loader = sys.modules[f"recsolve.kernels.{module}"].__loader__
+    text = loader.get_source(f"recsolve.kernels.{module}")
+    with monkeypatch.context() as changed:
+        changed.setattr(loader, "get_source", lambda name: text + "\n# changed")
+        compiled._sources.cache_clear()
+        assert [compilations() for _ in "12"] == [1, 0]
+    compiled._sources.cache_clear()
+    assert compilations() == 0
+
+
+@pytest.mark.parametrize("kind", ["a file", "under a file", "full", "not renamed"])
+def test_where_nothing_can_be_written_a_temporary_folder_takes_its_place(cache, kind, monkeypatch, caplog):
+    if kind == "a file":
+        cache.write_text("in the way")
+    elif kind == "under a file":
+        cache.write_text("in the way")
+        monkeypatch.setenv(disk.VARIABLE, str(cache / "deeper"))
+    else:
+        fail_below(cache, "write_bytes" if kind == "full" else "replace", monkeypatch)
+    with caplog.at_level(logging.WARNING, logger="recsolve"):
+        assert [compilations() for _ in "12"] == [1, 0]
+        assert [compilations(np.float32) for _ in "12"] == [1, 0]
+    assert len([r for r in caplog.messages if "temporary folder" in r]) == 1
+    assert len(temporary(cache)) == 2
+    assert cache.is_file() or not list(cache.iterdir())
+
+
+def fail_below(folder, method, monkeypatch):
+    """Let the disk be full for files in a folder."""
+    original = getattr(Path, method)
+
+    def failing(self, *args):
+        if self.is_relative_to(folder):
+            if method == "write_bytes":
+                original(self, args[0][:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, *args)
+
+    monkeypatch.setattr(Path, method, failing)
+
+
+def test_where_no_folder_can_be_written_to_code_is_compiled_in_memory(cache, monkeypatch, caplog):
+    fail_below(cache.parent, "write_bytes", monkeypatch)
+    with caplog.at_level(logging.WARNING, logger="recsolve"):
+        assert [compilations() for _ in "123"] == [1, 1, 1]
+    assert len([r for r in caplog.messages if "cannot be kept" in r]) == 2
+    assert not [path for path in cache.parent.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_cannot_be_written_to_is_read(cache, monkeypatch):
+    compilations()
+    fail_below(cache, "write_bytes", monkeypatch)
+    assert compilations() == 0
+
+
+def test_a_temporary_folder_of_another_user_is_not_believed(cache, monkeypatch):
+    cache.write_text("in the way")
+    assert [compilations() for _ in "12"] == [1, 0]
+    (cache.parent / f"recsolve-{os.getuid()}").chmod(0o777)
+    assert [compilations() for _ in "12"] == [1, 1]
+
+
+@pytest.mark.parametrize("variable", ["", None])
+def test_an_empty_name_is_none(variable, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(disk.VARIABLE, "") if variable == "" else monkeypatch.delenv(disk.VARIABLE)
+    assert disk.cache_directory() == tmp_path / "recsolve"
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    assert disk.cache_directory().is_absolute()
+    monkeypatch.setenv(disk.VARIABLE, "~/there")
+    assert disk.cache_directory() == Path("~/there").expanduser()
+
+
+def test_the_current_folder_is_no_temporary_one(cache, monkeypatch):
+    monkeypatch.chdir(cache.parent)
+    cache.write_text("in the way")
+    assert [compilations() for _ in "12"] == [1, 1]
+    assert os.listdir() == ["cache"]
+
+
+def run(code, cwd=None, **environment):
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, cwd=cwd, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def compiled_files(folder):
+    return {path for path in folder.rglob("*") if path.suffix in {".nbi", ".nbc", ".loop"} and path.is_file()}
+
+
+THREADS = """
+    import threading
+    import numpy as np, recsolve as rs
+
+    def step(s, W, u, p):
+        return 0.5 * s.h + p.a * u.x
+
+    cell = rs.Cell(step, state=("h",), output="h")
+    cell = rs.WeightedCell(cell, {}, {"a": np.full(2, 0.5)}, None, 2)
+    x = np.ones((5000, 2))
+    barrier, found = threading.Barrier(8), []
+
+    def solve():
+        barrier.wait()
+        sol = rs.solve(cell.recurrence(drive={"x": x}), method="sequential")
+        found.append(sol.states)
+
+    workers = [threading.Thread(target=solve) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    with rs.backend("numpy"):
+        wanted = rs.solve(cell.recurrence(drive={"x": x}), method="sequential").states
+    assert len(found) == 8
+    assert all(np.array_equal(states, wanted) for states in found)
+"""
+
+
+def test_eight_threads_may_use_a_new_cell_first_and_files_lie_where_they_are_told(tmp_path):
+    """The warning is the only output, and nothing is written beside the sources or into the current folder."""
+    before, here = compiled_files(ROOT), tmp_path / "here"
+    here.mkdir()
+    output = run(THREADS, cwd=here, RECSOLVE_CACHE=str(tmp_path / "cache"), NUMBA_CACHE_DIR="")
+    assert "Error" not in output
+    assert compiled_files(tmp_path / "cache")
+    assert compiled_files(ROOT) == before
+    assert not list(here.iterdir())
+
+
+def test_eight_processes_may_fill_a_new_folder(tmp_path):
+    code = f"""
+        import multiprocessing
+        import numpy as np
+        from recsolve.kernels import compiled, generated
+
+        def count(_):
+            return generated.load({SOURCE!r}, "tiny").count(np.ones(3))
+
+        with multiprocessing.get_context("fork").Pool(8) as pool:
+            assert pool.map(count, range(8), chunksize=1) == [{WANTED}] * 8
+        """
+    run(code, RECSOLVE_CACHE=str(tmp_path))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".loop"]
+
+
+def test_one_module_imports_numba():
+    """It is pinned to the releases that were tried, for the sake of what is imported there."""
+    files = [path for name in ("recsolve", "solvers", "kernels", "studies") for path in (ROOT / name).rglob("*.py")]
+    imports = re.compile(r"^\s*(from|import) (numba|llvmlite)\b", re.MULTILINE)
+    assert {path.name for path in files if imports.search(path.read_text(encoding="utf-8"))} == {"compiled.py"}
