@@ -90,7 +90,8 @@ class FunctionRecurrence(Recurrence):
         layout, batch = _layout(structure, start)
         self.f, self.structure, self.jacobian = f, structure, jacobian
         self.description = getattr(f, "__name__", "function")
-        self.inputs, self._container = [freeze(x) for x in native.values()], inputs
+        self.inputs = [freeze(x) for x in native.values()]
+        self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
         super().__init__(_length(native, length), batch, layout, start, reset, kind, ties)
 
     def _shapes(self) -> list[tuple[int, ...]]:
@@ -100,7 +101,7 @@ class FunctionRecurrence(Recurrence):
         """Return one array per input in the container that the inputs came in."""
         if isinstance(self._container, dict):
             return dict(zip(self._container, arrays, strict=True))
-        if isinstance(self._container, tuple):
+        if self._container is tuple:
             return tuple(arrays)
         return arrays[0] if arrays else None
 

@@ -29,6 +29,9 @@ class Names(Mapping[str, Any]):
         except KeyError:
             raise AttributeError(f"no {self._what} {name!r}; there are {tuple(self._entries)}") from None
 
+    def __reduce__(self) -> Any:
+        return Names, (self._entries, self._what)
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self._what} {name!r} cannot be assigned")
 

@@ -202,3 +202,6 @@ class ConvergenceError(RuntimeError):
     def __init__(self, solution: Solution):
         super().__init__(solution.message)
         self.solution = solution
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.solution,), self.__dict__
