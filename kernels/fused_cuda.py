@@ -20,6 +20,7 @@ from recsolve.arrays import Array, empty_in_order, namespace, to_host
 from recsolve.graph import Leaf, Node
 from recsolve.kernels.chain import Chain
 from recsolve.kernels.cuda_geometry import address, aligned, by_value
+from recsolve.kernels.cuda_modules import Kernels, compile_kernel
 from recsolve.kernels.fused_cuda_plan import FIELDS, Given, Kernel, Plan, Regime, Sizes, Way, in_shape, plan, problem
 from recsolve.kernels.source import inputs_of
 from recsolve.kernels.source_cuda import elementwise_cell, module
@@ -332,21 +333,13 @@ class Cuda:
     kind = "cupy"
 
     def __init__(self, device: Any):
-        self._attributes = device.attributes
-        self.processors = int(self._attributes["MultiProcessorCount"])
-        self._kernels: dict[tuple[str, Kernel], Any] = {}
+        self.processors = int(device.attributes["MultiProcessorCount"])
+        self._shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
+        self._kernels = Kernels()
 
     def kernel(self, code: str, k: Kernel) -> Any:
         """Return a compiled kernel."""
-        import cupy
-
-        if (code, k) not in self._kernels:
-            module = cupy.RawModule(code=code, options=OPTIONS, name_expressions=(k.expression,))
-            found = module.get_function(k.expression)
-            found.max_dynamic_shared_size_bytes = self._attributes["MaxSharedMemoryPerBlockOptin"]
-            found.preferred_shared_memory_carveout = 100
-            self._kernels[code, k] = found
-        return self._kernels[code, k]
+        return self._kernels.get((code, k), lambda: compile_kernel(code, k.expression, OPTIONS, self._shared))
 
     def launch(self, code: str, kernel: Kernel, blocks: int, problem: Array) -> None:
         """Launch on the current stream; CuPy raises what the driver reports."""

@@ -17,6 +17,7 @@ from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian
 from recsolve.kernels import scan_cuda
 from recsolve.kernels.cuda_geometry import by_value
+from recsolve.kernels.cuda_modules import Kernels, compile_kernel
 from recsolve.kernels.monoids import MONOIDS
 
 THREADS = 256  # of a block
@@ -85,7 +86,7 @@ class Cuda:
 
     def __init__(self, device: Any):
         self.processors = int(device.attributes["MultiProcessorCount"])
-        self._kernels: dict[tuple[str, str], Any] = {}
+        self._kernels = Kernels()
         self._capturing: Any = None  # a stream, for one Python thread at a time
         self._lock = Lock()
         self._held: deque[Any] = deque(maxlen=_HELD)
@@ -97,12 +98,7 @@ class Cuda:
         self._kernel(code, kernel)((blocks,), (THREADS,), (by_value(problem.copy()),), shared_mem=4 * REPORT)
 
     def _kernel(self, code: str, name: str) -> Any:
-        import cupy
-
-        if (code, name) not in self._kernels:
-            module = cupy.RawModule(code=code, options=OPTIONS, name_expressions=(name,))
-            self._kernels[code, name] = module.get_function(name)
-        return self._kernels[code, name]
+        return self._kernels.get((code, name), lambda: compile_kernel(code, name, OPTIONS))
 
     def product(self, weights: Array, x: Array, out: Array, *, add: bool, rough: bool) -> None:
         """Multiply by cuBLAS, which counts columns first: out^T = W x^T for every lane."""
@@ -133,15 +129,16 @@ class Cuda:
         """Return a graph of what is launched by ``run``; it is held until many others have come after it."""
         import cupy
 
-        if self._capturing is None:
-            self._capturing = cupy.cuda.Stream(non_blocking=True)
-        with self._lock, self._capturing as stream:
-            stream.begin_capture()
-            try:
-                run()
-            finally:
-                graph = stream.end_capture()
-        self._held.append(graph)
+        with self._lock:
+            if self._capturing is None:
+                self._capturing = cupy.cuda.Stream(non_blocking=True)
+            with self._capturing as stream:
+                stream.begin_capture()
+                try:
+                    run()
+                finally:
+                    graph = stream.end_capture()
+            self._held.append(graph)
         return graph
 
     def clear(self, report: Array) -> None:

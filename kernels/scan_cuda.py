@@ -25,6 +25,7 @@ from recsolve.jacobians import Zero
 from recsolve.kernels import register, scan_numpy
 from recsolve.kernels.cuda_dense import dense_plan, is_dense
 from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value, lowest_address
+from recsolve.kernels.cuda_modules import Kernels, compile_kernel
 from recsolve.kernels.cuda_operands import Operands, distances, number_of, operands, spread, state_type, stored_as
 from recsolve.kernels.cuda_plan import Plan, Scan, plan
 from recsolve.kernels.cuda_source import OPTIONS, Regime, Variant, text
@@ -239,22 +240,14 @@ class Cuda:
     kind = "cupy"
 
     def __init__(self, device: Any):
-        self._attributes = device.attributes
-        self.processors = int(self._attributes["MultiProcessorCount"])
-        self._kernels: dict[Variant, Any] = {}
+        self.processors = int(device.attributes["MultiProcessorCount"])
+        self._shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
+        self._kernels = Kernels()
 
     def kernel(self, v: Variant) -> Any:
         """Return the compiled kernel of a variant."""
-        import cupy
-
-        if v not in self._kernels:
-            module = cupy.RawModule(code=text(v.regime), options=OPTIONS, name_expressions=(v.expression,))
-            kernel = module.get_function(v.expression)
-            if v.regime != "registers":
-                kernel.max_dynamic_shared_size_bytes = self._attributes["MaxSharedMemoryPerBlockOptin"]
-                kernel.preferred_shared_memory_carveout = 100
-            self._kernels[v] = kernel
-        return self._kernels[v]
+        shared = 0 if v.regime == "registers" else self._shared
+        return self._kernels.get(v, lambda: compile_kernel(text(v.regime), v.expression, OPTIONS, shared))
 
     def launch(self, v: Variant, blocks: int, shared: int, problem: Any) -> None:
         """Launch on the current stream; CuPy raises what the driver reports."""

@@ -8,6 +8,10 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ import pytest
 from numba.core import event
 
 from recsolve.kernels import compiled, disk, generated
+from recsolve.kernels.cuda_modules import Kernels
 
 ROOT = Path(__file__).parent.parent
 SOURCE = """
@@ -219,6 +224,27 @@ def test_eight_threads_may_use_a_new_cell_first_and_files_lie_where_they_are_tol
     assert compiled_files(tmp_path / "cache")
     assert compiled_files(ROOT) == before
     assert not list(here.iterdir())
+
+
+def test_a_kernel_is_compiled_once_for_all_threads_and_anew_after_a_failure():
+    kernels, made, barrier = Kernels(), [], threading.Barrier(8)
+
+    def make():
+        made.append(len(made))
+        time.sleep(0.05)
+        if len(made) == 1:
+            raise RuntimeError("the compiler")
+        return object()
+
+    def ask(_):
+        barrier.wait()
+        with suppress(RuntimeError):
+            return kernels.get("key", make)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(8)))
+    assert made == [0, 1]
+    assert len(set(found) - {None}) == 1
 
 
 def test_eight_processes_may_fill_a_new_folder(tmp_path):
