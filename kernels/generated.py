@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from importlib.abc import ExecutionLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -10,6 +11,7 @@ from threading import RLock
 from types import ModuleType
 
 _LOCK = RLock()
+_LONGEST = 60  # letters of a name, which is part of that of a file
 
 
 class _Source(ExecutionLoader):
@@ -38,7 +40,7 @@ def load(source: str, name: str) -> ModuleType:
         For people who read a traceback, or look into the folder of compiled code.
     """
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-    label = "".join(letter if letter.isalnum() else "_" for letter in name)
+    label = re.sub(r"\W", "_", name, flags=re.ASCII)[:_LONGEST]
     title = f"recsolve.generated.{label}_{digest}"
     with _LOCK:
         if title not in sys.modules:

@@ -75,6 +75,9 @@ class Node(Elementwise):
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError("nodes cannot be changed")
 
+    def __reduce__(self) -> Any:
+        return _node_at, (self.graph, self.index)  # a copy belongs to a copy of its graph
+
     @property
     def is_condition(self) -> bool:
         """Whether it is true or false rather than a number."""
@@ -138,6 +141,10 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: dict[tuple[Hashable, ...], Node] = {}
 
+    def __reduce__(self) -> Any:
+        made = [(key, [a.index for a in node.arguments], node.content) for key, node in self._nodes.items()]
+        return _graph_of, (made,)  # no nodes in it, however deep they are nested
+
     def leaf(self, kind: str, name: str) -> Node:
         """Return the leaf of this kind and name."""
         return self._made("leaf", (), Leaf(kind, name), (kind, name))
@@ -196,6 +203,18 @@ class Graph:
         if found is None:
             found = self._nodes[operation, *key] = Node(self, len(self._nodes), operation, arguments, content)
         return found
+
+
+def _graph_of(made: Iterable[tuple[Any, list[int], Any]]) -> Graph:
+    graph = Graph()
+    nodes: list[Node] = []
+    for (operation, *key), arguments, content in made:
+        nodes.append(graph._made(operation, tuple(nodes[i] for i in arguments), content, tuple(key)))
+    return graph
+
+
+def _node_at(graph: Graph, index: int) -> Node:
+    return list(graph._nodes.values())[index]
 
 
 def _arguments(node: Node) -> tuple[Node, ...]:

@@ -63,6 +63,12 @@ def test_what_was_compiled_is_found(cache):
     assert len(list(cache.iterdir())) == 2
 
 
+@pytest.mark.parametrize("name", ["", "x" * 300, "ψ" * 300, "../up", "a.b c\n"])
+def test_any_name_will_do(cache, name):
+    assert generated.load(SOURCE + f"# {name!r}", name).count(np.ones(3)) == WANTED
+    assert len(list(cache.iterdir())) == 1
+
+
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:20], lambda b: b[:-1], lambda b: b"garbage" * 99,
                                     lambda b: b[:500] + bytes([b[500] ^ 1]) + b[501:]])  # fmt: skip
 def test_a_damaged_file_is_made_again(cache, damage):

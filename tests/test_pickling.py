@@ -16,11 +16,13 @@ from recsolve import jacobians, kernels, mixings
 from recsolve.factored import Factored
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.names import Names
+from recsolve.program import Program
 from recsolve.studies.compare import CompareConfig, Comparison
 from recsolve.studies.race import race
 from recsolve.studies.records import Record
 from recsolve.tolerance import Tolerance
 from recsolve.trace import Trace
+from recsolve.tracing import trace
 
 torch = pytest.importorskip("torch")
 
@@ -163,6 +165,7 @@ def objects():
         "choice": rs.explain(rec),
         "report on a structure": rs.check_structure(function_recurrence(jacobian=slope)),
         "what a callback sees": seen(rec),
+        "program": trace(rs.cells.LSTM, "dense"),
         "layers": layers,
         "solution of layers": layers.solve(np.ones((20, 2, 2))),
         "comparison": comparison(),
@@ -200,6 +203,8 @@ def same(a, b, known=None):
         return len(a) == len(b) and all(same(x, y, known) for x, y in zip(a, b, strict=True))
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[key], b[key], known) for key in a)
+    if isinstance(a, Program):  # nodes are equal as expressions are
+        return str(a) == str(b)
     if isinstance(a, Names):
         return same(dict(a), dict(b), known)
     if a.__reduce_ex__(4)[0] is type(a) and isinstance(a, BaseException):
@@ -231,6 +236,8 @@ def answers(x):
         return str(x), x.solution.states
     if isinstance(x, rs.Layers):
         return x.solve(np.ones((20, 2, 2))).output
+    if isinstance(x, Program):
+        return str(x), x.fingerprint
     if isinstance(x, Trace):
         return x.residual, x.converged_prefix, x.counts, x.settings
     if isinstance(x, tuple(type(monoid) for monoid in MONOIDS.values())):
