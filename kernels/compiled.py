@@ -1,4 +1,4 @@
-"""Compiling with Numba: one typed decorator, and one line in the log when something is compiled.
+"""Compiling with Numba: one typed decorator, lines in the log on what is compiled, and its time apart from work's.
 
 Importing this module imports numba, so only modules of loops do it, and those are imported on first use.
 """
@@ -6,11 +6,14 @@ Importing this module imports numba, so only modules of loops do it, and those a
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
 from numba.core import event
+
+from recsolve.kernels import compile_clock
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
@@ -32,18 +35,40 @@ def inlined(function: Loop) -> Loop:
 
 
 class _Notice(event.Listener):  # type: ignore[misc]
-    """Say once per process that loops are being compiled, which happens before the call that waits for it."""
+    """Say once per process that loops are being compiled, before a call that waits for it; then how long each took."""
 
     said = False
 
+    def __init__(self) -> None:
+        self._began: dict[Any, float] = {}
+
     def on_start(self, event: Any) -> None:
-        function = event.data["dispatcher"].py_func
-        if not self.said and function.__module__.startswith("recsolve."):
+        dispatcher = event.data["dispatcher"]
+        if not dispatcher.py_func.__module__.startswith("recsolve."):
+            return
+        compile_clock.check_allowed()
+        self._began[dispatcher] = time.perf_counter()
+        if not self.said:
             self.said = True
             _LOG.warning("compiling loops with Numba; this takes some seconds once, later runs find them on disk")
 
     def on_end(self, event: Any) -> None:
-        """Nothing more to say."""
+        dispatcher = event.data["dispatcher"]
+        began = self._began.pop(dispatcher, None)
+        if began is not None:
+            function, seconds = dispatcher.py_func, time.perf_counter() - began
+            _LOG.info("compiled %s.%s in %.2f s", function.__module__, function.__qualname__, seconds)
+
+
+class _Clock(event.Listener):  # type: ignore[misc]
+    """Numba compiles, and loads from its cache, under one lock: the time from asking for it to leaving it counts."""
+
+    def on_start(self, event: Any) -> None:
+        compile_clock.enter()
+
+    def on_end(self, event: Any) -> None:
+        compile_clock.leave()
 
 
 event.register("numba:compile", _Notice())
+event.register("numba:compiler_lock", _Clock())

@@ -19,6 +19,7 @@ import numpy as np
 from recsolve.arrays import Array, empty_in_order, namespace, to_host
 from recsolve.graph import Leaf, Node
 from recsolve.kernels.chain import Chain
+from recsolve.kernels.compile_clock import compiling
 from recsolve.kernels.cuda_geometry import address, aligned, by_value
 from recsolve.kernels.fused_cuda_plan import FIELDS, Given, Kernel, Plan, Regime, Sizes, Way, in_shape, plan, problem
 from recsolve.kernels.source import inputs_of
@@ -341,8 +342,9 @@ class Cuda:
         import cupy
 
         if (code, k) not in self._kernels:
-            module = cupy.RawModule(code=code, options=OPTIONS, name_expressions=(k.expression,))
-            found = module.get_function(k.expression)
+            with compiling():
+                module = cupy.RawModule(code=code, options=OPTIONS, name_expressions=(k.expression,))
+                found = module.get_function(k.expression)
             found.max_dynamic_shared_size_bytes = self._attributes["MaxSharedMemoryPerBlockOptin"]
             found.preferred_shared_memory_carveout = 100
             self._kernels[code, k] = found

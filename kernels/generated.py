@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from recsolve.kernels.compile_clock import compiling
+
 VARIABLE = "RECSOLVE_CACHE"
 
 
@@ -69,7 +71,8 @@ def load(source: str, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[title] = module
     try:
-        spec.loader.exec_module(module)
+        with compiling():  # the first one imports Numba
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[title]
         raise

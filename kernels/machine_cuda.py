@@ -16,6 +16,7 @@ import numpy as np
 from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian
 from recsolve.kernels import scan_cuda
+from recsolve.kernels.compile_clock import compiling
 from recsolve.kernels.cuda_geometry import by_value
 from recsolve.kernels.monoids import MONOIDS
 
@@ -100,8 +101,9 @@ class Cuda:
         import cupy
 
         if (code, name) not in self._kernels:
-            module = cupy.RawModule(code=code, options=OPTIONS, name_expressions=(name,))
-            self._kernels[code, name] = module.get_function(name)
+            with compiling():
+                module = cupy.RawModule(code=code, options=OPTIONS, name_expressions=(name,))
+                self._kernels[code, name] = module.get_function(name)
         return self._kernels[code, name]
 
     def product(self, weights: Array, x: Array, out: Array, *, add: bool, rough: bool) -> None:

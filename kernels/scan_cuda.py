@@ -23,6 +23,7 @@ import numpy as np
 from recsolve.arrays import Array, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
 from recsolve.kernels import register, scan_numpy
+from recsolve.kernels.compile_clock import compiling
 from recsolve.kernels.cuda_dense import dense_plan, is_dense
 from recsolve.kernels.cuda_geometry import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value, lowest_address
 from recsolve.kernels.cuda_operands import Operands, distances, number_of, operands, spread, state_type, stored_as
@@ -248,8 +249,9 @@ class Cuda:
         import cupy
 
         if v not in self._kernels:
-            module = cupy.RawModule(code=text(v.regime), options=OPTIONS, name_expressions=(v.expression,))
-            kernel = module.get_function(v.expression)
+            with compiling():
+                module = cupy.RawModule(code=text(v.regime), options=OPTIONS, name_expressions=(v.expression,))
+                kernel = module.get_function(v.expression)
             if v.regime != "registers":
                 kernel.max_dynamic_shared_size_bytes = self._attributes["MaxSharedMemoryPerBlockOptin"]
                 kernel.preferred_shared_memory_carveout = 100

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recsolve import Recurrence, WeightedCell, cells, load
+from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.mixings import MIXINGS
 from recsolve.solvers import Method
 from recsolve.studies.figures import convergence_figure
@@ -158,6 +159,7 @@ class Comparison:
     tolerances: dict[str, float]
     entries: dict[str, list[Entry]]
     complete: bool = False
+    compile_seconds: float = 0.0  # what compilers took, which is in no time of an entry
 
     def record(self) -> dict[str, Any]:
         """Return the stored form: plain JSON values."""
@@ -166,6 +168,7 @@ class Comparison:
             "format": FORMAT,
             "title": f"{self.recording}: {kind}, {self.config.dtype}",
             "complete": self.complete,
+            "compile_seconds": self.compile_seconds,
             "config": {**asdict(self.config), "solvers": [label(solver) for solver in self.config.solvers]},
             "provenance": provenance(),
             "panels": [
@@ -206,6 +209,7 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
     Comparison
         The same object each time, with one more entry; the last one is ``complete``.
     """
+    watch = Stopwatch()
     recording, built = panels(config)
     tolerances = {panel.title: panel.tolerance for panel in built}
     entries_by_title: dict[str, list[Entry]] = {panel.title: [] for panel in built}
@@ -220,5 +224,6 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
         entries = race(panel.recurrence, config.solvers, tol=config.tol, maxiter=config.maxiter, tick=report)
         for entry in entries:
             result.entries[panel.title].append(entry)
+            result.compile_seconds = watch.compile_seconds
             result.complete = last and len(result.entries[panel.title]) == len(config.solvers)
             yield result
