@@ -57,6 +57,8 @@ class CompareConfig:
         for name, value in (("units", self.units), ("batch", self.batch)):
             if value < 1:
                 raise ValueError(f"--{name} is {value}; wanted at least 1")
+        if not np.isfinite(self.gain):
+            raise ValueError(f"--gain is {self.gain}; wanted a finite number")
         if self.length is not None and self.length < 1:
             raise ValueError(f"--length is {self.length}; wanted at least 1")
         if self.maxiter is not None and self.maxiter < 0:
@@ -78,7 +80,10 @@ class CompareConfig:
             )
 
     def _check_cell(self) -> None:
-        mixes = bool(cells.get(self.cell).mixings)
+        try:
+            mixes = bool(cells.get(self.cell).mixings)
+        except ValueError as error:  # "cell is ..."
+            raise ValueError(f"--{error}") from None
         if (self.prefix, self.layer, self.nonlinearity) != (None, None, "tanh"):
             raise ValueError("--prefix, --layer and --nonlinearity say what to take of --weights, which is not given")
         if not mixes and (self.mixing is not None or self.gain != 1.0):
@@ -117,7 +122,7 @@ def _load(config: CompareConfig) -> WeightedCell:
     except ValueError as error:
         if "pass layer=" in str(error):
             raise ValueError(f"--weights {config.weights} holds several layers or directions; pass --layer") from None
-        raise
+        raise ValueError(f"--weights: {error}") from None
 
 
 def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, WeightedCell]]:
