@@ -17,7 +17,7 @@ def in_turns(
 ) -> Array:
     """Return wall times, shape (runs, repeats), taken in turns so that other load meets all runs.
 
-    Each run is called once before, which compiles, loads and fills caches, and does not count. Whatever is compiled
+    Each run is called once before, which traces, compiles, loads and fills caches, and does not count. What is compiled
     later is left out of the times too.
 
     Parameters
@@ -25,15 +25,14 @@ def in_turns(
     runs : sequence of callable
     repeats : int
     enough : float
-        Fewer repeats do once all runs together have taken so many seconds; where the first call alone has taken them,
-        compilation left out, it is the time.
+        Fewer repeats do once all runs together have taken so many seconds; where the first calls have taken them, and
+        nothing was compiled, they are the times.
     settle : callable, optional
         Waits for a device, before and after each run.
     """
-    first = [_seconds(run, settle) for run in runs]
-    if sum(first) >= enough:
-        return np.array(first)[:, None]
-    rounds: list[list[float]] = []
+    watch, rounds = Stopwatch(), [[_seconds(run, settle) for run in runs]]
+    if watch.compile_seconds or sum(rounds[0]) < enough:
+        rounds = []
     while len(rounds) < repeats and sum(map(sum, rounds)) < enough:
         rounds.append([_seconds(run, settle) for run in runs])
     return np.array(rounds).T

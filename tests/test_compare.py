@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import gallery
 import numpy as np
@@ -20,6 +23,7 @@ from recsolve.studies.groups import select
 from recsolve.studies.recordings import BUILT_IN, load_recording
 from recsolve.studies.style import STYLES, line_arguments
 
+ROOT = Path(__file__).parent.parent
 BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
 SMALL = ["--units", "4", "--length", "40"]
 
@@ -63,6 +67,24 @@ def test_compare_writes_table_figure_and_numbers(run, tmp_path):
             assert entry["error"] < 1e-14
             assert entry["seconds"] > 0
             assert entry["trusted"] is True
+
+
+def test_the_readme_shows_what_the_command_prints(run):
+    """In form: the numbers are those of another machine and of wider cells."""
+    spec = spec_from_file_location("readme_table", ROOT / "docs" / "readme_table.py")
+    readme = module_from_spec(spec)
+    spec.loader.exec_module(readme)
+
+    def form(text):
+        lines = [line for line in text.splitlines() if not line.startswith("compiling, or")]
+        number = re.compile(r"[0-9][0-9.e+-]*x?")
+        return [
+            [number.sub("0", word) for word in line.strip(" ─").split() if word not in ("ms", "s")] for line in lines
+        ]
+
+    (shown,) = readme.BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert form(shown) == form(readme.abridged(run("compare", *SMALL).stdout))
+    assert re.search(r"^compiling, or loading what was compiled, took [0-9.]+ s", shown, flags=re.MULTILINE)
 
 
 def test_the_whole_family(run, tmp_path):
