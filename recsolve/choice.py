@@ -23,7 +23,7 @@ from recsolve.tolerance import Tolerance, tolerance_for
 
 _FEWEST = 256  # steps, below which nothing is worth measuring
 _BRIEF = 4e-3  # nor is a loop of less than so many seconds
-_REPAYS = 1.0  # nor is a loop compiled, which takes seconds, that would spare less than one of so many
+_REPAYS = 1.0  # a loop of less than so many seconds is not worth compiling others for, which takes seconds
 _SHARE = 32  # the pilot is one step in so many, from _SHORTEST to _LONGEST of them
 _SHORTEST, _LONGEST = 24, 256
 _GAIN = 0.8  # what is not faster than the loop by this factor is not worth its risk
@@ -151,7 +151,7 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
                 _consider_newton(choice, pilot, T)
         except CompilationRefused:
             choice.reasons.append(
-                "What else there is would first have to be compiled, which takes longer than the loop can lose; "
+                "What else there is would first have to be compiled, which costs more than it could save here; "
                 "a solve by name, as method='jacobi', compiles it."
             )
     return choice
