@@ -247,7 +247,7 @@ def _bench(timings: Iterable[Any], show: Callable[[list[Any]], None], as_json: b
 class _Output(FileIO):
     """Standard output that goes on as if nothing had happened when the reader of a pipe leaves, as ``head`` does."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
