@@ -123,6 +123,7 @@ class Compiled(rs.solvers.Jacobi):
 
 def test_the_table_of_a_first_comparison_is_that_of_a_second(monkeypatch, capsys):
     monkeypatch.setattr(Compiled, "compile", staticmethod(compile_once()))
+    monkeypatch.setattr("recsolve.studies.race._ENOUGH_SECONDS", 0.1)  # less than the compiler takes
     config = study.CompareConfig(units=4, length=40, mixing="dense", solvers=("sequential", Compiled()))
     *_, result = study.compare(config)
     (entries,) = result.entries.values()
