@@ -6,15 +6,16 @@ python docs/gallery.py > docs/gallery.md
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 import recsolve as rs
+from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.studies.gallery import PROBLEMS
 from recsolve.studies.provenance import versions
+from recsolve.studies.timing import in_turns
 
 SECONDS = 10.0  # after which a solve is stopped
 BRIEF = 0.5  # solves shorter than this are timed three times
@@ -34,19 +35,19 @@ class Row:
 
 def timed(rec: rs.Recurrence, method: str) -> tuple[rs.Solution, float]:
     """Return a solution and the least time it took."""
-    least = np.inf
-    for _ in range(3):
-        began = time.perf_counter()
+    found: list[rs.Solution] = []
 
-        def stop(_: object, began: float = began) -> None:
-            if time.perf_counter() - began > SECONDS:
+    def run() -> None:
+        watch = Stopwatch()
+
+        def stop(_: object) -> None:
+            if watch.seconds > SECONDS:
                 raise StopIteration
 
-        solution = rs.solve(rec, method=method, callback=stop)
-        least = min(least, time.perf_counter() - began)
-        if least > BRIEF:
-            break
-    return solution, least
+        found.append(rs.solve(rec, method=method, callback=stop))
+
+    least = float(in_turns([run], 3, BRIEF).min())
+    return found[-1], least
 
 
 def rows(rec: rs.Recurrence) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Compiling with Numba: two typed decorators, a cache on disk, and one line in the log when something is compiled.
+"""Compiling with Numba: two typed decorators, a cache on disk, lines in the log, and the time that compiling takes.
 
 This is the only module that imports Numba and llvmlite, of which it uses internals: pyproject.toml pins Numba to the
 releases that were tried. Modules of loops take from here what they need, and are imported on first use.
@@ -11,6 +11,7 @@ import hashlib
 import logging
 import pickle
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ from numba.core.types.misc import CPointer
 from numba.extending import intrinsic
 
 from recsolve._version import __version__
-from recsolve.kernels import disk
+from recsolve.kernels import compile_clock, disk
 
 __all__ = ["BaseTuple", "CPointer", "binding", "cgutils", "compiled", "config", "inlined", "intrinsic", "ir", "types"]
 
@@ -123,18 +124,40 @@ def _imported(source: str) -> Iterator[str]:
 
 
 class _Notice(event.Listener):  # type: ignore[misc]
-    """Say once per process that loops are being compiled, which happens before the call that waits for it."""
+    """Say once per process that loops are being compiled, before a call that waits for it; then how long each took."""
 
     said = False
 
+    def __init__(self) -> None:
+        self._began: dict[Any, float] = {}
+
     def on_start(self, event: Any) -> None:
-        function = event.data["dispatcher"].py_func
-        if not self.said and function.__module__.startswith("recsolve."):
+        dispatcher = event.data["dispatcher"]
+        if not dispatcher.py_func.__module__.startswith("recsolve."):
+            return
+        compile_clock.check_allowed()
+        self._began[dispatcher] = time.perf_counter()
+        if not self.said:
             self.said = True
             _LOG.warning("compiling loops with Numba; this takes some seconds once, later runs find them on disk")
 
     def on_end(self, event: Any) -> None:
-        """Nothing more to say."""
+        dispatcher = event.data["dispatcher"]
+        began = self._began.pop(dispatcher, None)
+        if began is not None:
+            function, seconds = dispatcher.py_func, time.perf_counter() - began
+            _LOG.info("compiled %s.%s in %.2f s", function.__module__, function.__qualname__, seconds)
+
+
+class _Clock(event.Listener):  # type: ignore[misc]
+    """Numba compiles, and loads from its cache, under one lock: the time from asking for it to leaving it counts."""
+
+    def on_start(self, event: Any) -> None:
+        compile_clock.enter()
+
+    def on_end(self, event: Any) -> None:
+        compile_clock.leave()
 
 
 event.register("numba:compile", _Notice())
+event.register("numba:compiler_lock", _Clock())

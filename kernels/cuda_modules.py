@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any
 
+from recsolve.kernels.compile_clock import compiling
+
 
 class Kernels:
     """Compiled kernels by key: each is compiled once, and seen when it is ready, however many threads ask for it."""
@@ -17,7 +19,7 @@ class Kernels:
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return the kernel of a key, which ``make`` compiles the first time."""
         if key not in self._ready:
-            with self._lock:
+            with compiling(), self._lock:
                 if key not in self._ready:
                     self._ready[key] = make()
         return self._ready[key]

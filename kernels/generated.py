@@ -10,6 +10,8 @@ from importlib.util import module_from_spec, spec_from_loader
 from threading import RLock
 from types import ModuleType
 
+from recsolve.kernels.compile_clock import compiling
+
 _LOCK = RLock()
 _LONGEST = 60  # letters of a name, which is part of that of a file
 
@@ -42,7 +44,9 @@ def load(source: str, name: str) -> ModuleType:
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
     label = re.sub(r"\W", "_", name, flags=re.ASCII)[:_LONGEST]
     title = f"recsolve.generated.{label}_{digest}"
-    with _LOCK:
+    if title in sys.modules:
+        return sys.modules[title]
+    with compiling(), _LOCK:  # the first one imports Numba
         if title not in sys.modules:
             loader = _Source(source)
             spec = spec_from_loader(title, loader)

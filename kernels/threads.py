@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from functools import cache
 
 _LIMIT: ContextVar[int | None] = ContextVar("recsolve_threads", default=None)
@@ -55,8 +55,13 @@ def spread(loop: Callable[[int, int], None], tasks: int, workers: int) -> None:
     """Call ``loop(first, last)`` on equal shares of ``range(tasks)``, side by side; the caller takes the first."""
     shares = min(workers, tasks)
     bounds = [tasks * i // max(shares, 1) for i in range(shares + 1)]
-    others = [_pool().submit(loop, *bounds[i : i + 2]) for i in range(1, shares)]
+    # What a `with` block says for the caller, it says for its workers.
+    others = [_pool().submit(_within, copy_context(), loop, *bounds[i : i + 2]) for i in range(1, shares)]
     if shares:
         loop(*bounds[:2])
     for other in others:
         other.result()
+
+
+def _within(context: Context, loop: Callable[[int, int], None], first: int, last: int) -> None:
+    context.run(loop, first, last)

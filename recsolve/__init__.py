@@ -2,8 +2,10 @@
 
 from pathlib import Path as _Path
 
-# In a checkout the folders of the other layers lie beside this one, where an installation has them inside. Python
-# started in the checkout finds this folder before what is installed, so it is told where the rest is.
+# In a checkout the folders of the other layers lie beside this one, where an installation has them inside. Python that
+# is started in the checkout finds this folder before what is installed; this line lets it find the rest as well.
+if __name__ != "recsolve":  # beside them lies this folder too, which must not become a second copy within itself
+    raise ModuleNotFoundError(f"no module named {__name__!r}", name=__name__)
 _HERE = _Path(__file__).parent
 if not (_HERE / "solvers").exists() and (_HERE.parent / "pyproject.toml").exists():
     __path__.append(str(_HERE.parent))

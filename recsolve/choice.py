@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 from recsolve import solvers
 from recsolve.arrays import kind_of, to_host
 from recsolve.kernels.choose import backend
+from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, refusing
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.driver import Run
 from recsolve.solvers.problem import Problem
@@ -23,6 +23,7 @@ from recsolve.tolerance import Tolerance, tolerance_for
 
 _FEWEST = 256  # steps, below which nothing is worth measuring
 _BRIEF = 4e-3  # nor is a loop of less than so many seconds
+_REPAYS = 1.0  # a loop of less than so many seconds is not worth compiling others for, which takes seconds
 _SHARE = 32  # the pilot is one step in so many, from _SHORTEST to _LONGEST of them
 _SHORTEST, _LONGEST = 24, 256
 _GAIN = 0.8  # what is not faster than the loop by this factor is not worth its risk
@@ -143,9 +144,16 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
         if T * pilot.step < _BRIEF:
             choice.reasons.append("To measure what else there is would take as long.")
             return choice
-        pilot.measure()
-        _consider_fixed_points(choice, pilot, T)
-        _consider_newton(choice, pilot, T)
+        try:
+            with refusing(T * pilot.step < _REPAYS):
+                pilot.measure()
+                _consider_fixed_points(choice, pilot, T)
+                _consider_newton(choice, pilot, T)
+        except CompilationRefused:
+            choice.reasons.append(
+                "What else there is would first have to be compiled, which costs more than it could save here; "
+                "a solve by name, as method='jacobi', compiles it."
+            )
     return choice
 
 
@@ -224,14 +232,14 @@ def _longest_segment(recurrence: Recurrence) -> int:
 
 
 def _timed(call: Callable[[], Any], repeats: int = _REPEATS) -> tuple[float, Any]:
-    """Return the least time of a call, and what it returned."""
+    """Return the least time of a call, compilation left out, and what it returned."""
     least, out = float("inf"), None
     for _ in range(repeats):
-        began = time.perf_counter()
+        watch = Stopwatch()
         out = call()
         if hasattr(out, "strides"):
             to_host(out[-1:])  # an accelerator may still be at work
-        least = min(least, time.perf_counter() - began)
+        least = min(least, watch.seconds)
     return least, out
 
 

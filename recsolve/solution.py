@@ -47,7 +47,9 @@ class Solution:
         ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t that were not solved yet, the guess and the
         sequential loop counting as one each), ``njvp`` (products with a Jacobian that is not formed), ``rows`` (at how
         many steps of sequences f was evaluated; pilots of ``auto`` and products with J not counted), ``nscan``,
-        ``seconds``, and ``completed_from`` (the first row that the sequential fallback computed, or None).
+        ``seconds`` (wall time, without what follows), ``compile_seconds`` (how long the calling thread waited for
+        loops and kernels to be compiled, or loaded from disk: seconds on first use, then 0), and ``completed_from``
+        (the first row that the sequential fallback computed, or None).
     solver : Method
         The settings that were used.
     trace : Trace or None
@@ -172,9 +174,11 @@ class Solution:
     def __repr__(self) -> str:
         stats, T = self.stats, self.recurrence.length
         known = f"{self.trusted} (kappa {self.condition:.1e})" if "condition" in self.__dict__ else "ask sol.trusted"
+        waited = stats["compile_seconds"]
+        compiled = f", after {waited:.3g} s of compiling" if waited >= 0.1 else ""
         lines = {
             "message": self.message,
-            "method": f"{self.solver.name}, {self.nit} iterations in {stats['seconds']:.3g} s",
+            "method": f"{self.solver.name}, {self.nit} iterations in {stats['seconds']:.3g} s" + compiled,
             "recurrence": repr(self.recurrence),
             "residual": _history(self.residuals) + " (max |f - h| per iterate)",
             "prefix": f"{self.converged_prefix} of {T} rows within tolerance, {self.exact_prefix} exact",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import numpy as np
 
 from recsolve import solvers
 from recsolve.arrays import Array, empty_in_order, freeze, namespace, to_host
+from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.recurrence import Recurrence
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solvers.active import Active
@@ -107,7 +107,7 @@ def solve(
     problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False)
     trace = Trace(problem.counts) if driver["trace"] else None
 
-    began = time.perf_counter()
+    watch = Stopwatch()
     with np.errstate(all="ignore"):
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
         iterate, status = run.to_end(solver, first)
@@ -127,7 +127,8 @@ def solve(
         remark = _where_nonfinite(recurrence, iterate)
     if run.stage is not None and run.stage.why:
         remark = f"{remark or status.advice}; {run.stage.why}"
-    stats = {**problem.counts, "seconds": time.perf_counter() - began, "completed_from": start}
+    times = {"seconds": watch.seconds, "compile_seconds": watch.compile_seconds}
+    stats = {**problem.counts, **times, "completed_from": start}
     solution = Solution(recurrence, solver, tolerance, iterate, status, residuals, run.nit, stats, remark, trace)
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from recsolve.kernels import get
 from recsolve.kernels.monoids import MONOIDS, Monoid
 from recsolve.kernels.threads import spread, threads
 from recsolve.layout import Layout
+from recsolve.studies.timing import in_turns
 
 _LOOP_STEPS = 1 << 16  # the literal loop is run this far
 
@@ -140,7 +140,7 @@ def _time(case: _Case, repeats: int) -> Timing:
     e = getattr(case.elements[0], "data", case.elements[0])
     size, error = e.nbytes + case.elements[1].nbytes + y.nbytes, _error(case, y)
     del y  # what the timed calls return takes its memory, as it does in a loop over solves
-    seconds = alternating([lambda: run(compiled), *_copies(size)], repeats)
+    seconds = in_turns([lambda: run(compiled), *_copies(size)], repeats)
     middle, least = np.median(seconds, axis=1), seconds.min(axis=1)
     lower, upper = np.quantile(seconds[0], (0.25, 0.75))
     return Timing(
@@ -155,7 +155,7 @@ def _time(case: _Case, repeats: int) -> Timing:
         copies=float(middle[2]),
         least_traffic=float(least[1]),
         least_copies=float(least[2]),
-        numpy=float(np.median(alternating([lambda: run(reference)], min(repeats, 3)))),
+        numpy=float(np.median(in_turns([lambda: run(reference)], min(repeats, 3)))),
         error=error,
     )
 
@@ -173,17 +173,6 @@ def _copies(size: int) -> list[Callable[[], None]]:
         return lambda: spread(share, parts, parts)
 
     return [copying(size // 8), copying(size // 4)]
-
-
-def alternating(runs: list[Callable[[], Any]], repeats: int) -> Array:
-    """Return wall times (runs, repeats), taken in turns so that other load meets all of them."""
-    seconds = np.empty((len(runs), repeats))
-    for repeat in range(repeats):
-        for i, run in enumerate(runs):
-            began = time.perf_counter()
-            run()
-            seconds[i, repeat] = time.perf_counter() - began
-    return seconds
 
 
 def _error(case: _Case, y: Array) -> float:

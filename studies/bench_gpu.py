@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from recsolve.jacobians import Block, Diagonal
 from recsolve.kernels import scan_cuda
 from recsolve.kernels.monoids import MONOIDS, Monoid
 from recsolve.layout import Layout
+from recsolve.studies.timing import in_turns
 
 BOARD = {  # batch, steps, units
     "S1": (8, 512, 1024),
@@ -320,17 +320,14 @@ def between(run: Callable[[], Any], stream: Any) -> float:
 
 def calls(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     """Return times of a call: from Python's side where the device waits for it, of the device where Python waits."""
-    import cupy
+    from cupy.cuda.runtime import deviceSynchronize
 
-    seconds = []
-    for _ in range(repeats):
-        cupy.cuda.runtime.deviceSynchronize()
-        began = perf_counter()
+    def all_of_them() -> None:
         for run in runs:
             run()
-        cupy.cuda.runtime.deviceSynchronize()
-        seconds.append((perf_counter() - began) / len(runs))
-    return seconds
+
+    (seconds,) = in_turns([all_of_them], repeats, settle=deviceSynchronize)
+    return [float(x) / len(runs) for x in seconds]
 
 
 def _error(op: Monoid, elements: tuple[Any, Array], initial: Array | None) -> float:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 import recsolve as rs
+from recsolve.studies.timing import in_turns
 
 BOARD = {"long": (1, 16384, 256), "wide": (8, 2048, 1024)}  # batch, steps, units and inputs
 CELLS = ("GRU", "LSTM")
@@ -164,17 +164,10 @@ def _time(cell: str, shape: str, weights: str, config: DenseBenchConfig) -> Dens
 
 
 def seconds(run: Callable[[], Any], repeats: int) -> float:
-    """Return the median time of a call to its result on the device, after one that compiles."""
-    import cupy
+    """Return the median time of a call to its result on the device."""
+    from cupy.cuda.runtime import deviceSynchronize
 
-    found = []
-    for _ in range(1 + repeats):
-        cupy.cuda.runtime.deviceSynchronize()
-        began = perf_counter()
-        run()
-        cupy.cuda.runtime.deviceSynchronize()
-        found.append(perf_counter() - began)
-    return float(np.median(found[1:]))
+    return float(np.median(in_turns([run], repeats, settle=deviceSynchronize)))
 
 
 @contextmanager

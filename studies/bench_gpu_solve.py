@@ -105,7 +105,7 @@ class _Problem:
         self.inputs = [[*(drive() for _ in cell.drives), *rest] for _ in range(1 + CACHES // size)]
 
     def _laid(self, make: Callable[[tuple[int, ...]], Array], shape: tuple[int, ...]) -> Array:
-        """Return an array (T, B, ...), whose memory is (B, T, ...) if that is asked for."""
+        """Return an array (T, B, ...), whose memory is (B, T, ...) if that is wanted."""
         if not self.by_batch:
             return make(shape)
         return make((shape[1], shape[0], *shape[2:])).swapaxes(0, 1)
@@ -179,13 +179,13 @@ def _forward(
     error, loop_error = problem.errors()
     kernel, call = _timed([partial(problem.solve, inputs, **way) for inputs in problem.inputs], config)
     return GpuSolveTiming(
-        *(name, shape, _told(outcome), problem.bytes / bandwidth, kernel, call, error, loop_error),
+        *(name, shape, _way_taken(outcome), problem.bytes / bandwidth, kernel, call, error, loop_error),
         sweeps=outcome.sweeps,
         redone=outcome.redone,
     )
 
 
-def _told(outcome: Outcome) -> str:
+def _way_taken(outcome: Outcome) -> str:
     return f"{outcome.plan.regime} x{outcome.plan.segments}"
 
 

@@ -17,7 +17,8 @@ from recsolve.fused import fused
 from recsolve.math import sigmoid, tanh
 from recsolve.mixings import Diagonal
 from recsolve.studies import by_hand
-from recsolve.studies.bench import BenchConfig, alternating
+from recsolve.studies.bench import BenchConfig
+from recsolve.studies.timing import in_turns
 
 _SCALE = 0.5  # of the weights
 _TOLERANCE = 1e-6
@@ -224,9 +225,9 @@ class _Reference:
 def _race(
     solve: str, shape: str, run: Callable[[], Array], reference: _Reference, truth: Array | None, config: BenchConfig
 ) -> SolveTiming:
-    """Run both once, for they may compile and load, and time them in turns."""
+    """Time both in turns, with their errors."""
     errors = [_error(run(), truth), _error(reference.run(), truth)]
-    own, other = alternating([run, reference.run], config.repeats)
+    own, other = in_turns([run, reference.run], config.repeats)
     lower, middle, upper = np.quantile(own, (0.25, 0.5, 0.75))
     return SolveTiming(
         solve, shape, float(middle), float(lower), float(upper), reference.name, float(np.median(other)), *errors

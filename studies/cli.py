@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -244,19 +244,37 @@ def _bench(timings: Iterable[Any], show: Callable[[list[Any]], None], as_json: b
         show(found)
 
 
+class _Output(FileIO):
+    """Standard output that goes on as if nothing had happened when the reader of a pipe leaves, as ``head`` does."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            _discard_output()
+            return len(data)
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def main() -> None:
-    """Run the command line; an interrupt or a closed or full output ends it in one line."""
+    """Run the command line; an interrupt or a full output ends it in one line."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # authors' names where the output knows ASCII only
+        if not sys.stdout.isatty():
+            pipe = BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
+            sys.stdout = TextIOWrapper(pipe, encoding=sys.stdout.encoding, errors="replace", line_buffering=True)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # what fails here would end in a traceback later
     except KeyboardInterrupt:
         print("recsolve: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except OSError as error:
         print(f"recsolve: error: {error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recsolve import Recurrence, WeightedCell, cells, load
+from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.mixings import MIXINGS
 from recsolve.solvers import Method
 from recsolve.studies.figures import convergence_figure
@@ -56,6 +57,8 @@ class CompareConfig:
         for name, value in (("units", self.units), ("batch", self.batch)):
             if value < 1:
                 raise ValueError(f"--{name} is {value}; wanted at least 1")
+        if not np.isfinite(self.gain):
+            raise ValueError(f"--gain is {self.gain}; wanted a finite number")
         if self.length is not None and self.length < 1:
             raise ValueError(f"--length is {self.length}; wanted at least 1")
         if self.maxiter is not None and self.maxiter < 0:
@@ -77,7 +80,10 @@ class CompareConfig:
             )
 
     def _check_cell(self) -> None:
-        mixes = bool(cells.get(self.cell).mixings)
+        try:
+            mixes = bool(cells.get(self.cell).mixings)
+        except ValueError as error:  # "cell is ..."
+            raise ValueError(f"--{error}") from None
         if (self.prefix, self.layer, self.nonlinearity) != (None, None, "tanh"):
             raise ValueError("--prefix, --layer and --nonlinearity say what to take of --weights, which is not given")
         if not mixes and (self.mixing is not None or self.gain != 1.0):
@@ -116,7 +122,7 @@ def _load(config: CompareConfig) -> WeightedCell:
     except ValueError as error:
         if "pass layer=" in str(error):
             raise ValueError(f"--weights {config.weights} holds several layers or directions; pass --layer") from None
-        raise
+        raise ValueError(f"--weights: {error}") from None
 
 
 def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, WeightedCell]]:
@@ -158,6 +164,7 @@ class Comparison:
     tolerances: dict[str, float]
     entries: dict[str, list[Entry]]
     complete: bool = False
+    compile_seconds: float = 0.0  # what compilers took, which is in no time of an entry
 
     def record(self) -> dict[str, Any]:
         """Return the stored form: plain JSON values."""
@@ -166,6 +173,7 @@ class Comparison:
             "format": FORMAT,
             "title": f"{self.recording}: {kind}, {self.config.dtype}",
             "complete": self.complete,
+            "compile_seconds": self.compile_seconds,
             "config": {**asdict(self.config), "solvers": [label(solver) for solver in self.config.solvers]},
             "provenance": provenance(),
             "panels": [
@@ -206,6 +214,7 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
     Comparison
         The same object each time, with one more entry; the last one is ``complete``.
     """
+    watch = Stopwatch()
     recording, built = panels(config)
     tolerances = {panel.title: panel.tolerance for panel in built}
     entries_by_title: dict[str, list[Entry]] = {panel.title: [] for panel in built}
@@ -220,5 +229,6 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
         entries = race(panel.recurrence, config.solvers, tol=config.tol, maxiter=config.maxiter, tick=report)
         for entry in entries:
             result.entries[panel.title].append(entry)
+            result.compile_seconds = watch.compile_seconds
             result.complete = last and len(result.entries[panel.title]) == len(config.solvers)
             yield result

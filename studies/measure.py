@@ -15,8 +15,8 @@ from recsolve.mixings import Dense
 from recsolve.solvers import Method
 from recsolve.studies.gather import FAILED
 from recsolve.studies.groups import label
-from recsolve.studies.race import wall_times
 from recsolve.studies.records import Row
+from recsolve.studies.timing import in_turns
 
 
 def measured(
@@ -65,11 +65,9 @@ def measured(
     return {**row, "residuals": [*map(float, solution.residuals)], "errors": errors} if curves else row
 
 
-def timed(run: Callable[[], Any], repeats: int = 5, enough: float = 1.0, *, warm: bool = False) -> Row:
-    """Return median and quartiles of wall times, after a run that compiles and fills caches if it is not warm yet."""
-    if not warm:
-        run()
-    low, middle, high = np.quantile(wall_times(run, repeats, enough), (0.25, 0.5, 0.75))
+def timed(run: Callable[[], Any], repeats: int = 5, enough: float = 1.0) -> Row:
+    """Return median and quartiles of wall times, as :func:`recsolve.studies.timing.in_turns` takes them."""
+    low, middle, high = np.quantile(in_turns([run], repeats, enough), (0.25, 0.5, 0.75))
     return {"seconds": float(middle), "seconds_low": float(low), "seconds_high": float(high)}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +12,7 @@ from recsolve import IntermediateResult, Recurrence, Solution, solve
 from recsolve.arrays import Array, to_host, to_native
 from recsolve.solvers import Method, get
 from recsolve.studies.groups import label
+from recsolve.studies.timing import in_turns
 
 _REPEATS, _ENOUGH_SECONDS = 3, 2.0  # time each solver thrice, or once if that takes longer
 
@@ -32,7 +31,7 @@ class Entry:
     error : float
         max |h - h_loop|.
     seconds : float
-        Median wall time.
+        Median wall time, compilation left out.
     relative : float
         ``seconds`` over those of the sequential loop.
     trusted : bool or None
@@ -135,18 +134,7 @@ def _distance(states: Array, truth: Array) -> float:
 
 
 def _seconds(run: Callable[[], Any]) -> float:
-    """Return the median wall time of a few runs."""
-    return statistics.median(wall_times(run, _REPEATS, _ENOUGH_SECONDS))
-
-
-def wall_times(run: Callable[[], Any], repeats: int, enough: float) -> list[float]:
-    """Return wall times of runs: ``repeats`` of them, fewer once they have taken ``enough`` seconds together."""
-    times: list[float] = []
-    while len(times) < repeats and sum(times) < enough:
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return times
+    return float(np.median(in_turns([run], _REPEATS, _ENOUGH_SECONDS)))
 
 
 def finite_or_text(value: Any) -> Any:

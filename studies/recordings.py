@@ -86,12 +86,12 @@ def load_recording(source: str, *, length: int | None, batch: int, dtype: Any) -
         path = Path(source)
         name, content = path.name, _read(path)
     if len(content) == 0:
-        raise ValueError(f"input {source} is empty; wanted at least one step")
+        raise ValueError(f"--input {source} is empty; wanted at least one step")
     available = len(content) // batch
     steps = min(1024, available) if length is None else length
     if steps < 1 or steps > available:
         raise ValueError(
-            f"input {source} has {len(content)} steps; wanted {max(steps, 1) * batch} for "
+            f"--input {source} has {len(content)} steps; wanted {max(steps, 1) * batch} for "
             f"--length {max(steps, 1)} x --batch {batch}"
         )
     used = content[: steps * batch]
@@ -105,20 +105,20 @@ def load_recording(source: str, *, length: int | None, batch: int, dtype: Any) -
 def _read(path: Path) -> Array | str:
     if not path.is_file():
         raise FileNotFoundError(
-            f"no input file {path}; wanted a file ending in {', '.join(READERS)}, or one of {', '.join(BUILT_IN)}"
+            f"--input {path} is no file; wanted a file ending in {', '.join(READERS)}, or one of {', '.join(BUILT_IN)}"
         )
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"input {path} ends in {path.suffix!r}; wanted one of {', '.join(READERS)}")
+        raise ValueError(f"--input {path} ends in {path.suffix!r}; wanted one of {', '.join(READERS)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a truncated file is an error, not a note
             content = reader(path)
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, Warning) as error:
-        raise ValueError(f"input {path} is not a readable {path.suffix} file: {error}") from error
+        raise ValueError(f"--input {path} is not a readable {path.suffix} file: {error}") from error
     if not isinstance(content, str) and (content.ndim not in (1, 2) or content.dtype.kind not in "fiub"):
         raise ValueError(
-            f"input {path} has shape {content.shape} of {content.dtype}; wanted (N,) or (N, channels) numbers"
+            f"--input {path} has shape {content.shape} of {content.dtype}; wanted (N,) or (N, channels) numbers"
         )
     return content
 
@@ -198,7 +198,7 @@ def _standardise(numbers: Array, source: str) -> Array:
     if len(bad):
         row, channel = (int(i) for i in bad[0])
         raise ValueError(
-            f"input {source} is {columns[row, channel]} at row {row}, channel {channel} ({len(bad)} such values); "
+            f"--input {source} is {columns[row, channel]} at row {row}, channel {channel} ({len(bad)} such values); "
             "wanted finite numbers"
         )
     size = abs(columns).max(axis=0)

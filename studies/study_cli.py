@@ -43,7 +43,7 @@ def fail(error: Exception) -> typer.Exit:
 
 
 @contextmanager
-def _told(out: Path) -> Iterator[None]:
+def _errors_in_one_line(out: Path) -> Iterator[None]:
     """Turn errors and interrupts into a line and an exit status; notices of the library go to standard error."""
     logging.basicConfig(level=logging.WARNING, format="recsolve: %(message)s")
     try:
@@ -85,7 +85,7 @@ def show(name: Name, full: Full = False, tiny: Tiny = False, out: Out = _OUT) ->
     from recsolve.studies.registry import get
     from recsolve.studies.sweep import Place
 
-    with _told(out):
+    with _errors_in_one_line(out):
         chosen, place = get(name), Place(out, name)
         config = getattr(chosen, _size(full, tiny))
         names = [key(name, chosen.version, point) for point in chosen.grid(config)]
@@ -113,7 +113,7 @@ def run(
     from recsolve.studies.configs import configured
     from recsolve.studies.registry import get
 
-    with _told(out):
+    with _errors_in_one_line(out):
         chosen = get(name)
         toml = config.read_text(encoding="utf-8") if config is not None else ""
         wanted = configured(getattr(chosen, _size(full, tiny)), toml, settings or ())
@@ -153,7 +153,7 @@ def plot_study(name: Name, out: Out = _OUT) -> None:
     from recsolve.studies.registry import get
     from recsolve.studies.sweep import Place
 
-    with _told(out):
+    with _errors_in_one_line(out):
         _draw(get(name), Place(out, name))
 
 
@@ -163,7 +163,7 @@ def clean(name: Name, out: Out = _OUT) -> None:
     from recsolve.studies.registry import get
     from recsolve.studies.sweep import Place
 
-    with _told(out):
+    with _errors_in_one_line(out):
         print(f"deleted {Place(out, get(name).name).clear()} files of {name}")
 
 
@@ -183,7 +183,7 @@ def report(
 
     problems: dict[str, str] = {}
     failed = 0
-    with _told(out):
+    with _errors_in_one_line(out):
         size = _size(full, tiny)
         chosen = [get(name.strip()) for name in (only.split(",") if only else CATALOGUE)]
         for one in chosen:

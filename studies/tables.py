@@ -87,6 +87,9 @@ def show_comparison(result: Any) -> None:
         "error: max |h - h of the sequential loop|; trust: converged and kappa x tolerance <= 0.01",
         markup=False,
     )
+    if result.compile_seconds >= 0.1:
+        waited = three(result.compile_seconds)
+        console.print(f"compiling, or loading what was compiled, took {waited} s, which no time includes", markup=False)
 
 
 def _cells(entry: Any) -> tuple[str, ...]:

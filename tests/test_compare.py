@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import gallery
 import numpy as np
@@ -20,6 +23,8 @@ from recsolve.studies.groups import select
 from recsolve.studies.recordings import BUILT_IN, load_recording
 from recsolve.studies.style import STYLES, line_arguments
 
+ROOT = Path(__file__).parent.parent
+BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
 SMALL = ["--units", "4", "--length", "40"]
 
 
@@ -62,6 +67,24 @@ def test_compare_writes_table_figure_and_numbers(run, tmp_path):
             assert entry["error"] < 1e-14
             assert entry["seconds"] > 0
             assert entry["trusted"] is True
+
+
+def test_the_readme_shows_what_the_command_prints(run):
+    """In form: the numbers are those of another machine and of wider cells."""
+    spec = spec_from_file_location("readme_table", ROOT / "docs" / "readme_table.py")
+    readme = module_from_spec(spec)
+    spec.loader.exec_module(readme)
+
+    def form(text):
+        lines = [line for line in text.splitlines() if not line.startswith("compiling, or")]
+        number = re.compile(r"[0-9][0-9.e+-]*x?")
+        return [
+            [number.sub("0", word) for word in line.strip(" ─").split() if word not in ("ms", "s")] for line in lines
+        ]
+
+    (shown,) = readme.BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert form(shown) == form(readme.abridged(run("compare", *SMALL).stdout))
+    assert re.search(r"^compiling, or loading what was compiled, took [0-9.]+ s", shown, flags=re.MULTILINE)
 
 
 def test_the_whole_family(run, tmp_path):
@@ -241,7 +264,7 @@ def test_a_checkpoint_saved_from_torch_on_a_recording_of_ones_own(run, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--cell", "gruu"], "cell is 'gruu'; wanted one of elman"),
+        (["--cell", "gruu"], "--cell is 'gruu'; wanted one of elman"),
         (["--solvers", "newton,magic"], "--solvers has unknown ['magic']; wanted some of sequential, newton"),
         (["--solvers", "fixed-points"], "of the groups reference, newton-type, globalised, fixed point, in blocks"),
         (["--solvers", ","], "--solvers is empty"),
@@ -251,11 +274,13 @@ def test_a_checkpoint_saved_from_torch_on_a_recording_of_ones_own(run, tmp_path,
         (["--batch", "-1"], "--batch is -1"),
         (["--maxiter", "-2"], "--maxiter is -2"),
         (["--tol", "nan"], "--tol is nan"),
+        (["--gain", "inf"], "--gain is inf; wanted a finite number"),
+        (["--weights", "noise.xyz"], "--weights: noise.xyz ends in '.xyz'; wanted"),
         (["--seed", "-1"], "--seed is -1"),
         (["--dtype", "int8"], "--dtype is 'int8'"),
         (["--cell", "minmax", "--gain", "2"], "has no mixings; leave out"),
         (["--length", "99999999"], "has 12000 steps; wanted 99999999"),
-        (["--input", "absent.npy"], "no input file absent.npy"),
+        (["--input", "absent.npy"], "--input absent.npy is no file; wanted"),
         (["--input", "noise.xyz"], "ends in '.xyz'"),
         (["--input", "broken.npz"], "not a readable .npz"),
         (["--input", "broken.wav"], "not a readable .wav"),
@@ -263,7 +288,7 @@ def test_a_checkpoint_saved_from_torch_on_a_recording_of_ones_own(run, tmp_path,
         (["--input", "holes.csv"], "is nan at row 3, channel 1"),
         (["--input", "words.npy"], "wanted (N,) or (N, channels) numbers"),
         (["--weights", "absent.npz"], "no weights file absent.npz"),
-        (["--weights", "broken.npz"], "broken.npz is not a readable .npz"),
+        (["--weights", "broken.npz"], "--weights: broken.npz is not a readable .npz"),
     ],
 )
 def test_bad_options_say_what_is_wrong(run, tmp_path, signal, arguments, words):
@@ -387,6 +412,22 @@ def test_a_pipe_gets_plain_text(tmp_path):
     assert "pararnn_lstm" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise")
+@pytest.mark.parametrize("read", [0, 10])
+def test_a_reader_that_leaves_ends_nothing(tmp_path, read):
+    """As ``head`` does: the files are written, and the status is that of what was done."""
+    command = [sys.executable, "-m", "recsolve.studies", "compare", *SMALL, "--solvers", "newton"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=BUFFERED
+    ) as process:
+        process.stdout.read(read)
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert process.returncode == 0, said
+    assert "Error" not in said
+    assert (tmp_path / "recsolve-compare" / "compare.png").exists()
+
+
 def test_recordings_that_are_easily_misread(tmp_path, signal):
     def load(name, text=None, data=None):
         path = tmp_path / name
@@ -464,7 +505,7 @@ def test_nothing_to_draw_gives_no_figure(run, tmp_path):
 def test_a_full_disk_ends_in_one_line(tmp_path):
     command = [sys.executable, "-P", "-m", "recsolve.studies", "cells"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=BUFFERED)
     assert done.returncode == 1
     assert done.stderr.startswith("recsolve: error: ")
     assert len(done.stderr.splitlines()) == 1

@@ -1,9 +1,13 @@
 """What is shipped, and what importing costs."""
 
+import os
+import pkgutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 import recsolve
 
@@ -56,3 +60,64 @@ def test_the_top_level_stays_as_designed():
 def test_the_version_is_one():
     assert f"version: {recsolve.__version__}" in (ROOT / "docs" / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## {recsolve.__version__}" in (ROOT / "docs" / "changelog.md").read_text(encoding="utf-8")
+
+
+USE = "import recsolve, recsolve.kernels, recsolve.studies; recsolve.solvers; print(recsolve.__file__)"
+FRONT_DOORS = {
+    "-c": ["-c", USE],
+    "a script": ["script.py"],
+    "pytest": ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "test_script.py"],
+    "the command line": ["-m", "recsolve.studies", "--version"],
+}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Return a folder with the checkout's folders in it, to which scripts may be added."""
+    for name in ("pyproject.toml", "recsolve", "solvers", "kernels", "studies"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "script.py").write_text(USE)
+    (tmp_path / "test_script.py").write_text(f"def test_it():\n    {USE}\n")
+    return tmp_path
+
+
+def without_an_installation(folder):
+    """Return an environment in which Python finds no installed recsolve: neither a finder nor a wheel's folder."""
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nsys.meta_path[:] = [f for f in sys.meta_path if 'recsolve' not in getattr(f, '__module__', '')]\n"
+    )
+    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": ""}
+
+
+@pytest.mark.parametrize("door", FRONT_DOORS)
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_checkout_is_a_package(checkout, tmp_path_factory, door, installed):
+    """Python that starts in a checkout finds its folder first, whatever is installed."""
+    environment = dict(os.environ) if installed else without_an_installation(tmp_path_factory.mktemp("site"))
+    done = subprocess.run(
+        [sys.executable, *FRONT_DOORS[door]], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if door in ("-c", "a script"):
+        assert Path(done.stdout.strip()).samefile(ROOT / "recsolve" / "__init__.py")
+    if door == "the command line":
+        assert done.stdout.strip() == f"recsolve {recsolve.__version__}"
+
+
+def test_without_an_installation_there_is_none(tmp_path):
+    """Otherwise the test above would say nothing."""
+    code = "from importlib.util import find_spec; print(find_spec('recsolve'))"
+    environment, elsewhere = without_an_installation(tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=elsewhere, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "None"
+
+
+def test_a_checkout_is_not_a_part_of_itself():
+    """The folder of the package lies beside the layers; taken for one of them it would be loaded twice, and so on."""
+    with pytest.raises(ModuleNotFoundError):
+        __import__("recsolve.recsolve")
+    parts = {module.name for module in pkgutil.iter_modules(recsolve.__path__) if module.ispkg}
+    assert parts - {"recsolve"} == {"cells", "kernels", "solvers", "studies"}

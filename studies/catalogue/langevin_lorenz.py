@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xarray import DataArray, Dataset
 
 WELLS = "two wells"
-SYSTEM = 0.0  # the nudge of a system that nothing is told to
+SYSTEM = 0.0  # the nudge of a system that no observation corrects
 # As the paper has them: two wells at T = 10^4, and nine flows at T = 30 000 in steps of 0.01.
 PUBLISHED = {"two wells": "about 35 at most", "system": "hundreds to 30 000", "observer": "2 to 14"}
 

@@ -94,7 +94,7 @@ def _solver(rec: rs.Recurrence, name: str, truth: Array, repeats: int, enough: f
     row = measured(rec, name, truth)
     if row["status"] != CONVERGED:
         return row  # its time says nothing
-    return {**row, **timed(lambda: rs.solve(rec, method=name), repeats, enough, warm=True)}
+    return {**row, **timed(lambda: rs.solve(rec, method=name), repeats, enough)}
 
 
 def _torch(weights: dict[str, Array], x: Array, truth: Array, repeats: int, enough: float) -> Row:

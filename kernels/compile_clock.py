@@ -1,0 +1,82 @@
+"""How long a thread has waited for compilers, so that times of work leave that out, and who may not start one.
+
+Whatever compiles, or loads what was compiled, does so inside :func:`compiling`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_REFUSED: ContextVar[bool] = ContextVar("recsolve_refuses_to_compile", default=False)
+
+
+class _Clock(threading.local):
+    depth, began, total = 0, 0.0, 0.0
+
+
+_CLOCK = _Clock()
+
+
+class CompilationRefused(RuntimeError):
+    """Something would have to be compiled inside :func:`refusing`."""
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Count the block as compilation; what is nested counts once."""
+    enter()
+    try:
+        yield
+    finally:
+        leave()
+
+
+def enter() -> None:
+    """Begin what :func:`compiling` counts, where no ``with`` can stand."""
+    if not _CLOCK.depth:
+        _CLOCK.began = time.perf_counter()
+    _CLOCK.depth += 1
+
+
+def leave() -> None:
+    """End it."""
+    _CLOCK.depth -= 1
+    if not _CLOCK.depth:
+        _CLOCK.total += time.perf_counter() - _CLOCK.began
+
+
+@contextmanager
+def refusing(refused: bool = True) -> Iterator[None]:
+    """Raise CompilationRefused where something would be compiled; what lies on disk is loaded."""
+    token = _REFUSED.set(refused)
+    try:
+        yield
+    finally:
+        _REFUSED.reset(token)
+
+
+def check_allowed() -> None:
+    """Raise CompilationRefused inside :func:`refusing`."""
+    if _REFUSED.get():
+        raise CompilationRefused("a loop is not compiled yet")
+
+
+class Stopwatch:
+    """Seconds of work and of compilation since it was made, both of the thread that reads it."""
+
+    def __init__(self) -> None:
+        self._compiled, self._began = _CLOCK.total, time.perf_counter()
+
+    @property
+    def compile_seconds(self) -> float:
+        """How long the thread has waited for compilers."""
+        return _CLOCK.total - self._compiled
+
+    @property
+    def seconds(self) -> float:
+        """The wall time without that."""
+        return time.perf_counter() - self._began - self.compile_seconds
