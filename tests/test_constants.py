@@ -25,7 +25,7 @@ BINARY = {
     "subtract": operator.sub,
     "multiply": operator.mul,
     "divide": operator.truediv,
-    "power": lambda a, b: (abs(a) + 0.5) ** abs(b),
+    "power": lambda a, b: abs(a) ** abs(b),
     "minimum": np.minimum,
     "maximum": np.maximum,
     "logaddexp": np.logaddexp,
