@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from recsolve.kernels.elementary_bits import (
     Scalar,
     absolute,
+    branching,
     copysign,
     fma,
     inlined,
@@ -148,7 +148,7 @@ def circular(dtype: Any) -> dict[str, Any]:
     def is_far(x: Scalar) -> Any:
         return absolute(x) > largest
 
-    @numba.njit(nogil=True, error_model="numpy")
+    @branching
     def anywhere(x: Scalar) -> Any:
         return far(np.float64(x)) if absolute(np.float64(x)) > widest else near(x)
 
