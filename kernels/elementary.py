@@ -19,16 +19,16 @@ log         0.9      0.9
 log1p       1.5      1.5
 softplus    1.8      1.8
 logaddexp   3.3      3.3      units of the larger of result and larger argument: these may cancel
-sin, cos    0.51 *   0.9      up to 1e14 in size
-tan         0.51 *   2.4      up to 1e14 in size
+sin, cos    0.51 *   0.9
+tan         0.51 *   2.4
 arctan      2.0      2.0
 arctan2     2.0      2.0
 power       0.51 *   1.3
 sqrt        0.5      0.5
 ==========  =======  =======  =====================================================================
 
-Beyond 1e14 sin, cos and tan return NaN: exact reduction would slow all calls down, floats of float64 are 1/64 or more
-apart there and those of float32 about a million periods, and a wrong number would not be noticed.
+sin, cos and tan of angles beyond 2^46 take a branch. Loops that are to become vectors call ``near_sin`` and so on,
+which return NaN there, after they have looked with ``is_far`` whether any angle is as large.
 
 Special values are those of NumPy, signs of zeros included, and NaN is kept. Where the processor has no fused
 multiplication, sin, cos, tan and the power of float64 are right but slow, for LLVM then calls the C library.
@@ -123,7 +123,7 @@ def functions(dtype: Any) -> dict[str, Any]:
     -------
     dict
         Name of an operation to compiled function: every operation of :mod:`recsolve.graph` that is not an operator of
-        Python. The same functions for every call.
+        Python, ``near_sin``, ``near_cos``, ``near_tan`` and ``is_far``. The same functions for every call.
 
     Examples
     --------

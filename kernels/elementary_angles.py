@@ -1,7 +1,8 @@
 """Functions of angles and their inverses, compiled into loops.
 
-Angles are reduced by the nearest multiple k of pi / 2, with pi / 2 in parts that fused products take exactly. The
-polynomials interpolate at Chebyshev points, in 60 digits, and were rounded afterwards.
+Angles are reduced by the nearest multiple k of pi / 2, with pi / 2 in parts that fused products take exactly, and those
+beyond 2^46 by :mod:`recsolve.kernels.elementary_far_angles`. The polynomials interpolate at Chebyshev points, in 60
+digits, and were rounded afterwards.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from recsolve.kernels.elementary_bits import (
     Scalar,
     absolute,
+    branching,
     copysign,
     fma,
     inlined,
@@ -22,10 +24,11 @@ from recsolve.kernels.elementary_bits import (
     polynomial,
     product,
 )
+from recsolve.kernels.elementary_far_angles import HALF_PI, far_reduction
 
-# Up to here k pi / 2 is subtracted exactly.
-LARGEST = 1e14
-_HALF_PI = (1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33)
+# Up to here k pi / 2 is subtracted exactly; a power of two, which is the same in all dtypes.
+LARGEST = 2.0**46
+_HALF_PI = (*HALF_PI, -1.4973849048591698e-33)
 # (sin(r) - r) / r^3 and (cos(r) - 1 + r^2 / 2) / r^4, of r^2, for |r| <= 0.8. Those of float32 are for evaluation in
 # float64, where it needs no pairs.
 _SINE = {
@@ -90,71 +93,91 @@ def _reduction() -> Any:
     return reduced
 
 
-def _double() -> Any:
-    """Return the function of x in float64 -> (shifted k, sine, cosine), those of the reduced x."""
+def _double() -> tuple[Any, Any]:
+    """Return the function of x in float64 -> (shifted k, r, rest), and that of (r, rest) -> (sine, cosine)."""
     one, half = np.float64(1), np.float64(0.5)
     reduced, (_, second, third) = _reduction(), _HALF_PI
     sine, cosine = polynomial(_SINE[np.float64]), polynomial(_COSINE[np.float64])
 
     @inlined
-    def subtracted(k: Scalar, r: Scalar) -> Any:
+    def near(x: Scalar) -> Any:
         # r less k times the other parts, as a pair: near multiples of pi / 2 little is left of r.
+        shifted, k, r = reduced(x)
         p = product(k, second)
         total = r - p
         back = total - r
         rest = (r - (total - back)) - (p + back)
-        return total, (rest - fma(k, second, -p)) - k * third
+        return shifted, total, (rest - fma(k, second, -p)) - k * third
 
     @inlined
-    def parts(x: Scalar) -> Any:
-        shifted, k, r = reduced(x)
-        r, rest = subtracted(k, r)
+    def both(r: Scalar, rest: Scalar) -> Any:
         z = r * r
         square = half * z
         s = r + (r * z * sine(z) + (rest - square * rest))
         top = one - square
-        c = top + (((one - top) - square) + (z * z * cosine(z) - r * rest))
-        return shifted, s, c
+        return s, top + (((one - top) - square) + (z * z * cosine(z) - r * rest))
 
-    return parts
+    return near, both
 
 
-def _single() -> Any:
-    """Return the function of x in float32 -> (shifted k, sine, cosine), computed in float64."""
-    one, half = np.float64(1), np.float64(0.5)
+def _single() -> tuple[Any, Any]:
+    """Return the same for x in float32, computed in float64, which needs no rest."""
+    one, half, nothing = np.float64(1), np.float64(0.5), np.float64(0)
     reduced, second = _reduction(), _HALF_PI[1]
     sine, cosine = polynomial(_SINE[np.float32]), polynomial(_COSINE[np.float32])
 
     @inlined
-    def parts(x: Scalar) -> Any:
+    def near(x: Scalar) -> Any:
         shifted, k, r = reduced(np.float64(x))
-        r = fma(-k, second, r)
-        z = r * r
-        return shifted, r + r * z * sine(z), one - (half * z - z * z * cosine(z))
+        return shifted, fma(-k, second, r), nothing
 
-    return parts
+    @inlined
+    def both(r: Scalar, rest: Scalar) -> Any:
+        z = r * r
+        return r + r * z * sine(z), one - (half * z - z * z * cosine(z))
+
+    return near, both
 
 
 def circular(dtype: Any) -> dict[str, Any]:
-    """Return sin, cos and tan."""
+    """Return sin, cos and tan, the same as ``near_sin`` and so on without branches, and ``is_far``."""
+    near, both = _single() if dtype is np.float32 else _double()
+    far, largest, widest = far_reduction(), dtype(LARGEST), np.float64(LARGEST)
+
+    @inlined
+    def is_far(x: Scalar) -> Any:
+        return absolute(x) > largest
+
+    @branching
+    def anywhere(x: Scalar) -> Any:
+        return far(np.float64(x)) if absolute(np.float64(x)) > widest else near(x)
+
+    whole, vectorising = _of_reduction(dtype, anywhere, both), _of_reduction(dtype, near, both)
+    return whole | {f"near_{name}": function for name, function in vectorising.items()} | {"is_far": is_far}
+
+
+def _of_reduction(dtype: Any, reduced: Any, both: Any) -> dict[str, Any]:
+    """Return sin, cos and tan with a reduction of their angles."""
     zero, next_quarter = dtype(0), np.float64(1)
-    parts = _single() if dtype is np.float32 else _double()
 
     @inlined
     def sin(x: Scalar) -> Scalar:
-        shifted, s, c = parts(x)
+        shifted, r, rest = reduced(x)
+        s, c = both(r, rest)
         value = c if odd(shifted) else s
         return x if x == zero else dtype(-value if odd_half(shifted) else value)
 
     @inlined
     def cos(x: Scalar) -> Scalar:
-        shifted, s, c = parts(x)
+        shifted, r, rest = reduced(x)
+        s, c = both(r, rest)
         value = s if odd(shifted) else c
         return dtype(-value if odd_half(shifted + next_quarter) else value)
 
     @inlined
     def tan(x: Scalar) -> Scalar:
-        shifted, s, c = parts(x)
+        shifted, r, rest = reduced(x)
+        s, c = both(r, rest)
         quarter = odd(shifted)
         return x if x == zero else dtype((-c if quarter else s) / (s if quarter else c))
 

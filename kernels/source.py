@@ -5,7 +5,8 @@ The language is a :class:`recsolve.emit.Dialect`; what is added here is where le
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,6 +28,9 @@ NUMBA = Dialect(
     # A bare number is float64 and would take everything that it meets with it.
     constant=lambda value: repr(value) if isinstance(value, bool) else f"F({value!r})",  # inf and nan: imported
 )
+CIRCULAR = ("sin", "cos", "tan")
+# Without branches, which would keep loops from becoming vectors, and right up to where ``is_far`` begins.
+_NEAR = replace(NUMBA, formats={**NUMBA.formats, **{name: f"near_{name}({{}})" for name in CIRCULAR}})
 _TEMPLATE = Path(__file__).with_name("loops_cell.py")
 _RULE = "# ---- "
 _SIGNATURES = {
@@ -81,6 +85,8 @@ def in_template(template: Path, functions: Sequence[str], dtype: Any) -> str:
 def names_called(nodes: Sequence[Node]) -> str:
     """Return the assignments of the elementary functions that nodes are results of."""
     called = {node.operation for node in nodes if node.arguments} - {*OPERATORS, *LOGIC}
+    circular = called.intersection(CIRCULAR)
+    called |= {f"near_{name}" for name in circular} | ({"is_far"} if circular else set())
     return "\n".join(f'{name} = functions(F)["{name}"]' for name in sorted(called))
 
 
@@ -91,6 +97,54 @@ def place_of(base: str, start: str, *steps: tuple[str, int]) -> str:
     """Return a flat array and a place in it, some steps of given lengths and i lanes after a start."""
     terms = [f"{number} * {length}" if number > 1 else length for length, number in steps if number]
     return f"{base}, {' + '.join([*([start] if start else []), *terms, 'i'])}"
+
+
+def indented(lines: Sequence[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+def row(
+    nodes: Sequence[Node],
+    load: Callable[[Leaf], str],
+    store: Callable[[Sequence[str]], list[str]],
+    totals: Sequence[str] = (),
+) -> list[str]:
+    """Return the loop over the lanes of a row that computes nodes; where an angle is far, it is computed again.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+    load : callable
+        The expression that reads a leaf.
+    store : callable
+        From what the nodes are called, the statements that store them.
+    totals : sequence of str
+        Statements that read cotangents, on which no angle depends. What is stored then takes their place, so the
+        angles are looked at before.
+    """
+    angles = list(dict.fromkeys(node.arguments[0] for node in reachable(nodes) if node.operation in CIRCULAR))
+
+    def lanes(dialect: Dialect, wanted: Sequence[Node], after: Callable[[Sequence[str]], list[str]]) -> list[str]:
+        statements, named = dialect.write(wanted)
+        read = [node.content for node in reachable(wanted) if node.operation == "leaf"]
+        loads = [f"{variable(leaf)} = {load(leaf)}" for leaf in read if leaf.kind != "cotangent"]
+        return [
+            "for i in range(n):",
+            *indented([*loads, *(totals if wanted is nodes else ()), *statements, *after(named)]),
+        ]
+
+    def looked_at(named: Sequence[str]) -> list[str]:
+        return [f"far = far | is_far({angle})" for angle in named]
+
+    if not angles:
+        return lanes(NUMBA, nodes, store)
+    again = ["if far:", *indented(lanes(NUMBA, nodes, store))]
+    if totals:
+        look = lanes(_NEAR, angles, looked_at)
+        return ["far = False", *look, *again, "else:", *indented(lanes(_NEAR, nodes, store))]
+    both = [*nodes, *angles]
+    first = lanes(_NEAR, both, lambda named: [*store(named[: len(nodes)]), *looked_at(named[len(nodes) :])])
+    return ["far = False", *first, *again]
 
 
 class Writer:
@@ -133,18 +187,19 @@ class Writer:
     def function(self, name: str, results: Mapping[Place, Node], signature: str | None = None) -> str:
         """Return a function over rows that puts results in their places."""
         signature = _SIGNATURES[name] if signature is None else signature
-        nodes = list(results.values())
-        statements, named = NUMBA.write(nodes)
-        loaded = [node.content for node in reachable(nodes) if node.operation == "leaf"]
-        loads = [f"{variable(leaf)} = get({self.load(leaf)})" for leaf in loaded if leaf.kind != "cotangent"]
-        stores = [
-            f"{'add' if place[0] == 'sums' else 'put'}({number}, {place_of(*place)}, {result})"
-            for number, (place, result) in enumerate(zip(results, named, strict=True))
-        ]
+        adjoint = name == "pull"
+
+        def store(named: Sequence[str]) -> list[str]:
+            stores = [
+                f"{'add' if place[0] == 'sums' else 'put'}({number}, {place_of(*place)}, {result})"
+                for number, (place, result) in enumerate(zip(results, named, strict=True))
+            ]
+            return stores + (self._adjoint(len(stores)) if adjoint else [])
+
         begin = [f"i{m}, o{m} = inputs[{m}], at[b, FIRST + {m}]" for m in range(len(self.inputs))]
-        if name == "pull":
-            loads += self._totals()
-            stores += self._adjoint(len(stores))
+        if adjoint:
             begin += [f"d{m}, r{m} = drives[{m}], at[b, FIRST + {len(self.inputs) + m}]" for m in range(self.drives)]
-        body = [*begin, "for i in range(n):", *(f"    {line}" for line in [*loads, *statements, *stores])]
-        return "\n".join(["@inlined", f"def {name}({signature}):", *(f"    {line}" for line in body)])
+        loop = row(
+            list(results.values()), lambda leaf: f"get({self.load(leaf)})", store, self._totals() if adjoint else ()
+        )
+        return "\n".join(["@inlined", f"def {name}({signature}):", *indented([*begin, *loop])])

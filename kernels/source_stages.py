@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.emit import leaves, variable
+from recsolve.emit import leaves
 from recsolve.graph import Leaf, Node, reachable
-from recsolve.kernels.source import NUMBA, names_called
+from recsolve.kernels.source import indented, names_called, row
 from recsolve.program import Program
 
 _HEAD = '''"""The elementwise stages of a cell."""
@@ -77,11 +77,16 @@ def stages_module(jobs: Sequence[Job], dtype: Any) -> str:
 
 def _rows(job: Job) -> str:
     """Return the function that computes a row of the results of a job."""
-    statements, named = NUMBA.write(job.nodes)
     places = ["Y", *(f"FIRST + {len(job.leaves) + number}" for number in range(len(job.nodes) - 1))]
     begin = [f"i{m}, o{m} = given[{m}], at[b, FIRST + {m}]" for m in range(len(job.leaves))]
     begin += [f"r{m}, q{m} = made[{m}], at[b, {place}]" for m, place in enumerate(places)]
-    loads = [f"{variable(leaf)} = get(i{m}, o{m} + i)" for m, leaf in enumerate(job.leaves)]
-    stores = [f"put({m}, r{m}, q{m} + i, {result})" for m, result in enumerate(named)]
-    body = [*begin, "for i in range(n):", *(f"    {line}" for line in [*loads, *statements, *stores])]
-    return "\n".join(["@inlined", f"def _{job.name}(given, made, at, b, n):", *(f"    {line}" for line in body)])
+    numbers = {leaf: m for m, leaf in enumerate(job.leaves)}
+
+    def load(leaf: Leaf) -> str:
+        return f"get(i{numbers[leaf]}, o{numbers[leaf]} + i)"
+
+    def store(named: Sequence[str]) -> list[str]:
+        return [f"put({m}, r{m}, q{m} + i, {result})" for m, result in enumerate(named)]
+
+    lines = [*begin, *row(job.nodes, load, store)]
+    return "\n".join(["@inlined", f"def _{job.name}(given, made, at, b, n):", *indented(lines)])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.arrays import Array, Kind, common_kind, empty_in_order, freeze, namespace
+from recsolve.constants import ConstantError, component, watched
 from recsolve.dual import ONE, Dual, value_of
 from recsolve.factored import Call, Factored
 from recsolve.fused import FusedCell, fused, staged, walker
@@ -50,9 +51,39 @@ class CellRecurrence(Recurrence):
         parts = {name: self.layout.component(states, i) for i, name in enumerate(self.cell.cell.state)}
         return Names(parts, "component")
 
-    def _call(self, s: Names, W: Any, u: Any) -> list[Any]:
+    @cached_property
+    def _has_constants(self) -> bool:
+        """Whether the function mixes numbers or arrays of NumPy's in, seen on one step.
+
+        Then it is called on duals, which give these the dtype of the state, and else on arrays, which is faster.
+        """
+        if 0 in self.shape:
+            return False
+        with watched() as seen, np.errstate(all="ignore"):
+            try:
+                self._on_duals(self._components(self.initial[None]), self._drive_at(slice(0, 1)))
+            except ConstantError:
+                raise
+            except Exception:  # what duals do not carry is said where they are needed
+                return False
+        return bool(seen)
+
+    def _drive_at(self, t: int | slice) -> Names:
+        return Names({name: u[t] for name, u in self.drive.items()}, "drive")
+
+    def _on_duals(self, s: Names, u: Names, tape: _Tape | None = None) -> Any:
+        W = (_Tape(self.layout.components) if tape is None else tape).mixings(self.cell.mixings)
+        return self.cell.cell.function(
+            _duals(s, "component"), W, _duals(u, "drive"), _duals(self._parameters, "parameter")
+        )
+
+    def _call(self, s: Names, u: Names, tape: _Tape | None = None) -> list[Any]:
         try:
-            out = self.cell.cell.function(s, W, u, self._parameters)
+            if self._has_constants:
+                out = self._on_duals(s, u, tape)
+            else:
+                W = self._mixings if tape is None else tape.mixings(self.cell.mixings)
+                out = self.cell.cell.function(s, W, u, self._parameters)
         except ValueError as error:
             if "truth value" in str(error):
                 raise TypeError(
@@ -65,6 +96,8 @@ class CellRecurrence(Recurrence):
     def _states(self, values: list[Any], like: Array) -> Array:
         """Return states from the components that the function returned, which may lack broadcast axes."""
         part = self.layout.component(like, 0)
+        names = self.cell.cell.state
+        values = [component(value_of(v), part, name) for v, name in zip(values, names, strict=True)]
         full = [v if v.shape == part.shape else namespace(like).broadcast_to(v, part.shape) for v in values]
         return self.cell.stack_components(full, part)
 
@@ -77,11 +110,10 @@ class CellRecurrence(Recurrence):
         stages = staged(self)
         if stages is not None:
             return stages.evaluate(previous)
-        return self._states(self._call(self._components(previous), self._mixings, self.drive), previous)
+        return self._states(self._call(self._components(previous), self.drive), previous)
 
     def step(self, state: Array, t: int) -> Array:
-        drive = Names({name: u[t] for name, u in self.drive.items()}, "drive")
-        return self._states(self._call(self._components(state), self._mixings, drive), state)
+        return self._states(self._call(self._components(state), self._drive_at(t)), state)
 
     @property
     def compiled(self) -> bool:
@@ -124,8 +156,8 @@ class CellRecurrence(Recurrence):
         tape = _Tape(self.layout.components)
         s = {name: Dual(part, {i: ONE}) for i, (name, part) in enumerate(self._components(previous).items())}
         with ties_in_force(self.ties):
-            out = self._call(Names(s, "component"), tape.mixings(self.cell.mixings), self.drive)
-        values = self._states([value_of(x) for x in out], previous)
+            out = self._call(Names(s, "component"), self.drive, tape)
+        values = self._states(out, previous)
         part = self.layout.component(previous, 0)
         xp = namespace(previous)
 
@@ -174,7 +206,7 @@ class CellRecurrence(Recurrence):
         return self.cell.output(states)
 
     def _cut(self, cut: slice, initial: Any) -> CellRecurrence:
-        drive = Names({name: u[cut] for name, u in self.drive.items()}, "drive")
+        drive = self._drive_at(cut)
         reset = None if self.reset is None else self.reset[cut]
         x = None if self.x is None else self.x[cut]
         return CellRecurrence(self.cell, drive, initial, reset, self.kind, x, self.ties)
@@ -202,6 +234,11 @@ class CellRecurrence(Recurrence):
         return all(all_finite(u[t]) for u in self.drive.values())
 
 
+def _duals(arrays: Names, what: str) -> Names:
+    """Return arrays as duals, those that are not yet without partials."""
+    return Names({n: x if isinstance(x, Dual) else Dual(x, {}) for n, x in arrays.items()}, what)
+
+
 class _Tape:
     """Records the mixing calls of one pass; each opens a new leaf. Diagonal mixings are elementwise and inline."""
 
@@ -216,6 +253,8 @@ class _Tape:
         def call(x: Any) -> Any:
             if not isinstance(x, Dual) or isinstance(mixing, DiagonalMixing):
                 return mixing(x)
+            if not x.partials:
+                return Dual(mixing(x.value), {})
             leaf = self.components + len(self.calls)
             self.calls.append((mixing, x.partials))
             return Dual(mixing(x.value), {leaf: ONE})

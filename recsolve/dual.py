@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from recsolve.constants import constant
 from recsolve.elementwise import Elementwise
 from recsolve.ties import at_tie
 
@@ -168,12 +169,16 @@ class Dual(Elementwise):
 
     def lift(self, name: str, args: Sequence[Any]) -> Dual:
         """Apply the elementwise operation ``name`` to values and, by its rule, to partials."""
-        values = [value_of(arg) for arg in args]
+        values = self._values(args)
         y = evaluate(name, values)
         if name in WINS:
-            return self._select(y, self._wins(name, args, y))
+            return self._select(y, self._wins(name, args, values, y))
         terms = [(arg, _factor(name, index, values, y)) for index, arg in enumerate(args) if isinstance(arg, Dual)]
         return self._combine(y, terms)
+
+    def _values(self, args: Sequence[Any]) -> list[Any]:
+        """Return operands without their partials; constants take the dtype of the state."""
+        return [value_of(x) if isinstance(x, Elementwise) else constant(x, self.dtype) for x in args]
 
     def _combine(self, y: Any, terms: Sequence[tuple[Dual, Any]]) -> Dual:
         """Return ``y`` with partials sum of factor * partial over the terms."""
@@ -194,15 +199,15 @@ class Dual(Elementwise):
         return self._made(y, partials)
 
     @staticmethod
-    def _wins(name: str, args: Sequence[Any], y: Any) -> list[tuple[Dual, Any, Any]]:
+    def _wins(name: str, args: Sequence[Any], values: Sequence[Any], y: Any) -> list[tuple[Dual, Any, Any]]:
         """Return the dual arguments of a minimum or maximum, each with where it passes its partials and their scale.
 
         At a tie one argument passes the share that is in force and the other one the rest.
         """
-        a, b = args
+        (a, b), (value_a, value_b) = args, values
         share = at_tie(name) if _leads(a, b) else 1.0 - at_tie(name)
-        duals = [(x, other, s) for x, other, s in ((a, b, share), (b, a, 1.0 - share)) if isinstance(x, Dual)]
-        return [(x, *_passes(name, x.value, value_of(other), s, y)) for x, other, s in duals]
+        choices = ((a, value_a, value_b, share), (b, value_b, value_a, 1.0 - share))
+        return [(x, *_passes(name, value, other, s, y)) for x, value, other, s in choices if isinstance(x, Dual)]
 
     def _made(self, y: Any, partials: Mapping[Hashable, Any]) -> Dual:
         return type(self)(y, partials)
@@ -219,7 +224,7 @@ class Dual(Elementwise):
     def _ufunc(self, ufunc: Any, inputs: Sequence[Any]) -> Any:
         name = ufunc.__name__
         if name in COMPARISONS:
-            return ufunc(*[value_of(x) for x in inputs])
+            return ufunc(*self._values(inputs))
         if name in UNARY or name in BINARY or name in WINS:
             return self.lift(name, inputs)
         return self._other(f"numpy.{name}", ufunc, inputs, {})
@@ -233,7 +238,7 @@ class Dual(Elementwise):
 
     def _where(self, condition: Any, a: Any, b: Any) -> Dual:
         condition = np.not_equal(value_of(condition), 0)  # as NumPy reads numbers; ~True is -2 of a Python bool
-        y = np.where(condition, value_of(a), value_of(b))
+        y = np.where(condition, *self._values((a, b)))
         return self._select(y, [(a, condition, ONE), (b, ~condition, ONE)])
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from recsolve.arrays import Array
 from recsolve.cell_recurrence import CellRecurrence
+from recsolve.constants import constant
 from recsolve.dual import ONE, Dual, value_of
 from recsolve.factored import Call, Factored
 from recsolve.function import FunctionRecurrence
@@ -91,8 +92,12 @@ class _Run(Dual):
         """Return a value that no leaf moves."""
         raise NotImplementedError
 
+    def _values(self, args: Sequence[Any]) -> list[Any]:
+        """Return operands without their partials; arrays may be wider here than the state."""
+        return [value_of(x) if isinstance(x, Dual) else constant(x, None) for x in args]
+
     def lift(self, name: str, args: Sequence[Any]) -> Any:
-        values = [value_of(arg) for arg in args]
+        values = self._values(args)
         if name in _STEPS:
             return self._step(getattr(np, name), values)
         out: Any = super().lift(name, args)

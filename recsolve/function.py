@@ -136,8 +136,11 @@ class FunctionRecurrence(Recurrence):
         shape = tuple(np.shape(value_of(out)))
         if shape != tuple(previous.shape):
             raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {tuple(previous.shape)}")
-        if not isinstance(out, Tangent) and out.dtype != self.dtype:
-            raise TypeError(f"f returned dtype {out.dtype}; wanted {self.dtype}, as initial and inputs")
+        if out.dtype != self.dtype:
+            raise TypeError(
+                f"f returned dtype {out.dtype}; wanted {self.dtype}, as initial and inputs: look for a NumPy number or "
+                "array of another dtype in f, such as np.sqrt(2) or np.zeros(n), and write float(...) or .astype"
+            )
         return out
 
     @property

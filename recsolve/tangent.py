@@ -7,7 +7,7 @@ What is neither raises and is named: there is no silent fall-back to finite diff
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,10 @@ class Tangent(Dual):
     def seeded(cls, value: Any, directions: Any) -> Tangent:
         """Return ``value`` with derivatives ``directions``, shape (m, *value.shape)."""
         return cls(value, {DIRECTIONS: directions})
+
+    def _values(self, args: Sequence[Any]) -> list[Any]:
+        """Return operands as they are: the function is the user's own NumPy, which promotes."""
+        return [value_of(x) for x in args]
 
     @property
     def directions(self) -> Any:

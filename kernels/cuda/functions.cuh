@@ -21,7 +21,7 @@ template <class T> struct Simple {
     __device__ static T square(T x) { return x * x; }
     __device__ static T reciprocal(T x) { return T(1) / x; }
     __device__ static T divide(T x, T y) { return x / y; }
-    __device__ static T sign(T x) { return x > T(0) ? T(1) : x < T(0) ? T(-1) : x; }
+    __device__ static T sign(T x) { return x > T(0) ? T(1) : x < T(0) ? T(-1) : is_nan(x) ? x : T(0); }
     __device__ static bool isnan(T x) { return is_nan(x); }
     __device__ static bool isfinite(T x) { return finite(x); }
     __device__ static bool isinf(T x) { return !finite(x) && !is_nan(x); }
@@ -103,7 +103,7 @@ struct FastFloat : Library<float> {
         p = multiply_add(p, z, -3.3333331e-01f);
         float near = multiply_add(p * z, x, x);
         float far = approximate_reciprocal(1.0f + approximate_exp2(2.0f * LOG2_E * size));
-        return size < 0.6f ? near : ::copysignf(multiply_add(-2.0f, far, 1.0f), x);
+        return ::copysignf(size < 0.6f ? near : multiply_add(-2.0f, far, 1.0f), x);  // of -0 too
     }
 };
 
