@@ -6,7 +6,7 @@ import numpy as np
 
 from .trees import LONG
 
-_MOST_TERMS = 4e8  # beyond so many products of Jacobians a question is not asked
+_MOST_TERMS = 5e7  # beyond so many products of Jacobians a question is not asked
 
 
 def loop(model, drive, initial, starts, dtype=LONG):

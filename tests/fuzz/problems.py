@@ -32,7 +32,7 @@ class Problem:
     reset : array of bool or None
     dtype : dtype
     ties : bool
-        Whether data are drawn that meet kinks exactly.
+        Whether data are drawn that meet kinks exactly, or nearly.
     """
 
     model: cells.Model
@@ -146,7 +146,7 @@ def filled(rng, model, T, batch, dtype, kind):
     if np.broadcast_shapes(*shapes) != batch:
         name = next(iter(drive))
         drive[name] = data(rng, (T, *batch, *event), dtype, kind)
-    return Problem(model, drive, initial, reset, dtype, batch, T, kind in ("integers", "sparse"))
+    return Problem(model, drive, initial, reset, dtype, batch, T, kind in ("integers", "sparse", "tiny"))
 
 
 def defect(problem, states):
