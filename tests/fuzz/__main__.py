@@ -50,15 +50,16 @@ def main():
             failures[kind][outcome.category] += 1
             print(f"{outcome.command(options.backend)}\n    {outcome.text}", flush=True)  # noqa: T201
     table(tries, failures, counts, time.monotonic() - began, options)
-    sys.exit(bool(failures))
+    sys.exit(1 if failures else 0)
 
 
 def table(tries, failures, counts, seconds, options):
     """Print what was tried and what failed, by kind."""
     total = sum(failures.values(), Counter())
-    print(f"\nseeds from {options.seed}, {seconds / 60:.1f} minutes: " + ", ".join(f"{n} {k}" for k, n in counts.items()))  # noqa: T201
+    told = ", ".join(f"{n} {k}" for k, n in sorted(counts.items()))
+    print(f"\nseeds from {options.seed}, {seconds / 60:.1f} minutes: {told}")  # noqa: T201
     print(f"{'kind':12} {'problems':>9} " + " ".join(f"{c:>14}" for c in (*COLUMNS, "other")))  # noqa: T201
-    for kind, row in [*((k, failures[k]) for k in sorted(tries)), ("all", total)]:
+    for kind, row in [*((k, failures.get(k, Counter())) for k in sorted(tries)), ("all", total)]:
         other = sum(row.values()) - sum(row[c] for c in COLUMNS)
         cells = " ".join(f"{n:14d}" for n in (*(row[c] for c in COLUMNS), other))
         print(f"{kind:12} {tries[kind] if kind != 'all' else sum(tries.values()):9d} {cells}")  # noqa: T201

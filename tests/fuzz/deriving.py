@@ -126,14 +126,20 @@ def differentiated(rng, problem, as_function, backend):
 
 
 def smooth(rng, compiled, backend):
-    """Smooth functions whose curvature and drives are large: their automatic derivatives are true, and are not refused."""
+    """Functions whose curvature and drives are large: their automatic derivatives are true, and not refused."""
     s, u = ("s", 0), ("u", "u0")
     wave = (str(rng.choice(["sin", "cos", "tanh"])), ("multiply", ("c", float(rng.choice([1.0, 4.0, 32.0]))), s))
-    tree = ("add", ("add", ("multiply", trees.number(rng, -0.9, 0.9), s), ("multiply", trees.number(rng, 0, 0.5), wave)), u)
+    tree = (
+        "add",
+        ("add", ("multiply", trees.number(rng, -0.9, 0.9), s), ("multiply", trees.number(rng, 0, 0.5), wave)),
+        u,
+    )
     kink = ("multiply", trees.number(rng, -0.3, 0.3), ("relu", s))
     tree = ("add", tree, kink) if rng.random() < 0.3 else tree
     model = cells.Model((tree,), {}, (), int(rng.integers(1, 4)), ("u0",))
-    problem = problems.filled(rng, model, int(rng.choice([1, 97, 500])), (), rng.choice([np.float32, np.float64]), "normal")
+    problem = problems.filled(
+        rng, model, int(rng.choice([1, 97, 500])), (), rng.choice([np.float32, np.float64]), "normal"
+    )
     scale = float(rng.choice([0.0, 1.0, 10.0, 100.0]))
     problem.drive = {n: (scale * x).astype(x.dtype) for n, x in problem.drive.items()}
     if scale == 0:

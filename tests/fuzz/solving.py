@@ -22,7 +22,7 @@ def recurrence_of(problem, rng=None, mixings=None, constant="{!r}"):
     return cell.recurrence(drive=problem.drive, initial=problem.first(style=style), reset=problem.reset)
 
 
-def function_of(problem, structure=None):
+def function_of(problem, structure=None, constant="{!r}"):
     """Return the recurrence of a problem as a function of a user, with the smallest structure that is true of it."""
     model = problem.model
     structure = structure or ("block" if model.components > 1 else "diagonal" if model.elementwise else "dense")
@@ -32,7 +32,7 @@ def function_of(problem, structure=None):
     if model.components > 1:  # what ignores the state must have its shape all the same
         full = tuple(("add", t, ("multiply", ("c", 0.0), ("s", i))) for i, t in enumerate(model.trees))
         model = replace(model, trees=full)
-    body = cells.cell_source(model, state="{}", drive="u['{}']", parameter="p['{}']", mixing="mix['{}']({})")
+    body = cells.cell_source(model, constant, state="{}", drive="u['{}']", parameter="p['{}']", mixing="mix['{}']({})")
     if model.components > 1:
         body = f"np.stack(({body}), axis=-2)"
     places = {n: state.format(i) for i, n in enumerate(cells.COMPONENTS)}
