@@ -70,6 +70,9 @@ class Renamed(Diagonal):
     """A subclass that changes nothing."""
 
 
+OWN = {"dense": Halved, "diagonal": HalvedDiagonal, "heads": HalvedHeads, "renamed": Renamed}
+
+
 @dataclass
 class Model:
     """What the oracle knows of a cell.

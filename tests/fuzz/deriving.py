@@ -91,10 +91,24 @@ def gradient(rng, compiled, backend):
     differentiated(rng, problem, as_function, backend or ("numba" if compiled else "numpy"))
 
 
-def differentiated(rng, problem, as_function, backend):
-    """Solve, differentiate, judge."""
+def own(rng, compiled, backend):
+    """Gradients through mixings of a user: right where they say all of what they are, else right or refused."""
+    kind = str(rng.choice(["masked", "renamed", "dense", "diagonal", "heads"]))
+    mixing = {"masked": "dense", "renamed": "diagonal"}.get(kind, kind)
+    few = {"lengths": (1, 31), "batches": ((), (2,))}
+    problem = problems.random_problem(rng, style="plain", mixing=mixing, kind="normal", **few)
+    mixings = solving.own_mixings(rng, kind, problem.model)
+    try:
+        differentiated(rng, problem, False, backend or ("numba" if compiled else "numpy"), mixings)
+    except judge.Wrong as wrong:
+        if kind in ("masked", "renamed") or not isinstance(wrong.__cause__, (TypeError, ValueError)):
+            raise
+
+
+def differentiated(rng, problem, as_function, backend, mixings=None):
+    """Solve, differentiate, judge; weights of a user's mixings are left out, for what they mean is the user's."""
     with unexpected("recurrence"):
-        rec = solving.function_of(problem) if as_function else solving.recurrence_of(problem, rng)
+        rec = solving.function_of(problem) if as_function else solving.recurrence_of(problem, rng, mixings)
     cotangent = rng.standard_normal(rec.shape).astype(problem.dtype)
     arrays = [*problem.drive.values(), problem.initial, cotangent]
     with rs.backend(backend), unwritten(*arrays):
@@ -109,7 +123,7 @@ def differentiated(rng, problem, as_function, backend):
         with unexpected("adjoint"):
             g = rs.adjoint(sol, states=cotangent)
             initial, inputs = g.initial, g.inputs if as_function else g.drive
-            others = {} if as_function else {("mixing", n): x for n, x in g.mixings.items()}
+            others = {} if as_function or mixings else {("mixing", n): x for n, x in g.mixings.items()}
             others |= {} if as_function else {("parameter", n): x for n, x in g.parameters.items()}
         with unexpected("tangent"):
             v = rng.standard_normal(rec.initial.shape).astype(problem.dtype)

@@ -16,7 +16,7 @@ KINDS = {
     f.__name__: f
     for f in (
         solving.solve, solving.function, solving.long, solving.subclass, solving.trust, solving.huge,
-        deriving.gradient, deriving.smooth, deriving.declared,
+        deriving.gradient, deriving.own, deriving.smooth, deriving.declared,
         scanning.scan, scanning.matrices, scanning.misfits,
         keeping.stale, keeping.scalars, keeping.impure, keeping.pickles, keeping.threads,
     )

@@ -117,6 +117,20 @@ def function(rng, compiled, backend):
     solved(problem, recurrence, some(rng, 3), rng, backend or "numpy")
 
 
+def own_mixings(rng, kind, model):
+    """Return mixings of a user, by name, and give the model what they multiply by."""
+    mixings = {}
+    for name, (form, W) in list(model.matrices.items()):
+        effective = W if kind == "renamed" else W * W.dtype.type(0.5)
+        if kind == "masked":
+            mask = (rng.random(W.shape) < 0.5).astype(W.dtype)
+            mixings[name], effective = cells.MaskedDense(W, mask), W * mask
+        else:
+            mixings[name] = cells.OWN[kind](W)
+        model.matrices[name] = (form, effective)
+    return mixings
+
+
 def subclass(rng, compiled, backend):
     """Mixings of a user that override what they multiply by; fast paths do not know them."""
     kind = str(rng.choice(["masked", "dense", "diagonal", "heads", "renamed"]))
@@ -126,17 +140,7 @@ def subclass(rng, compiled, backend):
     problem = problems.random_problem(
         rng, mixing=mixing, style="plain" if rng.random() < 0.5 else None, lengths=lengths, batches=((), (2,))
     )
-    mixings, model = {}, problem.model
-    for name, (form, W) in list(model.matrices.items()):
-        if kind == "masked":
-            mask = (rng.random(W.shape) < 0.5).astype(W.dtype)
-            mixings[name], effective = cells.MaskedDense(W, mask), W * mask
-        elif kind == "renamed":
-            mixings[name], effective = cells.Renamed(W), W
-        else:
-            made = {"dense": cells.Halved, "diagonal": cells.HalvedDiagonal, "heads": cells.HalvedHeads}[kind]
-            mixings[name], effective = made(W), W * W.dtype.type(0.5)
-        model.matrices[name] = (form, effective)
+    mixings = own_mixings(rng, kind, problem.model)
     with unexpected("recurrence"):
         recurrence = recurrence_of(problem, rng, mixings)
     solved(problem, recurrence, some(rng, 2, FEW), rng, backend or forced or ("auto" if compiled else "numpy"))
