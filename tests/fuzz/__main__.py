@@ -44,7 +44,7 @@ def main():
     counts, failures, began, tries = Counter(), defaultdict(Counter), time.monotonic(), Counter()
     for kind, seed, compiled in plan(options):
         outcome = tried(kind, seed, compiled, options.backend)
-        tries[kind] += 1
+        tries[kind] += outcome.tried
         counts.update(outcome.counts)
         if outcome.category:
             failures[kind][outcome.category] += 1

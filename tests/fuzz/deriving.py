@@ -176,9 +176,9 @@ def declared(rng, compiled, backend):
     """A structure that is false of the function: no trust in a wrong answer, no gradient that is not one."""
     false = str(rng.choice(["zero", "identity", "diagonal"]))
     mixing = "dense" if false == "diagonal" else str(rng.choice(["none", "dense"]))
-    problem = problems.random_problem(rng, mixing=mixing, lengths=(33, 257), batches=((),), kind="normal")
-    if problem.model.components > 1:
-        return
+    problem = None
+    while problem is None or problem.model.components > 1:
+        problem = problems.random_problem(rng, mixing=mixing, lengths=(33, 257), batches=((),), kind="normal")
     if false != "diagonal" and rng.random() < 0.5:  # chaos that calls itself none
         tree = ("add", ("multiply", ("c", 3.75), ("multiply", ("s", 0), ("subtract", ("c", 1.0), ("s", 0)))),
                 ("multiply", ("c", 0.0), ("u", "u0")))  # fmt: skip

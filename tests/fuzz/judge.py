@@ -25,6 +25,10 @@ class Wrong(AssertionError):
         self.category = category
 
 
+class Nothing(Exception):
+    """What was drawn is no problem of its kind; it is not counted."""
+
+
 def require(holds, category, text):
     """Raise unless it holds."""
     if not holds:

@@ -34,6 +34,7 @@ class Outcome:
     counts: Counter = field(default_factory=Counter)
     category: str = ""
     text: str = ""
+    tried: bool = True
 
     def command(self, backend=None):
         """The command that tries this very problem again."""
@@ -50,6 +51,8 @@ def tried(kind, seed, compiled=False, backend=None):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             KINDS[kind](rng, compiled, backend)
+    except judge.Nothing:
+        outcome.tried = False
     except judge.Wrong as wrong:
         outcome.category, outcome.text = wrong.category, str(wrong)
     except Exception as error:
