@@ -6,10 +6,12 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """The end of a solve. With r = f(h[t-1]) - h[t] of the states returned, computed afresh:
+    """The end of a solve. With r = f(h[t-1], u[t]) - h[t] of the states returned, computed afresh for all t at once:
 
     ``converged``
-        |r| <= atol + rtol max(|h|, |f|) in every entry.
+        |r| <= atol m + rtol max(|h|, |f|) in every entry, where atol, rtol and m are those of ``Solution.tolerance``:
+        m = 1 if you gave ``tol`` or ``atol``, or units do not couple; else m is the largest of 1 and all |h| and |f| in
+        the entry's lane at its step. ``str(solution.tolerance)`` states the test with its numbers.
     ``nonfinite``
         Every sequence (or segment between resets) has converged, or has converged up to a row whose own f(h[t-1], u[t])
         is inf or NaN.
@@ -40,7 +42,7 @@ class Status(StrEnum):
 
 
 _ADVICE = {
-    Status.CONVERGED: "every entry of the residual is within tolerance",
+    Status.CONVERGED: "every entry of the residual meets the test that Solution.tolerance states",
     Status.NONFINITE: "the trajectory is inf or NaN from some step on; check the drive and the weights there",
     Status.MAXITER: (
         "the iteration limit was reached; raise maxiter, try method='newton' or 'damped_newton', or pass "
