@@ -56,7 +56,7 @@ class Solution:
         What has been tested, of every entry of ``states``: |r| <= atol m + rtol max(|h|, |f|), see
         :class:`recsolve.tolerance.Tolerance`; ``str`` of it says so with its numbers. It is what was asked for, but
         where f rounds otherwise for all t at once than for the part of the rows that was solved last: then atol and
-        rtol are larger by 16 default tolerances, and the message says so.
+        rtol are larger by 1, 2, 4, 8 or 16 default tolerances, as few as are needed, and the message says so.
     recurrence : Recurrence
     """
 

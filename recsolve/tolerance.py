@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ TRUSTED = 1e-2
 # However large the weights, the default tolerance stays below this many eps.
 _MOST = 64
 
-# By so many default tolerances f may round otherwise among other times and sequences.
-_OTHERWISE = 16
+# By so many default tolerances, at most, f may round otherwise among other times and sequences.
+_OTHERWISE = (1, 2, 4, 8, 16)
 
 
 def default_tol(dtype: Any, rounding: float = 1.0) -> float:
@@ -75,10 +76,11 @@ class Tolerance:
         text = f"|r| <= {bound} in every entry, with r = f(h[t-1], u[t]) - h[t]"
         return text if self.lanes is None else f"{text} and m the largest of 1, |h| and |f| in its lane at its step"
 
-    def widened(self, recurrence: Recurrence) -> Tolerance:
-        """Return the test with room for an f that rounds otherwise among other times and sequences."""
-        room = _OTHERWISE * default_tol(recurrence.dtype, recurrence.rounding)
-        return replace(self, atol=self.atol + room, rtol=self.rtol + room)
+    def widened(self, recurrence: Recurrence) -> Iterator[Tolerance]:
+        """Yield tests with more and more room for an f that rounds otherwise among other times and sequences."""
+        base = default_tol(recurrence.dtype, recurrence.rounding)
+        for times in _OTHERWISE:
+            yield replace(self, atol=self.atol + times * base, rtol=self.rtol + times * base)
 
     def above_rounding(self, recurrence: Recurrence) -> Tolerance:
         """Return the test with atol and rtol of at least eps max(1, ``recurrence.rounding``), the rounding of f.

@@ -141,8 +141,8 @@ class Active:
         """Return the whole trajectory as an iterate, f evaluated afresh at all t.
 
         f may round otherwise at all t than among the rows that were left. Where rows have all met the tolerance when
-        they were evaluated last and some miss it now, all are tested to one that makes room for that, and the iterate
-        says so.
+        they were evaluated last and some miss it now, all are tested to the first that makes enough room for that, and
+        the iterate says so.
         """
         if not self.narrowed:
             return iterate
@@ -151,8 +151,11 @@ class Active:
         whole = problem.evaluate(kept.states, jacobian=False, chunk=self.window)
         if bool(whole.converged.all()) or not bool(kept.converged.all()):
             return whole
-        wide = problem.judge(whole.states, whole.values, tolerance=problem.tolerance.widened(problem.recurrence))
-        return wide if bool(wide.converged.all()) else whole
+        for tolerance in problem.tolerance.widened(problem.recurrence):
+            wide = problem.judge(whole.states, whole.values, tolerance=tolerance)
+            if bool(wide.converged.all()):
+                return wide
+        return whole
 
     def resume(self, iterate: Iterate) -> Iterate:
         """Go on with the whole, which missed the tolerance although its parts met it: f is another function there."""

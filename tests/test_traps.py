@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import recsolve as rs
+from recsolve.tolerance import Tolerance
 
 SOLVERS = sorted(rs.solvers.REGISTRY)
 FACTORS = (2.5, 6.0, 20.0)
@@ -73,7 +74,7 @@ def test_one_huge_entry_does_not_hide_the_others():
     for method in SOLVERS:
         for k in range(6):
             sol = rs.solve(rec, method=method, maxiter=k, tol=1e-6)
-            assert sol.success == gallery.residual_is_met(rec, sol.states, 1e-6)
+            assert sol.success == gallery.residual_is_met(rec, sol.states, Tolerance(1e-6, 1e-6))
 
 
 def test_overflow_in_the_drive_of_one_sequence():
