@@ -18,12 +18,15 @@ class Status(StrEnum):
     ``maxiter``
         None of the above after ``maxiter`` iterations.
     ``diverged``
-        For ``patience`` iterations the number of leading exact rows has not grown, and max|r| exceeds 1000 times
-        its smallest value so far or is not finite. (Only without the pin, which makes that number grow.)
+        For ``patience`` iterations in a row there was no progress: neither has the number of rows that are exact and
+        leading, or set aside as solved, grown, nor has max|r| fallen below 0.99 times its smallest value of this stage
+        of the method. And max|r| exceeds 1000 times that value or is not finite. (Only without the pin, which makes
+        the number grow.)
     ``stalled``
-        For ``patience`` iterations neither the number of leading exact rows nor the smallest max|r| has improved; or
-        the states are the sequential loop's own, and f evaluated for all t at once differs from them by more than the
-        tolerance; or f evaluated at one step alone differs grossly from f evaluated for all t at once.
+        There was no progress in the same sense, and max|r| has not grown so much; or the states are the sequential
+        loop's own, and f evaluated for all t at once misses the test of ``converged`` there; or f evaluated alone at
+        the first, the middle or the last step differs from f evaluated for all t at once by more than sqrt(eps) (1 +
+        max |f|).
     ``stopped``
         The callback raised StopIteration.
     """

@@ -110,7 +110,7 @@ def test_what_is_trusted_is_no_farther_from_the_truth_than_ten_times_what_is_sta
 
 
 def test_a_tolerance_below_rounding_earns_no_trust():
-    """h = 2.5 sin h + u in float32: a residual of 0 and an error of the size of the states, for a small conditioning."""
+    """h = 2.5 sin h + u in float32: a residual of 0 and an error of the size of the states, whatever is asked for."""
     for T in (40, 50, 60):
         rec = gallery.sine(2.5, T=T)
         tight, usual = rs.solve(rec, tol=1e-12), rs.solve(rec)
