@@ -68,8 +68,8 @@ class Iterate:
         jacobian = None if self.jacobian is None else self.jacobian[index]
         names = ("states", "values", "residual", "converged", "leading", "front")
         arrays = {name: getattr(self, name)[index] for name in names}
-        rest = {"tolerance": self.tolerance, "worst": largest(arrays["residual"]), "blocked": self.blocked}
-        return Iterate(**arrays, jacobian=jacobian, **rest)
+        worst = largest(arrays["residual"])
+        return Iterate(**arrays, jacobian=jacobian, tolerance=self.tolerance, worst=worst, blocked=self.blocked)
 
 
 def largest(residual: Array) -> float:
