@@ -203,9 +203,10 @@ class Cell:
         Raises
         ------
         TypeError
-            When the module is of another kind.
+            When the module is of another kind, or its weights have mixed dtypes, or others than float32 and float64.
         ValueError
-            When the layer or direction does not exist, or the module has ``proj_size``.
+            When the layer or direction does not exist, the module has ``proj_size``, or its weights are reparametrized,
+            missing or of a wrong shape. Weights that are NaN or inf are taken as they are, as torch takes them.
         """
         return torch_weights.cell_from_module(self, module, layer, reverse)
 

@@ -63,9 +63,14 @@ class Layers:
         Raises
         ------
         TypeError
-            When the module is none of these.
+            When the module is none of these, or its weights have mixed dtypes, or other ones than float32 and float64.
         ValueError
-            With ``proj_size``, or dropout in training mode (its draws cannot be reproduced).
+            With ``proj_size``, dropout in training mode (its draws cannot be reproduced), or weights that are
+            reparametrized, missing or of a wrong shape.
+
+        Notes
+        -----
+        Weights that are NaN or inf are taken as they are, as torch takes them; a solve then ends as ``nonfinite``.
         """
         from recsolve import cells
 
@@ -87,12 +92,14 @@ class Layers:
         nonlinearity: str = "tanh",
         batch_first: bool = False,
     ) -> Layers:
-        """Load all layers and directions of a saved module; see :func:`recsolve.load` for the formats."""
+        """Load all layers and directions of a saved module.
+
+        Formats, arguments and errors are those of :func:`recsolve.load`.
+        """
         from recsolve import cells
 
-        weights = checkpoint.read_state_dict(path, prefix)
-        cell = cells.get(torch_weights.cell_name(weights, nonlinearity))
-        return cls(_stack(cell, weights), batch_first=batch_first)
+        name, weights = checkpoint.read_state_dict(path, prefix, nonlinearity)
+        return cls(_stack(cells.get(name), weights), batch_first=batch_first)
 
     def solve(self, x: Any, hx: Any = None, **settings: Any) -> LayersSolution:
         """Solve every layer and direction.

@@ -57,6 +57,8 @@ class Predictor:
 
     def __init__(self, recurrence: Recurrence, truth: Array, J: Jacobian, rate: float, tol: float | None):
         self.recurrence, self.truth, self.J, self.rate, self.tol = recurrence, truth, J, rate, tol
+        # Once changes are below rounding, residuals are 0 and any tolerance is met.
+        self.test = tolerance_for(recurrence, tol).above_rounding(recurrence)
         self.fixed = fixed_matrices(recurrence.window(0, len(truth)), J)
         self._known: dict[str, int] = {}
 
@@ -87,9 +89,7 @@ class Predictor:
         full, shrinks = count(length)
         if full >= _ENDED * length and length < T:
             if shrinks and self.rate < 0:  # it would converge in a longer one, no slower than perturbations die out
-                test = tolerance_for(self.recurrence, self.tol)
-                eps = max(test.atol, float(np.finfo(self.recurrence.dtype).tiny))
-                return int(min(max(full, np.ceil(np.log(eps) / self.rate)), T))
+                return int(min(max(full, np.ceil(np.log(self.test.atol) / self.rate)), T))
             return max(full, round(T * full / length))
         per_doubling = max(full - quarter, 0) / 2
         return round(full + per_doubling * float(np.log2(T / length)))
@@ -129,13 +129,13 @@ class Predictor:
         return spent + 1
 
     def _recursion(self, A: Jacobian, size: int) -> tuple[int, bool]:
-        """Return after how many steps the residual of the error recursion meets the tolerance.
+        """Return after how many steps the residual of the error recursion meets the tolerance, or is below rounding.
 
         Also returns whether the error was shrinking half way, where the front that the start sends out has not arrived.
         """
         short, truth = self.recurrence.window(0, size), self.truth[:size]
         A, J, xp = A[:size], self.J[:size], namespace(truth)
-        test, starts = tolerance_for(short, self.tol), short.over_event(short.starts)
+        starts = short.over_event(short.starts)
         e = short.guess() - truth
         first, shrinks = float(abs(e).max()), True
         for count in range(size):
@@ -145,7 +145,7 @@ class Predictor:
             before[1:], before[:1] = e[:-1], 0
             before = xp.where(starts, e.dtype.type(0), before)
             change = J.matvec(before)
-            if bool(test.met(truth, truth, change - e).all()):
+            if bool(self.test.met(truth, truth, change - e).all()):
                 return count, shrinks
             e = affine_scan(A, change - A.matvec(before), reset=starts)
             e = xp.where(xp.isfinite(e), e, e.dtype.type(1e30))  # an overflow stays far from the tolerance

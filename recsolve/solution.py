@@ -14,7 +14,7 @@ from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Method
 from recsolve.solvers.problem import Iterate, leading_times
 from recsolve.status import Status
-from recsolve.tolerance import TRUSTED, Tolerance
+from recsolve.tolerance import TRUSTED
 from recsolve.trace import Trace
 
 
@@ -30,19 +30,20 @@ class Solution:
     final : array, shape (*batch, *event)
         The last state, to be the ``initial`` of the next call (``initial`` itself when T = 0).
     success : bool
-        Whether the status is ``converged``: the residual is met. Not yet whether the trajectory is close to the true
-        one, which ``trusted`` says.
+        Whether the status is ``converged``: every entry meets ``tolerance``. Not yet whether the trajectory is close
+        to the true one, which ``trusted`` says.
     status : Status
         See :class:`recsolve.Status`.
     nit : int
         Iterations, which is one less than the number of iterates.
     residuals : array, shape (nit + 1,)
         max |f(h[t-1]) - h[t]| of every iterate; the last entry is that of ``states``. A sequential completion appends
-        its own.
+        its own. Where compiled loops iterate by themselves (``windowed`` on NumPy arrays, ``quasi_newton`` and
+        ``jacobi`` on a GPU, unless a callback or trace asks for iterates) the last entry is the only one.
     converged_prefix, exact_prefix : int
-        Leading rows, counted over all sequences, within tolerance; with residual exactly 0.
+        How many leading rows, of all sequences, meet ``tolerance``; have a residual of exactly 0.
     converged_rows : array of bool, shape (T, *batch)
-        Rows within tolerance.
+        Rows of which every entry meets ``tolerance``.
     stats : dict
         ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t that were not solved yet, the guess and the
         sequential loop counting as one each), ``njvp`` (products with a Jacobian that is not formed), ``rows`` (at how
@@ -55,7 +56,10 @@ class Solution:
     trace : Trace or None
         The residual of every row of every iterate and more, with ``options={"trace": True}``.
     tolerance : Tolerance
-        atol and rtol of the residual test.
+        What has been tested, of every entry of ``states``: |r| <= atol m + rtol max(|h|, |f|), see
+        :class:`recsolve.tolerance.Tolerance`; ``str`` of it says so with its numbers. It is what was asked for, but
+        where f rounds otherwise for all t at once than for the part of the rows that was solved last: then atol and
+        rtol are larger by 1, 2, 4, 8 or 16 default tolerances, as few as are needed, and the message says so.
     recurrence : Recurrence
     """
 
@@ -63,7 +67,6 @@ class Solution:
         self,
         recurrence: Recurrence,
         solver: Method,
-        tolerance: Tolerance,
         iterate: Iterate,
         status: Status,
         residuals: list[float],
@@ -72,7 +75,7 @@ class Solution:
         remark: str,
         trace: Trace | None = None,
     ):
-        self.recurrence, self.solver, self.tolerance, self.status = recurrence, solver, tolerance, status
+        self.recurrence, self.solver, self.tolerance, self.status = recurrence, solver, iterate.tolerance, status
         self.nit, self.stats, self.residuals, self.trace = nit, stats, np.array(residuals), trace
         self._iterate, self._remark = iterate, remark
 
@@ -114,8 +117,10 @@ class Solution:
     def error_estimate(self) -> float:
         """An estimate of max |h - h of the exact recurrence|: the next Newton correction, from one scan.
 
-        It is no bound: it sees neither the curvature of f nor its rounding, and is below the true error about as often
-        as above it. Infinite when the scan overflows.
+        It is no bound: it sees neither the curvature of f nor its rounding. Where the residual is far above rounding it
+        is below the true error about as often as above it; where it is not, it is too small, down to 0 for the loop's
+        own states, whose error is then that of rounding: up to about kappa eps max |h|. Infinite when the scan
+        overflows.
         """
         return error_estimate(self.recurrence, self._iterate.states)
 
@@ -157,8 +162,20 @@ class Solution:
 
     @property
     def trusted(self) -> bool:
-        """Whether it converged and kappa max(atol, rtol) <= 0.01: small residuals then mean a close trajectory."""
-        return self.success and self.condition * max(self.tolerance.atol, self.tolerance.rtol) <= TRUSTED
+        """Whether it converged and kappa u <= 0.01, where u is the larger of tolerance and rounding.
+
+        u = max(atol, rtol, eps max(1, ``recurrence.rounding``)) is what every step may be wrong by, in units of max(1,
+        max |h|): by its residual, or by the rounding of f, however small a residual was asked for. All steps together
+        then make an error of about kappa u max(1, max |h|). It is an estimate to first order, and no proof: it sees no
+        curvature, nor f that rounds worse than sums of its terms do; ``error_bound`` proves.
+        """
+        return self.success and self.condition * self._step_error <= TRUSTED
+
+    @property
+    def _step_error(self) -> float:
+        """What every step may be wrong by, in units of max(1, max |h|)."""
+        tolerance = self.tolerance.above_rounding(self.recurrence)
+        return max(tolerance.atol, tolerance.rtol)
 
     @property
     def message(self) -> str:
@@ -185,6 +202,8 @@ class Solution:
             "evaluations": f"f {stats['nfev']}, J {stats['njev']}, scans {stats['nscan']}",
             "trusted": known,
         }
+        if not self.success:  # otherwise the message says it
+            lines["tolerance"] = str(self.tolerance)
         width = max(map(len, lines))
         return "Solution\n" + "\n".join(f"  {name:>{width}}: {value}" for name, value in lines.items())
 

@@ -56,8 +56,10 @@ def solve(
     method : str or Solver
         A name (``recsolve solvers`` lists them) or a solver object.
     tol : float, optional
-        atol = rtol = tol of the elementwise test |r| <= atol + rtol max(|h|, |f|). Default
-        4 eps max(1, ``recurrence.rounding``): a few units in the last place.
+        atol = rtol = tol of the test of every entry, |r| <= atol m + rtol max(|h|, |f|) with r = f(h[t-1], u[t]) -
+        h[t] and m = 1. Default 4 eps max(1, ``recurrence.rounding``), at most 64 eps: a few units in the last place;
+        and where units couple (``recurrence.rounding`` > 0), m is then the largest of 1 and all |h|, |f| in the entry's
+        lane at its step. ``print(sol.tolerance)`` states what has been tested, with its numbers.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
     guess : {"step", "zeros", "coarse"}, array or Solution, optional
@@ -68,9 +70,10 @@ def solve(
         ``callback(intermediate_result)`` after every iterate, the guess included, with fields ``states`` (read-only),
         ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.
     options : mapping, optional
-        Settings of the solver, and of the driver: ``atol``, ``rtol`` (each instead of tol), ``pin`` (default True:
-        leading rows with residual 0 are left alone and the row after them takes f exactly), ``patience`` (iterations
-        without progress before ``stalled`` or ``diverged``), ``trace`` (True: keep ``Solution.trace``).
+        Settings of the solver, and of the driver: ``atol``, ``rtol`` (each instead of tol; m = 1 only with an
+        ``atol`` or tol of yours), ``pin`` (default True: leading rows with residual 0 are left alone and the row after
+        them takes f exactly), ``patience`` (iterations without progress, as :class:`recsolve.Status` counts it, before
+        ``stalled`` or ``diverged``), ``trace`` (True: keep ``Solution.trace``).
     fallback : {"none", "sequential", "raise"}
         When the method does not converge: return what there is with its status; complete it by the sequential loop from
         its exact prefix; or raise ConvergenceError, which carries the Solution.
@@ -125,11 +128,13 @@ def solve(
             status, remark = _completed(iterate, solver.name, status, start)
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
+    if status is Status.CONVERGED:
+        remark = "; ".join(filter(None, [_tested(iterate.tolerance, tolerance), remark]))
     if run.stage is not None and run.stage.why:
         remark = f"{remark or status.advice}; {run.stage.why}"
     times = {"seconds": watch.seconds, "compile_seconds": watch.compile_seconds}
     stats = {**problem.counts, **times, "completed_from": start}
-    solution = Solution(recurrence, solver, tolerance, iterate, status, residuals, run.nit, stats, remark, trace)
+    solution = Solution(recurrence, solver, iterate, status, residuals, run.nit, stats, remark, trace)
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)
     return solution
@@ -262,8 +267,19 @@ def _completed(iterate: Iterate, name: str, was: Status, start: int) -> tuple[St
     return Status.STALLED, MISMATCH.format(worst=iterate.worst)
 
 
+def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
+    """Return what every entry has met."""
+    if tolerance == asked:
+        return str(tolerance)
+    return (
+        f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, for f rounds otherwise for all t at once "
+        "than for the rows that were solved last)"
+    )
+
+
 def _where_nonfinite(recurrence: Recurrence, iterate: Iterate) -> str:
-    place = np.argwhere(~to_host(iterate.converged))[0]
+    finite = namespace(iterate.values).isfinite(iterate.values)
+    place = np.argwhere(~to_host(finite.all(axis=tuple(range(iterate.converged.ndim, finite.ndim)))))[0]
     t, sequence = int(place[0]), tuple(int(i) for i in place[1:])
     of = f" of sequence {sequence}" if sequence else ""
     if not recurrence.drive_is_finite(t):

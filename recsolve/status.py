@@ -6,22 +6,27 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """The end of a solve. With r = f(h[t-1]) - h[t] of the states returned, computed afresh:
+    """The end of a solve. With r = f(h[t-1], u[t]) - h[t] of the states returned, computed afresh for all t at once:
 
     ``converged``
-        |r| <= atol + rtol max(|h|, |f|) in every entry.
+        |r| <= atol m + rtol max(|h|, |f|) in every entry, where atol, rtol and m are those of ``Solution.tolerance``:
+        m = 1 if you gave ``tol`` or ``atol``, or units do not couple; else m is the largest of 1 and all |h| and |f| in
+        the entry's lane at its step. ``str(solution.tolerance)`` states the test with its numbers.
     ``nonfinite``
         Every sequence (or segment between resets) has converged, or has converged up to a row whose own f(h[t-1], u[t])
         is inf or NaN.
     ``maxiter``
         None of the above after ``maxiter`` iterations.
     ``diverged``
-        For ``patience`` iterations the number of leading exact rows has not grown, and max|r| exceeds 1000 times
-        its smallest value so far or is not finite. (Only without the pin, which makes that number grow.)
+        For ``patience`` iterations in a row there was no progress: neither has the number of rows that are exact and
+        leading, or set aside as solved, grown, nor has max|r| fallen below 0.99 times its smallest value of this stage
+        of the method. And max|r| exceeds 1000 times that value or is not finite. (Only without the pin, which makes
+        the number grow.)
     ``stalled``
-        For ``patience`` iterations neither the number of leading exact rows nor the smallest max|r| has improved; or
-        the states are the sequential loop's own, and f evaluated for all t at once differs from them by more than the
-        tolerance; or f evaluated at one step alone differs grossly from f evaluated for all t at once.
+        There was no progress in the same sense, and max|r| has not grown so much; or the states are the sequential
+        loop's own, and f evaluated for all t at once misses the test of ``converged`` there; or f evaluated alone at
+        the first, the middle or the last step differs from f evaluated for all t at once by more than sqrt(eps) (1 +
+        max |f|).
     ``stopped``
         The callback raised StopIteration.
     """
@@ -40,7 +45,7 @@ class Status(StrEnum):
 
 
 _ADVICE = {
-    Status.CONVERGED: "every entry of the residual is within tolerance",
+    Status.CONVERGED: "every entry of the residual meets the test that Solution.tolerance states",
     Status.NONFINITE: "the trajectory is inf or NaN from some step on; check the drive and the weights there",
     Status.MAXITER: (
         "the iteration limit was reached; raise maxiter, try method='newton' or 'damped_newton', or pass "

@@ -12,21 +12,18 @@ from recsolve.arrays import Array, empty_in_order, namespace, to_host
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.problem import Iterate, Problem, largest, leading_times
-from recsolve.tolerance import Tolerance
 
 # In the end f is evaluated once more at all t, so little is not worth setting aside.
 _TIMES = 4  # leading times are set aside when they are at least one in so many
 _SEQUENCES = 2  # so are sequences, for which the drive of the others is copied
 _WINDOW = 4  # a window moves when so much of it is solved, for then it is evaluated again
-_ROUNDING = 64  # eps by which f may round otherwise when evaluated at other times with it
 
 
 @dataclass
 class _Whole:
-    """The whole trajectory, F, max |r| of its rows (inf: not evaluated), and whether they have converged."""
+    """The whole trajectory, max |r| of its rows (inf: not evaluated), and whether they have converged."""
 
     states: Array
-    values: Array
     sizes: Array
     converged: Array
 
@@ -126,7 +123,6 @@ class Active:
         """Write the part into the whole."""
         kept = self._kept
         kept.states[self._index] = iterate.states
-        kept.values[self._index] = iterate.values
         kept.sizes[self._index] = self._row_sizes(iterate)
         kept.converged[self._index] = iterate.converged
 
@@ -138,28 +134,28 @@ class Active:
             states = empty_in_order(rec.shape, rec.drive_like, 1 + len(rec.batch))
             states[...] = rec.initial if self._given is None else self._given
             sizes = xp.full(rows, np.inf, dtype=rec.dtype)
-            self._whole = _Whole(states, xp.full_like(states, np.nan), sizes, xp.zeros(rows, dtype=bool))
+            self._whole = _Whole(states, sizes, xp.zeros(rows, dtype=bool))
         return self._whole
 
     def evaluate_whole(self, iterate: Iterate) -> Iterate:
         """Return the whole trajectory as an iterate, f evaluated afresh at all t.
 
-        f may round otherwise at all t than among the rows that were left. Where that alone makes a row miss the
-        tolerance that it has met, the value counts that it has met it with.
+        f may round otherwise at all t than among the rows that were left. Where rows have all met the tolerance when
+        they were evaluated last and some miss it now, all are tested to the first that makes enough room for that, and
+        the iterate says so.
         """
         if not self.narrowed:
             return iterate
         self._keep(iterate)
         kept, problem = self._kept, self._all
         whole = problem.evaluate(kept.states, jacobian=False, chunk=self.window)
-        missed = kept.converged & ~whole.converged
-        if not missed.any():
+        if bool(whole.converged.all()) or not bool(kept.converged.all()):
             return whole
-        rounding = _ROUNDING * float(np.finfo(problem.recurrence.dtype).eps) * max(1.0, problem.recurrence.rounding)
-        alike = Tolerance(rounding, rounding, problem.recurrence.layout)
-        close = alike.met(whole.values, kept.values, whole.values - kept.values).all(axis=problem.event_axes)
-        earlier = problem.recurrence.over_event(missed & close)
-        return problem.judge(kept.states, namespace(kept.states).where(earlier, kept.values, whole.values))
+        for tolerance in problem.tolerance.widened(problem.recurrence):
+            wide = problem.judge(whole.states, whole.values, tolerance=tolerance)
+            if bool(wide.converged.all()):
+                return wide
+        return whole
 
     def resume(self, iterate: Iterate) -> Iterate:
         """Go on with the whole, which missed the tolerance although its parts met it: f is another function there."""

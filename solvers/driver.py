@@ -49,7 +49,7 @@ def status_of(iterate: Iterate, history: History, nit: int, limit: int, patience
     if iterate.blocked:
         return Status.NONFINITE
     if history.since >= patience:
-        grown = not iterate.worst <= _BLOWN_UP * history.best
+        grown = not (np.isfinite(iterate.worst) and iterate.worst <= _BLOWN_UP * history.best)
         return Status.DIVERGED if grown else Status.STALLED
     return Status.MAXITER if nit >= limit else None
 

@@ -31,7 +31,9 @@ class Iterate:
     jacobian : Jacobian or None
         d F[t] / d h[t-1], for solvers that need it.
     converged : array of bool
-        (T, *batch): rows whose every entry meets the tolerance.
+        (T, *batch): rows whose every entry meets ``tolerance``.
+    tolerance : Tolerance
+        What has been tested.
     leading : array of bool
         (T, *batch): exact rows, and only such rows before them, back to the start of their sequence or the last reset.
         They are the sequential loop's own: their residual is 0, or was when the pin took F from an exact row before
@@ -50,6 +52,7 @@ class Iterate:
     residual: Array
     jacobian: Jacobian | None
     converged: Array
+    tolerance: Tolerance
     leading: Array
     front: Array
     worst: float
@@ -65,7 +68,8 @@ class Iterate:
         jacobian = None if self.jacobian is None else self.jacobian[index]
         names = ("states", "values", "residual", "converged", "leading", "front")
         arrays = {name: getattr(self, name)[index] for name in names}
-        return Iterate(**arrays, jacobian=jacobian, worst=largest(arrays["residual"]), blocked=self.blocked)
+        worst = largest(arrays["residual"])
+        return Iterate(**arrays, jacobian=jacobian, tolerance=self.tolerance, worst=worst, blocked=self.blocked)
 
 
 def largest(residual: Array) -> float:
@@ -157,15 +161,23 @@ class Problem:
             values = rec.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
         return self.judge(states, values, J, pinned)
 
-    def judge(self, states: Array, values: Array, J: Jacobian | None = None, pinned: Array | None = None) -> Iterate:
-        """Return what follows from states and F."""
-        residual, converged, exact, sizes = residual_of(states, values, self.tolerance, self.event_axes)
+    def judge(
+        self,
+        states: Array,
+        values: Array,
+        J: Jacobian | None = None,
+        pinned: Array | None = None,
+        tolerance: Tolerance | None = None,
+    ) -> Iterate:
+        """Return what follows from states and F, tested to the problem's tolerance or another."""
+        tolerance = tolerance or self.tolerance
+        residual, converged, exact, sizes = residual_of(states, values, tolerance, self.event_axes)
         if pinned is not None:
             exact = exact | (pinned & namespace(states).isfinite(sizes))
         leading, front = self.front(exact)
         worst = largest(sizes)
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
-        return Iterate(states, values, residual, J, converged, leading, front, worst, blocked)
+        return Iterate(states, values, residual, J, converged, tolerance, leading, front, worst, blocked)
 
     def sweep(self, *, scanned: bool = True) -> Direct | None:
         """Return what :meth:`Recurrence.sweep` does to this tolerance, and count its evaluations."""

@@ -19,7 +19,7 @@ from recsolve.studies.groups import label, select
 from recsolve.studies.provenance import provenance
 from recsolve.studies.race import Entry, finite_or_text, race
 from recsolve.studies.recordings import Recording, load_recording
-from recsolve.tolerance import tolerance_for
+from recsolve.tolerance import Tolerance, tolerance_for
 
 FORMAT = "recsolve-compare/1"
 # One or two of each group, which are quick, and whose iterations do not hang on measured times as those of auto do.
@@ -101,7 +101,7 @@ class Panel:
 
     title: str
     recurrence: Recurrence
-    tolerance: float
+    tolerance: Tolerance
 
 
 def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
@@ -111,7 +111,7 @@ def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
     found = []
     for title, cell in built:
         rec = cell.recurrence(recording.data)
-        found.append(Panel(title, rec, tolerance_for(rec, config.tol).atol))
+        found.append(Panel(title, rec, tolerance_for(rec, config.tol)))
     return recording, found
 
 
@@ -161,7 +161,7 @@ class Comparison:
     config: CompareConfig
     recording: str
     steps: int
-    tolerances: dict[str, float]
+    tolerances: dict[str, Tolerance]
     entries: dict[str, list[Entry]]
     complete: bool = False
     compile_seconds: float = 0.0  # what compilers took, which is in no time of an entry
@@ -179,7 +179,8 @@ class Comparison:
             "panels": [
                 {
                     "title": title,
-                    "tolerance": self.tolerances[title],
+                    "tolerance": self.tolerances[title].atol,
+                    "test": str(self.tolerances[title]),
                     "entries": [asdict(entry) for entry in entries],
                 }
                 for title, entries in self.entries.items()

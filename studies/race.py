@@ -27,7 +27,7 @@ class Entry:
         ``status`` is "error" when the solver raised; ``message`` then holds the exception.
     iterations : int
     residual : float
-        max |f(h[t-1]) - h[t]| of the states returned.
+        max |f(h[t-1]) - h[t]| of the states returned. (The message of what converged states the test that it has met.)
     error : float
         max |h - h_loop|.
     seconds : float
@@ -35,6 +35,7 @@ class Entry:
     relative : float
         ``seconds`` over those of the sequential loop.
     trusted : bool or None
+        Whether kappa times the larger of tolerance and rounding is small, too; None after an error.
     condition : float
         kappa at the solution.
     residuals, errors : list of float

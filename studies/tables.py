@@ -74,7 +74,7 @@ def show_comparison(result: Any) -> None:
     for title, entries in result.entries.items():
         if not entries:
             continue
-        table = table_of(escape(f"{title}, tolerance {result.tolerances[title]:.1e}"), columns, narrow=True)
+        table = table_of(escape(f"{title}, tolerance {result.tolerances[title].atol:.1e}"), columns, narrow=True)
         for group, members in grouped(entries, lambda entry: str(entry.group)).items():
             table.add_row(_heading(group))
             for entry in members:
@@ -83,8 +83,10 @@ def show_comparison(result: Any) -> None:
         _show_messages(console, entries)
         console.print()
     console.print(
-        "residual: max |f(h[t-1]) - h[t]|, met entry by entry: |r| <= tolerance (1 + max(|h|, |f|))\n"
-        "error: max |h - h of the sequential loop|; trust: converged and kappa x tolerance <= 0.01",
+        "residual: max |r|, r = f(h[t-1]) - h[t]; error: max |h - h of the sequential loop|\n"
+        "converged: |r| <= tolerance (m + max(|h|, |f|)) in every entry; m = 1, but with the\n"
+        "default tolerance and units that couple the largest of 1, |h|, |f| in its lane\n"
+        "trust: converged, and kappa x the larger of tolerance and rounding of f <= 0.01",
         markup=False,
     )
     if result.compile_seconds >= 0.1:

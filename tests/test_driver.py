@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import recsolve as rs
+from recsolve.tolerance import tolerance_for
 
 S = rs.solvers
 
@@ -27,7 +28,7 @@ def test_a_callback_cannot_write_into_the_solve():
     rec = sines()
     sol = rs.solve(rec, callback=callback)
     assert sol.nit > 0
-    assert gallery.residual_is_met(rec, sol.states, sol.tolerance.atol)
+    assert gallery.residual_is_met(rec, sol.states, sol.tolerance)
     sol.converged_rows[...] = False
     assert sol.success
 
@@ -43,9 +44,13 @@ def test_what_rounds_otherwise_in_parts_than_at_all_times_ends_within_T(seed, n,
     u = rng.standard_normal((80, batch, n)).astype(dtype)
     u[:, 1:] *= dtype(4)
     u[:, 0] *= dtype(0.1)
-    sol = rs.solve(function(lambda h, u: np.tanh(h @ W + u), u, "dense"), method=method)
+    rec = function(lambda h, u: np.tanh(h @ W + u), u, "dense")
+    sol = rs.solve(rec, method=method)
     assert sol.success
     assert sol.nit <= 82
+    assert gallery.residual_is_met(rec, sol.states, sol.tolerance)
+    assert ("wider than asked" in sol.message) == (sol.tolerance != tolerance_for(rec))
+    assert sol.residuals[-1] == np.abs(rec.evaluate(sol.states) - sol.states).max()
 
 
 def test_a_stage_is_not_measured_against_the_progress_of_the_one_before():

@@ -183,7 +183,7 @@ def test_early_products_are_rough_and_the_last_one_is_not(host):
     assert sweeps[-1] == "full"
     assert 2 <= sweeps.count("full") <= 4
     assert iterations <= 30
-    assert gallery.residual_is_met(rec, states, tolerance_for(rec).atol, lanes=True)
+    assert gallery.residual_is_met(rec, states, tolerance_for(rec))
     swept(host, gallery.recurrence("gru", "dense", T=200, units=32))
     assert set(host.products) == {"full"}  # float64 knows no rough ones
 
@@ -216,7 +216,7 @@ def test_what_is_not_finite_is_left_to_the_driver(on_the_host):
 def test_what_does_not_converge_is_not_returned(host):
     rec = gallery.recurrence("elman", "dense", T=400, units=16, gain=8.0, dtype=np.float32)
     found = swept(host, rec)
-    assert found is None or gallery.residual_is_met(rec, found[0], tolerance_for(rec).atol, lanes=True)
+    assert found is None or gallery.residual_is_met(rec, found[0], tolerance_for(rec))
     steep = gallery.recurrence("elman_relu", "dense", T=300, gain=20.0, dtype=np.float32)
     with np.errstate(all="ignore"):
         assert swept(host, steep) is None  # it overflows
