@@ -85,6 +85,7 @@ class Anderson(_Anderson):
     """
 
     name = "anderson"
+    place = 3
     cite = "Walker and Ni, SIAM J. Numer. Anal. 49 (2011)"
     finite_termination = False
     causal = False
@@ -107,6 +108,7 @@ class TriangularAnderson(_Anderson):
     """
 
     name = "triangular_anderson"
+    place = 4
     cite = "Tang et al. 2024 (ParaTAA), after Walker and Ni, SIAM J. Numer. Anal. 49 (2011)"
     finite_termination = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from recsolve.arrays import kind_of
+from recsolve.solvers.auto_pilot import choose
 from recsolve.solvers.base import Method, Stage
 from recsolve.solvers.composite import Windowed
 from recsolve.solvers.problem import Direct, Problem
@@ -21,6 +22,7 @@ class Auto(Method):
 
     name = "auto"
     group = "composite"
+    place = 3
     matrix = "that of the method chosen"
     cite = "this project"
     finite_termination = True
@@ -33,8 +35,6 @@ class Auto(Method):
         return problem.sweep() if found is None else found  # milliseconds, where the loop takes a thousand times more
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
-        from recsolve.choice import choose  # which solves pilots, by what this is part of
-
         chosen = choose(problem.recurrence, problem.tolerance).chosen
         why = f"auto took {chosen.label}"
         if isinstance(chosen.method, Sequential):

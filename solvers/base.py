@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar
 
 from recsolve.arrays import Array
@@ -24,6 +25,8 @@ class Method(ABC):
         The name users pass as ``method``.
     group : str
         The kind it is listed with: one of ``GROUPS``, or of your own.
+    place : float
+        Where in its group it is listed, the smallest first; those without one come last, by name.
     matrix : str
         Which A stands in for the Jacobian.
     cite : str
@@ -45,6 +48,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     group: ClassVar[str] = "custom"  # none of GROUPS: nothing is known of a solver that does not say
+    place: ClassVar[float] = inf
     matrix: ClassVar[str]
     cite: ClassVar[str]
     finite_termination: ClassVar[bool]

@@ -51,6 +51,7 @@ class DiagonalBroyden(_Secant):
 
     name = "diagonal_broyden"
     group = "newton-type"
+    place = 9
     matrix = "a diagonal, learned from f"
     cite = "Schubert, Mathematics of Computation 24 (1970)"
 
@@ -69,6 +70,7 @@ class Broyden(_Secant):
 
     name = "broyden"
     group = "newton-type"
+    place = 8
     matrix = "a dense matrix per lane, learned from f"
     cite = "Broyden, Mathematics of Computation 19 (1965)"
 

@@ -23,6 +23,7 @@ class Chord(Solver):
 
     name = "chord"
     group = "newton-type"
+    place = 4
     matrix = "J of an earlier iterate"
     cite = "Ortega and Rheinboldt, Iterative Solution of Nonlinear Equations in Several Variables (1970), section 7.1"
     finite_termination = True

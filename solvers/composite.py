@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from recsolve.solvers.base import Method, Stage
 from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Direct, Problem
+from recsolve.solvers.registry import get
 from recsolve.solvers.settings import whole_number
 
 
 def _method(method: str | Method, setting: str = "method") -> Method:
-    from recsolve.solvers import get  # the registry has the methods of this file in it
-
     try:
         return get(method)
     except (ValueError, TypeError) as error:
@@ -42,6 +41,7 @@ class Windowed(Method):
 
     name = "windowed"
     group = "composite"
+    place = 1
     matrix = "that of the solver inside"
     cite = "Shih, Belkhale, Ermon, Sadigh, Anari, NeurIPS 2023 (ParaDiGMS)"
     finite_termination = True
@@ -84,6 +84,7 @@ class Chain(Method):
 
     name = "chain"
     group = "composite"
+    place = 2
     matrix = "one method after the other"
     cite = "this project"
     finite_termination = False

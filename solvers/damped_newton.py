@@ -28,6 +28,7 @@ class DampedNewton(Globalised):
     """
 
     name = "damped_newton"
+    place = 1
     matrix = "J, with a line search"
     cite = (
         "Dennis and Schnabel, Numerical Methods for Unconstrained Optimization (1983), sections 6.3 and 6.4; "

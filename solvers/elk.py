@@ -105,6 +105,7 @@ class Elk(_Regularised):
     """
 
     name = "elk"
+    place = 2
     matrix = "(I - K) J, K a Kalman gain"
     cite = "Gonzalez, Warrington, Smith, Linderman, NeurIPS 2024 (arXiv 2407.19115)"
 
@@ -122,6 +123,7 @@ class LevenbergMarquardt(_Regularised):
     """
 
     name = "levenberg_marquardt"
+    place = 3
     matrix = "J, regularised: filter and smoother"
     cite = (
         "Särkkä and Svensson, ICASSP 2020 (Levenberg-Marquardt by smoothing); "

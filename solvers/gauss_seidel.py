@@ -25,6 +25,7 @@ class GaussSeidel(Solver):
 
     name = "gauss_seidel"
     group = "in blocks"
+    place = 1
     matrix = "J inside chunks, 0 between them"
     cite = "Song, Meng, Liao, Ermon, ICML 2021 (arXiv 2002.03629)"
     finite_termination = True

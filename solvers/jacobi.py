@@ -15,6 +15,7 @@ class Jacobi(CorrectionSolver):
 
     name = "jacobi"
     group = "fixed point"
+    place = 1
     matrix = "0"
     cite = "Song, Meng, Liao, Ermon, ICML 2021 (arXiv 2002.03629)"
     finite_termination = True

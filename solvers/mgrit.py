@@ -33,6 +33,7 @@ class MGRIT(Parareal):
     """
 
     name = "mgrit"
+    place = 4
     matrix = "a cheap map over each block, and blocks of blocks"
     cite = "Falgout, Friedhoff, Kolev, MacLachlan, Schroder, SIAM J. Sci. Comput. 36 (2014)"
 

@@ -25,6 +25,7 @@ class MultipleShooting(BlockSolver):
     """
 
     name = "multiple_shooting"
+    place = 2
     matrix = "J along the paths inside blocks"
     cite = (
         "Keller, Numerical Methods for Two-Point Boundary-Value Problems (1968); in parallel over time: Bellen and "

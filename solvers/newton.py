@@ -15,6 +15,7 @@ class Newton(CorrectionSolver):
 
     name = "newton"
     group = "newton-type"
+    place = 1
     matrix = "J"
     cite = "Lim, Zhu, Selfridge, Kasim, ICLR 2024 (arXiv 2309.12252)"
     finite_termination = True

@@ -36,6 +36,7 @@ class NewtonKrylov(Solver):
 
     name = "newton_krylov"
     group = "newton-type"
+    place = 3
     matrix = "J, by GMRES from products alone"
     cite = "Knoll and Keyes, J. Comput. Phys. 193 (2004); Saad, SIAM J. Sci. Comput. 14 (1993)"
     finite_termination = True

@@ -31,6 +31,7 @@ class Parareal(BlockSolver):
     """
 
     name = "parareal"
+    place = 3
     matrix = "a cheap map over each block"
     cite = "Lions, Maday, Turinici, C. R. Acad. Sci. Paris I 332 (2001)"
     exact_on_affine = "per-unit"

@@ -15,6 +15,7 @@ class Picard(CorrectionSolver):
 
     name = "picard"
     group = "fixed point"
+    place = 2
     matrix = "I"
     cite = "Shih, Belkhale, Ermon, Sadigh, Anari, NeurIPS 2023 (arXiv 2305.16317)"
     finite_termination = True

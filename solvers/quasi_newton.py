@@ -36,6 +36,7 @@ class QuasiNewton(CorrectionSolver):
 
     name = "quasi_newton"
     group = "newton-type"
+    place = 2
     matrix = "k x k block of J per unit, or another part of it"
     cite = "Gonzalez, Warrington, Smith, Linderman, NeurIPS 2024 (arXiv 2407.19115)"
     finite_termination = True

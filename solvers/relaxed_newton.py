@@ -22,6 +22,7 @@ class RelaxedNewton(Solver):
 
     name = "relaxed_newton"
     group = "newton-type"
+    place = 7
     matrix = "J, then a fixed multiple of the step"
     cite = "Danieli, Rodriguez, Sarabia, Suau, Zappella, ICLR 2026 (arXiv 2510.21450)"
     finite_termination = False

@@ -24,6 +24,7 @@ class ScaledNewton(CorrectionSolver):
 
     name = "scaled_newton"
     group = "newton-type"
+    place = 5
     matrix = "(1 - k) J"
     cite = _PAPER
     finite_termination = True
@@ -45,6 +46,7 @@ class ClippedNewton(CorrectionSolver):
 
     name = "clipped_newton"
     group = "newton-type"
+    place = 6
     matrix = "diagonal of J, clipped to [-1, 1]"
     cite = _PAPER
     finite_termination = True

@@ -27,6 +27,7 @@ class Sequential(Solver):
 
     name = "sequential"
     group = "reference"
+    place = 1
     matrix = "none: one step after the other"
     cite = "the definition"
     finite_termination = True

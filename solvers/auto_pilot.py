@@ -1,4 +1,4 @@
-"""Which method to take: measured on the first steps, predicted for all of them, said in words."""
+"""The pilot of ``auto``: which method to take, measured on the first steps, predicted for all, said in words."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from recsolve import solvers
 from recsolve.arrays import kind_of, to_host
 from recsolve.kernels.choose import backend
 from recsolve.recurrence import Recurrence
+from recsolve.solvers.base import Method
+from recsolve.solvers.composite import Windowed
 from recsolve.solvers.driver import Run
+from recsolve.solvers.gauss_seidel import GaussSeidel
+from recsolve.solvers.jacobi import Jacobi
+from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Problem
-from recsolve.solvers.sequential import loop
+from recsolve.solvers.sequential import Sequential, loop
 from recsolve.status import Status
 from recsolve.tolerance import Tolerance, tolerance_for
 
@@ -34,7 +38,7 @@ _REPEATS = 2
 class Candidate:
     """A method with the iterations and seconds it is expected to take."""
 
-    method: solvers.Method
+    method: Method
     label: str
     iterations: int
     seconds: float
@@ -128,17 +132,17 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     T = recurrence.length
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
-        return Choice([Candidate(solvers.Sequential(), "sequential", 0, 0.0)], [reason])
+        return Choice([Candidate(Sequential(), "sequential", 0, 0.0)], [reason])
     if recurrence.compiled and kind_of(recurrence.initial) == "cupy" and tolerance.lanes is None:
-        whole = Candidate(solvers.Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
+        whole = Candidate(Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
         reason = "All mixings are diagonal: segments of time are walked or solved side by side on the GPU, and checked."
-        found = [whole, Candidate(solvers.Sequential(), "sequential", 0, float("inf"))]
+        found = [whole, Candidate(Sequential(), "sequential", 0, float("inf"))]
         return Choice(found, [_described(recurrence), reason])
     # What the whole is too large for NumPy for, its first steps are to be timed with.
     same = backend("numba") if recurrence.compiled else nullcontext()
     with np.errstate(all="ignore"), same:
         pilot = _Pilot(recurrence, tolerance)
-        choice = Choice([Candidate(solvers.Sequential(), "sequential", 0, T * pilot.step)])
+        choice = Choice([Candidate(Sequential(), "sequential", 0, T * pilot.step)])
         choice.reasons += [pilot.described, pilot.loop_described]
         if T * pilot.step < _BRIEF:
             choice.reasons.append("To measure what else there is would take as long.")
@@ -248,14 +252,14 @@ def _consider_fixed_points(choice: Choice, pilot: _Pilot, T: int) -> None:
     choice.reasons.append(f"Perturbations of the initial state fall below the tolerance in {about}{memory:.0f} steps.")
     jacobi = round(memory)
     judging = pilot.judging(T)
-    choice.candidates.append(Candidate(solvers.Jacobi(), "jacobi", jacobi, (jacobi + 1) * judging))
+    choice.candidates.append(Candidate(Jacobi(), "jacobi", jacobi, (jacobi + 1) * judging))
     best = None
     for m in (2**k for k in range(2, T.bit_length())):
         count = int(np.ceil(memory / m)) + 1
         sweep = (m - 1) * (pilot.step + pilot.cut + pilot.slope * T / m) + judging
         if count * m < T and (best is None or count * sweep + judging < best.seconds):
             label = f"gauss_seidel in chunks of {m}"
-            best = Candidate(solvers.GaussSeidel(chunk=m), label, count, count * sweep + judging)
+            best = Candidate(GaussSeidel(chunk=m), label, count, count * sweep + judging)
     if best is not None:
         choice.candidates.append(best)
 
@@ -277,7 +281,7 @@ def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
         )
         return
     run = Run(Problem(pilot.short, pilot.tolerance, pin=True, jacobian=True), pilot.length // 4, pilot.length)
-    seconds, (_, status) = _timed(lambda: run.to_end(solvers.Newton(), None), 1)
+    seconds, (_, status) = _timed(lambda: run.to_end(Newton(), None), 1)
     if status is not Status.CONVERGED:
         choice.reasons.append(
             f"Newton's method takes more than {run.nit} iterations for the first {pilot.length} steps."
@@ -289,9 +293,9 @@ def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
         return float(per_iteration * pilot.judging(rows) / pilot.judging(pilot.length))
 
     count = run.nit + round(np.log2(T / pilot.length))
-    choice.candidates.append(Candidate(solvers.Newton(), "newton", count, (count + 1) * cost(T)))
+    choice.candidates.append(Candidate(Newton(), "newton", count, (count + 1) * cost(T)))
     if 4 * _WINDOW <= T:
         windows = T / _WINDOW
         count = round(1.2 * windows * (run.nit + 1))  # a window moves when a part of it has converged
         label = f"newton in windows of {_WINDOW} steps"
-        choice.candidates.append(Candidate(solvers.Windowed(window=_WINDOW), label, count, count * cost(_WINDOW)))
+        choice.candidates.append(Candidate(Windowed(window=_WINDOW), label, count, count * cost(_WINDOW)))
