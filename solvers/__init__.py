@@ -23,6 +23,8 @@ from recsolve.solvers.damped_newton import DampedNewton as DampedNewton
 from recsolve.solvers.elk import Elk as Elk
 from recsolve.solvers.elk import LevenbergMarquardt as LevenbergMarquardt
 from recsolve.solvers.gauss_seidel import GaussSeidel as GaussSeidel
+from recsolve.solvers.iterate import Iterate as Iterate
+from recsolve.solvers.iterate import Linearised as Linearised
 from recsolve.solvers.jacobi import Jacobi as Jacobi
 from recsolve.solvers.mgrit import MGRIT as MGRIT
 from recsolve.solvers.multiple_shooting import MultipleShooting as MultipleShooting
@@ -30,7 +32,6 @@ from recsolve.solvers.newton import Newton as Newton
 from recsolve.solvers.newton_krylov import NewtonKrylov as NewtonKrylov
 from recsolve.solvers.parareal import Parareal as Parareal
 from recsolve.solvers.picard import Picard as Picard
-from recsolve.solvers.problem import Iterate as Iterate
 from recsolve.solvers.problem import Problem as Problem
 from recsolve.solvers.quasi_newton import QuasiNewton as QuasiNewton
 from recsolve.solvers.registry import REGISTRY as REGISTRY
@@ -40,6 +41,9 @@ from recsolve.solvers.relaxed_newton import RelaxedNewton as RelaxedNewton
 from recsolve.solvers.scaled_newton import ClippedNewton as ClippedNewton
 from recsolve.solvers.scaled_newton import ScaledNewton as ScaledNewton
 from recsolve.solvers.sequential import Sequential as Sequential
+from recsolve.solvers.state import PerRow as PerRow
+from recsolve.solvers.state import PerSequence as PerSequence
+from recsolve.solvers.state import State as State
 
 _discover(__name__, __path__)
 globals().update({method.__name__: method for method in REGISTRY.values()})

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from recsolve.arrays import Array, namespace
+from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number, whole_number
+from recsolve.solvers.state import PerRow, State
+
+
+@dataclass(frozen=True)
+class Kept(State):
+    """The last iterates, the newest last."""
+
+    iterates: PerRow[tuple[Iterate, ...]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Anderson(Solver):
+class _Anderson(Solver[Iterate, Kept]):
     """h <- F - dF gamma, where dF and dR are the last m changes of F and of r, and gamma fits dR gamma to r."""
 
     group = "fixed point"
     matrix = "0, accelerated by the last steps"
     exact_on_affine = "none"
-    needs_jacobian = False
 
     memory: int = 3
     ridge: float = 1e-12
@@ -38,18 +46,17 @@ class _Anderson(Solver):
         """Return the proposal, with F in rows that must not be accelerated."""
         return proposal
 
-    def init(self, problem: Problem, iterate: Iterate) -> list[Iterate]:
-        """Return the iterates kept, the newest last."""
-        return []
+    def init(self, problem: Problem, iterate: Iterate) -> Kept:
+        return Kept()
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        kept = [*state, iterate][-(self.memory + 1) :]
+    def step(self, problem: Problem, iterate: Iterate, state: Kept) -> tuple[Iterate, Kept]:
+        kept = (*state.iterates, iterate)[-(self.memory + 1) :]
         proposal = iterate.values
         if len(kept) > 1:
             proposal = self.safeguard(problem, iterate, proposal - self._accelerate(problem.recurrence, kept))
-        return problem.advance(iterate, proposal), kept
+        return problem.advance(iterate, proposal), Kept(kept)
 
-    def _accelerate(self, rec: Any, kept: list[Iterate]) -> Array:
+    def _accelerate(self, rec: Recurrence, kept: tuple[Iterate, ...]) -> Array:
         """Return dF gamma for every t."""
         xp = namespace(kept[-1].values)
         pairs = list(zip(kept[1:], kept[:-1], strict=True))

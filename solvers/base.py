@@ -5,12 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 
 from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian
-from recsolve.solvers.problem import Direct, Iterate, Problem
+from recsolve.solvers.iterate import Iterate, Linearised
+from recsolve.solvers.problem import Direct, I, Problem
+from recsolve.solvers.state import State
 from recsolve.status import Status
+
+S = TypeVar("S", bound="State | None")
 
 GROUPS = ("reference", "newton-type", "globalised", "fixed point", "in blocks", "composite")
 
@@ -68,16 +72,24 @@ class Method(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Solver(Method):
+class Solver(Method, Generic[I, S]):
     """A method that steps from iterate to iterate; the driver owns the loop, the budget, the history and the status.
 
     Attributes
     ----------
     needs_jacobian : bool
-        Whether iterates carry the Jacobian.
+        Whether iterates carry the Jacobian: what the first type parameter says, true where it says nothing.
     """
 
     needs_jacobian: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        """Read from ``Solver[Linearised, ...]`` whether iterates carry the Jacobian, so that it is said once."""
+        super().__init_subclass__()
+        for base in vars(cls).get("__orig_bases__", ()):
+            kind = next(iter(get_args(base)), None)
+            if kind in (Iterate, Linearised) and "needs_jacobian" not in vars(cls):
+                cls.needs_jacobian = kind is Linearised
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         return (Stage(self),)
@@ -86,23 +98,19 @@ class Solver(Method):
         """Return the first iterate when the user gives no guess."""
         return problem.evaluate(problem.guess())
 
-    def init(self, problem: Problem, iterate: Iterate) -> Any:
-        """Return the state that the solver carries from step to step.
-
-        The driver narrows it together with the problem, so it is made of numbers, of arrays and Jacobians with the
-        axes (T, *batch) or (1, *batch) first, of iterates, and of tuples and lists of these.
-        """
-        return None
+    def init(self, problem: Problem, iterate: I) -> S:
+        """Return the state that the solver carries from step to step."""
+        return cast(S, None)  # of solvers that carry nothing
 
     @abstractmethod
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+    def step(self, problem: Problem, iterate: I, state: S) -> tuple[I, S]:
         """Return the next iterate and the next state."""
 
-    def report(self, state: Any) -> dict[str, Array]:
+    def report(self, state: S) -> dict[str, Array]:
         """Return the numbers (1, *batch, ...) of a state that a trace should keep: a weight, a damping."""
         return {}
 
-    def terminate(self, problem: Problem, iterate: Iterate, state: Any) -> Status | None:
+    def terminate(self, problem: Problem, iterate: I, state: S) -> Status | None:
         """Return a status when the solver itself sees no point in going on."""
         return None
 
@@ -111,20 +119,20 @@ class Solver(Method):
 class Stage:
     """A solver, how many iterations it may take (None: all that are left), and how many steps it looks at together."""
 
-    solver: Solver
+    solver: Solver[Any, Any]
     iterations: int | None = None
     window: int | None = None
     why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrectionSolver(Solver):
+class CorrectionSolver(Solver[I, None], Generic[I]):
     """h[t] <- F[t] + A[t] d[t-1] with d[t] = A[t] d[t-1] + r[t]: a solver is its matrix A."""
 
     @abstractmethod
-    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
+    def preconditioner(self, problem: Problem, iterate: I) -> Jacobian:
         """Return A[t]."""
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+    def step(self, problem: Problem, iterate: I, state: None) -> tuple[I, None]:
         A = self.preconditioner(problem, iterate)
         return problem.advance(iterate, problem.correct(iterate, A)), state

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from recsolve.arrays import Array, namespace
 from recsolve.solvers.globalised import Globalised
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number
 
 RULES = ("backtracking", "gain_ratio")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DampedNewton(Globalised):
+class DampedNewton(Globalised[Array]):
     """h <- h + w (newton step), with a weight w in (0, 1] per sequence.
 
     Parameters
@@ -51,12 +52,11 @@ class DampedNewton(Globalised):
     def first(self) -> float:
         return 1.0
 
-    def begin(self, problem: Problem, iterate: Iterate) -> Array:
+    def begin(self, problem: Problem, iterate: Linearised) -> Array:
         """Return the full Newton point."""
-        assert iterate.jacobian is not None
         return problem.guarded(iterate, problem.correct(iterate, iterate.jacobian))
 
-    def propose(self, problem: Problem, iterate: Iterate, shared: Array, setting: Array) -> tuple[Array, Array]:
+    def propose(self, problem: Problem, iterate: Linearised, shared: Array, setting: Array) -> tuple[Array, Array]:
         w = setting.astype(iterate.states.dtype)
         # Exactly the Newton point where w = 1. The linear model leaves (1 - w) r of the residual.
         between = namespace(shared).where(w == 1, shared, iterate.states + w * (shared - iterate.states))

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from recsolve.jacobians import Jacobian, Zero
 from recsolve.solvers.base import CorrectionSolver
-from recsolve.solvers.problem import Direct, Iterate, Problem
+from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.problem import Direct, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jacobi(CorrectionSolver):
+class Jacobi(CorrectionSolver[Iterate]):
     """A[t] = 0, so h[t] <- f(h[t-1], u[t]) at every t: no scan, and the rate of the recurrence's own contraction."""
 
     name = "jacobi"
@@ -20,7 +21,6 @@ class Jacobi(CorrectionSolver):
     cite = "Song, Meng, Liao, Ermon, ICML 2021 (arXiv 2002.03629)"
     finite_termination = True
     exact_on_affine = "none"
-    needs_jacobian = False
 
     def direct(self, problem: Problem) -> Direct | None:
         return problem.sweep(scanned=False)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from recsolve.arrays import Array
-from recsolve.solvers.blocks import Level, block_ends, steps_per_block, sweep
+from recsolve.solvers.blocks import Blocks, CoarseLevel, block_ends, steps_per_block, sweep
+from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.parareal import Parareal
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import whole_number
 
 
@@ -46,8 +46,8 @@ class MGRIT(Parareal):
             raise ValueError(f"relaxation is {self.relaxation!r}; wanted 'F' or 'FCF'")
         whole_number("levels", self.levels, 2)
 
-    def init(self, problem: Problem, iterate: Iterate) -> tuple[int, Any]:
-        return steps_per_block(self.block, problem.recurrence.length, self.levels), None
+    def init(self, problem: Problem, iterate: Iterate) -> Blocks:
+        return Blocks(steps_per_block(self.block, problem.recurrence.length, self.levels))
 
     def relax(self, problem: Problem, iterate: Iterate, m: int) -> Iterate:
         """Return the path after CF-relaxation, if it is asked for: ends move on by f, and the rows inside follow."""
@@ -56,12 +56,11 @@ class MGRIT(Parareal):
         keep = block_ends(problem.recurrence.length, m).start
         return problem.advance(iterate, sweep(problem, iterate.values, m, keep))
 
-    def solve(self, level: Level, m: int) -> Array:
+    def solve(self, level: CoarseLevel, m: int) -> Array:
         return self._cycle(level, m, self.levels - 1)
 
-    def _cycle(self, level: Level, m: int, levels: int) -> Array:
+    def _cycle(self, level: CoarseLevel, m: int, levels: int) -> Array:
         """Return the states of a level after one cycle from those known."""
-        assert level.known is not None
         length = level.recurrence.length
         if levels == 1 or length <= 1:
             return level.in_order()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from recsolve.arrays import Array
+from recsolve.jacobians import Jacobian
 from recsolve.solvers.blocks import BlockSolver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultipleShooting(BlockSolver):
+class MultipleShooting(BlockSolver[Linearised]):
     """U[n] <- F(U[n-1]) + A[n] (new U[n-1] - U[n-1]): F is a block of steps and A[n] its Jacobian.
 
     A[n] is the product of J[t] along the path from U[n-1]. On that path the residual is zero but at the ends, so that
@@ -33,6 +34,5 @@ class MultipleShooting(BlockSolver):
     )
     exact_on_affine = "all"
 
-    def correct(self, problem: Problem, iterate: Iterate, m: int, memory: Any) -> Array:
-        assert iterate.jacobian is not None
+    def correct(self, problem: Problem, iterate: Linearised, m: int, coarse: Jacobian | None) -> Array:
         return problem.correct(iterate, iterate.jacobian)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from recsolve.jacobians import Jacobian
 from recsolve.solvers.base import CorrectionSolver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Newton(CorrectionSolver):
+class Newton(CorrectionSolver[Linearised]):
     """A[t] = J[t] = d f / d h at the iterate: quadratic near the solution, one update on affine recurrences."""
 
     name = "newton"
@@ -21,6 +22,5 @@ class Newton(CorrectionSolver):
     finite_termination = True
     exact_on_affine = "all"
 
-    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
-        assert iterate.jacobian is not None
+    def preconditioner(self, problem: Problem, iterate: Linearised) -> Jacobian:
         return iterate.jacobian

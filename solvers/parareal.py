@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from recsolve.arrays import Array, namespace
-from recsolve.solvers.blocks import BlockSolver, Level, Map, block_ends, one_step
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.jacobians import Jacobian
+from recsolve.solvers.blocks import BlockSolver, CoarseLevel, Level, Map, block_ends, one_step
+from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.problem import Problem
 
 COARSE = ("frozen", "subsample")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parareal(BlockSolver):
+class Parareal(BlockSolver[Iterate]):
     """U[n] <- F(U[n-1]) + G(new U[n-1]) - G(U[n-1]): F is a block of steps, G a cheap map in its place.
 
     An iteration makes one more block exact, whatever G is; a good G ends sooner.
@@ -35,7 +36,6 @@ class Parareal(BlockSolver):
     matrix = "a cheap map over each block"
     cite = "Lions, Maday, Turinici, C. R. Acad. Sci. Paris I 332 (2001)"
     exact_on_affine = "per-unit"
-    needs_jacobian = False
 
     coarse: str | Map = "frozen"
 
@@ -49,16 +49,16 @@ class Parareal(BlockSolver):
         """G, where it is not affine."""
         return self.coarse if callable(self.coarse) else one_step
 
-    def solve(self, level: Level, m: int) -> Array:
+    def solve(self, level: CoarseLevel, m: int) -> Array:
         """Return the corrected ends."""
         return level.in_order()
 
-    def remember(self, problem: Problem, iterate: Iterate) -> Any:
-        return problem.linearise(iterate).block() if self.coarse == "frozen" else ()
+    def remember(self, problem: Problem, iterate: Iterate) -> Jacobian | None:
+        return problem.linearise(iterate).block() if self.coarse == "frozen" else None
 
-    def correct(self, problem: Problem, iterate: Iterate, m: int, memory: Any) -> Array:
-        if self.coarse == "frozen":
-            return problem.correct(iterate, memory)  # the residual is zero inside blocks: products come of themselves
+    def correct(self, problem: Problem, iterate: Iterate, m: int, coarse: Jacobian | None) -> Array:
+        if coarse is not None:
+            return problem.correct(iterate, coarse)  # the residual is zero inside blocks: products come of themselves
         fine, rows = Level(problem, problem.recurrence, one_step), block_ends(problem.recurrence.length, m)
         ends = namespace(iterate.values).array(iterate.values)
         ends[rows] = self.solve(fine.coarsen(self.phi, m, iterate.states, iterate.values[rows]), m)

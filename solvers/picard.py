@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from recsolve.jacobians import Identity, Jacobian
 from recsolve.solvers.base import CorrectionSolver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picard(CorrectionSolver):
+class Picard(CorrectionSolver[Iterate]):
     """A[t] = I, so the correction is a prefix sum: good where h[t] stays near h[t-1], as in fine time steps."""
 
     name = "picard"
@@ -20,7 +21,6 @@ class Picard(CorrectionSolver):
     cite = "Shih, Belkhale, Ermon, Sadigh, Anari, NeurIPS 2023 (arXiv 2305.16317)"
     finite_termination = True
     exact_on_affine = "none"
-    needs_jacobian = False
 
     def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
         return Identity(iterate.values, problem.recurrence.layout)

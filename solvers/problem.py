@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -15,69 +13,12 @@ from recsolve.jacobians import Jacobian, Zero
 from recsolve.kernels.iterate import guard, largest_finite, residual_of
 from recsolve.recurrence import Recurrence
 from recsolve.scan import affine_scan
+from recsolve.solvers.iterate import Iterate, Linearised, largest
 from recsolve.tolerance import Tolerance
 
+I = TypeVar("I", Iterate, Linearised)  # noqa: E741
+
 _TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
-
-
-@dataclass(frozen=True)
-class Iterate:
-    """A trajectory and all that is known of it; nothing in it belongs to another trajectory.
-
-    Attributes
-    ----------
-    states, values, residual : array
-        h, F[t] = f(h[t-1], u[t]) and r = F - h, each (T, *batch, *event).
-    jacobian : Jacobian or None
-        d F[t] / d h[t-1], for solvers that need it.
-    converged : array of bool
-        (T, *batch): rows whose every entry meets the tolerance.
-    leading : array of bool
-        (T, *batch): exact rows, and only such rows before them, back to the start of their sequence or the last reset.
-        They are the sequential loop's own: their residual is 0, or was when the pin took F from an exact row before
-        (f of other rows beside them may round otherwise).
-    front : array of bool
-        (T, *batch): the row after the leading ones in each segment.
-    worst : float
-        max |r|, NaN if any entry is.
-    blocked : bool
-        Whether each segment has converged, or has converged up to a row that equals its own non-finite F: no method can
-        go further.
-    """
-
-    states: Array
-    values: Array
-    residual: Array
-    jacobian: Jacobian | None
-    converged: Array
-    leading: Array
-    front: Array
-    worst: float
-    blocked: bool
-
-    @cached_property
-    def progress(self) -> int:
-        """The number of leading rows."""
-        return int(self.leading.sum())
-
-    def part(self, index: Any) -> Iterate:
-        """Return what is known of some times and sequences (an index of the first axes)."""
-        jacobian = None if self.jacobian is None else self.jacobian[index]
-        names = ("states", "values", "residual", "converged", "leading", "front")
-        arrays = {name: getattr(self, name)[index] for name in names}
-        return Iterate(**arrays, jacobian=jacobian, worst=largest(arrays["residual"]), blocked=self.blocked)
-
-
-def largest(residual: Array) -> float:
-    """Return max |r|, NaN if any entry is, 0 of nothing."""
-    return float(to_host(abs(residual).max())) if residual.size else 0.0
-
-
-def leading_times(rows: Array) -> int:
-    """Return how many leading times are true in all sequences, of rows (T, *batch, ...)."""
-    host = to_host(rows)
-    failed = np.flatnonzero(~host.all(axis=tuple(range(1, host.ndim))))
-    return int(failed[0]) if failed.size else len(host)
 
 
 class Direct(NamedTuple):
@@ -128,6 +69,12 @@ class Problem:
             part._known = part._known[index]
         return part
 
+    @overload
+    def evaluate(self, states: Array, *, pinned: Array | None = ..., jacobian: Literal[True]) -> Linearised: ...
+    @overload
+    def evaluate(
+        self, states: Array, *, pinned: Array | None = ..., jacobian: bool | None = ..., chunk: int | None = ...
+    ) -> Iterate: ...
     def evaluate(
         self,
         states: Array,
@@ -165,7 +112,8 @@ class Problem:
         leading, front = self.front(exact)
         worst = largest(sizes)
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
-        return Iterate(states, values, residual, J, converged, leading, front, worst, blocked)
+        known = (states, values, residual, converged, leading, front, worst, blocked)
+        return Iterate(*known) if J is None else Linearised(*known, J)
 
     def sweep(self, *, scanned: bool = True) -> Direct | None:
         """Return what :meth:`Recurrence.sweep` does to this tolerance, and count its evaluations."""
@@ -253,9 +201,12 @@ class Problem:
         before[1:], before[:1] = d[:-1], 0
         return namespace(d).where(cut, d.dtype.type(0), product(before))  # type: ignore[no-any-return]
 
-    def advance(self, iterate: Iterate, proposal: Array) -> Iterate:
+    def advance(self, iterate: I, proposal: Array) -> I:
         """Guard and pin a proposal, and evaluate it."""
-        return self.evaluate(self.guarded(iterate, proposal), pinned=self.pinned(iterate))
+        states, pinned = self.guarded(iterate, proposal), self.pinned(iterate)
+        if isinstance(iterate, Linearised):
+            return self.evaluate(states, pinned=pinned, jacobian=True)
+        return self.evaluate(states, pinned=pinned, jacobian=False)
 
     def pinned(self, iterate: Iterate) -> Array | None:
         """Return the rows that the pin makes exact in the next iterate."""

@@ -10,14 +10,15 @@ import numpy as np
 from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Diagonal, Jacobian
 from recsolve.solvers.base import CorrectionSolver
-from recsolve.solvers.problem import Direct, Iterate, Problem
+from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.problem import Direct, Problem
 from recsolve.solvers.settings import whole_number
 
 APPROXIMATIONS = ("block", "diagonal", "hutchinson")
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuasiNewton(CorrectionSolver):
+class QuasiNewton(CorrectionSolver[Linearised]):
     """A[t] = the k x k block of each unit (the diagonal when k = 1): work linear in the width of the state.
 
     On a GPU, cells whose mixings see the state itself (torch's) are swept by kernels compiled for them, where no
@@ -55,9 +56,8 @@ class QuasiNewton(CorrectionSolver):
     def direct(self, problem: Problem) -> Direct | None:
         return problem.sweep() if self.approximation == "block" else None
 
-    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
+    def preconditioner(self, problem: Problem, iterate: Linearised) -> Jacobian:
         J = iterate.jacobian
-        assert J is not None
         if callable(self.approximation):
             return self.approximation(J)
         if self.approximation == "hutchinson":

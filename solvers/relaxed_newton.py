@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelaxedNewton(Solver):
+class RelaxedNewton(Solver[Linearised, None]):
     """h <- (1 - omega) h + omega h_newton. Any omega but 1 gives up quadratic convergence and exactness.
 
     Parameters
@@ -33,8 +33,7 @@ class RelaxedNewton(Solver):
     def __post_init__(self) -> None:
         number("omega", self.omega, 0, 2)
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        assert iterate.jacobian is not None
+    def step(self, problem: Problem, iterate: Linearised, state: None) -> tuple[Linearised, None]:
         newton = problem.correct(iterate, iterate.jacobian)
         if self.omega == 1:
             return problem.advance(iterate, newton), state

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from recsolve.jacobians import Jacobian
 from recsolve.solvers.base import CorrectionSolver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number
 
 _PAPER = "Gonzalez, Kozachkov, Zoltowski, Clarkson, Linderman, NeurIPS 2025 (arXiv 2508.16817)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaledNewton(CorrectionSolver):
+class ScaledNewton(CorrectionSolver[Linearised]):
     """A[t] = (1 - k) J[t]: Newton at k = 0, Jacobi at k = 1, in between the scan damps what the dynamics amplify.
 
     Parameters
@@ -35,13 +36,12 @@ class ScaledNewton(CorrectionSolver):
     def __post_init__(self) -> None:
         number("k", self.k, 0, 1, closed=True)
 
-    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
-        assert iterate.jacobian is not None
+    def preconditioner(self, problem: Problem, iterate: Linearised) -> Jacobian:
         return iterate.jacobian.scale(1.0 - self.k)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClippedNewton(CorrectionSolver):
+class ClippedNewton(CorrectionSolver[Linearised]):
     """A[t] = the diagonal of J[t] clipped to [-1, 1], so that no scan can explode."""
 
     name = "clipped_newton"
@@ -52,6 +52,5 @@ class ClippedNewton(CorrectionSolver):
     finite_termination = True
     exact_on_affine = "none"
 
-    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
-        assert iterate.jacobian is not None
+    def preconditioner(self, problem: Problem, iterate: Linearised) -> Jacobian:
         return iterate.jacobian.diagonal().clip(-1.0, 1.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from recsolve.arrays import Array, empty_in_order
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.problem import Problem
+from recsolve.solvers.state import State
 from recsolve.status import Status
 
 
@@ -21,8 +22,15 @@ def loop(recurrence: Recurrence, *, known: Array | None = None, start: int = 0) 
     return states
 
 
+@dataclass(frozen=True)
+class Asked(State):
+    """How often the loop has been asked for again, which can only repeat the first."""
+
+    times: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
-class Sequential(Solver):
+class Sequential(Solver[Iterate, Asked]):
     """h[1], h[2], ..., h[T], one after the other. Its first iterate is the answer."""
 
     name = "sequential"
@@ -32,18 +40,16 @@ class Sequential(Solver):
     cite = "the definition"
     finite_termination = True
     exact_on_affine = "all"
-    needs_jacobian = False
 
     def start(self, problem: Problem) -> Iterate:
         problem.count_evaluation()
         return problem.evaluate(loop(problem.recurrence))
 
-    def init(self, problem: Problem, iterate: Iterate) -> int:
-        """Return how often the loop has been asked for: a second time could only repeat the first."""
-        return 0
+    def init(self, problem: Problem, iterate: Iterate) -> Asked:
+        return Asked()
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        return self.start(problem), state + 1
+    def step(self, problem: Problem, iterate: Iterate, state: Asked) -> tuple[Iterate, Asked]:
+        return self.start(problem), Asked(state.times + 1)
 
-    def terminate(self, problem: Problem, iterate: Iterate, state: Any) -> Status | None:
-        return Status.STALLED if state else None
+    def terminate(self, problem: Problem, iterate: Iterate, state: Asked) -> Status | None:
+        return Status.STALLED if state.times else None
