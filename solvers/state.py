@@ -79,10 +79,8 @@ def _part(state: State, name: str, axes: Axes | None, index: tuple[Any, ...]) ->
     if axes is Axes.SEQUENCES:
         return None if value is None else value[(slice(None), *index[1:])]
     if _has_rows(value):
-        kind = type(state).__name__
-        raise TypeError(
-            f"{kind}.{name} is a {type(value).__name__}; wanted PerRow[...] or PerSequence[...] as its type"
-        )
+        field = f"{type(state).__name__}.{name}"
+        raise TypeError(f"{field} holds a {type(value).__name__}; wanted PerRow[...] or PerSequence[...] as its type")
     return value
 
 
