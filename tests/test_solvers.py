@@ -285,3 +285,24 @@ def test_every_solver_is_an_attribute_of_the_package_and_so_for_type_checkers():
     for method in S.REGISTRY.values():
         assert getattr(S, method.__name__) is method
         assert f"import {method.__name__} as {method.__name__}\n" in stated
+
+
+def test_every_iteration_draws_signs_of_its_own():
+    rec = gallery.recurrence("gru", "dense", T=3, units=4)
+    J = rec.linearise(gallery.loop(rec))[1]
+    problem = S.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+    drawn = []
+    for count in range(3):
+        problem.counts["njev"] = count
+        drawn.append(hutchinson(problem, J.matvec, 1, 0).data)
+    assert len({estimate.tobytes() for estimate in drawn}) == 3
+    assert (hutchinson(problem, J.matvec, 1, 1).data != drawn[-1]).any()
+
+
+def test_the_krylov_step_is_solved_the_better_the_smaller_the_residual():
+    """Each iteration reduces the residual by the share the forcing asks for: fixed, that would be linear."""
+    rec = gallery.recurrence("gru", "dense", T=60, gain=1.5)
+    residuals = rs.solve(rec, method=S.NewtonKrylov(forcing=0.5, dimension=30), tol=1e-13).residuals
+    small = residuals[:-1] < 1e-2
+    assert small.sum() >= 2
+    assert (residuals[1:][small] <= 1e-2 * residuals[:-1][small]).all()
