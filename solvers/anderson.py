@@ -88,7 +88,20 @@ class Anderson(_Anderson):
     memory : int
         m, how many changes are kept.
     ridge : float
-        Regularisation relative to the Gram matrix, for changes that are nearly parallel.
+        Regularisation relative to the Gram matrix, greater than 1e-15, for changes that are nearly parallel.
+
+    Raises
+    ------
+    ValueError
+        For a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method="anderson", options={"memory": 2}).success
+    True
     """
 
     name = "anderson"
@@ -112,6 +125,20 @@ class TriangularAnderson(_Anderson):
     ----------
     memory, ridge
         As for ``anderson``.
+
+    Raises
+    ------
+    ValueError
+        For a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method="triangular_anderson")
+    >>> sol.success, sol.nit <= 60
+    (True, True)
     """
 
     name = "triangular_anderson"

@@ -18,6 +18,14 @@ class Auto(Method):
 
     A method that takes twice the iterations that were predicted is ended, and the sequential loop completes the answer.
     Cells that are compiled whole for a GPU need no pilot: the compiled solve chooses by the shape.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method="auto").message
+    'converged: every entry of the residual is within tolerance; auto took sequential'
     """
 
     name = "auto"

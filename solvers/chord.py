@@ -27,7 +27,21 @@ class Chord(Solver[Iterate, Kept]):
     Parameters
     ----------
     refresh : int or None
-        Linearise again after so many steps; None keeps the Jacobian of the first iterate.
+        Linearise again after so many steps, at least 1; None keeps the Jacobian of the first iterate.
+
+    Raises
+    ------
+    ValueError
+        For another ``refresh``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method="chord")
+    >>> sol.success, sol.stats["njev"]
+    (True, 1)
     """
 
     name = "chord"

@@ -36,14 +36,28 @@ class Windowed(Method):
     solver : str or Method
         What runs inside; a solver object for settings other than its defaults.
     window : int
-        Number of steps.
+        Number of steps, at least 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For another window, an unknown name, or what is neither a name nor a solver object.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method=rs.solvers.Windowed(solver="jacobi", window=20))
+    >>> sol.success, sol.stats["rows"] < (sol.nit + 1) * 60
+    (True, True)
     """
 
     name = "windowed"
     group = "composite"
     place = 1
     matrix = "that of the solver inside"
-    cite = "Shih, Belkhale, Ermon, Sadigh, Anari, NeurIPS 2023 (ParaDiGMS)"
+    cite = "Shih, Belkhale, Ermon, Sadigh, Anari, NeurIPS 2023 (arXiv 2305.16317)"
     finite_termination = True
     exact_on_affine = "none"
 
@@ -79,7 +93,21 @@ class Chain(Method):
     methods : sequence of str or Method
         The last one gets all the iterations that are left.
     iterations : int
-        How many each of the others may take; fewer when it stalls.
+        How many each of the others may take, at least 1; fewer when it stalls.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For no methods, an unknown name, what is neither a name nor a solver object, or another number.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method=rs.solvers.Chain(methods=("jacobi", "newton"), iterations=3))
+    >>> sol.success, sol.nit > 3
+    (True, True)
     """
 
     name = "chain"

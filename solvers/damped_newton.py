@@ -26,6 +26,21 @@ class DampedNewton(Globalised[Array]):
         Factor on w after a refusal, in (0, 1).
     decrease, trials
         See :class:`Globalised`.
+
+    Raises
+    ------
+    ValueError
+        For another rule, or a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> u = np.random.default_rng(0).standard_normal((60, 1))
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 2 * np.sin(h) + u, inputs=u, initial=np.zeros(1), structure="diagonal")
+    >>> sol = rs.solve(rec, method="damped_newton", options={"rule": "gain_ratio", "trace": True})
+    >>> sol.success, sol.trace.settings["weight"].shape == (sol.nit + 1,)
+    (True, True)
     """
 
     name = "damped_newton"

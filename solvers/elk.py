@@ -101,6 +101,20 @@ class Elk(_Regularised):
         Moebius maps; with "none" those of dense mixings are n x n matrices.
     trials, decrease
         See :class:`Globalised`.
+
+    Raises
+    ------
+    ValueError
+        For another approximation, or a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method="elk", options={"approximation": "diagonal", "trace": True})  # quasi-ELK
+    >>> sol.success, bool(sol.trace.settings["damping"][-1] < sol.trace.settings["damping"][0])
+    (True, True)
     """
 
     name = "elk"
@@ -119,6 +133,19 @@ class LevenbergMarquardt(_Regularised):
     ----------
     damping, approximation, trials, decrease
         As for ``elk``.
+
+    Raises
+    ------
+    ValueError
+        As for ``elk``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method="levenberg_marquardt").success
+    True
     """
 
     name = "levenberg_marquardt"

@@ -28,7 +28,20 @@ class GaussSeidel(Solver[Iterate, Chunks]):
     Parameters
     ----------
     chunk : int or None
-        m, how many steps a chunk has; None: about sqrt(T).
+        m, how many steps a chunk has, at least 1; None: about sqrt(T).
+
+    Raises
+    ------
+    ValueError
+        For another ``chunk``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method=rs.solvers.GaussSeidel(chunk=20)).nit <= 3  # there are three chunks
+    True
     """
 
     name = "gauss_seidel"

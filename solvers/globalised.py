@@ -40,6 +40,17 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
         How many proposals to make, at least 1.
     decrease : float
         The least share, in (0, 1), of the predicted fall of the merit with which a step is accepted.
+
+    Raises
+    ------
+    ValueError
+        For a number outside its bounds.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> issubclass(rs.solvers.Elk, rs.solvers.globalised.Globalised), rs.solvers.Elk(trials=3).trials
+    (True, 3)
     """
 
     group = "globalised"

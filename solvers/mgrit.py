@@ -30,6 +30,20 @@ class MGRIT(Parareal):
     relaxation : {"FCF", "F"}
     levels : int
         At least 2; the coarsest is solved one block after the other.
+
+    Raises
+    ------
+    ValueError
+        For another setting, and where a callable returns another shape or dtype than it was given.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> mgrit = rs.solvers.MGRIT(block=5, coarse="subsample", levels=2)
+    >>> rs.solve(rec, method=mgrit).nit <= 6  # two of the twelve blocks become exact in an iteration
+    True
     """
 
     name = "mgrit"

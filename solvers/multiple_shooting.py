@@ -22,7 +22,21 @@ class MultipleShooting(BlockSolver[Linearised]):
     Parameters
     ----------
     block : int or None
-        m, how many steps a block has; None: about sqrt(T).
+        m, how many steps a block has, at least 1; None: about sqrt(T).
+
+    Raises
+    ------
+    ValueError
+        For another ``block``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> u = np.random.default_rng(0).standard_normal((60, 1))
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 2 * np.sin(h) + u, inputs=u, initial=np.zeros(1), structure="diagonal")
+    >>> rs.solve(rec, method=rs.solvers.MultipleShooting(block=10)).nit <= 6  # there are six blocks
+    True
     """
 
     name = "multiple_shooting"

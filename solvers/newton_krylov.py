@@ -32,6 +32,20 @@ class NewtonKrylov(Solver[Iterate, None]):
         Most directions of the Krylov space; each keeps two trajectories in memory.
     forcing : float
         In (0, 1): the step is solved to min(forcing, rms r) of |r|, which keeps the convergence superlinear.
+
+    Raises
+    ------
+    ValueError
+        For a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method="newton_krylov", options={"dimension": 8})
+    >>> sol.success, sol.stats["njvp"] > sol.nit
+    (True, True)
     """
 
     name = "newton_krylov"

@@ -29,6 +29,19 @@ class Parareal(BlockSolver[Iterate]):
         the block. A callable ``coarse(ends, previous)`` gets the recurrence of the last steps of some blocks and the
         states (blocks, *batch, *event) before these blocks, and returns states in their place:
         ``lambda ends, h: ends.apply(ends.apply(h))`` is two such steps. With both, block follows block.
+
+    Raises
+    ------
+    ValueError
+        For another ``block`` or ``coarse``, and where a callable returns another shape or dtype than it was given.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 0.9 * h + u, inputs=np.ones((60, 2)), initial=np.zeros(2), structure="diagonal")
+    >>> rs.solve(rec, method="parareal").nit  # f is affine and units do not couple: G is F
+    1
     """
 
     name = "parareal"

@@ -12,7 +12,16 @@ from recsolve.solvers.problem import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class Picard(CorrectionSolver[Iterate]):
-    """A[t] = I, so the correction is a prefix sum: good where h[t] stays near h[t-1], as in fine time steps."""
+    """A[t] = I, so the correction is a prefix sum: good where h[t] stays near h[t-1], as in fine time steps.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: h + 0.01 * (u - h), inputs=np.ones((60, 2)), initial=np.zeros(2), structure="diagonal")
+    >>> rs.solve(rec, method="picard").nit < rs.solve(rec, method="jacobi").nit
+    True
+    """
 
     name = "picard"
     group = "fixed point"

@@ -32,7 +32,22 @@ class QuasiNewton(CorrectionSolver[Linearised]):
     probes : int
         Number of random signs of ``hutchinson``.
     seed : int
-        Their seed; each iteration draws its own.
+        Their seed, at least 0; each iteration draws its own.
+
+    Raises
+    ------
+    ValueError
+        For another approximation, or a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method="quasi_newton", options={"approximation": "hutchinson", "probes": 2}).success
+    True
+    >>> rs.solve(rec, method=rs.solvers.QuasiNewton(approximation=lambda J: J.diagonal().scale(0.9))).success
+    True
     """
 
     name = "quasi_newton"

@@ -18,6 +18,19 @@ class RelaxedNewton(Solver[Linearised, None]):
     ----------
     omega : float
         In (0, 2).
+
+    Raises
+    ------
+    ValueError
+        For another omega.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method="relaxed_newton", options={"omega": 0.9}).nit > rs.solve(rec, method="newton").nit
+    True
     """
 
     name = "relaxed_newton"

@@ -21,6 +21,19 @@ class ScaledNewton(CorrectionSolver[Linearised]):
     ----------
     k : float
         In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        For another k.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method="scaled_newton", options={"k": 0.0}).nit == rs.solve(rec, method="newton").nit
+    True
     """
 
     name = "scaled_newton"
@@ -42,7 +55,17 @@ class ScaledNewton(CorrectionSolver[Linearised]):
 
 @dataclass(frozen=True, kw_only=True)
 class ClippedNewton(CorrectionSolver[Linearised]):
-    """A[t] = the diagonal of J[t] clipped to [-1, 1], so that no scan can explode."""
+    """A[t] = the diagonal of J[t] clipped to [-1, 1], so that no scan can explode.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> u = np.random.default_rng(0).standard_normal((60, 1))
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 2 * np.sin(h) + u, inputs=u, initial=np.zeros(1), structure="diagonal")
+    >>> rs.solve(rec, method="clipped_newton").success
+    True
+    """
 
     name = "clipped_newton"
     group = "newton-type"

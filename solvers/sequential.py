@@ -31,7 +31,17 @@ class Asked(State):
 
 @dataclass(frozen=True, kw_only=True)
 class Sequential(Solver[Iterate, Asked]):
-    """h[1], h[2], ..., h[T], one after the other. Its first iterate is the answer."""
+    """h[1], h[2], ..., h[T], one after the other: the oracle of every other method. Its first iterate is the answer.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method="sequential")
+    >>> sol.nit, float(sol.residuals[-1]) < 1e-15
+    (0, True)
+    """
 
     name = "sequential"
     group = "reference"

@@ -9,11 +9,31 @@ import numpy as np
 
 
 def whole_number(name: str, value: Any, least: int, *, optional: bool = False) -> None:
-    """Refuse what is not an integer of at least so much, nor None where the setting is optional.
+    """Check that a setting is an integer, not a bool, and at least ``least``.
+
+    Parameters
+    ----------
+    name : str
+        Of the setting, for the message.
+    value : object
+        Its value.
+    least : int
+        The smallest value allowed.
+    optional : bool
+        Whether None is allowed too.
 
     Raises
     ------
     ValueError
+        For any other value.
+
+    Examples
+    --------
+    >>> whole_number("window", 256, 1)
+    >>> whole_number("window", 2.5, 1)
+    Traceback (most recent call last):
+    ...
+    ValueError: window is 2.5; wanted an integer >= 1
     """
     if optional and value is None:
         return
@@ -25,11 +45,33 @@ def whole_number(name: str, value: Any, least: int, *, optional: bool = False) -
 def number(
     name: str, value: Any, low: float, high: float = inf, *, closed: bool = False, optional: bool = False
 ) -> None:
-    """Refuse what is not a finite number between two others (closed: or one of them), nor None where that is optional.
+    """Check that a setting is a finite real number, not a bool, between ``low`` and ``high``.
+
+    Parameters
+    ----------
+    name : str
+        Of the setting, for the message.
+    value : object
+        Its value.
+    low, high : float
+        The bounds.
+    closed : bool
+        Whether the bounds themselves are allowed.
+    optional : bool
+        Whether None is allowed too.
 
     Raises
     ------
     ValueError
+        For any other value.
+
+    Examples
+    --------
+    >>> number("omega", 0.5, 0, 2)
+    >>> number("omega", 2, 0, 2)
+    Traceback (most recent call last):
+    ...
+    ValueError: omega is 2; wanted a number between 0 and 2
     """
     if optional and value is None:
         return

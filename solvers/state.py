@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from enum import Enum
-from functools import cache
-from typing import Annotated, Any, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, Self, TypeVar
 
 from recsolve.jacobians import Jacobian
 
@@ -59,28 +58,28 @@ class State:
         TypeError
             Where a field holds arrays and its type does not say what their leading axes are.
         """
-        kind: type = type(self)
-        axes = _axes_of(kind)
-        return replace(self, **{f.name: _part(self, f.name, axes[f.name], index) for f in fields(self)})
+        return replace(self, **{f.name: _part(self, f, index) for f in fields(self)})
 
 
-@cache
-def _axes_of(kind: type) -> dict[str, Axes | None]:
-    """Return what the fields of a class of states say of their leading axes."""
-    hints = get_type_hints(kind, include_extras=True)
-    said = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
-    return {name: next((a for a in notes if isinstance(a, Axes)), None) for name, notes in said.items()}
+def _axes(field: Field[Any]) -> Axes | None:
+    """Return what the type of a field says of its leading axes.
+
+    A type that is still a string is not evaluated: the names in it may be those of a function that has returned.
+    """
+    if isinstance(field.type, str):
+        return {"PerRow": Axes.ROWS, "PerSequence": Axes.SEQUENCES}.get(field.type.partition("[")[0].rpartition(".")[2])
+    return next((a for a in getattr(field.type, "__metadata__", ()) if isinstance(a, Axes)), None)
 
 
-def _part(state: State, name: str, axes: Axes | None, index: tuple[Any, ...]) -> Any:
-    value = getattr(state, name)
+def _part(state: State, field: Field[Any], index: tuple[Any, ...]) -> Any:
+    value, axes = getattr(state, field.name), _axes(field)
     if axes is Axes.ROWS:
         return _rows(value, index)
     if axes is Axes.SEQUENCES:
         return None if value is None else value[(slice(None), *index[1:])]
     if _has_rows(value):
-        field = f"{type(state).__name__}.{name}"
-        raise TypeError(f"{field} holds a {type(value).__name__}; wanted PerRow[...] or PerSequence[...] as its type")
+        name = f"{type(state).__name__}.{field.name}"
+        raise TypeError(f"{name} holds a {type(value).__name__}; wanted PerRow[...] or PerSequence[...] as its type")
     return value
 
 
