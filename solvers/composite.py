@@ -75,9 +75,9 @@ class Windowed(Method):
         found = rec.newton(self.window, (tolerance.atol, tolerance.rtol)) if tolerance.lanes is None else None
         if found is None:
             return None
-        states, iterations, sweeps, told = found
+        states, iterations, sweeps, counted = found
         rows = round(sweeps * problem.starts.size)
-        problem.counts.update(nfev=max(iterations, 1), njev=iterations, rows=rows, **told)
+        problem.counts.update(nfev=max(iterations, 1), njev=iterations, rows=rows, **counted)
         return Direct(states, iterations)
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:

@@ -8,7 +8,7 @@ from recsolve.arrays import Array, namespace
 from recsolve.solvers.globalised import Globalised
 from recsolve.solvers.iterate import Linearised
 from recsolve.solvers.problem import Problem
-from recsolve.solvers.settings import number
+from recsolve.solvers.settings import number, one_of
 
 RULES = ("backtracking", "gain_ratio")
 
@@ -59,8 +59,7 @@ class DampedNewton(Globalised[Array]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rule not in RULES:
-            raise ValueError(f"rule is {self.rule!r}; wanted one of {RULES}")
+        one_of("rule", self.rule, RULES)
         number("shrink", self.shrink, 0, 1)
 
     @property

@@ -14,7 +14,7 @@ from recsolve.scan import affine_scan
 from recsolve.solvers.globalised import Globalised, Setting, merit
 from recsolve.solvers.iterate import Linearised
 from recsolve.solvers.problem import Problem
-from recsolve.solvers.settings import number
+from recsolve.solvers.settings import number, one_of
 
 APPROXIMATIONS = ("none", "block", "diagonal")
 
@@ -33,8 +33,7 @@ class _Regularised(Globalised[Jacobian]):
     def __post_init__(self) -> None:
         super().__post_init__()
         number("damping", self.damping, 0, closed=True, optional=True)
-        if self.approximation not in APPROXIMATIONS:
-            raise ValueError(f"approximation is {self.approximation!r}; wanted one of {APPROXIMATIONS}")
+        one_of("approximation", self.approximation, APPROXIMATIONS)
 
     @property
     def first(self) -> float:

@@ -9,7 +9,7 @@ from recsolve.solvers.blocks import Blocks, CoarseLevel, block_ends, steps_per_b
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.parareal import Parareal
 from recsolve.solvers.problem import Problem
-from recsolve.solvers.settings import whole_number
+from recsolve.solvers.settings import one_of, whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,7 @@ class MGRIT(Parareal):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.relaxation not in ("F", "FCF"):
-            raise ValueError(f"relaxation is {self.relaxation!r}; wanted 'F' or 'FCF'")
+        one_of("relaxation", self.relaxation, ("F", "FCF"))
         whole_number("levels", self.levels, 2)
 
     def init(self, problem: Problem, iterate: Iterate) -> Blocks:

@@ -9,6 +9,7 @@ from recsolve.jacobians import Jacobian
 from recsolve.solvers.blocks import BlockSolver, CoarseLevel, Level, Map, block_ends, one_step
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
+from recsolve.solvers.settings import one_of
 
 COARSE = ("frozen", "subsample")
 
@@ -54,8 +55,7 @@ class Parareal(BlockSolver[Iterate]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not callable(self.coarse) and self.coarse not in COARSE:
-            raise ValueError(f"coarse is {self.coarse!r}; wanted one of {COARSE}, or a callable")
+        one_of("coarse", self.coarse, COARSE, or_callable=True)
 
     @property
     def phi(self) -> Map:

@@ -12,7 +12,7 @@ from recsolve.jacobians import Diagonal, Jacobian
 from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.iterate import Linearised
 from recsolve.solvers.problem import Direct, Problem
-from recsolve.solvers.settings import whole_number
+from recsolve.solvers.settings import one_of, whole_number
 
 APPROXIMATIONS = ("block", "diagonal", "hutchinson")
 
@@ -63,8 +63,7 @@ class QuasiNewton(CorrectionSolver[Linearised]):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not callable(self.approximation) and self.approximation not in APPROXIMATIONS:
-            raise ValueError(f"approximation is {self.approximation!r}; wanted one of {APPROXIMATIONS}, or a callable")
+        one_of("approximation", self.approximation, APPROXIMATIONS, or_callable=True)
         whole_number("probes", self.probes, 1)
         whole_number("seed", self.seed, 0)
 

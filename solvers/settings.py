@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -40,6 +41,22 @@ def whole_number(name: str, value: Any, least: int, *, optional: bool = False) -
     # A bool is an int to Python, and hardly ever meant as one.
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} is {value!r}; wanted an integer >= {least}{', or None' * optional}")
+
+
+def one_of(name: str, value: Any, words: Sequence[str], *, or_callable: bool = False) -> None:
+    """Check that a setting is one of some words, or with ``or_callable`` a function.
+
+    Raises
+    ------
+    ValueError
+        For any other value.
+
+    Examples
+    --------
+    >>> one_of("rule", "gain_ratio", ("backtracking", "gain_ratio"))
+    """
+    if value not in words and not (or_callable and callable(value)):
+        raise ValueError(f"{name} is {value!r}; wanted one of {words}{', or a callable' * or_callable}")
 
 
 def number(
