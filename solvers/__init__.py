@@ -22,6 +22,7 @@ from recsolve.solvers.composite import Windowed as Windowed
 from recsolve.solvers.damped_newton import DampedNewton as DampedNewton
 from recsolve.solvers.elk import Elk as Elk
 from recsolve.solvers.elk import LevenbergMarquardt as LevenbergMarquardt
+from recsolve.solvers.evaluation import Direct as Direct
 from recsolve.solvers.gauss_seidel import GaussSeidel as GaussSeidel
 from recsolve.solvers.iterate import Iterate as Iterate
 from recsolve.solvers.iterate import Linearised as Linearised

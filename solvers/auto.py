@@ -8,7 +8,8 @@ from recsolve.arrays import kind_of
 from recsolve.solvers.auto_pilot import choose
 from recsolve.solvers.base import Method, Stage
 from recsolve.solvers.composite import Windowed
-from recsolve.solvers.problem import Direct, Problem
+from recsolve.solvers.evaluation import Direct
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential
 
 

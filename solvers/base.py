@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 
 from recsolve.arrays import Array
 from recsolve.jacobians import Jacobian
+from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.iterate import Iterate, Linearised
-from recsolve.solvers.problem import Direct, I, Problem
+from recsolve.solvers.problem import I, Problem
 from recsolve.solvers.state import State
 from recsolve.status import Status
 

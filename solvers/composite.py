@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from recsolve.solvers.base import Method, Stage
+from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.newton import Newton
-from recsolve.solvers.problem import Direct, Problem
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.registry import get
 from recsolve.solvers.settings import whole_number
 

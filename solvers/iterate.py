@@ -40,8 +40,7 @@ class Iterate(State):
     Examples
     --------
     >>> import numpy as np, recsolve as rs
-    >>> rec = rs.Recurrence.from_function(
-    ...     lambda h, u: 0.5 * h + u, inputs=np.ones((4, 1)), initial=np.zeros(1), structure="diagonal")
+    >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
     >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=False)
     >>> iterate = problem.evaluate(np.array([[1.0], [1.5], [0.0], [0.0]]))
     >>> iterate.worst, iterate.leading.tolist(), iterate.front.tolist()
@@ -80,8 +79,7 @@ class Linearised(Iterate):
     Examples
     --------
     >>> import numpy as np, recsolve as rs
-    >>> rec = rs.Recurrence.from_function(
-    ...     lambda h, u: 0.5 * h + u, inputs=np.ones((4, 1)), initial=np.zeros(1), structure="diagonal")
+    >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
     >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
     >>> iterate = problem.evaluate(rec.guess())
     >>> type(iterate).__name__, iterate.jacobian.data.ravel().tolist()

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from recsolve.jacobians import Jacobian, Zero
 from recsolve.solvers.base import CorrectionSolver
+from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.iterate import Iterate
-from recsolve.solvers.problem import Direct, Problem
+from recsolve.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)

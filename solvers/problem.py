@@ -1,43 +1,23 @@
-"""What a solver works on: the recurrence with its tolerance, its counters, and the guards that keep every step safe."""
+"""What a solver works on: a recurrence with its tolerance, its corrections, and the guards that keep steps safe."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, TypeVar
 
-import numpy as np
-
-from recsolve.arrays import Array, namespace, to_host
+from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Jacobian, Zero
-from recsolve.kernels.iterate import guard, largest_finite, residual_of
+from recsolve.kernels.iterate import guard, largest_finite
 from recsolve.recurrence import Recurrence
 from recsolve.scan import affine_scan
-from recsolve.solvers.iterate import Iterate, Linearised, largest
+from recsolve.solvers.evaluation import Evaluation
+from recsolve.solvers.iterate import Iterate, Linearised
 from recsolve.tolerance import Tolerance
 
 I = TypeVar("I", Iterate, Linearised)  # noqa: E741
 
-_TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
 
-
-class Direct(NamedTuple):
-    """What compiled loops find without the driver.
-
-    Attributes
-    ----------
-    states : array, shape (T, *batch, *event)
-    iterations : int
-    values : array or None
-        F of these states, same shape, where the loops have it anyway; otherwise the driver evaluates it.
-    """
-
-    states: Array
-    iterations: int
-    values: Array | None = None
-
-
-class Problem:
+class Problem(Evaluation):
     """A recurrence to solve: what a solver evaluates, corrects and advances its iterates with.
 
     Parameters
@@ -81,13 +61,10 @@ class Problem:
     """
 
     def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, pin: bool, jacobian: bool):
-        self.recurrence, self.tolerance, self.pin, self.jacobian = recurrence, tolerance, pin, jacobian
-        self.counts: Counter[str] = Counter(nfev=0, njev=0, njvp=0, nscan=0, rows=0)
-        self.starts = recurrence.starts
+        super().__init__(recurrence, tolerance, jacobian=jacobian)
+        self.pin = pin
         self.horizon = recurrence.length  # of the whole, when this is a part
         self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
-        self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
-        self._starts = to_host(self.starts)
 
     def part(self, recurrence: Recurrence, place: tuple[Array, ...] | None = None) -> Problem:
         """Return the problem of a part, which counts into the same book.
@@ -105,197 +82,6 @@ class Problem:
             index: Any = (slice(None), *place)
             part._known = part._known[index]
         return part
-
-    @overload
-    def evaluate(self, states: Array, *, pinned: Array | None = ..., jacobian: Literal[True]) -> Linearised: ...
-    @overload
-    def evaluate(
-        self, states: Array, *, pinned: Array | None = ..., jacobian: bool | None = ..., chunk: int | None = ...
-    ) -> Iterate: ...
-    def evaluate(
-        self,
-        states: Array,
-        *,
-        pinned: Array | None = None,
-        jacobian: bool | None = None,
-        chunk: int | None = None,
-    ) -> Iterate:
-        """Evaluate F, the residual and what it says of every row.
-
-        Parameters
-        ----------
-        states : array, shape (T, *batch, *event), dtype and kind of the recurrence
-            Kept by the iterate, not copied.
-        pinned : array of bool, shape (T, *batch), optional
-            Rows that are exact by construction.
-        jacobian : bool, optional
-            Whether the iterate carries it; default: as the solver needs.
-        chunk : int, optional
-            Evaluate f at so many times together, to save memory.
-
-        Returns
-        -------
-        Iterate
-            A :class:`Linearised` one where it carries the Jacobian.
-
-        Examples
-        --------
-        >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(
-        ...     lambda h, u: 0.5 * h + u, inputs=np.ones((4, 1)), initial=np.zeros(1), structure="diagonal")
-        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
-        >>> iterate = problem.evaluate(np.array([[1.0], [1.5], [0.0], [0.0]]))
-        >>> iterate.residual.ravel().tolist(), iterate.converged.tolist()
-        ([0.0, 0.0, 1.75, 1.0], [True, True, False, False])
-        """
-        rec, J = self.recurrence, None
-        self.count_evaluation()
-        if self.jacobian if jacobian is None else jacobian:
-            self.counts["njev"] += 1
-            values, J = rec.linearise(states)
-        else:
-            values = rec.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
-        return self.judge(states, values, J, pinned)
-
-    def judge(self, states: Array, values: Array, J: Jacobian | None = None, pinned: Array | None = None) -> Iterate:
-        """Return what follows from states and F, without evaluating f.
-
-        Parameters
-        ----------
-        states, values : array, shape (T, *batch, *event)
-            h and F[t] = f(h[t-1], u[t]).
-        J : Jacobian, optional
-            d F[t] / d h[t-1], to be carried.
-        pinned : array of bool, shape (T, *batch), optional
-            Rows that are exact by construction, whatever their residual; not those whose residual is not finite.
-
-        Returns
-        -------
-        Iterate
-            A :class:`Linearised` one where ``J`` is given.
-
-        Examples
-        --------
-        >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(
-        ...     lambda h, u: 0.5 * h + u, inputs=np.ones((4, 1)), initial=np.zeros(1), structure="diagonal")
-        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
-        >>> states = problem.guess()
-        >>> problem.judge(states, rec.evaluate(states)).converged.tolist()  # f(h[0], u[t]) is right at the first step
-        [True, False, False, False]
-        """
-        residual, converged, exact, sizes = residual_of(states, values, self.tolerance, self.event_axes)
-        if pinned is not None:
-            exact = exact | (pinned & namespace(states).isfinite(sizes))
-        leading, front = self.front(exact)
-        worst = largest(sizes)
-        blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
-        known = (states, values, residual, converged, leading, front, worst, blocked)
-        return Iterate(*known) if J is None else Linearised(*known, J)
-
-    def sweep(self, *, scanned: bool = True) -> Direct | None:
-        """Return what :meth:`Recurrence.sweep` finds to this tolerance, and count its evaluations.
-
-        Parameters
-        ----------
-        scanned : bool
-            Whether sweeps carry corrections by the block part of J; otherwise they are Jacobi's.
-
-        Returns
-        -------
-        Direct or None
-            None where no sweeps are compiled for the recurrence.
-        """
-        found = self.recurrence.sweep((self.tolerance.atol, self.tolerance.rtol), scanned=scanned)
-        if found is None:
-            return None
-        states, iterations, residual = found
-        evaluations = iterations + 1
-        self.counts.update(nfev=evaluations, rows=evaluations * self.starts.size)
-        self.counts.update(dict.fromkeys(("njev", "nscan"), evaluations * scanned))
-        return Direct(states, iterations, None if residual is None else states + residual)
-
-    def guess(self) -> Array:
-        """Return f(h[0], u[t]) at every t, shape (T, *batch, *event), and count it as an evaluation."""
-        self.count_evaluation()
-        return self.recurrence.guess()
-
-    def count_evaluation(self) -> None:
-        """Count an evaluation of f at all t."""
-        self.counts["nfev"] += 1
-        self.counts["rows"] += self.starts.size
-
-    def _by_chunks(self, states: Array, chunk: int) -> Array:
-        """Return F, with the memory of one chunk beside it."""
-        rec, values = self.recurrence, namespace(states).empty_like(states)
-        for start in range(0, rec.length, chunk):
-            stop = min(start + chunk, rec.length)
-            before = rec.wrap(states[start - 1].copy()) if start else None
-            values[start:stop] = rec.window(start, stop, before).evaluate(states[start:stop])
-        return values  # type: ignore[no-any-return]
-
-    def linearise(self, iterate: Iterate) -> Jacobian:
-        """Return the Jacobian J[t] = d F[t] / d h[t-1] at an iterate that carries none, and count it.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where f cannot be differentiated, or its declared structure is not that of the derivative.
-        """
-        self.counts["njev"] += 1
-        self.counts["rows"] += self.starts.size
-        return self.recurrence.linearise(iterate.states)[1]
-
-    def _rows(self, entries: Array) -> Array:
-        """Return the rows (T, *batch) of which every entry is true."""
-        return entries.all(axis=self.event_axes)  # type: ignore[return-value]
-
-    def _blocked(self, states: Array, values: Array, converged: Array) -> bool:
-        """Return whether the first row of each segment to fail the tolerance equals a non-finite F."""
-        xp = namespace(states)
-        equal = (values == states) | ((values != values) & (states != states))
-        hopeless = ~self._rows(xp.isfinite(values)) & self._rows(equal | xp.isfinite(values))
-        _, front = self.front(converged)
-        return bool(front.any()) and not bool((front & ~hopeless).any())
-
-    def front(self, good: Array) -> tuple[Array, Array]:
-        """Return the leading good rows of every segment, and the row at which each stops.
-
-        Parameters
-        ----------
-        good : array of bool, shape (T, *batch)
-
-        Returns
-        -------
-        leading, stop : array of bool, shape (T, *batch)
-            Good rows with only such rows before them, back to the start of the segment; the first row that is not.
-
-        Examples
-        --------
-        >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(
-        ...     lambda h, u: 0.5 * h + u, inputs=np.ones((4, 1)), initial=np.zeros(1), structure="diagonal")
-        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
-        >>> leading, stop = problem.front(np.array([True, True, False, True]))
-        >>> leading.tolist(), stop.tolist()
-        ([True, True, False, False], [False, False, True, False])
-        """
-        xp, host = namespace(good), to_host(good)
-        if not host.size:
-            return good, good.copy()
-        clean = np.empty(host.shape, bool)
-        failure, start = (np.full((1, *host.shape[1:]), -1) for _ in range(2))
-        rows = max(_TOGETHER // max(self._starts[0].size, 1), 1)
-        for begin in range(0, len(host), rows):
-            part = slice(begin, begin + rows)
-            index = np.arange(begin, min(begin + rows, len(host))).reshape((-1,) + (1,) * (host.ndim - 1))
-            failures, starts = (
-                np.maximum.accumulate(np.concatenate([before, np.where(mask[part], index, -1)]), axis=0)
-                for before, mask in ((failure, ~host), (start, self._starts))
-            )
-            clean[part] = failures[:-1] < starts[1:]
-            failure, start = failures[-1:], starts[-1:]
-        return xp.asarray(clean & host), xp.asarray(clean & ~host)
 
     def cut(self, iterate: Iterate) -> Array:
         """Return the rows (T, *batch) that take F without a correction from the row before.
@@ -324,8 +110,7 @@ class Problem:
         Examples
         --------
         >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(
-        ...     lambda h, u: 0.5 * h + u, inputs=np.ones((4, 1)), initial=np.zeros(1), structure="diagonal")
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
         >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
         >>> iterate = problem.evaluate(problem.guess())
         >>> problem.correct(iterate, iterate.jacobian).ravel().tolist()  # Newton's step, exact for an affine f
@@ -356,8 +141,7 @@ class Problem:
         Examples
         --------
         >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(
-        ...     lambda h, u: 0.5 * h + u, inputs=np.ones((4, 1)), initial=np.zeros(1), structure="diagonal")
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
         >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
         >>> iterate = problem.evaluate(problem.guess())
         >>> cut = rec.over_event(problem.cut(iterate))
@@ -386,8 +170,7 @@ class Problem:
         Examples
         --------
         >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(
-        ...     lambda h, u: 0.5 * h + u, inputs=np.ones((4, 1)), initial=np.zeros(1), structure="diagonal")
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
         >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
         >>> iterate = problem.evaluate(problem.guess())
         >>> problem.advance(iterate, np.full((4, 1), np.nan)).states.ravel().tolist()  # F in place of junk
@@ -424,8 +207,7 @@ class Problem:
         Examples
         --------
         >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(
-        ...     lambda h, u: 0.5 * h + u, inputs=np.ones((4, 1)), initial=np.zeros(1), structure="diagonal")
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
         >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
         >>> iterate = problem.evaluate(problem.guess())
         >>> problem.guarded(iterate, np.array([[9.0], [9.0], [1.0], [1e9]])).ravel().tolist()
