@@ -1,4 +1,4 @@
-"""What is solved stops costing work: the driver goes on with the part of the problem that is not."""
+"""The driver works on the part of the problem that is not solved yet, so that solved rows cost nothing more."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import State
 from recsolve.tolerance import Tolerance
 
-# In the end f is evaluated once more at all t, so little is not worth setting aside.
-_TIMES = 4  # leading times are set aside when they are at least one in so many
-_SEQUENCES = 2  # so are sequences, for which the drive of the others is copied
-_WINDOW = 4  # a window moves when so much of it is solved, for then it is evaluated again
-_ROUNDING = 64  # eps by which f may round otherwise when evaluated at other times with it
+# In the end f is evaluated once more at all t, so a small part is not worth setting aside.
+_TIMES = 4  # leading times are set aside once they are 1 / _TIMES of all times left
+_SEQUENCES = 2  # sequences once they are 1 / _SEQUENCES of those left, since the drive of the others is copied
+_WINDOW = 4  # a window moves once 1 / _WINDOW of it is solved, since it is evaluated again then
+_ROUNDING = 64  # by how many eps f may round otherwise when it is evaluated together with other times
 
 
 @dataclass
@@ -35,8 +35,8 @@ class _Whole:
 class Active:
     """The part of a problem that is being solved, and the trajectory that it is a part of.
 
-    Leading times at which every sequence is exact, and sequences that have converged, are set aside. With ``window``
-    no more steps than that are looked at; the window moves with the rows that have converged.
+    Leading times at which every sequence is exact are set aside, and so are sequences that have converged. With
+    ``window`` at most that many steps are looked at; the window moves on with the rows that have converged.
 
     Parameters
     ----------

@@ -25,9 +25,9 @@ from recsolve.solvers.sequential import Sequential, loop
 from recsolve.status import Status
 from recsolve.tolerance import Tolerance, tolerance_for
 
-_FEWEST = 256  # steps, below which nothing is worth measuring
-_BRIEF = 4e-3  # nor is a loop of less than so many seconds
-_SHARE = 32  # the pilot is one step in so many, from _SHORTEST to _LONGEST of them
+_FEWEST = 256  # with fewer steps nothing is worth measuring
+_BRIEF = 4e-3  # seconds: with a shorter loop neither
+_SHARE = 32  # the pilot has T / _SHARE steps, from _SHORTEST to _LONGEST
 _SHORTEST, _LONGEST = 24, 256
 _GAIN = 0.8  # what is not faster than the loop by this factor is not worth its risk
 _WINDOW = 256
@@ -36,7 +36,17 @@ _REPEATS = 2
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method with the iterations and seconds it is expected to take."""
+    """A method with what it is expected to take.
+
+    Attributes
+    ----------
+    method : Method
+    label : str
+        What :func:`explain` calls it.
+    iterations : int
+    seconds : float
+        For all steps, predicted from the pilot.
+    """
 
     method: Method
     label: str
@@ -125,6 +135,18 @@ def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | 
 def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     """Measure the first steps, and return the methods that could be fast with what they would cost.
 
+    Parameters
+    ----------
+    recurrence : Recurrence
+    tolerance : Tolerance
+        To which memory is measured and Newton's method is solved.
+
+    Returns
+    -------
+    Choice
+
+    Notes
+    -----
     The loop costs what its first steps cost. Methods that need f alone live off the memory of the recurrence: after how
     many steps a perturbation is below the tolerance, which is Jacobi's count. Newton is solved on the pilot, where
     scans of its Jacobian do not walk time as the loop does.
@@ -192,7 +214,7 @@ class _Pilot:
         return _timed(lambda: problem.evaluate(self.states[: part.length]))[0]
 
     def judging(self, rows: int) -> float:
-        """Return the time to evaluate and judge an iterate of so many rows."""
+        """Return the time to evaluate and judge an iterate of ``rows`` rows."""
         few, all_ = max(self.length // 4, 1), self.length
         slope = max(self._judge[1] - self._judge[0], 0.0) / (all_ - few)
         return self._judge[1] + slope * (rows - all_)

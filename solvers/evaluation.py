@@ -26,6 +26,19 @@ class Direct(NamedTuple):
     iterations : int
     values : array or None
         F of these states, same shape, where the loops have it anyway; otherwise the driver evaluates it.
+
+    Examples
+    --------
+    A method that is done before the driver begins:
+
+    >>> import numpy as np, recsolve as rs
+    >>> class Known(rs.solvers.Newton):
+    ...     name, cite = "known", "mine"
+    ...     def direct(self, problem):
+    ...         return rs.solvers.Direct(np.ones((50, 1)), iterations=0)
+    >>> rec = rs.Recurrence.from_function(lambda h, u: h * u, inputs=np.ones((50, 1)), initial=np.ones(1))
+    >>> rs.solve(rec, method=Known()).success
+    True
     """
 
     states: Array

@@ -62,12 +62,23 @@ def _order(method: type[Method]) -> tuple[int, float, str]:
 def get(method: Any, settings: Mapping[str, Any] | None = None) -> Method:
     """Return a solver by name with its settings, or the solver object itself.
 
+    Parameters
+    ----------
+    method : str or Method
+    settings : mapping, optional
+        Of the named solver; see its class.
+
     Raises
     ------
     ValueError
         For an unknown name or setting; the message lists the known ones.
     TypeError
         When ``method`` is neither a name nor a solver.
+
+    Examples
+    --------
+    >>> get("chord", {"refresh": 3})
+    Chord(refresh=3)
     """
     settings = dict(settings or {})
     if isinstance(method, Method):
