@@ -24,13 +24,13 @@ def _method(method: str | Method, setting: str = "method") -> Method:
 class Windowed(Method):
     """Run a solver on a window of time that moves with the rows that have converged.
 
-    Beside the trajectory itself, memory is that of one window. Steps the window has not come to hold h[0].
+    Beside the trajectory itself it needs the memory of one window. Steps that the window has not reached hold h[0].
 
-    Newton's method on cells whose mixings are all diagonal runs in compiled loops, where these are used and no callback
-    or trace wants to see the iterates. Lanes then move on in tiles, each when all of its own steps in the window have
-    converged; iterations are those of the tile that takes the most. On a GPU these loops choose windows, or segments of
-    time that are walked side by side, by themselves; ``stats`` tells how many segments there were, how often one was
-    solved again because it did not follow from the one before it, and how many windows were walked at last.
+    On cells whose mixings are all diagonal, Newton's method runs in compiled loops if there is no callback and no trace.
+    Lanes then move on in tiles, each when all of its own steps in the window have converged, and the iterations counted
+    are those of the tile that takes the most. On a GPU the loops choose between windows and segments of time that are
+    walked side by side; ``stats`` says how many segments there were, how often one was solved again because it did not
+    follow from the one before it, and how many windows were walked in the end.
 
     Parameters
     ----------

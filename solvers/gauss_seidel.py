@@ -23,7 +23,8 @@ class Chunks(State):
 class GaussSeidel(Solver[Iterate, Chunks]):
     """h[t] <- f(new h[t-1], u[t]) inside a chunk, f(h[t-1], u[t]) at its first step.
 
-    Chunks of one step are Jacobi's iteration, one chunk is the sequential loop. Every iteration makes one more exact.
+    Chunks of one step are Jacobi's iteration, one chunk is the sequential loop. Every iteration makes
+    one more chunk exact.
 
     Parameters
     ----------

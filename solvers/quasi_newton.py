@@ -22,8 +22,8 @@ APPROXIMATIONS = ("block", "diagonal", "hutchinson")
 class QuasiNewton(CorrectionSolver[Linearised]):
     """A[t] = the k x k block of each unit (the diagonal when k = 1): work linear in the width of the state.
 
-    On a GPU, cells whose mixings see the state itself (torch's) are swept by kernels compiled for them, where no
-    callback or trace wants to see the iterates; early products there may have factors of eleven bits, the last may not.
+    On a GPU, cells whose mixings see the state itself (torch's) are swept by kernels compiled for them if there is no
+    callback and no trace. Early sweeps may round the factors of their products to eleven bits, the last one does not.
 
     Parameters
     ----------
