@@ -26,7 +26,7 @@ class Windowed(Method):
 
     Beside the trajectory itself it needs the memory of one window. Steps that the window has not reached hold h[0].
 
-    On cells whose mixings are all diagonal, Newton's method runs in compiled loops if there is no callback and no trace.
+    On cells whose mixings are all diagonal, Newton's method runs in compiled loops if there is no callback or trace.
     Lanes then move on in tiles, each when all of its own steps in the window have converged, and the iterations counted
     are those of the tile that takes the most. On a GPU the loops choose between windows and segments of time that are
     walked side by side; ``stats`` says how many segments there were, how often one was solved again because it did not
