@@ -31,7 +31,19 @@ from numba.extending import intrinsic
 from recsolve._version import __version__
 from recsolve.kernels import compile_clock, disk
 
-__all__ = ["BaseTuple", "CPointer", "binding", "cgutils", "compiled", "config", "inlined", "intrinsic", "ir", "types"]
+__all__ = [
+    "BaseTuple",
+    "CPointer",
+    "binding",
+    "cgutils",
+    "called",
+    "compiled",
+    "config",
+    "inlined",
+    "intrinsic",
+    "ir",
+    "types",
+]
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
@@ -54,6 +66,11 @@ def inlined(function: Loop, fastmath: Any = False) -> Loop:
     """Compile a function into its callers: a call with a dozen arrays would cost as much as a short row."""
     options = {"nogil": True, "error_model": "numpy", "forceinline": True, "fastmath": fastmath}
     return numba.njit(**options)(function)  # type: ignore[no-any-return]
+
+
+def called(function: Loop) -> Loop:
+    """Compile a function that branches, and is called: in its caller it would keep a loop from becoming vectors."""
+    return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
 class _Cache(NullCache):  # type: ignore[misc]

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from recsolve.kernels.compiled import called
 from recsolve.kernels.elementary_bits import (
     Scalar,
     absolute,
-    branching,
     copysign,
     fma,
     inlined,
@@ -148,7 +148,7 @@ def circular(dtype: Any) -> dict[str, Any]:
     def is_far(x: Scalar) -> Any:
         return absolute(x) > largest
 
-    @branching
+    @called
     def anywhere(x: Scalar) -> Any:
         return far(np.float64(x)) if absolute(np.float64(x)) > widest else near(x)
 

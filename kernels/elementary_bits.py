@@ -34,11 +34,6 @@ def inlined(function: Inlined) -> Inlined:
     return compiled.inlined(function, {"contract"})
 
 
-def branching(function: Inlined) -> Inlined:
-    """Compile a scalar function that branches, and is called: it keeps a loop from becoming vectors."""
-    return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
-
-
 def magic(dtype: Any) -> Any:
     """Return 1.5 * 2^m, m the bits of the mantissa: next to it floats are the integers."""
     return dtype(1.5 * 2.0 ** np.finfo(dtype).nmant)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.kernels.elementary_bits import Scalar, absolute, branching, exponent, fma, magic, product, significand
+from recsolve.kernels.compiled import called
+from recsolve.kernels.elementary_bits import Scalar, absolute, exponent, fma, magic, product, significand
 
 _TWO_OVER_PI = (  # the first 1216 bits after the point
     "a2f9836e4e441529fc2757d1f534ddc0db6295993c439041fe5163abdebbc561b7246e3a424dd2e006492eea09d1921cfe1deb1cb129a73e"
@@ -39,7 +40,7 @@ def far_reduction() -> Any:
     first, second = HALF_PI
     shift, inf, nan, one = magic(np.float64), np.float64(np.inf), np.float64(np.nan), np.float64(1)
 
-    @branching
+    @called
     def turns(m: Any, start: Any) -> Any:
         # m times 2 / pi from bit `start` on, in limbs, without what lies above them.
         high, low = m >> width, m & mask
@@ -53,7 +54,7 @@ def far_reduction() -> Any:
             after = limb
         return out
 
-    @branching
+    @called
     def reduced(x: Scalar) -> Any:
         size = absolute(x)
         if not size < inf:

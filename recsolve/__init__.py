@@ -16,7 +16,6 @@ from recsolve.adjoint import Gradients, adjoint, tangent
 from recsolve.cell import Cell
 from recsolve.check import StructureReport, check_structure
 from recsolve.checkpoint import load
-from recsolve.choice import Choice, explain
 from recsolve.diagnose import Diagnosis, diagnose
 from recsolve.kernels.choose import backend
 from recsolve.layers import Layers, run
@@ -26,6 +25,7 @@ from recsolve.recurrence import Recurrence, packed_resets
 from recsolve.scan import scan
 from recsolve.solution import ConvergenceError, Solution
 from recsolve.solve import IntermediateResult, solve
+from recsolve.solvers.auto_pilot import Choice, explain
 from recsolve.status import Status
 from recsolve.weighted_cell import WeightedCell
 

@@ -12,7 +12,7 @@ from recsolve.bound import error_bound
 from recsolve.condition import condition, error_estimate
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Method
-from recsolve.solvers.problem import Iterate, leading_times
+from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.status import Status
 from recsolve.tolerance import TRUSTED
 from recsolve.trace import Trace

@@ -15,7 +15,8 @@ from recsolve.recurrence import Recurrence
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solvers.active import Active
 from recsolve.solvers.driver import Observe, Run
-from recsolve.solvers.problem import Iterate, Problem, leading_times
+from recsolve.solvers.iterate import Iterate, leading_times
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import loop
 from recsolve.solvers.settings import whole_number
 from recsolve.status import MISMATCH, MIXES, Status

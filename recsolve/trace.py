@@ -9,7 +9,7 @@ import numpy as np
 
 from recsolve.arrays import Array, to_host
 from recsolve.solvers.active import Active
-from recsolve.solvers.problem import Iterate
+from recsolve.solvers.iterate import Iterate
 
 
 class Trace:

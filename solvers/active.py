@@ -1,4 +1,4 @@
-"""What is solved stops costing work: the driver goes on with the part of the problem that is not."""
+"""The driver works on the part of the problem that is not solved yet, so that solved rows cost nothing more."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from recsolve.arrays import Array, empty_in_order, namespace, to_host
-from recsolve.jacobians import Jacobian
 from recsolve.recurrence import Recurrence
-from recsolve.solvers.problem import Iterate, Problem, largest, leading_times
+from recsolve.solvers.iterate import Iterate, largest, leading_times
+from recsolve.solvers.problem import Problem
+from recsolve.solvers.state import State
 
-# In the end f is evaluated once more at all t, so little is not worth setting aside.
-_TIMES = 4  # leading times are set aside when they are at least one in so many
-_SEQUENCES = 2  # so are sequences, for which the drive of the others is copied
-_WINDOW = 4  # a window moves when so much of it is solved, for then it is evaluated again
+# In the end f is evaluated once more at all t, so a small part is not worth setting aside.
+_TIMES = 4  # leading times are set aside once they are 1 / _TIMES of all times left
+_SEQUENCES = 2  # sequences once they are 1 / _SEQUENCES of those left, since the drive of the others is copied
+_WINDOW = 4  # a window moves once 1 / _WINDOW of it is solved, since it is evaluated again then
 
 
 @dataclass
@@ -31,8 +32,8 @@ class _Whole:
 class Active:
     """The part of a problem that is being solved, and the trajectory that it is a part of.
 
-    Leading times at which every sequence is exact, and sequences that have converged, are set aside. With ``window``
-    no more steps than that are looked at; the window moves with the rows that have converged.
+    Leading times at which every sequence is exact are set aside, and so are sequences that have converged. With
+    ``window`` at most that many steps are looked at; the window moves on with the rows that have converged.
 
     Parameters
     ----------
@@ -161,7 +162,7 @@ class Active:
         """Go on with the whole, which missed the tolerance although its parts met it: f is another function there."""
         self._may_narrow, self._place = False, ()
         if self.window is not None:
-            return self._move(leading_times(iterate.converged))
+            return self._move(leading_times(iterate.converged), self.window)
         self.problem, self.start = self._all, 0
         return self.problem.evaluate(iterate.states)
 
@@ -172,16 +173,16 @@ class Active:
         if self.window is None:
             return guess
         self._given = guess
-        self._cut(0)
+        self._cut(0, self.window)
         return None if guess is None else guess[: self.stop].copy()
 
-    def narrow(self, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+    def narrow(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
         """Set aside what is solved, and return what is left of the iterate and of what a solver carries."""
         if not self._may_narrow:
             return iterate, state
         return self._drop_times(*self._drop_sequences(iterate, state))
 
-    def _drop_times(self, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+    def _drop_times(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
         length = self.problem.recurrence.length
         exact = leading_times(iterate.leading) if self.problem.pin else 0
         if exact == 0 or exact * _TIMES < length or exact == length:
@@ -190,23 +191,24 @@ class Active:
         rest = self.problem.recurrence.window(exact, length, self._wrapped(iterate.states[exact - 1]))
         index = (slice(exact, None),)
         self.problem, self.start = self.problem.part(rest), self.start + exact
-        return iterate.part(index), _part(state, index, length)
+        return iterate.part(index), state and state.part(index)
 
-    def _drop_sequences(self, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+    def _drop_sequences(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
         rec = self.problem.recurrence
         left = ~to_host(iterate.converged).all(axis=0).ravel()
         if left.all() or not left.any() or (~left).sum() * _SEQUENCES < left.size:
             return iterate, state
         chosen = np.flatnonzero(left)
         place = np.unravel_index(chosen, rec.batch)
-        part, rest = iterate.part((slice(None), *place)), rec.sequences(chosen)
+        index = (slice(None), *place)
+        part, rest = iterate.part(index), rec.sequences(chosen)
         if rest is None or (rec.opaque and not self._agrees(rest, part)):
             self._may_narrow = False
             return iterate, state
         self._keep(iterate)
         self.problem = self.problem.part(rest, place)
         self._place = tuple(axis[chosen] for axis in self._place) if self._place else place
-        return part, _part(state, (slice(None), *place), rec.length)
+        return part, state and state.part(index)
 
     def _agrees(self, rest: Recurrence, part: Iterate) -> bool:
         """Return whether f of some sequences alone is what it was among all.
@@ -229,37 +231,23 @@ class Active:
         if self.complete or self.window is None or solved * _WINDOW < self.window:
             return None
         self._keep(iterate)
-        return self._move(self.start + solved)
+        return self._move(self.start + solved, self.window)
 
-    def _move(self, start: int) -> Iterate:
+    def _move(self, start: int, window: int) -> Iterate:
         """Return the iterate of the window at ``start``: rows seen before as they are, the others from the guess."""
         before = self.stop
-        self._cut(start)
+        self._cut(start, window)
         seen = max(min(before, self.stop) - start, 0)
         states = self.problem.guess() if self._given is None else self._given[self.start : self.stop].copy()
         states[:seen] = self._kept.states[start : start + seen]
         return self.problem.evaluate(states)
 
-    def _cut(self, start: int) -> None:
-        assert self.window is not None
+    def _cut(self, start: int, window: int) -> None:
         whole = self._all.recurrence
-        self.start, self.stop = start, min(start + self.window, whole.length)
+        self.start, self.stop = start, min(start + window, whole.length)
         before = self._wrapped(self._kept.states[start - 1]) if start else None
         self.problem = self._all.part(whole.window(start, self.stop, before))
         self.problem.horizon = self.stop - start
 
     def _wrapped(self, state: Array) -> Any:
         return self._all.recurrence.wrap(state.copy())
-
-
-def _part(tree: Any, index: tuple[Any, ...], length: int) -> Any:
-    """Return some times and sequences of what a solver carries: arrays (T, *batch, ...) or (1, *batch, ...)."""
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(_part(item, index, length) for item in tree)
-    if isinstance(tree, Iterate):
-        return tree.part(index)
-    if isinstance(tree, Jacobian):
-        return tree[index]  # type: ignore[index]
-    if getattr(tree, "ndim", 0) == 0:
-        return tree
-    return tree[index if len(tree) == length else (slice(None), *index[1:])]

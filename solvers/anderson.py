@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from recsolve.arrays import Array, namespace
+from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number, whole_number
+from recsolve.solvers.state import PerRow, State
+
+
+@dataclass(frozen=True)
+class Kept(State):
+    """The last iterates, the newest last."""
+
+    iterates: PerRow[tuple[Iterate, ...]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Anderson(Solver):
+class _Anderson(Solver[Iterate, Kept]):
     """h <- F - dF gamma, where dF and dR are the last m changes of F and of r, and gamma fits dR gamma to r."""
 
     group = "fixed point"
     matrix = "0, accelerated by the last steps"
     exact_on_affine = "none"
-    needs_jacobian = False
 
     memory: int = 3
     ridge: float = 1e-12
@@ -38,18 +46,17 @@ class _Anderson(Solver):
         """Return the proposal, with F in rows that must not be accelerated."""
         return proposal
 
-    def init(self, problem: Problem, iterate: Iterate) -> list[Iterate]:
-        """Return the iterates kept, the newest last."""
-        return []
+    def init(self, problem: Problem, iterate: Iterate) -> Kept:
+        return Kept()
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        kept = [*state, iterate][-(self.memory + 1) :]
+    def step(self, problem: Problem, iterate: Iterate, state: Kept) -> tuple[Iterate, Kept]:
+        kept = (*state.iterates, iterate)[-(self.memory + 1) :]
         proposal = iterate.values
         if len(kept) > 1:
             proposal = self.safeguard(problem, iterate, proposal - self._accelerate(problem.recurrence, kept))
-        return problem.advance(iterate, proposal), kept
+        return problem.advance(iterate, proposal), Kept(kept)
 
-    def _accelerate(self, rec: Any, kept: list[Iterate]) -> Array:
+    def _accelerate(self, rec: Recurrence, kept: tuple[Iterate, ...]) -> Array:
         """Return dF gamma for every t."""
         xp = namespace(kept[-1].values)
         pairs = list(zip(kept[1:], kept[:-1], strict=True))
@@ -81,10 +88,24 @@ class Anderson(_Anderson):
     memory : int
         m, how many changes are kept.
     ridge : float
-        Regularisation relative to the Gram matrix, for changes that are nearly parallel.
+        Regularisation relative to the Gram matrix, greater than 1e-15, for changes that are nearly parallel.
+
+    Raises
+    ------
+    ValueError
+        For a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method="anderson", options={"memory": 2}).success
+    True
     """
 
     name = "anderson"
+    place = 3
     cite = "Walker and Ni, SIAM J. Numer. Anal. 49 (2011)"
     finite_termination = False
     causal = False
@@ -104,9 +125,24 @@ class TriangularAnderson(_Anderson):
     ----------
     memory, ridge
         As for ``anderson``.
+
+    Raises
+    ------
+    ValueError
+        For a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method="triangular_anderson")
+    >>> sol.success, sol.nit <= 60
+    (True, True)
     """
 
     name = "triangular_anderson"
+    place = 4
     cite = "Tang et al. 2024 (ParaTAA), after Walker and Ni, SIAM J. Numer. Anal. 49 (2011)"
     finite_termination = True
 

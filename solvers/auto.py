@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from recsolve.arrays import kind_of
+from recsolve.solvers.auto_pilot import choose
 from recsolve.solvers.base import Method, Stage
 from recsolve.solvers.composite import Windowed
-from recsolve.solvers.problem import Direct, Problem
+from recsolve.solvers.evaluation import Direct
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential
 
 
@@ -17,10 +19,19 @@ class Auto(Method):
 
     A method that takes twice the iterations that were predicted is ended, and the sequential loop completes the answer.
     Cells that are compiled whole for a GPU need no pilot: the compiled solve chooses by the shape.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method="auto").message
+    'converged: every entry of the residual is within tolerance; auto took sequential'
     """
 
     name = "auto"
     group = "composite"
+    place = 3
     matrix = "that of the method chosen"
     cite = "this project"
     finite_termination = True
@@ -33,8 +44,6 @@ class Auto(Method):
         return problem.sweep() if found is None else found  # milliseconds, where the loop takes a thousand times more
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
-        from recsolve.choice import choose  # which solves pilots, by what this is part of
-
         chosen = choose(problem.recurrence, problem.tolerance).chosen
         why = f"auto took {chosen.label}"
         if isinstance(chosen.method, Sequential):

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, TypeAlias
+from typing import Generic, TypeAlias
 
 import numpy as np
 
 from recsolve.arrays import Array, freeze, namespace
+from recsolve.jacobians import Jacobian
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.problem import I, Problem
 from recsolve.solvers.settings import whole_number
+from recsolve.solvers.state import PerRow, State
 
 Map: TypeAlias = Callable[[Recurrence, Array], Array]
 
@@ -45,10 +47,7 @@ def one_step(recurrence: Recurrence, previous: Array) -> Array:
 
 @dataclass(frozen=True)
 class Level:
-    """x[n] = phi(x[n-1]); or with a goal x[n] = goal[n] + phi(x[n-1]) - phi(known[n-1]), which coarse levels solve.
-
-    With goal[n] = F(known[n-1]) that is the FAS equation V[n] = phi(V[n-1]) + (F(U[n-1]) - phi(U[n-1])), in a form that
-    gives the goal itself where x[n-1] is known[n-1]: bit for bit, and whatever phi is there.
+    """x[n] = phi(x[n-1]).
 
     Parameters
     ----------
@@ -58,24 +57,11 @@ class Level:
         The steps of this level.
     phi : callable
         ``phi(recurrence, previous)`` at some of the steps.
-    known, goal : array, optional
-        The path that comes from the finer level, and where that level takes it.
     """
 
     problem: Problem
     recurrence: Recurrence
     phi: Map
-    known: Array | None = None
-    goal: Array | None = None
-
-    @cached_property
-    def _known_before(self) -> Array:
-        assert self.known is not None
-        return self.recurrence.previous(self.known)
-
-    @cached_property
-    def _known_after(self) -> Array:
-        return self._apply(self.recurrence, self._known_before)
 
     def follow(self, states: Array, m: int, keep: int) -> Array:
         """Return the path with rows keep, keep + m, ... of ``states``, all others following from the row before.
@@ -89,17 +75,11 @@ class Level:
                 path[1:][rows] = self._after(path[:-1], rows)
         return path[1:]
 
-    def in_order(self) -> Array:
-        """Return the solution, one row after the other."""
-        assert self.known is not None
-        length = self.recurrence.length
-        return self.follow(self.known, length + 1, length)
-
     def at(self, states: Array, rows: slice) -> Array:
         """Return the right-hand side at some rows."""
         return self._after(self._from_initial(states)[:-1], rows)
 
-    def coarsen(self, phi: Map, m: int, states: Array, goal: Array) -> Level:
+    def coarsen(self, phi: Map, m: int, states: Array, goal: Array) -> CoarseLevel:
         """Return the equation of the ends of blocks, given the states on this level and where it takes the ends."""
         rec, rows = self.recurrence, block_ends(self.recurrence.length, m)
         coarse = _steps(rec, rows)
@@ -107,7 +87,7 @@ class Level:
             missing = namespace(rec.reset).zeros((m - 1 - rows.start, *rec.batch), bool)
             whole = namespace(rec.reset).concatenate([missing, rec.reset])
             coarse.reset = whole.reshape(coarse.length, m, *rec.batch).any(axis=1)
-        return Level(self.problem, coarse, phi, states[rows], goal)
+        return CoarseLevel(self.problem, coarse, phi, states[rows], goal)
 
     def _from_initial(self, states: Array) -> Array:
         """Return the states with the initial one before them."""
@@ -121,13 +101,11 @@ class Level:
         if rec.reset is not None:
             previous = xp.where(rec.over_event(rec.reset[rows]), rec.restart, previous)
         after = self._apply(_steps(rec, rows), xp.ascontiguousarray(previous))
-        if self.goal is None:
-            return after
-        moved = (previous != self._known_before[rows]).any(axis=self.problem.event_axes, keepdims=True)
-        goal = self.goal[rows]
-        with np.errstate(all="ignore"):
-            corrected = goal + (after - self._known_after[rows])
-        return xp.where(moved & xp.isfinite(corrected), corrected, goal)  # type: ignore[no-any-return]
+        return self._corrected(previous, after, rows)
+
+    def _corrected(self, previous: Array, after: Array, rows: slice) -> Array:
+        """Return the right-hand side at some rows, given the states before them and phi of these."""
+        return after
 
     def _apply(self, recurrence: Recurrence, previous: Array) -> Array:
         self.problem.counts["rows"] += prod(previous.shape[: 1 + len(recurrence.batch)])
@@ -139,6 +117,43 @@ class Level:
         return after
 
 
+@dataclass(frozen=True)
+class CoarseLevel(Level):
+    """x[n] = goal[n] + phi(x[n-1]) - phi(known[n-1]).
+
+    With goal[n] = F(known[n-1]) that is the FAS equation V[n] = phi(V[n-1]) + (F(U[n-1]) - phi(U[n-1])), in a form that
+    gives the goal itself where x[n-1] is known[n-1]: bit for bit, and whatever phi is there.
+
+    Parameters
+    ----------
+    known, goal : array, shape (blocks, *batch, *event)
+        The path that comes from the finer level, and where that level takes it.
+    """
+
+    known: Array
+    goal: Array
+
+    @cached_property
+    def _known_before(self) -> Array:
+        return self.recurrence.previous(self.known)
+
+    @cached_property
+    def _known_after(self) -> Array:
+        return self._apply(self.recurrence, self._known_before)
+
+    def in_order(self) -> Array:
+        """Return the solution, one row after the other."""
+        length = self.recurrence.length
+        return self.follow(self.known, length + 1, length)
+
+    def _corrected(self, previous: Array, after: Array, rows: slice) -> Array:
+        xp, goal = namespace(previous), self.goal[rows]
+        moved = (previous != self._known_before[rows]).any(axis=self.problem.event_axes, keepdims=True)
+        with np.errstate(all="ignore"):
+            corrected = goal + (after - self._known_after[rows])
+        return xp.where(moved & xp.isfinite(corrected), corrected, goal)  # type: ignore[no-any-return]
+
+
 def _steps(recurrence: Recurrence, rows: slice) -> Recurrence:
     """Return the recurrence of some steps."""
     part = recurrence._cut(rows, recurrence.wrap(recurrence.initial))
@@ -146,8 +161,17 @@ def _steps(recurrence: Recurrence, rows: slice) -> Recurrence:
     return part
 
 
+@dataclass(frozen=True)
+class Blocks(State):
+    """How many steps a block has, and once the first path has been followed what is kept of it."""
+
+    steps: int
+    followed: bool = False
+    coarse: PerRow[Jacobian | None] = None
+
+
 @dataclass(frozen=True, kw_only=True)
-class BlockSolver(Solver):
+class BlockSolver(Solver[I, Blocks], Generic[I]):
     """Corrects the ends of blocks, and lets the rows inside follow f from them: the residual is that of the ends.
 
     Parameters
@@ -165,33 +189,32 @@ class BlockSolver(Solver):
         whole_number("block", self.block, 1, optional=True)
 
     @abstractmethod
-    def correct(self, problem: Problem, iterate: Iterate, m: int, memory: Any) -> Array:
+    def correct(self, problem: Problem, iterate: I, m: int, coarse: Jacobian | None) -> Array:
         """Return a trajectory whose rows at the ends of blocks are corrected; the others do not matter."""
 
-    def remember(self, problem: Problem, iterate: Iterate) -> Any:
-        """Return what is kept of the first path."""
-        return ()
+    def remember(self, problem: Problem, iterate: I) -> Jacobian | None:
+        """Return the affine coarse map that the first path gives, where there is one."""
+        return None
 
-    def relax(self, problem: Problem, iterate: Iterate, m: int) -> Iterate:
+    def relax(self, problem: Problem, iterate: I, m: int) -> I:
         """Return the iterate to correct, moved on by relaxation where a method wants that."""
         return iterate
 
-    def init(self, problem: Problem, iterate: Iterate) -> tuple[int, Any]:
-        """Return m, and that nothing is remembered yet."""
-        return steps_per_block(self.block, problem.recurrence.length), None
+    def init(self, problem: Problem, iterate: I) -> Blocks:
+        return Blocks(steps_per_block(self.block, problem.recurrence.length))
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        m, memory = state
+    def step(self, problem: Problem, iterate: I, state: Blocks) -> tuple[I, Blocks]:
+        m = state.steps
         keep = block_ends(problem.recurrence.length, m).start
         # 1. the first iterate may be any trajectory: follow f inside its blocks
-        if memory is None:
+        if not state.followed:
             if m > 1:
                 iterate = problem.advance(iterate, sweep(problem, iterate.states, m, keep))
-            memory = self.remember(problem, iterate)
+            state = Blocks(m, followed=True, coarse=self.remember(problem, iterate))
         iterate = self.relax(problem, iterate, m)
         # 2. correct the ends; one that is not finite is where f takes its block
-        ends = self.correct(problem, iterate, m, memory)
+        ends = self.correct(problem, iterate, m, state.coarse)
         xp = namespace(ends)
         ends = xp.where(xp.isfinite(ends), ends, iterate.values)
         # 3. follow f from them
-        return problem.advance(iterate, sweep(problem, ends, m, keep)), (m, memory)
+        return problem.advance(iterate, sweep(problem, ends, m, keep)), state

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from recsolve.solvers.base import Method, Stage
+from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.newton import Newton
-from recsolve.solvers.problem import Direct, Problem
+from recsolve.solvers.problem import Problem
+from recsolve.solvers.registry import get
 from recsolve.solvers.settings import whole_number
 
 
 def _method(method: str | Method, setting: str = "method") -> Method:
-    from recsolve.solvers import get  # the registry has the methods of this file in it
-
     try:
         return get(method)
     except (ValueError, TypeError) as error:
@@ -24,26 +24,41 @@ def _method(method: str | Method, setting: str = "method") -> Method:
 class Windowed(Method):
     """Run a solver on a window of time that moves with the rows that have converged.
 
-    Beside the trajectory itself, memory is that of one window. Steps the window has not come to hold h[0].
+    Beside the trajectory itself it needs the memory of one window. Steps that the window has not reached hold h[0].
 
-    Newton's method on cells whose mixings are all diagonal runs in compiled loops, where these are used and no callback
-    or trace wants to see the iterates. Lanes then move on in tiles, each when all of its own steps in the window have
-    converged; iterations are those of the tile that takes the most. On a GPU these loops choose windows, or segments of
-    time that are walked side by side, by themselves; ``stats`` tells how many segments there were, how often one was
-    solved again because it did not follow from the one before it, and how many windows were walked at last.
+    On cells whose mixings are all diagonal, Newton's method runs in compiled loops if there is no callback or trace.
+    Lanes then move on in tiles, each when all of its own steps in the window have converged, and the iterations counted
+    are those of the tile that takes the most. On a GPU the loops choose between windows and segments of time that are
+    walked side by side; ``stats`` says how many segments there were, how often one was solved again because it did not
+    follow from the one before it, and how many windows were walked in the end.
 
     Parameters
     ----------
     solver : str or Method
         What runs inside; a solver object for settings other than its defaults.
     window : int
-        Number of steps.
+        Number of steps, at least 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For another window, an unknown name, or what is neither a name nor a solver object.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method=rs.solvers.Windowed(solver="jacobi", window=20))
+    >>> sol.success, sol.stats["rows"] < (sol.nit + 1) * 60
+    (True, True)
     """
 
     name = "windowed"
     group = "composite"
+    place = 1
     matrix = "that of the solver inside"
-    cite = "Shih, Belkhale, Ermon, Sadigh, Anari, NeurIPS 2023 (ParaDiGMS)"
+    cite = "Shih, Belkhale, Ermon, Sadigh, Anari, NeurIPS 2023 (arXiv 2305.16317)"
     finite_termination = True
     exact_on_affine = "none"
 
@@ -61,9 +76,9 @@ class Windowed(Method):
         found = rec.newton(self.window, (tolerance.atol, tolerance.rtol)) if tolerance.lanes is None else None
         if found is None:
             return None
-        states, iterations, sweeps, told = found
+        states, iterations, sweeps, counted = found
         rows = round(sweeps * problem.starts.size)
-        problem.counts.update(nfev=max(iterations, 1), njev=iterations, rows=rows, **told)
+        problem.counts.update(nfev=max(iterations, 1), njev=iterations, rows=rows, **counted)
         return Direct(states, iterations)
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
@@ -79,11 +94,26 @@ class Chain(Method):
     methods : sequence of str or Method
         The last one gets all the iterations that are left.
     iterations : int
-        How many each of the others may take; fewer when it stalls.
+        How many each of the others may take, at least 1; fewer when it stalls.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For no methods, an unknown name, what is neither a name nor a solver object, or another number.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method=rs.solvers.Chain(methods=("jacobi", "newton"), iterations=3))
+    >>> sol.success, sol.nit > 3
+    (True, True)
     """
 
     name = "chain"
     group = "composite"
+    place = 2
     matrix = "one method after the other"
     cite = "this project"
     finite_termination = False

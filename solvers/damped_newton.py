@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from recsolve.arrays import Array, namespace
 from recsolve.solvers.globalised import Globalised
-from recsolve.solvers.problem import Iterate, Problem
-from recsolve.solvers.settings import number
+from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.problem import Problem
+from recsolve.solvers.settings import number, one_of
 
 RULES = ("backtracking", "gain_ratio")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DampedNewton(Globalised):
+class DampedNewton(Globalised[Array]):
     """h <- h + w (newton step), with a weight w in (0, 1] per sequence.
 
     Parameters
@@ -25,9 +26,25 @@ class DampedNewton(Globalised):
         Factor on w after a refusal, in (0, 1).
     decrease, trials
         See :class:`Globalised`.
+
+    Raises
+    ------
+    ValueError
+        For another rule, or a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> u = np.random.default_rng(0).standard_normal((60, 1))
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 2 * np.sin(h) + u, inputs=u, initial=np.zeros(1), structure="diagonal")
+    >>> sol = rs.solve(rec, method="damped_newton", options={"rule": "gain_ratio", "trace": True})
+    >>> sol.success, sol.trace.settings["weight"].shape == (sol.nit + 1,)
+    (True, True)
     """
 
     name = "damped_newton"
+    place = 1
     matrix = "J, with a line search"
     cite = (
         "Dennis and Schnabel, Numerical Methods for Unconstrained Optimization (1983), sections 6.3 and 6.4; "
@@ -42,20 +59,18 @@ class DampedNewton(Globalised):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rule not in RULES:
-            raise ValueError(f"rule is {self.rule!r}; wanted one of {RULES}")
+        one_of("rule", self.rule, RULES)
         number("shrink", self.shrink, 0, 1)
 
     @property
     def first(self) -> float:
         return 1.0
 
-    def begin(self, problem: Problem, iterate: Iterate) -> Array:
+    def begin(self, problem: Problem, iterate: Linearised) -> Array:
         """Return the full Newton point."""
-        assert iterate.jacobian is not None
         return problem.guarded(iterate, problem.correct(iterate, iterate.jacobian))
 
-    def propose(self, problem: Problem, iterate: Iterate, shared: Array, setting: Array) -> tuple[Array, Array]:
+    def propose(self, problem: Problem, iterate: Linearised, shared: Array, setting: Array) -> tuple[Array, Array]:
         w = setting.astype(iterate.states.dtype)
         # Exactly the Newton point where w = 1. The linear model leaves (1 - w) r of the residual.
         between = namespace(shared).where(w == 1, shared, iterate.states + w * (shared - iterate.states))

@@ -11,7 +11,9 @@ import numpy as np
 from recsolve.arrays import Array
 from recsolve.solvers.active import Active
 from recsolve.solvers.base import Method, Solver, Stage
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.problem import Problem
+from recsolve.solvers.state import State
 from recsolve.status import Status
 
 _IMPROVED = 0.99  # max|r| must fall below this share of its best value to count as progress
@@ -112,12 +114,12 @@ class Run:
         active = Active(self.problem, stage.window)
         given = active.open(guess)
         iterate = solver.start(active.problem) if given is None else active.problem.evaluate(given)
-        state = solver.init(active.problem, iterate)
+        state = _first_state(solver, active.problem, iterate)
         if self.nit == 0:
             self._record(solver, active, iterate, state)
         while True:
             while not self.stopped and (moved := active.slide(iterate)) is not None:
-                iterate, state = moved, solver.init(active.problem, moved)
+                iterate, state = moved, _first_state(solver, active.problem, moved)
             status = self._ended(solver, active, iterate, state, limit)
             if status is not None:
                 whole = active.evaluate_whole(iterate)
@@ -126,14 +128,14 @@ class Run:
                 if status is not Status.CONVERGED or bool(whole.converged.all()):
                     return whole, Status.STOPPED if self.stopped and status is Status.MAXITER else status
                 iterate = active.resume(whole)
-                state = solver.init(active.problem, iterate)
+                state = _first_state(solver, active.problem, iterate)
                 self.history.begin()
             iterate, state = active.narrow(iterate, state)
             iterate, state = solver.step(active.problem, iterate, state)
             self.nit += 1
             self._record(solver, active, iterate, state)
 
-    def _record(self, solver: Solver, active: Active, iterate: Iterate, state: Any) -> None:
+    def _record(self, solver: Solver[Any, Any], active: Active, iterate: Iterate, state: State | None) -> None:
         self.history.record(active.worst(iterate), active.progress(iterate))
         if self.observe is not None:
             try:
@@ -141,10 +143,20 @@ class Run:
             except StopIteration:
                 self.stopped = True
 
-    def _ended(self, solver: Solver, active: Active, iterate: Iterate, state: Any, limit: int) -> Status | None:
+    def _ended(
+        self, solver: Solver[Any, Any], active: Active, iterate: Iterate, state: State | None, limit: int
+    ) -> Status | None:
         if self.stopped:
             return Status.STOPPED
         status = status_of(iterate, self.history, self.nit, limit, self.patience)
         if not active.complete and status in (Status.CONVERGED, Status.NONFINITE):
             return Status.MAXITER if self.nit >= limit else None  # of a window only, which moves on
         return status or solver.terminate(active.problem, iterate, state)
+
+
+def _first_state(solver: Solver[Any, Any], problem: Problem, iterate: Iterate) -> State | None:
+    """Return what the solver carries, of which the driver must be able to set parts aside."""
+    state = solver.init(problem, iterate)
+    if state is None or isinstance(state, State):
+        return state
+    raise TypeError(f"init of {type(solver).__name__} returned a {type(state).__name__}; wanted a State, or None")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,15 +11,16 @@ from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
 from recsolve.kernels.choose import scan as chosen_scan
 from recsolve.kernels.monoids import MONOIDS, identity_plus, inverse, product, transpose
 from recsolve.scan import affine_scan
-from recsolve.solvers.globalised import Globalised, merit
-from recsolve.solvers.problem import Iterate, Problem
-from recsolve.solvers.settings import number
+from recsolve.solvers.globalised import Globalised, Setting, merit
+from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.problem import Problem
+from recsolve.solvers.settings import number, one_of
 
 APPROXIMATIONS = ("none", "block", "diagonal")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Regularised(Globalised):
+class _Regularised(Globalised[Jacobian]):
     """Steps d of the model d[t] = J[t] d[t-1] + r[t] + noise, observed to be zero with precision lambda."""
 
     finite_termination = False
@@ -33,28 +33,26 @@ class _Regularised(Globalised):
     def __post_init__(self) -> None:
         super().__post_init__()
         number("damping", self.damping, 0, closed=True, optional=True)
-        if self.approximation not in APPROXIMATIONS:
-            raise ValueError(f"approximation is {self.approximation!r}; wanted one of {APPROXIMATIONS}")
+        one_of("approximation", self.approximation, APPROXIMATIONS)
 
     @property
     def first(self) -> float:
         return 0.1 if self.damping is None else self.damping
 
-    def begin(self, problem: Problem, iterate: Iterate) -> Jacobian:
+    def begin(self, problem: Problem, iterate: Linearised) -> Jacobian:
         """Return A, the Jacobian or the part of it that is used, in one of the three structures with entries."""
         J = iterate.jacobian
-        assert J is not None
         if self.approximation == "diagonal":
             return J.diagonal()
         return J.block() if self.approximation == "block" or J.rank <= Block.rank else J.lane_dense()
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+    def step(self, problem: Problem, iterate: Linearised, state: Setting) -> tuple[Linearised, Setting]:
         if self.damping is None:
             return super().step(problem, iterate, state)
-        d = self.correction(problem, iterate, self.begin(problem, iterate), state)
+        d = self.correction(problem, iterate, self.begin(problem, iterate), state.value)
         return problem.advance(iterate, iterate.states + d), state
 
-    def propose(self, problem: Problem, iterate: Iterate, shared: Jacobian, setting: Array) -> tuple[Array, Array]:
+    def propose(self, problem: Problem, iterate: Linearised, shared: Jacobian, setting: Array) -> tuple[Array, Array]:
         rec, xp = problem.recurrence, namespace(iterate.states)
         open_rows = self.open_rows(problem, iterate)
         before = merit(problem, iterate.residual, open_rows)
@@ -72,7 +70,7 @@ class _Regularised(Globalised):
         # Nielsen's rule, IMM-REP-1999-05: smooth in the ratio, a third where the model was right.
         return setting * namespace(setting).clip(1.0 - (2.0 * ratio - 1.0) ** 3, 1 / 3, 2.0)  # type: ignore[no-any-return]
 
-    def correction(self, problem: Problem, iterate: Iterate, A: Jacobian, damping: Array) -> Array:
+    def correction(self, problem: Problem, iterate: Linearised, A: Jacobian, damping: Array) -> Array:
         """Return the filtered d, with d = r in rows that are cut from the one before."""
         cut, r = problem.cut(iterate), iterate.residual
         damping = namespace(r).where(damping < np.finfo(r.dtype).eps ** 2, 0.0, damping)  # below, products underflow
@@ -83,7 +81,7 @@ class _Regularised(Globalised):
         d = affine_scan(_like(A, product(identity_plus(-K), _matrices(A))), b, reset=over_event(cut))
         return self.smooth(problem, iterate, A, K, damping, d)
 
-    def smooth(self, problem: Problem, iterate: Iterate, A: Jacobian, K: Array, damping: Array, d: Array) -> Array:
+    def smooth(self, problem: Problem, iterate: Linearised, A: Jacobian, K: Array, damping: Array, d: Array) -> Array:
         """Return d in the light of later steps; the filter knows of none."""
         return d
 
@@ -102,9 +100,24 @@ class Elk(_Regularised):
         Moebius maps; with "none" those of dense mixings are n x n matrices.
     trials, decrease
         See :class:`Globalised`.
+
+    Raises
+    ------
+    ValueError
+        For another approximation, or a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method="elk", options={"approximation": "diagonal", "trace": True})  # quasi-ELK
+    >>> sol.success, bool(sol.trace.settings["damping"][-1] < sol.trace.settings["damping"][0])
+    (True, True)
     """
 
     name = "elk"
+    place = 2
     matrix = "(I - K) J, K a Kalman gain"
     cite = "Gonzalez, Warrington, Smith, Linderman, NeurIPS 2024 (arXiv 2407.19115)"
 
@@ -119,16 +132,30 @@ class LevenbergMarquardt(_Regularised):
     ----------
     damping, approximation, trials, decrease
         As for ``elk``.
+
+    Raises
+    ------
+    ValueError
+        As for ``elk``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method="levenberg_marquardt").success
+    True
     """
 
     name = "levenberg_marquardt"
+    place = 3
     matrix = "J, regularised: filter and smoother"
     cite = (
         "Särkkä and Svensson, ICASSP 2020 (Levenberg-Marquardt by smoothing); "
         "Särkkä and García-Fernández, IEEE Trans. Automatic Control 66 (2021)"
     )
 
-    def smooth(self, problem: Problem, iterate: Iterate, A: Jacobian, K: Array, damping: Array, d: Array) -> Array:
+    def smooth(self, problem: Problem, iterate: Linearised, A: Jacobian, K: Array, damping: Array, d: Array) -> Array:
         if len(d) < 2:
             return d
         rec, xp, ahead = problem.recurrence, namespace(d), A[1:]

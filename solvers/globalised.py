@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from recsolve.arrays import Array, namespace
 from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Iterate, Linearised
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number, whole_number
+from recsolve.solvers.state import PerSequence, State
+
+Shared = TypeVar("Shared")
+
+
+@dataclass(frozen=True)
+class Setting(State):
+    """The weight or damping of every sequence, (1, *batch, 1...)."""
+
+    value: PerSequence[Array]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Globalised(Solver):
+class Globalised(Solver[Linearised, Setting], Generic[Shared]):
     """Propose a step; where the residual does not fall as the model says, change the setting and propose again.
 
     The merit is the sum of r^2 over the rows that are not exact yet: where the dynamics expand, a global norm is ruled
@@ -29,11 +40,21 @@ class Globalised(Solver):
         How many proposals to make, at least 1.
     decrease : float
         The least share, in (0, 1), of the predicted fall of the merit with which a step is accepted.
+
+    Raises
+    ------
+    ValueError
+        For a number outside its bounds.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> issubclass(rs.solvers.Elk, rs.solvers.globalised.Globalised), rs.solvers.Elk(trials=3).trials
+    (True, 3)
     """
 
     group = "globalised"
     causal = False  # whether a step is accepted depends on late rows too
-    needs_jacobian = True
     setting: ClassVar[str]
 
     trials: int = 8
@@ -48,12 +69,12 @@ class Globalised(Solver):
     def first(self) -> float:
         """The setting to begin with."""
 
-    def begin(self, problem: Problem, iterate: Iterate) -> Any:
+    @abstractmethod
+    def begin(self, problem: Problem, iterate: Linearised) -> Shared:
         """Return what all proposals of an iteration share."""
-        return None
 
     @abstractmethod
-    def propose(self, problem: Problem, iterate: Iterate, shared: Any, setting: Array) -> tuple[Array, Array]:
+    def propose(self, problem: Problem, iterate: Linearised, shared: Shared, setting: Array) -> tuple[Array, Array]:
         """Return a proposal, and the share of the merit, (1, *batch, 1...), by which the model says that it falls."""
 
     @abstractmethod
@@ -64,14 +85,13 @@ class Globalised(Solver):
     def after_step(self, setting: Array, ratio: Array) -> Array:
         """Return the setting for the next iteration, from the fall of the merit over the predicted one."""
 
-    def init(self, problem: Problem, iterate: Iterate) -> Array:
-        """Return the setting of every sequence, (1, *batch, 1...)."""
+    def init(self, problem: Problem, iterate: Iterate) -> Setting:
         rec = problem.recurrence
         shape = (1, *rec.batch, *(1,) * len(rec.layout.event))
-        return namespace(rec.initial).full(shape, self.first)  # type: ignore[no-any-return]
+        return Setting(namespace(rec.initial).full(shape, self.first))
 
-    def report(self, state: Any) -> dict[str, Array]:
-        return {self.setting: state}
+    def report(self, state: Setting) -> dict[str, Array]:
+        return {self.setting: state.value}
 
     @staticmethod
     def open_rows(problem: Problem, iterate: Iterate) -> Array:
@@ -80,14 +100,14 @@ class Globalised(Solver):
         sane, _ = problem.front(finite)
         return problem.recurrence.over_event(sane & ~iterate.leading)
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
-        xp, setting = namespace(iterate.states), state
+    def step(self, problem: Problem, iterate: Linearised, state: Setting) -> tuple[Linearised, Setting]:
+        xp, setting = namespace(iterate.states), state.value
         open_rows, shared = self.open_rows(problem, iterate), self.begin(problem, iterate)
         before = merit(problem, iterate.residual, open_rows)
         settled: Array = iterate.converged.all(axis=0, keepdims=True)  # type: ignore[assignment]
         done = (before == 0) | problem.recurrence.over_event(settled)
 
-        def attempt(setting: Array) -> tuple[Iterate, Array, Array]:
+        def attempt(setting: Array) -> tuple[Linearised, Array, Array]:
             proposal, predicted = self.propose(problem, iterate, shared, setting)
             candidate = problem.advance(iterate, proposal)
             fall = 1.0 - merit(problem, candidate.residual, open_rows) / before
@@ -101,17 +121,15 @@ class Globalised(Solver):
             setting = xp.where(refused, self.after_refusal(setting), setting)
             candidate, ratio, refused = attempt(setting)
         if not refused.any():
-            return candidate, self.after_step(setting, ratio)
-        return self._pinned_newton(problem, iterate, candidate, refused), xp.where(
-            refused, self.first, self.after_step(setting, ratio)
-        )
+            return candidate, Setting(self.after_step(setting, ratio))
+        again = xp.where(refused, self.first, self.after_step(setting, ratio))
+        return self._pinned_newton(problem, iterate, candidate, refused), Setting(again)
 
-    def _pinned_newton(self, problem: Problem, iterate: Iterate, candidate: Iterate, refused: Array) -> Iterate:
+    def _pinned_newton(self, problem: Problem, iterate: Linearised, candidate: Iterate, refused: Array) -> Linearised:
         """Return the candidate with the pinned Newton step in sequences that refused everything."""
-        assert iterate.jacobian is not None
         newton = problem.guarded(iterate, problem.correct(iterate, iterate.jacobian))
         merged = namespace(newton).where(refused, newton, candidate.states)
-        return problem.evaluate(merged, pinned=problem.pinned(iterate))
+        return problem.evaluate(merged, pinned=problem.pinned(iterate), jacobian=True)
 
 
 def merit(problem: Problem, residual: Array, open_rows: Array) -> Array:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from recsolve.arrays import Array, namespace
 from recsolve.scan import affine_scan
 from recsolve.solvers.base import Solver
-from recsolve.solvers.problem import Iterate, Problem
+from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.quasi_newton import hutchinson
 from recsolve.solvers.settings import number, whole_number
 
@@ -19,7 +19,7 @@ Product = Callable[[Array], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewtonKrylov(Solver):
+class NewtonKrylov(Solver[Iterate, None]):
     """Solve d[t] - J[t] d[t-1] = r[t] by GMRES, preconditioned by the scan with the block part of J.
 
     Nothing of size n x n is formed: for wide dense states. Where only products with J are known, as for a user's
@@ -32,16 +32,30 @@ class NewtonKrylov(Solver):
         Most directions of the Krylov space; each keeps two trajectories in memory.
     forcing : float
         In (0, 1): the step is solved to min(forcing, rms r) of |r|, which keeps the convergence superlinear.
+
+    Raises
+    ------
+    ValueError
+        For a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> sol = rs.solve(rec, method="newton_krylov", options={"dimension": 8})
+    >>> sol.success, sol.stats["njvp"] > sol.nit
+    (True, True)
     """
 
     name = "newton_krylov"
     group = "newton-type"
+    place = 3
     matrix = "J, by GMRES from products alone"
     cite = "Knoll and Keyes, J. Comput. Phys. 193 (2004); Saad, SIAM J. Sci. Comput. 14 (1993)"
     finite_termination = True
     exact_on_affine = "per-unit"
     causal = False
-    needs_jacobian = False
 
     dimension: int = 12
     forcing: float = 0.1
@@ -50,7 +64,7 @@ class NewtonKrylov(Solver):
         whole_number("dimension", self.dimension, 1)
         number("forcing", self.forcing, 0, 1)
 
-    def step(self, problem: Problem, iterate: Iterate, state: Any) -> tuple[Iterate, Any]:
+    def step(self, problem: Problem, iterate: Iterate, state: None) -> tuple[Iterate, None]:
         rec = problem.recurrence
         product, block = rec.operator(iterate.states)
         problem.counts["njev"] += 1

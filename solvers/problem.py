@@ -1,104 +1,31 @@
-"""What a solver works on: the recurrence with its tolerance, its counters, and the guards that keep every step safe."""
+"""What a solver works on: a recurrence with its tolerance, its corrections, and the guards that keep steps safe."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-import numpy as np
-
-from recsolve.arrays import Array, namespace, to_host
+from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Jacobian, Zero
-from recsolve.kernels.iterate import guard, largest_finite, residual_of
+from recsolve.kernels.iterate import guard, largest_finite
 from recsolve.recurrence import Recurrence
 from recsolve.scan import affine_scan
+from recsolve.solvers.evaluation import Evaluation
+from recsolve.solvers.iterate import Iterate, Linearised
 from recsolve.tolerance import Tolerance
 
-_TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
+I = TypeVar("I", Iterate, Linearised)  # noqa: E741
 
 
-@dataclass(frozen=True)
-class Iterate:
-    """A trajectory and all that is known of it; nothing in it belongs to another trajectory.
-
-    Attributes
-    ----------
-    states, values, residual : array
-        h, F[t] = f(h[t-1], u[t]) and r = F - h, each (T, *batch, *event).
-    jacobian : Jacobian or None
-        d F[t] / d h[t-1], for solvers that need it.
-    converged : array of bool
-        (T, *batch): rows whose every entry meets ``tolerance``.
-    tolerance : Tolerance
-        What has been tested.
-    leading : array of bool
-        (T, *batch): exact rows, and only such rows before them, back to the start of their sequence or the last reset.
-        They are the sequential loop's own: their residual is 0, or was when the pin took F from an exact row before
-        (f of other rows beside them may round otherwise).
-    front : array of bool
-        (T, *batch): the row after the leading ones in each segment.
-    worst : float
-        max |r|, NaN if any entry is.
-    blocked : bool
-        Whether each segment has converged, or has converged up to a row that equals its own non-finite F: no method can
-        go further.
-    """
-
-    states: Array
-    values: Array
-    residual: Array
-    jacobian: Jacobian | None
-    converged: Array
-    tolerance: Tolerance
-    leading: Array
-    front: Array
-    worst: float
-    blocked: bool
-
-    @cached_property
-    def progress(self) -> int:
-        """The number of leading rows."""
-        return int(self.leading.sum())
-
-    def part(self, index: Any) -> Iterate:
-        """Return what is known of some times and sequences (an index of the first axes)."""
-        jacobian = None if self.jacobian is None else self.jacobian[index]
-        names = ("states", "values", "residual", "converged", "leading", "front")
-        arrays = {name: getattr(self, name)[index] for name in names}
-        worst = largest(arrays["residual"])
-        return Iterate(**arrays, jacobian=jacobian, tolerance=self.tolerance, worst=worst, blocked=self.blocked)
-
-
-def largest(residual: Array) -> float:
-    """Return max |r|, NaN if any entry is, 0 of nothing."""
-    return float(to_host(abs(residual).max())) if residual.size else 0.0
-
-
-def leading_times(rows: Array) -> int:
-    """Return how many leading times are true in all sequences, of rows (T, *batch, ...)."""
-    host = to_host(rows)
-    failed = np.flatnonzero(~host.all(axis=tuple(range(1, host.ndim))))
-    return int(failed[0]) if failed.size else len(host)
-
-
-class Direct(NamedTuple):
-    """What compiled loops find: states, iterations, and F of these states where the loops have it anyway."""
-
-    states: Array
-    iterations: int
-    values: Array | None = None
-
-
-class Problem:
-    """A recurrence to solve.
+class Problem(Evaluation):
+    """A recurrence to solve: what a solver evaluates, corrects and advances its iterates with.
 
     Parameters
     ----------
     recurrence : Recurrence
+        All of it, or the times and sequences that are left.
     tolerance : Tolerance
+        The test that a row must meet.
     pin : bool
         Whether leading rows, which are exact, are left alone and the row after them takes F exactly. With the pin every
         causal method ends within T iterations, with the sequential loop's own numbers.
@@ -112,19 +39,43 @@ class Problem:
     counts : Counter
         ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t still to be solved), ``njvp`` (products
         with a Jacobian that is not formed), ``nscan``, and ``rows``: at how many (t, sequence) f has been evaluated.
+    starts : array of bool, shape (T, *batch)
+        The first row of every sequence, and the rows of resets.
+    horizon : int
+        T of the whole, or the length of the window.
+
+    Examples
+    --------
+    Newton's method by hand:
+
+    >>> import numpy as np, recsolve as rs
+    >>> u = np.random.default_rng(0).standard_normal((60, 2))
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: np.tanh(h + u), inputs=u, initial=np.zeros(2), structure="diagonal")
+    >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+    >>> iterate = problem.evaluate(problem.guess())
+    >>> while not iterate.converged.all():
+    ...     iterate = problem.advance(iterate, problem.correct(iterate, iterate.jacobian))
+    >>> problem.counts["nfev"] < 12
+    True
     """
 
     def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, pin: bool, jacobian: bool):
-        self.recurrence, self.tolerance, self.pin, self.jacobian = recurrence, tolerance, pin, jacobian
-        self.counts: Counter[str] = Counter(nfev=0, njev=0, njvp=0, nscan=0, rows=0)
-        self.starts = recurrence.starts
+        super().__init__(recurrence, tolerance, jacobian=jacobian)
+        self.pin = pin
         self.horizon = recurrence.length  # of the whole, when this is a part
         self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
-        self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
-        self._starts = to_host(self.starts)
 
     def part(self, recurrence: Recurrence, place: tuple[Array, ...] | None = None) -> Problem:
-        """Return the problem of a window, or of the sequences at ``place``, counting into the same book."""
+        """Return the problem of a part, which counts into the same book.
+
+        Parameters
+        ----------
+        recurrence : Recurrence
+            Some of the times or sequences.
+        place : tuple of array of int, optional
+            The sequences, as an index of the batch; default: all.
+        """
         part = Problem(recurrence, self.tolerance, pin=self.pin, jacobian=self.jacobian)
         part.counts, part.horizon, part._known = self.counts, self.horizon, self._known
         if part._known is not None and place is not None:
@@ -132,126 +83,39 @@ class Problem:
             part._known = part._known[index]
         return part
 
-    def evaluate(
-        self,
-        states: Array,
-        *,
-        pinned: Array | None = None,
-        jacobian: bool | None = None,
-        chunk: int | None = None,
-    ) -> Iterate:
-        """Evaluate F, the residual and what it says of every row.
-
-        Parameters
-        ----------
-        states : array
-        pinned : array of bool, optional
-            Rows that are exact by construction.
-        jacobian : bool, optional
-            Whether the iterate carries it; default: as the solver needs.
-        chunk : int, optional
-            Evaluate f at so many times together, to save memory.
-        """
-        rec, J = self.recurrence, None
-        self.count_evaluation()
-        if self.jacobian if jacobian is None else jacobian:
-            self.counts["njev"] += 1
-            values, J = rec.linearise(states)
-        else:
-            values = rec.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
-        return self.judge(states, values, J, pinned)
-
-    def judge(
-        self,
-        states: Array,
-        values: Array,
-        J: Jacobian | None = None,
-        pinned: Array | None = None,
-        tolerance: Tolerance | None = None,
-    ) -> Iterate:
-        """Return what follows from states and F, tested to the problem's tolerance or another."""
-        tolerance = tolerance or self.tolerance
-        residual, converged, exact, sizes = residual_of(states, values, tolerance, self.event_axes)
-        if pinned is not None:
-            exact = exact | (pinned & namespace(states).isfinite(sizes))
-        leading, front = self.front(exact)
-        worst = largest(sizes)
-        blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
-        return Iterate(states, values, residual, J, converged, tolerance, leading, front, worst, blocked)
-
-    def sweep(self, *, scanned: bool = True) -> Direct | None:
-        """Return what :meth:`Recurrence.sweep` does to this tolerance, and count its evaluations."""
-        found = self.recurrence.sweep((self.tolerance.atol, self.tolerance.rtol), scanned=scanned)
-        if found is None:
-            return None
-        states, iterations, residual = found
-        evaluations = iterations + 1
-        self.counts.update(nfev=evaluations, rows=evaluations * self.starts.size)
-        self.counts.update(dict.fromkeys(("njev", "nscan"), evaluations * scanned))
-        return Direct(states, iterations, None if residual is None else states + residual)
-
-    def guess(self) -> Array:
-        """Return f(h[0], u[t]) at every t."""
-        self.count_evaluation()
-        return self.recurrence.guess()
-
-    def count_evaluation(self) -> None:
-        """Count an evaluation of f at all t."""
-        self.counts["nfev"] += 1
-        self.counts["rows"] += self.starts.size
-
-    def _by_chunks(self, states: Array, chunk: int) -> Array:
-        """Return F, with the memory of one chunk beside it."""
-        rec, values = self.recurrence, namespace(states).empty_like(states)
-        for start in range(0, rec.length, chunk):
-            stop = min(start + chunk, rec.length)
-            before = rec.wrap(states[start - 1].copy()) if start else None
-            values[start:stop] = rec.window(start, stop, before).evaluate(states[start:stop])
-        return values  # type: ignore[no-any-return]
-
-    def linearise(self, iterate: Iterate) -> Jacobian:
-        """Return the Jacobian at an iterate that carries none."""
-        self.counts["njev"] += 1
-        self.counts["rows"] += self.starts.size
-        return self.recurrence.linearise(iterate.states)[1]
-
-    def _rows(self, entries: Array) -> Array:
-        """Return the rows (T, *batch) of which every entry is true."""
-        return entries.all(axis=self.event_axes)  # type: ignore[return-value]
-
-    def _blocked(self, states: Array, values: Array, converged: Array) -> bool:
-        """Return whether the first row of each segment to fail the tolerance equals a non-finite F."""
-        xp = namespace(states)
-        equal = (values == states) | ((values != values) & (states != states))
-        hopeless = ~self._rows(xp.isfinite(values)) & self._rows(equal | xp.isfinite(values))
-        _, front = self.front(converged)
-        return bool(front.any()) and not bool((front & ~hopeless).any())
-
-    def front(self, good: Array) -> tuple[Array, Array]:
-        """Return the leading good rows of every segment, and the row at which each stops."""
-        xp, host = namespace(good), to_host(good)
-        if not host.size:
-            return good, good.copy()
-        clean = np.empty(host.shape, bool)
-        failure, start = (np.full((1, *host.shape[1:]), -1) for _ in range(2))
-        rows = max(_TOGETHER // max(self._starts[0].size, 1), 1)
-        for begin in range(0, len(host), rows):
-            part = slice(begin, begin + rows)
-            index = np.arange(begin, min(begin + rows, len(host))).reshape((-1,) + (1,) * (host.ndim - 1))
-            failures, starts = (
-                np.maximum.accumulate(np.concatenate([before, np.where(mask[part], index, -1)]), axis=0)
-                for before, mask in ((failure, ~host), (start, self._starts))
-            )
-            clean[part] = failures[:-1] < starts[1:]
-            failure, start = failures[-1:], starts[-1:]
-        return xp.asarray(clean & host), xp.asarray(clean & ~host)
-
     def cut(self, iterate: Iterate) -> Array:
-        """Return the rows that take F without a correction from the row before, (T, *batch)."""
+        """Return the rows (T, *batch) that take F without a correction from the row before.
+
+        Starts of segments; with the pin also the leading rows, which are exact, and the row after them.
+        """
         return self.starts | iterate.leading | iterate.front if self.pin else self.starts
 
     def correct(self, iterate: Iterate, A: Jacobian) -> Array:
-        """Return F[t] + A[t] d[t-1], where d[t] = A[t] d[t-1] + r[t] with cut rows selected."""
+        """Return F[t] + A[t] d[t-1], where d[t] = A[t] d[t-1] + r[t]: one scan.
+
+        Rows that are cut from the one before (see :meth:`cut`) take F, and begin the scan anew with d = r. They are
+        selected, not multiplied by zero, so that what is not finite before them does not reach them.
+
+        Parameters
+        ----------
+        iterate : Iterate
+        A : Jacobian
+            The matrix that stands in for J, in any structure, over the times and sequences of the iterate.
+
+        Returns
+        -------
+        array, shape (T, *batch, *event)
+            A proposal for :meth:`advance`: neither guarded nor evaluated.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> iterate = problem.evaluate(problem.guess())
+        >>> problem.correct(iterate, iterate.jacobian).ravel().tolist()  # Newton's step, exact for an affine f
+        [1.0, 1.5, 1.75, 1.875]
+        """
         if isinstance(A, Zero):
             return iterate.values
         self.counts["nscan"] += 1
@@ -260,17 +124,65 @@ class Problem:
         return iterate.values + self.carried(A.matvec, d, cut)
 
     def carried(self, product: Callable[[Array], Array], d: Array, cut: Array) -> Array:
-        """Return A[t] d[t-1], nothing in rows that are cut from the one before."""
+        """Return A[t] d[t-1], and 0 in rows that are cut from the one before.
+
+        Parameters
+        ----------
+        product : callable
+            ``product(v)`` is A[t] v[t] at all t, as ``A.matvec`` is.
+        d : array, shape (T, *batch, *event)
+        cut : array of bool
+            From :meth:`cut`, broadcast over the event (``recurrence.over_event``).
+
+        Returns
+        -------
+        array, shape (T, *batch, *event)
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> iterate = problem.evaluate(problem.guess())
+        >>> cut = rec.over_event(problem.cut(iterate))
+        >>> problem.carried(iterate.jacobian.matvec, np.ones((4, 1)), cut).ravel().tolist()
+        [0.0, 0.0, 0.5, 0.5]
+        """
         before = namespace(d).empty_like(d)
         before[1:], before[:1] = d[:-1], 0
         return namespace(d).where(cut, d.dtype.type(0), product(before))  # type: ignore[no-any-return]
 
-    def advance(self, iterate: Iterate, proposal: Array) -> Iterate:
-        """Guard and pin a proposal, and evaluate it."""
-        return self.evaluate(self.guarded(iterate, proposal), pinned=self.pinned(iterate))
+    def advance(self, iterate: I, proposal: Array) -> I:
+        """Guard and pin a proposal, and evaluate it.
+
+        Parameters
+        ----------
+        iterate : Iterate or Linearised
+            Where the proposal comes from.
+        proposal : array, shape (T, *batch, *event)
+            Any numbers, not finite ones included.
+
+        Returns
+        -------
+        Iterate or Linearised
+            The next iterate, with its Jacobian where the last one has it.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> iterate = problem.evaluate(problem.guess())
+        >>> problem.advance(iterate, np.full((4, 1), np.nan)).states.ravel().tolist()  # F in place of junk
+        [1.0, 1.5, 1.5, 1.5]
+        """
+        states, pinned = self.guarded(iterate, proposal), self.pinned(iterate)
+        if isinstance(iterate, Linearised):
+            return self.evaluate(states, pinned=pinned, jacobian=True)
+        return self.evaluate(states, pinned=pinned, jacobian=False)
 
     def pinned(self, iterate: Iterate) -> Array | None:
-        """Return the rows that the pin makes exact in the next iterate."""
+        """Return the rows (T, *batch) that the pin makes exact in the next iterate; None without the pin."""
         return iterate.leading | iterate.front if self.pin else None
 
     def guarded(self, iterate: Iterate, proposal: Array) -> Array:
@@ -279,7 +191,27 @@ class Problem:
         An entry that is not finite, or farther out than a recurrence with ||J|| <= 1 can come, takes the plain step F.
         The bound is 2 (T + 1) sqrt(N) times the largest number known of its sequence: of the first iterate and its F,
         of h[0] and of the rows solved since, but not of other iterates, whose junk would make room for more. Then the
-        pin is applied.
+        pin is applied: leading rows stay as they are, and the row after them takes F.
+
+        Parameters
+        ----------
+        iterate : Iterate
+            Where the proposal comes from.
+        proposal : array, shape (T, *batch, *event)
+
+        Returns
+        -------
+        array, shape (T, *batch, *event)
+            A new array, or the proposal itself.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> iterate = problem.evaluate(problem.guess())
+        >>> problem.guarded(iterate, np.array([[9.0], [9.0], [1.0], [1e9]])).ravel().tolist()
+        [1.0, 1.5, 1.0, 1.5]
         """
         pins = (iterate.leading, iterate.front) if self.pin else None
         return guard(proposal, iterate.states, iterate.values, self._reach(iterate), pins, self.event_axes)

@@ -10,18 +10,20 @@ import numpy as np
 from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Diagonal, Jacobian
 from recsolve.solvers.base import CorrectionSolver
-from recsolve.solvers.problem import Direct, Iterate, Problem
-from recsolve.solvers.settings import whole_number
+from recsolve.solvers.evaluation import Direct
+from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.problem import Problem
+from recsolve.solvers.settings import one_of, whole_number
 
 APPROXIMATIONS = ("block", "diagonal", "hutchinson")
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuasiNewton(CorrectionSolver):
+class QuasiNewton(CorrectionSolver[Linearised]):
     """A[t] = the k x k block of each unit (the diagonal when k = 1): work linear in the width of the state.
 
-    On a GPU, cells whose mixings see the state itself (torch's) are swept by kernels compiled for them, where no
-    callback or trace wants to see the iterates; early products there may have factors of eleven bits, the last may not.
+    On a GPU, cells whose mixings see the state itself (torch's) are swept by kernels compiled for them if there is no
+    callback and no trace. Early sweeps may round the factors of their products to eleven bits, the last one does not.
 
     Parameters
     ----------
@@ -31,11 +33,27 @@ class QuasiNewton(CorrectionSolver):
     probes : int
         Number of random signs of ``hutchinson``.
     seed : int
-        Their seed; each iteration draws its own.
+        Their seed, at least 0; each iteration draws its own.
+
+    Raises
+    ------
+    ValueError
+        For another approximation, or a number outside its bounds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
+    >>> rs.solve(rec, method="quasi_newton", options={"approximation": "hutchinson", "probes": 2}).success
+    True
+    >>> rs.solve(rec, method=rs.solvers.QuasiNewton(approximation=lambda J: J.diagonal().scale(0.9))).success
+    True
     """
 
     name = "quasi_newton"
     group = "newton-type"
+    place = 2
     matrix = "k x k block of J per unit, or another part of it"
     cite = "Gonzalez, Warrington, Smith, Linderman, NeurIPS 2024 (arXiv 2407.19115)"
     finite_termination = True
@@ -46,17 +64,15 @@ class QuasiNewton(CorrectionSolver):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not callable(self.approximation) and self.approximation not in APPROXIMATIONS:
-            raise ValueError(f"approximation is {self.approximation!r}; wanted one of {APPROXIMATIONS}, or a callable")
+        one_of("approximation", self.approximation, APPROXIMATIONS, or_callable=True)
         whole_number("probes", self.probes, 1)
         whole_number("seed", self.seed, 0)
 
     def direct(self, problem: Problem) -> Direct | None:
         return problem.sweep() if self.approximation == "block" else None
 
-    def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
+    def preconditioner(self, problem: Problem, iterate: Linearised) -> Jacobian:
         J = iterate.jacobian
-        assert J is not None
         if callable(self.approximation):
             return self.approximation(J)
         if self.approximation == "hutchinson":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -9,11 +10,31 @@ import numpy as np
 
 
 def whole_number(name: str, value: Any, least: int, *, optional: bool = False) -> None:
-    """Refuse what is not an integer of at least so much, nor None where the setting is optional.
+    """Check that a setting is an integer, not a bool, and at least ``least``.
+
+    Parameters
+    ----------
+    name : str
+        Of the setting, for the message.
+    value : object
+        Its value.
+    least : int
+        The smallest value allowed.
+    optional : bool
+        Whether None is allowed too.
 
     Raises
     ------
     ValueError
+        For any other value.
+
+    Examples
+    --------
+    >>> whole_number("window", 256, 1)
+    >>> whole_number("window", 2.5, 1)
+    Traceback (most recent call last):
+    ...
+    ValueError: window is 2.5; wanted an integer >= 1
     """
     if optional and value is None:
         return
@@ -22,14 +43,52 @@ def whole_number(name: str, value: Any, least: int, *, optional: bool = False) -
         raise ValueError(f"{name} is {value!r}; wanted an integer >= {least}{', or None' * optional}")
 
 
-def number(
-    name: str, value: Any, low: float, high: float = inf, *, closed: bool = False, optional: bool = False
-) -> None:
-    """Refuse what is not a finite number between two others (closed: or one of them), nor None where that is optional.
+def one_of(name: str, value: Any, words: Sequence[str], *, or_callable: bool = False) -> None:
+    """Check that a setting is one of some words, or with ``or_callable`` a function.
 
     Raises
     ------
     ValueError
+        For any other value.
+
+    Examples
+    --------
+    >>> one_of("rule", "gain_ratio", ("backtracking", "gain_ratio"))
+    """
+    if value not in words and not (or_callable and callable(value)):
+        raise ValueError(f"{name} is {value!r}; wanted one of {words}{', or a callable' * or_callable}")
+
+
+def number(
+    name: str, value: Any, low: float, high: float = inf, *, closed: bool = False, optional: bool = False
+) -> None:
+    """Check that a setting is a finite real number, not a bool, between ``low`` and ``high``.
+
+    Parameters
+    ----------
+    name : str
+        Of the setting, for the message.
+    value : object
+        Its value.
+    low, high : float
+        The bounds.
+    closed : bool
+        Whether the bounds themselves are allowed.
+    optional : bool
+        Whether None is allowed too.
+
+    Raises
+    ------
+    ValueError
+        For any other value.
+
+    Examples
+    --------
+    >>> number("omega", 0.5, 0, 2)
+    >>> number("omega", 2, 0, 2)
+    Traceback (most recent call last):
+    ...
+    ValueError: omega is 2; wanted a number between 0 and 2
     """
     if optional and value is None:
         return

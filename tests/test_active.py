@@ -107,3 +107,36 @@ def test_a_trace_keeps_the_whole_story():
     assert rs.solve(rec).trace is None
     with pytest.raises(ValueError, match="trace is 1"):
         rs.solve(rec, options={"trace": 1})
+
+
+def nearly_solved(rec):
+    """An iterate with the rows of sequence 0 within tolerance, of which none is exact."""
+    problem = rs.solvers.Problem(rec, rs.solve(rec, tol=1e-6).tolerance, pin=True, jacobian=False)
+    states = gallery.loop(rec) + 1e-8
+    states[:, 1] += 1
+    iterate = problem.evaluate(states)
+    assert iterate.converged[:, 0].all()
+    assert not iterate.leading.any()
+    return problem, iterate
+
+
+def test_sequences_are_set_aside_when_they_have_converged_exact_or_not():
+    problem, iterate = nearly_solved(mixed_batch(T=40, batch=2))
+    active = Active(problem, None)
+    active.open(None)
+    part, _ = active.narrow(iterate, None)
+    assert active.narrowed
+    np.testing.assert_array_equal(part.states, iterate.states[:, 1:])
+
+
+@pytest.mark.parametrize("solved", [9, 10, 17])
+def test_a_window_moves_past_rows_that_have_converged_exact_or_not(solved):
+    rec = mixed_batch(T=100, batch=2)
+    problem, _ = nearly_solved(rec)
+    active = Active(problem, 40)
+    active.open(None)
+    states = gallery.loop(rec)[:40] + 1e-8
+    states[solved:] += 1
+    moved = active.slide(active.problem.evaluate(states))
+    assert (moved is not None) == (solved >= 10)  # a quarter of the window
+    assert active.start == (solved if solved >= 10 else 0)

@@ -227,3 +227,17 @@ def test_shared_inputs_are_narrowed_too(shape):
     assert sol.success
     assert sol.stats["rows"] < 0.3 * sol.stats["nfev"] * 200 * 6
     np.testing.assert_array_equal(sol.states[:, 0, 0], gallery.loop(rec)[:, 0, 0])
+
+
+@pytest.mark.parametrize(("T", "width", "known"), [(10, 4, 3.0), (50, 1, 0.5)])
+def test_the_guard_reaches_as_far_as_a_contraction_can_come(T, width, known):
+    """2 (T + 1) sqrt(N) times the largest number known; what is farther out, or not finite, takes F."""
+    rec = function(lambda h, u: 0.5 * h + u, np.full((T, width), known / 2))
+    problem = S.Problem(rec, rs.solve(rec).tolerance, pin=False, jacobian=False)
+    iterate = problem.evaluate(np.full((T, width), known))
+    reach = 2 * (T + 1) * np.sqrt(width) * known
+    for value, kept in ((0.99 * reach, True), (1.01 * reach, False), (np.inf, False), (np.nan, False)):
+        for sign in (1, -1):
+            proposal = np.full((T, width), sign * value)
+            expected = proposal if kept else iterate.values
+            np.testing.assert_array_equal(problem.guarded(iterate, proposal), expected)

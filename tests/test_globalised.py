@@ -143,3 +143,31 @@ def test_weights_change_where_full_steps_fail_and_each_sequence_has_its_own(rule
         assert any(len(set(row[np.isfinite(row)])) > 1 for row in weights)
     else:
         assert np.nanmin(weights) == 1  # every iteration begins with the full step
+
+
+def test_the_gain_rule_of_the_weight():
+    solver, w = S.DampedNewton(rule="gain_ratio", shrink=0.5), 0.25
+    for ratio, expected in {0.24: 0.125, 0.26: w, 0.74: w, 0.76: 0.5, 0.9: 0.5, np.nan: w}.items():
+        assert solver.after_step(np.array([w]), np.array([ratio])) == [expected]
+    assert solver.after_step(np.array([0.8]), np.array([0.9])) == [1.0]
+
+
+@pytest.mark.parametrize("solver", [S.Elk(), S.LevenbergMarquardt()], ids=lambda solver: solver.name)
+def test_the_gain_rule_of_the_damping_is_nielsens(solver):
+    """max(1/3, 1 - (2 rho - 1)^3), Nielsen (1999), here at most 2."""
+    expected = {-9.0: 2.0, 0.0: 2.0, 0.25: 1.125, 0.5: 1.0, 0.75: 0.875, 0.9: 0.488, 1.0: 1 / 3, 2.0: 1 / 3}
+    for ratio, factor in expected.items():
+        np.testing.assert_allclose(solver.after_step(np.array([3.0]), np.array([ratio])), 3 * factor, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-4, 0.5, 7.0])
+def test_the_damping_is_in_proportion_to_small_residuals_and_bounded_at_large_ones(size, monkeypatch):
+    rec = gallery.recurrence("gru", "dense", T=20)
+    problem, _ = problem_at(rec)
+    F, seen = rec.evaluate(rec.guess()), []
+    residual = np.full_like(F, size)
+    iterate = problem.judge(F - residual, F, rec.linearise(F - residual)[1])
+    monkeypatch.setattr(S.Elk, "correction", lambda self, p, it, A, damping: seen.append(damping) or 0 * it.states)
+    elk = S.Elk()
+    elk.propose(problem, iterate, elk.begin(problem, iterate), damping_of(rec, 0.3))
+    np.testing.assert_allclose(seen[0], 0.3 * min(size, 1.0), rtol=1e-6)

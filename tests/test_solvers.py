@@ -1,6 +1,10 @@
 """Settings of the solvers: what they reduce to, what they cost, and what is refused."""
 
-from dataclasses import fields
+import re
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
 
 import gallery
 import numpy as np
@@ -8,6 +12,7 @@ import pytest
 
 import recsolve as rs
 from recsolve.jacobians import Diagonal
+from recsolve.solvers import PerRow, PerSequence, State, registry
 from recsolve.solvers.quasi_newton import hutchinson
 
 S = rs.solvers
@@ -200,3 +205,123 @@ def test_the_error_estimate_is_of_the_size_of_the_error(cell):
         sol = rs.solve(rec, method="jacobi", maxiter=k)
         error = np.abs(sol.states - truth).max()
         assert sol.error_estimate == pytest.approx(error, rel=0.5, abs=1e-14)
+
+
+@dataclass(frozen=True)
+class Carried(State):
+    rows: PerRow[np.ndarray]
+    several: PerRow[tuple[np.ndarray, Diagonal | None]]
+    weight: PerSequence[np.ndarray | None] = None
+    note: object = 0
+
+
+def carried(T, batch, **more):
+    rows = np.arange(T * batch * 2.0).reshape(T, batch, 2)
+    return Carried(rows, (rows, Diagonal(rows, rs.Layout(units=2))), **more)
+
+
+@pytest.mark.parametrize("T", [1, 5])
+def test_a_state_is_cut_by_what_its_fields_declare(T):
+    """One step is also one row of a weight: only the declaration tells them apart."""
+    state = carried(T, 3, weight=np.arange(3.0)[None], note=7)
+    for index in ((slice(T // 2, None),), (slice(None), np.array([0, 2]))):
+        part = state.part(index)
+        np.testing.assert_array_equal(part.rows, state.rows[index])
+        np.testing.assert_array_equal(part.several[1].data, state.rows[index])
+        np.testing.assert_array_equal(part.weight, state.weight[(slice(None), *index[1:])])
+        assert (part.note, carried(T, 3).part(index).weight) == (7, None)
+
+
+@pytest.mark.parametrize(
+    "note", [np.ones((5, 3)), (np.ones((5, 3)),), [np.ones(3)], carried(5, 3)], ids=["array", "tuple", "list", "state"]
+)
+def test_a_field_that_does_not_say_what_its_axes_are_is_refused(note):
+    with pytest.raises(TypeError, match=r"Carried.note holds a .*; wanted PerRow"):
+        carried(5, 3, note=note).part((slice(2, None),))
+
+
+def test_a_state_that_is_none_is_refused():
+    class Tuples(gallery.Fading):
+        def init(self, problem, iterate):
+            return (0, iterate)
+
+    with pytest.raises(TypeError, match="init of Tuples returned a tuple; wanted a State, or None"):
+        rs.solve(gallery.recurrence("gru", "dense"), method=Tuples())
+
+
+def test_what_a_solver_works_on_is_said_by_its_type():
+    rec = gallery.recurrence("gru", "dense", T=10)
+    for name, method in S.REGISTRY.items():
+        if issubclass(method, S.Solver):
+            problem = S.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=method.needs_jacobian)
+            iterate = method().start(problem)
+            state = method().init(problem, iterate)
+            after, _ = method().step(problem, iterate, state)
+            assert {type(iterate), type(after)} == {S.Linearised if method.needs_jacobian else S.Iterate}, name
+
+
+def test_a_file_in_the_folder_is_in_the_registry(tmp_path, monkeypatch):
+    source = "from recsolve.solvers import Newton\nclass {0}(Newton):\n    name, group, place = '{1}', '{2}', {3}\n"
+    for name, *rest in (
+        ("B", "b", "globalised", 1),
+        ("A", "a", "globalised", "float('inf')"),
+        ("C", "c", "reference", 9),
+    ):
+        (tmp_path / f"{name.lower()}.py").write_text(source.format(name, *rest))
+    monkeypatch.setattr(registry, "REGISTRY", {})
+    monkeypatch.syspath_prepend(str(tmp_path.parent))
+    monkeypatch.setitem(sys.modules, tmp_path.name, ModuleType(tmp_path.name))
+    sys.modules[tmp_path.name].__path__ = [str(tmp_path)]
+    registry.discover(tmp_path.name, [str(tmp_path)])
+    assert list(registry.REGISTRY) == ["c", "b", "a"]  # by group, then place
+    with pytest.raises(ValueError, match="name is 'c' in"):
+        registry.discover(tmp_path.name, [str(tmp_path)])
+    (tmp_path / "d.py").write_text(source.format("D", "d", "mine", 1))
+    with pytest.raises(ValueError, match="group is 'mine'"):
+        registry.discover(tmp_path.name, [str(tmp_path)])
+
+
+def test_every_solver_is_an_attribute_of_the_package_and_so_for_type_checkers():
+    stated = (Path(S.__file__)).read_text()
+    for method in S.REGISTRY.values():
+        assert getattr(S, method.__name__) is method
+        assert f"import {method.__name__} as {method.__name__}\n" in stated
+
+
+def test_every_iteration_draws_signs_of_its_own():
+    rec = gallery.recurrence("gru", "dense", T=3, units=4)
+    J = rec.linearise(gallery.loop(rec))[1]
+    problem = S.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+    drawn = []
+    for count in range(3):
+        problem.counts["njev"] = count
+        drawn.append(hutchinson(problem, J.matvec, 1, 0).data)
+    assert len({estimate.tobytes() for estimate in drawn}) == 3
+    assert (hutchinson(problem, J.matvec, 1, 1).data != drawn[-1]).any()
+
+
+def test_the_krylov_step_is_solved_the_better_the_smaller_the_residual():
+    """Each iteration reduces the residual by the share the forcing asks for: fixed, that would be linear."""
+    rec = gallery.recurrence("gru", "dense", T=60, gain=1.5)
+    residuals = rs.solve(rec, method=S.NewtonKrylov(forcing=0.5, dimension=30), tol=1e-13).residuals
+    small = residuals[:-1] < 1e-2
+    assert small.sum() >= 2
+    assert (residuals[1:][small] <= 1e-2 * residuals[:-1][small]).all()
+
+
+def test_every_solver_documents_its_settings_with_an_example_and_its_source():
+    for method in S.REGISTRY.values():
+        assert all(part in method.__doc__ for part in ("Examples\n---", "\n>>> ", "References\n---")), method
+        assert [f.name for f in fields(method) if not re.search(rf"^(\w+, )*{f.name}\b", method.__doc__, re.M)] == []
+    for public in (
+        "CorrectionSolver",
+        "Direct",
+        "Iterate",
+        "Linearised",
+        "Method",
+        "Problem",
+        "Solver",
+        "Stage",
+        "State",
+    ):
+        assert ">>> " in getattr(S, public).__doc__, public

@@ -1,4 +1,4 @@
-"""Which method to take: measured on the first steps, predicted for all of them, said in words."""
+"""The pilot of ``auto``: which method to take, measured on the first steps, predicted for all, said in words."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from recsolve import solvers
 from recsolve.arrays import kind_of, to_host
 from recsolve.kernels.choose import backend
 from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, refusing
 from recsolve.recurrence import Recurrence
+from recsolve.solvers.base import Method
+from recsolve.solvers.composite import Windowed
 from recsolve.solvers.driver import Run
+from recsolve.solvers.gauss_seidel import GaussSeidel
+from recsolve.solvers.jacobi import Jacobi
+from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Problem
-from recsolve.solvers.sequential import loop
+from recsolve.solvers.sequential import Sequential, loop
 from recsolve.status import Status
 from recsolve.tolerance import Tolerance, tolerance_for
 
-_FEWEST = 256  # steps, below which nothing is worth measuring
-_BRIEF = 4e-3  # nor is a loop of less than so many seconds
-_REPAYS = 1.0  # a loop of less than so many seconds is not worth compiling others for, which takes seconds
-_SHARE = 32  # the pilot is one step in so many, from _SHORTEST to _LONGEST of them
+_FEWEST = 256  # with fewer steps nothing is worth measuring
+_BRIEF = 4e-3  # seconds: with a shorter loop neither
+_SHARE = 32  # the pilot has T / _SHARE steps, from _SHORTEST to _LONGEST
+_REPAYS = 1.0  # seconds: with a shorter loop others are not worth compiling, which takes seconds
 _SHORTEST, _LONGEST = 24, 256
 _GAIN = 0.8  # what is not faster than the loop by this factor is not worth its risk
 _WINDOW = 256
@@ -33,9 +37,19 @@ _REPEATS = 2
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method with the iterations and seconds it is expected to take."""
+    """A method with what it is expected to take.
 
-    method: solvers.Method
+    Attributes
+    ----------
+    method : Method
+    label : str
+        What :func:`explain` calls it.
+    iterations : int
+    seconds : float
+        For all steps, predicted from the pilot.
+    """
+
+    method: Method
     label: str
     iterations: int
     seconds: float
@@ -122,6 +136,18 @@ def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | 
 def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     """Measure the first steps, and return the methods that could be fast with what they would cost.
 
+    Parameters
+    ----------
+    recurrence : Recurrence
+    tolerance : Tolerance
+        To which memory is measured and Newton's method is solved.
+
+    Returns
+    -------
+    Choice
+
+    Notes
+    -----
     The loop costs what its first steps cost. Methods that need f alone live off the memory of the recurrence: after how
     many steps a perturbation is below the tolerance, which is Jacobi's count. Newton is solved on the pilot, where
     scans of its Jacobian do not walk time as the loop does.
@@ -129,17 +155,17 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     T = recurrence.length
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
-        return Choice([Candidate(solvers.Sequential(), "sequential", 0, 0.0)], [reason])
+        return Choice([Candidate(Sequential(), "sequential", 0, 0.0)], [reason])
     if recurrence.compiled and kind_of(recurrence.initial) == "cupy" and tolerance.lanes is None:
-        whole = Candidate(solvers.Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
+        whole = Candidate(Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
         reason = "All mixings are diagonal: segments of time are walked or solved side by side on the GPU, and checked."
-        found = [whole, Candidate(solvers.Sequential(), "sequential", 0, float("inf"))]
+        found = [whole, Candidate(Sequential(), "sequential", 0, float("inf"))]
         return Choice(found, [_described(recurrence), reason])
     # What the whole is too large for NumPy for, its first steps are to be timed with.
     same = backend("numba") if recurrence.compiled else nullcontext()
     with np.errstate(all="ignore"), same:
         pilot = _Pilot(recurrence, tolerance)
-        choice = Choice([Candidate(solvers.Sequential(), "sequential", 0, T * pilot.step)])
+        choice = Choice([Candidate(Sequential(), "sequential", 0, T * pilot.step)])
         choice.reasons += [pilot.described, pilot.loop_described]
         if T * pilot.step < _BRIEF:
             choice.reasons.append("To measure what else there is would take as long.")
@@ -196,7 +222,7 @@ class _Pilot:
         return _timed(lambda: problem.evaluate(self.states[: part.length]))[0]
 
     def judging(self, rows: int) -> float:
-        """Return the time to evaluate and judge an iterate of so many rows."""
+        """Return the time to evaluate and judge an iterate of ``rows`` rows."""
         few, all_ = max(self.length // 4, 1), self.length
         slope = max(self._judge[1] - self._judge[0], 0.0) / (all_ - few)
         return self._judge[1] + slope * (rows - all_)
@@ -257,14 +283,14 @@ def _consider_fixed_points(choice: Choice, pilot: _Pilot, T: int) -> None:
     choice.reasons.append(f"Perturbations of the initial state fall below the tolerance in {about}{memory:.0f} steps.")
     jacobi = round(memory)
     judging = pilot.judging(T)
-    choice.candidates.append(Candidate(solvers.Jacobi(), "jacobi", jacobi, (jacobi + 1) * judging))
+    choice.candidates.append(Candidate(Jacobi(), "jacobi", jacobi, (jacobi + 1) * judging))
     best = None
     for m in (2**k for k in range(2, T.bit_length())):
         count = int(np.ceil(memory / m)) + 1
         sweep = (m - 1) * (pilot.step + pilot.cut + pilot.slope * T / m) + judging
         if count * m < T and (best is None or count * sweep + judging < best.seconds):
             label = f"gauss_seidel in chunks of {m}"
-            best = Candidate(solvers.GaussSeidel(chunk=m), label, count, count * sweep + judging)
+            best = Candidate(GaussSeidel(chunk=m), label, count, count * sweep + judging)
     if best is not None:
         choice.candidates.append(best)
 
@@ -286,7 +312,7 @@ def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
         )
         return
     run = Run(Problem(pilot.short, pilot.tolerance, pin=True, jacobian=True), pilot.length // 4, pilot.length)
-    seconds, (_, status) = _timed(lambda: run.to_end(solvers.Newton(), None), 1)
+    seconds, (_, status) = _timed(lambda: run.to_end(Newton(), None), 1)
     if status is not Status.CONVERGED:
         choice.reasons.append(
             f"Newton's method takes more than {run.nit} iterations for the first {pilot.length} steps."
@@ -298,9 +324,9 @@ def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
         return float(per_iteration * pilot.judging(rows) / pilot.judging(pilot.length))
 
     count = run.nit + round(np.log2(T / pilot.length))
-    choice.candidates.append(Candidate(solvers.Newton(), "newton", count, (count + 1) * cost(T)))
+    choice.candidates.append(Candidate(Newton(), "newton", count, (count + 1) * cost(T)))
     if 4 * _WINDOW <= T:
         windows = T / _WINDOW
         count = round(1.2 * windows * (run.nit + 1))  # a window moves when a part of it has converged
         label = f"newton in windows of {_WINDOW} steps"
-        choice.candidates.append(Candidate(solvers.Windowed(window=_WINDOW), label, count, count * cost(_WINDOW)))
+        choice.candidates.append(Candidate(Windowed(window=_WINDOW), label, count, count * cost(_WINDOW)))

@@ -1,0 +1,255 @@
+"""What is known of a trajectory: f evaluated, the residual tested row by row, and the book of what that has cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal, NamedTuple, overload
+
+import numpy as np
+
+from recsolve.arrays import Array, namespace, to_host
+from recsolve.jacobians import Jacobian
+from recsolve.kernels.iterate import residual_of
+from recsolve.recurrence import Recurrence
+from recsolve.solvers.iterate import Iterate, Linearised, largest
+from recsolve.tolerance import Tolerance
+
+_TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
+
+
+class Direct(NamedTuple):
+    """What compiled loops find without the driver.
+
+    Attributes
+    ----------
+    states : array, shape (T, *batch, *event)
+    iterations : int
+    values : array or None
+        F of these states, same shape, where the loops have it anyway; otherwise the driver evaluates it.
+
+    Examples
+    --------
+    A method that is done before the driver begins:
+
+    >>> import numpy as np, recsolve as rs
+    >>> class Known(rs.solvers.Newton):
+    ...     name, cite = "known", "mine"
+    ...     def direct(self, problem):
+    ...         return rs.solvers.Direct(np.ones((50, 1)), iterations=0)
+    >>> rec = rs.Recurrence.from_function(lambda h, u: h * u, inputs=np.ones((50, 1)), initial=np.ones(1))
+    >>> rs.solve(rec, method=Known()).success
+    True
+    """
+
+    states: Array
+    iterations: int
+    values: Array | None = None
+
+
+class Evaluation:
+    """The part of a :class:`Problem` that makes iterates from trajectories."""
+
+    def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, jacobian: bool):
+        self.recurrence, self.tolerance, self.jacobian = recurrence, tolerance, jacobian
+        self.counts: Counter[str] = Counter(nfev=0, njev=0, njvp=0, nscan=0, rows=0)
+        self.starts = recurrence.starts
+        self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
+        self._starts = to_host(self.starts)
+
+    @overload
+    def evaluate(self, states: Array, *, pinned: Array | None = ..., jacobian: Literal[True]) -> Linearised: ...
+    @overload
+    def evaluate(
+        self, states: Array, *, pinned: Array | None = ..., jacobian: bool | None = ..., chunk: int | None = ...
+    ) -> Iterate: ...
+    def evaluate(
+        self,
+        states: Array,
+        *,
+        pinned: Array | None = None,
+        jacobian: bool | None = None,
+        chunk: int | None = None,
+    ) -> Iterate:
+        """Evaluate F, the residual and what it says of every row.
+
+        Parameters
+        ----------
+        states : array, shape (T, *batch, *event), dtype and kind of the recurrence
+            Kept by the iterate, not copied.
+        pinned : array of bool, shape (T, *batch), optional
+            Rows that are exact by construction.
+        jacobian : bool, optional
+            Whether the iterate carries it; default: as the solver needs.
+        chunk : int, optional
+            Evaluate f at so many times together, to save memory.
+
+        Returns
+        -------
+        Iterate
+            A :class:`Linearised` one where it carries the Jacobian.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> iterate = problem.evaluate(np.array([[1.0], [1.5], [0.0], [0.0]]))
+        >>> iterate.residual.ravel().tolist(), iterate.converged.tolist()
+        ([0.0, 0.0, 1.75, 1.0], [True, True, False, False])
+        """
+        rec, J = self.recurrence, None
+        self.count_evaluation()
+        if self.jacobian if jacobian is None else jacobian:
+            self.counts["njev"] += 1
+            values, J = rec.linearise(states)
+        else:
+            values = rec.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
+        return self.judge(states, values, J, pinned)
+
+    def judge(
+        self,
+        states: Array,
+        values: Array,
+        J: Jacobian | None = None,
+        pinned: Array | None = None,
+        tolerance: Tolerance | None = None,
+    ) -> Iterate:
+        """Return what follows from states and F, without evaluating f.
+
+        Parameters
+        ----------
+        states, values : array, shape (T, *batch, *event)
+            h and F[t] = f(h[t-1], u[t]).
+        J : Jacobian, optional
+            d F[t] / d h[t-1], to be carried.
+        pinned : array of bool, shape (T, *batch), optional
+            Rows that are exact by construction, whatever their residual; not those whose residual is not finite.
+        tolerance : Tolerance, optional
+            What is tested; default: that of the problem.
+
+        Returns
+        -------
+        Iterate
+            A :class:`Linearised` one where ``J`` is given.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> states = problem.guess()
+        >>> problem.judge(states, rec.evaluate(states)).converged.tolist()  # f(h[0], u[t]) is right at the first step
+        [True, False, False, False]
+        """
+        tolerance = tolerance or self.tolerance
+        residual, converged, exact, sizes = residual_of(states, values, tolerance, self.event_axes)
+        if pinned is not None:
+            exact = exact | (pinned & namespace(states).isfinite(sizes))
+        leading, front = self.front(exact)
+        worst = largest(sizes)
+        blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
+        known = (states, values, residual, converged, tolerance, leading, front, worst, blocked)
+        return Iterate(*known) if J is None else Linearised(*known, J)
+
+    def sweep(self, *, scanned: bool = True) -> Direct | None:
+        """Return what :meth:`Recurrence.sweep` finds to this tolerance, and count its evaluations.
+
+        Parameters
+        ----------
+        scanned : bool
+            Whether sweeps carry corrections by the block part of J; otherwise they are Jacobi's.
+
+        Returns
+        -------
+        Direct or None
+            None where no sweeps are compiled for the recurrence.
+        """
+        found = self.recurrence.sweep((self.tolerance.atol, self.tolerance.rtol), scanned=scanned)
+        if found is None:
+            return None
+        states, iterations, residual = found
+        evaluations = iterations + 1
+        self.counts.update(nfev=evaluations, rows=evaluations * self.starts.size)
+        self.counts.update(dict.fromkeys(("njev", "nscan"), evaluations * scanned))
+        return Direct(states, iterations, None if residual is None else states + residual)
+
+    def guess(self) -> Array:
+        """Return f(h[0], u[t]) at every t, shape (T, *batch, *event), and count it as an evaluation."""
+        self.count_evaluation()
+        return self.recurrence.guess()
+
+    def count_evaluation(self) -> None:
+        """Count an evaluation of f at all t."""
+        self.counts["nfev"] += 1
+        self.counts["rows"] += self.starts.size
+
+    def _by_chunks(self, states: Array, chunk: int) -> Array:
+        """Return F, with the memory of one chunk beside it."""
+        rec, values = self.recurrence, namespace(states).empty_like(states)
+        for start in range(0, rec.length, chunk):
+            stop = min(start + chunk, rec.length)
+            before = rec.wrap(states[start - 1].copy()) if start else None
+            values[start:stop] = rec.window(start, stop, before).evaluate(states[start:stop])
+        return values  # type: ignore[no-any-return]
+
+    def linearise(self, iterate: Iterate) -> Jacobian:
+        """Return the Jacobian J[t] = d F[t] / d h[t-1] at an iterate that carries none, and count it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where f cannot be differentiated, or its declared structure is not that of the derivative.
+        """
+        self.counts["njev"] += 1
+        self.counts["rows"] += self.starts.size
+        return self.recurrence.linearise(iterate.states)[1]
+
+    def _rows(self, entries: Array) -> Array:
+        """Return the rows (T, *batch) of which every entry is true."""
+        return entries.all(axis=self.event_axes)  # type: ignore[return-value]
+
+    def _blocked(self, states: Array, values: Array, converged: Array) -> bool:
+        """Return whether the first row of each segment to fail the tolerance equals a non-finite F."""
+        xp = namespace(states)
+        equal = (values == states) | ((values != values) & (states != states))
+        hopeless = ~self._rows(xp.isfinite(values)) & self._rows(equal | xp.isfinite(values))
+        _, front = self.front(converged)
+        return bool(front.any()) and not bool((front & ~hopeless).any())
+
+    def front(self, good: Array) -> tuple[Array, Array]:
+        """Return the leading good rows of every segment, and the row at which each stops.
+
+        Parameters
+        ----------
+        good : array of bool, shape (T, *batch)
+
+        Returns
+        -------
+        leading, stop : array of bool, shape (T, *batch)
+            Good rows with only such rows before them, back to the start of the segment; the first row that is not.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> leading, stop = problem.front(np.array([True, True, False, True]))
+        >>> leading.tolist(), stop.tolist()
+        ([True, True, False, False], [False, False, True, False])
+        """
+        xp, host = namespace(good), to_host(good)
+        if not host.size:
+            return good, good.copy()
+        clean = np.empty(host.shape, bool)
+        failure, start = (np.full((1, *host.shape[1:]), -1) for _ in range(2))
+        rows = max(_TOGETHER // max(self._starts[0].size, 1), 1)
+        for begin in range(0, len(host), rows):
+            part = slice(begin, begin + rows)
+            index = np.arange(begin, min(begin + rows, len(host))).reshape((-1,) + (1,) * (host.ndim - 1))
+            failures, starts = (
+                np.maximum.accumulate(np.concatenate([before, np.where(mask[part], index, -1)]), axis=0)
+                for before, mask in ((failure, ~host), (start, self._starts))
+            )
+            clean[part] = failures[:-1] < starts[1:]
+            failure, start = failures[-1:], starts[-1:]
+        return xp.asarray(clean & host), xp.asarray(clean & ~host)

@@ -1,0 +1,105 @@
+"""An iterate: a trajectory and all that is known of it, with or without its Jacobian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from recsolve.arrays import Array, to_host
+from recsolve.jacobians import Jacobian
+from recsolve.solvers.state import PerRow, State
+from recsolve.tolerance import Tolerance
+
+
+@dataclass(frozen=True)
+class Iterate(State):
+    """A trajectory and all that is known of it; nothing in it belongs to another trajectory.
+
+    ``Problem.evaluate`` makes iterates; their arrays are not to be written.
+
+    Attributes
+    ----------
+    states, values, residual : array, shape (T, *batch, *event), dtype of the recurrence
+        h, F[t] = f(h[t-1], u[t]) and r = F - h.
+    converged : array of bool, shape (T, *batch)
+        Rows whose every entry meets ``tolerance``.
+    tolerance : Tolerance
+        What has been tested.
+    leading : array of bool, shape (T, *batch)
+        Exact rows, and only such rows before them, back to the start of their sequence or the last reset. They are
+        the sequential loop's own: their residual is 0, or was when the pin took F from an exact row before (f of other
+        rows beside them may round otherwise).
+    front : array of bool, shape (T, *batch)
+        The row after the leading ones in each segment.
+    worst : float
+        max |r|, NaN if any entry is.
+    blocked : bool
+        Whether each segment has converged, or has converged up to a row that equals its own non-finite F: no method can
+        go further.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+    >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=False)
+    >>> iterate = problem.evaluate(np.array([[1.0], [1.5], [0.0], [0.0]]))
+    >>> iterate.worst, iterate.leading.tolist(), iterate.front.tolist()
+    (1.75, [True, True, False, False], [False, False, True, False])
+    """
+
+    states: PerRow[Array]
+    values: PerRow[Array]
+    residual: PerRow[Array]
+    converged: PerRow[Array]
+    tolerance: Tolerance
+    leading: PerRow[Array]
+    front: PerRow[Array]
+    worst: float
+    blocked: bool
+
+    @cached_property
+    def progress(self) -> int:
+        """The number of leading rows, over all sequences."""
+        return int(self.leading.sum())
+
+    def part(self, index: tuple[Any, ...]) -> Self:
+        """Return what is known of some times and sequences (an index of the axes (T, *batch))."""
+        part = super().part(index)
+        return replace(part, worst=largest(part.residual))
+
+
+@dataclass(frozen=True)
+class Linearised(Iterate):
+    """An iterate that carries its Jacobian, for solvers whose matrix A is made of it.
+
+    Attributes
+    ----------
+    jacobian : Jacobian
+        J[t] = d F[t] / d h[t-1], in the structure of the recurrence.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+    >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+    >>> iterate = problem.evaluate(rec.guess())
+    >>> type(iterate).__name__, iterate.jacobian.data.ravel().tolist()
+    ('Linearised', [0.5, 0.5, 0.5, 0.5])
+    """
+
+    jacobian: PerRow[Jacobian]
+
+
+def largest(residual: Array) -> float:
+    """Return max |r|, NaN if any entry is, 0 of nothing."""
+    return float(to_host(abs(residual).max())) if residual.size else 0.0
+
+
+def leading_times(rows: Array) -> int:
+    """Return how many leading times are true in all sequences, of rows (T, *batch, ...)."""
+    host = to_host(rows)
+    failed = np.flatnonzero(~host.all(axis=tuple(range(1, host.ndim))))
+    return int(failed[0]) if failed.size else len(host)

@@ -1,0 +1,98 @@
+"""The registry of solvers: every class with a name in a module of this folder, found when the folder is imported."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from recsolve.solvers.base import GROUPS, Method
+
+REGISTRY: dict[str, type[Method]] = {}
+
+
+def discover(package: str, folders: Iterable[str]) -> None:
+    """Enter the methods of a package, by group and place.
+
+    Parameters
+    ----------
+    package : str
+        The import name of the package.
+    folders : iterable of str
+        Where its modules lie.
+
+    Raises
+    ------
+    ValueError
+        For two classes of one name, or a group that is not one of ``GROUPS``.
+    """
+    found = [method for module in iter_modules(folders) for method in methods_of(f"{package}.{module.name}")]
+    for method in sorted(found, key=_order):
+        if method.name in REGISTRY:
+            other = REGISTRY[method.name].__module__
+            raise ValueError(
+                f"name is {method.name!r} in {method.__module__} and in {other}; wanted one solver of a name"
+            )
+        REGISTRY[method.name] = method
+
+
+def methods_of(module: str) -> list[type[Method]]:
+    """Return the methods that a module defines and names."""
+    classes = vars(import_module(module)).values()
+    return [
+        cls
+        for cls in classes
+        if isinstance(cls, type)
+        and issubclass(cls, Method)
+        and cls.__module__ == module
+        and "name" in vars(cls)
+        and not inspect.isabstract(cls)
+    ]
+
+
+def _order(method: type[Method]) -> tuple[int, float, str]:
+    if method.group not in GROUPS:
+        raise ValueError(f"group is {method.group!r} in {method.__module__}; wanted one of {GROUPS}")
+    return GROUPS.index(method.group), method.place, method.name
+
+
+def get(method: Any, settings: Mapping[str, Any] | None = None) -> Method:
+    """Return a solver by name with its settings, or the solver object itself.
+
+    Parameters
+    ----------
+    method : str or Method
+    settings : mapping, optional
+        Of the named solver; see its class.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or setting; the message lists the known ones.
+    TypeError
+        When ``method`` is neither a name nor a solver.
+
+    Examples
+    --------
+    >>> get("chord", {"refresh": 3})
+    Chord(refresh=3)
+    """
+    settings = dict(settings or {})
+    if isinstance(method, Method):
+        if settings:
+            raise ValueError(f"options has {sorted(settings)}, but method is a solver object; set them on the object")
+        return method
+    if isinstance(method, type) and issubclass(method, Method):
+        raise TypeError(f"method is the class {method.__name__}; wanted a solver object: {method.__name__}()")
+    if not isinstance(method, str):
+        raise TypeError(f"method is {type(method).__name__}; wanted a name or a solver object")
+    if method not in REGISTRY:
+        raise ValueError(f"method is {method!r}; wanted one of {', '.join(REGISTRY)}")
+    known = [f.name for f in fields(REGISTRY[method])]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(f"options has unknown {unknown}; {method} takes {known or 'none of its own'}")
+    return REGISTRY[method](**settings)
