@@ -14,6 +14,7 @@ from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Method
 from recsolve.solvers.problem import Iterate, leading_times
 from recsolve.status import Status
+from recsolve.structure_truth import Truth, truth
 from recsolve.tolerance import TRUSTED, Tolerance
 from recsolve.trace import Trace
 
@@ -105,17 +106,30 @@ class Solution:
 
     @cached_property
     def condition(self) -> float:
-        """kappa, by which a residual may be amplified into an error; computed on first use (a few scans)."""
-        return condition(self.recurrence, self._iterate.states)
+        """kappa, by which a residual may be amplified into an error; computed on first use (a few scans).
+
+        NaN where it is not known: f has no derivative that automatic differentiation finds, or the declared structure
+        or jacobian is not its derivative at the states.
+        """
+        return float("nan") if self._without_derivative else condition(self.recurrence, self._iterate.states)
+
+    @cached_property
+    def _derivative(self) -> Truth:
+        """Whether the Jacobian that the recurrence gives is the derivative at the states."""
+        return truth(self.recurrence, self.recurrence.previous(self._iterate.states))
+
+    @property
+    def _without_derivative(self) -> bool:
+        return self._derivative.holds is False or self._derivative.missing
 
     @cached_property
     def error_estimate(self) -> float:
         """An estimate of max |h - h of the exact recurrence|: the next Newton correction, from one scan.
 
         It is no bound: it sees neither the curvature of f nor its rounding, and is below the true error about as often
-        as above it. Infinite when the scan overflows.
+        as above it. Infinite when the scan overflows; NaN where ``condition`` is.
         """
-        return error_estimate(self.recurrence, self._iterate.states)
+        return float("nan") if self._without_derivative else error_estimate(self.recurrence, self._iterate.states)
 
     @cached_property
     def error_bound(self) -> float:
@@ -155,14 +169,22 @@ class Solution:
 
     @property
     def trusted(self) -> bool:
-        """Whether it converged and kappa max(atol, rtol) <= 0.01: small residuals then mean a close trajectory."""
-        return self.success and self.condition * max(self.tolerance.atol, self.tolerance.rtol) <= TRUSTED
+        """Whether it converged and kappa max(atol, rtol) <= 0.01: small residuals then mean a close trajectory.
+
+        Nothing is trusted whose Jacobian is not known to be the derivative: see ``condition``.
+        """
+        small = self.success and self.condition * max(self.tolerance.atol, self.tolerance.rtol) <= TRUSTED
+        return small and self._derivative.holds is True
 
     @property
     def message(self) -> str:
         """The status with its advice; once ``condition`` is known, also what it means for the trajectory."""
         text = f"{self.status}: {self._remark or self.status.advice}"
-        if "condition" in self.__dict__ and self.success and not self.trusted:
+        if "condition" not in self.__dict__ or not self.success or self.trusted:
+            return text
+        if not self._derivative.holds:
+            text += f"; but it is not trusted: {self._derivative.reason}"
+        else:
             text += (
                 f"; but kappa = {self.condition:.1e}, so the trajectory may be far from the true one although its "
                 "residual is small (chaos, or a very long memory)"
