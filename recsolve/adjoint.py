@@ -22,7 +22,7 @@ from recsolve.recurrence import Recurrence
 from recsolve.scan import affine_scan, reverse_solve
 from recsolve.sensitivity import CellSensitivity, pull_inputs, sum_to
 from recsolve.solution import Solution
-from recsolve.structure_truth import truth
+from recsolve.structure_truth import verify_jacobian
 
 
 class Gradients:
@@ -206,7 +206,7 @@ def adjoint(
 
 def _check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
     """Refuse a declared structure or Jacobian that is not the derivative: solvers forgive, gradients do not."""
-    found = truth(rec, previous, J)
+    found = verify_jacobian(rec, previous, J)
     if found.holds is False:
         raise ValueError(
             f"{found.reason}, at the solution; a gradient needs the true one: recsolve.check_structure tells which "

@@ -11,7 +11,7 @@ from recsolve.arrays import Array, namespace, to_host, to_native
 from recsolve.cell_recurrence import CellRecurrence
 from recsolve.function import STRUCTURES, FunctionRecurrence
 from recsolve.recurrence import Recurrence
-from recsolve.structure_truth import Truth, by_differences, slopes, truth
+from recsolve.structure_truth import Verification, by_differences, slopes, verify_jacobian
 
 _LARGEST_STATE = 512  # beyond this the true structure is not searched for
 _ROWS = 4  # rows at which it is searched
@@ -98,13 +98,13 @@ def check_structure(
     return _report(declared, _search(recurrence, previous), found, leak)
 
 
-def _judged(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Truth:
+def _judged(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Verification:
     if not isinstance(rec, CellRecurrence):
-        return truth(rec, previous, rng=generator)
+        return verify_jacobian(rec, previous, rng=generator)
     return by_differences(rec, previous, rec.differentiate(previous)[1], generator)  # the library checks itself
 
 
-def _report(declared: str, found: str | None, truths: list[Truth], leak: str) -> StructureReport:
+def _report(declared: str, found: str | None, truths: list[Verification], leak: str) -> StructureReport:
     worst = float(np.fmax.reduce([x.error for x in truths]))
     if leak:
         return StructureReport(False, declared, found, worst, leak)

@@ -15,7 +15,7 @@ from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
 from recsolve.prediction import Predictor
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.sequential import loop
-from recsolve.structure_truth import truth as verified
+from recsolve.structure_truth import verify_jacobian
 
 _DIRECTIONS = 8
 
@@ -132,7 +132,7 @@ def diagnose(
     short = recurrence.window(0, length)
     truth = loop(short) if states is None else recurrence.native(states, "states", recurrence.shape)[:length]
     _, J = short.linearise(truth)
-    derivative = verified(short, short.previous(truth), J)
+    derivative = verify_jacobian(short, short.previous(truth), J)
     if derivative.holds is False:
         raise ValueError(f"{derivative.reason}; exponents need the true one: see recsolve.check_structure")
     with np.errstate(all="ignore"):

@@ -14,7 +14,7 @@ from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Method
 from recsolve.solvers.problem import Iterate, leading_times
 from recsolve.status import Status
-from recsolve.structure_truth import Truth, truth
+from recsolve.structure_truth import Verification, verify_jacobian
 from recsolve.tolerance import TRUSTED, Tolerance
 from recsolve.trace import Trace
 
@@ -114,9 +114,9 @@ class Solution:
         return float("nan") if self._without_derivative else condition(self.recurrence, self._iterate.states)
 
     @cached_property
-    def _derivative(self) -> Truth:
+    def _derivative(self) -> Verification:
         """Whether the Jacobian that the recurrence gives is the derivative at the states."""
-        return truth(self.recurrence, self.recurrence.previous(self._iterate.states))
+        return verify_jacobian(self.recurrence, self.recurrence.previous(self._iterate.states))
 
     @property
     def _without_derivative(self) -> bool:

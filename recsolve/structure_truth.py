@@ -1,6 +1,6 @@
 """Is the Jacobian that a recurrence gives the derivative of its function, at these states?
 
-What a cell derives by itself is. Of a user's function two things can be wrong, and are tested along random directions v:
+What a cell derives by itself is. Of a user's function two things can be wrong, and are tested along a random v:
 
 - the *structure* is a declaration even where the entries are derived: J v is compared with the automatic derivative
   along v. Both round and nothing else, so a mismatch is a proof;
@@ -9,11 +9,11 @@ What a cell derives by itself is. Of a user's function two things can be wrong, 
 
 Differences decide by intervals. At steps t[k], from large to as small as rounding allows and on either side of the
 state by itself, e[k] is the quotient ``(f(h + t v) - f(h) - t J v) / t`` with the term of first order in t extrapolated
-away (Richardson), and u[k] is twice what it moves to the neighbouring steps, plus the rounding of f: it is large where
-f bends and where f rounds. A derivative lies in all intervals [e - u, e + u] of its side. Where these have no point in
-common nothing is said. At a kink any number between the two sides is a derivative, so J is refused where 0 is outside
-the hull of both sides, along several directions. With kinks in several variables at once Clarke's set is larger than
-that hull: where units couple, nothing is said at kinks.
+away (Richardson), and u[k] is several times what it moves to the neighbouring steps, plus the rounding of f: it is
+large where f bends and where f rounds. A derivative lies in all intervals [e - u, e + u] of its side. Where these have
+no point in common nothing is said. At a kink any number between the two sides is a derivative, so J is refused where
+0 is outside the hull of both sides, along several directions. With kinks in several variables at once Clarke's set is
+larger than that hull: where units couple, nothing is said at kinks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SHARE = 0.01  # an interval of this part of the derivative says enough
 
 
 @dataclass(frozen=True)
-class Truth:
+class Verification:
     """Whether a Jacobian is the derivative.
 
     Attributes
@@ -74,7 +74,9 @@ class _Comparison:
         return self.known & (self.error > self.allowed)
 
 
-def truth(recurrence: Recurrence, previous: Array, jacobian: Jacobian | None = None, *, rng: Any = 0) -> Truth:
+def verify_jacobian(
+    recurrence: Recurrence, previous: Array, jacobian: Jacobian | None = None, *, rng: Any = 0
+) -> Verification:
     """Say whether the Jacobian of a recurrence is its derivative at some states.
 
     Parameters
@@ -89,21 +91,21 @@ def truth(recurrence: Recurrence, previous: Array, jacobian: Jacobian | None = N
 
     Returns
     -------
-    Truth
+    Verification
         It never raises for what f does.
     """
     if not previous.size or type(recurrence) is CellRecurrence:
-        return Truth(True, 0.0)
+        return Verification(True, 0.0)
     try:
         with np.errstate(all="ignore"):
             J = recurrence.differentiate(previous)[1] if jacobian is None else jacobian
     except Exception as error:  # f is the user's own code, and fails on what it was not written for in its own ways
-        return Truth(None, float("nan"), f"f cannot be differentiated ({error})", missing=True)
+        return Verification(None, float("nan"), f"f cannot be differentiated ({error})", missing=True)
     with np.errstate(all="ignore"):
         return _judged(recurrence, previous, J, np.random.default_rng(rng))
 
 
-def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Truth:
+def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
     if type(rec) is FunctionRecurrence:
         try:
             found = _repeated(lambda: by_derivatives(rec, previous, J, generator))
@@ -114,13 +116,13 @@ def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.
     return by_differences(rec, previous, J, generator)
 
 
-def by_differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Truth:
+def by_differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
     """Compare a Jacobian with differences of f."""
     with np.errstate(all="ignore"):
         return _repeated(lambda: _differences(rec, previous, J, generator))
 
 
-def _repeated(compare: Any) -> Truth:
+def _repeated(compare: Any) -> Verification:
     """Refuse what is wrong at the same entries along all of a few directions."""
     first = compare()
     wrong = first.wrong
@@ -130,11 +132,12 @@ def _repeated(compare: Any) -> Truth:
         wrong = wrong & compare().wrong
     if wrong.any():
         error = float(first.error[wrong].max())
-        return Truth(False, error, f"the declared structure or jacobian is not the derivative of f ({error:.1e} off)")
+        reason = f"the declared structure or jacobian is not the derivative of f (relative error {error:.1e})"
+        return Verification(False, error, reason)
     if float(first.known.mean()) < _ENOUGH:
-        error = float("nan")
-        return Truth(None, error, "f is not finite, not smooth or too rough at the states, so its derivative is unknown")
-    return Truth(True, float(first.error[first.known & ~first.wrong].max(initial=0.0)))
+        reason = "f is not finite, not smooth or too rough at the states, so its derivative is unknown"
+        return Verification(None, float("nan"), reason)
+    return Verification(True, float(first.error[first.known & ~first.wrong].max(initial=0.0)))
 
 
 def _direction(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Array:
@@ -150,9 +153,10 @@ def _terms(J: Jacobian, v: Array) -> Array:
     return type(J)(abs(J.data), J.layout).matvec(abs(v))  # type: ignore[call-arg]
 
 
-def _compared(missed: Array, scale: Array, known: Array, allowed: float) -> _Comparison:
+def _compared(missed: Array, scale: Array, known: Array, allowed: float, tiny: float) -> _Comparison:
     error = namespace(missed).where(missed > 0, missed / scale, missed.dtype.type(0))
-    return _Comparison(error, known & ~(error != error), allowed)
+    known = known & ~(error != error) & ((error <= allowed) | (missed > tiny**0.5))  # below that, factors underflow
+    return _Comparison(error, known, allowed)
 
 
 def by_derivatives(
@@ -166,7 +170,8 @@ def by_derivatives(
     rounding = 16 * abs(along_both - along_v - along_w)
     known = xp.isfinite(got) & xp.isfinite(along_both) & xp.isfinite(rounding)
     scale = _terms(J, v) + abs(along_v)
-    return _compared(abs(got - along_v) - rounding, scale, known, float(np.finfo(rec.dtype).eps) ** 0.5)
+    limits = np.finfo(rec.dtype)
+    return _compared(abs(got - along_v) - rounding, scale, known, float(limits.eps) ** 0.5, float(limits.tiny))
 
 
 def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> _Comparison:
@@ -179,21 +184,22 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
     seen = abs(apply(x + short) - values) / xp.where(short == 0, 1, abs(short))  # f may be steep where J is not
     reach = _reach(rec, x, values, xp.fmax(terms, seen), alone) * generator.uniform(0.5, 1.0)
     step = reach * v
-    below, above = brackets(apply, x, values, step, wide)
+    below, above = brackets(apply, x, values, step, wide, 16 * eps)
     lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
     # What rounding may have moved the state by, on the way to f or to J, moves J too.
-    blur = 4 * eps * abs(x) + xp.fmin(4 * abs(rec.apply(previous) - values) / terms, reach / 16)
+    rounded = rec.apply(previous)
+    blur = 4 * eps * abs(x) + xp.fmin(4 * abs(rounded - values) / terms, reach / 16)
     nudged = rec.differentiate((x + blur * v).astype(rec.dtype))[1]
     moved = abs(_cast(nudged, x.dtype).matvec(step) - wide.matvec(step))
-    missed = xp.maximum(lower, -upper) - 4 * moved - float(np.finfo(rec.dtype).tiny) / eps
+    missed = xp.maximum(lower, -upper) - 4 * moved
     scale = _terms(wide, step) + xp.minimum(abs(lower), abs(upper))
     width = xp.maximum(below[1] - below[0], above[1] - above[0])
-    known = (below[0] <= below[1]) & (above[0] <= above[1]) & xp.isfinite(width)
+    known = (below[0] <= below[1]) & (above[0] <= above[1]) & xp.isfinite(width + rounded)
     if not alone:
         known &= (above[0] <= below[1]) & (below[0] <= above[1])
     typical = scale[known].mean() if known.any() else 0.0
-    known &= (missed > 0) | (width <= _SHARE * xp.maximum(scale, typical))
-    return _compared(missed, scale, known, max(_FINEST, 4 * eps**0.5))
+    known &= (missed > 0) | (width <= _SHARE * xp.maximum(xp.maximum(scale, typical), reach / 10))
+    return _compared(missed, scale, known, max(_FINEST, 4 * eps**0.5), float(np.finfo(rec.dtype).tiny))
 
 
 def slopes(rec: Recurrence, previous: Array, direction: Array) -> Array:
@@ -201,7 +207,7 @@ def slopes(rec: Recurrence, previous: Array, direction: Array) -> Array:
     xp, (apply, x) = namespace(previous), _in_double(rec, previous)
     values, none = apply(x), Zero(x, rec.layout)
     reach = _reach(rec, x, values, xp.zeros_like(x), False)
-    below, above = brackets(apply, x, values, reach * direction, none)
+    below, above = brackets(apply, x, values, reach * direction, none, 0.0)
     lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
     known = (below[0] <= below[1]) & (above[0] <= above[1]) & xp.isfinite(upper - lower)
     middle = xp.where((lower <= 0) & (upper >= 0), 0, (lower + upper) / 2)
@@ -245,13 +251,14 @@ def _reach(rec: Recurrence, previous: Array, values: Array, steep: Array, alone:
 
 
 def brackets(
-    apply: Callable[[Array], Array], previous: Array, values: Array, step: Array, J: Jacobian
+    apply: Callable[[Array], Array], previous: Array, values: Array, step: Array, J: Jacobian, allowed: float
 ) -> list[tuple[Array, Array]]:
     """Return, below and above the state, the least and the largest number that (derivative - J) along ``step`` can be.
 
-    The least is above the largest where steps of different lengths tell of different derivatives.
+    The least is above the largest where steps of different lengths tell of different derivatives. J may round by
+    ``allowed`` times the largest slope.
     """
-    xp, eps = namespace(previous), float(np.finfo(previous.dtype).eps)
+    xp = namespace(previous)
     ratio, count = _STEPS[previous.dtype.itemsize]
     lengths = [_LARGEST * ratio**-k for k in range(count)]
     sides = [_Side(apply, previous, values, sign * step, J, lengths) for sign in (-1.0, 1.0)]
@@ -260,7 +267,7 @@ def brackets(
     for sign, side in zip((-1.0, 1.0), sides, strict=True):
         least, largest = xp.full_like(values, -np.inf), xp.full_like(values, np.inf)
         for k in range(1, count - 2):
-            u = _DOUBT * xp.maximum(moved_by[k - 1], moved_by[k]) + side.rounding[k] + 16 * eps * side.steepest
+            u = _DOUBT * xp.maximum(moved_by[k - 1], moved_by[k]) + side.rounding[k] + allowed * side.steepest
             e = xp.where(side.rough[k], np.nan, sign * side.slopes[k])
             least, largest = xp.fmax(least, e - u), xp.fmin(largest, e + u)
         found.append((least, largest))
