@@ -1,4 +1,4 @@
-"""Is a declared structure true of the function? A wrong declaration costs convergence, silently; this finds it."""
+"""Is a declared structure true of the function? A wrong declaration costs convergence; this finds it."""
 
 from __future__ import annotations
 
