@@ -193,6 +193,7 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
     moved = abs(_cast(nudged, x.dtype).matvec(step) - wide.matvec(step))
     missed = xp.maximum(lower, -upper) - 4 * moved
     scale = _terms(wide, step) + xp.minimum(abs(lower), abs(upper))
+    missed = xp.where(missed > eps**0.5 * abs(values), missed, 0)  # by less, a saturated 1 - tanh(x)^2 rounds
     width = xp.maximum(below[1] - below[0], above[1] - above[0])
     known = (below[0] <= below[1]) & (above[0] <= above[1]) & xp.isfinite(width + rounded)
     if not alone:
@@ -245,9 +246,10 @@ def _reach(rec: Recurrence, previous: Array, values: Array, steep: Array, alone:
         event = tuple(range(len(leading), previous.ndim))
         size, changes, steep = (x.max(axis=event, keepdims=True) for x in (size, changes, steep))
     changes = xp.where(changes > 0, changes, 1)
-    size = xp.where(size > 0, size, changes)
+    size = xp.where(size > 0, size, xp.minimum(changes, 1))
     reach = xp.minimum(size, changes / xp.maximum(steep, tiny))
-    return xp.where(reach < eps**0.5 * size, np.nan, reach)  # type: ignore[no-any-return]
+    shortest = xp.maximum(eps**0.5 * size, eps * abs(previous).mean())
+    return xp.where(reach < shortest, np.nan, reach)  # type: ignore[no-any-return]
 
 
 def brackets(

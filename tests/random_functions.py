@@ -19,7 +19,7 @@ KINKED = [
     lambda x: np.abs(x) ** 1.5,
 ]
 SMOOTH_PAIRS = [np.add, np.subtract, np.multiply, lambda a, b: a / (b * b + 0.1)]
-KINKED_PAIRS = [np.maximum, np.minimum, lambda a, b: a / (1 + np.abs(b)), lambda a, b: np.where(a > b, a, 2 * b)]
+KINKED_PAIRS = [np.maximum, np.minimum, lambda a, b: a / (1 + np.abs(b)), lambda a, b: np.where(a > 0, b, b + a)]
 
 
 def compose(rng, depth, smooth, dtype):

@@ -81,7 +81,7 @@ def test_edges():
     assert rs.check_structure(rec, states=gallery.loop(rec))
 
 
-RANDOM = 10_000 if SLOW else 60
+RANDOM = 1000 if SLOW else 60
 
 
 def verdicts(p, **declarations):
