@@ -193,7 +193,8 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
     moved = abs(_cast(nudged, x.dtype).matvec(step) - wide.matvec(step))
     missed = xp.maximum(lower, -upper) - 4 * moved
     scale = _terms(wide, step) + xp.minimum(abs(lower), abs(upper))
-    missed = xp.where(missed > eps**0.5 * abs(values), missed, 0)  # by less, a saturated 1 - tanh(x)^2 rounds
+    least = max(64 * eps, float(np.finfo(x.dtype).eps) ** 0.5)
+    missed = xp.where(missed > least * abs(values), missed, 0)  # by less, a saturated 1 - tanh(x)^2 rounds
     width = xp.maximum(below[1] - below[0], above[1] - above[0])
     known = (below[0] <= below[1]) & (above[0] <= above[1]) & xp.isfinite(width + rounded)
     if not alone:
