@@ -15,6 +15,7 @@ from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
 from recsolve.prediction import Predictor
 from recsolve.recurrence import Recurrence
 from recsolve.solvers.sequential import loop
+from recsolve.structure_truth import verify_jacobian
 
 _DIRECTIONS = 8
 
@@ -105,7 +106,8 @@ def diagnose(
     Raises
     ------
     ValueError
-        For a recurrence or pilot of fewer than 2 steps, an empty batch, states of a wrong shape, or unknown methods.
+        For a recurrence or pilot of fewer than 2 steps, an empty batch, states of a wrong shape, or unknown methods;
+        and for a function whose declared structure or jacobian is not its derivative.
 
     Notes
     -----
@@ -130,6 +132,9 @@ def diagnose(
     short = recurrence.window(0, length)
     truth = loop(short) if states is None else recurrence.native(states, "states", recurrence.shape)[:length]
     _, J = short.linearise(truth)
+    derivative = verify_jacobian(short, short.previous(truth), J)
+    if derivative.holds is False:
+        raise ValueError(f"{derivative.reason}; exponents need the true one: see recsolve.check_structure")
     with np.errstate(all="ignore"):
         spectrum = leading_exponents(short, J, exponents, generator)
         rate = float(spectrum[0])

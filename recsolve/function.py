@@ -113,7 +113,7 @@ class FunctionRecurrence(Recurrence):
         """Return the derivatives of F, (m, T, *batch, *event), along directions (m, *shape) of one input."""
         moved = [Tangent(u, {DIRECTIONS: directions} if i == index else {}) for i, u in enumerate(self.inputs)]
         # Ties go by what depends on the state. Where the Jacobian is not automatic, f may use the state as it likes.
-        state = StateTangent(previous, {}) if self._is_automatic else previous
+        state = StateTangent(previous, {}) if self.is_automatic else previous
         with ties_in_force(self.ties), np.errstate(all="ignore"):
             out = self._call(state, slice(None), self.contain(moved))
         shape = (len(directions), *previous.shape)
@@ -156,7 +156,7 @@ class FunctionRecurrence(Recurrence):
         return self._call(state[None], slice(t, t + 1))[0]  # type: ignore[no-any-return]
 
     @property
-    def _is_automatic(self) -> bool:
+    def is_automatic(self) -> bool:
         """Whether f is differentiated with respect to the state (the structure or the user may say it all)."""
         return self.jacobian is None and self.structure not in ("zero", "identity")
 
@@ -179,15 +179,23 @@ class FunctionRecurrence(Recurrence):
 
         def product(v: Array) -> Array:
             with np.errstate(all="ignore"):
-                out = self._push(previous, v[None])
-            moved = out.directions[0] if isinstance(out, Tangent) else namespace(v).zeros_like(v)
-            return namespace(v).broadcast_to(moved, v.shape)  # type: ignore[no-any-return]
+                return self.push_state(previous, v[None])[0]  # type: ignore[no-any-return]
 
         return product, None
 
     def _push(self, previous: Array, directions: Array) -> Any:
         with ties_in_force(self.ties):
             return self._call(Tangent.seeded(previous, directions), slice(None))
+
+    def push_state(self, previous: Array, directions: Array) -> Array:
+        """Return the automatic derivatives of F along directions of the state, both (m, T, *batch, *event).
+
+        Whatever the declared structure and ``jacobian`` are.
+        """
+        out = self._push(previous, directions)
+        if not isinstance(out, Tangent) or not out.partials:
+            return namespace(previous).zeros_like(directions)  # type: ignore[no-any-return]
+        return namespace(previous).broadcast_to(out.directions, directions.shape)  # type: ignore[no-any-return]
 
     def _seeds(self, previous: Array) -> Array:
         """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""
@@ -258,6 +266,12 @@ class FunctionRecurrence(Recurrence):
         inputs = self.contain([self.wrap(u) for u in picked])
         length = None if self.inputs else self.length
         return FunctionRecurrence(self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties)
+
+    def astype(self, dtype: Any) -> FunctionRecurrence:
+        """Return the recurrence with inputs and initial state of another dtype, which f may or may not follow."""
+        inputs = self.contain([self.wrap(u.astype(dtype)) for u in self.inputs])
+        start, length = self.wrap(self.initial.astype(dtype)), None if self.inputs else self.length
+        return FunctionRecurrence(self.f, inputs, start, self.structure, self.jacobian, self.reset, length, self.ties)
 
     @property
     def rounding(self) -> float:

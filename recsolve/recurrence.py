@@ -318,7 +318,8 @@ class Recurrence(ABC):
         structure : str
             What J[t] = df/dh_prev is known to be: zero, identity, scalar, diagonal (event axes: the last one), block
             (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)). A wrong
-            declaration costs iterations or convergence; :func:`recsolve.check_structure` tests it.
+            declaration costs iterations or convergence, is not trusted and has no gradients;
+            :func:`recsolve.check_structure` tests it.
         jacobian : callable, optional
             ``jacobian(h_prev, u_t)`` with entries in the shape of the structure. Default: automatic forward
             differentiation of ``f``, which raises (never silently approximates) where it cannot follow.

@@ -14,6 +14,7 @@ from recsolve.recurrence import Recurrence
 from recsolve.solvers.base import Method
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.status import Status
+from recsolve.structure_truth import Verification, verify_jacobian
 from recsolve.tolerance import TRUSTED
 from recsolve.trace import Trace
 
@@ -110,8 +111,21 @@ class Solution:
 
     @cached_property
     def condition(self) -> float:
-        """kappa, by which a residual may be amplified into an error; computed on first use (a few scans)."""
-        return condition(self.recurrence, self._iterate.states)
+        """kappa, by which a residual may be amplified into an error; computed on first use (a few scans).
+
+        NaN where it is not known: f has no derivative that automatic differentiation finds, or the declared structure
+        or jacobian is not its derivative at the states.
+        """
+        return float("nan") if self._without_derivative else condition(self.recurrence, self._iterate.states)
+
+    @cached_property
+    def _derivative(self) -> Verification:
+        """Whether the Jacobian that the recurrence gives is the derivative at the states."""
+        return verify_jacobian(self.recurrence, self.recurrence.previous(self._iterate.states))
+
+    @property
+    def _without_derivative(self) -> bool:
+        return self._derivative.holds is False or self._derivative.missing
 
     @cached_property
     def error_estimate(self) -> float:
@@ -120,9 +134,9 @@ class Solution:
         It is no bound: it sees neither the curvature of f nor its rounding. Where the residual is far above rounding it
         is below the true error about as often as above it; where it is not, it is too small, down to 0 for the loop's
         own states, whose error is then that of rounding: up to about kappa eps max |h|. Infinite when the scan
-        overflows.
+        overflows; NaN where ``condition`` is.
         """
-        return error_estimate(self.recurrence, self._iterate.states)
+        return float("nan") if self._without_derivative else error_estimate(self.recurrence, self._iterate.states)
 
     @cached_property
     def error_bound(self) -> float:
@@ -168,8 +182,10 @@ class Solution:
         max |h|): by its residual, or by the rounding of f, however small a residual was asked for. All steps together
         then make an error of about kappa u max(1, max |h|). It is an estimate to first order, and no proof: it sees no
         curvature, nor f that rounds worse than sums of its terms do; ``error_bound`` proves.
+        Nothing is trusted whose Jacobian is not known to be the derivative: see ``condition``.
         """
-        return self.success and self.condition * self._step_error <= TRUSTED
+        small = self.success and self.condition * self._step_error <= TRUSTED
+        return small and self._derivative.holds is True
 
     @property
     def _step_error(self) -> float:
@@ -181,7 +197,11 @@ class Solution:
     def message(self) -> str:
         """The status with its advice; once ``condition`` is known, also what it means for the trajectory."""
         text = f"{self.status}: {self._remark or self.status.advice}"
-        if "condition" in self.__dict__ and self.success and not self.trusted:
+        if "condition" not in self.__dict__ or not self.success or self.trusted:
+            return text
+        if not self._derivative.holds:
+            text += f"; but it is not trusted: {self._derivative.reason}"
+        else:
             text += (
                 f"; but kappa = {self.condition:.1e}, so the trajectory may be far from the true one although its "
                 "residual is small (chaos, or a very long memory)"
