@@ -108,7 +108,7 @@ class Factored(Jacobian):
         return self._stack(adjoints[:k], v)
 
     def transpose(self) -> Jacobian:
-        return _Transposed(self)
+        return Transposed(self)
 
     def scale(self, factor: float) -> Jacobian:
         outputs = [{leaf: factor * p for leaf, p in partials.items()} for partials in self.outputs]
@@ -186,7 +186,7 @@ class Factored(Jacobian):
         return type(rows[0])(data, self.layout)  # type: ignore[call-arg]
 
 
-class _Transposed(Jacobian):
+class Transposed(Jacobian):
     """The transpose of a factored Jacobian: the two products change places."""
 
     rank = 5
@@ -212,7 +212,7 @@ class _Transposed(Jacobian):
         return self.original
 
     def scale(self, factor: float) -> Jacobian:
-        return _Transposed(self.original.scale(factor))  # type: ignore[arg-type]
+        return Transposed(self.original.scale(factor))  # type: ignore[arg-type]
 
     def _product(self, earlier: Any) -> Jacobian:
         return self.lane_dense()._product(earlier.lane_dense())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -237,7 +238,7 @@ class FunctionRecurrence(Recurrence):
         inputs = self.contain([self.wrap(u[cut]) for u in self.inputs])
         reset = None if self.reset is None else self.reset[cut]
         length = None if self.inputs else len(range(*cut.indices(self.length)))
-        return FunctionRecurrence(self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties)
+        return self._remade(inputs, initial, reset, length)
 
     def _select(self, place: tuple[Array, ...], initial: Any) -> FunctionRecurrence | None:
         index: Any = (slice(None), *place)
@@ -253,7 +254,15 @@ class FunctionRecurrence(Recurrence):
         reset = None if self.reset is None else self.reset[index]
         inputs = self.contain([self.wrap(u) for u in picked])
         length = None if self.inputs else self.length
-        return FunctionRecurrence(self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties)
+        return self._remade(inputs, initial, reset, length)
+
+    def _remade(self, inputs: Any, initial: Any, reset: Array | None, length: int | None) -> Self:
+        """Return a recurrence of the same class, with all that a subclass has added, on other inputs."""
+        part = copy.copy(self)
+        FunctionRecurrence.__init__(
+            part, self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties
+        )
+        return part
 
     @property
     def rounding(self) -> float:
