@@ -24,8 +24,8 @@ def widen(x: Any) -> Any:
         return x.astype(np.float32)
     if isinstance(x, (Zero, Identity)):
         zero = namespace(x.like).zeros((), np.float32)
-        return type(x)(namespace(x.like).broadcast_to(zero, x.like.shape), x.layout)
-    return type(x)(x.data.astype(np.float32), x.layout)  # type: ignore[attr-defined, call-arg]
+        return x._changed(like=namespace(x.like).broadcast_to(zero, x.like.shape))
+    return x._changed(data=x.data.astype(np.float32))  # type: ignore[attr-defined]
 
 
 class Widened:

@@ -27,7 +27,7 @@ def stated(x: object, name: str) -> Any:
 
 def stale(cls: type, name: str, method: str) -> bool:
     """Return whether ``cls`` takes ``name`` from a class whose ``method`` has been overridden since."""
-    owner = next(place for place, c in enumerate(cls.__mro__) if name in vars(c))
+    owner = next((place for place, c in enumerate(cls.__mro__) if name in vars(c)), -1)
     known = [vars(c)[method] for c in cls.__mro__[: owner + 1] if method in vars(c)]
     return sum(not getattr(x, "__isabstractmethod__", False) for x in known) > 1
 

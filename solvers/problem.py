@@ -240,7 +240,7 @@ class Problem:
 
     def correct(self, iterate: Iterate, A: Jacobian) -> Array:
         """Return F[t] + A[t] d[t-1], where d[t] = A[t] d[t-1] + r[t] with cut rows selected."""
-        if isinstance(A, Zero):
+        if type(A) is Zero:
             return iterate.values
         self.counts["nscan"] += 1
         cut = self.recurrence.over_event(self.cut(iterate))
