@@ -48,7 +48,7 @@ class Operands(NamedTuple):
 def operands(monoid: Monoid, elements: Any) -> Operands | None:
     """Return how elements are read, or None where no map does."""
     reader = _READERS.get(type(monoid))
-    found = reader(monoid, elements) if reader and type(monoid) is type(MONOIDS.get(monoid.name)) else None
+    found = reader(monoid, elements) if reader and monoid is MONOIDS.get(monoid.name) else None
     return found if found and len({x.dtype for x, _ in found.inputs}) == 1 else None
 
 

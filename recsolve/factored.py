@@ -77,10 +77,8 @@ class Factored(Jacobian):
         for name, leaves, partials in named:
             for leaf, partial in partials.items():
                 if not 0 <= leaf < leaves or tuple(partial.shape) != part:
-                    raise ValueError(
-                        f"{name} has a partial of shape {tuple(partial.shape)} for leaf {leaf}; wanted {part} and leaves "
-                        f"below {leaves}"
-                    )
+                    seen = f"of shape {tuple(partial.shape)} for leaf {leaf}"
+                    raise ValueError(f"{name} has a partial {seen}; wanted {part} and leaves below {leaves}")
 
     def _like(self) -> Array:
         return next(iter(p for x in (*self.outputs, *(call.partials for call in self.calls)) for p in x.values()))

@@ -100,7 +100,7 @@ def traced_of(recurrence: CellRecurrence) -> Traced | None:
     if not (_compiles(recurrence) or launches(recurrence)):
         return None
     cell = recurrence.cell
-    unknown = [x for x in (recurrence, cell, cell.cell) if not stated(x, "compilable")]
+    unknown: list[object] = [x for x in (recurrence, cell, cell.cell) if not stated(x, "compilable")]
     unknown += [m for m in cell.mixings.values() if form_of(m) is None]
     if unknown:
         kinds = ", ".join(sorted({type(x).__name__ for x in unknown}))

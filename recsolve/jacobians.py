@@ -5,8 +5,8 @@ Zero < Identity < Scalar < Diagonal < Block < LaneDense is ordered by inclusion.
 ``lane_dense`` convert along it: upwards exactly, downwards by keeping that part of the matrix.
 
 A structure of your own is a subclass with ``matvec``. Where it overrides that of a structure here, all else is derived
-from it, by products with unit vectors, and scans walk time with it: they know the structures of this file by their exact
-types.
+from it, by products with unit vectors, and scans walk time with it: they know the structures of this file by their
+exact types.
 
 Shapes (T time, k components, n units): Scalar (T, *batch), Diagonal (T, *batch, [k], *lanes, n), Block
 (T, *batch, k, k, *lanes, n) with [i, j] = d h'_i / d h_j, LaneDense (T, *batch, *lanes, k n, k n).
@@ -59,6 +59,7 @@ class Jacobian(ABC):
 
     def check(self) -> None:
         """Raise ValueError unless the entries fit the layout; compiled loops believe it."""
+        return
 
     def _changed(self, **entries: Any) -> Self:
         """Return the same with other entries that fit as these do, and with all that a subclass has added."""
@@ -73,7 +74,7 @@ class Jacobian(ABC):
         for name in ("data", "like"):
             if name in vars(self):
                 return vars(self)[name]  # type: ignore[no-any-return]
-        raise TypeError(f"{type(self).__name__} has neither data nor like to derive its matrices from; define lane_dense")
+        raise TypeError(f"{type(self).__name__} has neither data nor like to derive matrices from; define lane_dense")
 
     def lane_dense(self) -> LaneDense:
         """Return one (k n) x (k n) matrix per lane."""

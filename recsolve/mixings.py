@@ -153,8 +153,8 @@ class Mixing(ABC):
             Where it is not known how y depends on the weight.
         """
         raise TypeError(
-            f"{type(self).__name__} defines matvec and no weight_tangent(tangent, x), so the derivative along its weight "
-            "is not known; define it"
+            f"{type(self).__name__} defines matvec and no weight_tangent(tangent, x), so the derivative along its "
+            "weight is not known; define it"
         )
 
     def map(self, function: Any) -> Mixing:

@@ -31,9 +31,9 @@ class Recurrence(ABC):
     Build one with ``cell.recurrence(x)`` or :meth:`from_function`. Solvers see only this interface.
 
     A subclass that changes f overrides ``step`` or ``apply``, of which one is derived from the other, and
-    ``differentiate`` for the methods that take a Jacobian; without it they raise TypeError, as gradients with respect to
-    anything but the states and h[0] do. Compiled loops do not take it. Arrays over time that it adds are cut in ``_cut``
-    and picked in ``_select``; all else goes with it into windows of time.
+    ``differentiate`` for the methods that take a Jacobian: without it they raise TypeError, as gradients with respect
+    to anything but the states and h[0] do. Compiled loops do not take it. Arrays over time that it adds are cut in
+    ``_cut`` and picked in ``_select``; all else goes with it into windows of time.
 
     Attributes
     ----------
@@ -60,8 +60,8 @@ class Recurrence(ABC):
         for name in ("previous", "starts"):
             if getattr(cls, name) is not getattr(Recurrence, name):
                 raise TypeError(
-                    f"{cls.__name__} overrides {name}, which all solvers and gradients take for granted; put what else f "
-                    "sees into step or apply"
+                    f"{cls.__name__} overrides {name}, which all solvers and gradients take for granted; put what "
+                    "else f sees into step or apply"
                 )
         if stale(cls, "apply", "step"):
             cls.apply = Recurrence._apply_by_steps  # type: ignore[method-assign]
@@ -116,8 +116,8 @@ class Recurrence(ABC):
 
     def _refuse_to_differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
         raise TypeError(
-            f"{type(self).__name__} overrides step or apply and no differentiate(previous), so its Jacobian is not known; "
-            "define it, or take a method that needs f alone: jacobi, gauss_seidel, anderson, sequential"
+            f"{type(self).__name__} overrides step or apply and no differentiate(previous), so its Jacobian is not "
+            "known; define it, or take a method that needs f alone: jacobi, gauss_seidel, anderson, sequential"
         )
 
     def window(self, start: int, stop: int, initial: Any = None) -> Recurrence:

@@ -41,10 +41,12 @@ def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
         When a subclass overrides it.
     """
     kind = type(recurrence)
-    changed = [name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(base, name)]
+    changed = [
+        name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(base, name)
+    ]
     if changed:
         raise TypeError(
-            f"{kind.__name__} overrides {', '.join(changed)}, so it is not known how f depends on anything but the state"
+            f"{kind.__name__} overrides {', '.join(changed)}, so how f depends on anything but the state is not known"
         )
 
 

@@ -157,7 +157,7 @@ def same_values(cell: Cell, program: Program) -> bool:
     def caller(name: str, kind: str) -> Any:
         def call(x: Any) -> Node:
             if kind == Diagonal.form:
-                return graph.leaf("weight", name) * x
+                return graph.number(graph.leaf("weight", name) * x)
             calls.append((name, graph.number(x).index))
             return graph.leaf("mixing", str(len(calls) - 1))
 
@@ -172,9 +172,12 @@ def same_values(cell: Cell, program: Program) -> bool:
 
 
 def _run(
-    cell: Cell, graph: Graph, W: Mapping[str, Any], made: Callable[[Node, int], Any] = lambda node, i: Dual(node, {i: ONE})
+    cell: Cell,
+    graph: Graph,
+    W: Mapping[str, Any],
+    made: Callable[[Node, int], Any] = lambda node, i: Dual(node, {i: ONE}),
 ) -> Iterable[Any]:
-    """Return the components that the function of a cell returns on duals over nodes, or what ``made`` makes of nodes."""
+    """Return the components that the function of a cell returns on duals over nodes, or on what is ``made`` of them."""
 
     def leaves(kind: str, names: Iterable[str]) -> dict[str, Node]:
         return {name: graph.leaf(kind, name) for name in names}

@@ -229,7 +229,7 @@ def test_a_recurrence_that_overrides_f(kind, mixing, backend):
         if kind is Differentiated:
             g = rs.adjoint(sol, final=np.ones(own.shape[1:]))
             assert np.isfinite(g.initial).all()
-            with pytest.raises(TypeError, match="Differentiated overrides .*how f depends on"):
+            with pytest.raises(TypeError, match=r"Differentiated overrides .*how f depends on"):
                 g.drive  # noqa: B018
         else:
             with pytest.raises(TypeError, match=f"{kind.__name__} overrides step or apply and no differentiate"):
@@ -283,6 +283,24 @@ def test_cells_and_weighted_cells_of_ones_own_are_left_to_numpy():
         assert walker(other.recurrence(x)) is None
 
 
+def test_a_projection_that_overrides_its_product_refuses_derivatives():
+    cell = gallery.weighted("gru", "diagonal", units=UNITS)
+
+    class Doubling(type(cell.projection)):
+        def __call__(self, x):
+            return super().__call__(2 * x)
+
+    own = Doubling(cell.projection.weights, cell.projection.biases)
+    cell = cell.cell.with_weights(mixings=cell.mixings, parameters=cell.parameters, projection=own)
+    x = np.random.default_rng(0).standard_normal((T, 3))
+    sol = rs.solve(cell.recurrence(x))
+    np.testing.assert_array_equal(rs.solve(cell.astype(np.float64).recurrence(x)).states, sol.states)
+    g = rs.adjoint(sol, final=np.ones(UNITS))
+    for ask in (lambda: g.inputs, lambda: g.projection, lambda: rs.tangent(sol, inputs=x)):
+        with pytest.raises(TypeError, match="Doubling overrides __call__"):
+            ask()
+
+
 # Structures and monoids -------------------------------------------------------------------------------------------
 
 LAYOUTS = {Block: rs.Layout(components=2, units=3), LaneDense: rs.Layout(lanes=(2,), units=3)}
@@ -292,6 +310,7 @@ def structure(kind, layout=None, leading=(T, 2), dtype=np.float64):
     layout = layout or LAYOUTS.get(kind, rs.Layout(units=3))
     rng = np.random.default_rng(0)
     if kind is Factored:
+
         def partials(*leaves):
             return {leaf: rng.uniform(-0.5, 0.5, (*leading, 3)).astype(dtype) for leaf in leaves}
 
@@ -396,7 +415,15 @@ def test_solves_with_structures_that_override_their_product(kind):
     wanted = gallery.loop(rec)
     for backend in BACKENDS:
         with rs.backend(backend):
-            for method in ("newton", "quasi_newton", "elk", "levenberg_marquardt", "clipped_newton", "picard", "jacobi"):
+            for method in (
+                "newton",
+                "quasi_newton",
+                "elk",
+                "levenberg_marquardt",
+                "clipped_newton",
+                "picard",
+                "jacobi",
+            ):
                 sol = rs.solve(rec, method=method)
                 assert sol.success, (method, sol.message)
                 np.testing.assert_allclose(sol.states, wanted, rtol=1e-9, atol=1e-10)
@@ -443,11 +470,11 @@ def test_entries_that_do_not_fit_their_layout_are_refused(kind):
     if kind is Scalar:  # any shape is (T, *batch)
         return
     if kind is Factored:
-        with pytest.raises(ValueError, match="calls\\[0\\] has Dense.* wanted 5 units"):
+        with pytest.raises(ValueError, match=r"calls\[0\] has Dense.* wanted 5 units"):
             kind(fits.calls, fits.outputs, rs.Layout(units=5), fits.leading)
-        with pytest.raises(ValueError, match="outputs\\[0\\] has a partial of shape .* for leaf 0"):
+        with pytest.raises(ValueError, match=r"outputs\[0\] has a partial of shape .* for leaf 0"):
             kind([], [{0: np.ones((T, 2, 4))}], rs.Layout(units=3), (T, 2))
-        with pytest.raises(ValueError, match="leaf 1; wanted .* leaves below 1"):
+        with pytest.raises(ValueError, match=r"leaf 1; wanted .* leaves below 1"):
             kind([], [{1: np.ones((T, 2, 3))}], rs.Layout(units=3), (T, 2))
         with pytest.raises(ValueError, match="outputs of Factored are 0"):
             kind([], [], rs.Layout(units=3), (T, 2))
