@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +14,7 @@ from recsolve.fused import FusedCell, fused, staged, traced_of, walker
 from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
 from recsolve.mixings import Mixing, couples, form_of
 from recsolve.names import Names
+from recsolve.overriding import changed
 from recsolve.recurrence import Recurrence, all_finite, check_initial
 from recsolve.sweeping import given, sweeps
 from recsolve.ties import ties_in_force
@@ -203,7 +203,7 @@ class CellRecurrence(Recurrence):
 
     def _remade(self, drive: Names, initial: Any, reset: Array | None, x: Array | None) -> Self:
         """Return a recurrence of the same class, with all that a subclass has added, on another drive."""
-        part = copy.copy(self)
+        part = changed(self)
         CellRecurrence.__init__(part, self.cell, drive, initial, reset, self.kind, x, self.ties)
         return part
 

@@ -18,6 +18,7 @@ from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
 from recsolve.layout import Layout
 from recsolve.mixings import Mixing
+from recsolve.overriding import changed
 
 Partials = Mapping[int, Array]  # leaf -> elementwise partial, (T, *batch, *lanes, n)
 
@@ -90,7 +91,7 @@ class Factored(Jacobian):
     def __getitem__(self, index: slice | Array | int) -> Self:
         leading = np.empty(self._leading, dtype=bool)[index].shape  # no memory is touched
         calls = [call.at(index) for call in self.calls]
-        return self._changed(calls=calls, outputs=[_at(p, index) for p in self.outputs], _leading=leading)
+        return changed(self, calls=calls, outputs=[_at(p, index) for p in self.outputs], _leading=leading)
 
     def _components(self, v: Array) -> list[Any]:
         return [self.layout.component(v, j) for j in range(self.layout.components)]
@@ -130,7 +131,7 @@ class Factored(Jacobian):
 
     def scale(self, factor: float) -> Jacobian:
         outputs = [{leaf: factor * p for leaf, p in partials.items()} for partials in self.outputs]
-        return self._changed(outputs=outputs)
+        return changed(self, outputs=outputs)
 
     def lane_dense(self) -> LaneDense:
         """Return one (k n) x (k n) matrix per lane: memory T * batch * lanes * (k n)^2."""
@@ -218,7 +219,7 @@ class Transposed(Jacobian):
         return self.original.leading
 
     def __getitem__(self, index: slice | Array | int) -> Self:
-        return self._changed(original=self.original[index])
+        return changed(self, original=self.original[index])
 
     def matvec(self, v: Array) -> Array:
         return self.original.rmatvec(v)

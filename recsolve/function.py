@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ from recsolve.arrays import Array, Kind, common_dtype, common_kind, freeze, name
 from recsolve.dual import value_of
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.layout import Layout
+from recsolve.overriding import changed
 from recsolve.recurrence import Recurrence, all_finite
 from recsolve.tangent import DIRECTIONS, StateTangent, Tangent
 from recsolve.ties import ties_in_force
@@ -258,7 +258,7 @@ class FunctionRecurrence(Recurrence):
 
     def _remade(self, inputs: Any, initial: Any, reset: Array | None, length: int | None) -> Self:
         """Return a recurrence of the same class, with all that a subclass has added, on other inputs."""
-        part = copy.copy(self)
+        part = changed(self)
         FunctionRecurrence.__init__(
             part, self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties
         )

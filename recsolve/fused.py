@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,8 +103,7 @@ def traced_of(recurrence: CellRecurrence) -> Traced | None:
     unknown: list[object] = [x for x in (recurrence, cell, cell.cell) if not stated(x, "compilable")]
     unknown += [m for m in cell.mixings.values() if form_of(m) is None]
     if unknown:
-        kinds = ", ".join(sorted({type(x).__name__ for x in unknown}))
-        _LOG.info("%s: compiled loops do not know what %s does; NumPy evaluates it", recurrence.description, kinds)
+        _say_once(recurrence.description, ", ".join(sorted({type(x).__name__ for x in unknown})))
         return None
     try:
         return traced_now(cell.cell, kinds_of(cell), ties_of(recurrence))
@@ -113,6 +112,11 @@ def traced_of(recurrence: CellRecurrence) -> Traced | None:
             raise
         _LOG.info("%s; NumPy evaluates it", error)
         return None
+
+
+@cache
+def _say_once(description: str, kinds: str) -> None:
+    _LOG.info("%s: compiled loops do not know what %s does; NumPy evaluates it", description, kinds)
 
 
 def _diagonal(recurrence: CellRecurrence) -> bool:

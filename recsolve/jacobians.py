@@ -21,7 +21,7 @@ import numpy as np
 
 from recsolve.arrays import Array, namespace
 from recsolve.layout import Layout
-from recsolve.overriding import derive
+from recsolve.overriding import changed, derive
 
 
 class Jacobian(ABC):
@@ -60,12 +60,6 @@ class Jacobian(ABC):
     def check(self) -> None:
         """Raise ValueError unless the entries fit the layout; compiled loops believe it."""
         return
-
-    def _changed(self, **entries: Any) -> Self:
-        """Return the same with other entries that fit as these do, and with all that a subclass has added."""
-        made = object.__new__(type(self))
-        vars(made).update(vars(self), **entries)
-        return made
 
     # What is derived from matvec -------------------------------------------------------------------------------
 
@@ -179,7 +173,7 @@ class _Simple(Jacobian):
         return self.layout.leading(self.like)
 
     def __getitem__(self, index: slice | Array | int) -> Self:
-        return self._changed(like=self.like[index])
+        return changed(self, like=self.like[index])
 
     def transpose(self) -> Jacobian:
         return self
@@ -238,10 +232,10 @@ class _Entries(Jacobian):
         return self.layout.event
 
     def scale(self, factor: float) -> Jacobian:
-        return self._changed(data=factor * self.data)
+        return changed(self, data=factor * self.data)
 
     def __getitem__(self, index: slice | Array | int) -> Self:
-        return self._changed(data=self.data[index])
+        return changed(self, data=self.data[index])
 
 
 class Scalar(_Entries):

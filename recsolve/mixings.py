@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
 
 from recsolve.arrays import Array, matmul_last, namespace, to_native
-from recsolve.overriding import derive, stated
+from recsolve.overriding import changed, derive, stated
 
 
 class Mixing(ABC):
@@ -159,9 +158,7 @@ class Mixing(ABC):
 
     def map(self, function: Any) -> Mixing:
         """Return the same mixing with ``function`` applied to its weight (a dtype or device change)."""
-        mapped = copy.copy(self)
-        mapped.weight = to_native(function(self.weight), "weight")
-        return mapped
+        return changed(self, weight=to_native(function(self.weight), "weight"))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(weight {self.weight.shape} {self.weight.dtype})"

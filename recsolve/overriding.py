@@ -8,7 +8,9 @@ one is derived anew where that other one is overridden.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
+
+Some = TypeVar("Some")
 
 
 def stated(x: object, name: str) -> Any:
@@ -23,6 +25,13 @@ def stated(x: object, name: str) -> Any:
     ('dense', None)
     """
     return vars(type(x)).get(name)
+
+
+def changed(x: Some, **attributes: Any) -> Some:
+    """Return another object of the class of ``x`` with all of its attributes, whoever added them, but for these."""
+    made = object.__new__(type(x))
+    vars(made).update(vars(x), **attributes)
+    return made
 
 
 def stale(cls: type, name: str, method: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Self
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from recsolve.arrays import Array, matmul_last, namespace, to_native
 from recsolve.names import Names
-from recsolve.overriding import stale
+from recsolve.overriding import changed, stale
 
 
 def _unknown(self: Any, *args: Any) -> NoReturn:
@@ -56,7 +55,7 @@ class Projection:
 
     def map(self, function: Callable[[Array], Array]) -> Self:
         """Return the projection with ``function`` applied to every array."""
-        mapped = copy.copy(self)  # a subclass keeps what it has added
+        mapped = changed(self)
         weights, biases = ({n: function(x) for n, x in arrays.items()} for arrays in (self.weights, self.biases))
         Projection.__init__(mapped, weights, biases)
         return mapped

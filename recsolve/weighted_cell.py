@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +11,7 @@ from recsolve.arrays import Array, common_dtype, common_kind, empty_in_order, ki
 from recsolve.cell_recurrence import CellRecurrence
 from recsolve.mixings import Mixing
 from recsolve.names import Names
+from recsolve.overriding import changed
 from recsolve.projection import Projection
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class WeightedCell:
     def map(self, function: Callable[[Array], Array]) -> Self:
         """Return the cell with ``function`` applied to every weight array."""
         projection = None if self.projection is None else self.projection.map(function)
-        mapped = copy.copy(self)  # a subclass keeps what it has added
+        mapped = changed(self)
         WeightedCell.__init__(
             mapped,
             self.cell,
