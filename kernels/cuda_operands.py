@@ -48,7 +48,7 @@ class Operands(NamedTuple):
 def operands(monoid: Monoid, elements: Any) -> Operands | None:
     """Return how elements are read, or None where no map does."""
     reader = _READERS.get(type(monoid))
-    found = reader(monoid, elements) if reader and type(monoid) is type(MONOIDS.get(monoid.name)) else None
+    found = reader(monoid, elements) if reader and monoid is MONOIDS.get(monoid.name) else None
     return found if found and len({x.dtype for x, _ in found.inputs}) == 1 else None
 
 
@@ -97,15 +97,15 @@ def _affine(monoid: Monoid, elements: Any) -> Operands | None:
 
 def _elementwise(e: Any) -> bool:
     """Return whether a structure multiplies every number of a state by one of its own."""
-    return isinstance(e, (Zero, Identity, Scalar, Diagonal)) or (isinstance(e, LaneDense) and e.layout.lane_width == 1)
+    return type(e) in (Zero, Identity, Scalar, Diagonal) or (type(e) is LaneDense and e.layout.lane_width == 1)
 
 
 def _components(e: Jacobian) -> tuple[tuple[int, int], int] | None:
     """Return the axes of rows and columns of matrices, and that of the states they act on; None without such."""
-    if isinstance(e, Block) and e.layout.components > 1 and not is_dense("affine", e.layout.components):
+    if type(e) is Block and not is_dense("affine", e.layout.components):
         axis = len(e.leading)
         return (axis, axis + 1), axis
-    if isinstance(e, LaneDense) and e.layout.components == 1 and 2 <= e.layout.lane_width <= ROWS:
+    if type(e) is LaneDense and e.layout.components == 1 and 2 <= e.layout.lane_width <= ROWS:
         last = e.data.ndim - 1
         return (last - 1, last), last - 1
     return None

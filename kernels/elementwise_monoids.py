@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.arrays import FLOATS, Array, namespace
+from recsolve.overriding import stale
 
 STORED = (np.dtype(np.float16), *FLOATS)
 _WORDS = {1: "a tuple", 2: "a pair", 3: "a triple", 4: "a tuple"}
@@ -29,12 +30,21 @@ def given(name: str, letters: tuple[str, ...], elements: Any) -> tuple[Array, ..
     return arrays
 
 
+def _never(self: Any, elements: Any) -> bool:
+    return False
+
+
 class Base:
     """What is common to most monoids."""
 
     name: str
     letters: tuple[str, ...]  # the arrays of an element
     dtypes: tuple[np.dtype[Any], ...] = STORED
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if stale(cls, "compose", "act"):  # it composes other maps
+            cls.composable = _never  # type: ignore[method-assign]
 
     def prepare(self, elements: Any) -> Any:
         arrays = given(self.name, self.letters, elements)

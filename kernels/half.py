@@ -9,6 +9,7 @@ import numpy as np
 from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Identity, Jacobian, Zero
 from recsolve.kernels.monoids import Monoid
+from recsolve.overriding import changed
 
 HALF = np.dtype(np.float16)
 
@@ -24,8 +25,8 @@ def widen(x: Any) -> Any:
         return x.astype(np.float32)
     if isinstance(x, (Zero, Identity)):
         zero = namespace(x.like).zeros((), np.float32)
-        return type(x)(namespace(x.like).broadcast_to(zero, x.like.shape), x.layout)
-    return type(x)(x.data.astype(np.float32), x.layout)  # type: ignore[attr-defined, call-arg]
+        return changed(x, like=namespace(x.like).broadcast_to(zero, x.like.shape))
+    return changed(x, data=x.data.astype(np.float32))  # type: ignore[attr-defined]
 
 
 class Widened:

@@ -82,10 +82,12 @@ class Affine(Base):
             if A.shape != b.shape:
                 raise ValueError(f"elements (A, b) have shapes {A.shape} and {b.shape}; wanted equal shapes")
             A = Diagonal(A, Layout(units=b.shape[-1] if b.ndim > 1 else None))
-        elif A.leading != A.layout.leading(b) or b.shape[len(A.leading) :] != A.layout.event:
-            raise ValueError(
-                f"elements (A, b): b has shape {b.shape}; wanted {(*A.leading, *A.layout.event)} as A acts on"
-            )
+        else:
+            A.check()  # its entries may have been exchanged since it was made
+            if b.shape != (*A.leading, *A.layout.event):
+                raise ValueError(
+                    f"elements (A, b): b has shape {b.shape}; wanted {(*A.leading, *A.layout.event)} as A acts on"
+                )
         return A, b
 
     def like(self, elements: tuple[Jacobian, Array]) -> Array:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from recsolve.arrays import Array, kind_of
-from recsolve.factored import Call, Factored
+from recsolve.factored import Call, Factored, Transposed
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.threads import spread
 from recsolve.layout import Layout
-from recsolve.mixings import Dense, Heads, Mixing
+from recsolve.mixings import Mixing, form_of
 
 # Operations; an instruction is (operation, target register, source register, partial or matrix).
 MULTIPLY, ADD, MIX, CLEAR = range(4)
@@ -31,18 +31,18 @@ _BUFFER = 1 << 20  # bytes of partials and states that are gathered at a time
 
 def is_factored(e: Any) -> bool:
     """Return whether elements are a factored Jacobian or the transpose of one."""
-    return isinstance(e, Jacobian) and (isinstance(e, Factored) or isinstance(e.transpose(), Factored))
+    return type(e) is Factored or (type(e) is Transposed and type(e.original) is Factored)
 
 
 def walks(e: Jacobian, dtype: np.dtype[Any]) -> bool:
     """Return whether there is a compiled walk for a factored Jacobian."""
-    original: Any = e if isinstance(e, Factored) else e.transpose()
+    original: Any = e if type(e) is Factored else e.transpose()
     arrays = [p for x in (*(call.partials for call in original.calls), *original.outputs) for p in x.values()]
     arrays += [call.mixing.weight for call in original.calls]
     layout = original.layout
     if layout.units is None or prod((*original.leading[1:], *layout.lanes, layout.units, layout.units)) >= _LARGE:
         return False
-    known = all(type(call.mixing) in (Dense, Heads) for call in original.calls)
+    known = all(form_of(call.mixing) in ("dense", "heads") for call in original.calls)
     return known and all(kind_of(x) == "numpy" and x.dtype == dtype for x in arrays)
 
 
@@ -55,9 +55,9 @@ class _Program:
         self.mixings: list[tuple[Mixing, bool]] = []  # and whether it is applied transposed
         self.registers, self.filled = 0, set[int]()
         k = e.layout.components
-        original: Any = e if isinstance(e, Factored) else e.transpose()
+        original: Any = e if type(e) is Factored else e.transpose()
         self.state, leaves = self._new(k), self._new(len(original.calls))
-        if isinstance(e, Factored):
+        if type(e) is Factored:
             self._forwards(original.calls, original.outputs, self.state + leaves)
         else:
             self._transposed(original.calls, original.outputs, self._new(k) + leaves)

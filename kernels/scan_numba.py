@@ -54,7 +54,7 @@ def carries(monoid: Monoid, elements: Any, initial: Array | None = None) -> bool
         return initial is not None
     if is_factored(e):
         return walks(e, f.dtype)
-    return isinstance(e, (*_SIMPLE, LaneDense)) or (isinstance(e, Block) and 2 <= e.layout.components <= _COMPONENTS)
+    return type(e) in (*_SIMPLE, LaneDense) or (type(e) is Block and e.layout.components <= _COMPONENTS)
 
 
 @register("scan", "numba")
@@ -89,7 +89,7 @@ def scan(
     if not carries(monoid, elements, initial) or (reset is not None and reset.ndim != like.ndim):
         return scan_numpy.scan(monoid, elements, initial=initial, reset=reset, chunk=chunk)
     y = np.empty_like(like)
-    if isinstance(elements[0], Zero):
+    if type(elements[0]) is Zero:
         y[...] = elements[1]
     elif y.size and y.dtype == HALF:
         _fill_half(monoid, elements, y, initial, reset, chunk)

@@ -65,7 +65,7 @@ class Gradients:
         leaves = {("drive", n): g for n, g in zip(names.drives, drives, strict=True)}
         leaves |= {key: total.astype(self._g.dtype) for key, total in zip(constants, totals, strict=True)}
         weights = {n: sum_to(leaves["mixing", n], leaves["mixing", n].shape[-1:]) for n in names.mixings}
-        self._pulled = leaves, weights
+        self._pulled, self._weights = (leaves, []), weights
         initial = np.moveaxis(into, 0, loops.batch) if components > 1 else into[0]
         self._initial = namespace(initial).ascontiguousarray(initial, self._g.dtype)
 
@@ -84,8 +84,16 @@ class Gradients:
         return into.sum(axis=0)  # type: ignore[no-any-return]
 
     @cached_property
-    def _pulled(self) -> tuple[dict[Any, Array], dict[str, Array]]:
-        return CellSensitivity(self._cell("drive"), self._previous).pull(self._g)
+    def _sensitivity(self) -> CellSensitivity:
+        return CellSensitivity(self._cell("drive"), self._previous)
+
+    @cached_property
+    def _pulled(self) -> tuple[dict[Any, Array], list[tuple[str, Array, Array]]]:
+        return self._sensitivity.pull(self._g)
+
+    @cached_property
+    def _weights(self) -> dict[str, Array]:
+        return self._sensitivity.weights(self._pulled[1])
 
     def _cell(self, what: str) -> CellRecurrence:
         if not isinstance(self._recurrence, CellRecurrence):
@@ -115,7 +123,7 @@ class Gradients:
     @property
     def mixings(self) -> Names:
         self._cell("mixings")
-        return self._names(self._pulled[1], "mixing")
+        return self._names(self._weights, "mixing")
 
     @cached_property
     def inputs(self) -> Any:
@@ -165,7 +173,8 @@ def adjoint(
         For an unconverged solution, no cotangent, a wrong shape, or a function whose declared structure or jacobian is
         not its derivative.
     TypeError
-        For another kind or dtype of arrays.
+        For another kind or dtype of arrays. Gradients with respect to drives, parameters and weights raise it where a
+        subclass of a recurrence overrides f; those of weights, where a mixing defines no ``weight_cotangent``.
 
     Notes
     -----
@@ -295,5 +304,5 @@ def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
     for n, x in (given["mixings"] or {}).items():
         if n not in cell.mixings:
             raise ValueError(f"mixings has {n!r}; wanted some of {tuple(cell.mixings)}")
-        weights[n] = type(cell.mixings[n])(rec.native(x, f"mixings[{n!r}]", cell.mixings[n].weight.shape))
+        weights[n] = rec.native(x, f"mixings[{n!r}]", cell.mixings[n].weight.shape)
     return CellSensitivity(rec, previous).push(leaves, weights)

@@ -177,6 +177,11 @@ def to_host(x: Array) -> Array:
     return x.get() if kind_of(x) == "cupy" else x  # type: ignore[attr-defined]
 
 
+def same_bits(x: Array, y: Array) -> bool:
+    """Return whether arrays are equal, NaN being equal to NaN."""
+    return x.shape == y.shape and bool(((x == y) | ((x != x) & (y != y))).all())
+
+
 def freeze(x: Array) -> Array:
     """Return a read-only view where the kind has such a thing (NumPy)."""
     if kind_of(x) == "numpy":

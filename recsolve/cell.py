@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from recsolve import torch_weights
-from recsolve.arrays import Array
+from recsolve.arrays import Array, same_bits
 from recsolve.layout import Layout
 from recsolve.mixings import Mixing, make
 from recsolve.names import Names
 from recsolve.projection import Projection
+from recsolve.recurrence import NOT_A_FUNCTION
 from recsolve.weighted_cell import WeightedCell
 
 
@@ -62,7 +63,8 @@ class Cell:
     Raises
     ------
     ValueError
-        When ``output`` is not a component or the function returns another number of components.
+        When ``output`` is not a component, the function returns another number of components, or it returns something
+        else when it is called again.
 
     Examples
     --------
@@ -77,6 +79,8 @@ class Cell:
     >>> sol.success, sol.output.shape
     (True, (20, 8))
     """
+
+    compilable = True
 
     def __init__(
         self,
@@ -94,15 +98,24 @@ class Cell:
         self.__doc__ = "\n\n".join(text for text in (function.__doc__, cite and f"Source: {cite}") if text)
         if output not in self.state:
             raise ValueError(f"output is {output!r}; wanted one of the components {self.state}")
-        one = np.zeros(1)
+        one = np.full(1, 0.5)
         W, u, p = _Probe(lambda: lambda x: x), _Probe(lambda: one), _Probe(lambda: one)
-        with np.errstate(all="ignore"):
-            result = function(Names(dict.fromkeys(self.state, one), "component"), W, u, p)
+
+        def probe() -> Any:
+            with np.errstate(all="ignore"):
+                return function(Names(dict.fromkeys(self.state, one), "component"), W, u, p)
+
+        result = probe()
         if isinstance(result, (list, dict)):
             raise ValueError(f"{self.name} returns a {type(result).__name__}; wanted an array, or a tuple of arrays")
         returned = len(result) if isinstance(result, tuple) else 1
         if returned != len(self.state):
             raise ValueError(f"{self.name} returns {returned} components; wanted {len(self.state)}: {self.state}")
+        for _ in range(2):
+            again = probe()
+            pairs = zip(result, again, strict=True) if isinstance(result, tuple) else [(result, again)]
+            if not all(same_bits(np.asarray(x), np.asarray(y)) for x, y in pairs):
+                raise ValueError(NOT_A_FUNCTION.format(name=self.name))
         self.mixings, self.drives, self.parameters = tuple(W.seen), tuple(u.seen), tuple(p.seen)
         if not self.drives:
             raise ValueError(f"{self.name} uses no drive u.name, so nothing gives its length; use from_function")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -11,11 +11,11 @@ from recsolve.arrays import Array, Kind, common_kind, empty_in_order, freeze, na
 from recsolve.constants import ConstantError, component, watched
 from recsolve.dual import ONE, Dual, value_of
 from recsolve.factored import Call, Factored
-from recsolve.fused import FusedCell, fused, staged, walker
+from recsolve.fused import FusedCell, fused, staged, traced_of, walker
 from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
-from recsolve.mixings import Diagonal as DiagonalMixing
-from recsolve.mixings import Mixing
+from recsolve.mixings import Mixing, couples, form_of
 from recsolve.names import Names
+from recsolve.overriding import changed
 from recsolve.recurrence import Recurrence, all_finite, check_initial
 from recsolve.sweeping import given, sweeps
 from recsolve.ties import ties_in_force
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 class CellRecurrence(Recurrence):
     """See :meth:`recsolve.WeightedCell.recurrence`."""
+
+    compilable = True  # subclasses do not inherit that: what they override, compiled loops do not know
 
     def __init__(
         self,
@@ -120,9 +122,17 @@ class CellRecurrence(Recurrence):
         return walker(self) is not None
 
     def one_step_differs(self, previous: Array, values: Array | None = None) -> int | None:
-        if fused(self) is not None or staged(self) is not None:
+        traced = traced_of(self)
+        if traced is not None and traced.verified:
             return None  # a function that can be traced looks at one step, and does not branch
-        return super().one_step_differs(previous, values)
+        step = super().one_step_differs(previous, values)
+        if traced is not None:  # it might still have asked for the shape or the type of what it gets
+            traced.verified = step is None and previous.size > 0
+        return step
+
+    def check_repeats(self) -> None:
+        if traced_of(self) is None:  # else it has been run twice
+            super().check_repeats()
 
     def follow(self, states: Array, start: int = 0) -> None:
         loops = walker(self)
@@ -209,7 +219,7 @@ class CellRecurrence(Recurrence):
         drive = self._drive_at(cut)
         reset = None if self.reset is None else self.reset[cut]
         x = None if self.x is None else self.x[cut]
-        return CellRecurrence(self.cell, drive, initial, reset, self.kind, x, self.ties)
+        return self._remade(drive, initial, reset, x)
 
     def _select(self, place: tuple[Array, ...], initial: Any) -> CellRecurrence:
         index: Any = (slice(None), *place)
@@ -221,13 +231,20 @@ class CellRecurrence(Recurrence):
         drive = Names({name: pick(u) for name, u in self.drive.items()}, "drive")
         reset = None if self.reset is None else self.reset[index]
         x = None if self.x is None else pick(self.x)
-        return CellRecurrence(self.cell, drive, initial, reset, self.kind, x, self.ties)
+        return self._remade(drive, initial, reset, x)
+
+    def _remade(self, drive: Names, initial: Any, reset: Array | None, x: Array | None) -> Self:
+        """Return a recurrence of the same class, with all that a subclass has added, on another drive."""
+        part = changed(self)
+        CellRecurrence.__init__(part, self.cell, drive, initial, reset, self.kind, x, self.ties)
+        return part
 
     @cached_property
     def rounding(self) -> float:
-        coupled = [m for m in self.cell.mixings.values() if not isinstance(m, DiagonalMixing)]
-        with np.errstate(over="ignore"):
-            norms = [float((m.weight.astype(np.float64) ** 2).sum(axis=-1).max()) ** 0.5 for m in coupled]
+        coupled = [m for m in self.cell.mixings.values() if couples(m)]
+        with np.errstate(all="ignore"):
+            matrices = [m.weight if form_of(m) else m.dense() for m in coupled]
+            norms = [float((W.astype(np.float64) ** 2).sum(axis=-1).max()) ** 0.5 for W in matrices]
         return max((norm * m.units**0.5 / 8 for norm, m in zip(norms, coupled, strict=True)), default=0.0)
 
     def drive_is_finite(self, t: int) -> bool:
@@ -251,7 +268,7 @@ class _Tape:
 
     def _caller(self, mixing: Mixing) -> Any:
         def call(x: Any) -> Any:
-            if not isinstance(x, Dual) or isinstance(mixing, DiagonalMixing):
+            if not isinstance(x, Dual) or not couples(mixing):
                 return mixing(x)
             if not x.partials:
                 return Dual(mixing(x.value), {})

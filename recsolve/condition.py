@@ -33,7 +33,7 @@ def condition(recurrence: Recurrence, states: Array) -> float:
         return 1.0
     _, J = recurrence.linearise(states)
     with np.errstate(all="ignore"):
-        kappa = _exact(recurrence, J) if isinstance(J, (Zero, Identity, Scalar, Diagonal)) else _estimate(recurrence, J)
+        kappa = _exact(recurrence, J) if type(J) in (Zero, Identity, Scalar, Diagonal) else _estimate(recurrence, J)
     return kappa if np.isfinite(kappa) else float("inf")
 
 

@@ -28,10 +28,10 @@ from recsolve.function import FunctionRecurrence
 from recsolve.interval import Interval, magnitude, product_rounding, rounding
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
 from recsolve.layout import Layout
-from recsolve.mixings import Diagonal as DiagonalMixing
-from recsolve.mixings import Mixing
+from recsolve.mixings import MIXINGS, Mixing, couples, form_of
 from recsolve.names import Names
 from recsolve.recurrence import Recurrence
+from recsolve.sensitivity import check_known
 from recsolve.tangent import Tangent
 
 DEFECT = "defect"  # the leaf of what is not a multiple of a difference of states
@@ -69,9 +69,11 @@ def enclose(recurrence: Recurrence, previous: Array, radius: Array) -> Enclosure
     """
     ball = Interval.around(previous, radius, recurrence.dtype)
     if isinstance(recurrence, CellRecurrence):
+        check_known(recurrence, CellRecurrence)
         return _of_cell(recurrence, ball)
     if not isinstance(recurrence, FunctionRecurrence):
         raise TypeError(f"{type(recurrence).__name__} is not enclosed")
+    check_known(recurrence, FunctionRecurrence)
     try:
         return _elementwise(recurrence, ball)
     except Exception:  # it couples entries, perhaps
@@ -221,8 +223,11 @@ class _Tape:
         self.calls: list[tuple[Mixing, dict[Any, Any]]] = []
 
     def caller(self, mixing: Mixing) -> Callable[[Any], Any]:
-        wide = mixing.map(lambda w: w.astype(np.float64))
-        return wide if isinstance(mixing, DiagonalMixing) else lambda x: self._call(wide, x)
+        form = form_of(mixing)
+        if form is None:  # who knows how it rounds?
+            raise TypeError(f"{type(mixing).__name__} states no form, so it is not enclosed")
+        wide = MIXINGS[form](mixing.weight.astype(np.float64))
+        return (lambda x: self._call(wide, x)) if couples(wide) else wide
 
     def _call(self, mixing: Mixing, x: Elementwise) -> Elementwise:
         sizes = mixing.map(np.abs)

@@ -18,6 +18,7 @@ from recsolve.arrays import Array, namespace
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
 from recsolve.layout import Layout
 from recsolve.mixings import Mixing
+from recsolve.overriding import changed
 
 Partials = Mapping[int, Array]  # leaf -> elementwise partial, (T, *batch, *lanes, n)
 
@@ -58,12 +59,30 @@ class Factored(Jacobian):
         The shape (T, *batch).
     """
 
-    rank = 5
-    composable = False
-
     def __init__(self, calls: Sequence[Call], outputs: Sequence[Partials], layout: Layout, leading: tuple[int, ...]):
         self.calls, self.outputs, self.layout = calls, outputs, layout
         self._leading = leading
+        self.check()
+
+    def check(self) -> None:
+        k, layout = self.layout.components, self.layout
+        if len(self.outputs) != k:
+            raise ValueError(f"outputs of Factored are {len(self.outputs)}; wanted one for each of {k} components")
+        units = layout.lane_width // k
+        for number, call in enumerate(self.calls):
+            if call.mixing.units != units or call.mixing.lanes not in ((), layout.lanes):
+                raise ValueError(f"calls[{number}] has {call.mixing}; wanted {units} units and lanes {layout.lanes}")
+        part = (*self._leading, *layout.lanes, units)
+        named = [(f"calls[{i}]", k + i, call.partials) for i, call in enumerate(self.calls)]
+        named += [(f"outputs[{j}]", k + len(self.calls), partials) for j, partials in enumerate(self.outputs)]
+        for name, leaves, partials in named:
+            for leaf, partial in partials.items():
+                if not 0 <= leaf < leaves or tuple(partial.shape) != part:
+                    seen = f"of shape {tuple(partial.shape)} for leaf {leaf}"
+                    raise ValueError(f"{name} has a partial {seen}; wanted {part} and leaves below {leaves}")
+
+    def _like(self) -> Array:
+        return next(iter(p for x in (*self.outputs, *(call.partials for call in self.calls)) for p in x.values()))
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -72,7 +91,7 @@ class Factored(Jacobian):
     def __getitem__(self, index: slice | Array | int) -> Self:
         leading = np.empty(self._leading, dtype=bool)[index].shape  # no memory is touched
         calls = [call.at(index) for call in self.calls]
-        return type(self)(calls, [_at(p, index) for p in self.outputs], self.layout, leading)
+        return changed(self, calls=calls, outputs=[_at(p, index) for p in self.outputs], _leading=leading)
 
     def _components(self, v: Array) -> list[Any]:
         return [self.layout.component(v, j) for j in range(self.layout.components)]
@@ -108,20 +127,17 @@ class Factored(Jacobian):
         return self._stack(adjoints[:k], v)
 
     def transpose(self) -> Jacobian:
-        return _Transposed(self)
+        return Transposed(self)
 
     def scale(self, factor: float) -> Jacobian:
         outputs = [{leaf: factor * p for leaf, p in partials.items()} for partials in self.outputs]
-        return Factored(self.calls, outputs, self.layout, self._leading)
-
-    def _product(self, earlier: Any) -> Jacobian:
-        return self.lane_dense()._product(earlier.lane_dense())
+        return changed(self, outputs=outputs)
 
     def lane_dense(self) -> LaneDense:
         """Return one (k n) x (k n) matrix per lane: memory T * batch * lanes * (k n)^2."""
         k, width = self.layout.components, self.layout.lane_width
         n = width // k
-        like = next(iter(p for partials in self.outputs for p in partials.values()))
+        like = self._like()
         xp = namespace(like)
         # Columns d leaf / d h, (..., *lanes, n, k n): an elementwise partial scales rows, a mixing multiplies.
         eye = xp.eye(width, dtype=like.dtype).reshape(k, n, width)
@@ -145,7 +161,7 @@ class Factored(Jacobian):
         k = self.layout.components
         entries = [[self._unit_entry(i, j) for j in range(k)] for i in range(k)]
         shape = (*self._leading, *self.layout.lanes, self.layout.lane_width // k)
-        xp = namespace(next(iter(p for partials in self.outputs for p in partials.values())))
+        xp = namespace(self._like())
         axis = len(self._leading)
         rows = [xp.stack([xp.broadcast_to(e, shape) for e in row], axis=axis) for row in entries]
         if k == 1:
@@ -186,21 +202,24 @@ class Factored(Jacobian):
         return type(rows[0])(data, self.layout)  # type: ignore[call-arg]
 
 
-class _Transposed(Jacobian):
+class Transposed(Jacobian):
     """The transpose of a factored Jacobian: the two products change places."""
-
-    rank = 5
-    composable = False
 
     def __init__(self, original: Factored):
         self.original, self.layout = original, original.layout
+
+    def check(self) -> None:
+        self.original.check()
+
+    def _like(self) -> Array:
+        return self.original._like()
 
     @property
     def leading(self) -> tuple[int, ...]:
         return self.original.leading
 
     def __getitem__(self, index: slice | Array | int) -> Self:
-        return type(self)(self.original[index])
+        return changed(self, original=self.original[index])
 
     def matvec(self, v: Array) -> Array:
         return self.original.rmatvec(v)
@@ -212,10 +231,7 @@ class _Transposed(Jacobian):
         return self.original
 
     def scale(self, factor: float) -> Jacobian:
-        return _Transposed(self.original.scale(factor))  # type: ignore[arg-type]
-
-    def _product(self, earlier: Any) -> Jacobian:
-        return self.lane_dense()._product(earlier.lane_dense())
+        return self.original.scale(factor).transpose()
 
     def diagonal(self) -> Diagonal:
         return self.original.diagonal()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from recsolve.arrays import Array, Kind, common_dtype, common_kind, freeze, name
 from recsolve.dual import value_of
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.layout import Layout
+from recsolve.overriding import changed
 from recsolve.recurrence import Recurrence, all_finite
 from recsolve.tangent import DIRECTIONS, StateTangent, Tangent
 from recsolve.ties import ties_in_force
@@ -249,7 +250,7 @@ class FunctionRecurrence(Recurrence):
         inputs = self.contain([self.wrap(u[cut]) for u in self.inputs])
         reset = None if self.reset is None else self.reset[cut]
         length = None if self.inputs else len(range(*cut.indices(self.length)))
-        return FunctionRecurrence(self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties)
+        return self._remade(inputs, initial, reset, length)
 
     def _select(self, place: tuple[Array, ...], initial: Any) -> FunctionRecurrence | None:
         index: Any = (slice(None), *place)
@@ -265,7 +266,15 @@ class FunctionRecurrence(Recurrence):
         reset = None if self.reset is None else self.reset[index]
         inputs = self.contain([self.wrap(u) for u in picked])
         length = None if self.inputs else self.length
-        return FunctionRecurrence(self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties)
+        return self._remade(inputs, initial, reset, length)
+
+    def _remade(self, inputs: Any, initial: Any, reset: Array | None, length: int | None) -> Self:
+        """Return a recurrence of the same class, with all that a subclass has added, on other inputs."""
+        part = changed(self)
+        FunctionRecurrence.__init__(
+            part, self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties
+        )
+        return part
 
     def astype(self, dtype: Any) -> FunctionRecurrence:
         """Return the recurrence with inputs and initial state of another dtype, which f may or may not follow."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsolve.arrays import Array, kind_of
+from recsolve.current import Kinds, Ties, Traced, traced_now
 from recsolve.fused_stages import Staged
 from recsolve.kernels import choose
 from recsolve.kernels.chain import Chain
@@ -20,15 +20,13 @@ from recsolve.kernels.fused_stages import FusedStages
 from recsolve.kernels.products_cuda import ProductsCuda
 from recsolve.kernels.source import elementwise_module, inputs_of
 from recsolve.kernels.stages_cuda import StagesCuda
-from recsolve.mixings import Diagonal
-from recsolve.tracing import trace, trace_pullback
+from recsolve.mixings import couples, form_of
+from recsolve.overriding import stated
 
 if TYPE_CHECKING:
-    from recsolve.cell import Cell
     from recsolve.cell_recurrence import CellRecurrence
     from recsolve.weighted_cell import WeightedCell
 
-Loops = TypeVar("Loops")
 _LOG = logging.getLogger("recsolve")
 
 
@@ -78,21 +76,51 @@ def fused(recurrence: CellRecurrence) -> FusedCell | None:
     ------
     TypeError
         When a backend that compiles is forced and the cell cannot be traced; the message has the line.
+    ValueError
+        When the cell is no function.
     """
-    if not _diagonal(recurrence):
+    if not _diagonal(recurrence) or (traced := traced_of(recurrence)) is None:
         return None
-    cell, ties = recurrence.cell.cell, ties_of(recurrence)
-    if _compiles(recurrence):
-        loops: Fused | FusedCuda | None = traced(lambda: loops_of(cell, ties, recurrence.dtype))
-    elif launches(recurrence):
-        loops = traced(lambda: cuda_loops_of(cell, ties))
-    else:
+    if launches(recurrence):
+        return FusedCell(cuda_loops_of(traced), recurrence)
+    return FusedCell(loops_of(traced, recurrence.dtype), recurrence)
+
+
+def traced_of(recurrence: CellRecurrence) -> Traced | None:
+    """Return what loops of a recurrence are compiled from, as it is now; None where it goes to NumPy.
+
+    Loops replace methods by what they are known to do, so they take only classes that state that, and mixings that
+    state their form. A subclass, which may override anything, goes to NumPy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fused`.
+    """
+    if not (_compiles(recurrence) or launches(recurrence)):
         return None
-    return None if loops is None else FusedCell(loops, recurrence)
+    cell = recurrence.cell
+    unknown: list[object] = [x for x in (recurrence, cell, cell.cell) if not stated(x, "compilable")]
+    unknown += [m for m in cell.mixings.values() if form_of(m) is None]
+    if unknown:
+        _say_once(recurrence.description, ", ".join(sorted({type(x).__name__ for x in unknown})))
+        return None
+    try:
+        return traced_now(cell.cell, kinds_of(cell), ties_of(recurrence))
+    except TypeError as error:
+        if choose.forced():
+            raise
+        _LOG.info("%s; NumPy evaluates it", error)
+        return None
+
+
+@cache
+def _say_once(description: str, kinds: str) -> None:
+    _LOG.info("%s: compiled loops do not know what %s does; NumPy evaluates it", description, kinds)
 
 
 def _diagonal(recurrence: CellRecurrence) -> bool:
-    return all(isinstance(m, Diagonal) for m in recurrence.cell.mixings.values())
+    return not any(couples(m) for m in recurrence.cell.mixings.values())
 
 
 def _compiles(recurrence: CellRecurrence) -> bool:
@@ -106,36 +134,24 @@ def launches(recurrence: CellRecurrence) -> bool:
     return choose.launches(recurrence.initial, recurrence.length, int(np.prod(recurrence.shape)))
 
 
-def ties_of(recurrence: CellRecurrence) -> tuple[tuple[str, float], ...]:
+def ties_of(recurrence: CellRecurrence) -> Ties:
     """Return the derivatives at ties of a recurrence, by operation."""
     return tuple(sorted(recurrence.ties.items()))
 
 
 @lru_cache(maxsize=128)
-def loops_of(cell: Cell, ties: tuple[tuple[str, float], ...], dtype: np.dtype[Any]) -> Fused:
-    """Return the compiled loops of a cell with diagonal mixings.
-
-    Raises
-    ------
-    TypeError
-        For what cannot be traced.
-    """
-    program = trace(cell, ties=dict(ties))
-    source = elementwise_module(program, trace_pullback(cell, ties=dict(ties)), dtype)
-    assert [leaf.name for leaf in inputs_of(program)] == [*cell.drives, *cell.mixings, *cell.parameters]
-    return Fused(source, cell.name, len(cell.state), len(cell.drives))
+def loops_of(traced: Traced, dtype: np.dtype[Any]) -> Fused:
+    """Return the compiled loops of a cell with diagonal mixings."""
+    program = traced.program
+    source = elementwise_module(program, traced.back, dtype)
+    assert [leaf.name for leaf in inputs_of(program)] == [*program.drives, *program.mixings, *program.parameters]
+    return Fused(source, program.name, len(program.components), len(program.drives))
 
 
 @lru_cache(maxsize=128)
-def cuda_loops_of(cell: Cell, ties: tuple[tuple[str, float], ...]) -> FusedCuda:
-    """Return the solves on a GPU of a cell with diagonal mixings, in any dtype.
-
-    Raises
-    ------
-    TypeError
-        For what cannot be traced.
-    """
-    return FusedCuda.of(trace(cell, ties=dict(ties)), trace_pullback(cell, ties=dict(ties)))
+def cuda_loops_of(traced: Traced) -> FusedCuda:
+    """Return the solves on a GPU of a cell with diagonal mixings, in any dtype."""
+    return FusedCuda.of(traced.program, traced.back)
 
 
 class FusedWalk:
@@ -151,9 +167,9 @@ class FusedWalk:
         names, cell = recurrence.cell.cell, recurrence.cell
         self.loops, self.batch, self.drives = loops, len(recurrence.batch), len(names.drives)
         self.inputs = [recurrence.drive[name] for name in names.drives]
-        self.inputs += [m.weight for m in cell.mixings.values() if isinstance(m, Diagonal)]
+        self.inputs += [m.weight for m in cell.mixings.values() if not couples(m)]
         self.inputs += [cell.parameters[name] for name in names.parameters]
-        self.mixings = {name: m.weight for name, m in cell.mixings.items() if not isinstance(m, Diagonal)}
+        self.mixings = {name: m.weight for name, m in cell.mixings.items() if couples(m)}
         self.chain = Chain(recurrence.initial, recurrence.restart, recurrence.reset)
 
     def walk(self, states: Array, start: int = 0) -> None:
@@ -167,15 +183,14 @@ def walker(recurrence: CellRecurrence) -> FusedCell | FusedWalk | None:
 
     Raises
     ------
-    TypeError
+    TypeError, ValueError
         As :func:`fused`.
     """
     if _diagonal(recurrence):
         return fused(recurrence)
-    if not _compiles(recurrence):
+    if not _compiles(recurrence) or (traced := traced_of(recurrence)) is None:
         return None
-    loops = traced(lambda: walk_of(recurrence.cell.cell, kinds_of(recurrence.cell), recurrence.dtype))
-    return None if loops is None else FusedWalk(loops, recurrence)
+    return FusedWalk(walk_of(traced, recurrence.dtype), recurrence)
 
 
 def staged(recurrence: CellRecurrence) -> Staged | None:
@@ -183,72 +198,34 @@ def staged(recurrence: CellRecurrence) -> Staged | None:
 
     Raises
     ------
-    TypeError
+    TypeError, ValueError
         As :func:`fused`.
     """
-    launched = launches(recurrence)
-    if _diagonal(recurrence) or not (launched or _compiles(recurrence)):
+    if _diagonal(recurrence) or (traced := traced_of(recurrence)) is None:
         return None
-    cell, kinds = recurrence.cell.cell, kinds_of(recurrence.cell)
-    if launched:
-        kernels = traced(lambda: stages_cuda_of(cell, kinds, ties_of(recurrence)))
-        return None if kernels is None else Staged(*kernels, recurrence)
-    loops = traced(lambda: stages_of(cell, kinds, ties_of(recurrence), recurrence.dtype))
-    return None if loops is None else Staged(loops, walk_of(cell, kinds, recurrence.dtype), recurrence)
+    if launches(recurrence):
+        return Staged(*stages_cuda_of(traced), recurrence)
+    return Staged(stages_of(traced, recurrence.dtype), walk_of(traced, recurrence.dtype), recurrence)
 
 
-def kinds_of(cell: WeightedCell) -> tuple[tuple[str, str], ...]:
-    """Return the kinds of the mixings of a cell, by name."""
-    return tuple((name, cell.mixings[name].name) for name in cell.cell.mixings)
-
-
-def traced(make: Callable[[], Loops]) -> Loops | None:
-    """Return what is made of a traced cell, or None where it cannot be traced and NumPy may take its place."""
-    try:
-        return make()
-    except TypeError as error:
-        if choose.forced():
-            raise
-        _LOG.info("%s; NumPy evaluates it", error)
-        return None
+def kinds_of(cell: WeightedCell) -> Kinds:
+    """Return the kinds of the mixings of a cell, all of which state their form, by name."""
+    return tuple((name, str(form_of(cell.mixings[name]))) for name in cell.cell.mixings)
 
 
 @lru_cache(maxsize=128)
-def walk_of(cell: Cell, kinds: tuple[tuple[str, str], ...], dtype: np.dtype[Any]) -> FusedMixing:
-    """Return the compiled walk of a cell with mixings of these kinds, by name.
-
-    Raises
-    ------
-    TypeError
-        For what cannot be traced.
-    """
-    return FusedMixing(trace(cell, dict(kinds)), dtype)
+def walk_of(traced: Traced, dtype: np.dtype[Any]) -> FusedMixing:
+    """Return the compiled walk of a cell with mixings that couple units."""
+    return FusedMixing(traced.program, dtype)
 
 
 @lru_cache(maxsize=128)
-def stages_of(
-    cell: Cell, kinds: tuple[tuple[str, str], ...], ties: tuple[tuple[str, float], ...], dtype: np.dtype[Any]
-) -> FusedStages:
-    """Return the compiled stages of a cell with mixings of these kinds, by name.
-
-    Raises
-    ------
-    TypeError
-        For what cannot be traced.
-    """
-    return FusedStages(trace(cell, dict(kinds), dict(ties)), dtype)
+def stages_of(traced: Traced, dtype: np.dtype[Any]) -> FusedStages:
+    """Return the compiled stages of a cell with mixings that couple units."""
+    return FusedStages(traced.program, dtype)
 
 
 @lru_cache(maxsize=128)
-def stages_cuda_of(
-    cell: Cell, kinds: tuple[tuple[str, str], ...], ties: tuple[tuple[str, float], ...]
-) -> tuple[StagesCuda, ProductsCuda]:
-    """Return the stages and products on a GPU of a cell with mixings of these kinds, by name.
-
-    Raises
-    ------
-    TypeError
-        For what cannot be traced.
-    """
-    program = trace(cell, dict(kinds), dict(ties))
-    return StagesCuda(program), ProductsCuda(program)
+def stages_cuda_of(traced: Traced) -> tuple[StagesCuda, ProductsCuda]:
+    """Return the stages and products on a GPU of a cell with mixings that couple units."""
+    return StagesCuda(traced.program), ProductsCuda(traced.program)

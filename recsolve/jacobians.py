@@ -4,6 +4,10 @@ A Jacobian holds J[t] = d h[t] / d h[t-1] for all t at once. Each structure is c
 Zero < Identity < Scalar < Diagonal < Block < LaneDense is ordered by inclusion. ``diagonal``, ``block`` and
 ``lane_dense`` convert along it: upwards exactly, downwards by keeping that part of the matrix.
 
+A structure of your own is a subclass with ``matvec``. Where it overrides that of a structure here, all else is derived
+from it, by products with unit vectors, and scans walk time with it: they know the structures of this file by their
+exact types.
+
 Shapes (T time, k components, n units): Scalar (T, *batch), Diagonal (T, *batch, [k], *lanes, n), Block
 (T, *batch, k, k, *lanes, n) with [i, j] = d h'_i / d h_j, LaneDense (T, *batch, *lanes, k n, k n).
 """
@@ -17,6 +21,7 @@ import numpy as np
 
 from recsolve.arrays import Array, namespace
 from recsolve.layout import Layout
+from recsolve.overriding import changed, derive
 
 
 class Jacobian(ABC):
@@ -31,8 +36,13 @@ class Jacobian(ABC):
     """
 
     layout: Layout
-    rank: ClassVar[int]  # place in the chain of structures
-    composable: ClassVar[bool] = True
+    # Of a structure that only shows its products: the last place in the chain of structures, and no scan of chunks.
+    rank: ClassVar[int] = 5
+    composable: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        derive(cls, Jacobian, "matvec", _DERIVED)
 
     @property
     @abstractmethod
@@ -47,42 +57,60 @@ class Jacobian(ABC):
     def matvec(self, v: Array) -> Array:
         """Return J[t] v[t] for all t, shape as ``v``."""
 
-    @abstractmethod
+    def check(self) -> None:
+        """Raise ValueError unless the entries fit the layout; compiled loops believe it."""
+        return
+
+    # What is derived from matvec -------------------------------------------------------------------------------
+
+    def _like(self) -> Array:
+        """Return an array of the dtype and kind of the entries."""
+        for name in ("data", "like"):
+            if name in vars(self):
+                return vars(self)[name]  # type: ignore[no-any-return]
+        raise TypeError(f"{type(self).__name__} has neither data nor like to derive matrices from; define lane_dense")
+
+    def lane_dense(self) -> LaneDense:
+        """Return one (k n) x (k n) matrix per lane."""
+        layout, like = self.layout, self._like()
+        xp, width = namespace(like), layout.lane_width
+        units = xp.eye(width, dtype=like.dtype)
+        shape = (*self.leading, *layout.lanes, width)
+        vectors = [layout.from_lane_vectors(xp.broadcast_to(unit, shape)) for unit in units]
+        return LaneDense(xp.stack([layout.lane_vectors(self.matvec(v)) for v in vectors], axis=-1), layout)
+
     def transpose(self) -> Jacobian:
         """Return J[t]^T."""
+        return self.lane_dense().transpose()
 
     def rmatvec(self, v: Array) -> Array:
         """Return J[t]^T v[t] for all t, shape as ``v``."""
         return self.transpose().matvec(v)
 
-    @abstractmethod
-    def _product(self, earlier: Self) -> Jacobian:
+    def _product(self, earlier: Any) -> Jacobian:
         """Return self[t] earlier[t] for two Jacobians of the same type."""
+        return self.lane_dense()._product(earlier.lane_dense())
 
     def compose(self, earlier: Jacobian) -> Jacobian:
         """Return the product self[t] earlier[t], in the smallest structure of the chain that holds both."""
-        if isinstance(self, Zero) or isinstance(earlier, Identity):
+        if type(self) is Zero or type(earlier) is Identity:
             return self
-        if isinstance(earlier, Zero) or isinstance(self, Identity):
+        if type(earlier) is Zero or type(self) is Identity:
             return earlier
         rank = max(self.rank, earlier.rank)
         return _lift(self, rank)._product(_lift(earlier, rank))  # type: ignore[no-any-return]
 
-    @abstractmethod
     def scale(self, factor: float) -> Jacobian:
         """Return factor J[t]."""
+        return self.lane_dense().scale(factor)
 
-    @abstractmethod
     def diagonal(self) -> Diagonal:
         """Return the diagonal of J[t]."""
+        return self.lane_dense().diagonal()
 
-    @abstractmethod
     def block(self) -> Jacobian:
         """Return the k x k block of each unit (the diagonal when k = 1)."""
-
-    @abstractmethod
-    def lane_dense(self) -> LaneDense:
-        """Return one (k n) x (k n) matrix per lane."""
+        return self.lane_dense().block()
 
     def todense(self) -> Array:
         """Return the full matrices (T, *batch, N, N), N numbers per state. Meant for tests and small states."""
@@ -97,6 +125,20 @@ class Jacobian(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(leading {self.leading}, {self.layout})"
+
+
+_DERIVED = (
+    "rank", "composable", "lane_dense", "transpose", "rmatvec", "_product", "scale", "diagonal", "block"
+)  # fmt: skip
+
+
+def _fits(owner: Jacobian, name: str, seen: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Raise ValueError unless a shape ends as it should."""
+    if len(seen) < len(wanted) or tuple(seen[len(seen) - len(wanted) :]) != wanted:
+        ends = "".join(f", {n}" for n in wanted)
+        raise ValueError(
+            f"{name} of {type(owner).__name__} has shape {tuple(seen)}; wanted (T, *batch{ends}) for {owner.layout}"
+        )
 
 
 def _state_order(layout: Layout) -> tuple[Array, Array]:
@@ -119,15 +161,19 @@ class _Simple(Jacobian):
     """What Zero and Identity share: no entries, only a shape, a dtype and a namespace carried by ``like``."""
 
     def __init__(self, like: Array, layout: Layout):
-        self.like = like  # any array of shape (T, *batch, ...) and the dtype of the states
+        self.like = like  # any array of the shape and dtype of the states
         self.layout = layout
+        self.check()
+
+    def check(self) -> None:
+        _fits(self, "like", self.like.shape, self.layout.event)
 
     @property
     def leading(self) -> tuple[int, ...]:
         return self.layout.leading(self.like)
 
     def __getitem__(self, index: slice | Array | int) -> Self:
-        return type(self)(self.like[index], self.layout)
+        return changed(self, like=self.like[index])
 
     def transpose(self) -> Jacobian:
         return self
@@ -148,7 +194,7 @@ class _Simple(Jacobian):
 class Zero(_Simple):
     """J[t] = 0: the state does not depend on the one before it."""
 
-    rank = 0
+    rank, composable = 0, True
 
     def matvec(self, v: Array) -> Array:
         return namespace(v).zeros_like(v)  # type: ignore[no-any-return]
@@ -160,7 +206,7 @@ class Zero(_Simple):
 class Identity(_Simple):
     """J[t] = I."""
 
-    rank = 1
+    rank, composable = 1, True
 
     def matvec(self, v: Array) -> Array:
         return v
@@ -175,18 +221,31 @@ class _Entries(Jacobian):
     def __init__(self, data: Array, layout: Layout):
         self.data = data
         self.layout = layout
+        self.check()
+
+    def check(self) -> None:
+        _fits(self, "data", self.data.shape, self._event)
+
+    @property
+    def _event(self) -> tuple[int, ...]:
+        """The shape of the entries of one step and sequence."""
+        return self.layout.event
 
     def scale(self, factor: float) -> Jacobian:
-        return type(self)(factor * self.data, self.layout)
+        return changed(self, data=factor * self.data)
 
     def __getitem__(self, index: slice | Array | int) -> Self:
-        return type(self)(self.data[index], self.layout)
+        return changed(self, data=self.data[index])
 
 
 class Scalar(_Entries):
     """J[t] = a[t] I, with entries (T, *batch)."""
 
-    rank = 2
+    rank, composable = 2, True
+
+    @property
+    def _event(self) -> tuple[int, ...]:
+        return ()
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -218,7 +277,7 @@ class Scalar(_Entries):
 class Diagonal(_Entries):
     """J[t] = diag(a[t]), with entries of the shape of the states."""
 
-    rank = 3
+    rank, composable = 3, True
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -260,7 +319,16 @@ class Diagonal(_Entries):
 class Block(_Entries):
     """One k x k block per unit: entries (T, *batch, k, k, *lanes, n), [i, j] = d h'_i / d h_j."""
 
-    rank = 4
+    rank, composable = 4, True
+
+    def check(self) -> None:
+        if self.layout.components < 2:
+            raise ValueError(f"Block has {self.layout}; wanted components >= 2 (one by one they are a Diagonal)")
+        super().check()
+
+    @property
+    def _event(self) -> tuple[int, ...]:
+        return (self.layout.components, *self.layout.event)
 
     @property
     def _axis(self) -> int:
@@ -313,6 +381,10 @@ class LaneDense(_Entries):
 
     rank = 5
     composable = False  # n times the work of a product with a vector
+
+    @property
+    def _event(self) -> tuple[int, ...]:
+        return (*self.layout.lanes, self.layout.lane_width, self.layout.lane_width)
 
     @property
     def leading(self) -> tuple[int, ...]:

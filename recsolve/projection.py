@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
 from recsolve.arrays import Array, matmul_last, namespace, to_native
 from recsolve.names import Names
+from recsolve.overriding import changed, stale
+
+
+def _unknown(self: Any, *args: Any) -> NoReturn:
+    raise TypeError(
+        f"{type(self).__name__} overrides __call__, so its derivatives are not known; define push, pull and "
+        "weight_cotangents too"
+    )
 
 
 class Projection:
@@ -21,6 +29,12 @@ class Projection:
     biases : mapping of arrays
         Drive name to bias, each (*lanes, n).
     """
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for name in ("push", "pull", "weight_cotangents"):
+            if stale(cls, name, "__call__"):
+                setattr(cls, name, _unknown)
 
     def __init__(self, weights: Mapping[str, Any], biases: Mapping[str, Any]):
         self.weights = {name: to_native(w, f"projection weight {name}") for name, w in weights.items()}
@@ -39,11 +53,12 @@ class Projection:
     def hidden_size(self) -> int:
         return int(self.matrix.shape[0]) // len(self.weights)
 
-    def map(self, function: Callable[[Array], Array]) -> Projection:
+    def map(self, function: Callable[[Array], Array]) -> Self:
         """Return the projection with ``function`` applied to every array."""
-        return Projection(
-            {n: function(w) for n, w in self.weights.items()}, {n: function(b) for n, b in self.biases.items()}
-        )
+        mapped = changed(self)
+        weights, biases = ({n: function(x) for n, x in arrays.items()} for arrays in (self.weights, self.biases))
+        Projection.__init__(mapped, weights, biases)
+        return mapped
 
     def _split(self, drives: Array) -> dict[str, Array]:
         """Cut stacked drives (..., gates * units) into one view per drive."""

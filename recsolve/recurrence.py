@@ -8,19 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.arrays import Array, Kind, empty_in_order, from_native, kind_of, namespace, to_host, to_native
+from recsolve.arrays import Array, Kind, empty_in_order, from_native, kind_of, namespace, same_bits, to_host, to_native
 from recsolve.jacobians import Jacobian
 from recsolve.layout import Layout
+from recsolve.overriding import derive, stale
 from recsolve.ties import check_ties
 
 if TYPE_CHECKING:
     from recsolve.function import FunctionRecurrence
 
 
+_REPEATS = 3
+NOT_A_FUNCTION = (
+    "{name} is not a function: called again with the same arguments, it returned something else. Give what it draws, "
+    "counts or reads from a clock as a drive"
+)
+
+
 class Recurrence(ABC):
     """A nonlinear recurrence of length T on states (T, *batch, *event).
 
     Build one with ``cell.recurrence(x)`` or :meth:`from_function`. Solvers see only this interface.
+
+    A subclass that changes f overrides ``step`` or ``apply``, of which one is derived from the other, and
+    ``differentiate`` for the methods that take a Jacobian: without it they raise TypeError, as gradients with respect
+    to anything but the states and h[0] do. Compiled loops do not take it. Arrays over time that it adds are cut in
+    ``_cut`` and picked in ``_select``; all else goes with it into windows of time.
 
     Attributes
     ----------
@@ -41,6 +54,22 @@ class Recurrence(ABC):
     ties : dict of float
         The derivative at ties, by operation.
     """
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for name in ("previous", "starts"):
+            if getattr(cls, name) is not getattr(Recurrence, name):
+                raise TypeError(
+                    f"{cls.__name__} overrides {name}, which all solvers and gradients take for granted; put what "
+                    "else f sees into step or apply"
+                )
+        if stale(cls, "apply", "step"):
+            cls.apply = Recurrence._apply_by_steps  # type: ignore[method-assign]
+        if stale(cls, "step", "apply"):
+            cls.step = Recurrence._step_by_window  # type: ignore[method-assign]
+        if stale(cls, "differentiate", "apply"):
+            cls.differentiate = Recurrence._refuse_to_differentiate  # type: ignore[method-assign]
+        derive(cls, Recurrence, "differentiate", ("operator",))
 
     description: str = "recurrence"
     opaque: bool = False  # whether f may hold arrays that are not in its drive
@@ -75,6 +104,21 @@ class Recurrence(ABC):
     @abstractmethod
     def step(self, state: Array, t: int) -> Array:
         """Return f(state, u[t]) for one t, shape (*batch, *event)."""
+
+    def _apply_by_steps(self, previous: Array) -> Array:
+        values = namespace(previous).empty_like(previous)
+        for t in range(self.length):
+            values[t] = self.step(previous[t], t)
+        return values  # type: ignore[no-any-return]
+
+    def _step_by_window(self, state: Array, t: int) -> Array:
+        return self.window(t, t + 1).apply(state[None])[0]  # type: ignore[no-any-return]
+
+    def _refuse_to_differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        raise TypeError(
+            f"{type(self).__name__} overrides step or apply and no differentiate(previous), so its Jacobian is not "
+            "known; define it, or take a method that needs f alone: jacobi, gauss_seidel, anderson, sequential"
+        )
 
     def window(self, start: int, stop: int, initial: Any = None) -> Recurrence:
         """Return the recurrence of the steps start..stop-1 alone, from ``initial`` (default: h[0] of the whole).
@@ -265,6 +309,27 @@ class Recurrence(ABC):
                 if not (close | ~known).all():
                     return t
         return None
+
+    def check_repeats(self) -> None:
+        """Raise unless f gives the same at one step whenever it is called; what differs by call has no solution.
+
+        Raises
+        ------
+        ValueError
+            When it gives something else.
+        """
+        if 0 in self.shape:
+            return
+        xp, t = namespace(self.initial), self.length // 2
+        ramp = xp.linspace(0.25, 0.75, self.initial.size, dtype=self.dtype).reshape(self.initial.shape)
+        state = xp.where(xp.isfinite(self.initial), self.initial, self.dtype.type(0)) + ramp
+        with np.errstate(all="ignore"):
+            try:
+                first, *others = (xp.array(self.step(state, t)) for _ in range(_REPEATS))
+            except Exception:  # what f cannot do at a step alone is said where it is solved
+                return
+        if not all(same_bits(first, other) for other in others):
+            raise ValueError(NOT_A_FUNCTION.format(name=self.description))
 
     def output(self, states: Array) -> Array:
         """Return what the recurrence shows of its states (a cell's output component; else the states)."""

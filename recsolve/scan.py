@@ -16,8 +16,9 @@ from recsolve.kernels.monoids import MONOIDS
 def affine_scan(
     A: Jacobian, b: Array, *, initial: Array | None = None, reset: Array | None = None, reverse: bool = False
 ) -> Array:
-    """Return y[t] = A[t] y[t-1] + b[t] (or y[t+1] with ``reverse``) of native arrays, unchecked."""
+    """Return y[t] = A[t] y[t-1] + b[t] (or y[t+1] with ``reverse``) of native arrays that fit each other."""
     monoid = MONOIDS["affine"]
+    monoid.prepare((A, b))
     if not reverse:
         return chosen_scan(monoid, (A, b), initial=initial, reset=reset)
     backwards = slice(None, None, -1)

@@ -17,6 +17,7 @@ from recsolve.dual import ONE, Dual, OfState
 from recsolve.function import FunctionRecurrence
 from recsolve.mixings import Mixing
 from recsolve.names import Names
+from recsolve.recurrence import Recurrence
 from recsolve.ties import ties_in_force
 
 Leaf = tuple[str, Hashable]
@@ -31,6 +32,24 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     return x.sum(axis=axes).reshape(shape) if axes else x
 
 
+def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
+    """Raise unless f is what ``base`` computes, so that how it depends on other things than the state is known.
+
+    Raises
+    ------
+    TypeError
+        When a subclass overrides it.
+    """
+    kind = type(recurrence)
+    changed = [
+        name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(base, name)
+    ]
+    if changed:
+        raise TypeError(
+            f"{kind.__name__} overrides {', '.join(changed)}, so how f depends on anything but the state is not known"
+        )
+
+
 class CellSensitivity:
     """A cell evaluated once, with the partials of its outputs and mixing inputs with respect to every leaf.
 
@@ -42,6 +61,7 @@ class CellSensitivity:
     """
 
     def __init__(self, recurrence: CellRecurrence, previous: Array):
+        check_known(recurrence, CellRecurrence)
         self.recurrence, self.cell = recurrence, recurrence.cell
         self.calls: list[tuple[str, Mixing, Array, Mapping[Hashable, Any]]] = []
         part = recurrence.layout.component
@@ -77,11 +97,14 @@ class CellSensitivity:
 
         return call
 
-    def pull(self, cotangent: Array) -> tuple[dict[Leaf, Array], dict[str, Array]]:
-        """Return the cotangents of the leaves, each of the full shape (T, *batch, *lanes, n), and of the weights."""
+    def pull(self, cotangent: Array) -> tuple[dict[Leaf, Array], list[tuple[str, Array, Array]]]:
+        """Return the cotangents of the leaves, each (T, *batch, *lanes, n), and of the results of mixing calls.
+
+        The latter are triples of the name of a mixing, the cotangent of its result, and its input.
+        """
         xp = namespace(cotangent)
         adjoints: dict[Any, Any] = {}
-        weights = {name: xp.zeros_like(m.weight) for name, m in self.cell.mixings.items()}
+        mixed: list[tuple[str, Array, Array]] = []
 
         def accumulate(partials: Mapping[Hashable, Any], g: Array) -> None:
             for leaf, partial in partials.items():
@@ -95,13 +118,26 @@ class CellSensitivity:
             if g is None:
                 continue
             g = xp.broadcast_to(g, self.part.shape)
-            weights[name] = weights[name] + mixing.weight_cotangent(g, xp.broadcast_to(x, self.part.shape))
+            mixed.append((name, g, xp.broadcast_to(x, self.part.shape)))
             accumulate(inner, mixing.rmatvec(g))
         full = {leaf: xp.broadcast_to(g, self.part.shape) for leaf, g in adjoints.items()}
-        return full, weights
+        return full, mixed
 
-    def push(self, tangents: Mapping[Leaf, Array], weights: Mapping[str, Mixing]) -> Array:
-        """Return the tangent of F, (T, *batch, *event), for tangents of leaves and (as mixings) of weights."""
+    def weights(self, mixed: list[tuple[str, Array, Array]]) -> dict[str, Array]:
+        """Return the cotangents of the mixing weights, from what :meth:`pull` says of the calls.
+
+        Raises
+        ------
+        TypeError
+            When a mixing does not know how it depends on its weight.
+        """
+        totals = {name: namespace(m.weight).zeros_like(m.weight) for name, m in self.cell.mixings.items()}
+        for name, g, x in mixed:
+            totals[name] = totals[name] + self.cell.mixings[name].weight_cotangent(g, x)
+        return totals
+
+    def push(self, tangents: Mapping[Leaf, Array], weights: Mapping[str, Array]) -> Array:
+        """Return the tangent of F, (T, *batch, *event), for tangents of leaves and of mixing weights."""
         xp, moved = namespace(self.part), dict(tangents)
 
         def combine(partials: Mapping[Hashable, Any]) -> Any:
@@ -110,7 +146,7 @@ class CellSensitivity:
         for index, (name, mixing, x, partials) in enumerate(self.calls):
             dx = xp.broadcast_to(xp.asarray(combine(partials), self.part.dtype), self.part.shape)
             dy = mixing.matvec(dx)
-            moved["call", index] = dy + weights[name].matvec(x) if name in weights else dy
+            moved["call", index] = dy + mixing.weight_tangent(weights[name], x) if name in weights else dy
         parts = [xp.broadcast_to(xp.asarray(combine(p), self.part.dtype), self.part.shape) for p in self.outputs]
         return self.cell.stack_components(parts, self.part)
 
@@ -121,6 +157,7 @@ def pull_inputs(recurrence: FunctionRecurrence, previous: Array, cotangent: Arra
     Each input is moved along every one of its features at once in all steps and sequences, which is exact because a
     step sees its own inputs only.
     """
+    check_known(recurrence, FunctionRecurrence)
     nb, event = len(recurrence.batch), len(recurrence.layout.event)
     found = []
     for index, u in enumerate(recurrence.inputs):

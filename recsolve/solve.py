@@ -10,6 +10,7 @@ import numpy as np
 
 from recsolve import solvers
 from recsolve.arrays import Array, empty_in_order, freeze, namespace, to_host
+from recsolve.current import checked_once
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.recurrence import Recurrence
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
@@ -86,7 +87,8 @@ def solve(
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind, dtype, shape or value; the message names them.
+        For arguments of a wrong kind, dtype, shape or value; the message names them. Also for what is no function:
+        called again with the same arguments, it returns something else.
     ConvergenceError
         With ``fallback="raise"``.
 
@@ -112,7 +114,8 @@ def solve(
     trace = Trace(problem.counts) if driver["trace"] else None
 
     watch = Stopwatch()
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), checked_once():
+        recurrence.check_repeats()
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
         iterate, status = run.to_end(solver, first)
         residuals, start = run.history.residuals, None

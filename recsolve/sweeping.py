@@ -6,16 +6,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from recsolve.arrays import Array
-from recsolve.fused import kinds_of, launches, ties_of, traced
+from recsolve.current import Traced
+from recsolve.fused import launches, traced_of
 from recsolve.graph import Leaf
 from recsolve.kernels.chain import Chain
 from recsolve.kernels.source_cuda_stages import SweepCell, sweep_cell
 from recsolve.kernels.sweeps_cuda import Given, SweepsCuda
-from recsolve.mixings import Diagonal
-from recsolve.tracing import trace
+from recsolve.mixings import couples
 
 if TYPE_CHECKING:
-    from recsolve.cell import Cell
     from recsolve.cell_recurrence import CellRecurrence
 
 
@@ -24,11 +23,11 @@ def given(recurrence: CellRecurrence, cell: SweepCell) -> Given:
     weighted = recurrence.cell
     constants: dict[Leaf, Array] = {Leaf("parameter", name): p for name, p in weighted.parameters.items()}
     for name, mixing in weighted.mixings.items():
-        constants[Leaf("weight", name)] = mixing.weight if isinstance(mixing, Diagonal) else mixing.diagonal()
+        constants[Leaf("weight", name)] = mixing.diagonal() if couples(mixing) else mixing.weight
     return Given(
         drives=[recurrence.drive[name] for name in cell.drives],
         constants=[constants[leaf] for leaf in cell.constants],
-        weights={name: m.weight for name, m in weighted.mixings.items() if not isinstance(m, Diagonal)},
+        weights={name: m.weight for name, m in weighted.mixings.items() if couples(m)},
         chain=Chain(recurrence.initial, recurrence.restart, recurrence.reset),
         shape=recurrence.shape,
         layout=recurrence.layout,
@@ -38,22 +37,13 @@ def given(recurrence: CellRecurrence, cell: SweepCell) -> Given:
 
 def sweeps(recurrence: CellRecurrence) -> SweepsCuda | None:
     """Return the sweeps of a recurrence; None on the CPU, and for mixings of what is computed from the state."""
-    if not launches(recurrence):
+    if not launches(recurrence) or (traced := traced_of(recurrence)) is None:
         return None
-    cell = recurrence.cell
-    return traced(lambda: sweeps_of(cell.cell, kinds_of(cell), ties_of(recurrence)))
+    return sweeps_of(traced)
 
 
 @lru_cache(maxsize=128)
-def sweeps_of(
-    cell: Cell, kinds: tuple[tuple[str, str], ...], ties: tuple[tuple[str, float], ...], machine: Any = None
-) -> SweepsCuda | None:
-    """Return the sweeps of a cell with mixings of these kinds, by name.
-
-    Raises
-    ------
-    TypeError
-        For what cannot be traced.
-    """
-    found = sweep_cell(trace(cell, dict(kinds), dict(ties)))
+def sweeps_of(traced: Traced, machine: Any = None) -> SweepsCuda | None:
+    """Return the sweeps of a traced cell; None if its mixings see what is computed from the state."""
+    found = sweep_cell(traced.program)
     return None if found is None else SweepsCuda(found, machine)

@@ -8,7 +8,7 @@ differentiated; a diagonal one is a product with its weight.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,13 +140,49 @@ def trace_pullback(cell: Cell, ties: Any = None) -> dict[Leaf, Node]:
     return back
 
 
-def _run(cell: Cell, graph: Graph, W: Mapping[str, Any]) -> Iterable[Any]:
-    """Return the components that the function of a cell returns on duals over nodes."""
+def same_values(cell: Cell, program: Program) -> bool:
+    """Return whether the function of a cell computes the values of a program.
+
+    On nodes of the graph of the program it does if it returns the very nodes that are there, whatever numbers beside
+    its arguments it sees.
+
+    Raises
+    ------
+    TypeError
+        When it cannot be run on nodes.
+    """
+    graph = program.stages[-1].outputs[0].value.graph
+    calls: list[tuple[str, int]] = []
+
+    def caller(name: str, kind: str) -> Any:
+        def call(x: Any) -> Node:
+            if kind == Diagonal.form:
+                return graph.number(graph.leaf("weight", name) * x)
+            calls.append((name, graph.number(x).index))
+            return graph.leaf("mixing", str(len(calls) - 1))
+
+        return call
+
+    W = {name: caller(name, kind) for name, kind in program.mixings.items()}
+    with np.errstate(all="ignore"):
+        new = [graph.number(x).index for x in _run(cell, graph, W, lambda node, _: node)]
+    known = {call.result.content.name: (call.mixing, call.input.value.index) for call in program.calls}
+    outputs = [output.value.index for output in program.stages[-1].outputs]
+    return new == outputs and known == {str(number): call for number, call in enumerate(calls)}
+
+
+def _run(
+    cell: Cell,
+    graph: Graph,
+    W: Mapping[str, Any],
+    made: Callable[[Node, int], Any] = lambda node, i: Dual(node, {i: ONE}),
+) -> Iterable[Any]:
+    """Return the components that the function of a cell returns on duals over nodes, or on what is ``made`` of them."""
 
     def leaves(kind: str, names: Iterable[str]) -> dict[str, Node]:
         return {name: graph.leaf(kind, name) for name in names}
 
-    s = {name: Dual(node, {i: ONE}) for i, (name, node) in enumerate(leaves("component", cell.state).items())}
+    s = {name: made(node, i) for i, (name, node) in enumerate(leaves("component", cell.state).items())}
     return _called(cell, s, W, leaves("drive", cell.drives), leaves("parameter", cell.parameters))
 
 
@@ -189,7 +225,7 @@ class _Tape:
 
     def _caller(self, mixing: str, kind: str) -> Any:
         def call(x: Any) -> Any:
-            if kind == Diagonal.name:
+            if kind == Diagonal.form:
                 return self.graph.leaf("weight", mixing) * x
             result = self.graph.leaf("mixing", str(len(self.calls)))
             number = self._next_number() if isinstance(x, Dual) else None

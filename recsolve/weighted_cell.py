@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from recsolve.arrays import Array, common_dtype, common_kind, empty_in_order, ki
 from recsolve.cell_recurrence import CellRecurrence
 from recsolve.mixings import Mixing
 from recsolve.names import Names
+from recsolve.overriding import changed
 from recsolve.projection import Projection
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class WeightedCell:
     layout : Layout
         The event axes of its states.
     """
+
+    compilable = True
 
     def __init__(
         self,
@@ -74,22 +77,25 @@ class WeightedCell:
         """Width of the input, or None without a projection."""
         return None if self.projection is None else self.projection.input_size
 
-    def map(self, function: Callable[[Array], Array]) -> WeightedCell:
+    def map(self, function: Callable[[Array], Array]) -> Self:
         """Return the cell with ``function`` applied to every weight array."""
         projection = None if self.projection is None else self.projection.map(function)
-        return WeightedCell(
+        mapped = changed(self)
+        WeightedCell.__init__(
+            mapped,
             self.cell,
             {n: m.map(function) for n, m in self.mixings.items()},
             {n: function(x) for n, x in self.parameters.items()},
             projection,
             self.hidden_size,
         )
+        return mapped
 
-    def astype(self, dtype: Any) -> WeightedCell:
+    def astype(self, dtype: Any) -> Self:
         """Return the cell with weights of another dtype (float32 or float64)."""
         return self.map(lambda w: w.astype(dtype))
 
-    def to(self, kind: str) -> WeightedCell:
+    def to(self, kind: str) -> Self:
         """Return the cell with its weights on the CPU (``"numpy"``) or on the GPU (``"cupy"``).
 
         Raises

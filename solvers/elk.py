@@ -199,9 +199,9 @@ def _over_matrices(problem: Problem, per_sequence: Array, matrices: Array) -> Ar
 
 def _matrices(J: Jacobian) -> Array:
     """Return the entries of a Jacobian as matrices on the last two axes, 1 x 1 for a diagonal."""
-    if isinstance(J, Diagonal):
+    if type(J) is Diagonal:
         return J.data[..., None, None]
-    if isinstance(J, Block):
+    if type(J) is Block:
         axis = len(J.leading)
         return namespace(J.data).moveaxis(J.data, (axis, axis + 1), (-2, -1))  # type: ignore[no-any-return]
     return J.lane_dense().data
@@ -209,9 +209,9 @@ def _matrices(J: Jacobian) -> Array:
 
 def _like(J: Jacobian, matrices: Array) -> Jacobian:
     """Return matrices as a Jacobian of the structure of ``J``."""
-    if isinstance(J, Diagonal):
+    if type(J) is Diagonal:
         return Diagonal(matrices[..., 0, 0], J.layout)
-    if isinstance(J, Block):
+    if type(J) is Block:
         axis = len(J.leading)
         return Block(namespace(matrices).moveaxis(matrices, (-2, -1), (axis, axis + 1)), J.layout)
     return LaneDense(matrices, J.layout)

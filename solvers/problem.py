@@ -116,7 +116,7 @@ class Problem(Evaluation):
         >>> problem.correct(iterate, iterate.jacobian).ravel().tolist()  # Newton's step, exact for an affine f
         [1.0, 1.5, 1.75, 1.875]
         """
-        if isinstance(A, Zero):
+        if type(A) is Zero:
             return iterate.values
         self.counts["nscan"] += 1
         cut = self.recurrence.over_event(self.cut(iterate))

@@ -19,6 +19,7 @@ import recsolve as rs
 from recsolve.arrays import Array, to_host
 from recsolve.cell import Cell
 from recsolve.cell_recurrence import CellRecurrence
+from recsolve.current import traced_now
 from recsolve.fused import cuda_loops_of
 from recsolve.kernels.chain import Chain
 from recsolve.kernels.fused_cuda import FusedCuda, Outcome
@@ -87,7 +88,7 @@ class _Problem:
 
         B, T, D = shape
         self.cell, self.k, self.steps, self.by_batch = cell, len(cell.state), T, by_batch
-        self.loops: FusedCuda = cuda_loops_of(cell, ())
+        self.loops: FusedCuda = cuda_loops_of(traced_now(cell, tuple((name, "diagonal") for name in cell.mixings), ()))
         host, random = np.random.default_rng(config.seed), cupy.random.default_rng(config.seed)
         self.weights = [(_SCALE * host.standard_normal(D)).astype(np.float32) for _ in cell.mixings]
         self.parameters = [np.zeros(D, np.float32) for _ in cell.parameters]

@@ -20,6 +20,8 @@ from test_fused_mixing import COUPLED, drives, mixed, ties
 
 import recsolve as rs
 from recsolve import cell_recurrence
+from recsolve.current import traced_now
+from recsolve.fused import kinds_of, ties_of
 from recsolve.fused_stages import Staged
 from recsolve.kernels.machine_cuda import OPTIONS, Cuda
 from recsolve.kernels.products_cuda import ProductsCuda
@@ -124,7 +126,7 @@ def test_every_cell_without_coupling(host, place, name):
 
 
 def swept(host, rec, tol=None, scanned=True):
-    found = sweeps_of(rec.cell.cell, tuple(kinds(rec).items()), tuple(sorted(rec.ties.items())), host)
+    found = sweeps_of(traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec)), host)
     tolerance = tolerance_for(rec, tol)
     host.products.clear()
     with np.errstate(all="ignore"):
@@ -136,7 +138,7 @@ def on_the_host(host, monkeypatch):
     """Let recurrences of NumPy arrays be swept as those on a GPU are."""
 
     def sweeps(rec):
-        return sweeps_of(rec.cell.cell, tuple(kinds(rec).items()), tuple(sorted(rec.ties.items())), host)
+        return sweeps_of(traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec)), host)
 
     monkeypatch.setattr(cell_recurrence, "sweeps", sweeps)
     return host
