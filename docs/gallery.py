@@ -13,8 +13,8 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.kernels.compile_clock import Stopwatch
-from recsolve.studies.gallery import PROBLEMS
-from recsolve.studies.provenance import versions
+from recsolve.studies.problems.gallery import PROBLEMS
+from recsolve.studies.store.provenance import versions
 from recsolve.studies.timing import in_turns
 
 SECONDS = 10.0  # after which a solve is stopped
@@ -84,7 +84,7 @@ def main() -> None:
         "from the first 256 steps; error against the sequential loop; time over that of the loop (NumPy, two cores, "
         f"the least of three). A solve is stopped after {SECONDS:.0f} seconds. In chaos errors of order one are what a "
         "small residual leaves: there `trusted` is false. Written by `python docs/gallery.py` with recsolve "
-        f"{found['recsolve']}, NumPy {found['numpy']}; the problems are `recsolve.studies.gallery.PROBLEMS`.\n"
+        f"{found['recsolve']}, NumPy {found['numpy']}; the problems are `recsolve.studies.problems.gallery.PROBLEMS`.\n"
     )
     print("| problem | fastest | time / loop | auto, time / fastest |")
     print("|---|---|---|---|")

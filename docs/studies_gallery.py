@@ -13,8 +13,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from recsolve.studies.draw.style import house_style
 from recsolve.studies.registry import CATALOGUE, Study, get
-from recsolve.studies.style import house_style
 from recsolve.studies.sweep import Place
 
 HERE = Path(__file__).parent / "studies"

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 import recsolve as rs
-from recsolve.studies.provenance import versions
+from recsolve.studies.store.provenance import versions
 
 GAINS, SEEDS, UNITS, STEPS, TOLERANCE = (0.5, 1.0, 1.2, 1.6, 2.2), 20, 8, 400, 1e-10
 

@@ -13,7 +13,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.math import maximum, minimum, relu
-from recsolve.studies.provenance import versions
+from recsolve.studies.store.provenance import versions
 
 SEEDS, UNITS, STEPS = 12, 4, 200
 CHOICES: dict[str, Any] = {

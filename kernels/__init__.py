@@ -46,6 +46,8 @@ def registered() -> dict[str, list[str]]:
     return table
 
 
-from recsolve.kernels import scan_cuda, scan_numba, scan_numpy  # noqa: E402 - they register themselves
+from recsolve.kernels.cpu.scan import scan_numba  # noqa: E402 - they register themselves
+from recsolve.kernels.gpu.scan import scan_cuda  # noqa: E402 - they register themselves
+from recsolve.kernels.reference import scan_numpy  # noqa: E402 - they register themselves
 
 __all__ = ["get", "register", "registered", "scan_cuda", "scan_numba", "scan_numpy"]

@@ -12,22 +12,22 @@ if not (_HERE / "solvers").exists() and (_HERE.parent / "pyproject.toml").exists
 
 from recsolve import cells, jacobians, math, mixings, solvers
 from recsolve._version import __version__
-from recsolve.adjoint import Gradients, adjoint, tangent
-from recsolve.cell import Cell
-from recsolve.check import StructureReport, check_structure
-from recsolve.checkpoint import load
-from recsolve.diagnose import Diagnosis, diagnose
-from recsolve.kernels.choose import backend
-from recsolve.layers import Layers, run
-from recsolve.layout import Layout
-from recsolve.projection import Projection
-from recsolve.recurrence import Recurrence, packed_resets
+from recsolve.analysis.structure_check import StructureReport, check_structure
+from recsolve.base.layout import Layout
+from recsolve.base.status import Status
+from recsolve.diagnosis.diagnose import Diagnosis, diagnose
+from recsolve.gradients.adjoint import Gradients, adjoint, tangent
+from recsolve.interop.checkpoint import load
+from recsolve.interop.layers import Layers, run
+from recsolve.kernels.backends import backend
+from recsolve.recurrence.base import Recurrence, packed_resets
+from recsolve.recurrence.cell import Cell
+from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.scan import scan
 from recsolve.solution import ConvergenceError, Solution
 from recsolve.solve import IntermediateResult, solve
 from recsolve.solvers.auto_pilot import Choice, explain
-from recsolve.status import Status
-from recsolve.weighted_cell import WeightedCell
 
 __all__ = [
     "Cell",

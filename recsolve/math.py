@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.dual import sigmoid, softplus
+from recsolve.symbolic.dual import sigmoid, softplus
 
 absolute, arctan, clip, cos, cosh = np.absolute, np.arctan, np.clip, np.cos, np.cosh
 exp, expm1, log, log1p, logaddexp = np.exp, np.expm1, np.log, np.log1p, np.logaddexp

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from recsolve.arrays import Array, matmul_last, namespace, to_native
-from recsolve.overriding import changed, derive, stated
+from recsolve.base.arrays import Array, matmul_last, namespace, to_native
+from recsolve.base.overriding import changed, derive, stated
 
 
 class Mixing(ABC):

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import Array, common_dtype, common_kind, from_native, namespace, to_native
+from recsolve.base.arrays import Array, common_dtype, common_kind, from_native, namespace, to_native
 from recsolve.jacobians import Jacobian
-from recsolve.kernels.choose import scan as chosen_scan
-from recsolve.kernels.half import state_dtype
-from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.backends import scan as chosen_scan
+from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.float16 import state_dtype
 
 
 def affine_scan(

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import Array, to_host
-from recsolve.bound import error_bound
-from recsolve.condition import condition, error_estimate
-from recsolve.recurrence import Recurrence
+from recsolve.analysis.condition import condition, error_estimate
+from recsolve.analysis.error_bound import error_bound
+from recsolve.analysis.structure_truth import Verification, verify_jacobian
+from recsolve.base.arrays import Array, to_host
+from recsolve.base.status import Status
+from recsolve.base.tolerance import TRUSTED
+from recsolve.recurrence.base import Recurrence
+from recsolve.solve_trace import Trace
 from recsolve.solvers.base import Method
 from recsolve.solvers.iterate import Iterate, leading_times
-from recsolve.status import Status
-from recsolve.structure_truth import Verification, verify_jacobian
-from recsolve.tolerance import TRUSTED
-from recsolve.trace import Trace
 
 
 class Solution:
@@ -58,8 +58,8 @@ class Solution:
         The residual of every row of every iterate and more, with ``options={"trace": True}``.
     tolerance : Tolerance
         What has been tested, of every entry of ``states``: |r| <= atol m + rtol max(|h|, |f|), see
-        :class:`recsolve.tolerance.Tolerance`; ``str`` of it says so with its numbers. It is what was asked for, but
-        where f rounds otherwise for all t at once than for the part of the rows that was solved last: then atol and
+        :class:`recsolve.base.tolerance.Tolerance`; ``str`` of it says so with its numbers. It is what was asked for,
+        but where f rounds otherwise for all t at once than for the part of the rows that was solved last: then atol and
         rtol are larger by 1, 2, 4, 8 or 16 default tolerances, as few as are needed, and the message says so.
     recurrence : Recurrence
     """
@@ -160,9 +160,9 @@ class Solution:
 
         Notes
         -----
-        The mean value form over balls, verified by induction over t: see :mod:`recsolve.bound`, and Moore, Kearfott and
-        Cloud, "Introduction to Interval Analysis" (2009). NumPy's elementary functions are taken to be within 4 units
-        in the last place.
+        The mean value form over balls, verified by induction over t: see :mod:`recsolve.analysis.error_bound`, and
+        Moore, Kearfott and Cloud, "Introduction to Interval Analysis" (2009). NumPy's elementary functions are taken to
+        be within 4 units in the last place.
 
         Examples
         --------

@@ -9,20 +9,20 @@ from typing import Any, Literal
 import numpy as np
 
 from recsolve import solvers
-from recsolve.arrays import Array, empty_in_order, freeze, namespace, to_host
-from recsolve.current import checked_once
+from recsolve.base.arrays import Array, empty_in_order, freeze, namespace, to_host
+from recsolve.base.status import MISMATCH, MIXES, Status
+from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.compile_clock import Stopwatch
-from recsolve.recurrence import Recurrence
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.current import checked_once
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
+from recsolve.solve_trace import Trace
 from recsolve.solvers.active import Active
 from recsolve.solvers.driver import Observe, Run
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import loop
 from recsolve.solvers.settings import whole_number
-from recsolve.status import MISMATCH, MIXES, Status
-from recsolve.tolerance import Tolerance, tolerance_for
-from recsolve.trace import Trace
 
 Fallback = Literal["none", "sequential", "raise"]
 _DRIVER_OPTIONS: dict[str, Any] = {"atol": None, "rtol": None, "pin": True, "patience": 20, "trace": False}

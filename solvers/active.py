@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import Array, empty_in_order, namespace, to_host
-from recsolve.recurrence import Recurrence
+from recsolve.base.arrays import Array, empty_in_order, namespace, to_host
+from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.iterate import Iterate, largest, leading_times
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import State

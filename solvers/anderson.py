@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsolve.arrays import Array, namespace
-from recsolve.recurrence import Recurrence
+from recsolve.base.arrays import Array, namespace
+from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.base import Solver
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem

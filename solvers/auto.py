@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from recsolve.arrays import kind_of
+from recsolve.base.arrays import kind_of
 from recsolve.solvers.auto_pilot import choose
 from recsolve.solvers.base import Method, Stage
 from recsolve.solvers.composite import Windowed

@@ -10,10 +10,12 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from recsolve.arrays import kind_of, to_host
-from recsolve.kernels.choose import backend
+from recsolve.base.arrays import kind_of, to_host
+from recsolve.base.status import Status
+from recsolve.base.tolerance import Tolerance, tolerance_for
+from recsolve.kernels.backends import backend
 from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, refusing
-from recsolve.recurrence import Recurrence
+from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.base import Method
 from recsolve.solvers.composite import Windowed
 from recsolve.solvers.driver import Run
@@ -22,8 +24,6 @@ from recsolve.solvers.jacobi import Jacobi
 from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential, loop
-from recsolve.status import Status
-from recsolve.tolerance import Tolerance, tolerance_for
 
 _FEWEST = 256  # with fewer steps nothing is worth measuring
 _BRIEF = 4e-3  # seconds: with a shorter loop neither

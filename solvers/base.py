@@ -8,13 +8,13 @@ from inspect import cleandoc
 from math import inf
 from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 
-from recsolve.arrays import Array
+from recsolve.base.arrays import Array
+from recsolve.base.status import Status
 from recsolve.jacobians import Jacobian
 from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.iterate import Iterate, Linearised
 from recsolve.solvers.problem import I, Problem
 from recsolve.solvers.state import State
-from recsolve.status import Status
 
 S = TypeVar("S", bound="State | None")
 

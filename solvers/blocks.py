@@ -11,9 +11,9 @@ from typing import Generic, TypeAlias
 
 import numpy as np
 
-from recsolve.arrays import Array, freeze, namespace
+from recsolve.base.arrays import Array, freeze, namespace
 from recsolve.jacobians import Jacobian
-from recsolve.recurrence import Recurrence
+from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.base import Solver
 from recsolve.solvers.problem import I, Problem
 from recsolve.solvers.settings import whole_number

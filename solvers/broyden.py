@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from recsolve.arrays import Array, namespace
+from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import Diagonal, LaneDense
 from recsolve.solvers.base import Solver
 from recsolve.solvers.iterate import Iterate

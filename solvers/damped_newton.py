@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.arrays import Array, namespace
+from recsolve.base.arrays import Array, namespace
 from recsolve.solvers.globalised import Globalised
 from recsolve.solvers.iterate import Linearised
 from recsolve.solvers.problem import Problem

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import Array
+from recsolve.base.arrays import Array
+from recsolve.base.status import Status
 from recsolve.solvers.active import Active
 from recsolve.solvers.base import Method, Solver, Stage
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import State
-from recsolve.status import Status
 
 _IMPROVED = 0.99  # max|r| must fall below this share of its best value to count as progress
 _BLOWN_UP = 1e3  # and a rise above this multiple of it counts as divergence

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsolve.arrays import Array, namespace
+from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
-from recsolve.kernels.choose import scan as chosen_scan
-from recsolve.kernels.monoids import MONOIDS, identity_plus, inverse, product, transpose
+from recsolve.kernels.backends import scan as chosen_scan
+from recsolve.kernels.monoids.base import MONOIDS, identity_plus, inverse, product, transpose
 from recsolve.scan import affine_scan
 from recsolve.solvers.globalised import Globalised, Setting, merit
 from recsolve.solvers.iterate import Linearised

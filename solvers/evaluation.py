@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple, overload
 
 import numpy as np
 
-from recsolve.arrays import Array, namespace, to_host
+from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
-from recsolve.kernels.iterate import residual_of
-from recsolve.recurrence import Recurrence
+from recsolve.kernels.residual import residual_of
+from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.iterate import Iterate, Linearised, largest
-from recsolve.tolerance import Tolerance
 
 _TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
 

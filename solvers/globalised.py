@@ -8,7 +8,7 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from recsolve.arrays import Array, namespace
+from recsolve.base.arrays import Array, namespace
 from recsolve.solvers.base import Solver
 from recsolve.solvers.iterate import Iterate, Linearised
 from recsolve.solvers.problem import Problem

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from recsolve.arrays import Array, to_host
+from recsolve.base.arrays import Array, to_host
+from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
 from recsolve.solvers.state import PerRow, State
-from recsolve.tolerance import Tolerance
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.arrays import Array
+from recsolve.base.arrays import Array
 from recsolve.solvers.blocks import Blocks, CoarseLevel, block_ends, steps_per_block, sweep
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.parareal import Parareal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.arrays import Array
+from recsolve.base.arrays import Array
 from recsolve.jacobians import Jacobian
 from recsolve.solvers.blocks import BlockSolver
 from recsolve.solvers.iterate import Linearised

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.arrays import Array, namespace
+from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import Jacobian
 from recsolve.solvers.blocks import BlockSolver, CoarseLevel, Level, Map, block_ends, one_step
 from recsolve.solvers.iterate import Iterate

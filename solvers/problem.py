@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from recsolve.arrays import Array, namespace
+from recsolve.base.arrays import Array, namespace
+from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian, Zero
-from recsolve.kernels.iterate import guard, largest_finite
-from recsolve.recurrence import Recurrence
+from recsolve.kernels.residual import guard, largest_finite
+from recsolve.recurrence.base import Recurrence
 from recsolve.scan import affine_scan
 from recsolve.solvers.evaluation import Evaluation
 from recsolve.solvers.iterate import Iterate, Linearised
-from recsolve.tolerance import Tolerance
 
 I = TypeVar("I", Iterate, Linearised)  # noqa: E741
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.arrays import Array, empty_in_order
-from recsolve.recurrence import Recurrence
+from recsolve.base.arrays import Array, empty_in_order
+from recsolve.base.status import Status
+from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.base import Solver
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import State
-from recsolve.status import Status
 
 
 def loop(recurrence: Recurrence, *, known: Array | None = None, start: int = 0) -> Array:

@@ -1,5 +1,5 @@
 """``python -m recsolve.studies`` is the command line."""
 
-from recsolve.studies.cli import main
+from recsolve.studies.command.cli import main
 
 main()

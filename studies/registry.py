@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from recsolve.studies.configs import SIZES, arguments
-from recsolve.studies.records import Point, Row
+from recsolve.studies.store.configs import SIZES, arguments
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import Dataset

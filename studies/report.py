@@ -9,9 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsolve.studies.files import replace_into_place
-from recsolve.studies.provenance import provenance
 from recsolve.studies.registry import Picture, Study
+from recsolve.studies.store.files import replace_into_place
+from recsolve.studies.store.provenance import provenance
 from recsolve.studies.sweep import Place
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsolve.studies import gather
-from recsolve.studies.configs import to_toml
-from recsolve.studies.drawing import FORMATS, save
-from recsolve.studies.files import write_json
-from recsolve.studies.provenance import provenance
-from recsolve.studies.race import finite_or_text
-from recsolve.studies.records import Point, Record, Records, Row, key
+from recsolve.studies.compare.race import finite_or_text
+from recsolve.studies.draw.drawing import FORMATS, save
 from recsolve.studies.registry import Study
+from recsolve.studies.store import gather
+from recsolve.studies.store.configs import to_toml
+from recsolve.studies.store.files import write_json
+from recsolve.studies.store.provenance import provenance
+from recsolve.studies.store.records import Point, Record, Records, Row, key
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -244,8 +244,8 @@ def run_point(study: str, version: int, run: Callable[..., list[Row]], point: Po
 @cache
 def _where() -> dict[str, Any]:
     """Return the provenance of numbers made in this process."""
-    from recsolve.kernels.choose import VARIABLE
-    from recsolve.kernels.threads import threads
+    from recsolve.kernels.backends import VARIABLE
+    from recsolve.kernels.cpu.threads import threads
 
     return {**provenance(), "backend": os.environ.get(VARIABLE, "auto"), "threads": threads()}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.arrays import Array
+from recsolve.base.arrays import Array
 from recsolve.kernels.compile_clock import Stopwatch
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from recsolve.studies.information import has_gpu
+from recsolve.studies.command.information import has_gpu
 
 SLOW = bool(os.environ.get("RECSOLVE_SLOW"))
 

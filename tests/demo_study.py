@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recsolve.studies.drawing import converged, line_arguments
+from recsolve.studies.draw.drawing import converged, line_arguments
 from recsolve.studies.registry import Picture, Study, Table
 
 

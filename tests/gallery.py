@@ -82,7 +82,7 @@ def residual_is_met(rec, states, tolerance):
 
 def bound(solution):
     """Law 1: how far two converged trajectories may be apart."""
-    from recsolve.tolerance import agreement
+    from recsolve.base.tolerance import agreement
 
     states = np.asarray(solution.states)
     largest = float(np.abs(states).max(initial=0.0))

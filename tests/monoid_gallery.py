@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.monoids.base import MONOIDS
 
 EXACT = ("clamp", "max_min", "finite_map")  # whatever the numbers are
 RESTARTING = ("clamp", "saturating_add", "moebius", "finite_map")  # cut steps need an initial state

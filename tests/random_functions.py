@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.dual import Dual
+from recsolve.symbolic.dual import Dual
 
 SMOOTH = [np.sin, np.cos, np.exp, np.tanh, np.arctan, np.square, lambda x: x * x * x, lambda x: 1 / (1 + x * x)]
 KINKED = [

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.studies import by_hand, warm
-from recsolve.studies.bench import BenchConfig
-from recsolve.studies.bench_solve import bench_solve
+from recsolve.studies.bench import by_hand
+from recsolve.studies.bench.bench import BenchConfig
+from recsolve.studies.bench.bench_solve import bench_solve
+from recsolve.studies.command import warm
 
 CONFIG = BenchConfig(repeats=1, numbers=1 << 14)
 

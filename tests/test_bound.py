@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recsolve as rs
-from recsolve import bound, dual, interval
-from recsolve.interval import Interval, magnitude
+from recsolve.analysis import error_bound, interval
+from recsolve.analysis.interval import Interval, magnitude
 from recsolve.math import relu, sigmoid, softplus
+from recsolve.symbolic import dual
 
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 
@@ -161,10 +162,10 @@ def failures(judge):
 
 def test_what_is_no_bound_would_be_seen(monkeypatch):
     """The estimate fails somewhere, and so do a bound without rounding and one with the Jacobian at the centre."""
-    enclose = bound.enclose
+    enclose = error_bound.enclose
 
     def fresh(sol):
-        return bound.error_bound(sol.recurrence, np.asarray(sol.states))
+        return error_bound.error_bound(sol.recurrence, np.asarray(sol.states))
 
     def without_rounding(recurrence, previous, radius):
         found = enclose(recurrence, previous, radius)
@@ -173,7 +174,7 @@ def test_what_is_no_bound_would_be_seen(monkeypatch):
     assert failures(fresh) == 0
     assert failures(lambda sol: sol.error_estimate) > 0
     for wrong in (without_rounding, lambda rec, previous, radius: enclose(rec, previous, 0 * radius)):
-        monkeypatch.setattr(bound, "enclose", wrong)
+        monkeypatch.setattr(error_bound, "enclose", wrong)
         assert failures(fresh) > 0
 
 
@@ -215,17 +216,17 @@ def test_windows_join(monkeypatch):
     for name, mixing in (("lstm", "dense"), ("gru", "heads"), ("lstm", "diagonal"), ("minmax", "diagonal")):
         reset = np.random.default_rng(0).random((60, 2)) < 0.1
         sol = rs.solve(gallery.recurrence(name, mixing, reset=reset))
-        monkeypatch.setattr(bound, "_NUMBERS", 2**19)
-        whole = bound.error_bound(sol.recurrence, sol.states)
-        monkeypatch.setattr(bound, "_NUMBERS", 7 * sol.states[0].size * sol.recurrence.layout.lane_width)
-        assert bound.error_bound(sol.recurrence, sol.states) == pytest.approx(whole, rel=0.5)
+        monkeypatch.setattr(error_bound, "_NUMBERS", 2**19)
+        whole = error_bound.error_bound(sol.recurrence, sol.states)
+        monkeypatch.setattr(error_bound, "_NUMBERS", 7 * sol.states[0].size * sol.recurrence.layout.lane_width)
+        assert error_bound.error_bound(sol.recurrence, sol.states) == pytest.approx(whole, rel=0.5)
 
 
 def test_wide_lanes_are_bounded_without_their_matrices(monkeypatch):
     rec = gallery.recurrence("gru", "dense", gain=0.3)
     sol = rs.solve(rec, tol=1e-6)
-    monkeypatch.setattr("recsolve.enclosure.WIDEST", 4)
-    assert distance(sol.states, gallery.loop(rec)) <= bound.error_bound(rec, sol.states) < 1e-4
+    monkeypatch.setattr("recsolve.analysis.enclosure.WIDEST", 4)
+    assert distance(sol.states, gallery.loop(rec)) <= error_bound.error_bound(rec, sol.states) < 1e-4
 
 
 def test_what_does_not_round_has_no_error():
@@ -291,7 +292,7 @@ def test_states_that_are_not_finite():
     sol = rs.solve(rec, guess=np.full(rec.shape, np.nan), maxiter=0)
     states = sol.states.copy()
     states[3] = np.nan
-    assert bound.error_bound(rec, states) == np.inf
+    assert error_bound.error_bound(rec, states) == np.inf
 
 
 def test_declarations_are_not_believed():

@@ -8,7 +8,7 @@ from random_functions import problem
 from test_laws import STRUCTURES, affine
 
 import recsolve as rs
-from recsolve.structure_truth import verify_jacobian
+from recsolve.analysis.structure_truth import verify_jacobian
 
 W = np.random.default_rng(0).standard_normal((4, 4))
 

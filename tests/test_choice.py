@@ -6,7 +6,7 @@ import pytest
 
 import recsolve as rs
 from recsolve.solvers.auto_pilot import Candidate, Choice
-from recsolve.studies.gallery import PROBLEMS
+from recsolve.studies.problems.gallery import PROBLEMS
 
 S = rs.solvers
 CONTRACTIVE = ("contractive", "near_critical", "resets")

@@ -15,13 +15,13 @@ from matplotlib import pyplot
 from typer.testing import CliRunner
 
 import recsolve as rs
-from recsolve.studies import compare as study
-from recsolve.studies import figures, tables
-from recsolve.studies.cli import app
-from recsolve.studies.files import replace_into_place
+from recsolve.studies.command.cli import app
+from recsolve.studies.compare import compare as study
+from recsolve.studies.draw import figures, tables
+from recsolve.studies.draw.style import STYLES, line_arguments, style_of
 from recsolve.studies.groups import select
-from recsolve.studies.recordings import BUILT_IN, load_recording
-from recsolve.studies.style import STYLES, line_arguments, style_of
+from recsolve.studies.problems.recordings import BUILT_IN, load_recording
+from recsolve.studies.store.files import replace_into_place
 
 ROOT = Path(__file__).parent.parent
 BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
@@ -312,7 +312,7 @@ def test_an_output_folder_that_cannot_be_written_keeps_the_table(run, tmp_path):
 
 
 def test_an_interrupt_keeps_what_is_done(run, tmp_path, monkeypatch):
-    from recsolve.studies import race
+    from recsolve.studies.compare import race
 
     real = race._entry
 

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from numba.core import event
 
-from recsolve.kernels import compiled, disk, generated
-from recsolve.kernels.cuda_modules import Kernels
+from recsolve.kernels.cpu.jit import decorators, disk, module_cache
+from recsolve.kernels.gpu.modules import Kernels
 
 ROOT = Path(__file__).parent.parent
 SOURCE = """
-from recsolve.kernels.compiled import compiled
-from recsolve.kernels.prefetch import LINE
+from recsolve.kernels.cpu.jit.decorators import compiled
+from recsolve.kernels.cpu.jit.prefetch import LINE
 
 @compiled
 def count(x):
@@ -38,7 +38,7 @@ def compilations(dtype=np.float64):
     for title in [title for title in sys.modules if title.startswith("recsolve.generated.tiny")]:
         del sys.modules[title]
     with event.install_recorder("numba:compile") as recorded:
-        assert generated.load(SOURCE, "tiny").count(np.ones(3, dtype)) == WANTED
+        assert module_cache.load(SOURCE, "tiny").count(np.ones(3, dtype)) == WANTED
     return sum(e.is_start for _, e in recorded.buffer)
 
 
@@ -65,7 +65,7 @@ def test_what_was_compiled_is_found(cache):
 
 @pytest.mark.parametrize("name", ["", "x" * 300, "ψ" * 300, "../up", "a.b c\n"])
 def test_any_name_will_do(cache, name):
-    assert generated.load(SOURCE + f"# {name!r}", name).count(np.ones(3)) == WANTED
+    assert module_cache.load(SOURCE + f"# {name!r}", name).count(np.ones(3)) == WANTED
     assert len(list(cache.iterdir())) == 1
 
 
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_made_again(cache, damage):
 def test_a_file_that_is_whole_and_cannot_be_loaded_is_made_again(cache):
     compilations()
     (file,) = cache.iterdir()
-    for content in (b"no pickle", b"cno_module\nno_name\n.", compiled.dumps((1, 2)), compiled.dumps(1)):
+    for content in (b"no pickle", b"cno_module\nno_name\n.", decorators.dumps((1, 2)), decorators.dumps(1)):
         disk.write(file.name, content)
         assert [compilations() for _ in "12"] == [1, 0]
 
@@ -103,9 +103,9 @@ def test_a_change_of_what_is_compiled_into_a_loop_is_seen(cache, module, monkeyp
     text = loader.get_source(f"recsolve.kernels.{module}")
     with monkeypatch.context() as changed:
         changed.setattr(loader, "get_source", lambda name: text + "\n# changed")
-        compiled._sources.cache_clear()
+        decorators._sources.cache_clear()
         assert [compilations() for _ in "12"] == [1, 0]
-    compiled._sources.cache_clear()
+    decorators._sources.cache_clear()
     assert compilations() == 0
 
 

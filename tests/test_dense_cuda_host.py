@@ -13,11 +13,11 @@ import pytest
 from cuda_host.nvcc import spills
 from test_scan_numba import AFFINE, close, loop
 
+from recsolve.base.layout import Layout
 from recsolve.jacobians import LaneDense
-from recsolve.kernels import cuda_source, scan_cuda
-from recsolve.kernels.cuda_dense import dense_variant, dense_vector
-from recsolve.kernels.monoids import MONOIDS
-from recsolve.layout import Layout
+from recsolve.kernels.gpu.scan import scan_cuda, variants
+from recsolve.kernels.gpu.scan.dense_plan import dense_variant, dense_vector
+from recsolve.kernels.monoids.base import MONOIDS
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 LENGTHS = (0, 1, 31, 32, 33, 1000)
@@ -125,7 +125,7 @@ def test_nothing_spills(tmp_path):
     found = [
         dense_variant(monoid, n, dtype, cut=True, vector=vector)
         for monoid in ("affine", "max_plus")
-        for dtype in cuda_source.STORAGE
+        for dtype in variants.STORAGE
         for n in (5, 8, 13, 16, 24, 32)
         for vector in ({1, dense_vector(dtype)} if n % 8 == 0 else {1})
     ]

@@ -53,7 +53,7 @@ def test_the_readme_shows_three_snippets_and_two_commands():
 
 @pytest.mark.parametrize("name", list(modules()))
 def test_examples_in_docstrings(name):
-    if name == "recsolve.layers":
+    if name == "recsolve.interop.layers":
         pytest.importorskip("torch")
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert results.failed == 0

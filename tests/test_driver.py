@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.tolerance import tolerance_for
+from recsolve.base.tolerance import tolerance_for
 
 S = rs.solvers
 

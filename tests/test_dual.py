@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve import dual
-from recsolve.dual import ONE, Dual
 from recsolve.math import relu, sigmoid, softplus, where
-from recsolve.tangent import Tangent
+from recsolve.recurrence.function_tangent import Tangent
+from recsolve.symbolic import dual
+from recsolve.symbolic.dual import ONE, Dual
 
 POINTS = np.array([0.3, 0.7, 1.3, 2.1])
 EVALUATE = {"sigmoid": sigmoid, "softplus": softplus}

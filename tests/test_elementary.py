@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsolve.emit import OPERATORS
-from recsolve.graph import OPERATIONS
-from recsolve.kernels.elementary import functions
+from recsolve.kernels.cpu.jit.elementary import functions
+from recsolve.symbolic.emit import OPERATORS
+from recsolve.symbolic.graph import OPERATIONS
 
 FLOATS = (np.float32, np.float64)
 CONDITIONS = ("isnan", "isfinite", "isinf", "is_far")
 BINARY = ("power", "logaddexp", "arctan2", "minimum", "maximum")
-# The table of recsolve.kernels.elementary: units in the last place for float32 and float64.
+# The table of recsolve.kernels.cpu.jit.elementary: units in the last place for float32 and float64.
 BOUNDS = {
     "exp": (1.0, 1.0),
     "expm1": (1.6, 2.0),
@@ -298,7 +298,7 @@ print(sum(loop.stats.cache_hits.values()))
 GENERATED = """
 import numba
 import numpy as np
-from recsolve.kernels.elementary import functions
+from recsolve.kernels.cpu.jit.elementary import functions
 table = functions(np.float32)
 tanh, exp, power, sin, absolute = (table[name] for name in ("tanh", "exp", "power", "sin", "absolute"))
 

@@ -1,7 +1,7 @@
 """Every elementary operation on every backend, over the whole range of floats: NaN, infinities, signs, and accuracy.
 
-The registry of operations is that of :mod:`recsolve.graph`, so a new one is tested the moment it is there. A backend
-is NumPy itself, the functions of compiled loops, or the CUDA C++ built for the host.
+The registry of operations is that of :mod:`recsolve.symbolic.graph`, so a new one is tested the moment it is there. A
+backend is NumPy itself, the functions of compiled loops, or the CUDA C++ built for the host.
 """
 
 from functools import cache
@@ -14,8 +14,8 @@ from test_elementary import computed
 
 import recsolve as rs
 from recsolve import math
-from recsolve.dual import BINARY, UNARY, WINS, evaluate
-from recsolve.emit import OPERATORS
+from recsolve.symbolic.dual import BINARY, UNARY, WINS, evaluate
+from recsolve.symbolic.emit import OPERATORS
 
 FLOATS = {"float32": np.float64, "float64": np.longdouble}  # and what judges them
 ARITY = dict.fromkeys(UNARY, 1) | dict.fromkeys((*BINARY, *WINS), 2)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.cell_recurrence import CellRecurrence
-from recsolve.factored import Call, Factored
-from recsolve.fused import fused, staged, traced_of, walker
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
-from recsolve.kernels import get
-from recsolve.kernels.monoids import MONOIDS
+from recsolve.jacobians.factored import Call, Factored
+from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.registry import get
 from recsolve.math import tanh
 from recsolve.mixings import MIXINGS, Mixing
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.engine import fused, staged, traced_of, walker
 from recsolve.scan import affine_scan
 
 METHODS = ("sequential", "newton", "quasi_newton", "jacobi", "windowed", "damped_newton", "newton_krylov")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.fused import fused
-from recsolve.kernels.iterate import guard, largest_finite, residual_of
+from recsolve.base.tolerance import Tolerance
+from recsolve.kernels.residual import guard, largest_finite, residual_of
 from recsolve.math import maximum, tanh, where
 from recsolve.mixings import Diagonal
-from recsolve.tolerance import Tolerance
+from recsolve.recurrence.engine import fused
 
 CELLS = {cell.name: cell for cell in vars(rs.cells).values() if isinstance(cell, rs.Cell)}
 DTYPES = (np.float32, np.float64)
@@ -319,17 +319,17 @@ def test_iterates_are_tested_and_guarded_as_by_numpy(coupled, layout, batch, bat
 
 
 def test_blocks_side_by_side_give_the_bits_of_the_loop(monkeypatch):
-    from recsolve.kernels import side_by_side
+    from recsolve.kernels.cpu.cell import time_blocks
 
-    monkeypatch.setattr(side_by_side, "_SHORTEST", 16)
-    monkeypatch.setattr(side_by_side, "_BURN_IN", 5)
+    monkeypatch.setattr(time_blocks, "_SHORTEST", 16)
+    monkeypatch.setattr(time_blocks, "_BURN_IN", 5)
     walked = []
     for name, batch, T in (("gru", (2,), 700), ("lstm", (), 611), ("minmax", (1,), 600), ("elman_relu", (2,), 900)):
         for resets in (False, True):
             rec = recurrence(CELLS[name], T, batch, 2, np.float64, resets=resets)
             with rs.backend("numba"):
                 loops, states = fused(rec), np.empty(rec.shape)
-                assert side_by_side.pays(loops.loops.component(states, loops.batch).shape)
+                assert time_blocks.pays(loops.loops.component(states, loops.batch).shape)
                 rec.follow(states)
                 expected = np.empty(rec.shape)
                 loops.loops.walk_in_order(loops.inputs, expected, loops.batch, loops.chain)
@@ -339,9 +339,9 @@ def test_blocks_side_by_side_give_the_bits_of_the_loop(monkeypatch):
 
 
 def test_blocks_side_by_side_give_the_bits_of_a_chaotic_loop(monkeypatch):
-    from recsolve.kernels import side_by_side
+    from recsolve.kernels.cpu.cell import time_blocks
 
-    monkeypatch.setattr(side_by_side, "_SHORTEST", 16)
+    monkeypatch.setattr(time_blocks, "_SHORTEST", 16)
     logistic = rs.Cell(lambda s, W, u, p: 3.9 * s.h * (1 - s.h) + u.x, state=("h",), output="h", name="logistic")
     rec = logistic.with_weights(hidden_size=1).recurrence(drive={"x": np.zeros((1000, 1))}, initial=np.full(1, 0.3))
     with rs.backend("numba"):

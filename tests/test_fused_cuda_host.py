@@ -6,8 +6,8 @@ import pytest
 from cuda_host.solves import kernels_of
 
 import recsolve as rs
-from recsolve.kernels.chain import Chain
-from recsolve.kernels.fused_cuda_plan import Sizes, plan
+from recsolve.kernels.gpu.cell.solve_plan import Sizes, plan
+from recsolve.kernels.starts import Chain
 from recsolve.math import sin
 from recsolve.mixings import Diagonal
 

@@ -5,10 +5,10 @@ import pytest
 from gallery import weighted
 
 import recsolve as rs
-from recsolve.fused import walker
-from recsolve.kernels.panels import packed, vector_shape
+from recsolve.kernels.cpu.jit.panel_packing import packed, vector_shape
 from recsolve.math import maximum, sigmoid, tanh
 from recsolve.mixings import Dense, Diagonal
+from recsolve.recurrence.engine import walker
 from recsolve.solvers.sequential import loop
 
 pytest.importorskip("numba")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recsolve as rs
-from recsolve.kernels import get
-from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.registry import get
 
 NAMES = sorted(MONOIDS)
 WHOLE = (*gallery.EXACT, "addition", "saturating_add", "max_plus", "min_plus")  # exact with integers

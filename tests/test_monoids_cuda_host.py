@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from cuda_host.nvcc import spills
 
-from recsolve.kernels import cuda_source, get, scan_cuda
-from recsolve.kernels.cuda_source import REGIMES, WALKS
-from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.gpu.scan import scan_cuda, variants
+from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
+from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.registry import get
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 LENGTHS = (0, 1, 31, 32, 33, 1000, 4099)
@@ -270,6 +271,6 @@ FINITE = [(f"finite_map:{n}", 1) for n in (3, 16, 17, 32)]
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("regime", [regime for regime in REGIMES if regime != "segments"])  # never chosen for these
 def test_nothing_spills(regime, tmp_path):
-    found = cuda_source.variants(MAPS, ("float32", "float64")) + cuda_source.variants(HALVES, ("float16",))
-    found += cuda_source.variants(FINITE, cuda_source.INTEGERS)
+    found = variants.variants(MAPS, ("float32", "float64")) + variants.variants(HALVES, ("float16",))
+    found += variants.variants(FINITE, variants.INTEGERS)
     assert set(spills(regime, found, tmp_path)) == {("0", "0", "0")}

@@ -13,16 +13,16 @@ from monoid_gallery import elements, state
 
 import recsolve as rs
 from recsolve import jacobians, kernels, mixings
-from recsolve.factored import Factored
-from recsolve.kernels.monoids import MONOIDS
-from recsolve.names import Names
-from recsolve.program import Program
-from recsolve.studies.compare import CompareConfig, Comparison
-from recsolve.studies.race import race
-from recsolve.studies.records import Record
-from recsolve.tolerance import Tolerance
-from recsolve.trace import Trace
-from recsolve.tracing import trace
+from recsolve.base.names import Names
+from recsolve.base.tolerance import Tolerance
+from recsolve.jacobians.factored import Factored
+from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.solve_trace import Trace
+from recsolve.studies.compare.compare import CompareConfig, Comparison
+from recsolve.studies.compare.race import race
+from recsolve.studies.store.records import Record
+from recsolve.symbolic.program import Program
+from recsolve.symbolic.tracing import trace
 
 torch = pytest.importorskip("torch")
 

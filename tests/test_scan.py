@@ -10,8 +10,8 @@ from test_structures import KINDS, build
 
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal
-from recsolve.kernels import get, register, registered
-from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.registry import get, register, registered
 from recsolve.scan import affine_scan
 
 LENGTHS = (0, 1, 2, 31, 32, 33, 64, 97, 128, 1009)

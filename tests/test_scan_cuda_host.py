@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 from test_scan_numba import AFFINE, CLAMP, LENGTHS, affine, close, loop, views
 
+from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
-from recsolve.kernels import cuda_geometry, cuda_plan, cuda_source, get, scan_cuda
-from recsolve.kernels.cuda_source import REGIMES, WALKS
-from recsolve.kernels.monoids import MONOIDS
-from recsolve.layout import Layout
+from recsolve.kernels.gpu import views as cuda_geometry
+from recsolve.kernels.gpu.scan import scan_cuda, scan_plan, variants
+from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
+from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.registry import get
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 ALWAYS_WALKS = ("registers", "streamed")
@@ -436,25 +438,25 @@ def test_the_choice(shape, regime):
 
     def chosen(*strides):
         layout = cuda_geometry.Strides(strides[0], 0, 0, strides[1:])
-        asked = cuda_plan.Scan("affine", 1, "float32", T, (B, D), tuple((name, layout) for name in ("y", "in0", "in1")))
-        return cuda_plan.plan(asked, 132).variant.regime
+        asked = scan_plan.Scan("affine", 1, "float32", T, (B, D), tuple((name, layout) for name in ("y", "in0", "in1")))
+        return scan_plan.plan(asked, 132).variant.regime
 
     assert chosen(B * D, D, 1) == regime
     assert chosen(1, D * T, T) != "registers"  # (B, D, T): it would read a sector for a number
 
 
 def test_variants():
-    names = [variant.expression for variant in cuda_source.variants()]
+    names = [variant.expression for variant in variants.variants()]
     assert len(set(names)) == len(names)
     assert cuda_geometry.PROBLEM.itemsize == 8 * (2 + 6 + 7 * 10 + 23)
-    for variant in cuda_source.variants():
+    for variant in variants.variants():
         for width in (1, 2, 4, 8, 16, 32):
-            fit = cuda_source.fitted(variant, width, cuda_source.pitch_of(width, by_time=True), cut=True)
-            assert fit.shared(width, cuda_source.pitch_of(width, by_time=True), cut=True) <= 227 * 1024
+            fit = variants.fitted(variant, width, variants.pitch_of(width, by_time=True), cut=True)
+            assert fit.shared(width, variants.pitch_of(width, by_time=True), cut=True) <= 227 * 1024
 
 
 @pytest.mark.skipif(not os.environ.get("RECSOLVE_SLOW"), reason="takes minutes: set RECSOLVE_SLOW=1")
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("regime", REGIMES)
 def test_nothing_spills(regime, tmp_path):
-    assert set(spills(regime, cuda_source.variants(), tmp_path)) == {("0", "0", "0")}
+    assert set(spills(regime, variants.variants(), tmp_path)) == {("0", "0", "0")}

@@ -11,8 +11,9 @@ import pytest
 
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
-from recsolve.kernels import choose, get
-from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels import backends
+from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.registry import get
 from recsolve.scan import affine_scan
 
 LENGTHS = (0, 1, 31, 32, 33, 1000, 4099)
@@ -217,7 +218,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
             results = []
             for threads in (1, 2):
                 with rs.backend("numba", threads=threads):
-                    results.append(choose.scan(monoid, elements, initial=b[0]))
+                    results.append(backends.scan(monoid, elements, initial=b[0]))
             np.testing.assert_array_equal(*results)
             close(results[0], loop(monoid, elements, b[0]))
 
@@ -248,9 +249,9 @@ def test_a_forked_child_may_scan():
 
 def test_the_choice(monkeypatch):
     def of(T, **kwargs):
-        return choose.chosen(AFFINE, affine(Diagonal, T, np.float64, np.random.default_rng(0), units=100), **kwargs)
+        return backends.chosen(AFFINE, affine(Diagonal, T, np.float64, np.random.default_rng(0), units=100), **kwargs)
 
-    monkeypatch.delenv(choose.VARIABLE, raising=False)
+    monkeypatch.delenv(backends.VARIABLE, raising=False)
     assert of(10) == "numpy"
     assert of(1000) == "numba"
     with rs.backend("numpy"):
@@ -258,27 +259,27 @@ def test_the_choice(monkeypatch):
         with rs.backend("numba"):
             assert of(10) == "numba"
         assert of(1000) == "numpy"
-    monkeypatch.setenv(choose.VARIABLE, "numba")
+    monkeypatch.setenv(backends.VARIABLE, "numba")
     assert of(10) == "numba"
     with rs.backend("auto"):
         assert of(10) == "numpy"
-    monkeypatch.setenv(choose.VARIABLE, "abacus")
+    monkeypatch.setenv(backends.VARIABLE, "abacus")
     with pytest.raises(ValueError, match="RECSOLVE_BACKEND is 'abacus'"):
         of(10)
     dense = affine(LaneDense, 3000, np.float64, np.random.default_rng(0))
     gains = (np.full((9000, 2, 2), 0.1),) * 3
     with rs.backend("auto"):
-        assert choose.chosen(AFFINE, dense) == "numba"
-        assert choose.chosen(MONOIDS["riccati"], gains) == "numpy"
+        assert backends.chosen(AFFINE, dense) == "numba"
+        assert backends.chosen(MONOIDS["riccati"], gains) == "numpy"
     with rs.backend("numba"):  # has no loop for it and hands it on
         np.testing.assert_array_equal(rs.scan("riccati", gains), numpy_scan(MONOIDS["riccati"], gains))
 
 
 def test_without_numba(monkeypatch):
-    monkeypatch.setattr(choose, "_installed", lambda package="numba": False)
-    monkeypatch.delenv(choose.VARIABLE, raising=False)
+    monkeypatch.setattr(backends, "_installed", lambda package="numba": False)
+    monkeypatch.delenv(backends.VARIABLE, raising=False)
     elements = affine(Diagonal, 1000, np.float64, np.random.default_rng(0), units=100)
-    assert choose.chosen(AFFINE, elements) == "numpy"
+    assert backends.chosen(AFFINE, elements) == "numpy"
     for name, words in (("numba", "pip install numba"), ("cuda", r"pip install 'recsolve\[cuda13\]'")):
         with pytest.raises(ImportError, match=words), rs.backend(name):
             pass
@@ -314,7 +315,8 @@ def test_compiling_is_said_once(tmp_path):
 
 def test_the_benchmark(monkeypatch, capsys):
     """Every row is complete, in the table and as JSON."""
-    from recsolve.studies import bench, cli
+    from recsolve.studies.bench import bench
+    from recsolve.studies.command import cli
 
     rows = [timing.row() for timing in bench.bench_scan(bench.BenchConfig(repeats=1, numbers=4096))]
     assert {row["scan"] for row in rows} >= {"diagonal", "clamp, reverse", "2 x 2 block"}

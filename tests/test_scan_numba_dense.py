@@ -5,9 +5,11 @@ import pytest
 from test_scan_numba import AFFINE, CLAMP, LENGTHS, affine, close, loop, numba_scan, numpy_scan, views
 
 import recsolve as rs
-from recsolve.factored import Call, Factored
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
-from recsolve.kernels import scan_dense, scan_factored, scan_numba
+from recsolve.jacobians.factored import Call, Factored
+from recsolve.kernels.cpu.scan import dense as scan_dense
+from recsolve.kernels.cpu.scan import factored as scan_factored
+from recsolve.kernels.cpu.scan import scan_numba
 from recsolve.mixings import Dense, Heads
 from recsolve.scan import affine_scan, reverse_solve
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tracing_fuzz import LEAVES, SPECIAL, traced, trees
 
-from recsolve import emit
-from recsolve.kernels.source_cuda import module, statements
+from recsolve.kernels.codegen.cuda_elementwise import module, statements
+from recsolve.symbolic import emit
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 

@@ -19,21 +19,21 @@ from numpy.lib.stride_tricks import as_strided
 from test_fused_mixing import COUPLED, drives, mixed, ties
 
 import recsolve as rs
-from recsolve import cell_recurrence
-from recsolve.current import traced_now
-from recsolve.fused import kinds_of, ties_of
-from recsolve.fused_stages import Staged
-from recsolve.kernels.machine_cuda import OPTIONS, Cuda
-from recsolve.kernels.products_cuda import ProductsCuda
-from recsolve.kernels.source import inputs_of
-from recsolve.kernels.source_cuda import stages_text
-from recsolve.kernels.source_cuda_stages import stage_structure, sweep_cell
-from recsolve.kernels.source_stages import jobs_of
-from recsolve.kernels.stages_cuda import ElementwiseCuda, StagesCuda
+from recsolve.base.tolerance import tolerance_for
+from recsolve.kernels.codegen.cuda_elementwise import stages_text
+from recsolve.kernels.codegen.cuda_stages import stage_structure, sweep_cell
+from recsolve.kernels.codegen.numba_elementwise import inputs_of
+from recsolve.kernels.codegen.numba_stages import jobs_of
+from recsolve.kernels.gpu.cell.products import ProductsCuda
+from recsolve.kernels.gpu.cell.stages import ElementwiseCuda, StagesCuda
+from recsolve.kernels.gpu.device import OPTIONS, Cuda
 from recsolve.mixings import Dense
-from recsolve.sweeping import given, sweeps_of
-from recsolve.tolerance import tolerance_for
-from recsolve.tracing import trace
+from recsolve.recurrence import cell_recurrence
+from recsolve.recurrence.current import traced_now
+from recsolve.recurrence.engine import kinds_of, ties_of
+from recsolve.recurrence.staged_engine import Staged
+from recsolve.recurrence.sweep_engine import given, sweeps_of
+from recsolve.symbolic.tracing import trace
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recsolve as rs
-from recsolve.factored import Factored
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
+from recsolve.jacobians.factored import Factored
 
 LAYOUTS = [
     rs.Layout(units=5),

@@ -19,11 +19,13 @@ from demo_study import STUDY, Config
 from rich.console import Console
 from typer.testing import CliRunner
 
-from recsolve.studies import drawing, progress, registry
-from recsolve.studies.cli import app
-from recsolve.studies.configs import configured, to_toml
-from recsolve.studies.records import Record, key
+from recsolve.studies import registry
+from recsolve.studies.command import progress
+from recsolve.studies.command.cli import app
+from recsolve.studies.draw import drawing
 from recsolve.studies.report import write_report
+from recsolve.studies.store.configs import configured, to_toml
+from recsolve.studies.store.records import Record, key
 from recsolve.studies.sweep import Place, plot, run_point, sweep
 
 TESTS = Path(__file__).parent

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from tiny_studies import folder, tiny
 
-from recsolve.studies.configs import SIZES, configured, to_toml
-from recsolve.studies.drawing import converged
-from recsolve.studies.gather import FAILED
-from recsolve.studies.records import key
+from recsolve.studies.draw.drawing import converged
 from recsolve.studies.registry import CATALOGUE, get
 from recsolve.studies.report import write_report
+from recsolve.studies.store.configs import SIZES, configured, to_toml
+from recsolve.studies.store.gather import FAILED
+from recsolve.studies.store.records import key
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -5,9 +5,10 @@ import pytest
 from matplotlib import pyplot
 
 import recsolve as rs
-from recsolve.studies import flows, storage
 from recsolve.studies.catalogue import deer, elk, langevin_lorenz, minmax, mixing_ladder, pararnn, precision
-from recsolve.studies.measure import loop
+from recsolve.studies.compare import storage
+from recsolve.studies.compare.measure import loop
+from recsolve.studies.problems import flows
 
 # minmax
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.dual import ONE, Dual
+from recsolve.base.ties import DEFAULT, at_tie, check_ties, ties_in_force
 from recsolve.math import absolute, clip, maximum, minimum, relu
-from recsolve.tangent import Tangent
-from recsolve.ties import DEFAULT, at_tie, check_ties, ties_in_force
+from recsolve.recurrence.function_tangent import Tangent
+from recsolve.symbolic.dual import ONE, Dual
 
 PATH = Path(__file__).parent.parent / "docs" / "ties.py"
 WEIGHTS = [0.0, 0.25, 0.5, 1.0]

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import recsolve as rs
+from recsolve.base.tolerance import tolerance_for
 from recsolve.choice import choose
-from recsolve.kernels import generated
 from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, check_allowed, compiling, refusing
-from recsolve.kernels.threads import spread
-from recsolve.studies import compare as study
-from recsolve.studies import tables
-from recsolve.studies.measure import timed
+from recsolve.kernels.cpu.jit import module_cache
+from recsolve.kernels.cpu.threads import spread
+from recsolve.studies.compare import compare as study
+from recsolve.studies.compare.measure import timed
+from recsolve.studies.draw import tables
 from recsolve.studies.timing import in_turns
-from recsolve.tolerance import tolerance_for
 
 SLOW = 0.3  # seconds of a compiler that sleeps
-LOOP = """from recsolve.kernels.compiled import compiled
+LOOP = """from recsolve.kernels.cpu.jit.decorators import compiled
 
 
 @compiled
@@ -34,8 +34,8 @@ def total(x):
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """Return a loop that nobody has compiled yet."""
-    monkeypatch.setenv(generated.VARIABLE, str(tmp_path))
-    return generated.load(f"{LOOP}# {tmp_path}\n", "probe").total
+    monkeypatch.setenv(module_cache.VARIABLE, str(tmp_path))
+    return module_cache.load(f"{LOOP}# {tmp_path}\n", "probe").total
 
 
 def compile_once():
@@ -123,7 +123,7 @@ class Compiled(rs.solvers.Jacobi):
 
 def test_the_table_of_a_first_comparison_is_that_of_a_second(monkeypatch, capsys):
     monkeypatch.setattr(Compiled, "compile", staticmethod(compile_once()))
-    monkeypatch.setattr("recsolve.studies.race._ENOUGH_SECONDS", 0.1)  # less than the compiler takes
+    monkeypatch.setattr("recsolve.studies.compare.race._ENOUGH_SECONDS", 0.1)  # less than the compiler takes
     config = study.CompareConfig(units=4, length=40, mixing="dense", solvers=("sequential", Compiled()))
     *_, result = study.compare(config)
     (entries,) = result.entries.values()

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve import dual, emit
-from recsolve.dual import ONE, Dual
-from recsolve.graph import Graph
+from recsolve.base.ties import check_ties, ties_in_force
 from recsolve.jacobians import Block, Diagonal, Zero
 from recsolve.math import clip, maximum, minimum, relu, sigmoid, softplus, tanh, where
-from recsolve.ties import check_ties, ties_in_force
-from recsolve.tracing import trace
+from recsolve.symbolic import dual, emit
+from recsolve.symbolic.dual import ONE, Dual
+from recsolve.symbolic.graph import Graph
+from recsolve.symbolic.tracing import trace
 
 TIES = [0.0, 0.5, 1.0]
 
@@ -241,7 +241,7 @@ def test_fingerprints():
     assert len(set(cells.values())) == len(cells)
     assert len({trace(rs.cells.MinMax, ties=share).fingerprint for share in TIES}) == len(TIES)
     code = (
-        "import recsolve as rs; from recsolve.tracing import trace;"
+        "import recsolve as rs; from recsolve.symbolic.tracing import trace;"
         f"print([trace(rs.cells.get(n), m).fingerprint for n, m in {list(cells)!r}])"
     )
     for seed in "12":

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recsolve as rs
-from recsolve import dual, emit
-from recsolve.dual import ONE, Dual, value_of
-from recsolve.graph import Graph
+from recsolve.base.ties import check_ties, ties_in_force
 from recsolve.math import sigmoid, softplus
-from recsolve.ties import check_ties, ties_in_force
+from recsolve.symbolic import dual, emit
+from recsolve.symbolic.dual import ONE, Dual, value_of
+from recsolve.symbolic.graph import Graph
 
 FUNCTIONS = {"sigmoid": sigmoid, "softplus": softplus}
 PLAIN = {"negative", "positive", "absolute", "tanh", "sigmoid", "softplus", "add", "subtract", "multiply"} | set(

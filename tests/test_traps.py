@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.tolerance import Tolerance
+from recsolve.base.tolerance import Tolerance
 
 SOLVERS = sorted(rs.solvers.REGISTRY)
 FACTORS = (2.5, 6.0, 20.0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from recsolve.cell import Cell
 from recsolve.cells.elman import Elman, ElmanReLU
 from recsolve.cells.gated import MGU, SLSTM, Leaky
 from recsolve.cells.gru import GRU, ChoGRU, ParaRNNGRU
 from recsolve.cells.lstm import LSTM, ParaRNNLSTM
 from recsolve.cells.minmax import MinMax
+from recsolve.recurrence.cell import Cell
 
 REGISTRY: dict[str, Cell] = {
     cell.name: cell

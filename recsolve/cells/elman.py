@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from recsolve.cell import Cell
 from recsolve.math import relu, tanh
+from recsolve.recurrence.cell import Cell
 
 _CITE = "Elman, Cognitive Science 14 (1990)"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from recsolve.cell import Cell
 from recsolve.math import sigmoid, tanh
+from recsolve.recurrence.cell import Cell
 
 
 def lstm(s: Any, W: Any, u: Any, p: Any) -> Any:

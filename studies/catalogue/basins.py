@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.studies.drawing import CONVERGED, converged, heat, solvers_of, span
-from recsolve.studies.measure import cell_recurrence
-from recsolve.studies.records import Point, Row
+from recsolve.studies.compare.measure import cell_recurrence
+from recsolve.studies.draw.drawing import CONVERGED, converged, heat, solvers_of, span
 from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import Dataset

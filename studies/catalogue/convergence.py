@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.arrays import Array
+from recsolve.base.arrays import Array
+from recsolve.base.tolerance import tolerance_for
 from recsolve.solvers import REGISTRY
-from recsolve.studies.drawing import converged, heat, held, legend, listed, solvers_of, span
-from recsolve.studies.figures import QUANTITIES, by_group, scale_iterations
+from recsolve.studies.compare.measure import cell_recurrence, loop, measured
+from recsolve.studies.draw.drawing import converged, heat, held, legend, listed, solvers_of, span
+from recsolve.studies.draw.figures import QUANTITIES, by_group, scale_iterations
+from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.groups import grouped
-from recsolve.studies.measure import cell_recurrence, loop, measured
-from recsolve.studies.records import Point, Row
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.style import line_arguments
-from recsolve.tolerance import tolerance_for
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import Dataset

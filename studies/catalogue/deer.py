@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.arrays import Array
+from recsolve.base.arrays import Array
 from recsolve.scan import affine_scan
-from recsolve.studies.drawing import converged, powers_of_two, span
-from recsolve.studies.measure import distance, loop, measured, timed
-from recsolve.studies.records import Point, Row
+from recsolve.studies.compare.measure import distance, loop, measured, timed
+from recsolve.studies.draw.drawing import converged, powers_of_two, span
+from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import level, outside_legend, series
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.arrays import Array
+from recsolve.base.arrays import Array
 from recsolve.solvers import Elk, Method
-from recsolve.studies.drawing import band, converged, listed, span
-from recsolve.studies.flows import system
-from recsolve.studies.measure import loop, measured
-from recsolve.studies.records import Point, Row
+from recsolve.studies.compare.measure import loop, measured
+from recsolve.studies.draw.drawing import band, converged, listed, span
+from recsolve.studies.draw.series import outside_legend
+from recsolve.studies.draw.style import line_arguments
+from recsolve.studies.problems.flows import system
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import outside_legend
-from recsolve.studies.style import line_arguments
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.arrays import Array
-from recsolve.studies.drawing import band, converged, legend, listed, solvers_of, span
-from recsolve.studies.measure import loop, measured
-from recsolve.studies.records import Point, Row
+from recsolve.base.arrays import Array
+from recsolve.studies.compare.measure import loop, measured
+from recsolve.studies.draw.drawing import band, converged, legend, listed, solvers_of, span
+from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.style import line_arguments
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.studies.drawing import band, converged, legend, listed, powers_of_two, span
-from recsolve.studies.flows import FLOWS, observer, system, two_wells
-from recsolve.studies.measure import loop, lyapunov, measured
-from recsolve.studies.records import Point, Row
+from recsolve.studies.compare.measure import loop, lyapunov, measured
+from recsolve.studies.draw.drawing import band, converged, legend, listed, powers_of_two, span
+from recsolve.studies.draw.series import level, outside_legend, series
+from recsolve.studies.problems.flows import FLOWS, observer, system, two_wells
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import level, outside_legend, series
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset

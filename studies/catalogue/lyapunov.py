@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.studies.drawing import converged, legend, listed, solvers_of, times
-from recsolve.studies.measure import loop, lyapunov, measured, tanh_network
-from recsolve.studies.records import Point, Row
+from recsolve.studies.compare.measure import loop, lyapunov, measured, tanh_network
+from recsolve.studies.draw.drawing import converged, legend, listed, solvers_of, times
+from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.style import line_arguments
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import Dataset

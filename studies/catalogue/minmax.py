@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.arrays import Array
-from recsolve.studies.drawing import band, converged, listed, powers_of_two
-from recsolve.studies.measure import cell_recurrence, distance, loop, measured, tanh_network
-from recsolve.studies.records import Point, Row
+from recsolve.base.arrays import Array
+from recsolve.studies.compare.measure import cell_recurrence, distance, loop, measured, tanh_network
+from recsolve.studies.draw.drawing import band, converged, listed, powers_of_two
+from recsolve.studies.draw.series import level, outside_legend, series
+from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import level, outside_legend, series
-from recsolve.studies.style import line_arguments
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.arrays import Array
+from recsolve.base.arrays import Array
 from recsolve.math import tanh
 from recsolve.mixings import Dense, Diagonal, Heads, Mixing
-from recsolve.studies.drawing import band, converged, legend, listed, times
-from recsolve.studies.measure import loop, measured, timed
-from recsolve.studies.records import Point, Row
+from recsolve.studies.compare.measure import loop, measured, timed
+from recsolve.studies.draw.drawing import band, converged, legend, listed, times
+from recsolve.studies.draw.series import level
+from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import level
-from recsolve.studies.style import line_arguments
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset

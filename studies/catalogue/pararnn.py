@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.condition import condition
-from recsolve.studies.drawing import band, converged, span
-from recsolve.studies.measure import loop, measured
-from recsolve.studies.records import Point, Row
+from recsolve.analysis.condition import condition
+from recsolve.studies.compare.measure import loop, measured
+from recsolve.studies.draw.drawing import band, converged, span
+from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import level, outside_legend, series
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset

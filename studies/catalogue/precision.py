@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.arrays import Array
-from recsolve.condition import condition
-from recsolve.studies.drawing import band, legend, listed, solvers_of, span
-from recsolve.studies.measure import distance, loop, timed
-from recsolve.studies.records import Point, Row
+from recsolve.analysis.condition import condition
+from recsolve.base.arrays import Array
+from recsolve.studies.compare.measure import distance, loop, timed
+from recsolve.studies.compare.storage import as_stored, bfloat16, newton_errors
+from recsolve.studies.draw.drawing import band, legend, listed, solvers_of, span
+from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.series import level, outside_legend, series
-from recsolve.studies.storage import as_stored, bfloat16, newton_errors
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.arrays import Array
-from recsolve.studies.drawing import CONVERGED, chart, converged, legend, listed, powers_of_two, solvers_of, times
-from recsolve.studies.information import has_gpu
-from recsolve.studies.measure import cell_recurrence, distance, loop, measured, moved, timed
-from recsolve.studies.records import Point, Row
+from recsolve.base.arrays import Array
+from recsolve.recurrence.torch_weights import cell_from_weights
+from recsolve.studies.command.information import has_gpu
+from recsolve.studies.compare.measure import cell_recurrence, distance, loop, measured, moved, timed
+from recsolve.studies.draw.drawing import CONVERGED, chart, converged, legend, listed, powers_of_two, solvers_of, times
+from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.style import line_arguments
-from recsolve.torch_weights import cell_from_weights
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -101,7 +101,7 @@ def _torch(weights: dict[str, Array], x: Array, truth: Array, repeats: int, enou
     """Time torch's loop with the same weights, its input projection of four channels included, on 1 or all threads."""
     import torch
 
-    from recsolve.kernels.threads import threads
+    from recsolve.kernels.cpu.threads import threads
 
     module = torch.nn.GRU(x.shape[-1], truth.shape[-1], dtype=getattr(torch, str(x.dtype)))
     module.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()})

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve import Recurrence, cells
-from recsolve.studies.drawing import converged, labelled, listed, solvers_of
-from recsolve.studies.measure import cell_recurrence, loop, measured
-from recsolve.studies.records import Point, Row
+from recsolve.studies.compare.measure import cell_recurrence, loop, measured
+from recsolve.studies.draw.drawing import converged, labelled, listed, solvers_of
 from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import Dataset

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.condition import condition
-from recsolve.studies.drawing import converged, legend, listed, solvers_of, times
-from recsolve.studies.measure import cell_recurrence, loop, measured, timed
-from recsolve.studies.records import Point, Row
+from recsolve.analysis.condition import condition
+from recsolve.studies.compare.measure import cell_recurrence, loop, measured, timed
+from recsolve.studies.draw.drawing import converged, legend, listed, solvers_of, times
+from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.style import line_arguments
+from recsolve.studies.store.records import Point, Row
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from recsolve.kernels.cuda_source import WALKS, Variant, text
+from recsolve.kernels.gpu.scan.variants import WALKS, Variant, text
 
 HERE = Path(__file__).parent
 HEADERS = ("copies.hpp", "fibers.hpp", "threads.hpp", "cuda_host.hpp")

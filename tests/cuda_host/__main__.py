@@ -12,11 +12,11 @@ import sys
 import numpy as np
 
 from cuda_host import Host
+from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, LaneDense
-from recsolve.kernels.cuda_source import REGIMES, WALKS
-from recsolve.kernels.monoids import MONOIDS
-from recsolve.kernels.scan_cuda import scan
-from recsolve.layout import Layout
+from recsolve.kernels.gpu.scan.scan_cuda import scan
+from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
+from recsolve.kernels.monoids.base import MONOIDS
 
 PRELOADED = "RECSOLVE_SANITIZER_IS_LOADED"
 OPTIONS = {

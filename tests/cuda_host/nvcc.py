@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from recsolve.kernels.cuda_source import OPTIONS, Regime, Variant, text
+from recsolve.kernels.gpu.scan.variants import OPTIONS, Regime, Variant, text
 
 TOGETHER = 16  # kernels of a compilation, whose time grows faster than their number
 

@@ -7,10 +7,10 @@ import ctypes
 import numpy as np
 
 from cuda_host import HERE, load
-from recsolve.kernels.fused_cuda import FusedCuda
-from recsolve.kernels.fused_cuda_plan import Kernel
-from recsolve.kernels.source_cuda import module
-from recsolve.tracing import trace, trace_pullback
+from recsolve.kernels.codegen.cuda_elementwise import module
+from recsolve.kernels.gpu.cell.elementwise import FusedCuda
+from recsolve.kernels.gpu.cell.solve_plan import Kernel
+from recsolve.symbolic.tracing import trace, trace_pullback
 
 TYPES = {"float32": "float", "float64": "double"}
 

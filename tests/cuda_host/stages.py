@@ -8,9 +8,9 @@ import re
 import numpy as np
 
 from cuda_host.solves import built
-from recsolve.kernels import scan_numpy
-from recsolve.kernels.machine_cuda import REPORT, THREADS
-from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.gpu.device import REPORT, THREADS
+from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.reference import scan_numpy
 
 _CALL = """
 template <class P> void call(void (*kernel)(P), const void* problem, long long bytes, long long blocks, int workers) {{

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from recsolve.status import Status
+from recsolve.base.status import Status
 
 from . import oracle, problems
 

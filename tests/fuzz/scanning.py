@@ -117,7 +117,7 @@ def walked(name, elements, initial, reset, reverse):
 
 def scan(rng, compiled, backend):
     """Every monoid, both directions, resets, initial states, memory orders, every backend."""
-    from recsolve.kernels.monoids import MONOIDS
+    from recsolve.kernels.monoids.base import MONOIDS
 
     name, dtype = str(rng.choice(list(MONOIDS))), rng.choice([np.float32, np.float64])
     T, shape = int(rng.choice([1, 2, 31, 33, 97, 257])), ((), (3,), (2, 3), (0,))[rng.integers(4)]

@@ -1,0 +1,152 @@
+"""Which backend runs a scan or evaluates a cell: the one place where that is decided."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+from recsolve.base.arrays import Array, kind_of
+from recsolve.jacobians import LaneDense
+from recsolve.kernels.cpu.scan import scan_numba
+from recsolve.kernels.cpu.scan.factored import is_factored
+from recsolve.kernels.cpu.threads import limited
+from recsolve.kernels.monoids.base import Monoid
+from recsolve.kernels.registry import get
+
+BACKENDS = ("auto", "numpy", "numba", "cuda")
+VARIABLE = "RECSOLVE_BACKEND"
+
+# A compiled scan costs 60 us before it begins, a NumPy scan a few us for each of its rows; and below this many numbers
+# less is won than loading the compiled loops costs.
+_PAYS, _MANY_STEPS, _MANY_FACTORED = 32_768, 64, 1024
+
+# To compile a cell takes seconds once, to load it a part of one in every process; NumPy takes 20 us a step, or more.
+_LONG, _LARGE = 4096, 1 << 18  # many steps, or numbers
+_STEPS, _NUMBERS = 1024, 1 << 14  # or fair numbers of both
+_STEPS_ON_GPU = 256  # a step of CuPy calls takes a fraction of a millisecond
+
+_CHOSEN: ContextVar[str | None] = ContextVar("recsolve_backend", default=None)
+
+
+@contextmanager
+def backend(name: str, *, threads: int | None = None) -> Iterator[None]:
+    """Choose the backend of scans and of the functions of cells inside a ``with`` block.
+
+    Parameters
+    ----------
+    name : {"auto", "numpy", "numba", "cuda"}
+        ``auto`` takes CUDA kernels for arrays on a GPU, and for NumPy arrays Numba where it is installed, has a loop
+        for the structure, and the problem is large enough to pay. ``numba`` takes it at any size. What a backend has
+        no kernel for goes to the NumPy one, which runs on CuPy arrays too.
+    threads : int, optional
+        At most this many threads for compiled loops; by default NUMBA_NUM_THREADS or all cores of the process.
+
+    Raises
+    ------
+    ValueError
+        For another name or no thread.
+    ImportError
+        For ``numba`` or ``cuda`` where it, or CuPy, is not installed.
+
+    Notes
+    -----
+    Outside such blocks the environment variable RECSOLVE_BACKEND decides, ``auto`` where it is not set. Blocks nest;
+    they hold for the Python thread (and asyncio task) that enters them. Results do not depend on the number of threads.
+    With joblib use its default loky workers: it gives each its share of the cores.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.backend("numpy"):
+    ...     rs.scan("affine", (np.full(3, 0.5), np.ones(3)))
+    array([1.  , 1.5 , 1.75])
+    """
+    _check(name, "name")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; wanted 1 or more")
+    token = _CHOSEN.set(name)
+    try:
+        with limited(threads):
+            yield
+    finally:
+        _CHOSEN.reset(token)
+
+
+def _check(name: str, argument: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"{argument} is {name!r}; wanted one of {', '.join(BACKENDS)}")
+    if name == "numba" and not _installed():
+        raise ImportError("the backend 'numba' needs Numba: pip install numba")
+    if name == "cuda" and not _installed("cupy"):
+        raise ImportError("the backend 'cuda' needs CuPy: pip install 'recsolve[cuda13]' (or [cuda12])")
+
+
+@cache
+def _installed(package: str = "numba") -> bool:
+    return find_spec(package) is not None
+
+
+def _asked() -> str:
+    """Return the backend asked for: that of the innermost block, of the environment, or ``auto``."""
+    name = _CHOSEN.get()
+    if name is None:
+        name = os.environ.get(VARIABLE, "auto")
+        _check(name, VARIABLE)
+    return name
+
+
+def forced() -> bool:
+    """Return whether a backend that compiles cells is asked for."""
+    return _asked() in ("numba", "cuda")
+
+
+def compiles(steps: int, numbers: int) -> bool:
+    """Return whether f is evaluated by loops compiled from it, for states of so many steps and numbers in all."""
+    name = _asked()
+    if name != "auto":
+        return name == "numba"
+    return (steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS)) and _installed()
+
+
+def launches(like: Array, steps: int, numbers: int) -> bool:
+    """Return whether CUDA kernels compiled from f evaluate it, for states like this of so many steps and numbers."""
+    name = _asked()
+    pays = steps >= _STEPS_ON_GPU or numbers >= _NUMBERS
+    return kind_of(like) == "cupy" and (name == "cuda" or (name == "auto" and pays))
+
+
+def compiles_rows(numbers: int) -> bool:
+    """Return whether compiled loops go over the rows of trajectories of so many numbers."""
+    name = _asked()
+    return name == "numba" or (name == "auto" and numbers >= _LARGE and _installed())
+
+
+def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
+    """Return the backend that runs a scan here."""
+    name, like = _asked(), monoid.like(elements)
+    if kind_of(like) == "cupy":
+        return "numpy" if name == "numpy" else "cuda"
+    if name != "auto":
+        return name
+    pays = _scan_pays(like, elements[0])
+    return "numba" if pays and scan_numba.carries(monoid, elements, initial) and _installed() else "numpy"
+
+
+def _scan_pays(like: Array, e: Any) -> bool:
+    """Return whether a compiled scan of elements ``e``, rows as ``like``, is worth loading."""
+    steps = len(like)
+    if is_factored(e):  # NumPy calls Python at every step
+        return steps >= _MANY_FACTORED
+    numbers = max(like.size, e.data.size) if isinstance(e, LaneDense) else like.size
+    return bool(numbers >= (_PAYS if steps >= _MANY_STEPS else 8 * _PAYS))
+
+
+def scan(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Array:
+    """Run a scan on the backend chosen."""
+    kernel = get("scan", chosen(monoid, elements, initial))
+    return kernel(monoid, elements, initial=initial, reset=reset)  # type: ignore[no-any-return]

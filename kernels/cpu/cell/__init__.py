@@ -1,0 +1,1 @@
+"""Walks, evaluations, Newton solves and adjoints compiled from the function of a cell."""

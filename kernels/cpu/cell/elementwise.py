@@ -1,0 +1,238 @@
+"""Solves of cells whose mixings are all diagonal, compiled whole from the function of the cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from math import ceil, prod
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from recsolve.base.arrays import Array
+from recsolve.kernels.cpu.cell import time_blocks
+from recsolve.kernels.cpu.jit import module_cache
+from recsolve.kernels.cpu.placement.rows import COTANGENT, JACOBIAN, SPREAD, Rows, States, X, Y
+from recsolve.kernels.cpu.threads import spread, threads
+from recsolve.kernels.starts import Chain
+
+_ROW = 1024  # lanes that make a row long enough
+_NEWTON = 256  # lanes of a tile whose window stays in the nearest cache
+
+
+Run: TypeAlias = Callable[[Callable[[int, int], None]], None]
+
+
+class Fused:
+    """The compiled loops of one cell and dtype.
+
+    States are (T, *batch, [k], *lanes, n), inputs broadcast to (T, *batch, *lanes, n) and come in the order of
+    :func:`recsolve.kernels.codegen.numba_elementwise.inputs_of`.
+
+    Parameters
+    ----------
+    source : str
+        From :func:`recsolve.kernels.codegen.numba_elementwise.elementwise_module`.
+    name : str
+        Of the cell.
+    components, drives : int
+    """
+
+    def __init__(self, source: str, name: str, components: int, drives: int):
+        self.loops: Any = module_cache.load(source, name)
+        self.components, self.drives = components, drives
+
+    def walk(self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, start: int = 0) -> None:
+        """Fill the rows of ``states`` from ``start`` on, one after the other; ``batch`` is the number of batch axes."""
+        inputs, states, chain = self._rest(inputs, states, batch, chain, start)
+        if time_blocks.pays(self.component(states, batch).shape):
+            time_blocks.walk(self, inputs, states, batch, chain)
+        else:
+            self.walk_in_order(inputs, states, batch, chain)
+
+    def walk_in_order(self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, start: int = 0) -> None:
+        """Do the same without blocks of time."""
+        inputs, states, chain = self._rest(inputs, states, batch, chain, start)
+        if states.size:
+            walk = Walk(self, inputs, states, batch, chain)
+            walk.run()
+            walk.finish()
+
+    def _rest(
+        self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, start: int
+    ) -> tuple[Sequence[Array], Array, Chain]:
+        """Return what belongs to the steps from ``start`` to the end of ``states``."""
+        cut = slice(start, len(states))
+        rest = [*(u[cut] for u in inputs[: self.drives]), *inputs[self.drives :]]
+        return rest, states[cut], chain.rest(states, start)
+
+    def newton(
+        self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, window: int, tol: tuple[float, float]
+    ) -> tuple[int, float, dict[str, int]]:
+        """Fill ``states`` by Newton's method in windows; return how many iterations that took, and sweeps over a row.
+
+        Iterations are those of the tile of lanes that took most of them, in all windows. The third that is returned are
+        other counts by name: none.
+
+        A window that does not pass the test |r| <= atol + rtol max(|h|, |f|) has, after as many sweeps as it has steps,
+        what the loop gives.
+        """
+        if not states.size:
+            return 0, 0.0, {}
+        result = States(states, self.axes(batch), True)
+        rows = Rows(self.component(states, batch).shape, {Y: result}, inputs)
+        window = min(window, len(states))
+        g, run = self.sizes(rows, states.size, chain, window=window)
+        chained = self.flat(rows, chain, batch)
+        counts = np.zeros(rows.groups * ceil(rows.inner / g.width), np.int64)
+        atol, rtol = (states.dtype.type(x) for x in tol)
+        places = rows.where, rows.by_time, g, atol, rtol, counts
+        run(partial(self.loops.newton, rows.inputs, rows.bases[Y], *chained, *places))
+        rows.finish()
+        return int(counts.max()), float(counts.mean() / ceil(len(states) / window) + 1), {}
+
+    def evaluate(self, inputs: Sequence[Array], previous: Array, values: Array, batch: int) -> None:
+        """Fill ``values`` with f of the states ``previous`` at all t."""
+        for part, rows in self._blocks(inputs, batch, {X: previous, Y: values}):
+            g, run = self.sizes(rows, part)
+            run(partial(self.loops.evaluate, rows.inputs, rows.bases[X], rows.bases[Y], rows.where, rows.by_time, g))
+            rows.finish()
+
+    def linearise(self, inputs: Sequence[Array], previous: Array, values: Array, J: Array, batch: int) -> None:
+        """Fill ``values`` with f of the states, and J (T, *batch, [k, k], *lanes, n) with its Jacobian."""
+        for part, rows in self._blocks(inputs, batch, {X: previous, Y: values, JACOBIAN: J}):
+            g, run = self.sizes(rows, part)
+            bases = (rows.bases[column] for column in (X, Y, JACOBIAN))
+            run(partial(self.loops.linearise, rows.inputs, *bases, rows.where, rows.by_time, g))
+            rows.finish()
+
+    def adjoint(
+        self, inputs: Sequence[Array], states: Array, cotangent: Array, batch: int, chain: Chain
+    ) -> tuple[Array, list[Array], Array, Array]:
+        """Return the adjoint variables, the gradients to the drives, those to constants, and those to initial states.
+
+        Gradients to drives have the shape (T, *batch, *lanes, n). Those to constants (constants, *batch, *lanes, n) and
+        to the initial state (k, *batch, *lanes, n) are float64, in which they are added up.
+        """
+        result = np.empty_like(states)
+        drives = [np.empty_like(self.component(states, batch)) for _ in range(self.drives)]
+        columns = {X: States(states, self.axes(batch)), COTANGENT: States(cotangent, self.axes(batch))}
+        columns[Y] = States(result, self.axes(batch), True)
+        rows = Rows(self.component(states, batch).shape, columns, inputs, drives)
+        totals = np.zeros((len(inputs) - self.drives, rows.number))
+        into = np.zeros((self.components, rows.number))
+        if states.size:
+            g, run = self.sizes(rows, states.size, chain)
+            arrays = (rows.bases[X], rows.bases[COTANGENT], rows.bases[Y], rows.gradients, totals, into)
+            chained = self.flat(rows, chain, batch)
+            run(partial(self.loops.adjoint, rows.inputs, *arrays, *chained, rows.where, rows.by_time, g))
+            rows.finish()
+        return result, drives, rows.unflatten(totals), rows.unflatten(into)
+
+    def axes(self, before: int, matrix: bool = False) -> tuple[int, ...]:
+        """Return the axes of components in states with time and ``before`` axes first, or those of a Jacobian."""
+        if self.components == 1:
+            return ()
+        return (1 + before, 2 + before) if matrix else (1 + before,)
+
+    def component(self, states: Array, batch: int) -> Array:
+        """Return the first component of states."""
+        index: Any = (slice(None),) * (1 + batch) + (0,)
+        return states if self.components == 1 else states[index]
+
+    def _blocks(self, inputs: Sequence[Array], batch: int, columns: Mapping[int, Array]) -> Iterator[tuple[int, Rows]]:
+        """Yield rows that cover all times, several times to a row where lanes are few."""
+        shape = self.component(columns[Y], batch).shape
+        number, steps = prod(shape[1:]), shape[0]
+        if not number * steps:
+            return
+        together = min(max(_ROW // number, 1), steps)
+        full = [np.broadcast_to(x, shape) for x in inputs]
+        for begin, end, length in ((0, steps - steps % together, together), (steps - steps % together, steps, 1)):
+            if begin == end:
+                continue
+
+            def cut(x: Array, begin: int = begin, end: int = end, length: int = length) -> Array:
+                return x[begin:end].reshape(-1, length, *x.shape[1:])
+
+            states = {
+                column: States(cut(x), self.axes(1 + batch, column == JACOBIAN), column != X)
+                for column, x in columns.items()
+            }
+            lanes = cut(self.component(columns[Y], batch)).shape
+            yield prod(lanes), Rows(lanes, states, [_cut_broadcast(x, begin, end, length) for x in full])
+
+    def sizes(self, rows: Rows, numbers: int, chain: Chain | None = None, window: int = 0) -> tuple[Any, Run]:
+        """Return the sizes for the loops, and how to run a loop over all tasks."""
+        workers = threads() if numbers >= SPREAD else 1
+        width, bundle = rows.tile(workers)
+        if window:  # a task is what stays in the nearest cache
+            width, bundle = min(width, _NEWTON), 1
+
+        def distance(column: int, axis: int = 0) -> int:
+            strides = rows.distances.get(column, ())
+            return strides[axis] if axis < len(strides) else 0
+
+        g = self.loops.Sizes(
+            steps=rows.shape[0],
+            groups=rows.groups,
+            inner=rows.inner,
+            width=width,
+            bundle=bundle,
+            lanes=rows.number,
+            components=self.components,
+            x_c=distance(X),
+            y_c=distance(Y),
+            c_c=distance(COTANGENT),
+            J_r=distance(JACOBIAN),
+            J_c=distance(JACOBIAN, 1),
+            cutting=int(chain is not None and chain.cutting),
+            window=window,
+        )
+        return g, partial(spread, tasks=ceil(rows.groups / bundle) * ceil(rows.inner / width), workers=workers)
+
+    def flat(self, rows: Rows, chain: Chain, batch: int) -> tuple[Array, Array, Array, Array]:
+        """Return a chain as the loops take it."""
+        return chain.flat(rows, tuple(axis - 1 for axis in self.axes(batch)))
+
+
+class Walk:
+    """One recurrence laid out for walks through time.
+
+    Parameters
+    ----------
+    loops : Fused
+    inputs, states, batch, chain
+        As :meth:`Fused.walk` takes them.
+    """
+
+    def __init__(self, loops: Fused, inputs: Sequence[Array], states: Array, batch: int, chain: Chain):
+        self.loops = loops
+        shape = loops.component(states, batch).shape
+        self.rows = Rows(shape, {Y: States(states, loops.axes(batch), True)}, inputs)
+        self.sizes, self._spread = loops.sizes(self.rows, states.size, chain)
+        self._axes = tuple(axis - 1 for axis in loops.axes(batch))
+        self._start, *self._cuts = chain.flat(self.rows, self._axes)
+
+    def run(self, initial: Array | None = None, begin: int = 0) -> None:
+        """Walk to the end from the state before step ``begin``, by default that of the chain."""
+        rows, (restart, row, cuts) = self.rows, self._cuts
+        start = self._start if initial is None else rows.component_rows(initial, self._axes)
+        g, where = self.sizes._replace(steps=self.sizes.steps - begin), rows.where + begin * rows.by_time
+        chain = start, restart, row[begin:], cuts
+        self._spread(partial(self.loops.loops.walk, rows.inputs, rows.bases[Y], *chain, where, rows.by_time, g))
+
+    def last(self) -> Array:
+        """Return the last state (*batch, *event)."""
+        return self.rows.last()
+
+    def finish(self) -> None:
+        """Put the states where they belong."""
+        self.rows.finish()
+
+
+def _cut_broadcast(x: Array, begin: int, end: int, length: int) -> Array:
+    """Return the steps of a broadcast array, ``length`` of them to a row, without writing out what is repeated."""
+    if x.strides[0]:
+        return x[begin:end].reshape(-1, length, *x.shape[1:])
+    return np.broadcast_to(x[0], ((end - begin) // length, length, *x.shape[1:]))

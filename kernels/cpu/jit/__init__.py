@@ -1,0 +1,1 @@
+"""How loops are compiled, cached and kept fast: decorators, aliasing, prefetching, elementary functions."""

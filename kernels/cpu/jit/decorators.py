@@ -1,0 +1,181 @@
+"""Compiling with Numba: two typed decorators, a cache on disk, lines in the log, and the time that compiling takes.
+
+This is the only module that imports Numba and llvmlite, of which it uses internals: pyproject.toml pins Numba to the
+releases that were tried. Modules of loops take from here what they need, and are imported on first use.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import logging
+import pickle
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, TypeVar
+
+import llvmlite
+import numba
+import numpy as np
+from llvmlite import binding, ir
+from numba.core import cgutils, config, event, types
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+from numba.core.types.containers import BaseTuple
+from numba.core.types.misc import CPointer
+from numba.extending import intrinsic
+
+from recsolve._version import __version__
+from recsolve.kernels import compile_clock
+from recsolve.kernels.cpu.jit import disk
+
+__all__ = [
+    "BaseTuple",
+    "CPointer",
+    "binding",
+    "cgutils",
+    "called",
+    "compiled",
+    "config",
+    "inlined",
+    "intrinsic",
+    "ir",
+    "types",
+]
+
+Loop = TypeVar("Loop", bound=Callable[..., Any])
+
+_LOG = logging.getLogger("recsolve")
+_LOOPS = "recsolve.kernels."  # where the modules lie whose functions and numbers are compiled into loops
+
+
+def compiled(function: Loop) -> Loop:
+    """Compile a function on first call, cached on disk; it lets other threads run.
+
+    No fastmath: with contraction results would differ from the loop of the reference in the last bits, and the full set
+    drops NaN. These loops wait for memory, so nothing is lost.
+    """
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher._cache = _Cache(function)
+    return dispatcher  # type: ignore[no-any-return]
+
+
+def inlined(function: Loop, fastmath: Any = False) -> Loop:
+    """Compile a function into its callers: a call with a dozen arrays would cost as much as a short row."""
+    options = {"nogil": True, "error_model": "numpy", "forceinline": True, "fastmath": fastmath}
+    return numba.njit(**options)(function)  # type: ignore[no-any-return]
+
+
+def called(function: Loop) -> Loop:
+    """Compile a function that branches, and is called: in its caller it would keep a loop from becoming vectors."""
+    return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+class _Cache(NullCache):  # type: ignore[misc]
+    """What Numba asks for compiled code, in place of its own cache.
+
+    Numba's own writes beside the sources, sees no change of the modules that a loop is made of, fails on damaged files,
+    and keeps an index that two processes can leave pointing at each other's code. Here every signature is a file, and
+    its name says all that the code depends on.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+
+    @property
+    def cache_path(self) -> str:
+        """Where the files lie, for Numba's statistics."""
+        return str(disk.cache_directory())
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return what was compiled for a signature, or None."""
+        target_context.refresh()
+        content = disk.read(self._name(sig, target_context.codegen()))
+        if content is None:
+            return None
+        try:
+            found, payload = pickle.loads(content)
+            return CompileResult._rebuild(target_context, *payload) if found == sig else None
+        except Exception as error:  # whatever it is, compiling helps
+            _LOG.info("compiled code of %s cannot be loaded (%r); it is compiled again", self._function, error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what was compiled for a signature; not where it holds addresses of this process."""
+        if not data.library.has_dynamic_globals and all(loop.can_cache for loop in data.lifted):
+            disk.write(self._name(sig, data.codegen), dumps((sig, data._reduce())))
+
+    def _name(self, sig: Any, codegen: Any) -> str:
+        f = self._function
+        parts = (_versions(), _sources(f.__module__), f.__module__, f.__qualname__, sig, codegen.magic_tuple())
+        label = f"{f.__module__.rpartition('.')[2]}.{f.__qualname__}"
+        return f"{label}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.loop"
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    return __version__, sys.version, numba.__version__, llvmlite.__version__, np.__version__
+
+
+@cache
+def _sources(module: str) -> str:
+    """Return a hash of a module and of all modules of loops that it imports: they are compiled into its functions."""
+    found: dict[str, str] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found[name] = getattr(sys.modules[name].__loader__, "get_source", str)(name) or ""
+            todo += _imported(found[name])
+    return hashlib.sha256("\0".join(f"{name}\0{found[name]}" for name in sorted(found)).encode()).hexdigest()
+
+
+def _imported(source: str) -> Iterator[str]:
+    """Yield the modules of loops that a source imports when it is loaded."""
+    for line in ast.parse(source).body:
+        if isinstance(line, ast.ImportFrom) and line.module and f"{line.module}.".startswith(_LOOPS):
+            names = [line.module, *(f"{line.module}.{alias.name}" for alias in line.names)]
+            yield from (n for n in names if n in sys.modules and not hasattr(sys.modules[n], "__path__"))
+
+
+class _Notice(event.Listener):  # type: ignore[misc]
+    """Say once per process that loops are being compiled, before a call that waits for it; then how long each took."""
+
+    said = False
+
+    def __init__(self) -> None:
+        self._began: dict[Any, float] = {}
+
+    def on_start(self, event: Any) -> None:
+        dispatcher = event.data["dispatcher"]
+        if not dispatcher.py_func.__module__.startswith("recsolve."):
+            return
+        compile_clock.check_allowed()
+        self._began[dispatcher] = time.perf_counter()
+        if not self.said:
+            self.said = True
+            _LOG.warning("compiling loops with Numba; this takes some seconds once, later runs find them on disk")
+
+    def on_end(self, event: Any) -> None:
+        dispatcher = event.data["dispatcher"]
+        began = self._began.pop(dispatcher, None)
+        if began is not None:
+            function, seconds = dispatcher.py_func, time.perf_counter() - began
+            _LOG.info("compiled %s.%s in %.2f s", function.__module__, function.__qualname__, seconds)
+
+
+class _Clock(event.Listener):  # type: ignore[misc]
+    """Numba compiles, and loads from its cache, under one lock: the time from asking for it to leaving it counts."""
+
+    def on_start(self, event: Any) -> None:
+        compile_clock.enter()
+
+    def on_end(self, event: Any) -> None:
+        compile_clock.leave()
+
+
+event.register("numba:compile", _Notice())
+event.register("numba:compiler_lock", _Clock())

@@ -1,0 +1,1 @@
+"""Where numbers lie: strides, rows of contiguous lanes, resets."""

@@ -1,0 +1,345 @@
+"""Compiled loops of fused solves for cells whose mixings are all diagonal: every lane is a recurrence of its own.
+
+This module is a template that works as it stands. The functions between the two dashed lines are those of one cell,
+here h' = tanh(u + w h); code generation puts those of a traced cell in their place
+(:mod:`recsolve.kernels.codegen.numba_elementwise`).
+
+All arrays are flat. A *row* is what n contiguous lanes have at one time. ``at`` keeps where it starts, one place per
+array, which ``where`` gives for the first row of each group of lanes and ``by_time`` moves on. A *task* is a tile of at
+most ``width`` lanes of a group, or of a bundle of groups. Components of a state lie ``*_c`` apart, in the buffers of a
+tile ``width`` apart.
+
+Nothing is compiled with fastmath, and elementary functions write fused products where they mean them, so a cell rounds
+alike in all of these loops.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy import inf, nan, uint64  # noqa: F401 - cells may have such constants
+
+from recsolve.base.arrays import Array
+from recsolve.kernels.cpu.jit.aliasing import add, get, keep, pointer, pointers, put, read, take, write
+from recsolve.kernels.cpu.jit.decorators import compiled, inlined
+from recsolve.kernels.cpu.jit.elementary import functions
+from recsolve.kernels.cpu.jit.prefetch import LINE, prefetch
+from recsolve.kernels.cpu.jit.tasks import advance, begin
+from recsolve.kernels.cpu.placement.rows import COTANGENT, FIRST, JACOBIAN, LANE, X, Y
+
+# ---- the cell -------------------------------------------------------------------------------------------------------
+F = np.float32
+tanh = functions(F)["tanh"]
+
+
+@inlined
+def step(inputs: Any, at: Array, b: int, x: Array, s: int, x_c: int, y: Array, q: int, y_c: int, n: int) -> None:
+    """Put f(x) into ``y``: component j of the states starts at x[s + j x_c], of the new ones at y[q + j y_c].
+
+    Row ``b`` of ``at`` has the places of the inputs.
+    """
+    i0, o0 = inputs[0], at[b, FIRST]
+    i1, o1 = inputs[1], at[b, FIRST + 1]
+    for i in range(n):
+        put(0, y, q + i, tanh(get(i0, o0 + i) + get(i1, o1 + i) * get(x, s + i)))
+
+
+@inlined
+def linear(inputs: Any, at: Array, b: int, x: Array, s: int, x_c: int, y: Array, q: int, y_c: int,
+           J: Array, p: int, J_r: int, J_c: int, n: int) -> None:  # fmt: skip
+    """Put f(x) into ``y`` and d f_i / d x_j into J, from p + i J_r + j J_c on."""
+    i0, o0 = inputs[0], at[b, FIRST]
+    i1, o1 = inputs[1], at[b, FIRST + 1]
+    for i in range(n):
+        w = get(i1, o1 + i)
+        h = tanh(get(i0, o0 + i) + w * get(x, s + i))
+        put(0, y, q + i, h)
+        put(1, J, p + i, w * (F(1.0) - h * h))
+
+
+@inlined
+def pull(inputs: Any, at: Array, b: int, x: Array, s: int, x_c: int, c: Array, o: int, c_c: int, y: Array, q: int,
+         y_c: int, carry: Array, p: int, drives: Any, sums: Array, m: int, width: int, n: int) -> None:  # fmt: skip
+    """Take the cotangents of f(x) to x and to all that f depends on.
+
+    They are the sum of those in ``c`` and what is in ``carry``, and go to ``y``. Those of x take the place of the
+    carry, those of drives go where ``at`` says, and those of constants are added to ``sums``.
+    """
+    i0, o0 = inputs[0], at[b, FIRST]
+    i1, o1 = inputs[1], at[b, FIRST + 1]
+    d0, r0 = drives[0], at[b, FIRST + 2]
+    for i in range(n):
+        w, old = get(i1, o1 + i), get(x, s + i)
+        g = get(c, o + i) + take(0, carry, p + i)
+        h = tanh(get(i0, o0 + i) + w * old)
+        slope = g * (F(1.0) - h * h)
+        put(0, carry, p + i, w * slope)
+        put(1, d0, r0 + i, slope)
+        add(2, sums, m + i, old * slope)
+        put(3, y, q + i, g)
+
+
+# ---- end of the cell ------------------------------------------------------------------------------------------------
+
+
+IN_LINE = LINE // np.dtype(F).itemsize  # numbers of a line of the cache
+
+
+class Sizes(NamedTuple):
+    """Sizes and distances, in elements."""
+
+    steps: int
+    groups: int
+    inner: int  # lanes of a group
+    width: int  # of a tile
+    bundle: int  # groups of a task, where these are nearer in memory than times
+    lanes: int  # of all groups
+    components: int
+    x_c: int
+    y_c: int
+    c_c: int  # of the cotangent
+    J_r: int
+    J_c: int
+    cutting: int  # whether there are resets
+    window: int
+
+
+@inlined
+def _copy(x: Array, s: int, x_c: int, y: Array, q: int, y_c: int, components: int, n: int) -> None:
+    """Copy the rows of all components."""
+    for j in range(components):
+        for i in range(n):
+            write(y, q + j * y_c + i, read(x, s + j * x_c + i))
+
+
+@inlined
+def _restart(cuts: Array, r: int, restart: Array, lane: int, x: Array, s: int, g: Sizes, n: int) -> None:
+    """Put the states that resets start from in place of those of the lanes that row ``r`` of ``cuts`` cuts."""
+    for j in range(g.components):
+        for i in range(n):
+            if cuts[r * g.lanes + lane + i]:
+                write(x, s + j * g.width + i, restart[j * g.lanes + lane + i])
+
+
+@compiled
+def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts: Array, where: Array, by_time: Array,
+         g: Sizes, first: int, last: int) -> None:  # fmt: skip
+    """Fill ``y`` one step after the other from the states ``start`` on, for the tasks [first, last)."""
+    k, w = g.components, g.width
+    buffer, at = np.empty(g.bundle * k * w, y.dtype), np.empty((g.bundle, len(by_time)), np.int64)
+    given, x, states = pointers(inputs), pointer(buffer), pointer(y)
+    for task in range(first, last):
+        count, n = begin(task, where, g, at)
+        for b in range(count):
+            _copy(start, at[b, LANE], g.lanes, x, b * k * w, w, k, n)
+        for t in range(g.steps):
+            for b in range(count):
+                if g.cutting and row[t] >= 0:
+                    _restart(cuts, row[t], restart, at[b, LANE], x, b * k * w, g, n)
+                step(given, at, b, x, b * k * w, w, states, at[b, Y], g.y_c, n)
+                _copy(states, at[b, Y], g.y_c, x, b * k * w, w, k, n)
+            advance(at, by_time, count, 1)
+    keep(buffer)
+
+
+@compiled
+def evaluate(inputs: Any, x: Array, y: Array, where: Array, by_time: Array, g: Sizes, first: int, last: int) -> None:
+    """Fill ``y`` with f of the states ``x``, row by row, for the tasks [first, last)."""
+    at, given = np.empty((g.bundle, len(by_time)), np.int64), pointers(inputs)
+    states, values = pointer(x), pointer(y)
+    for task in range(first, last):
+        count, n = begin(task, where, g, at)
+        for _ in range(g.steps):
+            for b in range(count):
+                step(given, at, b, states, at[b, X], g.x_c, values, at[b, Y], g.y_c, n)
+            advance(at, by_time, count, 1)
+
+
+@compiled
+def linearise(inputs: Any, x: Array, y: Array, J: Array, where: Array, by_time: Array, g: Sizes,
+              first: int, last: int) -> None:  # fmt: skip
+    """Fill ``y`` with f of the states ``x`` and J with its Jacobian, for the tasks [first, last)."""
+    at, given = np.empty((g.bundle, len(by_time)), np.int64), pointers(inputs)
+    states, values, entries = pointer(x), pointer(y), pointer(J)
+    for task in range(first, last):
+        count, n = begin(task, where, g, at)
+        for _ in range(g.steps):
+            for b in range(count):
+                linear(given, at, b, states, at[b, X], g.x_c, values, at[b, Y], g.y_c,
+                       entries, at[b, JACOBIAN], g.J_r, g.J_c, n)  # fmt: skip
+            advance(at, by_time, count, 1)
+
+
+@compiled
+def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any, totals: Array, into: Array,
+            start: Array, restart: Array, row: Array, cuts: Array, where: Array, by_time: Array, g: Sizes,
+            first: int, last: int) -> None:  # fmt: skip
+    """Fill ``y`` with the adjoint variables g[t] = J[t+1]^T g[t+1] + c[t], the last time first.
+
+    On the way the gradients to drives are written, those to constants added up in ``totals`` and those to initial
+    states in ``into``, per lane.
+    """
+    k, w, m = g.components, g.width, len(totals) * g.width
+    buffers = np.empty(k * w, y.dtype), np.empty(g.bundle * k * w, y.dtype), np.empty(g.bundle * m, y.dtype)
+    x, carries, sums = pointer(buffers[0]), pointer(buffers[1]), pointer(buffers[2])
+    at = np.empty((g.bundle, len(by_time)), np.int64)
+    given, written, h, c, result = pointers(inputs), pointers(drives), pointer(states), pointer(cotangent), pointer(y)
+    for task in range(first, last):
+        count, n = begin(task, where, g, at)
+        advance(at, by_time, count, g.steps - 1)
+        buffers[1][:], buffers[2][:] = 0, 0
+        for t in range(g.steps - 1, -1, -1):
+            cut = g.cutting and row[t] >= 0
+            for b in range(count):
+                lane, carry = at[b, LANE], b * k * w
+                before, s, x_c = h, at[b, X] - by_time[X], g.x_c
+                if t == 0 or cut:
+                    if t > 0:
+                        _copy(h, s, x_c, x, 0, w, k, n)
+                    else:
+                        _copy(start, lane, g.lanes, x, 0, w, k, n)
+                    if cut:
+                        _restart(cuts, row[t], restart, lane, x, 0, g, n)
+                    before, s, x_c = x, 0, w
+                _ask(given, at, b, FIRST, by_time, n)
+                _ask(written, at, b, FIRST + len(given), by_time, n)
+                _ask_one(h, at, b, X, 2, by_time, n)
+                _ask_one(c, at, b, COTANGENT, 1, by_time, n)
+                _ask_one(result, at, b, Y, 1, by_time, n)
+                pull(given, at, b, before, s, x_c, c, at[b, COTANGENT], g.c_c, result, at[b, Y], g.y_c,
+                     carries, carry, written, sums, b * m, w, n)  # fmt: skip
+                if cut:
+                    _cut_carry(cuts, row[t], buffers[1], carry, into, lane, g, n)
+                if t % _TOGETHER == 0:
+                    _flush(buffers[2], b * m, totals, lane, w, n)
+            advance(at, by_time, count, -1)
+        for b in range(count):
+            for j in range(k):
+                for i in range(n):
+                    into[j, at[b, LANE] + i] += buffers[1][b * k * w + j * w + i]
+    keep(buffers)
+
+
+_TOGETHER = 64  # steps that are added up in the dtype of the states, before float64 takes over
+
+
+@inlined
+def _ask_one(array: Array, at: Array, b: int, column: int, steps: int, by_time: Array, n: int) -> None:
+    """Ask for the row that is so many steps before: on the way back the hardware looks in the wrong direction."""
+    prefetch(array, at[b, column] - steps * by_time[column], n, IN_LINE)
+
+
+@inlined
+def _ask(arrays: Any, at: Array, b: int, first: int, by_time: Array, n: int) -> None:
+    """Ask for the rows of some arrays."""
+    for m in range(len(arrays)):
+        _ask_one(arrays[m], at, b, first + m, 1, by_time, n)
+
+
+@inlined
+def _flush(sums: Array, start: int, totals: Array, lane: int, width: int, n: int) -> None:
+    """Add the sums of a tile to the totals."""
+    for m in range(len(totals)):
+        for i in range(n):
+            totals[m, lane + i] += sums[start + m * width + i]
+            sums[start + m * width + i] = 0
+
+
+@inlined
+def _cut_carry(cuts: Array, r: int, carry: Array, p: int, into: Array, lane: int, g: Sizes, n: int) -> None:
+    """Hand what a step that is cut from its past gives its initial state to ``into``."""
+    for j in range(g.components):
+        for i in range(n):
+            if cuts[r * g.lanes + lane + i]:
+                into[j, lane + i] += carry[p + j * g.width + i]
+                carry[p + j * g.width + i] = 0
+
+
+@compiled
+def newton(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts: Array, where: Array, by_time: Array,
+           g: Sizes, atol: float, rtol: float, counts: Array, first: int, last: int) -> None:  # fmt: skip
+    """Fill ``y`` by Newton's method in windows of time that stay in the nearest cache.
+
+    A sweep evaluates the iterate, tests it and makes the next one, which goes to another buffer: what is written is the
+    iterate that passed. counts[task] is the number of iterations, in all windows.
+    """
+    k, w, row_size = g.components, g.width, g.components * g.width
+    at, place = np.empty((1, len(by_time)), np.int64), np.empty((1, len(by_time)), np.int64)
+    # Two iterates, whose row 0 is the state before the window; and rows of the state before, d, F, J and J d.
+    size = (g.window + 1) * row_size
+    iterates, buffer = np.empty(2 * size, y.dtype), np.empty((4 + k) * row_size, y.dtype)
+    h, x, given, result = pointer(iterates), pointer(buffer), pointers(inputs), pointer(y)
+    d, F_row, shift, J = row_size, 2 * row_size, 3 * row_size, 4 * row_size
+    for task in range(first, last):
+        _, n = begin(task, where, g, at)
+        lane = at[0, LANE]
+        _copy(start, lane, g.lanes, h, 0, w, k, n)
+        for t0 in range(0, g.steps, g.window):
+            m = min(g.window, g.steps - t0)
+            for t in range(1, m + 1):
+                _copy(h, 0, w, h, t * row_size, w, k, n)
+            now, sweeps, met = 0, 0, False
+            while not met and sweeps <= m + 1:
+                old, new = now * size, (1 - now) * size
+                place[:] = at
+                buffer[d : d + row_size] = 0
+                met = True
+                _copy(h, old, w, h, new, w, k, n)
+                for t in range(1, m + 1):
+                    _copy(h, old + (t - 1) * row_size, w, x, 0, w, k, n)
+                    if g.cutting and row[t0 + t - 1] >= 0:
+                        _restart(cuts, row[t0 + t - 1], restart, lane, x, 0, g, n)
+                        _cut_step(cuts, row[t0 + t - 1], x, d, lane, g, n)
+                    linear(given, place, 0, x, 0, w, x, F_row, w, x, J, row_size, w, n)
+                    failed = _correct(
+                        h, old + t * row_size, new + t * row_size, x, d, F_row, shift, J, atol, rtol, g, n
+                    )
+                    met = met and failed == 0
+                    advance(place, by_time, 1, 1)
+                now, sweeps = 1 - now, sweeps + 1
+            passed = (1 - now) * size
+            for t in range(1, m + 1):
+                _copy(h, passed + t * row_size, w, result, at[0, Y], g.y_c, k, n)
+                advance(at, by_time, 1, 1)
+            _copy(h, passed + m * row_size, w, h, 0, w, k, n)
+            counts[task] += sweeps - 1
+    keep(iterates)
+    keep(buffer)
+
+
+@inlined
+def _cut_step(cuts: Array, r: int, x: Array, d: int, lane: int, g: Sizes, n: int) -> None:
+    """Let no correction through a step that is cut from its past."""
+    for j in range(g.components):
+        for i in range(n):
+            if cuts[r * g.lanes + lane + i]:
+                write(x, d + j * g.width + i, F(0.0))
+
+
+@inlined
+def _correct(h: Array, old: int, new: int, x: Array, d: int, values: int, shift: int, J: int, atol: float, rtol: float,
+             g: Sizes, n: int) -> int:  # fmt: skip
+    """Put F + J d into the new row of h, its change into d, and return how often the old row fails the test.
+
+    Where d is 0, as it is after exact rows, and where the sum is not finite, the new state is F. Places of the four
+    others are in x.
+    """
+    k, w, failed = g.components, g.width, 0
+    for a in range(k):
+        for i in range(n):
+            write(x, shift + a * w + i, read(x, J + a * k * w + i) * read(x, d + i))
+        for b in range(1, k):
+            for i in range(n):
+                term = read(x, J + (a * k + b) * w + i) * read(x, d + b * w + i)
+                write(x, shift + a * w + i, read(x, shift + a * w + i) + term)
+    for a in range(k):
+        for i in range(n):
+            value, state = read(x, values + a * w + i), read(h, old + a * w + i)
+            size = max(abs(value), abs(state))
+            failed += not abs(value - state) <= atol + rtol * size
+            moved = value + read(x, shift + a * w + i)
+            moved = moved if abs(moved) < np.inf else value
+            write(h, new + a * w + i, moved)
+            write(x, d + a * w + i, moved - state)
+    return failed

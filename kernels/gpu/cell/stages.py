@@ -1,0 +1,149 @@
+"""The elementwise stages of cells as CUDA kernels, one launch per stage for all times.
+
+Cells whose mixings are all diagonal are one stage (:class:`ElementwiseCuda`). Others have several, around matrix
+products (:class:`StagesCuda`, in the place of :class:`recsolve.kernels.cpu.cell.stages.FusedStages` for arrays on a
+GPU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, prod
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.kernels.codegen.cuda_elementwise import stages_text
+from recsolve.kernels.codegen.cuda_stages import stage_structure
+from recsolve.kernels.codegen.numba_elementwise import inputs_of
+from recsolve.kernels.codegen.numba_stages import Job, jobs_of
+from recsolve.kernels.gpu.device import THREADS, Machine, on
+from recsolve.kernels.gpu.scan.variants import STORAGE
+from recsolve.kernels.gpu.views import AXES, VIEW, address, aligned, merge, strides_of
+from recsolve.symbolic.graph import Leaf
+from recsolve.symbolic.program import Program
+
+# A structure, an array (T, *axes) with further axes for components, and which these are.
+View: TypeAlias = tuple[Any, Array, tuple[int, ...]]
+
+_WAVES = 16  # blocks of a multiprocessor, so that none waits long for the last one
+
+
+def spread_over(steps: int, lanes: int, processors: int) -> tuple[int, int]:
+    """Return how many pieces the times of a lane are cut into, and how many blocks take them all."""
+    chunks = min(max(processors * _WAVES * THREADS // lanes, 1), steps)
+    return chunks, ceil(lanes * chunks / THREADS)
+
+
+def elementwise(inputs: int, outputs: int) -> np.dtype[Any]:
+    """Return the structure ``Elementwise`` of ``cuda/stage.cuh``."""
+    numbers = [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
+    views = [("in", VIEW, (max(inputs, 1),)), ("out", VIEW, (outputs,))]
+    return np.dtype([*numbers, ("chunks", np.int64), ("blocks", np.int64), *views])
+
+
+def fill_lanes(p: Any, shape: Sequence[int], processors: int) -> None:
+    """Put the sizes of arrays (T, *axes) into a structure, and how they are spread over threads."""
+    p["steps"], p["lanes"], p["sizes"] = shape[0], prod(shape[1:]), 1
+    p["chunks"], p["blocks"] = spread_over(shape[0], prod(shape[1:]), processors)
+
+
+def view_all(p: Any, views: Sequence[View], like: Array) -> None:
+    """Put arrays into their views; the lanes are those of ``like`` (T, *axes).
+
+    Raises
+    ------
+    ValueError
+        When arrays have too many axes that cannot be merged.
+    """
+    strides = [strides_of(x, components) for _, x, components in views]
+    merged, runs = merge(like.shape[1:], [strides_of(like).lanes, *(s.lanes for s in strides)])
+    if len(merged) > AXES:
+        raise ValueError(f"arrays have {len(merged)} axes that cannot be merged; wanted at most {AXES}")
+    p["sizes"][: len(merged)] = merged
+    for (view, x, _), s, run in zip(views, strides, runs[1:], strict=True):
+        view["at"], view["time"], view["row"], view["column"] = address(x), s.time, s.row, s.column
+        view["lane"][: len(run)] = run
+
+
+def run_stage(machine: Machine, code: str, name: str, inputs: Sequence[Array], results: Sequence[Array]) -> None:
+    """Fill ``results`` (T, *axes), all of one shape and dtype, from ``inputs`` that broadcast to it, by one launch."""
+    like = results[0]
+    if not like.size:
+        return
+    xp = namespace(like)
+    filled = np.zeros(1, elementwise(len(inputs), len(results)))
+    p = filled[0]
+    fill_lanes(p, like.shape, machine.processors)
+    given = [aligned(x if x.shape == like.shape else xp.broadcast_to(x, like.shape)) for x in inputs]
+    views: list[View] = [(p["in"][i], x, ()) for i, x in enumerate(given)]
+    views += [(p["out"][i], x, ()) for i, x in enumerate(results)]
+    view_all(p, views, like)
+    kernel = f"recsolve::each<recsolve::{name}, {STORAGE[like.dtype.name].stored}>"
+    machine.launch(code, kernel, int(p["blocks"]), filled)
+
+
+class StagesCuda:
+    """The stages of one cell.
+
+    Parameters
+    ----------
+    program : Program
+    machine : Machine, optional
+        By default the device of the arrays, on its current stream.
+    """
+
+    def __init__(self, program: Program, machine: Machine | None = None):
+        self.program, self._machine = program, machine
+        self.jobs = {partials: jobs_of(program, partials) for partials in (False, True)}
+        used = [job for jobs in self.jobs.values() for job in jobs if job.nodes]
+        self.code = stages_text([stage_structure(job) for job in used], "stage")
+
+    def run(self, stage: int, partials: bool, known: Mapping[Leaf, Array], results: Sequence[Array]) -> None:
+        """Fill ``results`` with the nodes of a job, as :meth:`recsolve.kernels.cpu.cell.stages.FusedStages.run` does."""
+        job = self.jobs[partials][stage]
+        if results:
+            with on(results[0], self._machine) as machine:
+                run_stage(machine, self.code, job.name, [known[leaf] for leaf in job.leaves], results)
+
+
+class ElementwiseCuda:
+    """f and its Jacobian at all times, for a cell whose mixings are all diagonal.
+
+    States are (T, *batch, [k], *lanes, n), inputs broadcast to (T, *batch, *lanes, n) and come in the order of
+    :func:`recsolve.kernels.codegen.numba_elementwise.inputs_of`.
+
+    Parameters
+    ----------
+    program : Program
+    machine : Machine, optional
+        By default the device of the arrays, on its current stream.
+    """
+
+    def __init__(self, program: Program, machine: Machine | None = None):
+        self._machine, self.components = machine, len(program.components)
+        graph = program.stages[0].outputs[0].value.graph
+        values = [output.value for output in program.stages[0].outputs]
+        block = [graph.number(0.0 if entry is None else entry) for row in program.jacobian for entry in row]
+        leaves = tuple(Leaf("component", name) for name in program.components) + tuple(inputs_of(program))
+        self._jobs = [Job("values", tuple(values), leaves), Job("partials", tuple(values + block), leaves)]
+        self.code = stages_text([stage_structure(job) for job in self._jobs], "stage")
+
+    def evaluate(self, inputs: Sequence[Array], previous: Array, values: Array, batch: int) -> None:
+        """Fill ``values`` with f of the states ``previous`` at all t; ``batch`` is the number of batch axes."""
+        self._run("values", inputs, previous, batch, self._parts(values, batch))
+
+    def linearise(self, inputs: Sequence[Array], previous: Array, values: Array, J: Array, batch: int) -> None:
+        """Fill ``values`` with f of the states, and J (T, *batch, [k, k], *lanes, n) with its Jacobian."""
+        entries = [x for row in self._parts(J, batch) for x in self._parts(row, batch)]
+        self._run("partials", inputs, previous, batch, [*self._parts(values, batch), *entries])
+
+    def _run(self, name: str, inputs: Sequence[Array], previous: Array, batch: int, results: list[Array]) -> None:
+        with on(results[0], self._machine) as machine:
+            run_stage(machine, self.code, name, [*self._parts(previous, batch), *inputs], results)
+
+    def _parts(self, x: Array, batch: int) -> list[Array]:
+        """Return the components of states, or the rows of a Jacobian."""
+        before: Any = (slice(None),) * (1 + batch)
+        return [x] if self.components == 1 else [x[(*before, i)] for i in range(self.components)]

@@ -1,0 +1,268 @@
+"""The scan of CuPy arrays by CUDA kernels: affine maps (diagonal, and k x k blocks for k = 2, 3, 4) and other monoids,
+as far as :mod:`recsolve.kernels.gpu.scan.operands` knows maps for them.
+
+Five regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
+time for each lane (batch x units), with elements loaded steps ahead into registers or shared memory. ``chained``: tiles
+of lanes x time, each of which looks back for the state before it (single pass). ``tiny``: a block takes a tile of lanes
+through all of time. ``segments``: streams for segments of time side by side, each from the state that the steps before
+it lead to from a guess. Where maps forget, that is the state of the loop to the last bit; the device checks that, and
+takes ``chained`` instead where it is not so.
+
+Elements are read once and in place, in whatever layout they have. What is not carried here goes to the NumPy kernel,
+which runs on CuPy arrays too.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from recsolve.base.arrays import Array, empty_in_order, kind_of, namespace
+from recsolve.jacobians import Zero
+from recsolve.kernels.gpu.modules import Kernels, compile_kernel
+from recsolve.kernels.gpu.scan.dense_plan import dense_plan, is_dense
+from recsolve.kernels.gpu.scan.operands import Operands, distances, number_of, operands, spread, state_type, stored_as
+from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan, plan
+from recsolve.kernels.gpu.scan.variants import OPTIONS, Regime, Variant, text
+from recsolve.kernels.gpu.views import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value, lowest_address
+from recsolve.kernels.monoids.base import Monoid
+from recsolve.kernels.reference import scan_numpy
+from recsolve.kernels.registry import register
+
+_ALIGNED = 16  # bytes that are copied at once
+
+
+class Machine(Protocol):
+    """Where kernels run."""
+
+    kind: str
+    processors: int
+
+    def launch(self, variant: Variant, blocks: int, shared: int, problem: Any) -> None:
+        """Run a kernel over a grid of blocks."""
+
+
+def carries(monoid: Monoid, elements: Any, initial: Array | None = None, *, kind: str = "cupy") -> bool:
+    """Return whether the CUDA kernels take these elements, and do not hand them to the NumPy kernel."""
+    return _carried(operands(monoid, elements), initial, kind)
+
+
+def _carried(given: Operands | None, initial: Array | None, kind: str) -> bool:
+    """Return whether there are kernels for elements that are read so, and they lie where these run."""
+    if given is None:
+        return False
+    arrays = [x for x, _ in given.inputs]
+    if any(kind_of(x) != kind for x in (*arrays, initial) if x is not None) or stored_as(arrays[0]) is None:
+        return False
+    if initial is not None and initial.dtype not in (state_type(arrays[0]), arrays[0].dtype):
+        return False
+    return initial is not None or not given.restarts
+
+
+def _taken(monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None, kind: str) -> Operands | None:
+    """Return how elements are read, or None if the kernels do not take them, such a mask, or so many axes."""
+    given, like = operands(monoid, elements), monoid.like(elements)
+    if given is None or not _carried(given, initial, kind):
+        return None
+    return given if _cuts_together(given, like, reset) and like.ndim - 1 <= AXES else None
+
+
+@register("scan", "cuda")
+def scan(
+    monoid: Monoid,
+    elements: Any,
+    *,
+    initial: Array | None = None,
+    reset: Array | None = None,
+    chunk: int | None = None,
+    regime: Regime | None = None,
+    width: int | None = None,
+    machine: Machine | None = None,
+) -> Array:
+    """Return y[t] = e[t](y[t-1]) for all t.
+
+    Parameters
+    ----------
+    monoid : Monoid
+    elements : tuple
+        In the monoid's form, time first.
+    initial : array, optional
+        y[-1], the shape of one row; without it the first step is cut from its past.
+    reset : array of bool, optional
+        Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
+    chunk : int, optional
+        Taken for the sake of the other kernels; tiles have lengths of their own.
+    regime : {"registers", "streamed", "segments", "tiny", "chained"}, optional
+        By default the fastest according to a model. Matrices of more than 4 rows have one of their own, and so
+        have those of more than 2 over semirings.
+    width : {1, 2, 4, 8, 16, 32}, optional
+        Lanes of a tile.
+    machine : Machine, optional
+        By default the device of the arrays, on its current stream.
+
+    Returns
+    -------
+    array
+        y, in the memory order of the elements.
+
+    Raises
+    ------
+    ValueError
+        For another regime or width.
+    """
+    like = monoid.like(elements)
+    given = _taken(monoid, elements, initial, reset, "cupy" if machine is None else machine.kind)
+    if given is None:
+        return scan_numpy.scan(monoid, elements, initial=initial, reset=reset, chunk=chunk)
+    device: Any = nullcontext() if machine else like.device
+    with device:
+        y = empty_in_order(like.shape, like, like.ndim)
+    if type(elements[0]) is Zero:
+        y[...] = elements[1]
+    elif y.size:
+        with device:
+            where = machine or _current()
+            asked, arrays = _asked(given, y, initial, reset)
+            Launch(where, _plan(asked, where.processors, regime, width), arrays)()
+    return y
+
+
+def launcher(
+    monoid: Monoid, elements: Any, y: Array, *, reset: Array | None = None, machine: Machine | None = None
+) -> Launch | None:
+    """Return a scan into ``y`` on the current device that can be run many times, or captured; None if not carried."""
+    given = _taken(monoid, elements, None, reset, "cupy" if machine is None else machine.kind)
+    if given is None:
+        return None
+    where = machine or _current()
+    asked, arrays = _asked(given, y, None, reset)
+    return Launch(where, _plan(asked, where.processors), arrays)
+
+
+def planned(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Regime:
+    """Return the regime that a scan would run in, by the model of times."""
+    like = monoid.like(elements)
+    y = empty_in_order(like.shape, like, like.ndim)
+    given = operands(monoid, elements)
+    assert given is not None
+    return _plan(_asked(given, y, initial, reset)[0], _current().processors).variant.regime
+
+
+def _plan(asked: Scan, processors: int, regime: Regime | None = None, width: int | None = None) -> Plan:
+    if is_dense(asked.monoid, asked.parts):
+        return dense_plan(asked)
+    return plan(asked, processors, regime, width)
+
+
+def _cuts_together(given: Operands, like: Array, reset: Array | None) -> bool:
+    """Return whether a mask cuts all the numbers that an element mixes, or none; and has the axes of the rows."""
+    if reset is None:
+        return True
+    return bool(reset.ndim == like.ndim and (given.state is None or reset.shape[given.state] == 1))
+
+
+def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None) -> tuple[Scan, dict[str, Array]]:
+    """Return what a plan depends on, and the arrays of a scan into ``y``."""
+    state = given.state
+    vector = () if state is None else (state,)
+    arrays: dict[str, tuple[Array, tuple[int, ...]]] = {"y": (y, vector)}
+    for name, (x, components) in zip(INPUTS, given.inputs, strict=False):
+        arrays[name] = (aligned(x), components)
+    if reset is not None:
+        arrays["cut"] = (spread(reset, y.shape), vector)
+    if initial is not None:
+        row = initial.astype(state_type(y), copy=False)
+        arrays["initial"] = (aligned(spread(row, y.shape[1:])[None]), vector)
+    stored = stored_as(y)
+    assert stored is not None
+    asked = Scan(
+        monoid=given.map,
+        parts=given.parts,
+        dtype=stored,
+        steps=len(y),
+        sizes=tuple(n for axis, n in enumerate(y.shape) if axis and axis != state),
+        arrays=tuple((name, distances(x, components)) for name, (x, components) in arrays.items()),
+        aligned=not any(lowest_address(x) % _ALIGNED for name, (x, _) in arrays.items() if name in (*INPUTS, "y")),
+    )
+    return asked, {name: x for name, (x, _) in arrays.items()}
+
+
+class Launch:
+    """The launches of a scan with their addresses, and with memory for what blocks tell each other, if they do.
+
+    Launches that are captured must be kept as long as the graph is.
+    """
+
+    def __init__(self, machine: Machine, planned: Plan, arrays: dict[str, Array]):
+        self.machine, self.arrays, otherwise = machine, arrays, planned.otherwise
+        xp, last = namespace(arrays["y"]), otherwise or planned
+        self.flags = self.told = None
+        if otherwise or planned.flags:  # what has changed, a ticket, tiles; tiles that are broken, and that are done
+            self.flags = xp.empty(2 + last.flags + (2 * planned.tiles if otherwise else 0), np.int32)
+            self.told = xp.empty(max(planned.told, last.told), number_of(arrays["y"]))
+        p = self._filled(planned)
+        self.launches = [(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))]
+        if otherwise and planned.blocks > planned.tiles:
+            assert self.flags is not None
+            p[AT["counters"]] = len(self.flags)
+            again = replace(planned.variant, after="again")
+            self.launches.append((again, planned.blocks - planned.tiles, planned.shared, p.view(PROBLEM)))
+            p = self._filled(otherwise)
+            p[AT["condition"]] = p[AT["changed"]]
+            self.launches.append((otherwise.variant, otherwise.blocks, otherwise.shared, p.view(PROBLEM)))
+
+    def _filled(self, planned: Plan) -> Array:
+        """Return a problem, as integers, which are filled in much faster than fields of a structure."""
+        p = planned.problem.copy()
+        for name, x in self.arrays.items():
+            p[AT[name]] = address(x)
+        if self.flags is not None and self.told is not None:
+            at, size = address(self.flags), self.flags.itemsize
+            p[AT["changed"]], p[AT["ticket"]], p[AT["flags"]] = at, at + size, at + 2 * size
+            p[AT["broken"]] = at + (len(self.flags) - 2 * planned.tiles) * size
+            p[AT["done"]] = at + (len(self.flags) - planned.tiles) * size
+            for name in ("aggregates", "states", "starts", "ends"):
+                p[AT[name]] += address(self.told)
+        return p
+
+    def __call__(self) -> None:
+        if self.flags is not None and self.launches[0][0].regime == "chained":  # segments clear them in passing
+            self.flags.fill(0)
+        for launch in self.launches:
+            self.machine.launch(*launch)
+
+
+class Cuda:
+    """A device, with kernels compiled for it as they are asked for."""
+
+    kind = "cupy"
+
+    def __init__(self, device: Any):
+        self.processors = int(device.attributes["MultiProcessorCount"])
+        self._shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
+        self._kernels = Kernels()
+
+    def kernel(self, v: Variant) -> Any:
+        """Return the compiled kernel of a variant."""
+        shared = 0 if v.regime == "registers" else self._shared
+        return self._kernels.get(v, lambda: compile_kernel(text(v.regime), v.expression, OPTIONS, shared))
+
+    def launch(self, v: Variant, blocks: int, shared: int, problem: Any) -> None:
+        """Launch on the current stream; CuPy raises what the driver reports."""
+        if blocks >= 1 << 31:
+            raise ValueError(f"a scan of {blocks} blocks; wanted fewer than 2^31")
+        self.kernel(v)((blocks,), (v.threads,), (by_value(problem),), shared_mem=shared)
+
+
+_DEVICES: dict[int, Cuda] = {}
+
+
+def _current() -> Cuda:
+    """Return the current device."""
+    import cupy
+
+    device = cupy.cuda.Device()
+    return _DEVICES.setdefault(device.id, _DEVICES.get(device.id) or Cuda(device))

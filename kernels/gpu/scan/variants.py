@@ -1,0 +1,271 @@
+"""The CUDA C++ of the scans: its text, and the variants of the templates that are compiled.
+
+The text is one string without inclusions, because CuPy caches compiled modules by their text alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from itertools import product
+from typing import Literal, NamedTuple, TypeAlias
+
+from recsolve.kernels.gpu.scan.maps import MapType, map_type
+from recsolve.kernels.gpu.views import INPUTS
+
+_FILES = ("device", "numbers", "problem", "maps", "simple_maps", "special_maps")
+_WALKING, _TILED, _DENSE = ("walk", "orders", "stream", "segments"), ("tile", "look_back"), ("dense",)
+OPTIONS = ("-std=c++17",)
+LANES = 32  # of a tile at most, as in cuda/problem.cuh
+WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
+SCOUTS = 128  # threads of a block that look back
+_OFFSETS = 8 * (len(INPUTS) + 2)  # bytes: where a lane of a tile is in each array
+_CONTROL = 80  # bytes, as in cuda/tile.cuh
+_LINE = 128  # bytes, of memory
+_RING = 64 << 10  # bytes of pieces of time in shared memory, roughly
+SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block may have
+_WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most such a weight
+_RUNS = (12, 8, 4, 2, 1)
+
+Regime: TypeAlias = Literal["registers", "streamed", "segments", "tiny", "chained", "dense"]
+REGIMES: tuple[Regime, ...] = ("registers", "streamed", "segments", "tiny", "chained")
+STREAMS: tuple[Regime, ...] = ("streamed", "segments")
+Order: TypeAlias = Literal["across", "along"]
+WALKS: tuple[Regime, ...] = ("registers", *STREAMS)
+
+
+class Storage(NamedTuple):
+    """A type in which numbers are stored, the type of the arithmetic, and the bytes of both."""
+
+    stored: str
+    number: str
+    bytes: int
+    number_bytes: int
+
+
+STORAGE = {
+    "float32": Storage("float", "float", 4, 4),
+    "float64": Storage("double", "double", 8, 8),
+    "float16": Storage("recsolve::Half", "float", 2, 4),
+    "bfloat16": Storage("recsolve::Bfloat", "float", 2, 4),
+}
+INTEGERS = {
+    "uint8": Storage("unsigned char", "int", 1, 4),
+    "int32": Storage("int", "int", 4, 4),
+    "int64": Storage("long long", "int", 8, 4),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One instance of a kernel.
+
+    Attributes
+    ----------
+    regime : str
+        ``registers``, ``streamed`` and ``segments`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles,
+        ``dense`` walks a thread for each row of a matrix.
+    monoid : str
+        The name of a map in :mod:`recsolve.kernels.gpu.scan.maps`.
+    parts : int
+        Numbers of a state in one lane.
+    dtype : str
+        In which elements and results are stored.
+    cut : bool
+        Whether a walk looks up resets (tiles always can).
+    threads : int
+        Of a block; of those, a warp walks in a stream, and SCOUTS and a clerk look back and ahead in a chain.
+    run : int
+        Steps of a thread in a tile, of a piece in a walk.
+    batch : int
+        Maps that a thread fetches at once in look-back, pieces of a stream.
+    vector : int
+        Contiguous numbers that are copied at once: lanes, or times in the order ``along``.
+    after : {"", "again"}
+        Of segments: which launch this is.
+    order : {"across", "along"}
+        Of streams: whether lanes or times of all arrays are nearer; with vectors of 1 ``across`` is for either.
+    """
+
+    regime: Regime
+    monoid: str
+    parts: int
+    dtype: str
+    cut: bool
+    threads: int
+    run: int
+    batch: int = 0
+    vector: int = 1
+    after: Literal["", "again"] = ""
+    order: Order = "across"
+
+    @property
+    def storage(self) -> Storage:
+        """How numbers are stored."""
+        return (STORAGE | INTEGERS)[self.dtype]
+
+    @property
+    def maps(self) -> MapType:
+        """The C++ type of the maps, and their sizes."""
+        return map_type(self.monoid, self.parts, self.storage.number)
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of one element: the matrix and the vectors."""
+        return self.maps.numbers
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of a block of a walk."""
+        if self.regime == "registers":
+            return self.threads
+        # Memory is slow with less than a line of it at once.
+        return 2 * LANES if self.order == "across" and self.storage.bytes == 2 else LANES
+
+    @property
+    def under_way(self) -> int:
+        """Bytes of a lane that a walk has asked for ahead."""
+        pieces = 1 if self.regime == "registers" else self.batch - 2
+        return self.run * pieces * self.numbers * self.storage.bytes
+
+    @property
+    def expression(self) -> str:
+        """The C++ name of the kernel."""
+        types = f"{self.maps.name}, {self.storage.stored}"
+        cut = "true" if self.cut else "false"
+        order = f"recsolve::{self.order.capitalize()}<{self.lanes}, {self.run}, {self.vector}>"
+        streamed = f"{cut}, {self.threads - self.lanes}, {self.batch}, {order}"
+        sizes = {
+            "registers": f"{cut}, {self.run}",
+            "streamed": streamed,
+            "segments": streamed,
+            "tiny": f"{self.threads}, {self.run}, {self.vector}",
+            "dense": f"{cut}, {self.run}, {self.vector}",
+            "chained": f"{self.workers}, {self.run}, {self.vector}, {SCOUTS}, {self.batch}",
+        }
+        return f"recsolve::{'_'.join(filter(None, (self.regime, self.after)))}<{types}, {sizes[self.regime]}>"
+
+    def shared(self, width: int = 0, pitch: int = 0, cut: bool = False) -> int:
+        """Return the bytes of shared memory of a block; tiles have so many lanes, steps at such a distance."""
+        own, number = self.storage.bytes, self.storage.number_bytes
+        if self.regime == "registers":
+            return 0
+        if self.regime in STREAMS:
+            across = self.run * (self.lanes + (self.vector == 1))
+            plane = self.lanes * (self.run + self.vector) if self.order == "along" else across
+            cuts = 4 * self.cut * self.run * (self.lanes + 1)
+            return _OFFSETS * self.lanes + self.batch * (self.numbers * own * plane + cuts)
+        slots, places = (1, 1) if self.regime == "tiny" else (4, 8)
+        plane = self.span(width) * pitch + (self.workers if width < LANES else 0)
+        size = self.maps.size
+        states = (places * self.parts + slots * (self.parts + size)) * LANES * number
+        maps = size * (slots * self.workers + SCOUTS * self.batch) * number
+        return places * _OFFSETS * LANES + _CONTROL + states + maps + slots * (self.numbers * own + cut) * plane
+
+    @property
+    def workers(self) -> int:
+        """Threads that load, compose and fill tiles."""
+        return self.threads if self.regime == "tiny" else self.threads - SCOUTS - LANES
+
+    def span(self, width: int) -> int:
+        """Return the steps of a tile of so many lanes."""
+        return self.workers * self.run // width
+
+
+def vectors(dtype: str) -> tuple[int, ...]:
+    """Return how many contiguous numbers of a type can be copied at once, the most first."""
+    own = (STORAGE | INTEGERS)[dtype].bytes
+    if own == 1:  # images of finite maps, of which those of one state lie apart
+        return (1,)
+    return tuple(count for count in (16 // own, 4 // own, 1) if count)[: 3 if own == 2 else 2]
+
+
+def variant(
+    regime: Regime, monoid: str, parts: int, dtype: str, cut: bool, vector: int = 1, order: Order = "across"
+) -> Variant:
+    """Return the variant that serves a scan best, ``vector`` numbers being copied at once."""
+    storage = (STORAGE | INTEGERS)[dtype]
+    _, numbers, size, weight = map_type(monoid, parts, storage.number)
+    light = size <= min(_WORKERS)
+    if regime == "registers":  # about 64 of them
+        run = power_below(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
+        return Variant(regime, monoid, parts, dtype, cut, 64, run)
+    if regime in STREAMS:
+        return _stream(Variant(regime, monoid, parts, dtype, cut, 0, 0, 0, vector, order=order))
+    if regime == "tiny":
+        run = power_below(192 // (numbers * storage.bytes), 16)
+        return Variant(regime, monoid, parts, dtype, False, 256 if light else 128, run, 0, min(run, vector))
+    threads = next(_WORKERS[most] for most in sorted(_WORKERS) if weight <= most) + SCOUTS + LANES
+    batch = 4 if weight <= min(_WORKERS) else 1
+    return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], batch, vector)
+
+
+def _stream(v: Variant) -> Variant:
+    """Return a stream with its pieces and threads: long pieces, of which a thread moves no more than a few groups."""
+    step = v.numbers * v.storage.bytes
+    most = 128 if v.numbers <= min(_WORKERS) else 256 if v.numbers <= 6 else 512
+    longest = 32
+    if v.order == "along":  # lines of memory from each lane, as far as pieces of that size fit
+        most, longest = 1024, 2 * _LINE // v.storage.bytes
+    at_once = v.vector * v.storage.bytes
+    copiers = 256 if at_once <= 4 else 128
+    groups = 4 if at_once >= 4 else 2 if v.order == "across" else 1  # what is not copied at once waits in registers
+    run = max(power_below(most // step, min(longest, groups * copiers * v.vector // v.lanes)), v.vector)
+    copiers = max(LANES, min(run * v.lanes // v.vector, copiers))
+    pieces = max(4, min(_RING // (step * run * v.lanes), 8))
+    return replace(v, threads=v.lanes + copiers, run=run, batch=pieces)
+
+
+def fitted(v: Variant, width: int, pitch: int, cut: bool) -> Variant:
+    """Return a variant of tiles of so many lanes, with runs as long as the shared memory allows."""
+    if v.regime == "chained":
+        run = next(run for run in _RUNS if run == 1 or replace(v, run=run).shared(width, pitch, cut) <= SHARED)
+        v = replace(v, run=run)
+    return v if v.vector <= width and v.run % v.vector == 0 else replace(v, vector=1)
+
+
+def pitch_of(width: int, by_time: bool) -> int:
+    """Return the distance of steps in a tile: where times are nearer they then fall on different banks."""
+    return width + 1 if by_time and width >= 8 else width
+
+
+AFFINE_AND_CLAMP = (("affine", 1), ("affine", 2), ("affine", 3), ("affine", 4), ("clamp", 1))
+
+
+def variants(
+    maps: Sequence[tuple[str, int]] = AFFINE_AND_CLAMP, dtypes: Iterable[str] = tuple(STORAGE)
+) -> list[Variant]:
+    """Return all variants that scans of maps of so many parts, stored as ``dtypes``, ask for."""
+    found = []
+    for regime in REGIMES:
+        for dtype in dtypes:
+            for monoid, parts in maps:
+                for vector in (1,) if regime == "registers" else vectors(dtype):
+                    if regime in WALKS:
+                        orders: tuple[Order, ...] = ("across", "along") if regime in STREAMS else ("across",)
+                        ways = product((False, True), orders)
+                        walks = [variant(regime, monoid, parts, dtype, cut, vector, order) for cut, order in ways]
+                        again = [replace(v, after="again") for v in walks if regime == "segments"]
+                        found += walks + again
+                        continue
+                    v = variant(regime, monoid, parts, dtype, False, vector)
+                    for width, by_time, cut in product(WIDTHS, (False, True), (False, True)):
+                        found.append(fitted(v, width, pitch_of(width, by_time), cut))
+    return list(dict.fromkeys(found))
+
+
+def power_below(n: int, most: int) -> int:
+    """Return the largest power of two that is at most ``n`` and ``most``, and at least 1."""
+    return 1 << (max(min(n, most), 1).bit_length() - 1)
+
+
+@cache
+def text(regime: Regime | None = None) -> str:
+    """Return the source of the kernels of a regime, or of all."""
+    own = {"dense": _DENSE, "tiny": _TILED, "chained": _TILED}
+    names = _FILES + (own.get(regime, _WALKING) if regime else _WALKING + _TILED + _DENSE)
+    folder = files("recsolve.kernels") / "cuda"
+    found = ((folder / f"{name}.cuh").read_text(encoding="utf-8") for name in names)
+    return "\n".join(part.replace("#pragma once\n", "") for part in found)

@@ -1,0 +1,123 @@
+"""Where the numbers of a scan lie, as the CUDA kernels are told: the structure ``Problem`` of ``cuda/problem.cuh``.
+
+Axes that are independent of each other (the *lanes*: batch, units) are merged where all arrays allow it and counted
+from the innermost one of the result outwards. Nothing is copied, except arrays whose strides are no multiple of a
+number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recsolve.base.arrays import Array, kind_of
+
+AXES = 6  # of lanes, as in cuda/problem.cuh
+INPUTS = ("in0", "in1", "in2", "in3")  # arrays of elements
+ARRAYS = (*INPUTS, "y", "cut", "initial")
+_TILES = ("width_log2", "pitch", *(f"{name}_by_time" for name in (*INPUTS, "y")), "tiles_of_time", "tiles_of_lanes")
+_TOLD = ("ticket", "flags", "aggregates", "states")
+_SEGMENTS = ("segments", "span", "burn", "starts", "ends", "counters", "changed", "broken", "done", "condition")
+
+VIEW = np.dtype([(name, np.int64) for name in ("at", "time", "row", "column")] + [("lane", np.int64, AXES)])
+PROBLEM = np.dtype(
+    [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
+    + [(name, VIEW) for name in ARRAYS]
+    + [(name, np.int64) for name in (*_TILES, *_TOLD, *_SEGMENTS)]
+)
+
+# Where the addresses are, in a problem seen as integers.
+AT = {name: PROBLEM.fields[name][1] // 8 for name in (*ARRAYS, *_TOLD, *_SEGMENTS)}  # type: ignore[index]
+
+
+class Strides(NamedTuple):
+    """Distances in an array, in numbers: of times, of rows and columns of an element, of the axes of lanes."""
+
+    time: int
+    row: int
+    column: int
+    lanes: tuple[int, ...]
+
+
+def address(x: Array) -> int:
+    """Return where the first number of an array lies, on its device."""
+    return int(x.data.ptr if kind_of(x) == "cupy" else x.ctypes.data)  # type: ignore[attr-defined]
+
+
+def lowest_address(x: Array) -> int:
+    """Return where the memory of an array begins, also where it is seen backwards."""
+    return address(x) + int(sum(min(s, 0) * (n - 1) for n, s in zip(x.shape, x.strides, strict=True) if n))
+
+
+def by_value(problem: Array) -> Array:
+    """Return an array of one structure as bytes: CuPy describes every field of a structure at every launch."""
+    return problem.view(np.dtype((np.void, problem.nbytes)))
+
+
+def aligned(x: Array) -> Array:
+    """Return ``x``, copied if its numbers lie between those of an array of its dtype."""
+    size = x.itemsize
+    return x.copy() if address(x) % size or any(s % size for s in x.strides) else x
+
+
+def strides_of(x: Array, components: Sequence[int] = ()) -> Strides:
+    """Return the distances in an array (T, ...); ``components`` are the axes of rows and columns of its elements."""
+    size = x.itemsize
+    own = [s // size if n > 1 else 0 for n, s in zip(x.shape, x.strides, strict=True)]
+    row, column = (*(own[axis] for axis in components), 0, 0)[:2]
+    lanes = own[1:] if not components else [s for axis, s in enumerate(own) if axis and axis not in components]
+    return Strides(own[0], row, column, tuple(lanes))
+
+
+def merge(sizes: Sequence[int], lanes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:
+    """Merge axes; return their sizes, the innermost axis of the first array first, and the strides of each array."""
+    order = sorted((axis for axis, n in enumerate(sizes) if n != 1), key=lambda axis: abs(lanes[0][axis]))
+    merged: list[int] = []
+    strides: list[list[int]] = [[] for _ in lanes]
+    for axis in order:
+        if merged and all(own[axis] == run[-1] * merged[-1] for own, run in zip(lanes, strides, strict=True)):
+            merged[-1] *= sizes[axis]
+            continue
+        merged.append(sizes[axis])
+        for own, run in zip(lanes, strides, strict=True):
+            run.append(own[axis])
+    return merged or [1], strides if merged else [[0] for _ in lanes]
+
+
+def problem(steps: int, sizes: Sequence[int], arrays: dict[str, Strides]) -> Array:
+    """Return an array of one ``Problem`` without addresses and tiles; ``arrays`` begins with what orders the lanes."""
+    merged, strides = merge(sizes, [x.lanes for x in arrays.values()])
+    filled = np.zeros(1, PROBLEM)
+    p = filled[0]
+    p["steps"], p["lanes"] = steps, prod(sizes)
+    p["sizes"] = 1
+    p["sizes"][: len(merged)] = merged
+    for (name, x), run in zip(arrays.items(), strides, strict=True):
+        view = p[name]
+        view["time"], view["row"], view["column"] = x[:3]
+        view["lane"][: len(run)] = run
+    return filled
+
+
+def by_time(p: Any, name: str) -> bool:
+    """Return whether the times of an array are nearer in memory than its lanes."""
+    time, lane = abs(int(p[name]["time"])), abs(int(p[name]["lane"][0]))
+    return bool(p["lanes"] == 1 or 0 < time < lane)
+
+
+def contiguous(p: Any, names: Sequence[str], count: int) -> bool:
+    """Return whether lanes of all these arrays come ``count`` at a time, if the arrays begin at multiples of that."""
+    rest = [p[name][field] for name in names for field in ("time", "row", "column")]
+    rest += [stride for name in names for stride in p[name]["lane"][1:]]
+    inner = all(p[name]["lane"][0] == 1 for name in names)
+    return bool(inner and p["sizes"][0] % count == 0 and not any(stride % count for stride in rest))
+
+
+def contiguous_times(p: Any, names: Sequence[str], count: int) -> bool:
+    """Return whether times of all these arrays, in either direction, come ``count`` at a time, if they begin so."""
+    rest = [stride for name in names for stride in (p[name]["row"], p[name]["column"], *p[name]["lane"])]
+    inner = all(abs(p[name]["time"]) == 1 for name in names)
+    return bool(inner and p["steps"] % count == 0 and not any(stride % count for stride in rest))

@@ -1,0 +1,93 @@
+"""Affine maps over semirings in which the sum is a maximum or a minimum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.kernels.monoids.elementwise import Base, exact_range, given
+
+
+class Tropical(Base):
+    """x -> A x + b with a maximum or minimum for the sum, and a sum or minimum for the product.
+
+    Elements are a pair (A, b): A of the shape of b acts on every number by itself, and A (T, ..., n, n) on the last
+    axis of b (T, ..., n), for instance x[i] -> max(b[i], max_j min(A[i, j], x[j])). A cut step gives b, as if the state
+    before were the semiring's zero. NaN propagates, in a matrix to all of the rows. Composition is that of affine maps
+    (Baccelli, Cohen, Olsder and Quadrat, *Synchronization and Linearity*, 1992, section 3).
+
+    Parameters
+    ----------
+    name : str
+    plus, times : callable
+        The operations, which keep NaN.
+    zero, one : float
+        Their neutral elements.
+    """
+
+    letters = ("A", "b")
+
+    def __init__(
+        self,
+        name: str,
+        plus: Callable[[Array, Array], Array],
+        times: Callable[[Array, Array], Array],
+        zero: float,
+        one: float,
+    ):
+        self.name, self.plus, self.times, self.zero, self.one = name, plus, times, zero, one
+
+    def prepare(self, elements: Any) -> tuple[Array, Array]:
+        A, b = given(self.name, self.letters, elements)
+        if A.shape != b.shape and (b.ndim < 2 or A.shape != (*b.shape, b.shape[-1])):
+            matrices = f" or {(*b.shape, b.shape[-1])}" if b.ndim > 1 else ""
+            raise ValueError(f"elements (A, b) have shapes {A.shape} and {b.shape}; wanted A of {b.shape}{matrices}")
+        return A, b
+
+    def like(self, elements: tuple[Array, Array]) -> Array:
+        return elements[1]
+
+    def act(self, elements: tuple[Array, Array], states: Array) -> Array:
+        A, b = elements
+        if A.ndim > b.ndim:
+            return self.plus(self._sum(self.times(A, states[..., None, :]), b), b)
+        return self.plus(self.times(A, states), b)
+
+    def compose(self, later: tuple[Array, Array], earlier: tuple[Array, Array]) -> tuple[Array, Array]:
+        A, B = later[0], earlier[0]
+        times = exact_range if self.times is np.add else self.times
+        if A.ndim > later[1].ndim:
+            product = self._sum(times(A[..., :, None, :], B.swapaxes(-1, -2)[..., None, :, :]), A)
+        else:
+            product = times(A, B)
+        return product, self.act(later, earlier[1])
+
+    def identity(self, elements: tuple[Array, Array]) -> tuple[Array, Array]:
+        A, b = elements
+        xp = namespace(b)
+        one, zero = b.dtype.type(self.one), b.dtype.type(self.zero)
+        eye = xp.eye(b.shape[-1], dtype=bool) if A.ndim > b.ndim else xp.ones((), dtype=bool)
+        return xp.broadcast_to(xp.where(eye, one, zero), A.shape), xp.full_like(b, self.zero)
+
+    def constant(self, elements: tuple[Array, Array], initial: Array | None) -> Array:
+        return elements[1]
+
+    def composable(self, elements: tuple[Array, Array]) -> bool:
+        return bool(elements[0].ndim == elements[1].ndim)
+
+    def mixed(self, elements: tuple[Array, Array]) -> tuple[int, ...]:
+        return () if self.composable(elements) else (-1,)
+
+    def _sum(self, terms: Array, like: Array) -> Array:
+        """Add up the last axis; ``like`` is what an empty sum looks like."""
+        if not terms.shape[-1]:
+            return namespace(like).full_like(like, self.zero)  # type: ignore[no-any-return]
+        return terms.max(axis=-1) if self.plus is np.maximum else terms.min(axis=-1)  # type: ignore[no-any-return]
+
+
+MAX_MIN = Tropical("max_min", np.maximum, np.minimum, -np.inf, np.inf)
+MAX_PLUS = Tropical("max_plus", np.maximum, np.add, -np.inf, 0.0)
+MIN_PLUS = Tropical("min_plus", np.minimum, np.add, np.inf, 0.0)

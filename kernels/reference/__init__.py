@@ -1,0 +1,1 @@
+"""The NumPy backend: the definition that every other one is tested against."""

@@ -1,0 +1,174 @@
+"""What the driver does with every iterate: test its residual row by row, and keep the next one within bounds.
+
+The NumPy forms are the definition, on any namespace. Large NumPy arrays go through compiled loops and are read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recsolve.base.arrays import FLOATS, Array, kind_of, memory_order, namespace
+from recsolve.base.tolerance import Tolerance
+from recsolve.kernels import backends
+from recsolve.kernels.cpu.threads import spread, threads
+
+_SPREAD = 100_000  # numbers from which on threads pay for waking them
+
+
+class Tested(NamedTuple):
+    """The residual of an iterate.
+
+    Attributes
+    ----------
+    residual : array
+        F - h, (T, *batch, *event).
+    converged, exact : array of bool
+        (T, *batch): rows of which every entry meets the tolerance, or is 0.
+    worst : array
+        (T, *batch): max |r| of every row, NaN if any entry is.
+    """
+
+    residual: Array
+    converged: Array
+    exact: Array
+    worst: Array
+
+
+def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[int, ...]) -> Tested:
+    """Return the residual and what it says of every row; ``axes`` are those of the event."""
+    rows = _rows((states, values), axes)
+    lane = _lane(states, tolerance, axes)
+    if rows is None or lane == 0:
+        residual = values - states
+        met, zero = tolerance.met(states, values, residual), residual == 0
+        return Tested(residual, met.all(axis=axes), zero.all(axis=axes), _largest(abs(residual), axes))  # type: ignore[arg-type]
+    from recsolve.kernels.cpu import residual_loops
+
+    dtype, out = states.dtype, np.empty_like(states)
+    integer = np.dtype(f"i{dtype.itemsize}")
+    flat = (*rows.flat, rows.flatten(out))
+    converged, exact = (np.empty(rows.leading, np.bool_) for _ in range(2))
+    worst = np.full(rows.leading, tolerance.lanes is not None, dtype)
+    bits: Any = tuple(x.view(integer) for x in flat)
+    limits: Any = (np.iinfo(integer).max, dtype.type(tolerance.atol), dtype.type(tolerance.rtol), rows.width, lane)
+    results: Any = (converged.ravel(), exact.ravel(), worst.ravel(), worst.ravel().view(integer))
+    loop: Any = residual_loops.residual
+    rows.run(partial(loop, *flat, bits, *limits, *results))
+    return Tested(out, *(rows.place(x) for x in (converged, exact, worst)))
+
+
+def largest_finite(x: Array, axes: tuple[int, ...]) -> Array:
+    """Return the largest finite |x| of every row, (T, *batch); 0 where there is none."""
+    rows, xp = _rows((x,), axes), namespace(x)
+    if rows is None:
+        return _largest(xp.where(xp.isfinite(x), xp.abs(x), x.dtype.type(0)), axes)
+    from recsolve.kernels.cpu import residual_loops
+
+    largest, integer = np.empty(rows.leading, x.dtype), np.dtype(f"i{x.itemsize}")
+    infinity = x.dtype.type(np.inf).view(integer)
+    limits = np.iinfo(integer).max, infinity, rows.width, largest.ravel().view(integer)
+    rows.run(partial(residual_loops.largest_finite, rows.flat[0].view(integer), *limits))
+    return rows.place(largest)
+
+
+def _largest(sizes: Array, axes: tuple[int, ...]) -> Array:
+    """Return the largest number of every row."""
+    if not sizes.size:  # CuPy's max knows no initial value
+        return namespace(sizes).zeros(sizes.shape[: sizes.ndim - len(axes)], sizes.dtype)  # type: ignore[no-any-return]
+    return sizes.max(axis=axes)  # type: ignore[no-any-return]
+
+
+def guard(
+    proposal: Array, states: Array, values: Array, reach: Array, pins: tuple[Array, Array] | None, axes: tuple[int, ...]
+) -> Array:
+    """Return the proposal, with F where it is beyond ``reach`` or not finite, in the memory order of F.
+
+    Parameters
+    ----------
+    proposal, states, values : array, shape (T, *batch, *event)
+    reach : array, shape (1, *batch, 1...)
+    pins : tuple of array of bool, or None
+        (T, *batch): the exact rows, which keep their states, and the rows after them, which take F.
+    axes : tuple of int
+        Those of the event.
+    """
+    rows = _rows((states, values, proposal), axes)
+    if rows is None:
+        xp = namespace(proposal)
+        inside = xp.isfinite(proposal) & (xp.abs(proposal) <= reach)
+        guarded = xp.where(inside, proposal, values)
+        if pins is not None:
+            leading, front = (x.reshape(x.shape + (1,) * len(axes)) for x in pins)
+            guarded = xp.where(leading, states, xp.where(front, values, guarded))
+        return _in_order_of(values, guarded)
+    from recsolve.kernels.cpu import residual_loops
+
+    out = np.empty_like(values)
+    pin = np.zeros(values.shape[: -len(axes)] if axes else values.shape, np.int8)
+    if pins is not None:
+        pin[pins[1]], pin[pins[0]] = residual_loops.FRONT, residual_loops.LEADING
+    states, values, proposal = rows.flat
+    limits = rows.unplace(np.broadcast_to(reach.reshape(reach.shape[: pin.ndim]), pin.shape)), rows.unplace(pin)
+    rows.run(partial(residual_loops.guard, proposal, states, values, rows.flatten(out), *limits, rows.width))
+    return out
+
+
+class _Rows:
+    """Trajectories of one memory order as flat arrays, row after row."""
+
+    def __init__(self, arrays: Sequence[Array], axes: tuple[int, ...]):
+        like = arrays[0]
+        count = like.ndim - len(axes)
+        self.order = memory_order(like, count)
+        self.event = tuple(range(count, like.ndim))
+        self.leading = tuple(like.shape[axis] for axis in self.order)
+        self.width, self.number = prod(like.shape[count:]), prod(self.leading)
+        self.flat = [self.flatten(x) for x in arrays]
+
+    def flatten(self, x: Array) -> Array:
+        return x.transpose(*self.order, *self.event).reshape(-1)
+
+    def place(self, x: Array) -> Array:
+        """Return numbers of rows, in the order of memory, as (T, *batch)."""
+        return x.transpose(np.argsort(self.order))
+
+    def unplace(self, x: Array) -> Array:
+        """Return (T, *batch) as rows in the order of memory."""
+        return np.ascontiguousarray(x.transpose(self.order)).reshape(-1)
+
+    def run(self, loop: Any) -> None:
+        spread(loop, self.number, threads() if self.number * self.width >= _SPREAD else 1)
+
+
+def _rows(arrays: Sequence[Array], axes: tuple[int, ...]) -> _Rows | None:
+    """Return arrays as rows, or None where NumPy is to do the work."""
+    like = arrays[0]
+    if kind_of(like) != "numpy" or like.dtype not in FLOATS or not backends.compiles_rows(like.size):
+        return None
+    if any(x.strides != like.strides or x.dtype != like.dtype for x in arrays):
+        return None
+    order = (*memory_order(like, like.ndim - len(axes)), *range(like.ndim - len(axes), like.ndim))
+    return _Rows(arrays, axes) if like.size and like.transpose(order).flags.c_contiguous else None
+
+
+def _lane(states: Array, tolerance: Tolerance, axes: tuple[int, ...]) -> int:
+    """Return how many numbers of a row are tested together: those of a lane; 0 where these are not side by side."""
+    layout = tolerance.lanes
+    width: int = prod(states.shape[axis] for axis in axes)
+    if layout is None or not layout.lanes:
+        return width
+    return int(layout.lane_width) if layout.components == 1 else 0
+
+
+def _in_order_of(like: Array, x: Array) -> Array:
+    """Return ``x`` in the memory order of ``like``."""
+    if x.strides == like.strides:
+        return x
+    out = namespace(like).empty_like(like)
+    out[...] = x
+    return out  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""What can be said of a trajectory: conditioning, bounds on its error, the truth of a declared structure."""

@@ -1,0 +1,95 @@
+"""How much a residual may be amplified: the conditioning of the bidiagonal system.
+
+The error e of a trajectory with residual r obeys e[t] = J[t] e[t-1] + r[t] to first order, so max|e| <= kappa max|r|
+with kappa the infinity norm of the inverse of the bidiagonal matrix with unit diagonal and -J[t] below it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
+from recsolve.recurrence.base import Recurrence
+from recsolve.scan import affine_scan, reverse_solve
+
+_STEPS = 5  # Higham: more than this many steps of the estimator are almost never needed
+
+
+def condition(recurrence: Recurrence, states: Array) -> float:
+    """Return kappa at a trajectory, the largest over the sequences.
+
+    Exact for diagonal structures, by the scan kappa[t] = 1 + |J[t]| kappa[t-1]; otherwise the estimate of Hager (1984)
+    and Higham (1988) from a few forward and reverse scans, a lower bound rarely off by more than a factor of 3.
+    Infinite when the products of Jacobians overflow, as they do in chaos.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    states : array
+        Native, (T, *batch, *event).
+    """
+    if not states.size:
+        return 1.0
+    _, J = recurrence.linearise(states)
+    with np.errstate(all="ignore"):
+        kappa = _exact(recurrence, J) if type(J) in (Zero, Identity, Scalar, Diagonal) else _estimate(recurrence, J)
+    return kappa if np.isfinite(kappa) else float("inf")
+
+
+def error_estimate(recurrence: Recurrence, states: Array) -> float:
+    """Return max|d| of the correction d[t] = J[t] d[t-1] + r[t] at a trajectory."""
+    if not states.size:
+        return 0.0
+    values, J = recurrence.linearise(states)
+    with np.errstate(all="ignore"):
+        d = affine_scan(J, values - states, reset=recurrence.over_event(recurrence.starts))
+    largest = float(to_host(abs(d).max()))
+    return largest if np.isfinite(largest) else float("inf")
+
+
+def _exact(recurrence: Recurrence, J: Jacobian) -> float:
+    magnitudes = abs(J.diagonal().data)
+    ones = namespace(magnitudes).ones_like(magnitudes)
+    reset = recurrence.over_event(recurrence.starts)
+    return float(to_host(affine_scan(Diagonal(magnitudes, J.layout), ones, reset=reset).max()))
+
+
+def _estimate(recurrence: Recurrence, J: Jacobian) -> float:
+    """Return the estimate of the 1-norm of the transposed inverse, all sequences at once."""
+    xp = namespace(recurrence.initial)
+    shape, count = recurrence.shape, recurrence.length * recurrence.layout.size
+    axes = (0, *range(1 + len(recurrence.batch), len(shape)))
+    cut = recurrence.over_event(recurrence.starts)
+
+    def backward(c: Array) -> Array:
+        return reverse_solve(J, cut, c)
+
+    x = xp.full(shape, 1.0 / count, dtype=recurrence.dtype)
+    y = backward(x)
+    best = abs(y).sum(axis=axes)
+    for _ in range(_STEPS):
+        sign = xp.where(y >= 0, y.dtype.type(1), y.dtype.type(-1))
+        z = affine_scan(J, sign, reset=cut)
+        x = _one_hot_at_largest(z, len(recurrence.batch))
+        y = backward(x)
+        improved = abs(y).sum(axis=axes)
+        if not (improved > best).any():
+            break
+        best = xp.maximum(best, improved)
+    # Higham's second start, for the matrices that fool the first.
+    ramp = xp.linspace(1.0, 2.0, count, dtype=recurrence.dtype) * (1 - 2 * (xp.arange(count) % 2))
+    ramp = ramp.reshape(recurrence.length, *(1,) * len(recurrence.batch), *recurrence.layout.event)
+    other = abs(backward(xp.broadcast_to(ramp, shape).astype(recurrence.dtype))).sum(axis=axes)
+    return float(to_host(xp.maximum(best, 2.0 * other / (3.0 * count)).max()))
+
+
+def _one_hot_at_largest(z: Array, batch_axes: int) -> Array:
+    """Return, per sequence, the unit vector of the largest entry of |z|."""
+    xp = namespace(z)
+    batch = z.shape[1 : 1 + batch_axes]
+    moved = xp.moveaxis(z, 0, batch_axes)  # (*batch, T, *event)
+    flat = abs(moved).reshape(int(np.prod(batch)), -1)
+    hot = xp.zeros_like(flat)
+    hot[xp.arange(flat.shape[0]), flat.argmax(axis=1)] = 1
+    return xp.moveaxis(hot.reshape(moved.shape), batch_axes, 0)  # type: ignore[no-any-return]

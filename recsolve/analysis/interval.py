@@ -1,0 +1,342 @@
+"""Intervals: arrays of closed intervals with outward rounding.
+
+An :class:`Interval` holds every value that an entry can take, in exact arithmetic and in that of ``dtype``: each
+operation pads its result by what rounding can do. The derivative rules of :mod:`recsolve.symbolic.dual` are written
+with operators and ufuncs only, so a dual over intervals carries enclosures of its partials. What has no rule raises.
+
+The rounding that is assumed: sums, products, quotients and square roots round correctly, NumPy's elementary functions
+are within 4 units in the last place, a sum of n products errs by at most n eps / 2 times that of the magnitudes in
+whatever order it is taken, and results below the smallest normal number may be flushed to zero.
+
+References
+----------
+Moore, Kearfott and Cloud, "Introduction to Interval Analysis" (2009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from recsolve.base.arrays import Array
+from recsolve.symbolic.dual import Dual
+
+Bounds = tuple[Array, Array]
+
+# Error of one evaluation in units of eps |result|, with a little for the product of two errors.
+_CORRECT, _ELEMENTARY = 0.51, 4.1
+_ULPS = {
+    **dict.fromkeys(("add", "subtract", "multiply", "divide", "sqrt", "square", "reciprocal"), _CORRECT),
+    **dict.fromkeys(("tanh", "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "sinh", "cosh"), _ELEMENTARY),
+    **dict.fromkeys(("arctan", "arctan2", "power"), _ELEMENTARY),
+    "sigmoid": 6.0,  # 1 / (1 + exp(-x)): that of exp and two more
+    "softplus": 10.0,  # x + log1p(exp(-x))
+    "logaddexp": 10.0,
+}
+# Operations whose error is not in proportion to their result, which cancellation may have made small.
+_SCALES: dict[str, Callable[..., Array]] = {
+    "sin": lambda size, x: np.minimum(magnitude(x), 1.0),
+    "cos": lambda size, x: np.ones_like(size),
+    "tan": lambda size, x: size + np.minimum(magnitude(x), 1.0),
+    "logaddexp": lambda size, a, b: magnitude(a) + magnitude(b) + 1.0,
+}
+# An end is computed in float64 and so rounds itself; a run in ``dtype`` rounds too; the third is slack.
+_PADDING = 3.0
+
+
+def magnitude(x: Any) -> Array:
+    """Return the largest absolute value, entry by entry, in float64."""
+    if isinstance(x, Interval):
+        return np.maximum(np.abs(x.lower), np.abs(x.upper))
+    return np.abs(np.asarray(x, np.float64))
+
+
+def rounding(name: str, size: Array, args: Sequence[Any], dtype: np.dtype[Any]) -> Any:
+    """Return a bound on the error of one evaluation of ``name`` whose results are at most ``size``."""
+    if name not in _ULPS:
+        return 0.0
+    scale = _SCALES[name](size, *args) if name in _SCALES else size
+    limits = np.finfo(dtype)
+    return _ULPS[name] * float(limits.eps) * scale + float(limits.tiny)
+
+
+def product_rounding(function: Callable[[Array], Array], size: Array, terms: int, dtype: np.dtype[Any]) -> Array:
+    """Return a bound on the error of sums of ``terms`` products: ``function`` applies the magnitudes of the matrix."""
+    limits = np.finfo(dtype)
+    return terms * (_CORRECT * float(limits.eps) * function(size) + float(limits.tiny))
+
+
+class Interval(NDArrayOperatorsMixin):
+    """An array of intervals [lower, upper].
+
+    Parameters
+    ----------
+    lower, upper : array
+        Float64. NaN means that nothing is known, and becomes -inf and inf.
+    dtype : dtype
+        The arithmetic whose values are enclosed, besides exact ones. Python numbers are rounded to it, as NumPy does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = Interval.around(np.array([0.0]), np.array([1.0]), np.dtype(np.float64))
+    >>> y = np.tanh(x) * 2 - x  # the two x are not known to be one, so more than the range of 2 tanh(x) - x
+    >>> bool(y.lower[0] <= -0.53 and y.upper[0] >= 0.53 and y.upper[0] < 2.6)
+    True
+    """
+
+    __slots__ = ("dtype", "lower", "upper")
+
+    def __init__(self, lower: Any, upper: Any, dtype: np.dtype[Any]):
+        lower, upper = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
+        largest = float(np.finfo(dtype).max)  # beyond it, arithmetic in dtype has overflowed
+        self.lower = np.where(lower >= -largest, lower, -np.inf)
+        self.upper = np.where(upper <= largest, upper, np.inf)
+        self.dtype = dtype
+
+    @classmethod
+    def of(cls, x: Any, dtype: np.dtype[Any]) -> Interval:
+        """Return an interval as it is, and a number or an array as intervals of one point."""
+        if isinstance(x, Interval):
+            return x
+        exact = np.asarray(x, dtype if type(x) in (int, float) else None)
+        return cls(exact, exact, dtype)
+
+    @classmethod
+    def around(cls, centre: Array, radius: Array, dtype: np.dtype[Any]) -> Interval:
+        """Return the intervals of a ball."""
+        centre = np.asarray(centre, np.float64)
+        return cls(np.nextafter(centre - radius, -np.inf), np.nextafter(centre + radius, np.inf), dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(np.broadcast_shapes(self.lower.shape, self.upper.shape))
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def centre(self) -> Array:
+        return 0.5 * self.lower + 0.5 * self.upper
+
+    @property
+    def radius(self) -> Array:
+        """How far an end is from the computed centre at most."""
+        centre = self.centre
+        return np.nextafter(np.maximum(self.upper - centre, centre - self.lower), np.inf)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"Interval(shape {self.shape}, {self.dtype})"
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Python branch on an interval, which may hold both answers")
+
+    def __getitem__(self, index: Any) -> Interval:
+        return Interval(self.lower[index], self.upper[index], self.dtype)
+
+    def reshape(self, *shape: Any) -> Interval:
+        return Interval(self.lower.reshape(*shape), self.upper.reshape(*shape), self.dtype)
+
+    def transpose(self, *axes: Any) -> Interval:
+        return Interval(self.lower.transpose(*axes), self.upper.transpose(*axes), self.dtype)
+
+    def swapaxes(self, a: int, b: int) -> Interval:
+        return Interval(self.lower.swapaxes(a, b), self.upper.swapaxes(a, b), self.dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, Dual) for x in inputs):
+            return NotImplemented
+        name = ufunc.__name__
+        if method == "__call__" and name == "power" and not kwargs:
+            return _power(*inputs)
+        if method != "__call__" or kwargs or name not in RULES:
+            raise TypeError(f"numpy.{name} has no rule for intervals")
+        args = [Interval.of(x, self.dtype) for x in inputs]
+        lower, upper = RULES[name](*args)
+        return _padded(name, lower, upper, args)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if any(issubclass(kind, Dual) for kind in types):
+            return NotImplemented
+        if function is np.where and len(args) == 3:
+            return _where(*(Interval.of(x, self.dtype) for x in args))
+        if function in _MOVES:
+            return self._moved(function, args, kwargs)
+        if function in (np.zeros_like, np.ones_like, np.full_like):
+            return function(np.empty(self.shape, self.dtype), *args[1:], **kwargs)
+        if function in (np.shape, np.ndim, np.size):
+            return function(self.lower, *args[1:], **kwargs)
+        raise TypeError(f"numpy.{function.__name__} has no rule for intervals")
+
+    def _moved(self, function: Any, args: Any, kwargs: Any) -> Interval:
+        """Apply a function that only puts entries elsewhere to both ends."""
+        first, rest = args[0], args[1:]
+        if not isinstance(first, (list, tuple)):
+            return Interval(function(first.lower, *rest, **kwargs), function(first.upper, *rest, **kwargs), self.dtype)
+        parts = [Interval.of(x, self.dtype) for x in first]
+        lower, upper = ([getattr(x, end) for x in parts] for end in ("lower", "upper"))
+        return Interval(function(lower, *rest, **kwargs), function(upper, *rest, **kwargs), self.dtype)
+
+
+_MOVES = {
+    np.reshape, np.ravel, np.transpose, np.moveaxis, np.swapaxes, np.expand_dims, np.squeeze, np.broadcast_to,
+    np.roll, np.flip, np.take, np.repeat, np.tile, np.copy, np.concatenate, np.stack, np.hstack, np.vstack,
+}  # fmt: skip
+
+
+def _padded(name: str, lower: Array, upper: Array, args: Sequence[Interval]) -> Interval:
+    """Return [lower, upper], widened by the rounding of ``name``."""
+    dtype = args[0].dtype
+    below, above = (_PADDING * rounding(name, np.abs(end), args, dtype) for end in (lower, upper))
+    return Interval(lower - below, upper + above, dtype)
+
+
+def _increasing(function: Any) -> Callable[..., Bounds]:
+    return lambda *args: (function(*(x.lower for x in args)), function(*(x.upper for x in args)))
+
+
+def _even(function: Any) -> Callable[[Interval], Bounds]:
+    """Return the rule of an even function that increases from 0."""
+    return lambda x: (function(_smallest(x)), function(magnitude(x)))
+
+
+def _smallest(x: Interval) -> Array:
+    """Return the smallest absolute value."""
+    return np.maximum(np.maximum(x.lower, -x.upper), 0.0)
+
+
+def _corners(function: Any, a: Interval, b: Interval) -> Bounds:
+    values = [function(p, q) for p in (a.lower, a.upper) for q in (b.lower, b.upper)]
+    return np.minimum.reduce(values), np.maximum.reduce(values)
+
+
+def _known(where: Array, bounds: Bounds) -> Bounds:
+    """Return the bounds where they hold, and NaN (nothing is known) elsewhere."""
+    return np.where(where, bounds[0], np.nan), np.where(where, bounds[1], np.nan)
+
+
+def _divide(a: Interval, b: Interval) -> Bounds:
+    return _known((b.lower > 0) | (b.upper < 0), _corners(np.divide, a, b))
+
+
+def _arctan2(a: Interval, b: Interval) -> Bounds:
+    """Away from the origin and from the cut along the negative axis, the corners of a box see it at its widest."""
+    return _known((b.lower > 0) | (a.lower > 0) | (a.upper < 0), _corners(np.arctan2, a, b))
+
+
+def _meets(x: Interval, phase: float, period: float) -> Array:
+    """Return whether phase + k period may lie in the interval for some integer k."""
+    first, last = (x.lower - phase) / period, (x.upper - phase) / period
+    slack = 1e-12 * (1.0 + magnitude(x))
+    return ~(np.ceil(first - slack) > np.floor(last + slack))  # NaN meets
+
+
+def _wave(function: Any, peak: float) -> Callable[[Interval], Bounds]:
+    """Return the rule of sin or cos, whose maximum is at ``peak``."""
+
+    def rule(x: Interval) -> Bounds:
+        lower, upper = _corners(lambda end, _: function(end), x, x)
+        trough = _meets(x, peak + np.pi, 2 * np.pi)
+        return np.where(trough, -1.0, lower), np.where(_meets(x, peak, 2 * np.pi), 1.0, upper)
+
+    return rule
+
+
+def _tan(x: Interval) -> Bounds:
+    return _known(~_meets(x, np.pi / 2, np.pi), (np.tan(x.lower), np.tan(x.upper)))
+
+
+def _power(x: Any, exponent: Any) -> Interval:
+    """Return x ** exponent for a number of which twice is a small integer: its derivative then has such a one too."""
+    if (
+        not isinstance(x, Interval)
+        or not isinstance(exponent, (int, float))
+        or abs(exponent) > 64
+        or 2 * exponent != int(2 * exponent)
+    ):
+        raise TypeError(f"numpy.power has no rule for intervals with exponent {exponent!r}")
+    if exponent < 0:
+        return _padded("divide", *_divide(Interval.of(1.0, x.dtype), _power(x, -exponent)), [x])
+    rule = _even if exponent % 2 == 0 else _increasing
+    lower, upper = rule(lambda end: np.power(end, float(exponent)))(x)
+    return _padded("power", lower, upper, [x])
+
+
+def _matmul(a: Interval, b: Interval) -> Bounds:
+    """Centre and radius (Rump 1999), with the rounding of the sums."""
+    spread = np.abs(a.centre) @ b.radius + a.radius @ magnitude(b)
+    error = product_rounding(lambda size: size @ magnitude(b), magnitude(a), a.shape[-1], a.dtype)
+    spread = spread + (_PADDING + 2) * error  # the sums of the radius round as well
+    return a.centre @ b.centre - spread, a.centre @ b.centre + spread
+
+
+def _where(condition: Interval, a: Interval, b: Interval) -> Interval:
+    """Select; where the condition is open, take the hull of both."""
+    surely, perhaps = _truth(condition)
+    lower = np.where(surely, a.lower, np.where(perhaps, np.minimum(a.lower, b.lower), b.lower))
+    upper = np.where(surely, a.upper, np.where(perhaps, np.maximum(a.upper, b.upper), b.upper))
+    return Interval(lower, upper, a.dtype)
+
+
+def _truth(x: Interval) -> tuple[Any, Any]:
+    """Return where ``x`` is surely and where it is perhaps not 0. A truth is an interval within [0, 1]."""
+    return (x.lower > 0) | (x.upper < 0), (x.lower != 0) | (x.upper != 0)
+
+
+def _equal(a: Interval, b: Interval) -> Bounds:
+    points = (a.lower == a.upper) & (b.lower == b.upper)
+    return points & (a.lower == b.lower), (a.lower <= b.upper) & (b.lower <= a.upper)
+
+
+def _not(bounds: Bounds) -> Bounds:
+    return ~bounds[1], ~bounds[0]
+
+
+def _logical(function: Any) -> Callable[..., Bounds]:
+    def rule(*args: Interval) -> Bounds:
+        surely, perhaps = zip(*map(_truth, args), strict=True)
+        return function(*surely), function(*perhaps)
+
+    return rule
+
+
+# Bounds of the result, before rounding.
+RULES: dict[str, Callable[..., Bounds]] = {
+    **{
+        name: _increasing(getattr(np, name))
+        for name in ("add", "maximum", "minimum", "logaddexp", "positive", "tanh", "sinh", "exp", "expm1", "log")
+    },
+    **{name: _increasing(getattr(np, name)) for name in ("log1p", "sqrt", "arctan", "sign", "floor", "ceil", "rint")},
+    "negative": lambda x: (-x.upper, -x.lower),
+    "subtract": lambda a, b: (a.lower - b.upper, a.upper - b.lower),
+    "multiply": lambda a, b: _corners(np.multiply, a, b),
+    "divide": _divide,
+    "reciprocal": lambda x: _divide(Interval.of(1.0, x.dtype), x),
+    "square": _even(np.square),
+    "cosh": _even(np.cosh),
+    "absolute": _even(np.positive),
+    "sin": _wave(np.sin, np.pi / 2),
+    "cos": _wave(np.cos, 0.0),
+    "tan": _tan,
+    "arctan2": _arctan2,
+    "matmul": _matmul,
+    "greater": lambda a, b: (a.lower > b.upper, a.upper > b.lower),
+    "greater_equal": lambda a, b: (a.lower >= b.upper, a.upper >= b.lower),
+    "less": lambda a, b: (a.upper < b.lower, a.lower < b.upper),
+    "less_equal": lambda a, b: (a.upper <= b.lower, a.lower <= b.upper),
+    "equal": _equal,
+    "not_equal": lambda a, b: _not(_equal(a, b)),
+    "bitwise_and": _logical(np.logical_and),
+    "bitwise_or": _logical(np.logical_or),
+    "invert": lambda x: _not(_truth(x)),
+    "logical_and": _logical(np.logical_and),
+    "logical_or": _logical(np.logical_or),
+    "logical_not": lambda x: _not(_truth(x)),
+}

@@ -1,0 +1,223 @@
+"""Is a declared structure true of the function? A wrong declaration costs convergence; this finds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsolve.analysis.structure_truth import Verification, by_differences, slopes, verify_jacobian
+from recsolve.base.arrays import Array, namespace, to_host, to_native
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
+
+_LARGEST_STATE = 512  # beyond this the true structure is not searched for
+_ROWS = 4  # rows at which it is searched
+
+
+@dataclass(frozen=True)
+class StructureReport:
+    """What :func:`check_structure` found.
+
+    Attributes
+    ----------
+    ok : bool
+        Whether the declaration holds at the states that were tried.
+    declared : str
+        The declared structure.
+    found : str or None
+        The smallest structure that holds at the sampled rows (None when the state is too large to search).
+    error : float
+        Largest relative difference between the declared Jacobian and the true derivative along random directions,
+        beyond what rounding and differences leave open. NaN where nothing could be compared.
+    message : str
+        What to do.
+    """
+
+    ok: bool
+    declared: str
+    found: str | None
+    error: float
+    message: str
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def check_structure(
+    recurrence: Recurrence, *, states: Any = None, samples: int = 3, rng: int | np.random.Generator = 0
+) -> StructureReport:
+    """Check that the declared structure of a recurrence is true of its function.
+
+    Three things are tested: f mixes neither times nor sequences (bit for bit); the Jacobian in the declared structure
+    gives the true derivative along random directions; and, for small states, which structure would be the smallest.
+    Automatic derivatives are the truth where f has them, differences of f where it has not. At a kink any derivative
+    between those of the two sides is true.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    states : array, optional
+        Where to look, shape of the states. Default: f(h[0], u) plus random numbers of its size.
+    samples : int
+        Number of random states and directions.
+    rng : int or Generator
+        Seed.
+
+    Returns
+    -------
+    StructureReport
+        True in a condition when the declaration holds.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> W = np.array([[0.0, 0.5], [0.5, 0.0]])
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: np.tanh(h @ W.T + u), inputs=np.ones((9, 2)), initial=np.zeros(2), structure="diagonal")
+    >>> report = rs.check_structure(rec)
+    >>> report.ok, report.found
+    (False, 'dense')
+    """
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; wanted at least 1")
+    generator = np.random.default_rng(rng)
+    declared = _declared(recurrence)
+    if not np.prod(recurrence.shape):
+        return StructureReport(True, declared, None, 0.0, f"{declared}: nothing to check, the recurrence is empty")
+    found, leak = [], ""
+    for _ in range(samples):
+        previous = _sample(recurrence, states, generator)
+        leak = leak or _steps_differ(recurrence, previous) or _leak(recurrence, previous, generator)
+        found.append(_judged(recurrence, previous, generator))
+    return _report(declared, _search(recurrence, previous), found, leak)
+
+
+def _judged(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Verification:
+    if not isinstance(rec, CellRecurrence):
+        return verify_jacobian(rec, previous, rng=generator)
+    return by_differences(rec, previous, rec.differentiate(previous)[1], generator)  # the library checks itself
+
+
+def _report(declared: str, found: str | None, truths: list[Verification], leak: str) -> StructureReport:
+    worst = float(np.fmax.reduce([x.error for x in truths]))
+    if leak:
+        return StructureReport(False, declared, found, worst, leak)
+    if any(x.holds is False for x in truths):
+        advice = f"declare structure={found!r}" if found else "declare structure='dense'"
+        message = f"not true of the function (relative error {worst:.1e} along random directions); {advice}"
+        return StructureReport(False, declared, found, worst, f"{declared}: {message}")
+    if not any(x.holds for x in truths):
+        message = f"{declared}: cannot be checked, {truths[0].reason}"
+        return StructureReport(False, declared, found, worst, message)
+    hint = f"; the smaller structure {found!r} would do too" if _smaller(found, declared) else ""
+    return StructureReport(True, declared, found, worst, f"{declared}: true (relative error {worst:.1e}){hint}")
+
+
+def _declared(rec: Recurrence) -> str:
+    if isinstance(rec, FunctionRecurrence):
+        return rec.structure
+    return type(rec.linearise(rec.guess())[1]).__name__.lower()
+
+
+def _smaller(found: str | None, declared: str) -> bool:
+    order = list(STRUCTURES)
+    return found is not None and declared in order and order.index(found) < order.index(declared)
+
+
+def _sample(rec: Recurrence, states: Any, generator: np.random.Generator) -> Array:
+    if states is not None:
+        native = to_native(states, "states")
+        if native.shape != rec.shape:
+            raise ValueError(f"states has shape {tuple(native.shape)}; wanted {rec.shape}")
+        return rec.previous(native)
+    guess = rec.guess()
+    xp = namespace(guess)
+    finite = to_host(guess)[np.isfinite(to_host(guess))]
+    size = float(np.abs(finite).max(initial=0.0)) or 1.0
+    noise = generator.standard_normal(rec.shape).astype(rec.dtype)
+    return guess + size * xp.asarray(noise)  # type: ignore[no-any-return]
+
+
+def _steps_differ(rec: Recurrence, previous: Array) -> str:
+    """Return a complaint when f gives another value for one step than for all at once."""
+    if (t := rec.one_step_differs(previous)) is None:
+        return ""
+    return f"f mixes times or sequences: evaluated at step {t} alone it gives another value than for all t at once"
+
+
+def _leak(rec: Recurrence, previous: Array, generator: np.random.Generator) -> str:
+    """Return a complaint when a change of one row of h_prev changes another row of f."""
+    rows = int(np.prod((rec.length, *rec.batch)))
+    row = np.unravel_index(int(generator.integers(rows)), (rec.length, *rec.batch))
+    moved = namespace(previous).array(previous)
+    moved[row] = moved[row] * 1.5 + 1.0
+    with np.errstate(all="ignore"):
+        before, after = rec.apply(previous), rec.apply(moved)
+    same = to_host((before == after) | ((before != before) & (after != after)))
+    same[row] = True
+    if same.all():
+        return ""
+    other = tuple(int(i) for i in np.argwhere(~same)[0][: 1 + len(rec.batch)])
+    here = tuple(int(i) for i in row)
+    return (
+        f"f mixes times or sequences: changing h_prev at {here} changed f at {other}; f must treat every (t, batch) "
+        "entry by itself (give axis=-1 to sums and means)"
+    )
+
+
+def _search(rec: Recurrence, previous: Array) -> str | None:
+    """Return the smallest structure that holds at a few rows, from their full Jacobians; None where f has none."""
+    N = rec.layout.size
+    if N > _LARGEST_STATE:
+        return None
+    matrices, few = [], np.unique(np.linspace(0, rec.length - 1, _ROWS).astype(int))
+    for t in few.tolist():
+        part, at = rec.window(t, t + 1), previous[t : t + 1]
+        with np.errstate(all="ignore"):
+            columns, left = _columns(part, at)
+        matrices.append(np.stack([to_host(c).reshape(-1, N) for c in columns], axis=-1))
+    entries = np.concatenate(matrices)
+    return _classify(entries, rec.layout.event, left) if np.isfinite(entries).any() else None
+
+
+def _columns(rec: Recurrence, previous: Array) -> tuple[list[Array], float]:
+    """Return the derivatives along every unit vector, and how exact they are."""
+    xp, N, eps = namespace(previous), rec.layout.size, float(np.finfo(rec.dtype).eps)
+    units = xp.eye(N, dtype=rec.dtype).reshape(N, *(1,) * (1 + len(rec.batch)), *rec.layout.event)
+    directions = [xp.broadcast_to(unit, rec.shape) for unit in units]
+    if isinstance(rec, CellRecurrence):
+        J = rec.differentiate(previous)[1]
+        return [J.matvec(v) for v in directions], eps**0.5
+    if type(rec) is FunctionRecurrence:
+        try:
+            return [rec.push_state(previous, v[None])[0] for v in directions], eps**0.5
+        except Exception:  # f is the user's own code; automatic differentiation cannot follow
+            pass
+    return [slopes(rec, previous, v) for v in directions], eps ** (1 / 3)
+
+
+def _classify(matrices: Array, event: tuple[int, ...], allowed: float) -> str:
+    """Return the smallest structure of matrices (rows, N, N)."""
+    N = matrices.shape[-1]
+    small = allowed * max(float(np.nanmax(abs(matrices), initial=0.0)), 1e-300)
+    diagonal = np.eye(N, dtype=bool)
+    entries = matrices[:, diagonal]
+    if (abs(matrices) <= small).all():
+        return "zero"
+    if (abs(matrices[:, ~diagonal]) <= small).all():
+        if (abs(entries - 1) <= small).all():
+            return "identity"
+        return "scalar" if N > 1 and (np.ptp(entries, axis=1) <= small).all() else "diagonal"
+    if len(event) == 2:
+        first, last = np.divmod(np.arange(N), event[1])
+        if (abs(matrices[:, last[:, None] != last[None, :]]) <= small).all():
+            return "block"
+        if (abs(matrices[:, first[:, None] != first[None, :]]) <= small).all():
+            return "heads"
+    return "dense"

@@ -1,0 +1,321 @@
+"""Is the Jacobian that a recurrence gives the derivative of its function, at these states?
+
+What a cell derives by itself is. Of a user's function two things can be wrong, and are tested along a random v:
+
+- the *structure* is a declaration even where the entries are derived: J v is compared with the automatic derivative
+  along v. Both round and nothing else, so a mismatch is a proof;
+- a *jacobian* that the user gives (and Zero or Identity, which have no entries) is compared with the automatic
+  derivative first. Where they differ, or where there is none, differences of f decide.
+
+Differences decide by intervals. At steps t[k], from large to as small as rounding allows and on either side of the
+state by itself, e[k] is the quotient ``(f(h + t v) - f(h) - t J v) / t`` with the term of first order in t extrapolated
+away (Richardson), and u[k] is several times what it moves to the neighbouring steps, plus the rounding of f: it is
+large where f bends and where f rounds. A derivative lies in all intervals [e - u, e + u] of its side. Where these have
+no point in common nothing is said. At a kink any number between the two sides is a derivative, so J is refused where
+0 is outside the hull of both sides, along several directions. With kinks in several variables at once Clarke's set is
+larger than that hull: where units couple, nothing is said at kinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.jacobians import Diagonal, Identity, Jacobian, Zero
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.function import FunctionRecurrence
+
+_TRIES = 3  # directions along which a derivative must fail to be refused
+_LARGEST = 2.0**-4  # step, in units of the states
+_STEPS = {4: (2.0, 11), 8: (4.0, 14)}  # ratio and number of steps, by bytes of the dtype
+_DOUBT = 6  # as slowly as sqrt(t) may quotients converge: 1 / (1 - sqrt(1/2)) is 3.4
+_FINEST = 1e-4  # relative difference that counts
+_ENOUGH = 0.25  # of the entries must be seen
+_SHARE = 0.01  # an interval of this part of the derivative says enough
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether a Jacobian is the derivative.
+
+    Attributes
+    ----------
+    holds : bool or None
+        None where it could not be found out.
+    error : float
+        The largest relative difference that was seen; NaN where nothing could be compared.
+    reason : str
+        Why it does not hold, or is unknown.
+    missing : bool
+        Whether there is no Jacobian at all.
+    """
+
+    holds: bool | None
+    error: float
+    reason: str = ""
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Of every entry of J v: by how much it misses, relative to its terms, and whether that can be said."""
+
+    error: Array
+    known: Array
+    allowed: float
+
+    @property
+    def wrong(self) -> Array:
+        return self.known & (self.error > self.allowed)
+
+
+def verify_jacobian(
+    recurrence: Recurrence, previous: Array, jacobian: Jacobian | None = None, *, rng: Any = 0
+) -> Verification:
+    """Say whether the Jacobian of a recurrence is its derivative at some states.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    previous : array
+        h[t-1] for all t, (T, *batch, *event), native.
+    jacobian : Jacobian, optional
+        What ``differentiate`` gave there.
+    rng : int or Generator
+        Of the directions.
+
+    Returns
+    -------
+    Verification
+        It never raises for what f does.
+    """
+    if not previous.size or type(recurrence) is CellRecurrence:
+        return Verification(True, 0.0)
+    try:
+        with np.errstate(all="ignore"):
+            J = recurrence.differentiate(previous)[1] if jacobian is None else jacobian
+    except Exception as error:  # f is the user's own code, and fails on what it was not written for in its own ways
+        return Verification(None, float("nan"), f"f cannot be differentiated ({error})", missing=True)
+    with np.errstate(all="ignore"):
+        return _judged(recurrence, previous, J, np.random.default_rng(rng))
+
+
+def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
+    if type(rec) is FunctionRecurrence:
+        try:
+            found = _repeated(lambda: by_derivatives(rec, previous, J, generator))
+        except Exception:  # automatic differentiation cannot follow
+            return by_differences(rec, previous, J, generator)
+        if found.holds or rec.is_automatic:
+            return found
+    return by_differences(rec, previous, J, generator)
+
+
+def by_differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
+    """Compare a Jacobian with differences of f."""
+    with np.errstate(all="ignore"):
+        return _repeated(lambda: _differences(rec, previous, J, generator))
+
+
+def _repeated(compare: Any) -> Verification:
+    """Refuse what is wrong at the same entries along all of a few directions."""
+    first = compare()
+    wrong = first.wrong
+    for _ in range(_TRIES - 1):
+        if not wrong.any():
+            break
+        wrong = wrong & compare().wrong
+    if wrong.any():
+        error = float(first.error[wrong].max())
+        reason = f"the declared structure or jacobian is not the derivative of f (relative error {error:.1e})"
+        return Verification(False, error, reason)
+    if float(first.known.mean()) < _ENOUGH:
+        reason = "f is not finite, not smooth or too rough at the states, so its derivative is unknown"
+        return Verification(None, float("nan"), reason)
+    return Verification(True, float(first.error[first.known & ~first.wrong].max(initial=0.0)))
+
+
+def _direction(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Array:
+    """Return a random direction without small entries."""
+    signs = generator.choice([-1.0, 1.0], rec.shape) * generator.uniform(0.5, 1.5, rec.shape)
+    return namespace(previous).asarray(signs.astype(rec.dtype))  # type: ignore[no-any-return]
+
+
+def _terms(J: Jacobian, v: Array) -> Array:
+    """Return |J| |v|, or |J v| where the entries are not at hand."""
+    if isinstance(J, Identity) or not hasattr(J, "data"):
+        return abs(J.matvec(v))
+    return type(J)(abs(J.data), J.layout).matvec(abs(v))  # type: ignore[call-arg]
+
+
+def _compared(missed: Array, scale: Array, known: Array, allowed: float, tiny: float) -> _Comparison:
+    error = namespace(missed).where(missed > 0, missed / scale, missed.dtype.type(0))
+    known = known & ~(error != error) & ((error <= allowed) | (missed > tiny**0.5))  # below that, factors underflow
+    return _Comparison(error, known, allowed)
+
+
+def by_derivatives(
+    rec: FunctionRecurrence, previous: Array, J: Jacobian, generator: np.random.Generator
+) -> _Comparison:
+    """Compare with automatic derivatives; how far these are from linear in the direction is their rounding."""
+    xp = namespace(previous)
+    v, w = _direction(rec, previous, generator), _direction(rec, previous, generator)
+    along_v, along_w, along_both = rec.push_state(previous, xp.stack([v, w, v + w]))
+    got = J.matvec(v)
+    rounding = 16 * abs(along_both - along_v - along_w)
+    known = xp.isfinite(got) & xp.isfinite(along_both) & xp.isfinite(rounding)
+    scale = _terms(J, v) + abs(along_v)
+    limits = np.finfo(rec.dtype)
+    return _compared(abs(got - along_v) - rounding, scale, known, float(limits.eps) ** 0.5, float(limits.tiny))
+
+
+def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> _Comparison:
+    xp, alone, eps = namespace(previous), J.rank <= Diagonal.rank, float(np.finfo(rec.dtype).eps)
+    v = _direction(rec, previous, generator)
+    apply, x = _in_double(rec, previous)
+    wide = _cast(J, x.dtype)
+    values, terms = apply(x), _terms(wide, v)
+    short = eps**0.5 * (abs(x) + abs(values)) * v
+    seen = abs(apply(x + short) - values) / xp.where(short == 0, 1, abs(short))  # f may be steep where J is not
+    reach = _reach(rec, x, values, xp.fmax(terms, seen), alone) * generator.uniform(0.5, 1.0)
+    step = reach * v
+    below, above = brackets(apply, x, values, step, wide, 16 * eps)
+    lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
+    # What rounding may have moved the state by, on the way to f or to J, moves J too.
+    rounded = rec.apply(previous)
+    blur = 4 * eps * abs(x) + xp.fmin(4 * abs(rounded - values) / terms, reach / 16)
+    nudged = rec.differentiate((x + blur * v).astype(rec.dtype))[1]
+    moved = abs(_cast(nudged, x.dtype).matvec(step) - wide.matvec(step))
+    missed = xp.maximum(lower, -upper) - 4 * moved
+    scale = _terms(wide, step) + xp.minimum(abs(lower), abs(upper))
+    least = max(64 * eps, float(np.finfo(x.dtype).eps) ** 0.5)
+    missed = xp.where(missed > least * abs(values), missed, 0)  # by less, a saturated 1 - tanh(x)^2 rounds
+    width = xp.maximum(below[1] - below[0], above[1] - above[0])
+    known = (below[0] <= below[1]) & (above[0] <= above[1]) & xp.isfinite(width + rounded)
+    if not alone:
+        known &= (above[0] <= below[1]) & (below[0] <= above[1])
+    typical = scale[known].mean() if known.any() else 0.0
+    known &= (missed > 0) | (width <= _SHARE * xp.maximum(xp.maximum(scale, typical), reach / 10))
+    return _compared(missed, scale, known, max(_FINEST, 4 * eps**0.5), float(np.finfo(rec.dtype).tiny))
+
+
+def slopes(rec: Recurrence, previous: Array, direction: Array) -> Array:
+    """Return the derivative of f along a direction by differences: NaN where it is not seen, 0 where it may be 0."""
+    xp, (apply, x) = namespace(previous), _in_double(rec, previous)
+    values, none = apply(x), Zero(x, rec.layout)
+    reach = _reach(rec, x, values, xp.zeros_like(x), False)
+    below, above = brackets(apply, x, values, reach * direction, none, 0.0)
+    lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
+    known = (below[0] <= below[1]) & (above[0] <= above[1]) & xp.isfinite(upper - lower)
+    middle = xp.where((lower <= 0) & (upper >= 0), 0, (lower + upper) / 2)
+    return xp.where(known, middle, np.nan) / reach  # type: ignore[no-any-return]
+
+
+def _in_double(rec: Recurrence, previous: Array) -> tuple[Callable[[Array], Array], Array]:
+    """Return f, and the states, in double precision where the function follows: differences see more then."""
+    if type(rec) is FunctionRecurrence and rec.dtype == np.float32:
+        try:
+            double = rec.astype(np.float64)
+            x = previous.astype(np.float64)
+            double.apply(x)
+            return double.apply, x
+        except Exception:  # it fixes the dtype of its results
+            pass
+    return rec.apply, previous
+
+
+def _cast(J: Jacobian, dtype: Any) -> Jacobian:
+    return type(J)(J.data.astype(dtype), J.layout) if hasattr(J, "data") else J  # type: ignore[call-arg]
+
+
+def _reach(rec: Recurrence, previous: Array, values: Array, steep: Array, alone: bool) -> Array:
+    """Return within what distance of the states f is expected to bend: their size, less where f is steep.
+
+    NaN where that is too short for differences.
+    """
+    xp, leading = namespace(previous), tuple(range(1 + len(rec.batch)))
+    eps, tiny = float(np.finfo(previous.dtype).eps), float(np.finfo(previous.dtype).tiny)
+    size = abs(previous)
+    changes = xp.maximum(size, abs(values))
+    size = xp.minimum(xp.maximum(size, size.mean(axis=leading, keepdims=True)), changes)  # it may be 0 by chance
+    if not alone:
+        event = tuple(range(len(leading), previous.ndim))
+        size, changes, steep = (x.max(axis=event, keepdims=True) for x in (size, changes, steep))
+    changes = xp.where(changes > 0, changes, 1)
+    size = xp.where(size > 0, size, xp.minimum(changes, 1))
+    reach = xp.minimum(size, changes / xp.maximum(steep, tiny))
+    shortest = xp.maximum(eps**0.5 * size, eps * abs(previous).mean())
+    return xp.where(reach < shortest, np.nan, reach)  # type: ignore[no-any-return]
+
+
+def brackets(
+    apply: Callable[[Array], Array], previous: Array, values: Array, step: Array, J: Jacobian, allowed: float
+) -> list[tuple[Array, Array]]:
+    """Return, below and above the state, the least and the largest number that (derivative - J) along ``step`` can be.
+
+    The least is above the largest where steps of different lengths tell of different derivatives. J may round by
+    ``allowed`` times the largest slope.
+    """
+    xp = namespace(previous)
+    ratio, count = _STEPS[previous.dtype.itemsize]
+    lengths = [_LARGEST * ratio**-k for k in range(count)]
+    sides = [_Side(apply, previous, values, sign * step, J, lengths) for sign in (-1.0, 1.0)]
+    moved_by = [xp.maximum(*[abs(s.slopes[k + 1] - s.slopes[k]) for s in sides]) for k in range(count - 2)]
+    found = []
+    for sign, side in zip((-1.0, 1.0), sides, strict=True):
+        least, largest = xp.full_like(values, -np.inf), xp.full_like(values, np.inf)
+        for k in range(1, count - 2):
+            u = _DOUBT * xp.maximum(moved_by[k - 1], moved_by[k]) + side.rounding[k] + allowed * side.steepest
+            e = xp.where(side.rough[k], np.nan, sign * side.slopes[k])
+            least, largest = xp.fmax(least, e - u), xp.fmin(largest, e + u)
+        found.append((least, largest))
+    return found
+
+
+class _Side:
+    """The slopes of f - J on one side of the states, for steps of decreasing length.
+
+    Attributes
+    ----------
+    slopes : list of array
+        Extrapolated from every two neighbouring lengths.
+    rounding : list of array
+        Of these.
+    rough : list of array of bool
+        Where f did not change at all, though it had within longer steps: its values are too coarse.
+    steepest : array
+        The largest slope of f itself.
+    """
+
+    def __init__(
+        self,
+        apply: Callable[[Array], Array],
+        previous: Array,
+        values: Array,
+        step: Array,
+        J: Jacobian,
+        lengths: list[float],
+    ):
+        xp, limits = namespace(previous), np.finfo(previous.dtype)
+        eps, tiny = float(limits.eps), float(limits.tiny)
+        ratio = lengths[0] / lengths[1]
+        quotients, rounding, still = [], [], []
+        self.steepest, changed = xp.zeros_like(values), xp.zeros(values.shape, bool)
+        for t in lengths:
+            moved = previous + t * step
+            by = moved - previous  # what the step is after rounding
+            f, linear = apply(moved), J.matvec(by)
+            quotients.append((f - values - linear) / t)
+            rounding.append(4 * (eps * (abs(f) + abs(values) + abs(linear)) + tiny) / t)
+            self.steepest = xp.fmax(self.steepest, abs(f - values) / t)
+            still.append(changed & (f == values))
+            changed |= f != values
+        pairs = range(len(lengths) - 1)
+        self.slopes = [(ratio * quotients[k + 1] - quotients[k]) / (ratio - 1) for k in pairs]
+        self.rounding = [(ratio + 1) / (ratio - 1) * rounding[k + 1] for k in pairs]
+        self.rough = [still[k] | still[k + 1] for k in pairs]

@@ -1,0 +1,126 @@
+"""Tolerances: what is tested, in one place, and the rounding below which no test says anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.base.layout import Layout
+
+if TYPE_CHECKING:
+    from recsolve.recurrence.base import Recurrence
+
+# A trajectory is trusted when an error of one tolerance, or rounding, in every step may grow to at most this.
+TRUSTED = 1e-2
+
+# However large the weights, the default tolerance stays below this many eps.
+_MOST = 64
+
+# By so many default tolerances, at most, f may round otherwise among other times and sequences.
+_OTHERWISE = (1, 2, 4, 8, 16)
+
+
+def default_tol(dtype: Any, rounding: float = 1.0) -> float:
+    """Return 4 eps max(1, rounding), at most 64 eps, used as both atol and rtol.
+
+    Without coupling that makes |r| <= 8 eps max(1, |h|, |F|), a few units in the last place: the floor that rounding
+    leaves. ``rounding`` says how much larger the rounding of f itself is (``Recurrence.rounding``).
+    """
+    return min(4 * max(1.0, rounding), _MOST) * float(np.finfo(dtype).eps)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What is tested of every entry of a trajectory: |r| <= atol m + rtol max(|h|, |f|).
+
+    f is f(h[t-1], u[t]) at the states h, evaluated for all t at once, and r = f - h. The test is evaluated in the dtype
+    of the states; NaN and inf in r fail it. ``str`` of a tolerance is the test as a sentence, with its numbers.
+
+    Attributes
+    ----------
+    atol, rtol : float
+    lanes : Layout or None
+        None: m = 1. So it is for an ``atol`` or ``tol`` that the user gives, and where units do not couple. Otherwise
+        m is the largest of 1 and all |h| and |f| in the entry's lane (all components and units) at its step: so it is
+        by default where units couple, for the sums inside f then round in proportion to the largest unit, and a small
+        one cannot be better than that.
+
+    Examples
+    --------
+    >>> from recsolve.base.tolerance import Tolerance
+    >>> print(Tolerance(1e-9, 1e-6))
+    |r| <= 1e-09 + 1e-06 max(|h|, |f|) in every entry, with r = f(h[t-1], u[t]) - h[t]
+    """
+
+    atol: float
+    rtol: float
+    lanes: Layout | None = None
+
+    def met(self, states: Array, values: Array, residual: Array) -> Array:
+        """Return where the test holds, entry by entry."""
+        xp = namespace(states)
+        size = xp.maximum(xp.abs(states), xp.abs(values))
+        bound = self.atol * self._unit(size) + self.rtol * size
+        return (xp.abs(residual) <= bound) & xp.isfinite(residual)  # type: ignore[no-any-return]
+
+    def __str__(self) -> str:
+        unit = "1" if self.lanes is None else "m"
+        if self.atol == self.rtol:
+            bound = f"{self.atol:.3g} ({unit} + max(|h|, |f|))"
+        else:
+            bound = f"{self.atol:.3g}{'' if self.lanes is None else ' m'} + {self.rtol:.3g} max(|h|, |f|)"
+        text = f"|r| <= {bound} in every entry, with r = f(h[t-1], u[t]) - h[t]"
+        return text if self.lanes is None else f"{text} and m the largest of 1, |h| and |f| in its lane at its step"
+
+    def widened(self, recurrence: Recurrence) -> Iterator[Tolerance]:
+        """Yield tests with more and more room for an f that rounds otherwise among other times and sequences."""
+        base = default_tol(recurrence.dtype, recurrence.rounding)
+        for times in _OTHERWISE:
+            yield replace(self, atol=self.atol + times * base, rtol=self.rtol + times * base)
+
+    def above_rounding(self, recurrence: Recurrence) -> Tolerance:
+        """Return the test with atol and rtol of at least eps max(1, ``recurrence.rounding``), the rounding of f.
+
+        A residual below that is noise: it says neither how far the states are from the truth nor how long a solver
+        takes.
+        """
+        floor = float(np.finfo(recurrence.dtype).eps) * max(1.0, recurrence.rounding)
+        return replace(self, atol=max(self.atol, floor), rtol=max(self.rtol, floor))
+
+    def _unit(self, size: Array) -> Any:
+        if self.lanes is None or not size.size:
+            return 1.0
+        axes = (-1,) if self.lanes.components == 1 else (self.lanes.component_axis, -1)
+        return namespace(size).maximum(size.max(axis=axes, keepdims=True), 1)
+
+
+def tolerance_for(recurrence: Recurrence, tol: float | None = None) -> Tolerance:
+    """Return the test that a solve uses: ``tol`` as it is, or the default of the recurrence."""
+    if tol is not None:
+        return Tolerance(tol, tol)
+    base = default_tol(recurrence.dtype, recurrence.rounding)
+    return Tolerance(base, base, recurrence.layout if recurrence.rounding > 0 else None)
+
+
+def agreement(tol: float, dtype: Any, magnitude: float, condition: float, rounding: float = 1.0) -> float:
+    """Return 30 (tol max(1, max|h|) + u max|h|) kappa, within which two converged trajectories agree.
+
+    Parameters
+    ----------
+    tol : float
+        The residual tolerance of both.
+    dtype : dtype
+        The rounding unit is u = max(1, rounding) eps / 2.
+    magnitude : float
+        max|h|.
+    condition : float
+        kappa, the conditioning of the bidiagonal system.
+    rounding : float
+        That of f, in units of what elementwise arithmetic leaves (``Recurrence.rounding``).
+    """
+    unit = 0.5 * max(1.0, rounding) * float(np.finfo(dtype).eps)
+    return 30.0 * (tol * max(1.0, magnitude) + unit * magnitude) * condition

@@ -1,0 +1,1 @@
+"""What a pilot says of a recurrence: exponents, conditioning, the iterations of every solver."""

@@ -1,0 +1,218 @@
+"""What a short pilot tells of a recurrence: how chaotic it is, and how many iterations each solver will need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsolve import solvers
+from recsolve.analysis.condition import condition
+from recsolve.analysis.structure_truth import verify_jacobian
+from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.diagnosis.prediction import Predictor
+from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
+from recsolve.recurrence.base import Recurrence
+from recsolve.solvers.sequential import loop
+
+_DIRECTIONS = 8
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What :func:`diagnose` found.
+
+    Attributes
+    ----------
+    length, pilot : int
+        T, and the number of leading steps that were looked at.
+    lyapunov : array
+        The leading Lyapunov exponents per step, largest first, averaged over the sequences: below 0 perturbations die
+        out and parallel methods converge fast; above 0 the recurrence is chaotic.
+    condition : float
+        kappa of the pilot.
+    mass : dict
+        For each fixed matrix A the largest |(A - J) v| / |v| over the pilot, v random: how far A is from J.
+    predicted : dict
+        Iterations each solver is expected to need for all T steps; T where only the pin would end it.
+    overshoot : tuple of float
+        (b, a) with b e^(lambda k) <= ||J[t+k-1] ... J[t]|| <= a e^(lambda k) over the pilot, lambda the largest
+        exponent: how far products of k Jacobians stray from their mean growth. a is what Jacobi's count,
+        log(a |e| / tol) / |lambda|, and the conditioning pay for transients. Norms are estimated from a few random
+        directions, and so from below. NaN where the exponent is not finite.
+    """
+
+    length: int
+    pilot: int
+    lyapunov: Array
+    condition: float
+    mass: dict[str, float]
+    predicted: dict[str, int]
+    overshoot: tuple[float, float]
+
+    def __str__(self) -> str:
+        exponents = ", ".join(f"{x:.3g}" for x in self.lyapunov)
+        rate = float(self.lyapunov[0])
+        chaotic = "chaotic: small residuals do not mean small errors"
+        kind = "contractive" if rate < 0 else chaotic if rate > 0 else "neutral" if rate == 0 else "unknown"
+        counts = ", ".join(f"{name} {n}" for name, n in sorted(self.predicted.items(), key=lambda item: item[1]))
+        return (
+            f"Lyapunov exponents {exponents} per step ({kind}), overshoot {self.overshoot[1]:.2g}; "
+            f"kappa {self.condition:.1e} over {self.pilot} steps\n"
+            f"predicted iterations for T = {self.length}: {counts}"
+        )
+
+
+def diagnose(
+    recurrence: Recurrence,
+    states: Any = None,
+    *,
+    pilot: int = 256,
+    exponents: int = 4,
+    methods: Sequence[str] | None = None,
+    tol: float | None = None,
+    rng: int | np.random.Generator = 0,
+) -> Diagnosis:
+    """Diagnose a recurrence from its first steps, without solving all of it.
+
+    Solvers with a fixed matrix A (jacobi, picard, quasi_newton, scaled_newton, clipped_newton, chord) are predicted by
+    running their error recursion e <- (I - A S)^-1 (J - A) S e on the pilot, S the shift by one step; the others are
+    run on it. Counts at the pilot and at a quarter of it are extrapolated in log T. The sequential loop and ``auto``,
+    which :func:`recsolve.explain` explains, are not listed.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+        At least 2 steps.
+    states : array, optional
+        A trajectory, of which the first ``pilot`` rows are used; default: the sequential loop over them.
+    pilot : int
+        Number of steps to look at, at least 2.
+    exponents : int
+        How many Lyapunov exponents.
+    methods : sequence of str, optional
+        The solvers to predict; default: all.
+    tol : float, optional
+        As in :func:`recsolve.solve`.
+    rng : int or Generator
+        Seed of the random directions.
+
+    Returns
+    -------
+    Diagnosis
+
+    Raises
+    ------
+    ValueError
+        For a recurrence or pilot of fewer than 2 steps, an empty batch, states of a wrong shape, or unknown methods;
+        and for a function whose declared structure or jacobian is not its derivative.
+
+    Notes
+    -----
+    The error recursion is proposition 3 of Gonzalez et al. (2025, "all as linear dynamical systems"); exponents by the
+    QR method of Benettin et al. (1980).
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=8, rng=0)
+    >>> d = rs.diagnose(cell.recurrence(np.ones((2000, 3))), pilot=64)
+    >>> bool(d.lyapunov[0] < 0), d.predicted["newton"] < d.predicted["jacobi"]
+    (True, True)
+    """
+    length = min(pilot, recurrence.length)
+    if length < 2 or 0 in recurrence.shape or exponents < 1:
+        raise ValueError(
+            f"pilot is {pilot}, exponents {exponents} and the states have shape {recurrence.shape}; wanted 2 steps or "
+            "more, 1 exponent or more, and no empty axis"
+        )
+    names, generator = _names(methods), np.random.default_rng(rng)
+    short = recurrence.window(0, length)
+    truth = loop(short) if states is None else recurrence.native(states, "states", recurrence.shape)[:length]
+    _, J = short.linearise(truth)
+    derivative = verify_jacobian(short, short.previous(truth), J)
+    if derivative.holds is False:
+        raise ValueError(f"{derivative.reason}; exponents need the true one: see recsolve.check_structure")
+    with np.errstate(all="ignore"):
+        spectrum = leading_exponents(short, J, exponents, generator)
+        rate = float(spectrum[0])
+        predictor = Predictor(recurrence, truth, J, rate, tol)
+        mass = {name: _mass(short, J, A, generator) for name, A in predictor.fixed.items()}
+        overshoot = _overshoot(short, J, rate, generator)
+        predicted = {name: predictor[name] for name in names}
+    return Diagnosis(recurrence.length, length, spectrum, condition(short, truth), mass, predicted, overshoot)
+
+
+def _names(methods: Sequence[str] | None) -> list[str]:
+    """Return the solvers to predict."""
+    known = [name for name in solvers.REGISTRY if name not in ("sequential", "auto")]
+    if methods is None:
+        return known
+    unknown = [name for name in methods if name not in known] if not isinstance(methods, str) else [methods]
+    if unknown:
+        raise ValueError(f"methods has {unknown}; wanted a sequence of {', '.join(known)}")
+    return list(methods)
+
+
+def leading_exponents(recurrence: Recurrence, J: Jacobian, count: int, generator: np.random.Generator) -> Array:
+    """Return the leading Lyapunov exponents per step of products of Jacobians, averaged over the sequences."""
+    count, starts = min(count, recurrence.layout.size), to_host(recurrence.starts)
+    if type(J) in (Zero, Identity, Scalar, Diagonal):  # each unit by itself
+        growth = np.log(abs(to_host(J.diagonal().data).astype(np.float64)).reshape(*starts.shape, -1))
+        steps = np.maximum((~starts).sum(axis=0), 1)[..., None]
+        exponents = np.where(starts[..., None], 0.0, growth).sum(axis=0) / steps
+        leading = np.sort(exponents.reshape(-1, exponents.shape[-1]), axis=1)[:, ::-1][:, :count]
+        return np.asarray(leading.mean(axis=0))
+    return _by_frames(recurrence, J, count, starts, generator)
+
+
+def _by_frames(short: Recurrence, J: Jacobian, count: int, starts: Array, generator: np.random.Generator) -> Array:
+    """Return the exponents: push a frame of vectors along, and average the logarithms of what QR takes out."""
+    N, batch, event = short.layout.size, short.batch, short.layout.event
+    frame, _ = np.linalg.qr(generator.standard_normal((*batch, N, count)))
+    logs, steps = np.zeros((*batch, count)), np.zeros(batch)
+    xp = namespace(short.initial)
+    for t in range(short.length):
+        columns = xp.asarray(np.moveaxis(frame, -1, 0).reshape(count, *batch, *event).astype(short.dtype))
+        moved = np.stack([to_host(J[t].matvec(column)) for column in columns]).astype(np.float64)
+        stretched = np.moveaxis(moved.reshape(count, *batch, N), 0, -1)
+        goes_on = ~starts[t][..., None, None]  # a step that starts afresh says nothing of growth
+        frame_next, R = np.linalg.qr(np.where(goes_on, stretched, frame))
+        logs += np.where(goes_on[..., 0], np.log(abs(np.diagonal(R, axis1=-2, axis2=-1))), 0.0)
+        steps += ~starts[t]
+        frame = np.where(np.isfinite(frame_next), frame_next, frame)
+    exponents = logs / np.maximum(steps, 1)[..., None]
+    return np.asarray(np.sort(exponents.reshape(-1, count).mean(axis=0))[::-1])
+
+
+def _mass(short: Recurrence, J: Jacobian, A: Jacobian, generator: np.random.Generator) -> float:
+    """Return the largest |(A - J) v| / |v| over the pilot for random v."""
+    v = namespace(short.initial).asarray(generator.standard_normal(short.shape).astype(short.dtype))
+    axes = tuple(range(1 + len(short.batch), v.ndim))
+    missed = A.matvec(v) - J.matvec(v)
+    return float(to_host(((missed**2).sum(axis=axes) / (v**2).sum(axis=axes)).max())) ** 0.5  # type: ignore[no-any-return]
+
+
+def _overshoot(short: Recurrence, J: Jacobian, rate: float, generator: np.random.Generator) -> tuple[float, float]:
+    """Return the least and the largest norm of products of k Jacobians over e^(rate k), starting anywhere."""
+    if not np.isfinite(rate):
+        return float("nan"), float("nan")
+    N, xp, starts = short.layout.size, namespace(short.initial), to_host(short.starts)
+    frame, _ = np.linalg.qr(generator.standard_normal((N, min(N, _DIRECTIONS))))
+    spread = np.broadcast_to(
+        frame.T.reshape(-1, *(1,) * (1 + len(short.batch)), *short.layout.event), (frame.shape[1], *short.shape)
+    )
+    products, least, most = xp.asarray(spread.astype(short.dtype)), np.inf, 0.0
+    alive = np.ones(starts.shape, bool)  # windows that no reset has cut
+    for k in range(1, short.length + 1):
+        last = short.length - k + 1  # the product that starts at s has come to s + k - 1
+        products = xp.stack([J[k - 1 :].matvec(column[:last]) for column in products])
+        alive = alive[:last] & ~starts[k - 1 :]
+        vectors = np.moveaxis(to_host(products).astype(np.float64).reshape(len(products), *alive.shape, N), 0, -1)
+        norms = np.linalg.norm(vectors[alive], 2, axis=(-2, -1)) / np.exp(rate * k) if alive.any() else np.ones(0)
+        if not norms.size or not np.isfinite(norms).all():
+            break
+        least, most = min(least, float(norms.min())), max(most, float(norms.max()))
+    return least, most

@@ -1,0 +1,308 @@
+"""Gradients through a solution: one reverse scan with the true Jacobian, whichever solver made the states.
+
+At a solution h[t] = f(h[t-1], u[t]) the adjoint variables obey g[t] = J[t+1]^T g[t+1] + c[t], with c[t] the cotangent
+of h[t]. They are exact however the states were found, and every gradient is a local product with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from recsolve.analysis.structure_truth import verify_jacobian
+from recsolve.base.arrays import Array, namespace, to_native
+from recsolve.base.names import Names
+from recsolve.gradients.sensitivity import CellSensitivity, pull_inputs, sum_to
+from recsolve.jacobians import Jacobian
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.engine import FusedCell, fused
+from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.scan import affine_scan, reverse_solve
+from recsolve.solution import Solution
+
+
+class Gradients:
+    """What :func:`adjoint` returns; each gradient is computed when it is asked for.
+
+    Attributes
+    ----------
+    states : array, shape (T, *batch, *event)
+        The adjoint variables g[t], the gradient with respect to a perturbation added to h[t].
+    initial : array, shape (*batch, *event)
+        With respect to h[0] (resets included).
+    drive : Names
+        Of a cell: with respect to each drive, in its own shape.
+    inputs : array, or tuple or dict of arrays
+        With respect to x (when the recurrence came from an input), or to the inputs of a function.
+    parameters, mixings : Names
+        Of a cell: with respect to elementwise parameters and mixing weights, in their own shapes.
+    projection : Names
+        Of a cell on an input: ``weights`` and ``biases``, each by drive.
+    """
+
+    def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array):
+        self._recurrence = recurrence
+        loops = fused(recurrence) if isinstance(recurrence, CellRecurrence) else None
+        if loops is not None:
+            self._take(loops, recurrence.layout.components, trajectory, cotangent)
+            return
+        with np.errstate(all="ignore"):
+            self._previous = recurrence.previous(trajectory)
+            _, self._J = recurrence.differentiate(self._previous)
+            _check_jacobian(recurrence, self._previous, self._J)
+            self._starts = recurrence.over_event(recurrence.starts)
+            self._g = reverse_solve(self._J, self._starts, cotangent)
+
+    def _take(self, loops: FusedCell, components: int, trajectory: Array, cotangent: Array) -> None:
+        """Take all gradients from compiled loops, which find them on the way."""
+        self._g, drives, totals, into = loops.adjoint(trajectory, cotangent)
+        names = loops.names
+        constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
+        leaves = {("drive", n): g for n, g in zip(names.drives, drives, strict=True)}
+        leaves |= {key: total.astype(self._g.dtype) for key, total in zip(constants, totals, strict=True)}
+        weights = {n: sum_to(leaves["mixing", n], leaves["mixing", n].shape[-1:]) for n in names.mixings}
+        self._pulled, self._weights = (leaves, []), weights
+        initial = np.moveaxis(into, 0, loops.batch) if components > 1 else into[0]
+        self._initial = namespace(initial).ascontiguousarray(initial, self._g.dtype)
+
+    @property
+    def states(self) -> Any:
+        return self._recurrence.wrap(self._g.copy())
+
+    @property
+    def initial(self) -> Any:
+        return self._recurrence.wrap(self._initial)
+
+    @cached_property
+    def _initial(self) -> Array:
+        xp = namespace(self._g)
+        into = xp.where(self._starts, self._J.rmatvec(self._g), self._g.dtype.type(0))
+        return into.sum(axis=0)  # type: ignore[no-any-return]
+
+    @cached_property
+    def _sensitivity(self) -> CellSensitivity:
+        return CellSensitivity(self._cell("drive"), self._previous)
+
+    @cached_property
+    def _pulled(self) -> tuple[dict[Any, Array], list[tuple[str, Array, Array]]]:
+        return self._sensitivity.pull(self._g)
+
+    @cached_property
+    def _weights(self) -> dict[str, Array]:
+        return self._sensitivity.weights(self._pulled[1])
+
+    def _cell(self, what: str) -> CellRecurrence:
+        if not isinstance(self._recurrence, CellRecurrence):
+            raise AttributeError(f"{what} belongs to cells; a function has inputs")
+        return self._recurrence
+
+    def _of(self, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
+        leaves, _ = self._pulled
+        zero = namespace(self._g).zeros_like
+        return {n: sum_to(leaves[kind, n], x.shape) if (kind, n) in leaves else zero(x) for n, x in like.items()}
+
+    def _names(self, entries: Mapping[str, Array], what: str) -> Names:
+        return Names({n: self._recurrence.wrap(x) for n, x in entries.items()}, what)
+
+    @property
+    def drive(self) -> Names:
+        return self._names(self._drive, "drive")
+
+    @cached_property
+    def _drive(self) -> dict[str, Array]:
+        return self._of("drive", self._cell("drive").drive)
+
+    @property
+    def parameters(self) -> Names:
+        return self._names(self._of("parameter", self._cell("parameters").cell.parameters), "parameter")
+
+    @property
+    def mixings(self) -> Names:
+        self._cell("mixings")
+        return self._names(self._weights, "mixing")
+
+    @cached_property
+    def inputs(self) -> Any:
+        rec = self._recurrence
+        if isinstance(rec, FunctionRecurrence):
+            return rec.contain([rec.wrap(g) for g in pull_inputs(rec, self._previous, self._g)])
+        projection, _ = self._projected()
+        return rec.wrap(projection.pull(self._drive))
+
+    @cached_property
+    def projection(self) -> Names:
+        projection, x = self._projected()
+        weights, biases = projection.weight_cotangents(self._drive, x)
+        return Names({"weights": self._names(weights, "weight"), "biases": self._names(biases, "bias")}, "gradient")
+
+    def _projected(self) -> tuple[Any, Array]:
+        cell = self._cell("projection")
+        if cell.cell.projection is None or cell.x is None:
+            raise AttributeError("the recurrence was given drives, not an input x; its gradients are in .drive")
+        return cell.cell.projection, cell.x
+
+
+def adjoint(
+    solution: Solution, *, states: Any = None, output: Any = None, final: Any = None, unconverged: bool = False
+) -> Gradients:
+    """Differentiate a scalar function of a solution, given its derivatives with respect to the states.
+
+    Parameters
+    ----------
+    solution : Solution
+    states : array, shape (T, *batch, *event), optional
+        Cotangent of ``solution.states``.
+    output : array, optional
+        Cotangent of ``solution.output``. Cotangents that are given add up.
+    final : array, shape (*batch, *event), optional
+        Cotangent of ``solution.final``.
+    unconverged : bool
+        Whether to differentiate a solution that has not converged, at which these are not gradients.
+
+    Returns
+    -------
+    Gradients
+
+    Raises
+    ------
+    ValueError
+        For an unconverged solution, no cotangent, a wrong shape, or a function whose declared structure or jacobian is
+        not its derivative.
+    TypeError
+        For another kind or dtype of arrays. Gradients with respect to drives, parameters and weights raise it where a
+        subclass of a recurrence overrides f; those of weights, where a mixing defines no ``weight_cotangent``.
+
+    Notes
+    -----
+    Lim et al., ICLR 2024 (arXiv 2309.12252), section 3; the Jacobian is the true one for every solver.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0)
+    >>> sol = rs.solve(cell.recurrence(np.ones((30, 2))), method="quasi_newton")
+    >>> g = rs.adjoint(sol, output=2 * sol.output)  # of the sum of squares
+    >>> g.mixings.r.shape, g.inputs.shape
+    ((4, 4), (30, 2))
+    """
+    rec = solution.recurrence
+    if not solution.success and not unconverged:
+        raise ValueError(
+            f"solution is {solution.status}, and the adjoint is the gradient only where the residual is met; solve "
+            "with fallback='sequential', or pass unconverged=True"
+        )
+    given = {"states": states, "output": output, "final": final}
+    if all(x is None for x in given.values()):
+        raise ValueError("no cotangent is given; pass states=, output= or final=")
+    trajectory = to_native(solution.states, "states")
+    c = namespace(trajectory).zeros_like(trajectory)
+    if states is not None:
+        c += rec.native(states, "states", trajectory.shape)
+    if output is not None:
+        shown = rec.output(c)  # a view of the component that the cell shows
+        shown += rec.native(output, "output", shown.shape)
+    if final is not None:
+        last = rec.native(final, "final", rec.initial.shape)
+        if len(c) == 0:
+            raise ValueError("final is given, but T = 0: the final state is the initial one")
+        c[-1] += last
+    return Gradients(rec, trajectory, c)
+
+
+def _check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
+    """Refuse a declared structure or Jacobian that is not the derivative: solvers forgive, gradients do not."""
+    found = verify_jacobian(rec, previous, J)
+    if found.holds is False:
+        raise ValueError(
+            f"{found.reason}, at the solution; a gradient needs the true one: recsolve.check_structure tells which "
+            "structure holds"
+        )
+
+
+def tangent(
+    solution: Solution,
+    *,
+    initial: Any = None,
+    drive: Mapping[str, Any] | None = None,
+    inputs: Any = None,
+    parameters: Mapping[str, Any] | None = None,
+    mixings: Mapping[str, Any] | None = None,
+    unconverged: bool = False,
+) -> Any:
+    """Return the derivative of the states along tangents of what they depend on: one forward scan.
+
+    Parameters
+    ----------
+    solution : Solution
+    initial : array, shape (*batch, *event), optional
+        Tangent of h[0].
+    drive, parameters, mixings : mapping of arrays, optional
+        Of a cell: tangents by name, each in the shape of what it moves.
+    inputs : array, optional
+        Of a cell on an input: tangent of x.
+    unconverged : bool
+        As in :func:`adjoint`.
+
+    Returns
+    -------
+    array, shape (T, *batch, *event)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`adjoint`; and for unknown names.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0)
+    >>> sol = rs.solve(cell.recurrence(np.ones((30, 2))))
+    >>> rs.tangent(sol, initial=np.ones(4)).shape
+    (30, 4)
+    """
+    rec = solution.recurrence
+    if not solution.success and not unconverged:
+        raise ValueError(f"solution is {solution.status}; pass unconverged=True to differentiate it all the same")
+    trajectory = to_native(solution.states, "states")
+    xp = namespace(trajectory)
+    with np.errstate(all="ignore"):
+        previous = rec.previous(trajectory)
+        _, J = rec.differentiate(previous)
+        _check_jacobian(rec, previous, J)
+        starts = rec.over_event(rec.starts)
+        b = xp.zeros_like(trajectory)
+        if initial is not None:
+            moved = rec.native(initial, "initial", rec.initial.shape)
+            b += xp.where(starts, J.matvec(xp.broadcast_to(moved, trajectory.shape)), b.dtype.type(0))
+        given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
+        if any(x is not None for x in given.values()):
+            b += _push(rec, previous, given)
+        return rec.wrap(affine_scan(J, b, reset=starts))
+
+
+def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
+    """Return the tangent of F for tangents of drives, input, parameters and mixing weights of a cell."""
+    if not isinstance(rec, CellRecurrence):
+        raise ValueError("tangents of drive, inputs, parameters and mixings belong to cells; a function takes initial=")
+    cell = rec.cell
+    leaves: dict[Any, Array] = {}
+    for kind, name, like in (("drive", "drive", rec.drive), ("parameter", "parameters", cell.parameters)):
+        for n, x in (given[name] or {}).items():
+            if n not in like:
+                raise ValueError(f"{name} has {n!r}; wanted some of {tuple(like)}")
+            leaves[kind, n] = rec.native(x, f"{name}[{n!r}]", like[n].shape)
+    if given["inputs"] is not None:
+        if cell.projection is None or rec.x is None:
+            raise ValueError("inputs is given, but the recurrence was given drives, not an input x")
+        for n, u in cell.projection.push(rec.native(given["inputs"], "inputs", rec.x.shape)).items():
+            leaves["drive", n] = leaves["drive", n] + u if ("drive", n) in leaves else u
+    weights = {}
+    for n, x in (given["mixings"] or {}).items():
+        if n not in cell.mixings:
+            raise ValueError(f"mixings has {n!r}; wanted some of {tuple(cell.mixings)}")
+        weights[n] = rec.native(x, f"mixings[{n!r}]", cell.mixings[n].weight.shape)
+    return CellSensitivity(rec, previous).push(leaves, weights)

@@ -1,0 +1,194 @@
+"""How one evaluation of a recurrence depends on all that is not the state: drives, parameters, mixing weights.
+
+:class:`CellSensitivity` runs a cell once on duals whose leaves are all of these. ``pull`` takes a cotangent of F back
+to the leaves, ``push`` takes tangents of the leaves to F; both cost about as much as the mixings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.base.names import Names
+from recsolve.base.ties import ties_in_force
+from recsolve.mixings import Mixing
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.symbolic.dual import ONE, Dual, OfState
+
+Leaf = tuple[str, Hashable]
+
+
+def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
+    """Sum ``x`` over the axes along which something of ``shape`` was broadcast to it."""
+    extra = x.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1
+    )
+    return x.sum(axis=axes).reshape(shape) if axes else x
+
+
+def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
+    """Raise unless f is what ``base`` computes, so that how it depends on other things than the state is known.
+
+    Raises
+    ------
+    TypeError
+        When a subclass overrides it.
+    """
+    kind = type(recurrence)
+    changed = [
+        name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(base, name)
+    ]
+    if changed:
+        raise TypeError(
+            f"{kind.__name__} overrides {', '.join(changed)}, so how f depends on anything but the state is not known"
+        )
+
+
+class CellSensitivity:
+    """A cell evaluated once, with the partials of its outputs and mixing inputs with respect to every leaf.
+
+    Parameters
+    ----------
+    recurrence : CellRecurrence
+    previous : array
+        h[t-1] for all t, (T, *batch, *event).
+    """
+
+    def __init__(self, recurrence: CellRecurrence, previous: Array):
+        check_known(recurrence, CellRecurrence)
+        self.recurrence, self.cell = recurrence, recurrence.cell
+        self.calls: list[tuple[str, Mixing, Array, Mapping[Hashable, Any]]] = []
+        part = recurrence.layout.component
+        state = {n: self._leaf("state", n, part(previous, i), OfState) for i, n in self._components()}
+        drive = {n: self._leaf("drive", n, u) for n, u in recurrence.drive.items()}
+        parameters = {n: self._leaf("parameter", n, p) for n, p in self.cell.parameters.items()}
+        mixings = {n: self._caller(n, m) for n, m in self.cell.mixings.items()}
+        self.part = recurrence.layout.component(previous, 0)
+        with ties_in_force(recurrence.ties), np.errstate(all="ignore"):
+            out = self.cell.cell.function(
+                Names(state, "component"),
+                Names(mixings, "mixing"),
+                Names(drive, "drive"),
+                Names(parameters, "parameter"),
+            )
+        outputs = out if isinstance(out, tuple) else (out,)
+        self.outputs = [x.partials if isinstance(x, Dual) else {} for x in outputs]
+
+    def _components(self) -> list[tuple[int, str]]:
+        return list(enumerate(self.cell.cell.state))
+
+    @staticmethod
+    def _leaf(kind: str, name: Hashable, value: Array, depends: type[Dual] = Dual) -> Dual:
+        return depends(value, {(kind, name): ONE})
+
+    def _caller(self, name: str, mixing: Mixing) -> Any:
+        """Open a leaf for the output of every call, diagonal mixings included: their weights are wanted too."""
+
+        def call(x: Any) -> Dual:
+            value, depends = (x.value, type(x)) if isinstance(x, Dual) else (x, Dual)
+            self.calls.append((name, mixing, value, x.partials if isinstance(x, Dual) else {}))
+            return self._leaf("call", len(self.calls) - 1, mixing.matvec(value), depends)
+
+        return call
+
+    def pull(self, cotangent: Array) -> tuple[dict[Leaf, Array], list[tuple[str, Array, Array]]]:
+        """Return the cotangents of the leaves, each (T, *batch, *lanes, n), and of the results of mixing calls.
+
+        The latter are triples of the name of a mixing, the cotangent of its result, and its input.
+        """
+        xp = namespace(cotangent)
+        adjoints: dict[Any, Any] = {}
+        mixed: list[tuple[str, Array, Array]] = []
+
+        def accumulate(partials: Mapping[Hashable, Any], g: Array) -> None:
+            for leaf, partial in partials.items():
+                adjoints[leaf] = adjoints.get(leaf, 0.0) + partial * g
+
+        for (index, _), partials in zip(self._components(), self.outputs, strict=True):
+            accumulate(partials, self.recurrence.layout.component(cotangent, index))
+        for index in reversed(range(len(self.calls))):
+            name, mixing, x, inner = self.calls[index]
+            g = adjoints.pop(("call", index), None)
+            if g is None:
+                continue
+            g = xp.broadcast_to(g, self.part.shape)
+            mixed.append((name, g, xp.broadcast_to(x, self.part.shape)))
+            accumulate(inner, mixing.rmatvec(g))
+        full = {leaf: xp.broadcast_to(g, self.part.shape) for leaf, g in adjoints.items()}
+        return full, mixed
+
+    def weights(self, mixed: list[tuple[str, Array, Array]]) -> dict[str, Array]:
+        """Return the cotangents of the mixing weights, from what :meth:`pull` says of the calls.
+
+        Raises
+        ------
+        TypeError
+            When a mixing does not know how it depends on its weight.
+        """
+        totals = {name: namespace(m.weight).zeros_like(m.weight) for name, m in self.cell.mixings.items()}
+        for name, g, x in mixed:
+            totals[name] = totals[name] + self.cell.mixings[name].weight_cotangent(g, x)
+        return totals
+
+    def push(self, tangents: Mapping[Leaf, Array], weights: Mapping[str, Array]) -> Array:
+        """Return the tangent of F, (T, *batch, *event), for tangents of leaves and of mixing weights."""
+        xp, moved = namespace(self.part), dict(tangents)
+
+        def combine(partials: Mapping[Hashable, Any]) -> Any:
+            return sum((p * moved[leaf] for leaf, p in partials.items() if leaf in moved), start=0.0)
+
+        for index, (name, mixing, x, partials) in enumerate(self.calls):
+            dx = xp.broadcast_to(xp.asarray(combine(partials), self.part.dtype), self.part.shape)
+            dy = mixing.matvec(dx)
+            moved["call", index] = dy + mixing.weight_tangent(weights[name], x) if name in weights else dy
+        parts = [xp.broadcast_to(xp.asarray(combine(p), self.part.dtype), self.part.shape) for p in self.outputs]
+        return self.cell.stack_components(parts, self.part)
+
+
+def pull_inputs(recurrence: FunctionRecurrence, previous: Array, cotangent: Array) -> list[Array]:
+    """Return the cotangents of the inputs of a user's function, one array per input.
+
+    Each input is moved along every one of its features at once in all steps and sequences, which is exact because a
+    step sees its own inputs only.
+    """
+    check_known(recurrence, FunctionRecurrence)
+    nb, event = len(recurrence.batch), len(recurrence.layout.event)
+    found = []
+    for index, u in enumerate(recurrence.inputs):
+        batched = _is_batched(recurrence, previous, index)
+        lead = 1 + nb if batched else 1
+        features = u.shape[lead:]
+        xp, count = namespace(u), int(np.prod(features))
+        units = xp.eye(count, dtype=u.dtype).reshape(count, *(1,) * lead, *features)
+        directions = recurrence.push_input(previous, index, xp.broadcast_to(units, (count, *u.shape)))
+        terms = (directions * cotangent).sum(axis=tuple(range(-event, 0))) if event else directions * cotangent
+        by_feature = xp.moveaxis(terms, 0, -1)  # (T, *batch, features)
+        if not batched:
+            by_feature = by_feature.sum(axis=tuple(range(1, 1 + nb)))
+        found.append(sum_to(by_feature.reshape(*by_feature.shape[:-1], *features), u.shape))
+    return found
+
+
+def _is_batched(recurrence: FunctionRecurrence, previous: Array, index: int) -> bool:
+    """Return whether the axes after time of an input are the batch, each sequence seeing its own entry.
+
+    A shape can deceive (features as many as sequences), so the first sequence's entry is moved: no other may follow.
+    """
+    u, batch = recurrence.inputs[index], recurrence.batch
+    if not batch or u.shape[1 : 1 + len(batch)] != batch:
+        return False
+    if int(np.prod(batch)) < 2:
+        return int(np.prod(batch)) == 0
+    xp = namespace(u)
+    first: Any = (slice(None), *(0,) * len(batch))
+    direction = xp.zeros((1, *u.shape), dtype=u.dtype)
+    direction[0][first] = xp.linspace(1.0, 2.0, u[first].size, dtype=u.dtype).reshape(u[first].shape)
+    followed = recurrence.push_input(previous, index, direction)[0].copy()
+    followed[first] = 0
+    return not bool((followed != 0).any())

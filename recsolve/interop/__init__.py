@@ -1,0 +1,1 @@
+"""Weights and modules of others: torch modules, checkpoints, stacked layers."""

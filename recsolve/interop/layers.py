@@ -1,0 +1,255 @@
+"""Stacked and bidirectional torch.nn.RNN, GRU and LSTM, run by any solver."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, Kind, common_kind, from_native, namespace, to_native
+from recsolve.interop import checkpoint
+from recsolve.recurrence import torch_weights
+from recsolve.recurrence.weighted_cell import WeightedCell
+from recsolve.solution import Solution
+from recsolve.solve import solve
+
+
+@dataclass(frozen=True)
+class LayersSolution:
+    """What :meth:`Layers.solve` returns.
+
+    Attributes
+    ----------
+    output : array
+        The output of the last layer, shaped as torch's.
+    final : array or tuple of arrays
+        torch's ``h_n`` (for an LSTM ``(h_n, c_n)``).
+    solutions : tuple of Solution
+        One per layer and direction, in torch's order.
+    """
+
+    output: Any
+    final: Any
+    solutions: tuple[Solution, ...]
+
+    @property
+    def success(self) -> bool:
+        """Whether every layer converged."""
+        return all(solution.success for solution in self.solutions)
+
+
+class Layers:
+    """A stack of layers, each with one or two directions.
+
+    Parameters
+    ----------
+    directions : list of list of WeightedCell
+        For each layer its forward cell and, if bidirectional, its reverse cell.
+    batch_first : bool
+        Whether inputs are (B, T, D), as in torch.
+    """
+
+    def __init__(self, directions: list[list[WeightedCell]], *, batch_first: bool = False):
+        self.directions, self.batch_first = directions, batch_first
+        self.cell = directions[0][0].cell
+        self.hidden_size = directions[0][0].hidden_size
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Layers:
+        """Take all weights of a ``torch.nn.RNN``, ``GRU`` or ``LSTM``.
+
+        Raises
+        ------
+        TypeError
+            When the module is none of these, or its weights have mixed dtypes, or other ones than float32 and float64.
+        ValueError
+            With ``proj_size``, dropout in training mode (its draws cannot be reproduced), or weights that are
+            reparametrized, missing or of a wrong shape.
+
+        Notes
+        -----
+        Weights that are NaN or inf are taken as they are, as torch takes them; a solve then ends as ``nonfinite``.
+        """
+        from recsolve import cells
+
+        name = torch_weights.CELL_OF_MODE.get(getattr(module, "mode", None) or "")
+        if name is None:
+            seen = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+            raise TypeError(f"module is {seen}; wanted an instance of torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM")
+        weights = torch_weights.plain_weights(module)
+        if module.dropout and module.training:
+            raise ValueError(f"module has dropout {module.dropout} in training mode; call module.eval() first")
+        return cls(_stack(cells.get(name), weights), batch_first=module.batch_first)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        prefix: str | None = None,
+        nonlinearity: str = "tanh",
+        batch_first: bool = False,
+    ) -> Layers:
+        """Load all layers and directions of a saved module.
+
+        Formats, arguments and errors are those of :func:`recsolve.load`.
+        """
+        from recsolve import cells
+
+        name, weights = checkpoint.read_state_dict(path, prefix, nonlinearity)
+        return cls(_stack(cells.get(name), weights), batch_first=batch_first)
+
+    def solve(self, x: Any, hx: Any = None, **settings: Any) -> LayersSolution:
+        """Solve every layer and direction.
+
+        Parameters
+        ----------
+        x : array
+            (T, D), (T, B, D), or (B, T, D) with ``batch_first``; any kind.
+        hx : array or tuple of arrays, optional
+            Initial states in torch's shape (layers * directions, [B], n); for an LSTM ``(h_0, c_0)``.
+        **settings
+            Passed to :func:`recsolve.solve`.
+
+        Returns
+        -------
+        LayersSolution
+        """
+        sequence, kind = self._sequence(x)
+        starts = self._starts(hx, sequence, kind)
+        solutions: list[Solution] = []
+        for layer in self.directions:
+            outputs = []
+            for reverse, cell in enumerate(layer):
+                drive_input = sequence[::-1] if reverse else sequence
+                start = starts[len(solutions)] if starts else None
+                solution = solve(cell.recurrence(drive_input, initial=start), **settings)
+                solutions.append(solution)
+                shown = cell.output(to_native(solution.states, "states"))
+                outputs.append(shown[::-1] if reverse else shown)
+            sequence = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=-1)
+        if self.batch_first and sequence.ndim == 3:
+            sequence = sequence.swapaxes(0, 1)
+        return LayersSolution(from_native(sequence, kind), self._final(solutions, kind), tuple(solutions))
+
+    def run(self, x: Any, hx: Any = None, *, fallback: str = "sequential", **settings: Any) -> tuple[Any, Any]:
+        """Return ``(output, h_n)`` as the torch module would.
+
+        There is no status to look at, so a solver that does not converge is completed by the sequential loop
+        (``fallback="sequential"``) or raises (``"raise"``). Outputs carry no gradient.
+
+        Parameters
+        ----------
+        x, hx, **settings
+            As in :meth:`solve`, but for ``callback``.
+        fallback : {"sequential", "raise"}
+
+        Returns
+        -------
+        output, h_n
+            Shapes and kind as torch's.
+
+        Raises
+        ------
+        ConvergenceError
+            With ``fallback="raise"``.
+        TypeError, ValueError
+            For mixed kinds or dtypes, and wrong shapes.
+        """
+        if fallback == "none":
+            raise ValueError(
+                "fallback is 'none', but run returns no status; use Layers.solve, or 'sequential', 'raise'"
+            )
+        if "callback" in settings:
+            raise ValueError("callback is given, but it may stop a solve and run returns no status; use Layers.solve")
+        result = self.solve(x, hx, fallback=fallback, **settings)
+        return result.output, result.final
+
+    def _sequence(self, x: Any) -> tuple[Array, Kind]:
+        """Return the input with time first."""
+        kind = common_kind({"x": x})
+        native = to_native(x, "x")
+        if native.ndim not in (2, 3):
+            wanted = "(B, T, D)" if self.batch_first else "(T, B, D)"
+            raise ValueError(f"x has shape {tuple(native.shape)}; wanted (T, D) or {wanted}")
+        return native.swapaxes(0, 1) if self.batch_first and native.ndim == 3 else native, kind
+
+    def _starts(self, hx: Any, sequence: Array, kind: Kind) -> list[dict[str, Array]] | None:
+        """Return one initial state by component name per layer and direction."""
+        if hx is None:
+            return None
+        names = self.cell.state
+        parts = hx if isinstance(hx, (tuple, list)) else (hx,)
+        count = sum(len(layer) for layer in self.directions)
+        shape = (count, *sequence.shape[1:-1], self.hidden_size)
+        if len(parts) != len(names):
+            raise ValueError(f"hx has {len(parts)} parts; wanted {len(names)}: {names}")
+        common_kind({"x": from_native(sequence, kind), **{f"hx[{i}]": p for i, p in enumerate(parts)}})
+        native = [to_native(p, f"hx[{i}]") for i, p in enumerate(parts)]
+        for i, part in enumerate(native):
+            if part.shape != shape:
+                raise ValueError(f"hx[{i}] has shape {tuple(part.shape)}; wanted {shape}")
+        return [{name: part[i] for name, part in zip(names, native, strict=True)} for i in range(count)]
+
+    def _final(self, solutions: list[Solution], kind: Kind) -> Any:
+        layout = solutions[0].recurrence.layout
+        finals = [to_native(solution.final, "final") for solution in solutions]
+        xp = namespace(finals[0])
+        parts = [
+            from_native(xp.stack([layout.component(final, i) for final in finals]), kind)
+            for i in range(layout.components)
+        ]
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    def __repr__(self) -> str:
+        each = "bidirectional" if len(self.directions[0]) == 2 else "one direction"
+        return f"Layers({self.cell.name}, {len(self.directions)} layers, {each}, {self.hidden_size} units)"
+
+
+def _stack(cell: Any, weights: Mapping[str, Any]) -> list[list[WeightedCell]]:
+    layers: list[list[WeightedCell]] = []
+    for layer, reverse in torch_weights.directions(weights):
+        if not reverse:
+            layers.append([])
+        layers[-1].append(torch_weights.cell_from_weights(cell, weights, layer, reverse))
+    return layers
+
+
+def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> tuple[Any, Any]:
+    """Run a torch RNN, GRU or LSTM in parallel over time.
+
+    Parameters
+    ----------
+    module : torch.nn.RNN, GRU or LSTM
+        Any number of layers, one or both directions, ``batch_first`` or not.
+    x, hx : tensor
+        As the module's own arguments.
+    **settings
+        ``method``, ``tol``, ``maxiter``, ``options`` and ``fallback`` of :func:`recsolve.solve`; the fallback is
+        "sequential" unless "raise" is asked for, so what comes back is always the answer.
+
+    Returns
+    -------
+    output, h_n
+        As the module would, without gradients.
+
+    Raises
+    ------
+    TypeError
+        For another module, or mixed kinds or dtypes.
+    ValueError
+        For wrong shapes, ``proj_size``, or dropout in training mode.
+
+    Examples
+    --------
+    >>> import torch, recsolve as rs
+    >>> module = torch.nn.GRU(3, 8, num_layers=2, bidirectional=True)
+    >>> x = torch.randn(50, 4, 3)
+    >>> y, hn = rs.run(module, x, method="newton")
+    >>> bool(torch.allclose(y, module(x)[0], atol=1e-5))
+    True
+    """
+    return Layers.from_torch(module).run(x, hx, **settings)

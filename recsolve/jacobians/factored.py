@@ -1,0 +1,244 @@
+"""The Jacobian of a cell as it comes out of differentiation: elementwise partials around shared mixings.
+
+A cell is a short program. Its leaves are the k components of the state and the outputs of its mixing calls; call i maps
+an elementwise expression x_i of earlier leaves to the new leaf y_i = W_i x_i. Keeping the partials of every x_i and of
+every output with respect to the leaves gives products with J and its transpose at the cost of the mixings, and no
+matrix of size (T, N, N) is formed unless asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.base.layout import Layout
+from recsolve.base.overriding import changed
+from recsolve.jacobians.structures import Block, Diagonal, Jacobian, LaneDense
+from recsolve.mixings import Mixing
+
+Partials = Mapping[int, Array]  # leaf -> elementwise partial, (T, *batch, *lanes, n)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One mixing call y = W x: the mixing and the partials of its input x."""
+
+    mixing: Mixing
+    partials: Partials
+
+    def at(self, index: Any) -> Call:
+        return Call(self.mixing, _at(self.partials, index))
+
+
+def _at(partials: Partials, index: Any) -> Partials:
+    return {leaf: partial[index] for leaf, partial in partials.items()}
+
+
+def _combine(partials: Partials, leaves: list[Any]) -> Any:
+    """Return the sum of partial * leaf (0.0 where nothing depends on a leaf)."""
+    terms = [partial * leaves[leaf] for leaf, partial in partials.items() if leaves[leaf] is not None]
+    return sum(terms[1:], terms[0]) if terms else None
+
+
+class Factored(Jacobian):
+    """Elementwise partials plus shared mixings; leaves 0..k-1 are the components, k + i is mixing call i.
+
+    Parameters
+    ----------
+    calls : list of Call
+        The mixing calls in the order of the program; call i may depend on leaves below k + i (nested mixings).
+    outputs : list of mapping
+        For each component of the new state its partials with respect to the leaves.
+    layout : Layout
+        The event axes of the states.
+    leading : tuple of int
+        The shape (T, *batch).
+    """
+
+    def __init__(self, calls: Sequence[Call], outputs: Sequence[Partials], layout: Layout, leading: tuple[int, ...]):
+        self.calls, self.outputs, self.layout = calls, outputs, layout
+        self._leading = leading
+        self.check()
+
+    def check(self) -> None:
+        k, layout = self.layout.components, self.layout
+        if len(self.outputs) != k:
+            raise ValueError(f"outputs of Factored are {len(self.outputs)}; wanted one for each of {k} components")
+        units = layout.lane_width // k
+        for number, call in enumerate(self.calls):
+            if call.mixing.units != units or call.mixing.lanes not in ((), layout.lanes):
+                raise ValueError(f"calls[{number}] has {call.mixing}; wanted {units} units and lanes {layout.lanes}")
+        part = (*self._leading, *layout.lanes, units)
+        named = [(f"calls[{i}]", k + i, call.partials) for i, call in enumerate(self.calls)]
+        named += [(f"outputs[{j}]", k + len(self.calls), partials) for j, partials in enumerate(self.outputs)]
+        for name, leaves, partials in named:
+            for leaf, partial in partials.items():
+                if not 0 <= leaf < leaves or tuple(partial.shape) != part:
+                    seen = f"of shape {tuple(partial.shape)} for leaf {leaf}"
+                    raise ValueError(f"{name} has a partial {seen}; wanted {part} and leaves below {leaves}")
+
+    def _like(self) -> Array:
+        return next(iter(p for x in (*self.outputs, *(call.partials for call in self.calls)) for p in x.values()))
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        return self._leading
+
+    def __getitem__(self, index: slice | Array | int) -> Self:
+        leading = np.empty(self._leading, dtype=bool)[index].shape  # no memory is touched
+        calls = [call.at(index) for call in self.calls]
+        return changed(self, calls=calls, outputs=[_at(p, index) for p in self.outputs], _leading=leading)
+
+    def _components(self, v: Array) -> list[Any]:
+        return [self.layout.component(v, j) for j in range(self.layout.components)]
+
+    def _stack(self, parts: list[Any], like: Array) -> Array:
+        parts = [namespace(like).zeros_like(self.layout.component(like, 0)) if p is None else p for p in parts]
+        if self.layout.components == 1:
+            return parts[0]  # type: ignore[no-any-return]
+        return namespace(like).stack(parts, axis=self.layout.component_axis)  # type: ignore[no-any-return]
+
+    def matvec(self, v: Array) -> Array:
+        leaves = self._components(v)
+        for call in self.calls:
+            mixed = _combine(call.partials, leaves)
+            leaves.append(None if mixed is None else call.mixing.matvec(mixed))
+        return self._stack([_combine(partials, leaves) for partials in self.outputs], v)
+
+    def rmatvec(self, v: Array) -> Array:
+        k = self.layout.components
+        adjoints: list[Any] = [None] * (k + len(self.calls))
+
+        def accumulate(partials: Partials, cotangent: Any) -> None:
+            for leaf, partial in partials.items():
+                term = partial * cotangent
+                adjoints[leaf] = term if adjoints[leaf] is None else adjoints[leaf] + term
+
+        for partials, cotangent in zip(self.outputs, self._components(v), strict=True):
+            accumulate(partials, cotangent)
+        for index in reversed(range(len(self.calls))):
+            if adjoints[k + index] is not None:
+                call = self.calls[index]
+                accumulate(call.partials, call.mixing.rmatvec(adjoints[k + index]))
+        return self._stack(adjoints[:k], v)
+
+    def transpose(self) -> Jacobian:
+        return Transposed(self)
+
+    def scale(self, factor: float) -> Jacobian:
+        outputs = [{leaf: factor * p for leaf, p in partials.items()} for partials in self.outputs]
+        return changed(self, outputs=outputs)
+
+    def lane_dense(self) -> LaneDense:
+        """Return one (k n) x (k n) matrix per lane: memory T * batch * lanes * (k n)^2."""
+        k, width = self.layout.components, self.layout.lane_width
+        n = width // k
+        like = self._like()
+        xp = namespace(like)
+        # Columns d leaf / d h, (..., *lanes, n, k n): an elementwise partial scales rows, a mixing multiplies.
+        eye = xp.eye(width, dtype=like.dtype).reshape(k, n, width)
+        leaves: list[Any] = list(eye)
+        for call in self.calls:
+            mixed = _combine({leaf: p[..., None] for leaf, p in call.partials.items()}, leaves)
+            leaves.append(None if mixed is None else call.mixing.dense() @ mixed)
+        rows = [_combine({leaf: p[..., None] for leaf, p in partials.items()}, leaves) for partials in self.outputs]
+        shape = (*self._leading, *self.layout.lanes, n, width)
+        full = [xp.broadcast_to(xp.zeros((), like.dtype) if row is None else row, shape) for row in rows]
+        return LaneDense(xp.concatenate(full, axis=-2), self.layout)
+
+    def block(self) -> Jacobian:
+        """Return the exact k x k block of each unit, without forming dense matrices at nesting depth 1 or 2.
+
+        A product W1 diag(q) W2 diag(p) of two nested mixings has the diagonal ((W1 * W2^T) q) p; deeper nests go
+        through :meth:`lane_dense`, one time at a time.
+        """
+        if any(self._depth(call) > 2 for call in self.calls):
+            return self._block_by_time()
+        k = self.layout.components
+        entries = [[self._unit_entry(i, j) for j in range(k)] for i in range(k)]
+        shape = (*self._leading, *self.layout.lanes, self.layout.lane_width // k)
+        xp = namespace(self._like())
+        axis = len(self._leading)
+        rows = [xp.stack([xp.broadcast_to(e, shape) for e in row], axis=axis) for row in entries]
+        if k == 1:
+            return Diagonal(rows[0].squeeze(axis), self.layout)
+        return Block(xp.stack(rows, axis=axis), self.layout)
+
+    def diagonal(self) -> Diagonal:
+        return self.block().diagonal()
+
+    def _depth(self, call: Call) -> int:
+        k = self.layout.components
+        return 1 + max((self._depth(self.calls[leaf - k]) for leaf in call.partials if leaf >= k), default=0)
+
+    def _unit_entry(self, i: int, j: int) -> Any:
+        """Return d h'_i / d h_j within each unit."""
+        k = self.layout.components
+        total: Any = self.outputs[i].get(j, 0.0)
+        for leaf, partial in self.outputs[i].items():
+            if leaf >= k:
+                total = total + partial * self._call_diagonal(self.calls[leaf - k], j)
+        return total
+
+    def _call_diagonal(self, call: Call, j: int) -> Any:
+        """Return the diagonal of d y / d h_j for the output y of a mixing call."""
+        k = self.layout.components
+        total: Any = call.mixing.diagonal() * call.partials[j] if j in call.partials else 0.0
+        for leaf, q in call.partials.items():
+            inner = self.calls[leaf - k] if leaf >= k else None
+            if inner is not None and j in inner.partials:
+                total = total + call.mixing.hadamard_transpose(inner.mixing).matvec(q) * inner.partials[j]
+        return total
+
+    def _block_by_time(self) -> Jacobian:
+        if self._leading[0] == 0:
+            return self.lane_dense().block()
+        rows = [self[t : t + 1].lane_dense().block() for t in range(self._leading[0])]
+        data = namespace(rows[0].data).concatenate([row.data for row in rows])  # type: ignore[attr-defined]
+        return type(rows[0])(data, self.layout)  # type: ignore[call-arg]
+
+
+class Transposed(Jacobian):
+    """The transpose of a factored Jacobian: the two products change places."""
+
+    def __init__(self, original: Factored):
+        self.original, self.layout = original, original.layout
+
+    def check(self) -> None:
+        self.original.check()
+
+    def _like(self) -> Array:
+        return self.original._like()
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        return self.original.leading
+
+    def __getitem__(self, index: slice | Array | int) -> Self:
+        return changed(self, original=self.original[index])
+
+    def matvec(self, v: Array) -> Array:
+        return self.original.rmatvec(v)
+
+    def rmatvec(self, v: Array) -> Array:
+        return self.original.matvec(v)
+
+    def transpose(self) -> Jacobian:
+        return self.original
+
+    def scale(self, factor: float) -> Jacobian:
+        return self.original.scale(factor).transpose()
+
+    def diagonal(self) -> Diagonal:
+        return self.original.diagonal()
+
+    def block(self) -> Jacobian:
+        return self.original.block().transpose()
+
+    def lane_dense(self) -> LaneDense:
+        dense = self.original.lane_dense()
+        return LaneDense(dense.data.swapaxes(-1, -2), dense.layout)

@@ -1,0 +1,5 @@
+"""What is solved: recurrences of cells and of functions, and the engines that evaluate them."""
+
+from recsolve.recurrence.base import Recurrence, packed_resets
+
+__all__ = ["Recurrence", "packed_resets"]

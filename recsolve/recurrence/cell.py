@@ -1,0 +1,232 @@
+"""A cell is one function: elementwise arithmetic around linear mixings.
+
+``Cell(function, state=..., output=...)`` is the definition; with weights it becomes a :class:`WeightedCell`, and with a
+drive a :class:`CellRecurrence`. The names of mixings, drives and parameters are read off the function itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, same_bits
+from recsolve.base.layout import Layout
+from recsolve.base.names import Names
+from recsolve.mixings import Mixing, make
+from recsolve.recurrence import torch_weights
+from recsolve.recurrence.base import NOT_A_FUNCTION
+from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.weighted_cell import WeightedCell
+
+
+class _Probe:
+    """A namespace that records which names a cell function asks for, in order."""
+
+    def __init__(self, value: Callable[[], Any]):
+        self._value = value
+        self.seen: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name not in self.seen:
+            self.seen.append(name)
+        return self._value()
+
+
+class Cell:
+    """The definition of a cell.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(s, W, u, p)`` returns the new state (a tuple in the order of ``state`` when it has several
+        components). ``s.name`` is a component of the old state, ``W.name(x)`` a mixing, ``u.name`` a drive,
+        ``p.name`` an elementwise parameter. Between mixings it uses elementwise functions of :mod:`recsolve.math`
+        or NumPy only.
+    state : tuple of str
+        Names of the state's components.
+    output : str
+        The component that the cell shows.
+    name : str, optional
+        Name in listings; default: that of the function.
+    cite : str, optional
+        The source of the equations.
+
+    Attributes
+    ----------
+    mixings, drives, parameters : tuple of str
+        The names that the function uses, in order of first use.
+
+    Raises
+    ------
+    ValueError
+        When ``output`` is not a component, the function returns another number of components, or it returns something
+        else when it is called again.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.math import sigmoid, tanh
+    >>> def minimal_gated_unit(s, W, u, p):
+    ...     f = sigmoid(W.f(s.h) + u.f)
+    ...     return (1 - f) * s.h + f * tanh(W.h(f * s.h) + u.h)
+    >>> MGU = rs.Cell(minimal_gated_unit, state=("h",), output="h")
+    >>> cell = MGU.random(input_size=3, hidden_size=8, mixing="dense", rng=0)
+    >>> sol = rs.solve(cell.recurrence(np.ones((20, 3))))
+    >>> sol.success, sol.output.shape
+    (True, (20, 8))
+    """
+
+    compilable = True
+
+    def __init__(
+        self,
+        function: Callable[[Any, Any, Any, Any], Any],
+        *,
+        state: tuple[str, ...],
+        output: str,
+        name: str | None = None,
+        cite: str = "",
+    ):
+        if not callable(function):
+            raise TypeError(f"function is {type(function).__name__}; wanted a callable f(s, W, u, p)")
+        self.function, self.state, self.output, self.cite = function, tuple(state), output, cite
+        self.name = str(name or getattr(function, "__name__", type(function).__name__))
+        self.__doc__ = "\n\n".join(text for text in (function.__doc__, cite and f"Source: {cite}") if text)
+        if output not in self.state:
+            raise ValueError(f"output is {output!r}; wanted one of the components {self.state}")
+        one = np.full(1, 0.5)
+        W, u, p = _Probe(lambda: lambda x: x), _Probe(lambda: one), _Probe(lambda: one)
+
+        def probe() -> Any:
+            with np.errstate(all="ignore"):
+                return function(Names(dict.fromkeys(self.state, one), "component"), W, u, p)
+
+        result = probe()
+        if isinstance(result, (list, dict)):
+            raise ValueError(f"{self.name} returns a {type(result).__name__}; wanted an array, or a tuple of arrays")
+        returned = len(result) if isinstance(result, tuple) else 1
+        if returned != len(self.state):
+            raise ValueError(f"{self.name} returns {returned} components; wanted {len(self.state)}: {self.state}")
+        for _ in range(2):
+            again = probe()
+            pairs = zip(result, again, strict=True) if isinstance(result, tuple) else [(result, again)]
+            if not all(same_bits(np.asarray(x), np.asarray(y)) for x, y in pairs):
+                raise ValueError(NOT_A_FUNCTION.format(name=self.name))
+        self.mixings, self.drives, self.parameters = tuple(W.seen), tuple(u.seen), tuple(p.seen)
+        if not self.drives:
+            raise ValueError(f"{self.name} uses no drive u.name, so nothing gives its length; use from_function")
+        taken = sorted({*self.state, *self.mixings, *self.drives, *self.parameters} & set(dir(Names)))
+        if taken:
+            raise ValueError(f"{self.name} uses the names {taken}, which mappings have as methods; rename them")
+
+    def __repr__(self) -> str:
+        return f"Cell({self.name}: state {self.state}, mixings {self.mixings}, drives {self.drives})"
+
+    def random(
+        self,
+        *,
+        input_size: int,
+        hidden_size: int,
+        mixing: str = "dense",
+        heads: int | None = None,
+        gain: float = 1.0,
+        rng: int | np.random.Generator | None = None,
+        dtype: Any = np.float64,
+    ) -> WeightedCell:
+        """Draw weights as torch does: every entry uniform in +-1/sqrt(hidden_size).
+
+        Parameters
+        ----------
+        input_size, hidden_size : int
+            Width of the input and of the state (all heads together).
+        mixing : {"dense", "diagonal", "heads"}
+            How units are coupled; ignored by cells without mixings.
+        heads : int, optional
+            Number of heads for ``mixing="heads"``; default 4.
+        gain : float
+            Factor on the mixing weights: below 1 more contractive, well above 1 chaotic.
+        rng : int or Generator, optional
+            Seed; the same seed gives the same weights.
+        dtype : dtype
+            float32 or float64.
+
+        Returns
+        -------
+        WeightedCell
+
+        Raises
+        ------
+        ValueError
+            For sizes below 1, an unknown mixing, or a gain on a cell without mixings.
+        """
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if not isinstance(size, (int, np.integer)) or size < 1:
+                raise ValueError(f"{name} is {size!r}; wanted a positive integer")
+        if not isinstance(gain, (int, float, np.number)) or not np.isfinite(gain):
+            raise ValueError(f"gain is {gain!r}; wanted a finite number")
+        if not self.mixings and gain != 1.0:
+            raise ValueError(f"gain is {gain}, but {self.name} has no mixings for it to scale; leave it at 1")
+        generator = np.random.default_rng(rng)
+        bound = 1.0 / np.sqrt(hidden_size)
+
+        def draw(shape: tuple[int, ...], scale: float = 1.0) -> Array:
+            return (scale * generator.uniform(-bound, bound, shape)).astype(dtype)
+
+        mixings = {n: make(mixing, hidden_size, heads, lambda shape: draw(shape, gain)) for n in self.mixings}
+        layout = self.layout(mixings, hidden_size)
+        event = (*layout.lanes, layout.lane_width // layout.components)
+        weights = {name: draw((*event, input_size)) for name in self.drives}
+        biases = {name: draw(event) for name in self.drives}
+        parameters = {name: draw(event) for name in self.parameters}
+        return WeightedCell(self, mixings, parameters, Projection(weights, biases), hidden_size)
+
+    def with_weights(
+        self,
+        *,
+        mixings: Mapping[str, Mixing] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        projection: Projection | None = None,
+        hidden_size: int | None = None,
+    ) -> WeightedCell:
+        """Return the cell with given weights; without a projection it is driven by ``recurrence(drive=...)``.
+
+        Raises
+        ------
+        ValueError
+            When a name that the function uses is missing, or shapes do not agree.
+        """
+        return WeightedCell(self, dict(mixings or {}), dict(parameters or {}), projection, hidden_size)
+
+    def from_torch(self, module: Any, *, layer: int = 0, reverse: bool = False) -> WeightedCell:
+        """Take the weights of one layer and direction of a ``torch.nn`` RNN, GRU or LSTM.
+
+        Parameters
+        ----------
+        module : torch.nn.RNN, GRU or LSTM
+            Its kind must be that of this cell.
+        layer : int
+            Which layer.
+        reverse : bool
+            The reverse direction of a bidirectional module.
+
+        Raises
+        ------
+        TypeError
+            When the module is of another kind, or its weights have mixed dtypes, or others than float32 and float64.
+        ValueError
+            When the layer or direction does not exist, the module has ``proj_size``, or its weights are reparametrized,
+            missing or of a wrong shape. Weights that are NaN or inf are taken as they are, as torch takes them.
+        """
+        return torch_weights.cell_from_module(self, module, layer, reverse)
+
+    def layout(self, mixings: Mapping[str, Mixing], hidden_size: int) -> Layout:
+        """Return how states are read with these mixings, which give them their lanes."""
+        lanes = {mixing.lanes for mixing in mixings.values()} or {()}
+        if len(lanes) > 1:
+            raise ValueError(f"mixings of {self.name} have lanes {sorted(lanes)}; wanted the same for all")
+        shape = lanes.pop()
+        return Layout(len(self.state), shape, hidden_size // int(np.prod(shape)))

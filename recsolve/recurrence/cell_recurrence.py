@@ -1,0 +1,314 @@
+"""The recurrence of a cell: evaluate its function on arrays, differentiate it on duals."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from recsolve.base.arrays import Array, Kind, common_kind, empty_in_order, freeze, namespace
+from recsolve.base.names import Names
+from recsolve.base.overriding import changed
+from recsolve.base.ties import ties_in_force
+from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
+from recsolve.jacobians.factored import Call, Factored
+from recsolve.mixings import Mixing, couples, form_of
+from recsolve.recurrence.base import Recurrence, all_finite, check_initial
+from recsolve.recurrence.engine import FusedCell, fused, staged, traced_of, walker
+from recsolve.recurrence.sweep_engine import given, sweeps
+from recsolve.symbolic.constants import ConstantError, component, watched
+from recsolve.symbolic.dual import ONE, Dual, value_of
+
+if TYPE_CHECKING:
+    from recsolve.recurrence.weighted_cell import WeightedCell
+
+
+class CellRecurrence(Recurrence):
+    """See :meth:`recsolve.WeightedCell.recurrence`."""
+
+    compilable = True  # subclasses do not inherit that: what they override, compiled loops do not know
+
+    def __init__(
+        self,
+        cell: WeightedCell,
+        drive: Names,
+        initial: Any,
+        reset: Any,
+        kind: Kind,
+        x: Array | None = None,
+        ties: Any = None,
+    ):
+        self.cell, self.drive, self.x = cell, drive, x
+        self.description = cell.cell.name
+        length, batch = _leading(drive, cell)
+        like = next(iter(drive.values()))
+        start = _initial(initial, cell, batch, like, kind)
+        super().__init__(length, batch, cell.layout, start, reset, kind, ties)
+        self._parameters = Names(cell.parameters, "parameter")
+        self._mixings = Names(cell.mixings, "mixing")
+
+    def _components(self, states: Array) -> Names:
+        states = freeze(states)  # a cell that writes into its state must fail, not change the iterate
+        parts = {name: self.layout.component(states, i) for i, name in enumerate(self.cell.cell.state)}
+        return Names(parts, "component")
+
+    @cached_property
+    def _has_constants(self) -> bool:
+        """Whether the function mixes numbers or arrays of NumPy's in, seen on one step.
+
+        Then it is called on duals, which give these the dtype of the state, and else on arrays, which is faster.
+        """
+        if 0 in self.shape:
+            return False
+        with watched() as seen, np.errstate(all="ignore"):
+            try:
+                self._on_duals(self._components(self.initial[None]), self._drive_at(slice(0, 1)))
+            except ConstantError:
+                raise
+            except Exception:  # what duals do not carry is said where they are needed
+                return False
+        return bool(seen)
+
+    def _drive_at(self, t: int | slice) -> Names:
+        return Names({name: u[t] for name, u in self.drive.items()}, "drive")
+
+    def _on_duals(self, s: Names, u: Names, tape: _Tape | None = None) -> Any:
+        W = (_Tape(self.layout.components) if tape is None else tape).mixings(self.cell.mixings)
+        return self.cell.cell.function(
+            _duals(s, "component"), W, _duals(u, "drive"), _duals(self._parameters, "parameter")
+        )
+
+    def _call(self, s: Names, u: Names, tape: _Tape | None = None) -> list[Any]:
+        try:
+            if self._has_constants:
+                out = self._on_duals(s, u, tape)
+            else:
+                W = self._mixings if tape is None else tape.mixings(self.cell.mixings)
+                out = self.cell.cell.function(s, W, u, self._parameters)
+        except ValueError as error:
+            if "truth value" in str(error):
+                raise TypeError(
+                    f"{self.description} branches in Python on a value of the state; it gets all steps at once, so "
+                    "write where(condition, a, b), minimum or maximum"
+                ) from error
+            raise
+        return list(out) if isinstance(out, tuple) else [out]
+
+    def _states(self, values: list[Any], like: Array) -> Array:
+        """Return states from the components that the function returned, which may lack broadcast axes."""
+        part = self.layout.component(like, 0)
+        names = self.cell.cell.state
+        values = [component(value_of(v), part, name) for v, name in zip(values, names, strict=True)]
+        full = [v if v.shape == part.shape else namespace(like).broadcast_to(v, part.shape) for v in values]
+        return self.cell.stack_components(full, part)
+
+    def apply(self, previous: Array) -> Array:
+        loops = fused(self)
+        if loops is not None:
+            values = self.empty()
+            loops.evaluate(previous, values)
+            return values
+        stages = staged(self)
+        if stages is not None:
+            return stages.evaluate(previous)
+        return self._states(self._call(self._components(previous), self.drive), previous)
+
+    def step(self, state: Array, t: int) -> Array:
+        return self._states(self._call(self._components(state), self._drive_at(t)), state)
+
+    @property
+    def compiled(self) -> bool:
+        return walker(self) is not None
+
+    def one_step_differs(self, previous: Array, values: Array | None = None) -> int | None:
+        traced = traced_of(self)
+        if traced is not None and traced.verified:
+            return None  # a function that can be traced looks at one step, and does not branch
+        step = super().one_step_differs(previous, values)
+        if traced is not None:  # it might still have asked for the shape or the type of what it gets
+            traced.verified = step is None and previous.size > 0
+        return step
+
+    def check_repeats(self) -> None:
+        if traced_of(self) is None:  # else it has been run twice
+            super().check_repeats()
+
+    def follow(self, states: Array, start: int = 0) -> None:
+        loops = walker(self)
+        if loops is None:
+            super().follow(states, start)
+        else:
+            loops.walk(states, start)
+
+    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float, dict[str, int]] | None:
+        loops = fused(self)
+        if loops is None:
+            return None
+        states = self.empty()
+        return (states, *loops.newton(states, window, tol))
+
+    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int, Array | None] | None:
+        found = sweeps(self)
+        return None if found is None else found.solve(given(self, found.cell), tol, scanned=scanned)
+
+    def empty(self) -> Array:
+        """Return memory for states, in the order of the drive."""
+        return empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
+
+    def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        loops = fused(self)
+        if loops is not None:
+            return self._linearised(loops, previous)
+        stages = staged(self)
+        if stages is not None:
+            return self._structured(*stages.linearise(previous))
+        tape = _Tape(self.layout.components)
+        s = {name: Dual(part, {i: ONE}) for i, (name, part) in enumerate(self._components(previous).items())}
+        with ties_in_force(self.ties):
+            out = self._call(Names(s, "component"), self.drive, tape)
+        values = self._states(out, previous)
+        part = self.layout.component(previous, 0)
+        xp = namespace(previous)
+
+        def spread(partials: Any) -> dict[int, Array]:
+            return {leaf: xp.broadcast_to(xp.asarray(p, part.dtype), part.shape) for leaf, p in partials.items()}
+
+        outputs: list[dict[int, Array]] = [spread(x.partials) if isinstance(x, Dual) else {} for x in out]
+        return self._structured(values, [Call(mixing, spread(partials)) for mixing, partials in tape.calls], outputs)
+
+    def _structured(self, values: Array, calls: list[Call], outputs: list[dict[int, Array]]) -> tuple[Array, Jacobian]:
+        """Return F and its Jacobian in the structure that the partials show."""
+        if not any(outputs):
+            return values, Zero(values, self.layout)
+        if not calls:
+            return values, self._per_unit(outputs, self.layout.component(values, 0))
+        return values, Factored(calls, outputs, self.layout, (self.length, *self.batch))
+
+    def _linearised(self, loops: FusedCell, previous: Array) -> tuple[Array, Jacobian]:
+        """Return F and its Jacobian from compiled loops."""
+        values, k, axis = self.empty(), self.layout.components, 1 + len(self.batch)
+        if k == 1:
+            entries = np.empty_like(values)
+            loops.linearise(previous, values, entries)
+            return values, Diagonal(entries, self.layout)
+        shape = (*values.shape[:axis], k, *values.shape[axis:])
+        entries = empty_in_order(shape, self.drive_like, axis)
+        loops.linearise(previous, values, entries)
+        return values, Block(entries, self.layout)
+
+    def _per_unit(self, outputs: list[dict[int, Array]], part: Array) -> Jacobian:
+        """Return the Jacobian of a cell whose mixings are all diagonal: k x k per unit."""
+        xp, k = namespace(part), self.layout.components
+        zero = xp.broadcast_to(xp.zeros((), dtype=part.dtype), part.shape)
+        if k == 1:
+            return Diagonal(outputs[0].get(0, zero), self.layout)
+        axis = 1 + len(self.batch)
+        rows = [xp.stack([partials.get(j, zero) for j in range(k)], axis=axis) for partials in outputs]
+        return Block(xp.stack(rows, axis=axis), self.layout)
+
+    @property
+    def drive_like(self) -> Array:
+        widest = max(self.drive.values(), key=lambda u: u.size)
+        return widest if widest.ndim > len(self.batch) + 1 else super().drive_like
+
+    def output(self, states: Array) -> Array:
+        return self.cell.output(states)
+
+    def _cut(self, cut: slice, initial: Any) -> CellRecurrence:
+        drive = self._drive_at(cut)
+        reset = None if self.reset is None else self.reset[cut]
+        x = None if self.x is None else self.x[cut]
+        return self._remade(drive, initial, reset, x)
+
+    def _select(self, place: tuple[Array, ...], initial: Any) -> CellRecurrence:
+        index: Any = (slice(None), *place)
+        axes = 1 + len(self.batch)
+
+        def pick(u: Array) -> Array:
+            return namespace(u).broadcast_to(u, (self.length, *self.batch, *u.shape[axes:]))[index]  # type: ignore[no-any-return]
+
+        drive = Names({name: pick(u) for name, u in self.drive.items()}, "drive")
+        reset = None if self.reset is None else self.reset[index]
+        x = None if self.x is None else pick(self.x)
+        return self._remade(drive, initial, reset, x)
+
+    def _remade(self, drive: Names, initial: Any, reset: Array | None, x: Array | None) -> Self:
+        """Return a recurrence of the same class, with all that a subclass has added, on another drive."""
+        part = changed(self)
+        CellRecurrence.__init__(part, self.cell, drive, initial, reset, self.kind, x, self.ties)
+        return part
+
+    @cached_property
+    def rounding(self) -> float:
+        coupled = [m for m in self.cell.mixings.values() if couples(m)]
+        with np.errstate(all="ignore"):
+            matrices = [m.weight if form_of(m) else m.dense() for m in coupled]
+            norms = [float((W.astype(np.float64) ** 2).sum(axis=-1).max()) ** 0.5 for W in matrices]
+        return max((norm * m.units**0.5 / 8 for norm, m in zip(norms, coupled, strict=True)), default=0.0)
+
+    def drive_is_finite(self, t: int) -> bool:
+        return all(all_finite(u[t]) for u in self.drive.values())
+
+
+def _duals(arrays: Names, what: str) -> Names:
+    """Return arrays as duals, those that are not yet without partials."""
+    return Names({n: x if isinstance(x, Dual) else Dual(x, {}) for n, x in arrays.items()}, what)
+
+
+class _Tape:
+    """Records the mixing calls of one pass; each opens a new leaf. Diagonal mixings are elementwise and inline."""
+
+    def __init__(self, components: int):
+        self.components = components
+        self.calls: list[tuple[Mixing, dict[Any, Any]]] = []
+
+    def mixings(self, mixings: dict[str, Mixing]) -> Names:
+        return Names({name: self._caller(mixing) for name, mixing in mixings.items()}, "mixing")
+
+    def _caller(self, mixing: Mixing) -> Any:
+        def call(x: Any) -> Any:
+            if not isinstance(x, Dual) or not couples(mixing):
+                return mixing(x)
+            if not x.partials:
+                return Dual(mixing(x.value), {})
+            leaf = self.components + len(self.calls)
+            self.calls.append((mixing, x.partials))
+            return Dual(mixing(x.value), {leaf: ONE})
+
+        return call
+
+
+def _leading(drive: Names, cell: WeightedCell) -> tuple[int, tuple[int, ...]]:
+    """Return T and the batch shape that the drives span together."""
+    event = cell.layout.event[-(len(cell.layout.lanes) + 1) :]
+    shapes = {name: tuple(u.shape) for name, u in drive.items()}
+    lengths = {shape[0] if len(shape) > len(event) else None for shape in shapes.values()}
+    if None in lengths or len(lengths) > 1:
+        raise ValueError(f"drives have shapes {shapes}; wanted (T, *batch, *{event}) with one T")
+    try:
+        # Equal ranks: NumPy would align a missing batch axis with time.
+        if len({len(shape) for shape in shapes.values()}) > 1:
+            raise ValueError
+        full = np.broadcast_shapes(*shapes.values())
+        if np.broadcast_shapes(full[len(full) - len(event) :], event) != event:
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"drives have shapes {shapes}; wanted shapes that broadcast to (T, *batch, *{event})"
+        ) from None
+    return full[0], tuple(full[1 : len(full) - len(event)])
+
+
+def _initial(initial: Any, cell: WeightedCell, batch: tuple[int, ...], like: Array, kind: Kind) -> Array:
+    """Return h[0] (*batch, *event) from an array, or from one array per component."""
+    layout = cell.layout
+    if not isinstance(initial, dict):
+        return check_initial(initial, batch + layout.event, like, kind)
+    unknown = set(initial) ^ set(cell.cell.state)
+    if unknown:
+        raise ValueError(f"initial has components {tuple(initial)}; wanted {cell.cell.state}")
+    common_kind({f"initial[{n!r}]": x for n, x in initial.items()})
+    part = batch + layout.event[-(len(layout.lanes) + 1) :]
+    parts = [check_initial(initial[n], part, like, kind) for n in cell.cell.state]
+    return namespace(like).stack(parts, axis=len(batch)) if layout.components > 1 else parts[0]

@@ -1,0 +1,305 @@
+"""A recurrence from a user's function, differentiated forward in as few directions as its structure needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+
+from recsolve.base.arrays import Array, Kind, common_dtype, common_kind, freeze, namespace, to_native
+from recsolve.base.layout import Layout
+from recsolve.base.overriding import changed
+from recsolve.base.ties import ties_in_force
+from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.recurrence.base import Recurrence, all_finite
+from recsolve.recurrence.function_tangent import DIRECTIONS, StateTangent, Tangent
+from recsolve.symbolic.dual import value_of
+
+STRUCTURES: dict[str, type[Jacobian]] = {
+    "zero": Zero,
+    "identity": Identity,
+    "scalar": Scalar,
+    "diagonal": Diagonal,
+    "block": Block,
+    "heads": LaneDense,
+    "dense": LaneDense,
+}
+_EVENT_AXES = {"block": 2, "heads": 2}
+
+# What NumPy and torch say of common slips, and what to write instead.
+_ADVICE = {
+    "read-only": "writes into its arguments; return new arrays, h * 2 not h *= 2",
+    "truth value": "branches in Python on a value, but gets all steps at once; write np.where(condition, a, b)",
+    "Python scalar": "uses a function of one number; take NumPy's, np.tanh not math.tanh",
+    "must be Tensor": "uses torch, but gets NumPy arrays (CuPy arrays for CUDA tensors); use NumPy's functions",
+}
+
+
+def _layout(structure: str, initial: Array) -> tuple[Layout, tuple[int, ...]]:
+    """Split the shape of h[0] into batch and the event that the structure reads."""
+    axes = _EVENT_AXES.get(structure, 1)
+    if initial.ndim == 0 and structure in ("zero", "identity", "scalar", "diagonal"):
+        return Layout(units=None), ()
+    if initial.ndim < axes:
+        wanted = {"block": "(*batch, k, n)", "heads": "(*batch, H, n)"}.get(structure, "(*batch, n)")
+        raise ValueError(f"initial has shape {initial.shape}; wanted {wanted} for structure {structure!r}")
+    batch, event = initial.shape[: initial.ndim - axes], initial.shape[initial.ndim - axes :]
+    if structure == "block":
+        if event[0] < 2:
+            raise ValueError(f"initial has shape {initial.shape}; wanted (*batch, k, n) with k >= 2 for 'block'")
+        return Layout(components=event[0], units=event[1]), batch
+    return Layout(lanes=tuple(event[:-1]), units=event[-1]), batch
+
+
+def _leaves(inputs: Any) -> dict[str, Any]:
+    """Name every array of the inputs; a tuple or a dict holds several, anything else is one."""
+    if inputs is None:
+        return {}
+    if isinstance(inputs, dict):
+        return {f"inputs[{name!r}]": x for name, x in inputs.items()}
+    if isinstance(inputs, tuple):
+        return {f"inputs[{i}]": x for i, x in enumerate(inputs)}
+    return {"inputs": inputs}
+
+
+class FunctionRecurrence(Recurrence):
+    """See :meth:`recsolve.Recurrence.from_function`."""
+
+    opaque = True
+
+    def __init__(
+        self,
+        f: Callable[[Any, Any], Any],
+        inputs: Any,
+        initial: Any,
+        structure: str,
+        jacobian: Callable[[Any, Any], Any] | None,
+        reset: Any,
+        length: int | None,
+        ties: Any = None,
+    ):
+        if initial is None:
+            raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
+        if structure not in STRUCTURES:
+            raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
+        named = _leaves(inputs)
+        kind: Kind = common_kind({"initial": initial, **named})
+        native = {name: to_native(x, name) for name, x in {"initial": initial, **named}.items()}
+        common_dtype(native)
+        start = native.pop("initial")
+        layout, batch = _layout(structure, start)
+        self.f, self.structure, self.jacobian = f, structure, jacobian
+        self.description = getattr(f, "__name__", "function")
+        self.inputs = [freeze(x) for x in native.values()]
+        self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
+        super().__init__(_length(native, length), batch, layout, start, reset, kind, ties)
+
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return [tuple(u.shape) for u in self.inputs]
+
+    def contain(self, arrays: list[Any]) -> Any:
+        """Return one array per input in the container that the inputs came in."""
+        if isinstance(self._container, dict):
+            return dict(zip(self._container, arrays, strict=True))
+        if self._container is tuple:
+            return tuple(arrays)
+        return arrays[0] if arrays else None
+
+    def _drive(self, index: slice) -> Any:
+        """Return the inputs at some times."""
+        return self.contain([u[index] for u in self.inputs])
+
+    def push_input(self, previous: Array, index: int, directions: Array) -> Array:
+        """Return the derivatives of F, (m, T, *batch, *event), along directions (m, *shape) of one input."""
+        moved = [Tangent(u, {DIRECTIONS: directions} if i == index else {}) for i, u in enumerate(self.inputs)]
+        # Ties go by what depends on the state. Where the Jacobian is not automatic, f may use the state as it likes.
+        state = StateTangent(previous, {}) if self.is_automatic else previous
+        with ties_in_force(self.ties), np.errstate(all="ignore"):
+            out = self._call(state, slice(None), self.contain(moved))
+        shape = (len(directions), *previous.shape)
+        if not isinstance(out, Tangent) or not out.partials:
+            return namespace(previous).zeros(shape, dtype=self.dtype)  # type: ignore[no-any-return]
+        return np.broadcast_to(out.directions, shape)
+
+    def _call(self, previous: Any, index: slice, drive: Any = None) -> Any:
+        drive = self._drive(index) if drive is None else drive
+        try:
+            out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), drive)
+        except (ValueError, TypeError) as error:
+            advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
+            if advice is None:
+                error.add_note(f"h_prev has shape {tuple(previous.shape)}, inputs have shapes {self._shapes()}")
+                raise
+            raise TypeError(f"{self.description} {advice} ({error})") from error
+        if not hasattr(value_of(out), "dtype"):
+            raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
+        shape = tuple(np.shape(value_of(out)))
+        if shape != tuple(previous.shape):
+            raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {tuple(previous.shape)}")
+        if out.dtype != self.dtype:
+            raise TypeError(
+                f"f returned dtype {out.dtype}; wanted {self.dtype}, as initial and inputs: look for a NumPy number or "
+                "array of another dtype in f, such as np.sqrt(2) or np.zeros(n), and write float(...) or .astype"
+            )
+        return out
+
+    @property
+    def drive_like(self) -> Array:
+        axes = 1 + len(self.batch)
+        fitting = [u for u in self.inputs if u.ndim >= axes and u.shape[:axes] == self.shape[:axes]]
+        return fitting[0] if fitting else super().drive_like
+
+    def apply(self, previous: Array) -> Array:
+        return self._call(previous, slice(None))  # type: ignore[no-any-return]
+
+    def step(self, state: Array, t: int) -> Array:
+        return self._call(state[None], slice(t, t + 1))[0]  # type: ignore[no-any-return]
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether f is differentiated with respect to the state (the structure or the user may say it all)."""
+        return self.jacobian is None and self.structure not in ("zero", "identity")
+
+    def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        kind, layout = STRUCTURES[self.structure], self.layout
+        if kind is Zero or kind is Identity:
+            values = self.apply(previous)
+            return values, kind(values, layout)
+        if self.jacobian is not None:
+            return self.apply(previous), self._declared(previous)
+        out = self._push(previous, self._seeds(previous))
+        if not isinstance(out, Tangent):  # f ignores the state
+            return out, Zero(out, layout)
+        return out.value, self._gather(out.directions)
+
+    def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
+        if self.jacobian is not None or STRUCTURES[self.structure] is not LaneDense:
+            return super().operator(states)
+        previous = self.previous(states)
+
+        def product(v: Array) -> Array:
+            with np.errstate(all="ignore"):
+                return self.push_state(previous, v[None])[0]  # type: ignore[no-any-return]
+
+        return product, None
+
+    def _push(self, previous: Array, directions: Array) -> Any:
+        with ties_in_force(self.ties):
+            return self._call(Tangent.seeded(previous, directions), slice(None))
+
+    def push_state(self, previous: Array, directions: Array) -> Array:
+        """Return the automatic derivatives of F along directions of the state, both (m, T, *batch, *event).
+
+        Whatever the declared structure and ``jacobian`` are.
+        """
+        out = self._push(previous, directions)
+        if not isinstance(out, Tangent) or not out.partials:
+            return namespace(previous).zeros_like(directions)  # type: ignore[no-any-return]
+        return namespace(previous).broadcast_to(out.directions, directions.shape)  # type: ignore[no-any-return]
+
+    def _seeds(self, previous: Array) -> Array:
+        """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""
+        xp, layout = namespace(previous), self.layout
+        if self.structure in ("scalar", "diagonal"):
+            seeds = xp.ones((1, *layout.event), dtype=self.dtype)
+        elif self.structure == "block":
+            seeds = xp.broadcast_to(
+                xp.eye(layout.components, dtype=self.dtype)[:, :, None], (layout.components, *layout.event)
+            )
+        else:
+            width = layout.lane_width
+            eye = xp.eye(width, dtype=self.dtype).reshape(width, *(1,) * len(layout.lanes), width)
+            seeds = xp.broadcast_to(eye, (width, *layout.event))
+        spread = seeds.reshape(len(seeds), *(1,) * (1 + len(self.batch)), *layout.event)
+        return xp.broadcast_to(spread, (len(seeds), *previous.shape))  # type: ignore[no-any-return]
+
+    def _gather(self, directions: Array) -> Jacobian:
+        """Read the structured Jacobian off the derivatives (m, T, *batch, *event) along the seeds."""
+        xp, layout = namespace(directions), self.layout
+        directions = xp.broadcast_to(directions.astype(self.dtype, copy=False), (len(directions), *self.shape))
+        if self.structure == "scalar":
+            return Scalar(directions[0][(..., *(0,) * len(layout.event))], layout)
+        if self.structure == "diagonal":
+            return Diagonal(directions[0], layout)
+        if self.structure == "block":
+            return Block(xp.moveaxis(directions, 0, -2), layout)
+        return LaneDense(xp.moveaxis(directions, 0, -1), layout)
+
+    def _declared(self, previous: Array) -> Jacobian:
+        assert self.jacobian is not None
+        data = to_native(self.jacobian(previous, self._drive(slice(None))), "jacobian")
+        layout, leading = self.layout, (self.length, *self.batch)
+        if data.dtype != self.dtype:
+            raise TypeError(f"jacobian returned dtype {data.dtype}; wanted {self.dtype}")
+        width = layout.lane_width
+        shape: tuple[int, ...] = {
+            "scalar": leading,
+            "diagonal": leading + layout.event,
+            "block": (*leading, layout.components, *layout.event),
+        }.get(self.structure, (*leading, *layout.lanes, width, width))
+        try:
+            entries = namespace(previous).broadcast_to(data, shape)
+        except ValueError:
+            raise ValueError(
+                f"jacobian returned shape {tuple(data.shape)}; wanted {shape} for structure {self.structure!r}"
+            ) from None
+        return STRUCTURES[self.structure](entries, layout)  # type: ignore[call-arg]
+
+    def _cut(self, cut: slice, initial: Any) -> FunctionRecurrence:
+        inputs = self.contain([self.wrap(u[cut]) for u in self.inputs])
+        reset = None if self.reset is None else self.reset[cut]
+        length = None if self.inputs else len(range(*cut.indices(self.length)))
+        return self._remade(inputs, initial, reset, length)
+
+    def _select(self, place: tuple[Array, ...], initial: Any) -> FunctionRecurrence | None:
+        index: Any = (slice(None), *place)
+        axes = 1 + len(self.batch)
+        picked = []
+        for u in self.inputs:
+            if u.ndim < axes:
+                picked.append(u)  # one for all sequences
+            elif all(n in (1, b) for n, b in zip(u.shape[1:axes], self.batch, strict=True)):
+                picked.append(namespace(u).broadcast_to(u, (self.length, *self.batch, *u.shape[axes:]))[index])
+            else:
+                return None
+        reset = None if self.reset is None else self.reset[index]
+        inputs = self.contain([self.wrap(u) for u in picked])
+        length = None if self.inputs else self.length
+        return self._remade(inputs, initial, reset, length)
+
+    def _remade(self, inputs: Any, initial: Any, reset: Array | None, length: int | None) -> Self:
+        """Return a recurrence of the same class, with all that a subclass has added, on other inputs."""
+        part = changed(self)
+        FunctionRecurrence.__init__(
+            part, self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties
+        )
+        return part
+
+    def astype(self, dtype: Any) -> FunctionRecurrence:
+        """Return the recurrence with inputs and initial state of another dtype, which f may or may not follow."""
+        inputs = self.contain([self.wrap(u.astype(dtype)) for u in self.inputs])
+        start, length = self.wrap(self.initial.astype(dtype)), None if self.inputs else self.length
+        return FunctionRecurrence(self.f, inputs, start, self.structure, self.jacobian, self.reset, length, self.ties)
+
+    @property
+    def rounding(self) -> float:
+        # The matrices are out of sight: rows of norm 1 are assumed.
+        return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
+
+    def drive_is_finite(self, t: int) -> bool:
+        return all(all_finite(u[t]) for u in self.inputs)
+
+
+def _length(inputs: dict[str, Array], length: int | None) -> int:
+    lengths = {name: x.shape[0] if x.ndim else None for name, x in inputs.items()}
+    if None in lengths.values():
+        raise ValueError(f"inputs have lengths {lengths}; wanted arrays with time as their first axis")
+    if not lengths:
+        if not isinstance(length, (int, np.integer)) or length < 0:
+            raise ValueError(f"length is {length!r}; wanted an integer T >= 0, since there are no inputs")
+        return length
+    if len(set(lengths.values())) > 1 or (length is not None and length not in lengths.values()):
+        seen = lengths if length is None else {**lengths, "length": length}
+        raise ValueError(f"lengths along time (the first axis) differ: {seen}")
+    return int(next(iter(lengths.values())) or 0)

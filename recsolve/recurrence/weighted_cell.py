@@ -1,0 +1,225 @@
+"""A cell together with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from recsolve.base.arrays import Array, common_dtype, common_kind, empty_in_order, kind_of, namespace, to_native
+from recsolve.base.names import Names
+from recsolve.base.overriding import changed
+from recsolve.mixings import Mixing
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.projection import Projection
+
+if TYPE_CHECKING:
+    from recsolve.recurrence.cell import Cell
+
+
+class WeightedCell:
+    """A cell together with its weights.
+
+    Attributes
+    ----------
+    cell : Cell
+        The definition.
+    mixings : dict of Mixing
+    parameters : dict of array
+        Elementwise parameters, (*lanes, n).
+    projection : Projection or None
+        The hoisted input projection.
+    layout : Layout
+        The event axes of its states.
+    """
+
+    compilable = True
+
+    def __init__(
+        self,
+        cell: Cell,
+        mixings: dict[str, Mixing],
+        parameters: Mapping[str, Any],
+        projection: Projection | None,
+        hidden_size: int | None,
+    ):
+        _require(cell.name, "mixings", cell.mixings, mixings)
+        _require(cell.name, "parameters", cell.parameters, parameters)
+        sizes = {f"mixing {n}": int(np.prod(m.lanes)) * m.units for n, m in mixings.items()}
+        if projection is not None:
+            _require(cell.name, "projection", cell.drives, projection.weights)
+            sizes["projection"] = projection.hidden_size
+        if hidden_size is not None:
+            sizes["hidden_size"] = hidden_size
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"sizes of {cell.name} are {sizes}; wanted one number of units")
+        self.cell, self.mixings, self.projection = cell, mixings, projection
+        self.hidden_size = next(iter(sizes.values()))
+        self.layout = cell.layout(mixings, self.hidden_size)
+        self.parameters = {n: to_native(x, n) for n, x in parameters.items()}
+        if weights := dict(self._weights()):
+            common_dtype(weights)
+
+    def _weights(self) -> Iterator[tuple[str, Array]]:
+        yield from ((f"mixing {n}", m.weight) for n, m in self.mixings.items())
+        yield from self.parameters.items()
+        if self.projection is not None:
+            yield "projection", self.projection.matrix
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the weights."""
+        return next((w.dtype for _, w in self._weights()), np.dtype(np.float64))
+
+    @property
+    def input_size(self) -> int | None:
+        """Width of the input, or None without a projection."""
+        return None if self.projection is None else self.projection.input_size
+
+    def map(self, function: Callable[[Array], Array]) -> Self:
+        """Return the cell with ``function`` applied to every weight array."""
+        projection = None if self.projection is None else self.projection.map(function)
+        mapped = changed(self)
+        WeightedCell.__init__(
+            mapped,
+            self.cell,
+            {n: m.map(function) for n, m in self.mixings.items()},
+            {n: function(x) for n, x in self.parameters.items()},
+            projection,
+            self.hidden_size,
+        )
+        return mapped
+
+    def astype(self, dtype: Any) -> Self:
+        """Return the cell with weights of another dtype (float32 or float64)."""
+        return self.map(lambda w: w.astype(dtype))
+
+    def to(self, kind: str) -> Self:
+        """Return the cell with its weights on the CPU (``"numpy"``) or on the GPU (``"cupy"``).
+
+        Raises
+        ------
+        ValueError
+            For another kind.
+        ImportError
+            Without CuPy; the message names the extra.
+        """
+        if kind == "numpy":
+            return self.map(lambda w: w if kind_of(w) == "numpy" else w.get())  # type: ignore[attr-defined]
+        if kind != "cupy":
+            raise ValueError(f"kind is {kind!r}; wanted 'numpy' or 'cupy'")
+        try:
+            import cupy
+        except ImportError as error:
+            raise ImportError("weights on the GPU need CuPy: pip install 'recsolve[cuda13]' (or [cuda12])") from error
+        return self.map(cupy.asarray)
+
+    def drive(self, x: Any) -> Names:
+        """Return the input projection of ``x`` for all t: one matrix product.
+
+        Parameters
+        ----------
+        x : array, shape (T, *batch, input_size)
+
+        Returns
+        -------
+        Names
+            One drive per name that the cell uses, each (T, *batch, *lanes, n).
+        """
+        if self.projection is None:
+            raise ValueError(f"{self.cell.name} has no projection; pass recurrence(drive=...) instead of x")
+        native = to_native(x, "x")
+        common_dtype({"x": native, "the cell's weights": self.projection.matrix})
+        self._check_namespace(native)
+        return self.projection(native)
+
+    def _check_namespace(self, like: Array) -> None:
+        for name, weight in self._weights():
+            if namespace(weight) is not namespace(like):
+                raise TypeError(
+                    f"the drive is {kind_of(like)} and {name} is {kind_of(weight)}; move the cell with "
+                    f"cell.to({kind_of(like)!r})"
+                )
+
+    def recurrence(
+        self,
+        x: Any = None,
+        *,
+        drive: Mapping[str, Any] | None = None,
+        initial: Any = None,
+        reset: Any = None,
+        ties: Any = None,
+    ) -> CellRecurrence:
+        """Return the recurrence of this cell on an input, or on drives already projected.
+
+        Parameters
+        ----------
+        x : array, shape (T, *batch, input_size), optional
+            The input.
+        drive : mapping of arrays, optional
+            Instead of ``x``: each drive by name, broadcasting to (T, *batch, *lanes, n), time first.
+        initial : array or dict, optional
+            h[0], shape (*batch, [k], *lanes, n) or anything that broadcasts to it; or one array per component by
+            name. Default: zeros.
+        reset : array of bool, optional
+            (T, *batch): steps that start from ``initial`` again.
+        ties : float or mapping, optional
+            The derivative at a tie of minimum or maximum (hence of relu and clip), and of absolute at 0: a number in
+            [0, 1] for all of them, or a mapping from ``"minimum"``, ``"maximum"``, ``"absolute"`` to numbers. That of
+            minimum and maximum, in [0, 1], is the share of the operand that depends on the state; if both do, that of
+            the first, and the second gets the rest. That of absolute, in [-1, 1], is the slope at 0. Default: 1, 1 and
+            0. It decides how many iterations a solver takes, not where it ends; gradients take the same choice.
+
+        Returns
+        -------
+        Recurrence
+
+        Raises
+        ------
+        TypeError
+            For mixed array kinds or dtypes, or ties that are no numbers.
+        ValueError
+            For wrong shapes or names, or ties of unknown operations or out of range.
+        """
+        if (x is None) == (drive is None):
+            raise ValueError("recurrence takes either x or drive=, and exactly one of them")
+        if x is not None:
+            kind = kind_of(x)
+            drives: Mapping[str, Any] = self.drive(x)
+        else:
+            assert drive is not None
+            _require(self.cell.name, "drive", self.cell.drives, drive)
+            kind = common_kind({f"drive {n}": drive[n] for n in self.cell.drives})
+            drives = {n: to_native(drive[n], f"drive {n}") for n in self.cell.drives}
+            like = next(iter(drives.values()))
+            common_dtype({**{f"drive {n}": d for n, d in drives.items()}, **dict(self._weights())})
+            self._check_namespace(like)
+        native = None if x is None else to_native(x, "x")
+        return CellRecurrence(self, Names(drives, "drive"), initial, reset, kind, native, ties)
+
+    def output(self, states: Array) -> Array:
+        """Return the shown component of states (T, *batch, [k], *lanes, n)."""
+        return self.layout.component(states, self.cell.state.index(self.cell.output))
+
+    def stack_components(self, parts: list[Array], like: Array) -> Array:
+        """Return states from one array per component, in the memory order of ``like``."""
+        if len(parts) == 1:
+            return parts[0]
+        axis = like.ndim - len(self.layout.event) + 1
+        shape = (*like.shape[:axis], *self.layout.event)
+        states = empty_in_order(shape, like, axis)
+        for index, part in enumerate(parts):
+            self.layout.component(states, index)[...] = part
+        return states
+
+    def __repr__(self) -> str:
+        kinds = {n: m.name for n, m in self.mixings.items()}
+        return f"WeightedCell({self.cell.name}, {self.hidden_size} units, mixings {kinds}, {self.dtype})"
+
+
+def _require(owner: str, what: str, wanted: tuple[str, ...], given: Any) -> None:
+    missing = [name for name in wanted if name not in given]
+    extra = [name for name in given if name not in wanted]
+    if missing or extra:
+        raise ValueError(f"{what} of {owner} has names {tuple(given)}; wanted {wanted}")

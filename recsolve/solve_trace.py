@@ -1,0 +1,68 @@
+"""What happened during a solve, iterate by iterate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from recsolve.base.arrays import Array, to_host
+from recsolve.solvers.active import Active
+from recsolve.solvers.iterate import Iterate
+
+
+class Trace:
+    """The history of a solve: rs.solve(..., options={"trace": True}).trace.
+
+    Attributes
+    ----------
+    residual : array, shape (nit + 1, T, *batch)
+        max |r| of every row of every iterate (a heat map of the causal front); inf where a window has not come to yet.
+    converged_prefix : array of int, shape (nit + 1, *batch)
+        Leading rows of every sequence within tolerance.
+    counts : dict of array, each of shape (nit + 1,)
+        ``nfev``, ``njev``, ``nscan`` and ``rows`` (at how many (t, sequence) f has been evaluated) up to each iterate.
+    settings : dict of array, each of shape (nit + 1, *batch)
+        What the solver adapts, by name: ``weight`` of damped_newton, ``damping`` of elk and levenberg_marquardt. NaN
+        for sequences that had been set aside.
+    """
+
+    def __init__(self, counts: Counter[str]):
+        self._counts = counts
+        self._residuals: list[Array] = []
+        self._converged: list[Array] = []
+        self._counted: list[dict[str, int]] = []
+        self._settings: list[dict[str, Array]] = []
+
+    def record(self, active: Active, iterate: Iterate, report: Mapping[str, Array]) -> None:
+        """Add an iterate."""
+        self._residuals.append(active.sizes(iterate))
+        self._converged.append(active.converged(iterate))
+        self._counted.append(dict(self._counts))
+        self._settings.append({name: active.over_batch(value) for name, value in report.items()})
+
+    def finish(self, iterate: Iterate) -> None:
+        """Replace what is known of the last iterate by what f for all t at once says of it."""
+        axes = tuple(range(self._residuals[-1].ndim, iterate.residual.ndim))
+        self._residuals[-1] = to_host(abs(iterate.residual).max(axis=axes))
+        self._converged[-1] = to_host(iterate.converged.copy())
+
+    @property
+    def residual(self) -> Array:
+        return np.stack(self._residuals)
+
+    @property
+    def converged_prefix(self) -> Array:
+        rows = np.stack(self._converged)
+        return np.asarray(np.logical_and.accumulate(rows, axis=1).sum(axis=1))
+
+    @property
+    def counts(self) -> dict[str, Array]:
+        return {name: np.array([counted[name] for counted in self._counted]) for name in self._counted[0]}
+
+    @property
+    def settings(self) -> dict[str, Array]:
+        names = {name for settings in self._settings for name in settings}
+        missing = np.full(self._converged[0].shape[1:], np.nan)
+        return {name: np.stack([settings.get(name, missing) for settings in self._settings]) for name in sorted(names)}

@@ -1,0 +1,1 @@
+"""The function of a cell as an expression graph: dual numbers, differentiation, simplification, tracing."""

@@ -1,0 +1,281 @@
+"""The command line. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from io import BufferedWriter, FileIO, TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from recsolve.studies.command import study_cli
+from recsolve.studies.draw import tables
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+_fail = study_cli.fail
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from recsolve import __version__
+
+        print(f"recsolve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Solve nonlinear recurrences in parallel over time, and compare the solvers that do it."""
+
+
+@app.command()
+def compare(
+    cell: Annotated[str, typer.Option(help="A cell; `recsolve cells` lists them.")] = "gru",
+    mixing: Annotated[
+        str | None, typer.Option(help="dense, diagonal or heads.", show_default="dense and diagonal")
+    ] = None,
+    units: Annotated[int, typer.Option(help="Width of the state.")] = 64,
+    length: Annotated[int | None, typer.Option(help="Steps T.", show_default="1024, or all there is")] = None,
+    batch: Annotated[int, typer.Option(help="Number of sequences, cut one after the other.")] = 1,
+    gain: Annotated[float, typer.Option(help="Factor on the recurrent weights.")] = 1.0,
+    input: Annotated[
+        str, typer.Option(metavar="FILE", help="membrane, eeg, english, or a FILE (.npy, .npz, .csv, .wav, .txt).")
+    ] = "membrane",
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A torch state dict (.npz, .safetensors), instead of --cell.")
+    ] = None,
+    solvers: Annotated[
+        str | None,
+        typer.Option(help="Solvers or groups, with commas, or all: 'globalised,jacobi'.", show_default="some of each"),
+    ] = None,
+    tol: Annotated[
+        float | None,
+        typer.Option(help="Tolerance of the residual, per entry.", show_default="4 eps, more for wide cells"),
+    ] = None,
+    maxiter: Annotated[int | None, typer.Option(help="Iteration limit.", show_default="T + 2")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float64",
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+    heads: Annotated[int | None, typer.Option(help="Heads of --mixing heads.", show_default="4")] = None,
+    layer: Annotated[int | None, typer.Option(help="Which layer of --weights.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Which module of --weights, as in 'encoder.gru.'.")] = None,
+    nonlinearity: Annotated[str, typer.Option(help="Of an RNN in --weights: tanh or relu.")] = "tanh",
+    out: Annotated[Path, typer.Option(help="Folder for the figure and the numbers.")] = Path("recsolve-compare"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
+) -> None:
+    """Race solvers on one recurrence: a table, a convergence plot and the numbers."""
+    from recsolve.studies.compare.compare import DEFAULT_SOLVERS, CompareConfig
+
+    names = DEFAULT_SOLVERS if solvers is None else tuple(name.strip() for name in solvers.split(","))
+    try:
+        config = CompareConfig(
+            cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input, weights=weights,
+            solvers=names, tol=tol, maxiter=maxiter, dtype=dtype, seed=seed, heads=heads, layer=layer, prefix=prefix,
+            nonlinearity=nonlinearity,
+        )  # fmt: skip
+        result = _run(config)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise _fail(error) from None
+    if result is None:
+        print("recsolve: interrupted before the first solver was done", file=sys.stderr)
+        raise typer.Exit(130)
+    # The table comes before the files: a full disk must not lose what has been computed.
+    if as_json:
+        print(json.dumps(result.rows(), indent=1, allow_nan=False))
+    else:
+        tables.show_comparison(result)
+    try:
+        written = result.save(out)
+    except OSError as error:
+        raise _fail(OSError(f"--out {out}: {error}; the rows above are complete")) from None
+    console = Console(stderr=as_json, soft_wrap=True, highlight=False)
+    console.print("wrote " + ", ".join(str(path) for path in written), markup=False)
+    if not result.complete:
+        print("recsolve: interrupted; the solvers listed above are stored", file=sys.stderr)
+        raise typer.Exit(130)
+
+
+def _run(config: Any) -> Any:
+    """Run a comparison with a progress line on a terminal; an interrupt keeps what has been computed."""
+    from recsolve.studies.compare.compare import compare as run_compare
+
+    result = None
+    with tables.progress() as status:
+        tick: Callable[[str, str, int], None] = lambda panel, solver, k: status(f"{panel}: {solver}, iteration {k}")  # noqa: E731
+        try:
+            for result in run_compare(config, tick):  # noqa: B007 - the last one is wanted
+                pass
+        except KeyboardInterrupt:
+            pass
+    return result
+
+
+@app.command()
+def cells() -> None:
+    """List the built-in cells: components, mixings, structure of the Jacobian, source."""
+    tables.show_cells()
+
+
+@app.command()
+def solvers() -> None:
+    """List the solvers by group: which matrix stands in for the Jacobian, what is guaranteed, source."""
+    tables.show_solvers()
+
+
+@app.command()
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    warm: Annotated[bool, typer.Option("--warm", help="Compile the loops of all built-in cells ahead.")] = False,
+) -> None:
+    """Show versions, the machine and the backends found."""
+    from recsolve.studies.command.information import information
+
+    if warm:
+        _warm()
+    found = information()
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        tables.show_information(found)
+
+
+def _warm() -> None:
+    """Compile ahead, with a line on what is being compiled."""
+    from recsolve.studies.command.warm import warm
+
+    try:
+        with tables.progress() as status:
+            for part in warm():
+                status(part and f"compiling {part}")
+    except (ImportError, OSError) as error:
+        raise _fail(error) from None
+
+
+app.add_typer(study_cli.study, name="study")
+app.command()(study_cli.report)
+
+bench = typer.Typer(no_args_is_help=True, help="Time kernels beside copies of the same bytes.")
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def bench_options() -> None:
+    """Time kernels beside copies of the same bytes."""
+
+
+@bench.command()
+def cpu(
+    what: Annotated[str, typer.Option(help="What to time: scan or solve.")] = "scan",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 25,
+    numbers: Annotated[int, typer.Option(help="T x batch x units, a power of two.")] = 1 << 22,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
+) -> None:
+    """Time compiled scans or solves on this machine: medians, quartiles, ratios in the same run, errors."""
+    from recsolve.studies.bench.bench import BenchConfig, bench_scan
+    from recsolve.studies.bench.bench_solve import bench_solve
+
+    benches = {"scan": (bench_scan, tables.show_scan_timings), "solve": (bench_solve, tables.show_solve_timings)}
+    try:
+        run, show = _one_of(benches, what)
+        _bench(run(BenchConfig(repeats=repeats, numbers=numbers)), show, as_json)
+    except (ValueError, ImportError) as error:
+        raise _fail(error) from None
+
+
+@bench.command()
+def gpu(
+    what: Annotated[str, typer.Option(help="What to time: scan, solve or dense.")] = "scan",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 10,
+    shapes: Annotated[str | None, typer.Option(help="Of the board, with commas: S1, ..., S6, odd 1, odd 2.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The diagonal scan, or the board of solves, alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
+) -> None:
+    """Time scans, fused solves, or layers of torch's on a GPU: ratios to a copy, errors beside them."""
+    from recsolve.studies.bench.bench_gpu import GpuBenchConfig, bench_gpu_scan
+    from recsolve.studies.bench.bench_gpu_dense import DenseBenchConfig, rows
+    from recsolve.studies.bench.bench_gpu_solve import bench_gpu_solve
+    from recsolve.studies.bench.bench_tables import show_dense_timings, show_gpu_timings
+
+    chosen: dict[str, Any] = {} if shapes is None else {"shapes": tuple(name.strip() for name in shapes.split(","))}
+    benches: dict[str, Any] = {
+        "scan": lambda: (bench_gpu_scan(GpuBenchConfig(repeats, quick=quick, **chosen)), show_gpu_timings),
+        "solve": lambda: (bench_gpu_solve(GpuBenchConfig(repeats, quick=quick, **chosen)), show_gpu_timings),
+        "dense": lambda: (rows(DenseBenchConfig(repeats)), show_dense_timings),
+    }
+    try:
+        timings, show = _one_of(benches, what)()
+        _bench(timings, show, as_json)
+    except (ValueError, ImportError) as error:
+        raise _fail(error) from None
+
+
+def _one_of(benches: dict[str, Any], what: str) -> Any:
+    if what not in benches:
+        *first, last = benches
+        raise ValueError(f"--what is {what!r}; wanted {', '.join(first)} or {last}")
+    return benches[what]
+
+
+def _bench(timings: Iterable[Any], show: Callable[[list[Any]], None], as_json: bool) -> None:
+    """Take timings one after the other, and print them."""
+    from recsolve.studies.store.provenance import provenance
+
+    found = []
+    with tables.progress() as status:
+        for timing in timings:
+            found.append(timing)
+            status(timing.label)
+    if as_json:
+        print(json.dumps({**provenance(), "rows": [timing.row() for timing in found]}, indent=1, allow_nan=False))
+    else:
+        show(found)
+
+
+class _Output(FileIO):
+    """Standard output that goes on as if nothing had happened when the reader of a pipe leaves, as ``head`` does."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            _discard_output()
+            return len(data)
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def main() -> None:
+    """Run the command line; an interrupt or a full output ends it in one line."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # authors' names where the output knows ASCII only
+        if not sys.stdout.isatty():
+            pipe = BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
+            sys.stdout = TextIOWrapper(pipe, encoding=sys.stdout.encoding, errors="replace", line_buffering=True)
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # what fails here would end in a traceback later
+    except KeyboardInterrupt:
+        print("recsolve: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        print(f"recsolve: error: {error}", file=sys.stderr)
+        _discard_output()
+        sys.exit(1)

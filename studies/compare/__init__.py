@@ -1,0 +1,1 @@
+"""Several solvers on one recurrence: ``recsolve compare``, races and measurements."""

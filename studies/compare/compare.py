@@ -1,0 +1,235 @@
+"""The main job: several solvers on a real recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsolve import Recurrence, WeightedCell, cells, load
+from recsolve.base.tolerance import Tolerance, tolerance_for
+from recsolve.kernels.compile_clock import Stopwatch
+from recsolve.mixings import MIXINGS
+from recsolve.solvers import Method
+from recsolve.studies.compare.race import Entry, finite_or_text, race
+from recsolve.studies.draw.figures import convergence_figure
+from recsolve.studies.groups import label, select
+from recsolve.studies.problems.recordings import Recording, load_recording
+from recsolve.studies.store.files import write_json
+from recsolve.studies.store.provenance import provenance
+
+FORMAT = "recsolve-compare/1"
+# One or two of each group, which are quick, and whose iterations do not hang on measured times as those of auto do.
+DEFAULT_SOLVERS = (
+    "sequential", "newton", "quasi_newton", "damped_newton", "jacobi", "gauss_seidel", "windowed"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Everything that a comparison depends on. Fields are the options of ``recsolve compare``.
+
+    ``solvers`` may name groups, or all, and hold solver objects; it becomes a tuple of solvers.
+    """
+
+    cell: str = "gru"
+    mixing: str | None = None  # None: dense and diagonal, side by side
+    units: int = 64
+    length: int | None = None
+    batch: int = 1
+    gain: float = 1.0
+    input: str = "membrane"
+    weights: str | None = None
+    solvers: tuple[str | Method, ...] = DEFAULT_SOLVERS
+    tol: float | None = None
+    maxiter: int | None = None
+    dtype: str = "float64"
+    seed: int = 0
+    heads: int | None = None
+    prefix: str | None = None
+    layer: int | None = None
+    nonlinearity: str = "tanh"
+
+    def __post_init__(self) -> None:
+        for name, value in (("units", self.units), ("batch", self.batch)):
+            if value < 1:
+                raise ValueError(f"--{name} is {value}; wanted at least 1")
+        if not np.isfinite(self.gain):
+            raise ValueError(f"--gain is {self.gain}; wanted a finite number")
+        if self.length is not None and self.length < 1:
+            raise ValueError(f"--length is {self.length}; wanted at least 1")
+        if self.maxiter is not None and self.maxiter < 0:
+            raise ValueError(f"--maxiter is {self.maxiter}; wanted at least 0")
+        if self.tol is not None and not 0 <= self.tol < np.inf:
+            raise ValueError(f"--tol is {self.tol}; wanted a finite number >= 0")
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}; wanted at least 0")
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"--dtype is {self.dtype!r}; wanted float32 or float64")
+        if self.mixing is not None and self.mixing not in MIXINGS:
+            raise ValueError(f"--mixing is {self.mixing!r}; wanted one of {', '.join(MIXINGS)}")
+        object.__setattr__(self, "solvers", select(self.solvers))
+        if self.weights is None:
+            self._check_cell()
+        elif (self.cell, self.mixing, self.units, self.gain, self.seed, self.heads) != ("gru", None, 64, 1.0, 0, None):
+            raise ValueError(
+                "--weights brings its own cell; leave out --cell, --mixing, --heads, --units, --gain, --seed"
+            )
+
+    def _check_cell(self) -> None:
+        try:
+            mixes = bool(cells.get(self.cell).mixings)
+        except ValueError as error:  # "cell is ..."
+            raise ValueError(f"--{error}") from None
+        if (self.prefix, self.layer, self.nonlinearity) != (None, None, "tanh"):
+            raise ValueError("--prefix, --layer and --nonlinearity say what to take of --weights, which is not given")
+        if not mixes and (self.mixing is not None or self.gain != 1.0):
+            raise ValueError(f"--cell {self.cell} has no mixings; leave out --mixing and --gain")
+        if self.heads is not None and self.mixing != "heads":
+            raise ValueError(f"--heads is {self.heads}, which belongs to --mixing heads")
+        heads = 4 if self.heads is None else self.heads
+        if self.mixing == "heads" and (heads < 1 or self.units % heads):
+            raise ValueError(f"--heads is {heads}; wanted a divisor of --units {self.units}")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One recurrence of the comparison."""
+
+    title: str
+    recurrence: Recurrence
+    tolerance: Tolerance
+
+
+def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
+    """Load the recording and build the recurrences to compare on."""
+    recording = load_recording(config.input, length=config.length, batch=config.batch, dtype=config.dtype)
+    built = [(title, cell) for title, cell in _weighted(config, recording.data.shape[-1])]
+    found = []
+    for title, cell in built:
+        rec = cell.recurrence(recording.data)
+        found.append(Panel(title, rec, tolerance_for(rec, config.tol)))
+    return recording, found
+
+
+def _load(config: CompareConfig) -> WeightedCell:
+    assert config.weights is not None
+    try:
+        return load(config.weights, prefix=config.prefix, layer=config.layer, nonlinearity=config.nonlinearity)
+    except ValueError as error:
+        if "pass layer=" in str(error):
+            raise ValueError(f"--weights {config.weights} holds several layers or directions; pass --layer") from None
+        raise ValueError(f"--weights: {error}") from None
+
+
+def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, WeightedCell]]:
+    if config.weights is not None:
+        cell = _load(config).astype(config.dtype)
+        if cell.input_size != channels:
+            raise ValueError(
+                f"--weights {config.weights} wants {cell.input_size} channels, --input {config.input} has {channels}; "
+                "pass one that fits"
+            )
+        yield f"{cell.cell.name} from {Path(config.weights).name}, {cell.hidden_size} units", cell
+        return
+    cell_type = cells.get(config.cell)
+    if config.mixing is not None:
+        mixings = [config.mixing]
+    else:
+        mixings = ["dense", "diagonal"] if cell_type.mixings else ["diagonal"]
+    for mixing in mixings:
+        cell = cell_type.random(
+            input_size=channels,
+            hidden_size=config.units,
+            mixing=mixing,
+            heads=config.heads,
+            gain=config.gain,
+            rng=config.seed,
+            dtype=np.dtype(config.dtype),
+        )
+        kind = f", {mixing} mixing" if cell_type.mixings else ""
+        yield f"{config.cell}{kind}, {config.units} units", cell
+
+
+@dataclass
+class Comparison:
+    """The entries computed so far; it can be stored at any time."""
+
+    config: CompareConfig
+    recording: str
+    steps: int
+    tolerances: dict[str, Tolerance]
+    entries: dict[str, list[Entry]]
+    complete: bool = False
+    compile_seconds: float = 0.0  # what compilers took, which is in no time of an entry
+
+    def record(self) -> dict[str, Any]:
+        """Return the stored form: plain JSON values."""
+        kind = f"T = {self.steps}" + (f", {self.config.batch} sequences" if self.config.batch > 1 else "")
+        record = {
+            "format": FORMAT,
+            "title": f"{self.recording}: {kind}, {self.config.dtype}",
+            "complete": self.complete,
+            "compile_seconds": self.compile_seconds,
+            "config": {**asdict(self.config), "solvers": [label(solver) for solver in self.config.solvers]},
+            "provenance": provenance(),
+            "panels": [
+                {
+                    "title": title,
+                    "tolerance": self.tolerances[title].atol,
+                    "test": str(self.tolerances[title]),
+                    "entries": [asdict(entry) for entry in entries],
+                }
+                for title, entries in self.entries.items()
+            ],
+        }
+        return finite_or_text(record)  # type: ignore[no-any-return]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one flat row per panel and solver."""
+        rows = [{"panel": title, **entry.row()} for title, entries in self.entries.items() for entry in entries]
+        return finite_or_text(rows)  # type: ignore[no-any-return]
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the numbers, then the figure, and return the paths; what is incomplete replaces nothing complete."""
+        folder.mkdir(parents=True, exist_ok=True)
+        record, stem = self.record(), "compare" if self.complete else "compare-partial"
+        written = [write_json(folder / f"{stem}.json", record)]
+        return written + convergence_figure(record, folder, stem)
+
+
+def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None = None) -> Iterator[Comparison]:
+    """Run a comparison, yielding it after every solver.
+
+    Parameters
+    ----------
+    config : CompareConfig
+    tick : callable, optional
+        ``tick(panel, solver, iteration)`` after every iterate.
+
+    Yields
+    ------
+    Comparison
+        The same object each time, with one more entry; the last one is ``complete``.
+    """
+    watch = Stopwatch()
+    recording, built = panels(config)
+    tolerances = {panel.title: panel.tolerance for panel in built}
+    entries_by_title: dict[str, list[Entry]] = {panel.title: [] for panel in built}
+    result = Comparison(config, recording.name, recording.data.shape[0], tolerances, entries_by_title)
+    for number, panel in enumerate(built):
+
+        def report(solver: str, iteration: int, title: str = panel.title) -> None:
+            if tick is not None:
+                tick(title, solver, iteration)
+
+        last = number == len(built) - 1
+        entries = race(panel.recurrence, config.solvers, tol=config.tol, maxiter=config.maxiter, tick=report)
+        for entry in entries:
+            result.entries[panel.title].append(entry)
+            result.compile_seconds = watch.compile_seconds
+            result.complete = last and len(result.entries[panel.title]) == len(config.solvers)
+            yield result

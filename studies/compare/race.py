@@ -1,0 +1,151 @@
+"""Several solvers on one recurrence: what each did, iteration by iteration, and how long it took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from recsolve import IntermediateResult, Recurrence, Solution, solve
+from recsolve.base.arrays import Array, to_host, to_native
+from recsolve.solvers import Method, get
+from recsolve.studies.groups import label
+from recsolve.studies.timing import in_turns
+
+_REPEATS, _ENOUGH_SECONDS = 3, 2.0  # time each solver thrice, or once if that takes longer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One solver's line of the table and its curves.
+
+    Attributes
+    ----------
+    solver, group, status, message : str
+        ``status`` is "error" when the solver raised; ``message`` then holds the exception.
+    iterations : int
+    residual : float
+        max |f(h[t-1]) - h[t]| of the states returned. (The message of what converged states the test that it has met.)
+    error : float
+        max |h - h_loop|.
+    seconds : float
+        Median wall time, compilation left out.
+    relative : float
+        ``seconds`` over those of the sequential loop.
+    trusted : bool or None
+        Whether kappa times the larger of tolerance and rounding is small, too; None after an error.
+    condition : float
+        kappa at the solution.
+    residuals, errors : list of float
+        Of every iterate.
+    """
+
+    solver: str
+    group: str
+    status: str
+    message: str
+    iterations: int
+    residual: float
+    error: float
+    seconds: float
+    relative: float
+    trusted: bool | None
+    condition: float
+    residuals: list[float] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """Return the entry without its curves."""
+        return {name: value for name, value in asdict(self).items() if name not in ("residuals", "errors")}
+
+
+def race(
+    recurrence: Recurrence,
+    solvers: Sequence[str | Method],
+    *,
+    tol: float | None,
+    maxiter: int | None,
+    tick: Callable[[str, int], None] | None = None,
+) -> Iterator[Entry]:
+    """Yield one entry per solver, in order; an exception of one solver becomes its entry.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    solvers : sequence of str or Method
+    tol, maxiter
+        As in :func:`recsolve.solve`.
+    tick : callable, optional
+        ``tick(solver, iteration)`` after every iterate, for progress displays.
+    """
+    reference = solve(recurrence, method="sequential", tol=tol)
+    truth = to_native(reference.states, "states")
+    base = _seconds(lambda: solve(recurrence, method="sequential", tol=tol))
+    for solver in solvers:
+        try:
+            yield _entry(recurrence, solver, truth, base, tol, maxiter, tick)
+        except (MemoryError, ArithmeticError, ValueError, TypeError) as error:
+            nan, message = float("nan"), f"{type(error).__name__}: {error}"
+            yield Entry(label(solver), get(solver).group, "error", message, 0, nan, nan, nan, nan, None, nan)
+
+
+def _entry(
+    recurrence: Recurrence,
+    solver: str | Method,
+    truth: Array,
+    base: float,
+    tol: float | None,
+    maxiter: int | None,
+    tick: Callable[[str, int], None] | None,
+) -> Entry:
+    errors: list[float] = []
+    name = label(solver)
+
+    def watch(intermediate: IntermediateResult) -> None:
+        errors.append(_distance(to_native(intermediate.states, "states"), truth))
+        if tick is not None:
+            tick(name, intermediate.nit)
+
+    def run(callback: Any = None) -> Solution:
+        return solve(recurrence, method=solver, tol=tol, maxiter=maxiter, callback=callback)
+
+    solution = run(watch)
+    seconds = base if name == "sequential" else _seconds(run)
+    return Entry(
+        solver=name,
+        group=get(solver).group,
+        status=str(solution.status),
+        message=solution.message,
+        iterations=solution.nit,
+        residual=float(solution.residuals[-1]),
+        error=errors[-1],
+        seconds=seconds,
+        relative=seconds / base if base else float("nan"),
+        trusted=solution.trusted if solution.success else False,
+        condition=solution.condition,
+        residuals=[float(r) for r in solution.residuals],
+        errors=errors,
+    )
+
+
+def _distance(states: Array, truth: Array) -> float:
+    return float(to_host(abs(states - truth).max())) if states.size else 0.0
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    return float(np.median(in_turns([run], _REPEATS, _ENOUGH_SECONDS)))
+
+
+def finite_or_text(value: Any) -> Any:
+    """Return a value that strict JSON can hold: inf and nan become the strings that ``float`` reads back."""
+    if isinstance(value, dict):
+        return {name: finite_or_text(x) for name, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_or_text(x) for x in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return finite_or_text(value.tolist())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
+    return value

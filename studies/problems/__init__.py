@@ -1,0 +1,1 @@
+"""Recurrences to solve: the gallery, recordings, flows."""

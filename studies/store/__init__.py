@@ -1,0 +1,1 @@
+"""What studies keep: configs, records, sweeps and where their numbers come from."""
