@@ -8,9 +8,9 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
+from recsolve.kernels.affine import affine_scan
 from recsolve.kernels.backends import scan as chosen_scan
 from recsolve.kernels.monoids.base import MONOIDS, identity_plus, inverse, product, transpose
-from recsolve.scan import affine_scan
 from recsolve.solvers.globalised import Globalised, Setting, merit
 from recsolve.solvers.iterate import Linearised
 from recsolve.solvers.problem import Problem

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.scan import affine_scan
+from recsolve.kernels.affine import affine_scan
 from recsolve.solvers.base import Solver
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem

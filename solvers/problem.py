@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian, Zero
+from recsolve.kernels.affine import affine_scan
 from recsolve.kernels.residual import guard, largest_finite
 from recsolve.recurrence.base import Recurrence
-from recsolve.scan import affine_scan
 from recsolve.solvers.evaluation import Evaluation
 from recsolve.solvers.iterate import Iterate, Linearised
 

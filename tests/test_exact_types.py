@@ -9,13 +9,13 @@ import pytest
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
 from recsolve.jacobians.factored import Call, Factored
+from recsolve.kernels.affine import affine_scan
 from recsolve.kernels.monoids.base import MONOIDS
 from recsolve.kernels.registry import get
 from recsolve.math import tanh
 from recsolve.mixings import MIXINGS, Mixing
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import fused, staged, traced_of, walker
-from recsolve.scan import affine_scan
 
 METHODS = ("sequential", "newton", "quasi_newton", "jacobi", "windowed", "damped_newton", "newton_krylov")
 BACKENDS = ("numpy", "numba")

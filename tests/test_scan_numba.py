@@ -12,9 +12,9 @@ import pytest
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
 from recsolve.kernels import backends
+from recsolve.kernels.affine import affine_scan
 from recsolve.kernels.monoids.base import MONOIDS
 from recsolve.kernels.registry import get
-from recsolve.scan import affine_scan
 
 LENGTHS = (0, 1, 31, 32, 33, 1000, 4099)
 AFFINE, CLAMP = MONOIDS["affine"], MONOIDS["clamp"]

@@ -26,8 +26,8 @@ from recsolve.analysis.interval import magnitude
 from recsolve.base.arrays import Array, kind_of
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Jacobian, LaneDense
+from recsolve.kernels.affine import affine_scan
 from recsolve.recurrence.base import Recurrence
-from recsolve.scan import affine_scan
 
 _ROUNDS = 30
 _INFLATION = 2.0

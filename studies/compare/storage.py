@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from recsolve.base.arrays import Array
+from recsolve.kernels.affine import affine_scan
 from recsolve.recurrence.base import Recurrence
-from recsolve.scan import affine_scan
 from recsolve.studies.compare.measure import distance
 
 

@@ -1,0 +1,38 @@
+"""Affine scans of native arrays, unchecked, in either direction of time."""
+
+from __future__ import annotations
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.jacobians import Jacobian
+from recsolve.kernels.backends import scan
+from recsolve.kernels.monoids import MONOIDS
+
+
+def affine_scan(
+    A: Jacobian, b: Array, *, initial: Array | None = None, reset: Array | None = None, reverse: bool = False
+) -> Array:
+    """Return y[t] = A[t] y[t-1] + b[t] (or y[t+1] with ``reverse``) of native arrays that fit each other."""
+    monoid = MONOIDS["affine"]
+    monoid.prepare((A, b))
+    if not reverse:
+        return scan(monoid, (A, b), initial=initial, reset=reset)
+    backwards = slice(None, None, -1)
+    flipped = None if reset is None else reset[backwards]
+    return scan(monoid, (A[backwards], b[backwards]), initial=initial, reset=flipped)[backwards]
+
+
+def reverse_solve(J: Jacobian, starts: Array, c: Array) -> Array:
+    """Return g[t] = c[t] + J[t+1]^T g[t+1], cut where step t+1 does not see step t.
+
+    Parameters
+    ----------
+    J : Jacobian
+    starts : array of bool
+        Steps that start afresh, broadcasting against ``c``.
+    c : array, shape (T, *batch, *event)
+    """
+    g = namespace(c).empty_like(c)
+    g[-1:] = c[-1:]
+    if len(c) > 1:
+        g[:-1] = affine_scan(J.transpose()[1:], c[:-1], initial=c[-1], reset=starts[1:], reverse=True)
+    return g  # type: ignore[no-any-return]
