@@ -1,4 +1,4 @@
-"""Where the numbers of a scan lie, as the CUDA kernels are told: the structure ``Problem`` of ``cuda/problem.cuh``.
+"""Where the numbers of a scan lie, as the CUDA kernels are told: the structure ``Problem`` of ``cuda/scan/problem.cuh``.
 
 Axes that are independent of each other (the *lanes*: batch, units) are merged where all arrays allow it and counted
 from the innermost one of the result outwards. Nothing is copied, except arrays whose strides are no multiple of a
@@ -15,7 +15,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, kind_of
 
-AXES = 6  # of lanes, as in cuda/problem.cuh
+AXES = 6  # of lanes, as in cuda/scan/problem.cuh
 INPUTS = ("in0", "in1", "in2", "in3")  # arrays of elements
 ARRAYS = (*INPUTS, "y", "cut", "initial")
 _TILES = ("width_log2", "pitch", *(f"{name}_by_time" for name in (*INPUTS, "y")), "tiles_of_time", "tiles_of_lanes")

@@ -40,7 +40,7 @@ from recsolve.symbolic.program import Program
 
 _ROUGH, _MOST = 2, 12  # sweeps of a window: in low precision, and in all
 _BACK_ROUGH = 1
-_SOLVE, _CORRECT, _REPAIR = range(3)  # as in cuda/solve_problem.cuh
+_SOLVE, _CORRECT, _REPAIR = range(3)  # as in cuda/solve/problem.cuh
 _BACK = 64  # rounding units within which adjoint variables agree at boundaries
 
 

@@ -18,7 +18,7 @@ Regime: TypeAlias = Literal["walk", "windows"]
 REGIMES: tuple[Regime, ...] = ("walk", "windows")
 Launch: TypeAlias = Literal["solve_by_walk", "walk_again", "solve_by_windows", "solve_again"]
 
-FIELDS = 8  # of a report, as in cuda/solve_problem.cuh
+FIELDS = 8  # of a report, as in cuda/solve/problem.cuh
 _HALF = 113 * 1024  # of one of two blocks of a multiprocessor
 _WALKERS = 8  # warps of a multiprocessor that walk side by side: more only wait for each other
 
@@ -155,7 +155,7 @@ class Given(NamedTuple):
 
 
 def recurrence(sizes: Sizes) -> np.dtype[Any]:
-    """Return the structure ``Recurrence`` of ``cuda/solve_problem.cuh``."""
+    """Return the structure ``Recurrence`` of ``cuda/solve/problem.cuh``."""
     integers = ("rows", "groups")
     bounds = ("atol", "rtol", "near")
     rest = ("rough", "most", "segments", "span", "burn", "pass", "round")

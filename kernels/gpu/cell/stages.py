@@ -37,7 +37,7 @@ def spread_over(steps: int, lanes: int, processors: int) -> tuple[int, int]:
 
 
 def elementwise(inputs: int, outputs: int) -> np.dtype[Any]:
-    """Return the structure ``Elementwise`` of ``cuda/stage.cuh``."""
+    """Return the structure ``Elementwise`` of ``cuda/stage/each.cuh``."""
     numbers = [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
     views = [("in", VIEW, (max(inputs, 1),)), ("out", VIEW, (outputs,))]
     return np.dtype([*numbers, ("chunks", np.int64), ("blocks", np.int64), *views])

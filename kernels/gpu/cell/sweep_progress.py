@@ -27,7 +27,7 @@ class Report:
 
     @classmethod
     def of(cls, told: Array) -> Report:
-        """Read it from the integers of ``cuda/sweep.cuh``."""
+        """Read it from the integers of ``cuda/stage/sweep.cuh``."""
         worst, size = (float(x) for x in told[2:].view(np.float32))
         return cls(int(told[0]), not told[1], worst, size)
 

@@ -41,7 +41,7 @@ UPDATE = np.dtype(
 
 
 def sweep(cell: SweepCell) -> np.dtype[Any]:
-    """Return the structure ``Sweep`` of ``cuda/sweep.cuh``."""
+    """Return the structure ``Sweep`` of ``cuda/stage/sweep.cuh``."""
     numbers: list[Any] = [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
     numbers += [("chunks", np.int64), ("blocks", np.int64), ("atol", np.float64), ("rtol", np.float64)]
     numbers += [("guess", np.int64), ("report", np.int64)]

@@ -60,7 +60,7 @@ def _matrices(rows: int) -> int:
 
 
 def _shared(v: Variant) -> int:
-    """Return the bytes of shared memory of a warp, as in cuda/dense.cuh."""
+    """Return the bytes of shared memory of a warp, as in cuda/scan/dense.cuh."""
     eighths = ceil(v.parts / 8) * 8
     pitch = v.parts + v.vector if v.vector > 1 else v.parts | 1
     slot = ceil(v.parts * pitch / 8) * 8 + eighths

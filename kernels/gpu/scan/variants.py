@@ -18,11 +18,11 @@ from recsolve.kernels.gpu.views import INPUTS
 _FILES = ("device", "numbers", "problem", "maps", "simple_maps", "special_maps")
 _WALKING, _TILED, _DENSE = ("walk", "orders", "stream", "segments"), ("tile", "look_back"), ("dense",)
 OPTIONS = ("-std=c++17",)
-LANES = 32  # of a tile at most, as in cuda/problem.cuh
+LANES = 32  # of a tile at most, as in cuda/scan/problem.cuh
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
 SCOUTS = 128  # threads of a block that look back
 _OFFSETS = 8 * (len(INPUTS) + 2)  # bytes: where a lane of a tile is in each array
-_CONTROL = 80  # bytes, as in cuda/tile.cuh
+_CONTROL = 80  # bytes, as in cuda/scan/tile.cuh
 _LINE = 128  # bytes, of memory
 _RING = 64 << 10  # bytes of pieces of time in shared memory, roughly
 SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block may have

@@ -5,10 +5,12 @@
 
 #pragma once
 
+#include "solve/problem.cuh"
+
 namespace recsolve {
 
 // One lane of a solve: its constants, and where its states begin and what is written goes.
-template <class Cell, class S> struct Lane {
+template <class Cell, class S> struct SolveLane {
     using T = typename Stored<S>::Number;
 
     long long index;
@@ -17,7 +19,7 @@ template <class Cell, class S> struct Lane {
     S* written[Cell::WRITTEN];
     const T *initial, *restart;  // states
 
-    __device__ Lane(const Recurrence<Cell>& p, long long first) : index(first + threadIdx.x % LANES) {
+    __device__ SolveLane(const Recurrence<Cell>& p, long long first) : index(first + threadIdx.x % LANES) {
         exists = index < p.lanes;
 #pragma unroll
         for (int i = 0; i < Cell::CONSTANTS; ++i) {
@@ -62,7 +64,7 @@ template <class Cell, class S> struct Lane {
 };
 
 // SLOTS pieces of STEPS steps each.
-template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Ring {
+template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct DriveRing {
     using T = typename Stored<S>::Number;
     static constexpr int PIECE = 16 / sizeof(S), PIECES = LANES / PIECE;  // numbers of a piece, pieces of a row
     static constexpr int NUMBERS = SLOTS * Cell::DRIVES * STEPS * LANES;
@@ -75,7 +77,7 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Ring {
     const unsigned char* cuts;
     S* numbers;
 
-    __device__ Ring(const Recurrence<Cell>& problem, const Lane<Cell, S>& lane, unsigned char* shared)
+    __device__ DriveRing(const Recurrence<Cell>& problem, const SolveLane<Cell, S>& lane, unsigned char* shared)
         : p(problem), own(threadIdx.x % LANES), exists(lane.exists), whole(lane.index - own + LANES <= p.lanes) {
         numbers = reinterpret_cast<S*>(shared);
 #pragma unroll
@@ -144,7 +146,7 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Ring {
 
 // Takes the numbers of one step, and what it starts from where it is cut from its past; returns whether it is.
 template <class Cell, class S, class Loads, class T>
-__device__ __forceinline__ bool take(const Recurrence<Cell>& p, const Lane<Cell, S>& lane, const Loads& ring, int slot,
+__device__ __forceinline__ bool take(const Recurrence<Cell>& p, const SolveLane<Cell, S>& lane, const Loads& ring, int slot,
                                      int i, long long t, T* x, T* u) {
     ring.get(slot, i, u);
     const bool again = ring.cut(slot, i, t), cut = again || (Cell::BACK && t == p.steps - 1);

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "solve/windows.cuh"
+
 namespace recsolve {
 
 template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Segments : Windows<Cell, S, CUT, WARPS, CHUNK> {

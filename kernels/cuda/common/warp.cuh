@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include "common/device.cuh"
+
 #ifndef RECSOLVE_HOST
 
 namespace recsolve {

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "common/device.cuh"
+
 namespace recsolve {
 
 struct Half {

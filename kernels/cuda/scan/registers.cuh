@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "scan/maps.cuh"
+
 namespace recsolve {
 
 // Where a lane's numbers are.

@@ -6,6 +6,9 @@
 
 #pragma once
 
+#include "common/numbers.cuh"
+#include "common/warp.cuh"
+
 namespace recsolve {
 
 template <class T> __device__ inline T infinity() {

@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include "scan/stream.cuh"
+
 namespace recsolve {
 
 // The states before and after segments.

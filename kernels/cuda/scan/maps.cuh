@@ -8,6 +8,8 @@
 
 #pragma once
 
+#include "scan/problem.cuh"
+
 namespace recsolve {
 
 // Products and sums of numbers. Every rounding is spelt out, so that a compiler cannot fuse one product here and another

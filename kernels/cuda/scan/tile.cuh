@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include "scan/maps.cuh"
+
 namespace recsolve {
 
 template <int N> constexpr int LOG2 = 1 + LOG2<N / 2>;

@@ -2,16 +2,12 @@
 
 #pragma once
 
+#include "common/numbers.cuh"
+#include "common/view.cuh"
+
 namespace recsolve {
 
-constexpr int AXES = 6;    // of lanes, after those that can be merged have been
 constexpr int INPUTS = 4;  // arrays of elements at most
-constexpr int LANES = 32;  // of a tile at most: those of a warp, so that one warp holds the states of a tile
-
-// Where the numbers of an array lie: address of the first, and distances in numbers.
-struct View {
-    long long at, time, row, column, lane[AXES];
-};
 
 struct Problem {
     long long steps, lanes;
@@ -54,23 +50,6 @@ template <class Map> struct Planes {
         return c < E ? c / K * view.row + c % K * view.column : (c - E) % K * view.row;
     }
 };
-
-template <class S> __device__ inline S* address(long long at) {
-    return reinterpret_cast<S*>(at);
-}
-
-// Returns how far the numbers of a lane are from those of lane 0.
-__device__ inline long long offset_of(const View& view, const long long* sizes, long long lane) {
-    long long offset = 0;
-#pragma unroll
-    for (int axis = 0; axis < AXES; ++axis) {
-        if (lane == 0) break;
-        long long next = sizes[axis] == 1 ? lane : lane / sizes[axis];
-        offset += (lane - next * sizes[axis]) * view.lane[axis];
-        lane = next;
-    }
-    return offset;
-}
 
 // Reads the state in which a lane starts; zeros where there is none, which are not looked at.
 template <class T, int PARTS> __device__ inline void initial_state(const Problem& p, long long lane, T* x) {

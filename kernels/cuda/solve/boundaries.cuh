@@ -11,6 +11,8 @@
 
 #pragma once
 
+#include "solve/ring.cuh"
+
 namespace recsolve {
 
 // What segments tell each other in turns.
@@ -49,7 +51,7 @@ template <class Cell> __device__ bool done(const Recurrence<Cell>& p) {
 
 // Whether the step at time t, at the head of a slot that is in, may start from x where it started from `start`.
 template <class Cell, class S, class Loads, class T>
-__device__ bool may_start(const Recurrence<Cell>& p, const Lane<Cell, S>& lane, const Loads& ring, int slot, long long t,
+__device__ bool may_start(const Recurrence<Cell>& p, const SolveLane<Cell, S>& lane, const Loads& ring, int slot, long long t,
                           const T* x, const T* start, T& r) {
     T u[at_least_one<Cell::DRIVES>], y[Cell::PARTS], head[Cell::PARTS], from[Cell::PARTS], assumed[Cell::PARTS];
 #pragma unroll

@@ -5,6 +5,10 @@
 
 #pragma once
 
+#include "common/elementary.cuh"
+#include "common/numbers.cuh"
+#include "common/view.cuh"
+
 namespace recsolve {
 
 template <int N> constexpr int at_least_one = N > 0 ? N : 1;

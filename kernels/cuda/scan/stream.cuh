@@ -4,6 +4,9 @@
 
 #pragma once
 
+#include "scan/piece_order.cuh"
+#include "scan/registers.cuh"
+
 namespace recsolve {
 
 // A ring of PIECES pieces of the lanes of a block, each of which lies in an order.

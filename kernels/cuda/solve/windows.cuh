@@ -8,18 +8,20 @@
 
 #pragma once
 
+#include "solve/boundaries.cuh"
+
 namespace recsolve {
 
 template <class Cell, class S, bool CUT, int WARPS, int CHUNK> struct Windows {
     using T = typename Stored<S>::Number;
-    using Loads = Ring<Cell, S, CUT, CHUNK, 2>;
+    using Loads = DriveRing<Cell, S, CUT, CHUNK, 2>;
     static constexpr int K = Cell::PARTS, D = at_least_one<Cell::DRIVES>, LENGTH = WARPS * CHUNK;
     static constexpr int UNROLL = K == 1 && !CUT ? 2 : 1, END = 0, START = K, PARTIALS = 2 * K, TOLD = 2 * K + K * K;
     static constexpr int BYTES = WARPS * Loads::BYTES + 2 * WARPS * TOLD * LANES * sizeof(T) + (WARPS + FIELDS) * sizeof(int);
 
     const Recurrence<Cell>& p;
     const int warp, own;
-    Lane<Cell, S> lane;
+    SolveLane<Cell, S> lane;
     Loads ring;
     T* told;  // [parity][chunk][number][lane]
     int parity = 0;

@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include "scan/maps.cuh"
+
 namespace recsolve {
 
 // Semirings: minima and maxima do not round. A sum in a composed product that overflows is marked by NaN, because the

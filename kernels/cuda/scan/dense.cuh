@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include "scan/maps.cuh"
+
 namespace recsolve {
 
 template <class Map, class S, bool CUT, int DEPTH, int VECTOR> struct Rows {

@@ -5,6 +5,8 @@
 
 #pragma once
 
+#include "solve/problem.cuh"
+
 namespace recsolve {
 
 // A lane by its place on each axis, which is found once for all arrays.

@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include "scan/simple_maps.cuh"
+
 namespace recsolve {
 
 __device__ inline float exponential(float x) {

@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include "solve/boundaries.cuh"
+
 namespace recsolve {
 
 // Sums of a lane over all steps: in the type of the states over a few, in double over many.
@@ -27,12 +29,12 @@ template <class Cell, class T> struct Sums {
 // One warp on its way; `told` is a word of shared memory of its own.
 template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     using T = typename Stored<S>::Number;
-    using Loads = Ring<Cell, S, CUT, STEPS, SLOTS>;
+    using Loads = DriveRing<Cell, S, CUT, STEPS, SLOTS>;
     static constexpr int K = Cell::PARTS, LAST = STEPS - 1;
 
     const Recurrence<Cell>& p;
     const long long segment, first, last;
-    const Lane<Cell, S> lane;
+    const SolveLane<Cell, S> lane;
     const Loads ring;
     const Between<Cell, T> between;
     int* const told;

@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include "stage/each.cuh"
+
 namespace recsolve {
 
 // What a stage reports, as int, each the largest of all threads: REMAINING counts the steps from the first one that

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "scan/maps.cuh"
+
 namespace recsolve {
 
 // How a piece of PIECE_ steps of WIDTH_ lanes lies in shared memory, on different banks for different threads.

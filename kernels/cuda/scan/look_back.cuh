@@ -13,6 +13,8 @@
 
 #pragma once
 
+#include "scan/tile.cuh"
+
 namespace recsolve {
 
 enum Told { NOTHING, MAP, STATE };
