@@ -15,12 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsolve.studies.compare.race import finite_or_text
 from recsolve.studies.draw.drawing import FORMATS, save
 from recsolve.studies.registry import Study
 from recsolve.studies.store import gather
 from recsolve.studies.store.configs import to_toml
-from recsolve.studies.store.files import write_json
+from recsolve.studies.store.files import finite_or_text, write_json
 from recsolve.studies.store.provenance import provenance
 from recsolve.studies.store.records import Point, Record, Records, Row, key
 

@@ -10,6 +10,7 @@ from test_structures import KINDS, build
 
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal
+from recsolve.kernels import registry
 from recsolve.kernels.affine import affine_scan
 from recsolve.kernels.monoids.base import MONOIDS
 from recsolve.kernels.registry import get, register, registered
@@ -174,9 +175,7 @@ def test_the_registry_of_kernels():
     try:
         assert get("scan", "abacus") is kernel
     finally:
-        from recsolve import kernels
-
-        del kernels._REGISTRY["scan", "abacus"]
+        del registry._REGISTRY["scan", "abacus"]
 
 
 def test_block_needs_components():

@@ -8,9 +8,8 @@ compilers are told to fuse nothing by themselves, so that a step rounds alike wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 
+from recsolve.kernels.codegen.cuda_headers import headers
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.symbolic.emit import OPERATORS, Dialect, calls, variable
 from recsolve.symbolic.graph import Leaf, Node, reachable
@@ -24,8 +23,8 @@ _LOGIC = {
     "where": "{} ? {} : {}",
     "divide": "M::divide({}, {})",
 }
-_BEFORE = ("device", "numbers", "problem", "solve_device", "functions")
-_AFTER = ("solve_problem", "solve_ring", "solve_between", "solve_walk", "solve_windows", "solve_segments")
+_BEFORE = ("common/elementary", "common/numbers", "common/view")  # what the functions of a cell use
+_SOLVES = ("solve/walk", "solve/segments")
 _SPECIAL = {"inf": "infinity<T>()", "-inf": "-infinity<T>()", "nan": "not_a_number<T>()"}
 
 
@@ -89,23 +88,16 @@ def _named(node: Node) -> tuple[Node, ...]:
     return node.arguments if fused is None else fused[1]
 
 
-@cache
-def _files(names: tuple[str, ...]) -> str:
-    """Return the text of some headers, as one that includes nothing: CuPy keeps compiled modules by their text."""
-    folder = files("recsolve.kernels") / "cuda"
-    found = ((folder / f"{name}.cuh").read_text(encoding="utf-8") for name in names)
-    return "\n".join(part.replace("#pragma once\n", "") for part in found)
-
-
 def module(cell: str, *, kernels: bool = True) -> str:
     """Return the source of the solve kernels of a cell, or without these of its functions alone."""
-    return "\n".join([_files(_BEFORE), cell, _files(_AFTER) if kernels else ""])
+    return "\n".join([headers(*_BEFORE), cell, headers(*_SOLVES, after=_BEFORE) if kernels else ""])
 
 
 def stages_text(structures: Sequence[str], header: str) -> str:
     """Return the source of the kernels of a header for structures of functions, those of ``stage`` or ``sweep``."""
-    wanted = ("stage",) if header == "stage" else ("stage", header)
-    return "\n".join([_files((*_BEFORE, "solve_problem")), *structures, _files(wanted)])
+    before = (*_BEFORE, "solve/problem")
+    wanted = "stage/each" if header == "stage" else f"stage/{header}"
+    return "\n".join([headers(*before), *structures, headers(wanted, after=before)])
 
 
 def structure(name: str, sizes: Mapping[str, int], functions: Sequence[str], what: str) -> str:

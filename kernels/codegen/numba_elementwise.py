@@ -32,7 +32,7 @@ NUMBA = Dialect(
 CIRCULAR = ("sin", "cos", "tan")
 # Without branches, which would keep loops from becoming vectors, and right up to where ``is_far`` begins.
 _NEAR = replace(NUMBA, formats={**NUMBA.formats, **{name: f"near_{name}({{}})" for name in CIRCULAR}})
-_TEMPLATE = Path(__file__).with_name("loops_cell.py")
+_TEMPLATE = Path(__file__).parent.parent / "cpu" / "templates" / "loops_cell.py"
 _RULE = "# ---- "
 _SIGNATURES = {
     "step": "inputs, at, b, x, s, x_c, y, q, y_c, n",

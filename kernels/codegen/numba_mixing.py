@@ -11,7 +11,7 @@ from recsolve.kernels.codegen.numba_elementwise import Writer, in_template, name
 from recsolve.symbolic.graph import Leaf, Node, reachable
 from recsolve.symbolic.program import Program
 
-_FOLDER = Path(__file__).parent
+_TEMPLATE = Path(__file__).parent.parent / "cpu" / "templates" / "loops_mixing.py"
 _ROWS = "inputs, at, b, x, m, r, cap"
 _STEP = "inputs, at, count, n, x, z, m, y, w, g"
 
@@ -120,7 +120,7 @@ def mixing_module(program: Program, dtype: Any, vector: int, vectors: int) -> st
     last = writer.function("last", new, f"{_ROWS}, y, q, y_c, n")
     nodes = reachable([*new.values(), *(node for nodes in plan.inputs for node in nodes)])
     numbers = f"LENGTH, VECTORS = {vector}, {vectors}"
-    return in_template(_FOLDER / "loops_mixing.py", [numbers, names_called(nodes), *stages, last, _step(plan)], dtype)
+    return in_template(_TEMPLATE, [numbers, names_called(nodes), *stages, last, _step(plan)], dtype)
 
 
 class _StageWriter(Writer):

@@ -1,4 +1,4 @@
-"""Where the numbers of a scan lie, as the CUDA kernels are told: the structure ``Problem`` of ``cuda/scan/problem.cuh``.
+"""Where the numbers of a scan lie, as CUDA kernels see them: the structure ``Problem`` of ``cuda/scan/problem.cuh``.
 
 Axes that are independent of each other (the *lanes*: batch, units) are merged where all arrays allow it and counted
 from the innermost one of the result outwards. Nothing is copied, except arrays whose strides are no multiple of a

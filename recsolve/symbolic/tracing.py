@@ -24,7 +24,7 @@ from recsolve.symbolic.program import MixingCall, Output, Program, Stage
 if TYPE_CHECKING:
     from recsolve.recurrence.cell import Cell
 
-_MACHINERY = Path(__file__).parent
+_MACHINERY = Path(__file__).parent.parent
 _NUMPY = Path(np.__file__).parent
 
 
@@ -201,7 +201,7 @@ def _place(error: BaseException) -> str:
     """Return the innermost line of the user in the traceback of an error, in words."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if path.parent != _MACHINERY and _NUMPY not in path.parents:
+        if _MACHINERY not in path.parents and _NUMPY not in path.parents:
             return f" at line {frame.lineno} of {frame.filename}" + (f", `{frame.line}`" if frame.line else "")
     return ""
 

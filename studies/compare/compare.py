@@ -14,11 +14,11 @@ from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.mixings import MIXINGS
 from recsolve.solvers import Method
-from recsolve.studies.compare.race import Entry, finite_or_text, race
+from recsolve.studies.compare.race import Entry, race
 from recsolve.studies.draw.figures import convergence_figure
 from recsolve.studies.groups import label, select
 from recsolve.studies.problems.recordings import Recording, load_recording
-from recsolve.studies.store.files import write_json
+from recsolve.studies.store.files import finite_or_text, write_json
 from recsolve.studies.store.provenance import provenance
 
 FORMAT = "recsolve-compare/1"

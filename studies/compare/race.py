@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from recsolve import IntermediateResult, Recurrence, Solution, solve
 from recsolve.base.arrays import Array, to_host, to_native
 from recsolve.solvers import Method, get
@@ -136,16 +134,3 @@ def _distance(states: Array, truth: Array) -> float:
 
 def _seconds(run: Callable[[], Any]) -> float:
     return float(np.median(in_turns([run], _REPEATS, _ENOUGH_SECONDS)))
-
-
-def finite_or_text(value: Any) -> Any:
-    """Return a value that strict JSON can hold: inf and nan become the strings that ``float`` reads back."""
-    if isinstance(value, dict):
-        return {name: finite_or_text(x) for name, x in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite_or_text(x) for x in value]
-    if isinstance(value, (np.generic, np.ndarray)):
-        return finite_or_text(value.tolist())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else str(value)
-    return value

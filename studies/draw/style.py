@@ -77,6 +77,6 @@ def house_style() -> Iterator[Any]:
     import matplotlib
     from matplotlib import pyplot
 
-    with as_file(files("recsolve.studies") / "recsolve.mplstyle") as path:
+    with as_file(files("recsolve.studies.draw") / "recsolve.mplstyle") as path:
         with matplotlib.rc_context(), matplotlib.style.context(str(path)):
             yield pyplot

@@ -10,8 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from recsolve.studies.compare.race import finite_or_text
-from recsolve.studies.store.files import write_json
+from recsolve.studies.store.files import finite_or_text, write_json
 
 FORMAT = "recsolve-record/1"
 Point = Mapping[str, Any]

@@ -13,6 +13,7 @@ from recsolve.base.arrays import Array
 from recsolve.kernels.cpu.cell import time_blocks
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.placement.rows import COTANGENT, JACOBIAN, SPREAD, Rows, States, X, Y
+from recsolve.kernels.cpu.placement.starts import flat_chain
 from recsolve.kernels.cpu.threads import spread, threads
 from recsolve.kernels.starts import Chain
 
@@ -57,6 +58,10 @@ class Fused:
             walk = Walk(self, inputs, states, batch, chain)
             walk.run()
             walk.finish()
+
+    def laid_out(self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain) -> Walk:
+        """Return these arrays laid out for walks."""
+        return Walk(self, inputs, states, batch, chain)
 
     def _rest(
         self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, start: int
@@ -193,7 +198,7 @@ class Fused:
 
     def flat(self, rows: Rows, chain: Chain, batch: int) -> tuple[Array, Array, Array, Array]:
         """Return a chain as the loops take it."""
-        return chain.flat(rows, tuple(axis - 1 for axis in self.axes(batch)))
+        return flat_chain(chain, rows, tuple(axis - 1 for axis in self.axes(batch)))
 
 
 class Walk:
@@ -212,7 +217,7 @@ class Walk:
         self.rows = Rows(shape, {Y: States(states, loops.axes(batch), True)}, inputs)
         self.sizes, self._spread = loops.sizes(self.rows, states.size, chain)
         self._axes = tuple(axis - 1 for axis in loops.axes(batch))
-        self._start, *self._cuts = chain.flat(self.rows, self._axes)
+        self._start, *self._cuts = flat_chain(chain, self.rows, self._axes)
 
     def run(self, initial: Array | None = None, begin: int = 0) -> None:
         """Walk to the end from the state before step ``begin``, by default that of the chain."""

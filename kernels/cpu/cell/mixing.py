@@ -16,6 +16,7 @@ from recsolve.kernels.cpu.cell.stages import LEAST
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.jit.panel_packing import aligned, packed, vector_shape
 from recsolve.kernels.cpu.placement.rows import SPREAD, Rows, States, Y
+from recsolve.kernels.cpu.placement.starts import flat_chain
 from recsolve.kernels.cpu.threads import spread, threads
 from recsolve.kernels.starts import Chain
 from recsolve.symbolic.program import Program
@@ -82,7 +83,7 @@ class FusedMixing:
             units=units,
             capacity=tile[0] * tile[1],
         )
-        chained = chain.flat(rows, () if self.components == 1 else (batch,))
+        chained = flat_chain(chain, rows, () if self.components == 1 else (batch,))
         loop = partial(self.loops.walk, rows.inputs, rows.bases[Y], *chained, weights, rows.where, rows.by_time, g)
         spread(loop, tasks, workers)
         rows.finish()

@@ -41,8 +41,6 @@ def _blocks(shape: tuple[int, ...]) -> int:
 
 def walk(loops: elementwise.Fused, inputs: Sequence[Array], states: Array, batch: int, chain: Chain) -> None:
     """Fill ``states`` one step after the other."""
-    from recsolve.kernels.cpu.cell.elementwise import Walk
-
     shape = loops.component(states, batch).shape
     blocks = _blocks(shape)
     length = len(states) // blocks
@@ -57,7 +55,7 @@ def walk(loops: elementwise.Fused, inputs: Sequence[Array], states: Array, batch
     reset = None if chain.reset is None else side_by_side(chain.reset)
     starts, restarts = (np.broadcast_to(x, (blocks, *x.shape)) for x in (chain.initial, chain.restart))
     starts = starts.copy()
-    walk = Walk(loops, moved, side_by_side(states), batch + 1, Chain(starts, restarts, reset))
+    walk = loops.laid_out(moved, side_by_side(states), batch + 1, Chain(starts, restarts, reset))
     # 1. guesses from a few steps before each block, then all blocks
     walk.run(starts, max(length - _BURN_IN, 0))
     for _ in range(_PASSES):

@@ -1,4 +1,7 @@
-"""Steps through time that compiled loops over rows share; see :mod:`recsolve.kernels.cpu.templates.loops_cell` for rows and tasks."""
+"""Steps through time that compiled loops over rows share.
+
+What rows and tasks are: :mod:`recsolve.kernels.cpu.templates.loops_cell`.
+"""
 
 from __future__ import annotations
 

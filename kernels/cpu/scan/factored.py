@@ -18,11 +18,9 @@ from recsolve.base.arrays import Array, kind_of
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call, Factored, Transposed
+from recsolve.kernels.cpu.scan.factored_operations import ADD, CLEAR, MIX, MULTIPLY
 from recsolve.kernels.cpu.threads import spread
 from recsolve.mixings import Mixing, form_of
-
-# Operations; an instruction is (operation, target register, source register, partial or matrix).
-MULTIPLY, ADD, MIX, CLEAR = range(4)
 
 _LARGE = 1 << 22  # multiplications of a mixing, in one step, from which on BLAS is as fast
 _SPREAD = 1 << 25  # multiplications in all from which on threads pay: they take turns in Python, once a buffer

@@ -11,7 +11,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.kernels.cpu.jit.decorators import compiled, inlined
-from recsolve.kernels.cpu.scan.factored import CLEAR, MIX, MULTIPLY
+from recsolve.kernels.cpu.scan.factored_operations import CLEAR, MIX, MULTIPLY
 
 
 @inlined

@@ -101,7 +101,7 @@ class StagesCuda:
         self.code = stages_text([stage_structure(job) for job in used], "stage")
 
     def run(self, stage: int, partials: bool, known: Mapping[Leaf, Array], results: Sequence[Array]) -> None:
-        """Fill ``results`` with the nodes of a job, as :meth:`recsolve.kernels.cpu.cell.stages.FusedStages.run` does."""
+        """Fill ``results`` with the nodes of a job, as the stages on the CPU do."""
         job = self.jobs[partials][stage]
         if results:
             with on(results[0], self._machine) as machine:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from itertools import product
 from typing import Literal, NamedTuple, TypeAlias
 
+from recsolve.kernels.codegen.cuda_headers import headers
 from recsolve.kernels.gpu.scan.maps import MapType, map_type
 from recsolve.kernels.gpu.views import INPUTS
 
-_FILES = ("device", "numbers", "problem", "maps", "simple_maps", "special_maps")
-_WALKING, _TILED, _DENSE = ("walk", "orders", "stream", "segments"), ("tile", "look_back"), ("dense",)
+_HEADERS = {"walks": "scan/segments", "tiles": "scan/look_back", "dense": "scan/dense"}
 OPTIONS = ("-std=c++17",)
 LANES = 32  # of a tile at most, as in cuda/scan/problem.cuh
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
@@ -261,11 +259,9 @@ def power_below(n: int, most: int) -> int:
     return 1 << (max(min(n, most), 1).bit_length() - 1)
 
 
-@cache
 def text(regime: Regime | None = None) -> str:
     """Return the source of the kernels of a regime, or of all."""
-    own = {"dense": _DENSE, "tiny": _TILED, "chained": _TILED}
-    names = _FILES + (own.get(regime, _WALKING) if regime else _WALKING + _TILED + _DENSE)
-    folder = files("recsolve.kernels") / "cuda"
-    found = ((folder / f"{name}.cuh").read_text(encoding="utf-8") for name in names)
-    return "\n".join(part.replace("#pragma once\n", "") for part in found)
+    if regime is None:
+        return headers("scan/special_maps", *_HEADERS.values())
+    kind = "walks" if regime in WALKS else "dense" if regime == "dense" else "tiles"
+    return headers("scan/special_maps", _HEADERS[kind])

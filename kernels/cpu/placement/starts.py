@@ -1,0 +1,34 @@
+"""How the compiled loops take what a walk through time starts from."""
+
+from __future__ import annotations
+
+from recsolve.base.arrays import Array
+from recsolve.kernels.cpu.placement.resets import lookup
+from recsolve.kernels.cpu.placement.rows import Rows
+from recsolve.kernels.starts import Chain
+
+
+def flat_chain(chain: Chain, rows: Rows, components: tuple[int, ...]) -> tuple[Array, Array, Array, Array]:
+    """Return a chain in the order of lanes.
+
+    Parameters
+    ----------
+    chain : Chain
+    rows : Rows
+    components : tuple of int
+        The axes of components in a state (*batch, *event).
+
+    Returns
+    -------
+    start, restart : array, shape (k * lanes,)
+    row : array of int
+        For every time the row of ``cuts`` that is its own, or -1; empty without resets.
+    cuts : array of bool
+        Rows of all lanes, one after the other.
+    """
+    start, restart = (rows.component_rows(x, components) for x in (chain.initial, chain.restart))
+    mask = chain.reset
+    if mask is not None:
+        mask = mask.reshape(*mask.shape, *(1,) * (len(rows.shape) - mask.ndim))
+    row, cuts = lookup(mask, rows.shape, lambda x: rows.lanes.flatten(x, x.ndim - 1))
+    return start, restart, row, cuts.ravel()
