@@ -111,8 +111,8 @@ def draw(modules: dict[str, str], out: Path, title: str, folders: bool) -> None:
     rooms = sorted(set(home.values()))
     arrows: Counter[tuple[str, str]] = Counter()
     for (a, b), count in imports(modules).items():
-        pair = home[a], home[b]
-        if pair[0] != pair[1]:
+        pair = home.get(a), home.get(b)
+        if None not in pair and pair[0] != pair[1]:
             arrows[pair] += count
     leads = {room: reachable(room, arrows) for room in rooms}
     level = levels(rooms, leads)
