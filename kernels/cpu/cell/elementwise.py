@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, broadcast
 from recsolve.kernels.cpu.cell import time_blocks
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.placement.rows import COTANGENT, JACOBIAN, SPREAD, Rows, States, X, Y
@@ -152,7 +152,7 @@ class Fused:
         if not number * steps:
             return
         together = min(max(_ROW // number, 1), steps)
-        full = [np.broadcast_to(x, shape) for x in inputs]
+        full = [broadcast(x, shape) for x in inputs]
         for begin, end, length in ((0, steps - steps % together, together), (steps - steps % together, steps, 1)):
             if begin == end:
                 continue

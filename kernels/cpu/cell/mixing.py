@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, memory_order
+from recsolve.base.arrays import Array, broadcast, memory_order
 from recsolve.kernels.codegen.numba_mixing import Product, mixing_module, plan_of
 from recsolve.kernels.cpu.cell.stages import LEAST
 from recsolve.kernels.cpu.jit import module_cache
@@ -124,7 +124,7 @@ class FusedMixing:
         if rows.inner % sequence == 0 and order[len(order) - len(event) :] == event:
             return rows, states
         # A drive that is strided or shared among heads, say: with copies of all of them sequences are contiguous.
-        fresh, full = np.empty(states.shape, states.dtype), [np.broadcast_to(x, shape) for x in inputs]
+        fresh, full = np.empty(states.shape, states.dtype), [broadcast(x, shape) for x in inputs]
         copies = [np.ascontiguousarray(x) if x.strides[0] else x for x in full]
         return Rows(shape, {Y: States(fresh, axes, True)}, copies, least=LEAST), fresh
 

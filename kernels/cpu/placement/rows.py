@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, freeze
+from recsolve.base.arrays import Array, broadcast, freeze
 from recsolve.kernels.cpu.placement.strides import Flat, flat, lanes_of
 from recsolve.kernels.cpu.threads import spread, threads
 
@@ -54,6 +54,8 @@ class States(NamedTuple):
     def flat(self) -> tuple[Flat, tuple[int, ...]]:
         """Return it flat, without the axes of its components, and their strides."""
         base, origin, strides = flat(self.array, self.written)
+        if not self.components:
+            return Flat(base, origin, strides), ()
         rest = tuple(s for axis, s in enumerate(strides) if axis not in self.components)
         return Flat(base, origin, rest), tuple(strides[axis] for axis in self.components)
 
@@ -63,7 +65,7 @@ def _copy(x: Array, y: Array) -> None:
     from recsolve.kernels.cpu.jit import transpose
 
     source, result = flat(x), flat(y, writeable=True)
-    lanes = lanes_of(x.shape[1:], [source.strides[1:], result.strides[1:]], [source.origin, result.origin])
+    lanes = lanes_of(x.shape[1:], (source.strides[1:], result.strides[1:]), (source.origin, result.origin))
     if not x.size:
         return
     steps = source.strides[0], result.strides[0], len(x)
@@ -113,7 +115,7 @@ class Rows:
         self._least = least
         self.shape, self._outside = shape, dict(states)
         self._gradients = [States(g, (), True) for g in gradients]
-        full = [np.broadcast_to(x, shape) for x in inputs]
+        full = [broadcast(x, shape) for x in inputs]
         self._moving = [x.strides[0] != 0 and shape[0] > 1 for x in full]
         moving = [States(x) for x, moves in zip(full, self._moving, strict=True) if moves]
         if not self._lay_out(dict(states), moving, self._gradients):
@@ -135,7 +137,9 @@ class Rows:
         self.distances = dict(
             zip([*self._columns, Y], [c for _, c in flats[len(moving) + len(gradients) :]], strict=True)
         )
-        self.lanes = lanes_of(self.shape[1:], [f.strides[1:] for f in self._flats], [f.origin for f in self._flats])
+        self.lanes = lanes_of(
+            self.shape[1:], tuple([f.strides[1:] for f in self._flats]), tuple([f.origin for f in self._flats])
+        )
         self.groups, self.inner, self.number = len(self.lanes.offsets), self.lanes.inner, self.lanes.number
         return all(s == 1 for s in self.lanes.strides) and self.inner >= min(self._least, self.number)
 

@@ -8,13 +8,14 @@ merged and ordered as the result has them in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, freeze
 
 _SHORT = 16  # an inner axis below this is worth less than a longer one that is strided
 
@@ -27,17 +28,35 @@ class Flat(NamedTuple):
     strides: tuple[int, ...]
 
 
+class _Extent(NamedTuple):
+    """Where the entries of an array lie, whatever they are."""
+
+    strides: tuple[int, ...]
+    origin: int
+    length: int
+    lowest: tuple[slice, ...]  # selects the array from its lowest address on
+
+
+@lru_cache(maxsize=1024)
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> _Extent:
+    steps = tuple(s // size if n > 1 else 0 for n, s in zip(shape, strides, strict=True))
+    ends = [(n - 1) * s for n, s in zip(shape, steps, strict=True)]
+    lowest = tuple(slice(None, None, -1) if s < 0 else slice(None) for s in steps)
+    return _Extent(steps, -sum(end for end in ends if end < 0), sum(abs(end) for end in ends) + 1, lowest)
+
+
 def flat(x: Array, writeable: bool = False) -> Flat:
     """Flatten ``x`` without a copy, unless its entries lie between those of an array of its dtype."""
     size = x.itemsize
-    if not x.flags.aligned or any(s % size for s in x.strides):
+    if not x.flags.aligned or any([s % size for s in x.strides]):  # noqa: C419 - a generator takes longer
         x = x.copy()
-    strides = tuple(s // size if n > 1 else 0 for n, s in zip(x.shape, x.strides, strict=True))
-    ends = [(n - 1) * s for n, s in zip(x.shape, strides, strict=True)]
-    origin = -sum(end for end in ends if end < 0)
-    lowest = x[tuple(slice(None, None, -1) if s < 0 else slice(None) for s in strides)]
-    extent = sum(abs(end) for end in ends) + 1
-    return Flat(as_strided(lowest, (extent,), (size,), writeable=writeable), origin, strides)
+    strides, origin, length, lowest = _extent(x.shape, x.strides, size)
+    if x.flags.c_contiguous and length == x.size:
+        base = x.reshape(-1).view()
+        base.flags.writeable = writeable and x.flags.writeable
+    else:
+        base = as_strided(x[lowest], (length,), (size,), writeable=writeable)
+    return Flat(base, origin, strides)
 
 
 class Lanes(NamedTuple):
@@ -77,7 +96,8 @@ class Lanes(NamedTuple):
         return np.ascontiguousarray(moved.reshape(*rows.shape[:leading], self.number))
 
 
-def lanes_of(shape: Sequence[int], strides: Sequence[Sequence[int]], origins: Sequence[int]) -> Lanes:
+@lru_cache(maxsize=1024)
+def lanes_of(shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...], origins: tuple[int, ...]) -> Lanes:
     """Merge the axes of arrays that share a shape; the last array says in which order."""
     order = sorted((axis for axis in range(len(shape)) if shape[axis] != 1), key=lambda axis: -abs(strides[-1][axis]))
     runs: list[list[int]] = []  # axes that merge, from the innermost out
@@ -111,6 +131,7 @@ def _lanes(
     for run in reversed(runs[1:]):
         steps = np.arange(_length(shape, run))[:, None] * np.array([s[run[-1]] for s in strides])
         offsets = (offsets[:, None] + steps).reshape(-1, len(strides))
+    offsets = freeze(offsets)  # what is kept is shared
     if not runs:
         return Lanes(offsets, 1, (1,) * len(strides), order)
     inner = _length(shape, runs[0])

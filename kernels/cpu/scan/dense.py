@@ -40,7 +40,7 @@ def walk_dense(
     layout = A.layout
     e, drive, out = flat(A.data), flat(_by_lane(f, layout)), flat(_by_lane(y, layout), writeable=True)
     arrays = e, drive, out
-    lanes = lanes_of(A.data.shape[1:-2], [x.strides[1:-2] for x in arrays], [x.origin for x in arrays])
+    lanes = lanes_of(A.data.shape[1:-2], tuple([x.strides[1:-2] for x in arrays]), tuple([x.origin for x in arrays]))
 
     def rows(x: Array) -> Array:
         """Return rows (m, *batch, *event) as contiguous (m, lanes, k, n)."""

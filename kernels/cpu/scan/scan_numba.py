@@ -180,11 +180,12 @@ class _Scan:
 
     def _lanes(self, shape: tuple[int, ...]) -> Lanes:
         e, *states = self.arrays
+        origins = tuple([x.origin for x in self.arrays])
         if self.k == 1:
-            return lanes_of(shape[1:], [x.strides[1:] for x in self.arrays], [x.origin for x in self.arrays])
+            return lanes_of(shape[1:], tuple([x.strides[1:] for x in self.arrays]), origins)
         without = [e.strides[1 : self.axis] + e.strides[self.axis + 2 :]]
         without += [x.strides[1 : self.axis] + x.strides[self.axis + 1 :] for x in states]
-        return lanes_of(shape[1 : self.axis] + shape[self.axis + 1 :], without, [x.origin for x in self.arrays])
+        return lanes_of(shape[1 : self.axis] + shape[self.axis + 1 :], tuple(without), origins)
 
     def _rows(self, x: Array) -> Array:
         """Return rows (n, *shape of a step) as (n, [k], lanes)."""
