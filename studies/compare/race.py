@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from recsolve import IntermediateResult, Recurrence, Solution, solve
 from recsolve.base.arrays import Array, to_host, to_native
 from recsolve.solvers import Method, get
