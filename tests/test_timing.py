@@ -9,10 +9,10 @@ import pytest
 
 import recsolve as rs
 from recsolve.base.tolerance import tolerance_for
-from recsolve.choice import choose
 from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, check_allowed, compiling, refusing
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.threads import spread
+from recsolve.solvers.auto_pilot import choose
 from recsolve.studies.compare import compare as study
 from recsolve.studies.compare.measure import timed
 from recsolve.studies.draw import tables
@@ -148,9 +148,9 @@ def test_a_pilot_compiles_only_where_that_could_pay(monkeypatch, step, compiles)
     """300 steps of so many seconds each, and judging an iterate has to be compiled."""
     run, u = compile_once(), np.ones((300, 2))
     rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=u, initial=np.zeros(2), structure="diagonal")
-    from recsolve import choice
+    from recsolve.solvers import auto_pilot
 
-    class Pilot(choice._Pilot):
+    class Pilot(auto_pilot._Pilot):
         def __init__(self, *args):
             super().__init__(*args)
             self.step = step
@@ -159,7 +159,7 @@ def test_a_pilot_compiles_only_where_that_could_pay(monkeypatch, step, compiles)
             run()
             super().measure()
 
-    monkeypatch.setattr(choice, "_Pilot", Pilot)
+    monkeypatch.setattr(auto_pilot, "_Pilot", Pilot)
     watch = Stopwatch()
     found = choose(rec, tolerance_for(rec, None))
     assert (watch.compile_seconds >= SLOW) is compiles

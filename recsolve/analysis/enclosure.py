@@ -23,11 +23,10 @@ from recsolve.analysis.interval import Interval, magnitude, product_rounding, ro
 from recsolve.base.arrays import Array
 from recsolve.base.layout import Layout
 from recsolve.base.names import Names
-from recsolve.gradients.sensitivity import check_known
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
 from recsolve.jacobians.factored import Call, Factored
 from recsolve.mixings import MIXINGS, Mixing, couples, form_of
-from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.function_tangent import Tangent

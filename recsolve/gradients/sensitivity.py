@@ -15,7 +15,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.names import Names
 from recsolve.base.ties import ties_in_force
 from recsolve.mixings import Mixing
-from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.base import check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.symbolic.dual import ONE, Dual, OfState
@@ -30,24 +30,6 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
         extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1
     )
     return x.sum(axis=axes).reshape(shape) if axes else x
-
-
-def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
-    """Raise unless f is what ``base`` computes, so that how it depends on other things than the state is known.
-
-    Raises
-    ------
-    TypeError
-        When a subclass overrides it.
-    """
-    kind = type(recurrence)
-    changed = [
-        name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(base, name)
-    ]
-    if changed:
-        raise TypeError(
-            f"{kind.__name__} overrides {', '.join(changed)}, so how f depends on anything but the state is not known"
-        )
 
 
 class CellSensitivity:

@@ -453,6 +453,24 @@ def _check_reset(reset: Any, length: int, batch: tuple[int, ...], xp: Any) -> Ar
         raise ValueError(f"reset has shape {tuple(mask.shape)}; wanted (T, *batch) = {(length, *batch)}") from None
 
 
+def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
+    """Raise unless f is what ``base`` computes, so that how it depends on other things than the state is known.
+
+    Raises
+    ------
+    TypeError
+        When a subclass overrides it.
+    """
+    kind = type(recurrence)
+    changed = [
+        name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(base, name)
+    ]
+    if changed:
+        raise TypeError(
+            f"{kind.__name__} overrides {', '.join(changed)}, so how f depends on anything but the state is not known"
+        )
+
+
 def packed_resets(lengths: Any) -> Array:
     """Return the reset mask of sequences packed one after the other.
 
