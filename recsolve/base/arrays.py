@@ -141,7 +141,7 @@ def common_dtype(arrays: Mapping[str, Array]) -> np.dtype[Any]:
 
 def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     """Return ``x`` broadcast to a shape, itself where it has that: NumPy takes ten times as long to find that out."""
-    return x if x.shape == shape else namespace(x).broadcast_to(x, shape)  # type: ignore[no-any-return]
+    return x if x.shape == shape else namespace(x).broadcast_to(x, shape)
 
 
 def memory_order(x: Array, axes: int) -> tuple[int, ...]:
