@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Zero
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
@@ -137,7 +137,7 @@ def _repeated(compare: Any) -> Verification:
     if float(first.known.mean()) < _ENOUGH:
         reason = "f is not finite, not smooth or too rough at the states, so its derivative is unknown"
         return Verification(None, float("nan"), reason)
-    return Verification(True, float(first.error[first.known & ~first.wrong].max(initial=0.0)))
+    return Verification(True, float(to_host(first.error[first.known & ~first.wrong]).max(initial=0.0)))
 
 
 def _direction(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Array:
