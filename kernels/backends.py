@@ -91,7 +91,7 @@ def _installed(package: str = "numba") -> bool:
     return find_spec(package) is not None
 
 
-def _asked() -> str:
+def asked() -> str:
     """Return the backend asked for: that of the innermost block, of the environment, or ``auto``."""
     name = _CHOSEN.get()
     if name is None:
@@ -102,12 +102,12 @@ def _asked() -> str:
 
 def forced() -> bool:
     """Return whether a backend that compiles cells is asked for."""
-    return _asked() in ("numba", "cuda")
+    return asked() in ("numba", "cuda")
 
 
 def compiles(steps: int, numbers: int) -> bool:
     """Return whether f is evaluated by loops compiled from it, for states of so many steps and numbers in all."""
-    name = _asked()
+    name = asked()
     if name != "auto":
         return name == "numba"
     return (steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS)) and _installed()
@@ -115,20 +115,20 @@ def compiles(steps: int, numbers: int) -> bool:
 
 def launches(like: Array, steps: int, numbers: int) -> bool:
     """Return whether CUDA kernels compiled from f evaluate it, for states like this of so many steps and numbers."""
-    name = _asked()
+    name = asked()
     pays = steps >= _STEPS_ON_GPU or numbers >= _NUMBERS
     return kind_of(like) == "cupy" and (name == "cuda" or (name == "auto" and pays))
 
 
 def compiles_rows(numbers: int) -> bool:
     """Return whether compiled loops go over the rows of trajectories of so many numbers."""
-    name = _asked()
+    name = asked()
     return name == "numba" or (name == "auto" and numbers >= _LARGE and _installed())
 
 
 def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
     """Return the backend that runs a scan here."""
-    name, like = _asked(), monoid.like(elements)
+    name, like = asked(), monoid.like(elements)
     if kind_of(like) == "cupy":
         return "numpy" if name == "numpy" else "cuda"
     if name != "auto":

@@ -6,13 +6,13 @@ The NumPy forms are the definition, on any namespace. Large NumPy arrays go thro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import FLOATS, Array, kind_of, memory_order, namespace
+from recsolve.base.arrays import FLOATS, Array, kind_of, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels import backends
 from recsolve.kernels.cpu.threads import spread, threads
@@ -118,28 +118,59 @@ def guard(
     return out
 
 
+class _Order(NamedTuple):
+    """How trajectories of one shape and strides lie in memory.
+
+    Attributes
+    ----------
+    axes, back : tuple of int
+        The axes (T, *batch) from the slowest to the fastest, and the way back.
+    leading : tuple of int
+        Their sizes.
+    width, number : int
+        Numbers of a row, and rows.
+    contiguous : bool
+    """
+
+    axes: tuple[int, ...]
+    back: tuple[int, ...]
+    leading: tuple[int, ...]
+    width: int
+    number: int
+    contiguous: bool
+
+
+@lru_cache(maxsize=256)
+def _order(shape: tuple[int, ...], strides: tuple[int, ...], size: int, count: int) -> _Order:
+    """Return it for arrays whose first ``count`` axes are those of rows."""
+    axes = tuple(sorted(range(count), key=lambda axis: -abs(strides[axis]) if shape[axis] > 1 else 0))
+    step, contiguous = size, True
+    for axis in reversed((*axes, *range(count, len(shape)))):
+        contiguous &= shape[axis] == 1 or strides[axis] == step
+        step *= shape[axis]
+    leading = tuple(shape[axis] for axis in axes)
+    back = tuple(axes.index(axis) for axis in range(count))
+    return _Order(axes, back, leading, prod(shape[count:]), prod(leading), contiguous)
+
+
 class _Rows:
     """Trajectories of one memory order as flat arrays, row after row."""
 
-    def __init__(self, arrays: Sequence[Array], axes: tuple[int, ...]):
-        like = arrays[0]
-        count = like.ndim - len(axes)
-        self.order = memory_order(like, count)
-        self.event = tuple(range(count, like.ndim))
-        self.leading = tuple(like.shape[axis] for axis in self.order)
-        self.width, self.number = prod(like.shape[count:]), prod(self.leading)
+    def __init__(self, arrays: Sequence[Array], order: _Order):
+        self.order, self.leading, self.width, self.number = order, order.leading, order.width, order.number
+        self.event = tuple(range(len(order.axes), arrays[0].ndim))
         self.flat = [self.flatten(x) for x in arrays]
 
     def flatten(self, x: Array) -> Array:
-        return x.transpose(*self.order, *self.event).reshape(-1)
+        return x.transpose(*self.order.axes, *self.event).reshape(-1)
 
     def place(self, x: Array) -> Array:
         """Return numbers of rows, in the order of memory, as (T, *batch)."""
-        return x.transpose(np.argsort(self.order))
+        return x.transpose(self.order.back)
 
     def unplace(self, x: Array) -> Array:
         """Return (T, *batch) as rows in the order of memory."""
-        return np.ascontiguousarray(x.transpose(self.order)).reshape(-1)
+        return np.ascontiguousarray(x.transpose(self.order.axes)).reshape(-1)
 
     def run(self, loop: Any) -> None:
         spread(loop, self.number, threads() if self.number * self.width >= _SPREAD else 1)
@@ -148,12 +179,13 @@ class _Rows:
 def _rows(arrays: Sequence[Array], axes: tuple[int, ...]) -> _Rows | None:
     """Return arrays as rows, or None where NumPy is to do the work."""
     like = arrays[0]
-    if kind_of(like) != "numpy" or like.dtype not in FLOATS or not backends.compiles_rows(like.size):
+    if kind_of(like) != "numpy" or like.dtype not in FLOATS or not backends.compiles_rows(like.size) or not like.size:
         return None
-    if any(x.strides != like.strides or x.dtype != like.dtype for x in arrays):
-        return None
-    order = (*memory_order(like, like.ndim - len(axes)), *range(like.ndim - len(axes), like.ndim))
-    return _Rows(arrays, axes) if like.size and like.transpose(order).flags.c_contiguous else None
+    for x in arrays:
+        if x.strides != like.strides or x.dtype != like.dtype:
+            return None
+    order = _order(like.shape, like.strides, like.itemsize, like.ndim - len(axes))
+    return _Rows(arrays, order) if order.contiguous else None
 
 
 def _lane(states: Array, tolerance: Tolerance, axes: tuple[int, ...]) -> int:

@@ -7,13 +7,15 @@ that it was traced into costs a tenth of a millisecond, and gives the same nodes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property
+from functools import cached_property, wraps
 from threading import RLock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
+from recsolve.kernels import backends
 from recsolve.recurrence.base import NOT_A_FUNCTION
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
@@ -22,6 +24,7 @@ from recsolve.symbolic.tracing import same_values, trace, trace_pullback
 if TYPE_CHECKING:
     from recsolve.recurrence.cell import Cell
 
+Bind = TypeVar("Bind", bound=Callable[[Any], Any])
 Kinds: TypeAlias = tuple[tuple[str, str], ...]  # of the mixings, by name
 Ties: TypeAlias = tuple[tuple[str, float], ...]  # by operation
 
@@ -75,17 +78,43 @@ def _sees_arguments_alone(function: Any) -> bool:
 _MOST = 128  # that are kept, those used last
 _TRACED: dict[tuple[Cell, Kinds, Ties], Traced] = {}
 _LOCK = RLock()
-_CHECKED: ContextVar[dict[tuple[Cell, Kinds, Ties], Traced] | None] = ContextVar("recsolve_checked", default=None)
+
+
+class _Book:
+    """What a solve has found out: the cells that it has looked at, and what its recurrences are bound to."""
+
+    def __init__(self) -> None:
+        self.traced: dict[tuple[Cell, Kinds, Ties], Traced] = {}
+        self.bound: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+
+
+_BOOK: ContextVar[_Book | None] = ContextVar("recsolve_book", default=None)
 
 
 @contextmanager
 def checked_once() -> Iterator[None]:
     """Look at every cell once, when it is first asked for inside a ``with`` block, and trust it until the end."""
-    token = _CHECKED.set({})
+    token = _BOOK.set(_Book())
     try:
         yield
     finally:
-        _CHECKED.reset(token)
+        _BOOK.reset(token)
+
+
+def bound_once(bind: Bind) -> Bind:
+    """Let a function of a recurrence be called once inside :func:`checked_once`, for each backend asked for."""
+
+    @wraps(bind)
+    def found(recurrence: Any) -> Any:
+        book = _BOOK.get()
+        if book is None:
+            return bind(recurrence)
+        bound, key = book.bound.setdefault(recurrence, {}), (bind, backends.asked())
+        if key not in bound:
+            bound[key] = bind(recurrence)
+        return bound[key]
+
+    return found  # type: ignore[return-value]
 
 
 def traced_now(cell: Cell, kinds: Kinds, ties: Ties) -> Traced:
@@ -98,9 +127,9 @@ def traced_now(cell: Cell, kinds: Kinds, ties: Ties) -> Traced:
     ValueError
         For what is no function: it computes something else when it is called again.
     """
-    checked, key = _CHECKED.get(), (cell, kinds, ties)
-    if checked is not None and key in checked:
-        return checked[key]
+    book, key = _BOOK.get(), (cell, kinds, ties)
+    if book is not None and key in book.traced:
+        return book.traced[key]
     with _LOCK:
         found = _TRACED.pop(key, None)
         if found is None or not found.holds():
@@ -108,6 +137,6 @@ def traced_now(cell: Cell, kinds: Kinds, ties: Ties) -> Traced:
         _TRACED[key] = found
         if len(_TRACED) > _MOST:
             del _TRACED[next(iter(_TRACED))]
-    if checked is not None:
-        checked[key] = found
+    if book is not None:
+        book.traced[key] = found
     return found

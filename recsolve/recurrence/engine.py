@@ -20,7 +20,7 @@ from recsolve.kernels.gpu.cell.products import ProductsCuda
 from recsolve.kernels.gpu.cell.stages import StagesCuda
 from recsolve.kernels.starts import Chain
 from recsolve.mixings import couples, form_of
-from recsolve.recurrence.current import Kinds, Ties, Traced, traced_now
+from recsolve.recurrence.current import Kinds, Ties, Traced, bound_once, traced_now
 from recsolve.recurrence.staged_engine import Staged
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class FusedCell:
         return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.chain)
 
 
+@bound_once
 def fused(recurrence: CellRecurrence) -> FusedCell | None:
     """Return the compiled loops of a recurrence whose mixings are all diagonal, or None where it goes to NumPy.
 
@@ -86,6 +87,7 @@ def fused(recurrence: CellRecurrence) -> FusedCell | None:
     return FusedCell(loops_of(traced, recurrence.dtype), recurrence)
 
 
+@bound_once
 def traced_of(recurrence: CellRecurrence) -> Traced | None:
     """Return what loops of a recurrence are compiled from, as it is now; None where it goes to NumPy.
 
@@ -178,6 +180,7 @@ class FusedWalk:
         self.loops.walk(inputs, self.mixings, states[start:], self.batch, self.chain.rest(states, start))
 
 
+@bound_once
 def walker(recurrence: CellRecurrence) -> FusedCell | FusedWalk | None:
     """Return the compiled walk of a recurrence, or None where NumPy is to take its steps.
 
@@ -193,6 +196,7 @@ def walker(recurrence: CellRecurrence) -> FusedCell | FusedWalk | None:
     return FusedWalk(walk_of(traced, recurrence.dtype), recurrence)
 
 
+@bound_once
 def staged(recurrence: CellRecurrence) -> Staged | None:
     """Return the compiled stages of a recurrence with mixings that couple units, or None where NumPy evaluates it.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from math import ceil
 from typing import NamedTuple
 
 import numpy as np
 
 from recsolve.base.arrays import Array, broadcast, freeze
-from recsolve.kernels.cpu.placement.strides import Flat, flat, lanes_of
+from recsolve.kernels.cpu.placement.strides import Flat, Lanes, flat, lanes_of
 from recsolve.kernels.cpu.threads import spread, threads
 
 # Columns of ``where`` and places of ``at``; those of inputs begin at FIRST, and those of their gradients follow.
@@ -74,6 +74,40 @@ def _copy(x: Array, y: Array) -> None:
     spread(loop, tiles, threads() if x.size >= SPREAD else 1)
 
 
+class _Placed(NamedTuple):
+    """Where the rows of arrays lie whose strides are known, whatever is in them; the arrays in it are shared."""
+
+    lanes: Lanes
+    columns: tuple[int, ...]  # those of states, in the order of their arrays
+    where: Array
+    by_time: Array
+    contiguous: bool
+
+
+@lru_cache(maxsize=1024)
+def _placed(
+    shape: tuple[int, ...],
+    columns: tuple[int, ...],
+    moving: tuple[bool, ...],
+    arrays: tuple[tuple[int, tuple[int, ...]], ...],
+) -> _Placed:
+    """Return it for arrays by origin and strides: inputs that move in time, gradients, states by column."""
+    origins, strides = zip(*arrays, strict=True)
+    lanes = lanes_of(shape[1:], tuple([s[1:] for s in strides]), origins)
+    lane = np.arange(len(lanes.offsets)) * lanes.inner
+    places = iter([(offsets, s[0]) for offsets, s in zip(lanes.offsets.T, strides, strict=True)])
+    found = {LANE: (lane, 0)}
+    found |= {FIRST + i: next(places) if moves else (lane, 0) for i, moves in enumerate(moving)}
+    gradients = len(arrays) - sum(moving) - len(columns)
+    found |= {FIRST + len(moving) + i: next(places) for i in range(gradients)}
+    found |= {column: next(places) for column in columns}
+    width = max(found) + 1
+    where, by_time = np.zeros((len(lane), width), np.int64), np.zeros(width, np.int64)
+    for column, (offsets, step) in found.items():
+        where[:, column], by_time[column] = offsets, step
+    return _Placed(lanes, columns, where, by_time, all(s == 1 for s in lanes.strides))
+
+
 class Rows:
     """Where the rows of some arrays lie.
 
@@ -112,66 +146,35 @@ class Rows:
         gradients: Sequence[Array] = (),
         least: int = _LEAST,
     ):
-        self._least = least
         self.shape, self._outside = shape, dict(states)
         self._gradients = [States(g, (), True) for g in gradients]
         full = [broadcast(x, shape) for x in inputs]
-        self._moving = [x.strides[0] != 0 and shape[0] > 1 for x in full]
+        self._moving = tuple([x.strides[0] != 0 and shape[0] > 1 for x in full])
         moving = [States(x) for x, moves in zip(full, self._moving, strict=True) if moves]
-        if not self._lay_out(dict(states), moving, self._gradients):
+        self._lay_out(dict(states), moving, self._gradients)
+        if not (self._placed.contiguous and self.inner >= min(least, self.number)):
             packed = {column: x.packed() for column, x in states.items()}
             self._lay_out(packed, [x.packed() for x in moving], [x.packed() for x in self._gradients])
-        constants = [
-            self.lanes.flatten(x[0], x.ndim - 1) for x, moves in zip(full, self._moving, strict=True) if not moves
-        ]
-        self._collect(constants)
+        rest = iter(self._bases)
+        constants = (x for x, moves in zip(full, self._moving, strict=True) if not moves)
+        self.inputs = tuple(
+            [next(rest) if moves else freeze(self.lanes.flatten(next(constants)[0], len(shape) - 1))
+             for moves in self._moving]
+        )  # fmt: skip
+        self.gradients = tuple([next(rest) for _ in gradients])
+        self.bases = dict(zip(self._placed.columns, rest, strict=True))
 
-    def _lay_out(self, states: Mapping[int, States], moving: Sequence[States], gradients: Sequence[States]) -> bool:
-        """Find the lanes that the arrays share; return whether they are contiguous and enough."""
+    def _lay_out(self, states: Mapping[int, States], moving: Sequence[States], gradients: Sequence[States]) -> None:
+        """Find the lanes that the arrays share."""
         self._inside = dict(states), gradients
         # The result comes last: its memory order is that of the lanes.
-        self._columns = [column for column in states if column != Y]
-        arrays = [*moving, *gradients, *(states[column] for column in self._columns), states[Y]]
-        flats = [x.flat() for x in arrays]
-        self._flats = [f for f, _ in flats]
-        self.distances = dict(
-            zip([*self._columns, Y], [c for _, c in flats[len(moving) + len(gradients) :]], strict=True)
-        )
-        self.lanes = lanes_of(
-            self.shape[1:], tuple([f.strides[1:] for f in self._flats]), tuple([f.origin for f in self._flats])
-        )
-        self.groups, self.inner, self.number = len(self.lanes.offsets), self.lanes.inner, self.lanes.number
-        return all(s == 1 for s in self.lanes.strides) and self.inner >= min(self._least, self.number)
-
-    def _collect(self, constants: Sequence[Array]) -> None:
-        """Set up ``where`` and ``by_time``, column by column, and the flat arrays."""
-        lane = np.arange(self.groups) * self.inner
-        columns = {LANE: (lane, 0)}
-        inputs: list[Array] = []
-        places = iter(zip(self._flats, self.lanes.offsets.T, strict=True))
-        rows = iter(constants)
-        for number, moves in enumerate(self._moving):
-            if moves:
-                f, offsets = next(places)
-                columns[FIRST + number] = offsets, f.strides[0]
-                inputs.append(f.base)
-            else:
-                columns[FIRST + number] = lane, 0
-                inputs.append(freeze(next(rows)))
-        gradients: list[Array] = []
-        for number in range(len(self._gradients)):
-            f, offsets = next(places)
-            columns[FIRST + len(inputs) + number] = offsets, f.strides[0]
-            gradients.append(f.base)
-        self.bases: dict[int, Array] = {}
-        for column, (f, offsets) in zip([*self._columns, Y], places, strict=True):
-            columns[column] = offsets, f.strides[0]
-            self.bases[column] = f.base
-        width = max(columns) + 1
-        self.where, self.by_time = np.zeros((self.groups, width), np.int64), np.zeros(width, np.int64)
-        for column, (offsets, step) in columns.items():
-            self.where[:, column], self.by_time[column] = offsets, step
-        self.inputs, self.gradients = tuple(inputs), tuple(gradients)
+        columns = (*(column for column in states if column != Y), Y)
+        flats = [x.flat() for x in (*moving, *gradients, *(states[column] for column in columns))]
+        self._bases = [f.base for f, _ in flats]
+        found = _placed(self.shape, columns, self._moving, tuple([(f.origin, f.strides) for f, _ in flats]))
+        self._placed, self.lanes, self.where, self.by_time = found, found.lanes, found.where, found.by_time
+        self.groups, self.inner, self.number = len(found.lanes.offsets), found.lanes.inner, found.lanes.number
+        self.distances = dict(zip(columns, [distances for _, distances in flats[-len(columns) :]], strict=True))
 
     def finish(self) -> None:
         """Put the results where they belong, if they have been computed elsewhere."""
