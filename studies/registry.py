@@ -5,8 +5,9 @@ To write one, add a file to ``studies/catalogue`` that ends in ``STUDY = Study(.
 
 - ``Config`` is a frozen dataclass of numbers, texts, bools and tuples of them, with three instances: ``quick`` (under
   60 s on two cores), ``full`` (what one would publish) and ``tiny`` (a second or two, for tests).
-- ``grid(config)`` yields points, the arguments of ``run``. A point is plain JSON and says *everything* that its numbers
-  depend on, ``seed`` and ``dtype`` among it: its hash is the name of the record, and stored records are reused.
+- ``grid(config)`` yields points, the arguments of ``run``: a product of named axes (``records.product``), or several.
+  A point is plain JSON and says *everything* that its numbers depend on, ``seed`` and ``dtype`` among it: its hash is
+  the name of the record, and stored records are reused.
 - ``run(**point)`` returns tidy rows (dicts). It is a function of a module, so that other processes can import it, and
   raises where it fails: the exception is stored. ``measure.measured`` makes a row of one solve, whatever becomes of it.
 - Names in ``dims`` are coordinates, all else in rows is measured; lists among it are declared in ``curves``.

@@ -1,30 +1,204 @@
-"""The benchmark of solves, on sizes at which only its numbers mean something."""
+"""The benchmarks, on sizes at which only their numbers mean something; those of the GPU on NumPy in place of CuPy."""
 
 import json
 import math
 from itertools import islice
+from time import perf_counter
+from types import SimpleNamespace
 
+import cuda_host
 import numpy as np
 import pytest
+import torch
+from cuda_host.solves import kernels_of
 
 import recsolve as rs
-from recsolve.studies.bench import by_hand
-from recsolve.studies.bench.bench import BenchConfig
-from recsolve.studies.bench.bench_solve import bench_solve
-from recsolve.studies.command import warm
+from recsolve.kernels.gpu.scan import scan_cuda
+from recsolve.studies import bench
+from recsolve.studies.bench import by_hand, layers_gpu, scans, solves_gpu
+from recsolve.studies.bench.board import BOARD, Config
+from recsolve.studies.bench.harness import Gpu, relative_error
+from recsolve.studies.command import cli, warm
 
-CONFIG = BenchConfig(repeats=1, numbers=1 << 14)
+CONFIG = Config(repeats=1, numbers=1 << 14)
+
+
+class Event:
+    """A CUDA event on a stream that has always done what it was given."""
+
+    def record(self, stream):
+        self.at, self.seen = perf_counter(), False
+
+    def synchronize(self):
+        self.seen = True
+
+
+class Stream:
+    """A stream that may be captured, once the device has been waited for."""
+
+    def __init__(self, non_blocking=False):
+        self.captured, self.ready, self.launches = None, False, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        assert self.captured is None
+
+    def synchronize(self):
+        self.ready = True
+
+    def begin_capture(self):
+        assert self.ready
+        self.captured = SimpleNamespace(launch=self.launch)
+
+    def end_capture(self):
+        captured, self.captured = self.captured, None
+        return captured
+
+    def launch(self, stream):
+        assert stream is self
+        assert self.captured is None
+        self.launches += 1
+
+
+class CuPy:
+    """NumPy, with what a clock on a GPU needs."""
+
+    def __init__(self):
+        self.released = 0
+        self.cuda = SimpleNamespace(
+            Event=Event,
+            Stream=Stream,
+            get_current_stream=Stream,
+            get_elapsed_time=self.elapsed,
+            runtime=SimpleNamespace(deviceSynchronize=lambda: None),
+        )
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def get_default_memory_pool(self):
+        return SimpleNamespace(free_all_blocks=self.release)
+
+    def release(self):
+        self.released += 1
+
+    @staticmethod
+    def elapsed(began, ended):
+        assert ended.seen
+        return 1e3 * (ended.at - began.at)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A device of NumPy's, a board of small shapes, and the CUDA kernels of one cell on the host."""
+    for n, name in enumerate(BOARD):
+        monkeypatch.setitem(BOARD, name, (1 + n % 2, 40 + n, 6))
+    monkeypatch.setattr(scan_cuda, "_current", lambda: SimpleNamespace(processors=4))
+    for module in (scans, solves_gpu):
+        monkeypatch.setattr(module, "_LAUNCHES", 3)
+    one = Gpu(repeats=2, xp=CuPy(), torch="cpu")
+    one.copied, one.caches = 1 << 10, 1 << 13
+    return one
+
+
+def complete(rows, table, errors=("error",)):
+    """Assert that rows are JSON, that the table shows them, and that times are times and errors small."""
+    for row in json.loads(json.dumps(rows, allow_nan=False)):
+        assert table.label(row)
+        assert all(column.show(row) is not None for column in table.columns)
+        assert row["kernel_over_floor"] == row["kernel"] / row["floor"] > 0
+        assert row["call"] > 0
+        assert all(row[name] is None or row[name] < (2e-3 if "float16" in str(row) else 1e-5) for name in errors)
+    table.show(rows)
+
+
+def test_scans_on_a_gpu_have_times_a_regime_and_errors(gpu):
+    config = Config(repeats=1, shapes=("S3", "S5"))
+    rows, cases = list(scans.gpu_rows(config, gpu)), list(scans.gpu_cases(config))
+    assert gpu.xp.released == len(cases)
+    complete(rows, bench.get("gpu", "scan").table)
+    assert [row["scan"] for row in rows[: len(cases)]] == [case.name for case in cases]
+    assert all(row["error"] is not None and row["regime"] for row in rows[: len(cases)])
+    assert [row["scan"] for row in rows[len(cases) :]] == ["cupy.cumsum (CUB), 1-D", "torch.cumsum over T"]
+    quick = Config(repeats=1, shapes=("S3",), quick=True)
+    assert [case.name for case in scans.gpu_cases(quick)] == ["diagonal", "diagonal, reverse"]
+
+
+@pytest.mark.parametrize("case", [*scans.gpu_cases(Config(shapes=("S3", "S5")))], ids=lambda case: case.name)
+def test_elements_of_scans_lie_as_they_are_said_to(case, gpu):
+    case = scans.replace(case, shape=(6, 2, 2, 4) if case.components > 1 else (6, 2, 8))
+    a, b = case.make(np, np.random.default_rng(0))
+    assert b.shape == case.shape
+    assert b.dtype == scans._entries((a, b)).dtype == case.dtype
+    assert (b.strides[0] < 0) == case.reverse
+    assert np.argsort([-abs(stride) for stride in b.strides]).tolist() == list(case.order or range(b.ndim))
+    assert case.size == scans._entries((a, b)).nbytes + 2 * b.nbytes
+    assert (scans._entries((a, b)) == 1).all() == (case.multipliers == "all 1")
+    y = case.run(rs.kernels.get("scan", "numpy"), (a, b))
+    assert case.error(y, (a, b), scans._GPU_LOOP, np.float64) < 1e-2
+    y[-1] += 1
+    assert case.error(y, (a, b), scans._GPU_LOOP, np.float64) > 1e-2
+
+
+@pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
+def test_fused_solves_on_a_gpu_have_times_a_plan_and_errors(gpu, monkeypatch):
+    monkeypatch.setattr(solves_gpu, "CELLS", {"GRU": rs.cells.GRU})
+    monkeypatch.setattr(solves_gpu, "_KINDS", {"(B, T, D)": ("float32", True)})
+    monkeypatch.setattr(solves_gpu, "lengths", lambda longest: [70])
+    kernels = kernels_of(rs.cells.GRU)
+    monkeypatch.setattr(solves_gpu, "cuda_loops_of", lambda cell, ties: kernels)
+    rows = list(solves_gpu.rows(Config(repeats=1, shapes=("S2", "S3")), gpu))
+    complete(rows, bench.get("gpu", "solve").table, ("error", "loop_error"))
+    board, ways = ["GRU", "GRU adjoint", "GRU, torch loop", "GRU", "GRU adjoint"], [*solves_gpu._WAYS]
+    assert [row["solve"] for row in rows] == [*board, "GRU, (B, T, D)", *ways]
+    for row in rows:
+        assert (row["error"] is None) == (row["solve"] in ("GRU adjoint", "GRU, torch loop"))
+        assert (row["sweeps"] > 0) == row["plan"].startswith("windows")
+
+
+def test_layers_of_torch_have_times_and_errors(gpu, monkeypatch):
+    monkeypatch.setattr(layers_gpu, "_TRAINING", 2)
+    monkeypatch.setattr(layers_gpu, "_SHOWN", 2)
+    monkeypatch.setattr(layers_gpu, "CELLS", ("GRU",))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # where others compute too, threads of so little work wait for each other
+    with rs.backend("numpy"):
+        rows = list(layers_gpu.rows(Config(repeats=1, shapes=("S4",)), gpu))
+    torch.set_num_threads(threads)
+    assert [(row["cell"], row["weights"]) for row in rows] == [("GRU", name) for name in layers_gpu.GAINS]
+    table = bench.get("gpu", "dense").table
+    for row in json.loads(json.dumps(rows, allow_nan=False)):
+        assert row["cudnn"] > 0
+        assert row["error"] < 1e-5
+        assert (row["cudnn_over_run"] is None) == (row["run"] is None)
+        assert len([column.show(row) for column in table.columns]) == 13
+    with pytest.raises(ValueError, match="shapes has S1; layers are timed on S4 and S2"):
+        next(layers_gpu.rows(Config(shapes=("S1",)), gpu))
+
+
+def test_a_wrong_answer_is_shown_and_one_that_was_not_measured_is_left_out(capsys, monkeypatch):
+    assert relative_error(np.ones(3), None) is relative_error(np.ones(3), np.ones(2)) is None
+    wrong = relative_error(np.array([1, np.nan]), np.array([1.0, 2.0]))
+    rows = [{"scan": name, "shape": "S1", "regime": "", "error": error} for name, error in (("a", wrong), ("b", None))]
+    rows = [row | dict.fromkeys(("floor", "kernel", "call", "kernel_over_floor"), 1.0) for row in rows]
+    table = bench.get("gpu", "scan").table
+    monkeypatch.setattr(bench, "get", lambda machine, what: bench.Bench(lambda config: iter(rows), table))
+    cli.gpu(shapes="S1, odd 1")
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[4:6]] == ["nan", "1000000"]
+    cli.gpu(as_json=True)
+    assert [row["error"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["nan", None]
 
 
 def test_rows_have_times_errors_and_ratios():
-    rows = list(islice(bench_solve(CONFIG), 5))
-    assert [row.solve for row in rows][:2] == ["GRU in order", "user's GRU in order"]
-    for row in rows:
-        found = json.loads(json.dumps(row.row(), allow_nan=False))
-        assert found["median"] > 0
-        assert found["reference_over_solve"] == pytest.approx(row.reference_median / row.median)
-        assert row.error < 1e-5
-        assert math.isfinite(row.reference_error)
+    rows = list(islice(bench.get("cpu", "solve").rows(CONFIG), 5))
+    assert [row["solve"] for row in rows][:2] == ["GRU in order", "user's GRU in order"]
+    for row in json.loads(json.dumps(rows, allow_nan=False)):
+        assert row["median"] > 0
+        assert row["reference_over_solve"] == pytest.approx(row["reference_median"] / row["median"])
+        assert row["error"] < 1e-5
+        assert math.isfinite(row["reference_error"])
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])

@@ -313,27 +313,25 @@ def test_compiling_is_said_once(tmp_path):
     assert logging.getLogger("recsolve").level == logging.NOTSET
 
 
-def test_the_benchmark(monkeypatch, capsys):
+def test_the_benchmark(capsys):
     """Every row is complete, in the table and as JSON."""
-    from recsolve.studies.bench import bench
+    from recsolve.studies.bench import board, get
     from recsolve.studies.command import cli
 
-    rows = [timing.row() for timing in bench.bench_scan(bench.BenchConfig(repeats=1, numbers=4096))]
+    rows = list(get("cpu", "scan").rows(board.Config(repeats=1, numbers=4096)))
     assert {row["scan"] for row in rows} >= {"diagonal", "clamp, reverse", "2 x 2 block"}
     for row in rows:
         assert 0 < row["least"] <= row["median"]
         assert row["over_traffic"] > 0
         assert row["error"] == 0 if "clamp" in row["scan"] else row["error"] < 1e-5
     for options in ([], ["--json"]):
-        monkeypatch.setattr("sys.argv", ["recsolve", "bench", "cpu", "--repeats", "1", "--numbers", "4096", *options])
         with pytest.raises(SystemExit) as done:
-            cli.main()
+            cli.app(["bench", "cpu", "--repeats", "1", "--numbers", "4096", *options])
         assert done.value.code == 0
         text = capsys.readouterr().out
         assert len(json.loads(text)["rows"]) == len(rows) if options else "2 x 2 block" in text
-    monkeypatch.setattr("sys.argv", ["recsolve", "bench", "cpu", "--what", "naps"])
     with pytest.raises(SystemExit) as done:
-        cli.main()
+        cli.app(["bench", "cpu", "--what", "naps"])
     assert done.value.code == 2
     with pytest.raises(ValueError, match="numbers is 5000"):
-        bench.BenchConfig(numbers=5000)
+        board.Config(numbers=5000)

@@ -12,7 +12,7 @@ import recsolve as rs
 from recsolve.studies.compare.measure import cell_recurrence
 from recsolve.studies.draw.drawing import CONVERGED, converged, heat, solvers_of, span
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -52,13 +52,10 @@ TINY = Config(places=5)
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for cell in config.cells:
-        for solver in config.solvers:
-            yield {
-                "cell": cell, "solver": solver, "seed": config.seed, "gain": config.gain, "T": config.T,
-                "reach": config.reach, "places": config.places, "tol": config.tol, "maxiter": config.maxiter,
-                "dtype": "float64",
-            }  # fmt: skip
+    return product(
+        cell=config.cells, solver=config.solvers, seed=config.seed, gain=config.gain, T=config.T, reach=config.reach,
+        places=config.places, tol=config.tol, maxiter=config.maxiter, dtype="float64",
+    )  # fmt: skip
 
 
 def run(

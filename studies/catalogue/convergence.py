@@ -18,7 +18,7 @@ from recsolve.studies.draw.figures import QUANTITIES, by_group, scale_iterations
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.groups import grouped
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -54,13 +54,12 @@ TINY = Config(panels=("gru dense", "gru diagonal", "minmax"), units=8, T=64, see
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for panel in config.panels:
-        for seed in range(config.seeds):
-            yield {
-                "panel": panel, "seed": seed, "units": config.units, "T": config.T, "gain": config.gain,
-                "solvers": [*config.solvers], "dtype": "float64",
-                "fronts": [*config.fronts] if (panel, seed) == (config.panels[0], 0) else [],
-            }  # fmt: skip
+    for point in product(
+        panel=config.panels, seed=range(config.seeds), units=config.units, T=config.T, gain=config.gain,
+        solvers=[*config.solvers], dtype="float64",
+    ):  # fmt: skip
+        first = (point["panel"], point["seed"]) == (config.panels[0], 0)
+        yield {**point, "fronts": [*config.fronts] if first else []}
 
 
 def run(

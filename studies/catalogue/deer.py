@@ -20,7 +20,7 @@ from recsolve.studies.compare.measure import distance, loop, measured, timed
 from recsolve.studies.draw.drawing import converged, powers_of_two, span
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -53,14 +53,12 @@ TINY = Config(p=(0.5, 20.0), T=200, seeds=1, lengths=(32, 128), units=(1, 4), ba
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for p in config.p:
-        for seed in range(config.seeds):
-            yield {"problem": SINE, "p": p, "T": config.T, "units": 1, "batch": 1, "seed": seed, "dtype": "float32"}
-    for units in config.units:
-        for T in config.lengths:
-            yield {
-                "problem": GRU, "p": 0.0, "T": T, "units": units, "batch": config.batch, "seed": 0, "dtype": "float32",
-            }  # fmt: skip
+    yield from product(
+        problem=SINE, p=config.p, T=config.T, units=1, batch=1, seed=range(config.seeds), dtype="float32"
+    )
+    yield from product(
+        problem=GRU, p=0.0, units=config.units, T=config.lengths, batch=config.batch, seed=0, dtype="float32"
+    )
 
 
 def run(*, problem: str, p: float, T: int, units: int, batch: int, seed: int, dtype: str) -> list[Row]:

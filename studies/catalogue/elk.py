@@ -21,7 +21,7 @@ from recsolve.studies.draw.series import outside_legend
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.problems.flows import system
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -57,20 +57,17 @@ TINY = Config(dampings=(1e-4, 1e-1), T=60, seeds=1, lorenz_T=120, lorenz_iterati
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for seed in range(config.seeds):
-        shared = {
-            "problem": GRU, "T": config.T, "seed": seed, "gain": config.gain, "units": config.units, "tol": config.tol,
-            "maxiter": config.T + 2, "dtype": "float64",
-        }  # fmt: skip
+    for shared in product(
+        problem=GRU, T=config.T, seed=range(config.seeds), gain=config.gain, units=config.units, tol=config.tol,
+        maxiter=config.T + 2, dtype="float64",
+    ):  # fmt: skip
         yield {**shared, "solvers": [NEWTON, QUASI, ADAPTIVE]}  # has no damping: holds along it
-        for damping in config.dampings:
-            yield {**shared, "solvers": [ELK, QUASI_ELK], "damping": damping}
-    for seed in range(config.lorenz_seeds):
-        yield {
-            "problem": LORENZ, "T": config.lorenz_T, "seed": seed, "gain": 0.0, "units": 8, "tol": config.tol,
-            "maxiter": config.lorenz_iterations, "solvers": [NEWTON, QUASI, ELK, QUASI_ELK],
-            "damping": config.lorenz_damping, "dtype": "float64",
-        }  # fmt: skip
+        yield from product(**shared, solvers=[ELK, QUASI_ELK], damping=config.dampings)
+    yield from product(
+        problem=LORENZ, T=config.lorenz_T, seed=range(config.lorenz_seeds), gain=0.0, units=8, tol=config.tol,
+        maxiter=config.lorenz_iterations, solvers=[NEWTON, QUASI, ELK, QUASI_ELK], damping=config.lorenz_damping,
+        dtype="float64",
+    )  # fmt: skip
 
 
 def run(

@@ -18,7 +18,7 @@ from recsolve.studies.compare.measure import loop, measured
 from recsolve.studies.draw.drawing import band, converged, legend, listed, solvers_of, span
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -50,15 +50,12 @@ TINY = Config(cells=("gru", "elman"), solvers=Config.solvers[:3], perturbations=
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for cell in config.cells:
-        for seed in range(config.seeds):
-            shared = {
-                "cell": cell, "seed": seed, "solvers": [*config.solvers], "gain": config.gain, "units": config.units,
-                "T": config.T, "dtype": "float64",
-            }  # fmt: skip
-            yield {**shared, "guess": "cold"}
-            for perturbation in config.perturbations:
-                yield {**shared, "guess": WARM, "perturbation": perturbation}
+    for shared in product(
+        cell=config.cells, seed=range(config.seeds), solvers=[*config.solvers], gain=config.gain, units=config.units,
+        T=config.T, dtype="float64",
+    ):  # fmt: skip
+        yield {**shared, "guess": "cold"}
+        yield from product(**shared, guess=WARM, perturbation=config.perturbations)
 
 
 def run(

@@ -11,7 +11,7 @@ import numpy as np
 from recsolve.studies.compare.measure import cell_recurrence, loop, lyapunov, measured
 from recsolve.studies.draw.drawing import CONVERGED, band, chart, converged, legend, listed, powers_of_two, solvers_of
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -55,13 +55,11 @@ TINY = Config(lengths=(64, 128, 256), gains=(1.0, 5.0), seeds=1)
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for gain in reversed(config.gains):  # what takes longest first, so that no worker is left with it at the end
-        for seed in range(config.seeds):
-            for solver in config.solvers:
-                yield {
-                    "gain": gain, "seed": seed, "solver": solver, "units": config.units, "lengths": [*config.lengths],
-                    "tol": config.tol, "maxiter": config.maxiter, "dtype": "float64",
-                }  # fmt: skip
+    gains = config.gains[::-1]  # what takes longest first, so that no worker is left with it at the end
+    return product(
+        gain=gains, seed=range(config.seeds), solver=config.solvers, units=config.units, lengths=[*config.lengths],
+        tol=config.tol, maxiter=config.maxiter, dtype="float64",
+    )  # fmt: skip
 
 
 def run(

@@ -17,7 +17,7 @@ from recsolve.studies.draw.drawing import band, converged, legend, listed, power
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.problems.flows import FLOWS, observer, system, two_wells
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -56,19 +56,14 @@ TINY = Config(
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for T in config.lengths:
-        for seed in range(config.paths):
-            yield {
-                "problem": WELLS, "T": T, "nudge": SYSTEM, "seed": seed, "temperature": config.temperature,
-                "solvers": [*config.wells], "tol": config.tol, "dtype": "float64",
-            }  # fmt: skip
-    for flow in config.flows:
-        for nudge in config.nudges:
-            for seed in range(config.seeds):
-                yield {
-                    "problem": flow, "T": config.steps, "nudge": nudge, "seed": seed, "temperature": 0.0,
-                    "solvers": [*config.solvers], "tol": config.tol, "dtype": "float64",
-                }  # fmt: skip
+    yield from product(
+        problem=WELLS, T=config.lengths, nudge=SYSTEM, seed=range(config.paths), temperature=config.temperature,
+        solvers=[*config.wells], tol=config.tol, dtype="float64",
+    )  # fmt: skip
+    yield from product(
+        problem=config.flows, T=config.steps, nudge=config.nudges, seed=range(config.seeds), temperature=0.0,
+        solvers=[*config.solvers], tol=config.tol, dtype="float64",
+    )  # fmt: skip
 
 
 def run(

@@ -13,7 +13,7 @@ from recsolve.studies.compare.measure import loop, lyapunov, measured, tanh_netw
 from recsolve.studies.draw.drawing import converged, legend, listed, solvers_of, times
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -51,13 +51,10 @@ TINY = Config(units=16, lengths=(64, 256), gains=(0.6, 0.9, 2.4), seeds=1, pilot
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for T in config.lengths:
-        for gain in config.gains:
-            for seed in range(config.seeds):
-                yield {
-                    "T": T, "gain": gain, "seed": seed, "units": config.units, "solvers": [*config.solvers],
-                    "tol": config.tol, "pilot": config.pilot, "dtype": "float64",
-                }  # fmt: skip
+    return product(
+        T=config.lengths, gain=config.gains, seed=range(config.seeds), units=config.units, solvers=[*config.solvers],
+        tol=config.tol, pilot=config.pilot, dtype="float64",
+    )  # fmt: skip
 
 
 def run(

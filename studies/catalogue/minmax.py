@@ -15,7 +15,7 @@ from recsolve.studies.draw.drawing import band, converged, listed, powers_of_two
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -53,15 +53,13 @@ FULL = Config(lengths=tuple(2**k for k in range(5, 14)), longest_slow=2048, unit
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for seed in range(config.seeds):
-        shared = {"seed": seed, "units": config.units, "dtype": "float64"}
+    for shared in product(seed=range(config.seeds), units=config.units, dtype="float64"):
         for cell in config.cells:
             width = WIDEST.get(cell, config.width)
             yield {"problem": SLOPES, "cell": cell, "T": config.lags, "width": width, **shared}
-        for problem in PROBLEMS:
-            for T in config.lengths:
-                if problem in ("continuum", "bits") or config.longest_slow >= T:
-                    yield {"problem": problem, "cell": COUNTED, "T": T, "width": config.width, **shared}
+        for point in product(problem=tuple(PROBLEMS), cell=COUNTED, T=config.lengths, width=config.width, **shared):
+            if point["problem"] in ("continuum", "bits") or config.longest_slow >= point["T"]:
+                yield point
 
 
 def run(*, problem: str, cell: str, T: int, seed: int, units: int, width: float, dtype: str) -> list[Row]:

@@ -22,7 +22,7 @@ from recsolve.studies.draw.drawing import band, converged, legend, listed, times
 from recsolve.studies.draw.series import level
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -49,13 +49,11 @@ TINY = Config(couplings=(0.3, 0.9, 1.5), units=8, T=64, seeds=1)
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for rung in RUNGS:
-        for coupling in config.couplings:
-            for seed in range(config.seeds):
-                yield {
-                    "rung": rung, "coupling": coupling, "seed": seed, "units": config.units, "T": config.T,
-                    "tol": config.tol, "dtype": "float64", "clocked": seed == 0,
-                }  # fmt: skip
+    for point in product(
+        rung=tuple(RUNGS), coupling=config.couplings, seed=range(config.seeds), units=config.units, T=config.T,
+        tol=config.tol, dtype="float64",
+    ):  # fmt: skip
+        yield {**point, "clocked": point["seed"] == 0}
 
 
 def run(

@@ -17,7 +17,7 @@ from recsolve.studies.compare.measure import loop, measured
 from recsolve.studies.draw.drawing import band, converged, span
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -63,14 +63,11 @@ def grid(config: Config) -> Iterator[Point]:
             "kind": BOARD, "cell": "pararnn_gru", "scale": PUBLISHED_SCALE, "T": T, "batch": batch,
             "units": units, "seed": 0, "dtype": "float32", "maxiter": max(COUNTS),
         }  # fmt: skip
-    for cell in config.cells:
-        for T in config.lengths:
-            for scale in config.scales:
-                for seed in range(config.seeds):
-                    yield {
-                        "kind": SWEEP, "cell": cell, "scale": scale, "T": T, "batch": 1, "units": config.units,
-                        "seed": seed, "dtype": config.dtype, "maxiter": T + 2,
-                    }  # fmt: skip
+    for point in product(
+        kind=SWEEP, cell=config.cells, T=config.lengths, scale=config.scales, batch=1, units=config.units,
+        seed=range(config.seeds), dtype=config.dtype,
+    ):  # fmt: skip
+        yield {**point, "maxiter": point["T"] + 2}
 
 
 def run(

@@ -21,7 +21,7 @@ from recsolve.studies.compare.storage import as_stored, bfloat16, newton_errors
 from recsolve.studies.draw.drawing import band, legend, listed, solvers_of, span
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -49,12 +49,11 @@ TINY = Config(gains=(0.5, 1.5), units=8, T=64, seeds=1, sweeps=12)
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for gain in config.gains:
-        for seed in range(config.seeds):
-            yield {
-                "gain": gain, "seed": seed, "solvers": [*config.solvers], "units": config.units, "T": config.T,
-                "sweeps": config.sweeps, "clocked": seed == 0, "dtype": "float32",
-            }  # fmt: skip
+    for point in product(
+        gain=config.gains, seed=range(config.seeds), solvers=[*config.solvers], units=config.units, T=config.T,
+        sweeps=config.sweeps, dtype="float32",
+    ):  # fmt: skip
+        yield {**point, "clocked": point["seed"] == 0}
 
 
 def run(

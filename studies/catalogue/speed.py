@@ -17,7 +17,7 @@ from recsolve.studies.compare.measure import cell_recurrence, distance, loop, me
 from recsolve.studies.draw.drawing import CONVERGED, chart, converged, legend, listed, powers_of_two, solvers_of, times
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -54,17 +54,14 @@ TINY = Config(units=4, lengths=(64, 256), batches=(1,), repeats=2, enough=0.02)
 
 
 def grid(config: Config) -> Iterator[Point]:
-    peers = [peer for peer in config.peers if find_spec(PEERS[peer])]
-    backends = [backend for backend in config.backends if backend != CUDA or has_gpu()]
+    peers = tuple(peer for peer in config.peers if find_spec(PEERS[peer]))
+    backends = tuple(backend for backend in config.backends if backend != CUDA or has_gpu())
     for mixing in config.mixings:
-        for backend in (*backends, *(peers if mixing == "dense" else ())):
-            for T in config.lengths:
-                for batch in config.batches:
-                    yield {
-                        "mixing": mixing, "backend": backend, "T": T, "batch": batch, "units": config.units,
-                        "solvers": [*config.solvers], "repeats": config.repeats, "enough": config.enough,
-                        "seed": config.seed, "dtype": config.dtype,
-                    }  # fmt: skip
+        yield from product(
+            mixing=mixing, backend=backends + (peers if mixing == "dense" else ()), T=config.lengths,
+            batch=config.batches, units=config.units, solvers=[*config.solvers], repeats=config.repeats,
+            enough=config.enough, seed=config.seed, dtype=config.dtype,
+        )  # fmt: skip
 
 
 def run(

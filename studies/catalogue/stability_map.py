@@ -12,7 +12,7 @@ from recsolve import Recurrence, cells
 from recsolve.studies.compare.measure import cell_recurrence, loop, measured
 from recsolve.studies.draw.drawing import converged, labelled, listed, solvers_of
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -60,15 +60,11 @@ TINY = Config(gains=(0.5, 32.0), drives=(0.1, 1.0), T=64, maxiter=24)
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for cell in config.cells:
-        for guess in config.guesses:
-            for gain in config.gains:
-                for seed in range(config.seeds):
-                    yield {
-                        "cell": cell, "guess": guess, "gain": gain, "seed": seed, "drives": [*config.drives],
-                        "units": config.units, "T": config.T, "solvers": [*config.solvers], "tol": config.tol,
-                        "maxiter": config.maxiter, "dtype": "float64",
-                    }  # fmt: skip
+    return product(
+        cell=config.cells, guess=config.guesses, gain=config.gains, seed=range(config.seeds), drives=[*config.drives],
+        units=config.units, T=config.T, solvers=[*config.solvers], tol=config.tol, maxiter=config.maxiter,
+        dtype="float64",
+    )  # fmt: skip
 
 
 def recurrence(cell: str, gain: float, drive: float, *, units: int, T: int, seed: int, dtype: str) -> Recurrence:

@@ -18,7 +18,7 @@ from recsolve.studies.compare.measure import cell_recurrence, loop, measured, ti
 from recsolve.studies.draw.drawing import converged, legend, listed, solvers_of, times
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Study, Table
-from recsolve.studies.store.records import Point, Row
+from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -58,13 +58,10 @@ TINY = Config(
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for problem in config.problems:
-        for seed in range(config.seeds):
-            for solver in (LOOP, *config.solvers):
-                yield {
-                    "problem": problem, "solver": solver, "seed": seed, "tols": [*config.tols], "units": config.units,
-                    "T": config.T, "repeats": config.repeats, "dtype": "float64",
-                }  # fmt: skip
+    return product(
+        problem=config.problems, seed=range(config.seeds), solver=(LOOP, *config.solvers), tols=[*config.tols],
+        units=config.units, T=config.T, repeats=config.repeats, dtype="float64",
+    )  # fmt: skip
 
 
 def run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
@@ -185,15 +185,7 @@ def cpu(
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:
     """Time compiled scans or solves on this machine: medians, quartiles, ratios in the same run, errors."""
-    from recsolve.studies.bench.bench import BenchConfig, bench_scan
-    from recsolve.studies.bench.bench_solve import bench_solve
-
-    benches = {"scan": (bench_scan, tables.show_scan_timings), "solve": (bench_solve, tables.show_solve_timings)}
-    try:
-        run, show = _one_of(benches, what)
-        _bench(run(BenchConfig(repeats=repeats, numbers=numbers)), show, as_json)
-    except (ValueError, ImportError) as error:
-        raise _fail(error) from None
+    _bench("cpu", what, as_json, repeats=repeats, numbers=numbers)
 
 
 @bench.command()
@@ -205,44 +197,29 @@ def gpu(
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:
     """Time scans, fused solves, or layers of torch's on a GPU: ratios to a copy, errors beside them."""
-    from recsolve.studies.bench.bench_gpu import GpuBenchConfig, bench_gpu_scan
-    from recsolve.studies.bench.bench_gpu_dense import DenseBenchConfig, rows
-    from recsolve.studies.bench.bench_gpu_solve import bench_gpu_solve
-    from recsolve.studies.bench.bench_tables import show_dense_timings, show_gpu_timings
-
     chosen: dict[str, Any] = {} if shapes is None else {"shapes": tuple(name.strip() for name in shapes.split(","))}
-    benches: dict[str, Any] = {
-        "scan": lambda: (bench_gpu_scan(GpuBenchConfig(repeats, quick=quick, **chosen)), show_gpu_timings),
-        "solve": lambda: (bench_gpu_solve(GpuBenchConfig(repeats, quick=quick, **chosen)), show_gpu_timings),
-        "dense": lambda: (rows(DenseBenchConfig(repeats)), show_dense_timings),
-    }
-    try:
-        timings, show = _one_of(benches, what)()
-        _bench(timings, show, as_json)
-    except (ValueError, ImportError) as error:
-        raise _fail(error) from None
+    _bench("gpu", what, as_json, repeats=repeats, quick=quick, **chosen)
 
 
-def _one_of(benches: dict[str, Any], what: str) -> Any:
-    if what not in benches:
-        *first, last = benches
-        raise ValueError(f"--what is {what!r}; wanted {', '.join(first)} or {last}")
-    return benches[what]
-
-
-def _bench(timings: Iterable[Any], show: Callable[[list[Any]], None], as_json: bool) -> None:
-    """Take timings one after the other, and print them."""
+def _bench(machine: str, what: str, as_json: bool, **options: Any) -> None:
+    """Take times one after the other, and print them."""
+    from recsolve.studies.bench import board, get
+    from recsolve.studies.compare.race import finite_or_text
     from recsolve.studies.store.provenance import provenance
 
-    found = []
-    with tables.progress() as status:
-        for timing in timings:
-            found.append(timing)
-            status(timing.label)
+    rows = []
+    try:
+        timed = get(machine, what)
+        with tables.progress() as status:
+            for row in timed.rows(board.Config(**options)):
+                rows.append(row)
+                status(timed.table.label(row))
+    except (ValueError, ImportError) as error:
+        raise _fail(error) from None
     if as_json:
-        print(json.dumps({**provenance(), "rows": [timing.row() for timing in found]}, indent=1, allow_nan=False))
+        print(json.dumps({**provenance(), "rows": finite_or_text(rows)}, indent=1, allow_nan=False))
     else:
-        show(found)
+        timed.table.show(rows)
 
 
 class _Output(FileIO):

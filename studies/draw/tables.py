@@ -185,58 +185,6 @@ def _left(*columns: str) -> dict[str, str]:
     return dict.fromkeys(columns, "left")
 
 
-def show_scan_timings(timings: list[Any]) -> None:
-    """Print the times of kernels and what they are to be read beside."""
-    columns = {
-        "scan": "left", "shape": "left", "ms": "right", "quartiles": "right", "least": "right", "x traffic": "right",
-        "x copies": "right", "NumPy": "right", "error": "right",
-    }  # fmt: skip
-    table = table_of("scans, float32", columns)
-    for timing in timings:
-        found = timing.row()
-        table.add_row(
-            escape(timing.scan),
-            escape(timing.shape),
-            three(1e3 * timing.median),
-            f"{three(1e3 * timing.lower)}-{three(1e3 * timing.upper)}",
-            three(1e3 * timing.least),
-            three(found["over_traffic"]),
-            three(found["over_copies"]),
-            f"{three(found['numpy_over_scan'])}x",
-            f"{timing.error:.0e}",
-        )
-    console = console_of_output()
-    print_table(console, table)
-    console.print(
-        "x traffic: over copying half of the bytes to the other half; x copies: over copying every array once; all on "
-        "as many threads. NumPy: its time over this one. error: against the loop, relative.",
-        markup=False,
-    )
-
-
-def show_solve_timings(timings: list[Any]) -> None:
-    """Print the times of solves and of what one would run instead."""
-    columns = {
-        "solve": "left", "shape": "left", "ms": "right", "quartiles": "right", "beside": "left", "its ms": "right",
-        "ratio": "right", "error": "right", "its error": "right",
-    }  # fmt: skip
-    table = table_of("solves, float32", columns)
-    for timing in timings:
-        table.add_row(
-            escape(timing.solve),
-            escape(timing.shape),
-            three(1e3 * timing.median),
-            f"{three(1e3 * timing.lower)}-{three(1e3 * timing.upper)}",
-            escape(timing.reference),
-            three(1e3 * timing.reference_median),
-            f"{three(timing.reference_median / timing.median)}x",
-            *("" if x != x else f"{x:.0e}" for x in (timing.error, timing.reference_error)),
-        )
-    console = console_of_output()
-    print_table(console, table)
-    console.print("ratio: its ms over ms. error: against a loop in float64, relative to max |h|.", markup=False)
-
-
 def show_information(found: dict[str, Any]) -> None:
     """Print versions, machine, kernels and array libraries."""
     table = table_of("recsolve", _left("what", "found"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -64,6 +65,18 @@ def key(study: str, version: int, point: Point) -> str:
     """
     canonical = json.dumps([study, version, dict(point)], sort_keys=True, allow_nan=False, separators=(",", ":"))
     return sha256(canonical.encode()).hexdigest()[:20]
+
+
+def product(**axes: Any) -> Iterator[Point]:
+    """Yield the points of a grid, the last axis fastest: tuples and ranges are axes, all else is the same everywhere.
+
+    Examples
+    --------
+    >>> [*product(T=(8, 16), seed=range(2), solvers=["newton"])][2]
+    {'T': 16, 'seed': 0, 'solvers': ['newton']}
+    """
+    values = (x if isinstance(x, (tuple, range)) else (x,) for x in axes.values())
+    return (dict(zip(axes, point, strict=True)) for point in itertools.product(*values))
 
 
 class Records:

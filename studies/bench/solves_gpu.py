@@ -1,0 +1,179 @@
+"""Fused solves on a GPU beside the floor.
+
+Every solve is converged to a defect of 1e-6 and is tested on the device; the error is against the loop in float64, and
+beside it stands that of the loop in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+import recsolve as rs
+from recsolve.base.arrays import Array, to_host
+from recsolve.kernels.gpu.cell.elementwise import Outcome
+from recsolve.kernels.starts import Chain
+from recsolve.recurrence.cell import Cell
+from recsolve.recurrence.current import traced_now
+from recsolve.recurrence.engine import cuda_loops_of
+from recsolve.studies.bench import table
+from recsolve.studies.bench.board import BOARD, Config, Shape, lengths
+from recsolve.studies.bench.harness import Bench, Gpu, Run, relative_error, times_on_gpu
+from recsolve.studies.bench.solves import SCALE, USER, laid, recurrence
+from recsolve.studies.bench.table import Row
+from recsolve.studies.draw.tables import three
+
+_TOLERANCE = 1e-6, 1e-6
+_LAUNCHES = 8  # of a graph at least
+_CALLS = 3
+_LOOP_STEPS, _LOOP_LANES = 4096, 32  # over which the errors are measured
+_LONGEST, _UNITS = 1 << 20, 256  # of the solves over lengths
+_LONGEST_WALK = 20_000  # steps one after the other that are worth waiting for
+_KINDS = {"float64": ("float64", False), "float16": ("float16", False), "(B, T, D)": ("float32", True)}
+_WAYS: dict[str, dict[str, Any]] = {
+    "walk": {"regime": "walk", "segments": 1},
+    "segments": {"regime": "walk"},
+    "windows": {"regime": "windows", "segments": 1},
+    "windows in segments": {"regime": "windows"},
+    "auto": {},
+}
+CELLS = {"GRU": rs.cells.GRU, "user's GRU": USER, "CIFG LSTM": rs.cells.ParaRNNLSTM}
+
+
+class _Problem:
+    """A cell on random data (T, B, D): rotating drives, weights and parameters, states to fill."""
+
+    def __init__(
+        self, cell: Cell, shape: Shape, gpu: Gpu, config: Config, dtype: str = "float32", by_batch: bool = False
+    ):
+        B, T, D = shape
+        xp, k = gpu.xp, len(cell.state)
+        self.cell, self.gpu, self.steps, self.loops = (
+            cell,
+            gpu,
+            T,
+            cuda_loops_of(traced_now(cell, tuple((name, "diagonal") for name in cell.mixings), ())),
+        )
+        host, random = np.random.default_rng(config.seed), xp.random.default_rng(config.seed)
+        self.weights = {n: (SCALE * host.standard_normal(D)).astype(np.float32) for n in cell.mixings}
+        self.weights |= {n: np.zeros(D, np.float32) for n in cell.parameters}
+        initial = xp.zeros((B, D) if k == 1 else (B, k, D), np.float64 if dtype == "float64" else np.float32)
+        self.chain = Chain(initial, initial)
+        self.states = laid(lambda s: xp.empty(s, dtype), (T, *initial.shape), by_batch)
+        self.bytes = (len(cell.drives) + k) * T * B * D * self.states.itemsize
+
+        def drive() -> Array:
+            return laid(lambda s: random.standard_normal(s, dtype=np.float32).astype(dtype), (T, B, D), by_batch)
+
+        rest = [xp.asarray(x, dtype) for x in self.weights.values()]
+        self.inputs: list[list[Array]] = gpu.rotated(lambda: [*(drive() for _ in cell.drives), *rest], self.bytes)
+
+    def solve(self, inputs: list[Array], **way: Any) -> Outcome:
+        return self.loops.solve(inputs, self.states, 1, self.chain, _TOLERANCE, **way)
+
+    def times(self, runs: list[Run], size: int) -> Row:
+        """Return the times on the device and of a call, which makes so many bytes move."""
+        kernel = self.gpu.kernel(runs * max(1, _LAUNCHES // len(runs)))
+        return times_on_gpu(self.gpu.floor(size), kernel, self.gpu.call(runs, _CALLS))
+
+    def errors(self) -> Row:
+        """Return the error of the states of the first inputs, over some steps and lanes, and that of the loop."""
+        T, lanes = min(self.steps, _LOOP_STEPS), _LOOP_LANES
+        drives = [to_host(u[:T, :1, :lanes]) for u in self.inputs[0][: len(self.cell.drives)]]
+        exact, plain = (self._loop(drives, dtype) for dtype in (np.float64, np.float32))
+        found = to_host(self.states[:T, :1, ..., :lanes])
+        return {"error": relative_error(found, exact), "loop_error": relative_error(plain, exact)}
+
+    def _loop(self, drives: list[Array], dtype: Any) -> Array:
+        u = {n: x.astype(dtype) for n, x in zip(self.cell.drives, drives, strict=True)}
+        w = {n: x[: drives[0].shape[-1]].astype(dtype) for n, x in self.weights.items()}
+        with rs.backend("numpy"):
+            return rs.solve(recurrence(self.cell, u, w), method="sequential").states  # type: ignore[no-any-return]
+
+
+def rows(config: Config, gpu: Gpu | None = None) -> Iterator[Row]:
+    """Time the solves, one after the other."""
+    gpu = gpu or Gpu(config.repeats)
+    for problem_rows in _groups(config, gpu):
+        yield from problem_rows
+        gpu.release()
+
+
+def _groups(config: Config, gpu: Gpu) -> Iterator[Iterator[Row]]:
+    """Yield the rows of one problem after the other, whose memory is free again after them."""
+    for name, cell in CELLS.items():
+        for shape in config.shapes:
+            yield _on_board(name, shape, _Problem(cell, BOARD[shape], gpu, config))
+    if config.quick:
+        return
+    for what, kind in _KINDS.items() if "S3" in config.shapes else ():
+        yield iter([_forward(f"GRU, {what}", "S3", _Problem(CELLS["GRU"], BOARD["S3"], gpu, config, *kind))])
+    for T in lengths(_LONGEST):
+        yield _regimes(T, _Problem(CELLS["GRU"], (1, T, _UNITS), gpu, config))
+
+
+def _on_board(name: str, shape: str, problem: _Problem) -> Iterator[Row]:
+    yield _forward(name, shape, problem)
+    if name != "user's GRU":
+        yield _backward(name, shape, problem)
+    if name == "GRU" and shape == "S2" and find_spec("torch") is not None:
+        yield _torch_loop(shape, problem)
+
+
+def _regimes(T: int, problem: _Problem) -> Iterator[Row]:
+    """Time every regime, for one sequence of some units."""
+    for name, way in _WAYS.items():
+        if name not in ("walk", "windows") or T <= _LONGEST_WALK:
+            yield _forward(name, f"B1 T{T} D{_UNITS}", problem, **way)
+
+
+def _row(solve: str, shape: str, plan: str, times: Row, **told: Any) -> Row:
+    named = {"solve": solve, "shape": shape, "plan": plan}
+    return named | times | {"error": None, "loop_error": None, "sweeps": 0.0, "redone": 0} | told
+
+
+def _forward(name: str, shape: str, problem: _Problem, **way: Any) -> Row:
+    outcome = problem.solve(problem.inputs[0], **way)
+    told = {**problem.errors(), "sweeps": outcome.sweeps, "redone": outcome.redone}
+    times = problem.times([partial(problem.solve, inputs, **way) for inputs in problem.inputs], problem.bytes)
+    return _row(name, shape, f"{outcome.plan.regime} x{outcome.plan.segments}", times, **told)
+
+
+def _backward(name: str, shape: str, problem: _Problem) -> Row:
+    """Time the adjoint with all gradients: it reads drives, states and cotangents, and writes drives and states."""
+    problem.solve(problem.inputs[0])
+    cotangent = problem.gpu.xp.random.default_rng(1).standard_normal(problem.states.shape, dtype=np.float32)
+    run = partial(problem.loops.adjoint, problem.inputs[0], problem.states, cotangent, 1, problem.chain)
+    return _row(f"{name} adjoint", shape, "", problem.times([run], 2 * problem.bytes + problem.states.nbytes))
+
+
+def _torch_loop(shape: str, problem: _Problem) -> Row:
+    """Time a loop over torch's functions, which most would write."""
+    import torch
+
+    r, z, n, w_r, w_z, w_n, _ = (torch.as_tensor(x, device=problem.gpu.torch) for x in problem.inputs[0])
+
+    def loop() -> Any:
+        h, out = torch.zeros_like(r[0]), []
+        for t in range(len(r)):
+            gate, update = torch.sigmoid(r[t] + w_r * h), torch.sigmoid(z[t] + w_z * h)
+            h = (1 - update) * torch.tanh(n[t] + gate * (w_n * h)) + update * h
+            out.append(h)
+        return torch.stack(out)
+
+    with torch.inference_mode():
+        seconds = problem.gpu.call([loop], _CALLS)
+    times = times_on_gpu(problem.gpu.floor(problem.bytes), seconds, seconds)
+    return _row("GRU, torch loop", shape, "one step a time", times)
+
+
+_MORE = (
+    table.error("float32 loop", "loop_error"),
+    table.some("sweeps", "sweeps", three),
+    table.some("redone", "redone"),
+)
+BENCHES = {"gpu": Bench(rows, table.on_gpu("solves", "solve", "shape", "plan", more=_MORE))}
