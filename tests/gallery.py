@@ -20,6 +20,10 @@ def mixings_of(cell):
     return ("dense", "diagonal", "heads") if cell.mixings else ("diagonal",)
 
 
+# To compile a cell takes seconds. What these would show of the loops made from cells is shown by the others, which have
+# one to four components, kinks, quotients, gates in front of and behind their mixings.
+COMPILE_LIKE_OTHERS = ("elman", "mgu", "leaky", "cho_gru", "pararnn_gru", "pararnn_lstm")
+
 CELLS = [(name, mixing) for name, cell in rs.cells.REGISTRY.items() for mixing in mixings_of(cell)]
 
 
@@ -88,6 +92,34 @@ def bound(solution):
     largest = float(np.abs(states).max(initial=0.0))
     tol = max(solution.tolerance.atol, solution.tolerance.rtol)
     return agreement(tol, states.dtype, largest, solution.condition, solution.recurrence.rounding)
+
+
+def condition_of(rec, states, change=1e-6):
+    """The infinity norm of the inverse of the bidiagonal matrix, from differences of f: nothing of the library's own.
+
+    Rows of the inverse are [J[t] ... J[2], ..., J[t], 1], one step after the other.
+    """
+    previous = np.concatenate([np.broadcast_to(rec.initial, rec.shape[1:])[None], states[:-1]])
+    sequences, n, T = int(np.prod(rec.batch)), int(np.prod(rec.layout.event)), rec.length
+    columns = np.eye(n).reshape(n, *(1,) * (1 + len(rec.batch)), *rec.layout.event)
+    ahead, behind = ([rec.apply(previous + sign * change * e) for e in columns] for sign in (1, -1))
+    J = (np.stack(ahead, -1) - np.stack(behind, -1)).reshape(T, sequences, n, n) / (2 * change)
+    starts = np.zeros((T, sequences), bool) if rec.reset is None else rec.reset.reshape(T, sequences)
+    worst = 1.0
+    for b in range(sequences):
+        rows = np.empty((n, 0))
+        for t in range(T):
+            past = np.zeros_like(rows) if starts[t, b] else J[t, b] @ rows
+            rows = np.concatenate([past, np.eye(n)], axis=1)
+            worst = max(worst, np.abs(rows).sum(axis=1).max())
+    return worst
+
+
+def stated_tolerance(rec):
+    """The default tolerance as docs/solutions.md states it, from the weights."""
+    coupled = [m for m in rec.cell.mixings.values() if m.name != "diagonal"]
+    rows = [np.sqrt((m.weight.astype(np.float64) ** 2).sum(axis=-1)).max() * np.sqrt(m.units) / 8 for m in coupled]
+    return min(4 * max([1.0, *rows]), 64) * np.finfo(rec.dtype).eps
 
 
 @dataclass(frozen=True, kw_only=True)

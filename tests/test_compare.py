@@ -157,6 +157,7 @@ def test_json_prints_rows_and_nothing_else(run):
     assert "wrote" in result.stderr
 
 
+@pytest.mark.sample(cell=gallery.COMPILE_LIKE_OTHERS)
 @pytest.mark.parametrize("cell", sorted(rs.cells.REGISTRY))
 def test_every_cell(run, cell):
     result = run("compare", *SMALL, "--cell", cell, "--solvers", "newton,picard", "--dtype", "float32", "--batch", "3")

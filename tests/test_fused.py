@@ -8,9 +8,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from gallery import COMPILE_LIKE_OTHERS
 
 import recsolve as rs
 from recsolve.base.tolerance import Tolerance
+from recsolve.kernels import iterate
 from recsolve.kernels.residual import guard, largest_finite, residual_of
 from recsolve.math import maximum, tanh, where
 from recsolve.mixings import Diagonal
@@ -64,7 +66,7 @@ def close(x, y, ulps=200):
     np.testing.assert_allclose(y, x, rtol=0, atol=ulps * np.finfo(x.dtype).eps * scale)
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.sample(every=2, name=COMPILE_LIKE_OTHERS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell_is_solved_as_by_numpy(name, dtype):
@@ -144,10 +146,12 @@ def test_what_is_broadcast_stays_so():
         close(x, y)
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_a_cell_rounds_alike_in_all_loops(name):
+@pytest.mark.sample(name=COMPILE_LIKE_OTHERS)
+@pytest.mark.parametrize(("place", "name"), list(enumerate(CELLS)))
+def test_a_cell_rounds_alike_in_all_loops(place, name):
     """Steps one by one, all at once, with partials beside them and from a state in between: the same bits."""
-    rec = recurrence(CELLS[name], 300, (2,), 33, np.float32)
+    dtype = DTYPES[place % 2]  # in turn, as above: these loops are compiled
+    rec = recurrence(CELLS[name], 300, (2,), 33, dtype)
     with rs.backend("numba"):
         states = rs.solve(rec, method="sequential").states
         previous = rec.previous(states)
@@ -316,6 +320,23 @@ def test_iterates_are_tested_and_guarded_as_by_numpy(coupled, layout, batch, bat
         for x, y in zip(*both(compute), strict=True):
             np.testing.assert_array_equal(x, y)
             assert x.strides == y.strides or x.ndim == 1 + len(batch)
+
+
+@pytest.mark.parametrize(
+    ("steps", "backend", "compiled"),
+    [(1 << 12, "auto", True), (1 << 9, "auto", False), (1 << 12, "numpy", False), (1 << 9, "numba", True)],
+)
+def test_large_iterates_take_the_compiled_loops(monkeypatch, steps, backend, compiled):
+    """They are read once; of 2^15 numbers each call would cost more than it saves."""
+    ran, run = [], iterate._Rows.run
+    monkeypatch.setattr(iterate._Rows, "run", lambda rows, loop: (ran.append(loop), run(rows, loop)))
+    states, layout = np.zeros((steps, 64), np.float32), rs.Layout(1, (), 64)
+    with rs.backend(backend):
+        tested = residual_of(states, states, Tolerance(1e-6, 1e-6, layout), (1,))
+        guard(states, states, states, np.full((1, 1), 1, np.float32), None, (1,))
+        largest_finite(states, (1,))
+    assert tested.exact.all()
+    assert len(ran) == (3 if compiled else 0)
 
 
 def test_blocks_side_by_side_give_the_bits_of_the_loop(monkeypatch):

@@ -132,6 +132,22 @@ def test_what_is_not_finite_stays_in_its_lane_and_after_its_time(way, bad):
     near(np.delete(states.reshape(200, -1), 5, axis=1), np.delete(clean.reshape(200, -1), 5, axis=1))
 
 
+@pytest.mark.parametrize("regime", ["walk", "windows"])
+def test_a_segment_that_starts_from_nan_and_was_told_so_is_not_solved_again(regime):
+    """NaN equals NaN between segments; one that was told a number, and follows from NaN, is lost."""
+    way = {"regime": regime, "segments": 3, "burn": 128}
+    T, redone = 768, {}
+    for at in (None, 2 * T // 3 - 1, T // 3 + 1):
+        rec, inputs, chain = recurrence("gru", T)
+        if at is not None:
+            inputs[0][at, 1, 2] = np.nan
+        states, outcome = solved("gru", rec, inputs, chain, **way)
+        np.testing.assert_array_equal(np.isnan(states), np.isnan(loop(rec)))
+        assert outcome.plan.segments * outcome.plan.span == T
+        redone[at] = outcome.redone
+    assert list(redone.values()) == [0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("name", "way"), [("gru", w) for w in WAYS if "sweeps" not in w] + [("lstm", WAYS[1]), ("lstm", WAYS[4])], ids=str
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gallery import weighted
+from gallery import COMPILE_LIKE_OTHERS, weighted
 
 import recsolve as rs
 from recsolve.kernels.cpu.jit.panel_packing import packed, vector_shape
@@ -60,7 +60,7 @@ def agree(rec, start=0):
 COUPLED = [name for name, cell in rs.cells.REGISTRY.items() if cell.mixings]
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.sample(every=2, name=COMPILE_LIKE_OTHERS)
 @pytest.mark.parametrize("mixing", ["dense", "heads"])
 @pytest.mark.parametrize(("place", "name"), list(enumerate(COUPLED)))
 def test_every_cell(place, name, mixing):
@@ -71,7 +71,8 @@ def test_every_cell(place, name, mixing):
         agree(cell.recurrence(x))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.sample(every=2)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_nested_and_diagonal_mixings(dtype):
     for units in (1, 7, 16, 40):
         cell = mixed(units, dtype)
@@ -117,13 +118,15 @@ def test_layouts_are_read_in_place_or_copied():
     agree(cell.recurrence(drive=shared))
 
 
-def test_results_do_not_depend_on_threads_or_on_what_else_is_in_the_batch():
+def test_results_do_not_depend_on_threads_or_on_what_else_is_in_the_batch(crowd):
     for cell in (weighted("gru", "dense", units=40, dtype=np.float32), weighted("lstm", "heads", units=20)):
         drive = drives(cell, 200, (13,), cell.dtype)
         results = []
         for threads in (1, 2):
+            crowd.clear()
             with rs.backend("numba", threads=threads):
                 results.append(loop(cell.recurrence(drive=drive)))
+            assert bool(crowd) == (threads > 1)
         np.testing.assert_array_equal(*results)
         with rs.backend("numba"):
             for b in range(13):
@@ -188,7 +191,7 @@ def same_linearisation(rec):
     np.testing.assert_array_equal(found[1][0], found[1][1])  # f rounds alike whether it is differentiated or not
 
 
-@pytest.mark.sample(every=2)
+@pytest.mark.sample(every=2, name=COMPILE_LIKE_OTHERS)
 @pytest.mark.parametrize("mixing", ["dense", "heads"])
 @pytest.mark.parametrize(("place", "name"), list(enumerate(COUPLED)))
 def test_every_linearisation(place, name, mixing):

@@ -1,5 +1,7 @@
 """The laws of the design, each a property over the registries: a new member is tested the moment it is registered."""
 
+from functools import cache
+
 import gallery
 import numpy as np
 import pytest
@@ -16,22 +18,36 @@ def declaring(law, *values):
     return [name for name in SOLVERS if getattr(rs.solvers.REGISTRY[name], law) in values]
 
 
+@cache
+def problem(cell, T, batch, seed, dtype, gain, resets, initial):
+    """A recurrence, what the loop gives, and how far a solution may be from that: 30 (tol + u max|h|) kappa."""
+    reset = np.random.default_rng(seed).random((T, *batch)) < 0.1 if resets else None
+    given = {"T": T, "batch": batch, "seed": seed, "gain": gain, "reset": reset, "initial": initial}
+    rec = gallery.recurrence(*cell, dtype=dtype, **given)
+    truth, largest = gallery.loop(rec), float(np.abs(gallery.loop(rec)).max())
+    kappa = gallery.condition_of(gallery.recurrence(*cell, dtype=np.float64, **given), truth.astype(np.float64))
+    rounding = np.finfo(dtype).eps / 2 * largest
+    return rec, truth, 30 * (gallery.stated_tolerance(rec) * max(1.0, largest) + rounding) * kappa
+
+
 @pytest.mark.parametrize("method", SOLVERS)
-@given(cell=gallery.cells, seed=gallery.seeds, dtype=gallery.dtypes, gain=st.floats(0.2, 4.0), data=st.data())
-def test_law_1_every_solver_equals_the_loop(method, cell, seed, dtype, gain, data):
-    T = data.draw(st.integers(1, 60))
-    batch = data.draw(st.sampled_from([(), (1,), (3,), (2, 2)]))
-    reset = None
-    if data.draw(st.booleans()):
-        reset = np.random.default_rng(seed).random((T, *batch)) < 0.1
-    initial = data.draw(st.sampled_from([None, 0.3]))
-    rec = gallery.recurrence(*cell, T=T, batch=batch, seed=seed, dtype=dtype, gain=gain, reset=reset, initial=initial)
-    truth = gallery.loop(rec)
+@given(
+    cell=gallery.cells,
+    T=st.integers(1, 60),
+    batch=st.sampled_from([(), (1,), (3,), (2, 2)]),
+    seed=gallery.seeds,
+    dtype=gallery.dtypes,
+    gain=st.floats(0.2, 4.0),
+    resets=st.booleans(),
+    initial=st.sampled_from([None, 0.3]),
+)
+def test_law_1_every_solver_equals_the_loop(method, dtype, **given):
+    rec, truth, bound = problem(dtype=dtype, **given)
     sol = rs.solve(rec, method=method)
     assert sol.success, sol
     assert sol.states.dtype == dtype
     assert gallery.residual_is_met(rec, sol.states, sol.tolerance)
-    assert np.abs(sol.states - truth).max() <= gallery.bound(sol)
+    assert np.abs(sol.states - truth).max() <= bound
 
 
 @pytest.mark.parametrize("method", declaring("finite_termination", True))
@@ -145,14 +161,17 @@ def test_law_6_a_nan_never_disturbs_earlier_times(method, cell, seed, t0):
     assert np.abs(sol.states[:, 0] - before.states[:, 0]).max() <= gallery.bound(before)
 
 
-def iterates_before_a_nan(method, t0=200):
+def iterates_before_a_nan(method, t0=200, maxiter=None):
     """Pairs of iterates up to time t0, without and with a NaN there; newton takes more than a stage of a chain."""
     clean = gallery.recurrence("elman", "dense", T=240, batch=(), gain=4.0, seed=1)
     x = np.random.default_rng(2).standard_normal((240, 3))
     x[t0] = np.nan
     seen = {True: [], False: []}
     for dirty, rec in ((False, clean), (True, clean.cell.recurrence(x))):
-        rs.solve(rec, method=method, callback=lambda it, d=dirty: seen[d].append(it.states[:t0].copy()))
+        notes = seen[dirty]
+        rs.solve(rec, method=method, maxiter=maxiter, callback=lambda it, n=notes: n.append(it.states[:t0].copy()))
+    assert seen[True]
+    assert seen[False]
     return zip(seen[True], seen[False], strict=False)
 
 
@@ -165,7 +184,7 @@ def test_law_6_iterates_before_a_nan_are_bit_for_bit_those_without_it(method):
 @pytest.mark.parametrize("method", declaring("causal", False))
 def test_law_6_acausality_is_not_declared_without_need(method):
     """Iterates may differ; what they end in may not (the other tests of law 6)."""
-    assert any(not np.array_equal(with_nan, without) for with_nan, without in iterates_before_a_nan(method))
+    assert any(not np.array_equal(with_nan, without) for with_nan, without in iterates_before_a_nan(method, maxiter=60))
 
 
 @pytest.mark.parametrize("method", SOLVERS)
@@ -203,7 +222,7 @@ def test_law_7_batching_changes_nothing(method, cell, seed):
         assert np.abs(alone.states - whole.states[:, b]).max() <= 2 * gallery.bound(whole)
 
 
-@pytest.mark.sample(every=3)
+@pytest.mark.sample(every=5)
 @pytest.mark.parametrize("method", SOLVERS)
 @pytest.mark.parametrize("T", gallery.LENGTHS)
 @pytest.mark.parametrize("cell", gallery.CELLS, ids="-".join)

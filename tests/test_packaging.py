@@ -51,10 +51,12 @@ def test_without_torch_everything_else_works():
 
 
 def test_the_top_level_stays_as_designed():
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not (ROOT / ".git").exists():
+        pytest.skip("what is tracked is told by git, and this is no checkout")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     top = {name.partition("/")[0] for name in tracked if not name.startswith(".")}
     folders = {"recsolve", "solvers", "kernels", "studies", "tests", "docs"}
-    assert top <= folders | {"pyproject.toml", "README.md", "LICENSE"}
+    assert top == folders | {"pyproject.toml", "README.md", "LICENSE"}
 
 
 def test_the_version_is_one():
