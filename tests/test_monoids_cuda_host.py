@@ -262,7 +262,7 @@ def test_what_is_not_carried_goes_to_numpy():
 
 
 MAPS = [(name, 1) for name in ("addition", "saturating_add", "moebius", "riccati", "max_min", "max_plus")]
-MAPS += [("logsumexp", 2), ("complex_affine", 2), ("max_plus", 2), ("max_min", 2)]
+MAPS += [("logsumexp", 2), ("affine:complex", 2), ("max_plus", 2), ("max_min", 2)]
 HALVES = [("addition", 1), ("saturating_add", 1), ("max_plus", 1), ("logsumexp", 2)]
 FINITE = [(f"finite_map:{n}", 1) for n in (3, 16, 17, 32)]
 
