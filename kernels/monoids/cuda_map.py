@@ -39,12 +39,15 @@ class Operands(NamedTuple):
         Arrays, and the axes of rows and columns of their elements.
     state : int or None
         The axis of the parts of a state.
+    restarts : bool
+        Whether cut steps need an initial state, as those of every ``Restarting`` monoid do.
     """
 
     map: str
     parts: int
     inputs: tuple[tuple[Array, tuple[int, ...]], ...]
     state: int | None = None
+    restarts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

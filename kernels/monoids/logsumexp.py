@@ -35,10 +35,10 @@ class LogSumExp(Base):
     Examples
     --------
     >>> import numpy as np, recsolve as rs
-    >>> rs.scan("logsumexp", (np.array([1000.0, 1000.0, 2000.0]), np.ones(3)))  # 1, 2 times e^1000; 1 times e^2000
-    array([[1000.,    1.],
-           [1000.,    2.],
-           [2000.,    1.]])
+    >>> rs.scan("logsumexp", (np.array([800.0, 800.0, 999.0]), np.ones(3)))  # 1 and 2 times e^800, and e^999
+    array([[800.,   1.],
+           [800.,   2.],
+           [999.,   1.]])
     """
 
     name, letters, place = "logsumexp", ("m", "s"), 8

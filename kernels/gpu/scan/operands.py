@@ -11,20 +11,16 @@ from recsolve.base.overriding import stated
 from recsolve.kernels.gpu.scan.variants import INTEGERS, STORAGE
 from recsolve.kernels.gpu.views import INPUTS, Strides, strides_of
 from recsolve.kernels.monoids.base import MONOIDS, Monoid, Restarting
-from recsolve.kernels.monoids.cuda_map import Operands
+from recsolve.kernels.monoids.cuda_map import Operands as Operands
 
 
 def operands(monoid: Monoid, elements: Any) -> Operands | None:
     """Return how elements are read, or None where no map does."""
     cuda = stated(monoid, "cuda") if monoid is MONOIDS.get(monoid.name) else None
     found: Operands | None = cuda.operands(monoid.name, elements) if cuda else None
-    fits = found and len(found.inputs) <= len(INPUTS) and len({x.dtype for x, _ in found.inputs}) == 1
-    return found if fits else None
-
-
-def restarts(given: Operands) -> bool:
-    """Return whether cut steps need an initial state."""
-    return isinstance(MONOIDS[given.map.partition(":")[0]], Restarting)
+    if not found or len(found.inputs) > len(INPUTS) or len({x.dtype for x, _ in found.inputs}) > 1:
+        return None
+    return found._replace(restarts=isinstance(monoid, Restarting))
 
 
 def number_of(x: Array) -> np.dtype[Any]:

@@ -24,12 +24,11 @@ from recsolve.base.arrays import Array, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
 from recsolve.kernels.gpu.modules import Kernels, compile_kernel
 from recsolve.kernels.gpu.scan.dense_plan import dense_plan, is_dense
-from recsolve.kernels.gpu.scan.operands import distances, number_of, operands, restarts, spread, state_type, stored_as
+from recsolve.kernels.gpu.scan.operands import Operands, distances, number_of, operands, spread, state_type, stored_as
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan, plan
 from recsolve.kernels.gpu.scan.variants import OPTIONS, Regime, Variant, text
 from recsolve.kernels.gpu.views import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value, lowest_address
 from recsolve.kernels.monoids.base import Monoid
-from recsolve.kernels.monoids.cuda_map import Operands
 from recsolve.kernels.reference import scan_numpy
 from recsolve.kernels.registry import register
 
@@ -60,7 +59,7 @@ def _carried(given: Operands | None, initial: Array | None, kind: str) -> bool:
         return False
     if initial is not None and initial.dtype not in (state_type(arrays[0]), arrays[0].dtype):
         return False
-    return initial is not None or not restarts(given)
+    return initial is not None or not given.restarts
 
 
 def _taken(monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None, kind: str) -> Operands | None:
