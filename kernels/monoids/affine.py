@@ -36,7 +36,7 @@ class _Structured(LinearMap):
 
     def _components(self, A: Jacobian) -> tuple[tuple[int, int], int] | None:
         """Return the axes of rows and columns of matrices, and that of the states they act on; None without such."""
-        if type(A) is Block and A.layout.components <= self.held:
+        if type(A) is Block and not self.dense(A.layout.components):
             axis = len(A.leading)
             return (axis, axis + 1), axis
         if type(A) is LaneDense and A.layout.components == 1 and 2 <= A.layout.lane_width <= ROWS:

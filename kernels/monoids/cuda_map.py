@@ -58,16 +58,17 @@ class CudaMap(ABC):
     ----------
     forgets : bool
         Whether a state may come to depend on the last steps alone, so that time can be cut into segments.
-    held : int
-        Rows of a matrix that one thread holds; more are walked by a warp.
     """
 
     forgets: bool = False
-    held: int = 2
 
     def of(self, argument: str) -> CudaMap:
         """Return the map that is called ``monoid:argument``."""
         return self
+
+    def dense(self, parts: int) -> bool:
+        """Return whether a state has more parts than one thread holds, so that a warp must walk."""
+        return False
 
     @abstractmethod
     def type_of(self, number: str, parts: int) -> MapType:
@@ -120,6 +121,10 @@ class LinearMap(CudaMap):
     ----------
     algebra : str
         The C++ template of its sums and products, of the type of the arithmetic.
+    heavy : bool
+        Whether it needs more registers than sums and products of numbers do, in double precision.
+    held : int
+        Rows of a matrix that one thread holds.
 
     Examples
     --------
@@ -129,6 +134,10 @@ class LinearMap(CudaMap):
 
     algebra: str
     heavy: bool = True
+    held: int = 2
+
+    def dense(self, parts: int) -> bool:
+        return parts > self.held
 
     def type_of(self, number: str, parts: int) -> MapType:
         square = parts * parts

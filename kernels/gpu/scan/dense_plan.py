@@ -19,7 +19,7 @@ _DEPTHS = (4, 16)  # steps of which the numbers are in shared memory, at least a
 
 def is_dense(monoid: str, rows: int) -> bool:
     """Return whether matrices of a monoid have more rows than one thread holds."""
-    return rows > cuda_map(monoid).held
+    return cuda_map(monoid).dense(rows)
 
 
 @lru_cache(maxsize=1024)
