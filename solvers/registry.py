@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
+from recsolve.base import discovery
 from recsolve.solvers.base import GROUPS, Method
 
 REGISTRY: dict[str, type[Method]] = {}
@@ -29,28 +27,7 @@ def discover(package: str, folders: Iterable[str]) -> None:
     ValueError
         For two classes of one name, or a group that is not one of ``GROUPS``.
     """
-    found = [method for module in iter_modules(folders) for method in methods_of(f"{package}.{module.name}")]
-    for method in sorted(found, key=_order):
-        if method.name in REGISTRY:
-            other = REGISTRY[method.name].__module__
-            raise ValueError(
-                f"name is {method.name!r} in {method.__module__} and in {other}; wanted one solver of a name"
-            )
-        REGISTRY[method.name] = method
-
-
-def methods_of(module: str) -> list[type[Method]]:
-    """Return the methods that a module defines and names."""
-    classes = vars(import_module(module)).values()
-    return [
-        cls
-        for cls in classes
-        if isinstance(cls, type)
-        and issubclass(cls, Method)
-        and cls.__module__ == module
-        and "name" in vars(cls)
-        and not inspect.isabstract(cls)
-    ]
+    discovery.discover(REGISTRY, package, folders, Method, _order)  # type: ignore[type-abstract]
 
 
 def _order(method: type[Method]) -> tuple[int, float, str]:

@@ -1,11 +1,14 @@
-"""Random elements and states of every monoid, and the loop that judges their scans."""
+"""Random elements and states of every monoid, and the loop that judges their scans.
+
+Those of a monoid that is not named here are arrays of normal numbers, one for each of its letters.
+"""
 
 import numpy as np
 
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.base import MONOIDS, Restarting
 
 EXACT = ("clamp", "max_min", "finite_map")  # whatever the numbers are
-RESTARTING = ("clamp", "saturating_add", "moebius", "finite_map")  # cut steps need an initial state
+RESTARTING = tuple(name for name, monoid in MONOIDS.items() if isinstance(monoid, Restarting))
 
 
 def elements(name, T, shape, rng, dtype=np.float64, size=3, whole=False):
@@ -34,7 +37,12 @@ def elements(name, T, shape, rng, dtype=np.float64, size=3, whole=False):
         return 3 * normal(), normal()
     if name in ("max_plus", "min_plus"):
         return summed(), summed()
-    return normal(), normal()
+    found = tuple(normal() for _ in MONOIDS[name].letters)
+    try:
+        MONOIDS[name].prepare(found)
+    except (ValueError, TypeError) as error:
+        raise NotImplementedError(f"tests/monoid_gallery.py has no elements for the monoid {name!r}") from error
+    return found
 
 
 def matrices(name, T, shape, rng, dtype=np.float64, size=3):

@@ -1,5 +1,8 @@
 """Every monoid: the scan against the loop, bit for bit where nothing rounds; cuts, directions, what is not finite."""
 
+import sys
+from types import ModuleType
+
 import monoid_gallery as gallery
 import numpy as np
 import pytest
@@ -7,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recsolve as rs
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels import monoids
+from recsolve.kernels.gpu.scan.operands import operands
+from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.registry import get
 
 NAMES = sorted(MONOIDS)
@@ -28,6 +33,51 @@ def agree(name, y, expected):
     else:
         scale = max(np.abs(expected).max(initial=0), 1)
         np.testing.assert_allclose(y, expected, rtol=0, atol=200 * np.finfo(y.dtype).eps * scale)
+
+
+OWN = """
+from recsolve.kernels.monoids.clamp import Clamp
+
+class Unnamed(Clamp):
+    pass
+
+class Halving(Clamp):
+    name, place = "halving", 0
+
+    def act(self, elements, states):
+        return super().act(elements, states / 2)
+"""
+
+
+def test_a_file_in_the_folder_is_a_monoid(tmp_path, monkeypatch):
+    """A class that inherits its name is none, and one that acts otherwise does not inherit a map for GPUs."""
+    (tmp_path / "halving.py").write_text(OWN)
+    package = ModuleType("more_monoids")
+    package.__path__ = [str(tmp_path)]
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    found = monoids.found_in(package.__name__, [str(tmp_path)])
+    assert list(found) == ["halving"]
+    monkeypatch.setitem(MONOIDS, "halving", found["halving"])
+    elements = np.full((2, 3), 9.0), np.zeros((2, 3))
+    np.testing.assert_array_equal(rs.scan("halving", elements, initial=4.0), [[2.0] * 3, [1.0] * 3])
+    assert operands(found["halving"], elements) is None
+    assert operands(MONOIDS["clamp"], elements) is not None
+
+
+def test_monoids_are_listed_by_place():
+    places = [monoid.place for monoid in MONOIDS.values()]
+    assert places == sorted(places)
+    assert list(MONOIDS)[:4] == ["affine", "clamp", "addition", "saturating_add"]
+
+
+def test_elements_that_are_missing_from_the_gallery_are_said_to_be(monkeypatch):
+    class Pairs(type(MONOIDS["addition"])):
+        def prepare(self, elements):
+            raise ValueError("wanted pairs")
+
+    monkeypatch.setitem(MONOIDS, "pairs", Pairs())
+    with pytest.raises(NotImplementedError, match="no elements for the monoid 'pairs'"):
+        gallery.elements("pairs", 3, (2,), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("T", [0, 1, 2, 31, 32, 33, 97, 1009])

@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 from cuda_host.nvcc import spills
 
+from recsolve.base.overriding import stated
 from recsolve.kernels.gpu.scan import scan_cuda, variants
+from recsolve.kernels.gpu.scan.maps import map_type
+from recsolve.kernels.gpu.scan.operands import operands
 from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
 from recsolve.kernels.monoids.base import MONOIDS
 from recsolve.kernels.registry import get
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
+CARRIED = [name for name, monoid in MONOIDS.items() if stated(monoid, "cuda")]
 LENGTHS = (0, 1, 31, 32, 33, 1000, 4099)
 WHOLE = ("addition", "saturating_add", "max_plus", "min_plus")  # exact with integers
 LANES = 5
@@ -72,6 +76,8 @@ CASES = [
     Case("finite_map", "uint8", 16),
     Case("finite_map", "int32", 32),
 ]
+SEEN = {"clamp", *(case.name for case in CASES)}  # clamps in test_scan_cuda_host.py
+CASES += [Case(name, MONOIDS[name].dtypes[-1].name) for name in CARRIED if name not in SEEN]
 IDS = ["-".join(map(str, case)) for case in CASES]
 
 
@@ -261,8 +267,24 @@ def test_what_is_not_carried_goes_to_numpy():
     assert not machine.kernels
 
 
+@needs_compiler
+@pytest.mark.parametrize("name", CARRIED)
+def test_a_header_has_what_its_monoid_says_and_includes_what_it_uses(name):
+    """As it is compiled for a kernel: without the headers of other monoids."""
+    unit = [variants.text("registers", name)]
+    for case in [case for case in CASES if case.name == name] or [Case(name, "float64")]:
+        read = operands(MONOIDS[name], MONOIDS[name].prepare(case.problem(3)[0]))
+        for number in ("int",) if case.dtype in variants.INTEGERS else ("float", "double"):
+            found = map_type(read.map, read.parts, number)
+            unit += [f"template struct {found.name};"]
+            planes = f"recsolve::Planes<{found.name}>"
+            unit += [f"static_assert({found.name}::size == {found.size} && {found.name}::parts == {read.parts});"]
+            unit += [f"static_assert({planes}::COUNT == {found.numbers} && {planes}::ARRAYS == {len(read.inputs)});"]
+    cuda_host.load("\n".join(dict.fromkeys(unit)))
+
+
 MAPS = [(name, 1) for name in ("addition", "saturating_add", "moebius", "riccati", "max_min", "max_plus")]
-MAPS += [("logsumexp", 2), ("complex_affine", 2), ("max_plus", 2), ("max_min", 2)]
+MAPS += [("logsumexp", 2), ("affine:complex", 2), ("max_plus", 2), ("max_min", 2)]
 HALVES = [("addition", 1), ("saturating_add", 1), ("max_plus", 1), ("logsumexp", 2)]
 FINITE = [(f"finite_map:{n}", 1) for n in (3, 16, 17, 32)]
 

@@ -32,6 +32,13 @@ def test_package_data_exists():
             assert list((ROOT / setuptools["package-dir"][package]).glob(pattern)), (package, pattern)
 
 
+def test_every_cuda_header_is_shipped():
+    kernels = ROOT / "kernels"
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["recsolve.kernels"]
+    shipped = {path for pattern in patterns for path in kernels.glob(pattern)}
+    assert shipped == set((kernels / "cuda").rglob("*.cuh"))
+
+
 def test_importing_loads_numpy_and_nothing_heavier():
     code = (
         "import sys, recsolve; heavy = {'numba', 'cupy', 'torch', 'matplotlib', 'scipy', 'rich', 'typer'};"

@@ -7,16 +7,17 @@ Laws: compose is associative, ``identity`` is neutral, and act(compose(b, a), h)
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from math import inf
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from recsolve.base.arrays import FLOATS, Array, namespace
-from recsolve.base.layout import Layout
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian
-from recsolve.kernels.monoids.elementwise import STORED, Addition, Base, Clamp, SaturatingAdd
-from recsolve.kernels.monoids.semirings import MAX_MIN, MAX_PLUS, MIN_PLUS
-from recsolve.kernels.monoids.special import FiniteMap, LogSumExp, Moebius
+from recsolve.base.overriding import stale
+from recsolve.kernels.monoids.cuda_map import CudaMap
+
+STORED = (np.dtype(np.float16), *FLOATS)
+_WORDS = {2: "a pair", 3: "a triple"}
 
 
 class Monoid(Protocol):
@@ -27,17 +28,32 @@ class Monoid(Protocol):
     name : str
         In the registry.
     dtypes : tuple of dtype
-        What elements may be stored as.
+        What elements may be stored as. States have the same dtype, float32 for elements in float16.
+
+    Notes
+    -----
+    Blelloch, "Prefix sums and their applications" (1990).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.kernels.monoids import MONOIDS
+    >>> clamp = MONOIDS["clamp"]
+    >>> elements = clamp.prepare((np.array([3.0, 2.0]), np.array([0.0, 1.0])))
+    >>> clamp.act(elements, np.array([5.0, 5.0]))
+    array([3., 2.])
+    >>> clamp.compose(clamp.take(elements, 1), clamp.take(elements, 0))  # max(min(x, 2), 1) after max(min(x, 3), 0)
+    (np.float64(2.0), np.float64(1.0))
     """
 
     name: str
     dtypes: tuple[np.dtype[Any], ...]
 
     def prepare(self, elements: Any) -> Any:
-        """Check user elements and return them in the monoid's own form."""
+        """Check user elements and return them in the monoid's own form; raise ValueError for shapes and values."""
 
     def like(self, elements: Any) -> Array:
-        """Return an array with the shape, dtype and memory order of the result."""
+        """Return an array with the shape (T, ...), dtype and memory order of the result."""
 
     def take(self, elements: Any, index: Any) -> Any:
         """Select times."""
@@ -64,137 +80,94 @@ class Monoid(Protocol):
         """Raise ValueError for what is no state."""
 
 
-class Affine(Base):
-    """h -> A h + b with structured A. Elements are a pair (A, b); an array A means a diagonal one.
+def _never(self: Any, elements: Any) -> bool:
+    return False
 
-    A cut step gives b (A is selected to 0), so for a recurrence put f(reset state, u[t]) there.
+
+class Base:
+    """What is common to most monoids. A subclass defines act, compose, identity and constant.
+
+    Attributes
+    ----------
+    name : str
+        What users pass as ``monoid``. A class without one of its own is not entered in the registry.
+    letters : tuple of str
+        What the arrays of an element are called. They have equal shapes, (T, ...), unless ``prepare`` says otherwise.
+    dtypes : tuple of dtype
+        What elements may be stored as; by default float16, float32 and float64.
+    place : float
+        Where it is listed, the smallest first; those without one come last, by name.
+    cuda : CudaMap, optional
+        The map for GPUs, in ``kernels/cuda/scan/monoids``; see :mod:`recsolve.kernels.monoids.cuda_map`. Without one
+        the scan of NumPy runs there.
     """
 
-    name, dtypes = "affine", (*STORED, np.dtype(np.complex64), np.dtype(np.complex128))
+    name: str
+    letters: tuple[str, ...]
+    dtypes: tuple[np.dtype[Any], ...] = STORED
+    place: ClassVar[float] = inf
+    cuda: CudaMap | None = None
 
-    def prepare(self, elements: Any) -> tuple[Jacobian, Array]:
-        try:
-            A, b = elements
-        except (TypeError, ValueError):
-            raise ValueError("elements of the affine monoid are a pair (A, b)") from None
-        if not isinstance(A, Jacobian):
-            A, b = np.asarray(A) if np.isscalar(A) else A, np.asarray(b) if np.isscalar(b) else b
-            if A.shape != b.shape:
-                raise ValueError(f"elements (A, b) have shapes {A.shape} and {b.shape}; wanted equal shapes")
-            A = Diagonal(A, Layout(units=b.shape[-1] if b.ndim > 1 else None))
-        else:
-            A.check()  # its entries may have been exchanged since it was made
-            if b.shape != (*A.leading, *A.layout.event):
-                raise ValueError(
-                    f"elements (A, b): b has shape {b.shape}; wanted {(*A.leading, *A.layout.event)} as A acts on"
-                )
-        return A, b
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if stale(cls, "compose", "act"):  # it composes other maps
+            cls.composable = _never  # type: ignore[method-assign]
 
-    def like(self, elements: tuple[Jacobian, Array]) -> Array:
-        return elements[1]
+    def prepare(self, elements: Any) -> Any:
+        arrays = given(self.name, self.letters, elements)
+        shapes = [tuple(x.shape) for x in arrays]
+        if len(set(shapes)) > 1:
+            seen = " and ".join(map(str, shapes)) if len(shapes) == 2 else ", ".join(map(str, shapes))
+            raise ValueError(f"elements ({', '.join(self.letters)}) have shapes {seen}; wanted equal shapes")
+        return arrays
 
-    def take(self, elements: tuple[Jacobian, Array], index: Any) -> tuple[Jacobian, Array]:
-        return elements[0][index], elements[1][index]
+    def like(self, elements: Any) -> Array:
+        return elements[0]  # type: ignore[no-any-return]
 
-    def act(self, elements: tuple[Jacobian, Array], states: Array) -> Array:
-        return elements[0].matvec(states) + elements[1]
+    def take(self, elements: Any, index: Any) -> Any:
+        return tuple(e[index] for e in elements)
 
-    def compose(self, later: tuple[Jacobian, Array], earlier: tuple[Jacobian, Array]) -> tuple[Jacobian, Array]:
-        return later[0].compose(earlier[0]), later[0].matvec(earlier[1]) + later[1]
+    def composable(self, elements: Any) -> bool:
+        return True
 
-    def identity(self, elements: tuple[Jacobian, Array]) -> tuple[Jacobian, Array]:
-        A, b = elements
-        return Identity(b, A.layout), namespace(b).zeros_like(b)
+    def mixed(self, elements: Any) -> tuple[int, ...]:
+        return ()
 
-    def constant(self, elements: tuple[Jacobian, Array], initial: Array | None) -> Array:
-        return elements[1]
-
-    def composable(self, elements: tuple[Jacobian, Array]) -> bool:
-        return elements[0].composable
-
-    def mixed(self, elements: tuple[Jacobian, Array]) -> tuple[int, ...]:
-        A = elements[0]
-        if not A.layout.event or A.rank < Block.rank:
-            return ()
-        components = (A.layout.component_axis,) if A.layout.components > 1 else ()
-        return (*components, -1) if A.rank > Block.rank else components
+    def check_initial(self, elements: Any, initial: Array) -> None:
+        """Accept any state."""
 
 
-class Riccati(Base):
-    """K -> A (I + K B)^-1 K A^T + C: how the gain of a Kalman filter moves on.
+class Restarting(Base):
+    """Monoids whose cut steps act on ``initial``: they have no state that stands for an absent past."""
 
-    Elements are triples (A, C, B) of matrices (..., m, m), C and B symmetric and not negative. K is symmetric with
-    eigenvalues in [0, 1) when the elements are those of a filter, so nothing grows; for m = 1 this is a Moebius map. A
-    cut step gives C. Composition: Särkkä and García-Fernández, IEEE Trans. Automatic Control 66 (2021), the three of
-    its five entries that covariances need.
-    """
+    def act(self, elements: Any, states: Array) -> Array:
+        raise NotImplementedError
 
-    name, letters, dtypes = "riccati", ("A", "C", "B"), FLOATS  # it inverts, which halves are too few digits for
-
-    def prepare(self, elements: Any) -> tuple[Array, Array, Array]:
-        A, C, B = super().prepare(elements)
-        if A.ndim < 3 or A.shape[-1] != A.shape[-2]:
-            raise ValueError(f"elements (A, C, B) have shape {A.shape}; wanted (T, ..., m, m)")
-        return A, C, B
-
-    def like(self, elements: tuple[Array, ...]) -> Array:
-        return elements[1]
-
-    def act(self, elements: tuple[Array, ...], states: Array) -> Array:
-        A, C, B = elements
-        inner = product(inverse(identity_plus(product(states, B))), states)
-        return product(product(A, inner), transpose(A)) + C
-
-    def compose(self, later: tuple[Array, ...], earlier: tuple[Array, ...]) -> tuple[Array, ...]:
-        (A2, C2, B2), (A1, C1, B1) = later, earlier
-        through = inverse(identity_plus(product(C1, B2)))
-        A = product(product(A2, through), A1)
-        C = product(product(product(A2, through), C1), transpose(A2)) + C2
-        B = product(product(product(transpose(A1), B2), through), A1) + B1
-        return A, C, B
-
-    def identity(self, elements: tuple[Array, ...]) -> tuple[Array, ...]:
-        A, C, B = elements
-        zero = namespace(A).zeros_like
-        return identity_plus(zero(A)), zero(C), zero(B)
-
-    def constant(self, elements: tuple[Array, ...], initial: Array | None) -> Array:
-        return elements[1]
-
-    def composable(self, elements: tuple[Array, ...]) -> bool:
-        return bool(elements[0].shape[-1] == 1)  # B of a composed element grows, and I is lost beside it
-
-    def mixed(self, elements: tuple[Array, ...]) -> tuple[int, ...]:
-        return -2, -1
+    def constant(self, elements: Any, initial: Array | None) -> Array:
+        if initial is None:
+            raise ValueError(f"initial is None; the {self.name} monoid needs a state to act on")
+        return self.act(elements, initial)
 
 
-def product(X: Array, Y: Array) -> Array:
-    """Return the matrix products X Y, elementwise where matrices are 1 x 1."""
-    return X * Y if X.shape[-1] == 1 else X @ Y
-
-
-def transpose(X: Array) -> Array:
-    """Return the transposed matrices."""
-    return X.swapaxes(-1, -2)
-
-
-def identity_plus(X: Array) -> Array:
-    """Return I + X."""
-    return X + namespace(X).eye(X.shape[-1], dtype=X.dtype)  # type: ignore[no-any-return]
-
-
-def inverse(X: Array) -> Array:
-    """Return the inverse matrices; NaN when rounding has left one of them singular."""
-    if X.shape[-1] == 1:
-        return 1 / X
+def given(name: str, letters: tuple[str, ...], elements: Any) -> tuple[Array, ...]:
+    """Return the arrays of ``elements`` if they are as many as ``letters``."""
+    written = f"({', '.join(letters)}{',' * (len(letters) == 1)})"
     try:
-        return namespace(X).linalg.inv(X)  # type: ignore[no-any-return]
-    except np.linalg.LinAlgError:
-        return namespace(X).full_like(X, np.nan)  # type: ignore[no-any-return]
+        arrays = tuple(elements)
+    except TypeError:
+        arrays = ()
+    if len(arrays) != len(letters):
+        form = _WORDS.get(len(letters), "a tuple")
+        raise ValueError(f"elements of the {name} monoid are {form} {written}; got {len(arrays)} arrays")
+    return arrays
 
 
-_ALL: tuple[Any, ...] = (
-    Affine(), Clamp(), Addition(), SaturatingAdd(), MAX_MIN, MAX_PLUS, MIN_PLUS, LogSumExp(), Moebius(), FiniteMap(),
-    Riccati(),
-)  # fmt: skip
-MONOIDS: dict[str, Monoid] = {monoid.name: monoid for monoid in _ALL}
+def exact_range(x: Array, y: Array) -> Array:
+    """Return x + y, and NaN where finite numbers overflow: a loop that is bounded in between may not."""
+    total = x + y
+    xp = namespace(total)
+    return xp.where(xp.isinf(total) & xp.isfinite(x) & xp.isfinite(y), total.dtype.type(np.nan), total)  # type: ignore[no-any-return]
+
+
+MONOIDS: dict[str, Monoid] = {}
+"""The monoids by name, in the order in which they are listed; entered when the folder is imported."""

@@ -8,37 +8,37 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.kernels.monoids.elementwise import Base, exact_range, given
+from recsolve.kernels.monoids.base import Base, exact_range, given
+from recsolve.kernels.monoids.cuda_map import LinearMap
 
 
 class Tropical(Base):
     """x -> A x + b with a maximum or minimum for the sum, and a sum or minimum for the product.
 
-    Elements are a pair (A, b): A of the shape of b acts on every number by itself, and A (T, ..., n, n) on the last
-    axis of b (T, ..., n), for instance x[i] -> max(b[i], max_j min(A[i, j], x[j])). A cut step gives b, as if the state
-    before were the semiring's zero. NaN propagates, in a matrix to all of the rows. Composition is that of affine maps
-    (Baccelli, Cohen, Olsder and Quadrat, *Synchronization and Linearity*, 1992, section 3).
+    Elements are a pair (A, b), float16, float32 or float64: A of the shape of b acts on every number by itself, and A
+    (T, ..., n, n) on the last axis of b (T, ..., n), for instance x[i] -> max(b[i], max_j min(A[i, j], x[j])). A cut
+    step gives b, as if the state before were the semiring's zero. NaN propagates, in a matrix to all of the rows.
+    Composition is that of affine maps (Baccelli, Cohen, Olsder and Quadrat, *Synchronization and Linearity*, 1992,
+    section 3).
 
-    Parameters
+    Attributes
     ----------
-    name : str
     plus, times : callable
         The operations, which keep NaN.
     zero, one : float
         Their neutral elements.
+
+    Raises
+    ------
+    ValueError
+        For other than two arrays, or shapes that do not fit.
     """
 
     letters = ("A", "b")
-
-    def __init__(
-        self,
-        name: str,
-        plus: Callable[[Array, Array], Array],
-        times: Callable[[Array, Array], Array],
-        zero: float,
-        one: float,
-    ):
-        self.name, self.plus, self.times, self.zero, self.one = name, plus, times, zero, one
+    plus: Callable[[Array, Array], Array]
+    times: Callable[[Array, Array], Array]
+    zero: float
+    one: float
 
     def prepare(self, elements: Any) -> tuple[Array, Array]:
         A, b = given(self.name, self.letters, elements)
@@ -88,6 +88,44 @@ class Tropical(Base):
         return terms.max(axis=-1) if self.plus is np.maximum else terms.min(axis=-1)  # type: ignore[no-any-return]
 
 
-MAX_MIN = Tropical("max_min", np.maximum, np.minimum, -np.inf, np.inf)
-MAX_PLUS = Tropical("max_plus", np.maximum, np.add, -np.inf, 0.0)
-MIN_PLUS = Tropical("min_plus", np.minimum, np.add, np.inf, 0.0)
+class MaxMin(Tropical):
+    """x -> max(b, min(A, x)): the widest path. Nothing rounds; matrices of plus and minus infinity permute.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.scan("max_min", (np.array([9.0, 2.0, 9.0]), np.array([4.0, 1.0, 3.0])))
+    array([4., 2., 3.])
+    """
+
+    name, place, plus, times, zero, one = "max_min", 5, np.maximum, np.minimum, -np.inf, np.inf
+    cuda = LinearMap("MaxMin")
+
+
+class MaxPlus(Tropical):
+    """x -> max(b, A + x): the longest path.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> A = np.array([[[1.0, 5.0], [-np.inf, 2.0]]])  # one step between two nodes
+    >>> rs.scan("max_plus", (A, np.full((1, 2), -np.inf)), initial=np.zeros(2))
+    array([[5., 2.]])
+    """
+
+    name, place, plus, times, zero, one = "max_plus", 6, np.maximum, np.add, -np.inf, 0.0
+    cuda = LinearMap("MaxPlus")
+
+
+class MinPlus(Tropical):
+    """x -> min(b, A + x): the shortest path.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.scan("min_plus", (np.ones(3), np.array([4.0, 9.0, 2.0])))
+    array([4., 5., 2.])
+    """
+
+    name, place, plus, times, zero, one = "min_plus", 7, np.minimum, np.add, np.inf, 0.0
+    cuda = LinearMap("MinPlus")

@@ -1,5 +1,4 @@
-// The maps that scans compose: affine ones, whose matrices are k x k (k = 1: diagonal, scalar, identity), over numbers or
-// over a semiring; and clamps. More are in simple_maps.cuh and special_maps.cuh.
+// What the maps that scans compose have in common; each is in a header of its own, in scan/monoids.
 //
 // A map is gathered step by step (`begin`, `then`), put after another one (`after`), and applied to a state (`act`). A
 // step that is cut from its past makes all that follows `constant`: the state is then selected, never multiplied out,
@@ -12,19 +11,19 @@
 
 namespace recsolve {
 
-// Products and sums of numbers. Every rounding is spelt out, so that a compiler cannot fuse one product here and another
-// there: blocks that do the same must get the same bits.
-template <class T> struct Real {
-    using Products = Real;
-    __device__ static T zero() { return T(0); }
-    __device__ static T one() { return T(1); }
-    __device__ static T times(T x, T y) { return x * y; }
-    __device__ static T plus(T x, T y) { return x + y; }
-    __device__ static T more(T x, T y, T total) { return multiply_add(x, y, total); }
-    __device__ static bool sure(T x) { return finite(x); }  // that no overflow is hidden in a result
-};
+// What a map gave is what its steps would have given, if it is finite, or if NaN came in and nothing was cut.
+template <class T> __device__ inline bool sure_of(T before, T after, bool constant) {
+    return finite(after) || (is_nan(before) && !constant);
+}
 
-// x -> A x + b. Sums are taken in the order of the reference. `Algebra` has the operations, and those of composed products.
+// A sum in a composed map: NaN where it overflows, because the loop, which is bounded in between, may not get there.
+template <class T> __device__ inline T marked_sum(T x, T y) {
+    const T total = x + y;
+    return !finite(total) && finite(x) && finite(y) ? total - total : total;
+}
+
+// x -> A x + b, whose matrices are K x K (K = 1: diagonal, scalar, identity). Sums are taken in the order of the
+// reference. `Algebra` has the operations, and those of composed products.
 template <class T, int K, class Algebra> struct Linear {
     using Number = T;
     using Operations = Algebra;
@@ -120,45 +119,6 @@ private:
             for (int i = 0; i < K; ++i) right[i * K + j] = column[i];
         }
     }
-};
-
-template <class T, int K> using Affine = Linear<T, K, Real<T>>;
-
-// x -> max(min(r, x), s), with e = r and f = s. Nothing rounds, so any composition equals the loop bit for bit; a cut
-// step clamps the initial state. Composition: Ronca, arXiv 2605.06384.
-template <class T> struct Clamp {
-    using Number = T;
-    static constexpr int parts = 1, entries = 1, vectors = 1, size = 3;
-
-    T a[1], b[1];
-    bool constant;
-
-    __device__ static T clamp(T r, T x, T s) { return greatest(least(r, x), s); }
-
-    __device__ static void step(const T* e, const T* f, bool cut, const T* initial, T* x) {
-        x[0] = clamp(e[0], cut ? initial[0] : x[0], f[0]);
-    }
-
-    __device__ void identity() { a[0] = T(1) / T(0), b[0] = T(-1) / T(0), constant = false; }
-
-    __device__ void begin(const T* e, const T* f, bool cut, const T* initial) {
-        a[0] = e[0], b[0] = cut ? clamp(e[0], initial[0], f[0]) : f[0], constant = cut;
-    }
-
-    __device__ void then(const T* e, const T* f, bool cut, const T* initial) {
-        a[0] = least(e[0], a[0]);
-        step(e, f, cut, initial, b);
-        constant |= cut;
-    }
-
-    __device__ void after(const Clamp& earlier) {
-        if (constant) return;
-        b[0] = clamp(a[0], earlier.b[0], b[0]), a[0] = least(a[0], earlier.a[0]), constant = earlier.constant;
-    }
-
-    __device__ void act(T* x) const { x[0] = constant ? b[0] : clamp(a[0], x[0], b[0]); }
-
-    __device__ bool trusts(const T*, const T*) const { return true; }
 };
 
 // Maps in memory, number by number at a distance: a, then b, then whether they are constant.

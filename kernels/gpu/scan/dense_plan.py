@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from recsolve.kernels.gpu.scan.maps import cuda_map
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan
 from recsolve.kernels.gpu.scan.variants import LANES, STORAGE, Variant
 from recsolve.kernels.gpu.views import problem
 
-ROWS = LANES  # at most
-_HELD = {"affine": 4}  # rows of a matrix that one thread holds at most; more are dense ones
-_HELD_ELSE = 2  # over semirings, which take more registers
 _AHEAD = 24 << 10  # bytes of a warp that are under way, roughly
 _DEPTHS = (4, 16)  # steps of which the numbers are in shared memory, at least and at most
 
 
 def is_dense(monoid: str, rows: int) -> bool:
     """Return whether matrices of a monoid have more rows than one thread holds."""
-    return rows > _HELD.get(monoid, _HELD_ELSE)
+    return cuda_map(monoid).dense(rows)
 
 
 @lru_cache(maxsize=1024)

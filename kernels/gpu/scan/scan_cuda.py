@@ -248,7 +248,7 @@ class Cuda:
     def kernel(self, v: Variant) -> Any:
         """Return the compiled kernel of a variant."""
         shared = 0 if v.regime == "registers" else self._shared
-        return self._kernels.get(v, lambda: compile_kernel(text(v.regime), v.expression, OPTIONS, shared))
+        return self._kernels.get(v, lambda: compile_kernel(text(v.regime, v.monoid), v.expression, OPTIONS, shared))
 
     def launch(self, v: Variant, blocks: int, shared: int, problem: Any) -> None:
         """Launch on the current stream; CuPy raises what the driver reports."""

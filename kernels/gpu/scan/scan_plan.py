@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recsolve.base.arrays import Array
+from recsolve.kernels.gpu.scan.maps import cuda_map
 from recsolve.kernels.gpu.scan.variants import (
     LANES,
     REGIMES,
@@ -43,7 +44,6 @@ _RESIDENT_BLOCKS = 1  # of a multiprocessor, when each has four tiles
 _CHAINED, _CHAIN = 6.0e-6, 30e-9  # cleared flags and the first look-back; every tile of time
 _FETCH = 1.0e-6  # a batch of maps in look-back
 _TILED_TRAFFIC, _CHAINED_TRAFFIC = 1.15, 2.6  # of bytes that must move
-_FORGET = ("affine", "clamp")  # monoids whose maps may forget the state before them
 _BURN = 64  # steps before a segment
 _EACH = 2  # blocks of a multiprocessor that stream
 _SECTOR = 32  # bytes that memory moves at least
@@ -80,7 +80,7 @@ class Scan(NamedTuple):
     def forgets(self) -> bool:
         """Whether a state may come to depend on the last steps alone: not where all maps are the same one."""
         first = dict(self.arrays)["in0"]
-        return self.monoid in _FORGET and (self.monoid != "affine" or any((first.time, *first.lanes)))
+        return cuda_map(self.monoid).forgets and (self.monoid != "affine" or any((first.time, *first.lanes)))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from itertools import product
 from typing import Literal, NamedTuple, TypeAlias
 
 from recsolve.kernels.codegen.cuda_headers import headers
-from recsolve.kernels.gpu.scan.maps import MapType, map_type
+from recsolve.kernels.gpu.scan.maps import headers_of, map_type
 from recsolve.kernels.gpu.views import INPUTS
+from recsolve.kernels.monoids.cuda_map import MapType
 
 _HEADERS = {"walks": "scan/segments", "tiles": "scan/look_back", "dense": "scan/dense"}
 OPTIONS = ("-std=c++17",)
@@ -66,7 +67,7 @@ class Variant:
         ``registers``, ``streamed`` and ``segments`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles,
         ``dense`` walks a thread for each row of a matrix.
     monoid : str
-        The name of a map in :mod:`recsolve.kernels.gpu.scan.maps`.
+        The name of a map, as in :func:`recsolve.kernels.gpu.scan.maps.cuda_map`.
     parts : int
         Numbers of a state in one lane.
     dtype : str
@@ -259,9 +260,7 @@ def power_below(n: int, most: int) -> int:
     return 1 << (max(min(n, most), 1).bit_length() - 1)
 
 
-def text(regime: Regime | None = None) -> str:
-    """Return the source of the kernels of a regime, or of all."""
-    if regime is None:
-        return headers("scan/special_maps", *_HEADERS.values())
+def text(regime: Regime | None = None, *monoids: str) -> str:
+    """Return the source of the kernels of a regime for some maps, or of all."""
     kind = "walks" if regime in WALKS else "dense" if regime == "dense" else "tiles"
-    return headers("scan/special_maps", _HEADERS[kind])
+    return headers(*headers_of(*monoids), *([_HEADERS[kind]] if regime else _HEADERS.values()))

@@ -1,0 +1,122 @@
+"""Affine maps: the scans of Newton's corrections, and of linear recurrences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.base.layout import Layout
+from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.kernels.monoids.base import STORED, Base
+from recsolve.kernels.monoids.cuda_map import ROWS, CudaMap, LinearMap, Operands, SingleMap
+
+_COMPLEX = SingleMap("ComplexAffine", 4, 5)
+
+
+@dataclass(frozen=True)
+class _Structured(LinearMap):
+    """Affine maps on a GPU: elementwise ones, also of complex numbers, blocks, and matrices of lanes."""
+
+    def of(self, argument: str) -> CudaMap:
+        return _COMPLEX if argument == "complex" else self
+
+    def operands(self, monoid: str, elements: Any) -> Operands | None:
+        A, b = elements
+        if type(A) in (Zero, Identity, Scalar, Diagonal) or (type(A) is LaneDense and A.layout.lane_width == 1):
+            entries = (_entries(A, b), ()), (b, ())
+            return Operands(f"{monoid}:complex", 2, entries) if b.dtype.kind == "c" else Operands(monoid, 1, entries)
+        found = None if b.dtype.kind == "c" else self._components(A)
+        if found is None:
+            return None
+        matrix, state = found
+        return Operands(monoid, b.shape[state], ((A.data, matrix), (b, (state,))), state)
+
+    def _components(self, A: Jacobian) -> tuple[tuple[int, int], int] | None:
+        """Return the axes of rows and columns of matrices, and that of the states they act on; None without such."""
+        if type(A) is Block and not self.dense(A.layout.components):
+            axis = len(A.leading)
+            return (axis, axis + 1), axis
+        if type(A) is LaneDense and A.layout.components == 1 and 2 <= A.layout.lane_width <= ROWS:
+            last = A.data.ndim - 1
+            return (last - 1, last), last - 1
+        return None
+
+
+def _entries(A: Jacobian, b: Array) -> Array:
+    """Return the entries of a diagonal structure in the shape of ``b``; repeated ones have stride 0."""
+    data = namespace(b).ones((1,) * b.ndim, b.dtype) if isinstance(A, Identity) else A.diagonal().data
+    return data if data.shape == b.shape else namespace(b).broadcast_to(data, b.shape)
+
+
+class Affine(Base):
+    """x -> A x + b with structured A: what Newton's corrections are scans of.
+
+    Elements are a pair (A, b): b (T, ..., *event) and A a structured Jacobian whose matrices act on it, or an array of
+    the shape of b, which is diagonal. float16, float32, float64; complex64 and complex128 as arrays. A cut step gives
+    b (A is selected to 0), so for a recurrence put f(reset state, u[t]) there. Blelloch, "Prefix sums and their
+    applications" (1990).
+
+    Raises
+    ------
+    ValueError
+        For other than two elements, or shapes that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.scan("affine", (np.full(3, 0.5), np.ones(3)), initial=2.0)
+    array([2., 2., 2.])
+    """
+
+    name, place, dtypes = "affine", 1, (*STORED, np.dtype(np.complex64), np.dtype(np.complex128))
+    cuda = _Structured("Real", heavy=False, held=4, forgets=True)
+
+    def prepare(self, elements: Any) -> tuple[Jacobian, Array]:
+        try:
+            A, b = elements
+        except (TypeError, ValueError):
+            raise ValueError("elements of the affine monoid are a pair (A, b)") from None
+        if not isinstance(A, Jacobian):
+            A, b = np.asarray(A) if np.isscalar(A) else A, np.asarray(b) if np.isscalar(b) else b
+            if A.shape != b.shape:
+                raise ValueError(f"elements (A, b) have shapes {A.shape} and {b.shape}; wanted equal shapes")
+            A = Diagonal(A, Layout(units=b.shape[-1] if b.ndim > 1 else None))
+        else:
+            A.check()  # its entries may have been exchanged since it was made
+            if b.shape != (*A.leading, *A.layout.event):
+                raise ValueError(
+                    f"elements (A, b): b has shape {b.shape}; wanted {(*A.leading, *A.layout.event)} as A acts on"
+                )
+        return A, b
+
+    def like(self, elements: tuple[Jacobian, Array]) -> Array:
+        return elements[1]
+
+    def take(self, elements: tuple[Jacobian, Array], index: Any) -> tuple[Jacobian, Array]:
+        return elements[0][index], elements[1][index]
+
+    def act(self, elements: tuple[Jacobian, Array], states: Array) -> Array:
+        return elements[0].matvec(states) + elements[1]
+
+    def compose(self, later: tuple[Jacobian, Array], earlier: tuple[Jacobian, Array]) -> tuple[Jacobian, Array]:
+        return later[0].compose(earlier[0]), later[0].matvec(earlier[1]) + later[1]
+
+    def identity(self, elements: tuple[Jacobian, Array]) -> tuple[Jacobian, Array]:
+        A, b = elements
+        return Identity(b, A.layout), namespace(b).zeros_like(b)
+
+    def constant(self, elements: tuple[Jacobian, Array], initial: Array | None) -> Array:
+        return elements[1]
+
+    def composable(self, elements: tuple[Jacobian, Array]) -> bool:
+        return elements[0].composable
+
+    def mixed(self, elements: tuple[Jacobian, Array]) -> tuple[int, ...]:
+        A = elements[0]
+        if not A.layout.event or A.rank < Block.rank:
+            return ()
+        components = (A.layout.component_axis,) if A.layout.components > 1 else ()
+        return (*components, -1) if A.rank > Block.rank else components
