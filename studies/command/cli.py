@@ -204,7 +204,7 @@ def gpu(
 def _bench(machine: str, what: str, as_json: bool, **options: Any) -> None:
     """Take times one after the other, and print them."""
     from recsolve.studies.bench import board, get
-    from recsolve.studies.compare.race import finite_or_text
+    from recsolve.studies.store.files import finite_or_text
     from recsolve.studies.store.provenance import provenance
 
     rows = []
