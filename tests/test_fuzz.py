@@ -11,24 +11,6 @@ from fuzz.kinds import KINDS, tried
 
 import recsolve as rs
 
-# Kinds that fail today, by (kind, compiled), and what they find. To be emptied as it is mended.
-KNOWN = {
-    ("subclass", True): "a user's mixing is replaced by its weight in compiled loops",
-    ("own", True): "a user's mixing is replaced by its weight in compiled loops",
-    ("stale", True): "a changed number that a cell closes over is not seen by its compiled loops",
-    ("misfits", False): "structures take data that do not fit their layout",
-    ("misfits", True): "structures take data that do not fit their layout",
-    ("smooth", False): "true derivatives are refused where the function bends or has kinks",
-    ("gradient", False): "true derivatives are refused where the function bends or has kinks",
-    ("declared", False): "trust in a declared structure that is false",
-    ("pickles", False): "recurrences, solutions and errors cannot be copied",
-    ("huge", True): "sin and cos of huge arguments are NaN in compiled loops",
-    ("trust", False): "trust sees the tolerance and not the rounding",
-    ("scalars", False): "NumPy's float64 scalars widen float32 cells",
-    ("scalars", True): "NumPy's float64 scalars widen float32 cells",
-    ("impure", True): "a function that is none is frozen when it is traced",
-    ("threads", True): "a module is published before it is executed",
-}
 # (kind, compiled) to how many seeds; compiled cells cost seconds each, compiled scans are those of other tests.
 SHORT = {
     ("solve", False): 16, ("function", False): 10, ("long", False): 2, ("subclass", False): 8, ("trust", False): 12,
@@ -40,7 +22,7 @@ SHORT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "compiled"), [pair for pair in SHORT if pair not in KNOWN])
+@pytest.mark.parametrize(("kind", "compiled"), SHORT)
 def test_short_run(kind, compiled):
     failed = [o for seed in range(SHORT[kind, compiled]) if (o := tried(kind, seed, compiled)).category]
     assert not failed, "\n".join(f"{o.command()}\n    {o.text}" for o in failed)
@@ -48,7 +30,6 @@ def test_short_run(kind, compiled):
 
 def test_every_kind_is_in_the_short_run():
     assert {kind for kind, _ in SHORT} == set(KINDS)
-    assert set(KNOWN) <= set(SHORT)
 
 
 def test_a_failure_prints_its_command_and_the_exit_status_is_one(monkeypatch, capsys):
