@@ -23,7 +23,7 @@ FOLDERS = {
     "kernels": "recsolve.kernels",
     "studies": "recsolve.studies",
 }
-_LAYERS = ("recsolve", "recsolve.kernels", "recsolve.studies")
+_LAYERS = ("recsolve", "recsolve.kernels", "recsolve.kernels.cpu", "recsolve.kernels.gpu", "recsolve.studies")
 _DEEPEST = 4  # names of a room: recsolve.kernels.cpu.jit has them all
 
 
@@ -150,7 +150,7 @@ def draw(modules: dict[str, str], out: Path, title: str, folders: bool) -> None:
     axes.set_ylim(-0.6, max(level.values()) + 0.6)
     axes.axis("off")
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=130, bbox_inches="tight")
+    figure.savefig(out, dpi=90, bbox_inches="tight")
     print(f"{out}: {verdict}")
 
 
