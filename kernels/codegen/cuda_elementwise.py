@@ -49,8 +49,8 @@ def statements(outputs: Sequence[Node]) -> tuple[list[str], list[str]]:
     --------
     >>> import recsolve as rs
     >>> from recsolve.kernels.codegen.cuda_elementwise import statements
-    >>> from recsolve.symbolic.tracing import trace
-    >>> program = trace(rs.cells.Elman)
+    >>> from recsolve.symbolic.tracing import trace_cell
+    >>> program = trace_cell(rs.cells.Elman)
     >>> print("\\n".join(statements([program.stages[0].outputs[0].value])[0]))
     const T t0 = multiply_add(s_h, W_h, u_h);
     const T t1 = M::tanh(t0);

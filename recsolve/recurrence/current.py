@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from recsolve.recurrence.base import NOT_A_FUNCTION
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
-from recsolve.symbolic.tracing import same_values, trace, trace_pullback
+from recsolve.symbolic.tracing import same_values, trace_cell, trace_pullback
 
 if TYPE_CHECKING:
     from recsolve.recurrence.cell import Cell
@@ -46,7 +46,7 @@ class Traced:
             raise ValueError(NOT_A_FUNCTION.format(name=cell.name))
 
     def _trace(self) -> Program:
-        return trace(self._cell, dict(self._kinds), dict(self._ties))
+        return trace_cell(self._cell, dict(self._kinds), dict(self._ties))
 
     @cached_property
     def back(self) -> dict[Leaf, Node]:

@@ -28,7 +28,7 @@ _MACHINERY = Path(__file__).parent.parent
 _NUMPY = Path(np.__file__).parent
 
 
-def trace(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: Any = None) -> Program:
+def trace_cell(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: Any = None) -> Program:
     """Trace a cell.
 
     Parameters
@@ -55,8 +55,8 @@ def trace(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: Any =
     Examples
     --------
     >>> import recsolve as rs
-    >>> from recsolve.symbolic.tracing import trace
-    >>> print(trace(rs.cells.Elman))
+    >>> from recsolve.symbolic.tracing import trace_cell
+    >>> print(trace_cell(rs.cells.Elman))
     elman
     components h; drives h; parameters none; mixings h diagonal
     stage 0: 6 operations, 3 of them for the values
@@ -90,7 +90,7 @@ def trace_pullback(cell: Cell, ties: Any = None) -> dict[Leaf, Node]:
     ----------
     cell : Cell
     ties : float or mapping, optional
-        As in :func:`trace`.
+        As in :func:`trace_cell`.
 
     Returns
     -------

@@ -18,7 +18,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array, to_host
 from recsolve.kernels.gpu.cell.elementwise import FusedCuda, Outcome
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 from recsolve.mixings import Diagonal
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.cell_recurrence import CellRecurrence
@@ -95,7 +95,7 @@ class _Problem:
         rest = [cupy.asarray(x, dtype) for x in (*self.weights, *self.parameters)]
         number = np.float64 if dtype == "float64" else np.float32
         initial = cupy.zeros((B, D) if self.k == 1 else (B, self.k, D), number)
-        self.chain = Chain(initial, initial)
+        self.starts = Starts(initial, initial)
         self.states = self._laid(lambda s: cupy.empty(s, dtype), (T, B, D) if self.k == 1 else (T, B, self.k, D))
         size = (len(cell.drives) + self.k) * T * B * D * self.states.itemsize
         self.bytes = size
@@ -112,7 +112,7 @@ class _Problem:
         return make((shape[1], shape[0], *shape[2:])).swapaxes(0, 1)
 
     def solve(self, inputs: list[Array], **way: Any) -> Outcome:
-        return self.loops.solve(inputs, self.states, 1, self.chain, _TOLERANCE, **way)
+        return self.loops.solve(inputs, self.states, 1, self.starts, _TOLERANCE, **way)
 
     def errors(self) -> tuple[float, float]:
         """Return the error of the states of the first inputs, over some steps and lanes, and that of the loop."""
@@ -197,7 +197,7 @@ def _backward(name: str, shape: str, problem: _Problem, bandwidth: float, config
     problem.solve(problem.inputs[0])
     cotangent = cupy.random.default_rng(1).standard_normal(problem.states.shape, dtype=np.float32)
     moved = 2 * problem.bytes + problem.states.nbytes
-    run = partial(problem.loops.adjoint, problem.inputs[0], problem.states, cotangent, 1, problem.chain)
+    run = partial(problem.loops.adjoint, problem.inputs[0], problem.states, cotangent, 1, problem.starts)
     kernel, call = _timed([run], config)
     return GpuSolveTiming(f"{name} adjoint", shape, "", moved / bandwidth, kernel, call)
 

@@ -16,9 +16,9 @@ from recsolve.kernels.cpu.cell.stages import LEAST
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.jit.panel_packing import aligned, packed, vector_shape
 from recsolve.kernels.cpu.placement.rows import SPREAD, Rows, States, Y
-from recsolve.kernels.cpu.placement.starts import flat_chain
+from recsolve.kernels.cpu.placement.starts import flat_starts
 from recsolve.kernels.cpu.threads import spread, threads
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 from recsolve.symbolic.program import Program
 
 _LANES = 2048  # of a task at most, so that its buffers stay in the nearest cache
@@ -46,7 +46,7 @@ class FusedMixing:
         self.plan, self.components = plan_of(program), len(program.components)
 
     def walk(
-        self, inputs: Sequence[Array], mixings: Mapping[str, Array], states: Array, batch: int, chain: Chain
+        self, inputs: Sequence[Array], mixings: Mapping[str, Array], states: Array, batch: int, starts: Starts
     ) -> None:
         """Fill ``states`` one step after the other.
 
@@ -59,7 +59,7 @@ class FusedMixing:
             The result.
         batch : int
             The number of batch axes.
-        chain : Chain
+        starts : Starts
         """
         if not states.size:
             return
@@ -78,13 +78,13 @@ class FusedMixing:
             slots=self.plan.slots,
             calls=len(self.plan.results),
             y_c=rows.distances[Y][0] if self.components > 1 else 0,
-            cutting=int(chain.cutting),
+            cutting=int(starts.cutting),
             heads=heads,
             units=units,
             capacity=tile[0] * tile[1],
         )
-        chained = flat_chain(chain, rows, () if self.components == 1 else (batch,))
-        loop = partial(self.loops.walk, rows.inputs, rows.bases[Y], *chained, weights, rows.where, rows.by_time, g)
+        flat = flat_starts(starts, rows, () if self.components == 1 else (batch,))
+        loop = partial(self.loops.walk, rows.inputs, rows.bases[Y], *flat, weights, rows.where, rows.by_time, g)
         spread(loop, tasks, workers)
         rows.finish()
         if result is not states:
