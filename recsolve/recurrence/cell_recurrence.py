@@ -25,7 +25,24 @@ if TYPE_CHECKING:
 
 
 class CellRecurrence(Recurrence):
-    """See :meth:`recsolve.WeightedCell.recurrence`."""
+    """The recurrence of a cell; :meth:`recsolve.WeightedCell.recurrence` makes it.
+
+    Attributes
+    ----------
+    cell : WeightedCell
+    drive : Names
+        One array per drive, broadcasting to (T, *batch, *lanes, n).
+    x : array or None
+        The input (T, *batch, input_size) that the drives were projected from.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.cells.GRU.random(input_size=3, hidden_size=8, rng=0).recurrence(np.ones((20, 3)))
+    >>> values, J = rec.linearise(rec.guess())
+    >>> type(J).__name__, values.shape
+    ('Factored', (20, 8))
+    """
 
     compilable = True  # subclasses do not inherit that: what they override, compiled loops do not know
 
@@ -153,7 +170,7 @@ class CellRecurrence(Recurrence):
         return None if found is None else found.solve(given(self, found.cell), tol, scanned=scanned)
 
     def empty(self) -> Array:
-        """Return memory for states, in the order of the drive."""
+        """Return uninitialised memory for states, (T, *batch, *event), in the memory order of the drive."""
         return empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:

@@ -25,14 +25,30 @@ ONE = 1.0  # the partial of a leaf with respect to itself; multiplying by it is 
 
 
 def sigmoid(x: Any) -> Any:
-    """Return 1 / (1 + exp(-x)), exact in the limits: 0 at -inf, 1 at +inf, NaN at NaN."""
+    """Return 1 / (1 + exp(-x)) entry by entry, exact in the limits: 0 at -inf, 1 at +inf, NaN at NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.math import sigmoid
+    >>> sigmoid(np.array([-np.inf, 0.0, np.inf])).tolist()
+    [0.0, 0.5, 1.0]
+    """
     if isinstance(x, Elementwise):
         return x.lift("sigmoid", (x,))
     return 1.0 / (1.0 + np.exp(-x))
 
 
 def softplus(x: Any) -> Any:
-    """Return log(1 + exp(x)) without overflow."""
+    """Return log(1 + exp(x)) entry by entry, without overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.math import softplus
+    >>> softplus(np.array([-np.inf, 1000.0])).tolist()
+    [0.0, 1000.0]
+    """
     if isinstance(x, Elementwise):
         return x.lift("softplus", (x,))
     return np.logaddexp(x, 0.0)
