@@ -42,8 +42,26 @@ def error_bound(recurrence: Recurrence, states: Array) -> float:
     Parameters
     ----------
     recurrence : Recurrence
-    states : array
-        Native, (T, *batch, *event).
+    states : array, shape (T, *batch, *event)
+        Native.
+
+    Returns
+    -------
+    float
+        inf where nothing is proved: for states on a GPU or not finite, and for an f that intervals cannot follow.
+
+    Notes
+    -----
+    Interval arithmetic: Moore, Kearfott and Cloud, "Introduction to Interval Analysis" (2009).
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.analysis.error_bound import error_bound
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 0.5 * np.sin(h) + u, inputs=np.ones((9, 1)), initial=np.zeros(1), structure="diagonal")
+    >>> 0 < error_bound(rec, rs.solve(rec).states) < 1e-14
+    True
     """
     if not states.size:
         return 0.0

@@ -48,7 +48,7 @@ _PADDING = 3.0
 
 
 def magnitude(x: Any) -> Array:
-    """Return the largest absolute value, entry by entry, in float64."""
+    """Return the largest absolute value of an interval, number or array, entry by entry, in float64."""
     if isinstance(x, Interval):
         return np.maximum(np.abs(x.lower), np.abs(x.upper))
     return np.abs(np.asarray(x, np.float64))
@@ -107,20 +107,23 @@ class Interval(NDArrayOperatorsMixin):
 
     @classmethod
     def around(cls, centre: Array, radius: Array, dtype: np.dtype[Any]) -> Interval:
-        """Return the intervals of a ball."""
+        """Return the intervals centre +- radius, rounded outwards."""
         centre = np.asarray(centre, np.float64)
         return cls(np.nextafter(centre - radius, -np.inf), np.nextafter(centre + radius, np.inf), dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the array of intervals."""
         return tuple(np.broadcast_shapes(self.lower.shape, self.upper.shape))
 
     @property
     def ndim(self) -> int:
+        """The number of its axes."""
         return len(self.shape)
 
     @property
     def centre(self) -> Array:
+        """The midpoints, rounded."""
         return 0.5 * self.lower + 0.5 * self.upper
 
     @property
@@ -142,12 +145,15 @@ class Interval(NDArrayOperatorsMixin):
         return Interval(self.lower[index], self.upper[index], self.dtype)
 
     def reshape(self, *shape: Any) -> Interval:
+        """Return the intervals in another shape, as ``numpy.reshape``."""
         return Interval(self.lower.reshape(*shape), self.upper.reshape(*shape), self.dtype)
 
     def transpose(self, *axes: Any) -> Interval:
+        """Return the intervals with permuted axes, as ``numpy.transpose``."""
         return Interval(self.lower.transpose(*axes), self.upper.transpose(*axes), self.dtype)
 
     def swapaxes(self, a: int, b: int) -> Interval:
+        """Return the intervals with two axes exchanged."""
         return Interval(self.lower.swapaxes(a, b), self.upper.swapaxes(a, b), self.dtype)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:

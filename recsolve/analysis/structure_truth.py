@@ -46,7 +46,7 @@ class Verification:
     Attributes
     ----------
     holds : bool or None
-        None where it could not be found out.
+        None where that could not be decided.
     error : float
         The largest relative difference that was seen; NaN where nothing could be compared.
     reason : str
@@ -77,22 +77,31 @@ class _Comparison:
 def verify_jacobian(
     recurrence: Recurrence, previous: Array, jacobian: Jacobian | None = None, *, rng: Any = 0
 ) -> Verification:
-    """Say whether the Jacobian of a recurrence is its derivative at some states.
+    """Return whether the Jacobian of a recurrence is its derivative at some states.
 
     Parameters
     ----------
     recurrence : Recurrence
-    previous : array
-        h[t-1] for all t, (T, *batch, *event), native.
+    previous : array, shape (T, *batch, *event)
+        h[t-1] for all t, native.
     jacobian : Jacobian, optional
-        What ``differentiate`` gave there.
+        What ``differentiate`` returned there.
     rng : int or Generator
-        Of the directions.
+        Seed of the random directions.
 
     Returns
     -------
     Verification
-        It never raises for what f does.
+        An exception of f becomes its ``reason``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.analysis.structure_truth import verify_jacobian
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: h * h, inputs=np.ones((3, 1)), initial=np.ones(1), structure="zero")
+    >>> verify_jacobian(rec, np.ones((3, 1))).holds
+    False
     """
     if not previous.size or type(recurrence) is CellRecurrence:
         return Verification(True, 0.0)
@@ -117,7 +126,7 @@ def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.
 
 
 def by_differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
-    """Compare a Jacobian with differences of f."""
+    """Return how a Jacobian compares with differences of f along random directions."""
     with np.errstate(all="ignore"):
         return _repeated(lambda: _differences(rec, previous, J, generator))
 
@@ -162,7 +171,7 @@ def _compared(missed: Array, scale: Array, known: Array, allowed: float, tiny: f
 def by_derivatives(
     rec: FunctionRecurrence, previous: Array, J: Jacobian, generator: np.random.Generator
 ) -> _Comparison:
-    """Compare with automatic derivatives; how far these are from linear in the direction is their rounding."""
+    """Return how a Jacobian compares with automatic derivatives; by how much these miss linearity is their rounding."""
     xp = namespace(previous)
     v, w = _direction(rec, previous, generator), _direction(rec, previous, generator)
     along_v, along_w, along_both = rec.push_state(previous, xp.stack([v, w, v + w]))
@@ -205,7 +214,10 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
 
 
 def slopes(rec: Recurrence, previous: Array, direction: Array) -> Array:
-    """Return the derivative of f along a direction by differences: NaN where it is not seen, 0 where it may be 0."""
+    """Return the derivative of f along a direction by differences, shape of the states.
+
+    NaN where it is not seen, 0 where 0 is among the possible values.
+    """
     xp, (apply, x) = namespace(previous), _in_double(rec, previous)
     values, none = apply(x), Zero(x, rec.layout)
     reach = _reach(rec, x, values, xp.zeros_like(x), False)
@@ -256,9 +268,9 @@ def _reach(rec: Recurrence, previous: Array, values: Array, steep: Array, alone:
 def brackets(
     apply: Callable[[Array], Array], previous: Array, values: Array, step: Array, J: Jacobian, allowed: float
 ) -> list[tuple[Array, Array]]:
-    """Return, below and above the state, the least and the largest number that (derivative - J) along ``step`` can be.
+    """Return the bounds of (derivative - J) along ``step``, as (least, largest), below the state and above it.
 
-    The least is above the largest where steps of different lengths tell of different derivatives. J may round by
+    The least is above the largest where steps of different lengths give different derivatives. J may round by
     ``allowed`` times the largest slope.
     """
     xp = namespace(previous)

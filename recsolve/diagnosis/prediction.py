@@ -27,7 +27,15 @@ _ENDED = 0.7  # a pilot that takes this part of its steps was ended row by row, 
 
 
 def fixed_matrices(short: Recurrence, J: Jacobian) -> dict[str, Jacobian]:
-    """Return the matrices A that stay the same near the solution (the chord's is that of the first iterate)."""
+    """Return the matrices A that stay the same near the solution, by solver (the chord's is that of the first iterate).
+
+    Parameters
+    ----------
+    short : Recurrence
+        That of the pilot.
+    J : Jacobian
+        Along its trajectory.
+    """
     guess = short.guess()
     return {
         "jacobi": Zero(guess, short.layout),
@@ -40,17 +48,17 @@ def fixed_matrices(short: Recurrence, J: Jacobian) -> dict[str, Jacobian]:
 
 
 class Predictor:
-    """Predicts counts for all steps of a recurrence from its first ones.
+    """Predicts the iterations of solvers for all steps of a recurrence from its first ones.
 
     Parameters
     ----------
     recurrence : Recurrence
-    truth : array
+    truth : array, shape (pilot, *batch, *event)
         The trajectory over the pilot.
     J : Jacobian
         Along it.
     rate : float
-        The largest Lyapunov exponent.
+        The largest Lyapunov exponent, per step.
     tol : float or None
         As in :func:`recsolve.solve`.
     """
@@ -63,7 +71,13 @@ class Predictor:
         self._known: dict[str, int] = {}
 
     def __getitem__(self, name: str) -> int:
-        """Return the count of a solver with its default settings."""
+        """Return the iterations that a solver with its default settings is expected to take, at most T.
+
+        Raises
+        ------
+        ValueError
+            For an unknown solver.
+        """
         if name not in self._known:
             self._known[name] = min(self._predict(name), self.recurrence.length)
         return self._known[name]
