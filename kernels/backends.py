@@ -1,4 +1,4 @@
-"""Which backend runs a scan or evaluates a cell: the one place where that is decided."""
+"""The choice of the backend that runs a scan or evaluates a cell; it is made here only."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from recsolve.kernels.registry import get
 BACKENDS = ("auto", "numpy", "numba", "cuda")
 VARIABLE = "RECSOLVE_BACKEND"
 
-# A compiled scan costs 60 us before it begins, a NumPy scan a few us for each of its rows; and below this many numbers
-# less is won than loading the compiled loops costs.
+# A compiled scan costs 60 us before it begins, a NumPy scan a few us per row; and below this many numbers the gain is
+# less than the cost of loading the compiled loops.
 _PAYS, _MANY_STEPS, _MANY_FACTORED = 32_768, 64, 1024
 
-# To compile a cell takes seconds once, to load it a part of one in every process; NumPy takes 20 us a step, or more.
+# Compiling a cell takes seconds once, loading it a fraction of one per process; NumPy takes 20 us a step, or more.
 _LONG, _LARGE = 4096, 1 << 18  # many steps, or numbers
 _STEPS, _NUMBERS = 1024, 1 << 14  # or fair numbers of both
 _STEPS_ON_GPU = 256  # a step of CuPy calls takes a fraction of a millisecond

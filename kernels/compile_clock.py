@@ -1,6 +1,6 @@
-"""How long a thread has waited for compilers, so that times of work leave that out, and who may not start one.
+"""How long a thread has waited for compilers, so that reported times leave it out, and which threads may not start one.
 
-Whatever compiles, or loads what was compiled, does so inside :func:`compiling`.
+All code that compiles, or loads compiled code, does so inside :func:`compiling`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-# What registers the kernels of each backend; imported when one of them is asked for.
+# The module that registers the kernels of each backend, imported when one of them is needed.
 _MODULES = {
     "numpy": "recsolve.kernels.reference.scan_numpy",
     "numba": "recsolve.kernels.cpu.scan.scan_numba",

@@ -1,4 +1,4 @@
-"""solve(): check the arguments, run the driver, fall back, and tell the truth about it."""
+"""solve(): check the arguments, run the driver, fall back, and report what was reached."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _tolerance(tol: float | None, driver: Mapping[str, Any], recurrence: Recurre
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"{name} is {value!r}; wanted a finite number >= 0")
     base = tolerance_for(recurrence, tol)
-    # Only the default absolute tolerance knows of lanes; one that the user gives is taken as it is.
+    # Only the default absolute tolerance depends on lanes; the user's own is taken as it is.
     lanes = None if "atol" in values else base.lanes
     return Tolerance(float(values.get("atol", base.atol)), float(values.get("rtol", base.rtol)), lanes)
 
@@ -239,7 +239,7 @@ def _coarse_guess(recurrence: Recurrence) -> Array:
     held[: m - 1] = recurrence.initial
     xp = namespace(held)
     held[m - 1 :] = xp.repeat(loop(every), m, axis=0)[: T - m + 1]
-    # What the coarse loop lets overflow is no guess.
+    # A guess that overflows in the coarse loop is not used.
     values = recurrence.evaluate(xp.where(xp.isfinite(held), held, recurrence.initial))
     return xp.array(values)  # type: ignore[no-any-return]
 
@@ -276,8 +276,8 @@ def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
     if tolerance == asked:
         return str(tolerance)
     return (
-        f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, for f rounds otherwise for all t at once "
-        "than for the rows that were solved last)"
+        f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, because f rounds otherwise for all t at "
+        "once than for the rows that were solved last)"
     )
 
 

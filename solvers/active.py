@@ -1,4 +1,4 @@
-"""The driver works on the part of the problem that is not solved yet, so that solved rows cost nothing more."""
+"""The part of the problem that is not solved yet, on which the driver works: solved rows cost nothing more."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ class Active:
         self.problem.counts["rows"] += part.converged.size
         try:
             alone = rest.evaluate(part.states)
-        except Exception:  # of whatever kind a user's function raises when shapes no longer fit
+        except Exception:  # a user's function may raise anything when shapes no longer fit
             return False
         close = namespace(alone).isclose(
             alone, part.values, rtol=float(np.finfo(rest.dtype).eps) ** 0.5, equal_nan=True

@@ -30,7 +30,7 @@ _BRIEF = 4e-3  # seconds: with a shorter loop neither
 _SHARE = 32  # the pilot has T / _SHARE steps, from _SHORTEST to _LONGEST
 _REPAYS = 1.0  # seconds: with a shorter loop others are not worth compiling, which takes seconds
 _SHORTEST, _LONGEST = 24, 256
-_GAIN = 0.8  # what is not faster than the loop by this factor is not worth its risk
+_GAIN = 0.8  # a method must be faster than the loop by this factor to be worth its risk
 _WINDOW = 256
 _REPEATS = 2
 
@@ -161,7 +161,7 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
         reason = "All mixings are diagonal: segments of time are walked or solved side by side on the GPU, and checked."
         found = [whole, Candidate(Sequential(), "sequential", 0, float("inf"))]
         return Choice(found, [_described(recurrence), reason])
-    # What the whole is too large for NumPy for, its first steps are to be timed with.
+    # The first steps are timed with the backend that the whole takes.
     same = backend("numba") if recurrence.compiled else nullcontext()
     with np.errstate(all="ignore"), same:
         pilot = _Pilot(recurrence, tolerance)

@@ -23,7 +23,7 @@ Map: TypeAlias = Callable[[Recurrence, Array], Array]
 
 
 def steps_per_block(block: int | None, length: int, levels: int = 2) -> int:
-    """Return m: what is asked for, or about T^(1/levels); at most T."""
+    """Return m, the steps of a block: the given number, or about T^(1/levels); at most T."""
     return max(min(block or round(length ** (1 / levels)), length), 1)
 
 

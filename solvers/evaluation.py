@@ -1,4 +1,4 @@
-"""What is known of a trajectory: f evaluated, the residual tested row by row, and the book of what that has cost."""
+"""Evaluation of a trajectory: f, the residual tested row by row, and counters of the work."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Evaluation:
         jacobian : bool, optional
             Whether the iterate carries it; default: as the solver needs.
         chunk : int, optional
-            Evaluate f at so many times together, to save memory.
+            How many times to evaluate f at together, to save memory.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Steps that must prove themselves: what the globalised methods share."""
+"""Steps that are accepted only if they improve the iterate: the base of the globalised methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An iterate: a trajectory and all that is known of it, with or without its Jacobian."""
+"""An iterate: a trajectory, f evaluated there, its residual, and the Jacobian if it has been computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes from step to step: records whose fields say which of their axes are times and which are sequences."""
+"""The state of a solver between steps: records whose fields state which of their axes are times and which sequences."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A cell becomes a structure with three functions of numbers in registers: a step, a step with its partials, and for the
 way back the pullback of a step. A product that is added to something is written as a fused one wherever it occurs, and
-compilers are told to fuse nothing by themselves, so that a step rounds alike with and without its partials.
+compilers are instructed not to fuse others, so that a step rounds alike with and without its partials.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOGIC = {
     "where": "{} ? {} : {}",
     "divide": "M::divide({}, {})",
 }
-_BEFORE = ("common/elementary", "common/numbers", "common/view")  # what the functions of a cell use
+_BEFORE = ("common/elementary", "common/numbers", "common/view")  # arrays that the functions of a cell use
 _SOLVES = ("solve/walk", "solve/segments")
 _SPECIAL = {"inf": "infinity<T>()", "-inf": "-infinity<T>()", "nan": "not_a_number<T>()"}
 

@@ -26,7 +26,7 @@ LOGIC = {
 }
 NUMBA = Dialect(
     formats=calls("") | OPERATORS | LOGIC,
-    # A bare number is float64 and would take everything that it meets with it.
+    # A bare number is float64 and would promote every operand.
     constant=lambda value: repr(value) if isinstance(value, bool) else f"F({value!r})",  # inf and nan: imported
 )
 CIRCULAR = ("sin", "cos", "tan")

@@ -33,7 +33,7 @@ _ROUNDS = 30
 _INFLATION = 2.0
 _NUMBERS = 2**19  # in the Jacobian of a window, of which there are several at a time
 _EPS = float(np.finfo(np.float64).eps)
-_TINY = 1e-300  # added to every source: more than all that underflow takes
+_TINY = 1e-300  # added to every source; more than underflow can lose
 
 
 def error_bound(recurrence: Recurrence, states: Array) -> float:
@@ -70,7 +70,7 @@ def error_bound(recurrence: Recurrence, states: Array) -> float:
     with np.errstate(all="ignore"):
         try:
             return _verified(recurrence, states)
-        except Exception:  # f is the user's own code, and fails on intervals in its own ways
+        except Exception:  # f is the user's own code, and may raise anything on intervals
             return float("inf")
 
 

@@ -1,10 +1,10 @@
 """Intervals: arrays of closed intervals with outward rounding.
 
 An :class:`Interval` holds every value that an entry can take, in exact arithmetic and in that of ``dtype``: each
-operation pads its result by what rounding can do. The derivative rules of :mod:`recsolve.symbolic.dual` are written
+operation widens its result by a bound on rounding. The derivative rules of :mod:`recsolve.symbolic.dual` are written
 with operators and ufuncs only, so a dual over intervals carries enclosures of its partials. What has no rule raises.
 
-The rounding that is assumed: sums, products, quotients and square roots round correctly, NumPy's elementary functions
+Assumptions on rounding: sums, products, quotients and square roots round correctly, NumPy's elementary functions
 are within 4 units in the last place, a sum of n products errs by at most n eps / 2 times that of the magnitudes in
 whatever order it is taken, and results below the smallest normal number may be flushed to zero.
 
@@ -36,14 +36,14 @@ _ULPS = {
     "softplus": 10.0,  # x + log1p(exp(-x))
     "logaddexp": 10.0,
 }
-# Operations whose error is not in proportion to their result, which cancellation may have made small.
+# Operations whose error is not proportional to their result, since cancellation may make that small.
 _SCALES: dict[str, Callable[..., Array]] = {
     "sin": lambda size, x: np.minimum(magnitude(x), 1.0),
     "cos": lambda size, x: np.ones_like(size),
     "tan": lambda size, x: size + np.minimum(magnitude(x), 1.0),
     "logaddexp": lambda size, a, b: magnitude(a) + magnitude(b) + 1.0,
 }
-# An end is computed in float64 and so rounds itself; a run in ``dtype`` rounds too; the third is slack.
+# One for rounding of the end in float64, one for rounding of a run in ``dtype``, one as slack.
 _PADDING = 3.0
 
 

@@ -1,19 +1,19 @@
 """Is the Jacobian that a recurrence gives the derivative of its function, at these states?
 
-What a cell derives by itself is. Of a user's function two things can be wrong, and are tested along a random v:
+For a cell it is, by construction. For a user's function two things can be wrong, and are tested along a random v:
 
 - the *structure* is a declaration even where the entries are derived: J v is compared with the automatic derivative
-  along v. Both round and nothing else, so a mismatch is a proof;
+  along v. The two differ by rounding at most, so a mismatch is a proof;
 - a *jacobian* that the user gives (and Zero or Identity, which have no entries) is compared with the automatic
   derivative first. Where they differ, or where there is none, differences of f decide.
 
-Differences decide by intervals. At steps t[k], from large to as small as rounding allows and on either side of the
-state by itself, e[k] is the quotient ``(f(h + t v) - f(h) - t J v) / t`` with the term of first order in t extrapolated
-away (Richardson), and u[k] is several times what it moves to the neighbouring steps, plus the rounding of f: it is
-large where f bends and where f rounds. A derivative lies in all intervals [e - u, e + u] of its side. Where these have
-no point in common nothing is said. At a kink any number between the two sides is a derivative, so J is refused where
+Differences decide by intervals, on either side of the state separately. At steps t[k], from large to as small as
+rounding allows, e[k] is the quotient ``(f(h + t v) - f(h) - t J v) / t`` with the term of first order in t extrapolated
+away (Richardson), and u[k] is several times its change to the neighbouring steps, plus the rounding of f: it is large
+where f bends and where f rounds. A derivative lies in all intervals [e - u, e + u] of its side. Where these have no
+point in common there is no verdict. At a kink any number between the two sides is a derivative, so J is refused where
 0 is outside the hull of both sides, along several directions. With kinks in several variables at once Clarke's set is
-larger than that hull: where units couple, nothing is said at kinks.
+larger than that hull: where units couple, there is no verdict at kinks.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 
-_TRIES = 3  # directions along which a derivative must fail to be refused
+_TRIES = 3  # directions along which a derivative must fail before it is refused
 _LARGEST = 2.0**-4  # step, in units of the states
 _STEPS = {4: (2.0, 11), 8: (4.0, 14)}  # ratio and number of steps, by bytes of the dtype
-_DOUBT = 6  # as slowly as sqrt(t) may quotients converge: 1 / (1 - sqrt(1/2)) is 3.4
+_DOUBT = 6  # quotients may converge as slowly as sqrt(t): 1 / (1 - sqrt(1/2)) is 3.4
 _FINEST = 1e-4  # relative difference that counts
 _ENOUGH = 0.25  # of the entries must be seen
-_SHARE = 0.01  # an interval of this part of the derivative says enough
+_SHARE = 0.01  # an interval below this share of the derivative is narrow enough
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def verify_jacobian(
     try:
         with np.errstate(all="ignore"):
             J = recurrence.differentiate(previous)[1] if jacobian is None else jacobian
-    except Exception as error:  # f is the user's own code, and fails on what it was not written for in its own ways
+    except Exception as error:  # f is the user's own code, and may raise anything
         return Verification(None, float("nan"), f"f cannot be differentiated ({error})", missing=True)
     with np.errstate(all="ignore"):
         return _judged(recurrence, previous, J, np.random.default_rng(rng))
@@ -195,7 +195,7 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
     step = reach * v
     below, above = brackets(apply, x, values, step, wide, 16 * eps)
     lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
-    # What rounding may have moved the state by, on the way to f or to J, moves J too.
+    # Rounding moves the state on the way to f or to J, and so moves J.
     rounded = rec.apply(previous)
     blur = 4 * eps * abs(x) + xp.fmin(4 * abs(rounded - values) / terms, reach / 16)
     nudged = rec.differentiate((x + blur * v).astype(rec.dtype))[1]

@@ -1,8 +1,8 @@
-"""What a class says for itself, and what it must not take from a class that it has changed.
+"""Statements that a class makes about itself, and methods that it must not inherit from a class that it has changed.
 
 Fast paths know the methods of certain classes by heart. A subclass may override any of them, so such knowledge is never
-inherited: a fast path asks what a class states in its own body, and a method that a base class derives from another
-one is derived anew where that other one is overridden.
+inherited: a fast path reads what a class states in its own body, and a method that a base class derives from another
+one is derived anew where the other one is overridden.
 """
 
 from __future__ import annotations

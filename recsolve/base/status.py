@@ -66,10 +66,10 @@ _ADVICE = {
     Status.STOPPED: "the callback stopped the solve",
 }
 
-# The loop defines the answer, yet its residual is that of f evaluated for all t at once.
+# The loop defines the answer, but the residual is taken with f evaluated for all t at once.
 MISMATCH = (
     "the states are the sequential loop's own, but f evaluated for all t at once differs from them by {worst:.1e}: if "
-    "that is the rounding of f, raise tol; if it is more, f mixes times or sequences (recsolve.check_structure tells)"
+    "that is the rounding of f, raise tol; if it is more, f mixes times or sequences (see recsolve.check_structure)"
 )
 
 # The residual is met, but by a function that is not a recurrence.

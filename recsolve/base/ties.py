@@ -2,7 +2,7 @@
 
 Where min(a, b) has a = b any convex combination of the two derivatives serves a semismooth Newton method, and so does
 any slope in [-1, 1] where abs(x) has x = 0. Which one takes the fewest iterations depends on the problem, so it is a
-setting of the recurrence. It is in force while that is differentiated, in its own thread only.
+setting of the recurrence. It is in force while the recurrence is differentiated, in its own thread only.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ TRUSTED = 1e-2
 # However large the weights, the default tolerance stays below this many eps.
 _MOST = 64
 
-# By so many default tolerances, at most, f may round otherwise among other times and sequences.
+# Default tolerances by which f may round otherwise among other times and sequences.
 _OTHERWISE = (1, 2, 4, 8, 16)
 
 

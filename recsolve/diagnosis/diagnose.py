@@ -1,4 +1,4 @@
-"""What a short pilot tells of a recurrence: how chaotic it is, and how many iterations each solver will need."""
+"""Diagnose a recurrence from a short pilot: how chaotic it is, and how many iterations each solver will need."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _by_frames(short: Recurrence, J: Jacobian, count: int, starts: Array, genera
         columns = xp.asarray(np.moveaxis(frame, -1, 0).reshape(count, *batch, *event).astype(short.dtype))
         moved = np.stack([to_host(J[t].matvec(column)) for column in columns]).astype(np.float64)
         stretched = np.moveaxis(moved.reshape(count, *batch, N), 0, -1)
-        goes_on = ~starts[t][..., None, None]  # a step that starts afresh says nothing of growth
+        goes_on = ~starts[t][..., None, None]  # a step that starts afresh shows no growth
         frame_next, R = np.linalg.qr(np.where(goes_on, stretched, frame))
         logs += np.where(goes_on[..., 0], np.log(abs(np.diagonal(R, axis1=-2, axis2=-1))), 0.0)
         steps += ~starts[t]
@@ -235,7 +235,7 @@ def _overshoot(short: Recurrence, J: Jacobian, rate: float, generator: np.random
     products, least, most = xp.asarray(spread.astype(short.dtype)), np.inf, 0.0
     alive = np.ones(starts.shape, bool)  # windows that no reset has cut
     for k in range(1, short.length + 1):
-        last = short.length - k + 1  # the product that starts at s has come to s + k - 1
+        last = short.length - k + 1  # the product that starts at s has reached s + k - 1
         products = xp.stack([J[k - 1 :].matvec(column[:last]) for column in products])
         alive = alive[:last] & ~starts[k - 1 :]
         vectors = np.moveaxis(to_host(products).astype(np.float64).reshape(len(products), *alive.shape, N), 0, -1)

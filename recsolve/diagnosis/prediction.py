@@ -23,7 +23,7 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.solve import solve
 from recsolve.solvers.blocks import BlockSolver, steps_per_block
 
-_ENDED = 0.7  # a pilot that takes this part of its steps was ended row by row, not by its own convergence
+_ENDED = 0.7  # a pilot that takes this share of its steps was ended row by row by the pin, and did not converge
 
 
 def fixed_matrices(short: Recurrence, J: Jacobian) -> dict[str, Jacobian]:
@@ -121,7 +121,7 @@ class Predictor:
         m = steps_per_block(None, T, getattr(solver, "levels", 2))
         count = solve(self.recurrence.window(0, length), method=replace(solver, **{name: m}), tol=self.tol).nit
         blocks, all_blocks = ceil(length / m), ceil(T / m)
-        in_one = 2 if getattr(solver, "relaxation", "F") == "FCF" else 1  # an iteration makes so many blocks exact
+        in_one = 2 if getattr(solver, "relaxation", "F") == "FCF" else 1  # blocks that an iteration makes exact
         return count if count < max(_ENDED * blocks / in_one, 2) else round(all_blocks * count / blocks)
 
     def _windowed(self) -> int:

@@ -237,7 +237,7 @@ def _check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
     found = verify_jacobian(rec, previous, J)
     if found.holds is False:
         raise ValueError(
-            f"{found.reason}, at the solution; a gradient needs the true one: recsolve.check_structure tells which "
+            f"{found.reason}, at the solution; a gradient needs the true one: recsolve.check_structure finds which "
             "structure holds"
         )
 

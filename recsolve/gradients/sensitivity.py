@@ -1,4 +1,4 @@
-"""How one evaluation of a recurrence depends on all that is not the state: drives, parameters, mixing weights.
+"""How one evaluation of a recurrence depends on drives, parameters and mixing weights.
 
 :class:`CellSensitivity` runs a cell once on duals whose leaves are all of these. ``pull`` takes a cotangent of F back
 to the leaves, ``push`` takes tangents of the leaves to F; both cost about as much as the mixings.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from recsolve.recurrence.weighted_cell import WeightedCell
 
 
-# What NumPy and zipfile raise for files that are not, or no longer, archives of arrays.
+# Errors that NumPy and zipfile raise for files that are no archives of arrays, or are damaged ones.
 _DAMAGED = (ValueError, OSError, EOFError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 

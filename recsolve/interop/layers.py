@@ -249,7 +249,7 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> tuple[Any, Any]
         As the module's own arguments.
     **settings
         ``method``, ``tol``, ``maxiter``, ``options`` and ``fallback`` of :func:`recsolve.solve`; the fallback is
-        "sequential" unless "raise" is asked for, so what comes back is always the answer.
+        "sequential" unless "raise" is given, so the result is always the answer.
 
     Returns
     -------

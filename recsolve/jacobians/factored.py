@@ -1,9 +1,9 @@
-"""The Jacobian of a cell as it comes out of differentiation: elementwise partials around shared mixings.
+"""The Jacobian of a cell as differentiation yields it: elementwise partials around shared mixings.
 
 A cell is a short program. Its leaves are the k components of the state and the outputs of its mixing calls; call i maps
 an elementwise expression x_i of earlier leaves to the new leaf y_i = W_i x_i. Keeping the partials of every x_i and of
 every output with respect to the leaves gives products with J and its transpose at the cost of the mixings, and no
-matrix of size (T, N, N) is formed unless asked for.
+matrix of size (T, N, N) is formed unless ``lane_dense`` is called.
 """
 
 from __future__ import annotations

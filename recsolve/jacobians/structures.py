@@ -1,12 +1,12 @@
 """Structured Jacobians: the structure is the type.
 
-A Jacobian holds J[t] = d h[t] / d h[t-1] for all t at once. Each structure is closed under composition, and the chain
-Zero < Identity < Scalar < Diagonal < Block < LaneDense is ordered by inclusion. ``diagonal``, ``block`` and
-``lane_dense`` convert along it: upwards exactly, downwards by keeping that part of the matrix.
+A Jacobian holds J[t] = d h[t] / d h[t-1] for all t at once. Each structure is closed under composition, and the order
+Zero < Identity < Scalar < Diagonal < Block < LaneDense is inclusion. ``diagonal``, ``block`` and ``lane_dense`` convert
+along it: upwards exactly, downwards by keeping that part of the matrix.
 
-A structure of your own is a subclass with ``matvec``. Where it overrides that of a structure here, all else is derived
-from it, by products with unit vectors, and scans walk time with it: they know the structures of this file by their
-exact types.
+A structure of your own is a subclass with ``matvec``. If it overrides the ``matvec`` of a structure here, all else is
+derived from it by products with unit vectors, and scans step through time with it: they recognise the structures of
+this file by their exact types.
 
 Shapes (T time, k components, n units): Scalar (T, *batch), Diagonal (T, *batch, [k], *lanes, n), Block
 (T, *batch, k, k, *lanes, n) with [i, j] = d h'_i / d h_j, LaneDense (T, *batch, *lanes, k n, k n).
@@ -46,7 +46,7 @@ class Jacobian(ABC):
     """
 
     layout: Layout
-    # Of a structure that only shows its products: the last place in the chain of structures, and no scan of chunks.
+    # For a structure that has products only: last in the order of inclusion, and no scan of chunks.
     rank: ClassVar[int] = 5
     composable: ClassVar[bool] = False
 

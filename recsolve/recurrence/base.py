@@ -305,7 +305,7 @@ class Recurrence(ABC):
         """Whether compiled loops walk this recurrence; else Python calls f at every step."""
         return False
 
-    # What follows from it --------------------------------------------------------------------------------------
+    # What is derived from that ---------------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -594,7 +594,7 @@ class Recurrence(ABC):
         with np.errstate(all="ignore"):
             try:
                 first, *others = (xp.array(self.step(state, t)) for _ in range(_REPEATS))
-            except Exception:  # what f cannot do at a step alone is said where it is solved
+            except Exception:  # an f that fails at a single step is reported when it is solved
                 return
         if not all(same_bits(first, other) for other in others):
             raise ValueError(NOT_A_FUNCTION.format(name=self.description))

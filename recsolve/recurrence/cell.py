@@ -22,7 +22,7 @@ from recsolve.recurrence.weighted_cell import WeightedCell
 
 
 class _Probe:
-    """A namespace that records which names a cell function asks for, in order."""
+    """A namespace that records which names a cell function reads, in order."""
 
     def __init__(self, value: Callable[[], Any]):
         self._value = value

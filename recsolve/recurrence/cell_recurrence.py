@@ -44,7 +44,7 @@ class CellRecurrence(Recurrence):
     ('Factored', (20, 8))
     """
 
-    compilable = True  # subclasses do not inherit that: what they override, compiled loops do not know
+    compilable = True  # not inherited: compiled loops do not know what a subclass overrides
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class CellRecurrence(Recurrence):
                 self._on_duals(self._components(self.initial[None]), self._drive_at(slice(0, 1)))
             except ConstantError:
                 raise
-            except Exception:  # what duals do not carry is said where they are needed
+            except Exception:  # an operation that duals do not carry is reported where they are needed
                 return False
         return bool(seen)
 
@@ -143,12 +143,12 @@ class CellRecurrence(Recurrence):
         if traced is not None and traced.verified:
             return None  # a function that can be traced looks at one step, and does not branch
         step = super().one_step_differs(previous, values)
-        if traced is not None:  # it might still have asked for the shape or the type of what it gets
+        if traced is not None:  # it may still depend on the shape or the type of its arguments
             traced.verified = step is None and previous.size > 0
         return step
 
     def check_repeats(self) -> None:
-        if traced_of(self) is None:  # else it has been run twice
+        if traced_of(self) is None:  # tracing has run it twice
             super().check_repeats()
 
     def follow(self, states: Array, start: int = 0) -> None:

@@ -1,7 +1,7 @@
-"""The program of a cell as it is now: what loops are compiled from is compared with the function before they run.
+"""The current program of a cell: before compiled loops run, their program is compared with the function.
 
-A function may see numbers that are not among its arguments: closed over, global, attributes, entries of a list. They
-are constants of its program, so whoever changes one has another program. Running the function on the nodes of the graph
+A function may read numbers that are not among its arguments: closed over, global, attributes, entries of a list. They
+are constants of its program, so changing one makes another program. Running the function on the nodes of the graph
 that it was traced into costs a tenth of a millisecond, and gives the same nodes if it is the same function.
 """
 
@@ -67,12 +67,12 @@ class Traced:
 
 
 def _sees_arguments_alone(function: Any) -> bool:
-    """Return whether a function is known to see nothing but its arguments: those of this package are written so."""
+    """Return whether a function is known to depend on its arguments only, as those of this package do."""
     package = str(getattr(function, "__module__", "")).partition(".")[0]
     return package == __name__.partition(".")[0] and getattr(function, "__closure__", ()) is None
 
 
-_MOST = 128  # that are kept, those used last
+_MOST = 128  # programs that are kept, the most recently used
 _TRACED: dict[tuple[Cell, Kinds, Ties], Traced] = {}
 _LOCK = RLock()
 _CHECKED: ContextVar[dict[tuple[Cell, Kinds, Ties], Traced] | None] = ContextVar("recsolve_checked", default=None)
@@ -80,7 +80,7 @@ _CHECKED: ContextVar[dict[tuple[Cell, Kinds, Ties], Traced] | None] = ContextVar
 
 @contextmanager
 def checked_once() -> Iterator[None]:
-    """Look at every cell once, when it is first asked for inside a ``with`` block, and trust it until the end."""
+    """Check every cell once inside a ``with`` block, at its first use, and trust it until the end."""
     token = _CHECKED.set({})
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where a recurrence of a cell meets the loops that are compiled from its function."""
+"""The engine of a cell's recurrence: loops compiled from its function, bound to its arrays."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ STRUCTURES: dict[str, type[Jacobian]] = {
 }
 _EVENT_AXES = {"block": 2, "heads": 2}
 
-# What NumPy and torch say of common slips, and what to write instead.
+# Words in the errors of NumPy and torch for common mistakes, and the advice to add.
 _ADVICE = {
     "read-only": "writes into its arguments; return new arrays, h * 2 not h *= 2",
     "truth value": "branches in Python on a value, but gets all steps at once; write np.where(condition, a, b)",
@@ -334,7 +334,7 @@ class FunctionRecurrence(Recurrence):
 
     @property
     def rounding(self) -> float:
-        # The matrices are out of sight: rows of norm 1 are assumed.
+        # The matrices are not known: rows of norm 1 are assumed.
         return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
 
     def drive_is_finite(self, t: int) -> bool:

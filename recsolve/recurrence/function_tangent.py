@@ -2,7 +2,7 @@
 
 A :class:`Tangent` carries m directions at once on a leading axis of its one partial, (m, *shape). Elementwise
 operations use the rules of :mod:`recsolve.symbolic.dual`; multilinear ones are applied to each direction by the product
-rule. What is neither raises and is named: there is no silent fall-back to finite differences.
+rule. Any other raises an error that names it: there is no silent fall-back to finite differences.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Tangent(Dual):
         moving = [e for e in entries if _moves(e)]
         if not moving:
             return type(self)(y, {})
-        constant = call([np.zeros_like(value_of(e)) for e in entries])  # what initial=, prepend= and the like add
+        constant = call([np.zeros_like(value_of(e)) for e in entries])  # initial=, prepend= and the like add it
         m = len(moving[0].directions)
         moved = np.stack([call([direction(e, j) for e in entries]) - constant for j in range(m)])
         return type(self).seeded(y, moved)

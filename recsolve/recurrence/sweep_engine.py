@@ -1,4 +1,4 @@
-"""Where a recurrence of a cell meets sweeps on the GPU: quasi-Newton for cells whose mixings see the state."""
+"""Sweeps on the GPU bound to a cell's recurrence: quasi-Newton for cells whose mixings read the state."""
 
 from __future__ import annotations
 

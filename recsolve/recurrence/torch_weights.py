@@ -127,7 +127,7 @@ def _split(weights: Mapping[str, Any], name: str, layout: TorchLayout) -> dict[s
     """Cut a stacked weight into its gates."""
     stacked = to_native(weights[name], name)
     n = stacked.shape[0] // len(layout.gates)
-    # Copies: a module that trains on must not change a cell by half.
+    # Copies: a module that goes on training must not change a cell.
     return {gate: stacked[i * n : (i + 1) * n].copy() for i, gate in enumerate(layout.gates)}
 
 

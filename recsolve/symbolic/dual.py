@@ -259,9 +259,9 @@ class Dual(Elementwise):
 
 
 class OfState(Dual):
-    """A dual that depends on the state, among others that do not: ties tell them apart.
+    """A dual that depends on the state; ties treat it differently from duals that do not.
 
-    NumPy asks a subclass first, so whatever has an operand of this class is of this class.
+    NumPy tries a subclass first, so a result with an operand of this class is of this class.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""What NumPy's functions and operators reach on stand-ins for arrays: duals, and nodes of an expression graph."""
+"""Stand-ins for arrays on which NumPy's functions and operators work: duals, and nodes of an expression graph."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def _arguments(node: Node) -> tuple[Node, ...]:
 
 
 def reachable(outputs: Iterable[Node], needs: Callable[[Node], Iterable[Node]] = _arguments) -> list[Node]:
-    """Return the nodes that the outputs need, arguments first; ``needs`` are those that one node asks for."""
+    """Return the nodes that the outputs need, arguments first; ``needs`` returns those of one node."""
     found: dict[int, Node] = {}
     waiting = list(outputs)
     while waiting:

@@ -1,4 +1,4 @@
-"""What tracing a cell gives: elementwise stages around its mixings, as nodes of one expression graph."""
+"""The result of tracing a cell: elementwise stages around its mixings, as nodes of one expression graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times of torch's own GRU and LSTM layers solved by sweeps on the GPU beside cuDNN, which takes step after step.
+"""Times of torch's own GRU and LSTM layers solved by sweeps on the GPU, beside cuDNN, which steps through time.
 
 All times are from the call to the result on the device, medians. Errors are against cuDNN in float64, relative to the
 largest output. ``sweeps`` has its drive given; ``run`` is all of ``recsolve.run`` with the weights taken from the
@@ -21,7 +21,7 @@ from recsolve.studies.timing import in_turns
 BOARD = {"long": (1, 16384, 256), "wide": (8, 2048, 1024)}  # batch, steps, units and inputs
 CELLS = ("GRU", "LSTM")
 WEIGHTS = ("default", "gain 1.5", "trained")
-_DELAY, _SHOWN = 5, 8  # of the task that weights are trained on: recall so many inputs of so many steps before
+_DELAY, _SHOWN = 5, 8  # the training task of the weights: recall this many inputs after this delay in steps
 
 
 @dataclass(frozen=True)

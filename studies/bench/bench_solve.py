@@ -1,4 +1,4 @@
-"""Times of solves compiled from cells beside what one would run instead, taken in turns, with errors beside them."""
+"""Times and errors of solves compiled from cells, beside their alternatives, taken in turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of what was timed on a GPU."""
+"""Tables of the times measured on a GPU."""
 
 from __future__ import annotations
 

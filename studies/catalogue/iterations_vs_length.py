@@ -55,7 +55,7 @@ TINY = Config(lengths=(64, 128, 256), gains=(1.0, 5.0), seeds=1)
 
 
 def grid(config: Config) -> Iterator[Point]:
-    for gain in reversed(config.gains):  # what takes longest first, so that no worker is left with it at the end
+    for gain in reversed(config.gains):  # the longest first, so that no worker is left with one at the end
         for seed in range(config.seeds):
             for solver in config.solvers:
                 yield {

@@ -115,7 +115,7 @@ class FusedMixing:
         return [result.transpose(back) for result in results]
 
     def _rows(self, inputs: Sequence[Array], states: Array, batch: int, sequence: int) -> tuple[Rows, Array]:
-        """Return where rows of whole sequences lie, of so many lanes each, and the array that is filled."""
+        """Return where rows of whole sequences lie, with the given lanes each, and the array to fill."""
         axes = () if self.components == 1 else (1 + batch,)
         shape = (*states.shape[: 1 + batch], *states.shape[1 + batch + len(axes) :])
         rows = Rows(shape, {Y: States(states, axes, True)}, inputs, least=LEAST)
@@ -123,7 +123,7 @@ class FusedMixing:
         event = [axis for axis in range(batch, len(shape) - 1) if shape[1 + axis] > 1]
         if rows.inner % sequence == 0 and order[len(order) - len(event) :] == event:
             return rows, states
-        # A drive that is strided or shared among heads, say: with copies of all of them sequences are contiguous.
+        # With copies, sequences are contiguous even for a drive that is strided or shared among heads.
         fresh, full = np.empty(states.shape, states.dtype), [broadcast(x, shape) for x in inputs]
         copies = [np.ascontiguousarray(x) if x.strides[0] else x for x in full]
         return Rows(shape, {Y: States(fresh, axes, True)}, copies, least=LEAST), fresh

@@ -49,7 +49,7 @@ __all__ = [
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 _LOG = logging.getLogger("recsolve")
-_LOOPS = "recsolve.kernels."  # where the modules lie whose functions and numbers are compiled into loops
+_LOOPS = "recsolve.kernels."  # the folder of the modules whose functions and numbers are compiled into loops
 
 
 def compiled(function: Loop) -> Loop:
@@ -75,7 +75,7 @@ def called(function: Loop) -> Loop:
 
 
 class _Cache(NullCache):  # type: ignore[misc]
-    """What Numba asks for compiled code, in place of its own cache.
+    """The cache from which Numba loads compiled code, in place of its own.
 
     Numba's own writes beside the sources, sees no change of the modules that a loop is made of, fails on damaged files,
     and keeps an index that two processes can leave pointing at each other's code. Here every signature is a file, and
@@ -99,7 +99,7 @@ class _Cache(NullCache):  # type: ignore[misc]
         try:
             found, payload = pickle.loads(content)
             return CompileResult._rebuild(target_context, *payload) if found == sig else None
-        except Exception as error:  # whatever it is, compiling helps
+        except Exception as error:  # any error: compile instead
             _LOG.info("compiled code of %s cannot be loaded (%r); it is compiled again", self._function, error)
             return None
 

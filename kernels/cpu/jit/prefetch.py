@@ -1,4 +1,4 @@
-"""Asking for memory ahead of its use, where the hardware cannot see the pattern."""
+"""Prefetching memory ahead of its use, where the hardware does not recognise the pattern."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the compiled loops take what a walk through time starts from."""
+"""The states that a walk through time starts from, as the compiled loops take them."""
 
 from __future__ import annotations
 

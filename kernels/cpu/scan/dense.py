@@ -14,8 +14,8 @@ from recsolve.kernels.cpu.placement.resets import cuts_of
 from recsolve.kernels.cpu.placement.strides import flat, lanes_of
 from recsolve.kernels.cpu.threads import spread
 
-# Sizes in bytes of a matrix that is asked for ahead of its use, where another thread takes the matrix after it; larger
-# ones the hardware sees coming. Measured at 8 lanes: 8 x 8 and 16 x 16 in half the time.
+# Sizes in bytes of a matrix that is prefetched, where another thread takes the matrix after it; larger ones are
+# prefetched by the hardware. Measured at 8 lanes: 8 x 8 and 16 x 16 in half the time.
 _AHEAD = range(128, 4097)
 
 

@@ -36,7 +36,7 @@ class Geometry(NamedTuple):
     units: int
     cold: int  # whether time 0 is cut from its past
     cutting: int  # whether there are resets
-    ahead: int  # whether to ask for the next matrix ahead of its use
+    ahead: int  # whether to prefetch the next matrix
     e_t: int  # from one time to the next
     f_t: int
     y_t: int

@@ -226,7 +226,7 @@ _TOGETHER = 64  # steps that are added up in the dtype of the states, before flo
 
 @inlined
 def _ask_one(array: Array, at: Array, b: int, column: int, steps: int, by_time: Array, n: int) -> None:
-    """Ask for the row that is so many steps before: on the way back the hardware looks in the wrong direction."""
+    """Prefetch the row some steps before: on the way back the hardware prefetches in the wrong direction."""
     prefetch(array, at[b, column] - steps * by_time[column], n, IN_LINE)
 
 

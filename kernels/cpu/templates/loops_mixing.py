@@ -132,7 +132,7 @@ def multiply(x: Array, x_0: Any, y: Array, y_0: Any, weights: Weights, product: 
 @inlined
 def _for_one(x: Array, x_0: int, stride: int, n: int, w: Array, w_0: int, size: int,
              y: Array, y_0: int, places: Array, valid: Array, first: int, panels: int) -> None:  # fmt: skip
-    """Multiply for one sequence, four panels at a time: so many sums hide how long each takes."""
+    """Multiply for one sequence, four panels at a time: that many sums hide the latency of each."""
     for p in range(0, panels - panels % 4, 4):
         block(1, 4, LENGTH, VECTORS, x, x_0, stride, n, w, w_0 + p * size, size,
               y, y_0, stride, places, valid, first + p * VECTORS)  # fmt: skip
