@@ -27,7 +27,7 @@ class CompilationRefused(RuntimeError):
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Count the block as compilation; what is nested counts once."""
+    """Count the block as compilation; nested blocks count once."""
     enter()
     try:
         yield
@@ -51,7 +51,7 @@ def leave() -> None:
 
 @contextmanager
 def refusing(refused: bool = True) -> Iterator[None]:
-    """Raise CompilationRefused where something would be compiled; what lies on disk is loaded."""
+    """Raise CompilationRefused where something would be compiled; compiled code on disk is loaded."""
     token = _REFUSED.set(refused)
     try:
         yield
@@ -78,5 +78,5 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """The wall time without that."""
+        """The wall time without :attr:`compile_seconds`."""
         return time.perf_counter() - self._began - self.compile_seconds

@@ -40,7 +40,7 @@ class Tested(NamedTuple):
 
 
 def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[int, ...]) -> Tested:
-    """Return the residual and what it says of every row; ``axes`` are those of the event."""
+    """Return the residual and the tests of every row; ``axes`` are those of the event."""
     rows = _rows((states, values), axes)
     lane = _lane(states, tolerance, axes)
     if rows is None or lane == 0:

@@ -30,7 +30,7 @@ _DRIVER_OPTIONS: dict[str, Any] = {"atol": None, "rtol": None, "pin": True, "pat
 
 @dataclass(frozen=True)
 class IntermediateResult:
-    """What a callback sees of an iterate: its read-only states, number, max|r| and converged rows."""
+    """The argument of a callback: read-only states of an iterate, its number, max|r| and converged rows."""
 
     states: Any
     nit: int
@@ -147,9 +147,9 @@ def solve(
 def _second_look(
     recurrence: Recurrence, solver: solvers.Method, iterate: Iterate, status: Status
 ) -> tuple[Status, str]:
-    """Return the status and a remark, having compared f at three steps alone with f for all t at once.
+    """Return the status and a remark, after a comparison of f at three single steps with f for all t at once.
 
-    What has been solved is f for all t at once; if that is another function, it is not the recurrence.
+    The solve is of f for all t at once; if that is another function, it is not the recurrence.
     """
     if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED, Status.MAXITER):
         step = recurrence.one_step_differs(recurrence.previous(iterate.states), iterate.values)
@@ -161,9 +161,9 @@ def _second_look(
 
 
 def _follow_nonfinite(problem: Problem, iterate: Iterate) -> Iterate:
-    """Return the iterate with what the loop gives after rows that are not finite, up to the next reset.
+    """Return the iterate with rows after those that are not finite replaced by the loop's, up to the next reset.
 
-    There the method had no reason to go on; what stands there must not look like an answer.
+    The method did not iterate there, and its numbers must not look like an answer.
     """
     solved, _ = problem.front(iterate.converged)
     problem.count_evaluation()
@@ -272,7 +272,7 @@ def _completed(iterate: Iterate, name: str, was: Status, start: int) -> tuple[St
 
 
 def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
-    """Return what every entry has met."""
+    """Return in words the test that every entry has met."""
     if tolerance == asked:
         return str(tolerance)
     return (

@@ -15,9 +15,9 @@ from recsolve.solvers.sequential import Sequential
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(Method):
-    """Measure the first steps, predict what each method would cost, take the fastest (``recsolve.explain`` says why).
+    """Measure the first steps, predict the cost of each method, take the fastest (``recsolve.explain`` shows why).
 
-    A method that takes twice the iterations that were predicted is ended, and the sequential loop completes the answer.
+    A method that takes twice the predicted iterations is ended, and the sequential loop completes the answer.
     Cells that are compiled whole for a GPU need no pilot: the compiled solve chooses by the shape.
 
     Examples

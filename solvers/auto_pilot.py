@@ -37,13 +37,13 @@ _REPEATS = 2
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method with what it is expected to take.
+    """A method with its predicted iterations and time.
 
     Attributes
     ----------
     method : Method
     label : str
-        What :func:`explain` calls it.
+        Its name in :func:`explain`.
     iterations : int
     seconds : float
         For all steps, predicted from the pilot.
@@ -57,7 +57,7 @@ class Candidate:
 
 @dataclass
 class Choice:
-    """What was measured and what follows from it.
+    """The measurements of the pilot and the choice that follows from them.
 
     Attributes
     ----------
@@ -134,7 +134,7 @@ def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | 
 
 
 def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
-    """Measure the first steps, and return the methods that could be fast with what they would cost.
+    """Measure the first steps, and return the methods that could be fast with their predicted costs.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ class _Pilot:
         )
 
     def measure(self) -> None:
-        """Measure what the other methods live on: memory, f at many times at once, judging an iterate."""
+        """Measure the costs of the other methods: memory, f at many times at once, judging an iterate."""
         self.memory = min(self._memory(), self.longest)
         self.cut, quarter = _timed(lambda: self.short.window(0, max(self.length // 4, 1)))
         at_once, _ = _timed(lambda: self.short.evaluate(self.states))
@@ -271,7 +271,7 @@ def _timed(call: Callable[[], Any], repeats: int = _REPEATS) -> tuple[float, Any
 
 
 def _consider_fixed_points(choice: Choice, pilot: _Pilot, T: int) -> None:
-    """Add Jacobi and Gauss-Seidel, where perturbations are forgotten."""
+    """Add Jacobi and Gauss-Seidel, if perturbations die out."""
     memory = pilot.memory
     if not memory < 0.7 * T:
         choice.reasons.append(

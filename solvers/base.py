@@ -145,7 +145,7 @@ class Solver(Method, Generic[I, S]):
     needs_jacobian: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
-        """Read from ``Solver[Linearised, ...]`` whether iterates carry the Jacobian, so that it is said once."""
+        """Read from ``Solver[Linearised, ...]`` whether iterates carry the Jacobian: it is stated once."""
         super().__init_subclass__()
         for base in vars(cls).get("__orig_bases__", ()):
             kind = next(iter(get_args(base)), None)
@@ -195,7 +195,7 @@ class Solver(Method, Generic[I, S]):
         Parameters
         ----------
         problem : Problem
-            What is left to solve: times and sequences that are solved have been set aside, from all three arguments.
+            The unsolved part: times and sequences that are solved have been set aside, in all three arguments.
         iterate : Iterate or Linearised
             The one to improve.
         state : State or None
@@ -219,7 +219,7 @@ class Solver(Method, Generic[I, S]):
         return {}
 
     def terminate(self, problem: Problem, iterate: I, state: S) -> Status | None:
-        """Return a status where the solver itself sees no point in going on.
+        """Return a status where the solver itself decides to stop.
 
         Returns
         -------

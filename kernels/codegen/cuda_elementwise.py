@@ -43,7 +43,7 @@ CUDA = Dialect(
 
 
 def statements(outputs: Sequence[Node]) -> tuple[list[str], list[str]]:
-    """Return statements that compute the outputs, one operation each, and what to call each output then.
+    """Return statements that compute the outputs, one operation each, and the name of each output.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def _fused(node: Node) -> tuple[str, tuple[Node, ...]] | None:
 
 
 def _named(node: Node) -> tuple[Node, ...]:
-    """Return what a node takes by name: a product that is fused into it has none of its own."""
+    """Return the named operands of a node; a product that is fused into it has no name."""
     fused = _fused(node)
     return node.arguments if fused is None else fused[1]
 
@@ -101,7 +101,7 @@ def stages_text(structures: Sequence[str], header: str) -> str:
 
 
 def structure(name: str, sizes: Mapping[str, int], functions: Sequence[str], what: str) -> str:
-    """Return a structure of static functions; ``what`` is said about it."""
+    """Return a structure of static functions; ``what`` is its comment."""
     members = [f"static constexpr int {', '.join(f'{size} = {n}' for size, n in sizes.items())};", *functions]
     body = "\n\n".join(members).replace("\n", "\n    ")
     return f"namespace recsolve {{\n\n// {what}\nstruct {name} {{\n    {body}\n}};\n\n}}  // namespace recsolve\n"
@@ -139,12 +139,12 @@ def elementwise_cell(program: Program, back: Mapping[Leaf, Node]) -> str:
 
 
 def _places(given: Mapping[str, list[Leaf]]) -> list[tuple[str, list[Leaf]]]:
-    """Return where the cotangents of what a step is given go."""
+    """Return the places of the cotangents of the inputs of a step."""
     return [("g" + place, leaves) for place, leaves in given.items()]
 
 
 def function(name: str, results: str, given: Mapping[str, Sequence[Leaf]], outputs: Mapping[str, Node]) -> str:
-    """Return a function that reads what is given, and puts outputs into their places when all are known."""
+    """Return a function that reads its inputs, and stores outputs once all are computed."""
     nodes = list(outputs.values())
     written, named = statements(nodes)
     used = {node.content for node in reachable(nodes) if node.operation == "leaf"}

@@ -46,7 +46,7 @@ class Plan:
     stages : tuple of tuple of Product
         The products after each stage but the last.
     inputs : tuple of tuple of Node
-        What each of these stages puts into slots.
+        The nodes that each of these stages puts into slots.
     results : dict
         Leaf of the result of a call to its slot.
     """

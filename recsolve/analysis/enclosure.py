@@ -101,7 +101,7 @@ def enclose(recurrence: Recurrence, previous: Array, radius: Array) -> Enclosure
 
 
 class _Run(Dual):
-    """What both kinds of enclosing duals share: every operation adds its defect."""
+    """The base of both enclosing duals: every operation adds its defect."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
@@ -273,7 +273,7 @@ def _elementwise(recurrence: FunctionRecurrence, ball: Interval) -> Enclosure:
 
 
 def _coupled(recurrence: FunctionRecurrence, ball: Interval) -> Enclosure:
-    """Enclose a function by one direction per entry of the state: what it couples is seen, not believed."""
+    """Enclose a function by one direction per entry of the state: its coupling is computed, not taken as declared."""
     layout = Layout(units=recurrence.layout.size)
     size, leading = recurrence.layout.size, recurrence.layout.leading(ball)  # type: ignore[arg-type]
     if size > WIDEST:

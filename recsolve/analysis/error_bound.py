@@ -92,7 +92,7 @@ def _verified(recurrence: Recurrence, states: Array) -> float:
 
 
 class _Window:
-    """Some steps; the window before says how far from the truth the first of them starts."""
+    """Some steps; the window before bounds how far from the truth the first of them starts."""
 
     e: Array
 
@@ -108,7 +108,7 @@ class _Window:
         self.e = self._majorant(centre, np.zeros(distance.shape))
 
     def verify(self) -> bool:
-        """Look for balls that hold their own majorant; whether ``e`` is a bound."""
+        """Return whether balls are found that contain their own majorant, so that ``e`` is a bound."""
         for _ in range(_ROUNDS):
             if not np.isfinite(self.e).all():
                 break
@@ -179,7 +179,7 @@ def _apply(matrices: Array, x: Array) -> Array:
 
 
 def _scan(J: Jacobian, source: Array, initial: Array, starts: Array) -> Array:
-    """Return the solution of e[t] = |J[t]| e[t-1] + source[t], raised by what the scan itself may have rounded off.
+    """Return the solution of e[t] = |J[t]| e[t-1] + source[t], raised by a bound on the rounding of the scan.
 
     Everything is nonnegative, so errors are relative. No path through time rounds more than 2 T times (compositions and
     steps), each time in sums of a few times the width of a lane.

@@ -182,7 +182,7 @@ class Interval(NDArrayOperatorsMixin):
         raise TypeError(f"numpy.{function.__name__} has no rule for intervals")
 
     def _moved(self, function: Any, args: Any, kwargs: Any) -> Interval:
-        """Apply a function that only puts entries elsewhere to both ends."""
+        """Apply a function that only rearranges entries to both ends."""
         first, rest = args[0], args[1:]
         if not isinstance(first, (list, tuple)):
             return Interval(function(first.lower, *rest, **kwargs), function(first.upper, *rest, **kwargs), self.dtype)
@@ -209,7 +209,7 @@ def _increasing(function: Any) -> Callable[..., Bounds]:
 
 
 def _even(function: Any) -> Callable[[Interval], Bounds]:
-    """Return the rule of an even function that increases from 0."""
+    """Return the rule of an even function that increases from 0 on."""
     return lambda x: (function(_smallest(x)), function(magnitude(x)))
 
 
@@ -233,7 +233,7 @@ def _divide(a: Interval, b: Interval) -> Bounds:
 
 
 def _arctan2(a: Interval, b: Interval) -> Bounds:
-    """Away from the origin and from the cut along the negative axis, the corners of a box see it at its widest."""
+    """Away from the origin and the branch cut along the negative axis, the extremes lie at corners of the box."""
     return _known((b.lower > 0) | (a.lower > 0) | (a.upper < 0), _corners(np.arctan2, a, b))
 
 
@@ -260,7 +260,7 @@ def _tan(x: Interval) -> Bounds:
 
 
 def _power(x: Any, exponent: Any) -> Interval:
-    """Return x ** exponent for a number of which twice is a small integer: its derivative then has such a one too."""
+    """Return x ** exponent for a small multiple of 1/2, so that the exponent of its derivative is one too."""
     if (
         not isinstance(x, Interval)
         or not isinstance(exponent, (int, float))

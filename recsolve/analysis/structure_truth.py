@@ -63,7 +63,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Of every entry of J v: by how much it misses, relative to its terms, and whether that can be said."""
+    """For every entry of J v: by how much it misses, relative to its terms, and whether that is known."""
 
     error: Array
     known: Array
@@ -132,7 +132,7 @@ def by_differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.
 
 
 def _repeated(compare: Any) -> Verification:
-    """Refuse what is wrong at the same entries along all of a few directions."""
+    """Return the verdict over a few directions: entries are wrong that are wrong along all of them."""
     first = compare()
     wrong = first.wrong
     for _ in range(_TRIES - 1):
@@ -156,7 +156,7 @@ def _direction(rec: Recurrence, previous: Array, generator: np.random.Generator)
 
 
 def _terms(J: Jacobian, v: Array) -> Array:
-    """Return |J| |v|, or |J v| where the entries are not at hand."""
+    """Return |J| |v|, or |J v| where the entries are not known."""
     if isinstance(J, Identity) or not hasattr(J, "data"):
         return abs(J.matvec(v))
     return type(J)(abs(J.data), J.layout).matvec(abs(v))  # type: ignore[call-arg]
@@ -246,7 +246,7 @@ def _cast(J: Jacobian, dtype: Any) -> Jacobian:
 
 
 def _reach(rec: Recurrence, previous: Array, values: Array, steep: Array, alone: bool) -> Array:
-    """Return within what distance of the states f is expected to bend: their size, less where f is steep.
+    """Return the distance from the states within which f is expected to bend: their size, less where f is steep.
 
     NaN where that is too short for differences.
     """

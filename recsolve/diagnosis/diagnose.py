@@ -197,7 +197,7 @@ def leading_exponents(recurrence: Recurrence, J: Jacobian, count: int, generator
 
 
 def _by_frames(short: Recurrence, J: Jacobian, count: int, starts: Array, generator: np.random.Generator) -> Array:
-    """Return the exponents: push a frame of vectors along, and average the logarithms of what QR takes out."""
+    """Return the exponents: push a frame of vectors along, and average the logarithms of the diagonals of R."""
     N, batch, event = short.layout.size, short.batch, short.layout.event
     frame, _ = np.linalg.qr(generator.standard_normal((*batch, N, count)))
     logs, steps = np.zeros((*batch, count)), np.zeros(batch)

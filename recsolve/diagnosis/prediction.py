@@ -145,7 +145,7 @@ class Predictor:
     def _recursion(self, A: Jacobian, size: int) -> tuple[int, bool]:
         """Return after how many steps the residual of the error recursion meets the tolerance, or is below rounding.
 
-        Also returns whether the error was shrinking half way, where the front that the start sends out has not arrived.
+        Also returns whether the error was shrinking half way, where the exact front from the start has not arrived.
         """
         short, truth = self.recurrence.window(0, size), self.truth[:size]
         A, J, xp = A[:size], self.J[:size], namespace(truth)

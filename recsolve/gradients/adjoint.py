@@ -70,7 +70,7 @@ class Gradients:
             self._g = reverse_solve(self._J, self._starts, cotangent)
 
     def _take(self, loops: FusedCell, components: int, trajectory: Array, cotangent: Array) -> None:
-        """Take all gradients from compiled loops, which find them on the way."""
+        """Take all gradients from compiled loops, which compute them along with the adjoint variables."""
         self._g, drives, totals, into = loops.adjoint(trajectory, cotangent)
         names = loops.names
         constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
@@ -233,7 +233,7 @@ def adjoint(
 
 
 def _check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
-    """Refuse a declared structure or Jacobian that is not the derivative: solvers forgive, gradients do not."""
+    """Refuse a declared structure or Jacobian that is not the derivative: solvers tolerate it, gradients are wrong."""
     found = verify_jacobian(rec, previous, J)
     if found.holds is False:
         raise ValueError(

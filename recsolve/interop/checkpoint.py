@@ -118,7 +118,7 @@ def read_state_dict(
 
 
 def _prefix(path: str | os.PathLike[str], arrays: dict[str, Array]) -> str:
-    """Return what all recurrent weights of a file begin with."""
+    """Return the prefix that all recurrent weights of a file share."""
     owners: dict[str, str] = {}
     for name in sorted(arrays):
         if key := torch_weights.KEY.search(name):

@@ -72,9 +72,9 @@ class CellRecurrence(Recurrence):
 
     @cached_property
     def _has_constants(self) -> bool:
-        """Whether the function mixes numbers or arrays of NumPy's in, seen on one step.
+        """Whether the function uses NumPy numbers or arrays of its own, as found by running one step.
 
-        Then it is called on duals, which give these the dtype of the state, and else on arrays, which is faster.
+        Then it is called on duals, which give these the dtype of the state; otherwise on arrays, which is faster.
         """
         if 0 in self.shape:
             return False
@@ -269,7 +269,7 @@ class CellRecurrence(Recurrence):
 
 
 def _duals(arrays: Names, what: str) -> Names:
-    """Return arrays as duals, those that are not yet without partials."""
+    """Return arrays as duals; those that are none yet get no partials."""
     return Names({n: x if isinstance(x, Dual) else Dual(x, {}) for n, x in arrays.items()}, what)
 
 

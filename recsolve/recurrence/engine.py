@@ -70,7 +70,7 @@ class FusedCell:
 
 
 def fused(recurrence: CellRecurrence) -> FusedCell | None:
-    """Return the compiled loops of a recurrence whose mixings are all diagonal, or None where it goes to NumPy.
+    """Return the compiled loops of a recurrence whose mixings are all diagonal, or None where NumPy evaluates it.
 
     Raises
     ------
@@ -87,10 +87,10 @@ def fused(recurrence: CellRecurrence) -> FusedCell | None:
 
 
 def traced_of(recurrence: CellRecurrence) -> Traced | None:
-    """Return what loops of a recurrence are compiled from, as it is now; None where it goes to NumPy.
+    """Return the traced cell from which loops of a recurrence are compiled; None where NumPy evaluates it.
 
-    Loops replace methods by what they are known to do, so they take only classes that state that, and mixings that
-    state their form. A subclass, which may override anything, goes to NumPy.
+    Loops replace the methods of a class, so they take only classes that state that this is right, and mixings that
+    state their form. A subclass, which may override anything, is evaluated by NumPy.
 
     Raises
     ------
@@ -179,7 +179,7 @@ class FusedWalk:
 
 
 def walker(recurrence: CellRecurrence) -> FusedCell | FusedWalk | None:
-    """Return the compiled walk of a recurrence, or None where NumPy is to take its steps.
+    """Return the compiled walk of a recurrence, or None where NumPy takes its steps.
 
     Raises
     ------

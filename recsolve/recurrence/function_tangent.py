@@ -67,7 +67,7 @@ class Tangent(Dual):
         return partial.reshape(partial.shape[:1] + (1,) * missing + self.shape) if missing else partial
 
     def _made(self, y: Any, partials: Any) -> Tangent:
-        """Spread the directions over the whole value: a linear operation that follows must see its shape."""
+        """Spread the directions over the whole value, whose shape later linear operations need."""
         full = {leaf: np.broadcast_to(p, (len(p), *np.shape(y))) for leaf, p in partials.items()}
         return type(self)(y, full)
 
@@ -155,7 +155,7 @@ class Tangent(Dual):
 
 
 class StateTangent(OfState, Tangent):
-    """A tangent that depends on the state, among others that do not."""
+    """A tangent that depends on the state; see :class:`recsolve.symbolic.dual.OfState`."""
 
     __slots__ = ()
     __hash__ = None

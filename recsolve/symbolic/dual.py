@@ -206,7 +206,7 @@ class Dual(Elementwise):
         return self._made(y, partials)
 
     def _select(self, y: Any, choices: Sequence[tuple[Any, Any, Any]]) -> Dual:
-        """Return ``y`` with the partials of each choice, scaled, where its mask holds: selected, for 0 * inf is NaN."""
+        """Return ``y`` with the scaled partials of each choice where its mask holds (selected: 0 * inf is NaN)."""
         partials: dict[Hashable, Any] = {}
         for arg, mask, scale in choices:
             for leaf, partial in arg.partials.items() if isinstance(arg, Dual) else ():

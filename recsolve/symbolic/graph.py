@@ -28,7 +28,7 @@ _COMMUTATIVE = {"add", "multiply", "equal", "not_equal", "logical_and", "logical
 
 
 class Leaf(NamedTuple):
-    """What an expression starts from: its kind (component, drive, parameter, weight, mixing, cotangent) and name."""
+    """An input of expressions: its kind (component, drive, parameter, weight, mixing, cotangent) and name."""
 
     kind: str
     name: str

@@ -200,7 +200,7 @@ def _run(
     W: Mapping[str, Any],
     made: Callable[[Node, int], Any] = lambda node, i: Dual(node, {i: ONE}),
 ) -> Iterable[Any]:
-    """Return the components that the function of a cell returns on duals over nodes, or on what is ``made`` of them."""
+    """Return the components that the function of a cell returns on duals over nodes, or on ``made`` of the nodes."""
 
     def leaves(kind: str, names: Iterable[str]) -> dict[str, Node]:
         return {name: graph.leaf(kind, name) for name in names}

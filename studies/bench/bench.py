@@ -21,7 +21,7 @@ _LOOP_STEPS = 1 << 16  # the literal loop is run this far
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What to time.
+    """The settings of the benchmark.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Timing:
 
     @property
     def label(self) -> str:
-        """What was timed."""
+        """The timed case in words."""
         return f"{self.scan}, {self.shape}"
 
     def row(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ _LOOP_LANES = 64
 
 @dataclass(frozen=True)
 class GpuBenchConfig:
-    """What to time.
+    """The settings of the benchmark.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class GpuTiming:
     ----------
     scan, shape, regime : str
     megabytes, floor : float
-        What must move, and how long a copy takes for as much.
+        The bytes that must move, and how long a copy of as many takes.
     kernel, call : float
         On the device alone, and of a call from Python.
     error : float
@@ -92,7 +92,7 @@ class GpuTiming:
 
     @property
     def label(self) -> str:
-        """What was timed."""
+        """The timed case in words."""
         return f"{self.scan}, {self.shape}"
 
     def row(self) -> dict[str, Any]:
@@ -307,7 +307,7 @@ def graph(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
 
 
 def between(run: Callable[[], Any], stream: Any) -> float:
-    """Return how long a stream takes for what a call puts on it, in seconds."""
+    """Return how long a stream takes for the work that a call puts on it, in seconds."""
     import cupy
 
     began, ended = cupy.cuda.Event(), cupy.cuda.Event()

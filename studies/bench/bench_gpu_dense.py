@@ -26,7 +26,7 @@ _DELAY, _SHOWN = 5, 8  # the training task of the weights: recall this many inpu
 
 @dataclass(frozen=True)
 class DenseBenchConfig:
-    """What to time.
+    """The settings of the benchmark.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class DenseTiming:
 
     @property
     def label(self) -> str:
-        """What was timed."""
+        """The timed case in words."""
         return f"{self.cell}, {self.shape}, {self.weights}"
 
     def row(self) -> dict[str, Any]:

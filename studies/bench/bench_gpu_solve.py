@@ -69,7 +69,7 @@ class GpuSolveTiming:
 
     @property
     def label(self) -> str:
-        """What was timed."""
+        """The timed case in words."""
         return f"{self.solve}, {self.shape}"
 
     def row(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class SolveTiming:
     median, lower, upper : float
         Median and quartiles, the result allocated afresh.
     reference : str
-        What it is compared with.
+        The alternative that it is compared with.
     reference_median : float
     error, reference_error : float
         max |y - y64| over max |y64| against a loop in float64; NaN where the reference makes the same numbers.
@@ -53,7 +53,7 @@ class SolveTiming:
 
     @property
     def label(self) -> str:
-        """What was timed."""
+        """The timed case in words."""
         return f"{self.solve}, {self.shape}"
 
     def row(self) -> dict[str, Any]:

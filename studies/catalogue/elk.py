@@ -128,7 +128,7 @@ def autoregressive_gru(units: int, T: int, gain: float, seed: int) -> rs.Recurre
 
 
 def _part(data: Dataset, problem: str) -> Dataset:
-    """Return what was run of a problem: of its length, dampings and seeds."""
+    """Return the part of the data that was run: one problem at its length, dampings and seeds."""
     part = data.sel(problem=problem)
     for dim in ("T", "seed"):
         part = part.dropna(dim, how="all", subset=["iterations"])

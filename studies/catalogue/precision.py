@@ -121,14 +121,14 @@ def _floors(data: Dataset, storage: str) -> DataArray:
 
 
 def _relative_bytes(data: Dataset, solver: str) -> DataArray:
-    """Return what mixed solves move over what float64 does: sweeps in float32 count half, and guesses are evaluated."""
+    """Return the bytes that mixed solves move over those of float64: float32 sweeps count half, a guess is a sweep."""
     part = data.sel(storage=MIXED, solver=solver)
     part = part.where(part["status"] == "converged")
     return ((part["low"] + 1) / 2 + part["high"] + 1) / (part["pure"] + 1)
 
 
 def _relative_time(data: Dataset, solver: str) -> DataArray:
-    """Return the same in wall time; these problems are small, so that it says little of large ones."""
+    """Return the same in wall time; these problems are small, so it hardly predicts large ones."""
     part = data.sel(storage=MIXED, solver=solver).isel(seed=0)
     part = part.where(part["status"] == "converged")
     return part["mixed_seconds"] / part["pure_seconds"]

@@ -66,7 +66,7 @@ class Fused:
     def _rest(
         self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int
     ) -> tuple[Sequence[Array], Array, Starts]:
-        """Return what belongs to the steps from ``start`` to the end of ``states``."""
+        """Return inputs, states and starts of the steps from ``start`` to the end of ``states``."""
         cut = slice(start, len(states))
         rest = [*(u[cut] for u in inputs[: self.drives]), *inputs[self.drives :]]
         return rest, states[cut], starts.rest(states, start)
@@ -76,8 +76,8 @@ class Fused:
     ) -> tuple[int, float, dict[str, int]]:
         """Fill ``states`` by Newton's method in windows; return how many iterations that took, and sweeps over a row.
 
-        Iterations are those of the tile of lanes that took most of them, in all windows. The third that is returned are
-        other counts by name: none.
+        Iterations are those of the tile of lanes that took most of them, in all windows. The third result, other counts
+        by name, is empty.
 
         A window that does not pass the test |r| <= atol + rtol max(|h|, |f|) has, after as many sweeps as it has steps,
         what the loop gives.
@@ -237,7 +237,7 @@ class Walk:
 
 
 def _cut_broadcast(x: Array, begin: int, end: int, length: int) -> Array:
-    """Return the steps of a broadcast array, ``length`` of them to a row, without writing out what is repeated."""
+    """Return the steps of a broadcast array, ``length`` of them to a row, without copying repeated entries."""
     if x.strides[0]:
         return x[begin:end].reshape(-1, length, *x.shape[1:])
     return np.broadcast_to(x[0], ((end - begin) // length, length, *x.shape[1:]))

@@ -91,7 +91,7 @@ class _Cache(NullCache):  # type: ignore[misc]
         return str(disk.cache_directory())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return what was compiled for a signature, or None."""
+        """Return the code compiled for a signature, or None."""
         target_context.refresh()
         content = disk.read(self._name(sig, target_context.codegen()))
         if content is None:
@@ -104,7 +104,7 @@ class _Cache(NullCache):  # type: ignore[misc]
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep what was compiled for a signature; not where it holds addresses of this process."""
+        """Store the code compiled for a signature, unless it contains addresses of this process."""
         if not data.library.has_dynamic_globals and all(loop.can_cache for loop in data.lifted):
             disk.write(self._name(sig, data.codegen), dumps((sig, data._reduce())))
 
@@ -168,7 +168,7 @@ class _Notice(event.Listener):  # type: ignore[misc]
 
 
 class _Clock(event.Listener):  # type: ignore[misc]
-    """Numba compiles, and loads from its cache, under one lock: the time from asking for it to leaving it counts."""
+    """Numba compiles, and loads from its cache, under one lock: the time from requesting it to releasing it counts."""
 
     def on_start(self, event: Any) -> None:
         compile_clock.enter()

@@ -94,7 +94,7 @@ def _write(folder: Path, name: str, content: bytes, *, private: bool) -> None:
 
 
 def _require_own(folder: Path) -> None:
-    """Refuse a folder that is not the user's alone: anybody could have made it, and what lies in it is run."""
+    """Refuse a folder that others own or may write to, because code in it is executed."""
     if hasattr(os, "getuid"):
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:

@@ -1,4 +1,4 @@
-"""Which steps are cut from their past, as the compiled loops look it up."""
+"""The steps that do not see the one before (cut from their past), as the compiled loops look them up."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ def _ask_one(array: Array, at: Array, b: int, column: int, steps: int, by_time: 
 
 @inlined
 def _ask(arrays: Any, at: Array, b: int, first: int, by_time: Array, n: int) -> None:
-    """Ask for the rows of some arrays."""
+    """Prefetch the rows of some arrays."""
     for m in range(len(arrays)):
         _ask_one(arrays[m], at, b, first + m, 1, by_time, n)
 
@@ -248,7 +248,7 @@ def _flush(sums: Array, start: int, totals: Array, lane: int, width: int, n: int
 
 @inlined
 def _cut_carry(cuts: Array, r: int, carry: Array, p: int, into: Array, lane: int, g: Sizes, n: int) -> None:
-    """Hand what a step that is cut from its past gives its initial state to ``into``."""
+    """Add to ``into`` the cotangent that a step with a reset gives to its initial state."""
     for j in range(g.components):
         for i in range(n):
             if cuts[r * g.lanes + lane + i]:
