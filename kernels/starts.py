@@ -23,7 +23,7 @@ class Starts(NamedTuple):
     reset: Array | None = None
 
     @property
-    def cutting(self) -> bool:
+    def has_resets(self) -> bool:
         """Whether there are resets."""
         return self.reset is not None and bool(self.reset.any())
 

@@ -42,7 +42,7 @@ def stale(cls: type, name: str, method: str) -> bool:
 
 
 def derive(cls: type, base: type, method: str, names: Iterable[str]) -> None:
-    """Give ``cls`` the methods that ``base`` derives from ``method``, where those it inherits fit another ``method``."""
+    """Give ``cls`` the methods that ``base`` derives from ``method``, if those it inherits fit another ``method``."""
     for name in names:
         if stale(cls, name, method):
             setattr(cls, name, vars(base)[name])

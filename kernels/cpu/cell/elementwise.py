@@ -191,7 +191,7 @@ class Fused:
             c_c=distance(COTANGENT),
             J_r=distance(JACOBIAN),
             J_c=distance(JACOBIAN, 1),
-            cutting=int(starts is not None and starts.cutting),
+            has_resets=int(starts is not None and starts.has_resets),
             window=window,
         )
         return g, partial(spread, tasks=ceil(rows.groups / bundle) * ceil(rows.inner / width), workers=workers)
@@ -217,14 +217,14 @@ class Walk:
         self.rows = Rows(shape, {Y: States(states, loops.axes(batch), True)}, inputs)
         self.sizes, self._spread = loops.sizes(self.rows, states.size, starts)
         self._axes = tuple(axis - 1 for axis in loops.axes(batch))
-        self._start, *self._cuts = flat_starts(starts, self.rows, self._axes)
+        self._start, *self._resets = flat_starts(starts, self.rows, self._axes)
 
     def run(self, initial: Array | None = None, begin: int = 0) -> None:
         """Walk to the end from the state before step ``begin``, by default the initial one."""
-        rows, (restart, row, cuts) = self.rows, self._cuts
+        rows, (restart, row, resets) = self.rows, self._resets
         start = self._start if initial is None else rows.component_rows(initial, self._axes)
         g, where = self.sizes._replace(steps=self.sizes.steps - begin), rows.where + begin * rows.by_time
-        starts = start, restart, row[begin:], cuts
+        starts = start, restart, row[begin:], resets
         self._spread(partial(self.loops.loops.walk, rows.inputs, rows.bases[Y], *starts, where, rows.by_time, g))
 
     def last(self) -> Array:

@@ -78,7 +78,7 @@ class FusedMixing:
             slots=self.plan.slots,
             calls=len(self.plan.results),
             y_c=rows.distances[Y][0] if self.components > 1 else 0,
-            cutting=int(starts.cutting),
+            has_resets=int(starts.has_resets),
             heads=heads,
             units=units,
             capacity=tile[0] * tile[1],

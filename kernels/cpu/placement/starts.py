@@ -22,13 +22,13 @@ def flat_starts(starts: Starts, rows: Rows, components: tuple[int, ...]) -> tupl
     -------
     start, restart : array, shape (k * lanes,)
     row : array of int
-        For every time the row of ``cuts`` that is its own, or -1; empty without resets.
-    cuts : array of bool
+        For every time the row of ``resets`` that is its own, or -1; empty without resets.
+    resets : array of bool
         Rows of all lanes, one after the other.
     """
     start, restart = (rows.component_rows(x, components) for x in (starts.initial, starts.restart))
     mask = starts.reset
     if mask is not None:
         mask = mask.reshape(*mask.shape, *(1,) * (len(rows.shape) - mask.ndim))
-    row, cuts = lookup(mask, rows.shape, lambda x: rows.lanes.flatten(x, x.ndim - 1))
-    return start, restart, row, cuts.ravel()
+    row, resets = lookup(mask, rows.shape, lambda x: rows.lanes.flatten(x, x.ndim - 1))
+    return start, restart, row, resets.ravel()
