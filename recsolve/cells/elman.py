@@ -11,7 +11,7 @@ _CITE = "Elman, Cognitive Science 14 (1990)"
 
 
 def elman(s: Any, W: Any, u: Any, p: Any) -> Any:
-    """Elman's network with tanh, as torch.nn.RNN: h' = tanh(W h + u), for one mixing and one drive ``h``, each (*lanes, n)."""
+    """Elman's network with tanh, as torch.nn.RNN: h' = tanh(W h + u), with one mixing and one drive, both ``h``."""
     return tanh(W.h(s.h) + u.h)
 
 

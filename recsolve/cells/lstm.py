@@ -11,7 +11,8 @@ from recsolve.recurrence.cell import Cell
 def lstm(s: Any, W: Any, u: Any, p: Any) -> Any:
     """The LSTM of torch, with a forget gate and no peepholes; states are (2, *lanes, n), h and c.
 
-    i, f, o = sigmoid(W h + u) and g = tanh(W h + u), each with its own mixing and drive, c' = f c + i g, h' = o tanh(c').
+    i, f, o = sigmoid(W h + u) and g = tanh(W h + u), each with its own mixing and drive, c' = f c + i g,
+    h' = o tanh(c').
     """
     i = sigmoid(W.i(s.h) + u.i)
     f = sigmoid(W.f(s.h) + u.f)

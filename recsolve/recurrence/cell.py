@@ -7,6 +7,7 @@ drive a :class:`CellRecurrence`. The names of mixings, drives and parameters are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import cleandoc
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,9 @@ class Cell:
             raise TypeError(f"function is {type(function).__name__}; wanted a callable f(s, W, u, p)")
         self.function, self.state, self.output, self.cite = function, tuple(state), output, cite
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
-        self.__doc__ = "\n\n".join(text for text in (function.__doc__, cite and f"Source: {cite}") if text)
+        self.__doc__ = "\n\n".join(
+            text for text in (cleandoc(function.__doc__ or ""), cite and f"Source: {cite}") if text
+        )
         if output not in self.state:
             raise ValueError(f"output is {output!r}; wanted one of the components {self.state}")
         one = np.full(1, 0.5)
