@@ -96,9 +96,8 @@ class Cell:
             raise TypeError(f"function is {type(function).__name__}; wanted a callable f(s, W, u, p)")
         self.function, self.state, self.output, self.cite = function, tuple(state), output, cite
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
-        self.__doc__ = "\n\n".join(
-            text for text in (cleandoc(function.__doc__ or ""), cite and f"Source: {cite}") if text
-        )
+        texts = cleandoc(function.__doc__ or ""), cite and f"Source: {cite}"
+        self.__doc__ = "\n\n".join(text for text in texts if text)
         if output not in self.state:
             raise ValueError(f"output is {output!r}; wanted one of the components {self.state}")
         one = np.full(1, 0.5)
