@@ -1,4 +1,4 @@
-"""Scans and compiled cells: what runs them, and on which backend."""
+"""Kernels for scans and compiled cells, by backend."""
 
 from recsolve.kernels.registry import get, register, registered
 

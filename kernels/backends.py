@@ -1,4 +1,4 @@
-"""Which backend runs a scan or evaluates a cell: the one place where that is decided."""
+"""The choice of the backend that runs a scan or evaluates a cell; it is made here only."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from recsolve.kernels.registry import get
 BACKENDS = ("auto", "numpy", "numba", "cuda")
 VARIABLE = "RECSOLVE_BACKEND"
 
-# A compiled scan costs 60 us before it begins, a NumPy scan a few us for each of its rows; and below this many numbers
-# less is won than loading the compiled loops costs.
+# A compiled scan costs 60 us before it begins, a NumPy scan a few us per row; and below this many numbers the gain is
+# less than the cost of loading the compiled loops.
 _PAYS, _MANY_STEPS, _MANY_FACTORED = 32_768, 64, 1024
 
-# To compile a cell takes seconds once, to load it a part of one in every process; NumPy takes 20 us a step, or more.
+# Compiling a cell takes seconds once, loading it a fraction of one per process; NumPy takes 20 us a step, or more.
 _LONG, _LARGE = 4096, 1 << 18  # many steps, or numbers
 _STEPS, _NUMBERS = 1024, 1 << 14  # or fair numbers of both
 _STEPS_ON_GPU = 256  # a step of CuPy calls takes a fraction of a millisecond
@@ -92,7 +92,7 @@ def _installed(package: str = "numba") -> bool:
 
 
 def asked() -> str:
-    """Return the backend asked for: that of the innermost block, of the environment, or ``auto``."""
+    """Return the backend that is set: by the innermost block, else by the environment, else ``auto``."""
     name = _CHOSEN.get()
     if name is None:
         name = os.environ.get(VARIABLE, "auto")
@@ -101,12 +101,37 @@ def asked() -> str:
 
 
 def forced() -> bool:
-    """Return whether a backend that compiles cells is asked for."""
+    """Return whether a backend that compiles cells is set.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> from recsolve.kernels.backends import forced
+    >>> with rs.backend("numpy"):
+    ...     forced()
+    False
+    """
     return asked() in ("numba", "cuda")
 
 
 def compiles(steps: int, numbers: int) -> bool:
-    """Return whether f is evaluated by loops compiled from it, for states of so many steps and numbers in all."""
+    """Return whether Numba loops compiled from f evaluate it.
+
+    Parameters
+    ----------
+    steps : int
+        T.
+    numbers : int
+        Entries of all states, T times batch times event.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> from recsolve.kernels.backends import compiles
+    >>> with rs.backend("numpy"):
+    ...     compiles(10_000, 100_000)
+    False
+    """
     name = asked()
     if name != "auto":
         return name == "numba"
@@ -114,20 +139,53 @@ def compiles(steps: int, numbers: int) -> bool:
 
 
 def launches(like: Array, steps: int, numbers: int) -> bool:
-    """Return whether CUDA kernels compiled from f evaluate it, for states like this of so many steps and numbers."""
+    """Return whether CUDA kernels compiled from f evaluate it.
+
+    Parameters
+    ----------
+    like : array
+        Of the kind of the states: only CuPy arrays are on a GPU.
+    steps, numbers : int
+        As in :func:`compiles`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.kernels.backends import launches
+    >>> launches(np.zeros(3), 10_000, 30_000)
+    False
+    """
     name = asked()
     pays = steps >= _STEPS_ON_GPU or numbers >= _NUMBERS
     return kind_of(like) == "cupy" and (name == "cuda" or (name == "auto" and pays))
 
 
 def compiles_rows(numbers: int) -> bool:
-    """Return whether compiled loops go over the rows of trajectories of so many numbers."""
+    """Return whether Numba loops compare and copy the rows of trajectories with ``numbers`` entries."""
     name = asked()
     return name == "numba" or (name == "auto" and numbers >= _LARGE and _installed())
 
 
 def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
-    """Return the backend that runs a scan here."""
+    """Return the backend that runs a scan here: ``"numpy"``, ``"numba"`` or ``"cuda"``.
+
+    Parameters
+    ----------
+    monoid : Monoid
+    elements : tuple
+        What the monoid composes: arrays (T, ...); for affine maps a Jacobian and an array.
+    initial : array, optional
+        y before the first step.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.kernels.backends import chosen
+    >>> from recsolve.kernels.monoids import MONOIDS
+    >>> with rs.backend("auto"):
+    ...     chosen(MONOIDS["addition"], (np.ones(3),))  # too small for Numba to pay
+    'numpy'
+    """
     name, like = asked(), monoid.like(elements)
     if kind_of(like) == "cupy":
         return "numpy" if name == "numpy" else "cuda"
@@ -147,6 +205,38 @@ def _scan_pays(like: Array, e: Any) -> bool:
 
 
 def scan(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Array:
-    """Run a scan on the backend chosen."""
+    """Run a scan on the backend that :func:`chosen` returns.
+
+    Parameters
+    ----------
+    monoid : Monoid
+    elements : tuple
+        What the monoid composes: arrays (T, ...); for affine maps a Jacobian and an array.
+    initial : array, optional
+        y before the first step, the shape of one row.
+    reset : array of bool, optional
+        Broadcasting against rows (T, ...): steps that do not see the one before.
+
+    Returns
+    -------
+    array, shape (T, ...)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`recsolve.scan`, which checks the arguments; here arrays are native and of one dtype.
+
+    Notes
+    -----
+    Blelloch, "Prefix sums and their applications" (1990).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.kernels.backends import scan
+    >>> from recsolve.kernels.monoids import MONOIDS
+    >>> scan(MONOIDS["addition"], (np.arange(4.0),))
+    array([0., 1., 3., 6.])
+    """
     kernel = get("scan", chosen(monoid, elements, initial))
     return kernel(monoid, elements, initial=initial, reset=reset)  # type: ignore[no-any-return]

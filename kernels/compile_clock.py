@@ -1,6 +1,6 @@
-"""How long a thread has waited for compilers, so that times of work leave that out, and who may not start one.
+"""How long a thread has waited for compilers, so that reported times leave it out, and which threads may not start one.
 
-Whatever compiles, or loads what was compiled, does so inside :func:`compiling`.
+All code that compiles, or loads compiled code, does so inside :func:`compiling`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class CompilationRefused(RuntimeError):
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Count the block as compilation; what is nested counts once."""
+    """Count the block as compilation; nested blocks count once."""
     enter()
     try:
         yield
@@ -51,7 +51,7 @@ def leave() -> None:
 
 @contextmanager
 def refusing(refused: bool = True) -> Iterator[None]:
-    """Raise CompilationRefused where something would be compiled; what lies on disk is loaded."""
+    """Raise CompilationRefused where something would be compiled; compiled code on disk is loaded."""
     token = _REFUSED.set(refused)
     try:
         yield
@@ -78,5 +78,5 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """The wall time without that."""
+        """The wall time without :attr:`compile_seconds`."""
         return time.perf_counter() - self._began - self.compile_seconds

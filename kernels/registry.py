@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-# What registers the kernels of each backend; imported when one of them is asked for.
+# The module that registers the kernels of each backend, imported when one of them is needed.
 _MODULES = {
     "numpy": "recsolve.kernels.reference.scan_numpy",
     "numba": "recsolve.kernels.cpu.scan.scan_numba",
@@ -23,7 +23,14 @@ _REGISTRY: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
 def register(operation: str, backend: str) -> Callable[[Kernel], Kernel]:
-    """Register the decorated function as the kernel of ``operation`` on ``backend``."""
+    """Return a decorator that registers a function as the kernel of ``operation`` on ``backend``.
+
+    Parameters
+    ----------
+    operation : str
+        For instance ``"scan"``; all its kernels have one signature.
+    backend : {"numpy", "numba", "cuda"}
+    """
 
     def decorate(kernel: Kernel) -> Kernel:
         _REGISTRY[operation, backend] = kernel
@@ -35,10 +42,27 @@ def register(operation: str, backend: str) -> Callable[[Kernel], Kernel]:
 def get(operation: str, backend: str = "numpy") -> Callable[..., Any]:
     """Return the kernel of an operation on a backend.
 
+    Parameters
+    ----------
+    operation : str
+    backend : {"numpy", "numba", "cuda"}
+
+    Returns
+    -------
+    callable
+
     Raises
     ------
     ValueError
-        When there is none; the message lists what there is.
+        When none is registered; the message lists those that are.
+    ImportError
+        When the backend needs a package that is not installed.
+
+    Examples
+    --------
+    >>> from recsolve.kernels.registry import get
+    >>> get("scan", "numpy").__name__
+    'scan'
     """
     if backend in _MODULES and (operation, backend) not in _REGISTRY:
         import_module(_MODULES[backend])
@@ -50,7 +74,14 @@ def get(operation: str, backend: str = "numpy") -> Callable[..., Any]:
 
 
 def registered() -> dict[str, list[str]]:
-    """Return the backends of each operation."""
+    """Return the backends of each operation; this imports the modules of all backends.
+
+    Examples
+    --------
+    >>> from recsolve.kernels.registry import registered
+    >>> registered()["scan"]
+    ['cuda', 'numba', 'numpy']
+    """
     for module in _MODULES.values():
         import_module(module)
     table: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What the driver does with every iterate: test its residual row by row, and keep the next one within bounds.
+"""Kernels that the driver runs on every iterate: test its residual row by row, and keep the next one within bounds.
 
 The NumPy forms are the definition, on any namespace. Large NumPy arrays go through compiled loops and are read once.
 """
@@ -40,7 +40,7 @@ class Tested(NamedTuple):
 
 
 def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[int, ...]) -> Tested:
-    """Return the residual and what it says of every row; ``axes`` are those of the event."""
+    """Return the residual and the tests of every row; ``axes`` are those of the event."""
     rows = _rows((states, values), axes)
     lane = _lane(states, tolerance, axes)
     if rows is None or lane == 0:
@@ -78,7 +78,7 @@ def largest_finite(x: Array, axes: tuple[int, ...]) -> Array:
 
 def _largest(sizes: Array, axes: tuple[int, ...]) -> Array:
     """Return the largest number of every row."""
-    if not sizes.size:  # CuPy's max knows no initial value
+    if not sizes.size:  # CuPy's max takes no initial value
         return namespace(sizes).zeros(sizes.shape[: sizes.ndim - len(axes)], sizes.dtype)  # type: ignore[no-any-return]
     return sizes.max(axis=axes)  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""What a walk through time needs beside the drive."""
+"""The states that a walk through time starts from, at its first step and at resets."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import NamedTuple
 from recsolve.base.arrays import Array
 
 
-class Chain(NamedTuple):
-    """Where a recurrence starts.
+class Starts(NamedTuple):
+    """The states that a walk through time starts from.
 
     Attributes
     ----------
     initial, restart : array, shape (*batch, *event)
-        What the first step starts from, and what a reset does.
+        What the first step starts from, and what steps with a reset start from.
     reset : array of bool or None
-        (T, *batch).
+        (T, *batch): the steps with a reset.
     """
 
     initial: Array
@@ -23,12 +23,12 @@ class Chain(NamedTuple):
     reset: Array | None = None
 
     @property
-    def cutting(self) -> bool:
+    def has_resets(self) -> bool:
         """Whether there are resets."""
         return self.reset is not None and bool(self.reset.any())
 
-    def rest(self, states: Array, start: int) -> Chain:
-        """Return that of the steps from ``start`` to the end of ``states``."""
+    def rest(self, states: Array, start: int) -> Starts:
+        """Return the record of the steps from ``start`` to the end of ``states``."""
         initial = states[start - 1] if start else self.initial
         reset = None if self.reset is None else self.reset[start : len(states)]
-        return Chain(initial, self.restart, reset)
+        return Starts(initial, self.restart, reset)

@@ -26,7 +26,15 @@ sinh, sqrt, square, tan, tanh, where = np.sinh, np.sqrt, np.square, np.tan, np.t
 
 
 def relu(x: Any) -> Any:
-    """Return max(x, 0), by default with derivative 1 at 0."""
+    """Return max(x, 0) entry by entry, by default with derivative 1 at 0 (see ``ties``).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.math import relu
+    >>> relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
     return maximum(x, 0.0)
 
 

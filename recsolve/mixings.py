@@ -37,7 +37,7 @@ class Mixing(ABC):
     Attributes
     ----------
     form : {"diagonal", "dense", "heads"} or None
-        What the class states itself to be.
+        The map that the class states to be.
     weight_ndim : int or None
         Axes that the weight must have, the last two equal; None for any.
 

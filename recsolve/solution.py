@@ -58,8 +58,8 @@ class Solution:
         The residual of every row of every iterate and more, with ``options={"trace": True}``.
     tolerance : Tolerance
         What has been tested, of every entry of ``states``: |r| <= atol m + rtol max(|h|, |f|), see
-        :class:`recsolve.base.tolerance.Tolerance`; ``str`` of it says so with its numbers. It is what was asked for,
-        but where f rounds otherwise for all t at once than for the part of the rows that was solved last: then atol and
+        :class:`recsolve.base.tolerance.Tolerance`; ``str`` of it states it with its numbers. It is the requested one,
+        unless f rounds otherwise for all t at once than for the part of the rows that was solved last: then atol and
         rtol are larger by 1, 2, 4, 8 or 16 default tolerances, as few as are needed, and the message says so.
     recurrence : Recurrence
     """
@@ -178,8 +178,8 @@ class Solution:
     def trusted(self) -> bool:
         """Whether it converged and kappa u <= 0.01, where u is the larger of tolerance and rounding.
 
-        u = max(atol, rtol, eps max(1, ``recurrence.rounding``)) is what every step may be wrong by, in units of max(1,
-        max |h|): by its residual, or by the rounding of f, however small a residual was asked for. All steps together
+        u = max(atol, rtol, eps max(1, ``recurrence.rounding``)) is the possible error of every step, in units of max(1,
+        max |h|): by its residual, or by the rounding of f, however small the residual is. All steps together
         then make an error of about kappa u max(1, max |h|). It is an estimate to first order, and no proof: it sees no
         curvature, nor f that rounds worse than sums of its terms do; ``error_bound`` proves.
         Nothing is trusted whose Jacobian is not known to be the derivative: see ``condition``.
@@ -189,7 +189,7 @@ class Solution:
 
     @property
     def _step_error(self) -> float:
-        """What every step may be wrong by, in units of max(1, max |h|)."""
+        """The possible error of every step, in units of max(1, max |h|)."""
         tolerance = self.tolerance.above_rounding(self.recurrence)
         return max(tolerance.atol, tolerance.rtol)
 

@@ -1,4 +1,4 @@
-"""solve(): check the arguments, run the driver, fall back, and tell the truth about it."""
+"""solve(): check the arguments, run the driver, fall back, and report what was reached."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DRIVER_OPTIONS: dict[str, Any] = {"atol": None, "rtol": None, "pin": True, "pat
 
 @dataclass(frozen=True)
 class IntermediateResult:
-    """What a callback sees of an iterate: its read-only states, number, max|r| and converged rows."""
+    """The argument of a callback: read-only states of an iterate, its number, max|r| and converged rows."""
 
     states: Any
     nit: int
@@ -147,9 +147,9 @@ def solve(
 def _second_look(
     recurrence: Recurrence, solver: solvers.Method, iterate: Iterate, status: Status
 ) -> tuple[Status, str]:
-    """Return the status and a remark, having compared f at three steps alone with f for all t at once.
+    """Return the status and a remark, after a comparison of f at three single steps with f for all t at once.
 
-    What has been solved is f for all t at once; if that is another function, it is not the recurrence.
+    The solve is of f for all t at once; if that is another function, it is not the recurrence.
     """
     if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED, Status.MAXITER):
         step = recurrence.one_step_differs(recurrence.previous(iterate.states), iterate.values)
@@ -161,9 +161,9 @@ def _second_look(
 
 
 def _follow_nonfinite(problem: Problem, iterate: Iterate) -> Iterate:
-    """Return the iterate with what the loop gives after rows that are not finite, up to the next reset.
+    """Return the iterate with rows after those that are not finite replaced by the loop's, up to the next reset.
 
-    There the method had no reason to go on; what stands there must not look like an answer.
+    The method did not iterate there, and its numbers must not look like an answer.
     """
     solved, _ = problem.front(iterate.converged)
     problem.count_evaluation()
@@ -198,7 +198,7 @@ def _tolerance(tol: float | None, driver: Mapping[str, Any], recurrence: Recurre
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"{name} is {value!r}; wanted a finite number >= 0")
     base = tolerance_for(recurrence, tol)
-    # Only the default absolute tolerance knows of lanes; one that the user gives is taken as it is.
+    # Only the default absolute tolerance depends on lanes; the user's own is taken as it is.
     lanes = None if "atol" in values else base.lanes
     return Tolerance(float(values.get("atol", base.atol)), float(values.get("rtol", base.rtol)), lanes)
 
@@ -239,7 +239,7 @@ def _coarse_guess(recurrence: Recurrence) -> Array:
     held[: m - 1] = recurrence.initial
     xp = namespace(held)
     held[m - 1 :] = xp.repeat(loop(every), m, axis=0)[: T - m + 1]
-    # What the coarse loop lets overflow is no guess.
+    # A guess that overflows in the coarse loop is not used.
     values = recurrence.evaluate(xp.where(xp.isfinite(held), held, recurrence.initial))
     return xp.array(values)  # type: ignore[no-any-return]
 
@@ -272,12 +272,12 @@ def _completed(iterate: Iterate, name: str, was: Status, start: int) -> tuple[St
 
 
 def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
-    """Return what every entry has met."""
+    """Return in words the test that every entry has met."""
     if tolerance == asked:
         return str(tolerance)
     return (
-        f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, for f rounds otherwise for all t at once "
-        "than for the rows that were solved last)"
+        f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, because f rounds otherwise for all t at "
+        "once than for the rows that were solved last)"
     )
 
 

@@ -43,7 +43,7 @@ class Trace:
         self._settings.append({name: active.over_batch(value) for name, value in report.items()})
 
     def finish(self, iterate: Iterate) -> None:
-        """Replace what is known of the last iterate by what f for all t at once says of it."""
+        """Replace the record of the last iterate by its evaluation with f for all t at once."""
         axes = tuple(range(self._residuals[-1].ndim, iterate.residual.ndim))
         self._residuals[-1] = to_host(abs(iterate.residual).max(axis=axes))
         self._converged[-1] = to_host(iterate.converged.copy())

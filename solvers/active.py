@@ -1,4 +1,4 @@
-"""The driver works on the part of the problem that is not solved yet, so that solved rows cost nothing more."""
+"""The part of the problem that is not solved yet, on which the driver works: solved rows cost nothing more."""
 
 from __future__ import annotations
 
@@ -141,9 +141,9 @@ class Active:
     def evaluate_whole(self, iterate: Iterate) -> Iterate:
         """Return the whole trajectory as an iterate, f evaluated afresh at all t.
 
-        f may round otherwise at all t than among the rows that were left. Where rows have all met the tolerance when
-        they were evaluated last and some miss it now, all are tested to the first that makes enough room for that, and
-        the iterate says so.
+        f may round otherwise at all t than among the rows that were left. If all rows met the tolerance when they were
+        evaluated last and some miss it now, all are tested with the first wider tolerance that they meet, which the
+        iterate records.
         """
         if not self.narrowed:
             return iterate
@@ -177,7 +177,7 @@ class Active:
         return None if guess is None else guess[: self.stop].copy()
 
     def narrow(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
-        """Set aside what is solved, and return what is left of the iterate and of what a solver carries."""
+        """Set aside what is solved, and return what is left of the iterate and of the solver's state."""
         if not self._may_narrow:
             return iterate, state
         return self._drop_times(*self._drop_sequences(iterate, state))
@@ -213,12 +213,12 @@ class Active:
     def _agrees(self, rest: Recurrence, part: Iterate) -> bool:
         """Return whether f of some sequences alone is what it was among all.
 
-        A user's function may hold numbers of its own for every sequence, which nobody can select for it.
+        A user's function may hold numbers of its own for every sequence, which cannot be selected from outside.
         """
         self.problem.counts["rows"] += part.converged.size
         try:
             alone = rest.evaluate(part.states)
-        except Exception:  # of whatever kind a user's function raises when shapes no longer fit
+        except Exception:  # a user's function may raise anything when shapes no longer fit
             return False
         close = namespace(alone).isclose(
             alone, part.values, rtol=float(np.finfo(rest.dtype).eps) ** 0.5, equal_nan=True
@@ -226,7 +226,7 @@ class Active:
         return bool(close.all())
 
     def slide(self, iterate: Iterate) -> Iterate | None:
-        """Move the window on, past what has converged or cannot; return its new iterate, or None to stay."""
+        """Move the window on, past rows that have converged or cannot; return its new iterate, or None to stay."""
         solved = self.problem.recurrence.length if iterate.blocked else leading_times(iterate.converged)
         if self.complete or self.window is None or solved * _WINDOW < self.window:
             return None

@@ -64,7 +64,7 @@ class _Anderson(Solver[Iterate, Kept]):
         dR = xp.stack([new.residual - old.residual for new, old in pairs], axis=-1).astype(np.float64)
         dR = dR.reshape(*dR.shape[: 1 + len(rec.batch)], rec.layout.size, len(pairs))
         r = kept[-1].residual.astype(np.float64).reshape(*dR.shape[:-1], 1)
-        # Rows that are not finite have no say in gamma; they take F by the guard.
+        # Rows that are not finite do not enter gamma; the guard gives them F.
         known = (xp.isfinite(dR).all(axis=-1, keepdims=True) & xp.isfinite(r)).all(axis=-2, keepdims=True)
         dR, r = xp.where(known, dR, 0.0), xp.where(known, r, 0.0)
         gram, moments = self.total(dR.swapaxes(-1, -2) @ dR), self.total(dR.swapaxes(-1, -2) @ r)

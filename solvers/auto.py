@@ -15,9 +15,9 @@ from recsolve.solvers.sequential import Sequential
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(Method):
-    """Measure the first steps, predict what each method would cost, take the fastest (``recsolve.explain`` says why).
+    """Measure the first steps, predict the cost of each method, take the fastest (``recsolve.explain`` shows why).
 
-    A method that takes twice the iterations that were predicted is ended, and the sequential loop completes the answer.
+    A method that takes twice the predicted iterations is ended, and the sequential loop completes the answer.
     Cells that are compiled whole for a GPU need no pilot: the compiled solve chooses by the shape.
 
     Examples
@@ -25,7 +25,7 @@ class Auto(Method):
     >>> import numpy as np, recsolve as rs
     >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
     >>> rec = cell.recurrence(np.random.default_rng(0).standard_normal((60, 3)))
-    >>> rs.solve(rec, method="auto").message.rpartition("; ")[2]
+    >>> rs.solve(rec, method="auto").message.split("; ")[-1]
     'auto took sequential'
     """
 

@@ -30,20 +30,20 @@ _BRIEF = 4e-3  # seconds: with a shorter loop neither
 _SHARE = 32  # the pilot has T / _SHARE steps, from _SHORTEST to _LONGEST
 _REPAYS = 1.0  # seconds: with a shorter loop others are not worth compiling, which takes seconds
 _SHORTEST, _LONGEST = 24, 256
-_GAIN = 0.8  # what is not faster than the loop by this factor is not worth its risk
+_GAIN = 0.8  # a method must be faster than the loop by this factor to be worth its risk
 _WINDOW = 256
 _REPEATS = 2
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method with what it is expected to take.
+    """A method with its predicted iterations and time.
 
     Attributes
     ----------
     method : Method
     label : str
-        What :func:`explain` calls it.
+        Its name in :func:`explain`.
     iterations : int
     seconds : float
         For all steps, predicted from the pilot.
@@ -57,7 +57,7 @@ class Candidate:
 
 @dataclass
 class Choice:
-    """What was measured and what follows from it.
+    """The measurements of the pilot and the choice that follows from them.
 
     Attributes
     ----------
@@ -134,7 +134,7 @@ def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | 
 
 
 def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
-    """Measure the first steps, and return the methods that could be fast with what they would cost.
+    """Measure the first steps, and return the methods that could be fast with their predicted costs.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
         reason = "All mixings are diagonal: segments of time are walked or solved side by side on the GPU, and checked."
         found = [whole, Candidate(Sequential(), "sequential", 0, float("inf"))]
         return Choice(found, [_described(recurrence), reason])
-    # What the whole is too large for NumPy for, its first steps are to be timed with.
+    # The first steps are timed with the backend that the whole takes.
     same = backend("numba") if recurrence.compiled else nullcontext()
     with np.errstate(all="ignore"), same:
         pilot = _Pilot(recurrence, tolerance)
@@ -210,7 +210,7 @@ class _Pilot:
         )
 
     def measure(self) -> None:
-        """Measure what the other methods live on: memory, f at many times at once, judging an iterate."""
+        """Measure the costs of the other methods: memory, f at many times at once, judging an iterate."""
         self.memory = min(self._memory(), self.longest)
         self.cut, quarter = _timed(lambda: self.short.window(0, max(self.length // 4, 1)))
         at_once, _ = _timed(lambda: self.short.evaluate(self.states))
@@ -271,7 +271,7 @@ def _timed(call: Callable[[], Any], repeats: int = _REPEATS) -> tuple[float, Any
 
 
 def _consider_fixed_points(choice: Choice, pilot: _Pilot, T: int) -> None:
-    """Add Jacobi and Gauss-Seidel, where perturbations are forgotten."""
+    """Add Jacobi and Gauss-Seidel, if perturbations die out."""
     memory = pilot.memory
     if not memory < 0.7 * T:
         choice.reasons.append(

@@ -1,4 +1,4 @@
-"""What a solver is: frozen settings, and the one sentence that tells it from the others."""
+"""The base of solvers: frozen settings, and the one sentence that distinguishes a solver from the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUPS = ("reference", "newton-type", "globalised", "fixed point", "in blocks", 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """What the name ``method`` stands for: immutable settings, and the facts that tell it from the others.
+    """The value of ``method``: immutable settings, and the facts that distinguish it from the others.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Method(ABC):
             cls.__doc__ = f"{cleandoc(cls.__doc__ or cls.__name__)}\n\nReferences\n----------\n{cls.cite}\n"
 
     name: ClassVar[str]
-    group: ClassVar[str] = "custom"  # none of GROUPS: nothing is known of a solver that does not say
+    group: ClassVar[str] = "custom"  # none of GROUPS: a solver that does not state its group has none
     place: ClassVar[float] = inf
     matrix: ClassVar[str]
     cite: ClassVar[str]
@@ -77,7 +77,7 @@ class Method(ABC):
     def direct(self, problem: Problem) -> Direct | None:
         """Return the trajectory and the iterations it took, where compiled loops find it without the driver.
 
-        The driver asks when the user gives no guess and no callback or trace wants to see the iterates. It tests what
+        The driver calls it when the user gives no guess and no callback or trace needs the iterates. It tests what
         it gets as it tests every iterate, and starts anew if it fails.
 
         Parameters
@@ -145,7 +145,7 @@ class Solver(Method, Generic[I, S]):
     needs_jacobian: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
-        """Read from ``Solver[Linearised, ...]`` whether iterates carry the Jacobian, so that it is said once."""
+        """Read from ``Solver[Linearised, ...]`` whether iterates carry the Jacobian: it is stated once."""
         super().__init_subclass__()
         for base in vars(cls).get("__orig_bases__", ()):
             kind = next(iter(get_args(base)), None)
@@ -173,7 +173,7 @@ class Solver(Method, Generic[I, S]):
     def init(self, problem: Problem, iterate: I) -> S:
         """Return the state that the solver carries from step to step: by default none.
 
-        The driver asks again whenever a window has moved on.
+        The driver calls it again whenever a window has moved on.
 
         Parameters
         ----------
@@ -195,7 +195,7 @@ class Solver(Method, Generic[I, S]):
         Parameters
         ----------
         problem : Problem
-            What is left to solve: times and sequences that are solved have been set aside, from all three arguments.
+            The unsolved part: times and sequences that are solved have been set aside, in all three arguments.
         iterate : Iterate or Linearised
             The one to improve.
         state : State or None
@@ -219,12 +219,12 @@ class Solver(Method, Generic[I, S]):
         return {}
 
     def terminate(self, problem: Problem, iterate: I, state: S) -> Status | None:
-        """Return a status where the solver itself sees no point in going on.
+        """Return a status where the solver itself decides to stop.
 
         Returns
         -------
         Status or None
-            None, the default, to go on. The driver has tested convergence, progress and the budget before it asks.
+            None, the default, to go on. The driver has tested convergence, progress and the budget before.
         """
         return None
 

@@ -23,12 +23,12 @@ Map: TypeAlias = Callable[[Recurrence, Array], Array]
 
 
 def steps_per_block(block: int | None, length: int, levels: int = 2) -> int:
-    """Return m: what is asked for, or about T^(1/levels); at most T."""
+    """Return m, the steps of a block: the given number, or about T^(1/levels); at most T."""
     return max(min(block or round(length ** (1 / levels)), length), 1)
 
 
 def block_ends(length: int, m: int) -> slice:
-    """Return the last row of every block. Blocks are laid from the end: rows set aside at the start shift none."""
+    """Return the last row of every block, counted from the end, so that rows set aside at the start shift none."""
     return slice((length - 1) % m, length, m)
 
 
@@ -41,7 +41,7 @@ def sweep(problem: Problem, states: Array, m: int, keep: int) -> Array:
 
 
 def one_step(recurrence: Recurrence, previous: Array) -> Array:
-    """Return f(previous, u): on a coarse level one step, with the last drive of a block, stands for all of it."""
+    """Return f(previous, u): on a coarse level one step, with the last drive of a block, replaces the block."""
     return recurrence.apply(previous)
 
 
@@ -163,7 +163,7 @@ def _steps(recurrence: Recurrence, rows: slice) -> Recurrence:
 
 @dataclass(frozen=True)
 class Blocks(State):
-    """How many steps a block has, and once the first path has been followed what is kept of it."""
+    """The steps of a block, and what is kept of the first path once it has been followed."""
 
     steps: int
     followed: bool = False

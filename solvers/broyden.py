@@ -18,7 +18,7 @@ A = TypeVar("A", Diagonal, LaneDense)
 
 @dataclass(frozen=True)
 class Learned(State, Generic[A]):
-    """What A has become, and the iterate before, None at the first step."""
+    """The current A, and the previous iterate, None at the first step."""
 
     matrix: PerRow[A]
     before: PerRow[Iterate | None] = None
@@ -26,7 +26,7 @@ class Learned(State, Generic[A]):
 
 @dataclass(frozen=True, kw_only=True)
 class _Secant(Solver[Iterate, Learned[A]], Generic[A]):
-    """A <- A + what makes A dh = df, where dh and df are the last changes of h[t-1] and of F[t]; A starts at zero.
+    """A <- A + an update that makes A dh = df, where dh and df are the last changes of h[t-1] and F[t]; A starts at 0.
 
     An update that is not finite leaves A as it was.
     """

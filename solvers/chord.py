@@ -27,7 +27,7 @@ class Chord(Solver[Iterate, Kept]):
     Parameters
     ----------
     refresh : int or None
-        Linearise again after so many steps, at least 1; None keeps the Jacobian of the first iterate.
+        The number of steps after which to linearise again, at least 1; None keeps the first Jacobian.
 
     Raises
     ------

@@ -83,6 +83,6 @@ class DampedNewton(Globalised[Array]):
         xp = namespace(setting)
         if self.rule == "backtracking":
             return xp.ones_like(setting)  # type: ignore[no-any-return]
-        # The model, in which r goes down by the share w, is trusted as far as the merit bears it out.
+        # The model, in which r goes down by the share w, is trusted as far as the merit confirms it.
         grown = xp.where(ratio > 0.75, xp.minimum(2.0 * setting, 1.0), setting)
         return xp.where(ratio < 0.25, self.shrink * setting, grown)  # type: ignore[no-any-return]

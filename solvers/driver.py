@@ -32,7 +32,7 @@ class History:
     since: int = 0
 
     def begin(self) -> None:
-        """Forget what progress was measured against: a stage begins."""
+        """Reset the measure of progress: a stage begins."""
         self.best, self.rows, self.since = np.inf, -1, 0
 
     def record(self, worst: float, rows: int) -> None:
@@ -90,7 +90,7 @@ class Run:
         return iterate, status
 
     def _directly(self, method: Method) -> tuple[Iterate, Status] | None:
-        """Return what compiled loops find, if the method has them and it passes the test."""
+        """Return the result of compiled loops, if the method has them and it passes the test."""
         found = method.direct(self.problem)
         if found is None or found.iterations > self.maxiter:
             return None
@@ -155,7 +155,7 @@ class Run:
 
 
 def _first_state(solver: Solver[Any, Any], problem: Problem, iterate: Iterate) -> State | None:
-    """Return what the solver carries, of which the driver must be able to set parts aside."""
+    """Return the solver's state, of which the driver must be able to set parts aside."""
     state = solver.init(problem, iterate)
     if state is None or isinstance(state, State):
         return state

@@ -83,7 +83,7 @@ class _Regularised(Globalised[Jacobian]):
         return self.smooth(problem, iterate, A, K, damping, d)
 
     def smooth(self, problem: Problem, iterate: Linearised, A: Jacobian, K: Array, damping: Array, d: Array) -> Array:
-        """Return d in the light of later steps; the filter knows of none."""
+        """Return the smoother's d, which uses later steps; the filter's does not."""
         return d
 
 

@@ -1,4 +1,4 @@
-"""What is known of a trajectory: f evaluated, the residual tested row by row, and the book of what that has cost."""
+"""Evaluation of a trajectory: f, the residual tested row by row, and counters of the work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memor
 
 
 class Direct(NamedTuple):
-    """What compiled loops find without the driver.
+    """The result of compiled loops, found without the driver.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Evaluation:
         jacobian: bool | None = None,
         chunk: int | None = None,
     ) -> Iterate:
-        """Evaluate F, the residual and what it says of every row.
+        """Evaluate F, the residual, and the tests of every row.
 
         Parameters
         ----------
@@ -81,7 +81,7 @@ class Evaluation:
         jacobian : bool, optional
             Whether the iterate carries it; default: as the solver needs.
         chunk : int, optional
-            Evaluate f at so many times together, to save memory.
+            How many times to evaluate f at together, to save memory.
 
         Returns
         -------
@@ -114,7 +114,7 @@ class Evaluation:
         pinned: Array | None = None,
         tolerance: Tolerance | None = None,
     ) -> Iterate:
-        """Return what follows from states and F, without evaluating f.
+        """Return the iterate of states and F, without evaluating f.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class Evaluation:
         pinned : array of bool, shape (T, *batch), optional
             Rows that are exact by construction, whatever their residual; not those whose residual is not finite.
         tolerance : Tolerance, optional
-            What is tested; default: that of the problem.
+            The test; default: that of the problem.
 
         Returns
         -------
@@ -152,7 +152,7 @@ class Evaluation:
         return Iterate(*known) if J is None else Linearised(*known, J)
 
     def sweep(self, *, scanned: bool = True) -> Direct | None:
-        """Return what :meth:`Recurrence.sweep` finds to this tolerance, and count its evaluations.
+        """Return the result of :meth:`Recurrence.sweep` at this tolerance, and count its evaluations.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Steps that must prove themselves: what the globalised methods share."""
+"""Steps that are accepted only if they improve the iterate: the base of the globalised methods."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Setting(State):
 
 @dataclass(frozen=True, kw_only=True)
 class Globalised(Solver[Linearised, Setting], Generic[Shared]):
-    """Propose a step; where the residual does not fall as the model says, change the setting and propose again.
+    """Propose a step; where the residual does not fall as predicted, change the setting and propose again.
 
     The merit is the sum of r^2 over the rows that are not exact yet: where the dynamics expand, a global norm is ruled
     by late rows that cannot be right before the early ones are. The setting (a weight, a damping) and its acceptance
@@ -71,7 +71,7 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
 
     @abstractmethod
     def begin(self, problem: Problem, iterate: Linearised) -> Shared:
-        """Return what all proposals of an iteration share."""
+        """Return the data that all proposals of an iteration share."""
 
     @abstractmethod
     def propose(self, problem: Problem, iterate: Linearised, shared: Shared, setting: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""An iterate: a trajectory and all that is known of it, with or without its Jacobian."""
+"""An iterate: a trajectory, f evaluated there, its residual, and the Jacobian if it has been computed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recsolve.solvers.state import PerRow, State
 
 @dataclass(frozen=True)
 class Iterate(State):
-    """A trajectory and all that is known of it; nothing in it belongs to another trajectory.
+    """A trajectory with its evaluation and tests; nothing in it belongs to another trajectory.
 
     ``Problem.evaluate`` makes iterates; their arrays are not to be written.
 
@@ -27,7 +27,7 @@ class Iterate(State):
     converged : array of bool, shape (T, *batch)
         Rows whose every entry meets ``tolerance``.
     tolerance : Tolerance
-        What has been tested.
+        The test that was applied.
     leading : array of bool, shape (T, *batch)
         Exact rows, and only such rows before them, back to the start of their sequence or the last reset. They are
         the sequential loop's own: their residual is 0, or was when the pin took F from an exact row before (f of other
@@ -66,7 +66,7 @@ class Iterate(State):
         return int(self.leading.sum())
 
     def part(self, index: tuple[Any, ...]) -> Self:
-        """Return what is known of some times and sequences (an index of the axes (T, *batch))."""
+        """Return the iterate at some times and sequences (an index of the axes (T, *batch))."""
         part = super().part(index)
         return replace(part, worst=largest(part.residual))
 

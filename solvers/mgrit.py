@@ -63,7 +63,7 @@ class MGRIT(Parareal):
         return Blocks(steps_per_block(self.block, problem.recurrence.length, self.levels))
 
     def relax(self, problem: Problem, iterate: Iterate, m: int) -> Iterate:
-        """Return the path after CF-relaxation, if it is asked for: ends move on by f, and the rows inside follow."""
+        """Return the path after CF-relaxation, if that is set: ends move on by f, and the rows inside follow."""
         if self.relaxation == "F":
             return iterate
         keep = block_ends(problem.recurrence.length, m).start

@@ -18,7 +18,7 @@ I = TypeVar("I", Iterate, Linearised)  # noqa: E741
 
 
 class Problem(Evaluation):
-    """A recurrence to solve: what a solver evaluates, corrects and advances its iterates with.
+    """A recurrence to solve, with the methods by which a solver evaluates, corrects and advances its iterates.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Problem(Evaluation):
         self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
 
     def part(self, recurrence: Recurrence, place: tuple[Array, ...] | None = None) -> Problem:
-        """Return the problem of a part, which counts into the same book.
+        """Return the problem of a part, which shares the counters.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class Problem(Evaluation):
         """Return F[t] + A[t] d[t-1], where d[t] = A[t] d[t-1] + r[t]: one scan.
 
         Rows that are cut from the one before (see :meth:`cut`) take F, and begin the scan anew with d = r. They are
-        selected, not multiplied by zero, so that what is not finite before them does not reach them.
+        selected, not multiplied by zero, so that values that are not finite do not pass through them.
 
         Parameters
         ----------
@@ -186,7 +186,7 @@ class Problem(Evaluation):
         return iterate.leading | iterate.front if self.pin else None
 
     def guarded(self, iterate: Iterate, proposal: Array) -> Array:
-        """Return a proposal made safe.
+        """Return a proposal with unsafe entries replaced.
 
         An entry that is not finite, or farther out than a recurrence with ||J|| <= 1 can come, takes the plain step F.
         The bound is 2 (T + 1) sqrt(N) times the largest number known of its sequence: of the first iterate and its F,

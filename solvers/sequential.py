@@ -23,14 +23,14 @@ def loop(recurrence: Recurrence, *, known: Array | None = None, start: int = 0) 
 
 
 @dataclass(frozen=True)
-class Asked(State):
-    """How often the loop has been asked for again, which can only repeat the first."""
+class Repeats(State):
+    """How often the loop has been repeated, which can only repeat its result."""
 
     times: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sequential(Solver[Iterate, Asked]):
+class Sequential(Solver[Iterate, Repeats]):
     """h[1], h[2], ..., h[T], one after the other: the oracle of every other method. Its first iterate is the answer.
 
     Examples
@@ -55,11 +55,11 @@ class Sequential(Solver[Iterate, Asked]):
         problem.count_evaluation()
         return problem.evaluate(loop(problem.recurrence))
 
-    def init(self, problem: Problem, iterate: Iterate) -> Asked:
-        return Asked()
+    def init(self, problem: Problem, iterate: Iterate) -> Repeats:
+        return Repeats()
 
-    def step(self, problem: Problem, iterate: Iterate, state: Asked) -> tuple[Iterate, Asked]:
-        return self.start(problem), Asked(state.times + 1)
+    def step(self, problem: Problem, iterate: Iterate, state: Repeats) -> tuple[Iterate, Repeats]:
+        return self.start(problem), Repeats(state.times + 1)
 
-    def terminate(self, problem: Problem, iterate: Iterate, state: Asked) -> Status | None:
+    def terminate(self, problem: Problem, iterate: Iterate, state: Repeats) -> Status | None:
         return Status.STALLED if state.times else None

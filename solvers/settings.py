@@ -38,7 +38,7 @@ def whole_number(name: str, value: Any, least: int, *, optional: bool = False) -
     """
     if optional and value is None:
         return
-    # A bool is an int to Python, and hardly ever meant as one.
+    # A bool is an int in Python, but hardly ever meant as one.
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} is {value!r}; wanted an integer >= {least}{', or None' * optional}")
 

@@ -1,4 +1,4 @@
-"""What goes from step to step: records whose fields say which of their axes are times and which are sequences."""
+"""The state of a solver between steps: records whose fields state which of their axes are times and which sequences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PerSequence = Annotated[T, Axes.SEQUENCES]  # an array, or None
 
 @dataclass(frozen=True)
 class State:
-    """What a solver carries from step to step: derive a frozen dataclass from it.
+    """The base of what a solver carries from step to step: derive a frozen dataclass from it.
 
     The driver sets aside times and sequences that are solved, and cuts the state together with the problem. So the type
     of every field says what its leading axes are: ``PerRow[...]`` for what has (T, *batch) first (arrays, Jacobians,
@@ -46,7 +46,7 @@ class State:
     """
 
     def part(self, index: tuple[Any, ...]) -> Self:
-        """Return what belongs to some times and sequences.
+        """Return the entries of some times and sequences.
 
         Parameters
         ----------
@@ -62,7 +62,7 @@ class State:
 
 
 def _axes(field: Field[Any]) -> Axes | None:
-    """Return what the type of a field says of its leading axes.
+    """Return the leading axes that the type of a field states.
 
     A type that is still a string is not evaluated: the names in it may be those of a function that has returned.
     """

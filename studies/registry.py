@@ -1,4 +1,4 @@
-"""What a study is, and which there are.
+"""The definition of a study, and the list of studies.
 
 To write one, add a file to ``studies/catalogue`` that ends in ``STUDY = Study(...)``, and enter its name in
 ``CATALOGUE`` (``catalogue/lyapunov.py`` is the model):

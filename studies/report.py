@@ -17,7 +17,7 @@ from recsolve.studies.sweep import Place
 if TYPE_CHECKING:
     from xarray import Dataset
 
-_KNOWN = ("config", "runs", "done", "failed", "seconds", "provenance")  # what a Dataset says of its sweep
+_KNOWN = ("config", "runs", "done", "failed", "seconds", "provenance")  # the entries of a Dataset about its sweep
 
 
 def write_report(studies: Sequence[Study], root: Path, problems: Mapping[str, str]) -> Path:

@@ -60,7 +60,7 @@ class Sweep:
         return len(self.records) == len(self.points)
 
     def dataset(self) -> Dataset:
-        """Return what is there as a Dataset, in the order of the grid."""
+        """Return the records that exist as a Dataset, in the order of the grid."""
         study = self.study
         names = [key(study.name, study.version, point) for point in self.points]
         found = [self.records[name] for name in names if name in self.records]
@@ -232,7 +232,7 @@ def run_point(study: str, version: int, run: Callable[..., list[Row]], point: Po
     status, error = "done", ""
     try:
         rows = finite_or_text(run(**point))
-        json.dumps(rows)  # what cannot be stored fails here, and not the sweep
+        json.dumps(rows)  # a value that cannot be stored fails here, and does not fail the sweep
     except Exception as raised:
         rows, last = [], traceback.extract_tb(raised.__traceback__)[-1]
         status, error = "failed", f"{type(raised).__name__}: {raised} ({Path(last.filename).name}:{last.lineno})"

@@ -25,8 +25,8 @@ def in_turns(
     runs : sequence of callable
     repeats : int
     enough : float
-        Fewer repeats do once all runs together have taken so many seconds; where the first calls have taken them, and
-        nothing was compiled, they are the times.
+        Seconds after which, taken by all runs together, there are no more repeats. If the first calls take them, and
+        nothing was compiled, these are the times.
     settle : callable, optional
         Waits for a device, before and after each run.
     """

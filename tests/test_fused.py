@@ -353,7 +353,7 @@ def test_blocks_side_by_side_give_the_bits_of_the_loop(monkeypatch):
                 assert time_blocks.pays(loops.loops.component(states, loops.batch).shape)
                 rec.follow(states)
                 expected = np.empty(rec.shape)
-                loops.loops.walk_in_order(loops.inputs, expected, loops.batch, loops.chain)
+                loops.loops.walk_in_order(loops.inputs, expected, loops.batch, loops.starts)
             np.testing.assert_array_equal(states, expected)
             walked.append(states)
     assert len(walked) == 8
@@ -369,7 +369,7 @@ def test_blocks_side_by_side_give_the_bits_of_a_chaotic_loop(monkeypatch):
         states, loops = np.empty(rec.shape), fused(rec)
         rec.follow(states)
         expected = np.empty(rec.shape)
-        loops.loops.walk_in_order(loops.inputs, expected, loops.batch, loops.chain)
+        loops.loops.walk_in_order(loops.inputs, expected, loops.batch, loops.starts)
     np.testing.assert_array_equal(states, expected)
 
 

@@ -7,7 +7,7 @@ from cuda_host.solves import kernels_of
 
 import recsolve as rs
 from recsolve.kernels.gpu.cell.solve_plan import Sizes, plan
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 from recsolve.math import sin
 from recsolve.mixings import Diagonal
 
@@ -57,15 +57,15 @@ def recurrence(name, T, B=2, D=5, dtype="float64", order="TBD", gain=0.5, reset=
         hidden_size=D,
     )
     rec = weighted.recurrence(drive=dict(zip(cell.drives, drives, strict=True)), initial=initial, reset=mask)
-    return rec, [*drives, *weights, *parameters], Chain(initial, initial, mask)
+    return rec, [*drives, *weights, *parameters], Starts(initial, initial, mask)
 
 
-def solved(name, rec, inputs, chain, tol=None, **way):
+def solved(name, rec, inputs, starts, tol=None, **way):
     states = rec.empty()
     states[...] = 7
     eps = np.finfo(states.dtype).eps
     with np.errstate(all="ignore"):
-        outcome = fused(name).solve(inputs, states, 1, chain, tol or (4 * eps, 4 * eps), **way)
+        outcome = fused(name).solve(inputs, states, 1, starts, tol or (4 * eps, 4 * eps), **way)
     return states, outcome
 
 
@@ -84,24 +84,24 @@ def near(found, exact, units=400):
 def test_every_regime_is_the_loop(name, way):
     for T in (1, 31, 33, 300):
         for order, reset in (("TBD", False), ("BTD", True)) if name in ("gru", "slstm") else (("BTD", False),):
-            rec, inputs, chain = recurrence(name, T, order=order, reset=reset)
-            near(solved(name, rec, inputs, chain, **way)[0], loop(rec))
+            rec, inputs, starts = recurrence(name, T, order=order, reset=reset)
+            near(solved(name, rec, inputs, starts, **way)[0], loop(rec))
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_many_lanes_in_float32(way):
-    rec, inputs, chain = recurrence("gru", 150, B=3, D=37, dtype="float32")
-    near(solved("gru", rec, inputs, chain, **way)[0], loop(rec))
+    rec, inputs, starts = recurrence("gru", 150, B=3, D=37, dtype="float32")
+    near(solved("gru", rec, inputs, starts, **way)[0], loop(rec))
 
 
 def test_segments_follow_where_states_are_remembered():
     """Gates that hardly let go: no guess is right, and every end moves on to the next segment."""
-    rec, inputs, chain = recurrence("gru", 300, gain=0.5)
+    rec, inputs, starts = recurrence("gru", 300, gain=0.5)
     z = list(rec.drive).index("z")
     inputs[z] += 12
     exact = loop(rec)
     for segments in (3, 9):
-        states, outcome = solved("gru", rec, inputs, chain, regime="walk", segments=segments, burn=0)
+        states, outcome = solved("gru", rec, inputs, starts, regime="walk", segments=segments, burn=0)
         near(states, exact)
         assert outcome.redone >= segments
     assert outcome.windows > 0  # what the rounds left
@@ -110,10 +110,10 @@ def test_segments_follow_where_states_are_remembered():
 
 
 def test_what_was_written_before_a_segment_is_met_within_the_tolerance():
-    rec, inputs, chain = recurrence("gru", 400)
+    rec, inputs, starts = recurrence("gru", 400)
     for tol in (1e-3, 1e-8):
-        states, outcome = solved("gru", rec, inputs, chain, tol=(tol, 0.0), regime="walk", segments=4, burn=0)
-        previous = np.concatenate([chain.initial[None], states[:-1]])
+        states, outcome = solved("gru", rec, inputs, starts, tol=(tol, 0.0), regime="walk", segments=4, burn=0)
+        previous = np.concatenate([starts.initial[None], states[:-1]])
         defect = np.abs(rec.apply(previous) - states).max()
         assert defect <= tol * (1 + 1e-6)
         assert outcome.residual == pytest.approx(defect, rel=1e-3, abs=1e-12)
@@ -123,10 +123,10 @@ def test_what_was_written_before_a_segment_is_met_within_the_tolerance():
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_stays_in_its_lane_and_after_its_time(way, bad):
-    rec, inputs, chain = recurrence("gru", 200, D=3)
+    rec, inputs, starts = recurrence("gru", 200, D=3)
     clean = loop(rec)
     inputs[0][100, 1, 2] = bad
-    states, _ = solved("gru", rec, inputs, chain, **way)
+    states, _ = solved("gru", rec, inputs, starts, **way)
     np.testing.assert_array_equal(np.isnan(states), np.isnan(loop(rec)))
     near(states[:100], clean[:100])
     near(np.delete(states.reshape(200, -1), 5, axis=1), np.delete(clean.reshape(200, -1), 5, axis=1))
@@ -153,12 +153,12 @@ def test_a_segment_that_starts_from_nan_and_was_told_so_is_not_solved_again(regi
 )
 def test_adjoint(name, way):
     for T, order, reset in ((1, "TBD", False), (33, "TBD", False), (33, "BTD", True), (150, "TBD", True)):
-        rec, inputs, chain = recurrence(name, T, order=order, reset=reset)
+        rec, inputs, starts = recurrence(name, T, order=order, reset=reset)
         with rs.backend("numpy"):
             solution = rs.solve(rec, method="sequential")
             cotangent = np.random.default_rng(5).standard_normal(solution.states.shape)
             exact = rs.adjoint(solution, states=cotangent)
-        adjoint, drives, totals, initial = fused(name).adjoint(inputs, solution.states, cotangent, 1, chain, **way)
+        adjoint, drives, totals, initial = fused(name).adjoint(inputs, solution.states, cotangent, 1, starts, **way)
         near(adjoint, exact.states, 5000)
         near(initial[0] if initial.shape[0] == 1 else np.moveaxis(initial, 0, 1), exact.initial, 5000)
         for found, wanted in zip(drives, exact.drive.values(), strict=True):
@@ -170,7 +170,7 @@ def test_adjoint(name, way):
 
 def test_steps_that_are_cut_wait_for_what_comes_back_to_them():
     """Resets where chunks and segments begin: what such a step writes on the way back depends on the steps after it."""
-    rec, inputs, chain = recurrence("gru", 256)
+    rec, inputs, starts = recurrence("gru", 256)
     reset = np.zeros((256, 2), bool)
     reset[(255 - np.arange(16, 256, 8), 1)] = True
     rec = rec.cell.recurrence(drive=rec.drive, initial=rec.initial, reset=reset)
@@ -178,15 +178,15 @@ def test_steps_that_are_cut_wait_for_what_comes_back_to_them():
         solution = rs.solve(rec, method="sequential")
         cotangent = np.random.default_rng(5).standard_normal(solution.states.shape)
         exact = rs.adjoint(solution, states=cotangent)
-    chain = Chain(chain.initial, chain.initial, reset)
+    starts = Starts(starts.initial, starts.initial, reset)
     for way in WAYS[:5]:
-        adjoint, *_ = fused("gru").adjoint(inputs, solution.states, cotangent, 1, chain, **way)
+        adjoint, *_ = fused("gru").adjoint(inputs, solution.states, cotangent, 1, starts, **way)
         near(adjoint, exact.states, 5000)
 
 
 def test_adjoint_variables_that_overflow_are_not_met_by_finite_ones():
     """Chaos: the loop's adjoint is inf after some hundred steps, but that of a segment that was led into is not."""
-    rec, inputs, chain = recurrence("sine", 900, B=1, D=3, dtype="float32")
+    rec, inputs, starts = recurrence("sine", 900, B=1, D=3, dtype="float32")
     with rs.backend("numpy"), np.errstate(all="ignore"):
         solution = rs.solve(rec, method="sequential")
         cotangent = np.ones_like(solution.states)
@@ -194,7 +194,7 @@ def test_adjoint_variables_that_overflow_are_not_met_by_finite_ones():
     assert not np.isfinite(exact[:100]).any()
     for way in WAYS[:5]:
         with np.errstate(all="ignore"):
-            adjoint, *_ = fused("sine").adjoint(inputs, solution.states, cotangent, 1, chain, **way)
+            adjoint, *_ = fused("sine").adjoint(inputs, solution.states, cotangent, 1, starts, **way)
         assert (np.isfinite(adjoint) != np.isfinite(exact)).sum() <= 6  # a step on either side, where they round apart
 
 
@@ -210,19 +210,19 @@ def test_every_plan_fits(dtype, way):
 
 
 def test_half_storage():
-    rec, inputs, chain = recurrence("gru", 200, dtype="float32")
+    rec, inputs, starts = recurrence("gru", 200, dtype="float32")
     exact, halves = loop(rec), [x.astype(np.float16) for x in inputs]
     for way in WAYS[1:5:2]:
         states = np.empty(rec.shape, np.float16)
-        fused("gru").solve(halves, states, 1, chain, (1e-3, 1e-3), **way)
+        fused("gru").solve(halves, states, 1, starts, (1e-3, 1e-3), **way)
         assert np.abs(states - exact).max() < 2e-2
 
 
 def test_nothing_to_do():
     for T, B, D in ((0, 2, 3), (4, 0, 3)):
-        rec, inputs, chain = recurrence("gru", T, B, D)
-        assert fused("gru").newton(inputs, rec.empty(), 1, chain, 64, (1e-12, 1e-12)) == (0, 0.0, {})
-        fused("gru").walk(inputs, rec.empty(), 1, chain)
+        rec, inputs, starts = recurrence("gru", T, B, D)
+        assert fused("gru").newton(inputs, rec.empty(), 1, starts, 64, (1e-12, 1e-12)) == (0, 0.0, {})
+        fused("gru").walk(inputs, rec.empty(), 1, starts)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +239,6 @@ def test_the_choice(steps, lanes, regime, several):
 
 @pytest.mark.parametrize(("name", "value"), [("regime", "shooting"), ("segments", 0), ("burn", -1)])
 def test_bad_settings(name, value):
-    rec, inputs, chain = recurrence("gru", 10)
+    rec, inputs, starts = recurrence("gru", 10)
     with pytest.raises(ValueError, match=f"{name} is {value!r}; wanted"):
-        solved("gru", rec, inputs, chain, **{name: value})
+        solved("gru", rec, inputs, starts, **{name: value})

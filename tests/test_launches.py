@@ -14,8 +14,8 @@ from recsolve.kernels.gpu.cell import elementwise
 from recsolve.kernels.gpu.cell.stages import ElementwiseCuda
 from recsolve.kernels.gpu.scan import scan_cuda
 from recsolve.kernels.gpu.scan.variants import REGIMES
-from recsolve.kernels.starts import Chain
-from recsolve.symbolic.tracing import trace, trace_pullback
+from recsolve.kernels.starts import Starts
+from recsolve.symbolic.tracing import trace_cell, trace_pullback
 
 SHARED = 227 * 1024  # bytes that a block may ask for
 DEVICE = SimpleNamespace(attributes={"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": SHARED})
@@ -85,10 +85,10 @@ def test_scans(launched, regime, kind, k):
 @pytest.mark.parametrize("regime", ["walk", "windows"])
 def test_fused_solves(launched, regime):
     machine, cell = on_numpy(elementwise.Cuda), rs.cells.GRU
-    kernels = elementwise.FusedCuda.of(trace(cell), trace_pullback(cell), machine)
+    kernels = elementwise.FusedCuda.of(trace_cell(cell), trace_pullback(cell), machine)
     inputs = [np.zeros((4000, 2, 5), np.float32)] * 3 + [np.zeros(5, np.float32)] * 4
     state = np.zeros((2, 5), np.float32)
-    kernels.solve(inputs, np.zeros((4000, 2, 5), np.float32), 1, Chain(state, state, None), (0, 1e-6), regime=regime)
+    kernels.solve(inputs, np.zeros((4000, 2, 5), np.float32), 1, Starts(state, state, None), (0, 1e-6), regime=regime)
     wanted = [(k.expression, (blocks,), (32 * k.warps,), k.shared, p) for _, k, blocks, p in machine.asked]
     assert launched == wanted
     assert len(wanted) > 2  # segments, and what repairs them
@@ -98,7 +98,7 @@ def test_fused_solves(launched, regime):
 def test_stages(launched):
     """Blocks of 256 threads, as the kernels are bounded for, and enough of them for every number."""
     machine = on_numpy(machine_cuda.Cuda)
-    program, n = trace(rs.cells.GRU), 1000
+    program, n = trace_cell(rs.cells.GRU), 1000
     x = np.zeros((300, 2, n), np.float32)
     inputs = [x] * 3 + [np.zeros(n, np.float32)] * 4
     ElementwiseCuda(program, machine).evaluate(inputs, x, np.empty_like(x), 1)

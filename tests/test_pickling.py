@@ -22,7 +22,7 @@ from recsolve.studies.compare.compare import CompareConfig, Comparison
 from recsolve.studies.compare.race import race
 from recsolve.studies.store.records import Record
 from recsolve.symbolic.program import Program
-from recsolve.symbolic.tracing import trace
+from recsolve.symbolic.tracing import trace_cell
 
 torch = pytest.importorskip("torch")
 
@@ -165,7 +165,7 @@ def objects():
         "choice": rs.explain(rec),
         "report on a structure": rs.check_structure(function_recurrence(jacobian=slope)),
         "what a callback sees": seen(rec),
-        "program": trace(rs.cells.LSTM, "dense"),
+        "program": trace_cell(rs.cells.LSTM, "dense"),
         "layers": layers,
         "solution of layers": layers.solve(np.ones((20, 2, 2))),
         "comparison": comparison(),

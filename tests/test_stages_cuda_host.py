@@ -33,7 +33,7 @@ from recsolve.recurrence.current import traced_now
 from recsolve.recurrence.engine import kinds_of, ties_of
 from recsolve.recurrence.staged_engine import Staged
 from recsolve.recurrence.sweep_engine import given, sweeps_of
-from recsolve.symbolic.tracing import trace
+from recsolve.symbolic.tracing import trace_cell
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -70,7 +70,7 @@ def same_linearisation(host, rec):
         states = abs(states) + rec.dtype.type(0.5)  # it divides by a state, which is positive
     with rs.backend("numpy"):
         F, J = rec.linearise(states)
-    program = trace(rec.cell.cell, kinds(rec), rec.ties)
+    program = trace_cell(rec.cell.cell, kinds(rec), rec.ties)
     staged = Staged(StagesCuda(program, host), ProductsCuda(program, host), rec)
     previous = rec.previous(states)
     found, ours = rec._structured(*staged.linearise(previous))
@@ -106,7 +106,7 @@ def test_nested_and_diagonal_mixings_and_components_that_need_no_kernel(host):
 def test_every_cell_without_coupling(host, place, name):
     dtype = np.float32 if place % 2 else np.float64
     cell = weighted(name, "diagonal", units=12, dtype=dtype)
-    program = trace(cell.cell)
+    program = trace_cell(cell.cell)
     kernels = ElementwiseCuda(program, host)
     for T, batch in [(33, (3,)), (31, ()), (0, (2,)), (5, (0,)), (1, (2, 2))]:
         x = np.random.default_rng(T).standard_normal((T, *batch, cell.input_size)).astype(dtype)
@@ -277,9 +277,9 @@ def test_products_are_asked_of_cublas_as_it_counts(dtype, host, monkeypatch):
 
 
 def test_nested_mixings_have_no_sweeps():
-    assert sweep_cell(trace(rs.cells.ChoGRU, "dense")) is None
-    assert sweep_cell(trace(rs.cells.GRU, "diagonal")) is None
-    assert sweep_cell(trace(rs.cells.GRU, {"r": "dense", "z": "diagonal", "n": "dense"})) is not None
+    assert sweep_cell(trace_cell(rs.cells.ChoGRU, "dense")) is None
+    assert sweep_cell(trace_cell(rs.cells.GRU, "diagonal")) is None
+    assert sweep_cell(trace_cell(rs.cells.GRU, {"r": "dense", "z": "diagonal", "n": "dense"})) is not None
     rec = gallery.recurrence("cho_gru", "dense", T=40)
     assert rec.sweep((1e-9, 1e-9)) is None
     assert rs.solve(rec, method="quasi_newton").success
@@ -297,7 +297,7 @@ def test_nothing_to_sweep(host, shape):
 @pytest.mark.parametrize("name", COUPLED)
 @pytest.mark.parametrize("what", ["stage", "sweep"])
 def test_nothing_spills(name, what, tmp_path):
-    program = trace(rs.cells.get(name), "dense")
+    program = trace_cell(rs.cells.get(name), "dense")
     structures = [stage_structure(job) for partials in (False, True) for job in jobs_of(program, partials) if job.nodes]
     if what == "sweep":
         cell = sweep_cell(program)

@@ -34,7 +34,7 @@ def total(x):
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     """Return a loop that nobody has compiled yet."""
-    monkeypatch.setenv(module_cache.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(disk.VARIABLE, str(tmp_path))
     return module_cache.load(f"{LOOP}# {tmp_path}\n", "probe").total
 
 

@@ -14,7 +14,7 @@ from recsolve.math import clip, maximum, minimum, relu, sigmoid, softplus, tanh,
 from recsolve.symbolic import dual, emit
 from recsolve.symbolic.dual import ONE, Dual
 from recsolve.symbolic.graph import Graph
-from recsolve.symbolic.tracing import trace
+from recsolve.symbolic.tracing import trace_cell
 
 TIES = [0.0, 0.5, 1.0]
 
@@ -57,7 +57,7 @@ def assert_same_partials(actual, wanted, tight):
 
 def check(rec, previous):
     """Hold the emitted code of a recurrence of a cell against its arrays."""
-    program = trace(rec.cell.cell, kinds(rec.cell), rec.ties)
+    program = trace_cell(rec.cell.cell, kinds(rec.cell), rec.ties)
     tight = 1e-14 if previous.dtype == np.float64 else 1e-6
     stages = evaluated(program, rec, previous)
     with np.errstate(all="ignore"):
@@ -134,7 +134,7 @@ def test_every_cell_as_its_arrays(name, mixing, dtype, ties):
     [("gru", 15, 32), ("lstm", 17, 42), ("pararnn_gru", 14, 31), ("pararnn_lstm", 19, 51), ("minmax", 2, 6)],
 )
 def test_the_number_of_operations(name, values, all_):
-    program = trace(rs.cells.get(name))
+    program = trace_cell(rs.cells.get(name))
     assert (program.operations(partials=False).total(), program.operations().total()) == (values, all_)
     assert f"stage 0: {all_} operations, {values} of them" in str(program)
     for function in ("sigmoid", "tanh"):  # what is slow is computed once, for value and derivative
@@ -224,25 +224,25 @@ def test_the_cells_of_users(function, mixing, ties):
 
 
 def test_the_structure_of_a_program():
-    program = trace(rs.Cell(triangular, state=("h", "c"), output="h"))
+    program = trace_cell(rs.Cell(triangular, state=("h", "c"), output="h"))
     assert [[entry is None for entry in row] for row in program.jacobian] == [[True, False], [True, False]]
-    program = trace(rs.Cell(steps, state=("h", "c"), output="h"), "dense")
+    program = trace_cell(rs.Cell(steps, state=("h", "c"), output="h"), "dense")
     assert [(call.mixing, call.number, call.level) for call in program.calls] == [("h", None, 0), ("h", 2, 0)]
     assert (program.drives, program.parameters, program.mixings) == (("h",), ("a",), {"h": "dense"})
-    program = trace(rs.cells.ChoGRU, {"r": "diagonal", "z": "dense", "n": "heads"})
+    program = trace_cell(rs.cells.ChoGRU, {"r": "diagonal", "z": "dense", "n": "heads"})
     assert [[call.mixing for call in stage.calls] for stage in program.stages] == [["z", "n"], []]
     assert "\n  heads m.1 = W.n(t6)\n  d input of m.0 / d s.h = 1.0\n  d input of m.1 / d s.h = t8\n" in str(program)
     with pytest.raises(ValueError, match="wanted"):
-        trace(rs.cells.GRU, {"r": "dense"})
+        trace_cell(rs.cells.GRU, {"r": "dense"})
 
 
 def test_fingerprints():
-    cells = {(name, mixing): trace(rs.cells.get(name), mixing).fingerprint for name, mixing in gallery.CELLS}
+    cells = {(name, mixing): trace_cell(rs.cells.get(name), mixing).fingerprint for name, mixing in gallery.CELLS}
     assert len(set(cells.values())) == len(cells)
-    assert len({trace(rs.cells.MinMax, ties=share).fingerprint for share in TIES}) == len(TIES)
+    assert len({trace_cell(rs.cells.MinMax, ties=share).fingerprint for share in TIES}) == len(TIES)
     code = (
-        "import recsolve as rs; from recsolve.symbolic.tracing import trace;"
-        f"print([trace(rs.cells.get(n), m).fingerprint for n, m in {list(cells)!r}])"
+        "import recsolve as rs; from recsolve.symbolic.tracing import trace_cell;"
+        f"print([trace_cell(rs.cells.get(n), m).fingerprint for n, m in {list(cells)!r}])"
     )
     for seed in "12":
         done = subprocess.run(
@@ -277,7 +277,7 @@ UNTRACEABLE = [
 def test_what_cannot_be_traced_is_named_with_its_line(function, words):
     cell = rs.Cell(function, state=("h",), output="h", name="mine")
     with pytest.raises(TypeError, match=words) as caught:
-        trace(cell)
+        trace_cell(cell)
     place = f"mine cannot be traced at line {function.__code__.co_firstlineno} of {__file__}, `(lambda s, W, u, p:"
     assert str(caught.value).startswith(place)
 
@@ -285,7 +285,7 @@ def test_what_cannot_be_traced_is_named_with_its_line(function, words):
 def test_the_line_is_that_of_a_helper_where_one_is_called():
     cell = rs.Cell(lambda s, W, u, p: helper(s.h) + u.h, state=("h",), output="h")
     with pytest.raises(TypeError, match=r"`return x if x > 0 else 0\.1 \* x  # the line`.*where\(condition, a, b\)"):
-        trace(cell)
+        trace_cell(cell)
 
 
 def test_nodes_never_change_and_stay_in_their_graph():

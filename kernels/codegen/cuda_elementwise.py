@@ -2,7 +2,7 @@
 
 A cell becomes a structure with three functions of numbers in registers: a step, a step with its partials, and for the
 way back the pullback of a step. A product that is added to something is written as a fused one wherever it occurs, and
-compilers are told to fuse nothing by themselves, so that a step rounds alike with and without its partials.
+compilers are instructed not to fuse others, so that a step rounds alike with and without its partials.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOGIC = {
     "where": "{} ? {} : {}",
     "divide": "M::divide({}, {})",
 }
-_BEFORE = ("common/elementary", "common/numbers", "common/view")  # what the functions of a cell use
+_BEFORE = ("common/elementary", "common/numbers", "common/view")  # arrays that the functions of a cell use
 _SOLVES = ("solve/walk", "solve/segments")
 _SPECIAL = {"inf": "infinity<T>()", "-inf": "-infinity<T>()", "nan": "not_a_number<T>()"}
 
@@ -43,14 +43,14 @@ CUDA = Dialect(
 
 
 def statements(outputs: Sequence[Node]) -> tuple[list[str], list[str]]:
-    """Return statements that compute the outputs, one operation each, and what to call each output then.
+    """Return statements that compute the outputs, one operation each, and the name of each output.
 
     Examples
     --------
     >>> import recsolve as rs
     >>> from recsolve.kernels.codegen.cuda_elementwise import statements
-    >>> from recsolve.symbolic.tracing import trace
-    >>> program = trace(rs.cells.Elman)
+    >>> from recsolve.symbolic.tracing import trace_cell
+    >>> program = trace_cell(rs.cells.Elman)
     >>> print("\\n".join(statements([program.stages[0].outputs[0].value])[0]))
     const T t0 = multiply_add(s_h, W_h, u_h);
     const T t1 = M::tanh(t0);
@@ -83,7 +83,7 @@ def _fused(node: Node) -> tuple[str, tuple[Node, ...]] | None:
 
 
 def _named(node: Node) -> tuple[Node, ...]:
-    """Return what a node takes by name: a product that is fused into it has none of its own."""
+    """Return the named operands of a node; a product that is fused into it has no name."""
     fused = _fused(node)
     return node.arguments if fused is None else fused[1]
 
@@ -101,7 +101,7 @@ def stages_text(structures: Sequence[str], header: str) -> str:
 
 
 def structure(name: str, sizes: Mapping[str, int], functions: Sequence[str], what: str) -> str:
-    """Return a structure of static functions; ``what`` is said about it."""
+    """Return a structure of static functions; ``what`` is its comment."""
     members = [f"static constexpr int {', '.join(f'{size} = {n}' for size, n in sizes.items())};", *functions]
     body = "\n\n".join(members).replace("\n", "\n    ")
     return f"namespace recsolve {{\n\n// {what}\nstruct {name} {{\n    {body}\n}};\n\n}}  // namespace recsolve\n"
@@ -139,12 +139,12 @@ def elementwise_cell(program: Program, back: Mapping[Leaf, Node]) -> str:
 
 
 def _places(given: Mapping[str, list[Leaf]]) -> list[tuple[str, list[Leaf]]]:
-    """Return where the cotangents of what a step is given go."""
+    """Return the places of the cotangents of the inputs of a step."""
     return [("g" + place, leaves) for place, leaves in given.items()]
 
 
 def function(name: str, results: str, given: Mapping[str, Sequence[Leaf]], outputs: Mapping[str, Node]) -> str:
-    """Return a function that reads what is given, and puts outputs into their places when all are known."""
+    """Return a function that reads its inputs, and stores outputs once all are computed."""
     nodes = list(outputs.values())
     written, named = statements(nodes)
     used = {node.content for node in reachable(nodes) if node.operation == "leaf"}

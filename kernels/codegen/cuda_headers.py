@@ -11,7 +11,7 @@ _INCLUDE = re.compile(r'^#include "(.+)\.cuh"\n', re.MULTILINE)
 
 @cache
 def headers(*names: str, after: tuple[str, ...] = ()) -> str:
-    """Return headers of ``kernels/cuda`` with all that they include, each once and after what it includes.
+    """Return headers of ``kernels/cuda`` with all that they include, each once and after the headers that it includes.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def headers(*names: str, after: tuple[str, ...] = ()) -> str:
 
 
 def _collect(name: str, there: dict[str, str]) -> None:
-    """Add a header to those that are there, after those that it includes."""
+    """Add a header to the collected ones, after those that it includes."""
     if name in there:
         return
     text = (files("recsolve.kernels") / "cuda" / f"{name}.cuh").read_text(encoding="utf-8")

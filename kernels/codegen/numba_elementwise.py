@@ -26,7 +26,7 @@ LOGIC = {
 }
 NUMBA = Dialect(
     formats=calls("") | OPERATORS | LOGIC,
-    # A bare number is float64 and would take everything that it meets with it.
+    # A bare number is float64 and would promote every operand.
     constant=lambda value: repr(value) if isinstance(value, bool) else f"F({value!r})",  # inf and nan: imported
 )
 CIRCULAR = ("sin", "cos", "tan")
@@ -42,7 +42,7 @@ _SIGNATURES = {
 
 
 def inputs_of(program: Program) -> list[Leaf]:
-    """Return what a cell reads beside its state: drives, then weights of its diagonal mixings, then parameters."""
+    """Return the inputs of a cell beside its state: drives, then weights of its diagonal mixings, then parameters."""
     diagonal = tuple(name for name, kind in program.mixings.items() if kind == "diagonal")
     kinds = {"drive": program.drives, "weight": diagonal, "parameter": program.parameters}
     return [Leaf(kind, name) for kind, names in kinds.items() for name in names]
@@ -171,7 +171,7 @@ class Writer:
         return "sums", "m", ("width", number - self.drives)
 
     def _totals(self) -> list[str]:
-        """Return the statements that add to the cotangents of a step what comes from the step after it."""
+        """Return the statements that add the contribution of the next step to the cotangents of a step."""
         return [
             f"{variable(Leaf('cotangent', name))} = get({place_of('c', 'o', ('c_c', j))}) "
             f"+ take({j}, {place_of('carry', 'p', ('width', j))})"

@@ -46,7 +46,7 @@ class Plan:
     stages : tuple of tuple of Product
         The products after each stage but the last.
     inputs : tuple of tuple of Node
-        What each of these stages puts into slots.
+        The nodes that each of these stages puts into slots.
     results : dict
         Leaf of the result of a call to its slot.
     """
@@ -72,8 +72,8 @@ def plan_of(program: Program) -> Plan:
     Examples
     --------
     >>> import recsolve as rs
-    >>> from recsolve.symbolic.tracing import trace
-    >>> for product in plan_of(trace(rs.cells.ChoGRU, "dense")).products:
+    >>> from recsolve.symbolic.tracing import trace_cell
+    >>> for product in plan_of(trace_cell(rs.cells.ChoGRU, "dense")).products:
     ...     print(product)
     Product(mixings=('r', 'z'), first=0, component=0, slot=0)
     Product(mixings=('n',), first=2, component=None, slot=0)

@@ -12,7 +12,7 @@ from numpy import uint64
 from recsolve.base.arrays import Array
 from recsolve.kernels.cpu.jit.decorators import compiled, inlined
 
-NORMAL, FRONT, LEADING = range(3)  # what the pin says of a row
+NORMAL, FRONT, LEADING = range(3)  # the pin's verdict on a row
 
 
 @inlined

@@ -55,7 +55,7 @@ def spread(loop: Callable[[int, int], None], tasks: int, workers: int) -> None:
     """Call ``loop(first, last)`` on equal shares of ``range(tasks)``, side by side; the caller takes the first."""
     shares = min(workers, tasks)
     bounds = [tasks * i // max(shares, 1) for i in range(shares + 1)]
-    # What a `with` block says for the caller, it says for its workers.
+    # The settings of a `with` block hold for the workers of the caller too.
     others = [_pool().submit(_within, copy_context(), loop, *bounds[i : i + 2]) for i in range(1, shares)]
     if shares:
         loop(*bounds[:2])

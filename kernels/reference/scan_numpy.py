@@ -109,7 +109,7 @@ class _Stepper:
         monoid, xp, full = self.monoid, self.xp, self.T // L  # complete chunks; the last carry needs no more
         rows = [slice(offset, full * L, L) for offset in range(L)]
         summary = monoid.take(self.elements, rows[0])
-        local = self.step(rows[0], None) if self.reset is not None else None  # right wherever a cut has been seen
+        local = self.step(rows[0], None) if self.reset is not None else None  # right after a cut
         seen = None if self.reset is None else self.reset[rows[0]]
         for index in rows[1:]:
             summary = monoid.compose(monoid.take(self.elements, index), summary)

@@ -1,1 +1,1 @@
-"""What can be said of a trajectory: conditioning, bounds on its error, the truth of a declared structure."""
+"""Analysis of a trajectory: conditioning, bounds on its error, and whether a declared structure is true."""

@@ -33,7 +33,7 @@ _ROUNDS = 30
 _INFLATION = 2.0
 _NUMBERS = 2**19  # in the Jacobian of a window, of which there are several at a time
 _EPS = float(np.finfo(np.float64).eps)
-_TINY = 1e-300  # added to every source: more than all that underflow takes
+_TINY = 1e-300  # added to every source; more than underflow can lose
 
 
 def error_bound(recurrence: Recurrence, states: Array) -> float:
@@ -42,8 +42,26 @@ def error_bound(recurrence: Recurrence, states: Array) -> float:
     Parameters
     ----------
     recurrence : Recurrence
-    states : array
-        Native, (T, *batch, *event).
+    states : array, shape (T, *batch, *event)
+        Native.
+
+    Returns
+    -------
+    float
+        inf where nothing is proved: for states on a GPU or not finite, and for an f that intervals cannot follow.
+
+    Notes
+    -----
+    Interval arithmetic: Moore, Kearfott and Cloud, "Introduction to Interval Analysis" (2009).
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.analysis.error_bound import error_bound
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 0.5 * np.sin(h) + u, inputs=np.ones((9, 1)), initial=np.zeros(1), structure="diagonal")
+    >>> 0 < error_bound(rec, rs.solve(rec).states) < 1e-14
+    True
     """
     if not states.size:
         return 0.0
@@ -52,7 +70,7 @@ def error_bound(recurrence: Recurrence, states: Array) -> float:
     with np.errstate(all="ignore"):
         try:
             return _verified(recurrence, states)
-        except Exception:  # f is the user's own code, and fails on intervals in its own ways
+        except Exception:  # f is the user's own code, and may raise anything on intervals
             return float("inf")
 
 
@@ -74,7 +92,7 @@ def _verified(recurrence: Recurrence, states: Array) -> float:
 
 
 class _Window:
-    """Some steps; the window before says how far from the truth the first of them starts."""
+    """Some steps; the window before bounds how far from the truth the first of them starts."""
 
     e: Array
 
@@ -90,7 +108,7 @@ class _Window:
         self.e = self._majorant(centre, np.zeros(distance.shape))
 
     def verify(self) -> bool:
-        """Look for balls that hold their own majorant; whether ``e`` is a bound."""
+        """Return whether balls are found that contain their own majorant, so that ``e`` is a bound."""
         for _ in range(_ROUNDS):
             if not np.isfinite(self.e).all():
                 break
@@ -161,7 +179,7 @@ def _apply(matrices: Array, x: Array) -> Array:
 
 
 def _scan(J: Jacobian, source: Array, initial: Array, starts: Array) -> Array:
-    """Return the solution of e[t] = |J[t]| e[t-1] + source[t], raised by what the scan itself may have rounded off.
+    """Return the solution of e[t] = |J[t]| e[t-1] + source[t], raised by a bound on the rounding of the scan.
 
     Everything is nonnegative, so errors are relative. No path through time rounds more than 2 T times (compositions and
     steps), each time in sums of a few times the width of a lane.

@@ -1,10 +1,10 @@
 """Intervals: arrays of closed intervals with outward rounding.
 
 An :class:`Interval` holds every value that an entry can take, in exact arithmetic and in that of ``dtype``: each
-operation pads its result by what rounding can do. The derivative rules of :mod:`recsolve.symbolic.dual` are written
+operation widens its result by a bound on rounding. The derivative rules of :mod:`recsolve.symbolic.dual` are written
 with operators and ufuncs only, so a dual over intervals carries enclosures of its partials. What has no rule raises.
 
-The rounding that is assumed: sums, products, quotients and square roots round correctly, NumPy's elementary functions
+Assumptions on rounding: sums, products, quotients and square roots round correctly, NumPy's elementary functions
 are within 4 units in the last place, a sum of n products errs by at most n eps / 2 times that of the magnitudes in
 whatever order it is taken, and results below the smallest normal number may be flushed to zero.
 
@@ -36,19 +36,19 @@ _ULPS = {
     "softplus": 10.0,  # x + log1p(exp(-x))
     "logaddexp": 10.0,
 }
-# Operations whose error is not in proportion to their result, which cancellation may have made small.
+# Operations whose error is not proportional to their result, since cancellation may make that small.
 _SCALES: dict[str, Callable[..., Array]] = {
     "sin": lambda size, x: np.minimum(magnitude(x), 1.0),
     "cos": lambda size, x: np.ones_like(size),
     "tan": lambda size, x: size + np.minimum(magnitude(x), 1.0),
     "logaddexp": lambda size, a, b: magnitude(a) + magnitude(b) + 1.0,
 }
-# An end is computed in float64 and so rounds itself; a run in ``dtype`` rounds too; the third is slack.
+# One for rounding of the end in float64, one for rounding of a run in ``dtype``, one as slack.
 _PADDING = 3.0
 
 
 def magnitude(x: Any) -> Array:
-    """Return the largest absolute value, entry by entry, in float64."""
+    """Return the largest absolute value of an interval, number or array, entry by entry, in float64."""
     if isinstance(x, Interval):
         return np.maximum(np.abs(x.lower), np.abs(x.upper))
     return np.abs(np.asarray(x, np.float64))
@@ -107,20 +107,23 @@ class Interval(NDArrayOperatorsMixin):
 
     @classmethod
     def around(cls, centre: Array, radius: Array, dtype: np.dtype[Any]) -> Interval:
-        """Return the intervals of a ball."""
+        """Return the intervals centre +- radius, rounded outwards."""
         centre = np.asarray(centre, np.float64)
         return cls(np.nextafter(centre - radius, -np.inf), np.nextafter(centre + radius, np.inf), dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the array of intervals."""
         return tuple(np.broadcast_shapes(self.lower.shape, self.upper.shape))
 
     @property
     def ndim(self) -> int:
+        """The number of its axes."""
         return len(self.shape)
 
     @property
     def centre(self) -> Array:
+        """The midpoints, rounded."""
         return 0.5 * self.lower + 0.5 * self.upper
 
     @property
@@ -142,12 +145,15 @@ class Interval(NDArrayOperatorsMixin):
         return Interval(self.lower[index], self.upper[index], self.dtype)
 
     def reshape(self, *shape: Any) -> Interval:
+        """Return the intervals in another shape, as ``numpy.reshape``."""
         return Interval(self.lower.reshape(*shape), self.upper.reshape(*shape), self.dtype)
 
     def transpose(self, *axes: Any) -> Interval:
+        """Return the intervals with permuted axes, as ``numpy.transpose``."""
         return Interval(self.lower.transpose(*axes), self.upper.transpose(*axes), self.dtype)
 
     def swapaxes(self, a: int, b: int) -> Interval:
+        """Return the intervals with two axes exchanged."""
         return Interval(self.lower.swapaxes(a, b), self.upper.swapaxes(a, b), self.dtype)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -176,7 +182,7 @@ class Interval(NDArrayOperatorsMixin):
         raise TypeError(f"numpy.{function.__name__} has no rule for intervals")
 
     def _moved(self, function: Any, args: Any, kwargs: Any) -> Interval:
-        """Apply a function that only puts entries elsewhere to both ends."""
+        """Apply a function that only rearranges entries to both ends."""
         first, rest = args[0], args[1:]
         if not isinstance(first, (list, tuple)):
             return Interval(function(first.lower, *rest, **kwargs), function(first.upper, *rest, **kwargs), self.dtype)
@@ -203,7 +209,7 @@ def _increasing(function: Any) -> Callable[..., Bounds]:
 
 
 def _even(function: Any) -> Callable[[Interval], Bounds]:
-    """Return the rule of an even function that increases from 0."""
+    """Return the rule of an even function that increases from 0 on."""
     return lambda x: (function(_smallest(x)), function(magnitude(x)))
 
 
@@ -227,7 +233,7 @@ def _divide(a: Interval, b: Interval) -> Bounds:
 
 
 def _arctan2(a: Interval, b: Interval) -> Bounds:
-    """Away from the origin and from the cut along the negative axis, the corners of a box see it at its widest."""
+    """Away from the origin and the branch cut along the negative axis, the extremes lie at corners of the box."""
     return _known((b.lower > 0) | (a.lower > 0) | (a.upper < 0), _corners(np.arctan2, a, b))
 
 
@@ -254,7 +260,7 @@ def _tan(x: Interval) -> Bounds:
 
 
 def _power(x: Any, exponent: Any) -> Interval:
-    """Return x ** exponent for a number of which twice is a small integer: its derivative then has such a one too."""
+    """Return x ** exponent for a small multiple of 1/2, so that the exponent of its derivative is one too."""
     if (
         not isinstance(x, Interval)
         or not isinstance(exponent, (int, float))

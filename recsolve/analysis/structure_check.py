@@ -19,7 +19,7 @@ _ROWS = 4  # rows at which it is searched
 
 @dataclass(frozen=True)
 class StructureReport:
-    """What :func:`check_structure` found.
+    """The result of :func:`check_structure`; true in a condition when the declaration holds.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class StructureReport:
 def check_structure(
     recurrence: Recurrence, *, states: Any = None, samples: int = 3, rng: int | np.random.Generator = 0
 ) -> StructureReport:
-    """Check that the declared structure of a recurrence is true of its function.
+    """Return whether the declared structure of a recurrence is true of its function, and which one is.
 
     Three things are tested: f mixes neither times nor sequences (bit for bit); the Jacobian in the declared structure
     gives the true derivative along random directions; and, for small states, which structure would be the smallest.
@@ -62,8 +62,8 @@ def check_structure(
     Parameters
     ----------
     recurrence : Recurrence
-    states : array, optional
-        Where to look, shape of the states. Default: f(h[0], u) plus random numbers of its size.
+    states : array, shape (T, *batch, *event), optional
+        Where to look. Default: f(h[0], u) plus random numbers of its size.
     samples : int
         Number of random states and directions.
     rng : int or Generator
@@ -72,7 +72,11 @@ def check_structure(
     Returns
     -------
     StructureReport
-        True in a condition when the declaration holds.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For states of another kind, dtype or shape, and what f raises.
 
     Examples
     --------

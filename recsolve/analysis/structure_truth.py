@@ -1,19 +1,19 @@
 """Is the Jacobian that a recurrence gives the derivative of its function, at these states?
 
-What a cell derives by itself is. Of a user's function two things can be wrong, and are tested along a random v:
+For a cell it is, by construction. For a user's function two things can be wrong, and are tested along a random v:
 
 - the *structure* is a declaration even where the entries are derived: J v is compared with the automatic derivative
-  along v. Both round and nothing else, so a mismatch is a proof;
+  along v. The two differ by rounding at most, so a mismatch is a proof;
 - a *jacobian* that the user gives (and Zero or Identity, which have no entries) is compared with the automatic
   derivative first. Where they differ, or where there is none, differences of f decide.
 
-Differences decide by intervals. At steps t[k], from large to as small as rounding allows and on either side of the
-state by itself, e[k] is the quotient ``(f(h + t v) - f(h) - t J v) / t`` with the term of first order in t extrapolated
-away (Richardson), and u[k] is several times what it moves to the neighbouring steps, plus the rounding of f: it is
-large where f bends and where f rounds. A derivative lies in all intervals [e - u, e + u] of its side. Where these have
-no point in common nothing is said. At a kink any number between the two sides is a derivative, so J is refused where
+Differences decide by intervals, on either side of the state separately. At steps t[k], from large to as small as
+rounding allows, e[k] is the quotient ``(f(h + t v) - f(h) - t J v) / t`` with the term of first order in t extrapolated
+away (Richardson), and u[k] is several times its change to the neighbouring steps, plus the rounding of f: it is large
+where f bends and where f rounds. A derivative lies in all intervals [e - u, e + u] of its side. Where these have no
+point in common there is no verdict. At a kink any number between the two sides is a derivative, so J is refused where
 0 is outside the hull of both sides, along several directions. With kinks in several variables at once Clarke's set is
-larger than that hull: where units couple, nothing is said at kinks.
+larger than that hull: where units couple, there is no verdict at kinks.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 
-_TRIES = 3  # directions along which a derivative must fail to be refused
+_TRIES = 3  # directions along which a derivative must fail before it is refused
 _LARGEST = 2.0**-4  # step, in units of the states
 _STEPS = {4: (2.0, 11), 8: (4.0, 14)}  # ratio and number of steps, by bytes of the dtype
-_DOUBT = 6  # as slowly as sqrt(t) may quotients converge: 1 / (1 - sqrt(1/2)) is 3.4
+_DOUBT = 6  # quotients may converge as slowly as sqrt(t): 1 / (1 - sqrt(1/2)) is 3.4
 _FINEST = 1e-4  # relative difference that counts
 _ENOUGH = 0.25  # of the entries must be seen
-_SHARE = 0.01  # an interval of this part of the derivative says enough
+_SHARE = 0.01  # an interval below this share of the derivative is narrow enough
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Verification:
     Attributes
     ----------
     holds : bool or None
-        None where it could not be found out.
+        None where that could not be decided.
     error : float
         The largest relative difference that was seen; NaN where nothing could be compared.
     reason : str
@@ -63,7 +63,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Of every entry of J v: by how much it misses, relative to its terms, and whether that can be said."""
+    """For every entry of J v: by how much it misses, relative to its terms, and whether that is known."""
 
     error: Array
     known: Array
@@ -77,29 +77,38 @@ class _Comparison:
 def verify_jacobian(
     recurrence: Recurrence, previous: Array, jacobian: Jacobian | None = None, *, rng: Any = 0
 ) -> Verification:
-    """Say whether the Jacobian of a recurrence is its derivative at some states.
+    """Return whether the Jacobian of a recurrence is its derivative at some states.
 
     Parameters
     ----------
     recurrence : Recurrence
-    previous : array
-        h[t-1] for all t, (T, *batch, *event), native.
+    previous : array, shape (T, *batch, *event)
+        h[t-1] for all t, native.
     jacobian : Jacobian, optional
-        What ``differentiate`` gave there.
+        What ``differentiate`` returned there.
     rng : int or Generator
-        Of the directions.
+        Seed of the random directions.
 
     Returns
     -------
     Verification
-        It never raises for what f does.
+        An exception of f becomes its ``reason``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.analysis.structure_truth import verify_jacobian
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: h * h, inputs=np.ones((3, 1)), initial=np.ones(1), structure="zero")
+    >>> verify_jacobian(rec, np.ones((3, 1))).holds
+    False
     """
     if not previous.size or type(recurrence) is CellRecurrence:
         return Verification(True, 0.0)
     try:
         with np.errstate(all="ignore"):
             J = recurrence.differentiate(previous)[1] if jacobian is None else jacobian
-    except Exception as error:  # f is the user's own code, and fails on what it was not written for in its own ways
+    except Exception as error:  # f is the user's own code, and may raise anything
         return Verification(None, float("nan"), f"f cannot be differentiated ({error})", missing=True)
     with np.errstate(all="ignore"):
         return _judged(recurrence, previous, J, np.random.default_rng(rng))
@@ -117,13 +126,13 @@ def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.
 
 
 def by_differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
-    """Compare a Jacobian with differences of f."""
+    """Return how a Jacobian compares with differences of f along random directions."""
     with np.errstate(all="ignore"):
         return _repeated(lambda: _differences(rec, previous, J, generator))
 
 
 def _repeated(compare: Any) -> Verification:
-    """Refuse what is wrong at the same entries along all of a few directions."""
+    """Return the verdict over a few directions: entries are wrong that are wrong along all of them."""
     first = compare()
     wrong = first.wrong
     for _ in range(_TRIES - 1):
@@ -147,7 +156,7 @@ def _direction(rec: Recurrence, previous: Array, generator: np.random.Generator)
 
 
 def _terms(J: Jacobian, v: Array) -> Array:
-    """Return |J| |v|, or |J v| where the entries are not at hand."""
+    """Return |J| |v|, or |J v| where the entries are not known."""
     if isinstance(J, Identity) or not hasattr(J, "data"):
         return abs(J.matvec(v))
     return type(J)(abs(J.data), J.layout).matvec(abs(v))  # type: ignore[call-arg]
@@ -162,7 +171,7 @@ def _compared(missed: Array, scale: Array, known: Array, allowed: float, tiny: f
 def by_derivatives(
     rec: FunctionRecurrence, previous: Array, J: Jacobian, generator: np.random.Generator
 ) -> _Comparison:
-    """Compare with automatic derivatives; how far these are from linear in the direction is their rounding."""
+    """Return how a Jacobian compares with automatic derivatives; by how much these miss linearity is their rounding."""
     xp = namespace(previous)
     v, w = _direction(rec, previous, generator), _direction(rec, previous, generator)
     along_v, along_w, along_both = rec.push_state(previous, xp.stack([v, w, v + w]))
@@ -186,7 +195,7 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
     step = reach * v
     below, above = brackets(apply, x, values, step, wide, 16 * eps)
     lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
-    # What rounding may have moved the state by, on the way to f or to J, moves J too.
+    # Rounding moves the state on the way to f or to J, and so moves J.
     rounded = rec.apply(previous)
     blur = 4 * eps * abs(x) + xp.fmin(4 * abs(rounded - values) / terms, reach / 16)
     nudged = rec.differentiate((x + blur * v).astype(rec.dtype))[1]
@@ -205,7 +214,10 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
 
 
 def slopes(rec: Recurrence, previous: Array, direction: Array) -> Array:
-    """Return the derivative of f along a direction by differences: NaN where it is not seen, 0 where it may be 0."""
+    """Return the derivative of f along a direction by differences, shape of the states.
+
+    NaN where it is not seen, 0 where 0 is among the possible values.
+    """
     xp, (apply, x) = namespace(previous), _in_double(rec, previous)
     values, none = apply(x), Zero(x, rec.layout)
     reach = _reach(rec, x, values, xp.zeros_like(x), False)
@@ -234,7 +246,7 @@ def _cast(J: Jacobian, dtype: Any) -> Jacobian:
 
 
 def _reach(rec: Recurrence, previous: Array, values: Array, steep: Array, alone: bool) -> Array:
-    """Return within what distance of the states f is expected to bend: their size, less where f is steep.
+    """Return the distance from the states within which f is expected to bend: their size, less where f is steep.
 
     NaN where that is too short for differences.
     """
@@ -256,9 +268,9 @@ def _reach(rec: Recurrence, previous: Array, values: Array, steep: Array, alone:
 def brackets(
     apply: Callable[[Array], Array], previous: Array, values: Array, step: Array, J: Jacobian, allowed: float
 ) -> list[tuple[Array, Array]]:
-    """Return, below and above the state, the least and the largest number that (derivative - J) along ``step`` can be.
+    """Return the bounds of (derivative - J) along ``step``, as (least, largest), below the state and above it.
 
-    The least is above the largest where steps of different lengths tell of different derivatives. J may round by
+    The least is above the largest where steps of different lengths give different derivatives. J may round by
     ``allowed`` times the largest slope.
     """
     xp = namespace(previous)

@@ -1,1 +1,1 @@
-"""What everything else stands on: arrays and their kinds, layouts, names, statuses, ties, tolerances."""
+"""The base that everything else imports: arrays and their kinds, layouts, names, statuses, ties, tolerances."""

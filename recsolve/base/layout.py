@@ -20,6 +20,13 @@ class Layout:
         Independent copies of the recurrence inside a state (heads, rows).
     units : int or None
         Width of a lane; ``None`` for a state that is one number per step.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> layout = rs.Layout(components=2, lanes=(4,), units=8)  # an LSTM of four heads
+    >>> layout.event, layout.size, layout.lane_width
+    ((2, 4, 8), 64, 16)
     """
 
     components: int = 1
@@ -45,21 +52,35 @@ class Layout:
 
     @property
     def component_axis(self) -> int:
-        """The axis of the components counted from the end."""
+        """The axis of the components, counted from the end; the first axis of the event when they have none."""
         return -len(self.event)
 
     def leading(self, x: Array) -> tuple[int, ...]:
-        """Return the axes of ``x`` before the event: time and batch."""
+        """Return the axes of ``x`` before the event, (T, *batch)."""
         return tuple(x.shape[: x.ndim - len(self.event)])
 
     def component(self, x: Array, index: int) -> Array:
-        """Return one component of states ``x``, shape (..., *lanes, units)."""
+        """Return component ``index`` of states ``x`` (..., [k], *lanes, n): a view (..., *lanes, n).
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rs.Layout(components=2, units=3).component(np.arange(6).reshape(2, 3), 1)
+        array([3, 4, 5])
+        """
         if self.components == 1:
             return x
         return x[(..., index) + (slice(None),) * (len(self.event) - 1)]
 
     def lane_vectors(self, x: Array) -> Array:
-        """Reshape states (..., [k], *lanes, n) to one vector per lane, (..., *lanes, k n)."""
+        """Return states (..., [k], *lanes, n) as one vector per lane, (..., *lanes, k n), components first.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rs.Layout(components=2, lanes=(4,), units=8).lane_vectors(np.ones((9, 2, 4, 8))).shape
+        (9, 4, 16)
+        """
         if self.units is None:
             return x[..., None]
         if self.components == 1:
@@ -68,7 +89,7 @@ class Layout:
         return moved.reshape(*moved.shape[:-2], self.lane_width)
 
     def from_lane_vectors(self, v: Array) -> Array:
-        """Invert :meth:`lane_vectors`."""
+        """Return states (..., [k], *lanes, n) from vectors (..., *lanes, k n); inverts :meth:`lane_vectors`."""
         if self.units is None:
             return v[..., 0]
         if self.components == 1:

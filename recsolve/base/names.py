@@ -7,14 +7,28 @@ from typing import Any
 
 
 class Names(Mapping[str, Any]):
-    """Arrays by name.
+    """Values by name, as a mapping and as attributes; immutable.
 
     Parameters
     ----------
     entries : mapping
         Name to value.
     what : str
-        What an entry is, for the error about an unknown name.
+        What an entry is, for the errors.
+
+    Raises
+    ------
+    AttributeError
+        For an unknown name as an attribute, and for an assignment.
+    KeyError
+        For an unknown name as a key.
+
+    Examples
+    --------
+    >>> from recsolve.base.names import Names
+    >>> u = Names({"r": 1.0, "z": 2.0}, "drive")
+    >>> u.r + u["z"], list(u)
+    (3.0, ['r', 'z'])
     """
 
     __slots__ = ("_entries", "_what")

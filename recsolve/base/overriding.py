@@ -1,8 +1,8 @@
-"""What a class says for itself, and what it must not take from a class that it has changed.
+"""Statements that a class makes about itself, and methods that it must not inherit from a class that it has changed.
 
 Fast paths know the methods of certain classes by heart. A subclass may override any of them, so such knowledge is never
-inherited: a fast path asks what a class states in its own body, and a method that a base class derives from another
-one is derived anew where that other one is overridden.
+inherited: a fast path reads what a class states in its own body, and a method that a base class derives from another
+one is derived anew where the other one is overridden.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ def stated(x: object, name: str) -> Any:
 
 
 def changed(x: Some, **attributes: Any) -> Some:
-    """Return another object of the class of ``x`` with all of its attributes, whoever added them, but for these."""
+    """Return another object of the class of ``x`` with all its attributes, a subclass's included, except for these."""
     made = object.__new__(type(x))
     vars(made).update(vars(x), **attributes)
     return made
 
 
 def stale(cls: type, name: str, method: str) -> bool:
-    """Return whether ``cls`` takes ``name`` from a class whose ``method`` has been overridden since."""
+    """Return whether ``cls`` inherits ``name`` from a class whose ``method`` a subclass between has overridden."""
     owner = next((place for place, c in enumerate(cls.__mro__) if name in vars(c)), -1)
     known = [vars(c)[method] for c in cls.__mro__[: owner + 1] if method in vars(c)]
     return sum(not getattr(x, "__isabstractmethod__", False) for x in known) > 1
 
 
 def derive(cls: type, base: type, method: str, names: Iterable[str]) -> None:
-    """Give ``cls`` what ``base`` derives from ``method``, where it would take it from a class with another one."""
+    """Give ``cls`` the methods that ``base`` derives from ``method``, if those it inherits fit another ``method``."""
     for name in names:
         if stale(cls, name, method):
             setattr(cls, name, vars(base)[name])

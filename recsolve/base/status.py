@@ -6,7 +6,9 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """The end of a solve. With r = f(h[t-1], u[t]) - h[t] of the states returned, computed afresh for all t at once:
+    """How a solve ended; a string, so that ``solution.status == "converged"`` holds.
+
+    With r = f(h[t-1], u[t]) - h[t] of the states returned, computed afresh for all t at once:
 
     ``converged``
         |r| <= atol m + rtol max(|h|, |f|) in every entry, where atol, rtol and m are those of ``Solution.tolerance``:
@@ -23,12 +25,20 @@ class Status(StrEnum):
         of the method. And max|r| exceeds 1000 times that value or is not finite. (Only without the pin, which makes
         the number grow.)
     ``stalled``
-        There was no progress in the same sense, and max|r| has not grown so much; or the states are the sequential
+        There was no progress in the same sense, and max|r| has not grown by that much; or the states are the sequential
         loop's own, and f evaluated for all t at once misses the test of ``converged`` there; or f evaluated alone at
         the first, the middle or the last step differs from f evaluated for all t at once by more than sqrt(eps) (1 +
         max |f|).
     ``stopped``
         The callback raised StopIteration.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0).recurrence(np.ones((30, 2)))
+    >>> status = rs.solve(rec, maxiter=1).status
+    >>> status, status == "maxiter", status.advice.split(";")[0]
+    (<Status.MAXITER: 'maxiter'>, True, 'the iteration limit was reached')
     """
 
     CONVERGED = "converged"
@@ -40,7 +50,7 @@ class Status(StrEnum):
 
     @property
     def advice(self) -> str:
-        """What happened and what to try next."""
+        """What happened and what to try next, one sentence."""
         return _ADVICE[self]
 
 
@@ -56,10 +66,10 @@ _ADVICE = {
     Status.STOPPED: "the callback stopped the solve",
 }
 
-# The loop defines the answer, yet its residual is that of f evaluated for all t at once.
+# The loop defines the answer, but the residual is taken with f evaluated for all t at once.
 MISMATCH = (
     "the states are the sequential loop's own, but f evaluated for all t at once differs from them by {worst:.1e}: if "
-    "that is the rounding of f, raise tol; if it is more, f mixes times or sequences (recsolve.check_structure tells)"
+    "that is the rounding of f, raise tol; if it is more, f mixes times or sequences (see recsolve.check_structure)"
 )
 
 # The residual is met, but by a function that is not a recurrence.

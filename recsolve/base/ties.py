@@ -2,7 +2,7 @@
 
 Where min(a, b) has a = b any convex combination of the two derivatives serves a semismooth Newton method, and so does
 any slope in [-1, 1] where abs(x) has x = 0. Which one takes the fewest iterations depends on the problem, so it is a
-setting of the recurrence. It is in force while that is differentiated, in its own thread only.
+setting of the recurrence. It is in force while the recurrence is differentiated, in its own thread only.
 """
 
 from __future__ import annotations
@@ -21,12 +21,30 @@ _in_force: ContextVar[Mapping[str, float]] = ContextVar("ties", default=DEFAULT)
 
 
 def check_ties(ties: Any) -> dict[str, float]:
-    """Return the number of every operation, from the argument ``ties`` of a user.
+    """Return the derivative at a tie for every operation, from the argument ``ties`` of a user.
+
+    Parameters
+    ----------
+    ties : None, float or mapping
+        As in :meth:`recsolve.WeightedCell.recurrence`.
+
+    Returns
+    -------
+    dict of float
+        With the keys ``"minimum"``, ``"maximum"``, ``"absolute"``.
 
     Raises
     ------
-    TypeError, ValueError
-        For what is no number or mapping, unknown operations, and numbers out of range.
+    TypeError
+        For what is no number or mapping.
+    ValueError
+        For unknown operations, and numbers out of range.
+
+    Examples
+    --------
+    >>> from recsolve.base.ties import check_ties
+    >>> check_ties({"minimum": 0.5})
+    {'minimum': 0.5, 'maximum': 1.0, 'absolute': 0.0}
     """
     if ties is None:
         return dict(DEFAULT)
@@ -49,7 +67,15 @@ def _checked(name: str, number: Any, lowest: float) -> float:
 
 @contextmanager
 def ties_in_force(ties: Mapping[str, float]) -> Iterator[None]:
-    """Differentiate with these numbers inside the ``with`` block."""
+    """Differentiate with these derivatives at ties inside the ``with`` block, in this thread only.
+
+    Examples
+    --------
+    >>> from recsolve.base.ties import at_tie, check_ties, ties_in_force
+    >>> with ties_in_force(check_ties(0.5)):
+    ...     at_tie("maximum")
+    0.5
+    """
     token = _in_force.set(ties)
     try:
         yield
@@ -58,5 +84,5 @@ def ties_in_force(ties: Mapping[str, float]) -> Iterator[None]:
 
 
 def at_tie(name: str) -> float:
-    """Return the number of an operation that is in force."""
+    """Return the derivative at a tie of an operation that is in force; see :func:`ties_in_force`."""
     return _in_force.get()[name]

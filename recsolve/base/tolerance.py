@@ -20,7 +20,7 @@ TRUSTED = 1e-2
 # However large the weights, the default tolerance stays below this many eps.
 _MOST = 64
 
-# By so many default tolerances, at most, f may round otherwise among other times and sequences.
+# Default tolerances by which f may round otherwise among other times and sequences.
 _OTHERWISE = (1, 2, 4, 8, 16)
 
 
@@ -28,14 +28,27 @@ def default_tol(dtype: Any, rounding: float = 1.0) -> float:
     """Return 4 eps max(1, rounding), at most 64 eps, used as both atol and rtol.
 
     Without coupling that makes |r| <= 8 eps max(1, |h|, |F|), a few units in the last place: the floor that rounding
-    leaves. ``rounding`` says how much larger the rounding of f itself is (``Recurrence.rounding``).
+    leaves.
+
+    Parameters
+    ----------
+    dtype : dtype
+        float32 or float64; eps is its machine epsilon.
+    rounding : float
+        How much larger the rounding of f itself is (``Recurrence.rounding``).
+
+    Examples
+    --------
+    >>> from recsolve.base.tolerance import default_tol
+    >>> f"{default_tol('float32'):.2e}, {default_tol('float64', rounding=100):.2e}"
+    '4.77e-07, 1.42e-14'
     """
     return min(4 * max(1.0, rounding), _MOST) * float(np.finfo(dtype).eps)
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What is tested of every entry of a trajectory: |r| <= atol m + rtol max(|h|, |f|).
+    """The test of every entry of a trajectory: |r| <= atol m + rtol max(|h|, |f|).
 
     f is f(h[t-1], u[t]) at the states h, evaluated for all t at once, and r = f - h. The test is evaluated in the dtype
     of the states; NaN and inf in r fail it. ``str`` of a tolerance is the test as a sentence, with its numbers.
@@ -44,10 +57,9 @@ class Tolerance:
     ----------
     atol, rtol : float
     lanes : Layout or None
-        None: m = 1. So it is for an ``atol`` or ``tol`` that the user gives, and where units do not couple. Otherwise
-        m is the largest of 1 and all |h| and |f| in the entry's lane (all components and units) at its step: so it is
-        by default where units couple, for the sums inside f then round in proportion to the largest unit, and a small
-        one cannot be better than that.
+        None, which means m = 1, for an ``atol`` or ``tol`` that the user gives and where units do not couple. By
+        default, where units couple, the layout of the states: m is the largest of 1 and all |h| and |f| in the entry's
+        lane (all components and units) at its step, because sums inside f round in proportion to the largest unit.
 
     Examples
     --------
@@ -61,7 +73,25 @@ class Tolerance:
     lanes: Layout | None = None
 
     def met(self, states: Array, values: Array, residual: Array) -> Array:
-        """Return where the test holds, entry by entry."""
+        """Return where the test holds, entry by entry.
+
+        Parameters
+        ----------
+        states, values, residual : array, shape (T, *batch, *event)
+            h, f and r, of one dtype.
+
+        Returns
+        -------
+        array of bool, shape (T, *batch, *event)
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from recsolve.base.tolerance import Tolerance
+        >>> h, r = np.ones((3, 1)), np.array([[0.0], [0.5], [np.nan]])
+        >>> Tolerance(1e-9, 1e-6).met(h, h + r, r).ravel().tolist()
+        [True, False, False]
+        """
         xp = namespace(states)
         size = xp.maximum(xp.abs(states), xp.abs(values))
         bound = self.atol * self._unit(size) + self.rtol * size
@@ -77,7 +107,10 @@ class Tolerance:
         return text if self.lanes is None else f"{text} and m the largest of 1, |h| and |f| in its lane at its step"
 
     def widened(self, recurrence: Recurrence) -> Iterator[Tolerance]:
-        """Yield tests with more and more room for an f that rounds otherwise among other times and sequences."""
+        """Yield tests with more and more room for an f that rounds otherwise among other times and sequences.
+
+        Each adds 1, 2, 4, 8 and 16 default tolerances of the recurrence to atol and rtol.
+        """
         base = default_tol(recurrence.dtype, recurrence.rounding)
         for times in _OTHERWISE:
             yield replace(self, atol=self.atol + times * base, rtol=self.rtol + times * base)
@@ -99,7 +132,16 @@ class Tolerance:
 
 
 def tolerance_for(recurrence: Recurrence, tol: float | None = None) -> Tolerance:
-    """Return the test that a solve uses: ``tol`` as it is, or the default of the recurrence."""
+    """Return the test that a solve uses: ``tol`` as atol and rtol, or the default of the recurrence.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.base.tolerance import tolerance_for
+    >>> rec = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0).recurrence(np.ones((30, 2)))
+    >>> tolerance_for(rec, 1e-6).rtol, tolerance_for(rec).lanes
+    (1e-06, Layout(components=1, lanes=(), units=4))
+    """
     if tol is not None:
         return Tolerance(tol, tol)
     base = default_tol(recurrence.dtype, recurrence.rounding)
@@ -120,7 +162,7 @@ def agreement(tol: float, dtype: Any, magnitude: float, condition: float, roundi
     condition : float
         kappa, the conditioning of the bidiagonal system.
     rounding : float
-        That of f, in units of what elementwise arithmetic leaves (``Recurrence.rounding``).
+        ``Recurrence.rounding``, as a multiple of that of elementwise arithmetic.
     """
     unit = 0.5 * max(1.0, rounding) * float(np.finfo(dtype).eps)
     return 30.0 * (tol * max(1.0, magnitude) + unit * magnitude) * condition

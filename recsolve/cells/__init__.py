@@ -18,10 +18,25 @@ REGISTRY: dict[str, Cell] = {
 def get(name: str) -> Cell:
     """Return a built-in cell by name.
 
+    Parameters
+    ----------
+    name : str
+        A key of ``REGISTRY``, such as ``"gru"``.
+
+    Returns
+    -------
+    Cell
+
     Raises
     ------
     ValueError
         For an unknown name; the message lists the known ones.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> rs.cells.get("gru")
+    Cell(gru: state ('h',), mixings ('r', 'z', 'n'), drives ('r', 'z', 'n'))
     """
     if name not in REGISTRY:
         raise ValueError(f"cell is {name!r}; wanted one of {', '.join(REGISTRY)}")

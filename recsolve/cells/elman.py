@@ -11,12 +11,12 @@ _CITE = "Elman, Cognitive Science 14 (1990)"
 
 
 def elman(s: Any, W: Any, u: Any, p: Any) -> Any:
-    """Elman's network with tanh, as torch.nn.RNN."""
+    """Elman's network with tanh, as torch.nn.RNN: h' = tanh(W h + u), with one mixing and one drive, both ``h``."""
     return tanh(W.h(s.h) + u.h)
 
 
 def elman_relu(s: Any, W: Any, u: Any, p: Any) -> Any:
-    """Elman's network with relu, as torch.nn.RNN(nonlinearity="relu")."""
+    """Elman's network with relu, as torch.nn.RNN(nonlinearity="relu"): h' = max(W h + u, 0)."""
     return relu(W.h(s.h) + u.h)
 
 

@@ -9,13 +9,19 @@ from recsolve.recurrence.cell import Cell
 
 
 def mgu(s: Any, W: Any, u: Any, p: Any) -> Any:
-    """The minimal gated unit: one gate forgets and resets; mixings nest."""
+    """The minimal gated unit: one gate forgets and resets; mixings nest.
+
+    f = sigmoid(W_f h + u_f), h' = (1 - f) h + f tanh(W_h (f h) + u_h).
+    """
     f = sigmoid(W.f(s.h) + u.f)
     return (1 - f) * s.h + f * tanh(W.h(f * s.h) + u.h)
 
 
 def leaky(s: Any, W: Any, u: Any, p: Any) -> Any:
-    """A leaky unit with a time constant of its own, 1 / sigmoid(p.rate) steps."""
+    """A leaky unit with a time constant of its own, 1 / sigmoid(p.rate) steps.
+
+    h' = (1 - a) h + a tanh(W h + u) with a = sigmoid(p.rate), p.rate of shape (*lanes, n).
+    """
     rate = sigmoid(p.rate)
     return (1 - rate) * s.h + rate * tanh(W.h(s.h) + u.h)
 

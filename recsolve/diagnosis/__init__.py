@@ -1,1 +1,1 @@
-"""What a pilot says of a recurrence: exponents, conditioning, the iterations of every solver."""
+"""Diagnosis of a recurrence from a pilot: exponents, conditioning, the iterations of every solver."""

@@ -23,11 +23,19 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.solve import solve
 from recsolve.solvers.blocks import BlockSolver, steps_per_block
 
-_ENDED = 0.7  # a pilot that takes this part of its steps was ended row by row, not by its own convergence
+_ENDED = 0.7  # a pilot that takes this share of its steps was ended row by row by the pin, and did not converge
 
 
 def fixed_matrices(short: Recurrence, J: Jacobian) -> dict[str, Jacobian]:
-    """Return the matrices A that stay the same near the solution (the chord's is that of the first iterate)."""
+    """Return the matrices A that stay the same near the solution, by solver (the chord's is that of the first iterate).
+
+    Parameters
+    ----------
+    short : Recurrence
+        That of the pilot.
+    J : Jacobian
+        Along its trajectory.
+    """
     guess = short.guess()
     return {
         "jacobi": Zero(guess, short.layout),
@@ -40,17 +48,17 @@ def fixed_matrices(short: Recurrence, J: Jacobian) -> dict[str, Jacobian]:
 
 
 class Predictor:
-    """Predicts counts for all steps of a recurrence from its first ones.
+    """Predicts the iterations of solvers for all steps of a recurrence from its first ones.
 
     Parameters
     ----------
     recurrence : Recurrence
-    truth : array
+    truth : array, shape (pilot, *batch, *event)
         The trajectory over the pilot.
     J : Jacobian
         Along it.
     rate : float
-        The largest Lyapunov exponent.
+        The largest Lyapunov exponent, per step.
     tol : float or None
         As in :func:`recsolve.solve`.
     """
@@ -63,7 +71,13 @@ class Predictor:
         self._known: dict[str, int] = {}
 
     def __getitem__(self, name: str) -> int:
-        """Return the count of a solver with its default settings."""
+        """Return the iterations that a solver with its default settings is expected to take, at most T.
+
+        Raises
+        ------
+        ValueError
+            For an unknown solver.
+        """
         if name not in self._known:
             self._known[name] = min(self._predict(name), self.recurrence.length)
         return self._known[name]
@@ -107,7 +121,7 @@ class Predictor:
         m = steps_per_block(None, T, getattr(solver, "levels", 2))
         count = solve(self.recurrence.window(0, length), method=replace(solver, **{name: m}), tol=self.tol).nit
         blocks, all_blocks = ceil(length / m), ceil(T / m)
-        in_one = 2 if getattr(solver, "relaxation", "F") == "FCF" else 1  # an iteration makes so many blocks exact
+        in_one = 2 if getattr(solver, "relaxation", "F") == "FCF" else 1  # blocks that an iteration makes exact
         return count if count < max(_ENDED * blocks / in_one, 2) else round(all_blocks * count / blocks)
 
     def _windowed(self) -> int:
@@ -131,7 +145,7 @@ class Predictor:
     def _recursion(self, A: Jacobian, size: int) -> tuple[int, bool]:
         """Return after how many steps the residual of the error recursion meets the tolerance, or is below rounding.
 
-        Also returns whether the error was shrinking half way, where the front that the start sends out has not arrived.
+        Also returns whether the error was shrinking half way, where the exact front from the start has not arrived.
         """
         short, truth = self.recurrence.window(0, size), self.truth[:size]
         A, J, xp = A[:size], self.J[:size], namespace(truth)

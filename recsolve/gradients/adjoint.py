@@ -26,7 +26,10 @@ from recsolve.solution import Solution
 
 
 class Gradients:
-    """What :func:`adjoint` returns; each gradient is computed when it is asked for.
+    """The result of :func:`adjoint`; each gradient is computed when it is first read.
+
+    Arrays are of the kind and dtype of the recurrence. An attribute that the recurrence does not have raises
+    AttributeError.
 
     Attributes
     ----------
@@ -42,6 +45,15 @@ class Gradients:
         Of a cell: with respect to elementwise parameters and mixing weights, in their own shapes.
     projection : Names
         Of a cell on an input: ``weights`` and ``biases``, each by drive.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1), structure="diagonal")
+    >>> g = rs.adjoint(rs.solve(rec), final=np.ones(1))
+    >>> g.inputs.ravel().tolist(), g.initial.tolist()
+    ([0.25, 0.5, 1.0], [0.125])
     """
 
     def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array):
@@ -58,7 +70,7 @@ class Gradients:
             self._g = reverse_solve(self._J, self._starts, cotangent)
 
     def _take(self, loops: FusedCell, components: int, trajectory: Array, cotangent: Array) -> None:
-        """Take all gradients from compiled loops, which find them on the way."""
+        """Take all gradients from compiled loops, which compute them along with the adjoint variables."""
         self._g, drives, totals, into = loops.adjoint(trajectory, cotangent)
         names = loops.names
         constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
@@ -71,10 +83,12 @@ class Gradients:
 
     @property
     def states(self) -> Any:
+        """g[t], shape (T, *batch, *event)."""
         return self._recurrence.wrap(self._g.copy())
 
     @property
     def initial(self) -> Any:
+        """With respect to h[0], shape (*batch, *event)."""
         return self._recurrence.wrap(self._initial)
 
     @cached_property
@@ -110,6 +124,7 @@ class Gradients:
 
     @property
     def drive(self) -> Names:
+        """With respect to each drive of a cell, in its own shape."""
         return self._names(self._drive, "drive")
 
     @cached_property
@@ -118,15 +133,18 @@ class Gradients:
 
     @property
     def parameters(self) -> Names:
+        """With respect to the elementwise parameters of a cell, each (*lanes, n)."""
         return self._names(self._of("parameter", self._cell("parameters").cell.parameters), "parameter")
 
     @property
     def mixings(self) -> Names:
+        """With respect to the weights of the mixings of a cell, each in its own shape."""
         self._cell("mixings")
         return self._names(self._weights, "mixing")
 
     @cached_property
     def inputs(self) -> Any:
+        """With respect to x, or to the inputs of a function in the container they came in."""
         rec = self._recurrence
         if isinstance(rec, FunctionRecurrence):
             return rec.contain([rec.wrap(g) for g in pull_inputs(rec, self._previous, self._g)])
@@ -135,6 +153,7 @@ class Gradients:
 
     @cached_property
     def projection(self) -> Names:
+        """With respect to ``weights`` and ``biases`` of the input projection of a cell, each by drive."""
         projection, x = self._projected()
         weights, biases = projection.weight_cotangents(self._drive, x)
         return Names({"weights": self._names(weights, "weight"), "biases": self._names(biases, "bias")}, "gradient")
@@ -149,7 +168,7 @@ class Gradients:
 def adjoint(
     solution: Solution, *, states: Any = None, output: Any = None, final: Any = None, unconverged: bool = False
 ) -> Gradients:
-    """Differentiate a scalar function of a solution, given its derivatives with respect to the states.
+    """Return the gradients of a scalar function of a solution, given its derivatives with respect to the states.
 
     Parameters
     ----------
@@ -214,11 +233,11 @@ def adjoint(
 
 
 def _check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
-    """Refuse a declared structure or Jacobian that is not the derivative: solvers forgive, gradients do not."""
+    """Refuse a declared structure or Jacobian that is not the derivative: solvers tolerate it, gradients are wrong."""
     found = verify_jacobian(rec, previous, J)
     if found.holds is False:
         raise ValueError(
-            f"{found.reason}, at the solution; a gradient needs the true one: recsolve.check_structure tells which "
+            f"{found.reason}, at the solution; a gradient needs the true one: recsolve.check_structure finds which "
             "structure holds"
         )
 

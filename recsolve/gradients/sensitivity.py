@@ -1,4 +1,4 @@
-"""How one evaluation of a recurrence depends on all that is not the state: drives, parameters, mixing weights.
+"""How one evaluation of a recurrence depends on drives, parameters and mixing weights.
 
 :class:`CellSensitivity` runs a cell once on duals whose leaves are all of these. ``pull`` takes a cotangent of F back
 to the leaves, ``push`` takes tangents of the leaves to F; both cost about as much as the mixings.
@@ -24,7 +24,7 @@ Leaf = tuple[str, Hashable]
 
 
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """Sum ``x`` over the axes along which something of ``shape`` was broadcast to it."""
+    """Return the sum of ``x`` over the axes along which something of ``shape`` was broadcast to it."""
     extra = x.ndim - len(shape)
     axes = tuple(range(extra)) + tuple(
         extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1
@@ -35,11 +35,18 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
 class CellSensitivity:
     """A cell evaluated once, with the partials of its outputs and mixing inputs with respect to every leaf.
 
+    A leaf is a pair of a kind (``"state"``, ``"drive"``, ``"parameter"``) and a name.
+
     Parameters
     ----------
     recurrence : CellRecurrence
-    previous : array
-        h[t-1] for all t, (T, *batch, *event).
+    previous : array, shape (T, *batch, *event)
+        h[t-1] for all t, native.
+
+    Raises
+    ------
+    TypeError
+        When a subclass of the recurrence overrides f.
     """
 
     def __init__(self, recurrence: CellRecurrence, previous: Array):
@@ -80,9 +87,18 @@ class CellSensitivity:
         return call
 
     def pull(self, cotangent: Array) -> tuple[dict[Leaf, Array], list[tuple[str, Array, Array]]]:
-        """Return the cotangents of the leaves, each (T, *batch, *lanes, n), and of the results of mixing calls.
+        """Return the cotangents of the leaves and of the results of mixing calls, for one of F.
 
-        The latter are triples of the name of a mixing, the cotangent of its result, and its input.
+        Parameters
+        ----------
+        cotangent : array, shape (T, *batch, *event)
+
+        Returns
+        -------
+        leaves : dict of array
+            By leaf, each (T, *batch, *lanes, n).
+        mixed : list of tuple
+            The name of a mixing, the cotangent of its result, and its input, for every call.
         """
         xp = namespace(cotangent)
         adjoints: dict[Any, Any] = {}
@@ -106,12 +122,17 @@ class CellSensitivity:
         return full, mixed
 
     def weights(self, mixed: list[tuple[str, Array, Array]]) -> dict[str, Array]:
-        """Return the cotangents of the mixing weights, from what :meth:`pull` says of the calls.
+        """Return the cotangents of the mixing weights by name, in their own shapes.
+
+        Parameters
+        ----------
+        mixed : list of tuple
+            From :meth:`pull`.
 
         Raises
         ------
         TypeError
-            When a mixing does not know how it depends on its weight.
+            When a mixing does not define how it depends on its weight.
         """
         totals = {name: namespace(m.weight).zeros_like(m.weight) for name, m in self.cell.mixings.items()}
         for name, g, x in mixed:
@@ -134,10 +155,21 @@ class CellSensitivity:
 
 
 def pull_inputs(recurrence: FunctionRecurrence, previous: Array, cotangent: Array) -> list[Array]:
-    """Return the cotangents of the inputs of a user's function, one array per input.
+    """Return the cotangents of the inputs of a user's function, one array per input, in its shape.
 
-    Each input is moved along every one of its features at once in all steps and sequences, which is exact because a
+    Each input is moved along every one of its features in all steps and sequences together, which is exact because a
     step sees its own inputs only.
+
+    Parameters
+    ----------
+    recurrence : FunctionRecurrence
+    previous, cotangent : array, shape (T, *batch, *event)
+        h[t-1] for all t, and the cotangent of F.
+
+    Raises
+    ------
+    TypeError
+        When a subclass overrides f, or automatic differentiation cannot follow it.
     """
     check_known(recurrence, FunctionRecurrence)
     nb, event = len(recurrence.batch), len(recurrence.layout.event)

@@ -1,1 +1,1 @@
-"""Weights and modules of others: torch modules, checkpoints, stacked layers."""
+"""Weights from elsewhere: torch modules, checkpoints, stacked layers."""

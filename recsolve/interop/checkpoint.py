@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from recsolve.recurrence.weighted_cell import WeightedCell
 
 
-# What NumPy and zipfile raise for files that are not, or no longer, archives of arrays.
+# Errors that NumPy and zipfile raise for files that are no archives of arrays, or are damaged ones.
 _DAMAGED = (ValueError, OSError, EOFError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
@@ -65,8 +65,11 @@ def load(
 
     Examples
     --------
-    >>> import recsolve as rs
-    >>> cell = rs.load("gru.safetensors")  # doctest: +SKIP
+    >>> import os, tempfile, numpy as np, recsolve as rs
+    >>> path = os.path.join(tempfile.mkdtemp(), "gru.npz")
+    >>> np.savez(path, weight_ih_l0=np.ones((24, 3)), weight_hh_l0=np.ones((24, 8)))
+    >>> rs.load(path)
+    WeightedCell(gru, 8 units, mixings {'r': 'dense', 'z': 'dense', 'n': 'dense'}, float64)
     """
     from recsolve import cells
 
@@ -83,7 +86,19 @@ def load(
 def read_state_dict(
     path: str | os.PathLike[str], prefix: str | None = None, nonlinearity: str = "tanh"
 ) -> tuple[str, dict[str, Array]]:
-    """Return the cell and the weights of one recurrent module in a file, by torch's names without the prefix.
+    """Return the cell's name and the weights of one recurrent module in a file, by torch's names without the prefix.
+
+    Parameters
+    ----------
+    path, prefix, nonlinearity
+        As in :func:`load`.
+
+    Returns
+    -------
+    name : str
+        A name in ``recsolve.cells``.
+    weights : dict of array
+        float32 or float64.
 
     Raises
     ------
@@ -103,7 +118,7 @@ def read_state_dict(
 
 
 def _prefix(path: str | os.PathLike[str], arrays: dict[str, Array]) -> str:
-    """Return what all recurrent weights of a file begin with."""
+    """Return the prefix that all recurrent weights of a file share."""
     owners: dict[str, str] = {}
     for name in sorted(arrays):
         if key := torch_weights.KEY.search(name):

@@ -19,13 +19,13 @@ from recsolve.solve import solve
 
 @dataclass(frozen=True)
 class LayersSolution:
-    """What :meth:`Layers.solve` returns.
+    """The result of :meth:`Layers.solve`.
 
     Attributes
     ----------
-    output : array
-        The output of the last layer, shaped as torch's.
-    final : array or tuple of arrays
+    output : array, shape (T, [B], directions n)
+        The output of the last layer, shaped as torch's (``batch_first`` included).
+    final : array or tuple of arrays, shape (layers directions, [B], n)
         torch's ``h_n`` (for an LSTM ``(h_n, c_n)``).
     solutions : tuple of Solution
         One per layer and direction, in torch's order.
@@ -50,6 +50,15 @@ class Layers:
         For each layer its forward cell and, if bidirectional, its reverse cell.
     batch_first : bool
         Whether inputs are (B, T, D), as in torch.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> first = rs.cells.GRU.random(input_size=3, hidden_size=8, rng=0)
+    >>> second = rs.cells.GRU.random(input_size=8, hidden_size=8, rng=1)
+    >>> sol = rs.Layers([[first], [second]]).solve(np.ones((20, 3)))
+    >>> sol.success, sol.output.shape, sol.final.shape
+    (True, (20, 8), (2, 8))
     """
 
     def __init__(self, directions: list[list[WeightedCell]], *, batch_first: bool = False):
@@ -59,7 +68,7 @@ class Layers:
 
     @classmethod
     def from_torch(cls, module: Any) -> Layers:
-        """Take all weights of a ``torch.nn.RNN``, ``GRU`` or ``LSTM``.
+        """Return all layers and directions of a ``torch.nn.RNN``, ``GRU`` or ``LSTM``.
 
         Raises
         ------
@@ -72,6 +81,12 @@ class Layers:
         Notes
         -----
         Weights that are NaN or inf are taken as they are, as torch takes them; a solve then ends as ``nonfinite``.
+
+        Examples
+        --------
+        >>> import torch, recsolve as rs
+        >>> len(rs.Layers.from_torch(torch.nn.LSTM(3, 8, num_layers=2)).directions)
+        2
         """
         from recsolve import cells
 
@@ -93,7 +108,7 @@ class Layers:
         nonlinearity: str = "tanh",
         batch_first: bool = False,
     ) -> Layers:
-        """Load all layers and directions of a saved module.
+        """Return all layers and directions of a saved module.
 
         Formats, arguments and errors are those of :func:`recsolve.load`.
         """
@@ -108,7 +123,7 @@ class Layers:
         Parameters
         ----------
         x : array
-            (T, D), (T, B, D), or (B, T, D) with ``batch_first``; any kind.
+            (T, D), (T, B, D), or (B, T, D) with ``batch_first``; any kind, in the dtype of the weights.
         hx : array or tuple of arrays, optional
             Initial states in torch's shape (layers * directions, [B], n); for an LSTM ``(h_0, c_0)``.
         **settings
@@ -117,6 +132,11 @@ class Layers:
         Returns
         -------
         LayersSolution
+
+        Raises
+        ------
+        TypeError, ValueError
+            For mixed kinds or dtypes, wrong shapes, and the settings that :func:`recsolve.solve` refuses.
         """
         sequence, kind = self._sequence(x)
         starts = self._starts(hx, sequence, kind)
@@ -229,7 +249,7 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> tuple[Any, Any]
         As the module's own arguments.
     **settings
         ``method``, ``tol``, ``maxiter``, ``options`` and ``fallback`` of :func:`recsolve.solve`; the fallback is
-        "sequential" unless "raise" is asked for, so what comes back is always the answer.
+        "sequential" unless "raise" is given, so the result is always the answer.
 
     Returns
     -------

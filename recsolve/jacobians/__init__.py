@@ -1,7 +1,7 @@
 """Structured Jacobians: the structure is the type.
 
-The chain of structures is in :mod:`recsolve.jacobians.structures`; :class:`recsolve.jacobians.factored.Factored` is
-what cells whose mixings couple units have.
+The structures are in :mod:`recsolve.jacobians.structures`, each contained in the next one. Cells whose mixings couple
+units have a :class:`recsolve.jacobians.factored.Factored`.
 """
 
 from recsolve.jacobians.structures import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero

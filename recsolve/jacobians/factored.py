@@ -1,9 +1,9 @@
-"""The Jacobian of a cell as it comes out of differentiation: elementwise partials around shared mixings.
+"""The Jacobian of a cell as differentiation yields it: elementwise partials around shared mixings.
 
 A cell is a short program. Its leaves are the k components of the state and the outputs of its mixing calls; call i maps
 an elementwise expression x_i of earlier leaves to the new leaf y_i = W_i x_i. Keeping the partials of every x_i and of
 every output with respect to the leaves gives products with J and its transpose at the cost of the mixings, and no
-matrix of size (T, N, N) is formed unless asked for.
+matrix of size (T, N, N) is formed unless ``lane_dense`` is called.
 """
 
 from __future__ import annotations
@@ -25,12 +25,21 @@ Partials = Mapping[int, Array]  # leaf -> elementwise partial, (T, *batch, *lane
 
 @dataclass(frozen=True)
 class Call:
-    """One mixing call y = W x: the mixing and the partials of its input x."""
+    """One mixing call y = W x.
+
+    Attributes
+    ----------
+    mixing : Mixing
+        W.
+    partials : mapping of int to array
+        Leaf to the partial of x with respect to it, each (T, *batch, *lanes, n).
+    """
 
     mixing: Mixing
     partials: Partials
 
     def at(self, index: Any) -> Call:
+        """Return the call at some times: ``index`` selects along the first axis of the partials."""
         return Call(self.mixing, _at(self.partials, index))
 
 
@@ -45,18 +54,36 @@ def _combine(partials: Partials, leaves: list[Any]) -> Any:
 
 
 class Factored(Jacobian):
-    """Elementwise partials plus shared mixings; leaves 0..k-1 are the components, k + i is mixing call i.
+    """The Jacobian of a cell whose mixings couple units: elementwise partials around shared mixings.
+
+    Leaves 0..k-1 are the components of the state, k + i is the result of mixing call i. Products cost what the mixings
+    cost; no (T, N, N) array is made.
 
     Parameters
     ----------
     calls : list of Call
         The mixing calls in the order of the program; call i may depend on leaves below k + i (nested mixings).
     outputs : list of mapping
-        For each component of the new state its partials with respect to the leaves.
+        For each component of the new state its partials with respect to the leaves, each (T, *batch, *lanes, n).
     layout : Layout
         The event axes of the states.
     leading : tuple of int
         The shape (T, *batch).
+
+    Raises
+    ------
+    ValueError
+        When the number of outputs, the sizes of the mixings, the shape of a partial or a leaf do not fit the layout.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.jacobians.factored import Call, Factored
+    >>> W = rs.mixings.Dense(np.array([[0.0, 1.0], [2.0, 0.0]]))
+    >>> call = Call(W, {0: np.ones((5, 2))})
+    >>> J = Factored([call], [{1: np.full((5, 2), 0.5)}], rs.Layout(units=2), (5,))  # h' = 0.5 * (W h)
+    >>> J.matvec(np.ones((5, 2)))[0].tolist()
+    [0.5, 1.0]
     """
 
     def __init__(self, calls: Sequence[Call], outputs: Sequence[Partials], layout: Layout, leading: tuple[int, ...]):
@@ -134,7 +161,7 @@ class Factored(Jacobian):
         return changed(self, outputs=outputs)
 
     def lane_dense(self) -> LaneDense:
-        """Return one (k n) x (k n) matrix per lane: memory T * batch * lanes * (k n)^2."""
+        """Return one (k n) x (k n) matrix per lane; memory grows as T * batch * lanes * (k n)^2."""
         k, width = self.layout.components, self.layout.lane_width
         n = width // k
         like = self._like()
@@ -151,10 +178,15 @@ class Factored(Jacobian):
         return LaneDense(xp.concatenate(full, axis=-2), self.layout)
 
     def block(self) -> Jacobian:
-        """Return the exact k x k block of each unit, without forming dense matrices at nesting depth 1 or 2.
+        """Return the exact k x k block of each unit; no dense matrices are formed up to nesting depth 2.
 
         A product W1 diag(q) W2 diag(p) of two nested mixings has the diagonal ((W1 * W2^T) q) p; deeper nests go
         through :meth:`lane_dense`, one time at a time.
+
+        Returns
+        -------
+        Block or Diagonal
+            Diagonal when k = 1.
         """
         if any(self._depth(call) > 2 for call in self.calls):
             return self._block_by_time()
@@ -203,7 +235,7 @@ class Factored(Jacobian):
 
 
 class Transposed(Jacobian):
-    """The transpose of a factored Jacobian: the two products change places."""
+    """The transpose of a :class:`Factored` Jacobian: ``matvec`` and ``rmatvec`` change places."""
 
     def __init__(self, original: Factored):
         self.original, self.layout = original, original.layout

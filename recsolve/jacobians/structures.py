@@ -1,12 +1,12 @@
 """Structured Jacobians: the structure is the type.
 
-A Jacobian holds J[t] = d h[t] / d h[t-1] for all t at once. Each structure is closed under composition, and the chain
-Zero < Identity < Scalar < Diagonal < Block < LaneDense is ordered by inclusion. ``diagonal``, ``block`` and
-``lane_dense`` convert along it: upwards exactly, downwards by keeping that part of the matrix.
+A Jacobian holds J[t] = d h[t] / d h[t-1] for all t at once. Each structure is closed under composition, and the order
+Zero < Identity < Scalar < Diagonal < Block < LaneDense is inclusion. ``diagonal``, ``block`` and ``lane_dense`` convert
+along it: upwards exactly, downwards by keeping that part of the matrix.
 
-A structure of your own is a subclass with ``matvec``. Where it overrides that of a structure here, all else is derived
-from it, by products with unit vectors, and scans walk time with it: they know the structures of this file by their
-exact types.
+A structure of your own is a subclass with ``matvec``. If it overrides the ``matvec`` of a structure here, all else is
+derived from it by products with unit vectors, and scans step through time with it: they recognise the structures of
+this file by their exact types.
 
 Shapes (T time, k components, n units): Scalar (T, *batch), Diagonal (T, *batch, [k], *lanes, n), Block
 (T, *batch, k, k, *lanes, n) with [i, j] = d h'_i / d h_j, LaneDense (T, *batch, *lanes, k n, k n).
@@ -25,7 +25,10 @@ from recsolve.base.overriding import changed, derive
 
 
 class Jacobian(ABC):
-    """J[t] for every t, acting on states (T, *batch, *event).
+    """J[t] = d h[t] / d h[t-1] for every t, acting on states (T, *batch, *event).
+
+    A subclass defines ``matvec``, ``leading`` and ``__getitem__``; all else is derived from products with unit vectors,
+    in the dtype of its array ``data`` or ``like``.
 
     Attributes
     ----------
@@ -33,10 +36,17 @@ class Jacobian(ABC):
         The event axes of the states it acts on.
     composable : bool
         Whether products stay in a structure that is cheap to compose, so that scans may run chunks side by side.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> J = rs.jacobians.Diagonal(np.full((5, 3), 0.5), rs.Layout(units=3))
+    >>> J, J.matvec(np.ones((5, 3)))[0].tolist()
+    (Diagonal(leading (5,), Layout(components=1, lanes=(), units=3)), [0.5, 0.5, 0.5])
     """
 
     layout: Layout
-    # Of a structure that only shows its products: the last place in the chain of structures, and no scan of chunks.
+    # For a structure that has products only: last in the order of inclusion, and no scan of chunks.
     rank: ClassVar[int] = 5
     composable: ClassVar[bool] = False
 
@@ -51,14 +61,31 @@ class Jacobian(ABC):
 
     @abstractmethod
     def __getitem__(self, index: slice | Array | int) -> Self:
-        """Select times."""
+        """Return the Jacobian at some times: ``index`` selects along the first axis."""
 
     @abstractmethod
     def matvec(self, v: Array) -> Array:
-        """Return J[t] v[t] for all t, shape as ``v``."""
+        """Return J[t] v[t] for all t.
+
+        Parameters
+        ----------
+        v : array, shape (T, *batch, *event)
+            In the dtype of J.
+
+        Returns
+        -------
+        array, shape (T, *batch, *event)
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> J = rs.jacobians.LaneDense(np.array([[[1.0, 2.0], [3.0, 4.0]]]), rs.Layout(units=2))
+        >>> J.matvec(np.array([[1.0, 10.0]]))
+        array([[21., 43.]])
+        """
 
     def check(self) -> None:
-        """Raise ValueError unless the entries fit the layout; compiled loops believe it."""
+        """Raise ValueError unless the entries fit the layout; compiled loops index by it."""
         return
 
     # What is derived from matvec -------------------------------------------------------------------------------
@@ -71,7 +98,20 @@ class Jacobian(ABC):
         raise TypeError(f"{type(self).__name__} has neither data nor like to derive matrices from; define lane_dense")
 
     def lane_dense(self) -> LaneDense:
-        """Return one (k n) x (k n) matrix per lane."""
+        """Return J[t] as one matrix per lane: :class:`LaneDense`, (T, *batch, *lanes, k n, k n).
+
+        Raises
+        ------
+        TypeError
+            For a subclass that has neither ``data`` nor ``like``.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rs.jacobians.Diagonal(np.array([[2.0, 3.0]]), rs.Layout(units=2)).lane_dense().data
+        array([[[2., 0.],
+                [0., 3.]]])
+        """
         layout, like = self.layout, self._like()
         xp, width = namespace(like), layout.lane_width
         units = xp.eye(width, dtype=like.dtype)
@@ -80,11 +120,27 @@ class Jacobian(ABC):
         return LaneDense(xp.stack([layout.lane_vectors(self.matvec(v)) for v in vectors], axis=-1), layout)
 
     def transpose(self) -> Jacobian:
-        """Return J[t]^T."""
+        """Return J[t]^T as a Jacobian.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> J = rs.jacobians.LaneDense(np.array([[[1.0, 2.0], [3.0, 4.0]]]), rs.Layout(units=2))
+        >>> J.transpose().data[0].tolist()
+        [[1.0, 3.0], [2.0, 4.0]]
+        """
         return self.lane_dense().transpose()
 
     def rmatvec(self, v: Array) -> Array:
-        """Return J[t]^T v[t] for all t, shape as ``v``."""
+        """Return J[t]^T v[t] for all t, shape and dtype as ``v`` (T, *batch, *event).
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> J = rs.jacobians.LaneDense(np.array([[[1.0, 2.0], [3.0, 4.0]]]), rs.Layout(units=2))
+        >>> J.rmatvec(np.array([[1.0, 10.0]]))
+        array([[31., 42.]])
+        """
         return self.transpose().matvec(v)
 
     def _product(self, earlier: Any) -> Jacobian:
@@ -92,7 +148,29 @@ class Jacobian(ABC):
         return self.lane_dense()._product(earlier.lane_dense())
 
     def compose(self, earlier: Jacobian) -> Jacobian:
-        """Return the product self[t] earlier[t], in the smallest structure of the chain that holds both."""
+        """Return the product self[t] earlier[t], in the smallest structure that holds both.
+
+        Parameters
+        ----------
+        earlier : Jacobian
+            Of the same layout and leading shape; it acts first.
+
+        Returns
+        -------
+        Jacobian
+
+        Notes
+        -----
+        Affine maps with these products form a monoid, which a parallel scan needs: Blelloch 1990.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> layout = rs.Layout(units=2)
+        >>> scalar = rs.jacobians.Scalar(np.array([3.0]), layout)
+        >>> scalar.compose(rs.jacobians.Diagonal(np.array([[1.0, 2.0]]), layout)).data
+        array([[3., 6.]])
+        """
         if type(self) is Zero or type(earlier) is Identity:
             return self
         if type(earlier) is Zero or type(self) is Identity:
@@ -101,19 +179,55 @@ class Jacobian(ABC):
         return _lift(self, rank)._product(_lift(earlier, rank))  # type: ignore[no-any-return]
 
     def scale(self, factor: float) -> Jacobian:
-        """Return factor J[t]."""
+        """Return factor J[t] as a Jacobian.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rs.jacobians.Scalar(np.array([3.0, 4.0]), rs.Layout(units=2)).scale(0.5).data
+        array([1.5, 2. ])
+        """
         return self.lane_dense().scale(factor)
 
     def diagonal(self) -> Diagonal:
-        """Return the diagonal of J[t]."""
+        """Return the diagonal of J[t]: :class:`Diagonal`, entries (T, *batch, *event).
+
+        Notes
+        -----
+        Quasi-DEER iterates with it: Gonzalez et al., NeurIPS 2024 (arXiv 2407.19115).
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rs.jacobians.LaneDense(np.array([[[1.0, 2.0], [3.0, 4.0]]]), rs.Layout(units=2)).diagonal().data
+        array([[1., 4.]])
+        """
         return self.lane_dense().diagonal()
 
     def block(self) -> Jacobian:
-        """Return the k x k block of each unit (the diagonal when k = 1)."""
+        """Return the k x k block of each unit: :class:`Block`, or :class:`Diagonal` when k = 1.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> J = rs.jacobians.LaneDense(np.ones((5, 6, 6)), rs.Layout(components=2, units=3))
+        >>> J.block().data.shape
+        (5, 2, 2, 3)
+        """
         return self.lane_dense().block()
 
     def todense(self) -> Array:
-        """Return the full matrices (T, *batch, N, N), N numbers per state. Meant for tests and small states."""
+        """Return the full matrices, shape (T, *batch, N, N), N numbers per state. Meant for tests and small states.
+
+        Rows and columns are in the order of a flattened state.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> J = rs.jacobians.Identity(np.zeros((5, 2, 3)), rs.Layout(lanes=(2,), units=3))
+        >>> J.todense().shape
+        (5, 6, 6)
+        """
         dense = self.lane_dense()
         lanes, width = self.layout.lanes, self.layout.lane_width
         xp, n_lanes = namespace(dense.data), int(np.prod(lanes))
@@ -192,7 +306,25 @@ class _Simple(Jacobian):
 
 
 class Zero(_Simple):
-    """J[t] = 0: the state does not depend on the one before it."""
+    """J[t] = 0: the state does not depend on the one before it.
+
+    Parameters
+    ----------
+    like : array
+        Any array of the shape and dtype of the states (T, *batch, *event); its values are not used.
+    layout : Layout
+
+    Raises
+    ------
+    ValueError
+        When the shape of ``like`` does not end in the event of the layout.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.jacobians.Zero(np.ones((5, 3)), rs.Layout(units=3)).matvec(np.ones((5, 3))).sum()
+    np.float64(0.0)
+    """
 
     rank, composable = 0, True
 
@@ -204,7 +336,15 @@ class Zero(_Simple):
 
 
 class Identity(_Simple):
-    """J[t] = I."""
+    """J[t] = I. Parameters and errors as for :class:`Zero`.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.jacobians.Identity(np.ones((1, 2)), rs.Layout(units=2)).todense()
+    array([[[1., 0.],
+            [0., 1.]]])
+    """
 
     rank, composable = 1, True
 
@@ -239,7 +379,21 @@ class _Entries(Jacobian):
 
 
 class Scalar(_Entries):
-    """J[t] = a[t] I, with entries (T, *batch)."""
+    """J[t] = a[t] I, one number per step and sequence.
+
+    Parameters
+    ----------
+    data : array, shape (T, *batch)
+        a, float32 or float64.
+    layout : Layout
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.jacobians.Scalar(np.array([2.0, 3.0]), rs.Layout(units=2)).matvec(np.ones((2, 2)))
+    array([[2., 2.],
+           [3., 3.]])
+    """
 
     rank, composable = 2, True
 
@@ -275,7 +429,25 @@ class Scalar(_Entries):
 
 
 class Diagonal(_Entries):
-    """J[t] = diag(a[t]), with entries of the shape of the states."""
+    """J[t] = diag(a[t]), entries in the shape of the states.
+
+    Parameters
+    ----------
+    data : array, shape (T, *batch, *event)
+        a, float32 or float64.
+    layout : Layout
+
+    Raises
+    ------
+    ValueError
+        When the shape of ``data`` does not end in the event of the layout.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.jacobians.Diagonal(np.array([[2.0, 3.0]]), rs.Layout(units=2)).matvec(np.ones((1, 2)))
+    array([[2., 3.]])
+    """
 
     rank, composable = 3, True
 
@@ -287,7 +459,14 @@ class Diagonal(_Entries):
         return self.data * v
 
     def clip(self, low: float, high: float) -> Diagonal:
-        """Return the diagonal with its entries clamped; NaN stays NaN."""
+        """Return the diagonal with its entries clamped to [low, high]; NaN stays NaN.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rs.jacobians.Diagonal(np.array([[2.0, -3.0]]), rs.Layout(units=2)).clip(-1, 1).data
+        array([[ 1., -1.]])
+        """
         return Diagonal(self.data.clip(low, high), self.layout)
 
     def transpose(self) -> Jacobian:
@@ -317,7 +496,31 @@ class Diagonal(_Entries):
 
 
 class Block(_Entries):
-    """One k x k block per unit: entries (T, *batch, k, k, *lanes, n), [i, j] = d h'_i / d h_j."""
+    """One k x k block per unit, for k components: what cells with diagonal mixings have.
+
+    Parameters
+    ----------
+    data : array, shape (T, *batch, k, k, *lanes, n)
+        [i, j] = d h'_i / d h_j, float32 or float64.
+    layout : Layout
+        With at least two components.
+
+    Raises
+    ------
+    ValueError
+        For one component, which is a Diagonal, and when the shape of ``data`` does not fit the layout.
+
+    Notes
+    -----
+    The Jacobian of the LSTM of ParaRNN (Danieli et al., ICLR 2026, arXiv 2510.21450).
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> layout = rs.Layout(components=2, units=3)
+    >>> rs.jacobians.Block(np.ones((5, 2, 2, 3)), layout).matvec(np.ones((5, 2, 3)))[0].tolist()
+    [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
+    """
 
     rank, composable = 4, True
 
@@ -377,7 +580,26 @@ class Block(_Entries):
 
 
 class LaneDense(_Entries):
-    """One dense matrix per lane: entries (T, *batch, *lanes, k n, k n)."""
+    """One dense matrix per lane, which couples all components and units of the lane.
+
+    Parameters
+    ----------
+    data : array, shape (T, *batch, *lanes, k n, k n)
+        Ordered by component, then unit; float32 or float64.
+    layout : Layout
+
+    Raises
+    ------
+    ValueError
+        When the shape of ``data`` does not fit the layout.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> layout = rs.Layout(lanes=(2,), units=3)  # two heads
+    >>> rs.jacobians.LaneDense(np.ones((5, 2, 3, 3)), layout).matvec(np.ones((5, 2, 3)))[0].tolist()
+    [[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]
+    """
 
     rank = 5
     composable = False  # n times the work of a product with a vector

@@ -38,11 +38,13 @@ NOT_A_FUNCTION = (
 class Recurrence(ABC):
     """A nonlinear recurrence of length T on states (T, *batch, *event).
 
-    Build one with ``cell.recurrence(x)`` or :meth:`from_function`. Solvers see only this interface.
+    Build one with ``cell.recurrence(x)`` or :meth:`from_function`. Solvers see only this interface. Its methods take
+    and return *native* arrays: NumPy arrays, or CuPy arrays on a GPU, in the dtype of the recurrence. They raise what f
+    raises, ValueError where f returns another shape, and TypeError where it returns another dtype.
 
     A subclass that changes f overrides ``step`` or ``apply``, of which one is derived from the other, and
     ``differentiate`` for the methods that take a Jacobian: without it they raise TypeError, as gradients with respect
-    to anything but the states and h[0] do. Compiled loops do not take it. Arrays over time that it adds are cut in
+    to anything but the states and h[0] do. Compiled loops do not take it. Arrays over time that it adds are sliced in
     ``_cut`` and picked in ``_select``; all else goes with it into windows of time.
 
     Attributes
@@ -63,6 +65,13 @@ class Recurrence(ABC):
         The kind of arrays the user gave and gets back.
     ties : dict of float
         The derivative at ties, by operation.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0).recurrence(np.ones((9, 2)))
+    >>> rec
+    CellRecurrence(gru, T=9, batch=(), Layout(components=1, lanes=(), units=4), float64)
     """
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -105,15 +114,81 @@ class Recurrence(ABC):
 
     @abstractmethod
     def apply(self, previous: Array) -> Array:
-        """Return f(previous[t], u[t]) for all t, shape (T, *batch, *event)."""
+        """Return f(previous[t], u[t]) for all t.
+
+        Parameters
+        ----------
+        previous : array, shape (T, *batch, *event)
+            A state before every step; nothing is shifted or reset.
+
+        Returns
+        -------
+        array, shape (T, *batch, *event)
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda h, u: 0.5 * h + u, inputs=np.arange(3.0)[:, None], initial=np.ones(1))
+        >>> rec.apply(np.full((3, 1), 4.0)).ravel().tolist()
+        [2.0, 3.0, 4.0]
+        """
 
     @abstractmethod
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
-        """Return f(previous[t], u[t]) and its Jacobian with respect to ``previous``."""
+        """Return f(previous[t], u[t]) for all t and its Jacobian with respect to ``previous``.
+
+        Parameters
+        ----------
+        previous : array, shape (T, *batch, *event)
+            A state before every step; nothing is shifted or reset.
+
+        Returns
+        -------
+        values : array, shape (T, *batch, *event)
+        jacobian : Jacobian
+            J[t] = d values[t] / d previous[t], in the structure that is known of f.
+
+        Raises
+        ------
+        TypeError
+            When a subclass overrides f without its derivative, or automatic differentiation cannot follow f.
+
+        Notes
+        -----
+        Forward differentiation on dual numbers; at ties it takes ``ties``.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h * h + u, inputs=np.ones((2, 1)), initial=np.ones(1))
+        >>> values, J = rec.differentiate(np.array([[3.0], [4.0]]))
+        >>> values.ravel().tolist(), J.todense().ravel().tolist()
+        ([10.0, 17.0], [6.0, 8.0])
+        """
 
     @abstractmethod
     def step(self, state: Array, t: int) -> Array:
-        """Return f(state, u[t]) for one t, shape (*batch, *event)."""
+        """Return f(state, u[t]) for one t.
+
+        Parameters
+        ----------
+        state : array, shape (*batch, *event)
+        t : int
+            0 <= t < T.
+
+        Returns
+        -------
+        array, shape (*batch, *event)
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda h, u: 0.5 * h + u, inputs=np.arange(3.0)[:, None], initial=np.ones(1))
+        >>> rec.step(np.array([4.0]), 2).tolist()
+        [4.0]
+        """
 
     def _apply_by_steps(self, previous: Array) -> Array:
         values = namespace(previous).empty_like(previous)
@@ -131,14 +206,33 @@ class Recurrence(ABC):
         )
 
     def window(self, start: int, stop: int, initial: Any = None) -> Recurrence:
-        """Return the recurrence of the steps start..stop-1 alone, from ``initial`` (default: h[0] of the whole).
+        """Return the recurrence of the steps start..stop-1 alone.
 
         Resets inside it go back to where those of the whole go.
+
+        Parameters
+        ----------
+        start, stop : int
+            0 <= start <= stop <= T.
+        initial : array, shape (*batch, *event), optional
+            The state before step ``start``; default: h[0] of the whole.
+
+        Returns
+        -------
+        Recurrence
+            Of length stop - start, of the same class.
 
         Raises
         ------
         ValueError
             Unless 0 <= start <= stop <= T.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=np.ones((8, 1)), initial=np.zeros(1))
+        >>> rec.window(2, 5).length
+        3
         """
         if not 0 <= start <= stop <= self.length:
             raise ValueError(f"window is {start}..{stop}; wanted 0 <= start <= stop <= {self.length}")
@@ -152,12 +246,24 @@ class Recurrence(ABC):
         """Return the recurrence of some steps, from ``initial`` of the user's kind."""
 
     def sequences(self, chosen: Array) -> Recurrence | None:
-        """Return the recurrence of some sequences alone, or None where the drive does not show what belongs to which.
+        """Return the recurrence of some sequences, or None where the drive does not show what belongs to which.
 
         Parameters
         ----------
         chosen : array of int
             Their places in the flattened batch; the batch shape of the result is (len(chosen),).
+
+        Returns
+        -------
+        Recurrence or None
+            None for a function whose inputs do not have the batch axes.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0).recurrence(np.ones((9, 5, 2)))
+        >>> rec.sequences(np.array([0, 3])).shape
+        (9, 2, 4)
         """
         place = np.unravel_index(chosen, self.batch)
         part = self._select(place, self.wrap(self.initial[place]))
@@ -167,20 +273,27 @@ class Recurrence(ABC):
 
     @abstractmethod
     def _select(self, place: tuple[Array, ...], initial: Any) -> Recurrence | None:
-        """Return the recurrence of the sequences at ``place`` in the batch, if they can be told apart."""
+        """Return the recurrence of the sequences at ``place`` in the batch, None if the drive does not part them."""
 
     @property
     @abstractmethod
     def rounding(self) -> float:
-        """The rounding of f in units of what elementwise arithmetic leaves; 0 when units do not couple.
+        """The rounding of f as a multiple of that of elementwise arithmetic; 0 when units do not couple.
 
         A sum of n products w h rounds to about eps sqrt(n) ||w|| max|h|, so this is max sqrt(n) ||w|| / 8 over the rows
-        of the matrices inside f, where they are known.
+        of the matrices inside f, where they are known, and sqrt(n) / 8 for a function of structure dense or heads.
+
+        Examples
+        --------
+        >>> import recsolve as rs, numpy as np
+        >>> cell = rs.cells.Elman.with_weights(mixings={"h": rs.mixings.Dense(np.eye(4))})
+        >>> cell.recurrence(drive={"h": np.ones((9, 4))}).rounding
+        0.25
         """
 
     @abstractmethod
     def drive_is_finite(self, t: int) -> bool:
-        """Return whether everything that drives step ``t`` is finite (it decides the advice of a failure)."""
+        """Return whether everything that drives step ``t`` is finite (the advice of a failed solve depends on it)."""
 
     @property
     def drive_like(self) -> Array:
@@ -189,10 +302,10 @@ class Recurrence(ABC):
 
     @property
     def compiled(self) -> bool:
-        """Whether loops compiled from f take its steps."""
+        """Whether compiled loops walk this recurrence; else Python calls f at every step."""
         return False
 
-    # What follows from it --------------------------------------------------------------------------------------
+    # What is derived from that ---------------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -201,18 +314,35 @@ class Recurrence(ABC):
 
     @property
     def starts(self) -> Array:
-        """(T, *batch) of bool: steps whose previous state is ``initial`` (the first one, and every reset)."""
+        """(T, *batch) of bool: the steps whose previous state is ``initial``, the first one and every reset."""
         xp = namespace(self.initial)
         starts = xp.zeros((self.length, *self.batch), dtype=bool) if self.reset is None else self.reset.copy()
         starts[:1] = True
         return starts
 
     def over_event(self, mask: Array) -> Array:
-        """Reshape a mask (T, *batch) so that it broadcasts over states."""
+        """Return a mask (T, *batch) with axes of size 1 for the event, so that it broadcasts over states."""
         return mask.reshape(mask.shape + (1,) * len(self.layout.event))
 
     def previous(self, states: Array) -> Array:
-        """Return h[t-1] for every t: the states one step later, with ``initial`` selected at starts."""
+        """Return h[t-1] for every t: the states one step later, with ``initial`` selected at starts.
+
+        Parameters
+        ----------
+        states : array, shape (T, *batch, *event)
+
+        Returns
+        -------
+        array, shape (T, *batch, *event)
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda h, u: h + u, inputs=np.ones((3, 1)), initial=np.zeros(1), reset=np.array([False, False, True]))
+        >>> rec.previous(np.array([[5.0], [6.0], [7.0]])).ravel().tolist()
+        [0.0, 5.0, 0.0]
+        """
         previous = namespace(states).empty_like(states)
         previous[1:] = states[:-1]
         previous[:1] = self.initial
@@ -221,36 +351,113 @@ class Recurrence(ABC):
         return previous  # type: ignore[no-any-return]
 
     def evaluate(self, states: Array) -> Array:
-        """Return F[t] = f(h[t-1], u[t]) for all t at once.
+        """Return F[t] = f(h[t-1], u[t]) for all t; the states solve the recurrence where F = h.
 
         Parameters
         ----------
-        states : array
-            The trajectory h, shape (T, *batch, *event), native kind.
+        states : array, shape (T, *batch, *event)
+            The trajectory h.
 
         Returns
         -------
-        array
-            F, same shape.
+        array, shape (T, *batch, *event)
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1))
+        >>> rec.evaluate(np.ones((3, 1))).ravel().tolist()
+        [1.0, 1.5, 1.5]
         """
         with np.errstate(all="ignore"):
             return self.apply(self.previous(states))
 
     def linearise(self, states: Array) -> tuple[Array, Jacobian]:
-        """Return F and the structured Jacobian J[t] = d f / d h[t-1] at ``states``."""
+        """Return F[t] = f(h[t-1], u[t]) and its Jacobian J[t] = d F[t] / d h[t-1] for all t.
+
+        Parameters
+        ----------
+        states : array, shape (T, *batch, *event)
+            The trajectory h.
+
+        Returns
+        -------
+        values : array, shape (T, *batch, *event)
+            F.
+        jacobian : Jacobian
+            In the structure that is known of f: for a function the declared one, for a cell whose mixings couple units
+            :class:`recsolve.jacobians.factored.Factored`.
+
+        Raises
+        ------
+        TypeError
+            As :meth:`differentiate`.
+
+        Notes
+        -----
+        One such linearisation and one affine scan are an iteration of DEER (Lim et al., ICLR 2024, arXiv 2309.12252).
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda h, u: h * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1), structure="diagonal")
+        >>> F, J = rec.linearise(np.array([[1.0], [2.0], [5.0]]))
+        >>> F.ravel().tolist(), J.data.ravel().tolist()
+        ([1.0, 2.0, 5.0], [0.0, 2.0, 4.0])
+        """
         with np.errstate(all="ignore"):
             return self.differentiate(self.previous(states))
 
     def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
-        """Return the product v -> J v, and the block part of J, without forming a dense matrix.
+        """Return the product v -> J v at ``states``, and the block part of J, without forming a dense matrix.
 
-        The block part is None where products are all that is known.
+        Parameters
+        ----------
+        states : array, shape (T, *batch, *event)
+
+        Returns
+        -------
+        product : callable
+            Takes and returns an array of the shape of the states.
+        block : Jacobian or None
+            The k x k block of each unit, or None where only products are known.
+
+        Raises
+        ------
+        TypeError
+            As :meth:`differentiate`; the product may raise it too.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: 3 * h + u, inputs=np.ones((2, 1)), initial=np.zeros(1))
+        >>> product, block = rec.operator(np.ones((2, 1)))
+        >>> product(np.ones((2, 1))).ravel().tolist(), block
+        ([3.0, 3.0], None)
         """
         J = self.linearise(states)[1]
         return J.matvec, J.block()
 
     def follow(self, states: Array, start: int = 0) -> None:
-        """Fill the rows of ``states`` from ``start`` on, h[t] = f(h[t-1], u[t]) one after the other."""
+        """Fill the rows of ``states`` from ``start`` on, h[t] = f(h[t-1], u[t]) one after the other, in place.
+
+        Parameters
+        ----------
+        states : array, shape (T, *batch, *event)
+            Row ``start`` - 1 is read, rows from ``start`` on are written.
+        start : int
+            The first step to take.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1))
+        >>> states = np.empty((3, 1))
+        >>> rec.follow(states)
+        >>> states.ravel().tolist()
+        [1.0, 1.5, 1.75]
+        """
         xp, state = namespace(states), states[start - 1] if start else self.initial
         resets = None if self.reset is None else self.over_event(self.reset)
         with np.errstate(all="ignore"):
@@ -260,40 +467,72 @@ class Recurrence(ABC):
                 states[t] = state = self.step(state, t)
 
     def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float, dict[str, int]] | None:
-        """Return the states that Newton's method finds in windows of time, where it is compiled for this recurrence.
+        """Return what compiled Newton finds in windows of time, or None where it is not compiled for this recurrence.
 
         Parameters
         ----------
         window : int
+            Steps that are iterated together, at least 1.
         tol : tuple of float
             (atol, rtol) of the test |r| <= atol + rtol max(|h|, |F|).
 
         Returns
         -------
-        states : array
+        states : array, shape (T, *batch, *event)
         iterations : int
-            As many as the lanes that need most take, in all windows.
+            Iterations of the lanes that need most, summed over the windows.
         sweeps : float
             How often f and its Jacobian were evaluated at a row, on average.
-        told : dict
+        counts : dict of int
             Other counts, by name.
+
+        Notes
+        -----
+        Newton on elementwise cells in one kernel: Danieli et al., ICLR 2026 (ParaRNN, arXiv 2510.21450).
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: np.sin(h) + u, inputs=np.ones((9, 1)), initial=np.zeros(1))
+        >>> rec.newton(4, (1e-9, 1e-9)) is None  # a function is not compiled
+        True
         """
         return None
 
     def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int, Array | None] | None:
-        """Return what quasi-Newton finds by sweeps on the device: states, iterations, and F - h where that is at hand.
+        """Return what quasi-Newton finds by sweeps on a GPU, or None where they do not run for this recurrence.
 
         Parameters
         ----------
         tol : tuple of float
             (atol, rtol) of the test |r| <= atol + rtol max(|h|, |F|), entry by entry.
         scanned : bool
-            Without scans, A = 0 takes the place of the k x k blocks: Jacobi's iteration.
+            Whether to scan with the k x k blocks of J; False takes A = 0, which is Jacobi's iteration.
+
+        Returns
+        -------
+        states : array, shape (T, *batch, *event)
+        iterations : int
+        residual : array or None
+            F - h where the last sweep has left it.
+
+        Notes
+        -----
+        Quasi-DEER: Gonzalez et al., NeurIPS 2024 (arXiv 2407.19115).
         """
         return None
 
     def guess(self) -> Array:
-        """Return the default first iterate, f(h[0], u[t]) at every t."""
+        """Return the default first iterate, f(h[0], u[t]) for all t: a new array, shape (T, *batch, *event).
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda h, u: 0.5 * h + u, inputs=np.arange(3.0)[:, None], initial=np.ones(1))
+        >>> rec.guess().ravel().tolist()
+        [0.5, 1.5, 2.5]
+        """
         previous = empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
         previous[...] = self.initial
         with np.errstate(all="ignore"):
@@ -303,7 +542,26 @@ class Recurrence(ABC):
     def one_step_differs(self, previous: Array, values: Array | None = None) -> int | None:
         """Return a step at which f, evaluated alone, differs grossly from f evaluated for all t at once; else None.
 
-        They can differ by rounding. More means that f mixes times or sequences, or branches on values of other steps.
+        They may differ by rounding. More means that f mixes times or sequences, or branches on values of other steps.
+
+        Parameters
+        ----------
+        previous : array, shape (T, *batch, *event)
+            A state before every step.
+        values : array, shape (T, *batch, *event), optional
+            ``apply(previous)``, where it is known.
+
+        Returns
+        -------
+        int or None
+            One of the first, the middle and the last step, where an entry differs by more than sqrt(eps) (1 + max |f|).
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h.mean() + u, inputs=np.ones((3, 1)), initial=np.zeros(1))
+        >>> rec.one_step_differs(np.array([[0.0], [1.0], [5.0]]))
+        0
         """
         if not previous.size:
             return None
@@ -321,7 +579,7 @@ class Recurrence(ABC):
         return None
 
     def check_repeats(self) -> None:
-        """Raise unless f gives the same at one step whenever it is called; what differs by call has no solution.
+        """Raise unless f gives the same at one step whenever it is called; without that there is no solution.
 
         Raises
         ------
@@ -336,22 +594,61 @@ class Recurrence(ABC):
         with np.errstate(all="ignore"):
             try:
                 first, *others = (xp.array(self.step(state, t)) for _ in range(_REPEATS))
-            except Exception:  # what f cannot do at a step alone is said where it is solved
+            except Exception:  # an f that fails at a single step is reported when it is solved
                 return
         if not all(same_bits(first, other) for other in others):
             raise ValueError(NOT_A_FUNCTION.format(name=self.description))
 
     def output(self, states: Array) -> Array:
-        """Return what the recurrence shows of its states (a cell's output component; else the states)."""
+        """Return what the recurrence shows of its states: a cell's output component, else the states.
+
+        Parameters
+        ----------
+        states : array, shape (T, *batch, *event)
+
+        Returns
+        -------
+        array, shape (T, *batch, *lanes, n)
+            A view.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.cells.LSTM.random(input_size=2, hidden_size=4, rng=0).recurrence(np.ones((9, 2)))
+        >>> rec.shape, rec.output(np.zeros(rec.shape)).shape
+        ((9, 2, 4), (9, 4))
+        """
         return states
 
     def native(self, x: Any, name: str, shape: tuple[int, ...] | None = None) -> Array:
-        """Return an array of the user's as a native one of this recurrence's kind and dtype, and of ``shape`` if given.
+        """Return an array of the user's as a native one of this recurrence's kind and dtype.
+
+        Parameters
+        ----------
+        x : array
+        name : str
+            Of the argument, for messages.
+        shape : tuple of int, optional
+            The shape it must have.
+
+        Returns
+        -------
+        array
 
         Raises
         ------
-        TypeError, ValueError
-            When kind, dtype or shape do not fit; the message names the argument.
+        TypeError
+            When x is of another kind or dtype.
+        ValueError
+            When it has another shape.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h + u, inputs=np.ones((3, 1)), initial=np.zeros(1))
+        >>> rec.native(np.zeros((2, 1)), "states", rec.shape)
+        Traceback (most recent call last):
+        ValueError: states has shape (2, 1); wanted (3, 1)
         """
         if kind_of(x) != self.kind:
             raise TypeError(f"{name} is {kind_of(x)} and the recurrence is {self.kind}; convert it first")
@@ -363,7 +660,7 @@ class Recurrence(ABC):
         return native
 
     def wrap(self, native: Array) -> Any:
-        """Return a native array as the kind that the user gave."""
+        """Return a native array as the kind that the user gave: NumPy, CuPy or torch (sharing memory)."""
         return from_native(native, self.kind)
 
     @staticmethod

@@ -7,6 +7,7 @@ drive a :class:`CellRecurrence`. The names of mixings, drives and parameters are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import cleandoc
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from recsolve.recurrence.weighted_cell import WeightedCell
 
 
 class _Probe:
-    """A namespace that records which names a cell function asks for, in order."""
+    """A namespace that records which names a cell function reads, in order."""
 
     def __init__(self, value: Callable[[], Any]):
         self._value = value
@@ -95,7 +96,8 @@ class Cell:
             raise TypeError(f"function is {type(function).__name__}; wanted a callable f(s, W, u, p)")
         self.function, self.state, self.output, self.cite = function, tuple(state), output, cite
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
-        self.__doc__ = "\n\n".join(text for text in (function.__doc__, cite and f"Source: {cite}") if text)
+        texts = cleandoc(function.__doc__ or ""), cite and f"Source: {cite}"
+        self.__doc__ = "\n\n".join(text for text in texts if text)
         if output not in self.state:
             raise ValueError(f"output is {output!r}; wanted one of the components {self.state}")
         one = np.full(1, 0.5)
@@ -137,7 +139,7 @@ class Cell:
         rng: int | np.random.Generator | None = None,
         dtype: Any = np.float64,
     ) -> WeightedCell:
-        """Draw weights as torch does: every entry uniform in +-1/sqrt(hidden_size).
+        """Return the cell with random weights as torch draws them: every entry uniform in +-1/sqrt(hidden_size).
 
         Parameters
         ----------
@@ -162,6 +164,12 @@ class Cell:
         ------
         ValueError
             For sizes below 1, an unknown mixing, or a gain on a cell without mixings.
+
+        Examples
+        --------
+        >>> import recsolve as rs
+        >>> rs.cells.GRU.random(input_size=3, hidden_size=8, mixing="heads", heads=2, rng=0)
+        WeightedCell(gru, 8 units, mixings {'r': 'heads', 'z': 'heads', 'n': 'heads'}, float64)
         """
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if not isinstance(size, (int, np.integer)) or size < 1:
@@ -194,15 +202,39 @@ class Cell:
     ) -> WeightedCell:
         """Return the cell with given weights; without a projection it is driven by ``recurrence(drive=...)``.
 
+        Parameters
+        ----------
+        mixings : mapping of Mixing
+            One for every name in ``Cell.mixings``.
+        parameters : mapping of arrays, shape (*lanes, n)
+            One for every name in ``Cell.parameters``.
+        projection : Projection, optional
+            With a weight for every name in ``Cell.drives``.
+        hidden_size : int, optional
+            The number of units, for a cell without mixings and projection.
+
+        Returns
+        -------
+        WeightedCell
+
         Raises
         ------
         ValueError
             When a name that the function uses is missing, or shapes do not agree.
+        TypeError
+            When weights have mixed dtypes, or others than float32 and float64.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> cell = rs.cells.Elman.with_weights(mixings={"h": rs.mixings.Diagonal(np.full(4, 0.5))})
+        >>> rs.solve(cell.recurrence(drive={"h": np.ones((9, 4))})).success
+        True
         """
         return WeightedCell(self, dict(mixings or {}), dict(parameters or {}), projection, hidden_size)
 
     def from_torch(self, module: Any, *, layer: int = 0, reverse: bool = False) -> WeightedCell:
-        """Take the weights of one layer and direction of a ``torch.nn`` RNN, GRU or LSTM.
+        """Return the cell with the weights of one layer and direction of a ``torch.nn`` RNN, GRU or LSTM.
 
         Parameters
         ----------
@@ -213,6 +245,10 @@ class Cell:
         reverse : bool
             The reverse direction of a bidirectional module.
 
+        Returns
+        -------
+        WeightedCell
+
         Raises
         ------
         TypeError
@@ -220,11 +256,34 @@ class Cell:
         ValueError
             When the layer or direction does not exist, the module has ``proj_size``, or its weights are reparametrized,
             missing or of a wrong shape. Weights that are NaN or inf are taken as they are, as torch takes them.
+
+        Examples
+        --------
+        >>> import torch, recsolve as rs  # doctest: +SKIP
+        >>> cell = rs.cells.GRU.from_torch(torch.nn.GRU(3, 8))  # doctest: +SKIP
         """
         return torch_weights.cell_from_module(self, module, layer, reverse)
 
     def layout(self, mixings: Mapping[str, Mixing], hidden_size: int) -> Layout:
-        """Return how states are read with these mixings, which give them their lanes."""
+        """Return how states are read with these mixings, which give them their lanes.
+
+        Parameters
+        ----------
+        mixings : mapping of Mixing
+        hidden_size : int
+            Units of all lanes together.
+
+        Raises
+        ------
+        ValueError
+            When the mixings have different lanes.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rs.cells.Elman.layout({"h": rs.mixings.Heads(np.ones((2, 4, 4)))}, 8)
+        Layout(components=1, lanes=(2,), units=4)
+        """
         lanes = {mixing.lanes for mixing in mixings.values()} or {()}
         if len(lanes) > 1:
             raise ValueError(f"mixings of {self.name} have lanes {sorted(lanes)}; wanted the same for all")

@@ -25,9 +25,26 @@ if TYPE_CHECKING:
 
 
 class CellRecurrence(Recurrence):
-    """See :meth:`recsolve.WeightedCell.recurrence`."""
+    """The recurrence of a cell; :meth:`recsolve.WeightedCell.recurrence` makes it.
 
-    compilable = True  # subclasses do not inherit that: what they override, compiled loops do not know
+    Attributes
+    ----------
+    cell : WeightedCell
+    drive : Names
+        One array per drive, broadcasting to (T, *batch, *lanes, n).
+    x : array or None
+        The input (T, *batch, input_size) that the drives were projected from.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.cells.GRU.random(input_size=3, hidden_size=8, rng=0).recurrence(np.ones((20, 3)))
+    >>> values, J = rec.linearise(rec.guess())
+    >>> type(J).__name__, values.shape
+    ('Factored', (20, 8))
+    """
+
+    compilable = True  # not inherited: compiled loops do not know what a subclass overrides
 
     def __init__(
         self,
@@ -55,9 +72,9 @@ class CellRecurrence(Recurrence):
 
     @cached_property
     def _has_constants(self) -> bool:
-        """Whether the function mixes numbers or arrays of NumPy's in, seen on one step.
+        """Whether the function uses NumPy numbers or arrays of its own, as found by running one step.
 
-        Then it is called on duals, which give these the dtype of the state, and else on arrays, which is faster.
+        Then it is called on duals, which give these the dtype of the state; otherwise on arrays, which is faster.
         """
         if 0 in self.shape:
             return False
@@ -66,7 +83,7 @@ class CellRecurrence(Recurrence):
                 self._on_duals(self._components(self.initial[None]), self._drive_at(slice(0, 1)))
             except ConstantError:
                 raise
-            except Exception:  # what duals do not carry is said where they are needed
+            except Exception:  # an operation that duals do not carry is reported where they are needed
                 return False
         return bool(seen)
 
@@ -126,12 +143,12 @@ class CellRecurrence(Recurrence):
         if traced is not None and traced.verified:
             return None  # a function that can be traced looks at one step, and does not branch
         step = super().one_step_differs(previous, values)
-        if traced is not None:  # it might still have asked for the shape or the type of what it gets
+        if traced is not None:  # it may still depend on the shape or the type of its arguments
             traced.verified = step is None and previous.size > 0
         return step
 
     def check_repeats(self) -> None:
-        if traced_of(self) is None:  # else it has been run twice
+        if traced_of(self) is None:  # tracing has run it twice
             super().check_repeats()
 
     def follow(self, states: Array, start: int = 0) -> None:
@@ -153,7 +170,7 @@ class CellRecurrence(Recurrence):
         return None if found is None else found.solve(given(self, found.cell), tol, scanned=scanned)
 
     def empty(self) -> Array:
-        """Return memory for states, in the order of the drive."""
+        """Return uninitialised memory for states, (T, *batch, *event), in the memory order of the drive."""
         return empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
@@ -252,7 +269,7 @@ class CellRecurrence(Recurrence):
 
 
 def _duals(arrays: Names, what: str) -> Names:
-    """Return arrays as duals, those that are not yet without partials."""
+    """Return arrays as duals; those that are none yet get no partials."""
     return Names({n: x if isinstance(x, Dual) else Dual(x, {}) for n, x in arrays.items()}, what)
 
 

@@ -1,7 +1,7 @@
-"""The program of a cell as it is now: what loops are compiled from is compared with the function before they run.
+"""The current program of a cell: before compiled loops run, their program is compared with the function.
 
-A function may see numbers that are not among its arguments: closed over, global, attributes, entries of a list. They
-are constants of its program, so whoever changes one has another program. Running the function on the nodes of the graph
+A function may read numbers that are not among its arguments: closed over, global, attributes, entries of a list. They
+are constants of its program, so changing one makes another program. Running the function on the nodes of the graph
 that it was traced into costs a tenth of a millisecond, and gives the same nodes if it is the same function.
 """
 
@@ -19,7 +19,7 @@ from recsolve.kernels import backends
 from recsolve.recurrence.base import NOT_A_FUNCTION
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
-from recsolve.symbolic.tracing import same_values, trace, trace_pullback
+from recsolve.symbolic.tracing import same_values, trace_cell, trace_pullback
 
 if TYPE_CHECKING:
     from recsolve.recurrence.cell import Cell
@@ -49,7 +49,7 @@ class Traced:
             raise ValueError(NOT_A_FUNCTION.format(name=cell.name))
 
     def _trace(self) -> Program:
-        return trace(self._cell, dict(self._kinds), dict(self._ties))
+        return trace_cell(self._cell, dict(self._kinds), dict(self._ties))
 
     @cached_property
     def back(self) -> dict[Leaf, Node]:
@@ -70,12 +70,12 @@ class Traced:
 
 
 def _sees_arguments_alone(function: Any) -> bool:
-    """Return whether a function is known to see nothing but its arguments: those of this package are written so."""
+    """Return whether a function is known to depend on its arguments only, as those of this package do."""
     package = str(getattr(function, "__module__", "")).partition(".")[0]
     return package == __name__.partition(".")[0] and getattr(function, "__closure__", ()) is None
 
 
-_MOST = 128  # that are kept, those used last
+_MOST = 128  # programs that are kept, the most recently used
 _TRACED: dict[tuple[Cell, Kinds, Ties], Traced] = {}
 _LOCK = RLock()
 
@@ -93,7 +93,7 @@ _BOOK: ContextVar[_Book | None] = ContextVar("recsolve_book", default=None)
 
 @contextmanager
 def checked_once() -> Iterator[None]:
-    """Look at every cell once, when it is first asked for inside a ``with`` block, and trust it until the end."""
+    """Check every cell once inside a ``with`` block, at its first use, and trust it until the end."""
     token = _BOOK.set(_Book())
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where a recurrence of a cell meets the loops that are compiled from its function."""
+"""The engine of a cell's recurrence: loops compiled from its function, bound to its arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recsolve.kernels.cpu.cell.stages import FusedStages
 from recsolve.kernels.gpu.cell.elementwise import FusedCuda
 from recsolve.kernels.gpu.cell.products import ProductsCuda
 from recsolve.kernels.gpu.cell.stages import StagesCuda
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 from recsolve.mixings import couples, form_of
 from recsolve.recurrence.current import Kinds, Ties, Traced, bound_once, traced_now
 from recsolve.recurrence.staged_engine import Staged
@@ -46,15 +46,15 @@ class FusedCell:
         self.inputs = [recurrence.drive[name] for name in names.drives]
         self.inputs += [cell.mixings[name].weight for name in names.mixings]
         self.inputs += [cell.parameters[name] for name in names.parameters]
-        self.chain = Chain(recurrence.initial, recurrence.restart, recurrence.reset)
+        self.starts = Starts(recurrence.initial, recurrence.restart, recurrence.reset)
 
     def walk(self, states: Array, start: int = 0) -> None:
         """Fill the rows of ``states`` from ``start`` on, one after the other."""
-        self.loops.walk(self.inputs, states, self.batch, self.chain, start)
+        self.loops.walk(self.inputs, states, self.batch, self.starts, start)
 
     def newton(self, states: Array, window: int, tol: tuple[float, float]) -> tuple[int, float, dict[str, int]]:
         """Fill ``states`` by Newton's method in windows; return what :meth:`Fused.newton` does."""
-        return self.loops.newton(self.inputs, states, self.batch, self.chain, window, tol)
+        return self.loops.newton(self.inputs, states, self.batch, self.starts, window, tol)
 
     def evaluate(self, previous: Array, values: Array) -> None:
         """Fill ``values`` with f at all t."""
@@ -66,12 +66,12 @@ class FusedCell:
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array]:
         """Return what :meth:`recsolve.kernels.cpu.cell.elementwise.Fused.adjoint` does."""
-        return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.chain)
+        return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.starts)
 
 
 @bound_once
 def fused(recurrence: CellRecurrence) -> FusedCell | None:
-    """Return the compiled loops of a recurrence whose mixings are all diagonal, or None where it goes to NumPy.
+    """Return the compiled loops of a recurrence whose mixings are all diagonal, or None where NumPy evaluates it.
 
     Raises
     ------
@@ -89,10 +89,10 @@ def fused(recurrence: CellRecurrence) -> FusedCell | None:
 
 @bound_once
 def traced_of(recurrence: CellRecurrence) -> Traced | None:
-    """Return what loops of a recurrence are compiled from, as it is now; None where it goes to NumPy.
+    """Return the traced cell from which loops of a recurrence are compiled; None where NumPy evaluates it.
 
-    Loops replace methods by what they are known to do, so they take only classes that state that, and mixings that
-    state their form. A subclass, which may override anything, goes to NumPy.
+    Loops replace the methods of a class, so they take only classes that state that this is right, and mixings that
+    state their form. A subclass, which may override anything, is evaluated by NumPy.
 
     Raises
     ------
@@ -172,17 +172,17 @@ class FusedWalk:
         self.inputs += [m.weight for m in cell.mixings.values() if not couples(m)]
         self.inputs += [cell.parameters[name] for name in names.parameters]
         self.mixings = {name: m.weight for name, m in cell.mixings.items() if couples(m)}
-        self.chain = Chain(recurrence.initial, recurrence.restart, recurrence.reset)
+        self.starts = Starts(recurrence.initial, recurrence.restart, recurrence.reset)
 
     def walk(self, states: Array, start: int = 0) -> None:
         """Fill the rows of ``states`` from ``start`` on, one after the other."""
         inputs = [*(u[start:] for u in self.inputs[: self.drives]), *self.inputs[self.drives :]]
-        self.loops.walk(inputs, self.mixings, states[start:], self.batch, self.chain.rest(states, start))
+        self.loops.walk(inputs, self.mixings, states[start:], self.batch, self.starts.rest(states, start))
 
 
 @bound_once
 def walker(recurrence: CellRecurrence) -> FusedCell | FusedWalk | None:
-    """Return the compiled walk of a recurrence, or None where NumPy is to take its steps.
+    """Return the compiled walk of a recurrence, or None where NumPy takes its steps.
 
     Raises
     ------

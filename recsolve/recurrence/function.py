@@ -27,7 +27,7 @@ STRUCTURES: dict[str, type[Jacobian]] = {
 }
 _EVENT_AXES = {"block": 2, "heads": 2}
 
-# What NumPy and torch say of common slips, and what to write instead.
+# Words in the errors of NumPy and torch for common mistakes, and the advice to add.
 _ADVICE = {
     "read-only": "writes into its arguments; return new arrays, h * 2 not h *= 2",
     "truth value": "branches in Python on a value, but gets all steps at once; write np.where(condition, a, b)",
@@ -64,7 +64,26 @@ def _leaves(inputs: Any) -> dict[str, Any]:
 
 
 class FunctionRecurrence(Recurrence):
-    """See :meth:`recsolve.Recurrence.from_function`."""
+    """The recurrence of a user's function; :meth:`recsolve.Recurrence.from_function` makes it.
+
+    Attributes
+    ----------
+    f : callable
+    inputs : list of array
+        The arrays of the drive, time first.
+    structure : str
+        The declared structure of J.
+    jacobian : callable or None
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> u = {"a": np.full((9, 2), 0.5), "b": np.ones((9, 2))}
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: u["a"] * h + u["b"], inputs=u, initial=np.zeros(2), structure="diagonal")
+    >>> type(rec).__name__, rec.structure, len(rec.inputs)
+    ('FunctionRecurrence', 'diagonal', 2)
+    """
 
     opaque = True
 
@@ -111,7 +130,19 @@ class FunctionRecurrence(Recurrence):
         return self.contain([u[index] for u in self.inputs])
 
     def push_input(self, previous: Array, index: int, directions: Array) -> Array:
-        """Return the derivatives of F, (m, T, *batch, *event), along directions (m, *shape) of one input."""
+        """Return the derivatives of F along directions of one input.
+
+        Parameters
+        ----------
+        previous : array, shape (T, *batch, *event)
+        index : int
+            Which of ``inputs``.
+        directions : array, shape (m, *shape of the input)
+
+        Returns
+        -------
+        array, shape (m, T, *batch, *event)
+        """
         moved = [Tangent(u, {DIRECTIONS: directions} if i == index else {}) for i, u in enumerate(self.inputs)]
         # Ties go by what depends on the state. Where the Jacobian is not automatic, f may use the state as it likes.
         state = StateTangent(previous, {}) if self.is_automatic else previous
@@ -158,7 +189,7 @@ class FunctionRecurrence(Recurrence):
 
     @property
     def is_automatic(self) -> bool:
-        """Whether f is differentiated with respect to the state (the structure or the user may say it all)."""
+        """Whether f is differentiated with respect to the state; not where a ``jacobian`` or the structure gives J."""
         return self.jacobian is None and self.structure not in ("zero", "identity")
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
@@ -189,9 +220,28 @@ class FunctionRecurrence(Recurrence):
             return self._call(Tangent.seeded(previous, directions), slice(None))
 
     def push_state(self, previous: Array, directions: Array) -> Array:
-        """Return the automatic derivatives of F along directions of the state, both (m, T, *batch, *event).
+        """Return the automatic derivatives of F along directions of the state, whatever structure and ``jacobian`` say.
 
-        Whatever the declared structure and ``jacobian`` are.
+        Parameters
+        ----------
+        previous : array, shape (T, *batch, *event)
+        directions : array, shape (m, T, *batch, *event)
+
+        Returns
+        -------
+        array, shape (m, T, *batch, *event)
+
+        Raises
+        ------
+        TypeError
+            When automatic differentiation cannot follow f.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h * h + u, inputs=np.ones((2, 1)), initial=np.ones(1))
+        >>> rec.push_state(np.array([[3.0], [4.0]]), np.ones((1, 2, 1))).ravel().tolist()
+        [6.0, 8.0]
         """
         out = self._push(previous, directions)
         if not isinstance(out, Tangent) or not out.partials:
@@ -277,14 +327,14 @@ class FunctionRecurrence(Recurrence):
         return part
 
     def astype(self, dtype: Any) -> FunctionRecurrence:
-        """Return the recurrence with inputs and initial state of another dtype, which f may or may not follow."""
+        """Return the recurrence with inputs and initial state of another dtype; f may refuse it (TypeError)."""
         inputs = self.contain([self.wrap(u.astype(dtype)) for u in self.inputs])
         start, length = self.wrap(self.initial.astype(dtype)), None if self.inputs else self.length
         return FunctionRecurrence(self.f, inputs, start, self.structure, self.jacobian, self.reset, length, self.ties)
 
     @property
     def rounding(self) -> float:
-        # The matrices are out of sight: rows of norm 1 are assumed.
+        # The matrices are not known: rows of norm 1 are assumed.
         return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
 
     def drive_is_finite(self, t: int) -> bool:

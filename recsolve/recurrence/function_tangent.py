@@ -2,7 +2,7 @@
 
 A :class:`Tangent` carries m directions at once on a leading axis of its one partial, (m, *shape). Elementwise
 operations use the rules of :mod:`recsolve.symbolic.dual`; multilinear ones are applied to each direction by the product
-rule. What is neither raises and is named: there is no silent fall-back to finite differences.
+rule. Any other raises an error that names it: there is no silent fall-back to finite differences.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Tangent(Dual):
         return partial.reshape(partial.shape[:1] + (1,) * missing + self.shape) if missing else partial
 
     def _made(self, y: Any, partials: Any) -> Tangent:
-        """Spread the directions over the whole value: a linear operation that follows must see its shape."""
+        """Spread the directions over the whole value, whose shape later linear operations need."""
         full = {leaf: np.broadcast_to(p, (len(p), *np.shape(y))) for leaf, p in partials.items()}
         return type(self)(y, full)
 
@@ -92,7 +92,7 @@ class Tangent(Dual):
         moving = [e for e in entries if _moves(e)]
         if not moving:
             return type(self)(y, {})
-        constant = call([np.zeros_like(value_of(e)) for e in entries])  # what initial=, prepend= and the like add
+        constant = call([np.zeros_like(value_of(e)) for e in entries])  # initial=, prepend= and the like add it
         m = len(moving[0].directions)
         moved = np.stack([call([direction(e, j) for e in entries]) - constant for j in range(m)])
         return type(self).seeded(y, moved)
@@ -155,7 +155,7 @@ class Tangent(Dual):
 
 
 class StateTangent(OfState, Tangent):
-    """A tangent that depends on the state, among others that do not."""
+    """A tangent that depends on the state; see :class:`recsolve.symbolic.dual.OfState`."""
 
     __slots__ = ()
     __hash__ = None

@@ -74,7 +74,7 @@ class Staged:
         return values, found | {node: self._value(node, {}, known) for node in self._plain()}
 
     def _mix(self, stage: int, found: dict[Node, Array], known: dict[Leaf, Array]) -> None:
-        """Put the results of the mixing calls after a stage among what is known."""
+        """Add the results of the mixing calls after a stage to the known values."""
         calls, plan = self.program.stages[stage].calls, self.products.plan
         inputs = dict.fromkeys(call.input.value for call in calls)
         for node, product in zip(inputs, plan.stages[stage] if calls else (), strict=True):

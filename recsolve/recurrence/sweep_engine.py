@@ -1,4 +1,4 @@
-"""Where a recurrence of a cell meets sweeps on the GPU: quasi-Newton for cells whose mixings see the state."""
+"""Sweeps on the GPU bound to a cell's recurrence: quasi-Newton for cells whose mixings read the state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from recsolve.base.arrays import Array
 from recsolve.kernels.codegen.cuda_stages import SweepCell, sweep_cell
 from recsolve.kernels.gpu.cell.sweeps import Given, SweepsCuda
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 from recsolve.mixings import couples
 from recsolve.recurrence.current import Traced
 from recsolve.recurrence.engine import launches, traced_of
@@ -28,7 +28,7 @@ def given(recurrence: CellRecurrence, cell: SweepCell) -> Given:
         drives=[recurrence.drive[name] for name in cell.drives],
         constants=[constants[leaf] for leaf in cell.constants],
         weights={name: m.weight for name, m in weighted.mixings.items() if couples(m)},
-        chain=Chain(recurrence.initial, recurrence.restart, recurrence.reset),
+        starts=Starts(recurrence.initial, recurrence.restart, recurrence.reset),
         shape=recurrence.shape,
         layout=recurrence.layout,
         like=recurrence.drive_like,

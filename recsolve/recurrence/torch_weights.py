@@ -62,7 +62,7 @@ def cell_from_module(cell: Cell, module: Any, layer: int, reverse: bool) -> Weig
 
 
 def plain_weights(module: Any) -> dict[str, Any]:
-    """Return the parameters of a torch RNN, GRU or LSTM that computes what its class says.
+    """Return the parameters of an unmodified torch RNN, GRU or LSTM.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _split(weights: Mapping[str, Any], name: str, layout: TorchLayout) -> dict[s
     """Cut a stacked weight into its gates."""
     stacked = to_native(weights[name], name)
     n = stacked.shape[0] // len(layout.gates)
-    # Copies: a module that trains on must not change a cell by half.
+    # Copies: a module that goes on training must not change a cell.
     return {gate: stacked[i * n : (i + 1) * n].copy() for i, gate in enumerate(layout.gates)}
 
 
@@ -158,7 +158,7 @@ def cell_name(weights: Mapping[str, Any], nonlinearity: str = "tanh") -> str:
 
 
 def _check_weights(weights: Mapping[str, Any]) -> None:
-    """Refuse weights that are not, key by key, those of one whole torch RNN, GRU or LSTM."""
+    """Refuse weights unless their keys are those of one complete torch RNN, GRU or LSTM."""
     wanted = _shapes(weights)
     missing = [name for name in wanted if name not in weights]
     extra = [name for name in weights if name not in wanted]

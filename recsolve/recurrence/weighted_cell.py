@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class WeightedCell:
-    """A cell together with its weights.
+    """A cell together with its weights: :meth:`Cell.random`, :meth:`Cell.with_weights` and others make one.
 
     Attributes
     ----------
@@ -30,8 +30,17 @@ class WeightedCell:
         Elementwise parameters, (*lanes, n).
     projection : Projection or None
         The hoisted input projection.
+    hidden_size : int
+        Units of all lanes together.
     layout : Layout
         The event axes of its states.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.LSTM.random(input_size=3, hidden_size=8, rng=0)
+    >>> cell.recurrence(np.ones((20, 5, 3))).shape
+    (20, 5, 2, 8)
     """
 
     compilable = True
@@ -78,7 +87,20 @@ class WeightedCell:
         return None if self.projection is None else self.projection.input_size
 
     def map(self, function: Callable[[Array], Array]) -> Self:
-        """Return the cell with ``function`` applied to every weight array."""
+        """Return the cell with ``function`` applied to every weight array; it must keep their shapes.
+
+        Raises
+        ------
+        TypeError
+            When it returns mixed dtypes, or others than float32 and float64.
+
+        Examples
+        --------
+        >>> import recsolve as rs
+        >>> cell = rs.cells.Elman.random(input_size=3, hidden_size=8, rng=0)
+        >>> bool(cell.map(abs).mixings["h"].weight.min() >= 0)
+        True
+        """
         projection = None if self.projection is None else self.projection.map(function)
         mapped = changed(self)
         WeightedCell.__init__(
@@ -92,7 +114,14 @@ class WeightedCell:
         return mapped
 
     def astype(self, dtype: Any) -> Self:
-        """Return the cell with weights of another dtype (float32 or float64)."""
+        """Return the cell with weights of another dtype (float32 or float64); TypeError for others.
+
+        Examples
+        --------
+        >>> import recsolve as rs
+        >>> rs.cells.Elman.random(input_size=3, hidden_size=8, rng=0).astype("float32").dtype
+        dtype('float32')
+        """
         return self.map(lambda w: w.astype(dtype))
 
     def to(self, kind: str) -> Self:
@@ -121,11 +150,26 @@ class WeightedCell:
         Parameters
         ----------
         x : array, shape (T, *batch, input_size)
+            In the dtype of the weights.
 
         Returns
         -------
         Names
             One drive per name that the cell uses, each (T, *batch, *lanes, n).
+
+        Raises
+        ------
+        ValueError
+            Without a projection, or for a wrong shape.
+        TypeError
+            When x is of another dtype than the weights, or on another device.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=8, rng=0)
+        >>> {name: u.shape for name, u in cell.drive(np.ones((20, 3))).items()}
+        {'r': (20, 8), 'z': (20, 8), 'n': (20, 8)}
         """
         if self.projection is None:
             raise ValueError(f"{self.cell.name} has no projection; pass recurrence(drive=...) instead of x")
@@ -173,7 +217,8 @@ class WeightedCell:
 
         Returns
         -------
-        Recurrence
+        CellRecurrence
+            In the dtype of the weights.
 
         Raises
         ------
@@ -181,6 +226,13 @@ class WeightedCell:
             For mixed array kinds or dtypes, or ties that are no numbers.
         ValueError
             For wrong shapes or names, or ties of unknown operations or out of range.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=8, rng=0)
+        >>> cell.recurrence(np.ones((20, 5, 3)), reset=rs.packed_resets([12, 8])).shape
+        (20, 5, 8)
         """
         if (x is None) == (drive is None):
             raise ValueError("recurrence takes either x or drive=, and exactly one of them")
@@ -199,7 +251,7 @@ class WeightedCell:
         return CellRecurrence(self, Names(drives, "drive"), initial, reset, kind, native, ties)
 
     def output(self, states: Array) -> Array:
-        """Return the shown component of states (T, *batch, [k], *lanes, n)."""
+        """Return the shown component of states (T, *batch, [k], *lanes, n): a view (T, *batch, *lanes, n)."""
         return self.layout.component(states, self.cell.state.index(self.cell.output))
 
     def stack_components(self, parts: list[Array], like: Array) -> Array:

@@ -22,7 +22,7 @@ class ConstantError(TypeError):
 
 
 def constant(x: Any, dtype: Any) -> Any:
-    """Return what a cell mixes with its state as NumPy does not promote it: numbers and 0-d arrays as Python's.
+    """Return an operand of a cell in a form that NumPy does not promote: numbers and 0-d arrays as Python numbers.
 
     Raises
     ------

@@ -25,14 +25,30 @@ ONE = 1.0  # the partial of a leaf with respect to itself; multiplying by it is 
 
 
 def sigmoid(x: Any) -> Any:
-    """Return 1 / (1 + exp(-x)), exact in the limits: 0 at -inf, 1 at +inf, NaN at NaN."""
+    """Return 1 / (1 + exp(-x)) entry by entry, exact in the limits: 0 at -inf, 1 at +inf, NaN at NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.math import sigmoid
+    >>> sigmoid(np.array([-np.inf, 0.0, np.inf])).tolist()
+    [0.0, 0.5, 1.0]
+    """
     if isinstance(x, Elementwise):
         return x.lift("sigmoid", (x,))
     return 1.0 / (1.0 + np.exp(-x))
 
 
 def softplus(x: Any) -> Any:
-    """Return log(1 + exp(x)) without overflow."""
+    """Return log(1 + exp(x)) entry by entry, without overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.math import softplus
+    >>> softplus(np.array([-np.inf, 1000.0])).tolist()
+    [0.0, 1000.0]
+    """
     if isinstance(x, Elementwise):
         return x.lift("softplus", (x,))
     return np.logaddexp(x, 0.0)
@@ -190,7 +206,7 @@ class Dual(Elementwise):
         return self._made(y, partials)
 
     def _select(self, y: Any, choices: Sequence[tuple[Any, Any, Any]]) -> Dual:
-        """Return ``y`` with the partials of each choice, scaled, where its mask holds: selected, for 0 * inf is NaN."""
+        """Return ``y`` with the scaled partials of each choice where its mask holds (selected: 0 * inf is NaN)."""
         partials: dict[Hashable, Any] = {}
         for arg, mask, scale in choices:
             for leaf, partial in arg.partials.items() if isinstance(arg, Dual) else ():
@@ -243,9 +259,9 @@ class Dual(Elementwise):
 
 
 class OfState(Dual):
-    """A dual that depends on the state, among others that do not: ties tell them apart.
+    """A dual that depends on the state; ties treat it differently from duals that do not.
 
-    NumPy asks a subclass first, so whatever has an operand of this class is of this class.
+    NumPy tries a subclass first, so a result with an operand of this class is of this class.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""What NumPy's functions and operators reach on stand-ins for arrays: duals, and nodes of an expression graph."""
+"""Stand-ins for arrays on which NumPy's functions and operators work: duals, and nodes of an expression graph."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 
 class Elementwise(NDArrayOperatorsMixin):
-    """A value that elementwise operations run on; whatever would couple its entries raises and is named.
+    """A value for elementwise operations; an operation that would couple its entries raises an error that names it.
 
-    A subclass defines ``lift(name, args)`` for the operations that it carries and ``_where``, and says by ``_ufunc``
-    and ``_function`` which ones these are.
+    A subclass defines ``lift(name, args)`` for the operations that it supports and ``_where``, and lists them by
+    ``_ufunc`` and ``_function``.
     """
 
     __slots__ = ()
@@ -79,7 +79,7 @@ class Elementwise(NDArrayOperatorsMixin):
         raise TypeError("writing into the state; return a new array, with where() or np.stack([...], axis=-1)")
 
     def __getattr__(self, name: str) -> Any:
-        """Name a method of arrays that is not carried (an AttributeError, as ``hasattr`` expects)."""
+        """Raise an error that names an unsupported method of arrays (AttributeError, as ``hasattr`` expects)."""
         if name.startswith("_"):
             raise AttributeError(name)
         raise AttributeError(str(self._unsupported(f".{name}")))

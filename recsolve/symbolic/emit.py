@@ -73,7 +73,7 @@ class Dialect:
     leaf: Callable[[Leaf], str] = variable
 
     def write(self, outputs: Sequence[Node]) -> tuple[list[str], list[str]]:
-        """Return statements that compute the outputs, one operation each, and what to call each output then."""
+        """Return statements that compute the outputs, one operation each, and the name of each output."""
         names: dict[int, str] = {}
         statements: list[str] = []
         for node in reachable(outputs):

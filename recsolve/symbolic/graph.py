@@ -28,7 +28,7 @@ _COMMUTATIVE = {"add", "multiply", "equal", "not_equal", "logical_and", "logical
 
 
 class Leaf(NamedTuple):
-    """What an expression starts from: its kind (component, drive, parameter, weight, mixing, cotangent) and name."""
+    """An input of expressions: its kind (component, drive, parameter, weight, mixing, cotangent) and name."""
 
     kind: str
     name: str
@@ -223,7 +223,7 @@ def _arguments(node: Node) -> tuple[Node, ...]:
 
 
 def reachable(outputs: Iterable[Node], needs: Callable[[Node], Iterable[Node]] = _arguments) -> list[Node]:
-    """Return the nodes that the outputs need, arguments first; ``needs`` are those that one node asks for."""
+    """Return the nodes that the outputs need, arguments first; ``needs`` returns those of one node."""
     found: dict[int, Node] = {}
     waiting = list(outputs)
     while waiting:

@@ -1,4 +1,4 @@
-"""What tracing a cell gives: elementwise stages around its mixings, as nodes of one expression graph."""
+"""The result of tracing a cell: elementwise stages around its mixings, as nodes of one expression graph."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Stage:
     calls: tuple[MixingCall, ...] = ()
 
     def nodes(self, *, partials: bool = True) -> list[Node]:
-        """Return all that it computes: the values, and then the partials, output by output in the order of leaves."""
+        """Return all computed nodes: the values, and then the partials, output by output in the order of leaves."""
         values = [output.value for output in self.outputs]
         return values + [p for output in self.outputs for p in output.partials.values()] if partials else values
 
@@ -104,7 +104,7 @@ class Program:
 
     @property
     def elementwise(self) -> bool:
-        """Whether one stage is all there is, so that every unit is a recurrence of its own."""
+        """Whether there is only one stage, so that every unit is a recurrence of its own."""
         return len(self.stages) == 1
 
     @property
@@ -142,7 +142,7 @@ class Program:
             yield from (f"  {line}" for line in self._lines(stage))
 
     def _lines(self, stage: Stage) -> Iterator[str]:
-        """Return the statements of a stage, and what its outputs and their partials are called."""
+        """Return the statements of a stage, and the names of its outputs and their partials."""
         statements, names = LISTING.write(stage.nodes())
         yield from statements
         name = iter(names)

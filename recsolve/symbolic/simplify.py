@@ -2,7 +2,7 @@
 
 A rule may not change a result, NaN and infinities included. So x * 0 stays (it is NaN where x is infinite or NaN), and
 so do x - x, 0 / x and x / x. Each rule says what it does; one of them, x + 0, may turn -0.0 into 0.0 or back, which no
-derivative sees. A rule returns the simpler node, or None where it has nothing to say.
+derivative sees. A rule returns the simpler node, or None where it does not apply.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ _MACHINERY = Path(__file__).parent.parent
 _NUMPY = Path(np.__file__).parent
 
 
-def trace(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: Any = None) -> Program:
-    """Trace a cell.
+def trace_cell(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: Any = None) -> Program:
+    """Return the function of a cell as a program: elementwise stages with values and partials, between its mixings.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ def trace(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: Any =
     Examples
     --------
     >>> import recsolve as rs
-    >>> from recsolve.symbolic.tracing import trace
-    >>> print(trace(rs.cells.Elman))
+    >>> from recsolve.symbolic.tracing import trace_cell
+    >>> print(trace_cell(rs.cells.Elman))
     elman
     components h; drives h; parameters none; mixings h diagonal
     stage 0: 6 operations, 3 of them for the values
@@ -84,19 +84,24 @@ def trace(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: Any =
 
 
 def trace_pullback(cell: Cell, ties: Any = None) -> dict[Leaf, Node]:
-    """Trace how a cotangent of the new state is taken back, for a cell whose mixings are all diagonal.
+    """Return how a cotangent of the new state is taken back, for a cell whose mixings are all diagonal.
 
     Parameters
     ----------
     cell : Cell
     ties : float or mapping, optional
-        As in :func:`trace`.
+        As in :func:`trace_cell`.
 
     Returns
     -------
-    dict
+    dict of Leaf to Node
         The cotangent of every component, drive, weight and parameter, an expression of these and of leaves of the kind
         ``"cotangent"``, one per component.
+
+    Raises
+    ------
+    TypeError
+        For what cannot be traced.
 
     Examples
     --------
@@ -143,13 +148,31 @@ def trace_pullback(cell: Cell, ties: Any = None) -> dict[Leaf, Node]:
 def same_values(cell: Cell, program: Program) -> bool:
     """Return whether the function of a cell computes the values of a program.
 
-    On nodes of the graph of the program it does if it returns the very nodes that are there, whatever numbers beside
-    its arguments it sees.
+    It is run on nodes of the graph of the program, and must return nodes that exist there: then it computes these
+    values whatever numbers other than its arguments it reads.
+
+    Parameters
+    ----------
+    cell : Cell
+    program : Program
+        From :func:`trace_cell`.
+
+    Returns
+    -------
+    bool
 
     Raises
     ------
     TypeError
         When it cannot be run on nodes.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> from recsolve.symbolic.tracing import same_values, trace_cell
+    >>> program = trace_cell(rs.cells.Elman)
+    >>> same_values(rs.cells.Elman, program), same_values(rs.cells.ElmanReLU, program)
+    (True, False)
     """
     graph = program.stages[-1].outputs[0].value.graph
     calls: list[tuple[str, int]] = []
@@ -177,7 +200,7 @@ def _run(
     W: Mapping[str, Any],
     made: Callable[[Node, int], Any] = lambda node, i: Dual(node, {i: ONE}),
 ) -> Iterable[Any]:
-    """Return the components that the function of a cell returns on duals over nodes, or on what is ``made`` of them."""
+    """Return the components that the function of a cell returns on duals over nodes, or on ``made`` of the nodes."""
 
     def leaves(kind: str, names: Iterable[str]) -> dict[str, Node]:
         return {name: graph.leaf(kind, name) for name in names}

@@ -1,4 +1,4 @@
-"""Loops over time as one writes them by hand in NumPy, for cells whose units do not mix: what compiled solves race.
+"""Loops over time as written by hand in NumPy, for cells whose units do not mix: the rivals of compiled solves.
 
 States and drives have time first; weights are one number per unit.
 """

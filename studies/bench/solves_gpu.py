@@ -16,7 +16,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array, to_host
 from recsolve.kernels.gpu.cell.elementwise import Outcome
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.current import traced_now
 from recsolve.recurrence.engine import cuda_loops_of
@@ -62,7 +62,7 @@ class _Problem:
         self.weights = {n: (SCALE * host.standard_normal(D)).astype(np.float32) for n in cell.mixings}
         self.weights |= {n: np.zeros(D, np.float32) for n in cell.parameters}
         initial = xp.zeros((B, D) if k == 1 else (B, k, D), np.float64 if dtype == "float64" else np.float32)
-        self.chain = Chain(initial, initial)
+        self.starts = Starts(initial, initial)
         self.states = laid(lambda s: xp.empty(s, dtype), (T, *initial.shape), by_batch)
         self.bytes = (len(cell.drives) + k) * T * B * D * self.states.itemsize
 
@@ -73,7 +73,7 @@ class _Problem:
         self.inputs: list[list[Array]] = gpu.rotated(lambda: [*(drive() for _ in cell.drives), *rest], self.bytes)
 
     def solve(self, inputs: list[Array], **way: Any) -> Outcome:
-        return self.loops.solve(inputs, self.states, 1, self.chain, _TOLERANCE, **way)
+        return self.loops.solve(inputs, self.states, 1, self.starts, _TOLERANCE, **way)
 
     def times(self, runs: list[Run], size: int) -> Row:
         """Return the times on the device and of a call, which makes so many bytes move."""
@@ -147,7 +147,7 @@ def _backward(name: str, shape: str, problem: _Problem) -> Row:
     """Time the adjoint with all gradients: it reads drives, states and cotangents, and writes drives and states."""
     problem.solve(problem.inputs[0])
     cotangent = problem.gpu.xp.random.default_rng(1).standard_normal(problem.states.shape, dtype=np.float32)
-    run = partial(problem.loops.adjoint, problem.inputs[0], problem.states, cotangent, 1, problem.chain)
+    run = partial(problem.loops.adjoint, problem.inputs[0], problem.states, cotangent, 1, problem.starts)
     return _row(f"{name} adjoint", shape, "", problem.times([run], 2 * problem.bytes + problem.states.nbytes))
 
 

@@ -199,7 +199,7 @@ def draw_front(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_curves(quantity: str) -> Any:
-    """Return the function that words what the curves of a quantity show."""
+    """Return the function that describes in words the curves of a quantity."""
 
     def says(data: Dataset) -> str:
         f = facts(data)

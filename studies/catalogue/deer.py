@@ -87,7 +87,7 @@ def sine(p: float, T: int, seed: int, dtype: str) -> rs.Recurrence:
 
 
 def moved(rec: rs.Recurrence, truth: Array, cap: int, atol: float = 1e-4, rtol: float = 1e-3) -> Row:
-    """Iterate h[t] <- J[t] h[t-1] + f - J h until it moves by less than atol + rtol |h|, and judge what is returned."""
+    """Iterate h[t] <- J[t] h[t-1] + f - J h until it moves by less than atol + rtol |h|, and judge the result."""
     h: Array = np.zeros(rec.shape, rec.dtype)
     done, k = False, 0
     with np.errstate(all="ignore"):
@@ -117,7 +117,7 @@ def _residuals(rec: rs.Recurrence, h: Array) -> Row:
 
 
 def _sine(data: Dataset, name: str) -> Dataset:
-    """Return what one test made of h = p sin h + x, by p and seed."""
+    """Return the verdicts of one test on h = p sin h + x, by p and seed."""
     part = data.sel(problem=SINE, solver=name)
     for dim in ("p", "seed", "T", "units"):
         part = part.dropna(dim, how="all", subset=["residual"])

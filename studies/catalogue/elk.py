@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GRU, LORENZ = "autoregressive gru", "lorenz96"
 NEWTON, QUASI, ELK, QUASI_ELK, ADAPTIVE = "newton", "quasi_newton", "elk", "quasi-elk", "elk, adaptive"
 ALIKE = {NEWTON: "newton", QUASI: "quasi_newton", ELK: "elk", QUASI_ELK: "levenberg_marquardt", ADAPTIVE: "auto"}
-# What the paper sets: the length of its GRU, and the damping 1 / sigma^2 of ELK and quasi-ELK on it.
+# The paper's settings: the length of its GRU, and the damping 1 / sigma^2 of ELK and quasi-ELK on it.
 PUBLISHED = {"T": 10_000, ELK: 1e-6, QUASI_ELK: 1e-2}
 
 
@@ -125,7 +125,7 @@ def autoregressive_gru(units: int, T: int, gain: float, seed: int) -> rs.Recurre
 
 
 def _part(data: Dataset, problem: str) -> Dataset:
-    """Return what was run of a problem: of its length, dampings and seeds."""
+    """Return the part of the data that was run: one problem at its length, dampings and seeds."""
     part = data.sel(problem=problem)
     for dim in ("T", "seed"):
         part = part.dropna(dim, how="all", subset=["iterations"])

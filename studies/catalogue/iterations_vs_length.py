@@ -55,7 +55,7 @@ TINY = Config(lengths=(64, 128, 256), gains=(1.0, 5.0), seeds=1)
 
 
 def grid(config: Config) -> Iterator[Point]:
-    gains = config.gains[::-1]  # what takes longest first, so that no worker is left with it at the end
+    gains = config.gains[::-1]  # the longest first, so that no worker is left with one at the end
     return product(
         gain=gains, seed=range(config.seeds), solver=config.solvers, units=config.units, lengths=[*config.lengths],
         tol=config.tol, maxiter=config.maxiter, dtype="float64",

@@ -112,7 +112,7 @@ def facts(data: Dataset) -> dict[str, Any]:
         for name, nudge in (("system", 0), ("observer", -1)):
             values = counts.sel(solver=solver).isel(nudge=nudge).values
             found[f"{solver}.{name}"] = [float(f(values)) for f in (np.nanmin, np.nanmax)]
-    # Contractive, and not cheap for all that: where Newton takes more than a tenth of T below 0.
+    # Contractive and still not cheap: exponents below 0 where Newton takes more than a tenth of T.
     x, k = part["exponent"].sel(solver="newton").values, counts.sel(solver="newton").values
     dear = x[(x < 0) & (k > found["steps"] / 10)]
     found["dear_down_to"] = float(dear.min()) if dear.size else float("nan")

@@ -77,7 +77,7 @@ def run(
     truth = loop(rec)
     row = measured(rec, "newton", truth, curves=True, maxiter=maxiter)
     if "errors" in row:
-        # What an iteration after convergence would give is what convergence gave.
+        # Iterations after convergence keep its result.
         last = row["errors"][-1] if row["status"] == "converged" else np.nan
         row["errors"] = (row["errors"] + max(COUNTS) * [last])[: max(COUNTS) + 1]
         row["residuals"] = row["residuals"][: max(COUNTS) + 1]

@@ -1,4 +1,4 @@
-"""float64, float32 and bfloat16 storage in Newton's method on recurrences: error floors, and what mixing them pays.
+"""float64, float32 and bfloat16 storage in Newton's method on recurrences: error floors, and the gain of mixing them.
 
 In the correction form (docs/solvers.md) A only has to be good enough to contract: storing it in bfloat16 costs at most
 iterations, while states in bfloat16 cost digits. Low precision first and high precision last is iterative refinement
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 STORED = ("float64", "float32", "float32, A in bfloat16", "float32, states in bfloat16")
 UNIT = dict(zip(STORED, (2.0**-53, 2.0**-24, 2.0**-24, 2.0**-9), strict=True))
-TOO_MUCH = 1e-10  # a tolerance below what float32 can resolve, asked for within T / 4 iterations
+TOO_MUCH = 1e-10  # a tolerance below the resolution of float32, tried within T / 4 iterations
 MIXED = "mixed"  # a solve in float32 whose result a solve in float64 goes on from
 
 
@@ -120,14 +120,14 @@ def _floors(data: Dataset, storage: str) -> DataArray:
 
 
 def _relative_bytes(data: Dataset, solver: str) -> DataArray:
-    """Return what mixed solves move over what float64 does: sweeps in float32 count half, and guesses are evaluated."""
+    """Return the bytes that mixed solves move over those of float64: float32 sweeps count half, a guess is a sweep."""
     part = data.sel(storage=MIXED, solver=solver)
     part = part.where(part["status"] == "converged")
     return ((part["low"] + 1) / 2 + part["high"] + 1) / (part["pure"] + 1)
 
 
 def _relative_time(data: Dataset, solver: str) -> DataArray:
-    """Return the same in wall time; these problems are small, so that it says little of large ones."""
+    """Return the same in wall time; these problems are small, so it hardly predicts large ones."""
     part = data.sel(storage=MIXED, solver=solver).isel(seed=0)
     part = part.where(part["status"] == "converged")
     return part["mixed_seconds"] / part["pure_seconds"]
@@ -142,7 +142,7 @@ def facts(data: Dataset) -> dict[str, Any]:
         found[f"{storage}.settled"] = int(np.isfinite(floors).sum())
         found[f"{storage}.units"] = [float(np.nanmin(units)), float(np.nanmax(units))]
         found[f"{storage}.units_of_condition"] = float(np.nanmax(units / kappa))
-        # The first iterate within twice the floor of its own.
+        # The first iterate within twice its own floor.
         there = _errors(data, storage).values <= 2 * floors[..., None]
         found[f"{storage}.sweeps"] = float(np.mean(np.argmax(there, axis=-1)[np.isfinite(floors)]))
     ratio = _floors(data, STORED[2]) / _floors(data, STORED[1])

@@ -90,7 +90,7 @@ def run(
 def _solver(rec: rs.Recurrence, name: str, truth: Array, repeats: int, enough: float) -> Row:
     row = measured(rec, name, truth)
     if row["status"] != CONVERGED:
-        return row  # its time says nothing
+        return row  # its time is meaningless
     return {**row, **timed(lambda: rs.solve(rec, method=name), repeats, enough)}
 
 

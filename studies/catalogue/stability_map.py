@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Config:
     """Dense GRU and LSTM, weights times ``gain``; MinMax with a gap of ``gain / 4`` deviations between its bounds.
 
-    What takes more than ``maxiter`` iterations counts as a failure; T of them would do for any recurrence.
+    A solve of more than ``maxiter`` iterations counts as a failure; T of them suffice for any recurrence.
     """
 
     cells: tuple[str, ...] = ("gru", "lstm", "minmax")
@@ -84,7 +84,7 @@ def run(
     for drive in drives:
         rec = recurrence(cell, gain, drive, units=units, T=T, seed=seed, dtype=dtype)
         truth = loop(rec)
-        # MinMax is as large as its drive, and so is what its residuals are to be compared to.
+        # MinMax is as large as its drive, so its residuals are compared with that.
         scaled = tol * drive if cell == "minmax" else tol
         rows += [
             {"drive": drive, "maxiter": maxiter, **measured(rec, s, truth, tol=scaled, maxiter=maxiter, guess=guess)}

@@ -34,7 +34,7 @@ LOOP = "sequential"
 
 @dataclass(frozen=True)
 class Config:
-    """Each solver asked for each tolerance; float64, input of deviation 1."""
+    """Each solver with each tolerance; float64, input of standard deviation 1."""
 
     problems: tuple[str, ...] = tuple(PROBLEMS)
     solvers: tuple[str, ...] = (
@@ -71,7 +71,7 @@ def run(
     rec = cell_recurrence(cell, mixing, units=units, T=T, gain=gain, seed=seed, dtype=dtype)
     truth = loop(rec)
     shared = {"condition": condition(rec, truth)}
-    if solver == LOOP:  # which knows no tolerance: its row holds at all of them
+    if solver == LOOP:  # which has no tolerance: its row holds at all of them
         return [{**measured(rec, LOOP, truth), **shared, **timed(partial(rs.solve, rec, method=LOOP), repeats, 0.3)}]
     rows = []
     for tol in tols:

@@ -248,7 +248,7 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()  # what fails here would end in a traceback later
+            sys.stdout.flush()  # a fault found here would end in a traceback later
     except KeyboardInterrupt:
         print("recsolve: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""What this installation can do."""
+"""The abilities of this installation: backends, devices, packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compile ahead: tiny solves of all built-in cells by compiled loops, which then lie on disk."""
+"""Compile ahead: tiny solves of all built-in cells, whose compiled loops are then on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runs of studies share: recurrences by name, and one solve as a row of numbers."""
+"""Shared parts of the runs of studies: recurrences by name, and one solve as a row of numbers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def measured(
     truth : array
         The states of the sequential loop.
     name : str, optional
-        What the row calls the solver.
+        The solver's name in the row.
     curves : bool
         Whether to add the lists ``residuals`` and ``errors``, a number per iterate.
     **arguments

@@ -1,4 +1,4 @@
-"""Several solvers on one recurrence: what each did, iteration by iteration, and how long it took."""
+"""Several solvers on one recurrence: the history and the time of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Newton's method with A or the states stored in bfloat16: what narrow storage does, and nothing else."""
+"""Newton's method with A or the states stored in bfloat16, to see the effect of narrow storage alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pictures of studies share: files, curves with bands over seeds, maps, numbers in words."""
+"""Shared parts of the pictures of studies: files, curves with bands over seeds, maps, numbers in words."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def powers_of_two(axis: Any, values: Sequence[float] | Array) -> None:
 def heat(axes: Any, x: Array, y: Array, z: Array, **arguments: Any) -> Any:
     """Draw a map ``z[y, x]`` of cells centred at the coordinates, as one image within vector files.
 
-    What is NaN is hatched: there was no answer.
+    NaN is hatched: there was no answer.
     """
     axes.grid(False)
     axes.set_facecolor("0.85")

@@ -11,14 +11,14 @@ from recsolve.studies.draw.style import house_style, line_arguments
 from recsolve.studies.groups import grouped
 from recsolve.studies.store.files import replace_into_place
 
-_TOGETHER = 9  # curves that can be told apart in one panel
+_TOGETHER = 9  # curves that can be distinguished in one panel
 QUANTITIES = {"residuals": "residual  max |f(h[t-1]) − h[t]|", "errors": "error  max |h − h of the loop|"}
 
 
 def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compare") -> list[Path]:
     """Draw residual and error against iteration, a column per panel, as PNG and PDF.
 
-    When there are more solvers than can be told apart, each of their groups gets a row, where the others are grey.
+    When there are more solvers than can be distinguished, each of their groups gets a row, where the others are grey.
 
     Parameters
     ----------

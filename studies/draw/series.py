@@ -1,4 +1,4 @@
-"""Lines for what is no solver: cells, storages, guesses. Told apart by marker and dash as well as by colour."""
+"""Line styles for cells, storages and guesses. They differ by marker and dash as well as by colour."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What studies keep: configs, records, sweeps and where their numbers come from."""
+"""Storage of studies: configs, records, sweeps and where their numbers come from."""

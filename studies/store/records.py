@@ -21,7 +21,7 @@ _log = logging.getLogger("recsolve.studies")
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one run.
+    """The outcome of one run.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Record:
     error : str
         The exception of a failed run, else empty.
     rows : list of dict
-        What the run measured; coordinates that the point does not give are among the values.
+        The numbers that the run measured; coordinates that the point does not give are among the values.
     seconds : float
         Wall time.
     provenance : dict

@@ -10,7 +10,7 @@ from cuda_host import HERE, load
 from recsolve.kernels.codegen.cuda_elementwise import module
 from recsolve.kernels.gpu.cell.elementwise import FusedCuda
 from recsolve.kernels.gpu.cell.solve_plan import Kernel
-from recsolve.symbolic.tracing import trace, trace_pullback
+from recsolve.symbolic.tracing import trace_cell, trace_pullback
 
 TYPES = {"float32": "float", "float64": "double"}
 
@@ -71,4 +71,4 @@ class Host:
 
 def kernels_of(cell, ties=None, machine: Host | None = None) -> FusedCuda:
     """Return the fused kernels of a cell with diagonal mixings."""
-    return FusedCuda.of(trace(cell, ties=ties), trace_pullback(cell, ties=ties), machine or Host())
+    return FusedCuda.of(trace_cell(cell, ties=ties), trace_pullback(cell, ties=ties), machine or Host())

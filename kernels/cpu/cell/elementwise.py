@@ -13,9 +13,9 @@ from recsolve.base.arrays import Array, broadcast
 from recsolve.kernels.cpu.cell import time_blocks
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.placement.rows import COTANGENT, JACOBIAN, SPREAD, Rows, States, X, Y
-from recsolve.kernels.cpu.placement.starts import flat_chain
+from recsolve.kernels.cpu.placement.starts import flat_starts
 from recsolve.kernels.cpu.threads import spread, threads
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 
 _ROW = 1024  # lanes that make a row long enough
 _NEWTON = 256  # lanes of a tile whose window stays in the nearest cache
@@ -43,41 +43,41 @@ class Fused:
         self.loops: Any = module_cache.load(source, name)
         self.components, self.drives = components, drives
 
-    def walk(self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, start: int = 0) -> None:
+    def walk(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int = 0) -> None:
         """Fill the rows of ``states`` from ``start`` on, one after the other; ``batch`` is the number of batch axes."""
-        inputs, states, chain = self._rest(inputs, states, batch, chain, start)
+        inputs, states, starts = self._rest(inputs, states, batch, starts, start)
         if time_blocks.pays(self.component(states, batch).shape):
-            time_blocks.walk(self, inputs, states, batch, chain)
+            time_blocks.walk(self, inputs, states, batch, starts)
         else:
-            self.walk_in_order(inputs, states, batch, chain)
+            self.walk_in_order(inputs, states, batch, starts)
 
-    def walk_in_order(self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, start: int = 0) -> None:
+    def walk_in_order(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int = 0) -> None:
         """Do the same without blocks of time."""
-        inputs, states, chain = self._rest(inputs, states, batch, chain, start)
+        inputs, states, starts = self._rest(inputs, states, batch, starts, start)
         if states.size:
-            walk = Walk(self, inputs, states, batch, chain)
+            walk = Walk(self, inputs, states, batch, starts)
             walk.run()
             walk.finish()
 
-    def laid_out(self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain) -> Walk:
+    def laid_out(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts) -> Walk:
         """Return these arrays laid out for walks."""
-        return Walk(self, inputs, states, batch, chain)
+        return Walk(self, inputs, states, batch, starts)
 
     def _rest(
-        self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, start: int
-    ) -> tuple[Sequence[Array], Array, Chain]:
-        """Return what belongs to the steps from ``start`` to the end of ``states``."""
+        self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int
+    ) -> tuple[Sequence[Array], Array, Starts]:
+        """Return inputs, states and starts of the steps from ``start`` to the end of ``states``."""
         cut = slice(start, len(states))
         rest = [*(u[cut] for u in inputs[: self.drives]), *inputs[self.drives :]]
-        return rest, states[cut], chain.rest(states, start)
+        return rest, states[cut], starts.rest(states, start)
 
     def newton(
-        self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, window: int, tol: tuple[float, float]
+        self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, window: int, tol: tuple[float, float]
     ) -> tuple[int, float, dict[str, int]]:
         """Fill ``states`` by Newton's method in windows; return how many iterations that took, and sweeps over a row.
 
-        Iterations are those of the tile of lanes that took most of them, in all windows. The third that is returned are
-        other counts by name: none.
+        Iterations are those of the tile of lanes that took most of them, in all windows. The third result, other counts
+        by name, is empty.
 
         A window that does not pass the test |r| <= atol + rtol max(|h|, |f|) has, after as many sweeps as it has steps,
         what the loop gives.
@@ -87,12 +87,12 @@ class Fused:
         result = States(states, self.axes(batch), True)
         rows = Rows(self.component(states, batch).shape, {Y: result}, inputs)
         window = min(window, len(states))
-        g, run = self.sizes(rows, states.size, chain, window=window)
-        chained = self.flat(rows, chain, batch)
+        g, run = self.sizes(rows, states.size, starts, window=window)
+        flat = self.flat(rows, starts, batch)
         counts = np.zeros(rows.groups * ceil(rows.inner / g.width), np.int64)
         atol, rtol = (states.dtype.type(x) for x in tol)
         places = rows.where, rows.by_time, g, atol, rtol, counts
-        run(partial(self.loops.newton, rows.inputs, rows.bases[Y], *chained, *places))
+        run(partial(self.loops.newton, rows.inputs, rows.bases[Y], *flat, *places))
         rows.finish()
         return int(counts.max()), float(counts.mean() / ceil(len(states) / window) + 1), {}
 
@@ -112,7 +112,7 @@ class Fused:
             rows.finish()
 
     def adjoint(
-        self, inputs: Sequence[Array], states: Array, cotangent: Array, batch: int, chain: Chain
+        self, inputs: Sequence[Array], states: Array, cotangent: Array, batch: int, starts: Starts
     ) -> tuple[Array, list[Array], Array, Array]:
         """Return the adjoint variables, the gradients to the drives, those to constants, and those to initial states.
 
@@ -127,10 +127,10 @@ class Fused:
         totals = np.zeros((len(inputs) - self.drives, rows.number))
         into = np.zeros((self.components, rows.number))
         if states.size:
-            g, run = self.sizes(rows, states.size, chain)
+            g, run = self.sizes(rows, states.size, starts)
             arrays = (rows.bases[X], rows.bases[COTANGENT], rows.bases[Y], rows.gradients, totals, into)
-            chained = self.flat(rows, chain, batch)
-            run(partial(self.loops.adjoint, rows.inputs, *arrays, *chained, rows.where, rows.by_time, g))
+            flat = self.flat(rows, starts, batch)
+            run(partial(self.loops.adjoint, rows.inputs, *arrays, *flat, rows.where, rows.by_time, g))
             rows.finish()
         return result, drives, rows.unflatten(totals), rows.unflatten(into)
 
@@ -167,7 +167,7 @@ class Fused:
             lanes = cut(self.component(columns[Y], batch)).shape
             yield prod(lanes), Rows(lanes, states, [_cut_broadcast(x, begin, end, length) for x in full])
 
-    def sizes(self, rows: Rows, numbers: int, chain: Chain | None = None, window: int = 0) -> tuple[Any, Run]:
+    def sizes(self, rows: Rows, numbers: int, starts: Starts | None = None, window: int = 0) -> tuple[Any, Run]:
         """Return the sizes for the loops, and how to run a loop over all tasks."""
         workers = threads() if numbers >= SPREAD else 1
         width, bundle = rows.tile(workers)
@@ -191,14 +191,14 @@ class Fused:
             c_c=distance(COTANGENT),
             J_r=distance(JACOBIAN),
             J_c=distance(JACOBIAN, 1),
-            cutting=int(chain is not None and chain.cutting),
+            has_resets=int(starts is not None and starts.has_resets),
             window=window,
         )
         return g, partial(spread, tasks=ceil(rows.groups / bundle) * ceil(rows.inner / width), workers=workers)
 
-    def flat(self, rows: Rows, chain: Chain, batch: int) -> tuple[Array, Array, Array, Array]:
-        """Return a chain as the loops take it."""
-        return flat_chain(chain, rows, tuple(axis - 1 for axis in self.axes(batch)))
+    def flat(self, rows: Rows, starts: Starts, batch: int) -> tuple[Array, Array, Array, Array]:
+        """Return what a walk starts from as the loops take it."""
+        return flat_starts(starts, rows, tuple(axis - 1 for axis in self.axes(batch)))
 
 
 class Walk:
@@ -207,25 +207,25 @@ class Walk:
     Parameters
     ----------
     loops : Fused
-    inputs, states, batch, chain
+    inputs, states, batch, starts
         As :meth:`Fused.walk` takes them.
     """
 
-    def __init__(self, loops: Fused, inputs: Sequence[Array], states: Array, batch: int, chain: Chain):
+    def __init__(self, loops: Fused, inputs: Sequence[Array], states: Array, batch: int, starts: Starts):
         self.loops = loops
         shape = loops.component(states, batch).shape
         self.rows = Rows(shape, {Y: States(states, loops.axes(batch), True)}, inputs)
-        self.sizes, self._spread = loops.sizes(self.rows, states.size, chain)
+        self.sizes, self._spread = loops.sizes(self.rows, states.size, starts)
         self._axes = tuple(axis - 1 for axis in loops.axes(batch))
-        self._start, *self._cuts = flat_chain(chain, self.rows, self._axes)
+        self._start, *self._resets = flat_starts(starts, self.rows, self._axes)
 
     def run(self, initial: Array | None = None, begin: int = 0) -> None:
-        """Walk to the end from the state before step ``begin``, by default that of the chain."""
-        rows, (restart, row, cuts) = self.rows, self._cuts
+        """Walk to the end from the state before step ``begin``, by default the initial one."""
+        rows, (restart, row, resets) = self.rows, self._resets
         start = self._start if initial is None else rows.component_rows(initial, self._axes)
         g, where = self.sizes._replace(steps=self.sizes.steps - begin), rows.where + begin * rows.by_time
-        chain = start, restart, row[begin:], cuts
-        self._spread(partial(self.loops.loops.walk, rows.inputs, rows.bases[Y], *chain, where, rows.by_time, g))
+        starts = start, restart, row[begin:], resets
+        self._spread(partial(self.loops.loops.walk, rows.inputs, rows.bases[Y], *starts, where, rows.by_time, g))
 
     def last(self) -> Array:
         """Return the last state (*batch, *event)."""
@@ -237,7 +237,7 @@ class Walk:
 
 
 def _cut_broadcast(x: Array, begin: int, end: int, length: int) -> Array:
-    """Return the steps of a broadcast array, ``length`` of them to a row, without writing out what is repeated."""
+    """Return the steps of a broadcast array, ``length`` of them to a row, without copying repeated entries."""
     if x.strides[0]:
         return x[begin:end].reshape(-1, length, *x.shape[1:])
     return np.broadcast_to(x[0], ((end - begin) // length, length, *x.shape[1:]))

@@ -16,9 +16,9 @@ from recsolve.kernels.cpu.cell.stages import LEAST
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.jit.panel_packing import aligned, packed, vector_shape
 from recsolve.kernels.cpu.placement.rows import SPREAD, Rows, States, Y
-from recsolve.kernels.cpu.placement.starts import flat_chain
+from recsolve.kernels.cpu.placement.starts import flat_starts
 from recsolve.kernels.cpu.threads import spread, threads
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 from recsolve.symbolic.program import Program
 
 _LANES = 2048  # of a task at most, so that its buffers stay in the nearest cache
@@ -46,7 +46,7 @@ class FusedMixing:
         self.plan, self.components = plan_of(program), len(program.components)
 
     def walk(
-        self, inputs: Sequence[Array], mixings: Mapping[str, Array], states: Array, batch: int, chain: Chain
+        self, inputs: Sequence[Array], mixings: Mapping[str, Array], states: Array, batch: int, starts: Starts
     ) -> None:
         """Fill ``states`` one step after the other.
 
@@ -59,7 +59,7 @@ class FusedMixing:
             The result.
         batch : int
             The number of batch axes.
-        chain : Chain
+        starts : Starts
         """
         if not states.size:
             return
@@ -78,13 +78,13 @@ class FusedMixing:
             slots=self.plan.slots,
             calls=len(self.plan.results),
             y_c=rows.distances[Y][0] if self.components > 1 else 0,
-            cutting=int(chain.cutting),
+            has_resets=int(starts.has_resets),
             heads=heads,
             units=units,
             capacity=tile[0] * tile[1],
         )
-        chained = flat_chain(chain, rows, () if self.components == 1 else (batch,))
-        loop = partial(self.loops.walk, rows.inputs, rows.bases[Y], *chained, weights, rows.where, rows.by_time, g)
+        flat = flat_starts(starts, rows, () if self.components == 1 else (batch,))
+        loop = partial(self.loops.walk, rows.inputs, rows.bases[Y], *flat, weights, rows.where, rows.by_time, g)
         spread(loop, tasks, workers)
         rows.finish()
         if result is not states:
@@ -115,7 +115,7 @@ class FusedMixing:
         return [result.transpose(back) for result in results]
 
     def _rows(self, inputs: Sequence[Array], states: Array, batch: int, sequence: int) -> tuple[Rows, Array]:
-        """Return where rows of whole sequences lie, of so many lanes each, and the array that is filled."""
+        """Return where rows of whole sequences lie, with the given lanes each, and the array to fill."""
         axes = () if self.components == 1 else (1 + batch,)
         shape = (*states.shape[: 1 + batch], *states.shape[1 + batch + len(axes) :])
         rows = Rows(shape, {Y: States(states, axes, True)}, inputs, least=LEAST)
@@ -123,7 +123,7 @@ class FusedMixing:
         event = [axis for axis in range(batch, len(shape) - 1) if shape[1 + axis] > 1]
         if rows.inner % sequence == 0 and order[len(order) - len(event) :] == event:
             return rows, states
-        # A drive that is strided or shared among heads, say: with copies of all of them sequences are contiguous.
+        # With copies, sequences are contiguous even for a drive that is strided or shared among heads.
         fresh, full = np.empty(states.shape, states.dtype), [broadcast(x, shape) for x in inputs]
         copies = [np.ascontiguousarray(x) if x.strides[0] else x for x in full]
         return Rows(shape, {Y: States(fresh, axes, True)}, copies, least=LEAST), fresh

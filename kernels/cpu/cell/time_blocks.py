@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 
 if TYPE_CHECKING:
     from recsolve.kernels.cpu.cell import elementwise
@@ -39,7 +39,7 @@ def _blocks(shape: tuple[int, ...]) -> int:
     return min(_ROW // prod(shape[1:]), shape[0] // _SHORTEST)
 
 
-def walk(loops: elementwise.Fused, inputs: Sequence[Array], states: Array, batch: int, chain: Chain) -> None:
+def walk(loops: elementwise.Fused, inputs: Sequence[Array], states: Array, batch: int, starts: Starts) -> None:
     """Fill ``states`` one step after the other."""
     shape = loops.component(states, batch).shape
     blocks = _blocks(shape)
@@ -52,25 +52,25 @@ def walk(loops: elementwise.Fused, inputs: Sequence[Array], states: Array, batch
 
     full = [np.broadcast_to(x, shape) for x in inputs]
     moved = [side_by_side(x) if x.strides[0] else np.broadcast_to(x[0], (length, blocks, *shape[1:])) for x in full]
-    reset = None if chain.reset is None else side_by_side(chain.reset)
-    starts, restarts = (np.broadcast_to(x, (blocks, *x.shape)) for x in (chain.initial, chain.restart))
-    starts = starts.copy()
-    walk = loops.laid_out(moved, side_by_side(states), batch + 1, Chain(starts, restarts, reset))
+    reset = None if starts.reset is None else side_by_side(starts.reset)
+    before, restarts = (np.broadcast_to(x, (blocks, *x.shape)) for x in (starts.initial, starts.restart))
+    before = before.copy()
+    walk = loops.laid_out(moved, side_by_side(states), batch + 1, Starts(before, restarts, reset))
     # 1. guesses from a few steps before each block, then all blocks
-    walk.run(starts, max(length - _BURN_IN, 0))
+    walk.run(before, max(length - _BURN_IN, 0))
     for _ in range(_PASSES):
-        starts[1:] = walk.last()[:-1]
-        walk.run(starts)
-        if _same(starts[1:], walk.last()[:-1]):
+        before[1:] = walk.last()[:-1]
+        walk.run(before)
+        if _same(before[1:], walk.last()[:-1]):
             break
     walk.finish()
     # 2. what the guesses have missed, in order
     for block in range(1, blocks):
         begin = block * length
-        if not _same(starts[block], states[begin - 1]):
-            loops.walk_in_order(inputs, states[: begin + length], batch, chain, begin)
+        if not _same(before[block], states[begin - 1]):
+            loops.walk_in_order(inputs, states[: begin + length], batch, starts, begin)
     if covered < len(states):
-        loops.walk_in_order(inputs, states, batch, chain, covered)
+        loops.walk_in_order(inputs, states, batch, starts, covered)
 
 
 def _same(x: Array, y: Array) -> bool:

@@ -1,9 +1,9 @@
-"""Reading and writing flat arrays where the compiler is told which do not overlap.
+"""Reading and writing flat arrays that are declared to the compiler not to overlap.
 
 A loop over many arrays vectorises only if none that is written overlaps another one. LLVM finds that out by comparing
 addresses before every row, and gives up where arrays are many. Here every place that is written is a scope of its own
-(LLVM's ``alias.scope`` metadata), and whatever else is read or written is declared to lie outside it. Whoever calls
-functions made of these therefore passes arrays of which those that are written overlap nothing else.
+(LLVM's ``alias.scope`` metadata), and all other reads and writes are declared to lie outside it. Callers must therefore
+pass arrays of which the written ones overlap no other.
 
 Places are not checked, and negative ones do not count from the end.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from recsolve.kernels.cpu.jit.decorators import BaseTuple, CPointer, cgutils, intrinsic, ir, types
 
-_SCOPES = 32  # results from the 32nd on share a scope, which costs comparisons and nothing else
+_SCOPES = 32  # results from the 32nd on share a scope, which only costs comparisons
 
 
 def _scope(module: Any, number: int) -> Any:

@@ -49,7 +49,7 @@ __all__ = [
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 _LOG = logging.getLogger("recsolve")
-_LOOPS = "recsolve.kernels."  # where the modules lie whose functions and numbers are compiled into loops
+_LOOPS = "recsolve.kernels."  # the folder of the modules whose functions and numbers are compiled into loops
 
 
 def compiled(function: Loop) -> Loop:
@@ -75,7 +75,7 @@ def called(function: Loop) -> Loop:
 
 
 class _Cache(NullCache):  # type: ignore[misc]
-    """What Numba asks for compiled code, in place of its own cache.
+    """The cache from which Numba loads compiled code, in place of its own.
 
     Numba's own writes beside the sources, sees no change of the modules that a loop is made of, fails on damaged files,
     and keeps an index that two processes can leave pointing at each other's code. Here every signature is a file, and
@@ -91,7 +91,7 @@ class _Cache(NullCache):  # type: ignore[misc]
         return str(disk.cache_directory())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return what was compiled for a signature, or None."""
+        """Return the code compiled for a signature, or None."""
         target_context.refresh()
         content = disk.read(self._name(sig, target_context.codegen()))
         if content is None:
@@ -99,12 +99,12 @@ class _Cache(NullCache):  # type: ignore[misc]
         try:
             found, payload = pickle.loads(content)
             return CompileResult._rebuild(target_context, *payload) if found == sig else None
-        except Exception as error:  # whatever it is, compiling helps
+        except Exception as error:  # any error: compile instead
             _LOG.info("compiled code of %s cannot be loaded (%r); it is compiled again", self._function, error)
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep what was compiled for a signature; not where it holds addresses of this process."""
+        """Store the code compiled for a signature, unless it contains addresses of this process."""
         if not data.library.has_dynamic_globals and all(loop.can_cache for loop in data.lifted):
             disk.write(self._name(sig, data.codegen), dumps((sig, data._reduce())))
 
@@ -168,7 +168,7 @@ class _Notice(event.Listener):  # type: ignore[misc]
 
 
 class _Clock(event.Listener):  # type: ignore[misc]
-    """Numba compiles, and loads from its cache, under one lock: the time from asking for it to leaving it counts."""
+    """Numba compiles, and loads from its cache, under one lock: the time from requesting it to releasing it counts."""
 
     def on_start(self, event: Any) -> None:
         compile_clock.enter()

@@ -1,4 +1,4 @@
-"""Where compiled code lies: files that are checked when they are read, and that nothing depends on.
+"""Compiled code on disk: files that are checked when they are read, and that may be missing.
 
 A file is found by its name, which says all that its content depends on, and it begins with the hash of that content. So
 what is damaged, half written or of another release is not found, and is made again. Where a folder cannot be written
@@ -21,7 +21,7 @@ VARIABLE = "RECSOLVE_CACHE"
 
 _HASH = hashlib.sha256
 _LOG = logging.getLogger("recsolve")
-_failed: set[str] = set()  # folders that could not be written to: each is tried, and told about, once
+_failed: set[str] = set()  # folders that could not be written to: each is tried, and reported, once
 
 
 def cache_directory() -> Path:
@@ -86,7 +86,7 @@ def _write(folder: Path, name: str, content: bytes, *, private: bool) -> None:
     path = folder / f"{name}.{uuid4().hex}.tmp"
     try:
         path.write_bytes(_HASH(content).digest() + content)
-        path.replace(folder / name)  # whole or not at all, whoever else writes it
+        path.replace(folder / name)  # atomic, so that other writers do no harm
     except BaseException:
         with suppress(OSError):
             path.unlink()
@@ -94,7 +94,7 @@ def _write(folder: Path, name: str, content: bytes, *, private: bool) -> None:
 
 
 def _require_own(folder: Path) -> None:
-    """Refuse a folder that is not the user's alone: anybody could have made it, and what lies in it is run."""
+    """Refuse a folder that others own or may write to, because code in it is executed."""
     if hasattr(os, "getuid"):
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:

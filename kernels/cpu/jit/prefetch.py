@@ -1,4 +1,4 @@
-"""Asking for memory ahead of its use, where the hardware cannot see the pattern."""
+"""Prefetching memory ahead of its use, where the hardware does not recognise the pattern."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINE = 64  # bytes of a line of the cache
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _prefetch(typing: Any, base: Any, place: Any) -> Any:
-    """Ask for the line that holds ``base[place]``. A place outside the array does no harm."""
+    """Prefetch the cache line that holds ``base[place]``. A place outside the array does no harm."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.bitcast(
@@ -31,6 +31,6 @@ def _prefetch(typing: Any, base: Any, place: Any) -> Any:
 
 @inlined
 def prefetch(base: Array, place: int, count: int, line: int) -> None:
-    """Ask for ``count`` contiguous numbers, of which a line of the cache has ``line``."""
+    """Prefetch ``count`` contiguous numbers, of which a line of the cache has ``line``."""
     for i in range(0, count, line):
         _prefetch(base, place + i)

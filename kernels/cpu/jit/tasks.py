@@ -1,6 +1,6 @@
 """Steps through time that compiled loops over rows share.
 
-What rows and tasks are: :mod:`recsolve.kernels.cpu.templates.loops_cell`.
+For rows and tasks see :mod:`recsolve.kernels.cpu.templates.loops_cell`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def begin(task: int, where: Array, g: Any, at: Array) -> tuple[int, int]:
 
 @inlined
 def advance(at: Array, by_time: Array, count: int, steps: int) -> None:
-    """Move the places of ``count`` rows by so many steps."""
+    """Move the places of ``count`` rows by a number of steps."""
     for b in range(count):
         for a in range(at.shape[1]):
             at[b, a] += steps * by_time[a]

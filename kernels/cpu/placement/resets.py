@@ -1,4 +1,4 @@
-"""Which steps are cut from their past, as the compiled loops look it up."""
+"""The steps that do not see the one before (cut from their past), as the compiled loops look them up."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from recsolve.base.arrays import Array
 
 
-class Cuts(NamedTuple):
-    """The steps of a scan that are cut from their past.
+class Resets(NamedTuple):
+    """The steps of a scan that are cut from their past by a reset.
 
     Attributes
     ----------
@@ -59,9 +59,9 @@ def lookup(reset: Array | None, shape: tuple[int, ...], rows: Callable[[Array], 
     return row, rows(np.broadcast_to(reset[times], (len(times), *shape[1:])))
 
 
-def cuts_of(reset: Array | None, shape: tuple[int, ...], rows: Callable[[Array], Array]) -> Cuts:
-    """Return the cuts of a mask, as :func:`lookup` takes it."""
+def resets_of(reset: Array | None, shape: tuple[int, ...], rows: Callable[[Array], Array]) -> Resets:
+    """Return the resets of a mask; parameters as for :func:`lookup`."""
     row, lanes = lookup(reset, shape, rows)
     if len(row) and row[0] == 0 and (row[1:] < 0).all() and lanes.all():  # a recurrence that starts afresh
-        return Cuts(True, np.empty(0, np.int32), np.empty(0, np.bool_))
-    return Cuts(False, row, lanes)
+        return Resets(True, np.empty(0, np.int32), np.empty(0, np.bool_))
+    return Resets(False, row, lanes)

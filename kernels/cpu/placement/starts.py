@@ -1,19 +1,19 @@
-"""How the compiled loops take what a walk through time starts from."""
+"""The states that a walk through time starts from, as the compiled loops take them."""
 
 from __future__ import annotations
 
 from recsolve.base.arrays import Array
 from recsolve.kernels.cpu.placement.resets import lookup
 from recsolve.kernels.cpu.placement.rows import Rows
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 
 
-def flat_chain(chain: Chain, rows: Rows, components: tuple[int, ...]) -> tuple[Array, Array, Array, Array]:
-    """Return a chain in the order of lanes.
+def flat_starts(starts: Starts, rows: Rows, components: tuple[int, ...]) -> tuple[Array, Array, Array, Array]:
+    """Return what a walk starts from, in the order of lanes.
 
     Parameters
     ----------
-    chain : Chain
+    starts : Starts
     rows : Rows
     components : tuple of int
         The axes of components in a state (*batch, *event).
@@ -22,13 +22,13 @@ def flat_chain(chain: Chain, rows: Rows, components: tuple[int, ...]) -> tuple[A
     -------
     start, restart : array, shape (k * lanes,)
     row : array of int
-        For every time the row of ``cuts`` that is its own, or -1; empty without resets.
-    cuts : array of bool
+        For every time the row of ``resets`` that is its own, or -1; empty without resets.
+    resets : array of bool
         Rows of all lanes, one after the other.
     """
-    start, restart = (rows.component_rows(x, components) for x in (chain.initial, chain.restart))
-    mask = chain.reset
+    start, restart = (rows.component_rows(x, components) for x in (starts.initial, starts.restart))
+    mask = starts.reset
     if mask is not None:
         mask = mask.reshape(*mask.shape, *(1,) * (len(rows.shape) - mask.ndim))
-    row, cuts = lookup(mask, rows.shape, lambda x: rows.lanes.flatten(x, x.ndim - 1))
-    return start, restart, row, cuts.ravel()
+    row, resets = lookup(mask, rows.shape, lambda x: rows.lanes.flatten(x, x.ndim - 1))
+    return start, restart, row, resets.ravel()

@@ -1,6 +1,6 @@
 """Where the numbers of strided arrays lie, for compiled loops over flat memory.
 
-A loop vectorises over contiguous slices of a flat array and over nothing else, so arrays of any strides are given to it
+A loop vectorises only over contiguous slices of a flat array, so arrays of any strides are passed to it
 as a flat base with element strides, and the axes that are independent of each other (the *lanes*: batch, units) are
 merged and ordered as the result has them in memory.
 """

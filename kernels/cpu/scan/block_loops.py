@@ -62,7 +62,7 @@ def _copy(x: Array, s: int, x_l: int, y: Array, r: int, y_l: int, n: int) -> Non
 
 
 @compiled
-def walk(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array, cuts: Array, where: Array,
+def walk(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array, resets: Array, where: Array,
          g: Geometry, first: int, last: int) -> None:  # fmt: skip
     """Fill ``y`` from the states ``start`` on, for the tasks [first, last)."""
     k, w, groups, bundles = g.kind, g.width, len(where), -(-len(where) // g.bundle)
@@ -86,26 +86,26 @@ def walk(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array,
                         _row_strided(e, p + i * g.e_row, states, s, after, s + i * w, n, g)
                         _add(f, q + i * g.f_row, g.f_l, after, s + i * w, n)
                 time = where[group, TIME] + i0 * g.time_l + t
-                if any_cut(time, g.time_l, n if g.time_l else 1, row, g.cold, g.cutting):
-                    _cut(f, q, n, after, s, row, cuts, where[group, LANE] + i0 * g.lane_l, time, g)
+                if any_cut(time, g.time_l, n if g.time_l else 1, row, g.cold, g.has_resets):
+                    _cut(f, q, n, after, s, row, resets, where[group, LANE] + i0 * g.lane_l, time, g)
                 for i in range(k):
                     _copy(after, s + i * w, 1, y, r + i * g.y_row, g.y_l, n)
             states, after = after, states
 
 
 @compiled
-def _cut(f: Array, q: int, n: int, after: Array, s: int, row: Array, cuts: Array, lane: int, time: int,
+def _cut(f: Array, q: int, n: int, after: Array, s: int, row: Array, resets: Array, lane: int, time: int,
          g: Geometry) -> None:  # fmt: skip
     """Select f in the components that are cut from their past."""
     for i in range(g.kind):
         for m in range(n):
             own = i * g.lanes + lane + m * g.lane_l
-            if cut_at(time + m * g.time_l, own, g.kind * g.lanes, row, cuts, g.cold, g.cutting):
+            if cut_at(time + m * g.time_l, own, g.kind * g.lanes, row, resets, g.cold, g.has_resets):
                 after[s + i * g.width + m] = f[q + i * g.f_row + m * g.f_l]
 
 
 @compiled
-def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Array, row: Array, cuts: Array,
+def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Array, row: Array, resets: Array,
               where: Array, g: Geometry, first: int, last: int) -> None:  # fmt: skip
     """Compose the steps of blocks to x -> P x + Q, for the tasks [first, last); the lanes of a tile are blocks.
 
@@ -129,10 +129,10 @@ def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Arra
                         _add(f, q + i * g.f_row, g.f_l, after, r, n)
                     elif m == k:
                         _copy(f, q + i * g.f_row, g.f_l, after, r, 1, n)
-            if any_cut(t, g.time_l, n, row, g.cold, g.cutting):
-                _cut(f, q, n, after, k * k * w, row, cuts, lane, t, g)
+            if any_cut(t, g.time_l, n, row, g.cold, g.has_resets):
+                _cut(f, q, n, after, k * k * w, row, resets, lane, t, g)
                 for b in range(n):
-                    if cut_at(t + b * g.time_l, lane, k * g.lanes, row, cuts, g.cold, g.cutting):
+                    if cut_at(t + b * g.time_l, lane, k * g.lanes, row, resets, g.cold, g.has_resets):
                         seen[j + b, lane] = True
             columns, after = after, columns
             p, q = p + g.e_t, q + g.f_t

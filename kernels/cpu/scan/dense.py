@@ -10,12 +10,12 @@ import numpy as np
 from recsolve.base.arrays import Array
 from recsolve.base.layout import Layout
 from recsolve.jacobians import LaneDense
-from recsolve.kernels.cpu.placement.resets import cuts_of
+from recsolve.kernels.cpu.placement.resets import resets_of
 from recsolve.kernels.cpu.placement.strides import flat, lanes_of
 from recsolve.kernels.cpu.threads import spread
 
-# Sizes in bytes of a matrix that is asked for ahead of its use, where another thread takes the matrix after it; larger
-# ones the hardware sees coming. Measured at 8 lanes: 8 x 8 and 16 x 16 in half the time.
+# Sizes in bytes of a matrix that is prefetched, where another thread takes the matrix after it; larger ones are
+# prefetched by the hardware. Measured at 8 lanes: 8 x 8 and 16 x 16 in half the time.
 _AHEAD = range(128, 4097)
 
 
@@ -47,9 +47,9 @@ def walk_dense(
         split = np.moveaxis(_by_lane(x, layout), (-2, -1), (1, 2))
         return np.ascontiguousarray(np.moveaxis(lanes.flatten(split, split.ndim - 3), -1, 1))
 
-    cuts = cuts_of(reset, f.shape, rows)
+    resets = resets_of(reset, f.shape, rows)
     before = start if start is not None else initial
-    cold = before is None or cuts.start
+    cold = before is None or resets.start
     at_start = np.zeros(lanes.number * layout.lane_width, y.dtype)
     if before is not None:
         at_start[:] = rows(np.broadcast_to(before, f.shape[1:])[None]).ravel()
@@ -59,10 +59,10 @@ def walk_dense(
     bundle = ceil(lanes.number / workers) if together else 1
     ahead = together and bundle < lanes.number and layout.lane_width**2 * y.itemsize in _AHEAD
     g = dense_loops.Geometry(
-        len(f), lanes.number, bundle, layout.components, f.shape[-1], int(cold), int(cuts.any), int(ahead),
+        len(f), lanes.number, bundle, layout.components, f.shape[-1], int(cold), int(resets.any), int(ahead),
         *(x.strides[0] for x in arrays), *e.strides[-2:], *drive.strides[-2:], *out.strides[-2:],
     )  # fmt: skip
-    mask = cuts.row, cuts.lanes.ravel()
+    mask = resets.row, resets.lanes.ravel()
     loop = partial(dense_loops.walk, e.base, drive.base, out.base, at_start, *mask, where, g)
     spread(loop, ceil(lanes.number / bundle), workers)
 

@@ -35,8 +35,8 @@ class Geometry(NamedTuple):
     components: int
     units: int
     cold: int  # whether time 0 is cut from its past
-    cutting: int  # whether there are resets
-    ahead: int  # whether to ask for the next matrix ahead of its use
+    has_resets: int  # whether there are resets
+    ahead: int  # whether to prefetch the next matrix
     e_t: int  # from one time to the next
     f_t: int
     y_t: int
@@ -105,11 +105,11 @@ def _add(f: Array, q: int, z: Array, s: int, g: Geometry) -> None:
 
 
 @inlined
-def _cut(f: Array, q: int, z: Array, s: int, cuts: Array, own: int, all_of_it: bool, g: Geometry) -> None:
+def _cut(f: Array, q: int, z: Array, s: int, resets: Array, own: int, all_of_it: bool, g: Geometry) -> None:
     """Select f in what is cut from its past."""
     for c in range(g.components):
         for i in range(g.units):
-            if all_of_it or cuts[own + c * g.units + i]:
+            if all_of_it or resets[own + c * g.units + i]:
                 z[s + c * g.units + i] = f[q + c * g.f_component + i * g.f_unit]
 
 
@@ -127,7 +127,7 @@ def _store(z: Array, s: int, y: Array, r: int, g: Geometry) -> None:
 
 
 @compiled
-def walk(e: Array, f: Array, y: Array, start: Array, row: Array, cuts: Array, where: Array,
+def walk(e: Array, f: Array, y: Array, start: Array, row: Array, resets: Array, where: Array,
          g: Geometry, first: int, last: int) -> None:  # fmt: skip
     """Fill ``y`` from the states ``start`` (lanes * n) on, for the tasks [first, last)."""
     n = g.components * g.units
@@ -137,7 +137,7 @@ def walk(e: Array, f: Array, y: Array, start: Array, row: Array, cuts: Array, wh
         x[: (end - begin) * n] = start[begin * n : end * n]
         for t in range(g.steps):
             cold = g.cold != 0 and t == 0
-            cut = cold or (g.cutting and row[t] >= 0)
+            cut = cold or (g.has_resets and row[t] >= 0)
             for lane in range(begin, end):
                 s, q = (lane - begin) * n, where[lane, F] + t * g.f_t
                 p = where[lane, E] + t * g.e_t
@@ -147,6 +147,6 @@ def walk(e: Array, f: Array, y: Array, start: Array, row: Array, cuts: Array, wh
                 _add(f, q, z, s, g)
                 if cut:
                     own = 0 if cold else (row[t] * g.lanes + lane) * n
-                    _cut(f, q, z, s, cuts, own, cold, g)
+                    _cut(f, q, z, s, resets, own, cold, g)
                 _store(z, s, y, where[lane, Y] + t * g.y_t, g)
             x, z = z, x

@@ -38,7 +38,7 @@ class Geometry(NamedTuple):
     lane_l: int
     time_l: int
     cold: int  # whether time 0 is cut from its past
-    cutting: int  # whether there are resets
+    has_resets: int  # whether there are resets
     e_row: int  # from component to component
     e_column: int
     f_row: int
@@ -111,19 +111,19 @@ def gather(base: Array, origin: int, stride: int, row: Array) -> None:
 
 
 @compiled
-def cut_at(t: int, lane: int, lanes: int, row: Array, cuts: Array, cold: int, cutting: int) -> bool:
-    """Return whether a lane is cut from its past at time ``t``; row[t] says which row of ``cuts`` does so, or -1."""
+def cut_at(t: int, lane: int, lanes: int, row: Array, resets: Array, cold: int, has_resets: int) -> bool:
+    """Return whether a lane is cut from its past at time ``t``; row[t] says which row of ``resets`` does so, or -1."""
     if cold and t == 0:
         return True
-    return bool(cutting and row[t] >= 0 and cuts[row[t] * lanes + lane])
+    return bool(has_resets and row[t] >= 0 and resets[row[t] * lanes + lane])
 
 
 @compiled
-def any_cut(t: int, stride: int, n: int, row: Array, cold: int, cutting: int) -> bool:
+def any_cut(t: int, stride: int, n: int, row: Array, cold: int, has_resets: int) -> bool:
     """Return whether one of n blocks may be cut, ``stride`` steps apart."""
     if cold and t == 0:
         return True
-    for i in range(n if cutting else 0):  # noqa: SIM110 - Numba compiles no generator in any()
+    for i in range(n if has_resets else 0):  # noqa: SIM110 - Numba compiles no generator in any()
         if row[t + i * stride] >= 0:
             return True
     return False
@@ -163,7 +163,7 @@ def _compose_four(e: Array, p: int, f: Array, q: int, P: Array, Q: Array, g: Geo
 
 
 @compiled
-def walk(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array, cuts: Array, where: Array,
+def walk(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array, resets: Array, where: Array,
          g: Geometry, first: int, last: int) -> None:  # fmt: skip
     """Fill ``y`` from the states ``start`` on, for the tasks [first, last); the lanes of a tile are lanes."""
     groups, bundles, states = len(where), -(-len(where) // g.bundle), np.empty(g.bundle * g.width, y.dtype)
@@ -175,13 +175,13 @@ def walk(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array,
             gather(start, where[group, START] + i0, 1, states[(group - begin) * g.width :][:n])
         for t in range(g.steps):
             time = where[begin, TIME] + t
-            cut = (g.cold and time == 0) or (g.cutting and row[time] >= 0)
+            cut = (g.cold and time == 0) or (g.has_resets and row[time] >= 0)
             for group in range(begin, end):
                 p, q = where[group, E] + t * g.e_t + i0 * g.e_l, where[group, F] + t * g.f_t + i0 * g.f_l
                 r, s = where[group, Y] + t * g.y_t + i0 * g.y_l, (group - begin) * g.width
                 if cut:
                     x = states[s : s + n]
-                    _step_cut(e, p, f, q, x, y, r, initial, row, cuts, where[group, LANE] + i0, time, g)
+                    _step_cut(e, p, f, q, x, y, r, initial, row, resets, where[group, LANE] + i0, time, g)
                 elif contiguous:
                     _step(g.kind, e, p, f, q, states, s, y, r, n)
                 else:
@@ -189,7 +189,7 @@ def walk(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array,
 
 
 @compiled
-def walk_blocks(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array, cuts: Array, where: Array,
+def walk_blocks(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array, resets: Array, where: Array,
                 g: Geometry, first: int, last: int) -> None:  # fmt: skip
     """Do the same where the lanes of a tile are blocks of one lane."""
     groups, states = len(where), np.empty(g.width, y.dtype)
@@ -199,9 +199,9 @@ def walk_blocks(e: Array, f: Array, y: Array, start: Array, initial: Array, row:
         p, q, r = at[E] + j * g.e_l, at[F] + j * g.f_l, at[Y] + j * g.y_l
         gather(start, at[START] + j * g.start_l, g.start_l, x)
         for time in range(j * g.time_l, j * g.time_l + g.steps):
-            if any_cut(time, g.time_l, len(x), row, g.cold, g.cutting):
-                _step_cut(e, p, f, q, x, y, r, initial, row, cuts, at[LANE], time, g)
-            elif len(x) == 4 and not g.cutting:
+            if any_cut(time, g.time_l, len(x), row, g.cold, g.has_resets):
+                _step_cut(e, p, f, q, x, y, r, initial, row, resets, at[LANE], time, g)
+            elif len(x) == 4 and not g.has_resets:
                 _step_four(e, p, f, q, x, y, r, g, j * g.time_l + g.steps - time)
                 break
             else:
@@ -210,12 +210,12 @@ def walk_blocks(e: Array, f: Array, y: Array, start: Array, initial: Array, row:
 
 
 @compiled
-def _step_cut(e: Array, p: int, f: Array, q: int, x: Array, y: Array, r: int, initial: Array, row: Array, cuts: Array,
+def _step_cut(e: Array, p: int, f: Array, q: int, x: Array, y: Array, r: int, initial: Array, row: Array, resets: Array,
               lane: int, time: int, g: Geometry) -> None:  # fmt: skip
     """Step a row of which some lanes may be cut, the first of them ``lane`` at ``time``."""
     for i in range(len(x)):
         u, v = e[p + i * g.e_l], f[q + i * g.f_l]
-        if cut_at(time + i * g.time_l, lane + i * g.lane_l, g.lanes, row, cuts, g.cold, g.cutting):
+        if cut_at(time + i * g.time_l, lane + i * g.lane_l, g.lanes, row, resets, g.cold, g.has_resets):
             x[i] = _constant(g.kind, u, v, initial[lane + i * g.lane_l])
         else:
             x[i] = act(g.kind, u, v, x[i])
@@ -229,7 +229,7 @@ def _constant(kind: int, e: float, f: float, initial: float) -> float:
 
 
 @compiled
-def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Array, row: Array, cuts: Array,
+def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Array, row: Array, resets: Array,
               where: Array, g: Geometry, first: int, last: int) -> None:  # fmt: skip
     """Compose the steps of blocks to x -> act(P, Q, x), for the tasks [first, last); the lanes of a tile are blocks.
 
@@ -242,7 +242,7 @@ def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Arra
         P_row, Q_row = maps[0, :n], maps[1, :n]
         p, q, lane, time = at[E] + j * g.e_l, at[F] + j * g.f_l, at[LANE], j * g.time_l
         for t in range(time, time + g.steps):
-            if n == 4 and t == time + 1 and not g.cutting:
+            if n == 4 and t == time + 1 and not g.has_resets:
                 _compose_four(e, p, f, q, P_row, Q_row, g, g.steps - 1)
                 break
             if t > time:
@@ -250,9 +250,9 @@ def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Arra
             else:
                 gather(e, p, g.e_l, P_row)
                 gather(f, q, g.f_l, Q_row)
-            if any_cut(t, g.time_l, n, row, g.cold, g.cutting):
+            if any_cut(t, g.time_l, n, row, g.cold, g.has_resets):
                 for i in range(n):
-                    if cut_at(t + i * g.time_l, lane, g.lanes, row, cuts, g.cold, g.cutting):
+                    if cut_at(t + i * g.time_l, lane, g.lanes, row, resets, g.cold, g.has_resets):
                         Q_row[i] = _constant(g.kind, e[p + i * g.e_l], f[q + i * g.f_l], initial[lane])
                         seen[j + i, lane] = True
             p, q = p + g.e_t, q + g.f_t

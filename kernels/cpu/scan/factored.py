@@ -155,7 +155,7 @@ def walk_factored(e: Jacobian, f: Array, y: Array, *, initial: Array | None, res
 
 
 def _lanes_first(x: Array, batch: int, layout: Layout, components: int) -> Array:
-    """Return (T, *batch, [k], *lanes, n) as a view ([k], *lanes, *batch, n), time first, k where asked for."""
+    """Return (T, *batch, [k], *lanes, n) as a view ([k], *lanes, *batch, n), time first, k where wanted."""
     lanes = len(layout.lanes)
     named = components and layout.components > 1
     order = [1 + batch + i for i in range(bool(named) + lanes)] + [1 + i for i in range(batch)]

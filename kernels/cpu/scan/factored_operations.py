@@ -1,4 +1,4 @@
-"""The operations of a factored scan: what writes their list and the loops that follow it share these numbers."""
+"""The operations of a factored scan, numbered for the code that lists them and the loops that run the list."""
 
 # An instruction is (operation, target register, source register, partial or matrix).
 MULTIPLY, ADD, MIX, CLEAR = range(4)

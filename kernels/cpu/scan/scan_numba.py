@@ -17,7 +17,7 @@ import numpy as np
 
 from recsolve.base.arrays import FLOATS, Array, kind_of
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
-from recsolve.kernels.cpu.placement.resets import cuts_of
+from recsolve.kernels.cpu.placement.resets import resets_of
 from recsolve.kernels.cpu.placement.strides import Lanes, flat, lanes_of
 from recsolve.kernels.cpu.scan.dense import walk_dense
 from recsolve.kernels.cpu.scan.factored import is_factored, walk_factored, walks
@@ -166,12 +166,12 @@ class _Scan:
         self.workers = threads() if y.size >= _SPREAD else 1
         self.initial = self._row(initial)
         self.start = self.initial if start is None else self._row(start)
-        cuts = cuts_of(reset, y.shape, self._rows)
+        resets = resets_of(reset, y.shape, self._rows)
         # A clamp starts from ``initial`` where it is cut; there is nothing to look up where that is all of the start.
-        self.cold = (initial is None and start is None) or (cuts.start and not self.clamp)
-        self.start = self.initial if cuts.start else self.start
-        self.cutting, self.row, self.cuts = cuts.any, cuts.row, cuts.lanes.ravel()
-        self.together = not cuts.any or self.k == 1 or bool((cuts.lanes == cuts.lanes[:, :1]).all())
+        self.cold = (initial is None and start is None) or (resets.start and not self.clamp)
+        self.start = self.initial if resets.start else self.start
+        self.has_resets, self.row, self.resets = resets.any, resets.row, resets.lanes.ravel()
+        self.together = not resets.any or self.k == 1 or bool((resets.lanes == resets.lanes[:, :1]).all())
 
     def _row(self, state: Array | None) -> Array:
         """Return a state of all lanes, zeros for none."""
@@ -220,7 +220,7 @@ class _Scan:
         components: tuple[int, ...] = (0, 0, 0, 0)
         if k > 1:
             components = (*e.strides[self.axis : self.axis + 2], f.strides[self.axis], y.strides[self.axis])
-        switches = int(self.cold), int(self.cutting)
+        switches = int(self.cold), int(self.has_resets)
         return self.geometry(
             self.kind, steps, inner, width, bundle, count, *by_time, *by_lane, start, lane, apart, *switches,
             *components,
@@ -238,7 +238,7 @@ class _Scan:
         bundle = self._bundle(width)
         g = self._geometry(self.shape[0] - begin, lanes.inner, width, 0, bundle)
         bases = (x.base for x in self.arrays)
-        loop = partial(self.loops.walk, *bases, start, self.initial, self.row, self.cuts, where, g)
+        loop = partial(self.loops.walk, *bases, start, self.initial, self.row, self.resets, where, g)
         spread(loop, ceil(groups / bundle) * ceil(lanes.inner / width), self.workers)
 
     def _bundle(self, width: int) -> int:
@@ -264,7 +264,7 @@ class _Scan:
         start[: k * count] = self.start
         e, f, y = (x.base for x in self.arrays)
         tiles = count * ceil(blocks / g.width)
-        rest = self.initial, self.row, self.cuts, where, g
+        rest = self.initial, self.row, self.resets, where, g
         spread(partial(self.loops.summarise, e, f, P, Q, seen, *rest), tiles, self.workers)
         self.loops.carry(e, f, P, Q, seen, start, where, g)
         spread(partial(self.loops.walk_blocks, e, f, y, start, *rest), tiles, self.workers)

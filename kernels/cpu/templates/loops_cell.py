@@ -101,7 +101,7 @@ class Sizes(NamedTuple):
     c_c: int  # of the cotangent
     J_r: int
     J_c: int
-    cutting: int  # whether there are resets
+    has_resets: int  # whether there are resets
     window: int
 
 
@@ -114,16 +114,16 @@ def _copy(x: Array, s: int, x_c: int, y: Array, q: int, y_c: int, components: in
 
 
 @inlined
-def _restart(cuts: Array, r: int, restart: Array, lane: int, x: Array, s: int, g: Sizes, n: int) -> None:
-    """Put the states that resets start from in place of those of the lanes that row ``r`` of ``cuts`` cuts."""
+def _restart(resets: Array, r: int, restart: Array, lane: int, x: Array, s: int, g: Sizes, n: int) -> None:
+    """Replace the states of the lanes that row ``r`` of ``resets`` marks by those that resets start from."""
     for j in range(g.components):
         for i in range(n):
-            if cuts[r * g.lanes + lane + i]:
+            if resets[r * g.lanes + lane + i]:
                 write(x, s + j * g.width + i, restart[j * g.lanes + lane + i])
 
 
 @compiled
-def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts: Array, where: Array, by_time: Array,
+def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, resets: Array, where: Array, by_time: Array,
          g: Sizes, first: int, last: int) -> None:  # fmt: skip
     """Fill ``y`` one step after the other from the states ``start`` on, for the tasks [first, last)."""
     k, w = g.components, g.width
@@ -135,8 +135,8 @@ def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts: 
             _copy(start, at[b, LANE], g.lanes, x, b * k * w, w, k, n)
         for t in range(g.steps):
             for b in range(count):
-                if g.cutting and row[t] >= 0:
-                    _restart(cuts, row[t], restart, at[b, LANE], x, b * k * w, g, n)
+                if g.has_resets and row[t] >= 0:
+                    _restart(resets, row[t], restart, at[b, LANE], x, b * k * w, g, n)
                 step(given, at, b, x, b * k * w, w, states, at[b, Y], g.y_c, n)
                 _copy(states, at[b, Y], g.y_c, x, b * k * w, w, k, n)
             advance(at, by_time, count, 1)
@@ -173,7 +173,7 @@ def linearise(inputs: Any, x: Array, y: Array, J: Array, where: Array, by_time: 
 
 @compiled
 def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any, totals: Array, into: Array,
-            start: Array, restart: Array, row: Array, cuts: Array, where: Array, by_time: Array, g: Sizes,
+            start: Array, restart: Array, row: Array, resets: Array, where: Array, by_time: Array, g: Sizes,
             first: int, last: int) -> None:  # fmt: skip
     """Fill ``y`` with the adjoint variables g[t] = J[t+1]^T g[t+1] + c[t], the last time first.
 
@@ -190,7 +190,7 @@ def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any,
         advance(at, by_time, count, g.steps - 1)
         buffers[1][:], buffers[2][:] = 0, 0
         for t in range(g.steps - 1, -1, -1):
-            cut = g.cutting and row[t] >= 0
+            cut = g.has_resets and row[t] >= 0
             for b in range(count):
                 lane, carry = at[b, LANE], b * k * w
                 before, s, x_c = h, at[b, X] - by_time[X], g.x_c
@@ -200,7 +200,7 @@ def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any,
                     else:
                         _copy(start, lane, g.lanes, x, 0, w, k, n)
                     if cut:
-                        _restart(cuts, row[t], restart, lane, x, 0, g, n)
+                        _restart(resets, row[t], restart, lane, x, 0, g, n)
                     before, s, x_c = x, 0, w
                 _ask(given, at, b, FIRST, by_time, n)
                 _ask(written, at, b, FIRST + len(given), by_time, n)
@@ -210,7 +210,7 @@ def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any,
                 pull(given, at, b, before, s, x_c, c, at[b, COTANGENT], g.c_c, result, at[b, Y], g.y_c,
                      carries, carry, written, sums, b * m, w, n)  # fmt: skip
                 if cut:
-                    _cut_carry(cuts, row[t], buffers[1], carry, into, lane, g, n)
+                    _cut_carry(resets, row[t], buffers[1], carry, into, lane, g, n)
                 if t % _TOGETHER == 0:
                     _flush(buffers[2], b * m, totals, lane, w, n)
             advance(at, by_time, count, -1)
@@ -226,13 +226,13 @@ _TOGETHER = 64  # steps that are added up in the dtype of the states, before flo
 
 @inlined
 def _ask_one(array: Array, at: Array, b: int, column: int, steps: int, by_time: Array, n: int) -> None:
-    """Ask for the row that is so many steps before: on the way back the hardware looks in the wrong direction."""
+    """Prefetch the row some steps before: on the way back the hardware prefetches in the wrong direction."""
     prefetch(array, at[b, column] - steps * by_time[column], n, IN_LINE)
 
 
 @inlined
 def _ask(arrays: Any, at: Array, b: int, first: int, by_time: Array, n: int) -> None:
-    """Ask for the rows of some arrays."""
+    """Prefetch the rows of some arrays."""
     for m in range(len(arrays)):
         _ask_one(arrays[m], at, b, first + m, 1, by_time, n)
 
@@ -247,17 +247,17 @@ def _flush(sums: Array, start: int, totals: Array, lane: int, width: int, n: int
 
 
 @inlined
-def _cut_carry(cuts: Array, r: int, carry: Array, p: int, into: Array, lane: int, g: Sizes, n: int) -> None:
-    """Hand what a step that is cut from its past gives its initial state to ``into``."""
+def _cut_carry(resets: Array, r: int, carry: Array, p: int, into: Array, lane: int, g: Sizes, n: int) -> None:
+    """Add to ``into`` the cotangent that a step with a reset gives to its initial state."""
     for j in range(g.components):
         for i in range(n):
-            if cuts[r * g.lanes + lane + i]:
+            if resets[r * g.lanes + lane + i]:
                 into[j, lane + i] += carry[p + j * g.width + i]
                 carry[p + j * g.width + i] = 0
 
 
 @compiled
-def newton(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts: Array, where: Array, by_time: Array,
+def newton(inputs: Any, y: Array, start: Array, restart: Array, row: Array, resets: Array, where: Array, by_time: Array,
            g: Sizes, atol: float, rtol: float, counts: Array, first: int, last: int) -> None:  # fmt: skip
     """Fill ``y`` by Newton's method in windows of time that stay in the nearest cache.
 
@@ -288,9 +288,9 @@ def newton(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts
                 _copy(h, old, w, h, new, w, k, n)
                 for t in range(1, m + 1):
                     _copy(h, old + (t - 1) * row_size, w, x, 0, w, k, n)
-                    if g.cutting and row[t0 + t - 1] >= 0:
-                        _restart(cuts, row[t0 + t - 1], restart, lane, x, 0, g, n)
-                        _cut_step(cuts, row[t0 + t - 1], x, d, lane, g, n)
+                    if g.has_resets and row[t0 + t - 1] >= 0:
+                        _restart(resets, row[t0 + t - 1], restart, lane, x, 0, g, n)
+                        _cut_step(resets, row[t0 + t - 1], x, d, lane, g, n)
                     linear(given, place, 0, x, 0, w, x, F_row, w, x, J, row_size, w, n)
                     failed = _correct(
                         h, old + t * row_size, new + t * row_size, x, d, F_row, shift, J, atol, rtol, g, n
@@ -309,11 +309,11 @@ def newton(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts
 
 
 @inlined
-def _cut_step(cuts: Array, r: int, x: Array, d: int, lane: int, g: Sizes, n: int) -> None:
+def _cut_step(resets: Array, r: int, x: Array, d: int, lane: int, g: Sizes, n: int) -> None:
     """Let no correction through a step that is cut from its past."""
     for j in range(g.components):
         for i in range(n):
-            if cuts[r * g.lanes + lane + i]:
+            if resets[r * g.lanes + lane + i]:
                 write(x, d + j * g.width + i, F(0.0))
 
 

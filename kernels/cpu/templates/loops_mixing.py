@@ -94,7 +94,7 @@ class Sizes(NamedTuple):
     slots: int  # of inputs of products
     calls: int
     y_c: int
-    cutting: int  # whether there are resets
+    has_resets: int  # whether there are resets
     heads: int
     units: int  # of a head
     capacity: int  # of a slot
@@ -132,7 +132,7 @@ def multiply(x: Array, x_0: Any, y: Array, y_0: Any, weights: Weights, product: 
 @inlined
 def _for_one(x: Array, x_0: int, stride: int, n: int, w: Array, w_0: int, size: int,
              y: Array, y_0: int, places: Array, valid: Array, first: int, panels: int) -> None:  # fmt: skip
-    """Multiply for one sequence, four panels at a time: so many sums hide how long each takes."""
+    """Multiply for one sequence, four panels at a time: that many sums hide the latency of each."""
     for p in range(0, panels - panels % 4, 4):
         block(1, 4, LENGTH, VECTORS, x, x_0, stride, n, w, w_0 + p * size, size,
               y, y_0, stride, places, valid, first + p * VECTORS)  # fmt: skip
@@ -168,11 +168,11 @@ def _copy(x: Array, s: int, x_c: int, y: Array, q: int, y_c: int, components: in
 
 
 @inlined
-def _restart(cuts: Array, r: int, restart: Array, lane: int, x: Array, s: int, g: Sizes, n: int) -> None:
-    """Put the states that resets start from in place of those of the lanes that row ``r`` of ``cuts`` cuts."""
+def _restart(resets: Array, r: int, restart: Array, lane: int, x: Array, s: int, g: Sizes, n: int) -> None:
+    """Replace the states of the lanes that row ``r`` of ``resets`` marks by those that resets start from."""
     for j in range(g.components):
         for i in range(n):
-            if cuts[r * g.lanes + lane + i]:
+            if resets[r * g.lanes + lane + i]:
                 x[s + j * g.capacity + i] = restart[j * g.lanes + lane + i]
 
 
@@ -186,7 +186,7 @@ def _buffer(slots: int, capacity: int, like: Array) -> Array:
 
 
 @compiled
-def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts: Array, weights: Weights, where: Array,
+def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, resets: Array, weights: Weights, where: Array,
          by_time: Array, g: Sizes, first: int, last: int) -> None:  # fmt: skip
     """Fill ``y`` one step after the other from the states ``start`` on, for the tasks [first, last)."""
     k, c = g.components, g.capacity
@@ -200,9 +200,9 @@ def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, cuts: 
         for b in range(count):
             _copy(start, at[b, LANE], g.lanes, states, b * n, c, k, n)
         for t in range(g.steps):
-            if g.cutting and row[t] >= 0:
+            if g.has_resets and row[t] >= 0:
                 for b in range(count):
-                    _restart(cuts, row[t], restart, at[b, LANE], states, b * n, g, n)
+                    _restart(resets, row[t], restart, at[b, LANE], states, b * n, g, n)
             step(given, at, count, n, x, z, m, new, w, g)
             for b in range(count):
                 _copy(y, at[b, Y], g.y_c, states, b * n, c, k, n)

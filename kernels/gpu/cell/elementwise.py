@@ -34,7 +34,7 @@ from recsolve.kernels.gpu.cell.solve_plan import (
 from recsolve.kernels.gpu.cell.stages import ElementwiseCuda
 from recsolve.kernels.gpu.modules import Kernels, compile_kernel
 from recsolve.kernels.gpu.views import address, aligned, by_value
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
 
@@ -156,7 +156,7 @@ class FusedCuda:
         inputs: Sequence[Array],
         states: Array,
         batch: int,
-        chain: Chain,
+        starts: Starts,
         tol: tuple[float, float],
         *,
         regime: Regime | None = None,
@@ -172,7 +172,7 @@ class FusedCuda:
         states : array, shape (T, *batch, [k], *lanes, n)
         batch : int
             The number of batch axes.
-        chain : Chain
+        starts : Starts
         tol : tuple of float
             (atol, rtol) of the defect |f(h[t-1]) - h[t]| <= atol + rtol max(|h|, |f|).
         regime : {"walk", "windows"}, optional
@@ -188,18 +188,18 @@ class FusedCuda:
         """
         axis = self._axis(batch)
         written = [Given(component, None) for component in self._components(states, axis)]
-        return self._run("Forward", self.sizes, inputs, written, chain, axis, tol, regime, segments, burn, sweeps)
+        return self._run("Forward", self.sizes, inputs, written, starts, axis, tol, regime, segments, burn, sweeps)
 
-    def walk(self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, start: int = 0) -> None:
+    def walk(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int = 0) -> None:
         """Fill the rows of ``states`` from ``start`` on, one after the other."""
         rest = [*(u[start : len(states)] if len(u) > 1 else u for u in inputs[: self.drives]), *inputs[self.drives :]]
         if states[start:].size:
             # Nothing but equality is accepted, so windows that repair a segment are walked at once.
-            rows, following = states[start:], chain.rest(states, start)
+            rows, following = states[start:], starts.rest(states, start)
             self.solve(rest, rows, batch, following, (0.0, 0.0), regime="walk", sweeps=(0, 1))
 
     def newton(
-        self, inputs: Sequence[Array], states: Array, batch: int, chain: Chain, window: int, tol: tuple[float, float]
+        self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, window: int, tol: tuple[float, float]
     ) -> tuple[int, float, dict[str, int]]:
         """Fill ``states`` in the regime that should be fastest; return the most sweeps of a window, and the mean.
 
@@ -209,7 +209,7 @@ class FusedCuda:
         """
         if not states.size:
             return 0, 0.0, {}
-        outcome = self.solve(inputs, states, batch, chain, tol)
+        outcome = self.solve(inputs, states, batch, starts, tol)
         told = {"segments": outcome.plan.segments, "segments_redone": outcome.redone, "windows_walked": outcome.walked}
         return outcome.most_sweeps, outcome.sweeps or 1.0, told
 
@@ -219,7 +219,7 @@ class FusedCuda:
         states: Array,
         cotangent: Array,
         batch: int,
-        chain: Chain,
+        starts: Starts,
         *,
         regime: Regime | None = None,
         segments: int | None = None,
@@ -243,7 +243,7 @@ class FusedCuda:
         full = [xp.broadcast_to(u, shape)[::-1] for u in inputs[: self.drives]]
         drives = [*full, *(x[::-1] for x in (*before, *parts[1])), *inputs[self.drives :]]
         written = [Given(x[::-1]) for x in (*gradients, *parts[2])]
-        back = Chain(chain.initial, chain.restart, None if chain.reset is None else chain.reset[::-1])
+        back = Starts(starts.initial, starts.restart, None if starts.reset is None else starts.reset[::-1])
         tol = 0.0, _BACK * float(np.finfo(_number(states)).eps)
         outcome = self._run(
             "Backward", sizes, drives, written, back, axis, tol, regime, segments, burn, (_BACK_ROUGH, _MOST)
@@ -266,7 +266,7 @@ class FusedCuda:
         sizes: Sizes,
         inputs: Sequence[Array],
         written: list[Given],
-        chain: Chain,
+        starts: Starts,
         axis: int | None,
         tol: tuple[float, float],
         regime: Regime | None,
@@ -286,16 +286,16 @@ class FusedCuda:
             constants = [Given(x[:1]) for x in full[sizes.drives :]]
             number = _number(like)
             others = {
-                "initial": Given(aligned(chain.initial.astype(number, copy=False)[None]), axis),
-                "restart": Given(aligned(chain.restart.astype(number, copy=False)[None]), axis),
+                "initial": Given(aligned(starts.initial.astype(number, copy=False)[None]), axis),
+                "restart": Given(aligned(starts.restart.astype(number, copy=False)[None]), axis),
             }
-            if chain.reset is not None:
-                mask = chain.reset.reshape(*chain.reset.shape, *(1,) * (len(shape) - chain.reset.ndim))
+            if starts.reset is not None:
+                mask = starts.reset.reshape(*starts.reset.shape, *(1,) * (len(shape) - starts.reset.ndim))
                 others["cut"] = Given(xp.broadcast_to(mask, shape))
             filled = problem(sizes, drives, constants, written, others)
             p = filled[0]
             steps, lanes = int(p["steps"]), int(p["lanes"])
-            cut = chain.reset is not None
+            cut = starts.reset is not None
             one = plan(way, like.dtype.name, cut, sizes, steps, lanes, machine.processors, regime, segments, burn)
             return _launched(machine, self.code, one, filled, xp, tol, sweeps)
 

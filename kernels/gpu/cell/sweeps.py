@@ -28,7 +28,7 @@ from recsolve.kernels.gpu.cell.stages import View, fill_lanes, view_all
 from recsolve.kernels.gpu.cell.sweep_progress import Progress, Report
 from recsolve.kernels.gpu.device import REPORT, THREADS, Machine, on
 from recsolve.kernels.gpu.views import AXES, VIEW, address, aligned
-from recsolve.kernels.starts import Chain
+from recsolve.kernels.starts import Starts
 
 _STRICTER = 0.9  # share of the tolerance that is asked for: whoever evaluates f again may round otherwise
 _NUMBERS = {"float32": "float", "float64": "double"}
@@ -65,7 +65,7 @@ class Given:
         Broadcasting to (*lanes, n): weights of diagonal mixings, parameters, diagonals of matrices.
     weights : mapping of array
         The matrices of the mixings by name.
-    chain : Chain
+    starts : Starts
     shape : tuple of int
         Of the states.
     layout : Layout
@@ -76,7 +76,7 @@ class Given:
     drives: Sequence[Array]
     constants: Sequence[Array]
     weights: Mapping[str, Array]
-    chain: Chain
+    starts: Starts
     shape: tuple[int, ...]
     layout: Layout
     like: Array
@@ -143,7 +143,7 @@ class _Work:
             part = given.shape[axis + (k > 1) :]
             self.matrix = empty_in_order((*given.shape[:axis], *square, *part), like, axis)
             A = Block(self.matrix, given.layout) if k > 1 else Diagonal(self.matrix, given.layout)
-            reset = given.chain.reset
+            reset = given.starts.reset
             mask = None if reset is None else reset.reshape(reset.shape + (1,) * len(given.layout.event))
             self.scan = machine.scanner(A, self.residual, self.correction, mask)
         self.report, self.known = (self.xp.zeros(REPORT, np.int32) for _ in range(2))
@@ -161,7 +161,7 @@ class _Work:
             shape = (*g.shape[: self.axis], *lanes, stack.shape[1])
             self.mixed.append(empty_in_order(shape, g.like, self.axis))
             self.starts.append([self.xp.empty(shape[1:], g.like.dtype) for _ in "01"])
-        for which, start in enumerate((g.chain.initial, g.chain.restart)):
+        for which, start in enumerate((g.starts.initial, g.starts.restart)):
             outs = [starts[which] for starts in self.starts]
             self._multiply(self._factors(self.xp.ascontiguousarray(start), outs, self.axis - 1), add=False, rough=False)
 
@@ -201,13 +201,13 @@ class _Work:
                 cut = slice(i * n, (i + 1) * n)
                 views += [(p[name][product.first + i], x[..., cut], ()) for name, x in arrays.items()]
         states = {"states": self.states, "residual": self.residual}
-        self._kept += [self.xp.ascontiguousarray(x)[None] for x in g.chain[:2]]
+        self._kept += [self.xp.ascontiguousarray(x)[None] for x in g.starts[:2]]
         states |= dict(zip(("initial", "restart"), self._kept[-2:], strict=True))
         views += [(p[name], x, row) for name, x in states.items()]
         if self.matrix is not None:
             views.append((p["matrix"], self.matrix, block))
-        if g.chain.reset is not None:
-            mask = g.chain.reset.reshape(g.chain.reset.shape + (1,) * (len(wide) - g.chain.reset.ndim))
+        if g.starts.reset is not None:
+            mask = g.starts.reset.reshape(g.starts.reset.shape + (1,) * (len(wide) - g.starts.reset.ndim))
             self._kept.append(self.xp.broadcast_to(self.xp.ascontiguousarray(mask), wide))
             views.append((p["cut"], self._kept[-1], ()))
         view_all(p, views, part)

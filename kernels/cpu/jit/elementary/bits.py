@@ -1,4 +1,4 @@
-"""What elementary functions need and Numba has no vectorising form of: bits of floats, exact products, rounding.
+"""Operations of which Numba has no vectorising form: bits of floats, exact products, rounding.
 
 Numba widens arithmetic of 32-bit integers to 64 bits and calls the C library for much else, so these are LLVM
 instructions and intrinsics, in forms that LLVM turns into vectors on any target. The integers that they make are kept
