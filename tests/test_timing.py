@@ -10,7 +10,7 @@ import pytest
 import recsolve as rs
 from recsolve.base.tolerance import tolerance_for
 from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, check_allowed, compiling, refusing
-from recsolve.kernels.cpu.jit import module_cache
+from recsolve.kernels.cpu.jit import disk, module_cache
 from recsolve.kernels.cpu.threads import spread
 from recsolve.solvers.auto_pilot import choose
 from recsolve.studies.compare import compare as study
