@@ -15,6 +15,7 @@ from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
 from recsolve.jacobians.factored import Call, Factored
 from recsolve.mixings import Mixing, couples, form_of
 from recsolve.recurrence.base import Recurrence, all_finite, check_initial
+from recsolve.recurrence.current import sees_arguments_alone
 from recsolve.recurrence.engine import FusedCell, fused, staged, traced_of, walker
 from recsolve.recurrence.sweep_engine import given, sweeps
 from recsolve.symbolic.constants import ConstantError, component, watched
@@ -148,7 +149,8 @@ class CellRecurrence(Recurrence):
         return step
 
     def check_repeats(self) -> None:
-        if traced_of(self) is None:  # tracing has run it twice
+        known = type(self) is CellRecurrence and sees_arguments_alone(self.cell.cell.function)
+        if not known and traced_of(self) is None:  # tracing has run it twice
             super().check_repeats()
 
     def follow(self, states: Array, start: int = 0) -> None:

@@ -58,7 +58,7 @@ class Traced:
 
     def holds(self) -> bool:
         """Return whether the function of the cell still is this program."""
-        return (self._cell.function is self._function and _sees_arguments_alone(self._function)) or self._same()
+        return (self._cell.function is self._function and sees_arguments_alone(self._function)) or self._same()
 
     def _same(self) -> bool:
         try:
@@ -69,7 +69,7 @@ class Traced:
         return self._trace().fingerprint == self.program.fingerprint
 
 
-def _sees_arguments_alone(function: Any) -> bool:
+def sees_arguments_alone(function: Any) -> bool:
     """Return whether a function is known to depend on its arguments only, as those of this package do."""
     package = str(getattr(function, "__module__", "")).partition(".")[0]
     return package == __name__.partition(".")[0] and getattr(function, "__closure__", ()) is None
