@@ -5,7 +5,7 @@ import ctypes
 import cuda_host
 import numpy as np
 import pytest
-from cuda_host.solves import TYPES, built, elementwise
+from cuda_host.solves import TYPES, elementwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tracing_fuzz import LEAVES, SPECIAL, traced, trees
@@ -71,7 +71,7 @@ def compiled(expressions, dtype):
             f"    using namespace recsolve;\n    using T = {T};\n    using M = Full<T>;\n    (void)sizeof(M);\n"
             f"    for (long long i = 0; i < n; ++i) {{ {loads}{' '.join(written)} {stores}}}\n}}"
         )
-    return built(module("", kernels=False), "\n".join(loops))
+    return cuda_host.load("\n".join([module("", kernels=False), *loops]))
 
 
 def run(library, number, arrays, count, dtype):

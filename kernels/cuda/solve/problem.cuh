@@ -13,7 +13,7 @@ namespace recsolve {
 
 template <int N> constexpr int at_least_one = N > 0 ? N : 1;
 
-// All fields are 64 bits wide: the launcher fills the same structure from Python.
+// Python reads this description and fills such a structure: fields are 64 bits wide, or views.
 template <class Cell> struct Recurrence {
     long long steps, lanes;
     long long sizes[AXES];  // of the axes of lanes, the innermost first
