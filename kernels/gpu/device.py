@@ -218,6 +218,6 @@ def on(like: Array, machine: Machine | None) -> Iterator[Machine]:
     if machine is not None:
         yield machine
         return
-    device: Any = like.device  # type: ignore[attr-defined]
+    device: Any = like.device
     with device:
         yield _DEVICES.setdefault(device.id, _DEVICES.get(device.id) or Cuda(device))
