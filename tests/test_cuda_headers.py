@@ -65,9 +65,7 @@ def test_structures_have_the_sizes_and_places_that_python_reads(tmp_path):
 def test_what_cannot_be_read_is_refused():
     with pytest.raises(ValueError, match=r"scan/problem.cuh has no structure Problems"):
         structure("scan/problem", "Problems")
-    with pytest.raises(
-        ValueError, match="has 'unsigned short bits'; wanted fields of long long"
-    ):
+    with pytest.raises(ValueError, match="has 'unsigned short bits'; wanted fields of long long"):
         structure("common/numbers", "Half")
     with pytest.raises(KeyError, match="DRIVES"):
         structure("solve/problem", "Recurrence")
