@@ -15,7 +15,7 @@ from recsolve.kernels.gpu import device
 from recsolve.kernels.gpu.cell.elementwise import FusedCuda
 from recsolve.kernels.gpu.cell.stages import REPORT, ElementwiseCuda
 from recsolve.kernels.gpu.cell.sweeps import SweepsCuda
-from recsolve.kernels.gpu.device import SHARED, Cuda, Launch
+from recsolve.kernels.gpu.device import LITTLE, SHARED, Cuda, Launch
 from recsolve.kernels.gpu.scan import scan_cuda
 from recsolve.kernels.gpu.scan.variants import REGIMES
 from recsolve.kernels.starts import Chain
@@ -69,7 +69,7 @@ class Kernel:
 
     def __call__(self, grid, block, arguments, *, shared_mem=0):
         assert 0 <= shared_mem <= self.max_dynamic_shared_size_bytes
-        assert (self.preferred_shared_memory_carveout == 100) == (shared_mem > 1024)
+        assert (self.preferred_shared_memory_carveout == 100) == (shared_mem > LITTLE)
         (problem,) = arguments
         assert problem.shape == (1,)
         assert problem.dtype.kind == "V"

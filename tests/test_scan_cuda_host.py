@@ -22,6 +22,7 @@ from test_scan_numba import AFFINE, CLAMP, LENGTHS, affine, close, loop, views
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
 from recsolve.kernels.gpu import views as cuda_geometry
+from recsolve.kernels.gpu.device import LITTLE, SHARED
 from recsolve.kernels.gpu.scan import scan_cuda, scan_plan, variants
 from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
 from recsolve.kernels.monoids.base import MONOIDS
@@ -453,7 +454,30 @@ def test_variants():
     for variant in variants.variants():
         for width in (1, 2, 4, 8, 16, 32):
             fit = variants.fitted(variant, width, variants.pitch_of(width, by_time=True), cut=True)
-            assert fit.shared(width, variants.pitch_of(width, by_time=True), cut=True) <= 227 * 1024
+            shared = fit.shared(width, variants.pitch_of(width, by_time=True), cut=True)
+            assert shared == 0 if fit.regime == "registers" else LITTLE < shared <= SHARED
+
+
+@pytest.mark.parametrize("room", [48 << 10, 99 << 10, SHARED])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_every_plan_fits_the_device(room, dtype):
+    """Also what is launched where segments do not fit together."""
+    taken = set()
+    for parts in (1, 4):
+        for T, lanes in ((100, 3), (5000, 3000), (100_000, 64)):
+            strides = cuda_geometry.Strides(lanes, 0, 0, (1,))
+            asked = scan_plan.Scan("affine", parts, dtype, T, (lanes,), (("y", strides), ("in0", strides)))
+            for regime in (None, *REGIMES):
+                try:
+                    one = scan_plan.plan(asked, 132, regime, room=room)
+                except ValueError:
+                    assert regime is not None
+                    continue
+                launches = [one.launch, one.again, one.otherwise and one.otherwise.launch]
+                assert all(launch.shared <= room for launch in launches if launch)
+                taken.add(one.variant.regime)
+    assert taken >= {"registers", "tiny"}
+    assert room < SHARED or taken == set(REGIMES)
 
 
 @pytest.mark.skipif(not os.environ.get("RECSOLVE_SLOW"), reason="takes minutes: set RECSOLVE_SLOW=1")

@@ -18,7 +18,7 @@ from recsolve.kernels.gpu.modules import Kernels, compile_kernel
 from recsolve.kernels.gpu.views import by_value
 
 SHARED = 227 << 10  # bytes of shared memory that a block may have on an H100 or H200
-_LITTLE = 1 << 10  # bytes of shared memory for which the cache is left as it is
+LITTLE = 1 << 10  # bytes of shared memory, such as those of a report, for which the cache is left as it is
 _HELD = 8  # graphs that may still run
 _TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
 _COMPUTE = {"f": 68, "d": 70}  # CUBLAS_COMPUTE_32F and _64F
@@ -120,7 +120,7 @@ class Cuda:
         code, name, options, blocks, threads, shared, problem = launch
         if blocks >= 1 << 31:
             raise ValueError(f"a launch of {blocks} blocks; wanted fewer than 2^31")
-        room = self.shared if shared > _LITTLE else 0
+        room = self.shared if shared > LITTLE else 0
         kernel = self._kernels.get(launch[:3], lambda: compile_kernel(code, name, options, room))
         kernel((blocks,), (threads,), (by_value(problem),), shared_mem=shared)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-STATES = 32  # of a finite set at most, as in cuda/scan/special_maps.cuh
+STATES = 32  # of a finite set at most: an image takes five bits
 
 
 class MapType(NamedTuple):

@@ -103,6 +103,11 @@ class Plan:
         return self.launch.problem.view(PROBLEM)[0]
 
     @property
+    def shared(self) -> int:
+        """Bytes of shared memory of a block, at most."""
+        return max(self.launch.shared, self.otherwise.shared if self.otherwise else 0)
+
+    @property
     def tiles(self) -> int:
         """Tiles of lanes."""
         return int(self.problem["tiles_of_lanes"])
@@ -125,7 +130,7 @@ def plan(
         raise ValueError(f"width is {width!r}; wanted one of {', '.join(map(str, WIDTHS))}")
     regimes = (regime,) if regime else tuple(one for one in REGIMES if one != "segments" or scan.forgets)
     candidates = [_planned(scan, one, width, processors, room) for one in regimes]
-    candidates = [one for one in candidates if one.launch.shared <= room]
+    candidates = [one for one in candidates if one.shared <= room]
     if not candidates:
         raise ValueError(f"regime is {regime!r}; wanted one whose tiles of such elements fit into {room} bytes")
     return min(candidates, key=lambda one: cost(one, processors))
