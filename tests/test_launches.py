@@ -115,7 +115,8 @@ def launched(monkeypatch):
     def making(name):
         def make(x, *args, **kwargs):
             Gpu.made.append(Gpu.current[-1])
-            return getattr(np, name)(np.asarray(x) if name == "empty_like" else x, *args, **kwargs).view(Array)
+            function = getattr(np, name.replace("empty", "zeros"))  # what nothing computes is not looked at as it is
+            return function(np.asarray(x) if name == "empty_like" else x, *args, **kwargs).view(Array)
 
         return make
 
