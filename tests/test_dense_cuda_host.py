@@ -72,7 +72,7 @@ def semirings(machine):
 def host():
     machine = cuda_host.Host()
     yield machine
-    assert {v.regime for v in machine.kernels} <= {"dense"}
+    assert {cuda_host.template(kernel) for _, kernel in machine.kernels} <= {"dense"}
 
 
 @needs_compiler

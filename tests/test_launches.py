@@ -1,124 +1,261 @@
-"""What is launched on a device: the grid, block and shared memory that the kernels were planned and emulated with."""
+"""What is launched on a device: a module in CuPy's place computes nothing and notes what it is asked for."""
 
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
+import gallery
 import numpy as np
 import pytest
 from test_scan_numba import AFFINE, affine
 
 import recsolve as rs
-from recsolve.jacobians import Block, Diagonal
-from recsolve.kernels.gpu import device as machine_cuda
-from recsolve.kernels.gpu.cell import elementwise
-from recsolve.kernels.gpu.cell.stages import ElementwiseCuda
+from recsolve.jacobians import Block, Diagonal, Identity
+from recsolve.kernels.codegen.cuda_stages import sweep_cell
+from recsolve.kernels.gpu import device
+from recsolve.kernels.gpu.cell.elementwise import FusedCuda
+from recsolve.kernels.gpu.cell.stages import REPORT, ElementwiseCuda
+from recsolve.kernels.gpu.cell.sweeps import SweepsCuda
+from recsolve.kernels.gpu.device import LITTLE, SHARED, Cuda, Launch
 from recsolve.kernels.gpu.scan import scan_cuda
 from recsolve.kernels.gpu.scan.variants import REGIMES
 from recsolve.kernels.starts import Starts
+from recsolve.recurrence.sweep_engine import given
 from recsolve.symbolic.tracing import trace_cell, trace_pullback
 
-SHARED = 227 * 1024  # bytes that a block may ask for
-DEVICE = SimpleNamespace(attributes={"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": SHARED})
+DEFAULT = 48 << 10  # bytes of shared memory that a block may have unless it asks for more
+
+
+class Gpu:
+    """A device; the last that was entered is the current one, where arrays are made."""
+
+    current, made = [], []
+
+    def __init__(self, number=0):
+        self.id = number
+        self.attributes = {"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": SHARED}
+
+    def __enter__(self):
+        Gpu.current.append(self.id)
+
+    def __exit__(self, *_):
+        Gpu.current.pop()
+
+
+class Array(np.ndarray):
+    """NumPy's memory as a CuPy array."""
+
+    __module__ = "cupy"
+    device = None
+
+    def __array_finalize__(self, like):
+        self.device = like.device if isinstance(like, Array) else Gpu(Gpu.current[-1])
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data, memset_async=lambda value, size: np.ndarray.fill(self, value))
+
+
+def on_gpu(x, number=1):
+    """Return a copy on a device."""
+    with Gpu(number):
+        return np.array(x).view(Array)
+
+
+class Kernel:
+    max_dynamic_shared_size_bytes, preferred_shared_memory_carveout = DEFAULT, -1
+
+    def __init__(self, launches, name):
+        self.launches, self.name = launches, name
+
+    def __call__(self, grid, block, arguments, *, shared_mem=0):
+        assert 0 <= shared_mem <= self.max_dynamic_shared_size_bytes
+        assert (self.preferred_shared_memory_carveout == 100) == (shared_mem > LITTLE)
+        (problem,) = arguments
+        assert problem.shape == (1,)
+        assert problem.dtype.kind == "V"
+        assert problem.dtype.names is None  # CuPy would describe every field at every launch
+        self.launches.append((self.name, grid, block, shared_mem, problem.tobytes(), Gpu.current[-1]))
 
 
 @pytest.fixture
 def launched(monkeypatch):
-    """Put in CuPy's place what compiles nothing and notes every launch: (kernel, grid, block, shared, data)."""
-    launches = []
-
-    class Kernel:
-        max_dynamic_shared_size_bytes = 48 * 1024
-
-        def __init__(self, expression):
-            self.expression = expression
-
-        def __call__(self, grid, block, arguments, *, shared_mem=0):
-            assert shared_mem <= self.max_dynamic_shared_size_bytes
-            (problem,) = arguments
-            launches.append((self.expression, grid, block, shared_mem, problem.tobytes()))
+    """Put a module in CuPy's place; return what it notes: (kernel, grid, block, shared, data, device) and products."""
+    launches, cupy = [], ModuleType("cupy")
 
     class RawModule:
         def __init__(self, *, code, options, name_expressions):
             assert "-std=c++17" in options
+            assert ("-fmad=false" in options) == ("struct Problem" not in code)  # cells, not scans
+            assert "#include" not in code
             self.names = name_expressions
 
         def get_function(self, name):
             assert name in self.names
-            return Kernel(name)
+            return Kernel(launches, name)
 
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(RawModule=RawModule))
+    class Stream:
+        def __init__(self, *, non_blocking=False):
+            assert non_blocking
+            self.ptr = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def begin_capture(self):
+            self.begun = len(launches)
+
+        def end_capture(self):
+            captured = launches[self.begun :]
+            del launches[self.begun :]
+            return SimpleNamespace(launch=lambda: launches.extend(captured))
+
+    def making(name):
+        def make(x, *args, **kwargs):
+            Gpu.made.append(Gpu.current[-1])
+            function = getattr(np, name.replace("empty", "zeros"))  # what nothing computes is not looked at as it is
+            return function(np.asarray(x) if name == "empty_like" else x, *args, **kwargs).view(Array)
+
+        return make
+
+    for name in ("empty", "zeros", "ones", "empty_like", "concatenate"):
+        setattr(cupy, name, making(name))
+    cupy.ascontiguousarray = lambda x: x if x.flags.c_contiguous else x.copy()
+    cupy.broadcast_to = lambda x, shape: np.broadcast_to(x, shape, subok=True)
+    cupy.RawModule, cupy.ndarray = RawModule, Array
+    runtime = SimpleNamespace(memcpyAsync=lambda *_: None, memcpyDeviceToHost=2)
+    event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+    pinned = type("Pinned", (bytearray,), {"ptr": 0})
+    modules = {
+        "cupy.cuda": {
+            "Stream": Stream,
+            "get_current_stream": lambda: SimpleNamespace(ptr=0),
+            "runtime": runtime,
+            "Event": lambda disable_timing: event,
+            "alloc_pinned_memory": pinned,
+            "cublas": SimpleNamespace(gemmStridedBatchedEx=lambda *given: launches.append(("product", given[-2]))),
+        },
+        "cupy.cuda.device": {"get_cublas_handle": lambda: "handle"},
+    }
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    for name, members in modules.items():
+        module = ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    cupy.cuda = sys.modules["cupy.cuda"]
+    monkeypatch.setattr(device, "_DEVICES", {})
+    monkeypatch.setattr(Gpu, "current", [0])
+    monkeypatch.setattr(Gpu, "made", [])
     return launches
 
 
-def on_numpy(kind):
-    """A device that is asked to work on NumPy arrays, and notes what it is asked for."""
+class Noted(Cuda):
+    """A device that works on NumPy arrays, and notes its launches."""
 
-    class Asked(kind):
-        kind = "numpy"
+    kind = "numpy"
 
-        def __init__(self):
-            super().__init__(DEVICE)
-            self.asked = []
+    def __init__(self):
+        super().__init__(Gpu())
+        self.asked = []
 
-        def launch(self, *asked):
-            self.asked.append((*asked[:-1], asked[-1].tobytes()))
-            super().launch(*asked)
-
-    return Asked()
+    def launch(self, launch):
+        one = launch
+        problem = one.problem.tobytes()
+        self.asked.append((one.kernel, (one.blocks,), (one.threads,), one.shared, problem, Gpu.current[-1]))
+        super().launch(launch)
 
 
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize(("kind", "k"), [(Diagonal, 1), (Block, 3)])
 def test_scans(launched, regime, kind, k):
-    machine = on_numpy(scan_cuda.Cuda)
+    machine = Noted()
     elements = affine(kind, 5000, np.float32, np.random.default_rng(0), k, units=40)
     scan_cuda.scan(AFFINE, elements, machine=machine, regime=regime)
-    wanted = [(v.expression, (blocks,), (v.threads,), shared, p) for v, blocks, shared, p in machine.asked]
-    assert launched == wanted
-    assert len(wanted) == (3 if regime == "segments" else 1)
-    for (_, _, (threads,), shared, _), (v, *_) in zip(launched, machine.asked, strict=True):
+    assert launched == machine.asked
+    assert len(launched) == (3 if regime == "segments" else 1)
+    for name, _, (threads,), shared, *_ in launched:
         assert threads % 32 == 0
         assert threads >= 64
-        assert (shared == 0) == (v.regime == "registers")
+        assert (shared == 0) == ("registers" in name)
+
+
+def gru(machine=None):
+    """The kernels of a GRU, and its inputs, states, and chain."""
+    kernels = FusedCuda.of(trace_cell(rs.cells.GRU), trace_pullback(rs.cells.GRU), machine)
+    inputs = [np.zeros((4000, 2, 5), np.float32)] * 3 + [np.zeros(5, np.float32)] * 4
+    state = np.zeros((2, 5), np.float32)
+    return kernels, inputs, np.zeros((4000, 2, 5), np.float32), Starts(state, state, None)
 
 
 @pytest.mark.parametrize("regime", ["walk", "windows"])
 def test_fused_solves(launched, regime):
-    machine, cell = on_numpy(elementwise.Cuda), rs.cells.GRU
-    kernels = elementwise.FusedCuda.of(trace_cell(cell), trace_pullback(cell), machine)
-    inputs = [np.zeros((4000, 2, 5), np.float32)] * 3 + [np.zeros(5, np.float32)] * 4
-    state = np.zeros((2, 5), np.float32)
-    kernels.solve(inputs, np.zeros((4000, 2, 5), np.float32), 1, Starts(state, state, None), (0, 1e-6), regime=regime)
-    wanted = [(k.expression, (blocks,), (32 * k.warps,), k.shared, p) for _, k, blocks, p in machine.asked]
-    assert launched == wanted
-    assert len(wanted) > 2  # segments, and what repairs them
-    assert len({p for *_, p in launched}) == len(wanted)  # each is told its own pass, though they share a structure
+    machine = Noted()
+    kernels, inputs, states, chain = gru(machine)
+    kernels.solve(inputs, states, 1, chain, (0, 1e-6), regime=regime)
+    assert launched == machine.asked
+    assert len(launched) > 2  # segments, and what repairs them
+    assert len({problem for *_, problem, _ in launched}) == len(launched)  # each is given its own pass and reports
+    assert all(threads % 32 == 0 and threads >= 64 for _, _, (threads,), *_ in launched)
 
 
 def test_stages(launched):
     """Blocks of 256 threads, as the kernels are bounded for, and enough of them for every number."""
-    machine = on_numpy(machine_cuda.Cuda)
-    program, n = trace_cell(rs.cells.GRU), 1000
+    machine, n = Noted(), 1000
     x = np.zeros((300, 2, n), np.float32)
     inputs = [x] * 3 + [np.zeros(n, np.float32)] * 4
-    ElementwiseCuda(program, machine).evaluate(inputs, x, np.empty_like(x), 1)
-    ((_, name, blocks, problem),) = machine.asked
-    assert launched == [(name, (blocks,), (256,), 4 * machine_cuda.REPORT, problem)]
+    ElementwiseCuda(trace_cell(rs.cells.GRU), machine).evaluate(inputs, x, np.empty_like(x), 1)
+    ((_, (blocks,), threads, shared, *_),) = launched
+    assert launched == machine.asked
+    assert (threads, shared) == ((256,), 4 * REPORT)
     assert blocks * 256 >= 2 * n
 
 
-MANY = 1 << 31
+def test_everything_happens_on_the_device_of_the_arrays(launched):
+    """Kernels are launched there and arrays made there, also where another device is the current one."""
+    A, b = affine(Diagonal, 5000, np.float32, np.random.default_rng(0), 1, units=40)
+    elements = Diagonal(on_gpu(A.data), A.layout), on_gpu(b)
+    for matrices in (elements[0], Identity(elements[1], A.layout)):
+        for regime in REGIMES[:3]:
+            assert scan_cuda.scan(AFFINE, (matrices, elements[1]), regime=regime).device.id == 1
+    assert scan_cuda.planned(AFFINE, elements) in REGIMES
+    kernels, inputs, states, chain = gru()
+    inputs, states, chain = [on_gpu(x) for x in inputs], on_gpu(states), Starts(*map(on_gpu, chain[:2]), None)
+    outcome = kernels.solve(inputs, states, 1, chain, (0, 1e-6))
+    adjoint, drives, constants, initial = kernels.adjoint(inputs, states, states, 1, chain)
+    found = [outcome.reports, outcome.sums, adjoint, *drives, constants, initial]
+    kernels.evaluate(inputs, states, on_gpu(states), 1)
+    assert len(launched) > 10
+    assert {where for *_, where in launched} == {x.device.id for x in found} == set(Gpu.made) == {1}
+    assert list(device._DEVICES) == [1]
+    assert Gpu.current == [0]
 
 
-@pytest.mark.parametrize(
-    ("kind", "arguments"),
-    [
-        (scan_cuda.Cuda, (None, MANY, 0)),
-        (elementwise.Cuda, ("", None, MANY)),
-        (machine_cuda.Cuda, ("", "", MANY)),
-    ],
-)
-def test_too_many_blocks_are_refused(launched, kind, arguments):
-    with pytest.raises(ValueError, match="wanted fewer than 2\\^31"):
-        kind(DEVICE).launch(*arguments, np.zeros(1))
+def test_sweeps(launched):
+    """Products, a stage, a scan and an update: the first time by themselves, then as graphs."""
+    rec = gallery.recurrence("gru", "dense", T=300, units=8, dtype=np.float32)
+    cell = sweep_cell(trace_cell(rec.cell.cell, "dense"))
+    asked = given(rec, cell)
+    asked = type(asked)(
+        drives=[on_gpu(x) for x in asked.drives],
+        constants=[on_gpu(x) for x in asked.constants],
+        weights={name: on_gpu(x) for name, x in asked.weights.items()},
+        starts=Starts(*(None if x is None else on_gpu(x) for x in asked.starts)),
+        shape=asked.shape,
+        layout=asked.layout,
+        like=on_gpu(asked.like),
+    )
+    states, moves, residual = SweepsCuda(cell).solve(asked, (1e-5, 1e-5))
+    assert (states.device.id, residual.device.id, moves) == (1, 1, 0)  # nothing was computed, so nothing fails the test
+    names = [name.partition("<")[0].removeprefix("recsolve::") for name, *_ in launched]
+    sweep = ["product", "sweep_stage", "tiny", "sweep_update"]
+    assert names == ["product", "product", "sweep_stage", *sweep, *sweep]  # of what starts are made from, and a guess
+    assert [one[1] for one in launched if one[0] == "product"] == [68, 68, 77, 68]  # rough while nothing is known
+    assert launched[4:7] == launched[8:]
+
+
+def test_too_many_blocks_are_refused(launched):
+    with pytest.raises(ValueError, match="a launch of 2147483648 blocks; wanted fewer than 2\\^31"):
+        Cuda(Gpu()).launch(Launch("", "", (), 1 << 31, 32, 0, np.zeros(1)))
     assert not launched

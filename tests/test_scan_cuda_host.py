@@ -7,9 +7,9 @@ compiled by nvcc for sm_90, and must not spill registers.
 import ctypes
 import mmap
 import os
+import re
 import shutil
 import sys
-from dataclasses import replace
 
 import cuda_host
 import numpy as np
@@ -23,6 +23,7 @@ from test_scan_numba import AFFINE, CLAMP, LENGTHS, LONG, affine, close, loop, v
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
 from recsolve.kernels.gpu import views as cuda_geometry
+from recsolve.kernels.gpu.device import LITTLE, SHARED
 from recsolve.kernels.gpu.scan import scan_cuda, scan_plan, variants
 from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
 from recsolve.kernels.monoids.base import MONOIDS
@@ -98,15 +99,16 @@ class Watched:
     """A machine that notes what it launches."""
 
     def __init__(self, host):
-        self.host, self.kind, self.processors, self.variants = host, host.kind, host.processors, []
+        self.host, self.kind, self.processors, self.shared = host, host.kind, host.processors, host.shared
+        self.kernels = []
 
     @property
     def seen(self):
-        return [(variant.regime, variant.after) for variant in self.variants]
+        return [cuda_host.template(kernel) for kernel in self.kernels]
 
-    def launch(self, variant, *rest):
-        self.variants.append(variant)
-        self.host.launch(variant, *rest)
+    def launch(self, launch):
+        self.kernels.append(launch.kernel)
+        self.host.launch(launch)
 
 
 @needs_compiler
@@ -120,7 +122,7 @@ def test_segments_are_the_loop_where_maps_forget(host, k):
         watched = Watched(host)
         y = run(watched, AFFINE, (A, b), initial=b[0], reset=reset, regime="segments")
         expected = loop(AFFINE, (A, b), b[0], reset)
-        assert watched.seen == [("segments", ""), ("segments", "again"), ("chained", "")]
+        assert watched.seen == ["segments", "segments_again", "chained"]
         np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9)
         A.data[1000:1500] *= 0.5
         y = run(watched, AFFINE, (A, b), initial=b[0], reset=reset, regime="segments")
@@ -130,10 +132,10 @@ def test_segments_are_the_loop_where_maps_forget(host, k):
 class Told(Watched):
     """A machine that notes the flags that are set when segments have been looked at again."""
 
-    def launch(self, variant, blocks, shared, problem):
-        super().launch(variant, blocks, shared, problem)
-        if variant.after == "again":
-            (p,) = problem
+    def launch(self, launch):
+        super().launch(launch)
+        if cuda_host.template(launch.kernel) == "segments_again":
+            (p,) = launch.problem.view(cuda_geometry.PROBLEM)
             self.segments, self.span, self.burn = (int(p[name]) for name in ("segments", "span", "burn"))
             self.lost = ctypes.c_int.from_address(int(p["changed"])).value
             self.broken = list((ctypes.c_int * int(p["tiles_of_lanes"])).from_address(int(p["broken"])))
@@ -182,9 +184,10 @@ def test_times_that_are_nearest_in_memory(host, dtype, vector):
             for regime in ("streamed", "segments"):
                 watched = Watched(host)
                 y = run(watched, AFFINE, AFFINE.prepare((A, f)), reset=reset, regime=regime)
-                assert {(v.order, v.vector) for v in watched.variants if v.regime == regime} == {
-                    ("along", vector if fits else 2 if vector == 8 and T % 2 == 0 else 1)
-                }
+                count = vector if fits else 2 if vector == 8 and T % 2 == 0 else 1
+                walks = [one for one in watched.kernels if not one.startswith("recsolve::chained")]
+                assert walks
+                assert all(re.search(rf"recsolve::Along<\d+, \d+, {count}>>$", one) for one in walks)
                 expected = get("scan", "numpy")(AFFINE, AFFINE.prepare((A, f)), reset=reset, chunk=T)
                 np.testing.assert_array_equal(y, expected)
 
@@ -399,8 +402,8 @@ def test_bfloats():
     """NumPy has none: bits of bfloat16 pass as float16."""
 
     class Disguise(cuda_host.Host):
-        def launch(self, variant, *rest):
-            super().launch(replace(variant, dtype="bfloat16"), *rest)
+        def launch(self, launch):
+            super().launch(launch._replace(kernel=launch.kernel.replace("Half", "Bfloat")))
 
     rng = np.random.default_rng(0)
     a, b = (as_bfloat(x) for x in (rng.uniform(-1, 1, (700, 3)), rng.standard_normal((700, 3))))
@@ -491,11 +494,33 @@ def test_the_choice(shape, regime):
 def test_variants():
     names = [variant.expression for variant in variants.variants()]
     assert len(set(names)) == len(names)
-    assert cuda_geometry.PROBLEM.itemsize == 8 * (2 + 6 + 7 * 10 + 23)
     for variant in variants.variants():
         for width in (1, 2, 4, 8, 16, 32):
             fit = variants.fitted(variant, width, variants.pitch_of(width, by_time=True), cut=True)
-            assert fit.shared(width, variants.pitch_of(width, by_time=True), cut=True) <= 227 * 1024
+            shared = fit.shared(width, variants.pitch_of(width, by_time=True), cut=True)
+            assert shared == 0 if fit.regime == "registers" else LITTLE < shared <= SHARED
+
+
+@pytest.mark.parametrize("room", [48 << 10, 99 << 10, SHARED])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_every_plan_fits_the_device(room, dtype):
+    """Also what is launched where segments do not fit together."""
+    taken = set()
+    for parts in (1, 4):
+        for T, lanes in ((100, 3), (5000, 3000), (100_000, 64)):
+            strides = cuda_geometry.Strides(lanes, 0, 0, (1,))
+            asked = scan_plan.Scan("affine", parts, dtype, T, (lanes,), (("y", strides), ("in0", strides)))
+            for regime in (None, *REGIMES):
+                try:
+                    one = scan_plan.plan(asked, 132, regime, room=room)
+                except ValueError:
+                    assert regime is not None
+                    continue
+                launches = [one.launch, one.again, one.otherwise and one.otherwise.launch]
+                assert all(launch.shared <= room for launch in launches if launch)
+                taken.add(one.variant.regime)
+    assert taken >= {"registers", "tiny"}
+    assert room < SHARED or taken == set(REGIMES)
 
 
 @pytest.mark.skipif(not os.environ.get("RECSOLVE_SLOW"), reason="takes minutes: set RECSOLVE_SLOW=1")

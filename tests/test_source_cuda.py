@@ -5,9 +5,10 @@ import ctypes
 import cuda_host
 import numpy as np
 import pytest
-from cuda_host.solves import TYPES, built, elementwise
+from cuda_host.solves import TYPES, elementwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy_dialect import numpy_function
 from test_tracing_fuzz import LEAVES, SPECIAL, traced, trees
 
 from recsolve.kernels.codegen.cuda_elementwise import module, statements
@@ -71,7 +72,7 @@ def compiled(expressions, dtype):
             f"    using namespace recsolve;\n    using T = {T};\n    using M = Full<T>;\n    (void)sizeof(M);\n"
             f"    for (long long i = 0; i < n; ++i) {{ {loads}{' '.join(written)} {stores}}}\n}}"
         )
-    return built(module("", kernels=False), "\n".join(loops))
+    return cuda_host.load("\n".join([module("", kernels=False), *loops]))
 
 
 def run(library, number, arrays, count, dtype):
@@ -97,7 +98,7 @@ def test_random_expressions(dtype, drawn):
     for number, nodes in enumerate(outputs):
         names = [leaf.name for leaf in emit.leaves(nodes)]
         with np.errstate(all="ignore"):
-            wide = emit.numpy_function(nodes)(np.float64, *[arrays[name].astype("f8") for name in names])
+            wide = numpy_function(nodes)(np.float64, *[arrays[name].astype("f8") for name in names])
         for found, exact in zip(run(library, number, arrays, len(nodes), dtype), wide, strict=True):
             exact = np.broadcast_to(exact, found.shape)
             known = np.isfinite(exact)
@@ -106,7 +107,7 @@ def test_random_expressions(dtype, drawn):
             assert near.mean() > 0.95
         for found in run(library, number, grids, len(nodes), dtype)[:1]:  # NaN goes through what it goes through
             with np.errstate(all="ignore"):
-                exact = emit.numpy_function(nodes)(np.dtype(dtype).type, *[grids[n].astype(dtype) for n in names])[0]
+                exact = numpy_function(nodes)(np.dtype(dtype).type, *[grids[n].astype(dtype) for n in names])[0]
             assert (np.isnan(found) == np.isnan(np.broadcast_to(exact, found.shape))).mean() > 0.95
 
 
@@ -121,7 +122,7 @@ def test_minima_and_choices_are_those_of_numpy(dtype):
         with np.errstate(all="ignore"):
             arrays = {name: x.astype(dtype) for name, x in grid.items()}
             names = [leaf.name for leaf in emit.leaves(outputs)]
-            exact = emit.numpy_function(outputs)(np.dtype(dtype).type, *[arrays[name] for name in names])
+            exact = numpy_function(outputs)(np.dtype(dtype).type, *[arrays[name] for name in names])
         for found, wanted in zip(run(compiled([outputs], dtype), 0, arrays, len(outputs), dtype), exact, strict=True):
             np.testing.assert_array_equal(found, np.broadcast_to(wanted, found.shape))
 

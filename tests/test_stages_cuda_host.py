@@ -13,20 +13,21 @@ import cuda_host
 import gallery
 import numpy as np
 import pytest
-from cuda_host.stages import Host, kernels_of
 from gallery import weighted
 from numpy.lib.stride_tricks import as_strided
 from test_fused_mixing import COUPLED, drives, mixed, ties
 
 import recsolve as rs
 from recsolve.base.tolerance import tolerance_for
-from recsolve.kernels.codegen.cuda_elementwise import stages_text
+from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, stages_text
 from recsolve.kernels.codegen.cuda_stages import stage_structure, sweep_cell
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.codegen.numba_stages import jobs_of
+from recsolve.kernels.gpu.cell import sweeps
 from recsolve.kernels.gpu.cell.products import ProductsCuda
 from recsolve.kernels.gpu.cell.stages import ElementwiseCuda, StagesCuda
-from recsolve.kernels.gpu.device import OPTIONS, Cuda
+from recsolve.kernels.gpu.device import Cuda, Launch
+from recsolve.kernels.reference import scan_numpy
 from recsolve.mixings import Dense
 from recsolve.recurrence import cell_recurrence
 from recsolve.recurrence.current import traced_now
@@ -38,9 +39,20 @@ from recsolve.symbolic.tracing import trace_cell
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
 
+def scan_by_numpy(monoid, elements, y, machine, *, reset=None):
+    """A scan that can be run many times: those of the GPU are tried elsewhere, and take long to compile."""
+
+    def run():
+        y[...] = scan_numpy.scan(monoid, elements, reset=reset)
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def host():
-    return Host()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeps, "launches", scan_by_numpy)
+        yield cuda_host.Host(workers=2, processors=1)
 
 
 def kinds(rec):
@@ -262,7 +274,8 @@ def test_products_are_asked_of_cublas_as_it_counts(dtype, host, monkeypatch):
         module = ModuleType(name)
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, name, module)
-    device, rng = Cuda(SimpleNamespace(attributes={"MultiProcessorCount": 1})), np.random.default_rng(0)
+    attributes = {"MultiProcessorCount": 1, "MaxSharedMemoryPerBlockOptin": 0}
+    device, rng = Cuda(SimpleNamespace(attributes=attributes)), np.random.default_rng(0)
     for rows, lanes, n, count in [(5, 1, 4, 3), (7, 3, 2, 2), (1, 2, 3, 1)]:
         weights = rng.standard_normal((lanes, count * n, n)).astype(dtype).view(OnDevice)
         states = rng.standard_normal((rows, 2, lanes, n)).astype(dtype).view(OnDevice)
@@ -305,7 +318,9 @@ def test_nothing_spills(name, what, tmp_path):
             pytest.skip("has nested mixings")
         structures = [cell.source]
     text = stages_text(structures, what)
-    kernels = [kernel for number in ("float", "double") for kernel in kernels_of(text, number)]
+    template = "each<" if what == "stage" else "sweep_update<"
+    asked = [Launch(text, f"recsolve::{template}, {number}>", (), 0, 0, 0, None) for number in ("float", "double")]
+    kernels = [kernel for launch in asked for kernel in cuda_host.together(launch)]
     taken = "\n".join(f"auto* kernel_{i} = &{kernel};" for i, kernel in enumerate(kernels))
     code = tmp_path / "kernels.cu"
     code.write_text(f"{text}\n{taken}\n")

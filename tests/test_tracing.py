@@ -6,6 +6,7 @@ import sys
 import gallery
 import numpy as np
 import pytest
+from numpy_dialect import numpy_function
 
 import recsolve as rs
 from recsolve.base.ties import check_ties, ties_in_force
@@ -33,7 +34,7 @@ def evaluated(program, rec, previous):
     for stage in program.stages:
         needed = [arrays[emit.variable(leaf)] for leaf in emit.leaves(stage.nodes())]
         with np.errstate(all="ignore"):
-            results = emit.numpy_function(stage.nodes())(previous.dtype.type, *needed)
+            results = numpy_function(stage.nodes())(previous.dtype.type, *needed)
         results = iter([np.broadcast_to(r, arrays[f"s_{program.components[0]}"].shape) for r in results])
         values = [next(results) for _ in stage.outputs]
         partials = [{leaf: next(results) for leaf in output.partials} for output in stage.outputs]
@@ -186,7 +187,7 @@ def test_every_operation(name, ties):
         results = [graph.number(n) for n in (traced.value, *traced.partials.values())]
         arrays = [{"x": x, "y": y}[leaf.name] for leaf in emit.leaves(results)]
         for got, array in zip(
-            emit.numpy_function(results)(np.float64, *arrays), (wanted.value, *wanted.partials.values()), strict=True
+            numpy_function(results)(np.float64, *arrays), (wanted.value, *wanted.partials.values()), strict=True
         ):
             np.testing.assert_allclose(np.broadcast_to(got, x.shape), np.broadcast_to(array, x.shape), rtol=1e-14)
 

@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy_dialect import numpy_function
 
 import recsolve as rs
 from recsolve.base.ties import check_ties, ties_in_force
@@ -75,7 +76,7 @@ def emitted(tree, ties, arrays):
     value, partials = traced(tree, ties)
     outputs = [value, *partials.values()]
     with np.errstate(all="ignore"):
-        results = emit.numpy_function(outputs)(np.float64, *[arrays[leaf.name] for leaf in emit.leaves(outputs)])
+        results = numpy_function(outputs)(np.float64, *[arrays[leaf.name] for leaf in emit.leaves(outputs)])
     full = [np.broadcast_to(result, arrays["x"].shape) for result in results]
     return full[0], dict(zip(partials, full[1:], strict=True))
 

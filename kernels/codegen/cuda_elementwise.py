@@ -15,6 +15,7 @@ from recsolve.symbolic.emit import OPERATORS, Dialect, calls, variable
 from recsolve.symbolic.graph import Leaf, Node, reachable
 from recsolve.symbolic.program import Program
 
+OPTIONS = ("-std=c++17", "-fmad=false")  # for what is written here
 _LOGIC = {
     "logical_and": "{} && {}",
     "logical_or": "{} || {}",

@@ -1,4 +1,4 @@
-"""Where stages and sweeps run: launches, matrix products, captured graphs, and reports that the host reads.
+"""Where kernels run: launches, matrix products, captured graphs, and reports that the host reads.
 
 What uses a machine is written once; in tests another one runs the same kernels on NumPy arrays.
 """
@@ -9,20 +9,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.jacobians import Jacobian
 from recsolve.kernels.gpu.modules import Kernels, compile_kernel
-from recsolve.kernels.gpu.scan import scan_cuda
 from recsolve.kernels.gpu.views import by_value
-from recsolve.kernels.monoids.base import MONOIDS
 
-THREADS = 256  # of a block
-REPORT = 4  # integers
-OPTIONS = ("-std=c++17", "-fmad=false")  # what is fused is spelt out
+SHARED = 227 << 10  # bytes of shared memory that a block may have on an H100 or H200
+LITTLE = 1 << 10  # bytes of shared memory, such as those of a report, for which the cache is left as it is
 _HELD = 8  # graphs that may still run
 _TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
 _COMPUTE = {"f": 68, "d": 70}  # CUBLAS_COMPUTE_32F and _64F
@@ -31,22 +27,57 @@ _FACTORS = {char: [np.full((), value, char) for value in (0, 1)] for char in _TY
 _TRANSPOSED, _PLAIN, _DEFAULT = 1, 0, -1  # of cuBLAS
 
 
+class Launch(NamedTuple):
+    """A kernel, the grid that it runs on, and what it is given.
+
+    Attributes
+    ----------
+    code : str
+        The module, a text that includes nothing.
+    kernel : str
+        Its C++ name.
+    options : tuple of str
+        Of the compiler.
+    blocks, threads, shared : int
+        Blocks, threads of a block, and bytes of shared memory of a block.
+    problem : array
+        The structure that is passed by value, in any dtype.
+    """
+
+    code: str
+    kernel: str
+    options: tuple[str, ...]
+    blocks: int
+    threads: int
+    shared: int
+    problem: Array
+
+
 class Machine(Protocol):
-    """Where kernels run, one after the other."""
+    """Where kernels run, one after the other.
 
+    Attributes
+    ----------
+    kind : str
+        Of the arrays that kernels take.
+    processors : int
+        Multiprocessors.
+    shared : int
+        Bytes of shared memory that a block may have.
+    """
+
+    kind: str
     processors: int
+    shared: int
 
-    def launch(self, code: str, kernel: str, blocks: int, problem: Array) -> None:
-        """Run a kernel of a module, by its C++ name, over a grid of blocks of THREADS threads."""
+    def launch(self, launch: Launch) -> None:
+        """Run a kernel."""
 
     def product(self, weights: Array, x: Array, out: Array, *, add: bool, rough: bool) -> None:
         """Fill ``out`` (rows, lanes, m) with W x, or add that: weights (lanes, m, n), x (rows, lanes, n).
 
         ``rough`` allows factors of eleven bits instead of float32.
         """
-
-    def scanner(self, A: Jacobian, r: Array, d: Array, reset: Array | None) -> Callable[[], None] | None:
-        """Return what fills d with the scan d[t] = A[t] d[t-1] + r[t], with no memory of its own; None without such."""
 
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """Return what does the same in one launch, as long as the arrays it uses are kept."""
@@ -71,34 +102,27 @@ class Reader(Protocol):
         """Wait for the copy that was asked for last, but for nothing after it."""
 
 
-@contextmanager
-def on(like: Array, machine: Machine | None) -> Iterator[Machine]:
-    """Yield the machine given, or the device of an array, which is the current one meanwhile."""
-    if machine is not None:
-        yield machine
-        return
-    with like.device:  # type: ignore[attr-defined]
-        yield current()
-
-
 class Cuda:
     """A device, with kernels compiled for it as they are asked for; all work goes to the current stream."""
 
+    kind = "cupy"
+
     def __init__(self, device: Any):
         self.processors = int(device.attributes["MultiProcessorCount"])
+        self.shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
         self._kernels = Kernels()
         self._capturing: Any = None  # a stream, for one Python thread at a time
         self._lock = Lock()
         self._held: deque[Any] = deque(maxlen=_HELD)
 
-    def launch(self, code: str, kernel: str, blocks: int, problem: Array) -> None:
+    def launch(self, launch: Launch) -> None:
         """Launch on the current stream; CuPy raises what the driver reports."""
+        code, name, options, blocks, threads, shared, problem = launch
         if blocks >= 1 << 31:
             raise ValueError(f"a launch of {blocks} blocks; wanted fewer than 2^31")
-        self._kernel(code, kernel)((blocks,), (THREADS,), (by_value(problem.copy()),), shared_mem=4 * REPORT)
-
-    def _kernel(self, code: str, name: str) -> Any:
-        return self._kernels.get((code, name), lambda: compile_kernel(code, name, OPTIONS))
+        room = self.shared if shared > LITTLE else 0
+        kernel = self._kernels.get(launch[:3], lambda: compile_kernel(code, name, options, room))
+        kernel((blocks,), (threads,), (by_value(problem),), shared_mem=shared)
 
     def product(self, weights: Array, x: Array, out: Array, *, add: bool, rough: bool) -> None:
         """Multiply by cuBLAS, which counts columns first: out^T = W x^T for every lane."""
@@ -116,10 +140,6 @@ class Cuda:
             *(x.data.ptr, kind, lead[0], x.strides[1] // size, beta.ctypes.data),  # type: ignore[attr-defined]
             *(out.data.ptr, kind, lead[1], out.strides[1] // size, lanes, compute, _DEFAULT),  # type: ignore[attr-defined]
         )
-
-    def scanner(self, A: Jacobian, r: Array, d: Array, reset: Array | None) -> Callable[[], None] | None:
-        """Return a launch of the CUDA scan, if that carries such matrices."""
-        return scan_cuda.launcher(MONOIDS["affine"], (A, r), d, reset=reset)
 
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """Return a graph: at first the calls themselves, which compile what they need, and then captured ones."""
@@ -192,9 +212,12 @@ class _Pinned:
 _DEVICES: dict[int, Cuda] = {}
 
 
-def current() -> Cuda:
-    """Return the current device."""
-    import cupy
-
-    device = cupy.cuda.Device()
-    return _DEVICES.setdefault(device.id, _DEVICES.get(device.id) or Cuda(device))
+@contextmanager
+def on(like: Array, machine: Machine | None) -> Iterator[Machine]:
+    """Yield the machine given, or the device of an array, which is the current one meanwhile."""
+    if machine is not None:
+        yield machine
+        return
+    device: Any = like.device
+    with device:
+        yield _DEVICES.setdefault(device.id, _DEVICES.get(device.id) or Cuda(device))

@@ -1,4 +1,4 @@
-"""Where the numbers of a scan lie, as CUDA kernels see them: the structure ``Problem`` of ``cuda/scan/problem.cuh``.
+"""Where the numbers of arrays lie, as CUDA kernels see them: views, and the structure of a scan.
 
 Axes that are independent of each other (the *lanes*: batch, units) are merged where all arrays allow it and counted
 from the innermost one of the result outwards. Nothing is copied, except arrays whose strides are no multiple of a
@@ -14,23 +14,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recsolve.base.arrays import Array, kind_of
+from recsolve.kernels.codegen.cuda_structures import constants, structure
 
-AXES = 6  # of lanes, as in cuda/scan/problem.cuh
-INPUTS = ("in0", "in1", "in2", "in3")  # arrays of elements
-ARRAYS = (*INPUTS, "y", "cut", "initial")
-_TILES = ("width_log2", "pitch", *(f"{name}_by_time" for name in (*INPUTS, "y")), "tiles_of_time", "tiles_of_lanes")
-_TOLD = ("ticket", "flags", "aggregates", "states")
-_SEGMENTS = ("segments", "span", "burn", "starts", "ends", "counters", "changed", "broken", "done", "condition")
+AXES, LANES = (constants("common/view")[name] for name in ("AXES", "LANES"))
+INPUTS = tuple(f"in{i}" for i in range(constants("scan/problem")["INPUTS"]))
 
-VIEW = np.dtype([(name, np.int64) for name in ("at", "time", "row", "column")] + [("lane", np.int64, AXES)])
-PROBLEM = np.dtype(
-    [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
-    + [(name, VIEW) for name in ARRAYS]
-    + [(name, np.int64) for name in (*_TILES, *_TOLD, *_SEGMENTS)]
-)
 
-# Where the addresses are, in a problem seen as integers.
-AT = {name: PROBLEM.fields[name][1] // 8 for name in (*ARRAYS, *_TOLD, *_SEGMENTS)}  # type: ignore[index]
+def _apart(described: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a structure with a field for each input, such as ``in0``, where it has an array of them."""
+    fields: list[Any] = []
+    for name, (kind, *_) in (described.fields or {}).items():
+        each = kind.shape == (len(INPUTS),)
+        fields += [(f"{name}{i}", kind.base) for i in range(len(INPUTS))] if each else [(name, kind)]
+    return np.dtype(fields)
+
+
+PROBLEM = _apart(structure("scan/problem", "Problem"))
+AT = {name: place[1] // 8 for name, place in (PROBLEM.fields or {}).items()}  # in a problem seen as integers
 
 
 class Strides(NamedTuple):

@@ -1,7 +1,7 @@
 """Write expression graphs as source: one traversal, and a table of formats for each language.
 
-``NUMPY`` is the reference that faster languages are tested against, and ``LISTING`` is for people. A language is a
-:class:`Dialect`: a format per operation, one for statements, and how it spells constants and leaves.
+A language is a :class:`Dialect`: a format per operation, one for statements, and how it spells constants and leaves.
+``LISTING`` is the one for people.
 """
 
 from __future__ import annotations
@@ -88,37 +88,3 @@ class Dialect:
 
 
 LISTING = Dialect(formats=calls("") | OPERATORS, leaf=lambda leaf: f"{LETTERS[leaf.kind]}.{leaf.name}")
-NUMPY = Dialect(
-    formats=calls("np.") | OPERATORS | {"sigmoid": "sigmoid({})", "softplus": "softplus({})"},
-    # A bare number has no dtype: where(condition, 1.0, 0.0) would be float64 among float32 arrays.
-    constant=lambda value: repr(value) if isinstance(value, bool) else f"dtype({value!r})",
-)
-_IMPORTS = "import numpy as np\nfrom numpy import inf, nan\n\nfrom recsolve.symbolic.dual import sigmoid, softplus\n"
-
-
-def numpy_source(outputs: Sequence[Node], name: str = "stage") -> str:
-    """Return a Python module with one function of ``dtype`` and arrays, one per leaf, that returns the outputs.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from recsolve.symbolic.emit import numpy_source
-    >>> from recsolve.symbolic.graph import Graph
-    >>> h = Graph().leaf("component", "h")
-    >>> print(numpy_source([np.tanh(h) + 0.5]).partition("softplus")[2].strip())
-    def stage(dtype, s_h):
-        t0 = np.tanh(s_h)
-        t1 = t0 + dtype(0.5)
-        return (t1,)
-    """
-    statements, results = NUMPY.write(outputs)
-    arguments = ", ".join(["dtype", *(variable(leaf) for leaf in leaves(outputs))])
-    lines = [*statements, f"return ({', '.join(results)}{',' * (len(results) == 1)})"]
-    return "\n".join([_IMPORTS, "", f"def {name}({arguments}):", *(f"    {line}" for line in lines), ""])
-
-
-def numpy_function(outputs: Sequence[Node]) -> Callable[..., tuple[Any, ...]]:
-    """Return the function of :func:`numpy_source`."""
-    namespace: dict[str, Any] = {}
-    exec(compile(numpy_source(outputs), "<a traced stage>", "exec"), namespace)
-    return namespace["stage"]  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The CUDA kernels of scans built for the host, as a machine that `scan_cuda` launches them on.
+"""The CUDA kernels built for the host, and a machine that runs them on NumPy arrays.
 
 ``python -m cuda_host [address | thread]`` in ``tests/`` builds with a sanitizer and runs a few scans; see `main`.
 """
@@ -9,20 +9,27 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from recsolve.kernels.gpu.scan.variants import WALKS, Variant, text
+import numpy as np
+
+from recsolve.kernels.gpu.device import SHARED, Launch
+from recsolve.kernels.gpu.scan.variants import WALKS
 
 HERE = Path(__file__).parent
-HEADERS = ("copies.hpp", "fibers.hpp", "threads.hpp", "cuda_host.hpp")
-FLAGS = ("-std=c++20", "-Og", "-fPIC", "-shared", "-pthread", "-U_FORTIFY_SOURCE", "-Wall", "-Wno-unknown-pragmas")
+HEADERS = ("copies.hpp", "fibers.hpp", "threads.hpp", "cuda_host.hpp", "solve_host.hpp")
+COMMON = '#include "cuda_host.hpp"\n#include "solve_host.hpp"\n'
+FLAGS = (
+    *("-std=c++20", "-Og", "-fPIC", "-shared", "-pthread", "-U_FORTIFY_SOURCE"),
+    *("-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"),
+)
 
 
 def compiler() -> str | None:
@@ -30,21 +37,27 @@ def compiler() -> str | None:
     return shutil.which("g++") if sys.platform == "linux" else None
 
 
-def siblings(variant: Variant) -> list[Variant]:
+def template(kernel: str) -> str:
+    """Return the name of the template that a kernel is one of."""
+    return kernel.partition("<")[0].removeprefix("recsolve::")
+
+
+def together(launch: Launch) -> list[str]:
     """Return the kernels that are compiled with one, since another costs a fifth of the first."""
-    cuts = (False, True) if variant.regime in (*WALKS, "dense") else (variant.cut,)
-    afters: tuple[Literal["", "again"], ...] = ("", "again") if variant.regime == "segments" else ("",)
-    return [replace(variant, cut=cut, after=after) for cut in cuts for after in afters]
-
-
-def build(variants: list[Variant], flags: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """Compile kernels to a shared library, unless that has been done, and load it."""
-    functions = [
-        f'extern "C" void run_{i}(const recsolve::Problem* p, long long blocks, long long shared, int workers) {{\n'
-        f"    emulated::launch(blocks, {v.threads}, shared, workers, [p] {{ {v.expression}(*p); }});\n}}\n"
-        for i, v in enumerate(variants)
-    ]
-    return load("".join(functions), flags, before=text())
+    kernel, name = launch.kernel, template(launch.kernel)
+    number = kernel.rpartition(", ")[2].removesuffix(">")
+    if name == "each":
+        stages = re.findall(r"struct (\w+) \{\n    static constexpr int IN", launch.code)
+        return [f"recsolve::each<recsolve::{stage}, {number}>" for stage in stages]
+    if name in ("sweep_stage", "sweep_update"):
+        number = "double" if "double" in kernel else "float"
+        stages = [f"recsolve::sweep_stage<recsolve::SweepCell, {number}, {linear}>" for linear in ("true", "false")]
+        return [*stages, f"recsolve::sweep_update<{number}>"]
+    if name.removesuffix("_again") in (*WALKS, "dense"):
+        cuts = {kernel.replace(", true,", ", false,"), kernel.replace(", false,", ", true,")}
+        ends = {name, name.removesuffix("_again"), "segments_again"} if name.startswith("segments") else {name}
+        return [cut.replace(f"{name}<", f"{end}<") for cut in sorted(cuts) for end in sorted(ends)]
+    return [kernel]
 
 
 def conversions() -> ctypes.CDLL:
@@ -61,18 +74,21 @@ def conversions() -> ctypes.CDLL:
     return library
 
 
-def load(unit: str, flags: tuple[str, ...] = (), before: str = "") -> ctypes.CDLL:
-    """Compile a translation unit to a shared library, unless that has been done; ``before`` comes first in many."""
-    common = f'#include "cuda_host.hpp"\n{before}'
-    headers = [(HERE / name).read_text() for name in HEADERS]
-    header = _once(f"{_key(common, *flags, *headers)}/common.hpp.gch", lambda to: _precompile(common, flags, to))
-    key = _key(common, unit, *flags, *headers)
-    library = _once(f"{key}.so", lambda to: _compile(unit, (*flags, f"-I{header.parent}"), to))
+def load(unit: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """Compile a translation unit to a shared library, unless that has been done."""
+    header = precompiled(flags)
+    library = _once(f"{_key(unit, *flags)}.so", lambda to: _compile(unit, (*flags, f"-I{header.parent}"), to))
     return ctypes.CDLL(str(library))
 
 
+def precompiled(flags: tuple[str, ...] = ()) -> Path:
+    """Return what all units begin with, compiled."""
+    return _once(f"{_key(*flags)}/common.hpp.gch", lambda to: _precompile(flags, to))
+
+
 def _key(*parts: str) -> str:
-    return hashlib.sha256("\0".join((*FLAGS, *parts)).encode()).hexdigest()[:16]
+    headers = [(HERE / name).read_text() for name in HEADERS]
+    return hashlib.sha256("\0".join((*FLAGS, COMMON, *headers, *parts)).encode()).hexdigest()[:16]
 
 
 def _once(name: str, make: Callable[[Path], None]) -> Path:
@@ -89,9 +105,9 @@ def _once(name: str, make: Callable[[Path], None]) -> Path:
     return path
 
 
-def _precompile(common: str, flags: tuple[str, ...], to: Path) -> None:
+def _precompile(flags: tuple[str, ...], to: Path) -> None:
     header = to.with_suffix("")
-    header.write_text(common)
+    header.write_text(COMMON)
     _run("-x", "c++-header", *flags, str(header), "-o", str(to))
 
 
@@ -109,25 +125,80 @@ def _run(*arguments: str) -> None:
         raise RuntimeError("\n".join([" ".join(command), *errors[:20], done.stderr[-4000:]]))
 
 
+_CALL = """
+template <class P>
+void call(void (*kernel)(P), const void* problem, long long bytes, long long blocks, int threads, long long shared,
+          int workers) {
+    if (bytes != sizeof(P)) emulated::fail("another structure");
+    const P& p = *static_cast<const P*>(problem);
+    emulated::launch(blocks, threads, shared, workers, [&] { kernel(p); });
+}
+"""
+_RUN = """extern "C" void run_{i}(const void* problem, long long bytes, long long blocks, int threads, long long shared,
+                      int workers) {{
+    call(&{kernel}, problem, bytes, blocks, threads, shared, workers);
+}}
+"""
+
+
 class Host:
-    """A machine that runs kernels on NumPy arrays, ``workers`` blocks at a time; kernels are built when asked for."""
+    """A machine that runs kernels on NumPy arrays, ``workers`` blocks at a time; kernels are built when asked for.
+
+    It notes which products were rough: those round their factors to eleven bits.
+    """
 
     kind = "numpy"
-    processors = 4
+    shared = SHARED
 
-    def __init__(self, flags: tuple[str, ...] = (), workers: int = 3):
-        self.flags, self.workers = flags, workers
-        self.kernels: dict[Variant, Any] = {}
+    def __init__(self, workers: int = 3, flags: tuple[str, ...] = (), processors: int = 4):
+        self.workers, self.flags, self.processors = workers, flags, processors
+        self.products: list[str] = []
+        self.kernels: dict[tuple[str, str], Any] = {}
 
-    def launch(self, variant: Variant, blocks: int, shared: int, problem: Any) -> None:
+    def launch(self, launch: Launch) -> None:
         """Run a kernel to its end."""
-        if variant not in self.kernels:
-            together = siblings(variant)
-            library = build(together, self.flags)
-            self.kernels |= {v: getattr(library, f"run_{i}") for i, v in enumerate(together)}
-        self.kernels[variant](
-            ctypes.c_void_p(problem.ctypes.data),
-            ctypes.c_longlong(blocks),
-            ctypes.c_longlong(shared),
-            ctypes.c_int(self.workers),
-        )
+        code, kernel, _, blocks, threads, shared, problem = launch
+        if (code, kernel) not in self.kernels:
+            names = together(launch)
+            functions = [_RUN.format(i=i, kernel=name) for i, name in enumerate(names)]
+            library = load("\n".join([code, _CALL, *functions]), self.flags)
+            self.kernels |= {(code, name): getattr(library, f"run_{i}") for i, name in enumerate(names)}
+        sizes = ctypes.c_longlong(blocks), ctypes.c_int(threads), ctypes.c_longlong(shared), ctypes.c_int(self.workers)
+        self.kernels[code, kernel](ctypes.c_void_p(problem.ctypes.data), ctypes.c_longlong(problem.nbytes), *sizes)
+
+    def product(self, weights, x, out, *, add, rough):
+        """Multiply by NumPy."""
+        self.products.append("rough" if rough else "full")
+        if rough:
+            weights, x = _rounded(weights), _rounded(x)
+        mixed = np.matmul(x.swapaxes(0, 1), weights.swapaxes(1, 2)).swapaxes(0, 1)
+        out[...] = out + mixed if add else mixed
+
+    def captured(self, run):
+        return run
+
+    def clear(self, report):
+        report[...] = 0
+
+    def reader(self, report):
+        return _Reader(report)
+
+
+class _Reader:
+    def __init__(self, report):
+        self.report, self.sent = report, report.copy()
+
+    def send(self):
+        self.sent = self.report.copy()
+
+    def mark(self):
+        pass
+
+    def read(self):
+        return self.sent
+
+
+def _rounded(x):
+    """Round float32 to eleven bits, as tensor cores take it."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)

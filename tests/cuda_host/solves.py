@@ -6,19 +6,12 @@ import ctypes
 
 import numpy as np
 
-from cuda_host import HERE, load
+from cuda_host import Host, load
 from recsolve.kernels.codegen.cuda_elementwise import module
 from recsolve.kernels.gpu.cell.elementwise import FusedCuda
-from recsolve.kernels.gpu.cell.solve_plan import Kernel
 from recsolve.symbolic.tracing import trace_cell, trace_pullback
 
 TYPES = {"float32": "float", "float64": "double"}
-
-
-def built(text: str, functions: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """Compile a module of kernels, and C functions around it."""
-    host = (HERE / "solve_host.hpp").read_text().replace("#pragma once\n", "")
-    return load(f"{text}\n{functions}", ("-ffp-contract=off", *flags), before=host)
 
 
 def elementwise(names: dict[str, int], dtype: str, policy: str) -> dict[str, object]:
@@ -30,7 +23,7 @@ def elementwise(names: dict[str, int], dtype: str, policy: str) -> dict[str, obj
         f"        z[i] = recsolve::{policy}<{T}>::{name}(x[i]{', y[i]' * (arity == 2)});\n}}"
         for name, arity in names.items()
     ]
-    library = built(module("", kernels=False), "\n".join(loops))
+    library = load("\n".join([module("", kernels=False), *loops]))
 
     def wrap(name):
         def call(x, y=None):
@@ -43,30 +36,6 @@ def elementwise(names: dict[str, int], dtype: str, policy: str) -> dict[str, obj
         return call
 
     return {name: wrap(name) for name in names}
-
-
-class Host:
-    """A machine that runs solves on NumPy arrays, ``workers`` blocks at a time; kernels are built when asked for."""
-
-    kind = "numpy"
-    processors = 4
-
-    def __init__(self, workers: int = 3, flags: tuple[str, ...] = ()):
-        self.workers, self.flags = workers, flags
-        self.libraries: dict[tuple[str, Kernel], ctypes.CDLL] = {}
-
-    def launch(self, code: str, kernel: Kernel, blocks: int, problem: np.ndarray) -> None:
-        """Run a kernel to its end."""
-        if (code, kernel) not in self.libraries:
-            cell = f"recsolve::{kernel.way}<recsolve::Cell>"
-            sizes = f"blocks, {kernel.threads}, {kernel.shared}, workers"
-            check = f'static_assert(sizeof(recsolve::Recurrence<{cell}>) == {problem.nbytes}, "another structure");\n'
-            arguments = f"const recsolve::Recurrence<{cell}>* p, long long blocks, int workers"
-            body = f"emulated::launch({sizes}, [p] {{ {kernel.expression}(*p); }});"
-            function = f'extern "C" void run({arguments}) {{ {body} }}\n'
-            self.libraries[code, kernel] = built(code, check + function, self.flags)
-        run = self.libraries[code, kernel].run
-        run(ctypes.c_void_p(problem.ctypes.data), ctypes.c_longlong(blocks), ctypes.c_int(self.workers))
 
 
 def kernels_of(cell, ties=None, machine: Host | None = None) -> FusedCuda:

@@ -66,7 +66,7 @@ template <class Tile> struct Chain {
 
 // Returns how many tiles before the last one a state has been told, where "tile -1" is the initial state.
 template <int THREADS, class Tile> __device__ inline int nearest_state(Tile& tile, const int* flags, long long last) {
-    int* nearest = tile.control + Tile::CONTROL - 1;
+    int* nearest = tile.control + CONTROL - 1;
     for (;;) {
         if (tile.thread == 0) *nearest = THREADS;
         meet<SCOUTS, THREADS>();

@@ -1,4 +1,4 @@
-// One scan as the kernels see it. All fields are 64 bits wide: the launcher fills the same structure from Python.
+// One scan as the kernels see it. Python reads this description and fills it in: fields are 64 bits wide, or views.
 
 #pragma once
 
@@ -20,7 +20,7 @@ struct Problem {
     // Tiles of lanes x time.
     long long width_log2;                     // lanes of a tile
     long long pitch;                          // distance of steps in shared memory
-    long long in_by_time[INPUTS], y_by_time;  // whether times are nearer in memory than lanes
+    long long by_time_in[INPUTS], by_time_y;  // whether times are nearer in memory than lanes
     long long tiles_of_time, tiles_of_lanes;
     long long ticket, flags, aggregates, states;  // addresses of what blocks tell each other
 

@@ -105,10 +105,10 @@ template <class Ring> struct Copier {
         const long long lanes = p.lanes - ring.first_lane;
 #pragma unroll
         for (int i = 0; i < Numbers::ARRAYS; ++i) {
-            in[i].find(thread, p.in[i], p.in_by_time[i], ring.offsets + i * Ring::WIDTH, lanes);
+            in[i].find(thread, p.in[i], p.by_time_in[i], ring.offsets + i * Ring::WIDTH, lanes);
         }
-        y.find(thread, p.y, p.y_by_time, ring.offsets + Ring::OF_Y * Ring::WIDTH, lanes);
-        if (Ring::CUT) cut.find(thread, p.cut, p.y_by_time, ring.offsets + Ring::OF_CUT * Ring::WIDTH, lanes);
+        y.find(thread, p.y, p.by_time_y, ring.offsets + Ring::OF_Y * Ring::WIDTH, lanes);
+        if (Ring::CUT) cut.find(thread, p.cut, p.by_time_y, ring.offsets + Ring::OF_CUT * Ring::WIDTH, lanes);
     }
 
     // Asks for the numbers of a piece.

@@ -14,6 +14,7 @@ template <int N> constexpr int LOG2 = 1 + LOG2<N / 2>;
 template <> constexpr int LOG2<1> = 0;
 
 enum { WORKERS = 1, SCOUTS };  // the numbers of their barriers
+constexpr int CONTROL = 20;    // ints of a block, a multiple of 16 bytes
 
 // Which tile is in a slot.
 struct Spot {
@@ -29,7 +30,6 @@ template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> str
     static constexpr int E = Map::entries, K = Map::parts, PLANES = Numbers::COUNT;
     static constexpr int STATES = K + Map::size;      // rows of lanes that a slot has
     static constexpr int PLACES = SLOTS == 1 ? 1 : 8;  // a power of two, more than slots
-    static constexpr int CONTROL = 20;                // ints, a multiple of 16 bytes
     enum { OF_Y = INPUTS, OF_CUT, ARRAYS };
 
     const Problem& p;
@@ -132,14 +132,14 @@ template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> str
             const int array = Numbers::input(c);
             const S* from = address<const S>(p.in[array].at) + Numbers::distance(p, c);
             S* to = numbers + c * plane;
-            each<COUNT, UNROLL>(array, p.in[array], p.in_by_time[array], [=](int at, long long distance) {
+            each<COUNT, UNROLL>(array, p.in[array], p.by_time_in[array], [=](int at, long long distance) {
                 copy_async<COUNT>(to + at, from + distance);
             });
         }
         if (p.cut.at) {
             const unsigned char* from = address<const unsigned char>(p.cut.at);
             unsigned char* to = cuts;
-            each<1, RUN>(OF_CUT, p.cut, p.y_by_time, [=](int at, long long distance) { to[at] = from[distance]; });
+            each<1, RUN>(OF_CUT, p.cut, p.by_time_y, [=](int at, long long distance) { to[at] = from[distance]; });
         }
     }
 
@@ -149,7 +149,7 @@ template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> str
         for (int k = 0; k < K; ++k) {
             S* to = address<S>(p.y.at) + k * p.y.row;
             const S* from = numbers + (E + k) * plane;
-            each<VECTOR, 4>(OF_Y, p.y, p.y_by_time,
+            each<VECTOR, 4>(OF_Y, p.y, p.by_time_y,
                             [=](int at, long long distance) { copy<VECTOR>(to + distance, from + at); });
         }
     }

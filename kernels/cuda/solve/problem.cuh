@@ -13,7 +13,7 @@ namespace recsolve {
 
 template <int N> constexpr int at_least_one = N > 0 ? N : 1;
 
-// All fields are 64 bits wide: the launcher fills the same structure from Python.
+// Python reads this description and fills such a structure: fields are 64 bits wide, or views.
 template <class Cell> struct Recurrence {
     long long steps, lanes;
     long long sizes[AXES];  // of the axes of lanes, the innermost first
@@ -170,6 +170,25 @@ template <class Cell> struct Backward {
             r = larger(r, difference);
         }
         return accepted;
+    }
+};
+
+// Sums of a lane over all steps: in the type of the states over a few, in double over many.
+template <class Cell, class T> struct Sums {
+    T few[at_least_one<Cell::SUMS>];
+    double all[at_least_one<Cell::SUMS>];
+
+    __device__ void clear() {
+#pragma unroll
+        for (int i = 0; i < Cell::SUMS; ++i) few[i] = T(0), all[i] = 0.0;
+    }
+    __device__ void forget() {
+#pragma unroll
+        for (int i = 0; i < Cell::SUMS; ++i) few[i] = T(0);
+    }
+    __device__ void gather() {
+#pragma unroll
+        for (int i = 0; i < Cell::SUMS; ++i) all[i] += few[i], few[i] = T(0);
     }
 };
 

@@ -7,25 +7,6 @@
 
 namespace recsolve {
 
-// Sums of a lane over all steps: in the type of the states over a few, in double over many.
-template <class Cell, class T> struct Sums {
-    T few[at_least_one<Cell::SUMS>];
-    double all[at_least_one<Cell::SUMS>];
-
-    __device__ void clear() {
-#pragma unroll
-        for (int i = 0; i < Cell::SUMS; ++i) few[i] = T(0), all[i] = 0.0;
-    }
-    __device__ void forget() {
-#pragma unroll
-        for (int i = 0; i < Cell::SUMS; ++i) few[i] = T(0);
-    }
-    __device__ void gather() {
-#pragma unroll
-        for (int i = 0; i < Cell::SUMS; ++i) all[i] += few[i], few[i] = T(0);
-    }
-};
-
 // One warp on its way; `told` is a word of shared memory of its own.
 template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     using T = typename Stored<S>::Number;

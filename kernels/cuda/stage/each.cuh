@@ -9,6 +9,8 @@
 
 namespace recsolve {
 
+constexpr int THREADS = 256;  // of a block
+
 // A lane by its place on each axis, which is found once for all arrays.
 struct Place {
     long long at[AXES];
@@ -31,7 +33,7 @@ struct Place {
     }
 };
 
-// All fields are 64 bits wide: the launcher fills the same structure from Python.
+// Python reads this description and fills such a structure: fields are 64 bits wide, or views.
 template <class Stage> struct Elementwise {
     long long steps, lanes;
     long long sizes[AXES];  // of the axes of lanes, the innermost first
@@ -40,7 +42,7 @@ template <class Stage> struct Elementwise {
     View out[Stage::OUT];
 };
 
-template <class Stage, class S> __global__ void __launch_bounds__(256, 2) each(const Elementwise<Stage> p) {
+template <class Stage, class S> __global__ void __launch_bounds__(THREADS, 2) each(const Elementwise<Stage> p) {
     using T = typename Stored<S>::Number;
     const long long threads = p.blocks * blockDim.x;
     const long long own = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;

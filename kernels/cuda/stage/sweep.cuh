@@ -14,7 +14,7 @@ namespace recsolve {
 // fails its test on (0: none does); WORST and SIZE hold the bits of floats, the largest |r| and |F| that are finite.
 enum Report { REMAINING, NOT_FINITE_F, WORST_R, SIZE_F, REPORTED };
 
-// All fields are 64 bits wide: the launcher fills the same structure from Python.
+// Python reads this description and fills such a structure: fields are 64 bits wide, or views.
 template <class Cell> struct Sweep {
     long long steps, lanes;
     long long sizes[AXES];  // of the axes of lanes, the innermost first
@@ -124,7 +124,7 @@ template <class T> __device__ inline void tell(const Told<T>& told, int* block, 
 }
 
 template <class Cell, class T, bool LINEAR>
-__global__ void __launch_bounds__(256, 2) sweep_stage(const Sweep<Cell> p) {
+__global__ void __launch_bounds__(THREADS, 2) sweep_stage(const Sweep<Cell> p) {
     const long long threads = p.blocks * blockDim.x;
     const long long own = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
     Told<T> told;
@@ -147,7 +147,7 @@ template <class T> struct Update {
     double reach;             // in units of the largest |F| of the guess
 };
 
-template <class T> __global__ void __launch_bounds__(256) sweep_update(const Update<T> p) {
+template <class T> __global__ void __launch_bounds__(THREADS) sweep_update(const Update<T> p) {
     if (address<const int>(p.report)[REMAINING] == 0) return;
     T *h = address<T>(p.states), *d = address<T>(p.correction);
     const T* r = address<const T>(p.residual);

@@ -10,19 +10,18 @@ regime.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from recsolve.base.arrays import Array, empty_in_order, namespace, to_host
 from recsolve.kernels.codegen.cuda_elementwise import elementwise_cell, module
+from recsolve.kernels.codegen.cuda_structures import constants
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.gpu.cell.solve_plan import (
     FIELDS,
     Given,
-    Kernel,
     Plan,
     Regime,
     Sizes,
@@ -32,26 +31,16 @@ from recsolve.kernels.gpu.cell.solve_plan import (
     problem,
 )
 from recsolve.kernels.gpu.cell.stages import ElementwiseCuda
-from recsolve.kernels.gpu.modules import Kernels, compile_kernel
-from recsolve.kernels.gpu.views import address, aligned, by_value
+from recsolve.kernels.gpu.device import Machine, on
+from recsolve.kernels.gpu.views import address, aligned
 from recsolve.kernels.starts import Starts
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
 
 _ROUGH, _MOST = 2, 12  # sweeps of a window: in low precision, and in all
 _BACK_ROUGH = 1
-_SOLVE, _CORRECT, _REPAIR = range(3)  # as in cuda/solve/problem.cuh
+_SOLVE, _CORRECT, _REPAIR = (constants("solve/problem")[name] for name in ("SOLVE", "CORRECT", "REPAIR"))
 _BACK = 64  # rounding units within which adjoint variables agree at boundaries
-
-
-class Machine(Protocol):
-    """Where kernels run."""
-
-    kind: str
-    processors: int
-
-    def launch(self, code: str, kernel: Kernel, blocks: int, problem: Array) -> None:
-        """Run a kernel of a module over a grid of blocks."""
 
 
 class Outcome:
@@ -148,7 +137,7 @@ class FusedCuda:
         """Return the kernels of a traced cell, and of :func:`recsolve.symbolic.tracing.trace_pullback` of it."""
         parts, drives, constants = len(program.components), len(program.drives), len(inputs_of(program))
         operations = program.operations().total()
-        at_once = ElementwiseCuda(program)
+        at_once = ElementwiseCuda(program, machine)
         return cls(elementwise_cell(program, back), parts, drives, constants - drives, operations, at_once, machine)
 
     def solve(
@@ -230,26 +219,27 @@ class FusedCuda:
         Gradients to drives have the shape (T, *batch, *lanes, n). Those to constants (constants, *batch, *lanes, n) and
         to the initial state (k, *batch, *lanes, n) are float64, in which they are added up.
         """
-        axis = self._axis(batch)
-        xp, sizes = namespace(states), self.sizes.backward()
-        result = empty_in_order(states.shape, states, 1 + batch)
-        parts = [self._components(x, axis) for x in (states, cotangent, result)]
-        gradients = [xp.empty_like(x) for x in [parts[2][0]] * self.drives]
-        shape = parts[2][0].shape
-        if not states.size:
-            empty = xp.zeros((sizes.sums, *shape[1:]), np.float64)
-            return result, gradients, empty[: sizes.constants], empty[sizes.constants :]
-        before = [x[:-1] if len(x) > 1 else x for x in parts[0]]
-        full = [xp.broadcast_to(u, shape)[::-1] for u in inputs[: self.drives]]
-        drives = [*full, *(x[::-1] for x in (*before, *parts[1])), *inputs[self.drives :]]
-        written = [Given(x[::-1]) for x in (*gradients, *parts[2])]
-        back = Starts(starts.initial, starts.restart, None if starts.reset is None else starts.reset[::-1])
-        tol = 0.0, _BACK * float(np.finfo(_number(states)).eps)
-        outcome = self._run(
-            "Backward", sizes, drives, written, back, axis, tol, regime, segments, burn, (_BACK_ROUGH, _MOST)
-        )
-        sums = in_shape(outcome.sums.sum(axis=0), written[-1].array)
-        return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
+        with on(states, self._machine):
+            axis = self._axis(batch)
+            xp, sizes = namespace(states), self.sizes.backward()
+            result = empty_in_order(states.shape, states, 1 + batch)
+            parts = [self._components(x, axis) for x in (states, cotangent, result)]
+            gradients = [xp.empty_like(x) for x in [parts[2][0]] * self.drives]
+            shape = parts[2][0].shape
+            if not states.size:
+                empty = xp.zeros((sizes.sums, *shape[1:]), np.float64)
+                return result, gradients, empty[: sizes.constants], empty[sizes.constants :]
+            before = [x[:-1] if len(x) > 1 else x for x in parts[0]]
+            full = [xp.broadcast_to(u, shape)[::-1] for u in inputs[: self.drives]]
+            drives = [*full, *(x[::-1] for x in (*before, *parts[1])), *inputs[self.drives :]]
+            written = [Given(x[::-1]) for x in (*gradients, *parts[2])]
+            back = Starts(starts.initial, starts.restart, None if starts.reset is None else starts.reset[::-1])
+            tol = 0.0, _BACK * float(np.finfo(_number(states)).eps)
+            outcome = self._run(
+                "Backward", sizes, drives, written, back, axis, tol, regime, segments, burn, (_BACK_ROUGH, _MOST)
+            )
+            sums = in_shape(outcome.sums.sum(axis=0), written[-1].array)
+            return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
 
     def _axis(self, batch: int) -> int | None:
         return None if self.sizes.parts == 1 else 1 + batch
@@ -277,9 +267,7 @@ class FusedCuda:
         """Lay the arrays out, and launch."""
         like = written[-1].array
         xp, shape = namespace(like), like.shape
-        device: Any = nullcontext() if self._machine else like.device
-        with device:
-            machine = self._machine or current()
+        with on(like, self._machine) as machine:
             # On the way back the states before the steps are one fewer; kernels never look at the one that is missing.
             full = [aligned(x if x.shape[1:] == shape[1:] else xp.broadcast_to(x, shape)) for x in inputs]
             drives = [Given(x) for x in full[: sizes.drives]]
@@ -296,7 +284,8 @@ class FusedCuda:
             p = filled[0]
             steps, lanes = int(p["steps"]), int(p["lanes"])
             cut = starts.reset is not None
-            one = plan(way, like.dtype.name, cut, sizes, steps, lanes, machine.processors, regime, segments, burn)
+            size, given = (sizes, steps, lanes, machine.processors), (regime, segments, burn, machine.shared)
+            one = plan(way, like.dtype.name, cut, *size, *given)
             return _launched(machine, self.code, one, filled, xp, tol, sweeps)
 
 
@@ -333,40 +322,6 @@ def _launched(
     first = 0
     for number, (launched, blocks, what) in enumerate(launches):
         p["pass"], p["round"], p["reports"] = what, number, address(reports) + first * FIELDS * 4
-        machine.launch(code, launched, blocks, filled)
+        machine.launch(launched.launch(code, blocks, filled.copy()))
         first += blocks
     return Outcome(one, reports[:total], sums)
-
-
-class Cuda:
-    """A device, with kernels compiled for it as they are asked for."""
-
-    kind = "cupy"
-
-    def __init__(self, device: Any):
-        self.processors = int(device.attributes["MultiProcessorCount"])
-        self._shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
-        self._kernels = Kernels()
-
-    def kernel(self, code: str, k: Kernel) -> Any:
-        """Return a compiled kernel."""
-        return self._kernels.get((code, k), lambda: compile_kernel(code, k.expression, OPTIONS, self._shared))
-
-    def launch(self, code: str, kernel: Kernel, blocks: int, problem: Array) -> None:
-        """Launch on the current stream; CuPy raises what the driver reports."""
-        if blocks >= 1 << 31:
-            raise ValueError(f"a solve of {blocks} blocks; wanted fewer than 2^31")
-        given = by_value(problem.copy())
-        self.kernel(code, kernel)((blocks,), (kernel.threads,), (given,), shared_mem=kernel.shared)
-
-
-OPTIONS = ("-std=c++17", "-fmad=false")  # what is fused is spelt out
-_DEVICES: dict[int, Cuda] = {}
-
-
-def current() -> Cuda:
-    """Return the current device."""
-    import cupy
-
-    device = cupy.cuda.Device()
-    return _DEVICES.setdefault(device.id, _DEVICES.get(device.id) or Cuda(device))

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import ceil, prod
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.kernels.gpu.scan.variants import LANES, SHARED, STORAGE, Storage, power_below
-from recsolve.kernels.gpu.views import AXES, VIEW, address, merge, strides_of
+from recsolve.kernels.codegen.cuda_elementwise import OPTIONS
+from recsolve.kernels.codegen.cuda_structures import constants, structure
+from recsolve.kernels.gpu.device import SHARED, Launch
+from recsolve.kernels.gpu.scan.variants import STORAGE, Storage, power_below
+from recsolve.kernels.gpu.views import AXES, LANES, address, merge, strides_of
 
 Way: TypeAlias = Literal["Forward", "Backward"]
 Regime: TypeAlias = Literal["walk", "windows"]
 REGIMES: tuple[Regime, ...] = ("walk", "windows")
-Launch: TypeAlias = Literal["solve_by_walk", "walk_again", "solve_by_windows", "solve_again"]
+Template: TypeAlias = Literal["solve_by_walk", "walk_again", "solve_by_windows", "solve_again"]
 
-FIELDS = 8  # of a report, as in cuda/solve/problem.cuh
-_HALF = 113 * 1024  # of one of two blocks of a multiprocessor
+FIELDS = constants("solve/problem")["FIELDS"]  # of a report
+_RESERVED = 1024  # bytes of shared memory that a block costs beside its own
 _WALKERS = 8  # warps of a multiprocessor that walk side by side: more only wait for each other
 
 # The model of times, in seconds and bytes per second.
@@ -59,8 +62,8 @@ class Kernel:
 
     Attributes
     ----------
-    launch : {"solve_by_walk", "walk_again", "solve_by_windows", "solve_again"}
-        The template; ``walk_again`` and ``solve_again`` do what is left to do where there are several segments.
+    template : {"solve_by_walk", "walk_again", "solve_by_windows", "solve_again"}
+        ``walk_again`` and ``solve_again`` do what is left to do where there are several segments.
     way : {"Forward", "Backward"}
     dtype : str
         In which drives are stored and results written.
@@ -69,9 +72,11 @@ class Kernel:
     sizes : Sizes
     warps, steps, slots : int
         Warps of a block; steps of a piece of drives (walk) or of a chunk (windows); pieces that a warp has room for.
+    room : int
+        Bytes of shared memory that a block may have.
     """
 
-    launch: Launch
+    template: Template
     way: Way
     dtype: str
     cut: bool
@@ -79,6 +84,7 @@ class Kernel:
     warps: int
     steps: int
     slots: int = 2
+    room: int = SHARED
 
     @property
     def storage(self) -> Storage:
@@ -88,7 +94,7 @@ class Kernel:
     @property
     def walks(self) -> bool:
         """Whether a warp walks, rather than a block together."""
-        return self.launch in ("solve_by_walk", "walk_again")
+        return self.template in ("solve_by_walk", "walk_again")
 
     @property
     def threads(self) -> int:
@@ -100,7 +106,7 @@ class Kernel:
         """Steps of a window."""
         return self.warps * self.steps
 
-    @property
+    @cached_property
     def shared(self) -> int:
         """Bytes of shared memory of a block."""
         step = LANES * (self.sizes.drives * self.storage.bytes + 4 * self.cut)
@@ -118,31 +124,42 @@ class Kernel:
     @property
     def blocks(self) -> int:
         """The same, as far as shared memory allows."""
-        return 1 if self.shared > _HALF else self.blocks_wanted
+        return 1 if self.shared > self.half else self.blocks_wanted
 
     @property
+    def half(self) -> int:
+        """Bytes of shared memory of one of two blocks of a multiprocessor."""
+        return (self.room + _RESERVED) // 2 - _RESERVED
+
+    @cached_property
     def expression(self) -> str:
         """The C++ name."""
         cell = f"recsolve::{self.way}<recsolve::Cell>"
         cut, last = "true" if self.cut else "false", self.slots if self.walks else self.blocks
-        return f"recsolve::{self.launch}<{cell}, {self.storage.stored}, {cut}, {self.warps}, {self.steps}, {last}>"
+        return f"recsolve::{self.template}<{cell}, {self.storage.stored}, {cut}, {self.warps}, {self.steps}, {last}>"
+
+    def launch(self, code: str, blocks: int, problem: Array) -> Launch:
+        """Return a launch of the kernel of a cell's module."""
+        return Launch(code, self.expression, OPTIONS, blocks, self.threads, self.shared, problem)
 
 
 @lru_cache(maxsize=256)
-def kernel(regime: Regime, way: Way, dtype: str, cut: bool, sizes: Sizes, crowd: int = _WALKERS) -> Kernel:
+def kernel(
+    regime: Regime, way: Way, dtype: str, cut: bool, sizes: Sizes, crowd: int = _WALKERS, room: int = SHARED
+) -> Kernel:
     """Return the kernel that serves a cell best, ``crowd`` warps of a multiprocessor walking side by side."""
     row = LANES * (sizes.drives * STORAGE[dtype].bytes + 4 * cut)
     if regime == "walk":
-        room = SHARED // crowd - 1024
-        steps = power_below(room // (_SLOTS[0] * row), 16)
-        slots = min(max(room // (steps * row), _SLOTS[0]), _SLOTS[1])
-        return Kernel("solve_by_walk", way, dtype, cut, sizes, warps=2, steps=steps, slots=slots)
+        own = room // crowd - _RESERVED
+        steps = power_below(own // (_SLOTS[0] * row), 16)
+        slots = min(max(own // (steps * row), _SLOTS[0]), _SLOTS[1])
+        return Kernel("solve_by_walk", way, dtype, cut, sizes, warps=2, steps=steps, slots=slots, room=room)
     wide = STORAGE[dtype].number_bytes > 4 and way == "Backward"
     warps = 8 if wide else {1: 16, 2: 12}.get(sizes.parts, 8)
-    found = Kernel("solve_by_windows", way, dtype, cut, sizes, warps=warps, steps=16)
-    while found.shared > (_HALF if found.blocks_wanted == 2 else SHARED) and found.steps > 2:
+    found = Kernel("solve_by_windows", way, dtype, cut, sizes, warps=warps, steps=16, room=room)
+    while found.shared > (found.half if found.blocks_wanted == 2 else room) and found.steps > 2:
         found = replace(found, steps=found.steps - 2)
-    while found.shared > SHARED and found.warps > 1:
+    while found.shared > room and found.warps > 1:
         found = replace(found, warps=found.warps // 2)
     return found
 
@@ -152,23 +169,6 @@ class Given(NamedTuple):
 
     array: Array
     component: int | None = None
-
-
-def recurrence(sizes: Sizes) -> np.dtype[Any]:
-    """Return the structure ``Recurrence`` of ``cuda/solve/problem.cuh``."""
-    integers = ("rows", "groups")
-    bounds = ("atol", "rtol", "near")
-    rest = ("rough", "most", "segments", "span", "burn", "pass", "round")
-    told = ("starts", "ends", "products", "changed", "sums", "reports")
-    views = {"drives": sizes.drives, "constants": sizes.constants, "written": sizes.written}
-    return np.dtype(
-        [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
-        + [(name, VIEW, (max(count, 1),)) for name, count in views.items()]
-        + [(name, VIEW) for name in ("initial", "restart", "cut")]
-        + [(name, np.int64) for name in integers]
-        + [(name, np.float64) for name in bounds]
-        + [(name, np.int64) for name in (*rest, *told)]
-    )
 
 
 def problem(
@@ -182,7 +182,8 @@ def problem(
     merged, runs = merge(shape, [s.lanes for s in strides])
     if len(merged) > AXES:
         raise ValueError(f"arrays have {len(merged)} axes that cannot be merged; wanted at most {AXES}")
-    filled = np.zeros(1, recurrence(sizes))
+    counts = {"DRIVES": sizes.drives, "CONSTANTS": sizes.constants, "WRITTEN": sizes.written}
+    filled = np.zeros(1, structure("solve/problem", "Recurrence", **counts))
     p = filled[0]
     p["steps"], p["lanes"], p["sizes"] = len(like.array), prod(shape), 1
     p["sizes"][: len(merged)] = merged
@@ -247,8 +248,9 @@ def plan(
     regime: Regime | None = None,
     segments: int | None = None,
     burn: int | None = None,
+    room: int = SHARED,
 ) -> Plan:
-    """Return how a solve is launched on a device of so many multiprocessors.
+    """Return how a solve is launched on a device of so many multiprocessors, with ``room`` for a block's shared memory.
 
     Raises
     ------
@@ -261,24 +263,24 @@ def plan(
         raise ValueError(f"segments is {segments}; wanted 1 or more")
     if burn is not None and burn < 0:
         raise ValueError(f"burn is {burn}; wanted 0 or more")
-    windows = kernel("windows", way, dtype, cut, sizes)
-    groups, repair = max(ceil(lanes / LANES), 1), replace(windows, launch="solve_again")
-    if windows.shared > SHARED:  # of a step of so many numbers a block holds too few: one walk needs no windows
+    windows = kernel("windows", way, dtype, cut, sizes, room=room)
+    groups, repair = max(ceil(lanes / LANES), 1), replace(windows, template="solve_again")
+    if windows.shared > room:  # of a step of so many numbers a block holds too few: one walk needs no windows
         if regime == "windows":
             raise ValueError(f"regime is 'windows'; wanted 'walk', for a step has {sizes.drives} drives")
         regime, segments = "walk", 1
 
     def planned(regime: Regime, count: int) -> Plan:
         crowd = min(max(ceil(groups * count / processors), _WALKERS), _CROWD)
-        k = kernel(regime, way, dtype, cut, sizes, crowd)
+        k = kernel(regime, way, dtype, cut, sizes, crowd, room)
         grain = k.steps if regime == "walk" else k.length
         span = ceil(ceil(steps / grain) / count) * grain
         lead = ceil((_BURN[regime] if burn is None else burn) / grain) * grain
-        again, rounds = (replace(k, launch="walk_again"), _ROUNDS) if regime == "walk" else (repair, 1)
+        again, rounds = (replace(k, template="walk_again"), _ROUNDS) if regime == "walk" else (repair, 1)
         return Plan(regime, k, again, repair, ceil(steps / span), span, lead, rounds)
 
     def several(regime: Regime) -> int:
-        k = kernel(regime, way, dtype, cut, sizes)
+        k = kernel(regime, way, dtype, cut, sizes, room=room)
         resident = _WALKERS if regime == "walk" else k.blocks
         return max(min(processors * resident // groups, 2 * steps // _BURN[regime]), 1)  # no more led there than solved
 

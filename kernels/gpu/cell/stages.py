@@ -14,19 +14,22 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.kernels.codegen.cuda_elementwise import stages_text
+from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, stages_text
 from recsolve.kernels.codegen.cuda_stages import stage_structure
+from recsolve.kernels.codegen.cuda_structures import constants, structure
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.codegen.numba_stages import Job, jobs_of
-from recsolve.kernels.gpu.device import THREADS, Machine, on
+from recsolve.kernels.gpu.device import Launch, Machine, on
 from recsolve.kernels.gpu.scan.variants import STORAGE
-from recsolve.kernels.gpu.views import AXES, VIEW, address, aligned, merge, strides_of
+from recsolve.kernels.gpu.views import AXES, address, aligned, merge, strides_of
 from recsolve.symbolic.graph import Leaf
 from recsolve.symbolic.program import Program
 
 # A structure, an array (T, *axes) with further axes for components, and which these are.
 View: TypeAlias = tuple[Any, Array, tuple[int, ...]]
 
+THREADS = constants("stage/each")["THREADS"]  # of a block
+REPORT = constants("stage/sweep")["REPORTED"]  # integers
 _WAVES = 16  # blocks of a multiprocessor, so that none waits long for the last one
 
 
@@ -36,11 +39,9 @@ def spread_over(steps: int, lanes: int, processors: int) -> tuple[int, int]:
     return chunks, ceil(lanes * chunks / THREADS)
 
 
-def elementwise(inputs: int, outputs: int) -> np.dtype[Any]:
-    """Return the structure ``Elementwise`` of ``cuda/stage/each.cuh``."""
-    numbers = [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
-    views = [("in", VIEW, (max(inputs, 1),)), ("out", VIEW, (outputs,))]
-    return np.dtype([*numbers, ("chunks", np.int64), ("blocks", np.int64), *views])
+def launch(code: str, kernel: str, problem: Array) -> Launch:
+    """Return the launch of a stage, or of what belongs to a sweep."""
+    return Launch(code, kernel, OPTIONS, int(problem[0]["blocks"]), THREADS, 4 * REPORT, problem)
 
 
 def fill_lanes(p: Any, shape: Sequence[int], processors: int) -> None:
@@ -73,7 +74,7 @@ def run_stage(machine: Machine, code: str, name: str, inputs: Sequence[Array], r
     if not like.size:
         return
     xp = namespace(like)
-    filled = np.zeros(1, elementwise(len(inputs), len(results)))
+    filled = np.zeros(1, structure("stage/each", "Elementwise", IN=len(inputs), OUT=len(results)))
     p = filled[0]
     fill_lanes(p, like.shape, machine.processors)
     given = [aligned(x if x.shape == like.shape else xp.broadcast_to(x, like.shape)) for x in inputs]
@@ -81,7 +82,7 @@ def run_stage(machine: Machine, code: str, name: str, inputs: Sequence[Array], r
     views += [(p["out"][i], x, ()) for i, x in enumerate(results)]
     view_all(p, views, like)
     kernel = f"recsolve::each<recsolve::{name}, {STORAGE[like.dtype.name].stored}>"
-    machine.launch(code, kernel, int(p["blocks"]), filled)
+    machine.launch(launch(code, kernel, filled))
 
 
 class StagesCuda:

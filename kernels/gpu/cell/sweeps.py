@@ -23,34 +23,19 @@ from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal
 from recsolve.kernels.codegen.cuda_elementwise import stages_text
 from recsolve.kernels.codegen.cuda_stages import SweepCell
+from recsolve.kernels.codegen.cuda_structures import structure
 from recsolve.kernels.gpu.cell.products import stacked
-from recsolve.kernels.gpu.cell.stages import View, fill_lanes, view_all
+from recsolve.kernels.gpu.cell.stages import REPORT, THREADS, View, fill_lanes, launch, view_all
 from recsolve.kernels.gpu.cell.sweep_progress import Progress, Report
-from recsolve.kernels.gpu.device import REPORT, THREADS, Machine, on
-from recsolve.kernels.gpu.views import AXES, VIEW, address, aligned
+from recsolve.kernels.gpu.device import Machine, on
+from recsolve.kernels.gpu.scan.scan_cuda import launches
+from recsolve.kernels.gpu.views import address, aligned
+from recsolve.kernels.monoids.base import MONOIDS
 from recsolve.kernels.starts import Starts
 
 _STRICTER = 0.9  # share of the tolerance that is asked for: whoever evaluates f again may round otherwise
 _NUMBERS = {"float32": "float", "float64": "double"}
 _UPDATED = 8 * THREADS  # numbers of a block of an update
-
-UPDATE = np.dtype(
-    [(name, np.int64) for name in ("states", "correction", "residual", "numbers", "blocks", "report", "known")]
-    + [("reach", np.float64)]
-)
-
-
-def sweep(cell: SweepCell) -> np.dtype[Any]:
-    """Return the structure ``Sweep`` of ``cuda/stage/sweep.cuh``."""
-    numbers: list[Any] = [("steps", np.int64), ("lanes", np.int64), ("sizes", np.int64, AXES)]
-    numbers += [("chunks", np.int64), ("blocks", np.int64), ("atol", np.float64), ("rtol", np.float64)]
-    numbers += [("guess", np.int64), ("report", np.int64)]
-    many = {"drives": len(cell.drives), "constants": len(cell.constants)}
-    many |= dict.fromkeys(("mixed", "initial_mixed", "restart_mixed"), cell.calls)
-    views = [(name, VIEW, (max(count, 1),)) for name, count in many.items()]
-    return np.dtype(
-        numbers + views + [(name, VIEW) for name in ("states", "initial", "restart", "residual", "matrix", "cut")]
-    )
 
 
 @dataclass(frozen=True)
@@ -145,7 +130,7 @@ class _Work:
             A = Block(self.matrix, given.layout) if k > 1 else Diagonal(self.matrix, given.layout)
             reset = given.starts.reset
             mask = None if reset is None else reset.reshape(reset.shape + (1,) * len(given.layout.event))
-            self.scan = machine.scanner(A, self.residual, self.correction, mask)
+            self.scan = launches(MONOIDS["affine"], (A, self.residual), self.correction, machine, reset=mask)
         self.report, self.known = (self.xp.zeros(REPORT, np.int32) for _ in range(2))
         self.reader = machine.reader(self.report)
         self._products()
@@ -181,8 +166,9 @@ class _Work:
 
     def _sweep(self) -> Array:
         """Return the structure of a stage, filled in."""
-        g, k = self.given, self.cell.components
-        filled = np.zeros(1, sweep(self.cell))
+        g, k, cell = self.given, self.cell.components, self.cell
+        counts = {"DRIVES": len(cell.drives), "CONSTANTS": len(cell.constants), "CALLS": cell.calls}
+        filled = np.zeros(1, structure("stage/sweep", "Sweep", **counts))
         p = filled[0]
         part = self._component(self.states)
         fill_lanes(p, part.shape, self.machine.processors)
@@ -224,11 +210,11 @@ class _Work:
         filled[0]["guess"] = guess
         self.machine.clear(self.report)
         kernel = f"recsolve::sweep_stage<recsolve::SweepCell, {self.number}, {self.linear}>"
-        self.machine.launch(self.code, kernel, int(filled[0]["blocks"]), filled)
+        self.machine.launch(launch(self.code, kernel, filled))
 
     def _move(self, correction: Array) -> None:
         """Launch an update of the states."""
-        filled = np.zeros(1, UPDATE)
+        filled = np.zeros(1, structure("stage/sweep", "Update"))
         p = filled[0]
         arrays = {"states": self.states, "correction": correction, "residual": self.residual}
         for name, x in (arrays | {"report": self.report, "known": self.known}).items():
@@ -236,7 +222,7 @@ class _Work:
         p["numbers"] = self.states.size
         p["blocks"] = ceil(self.states.size / _UPDATED)
         p["reach"] = 2.0 * (len(self.states) + 1) * self.given.layout.size**0.5
-        self.machine.launch(self.code, f"recsolve::sweep_update<{self.number}>", int(p["blocks"]), filled)
+        self.machine.launch(launch(self.code, f"recsolve::sweep_update<{self.number}>", filled))
 
     def _begin(self) -> None:
         """Put f(h[0], u[t]) into the states of all t."""

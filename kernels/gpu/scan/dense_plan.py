@@ -10,8 +10,8 @@ import numpy as np
 
 from recsolve.kernels.gpu.scan.maps import cuda_map
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan
-from recsolve.kernels.gpu.scan.variants import LANES, STORAGE, Variant
-from recsolve.kernels.gpu.views import problem
+from recsolve.kernels.gpu.scan.variants import STORAGE, Variant
+from recsolve.kernels.gpu.views import LANES, problem
 
 _AHEAD = 24 << 10  # bytes of a warp that are under way, roughly
 _DEPTHS = (4, 16)  # steps of which the numbers are in shared memory, at least and at most
@@ -28,7 +28,7 @@ def dense_plan(scan: Scan) -> Plan:
     filled = problem(scan.steps, scan.sizes, dict(scan.arrays))
     v = dense_variant(scan.monoid, scan.parts, scan.dtype, scan.cut, _vector(scan, filled[0]))
     blocks = ceil(int(filled[0]["lanes"]) / _matrices(v.parts))
-    return Plan(v, blocks, _shared(v), filled.view(np.int64))
+    return Plan(v, v.launch(blocks, _shared(v), filled.view(np.int64)))
 
 
 def dense_variant(monoid: str, rows: int, dtype: str, cut: bool, vector: int) -> Variant:

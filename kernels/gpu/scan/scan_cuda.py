@@ -14,35 +14,23 @@ which runs on CuPy arrays too.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from recsolve.base.arrays import Array, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
-from recsolve.kernels.gpu.modules import Kernels, compile_kernel
+from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.scan.dense_plan import dense_plan, is_dense
 from recsolve.kernels.gpu.scan.operands import Operands, distances, number_of, operands, spread, state_type, stored_as
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan, plan
-from recsolve.kernels.gpu.scan.variants import OPTIONS, Regime, Variant, text
-from recsolve.kernels.gpu.views import AT, AXES, INPUTS, PROBLEM, address, aligned, by_value, lowest_address
+from recsolve.kernels.gpu.scan.variants import Regime
+from recsolve.kernels.gpu.views import AT, AXES, INPUTS, address, aligned, lowest_address
 from recsolve.kernels.monoids.base import Monoid
 from recsolve.kernels.reference import scan_numpy
 from recsolve.kernels.registry import register
 
 _ALIGNED = 16  # bytes that are copied at once
-
-
-class Machine(Protocol):
-    """Where kernels run."""
-
-    kind: str
-    processors: int
-
-    def launch(self, variant: Variant, blocks: int, shared: int, problem: Any) -> None:
-        """Run a kernel over a grid of blocks."""
 
 
 def carries(monoid: Monoid, elements: Any, initial: Array | None = None, *, kind: str = "cupy") -> bool:
@@ -77,7 +65,6 @@ def scan(
     *,
     initial: Array | None = None,
     reset: Array | None = None,
-    chunk: int | None = None,
     regime: Regime | None = None,
     width: int | None = None,
     machine: Machine | None = None,
@@ -93,8 +80,6 @@ def scan(
         y[-1], the shape of one row; without it the first step is cut from its past.
     reset : array of bool, optional
         Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
-    chunk : int, optional
-        Taken for the sake of the other kernels; tiles have lengths of their own.
     regime : {"registers", "streamed", "segments", "tiny", "chained"}, optional
         By default the fastest according to a model. Matrices of more than 4 rows have one of their own, and so
         have those of more than 2 over semirings.
@@ -114,47 +99,46 @@ def scan(
         For another regime or width.
     """
     like = monoid.like(elements)
-    given = _taken(monoid, elements, initial, reset, "cupy" if machine is None else machine.kind)
-    if given is None:
-        return scan_numpy.scan(monoid, elements, initial=initial, reset=reset, chunk=chunk)
-    device: Any = nullcontext() if machine else like.device
-    with device:
+    if kind_of(like) != ("cupy" if machine is None else machine.kind):
+        return scan_numpy.scan(monoid, elements, initial=initial, reset=reset)
+    with on(like, machine) as where:
+        given = _taken(monoid, elements, initial, reset, where.kind)
+        if given is None:
+            return scan_numpy.scan(monoid, elements, initial=initial, reset=reset)
         y = empty_in_order(like.shape, like, like.ndim)
-    if type(elements[0]) is Zero:
-        y[...] = elements[1]
-    elif y.size:
-        with device:
-            where = machine or _current()
+        if type(elements[0]) is Zero:
+            y[...] = elements[1]
+        elif y.size:
             asked, arrays = _asked(given, y, initial, reset)
-            Launch(where, _plan(asked, where.processors, regime, width), arrays)()
-    return y
+            Launches(where, _plan(asked, where, regime, width), arrays)()
+        return y
 
 
-def launcher(
-    monoid: Monoid, elements: Any, y: Array, *, reset: Array | None = None, machine: Machine | None = None
-) -> Launch | None:
-    """Return a scan into ``y`` on the current device that can be run many times, or captured; None if not carried."""
-    given = _taken(monoid, elements, None, reset, "cupy" if machine is None else machine.kind)
+def launches(
+    monoid: Monoid, elements: Any, y: Array, machine: Machine, *, reset: Array | None = None
+) -> Launches | None:
+    """Return a scan into ``y`` that can be run many times, or captured; None if the kernels do not take it."""
+    given = _taken(monoid, elements, None, reset, machine.kind)
     if given is None:
         return None
-    where = machine or _current()
     asked, arrays = _asked(given, y, None, reset)
-    return Launch(where, _plan(asked, where.processors), arrays)
+    return Launches(machine, _plan(asked, machine), arrays)
 
 
 def planned(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Regime:
     """Return the regime that a scan would run in, by the model of times."""
     like = monoid.like(elements)
-    y = empty_in_order(like.shape, like, like.ndim)
-    given = operands(monoid, elements)
-    assert given is not None
-    return _plan(_asked(given, y, initial, reset)[0], _current().processors).variant.regime
+    with on(like, None) as machine:
+        y = empty_in_order(like.shape, like, like.ndim)
+        given = operands(monoid, elements)
+        assert given is not None
+        return _plan(_asked(given, y, initial, reset)[0], machine).variant.regime
 
 
-def _plan(asked: Scan, processors: int, regime: Regime | None = None, width: int | None = None) -> Plan:
+def _plan(asked: Scan, machine: Machine, regime: Regime | None = None, width: int | None = None) -> Plan:
     if is_dense(asked.monoid, asked.parts):
         return dense_plan(asked)
-    return plan(asked, processors, regime, width)
+    return plan(asked, machine.processors, regime, width, machine.shared)
 
 
 def _cuts_together(given: Operands, like: Array, reset: Array | None) -> bool:
@@ -190,7 +174,7 @@ def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None
     return asked, {name: x for name, (x, _) in arrays.items()}
 
 
-class Launch:
+class Launches:
     """The launches of a scan with their addresses, and with memory for what blocks tell each other, if they do.
 
     Launches that are captured must be kept as long as the graph is.
@@ -203,20 +187,20 @@ class Launch:
         if otherwise or planned.flags:  # what has changed, a ticket, tiles; tiles that are broken, and that are done
             self.flags = xp.empty(2 + last.flags + (2 * planned.tiles if otherwise else 0), np.int32)
             self.told = xp.empty(max(planned.told, last.told), number_of(arrays["y"]))
+        self.cleared = None if otherwise else self.flags  # segments clear them in passing
         p = self._filled(planned)
-        self.launches = [(planned.variant, planned.blocks, planned.shared, p.view(PROBLEM))]
-        if otherwise and planned.blocks > planned.tiles:
+        self.launches = [planned.launch._replace(problem=p)]
+        if otherwise and planned.again:
             assert self.flags is not None
             p[AT["counters"]] = len(self.flags)
-            again = replace(planned.variant, after="again")
-            self.launches.append((again, planned.blocks - planned.tiles, planned.shared, p.view(PROBLEM)))
+            self.launches.append(planned.again._replace(problem=p))
             p = self._filled(otherwise)
             p[AT["condition"]] = p[AT["changed"]]
-            self.launches.append((otherwise.variant, otherwise.blocks, otherwise.shared, p.view(PROBLEM)))
+            self.launches.append(otherwise.launch._replace(problem=p))
 
     def _filled(self, planned: Plan) -> Array:
         """Return a problem, as integers, which are filled in much faster than fields of a structure."""
-        p = planned.problem.copy()
+        p = planned.launch.problem.copy()
         for name, x in self.arrays.items():
             p[AT[name]] = address(x)
         if self.flags is not None and self.told is not None:
@@ -229,40 +213,7 @@ class Launch:
         return p
 
     def __call__(self) -> None:
-        if self.flags is not None and self.launches[0][0].regime == "chained":  # segments clear them in passing
-            self.flags.fill(0)
+        if self.cleared is not None:
+            self.cleared.fill(0)
         for launch in self.launches:
-            self.machine.launch(*launch)
-
-
-class Cuda:
-    """A device, with kernels compiled for it as they are asked for."""
-
-    kind = "cupy"
-
-    def __init__(self, device: Any):
-        self.processors = int(device.attributes["MultiProcessorCount"])
-        self._shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
-        self._kernels = Kernels()
-
-    def kernel(self, v: Variant) -> Any:
-        """Return the compiled kernel of a variant."""
-        shared = 0 if v.regime == "registers" else self._shared
-        return self._kernels.get(v, lambda: compile_kernel(text(v.regime, v.monoid), v.expression, OPTIONS, shared))
-
-    def launch(self, v: Variant, blocks: int, shared: int, problem: Any) -> None:
-        """Launch on the current stream; CuPy raises what the driver reports."""
-        if blocks >= 1 << 31:
-            raise ValueError(f"a scan of {blocks} blocks; wanted fewer than 2^31")
-        self.kernel(v)((blocks,), (v.threads,), (by_value(problem),), shared_mem=shared)
-
-
-_DEVICES: dict[int, Cuda] = {}
-
-
-def _current() -> Cuda:
-    """Return the current device."""
-    import cupy
-
-    device = cupy.cuda.Device()
-    return _DEVICES.setdefault(device.id, _DEVICES.get(device.id) or Cuda(device))
+            self.machine.launch(launch)

@@ -8,16 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from recsolve.base.arrays import Array
+from recsolve.kernels.gpu.device import SHARED, Launch
 from recsolve.kernels.gpu.scan.maps import cuda_map
 from recsolve.kernels.gpu.scan.variants import (
-    LANES,
     REGIMES,
-    SHARED,
     STREAMS,
     WALKS,
     WIDTHS,
@@ -29,7 +28,7 @@ from recsolve.kernels.gpu.scan.variants import (
     variant,
     vectors,
 )
-from recsolve.kernels.gpu.views import INPUTS, PROBLEM, Strides, by_time, contiguous, contiguous_times, problem
+from recsolve.kernels.gpu.views import INPUTS, LANES, PROBLEM, Strides, by_time, contiguous, contiguous_times, problem
 
 # The model of times, in seconds and bytes per second. The regime with the least time is taken.
 _BANDWIDTH = 4.0e12
@@ -85,28 +84,40 @@ class Scan(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A launch without addresses, with the problem as integers; ``flags`` and ``told`` count what blocks tell.
+    """A launch without addresses, its problem as integers; ``flags`` and ``told`` count what blocks tell.
 
-    Where there are segments, ``otherwise`` is what is launched for the case that these do not fit together.
+    Where there are segments, ``again`` looks at them once more if there are several, and ``otherwise`` is for the case
+    that they do not fit together.
     """
 
     variant: Variant
-    blocks: int
-    shared: int
-    problem: Array
+    launch: Launch
     flags: int = 0
     told: int = 0
+    again: Launch | None = None
     otherwise: Plan | None = None
+
+    @property
+    def problem(self) -> Any:
+        """The structure."""
+        return self.launch.problem.view(PROBLEM)[0]
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory of a block, at most."""
+        return max(self.launch.shared, self.otherwise.shared if self.otherwise else 0)
 
     @property
     def tiles(self) -> int:
         """Tiles of lanes."""
-        return int(self.problem.view(PROBLEM)[0]["tiles_of_lanes"])
+        return int(self.problem["tiles_of_lanes"])
 
 
 @lru_cache(maxsize=1024)
-def plan(scan: Scan, processors: int, regime: Regime | None = None, width: int | None = None) -> Plan:
-    """Return how a scan is launched on a device of so many multiprocessors.
+def plan(
+    scan: Scan, processors: int, regime: Regime | None = None, width: int | None = None, room: int = SHARED
+) -> Plan:
+    """Return how a scan is launched on a device of so many multiprocessors, with ``room`` for a block's shared memory.
 
     Raises
     ------
@@ -118,44 +129,45 @@ def plan(scan: Scan, processors: int, regime: Regime | None = None, width: int |
     if width not in (None, *WIDTHS):
         raise ValueError(f"width is {width!r}; wanted one of {', '.join(map(str, WIDTHS))}")
     regimes = (regime,) if regime else tuple(one for one in REGIMES if one != "segments" or scan.forgets)
-    candidates = [_planned(scan, one, width, processors) for one in regimes]
-    candidates = [one for one in candidates if one.shared <= SHARED]
+    candidates = [_planned(scan, one, width, processors, room) for one in regimes]
+    candidates = [one for one in candidates if one.shared <= room]
     if not candidates:
-        raise ValueError(f"regime is {regime!r}; wanted one whose tiles of such elements fit into {SHARED} bytes")
+        raise ValueError(f"regime is {regime!r}; wanted one whose tiles of such elements fit into {room} bytes")
     return min(candidates, key=lambda one: cost(one, processors))
 
 
-def _planned(scan: Scan, regime: Regime, width: int | None, processors: int) -> Plan:
+def _planned(scan: Scan, regime: Regime, width: int | None, processors: int, room: int) -> Plan:
     filled = problem(scan.steps, scan.sizes, dict(scan.arrays))
     p, numbers = filled[0], filled.view(np.int64)
     lanes = int(p["lanes"])
     names = [name for name, _ in scan.arrays if name in (*INPUTS, "y")]
     times = [by_time(p, name) for name in names]
     for name, is_by_time in zip(names, times, strict=True):
-        p[f"{name}_by_time"] = is_by_time
+        p[f"by_time_{name}"] = is_by_time
     order: Order = "along" if regime in STREAMS and all(times) else "across"
     come = contiguous_times if order == "along" else contiguous
     fits = [n for n in vectors(scan.dtype) if n == 1 or (scan.aligned and come(p, names, n))]
     v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut, fits[0], order)
     if regime == "segments":
-        return _segmented(scan, v, numbers, processors)
+        return _segmented(scan, v, numbers, processors, room)
     if regime in WALKS:
-        return Plan(v if regime == "streamed" else replace(v, vector=1), ceil(lanes / v.lanes), v.shared(), numbers)
+        return Plan(v, v.launch(ceil(lanes / v.lanes), v.shared(), numbers))
     width = width or _width(v, scan.steps, lanes, all(times))
     pitch = pitch_of(width, any(times))
-    v = fitted(v, width, pitch, scan.cut)
+    v = fitted(v, width, pitch, scan.cut, room)
     across, along = ceil(lanes / width), ceil(scan.steps / v.span(width))
     p["width_log2"], p["pitch"] = width.bit_length() - 1, pitch
     p["tiles_of_lanes"], p["tiles_of_time"] = across, along
     shared = v.shared(width, pitch, scan.cut)
     if regime == "tiny":
-        return Plan(v, across, shared, numbers)
+        return Plan(v, v.launch(across, shared, numbers))
     p["aggregates"], p["states"] = 0, across * along * v.maps.size * width * v.storage.number_bytes
     told = across * along * (v.maps.size + v.parts) * width
-    return Plan(v, min(across * along, _RESIDENT_BLOCKS * processors), shared, numbers, across * along, told)
+    launch = v.launch(min(across * along, _RESIDENT_BLOCKS * processors), shared, numbers)
+    return Plan(v, launch, across * along, told)
 
 
-def _segmented(scan: Scan, v: Variant, numbers: Array, processors: int) -> Plan:
+def _segmented(scan: Scan, v: Variant, numbers: Array, processors: int, room: int) -> Plan:
     """Return segments of time enough to keep the device busy, and what is done where they do not fit together."""
     p = numbers.view(PROBLEM)[0]
     tiles = ceil(int(p["lanes"]) / v.lanes)
@@ -165,8 +177,9 @@ def _segmented(scan: Scan, v: Variant, numbers: Array, processors: int) -> Plan:
     count = int(p["segments"])
     states = count * v.parts * int(p["lanes"])
     p["starts"], p["ends"] = 0, states * v.storage.number_bytes
-    otherwise = _planned(scan, "chained", None, processors)
-    return Plan(v, tiles * count, v.shared(), numbers, 0, 2 * states, otherwise)
+    again = replace(v, after="again").launch(tiles * (count - 1), v.shared(), numbers) if count > 1 else None
+    otherwise = _planned(scan, "chained", None, processors, room)
+    return Plan(v, v.launch(tiles * count, v.shared(), numbers), 0, 2 * states, again, otherwise)
 
 
 def _width(v: Variant, steps: int, lanes: int, along_time: bool) -> int:
@@ -187,10 +200,10 @@ def _width(v: Variant, steps: int, lanes: int, along_time: bool) -> int:
 
 def cost(one: Plan, processors: int) -> float:
     """Return about how long a launch takes, in seconds."""
-    v, p = one.variant, one.problem.view(PROBLEM)[0]
+    v, p = one.variant, one.problem
     steps, lanes = int(p["steps"]), int(p["lanes"])
     moved = steps * lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH
-    times_are_nearer = any(p[f"{name}_by_time"] for name in (*INPUTS, "y"))
+    times_are_nearer = any(p[f"by_time_{name}"] for name in (*INPUTS, "y"))
     if v.regime == "segments":
         length = int(p["span"]) + (int(p["burn"]) if p["segments"] > 1 else 0)
         lanes *= int(p["segments"])
@@ -208,6 +221,6 @@ def cost(one: Plan, processors: int) -> float:
     along = int(p["tiles_of_time"])
     if v.regime == "tiny":
         slower = _AT_ONCE / (v.vector * v.storage.bytes) if times_are_nearer else 1
-        one_by_one = ceil(one.blocks / (_TINY_BLOCKS * processors)) * along * _TINY * slower
+        one_by_one = ceil(one.launch.blocks / (_TINY_BLOCKS * processors)) * along * _TINY * slower
         return _LAUNCH + max(one_by_one, _TILED_TRAFFIC * moved)
     return _LAUNCH + _CHAINED + max(along * _CHAIN, _CHAINED_TRAFFIC * moved)

@@ -10,21 +10,22 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal, NamedTuple, TypeAlias
 
+from recsolve.base.arrays import Array
 from recsolve.kernels.codegen.cuda_headers import headers
+from recsolve.kernels.codegen.cuda_structures import constants
+from recsolve.kernels.gpu.device import SHARED, Launch
 from recsolve.kernels.gpu.scan.maps import headers_of, map_type
-from recsolve.kernels.gpu.views import INPUTS
+from recsolve.kernels.gpu.views import INPUTS, LANES
 from recsolve.kernels.monoids.cuda_map import MapType
 
 _HEADERS = {"walks": "scan/segments", "tiles": "scan/look_back", "dense": "scan/dense"}
 OPTIONS = ("-std=c++17",)
-LANES = 32  # of a tile at most, as in cuda/scan/problem.cuh
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
 SCOUTS = 128  # threads of a block that look back
 _OFFSETS = 8 * (len(INPUTS) + 2)  # bytes: where a lane of a tile is in each array
-_CONTROL = 80  # bytes, as in cuda/scan/tile.cuh
+_CONTROL = 4 * constants("scan/tile")["CONTROL"]  # bytes
 _LINE = 128  # bytes, of memory
 _RING = 64 << 10  # bytes of pieces of time in shared memory, roughly
-SHARED = 227 << 10  # bytes of a multiprocessor's shared memory that a block may have
 _WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most such a weight
 _RUNS = (12, 8, 4, 2, 1)
 
@@ -163,6 +164,10 @@ class Variant:
         maps = size * (slots * self.workers + SCOUTS * self.batch) * number
         return places * _OFFSETS * LANES + _CONTROL + states + maps + slots * (self.numbers * own + cut) * plane
 
+    def launch(self, blocks: int, shared: int, problem: Array) -> Launch:
+        """Return a launch."""
+        return Launch(text(self.regime, self.monoid), self.expression, OPTIONS, blocks, self.threads, shared, problem)
+
     @property
     def workers(self) -> int:
         """Threads that load, compose and fill tiles."""
@@ -217,10 +222,10 @@ def _stream(v: Variant) -> Variant:
     return replace(v, threads=v.lanes + copiers, run=run, batch=pieces)
 
 
-def fitted(v: Variant, width: int, pitch: int, cut: bool) -> Variant:
-    """Return a variant of tiles of so many lanes, with runs as long as the shared memory allows."""
+def fitted(v: Variant, width: int, pitch: int, cut: bool, room: int = SHARED) -> Variant:
+    """Return a variant of tiles of so many lanes, with runs as long as so many bytes of shared memory allow."""
     if v.regime == "chained":
-        run = next(run for run in _RUNS if run == 1 or replace(v, run=run).shared(width, pitch, cut) <= SHARED)
+        run = next(run for run in _RUNS if run == 1 or replace(v, run=run).shared(width, pitch, cut) <= room)
         v = replace(v, run=run)
     return v if v.vector <= width and v.run % v.vector == 0 else replace(v, vector=1)
 
