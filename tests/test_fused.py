@@ -12,7 +12,7 @@ from gallery import COMPILE_LIKE_OTHERS
 
 import recsolve as rs
 from recsolve.base.tolerance import Tolerance
-from recsolve.kernels import iterate
+from recsolve.kernels import residual
 from recsolve.kernels.residual import guard, largest_finite, residual_of
 from recsolve.math import maximum, tanh, where
 from recsolve.mixings import Diagonal
@@ -328,8 +328,8 @@ def test_iterates_are_tested_and_guarded_as_by_numpy(coupled, layout, batch, bat
 )
 def test_large_iterates_take_the_compiled_loops(monkeypatch, steps, backend, compiled):
     """They are read once; of 2^15 numbers each call would cost more than it saves."""
-    ran, run = [], iterate._Rows.run
-    monkeypatch.setattr(iterate._Rows, "run", lambda rows, loop: (ran.append(loop), run(rows, loop)))
+    ran, run = [], residual._Rows.run
+    monkeypatch.setattr(residual._Rows, "run", lambda rows, loop: (ran.append(loop), run(rows, loop)))
     states, layout = np.zeros((steps, 64), np.float32), rs.Layout(1, (), 64)
     with rs.backend(backend):
         tested = residual_of(states, states, Tolerance(1e-6, 1e-6, layout), (1,))
