@@ -96,11 +96,11 @@ def test_code_is_not_found_by_another_signature(cache):
     assert compilations() == 1
 
 
-@pytest.mark.parametrize("module", ["prefetch", "memory", "compiled"])
+@pytest.mark.parametrize("module", ["prefetch", "aliasing", "decorators"])
 def test_a_change_of_what_is_compiled_into_a_loop_is_seen(cache, module, monkeypatch):
     compilations()
-    loader = sys.modules[f"recsolve.kernels.{module}"].__loader__
-    text = loader.get_source(f"recsolve.kernels.{module}")
+    loader = sys.modules[f"recsolve.kernels.cpu.jit.{module}"].__loader__
+    text = loader.get_source(f"recsolve.kernels.cpu.jit.{module}")
     with monkeypatch.context() as changed:
         changed.setattr(loader, "get_source", lambda name: text + "\n# changed")
         decorators._sources.cache_clear()
@@ -225,10 +225,11 @@ def test_eight_threads_may_use_a_new_cell_first_and_files_lie_where_they_are_tol
     """The warning is the only output, and nothing is written beside the sources or into the current folder."""
     before, here = compiled_files(ROOT), tmp_path / "here"
     here.mkdir()
-    output = run(THREADS, cwd=here, RECSOLVE_CACHE=str(tmp_path / "cache"), NUMBA_CACHE_DIR="")
+    places = {"RECSOLVE_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
+    output = run(THREADS, cwd=here, NUMBA_CACHE_DIR="", **places)
     assert "Error" not in output
     names = {path.name.partition("_")[0] for path in compiled_files(tmp_path / "cache")}
-    assert names == {"step", "loops"}  # of the cell, and of the library
+    assert names == {"step", "residual"}  # of the cell, and of the library
     assert compiled_files(ROOT) == before
     assert not list(here.iterdir())
 
@@ -258,20 +259,20 @@ def test_eight_processes_may_fill_a_new_folder(tmp_path):
     code = f"""
         import multiprocessing
         import numpy as np
-        from recsolve.kernels import compiled, generated
+        from recsolve.kernels.cpu.jit import decorators, module_cache
 
         def count(_):
-            return generated.load({SOURCE!r}, "tiny").count(np.ones(3))
+            return module_cache.load({SOURCE!r}, "tiny").count(np.ones(3))
 
         with multiprocessing.get_context("fork").Pool(8) as pool:
             assert pool.map(count, range(8), chunksize=1) == [{WANTED}] * 8
         """
-    run(code, RECSOLVE_CACHE=str(tmp_path))
-    assert [path.suffix for path in tmp_path.iterdir()] == [".loop"]
+    run(code, RECSOLVE_CACHE=str(tmp_path / "cache"), TMPDIR=str(tmp_path))
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".loop"]
 
 
 def test_one_module_imports_numba():
     """It is pinned to the releases that were tried, for the sake of what is imported there."""
     files = [path for name in ("recsolve", "solvers", "kernels", "studies") for path in (ROOT / name).rglob("*.py")]
     imports = re.compile(r"^\s*(from|import) (numba|llvmlite)\b", re.MULTILINE)
-    assert {path.name for path in files if imports.search(path.read_text(encoding="utf-8"))} == {"compiled.py"}
+    assert {path.name for path in files if imports.search(path.read_text(encoding="utf-8"))} == {"decorators.py"}

@@ -430,7 +430,7 @@ def test_progress_has_a_rate_and_the_time_that_is_left(place, monkeypatch, capsy
 
 def test_commands_start_without_heavy_imports():
     code = (
-        "import sys; from recsolve.studies import cli;"
+        "import sys; from recsolve.studies.command import cli;"
         "print(sorted({'xarray', 'matplotlib', 'numba', 'joblib', 'dask', 'jinja2'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
