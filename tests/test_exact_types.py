@@ -155,6 +155,15 @@ def test_a_mixing_of_ones_own_keeps_its_class_and_attributes(kind):
     np.testing.assert_allclose(mixing.transpose().dense(), plain.transpose().dense(), rtol=1e-14)
 
 
+def test_a_mixing_that_is_not_linear_is_refused():
+    class Biased(rs.mixings.Dense):
+        def matvec(self, x):
+            return super().matvec(x) + 0.5
+
+    with pytest.raises(ValueError, match="mixing h is no linear map"):
+        rs.cells.Elman.with_weights(mixings={"h": Biased(np.eye(3))})
+
+
 def test_what_a_mixing_has_cached_does_not_outlive_its_weight():
     class Masked(rs.mixings.Dense):
         @cached_property
@@ -282,7 +291,7 @@ def test_a_recurrence_without_a_hash_is_solved():
             np.testing.assert_allclose(rs.solve(own).states, gallery.loop(rec), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["previous", "starts"])
+@pytest.mark.parametrize("name", ["previous", "starts", "from_initial", "evaluate"])
 def test_what_all_solvers_take_for_granted_is_not_overridden(name):
     with pytest.raises(TypeError, match=f"overrides {name}"):
         type("Odd", (CellRecurrence,), {name: None})

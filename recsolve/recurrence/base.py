@@ -76,7 +76,7 @@ class Recurrence(ABC):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        for name in ("previous", "starts"):
+        for name in ("previous", "starts", "from_initial", "evaluate"):
             if getattr(cls, name) is not getattr(Recurrence, name):
                 raise TypeError(
                     f"{cls.__name__} overrides {name}, which all solvers and gradients take for granted; put what "
