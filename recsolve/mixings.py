@@ -19,7 +19,8 @@ class Mixing(ABC):
     applies it to every unit vector, the other methods take that matrix. So a subclass of ``Dense`` that overrides
     ``matvec`` does not keep the transpose of ``Dense``; override what you can do faster. These are the rules:
 
-    - ``matvec(x)`` is linear in x, keeps its shape (..., *lanes, n), and does not couple lanes.
+    - ``matvec(x)`` is linear in x, keeps its shape (..., *lanes, n), and does not couple lanes. A cell refuses one that
+      is not 0 at 0; otherwise ``trusted``, ``adjoint`` and ``tangent`` compare it with differences.
     - ``weight`` is the one array that is trained, cast and moved: ``map`` replaces it and keeps all other attributes.
       Where it is not (*lanes, n, n), or (n,), override ``units`` and ``lanes``.
     - The derivative with respect to the weight is unknown, and is refused, until the class defines

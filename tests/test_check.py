@@ -188,6 +188,16 @@ def test_nothing_is_trusted_whose_derivative_is_not_known(given, why):
     assert "trusted: False" in repr(sol)
 
 
+def test_a_cell_without_a_derivative_is_not_trusted():
+    cell = rs.Cell(lambda s, W, u, p: 0.5 * np.sinc(s.h) + u.x, state=("h",), output="h").with_weights(hidden_size=2)
+    sol = rs.solve(cell.recurrence(drive={"x": np.ones((20, 2))}), method="jacobi")
+    assert sol.success
+    assert np.isnan(sol.condition)
+    assert np.isnan(sol.error_estimate)
+    assert not sol.trusted
+    assert "cannot be differentiated" in sol.message
+
+
 def test_what_ignores_the_state_is_trusted_without_a_derivative():
     u = np.random.default_rng(0).standard_normal((50, 3))
     rec = rs.Recurrence.from_function(

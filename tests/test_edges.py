@@ -332,3 +332,9 @@ def test_sources_are_where_help_shows_them():
         assert solver.cite in solver.__doc__
     for cell in rs.cells.REGISTRY.values():
         assert cell.cite in cell.__doc__
+
+
+def test_masked_arrays_are_refused():
+    masked = np.ma.masked_greater(np.ones((5, 2)), 0)
+    with pytest.raises(TypeError, match="inputs is a masked array"):
+        rs.Recurrence.from_function(lambda h, u: h + u, inputs=masked, initial=np.zeros(2))

@@ -1,6 +1,7 @@
 """Fast paths take what states its form: a subclass that overrides a method gets the reference's answer everywhere."""
 
 import pickle
+from functools import cached_property
 
 import gallery
 import numpy as np
@@ -154,6 +155,30 @@ def test_a_mixing_of_ones_own_keeps_its_class_and_attributes(kind):
     np.testing.assert_allclose(mixing.transpose().dense(), plain.transpose().dense(), rtol=1e-14)
 
 
+def test_a_mixing_that_is_not_linear_is_refused():
+    class Biased(rs.mixings.Dense):
+        def matvec(self, x):
+            return super().matvec(x) + 0.5
+
+    with pytest.raises(ValueError, match="mixing h is no linear map"):
+        rs.cells.Elman.with_weights(mixings={"h": Biased(np.eye(3))})
+
+
+def test_what_a_mixing_has_cached_does_not_outlive_its_weight():
+    class Masked(rs.mixings.Dense):
+        @cached_property
+        def masked(self):
+            return np.tri(3, dtype=self.weight.dtype) * self.weight
+
+        def matvec(self, x):
+            return x @ self.masked.T
+
+    mixing = Masked(np.full((3, 3), 0.5))
+    assert mixing(np.ones(3)).tolist() == [0.5, 1.0, 1.5]
+    assert mixing.map(lambda w: 2 * w)(np.ones(3)).tolist() == [1.0, 2.0, 3.0]
+    assert mixing.map(lambda w: w.astype(np.float32))(np.ones(3, np.float32)).dtype == np.float32
+
+
 def test_a_stated_form_is_compiled_and_not_inherited():
     class Loud(rs.mixings.Dense):
         form = "dense"
@@ -170,9 +195,10 @@ def test_a_stated_form_is_compiled_and_not_inherited():
         rec = rs.cells.Elman.with_weights(mixings={"h": kind(weight_of("dense"))}).recurrence(
             drive=drives(rs.cells.Elman, "dense")
         )
+        calls.clear()  # a cell looks whether a mixing that states no form is linear
         with rs.backend("numba"):
             assert (walker(rec) is not None) is (staged(rec) is not None) is compiled
-    assert not calls
+        assert not calls
     with pytest.raises(TypeError, match="overrides __call__; wanted matvec"):
         type("Called", (rs.mixings.Dense,), {"__call__": lambda self, x: x})
     with pytest.raises(TypeError, match="form of Wrong is 'full'"):
@@ -254,7 +280,19 @@ def test_a_function_recurrence_that_overrides_f():
         rs.solve(rec)
 
 
-@pytest.mark.parametrize("name", ["previous", "starts"])
+def test_a_recurrence_without_a_hash_is_solved():
+    class Equal(CellRecurrence):
+        def __eq__(self, other):
+            return isinstance(other, Equal)
+
+    rec = gallery.weighted("gru", "dense").recurrence(np.ones((T, 2, 3)))
+    own = Equal(rec.cell, rec.drive, None, None, "numpy")
+    for backend in BACKENDS:
+        with rs.backend(backend):
+            np.testing.assert_allclose(rs.solve(own).states, gallery.loop(rec), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["previous", "starts", "from_initial", "evaluate"])
 def test_what_all_solvers_take_for_granted_is_not_overridden(name):
     with pytest.raises(TypeError, match=f"overrides {name}"):
         type("Odd", (CellRecurrence,), {name: None})
@@ -274,6 +312,11 @@ def test_cells_and_weighted_cells_of_ones_own_are_left_to_numpy():
         wanted = gallery.loop(own.recurrence(x))
     with rs.backend("numba"):
         np.testing.assert_array_equal(rs.solve(own.recurrence(x), method="sequential").states, wanted)
+    sol = rs.solve(own.recurrence(x), method="jacobi")
+    assert sol.success
+    assert not sol.trusted  # its Jacobian is that of the class it changes
+    with pytest.raises(ValueError, match="not the derivative"):
+        rs.adjoint(sol, final=sol.final)
 
     class OwnCell(rs.Cell):
         pass

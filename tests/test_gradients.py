@@ -93,6 +93,27 @@ def test_gradients_do_not_depend_on_the_solver(method):
     np.testing.assert_allclose(other.mixings.n, reference.mixings.n, atol=1e-10)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("own", [False, True])
+def test_the_initial_state_of_a_window_is_not_what_its_resets_go_back_to(own, backend):
+    cell = rs.cells.Elman.with_weights(mixings={"h": rs.mixings.Diagonal(np.full(2, 0.5))})
+    drive = {"h": np.random.default_rng(0).standard_normal((12, 2))}
+    initial, reset = np.array([0.7, -0.2]), np.arange(12) == 8
+    whole = cell.recurrence(drive=drive, initial=initial if not own else np.full(2, 0.3), reset=reset)
+
+    def total(h):
+        moved = whole if own else cell.recurrence(drive=drive, initial=h, reset=reset)
+        return rs.solve(moved.window(4, 12, h if own else None))
+
+    with rs.backend(backend):
+        sol, step = total(initial), 1e-6 * np.eye(2)
+        wanted = [(total(initial + e).states.sum() - total(initial - e).states.sum()) / 2e-6 for e in step]
+        pulled = rs.adjoint(sol, states=np.ones_like(sol.states)).initial
+        pushed = [rs.tangent(sol, initial=e).sum() for e in np.eye(2)]
+    np.testing.assert_allclose(pulled, wanted, rtol=1e-7)
+    np.testing.assert_allclose(pushed, wanted, rtol=1e-7)
+
+
 def test_cotangents_add_up():
     rec = gallery.recurrence("lstm", "dense", T=20)
     sol, rng = solved(rec), np.random.default_rng(0)

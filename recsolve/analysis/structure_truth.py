@@ -1,6 +1,8 @@
 """Is the Jacobian that a recurrence gives the derivative of its function, at these states?
 
-For a cell it is, by construction. For a user's function two things can be wrong, and are tested along a random v:
+For a cell it is, by construction, where there is one; where a class of one's own takes part (a mixing whose ``matvec``
+may not be linear, say) differences of f decide. For a user's function two things can be wrong, and are tested along a
+random v:
 
 - the *structure* is a declaration even where the entries are derived: J v is compared with the automatic derivative
   along v. The two differ by rounding at most, so a mismatch is a proof;
@@ -28,6 +30,7 @@ from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Zero
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.engine import unknown_parts
 from recsolve.recurrence.function import FunctionRecurrence
 
 _TRIES = 3  # directions along which a derivative must fail before it is refused
@@ -103,15 +106,21 @@ def verify_jacobian(
     >>> verify_jacobian(rec, np.ones((3, 1))).holds
     False
     """
-    if not previous.size or type(recurrence) is CellRecurrence:
+    if not previous.size:
         return Verification(True, 0.0)
+    derived = type(recurrence) is CellRecurrence and not unknown_parts(recurrence)
     try:
         with np.errstate(all="ignore"):
-            J = recurrence.differentiate(previous)[1] if jacobian is None else jacobian
+            if derived and jacobian is None:
+                recurrence.window(0, 1).differentiate(previous[:1])  # one step has a derivative if all have
+            elif jacobian is None:
+                jacobian = recurrence.differentiate(previous)[1]
     except Exception as error:  # f is the user's own code, and may raise anything
         return Verification(None, float("nan"), f"f cannot be differentiated ({error})", missing=True)
+    if derived or jacobian is None:
+        return Verification(True, 0.0)
     with np.errstate(all="ignore"):
-        return _judged(recurrence, previous, J, np.random.default_rng(rng))
+        return _judged(recurrence, previous, jacobian, np.random.default_rng(rng))
 
 
 def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:

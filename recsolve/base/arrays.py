@@ -66,7 +66,7 @@ def to_native(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Ar
     Raises
     ------
     TypeError
-        When the dtype is another one, or a tensor requires grad.
+        When the dtype is another one, an array is masked, or a tensor requires grad.
     ImportError
         For an array on a GPU without CuPy; the message names the extra.
     """
@@ -92,6 +92,8 @@ def _view(x: Any, name: str, dtypes: Sequence[np.dtype[Any]]) -> Array:
         if x.requires_grad:
             raise TypeError(f"{name} requires grad, and the result would carry no gradient; pass {name}.detach()")
         return _view_cuda(x, name) if x.is_cuda else x.numpy()
+    if np.ma.isMaskedArray(x):
+        raise TypeError(f"{name} is a masked array, of which the mask would be lost; pass {name}.filled(...)")
     try:
         return np.asarray(x)
     except ValueError as error:

@@ -8,6 +8,7 @@ one is derived anew where the other one is overridden.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, TypeVar
 
 Some = TypeVar("Some")
@@ -28,9 +29,13 @@ def stated(x: object, name: str) -> Any:
 
 
 def changed(x: Some, **attributes: Any) -> Some:
-    """Return another object of the class of ``x`` with all its attributes, a subclass's included, except for these."""
+    """Return another object of the class of ``x`` with all its attributes, a subclass's included, except for these.
+
+    What a cached property of ``x`` has found is not taken over: it may depend on what has changed.
+    """
     made = object.__new__(type(x))
-    vars(made).update(vars(x), **attributes)
+    kept = {n: value for n, value in vars(x).items() if not isinstance(getattr(type(x), n, None), cached_property)}
+    vars(made).update(kept, **attributes)
     return made
 
 

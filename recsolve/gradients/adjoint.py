@@ -36,7 +36,7 @@ class Gradients:
     states : array, shape (T, *batch, *event)
         The adjoint variables g[t], the gradient with respect to a perturbation added to h[t].
     initial : array, shape (*batch, *event)
-        With respect to h[0] (resets included).
+        With respect to h[0], resets included where they go back to it (those of a window go to h[0] of the whole).
     drive : Names
         Of a cell: with respect to each drive, in its own shape.
     inputs : array, or tuple or dict of arrays
@@ -58,7 +58,9 @@ class Gradients:
 
     def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array):
         self._recurrence = recurrence
-        loops = fused(recurrence) if isinstance(recurrence, CellRecurrence) else None
+        # Loops add up what all starts take back to h[0]; those of a window may see two different states.
+        one_start = recurrence.reset is None or recurrence.restart is recurrence.initial
+        loops = fused(recurrence) if isinstance(recurrence, CellRecurrence) and one_start else None
         if loops is not None:
             self._take(loops, recurrence.layout.components, trajectory, cotangent)
             return
@@ -66,8 +68,7 @@ class Gradients:
             self._previous = recurrence.previous(trajectory)
             _, self._J = recurrence.differentiate(self._previous)
             _check_jacobian(recurrence, self._previous, self._J)
-            self._starts = recurrence.over_event(recurrence.starts)
-            self._g = reverse_solve(self._J, self._starts, cotangent)
+            self._g = reverse_solve(self._J, recurrence.over_event(recurrence.starts), cotangent)
 
     def _take(self, loops: FusedCell, components: int, trajectory: Array, cotangent: Array) -> None:
         """Take all gradients from compiled loops, which compute them along with the adjoint variables."""
@@ -94,7 +95,8 @@ class Gradients:
     @cached_property
     def _initial(self) -> Array:
         xp = namespace(self._g)
-        into = xp.where(self._starts, self._J.rmatvec(self._g), self._g.dtype.type(0))
+        seen = self._recurrence.over_event(self._recurrence.from_initial)
+        into = xp.where(seen, self._J.rmatvec(self._g), self._g.dtype.type(0))
         return into.sum(axis=0)  # type: ignore[no-any-return]
 
     @cached_property
@@ -296,7 +298,8 @@ def tangent(
         b = xp.zeros_like(trajectory)
         if initial is not None:
             moved = rec.native(initial, "initial", rec.initial.shape)
-            b += xp.where(starts, J.matvec(xp.broadcast_to(moved, trajectory.shape)), b.dtype.type(0))
+            seen = rec.over_event(rec.from_initial)
+            b += xp.where(seen, J.matvec(xp.broadcast_to(moved, trajectory.shape)), b.dtype.type(0))
         given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
         if any(x is not None for x in given.values()):
             b += _push(rec, previous, given)

@@ -76,7 +76,7 @@ class Recurrence(ABC):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        for name in ("previous", "starts"):
+        for name in ("previous", "starts", "from_initial", "evaluate"):
             if getattr(cls, name) is not getattr(Recurrence, name):
                 raise TypeError(
                     f"{cls.__name__} overrides {name}, which all solvers and gradients take for granted; put what "
@@ -238,7 +238,8 @@ class Recurrence(ABC):
             raise ValueError(f"window is {start}..{stop}; wanted 0 <= start <= stop <= {self.length}")
         first = self.initial if initial is None else initial
         part = self._cut(slice(start, stop), first if kind_of(first) == self.kind else self.wrap(first))
-        part.restart = self.restart
+        own = initial is None and self.restart is self.initial
+        part.restart = part.initial if own else self.restart
         return part
 
     @abstractmethod
@@ -268,7 +269,7 @@ class Recurrence(ABC):
         place = np.unravel_index(chosen, self.batch)
         part = self._select(place, self.wrap(self.initial[place]))
         if part is not None:
-            part.restart = self.restart[place]
+            part.restart = part.initial if self.restart is self.initial else self.restart[place]
         return part
 
     @abstractmethod
@@ -314,11 +315,20 @@ class Recurrence(ABC):
 
     @property
     def starts(self) -> Array:
-        """(T, *batch) of bool: the steps whose previous state is ``initial``, the first one and every reset."""
+        """(T, *batch) of bool: the first step and every reset, which do not see the state before."""
         xp = namespace(self.initial)
         starts = xp.zeros((self.length, *self.batch), dtype=bool) if self.reset is None else self.reset.copy()
         starts[:1] = True
         return starts
+
+    @property
+    def from_initial(self) -> Array:
+        """(T, *batch) of bool: the starts that see ``initial``; resets of a window see what those of the whole do."""
+        if self.restart is self.initial:
+            return self.starts
+        seen = namespace(self.initial).zeros((self.length, *self.batch), dtype=bool)
+        seen[:1] = True if self.reset is None else ~self.reset[:1]
+        return seen  # type: ignore[no-any-return]
 
     def over_event(self, mask: Array) -> Array:
         """Return a mask (T, *batch) with axes of size 1 for the event, so that it broadcasts over states."""

@@ -220,7 +220,8 @@ class Cell:
         Raises
         ------
         ValueError
-            When a name that the function uses is missing, or shapes do not agree.
+            When a name that the function uses is missing, shapes do not agree, or a mixing of a class that states no
+            form is not linear.
         TypeError
             When weights have mixed dtypes, or others than float32 and float64.
 

@@ -15,6 +15,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
+from recsolve.base.overriding import stated
 from recsolve.kernels import backends
 from recsolve.recurrence.base import NOT_A_FUNCTION
 from recsolve.symbolic.graph import Leaf, Node
@@ -102,12 +103,15 @@ def checked_once() -> Iterator[None]:
 
 
 def bound_once(bind: Bind) -> Bind:
-    """Let a function of a recurrence be called once inside :func:`checked_once`, for each backend asked for."""
+    """Let a function of a recurrence be called once inside :func:`checked_once`, for each backend asked for.
+
+    Only classes that compiled loops take are entered: a subclass may have no hash, or an ``__eq__`` of its own.
+    """
 
     @wraps(bind)
     def found(recurrence: Any) -> Any:
         book = _BOOK.get()
-        if book is None:
+        if book is None or not stated(recurrence, "compilable"):
             return bind(recurrence)
         bound, key = book.bound.setdefault(recurrence, {}), (bind, backends.asked())
         if key not in bound:

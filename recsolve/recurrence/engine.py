@@ -102,9 +102,7 @@ def traced_of(recurrence: CellRecurrence) -> Traced | None:
     if not (_compiles(recurrence) or launches(recurrence)):
         return None
     cell = recurrence.cell
-    unknown: list[object] = [x for x in (recurrence, cell, cell.cell) if not stated(x, "compilable")]
-    unknown += [m for m in cell.mixings.values() if form_of(m) is None]
-    if unknown:
+    if unknown := unknown_parts(recurrence):
         _say_once(recurrence.description, ", ".join(sorted({type(x).__name__ for x in unknown})))
         return None
     try:
@@ -114,6 +112,13 @@ def traced_of(recurrence: CellRecurrence) -> Traced | None:
             raise
         _LOG.info("%s; NumPy evaluates it", error)
         return None
+
+
+def unknown_parts(recurrence: CellRecurrence) -> list[object]:
+    """Return the parts of a recurrence whose classes may change what f is: they do not state that they do not."""
+    cell = recurrence.cell
+    unknown: list[object] = [x for x in (recurrence, cell, cell.cell) if not stated(x, "compilable")]
+    return [*unknown, *(m for m in cell.mixings.values() if form_of(m) is None)]
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 from recsolve.base.arrays import Array, common_dtype, common_kind, empty_in_order, kind_of, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
-from recsolve.mixings import Mixing
+from recsolve.mixings import Mixing, form_of
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.projection import Projection
 
@@ -66,6 +66,8 @@ class WeightedCell:
         self.cell, self.mixings, self.projection = cell, mixings, projection
         self.hidden_size = next(iter(sizes.values()))
         self.layout = cell.layout(mixings, self.hidden_size)
+        for name, mixing in mixings.items():
+            _check_linear(f"mixing {name}", mixing)
         self.parameters = {n: to_native(x, n) for n, x in parameters.items()}
         if weights := dict(self._weights()):
             common_dtype(weights)
@@ -275,3 +277,11 @@ def _require(owner: str, what: str, wanted: tuple[str, ...], given: Any) -> None
     extra = [name for name in given if name not in wanted]
     if missing or extra:
         raise ValueError(f"{what} of {owner} has names {tuple(given)}; wanted {wanted}")
+
+
+def _check_linear(name: str, mixing: Mixing) -> None:
+    """Raise where a mixing that states no form adds something: then its matrix is not its derivative."""
+    if form_of(mixing) is None:
+        nothing = namespace(mixing.weight).zeros((1, *mixing.lanes, mixing.units), mixing.weight.dtype)
+        if bool((abs(mixing(nothing)) > 0).any()):  # NaN may come of weights
+            raise ValueError(f"{name} is no linear map: matvec of zeros is not zero; add a bias in the cell")
