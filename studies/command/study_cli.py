@@ -55,6 +55,13 @@ def _errors_in_one_line(out: Path) -> Iterator[None]:
         raise fail(error) from None
 
 
+def _text(config: Path) -> str:
+    try:
+        return config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {config} cannot be read ({error}); wanted a TOML file") from None
+
+
 def _size(full: bool, tiny: bool) -> str:
     if full and tiny:
         raise ValueError("--full and --tiny are both given; wanted one of them")
@@ -115,7 +122,7 @@ def run(
 
     with _errors_in_one_line(out):
         chosen = get(name)
-        toml = config.read_text(encoding="utf-8") if config is not None else ""
+        toml = _text(config) if config is not None else ""
         wanted = configured(getattr(chosen, _size(full, tiny)), toml, settings or ())
         failed = _run(chosen, wanted, out, workers=workers, cluster=cluster, retry=retry)
     if failed:
