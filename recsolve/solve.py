@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from recsolve import solvers
+from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, empty_in_order, freeze, namespace, to_host
 from recsolve.base.status import MISMATCH, MIXES, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.compile_clock import Stopwatch
-from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.recurrence.current import checked_once
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solve_trace import Trace
@@ -100,8 +101,7 @@ def solve(
     >>> sol.status.value, sol.output.shape
     ('converged', (100, 4))
     """
-    if not isinstance(recurrence, Recurrence):
-        raise TypeError(f"recurrence is {type(recurrence).__name__}; wanted a Recurrence, as cell.recurrence(x) gives")
+    check_recurrence(recurrence)
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
@@ -247,8 +247,8 @@ def _coarse_guess(recurrence: Recurrence) -> Array:
 def _observer(
     callback: Callable[[IntermediateResult], None] | None, recurrence: Recurrence, trace: Trace | None
 ) -> Observe | None:
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback is {type(callback).__name__}; wanted a callable")
+    if callback is not None:
+        check_callable("callback", callback, "callback(intermediate_result)")
 
     def observe(active: Active, iterate: Iterate, nit: int, report: Mapping[str, Array]) -> None:
         if trace is not None:

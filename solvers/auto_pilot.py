@@ -15,7 +15,7 @@ from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.backends import backend
 from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, refusing
-from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.solvers.base import Method
 from recsolve.solvers.composite import Windowed
 from recsolve.solvers.driver import Run
@@ -126,8 +126,7 @@ def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | 
     auto takes sequential.
     50 steps are too few for anything to be faster than one after the other.
     """
-    if not isinstance(recurrence, Recurrence):
-        raise TypeError(f"recurrence is {type(recurrence).__name__}; wanted a Recurrence, as cell.recurrence(x) gives")
+    check_recurrence(recurrence)
     choice = choose(recurrence, tolerance_for(recurrence, tol))
     print(choice, file=sys.stdout if file is None else file)
     return choice

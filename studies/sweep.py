@@ -264,6 +264,21 @@ def _distinct(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**kind, "from": times[0], "to": times[-1]} for kind in kinds]
 
 
+def captions_of(study: Study, data: Dataset) -> dict[str, str]:
+    """Return what each picture says of the stored Dataset; ValueError as in :func:`plot`."""
+    with _enough(study, data):
+        return {picture.name: picture.says(data) for picture in study.pictures}
+
+
+@contextmanager
+def _enough(study: Study, data: Dataset) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, LookupError, ArithmeticError, TypeError) as error:
+        state = f"{data.attrs['done']} of {data.attrs['runs']} runs are done, {data.attrs['failed']} failed"
+        raise ValueError(f"{study.name} cannot be drawn: {state} ({type(error).__name__}: {error})") from error
+
+
 def plot(study: Study, place: Place, formats: Iterable[str] = FORMATS) -> list[Path]:
     """Draw the pictures of a study from its stored Dataset.
 
@@ -273,12 +288,9 @@ def plot(study: Study, place: Place, formats: Iterable[str] = FORMATS) -> list[P
         When what is stored is too little to say anything, as when all runs have failed.
     """
     data = place.read()
-    try:
-        captions = {picture.name: picture.says(data) for picture in study.pictures}
+    captions = captions_of(study, data)
+    with _enough(study, data):
         paths = [path for picture in study.pictures for path in save(picture, data, place.folder, formats)]
         found = study.facts(data)
-    except (ValueError, LookupError, ArithmeticError, TypeError) as error:
-        state = f"{data.attrs['done']} of {data.attrs['runs']} runs are done, {data.attrs['failed']} failed"
-        raise ValueError(f"{study.name} cannot be drawn: {state} ({type(error).__name__}: {error})") from error
     write_json(place.folder / "captions.json", finite_or_text({"captions": captions, "facts": found}))
     return paths

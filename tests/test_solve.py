@@ -278,7 +278,7 @@ X = np.ones((5, 2, 3))
         (lambda: rs.solve(gru(x=X), callback=3), TypeError, "callback is int"),
         (lambda: rs.solve(gru(x=X), guess=np.ones(3)), ValueError, r"guess has shape \(3,\); wanted \(5, 2, 8\)"),
         (lambda: rs.solve(gru(x=X), guess=np.ones((5, 2, 8), "f4")), TypeError, "guess has dtype float32"),
-        (lambda: gru(), ValueError, "either x or drive="),
+        (lambda: gru(), ValueError, "neither x nor drive is given"),
         (lambda: gru(x=X[..., :2]), ValueError, r"x has shape \(5, 2, 2\); wanted \(T, \*batch, 3\)"),
         (lambda: gru(x=np.ones(3)), ValueError, "x has shape"),
         (lambda: gru(x=X.astype(int)), TypeError, "x has dtype int64; wanted float32 or float64"),

@@ -384,18 +384,27 @@ def test_a_config_file_and_settings(call, tmp_path):
     [
         (["run", "nothing"], "study is 'nothing'; wanted one of paper/demo"),
         (["run", "paper/demo", "--set", "seeds"], "--set is 'seeds'; wanted key=value"),
-        (["run", "paper/demo", "--config", "missing.toml"], "missing.toml"),
+        (["run", "paper/demo", "--config", "missing.toml"], "--config missing.toml cannot be read"),
         (["run", "paper/demo", "--workers", "0"], "workers is 0"),
         (["run", "paper/demo", "--full", "--tiny"], "--full and --tiny are both given"),
         (["plot", "paper/demo"], "no results in"),
         (["clean", "nothing"], "study is 'nothing'"),
+        (["run", "paper/demo", "--out", "taken"], "--out taken is a file; wanted a folder"),
     ],
 )
-def test_errors_are_one_line(call, arguments, message):
+def test_errors_are_one_line(call, tmp_path, arguments, message):
+    (tmp_path / "taken").write_text("a file")
     result = call("study", *arguments, code=2)
     assert result.stderr.startswith("recsolve: error: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_study_whose_runs_all_failed_is_shown_in_one_line(call):
+    call("study", "run", "paper/demo", "--set", "bad=3.0", "--set", "bases=[3.0]", "--workers", "1", code=2)
+    result = call("study", "show", "paper/demo", code=2)
+    assert "recsolve: error: paper/demo cannot be drawn" in result.stderr
+    assert "Traceback" not in result.output
 
 
 def test_failed_runs_are_told_and_the_exit_status_says_so(call):

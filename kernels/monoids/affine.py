@@ -10,7 +10,7 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
-from recsolve.kernels.monoids.base import STORED, Base
+from recsolve.kernels.monoids.base import STORED, Base, given
 from recsolve.kernels.monoids.cuda_map import ROWS, CudaMap, LinearMap, Operands, SingleMap
 
 _COMPLEX = SingleMap("ComplexAffine", 4, 5)
@@ -75,10 +75,7 @@ class Affine(Base):
     cuda = _Structured("Real", heavy=False, held=4, forgets=True)
 
     def prepare(self, elements: Any) -> tuple[Jacobian, Array]:
-        try:
-            A, b = elements
-        except (TypeError, ValueError):
-            raise ValueError("elements of the affine monoid are a pair (A, b)") from None
+        A, b = given(self.name, ("A", "b"), elements)
         if not isinstance(A, Jacobian):
             A, b = np.asarray(A) if np.isscalar(A) else A, np.asarray(b) if np.isscalar(b) else b
             if A.shape != b.shape:

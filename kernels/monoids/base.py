@@ -149,7 +149,7 @@ class Restarting(Base):
         return self.act(elements, initial)
 
 
-def given(name: str, letters: tuple[str, ...], elements: Any) -> tuple[Array, ...]:
+def given(name: str, letters: tuple[str, ...], elements: Any) -> tuple[Any, ...]:
     """Return the arrays of ``elements`` if they are as many as ``letters``."""
     written = f"({', '.join(letters)}{',' * (len(letters) == 1)})"
     try:
@@ -158,7 +158,8 @@ def given(name: str, letters: tuple[str, ...], elements: Any) -> tuple[Array, ..
         arrays = ()
     if len(arrays) != len(letters):
         form = _WORDS.get(len(letters), "a tuple")
-        raise ValueError(f"elements of the {name} monoid are {form} {written}; got {len(arrays)} arrays")
+        seen = f"{len(arrays)} array{'s' * (len(arrays) != 1)}"
+        raise ValueError(f"elements of the {name} monoid are {form} {written}; got {seen}")
     return arrays
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from recsolve.analysis.structure_truth import Verification, by_differences, slopes, verify_jacobian
+from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host, to_native
-from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
 
@@ -88,9 +89,10 @@ def check_structure(
     >>> report.ok, report.found
     (False, 'dense')
     """
+    check_recurrence(recurrence)
     if samples < 1:
         raise ValueError(f"samples is {samples}; wanted at least 1")
-    generator = np.random.default_rng(rng)
+    generator = generator_of(rng)
     declared = _declared(recurrence)
     if not np.prod(recurrence.shape):
         return StructureReport(True, declared, None, 0.0, f"{declared}: nothing to check, the recurrence is empty")

@@ -11,10 +11,11 @@ import numpy as np
 from recsolve import solvers
 from recsolve.analysis.condition import condition
 from recsolve.analysis.structure_truth import verify_jacobian
+from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.diagnosis.prediction import Predictor
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
-from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.solvers.sequential import loop
 
 _DIRECTIONS = 8
@@ -122,13 +123,14 @@ def diagnose(
     >>> bool(d.lyapunov[0] < 0), d.predicted["newton"] < d.predicted["jacobi"]
     (True, True)
     """
+    check_recurrence(recurrence)
     length = min(pilot, recurrence.length)
     if length < 2 or 0 in recurrence.shape or exponents < 1:
         raise ValueError(
             f"pilot is {pilot}, exponents {exponents} and the states have shape {recurrence.shape}; wanted 2 steps or "
             "more, 1 exponent or more, and no empty axis"
         )
-    names, generator = _names(methods), np.random.default_rng(rng)
+    names, generator = _names(methods), generator_of(rng)
     short = recurrence.window(0, length)
     truth = loop(short) if states is None else recurrence.native(states, "states", recurrence.shape)[:length]
     _, J = short.linearise(truth)

@@ -210,12 +210,7 @@ def adjoint(
     >>> g.mixings.r.shape, g.inputs.shape
     ((4, 4), (30, 2))
     """
-    rec = solution.recurrence
-    if not solution.success and not unconverged:
-        raise ValueError(
-            f"solution is {solution.status}, and the adjoint is the gradient only where the residual is met; solve "
-            "with fallback='sequential', or pass unconverged=True"
-        )
+    rec = _recurrence_of(solution, unconverged)
     given = {"states": states, "output": output, "final": final}
     if all(x is None for x in given.values()):
         raise ValueError("no cotangent is given; pass states=, output= or final=")
@@ -232,6 +227,18 @@ def adjoint(
             raise ValueError("final is given, but T = 0: the final state is the initial one")
         c[-1] += last
     return Gradients(rec, trajectory, c)
+
+
+def _recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
+    """Return what a solution solves; raise for what is no solution, or one that is not to be differentiated."""
+    if not isinstance(solution, Solution):
+        raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns")
+    if not solution.success and not unconverged:
+        raise ValueError(
+            f"solution is {solution.status}, and its derivative is that of the recurrence only where the residual is "
+            "met; solve with fallback='sequential', or pass unconverged=True"
+        )
+    return solution.recurrence
 
 
 def _check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
@@ -285,9 +292,7 @@ def tangent(
     >>> rs.tangent(sol, initial=np.ones(4)).shape
     (30, 4)
     """
-    rec = solution.recurrence
-    if not solution.success and not unconverged:
-        raise ValueError(f"solution is {solution.status}; pass unconverged=True to differentiate it all the same")
+    rec = _recurrence_of(solution, unconverged)
     trajectory = to_native(solution.states, "states")
     xp = namespace(trajectory)
     with np.errstate(all="ignore"):

@@ -105,6 +105,8 @@ def read_state_dict(
     FileNotFoundError, ValueError, TypeError
         As :func:`load`; the message names the file and the key.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path is {type(path).__name__}; wanted the name of a file, .npz or .safetensors")
     arrays = _read(Path(path))
     if prefix is None:
         prefix = _prefix(path, arrays)

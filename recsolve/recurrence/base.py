@@ -760,6 +760,12 @@ def _check_reset(reset: Any, length: int, batch: tuple[int, ...], xp: Any) -> Ar
         raise ValueError(f"reset has shape {tuple(mask.shape)}; wanted (T, *batch) = {(length, *batch)}") from None
 
 
+def check_recurrence(recurrence: Any) -> None:
+    """Raise TypeError for an argument that is no recurrence."""
+    if not isinstance(recurrence, Recurrence):
+        raise TypeError(f"recurrence is {type(recurrence).__name__}; wanted a Recurrence, as cell.recurrence(x) gives")
+
+
 def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
     """Raise unless f is what ``base`` computes, so that how it depends on other things than the state is known.
 

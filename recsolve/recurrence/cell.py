@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from recsolve.base.arguments import check_callable, generator_of
 from recsolve.base.arrays import Array, same_bits
 from recsolve.base.layout import Layout
 from recsolve.base.names import Names
@@ -92,8 +93,7 @@ class Cell:
         name: str | None = None,
         cite: str = "",
     ):
-        if not callable(function):
-            raise TypeError(f"function is {type(function).__name__}; wanted a callable f(s, W, u, p)")
+        check_callable("function", function, "f(s, W, u, p)")
         self.function, self.state, self.output, self.cite = function, tuple(state), output, cite
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
         texts = cleandoc(function.__doc__ or ""), cite and f"Source: {cite}"
@@ -178,7 +178,7 @@ class Cell:
             raise ValueError(f"gain is {gain!r}; wanted a finite number")
         if not self.mixings and gain != 1.0:
             raise ValueError(f"gain is {gain}, but {self.name} has no mixings for it to scale; leave it at 1")
-        generator = np.random.default_rng(rng)
+        generator = generator_of(rng)
         bound = 1.0 / np.sqrt(hidden_size)
 
         def draw(shape: tuple[int, ...], scale: float = 1.0) -> Array:

@@ -303,9 +303,10 @@ def _leading(drive: Names, cell: WeightedCell) -> tuple[int, tuple[int, ...]]:
     """Return T and the batch shape that the drives span together."""
     event = cell.layout.event[-(len(cell.layout.lanes) + 1) :]
     shapes = {name: tuple(u.shape) for name, u in drive.items()}
+    wanted = f"({', '.join(['T', '*batch', *map(str, event)])})"
     lengths = {shape[0] if len(shape) > len(event) else None for shape in shapes.values()}
     if None in lengths or len(lengths) > 1:
-        raise ValueError(f"drives have shapes {shapes}; wanted (T, *batch, *{event}) with one T")
+        raise ValueError(f"drives have shapes {shapes}; wanted {wanted} with one T")
     try:
         # Equal ranks: NumPy would align a missing batch axis with time.
         if len({len(shape) for shape in shapes.values()}) > 1:
@@ -314,9 +315,7 @@ def _leading(drive: Names, cell: WeightedCell) -> tuple[int, tuple[int, ...]]:
         if np.broadcast_shapes(full[len(full) - len(event) :], event) != event:
             raise ValueError
     except ValueError:
-        raise ValueError(
-            f"drives have shapes {shapes}; wanted shapes that broadcast to (T, *batch, *{event})"
-        ) from None
+        raise ValueError(f"drives have shapes {shapes}; wanted shapes that broadcast to {wanted}") from None
     return full[0], tuple(full[1 : len(full) - len(event)])
 
 

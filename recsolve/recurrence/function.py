@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, Kind, common_dtype, common_kind, freeze, namespace, to_native
 from recsolve.base.layout import Layout
 from recsolve.base.overriding import changed
@@ -98,6 +99,9 @@ class FunctionRecurrence(Recurrence):
         length: int | None,
         ties: Any = None,
     ):
+        check_callable("f", f, "f(h_prev, u_t)")
+        if jacobian is not None:
+            check_callable("jacobian", jacobian, "jacobian(h_prev, u_t)")
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
         if structure not in STRUCTURES:

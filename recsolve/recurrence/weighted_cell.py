@@ -54,9 +54,14 @@ class WeightedCell:
         hidden_size: int | None,
     ):
         _require(cell.name, "mixings", cell.mixings, mixings)
+        for name, mixing in mixings.items():
+            if not isinstance(mixing, Mixing):
+                raise TypeError(f"mixings[{name!r}] is {type(mixing).__name__}; wanted a Mixing, Dense(weight) say")
         _require(cell.name, "parameters", cell.parameters, parameters)
         sizes = {f"mixing {n}": int(np.prod(m.lanes)) * m.units for n, m in mixings.items()}
         if projection is not None:
+            if not isinstance(projection, Projection):
+                raise TypeError(f"projection is {type(projection).__name__}; wanted a Projection")
             _require(cell.name, "projection", cell.drives, projection.weights)
             sizes["projection"] = projection.hidden_size
         if hidden_size is not None:
@@ -237,7 +242,8 @@ class WeightedCell:
         (20, 5, 8)
         """
         if (x is None) == (drive is None):
-            raise ValueError("recurrence takes either x or drive=, and exactly one of them")
+            seen = "neither x nor drive is" if x is None else "both x and drive are"
+            raise ValueError(f"{seen} given; wanted one of them")
         if x is not None:
             kind = kind_of(x)
             drives: Mapping[str, Any] = self.drive(x)

@@ -47,12 +47,21 @@ def _errors_in_one_line(out: Path) -> Iterator[None]:
     """Turn errors and interrupts into a line and an exit status; notices of the library go to standard error."""
     logging.basicConfig(level=logging.WARNING, format="recsolve: %(message)s")
     try:
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"--out {out} is a file; wanted a folder")
         yield
     except KeyboardInterrupt:
         print(f"recsolve: interrupted; what is stored in {out} will be reused", file=sys.stderr)
         raise typer.Exit(130) from None
     except _ERRORS as error:
         raise fail(error) from None
+
+
+def _text(config: Path) -> str:
+    try:
+        return config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {config} cannot be read ({error}); wanted a TOML file") from None
 
 
 def _size(full: bool, tiny: bool) -> str:
@@ -83,7 +92,7 @@ def show(name: Name, full: Full = False, tiny: Tiny = False, out: Out = _OUT) ->
     from recsolve.studies.registry import get
     from recsolve.studies.store.configs import to_toml
     from recsolve.studies.store.records import key
-    from recsolve.studies.sweep import Place
+    from recsolve.studies.sweep import Place, captions_of
 
     with _errors_in_one_line(out):
         chosen, place = get(name), Place(out, name)
@@ -92,9 +101,8 @@ def show(name: Name, full: Full = False, tiny: Tiny = False, out: Out = _OUT) ->
         there = sum(place.records.path(record).is_file() for record in names)
         print(f"{name}: {chosen.question}\n\n{to_toml(config)}\n{there} of {len(names)} runs stored in {place.folder}")
         if place.data.is_file():
-            data = place.read()
-            for picture in chosen.pictures:
-                print(f"\n{picture.name}: {picture.says(data)}")
+            for picture, caption in captions_of(chosen, place.read()).items():
+                print(f"\n{picture}: {caption}")
 
 
 @study.command()
@@ -115,7 +123,7 @@ def run(
 
     with _errors_in_one_line(out):
         chosen = get(name)
-        toml = config.read_text(encoding="utf-8") if config is not None else ""
+        toml = _text(config) if config is not None else ""
         wanted = configured(getattr(chosen, _size(full, tiny)), toml, settings or ())
         failed = _run(chosen, wanted, out, workers=workers, cluster=cluster, retry=retry)
     if failed:
