@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 from itertools import islice
 from time import perf_counter
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import torch
 from cuda_host.solves import kernels_of
 
 import recsolve as rs
+from recsolve.kernels.gpu.device import SHARED
 from recsolve.kernels.gpu.scan import scan_cuda
 from recsolve.studies import bench
 from recsolve.studies.bench import by_hand, layers_gpu, scans, solves_gpu
@@ -95,7 +97,8 @@ def gpu(monkeypatch):
     """A device of NumPy's, a board of small shapes, and the CUDA kernels of one cell on the host."""
     for n, name in enumerate(BOARD):
         monkeypatch.setitem(BOARD, name, (1 + n % 2, 40 + n, 6))
-    monkeypatch.setattr(scan_cuda, "_current", lambda: SimpleNamespace(processors=4))
+    machine = SimpleNamespace(processors=4, shared=SHARED)
+    monkeypatch.setattr(scan_cuda, "on", lambda like, given: nullcontext(machine))
     for module in (scans, solves_gpu):
         monkeypatch.setattr(module, "_LAUNCHES", 3)
     one = Gpu(repeats=2, xp=CuPy(), torch="cpu")
