@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import FLOATS, Array, kind_of, namespace
+from recsolve.base.arrays import FLOATS, Array, kind_of, namespace, slowest_first
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels import backends
 from recsolve.kernels.cpu.threads import spread, threads
@@ -143,7 +143,7 @@ class _Order(NamedTuple):
 @lru_cache(maxsize=256)
 def _order(shape: tuple[int, ...], strides: tuple[int, ...], size: int, count: int) -> _Order:
     """Return it for arrays whose first ``count`` axes are those of rows."""
-    axes = tuple(sorted(range(count), key=lambda axis: -abs(strides[axis]) if shape[axis] > 1 else 0))
+    axes = slowest_first(shape[:count], strides[:count])
     step, contiguous = size, True
     for axis in reversed((*axes, *range(count, len(shape)))):
         contiguous &= shape[axis] == 1 or strides[axis] == step

@@ -146,10 +146,15 @@ def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     return x if x.shape == shape else namespace(x).broadcast_to(x, shape)
 
 
+def slowest_first(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Return axes of these sizes and strides from the slowest to the fastest in memory."""
+    return tuple(sorted(range(len(shape)), key=lambda axis: -abs(strides[axis]) if shape[axis] > 1 else 0))
+
+
 def memory_order(x: Array, axes: int) -> tuple[int, ...]:
     """Return the first ``axes`` axes of ``x`` sorted from the slowest to the fastest in memory."""
     strides = getattr(x, "strides", None) or (0,) * x.ndim
-    return tuple(sorted(range(axes), key=lambda axis: -abs(strides[axis]) if x.shape[axis] > 1 else 0))
+    return slowest_first(x.shape[:axes], strides[:axes])
 
 
 def empty_in_order(shape: tuple[int, ...], like: Array, axes: int) -> Array:

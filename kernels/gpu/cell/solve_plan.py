@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, slowest_first
 from recsolve.kernels.codegen.cuda_elementwise import OPTIONS
 from recsolve.kernels.codegen.cuda_structures import constants, structure
 from recsolve.kernels.gpu.device import SHARED, Launch
@@ -202,7 +202,7 @@ def problem(
 
 def in_shape(x: Array, like: Array) -> Array:
     """Return (numbers, lanes) as (numbers, *axes of lanes), for lanes in the order of ``like`` (T, *axes)."""
-    order = sorted(range(1, like.ndim), key=lambda axis: -abs(like.strides[axis]) if like.shape[axis] > 1 else 0)
+    order = [1 + axis for axis in slowest_first(like.shape[1:], like.strides[1:])]
     spread = x.reshape(len(x), *(like.shape[axis] for axis in order))
     return spread.transpose(0, *(1 + order.index(axis) for axis in range(1, like.ndim)))
 

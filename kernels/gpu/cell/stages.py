@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, broadcast
 from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, stages_text
 from recsolve.kernels.codegen.cuda_stages import stage_structure
 from recsolve.kernels.codegen.cuda_structures import constants, structure
@@ -73,11 +73,10 @@ def run_stage(machine: Machine, code: str, name: str, inputs: Sequence[Array], r
     like = results[0]
     if not like.size:
         return
-    xp = namespace(like)
     filled = np.zeros(1, structure("stage/each", "Elementwise", IN=len(inputs), OUT=len(results)))
     p = filled[0]
     fill_lanes(p, like.shape, machine.processors)
-    given = [aligned(x if x.shape == like.shape else xp.broadcast_to(x, like.shape)) for x in inputs]
+    given = [aligned(broadcast(x, like.shape)) for x in inputs]
     views: list[View] = [(p["in"][i], x, ()) for i, x in enumerate(given)]
     views += [(p["out"][i], x, ()) for i, x in enumerate(results)]
     view_all(p, views, like)

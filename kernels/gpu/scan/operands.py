@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array
 from recsolve.base.overriding import stated
 from recsolve.kernels.gpu.scan.variants import INTEGERS, STORAGE
 from recsolve.kernels.gpu.views import INPUTS, Strides, strides_of
@@ -46,8 +46,3 @@ def distances(x: Array, components: tuple[int, ...]) -> Strides:
     if x.dtype.kind == "c":
         return strides_of(x.real)._replace(row=1, column=1)
     return strides_of(x, components)
-
-
-def spread(x: Array, shape: tuple[int, ...]) -> Array:
-    """Broadcast to a shape, without a call where that is given."""
-    return x if x.shape == shape else namespace(x).broadcast_to(x, shape)

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, empty_in_order, kind_of, namespace
+from recsolve.base.arrays import Array, broadcast, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.scan.dense_plan import dense_plan, is_dense
-from recsolve.kernels.gpu.scan.operands import Operands, distances, number_of, operands, spread, state_type, stored_as
+from recsolve.kernels.gpu.scan.operands import Operands, distances, number_of, operands, state_type, stored_as
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan, plan
 from recsolve.kernels.gpu.scan.variants import Regime
 from recsolve.kernels.gpu.views import AT, AXES, INPUTS, address, aligned, lowest_address
@@ -156,10 +156,10 @@ def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None
     for name, (x, components) in zip(INPUTS, given.inputs, strict=False):
         arrays[name] = (aligned(x), components)
     if reset is not None:
-        arrays["cut"] = (spread(reset, y.shape), vector)
+        arrays["cut"] = (broadcast(reset, y.shape), vector)
     if initial is not None:
         row = initial.astype(state_type(y), copy=False)
-        arrays["initial"] = (aligned(spread(row, y.shape[1:])[None]), vector)
+        arrays["initial"] = (aligned(broadcast(row, y.shape[1:])[None]), vector)
     stored = stored_as(y)
     assert stored is not None
     asked = Scan(
