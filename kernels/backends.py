@@ -13,9 +13,9 @@ from typing import Any
 from recsolve.base.arrays import Array, kind_of
 from recsolve.jacobians import LaneDense
 from recsolve.kernels.cpu.scan import scan_numba
-from recsolve.kernels.cpu.scan.factored import is_factored
+from recsolve.kernels.cpu.scan.factored_scan import is_factored
 from recsolve.kernels.cpu.threads import limited
-from recsolve.kernels.monoids.base import Monoid
+from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.registry import get
 
 BACKENDS = ("auto", "numpy", "numba", "cuda")

@@ -9,8 +9,8 @@ import numpy as np
 from recsolve.base.arrays import Array, common_dtype, common_kind, from_native, namespace, to_native
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.backends import scan as chosen_scan
-from recsolve.kernels.monoids.base import MONOIDS
 from recsolve.kernels.monoids.float16 import state_dtype
+from recsolve.kernels.monoids.monoid import MONOIDS
 
 
 def scan(

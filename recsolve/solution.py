@@ -15,8 +15,8 @@ from recsolve.base.status import Status
 from recsolve.base.tolerance import TRUSTED
 from recsolve.recurrence.base import Recurrence
 from recsolve.solve_trace import Trace
-from recsolve.solvers.base import Method
 from recsolve.solvers.iterate import Iterate, leading_times
+from recsolve.solvers.method import Method
 
 
 class Solution:

@@ -9,11 +9,6 @@ from __future__ import annotations
 from recsolve.solvers.anderson import Anderson as Anderson
 from recsolve.solvers.anderson import TriangularAnderson as TriangularAnderson
 from recsolve.solvers.auto import Auto as Auto
-from recsolve.solvers.base import GROUPS as GROUPS
-from recsolve.solvers.base import CorrectionSolver as CorrectionSolver
-from recsolve.solvers.base import Method as Method
-from recsolve.solvers.base import Solver as Solver
-from recsolve.solvers.base import Stage as Stage
 from recsolve.solvers.broyden import Broyden as Broyden
 from recsolve.solvers.broyden import DiagonalBroyden as DiagonalBroyden
 from recsolve.solvers.chord import Chord as Chord
@@ -27,6 +22,11 @@ from recsolve.solvers.gauss_seidel import GaussSeidel as GaussSeidel
 from recsolve.solvers.iterate import Iterate as Iterate
 from recsolve.solvers.iterate import Linearised as Linearised
 from recsolve.solvers.jacobi import Jacobi as Jacobi
+from recsolve.solvers.method import GROUPS as GROUPS
+from recsolve.solvers.method import CorrectionSolver as CorrectionSolver
+from recsolve.solvers.method import Method as Method
+from recsolve.solvers.method import Solver as Solver
+from recsolve.solvers.method import Stage as Stage
 from recsolve.solvers.mgrit import MGRIT as MGRIT
 from recsolve.solvers.multiple_shooting import MultipleShooting as MultipleShooting
 from recsolve.solvers.newton import Newton as Newton

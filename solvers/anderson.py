@@ -9,8 +9,8 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.recurrence.base import Recurrence
-from recsolve.solvers.base import Solver
 from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number, whole_number
 from recsolve.solvers.state import PerRow, State

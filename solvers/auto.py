@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from recsolve.base.arrays import kind_of
 from recsolve.solvers.auto_pilot import choose
-from recsolve.solvers.base import Method, Stage
 from recsolve.solvers.composite import Windowed
 from recsolve.solvers.evaluation import Direct
+from recsolve.solvers.method import Method, Stage
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential
 

@@ -16,11 +16,11 @@ from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.backends import backend
 from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, refusing
 from recsolve.recurrence.base import Recurrence, check_recurrence
-from recsolve.solvers.base import Method
 from recsolve.solvers.composite import Windowed
 from recsolve.solvers.driver import Run
 from recsolve.solvers.gauss_seidel import GaussSeidel
 from recsolve.solvers.jacobi import Jacobi
+from recsolve.solvers.method import Method
 from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential, loop

@@ -14,7 +14,7 @@ import numpy as np
 from recsolve.base.arrays import Array, freeze, namespace
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence.base import Recurrence
-from recsolve.solvers.base import Solver
+from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import I, Problem
 from recsolve.solvers.settings import whole_number
 from recsolve.solvers.state import PerRow, State

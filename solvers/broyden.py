@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import Diagonal, LaneDense
-from recsolve.solvers.base import Solver
 from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import PerRow, State
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recsolve.jacobians import Jacobian
-from recsolve.solvers.base import Solver
 from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import whole_number
 from recsolve.solvers.state import PerRow, State

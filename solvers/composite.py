@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from recsolve.solvers.base import Method, Stage
 from recsolve.solvers.evaluation import Direct
+from recsolve.solvers.method import Method, Stage
 from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.registry import get

@@ -11,8 +11,8 @@ import numpy as np
 from recsolve.base.arrays import Array
 from recsolve.base.status import Status
 from recsolve.solvers.active import Active
-from recsolve.solvers.base import Method, Solver, Stage
 from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.method import Method, Solver, Stage
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import State
 

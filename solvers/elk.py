@@ -8,9 +8,9 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
-from recsolve.kernels.affine import affine_scan
+from recsolve.kernels.affine_scan import affine_scan
 from recsolve.kernels.backends import scan as chosen_scan
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.monoids.riccati import identity_plus, inverse, product, transpose
 from recsolve.solvers.globalised import Globalised, Setting, merit
 from recsolve.solvers.iterate import Linearised

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.solvers.base import Solver
 from recsolve.solvers.blocks import steps_per_block, sweep
 from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import whole_number
 from recsolve.solvers.state import State

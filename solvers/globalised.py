@@ -9,8 +9,8 @@ from typing import ClassVar, Generic, TypeVar
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.solvers.base import Solver
 from recsolve.solvers.iterate import Iterate, Linearised
+from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number, whole_number
 from recsolve.solvers.state import PerSequence, State

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recsolve.jacobians import Jacobian, Zero
-from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.method import CorrectionSolver
 from recsolve.solvers.problem import Problem
 
 

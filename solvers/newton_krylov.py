@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.kernels.affine import affine_scan
-from recsolve.solvers.base import Solver
+from recsolve.kernels.affine_scan import affine_scan
 from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.quasi_newton import hutchinson
 from recsolve.solvers.settings import number, whole_number

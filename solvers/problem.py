@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian, Zero
-from recsolve.kernels.affine import affine_scan
+from recsolve.kernels.affine_scan import affine_scan
 from recsolve.kernels.residual import guard, largest_finite
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.evaluation import Evaluation

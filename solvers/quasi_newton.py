@@ -9,9 +9,9 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import Diagonal, Jacobian
-from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.method import CorrectionSolver
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import one_of, whole_number
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from recsolve.base import discovery
-from recsolve.solvers.base import GROUPS, Method
+from recsolve.solvers.method import GROUPS, Method
 
 REGISTRY: dict[str, type[Method]] = {}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recsolve.jacobians import Jacobian
-from recsolve.solvers.base import CorrectionSolver
 from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.method import CorrectionSolver
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from recsolve.base.arrays import Array, empty_in_order
 from recsolve.base.status import Status
 from recsolve.recurrence.base import Recurrence
-from recsolve.solvers.base import Solver
 from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import State
 

@@ -37,16 +37,16 @@ CATALOGUE: dict[str, str] = {
     "iterations_vs_length": "iterations_vs_length",
     "stability_map": "stability_map",
     "basins": "basins",
-    "minmax": "minmax",
+    "minmax": "minmax_slopes",
     "mixing_ladder": "mixing_ladder",
     "initial_guess": "initial_guess",
     "work_precision": "work_precision",
     "precision": "precision",
     "langevin_lorenz": "langevin_lorenz",
     "speed": "speed",
-    "paper/pararnn": "pararnn",
-    "paper/deer": "deer",
-    "paper/elk": "elk",
+    "paper/pararnn": "paper_pararnn",
+    "paper/deer": "paper_deer",
+    "paper/elk": "paper_elk",
 }
 
 

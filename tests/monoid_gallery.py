@@ -5,7 +5,7 @@ Those of a monoid that is not named here are arrays of normal numbers, one for e
 
 import numpy as np
 
-from recsolve.kernels.monoids.base import MONOIDS, Restarting
+from recsolve.kernels.monoids.monoid import MONOIDS, Restarting
 
 EXACT = ("clamp", "max_min", "finite_map")  # whatever the numbers are
 RESTARTING = tuple(name for name, monoid in MONOIDS.items() if isinstance(monoid, Restarting))

@@ -17,7 +17,7 @@ from recsolve.base.layout import Layout
 from recsolve.jacobians import LaneDense
 from recsolve.kernels.gpu.scan import scan_cuda, variants
 from recsolve.kernels.gpu.scan.dense_plan import dense_variant, dense_vector
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.monoid import MONOIDS
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 LENGTHS = (0, 1, 31, 32, 33, 1000)

@@ -10,8 +10,8 @@ import pytest
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
 from recsolve.jacobians.factored import Call, Factored
-from recsolve.kernels.affine import affine_scan
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.affine_scan import affine_scan
+from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.registry import get
 from recsolve.math import tanh
 from recsolve.mixings import MIXINGS, Mixing

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.monoid import MONOIDS
 
 pytestmark = pytest.mark.gpu
 

@@ -12,8 +12,8 @@ import recsolve as rs
 from recsolve.jacobians import Block, Diagonal, Identity
 from recsolve.kernels.codegen.cuda_stages import sweep_cell
 from recsolve.kernels.gpu import device
-from recsolve.kernels.gpu.cell.elementwise import FusedCuda
-from recsolve.kernels.gpu.cell.stages import REPORT, ElementwiseCuda
+from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
+from recsolve.kernels.gpu.cell.stage_launches import REPORT, ElementwiseCuda
 from recsolve.kernels.gpu.cell.sweeps import SweepsCuda
 from recsolve.kernels.gpu.device import LITTLE, SHARED, Cuda, Launch
 from recsolve.kernels.gpu.scan import scan_cuda

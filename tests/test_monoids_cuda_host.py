@@ -18,7 +18,7 @@ from recsolve.kernels.gpu.scan import scan_cuda, variants
 from recsolve.kernels.gpu.scan.maps import map_type
 from recsolve.kernels.gpu.scan.operands import operands
 from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.registry import get
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")

@@ -16,7 +16,7 @@ from recsolve import jacobians, kernels, mixings
 from recsolve.base.names import Names
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians.factored import Factored
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.solve_trace import Trace
 from recsolve.studies.compare.compare import CompareConfig, Comparison
 from recsolve.studies.compare.race import race

@@ -11,8 +11,8 @@ from test_structures import KINDS, build
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal
 from recsolve.kernels import registry
-from recsolve.kernels.affine import affine_scan
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.affine_scan import affine_scan
+from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.registry import get, register, registered
 
 LENGTHS = (0, 1, 2, 31, 32, 33, 64, 97, 128, 1009)

@@ -26,7 +26,7 @@ from recsolve.kernels.gpu import views as cuda_geometry
 from recsolve.kernels.gpu.device import LITTLE, SHARED
 from recsolve.kernels.gpu.scan import scan_cuda, scan_plan, variants
 from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.registry import get
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")

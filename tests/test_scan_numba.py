@@ -12,8 +12,8 @@ import pytest
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
 from recsolve.kernels import backends
-from recsolve.kernels.affine import affine_scan
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.affine_scan import affine_scan
+from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.registry import get
 
 LENGTHS = (0, 1, 31, 32, 33, 1000, 4099)

@@ -7,9 +7,9 @@ from test_scan_numba import AFFINE, CLAMP, LENGTHS, affine, close, loop, numba_s
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
 from recsolve.jacobians.factored import Call, Factored
-from recsolve.kernels.affine import affine_scan, reverse_solve
+from recsolve.kernels.affine_scan import affine_scan, reverse_solve
 from recsolve.kernels.cpu.scan import dense as scan_dense
-from recsolve.kernels.cpu.scan import factored as scan_factored
+from recsolve.kernels.cpu.scan import factored_scan as scan_factored
 from recsolve.kernels.cpu.scan import scan_numba
 from recsolve.mixings import Dense, Heads
 

@@ -25,7 +25,7 @@ from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.codegen.numba_stages import jobs_of
 from recsolve.kernels.gpu.cell import sweeps
 from recsolve.kernels.gpu.cell.products import ProductsCuda
-from recsolve.kernels.gpu.cell.stages import ElementwiseCuda, StagesCuda
+from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda, StagesCuda
 from recsolve.kernels.gpu.device import Cuda, Launch
 from recsolve.kernels.reference import scan_numpy
 from recsolve.mixings import Dense

@@ -5,7 +5,11 @@ import pytest
 from matplotlib import pyplot
 
 import recsolve as rs
-from recsolve.studies.catalogue import deer, elk, langevin_lorenz, minmax, mixing_ladder, pararnn, precision
+from recsolve.studies.catalogue import (
+    langevin_lorenz,
+    mixing_ladder,
+    precision,
+)
 from recsolve.studies.compare import storage
 from recsolve.studies.compare.measure import loop
 from recsolve.studies.problems import flows
@@ -15,7 +19,7 @@ from recsolve.studies.problems import flows
 
 def test_the_clamp_scan_is_the_loop_bit_for_bit(ran):
     _, data = ran("minmax")
-    scans = data.sel(solver=minmax.SCAN)
+    scans = data.sel(solver=minmax_slopes.SCAN)
     ran = scans["status"].values != ""
     assert ran.sum() == 16  # two seeds: three lengths of two problems, and two of the worst case
     assert (scans["error"].values[ran] == 0).all()
@@ -24,9 +28,9 @@ def test_the_clamp_scan_is_the_loop_bit_for_bit(ran):
 
 def test_slopes_of_minmax_cells_are_exactly_0_or_1_and_no_others_are(ran):
     facts, data = ran("minmax")
-    cells = [str(cell) for cell in data["cell"].values if cell != minmax.COUNTED]
-    assert {cell for cell in cells if facts[f"slope.{cell}.binary"]} == set(minmax.WIDEST)
-    norms = data["slope"].sel(problem=minmax.SLOPES, cell=list(minmax.WIDEST), solver="loop").values
+    cells = [str(cell) for cell in data["cell"].values if cell != minmax_slopes.COUNTED]
+    assert {cell for cell in cells if facts[f"slope.{cell}.binary"]} == set(minmax_slopes.WIDEST)
+    norms = data["slope"].sel(problem=minmax_slopes.SLOPES, cell=list(minmax_slopes.WIDEST), solver="loop").values
     assert set(np.unique(norms[np.isfinite(norms)])) == {0.0, 1.0}
     assert facts["slope.minmax, wide gates"] == [1.0, 1.0]
     assert facts["slope.gru"][1] < 1e-4
@@ -37,28 +41,30 @@ def test_slopes_of_minmax_cells_are_exactly_0_or_1_and_no_others_are(ran):
 def test_counts_on_clamps_by_the_rule_for_ties(ran):
     facts, data = ran("minmax")
     T = int(data["T"].max())
-    assert facts[f"continuum.{minmax.STATE}"] == facts[f"continuum.{minmax.BOUND}"] <= 2 * np.log2(T)
-    assert facts[f"continuum.{minmax.STATE}.growth"] < facts["continuum.jacobi.growth"]
-    assert facts[f"bits.{minmax.STATE}"] > 2 * facts[f"bits.{minmax.BOUND}"]
+    assert facts[f"continuum.{minmax_slopes.STATE}"] == facts[f"continuum.{minmax_slopes.BOUND}"] <= 2 * np.log2(T)
+    assert facts[f"continuum.{minmax_slopes.STATE}.growth"] < facts["continuum.jacobi.growth"]
+    assert facts[f"bits.{minmax_slopes.STATE}"] > 2 * facts[f"bits.{minmax_slopes.BOUND}"]
     assert (
-        facts[f"parity.{minmax.BOUND}"] >= facts[f"parity.{minmax.BOUND}.T"] - 3 > 3 * facts[f"parity.{minmax.STATE}"]
+        facts[f"parity.{minmax_slopes.BOUND}"]
+        >= facts[f"parity.{minmax_slopes.BOUND}.T"] - 3
+        > 3 * facts[f"parity.{minmax_slopes.STATE}"]
     )
-    for solver in (minmax.STATE, minmax.BOUND, minmax.JACOBI):
+    for solver in (minmax_slopes.STATE, minmax_slopes.BOUND, minmax_slopes.JACOBI):
         assert facts[f"ceiling.{solver}"] == facts[f"ceiling.{solver}.T"] - 1
 
 
 def test_the_parity_cell_computes_parity():
-    rec, parity = minmax.parity(97, seed=5)
+    rec, parity = minmax_slopes.parity(97, seed=5)
     assert np.array_equal(loop(rec), np.stack([1 - parity, parity], axis=-1))
 
 
 def test_what_did_not_converge_is_neither_counted_nor_drawn(ran):
     _, data = ran("minmax")
     data = data.load().copy(deep=True)
-    at = {"problem": "continuum", "cell": minmax.COUNTED, "T": data["T"].max(), "solver": "jacobi"}
+    at = {"problem": "continuum", "cell": minmax_slopes.COUNTED, "T": data["T"].max(), "solver": "jacobi"}
     data["status"].loc[{**at, "seed": 0}] = "maxiter"
-    assert np.isnan(minmax.facts(data)["continuum.jacobi"])
-    figure = minmax.draw_counts(pyplot, data)
+    assert np.isnan(minmax_slopes.facts(data)["continuum.jacobi"])
+    figure = minmax_slopes.draw_counts(pyplot, data)
     jacobi = next(line for line in figure.axes[0].get_lines() if line.get_label() == "jacobi")
     y = jacobi.get_ydata()
     pyplot.close(figure)
@@ -203,32 +209,32 @@ def test_three_iterations_fail_where_a_converged_solve_is_right(ran):
         assert facts[f"{cell}.fixed_error"] > 0.1
         assert facts[f"{cell}.solved_error"] < 1e-5
         few, many = facts[f"{cell}.iterations"]
-        assert few <= pararnn.FIXED + 1 < many
-    rows = {row[0]: row for row in pararnn.tables(data)[0].rows}
+        assert few <= paper_pararnn.FIXED + 1 < many
+    rows = {row[0]: row for row in paper_pararnn.tables(data)[0].rows}
     assert rows["B8 T512 D1024"][1:3] == ["6.1e-03", "2.4e-02"]
 
 
 def test_errors_after_k_iterations_are_those_of_newton():
     arguments = {"cell": "pararnn_gru", "scale": 0.5, "T": 40, "batch": 1, "units": 8, "seed": 1, "dtype": "float32"}
-    (row,) = pararnn.run(kind=pararnn.SWEEP, maxiter=42, **arguments)
-    rec = pararnn.recurrence(**arguments)
+    (row,) = paper_pararnn.run(kind=paper_pararnn.SWEEP, maxiter=42, **arguments)
+    rec = paper_pararnn.recurrence(**arguments)
     truth = loop(rec)
-    for k in pararnn.COUNTS:
+    for k in paper_pararnn.COUNTS:
         after = rs.solve(rec, method="newton", maxiter=k).states
         assert row["errors"][k] == pytest.approx(float(np.abs(after - truth).max()))
 
 
 def test_an_update_test_claims_success_on_what_is_no_solution(ran):
     facts, data = ran("paper/deer")
-    assert 20.0 in facts[f"{deer.MOVED}.false"]
-    assert facts[f"{deer.MOVED}.worst_claimed"] > 1e3
-    assert facts[f"{deer.OURS}.false"] == []
-    assert facts[f"{deer.OURS}.worst_claimed"] < 1e-5
+    assert 20.0 in facts[f"{paper_deer.MOVED}.false"]
+    assert facts[f"{paper_deer.MOVED}.worst_claimed"] > 1e3
+    assert facts[f"{paper_deer.OURS}.false"] == []
+    assert facts[f"{paper_deer.OURS}.worst_claimed"] < 1e-5
     assert facts["trusted_up_to"] == 0.5  # in chaos a solution says of itself that it is not to be trusted
-    contractive = data["error"].sel(problem=deer.SINE, p=0.5)
+    contractive = data["error"].sel(problem=paper_deer.SINE, p=0.5)
     assert contractive.max() < 1e-5  # where both are right
     assert facts["newton.iterations"][1] <= 4
-    assert any("1e+08" in cell for row in deer.tables(data)[0].rows for cell in row[1:3])
+    assert any("1e+08" in cell for row in paper_deer.tables(data)[0].rows for cell in row[1:3])
 
 
 def test_elk_solves_where_newton_overflows(ran):
@@ -237,11 +243,13 @@ def test_elk_solves_where_newton_overflows(ran):
     assert np.isnan(facts["lorenz.newton.right_after"])
     assert facts["lorenz.newton.status"] == ["maxiter"]
     assert facts["lorenz.elk.lost"] < 0.2 < facts["lorenz.newton.lost"]
-    small, large = (float(elk._gru(data, elk.ELK).sel(damping=d).max()) for d in (1e-4, 1e-1))
+    small, large = (float(paper_elk._gru(data, paper_elk.ELK).sel(damping=d).max()) for d in (1e-4, 1e-1))
     assert large > 2 * small  # too much damping gives quadratic convergence up
 
 
 def test_without_damping_elk_is_newton():
-    rec = elk.autoregressive_gru(units=3, T=50, gain=1.0, seed=0)
-    counts = [rs.solve(rec, method=elk.solver(name, 0.0), tol=1e-8).nit for name in (elk.NEWTON, elk.ELK)]
+    rec = paper_elk.autoregressive_gru(units=3, T=50, gain=1.0, seed=0)
+    counts = [
+        rs.solve(rec, method=paper_elk.solver(name, 0.0), tol=1e-8).nit for name in (paper_elk.NEWTON, paper_elk.ELK)
+    ]
     assert counts[0] == counts[1] > 1

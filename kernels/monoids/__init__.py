@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from recsolve.base.discovery import discover
 from recsolve.kernels.monoids.affine import Affine
-from recsolve.kernels.monoids.base import MONOIDS, Base, Monoid
+from recsolve.kernels.monoids.monoid import MONOIDS, Base, Monoid
 from recsolve.kernels.monoids.riccati import Riccati
 
 __all__ = ["MONOIDS", "Affine", "Monoid", "Riccati"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.kernels.monoids.base import Base
 from recsolve.kernels.monoids.cuda_map import SingleMap
+from recsolve.kernels.monoids.monoid import Base
 
 
 class Addition(Base):

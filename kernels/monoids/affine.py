@@ -10,8 +10,8 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
-from recsolve.kernels.monoids.base import STORED, Base, given
 from recsolve.kernels.monoids.cuda_map import ROWS, CudaMap, LinearMap, Operands, SingleMap
+from recsolve.kernels.monoids.monoid import STORED, Base, given
 
 _COMPLEX = SingleMap("ComplexAffine", 4, 5)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.kernels.monoids.base import Restarting, given
 from recsolve.kernels.monoids.cuda_map import CudaMap, MapType, Operands
+from recsolve.kernels.monoids.monoid import Restarting, given
 
 INTEGERS = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int32", "int64"))
 STATES = 32  # on a GPU at most, as in cuda/scan/monoids/finite_map.cuh

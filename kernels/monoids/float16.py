@@ -9,7 +9,7 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.jacobians import Identity, Jacobian, Zero
-from recsolve.kernels.monoids.base import Monoid
+from recsolve.kernels.monoids.monoid import Monoid
 
 HALF = np.dtype(np.float16)
 

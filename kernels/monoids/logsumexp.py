@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.kernels.monoids.base import Base
 from recsolve.kernels.monoids.cuda_map import Operands, SingleMap
+from recsolve.kernels.monoids.monoid import Base
 
 
 class _Pairs(SingleMap):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.kernels.monoids.base import Restarting, exact_range
 from recsolve.kernels.monoids.cuda_map import SingleMap
+from recsolve.kernels.monoids.monoid import Restarting, exact_range
 
 
 class SaturatingAdd(Restarting):

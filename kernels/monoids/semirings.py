@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.kernels.monoids.base import Base, exact_range, given
 from recsolve.kernels.monoids.cuda_map import LinearMap
+from recsolve.kernels.monoids.monoid import Base, exact_range, given
 
 
 class Tropical(Base):

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.kernels.monoids.base import Monoid
 from recsolve.kernels.monoids.float16 import HALF, Widened, state_dtype
+from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.registry import register
 
 # Above this many numbers a row, NumPy's overhead per call no longer matters and the plain loop does the least work.

@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
-from recsolve.kernels.affine import affine_scan, reverse_solve
+from recsolve.kernels.affine_scan import affine_scan, reverse_solve
 from recsolve.recurrence.base import Recurrence
 
 _STEPS = 5  # Higham: more than this many steps of the estimator are almost never needed

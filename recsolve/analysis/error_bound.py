@@ -26,7 +26,7 @@ from recsolve.analysis.interval import magnitude
 from recsolve.base.arrays import Array, kind_of
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Jacobian, LaneDense
-from recsolve.kernels.affine import affine_scan
+from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence
 
 _ROUNDS = 30

@@ -18,7 +18,7 @@ from recsolve import solvers
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import tolerance_for
 from recsolve.jacobians import Identity, Jacobian, Zero
-from recsolve.kernels.affine import affine_scan
+from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence
 from recsolve.solve import solve
 from recsolve.solvers.blocks import BlockSolver, steps_per_block

@@ -17,7 +17,7 @@ from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.gradients.sensitivity import CellSensitivity, pull_inputs, sum_to
 from recsolve.jacobians import Jacobian
-from recsolve.kernels.affine import affine_scan, reverse_solve
+from recsolve.kernels.affine_scan import affine_scan, reverse_solve
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import FusedCell, fused

@@ -12,12 +12,12 @@ from recsolve.base.arrays import Array, kind_of
 from recsolve.base.overriding import stated
 from recsolve.kernels import backends
 from recsolve.kernels.codegen.numba_elementwise import elementwise_module, inputs_of
-from recsolve.kernels.cpu.cell.elementwise import Fused
+from recsolve.kernels.cpu.cell.fused_loops import Fused
 from recsolve.kernels.cpu.cell.mixing import FusedMixing
-from recsolve.kernels.cpu.cell.stages import FusedStages
-from recsolve.kernels.gpu.cell.elementwise import FusedCuda
+from recsolve.kernels.cpu.cell.stage_loops import FusedStages
+from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
 from recsolve.kernels.gpu.cell.products import ProductsCuda
-from recsolve.kernels.gpu.cell.stages import StagesCuda
+from recsolve.kernels.gpu.cell.stage_launches import StagesCuda
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import couples, form_of
 from recsolve.recurrence.current import Kinds, Ties, Traced, bound_once, traced_now
@@ -65,7 +65,7 @@ class FusedCell:
         self.loops.linearise(self.inputs, previous, values, J, self.batch)
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array]:
-        """Return what :meth:`recsolve.kernels.cpu.cell.elementwise.Fused.adjoint` does."""
+        """Return what :meth:`recsolve.kernels.cpu.cell.fused_loops.Fused.adjoint` does."""
         return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.starts)
 
 

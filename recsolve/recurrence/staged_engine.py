@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from recsolve.base.arrays import Array, empty_in_order, namespace
 from recsolve.jacobians.factored import Call
 from recsolve.kernels.cpu.cell.mixing import FusedMixing
-from recsolve.kernels.cpu.cell.stages import FusedStages
+from recsolve.kernels.cpu.cell.stage_loops import FusedStages
 from recsolve.kernels.gpu.cell.products import ProductsCuda
-from recsolve.kernels.gpu.cell.stages import StagesCuda
+from recsolve.kernels.gpu.cell.stage_launches import StagesCuda
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import MixingCall, Output
 

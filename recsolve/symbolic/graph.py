@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from recsolve.symbolic.dual import BINARY, COMPARISONS, UNARY, WINS, Dual, evaluate
-from recsolve.symbolic.elementwise import Elementwise
 from recsolve.symbolic.simplify import RULES
+from recsolve.symbolic.stand_in import Elementwise
 
 LOGIC = {"logical_and", "logical_or", "logical_xor", "logical_not"}
 _ON_CONDITIONS = {"bitwise_and": "logical_and", "bitwise_or": "logical_or", "bitwise_xor": "logical_xor"}

@@ -14,7 +14,7 @@ from recsolve.base.arrays import Array, to_host
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal
 from recsolve.kernels.gpu.scan import scan_cuda
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.registry import get
 from recsolve.studies.bench import table
 from recsolve.studies.bench.board import BOARD, MULTIPLIERS, Config, lengths

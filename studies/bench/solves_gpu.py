@@ -15,7 +15,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array, to_host
-from recsolve.kernels.gpu.cell.elementwise import Outcome
+from recsolve.kernels.gpu.cell.fused_solve import Outcome
 from recsolve.kernels.starts import Starts
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.current import traced_now

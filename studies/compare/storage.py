@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.kernels.affine import affine_scan
+from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence
 from recsolve.studies.compare.measure import distance
 

@@ -16,7 +16,7 @@ from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, LaneDense
 from recsolve.kernels.gpu.scan.scan_cuda import scan
 from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.monoid import MONOIDS
 
 PRELOADED = "RECSOLVE_SANITIZER_IS_LOADED"
 OPTIONS = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from cuda_host import Host, load
 from recsolve.kernels.codegen.cuda_elementwise import module
-from recsolve.kernels.gpu.cell.elementwise import FusedCuda
+from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
 from recsolve.symbolic.tracing import trace_cell, trace_pullback
 
 TYPES = {"float32": "float", "float64": "double"}

@@ -6,7 +6,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve import jacobians as rj
-from recsolve.kernels.monoids.base import MONOIDS, Restarting
+from recsolve.kernels.monoids.monoid import MONOIDS, Restarting
 
 from . import judge
 from .judge import require, unexpected, unwritten

@@ -12,11 +12,11 @@ import numpy as np
 
 from recsolve.base.arrays import Array, broadcast, memory_order
 from recsolve.kernels.codegen.numba_mixing import Product, mixing_module, plan_of
-from recsolve.kernels.cpu.cell.stages import LEAST
+from recsolve.kernels.cpu.cell.stage_loops import LEAST
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.jit.panel_packing import aligned, packed, vector_shape
 from recsolve.kernels.cpu.placement.rows import SPREAD, Rows, States, Y
-from recsolve.kernels.cpu.placement.starts import flat_starts
+from recsolve.kernels.cpu.placement.start_rows import flat_starts
 from recsolve.kernels.cpu.threads import spread, threads
 from recsolve.kernels.starts import Starts
 from recsolve.symbolic.program import Program

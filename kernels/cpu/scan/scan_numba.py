@@ -20,12 +20,12 @@ from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, S
 from recsolve.kernels.cpu.placement.resets import resets_of
 from recsolve.kernels.cpu.placement.strides import Lanes, flat, lanes_of
 from recsolve.kernels.cpu.scan.dense import walk_dense
-from recsolve.kernels.cpu.scan.factored import is_factored, walk_factored, walks
+from recsolve.kernels.cpu.scan.factored_scan import is_factored, walk_factored, walks
 from recsolve.kernels.cpu.threads import spread, threads
 from recsolve.kernels.monoids.affine import Affine
-from recsolve.kernels.monoids.base import Monoid
 from recsolve.kernels.monoids.clamp import Clamp
 from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
+from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference import scan_numpy
 from recsolve.kernels.registry import register
 

@@ -20,7 +20,7 @@ def stacked(weights: Sequence[Array]) -> Array:
 
 
 class ProductsCuda:
-    """The products of one cell, beside the stages of :class:`recsolve.kernels.gpu.cell.stages.StagesCuda`.
+    """The products of one cell, beside the stages of :class:`recsolve.kernels.gpu.cell.stage_launches.StagesCuda`.
 
     Parameters
     ----------

@@ -25,12 +25,12 @@ from recsolve.kernels.codegen.cuda_elementwise import stages_text
 from recsolve.kernels.codegen.cuda_stages import SweepCell
 from recsolve.kernels.codegen.cuda_structures import structure
 from recsolve.kernels.gpu.cell.products import stacked
-from recsolve.kernels.gpu.cell.stages import REPORT, THREADS, View, fill_lanes, launch, view_all
+from recsolve.kernels.gpu.cell.stage_launches import REPORT, THREADS, View, fill_lanes, launch, view_all
 from recsolve.kernels.gpu.cell.sweep_progress import Progress, Report
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.scan.scan_cuda import launches
 from recsolve.kernels.gpu.views import address, aligned
-from recsolve.kernels.monoids.base import MONOIDS
+from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.starts import Starts
 
 _STRICTER = 0.9  # share of the tolerance that is asked for: whoever evaluates f again may round otherwise

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 from recsolve.base.overriding import stated
-from recsolve.kernels.monoids.base import MONOIDS
 from recsolve.kernels.monoids.cuda_map import CudaMap, MapType
+from recsolve.kernels.monoids.monoid import MONOIDS
 
 
 @cache

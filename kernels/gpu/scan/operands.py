@@ -10,8 +10,8 @@ from recsolve.base.arrays import Array
 from recsolve.base.overriding import stated
 from recsolve.kernels.gpu.scan.variants import INTEGERS, STORAGE
 from recsolve.kernels.gpu.views import INPUTS, Strides, strides_of
-from recsolve.kernels.monoids.base import MONOIDS, Monoid, Restarting
 from recsolve.kernels.monoids.cuda_map import Operands as Operands
+from recsolve.kernels.monoids.monoid import MONOIDS, Monoid, Restarting
 
 
 def operands(monoid: Monoid, elements: Any) -> Operands | None:

@@ -26,7 +26,7 @@ from recsolve.kernels.gpu.scan.operands import Operands, distances, number_of, o
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan, plan
 from recsolve.kernels.gpu.scan.variants import Regime
 from recsolve.kernels.gpu.views import AT, AXES, INPUTS, address, aligned, lowest_address
-from recsolve.kernels.monoids.base import Monoid
+from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference import scan_numpy
 from recsolve.kernels.registry import register
 

@@ -30,7 +30,7 @@ from recsolve.kernels.gpu.cell.solve_plan import (
     plan,
     problem,
 )
-from recsolve.kernels.gpu.cell.stages import ElementwiseCuda
+from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.views import address, aligned
 from recsolve.kernels.starts import Starts

@@ -13,7 +13,7 @@ from recsolve.base.arrays import Array, broadcast
 from recsolve.kernels.cpu.cell import time_blocks
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.placement.rows import COTANGENT, JACOBIAN, SPREAD, Rows, States, X, Y
-from recsolve.kernels.cpu.placement.starts import flat_starts
+from recsolve.kernels.cpu.placement.start_rows import flat_starts
 from recsolve.kernels.cpu.threads import spread, threads
 from recsolve.kernels.starts import Starts
 

@@ -1,8 +1,8 @@
 """The elementwise stages of cells as CUDA kernels, one launch per stage for all times.
 
 Cells whose mixings are all diagonal are one stage (:class:`ElementwiseCuda`). Others have several, around matrix
-products (:class:`StagesCuda`, in the place of :class:`recsolve.kernels.cpu.cell.stages.FusedStages` for arrays on a
-GPU).
+products (:class:`StagesCuda`, in the place of :class:`recsolve.kernels.cpu.cell.stage_loops.FusedStages` for arrays
+on a GPU).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array
-from recsolve.kernels.affine import affine_scan
+from recsolve.kernels.affine_scan import affine_scan
 from recsolve.studies.compare.measure import distance, loop, measured, timed
 from recsolve.studies.draw.drawing import converged, powers_of_two, span
 from recsolve.studies.draw.series import level, outside_legend, series
