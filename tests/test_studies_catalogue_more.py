@@ -7,7 +7,11 @@ from matplotlib import pyplot
 import recsolve as rs
 from recsolve.studies.catalogue import (
     langevin_lorenz,
+    minmax_slopes,
     mixing_ladder,
+    paper_deer,
+    paper_elk,
+    paper_pararnn,
     precision,
 )
 from recsolve.studies.compare import storage

@@ -19,7 +19,7 @@ from recsolve.base.arrays import Array
 from recsolve.kernels.starts import Starts
 
 if TYPE_CHECKING:
-    pass
+    from recsolve.kernels.cpu.cell.fused_loops import Fused
 
 _FEW = 6  # lanes up to which that is faster
 _ROW = 1024  # lanes that the blocks make together
@@ -39,7 +39,7 @@ def _blocks(shape: tuple[int, ...]) -> int:
     return min(_ROW // prod(shape[1:]), shape[0] // _SHORTEST)
 
 
-def walk(loops: fused_loops.Fused, inputs: Sequence[Array], states: Array, batch: int, starts: Starts) -> None:
+def walk(loops: Fused, inputs: Sequence[Array], states: Array, batch: int, starts: Starts) -> None:
     """Fill ``states`` one step after the other."""
     shape = loops.component(states, batch).shape
     blocks = _blocks(shape)
