@@ -20,8 +20,9 @@ from recsolve.gradients.adjoint import Gradients, adjoint, tangent
 from recsolve.interop.checkpoint import load
 from recsolve.interop.layers import Layers, run
 from recsolve.kernels.backends import backend
-from recsolve.recurrence.base import Recurrence, packed_resets
+from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell import Cell
+from recsolve.recurrence.given import packed_resets
 from recsolve.recurrence.projection import Projection
 from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.scan import scan

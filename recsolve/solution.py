@@ -15,6 +15,7 @@ from recsolve.base.status import Status
 from recsolve.base.tolerance import TRUSTED
 from recsolve.recurrence.base import Recurrence
 from recsolve.solve_trace import Trace
+from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.method import Method
 
@@ -68,7 +69,7 @@ class Solution:
         self,
         recurrence: Recurrence,
         solver: Method,
-        iterate: Iterate,
+        iterate: Iterate | Settled,
         status: Status,
         residuals: list[float],
         nit: int,
@@ -234,8 +235,10 @@ def _history(residuals: Array) -> str:
     return " -> ".join(texts if len(texts) <= 6 else [*texts[:3], "...", *texts[-2:]])
 
 
-def exact_prefix(iterate: Iterate) -> int:
+def exact_prefix(iterate: Iterate | Settled) -> int:
     """Return how many leading rows have a residual of exactly 0 in all sequences."""
+    if isinstance(iterate, Settled) and iterate.worst == 0:
+        return len(iterate.states)
     return leading_times(iterate.residual == 0)
 
 

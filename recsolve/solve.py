@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve import solvers
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, empty_in_order, freeze, namespace, to_host
+from recsolve.base.arrays import Array, freeze, namespace, to_host
 from recsolve.base.status import MISMATCH, MIXES, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.compile_clock import Stopwatch
@@ -20,6 +20,7 @@ from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solve_trace import Trace
 from recsolve.solvers.active import Active
 from recsolve.solvers.driver import Observe, Run
+from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import loop
@@ -110,24 +111,24 @@ def solve(
     whole_number("patience", driver["patience"], 1)
     limit, patience = recurrence.length + 2 if maxiter is None else int(maxiter), int(driver["patience"])
     first = _check_guess(guess, recurrence)
-    problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False)
-    trace = Trace(problem.counts) if driver["trace"] else None
 
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
-        recurrence.check_repeats()
+        problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False)
+        problem.engine.check_repeats()
+        trace = Trace(problem.counts) if driver["trace"] else None
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
         iterate, status = run.to_end(solver, first)
         residuals, start = run.history.residuals, None
-        if trace is not None:
+        if trace is not None and isinstance(iterate, Iterate):  # it is, where iterates are looked at
             trace.finish(iterate)
         if status is Status.NONFINITE:
             iterate = _follow_nonfinite(problem, iterate)
-        status, remark = _second_look(recurrence, solver, iterate, status)
+        status, remark = _second_look(problem, solver, iterate, status)
         if fallback == "sequential" and status not in (Status.CONVERGED, Status.STOPPED):
             start = exact_prefix(iterate) if status is not Status.STALLED else 0
             problem.count_evaluation()
-            iterate = problem.evaluate(loop(recurrence, known=iterate.states, start=start))
+            iterate = problem.evaluate(problem.engine.walk(iterate.states, start))
             residuals.append(iterate.worst)
             status, remark = _completed(iterate, solver.name, status, start)
     if status is Status.NONFINITE:
@@ -145,14 +146,14 @@ def solve(
 
 
 def _second_look(
-    recurrence: Recurrence, solver: solvers.Method, iterate: Iterate, status: Status
+    problem: Problem, solver: solvers.Method, iterate: Iterate | Settled, status: Status
 ) -> tuple[Status, str]:
     """Return the status and a remark, after a comparison of f at three single steps with f for all t at once.
 
     The solve is of f for all t at once; if that is another function, it is not the recurrence.
     """
     if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED, Status.MAXITER):
-        step = recurrence.one_step_differs(recurrence.previous(iterate.states), iterate.values)
+        step = problem.engine.step_that_differs(iterate.states, lambda: iterate.values)
         if step is not None:
             return Status.STALLED, MIXES.format(step=step)
     if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
@@ -160,14 +161,14 @@ def _second_look(
     return status, ""
 
 
-def _follow_nonfinite(problem: Problem, iterate: Iterate) -> Iterate:
+def _follow_nonfinite(problem: Problem, iterate: Iterate | Settled) -> Iterate:
     """Return the iterate with rows after those that are not finite replaced by the loop's, up to the next reset.
 
     The method did not iterate there, and its numbers must not look like an answer.
     """
     solved, _ = problem.front(iterate.converged)
     problem.count_evaluation()
-    followed = loop(problem.recurrence, known=iterate.states, start=leading_times(solved))
+    followed = problem.engine.walk(iterate.states, leading_times(solved))
     keep = problem.recurrence.over_event(solved)
     return problem.evaluate(namespace(followed).where(keep, iterate.states, followed), jacobian=False)
 
@@ -207,7 +208,7 @@ def _check_guess(guess: Any, recurrence: Recurrence) -> Array | None:
     """Return the first iterate as a new native array, or None for the default."""
     if guess is None or (isinstance(guess, str) and guess == "step"):
         return None
-    states = empty_in_order(recurrence.shape, recurrence.drive_like, 1 + len(recurrence.batch))
+    states = recurrence.empty()
     if isinstance(guess, str):
         if guess == "coarse":
             return _coarse_guess(recurrence)
@@ -235,7 +236,7 @@ def _coarse_guess(recurrence: Recurrence) -> Array:
     T = recurrence.length
     m = max(round(T**0.5), 1)
     every = recurrence._cut(slice(m - 1, T, m), recurrence.wrap(recurrence.initial))
-    held = empty_in_order(recurrence.shape, recurrence.drive_like, 1 + len(recurrence.batch))
+    held = recurrence.empty()
     held[: m - 1] = recurrence.initial
     xp = namespace(held)
     held[m - 1 :] = xp.repeat(loop(every), m, axis=0)[: T - m + 1]
@@ -262,7 +263,7 @@ def _observer(
     return None if callback is None and trace is None else observe
 
 
-def _completed(iterate: Iterate, name: str, was: Status, start: int) -> tuple[Status, str]:
+def _completed(iterate: Iterate | Settled, name: str, was: Status, start: int) -> tuple[Status, str]:
     """Return the status of a trajectory completed by the loop, and how it came about."""
     if bool(iterate.converged.all()):
         return Status.CONVERGED, f"{name} ended as {was}; completed by the sequential loop from row {start}"
@@ -281,7 +282,7 @@ def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
     )
 
 
-def _where_nonfinite(recurrence: Recurrence, iterate: Iterate) -> str:
+def _where_nonfinite(recurrence: Recurrence, iterate: Iterate | Settled) -> str:
     finite = namespace(iterate.values).isfinite(iterate.values)
     place = np.argwhere(~to_host(finite.all(axis=tuple(range(iterate.converged.ndim, finite.ndim)))))[0]
     t, sequence = int(place[0]), tuple(int(i) for i in place[1:])

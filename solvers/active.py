@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, empty_in_order, namespace, to_host
+from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.iterate import Iterate, largest, leading_times
 from recsolve.solvers.problem import Problem
@@ -132,7 +132,7 @@ class Active:
         if self._whole is None:
             rec = self._all.recurrence
             xp, rows = namespace(rec.initial), (rec.length, *rec.batch)
-            states = empty_in_order(rec.shape, rec.drive_like, 1 + len(rec.batch))
+            states = rec.empty()
             states[...] = rec.initial if self._given is None else self._given
             sizes = xp.full(rows, np.inf, dtype=rec.dtype)
             self._whole = _Whole(states, sizes, xp.zeros(rows, dtype=bool))
@@ -217,7 +217,7 @@ class Active:
         """
         self.problem.counts["rows"] += part.converged.size
         try:
-            alone = rest.evaluate(part.states)
+            alone = rest.bind().evaluate(part.states)
         except Exception:  # a user's function may raise anything when shapes no longer fit
             return False
         close = namespace(alone).isclose(

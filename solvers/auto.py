@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from recsolve.base.arrays import kind_of
+from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.auto_pilot import choose
 from recsolve.solvers.composite import Windowed
-from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.method import Method, Stage
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential
@@ -37,11 +37,12 @@ class Auto(Method):
     finite_termination = True
     exact_on_affine = "varies"
 
-    def direct(self, problem: Problem) -> Direct | None:
+    def direct(self, problem: Problem) -> Verdict | None:
         if kind_of(problem.recurrence.initial) != "cupy":
             return None
         found = Windowed().direct(problem)  # compiled whole, where all mixings are diagonal
-        return problem.sweep() if found is None else found  # milliseconds, where the loop takes a thousand times more
+        # Sweeps take milliseconds, where the loop takes a thousand times more.
+        return problem.engine.solve("sweeps", problem.tolerance) if found is None else found
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         chosen = choose(problem.recurrence, problem.tolerance).chosen

@@ -155,15 +155,20 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
         return Choice([Candidate(Sequential(), "sequential", 0, 0.0)], [reason])
-    if recurrence.compiled and kind_of(recurrence.initial) == "cupy" and tolerance.lanes is None:
+    compiled = recurrence.bind().compiled
+    if compiled and kind_of(recurrence.initial) == "cupy" and tolerance.lanes is None:
         whole = Candidate(Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
         reason = "All mixings are diagonal: segments of time are walked or solved side by side on the GPU, and checked."
         found = [whole, Candidate(Sequential(), "sequential", 0, float("inf"))]
         return Choice(found, [_described(recurrence), reason])
+    if compiled and kind_of(recurrence.initial) == "numpy" and tolerance.lanes is None:
+        walk = Candidate(Sequential(), "sequential", 0, 0.0)
+        reason = "All mixings are diagonal: one compiled walk reads the drives once, and every other method more often."
+        return Choice([walk], [_described(recurrence), reason])
     # The first steps are timed with the backend that the whole takes.
-    same = backend("numba") if recurrence.compiled else nullcontext()
+    same = backend("numba") if compiled else nullcontext()
     with np.errstate(all="ignore"), same:
-        pilot = _Pilot(recurrence, tolerance)
+        pilot = _Pilot(recurrence, tolerance, compiled)
         choice = Choice([Candidate(Sequential(), "sequential", 0, T * pilot.step)])
         choice.reasons += [pilot.described, pilot.loop_described]
         if T * pilot.step < _BRIEF:
@@ -192,13 +197,13 @@ def _described(recurrence: Recurrence) -> str:
 class _Pilot:
     """The first steps, timed. All times are in seconds, the least of a few repeats."""
 
-    def __init__(self, recurrence: Recurrence, tolerance: Tolerance):
+    def __init__(self, recurrence: Recurrence, tolerance: Tolerance, compiled: bool):
         self.tolerance = tolerance
         self.length = min(max(recurrence.length // _SHARE, _SHORTEST), _LONGEST)
         self.short = short = recurrence.window(0, self.length)
-        whole, self.states = _timed(lambda: loop(short), _REPEATS if recurrence.compiled else 1)
+        whole, self.states = _timed(lambda: loop(short), _REPEATS if compiled else 1)
         self.step = whole / self.length
-        if recurrence.compiled:  # a call costs more than the steps of a pilot
+        if compiled:  # a call costs more than the steps of a pilot
             few = short.window(0, self.length // 4)
             self.step = max(whole - _timed(lambda: loop(few))[0], 0.0) / (self.length - few.length)
         self.longest = _longest_segment(recurrence)

@@ -42,7 +42,7 @@ def sweep(problem: Problem, states: Array, m: int, keep: int) -> Array:
 
 def one_step(recurrence: Recurrence, previous: Array) -> Array:
     """Return f(previous, u): on a coarse level one step, with the last drive of a block, replaces the block."""
-    return recurrence.apply(previous)
+    return recurrence.bind().apply(previous)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from recsolve.solvers.evaluation import Direct
+from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.method import Method, Stage
 from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Problem
@@ -69,17 +69,10 @@ class Windowed(Method):
         whole_number("window", self.window, 1)
         _method(self.solver, "solver")
 
-    def direct(self, problem: Problem) -> Direct | None:
+    def direct(self, problem: Problem) -> Verdict | None:
         if not problem.pin or type(_method(self.solver)) is not Newton:
             return None
-        tolerance, rec = problem.tolerance, problem.recurrence
-        found = rec.newton(self.window, (tolerance.atol, tolerance.rtol)) if tolerance.lanes is None else None
-        if found is None:
-            return None
-        states, iterations, sweeps, counted = found
-        rows = round(sweeps * problem.starts.size)
-        problem.counts.update(nfev=max(iterations, 1), njev=iterations, rows=rows, **counted)
-        return Direct(states, iterations)
+        return problem.engine.solve("windows", problem.tolerance, self.window)
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         return tuple(replace(stage, window=self.window) for stage in _method(self.solver).stages(problem))

@@ -10,7 +10,9 @@ import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.base.status import Status
+from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.active import Active
+from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.method import Method, Solver, Stage
 from recsolve.solvers.problem import Problem
@@ -77,27 +79,41 @@ class Run:
     stage: Stage | None = None
     stopped: bool = False
 
-    def to_end(self, method: Method, guess: Array | None) -> tuple[Iterate, Status]:
+    def to_end(self, method: Method, guess: Array | None) -> tuple[Iterate | Settled, Status]:
         """Run the stages of a method until one of them converges, and return the last iterate and its status."""
-        if guess is None and self.observe is None and (ended := self._directly(method)) is not None:
+        may_be_direct = guess is None and self.observe is None
+        if may_be_direct and (ended := self._directly(method)) is not None:
             return ended
         for stage in method.stages(self.problem):
             self.stage = stage
+            may_be_direct &= not self.history.residuals and stage.solver is not method and stage.window is None
+            if may_be_direct and (ended := self._directly(stage.solver)) is not None:
+                return ended
             iterate, status = self._run(stage, guess)
             if status in (Status.CONVERGED, Status.NONFINITE) or self.stopped or self.nit >= self.maxiter:
                 break
             guess = iterate.states
         return iterate, status
 
-    def _directly(self, method: Method) -> tuple[Iterate, Status] | None:
+    def _directly(self, method: Method) -> tuple[Iterate | Settled, Status] | None:
         """Return the result of compiled loops, if the method has them and it passes the test."""
-        found = method.direct(self.problem)
-        if found is None or found.iterations > self.maxiter:
+        found, problem = method.direct(self.problem), self.problem
+        if found is None:
             return None
+        iterate: Iterate | Settled
+        if isinstance(found, Verdict):
+            problem.counts.update(found.counts)
+        if found.iterations > self.maxiter:
+            return None
+        if isinstance(found, Verdict) and found.worst is not None:
+            iterate = Settled(problem.recurrence, found.states, problem.tolerance, found.worst)
+            self.nit = found.iterations
+            self.history.record(iterate.worst, iterate.progress)
+            return iterate, Status.CONVERGED
         if found.values is None:
-            iterate = self.problem.evaluate(found.states, jacobian=False)
+            iterate = problem.evaluate(found.states, jacobian=False)
         else:
-            iterate = self.problem.judge(found.states, found.values)
+            iterate = problem.judge(found.states, found.values)
         status = status_of(iterate, self.history, 0, self.maxiter, self.patience)
         if status not in (Status.CONVERGED, Status.NONFINITE):
             return None

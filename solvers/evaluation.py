@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
+from math import prod
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
@@ -46,12 +48,63 @@ class Direct(NamedTuple):
     values: Array | None = None
 
 
+class Settled:
+    """A trajectory that compiled loops have tested in every entry; the rest of an iterate is evaluated when asked for.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    states : array, shape (T, *batch, *event)
+    tolerance : Tolerance
+        Which every entry meets.
+    worst : float
+        max |r|.
+
+    Attributes
+    ----------
+    converged : array of bool, shape (T, *batch)
+        True everywhere.
+    progress : int
+        The number of rows, over all sequences.
+    """
+
+    blocked = False
+
+    def __init__(self, recurrence: Recurrence, states: Array, tolerance: Tolerance, worst: float):
+        self.recurrence, self.states, self.tolerance, self.worst = recurrence, states, tolerance, worst
+
+    @cached_property
+    def _judged(self) -> Iterate:
+        evaluation = Evaluation(self.recurrence, self.tolerance, jacobian=False)
+        return evaluation.evaluate(self.states)
+
+    @property
+    def values(self) -> Array:
+        """F[t] = f(h[t-1], u[t]), shape (T, *batch, *event)."""
+        return self._judged.values
+
+    @property
+    def residual(self) -> Array:
+        """F - h, shape (T, *batch, *event)."""
+        return self._judged.residual
+
+    @property
+    def converged(self) -> Array:
+        rec = self.recurrence
+        return namespace(self.states).ones((rec.length, *rec.batch), dtype=bool)  # type: ignore[no-any-return]
+
+    @property
+    def progress(self) -> int:
+        return prod((self.recurrence.length, *self.recurrence.batch))
+
+
 class Evaluation:
     """The part of a :class:`Problem` that makes iterates from trajectories."""
 
     def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, jacobian: bool):
         self.recurrence, self.tolerance, self.jacobian = recurrence, tolerance, jacobian
         self.counts: Counter[str] = Counter(nfev=0, njev=0, njvp=0, nscan=0, rows=0)
+        self.engine = recurrence.bind()
         self.starts = recurrence.starts
         self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
         self._starts = to_host(self.starts)
@@ -97,13 +150,13 @@ class Evaluation:
         >>> iterate.residual.ravel().tolist(), iterate.converged.tolist()
         ([0.0, 0.0, 1.75, 1.0], [True, True, False, False])
         """
-        rec, J = self.recurrence, None
+        engine, J = self.engine, None
         self.count_evaluation()
         if self.jacobian if jacobian is None else jacobian:
             self.counts["njev"] += 1
-            values, J = rec.linearise(states)
+            values, J = engine.linearise(states)
         else:
-            values = rec.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
+            values = engine.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
         return self.judge(states, values, J, pinned)
 
     def judge(
@@ -151,32 +204,10 @@ class Evaluation:
         known = (states, values, residual, converged, tolerance, leading, front, worst, blocked)
         return Iterate(*known) if J is None else Linearised(*known, J)
 
-    def sweep(self, *, scanned: bool = True) -> Direct | None:
-        """Return the result of :meth:`Recurrence.sweep` at this tolerance, and count its evaluations.
-
-        Parameters
-        ----------
-        scanned : bool
-            Whether sweeps carry corrections by the block part of J; otherwise they are Jacobi's.
-
-        Returns
-        -------
-        Direct or None
-            None where no sweeps are compiled for the recurrence.
-        """
-        found = self.recurrence.sweep((self.tolerance.atol, self.tolerance.rtol), scanned=scanned)
-        if found is None:
-            return None
-        states, iterations, residual = found
-        evaluations = iterations + 1
-        self.counts.update(nfev=evaluations, rows=evaluations * self.starts.size)
-        self.counts.update(dict.fromkeys(("njev", "nscan"), evaluations * scanned))
-        return Direct(states, iterations, None if residual is None else states + residual)
-
     def guess(self) -> Array:
         """Return f(h[0], u[t]) at every t, shape (T, *batch, *event), and count it as an evaluation."""
         self.count_evaluation()
-        return self.recurrence.guess()
+        return self.engine.guess()
 
     def count_evaluation(self) -> None:
         """Count an evaluation of f at all t."""
@@ -202,7 +233,7 @@ class Evaluation:
         """
         self.counts["njev"] += 1
         self.counts["rows"] += self.starts.size
-        return self.recurrence.linearise(iterate.states)[1]
+        return self.engine.linearise(iterate.states)[1]
 
     def _rows(self, entries: Array) -> Array:
         """Return the rows (T, *batch) of which every entry is true."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recsolve.jacobians import Jacobian, Zero
-from recsolve.solvers.evaluation import Direct
+from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.method import CorrectionSolver
 from recsolve.solvers.problem import Problem
@@ -33,8 +33,8 @@ class Jacobi(CorrectionSolver[Iterate]):
     finite_termination = True
     exact_on_affine = "none"
 
-    def direct(self, problem: Problem) -> Direct | None:
-        return problem.sweep(scanned=False)
+    def direct(self, problem: Problem) -> Verdict | None:
+        return problem.engine.solve("jacobi", problem.tolerance)
 
     def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
         return Zero(iterate.values, problem.recurrence.layout)

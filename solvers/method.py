@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 from recsolve.base.arrays import Array
 from recsolve.base.status import Status
 from recsolve.jacobians import Jacobian
+from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.iterate import Iterate, Linearised
 from recsolve.solvers.problem import I, Problem
@@ -74,7 +75,7 @@ class Method(ABC):
     exact_on_affine: ClassVar[str]
     causal: ClassVar[bool] = True
 
-    def direct(self, problem: Problem) -> Direct | None:
+    def direct(self, problem: Problem) -> Direct | Verdict | None:
         """Return the trajectory and the iterations it took, where compiled loops find it without the driver.
 
         The driver calls it when the user gives no guess and no callback or trace needs the iterates. It tests what
@@ -87,8 +88,8 @@ class Method(ABC):
 
         Returns
         -------
-        Direct or None
-            None, the default, where there are no such loops.
+        Direct, Verdict or None
+            None, the default, where there are no such loops. Engines give verdicts.
         """
         return None
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import Diagonal, Jacobian
-from recsolve.solvers.evaluation import Direct
+from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.iterate import Linearised
 from recsolve.solvers.method import CorrectionSolver
 from recsolve.solvers.problem import Problem
@@ -68,8 +68,8 @@ class QuasiNewton(CorrectionSolver[Linearised]):
         whole_number("probes", self.probes, 1)
         whole_number("seed", self.seed, 0)
 
-    def direct(self, problem: Problem) -> Direct | None:
-        return problem.sweep() if self.approximation == "block" else None
+    def direct(self, problem: Problem) -> Verdict | None:
+        return problem.engine.solve("sweeps", problem.tolerance) if self.approximation == "block" else None
 
     def preconditioner(self, problem: Problem, iterate: Linearised) -> Jacobian:
         J = iterate.jacobian

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.base.arrays import Array, empty_in_order
+from recsolve.base.arrays import Array
 from recsolve.base.status import Status
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import Problem
@@ -15,11 +16,7 @@ from recsolve.solvers.state import State
 
 def loop(recurrence: Recurrence, *, known: Array | None = None, start: int = 0) -> Array:
     """Return h[t] = f(h[t-1], u[t]) step by step, keeping the rows of ``known`` before ``start``."""
-    states = empty_in_order(recurrence.shape, recurrence.drive_like, 1 + len(recurrence.batch))
-    if known is not None:
-        states[:start] = known[:start]
-    recurrence.follow(states, start)
-    return states
+    return recurrence.bind().walk(known, start)
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,12 @@ class Sequential(Solver[Iterate, Repeats]):
     finite_termination = True
     exact_on_affine = "all"
 
+    def direct(self, problem: Problem) -> Verdict | None:
+        return problem.engine.solve("walk", problem.tolerance)
+
     def start(self, problem: Problem) -> Iterate:
         problem.count_evaluation()
-        return problem.evaluate(loop(problem.recurrence))
+        return problem.evaluate(problem.engine.walk())
 
     def init(self, problem: Problem, iterate: Iterate) -> Repeats:
         return Repeats()

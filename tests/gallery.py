@@ -67,7 +67,7 @@ def rows_met(rec, states, tolerance):
     if rec.reset is not None:
         previous = np.where(rec.over_event(rec.reset), rec.restart, previous)
     with np.errstate(all="ignore"):
-        F = rec.apply(previous)
+        F = rec.bind().apply(previous)
         r = np.abs(F - states)
         size = np.maximum(np.abs(states), np.abs(F))
         m = np.ones((), states.dtype)

@@ -16,7 +16,9 @@ from recsolve.kernels.registry import get
 from recsolve.math import tanh
 from recsolve.mixings import MIXINGS, Mixing
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.engine import fused, staged, traced_of, walker
+from recsolve.recurrence.compilation import traced_of
+from recsolve.recurrence.engine import Engine
+from recsolve.recurrence.staged_engine import StagedEngine
 
 METHODS = ("sequential", "newton", "quasi_newton", "jacobi", "windowed", "damped_newton", "newton_krylov")
 BACKENDS = ("numpy", "numba")
@@ -104,8 +106,7 @@ def test_every_cell_with_a_mixing_of_ones_own(name, kind, backend):
     own, plain = pair(name, kind)
     wanted = gallery.loop(plain)
     with rs.backend(backend):
-        assert backend == "numba" or fused(own) is None
-        assert fused(own) is staged(own) is walker(own) is None
+        assert type(own.bind()) is Engine
         np.testing.assert_allclose(own.evaluate(wanted), plain.evaluate(wanted), rtol=1e-12, atol=1e-12)
         v = np.random.default_rng(0).standard_normal(own.shape)
         J, K = own.linearise(wanted)[1], plain.linearise(wanted)[1]
@@ -197,7 +198,7 @@ def test_a_stated_form_is_compiled_and_not_inherited():
         )
         calls.clear()  # a cell looks whether a mixing that states no form is linear
         with rs.backend("numba"):
-            assert (walker(rec) is not None) is (staged(rec) is not None) is compiled
+            assert type(rec.bind()) is (StagedEngine if compiled else Engine)
         assert not calls
     with pytest.raises(TypeError, match="overrides __call__; wanted matvec"):
         type("Called", (rs.mixings.Dense,), {"__call__": lambda self, x: x})
@@ -323,7 +324,7 @@ def test_cells_and_weighted_cells_of_ones_own_are_left_to_numpy():
 
     with rs.backend("numba"):
         other = OwnCell(cell.cell.function, state=("h",), output="h").random(input_size=3, hidden_size=4)
-        assert walker(other.recurrence(x)) is None
+        assert not other.recurrence(x).compiled
 
 
 def test_a_projection_that_overrides_its_product_refuses_derivatives():
@@ -638,7 +639,7 @@ def test_numbers_that_a_cell_closes_over_are_part_of_what_is_compiled(place, kin
         with rs.backend("numpy"):
             wanted, (F, J) = gallery.loop(rec), rec.linearise(states)
         with rs.backend("numba"):
-            assert walker(rec) is not None
+            assert rec.compiled
             np.testing.assert_allclose(rs.solve(rec, method="sequential").states, wanted, rtol=1e-12, atol=1e-12)
             G, K = rec.linearise(states)
             np.testing.assert_allclose(rec.evaluate(states), F, rtol=1e-12, atol=1e-12)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import recsolve as rs
+from recsolve.base.tolerance import Tolerance
 from recsolve.kernels.monoids.monoid import MONOIDS
 
 pytestmark = pytest.mark.gpu
@@ -187,7 +188,7 @@ def test_compiled_stages_and_sweeps(cell, method):
         rec = host.cell.to("cupy").recurrence(cupy.asarray(x), reset=cupy.asarray(reset))
         with rs.backend("cuda"):
             sol = rs.solve(rec, method=method)
-            assert (rec.sweep((1e-5, 1e-5)) is None) == (cell[0] == "cho_gru")
+            assert (rec.bind().solve("sweeps", Tolerance(1e-5, 1e-5)) is None) == (cell[0] == "cho_gru")
         assert sol.success
         reference = rs.solve(host, method="sequential")
         assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from types import ModuleType, SimpleNamespace
+from unittest import mock
 
 import cuda_host
 import gallery
@@ -18,7 +19,7 @@ from numpy.lib.stride_tricks import as_strided
 from test_fused_mixing import COUPLED, drives, mixed, ties
 
 import recsolve as rs
-from recsolve.base.tolerance import tolerance_for
+from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, stages_text
 from recsolve.kernels.codegen.cuda_stages import stage_structure, sweep_cell
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
@@ -29,11 +30,13 @@ from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda, StagesCuda
 from recsolve.kernels.gpu.device import Cuda, Launch
 from recsolve.kernels.reference import scan_numpy
 from recsolve.mixings import Dense
-from recsolve.recurrence import cell_recurrence
+from recsolve.recurrence import staged_engine
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.compilation import kinds_of, sweeps_of, ties_of
 from recsolve.recurrence.current import traced_now
-from recsolve.recurrence.engine import kinds_of, ties_of
-from recsolve.recurrence.staged_engine import Staged
-from recsolve.recurrence.sweep_engine import given, sweeps_of
+from recsolve.recurrence.engine import Engine
+from recsolve.recurrence.staged_engine import StagedEngine
+from recsolve.recurrence.sweep_engine import given, sweep
 from recsolve.symbolic.tracing import trace_cell
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
@@ -83,10 +86,11 @@ def same_linearisation(host, rec):
     with rs.backend("numpy"):
         F, J = rec.linearise(states)
     program = trace_cell(rec.cell.cell, kinds(rec), rec.ties)
-    staged = Staged(StagesCuda(program, host), ProductsCuda(program, host), rec)
-    previous = rec.previous(states)
-    found, ours = rec._structured(*staged.linearise(previous))
-    pairs = [(found, F), (staged.evaluate(previous), F), (ours.matvec(v), J.matvec(v)), (ours.rmatvec(v), J.rmatvec(v))]
+    parts = StagesCuda(program, host), ProductsCuda(program, host)
+    with mock.patch.object(staged_engine, "parts_of", return_value=parts):
+        engine = StagedEngine(rec, traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec)))
+    found, ours = engine.linearise(states)
+    pairs = [(found, F), (engine.evaluate(states), F), (ours.matvec(v), J.matvec(v)), (ours.rmatvec(v), J.rmatvec(v))]
     for x, y in pairs:
         same(x, y, rec.dtype)
 
@@ -149,10 +153,13 @@ def swept(host, rec, tol=None, scanned=True):
 def on_the_host(host, monkeypatch):
     """Let recurrences of NumPy arrays be swept as those on a GPU are."""
 
-    def sweeps(rec):
-        return sweeps_of(traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec)), host)
+    class Swept(Engine):
+        def solve(self, way, tolerance, window=256):
+            rec = self.recurrence
+            traced = traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec))
+            return sweep(rec, traced, tolerance, scanned=way == "sweeps", machine=host)
 
-    monkeypatch.setattr(cell_recurrence, "sweeps", sweeps)
+    monkeypatch.setattr(CellRecurrence, "bind", lambda rec: Swept(rec))
     return host
 
 
@@ -294,7 +301,7 @@ def test_nested_mixings_have_no_sweeps():
     assert sweep_cell(trace_cell(rs.cells.GRU, "diagonal")) is None
     assert sweep_cell(trace_cell(rs.cells.GRU, {"r": "dense", "z": "diagonal", "n": "dense"})) is not None
     rec = gallery.recurrence("cho_gru", "dense", T=40)
-    assert rec.sweep((1e-9, 1e-9)) is None
+    assert rec.bind().solve("sweeps", Tolerance(1e-9, 1e-9)) is None
     assert rs.solve(rec, method="quasi_newton").success
 
 

@@ -132,7 +132,7 @@ def test_compiled_loops_follow_arrays(first, second):
     found = {}
     for backend in ("numpy", "numba"):
         with rs.backend(backend):
-            values, jacobian = rec.differentiate(previous)
+            values, jacobian = rec.bind().differentiate(previous)
             found[backend] = np.concatenate([values.ravel(), jacobian.data.ravel()])
     a, b = found.values()
     known = np.isfinite(a)

@@ -12,6 +12,7 @@ from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host, to_native
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.engine import step_that_differs
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
 
 _LARGEST_STATE = 512  # beyond this the true structure is not searched for
@@ -152,7 +153,8 @@ def _sample(rec: Recurrence, states: Any, generator: np.random.Generator) -> Arr
 
 def _steps_differ(rec: Recurrence, previous: Array) -> str:
     """Return a complaint when f gives another value for one step than for all at once."""
-    if (t := rec.one_step_differs(previous)) is None:
+    t = step_that_differs(rec, previous.__getitem__, lambda: rec.apply(previous))
+    if t is None:
         return ""
     return f"f mixes times or sequences: evaluated at step {t} alone it gives another value than for all t at once"
 

@@ -30,7 +30,7 @@ from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Zero
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.engine import unknown_parts
+from recsolve.recurrence.compilation import unknown_parts
 from recsolve.recurrence.function import FunctionRecurrence
 
 _TRIES = 3  # directions along which a derivative must fail before it is refused

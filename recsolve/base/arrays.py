@@ -200,3 +200,8 @@ def freeze(x: Array) -> Array:
         x = x.view()
         x.flags.writeable = False
     return x
+
+
+def all_finite(x: Array) -> bool:
+    """Return whether every entry is finite."""
+    return bool(to_host(namespace(x).isfinite(x).all()))

@@ -77,3 +77,8 @@ MIXES = (
     "f gives another value at step {step} alone than for all t at once, so what has been solved is no recurrence: f "
     "mixes times or sequences, or branches on them (give axis=-1 to sums and means, and np.where for branches)"
 )
+
+NOT_A_FUNCTION = (
+    "{name} is not a function: called again with the same arguments, it returned something else. Give what it draws, "
+    "counts or reads from a clock as a drive"
+)

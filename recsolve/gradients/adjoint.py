@@ -20,7 +20,6 @@ from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import affine_scan, reverse_solve
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.engine import FusedCell, fused
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.solution import Solution
 
@@ -58,28 +57,25 @@ class Gradients:
 
     def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array):
         self._recurrence = recurrence
-        # Loops add up what all starts take back to h[0]; those of a window may see two different states.
-        one_start = recurrence.reset is None or recurrence.restart is recurrence.initial
-        loops = fused(recurrence) if isinstance(recurrence, CellRecurrence) and one_start else None
-        if loops is not None:
-            self._take(loops, recurrence.layout.components, trajectory, cotangent)
+        engine = recurrence.bind()
+        if (found := engine.adjoint(trajectory, cotangent)) is not None:
+            self._take(self._cell("gradients"), *found)
             return
         with np.errstate(all="ignore"):
             self._previous = recurrence.previous(trajectory)
-            _, self._J = recurrence.differentiate(self._previous)
+            _, self._J = engine.differentiate(self._previous)
             _check_jacobian(recurrence, self._previous, self._J)
             self._g = reverse_solve(self._J, recurrence.over_event(recurrence.starts), cotangent)
 
-    def _take(self, loops: FusedCell, components: int, trajectory: Array, cotangent: Array) -> None:
+    def _take(self, rec: CellRecurrence, g: Array, drives: list[Array], totals: Array, into: Array) -> None:
         """Take all gradients from compiled loops, which compute them along with the adjoint variables."""
-        self._g, drives, totals, into = loops.adjoint(trajectory, cotangent)
-        names = loops.names
+        self._g, names = g, rec.cell.cell
         constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
         leaves = {("drive", n): g for n, g in zip(names.drives, drives, strict=True)}
         leaves |= {key: total.astype(self._g.dtype) for key, total in zip(constants, totals, strict=True)}
         weights = {n: sum_to(leaves["mixing", n], leaves["mixing", n].shape[-1:]) for n in names.mixings}
         self._pulled, self._weights = (leaves, []), weights
-        initial = np.moveaxis(into, 0, loops.batch) if components > 1 else into[0]
+        initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
         self._initial = namespace(initial).ascontiguousarray(initial, self._g.dtype)
 
     @property
@@ -297,7 +293,7 @@ def tangent(
     xp = namespace(trajectory)
     with np.errstate(all="ignore"):
         previous = rec.previous(trajectory)
-        _, J = rec.differentiate(previous)
+        _, J = rec.bind().differentiate(previous)
         _check_jacobian(rec, previous, J)
         starts = rec.over_event(rec.starts)
         b = xp.zeros_like(trajectory)

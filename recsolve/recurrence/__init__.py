@@ -1,5 +1,6 @@
 """What is solved: recurrences of cells and of functions, and the engines that evaluate them."""
 
-from recsolve.recurrence.base import Recurrence, packed_resets
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.given import packed_resets
 
 __all__ = ["Recurrence", "packed_resets"]

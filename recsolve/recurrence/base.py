@@ -15,24 +15,17 @@ from recsolve.base.arrays import (
     from_native,
     kind_of,
     namespace,
-    same_bits,
-    to_host,
     to_native,
 )
 from recsolve.base.layout import Layout
 from recsolve.base.overriding import derive, stale
 from recsolve.base.ties import check_ties
 from recsolve.jacobians import Jacobian
+from recsolve.recurrence.engine import Engine
+from recsolve.recurrence.given import check_reset
 
 if TYPE_CHECKING:
     from recsolve.recurrence.function import FunctionRecurrence
-
-
-_REPEATS = 3
-NOT_A_FUNCTION = (
-    "{name} is not a function: called again with the same arguments, it returned something else. Give what it draws, "
-    "counts or reads from a clock as a drive"
-)
 
 
 class Recurrence(ABC):
@@ -107,7 +100,7 @@ class Recurrence(ABC):
         self.initial = initial
         self.restart = initial  # where resets start from; a window keeps that of the whole
         self.dtype = initial.dtype
-        self.reset = _check_reset(reset, length, batch, namespace(initial))
+        self.reset = check_reset(reset, length, batch, namespace(initial))
         self.ties = check_ties(ties)
 
     # What a recurrence must define -----------------------------------------------------------------------------
@@ -302,8 +295,8 @@ class Recurrence(ABC):
         return namespace(self.initial).empty(self.shape, dtype=self.dtype)  # type: ignore[no-any-return]
 
     @property
-    def compiled(self) -> bool:
-        """Whether compiled loops walk this recurrence; else Python calls f at every step."""
+    def repeats(self) -> bool:
+        """Whether f is known to be a function of its arguments; else it is called twice to see."""
         return False
 
     # What is derived from that ---------------------------------------------------------------------------------
@@ -329,6 +322,40 @@ class Recurrence(ABC):
         seen = namespace(self.initial).zeros((self.length, *self.batch), dtype=bool)
         seen[:1] = True if self.reset is None else ~self.reset[:1]
         return seen  # type: ignore[no-any-return]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether compiled loops walk this recurrence; else Python calls f at every step."""
+        return self.bind().compiled
+
+    def empty(self) -> Array:
+        """Return uninitialised memory for states, (T, *batch, *event), in the memory order of the drive."""
+        return empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
+
+    def bind(self) -> Engine:
+        """Return the engine that computes f for all t fastest: one that calls this recurrence, or a compiled one.
+
+        Returns
+        -------
+        Engine
+            Bound to these arrays and to the backend that is chosen now. All engines compute what ``apply``,
+            ``differentiate`` and ``step`` define, up to rounding.
+
+        Raises
+        ------
+        TypeError
+            When a backend that compiles is forced and f cannot be traced; the message has the line.
+        ValueError
+            When f is no function: called again with the same arguments, it returns something else.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1))
+        >>> rec.bind().walk().ravel().tolist()
+        [1.0, 1.5, 1.75]
+        """
+        return Engine(self)
 
     def over_event(self, mask: Array) -> Array:
         """Return a mask (T, *batch) with axes of size 1 for the event, so that it broadcasts over states."""
@@ -379,8 +406,7 @@ class Recurrence(ABC):
         >>> rec.evaluate(np.ones((3, 1))).ravel().tolist()
         [1.0, 1.5, 1.5]
         """
-        with np.errstate(all="ignore"):
-            return self.apply(self.previous(states))
+        return self.bind().evaluate(states)
 
     def linearise(self, states: Array) -> tuple[Array, Jacobian]:
         """Return F[t] = f(h[t-1], u[t]) and its Jacobian J[t] = d F[t] / d h[t-1] for all t.
@@ -416,8 +442,7 @@ class Recurrence(ABC):
         >>> F.ravel().tolist(), J.data.ravel().tolist()
         ([1.0, 2.0, 5.0], [0.0, 2.0, 4.0])
         """
-        with np.errstate(all="ignore"):
-            return self.differentiate(self.previous(states))
+        return self.bind().linearise(states)
 
     def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
         """Return the product v -> J v at ``states``, and the block part of J, without forming a dense matrix.
@@ -449,89 +474,6 @@ class Recurrence(ABC):
         J = self.linearise(states)[1]
         return J.matvec, J.block()
 
-    def follow(self, states: Array, start: int = 0) -> None:
-        """Fill the rows of ``states`` from ``start`` on, h[t] = f(h[t-1], u[t]) one after the other, in place.
-
-        Parameters
-        ----------
-        states : array, shape (T, *batch, *event)
-            Row ``start`` - 1 is read, rows from ``start`` on are written.
-        start : int
-            The first step to take.
-
-        Examples
-        --------
-        >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1))
-        >>> states = np.empty((3, 1))
-        >>> rec.follow(states)
-        >>> states.ravel().tolist()
-        [1.0, 1.5, 1.75]
-        """
-        xp, state = namespace(states), states[start - 1] if start else self.initial
-        resets = None if self.reset is None else self.over_event(self.reset)
-        with np.errstate(all="ignore"):
-            for t in range(start, self.length):
-                if resets is not None:
-                    state = xp.where(resets[t], self.restart, state)
-                states[t] = state = self.step(state, t)
-
-    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float, dict[str, int]] | None:
-        """Return what compiled Newton finds in windows of time, or None where it is not compiled for this recurrence.
-
-        Parameters
-        ----------
-        window : int
-            Steps that are iterated together, at least 1.
-        tol : tuple of float
-            (atol, rtol) of the test |r| <= atol + rtol max(|h|, |F|).
-
-        Returns
-        -------
-        states : array, shape (T, *batch, *event)
-        iterations : int
-            Iterations of the lanes that need most, summed over the windows.
-        sweeps : float
-            How often f and its Jacobian were evaluated at a row, on average.
-        counts : dict of int
-            Other counts, by name.
-
-        Notes
-        -----
-        Newton on elementwise cells in one kernel: Danieli et al., ICLR 2026 (ParaRNN, arXiv 2510.21450).
-
-        Examples
-        --------
-        >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(lambda h, u: np.sin(h) + u, inputs=np.ones((9, 1)), initial=np.zeros(1))
-        >>> rec.newton(4, (1e-9, 1e-9)) is None  # a function is not compiled
-        True
-        """
-        return None
-
-    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int, Array | None] | None:
-        """Return what quasi-Newton finds by sweeps on a GPU, or None where they do not run for this recurrence.
-
-        Parameters
-        ----------
-        tol : tuple of float
-            (atol, rtol) of the test |r| <= atol + rtol max(|h|, |F|), entry by entry.
-        scanned : bool
-            Whether to scan with the k x k blocks of J; False takes A = 0, which is Jacobi's iteration.
-
-        Returns
-        -------
-        states : array, shape (T, *batch, *event)
-        iterations : int
-        residual : array or None
-            F - h where the last sweep has left it.
-
-        Notes
-        -----
-        Quasi-DEER: Gonzalez et al., NeurIPS 2024 (arXiv 2407.19115).
-        """
-        return None
-
     def guess(self) -> Array:
         """Return the default first iterate, f(h[0], u[t]) for all t: a new array, shape (T, *batch, *event).
 
@@ -543,71 +485,7 @@ class Recurrence(ABC):
         >>> rec.guess().ravel().tolist()
         [0.5, 1.5, 2.5]
         """
-        previous = empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
-        previous[...] = self.initial
-        with np.errstate(all="ignore"):
-            # A copy: a function that ignores the state may return its drive itself.
-            return namespace(previous).array(self.apply(previous))  # type: ignore[no-any-return]
-
-    def one_step_differs(self, previous: Array, values: Array | None = None) -> int | None:
-        """Return a step at which f, evaluated alone, differs grossly from f evaluated for all t at once; else None.
-
-        They may differ by rounding. More means that f mixes times or sequences, or branches on values of other steps.
-
-        Parameters
-        ----------
-        previous : array, shape (T, *batch, *event)
-            A state before every step.
-        values : array, shape (T, *batch, *event), optional
-            ``apply(previous)``, where it is known.
-
-        Returns
-        -------
-        int or None
-            One of the first, the middle and the last step, where an entry differs by more than sqrt(eps) (1 + max |f|).
-
-        Examples
-        --------
-        >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(lambda h, u: h.mean() + u, inputs=np.ones((3, 1)), initial=np.zeros(1))
-        >>> rec.one_step_differs(np.array([[0.0], [1.0], [5.0]]))
-        0
-        """
-        if not previous.size:
-            return None
-        with np.errstate(all="ignore"):
-            values = self.apply(previous) if values is None else values
-            for t in sorted({0, self.length // 2, self.length - 1}):
-                alone, together = self.step(previous[t], t), values[t]
-                xp = namespace(alone)
-                known = xp.isfinite(together)
-                event = tuple(range(len(self.batch), together.ndim))
-                size = 1 + xp.where(known, abs(together), together.dtype.type(0)).max(axis=event, keepdims=True)
-                close = abs(alone - together) <= float(np.finfo(self.dtype).eps) ** 0.5 * size
-                if not (close | ~known).all():
-                    return t
-        return None
-
-    def check_repeats(self) -> None:
-        """Raise unless f gives the same at one step whenever it is called; without that there is no solution.
-
-        Raises
-        ------
-        ValueError
-            When it gives something else.
-        """
-        if 0 in self.shape:
-            return
-        xp, t = namespace(self.initial), self.length // 2
-        ramp = xp.linspace(0.25, 0.75, self.initial.size, dtype=self.dtype).reshape(self.initial.shape)
-        state = xp.where(xp.isfinite(self.initial), self.initial, self.dtype.type(0)) + ramp
-        with np.errstate(all="ignore"):
-            try:
-                first, *others = (xp.array(self.step(state, t)) for _ in range(_REPEATS))
-            except Exception:  # an f that fails at a single step is reported when it is solved
-                return
-        if not all(same_bits(first, other) for other in others):
-            raise ValueError(NOT_A_FUNCTION.format(name=self.description))
+        return self.bind().guess()
 
     def output(self, states: Array) -> Array:
         """Return what the recurrence shows of its states: a cell's output component, else the states.
@@ -743,23 +621,6 @@ class Recurrence(ABC):
         return f"{type(self).__name__}({self.description}, {shape})"
 
 
-def _check_reset(reset: Any, length: int, batch: tuple[int, ...], xp: Any) -> Array | None:
-    if reset is None:
-        return None
-    reset = reset.numpy() if kind_of(reset) == "torch" and not reset.is_cuda else reset
-    mask = xp.asarray(reset)
-    if mask.dtype != bool:
-        raise TypeError(f"reset has dtype {mask.dtype}; wanted bool")
-    if mask.shape == (length,) and batch:
-        mask = mask.reshape((length,) + (1,) * len(batch))
-    try:
-        if mask.ndim != 1 + len(batch):
-            raise ValueError
-        return xp.array(xp.broadcast_to(mask, (length, *batch)))  # type: ignore[no-any-return]
-    except ValueError:
-        raise ValueError(f"reset has shape {tuple(mask.shape)}; wanted (T, *batch) = {(length, *batch)}") from None
-
-
 def check_recurrence(recurrence: Any) -> None:
     """Raise TypeError for an argument that is no recurrence."""
     if not isinstance(recurrence, Recurrence):
@@ -782,62 +643,3 @@ def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
         raise TypeError(
             f"{kind.__name__} overrides {', '.join(changed)}, so how f depends on anything but the state is not known"
         )
-
-
-def packed_resets(lengths: Any) -> Array:
-    """Return the reset mask of sequences packed one after the other.
-
-    Parameters
-    ----------
-    lengths : sequence of int
-        Length of each packed sequence, all positive; T is their sum.
-
-    Returns
-    -------
-    array of bool, shape (T,)
-        True at the first step of each sequence.
-
-    Raises
-    ------
-    ValueError
-        When a length is not positive.
-
-    Examples
-    --------
-    >>> import recsolve as rs
-    >>> rs.packed_resets([2, 3]).astype(int)
-    array([1, 0, 1, 0, 0])
-    """
-    sizes = np.asarray(lengths, dtype=np.int64)
-    if sizes.ndim != 1 or (sizes < 1).any():
-        raise ValueError(f"lengths is {lengths!r}; wanted a list of positive integers")
-    mask = np.zeros(int(sizes.sum()), dtype=bool)
-    mask[np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)[: sizes.size]] = True
-    return mask
-
-
-def check_initial(initial: Any, shape: tuple[int, ...], like: Array, kind: Kind) -> Array:
-    """Return h[0] as a native array (*batch, *event), broadcast where it lacks batch axes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        When kind, dtype or shape do not fit; the message names ``initial``.
-    """
-    xp = namespace(like)
-    if initial is None:
-        return xp.zeros(shape, dtype=like.dtype)  # type: ignore[no-any-return]
-    if not np.isscalar(initial) and kind_of(initial) != kind:
-        raise TypeError(f"initial is {kind_of(initial)} and the drive is {kind}; convert them to one kind first")
-    native = xp.asarray(initial, dtype=like.dtype) if np.isscalar(initial) else to_native(initial, "initial")
-    if native.dtype != like.dtype:
-        raise TypeError(f"initial has dtype {native.dtype}; wanted {like.dtype}, as the drive")
-    try:
-        return xp.broadcast_to(native.copy(), shape)  # type: ignore[no-any-return]
-    except ValueError:
-        raise ValueError(f"initial has shape {tuple(native.shape)}; wanted (*batch, *event) = {shape}") from None
-
-
-def all_finite(x: Array) -> bool:
-    """Return whether every entry is finite."""
-    return bool(to_host(namespace(x).isfinite(x).all()))

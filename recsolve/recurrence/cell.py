@@ -16,9 +16,9 @@ from recsolve.base.arguments import check_callable, generator_of
 from recsolve.base.arrays import Array, same_bits
 from recsolve.base.layout import Layout
 from recsolve.base.names import Names
+from recsolve.base.status import NOT_A_FUNCTION
 from recsolve.mixings import Mixing, make
 from recsolve.recurrence import torch_weights
-from recsolve.recurrence.base import NOT_A_FUNCTION
 from recsolve.recurrence.projection import Projection
 from recsolve.recurrence.weighted_cell import WeightedCell
 

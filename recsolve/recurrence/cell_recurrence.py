@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from recsolve.base.arrays import Array, Kind, common_kind, empty_in_order, freeze, namespace
+from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
-from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
-from recsolve.jacobians.factored import Call, Factored
+from recsolve.jacobians import Jacobian
+from recsolve.jacobians.factored import Call
 from recsolve.mixings import Mixing, couples, form_of
-from recsolve.recurrence.base import Recurrence, all_finite, check_initial
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.cell_jacobian import structured
+from recsolve.recurrence.compilation import traced_of, uncoupled
 from recsolve.recurrence.current import sees_arguments_alone
-from recsolve.recurrence.engine import FusedCell, fused, staged, traced_of, walker
-from recsolve.recurrence.sweep_engine import given, sweeps
+from recsolve.recurrence.engine import Engine
+from recsolve.recurrence.fused_engine import FusedEngine
+from recsolve.recurrence.given import check_initial
+from recsolve.recurrence.staged_engine import StagedEngine
 from recsolve.symbolic.constants import ConstantError, component, watched
 from recsolve.symbolic.dual import ONE, Dual, value_of
 
@@ -121,67 +125,23 @@ class CellRecurrence(Recurrence):
         full = [v if v.shape == part.shape else namespace(like).broadcast_to(v, part.shape) for v in values]
         return self.cell.stack_components(full, part)
 
+    def bind(self) -> Engine:
+        traced = traced_of(self)
+        if traced is None:
+            return Engine(self)
+        return FusedEngine(self, traced) if uncoupled(self.cell) else StagedEngine(self, traced)
+
     def apply(self, previous: Array) -> Array:
-        loops = fused(self)
-        if loops is not None:
-            values = self.empty()
-            loops.evaluate(previous, values)
-            return values
-        stages = staged(self)
-        if stages is not None:
-            return stages.evaluate(previous)
         return self._states(self._call(self._components(previous), self.drive), previous)
 
     def step(self, state: Array, t: int) -> Array:
         return self._states(self._call(self._components(state), self._drive_at(t)), state)
 
     @property
-    def compiled(self) -> bool:
-        return walker(self) is not None
-
-    def one_step_differs(self, previous: Array, values: Array | None = None) -> int | None:
-        traced = traced_of(self)
-        if traced is not None and traced.verified:
-            return None  # a function that can be traced looks at one step, and does not branch
-        step = super().one_step_differs(previous, values)
-        if traced is not None:  # it may still depend on the shape or the type of its arguments
-            traced.verified = step is None and previous.size > 0
-        return step
-
-    def check_repeats(self) -> None:
-        known = type(self) is CellRecurrence and sees_arguments_alone(self.cell.cell.function)
-        if not known and traced_of(self) is None:  # tracing has run it twice
-            super().check_repeats()
-
-    def follow(self, states: Array, start: int = 0) -> None:
-        loops = walker(self)
-        if loops is None:
-            super().follow(states, start)
-        else:
-            loops.walk(states, start)
-
-    def newton(self, window: int, tol: tuple[float, float]) -> tuple[Array, int, float, dict[str, int]] | None:
-        loops = fused(self)
-        if loops is None:
-            return None
-        states = self.empty()
-        return (states, *loops.newton(states, window, tol))
-
-    def sweep(self, tol: tuple[float, float], *, scanned: bool = True) -> tuple[Array, int, Array | None] | None:
-        found = sweeps(self)
-        return None if found is None else found.solve(given(self, found.cell), tol, scanned=scanned)
-
-    def empty(self) -> Array:
-        """Return uninitialised memory for states, (T, *batch, *event), in the memory order of the drive."""
-        return empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
+    def repeats(self) -> bool:
+        return type(self) is CellRecurrence and sees_arguments_alone(self.cell.cell.function)
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
-        loops = fused(self)
-        if loops is not None:
-            return self._linearised(loops, previous)
-        stages = staged(self)
-        if stages is not None:
-            return self._structured(*stages.linearise(previous))
         tape = _Tape(self.layout.components)
         s = {name: Dual(part, {i: ONE}) for i, (name, part) in enumerate(self._components(previous).items())}
         with ties_in_force(self.ties):
@@ -194,37 +154,8 @@ class CellRecurrence(Recurrence):
             return {leaf: xp.broadcast_to(xp.asarray(p, part.dtype), part.shape) for leaf, p in partials.items()}
 
         outputs: list[dict[int, Array]] = [spread(x.partials) if isinstance(x, Dual) else {} for x in out]
-        return self._structured(values, [Call(mixing, spread(partials)) for mixing, partials in tape.calls], outputs)
-
-    def _structured(self, values: Array, calls: list[Call], outputs: list[dict[int, Array]]) -> tuple[Array, Jacobian]:
-        """Return F and its Jacobian in the structure that the partials show."""
-        if not any(outputs):
-            return values, Zero(values, self.layout)
-        if not calls:
-            return values, self._per_unit(outputs, self.layout.component(values, 0))
-        return values, Factored(calls, outputs, self.layout, (self.length, *self.batch))
-
-    def _linearised(self, loops: FusedCell, previous: Array) -> tuple[Array, Jacobian]:
-        """Return F and its Jacobian from compiled loops."""
-        values, k, axis = self.empty(), self.layout.components, 1 + len(self.batch)
-        if k == 1:
-            entries = np.empty_like(values)
-            loops.linearise(previous, values, entries)
-            return values, Diagonal(entries, self.layout)
-        shape = (*values.shape[:axis], k, *values.shape[axis:])
-        entries = empty_in_order(shape, self.drive_like, axis)
-        loops.linearise(previous, values, entries)
-        return values, Block(entries, self.layout)
-
-    def _per_unit(self, outputs: list[dict[int, Array]], part: Array) -> Jacobian:
-        """Return the Jacobian of a cell whose mixings are all diagonal: k x k per unit."""
-        xp, k = namespace(part), self.layout.components
-        zero = xp.broadcast_to(xp.zeros((), dtype=part.dtype), part.shape)
-        if k == 1:
-            return Diagonal(outputs[0].get(0, zero), self.layout)
-        axis = 1 + len(self.batch)
-        rows = [xp.stack([partials.get(j, zero) for j in range(k)], axis=axis) for partials in outputs]
-        return Block(xp.stack(rows, axis=axis), self.layout)
+        calls = [Call(mixing, spread(partials)) for mixing, partials in tape.calls]
+        return values, structured(values, calls, outputs, self.layout, (self.length, *self.batch))
 
     @property
     def drive_like(self) -> Array:

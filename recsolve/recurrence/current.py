@@ -7,17 +7,14 @@ that it was traced into costs a tenth of a millisecond, and gives the same nodes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property, wraps
+from functools import cached_property
 from threading import RLock
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from recsolve.base.overriding import stated
-from recsolve.kernels import backends
-from recsolve.recurrence.base import NOT_A_FUNCTION
+from recsolve.base.status import NOT_A_FUNCTION
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
 from recsolve.symbolic.tracing import same_values, trace_cell, trace_pullback
@@ -25,7 +22,6 @@ from recsolve.symbolic.tracing import same_values, trace_cell, trace_pullback
 if TYPE_CHECKING:
     from recsolve.recurrence.cell import Cell
 
-Bind = TypeVar("Bind", bound=Callable[[Any], Any])
 Kinds: TypeAlias = tuple[tuple[str, str], ...]  # of the mixings, by name
 Ties: TypeAlias = tuple[tuple[str, float], ...]  # by operation
 
@@ -81,13 +77,7 @@ _TRACED: dict[tuple[Cell, Kinds, Ties], Traced] = {}
 _LOCK = RLock()
 
 
-class _Book:
-    """What a solve has found out: the cells that it has looked at, and what its recurrences are bound to."""
-
-    def __init__(self) -> None:
-        self.traced: dict[tuple[Cell, Kinds, Ties], Traced] = {}
-        self.bound: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
-
+_Book: TypeAlias = "dict[tuple[Cell, Kinds, Ties], Traced]"  # the cells that a solve has looked at
 
 _BOOK: ContextVar[_Book | None] = ContextVar("recsolve_book", default=None)
 
@@ -95,30 +85,11 @@ _BOOK: ContextVar[_Book | None] = ContextVar("recsolve_book", default=None)
 @contextmanager
 def checked_once() -> Iterator[None]:
     """Check every cell once inside a ``with`` block, at its first use, and trust it until the end."""
-    token = _BOOK.set(_Book())
+    token = _BOOK.set({})
     try:
         yield
     finally:
         _BOOK.reset(token)
-
-
-def bound_once(bind: Bind) -> Bind:
-    """Let a function of a recurrence be called once inside :func:`checked_once`, for each backend asked for.
-
-    Only classes that compiled loops take are entered: a subclass may have no hash, or an ``__eq__`` of its own.
-    """
-
-    @wraps(bind)
-    def found(recurrence: Any) -> Any:
-        book = _BOOK.get()
-        if book is None or not stated(recurrence, "compilable"):
-            return bind(recurrence)
-        bound, key = book.bound.setdefault(recurrence, {}), (bind, backends.asked())
-        if key not in bound:
-            bound[key] = bind(recurrence)
-        return bound[key]
-
-    return found  # type: ignore[return-value]
 
 
 def traced_now(cell: Cell, kinds: Kinds, ties: Ties) -> Traced:
@@ -132,8 +103,8 @@ def traced_now(cell: Cell, kinds: Kinds, ties: Ties) -> Traced:
         For what is no function: it computes something else when it is called again.
     """
     book, key = _BOOK.get(), (cell, kinds, ties)
-    if book is not None and key in book.traced:
-        return book.traced[key]
+    if book is not None and key in book:
+        return book[key]
     with _LOCK:
         found = _TRACED.pop(key, None)
         if found is None or not found.holds():
@@ -142,5 +113,5 @@ def traced_now(cell: Cell, kinds: Kinds, ties: Ties) -> Traced:
         if len(_TRACED) > _MOST:
             del _TRACED[next(iter(_TRACED))]
     if book is not None:
-        book.traced[key] = found
+        book[key] = found
     return found

@@ -8,12 +8,12 @@ from typing import Any, Self
 import numpy as np
 
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, Kind, common_dtype, common_kind, freeze, namespace, to_native
+from recsolve.base.arrays import Array, Kind, all_finite, common_dtype, common_kind, freeze, namespace, to_native
 from recsolve.base.layout import Layout
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
-from recsolve.recurrence.base import Recurrence, all_finite
+from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.function_tangent import DIRECTIONS, StateTangent, Tangent
 from recsolve.symbolic.dual import value_of
 

@@ -1,56 +1,81 @@
-"""Evaluate and linearise a cell with mixings that couple units: compiled stages, and products for all times at once."""
+"""The engine of a cell with mixings that couple units: compiled stages, and products for all times at once."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from recsolve.base.arrays import Array, empty_in_order, namespace
+from recsolve.base.tolerance import Tolerance
+from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call
-from recsolve.kernels.cpu.cell.mixing import FusedMixing
-from recsolve.kernels.cpu.cell.stage_loops import FusedStages
-from recsolve.kernels.gpu.cell.products import ProductsCuda
-from recsolve.kernels.gpu.cell.stage_launches import StagesCuda
+from recsolve.kernels.starts import Starts
+from recsolve.mixings import couples
+from recsolve.recurrence.cell_jacobian import structured
+from recsolve.recurrence.compilation import launches, parts_of, walk_of
+from recsolve.recurrence.current import Traced
+from recsolve.recurrence.engine import CompiledEngine, Verdict, Way
+from recsolve.recurrence.sweep_engine import sweep
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import MixingCall, Output
 
 if TYPE_CHECKING:
     from recsolve.recurrence.cell_recurrence import CellRecurrence
 
-Partials = list[dict[int, Array]]
 
-
-class Staged:
-    """The compiled stages of a cell, bound to the arrays of one recurrence.
+class StagedEngine(CompiledEngine):
+    """The compiled stages, products and walk of a cell, bound to the arrays of one recurrence.
 
     Parameters
     ----------
-    loops : FusedStages or StagesCuda
-    products : FusedMixing or ProductsCuda
     recurrence : CellRecurrence
+        With mixings that couple units.
+    traced : Traced
+        Its cell.
     """
 
-    def __init__(
-        self, loops: FusedStages | StagesCuda, products: FusedMixing | ProductsCuda, recurrence: CellRecurrence
-    ):
+    recurrence: CellRecurrence
+
+    def __init__(self, recurrence: CellRecurrence, traced: Traced):
+        super().__init__(recurrence, traced)
         cell = recurrence.cell
-        self.xp = namespace(recurrence.initial)
-        self.loops, self.program, self.recurrence = loops, loops.program, recurrence
-        self.products, self.mixings = products, cell.mixings
+        self.xp, self.mixings = namespace(recurrence.initial), cell.mixings
+        self.on_gpu = launches(recurrence)
+        self.compiled = not self.on_gpu
+        self.loops, self.products = parts_of(traced, None if self.on_gpu else recurrence.dtype)
+        self.program = self.loops.program
         self.weights = {name: m.weight for name, m in cell.mixings.items()}
         self.constants: dict[Leaf, Array] = {Leaf("drive", name): u for name, u in recurrence.drive.items()}
-        self.constants |= {Leaf("weight", name): m.weight for name, m in cell.mixings.items()}
+        self.constants |= {Leaf("weight", name): w for name, w in self.weights.items()}
         self.constants |= {Leaf("parameter", name): p for name, p in cell.parameters.items()}
+        self.starts = Starts(recurrence.initial, recurrence.restart, recurrence.reset)
 
-    def evaluate(self, previous: Array) -> Array:
-        """Return f of the states ``previous`` at all t."""
+    def apply(self, previous: Array) -> Array:
         return self._run(previous, False)[0]
 
-    def linearise(self, previous: Array) -> tuple[Array, list[Call], Partials]:
-        """Return f, its mixing calls with the partials of their inputs, and the partials of the new components."""
+    def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
         values, found = self._run(previous, True)
         calls = sorted((call for call in self.program.calls if call.number is not None), key=_number)
         inputs = [Call(self.mixings[call.mixing], self._partials(call.input, found)) for call in calls]
-        return values, inputs, [self._partials(output, found) for output in self.program.stages[-1].outputs]
+        outputs = [self._partials(output, found) for output in self.program.stages[-1].outputs]
+        rec = self.recurrence
+        return values, structured(values, inputs, outputs, rec.layout, (rec.length, *rec.batch))
+
+    def _follow(self, states: Array, start: int) -> None:
+        if self.on_gpu:
+            super()._follow(states, start)
+            return
+        rec, names = self.recurrence, self.recurrence.cell.cell
+        inputs = [rec.drive[name][start:] for name in names.drives]
+        inputs += [m.weight for m in self.mixings.values() if not couples(m)]
+        inputs += [rec.cell.parameters[name] for name in names.parameters]
+        rest = self.starts.rest(states, start)
+        matrices = {name: m.weight for name, m in self.mixings.items() if couples(m)}
+        walk_of(self.traced, rec.dtype).walk(inputs, matrices, states[start:], len(rec.batch), rest)
+
+    def solve(self, way: Way, tolerance: Tolerance, window: int = 256) -> Verdict | None:
+        if not self.on_gpu or way not in ("sweeps", "jacobi"):
+            return None
+        return sweep(self.recurrence, self.traced, tolerance, scanned=way == "sweeps")
 
     def _run(self, previous: Array, partials: bool) -> tuple[Array, dict[Node, Array]]:
         """Return the new states, and every node that the stages have computed."""

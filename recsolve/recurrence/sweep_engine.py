@@ -1,17 +1,18 @@
-"""Sweeps on the GPU bound to a cell's recurrence: quasi-Newton for cells whose mixings read the state."""
+"""Sweeps on a GPU bound to a cell's recurrence: quasi-Newton for cells whose mixings read the state."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from recsolve.base.arrays import Array
-from recsolve.kernels.codegen.cuda_stages import SweepCell, sweep_cell
-from recsolve.kernels.gpu.cell.sweeps import Given, SweepsCuda
+from recsolve.base.tolerance import Tolerance
+from recsolve.kernels.codegen.cuda_stages import SweepCell
+from recsolve.kernels.gpu.cell.sweeps import Given
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import couples
+from recsolve.recurrence.compilation import sweeps_of
 from recsolve.recurrence.current import Traced
-from recsolve.recurrence.engine import launches, traced_of
+from recsolve.recurrence.engine import Verdict
 from recsolve.symbolic.graph import Leaf
 
 if TYPE_CHECKING:
@@ -35,15 +36,28 @@ def given(recurrence: CellRecurrence, cell: SweepCell) -> Given:
     )
 
 
-def sweeps(recurrence: CellRecurrence) -> SweepsCuda | None:
-    """Return the sweeps of a recurrence; None on the CPU, and for mixings of what is computed from the state."""
-    if not launches(recurrence) or (traced := traced_of(recurrence)) is None:
+def sweep(
+    recurrence: CellRecurrence, traced: Traced, tolerance: Tolerance, *, scanned: bool, machine: Any = None
+) -> Verdict | None:
+    """Return what sweeps find; None where they find nothing, and for mixings of what is computed from the state.
+
+    Parameters
+    ----------
+    recurrence : CellRecurrence
+    traced : Traced
+    tolerance : Tolerance
+    scanned : bool
+        Whether to scan with the k x k blocks of J; False takes A = 0, which is Jacobi's iteration.
+    machine : Machine, optional
+        By default the device of the arrays.
+    """
+    sweeps = sweeps_of(traced, machine)
+    test = tolerance.atol, tolerance.rtol
+    found = None if sweeps is None else sweeps.solve(given(recurrence, sweeps.cell), test, scanned=scanned)
+    if found is None:
         return None
-    return sweeps_of(traced)
-
-
-@lru_cache(maxsize=128)
-def sweeps_of(traced: Traced, machine: Any = None) -> SweepsCuda | None:
-    """Return the sweeps of a traced cell; None if its mixings see what is computed from the state."""
-    found = sweep_cell(traced.program)
-    return None if found is None else SweepsCuda(found, machine)
+    states, iterations, residual = found
+    evaluations = iterations + 1
+    rows = evaluations * states.size // recurrence.layout.size
+    counts = {"nfev": evaluations, "rows": rows, **dict.fromkeys(("njev", "nscan"), evaluations * scanned)}
+    return Verdict(states, iterations, values=None if residual is None else states + residual, counts=counts)

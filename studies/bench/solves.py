@@ -11,12 +11,12 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array
+from recsolve.base.tolerance import Tolerance
 from recsolve.kernels.cpu.threads import threads
 from recsolve.math import sigmoid, tanh
 from recsolve.mixings import Diagonal
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.engine import fused
 from recsolve.studies.bench import by_hand, table
 from recsolve.studies.bench.board import Config, lengths
 from recsolve.studies.bench.harness import Bench, quartiles, relative_error
@@ -95,40 +95,35 @@ def _diagonal(name: str, by_batch: bool, config: Config, rng: np.random.Generato
     w = _weights(cell, D, rng)
     u = {n: laid(lambda s: rng.standard_normal(s, dtype=np.float32), (T, B, D), by_batch) for n in cell.drives}
     rec = recurrence(cell, u, w)
-    loops = fused(rec)
-    assert loops is not None
+    engine = rec.bind()
+    tolerance = Tolerance(_TOLERANCE, 0.0)
     shape, truth = f"T{T} B{B} D{D} {'(B, T, D)' if by_batch else '(T, B, D)'}", loop(*_double(u, w))
 
     def newton() -> Array:
-        states = rec.empty()
-        loops.newton(states, _WINDOW, (_TOLERANCE, 0.0))
-        return states
+        found = engine.solve("windows", tolerance, _WINDOW)
+        assert found is not None
+        return found.states
 
     def race(what: str, run: Callable[[], Array], reference: str, other: Callable[[], Array], exact: Array) -> _Race:
         return _Race(what, shape, run, reference, other, exact)
 
-    walk, by_loop = _walk(rec), ("NumPy loop", lambda: loop(u, w))
+    walk, by_loop = rec.bind().walk, ("NumPy loop", lambda: loop(u, w))
     yield race(f"{name} in order", walk, *by_loop, truth)
     if name == "GRU":
         user = recurrence(USER, *({_NAMES[n]: x for n, x in named.items()} for named in (u, w)))
-        yield race("user's GRU in order", _walk(user), "built-in GRU", walk, truth)
+        yield race("user's GRU in order", user.bind().walk, "built-in GRU", walk, truth)
     yield race(f"{name}, all of rs.solve", lambda: rs.solve(rec, method="sequential").states, *by_loop, truth)
     yield race(f"{name}, Newton to 1e-6", newton, "in order", walk, truth)
     states, c = walk(), rng.standard_normal(rec.shape, dtype=np.float32)
     true_g = back(*_double(u, w), truth, c.astype(np.float64))[0]
-    adjoint, by_hand_too = (lambda: loops.adjoint(states, c)[0]), (lambda: back(u, w, states, c)[0])
-    yield race(f"{name} adjoint", adjoint, "NumPy loop", by_hand_too, true_g)
 
+    def adjoint() -> Array:
+        found = engine.adjoint(states, c)
+        assert found is not None
+        return found[0]
 
-def _walk(rec: CellRecurrence) -> Callable[[], Array]:
-    """Return a function that fills states one after the other."""
-
-    def walk() -> Array:
-        states = rec.empty()
-        rec.follow(states)
-        return states
-
-    return walk
+    by_hand_too = ("NumPy loop", lambda: back(u, w, states, c)[0])
+    yield race(f"{name} adjoint", adjoint, *by_hand_too, true_g)
 
 
 def laid(make: Callable[[tuple[int, ...]], Array], shape: tuple[int, ...], by_batch: bool) -> Array:
@@ -160,7 +155,7 @@ def _lengths(config: Config, rng: np.random.Generator) -> Iterator[_Race]:
     for T in lengths(config.numbers):
         D, cell = config.numbers // T, rs.cells.GRU
         w, u = _weights(cell, D, rng), {n: rng.standard_normal((T, D), dtype=np.float32) for n in cell.drives}
-        walk = _walk(recurrence(cell, u, w))
+        walk = recurrence(cell, u, w).bind().walk
         first = first or walk
         truth = by_hand.gru(*_double(u, w)) if T <= _LOOP_STEPS else None
         yield _Race("GRU in order", f"T{T} lanes {D}", walk, "T256", first, truth)
@@ -180,7 +175,7 @@ def _dense(name: str, shape: tuple[int, int, int], config: Config, rng: np.rando
     x = torch.from_numpy(rng.standard_normal((T, B, 1), dtype=np.float32))
     weighted = getattr(rs.cells, name).from_torch(module)
     rec = weighted.recurrence(drive=dict(weighted.drive(x.numpy())))
-    walk = _walk(rec)
+    walk = rec.bind().walk
 
     def shown() -> Array:
         states: Array = rec.output(walk())

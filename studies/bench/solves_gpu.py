@@ -18,8 +18,8 @@ from recsolve.base.arrays import Array, to_host
 from recsolve.kernels.gpu.cell.fused_solve import Outcome
 from recsolve.kernels.starts import Starts
 from recsolve.recurrence.cell import Cell
+from recsolve.recurrence.compilation import cuda_loops_of
 from recsolve.recurrence.current import traced_now
-from recsolve.recurrence.engine import cuda_loops_of
 from recsolve.studies.bench import table
 from recsolve.studies.bench.board import BOARD, Config, Shape, lengths
 from recsolve.studies.bench.harness import Bench, Gpu, Run, relative_error, times_on_gpu

@@ -43,21 +43,26 @@ class Fused:
         self.loops: Any = module_cache.load(source, name)
         self.components, self.drives = components, drives
 
-    def walk(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int = 0) -> None:
-        """Fill the rows of ``states`` from ``start`` on, one after the other; ``batch`` is the number of batch axes."""
+    def walk(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int = 0) -> bool:
+        """Fill the rows of ``states`` from ``start`` on, one after the other; return whether these are all finite.
+
+        ``batch`` is the number of batch axes.
+        """
         inputs, states, starts = self._rest(inputs, states, batch, starts, start)
         if time_blocks.pays(self.component(states, batch).shape):
             time_blocks.walk(self, inputs, states, batch, starts)
-        else:
-            self.walk_in_order(inputs, states, batch, starts)
+            return bool(np.isfinite(states).all())
+        return self.walk_in_order(inputs, states, batch, starts)
 
-    def walk_in_order(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int = 0) -> None:
+    def walk_in_order(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int = 0) -> bool:
         """Do the same without blocks of time."""
         inputs, states, starts = self._rest(inputs, states, batch, starts, start)
-        if states.size:
-            walk = Walk(self, inputs, states, batch, starts)
-            walk.run()
-            walk.finish()
+        if not states.size:
+            return True
+        walk = Walk(self, inputs, states, batch, starts)
+        finite = walk.run()
+        walk.finish()
+        return finite
 
     def laid_out(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts) -> Walk:
         """Return these arrays laid out for walks."""
@@ -89,7 +94,7 @@ class Fused:
         window = min(window, len(states))
         g, run = self.sizes(rows, states.size, starts, window=window)
         flat = self.flat(rows, starts, batch)
-        counts = np.zeros(rows.groups * ceil(rows.inner / g.width), np.int64)
+        counts = np.zeros(self.tasks(rows, g), np.int64)
         atol, rtol = (states.dtype.type(x) for x in tol)
         places = rows.where, rows.by_time, g, atol, rtol, counts
         run(partial(self.loops.newton, rows.inputs, rows.bases[Y], *flat, *places))
@@ -194,7 +199,11 @@ class Fused:
             has_resets=int(starts is not None and starts.has_resets),
             window=window,
         )
-        return g, partial(spread, tasks=ceil(rows.groups / bundle) * ceil(rows.inner / width), workers=workers)
+        return g, partial(spread, tasks=self.tasks(rows, g), workers=workers)
+
+    def tasks(self, rows: Rows, g: Any) -> int:
+        """Return how many tasks there are."""
+        return ceil(rows.groups / g.bundle) * ceil(rows.inner / g.width)
 
     def flat(self, rows: Rows, starts: Starts, batch: int) -> tuple[Array, Array, Array, Array]:
         """Return what a walk starts from as the loops take it."""
@@ -216,16 +225,22 @@ class Walk:
         shape = loops.component(states, batch).shape
         self.rows = Rows(shape, {Y: States(states, loops.axes(batch), True)}, inputs)
         self.sizes, self._spread = loops.sizes(self.rows, states.size, starts)
+        self._tasks = loops.tasks(self.rows, self.sizes)
         self._axes = tuple(axis - 1 for axis in loops.axes(batch))
         self._start, *self._resets = flat_starts(starts, self.rows, self._axes)
 
-    def run(self, initial: Array | None = None, begin: int = 0) -> None:
-        """Walk to the end from the state before step ``begin``, by default the initial one."""
+    def run(self, initial: Array | None = None, begin: int = 0) -> bool:
+        """Walk to the end from the state before step ``begin``, by default the initial one.
+
+        Return whether all states on the way are finite.
+        """
         rows, (restart, row, resets) = self.rows, self._resets
         start = self._start if initial is None else rows.component_rows(initial, self._axes)
         g, where = self.sizes._replace(steps=self.sizes.steps - begin), rows.where + begin * rows.by_time
         starts = start, restart, row[begin:], resets
-        self._spread(partial(self.loops.loops.walk, rows.inputs, rows.bases[Y], *starts, where, rows.by_time, g))
+        bad = np.zeros(self._tasks, np.int64)
+        self._spread(partial(self.loops.loops.walk, rows.inputs, rows.bases[Y], *starts, where, rows.by_time, g, bad))
+        return not bad.any()
 
     def last(self) -> Array:
         """Return the last state (*batch, *event)."""

@@ -122,10 +122,25 @@ def _restart(resets: Array, r: int, restart: Array, lane: int, x: Array, s: int,
                 write(x, s + j * g.width + i, restart[j * g.lanes + lane + i])
 
 
+@inlined
+def _copy_counted(x: Array, s: int, x_c: int, y: Array, q: int, y_c: int, components: int, n: int) -> int:
+    """Copy the rows of all components, and return how many numbers are not finite."""
+    bad = 0
+    for j in range(components):
+        for i in range(n):
+            value = read(x, s + j * x_c + i)
+            bad += not abs(value) < np.inf
+            write(y, q + j * y_c + i, value)
+    return bad
+
+
 @compiled
 def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, resets: Array, where: Array, by_time: Array,
-         g: Sizes, first: int, last: int) -> None:  # fmt: skip
-    """Fill ``y`` one step after the other from the states ``start`` on, for the tasks [first, last)."""
+         g: Sizes, bad: Array, first: int, last: int) -> None:  # fmt: skip
+    """Fill ``y`` one step after the other from the states ``start`` on, for the tasks [first, last).
+
+    bad[task] is the number of states that are not finite.
+    """
     k, w = g.components, g.width
     buffer, at = np.empty(g.bundle * k * w, y.dtype), np.empty((g.bundle, len(by_time)), np.int64)
     given, x, states = pointers(inputs), pointer(buffer), pointer(y)
@@ -138,7 +153,7 @@ def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, resets
                 if g.has_resets and row[t] >= 0:
                     _restart(resets, row[t], restart, at[b, LANE], x, b * k * w, g, n)
                 step(given, at, b, x, b * k * w, w, states, at[b, Y], g.y_c, n)
-                _copy(states, at[b, Y], g.y_c, x, b * k * w, w, k, n)
+                bad[task] += _copy_counted(states, at[b, Y], g.y_c, x, b * k * w, w, k, n)
             advance(at, by_time, count, 1)
     keep(buffer)
 

@@ -1,0 +1,82 @@
+"""The engine of a cell whose mixings are all diagonal: loops or kernels that are the whole of a solve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recsolve.base.arrays import Array, empty_in_order
+from recsolve.base.tolerance import Tolerance
+from recsolve.jacobians import Block, Diagonal, Jacobian
+from recsolve.kernels.starts import Starts
+from recsolve.recurrence.compilation import cuda_loops_of, launches, loops_of
+from recsolve.recurrence.current import Traced
+from recsolve.recurrence.engine import CompiledEngine, Verdict, Way
+
+if TYPE_CHECKING:
+    from recsolve.recurrence.cell_recurrence import CellRecurrence
+
+
+class FusedEngine(CompiledEngine):
+    """Compiled loops on NumPy arrays, CUDA kernels on CuPy's, bound to the arrays of one recurrence.
+
+    Parameters
+    ----------
+    recurrence : CellRecurrence
+        All of whose mixings are diagonal.
+    traced : Traced
+        Its cell.
+    """
+
+    compiled = True
+
+    def __init__(self, recurrence: CellRecurrence, traced: Traced):
+        super().__init__(recurrence, traced)
+        cell = recurrence.cell
+        self.names, self.batch = cell.cell, len(recurrence.batch)
+        self.on_gpu = launches(recurrence)
+        self.loops = cuda_loops_of(traced) if self.on_gpu else loops_of(traced, recurrence.dtype)
+        self.inputs = [recurrence.drive[name] for name in self.names.drives]
+        self.inputs += [cell.mixings[name].weight for name in self.names.mixings]
+        self.inputs += [cell.parameters[name] for name in self.names.parameters]
+        self.starts = Starts(recurrence.initial, recurrence.restart, recurrence.reset)
+
+    def apply(self, previous: Array) -> Array:
+        values = self.recurrence.empty()
+        self.loops.evaluate(self.inputs, previous, values, self.batch)
+        return values
+
+    def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        layout, values, axis = self.recurrence.layout, self.recurrence.empty(), 1 + self.batch
+        if layout.components == 1:
+            entries = np.empty_like(values)
+            self.loops.linearise(self.inputs, previous, values, entries, self.batch)
+            return values, Diagonal(entries, layout)
+        shape = (*values.shape[:axis], layout.components, *values.shape[axis:])
+        entries = empty_in_order(shape, self.recurrence.drive_like, axis)
+        self.loops.linearise(self.inputs, previous, values, entries, self.batch)
+        return values, Block(entries, layout)
+
+    def _follow(self, states: Array, start: int) -> None:
+        self.loops.walk(self.inputs, states, self.batch, self.starts, start)
+
+    def solve(self, way: Way, tolerance: Tolerance, window: int = 256) -> Verdict | None:
+        states, size = self.recurrence.empty(), self.recurrence.layout.size
+        if way == "walk":
+            finite = self.loops.walk(self.inputs, states, self.batch, self.starts)
+            # The loop defines the answer, and f rounds alike in all loops of a cell: its residual is 0.
+            return Verdict(states, 0, 0.0 if finite else None, counts={"nfev": 1, "rows": states.size // max(size, 1)})
+        if way != "windows" or tolerance.lanes is not None:
+            return None
+        test = tolerance.atol, tolerance.rtol
+        iterations, sweeps, counted = self.loops.newton(self.inputs, states, self.batch, self.starts, window, test)
+        rows = round(sweeps * states.size / max(size, 1))
+        counts = {"nfev": max(iterations, 1), "njev": iterations, "rows": rows, **counted}
+        return Verdict(states, iterations, counts=counts)
+
+    def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
+        rec = self.recurrence
+        if rec.reset is not None and rec.restart is not rec.initial:
+            return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
+        return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.starts)
