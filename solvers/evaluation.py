@@ -272,15 +272,21 @@ class Evaluation:
         if not host.size:
             return good, good.copy()
         clean = np.empty(host.shape, bool)
-        failure, start = (np.full((1, *host.shape[1:]), -1) for _ in range(2))
+        failure = start = np.array(-1)
         rows = max(_TOGETHER // max(self._starts[0].size, 1), 1)
         for begin in range(0, len(host), rows):
             part = slice(begin, begin + rows)
             index = np.arange(begin, min(begin + rows, len(host))).reshape((-1,) + (1,) * (host.ndim - 1))
-            failures, starts = (
-                np.maximum.accumulate(np.concatenate([before, np.where(mask[part], index, -1)]), axis=0)
-                for before, mask in ((failure, ~host), (start, self._starts))
-            )
+            failures = _last(~host[part], index, failure)
+            starts = _last(self._starts[part], index, start)
             clean[part] = failures[:-1] < starts[1:]
             failure, start = failures[-1:], starts[-1:]
         return xp.asarray(clean & host), xp.asarray(clean & ~host)
+
+
+def _last(mask: Array, index: Array, before: Array) -> Array:
+    """Return the last index so far at which a mask holds, with that of the rows before first."""
+    out = np.empty((len(mask) + 1, *mask.shape[1:]), np.int64)
+    out[:1], out[1:] = before, -1
+    np.copyto(out[1:], index, where=mask)
+    return np.maximum.accumulate(out, axis=0, out=out)

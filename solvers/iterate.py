@@ -101,5 +101,6 @@ def largest(residual: Array) -> float:
 def leading_times(rows: Array) -> int:
     """Return how many leading times are true in all sequences, of rows (T, *batch, ...)."""
     host = to_host(rows)
-    failed = np.flatnonzero(~host.all(axis=tuple(range(1, host.ndim))))
-    return int(failed[0]) if failed.size else len(host)
+    good: Array = host.reshape(len(host), -1).all(axis=1) if host.size else np.ones(len(host), bool)  # type: ignore[assignment]
+    first = int(good.argmin()) if len(good) else 0  # the first False, where there is one
+    return len(host) if not len(good) or good[first] else first

@@ -54,11 +54,14 @@ if hasattr(os, "register_at_fork"):
 def spread(loop: Callable[[int, int], None], tasks: int, workers: int) -> None:
     """Call ``loop(first, last)`` on equal shares of ``range(tasks)``, side by side; the caller takes the first."""
     shares = min(workers, tasks)
-    bounds = [tasks * i // max(shares, 1) for i in range(shares + 1)]
+    if shares <= 1:
+        if shares:
+            loop(0, tasks)
+        return
+    bounds = [tasks * i // shares for i in range(shares + 1)]
     # The settings of a `with` block hold for the workers of the caller too.
     others = [_pool().submit(_within, copy_context(), loop, *bounds[i : i + 2]) for i in range(1, shares)]
-    if shares:
-        loop(*bounds[:2])
+    loop(*bounds[:2])
     for other in others:
         other.result()
 

@@ -11,7 +11,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels.monoids.cuda_map import ROWS, CudaMap, LinearMap, Operands, SingleMap
-from recsolve.kernels.monoids.monoid import STORED, Base, given
+from recsolve.kernels.monoids.monoid import STORED, Base, Monoid, given
 
 _COMPLEX = SingleMap("ComplexAffine", 4, 5)
 
@@ -89,6 +89,12 @@ class Affine(Base):
                 )
         return A, b
 
+    def simplest(self, elements: tuple[Jacobian, Array]) -> tuple[Monoid, Any]:
+        A, b = elements
+        if type(self) is Affine and type(A) is Diagonal and A.data.shape == b.shape:
+            return _ELEMENTWISE, (A.data, b)
+        return self, elements  # type: ignore[return-value]
+
     def like(self, elements: tuple[Jacobian, Array]) -> Array:
         return elements[1]
 
@@ -117,3 +123,40 @@ class Affine(Base):
             return ()
         components = (A.layout.component_axis,) if A.layout.components > 1 else ()
         return (*components, -1) if A.rank > Block.rank else components
+
+
+class _Elementwise(Base):
+    """x -> a x + b of arrays."""
+
+    dtypes = Affine.dtypes
+
+    def __init__(self) -> None:
+        self.name = Affine.name  # not that of the class, which is not entered in the registry
+
+    def like(self, elements: tuple[Array, Array]) -> Array:
+        return elements[1]
+
+    def take(self, elements: tuple[Array, Array], index: Any) -> tuple[Array, Array]:
+        return elements[0][index], elements[1][index]
+
+    def act(self, elements: tuple[Array, Array], states: Array) -> Array:
+        return elements[0] * states + elements[1]
+
+    def compose(self, later: tuple[Array, Array], earlier: tuple[Array, Array]) -> tuple[Array, Array]:
+        return later[0] * earlier[0], later[0] * earlier[1] + later[1]
+
+    def identity(self, elements: tuple[Array, Array]) -> tuple[Array, Array]:
+        a, b = elements
+        return namespace(a).ones_like(a), namespace(b).zeros_like(b)
+
+    def constant(self, elements: tuple[Array, Array], initial: Array | None) -> Array:
+        return elements[1]
+
+    def composable(self, elements: tuple[Array, Array]) -> bool:
+        return True
+
+    def mixed(self, elements: tuple[Array, Array]) -> tuple[int, ...]:
+        return ()
+
+
+_ELEMENTWISE: Any = _Elementwise()

@@ -39,6 +39,10 @@ class Widened:
         self.prepare, self.mixed, self.check_initial = monoid.prepare, monoid.mixed, monoid.check_initial
         self.name, self.dtypes = monoid.name, monoid.dtypes
 
+    def simplest(self, elements: Any) -> tuple[Monoid, Any]:
+        """Return itself: elements are widened as they are taken."""
+        return self, elements
+
     def take(self, elements: Any, index: Any) -> Any:
         """Select times and widen them; what has been widened stays."""
         return tuple(widen(x) for x in self.monoid.take(elements, index))

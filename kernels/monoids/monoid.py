@@ -52,6 +52,9 @@ class Monoid(Protocol):
     def prepare(self, elements: Any) -> Any:
         """Check user elements and return them in the monoid's own form; raise ValueError for shapes and values."""
 
+    def simplest(self, elements: Any) -> tuple[Monoid, Any]:
+        """Return the simplest monoid and elements of the same maps: itself, or one of plain arrays."""
+
     def like(self, elements: Any) -> Array:
         """Return an array with the shape (T, ...), dtype and memory order of the result."""
 
@@ -120,6 +123,9 @@ class Base:
             seen = " and ".join(map(str, shapes)) if len(shapes) == 2 else ", ".join(map(str, shapes))
             raise ValueError(f"elements ({', '.join(self.letters)}) have shapes {seen}; wanted equal shapes")
         return arrays
+
+    def simplest(self, elements: Any) -> tuple[Monoid, Any]:
+        return self, elements  # type: ignore[return-value]
 
     def like(self, elements: Any) -> Array:
         return elements[0]  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.kernels.monoids.float16 import HALF, Widened, state_dtype
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.registry import register
@@ -60,6 +60,7 @@ def scan(
     array
         y, in the memory order of the elements.
     """
+    monoid, elements = monoid.simplest(elements)
     like = monoid.like(elements)
     y = namespace(like).empty_like(like)
     T = like.shape[0]
@@ -72,7 +73,7 @@ def scan(
     if like.dtype == HALF:
         monoid, initial = Widened(monoid), None if initial is None else initial.astype(state_dtype(like))
     state = _Stepper(monoid, elements, initial, reset)
-    carries = state.carries(L) if T > L else initial
+    carries = state.carries(L) if T > L else state.before
     _step_chunks(state, y, L, carries)
     return y  # type: ignore[no-any-return]
 
@@ -88,8 +89,13 @@ class _Stepper:
 
     def __init__(self, monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None):
         self.monoid, self.elements, self.initial, self.reset = monoid, elements, initial, reset
-        self.xp = namespace(monoid.like(elements))
-        self.T = monoid.like(elements).shape[0]
+        like = monoid.like(elements)
+        self.xp, self.T, self.before = namespace(like), like.shape[0], initial
+        # The times at which something is cut. A recurrence that starts afresh is cut at time 0 alone.
+        cuts: Any = None if reset is None else reset.any(axis=tuple(range(1, reset.ndim)))
+        self.cuts = None if cuts is None else to_host(cuts)
+        if reset is not None and self.cuts is not None and not self.cuts[1:].any() and bool(reset[:1].all()):
+            self.reset = self.cuts = self.before = None
 
     def step(self, index: Any, state: Array | None) -> Array:
         """Return the next rows at the times ``index`` from the rows before (None: cut)."""
@@ -97,12 +103,9 @@ class _Stepper:
         if state is None:
             return self.monoid.constant(e, self.initial)
         after = self.monoid.act(e, state)
-        if self.reset is None:
+        if self.reset is None or self.cuts is None or not self.cuts[index].any():
             return after
-        cut = self.reset[index]
-        if not cut.any():
-            return after
-        return self.xp.where(cut, self.monoid.constant(e, self.initial), after)  # type: ignore[no-any-return]
+        return self.xp.where(self.reset[index], self.monoid.constant(e, self.initial), after)  # type: ignore[no-any-return]
 
     def carries(self, L: int) -> Array:
         """Return the state with which each chunk starts, shape (chunks, ...)."""
@@ -118,24 +121,26 @@ class _Stepper:
                 seen = seen | self.reset[index]
         like = monoid.like(self.elements)
         out = xp.zeros((ceil(self.T / L), *like.shape[1:]), dtype=state_dtype(like))
-        state = self.initial
-        for j in range(len(out)):
-            if state is not None:
-                out[j] = state
-            if j == full:
+        for careful in (False, True):
+            state = self.before
+            for j in range(len(out)):
+                if state is not None:
+                    out[j] = state
+                if j + 1 < len(out):
+                    state = self._across(summary, j, L, state, local, seen, careful)
+            if not self._lost(out[:-1], out[1:]):  # looked at chunk by chunk only where anything is
                 break
-            state = self._across(summary, j, L, state, local, seen)
         return out  # type: ignore[no-any-return]
 
     def _across(
-        self, summary: Any, j: int, L: int, state: Array | None, local: Array | None, seen: Array | None
+        self, summary: Any, j: int, L: int, state: Array | None, local: Array | None, seen: Array | None, careful: bool
     ) -> Array:
         """Carry a state over chunk ``j``."""
         if state is not None:
             after = self.monoid.act(self.monoid.take(summary, j), state)
             if local is not None and seen is not None:
                 after = self.xp.where(seen[j], local[j], after)
-            if not self._lost(state, after):
+            if not (careful and self._lost(state, after)):
                 return after
         # Nothing comes in, or composing has lost what its steps may not: walk the chunk itself.
         for t in range(j * L, (j + 1) * L):
@@ -163,6 +168,6 @@ def _step_chunks(state: _Stepper, y: Array, L: int, carries: Array | None) -> No
     for offset in range(L):
         index = slice(offset, T, L)
         current = state.step(index, current[: len(range(offset, T, L))])
-        if offset == 0 and state.initial is None:
+        if offset == 0 and state.before is None:
             current[0] = state.step(0, None)
         y[index] = current

@@ -7,6 +7,7 @@ arrays without a copy (CPU tensors as NumPy, CUDA tensors as CuPy through DLPack
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -53,6 +54,8 @@ def common_kind(arrays: Mapping[str, object]) -> Kind:
 
 def namespace(x: object) -> Namespace:
     """Return the module (numpy or cupy) that a native array belongs to."""
+    if type(x) is np.ndarray:  # nearly always, and a call less
+        return np
     if kind_of(x) == "cupy":
         import cupy
 
@@ -146,6 +149,7 @@ def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     return x if x.shape == shape else namespace(x).broadcast_to(x, shape)
 
 
+@lru_cache(maxsize=1024)
 def slowest_first(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
     """Return axes of these sizes and strides from the slowest to the fastest in memory."""
     return tuple(sorted(range(len(shape)), key=lambda axis: -abs(strides[axis]) if shape[axis] > 1 else 0))
@@ -154,7 +158,7 @@ def slowest_first(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int
 def memory_order(x: Array, axes: int) -> tuple[int, ...]:
     """Return the first ``axes`` axes of ``x`` sorted from the slowest to the fastest in memory."""
     strides = getattr(x, "strides", None) or (0,) * x.ndim
-    return slowest_first(x.shape[:axes], strides[:axes])
+    return slowest_first(tuple(x.shape[:axes]), tuple(strides[:axes]))
 
 
 def empty_in_order(shape: tuple[int, ...], like: Array, axes: int) -> Array:
@@ -162,9 +166,21 @@ def empty_in_order(shape: tuple[int, ...], like: Array, axes: int) -> Array:
 
     Data given as a (T, B, D) view of a (B, T, D) buffer then gives results that are views of (B, T, D) buffers.
     """
-    order = memory_order(like, axes) + tuple(range(axes, len(shape)))
+    return ordered_empty(shape, like, memory_order(like, axes))
+
+
+def ordered_empty(shape: tuple[int, ...], like: Array, first: tuple[int, ...]) -> Array:
+    """Allocate ``shape`` in the kind and dtype of ``like``, its first axes in this order, the slowest first."""
+    order, back = _orders(first, len(shape))
     buffer = namespace(like).empty([shape[axis] for axis in order], dtype=like.dtype)
-    return buffer.transpose(np.argsort(order))  # type: ignore[no-any-return]
+    return buffer.transpose(back)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1024)
+def _orders(first: tuple[int, ...], count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the order of all axes of which only the first are permuted, and the way back."""
+    order = (*first, *range(len(first), count))
+    return order, tuple(map(order.index, range(count)))
 
 
 def matmul_last(x: Array, matrix: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import numpy as np
 from recsolve.base.arrays import (
     Array,
     Kind,
-    empty_in_order,
     from_native,
     kind_of,
+    memory_order,
     namespace,
+    ordered_empty,
     to_native,
 )
 from recsolve.base.layout import Layout
@@ -328,9 +330,20 @@ class Recurrence(ABC):
         """Whether compiled loops walk this recurrence; else Python calls f at every step."""
         return self.bind().compiled
 
-    def empty(self) -> Array:
-        """Return uninitialised memory for states, (T, *batch, *event), in the memory order of the drive."""
-        return empty_in_order(self.shape, self.drive_like, 1 + len(self.batch))
+    def empty(self, shape: tuple[int, ...] | None = None) -> Array:
+        """Return uninitialised memory whose axes (T, *batch) lie in the memory order of those of the drive.
+
+        Parameters
+        ----------
+        shape : tuple of int, optional
+            (T, *batch, ...); default: that of the states.
+        """
+        return ordered_empty(self.shape if shape is None else shape, self.initial, self._order)
+
+    @cached_property
+    def _order(self) -> tuple[int, ...]:
+        """The axes (T, *batch) from the slowest to the fastest."""
+        return memory_order(self.drive_like, 1 + len(self.batch))
 
     def bind(self) -> Engine:
         """Return the engine that computes f for all t fastest: one that calls this recurrence, or a compiled one.

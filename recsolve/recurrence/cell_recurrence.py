@@ -219,8 +219,10 @@ class _Tape:
 
     def _caller(self, mixing: Mixing) -> Any:
         def call(x: Any) -> Any:
-            if not isinstance(x, Dual) or not couples(mixing):
+            if not isinstance(x, Dual):
                 return mixing(x)
+            if not couples(mixing):
+                return Dual(mixing.weight, {}) * x  # a weight is no constant of the function
             if not x.partials:
                 return Dual(mixing(x.value), {})
             leaf = self.components + len(self.calls)

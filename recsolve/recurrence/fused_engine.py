@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recsolve.base.arrays import Array, empty_in_order
+from recsolve.base.arrays import Array
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
+from recsolve.kernels.cpu.cell.fused_loops import AtOnce, Fused
+from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
 from recsolve.kernels.starts import Starts
 from recsolve.recurrence.compilation import cuda_loops_of, launches, loops_of
 from recsolve.recurrence.current import Traced
@@ -42,20 +46,28 @@ class FusedEngine(CompiledEngine):
         self.inputs += [cell.parameters[name] for name in self.names.parameters]
         self.starts = Starts(recurrence.initial, recurrence.restart, recurrence.reset)
 
+    @cached_property
+    def _at_once(self) -> AtOnce | _OnGpu:
+        layout, shape = self.recurrence.layout, self.recurrence.shape
+        part = shape if layout.components == 1 else (*shape[: 1 + self.batch], *shape[2 + self.batch :])
+        if isinstance(self.loops, Fused):
+            return self.loops.at_once(self.inputs, part, self.batch)
+        return _OnGpu(self.loops, self.inputs, self.batch)
+
     def apply(self, previous: Array) -> Array:
         values = self.recurrence.empty()
-        self.loops.evaluate(self.inputs, previous, values, self.batch)
+        self._at_once.evaluate(previous, values)
         return values
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
         layout, values, axis = self.recurrence.layout, self.recurrence.empty(), 1 + self.batch
         if layout.components == 1:
             entries = np.empty_like(values)
-            self.loops.linearise(self.inputs, previous, values, entries, self.batch)
+            self._at_once.linearise(previous, values, entries)
             return values, Diagonal(entries, layout)
         shape = (*values.shape[:axis], layout.components, *values.shape[axis:])
-        entries = empty_in_order(shape, self.recurrence.drive_like, axis)
-        self.loops.linearise(self.inputs, previous, values, entries, self.batch)
+        entries = self.recurrence.empty(shape)
+        self._at_once.linearise(previous, values, entries)
         return values, Block(entries, layout)
 
     def _follow(self, states: Array, start: int) -> None:
@@ -80,3 +92,18 @@ class FusedEngine(CompiledEngine):
         if rec.reset is not None and rec.restart is not rec.initial:
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
         return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.starts)
+
+
+@dataclass
+class _OnGpu:
+    """f at all t on a GPU."""
+
+    loops: FusedCuda
+    inputs: list[Array]
+    batch: int
+
+    def evaluate(self, previous: Array, values: Array) -> None:
+        self.loops.evaluate(self.inputs, previous, values, self.batch)
+
+    def linearise(self, previous: Array, values: Array, J: Array) -> None:
+        self.loops.linearise(self.inputs, previous, values, J, self.batch)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from recsolve.base.arrays import Array, empty_in_order, namespace
+from recsolve.base.arrays import Array, broadcast, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call
@@ -80,7 +81,7 @@ class StagedEngine(CompiledEngine):
     def _run(self, previous: Array, partials: bool) -> tuple[Array, dict[Node, Array]]:
         """Return the new states, and every node that the stages have computed."""
         layout = self.recurrence.layout
-        values = self._empty(self.recurrence.shape)
+        values = self.recurrence.empty()
         names = self.program.components
         known = self.constants | {Leaf("component", s): layout.component(previous, i) for i, s in enumerate(names)}
         new = [layout.component(values, i) for i in range(len(names))]
@@ -89,21 +90,21 @@ class StagedEngine(CompiledEngine):
             last = () if stage.calls else tuple(zip(stage.outputs, new, strict=True))
             into = {output.value: part for output, part in reversed(last)}
             nodes = self.loops.jobs[partials][number].nodes
-            results = [into[node] if node in into else self._empty(new[0].shape) for node in nodes]
+            results = [into[node] if node in into else self.recurrence.empty(new[0].shape) for node in nodes]
             self.loops.run(number, partials, known, results)
             found |= zip(nodes, results, strict=True)
             for output, part in last:
                 if found.get(output.value) is not part:
                     part[...] = self._value(output.value, found, known)
             self._mix(number, found, known)
-        return values, found | {node: self._value(node, {}, known) for node in self._plain()}
+        return values, found | {node: self._value(node, {}, known) for node in self._plain}
 
     def _mix(self, stage: int, found: dict[Node, Array], known: dict[Leaf, Array]) -> None:
         """Add the results of the mixing calls after a stage to the known values."""
         calls, plan = self.program.stages[stage].calls, self.products.plan
         inputs = dict.fromkeys(call.input.value for call in calls)
         for node, product in zip(inputs, plan.stages[stage] if calls else (), strict=True):
-            x = self.xp.broadcast_to(self._value(node, found, known), self._part)
+            x = broadcast(self._value(node, found, known), self._part)
             results = self.products.mix(product, self.weights, x, 1 + len(self.recurrence.batch))
             shared = [call for call in calls if call.input.value is node]
             known |= {call.result.content: result for call, result in zip(shared, results, strict=True)}
@@ -115,22 +116,20 @@ class StagedEngine(CompiledEngine):
             return known[node.content]
         return self.xp.asarray(node.content, self.recurrence.dtype)  # type: ignore[no-any-return]
 
+    @cached_property
     def _plain(self) -> list[Node]:
         """Return the leaves and constants among the partials."""
         nodes = [node for stage in self.program.stages for node in stage.nodes()]
         return [node for node in nodes if not node.arguments]
 
     def _partials(self, output: Output, found: dict[Node, Array]) -> dict[int, Array]:
-        return {leaf: self.xp.broadcast_to(found[node], self._part) for leaf, node in output.partials.items()}
+        return {leaf: broadcast(found[node], self._part) for leaf, node in output.partials.items()}
 
-    @property
+    @cached_property
     def _part(self) -> tuple[int, ...]:
         """The shape of a component of the states."""
         shape, batch = self.recurrence.shape, 1 + len(self.recurrence.batch)
         return shape if len(self.program.components) == 1 else (*shape[:batch], *shape[batch + 1 :])
-
-    def _empty(self, shape: tuple[int, ...]) -> Array:
-        return empty_in_order(shape, self.recurrence.drive_like, 1 + len(self.recurrence.batch))
 
 
 def _number(call: MixingCall) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import ceil, prod
 from typing import Any, TypeAlias
@@ -101,20 +101,9 @@ class Fused:
         rows.finish()
         return int(counts.max()), float(counts.mean() / ceil(len(states) / window) + 1), {}
 
-    def evaluate(self, inputs: Sequence[Array], previous: Array, values: Array, batch: int) -> None:
-        """Fill ``values`` with f of the states ``previous`` at all t."""
-        for part, rows in self._blocks(inputs, batch, {X: previous, Y: values}):
-            g, run = self.sizes(rows, part)
-            run(partial(self.loops.evaluate, rows.inputs, rows.bases[X], rows.bases[Y], rows.where, rows.by_time, g))
-            rows.finish()
-
-    def linearise(self, inputs: Sequence[Array], previous: Array, values: Array, J: Array, batch: int) -> None:
-        """Fill ``values`` with f of the states, and J (T, *batch, [k, k], *lanes, n) with its Jacobian."""
-        for part, rows in self._blocks(inputs, batch, {X: previous, Y: values, JACOBIAN: J}):
-            g, run = self.sizes(rows, part)
-            bases = (rows.bases[column] for column in (X, Y, JACOBIAN))
-            run(partial(self.loops.linearise, rows.inputs, *bases, rows.where, rows.by_time, g))
-            rows.finish()
+    def at_once(self, inputs: Sequence[Array], shape: tuple[int, ...], batch: int) -> AtOnce:
+        """Return f at all t for components of this shape, (T, *batch, *lanes, n)."""
+        return AtOnce(self, inputs, shape, batch)
 
     def adjoint(
         self, inputs: Sequence[Array], states: Array, cotangent: Array, batch: int, starts: Starts
@@ -150,28 +139,6 @@ class Fused:
         index: Any = (slice(None),) * (1 + batch) + (0,)
         return states if self.components == 1 else states[index]
 
-    def _blocks(self, inputs: Sequence[Array], batch: int, columns: Mapping[int, Array]) -> Iterator[tuple[int, Rows]]:
-        """Yield rows that cover all times, several times to a row where lanes are few."""
-        shape = self.component(columns[Y], batch).shape
-        number, steps = prod(shape[1:]), shape[0]
-        if not number * steps:
-            return
-        together = min(max(_ROW // number, 1), steps)
-        full = [broadcast(x, shape) for x in inputs]
-        for begin, end, length in ((0, steps - steps % together, together), (steps - steps % together, steps, 1)):
-            if begin == end:
-                continue
-
-            def cut(x: Array, begin: int = begin, end: int = end, length: int = length) -> Array:
-                return x[begin:end].reshape(-1, length, *x.shape[1:])
-
-            states = {
-                column: States(cut(x), self.axes(1 + batch, column == JACOBIAN), column != X)
-                for column, x in columns.items()
-            }
-            lanes = cut(self.component(columns[Y], batch)).shape
-            yield prod(lanes), Rows(lanes, states, [_cut_broadcast(x, begin, end, length) for x in full])
-
     def sizes(self, rows: Rows, numbers: int, starts: Starts | None = None, window: int = 0) -> tuple[Any, Run]:
         """Return the sizes for the loops, and how to run a loop over all tasks."""
         workers = threads() if numbers >= SPREAD else 1
@@ -203,7 +170,7 @@ class Fused:
 
     def tasks(self, rows: Rows, g: Any) -> int:
         """Return how many tasks there are."""
-        return ceil(rows.groups / g.bundle) * ceil(rows.inner / g.width)
+        return ceil(rows.groups / int(g.bundle)) * ceil(rows.inner / int(g.width))
 
     def flat(self, rows: Rows, starts: Starts, batch: int) -> tuple[Array, Array, Array, Array]:
         """Return what a walk starts from as the loops take it."""
@@ -251,8 +218,53 @@ class Walk:
         self.rows.finish()
 
 
-def _cut_broadcast(x: Array, begin: int, end: int, length: int) -> Array:
-    """Return the steps of a broadcast array, ``length`` of them to a row, without copying repeated entries."""
-    if x.strides[0]:
-        return x[begin:end].reshape(-1, length, *x.shape[1:])
-    return np.broadcast_to(x[0], ((end - begin) // length, length, *x.shape[1:]))
+class AtOnce:
+    """f at all t: the inputs of one recurrence cut into rows, several times to a row where lanes are few.
+
+    Parameters
+    ----------
+    loops : Fused
+    inputs : sequence of array
+    shape : tuple of int
+        Of a component of the states, (T, *batch, *lanes, n).
+    batch : int
+        The number of batch axes.
+    """
+
+    def __init__(self, loops: Fused, inputs: Sequence[Array], shape: tuple[int, ...], batch: int):
+        self.loops, self._axes = loops, {X: loops.axes(1 + batch), JACOBIAN: loops.axes(1 + batch, True)}
+        steps, number = shape[0], prod(shape[1:])
+        together = min(max(_ROW // max(number, 1), 1), max(steps, 1))
+        full = [broadcast(x, shape) for x in inputs]
+        whole = steps - steps % together
+        bounds = [(0, whole, together), (whole, steps, 1)] if number else []
+        self._parts = [_Part(full, shape, *bound) for bound in bounds if bound[0] < bound[1]]
+
+    def evaluate(self, previous: Array, values: Array) -> None:
+        """Fill ``values`` with f of the states ``previous``."""
+        self._run(self.loops.loops.evaluate, {X: previous, Y: values})
+
+    def linearise(self, previous: Array, values: Array, J: Array) -> None:
+        """Fill ``values`` with f of the states, and J (T, *batch, [k, k], *lanes, n) with its Jacobian."""
+        self._run(self.loops.loops.linearise, {X: previous, Y: values, JACOBIAN: J})
+
+    def _run(self, loop: Any, columns: Mapping[int, Array]) -> None:
+        for part in self._parts:
+            states = {c: States(part.cut(x), self._axes.get(c, self._axes[X]), c != X) for c, x in columns.items()}
+            rows = Rows(part.shape, states, part.inputs)
+            g, run = self.loops.sizes(rows, prod(part.shape))
+            run(partial(loop, rows.inputs, *[rows.bases[c] for c in columns], rows.where, rows.by_time, g))
+            rows.finish()
+
+
+class _Part:
+    """Steps ``begin`` to ``end``, ``length`` of them to a row."""
+
+    def __init__(self, inputs: Sequence[Array], shape: tuple[int, ...], begin: int, end: int, length: int):
+        self.begin, self.end, self.length = begin, end, length
+        self.shape = ((end - begin) // length, length, *shape[1:])
+        self.inputs = [self.cut(x) if x.strides[0] else np.broadcast_to(x[0], self.shape) for x in inputs]
+
+    def cut(self, x: Array) -> Array:
+        """Return the steps of an array, several to a row."""
+        return x[self.begin : self.end].reshape(-1, self.length, *x.shape[1:])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, broadcast
 
 
 class Resets(NamedTuple):
@@ -51,12 +51,12 @@ def lookup(reset: Array | None, shape: tuple[int, ...], rows: Callable[[Array], 
         For every time the row of ``lanes`` that is its own, or -1; empty where nothing is cut.
     lanes : array of bool
     """
-    times = np.empty(0, int) if reset is None else np.flatnonzero(reset.any(axis=tuple(range(1, reset.ndim))))
-    if reset is None or not len(times):
+    if reset is None or not len(times := reset.any(axis=tuple(range(1, reset.ndim))).nonzero()[0]):
         return np.empty(0, np.int32), np.empty(0, np.bool_)
-    row = np.full(shape[0], -1, np.int32)
+    row = np.empty(shape[0], np.int32)
+    row.fill(-1)
     row[times] = np.arange(len(times))
-    return row, rows(np.broadcast_to(reset[times], (len(times), *shape[1:])))
+    return row, rows(broadcast(reset[times], (len(times), *shape[1:])))
 
 
 def resets_of(reset: Array | None, shape: tuple[int, ...], rows: Callable[[Array], Array]) -> Resets:

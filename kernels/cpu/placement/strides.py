@@ -92,7 +92,7 @@ class Lanes(NamedTuple):
     def flatten(self, rows: Array, axes: int) -> Array:
         """Return rows (..., *the axes of the lanes) as contiguous (..., number), in the order of the lanes."""
         leading = rows.ndim - axes
-        moved = rows.transpose(*range(leading), *(leading + axis for axis in self.order))
+        moved = rows.transpose(*range(leading), *[leading + axis for axis in self.order])
         return np.ascontiguousarray(moved.reshape(*rows.shape[:leading], self.number))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, kind_of
+from recsolve.base.arrays import Array, broadcast, kind_of
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call, Factored, Transposed
@@ -132,10 +132,11 @@ def walk_factored(e: Jacobian, f: Array, y: Array, *, initial: Array | None, res
     matrices = program.matrices(f.dtype, f.shape[-1])
     batch = f.ndim - 1 - len(layout.event)
     part = (*f.shape[: 1 + batch], *f.shape[f.ndim - len(layout.lanes) - 1 :])
-    partials = [_lanes_first(np.broadcast_to(p, part), batch, layout, 0) for p in program.partials]
-    rows = [_lanes_first(x, batch, layout, 1) for x in (f, y)]
-    start = None if initial is None else _lanes_first(np.broadcast_to(initial, f.shape[1:])[None], batch, layout, 1)[0]
-    mask = None if reset is None else _lanes_first(np.broadcast_to(reset, f.shape), batch, layout, 1)
+    order = (0, *range(1 + batch, len(part) - 1), *range(1, 1 + batch), len(part) - 1)
+    partials = [broadcast(p, part).transpose(order) for p in program.partials]
+    rows = [_lanes_first(x, batch, layout) for x in (f, y)]
+    start = None if initial is None else _lanes_first(broadcast(initial, f.shape[1:])[None], batch, layout)[0]
+    mask = None if reset is None else _lanes_first(broadcast(reset, f.shape), batch, layout)
     shape = rows[0].shape[2:-1]
     axis = int(np.argmax(shape)) if shape else 0
 
@@ -154,13 +155,10 @@ def walk_factored(e: Jacobian, f: Array, y: Array, *, initial: Array | None, res
     spread(share, shape[axis] if shape else 1, workers if work >= _SPREAD else 1)
 
 
-def _lanes_first(x: Array, batch: int, layout: Layout, components: int) -> Array:
-    """Return (T, *batch, [k], *lanes, n) as a view ([k], *lanes, *batch, n), time first, k where wanted."""
-    lanes = len(layout.lanes)
-    named = components and layout.components > 1
-    order = [1 + batch + i for i in range(bool(named) + lanes)] + [1 + i for i in range(batch)]
-    moved = x.transpose(0, *order, x.ndim - 1)
-    return moved[:, None] if components and not named else moved
+def _lanes_first(x: Array, batch: int, layout: Layout) -> Array:
+    """Return (T, *batch, [k], *lanes, n) as a view (T, k, *lanes, *batch, n)."""
+    moved = x.transpose(0, *range(1 + batch, x.ndim - 1), *range(1, 1 + batch), x.ndim - 1)
+    return moved if layout.components > 1 else moved[:, None]
 
 
 class _Share:
