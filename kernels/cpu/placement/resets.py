@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,7 +51,8 @@ def lookup(reset: Array | None, shape: tuple[int, ...], rows: Callable[[Array], 
         For every time the row of ``lanes`` that is its own, or -1; empty where nothing is cut.
     lanes : array of bool
     """
-    if reset is None or not len(times := reset.any(axis=tuple(range(1, reset.ndim))).nonzero()[0]):
+    cut: Any = None if reset is None else reset.any(axis=tuple(range(1, reset.ndim)))
+    if reset is None or not len(times := cut.nonzero()[0]):
         return np.empty(0, np.int32), np.empty(0, np.bool_)
     row = np.empty(shape[0], np.int32)
     row.fill(-1)
