@@ -1,25 +1,54 @@
 """Kernels by operation and backend.
 
 An operation has one signature for all its backends. A backend is a folder, whose modules register what they have.
-NumPy's is the reference: it runs on any namespace that follows NumPy (so on CuPy arrays too), and every faster one is
-tested against it.
+NumPy's scan is the reference: it runs on any namespace that follows NumPy (so on CuPy arrays too), and every faster one
+is tested against it. The other operations make what is compiled of a traced cell, whose reference is its function:
+
+- ``fused``: f, its derivative, walk, solve and adjoint of a cell whose mixings are all diagonal;
+- ``stages``, ``products``, ``walk``: the elementwise stages of other cells for all times at once, the matrix products
+  between them, and their walk through time;
+- ``sweeps``: quasi-Newton as a whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+
+from recsolve.symbolic.graph import Leaf, Node
+from recsolve.symbolic.program import Program
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-# The module that registers the kernels of each backend, imported when one of them is needed.
+# The modules that register the kernels of each backend, imported when one of them is needed.
 _MODULES = {
-    "numpy": "recsolve.kernels.reference.scan_numpy",
-    "numba": "recsolve.kernels.cpu.scan.scan_numba",
-    "cuda": "recsolve.kernels.gpu.scan.scan_cuda",
+    "numpy": ("reference.scan_numpy",),
+    "numba": ("cpu.scan.scan_numba", "cpu.cell.fused_loops", "cpu.cell.stage_loops", "cpu.cell.mixing"),
+    "cuda": (
+        "gpu.scan.scan_cuda",
+        "gpu.cell.fused_solve",
+        "gpu.cell.stage_launches",
+        "gpu.cell.products",
+        "gpu.cell.sweeps",
+    ),
 }
 _REGISTRY: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+class TracedCell(Protocol):
+    """What the operations on cells take: a program, and the way back of its cotangents if no mixing couples units."""
+
+    program: Program
+
+    @property
+    def back(self) -> dict[Leaf, Node]:
+        """The cotangents of all leaves."""
+
+
+def _import(backend: str) -> None:
+    for module in _MODULES.get(backend, ()):
+        import_module(f"recsolve.kernels.{module}")
 
 
 def register(operation: str, backend: str) -> Callable[[Kernel], Kernel]:
@@ -28,7 +57,7 @@ def register(operation: str, backend: str) -> Callable[[Kernel], Kernel]:
     Parameters
     ----------
     operation : str
-        For instance ``"scan"``; all its kernels have one signature.
+        All its kernels have one signature: ``scan(monoid, elements, *, initial, reset)``, or ``(traced, dtype)``.
     backend : {"numpy", "numba", "cuda"}
     """
 
@@ -65,12 +94,19 @@ def get(operation: str, backend: str = "numpy") -> Callable[..., Any]:
     'scan'
     """
     if backend in _MODULES and (operation, backend) not in _REGISTRY:
-        import_module(_MODULES[backend])
+        _import(backend)
     try:
         return _REGISTRY[operation, backend]
     except KeyError:
         there = [f"{operation} on {', '.join(backends)}" for operation, backends in registered().items()]
         raise ValueError(f"no kernel {operation!r} on backend {backend!r}; there are {'; '.join(there)}") from None
+
+
+def has(operation: str, backend: str) -> bool:
+    """Return whether a backend has a kernel of an operation."""
+    if (operation, backend) not in _REGISTRY:
+        _import(backend)
+    return (operation, backend) in _REGISTRY
 
 
 def registered() -> dict[str, list[str]]:
@@ -82,8 +118,8 @@ def registered() -> dict[str, list[str]]:
     >>> registered()["scan"]
     ['cuda', 'numba', 'numpy']
     """
-    for module in _MODULES.values():
-        import_module(module)
+    for backend in _MODULES:
+        _import(backend)
     table: dict[str, list[str]] = {}
     for operation, backend in sorted(_REGISTRY):
         table.setdefault(operation, []).append(backend)

@@ -151,7 +151,7 @@ def test_fused_solves_on_a_gpu_have_times_a_plan_and_errors(gpu, monkeypatch):
     monkeypatch.setattr(solves_gpu, "_KINDS", {"(B, T, D)": ("float32", True)})
     monkeypatch.setattr(solves_gpu, "lengths", lambda longest: [70])
     kernels = kernels_of(rs.cells.GRU)
-    monkeypatch.setattr(solves_gpu, "cuda_loops_of", lambda traced: kernels)
+    monkeypatch.setattr(solves_gpu, "fused", lambda traced, dtype: kernels)
     rows = list(solves_gpu.rows(Config(repeats=1, shapes=("S2", "S3")), gpu))
     complete(rows, bench.get("gpu", "solve").table, ("error", "loop_error"))
     board, ways = ["GRU", "GRU adjoint", "GRU, torch loop", "GRU", "GRU adjoint"], [*solves_gpu._WAYS]

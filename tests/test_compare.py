@@ -379,7 +379,8 @@ def test_the_listing_fits_a_narrow_terminal(capsys, monkeypatch):
 
 def test_info_as_json(run):
     found = json.loads(run("info", "--json").stdout)
-    assert found["kernels"] == {"scan": ["cuda", "numba", "numpy"]}
+    assert found["kernels"]["scan"] == ["cuda", "numba", "numpy"]
+    assert found["kernels"]["fused"] == ["cuda", "numba"]
     assert found["arrays"]["numpy"] == "yes"
 
 

@@ -32,7 +32,7 @@ from recsolve.kernels.reference import scan_numpy
 from recsolve.mixings import Dense
 from recsolve.recurrence import staged_engine
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.compilation import kinds_of, sweeps_of, ties_of
+from recsolve.recurrence.compilation import kinds_of, ties_of
 from recsolve.recurrence.current import traced_now
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.staged_engine import StagedEngine
@@ -86,9 +86,9 @@ def same_linearisation(host, rec):
     with rs.backend("numpy"):
         F, J = rec.linearise(states)
     program = trace_cell(rec.cell.cell, kinds(rec), rec.ties)
-    parts = StagesCuda(program, host), ProductsCuda(program, host)
-    with mock.patch.object(staged_engine, "parts_of", return_value=parts):
-        engine = StagedEngine(rec, traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec)))
+    parts = [StagesCuda(program, host), ProductsCuda(program, host)]
+    with mock.patch.object(staged_engine, "kernel_of", side_effect=parts):
+        engine = StagedEngine(rec, traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec)), "cuda")
     found, ours = engine.linearise(states)
     pairs = [(found, F), (engine.evaluate(states), F), (ours.matvec(v), J.matvec(v)), (ours.rmatvec(v), J.rmatvec(v))]
     for x, y in pairs:
@@ -141,8 +141,13 @@ def test_every_cell_without_coupling(host, place, name):
         same(entries, np.ascontiguousarray(J.data), dtype)
 
 
+def sweeps_on(host, rec):
+    traced = traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec))
+    return sweeps.sweeps(traced, rec.dtype, host)
+
+
 def swept(host, rec, tol=None, scanned=True):
-    found = sweeps_of(traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec)), host)
+    found = sweeps_on(host, rec)
     tolerance = tolerance_for(rec, tol)
     host.products.clear()
     with np.errstate(all="ignore"):
@@ -156,8 +161,7 @@ def on_the_host(host, monkeypatch):
     class Swept(Engine):
         def solve(self, way, tolerance, window=256):
             rec = self.recurrence
-            traced = traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec))
-            return sweep(rec, traced, tolerance, scanned=way == "sweeps", machine=host)
+            return sweep(rec, sweeps_on(host, rec), tolerance, scanned=way == "sweeps")
 
     monkeypatch.setattr(CellRecurrence, "bind", lambda rec: Swept(rec))
     return host

@@ -16,7 +16,7 @@ from recsolve.jacobians.factored import Call
 from recsolve.mixings import Mixing, couples, form_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_jacobian import structured
-from recsolve.recurrence.compilation import traced_of, uncoupled
+from recsolve.recurrence.compilation import backend_of, traced_of, uncoupled
 from recsolve.recurrence.current import sees_arguments_alone
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.fused_engine import FusedEngine
@@ -126,10 +126,12 @@ class CellRecurrence(Recurrence):
         return self.cell.stack_components(full, part)
 
     def bind(self) -> Engine:
-        traced = traced_of(self)
-        if traced is None:
+        backend = backend_of(self)
+        traced = None if backend is None else traced_of(self)
+        if backend is None or traced is None:
             return Engine(self)
-        return FusedEngine(self, traced) if uncoupled(self.cell) else StagedEngine(self, traced)
+        kind = FusedEngine if uncoupled(self.cell) else StagedEngine
+        return kind(self, traced, backend)
 
     def apply(self, previous: Array) -> Array:
         return self._states(self._call(self._components(previous), self.drive), previous)

@@ -14,7 +14,7 @@ from recsolve.jacobians import Block, Diagonal, Jacobian
 from recsolve.kernels.cpu.cell.fused_loops import AtOnce, Fused
 from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
 from recsolve.kernels.starts import Starts
-from recsolve.recurrence.compilation import cuda_loops_of, launches, loops_of
+from recsolve.recurrence.compilation import Backend, kernel_of
 from recsolve.recurrence.current import Traced
 from recsolve.recurrence.engine import CompiledEngine, Verdict, Way
 
@@ -31,16 +31,16 @@ class FusedEngine(CompiledEngine):
         All of whose mixings are diagonal.
     traced : Traced
         Its cell.
+    backend : {"numba", "cuda"}
     """
 
     compiled = True
 
-    def __init__(self, recurrence: CellRecurrence, traced: Traced):
+    def __init__(self, recurrence: CellRecurrence, traced: Traced, backend: Backend):
         super().__init__(recurrence, traced)
         cell = recurrence.cell
         self.names, self.batch = cell.cell, len(recurrence.batch)
-        self.on_gpu = launches(recurrence)
-        self.loops = cuda_loops_of(traced) if self.on_gpu else loops_of(traced, recurrence.dtype)
+        self.loops = kernel_of("fused", backend, traced, recurrence.dtype)
         self.inputs = [recurrence.drive[name] for name in self.names.drives]
         self.inputs += [cell.mixings[name].weight for name in self.names.mixings]
         self.inputs += [cell.parameters[name] for name in self.names.parameters]
@@ -91,7 +91,7 @@ class FusedEngine(CompiledEngine):
         rec = self.recurrence
         if rec.reset is not None and rec.restart is not rec.initial:
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
-        return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.starts)
+        return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.starts)  # type: ignore[no-any-return]
 
 
 @dataclass

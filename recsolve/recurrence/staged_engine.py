@@ -9,10 +9,11 @@ from recsolve.base.arrays import Array, broadcast, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call
+from recsolve.kernels.registry import has
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import couples
 from recsolve.recurrence.cell_jacobian import structured
-from recsolve.recurrence.compilation import launches, parts_of, walk_of
+from recsolve.recurrence.compilation import Backend, kernel_of
 from recsolve.recurrence.current import Traced
 from recsolve.recurrence.engine import CompiledEngine, Verdict, Way
 from recsolve.recurrence.sweep_engine import sweep
@@ -21,6 +22,8 @@ from recsolve.symbolic.program import MixingCall, Output
 
 if TYPE_CHECKING:
     from recsolve.recurrence.cell_recurrence import CellRecurrence
+
+_AT_ONCE = "stages", "products"
 
 
 class StagedEngine(CompiledEngine):
@@ -32,17 +35,17 @@ class StagedEngine(CompiledEngine):
         With mixings that couple units.
     traced : Traced
         Its cell.
+    backend : {"numba", "cuda"}
     """
 
     recurrence: CellRecurrence
 
-    def __init__(self, recurrence: CellRecurrence, traced: Traced):
+    def __init__(self, recurrence: CellRecurrence, traced: Traced, backend: Backend):
         super().__init__(recurrence, traced)
         cell = recurrence.cell
         self.xp, self.mixings = namespace(recurrence.initial), cell.mixings
-        self.on_gpu = launches(recurrence)
-        self.compiled = not self.on_gpu
-        self.loops, self.products = parts_of(traced, None if self.on_gpu else recurrence.dtype)
+        self.backend, self.compiled = backend, has("walk", backend)
+        self.loops, self.products = (kernel_of(name, backend, traced, recurrence.dtype) for name in _AT_ONCE)
         self.program = self.loops.program
         self.weights = {name: m.weight for name, m in cell.mixings.items()}
         self.constants: dict[Leaf, Array] = {Leaf("drive", name): u for name, u in recurrence.drive.items()}
@@ -62,7 +65,7 @@ class StagedEngine(CompiledEngine):
         return values, structured(values, inputs, outputs, rec.layout, (rec.length, *rec.batch))
 
     def _follow(self, states: Array, start: int) -> None:
-        if self.on_gpu:
+        if not self.compiled:
             super()._follow(states, start)
             return
         rec, names = self.recurrence, self.recurrence.cell.cell
@@ -71,12 +74,15 @@ class StagedEngine(CompiledEngine):
         inputs += [rec.cell.parameters[name] for name in names.parameters]
         rest = self.starts.rest(states, start)
         matrices = {name: m.weight for name, m in self.mixings.items() if couples(m)}
-        walk_of(self.traced, rec.dtype).walk(inputs, matrices, states[start:], len(rec.batch), rest)
+        kernel_of("walk", self.backend, self.traced, rec.dtype).walk(
+            inputs, matrices, states[start:], len(rec.batch), rest
+        )
 
     def solve(self, way: Way, tolerance: Tolerance, window: int = 256) -> Verdict | None:
-        if not self.on_gpu or way not in ("sweeps", "jacobi"):
+        if not has("sweeps", self.backend) or way not in ("sweeps", "jacobi"):
             return None
-        return sweep(self.recurrence, self.traced, tolerance, scanned=way == "sweeps")
+        sweeps = kernel_of("sweeps", self.backend, self.traced, self.recurrence.dtype)
+        return sweep(self.recurrence, sweeps, tolerance, scanned=way == "sweeps")
 
     def _run(self, previous: Array, partials: bool) -> tuple[Array, dict[Node, Array]]:
         """Return the new states, and every node that the stages have computed."""

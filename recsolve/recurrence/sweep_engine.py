@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recsolve.base.arrays import Array
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels.codegen.cuda_stages import SweepCell
-from recsolve.kernels.gpu.cell.sweeps import Given
+from recsolve.kernels.gpu.cell.sweeps import Given, SweepsCuda
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import couples
-from recsolve.recurrence.compilation import sweeps_of
-from recsolve.recurrence.current import Traced
 from recsolve.recurrence.engine import Verdict
 from recsolve.symbolic.graph import Leaf
 
@@ -37,21 +35,19 @@ def given(recurrence: CellRecurrence, cell: SweepCell) -> Given:
 
 
 def sweep(
-    recurrence: CellRecurrence, traced: Traced, tolerance: Tolerance, *, scanned: bool, machine: Any = None
+    recurrence: CellRecurrence, sweeps: SweepsCuda | None, tolerance: Tolerance, *, scanned: bool
 ) -> Verdict | None:
     """Return what sweeps find; None where they find nothing, and for mixings of what is computed from the state.
 
     Parameters
     ----------
     recurrence : CellRecurrence
-    traced : Traced
+    sweeps : SweepsCuda or None
+        Those of its cell.
     tolerance : Tolerance
     scanned : bool
         Whether to scan with the k x k blocks of J; False takes A = 0, which is Jacobi's iteration.
-    machine : Machine, optional
-        By default the device of the arrays.
     """
-    sweeps = sweeps_of(traced, machine)
     test = tolerance.atol, tolerance.rtol
     found = None if sweeps is None else sweeps.solve(given(recurrence, sweeps.cell), test, scanned=scanned)
     if found is None:

@@ -68,7 +68,7 @@ def _time(cell: str, shape: str, weights: str, gpu: Gpu, config: Config) -> Row:
             times[allowed] = gpu.call([cudnn], max(config.repeats // 3, 1))
     solution = rs.Layers.from_torch(module).solve(x, method="quasi_newton", maxiter=500).solutions[0]
     rec: Any = solution.recurrence
-    sweep = partial(rec.sweep, (solution.tolerance.atol, solution.tolerance.rtol))
+    sweep = partial(rec.bind().solve, "sweeps", solution.tolerance)
     swept = sweep() is not None
     sweeps = gpu.call([sweep]) if swept else None
     run = gpu.call([lambda: rs.run(module, x, method="quasi_newton")]) if swept else None

@@ -15,10 +15,9 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array, to_host
-from recsolve.kernels.gpu.cell.fused_solve import Outcome
+from recsolve.kernels.gpu.cell.fused_solve import Outcome, fused
 from recsolve.kernels.starts import Starts
 from recsolve.recurrence.cell import Cell
-from recsolve.recurrence.compilation import cuda_loops_of
 from recsolve.recurrence.current import traced_now
 from recsolve.studies.bench import table
 from recsolve.studies.bench.board import BOARD, Config, Shape, lengths
@@ -56,7 +55,7 @@ class _Problem:
             cell,
             gpu,
             T,
-            cuda_loops_of(traced_now(cell, tuple((name, "diagonal") for name in cell.mixings), ())),
+            fused(traced_now(cell, tuple((name, "diagonal") for name in cell.mixings), ()), dtype),
         )
         host, random = np.random.default_rng(config.seed), xp.random.default_rng(config.seed)
         self.weights = {n: (SCALE * host.standard_normal(D)).astype(np.float32) for n in cell.mixings}

@@ -10,11 +10,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from recsolve.base.arrays import Array, broadcast
+from recsolve.kernels.codegen.numba_elementwise import elementwise_module, inputs_of
 from recsolve.kernels.cpu.cell import time_blocks
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.placement.rows import COTANGENT, JACOBIAN, SPREAD, Rows, States, X, Y
 from recsolve.kernels.cpu.placement.start_rows import flat_starts
 from recsolve.kernels.cpu.threads import spread, threads
+from recsolve.kernels.registry import TracedCell, register
 from recsolve.kernels.starts import Starts
 
 _ROW = 1024  # lanes that make a row long enough
@@ -268,3 +270,12 @@ class _Part:
     def cut(self, x: Array) -> Array:
         """Return the steps of an array, several to a row."""
         return x[self.begin : self.end].reshape(-1, self.length, *x.shape[1:])
+
+
+@register("fused", "numba")
+def fused(traced: TracedCell, dtype: np.dtype[Any]) -> Fused:
+    """Return the loops of a cell whose mixings are all diagonal."""
+    program = traced.program
+    source = elementwise_module(program, traced.back, dtype)
+    assert [leaf.name for leaf in inputs_of(program)] == [*program.drives, *program.mixings, *program.parameters]
+    return Fused(source, program.name, len(program.components), len(program.drives))

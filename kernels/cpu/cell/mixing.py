@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from math import ceil
 from typing import Any
 
@@ -18,6 +18,7 @@ from recsolve.kernels.cpu.jit.panel_packing import aligned, packed, vector_shape
 from recsolve.kernels.cpu.placement.rows import SPREAD, Rows, States, Y
 from recsolve.kernels.cpu.placement.start_rows import flat_starts
 from recsolve.kernels.cpu.threads import spread, threads
+from recsolve.kernels.registry import TracedCell, register
 from recsolve.kernels.starts import Starts
 from recsolve.symbolic.program import Program
 
@@ -169,3 +170,11 @@ def _tasks(rows: Rows, sequence: int, numbers: int) -> tuple[tuple[int, int], in
     share = min(share, most)
     bundle, width = (share, sequence) if inside == 1 else (1, min(share, inside) * sequence)
     return (bundle, width), ceil(rows.groups / bundle) * ceil(rows.inner / width), workers
+
+
+@register("products", "numba")
+@register("walk", "numba")
+@lru_cache(maxsize=128)
+def walk(traced: TracedCell, dtype: Any) -> FusedMixing:
+    """Return the walk of a cell, which rounds its products alike when it computes them for all times."""
+    return FusedMixing(traced.program, dtype)

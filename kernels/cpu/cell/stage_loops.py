@@ -12,6 +12,7 @@ from recsolve.kernels.codegen.numba_stages import jobs_of, stages_module
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.placement.rows import SPREAD, Rows, States, Y
 from recsolve.kernels.cpu.threads import spread, threads
+from recsolve.kernels.registry import TracedCell, register
 from recsolve.symbolic.graph import Leaf
 from recsolve.symbolic.program import Program
 
@@ -59,3 +60,9 @@ class FusedStages:
         tasks = ceil(rows.groups / bundle) * ceil(rows.inner / width)
         spread(partial(loop, rows.inputs, made, rows.where, rows.by_time, g), tasks, workers)
         rows.finish()
+
+
+@register("stages", "numba")
+def stages(traced: TracedCell, dtype: Any) -> FusedStages:
+    """Return the stages of a cell."""
+    return FusedStages(traced.program, dtype)

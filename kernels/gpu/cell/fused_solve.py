@@ -33,6 +33,7 @@ from recsolve.kernels.gpu.cell.solve_plan import (
 from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.views import address, aligned
+from recsolve.kernels.registry import TracedCell, register
 from recsolve.kernels.starts import Starts
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
@@ -325,3 +326,9 @@ def _launched(
         machine.launch(launched.launch(code, blocks, filled.copy()))
         first += blocks
     return Outcome(one, reports[:total], sums)
+
+
+@register("fused", "cuda")
+def fused(traced: TracedCell, dtype: Any) -> FusedCuda:
+    """Return the kernels of a cell whose mixings are all diagonal, which take any dtype."""
+    return FusedCuda.of(traced.program, traced.back)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from recsolve.base.arrays import Array, memory_order, namespace
 from recsolve.kernels.codegen.numba_mixing import Plan, Product, plan_of
 from recsolve.kernels.gpu.device import Machine, on
+from recsolve.kernels.registry import TracedCell, register
 from recsolve.symbolic.program import Program
 
 
@@ -55,3 +57,9 @@ class ProductsCuda:
                 machine.product(weights, rows, results.reshape(len(rows), lanes, m), add=False, rough=False)
         back = np.argsort(order)
         return [results[..., i * n : (i + 1) * n].transpose(back) for i in range(m // n)]
+
+
+@register("products", "cuda")
+def products(traced: TracedCell, dtype: Any) -> ProductsCuda:
+    """Return the products of a cell, which take any dtype."""
+    return ProductsCuda(traced.program)

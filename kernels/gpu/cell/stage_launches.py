@@ -22,6 +22,7 @@ from recsolve.kernels.codegen.numba_stages import Job, jobs_of
 from recsolve.kernels.gpu.device import Launch, Machine, on
 from recsolve.kernels.gpu.scan.variants import STORAGE
 from recsolve.kernels.gpu.views import AXES, address, aligned, merge, strides_of
+from recsolve.kernels.registry import TracedCell, register
 from recsolve.symbolic.graph import Leaf
 from recsolve.symbolic.program import Program
 
@@ -147,3 +148,9 @@ class ElementwiseCuda:
         """Return the components of states, or the rows of a Jacobian."""
         before: Any = (slice(None),) * (1 + batch)
         return [x] if self.components == 1 else [x[(*before, i)] for i in range(self.components)]
+
+
+@register("stages", "cuda")
+def stages(traced: TracedCell, dtype: Any) -> StagesCuda:
+    """Return the stages of a cell, which take any dtype."""
+    return StagesCuda(traced.program)

@@ -22,7 +22,7 @@ from recsolve.base.arrays import Array, empty_in_order, memory_order, namespace
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal
 from recsolve.kernels.codegen.cuda_elementwise import stages_text
-from recsolve.kernels.codegen.cuda_stages import SweepCell
+from recsolve.kernels.codegen.cuda_stages import SweepCell, sweep_cell
 from recsolve.kernels.codegen.cuda_structures import structure
 from recsolve.kernels.gpu.cell.products import stacked
 from recsolve.kernels.gpu.cell.stage_launches import REPORT, THREADS, View, fill_lanes, launch, view_all
@@ -31,6 +31,7 @@ from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.scan.scan_cuda import launches
 from recsolve.kernels.gpu.views import address, aligned
 from recsolve.kernels.monoids.monoid import MONOIDS
+from recsolve.kernels.registry import TracedCell, register
 from recsolve.kernels.starts import Starts
 
 _STRICTER = 0.9  # share of the tolerance that is asked for: whoever evaluates f again may round otherwise
@@ -272,3 +273,10 @@ def _rows(x: Array, leading: int) -> Array:
 
 def _nothing() -> None:
     """Scan nothing: the residual is the correction."""
+
+
+@register("sweeps", "cuda")
+def sweeps(traced: TracedCell, dtype: Any, machine: Machine | None = None) -> SweepsCuda | None:
+    """Return the sweeps of a cell; None if its mixings see what is computed from the state."""
+    found = sweep_cell(traced.program)
+    return None if found is None else SweepsCuda(found, machine)
