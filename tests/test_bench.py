@@ -17,8 +17,8 @@ import recsolve as rs
 from recsolve.kernels.gpu.device import SHARED
 from recsolve.kernels.gpu.scan import scan_cuda
 from recsolve.studies import bench
-from recsolve.studies.bench import by_hand, layers_gpu, scans, solves_gpu
-from recsolve.studies.bench.board import BOARD, Config
+from recsolve.studies.bench import by_hand, calls_gpu, layers_gpu, scans, solves_gpu
+from recsolve.studies.bench.board import BOARD, MULTIPLIERS, Config
 from recsolve.studies.bench.harness import Gpu, relative_error
 from recsolve.studies.command import cli, warm
 
@@ -111,7 +111,8 @@ def complete(rows, table, errors=("error",)):
     for row in json.loads(json.dumps(rows, allow_nan=False)):
         assert table.label(row)
         assert all(column.show(row) is not None for column in table.columns)
-        assert row["kernel_over_floor"] == row["kernel"] / row["floor"] > 0
+        if "kernel" in row:
+            assert row["kernel_over_floor"] == row["kernel"] / row["floor"] > 0
         assert row["call"] > 0
         assert all(row[name] is None or row[name] < (2e-3 if "float16" in str(row) else 1e-5) for name in errors)
     table.show(rows)
@@ -159,6 +160,18 @@ def test_fused_solves_on_a_gpu_have_times_a_plan_and_errors(gpu, monkeypatch):
     for row in rows:
         assert (row["error"] is None) == (row["solve"] in ("GRU adjoint", "GRU, torch loop"))
         assert (row["sweeps"] > 0) == row["plan"].startswith("windows")
+
+
+def test_public_calls_on_a_gpu_have_times_and_errors(gpu, monkeypatch):
+    monkeypatch.setattr(calls_gpu, "BIASES", (0, 4))
+    rows = list(calls_gpu.rows(Config(repeats=1, shapes=("S1", "S3")), gpu))
+    complete(rows, bench.get("gpu", "call").table)
+    calls = {(row["shape"], row["call_of"]) for row in rows}
+    assert ("S1", "solve newton") in calls
+    assert ("S3", "solve newton") not in calls
+    assert {row["memory"] for row in rows} == {*MULTIPLIERS, "bias 0", "bias 4"}
+    for row in rows:
+        assert (row["error"] is None) == (row["call_of"] == "adjoint")
 
 
 def test_layers_of_torch_have_times_and_errors(gpu, monkeypatch):

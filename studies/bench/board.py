@@ -20,6 +20,7 @@ BOARD: dict[str, Shape] = {
 }
 MULTIPLIERS: dict[str, Callable[[Array], Array | float]] = {  # of scans, from uniform numbers in (-1, 1)
     "uniform": lambda x: x,
+    "1 - 10^U(-4, -1)": lambda x: 1 - 10.0 ** (1.5 * x - 2.5),  # as in trained linear recurrences
     "all 1": lambda x: 1.0,  # nothing is forgotten
 }
 

@@ -190,13 +190,13 @@ def cpu(
 
 @bench.command()
 def gpu(
-    what: Annotated[str, typer.Option(help="What to time: scan, solve or dense.")] = "scan",
+    what: Annotated[str, typer.Option(help="What to time: call, scan, solve or dense.")] = "scan",
     repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 10,
     shapes: Annotated[str | None, typer.Option(help="Of the board, with commas: S1, ..., S6, odd 1, odd 2.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The diagonal scan, or the board of solves, alone.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:
-    """Time scans, fused solves, or layers of torch's on a GPU: ratios to a copy, errors beside them."""
+    """Time public calls, scans, fused solves, or layers of torch on a GPU: ratios to a copy, errors beside them."""
     chosen: dict[str, Any] = {} if shapes is None else {"shapes": tuple(name.strip() for name in shapes.split(","))}
     _bench("gpu", what, as_json, repeats=repeats, quick=quick, **chosen)
 
