@@ -106,7 +106,7 @@ class Run:
         if found.iterations > self.maxiter:
             return None
         if isinstance(found, Verdict) and found.worst is not None:
-            iterate = Settled(problem.recurrence, found.states, problem.tolerance, found.worst)
+            iterate = Settled(problem, found.states, found.worst)
             self.nit = found.iterations
             self.history.record(iterate.worst, iterate.progress)
             return iterate, Status.CONVERGED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import cached_property
 from math import prod
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.residual import residual_of
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.engine import Engine
 from recsolve.solvers.iterate import Iterate, Linearised, largest
 
 _TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
@@ -53,10 +54,9 @@ class Settled:
 
     Parameters
     ----------
-    recurrence : Recurrence
+    evaluation : Evaluation
+        The problem, whose tolerance every entry meets.
     states : array, shape (T, *batch, *event)
-    tolerance : Tolerance
-        Which every entry meets.
     worst : float
         max |r|.
 
@@ -70,12 +70,17 @@ class Settled:
 
     blocked = False
 
-    def __init__(self, recurrence: Recurrence, states: Array, tolerance: Tolerance, worst: float):
-        self.recurrence, self.states, self.tolerance, self.worst = recurrence, states, tolerance, worst
+    def __init__(self, evaluation: Evaluation, states: Array, worst: float):
+        self.recurrence, self.tolerance = evaluation.recurrence, evaluation.tolerance
+        self.states, self.worst, self._engine = states, worst, evaluation.engine
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what can be pickled: an engine is bound anew."""
+        return {**vars(self), "_engine": None}
 
     @cached_property
     def _judged(self) -> Iterate:
-        evaluation = Evaluation(self.recurrence, self.tolerance, jacobian=False)
+        evaluation = Evaluation(self.recurrence, self.tolerance, jacobian=False, engine=self._engine)
         return evaluation.evaluate(self.states)
 
     @property
@@ -101,10 +106,10 @@ class Settled:
 class Evaluation:
     """The part of a :class:`Problem` that makes iterates from trajectories."""
 
-    def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, jacobian: bool):
+    def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, jacobian: bool, engine: Engine | None = None):
         self.recurrence, self.tolerance, self.jacobian = recurrence, tolerance, jacobian
         self.counts: Counter[str] = Counter(nfev=0, njev=0, njvp=0, nscan=0, rows=0)
-        self.engine = recurrence.bind()
+        self.engine = engine or recurrence.bind()
         self.starts = recurrence.starts
         self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
         self._starts = to_host(self.starts)

@@ -1,0 +1,125 @@
+"""The engine that a solve binds: every engine computes what the recurrence defines, and its verdicts are honest."""
+
+import pickle
+
+import gallery
+import numpy as np
+import pytest
+
+import recsolve as rs
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.engine import CompiledEngine, Engine, Verdict
+from recsolve.recurrence.fused_engine import FusedEngine
+from recsolve.recurrence.staged_engine import StagedEngine
+from recsolve.solvers.evaluation import Settled
+
+
+def bound(cell, mixing, **options):
+    rec = gallery.recurrence(cell, mixing, T=70, batch=(2,), units=8, **options)
+    with rs.backend("numba"):
+        return rec, rec.bind()
+
+
+@pytest.mark.sample(every=3)
+@pytest.mark.parametrize("cell", gallery.CELLS, ids="-".join)
+def test_an_engine_computes_what_the_recurrence_defines(cell):
+    reset = np.random.default_rng(0).random((70, 2)) < 0.1
+    rec, engine = bound(*cell, reset=reset)
+    plain = Engine(rec)
+    assert type(engine) is (FusedEngine if isinstance(rec.linearise(rec.guess())[1], PER_UNIT) else StagedEngine)
+    states = plain.walk()
+    np.testing.assert_allclose(engine.walk(), states, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(engine.walk(states, 30), states, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(engine.guess(), plain.guess(), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(engine.evaluate(states), states, rtol=1e-10, atol=1e-12)
+    (F, J), (G, K) = engine.linearise(states), plain.linearise(states)
+    v = np.random.default_rng(1).standard_normal(rec.shape)
+    np.testing.assert_allclose(F, G, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(J.matvec(v), K.matvec(v), rtol=1e-9, atol=1e-11)
+
+
+PER_UNIT = rs.jacobians.Diagonal, rs.jacobians.Block, rs.jacobians.Zero
+
+
+@pytest.mark.parametrize(
+    ("mixing", "method"), [("diagonal", "sequential"), ("diagonal", "newton"), ("dense", "newton")]
+)
+def test_a_solve_binds_a_recurrence_once(mixing, method, monkeypatch):
+    rec, _ = bound("gru", mixing)
+    binds, bind = [], CellRecurrence.bind
+    monkeypatch.setattr(CellRecurrence, "bind", lambda self: binds.append(self) or bind(self))
+    with rs.backend("numba"):
+        assert rs.solve(rec, method=method).success
+    assert binds.count(rec) == 1
+
+
+def test_what_the_walk_has_tested_is_not_evaluated_until_it_is_asked_for(monkeypatch):
+    rec, _ = bound("gru", "diagonal")
+    evaluated, evaluate = [], FusedEngine.apply
+    with rs.backend("numba"):
+        rs.solve(rec, method="sequential")  # compared with the function, once for each program
+        monkeypatch.setattr(FusedEngine, "apply", lambda self, x: evaluated.append(1) or evaluate(self, x))
+        sol = rs.solve(rec, method="sequential")
+        assert (sol.status, sol.residuals.tolist(), sol.exact_prefix, sol.converged_prefix) == (
+            "converged",
+            [0],
+            70,
+            70,
+        )
+        assert (sol.stats["nfev"], sol.stats["rows"]) == (1, 140)
+        assert sol.converged_rows.all()
+        assert not evaluated
+        iterate = sol._iterate
+        assert isinstance(iterate, Settled)
+        np.testing.assert_array_equal(iterate.values, sol.states)  # f rounds alike in all loops
+        assert (iterate.residual == 0).all()
+        assert sol.trusted
+    again = pickle.loads(pickle.dumps(sol))
+    np.testing.assert_array_equal(again.states, sol.states)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_walk_that_is_not_finite_gives_no_verdict(value):
+    rec = gallery.recurrence("gru", "diagonal", T=70, batch=(2,), units=8)
+    for u in rec.drive.values():
+        u[40, 1] = value
+    with rs.backend("numba"), np.errstate(all="ignore"):
+        found = rec.bind().solve("walk", rs.solve(rec).tolerance)
+        assert found.worst is None
+        sol = rs.solve(rec, method="sequential")
+    assert (sol.status, sol.converged_prefix) == ("nonfinite", 40)
+    assert np.isnan(sol.states[40, 1]).any() or np.isinf(value)
+
+
+@pytest.mark.parametrize("fault", ["flipped", "nan", "lost"])
+@pytest.mark.parametrize("method", ["windowed", "newton"])
+def test_states_that_compiled_loops_vouch_for_only_in_part_are_evaluated(fault, method, monkeypatch):
+    """A verdict without a residual is no promise: the driver tests the states, and solves anew."""
+
+    def wrong(self, way, tolerance, window=256):
+        states = Engine(self.recurrence).walk()
+        if fault == "lost":
+            states[20:30] = 7
+        else:
+            states[33, 0, 2] = -states[33, 0, 2] if fault == "flipped" else np.nan
+        return Verdict(states, 3, counts={"nfev": 3})
+
+    rec, _ = bound("gru", "diagonal")
+    with rs.backend("numba"):
+        truth = rs.solve(rec, method="sequential").states
+        monkeypatch.setattr(FusedEngine, "solve", wrong)
+        sol = rs.solve(rec, method=method)
+    assert sol.success
+    np.testing.assert_allclose(sol.states, truth, rtol=1e-10, atol=1e-12)
+
+
+def test_a_compiled_engine_is_compared_with_the_function_once_for_each_program(monkeypatch):
+    rec, engine = bound("mgu", "diagonal")
+    assert isinstance(engine, CompiledEngine)
+    engine.traced.verified = False
+    with rs.backend("numba"):
+        monkeypatch.setattr(FusedEngine, "apply", lambda self, previous: 2 * Engine(self.recurrence).apply(previous))
+        sol = rs.solve(rec, method="sequential")
+    assert sol.status == "stalled"
+    assert "f gives another value" in sol.message
+    engine.traced.verified = False
