@@ -78,23 +78,22 @@ def test_what_the_walk_has_tested_is_not_evaluated_until_it_is_asked_for(monkeyp
     np.testing.assert_array_equal(again.states, sol.states)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_walk_that_is_not_finite_gives_no_verdict(value):
+def test_a_walk_that_is_not_finite_gives_no_verdict():
     rec = gallery.recurrence("gru", "diagonal", T=70, batch=(2,), units=8)
     for u in rec.drive.values():
-        u[40, 1] = value
+        u[40, 1] = np.nan
     with rs.backend("numba"), np.errstate(all="ignore"):
         found = rec.bind().solve("walk", rs.solve(rec).tolerance)
         assert found.worst is None
         sol = rs.solve(rec, method="sequential")
     assert (sol.status, sol.converged_prefix) == ("nonfinite", 40)
-    assert np.isnan(sol.states[40, 1]).any() or np.isinf(value)
+    assert np.isnan(sol.states[40, 1]).all()
 
 
 @pytest.mark.parametrize("fault", ["flipped", "nan", "lost"])
 @pytest.mark.parametrize("method", ["windowed", "newton"])
-def test_states_that_compiled_loops_vouch_for_only_in_part_are_evaluated(fault, method, monkeypatch):
-    """A verdict without a residual is no promise: the driver tests the states, and solves anew."""
+def test_states_that_compiled_loops_do_not_vouch_for_are_evaluated(fault, method, monkeypatch):
+    """A verdict without a residual promises nothing: the driver tests the states, and solves anew."""
 
     def wrong(self, way, tolerance, window=256):
         states = Engine(self.recurrence).walk()
