@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,14 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.solution import Solution
+
+
+class _Compiled(NamedTuple):
+    """Gradients that compiled loops have computed along with the adjoint variables, as engines return them."""
+
+    drives: list[Array]
+    constants: Array
+    initial: Array
 
 
 class Gradients:
@@ -58,25 +66,15 @@ class Gradients:
     def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array):
         self._recurrence = recurrence
         engine = recurrence.bind()
+        self._compiled: _Compiled | None = None
         if (found := engine.adjoint(trajectory, cotangent)) is not None:
-            self._take(self._cell("gradients"), *found)
+            self._g, self._compiled = found[0], _Compiled(*found[1:])
             return
         with np.errstate(all="ignore"):
             self._previous = recurrence.previous(trajectory)
             _, self._J = engine.differentiate(self._previous)
             _check_jacobian(recurrence, self._previous, self._J)
             self._g = reverse_solve(self._J, recurrence.over_event(recurrence.starts), cotangent)
-
-    def _take(self, rec: CellRecurrence, g: Array, drives: list[Array], totals: Array, into: Array) -> None:
-        """Take all gradients from compiled loops, which compute them along with the adjoint variables."""
-        self._g, names = g, rec.cell.cell
-        constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
-        leaves = {("drive", n): g for n, g in zip(names.drives, drives, strict=True)}
-        leaves |= {key: total.astype(self._g.dtype) for key, total in zip(constants, totals, strict=True)}
-        weights = {n: sum_to(leaves["mixing", n], leaves["mixing", n].shape[-1:]) for n in names.mixings}
-        self._pulled, self._weights = (leaves, []), weights
-        initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
-        self._initial = namespace(initial).ascontiguousarray(initial, self._g.dtype)
 
     @property
     def states(self) -> Any:
@@ -90,7 +88,11 @@ class Gradients:
 
     @cached_property
     def _initial(self) -> Array:
-        xp = namespace(self._g)
+        xp, rec = namespace(self._g), self._recurrence
+        if self._compiled is not None:
+            into = self._compiled.initial
+            initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
+            return xp.ascontiguousarray(initial, self._g.dtype)  # type: ignore[no-any-return]
         seen = self._recurrence.over_event(self._recurrence.from_initial)
         into = xp.where(seen, self._J.rmatvec(self._g), self._g.dtype.type(0))
         return into.sum(axis=0)  # type: ignore[no-any-return]
@@ -101,10 +103,19 @@ class Gradients:
 
     @cached_property
     def _pulled(self) -> tuple[dict[Any, Array], list[tuple[str, Array, Array]]]:
-        return self._sensitivity.pull(self._g)
+        if self._compiled is None:
+            return self._sensitivity.pull(self._g)
+        names = self._cell("gradients").cell.cell
+        constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
+        leaves = {("drive", n): g for n, g in zip(names.drives, self._compiled.drives, strict=True)}
+        totals = zip(constants, self._compiled.constants, strict=True)
+        return leaves | {key: total.astype(self._g.dtype) for key, total in totals}, []
 
     @cached_property
     def _weights(self) -> dict[str, Array]:
+        if self._compiled is not None:
+            found = {n: self._pulled[0]["mixing", n] for n in self._cell("mixings").cell.cell.mixings}
+            return {n: sum_to(g, g.shape[-1:]) for n, g in found.items()}
         return self._sensitivity.weights(self._pulled[1])
 
     def _cell(self, what: str) -> CellRecurrence:
@@ -210,7 +221,9 @@ def adjoint(
     given = {"states": states, "output": output, "final": final}
     if all(x is None for x in given.values()):
         raise ValueError("no cotangent is given; pass states=, output= or final=")
-    trajectory = to_native(solution.states, "states")
+    trajectory = solution._iterate.states
+    if states is not None and output is None and final is None:
+        return Gradients(rec, trajectory, rec.native(states, "states", trajectory.shape))
     c = namespace(trajectory).zeros_like(trajectory)
     if states is not None:
         c += rec.native(states, "states", trajectory.shape)
