@@ -18,7 +18,8 @@ from recsolve.base.status import Status
 from recsolve.diagnosis.diagnose import Diagnosis, diagnose
 from recsolve.gradients.adjoint import Gradients, adjoint, tangent
 from recsolve.interop.checkpoint import load
-from recsolve.interop.layers import Layers, run
+from recsolve.interop.layers import Layers
+from recsolve.interop.torch_run import run
 from recsolve.kernels.backends import backend
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell import Cell

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import recsolve as rs
+from recsolve.interop import torch_run
+from recsolve.recurrence.engine import Engine, Verdict
 
 torch = pytest.importorskip("torch")
 
@@ -175,3 +177,75 @@ def test_files_that_cannot_be_read(tmp_path, save):
 def test_bad_input(build, error, words):
     with pytest.raises(error, match=words):
         build()
+
+
+class Slow:
+    """What makes one way of a run slower than the other, by its name."""
+
+    def __init__(self, monkeypatch, **seconds):
+        self.calls = []
+        monkeypatch.setattr(torch_run, "has_own_loop", lambda x: True)
+        monkeypatch.setattr(torch_run, "_timed", self.timed)
+        self.seconds = seconds
+
+    def timed(self, call):
+        found = call()
+        name = "loop" if isinstance(found, tuple) else "sweeps"
+        self.calls.append(name)
+        return found, self.seconds[name]
+
+
+@pytest.fixture
+def swept(monkeypatch):
+    """Engines that sweep on the CPU: each gives the loop's states."""
+
+    def solve(self, way, tolerance, window=256):
+        return Verdict(Engine(self.recurrence).walk(), 3, 0.0, counts={"nfev": 4}) if way == "sweeps" else None
+
+    monkeypatch.setattr(Engine, "solve", solve)
+
+
+@pytest.mark.parametrize(("loop", "sweeps"), [(1.0, 0.5), (0.5, 1.0), (1.0, 1.0)])
+def test_auto_runs_the_faster_of_the_module_and_the_sweeps(loop, sweeps, monkeypatch, swept):
+    slow = Slow(monkeypatch, loop=loop, sweeps=sweeps)
+    module = torch.nn.LSTM(3, 5, num_layers=2)
+    x, hx = torch.randn(20, 2, 3), (torch.randn(2, 2, 5), torch.randn(2, 2, 5))
+    y, (h, c) = module(x, hx)
+    for _ in range(8):
+        result = rs.run(module, x, hx, method="auto")
+        ours, (hn, cn) = result
+        assert torch.allclose(ours, y, atol=1e-5)
+        assert torch.allclose(hn, h, atol=1e-5)
+        assert torch.allclose(cn, c, atol=1e-5)
+        assert not ours.requires_grad
+        assert ("own loop" in result.how) == (slow.calls[-1] == "loop")
+    assert slow.calls[:4] == ["sweeps", "loop"] * 2
+    assert set(slow.calls[4:]) == {"sweeps" if sweeps < loop else "loop"}
+    slow.seconds["sweeps"] = 3.0  # the data remember longer: one call loses, and no other
+    for _ in range(3):
+        rs.run(module, x, hx, method="auto")
+    assert slow.calls[-2:] == ["loop", "loop"]
+
+
+def test_auto_runs_the_module_where_sweeps_do_not_converge(monkeypatch):
+    slow = Slow(monkeypatch, loop=1.0, sweeps=0.1)
+    monkeypatch.setattr(Engine, "solve", lambda self, way, tolerance, window=256: None)
+    module, x = torch.nn.GRU(3, 5, bidirectional=True), torch.randn(20, 2, 3)
+    for _ in range(6):
+        result = rs.run(module, x, method="auto")
+        assert torch.equal(result[0], module(x)[0])
+        assert "do not converge" in result.how
+    assert slow.calls.count("sweeps") == 1
+
+
+def test_weights_are_taken_once_and_again_when_they_change(monkeypatch):
+    taken, take = [], rs.Layers.from_torch.__func__
+    monkeypatch.setattr(rs.Layers, "from_torch", classmethod(lambda cls, m: taken.append(m) or take(cls, m)))
+    module, x = torch.nn.GRU(3, 5), torch.randn(20, 2, 3)
+    for change in (lambda: None, lambda: None, lambda: module.weight_hh_l0.add_(0.1), lambda: module.double().float()):
+        with torch.no_grad():
+            change()
+        assert torch.allclose(rs.run(module, x)[0], module(x)[0], atol=1e-5)
+    assert len(taken) == 3
+    module.batch_first = True
+    assert torch.allclose(rs.run(module, x)[0], module(x)[0], atol=1e-5)
