@@ -20,8 +20,10 @@ import numpy as np
 
 from recsolve.base.arrays import Array, broadcast, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
+from recsolve.kernels.cpu.scan.factored_scan import is_factored
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.scan.dense_plan import dense_plan, is_dense
+from recsolve.kernels.gpu.scan.factored_walk import scan_factored
 from recsolve.kernels.gpu.scan.operands import Operands, distances, number_of, operands, state_type, stored_as
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan, plan
 from recsolve.kernels.gpu.scan.variants import Regime
@@ -102,6 +104,9 @@ def scan(
     if kind_of(like) != ("cupy" if machine is None else machine.kind):
         return scan_numpy.scan(monoid, elements, initial=initial, reset=reset)
     with on(like, machine) as where:
+        if is_factored(elements[0]):
+            found = scan_factored(*elements, where, initial=initial, reset=reset)
+            return scan_numpy.scan(monoid, elements, initial=initial, reset=reset) if found is None else found
         given = _taken(monoid, elements, initial, reset, where.kind)
         if given is None:
             return scan_numpy.scan(monoid, elements, initial=initial, reset=reset)
