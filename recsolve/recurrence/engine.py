@@ -16,6 +16,7 @@ from recsolve.kernels.cpu.cell.fused_loops import Fused
 from recsolve.kernels.cpu.cell.mixing import FusedMixing
 from recsolve.kernels.cpu.cell.stage_loops import FusedStages
 from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
+from recsolve.kernels.gpu.cell.mixing_walk import MixingWalkCuda
 from recsolve.kernels.gpu.cell.products import ProductsCuda
 from recsolve.kernels.gpu.cell.stage_launches import StagesCuda
 from recsolve.kernels.starts import Starts
@@ -166,11 +167,11 @@ class FusedWalk:
 
     Parameters
     ----------
-    loops : FusedMixing
+    loops : FusedMixing or MixingWalkCuda
     recurrence : CellRecurrence
     """
 
-    def __init__(self, loops: FusedMixing, recurrence: CellRecurrence):
+    def __init__(self, loops: FusedMixing | MixingWalkCuda, recurrence: CellRecurrence):
         names, cell = recurrence.cell.cell, recurrence.cell
         self.loops, self.batch, self.drives = loops, len(recurrence.batch), len(names.drives)
         self.inputs = [recurrence.drive[name] for name in names.drives]
@@ -196,8 +197,11 @@ def walker(recurrence: CellRecurrence) -> FusedCell | FusedWalk | None:
     """
     if _diagonal(recurrence):
         return fused(recurrence)
-    if not _compiles(recurrence) or (traced := traced_of(recurrence)) is None:
+    if (traced := traced_of(recurrence)) is None:
         return None
+    if launches(recurrence):
+        loops = walk_cuda_of(traced)
+        return FusedWalk(loops, recurrence) if loops.takes(recurrence.initial[None], len(recurrence.batch)) else None
     return FusedWalk(walk_of(traced, recurrence.dtype), recurrence)
 
 
@@ -226,6 +230,12 @@ def kinds_of(cell: WeightedCell) -> Kinds:
 def walk_of(traced: Traced, dtype: np.dtype[Any]) -> FusedMixing:
     """Return the compiled walk of a cell with mixings that couple units."""
     return FusedMixing(traced.program, dtype)
+
+
+@lru_cache(maxsize=128)
+def walk_cuda_of(traced: Traced) -> MixingWalkCuda:
+    """Return the walk on a GPU of a cell with mixings that couple units."""
+    return MixingWalkCuda(traced.program)
 
 
 @lru_cache(maxsize=128)
