@@ -125,7 +125,9 @@ class Plan:
 
     @property
     def cost(self) -> float:
-        """About how long the products of a step take."""
+        """About how long the products of a step take; those that wait for the cache want many threads."""
+        if not self.resident:
+            return 1.0 / self.threads
         each = self.pieces * self.vector + _SHUFFLE * (self.width.bit_length() - 1)
         return self.cell.calls * self.sequences * each * max(self.threads / (4 * LANES), 1.0)
 
