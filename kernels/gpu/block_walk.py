@@ -24,14 +24,15 @@ from recsolve.kernels.gpu.views import AXES, LANES, address, aligned, merge, str
 NUMBERS = {"float32": "float", "float64": "double"}
 _PIECE = 16  # bytes that a thread reads at once
 _THREADS = 1024, 512  # of a block at most, and with weights in registers
+_BUSY = 96  # of a block at least, if it can be, for a multiprocessor to be busy
 _WIDTHS = tuple(1 << i for i in range(LANES.bit_length()))
 _REGISTERS, _OF_THREAD = 1 << 16, 255  # of a multiprocessor, and of a thread at most
-_OTHERS = 48  # registers that a thread needs beside weights, sums and states, roughly
+_OTHERS = 36  # registers that a thread needs beside weights, sums, states and vectors, roughly
+_OF_VECTOR = 8
 _SUMS = 16  # that a thread adds up at a time, at most
 _SEQUENCES = 8  # of a block at most
 _DEPTHS = (3, 8)  # steps of which drives are in shared memory, at least and at most
 _UNITS = 4096  # at most: from here on a step is long enough for calls from Python
-_SHUFFLE = 3  # what it costs to halve the number of sums, in multiplications
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class Plan:
         """Return the plan with as many steps in shared memory as there is room for; None if it asks for too much."""
         depths = [d for d in range(self.depth, _DEPTHS[0] - 1, -1) if replace(self, depth=d).shared <= room]
         sums = self.cell.calls * self.sequences
+        if self.width > max(self.units // self.vector, 1):
+            return None  # threads would have nothing to multiply
         if not depths or self.threads > _THREADS[self.resident] or (self.sequences > 1 and sums > _SUMS):
             return None
         return replace(self, depth=depths[0]) if self._fits or not self.resident else None
@@ -120,16 +123,13 @@ class Plan:
         weights = self.cell.calls * self.pieces * self.vector
         states = each * (2 * self.cell.components + self.cell.calls + self.cell.constants)
         copies = 4 * ceil((self.cell.drives + self.cut) * self.own * self.sequences / self.threads)
-        wanted = (weights + states + self.cell.calls * self.sequences) * self.bytes // 4 + copies + _OTHERS
+        wanted = (weights + states + self.cell.calls * self.sequences) * self.bytes // 4 + copies + _OF_VECTOR * self.cell.slots + _OTHERS
         return wanted <= min(_OF_THREAD, _REGISTERS // self.threads // 8 * 8)
 
     @property
-    def cost(self) -> float:
-        """About how long the products of a step take; those that wait for the cache want many threads."""
-        if not self.resident:
-            return 1.0 / self.threads
-        each = self.pieces * self.vector + _SHUFFLE * (self.width.bit_length() - 1)
-        return self.cell.calls * self.sequences * each * max(self.threads / (4 * LANES), 1.0)
+    def rank(self) -> tuple[bool, int]:
+        """What is least for the fastest of several widths: few threads meet sooner, but those that read want to be many."""
+        return self.threads < _BUSY, self.width if self.resident else -self.width
 
     def launch(self, code: str, clusters: int, problem: Array) -> Launch:
         """Return the launch of so many clusters."""
@@ -168,28 +168,23 @@ def plan(
             sequences *= 2
         while sequences:
             tried = [Plan(cell, number, cut, units, blocks, width, sequences, resident) for width in _WIDTHS]
-            if found := [p for p in (one.within(room) for one in tried) if p is not None]:
-                return min(found, key=lambda p: p.cost)
+            if found := [p for one in tried if (p := one.within(room)) is not None]:
+                return min(found, key=lambda p: p.rank)
             sequences //= 2
     return None
 
 
-def packed(matrices: Sequence[Array], p: Plan) -> Array:
-    """Return matrices (n, n) or (*lanes, n, n) as blocks read them: (*lanes, numbers)."""
-    xp, n = namespace(matrices[0]), p.units
-    lanes = max((w.shape[:-2] for w in matrices), key=len)
-    table = xp.zeros((*lanes, len(matrices), p.blocks * p.own, p.padded), matrices[0].dtype)
-    for call, w in enumerate(matrices):
-        table[..., call, :n, :n] = w
-    axes = len(lanes)
-    apart = table.reshape(*lanes, len(matrices), p.blocks, p.own, p.pieces, p.width, p.vector)
-    order = (*range(axes), *(axes + axis for axis in (1, 0, 3, 2, 4, 5)))  # block, call, piece, unit, thread
-    shape = (*lanes, p.blocks, len(matrices), p.pieces, p.own * p.width, p.vector)
-    moved = apart.transpose(order).reshape(shape)
-    padding = [(0, 0)] * (len(shape) - 2) + [(0, p.threads - p.own * p.width), (0, 0)]
-    return xp.pad(moved, padding).reshape(*lanes, -1)  # type: ignore[no-any-return]
+def contiguous(matrix: Array, p: Plan) -> Array:
+    """Return a matrix (*lanes, n, n) that is read in every step with contiguous rows and zeros after them."""
+    lies = matrix.strides[-1] == p.bytes and not any(s % _PIECE for s in (*matrix.strides[:-1], address(matrix)))
+    if lies and p.padded == p.units:
+        return matrix
+    wide = namespace(matrix).zeros((*matrix.shape[:-1], p.padded), matrix.dtype)
+    wide[..., : p.units] = matrix
+    return wide  # type: ignore[no-any-return]
 
 
+@lru_cache(maxsize=256)
 def text(cell: WalkCell) -> str:
     """Return the source of the kernels of a cell."""
     return stages_text([cell.source], "block/mixing_walk")
@@ -211,8 +206,10 @@ class Given:
         One (n, n) or (*lanes, n, n) for every call.
     batch : int
         The number of batch axes.
-    others : mapping of array
-        ``initial`` and ``restart``, states of one step (1, ...), and ``cut``, as a drive.
+    starts : mapping of array
+        ``initial`` and ``restart``, states of one step (1, ...).
+    cut : array or None
+        1 where steps are cut from their past, else 0, as a drive.
     """
 
     drives: Sequence[Array]
@@ -220,7 +217,8 @@ class Given:
     states: Array
     matrices: Sequence[Array]
     batch: int
-    others: Mapping[str, Array]
+    starts: Mapping[str, Array]
+    cut: Array | None
 
 
 def planned(cell: WalkCell, states: Array, batch: int, cut: bool, machine: Machine) -> Plan | None:
@@ -241,46 +239,58 @@ def _part(cell: WalkCell, states: Array, batch: int) -> tuple[int | None, tuple[
 def walk(cell: WalkCell, code: str, given: Given, machine: Machine) -> bool:
     """Fill the states by one launch; return whether there is a kernel for it."""
     states, batch = given.states, given.batch
-    p = planned(cell, states, batch, "cut" in given.others, machine)
+    p = planned(cell, states, batch, given.cut is not None, machine)
     if p is None:
         return False
     axis, shape = _part(cell, states, batch)
     sequences, lanes = prod(shape[1 : 1 + batch]), prod(shape[1 + batch : -1])
-    filled = np.zeros(1, structure("block/mixing_walk", "Walked", DRIVES=cell.drives, CONSTANTS=cell.constants))
+    counts = {"DRIVES": cell.drives, "CONSTANTS": cell.constants, "CALLS": cell.calls}
+    filled = np.zeros(1, structure("block/mixing_walk", "Walked", **counts))
     f = filled[0]
     f["steps"], f["batch"], f["groups"] = len(states), sequences, ceil(sequences / p.sequences)
-    weights = packed(given.matrices, p)
-    apart = weights.reshape(*(1,) * batch, *(weights.shape[:-1] or (1,) * (len(shape) - batch - 2)), -1)
-    views = [_View(f["states"], states, axis), _View(f["weights"], broadcast(apart, (*shape[1:-1], apart.shape[-1]))[None])]
-    views += [_View(f["drives"][i], aligned(broadcast(x, shape))) for i, x in enumerate(given.drives)]
-    row = (1, *shape[1:])
-    views += [_View(f["constants"][i], aligned(broadcast(x, row))) for i, x in enumerate(given.constants)]
-    views += [
-        _View(f[name], aligned(broadcast(x, shape)) if name == "cut" else aligned(x), None if name == "cut" else axis)
-        for name, x in given.others.items()
-    ]
-    _fill(f, shape[1:-1], batch, views)
+    views = [_View("states", 0, states, axis), *(_View(name, 0, x, axis) for name, x in given.starts.items())]
+    views += [_View("drives", i, broadcast(x, shape)) for i, x in enumerate(given.drives)]
+    views += [_View("constants", i, broadcast(x, (1, *shape[1:]))) for i, x in enumerate(given.constants)]
+    if given.cut is not None:
+        views.append(_View("cut", 0, broadcast(given.cut, shape)))
+    for i, w in enumerate(given.matrices):
+        matrix = w if p.resident else contiguous(w, p)
+        wide = broadcast(matrix, (1, *shape[1:-1], *matrix.shape[-2:]))
+        views.append(_View("matrices", i, wide, wide.ndim - 1))
+    kept = _fill(f, shape[1:-1], batch, views)
     machine.launch(p.launch(code, int(f["groups"]) * lanes, filled))
-    return True
+    return bool(kept)
 
 
 class _View(NamedTuple):
-    """A view to be filled in, its array, and the axis of components if it has one."""
+    """An array, which of the views of a field it is, and its axis of columns if it has one; units are the last other."""
 
-    view: Any
+    field: str
+    number: int
     array: Array
-    component: int | None = None
+    columns: int | None = None
 
 
-def _fill(f: Any, sizes: tuple[int, ...], batch: int, views: Sequence[_View]) -> None:
-    """Fill in views, and the sizes of axes."""
-    components = [() if v.component is None else (v.component,) for v in views]
-    found = [strides_of(v.array, (v.array.ndim - 1, *own)) for v, own in zip(views, components, strict=True)]
+def _fill(f: Any, sizes: tuple[int, ...], batch: int, views: Sequence[_View]) -> list[_View]:
+    """Fill in views, and the sizes of axes: those of the batch, and then of lanes; return what must be kept."""
+    kept = [v._replace(array=aligned(v.array)) for v in views]
+    found = [strides_of(v.array, _rows_and_columns(v)) for v in kept]
     parts = [merge(sizes[part], [s.lanes[part] for s in found]) for part in (slice(batch), slice(batch, None))]
     merged = [size for sizes, _ in parts for size in sizes]
     f["sizes"] = 1
     f["sizes"][: len(merged)] = merged
-    for i, (v, s) in enumerate(zip(views, found, strict=True)):
+    for i, (v, s) in enumerate(zip(kept, found, strict=True)):
         lanes = [stride for _, runs in parts for stride in runs[i]]
-        v.view["at"], v.view["time"], v.view["row"], v.view["column"] = address(v.array), s.time, s.row, s.column
-        v.view["lane"][: len(lanes)] = lanes
+        entries = (address(v.array), s.time, s.row, s.column, lanes + [0] * (AXES - len(lanes)))
+        if f[v.field].shape:
+            f[v.field][v.number] = entries
+        else:
+            f[v.field] = entries
+    return kept
+
+
+def _rows_and_columns(v: _View) -> tuple[int, ...]:
+    last = v.array.ndim - 1
+    if v.columns is None:
+        return (last,)
+    return (last - (v.columns == last), v.columns)

@@ -15,7 +15,7 @@
 namespace recsolve {
 
 // Python reads this description and fills such a structure: fields are 64 bits wide, or views. In views the axes are
-// those of sequences, rows are units, and columns components.
+// those of sequences, rows are units, and columns components, or other units in matrices.
 template <class Cell> struct Walked {
     long long steps;
     long long batch, groups;  // sequences that share matrices, and blocks or clusters that take them
@@ -24,7 +24,7 @@ template <class Cell> struct Walked {
     View constants[at_least_one<Cell::CONSTANTS>];
     View states, initial, restart;  // at == 0: no initial state, so the first step is cut from its past
     View cut;                       // 1 where a step is cut from its past, else 0; at == 0: none but the first
-    View weights;                   // as Matrices reads them
+    View matrices[Cell::CALLS];
 };
 
 template <class Cell, class T, bool CUT, int UNITS, int BLOCKS, int WIDTH, int SEQUENCES, int DEPTH, bool RESIDENT>
@@ -60,7 +60,7 @@ struct Walker {
 
     __device__ Walker(const Walked<Cell>& problem)
         : p(problem), rank(blockIdx.x % BLOCKS), unit(threadIdx.x / WIDTH), lane(threadIdx.x % WIDTH),
-          rows(address<const T>(problem.weights.at) + offset_of(problem.weights, problem.sizes, sequence(0)), rank) {
+          rows(problem.matrices, problem.sizes, sequence(0), rank) {
         vectors = reinterpret_cast<T*>(shared_memory());
         ring = vectors + 2 * VECTORS;
         place = ring + DEPTH * GIVEN * PLACES + threadIdx.x;

@@ -58,12 +58,12 @@ class MixingWalkCuda:
         """
         if not states.size:
             return
-        others = {"initial": starts.initial[None], "restart": starts.restart[None]}
+        begin, cut = {"initial": starts.initial[None], "restart": starts.restart[None]}, None
         if starts.reset is not None:
             apart = (1,) * (states.ndim - (self.cell.components > 1) - starts.reset.ndim)
-            others["cut"] = starts.reset.astype(states.dtype).reshape(*starts.reset.shape, *apart)
+            cut = starts.reset.astype(states.dtype).reshape(*starts.reset.shape, *apart)
         matrices = [mixings[name] for name in self.cell.mixings]
-        given = Given(inputs[: self.drives], inputs[self.drives :], states, matrices, batch, others)
+        given = Given(inputs[: self.drives], inputs[self.drives :], states, matrices, batch, begin, cut)
         with on(states, self._machine) as machine:
             if not walk(self.cell, self.code, given, machine):
                 raise ValueError(f"states have shape {states.shape} and dtype {states.dtype}; no kernel walks these")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recsolve.base.arrays import Array, empty_in_order, kind_of, namespace
+from recsolve.base.arrays import Array, broadcast, empty_in_order, kind_of
 from recsolve.jacobians.factored import Factored
 from recsolve.kernels.codegen.cuda_walk import Sum, WalkCell, linear_cell
 from recsolve.kernels.gpu.block_walk import Given, text, walk
@@ -46,12 +46,9 @@ def scan_factored(
     if found is None:
         return None
     cell, drives, constants, matrices = found
-    others: dict[str, Array] = {}
-    if initial is not None:
-        others["initial"] = namespace(f).broadcast_to(initial, f.shape[1:])[None]
-    if reset is not None:
-        others["cut"] = (reset if axis is None else reset.squeeze(axis)).astype(f.dtype)
-    given = Given(drives, [x[:1] for x in constants], y, matrices, batch, others)
+    starts = {} if initial is None else {"initial": broadcast(initial, f.shape[1:])[None]}
+    cut = None if reset is None else (reset if axis is None else reset.squeeze(axis)).astype(f.dtype)
+    given = Given(drives, [x[:1] for x in constants], y, matrices, batch, starts, cut)
     return y if walk(cell, text(cell), given, machine) else None
 
 
