@@ -155,13 +155,14 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
         return Choice([Candidate(Sequential(), "sequential", 0, 0.0)], [reason])
-    if recurrence.compiled and kind_of(recurrence.initial) == "cupy" and tolerance.lanes is None:
+    on_gpu = kind_of(recurrence.initial) == "cupy"
+    if on_gpu and recurrence.solved_whole and tolerance.lanes is None:
         whole = Candidate(Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
         reason = "All mixings are diagonal: segments of time are walked or solved side by side on the GPU, and checked."
         found = [whole, Candidate(Sequential(), "sequential", 0, float("inf"))]
         return Choice(found, [_described(recurrence), reason])
     # The first steps are timed with the backend that the whole takes.
-    same = backend("numba") if recurrence.compiled else nullcontext()
+    same = backend("cuda" if on_gpu else "numba") if recurrence.compiled else nullcontext()
     with np.errstate(all="ignore"), same:
         pilot = _Pilot(recurrence, tolerance)
         choice = Choice([Candidate(Sequential(), "sequential", 0, T * pilot.step)])

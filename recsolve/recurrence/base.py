@@ -306,6 +306,11 @@ class Recurrence(ABC):
         """Whether compiled loops walk this recurrence; else Python calls f at every step."""
         return False
 
+    @property
+    def solved_whole(self) -> bool:
+        """Whether :meth:`newton` is compiled for this recurrence."""
+        return False
+
     # What is derived from that ---------------------------------------------------------------------------------
 
     @property

@@ -139,6 +139,10 @@ class CellRecurrence(Recurrence):
     def compiled(self) -> bool:
         return walker(self) is not None
 
+    @property
+    def solved_whole(self) -> bool:
+        return fused(self) is not None
+
     def one_step_differs(self, previous: Array, values: Array | None = None) -> int | None:
         traced = traced_of(self)
         if traced is not None and traced.verified:
