@@ -9,7 +9,8 @@ import cuda_host
 import gallery
 import numpy as np
 import pytest
-from gallery import weighted
+from gallery import COMPILE_LIKE_OTHERS, weighted
+from conftest import SLOW
 from test_fused_mixing import COUPLED, drives, mixed
 from test_scan_numba import AFFINE, close, loop
 from test_scan_numba_dense import FACTORED, factored, masks
@@ -24,13 +25,14 @@ from recsolve.kernels.gpu.cell.mixing_walk import MixingWalkCuda
 from recsolve.kernels.gpu.device import CLUSTER, SHARED
 from recsolve.kernels.gpu.scan import scan_cuda
 from recsolve.kernels.gpu.scan.factored_walk import scan_factored
+from recsolve.math import maximum, tanh
 from recsolve.mixings import Dense
 from recsolve.recurrence.engine import FusedWalk
 from recsolve.symbolic.tracing import trace_cell
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 # How blocks may share the work: blocks of a cluster, threads of a row, sequences of a block, weights in registers.
-WAYS = [(1, 4, 1, True), (1, 2, 4, True), (3, 4, 2, True), (4, 1, 2, False)]
+WAYS = [(1, 2, 4, True), (3, 4, 2, True), (4, 1, 2, False)]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def recurrences(cell, seed=0):
 
 
 @needs_compiler
-@pytest.mark.sample(every=2)  # to compile one takes seconds
+@pytest.mark.sample(every=2, name=COMPILE_LIKE_OTHERS)
 @pytest.mark.parametrize("mixing", ["dense", "heads"])
 @pytest.mark.parametrize(("place", "name"), list(enumerate(COUPLED)))
 def test_walks_follow_the_loop(host, place, name, mixing):
@@ -130,6 +132,55 @@ def test_nan_stays_in_its_sequence_and_ends_at_a_reset(host, forced):
     np.testing.assert_array_equal(dirty[:, [0, 1, 3]], clean[:, [0, 1, 3]])
     assert np.isnan(dirty[11:30, 2]).all()
     assert np.isfinite(dirty[30:, 2]).all()
+
+
+def random_cell(seed):
+    """A cell with random mixings of the state, of what is computed from it, and of drives."""
+    rng, names = np.random.default_rng(seed), iter("abcdef")
+    k = int(rng.integers(1, 4))
+    joins = [np.add, np.multiply, np.subtract, lambda a, b: np.where(a > b, a, 0.5 * b), maximum]
+
+    def tree(depth):
+        """Return a function of the state, mixings and drives that nests so many operations."""
+        if depth == 0:
+            j = int(rng.integers(k))
+            return (lambda s, W, u: u.v) if rng.random() < 0.3 else (lambda s, W, u: s[f"h{j}"])
+        inner, what = tree(depth - 1), rng.random()
+        name = next(names, None) if what < 0.5 else None
+        if name is not None:
+            used.append(name)
+            return lambda s, W, u: W[name](inner(s, W, u))
+        if what < 0.75:
+            return lambda s, W, u: tanh(inner(s, W, u))
+        join, other = joins[rng.integers(len(joins))], tree(depth - 1)
+        return lambda s, W, u: join(inner(s, W, u), other(s, W, u))
+
+    used = [next(names)]
+    parts = [tree(int(rng.integers(2, 5))) for _ in range(k)]
+
+    def f(s, W, u, p):
+        s = {f"h{j}": getattr(s, f"h{j}") for j in range(k)}
+        W = {name: getattr(W, name) for name in used}
+        new = [tanh(part(s, W, u)) for part in parts]
+        new[0] = 0.5 * new[0] + W["a"](s["h0"]) + u.v
+        return tuple(new)
+
+    cell = rs.Cell(f, state=tuple(f"h{j}" for j in range(k)), output="h0")
+    mixings = {name: Dense(rng.uniform(-0.3, 0.3, (6, 6))) for name in cell.mixings}
+    return cell.with_weights(mixings=mixings)
+
+
+@needs_compiler
+@pytest.mark.parametrize("seed", range(24 if SLOW else 4))
+def test_random_cells_and_their_jacobians(host, seed):
+    cell = random_cell(seed)
+    rec = cell.recurrence(drive=drives(cell, 9, (2,), np.float64), reset=np.arange(9) == 5)
+    states = agree(host, rec)
+    with rs.backend("numpy"):
+        F, J = rec.linearise(states)
+    if type(J) is Factored:
+        for A in (J, J.transpose()):
+            close(scanned(host, A, F)[0], loop(AFFINE, (A, F)))
 
 
 def scanned(machine, A, b, initial=None, reset=None):
@@ -221,6 +272,8 @@ def plan_of(name, units, batch, *, number="float", lanes=1, room=SHARED, most=CL
 def test_weights_stay_in_registers_where_they_fit():
     assert plan_of("elman_relu", 96, 8).blocks == plan_of("lstm", 96, 8).blocks == 1
     assert plan_of("lstm", 256, 8).blocks == 8
+    assert plan_of("elman_relu", 256, 8).blocks == 4  # two would do, of more threads
+    assert plan_of("elman_relu", 256, 60).blocks == 2
     for name, units, resident in [("lstm", 96, True), ("lstm", 256, True), ("lstm", 1024, False)]:
         for number in ("float", "double"):
             p = plan_of(name, units, 8, number=number)

@@ -95,7 +95,7 @@ def module(cell: str, *, kernels: bool = True) -> str:
 
 
 def stages_text(structures: Sequence[str], header: str) -> str:
-    """Return the source of the kernels of a header for structures of functions: ``stage``, ``sweep``, or another's name."""
+    """Return the source of the kernels of a header, ``stage``, ``sweep`` or another, for structures of functions."""
     before = (*_BEFORE, "solve/problem")
     wanted = {"stage": "stage/each", "sweep": "stage/sweep"}.get(header, header)
     return "\n".join([headers(*before), *structures, headers(wanted, after=before)])

@@ -61,12 +61,12 @@ def walk_cell(program: Program) -> WalkCell:
         inputs = tuple(dict.fromkeys(call.input.value for call in stage.calls))
         stages.append(Stage(inputs, tuple(i for i, product in enumerate(products) for _ in product.mixings)))
         mixings += [name for product in products for name in product.mixings]
-    inputs_ = inputs_of(program)
+    others, drives = inputs_of(program), len(program.drives)
     given = {
         "x": [Leaf("component", name) for name in program.components],
-        "u": inputs_[: len(program.drives)],
+        "u": others[:drives],
         "m": sorted(plan.results, key=lambda leaf: plan.results[leaf]),
-        "w": inputs_[len(program.drives) :],
+        "w": others[drives:],
     }
     return _cell(program.name, given, stages, [x.value for x in program.stages[-1].outputs], None, tuple(mixings))
 
@@ -92,8 +92,9 @@ def linear_cell(
         nodes = tuple(_node(graph, one) for one in distinct)
         made.append(Stage(nodes, tuple(distinct.index(one) for one in inputs)))
         calls += len(inputs)
-    counts = {"x": ("component", components), "u": ("drive", drives), "m": ("mixing", calls), "w": ("weight", constants)}
-    given = {place: [Leaf(kind, str(i)) for i in range(count)] for place, (kind, count) in counts.items()}
+    kinds = {"x": "component", "u": "drive", "m": "mixing", "w": "weight"}
+    counts = zip(kinds.items(), (components, drives, calls, constants), strict=True)
+    given = {place: [Leaf(kind, str(i)) for i in range(count)] for (place, kind), count in counts}
     alone = [graph.leaf("drive", str(j)) for j in range(components)]
     values = [_node(graph, one, own) for one, own in zip(outputs, alone, strict=True)]
     return _cell("an affine map", given, made, values, alone, ())
@@ -130,10 +131,11 @@ def _cell(
     }
     functions += [_dispatch(len(stages)), *(_table(called, numbers) for called, numbers in tables.items())]
     slots, calls = max(tables["slots"]), firsts[-1]
-    counts = [len(given[place]) for place in "xuw"]
-    sizes = dict(zip(("PARTS", "DRIVES", "CONSTANTS"), counts, strict=True))
-    sizes |= {"STAGES": len(stages), "SLOTS": slots, "CALLS": calls, "LINEAR": int(alone is not None)}
-    return WalkCell(structure("WalkCell", sizes, functions, name), *counts, slots, calls, mixings)
+    parts, drives, constants = (len(given[place]) for place in "xuw")
+    sizes = {"PARTS": parts, "DRIVES": drives, "CONSTANTS": constants, "STAGES": len(stages), "SLOTS": slots}
+    sizes |= {"CALLS": calls, "LINEAR": int(alone is not None)}
+    source = structure("WalkCell", sizes, functions, name)
+    return WalkCell(source, parts, drives, constants, slots, calls, mixings)
 
 
 def _dispatch(stages: int) -> str:

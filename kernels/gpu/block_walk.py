@@ -25,6 +25,7 @@ NUMBERS = {"float32": "float", "float64": "double"}
 _PIECE = 16  # bytes that a thread reads at once
 _THREADS = 1024, 512  # of a block at most, and with weights in registers
 _BUSY = 96  # of a block at least, if it can be, for a multiprocessor to be busy
+_MANY = 128  # of a block of a cluster: with more, two blocks are faster
 _WIDTHS = tuple(1 << i for i in range(LANES.bit_length()))
 _REGISTERS, _OF_THREAD = 1 << 16, 255  # of a multiprocessor, and of a thread at most
 _OTHERS = 36  # registers that a thread needs beside weights, sums, states and vectors, roughly
@@ -123,12 +124,13 @@ class Plan:
         weights = self.cell.calls * self.pieces * self.vector
         states = each * (2 * self.cell.components + self.cell.calls + self.cell.constants)
         copies = 4 * ceil((self.cell.drives + self.cut) * self.own * self.sequences / self.threads)
-        wanted = (weights + states + self.cell.calls * self.sequences) * self.bytes // 4 + copies + _OF_VECTOR * self.cell.slots + _OTHERS
+        words = (weights + states + self.cell.calls * self.sequences) * self.bytes // 4
+        wanted = words + copies + _OF_VECTOR * self.cell.slots + _OTHERS
         return wanted <= min(_OF_THREAD, _REGISTERS // self.threads // 8 * 8)
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """What is least for the fastest of several widths: few threads meet sooner, but those that read want to be many."""
+        """What is least for the fastest width: few threads meet sooner, but those that wait for the cache are many."""
         return self.threads < _BUSY, self.width if self.resident else -self.width
 
     def launch(self, code: str, clusters: int, problem: Array) -> Launch:
@@ -160,18 +162,30 @@ def plan(
     room : int
         Bytes of shared memory that a block may have.
     """
+
+    def groups(sequences: int) -> int:
+        return max(ceil(batch / sequences), 1)
+
     clusters = [blocks for blocks in (1, 2, 4, 8) if blocks <= min(most, units)]
     ways = [(blocks, True) for blocks in clusters] + [(clusters[-1], False)] * (units <= _UNITS)
     for blocks, resident in ways:
         sequences = 1  # in a block: so many that all blocks run at once, if that can be
-        while ceil(batch / sequences) * lanes * blocks > processors and sequences < _SEQUENCES:
+        while groups(sequences) * lanes * blocks > processors and sequences < _SEQUENCES:
             sequences *= 2
         while sequences:
             tried = [Plan(cell, number, cut, units, blocks, width, sequences, resident) for width in _WIDTHS]
             if found := [p for one in tried if (p := one.within(room)) is not None]:
-                return min(found, key=lambda p: p.rank)
+                free = processors // (groups(sequences) * lanes)
+                return _spread(min(found, key=lambda p: p.rank), min(clusters[-1], free))
             sequences //= 2
     return None
+
+
+def _spread(p: Plan, most: int) -> Plan:
+    """Return a plan whose blocks are many enough for few threads each, where blocks share the work anyway."""
+    while p.resident and p.blocks > 1 and p.threads > _MANY and 2 * p.blocks <= most:
+        p = replace(p, blocks=2 * p.blocks)
+    return p
 
 
 def contiguous(matrix: Array, p: Plan) -> Array:
@@ -263,7 +277,7 @@ def walk(cell: WalkCell, code: str, given: Given, machine: Machine) -> bool:
 
 
 class _View(NamedTuple):
-    """An array, which of the views of a field it is, and its axis of columns if it has one; units are the last other."""
+    """An array, which view of which field it is, and its axis of columns if it has one; rows are the last other."""
 
     field: str
     number: int

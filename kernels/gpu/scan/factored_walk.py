@@ -6,7 +6,7 @@ the Jacobian. The transpose is another such cell, whose table of partials is the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recsolve.base.arrays import Array, broadcast, empty_in_order, kind_of
@@ -101,8 +101,13 @@ class _Table:
     def _levels(self) -> list[list[int]]:
         """Return the calls that depend on x and that y depends on, those together that can be made at once."""
         k = self.k
-        wanted = self._reached(range(k), {i: [c for r, c in self.partials if r == i] for i, _ in self.partials})
-        seen = self._reached(range(k), {j: [r for r, c in self.partials if c == j and r >= k] for _, j in self.partials})
+        read: dict[int, list[int]] = {}
+        readers: dict[int, list[int]] = {}
+        for row, column in self.partials:
+            read.setdefault(row, []).append(column)
+            readers.setdefault(column, []).append(row)
+        wanted = _reached(range(k), read)
+        seen = _reached(range(k), {column: [row for row in rows if row >= k] for column, rows in readers.items()})
         waiting = {i - k for i in wanted & seen if i >= k}
         levels: list[list[int]] = []
         while waiting:
@@ -111,24 +116,23 @@ class _Table:
             waiting -= before
         return levels
 
-    def _reached(self, first: Any, after: dict[int, list[int]]) -> set[int]:
-        found, waiting = set[int](), list(first)
-        while waiting:
-            one = waiting.pop()
-            if one not in found:
-                found.add(one)
-                waiting += after.get(one, [])
-        return found
+
+def _reached(first: Iterable[int], after: Mapping[int, list[int]]) -> set[int]:
+    found: set[int] = set()
+    waiting = list(first)
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += after.get(one, [])
+    return found
 
 
-@dataclass
 class _Operands:
     """Arrays by name: those that change with time are drives, and the others constants; each is listed once."""
 
-    drives: list[Array]
-
-    def __post_init__(self) -> None:
-        self.drives, self.constants = list(self.drives), list[Array]()
+    def __init__(self, drives: Sequence[Array]):
+        self.drives, self.constants = list(drives), list[Array]()
         self._found: dict[Any, Leaf] = {}
 
     def leaf(self, x: Array) -> Leaf:

@@ -8,8 +8,9 @@ through all of time. ``segments``: streams for segments of time side by side, ea
 it lead to from a guess. Where maps forget, that is the state of the loop to the last bit; the device checks that, and
 takes ``chained`` instead where it is not so.
 
-Elements are read once and in place, in whatever layout they have. What is not carried here goes to the NumPy kernel,
-which runs on CuPy arrays too.
+Elements are read once and in place, in whatever layout they have. Factored Jacobians are walked by
+blocks (:mod:`recsolve.kernels.gpu.scan.factored_walk`). What is not carried here goes to the NumPy kernel, which runs
+on CuPy arrays too.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def scan(
         return scan_numpy.scan(monoid, elements, initial=initial, reset=reset)
     with on(like, machine) as where:
         if is_factored(elements[0]):
-            found = scan_factored(*elements, where, initial=initial, reset=reset)
-            return scan_numpy.scan(monoid, elements, initial=initial, reset=reset) if found is None else found
+            walked = scan_factored(elements[0], like, where, initial=initial, reset=reset)
+            return scan_numpy.scan(monoid, elements, initial=initial, reset=reset) if walked is None else walked
         given = _taken(monoid, elements, initial, reset, where.kind)
         if given is None:
             return scan_numpy.scan(monoid, elements, initial=initial, reset=reset)
