@@ -305,7 +305,8 @@ def test_nothing_spills(name, tmp_path):
     code.write_text(f"{block_walk.text(plans[0].cell)}\n{taken}\n")
     command = ["nvcc", *OPTIONS, "-arch=sm_90", "-cubin", "-Xptxas", "-v", str(code), "-o", os.devnull]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
+    numbers = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+    spills = re.findall(rf"properties for (\w+)\n\s*{numbers}", told)
     assert len(spills) == len(kernels)
-    for p, spilled in zip(plans, spills, strict=True):  # those that read weights from the cache may, a number or two
-        assert max(map(int, spilled)) <= (0 if p.resident else 16)
+    for kernel, *spilled in spills:  # those that read weights from the cache may, a few numbers
+        assert max(map(int, spilled)) <= (0 if "ELb1EEvN" in kernel else 16), kernel
