@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, broadcast, namespace
+from recsolve.base.arrays import Array, namespace
 from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, stages_text
 from recsolve.kernels.codegen.cuda_structures import structure
 from recsolve.kernels.codegen.cuda_walk import WalkCell
 from recsolve.kernels.gpu.device import Launch, Machine
-from recsolve.kernels.gpu.views import AXES, LANES, address, aligned, merge, strides_of
+from recsolve.kernels.gpu.views import AXES, LANES, address, aligned, merge
 
 NUMBERS = {"float32": "float", "float64": "double"}
 _PIECE = 16  # bytes that a thread reads at once
@@ -257,54 +257,66 @@ def walk(cell: WalkCell, code: str, given: Given, machine: Machine) -> bool:
     if p is None:
         return False
     axis, shape = _part(cell, states, batch)
-    sequences, lanes = prod(shape[1 : 1 + batch]), prod(shape[1 + batch : -1])
-    counts = {"DRIVES": cell.drives, "CONSTANTS": cell.constants, "CALLS": cell.calls}
-    filled = np.zeros(1, structure("block/mixing_walk", "Walked", **counts))
-    f = filled[0]
-    f["steps"], f["batch"], f["groups"] = len(states), sequences, ceil(sequences / p.sequences)
-    views = [_View("states", 0, states, axis), *(_View(name, 0, x, axis) for name, x in given.starts.items())]
-    views += [_View("drives", i, broadcast(x, shape)) for i, x in enumerate(given.drives)]
-    views += [_View("constants", i, broadcast(x, (1, *shape[1:]))) for i, x in enumerate(given.constants)]
-    if given.cut is not None:
-        views.append(_View("cut", 0, broadcast(given.cut, shape)))
-    for i, w in enumerate(given.matrices):
-        matrix = w if p.resident else contiguous(w, p)
-        wide = broadcast(matrix, (1, *shape[1:-1], *matrix.shape[-2:]))
-        views.append(_View("matrices", i, wide, wide.ndim - 1))
-    kept = _fill(f, shape[1:-1], batch, views)
-    machine.launch(p.launch(code, int(f["groups"]) * lanes, filled))
-    return bool(kept)
+    matrices = given.matrices if p.resident else [contiguous(w, p) for w in given.matrices]
+    named = [("states", 0, states), *((name, 0, x) for name, x in given.starts.items())]
+    for name, arrays in {"drives": given.drives, "constants": given.constants, "matrices": matrices}.items():
+        named += [(name, i, x) for i, x in enumerate(arrays)]
+    named += [] if given.cut is None else [("cut", 0, given.cut)]
+    kept = [aligned(x) for *_, x in named]
+    columns = {"states": axis, "initial": axis, "restart": axis, "matrices": len(shape)}
+    views = tuple(
+        _View(name, i, _distances(x, len(shape) + (columns.get(name) is not None)), columns.get(name))
+        for (name, i, _), x in zip(named, kept, strict=True)
+    )
+    laid_out, places = _laid_out(p, shape, batch, views)
+    problem = laid_out.copy()
+    problem.view(np.int64)[places] = [address(x) for x in kept]
+    machine.launch(p.launch(code, int(problem[0]["groups"]) * prod(shape[1 + batch : -1]), problem))
+    return True
 
 
 class _View(NamedTuple):
-    """An array, which view of which field it is, and its axis of columns if it has one; rows are the last other."""
+    """Which view of which field an array has, its distances, and its axis of columns; rows are the last other axis."""
 
     field: str
     number: int
-    array: Array
+    distances: tuple[int, ...]
     columns: int | None = None
 
 
-def _fill(f: Any, sizes: tuple[int, ...], batch: int, views: Sequence[_View]) -> list[_View]:
-    """Fill in views, and the sizes of axes: those of the batch, and then of lanes; return what must be kept."""
-    kept = [v._replace(array=aligned(v.array)) for v in views]
-    found = [strides_of(v.array, _rows_and_columns(v)) for v in kept]
-    parts = [merge(sizes[part], [s.lanes[part] for s in found]) for part in (slice(batch), slice(batch, None))]
-    merged = [size for sizes, _ in parts for size in sizes]
-    f["sizes"] = 1
-    f["sizes"][: len(merged)] = merged
-    for i, (v, s) in enumerate(zip(kept, found, strict=True)):
-        lanes = [stride for _, runs in parts for stride in runs[i]]
-        entries = (address(v.array), s.time, s.row, s.column, lanes + [0] * (AXES - len(lanes)))
-        if f[v.field].shape:
+def _distances(x: Array, axes: int) -> tuple[int, ...]:
+    """Return the distances in an array that broadcasts to so many axes, in numbers."""
+    own = (s // x.itemsize if n > 1 else 0 for n, s in zip(x.shape, x.strides, strict=True))
+    return (0,) * (axes - x.ndim) + tuple(own)
+
+
+@lru_cache(maxsize=1024)
+def _laid_out(p: Plan, shape: tuple[int, ...], batch: int, views: tuple[_View, ...]) -> tuple[Array, list[int]]:
+    """Return the structure of a walk without addresses, and where in it these go, in integers.
+
+    Axes are those of the batch, and then those of lanes.
+    """
+    cell, sequences = p.cell, prod(shape[1 : 1 + batch])
+    described = structure("block/mixing_walk", "Walked", DRIVES=cell.drives, CONSTANTS=cell.constants, CALLS=cell.calls)
+    filled, places = np.zeros(1, described), []
+    f = filled[0]
+    f["steps"], f["batch"], f["groups"], f["sizes"] = shape[0], sequences, ceil(sequences / p.sequences), 1
+    last = [len(v.distances) - 1 - (v.columns == len(v.distances) - 1) for v in views]
+    lanes = [
+        tuple(d for axis, d in enumerate(v.distances) if axis not in (0, row, v.columns))
+        for v, row in zip(views, last, strict=True)
+    ]
+    parts = [merge(shape[1:-1][part], [d[part] for d in lanes]) for part in (slice(batch), slice(batch, None))]
+    sizes = [size for merged, _ in parts for size in merged]
+    f["sizes"][: len(sizes)] = sizes
+    for i, (v, row) in enumerate(zip(views, last, strict=True)):
+        runs = [stride for _, strides in parts for stride in strides[i]]
+        column = 0 if v.columns is None else v.distances[v.columns]
+        entries = (0, v.distances[0], v.distances[row], column, runs + [0] * (AXES - len(runs)))
+        kind, offset = described.fields[v.field][:2]
+        places.append((offset + v.number * kind.base.itemsize) // 8)
+        if kind.shape:
             f[v.field][v.number] = entries
         else:
             f[v.field] = entries
-    return kept
-
-
-def _rows_and_columns(v: _View) -> tuple[int, ...]:
-    last = v.array.ndim - 1
-    if v.columns is None:
-        return (last,)
-    return (last - (v.columns == last), v.columns)
+    return filled, places

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from recsolve.base.arrays import Array, broadcast, empty_in_order, kind_of
+from recsolve.base.arrays import Array, empty_in_order, kind_of
 from recsolve.jacobians.factored import Factored
 from recsolve.kernels.codegen.cuda_walk import Sum, WalkCell, linear_cell
 from recsolve.kernels.gpu.block_walk import Given, text, walk
@@ -46,7 +46,7 @@ def scan_factored(
     if found is None:
         return None
     cell, drives, constants, matrices = found
-    starts = {} if initial is None else {"initial": broadcast(initial, f.shape[1:])[None]}
+    starts = {} if initial is None else {"initial": initial[None]}
     cut = None if reset is None else (reset if axis is None else reset.squeeze(axis)).astype(f.dtype)
     given = Given(drives, [x[:1] for x in constants], y, matrices, batch, starts, cut)
     return y if walk(cell, text(cell), given, machine) else None
