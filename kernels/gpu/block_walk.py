@@ -313,7 +313,7 @@ def _laid_out(p: Plan, shape: tuple[int, ...], batch: int, views: tuple[_View, .
         runs = [stride for _, strides in parts for stride in strides[i]]
         column = 0 if v.columns is None else v.distances[v.columns]
         entries = (0, v.distances[0], v.distances[row], column, runs + [0] * (AXES - len(runs)))
-        kind, offset = described.fields[v.field][:2]
+        kind, offset = (described.fields or {})[v.field][:2]
         places.append((offset + v.number * kind.base.itemsize) // 8)
         if kind.shape:
             f[v.field][v.number] = entries
