@@ -268,7 +268,7 @@ def test_walks_by_blocks(launched, name, units, blocks):
     start = on_gpu(np.zeros(states.shape[1:], np.float32))
     assert walk.takes(states, 1)
     walk.walk(inputs, mixings, states, 1, Starts(start, start, on_gpu(np.zeros((300, 3), bool))))
-    ((kernel, grid, (threads,), shared, _, where),) = launched
+    ((kernel, grid, (threads,), *_, where),) = launched
     assert kernel.startswith("recsolve::walk_cluster<" if blocks > 1 else "recsolve::walk_block<")
     assert grid == (3 * blocks,)
     assert threads % 32 == 0

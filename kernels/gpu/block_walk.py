@@ -299,7 +299,7 @@ def _laid_out(p: Plan, shape: tuple[int, ...], batch: int, views: tuple[_View, .
     cell, sequences = p.cell, prod(shape[1 : 1 + batch])
     described = structure("block/mixing_walk", "Walked", DRIVES=cell.drives, CONSTANTS=cell.constants, CALLS=cell.calls)
     filled, places = np.zeros(1, described), []
-    f = filled[0]
+    f, fields = filled[0], dict(described.fields or {})
     f["steps"], f["batch"], f["groups"], f["sizes"] = shape[0], sequences, ceil(sequences / p.sequences), 1
     last = [len(v.distances) - 1 - (v.columns == len(v.distances) - 1) for v in views]
     lanes = [
@@ -313,7 +313,7 @@ def _laid_out(p: Plan, shape: tuple[int, ...], batch: int, views: tuple[_View, .
         runs = [stride for _, strides in parts for stride in strides[i]]
         column = 0 if v.columns is None else v.distances[v.columns]
         entries = (0, v.distances[0], v.distances[row], column, runs + [0] * (AXES - len(runs)))
-        kind, offset = (described.fields or {})[v.field][:2]
+        kind, offset = fields[v.field][:2]
         places.append((offset + v.number * kind.base.itemsize) // 8)
         if kind.shape:
             f[v.field][v.number] = entries
