@@ -30,6 +30,7 @@ _MODULES = {
         "gpu.cell.fused_solve",
         "gpu.cell.stage_launches",
         "gpu.cell.products",
+        "gpu.cell.mixing_walk",
         "gpu.cell.sweeps",
     ),
 }

@@ -155,18 +155,19 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
         return Choice([Candidate(Sequential(), "sequential", 0, 0.0)], [reason])
-    compiled = recurrence.bind().compiled
-    if compiled and kind_of(recurrence.initial) == "cupy" and tolerance.lanes is None:
+    engine, on_gpu = recurrence.bind(), kind_of(recurrence.initial) == "cupy"
+    compiled = engine.compiled
+    if on_gpu and engine.whole and tolerance.lanes is None:
         whole = Candidate(Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
         reason = "All mixings are diagonal: segments of time are walked or solved side by side on the GPU, and checked."
         found = [whole, Candidate(Sequential(), "sequential", 0, float("inf"))]
         return Choice(found, [_described(recurrence), reason])
-    if compiled and kind_of(recurrence.initial) == "numpy" and tolerance.lanes is None:
+    if engine.whole and not on_gpu:
         walk = Candidate(Sequential(), "sequential", 0, 0.0)
         reason = "All mixings are diagonal: one compiled walk reads the drives once, and every other method more often."
         return Choice([walk], [_described(recurrence), reason])
     # The first steps are timed with the backend that the whole takes.
-    same = backend("numba") if compiled else nullcontext()
+    same = backend("cuda" if on_gpu else "numba") if compiled else nullcontext()
     with np.errstate(all="ignore"), same:
         pilot = _Pilot(recurrence, tolerance, compiled)
         choice = Choice([Candidate(Sequential(), "sequential", 0, T * pilot.step)])

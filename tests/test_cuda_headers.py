@@ -20,6 +20,7 @@ STRUCTURES = [
     ("stage/each", "Elementwise"),
     ("stage/sweep", "Sweep"),
     ("stage/sweep", "Update"),
+    ("block/mixing_walk", "Walked"),
 ]
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -42,7 +43,10 @@ def test_every_header_includes_what_it_uses():
 @needs_compiler
 def test_structures_have_the_sizes_and_places_that_python_reads(tmp_path):
     members = ", ".join(f"{name} = {count}" for name, count in COUNTS.items())
-    lines = [headers("scan/problem", "stage/sweep"), f"struct Counts {{ static constexpr int {members}; }};"]
+    lines = [
+        headers("scan/problem", "stage/sweep", "block/mixing_walk"),
+        f"struct Counts {{ static constexpr int {members}; }};",
+    ]
     for header, name in STRUCTURES:
         found = structure(header, name, **COUNTS)
         kind = f"recsolve::{name}{'' if name in ('View', 'Problem') else '<Counts>'}"

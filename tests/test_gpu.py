@@ -7,6 +7,7 @@ import pytest
 
 import recsolve as rs
 from recsolve.base.tolerance import Tolerance
+from recsolve.kernels.gpu import block_walk
 from recsolve.kernels.monoids.monoid import MONOIDS
 
 pytestmark = pytest.mark.gpu
@@ -192,3 +193,53 @@ def test_compiled_stages_and_sweeps(cell, method):
         assert sol.success
         reference = rs.solve(host, method="sequential")
         assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+
+
+# How blocks share the work: blocks of a cluster, threads of a row, sequences of a block, weights in registers.
+BLOCKS = [
+    ("gru", "dense", np.float32, None),
+    ("gru", "dense", np.float32, (4, 4, 2, True)),
+    ("lstm", "heads", np.float64, None),
+    ("lstm", "heads", np.float64, (1, 2, 4, True)),
+    ("cho_gru", "dense", np.float64, (8, 2, 1, True)),
+    ("cho_gru", "dense", np.float32, (8, 1, 2, False)),
+]
+
+
+@pytest.mark.parametrize(("name", "mixing", "dtype", "way"), BLOCKS)
+def test_walks_and_scans_by_blocks(name, mixing, dtype, way, monkeypatch):
+    """Loops, Newton's method and adjoints of cells whose units couple."""
+    import cupy
+
+    if way is not None:
+        monkeypatch.setattr(block_walk, "plan", forced(way))
+    rng = np.random.default_rng(0)
+    reset, x = rng.random((97, 3)) < 0.1, rng.standard_normal((97, 3, 3)).astype(dtype)
+    cell = gallery.weighted(name, mixing, units=40, dtype=dtype)
+    reference = rs.solve(cell.recurrence(x, reset=reset), method="sequential")
+    c = rng.standard_normal(reference.states.shape).astype(dtype)
+    wanted = rs.adjoint(reference, states=c)
+    rec = cell.to("cupy").recurrence(cupy.asarray(x), reset=cupy.asarray(reset))
+    with rs.backend("cuda"):
+        assert rec.compiled
+        assert not rec.bind().whole
+        for method in ("sequential", "newton"):
+            sol = rs.solve(rec, method=method)
+            assert sol.trusted
+            assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+        found = rs.adjoint(sol, states=cupy.asarray(c))
+    tol = 1e4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(found.inputs.get(), wanted.inputs, rtol=tol, atol=tol)
+    np.testing.assert_allclose(found.initial.get(), wanted.initial, rtol=tol, atol=tol)
+    for n, g in wanted.mixings.items():
+        np.testing.assert_allclose(found.mixings[n].get(), g, rtol=tol, atol=100 * tol)
+
+
+def forced(way):
+    """Return a plan of walks that lets blocks share the work in this way."""
+    blocks, width, sequences, resident = way
+
+    def plan(cell, number, cut, units, *device):
+        return block_walk.Plan(cell, number, cut, units, blocks, width, sequences, resident, 3)
+
+    return plan

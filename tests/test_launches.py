@@ -13,6 +13,7 @@ from recsolve.jacobians import Block, Diagonal, Identity
 from recsolve.kernels.codegen.cuda_stages import sweep_cell
 from recsolve.kernels.gpu import device
 from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
+from recsolve.kernels.gpu.cell.mixing_walk import MixingWalkCuda
 from recsolve.kernels.gpu.cell.stage_launches import REPORT, ElementwiseCuda
 from recsolve.kernels.gpu.cell.sweeps import SweepsCuda
 from recsolve.kernels.gpu.device import LITTLE, SHARED, Cuda, Launch
@@ -29,6 +30,7 @@ class Gpu:
     """A device; the last that was entered is the current one, where arrays are made."""
 
     current, made = [], []
+    compute_capability = "90"
 
     def __init__(self, number=0):
         self.id = number
@@ -253,6 +255,28 @@ def test_sweeps(launched):
     assert names == ["product", "product", "sweep_stage", *sweep, *sweep]  # of what starts are made from, and a guess
     assert [one[1] for one in launched if one[0] == "product"] == [68, 68, 77, 68]  # rough while nothing is known
     assert launched[4:7] == launched[8:]
+
+
+@pytest.mark.parametrize(("name", "units", "blocks"), [("gru", 96, 1), ("lstm", 256, 8)])
+def test_walks_by_blocks(launched, name, units, blocks):
+    """One launch for all steps on the device of the arrays, of whole clusters where one block has too few registers."""
+    walk = MixingWalkCuda(trace_cell(rs.cells.get(name), "dense"))
+    k = walk.cell.components
+    states = on_gpu(np.zeros((300, 3, *[k] * (k > 1), units), np.float32))
+    inputs = [on_gpu(np.zeros((300, 3, units), np.float32))] * walk.cell.drives
+    mixings = dict.fromkeys(walk.cell.mixings, on_gpu(np.zeros((units, units), np.float32)))
+    start = on_gpu(np.zeros(states.shape[1:], np.float32))
+    assert walk.takes(states, 1)
+    walk.walk(inputs, mixings, states, 1, Starts(start, start, on_gpu(np.zeros((300, 3), bool))))
+    ((kernel, grid, (threads,), *_, where),) = launched
+    assert kernel.startswith("recsolve::walk_cluster<" if blocks > 1 else "recsolve::walk_block<")
+    assert grid == (3 * blocks,)
+    assert threads % 32 == 0
+    assert where == 1
+    half = on_gpu(states.astype(np.float16))
+    assert not walk.takes(half, 1)
+    with pytest.raises(ValueError, match="dtype float16; no kernel walks these"):
+        walk.walk(inputs, mixings, half, 1, Starts(start, start, None))
 
 
 def test_too_many_blocks_are_refused(launched):

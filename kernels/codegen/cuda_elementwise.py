@@ -95,9 +95,9 @@ def module(cell: str, *, kernels: bool = True) -> str:
 
 
 def stages_text(structures: Sequence[str], header: str) -> str:
-    """Return the source of the kernels of a header for structures of functions, those of ``stage`` or ``sweep``."""
+    """Return the source of the kernels of a header, ``stage``, ``sweep`` or another, for structures of functions."""
     before = (*_BEFORE, "solve/problem")
-    wanted = "stage/each" if header == "stage" else f"stage/{header}"
+    wanted = {"stage": "stage/each", "sweep": "stage/sweep"}.get(header, header)
     return "\n".join([headers(*before), *structures, headers(wanted, after=before)])
 
 

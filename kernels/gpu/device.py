@@ -18,6 +18,8 @@ from recsolve.kernels.gpu.modules import Kernels, compile_kernel
 from recsolve.kernels.gpu.views import by_value
 
 SHARED = 227 << 10  # bytes of shared memory that a block may have on an H100 or H200
+CLUSTER = 8  # blocks of a cluster on any device that has clusters
+_CLUSTERS = 90  # the compute capability that has them
 LITTLE = 1 << 10  # bytes of shared memory, such as those of a report, for which the cache is left as it is
 _HELD = 8  # graphs that may still run
 _TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
@@ -64,11 +66,14 @@ class Machine(Protocol):
         Multiprocessors.
     shared : int
         Bytes of shared memory that a block may have.
+    cluster : int
+        Blocks that may write to each other's shared memory.
     """
 
     kind: str
     processors: int
     shared: int
+    cluster: int
 
     def launch(self, launch: Launch) -> None:
         """Run a kernel."""
@@ -110,6 +115,7 @@ class Cuda:
     def __init__(self, device: Any):
         self.processors = int(device.attributes["MultiProcessorCount"])
         self.shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
+        self.cluster = CLUSTER if int(device.compute_capability) >= _CLUSTERS else 1
         self._kernels = Kernels()
         self._capturing: Any = None  # a stream, for one Python thread at a time
         self._lock = Lock()

@@ -61,6 +61,8 @@ class Engine:
     ----------
     compiled : bool
         Whether compiled loops walk through time; else Python calls f at every step.
+    whole : bool
+        Whether compiled loops solve in windows.
 
     Examples
     --------
@@ -72,6 +74,7 @@ class Engine:
     """
 
     compiled: bool = False
+    whole: bool = False
 
     def __init__(self, recurrence: Recurrence):
         self.recurrence = recurrence

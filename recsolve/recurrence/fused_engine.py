@@ -34,7 +34,7 @@ class FusedEngine(CompiledEngine):
     backend : {"numba", "cuda"}
     """
 
-    compiled = True
+    compiled = whole = True
 
     def __init__(self, recurrence: CellRecurrence, traced: Traced, backend: Backend):
         super().__init__(recurrence, traced)

@@ -44,7 +44,8 @@ class StagedEngine(CompiledEngine):
         super().__init__(recurrence, traced)
         cell = recurrence.cell
         self.xp, self.mixings = namespace(recurrence.initial), cell.mixings
-        self.backend, self.compiled = backend, has("walk", backend)
+        self.backend, self._walk = backend, kernel_of("walk", backend, traced, recurrence.dtype)
+        self.compiled = self._walk.takes(recurrence.initial[None], len(recurrence.batch))
         self.loops, self.products = (kernel_of(name, backend, traced, recurrence.dtype) for name in _AT_ONCE)
         self.program = self.loops.program
         self.weights = {name: m.weight for name, m in cell.mixings.items()}
@@ -74,9 +75,7 @@ class StagedEngine(CompiledEngine):
         inputs += [rec.cell.parameters[name] for name in names.parameters]
         rest = self.starts.rest(states, start)
         matrices = {name: m.weight for name, m in self.mixings.items() if couples(m)}
-        kernel_of("walk", self.backend, self.traced, rec.dtype).walk(
-            inputs, matrices, states[start:], len(rec.batch), rest
-        )
+        self._walk.walk(inputs, matrices, states[start:], len(rec.batch), rest)
 
     def solve(self, way: Way, tolerance: Tolerance, window: int = 256) -> Verdict | None:
         if not has("sweeps", self.backend) or way not in ("sweeps", "jacobi"):

@@ -24,8 +24,8 @@ from recsolve.kernels.gpu.device import SHARED, Launch
 from recsolve.kernels.gpu.scan.variants import WALKS
 
 HERE = Path(__file__).parent
-HEADERS = ("copies.hpp", "fibers.hpp", "threads.hpp", "cuda_host.hpp", "solve_host.hpp")
-COMMON = '#include "cuda_host.hpp"\n#include "solve_host.hpp"\n'
+HEADERS = ("copies.hpp", "fibers.hpp", "threads.hpp", "cuda_host.hpp", "solve_host.hpp", "cluster_host.hpp")
+COMMON = "".join(f'#include "{name}"\n' for name in HEADERS[3:])
 FLAGS = (
     *("-std=c++20", "-Og", "-fPIC", "-shared", "-pthread", "-U_FORTIFY_SOURCE"),
     *("-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"),
@@ -53,7 +53,7 @@ def together(launch: Launch) -> list[str]:
         number = "double" if "double" in kernel else "float"
         stages = [f"recsolve::sweep_stage<recsolve::SweepCell, {number}, {linear}>" for linear in ("true", "false")]
         return [*stages, f"recsolve::sweep_update<{number}>"]
-    if name.removesuffix("_again") in (*WALKS, "dense"):
+    if name.removesuffix("_again") in (*WALKS, "dense", "walk_block", "walk_cluster"):
         cuts = {kernel.replace(", true,", ", false,"), kernel.replace(", false,", ", true,")}
         ends = {name, name.removesuffix("_again"), "segments_again"} if name.startswith("segments") else {name}
         return [cut.replace(f"{name}<", f"{end}<") for cut in sorted(cuts) for end in sorted(ends)]
@@ -131,6 +131,7 @@ void call(void (*kernel)(P), const void* problem, long long bytes, long long blo
           int workers) {
     if (bytes != sizeof(P)) emulated::fail("another structure");
     const P& p = *static_cast<const P*>(problem);
+    emulated::clusters.clear();
     emulated::launch(blocks, threads, shared, workers, [&] { kernel(p); });
 }
 """
@@ -149,6 +150,7 @@ class Host:
 
     kind = "numpy"
     shared = SHARED
+    cluster = 1
 
     def __init__(self, workers: int = 3, flags: tuple[str, ...] = (), processors: int = 4):
         self.workers, self.flags, self.processors = workers, flags, processors

@@ -46,6 +46,10 @@ class FusedMixing:
         self.loops: Any = module_cache.load(mixing_module(program, dtype, self.vector, vectors), program.name)
         self.plan, self.components = plan_of(program), len(program.components)
 
+    def takes(self, states: Array, batch: int) -> bool:
+        """Return whether there is a walk for states of this shape and dtype: always."""
+        return True
+
     def walk(
         self, inputs: Sequence[Array], mixings: Mapping[str, Array], states: Array, batch: int, starts: Starts
     ) -> None:

@@ -8,8 +8,9 @@ through all of time. ``segments``: streams for segments of time side by side, ea
 it lead to from a guess. Where maps forget, that is the state of the loop to the last bit; the device checks that, and
 takes ``chained`` instead where it is not so.
 
-Elements are read once and in place, in whatever layout they have. What is not carried here goes to the NumPy kernel,
-which runs on CuPy arrays too.
+Elements are read once and in place, in whatever layout they have. Factored Jacobians are walked by
+blocks (:mod:`recsolve.kernels.gpu.scan.factored_walk`). What is not carried here goes to the NumPy kernel, which runs
+on CuPy arrays too.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import numpy as np
 
 from recsolve.base.arrays import Array, broadcast, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
+from recsolve.kernels.cpu.scan.factored_scan import is_factored
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.scan.dense_plan import dense_plan, is_dense
+from recsolve.kernels.gpu.scan.factored_walk import scan_factored
 from recsolve.kernels.gpu.scan.operands import Operands, distances, number_of, operands, state_type, stored_as
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan, plan
 from recsolve.kernels.gpu.scan.variants import Regime
@@ -102,6 +105,9 @@ def scan(
     if kind_of(like) != ("cupy" if machine is None else machine.kind):
         return scan_numpy.scan(monoid, elements, initial=initial, reset=reset)
     with on(like, machine) as where:
+        if is_factored(elements[0]):
+            walked = scan_factored(elements[0], like, where, initial=initial, reset=reset)
+            return scan_numpy.scan(monoid, elements, initial=initial, reset=reset) if walked is None else walked
         given = _taken(monoid, elements, initial, reset, where.kind)
         if given is None:
             return scan_numpy.scan(monoid, elements, initial=initial, reset=reset)
