@@ -10,6 +10,8 @@ import numpy as np
 from recsolve.base.arrays import Array, matmul_last, namespace, to_native
 from recsolve.base.overriding import changed, derive, stated
 
+__all__ = ["MIXINGS", "Dense", "Diagonal", "Heads", "Mixing"]
+
 
 class Mixing(ABC):
     """A linear map on the units of a state, called inside a cell as ``W.name(x)``.
@@ -182,7 +184,19 @@ def couples(mixing: Mixing) -> bool:
 
 
 class Diagonal(Mixing):
-    """Each unit sees only itself: y = a * x. Elementwise, so cells inline it."""
+    """Each unit sees only itself: y = a * x. Elementwise, so cells inline it.
+
+    Parameters
+    ----------
+    weight : array, shape (n,)
+        a, float32 or float64.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.mixings.Diagonal(np.array([1.0, 2.0]))(np.ones((5, 2)))[0].tolist()
+    [1.0, 2.0]
+    """
 
     name = form = "diagonal"
     weight_ndim = 1
@@ -227,7 +241,19 @@ class _Matrices(Mixing):
 
 
 class Dense(_Matrices):
-    """Every unit sees every unit: y = W x."""
+    """Every unit sees every unit: y = W x.
+
+    Parameters
+    ----------
+    weight : array, shape (n, n)
+        W, float32 or float64.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.mixings.Dense(np.array([[1.0, 2.0], [3.0, 4.0]]))(np.ones((5, 2)))[0].tolist()
+    [3.0, 7.0]
+    """
 
     name = form = "dense"
     weight_ndim = 2
@@ -240,7 +266,19 @@ class Dense(_Matrices):
 
 
 class Heads(_Matrices):
-    """Units see the units of their own head: y[h] = R[h] x[h] on states (..., H, n)."""
+    """Units see the units of their own head: y[h] = R[h] x[h] on states (..., H, n).
+
+    Parameters
+    ----------
+    weight : array, shape (H, n, n)
+        R, float32 or float64. It gives states a lane axis of H heads.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.mixings.Heads(np.stack([np.eye(2), 2 * np.eye(2)]))(np.ones((5, 2, 2)))[0].tolist()
+    [[1.0, 1.0], [2.0, 2.0]]
+    """
 
     name = form = "heads"
     weight_ndim = 3

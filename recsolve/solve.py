@@ -31,7 +31,28 @@ _DRIVER_OPTIONS: dict[str, Any] = {"atol": None, "rtol": None, "pin": True, "pat
 
 @dataclass(frozen=True)
 class IntermediateResult:
-    """The argument of a callback: read-only states of an iterate, its number, max|r| and converged rows."""
+    """The argument of a callback.
+
+    Attributes
+    ----------
+    states : array, shape (T, *batch, *event)
+        Those of the iterate, read-only.
+    nit : int
+        Its number, 0 for the guess.
+    residual : float
+        max |r|, NaN if any entry is.
+    converged_rows : array of bool, shape (T, *batch)
+        Rows of which every entry meets the tolerance.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1), structure="diagonal")
+    >>> sol = rs.solve(rec, callback=lambda now: print(now.nit, now.residual, int(now.converged_rows.sum())))
+    0 0.5 1
+    1 0.0 3
+    """
 
     states: Any
     nit: int

@@ -66,6 +66,16 @@ class Choice:
         All that were considered, the fastest first.
     reasons : list of str
         Sentences.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> choice = rs.explain(cell.recurrence(np.ones((60, 3))))
+    auto takes sequential.
+    60 steps are too few for anything to be faster than one after the other.
+    >>> choice.chosen.label, [candidate.iterations for candidate in choice.candidates]
+    ('sequential', [0])
     """
 
     candidates: list[Candidate]

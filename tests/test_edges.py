@@ -327,13 +327,6 @@ def test_modules_that_are_not_what_they_seem():
         rs.run(torch.nn.GRU(3, 4), x, callback=print)
 
 
-def test_sources_are_where_help_shows_them():
-    for solver in rs.solvers.REGISTRY.values():
-        assert solver.cite in solver.__doc__
-    for cell in rs.cells.REGISTRY.values():
-        assert cell.cite in cell.__doc__
-
-
 def test_masked_arrays_are_refused():
     masked = np.ma.masked_greater(np.ones((5, 2)), 0)
     with pytest.raises(TypeError, match="inputs is a masked array"):

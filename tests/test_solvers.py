@@ -1,6 +1,5 @@
 """Settings of the solvers: what they reduce to, what they cost, and what is refused."""
 
-import re
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -307,21 +306,3 @@ def test_the_krylov_step_is_solved_the_better_the_smaller_the_residual():
     small = residuals[:-1] < 1e-2
     assert small.sum() >= 2
     assert (residuals[1:][small] <= 1e-2 * residuals[:-1][small]).all()
-
-
-def test_every_solver_documents_its_settings_with_an_example_and_its_source():
-    for method in S.REGISTRY.values():
-        assert all(part in method.__doc__ for part in ("Examples\n---", "\n>>> ", "References\n---")), method
-        assert [f.name for f in fields(method) if not re.search(rf"^(\w+, )*{f.name}\b", method.__doc__, re.M)] == []
-    for public in (
-        "CorrectionSolver",
-        "Direct",
-        "Iterate",
-        "Linearised",
-        "Method",
-        "Problem",
-        "Solver",
-        "Stage",
-        "State",
-    ):
-        assert ">>> " in getattr(S, public).__doc__, public

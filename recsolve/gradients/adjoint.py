@@ -40,7 +40,7 @@ class Gradients:
     drive : Names
         Of a cell: with respect to each drive, in its own shape.
     inputs : array, or tuple or dict of arrays
-        With respect to x (when the recurrence came from an input), or to the inputs of a function.
+        With respect to x (when the recurrence came from an input), or to the inputs of a function, in their shapes.
     parameters, mixings : Names
         Of a cell: with respect to elementwise parameters and mixing weights, in their own shapes.
     projection : Names
@@ -176,9 +176,9 @@ def adjoint(
     ----------
     solution : Solution
     states : array, shape (T, *batch, *event), optional
-        Cotangent of ``solution.states``.
+        Cotangent of ``solution.states``; as the other two of the kind and dtype of the states.
     output : array, optional
-        Cotangent of ``solution.output``. Cotangents that are given add up.
+        Cotangent of ``solution.output``, in its shape. Cotangents that are given add up.
     final : array, shape (*batch, *event), optional
         Cotangent of ``solution.final``.
     unconverged : bool
@@ -267,11 +267,11 @@ def tangent(
     ----------
     solution : Solution
     initial : array, shape (*batch, *event), optional
-        Tangent of h[0].
+        Tangent of h[0]; as all others of the kind and dtype of the states.
     drive, parameters, mixings : mapping of arrays, optional
         Of a cell: tangents by name, each in the shape of what it moves.
     inputs : array, optional
-        Of a cell on an input: tangent of x.
+        Of a cell on an input: tangent of x, in its shape.
     unconverged : bool
         As in :func:`adjoint`.
 

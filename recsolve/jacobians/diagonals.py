@@ -80,7 +80,17 @@ class Zero(_Simple):
 
 @structure
 class Identity(_Simple):
-    """J[t] = I. Parameters and errors as for :class:`Zero`.
+    """J[t] = I.
+
+    Parameters
+    ----------
+    like, layout
+        As for :class:`Zero`, with the same errors.
+
+    Raises
+    ------
+    ValueError
+        When the shape of ``like`` does not end in the event of the layout.
 
     Examples
     --------
