@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import recsolve as rs
+from recsolve import jacobians
 
 LENGTHS = (0, 1, 2, 31, 32, 33, 97)
 DTYPES = (np.float64, np.float32)
@@ -37,6 +38,17 @@ def recurrence(name, mixing="dense", *, T=60, batch=(2,), seed=0, dtype=np.float
     cell = weighted(name, mixing, seed=seed, dtype=dtype, **kwargs)
     x = np.random.default_rng(seed + 1).standard_normal((T, *batch, cell.input_size)).astype(dtype)
     return cell.recurrence(x, initial=initial, reset=reset)
+
+
+def structure(kind, layout, leading, rng, dtype=np.float64, gain=1.0):
+    """A Jacobian of a structure, with normal entries times ``gain``."""
+    k, width = layout.components, layout.lane_width
+    shape = {
+        jacobians.Scalar: (),
+        jacobians.Block: (k, *layout.event),
+        jacobians.LaneDense: (*layout.lanes, width, width),
+    }.get(kind, layout.event)
+    return kind((gain * rng.standard_normal((*leading, *shape))).astype(dtype), layout)
 
 
 def loop(rec):

@@ -123,7 +123,7 @@ def test_matrices_over_semirings(name, seed, T):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("finite_map", "affine", "riccati")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("finite_map", "riccati")])
 def test_what_is_not_finite_moves_forward_only_and_stops_at_resets(name, bad):
     T, t0, t1 = 300, 150, 220
     elements, start, _ = problem(name, T, 0)

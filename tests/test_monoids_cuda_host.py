@@ -55,6 +55,8 @@ class Case(NamedTuple):
 
 
 CASES = [
+    Case("clamp", "float64"),
+    Case("clamp", "float32"),
     Case("addition", "float64"),
     Case("addition", "float32"),
     Case("addition", "float16"),
@@ -76,8 +78,7 @@ CASES = [
     Case("finite_map", "uint8", 16),
     Case("finite_map", "int32", 32),
 ]
-SEEN = {"clamp", *(case.name for case in CASES)}  # clamps in test_scan_cuda_host.py
-CASES += [Case(name, MONOIDS[name].dtypes[-1].name) for name in CARRIED if name not in SEEN]
+CASES += [Case(name, MONOIDS[name].dtypes[-1].name) for name in CARRIED if name not in {case.name for case in CASES}]
 IDS = ["-".join(map(str, case)) for case in CASES]
 
 
@@ -104,7 +105,10 @@ def host():
 
 
 def segmented():
-    for case in (Case("saturating_add", "float32"), Case("logsumexp", "float64"), Case("finite_map", "int64", 3)):
+    for case in (
+        Case("clamp", "float32"), Case("saturating_add", "float32"), Case("logsumexp", "float64"),
+        Case("finite_map", "int64", 3),
+    ):  # fmt: skip
         yield case, *case.problem(3000)
 
 

@@ -204,23 +204,6 @@ def test_reverse(host, kind, T):
         close(run(host, AFFINE, (A[::-1], b[::-1]), initial=b[0], reset=reset[::-1], **way), expected)
 
 
-@pytest.mark.sample(every=2)
-@needs_compiler
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(), (3,), (2, 40)])
-def test_clamps_equal_the_loop_bit_for_bit(host, shape, dtype, T):
-    rng = np.random.default_rng(T)
-    r, s = (rng.standard_normal((T, *shape)).astype(dtype) for _ in range(2))
-    start = rng.standard_normal(shape).astype(dtype)
-    for array, bad in ((r, np.nan), (s, np.nan), (r, np.inf), (s, -np.inf)):
-        array[rng.random(array.shape) < 0.001] = bad
-    for reset in (None, np.broadcast_to((rng.random(T) < 0.01).reshape(T, *(1,) * len(shape)), r.shape)):
-        expected = loop(CLAMP, (r, s), start, reset)
-        for way in ways():
-            np.testing.assert_array_equal(run(host, CLAMP, (r, s), initial=start, reset=reset, **way), expected)
-
-
 @needs_compiler
 @pytest.mark.parametrize("shape", [(40, 3, 5), (2500, 1, 3), (300, 4, 50), (7, 40, 1)])
 def test_any_strides(host, shape):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import gallery
 import numpy as np
 import pytest
 
@@ -25,17 +26,9 @@ numba_scan, numpy_scan = get("scan", "numba"), get("scan", "numpy")
 def affine(kind, T, dtype, rng, k=2, batch=(2,), units=3, gain=0.4):
     """Random elements of a structure."""
     layout = rs.Layout(components=k, units=units)
-    shapes = {
-        Scalar: (T, *batch),
-        Diagonal: (T, *batch, *layout.event),
-        Block: (T, *batch, k, k, units),
-        LaneDense: (T, *batch, k * units, k * units),
-    }
     gain = gain / (k * units) ** 0.5 if kind is LaneDense else gain
     b = rng.standard_normal((T, *batch, *layout.event)).astype(dtype)
-    if kind in (Zero, Identity):
-        return kind(b, layout), b
-    return kind((gain * rng.standard_normal(shapes[kind])).astype(dtype), layout), b
+    return gallery.structure(kind, layout, (T, *batch), rng, dtype, gain), b
 
 
 @np.errstate(all="ignore")
