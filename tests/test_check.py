@@ -36,21 +36,6 @@ def test_wrong_declarations_are_found(true, declared):
         assert f"declare structure={true!r}" in str(report)
 
 
-def test_a_wrong_given_jacobian_is_found():
-    def f(h, u):
-        return np.tanh(h) + u
-
-    for factor, ok in ((1.0, True), (1.1, False)):
-        rec = rs.Recurrence.from_function(
-            f,
-            inputs=np.ones((9, 4)),
-            initial=np.zeros(4),
-            structure="diagonal",
-            jacobian=lambda h, u, factor=factor: factor * (1 - np.tanh(h) ** 2),
-        )
-        assert rs.check_structure(rec).ok == ok
-
-
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mixing_times_or_sequences_is_found(axis):
     rec = rs.Recurrence.from_function(

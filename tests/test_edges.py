@@ -172,10 +172,6 @@ def test_everything_of_an_empty_solution(structure):
         assert sol.trusted
 
 
-def test_jacobi_does_not_scan():
-    assert rs.solve(gallery.recurrence("gru", "dense"), method="jacobi").stats["nscan"] == 0
-
-
 def test_lists_are_one_array_and_tuples_several():
     u = np.random.default_rng(0).standard_normal((30, 3))
     by_array = rs.solve(from_function(lambda h, u: 0.5 * h + u, inputs=u, initial=np.zeros(3)))

@@ -6,6 +6,7 @@ from functools import cached_property
 import gallery
 import numpy as np
 import pytest
+from closures import closures
 
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
@@ -551,72 +552,15 @@ def test_scans_refuse_elements_that_do_not_fit_each_other(kind):
 # Closures, and what is no function --------------------------------------------------------------------------------
 
 
-class Holder:
-    value = 0.5
-
-
-GLOBAL = 0.5
-
-
-def closures():
-    """Cells that see a number beside their arguments, each with how to change it."""
-    gain, box, holder, table = 0.5, [0.5], Holder(), {"a": 0.5}
-
-    def enclosed(s, W, u, p):
-        return tanh(W.h(gain * s.h) + u.h)
-
-    def set_gain(x):
-        nonlocal gain
-        gain = x
-
-    def listed(s, W, u, p):
-        return tanh(W.h(s.h) + box[0] * u.h)
-
-    def attribute(s, W, u, p):
-        return holder.value * tanh(W.h(s.h) + u.h)
-
-    def keyed(s, W, u, p):
-        return tanh(table["a"] * W.h(s.h) + u.h)
-
-    def by_global(s, W, u, p):
-        return tanh(W.h(s.h) + u.h) * GLOBAL
-
-    def set_global(x):
-        global GLOBAL
-        GLOBAL = x
-
-    def default(s, W, u, p, scale=0.5):
-        return scale * tanh(W.h(s.h) + u.h)
-
-    def set_default(x):
-        default.__defaults__ = (x,)
-
-    def called(s, W, u, p):
-        return tanh(W.h(s.h) + inner() * u.h)
-
-    def inner():
-        return holder.value
-
-    return {
-        "closure cell": (enclosed, set_gain),
-        "list": (listed, lambda x: box.__setitem__(0, x)),
-        "attribute": (attribute, lambda x: setattr(holder, "value", x)),
-        "dict": (keyed, lambda x: table.__setitem__("a", x)),
-        "global": (by_global, set_global),
-        "default": (default, set_default),
-        "inner call": (called, lambda x: setattr(holder, "value", x)),
-    }
-
-
 def closed_over(place, kind):
-    function, change = closures()[place]
-    cell = rs.Cell(function, state=("h",), output="h")
+    function, change = closures(0.5)[place]
+    cell = rs.Cell(function, state=("x",), output="x")
     weighted = cell.with_weights(mixings={"h": MIXINGS[kind](weight_of(kind))})
-    return weighted.recurrence(drive={"h": drives(rs.cells.Elman, kind)["h"]}), change
+    return weighted.recurrence(drive={"u0": drives(rs.cells.Elman, kind)["h"]}), change
 
 
 @pytest.mark.parametrize("kind", MIXINGS)
-@pytest.mark.parametrize("place", list(closures()))
+@pytest.mark.parametrize("place", list(closures(0.5)))
 def test_numbers_that_a_cell_closes_over_are_part_of_its_program(place, kind):
     rec, change = closed_over(place, kind)
     found = []

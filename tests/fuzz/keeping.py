@@ -8,91 +8,21 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from closures import closures
 
 import recsolve as rs
-from recsolve.math import sin, tanh
+from recsolve.math import sin
 from recsolve.mixings import Dense, Diagonal
 
 from . import cells, judge, problems, solving
 from .judge import require, unexpected
 
-_FACTOR = 0.5
-
-
-def _closure(a):
-    factor = a
-
-    def cell(s, W, u, p):
-        return factor * tanh(W.h(s.x)) + u.u0
-
-    def change(value):
-        nonlocal factor
-        factor = value
-
-    return cell, change
-
-
-def _in_a_list(a):
-    box = [a]
-
-    def cell(s, W, u, p):
-        return box[0] * tanh(W.h(s.x)) + u.u0
-
-    return cell, lambda value: box.__setitem__(0, value)
-
-
-def _in_an_array(a):
-    box = np.array(a)
-
-    def cell(s, W, u, p):
-        return float(box) * tanh(W.h(s.x)) + u.u0
-
-    return cell, lambda value: box.__setitem__((), value)
-
-
-def _global(a):
-    def change(value):
-        global _FACTOR
-        _FACTOR = value
-
-    def cell(s, W, u, p):
-        return _FACTOR * tanh(W.h(s.x)) + u.u0
-
-    change(a)
-    return cell, change
-
-
-class _Object:
-    def __init__(self, a):
-        self.a = a
-
-    def __call__(self, s, W, u, p):
-        return self.a * tanh(W.h(s.x)) + u.u0
-
-    def change(self, value):
-        self.a = value
-
-
-def _callable_object(a):
-    made = _Object(a)
-    return made, made.change
-
-
-def _default(a):
-    def cell(s, W, u, p, factor=a):
-        return factor * tanh(W.h(s.x)) + u.u0
-
-    return cell, lambda value: setattr(cell, "__defaults__", (value,))
-
-
-HOLDERS = (_closure, _in_a_list, _in_an_array, _global, _callable_object, _default)
-
 
 def stale(rng, compiled, backend):
     """A number that a cell's function closes over is changed between two solves."""
-    holder = HOLDERS[rng.integers(len(HOLDERS))]
+    place = str(rng.choice(list(closures(0.5))))
     mixing = str(rng.choice(["diagonal", "dense"]))
-    function, change = holder(0.5)
+    function, change = closures(0.5)[place]
     cell, where = rs.Cell(function, state=("x",), output="x"), backend or ("numba" if compiled else "numpy")
     W = rng.uniform(-0.5, 0.5, (3,) if mixing == "diagonal" else (3, 3))
     weighted = cell.with_weights(mixings={"h": (Diagonal if mixing == "diagonal" else Dense)(W)})
@@ -105,7 +35,7 @@ def stale(rng, compiled, backend):
             rng, cells.Model((tree,), {"h": (kind, W)}, (), 3, ("u0",)), 33, (), np.float64, "normal"
         )
         method = solving.some(rng, 1, solving.FEW)[0]
-        with rs.backend(where), unexpected(f"{holder.__name__}, {mixing}, solve(method={method!r})"):
+        with rs.backend(where), unexpected(f"{place}, {mixing}, solve(method={method!r})"):
             rec = weighted.recurrence(drive=problem.drive, initial=problem.first(), reset=problem.reset)
             try:
                 sol = rs.solve(rec, method=method)
