@@ -11,6 +11,7 @@ import monoid_gallery as gallery
 import numpy as np
 import pytest
 from cuda_host.nvcc import spills
+from gallery import structure
 from test_scan_numba import AFFINE, close, loop
 
 from recsolve.base.layout import Layout
@@ -27,9 +28,9 @@ ROWS = (5, 8, 13, 32)
 def matrices(n, T, dtype, batch=(3,), lanes=()):
     rng = np.random.default_rng(n + T)
     layout = Layout(lanes=lanes, units=n)
-    A = (0.7 / n**0.5 * rng.standard_normal((T, *batch, *lanes, n, n))).astype(dtype)
+    A = structure(LaneDense, layout, (T, *batch), rng, dtype, gain=0.7 / n**0.5)
     b = rng.standard_normal((T, *batch, *lanes, n)).astype(dtype)
-    return LaneDense(A, layout), b, rng.random((T, *batch)) < 0.02
+    return A, b, rng.random((T, *batch)) < 0.02
 
 
 def cuts_of(reset, b):

@@ -360,17 +360,7 @@ def structure(kind, layout=None, leading=(T, 2), dtype=np.float64):
 
         dense = rs.mixings.Dense(rng.uniform(-0.5, 0.5, (3, 3)).astype(dtype))
         return kind([Call(dense, partials(0)), Call(dense, partials(0, 1))], [partials(0, 1, 2)], layout, leading)
-    if kind in (Zero, Identity) or issubclass(kind, (Zero, Identity)):
-        return kind(np.zeros((*leading, *layout.event), dtype), layout)
-    base = next(c for c in kind.__mro__ if c in (Scalar, Diagonal, Block, LaneDense))
-    k, width = layout.components, layout.lane_width
-    shape = {
-        Scalar: leading,
-        Diagonal: leading + layout.event,
-        Block: (*leading, k, *layout.event),
-        LaneDense: (*leading, *layout.lanes, width, width),
-    }[base]
-    return kind(rng.uniform(-0.4, 0.4, shape).astype(dtype), layout)
+    return gallery.structure(kind, layout, leading, rng, dtype, gain=0.25)
 
 
 STRUCTURES = (Zero, Identity, Scalar, Diagonal, Block, LaneDense, Factored)

@@ -1,5 +1,6 @@
 """Compiled scans of dense matrices and of factored Jacobians, and scans of float16."""
 
+import gallery
 import numpy as np
 import pytest
 from test_scan_numba import AFFINE, CLAMP, LENGTHS, affine, close, loop, numba_scan, numpy_scan, views
@@ -24,9 +25,9 @@ LAYOUTS = (
 
 
 def matrices(T, layout, batch=(2,), dtype=np.float64, seed=0):
-    rng, n = np.random.default_rng(seed), layout.lane_width
-    data = rng.uniform(-1, 1, (T, *batch, *layout.lanes, n, n)).astype(dtype) / dtype(n)
-    return LaneDense(data, layout), rng.standard_normal((T, *batch, *layout.event)).astype(dtype)
+    rng = np.random.default_rng(seed)
+    A = gallery.structure(LaneDense, layout, (T, *batch), rng, dtype, gain=0.6 / layout.lane_width)
+    return A, rng.standard_normal((T, *batch, *layout.event)).astype(dtype)
 
 
 def factored(T, layout, batch=(2,), dtype=np.float64, seed=0):

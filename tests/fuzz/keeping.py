@@ -121,29 +121,21 @@ def pickles(rng, compiled, backend):
             error = caught
     around = {"pickle": lambda x: pickle.loads(pickle.dumps(x)), "copy": copy.copy, "deepcopy": copy.deepcopy}
     way = str(rng.choice(list(around)))
-    for what, x in (("cell", cell), ("recurrence", rec), ("solution", sol), ("gradients", gradients), ("error", error)):
+    asked = {
+        "cell": (cell, lambda y: (rs.solve(y.recurrence(np.ones((9, 2)))).states, "")),
+        "recurrence": (rec, lambda y: (rs.solve(y).states, "")),
+        "solution": (sol, lambda y: (y.states, y.message)),
+        "gradients": (gradients, lambda y: (y.initial, "")),
+        "error": (error, lambda y: (y.solution.states, y.solution.message)),
+    }
+    for what, (x, ask) in asked.items():
         if x is None:
             continue
         with unexpected(f"{way} of {what} ({name})"):
-            y = around[way](x)
-            again = {
-                "cell": lambda y=y: rs.solve(y.recurrence(np.ones((9, 2)))).states,
-                "recurrence": lambda y=y: rs.solve(y).states,
-                "solution": lambda y=y: y.states,
-                "gradients": lambda y=y: y.initial,
-                "error": lambda y=y: y.solution.states,
-            }[what]()
-        wanted = {
-            "cell": lambda: rs.solve(cell.recurrence(np.ones((9, 2)))).states,
-            "recurrence": lambda: rs.solve(rec).states,
-            "solution": lambda: sol.states,
-            "gradients": lambda: gradients.initial,
-            "error": lambda: error.solution.states,
-        }[what]()
+            again, message = ask(around[way](x))
+        wanted, own = ask(x)
         require(np.array_equal(again, wanted), "wrong answer", f"{way} of {what} ({name}) gives other numbers")
-        if what in ("solution", "error"):
-            told = (y if what == "solution" else y.solution).message
-            require(told == (sol if what == "solution" else error.solution).message, "wrong answer", "another message")
+        require(message == own, "wrong answer", f"{way} of {what} ({name}) gives another message")
 
 
 def _forget(h, u):
