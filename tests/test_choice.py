@@ -62,10 +62,10 @@ def test_auto_takes_the_loop_where_nothing_can_beat_it(clock, name, capsys):
     choice = rs.explain(rec)
     assert [candidate.label for candidate in choice.candidates] == ["sequential"]
     assert choice.chosen.seconds == pytest.approx(1e-3 * rec.length)
-    told = capsys.readouterr().out
-    assert told.startswith("auto takes sequential.\n")
-    assert "do not die out" in told
-    assert "walks time as the loop does" in told
+    printed = capsys.readouterr().out
+    assert printed.startswith("auto takes sequential.\n")
+    assert "do not die out" in printed
+    assert "walks time as the loop does" in printed
 
 
 def test_auto_does_not_take_the_loop_where_perturbations_are_forgotten_at_once(clock, capsys):

@@ -129,7 +129,7 @@ def test_segments_are_the_loop_where_maps_forget(host, k):
         np.testing.assert_array_equal(y, loop(AFFINE, (A, b), b[0], reset))
 
 
-class Told(Watched):
+class Flagged(Watched):
     """A machine that notes the flags that are set when segments have been looked at again."""
 
     def launch(self, launch):
@@ -143,31 +143,31 @@ class Told(Watched):
 
 @needs_compiler
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_segment_that_is_lost_is_noticed_and_one_that_was_told_what_is_not_finite_is_not_lost(host, bad):
-    """NaN equals NaN here: a segment that starts from NaN and was told so is not walked once more, and all after it."""
-    rng, told = np.random.default_rng(0), Told(host)
+def test_a_segment_that_is_lost_is_noticed_and_one_that_was_given_what_is_not_finite_is_not_lost(host, bad):
+    """NaN equals NaN here: a segment that starts from the NaN it was given is not walked once more."""
+    rng, flagged = np.random.default_rng(0), Flagged(host)
     A, b = affine(Diagonal, 4099, np.float64, rng, units=3)
 
     def flags(at, value=0.0):
         drive = b.copy()
         drive[at].flat[0] = value
-        y = run(told, AFFINE, (A, drive), initial=b[0], regime="segments")
+        y = run(flagged, AFFINE, (A, drive), initial=b[0], regime="segments")
         expected = loop(AFFINE, (A, drive), b[0])
         np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
         close(y[np.isfinite(y)], expected[np.isfinite(y)])
-        return told.lost, told.broken
+        return flagged.lost, flagged.broken
 
-    assert flags(0) == (0, [0] * len(told.broken))
-    assert told.segments > 3
-    assert 0 < told.burn < told.span
-    # In the steps that lead to the last segment but one: it is told what it starts from, and the last one has no next.
-    lost, broken = flags((told.segments - 2) * told.span - 1, bad)
+    assert flags(0) == (0, [0] * len(flagged.broken))
+    assert flagged.segments > 3
+    assert 0 < flagged.burn < flagged.span
+    # In the steps that lead to the last segment but one: it is given what it starts from, and the last one has no next.
+    lost, broken = flags((flagged.segments - 2) * flagged.span - 1, bad)
     assert (lost, broken) == (0, [0] * len(broken))
-    # Before the steps that lead to any other segment: the next one starts otherwise than it was told.
-    lost, broken = flags(told.span + 1, bad)
-    assert (lost, max(broken)) == (0, told.segments - 2)
-    # A segment that forgets nothing ends otherwise than the next was told, in numbers.
-    A.data[told.span - told.burn : 3 * told.span] = 1.0
+    # Before the steps that lead to any other segment: the next one starts otherwise than it was given.
+    lost, broken = flags(flagged.span + 1, bad)
+    assert (lost, max(broken)) == (0, flagged.segments - 2)
+    # A segment that forgets nothing ends otherwise than the next was given, in numbers.
+    A.data[flagged.span - flagged.burn : 3 * flagged.span] = 1.0
     assert flags(0)[0] == 1
 
 

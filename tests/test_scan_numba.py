@@ -302,13 +302,13 @@ def test_compiling_is_said_once(tmp_path):
         "    rs.scan('affine', (x, x)); rs.scan('clamp', (x, x), initial=x[0])"
     )
     environment = {"RECSOLVE_CACHE": str(tmp_path), "PATH": "/usr/bin"}
-    told = [
+    runs = [
         subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, env=environment)
         for _ in range(2)
     ]
-    assert told[0].stderr.startswith("recsolve compiling loops with Numba")
-    assert told[0].stderr.count("\n") == 1
-    assert told[1].stderr == ""
+    assert runs[0].stderr.startswith("recsolve compiling loops with Numba")
+    assert runs[0].stderr.count("\n") == 1
+    assert runs[1].stderr == ""
     assert logging.getLogger("recsolve").level == logging.NOTSET
 
 

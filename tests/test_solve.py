@@ -11,7 +11,7 @@ import recsolve as rs
 SOLVERS = sorted(rs.solvers.REGISTRY)
 
 
-def test_the_solution_tells_all():
+def test_the_solution_says_all():
     rec = gallery.recurrence("lstm", "dense")
     sol = rs.solve(rec)
     text = repr(sol)

@@ -325,7 +325,7 @@ def test_nothing_spills(name, what, tmp_path):
     code = tmp_path / "kernels.cu"
     code.write_text(f"{text}\n{taken}\n")
     command = ["nvcc", *OPTIONS, "-arch=sm_90", "-cubin", "-Xptxas", "-v", str(code), "-o", os.devnull]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(spills) == len(kernels)
     assert set(spills) == {("0", "0", "0")}

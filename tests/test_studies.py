@@ -221,7 +221,7 @@ def test_a_full_disk_keeps_what_is_stored(place, monkeypatch):
     assert sweep(STUDY, Config(), place, workers=1).reused == 3
 
 
-def test_a_worker_that_dies_is_told_and_loses_nothing(place):
+def test_a_worker_that_dies_is_reported_and_loses_nothing(place):
     sweep(STUDY, Config(deadly=3.0, bases=(2.0,)), place, workers=1)
     with pytest.raises(OSError, match="a worker process of paper/demo died"):
         sweep(STUDY, Config(deadly=3.0, bases=(2.0, 3.0)), place, workers=2)
@@ -407,7 +407,7 @@ def test_a_study_whose_runs_all_failed_is_shown_in_one_line(call):
     assert "Traceback" not in result.output
 
 
-def test_failed_runs_are_told_and_the_exit_status_says_so(call):
+def test_failed_runs_are_reported_and_the_exit_status_says_so(call):
     result = call("study", "run", "paper/demo", "--set", "bad=3", "--workers", "1", code=1)
     assert "6 runs, 0 of them stored before, 2 failed" in result.stdout
     assert "no powers of 3.0" in result.stderr

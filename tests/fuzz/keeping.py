@@ -67,7 +67,7 @@ def scalars(rng, compiled, backend):
                 ends[method, where] = str(sol.states.dtype), str(sol.output.dtype)
             except TypeError as error:
                 ends[method, where] = "TypeError"
-                told = str(error)
+                said = str(error)
                 continue
         if ends[method, where] == ("float32", "float32"):
             judge.solution(problem, sol)
@@ -75,7 +75,7 @@ def scalars(rng, compiled, backend):
     end = next(iter(ends.values()))
     require(end in ("TypeError", ("float32", "float32")), "wrong answer", f"float64 scalars leak: {end}")
     if end == "TypeError":
-        require("float64" in told, "exception", f"a TypeError that does not name float64: {told}")
+        require("float64" in said, "exception", f"a TypeError that does not name float64: {said}")
 
 
 def impure(rng, compiled, backend):
