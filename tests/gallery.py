@@ -97,13 +97,15 @@ def residual_is_met(rec, states, tolerance):
 
 
 def bound(solution):
-    """Law 1: how far two converged trajectories may be apart."""
-    from recsolve.base.tolerance import agreement
+    """Law 1: how far two converged trajectories may be apart, 30 (tol max(1, max|h|) + u max|h|) kappa.
 
+    u = max(1, rounding) eps / 2 is the rounding unit of f.
+    """
     states = np.asarray(solution.states)
     largest = float(np.abs(states).max(initial=0.0))
     tol = max(solution.tolerance.atol, solution.tolerance.rtol)
-    return agreement(tol, states.dtype, largest, solution.condition, solution.recurrence.rounding)
+    unit = 0.5 * max(1.0, solution.recurrence.rounding) * float(np.finfo(states.dtype).eps)
+    return 30.0 * (tol * max(1.0, largest) + unit * largest) * solution.condition
 
 
 def condition_of(rec, states, change=1e-6):

@@ -67,6 +67,24 @@ def state(name, elements_, rng):
     return np.rint(3 * rng.standard_normal(like.shape[1:])).astype(like.dtype)
 
 
+def stays_where_it_is(scan, judge, arrays, bad, t0, lane, t1, rtol=0.0):
+    """Check that what is not finite spoils no earlier time, no other lane, and nothing from a cut at ``t1`` on.
+
+    ``scan`` and ``judge`` take arrays (T, lanes, ...) and return states; of ``lane`` the first number at ``t0`` is spoilt.
+    """
+    clean = scan(arrays)
+    for i in range(len(arrays)):
+        spoilt = [array.copy() for array in arrays]
+        spoilt[i][(t0, lane) + (0,) * (arrays[i].ndim - 2)] = bad
+        y, expected = scan(spoilt), judge(spoilt)
+        np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+        np.testing.assert_array_equal(y[:t0], clean[:t0])
+        np.testing.assert_allclose(y[t1:], clean[t1:], rtol=rtol)
+        np.testing.assert_allclose(np.delete(y, lane, axis=1), np.delete(clean, lane, axis=1), rtol=rtol)
+        assert np.isnan(y[t0, lane]).any() or t0 == 0 or not np.isnan(bad)
+
+
 @np.errstate(all="ignore")
 def loop(name, elements_, initial=None, reset=None, reverse=False):
     """Return y[t] = e[t](y[t-1]) (or y[t+1]), one step at a time; ``reset`` has the axes of the elements' lanes."""

@@ -1,6 +1,7 @@
 """Every monoid: the scan against the loop, bit for bit where nothing rounds; cuts, directions, what is not finite."""
 
 import sys
+from functools import partial
 from types import ModuleType
 
 import monoid_gallery as gallery
@@ -125,21 +126,11 @@ def test_matrices_over_semirings(name, seed, T):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("finite_map", "riccati")])
 def test_what_is_not_finite_moves_forward_only_and_stops_at_resets(name, bad):
-    T, t0, t1 = 300, 150, 220
-    elements, start, _ = problem(name, T, 0)
-    cuts = np.zeros(T, bool)
-    cuts[t1] = True
-    clean = rs.scan(name, elements, initial=start, reset=cuts)
-    for i in range(len(elements)):
-        spoilt = [e.copy() for e in elements]
-        spoilt[i][t0, 1, 2] = bad
-        y, expected = rs.scan(name, spoilt, initial=start, reset=cuts), gallery.loop(name, spoilt, start, cuts)
-        np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
-        np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
-        np.testing.assert_array_equal(y[:t0], clean[:t0])
-        agree(name, y[t1:], clean[t1:])
-        if np.isnan(bad):
-            assert np.isnan(y[t0, 1, 2]).any()
+    elements, start, _ = problem(name, 300, 0)
+    cuts = np.arange(300) == 220
+    scan, judge = (partial(f, name, initial=start, reset=cuts) for f in (rs.scan, gallery.loop))
+    rtol = 0.0 if name in WHOLE else 1e-13  # a chunk in which a map overflows is walked, which rounds otherwise
+    gallery.stays_where_it_is(scan, judge, elements, bad, 150, 1, 220, rtol)
 
 
 def test_sums_may_overflow_where_steps_do_not():
