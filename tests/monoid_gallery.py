@@ -70,7 +70,7 @@ def state(name, elements_, rng):
 def stays_where_it_is(scan, judge, arrays, bad, t0, lane, t1, rtol=0.0):
     """Check that what is not finite spoils no earlier time, no other lane, and nothing from a cut at ``t1`` on.
 
-    ``scan`` and ``judge`` take arrays (T, lanes, ...) and return states; of ``lane`` the first number at ``t0`` is spoilt.
+    ``scan`` and ``judge`` take arrays (T, lanes, ...) and return states. At ``t0`` a number of ``lane`` is spoilt.
     """
     clean = scan(arrays)
     for i in range(len(arrays)):
