@@ -136,28 +136,13 @@ class Mixing(ABC):
     def weight_cotangent(self, g: Array, x: Array) -> Array:
         """Return the cotangent of the weight, summed over all leading axes, for y = W x with cotangent g.
 
-        Raises
-        ------
-        TypeError
-            Where it is not known how y depends on the weight.
+        TypeError where it is not known how y depends on the weight, here and in ``weight_tangent``.
         """
-        raise TypeError(
-            f"{type(self).__name__} defines matvec and no weight_cotangent(g, x), so the gradient of its weight is not "
-            "known; define it"
-        )
+        raise TypeError(_UNKNOWN.format(type(self).__name__, "weight_cotangent(g, x)", "gradient of"))
 
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
-        """Return the tangent of y = W x for a tangent of the weight.
-
-        Raises
-        ------
-        TypeError
-            Where it is not known how y depends on the weight.
-        """
-        raise TypeError(
-            f"{type(self).__name__} defines matvec and no weight_tangent(tangent, x), so the derivative along its "
-            "weight is not known; define it"
-        )
+        """Return the tangent of y = W x for a tangent of the weight."""
+        raise TypeError(_UNKNOWN.format(type(self).__name__, "weight_tangent(tangent, x)", "derivative along"))
 
     def map(self, function: Any) -> Mixing:
         """Return the same mixing with ``function`` applied to its weight (a dtype or device change)."""
@@ -167,6 +152,7 @@ class Mixing(ABC):
         return f"{type(self).__name__}(weight {self.weight.shape} {self.weight.dtype})"
 
 
+_UNKNOWN = "{} defines matvec and no {}, so the {} its weight is not known; define it"
 _FORMS = ("diagonal", "dense", "heads")
 _DERIVED = (
     "dense", "transpose", "rmatvec", "diagonal", "hadamard_transpose", "weight_cotangent", "weight_tangent"

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import recsolve as rs
 from recsolve.analysis import error_bound, interval
-from recsolve.analysis.interval import Interval, magnitude
+from recsolve.analysis.interval import Interval
+from recsolve.analysis.rounding import magnitude
 from recsolve.math import relu, sigmoid, softplus
 from recsolve.symbolic import dual
 

@@ -10,7 +10,7 @@ import recsolve as rs
 from recsolve.kernels import compile_clock
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
-from recsolve.solvers.auto_pilot import Candidate, Choice
+from recsolve.solvers.choice import Candidate, Choice
 from recsolve.studies.problems.gallery import PROBLEMS
 
 S = rs.solvers

@@ -220,9 +220,9 @@ class Diagonal(Entries):
         blocks = namespace(self.data).zeros(shape, dtype=self.data.dtype)
         for i in range(k):
             blocks[(slice(None),) * axis + (i, i)] = self.layout.component(self.data, i)
-        return STRUCTURES["Block"](blocks, self.layout)
+        return STRUCTURES["Block"](blocks, self.layout)  # type: ignore[no-any-return]
 
     def lane_dense(self) -> LaneDense:
         vectors = self.layout.lane_vectors(self.data)
         xp, width = namespace(vectors), self.layout.lane_width
-        return STRUCTURES["LaneDense"](vectors[..., None] * xp.eye(width, dtype=vectors.dtype), self.layout)
+        return STRUCTURES["LaneDense"](vectors[..., None] * xp.eye(width, dtype=vectors.dtype), self.layout)  # type: ignore[no-any-return]

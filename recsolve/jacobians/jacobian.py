@@ -132,9 +132,8 @@ class Jacobian(ABC):
         units = xp.eye(width, dtype=like.dtype)
         shape = (*self.leading, *layout.lanes, width)
         vectors = [layout.from_lane_vectors(xp.broadcast_to(unit, shape)) for unit in units]
-        return STRUCTURES["LaneDense"](
-            xp.stack([layout.lane_vectors(self.matvec(v)) for v in vectors], axis=-1), layout
-        )
+        columns = xp.stack([layout.lane_vectors(self.matvec(v)) for v in vectors], axis=-1)
+        return STRUCTURES["LaneDense"](columns, layout)  # type: ignore[no-any-return]
 
     def transpose(self) -> Jacobian:
         """Return J[t]^T as a Jacobian.
@@ -235,9 +234,7 @@ class Jacobian(ABC):
         return self.lane_dense().block()
 
     def todense(self) -> Array:
-        """Return the full matrices, shape (T, *batch, N, N), N numbers per state. Meant for tests and small states.
-
-        Rows and columns are in the order of a flattened state.
+        """Return the full matrices (T, *batch, N, N) in the order of a flattened state, N numbers; for small states.
 
         Examples
         --------
