@@ -100,11 +100,6 @@ def run(machine, case, elements, *, initial=None, reset=None, **way):
         return scan_cuda.scan(monoid, prepared, initial=initial, reset=reset, machine=machine, **way)
 
 
-@pytest.fixture(scope="module")
-def host():
-    return cuda_host.Host()
-
-
 def segmented():
     for case in (
         Case("clamp", "float32"), Case("saturating_add", "float32"), Case("logsumexp", "float64"),
