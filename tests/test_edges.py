@@ -254,44 +254,6 @@ def test_torch_callbacks_cannot_write_the_iterate():
     assert torch.equal(sol.states, plain.states)
 
 
-@pytest.mark.parametrize(
-    ("build", "error", "words"),
-    [
-        (lambda: rs.solve(gallery.recurrence("gru"), method=rs.solvers.Newton), TypeError, r"Newton\(\)"),
-        (lambda: rs.solve(gallery.recurrence("gru"), options="x"), TypeError, "options is str"),
-        (lambda: rs.solve(gallery.recurrence("gru"), options={"pin": "no"}), ValueError, "pin is 'no'"),
-        (lambda: rs.Cell(3, state=("h",), output="h"), TypeError, "function is int"),
-        (lambda: rs.Cell(lambda s, W, u, p: [u.x], state=("h",), output="h"), ValueError, "returns a list"),
-        (lambda: rs.Cell(lambda s, W, u, p: s.h, state=("h",), output="h"), ValueError, "uses no drive"),
-        (lambda: rs.Cell(lambda s, W, u, p: u.keys + s.h, state=("h",), output="h"), ValueError, "'keys'"),
-        (lambda: rs.cells.GRU.random(input_size=1, hidden_size="8"), ValueError, "hidden_size is '8'"),
-        (lambda: rs.cells.GRU.random(input_size=1, hidden_size=8, gain="a"), ValueError, "gain is 'a'"),
-        (lambda: from_function(lambda h, u: h, initial=np.zeros(2), length=5.0), ValueError, "length is 5.0"),
-        (lambda: from_function(lambda h, u: h, inputs=np.ones(3), initial=None), TypeError, "initial is None"),
-        (
-            lambda: rs.solve(from_function(lambda h, u: [h], inputs=np.ones((3, 2)), initial=np.zeros(2))),
-            TypeError,
-            "f returned list",
-        ),
-        (
-            lambda: rs.solve(
-                from_function(lambda h, u: __import__("math").tanh(h), inputs=np.ones((3, 2)), initial=np.zeros(2))
-            ),
-            TypeError,
-            "np.tanh not math.tanh",
-        ),
-        (
-            lambda: gallery.weighted("gru").recurrence(np.ones((7, 4, 3)), reset=np.ones(4, bool)),
-            ValueError,
-            "reset has shape",
-        ),
-    ],
-)
-def test_more_bad_input(build, error, words):
-    with pytest.raises(error, match=words):
-        build()
-
-
 def test_shape_errors_inside_f_come_with_the_shapes():
     rec = from_function(lambda h, u: h @ np.ones((5, 5)) + u, inputs=np.ones((3, 2)), initial=np.zeros(2))
     with pytest.raises(ValueError) as caught:
