@@ -64,13 +64,17 @@ def loop(rec):
     return states
 
 
+def function(f, u, structure="diagonal", **given):
+    """The recurrence of a function on an input (T, *batch, *event), from zeros."""
+    initial = np.zeros(u.shape[1:], u.dtype)
+    return rs.Recurrence.from_function(f, inputs=u, initial=initial, structure=structure, **given)
+
+
 def sine(p, T=500, seed=0, dtype=np.float32):
     """h = p sin h + u: chaotic, with products of derivatives that overflow."""
     u = np.random.default_rng(seed).standard_normal((T, 1)).astype(dtype)
     factor = dtype(p)
-    return rs.Recurrence.from_function(
-        lambda h, u: factor * np.sin(h) + u, inputs=u, initial=np.zeros(1, dtype), structure="diagonal"
-    )
+    return function(lambda h, u: factor * np.sin(h) + u, u)
 
 
 def rows_met(rec, states, tolerance):

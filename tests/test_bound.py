@@ -248,9 +248,7 @@ def test_nothing_has_no_error(T, batch):
 
 def test_one_number_per_step_and_torch():
     u = np.linspace(0, 1, 40)
-    rec = rs.Recurrence.from_function(
-        lambda h, u: 0.5 * np.sin(h) + u, inputs=u, initial=np.array(0.0), structure="diagonal"
-    )
+    rec = gallery.function(lambda h, u: 0.5 * np.sin(h) + u, u)
     assert rs.solve(rec).error_bound < 1e-14
     torch = pytest.importorskip("torch")
     x = torch.ones(30, 2, 3, dtype=torch.float64)

@@ -47,11 +47,8 @@ def test_declarations_are_not_believed():
     """A wrong jacobian or structure changes how states are found, not how they are judged."""
     wrong = {"jacobian": lambda h, u: 0 * h, "inputs": np.full((60, 3), 0.1)}
     assert 0 < simple(lambda h, u: 0.5 * np.sin(h) + u, **wrong) < 1e-14
-    rec = rs.Recurrence.from_function(
-        lambda h, u: 0.9 * np.sin(np.roll(h, 1, axis=-1)) + u,
-        inputs=np.random.default_rng(0).standard_normal((60, 3)),
-        initial=np.zeros(3),
-        structure="zero",
+    rec = gallery.function(
+        lambda h, u: 0.9 * np.sin(np.roll(h, 1, axis=-1)) + u, np.random.default_rng(0).standard_normal((60, 3)), "zero"
     )
     sol = rs.solve(rec, tol=1e-2, maxiter=2)
     assert distance(sol.states, gallery.loop(rec)) <= sol.error_bound < np.inf

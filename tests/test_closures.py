@@ -74,10 +74,7 @@ def test_what_becomes_no_function_is_refused_where_it_is_solved(kind, backend):
     weighted = cell.with_weights(hidden_size=2)
     recs = [weighted.recurrence(drive={"h": np.ones((T, 2))})]
     recs.append(
-        rs.Recurrence.from_function(
-            lambda h, u: np.tanh(h + u) * (draw() if on else 0.9),
-            inputs=np.ones((T, 2)), initial=np.zeros(2), structure="diagonal",
-        )
+        gallery.function(lambda h, u: np.tanh(h + u) * (draw() if on else 0.9), np.ones((T, 2)))
     )  # fmt: skip
     with rs.backend(backend):
         for rec in recs:

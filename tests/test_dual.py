@@ -1,5 +1,6 @@
 """Every derivative rule against finite differences; what is not differentiable is named."""
 
+import gallery
 import numpy as np
 import pytest
 
@@ -137,7 +138,7 @@ def test_tangents_through_user_functions(name):
     ],
 )
 def test_what_a_user_function_cannot_use_is_named_with_the_way_out(f, words):
-    rec = rs.Recurrence.from_function(lambda h, u: f(h) + u, inputs=np.ones((5, 3)), initial=np.zeros(3))
+    rec = gallery.function(lambda h, u: f(h) + u, np.ones((5, 3)), "dense")
     with pytest.raises(TypeError, match=words) as caught:
         rs.solve(rec)
     assert "jacobian=" in str(caught.value)

@@ -44,16 +44,14 @@ def test_derivatives_of_user_functions(name):
 
 
 def test_zeroth_powers_and_softplus_at_infinity():
-    rec = from_function(lambda h, u: h**0 + h**u, inputs=np.zeros((3, 1)), initial=np.zeros(1), structure="diagonal")
+    rec = gallery.function(lambda h, u: h**0 + h**u, np.zeros((3, 1)))
     np.testing.assert_array_equal(rec.differentiate(np.zeros((3, 1)))[1].data, 0)
     np.testing.assert_array_equal(rs.math.softplus(np.array([-np.inf, np.inf])), [0, np.inf])
 
 
 def test_modes_of_pad_that_are_not_linear_are_named():
-    rec = from_function(
-        lambda h, u: np.pad(h, [(0, 0), (0, 1)], mode="maximum")[..., 1:] + u,
-        inputs=np.ones((5, 3)),
-        initial=np.zeros(3),
+    rec = gallery.function(
+        lambda h, u: np.pad(h, [(0, 0), (0, 1)], mode="maximum")[..., 1:] + u, np.ones((5, 3)), "dense"
     )
     with pytest.raises(TypeError, match=r"numpy.pad.*jacobian="):
         rs.solve(rec)
@@ -211,12 +209,7 @@ def test_large_states_that_couple_do_not_need_T_iterations(scale):
 
 def test_checks_that_cannot_see_say_so():
     swap = np.array([[0.0, 1.0], [1.0, 0.0]])
-    rec = from_function(
-        lambda h, u: np.sqrt(-1 - np.abs(h @ swap)) + u,
-        inputs=np.ones((5, 2)),
-        initial=np.zeros(2),
-        structure="diagonal",
-    )
+    rec = gallery.function(lambda h, u: np.sqrt(-1 - np.abs(h @ swap)) + u, np.ones((5, 2)))
     report = rs.check_structure(rec)
     assert not report
     assert "cannot be checked" in report.message
@@ -231,11 +224,9 @@ def test_checks_do_not_stumble_over_kinks(name, seed):
 
 def test_a_jacobian_that_is_a_tenth_off_is_found_in_float32_too():
     for dtype in gallery.DTYPES:
-        rec = from_function(
+        rec = gallery.function(
             lambda h, u: np.tanh(h) + u,
-            inputs=np.ones((9, 4), dtype),
-            initial=np.zeros(4, dtype),
-            structure="diagonal",
+            np.ones((9, 4), dtype),
             jacobian=lambda h, u: h.dtype.type(1.1) * (1 - np.tanh(h) ** 2),
         )
         assert not rs.check_structure(rec)

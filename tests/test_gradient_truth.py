@@ -1,5 +1,6 @@
 """Gradients where derivatives are false, bend, or jump."""
 
+import gallery
 import numpy as np
 import pytest
 from test_gradients import solved
@@ -24,9 +25,7 @@ def test_a_derivative_that_is_not_one_is_refused(wrong):
 @pytest.mark.parametrize("seed", range(3))
 def test_gradients_of_functions_that_bend_within_steps_of_differences(seed):
     u = 10 * np.random.default_rng(seed).standard_normal((500, 3))
-    rec = rs.Recurrence.from_function(
-        lambda h, u: 0.9 * h + 0.5 * np.sin(h) + u, inputs=u, initial=np.zeros(3), structure="diagonal"
-    )
+    rec = gallery.function(lambda h, u: 0.9 * h + 0.5 * np.sin(h) + u, u)
     sol = solved(rec)
     slopes = 0.9 + 0.5 * np.cos(rec.previous(sol.states)[-3:])
     g = rs.adjoint(sol, final=np.ones(3))
@@ -38,13 +37,7 @@ def test_gradients_of_functions_that_bend_within_steps_of_differences(seed):
 @pytest.mark.parametrize("slope", [None, 0.5, 0.507, 0.51])
 def test_gradients_at_a_kink(slope):
     given = None if slope is None else lambda h, u: np.full_like(h, slope)
-    rec = rs.Recurrence.from_function(
-        lambda h, u: 0.5 * h + 0.01 * np.maximum(h, 0) + u,
-        inputs=np.zeros((5, 2)),
-        initial=np.zeros(2),
-        structure="diagonal",
-        jacobian=given,
-    )
+    rec = gallery.function(lambda h, u: 0.5 * h + 0.01 * np.maximum(h, 0) + u, np.zeros((5, 2)), jacobian=given)
     sol = solved(rec)
     np.testing.assert_allclose(rs.adjoint(sol, final=np.ones(2)).initial, (slope or 0.51) ** 5)
     assert sol.trusted

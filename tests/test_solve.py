@@ -185,12 +185,7 @@ def test_the_condition_is_that_of_the_bidiagonal_system(cell, seed, gain, resets
 
 
 def test_trust_follows_the_condition():
-    slow = rs.Recurrence.from_function(
-        lambda h, u: np.float32(0.99999) * h + u,
-        inputs=np.ones((100_000, 1), np.float32),
-        initial=np.zeros(1, np.float32),
-        structure="diagonal",
-    )
+    slow = gallery.function(lambda h, u: np.float32(0.99999) * h + u, np.ones((100_000, 1), np.float32))
     sol = rs.solve(slow)
     assert sol.success
     assert sol.condition == pytest.approx(63_000, rel=0.05)
@@ -214,9 +209,7 @@ def test_from_function_forms():
 
 def test_states_that_are_one_number_per_step():
     u = np.linspace(0, 1, 40)
-    rec = rs.Recurrence.from_function(
-        lambda h, u: 0.5 * np.sin(h) + u, inputs=u, initial=np.array(0.0), structure="diagonal"
-    )
+    rec = gallery.function(lambda h, u: 0.5 * np.sin(h) + u, u)
     for method in SOLVERS:
         sol = rs.solve(rec, method=method)
         assert sol.states.shape == (40,)
@@ -239,9 +232,7 @@ def test_autonomous_recurrences_and_lists():
 )
 def test_a_given_jacobian_is_used(structure, jacobian):
     u = np.random.default_rng(0).standard_normal((40, 3))
-    rec = rs.Recurrence.from_function(
-        lambda h, u: 0.5 * np.sin(h) + u, inputs=u, initial=np.zeros(3), structure=structure, jacobian=jacobian
-    )
+    rec = gallery.function(lambda h, u: 0.5 * np.sin(h) + u, u, structure, jacobian=jacobian)
     assert rs.solve(rec).nit <= 5
     assert rs.check_structure(rec)
 

@@ -82,7 +82,7 @@ def test_what_is_not_needed_is_not_evaluated(name, njev):
 def test_broyden_learns_the_jacobian_of_an_affine_recurrence():
     """In one dimension the secant is exact after two steps."""
     u = np.random.default_rng(0).standard_normal((50, 1))
-    rec = rs.Recurrence.from_function(lambda h, u: 0.9 * h + u, inputs=u, initial=np.zeros(1), structure="diagonal")
+    rec = gallery.function(lambda h, u: 0.9 * h + u, u)
     for method in ("broyden", "diagonal_broyden"):
         assert rs.solve(rec, method=method, tol=1e-11).nit <= 4
 
