@@ -25,7 +25,6 @@ from recsolve.kernels.registry import get
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 CARRIED = [name for name, monoid in MONOIDS.items() if stated(monoid, "cuda")]
 LENGTHS = (0, 1, 31, 32, 33, 1000, 4099)
-WHOLE = ("addition", "saturating_add", "max_plus", "min_plus")  # exact with integers
 LANES = 5
 
 
@@ -38,7 +37,7 @@ class Case(NamedTuple):
 
     @property
     def exact(self):
-        return self.name in (*gallery.EXACT, *WHOLE)
+        return self.name in gallery.WHOLE
 
     def problem(self, T, lanes=LANES, seed=0):
         """Return elements, a state and resets."""
@@ -108,15 +107,6 @@ def segmented():
         yield case, *case.problem(3000)
 
 
-def agree(case, y, expected):
-    assert y.dtype == expected.dtype
-    if case.exact:
-        np.testing.assert_array_equal(y, expected)
-    else:
-        scale = max(np.abs(expected).max(initial=0), 1)
-        np.testing.assert_allclose(y, expected, rtol=0, atol=200 * np.finfo(y.dtype).eps * scale)
-
-
 @needs_compiler
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_scans_equal_the_loop(host, case):
@@ -128,7 +118,7 @@ def test_scans_equal_the_loop(host, case):
             at = initial.astype(np.float32) if case.dtype == "float16" and initial is not None else initial
             expected = gallery.loop(case.name, wide, at, reset).astype(MONOIDS[case.name].like(elements).dtype)
             for way in ways():
-                agree(case, run(host, case, elements, initial=at, reset=reset, **way), expected)
+                gallery.agree(case.name, run(host, case, elements, initial=at, reset=reset, **way), expected)
 
 
 @needs_compiler
@@ -144,7 +134,7 @@ def test_reverse_and_strides(host, case):
     wide = tuple(e.astype(np.float32) if case.dtype == "float16" else e for e in elements)
     expected = gallery.loop(case.name, wide, state, reset).astype(MONOIDS[case.name].like(elements).dtype)
     for way in ways():
-        agree(case, run(host, case, elements, initial=state, reset=reset, **way), expected)
+        gallery.agree(case.name, run(host, case, elements, initial=state, reset=reset, **way), expected)
 
 
 @needs_compiler
@@ -174,7 +164,7 @@ def test_cuts_are_selected_and_not_multiplied(host, case):
     for way in ways():
         y = run(host, case, elements, initial=state, reset=reset, **way)
         np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
-        agree(case, y[50:99], expected[50:99])
+        gallery.agree(case.name, y[50:99], expected[50:99])
 
 
 @needs_compiler
@@ -212,7 +202,7 @@ def test_special_points(host):
     m[::3], m[:100] = -np.inf, -np.inf
     expected = gallery.loop("logsumexp", (m, s))
     for way in ways():
-        agree(case, run(host, case, (m, s), reset=no_cuts, **way)[100:], expected[100:])
+        gallery.agree(case.name, run(host, case, (m, s), reset=no_cuts, **way)[100:], expected[100:])
 
 
 def in_other_layouts():
@@ -230,7 +220,7 @@ def test_segments(host):
     """Of maps that forget, and of some that do not."""
     for case, elements, state, reset in segmented():
         y = run(host, case, elements, initial=state, reset=reset, regime="segments")
-        agree(case, y, gallery.loop(case.name, elements, state, reset))
+        gallery.agree(case.name, y, gallery.loop(case.name, elements, state, reset))
 
 
 @needs_compiler
@@ -239,7 +229,7 @@ def test_layouts(host):
         expected = gallery.loop(case.name, elements, state)
         cuts = np.zeros((len(expected), *[1] * (expected.ndim - 1)), bool)
         for way in ways():
-            agree(case, run(host, case, elements, initial=state, reset=cuts, **way), expected)
+            gallery.agree(case.name, run(host, case, elements, initial=state, reset=cuts, **way), expected)
 
 
 @needs_compiler
