@@ -168,6 +168,28 @@ def test_cuts_are_selected_and_not_multiplied(host, case):
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    ("case", "numbers"),
+    [
+        (Case("clamp", "float64"), (10.0, -10.0)),
+        (Case("saturating_add", "float64"), (0.0, -10.0, 10.0)),
+        (Case("moebius", "float64"), (1.0, 0.0, 0.0, 1.0)),
+        (Case("finite_map", "int64", LANES), (np.arange(LANES),)),
+    ],
+    ids=str,
+)
+def test_a_cut_with_which_a_piece_of_time_begins_is_remembered(host, case, numbers):
+    """Maps that change nothing give the initial state from one cut to the next."""
+    T = 1500
+    elements = [np.broadcast_to(x, (T, LANES, *np.shape(x))).astype(case.dtype) for x in numbers]
+    state = np.arange(LANES).astype(case.dtype)
+    reset = np.arange(T)[:, None] % 2 ** np.arange(3, 3 + LANES) == 0
+    for way in ways():
+        y = run(host, case, elements, initial=state, reset=reset, **way)
+        np.testing.assert_array_equal(y, np.broadcast_to(state, y.shape))
+
+
+@needs_compiler
 def test_sums_may_overflow_where_steps_do_not(host):
     T = 900
     d = np.where(np.arange(T) % 4 < 2, 1e308, -1e308)[:, None] * np.ones(LANES)
