@@ -180,10 +180,9 @@ def test_cuts_are_selected_and_not_multiplied(host, case):
 )
 def test_a_cut_with_which_a_piece_of_time_begins_is_remembered(host, case, numbers):
     """Maps that change nothing give the initial state from one cut to the next."""
-    T = 1500
-    elements = [np.broadcast_to(x, (T, LANES, *np.shape(x))).astype(case.dtype) for x in numbers]
+    elements = [np.broadcast_to(x, (1500, LANES, *np.shape(x))).astype(case.dtype) for x in numbers]
     state = np.arange(LANES).astype(case.dtype)
-    reset = np.arange(T)[:, None] % 2 ** np.arange(3, 3 + LANES) == 0
+    reset = np.arange(1500)[:, None] % 2 ** np.arange(3, 3 + LANES) == 0
     for way in ways():
         y = run(host, case, elements, initial=state, reset=reset, **way)
         np.testing.assert_array_equal(y, np.broadcast_to(state, y.shape))
