@@ -16,7 +16,8 @@ from recsolve.analysis.structure_check import StructureReport, check_structure
 from recsolve.base.layout import Layout
 from recsolve.base.status import Status
 from recsolve.diagnosis.diagnose import Diagnosis, diagnose
-from recsolve.gradients.adjoint import Gradients, adjoint, tangent
+from recsolve.gradients.adjoint import Gradients, adjoint
+from recsolve.gradients.tangent import tangent
 from recsolve.interop.checkpoint import load
 from recsolve.interop.layers import Layers
 from recsolve.interop.torch_run import run
@@ -29,7 +30,8 @@ from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.scan import scan
 from recsolve.solution import ConvergenceError, Solution
 from recsolve.solve import IntermediateResult, solve
-from recsolve.solvers.auto_pilot import Choice, explain
+from recsolve.solvers.auto_pilot import explain
+from recsolve.solvers.choice import Choice
 
 __all__ = [
     "Cell",

@@ -10,6 +10,8 @@ import numpy as np
 from recsolve.base.arrays import Array, matmul_last, namespace, to_native
 from recsolve.base.overriding import changed, derive, stated
 
+__all__ = ["MIXINGS", "Dense", "Diagonal", "Heads", "Mixing"]
+
 
 class Mixing(ABC):
     """A linear map on the units of a state, called inside a cell as ``W.name(x)``.
@@ -134,28 +136,13 @@ class Mixing(ABC):
     def weight_cotangent(self, g: Array, x: Array) -> Array:
         """Return the cotangent of the weight, summed over all leading axes, for y = W x with cotangent g.
 
-        Raises
-        ------
-        TypeError
-            Where it is not known how y depends on the weight.
+        TypeError where it is not known how y depends on the weight, here and in ``weight_tangent``.
         """
-        raise TypeError(
-            f"{type(self).__name__} defines matvec and no weight_cotangent(g, x), so the gradient of its weight is not "
-            "known; define it"
-        )
+        raise TypeError(_UNKNOWN.format(type(self).__name__, "weight_cotangent(g, x)", "gradient of"))
 
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
-        """Return the tangent of y = W x for a tangent of the weight.
-
-        Raises
-        ------
-        TypeError
-            Where it is not known how y depends on the weight.
-        """
-        raise TypeError(
-            f"{type(self).__name__} defines matvec and no weight_tangent(tangent, x), so the derivative along its "
-            "weight is not known; define it"
-        )
+        """Return the tangent of y = W x for a tangent of the weight."""
+        raise TypeError(_UNKNOWN.format(type(self).__name__, "weight_tangent(tangent, x)", "derivative along"))
 
     def map(self, function: Any) -> Mixing:
         """Return the same mixing with ``function`` applied to its weight (a dtype or device change)."""
@@ -165,6 +152,7 @@ class Mixing(ABC):
         return f"{type(self).__name__}(weight {self.weight.shape} {self.weight.dtype})"
 
 
+_UNKNOWN = "{} defines matvec and no {}, so the {} its weight is not known; define it"
 _FORMS = ("diagonal", "dense", "heads")
 _DERIVED = (
     "dense", "transpose", "rmatvec", "diagonal", "hadamard_transpose", "weight_cotangent", "weight_tangent"
@@ -182,7 +170,19 @@ def couples(mixing: Mixing) -> bool:
 
 
 class Diagonal(Mixing):
-    """Each unit sees only itself: y = a * x. Elementwise, so cells inline it."""
+    """Each unit sees only itself: y = a * x. Elementwise, so cells inline it.
+
+    Parameters
+    ----------
+    weight : array, shape (n,)
+        a, float32 or float64.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.mixings.Diagonal(np.array([1.0, 2.0]))(np.ones((5, 2)))[0].tolist()
+    [1.0, 2.0]
+    """
 
     name = form = "diagonal"
     weight_ndim = 1
@@ -227,7 +227,19 @@ class _Matrices(Mixing):
 
 
 class Dense(_Matrices):
-    """Every unit sees every unit: y = W x."""
+    """Every unit sees every unit: y = W x.
+
+    Parameters
+    ----------
+    weight : array, shape (n, n)
+        W, float32 or float64.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.mixings.Dense(np.array([[1.0, 2.0], [3.0, 4.0]]))(np.ones((5, 2)))[0].tolist()
+    [3.0, 7.0]
+    """
 
     name = form = "dense"
     weight_ndim = 2
@@ -240,7 +252,19 @@ class Dense(_Matrices):
 
 
 class Heads(_Matrices):
-    """Units see the units of their own head: y[h] = R[h] x[h] on states (..., H, n)."""
+    """Units see the units of their own head: y[h] = R[h] x[h] on states (..., H, n).
+
+    Parameters
+    ----------
+    weight : array, shape (H, n, n)
+        R, float32 or float64. It gives states a lane axis of H heads.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.mixings.Heads(np.stack([np.eye(2), 2 * np.eye(2)]))(np.ones((5, 2, 2)))[0].tolist()
+    [[1.0, 1.0], [2.0, 2.0]]
+    """
 
     name = form = "heads"
     weight_ndim = 3

@@ -27,8 +27,8 @@ class Solution:
     ----------
     states : array, shape (T, *batch, *event)
         The iterate that all of the following speaks about.
-    output : array
-        What the cell shows of the states.
+    output : array, shape (T, *batch, *lanes, n)
+        What the cell shows of the states; of a function, the states.
     final : array, shape (*batch, *event)
         The last state, to be the ``initial`` of the next call (``initial`` itself when T = 0).
     success : bool
@@ -63,6 +63,15 @@ class Solution:
         unless f rounds otherwise for all t at once than for the part of the rows that was solved last: then atol and
         rtol are larger by 1, 2, 4, 8 or 16 default tolerances, as few as are needed, and the message says so.
     recurrence : Recurrence
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1), structure="diagonal")
+    >>> sol = rs.solve(rec)
+    >>> sol.success, sol.trusted, sol.nit, sol.states.ravel().tolist()
+    (True, True, 1, [1.0, 1.5, 1.75])
     """
 
     def __init__(
@@ -243,7 +252,23 @@ def exact_prefix(iterate: Iterate | Settled) -> int:
 
 
 class ConvergenceError(RuntimeError):
-    """Raised by ``fallback="raise"``; carries what was computed as ``solution``."""
+    """Raised by ``fallback="raise"``.
+
+    Parameters
+    ----------
+    solution : Solution
+        What was computed; also an attribute.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0).recurrence(np.ones((30, 2)))
+    >>> try:
+    ...     rs.solve(rec, method="jacobi", maxiter=1, fallback="raise")
+    ... except rs.ConvergenceError as error:
+    ...     print(error.solution.status, error.solution.nit)
+    maxiter 1
+    """
 
     def __init__(self, solution: Solution):
         super().__init__(solution.message)

@@ -13,6 +13,7 @@ from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, freeze, namespace, to_host
 from recsolve.base.status import MISMATCH, MIXES, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
+from recsolve.guess import first_iterate
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.recurrence.current import checked_once
@@ -23,7 +24,6 @@ from recsolve.solvers.driver import Observe, Run
 from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem
-from recsolve.solvers.sequential import loop
 from recsolve.solvers.settings import whole_number
 
 Fallback = Literal["none", "sequential", "raise"]
@@ -32,7 +32,28 @@ _DRIVER_OPTIONS: dict[str, Any] = {"atol": None, "rtol": None, "pin": True, "pat
 
 @dataclass(frozen=True)
 class IntermediateResult:
-    """The argument of a callback: read-only states of an iterate, its number, max|r| and converged rows."""
+    """The argument of a callback.
+
+    Attributes
+    ----------
+    states : array, shape (T, *batch, *event)
+        Those of the iterate, read-only.
+    nit : int
+        Its number, 0 for the guess.
+    residual : float
+        max |r|, NaN if any entry is.
+    converged_rows : array of bool, shape (T, *batch)
+        Rows of which every entry meets the tolerance.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1), structure="diagonal")
+    >>> sol = rs.solve(rec, callback=lambda now: print(now.nit, now.residual, int(now.converged_rows.sum())))
+    0 0.5 1
+    1 0.0 3
+    """
 
     states: Any
     nit: int
@@ -110,7 +131,7 @@ def solve(
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
     limit, patience = recurrence.length + 2 if maxiter is None else int(maxiter), int(driver["patience"])
-    first = _check_guess(guess, recurrence)
+    first = first_iterate(guess, recurrence)
 
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
@@ -202,47 +223,6 @@ def _tolerance(tol: float | None, driver: Mapping[str, Any], recurrence: Recurre
     # Only the default absolute tolerance depends on lanes; the user's own is taken as it is.
     lanes = None if "atol" in values else base.lanes
     return Tolerance(float(values.get("atol", base.atol)), float(values.get("rtol", base.rtol)), lanes)
-
-
-def _check_guess(guess: Any, recurrence: Recurrence) -> Array | None:
-    """Return the first iterate as a new native array, or None for the default."""
-    if guess is None or (isinstance(guess, str) and guess == "step"):
-        return None
-    states = recurrence.empty()
-    if isinstance(guess, str):
-        if guess == "coarse":
-            return _coarse_guess(recurrence)
-        if guess != "zeros":
-            raise ValueError(f"guess is {guess!r}; wanted 'step', 'zeros', 'coarse', an array or a Solution")
-        states[...] = 0
-        return states
-    if isinstance(guess, Solution):
-        guess = guess.states
-    if np.isscalar(guess):
-        if isinstance(guess, (bool, np.bool_)) or not isinstance(guess, (int, float, np.number)):
-            raise TypeError(f"guess is {guess!r}; wanted a number, an array, 'step', 'zeros', 'coarse' or a Solution")
-        states[...] = guess
-        return states
-    native = recurrence.native(guess, "guess")
-    try:
-        states[...] = np.broadcast_to(native, recurrence.shape)
-    except ValueError:
-        raise ValueError(f"guess has shape {tuple(native.shape)}; wanted {recurrence.shape}") from None
-    return states
-
-
-def _coarse_guess(recurrence: Recurrence) -> Array:
-    """Return f from the states of the loop over every m-th step, each held until the next."""
-    T = recurrence.length
-    m = max(round(T**0.5), 1)
-    every = recurrence._cut(slice(m - 1, T, m), recurrence.wrap(recurrence.initial))
-    held = recurrence.empty()
-    held[: m - 1] = recurrence.initial
-    xp = namespace(held)
-    held[m - 1 :] = xp.repeat(loop(every), m, axis=0)[: T - m + 1]
-    # A guess that overflows in the coarse loop is not used.
-    values = recurrence.evaluate(xp.where(xp.isfinite(held), held, recurrence.initial))
-    return xp.array(values)  # type: ignore[no-any-return]
 
 
 def _observer(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import numpy as np
@@ -16,11 +15,11 @@ from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.backends import backend
 from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, refusing
 from recsolve.recurrence.base import Recurrence, check_recurrence
+from recsolve.solvers.choice import Candidate, Choice
 from recsolve.solvers.composite import Windowed
 from recsolve.solvers.driver import Run
 from recsolve.solvers.gauss_seidel import GaussSeidel
 from recsolve.solvers.jacobi import Jacobi
-from recsolve.solvers.method import Method
 from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential, loop
@@ -30,71 +29,8 @@ _BRIEF = 4e-3  # seconds: with a shorter loop neither
 _SHARE = 32  # the pilot has T / _SHARE steps, from _SHORTEST to _LONGEST
 _REPAYS = 1.0  # seconds: with a shorter loop others are not worth compiling, which takes seconds
 _SHORTEST, _LONGEST = 24, 256
-_GAIN = 0.8  # a method must be faster than the loop by this factor to be worth its risk
 _WINDOW = 256
 _REPEATS = 2
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A method with its predicted iterations and time.
-
-    Attributes
-    ----------
-    method : Method
-    label : str
-        Its name in :func:`explain`.
-    iterations : int
-    seconds : float
-        For all steps, predicted from the pilot.
-    """
-
-    method: Method
-    label: str
-    iterations: int
-    seconds: float
-
-
-@dataclass
-class Choice:
-    """The measurements of the pilot and the choice that follows from them.
-
-    Attributes
-    ----------
-    chosen : Candidate
-    candidates : list of Candidate
-        All that were considered, the fastest first.
-    reasons : list of str
-        Sentences.
-    """
-
-    candidates: list[Candidate]
-    reasons: list[str] = field(default_factory=list)
-
-    @property
-    def chosen(self) -> Candidate:
-        """The fastest; the sequential loop unless another is clearly faster."""
-        fastest = min(self.candidates, key=lambda candidate: candidate.seconds)
-        loop = self.candidates_by_name["sequential"]
-        return fastest if fastest.seconds < _GAIN * loop.seconds else loop
-
-    @property
-    def candidates_by_name(self) -> dict[str, Candidate]:
-        """The candidates by the name of their method."""
-        return {candidate.method.name: candidate for candidate in self.candidates}
-
-    def __repr__(self) -> str:
-        return f"Choice({self.chosen.label})"
-
-    def __str__(self) -> str:
-        lines = [f"auto takes {self.chosen.label}.", *self.reasons]
-        if len(self.candidates) > 1 and self.chosen.seconds > 0:
-            lines.append("Predicted:")
-            for c in sorted(self.candidates, key=lambda candidate: candidate.seconds):
-                unit = "iteration" if c.iterations == 1 else "iterations"
-                steps = "" if c.method.name == "sequential" else f", {c.iterations} {unit}"
-                lines.append(f"  {c.label}{steps}: {1e3 * c.seconds:.3g} ms")
-        return "\n".join(lines)
 
 
 def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | None = None) -> Choice:

@@ -45,6 +45,10 @@ def get(method: Any, settings: Mapping[str, Any] | None = None) -> Method:
     settings : mapping, optional
         Of the named solver; see its class.
 
+    Returns
+    -------
+    Method
+
     Raises
     ------
     ValueError
@@ -54,7 +58,8 @@ def get(method: Any, settings: Mapping[str, Any] | None = None) -> Method:
 
     Examples
     --------
-    >>> get("chord", {"refresh": 3})
+    >>> import recsolve as rs
+    >>> rs.solvers.get("chord", {"refresh": 3})
     Chord(refresh=3)
     """
     settings = dict(settings or {})

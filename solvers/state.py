@@ -34,6 +34,7 @@ class State:
     --------
     >>> from dataclasses import dataclass
     >>> import numpy as np
+    >>> from recsolve.solvers import PerRow, PerSequence, State
     >>> @dataclass(frozen=True)
     ... class Momentum(State):
     ...     last: PerRow[np.ndarray]

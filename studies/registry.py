@@ -1,10 +1,10 @@
 """The definition of a study, and the list of studies.
 
-To write one, add a file to ``studies/catalogue`` that ends in ``STUDY = Study(...)``, and enter its name in
-``CATALOGUE`` (``catalogue/lyapunov.py`` is the model):
+To write one, add a file to ``studies/catalogue`` that ends in ``STUDY = study_of(__name__, ...)``, and enter its name
+in ``CATALOGUE`` (``catalogue/lyapunov.py`` is the model):
 
-- ``Config`` is a frozen dataclass of numbers, texts, bools and tuples of them, with three instances: ``quick`` (under
-  60 s on two cores), ``full`` (what one would publish) and ``tiny`` (a second or two, for tests).
+- ``Config`` is a frozen dataclass of numbers, texts, bools and tuples of them. As it stands it takes under 60 s on two
+  cores (``--quick``); ``FULL`` is the instance that one would publish, ``TINY`` that for tests, a second or two.
 - ``grid(config)`` yields points, the arguments of ``run``: a product of named axes (``records.product``), or several.
   A point is plain JSON and says *everything* that its numbers depend on, ``seed`` and ``dtype`` among it: its hash is
   the name of the record, and stored records are reused.
@@ -12,6 +12,7 @@ To write one, add a file to ``studies/catalogue`` that ends in ``STUDY = Study(.
   raises where it fails: the exception is stored. ``measure.measured`` makes a row of one solve, whatever becomes of it.
 - Names in ``dims`` are coordinates, all else in rows is measured; lists among it are declared in ``curves``.
 - ``facts(data)`` finds in the gathered Dataset what is claimed, by name. Sentences quote the facts, tests assert them.
+  ``tables(data)`` returns tables of texts for the report.
 - A ``Picture`` draws the Dataset, and says in a sentence or two what it shows, from the data alone. ``drawing`` has
   bands over seeds, heat maps, legends and words for numbers. What did not converge is NaN (``drawing.converged``): it
   is left out or hatched, and never counted as an answer.
@@ -19,6 +20,7 @@ To write one, add a file to ``studies/catalogue`` that ends in ``STUDY = Study(.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -124,6 +126,13 @@ class Study:
     def command(self, config: str) -> str:
         """Return the command line that runs a config, given as TOML."""
         return f"recsolve study run {self.name} {arguments(config, {size: getattr(self, size) for size in SIZES})}"
+
+
+def study_of(module: str, **given: Any) -> Study:
+    """Return the study of a module whose parts have the names that this file lists at its head."""
+    parts = vars(sys.modules[module])
+    named = {name: parts[name] for name in ("grid", "run", "facts", "tables")}
+    return Study(quick=parts["Config"](), full=parts["FULL"], tiny=parts["TINY"], **named, **given)
 
 
 def get(name: str) -> Study:

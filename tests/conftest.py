@@ -4,6 +4,7 @@ import os
 import threading
 from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -91,3 +92,44 @@ def crowd(monkeypatch):
     yield seen
     if pool.cache_info().currsize:
         pool().shutdown()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Return a function that runs the command line in an empty folder."""
+    from typer.testing import CliRunner
+
+    from recsolve.studies.command.cli import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, code=0):
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == code, result.output
+        return result
+
+    return call
+
+
+@pytest.fixture
+def signal():
+    """Return a recording of two channels."""
+    return np.random.default_rng(0).standard_normal((120, 2))
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Return where the study of the tests keeps what it finds."""
+    from demo_study import STUDY
+
+    from recsolve.studies.sweep import Place
+
+    return Place(tmp_path / "out", STUDY.name)
+
+
+@pytest.fixture(scope="module")
+def host():
+    """Return a machine that runs CUDA kernels on the host."""
+    import cuda_host
+
+    return cuda_host.Host()

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import recsolve as rs
+from recsolve import jacobians
 
 LENGTHS = (0, 1, 2, 31, 32, 33, 97)
 DTYPES = (np.float64, np.float32)
@@ -39,6 +40,17 @@ def recurrence(name, mixing="dense", *, T=60, batch=(2,), seed=0, dtype=np.float
     return cell.recurrence(x, initial=initial, reset=reset)
 
 
+def structure(kind, layout, leading, rng, dtype=np.float64, gain=1.0):
+    """A Jacobian of a structure, with normal entries times ``gain``."""
+    k, width = layout.components, layout.lane_width
+    shape = {
+        jacobians.Scalar: (),
+        jacobians.Block: (k, *layout.event),
+        jacobians.LaneDense: (*layout.lanes, width, width),
+    }.get(kind, layout.event)
+    return kind((gain * rng.standard_normal((*leading, *shape))).astype(dtype), layout)
+
+
 def loop(rec):
     """The oracle: h[t] = f(h[t-1], u[t]) one step at a time, written out."""
     states = np.empty(rec.shape, rec.dtype)
@@ -52,13 +64,17 @@ def loop(rec):
     return states
 
 
+def function(f, u, structure="diagonal", **given):
+    """The recurrence of a function on an input (T, *batch, *event), from zeros."""
+    initial = np.zeros(u.shape[1:], u.dtype)
+    return rs.Recurrence.from_function(f, inputs=u, initial=initial, structure=structure, **given)
+
+
 def sine(p, T=500, seed=0, dtype=np.float32):
     """h = p sin h + u: chaotic, with products of derivatives that overflow."""
     u = np.random.default_rng(seed).standard_normal((T, 1)).astype(dtype)
     factor = dtype(p)
-    return rs.Recurrence.from_function(
-        lambda h, u: factor * np.sin(h) + u, inputs=u, initial=np.zeros(1, dtype), structure="diagonal"
-    )
+    return function(lambda h, u: factor * np.sin(h) + u, u)
 
 
 def rows_met(rec, states, tolerance):
@@ -85,13 +101,15 @@ def residual_is_met(rec, states, tolerance):
 
 
 def bound(solution):
-    """Law 1: how far two converged trajectories may be apart."""
-    from recsolve.base.tolerance import agreement
+    """Law 1: how far two converged trajectories may be apart, 30 (tol max(1, max|h|) + u max|h|) kappa.
 
+    u = max(1, rounding) eps / 2 is the rounding unit of f.
+    """
     states = np.asarray(solution.states)
     largest = float(np.abs(states).max(initial=0.0))
     tol = max(solution.tolerance.atol, solution.tolerance.rtol)
-    return agreement(tol, states.dtype, largest, solution.condition, solution.recurrence.rounding)
+    unit = 0.5 * max(1.0, solution.recurrence.rounding) * float(np.finfo(states.dtype).eps)
+    return 30.0 * (tol * max(1.0, largest) + unit * largest) * solution.condition
 
 
 def condition_of(rec, states, change=1e-6):

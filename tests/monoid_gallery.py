@@ -8,6 +8,7 @@ import numpy as np
 from recsolve.kernels.monoids.monoid import MONOIDS, Restarting
 
 EXACT = ("clamp", "max_min", "finite_map")  # whatever the numbers are
+WHOLE = (*EXACT, "addition", "saturating_add", "max_plus", "min_plus")  # exact with integers
 RESTARTING = tuple(name for name, monoid in MONOIDS.items() if isinstance(monoid, Restarting))
 
 
@@ -65,6 +66,34 @@ def state(name, elements_, rng):
     if name == "moebius":
         return rng.uniform(0.1, 1, like.shape[1:]).astype(like.dtype)
     return np.rint(3 * rng.standard_normal(like.shape[1:])).astype(like.dtype)
+
+
+def agree(name, y, expected):
+    """Check a scan against the loop: bit for bit where nothing rounds."""
+    assert y.dtype == expected.dtype
+    if name in WHOLE:
+        np.testing.assert_array_equal(y, expected)
+    else:
+        scale = max(np.abs(expected).max(initial=0), 1)
+        np.testing.assert_allclose(y, expected, rtol=0, atol=200 * np.finfo(y.dtype).eps * scale)
+
+
+def stays_where_it_is(scan, judge, arrays, bad, t0, lane, t1, rtol=0.0):
+    """Check that what is not finite spoils no earlier time, no other lane, and nothing from a cut at ``t1`` on.
+
+    ``scan`` and ``judge`` take arrays (T, lanes, ...) and return states. At ``t0`` a number of ``lane`` is spoilt.
+    """
+    clean = scan(arrays)
+    for i in range(len(arrays)):
+        spoilt = [array.copy() for array in arrays]
+        spoilt[i][(t0, lane) + (0,) * (arrays[i].ndim - 2)] = bad
+        y, expected = scan(spoilt), judge(spoilt)
+        np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+        np.testing.assert_array_equal(y[:t0], clean[:t0])
+        np.testing.assert_allclose(y[t1:], clean[t1:], rtol=rtol)
+        np.testing.assert_allclose(np.delete(y, lane, axis=1), np.delete(clean, lane, axis=1), rtol=rtol)
+        assert np.isnan(y[t0, lane]).any() or t0 == 0 or not np.isnan(bad)
 
 
 @np.errstate(all="ignore")

@@ -67,9 +67,7 @@ def test_the_callback_sees_whole_trajectories_and_rows():
 def test_a_function_with_numbers_of_its_own_for_every_sequence_is_left_whole():
     gain = np.array([[2.5], [0.1], [0.1], [0.1]])
     u = np.random.default_rng(0).standard_normal((100, 4, 1))
-    rec = rs.Recurrence.from_function(
-        lambda h, u: gain * np.sin(h) + u, inputs=u, initial=np.zeros((4, 1)), structure="diagonal"
-    )
+    rec = gallery.function(lambda h, u: gain * np.sin(h) + u, u)
     sol = rs.solve(rec)
     assert sol.success
     np.testing.assert_array_equal(sol.states[:, 0], gallery.loop(rec)[:, 0])

@@ -36,28 +36,9 @@ def test_wrong_declarations_are_found(true, declared):
         assert f"declare structure={true!r}" in str(report)
 
 
-def test_a_wrong_given_jacobian_is_found():
-    def f(h, u):
-        return np.tanh(h) + u
-
-    for factor, ok in ((1.0, True), (1.1, False)):
-        rec = rs.Recurrence.from_function(
-            f,
-            inputs=np.ones((9, 4)),
-            initial=np.zeros(4),
-            structure="diagonal",
-            jacobian=lambda h, u, factor=factor: factor * (1 - np.tanh(h) ** 2),
-        )
-        assert rs.check_structure(rec).ok == ok
-
-
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mixing_times_or_sequences_is_found(axis):
-    rec = rs.Recurrence.from_function(
-        lambda h, u: 0.1 * h.mean(axis=axis, keepdims=True) + 0 * h + u,
-        inputs=np.ones((9, 3, 4)),
-        initial=np.zeros((3, 4)),
-    )
+    rec = gallery.function(lambda h, u: 0.1 * h.mean(axis=axis, keepdims=True) + 0 * h + u, np.ones((9, 3, 4)), "dense")
     report = rs.check_structure(rec)
     assert not report
     assert "mixes times or sequences" in report.message
@@ -139,13 +120,7 @@ def untraceable(f):
 @pytest.mark.parametrize("f", [relu, untraceable(relu)])
 def test_at_a_kink_every_slope_between_both_sides_is_true(f):
     for slope, ok in ((0.5, True), (0.503, True), (0.51, True), (0.49, False), (0.53, False)):
-        rec = rs.Recurrence.from_function(
-            f,
-            inputs=np.zeros((9, 2)),
-            initial=np.zeros(2),
-            structure="diagonal",
-            jacobian=lambda h, u, slope=slope: np.full_like(h, slope),
-        )
+        rec = gallery.function(f, np.zeros((9, 2)), jacobian=lambda h, u, slope=slope: np.full_like(h, slope))
         assert rs.check_structure(rec, states=np.zeros((9, 2))).ok == ok, slope
 
 
@@ -200,9 +175,7 @@ def test_a_cell_without_a_derivative_is_not_trusted():
 
 def test_what_ignores_the_state_is_trusted_without_a_derivative():
     u = np.random.default_rng(0).standard_normal((50, 3))
-    rec = rs.Recurrence.from_function(
-        untraceable(lambda h, u: np.sin(u)), inputs=u, initial=np.zeros(3), structure="zero"
-    )
+    rec = gallery.function(untraceable(lambda h, u: np.sin(u)), u, "zero")
     assert rs.solve(rec).trusted
 
 

@@ -10,7 +10,7 @@ import recsolve as rs
 from recsolve.kernels import compile_clock
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
-from recsolve.solvers.auto_pilot import Candidate, Choice
+from recsolve.solvers.choice import Candidate, Choice
 from recsolve.studies.problems.gallery import PROBLEMS
 
 S = rs.solvers
@@ -62,10 +62,10 @@ def test_auto_takes_the_loop_where_nothing_can_beat_it(clock, name, capsys):
     choice = rs.explain(rec)
     assert [candidate.label for candidate in choice.candidates] == ["sequential"]
     assert choice.chosen.seconds == pytest.approx(1e-3 * rec.length)
-    told = capsys.readouterr().out
-    assert told.startswith("auto takes sequential.\n")
-    assert "do not die out" in told
-    assert "walks time as the loop does" in told
+    printed = capsys.readouterr().out
+    assert printed.startswith("auto takes sequential.\n")
+    assert "do not die out" in printed
+    assert "walks time as the loop does" in printed
 
 
 def test_auto_does_not_take_the_loop_where_perturbations_are_forgotten_at_once(clock, capsys):
@@ -79,7 +79,7 @@ def test_auto_does_not_take_the_loop_where_perturbations_are_forgotten_at_once(c
 
 def test_the_memory_of_a_linear_recurrence_is_that_of_its_eigenvalue():
     u = np.random.default_rng(0).standard_normal((40_000, 4))
-    rec = rs.Recurrence.from_function(lambda h, u: 0.9 * h + u, inputs=u, initial=np.zeros(4), structure="diagonal")
+    rec = gallery.function(lambda h, u: 0.9 * h + u, u)
     choice = rs.explain(rec, tol=1e-6)
     expected = np.log(1e-6) / np.log(0.9)
     assert choice.candidates_by_name["jacobi"].iterations == pytest.approx(expected, rel=0.25)
@@ -131,9 +131,7 @@ def test_a_coarse_guess(method, T):
 
 def test_a_coarse_guess_is_closer_where_the_drive_hardly_changes():
     u = 1 + 0.1 * np.sin(np.linspace(0, 6, 900))[:, None]
-    rec = rs.Recurrence.from_function(
-        lambda h, u: 0.9 * h + 0.1 * np.tanh(u), inputs=u, initial=np.zeros(1), structure="diagonal"
-    )
+    rec = gallery.function(lambda h, u: 0.9 * h + 0.1 * np.tanh(u), u)
     first, truth = {}, gallery.loop(rec)
     for guess in ("step", "zeros", "coarse"):
         rs.solve(rec, guess=guess, maxiter=0, callback=lambda it, g=guess: first.setdefault(g, it.states.copy()))

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -12,32 +10,16 @@ import gallery
 import numpy as np
 import pytest
 from matplotlib import pyplot
-from typer.testing import CliRunner
+from test_recordings import write
 
 import recsolve as rs
-from recsolve.studies.command.cli import app
 from recsolve.studies.compare import compare as study
 from recsolve.studies.draw import figures, tables
-from recsolve.studies.draw.style import STYLES, line_arguments, style_of
 from recsolve.studies.groups import select
-from recsolve.studies.problems.recordings import BUILT_IN, load_recording
-from recsolve.studies.store.files import replace_into_place
 
 ROOT = Path(__file__).parent.parent
 BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
 SMALL = ["--units", "4", "--length", "40"]
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments, code=0):
-        result = CliRunner().invoke(app, list(arguments))
-        assert result.exit_code == code, result.output
-        return result
-
-    return call
 
 
 def test_compare_writes_table_figure_and_numbers(run, tmp_path):
@@ -195,55 +177,6 @@ def test_options_reach_the_problem(run, tmp_path):
     assert "2 sequences" in record["title"]
 
 
-@pytest.mark.parametrize("source", sorted(BUILT_IN))
-def test_built_in_recordings(source):
-    recording = load_recording(source, length=50, batch=2, dtype=np.float32)
-    assert recording.data.shape[:2] == (50, 2)
-    assert recording.data.dtype == np.float32
-    assert np.isfinite(recording.data).all()
-    assert recording.data.std() > 0.05
-
-
-@pytest.fixture
-def signal():
-    return np.random.default_rng(0).standard_normal((120, 2))
-
-
-def write(path, signal):
-    if path.suffix == ".npy":
-        np.save(path, signal)
-    elif path.suffix == ".npz":
-        np.savez(path, signal=signal)
-    elif path.name == "header.csv":
-        np.savetxt(path, signal, delimiter=",", header="left,right", comments="")
-    elif path.suffix == ".csv":
-        np.savetxt(path, signal, delimiter=",")
-    elif path.suffix == ".wav":
-        from scipy.io import wavfile
-
-        wavfile.write(path, 8000, (8000 * signal).astype(np.int16))
-    else:
-        np.savetxt(path, signal)
-    return path
-
-
-@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.csv", "header.csv", "a.wav", "a.txt"])
-def test_files_of_numbers(name, signal, tmp_path):
-    recording = load_recording(str(write(tmp_path / name, signal)), length=None, batch=2, dtype=np.float64)
-    assert recording.data.shape == (60, 2, 2)
-    expected = (signal - signal.mean(axis=0)) / signal.std(axis=0)
-    np.testing.assert_allclose(recording.data[:, 1], expected[60:], atol=1e-3 if name == "a.wav" else 1e-12)
-    assert recording.data.swapaxes(0, 1).flags.c_contiguous
-
-
-def test_text_is_one_hot(tmp_path):
-    path = tmp_path / "poem.txt"
-    path.write_text("So much depends upon a red wheel barrow\n")
-    data = load_recording(str(path), length=None, batch=1, dtype=np.float64).data
-    assert data.shape == (40, 1, len(set(path.read_text())))
-    np.testing.assert_array_equal(data.sum(axis=-1), 1)
-
-
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_a_checkpoint_saved_from_torch_on_a_recording_of_ones_own(run, tmp_path, signal, suffix):
     torch = pytest.importorskip("torch")
@@ -260,49 +193,6 @@ def test_a_checkpoint_saved_from_torch_on_a_recording_of_ones_own(run, tmp_path,
     assert f"lstm from lstm{suffix}, 6 units" in result.stdout
     wrong = run("compare", "--weights", str(weights), "--input", "membrane", code=2)
     assert "wants 2 channels, --input membrane has 1" in wrong.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--cell", "gruu"], "--cell is 'gruu'; wanted one of elman"),
-        (["--solvers", "newton,magic"], "--solvers has unknown ['magic']; wanted some of sequential, newton"),
-        (["--solvers", "fixed-points"], "of the groups reference, newton-type, globalised, fixed point, in blocks"),
-        (["--solvers", ","], "--solvers is empty"),
-        (["--mixing", "soup"], "--mixing is 'soup'"),
-        (["--units", "0"], "--units is 0"),
-        (["--length", "0"], "--length is 0"),
-        (["--batch", "-1"], "--batch is -1"),
-        (["--maxiter", "-2"], "--maxiter is -2"),
-        (["--tol", "nan"], "--tol is nan"),
-        (["--gain", "inf"], "--gain is inf; wanted a finite number"),
-        (["--weights", "noise.xyz"], "--weights: noise.xyz ends in '.xyz'; wanted"),
-        (["--seed", "-1"], "--seed is -1"),
-        (["--dtype", "int8"], "--dtype is 'int8'"),
-        (["--cell", "minmax", "--gain", "2"], "has no mixings; leave out"),
-        (["--length", "99999999"], "has 12000 steps; wanted 99999999"),
-        (["--input", "absent.npy"], "--input absent.npy is no file; wanted"),
-        (["--input", "noise.xyz"], "ends in '.xyz'"),
-        (["--input", "broken.npz"], "not a readable .npz"),
-        (["--input", "broken.wav"], "not a readable .wav"),
-        (["--input", "broken.csv"], "not a readable .csv"),
-        (["--input", "holes.csv"], "is nan at row 3, channel 1"),
-        (["--input", "words.npy"], "wanted (N,) or (N, channels) numbers"),
-        (["--weights", "absent.npz"], "no weights file absent.npz"),
-        (["--weights", "broken.npz"], "--weights: broken.npz is not a readable .npz"),
-    ],
-)
-def test_bad_options_say_what_is_wrong(run, tmp_path, signal, arguments, words):
-    for name in ("noise.xyz", "broken.npz", "broken.wav"):
-        (tmp_path / name).write_bytes(b"nothing of the kind")
-    (tmp_path / "broken.csv").write_text("a,b\n1,2\n3,four\n")
-    signal[3, 1] = np.nan
-    write(tmp_path / "holes.csv", signal)
-    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
-    result = run("compare", *arguments, code=2)
-    assert words in result.stderr
-    assert result.stderr.startswith("recsolve: error: ")
-    assert "Traceback" not in result.output
 
 
 def test_an_output_folder_that_cannot_be_written_keeps_the_table(run, tmp_path):
@@ -345,155 +235,6 @@ def test_a_solver_that_fails_is_recorded_not_lost(run, tmp_path, monkeypatch):
     assert jacobi["status"] == "converged"
 
 
-@pytest.mark.parametrize("command", ["cells", "solvers", "info"])
-def test_listings(run, command):
-    text = run(command).stdout
-    names = {"cells": rs.cells.REGISTRY, "solvers": rs.solvers.REGISTRY, "info": ("numpy", "kernel: scan", "cupy")}
-    for name in names[command]:
-        assert name in text
-
-
-def test_solvers_are_listed_by_group(run):
-    lines = run("solvers").stdout.splitlines()
-    assert lines == [line.rstrip() for line in lines]
-    names = [line.strip().split(" ")[0] if line.startswith("  ") else line.strip() for line in lines]
-    in_order = []
-    for group in rs.solvers.GROUPS:
-        in_order += [group, *(name for name, solver in rs.solvers.REGISTRY.items() if solver.group == group)]
-    assert [name for name in names if name in in_order] == in_order
-    for line in lines:  # one line per solver, with its source at the end
-        if line.startswith("  "):
-            assert line.endswith(rs.solvers.REGISTRY[line.split()[0]].cite)
-
-
-def test_the_listing_fits_a_narrow_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(tables, "_PIPE_WIDTH", 80)
-    tables.show_solvers()
-    text = capsys.readouterr().out
-    assert max(map(len, text.splitlines())) <= 80
-    assert "…" not in text
-    for solver in rs.solvers.REGISTRY.values():
-        assert solver.name in text
-        assert all(word in text for word in solver.cite.split())
-
-
-def test_info_as_json(run):
-    found = json.loads(run("info", "--json").stdout)
-    assert found["kernels"]["scan"] == ["cuda", "numba", "numpy"]
-    assert found["kernels"]["fused"] == ["cuda", "numba"]
-    assert found["arrays"]["numpy"] == "yes"
-
-
-def test_every_solver_has_a_style_of_its_own():
-    """One that is not in the table gets one that follows from its name: a new solver is one file."""
-    assert set(STYLES) <= set(rs.solvers.REGISTRY)
-    styles = [style_of(name) for name in rs.solvers.REGISTRY]
-    assert len({style.color for style in styles}) == len(styles)
-    assert len({style.marker for style in styles}) == len(styles)
-    assert [line_arguments(name)["color"] for name in rs.solvers.REGISTRY] == [style.color for style in styles]
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    path = tmp_path / "numbers.json"
-    path.write_text("old")
-
-    def fail():
-        with replace_into_place(path) as part:
-            part.write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_pipe_gets_plain_text(tmp_path):
-    command = [sys.executable, "-P", "-m", "recsolve.studies", "cells"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "LC_ALL": "C"})
-    assert done.returncode == 0, done.stderr
-    assert "\x1b" not in done.stdout
-    assert "pararnn_lstm" in done.stdout
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise")
-@pytest.mark.parametrize("read", [0, 10])
-def test_a_reader_that_leaves_ends_nothing(tmp_path, read):
-    """As ``head`` does: the files are written, and the status is that of what was done."""
-    command = [sys.executable, "-m", "recsolve.studies", "compare", *SMALL, "--solvers", "newton"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=BUFFERED
-    ) as process:
-        process.stdout.read(read)
-        process.stdout.close()
-        said = process.stderr.read().decode()
-    assert process.returncode == 0, said
-    assert "Error" not in said
-    assert (tmp_path / "recsolve-compare" / "compare.png").exists()
-
-
-def test_recordings_that_are_easily_misread(tmp_path, signal):
-    def load(name, text=None, data=None):
-        path = tmp_path / name
-        if text is not None:
-            path.write_text(text, encoding="utf-8")
-        else:
-            np.save(path, data)
-        return load_recording(str(path), length=None, batch=1, dtype=np.float64)
-
-    rows = "\n".join(f"{a},{b}" for a, b in signal)
-    assert load("bom.csv", "\ufeff" + rows).data.shape == (120, 1, 2)
-    assert load("commas.txt", rows).data.shape == (120, 1, 2)
-    assert load("commented.txt", "# left right\n" + rows.replace(",", " ")).data.shape == (120, 1, 2)
-    with pytest.raises(ValueError, match="row 1 is 'n/a,2'"):
-        load("holes.csv", "1,2\nn/a,2\n3,4\n")
-    with pytest.raises(ValueError, match="semicolons"):
-        load("european.csv", "1;2\n3;4\n")
-    with pytest.raises(ValueError, match="row 2 is"):
-        load("ragged.txt", "1 2\n3 4\n5\n")
-    with pytest.raises(ValueError, match="is empty"):
-        load("empty.csv", "")
-    for constant in (0.1, 1e300, 0.0):
-        np.testing.assert_array_equal(load("flat.npy", data=np.full(50, constant)).data, 0)
-    for size in (1e-300, 1e300):
-        np.testing.assert_allclose(load("sized.npy", data=size * signal).data.std(axis=0), 1)
-    (tmp_path / "not.npz").write_bytes((tmp_path / "flat.npy").read_bytes())
-    with pytest.raises(ValueError, match="no archive"):
-        load_recording(str(tmp_path / "not.npz"), length=None, batch=1, dtype=np.float64)
-    wav = write(tmp_path / "cut.wav", signal)
-    wav.write_bytes(wav.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"not a readable \.wav"):
-        load_recording(str(wav), length=None, batch=1, dtype=np.float64)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--weights", "w.npz", "--units", "9"], "--weights brings its own cell"),
-        (["--weights", "w.npz", "--cell", "lstm"], "--weights brings its own cell"),
-        (["--cell", "minmax", "--mixing", "dense"], "leave out --mixing"),
-        (["--heads", "2"], "belongs to --mixing heads"),
-        (["--mixing", "heads", "--units", "6"], "--heads is 4; wanted a divisor of --units 6"),
-        (["--layer", "1"], "of --weights, which is not given"),
-    ],
-)
-def test_options_without_effect_are_refused(run, arguments, words):
-    assert words in run("compare", *arguments, code=2).stderr
-
-
-def test_layers_prefixes_and_heads(run, tmp_path):
-    torch = pytest.importorskip("torch")
-    model = torch.nn.ModuleDict({"a": torch.nn.RNN(1, 4, 2, nonlinearity="relu"), "b": torch.nn.GRU(1, 4)})
-    np.savez(tmp_path / "w.npz", **{name: value.numpy() for name, value in model.state_dict().items()})
-    small = ["--length", "30", "--solvers", "newton", "--weights", "w.npz"]
-    assert "pass prefix=" in run("compare", *small, code=2).stderr
-    assert "pass --layer" in run("compare", *small, "--prefix", "a.", code=2).stderr
-    assert "gru from" in run("compare", *small, "--prefix", "b.").stdout
-    result = run("compare", *small, "--prefix", "a.", "--layer", "0", "--nonlinearity", "relu")
-    assert "elman_relu from" in result.stdout
-    run("compare", "--length", "30", "--units", "6", "--mixing", "heads", "--heads", "3", "--solvers", "newton")
-
-
 def test_the_table_fits_a_plain_terminal(run):
     result = run("compare", *SMALL, "--solvers", "all")
     table = [line for line in result.stdout.splitlines() if line.strip().startswith(tuple(rs.solvers.REGISTRY))]
@@ -504,16 +245,3 @@ def test_the_table_fits_a_plain_terminal(run):
 def test_nothing_to_draw_gives_no_figure(run, tmp_path):
     run("compare", *SMALL, "--solvers", "sequential", "--tol", "0")
     assert [path.name for path in (tmp_path / "recsolve-compare").iterdir()] == ["compare.json"]
-
-
-def test_a_full_disk_ends_in_one_line(tmp_path):
-    command = [sys.executable, "-P", "-m", "recsolve.studies", "cells"]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=BUFFERED)
-    assert done.returncode == 1
-    assert done.stderr.startswith("recsolve: error: ")
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_the_version(run):
-    assert run("--version").stdout.strip() == f"recsolve {rs.__version__}"

@@ -221,7 +221,7 @@ THREADS = """
 """
 
 
-def test_eight_threads_may_use_a_new_cell_first_and_files_lie_where_they_are_told(tmp_path):
+def test_eight_threads_may_use_a_new_cell_first_and_files_lie_where_they_should(tmp_path):
     """The warning is the only output, and nothing is written beside the sources or into the current folder."""
     before, here = compiled_files(ROOT), tmp_path / "here"
     here.mkdir()

@@ -2,6 +2,7 @@
 
 import operator
 
+import gallery
 import numpy as np
 import pytest
 
@@ -149,9 +150,7 @@ def test_other_constants_are_refused_alike_on_every_way(seen):
 def test_a_function_that_promotes_is_refused_alike_on_every_way(structure):
     """The function is the user's own NumPy: the message says what promotes."""
     u = np.ones((9, 3), "f4")
-    rec = rs.Recurrence.from_function(
-        lambda h, u: np.tanh(h * np.sqrt(2)) + u, inputs=u, initial=np.zeros(3, "f4"), structure=structure
-    )
+    rec = gallery.function(lambda h, u: np.tanh(h * np.sqrt(2)) + u, u, structure)
     ways = [lambda: rec.step(u[0], 0), lambda: rec.evaluate(u), lambda: rec.linearise(u), rec.guess]
     ways += [lambda: rec.push_input(u, 0, u[None]), lambda: rec.operator(u)[0](u)]
     ways += [lambda m=m: rs.solve(rec, method=m) for m in sorted(rs.solvers.REGISTRY)]

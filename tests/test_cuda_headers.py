@@ -36,8 +36,8 @@ def checked(*units, flags=()):
 def test_every_header_includes_what_it_uses():
     found = sorted(FOLDER.glob("*/*.cuh"))
     assert len(found) > 20
-    told = checked(*map(str, found), flags=["-w"])  # "#pragma once in main file"
-    assert told.returncode == 0, told.stderr
+    done = checked(*map(str, found), flags=["-w"])  # "#pragma once in main file"
+    assert done.returncode == 0, done.stderr
 
 
 @needs_compiler
@@ -60,8 +60,8 @@ def test_structures_have_the_sizes_and_places_that_python_reads(tmp_path):
     lines += [f"static_assert(recsolve::{name} == {value});" for name, value in names.items()]
     unit = tmp_path / "structures.cpp"
     unit.write_text("\n".join(lines))
-    told = checked(str(unit))
-    assert told.returncode == 0, told.stderr
+    done = checked(str(unit))
+    assert done.returncode == 0, done.stderr
     assert PROBLEM.itemsize == structure("scan/problem", "Problem").itemsize
     assert names.keys() >= {"AXES", "LANES", "INPUTS", "FIELDS", "THREADS", "REPORTED", "REPAIR"}
 

@@ -5,15 +5,12 @@ import time
 import gallery
 import numpy as np
 import pytest
+from gallery import function
 
 import recsolve as rs
 from recsolve.base.tolerance import tolerance_for
 
 S = rs.solvers
-
-
-def function(f, u, structure="diagonal"):
-    return rs.Recurrence.from_function(f, inputs=u, initial=np.zeros(u.shape[1:], u.dtype), structure=structure)
 
 
 def sines(p=0.5, T=1000, width=1):

@@ -44,16 +44,14 @@ def test_derivatives_of_user_functions(name):
 
 
 def test_zeroth_powers_and_softplus_at_infinity():
-    rec = from_function(lambda h, u: h**0 + h**u, inputs=np.zeros((3, 1)), initial=np.zeros(1), structure="diagonal")
+    rec = gallery.function(lambda h, u: h**0 + h**u, np.zeros((3, 1)))
     np.testing.assert_array_equal(rec.differentiate(np.zeros((3, 1)))[1].data, 0)
     np.testing.assert_array_equal(rs.math.softplus(np.array([-np.inf, np.inf])), [0, np.inf])
 
 
 def test_modes_of_pad_that_are_not_linear_are_named():
-    rec = from_function(
-        lambda h, u: np.pad(h, [(0, 0), (0, 1)], mode="maximum")[..., 1:] + u,
-        inputs=np.ones((5, 3)),
-        initial=np.zeros(3),
+    rec = gallery.function(
+        lambda h, u: np.pad(h, [(0, 0), (0, 1)], mode="maximum")[..., 1:] + u, np.ones((5, 3)), "dense"
     )
     with pytest.raises(TypeError, match=r"numpy.pad.*jacobian="):
         rs.solve(rec)
@@ -172,10 +170,6 @@ def test_everything_of_an_empty_solution(structure):
         assert sol.trusted
 
 
-def test_jacobi_does_not_scan():
-    assert rs.solve(gallery.recurrence("gru", "dense"), method="jacobi").stats["nscan"] == 0
-
-
 def test_lists_are_one_array_and_tuples_several():
     u = np.random.default_rng(0).standard_normal((30, 3))
     by_array = rs.solve(from_function(lambda h, u: 0.5 * h + u, inputs=u, initial=np.zeros(3)))
@@ -215,12 +209,7 @@ def test_large_states_that_couple_do_not_need_T_iterations(scale):
 
 def test_checks_that_cannot_see_say_so():
     swap = np.array([[0.0, 1.0], [1.0, 0.0]])
-    rec = from_function(
-        lambda h, u: np.sqrt(-1 - np.abs(h @ swap)) + u,
-        inputs=np.ones((5, 2)),
-        initial=np.zeros(2),
-        structure="diagonal",
-    )
+    rec = gallery.function(lambda h, u: np.sqrt(-1 - np.abs(h @ swap)) + u, np.ones((5, 2)))
     report = rs.check_structure(rec)
     assert not report
     assert "cannot be checked" in report.message
@@ -235,11 +224,9 @@ def test_checks_do_not_stumble_over_kinks(name, seed):
 
 def test_a_jacobian_that_is_a_tenth_off_is_found_in_float32_too():
     for dtype in gallery.DTYPES:
-        rec = from_function(
+        rec = gallery.function(
             lambda h, u: np.tanh(h) + u,
-            inputs=np.ones((9, 4), dtype),
-            initial=np.zeros(4, dtype),
-            structure="diagonal",
+            np.ones((9, 4), dtype),
             jacobian=lambda h, u: h.dtype.type(1.1) * (1 - np.tanh(h) ** 2),
         )
         assert not rs.check_structure(rec)
@@ -256,44 +243,6 @@ def test_torch_callbacks_cannot_write_the_iterate():
     sol = rs.solve(cell.recurrence(x), callback=scribble)
     plain = rs.solve(cell.recurrence(x))
     assert torch.equal(sol.states, plain.states)
-
-
-@pytest.mark.parametrize(
-    ("build", "error", "words"),
-    [
-        (lambda: rs.solve(gallery.recurrence("gru"), method=rs.solvers.Newton), TypeError, r"Newton\(\)"),
-        (lambda: rs.solve(gallery.recurrence("gru"), options="x"), TypeError, "options is str"),
-        (lambda: rs.solve(gallery.recurrence("gru"), options={"pin": "no"}), ValueError, "pin is 'no'"),
-        (lambda: rs.Cell(3, state=("h",), output="h"), TypeError, "function is int"),
-        (lambda: rs.Cell(lambda s, W, u, p: [u.x], state=("h",), output="h"), ValueError, "returns a list"),
-        (lambda: rs.Cell(lambda s, W, u, p: s.h, state=("h",), output="h"), ValueError, "uses no drive"),
-        (lambda: rs.Cell(lambda s, W, u, p: u.keys + s.h, state=("h",), output="h"), ValueError, "'keys'"),
-        (lambda: rs.cells.GRU.random(input_size=1, hidden_size="8"), ValueError, "hidden_size is '8'"),
-        (lambda: rs.cells.GRU.random(input_size=1, hidden_size=8, gain="a"), ValueError, "gain is 'a'"),
-        (lambda: from_function(lambda h, u: h, initial=np.zeros(2), length=5.0), ValueError, "length is 5.0"),
-        (lambda: from_function(lambda h, u: h, inputs=np.ones(3), initial=None), TypeError, "initial is None"),
-        (
-            lambda: rs.solve(from_function(lambda h, u: [h], inputs=np.ones((3, 2)), initial=np.zeros(2))),
-            TypeError,
-            "f returned list",
-        ),
-        (
-            lambda: rs.solve(
-                from_function(lambda h, u: __import__("math").tanh(h), inputs=np.ones((3, 2)), initial=np.zeros(2))
-            ),
-            TypeError,
-            "np.tanh not math.tanh",
-        ),
-        (
-            lambda: gallery.weighted("gru").recurrence(np.ones((7, 4, 3)), reset=np.ones(4, bool)),
-            ValueError,
-            "reset has shape",
-        ),
-    ],
-)
-def test_more_bad_input(build, error, words):
-    with pytest.raises(error, match=words):
-        build()
 
 
 def test_shape_errors_inside_f_come_with_the_shapes():
@@ -325,13 +274,6 @@ def test_modules_that_are_not_what_they_seem():
         rs.run(torch.nn.GRU(3, 4), x.bfloat16())
     with pytest.raises(ValueError, match="callback is given"):
         rs.run(torch.nn.GRU(3, 4), x, callback=print)
-
-
-def test_sources_are_where_help_shows_them():
-    for solver in rs.solvers.REGISTRY.values():
-        assert solver.cite in solver.__doc__
-    for cell in rs.cells.REGISTRY.values():
-        assert cell.cite in cell.__doc__
 
 
 def test_masked_arrays_are_refused():

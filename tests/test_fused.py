@@ -11,9 +11,6 @@ import pytest
 from gallery import COMPILE_LIKE_OTHERS
 
 import recsolve as rs
-from recsolve.base.tolerance import Tolerance
-from recsolve.kernels import residual
-from recsolve.kernels.residual import guard, largest_finite, residual_of
 from recsolve.math import maximum, tanh, where
 from recsolve.mixings import Diagonal
 
@@ -280,93 +277,6 @@ def test_newton_in_windows_is_the_drivers_where_someone_looks():
     with rs.backend("numba"):
         solution = rs.solve(rec, method="windowed", callback=lambda result: seen.append(result.nit))
     assert len(seen) == solution.nit + 1
-
-
-def iterates(shape, axes, dtype, rng):
-    """States and F that agree in some rows and not in others, with a few entries that are not finite."""
-    states = rng.standard_normal(shape).astype(dtype)
-    values = states + (rng.random(shape) * rng.choice([0, 1, 20], shape[:-axes] + (1,) * axes)).astype(dtype) * 1e-6
-    for x in (states, values):
-        x[rng.random(shape) < 0.02] = rng.choice([np.nan, np.inf, -np.inf])
-    return states, values
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize(
-    ("layout", "batch"), [(rs.Layout(1, (), 5), (3,)), (rs.Layout(2, (), 3), ()), (rs.Layout(1, (2,), 4), (2, 2))]
-)
-@pytest.mark.parametrize("coupled", [False, True])
-def test_iterates_are_tested_and_guarded_as_by_numpy(coupled, layout, batch, batch_first, dtype):
-    rng, axes = np.random.default_rng(0), len(layout.event)
-    shape = (40, *batch, *layout.event)
-    if batch_first and batch:
-        shape = (batch[0], 40, *shape[2:])
-    states, values = iterates(shape, axes, dtype, rng)
-    proposal = (states * rng.choice([1, 1, 50], shape)).astype(dtype)
-    if batch_first and batch:
-        states, values, proposal = (x.swapaxes(0, 1) for x in (states, values, proposal))
-    tolerance, event = Tolerance(1e-6, 1e-7, layout if coupled else None), tuple(range(states.ndim - axes, states.ndim))
-    reach = (1 + 40 * rng.random((1, *batch, *(1,) * axes))).astype(dtype)
-    pins = rng.random((2, 40, *batch)) < 0.2
-
-    def compute():
-        tested = residual_of(states, values, tolerance, event)
-        return [*tested, largest_finite(states, event), guard(proposal, states, values, reach, tuple(pins), event)]
-
-    with np.errstate(all="ignore"):
-        for x, y in zip(*both(compute), strict=True):
-            np.testing.assert_array_equal(x, y)
-            assert x.strides == y.strides or x.ndim == 1 + len(batch)
-
-
-@pytest.mark.parametrize(
-    ("steps", "backend", "compiled"),
-    [(1 << 12, "auto", True), (1 << 9, "auto", False), (1 << 12, "numpy", False), (1 << 9, "numba", True)],
-)
-def test_large_iterates_take_the_compiled_loops(monkeypatch, steps, backend, compiled):
-    """They are read once; of 2^15 numbers each call would cost more than it saves."""
-    ran, run = [], residual._Rows.run
-    monkeypatch.setattr(residual._Rows, "run", lambda rows, loop: (ran.append(loop), run(rows, loop)))
-    states, layout = np.zeros((steps, 64), np.float32), rs.Layout(1, (), 64)
-    with rs.backend(backend):
-        tested = residual_of(states, states, Tolerance(1e-6, 1e-6, layout), (1,))
-        guard(states, states, states, np.full((1, 1), 1, np.float32), None, (1,))
-        largest_finite(states, (1,))
-    assert tested.exact.all()
-    assert len(ran) == (3 if compiled else 0)
-
-
-def test_blocks_side_by_side_give_the_bits_of_the_loop(monkeypatch):
-    from recsolve.kernels.cpu.cell import time_blocks
-
-    monkeypatch.setattr(time_blocks, "_SHORTEST", 16)
-    monkeypatch.setattr(time_blocks, "_BURN_IN", 5)
-    walked = []
-    for name, batch, T in (("gru", (2,), 700), ("lstm", (), 611), ("minmax", (1,), 600), ("elman_relu", (2,), 900)):
-        for resets in (False, True):
-            rec = recurrence(CELLS[name], T, batch, 2, np.float64, resets=resets)
-            with rs.backend("numba"):
-                loops, states = rec.bind(), rec.bind().walk()
-                assert time_blocks.pays(loops.loops.component(states, loops.batch).shape)
-                expected = np.empty(rec.shape)
-                loops.loops.walk_in_order(loops.inputs, expected, loops.batch, loops.starts)
-            np.testing.assert_array_equal(states, expected)
-            walked.append(states)
-    assert len(walked) == 8
-
-
-def test_blocks_side_by_side_give_the_bits_of_a_chaotic_loop(monkeypatch):
-    from recsolve.kernels.cpu.cell import time_blocks
-
-    monkeypatch.setattr(time_blocks, "_SHORTEST", 16)
-    logistic = rs.Cell(lambda s, W, u, p: 3.9 * s.h * (1 - s.h) + u.x, state=("h",), output="h", name="logistic")
-    rec = logistic.with_weights(hidden_size=1).recurrence(drive={"x": np.zeros((1000, 1))}, initial=np.full(1, 0.3))
-    with rs.backend("numba"):
-        loops, states = rec.bind(), rec.bind().walk()
-        expected = np.empty(rec.shape)
-        loops.loops.walk_in_order(loops.inputs, expected, loops.batch, loops.starts)
-    np.testing.assert_array_equal(states, expected)
 
 
 def test_memory_of_a_windowed_solve_does_not_grow_with_the_number_of_steps():

@@ -134,8 +134,8 @@ def test_what_is_not_finite_stays_in_its_lane_and_after_its_time(way, bad):
 
 
 @pytest.mark.parametrize("regime", ["walk", "windows"])
-def test_a_segment_that_starts_from_nan_and_was_told_so_is_not_solved_again(regime):
-    """NaN equals NaN between segments; one that was told a number, and follows from NaN, is lost."""
+def test_a_segment_that_starts_from_nan_and_was_given_nan_is_not_solved_again(regime):
+    """NaN equals NaN between segments; one that was given a number, and follows from NaN, is lost."""
     way = {"regime": regime, "segments": 3, "burn": 128}
     T, redone = 768, {}
     for at in (None, 2 * T // 3 - 1, T // 3 + 1):

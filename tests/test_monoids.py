@@ -1,6 +1,7 @@
 """Every monoid: the scan against the loop, bit for bit where nothing rounds; cuts, directions, what is not finite."""
 
 import sys
+from functools import partial
 from types import ModuleType
 
 import monoid_gallery as gallery
@@ -16,23 +17,13 @@ from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.registry import get
 
 NAMES = sorted(MONOIDS)
-WHOLE = (*gallery.EXACT, "addition", "saturating_add", "max_plus", "min_plus")  # exact with integers
 SEMIRINGS = ("max_min", "max_plus", "min_plus")
 
 
 def problem(name, T, seed, dtype=np.float64, shape=(2, 3)):
     rng = np.random.default_rng(seed)
-    elements = gallery.elements(name, T, shape, rng, dtype, whole=name in WHOLE)
+    elements = gallery.elements(name, T, shape, rng, dtype, whole=name in gallery.WHOLE)
     return elements, gallery.state(name, elements, rng), rng.random((T, *shape[:1])) < 0.05
-
-
-def agree(name, y, expected):
-    assert y.dtype == expected.dtype
-    if name in WHOLE:
-        np.testing.assert_array_equal(y, expected)
-    else:
-        scale = max(np.abs(expected).max(initial=0), 1)
-        np.testing.assert_allclose(y, expected, rtol=0, atol=200 * np.finfo(y.dtype).eps * scale)
 
 
 OWN = """
@@ -89,7 +80,7 @@ def test_scans_equal_the_loop(name, T):
             for cuts in (None, reset, np.broadcast_to(reset[:, :1], reset.shape)[:, 0]):
                 for reverse in (False, True):
                     y = rs.scan(name, elements, initial=initial, reset=cuts, reverse=reverse)
-                    agree(name, y, gallery.loop(name, elements, initial, cuts, reverse))
+                    gallery.agree(name, y, gallery.loop(name, elements, initial, cuts, reverse))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,7 +90,7 @@ def test_any_chunk_length_gives_the_loop(name, seed, T, chunk):
     if name == "riccati":
         elements, start = tuple(e[..., :1, :1] for e in elements), start[..., :1, :1]
     y = get("scan")(MONOIDS[name], MONOIDS[name].prepare(elements), initial=start, chunk=chunk)
-    agree(name, y, gallery.loop(name, elements, start))
+    gallery.agree(name, y, gallery.loop(name, elements, start))
 
 
 @pytest.mark.parametrize("name", SEMIRINGS)
@@ -123,23 +114,13 @@ def test_matrices_over_semirings(name, seed, T):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("finite_map", "affine", "riccati")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("finite_map", "riccati")])
 def test_what_is_not_finite_moves_forward_only_and_stops_at_resets(name, bad):
-    T, t0, t1 = 300, 150, 220
-    elements, start, _ = problem(name, T, 0)
-    cuts = np.zeros(T, bool)
-    cuts[t1] = True
-    clean = rs.scan(name, elements, initial=start, reset=cuts)
-    for i in range(len(elements)):
-        spoilt = [e.copy() for e in elements]
-        spoilt[i][t0, 1, 2] = bad
-        y, expected = rs.scan(name, spoilt, initial=start, reset=cuts), gallery.loop(name, spoilt, start, cuts)
-        np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
-        np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
-        np.testing.assert_array_equal(y[:t0], clean[:t0])
-        agree(name, y[t1:], clean[t1:])
-        if np.isnan(bad):
-            assert np.isnan(y[t0, 1, 2]).any()
+    elements, start, _ = problem(name, 300, 0)
+    cuts = np.arange(300) == 220
+    scan, judge = (partial(f, name, initial=start, reset=cuts) for f in (rs.scan, gallery.loop))
+    rtol = 0.0 if name in gallery.WHOLE else 1e-13  # a chunk in which a map overflows is walked, which rounds otherwise
+    gallery.stays_where_it_is(scan, judge, elements, bad, 150, 1, 220, rtol)
 
 
 def test_sums_may_overflow_where_steps_do_not():

@@ -59,7 +59,7 @@ def test_without_torch_everything_else_works():
 
 def test_the_top_level_stays_as_designed():
     if not (ROOT / ".git").exists():
-        pytest.skip("what is tracked is told by git, and this is no checkout")
+        pytest.skip("git says what is tracked, and this is no checkout")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     top = {name.partition("/")[0] for name in tracked if not name.startswith(".")}
     folders = {"recsolve", "solvers", "kernels", "studies", "tests", "docs"}

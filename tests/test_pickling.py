@@ -6,6 +6,7 @@ import pickle
 import traceback
 from functools import cache
 
+import gallery
 import joblib
 import numpy as np
 import pytest
@@ -106,18 +107,11 @@ def comparison():
 
 
 def structures():
-    rng = np.random.default_rng(0)
-    one, two = rs.Layout(units=3), rs.Layout(components=2, units=3)
-    return {
-        "zero": jacobians.Zero(np.ones((5, 3)), one),
-        "identity": jacobians.Identity(np.ones((5, 3)), one),
-        "scalar": jacobians.Scalar(rng.standard_normal((5, 1)), one),
-        "diagonal": jacobians.Diagonal(rng.standard_normal((5, 3)), one),
-        "block": jacobians.Block(rng.standard_normal((5, 2, 2, 3)), two),
-        "lane dense": jacobians.LaneDense(rng.standard_normal((5, 3, 3)), one),
-        "factored": factored(),
-        "transposed": factored().transpose(),
-    }
+    rng, one, two = np.random.default_rng(0), rs.Layout(units=3), rs.Layout(components=2, units=3)
+    kinds = (jacobians.Zero, jacobians.Identity, jacobians.Scalar, jacobians.Diagonal, jacobians.LaneDense)
+    found = {kind.__name__: gallery.structure(kind, one, (5,), rng) for kind in kinds}
+    found["Block"] = gallery.structure(jacobians.Block, two, (5,), rng)
+    return found | {"factored": factored(), "transposed": factored().transpose()}
 
 
 @cache

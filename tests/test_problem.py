@@ -1,5 +1,6 @@
 """What is known of an iterate, and what the next one may be: the pin, row by row."""
 
+import gallery
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ T, KNOWN = 12, 4
 def given(request):
     """A problem, and states of which the first rows are those of the loop."""
     u = np.random.default_rng(0).standard_normal((T, 2))
-    rec = rs.Recurrence.from_function(lambda h, u: np.tanh(h) + u, inputs=u, initial=np.zeros(2), structure="diagonal")
+    rec = gallery.function(lambda h, u: np.tanh(h) + u, u)
     solution = rs.solve(rec, method="sequential")
     states = np.where(np.arange(T)[:, None] < KNOWN, solution.states, 5.0)
     return S.Problem(rec, solution.tolerance, pin=request.param, jacobian=False), states
@@ -60,7 +61,7 @@ def test_a_window_reaches_as_far_as_the_whole(given):
 
 def test_what_is_solved_widens_the_reach_and_what_is_not_does_not():
     u = np.ones((T, 1))
-    rec = rs.Recurrence.from_function(lambda h, u: 3 * h + u, inputs=u, initial=np.zeros(1), structure="diagonal")
+    rec = gallery.function(lambda h, u: 3 * h + u, u)
     truth = rs.solve(rec, method="sequential").states
     problem = S.Problem(rec, rs.solve(rec, maxiter=0).tolerance, pin=False, jacobian=False)
     reach = 2 * (T + 1)  # times the largest number known: at first u, as F of zeros is
@@ -81,7 +82,7 @@ def test_nothing_meets_the_test_where_f_is_not_finite(backend):
     """inf <= inf holds, but states that are far from an infinite F are no solution."""
     u = np.zeros((T, 2))
     u[KNOWN, 0] = np.inf
-    rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=u, initial=np.zeros(2), structure="diagonal")
+    rec = gallery.function(lambda h, u: 0.5 * h + u, u)
     problem = S.Problem(rec, rs.solve(rec, maxiter=0).tolerance, pin=True, jacobian=False)
     with rs.backend(backend):
         iterate = problem.evaluate(np.zeros((T, 2)))
@@ -91,9 +92,7 @@ def test_nothing_meets_the_test_where_f_is_not_finite(backend):
 def test_what_is_exact_for_another_function_is_not_kept_by_the_fallback():
     """This one is not the same for all times at once as for one alone: the loop is followed from the first step on."""
     u = np.random.default_rng(0).standard_normal((40, 2))
-    rec = rs.Recurrence.from_function(
-        lambda h, u: 0.5 * np.sin(h) + u * (1 + (len(h) > 1)), inputs=u, initial=np.zeros(2), structure="diagonal"
-    )
+    rec = gallery.function(lambda h, u: 0.5 * np.sin(h) + u * (1 + (len(h) > 1)), u)
     solution = rs.solve(rec, fallback="sequential")
     assert not solution.success
     assert solution.stats["completed_from"] == 0

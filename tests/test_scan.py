@@ -5,8 +5,7 @@ import monoid_gallery
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
-from test_structures import KINDS, build
+from test_structures import KINDS
 
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal
@@ -32,41 +31,15 @@ def reference(A, b, initial, reset, reverse):
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_affine_scans_equal_the_loop(kind, reverse, T, monkeypatch):
+def test_affine_scans_equal_the_loop(kind, reverse, T):
     layout = rs.Layout(components=2, lanes=(2,), units=3)
     rng = np.random.default_rng(T)
-    monkeypatch.setattr("test_structures.LEADING", (T, 2))
-    A = build(kind, layout, rng)
-    if hasattr(A, "data"):
-        A.data *= 0.3
+    A = gallery.structure(kind, layout, (T, 2), rng, gain=0.3)
     b = rng.standard_normal((T, 2, *layout.event))
     for initial in (None, rng.standard_normal(b.shape[1:])):
         for reset in (None, rng.random((T, 2)).reshape(T, 2, 1, 1, 1) < 0.05):
             y = affine_scan(A, b, initial=initial, reset=reset, reverse=reverse)
             np.testing.assert_allclose(y, reference(A, b, initial, reset, reverse), rtol=1e-12, atol=1e-12)
-
-
-@given(seed=gallery.seeds, T=st.integers(1, 400), chunk=st.integers(1, 50), dtype=gallery.dtypes)
-def test_any_chunk_length_gives_the_loop(seed, T, chunk, dtype):
-    rng = np.random.default_rng(seed)
-    A = Diagonal(rng.uniform(-1.05, 1.05, (T, 3)).astype(dtype), rs.Layout(units=3))
-    b = rng.standard_normal((T, 3)).astype(dtype)
-    y = get("scan")(MONOIDS["affine"], (A, b), chunk=chunk)
-    expected = reference(A, b, None, None, False)
-    assert np.abs(y - expected).max() <= 100 * np.finfo(dtype).eps * np.abs(expected).max()
-
-
-@pytest.mark.parametrize("T", LENGTHS)
-@given(seed=gallery.seeds, dtype=gallery.dtypes, reverse=st.booleans())
-def test_clamp_scans_equal_the_loop_bit_for_bit(T, seed, dtype, reverse):
-    rng = np.random.default_rng(seed)
-    r, s, start = (rng.standard_normal(shape).astype(dtype) for shape in ((T, 2), (T, 2), (2,)))
-    reset = rng.random(T) < 0.1
-    y, state = np.empty_like(r), start
-    for t in range(T)[::-1] if reverse else range(T):
-        state = np.maximum(np.minimum(r[t], start if reset[t] else state), s[t])
-        y[t] = state
-    np.testing.assert_array_equal(rs.scan("clamp", (r, s), initial=start, reset=reset, reverse=reverse), y)
 
 
 @pytest.mark.parametrize("name", sorted(MONOIDS))
@@ -86,25 +59,6 @@ def test_law_4_monoids(name, seed):
     np.testing.assert_allclose(
         monoid.act(monoid.compose(b, a), h), monoid.act(b, monoid.act(a, h)), rtol=1e-12, atol=1e-12
     )
-
-
-@pytest.mark.parametrize("T", [40, 400])
-@pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_what_is_not_finite_moves_forward_only_and_stops_at_resets(T, bad):
-    rng = np.random.default_rng(0)
-    A, b = rng.uniform(-1, 1, (T, 2)), rng.standard_normal((T, 2))
-    clean = rs.scan("affine", (A, b))
-    t0, t1 = T // 2, 3 * T // 4
-    for array in (A, b):
-        dirty = array.copy()
-        dirty[t0] = bad
-        elements = (dirty, b) if array is A else (A, dirty)
-        reset = np.zeros(T, bool)
-        reset[t1] = True
-        y = rs.scan("affine", elements, reset=reset)
-        np.testing.assert_array_equal(y[:t0], clean[:t0])
-        np.testing.assert_allclose(y[t1:], rs.scan("affine", (A[t1:], b[t1:])), rtol=1e-13, atol=1e-13)
-        assert not np.isfinite(y[t0]).any()
 
 
 def test_float32_keeps_the_accuracy_of_the_loop_where_products_grow():
@@ -164,7 +118,7 @@ def test_bad_arguments(arguments, error, words):
 
 
 def test_the_registry_of_kernels():
-    assert registered() == {"scan": ["cuda", "numba", "numpy"]}
+    assert registered()["scan"] == ["cuda", "numba", "numpy"]
     with pytest.raises(ValueError, match="no kernel 'scan' on backend 'abacus'"):
         get("scan", "abacus")
 

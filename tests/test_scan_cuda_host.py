@@ -4,27 +4,23 @@ Sanitizers: ``cd tests && python -m cuda_host address`` (or ``thread``). With RE
 compiled by nvcc for sm_90, and must not spill registers.
 """
 
-import ctypes
 import mmap
-import os
-import re
-import shutil
 import sys
+from functools import partial
+from itertools import product
 
 import cuda_host
 import numpy as np
 import pytest
-from cuda_host.nvcc import spills
 from hypothesis import given
 from hypothesis import strategies as st
+from monoid_gallery import stays_where_it_is
 from numpy.lib.stride_tricks import as_strided
-from test_scan_numba import AFFINE, CLAMP, LENGTHS, LONG, affine, close, loop, views
+from test_scan_numba import AFFINE, CLAMP, LENGTHS, LONG, affine, close, loop, spoilt_scan, views
 
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
-from recsolve.kernels.gpu import views as cuda_geometry
-from recsolve.kernels.gpu.device import LITTLE, SHARED
-from recsolve.kernels.gpu.scan import scan_cuda, scan_plan, variants
+from recsolve.kernels.gpu.scan import scan_cuda
 from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.registry import get
@@ -32,11 +28,6 @@ from recsolve.kernels.registry import get
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 ALWAYS_WALKS = ("registers", "streamed")
 TILES = tuple(regime for regime in REGIMES if regime not in WALKS)
-
-
-@pytest.fixture(scope="module")
-def host():
-    return cuda_host.Host()
 
 
 def run(host, monoid, elements, **kwargs):
@@ -95,103 +86,6 @@ def test_long_memory(host, k):
             np.testing.assert_allclose(run(host, AFFINE, (A, b), initial=b[0], **way), expected, atol=1e-11)
 
 
-class Watched:
-    """A machine that notes what it launches."""
-
-    def __init__(self, host):
-        self.host, self.kind, self.processors, self.shared = host, host.kind, host.processors, host.shared
-        self.kernels = []
-
-    @property
-    def seen(self):
-        return [cuda_host.template(kernel) for kernel in self.kernels]
-
-    def launch(self, launch):
-        self.kernels.append(launch.kernel)
-        self.host.launch(launch)
-
-
-@needs_compiler
-@pytest.mark.parametrize("k", [1, 2])
-def test_segments_are_the_loop_where_maps_forget(host, k):
-    """To the last bit, also where a guess was wrong and the segment meets what it led to."""
-    rng = np.random.default_rng(k)
-    A, b = affine(Block if k > 1 else Diagonal, 4099, np.float64, rng, k, units=3)
-    A.data[1000:1500] = np.eye(k)[:, :, None] if k > 1 else 1.0  # here nothing is forgotten
-    for reset in (None, rng.random((4099, 2, *[1] * (b.ndim - 2))) < 0.01):
-        watched = Watched(host)
-        y = run(watched, AFFINE, (A, b), initial=b[0], reset=reset, regime="segments")
-        expected = loop(AFFINE, (A, b), b[0], reset)
-        assert watched.seen == ["segments", "segments_again", "chained"]
-        np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9)
-        A.data[1000:1500] *= 0.5
-        y = run(watched, AFFINE, (A, b), initial=b[0], reset=reset, regime="segments")
-        np.testing.assert_array_equal(y, loop(AFFINE, (A, b), b[0], reset))
-
-
-class Told(Watched):
-    """A machine that notes the flags that are set when segments have been looked at again."""
-
-    def launch(self, launch):
-        super().launch(launch)
-        if cuda_host.template(launch.kernel) == "segments_again":
-            (p,) = launch.problem.view(cuda_geometry.PROBLEM)
-            self.segments, self.span, self.burn = (int(p[name]) for name in ("segments", "span", "burn"))
-            self.lost = ctypes.c_int.from_address(int(p["changed"])).value
-            self.broken = list((ctypes.c_int * int(p["tiles_of_lanes"])).from_address(int(p["broken"])))
-
-
-@needs_compiler
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_segment_that_is_lost_is_noticed_and_one_that_was_told_what_is_not_finite_is_not_lost(host, bad):
-    """NaN equals NaN here: a segment that starts from NaN and was told so is not walked once more, and all after it."""
-    rng, told = np.random.default_rng(0), Told(host)
-    A, b = affine(Diagonal, 4099, np.float64, rng, units=3)
-
-    def flags(at, value=0.0):
-        drive = b.copy()
-        drive[at].flat[0] = value
-        y = run(told, AFFINE, (A, drive), initial=b[0], regime="segments")
-        expected = loop(AFFINE, (A, drive), b[0])
-        np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
-        close(y[np.isfinite(y)], expected[np.isfinite(y)])
-        return told.lost, told.broken
-
-    assert flags(0) == (0, [0] * len(told.broken))
-    assert told.segments > 3
-    assert 0 < told.burn < told.span
-    # In the steps that lead to the last segment but one: it is told what it starts from, and the last one has no next.
-    lost, broken = flags((told.segments - 2) * told.span - 1, bad)
-    assert (lost, broken) == (0, [0] * len(broken))
-    # Before the steps that lead to any other segment: the next one starts otherwise than it was told.
-    lost, broken = flags(told.span + 1, bad)
-    assert (lost, max(broken)) == (0, told.segments - 2)
-    # A segment that forgets nothing ends otherwise than the next was told, in numbers.
-    A.data[told.span - told.burn : 3 * told.span] = 1.0
-    assert flags(0)[0] == 1
-
-
-@needs_compiler
-@pytest.mark.parametrize(("dtype", "vector"), [(np.float32, 4), (np.float64, 2), (np.float16, 8)])
-def test_times_that_are_nearest_in_memory(host, dtype, vector):
-    """Forwards, backwards, and one array in either direction; at once where rows begin at multiples of 16 bytes."""
-    rng = np.random.default_rng(0)
-    for T, fits in ((3, False), (8 * vector, True), (701, False), (704, True)):
-        a, b = (x.astype(dtype) for x in (rng.uniform(-1, 1, (2, 35, T)), rng.standard_normal((2, 35, T))))
-        for flips in ((1, 1), (-1, -1), (1, -1)):
-            A, f = (np.moveaxis(x, -1, 0)[::flip] for x, flip in zip((a, b), flips, strict=True))
-            reset = rng.random((T, 2, 1)) < 0.02
-            for regime in ("streamed", "segments"):
-                watched = Watched(host)
-                y = run(watched, AFFINE, AFFINE.prepare((A, f)), reset=reset, regime=regime)
-                count = vector if fits else 2 if vector == 8 and T % 2 == 0 else 1
-                walks = [one for one in watched.kernels if not one.startswith("recsolve::chained")]
-                assert walks
-                assert all(re.search(rf"recsolve::Along<\d+, \d+, {count}>>$", one) for one in walks)
-                expected = get("scan", "numpy")(AFFINE, AFFINE.prepare((A, f)), reset=reset, chunk=T)
-                np.testing.assert_array_equal(y, expected)
-
-
 @needs_compiler
 @pytest.mark.parametrize("T", [1, 33, 1000])
 @pytest.mark.parametrize("kind", [Scalar, Diagonal, Block])
@@ -202,23 +96,6 @@ def test_reverse(host, kind, T):
     expected = loop(AFFINE, (A[::-1], b[::-1]), b[0], reset[::-1])
     for way in ways():
         close(run(host, AFFINE, (A[::-1], b[::-1]), initial=b[0], reset=reset[::-1], **way), expected)
-
-
-@pytest.mark.sample(every=2)
-@needs_compiler
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(), (3,), (2, 40)])
-def test_clamps_equal_the_loop_bit_for_bit(host, shape, dtype, T):
-    rng = np.random.default_rng(T)
-    r, s = (rng.standard_normal((T, *shape)).astype(dtype) for _ in range(2))
-    start = rng.standard_normal(shape).astype(dtype)
-    for array, bad in ((r, np.nan), (s, np.nan), (r, np.inf), (s, -np.inf)):
-        array[rng.random(array.shape) < 0.001] = bad
-    for reset in (None, np.broadcast_to((rng.random(T) < 0.01).reshape(T, *(1,) * len(shape)), r.shape)):
-        expected = loop(CLAMP, (r, s), start, reset)
-        for way in ways():
-            np.testing.assert_array_equal(run(host, CLAMP, (r, s), initial=start, reset=reset, **way), expected)
 
 
 @needs_compiler
@@ -263,23 +140,13 @@ def test_any_problem(host, data):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize(("kind", "k"), [(Diagonal, 2), (Block, 2), (Block, 4)])
 def test_what_is_not_finite_stays_in_its_lane_and_after_its_time(host, kind, k, bad):
-    rng = np.random.default_rng(0)
-    for t0 in (0, 1, 130, 1500):
-        A, b = affine(kind, 1600, np.float32, rng, k, units=3)
-        reset = np.zeros((1600, 2, 1, 1), bool)
-        reset[1550] = True
-        clean = {str(way): run(host, AFFINE, (A, b), reset=reset, **way) for way in ways()}
-        for array in (A.data, b):
-            spoilt = array.copy()
-            spoilt[(t0, 1) + (0,) * (array.ndim - 3) + (2,)] = bad
-            elements = (type(A)(spoilt, A.layout), b) if array is A.data else (A, spoilt)
-            expected = loop(AFFINE, elements, None, reset)
-            for way in ways():
-                y = run(host, AFFINE, elements, reset=reset, **way)
-                np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
-                np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
-                np.testing.assert_array_equal(y[:t0], clean[str(way)][:t0])
-                np.testing.assert_array_equal(y[:, 0], clean[str(way)][:, 0])
+    A, b = affine(kind, 1600, np.float32, np.random.default_rng(0), k, units=3)
+    reset = np.zeros((1600, 2, 1, 1), bool)
+    reset[1550] = True
+    judge = spoilt_scan(A, partial(loop, AFFINE, reset=reset))
+    for way, t0 in product(ways(), (0, 1, 130, 1500)):
+        scan = spoilt_scan(A, partial(run, host, AFFINE, reset=reset, **way))
+        stays_where_it_is(scan, judge, (A.data, b), bad, t0, 1, 1550)
 
 
 @needs_compiler
@@ -373,68 +240,6 @@ def test_looking_far_back(host, k, T):
 
 
 @needs_compiler
-@pytest.mark.parametrize("T", [1, 33, 1000])
-def test_halves_are_stored_and_floats_are_carried(host, T):
-    rng = np.random.default_rng(T)
-    for kind, k in ((Scalar, 1), (Diagonal, 1), (Block, 2)):
-        A, b = affine(kind, T, np.float16, rng, k)
-        x = rng.standard_normal(b.shape[1:]).astype(np.float32)
-        expected = get("scan", "numpy")(AFFINE, (A, b), initial=x, chunk=T)
-        for way in ways():
-            y = run(host, AFFINE, (A, b), initial=x, **way)
-            assert y.dtype == np.float16
-            np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-6)
-            if way["regime"] in ALWAYS_WALKS:
-                np.testing.assert_array_equal(y, expected)
-
-
-def as_bfloat(x):
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16).view(np.float16)
-
-
-def from_bfloat(x):
-    return (x.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-
-
-@needs_compiler
-def test_bfloats():
-    """NumPy has none: bits of bfloat16 pass as float16."""
-
-    class Disguise(cuda_host.Host):
-        def launch(self, launch):
-            super().launch(launch._replace(kernel=launch.kernel.replace("Half", "Bfloat")))
-
-    rng = np.random.default_rng(0)
-    a, b = (as_bfloat(x) for x in (rng.uniform(-1, 1, (700, 3)), rng.standard_normal((700, 3))))
-    expected = loop(AFFINE, AFFINE.prepare((from_bfloat(a), from_bfloat(b))))
-    for way in ways():
-        y = from_bfloat(run(Disguise(), AFFINE, AFFINE.prepare((a, b)), **way))
-        np.testing.assert_allclose(y, expected, rtol=2**-8, atol=1e-5)
-
-
-def test_half_conversions():
-    """Of the host, against NumPy's: every half, and floats between them."""
-    if cuda_host.compiler() is None:
-        pytest.skip("needs g++")
-    library = cuda_host.conversions()
-    bits = np.arange(1 << 16, dtype=np.uint16)
-    expected = bits.view(np.float16)
-    out = np.empty(len(bits), np.float32)
-    library.from_halves(bits.ctypes.data, out.ctypes.data, len(bits))
-    np.testing.assert_array_equal(out, expected.astype(np.float32))
-    with np.errstate(invalid="ignore"):
-        floats = np.concatenate([out, np.nextafter(out, np.float32(1e9)), out * np.float32(1.00048828125)])
-    floats = np.concatenate(
-        [floats, np.random.default_rng(0).integers(0, 1 << 32, 100_000).astype(np.uint32).view("f4")]
-    )
-    back = np.empty(len(floats), np.uint16)
-    library.to_halves(floats.ctypes.data, back.ctypes.data, len(floats))
-    with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(back.view(np.float16), floats.astype(np.float16))
-
-
-@needs_compiler
 def test_what_is_not_carried_goes_to_numpy(host):
     rng = np.random.default_rng(0)
     gains = (np.full((40, 2, 2), 0.1),) * 3
@@ -462,69 +267,3 @@ def test_what_is_not_carried_goes_to_numpy(host):
 def test_nothing_to_do(host, shape):
     empty = np.empty(shape)
     assert run(host, AFFINE, AFFINE.prepare((empty, empty))).shape == shape
-
-
-@pytest.mark.parametrize(
-    ("shape", "regime"),
-    [
-        ((512, 8, 1024), "streamed"),
-        ((2048, 8, 1024), "streamed"),
-        ((16384, 8, 1024), "streamed"),
-        ((16384, 1, 256), "segments"),
-        ((131072, 1, 256), "segments"),
-        ((2048, 32, 2048), "registers"),
-        ((1_000_003, 1, 64), "segments"),
-        ((5000, 4, 768), "segments"),
-        ((1000, 1, 4), "tiny"),
-    ],
-)
-def test_the_choice(shape, regime):
-    """On a device of 132 multiprocessors."""
-    T, B, D = shape
-
-    def chosen(*strides):
-        layout = cuda_geometry.Strides(strides[0], 0, 0, strides[1:])
-        asked = scan_plan.Scan("affine", 1, "float32", T, (B, D), tuple((name, layout) for name in ("y", "in0", "in1")))
-        return scan_plan.plan(asked, 132).variant.regime
-
-    assert chosen(B * D, D, 1) == regime
-    assert chosen(1, D * T, T) != "registers"  # (B, D, T): it would read a sector for a number
-
-
-def test_variants():
-    names = [variant.expression for variant in variants.variants()]
-    assert len(set(names)) == len(names)
-    for variant in variants.variants():
-        for width in (1, 2, 4, 8, 16, 32):
-            fit = variants.fitted(variant, width, variants.pitch_of(width, by_time=True), cut=True)
-            shared = fit.shared(width, variants.pitch_of(width, by_time=True), cut=True)
-            assert shared == 0 if fit.regime == "registers" else LITTLE < shared <= SHARED
-
-
-@pytest.mark.parametrize("room", [48 << 10, 99 << 10, SHARED])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_every_plan_fits_the_device(room, dtype):
-    """Also what is launched where segments do not fit together."""
-    taken = set()
-    for parts in (1, 4):
-        for T, lanes in ((100, 3), (5000, 3000), (100_000, 64)):
-            strides = cuda_geometry.Strides(lanes, 0, 0, (1,))
-            asked = scan_plan.Scan("affine", parts, dtype, T, (lanes,), (("y", strides), ("in0", strides)))
-            for regime in (None, *REGIMES):
-                try:
-                    one = scan_plan.plan(asked, 132, regime, room=room)
-                except ValueError:
-                    assert regime is not None
-                    continue
-                launches = [one.launch, one.again, one.otherwise and one.otherwise.launch]
-                assert all(launch.shared <= room for launch in launches if launch)
-                taken.add(one.variant.regime)
-    assert taken >= {"registers", "tiny"}
-    assert room < SHARED or taken == set(REGIMES)
-
-
-@pytest.mark.skipif(not os.environ.get("RECSOLVE_SLOW"), reason="takes minutes: set RECSOLVE_SLOW=1")
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
-@pytest.mark.parametrize("regime", REGIMES)
-def test_nothing_spills(regime, tmp_path):
-    assert set(spills(regime, variants.variants(), tmp_path)) == {("0", "0", "0")}

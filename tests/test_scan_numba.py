@@ -1,13 +1,14 @@
 """The compiled scan against the NumPy one and a literal loop."""
 
-import json
-import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import gallery
 import numpy as np
 import pytest
+from monoid_gallery import stays_where_it_is
 
 import recsolve as rs
 from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
@@ -25,17 +26,9 @@ numba_scan, numpy_scan = get("scan", "numba"), get("scan", "numpy")
 def affine(kind, T, dtype, rng, k=2, batch=(2,), units=3, gain=0.4):
     """Random elements of a structure."""
     layout = rs.Layout(components=k, units=units)
-    shapes = {
-        Scalar: (T, *batch),
-        Diagonal: (T, *batch, *layout.event),
-        Block: (T, *batch, k, k, units),
-        LaneDense: (T, *batch, k * units, k * units),
-    }
     gain = gain / (k * units) ** 0.5 if kind is LaneDense else gain
     b = rng.standard_normal((T, *batch, *layout.event)).astype(dtype)
-    if kind in (Zero, Identity):
-        return kind(b, layout), b
-    return kind((gain * rng.standard_normal(shapes[kind])).astype(dtype), layout), b
+    return gallery.structure(kind, layout, (T, *batch), rng, dtype, gain), b
 
 
 @np.errstate(all="ignore")
@@ -48,6 +41,11 @@ def loop(monoid, elements, initial=None, reset=None):
             y[t] = np.where(reset[t], monoid.constant(e, initial), y[t])
         state = y[t]
     return y
+
+
+def spoilt_scan(A, scan):
+    """Return a scan as a function of the entries of A, and of b."""
+    return lambda arrays: scan((type(A)(arrays[0], A.layout), arrays[1]))
 
 
 def close(y, expected):
@@ -179,23 +177,13 @@ def test_masks_that_cut_a_part_of_a_unit(kind, T):
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 @pytest.mark.parametrize(("kind", "k"), [(Diagonal, 1), (Block, 2), (Block, 3), (LaneDense, 2)])
 def test_what_is_not_finite_moves_forward_only_and_stops_at_resets(kind, k, bad, T):
-    rng = np.random.default_rng(0)
-    A, b = affine(kind, T, np.float64, rng, k)
-    A = A if kind is not Diagonal else Diagonal(A.data.reshape(b.shape), A.layout)
-    clean = numba_scan(AFFINE, (A, b))
+    A, b = affine(kind, T, np.float64, np.random.default_rng(0), k)
+    reset = np.zeros((T,) + (1,) * (b.ndim - 1), bool)
+    reset[-1] = True
     for t0 in (0, T // 2, T - 2):
-        reset = np.zeros((T,) + (1,) * (b.ndim - 1), bool)
-        reset[-1] = True
-        for dirty in ("A", "b"):
-            data, f = A.data.copy(), b.copy()
-            (data if dirty == "A" else f)[t0] = bad
-            start = np.ones(b.shape[1:])
-            y = numba_scan(AFFINE, (type(A)(data, A.layout), f), initial=start, reset=reset)
-            expected = loop(AFFINE, (type(A)(data, A.layout), f), start, reset)
-            np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
-            np.testing.assert_array_equal(y[-1], b[-1])
-            bare = numba_scan(AFFINE, (type(A)(data, A.layout), f))
-            np.testing.assert_array_equal(bare[:t0], clean[:t0])
+        for t1, given in ((T, {}), (T - 1, {"initial": np.ones(b.shape[1:]), "reset": reset})):
+            scan, judge = (spoilt_scan(A, partial(f, AFFINE, **given)) for f in (numba_scan, loop))
+            stays_where_it_is(scan, judge, (A.data, b), bad, t0, 1, t1)
 
 
 @pytest.mark.parametrize(("kind", "k"), [(Diagonal, 1), (Block, 2)])
@@ -251,93 +239,3 @@ def test_a_forked_child_may_scan():
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1.0", "0"]
-
-
-def test_the_choice(monkeypatch):
-    def of(T, **kwargs):
-        return backends.chosen(AFFINE, affine(Diagonal, T, np.float64, np.random.default_rng(0), units=100), **kwargs)
-
-    monkeypatch.delenv(backends.VARIABLE, raising=False)
-    assert of(10) == "numpy"
-    assert of(1000) == "numba"
-    with rs.backend("numpy"):
-        assert of(1000) == "numpy"
-        with rs.backend("numba"):
-            assert of(10) == "numba"
-        assert of(1000) == "numpy"
-    monkeypatch.setenv(backends.VARIABLE, "numba")
-    assert of(10) == "numba"
-    with rs.backend("auto"):
-        assert of(10) == "numpy"
-    monkeypatch.setenv(backends.VARIABLE, "abacus")
-    with pytest.raises(ValueError, match="RECSOLVE_BACKEND is 'abacus'"):
-        of(10)
-    dense = affine(LaneDense, 3000, np.float64, np.random.default_rng(0))
-    gains = (np.full((9000, 2, 2), 0.1),) * 3
-    with rs.backend("auto"):
-        assert backends.chosen(AFFINE, dense) == "numba"
-        assert backends.chosen(MONOIDS["riccati"], gains) == "numpy"
-    with rs.backend("numba"):  # has no loop for it and hands it on
-        np.testing.assert_array_equal(rs.scan("riccati", gains), numpy_scan(MONOIDS["riccati"], gains))
-
-
-def test_without_numba(monkeypatch):
-    monkeypatch.setattr(backends, "_installed", lambda package="numba": False)
-    monkeypatch.delenv(backends.VARIABLE, raising=False)
-    elements = affine(Diagonal, 1000, np.float64, np.random.default_rng(0), units=100)
-    assert backends.chosen(AFFINE, elements) == "numpy"
-    for name, words in (("numba", "pip install numba"), ("cuda", r"pip install 'recsolve\[cuda13\]'")):
-        with pytest.raises(ImportError, match=words), rs.backend(name):
-            pass
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [(("opencl",), "name is 'opencl'; wanted one of auto, numpy, numba, cuda"), (("auto", 0), "threads is 0")],
-)
-def test_bad_choices(arguments, words):
-    name, *threads = arguments
-    with pytest.raises(ValueError, match=words), rs.backend(name, threads=threads[0] if threads else None):
-        pass
-
-
-def test_compiling_is_said_once(tmp_path):
-    code = (
-        "import logging, numpy as np, recsolve as rs; logging.basicConfig(format='%(name)s %(message)s');"
-        "x = np.full((3, 2), 0.5)\n"
-        "with rs.backend('numba'):\n"
-        "    rs.scan('affine', (x, x)); rs.scan('clamp', (x, x), initial=x[0])"
-    )
-    environment = {"RECSOLVE_CACHE": str(tmp_path), "PATH": "/usr/bin"}
-    told = [
-        subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, env=environment)
-        for _ in range(2)
-    ]
-    assert told[0].stderr.startswith("recsolve compiling loops with Numba")
-    assert told[0].stderr.count("\n") == 1
-    assert told[1].stderr == ""
-    assert logging.getLogger("recsolve").level == logging.NOTSET
-
-
-def test_the_benchmark(capsys):
-    """Every row is complete, in the table and as JSON."""
-    from recsolve.studies.bench import board, get
-    from recsolve.studies.command import cli
-
-    rows = list(get("cpu", "scan").rows(board.Config(repeats=1, numbers=4096)))
-    assert {row["scan"] for row in rows} >= {"diagonal", "clamp, reverse", "2 x 2 block"}
-    for row in rows:
-        assert 0 < row["least"] <= row["median"]
-        assert row["over_traffic"] > 0
-        assert row["error"] == 0 if "clamp" in row["scan"] else row["error"] < 1e-5
-    for options in ([], ["--json"]):
-        with pytest.raises(SystemExit) as done:
-            cli.app(["bench", "cpu", "--repeats", "1", "--numbers", "4096", *options])
-        assert done.value.code == 0
-        text = capsys.readouterr().out
-        assert len(json.loads(text)["rows"]) == len(rows) if options else "2 x 2 block" in text
-    with pytest.raises(SystemExit) as done:
-        cli.app(["bench", "cpu", "--what", "naps"])
-    assert done.value.code == 2
-    with pytest.raises(ValueError, match="numbers is 5000"):
-        board.Config(numbers=5000)

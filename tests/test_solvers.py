@@ -1,8 +1,7 @@
 """Settings of the solvers: what they reduce to, what they cost, and what is refused."""
 
-import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +11,7 @@ import pytest
 
 import recsolve as rs
 from recsolve.jacobians import Diagonal
-from recsolve.solvers import PerRow, PerSequence, State, registry
+from recsolve.solvers import registry
 from recsolve.solvers.quasi_newton import hutchinson
 
 S = rs.solvers
@@ -83,7 +82,7 @@ def test_what_is_not_needed_is_not_evaluated(name, njev):
 def test_broyden_learns_the_jacobian_of_an_affine_recurrence():
     """In one dimension the secant is exact after two steps."""
     u = np.random.default_rng(0).standard_normal((50, 1))
-    rec = rs.Recurrence.from_function(lambda h, u: 0.9 * h + u, inputs=u, initial=np.zeros(1), structure="diagonal")
+    rec = gallery.function(lambda h, u: 0.9 * h + u, u)
     for method in ("broyden", "diagonal_broyden"):
         assert rs.solve(rec, method=method, tol=1e-11).nit <= 4
 
@@ -207,39 +206,6 @@ def test_the_error_estimate_is_of_the_size_of_the_error(cell):
         assert sol.error_estimate == pytest.approx(error, rel=0.5, abs=1e-14)
 
 
-@dataclass(frozen=True)
-class Carried(State):
-    rows: PerRow[np.ndarray]
-    several: PerRow[tuple[np.ndarray, Diagonal | None]]
-    weight: PerSequence[np.ndarray | None] = None
-    note: object = 0
-
-
-def carried(T, batch, **more):
-    rows = np.arange(T * batch * 2.0).reshape(T, batch, 2)
-    return Carried(rows, (rows, Diagonal(rows, rs.Layout(units=2))), **more)
-
-
-@pytest.mark.parametrize("T", [1, 5])
-def test_a_state_is_cut_by_what_its_fields_declare(T):
-    """One step is also one row of a weight: only the declaration tells them apart."""
-    state = carried(T, 3, weight=np.arange(3.0)[None], note=7)
-    for index in ((slice(T // 2, None),), (slice(None), np.array([0, 2]))):
-        part = state.part(index)
-        np.testing.assert_array_equal(part.rows, state.rows[index])
-        np.testing.assert_array_equal(part.several[1].data, state.rows[index])
-        np.testing.assert_array_equal(part.weight, state.weight[(slice(None), *index[1:])])
-        assert (part.note, carried(T, 3).part(index).weight) == (7, None)
-
-
-@pytest.mark.parametrize(
-    "note", [np.ones((5, 3)), (np.ones((5, 3)),), [np.ones(3)], carried(5, 3)], ids=["array", "tuple", "list", "state"]
-)
-def test_a_field_that_does_not_say_what_its_axes_are_is_refused(note):
-    with pytest.raises(TypeError, match=r"Carried.note holds a .*; wanted PerRow"):
-        carried(5, 3, note=note).part((slice(2, None),))
-
-
 def test_a_state_that_is_none_is_refused():
     class Tuples(gallery.Fading):
         def init(self, problem, iterate):
@@ -307,21 +273,3 @@ def test_the_krylov_step_is_solved_the_better_the_smaller_the_residual():
     small = residuals[:-1] < 1e-2
     assert small.sum() >= 2
     assert (residuals[1:][small] <= 1e-2 * residuals[:-1][small]).all()
-
-
-def test_every_solver_documents_its_settings_with_an_example_and_its_source():
-    for method in S.REGISTRY.values():
-        assert all(part in method.__doc__ for part in ("Examples\n---", "\n>>> ", "References\n---")), method
-        assert [f.name for f in fields(method) if not re.search(rf"^(\w+, )*{f.name}\b", method.__doc__, re.M)] == []
-    for public in (
-        "CorrectionSolver",
-        "Direct",
-        "Iterate",
-        "Linearised",
-        "Method",
-        "Problem",
-        "Solver",
-        "Stage",
-        "State",
-    ):
-        assert ">>> " in getattr(S, public).__doc__, public

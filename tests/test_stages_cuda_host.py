@@ -1,21 +1,15 @@
 """The CUDA stages and sweeps of cells on the host: the same kernels over NumPy arrays, with products by NumPy."""
 
-import ctypes
 import os
 import re
 import shutil
 import subprocess
-import sys
-from functools import partial
-from types import ModuleType, SimpleNamespace
-from unittest import mock
 
 import cuda_host
 import gallery
 import numpy as np
 import pytest
 from gallery import weighted
-from numpy.lib.stride_tricks import as_strided
 from test_fused_mixing import COUPLED, drives, mixed, ties
 
 import recsolve as rs
@@ -27,7 +21,7 @@ from recsolve.kernels.codegen.numba_stages import jobs_of
 from recsolve.kernels.gpu.cell import sweeps
 from recsolve.kernels.gpu.cell.products import ProductsCuda
 from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda, StagesCuda
-from recsolve.kernels.gpu.device import Cuda, Launch
+from recsolve.kernels.gpu.device import Launch
 from recsolve.kernels.reference import scan_numpy
 from recsolve.mixings import Dense
 from recsolve.recurrence import staged_engine
@@ -247,59 +241,6 @@ def test_what_does_not_converge_is_not_returned(host):
         assert swept(host, steep) is None  # it overflows
 
 
-class OnDevice(np.ndarray):
-    """An array that says where it lies as CuPy's do."""
-
-    @property
-    def data(self):
-        return SimpleNamespace(ptr=self.ctypes.data)
-
-
-def column_major_product(calls, handle, transa, transb, m, n, k, alpha, A, type_a, lda, step_a, B, type_b, ldb, step_b,
-                         beta, C, type_c, ldc, step_c, lanes, compute, algorithm):  # fmt: skip
-    """What cuBLAS does with such arguments, on host memory."""
-    assert (handle, transa, transb, algorithm) == ("handle", 1, 0, -1)
-    assert lda >= k <= ldb
-    assert ldc >= m
-    calls.append(compute)
-    dtype = {0: np.float32, 1: np.float64}[type_a]
-
-    def matrix(address, lane, step, rows, lead, columns):
-        begin = address + lane * step * dtype().itemsize
-        numbers = (ctypes.c_byte * (((columns - 1) * lead + rows) * dtype().itemsize)).from_address(begin)
-        return as_strided(np.frombuffer(numbers, dtype), (columns, rows), (lead * dtype().itemsize, dtype().itemsize)).T
-
-    scalars = [np.frombuffer((ctypes.c_byte * dtype().itemsize).from_address(x), dtype)[0] for x in (alpha, beta)]
-    for lane in range(lanes):
-        a, b = matrix(A, lane, step_a, k, lda, m), matrix(B, lane, step_b, k, ldb, n)
-        c = matrix(C, lane, step_c, m, ldc, n)
-        c[...] = scalars[0] * (a.T @ b) + (scalars[1] * c if scalars[1] else 0)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_products_are_asked_of_cublas_as_it_counts(dtype, host, monkeypatch):
-    calls = []
-    cublas = SimpleNamespace(gemmStridedBatchedEx=partial(column_major_product, calls))
-    modules = {"cupy": {}, "cupy.cuda": {"cublas": cublas}, "cupy.cuda.device": {"get_cublas_handle": lambda: "handle"}}
-    for name, members in modules.items():
-        module = ModuleType(name)
-        vars(module).update(members)
-        monkeypatch.setitem(sys.modules, name, module)
-    attributes = {"MultiProcessorCount": 1, "MaxSharedMemoryPerBlockOptin": 0}
-    device, rng = Cuda(SimpleNamespace(attributes=attributes, compute_capability="90")), np.random.default_rng(0)
-    for rows, lanes, n, count in [(5, 1, 4, 3), (7, 3, 2, 2), (1, 2, 3, 1)]:
-        weights = rng.standard_normal((lanes, count * n, n)).astype(dtype).view(OnDevice)
-        states = rng.standard_normal((rows, 2, lanes, n)).astype(dtype).view(OnDevice)
-        for add in (False, True):
-            out = rng.standard_normal((rows, lanes, count * n)).astype(dtype).view(OnDevice)
-            wanted = np.array(out)
-            device.product(weights, states[:, 1], out, add=add, rough=False)
-            host.product(np.array(weights), np.array(states[:, 1]), wanted, add=add, rough=False)
-            np.testing.assert_allclose(out, wanted, rtol=1e-5, atol=1e-5)
-    device.product(weights, states[:, 1], out, add=False, rough=True)
-    assert calls[-2:] == ([68, 77] if dtype is np.float32 else [70, 70])
-
-
 def test_nested_mixings_have_no_sweeps():
     assert sweep_cell(trace_cell(rs.cells.ChoGRU, "dense")) is None
     assert sweep_cell(trace_cell(rs.cells.GRU, "diagonal")) is None
@@ -336,7 +277,7 @@ def test_nothing_spills(name, what, tmp_path):
     code = tmp_path / "kernels.cu"
     code.write_text(f"{text}\n{taken}\n")
     command = ["nvcc", *OPTIONS, "-arch=sm_90", "-cubin", "-Xptxas", "-v", str(code), "-o", os.devnull]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(spills) == len(kernels)
     assert set(spills) == {("0", "0", "0")}

@@ -21,19 +21,6 @@ LEADING = (4, 2)
 KINDS = (Zero, Identity, Scalar, Diagonal, Block, LaneDense)
 
 
-def build(kind, layout, rng):
-    if kind in (Zero, Identity):
-        return kind(np.zeros((*LEADING, *layout.event)), layout)
-    k, lanes, width = layout.components, layout.lanes, layout.lane_width
-    shape = {
-        Scalar: LEADING,
-        Diagonal: LEADING + layout.event,
-        Block: (*LEADING, k, k, *layout.event[1:]),
-        LaneDense: (*LEADING, *lanes, width, width),
-    }[kind]
-    return kind(rng.standard_normal(shape), layout)
-
-
 PAIRS = [(kind, layout) for layout in LAYOUTS for kind in KINDS if kind is not Block or layout.components > 1]
 
 
@@ -46,7 +33,7 @@ def dense_product(matrix, v, layout):
 @given(seed=gallery.seeds)
 def test_products_agree_with_the_dense_form(kind, layout, seed):
     rng = np.random.default_rng(seed)
-    J = build(kind, layout, rng)
+    J = gallery.structure(kind, layout, LEADING, rng)
     v = rng.standard_normal(LEADING + layout.event)
     dense = J.todense()
     assert dense.shape == (*LEADING, layout.size, layout.size)
@@ -63,14 +50,14 @@ def test_products_agree_with_the_dense_form(kind, layout, seed):
 def test_composition_is_the_dense_product_and_associative(layout, a, b, c, seed):
     rng = np.random.default_rng(seed)
     kinds = [Diagonal if kind is Block and layout.components == 1 else kind for kind in (a, b, c)]
-    A, B, C = (build(kind, layout, rng) for kind in kinds)
+    A, B, C = (gallery.structure(kind, layout, LEADING, rng) for kind in kinds)
     np.testing.assert_allclose(A.compose(B).todense(), A.todense() @ B.todense(), atol=1e-12)
     np.testing.assert_allclose(A.compose(B).compose(C).todense(), A.compose(B.compose(C)).todense(), atol=1e-11)
 
 
 @pytest.mark.parametrize(("kind", "layout"), PAIRS)
 def test_conversions_keep_what_the_structure_holds(kind, layout):
-    J = build(kind, layout, np.random.default_rng(0))
+    J = gallery.structure(kind, layout, LEADING, np.random.default_rng(0))
     dense, N = J.todense(), layout.size
     diagonal = np.eye(N, dtype=bool)
     np.testing.assert_array_equal(J.diagonal().todense(), np.where(diagonal, dense, 0))

@@ -9,31 +9,18 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
-from io import StringIO
 from pathlib import Path
 
 import demo_study
 import numpy as np
 import pytest
 from demo_study import STUDY, Config
-from rich.console import Console
-from typer.testing import CliRunner
 
-from recsolve.studies import registry
-from recsolve.studies.command import progress
-from recsolve.studies.command.cli import app
 from recsolve.studies.draw import drawing
-from recsolve.studies.report import write_report
-from recsolve.studies.store.configs import configured, to_toml
 from recsolve.studies.store.records import Record, key
 from recsolve.studies.sweep import Place, plot, run_point, sweep
 
 TESTS = Path(__file__).parent
-
-
-@pytest.fixture
-def place(tmp_path):
-    return Place(tmp_path / "out", STUDY.name)
 
 
 @pytest.fixture
@@ -221,7 +208,7 @@ def test_a_full_disk_keeps_what_is_stored(place, monkeypatch):
     assert sweep(STUDY, Config(), place, workers=1).reused == 3
 
 
-def test_a_worker_that_dies_is_told_and_loses_nothing(place):
+def test_a_worker_that_dies_is_reported_and_loses_nothing(place):
     sweep(STUDY, Config(deadly=3.0, bases=(2.0,)), place, workers=1)
     with pytest.raises(OSError, match="a worker process of paper/demo died"):
         sweep(STUDY, Config(deadly=3.0, bases=(2.0, 3.0)), place, workers=2)
@@ -272,213 +259,6 @@ def test_a_row_that_is_no_json_is_a_failure(place):
     assert record.status == "failed"
     assert "object" in record.error
     place.records.save(record)
-
-
-# The Dataset
-
-
-def test_records_become_a_dataset(place):
-    state = sweep(STUDY, Config(), place, workers=1)
-    data = place.read()
-    assert data.identical(state.dataset())
-    assert dict(data.sizes) == {"base": 3, "seed": 2, "solver": 2, "exponent": 3}
-    assert list(data["solver"].values) == ["newton", "jacobi"]
-    assert data["powers"].sel(base=3.0, seed=1, solver="newton").values.tolist() == [1.0, 3.0, 9.0]
-    assert np.isnan(data["powers"].sel(base=3.0, seed=0, solver="newton").values[2])  # shorter lists are filled up
-    assert data["count"].dtype == np.float64
-    assert json.loads(data.attrs["failed"]) == 0
-    assert configured(Config(), json.loads(data.attrs["config"])) == Config()
-    assert json.loads(data.attrs["provenance"])[0]["versions"]["numpy"] == np.__version__
-
-
-def test_a_dataset_that_cannot_be_read_is_said(place):
-    with pytest.raises(FileNotFoundError, match="recsolve study run paper/demo"):
-        place.read()
-    place.folder.mkdir(parents=True)
-    place.data.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="its records are reused"):
-        place.read()
-
-
-# Configs
-
-
-def test_toml_and_settings_change_a_config():
-    config = configured(Config(), "seeds = 3\nbases = [1, 2.5]", ["seeds=4", "bad=2", "log = a=b", "pause=1e-3"])
-    assert config == Config(log="a=b", bases=(1.0, 2.5), seeds=4, bad=2.0, pause=1e-3)
-    assert configured(Config(), settings=["bases=7"]).bases == (7.0,)
-    odd = Config(log='a "quoted"\\ and\nbroken text', bases=(1e-30, 1e22, -0.0))
-    assert configured(Config(), to_toml(odd)) == odd
-
-
-@pytest.mark.parametrize(
-    ("toml", "settings", "message"),
-    [
-        ("seeds = ", [], "--config is no TOML"),
-        ("", ["seeds"], "--set is 'seeds'; wanted key=value"),
-        ("", ["seed=3"], r"unknown \['seed'\]; wanted some of log, bases, seeds, bad, pause, deadly"),
-        ("", ["seeds=many"], "seeds is 'many'; wanted int, as 2"),
-        ("", ["seeds=2.5"], "seeds is 2.5; wanted int"),
-        ("", ["seeds=true"], "seeds is True; wanted int"),
-        ("", ["bases=[1, 'a']"], "bases is 'a'; wanted float"),
-        ("", ["bases=[]"], "bases is empty"),
-        ("", ["bad=nan"], "bad is nan; wanted a finite number"),
-        ("log = 3", [], "log is 3; wanted str"),
-    ],
-)
-def test_bad_settings_are_named(toml, settings, message):
-    with pytest.raises(ValueError, match=message):
-        configured(Config(), toml, settings)
-
-
-# The command line
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    real = registry.get
-    monkeypatch.setattr(registry, "get", lambda name: STUDY if name == STUDY.name else real(name))
-    monkeypatch.setattr(registry, "CATALOGUE", {STUDY.name: "demo_study"})
-
-    def run(*arguments, code=0):
-        result = CliRunner().invoke(app, list(arguments))
-        assert result.exit_code == code, result.output
-        return result
-
-    return run
-
-
-def test_run_show_plot_and_clean(call, tmp_path):
-    out = tmp_path / "recsolve-studies" / "paper" / "demo"
-    text = call("study", "list").stdout
-    assert "paper/demo" in text
-    assert "What are powers?" in text
-    text = call("study", "run", "paper/demo", "--workers", "1").stdout
-    assert "6 runs, 0 of them stored before, 0 failed" in text
-    written = {path.name for path in out.iterdir()}
-    assert written == {"records", "data.nc", "captions.json", "values.png", "values.pdf", "values.svg"}
-    captions = json.loads((out / "captions.json").read_text())
-    assert captions["facts"] == {"largest": 3.0, "failed": 0}
-    text = call("study", "show", "paper/demo").stdout
-    assert "6 of 6 runs stored" in text
-    assert "The largest value is 3" in text
-    (out / "values.png").unlink()
-    call("study", "plot", "paper/demo")
-    assert (out / "values.png").read_bytes().startswith(b"\x89PNG")
-    assert "0 failed" in call("study", "run", "paper/demo", "--set", "seeds=1").stdout
-    (out / "notes.txt").write_text("mine")
-    call("study", "clean", "paper/demo")
-    assert [path.name for path in out.iterdir()] == ["notes.txt"]  # only what it made
-    assert "deleted 0 files" in call("study", "clean", "paper/demo").stdout
-
-
-def test_a_config_file_and_settings(call, tmp_path):
-    (tmp_path / "config.toml").write_text("bases = [5.0]\nseeds = 3\n")
-    text = call("study", "run", "paper/demo", "--config", "config.toml", "--set", "seeds=1").stdout
-    assert "1 runs, 0 of them" in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["run", "nothing"], "study is 'nothing'; wanted one of paper/demo"),
-        (["run", "paper/demo", "--set", "seeds"], "--set is 'seeds'; wanted key=value"),
-        (["run", "paper/demo", "--config", "missing.toml"], "--config missing.toml cannot be read"),
-        (["run", "paper/demo", "--workers", "0"], "workers is 0"),
-        (["run", "paper/demo", "--full", "--tiny"], "--full and --tiny are both given"),
-        (["plot", "paper/demo"], "no results in"),
-        (["clean", "nothing"], "study is 'nothing'"),
-        (["run", "paper/demo", "--out", "taken"], "--out taken is a file; wanted a folder"),
-    ],
-)
-def test_errors_are_one_line(call, tmp_path, arguments, message):
-    (tmp_path / "taken").write_text("a file")
-    result = call("study", *arguments, code=2)
-    assert result.stderr.startswith("recsolve: error: ")
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
-
-
-def test_a_study_whose_runs_all_failed_is_shown_in_one_line(call):
-    call("study", "run", "paper/demo", "--set", "bad=3.0", "--set", "bases=[3.0]", "--workers", "1", code=2)
-    result = call("study", "show", "paper/demo", code=2)
-    assert "recsolve: error: paper/demo cannot be drawn" in result.stderr
-    assert "Traceback" not in result.output
-
-
-def test_failed_runs_are_told_and_the_exit_status_says_so(call):
-    result = call("study", "run", "paper/demo", "--set", "bad=3", "--workers", "1", code=1)
-    assert "6 runs, 0 of them stored before, 2 failed" in result.stdout
-    assert "no powers of 3.0" in result.stderr
-    assert "--retry" in result.stderr
-
-
-def test_an_interrupted_command_says_that_it_resumes(call, monkeypatch):
-    monkeypatch.setattr(demo_study.time, "sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt))
-    result = call("study", "run", "paper/demo", "--workers", "1", code=130)
-    assert result.stderr == "recsolve: interrupted; what is stored in recsolve-studies will be reused\n"
-    monkeypatch.undo()
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_has_a_rate_and_the_time_that_is_left(place, monkeypatch, capsys, terminal):
-    shown = StringIO()
-    monkeypatch.setattr(progress, "_EVERY", 0.0)
-    console = Console(file=shown, force_terminal=terminal, width=120)
-    monkeypatch.setattr(progress, "Console", lambda stderr: console)
-    with progress.progress_of("demo") as tick:
-        sweep(STUDY, Config(bad=3.0, pause=0.01), place, workers=1, tick=tick)
-    text = shown.getvalue() if terminal else capsys.readouterr().err
-    assert "demo" in text
-    assert "2 failed" in text
-    assert re.search(r"[\d.]+ runs/s", text)
-    assert "left" in text
-    assert "6/6" in text or "6 of 6 runs" in text
-
-
-def test_commands_start_without_heavy_imports():
-    code = (
-        "import sys; from recsolve.studies.command import cli;"
-        "print(sorted({'xarray', 'matplotlib', 'numba', 'joblib', 'dask', 'jinja2'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-# The report
-
-
-def test_the_report_holds_everything(call, tmp_path):
-    text = call("report", "--quick", "--workers", "1").stdout
-    path = tmp_path / "recsolve-studies" / "report.html"
-    assert f"wrote {path.relative_to(tmp_path)}" in text
-    html = path.read_text()
-    assert html.count("data:image/svg+xml;base64,") == 1
-    assert "more than 1 &amp; less than 1e9" in html
-    assert "recsolve study run paper/demo --quick" in html
-    assert "6 of 6 runs done, 0 failed" in html
-    assert "bases = [0.5, 2.0, 3.0]" in html
-    assert "http" not in re.sub(r"base64,[^\"]*", "", html)  # nothing is loaded from elsewhere
-    call("study", "run", "paper/demo", "--set", "bases=[2, 3]")
-    call("report", "--stored")
-    assert "recsolve study run paper/demo --quick --set &#39;bases=[2.0, 3.0]&#39;" in path.read_text()
-
-
-def test_a_study_that_cannot_be_drawn_keeps_no_other_from_being_read(call, tmp_path, monkeypatch):
-    broken = replace(STUDY, name="broken", quick=Config(bases=(3.0,), bad=3.0))
-    studies = {"broken": broken, STUDY.name: STUDY}
-    monkeypatch.setattr(registry, "get", studies.__getitem__)
-    monkeypatch.setattr(registry, "CATALOGUE", studies)
-    call("report", "--workers", "1", code=1)
-    html = (tmp_path / "recsolve-studies" / "report.html").read_text()
-    assert "broken cannot be drawn: 0 of 2 runs are done, 2 failed" in html
-    assert html.count("data:image/svg+xml;base64,") == 1
-
-
-def test_a_report_of_nothing_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="recsolve study run paper/demo"):
-        write_report([STUDY], tmp_path, {})
 
 
 def test_records_are_plain(place):

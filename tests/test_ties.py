@@ -4,6 +4,7 @@ import importlib.util
 import threading
 from pathlib import Path
 
+import gallery
 import numpy as np
 import pytest
 
@@ -196,10 +197,10 @@ def test_a_mixing_of_the_drive_does_not_depend_on_the_state():
 
 def test_gradients_of_inputs_leave_functions_with_a_declared_jacobian_alone():
     """Such a function may use the state in ways that automatic differentiation does not carry."""
-    rec = rs.Recurrence.from_function(
+    rec = gallery.function(
         lambda h, u: np.sort(h, axis=-1) * 0 + np.tanh(u),
-        inputs=np.ones((4, 2)),
-        initial=np.zeros(2),
+        np.ones((4, 2)),
+        "dense",
         jacobian=lambda h, u: np.zeros((4, 2, 2)),
         ties=0.0,
     )

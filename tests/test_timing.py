@@ -147,7 +147,7 @@ def test_a_solution_tells_work_from_compilation():
 def test_a_pilot_compiles_only_where_that_could_pay(monkeypatch, step, compiles):
     """300 steps of so many seconds each, and judging an iterate has to be compiled."""
     run, u = compile_once(), np.ones((300, 2))
-    rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=u, initial=np.zeros(2), structure="diagonal")
+    rec = gallery.function(lambda h, u: 0.5 * h + u, u)
     from recsolve.solvers import auto_pilot
 
     class Pilot(auto_pilot._Pilot):

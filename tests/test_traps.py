@@ -68,9 +68,7 @@ def test_one_huge_entry_does_not_hide_the_others():
     """A global norm would accept: one unit is 1e12, the other has a residual of 1e-3 of its own size."""
     scale = np.array([1e12, 1.0])
     u = np.ones((50, 2)) * scale
-    rec = rs.Recurrence.from_function(
-        lambda h, u: 0.9 * scale * np.sin(h / scale) + u, inputs=u, initial=np.zeros(2), structure="diagonal"
-    )
+    rec = gallery.function(lambda h, u: 0.9 * scale * np.sin(h / scale) + u, u)
     for method in SOLVERS:
         for k in range(6):
             sol = rs.solve(rec, method=method, maxiter=k, tol=1e-6)
@@ -80,9 +78,7 @@ def test_one_huge_entry_does_not_hide_the_others():
 def test_overflow_in_the_drive_of_one_sequence():
     u = np.ones((40, 2, 3), np.float32)
     u[20, 0] = np.inf
-    rec = rs.Recurrence.from_function(
-        lambda h, u: np.float32(0.5) * h + u, inputs=u, initial=np.zeros((2, 3), np.float32), structure="diagonal"
-    )
+    rec = gallery.function(lambda h, u: np.float32(0.5) * h + u, u)
     for method in SOLVERS:
         sol = rs.solve(rec, method=method)
         assert sol.status == "nonfinite"

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.analysis.interval import Interval, magnitude, product_rounding, rounding
+from recsolve.analysis.interval import Interval
+from recsolve.analysis.rounding import magnitude, product_rounding, rounding
 from recsolve.base.arrays import Array
 from recsolve.base.layout import Layout
 from recsolve.base.names import Names

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.analysis.enclosure import Enclosure, enclose
-from recsolve.analysis.interval import magnitude
+from recsolve.analysis.rounding import magnitude
 from recsolve.base.arrays import Array, kind_of
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Jacobian, LaneDense

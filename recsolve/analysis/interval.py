@@ -4,10 +4,6 @@ An :class:`Interval` holds every value that an entry can take, in exact arithmet
 operation widens its result by a bound on rounding. The derivative rules of :mod:`recsolve.symbolic.dual` are written
 with operators and ufuncs only, so a dual over intervals carries enclosures of its partials. What has no rule raises.
 
-Assumptions on rounding: sums, products, quotients and square roots round correctly, NumPy's elementary functions
-are within 4 units in the last place, a sum of n products errs by at most n eps / 2 times that of the magnitudes in
-whatever order it is taken, and results below the smallest normal number may be flushed to zero.
-
 References
 ----------
 Moore, Kearfott and Cloud, "Introduction to Interval Analysis" (2009).
@@ -21,52 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from recsolve.analysis.rounding import magnitude, product_rounding, rounding
 from recsolve.base.arrays import Array
 from recsolve.symbolic.dual import Dual
 
 Bounds = tuple[Array, Array]
 
-# Error of one evaluation in units of eps |result|, with a little for the product of two errors.
-_CORRECT, _ELEMENTARY = 0.51, 4.1
-_ULPS = {
-    **dict.fromkeys(("add", "subtract", "multiply", "divide", "sqrt", "square", "reciprocal"), _CORRECT),
-    **dict.fromkeys(("tanh", "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "sinh", "cosh"), _ELEMENTARY),
-    **dict.fromkeys(("arctan", "arctan2", "power"), _ELEMENTARY),
-    "sigmoid": 6.0,  # 1 / (1 + exp(-x)): that of exp and two more
-    "softplus": 10.0,  # x + log1p(exp(-x))
-    "logaddexp": 10.0,
-}
-# Operations whose error is not proportional to their result, since cancellation may make that small.
-_SCALES: dict[str, Callable[..., Array]] = {
-    "sin": lambda size, x: np.minimum(magnitude(x), 1.0),
-    "cos": lambda size, x: np.ones_like(size),
-    "tan": lambda size, x: size + np.minimum(magnitude(x), 1.0),
-    "logaddexp": lambda size, a, b: magnitude(a) + magnitude(b) + 1.0,
-}
 # One for rounding of the end in float64, one for rounding of a run in ``dtype``, one as slack.
 _PADDING = 3.0
-
-
-def magnitude(x: Any) -> Array:
-    """Return the largest absolute value of an interval, number or array, entry by entry, in float64."""
-    if isinstance(x, Interval):
-        return np.maximum(np.abs(x.lower), np.abs(x.upper))
-    return np.abs(np.asarray(x, np.float64))
-
-
-def rounding(name: str, size: Array, args: Sequence[Any], dtype: np.dtype[Any]) -> Any:
-    """Return a bound on the error of one evaluation of ``name`` whose results are at most ``size``."""
-    if name not in _ULPS:
-        return 0.0
-    scale = _SCALES[name](size, *args) if name in _SCALES else size
-    limits = np.finfo(dtype)
-    return _ULPS[name] * float(limits.eps) * scale + float(limits.tiny)
-
-
-def product_rounding(function: Callable[[Array], Array], size: Array, terms: int, dtype: np.dtype[Any]) -> Array:
-    """Return a bound on the error of sums of ``terms`` products: ``function`` applies the magnitudes of the matrix."""
-    limits = np.finfo(dtype)
-    return terms * (_CORRECT * float(limits.eps) * function(size) + float(limits.tiny))
 
 
 class Interval(NDArrayOperatorsMixin):
@@ -261,12 +219,8 @@ def _tan(x: Interval) -> Bounds:
 
 def _power(x: Any, exponent: Any) -> Interval:
     """Return x ** exponent for a small multiple of 1/2, so that the exponent of its derivative is one too."""
-    if (
-        not isinstance(x, Interval)
-        or not isinstance(exponent, (int, float))
-        or abs(exponent) > 64
-        or 2 * exponent != int(2 * exponent)
-    ):
+    known = isinstance(x, Interval) and isinstance(exponent, (int, float)) and abs(exponent) <= 64
+    if not known or exponent % 0.5:
         raise TypeError(f"numpy.power has no rule for intervals with exponent {exponent!r}")
     if exponent < 0:
         return _padded("divide", *_divide(Interval.of(1.0, x.dtype), _power(x, -exponent)), [x])
@@ -313,13 +267,13 @@ def _logical(function: Any) -> Callable[..., Bounds]:
     return rule
 
 
+_INCREASING = (
+    "add", "maximum", "minimum", "logaddexp", "positive", "tanh", "sinh", "exp", "expm1", "log", "log1p", "sqrt",
+    "arctan", "sign", "floor", "ceil", "rint",
+)  # fmt: skip
 # Bounds of the result, before rounding.
 RULES: dict[str, Callable[..., Bounds]] = {
-    **{
-        name: _increasing(getattr(np, name))
-        for name in ("add", "maximum", "minimum", "logaddexp", "positive", "tanh", "sinh", "exp", "expm1", "log")
-    },
-    **{name: _increasing(getattr(np, name)) for name in ("log1p", "sqrt", "arctan", "sign", "floor", "ceil", "rint")},
+    **{name: _increasing(getattr(np, name)) for name in _INCREASING},
     "negative": lambda x: (-x.upper, -x.lower),
     "subtract": lambda a, b: (a.lower - b.upper, a.upper - b.lower),
     "multiply": lambda a, b: _corners(np.multiply, a, b),
@@ -339,10 +293,7 @@ RULES: dict[str, Callable[..., Bounds]] = {
     "less_equal": lambda a, b: (a.upper <= b.lower, a.lower <= b.upper),
     "equal": _equal,
     "not_equal": lambda a, b: _not(_equal(a, b)),
-    "bitwise_and": _logical(np.logical_and),
-    "bitwise_or": _logical(np.logical_or),
-    "invert": lambda x: _not(_truth(x)),
-    "logical_and": _logical(np.logical_and),
-    "logical_or": _logical(np.logical_or),
-    "logical_not": lambda x: _not(_truth(x)),
+    **dict.fromkeys(("bitwise_and", "logical_and"), _logical(np.logical_and)),
+    **dict.fromkeys(("bitwise_or", "logical_or"), _logical(np.logical_or)),
+    **dict.fromkeys(("invert", "logical_not"), lambda x: _not(_truth(x))),
 }

@@ -36,6 +36,15 @@ class StructureReport:
         beyond what rounding and differences leave open. NaN where nothing could be compared.
     message : str
         What to do.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> swap = lambda h, u: 0.5 * h[..., ::-1] + u
+    >>> rec = rs.Recurrence.from_function(swap, inputs=np.ones((9, 2)), initial=np.zeros(2), structure="diagonal")
+    >>> report = rs.check_structure(rec)
+    >>> bool(report), report.message.split("; ")[1]
+    (False, "declare structure='dense'")
     """
 
     ok: bool

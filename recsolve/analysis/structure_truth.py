@@ -9,13 +9,8 @@ random v:
 - a *jacobian* that the user gives (and Zero or Identity, which have no entries) is compared with the automatic
   derivative first. Where they differ, or where there is none, differences of f decide.
 
-Differences decide by intervals, on either side of the state separately. At steps t[k], from large to as small as
-rounding allows, e[k] is the quotient ``(f(h + t v) - f(h) - t J v) / t`` with the term of first order in t extrapolated
-away (Richardson), and u[k] is several times its change to the neighbouring steps, plus the rounding of f: it is large
-where f bends and where f rounds. A derivative lies in all intervals [e - u, e + u] of its side. Where these have no
-point in common there is no verdict. At a kink any number between the two sides is a derivative, so J is refused where
-0 is outside the hull of both sides, along several directions. With kinks in several variables at once Clarke's set is
-larger than that hull: where units couple, there is no verdict at kinks.
+Differences decide as :mod:`recsolve.analysis.differences` says. With kinks in several variables at once Clarke's set is
+larger than the hull of both sides: where units couple, there is no verdict at kinks.
 """
 
 from __future__ import annotations
@@ -26,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from recsolve.analysis.differences import brackets, reach_of
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Zero
 from recsolve.recurrence.base import Recurrence
@@ -34,9 +30,6 @@ from recsolve.recurrence.compilation import unknown_parts
 from recsolve.recurrence.function import FunctionRecurrence
 
 _TRIES = 3  # directions along which a derivative must fail before it is refused
-_LARGEST = 2.0**-4  # step, in units of the states
-_STEPS = {4: (2.0, 11), 8: (4.0, 14)}  # ratio and number of steps, by bytes of the dtype
-_DOUBT = 6  # quotients may converge as slowly as sqrt(t): 1 / (1 - sqrt(1/2)) is 3.4
 _FINEST = 1e-4  # relative difference that counts
 _ENOUGH = 0.25  # of the entries must be seen
 _SHARE = 0.01  # an interval below this share of the derivative is narrow enough
@@ -200,7 +193,7 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
     values, terms = apply(x), _terms(wide, v)
     short = eps**0.5 * (abs(x) + abs(values)) * v
     seen = abs(apply(x + short) - values) / xp.where(short == 0, 1, abs(short))  # f may be steep where J is not
-    reach = _reach(rec, x, values, xp.fmax(terms, seen), alone) * generator.uniform(0.5, 1.0)
+    reach = reach_of(rec, x, values, xp.fmax(terms, seen), alone) * generator.uniform(0.5, 1.0)
     step = reach * v
     below, above = brackets(apply, x, values, step, wide, 16 * eps)
     lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
@@ -229,7 +222,7 @@ def slopes(rec: Recurrence, previous: Array, direction: Array) -> Array:
     """
     xp, (apply, x) = namespace(previous), _in_double(rec, previous)
     values, none = apply(x), Zero(x, rec.layout)
-    reach = _reach(rec, x, values, xp.zeros_like(x), False)
+    reach = reach_of(rec, x, values, xp.zeros_like(x), False)
     below, above = brackets(apply, x, values, reach * direction, none, 0.0)
     lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
     known = (below[0] <= below[1]) & (above[0] <= above[1]) & xp.isfinite(upper - lower)
@@ -252,91 +245,3 @@ def _in_double(rec: Recurrence, previous: Array) -> tuple[Callable[[Array], Arra
 
 def _cast(J: Jacobian, dtype: Any) -> Jacobian:
     return type(J)(J.data.astype(dtype), J.layout) if hasattr(J, "data") else J  # type: ignore[call-arg]
-
-
-def _reach(rec: Recurrence, previous: Array, values: Array, steep: Array, alone: bool) -> Array:
-    """Return the distance from the states within which f is expected to bend: their size, less where f is steep.
-
-    NaN where that is too short for differences.
-    """
-    xp, leading = namespace(previous), tuple(range(1 + len(rec.batch)))
-    eps, tiny = float(np.finfo(previous.dtype).eps), float(np.finfo(previous.dtype).tiny)
-    size = abs(previous)
-    changes = xp.maximum(size, abs(values))
-    size = xp.minimum(xp.maximum(size, size.mean(axis=leading, keepdims=True)), changes)  # it may be 0 by chance
-    if not alone:
-        event = tuple(range(len(leading), previous.ndim))
-        size, changes, steep = (x.max(axis=event, keepdims=True) for x in (size, changes, steep))
-    changes = xp.where(changes > 0, changes, 1)
-    size = xp.where(size > 0, size, xp.minimum(changes, 1))
-    reach = xp.minimum(size, changes / xp.maximum(steep, tiny))
-    shortest = xp.maximum(eps**0.5 * size, eps * abs(previous).mean())
-    return xp.where(reach < shortest, np.nan, reach)  # type: ignore[no-any-return]
-
-
-def brackets(
-    apply: Callable[[Array], Array], previous: Array, values: Array, step: Array, J: Jacobian, allowed: float
-) -> list[tuple[Array, Array]]:
-    """Return the bounds of (derivative - J) along ``step``, as (least, largest), below the state and above it.
-
-    The least is above the largest where steps of different lengths give different derivatives. J may round by
-    ``allowed`` times the largest slope.
-    """
-    xp = namespace(previous)
-    ratio, count = _STEPS[previous.dtype.itemsize]
-    lengths = [_LARGEST * ratio**-k for k in range(count)]
-    sides = [_Side(apply, previous, values, sign * step, J, lengths) for sign in (-1.0, 1.0)]
-    moved_by = [xp.maximum(*[abs(s.slopes[k + 1] - s.slopes[k]) for s in sides]) for k in range(count - 2)]
-    found = []
-    for sign, side in zip((-1.0, 1.0), sides, strict=True):
-        least, largest = xp.full_like(values, -np.inf), xp.full_like(values, np.inf)
-        for k in range(1, count - 2):
-            u = _DOUBT * xp.maximum(moved_by[k - 1], moved_by[k]) + side.rounding[k] + allowed * side.steepest
-            e = xp.where(side.rough[k], np.nan, sign * side.slopes[k])
-            least, largest = xp.fmax(least, e - u), xp.fmin(largest, e + u)
-        found.append((least, largest))
-    return found
-
-
-class _Side:
-    """The slopes of f - J on one side of the states, for steps of decreasing length.
-
-    Attributes
-    ----------
-    slopes : list of array
-        Extrapolated from every two neighbouring lengths.
-    rounding : list of array
-        Of these.
-    rough : list of array of bool
-        Where f did not change at all, though it had within longer steps: its values are too coarse.
-    steepest : array
-        The largest slope of f itself.
-    """
-
-    def __init__(
-        self,
-        apply: Callable[[Array], Array],
-        previous: Array,
-        values: Array,
-        step: Array,
-        J: Jacobian,
-        lengths: list[float],
-    ):
-        xp, limits = namespace(previous), np.finfo(previous.dtype)
-        eps, tiny = float(limits.eps), float(limits.tiny)
-        ratio = lengths[0] / lengths[1]
-        quotients, rounding, still = [], [], []
-        self.steepest, changed = xp.zeros_like(values), xp.zeros(values.shape, bool)
-        for t in lengths:
-            moved = previous + t * step
-            by = moved - previous  # what the step is after rounding
-            f, linear = apply(moved), J.matvec(by)
-            quotients.append((f - values - linear) / t)
-            rounding.append(4 * (eps * (abs(f) + abs(values) + abs(linear)) + tiny) / t)
-            self.steepest = xp.fmax(self.steepest, abs(f - values) / t)
-            still.append(changed & (f == values))
-            changed |= f != values
-        pairs = range(len(lengths) - 1)
-        self.slopes = [(ratio * quotients[k + 1] - quotients[k]) / (ratio - 1) for k in pairs]
-        self.rounding = [(ratio + 1) / (ratio - 1) * rounding[k + 1] for k in pairs]
-        self.rough = [still[k] | still[k + 1] for k in pairs]

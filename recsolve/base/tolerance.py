@@ -146,23 +146,3 @@ def tolerance_for(recurrence: Recurrence, tol: float | None = None) -> Tolerance
         return Tolerance(tol, tol)
     base = default_tol(recurrence.dtype, recurrence.rounding)
     return Tolerance(base, base, recurrence.layout if recurrence.rounding > 0 else None)
-
-
-def agreement(tol: float, dtype: Any, magnitude: float, condition: float, rounding: float = 1.0) -> float:
-    """Return 30 (tol max(1, max|h|) + u max|h|) kappa, within which two converged trajectories agree.
-
-    Parameters
-    ----------
-    tol : float
-        The residual tolerance of both.
-    dtype : dtype
-        The rounding unit is u = max(1, rounding) eps / 2.
-    magnitude : float
-        max|h|.
-    condition : float
-        kappa, the conditioning of the bidiagonal system.
-    rounding : float
-        ``Recurrence.rounding``, as a multiple of that of elementwise arithmetic.
-    """
-    unit = 0.5 * max(1.0, rounding) * float(np.finfo(dtype).eps)
-    return 30.0 * (tol * max(1.0, magnitude) + unit * magnitude) * condition

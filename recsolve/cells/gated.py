@@ -27,7 +27,12 @@ def leaky(s: Any, W: Any, u: Any, p: Any) -> Any:
 
 
 def slstm(s: Any, W: Any, u: Any, p: Any) -> Any:
-    """The sLSTM: exponential input gate, normaliser n, stabiliser m. Its output does not depend on m."""
+    """The sLSTM: exponential input gate, normaliser n, stabiliser m. Its output does not depend on m.
+
+    With a = W_i y + u_i and b = m + log sigmoid(W_f y + u_f), each unit does m' = max(a, b),
+    c' = e^(b - m') c + e^(a - m') tanh(W_z y + u_z), n' = e^(b - m') n + e^(a - m'), and
+    y' = sigmoid(W_o y + u_o) c' / n'.
+    """
     i, kept = W.i(s.y) + u.i, s.m - softplus(-(W.f(s.y) + u.f))  # logarithms of the gates
     m = maximum(kept, i)
     write, keep = exp(i - m), exp(kept - m)

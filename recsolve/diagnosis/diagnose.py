@@ -29,7 +29,7 @@ class Diagnosis:
     ----------
     length, pilot : int
         T, and the number of leading steps that were looked at.
-    lyapunov : array
+    lyapunov : array, shape (exponents,)
         The leading Lyapunov exponents per step, largest first, averaged over the sequences: below 0 perturbations die
         out and parallel methods converge fast; above 0 the recurrence is chaotic.
     condition : float
@@ -43,6 +43,14 @@ class Diagnosis:
         exponent: how far products of k Jacobians stray from their mean growth. a is what transients add to Jacobi's
         count, log(a |e| / tol) / |lambda|, and to the conditioning. Norms are estimated from a few random directions,
         and so from below. NaN where the exponent is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0).recurrence(np.ones((60, 3)))
+    >>> d = rs.diagnose(rec, methods=["newton"])
+    >>> d.pilot, d.lyapunov.shape, list(d.predicted), str(d).splitlines()[-1]
+    (60, (4,), ['newton'], 'predicted iterations for T = 60: newton 5')
     """
 
     length: int
@@ -87,8 +95,9 @@ def diagnose(
     ----------
     recurrence : Recurrence
         At least 2 steps.
-    states : array, optional
-        A trajectory, of which the first ``pilot`` rows are used; default: the sequential loop over them.
+    states : array, shape (T, *batch, *event), optional
+        A trajectory in the dtype of the recurrence, of which the first ``pilot`` rows are used; default: the sequential
+        loop over them.
     pilot : int
         Number of steps to look at, at least 2.
     exponents : int

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recsolve.analysis.structure_truth import verify_jacobian
-from recsolve.base.arrays import Array, namespace, to_native
+from recsolve.base.arrays import Array, namespace
 from recsolve.base.names import Names
 from recsolve.gradients.sensitivity import CellSensitivity, pull_inputs, sum_to
 from recsolve.jacobians import Jacobian
-from recsolve.kernels.affine_scan import affine_scan, reverse_solve
+from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
@@ -47,7 +47,7 @@ class Gradients:
     drive : Names
         Of a cell: with respect to each drive, in its own shape.
     inputs : array, or tuple or dict of arrays
-        With respect to x (when the recurrence came from an input), or to the inputs of a function.
+        With respect to x (when the recurrence came from an input), or to the inputs of a function, in their shapes.
     parameters, mixings : Names
         Of a cell: with respect to elementwise parameters and mixing weights, in their own shapes.
     projection : Names
@@ -73,7 +73,7 @@ class Gradients:
         with np.errstate(all="ignore"):
             self._previous = recurrence.previous(trajectory)
             _, self._J = engine.differentiate(self._previous)
-            _check_jacobian(recurrence, self._previous, self._J)
+            check_jacobian(recurrence, self._previous, self._J)
             self._g = reverse_solve(self._J, recurrence.over_event(recurrence.starts), cotangent)
 
     @property
@@ -183,9 +183,9 @@ def adjoint(
     ----------
     solution : Solution
     states : array, shape (T, *batch, *event), optional
-        Cotangent of ``solution.states``.
+        Cotangent of ``solution.states``; as the other two of the kind and dtype of the states.
     output : array, optional
-        Cotangent of ``solution.output``. Cotangents that are given add up.
+        Cotangent of ``solution.output``, in its shape. Cotangents that are given add up.
     final : array, shape (*batch, *event), optional
         Cotangent of ``solution.final``.
     unconverged : bool
@@ -217,7 +217,7 @@ def adjoint(
     >>> g.mixings.r.shape, g.inputs.shape
     ((4, 4), (30, 2))
     """
-    rec = _recurrence_of(solution, unconverged)
+    rec = recurrence_of(solution, unconverged)
     given = {"states": states, "output": output, "final": final}
     if all(x is None for x in given.values()):
         raise ValueError("no cotangent is given; pass states=, output= or final=")
@@ -238,7 +238,7 @@ def adjoint(
     return Gradients(rec, trajectory, c)
 
 
-def _recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
+def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
     """Return what a solution solves; raise for what is no solution, or one that is not to be differentiated."""
     if not isinstance(solution, Solution):
         raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns")
@@ -250,7 +250,7 @@ def _recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
     return solution.recurrence
 
 
-def _check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
+def check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
     """Refuse a declared structure or Jacobian that is not the derivative: solvers tolerate it, gradients are wrong."""
     found = verify_jacobian(rec, previous, J)
     if found.holds is False:
@@ -258,87 +258,3 @@ def _check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
             f"{found.reason}, at the solution; a gradient needs the true one: recsolve.check_structure finds which "
             "structure holds"
         )
-
-
-def tangent(
-    solution: Solution,
-    *,
-    initial: Any = None,
-    drive: Mapping[str, Any] | None = None,
-    inputs: Any = None,
-    parameters: Mapping[str, Any] | None = None,
-    mixings: Mapping[str, Any] | None = None,
-    unconverged: bool = False,
-) -> Any:
-    """Return the derivative of the states along tangents of what they depend on: one forward scan.
-
-    Parameters
-    ----------
-    solution : Solution
-    initial : array, shape (*batch, *event), optional
-        Tangent of h[0].
-    drive, parameters, mixings : mapping of arrays, optional
-        Of a cell: tangents by name, each in the shape of what it moves.
-    inputs : array, optional
-        Of a cell on an input: tangent of x.
-    unconverged : bool
-        As in :func:`adjoint`.
-
-    Returns
-    -------
-    array, shape (T, *batch, *event)
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`adjoint`; and for unknown names.
-
-    Examples
-    --------
-    >>> import numpy as np, recsolve as rs
-    >>> cell = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0)
-    >>> sol = rs.solve(cell.recurrence(np.ones((30, 2))))
-    >>> rs.tangent(sol, initial=np.ones(4)).shape
-    (30, 4)
-    """
-    rec = _recurrence_of(solution, unconverged)
-    trajectory = to_native(solution.states, "states")
-    xp = namespace(trajectory)
-    with np.errstate(all="ignore"):
-        previous = rec.previous(trajectory)
-        _, J = rec.bind().differentiate(previous)
-        _check_jacobian(rec, previous, J)
-        starts = rec.over_event(rec.starts)
-        b = xp.zeros_like(trajectory)
-        if initial is not None:
-            moved = rec.native(initial, "initial", rec.initial.shape)
-            seen = rec.over_event(rec.from_initial)
-            b += xp.where(seen, J.matvec(xp.broadcast_to(moved, trajectory.shape)), b.dtype.type(0))
-        given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
-        if any(x is not None for x in given.values()):
-            b += _push(rec, previous, given)
-        return rec.wrap(affine_scan(J, b, reset=starts))
-
-
-def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
-    """Return the tangent of F for tangents of drives, input, parameters and mixing weights of a cell."""
-    if not isinstance(rec, CellRecurrence):
-        raise ValueError("tangents of drive, inputs, parameters and mixings belong to cells; a function takes initial=")
-    cell = rec.cell
-    leaves: dict[Any, Array] = {}
-    for kind, name, like in (("drive", "drive", rec.drive), ("parameter", "parameters", cell.parameters)):
-        for n, x in (given[name] or {}).items():
-            if n not in like:
-                raise ValueError(f"{name} has {n!r}; wanted some of {tuple(like)}")
-            leaves[kind, n] = rec.native(x, f"{name}[{n!r}]", like[n].shape)
-    if given["inputs"] is not None:
-        if cell.projection is None or rec.x is None:
-            raise ValueError("inputs is given, but the recurrence was given drives, not an input x")
-        for n, u in cell.projection.push(rec.native(given["inputs"], "inputs", rec.x.shape)).items():
-            leaves["drive", n] = leaves["drive", n] + u if ("drive", n) in leaves else u
-    weights = {}
-    for n, x in (given["mixings"] or {}).items():
-        if n not in cell.mixings:
-            raise ValueError(f"mixings has {n!r}; wanted some of {tuple(cell.mixings)}")
-        weights[n] = rec.native(x, f"mixings[{n!r}]", cell.mixings[n].weight.shape)
-    return CellSensitivity(rec, previous).push(leaves, weights)

@@ -1,9 +1,11 @@
 """Structured Jacobians: the structure is the type.
 
-The structures are in :mod:`recsolve.jacobians.structures`, each contained in the next one. Cells whose mixings couple
+:mod:`recsolve.jacobians.jacobian` says how the structures contain and become one another. Cells whose mixings couple
 units have a :class:`recsolve.jacobians.factored.Factored`.
 """
 
-from recsolve.jacobians.structures import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.jacobians.diagonals import Diagonal, Identity, Scalar, Zero
+from recsolve.jacobians.jacobian import Jacobian
+from recsolve.jacobians.matrices import Block, LaneDense
 
 __all__ = ["Block", "Diagonal", "Identity", "Jacobian", "LaneDense", "Scalar", "Zero"]

@@ -17,7 +17,9 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.layout import Layout
 from recsolve.base.overriding import changed
-from recsolve.jacobians.structures import Block, Diagonal, Jacobian, LaneDense
+from recsolve.jacobians.diagonals import Diagonal
+from recsolve.jacobians.jacobian import Jacobian
+from recsolve.jacobians.matrices import Block, LaneDense
 from recsolve.mixings import Mixing
 
 Partials = Mapping[int, Array]  # leaf -> elementwise partial, (T, *batch, *lanes, n)

@@ -11,7 +11,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.studies.compare.measure import cell_recurrence
 from recsolve.studies.draw.drawing import CONVERGED, converged, heat, solvers_of, span
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -33,21 +33,7 @@ class Config:
     maxiter: int = 32
 
 
-FULL = Config(
-    T=256,
-    places=101,
-    maxiter=128,
-    solvers=(
-        "newton",
-        "quasi_newton",
-        "scaled_newton",
-        "damped_newton",
-        "elk",
-        "multiple_shooting",
-        "broyden",
-        "jacobi",
-    ),
-)
+FULL = Config(T=256, places=101, maxiter=128, solvers=(*Config.solvers, "multiple_shooting", "broyden", "jacobi"))
 TINY = Config(places=5)
 
 
@@ -130,16 +116,10 @@ def tables(data: Dataset) -> list[Table]:
     return [Table("Share of guesses that lead to the solution", ["solver", *names], rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="basins",
     question="From which initial guesses does a solver find the trajectory of a cell of two units?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("cell", "solver", "x", "y"),
-    facts=facts,
     pictures=(Picture("basins", draw, says),),
-    tables=tables,
 )

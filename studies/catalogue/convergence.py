@@ -17,7 +17,7 @@ from recsolve.studies.draw.drawing import converged, heat, held, legend, listed,
 from recsolve.studies.draw.figures import QUANTITIES, by_group, scale_iterations
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.groups import grouped
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -261,14 +261,10 @@ def tables(data: Dataset) -> list[Table]:
     return [Table("Median iterations over seeds", ["solver", *f["iterations"]], rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="convergence",
     question="How do residual and true error fall, iteration by iteration, and how does what is solved spread in time?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("panel", "seed", "solver"),
     curves={
         **dict.fromkeys(("residuals", "errors", "solved"), ("iteration",)),
@@ -276,12 +272,10 @@ STUDY = Study(
         "front_at": ("front_row",),
         "front_time": ("front_column",),
     },
-    facts=facts,
     pictures=(
         Picture("residuals", draw_curves("residuals"), says_curves("residuals")),
         Picture("errors", draw_curves("errors"), says_curves("errors")),
         Picture("family", draw_family, says_family),
         Picture("front", draw_front, says_front),
     ),
-    tables=tables,
 )

@@ -17,7 +17,7 @@ from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import loop, measured
 from recsolve.studies.draw.drawing import band, converged, legend, listed, solvers_of, span
 from recsolve.studies.draw.style import line_arguments
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -174,16 +174,10 @@ def tables(data: Dataset) -> list[Table]:
     return [Table("Median iterations by the first guess", head, rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="initial_guess",
     question="How many iterations does a good first guess save?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("cell", "guess", "perturbation", "seed", "solver"),
-    facts=facts,
     pictures=(Picture("warm", draw_warm, says_warm), Picture("cold", draw_cold, says_cold)),
-    tables=tables,
 )

@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve.studies.compare.measure import cell_recurrence, loop, lyapunov, measured
 from recsolve.studies.draw.drawing import CONVERGED, band, chart, converged, legend, listed, powers_of_two, solvers_of
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -201,16 +201,10 @@ def tables(data: Dataset) -> list[Table]:
     return [Table(f"Median iterations at T = {T}", ["solver", *(f"gain {g:g}" for g in gains)], rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="iterations_vs_length",
     question="How do iterations grow with the number of steps, from contractive to chaotic?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("T", "gain", "seed", "solver"),
-    facts=facts,
     pictures=(Picture("counts", draw_counts, says_counts), Picture("powers", draw_powers, says_powers)),
-    tables=tables,
 )

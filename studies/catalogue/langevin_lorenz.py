@@ -16,7 +16,7 @@ from recsolve.studies.compare.measure import loop, lyapunov, measured
 from recsolve.studies.draw.drawing import band, converged, legend, listed, powers_of_two, span
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.problems.flows import FLOWS, observer, system, two_wells
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -199,16 +199,10 @@ def tables(data: Dataset) -> list[Table]:
     ]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="langevin_lorenz",
     question="Do the rules found on networks hold for physical recurrences?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("problem", "T", "nudge", "seed", "solver"),
-    facts=facts,
     pictures=(Picture("wells", draw_wells, says_wells), Picture("observers", draw_observers, says_observers)),
-    tables=tables,
 )

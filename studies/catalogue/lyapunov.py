@@ -12,7 +12,7 @@ import recsolve as rs
 from recsolve.studies.compare.measure import loop, lyapunov, measured, tanh_network
 from recsolve.studies.draw.drawing import converged, legend, listed, solvers_of, times
 from recsolve.studies.draw.style import line_arguments
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -202,16 +202,10 @@ def tables(data: Dataset) -> list[Table]:
     return [Table(f"Median iterations at T = {f['lengths'][-1]}", head, rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="lyapunov",
     question="How do iterations depend on the largest Lyapunov exponent, and can they be predicted?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("T", "gain", "seed", "solver"),
-    facts=facts,
     pictures=(Picture("knee", draw_knee, says_knee), Picture("predicted", draw_predicted, says_predicted)),
-    tables=tables,
 )

@@ -14,7 +14,7 @@ from recsolve.studies.compare.measure import cell_recurrence, distance, loop, me
 from recsolve.studies.draw.drawing import band, converged, listed, powers_of_two
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.draw.style import line_arguments
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -246,17 +246,11 @@ def tables(data: Dataset) -> list[Table]:
     return [Table("Median iterations at the largest T", ["problem", "solver", "iterations", "T"], rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="minmax",
     question="What do MinMax cells cost to solve in parallel, and what becomes of their gradients?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("problem", "cell", "T", "seed", "solver"),
     curves={"slope": ("lag",)},
-    facts=facts,
     pictures=(Picture("counts", draw_counts, says_counts), Picture("slopes", draw_slopes, says_slopes)),
-    tables=tables,
 )

@@ -21,7 +21,7 @@ from recsolve.studies.compare.measure import loop, measured, timed
 from recsolve.studies.draw.drawing import band, converged, legend, listed, times
 from recsolve.studies.draw.series import level
 from recsolve.studies.draw.style import line_arguments
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -205,17 +205,11 @@ def tables(data: Dataset) -> list[Table]:
     return [Table("Median iterations, and time over that of the loop, by coupling", head, rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="mixing_ladder",
     question="What does structure of the mixing buy as coupling grows?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("rung", "coupling", "seed", "solver"),
-    facts=facts,
     pictures=(Picture("counts", draw_counts, says_counts), Picture("cost", draw_cost, says_cost)),
-    tables=tables,
     alone=True,
 )

@@ -19,7 +19,7 @@ from recsolve.kernels.affine_scan import affine_scan
 from recsolve.studies.compare.measure import distance, loop, measured, timed
 from recsolve.studies.draw.drawing import converged, powers_of_two, span
 from recsolve.studies.draw.series import level, outside_legend, series
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -237,17 +237,11 @@ def tables(data: Dataset) -> list[Table]:
     ]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="paper/deer",
     question="How fast is DEER over sizes, and is what it returns a solution?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("problem", "p", "T", "units", "seed", "solver"),
-    facts=facts,
     pictures=(Picture("tests", draw_tests, says_tests), Picture("speed", draw_speed, says_speed)),
-    tables=tables,
     alone=True,
 )

@@ -20,7 +20,7 @@ from recsolve.studies.draw.drawing import band, converged, listed, span
 from recsolve.studies.draw.series import outside_legend
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.problems.flows import system
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -238,17 +238,11 @@ def tables(data: Dataset) -> list[Table]:
     ]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="paper/elk",
     question="Where does damping by a Kalman filter, as in ELK, save what Newton loses?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("problem", "T", "damping", "seed", "solver"),
     curves={"typical": ("iteration",)},
-    facts=facts,
     pictures=(Picture("damping", draw_damping, says_damping), Picture("lorenz", draw_lorenz, says_lorenz)),
-    tables=tables,
 )

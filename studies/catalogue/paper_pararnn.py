@@ -16,7 +16,7 @@ from recsolve.analysis.condition import condition
 from recsolve.studies.compare.measure import loop, measured
 from recsolve.studies.draw.drawing import band, converged, span
 from recsolve.studies.draw.series import level, outside_legend, series
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -211,17 +211,11 @@ def tables(data: Dataset) -> list[Table]:
     return [Table(title, head, rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="paper/pararnn",
     question="When do three Newton iterations, as ParaRNN takes them, fail?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("kind", "cell", "scale", "T", "batch", "units", "seed"),
     curves={"errors": ("iteration",), "residuals": ("iteration",)},
-    facts=facts,
     pictures=(Picture("errors", draw_errors, says_errors), Picture("needed", draw_needed, says_needed)),
-    tables=tables,
 )

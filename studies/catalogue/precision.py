@@ -20,7 +20,7 @@ from recsolve.studies.compare.measure import distance, loop, timed
 from recsolve.studies.compare.storage import as_stored, bfloat16, newton_errors
 from recsolve.studies.draw.drawing import band, legend, listed, solvers_of, span
 from recsolve.studies.draw.series import level, outside_legend, series
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -254,22 +254,16 @@ def tables(data: Dataset) -> list[Table]:
     return [Table("Iterations in float64 alone, and in float32 followed by float64 (first seed)", head, rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="precision",
     question="What does low precision cost, and where does it pay?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("gain", "seed", "storage", "solver"),
     curves={"errors": ("sweep",)},
-    facts=facts,
     pictures=(
         Picture("errors", draw_errors, says_errors),
         Picture("floors", draw_floors, says_floors),
         Picture("mixed", draw_mixed, says_mixed),
     ),
-    tables=tables,
     alone=True,
 )

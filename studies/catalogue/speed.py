@@ -16,7 +16,7 @@ from recsolve.studies.command.information import has_gpu
 from recsolve.studies.compare.measure import cell_recurrence, distance, loop, measured, moved, timed
 from recsolve.studies.draw.drawing import CONVERGED, chart, converged, legend, listed, powers_of_two, solvers_of, times
 from recsolve.studies.draw.style import line_arguments
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -266,17 +266,11 @@ def tables(data: Dataset) -> list[Table]:
     return [Table(f"Times at T = {T}, batch {batch}", head, rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="speed",
     question="From which length and batch on is a parallel solver faster than the loop, on which backend?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("mixing", "backend", "T", "batch", "solver"),
-    facts=facts,
     pictures=(Picture("times", draw_times, says_times), Picture("break_even", draw_break_even, says_break_even)),
-    tables=tables,
     alone=True,
 )

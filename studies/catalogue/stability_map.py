@@ -11,7 +11,7 @@ import numpy as np
 from recsolve import Recurrence, cells
 from recsolve.studies.compare.measure import cell_recurrence, loop, measured
 from recsolve.studies.draw.drawing import converged, labelled, listed, solvers_of
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -44,16 +44,7 @@ FULL = Config(
     drives=tuple(round(float(d), 4) for d in np.geomspace(0.01, 10, 25)),
     guesses=("step", "zeros", "coarse"),
     seeds=5,
-    solvers=(
-        "newton",
-        "quasi_newton",
-        "scaled_newton",
-        "damped_newton",
-        "jacobi",
-        "elk",
-        "multiple_shooting",
-        "broyden",
-    ),
+    solvers=(*Config.solvers, "elk", "multiple_shooting", "broyden"),
     maxiter=256,
 )
 TINY = Config(gains=(0.5, 32.0), drives=(0.1, 1.0), T=64, maxiter=24)
@@ -185,16 +176,10 @@ def tables(data: Dataset) -> list[Table]:
     return [Table("Share of all maps that is solved, by initial guess", ["solver", *f["guesses"]], rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="stability_map",
     question="At which recurrent gains and scales of the drive does each solver converge, and how fast?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("cell", "guess", "gain", "drive", "seed", "solver"),
-    facts=facts,
     pictures=(Picture("step", drawing_of(0), says_step), Picture("zeros", drawing_of(1), says_zeros)),
-    tables=tables,
 )

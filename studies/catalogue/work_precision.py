@@ -17,7 +17,7 @@ from recsolve.analysis.condition import condition
 from recsolve.studies.compare.measure import cell_recurrence, loop, measured, timed
 from recsolve.studies.draw.drawing import converged, legend, listed, solvers_of, times
 from recsolve.studies.draw.style import line_arguments
-from recsolve.studies.registry import Picture, Study, Table
+from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
 if TYPE_CHECKING:
@@ -182,17 +182,11 @@ def tables(data: Dataset) -> list[Table]:
     return [Table("Cost", [*head, *(f"evaluations / T at {f[x]:g}" for x in ("loosest", "tightest"))], rows)]
 
 
-STUDY = Study(
+STUDY = study_of(
+    __name__,
     name="work_precision",
     question="What does a given error cost?",
-    quick=Config(),
-    full=FULL,
-    tiny=TINY,
-    grid=grid,
-    run=run,
     dims=("problem", "seed", "tol", "solver"),
-    facts=facts,
     pictures=(Picture("time", draw_time, says_time), Picture("evaluations", draw_evaluations, says_evaluations)),
-    tables=tables,
     alone=True,
 )

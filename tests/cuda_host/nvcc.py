@@ -31,7 +31,7 @@ def _spills(regime: Regime, folder: Path, number: int, kernels: Sequence[str]) -
         text(regime) + "".join(f"template __global__ void {name}(const recsolve::Problem);\n" for name in kernels)
     )
     command = ["nvcc", *OPTIONS, "-arch=sm_90", "-cubin", "-Xptxas", "-v", str(code), "-o", os.devnull]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(found) == len(kernels)
     return found

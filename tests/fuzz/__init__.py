@@ -5,3 +5,8 @@
 ``judge`` says what must hold, and ``kinds`` lists what is tried. Nothing here evaluates anything with the library
 under test.
 """
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what it shares with the tests, also when it is run from elsewhere

@@ -56,8 +56,8 @@ def main():
 def table(tries, failures, counts, seconds, options):
     """Print what was tried and what failed, by kind."""
     total = sum(failures.values(), Counter())
-    told = ", ".join(f"{n} {k}" for k, n in sorted(counts.items()))
-    print(f"\nseeds from {options.seed}, {seconds / 60:.1f} minutes: {told}")  # noqa: T201
+    counted = ", ".join(f"{n} {k}" for k, n in sorted(counts.items()))
+    print(f"\nseeds from {options.seed}, {seconds / 60:.1f} minutes: {counted}")  # noqa: T201
     print(f"{'kind':12} {'problems':>9} " + " ".join(f"{c:>14}" for c in (*COLUMNS, "other")))  # noqa: T201
     for kind, row in [*((k, failures.get(k, Counter())) for k in sorted(tries)), ("all", total)]:
         other = sum(row.values()) - sum(row[c] for c in COLUMNS)

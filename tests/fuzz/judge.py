@@ -71,8 +71,10 @@ def solution(problem, sol, complete=False):
         require((by_row | ~rows).all(), "false success", "converged_rows has rows whose residual is not met")
         if r.size and np.isfinite(r).all() and np.isfinite(rounding).all():
             low, high = (r - SLACK * rounding).max(), (r + SLACK * rounding).max()
-            told = float(sol.residuals[-1])
-            require(0.999 * low <= told <= 1.001 * high, "untrue residual", f"{told:.3e} is told of {r.max():.3e}")
+            stated = float(sol.residuals[-1])
+            require(
+                0.999 * low <= stated <= 1.001 * high, "untrue residual", f"{stated:.3e} is stated, not {r.max():.3e}"
+            )
 
 
 def _complain(category, holds, seen, allowed, sol):

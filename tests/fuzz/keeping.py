@@ -8,91 +8,21 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from closures import closures
 
 import recsolve as rs
-from recsolve.math import sin, tanh
+from recsolve.math import sin
 from recsolve.mixings import Dense, Diagonal
 
 from . import cells, judge, problems, solving
 from .judge import require, unexpected
 
-_FACTOR = 0.5
-
-
-def _closure(a):
-    factor = a
-
-    def cell(s, W, u, p):
-        return factor * tanh(W.h(s.x)) + u.u0
-
-    def change(value):
-        nonlocal factor
-        factor = value
-
-    return cell, change
-
-
-def _in_a_list(a):
-    box = [a]
-
-    def cell(s, W, u, p):
-        return box[0] * tanh(W.h(s.x)) + u.u0
-
-    return cell, lambda value: box.__setitem__(0, value)
-
-
-def _in_an_array(a):
-    box = np.array(a)
-
-    def cell(s, W, u, p):
-        return float(box) * tanh(W.h(s.x)) + u.u0
-
-    return cell, lambda value: box.__setitem__((), value)
-
-
-def _global(a):
-    def change(value):
-        global _FACTOR
-        _FACTOR = value
-
-    def cell(s, W, u, p):
-        return _FACTOR * tanh(W.h(s.x)) + u.u0
-
-    change(a)
-    return cell, change
-
-
-class _Object:
-    def __init__(self, a):
-        self.a = a
-
-    def __call__(self, s, W, u, p):
-        return self.a * tanh(W.h(s.x)) + u.u0
-
-    def change(self, value):
-        self.a = value
-
-
-def _callable_object(a):
-    made = _Object(a)
-    return made, made.change
-
-
-def _default(a):
-    def cell(s, W, u, p, factor=a):
-        return factor * tanh(W.h(s.x)) + u.u0
-
-    return cell, lambda value: setattr(cell, "__defaults__", (value,))
-
-
-HOLDERS = (_closure, _in_a_list, _in_an_array, _global, _callable_object, _default)
-
 
 def stale(rng, compiled, backend):
     """A number that a cell's function closes over is changed between two solves."""
-    holder = HOLDERS[rng.integers(len(HOLDERS))]
+    place = str(rng.choice(list(closures(0.5))))
     mixing = str(rng.choice(["diagonal", "dense"]))
-    function, change = holder(0.5)
+    function, change = closures(0.5)[place]
     cell, where = rs.Cell(function, state=("x",), output="x"), backend or ("numba" if compiled else "numpy")
     W = rng.uniform(-0.5, 0.5, (3,) if mixing == "diagonal" else (3, 3))
     weighted = cell.with_weights(mixings={"h": (Diagonal if mixing == "diagonal" else Dense)(W)})
@@ -105,7 +35,7 @@ def stale(rng, compiled, backend):
             rng, cells.Model((tree,), {"h": (kind, W)}, (), 3, ("u0",)), 33, (), np.float64, "normal"
         )
         method = solving.some(rng, 1, solving.FEW)[0]
-        with rs.backend(where), unexpected(f"{holder.__name__}, {mixing}, solve(method={method!r})"):
+        with rs.backend(where), unexpected(f"{place}, {mixing}, solve(method={method!r})"):
             rec = weighted.recurrence(drive=problem.drive, initial=problem.first(), reset=problem.reset)
             try:
                 sol = rs.solve(rec, method=method)
@@ -137,7 +67,7 @@ def scalars(rng, compiled, backend):
                 ends[method, where] = str(sol.states.dtype), str(sol.output.dtype)
             except TypeError as error:
                 ends[method, where] = "TypeError"
-                told = str(error)
+                said = str(error)
                 continue
         if ends[method, where] == ("float32", "float32"):
             judge.solution(problem, sol)
@@ -145,7 +75,7 @@ def scalars(rng, compiled, backend):
     end = next(iter(ends.values()))
     require(end in ("TypeError", ("float32", "float32")), "wrong answer", f"float64 scalars leak: {end}")
     if end == "TypeError":
-        require("float64" in told, "exception", f"a TypeError that does not name float64: {told}")
+        require("float64" in said, "exception", f"a TypeError that does not name float64: {said}")
 
 
 def impure(rng, compiled, backend):
@@ -191,29 +121,21 @@ def pickles(rng, compiled, backend):
             error = caught
     around = {"pickle": lambda x: pickle.loads(pickle.dumps(x)), "copy": copy.copy, "deepcopy": copy.deepcopy}
     way = str(rng.choice(list(around)))
-    for what, x in (("cell", cell), ("recurrence", rec), ("solution", sol), ("gradients", gradients), ("error", error)):
+    asked = {
+        "cell": (cell, lambda y: (rs.solve(y.recurrence(np.ones((9, 2)))).states, "")),
+        "recurrence": (rec, lambda y: (rs.solve(y).states, "")),
+        "solution": (sol, lambda y: (y.states, y.message)),
+        "gradients": (gradients, lambda y: (y.initial, "")),
+        "error": (error, lambda y: (y.solution.states, y.solution.message)),
+    }
+    for what, (x, ask) in asked.items():
         if x is None:
             continue
         with unexpected(f"{way} of {what} ({name})"):
-            y = around[way](x)
-            again = {
-                "cell": lambda y=y: rs.solve(y.recurrence(np.ones((9, 2)))).states,
-                "recurrence": lambda y=y: rs.solve(y).states,
-                "solution": lambda y=y: y.states,
-                "gradients": lambda y=y: y.initial,
-                "error": lambda y=y: y.solution.states,
-            }[what]()
-        wanted = {
-            "cell": lambda: rs.solve(cell.recurrence(np.ones((9, 2)))).states,
-            "recurrence": lambda: rs.solve(rec).states,
-            "solution": lambda: sol.states,
-            "gradients": lambda: gradients.initial,
-            "error": lambda: error.solution.states,
-        }[what]()
+            again, message = ask(around[way](x))
+        wanted, own = ask(x)
         require(np.array_equal(again, wanted), "wrong answer", f"{way} of {what} ({name}) gives other numbers")
-        if what in ("solution", "error"):
-            told = (y if what == "solution" else y.solution).message
-            require(told == (sol if what == "solution" else error.solution).message, "wrong answer", "another message")
+        require(message == own, "wrong answer", f"{way} of {what} ({name}) gives another message")
 
 
 def _forget(h, u):

@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
+import monoid_gallery as gallery
 import numpy as np
+from gallery import structure
 
 import recsolve as rs
 from recsolve import jacobians as rj
-from recsolve.kernels.monoids.monoid import MONOIDS, Restarting
+from recsolve.kernels.monoids.monoid import MONOIDS
 
 from . import judge
 from .judge import require, unexpected, unwritten
 from .problems import ordered
 from .trees import LONG
-
-EXACT = ("clamp", "max_min", "finite_map")
-RESTARTING = [name for name, monoid in MONOIDS.items() if isinstance(monoid, Restarting)]
-
-
-def elements_of(name, rng, T, shape, dtype):
-    """Return random elements of a monoid; what is added up are integers, so that sums do not round."""
-    normal = lambda *extra: rng.standard_normal((T, *shape, *extra)).astype(dtype)  # noqa: E731
-    whole = lambda *extra: np.rint(3 * rng.standard_normal((T, *shape, *extra))).astype(dtype)  # noqa: E731
-    if name == "affine":
-        return rng.uniform(-1, 1, (T, *shape)).astype(dtype), normal()
-    if name == "addition":
-        return (whole(),)
-    if name == "saturating_add":
-        a, b = whole(), whole()
-        return whole(), np.minimum(a, b), np.maximum(a, b)
-    if name == "moebius":
-        return tuple(rng.uniform(0.1, 1, (T, *shape)).astype(dtype) for _ in range(4))
-    if name == "finite_map":
-        return (rng.integers(0, 4, (T, *shape, 4)),)
-    if name == "riccati":
-        m = int(rng.integers(1, 3))
-        A, X, Y = (normal(m, m) / dtype(2) for _ in range(3))
-        return A, X @ X.swapaxes(-1, -2), Y @ Y.swapaxes(-1, -2)
-    return (whole(), whole()) if name in ("max_plus", "min_plus") else tuple(normal() for _ in MONOIDS[name].letters)
-
-
-def state_of(name, elements, rng):
-    """Return a state of one step."""
-    shape, dtype = elements[0].shape[1:], elements[0].dtype
-    if name == "finite_map":
-        return rng.integers(0, 4, shape[:-1])
-    if name == "logsumexp":
-        return np.abs(rng.standard_normal((*shape, 2))).astype(dtype)
-    if name == "riccati":
-        X = rng.standard_normal(shape).astype(dtype)
-        return X @ X.swapaxes(-1, -2)
-    if name == "moebius":
-        return rng.uniform(0.1, 1, shape).astype(dtype)
-    return np.rint(3 * rng.standard_normal(shape)).astype(dtype)
 
 
 def act(name, e, y):
@@ -103,7 +65,7 @@ def walked(name, elements, initial, reset, reverse):
     ys, y, T = {}, start, len(e[0])
     for t in range(T)[::-1] if reverse else range(T):
         one = [x[t] for x in e]
-        forgot = act(name, one, start) if name in RESTARTING else MONOIDS[name].constant(tuple(one), None)
+        forgot = act(name, one, start) if name in gallery.RESTARTING else MONOIDS[name].constant(tuple(one), None)
         new = forgot if y is None else act(name, one, y)
         if reset is not None:
             cut = reset[t].reshape(reset[t].shape + (1,) * (new.ndim - reset.ndim + 1))
@@ -117,10 +79,11 @@ def scan(rng, compiled, backend):
     """Every monoid, both directions, resets, initial states, memory orders, every backend."""
     name, dtype = str(rng.choice(list(MONOIDS))), rng.choice([np.float32, np.float64])
     T, shape = int(rng.choice([1, 2, 31, 33, 97, 257])), ((), (3,), (2, 3), (0,))[rng.integers(4)]
-    elements = elements_of(name, rng, T, shape, dtype)
+    size = 4 if name == "finite_map" else int(rng.integers(1, 3))
+    elements = gallery.elements(name, T, shape, rng, dtype, size, whole=True)
     if name != "riccati" and name != "finite_map":
         elements = tuple(ordered(rng, x) for x in elements)
-    initial = state_of(name, elements, rng) if name in RESTARTING or rng.random() < 0.5 else None
+    initial = gallery.state(name, elements, rng) if name in gallery.RESTARTING or rng.random() < 0.5 else None
     reset = rng.random(T) < 0.1 if rng.random() < 0.4 else None
     reverse = bool(rng.random() < 0.5)
     where = backend or ("numba" if compiled else "numpy")
@@ -132,25 +95,12 @@ def scan(rng, compiled, backend):
     require(got.shape == wanted.shape, "wrong answer", f"{name}: shape {got.shape}, wanted {wanted.shape}")
     if not got.size:
         return
-    if name in EXACT or name in ("addition", "saturating_add", "max_plus", "min_plus"):
+    if name in gallery.EXACT or name in ("addition", "saturating_add", "max_plus", "min_plus"):
         require(np.array_equal(got, wanted.astype(got.dtype)), "wrong answer", f"{name} on {where} is not the loop's")
         return
     eps, size = float(np.finfo(dtype).eps), 1 + np.abs(wanted).max(axis=0, keepdims=True)
     gap = np.abs(got - wanted) / size
     require((gap <= 100 * T * eps).all(), "wrong answer", f"{name} on {where}: relative gap {float(gap.max()):.2e}")
-
-
-def structured(rng, layout, kind, leading, dtype):
-    """Return a random Jacobian of a structure, contracting, and its full matrices (T, *batch, lanes, m, m) per lane."""
-    k, n = layout.components, layout.units
-    draw = lambda *shape: (rng.uniform(-1, 1, (*leading, *shape)) / (k * n) ** 0.5).astype(dtype)  # noqa: E731
-    if kind == "Scalar":
-        return rj.Scalar(draw(), layout)
-    if kind == "Diagonal":
-        return rj.Diagonal(draw(*layout.event), layout)
-    if kind == "Block":
-        return rj.Block(draw(k, k, *layout.lanes, n), layout)
-    return rj.LaneDense(draw(*layout.lanes, k * n, k * n), layout)
 
 
 def literal(J, layout, v):
@@ -176,7 +126,7 @@ def matrices(rng, compiled, backend):
     layout = rs.Layout(k, () if rng.random() < 0.6 else (2,), int(rng.integers(1, 5)))
     T, batch, dtype = int(rng.choice([1, 2, 33, 97])), ((), (3,))[rng.integers(2)], rng.choice([np.float32, np.float64])
     with unexpected("jacobian"):
-        J = structured(rng, layout, kind, (T, *batch), dtype)
+        J = structure(getattr(rj, kind), layout, (T, *batch), rng, dtype, gain=0.5 / layout.lane_width**0.5)
     b = ordered(rng, rng.standard_normal((T, *batch, *layout.event)).astype(dtype))
     initial = rng.standard_normal(b.shape[1:]).astype(dtype) if rng.random() < 0.5 else None
     reset = rng.random(T) < 0.2 if rng.random() < 0.5 else None
@@ -197,7 +147,7 @@ def misfits(rng, compiled, backend):
     kind = str(rng.choice(["Diagonal", "Block", "LaneDense"]))
     layout = rs.Layout(2 if kind == "Block" else 1, (), int(rng.integers(2, 5)))
     T, where = 33, backend or ("numba" if compiled else "numpy")
-    J = structured(rng, layout, kind, (T,), np.float64)
+    J = structure(getattr(rj, kind), layout, (T,), rng)
     shape = list(J.data.shape)
     shape[int(rng.integers(1, len(shape)))] += int(rng.choice([-1, 1, 2]))
     data, b = np.full(shape, 0.1), np.ones((T, *layout.event))

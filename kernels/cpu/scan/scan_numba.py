@@ -68,24 +68,9 @@ def scan(
     reset: Array | None = None,
     chunk: int | None = None,
 ) -> Array:
-    """Return y[t] = e[t](y[t-1]) for all t.
+    """Return y[t] = e[t](y[t-1]) for all t; arguments and results are those of the scan of NumPy.
 
-    Parameters
-    ----------
-    monoid : Monoid
-    elements : tuple
-        In the monoid's form, time first.
-    initial : array, optional
-        y[-1], the shape of one row; without it the first step is cut from its past.
-    reset : array of bool, optional
-        Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
-    chunk : int, optional
-        Length of a block of time; by default lanes walk through all of it where they are many.
-
-    Returns
-    -------
-    array
-        y, in the memory order of the elements.
+    ``chunk`` is the length of a block of time; by default lanes walk through all of it where they are many.
     """
     like = monoid.like(elements)
     if not carries(monoid, elements, initial) or (reset is not None and reset.ndim != like.ndim):

@@ -1,0 +1,100 @@
+"""Tangents of a solution: one forward scan with the true Jacobian."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace, to_native
+from recsolve.gradients.adjoint import check_jacobian, recurrence_of
+from recsolve.gradients.sensitivity import CellSensitivity
+from recsolve.kernels.affine_scan import affine_scan
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.solution import Solution
+
+
+def tangent(
+    solution: Solution,
+    *,
+    initial: Any = None,
+    drive: Mapping[str, Any] | None = None,
+    inputs: Any = None,
+    parameters: Mapping[str, Any] | None = None,
+    mixings: Mapping[str, Any] | None = None,
+    unconverged: bool = False,
+) -> Any:
+    """Return the derivative of the states along tangents of what they depend on: one forward scan.
+
+    Parameters
+    ----------
+    solution : Solution
+    initial : array, shape (*batch, *event), optional
+        Tangent of h[0]; as all others of the kind and dtype of the states.
+    drive, parameters, mixings : mapping of arrays, optional
+        Of a cell: tangents by name, each in the shape of what it moves.
+    inputs : array, optional
+        Of a cell on an input: tangent of x, in its shape.
+    unconverged : bool
+        As in :func:`adjoint`.
+
+    Returns
+    -------
+    array, shape (T, *batch, *event)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`adjoint`; and for unknown names.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0)
+    >>> sol = rs.solve(cell.recurrence(np.ones((30, 2))))
+    >>> rs.tangent(sol, initial=np.ones(4)).shape
+    (30, 4)
+    """
+    rec = recurrence_of(solution, unconverged)
+    trajectory = to_native(solution.states, "states")
+    xp = namespace(trajectory)
+    with np.errstate(all="ignore"):
+        previous = rec.previous(trajectory)
+        _, J = rec.bind().differentiate(previous)
+        check_jacobian(rec, previous, J)
+        starts = rec.over_event(rec.starts)
+        b = xp.zeros_like(trajectory)
+        if initial is not None:
+            moved = rec.native(initial, "initial", rec.initial.shape)
+            seen = rec.over_event(rec.from_initial)
+            b += xp.where(seen, J.matvec(xp.broadcast_to(moved, trajectory.shape)), b.dtype.type(0))
+        given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
+        if any(x is not None for x in given.values()):
+            b += _push(rec, previous, given)
+        return rec.wrap(affine_scan(J, b, reset=starts))
+
+
+def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
+    """Return the tangent of F for tangents of drives, input, parameters and mixing weights of a cell."""
+    if not isinstance(rec, CellRecurrence):
+        raise ValueError("tangents of drive, inputs, parameters and mixings belong to cells; a function takes initial=")
+    cell = rec.cell
+    leaves: dict[Any, Array] = {}
+    for kind, name, like in (("drive", "drive", rec.drive), ("parameter", "parameters", cell.parameters)):
+        for n, x in (given[name] or {}).items():
+            if n not in like:
+                raise ValueError(f"{name} has {n!r}; wanted some of {tuple(like)}")
+            leaves[kind, n] = rec.native(x, f"{name}[{n!r}]", like[n].shape)
+    if given["inputs"] is not None:
+        if cell.projection is None or rec.x is None:
+            raise ValueError("inputs is given, but the recurrence was given drives, not an input x")
+        for n, u in cell.projection.push(rec.native(given["inputs"], "inputs", rec.x.shape)).items():
+            leaves["drive", n] = leaves["drive", n] + u if ("drive", n) in leaves else u
+    weights = {}
+    for n, x in (given["mixings"] or {}).items():
+        if n not in cell.mixings:
+            raise ValueError(f"mixings has {n!r}; wanted some of {tuple(cell.mixings)}")
+        weights[n] = rec.native(x, f"mixings[{n!r}]", cell.mixings[n].weight.shape)
+    return CellSensitivity(rec, previous).push(leaves, weights)

@@ -1,0 +1,53 @@
+"""The first iterate of a solve, from what the user guesses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.recurrence.base import Recurrence
+from recsolve.solution import Solution
+from recsolve.solvers.sequential import loop
+
+
+def first_iterate(guess: Any, recurrence: Recurrence) -> Array | None:
+    """Return the first iterate as a new native array, or None for the default."""
+    if guess is None or (isinstance(guess, str) and guess == "step"):
+        return None
+    states = recurrence.empty()
+    if isinstance(guess, str):
+        if guess == "coarse":
+            return _coarse_guess(recurrence)
+        if guess != "zeros":
+            raise ValueError(f"guess is {guess!r}; wanted 'step', 'zeros', 'coarse', an array or a Solution")
+        states[...] = 0
+        return states
+    if isinstance(guess, Solution):
+        guess = guess.states
+    if np.isscalar(guess):
+        if isinstance(guess, (bool, np.bool_)) or not isinstance(guess, (int, float, np.number)):
+            raise TypeError(f"guess is {guess!r}; wanted a number, an array, 'step', 'zeros', 'coarse' or a Solution")
+        states[...] = guess
+        return states
+    native = recurrence.native(guess, "guess")
+    try:
+        states[...] = np.broadcast_to(native, recurrence.shape)
+    except ValueError:
+        raise ValueError(f"guess has shape {tuple(native.shape)}; wanted {recurrence.shape}") from None
+    return states
+
+
+def _coarse_guess(recurrence: Recurrence) -> Array:
+    """Return f from the states of the loop over every m-th step, each held until the next."""
+    T = recurrence.length
+    m = max(round(T**0.5), 1)
+    every = recurrence._cut(slice(m - 1, T, m), recurrence.wrap(recurrence.initial))
+    held = recurrence.empty()
+    held[: m - 1] = recurrence.initial
+    xp = namespace(held)
+    held[m - 1 :] = xp.repeat(loop(every), m, axis=0)[: T - m + 1]
+    # A guess that overflows in the coarse loop is not used.
+    values = recurrence.evaluate(xp.where(xp.isfinite(held), held, recurrence.initial))
+    return xp.array(values)  # type: ignore[no-any-return]
