@@ -51,7 +51,7 @@ def test_products_are_asked_of_cublas_as_it_counts(dtype, host, monkeypatch):
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, name, module)
     attributes = {"MultiProcessorCount": 1, "MaxSharedMemoryPerBlockOptin": 0}
-    device, rng = Cuda(SimpleNamespace(attributes=attributes)), np.random.default_rng(0)
+    device, rng = Cuda(SimpleNamespace(attributes=attributes, compute_capability="90")), np.random.default_rng(0)
     for rows, lanes, n, count in [(5, 1, 4, 3), (7, 3, 2, 2), (1, 2, 3, 1)]:
         weights = rng.standard_normal((lanes, count * n, n)).astype(dtype).view(OnDevice)
         states = rng.standard_normal((rows, 2, lanes, n)).astype(dtype).view(OnDevice)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from unittest import mock
 
 import cuda_host
 import gallery
