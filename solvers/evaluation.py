@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
@@ -10,11 +11,14 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
-from recsolve.kernels.residual import residual_of
+from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
+from recsolve.kernels.gpu.iterate import Bound, Iterations, Judged
+from recsolve.kernels.residual import front, hopeless, iterations, residual_of
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.current import Traced
+from recsolve.recurrence.engine import fused, launches, traced_of
 from recsolve.solvers.iterate import Iterate, Linearised, largest
-
-_TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
 
 
 class Direct(NamedTuple):
@@ -54,7 +58,7 @@ class Evaluation:
         self.counts: Counter[str] = Counter(nfev=0, njev=0, njvp=0, nscan=0, rows=0)
         self.starts = recurrence.starts
         self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
-        self._starts = to_host(self.starts)
+        self.launched = iterations(self.starts, recurrence.layout, recurrence.dtype)
 
     @overload
     def evaluate(self, states: Array, *, pinned: Array | None = ..., jacobian: Literal[True]) -> Linearised: ...
@@ -99,8 +103,14 @@ class Evaluation:
         """
         rec, J = self.recurrence, None
         self.count_evaluation()
-        if self.jacobian if jacobian is None else jacobian:
-            self.counts["njev"] += 1
+        jacobian = self.jacobian if jacobian is None else jacobian
+        self.counts["njev"] += jacobian
+        if chunk is None and self._bound is not None and self.launched is not None:
+            found = self.launched.evaluate(self._bound, states, self.tolerance, pinned, jacobian)
+            if found is not None:
+                values, J, judged = found
+                return _iterate(states, values, J, self.tolerance, judged)
+        if jacobian:
             values, J = rec.linearise(states)
         else:
             values = rec.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
@@ -142,6 +152,8 @@ class Evaluation:
         [True, False, False, False]
         """
         tolerance = tolerance or self.tolerance
+        if self.launched is not None:
+            return _iterate(states, values, J, tolerance, self.launched.judge(states, values, tolerance, pinned))
         residual, converged, exact, sizes = residual_of(states, values, tolerance, self.event_axes)
         if pinned is not None:
             exact = exact | (pinned & namespace(states).isfinite(sizes))
@@ -204,17 +216,10 @@ class Evaluation:
         self.counts["rows"] += self.starts.size
         return self.recurrence.linearise(iterate.states)[1]
 
-    def _rows(self, entries: Array) -> Array:
-        """Return the rows (T, *batch) of which every entry is true."""
-        return entries.all(axis=self.event_axes)  # type: ignore[return-value]
-
     def _blocked(self, states: Array, values: Array, converged: Array) -> bool:
         """Return whether the first row of each segment to fail the tolerance equals a non-finite F."""
-        xp = namespace(states)
-        equal = (values == states) | ((values != values) & (states != states))
-        hopeless = ~self._rows(xp.isfinite(values)) & self._rows(equal | xp.isfinite(values))
-        _, front = self.front(converged)
-        return bool(front.any()) and not bool((front & ~hopeless).any())
+        _, stop = self.front(converged)
+        return bool(stop.any()) and not bool((stop & ~hopeless(states, values, self.event_axes)).any())
 
     def front(self, good: Array) -> tuple[Array, Array]:
         """Return the leading good rows of every segment, and the row at which each stops.
@@ -237,19 +242,42 @@ class Evaluation:
         >>> leading.tolist(), stop.tolist()
         ([True, True, False, False], [False, False, True, False])
         """
-        xp, host = namespace(good), to_host(good)
-        if not host.size:
-            return good, good.copy()
-        clean = np.empty(host.shape, bool)
-        failure, start = (np.full((1, *host.shape[1:]), -1) for _ in range(2))
-        rows = max(_TOGETHER // max(self._starts[0].size, 1), 1)
-        for begin in range(0, len(host), rows):
-            part = slice(begin, begin + rows)
-            index = np.arange(begin, min(begin + rows, len(host))).reshape((-1,) + (1,) * (host.ndim - 1))
-            failures, starts = (
-                np.maximum.accumulate(np.concatenate([before, np.where(mask[part], index, -1)]), axis=0)
-                for before, mask in ((failure, ~host), (start, self._starts))
-            )
-            clean[part] = failures[:-1] < starts[1:]
-            failure, start = failures[-1:], starts[-1:]
-        return xp.asarray(clean & host), xp.asarray(clean & ~host)
+        if self.launched is not None:
+            return self.launched.front(good)
+        xp = namespace(good)
+        leading, stop = front(to_host(good), self._starts)
+        return xp.asarray(leading), xp.asarray(stop)
+
+    @cached_property
+    def _starts(self) -> Array:
+        return to_host(self.starts)
+
+    @cached_property
+    def _bound(self) -> Bound | None:
+        """The cell as it is evaluated and tested in one launch; None where there are no such kernels for it."""
+        return (
+            None if self.launched is None or self.tolerance.lanes is not None else bound(self.recurrence, self.launched)
+        )
+
+
+def _iterate(states: Array, values: Array, J: Jacobian | None, tolerance: Tolerance, judged: Judged) -> Iterate:
+    """Return an iterate of what kernels have told."""
+    rows = judged.converged, tolerance, judged.leading, judged.front, judged.worst, judged.blocked
+    known = states, values, judged.residual, *rows
+    return Iterate(*known, judged=judged) if J is None else Linearised(*known, J, judged=judged)
+
+
+def bound(recurrence: Recurrence, launched: Iterations) -> Bound | None:
+    """Return a cell with diagonal mixings as kernels evaluate and test it, or None."""
+    if not isinstance(recurrence, CellRecurrence) or not launches(recurrence):
+        return None
+    cell, traced = fused(recurrence), traced_of(recurrence)
+    if cell is None or traced is None:
+        return None
+    return launched.bind(elementwise_of(traced), cell.inputs, cell.starts, recurrence.drive_like)
+
+
+@lru_cache(maxsize=128)
+def elementwise_of(traced: Traced) -> ElementwiseCuda:
+    """Return the kernels of a traced cell with diagonal mixings."""
+    return ElementwiseCuda(traced.program)
