@@ -1,5 +1,6 @@
 """The kernels of iterations, built for the host, against the NumPy forms, which are the definition."""
 
+import ctypes
 import itertools
 
 import cuda_host
@@ -13,10 +14,12 @@ from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal
 from recsolve.kernels import residual as forms
 from recsolve.kernels.gpu import iterate
+from recsolve.kernels.gpu.device import Launch
 from recsolve.kernels.gpu.iterate import OF_MATRIX, OF_PRODUCT, OF_PROPOSAL, OF_VALUES, Iterations
+from recsolve.kernels.gpu.views import AT
 from recsolve.kernels.reference import scan_numpy
-from recsolve.solvers import evaluation
 from recsolve.recurrence.engine import fused, traced_of
+from recsolve.solvers import evaluation
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -173,13 +176,33 @@ def test_the_next_states_are_those_of_numpy(host):
     assert replaced
 
 
+def there(address, like):
+    """An array like another one, elsewhere in memory."""
+    size = sum(abs(step) * (n - 1) for step, n in zip(like.strides, like.shape, strict=True)) + like.itemsize
+    numbers = (ctypes.c_byte * size).from_address(int(address))
+    return np.ndarray(like.shape, like.dtype, numbers, strides=like.strides)
+
+
+class Scans:
+    """A scan that can be run again with other addresses, as those of the GPU, which take long to compile."""
+
+    def __init__(self, monoid, elements, y, machine, *, reset=None):
+        A, b = elements
+        self.monoid, self.layout, self.kind, self.y = monoid, A.layout, type(A), y
+        self.arrays = self.likes = {"in0": A.data, "in1": b, "cut": reset}
+        problem = np.zeros(max(AT.values()) + 1, np.int64)
+        self.launches = [Launch("", "", (), 1, 32, 0, problem)]
+
+    def __call__(self):
+        (launch,) = self.launches
+        A, b, cut = (there(launch.problem[AT[name]], like) for name, like in self.likes.items())
+        self.y[...] = scan_numpy.scan(self.monoid, (self.kind(A, self.layout), b), reset=cut)
+
+
 @pytest.fixture
 def on_the_host(host, monkeypatch):
     """Let NumPy arrays be iterated as those on a GPU are."""
     calls = []
-
-    def launches(monoid, elements, y, machine, *, reset=None):
-        return None  # scans of the GPU are tried elsewhere, and take long to compile
 
     def bound(rec, launched):
         cell = fused(rec) if hasattr(rec, "cell") else None
@@ -188,7 +211,7 @@ def on_the_host(host, monkeypatch):
         calls.append(rec)
         return launched.bind(evaluation.elementwise_of(traced_of(rec)), cell.inputs, cell.starts, rec.drive_like)
 
-    monkeypatch.setattr(iterate, "launches", launches)
+    monkeypatch.setattr(iterate, "launches", Scans)
     monkeypatch.setattr(evaluation, "bound", bound)
     monkeypatch.setattr(
         evaluation,
@@ -258,10 +281,10 @@ def test_methods_take_the_same_steps(on_the_host, method):
     for name, batch_first in [("gru", True), ("lstm", False)]:
         rec = recurrence(name, rng, 90, (3,), np.float64, batch_first)
         with rs.backend("numba"):
-            found = rs.solve(rec, method=method, callback=lambda _: None)
+            found = rs.solve(rec, method=method, guess=np.zeros(rec.shape), callback=lambda _: None)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(evaluation, "iterations", lambda *_: None)
-                wanted = rs.solve(rec, method=method, callback=lambda _: None)
+                wanted = rs.solve(rec, method=method, guess=np.zeros(rec.shape), callback=lambda _: None)
         assert found.success
         assert found.nit == wanted.nit
         np.testing.assert_allclose(found.states, wanted.states, rtol=1e-12, atol=1e-12)
@@ -270,45 +293,13 @@ def test_methods_take_the_same_steps(on_the_host, method):
 
 def test_a_scan_is_planned_once_and_launched_with_other_addresses(host, monkeypatch):
     planned = []
-
-    class Stub:
-        """What a scan of the GPU is to those that launch it again."""
-
-        def __init__(self, elements, y, reset):
-            A, b = elements
-            self.arrays = {"in0": A.data, "in1": b, "cut": reset}
-            self.y, self.shapes = y, (A, b, reset)
-            problem = np.zeros(max(iterate.AT.values()) + 1, np.int64)
-            self.launches = [iterate.Launch("", "", (), 1, 32, 0, problem)]
-
-        def __call__(self):
-            p = self.launches[0].problem
-            A, b, reset = (
-                np.ctypeslib.as_array(
-                    np.ctypeslib.ctypes.cast(int(p[iterate.AT[n]]), np.ctypeslib.ctypes.POINTER(kind)), x.shape
-                )
-                for n, x, kind in zip(
-                    ("in0", "in1", "cut"),
-                    (self.shapes[0].data, *self.shapes[1:]),
-                    (np.ctypeslib.ctypes.c_double, np.ctypeslib.ctypes.c_double, np.ctypeslib.ctypes.c_bool),
-                    strict=True,
-                )
-            )
-            J = type(self.shapes[0])(A, self.shapes[0].layout)
-            self.y[...] = scan_numpy.scan(iterate.MONOIDS["affine"], (J, b), reset=reset)
-
-    def launches(monoid, elements, y, machine, *, reset=None):
-        planned.append(y)
-        return Stub(elements, y, reset)
-
-    monkeypatch.setattr(iterate, "launches", launches)
-    rng = np.random.default_rng(0)
+    monkeypatch.setattr(iterate, "launches", lambda *given, **more: planned.append(given) or Scans(*given, **more))
+    rng, layout = np.random.default_rng(0), Layout(units=8)
     starts = np.zeros((20, 3), bool)
     starts[0] = True
-    launched = Iterations(starts, Layout(units=8), np.dtype(float), host)
+    launched = Iterations(starts, layout, np.dtype(float), host)
     for _ in range(3):
-        A, b = Diagonal(rng.standard_normal((20, 3, 8)), Layout(units=8)), rng.standard_normal((20, 3, 8))
+        A, b = Diagonal(rng.standard_normal((20, 3, 8)), layout), rng.standard_normal((20, 3, 8))
         cut = starts | (rng.random((20, 3)) < 0.2)
-        found = launched.scan(A, b, cut)
-        np.testing.assert_array_equal(found, scan_numpy.scan(iterate.MONOIDS["affine"], (A, b), reset=cut[..., None]))
+        same(launched.scan(A, b, cut), scan_numpy.scan(iterate.MONOIDS["affine"], (A, b), reset=cut[..., None]))
     assert len(planned) == 1
