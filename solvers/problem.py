@@ -9,7 +9,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan
-from recsolve.kernels.gpu.iterate import OF_MATRIX, OF_PROPOSAL, OF_VALUES
+from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_PROPOSAL, OF_VALUES
 from recsolve.kernels.residual import guard, largest_finite
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.evaluation import Evaluation
@@ -121,10 +121,8 @@ class Problem(Evaluation):
         """
         if type(A) is Zero:
             return iterate.values
-        self.counts["nscan"] += 1
         cut = self.recurrence.over_event(self.cut(iterate))
-        d = affine_scan(A, iterate.residual, reset=cut)
-        return iterate.values + self.carried(A.matvec, d, cut)
+        return iterate.values + namespace(cut).where(cut, iterate.values.dtype.type(0), self._product(iterate, A))
 
     def corrected(self, iterate: Iterate, A: Jacobian) -> Array:
         """Return the guarded correction, ``guarded(iterate, correct(iterate, A))``, which on a GPU is one launch more.
@@ -152,11 +150,13 @@ class Problem(Evaluation):
         if self.launched is not None:
             if type(A) is Zero:
                 return self._launched_guard(iterate, (OF_VALUES, None, None))
-            if isinstance(A, (Diagonal, Block)):
+            if type(A) in (Diagonal, Block):
                 d = self.launched.scan(A, iterate.residual, self.cut(iterate))
                 if d is not None:
                     self.counts["nscan"] += 1
-                    return self._launched_guard(iterate, (OF_MATRIX, d, A.data))
+                    what = OF_BLOCK if type(A) is Block else OF_DIAGONAL
+                    return self._launched_guard(iterate, (what, d, A.data))
+            return self._launched_guard(iterate, (OF_PRODUCT, self._product(iterate, A), None))
         return self.guarded(iterate, self.correct(iterate, A))
 
     def move(self, iterate: I, A: Jacobian) -> I:
@@ -188,9 +188,13 @@ class Problem(Evaluation):
         >>> problem.carried(iterate.jacobian.matvec, np.ones((4, 1)), cut).ravel().tolist()
         [0.0, 0.0, 0.5, 0.5]
         """
-        before = namespace(d).empty_like(d)
-        before[1:], before[:1] = d[:-1], 0
-        return namespace(d).where(cut, d.dtype.type(0), product(before))  # type: ignore[no-any-return]
+        return namespace(d).where(cut, d.dtype.type(0), product(_before(d)))  # type: ignore[no-any-return]
+
+    def _product(self, iterate: Iterate, A: Jacobian) -> Array:
+        """Return A[t] d[t-1] with the scanned d, and anything in rows that are cut from the one before."""
+        self.counts["nscan"] += 1
+        cut = self.recurrence.over_event(self.cut(iterate))
+        return A.matvec(_before(affine_scan(A, iterate.residual, reset=cut)))
 
     def advance(self, iterate: I, proposal: Array) -> I:
         """Guard and pin a proposal, and evaluate it.
@@ -298,3 +302,10 @@ class Problem(Evaluation):
         if not sizes.size:
             sizes = namespace(x).zeros((1, *sizes.shape[1:]), sizes.dtype)
         return sizes.max(axis=0).reshape(1, *sizes.shape[1:], *(1,) * len(self.event_axes))  # type: ignore[no-any-return]
+
+
+def _before(d: Array) -> Array:
+    """Return d[t-1] for every t, and 0 at the first."""
+    before = namespace(d).empty_like(d)
+    before[1:], before[:1] = d[:-1], 0
+    return before  # type: ignore[no-any-return]

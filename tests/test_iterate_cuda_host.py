@@ -15,7 +15,7 @@ from recsolve.jacobians import Block, Diagonal
 from recsolve.kernels import residual as forms
 from recsolve.kernels.gpu import iterate
 from recsolve.kernels.gpu.device import Launch
-from recsolve.kernels.gpu.iterate import OF_MATRIX, OF_PRODUCT, OF_PROPOSAL, OF_VALUES, Iterations
+from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_PROPOSAL, OF_VALUES, Iterations
 from recsolve.kernels.gpu.views import AT
 from recsolve.kernels.reference import scan_numpy
 from recsolve.recurrence.engine import fused, traced_of
@@ -25,7 +25,9 @@ pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++"
 
 LAYOUTS = [
     Layout(units=5),
-    Layout(units=70),
+    Layout(units=72),
+    Layout(units=1200),
+    Layout(2, (), 132),
     Layout(2, (), 3),
     Layout(2, (3,), 40),
     Layout(1, (2, 3), 4),
@@ -34,9 +36,16 @@ LAYOUTS = [
 SHAPES = [(1, ()), (7, (3,)), (40, ()), (33, (2, 2)), (70, (2,))]
 
 
+class Host(cuda_host.Host):
+    """A machine that runs the scans of these tests too."""
+
+    def prepared(self, launch):
+        return launch.code if callable(launch.code) else super().prepared(launch)
+
+
 @pytest.fixture(scope="module")
 def host():
-    return cuda_host.Host(workers=2, processors=1)
+    return Host(workers=2, processors=1)
 
 
 def ordered(x, order):
@@ -129,12 +138,13 @@ def test_an_iterate_is_judged_as_numpy_judges_it(host):
     assert solved
 
 
-def matrix(rng, layout, starts, dtype):
-    k = layout.components
-    square = (k, k) if k > 1 else ()
-    event = layout.event[1:] if k > 1 else layout.event
-    data = rng.standard_normal((*starts.shape, *square, *event)).astype(dtype)
-    return (Block if k > 1 else Diagonal)(data, layout)
+def matrices(rng, layout, starts, dtype):
+    k, found = layout.components, [Diagonal]
+    shape = {Diagonal: layout.event}
+    if k > 1:
+        found.append(Block)
+        shape[Block] = (k, *layout.event)
+    return [kind(rng.standard_normal((*starts.shape, *shape[kind])).astype(dtype), layout) for kind in found]
 
 
 def test_the_next_states_are_those_of_numpy(host):
@@ -144,7 +154,7 @@ def test_the_next_states_are_those_of_numpy(host):
         dtype, axes = states.dtype, axes_of(layout, starts)
         launched, pin = Iterations(starts, layout, dtype, host), bool(rng.integers(2))
         judged = launched.judge(states, values, Tolerance(1e-6, 1e-6))
-        A, (d, _) = matrix(rng, layout, starts, dtype), trajectory(rng, states.shape, dtype, starts)
+        A, (d, _) = matrices(rng, layout, starts, dtype), trajectory(rng, states.shape, dtype, starts)
         initial = 3 * rng.standard_normal(states.shape[1:]).astype(dtype)
         reach = float(rng.choice([0.5, 2.0]))
         known = None
@@ -158,8 +168,9 @@ def test_the_next_states_are_those_of_numpy(host):
                 OF_VALUES: values,
                 OF_PROPOSAL: d,
                 OF_PRODUCT: values + np.where(cut, dtype.type(0), d),
-                OF_MATRIX: values + np.where(cut, dtype.type(0), A.matvec(before)),
             }
+            for how, J in zip((OF_DIAGONAL, OF_BLOCK), A, strict=False):
+                steps[how] = values + np.where(cut, dtype.type(0), J.matvec(before))
             solved, first = judged.numbers[3 * starts.size :].reshape(2, *starts.shape[1:])
             most = np.maximum(first, forms.largest_finite(initial[None], axes)[0])
             most = np.maximum(solved, most if known is None else known.reshape(starts.shape[1:]))
@@ -168,7 +179,7 @@ def test_the_next_states_are_those_of_numpy(host):
             wanted = {made: forms.guard(x, states, values, reach * most, pins, axes) for made, x in steps.items()}
         for made, x in wanted.items():
             given = None if made == OF_VALUES else d
-            made = made, given, A.data if made == OF_MATRIX else None
+            made = made, given, A[made - OF_DIAGONAL].data if made >= OF_DIAGONAL else None
             found, reached = launched.guard(states, values, judged, made, reach, known, initial, pin)
             same(found, x)
             same(reached, most)
@@ -189,11 +200,12 @@ class Scans:
     def __init__(self, monoid, elements, y, machine, *, reset=None):
         A, b = elements
         self.monoid, self.layout, self.kind, self.y = monoid, A.layout, type(A), y
+        self.cleared = None
         self.arrays = self.likes = {"in0": A.data, "in1": b, "cut": reset}
         problem = np.zeros(max(AT.values()) + 1, np.int64)
-        self.launches = [Launch("", "", (), 1, 32, 0, problem)]
+        self.launches = [Launch(self.run, "", (), 1, 32, 0, problem)]
 
-    def __call__(self):
+    def run(self):
         (launch,) = self.launches
         A, b, cut = (there(launch.problem[AT[name]], like) for name, like in self.likes.items())
         self.y[...] = scan_numpy.scan(self.monoid, (self.kind(A, self.layout), b), reset=cut)
@@ -263,6 +275,7 @@ def test_f_and_its_jacobian_are_evaluated_where_the_states_are(host, on_the_host
 
 METHODS = [
     "newton",
+    "clipped_newton",
     "quasi_newton",
     "jacobi",
     "picard",

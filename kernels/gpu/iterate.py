@@ -1,14 +1,16 @@
 """What an iteration launches: the test of an iterate, its fronts and one report, and the next states.
 
 The NumPy forms in :mod:`recsolve.kernels.residual` are the definition. Nothing here waits for the device but the
-report. What depends on shapes and strides is found once and kept.
+report. What depends on shapes, strides and the device is found once and kept: an iteration fills in addresses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from math import ceil, isfinite, prod
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,15 +29,20 @@ from recsolve.kernels.gpu.views import AT, AXES, address, aligned, merge
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.starts import Starts
 
-_NAMED = constants("iterate/rows")
-_THREADS, _EVENT = _NAMED["ROW_THREADS"], _NAMED["EVENT_AXES"]
-_REPORTED = _NAMED["REPORTED"]
+_NAMED = constants("iterate/guard") | constants("iterate/fronts")
+_THREADS, _EVENT, _REPORTED = (_NAMED[name] for name in ("ROW_THREADS", "EVENT_AXES", "REPORTED"))
+OF_VALUES, OF_PROPOSAL, OF_PRODUCT, OF_DIAGONAL, OF_BLOCK = (
+    _NAMED[name] for name in ("OF_VALUES", "OF_PROPOSAL", "OF_PRODUCT", "OF_DIAGONAL", "OF_BLOCK")
+)
 _SHARED = 1 << 10  # bytes of shared memory of a block, for what its threads tell each other
 _NARROW = 8  # numbers of a row that one thread takes
 _EACH = 4  # numbers of a wider row that a thread takes, if there are so many
-_ALIGNED = 16  # bytes that scans copy at once
+_ALIGNED = 16  # bytes that are copied at once
+_REGISTERS = 640  # bytes of numbers that a thread holds at most to take several at once
 _MOST = 1024  # threads of a block that looks for fronts
-OF_VALUES, OF_PROPOSAL, OF_PRODUCT, OF_MATRIX = range(4)  # what a step is made of
+_TOLD, _CONVERGED, _LEADING, _FRONT, _PINS, _CUT, _ROWS = range(7)  # what is told of rows, in bytes
+_WRITTEN = {"told": _TOLD, "leading": _LEADING, "front": _FRONT, "pins": _PINS, "cut": _CUT}
+_HERE: AbstractContextManager[None] = nullcontext()
 
 
 class _Unmergeable(Exception):
@@ -71,10 +78,10 @@ class Axes(NamedTuple):
 
 
 class _Laid(NamedTuple):
-    """A structure filled in but for addresses, as integers; whether numbers of rows are side by side; the blocks."""
+    """A structure filled in but for addresses, as integers; how many numbers of a row are taken at once; the blocks."""
 
     problem: Array
-    unit: str
+    at_once: int
     blocks: int
 
 
@@ -129,9 +136,12 @@ def _laid(
         view = p[field] if i < 0 else p[field][i]
         view["time"], view["row"], view["column"] = time, *own
         view["lane"][: len(run)], view["lane"][_EVENT : _EVENT + len(far)] = run, far
-    unit = len(inner) == 1 and (inner[0] == 1 or all(run[0] == 1 for run in runs[1:]))
+    side_by_side = len(inner) == 1 and (inner[0] == 1 or all(run[0] == 1 for run in runs[1:]))
+    count = _ALIGNED // size
+    apart = [n for time, far, own, _ in found for n in (time, *far, *own)] + [prod(parts), lane]
+    at_once = count if prod(parts) > 1 and not any(n % count for n in apart) else 1
     blocks = ceil(T * prod(batch) * threads / _THREADS)
-    return _Laid(filled.view(np.int64), "true" if unit else "false", blocks)
+    return _Laid(filled.view(np.int64), at_once if side_by_side else 0, blocks)
 
 
 def _strides(
@@ -177,8 +187,8 @@ class Judged:
     progress, leading_times, converged_times, settled : int
         Leading rows; times at which all sequences lead, or have converged, from the first one on; sequences that have
         converged.
-    numbers : array
-        On the device: what is known of sizes.
+    rows, numbers : array
+        On the device: what is told of rows, and of sizes.
     """
 
     __slots__ = (
@@ -188,7 +198,7 @@ class Judged:
 
     def __init__(self, residual: Array, rows: Array, numbers: Array, told: Sequence[int], shape: tuple[int, ...]):
         self.residual, self.rows, self.numbers = residual, rows, numbers
-        self.converged, self.leading, self.front = rows[1], rows[2], rows[3]
+        self.converged, self.leading, self.front = rows[_CONVERGED], rows[_LEADING], rows[_FRONT]
         bits, failed, self.progress, unled, unconverged, fronts, still_open, self.settled = told
         self.worst, self.done = float(np.int64(bits).view(np.float64)), failed == 0
         self.blocked = not isfinite(self.worst) and fronts > 0 and still_open == 0
@@ -196,15 +206,53 @@ class Judged:
 
     @property
     def pins(self) -> Array:
-        return self.rows[4]  # type: ignore[no-any-return]
+        return self.rows[_PINS]  # type: ignore[no-any-return]
 
     @property
     def cut(self) -> Array:
-        return self.rows[5]  # type: ignore[no-any-return]
+        return self.rows[_CUT]  # type: ignore[no-any-return]
 
 
-_TOLD, _CONVERGED, _LEADING, _FRONT, _PINS, _CUT, _ROWS = range(7)
-_WORST, _STATES, _VALUES = range(3)  # of rows; then two of sequences: what is solved, and all
+class _Step:
+    """A kernel and its structure, in which an iteration fills in addresses.
+
+    Parameters
+    ----------
+    machine : Machine
+    laid : _Laid
+    at : dict
+        The places of fields.
+    code, kernel : str
+        The name has a place for how many numbers are taken at once.
+    """
+
+    def __init__(
+        self, machine: Machine, laid: _Laid, at: dict[str, Any], code: str, kernel: str, threads: int = _THREADS
+    ):
+        self.machine, self.p, self.at_once, self.at = machine, laid.problem.copy(), laid.at_once, at
+        self.code, self.kernel, self.blocks, self.threads = code, kernel, laid.blocks, threads
+        self.numbers: tuple[float, ...] = ()
+        self._runs: dict[int, Any] = {}
+
+    def fill(self, **addresses: int) -> None:
+        p, at = self.p, self.at
+        for name, where in addresses.items():
+            p[at[name]] = where
+
+    def doubles(self, names: tuple[str, ...], *numbers: float) -> None:
+        """Fill in numbers that are mostly those of the last launch."""
+        if numbers != self.numbers:
+            self.numbers = numbers
+            self.p.view(np.float64)[[self.at[name] for name in names]] = numbers
+
+    def run(self, addresses: int = 0) -> None:
+        """Launch; the bits of the addresses of arrays say whether their numbers can be taken several at once."""
+        at_once = min(self.at_once, 1) if addresses % _ALIGNED else self.at_once
+        if at_once not in self._runs:
+            kernel = self.kernel.format(at_once)
+            launch = Launch(self.code, kernel, OPTIONS, self.blocks, self.threads, _SHARED, self.p)
+            self._runs[at_once] = self.machine.prepared(launch)
+        self._runs[at_once]()
 
 
 class Bound:
@@ -223,60 +271,72 @@ class Bound:
 
     def __init__(self, kernels: ElementwiseCuda, inputs: Sequence[Array], starts: Starts, axes: Axes, like: Array):
         xp, self.axes, self.kernels = namespace(starts.initial), axes, kernels
-        self.code, self.dtype = kernels.rows_code, starts.initial.dtype
+        self.xp, self.dtype = xp, starts.initial.dtype
         wide = (*axes.shape[: 1 + axes.batch], *axes.shape[axes.event :])
         self.inputs = [aligned(broadcast(x, wide)) for x in inputs]
         self.starts = [xp.ascontiguousarray(x).reshape(x.shape) for x in starts[:2]]
         self.reset = None if starts.reset is None else xp.ascontiguousarray(starts.reset)
-        self.order, self.xp = memory_order(like, 1 + axes.batch), xp
-        self._laid: dict[Any, _Laid | None] = {}
+        self.order = memory_order(like, 1 + axes.batch)
+        self.in_order = self.order == tuple(range(len(self.order)))
+        self.steps: dict[Any, tuple[_Step, list[tuple[int, int, int]], int] | None] = {}
 
     def empty(self, shape: tuple[int, ...]) -> Array:
         """Allocate an array whose first axes (T, *batch) are in the memory order of the drive."""
-        order, rest = self.order, shape[len(self.order) :]
-        if order == tuple(range(len(order))):
+        order, before = self.order, len(self.order)
+        if self.in_order:
             return self.xp.empty(shape, self.dtype)  # type: ignore[no-any-return]
-        back = (*(order.index(axis) for axis in range(len(order))), *range(len(order), len(shape)))
-        return self.xp.empty((*(shape[axis] for axis in order), *rest), self.dtype).transpose(back)  # type: ignore[no-any-return]
+        back = (*(order.index(axis) for axis in range(before)), *range(before, len(shape)))
+        memory = [shape[axis] for axis in order]
+        return self.xp.empty((*memory, *shape[before:]), self.dtype).transpose(back)  # type: ignore[no-any-return]
 
-    def results(self, values: Array, entries: Array | None) -> list[Array]:
-        """Return the components of F and the entries of its Jacobian."""
-        found = self.kernels.parts(values, self.axes.batch)
-        return found if entries is None else found + self.kernels.entries(entries, self.axes.batch)
+    def step(
+        self, machine: Machine, storage: str, states: Array, values: Array, residual: Array, entries: Array | None
+    ) -> tuple[_Step, list[tuple[int, int, int]], int] | None:
+        """Return a launch with all that is the same in every iteration; None if axes do not merge.
 
-    def places(self, jacobian: bool) -> dict[str, Any]:
-        """Return the places of fields in a structure."""
-        return _places("iterate/test", "Evaluation", **self.kernels.counts(jacobian))
+        With it, where results go: a place, whether in F or its Jacobian, and how far from its first number; and the
+        bits of the addresses of inputs.
+        """
+        key = entries is None, states.strides
+        if key not in self.steps:
+            self.steps[key] = self._step(machine, storage, states, values, residual, entries)
+        return self.steps[key]
 
-    def laid(self, jacobian: bool, states: Array, residual: Array, out: Sequence[Array]) -> _Laid | None:
-        """Return a structure with the addresses of what is the same in every iteration; None if axes do not merge."""
-        key = jacobian, states.strides
-        if key not in self._laid:
-            self._laid[key] = self._filled(jacobian, states, residual, out)
-        return self._laid[key]
-
-    def _filled(self, jacobian: bool, states: Array, residual: Array, out: Sequence[Array]) -> _Laid | None:
-        k, at = self.axes.components, self.places(jacobian)
-        rows, counts = int(k > 1), self.kernels.counts(jacobian)
+    def _step(
+        self, machine: Machine, storage: str, states: Array, values: Array, residual: Array, entries: Array | None
+    ) -> tuple[_Step, list[tuple[int, int, int]], int] | None:
+        k, counts = self.axes.components, self.kernels.counts(entries is not None)
+        rows, batch = int(k > 1), self.axes.batch
+        out = [(0, x, address(x) - address(values)) for x in self.kernels.parts(values, batch)]
+        if entries is not None:
+            out += [(1, x, address(x) - address(entries)) for x in self.kernels.entries(entries, batch)]
         views = [("states", -1, states.strides, rows)]
-        views += [
-            (name, -1, (0, *x.strides), rows) for name, x in zip(("initial", "restart"), self.starts, strict=True)
-        ]
+        once = zip(("initial", "restart"), self.starts, strict=True)
+        views += [(name, -1, (0, *x.strides), rows) for name, x in once]
         views += [("residual", -1, residual.strides, rows)]
         views += [("in", k + i, x.strides, 0) for i, x in enumerate(self.inputs)]
-        views += [("out", i, x.strides, 0) for i, x in enumerate(out)]
-        given = tuple(counts.items()), self.axes, self.dtype.itemsize, 0, tuple(views)
+        views += [("out", i, x.strides, 0) for i, (_, x, _) in enumerate(out)]
+        at = _places("iterate/test", "Evaluation", **counts)
         try:
-            laid = _laid("iterate/test", "Evaluation", *given)
+            laid = _laid(
+                "iterate/test", "Evaluation", tuple(counts.items()), self.axes, self.dtype.itemsize, 0, tuple(views)
+            )
         except _Unmergeable:
             return None
-        p = laid.problem.copy()
+        if sum(counts.values()) * _ALIGNED > _REGISTERS:
+            laid = laid._replace(at_once=min(laid.at_once, 1))
+        job = "values" if entries is None else "partials"
+        kernel = f"recsolve::evaluate_rows<recsolve::{job}, {k}, {storage}, {{}}>"
+        step = _Step(machine, laid, at, self.kernels.rows_code, kernel)
+        bits = 0
         for place, x in zip(at["in"][k:], self.inputs, strict=True):
-            p[place] = address(x)
-        p[at["initial"]], p[at["restart"]] = (address(x) for x in self.starts)
-        if self.reset is not None:
-            p[at["resets"]] = address(self.reset)
-        return laid._replace(problem=p)
+            step.p[place] = address(x)
+            bits |= address(x)
+        initial, restart = (address(x) for x in self.starts)
+        step.fill(initial=initial, restart=restart, resets=0 if self.reset is None else address(self.reset))
+        for _, _, far in out:
+            bits |= far
+        return step, [(at["out"][i], which, far) for i, (which, _, far) in enumerate(out)], bits | initial | restart
 
 
 class Iterations:
@@ -294,16 +354,24 @@ class Iterations:
     """
 
     def __init__(self, starts: Array, layout: Layout, dtype: np.dtype[Any], machine: Machine | None = None):
-        self.xp, self.layout, self.dtype, self.machine = namespace(starts), layout, dtype, machine
-        self.rows = starts.shape
+        self.xp, self.layout, self.dtype, self.rows = namespace(starts), layout, dtype, starts.shape
+        self.device: Any = None if machine is not None else starts.device  # type: ignore[attr-defined]
+        with on(starts, machine) as self.machine:
+            self.starts = self.xp.ascontiguousarray(starts)
+            self.report = self.xp.empty(_REPORTED, np.int64)
+        self.address: Any = address if self.xp is np else attrgetter("data.ptr")
         self.axes = Axes((*starts.shape, *layout.event), starts.ndim - 1, layout.components)
-        self.starts = self.xp.ascontiguousarray(starts)
-        self.count, self.sequences = prod(self.rows), prod(self.rows[1:])
-        self.storage = STORAGE[dtype.name].stored
-        self.report = self.xp.empty(_REPORTED, np.int64)
+        self.count, self.sequences, self.storage = prod(self.rows), prod(self.rows[1:]), STORAGE[dtype.name].stored
         self.reader: Any = None
         self.initial: Array | None = None
-        self._scans: dict[Any, Any] = {}
+        self._steps: dict[Any, _Step] = {}
+        self._scans: dict[Any, _Scan | None] = {}
+
+    def _here(self) -> AbstractContextManager[Any]:
+        """Return a context in which the device of the arrays is the current one."""
+        if self.device is None or self.xp.cuda.runtime.getDevice() == self.device.id:
+            return _HERE
+        return self.device  # type: ignore[no-any-return]
 
     # The test ------------------------------------------------------------------------------------------------------
 
@@ -313,131 +381,137 @@ class Iterations:
 
     def judge(self, states: Array, values: Array, tolerance: Tolerance, pinned: Array | None = None) -> Judged:
         """Return the residual F - h, and what is told of it: two launches and a report."""
-        with on(self.starts, self.machine) as machine:
-            told = self._test(machine, states, values, tolerance)
-            return self._judged(machine, *told, pinned)
+        with self._here():
+            return self._judged(*self._test(states, values, tolerance), pinned)
 
     def evaluate(
         self, bound: Bound, states: Array, tolerance: Tolerance, pinned: Array | None, jacobian: bool
     ) -> tuple[Array, Jacobian | None, Judged] | None:
         """Return F, its Jacobian if that is asked for, and what is told; None where axes cannot be merged."""
-        with on(self.starts, self.machine) as machine:
-            k, axes = self.layout.components, self.axes
-            values, residual = bound.empty(axes.shape), bound.empty(axes.shape)
-            entries = bound.empty(axes.entries) if jacobian else None
-            out = bound.results(values, entries)
-            laid = bound.laid(jacobian, states, residual, out)
-            if laid is None:
+        with self._here():
+            values, residual = bound.empty(self.axes.shape), bound.empty(self.axes.shape)
+            entries = bound.empty(self.axes.entries) if jacobian else None
+            found = bound.step(self.machine, self.storage, states, values, residual, entries)
+            if found is None:
                 return None
-            (problem, unit, blocks), at = laid, bound.places(jacobian)
-            p, rows, numbers = problem.copy(), *self._told_of_rows()
-            self._fill(p, at, tolerance, rows, numbers)
-            p[at["states"]], p[at["residual"]] = address(states), address(residual)
-            for place, x in zip(at["out"], out, strict=True):
-                p[place] = address(x)
-            job = "partials" if jacobian else "values"
-            kernel = f"recsolve::evaluate_rows<recsolve::{job}, {k}, {self.storage}, {unit}>"
-            machine.launch(Launch(bound.code, kernel, OPTIONS, blocks, _THREADS, _SHARED, p))
-            judged = self._judged(machine, residual, rows, numbers, pinned)
+            step, out, bits = found
+            rows, numbers = self._told(step, tolerance)
+            of = self.address
+            h, r, results = of(states), of(residual), (of(values), 0 if entries is None else of(entries))
+            p = step.p
+            for place, which, far in out:
+                p[place] = results[which] + far
+            step.fill(states=h, residual=r)
+            step.run(h | r | results[0] | results[1] | bits)
+            judged = self._judged(residual, rows, numbers, pinned)
             if entries is None:
                 return values, None, judged
-            return values, (Block if k > 1 else Diagonal)(entries, self.layout), judged
+            return values, (Diagonal if self.layout.components == 1 else Block)(entries, self.layout), judged
 
-    def _test(self, machine: Machine, states: Array, values: Array, tolerance: Tolerance) -> tuple[Array, Array, Array]:
-        residual = self.xp.empty_like(values)
-        views = {"states": states, "values": values, "residual": residual}
+    def _test(self, states: Array, values: Array, tolerance: Tolerance) -> tuple[Array, Array, Array]:
+        residual = self._like(values)
         lane = (self.layout.units or 1) if tolerance.lanes is not None else 0
-        (problem, unit, blocks), given = self._arrays("iterate/test", "Test", views, lane)
-        p, at = problem.copy(), _places("iterate/test", "Test")
-        rows, numbers = self._told_of_rows()
-        self._fill(p, at, tolerance, rows, numbers)
-        for name, x in given.items():
-            p[at[name]] = address(x)
-        kernel = f"recsolve::test_rows<{self.storage}, {unit}>"
-        machine.launch(Launch(rows_text("test"), kernel, OPTIONS, blocks, _THREADS, _SHARED, p))
-        return given["residual"], rows, numbers
+        views = {"states": states, "values": values, "residual": residual}
+        step, views = self._laid_out("test", "Test", f"recsolve::test_rows<{self.storage}, {{}}>", views, lane)
+        rows, numbers = self._told(step, tolerance)
+        self._launch(step, views)
+        return views["residual"], rows, numbers
 
-    def _told_of_rows(self) -> tuple[Array, Array]:
-        """Return memory for what is told of rows."""
-        return self.xp.empty((_ROWS, *self.rows), np.bool_), self.xp.empty(
-            3 * self.count + 2 * self.sequences, self.dtype
+    def _told(self, step: _Step, tolerance: Tolerance) -> tuple[Array, Array]:
+        """Return memory for what is told of rows, and put it into a launch."""
+        rows = self.xp.empty((_ROWS, *self.rows), np.bool_)
+        numbers = self.xp.empty(3 * self.count + 2 * self.sequences, self.dtype)
+        first, where, size = self.address(rows), self.address(numbers), self.count * self.dtype.itemsize
+        step.doubles(("atol", "rtol"), tolerance.atol, tolerance.rtol)
+        step.fill(
+            told=first + _TOLD * self.count,
+            converged=first + _CONVERGED * self.count,
+            worst=where,
+            largest_states=where + size,
+            largest_values=where + 2 * size,
+            report=self.address(self.report),
         )
+        return rows, numbers
 
-    def _fill(self, p: Array, at: dict[str, int], tolerance: Tolerance, rows: Array, numbers: Array) -> None:
-        """Put a tolerance into a structure, and where to tell of rows."""
-        first, size = address(rows), self.count * self.dtype.itemsize
-        p[at["told"]], p[at["converged"]] = first + _TOLD * self.count, first + _CONVERGED * self.count
-        where = address(numbers)
-        p[at["worst"]], p[at["largest_states"]], p[at["largest_values"]] = where, where + size, where + 2 * size
-        p[at["report"]] = address(self.report)
-        p[at["atol"]], p[at["rtol"]] = _as_integers(tolerance.atol, tolerance.rtol)
+    def _like(self, x: Array) -> Array:
+        """Allocate an array in the memory order of another."""
+        if x.flags.c_contiguous:
+            return self.xp.empty(x.shape, self.dtype)  # type: ignore[no-any-return]
+        return self.xp.empty_like(x)  # type: ignore[no-any-return]
 
-    def _arrays(self, header: str, name: str, views: dict[str, Array], lane: int = 0) -> tuple[_Laid, dict[str, Array]]:
-        """Return a structure for trajectories, and these; in C's order where axes cannot be merged otherwise."""
-        try:
-            return self._lay(header, name, views, lane), views
-        except _Unmergeable:
-            views = {name: self.xp.ascontiguousarray(x) for name, x in views.items()}
-            return self._lay(header, name, views, lane), views
+    def _laid_out(
+        self, header: str, name: str, kernel: str, views: dict[str, Array], lane: int = 0, own: int = 0
+    ) -> tuple[_Step, dict[str, Array]]:
+        """Return a launch over trajectories, and these: in C's order where axes cannot be merged otherwise.
 
-    def _lay(self, header: str, name: str, views: dict[str, Array], lane: int) -> _Laid:
-        k = self.layout.components > 1
-        given = tuple((field, -1, x.strides, 2 * k if field == "matrix" else k) for field, x in views.items())
-        return _laid(header, name, (), self.axes, self.dtype.itemsize, lane, given)
+        ``own`` is how many axes of components a matrix has.
+        """
+        key = kernel, lane, *(x.strides for x in views.values())
+        if key not in self._steps:
+            k = int(self.layout.components > 1)
+            given = tuple((field, -1, x.strides, own if field == "matrix" else k) for field, x in views.items())
+            try:
+                laid = _laid(f"iterate/{header}", name, (), self.axes, self.dtype.itemsize, lane, given)
+            except _Unmergeable:
+                in_order = {field: self.xp.ascontiguousarray(x) for field, x in views.items()}
+                return self._laid_out(header, name, kernel, in_order, lane, own)
+            at = _places(f"iterate/{header}", name)
+            self._steps[key] = _Step(self.machine, laid, at, rows_text(header), kernel)
+        return self._steps[key], views
+
+    def _launch(self, step: _Step, views: dict[str, Array]) -> None:
+        """Launch over arrays."""
+        bits, p, at = 0, step.p, step.at
+        for name, x in views.items():
+            p[at[name]] = where = self.address(x)
+            bits |= where
+        step.run(bits)
 
     # Fronts --------------------------------------------------------------------------------------------------------
 
     def front(self, good: Array) -> tuple[Array, Array]:
         """Return the leading good rows of every segment, and the row at which each stops."""
-        with on(self.starts, self.machine) as machine:
-            found = self.xp.empty((2, *self.rows), np.bool_)
-            good = self.xp.ascontiguousarray(good)
-            p, at = np.zeros(len(_places("iterate/fronts", "Fronts")), np.int64), _places("iterate/fronts", "Fronts")
-            first = address(found)
-            p[at["told"]], p[at["leading"]], p[at["front"]] = address(good), first, first + self.count
-            self._fronts(machine, p, at)
+        with self._here():
+            found, good = self.xp.empty((2, *self.rows), np.bool_), self.xp.ascontiguousarray(good)
+            first, step = self.address(found), self._fronts("front")
+            step.fill(told=self.address(good), leading=first, front=first + self.count)
+            step.run()
             return found[0], found[1]
 
-    def _judged(self, machine: Machine, residual: Array, rows: Array, numbers: Array, pinned: Array | None) -> Judged:
+    def _judged(self, residual: Array, rows: Array, numbers: Array, pinned: Array | None) -> Judged:
         """Launch the search for fronts, and read the report."""
-        at = _places("iterate/fronts", "Fronts")
-        p, first, where = np.zeros(len(at), np.int64), address(rows), address(numbers)
-        count, size = self.count, self.count * self.dtype.itemsize
-        for name, row in _WRITTEN:
+        step, first, where = self._fronts("judged"), self.address(rows), self.address(numbers)
+        p, at, count, size = step.p, step.at, self.count, self.count * self.dtype.itemsize
+        for name, row in _WRITTEN.items():
             p[at[name]] = first + row * count
-        for i, name in enumerate(("worst", "largest_states", "largest_values", "solved")):
-            p[at[name]] = where + i * size
+        p[at["worst"]], p[at["largest_states"]], p[at["largest_values"]] = where, where + size, where + 2 * size
+        p[at["solved"]] = where + 3 * size
         p[at["largest"]] = where + 3 * size + self.sequences * self.dtype.itemsize
-        p[at["report"]] = address(self.report)
-        if pinned is not None:
+        p[at["report"]] = self.address(self.report)
+        if pinned is not None and not pinned.flags.c_contiguous:
             pinned = self.xp.ascontiguousarray(pinned)
-            p[at["pinned"]] = address(pinned)
-        self._fronts(machine, p, at)
+        p[at["pinned"]] = 0 if pinned is None else self.address(pinned)
+        step.run()
         if self.reader is None:
-            self.reader = machine.reader(self.report)
+            self.reader = self.machine.reader(self.report)
         self.reader.send()
         self.reader.mark()
         return Judged(residual, rows, numbers, self.reader.read().tolist(), self.rows)
 
-    def _fronts(self, machine: Machine, p: Array, at: dict[str, int]) -> None:
-        p[at["steps"]], p[at["sequences"]], p[at["starts"]] = self.rows[0], self.sequences, address(self.starts)
-        threads = 32
-        while threads < _MOST and 2 * threads < self.rows[0]:
-            threads *= 2
-        kernel = f"recsolve::fronts_of_rows<{self.storage}>"
-        launch = Launch(rows_text("fronts"), kernel, OPTIONS, self.sequences, threads, _SHARED, p)
-        machine.launch(launch)
+    def _fronts(self, use: str) -> _Step:
+        """Return a launch of the search for fronts."""
+        if use not in self._steps:
+            at, threads = _places("iterate/fronts", "Fronts"), 32
+            while threads < _MOST and 2 * threads < self.rows[0]:
+                threads *= 2
+            laid = _Laid(np.zeros(len(at), np.int64), 0, self.sequences)
+            kernel = f"recsolve::fronts_of_rows<{self.storage}>"
+            step = _Step(self.machine, laid, at, rows_text("fronts"), kernel, threads)
+            step.fill(steps=self.rows[0], sequences=self.sequences, starts=self.address(self.starts))
+            self._steps[use] = step
+        return self._steps[use]
 
     # The next states -----------------------------------------------------------------------------------------------
-
-    def largest(self, x: Array) -> Array:
-        """Return the largest finite |x| of states (*batch, *event), for each sequence."""
-        one = Iterations(self.xp.ones((1, *self.rows[1:]), np.bool_), self.layout, self.dtype, self.machine)
-        one.report = self.report
-        x = self.xp.ascontiguousarray(x).reshape(1, *x.shape)
-        with on(self.starts, self.machine) as machine:
-            _, _, numbers = one._test(machine, x, x, Tolerance(0.0, 0.0))
-        return numbers[self.sequences : 2 * self.sequences]  # type: ignore[no-any-return]
 
     def guard(
         self,
@@ -458,7 +532,7 @@ class Iterations:
         judged : Judged
         made : tuple
             What the step is made of, and then: a proposal, a product that is added to F but in rows that are cut, or d,
-            which A[t] is multiplied with at the time before; and A.
+            which A[t] is multiplied with at the time before; and the entries of A.
         reach : float
             In units of the largest number known.
         known : array, shape (1, *batch, 1...), or None
@@ -468,57 +542,61 @@ class Iterations:
         pin : bool
             Whether leading rows keep their states and the rows after them take F.
         """
-        with on(self.starts, self.machine) as machine:
+        with self._here():
             what, given, matrix = made
-            out = self.xp.empty_like(values)
-            views = {"states": states, "values": values, "given": given, "matrix": matrix, "out": out}
-            there = {name: x for name, x in views.items() if x is not None}
-            (problem, unit, blocks), there = self._arrays("iterate/guard", "Guard", there)
-            p, at = problem.copy(), _places("iterate/guard", "Guard")
-            for name, x in there.items():
-                p[at[name]] = address(x)
-            rows, size = address(judged.rows), self.dtype.itemsize
-            if pin:
-                p[at["leading"]], p[at["front"]] = rows + _LEADING * self.count, rows + _FRONT * self.count
-            p[at["cut"]] = rows + _CUT * self.count if pin else address(self.starts)
-            p[at["solved"]] = address(judged.numbers) + 3 * self.count * size
-            p[at["first"]] = p[at["solved"]] + self.sequences * size
-            if known is not None:
-                known = self.xp.ascontiguousarray(known)
-                p[at["known"]] = address(known)
-            else:
-                if self.initial is None:
-                    self.initial = self.largest(initial)
-                p[at["initial"]] = address(self.initial)
+            views = {"states": states, "values": values, "out": self._like(values)}
+            if given is not None:
+                views["given"] = given
+            if matrix is not None:
+                views["matrix"] = matrix
+            k, rows = self.layout.components, self.address(judged.rows)
+            own = (k > 1) * (2 if what == OF_BLOCK else 1)
+            kernel = f"recsolve::guard_rows<{what}, {k}, {self.storage}, {{}}>"
+            step, views = self._laid_out("guard", "Guard", kernel, views, own=own)
             reached = self.xp.empty((1, *self.rows[1:], *(1,) * len(self.layout.event)), self.dtype)
-            p[at["reached"]], (p[at["reach"]],) = address(reached), _as_integers(reach)
-            kernel = f"recsolve::guard_rows<{what}, {self.layout.components}, {self.storage}, {unit}>"
-            machine.launch(Launch(rows_text("guard"), kernel, OPTIONS, blocks, _THREADS, _SHARED, p))
-            return there["out"], reached
+            if known is None and self.initial is None:
+                self.initial = self._largest(initial)
+            elif known is not None and not known.flags.c_contiguous:
+                known = self.xp.ascontiguousarray(known)
+            solved, count = self.address(judged.numbers) + 3 * self.count * self.dtype.itemsize, self.count
+            step.doubles(("reach",), reach)
+            step.fill(
+                leading=rows + _LEADING * count if pin else 0,
+                front=rows + _FRONT * count if pin else 0,
+                cut=rows + _CUT * count if pin else self.address(self.starts),
+                known=0 if known is None else self.address(known),
+                initial=0 if self.initial is None else self.address(self.initial),
+                solved=solved,
+                first=solved + self.sequences * self.dtype.itemsize,
+                reached=self.address(reached),
+            )
+            self._launch(step, views)
+            return views["out"], reached
+
+    def _largest(self, x: Array) -> Array:
+        """Return the largest finite |x| of states (*batch, *event), for each sequence."""
+        one = Iterations(self.starts[:1], self.layout, self.dtype, None if self.device is not None else self.machine)
+        x = self.xp.ascontiguousarray(x).reshape(1, *x.shape)
+        _, _, numbers = one._test(x, x, Tolerance(0.0, 0.0))
+        return numbers[self.sequences : 2 * self.sequences]  # type: ignore[no-any-return]
 
     def scan(self, A: Diagonal | Block, b: Array, cut: Array) -> Array | None:
         """Return d[t] = A[t] d[t-1] + b[t], in memory that the next scan writes again; None if no kernel takes it."""
-        with on(self.starts, self.machine) as machine:
-            key = type(A), A.data.strides, b.strides, (address(A.data) | address(b)) % _ALIGNED
+        with self._here():
+            where = self.address(A.data), self.address(b)
+            key = type(A), A.data.strides, b.strides, (where[0] | where[1]) % _ALIGNED
             if key not in self._scans:
-                self._scans[key] = _Scan.of(machine, A, b, cut.reshape(self.rows + (1,) * len(self.layout.event)))
+                self._scans[key] = _Scan.of(self.machine, A, b, cut.reshape(self.rows + (1,) * len(self.layout.event)))
             scan = self._scans[key]
-            return None if scan is None else scan.run(A, b, cut)
-
-
-_WRITTEN = (("told", _TOLD), ("leading", _LEADING), ("front", _FRONT), ("pins", _PINS), ("cut", _CUT))
-
-
-def _as_integers(*numbers: float) -> list[int]:
-    """Return the bits of doubles."""
-    return np.array(numbers, np.float64).view(np.int64).tolist()  # type: ignore[no-any-return]
+            return None if scan is None else scan.run(*where, self.address(cut))
 
 
 class _Scan:
     """An affine scan that is planned once, and launched with other addresses."""
 
-    def __init__(self, launched: Launches, d: Array):
-        self.launched, self.d = launched, d
+    def __init__(self, launched: Launches, machine: Machine, d: Array):
+        self.launched, self.machine, self.d = launched, machine, d
+        self.runs = [machine.prepared(launch) for launch in launched.launches]
 
     @classmethod
     def of(cls, machine: Machine, A: Diagonal | Block, b: Array, cut: Array) -> _Scan | None:
@@ -529,12 +607,15 @@ class _Scan:
         if launched is None or any(address(launched.arrays[name]) != address(x) for name, x in read.items()):
             return None
         launched.arrays = {}  # of which these are the first, and need not be kept
-        return cls(launched, d)
+        return cls(launched, machine, d)
 
-    def run(self, A: Diagonal | Block, b: Array, cut: Array) -> Array:
-        """Return d."""
+    def run(self, A: int, b: int, cut: int) -> Array:
+        """Return d, of arrays at such addresses."""
         for launch in self.launched.launches:
             p = launch.problem
-            p[AT["in0"]], p[AT["in1"]], p[AT["cut"]] = address(A.data), address(b), address(cut)
-        self.launched()
+            p[AT["in0"]], p[AT["in1"]], p[AT["cut"]] = A, b, cut
+        if self.launched.cleared is not None:
+            self.machine.clear(self.launched.cleared)
+        for run in self.runs:
+            run()
         return self.d

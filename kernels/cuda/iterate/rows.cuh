@@ -58,12 +58,15 @@ struct Row {
     template <class S> __device__ S* at(long long told) const { return address<S>(told) + number; }
 };
 
-// Where a number of a component of a row is; UNIT: the numbers are side by side in all arrays.
-template <bool UNIT> struct Spot {
+// Where numbers of a component of a row are. AT_ONCE of them are side by side and aligned in all arrays, and so are all
+// numbers of a row; 0: they may be anywhere, and are taken one by one.
+template <int AT_ONCE> struct Spot {
+    static constexpr int COUNT = AT_ONCE ? AT_ONCE : 1;
+
     long long at[EVENT_AXES];
 
     template <class P> __device__ __forceinline__ Spot(const P& p, long long entry) : at{entry} {
-        if constexpr (!UNIT) {
+        if constexpr (AT_ONCE == 0) {
 #pragma unroll
             for (int axis = 0; axis < EVENT_AXES; ++axis) {
                 const long long size = p.sizes[axis], next = size == 1 ? entry : entry / size;
@@ -74,12 +77,21 @@ template <bool UNIT> struct Spot {
     }
 
     __device__ __forceinline__ long long in(const View& view) const {
-        if constexpr (UNIT) return at[0];
+        if constexpr (AT_ONCE > 0) return at[0];
         long long offset = 0;
 #pragma unroll
         for (int axis = 0; axis < EVENT_AXES; ++axis) offset += at[axis] * view.lane[axis];
         return offset;
     }
+};
+
+// Numbers that move as one.
+template <class S, int COUNT> struct alignas(COUNT * sizeof(S)) Pack {
+    S numbers[COUNT];
+
+    __device__ __forceinline__ S& operator[](int i) { return numbers[i]; }
+    __device__ __forceinline__ void load(const S* from) { *this = *reinterpret_cast<const Pack*>(from); }
+    __device__ __forceinline__ void store(S* to) const { *reinterpret_cast<Pack*>(to) = *this; }
 };
 
 // The largest number of the threads of a row, NaN if one is, in all of them.

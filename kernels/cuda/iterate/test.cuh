@@ -19,7 +19,8 @@ struct Test {
     View states, values, residual;
 };
 
-template <class S, bool UNIT> __global__ void __launch_bounds__(ROW_THREADS) test_rows(const Test p) {
+template <class S, int AT_ONCE> __global__ void __launch_bounds__(ROW_THREADS) test_rows(const Test p) {
+    constexpr int N = Spot<AT_ONCE>::COUNT;
     const Row row(p);
     const S *h = row.in<const S>(p.states), *f = row.in<const S>(p.values);
     S* r = row.in<S>(p.residual);
@@ -27,26 +28,33 @@ template <class S, bool UNIT> __global__ void __launch_bounds__(ROW_THREADS) tes
     const long long lane = p.lane ? p.lane : p.width;
     Seen<S> seen;
     for (long long first = 0; first < p.width; first += lane) {
-        const long long last = row.exists ? first + lane : first;
+        const long long begin = first + row.part * N, last = row.exists ? first + lane : first;
+        Pack<S, N> a, b, difference;
         S absolute = atol;
         if (p.lane) {
             S most = S(1);
             for (int i = 0; i < p.components; ++i) {
-                for (long long entry = first + row.part; entry < last; entry += row.parts) {
-                    const Spot<UNIT> spot(p, entry);
-                    const S a = size_of(h[spot.in(p.states) + i * p.states.row]);
-                    most = greatest(most, greatest(a, size_of(f[spot.in(p.values) + i * p.values.row])));
+                for (long long entry = begin; entry < last; entry += row.parts * N) {
+                    const Spot<AT_ONCE> spot(p, entry);
+                    a.load(h + spot.in(p.states) + i * p.states.row);
+                    b.load(f + spot.in(p.values) + i * p.values.row);
+#pragma unroll
+                    for (int n = 0; n < N; ++n) most = greatest(most, greatest(size_of(a[n]), size_of(b[n])));
                 }
             }
             absolute = atol * largest_of_row(row, most);
         }
         for (int i = 0; i < p.components; ++i) {
-            for (long long entry = first + row.part; entry < last; entry += row.parts) {
-                const Spot<UNIT> spot(p, entry);
-                const S a = h[spot.in(p.states) + i * p.states.row], b = f[spot.in(p.values) + i * p.values.row];
-                const S difference = b - a;
-                r[spot.in(p.residual) + i * p.residual.row] = difference;
-                seen.add(a, b, difference, absolute, rtol);
+            for (long long entry = begin; entry < last; entry += row.parts * N) {
+                const Spot<AT_ONCE> spot(p, entry);
+                a.load(h + spot.in(p.states) + i * p.states.row);
+                b.load(f + spot.in(p.values) + i * p.values.row);
+#pragma unroll
+                for (int n = 0; n < N; ++n) {
+                    difference[n] = b[n] - a[n];
+                    seen.add(a[n], b[n], difference[n], absolute, rtol);
+                }
+                difference.store(r + spot.in(p.residual) + i * p.residual.row);
             }
         }
     }
@@ -68,8 +76,9 @@ template <class Stage> struct Evaluation {
     View out[Stage::OUT];  // the components of F, and the entries of the Jacobian
 };
 
-template <class Stage, int K, class S, bool UNIT>
+template <class Stage, int K, class S, int AT_ONCE>
 __global__ void __launch_bounds__(ROW_THREADS) evaluate_rows(const Evaluation<Stage> p) {
+    constexpr int N = Spot<AT_ONCE>::COUNT, IN = Stage::IN, OUT = Stage::OUT;
     const Row row(p);
     const S atol = static_cast<S>(p.atol), rtol = static_cast<S>(p.rtol);
     Seen<S> seen;
@@ -79,32 +88,42 @@ __global__ void __launch_bounds__(ROW_THREADS) evaluate_rows(const Evaluation<St
         const S* before = first ? row.in<const S>(p.initial) : h - p.states.time;
         if (restarts) before = row.in<const S>(p.restart);
         const long long apart = restarts ? p.restart.row : first ? p.initial.row : p.states.row;
-        const S* from[Stage::IN];
-        S *to[Stage::OUT], *r = row.in<S>(p.residual);
+        const S* from[IN];
+        S *to[OUT], *r = row.in<S>(p.residual);
 #pragma unroll
-        for (int i = K; i < Stage::IN; ++i) from[i] = row.in<const S>(p.in[i]);
+        for (int i = K; i < IN; ++i) from[i] = row.in<const S>(p.in[i]);
 #pragma unroll
-        for (int i = 0; i < Stage::OUT; ++i) to[i] = row.in<S>(p.out[i]);
-        for (long long entry = row.part; entry < p.width; entry += row.parts) {
-            const Spot<UNIT> spot(p, entry);
+        for (int i = 0; i < OUT; ++i) to[i] = row.in<S>(p.out[i]);
+        for (long long entry = row.part * N; entry < p.width; entry += row.parts * N) {
+            const Spot<AT_ONCE> spot(p, entry);
             const long long place = restarts ? spot.in(p.restart) : first ? spot.in(p.initial) : spot.in(p.states);
-            S a[Stage::IN], b[Stage::OUT], x[K];
+            Pack<S, N> a[IN], b[OUT], x[K];
 #pragma unroll
             for (int i = 0; i < K; ++i) {
-                a[i] = before[place + i * apart];
-                x[i] = h[spot.in(p.states) + i * p.states.row];
+                a[i].load(before + place + i * apart);
+                x[i].load(h + spot.in(p.states) + i * p.states.row);
             }
 #pragma unroll
-            for (int i = K; i < Stage::IN; ++i) a[i] = from[i][spot.in(p.in[i])];
-            Stage::template run<Full<S>>(a, b);
+            for (int i = K; i < IN; ++i) a[i].load(from[i] + spot.in(p.in[i]));
 #pragma unroll
-            for (int i = 0; i < Stage::OUT; ++i) to[i][spot.in(p.out[i])] = b[i];
+            for (int n = 0; n < N; ++n) {
+                S given[IN], found[OUT];
 #pragma unroll
-            for (int i = 0; i < K; ++i) {
-                const S difference = b[i] - x[i];
-                r[spot.in(p.residual) + i * p.residual.row] = difference;
-                seen.add(x[i], b[i], difference, atol, rtol);
+                for (int i = 0; i < IN; ++i) given[i] = a[i][n];
+                Stage::template run<Full<S>>(given, found);
+#pragma unroll
+                for (int i = 0; i < OUT; ++i) b[i][n] = found[i];
+#pragma unroll
+                for (int i = 0; i < K; ++i) {
+                    const S difference = found[i] - x[i][n];
+                    seen.add(x[i][n], found[i], difference, atol, rtol);
+                    x[i][n] = difference;
+                }
             }
+#pragma unroll
+            for (int i = 0; i < OUT; ++i) b[i].store(to[i] + spot.in(p.out[i]));
+#pragma unroll
+            for (int i = 0; i < K; ++i) x[i].store(r + spot.in(p.residual) + i * p.residual.row);
         }
     }
     seen.tell(p, row);
