@@ -316,3 +316,31 @@ def test_a_scan_is_planned_once_and_launched_with_other_addresses(host, monkeypa
         cut = starts | (rng.random((20, 3)) < 0.2)
         same(launched.scan(A, b, cut), scan_numpy.scan(iterate.MONOIDS["affine"], (A, b), reset=cut[..., None]))
     assert len(planned) == 1
+
+
+def test_a_scan_that_ran_ahead_is_taken_for_its_own_iterate_alone(on_the_host, monkeypatch):
+    runs = []
+    run = Scans.run
+    monkeypatch.setattr(Scans, "run", lambda self: runs.append(self) or run(self))
+    rng = np.random.default_rng(0)
+    rec = recurrence("gru", rng, 40, (3,), np.float64, False)
+    with rs.backend("numba"):
+        problem = rs.solvers.Problem(rec, Tolerance(1e-9, 1e-9), pin=True, jacobian=True)
+
+        def scanned(iterate):
+            d = problem.launched.scan(iterate.jacobian, iterate.residual, problem.cut(iterate)).copy()
+            reset = problem.cut(iterate)[..., None]
+            wanted = scan_numpy.scan(iterate_monoid, (iterate.jacobian, iterate.residual), reset=reset)
+            np.testing.assert_array_equal(d, wanted)
+
+        iterate_monoid = iterate.MONOIDS["affine"]
+        first = problem.evaluate(rng.standard_normal(rec.shape))
+        scanned(first)
+        second = problem.evaluate(rng.standard_normal(rec.shape))
+        assert len(runs) == 2  # one of which before it was asked for
+        scanned(second)
+        assert len(runs) == 2
+        third = problem.evaluate(rng.standard_normal(rec.shape))
+        for other in (first, third, second):
+            scanned(other)
+        assert not problem.launched.follows

@@ -36,7 +36,8 @@ OF_VALUES, OF_PROPOSAL, OF_PRODUCT, OF_DIAGONAL, OF_BLOCK = (
 )
 _SHARED = 1 << 10  # bytes of shared memory of a block, for what its threads tell each other
 _NARROW = 8  # numbers of a row that one thread takes
-_EACH = 4  # numbers of a wider row that a thread takes, if there are so many
+_EACH = 4  # numbers of a wider row that a thread takes, if there are so many,
+_ENOUGH = 1 << 16  # and more of them where so many threads are busy: a warp alone need not wait for others
 _ALIGNED = 16  # bytes that are copied at once
 _REGISTERS = 640  # bytes of numbers that a thread holds at most to take several at once
 _MOST = 1024  # threads of a block that looks for fronts
@@ -127,7 +128,7 @@ def _laid(
     p["sizes"] = 1
     p["sizes"][: len(inner)], p["sizes"][_EVENT : _EVENT + len(outer)] = inner, outer
     p["steps"], p["sequences"], p["width"], p["components"] = T, prod(batch), prod(parts), axes.components
-    p["parts"] = threads = _threads(prod(parts), axes.components)
+    p["parts"] = threads = _threads(prod(parts), axes.components, T * prod(batch))
     order = slowest_first(shape[:before], views[0][2][:before])
     p["by_time"] = before > 1 and order[-1] == 0
     if lane:
@@ -162,12 +163,12 @@ def _in_order(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(prod(sizes[i + 1 :]) for i in range(len(sizes)))
 
 
-def _threads(width: int, components: int) -> int:
-    """Return how many threads take a row: one, or whole warps."""
+def _threads(width: int, components: int, rows: int) -> int:
+    """Return how many threads take a row: one, or whole warps, more than one where there are few rows."""
     if width * components <= _NARROW:
         return 1
     threads = 32
-    while threads < _THREADS and threads * _EACH < width:
+    while threads < _THREADS and threads * _EACH < width and threads * rows < _ENOUGH:
         threads *= 2
     return threads
 
@@ -196,13 +197,18 @@ class Judged:
         *("worst", "blocked", "done", "progress", "leading_times", "converged_times", "settled"),
     )
 
-    def __init__(self, residual: Array, rows: Array, numbers: Array, told: Sequence[int], shape: tuple[int, ...]):
+    def __init__(self, residual: Array, rows: Array, numbers: Array):
         self.residual, self.rows, self.numbers = residual, rows, numbers
         self.converged, self.leading, self.front = rows[_CONVERGED], rows[_LEADING], rows[_FRONT]
+
+    def read(self, told: Sequence[int]) -> Judged:
+        """Take in the report."""
         bits, failed, self.progress, unled, unconverged, fronts, still_open, self.settled = told
         self.worst, self.done = float(np.int64(bits).view(np.float64)), failed == 0
         self.blocked = not isfinite(self.worst) and fronts > 0 and still_open == 0
-        self.leading_times, self.converged_times = shape[0] - unled, shape[0] - unconverged
+        steps = len(self.converged)
+        self.leading_times, self.converged_times = steps - unled, steps - unconverged
+        return self
 
     @property
     def pins(self) -> Array:
@@ -364,6 +370,11 @@ class Iterations:
         self.count, self.sequences, self.storage = prod(self.rows), prod(self.rows[1:]), STORAGE[dtype.name].stored
         self.reader: Any = None
         self.initial: Array | None = None
+        self.latest: tuple[Jacobian | None, Array | None, int] = (None, None, 0)  # J, r and where the cut of rows is
+        self.follows, self.ahead = (
+            False,
+            None,
+        )  # whether the latest J and r were scanned, and what has been scanned ahead
         self._steps: dict[Any, _Step] = {}
         self._scans: dict[Any, _Scan | None] = {}
 
@@ -403,10 +414,10 @@ class Iterations:
                 p[place] = results[which] + far
             step.fill(states=h, residual=r)
             step.run(h | r | results[0] | results[1] | bits)
-            judged = self._judged(residual, rows, numbers, pinned)
-            if entries is None:
-                return values, None, judged
-            return values, (Diagonal if self.layout.components == 1 else Block)(entries, self.layout), judged
+            J = None
+            if entries is not None:
+                J = Diagonal(entries, self.layout) if self.layout.components == 1 else Block(entries, self.layout)
+            return values, J, self._judged(residual, rows, numbers, pinned, J)
 
     def _test(self, states: Array, values: Array, tolerance: Tolerance) -> tuple[Array, Array, Array]:
         residual = self._like(values)
@@ -478,8 +489,10 @@ class Iterations:
             step.run()
             return found[0], found[1]
 
-    def _judged(self, residual: Array, rows: Array, numbers: Array, pinned: Array | None) -> Judged:
-        """Launch the search for fronts, and read the report."""
+    def _judged(
+        self, residual: Array, rows: Array, numbers: Array, pinned: Array | None, J: Diagonal | Block | None = None
+    ) -> Judged:
+        """Launch the search for fronts, and read the report; meanwhile the device scans where it did so last time."""
         step, first, where = self._fronts("judged"), self.address(rows), self.address(numbers)
         p, at, count, size = step.p, step.at, self.count, self.count * self.dtype.itemsize
         for name, row in _WRITTEN.items():
@@ -496,7 +509,14 @@ class Iterations:
             self.reader = self.machine.reader(self.report)
         self.reader.send()
         self.reader.mark()
-        return Judged(residual, rows, numbers, self.reader.read().tolist(), self.rows)
+        self.latest, self.ahead = (J, residual, first + _CUT * count), None
+        if J is not None and self.follows:
+            scan = self._scan(J, residual)
+            self.ahead = (
+                None if scan is None else scan.run(self.address(J.data), self.address(residual), first + _CUT * count)
+            )
+        judged = Judged(residual, rows, numbers)
+        return judged.read(self.reader.read().tolist())
 
     def _fronts(self, use: str) -> _Step:
         """Return a launch of the search for fronts."""
@@ -581,14 +601,26 @@ class Iterations:
         return numbers[self.sequences : 2 * self.sequences]  # type: ignore[no-any-return]
 
     def scan(self, A: Diagonal | Block, b: Array, cut: Array) -> Array | None:
-        """Return d[t] = A[t] d[t-1] + b[t], in memory that the next scan writes again; None if no kernel takes it."""
+        """Return d[t] = A[t] d[t-1] + b[t], in memory that the next scan writes again; None if no kernel takes it.
+
+        Where this is the Jacobian of the latest iterate, and its residual, the scan of the next one is launched before
+        its report is waited for.
+        """
         with self._here():
-            where = self.address(A.data), self.address(b)
-            key = type(A), A.data.strides, b.strides, (where[0] | where[1]) % _ALIGNED
-            if key not in self._scans:
-                self._scans[key] = _Scan.of(self.machine, A, b, cut.reshape(self.rows + (1,) * len(self.layout.event)))
-            scan = self._scans[key]
-            return None if scan is None else scan.run(*where, self.address(cut))
+            J, residual, where = self.latest
+            self.follows = A is J and b is residual and self.address(cut) == where
+            d, self.ahead = self.ahead, None
+            if self.follows and d is not None:
+                return d
+            scan = self._scan(A, b, cut)
+            return None if scan is None else scan.run(self.address(A.data), self.address(b), self.address(cut))
+
+    def _scan(self, A: Diagonal | Block, b: Array, cut: Array | None = None) -> _Scan | None:
+        """Return the scan of arrays laid out as these; None if no kernel takes it, or it is not planned without a cut."""
+        key = type(A), A.data.strides, b.strides, (self.address(A.data) | self.address(b)) % _ALIGNED
+        if key not in self._scans and cut is not None:
+            self._scans[key] = _Scan.of(self.machine, A, b, cut.reshape(self.rows + (1,) * len(self.layout.event)))
+        return self._scans.get(key)
 
 
 class _Scan:
