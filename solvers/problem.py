@@ -150,7 +150,7 @@ class Problem(Evaluation):
         if self.launched is not None:
             if type(A) is Zero:
                 return self._launched_guard(iterate, (OF_VALUES, None, None))
-            if type(A) in (Diagonal, Block):
+            if isinstance(A, (Diagonal, Block)):
                 d = self.launched.scan(A, iterate.residual, self.cut(iterate))
                 if d is not None:
                     self.counts["nscan"] += 1
@@ -292,7 +292,7 @@ class Problem(Evaluation):
         solved, _ = self.front(iterate.converged)
         if solved.any():
             self._known = xp.maximum(self._known, self._largest(iterate.states, solved))
-        return self._per_known * self._known  # type: ignore[no-any-return]
+        return self._per_known * self._known
 
     def _largest(self, x: Array, rows: Array | None = None) -> Array:
         """Return the largest finite |x| of each sequence, of some rows (T, *batch), shape (1, *batch, 1...)."""

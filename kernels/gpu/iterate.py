@@ -616,7 +616,7 @@ class Iterations:
             return None if scan is None else scan.run(self.address(A.data), self.address(b), self.address(cut))
 
     def _scan(self, A: Diagonal | Block, b: Array, cut: Array | None = None) -> _Scan | None:
-        """Return the scan of arrays laid out as these; None if no kernel takes it, or it is not planned without a cut."""
+        """Return the scan of arrays laid out as these; None if no kernel takes it, or it has not been planned."""
         key = type(A), A.data.strides, b.strides, (self.address(A.data) | self.address(b)) % _ALIGNED
         if key not in self._scans and cut is not None:
             self._scans[key] = _Scan.of(self.machine, A, b, cut.reshape(self.rows + (1,) * len(self.layout.event)))
