@@ -11,8 +11,10 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
+from recsolve.kernels.gpu.cell.bound_cell import Bound
 from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
-from recsolve.kernels.gpu.iterate import Bound, Iterations, Judged
+from recsolve.kernels.gpu.iterate import Iterations
+from recsolve.kernels.gpu.judged import Judged
 from recsolve.kernels.residual import front, hopeless, iterations, residual_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence

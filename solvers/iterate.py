@@ -11,7 +11,7 @@ import numpy as np
 from recsolve.base.arrays import Array, to_host
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
-from recsolve.kernels.gpu.iterate import Judged
+from recsolve.kernels.gpu.judged import Judged
 from recsolve.solvers.state import PerRow, State
 
 

@@ -122,7 +122,8 @@ class Problem(Evaluation):
         if type(A) is Zero:
             return iterate.values
         cut = self.recurrence.over_event(self.cut(iterate))
-        return iterate.values + namespace(cut).where(cut, iterate.values.dtype.type(0), self._product(iterate, A))
+        zero, product = iterate.values.dtype.type(0), self._product(iterate, A)
+        return iterate.values + namespace(cut).where(cut, zero, product)  # type: ignore[no-any-return]
 
     def corrected(self, iterate: Iterate, A: Jacobian) -> Array:
         """Return the guarded correction, ``guarded(iterate, correct(iterate, A))``, which on a GPU is one launch more.

@@ -2,6 +2,10 @@
 
 import ctypes
 import itertools
+import os
+import re
+import shutil
+import subprocess
 
 import cuda_host
 import numpy as np
@@ -13,13 +17,17 @@ from recsolve.base.layout import Layout
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal
 from recsolve.kernels import residual as forms
-from recsolve.kernels.gpu import iterate
+from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, rows_text
+from recsolve.kernels.gpu import repeated_scan
+from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
 from recsolve.kernels.gpu.device import Launch
 from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_PROPOSAL, OF_VALUES, Iterations
 from recsolve.kernels.gpu.views import AT
+from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.reference import scan_numpy
 from recsolve.recurrence.engine import fused, traced_of
 from recsolve.solvers import evaluation
+from recsolve.symbolic.tracing import trace_cell
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -54,6 +62,10 @@ def ordered(x, order):
         return x
     if order == "batch":
         return np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)
+    if order == "shifted":  # numbers that cannot be taken several at once
+        wide = np.zeros(x.size + 1, x.dtype)
+        wide[1:] = x.ravel()
+        return wide[1:].reshape(x.shape)
     if order == "apart":
         wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
         wide[..., ::2] = x
@@ -83,7 +95,7 @@ def cases(rng):
         states, values = trajectory(rng, (T, *batch, *layout.event), dtype, starts)
         if rng.random() < 0.5:  # what has not begun to go wrong, and what cannot go on
             states[: T // 2], values[: T // 2] = 1, 1
-        orders = rng.choice(["C", "batch", "apart", "F"], 2)
+        orders = rng.choice(["C", "batch", "apart", "shifted", "F"], 2)
         yield ordered(states, orders[0]), ordered(values, orders[rng.integers(2)]), starts, layout
 
 
@@ -223,7 +235,7 @@ def on_the_host(host, monkeypatch):
         calls.append(rec)
         return launched.bind(evaluation.elementwise_of(traced_of(rec)), cell.inputs, cell.starts, rec.drive_like)
 
-    monkeypatch.setattr(iterate, "launches", Scans)
+    monkeypatch.setattr(repeated_scan, "launches", Scans)
     monkeypatch.setattr(evaluation, "bound", bound)
     monkeypatch.setattr(
         evaluation,
@@ -231,6 +243,10 @@ def on_the_host(host, monkeypatch):
         lambda starts, layout, dtype: Iterations(starts, layout, dtype, host) if starts.size * layout.size else None,
     )
     return calls
+
+
+def test_arrays_that_are_not_on_a_gpu_are_left_to_numpy():
+    assert forms.iterations(np.ones((5, 2), bool), Layout(units=3), np.dtype(np.float32)) is None
 
 
 CELLS = ["gru", "lstm", "elman_relu"]
@@ -306,7 +322,9 @@ def test_methods_take_the_same_steps(on_the_host, method):
 
 def test_a_scan_is_planned_once_and_launched_with_other_addresses(host, monkeypatch):
     planned = []
-    monkeypatch.setattr(iterate, "launches", lambda *given, **more: planned.append(given) or Scans(*given, **more))
+    monkeypatch.setattr(
+        repeated_scan, "launches", lambda *given, **more: planned.append(given) or Scans(*given, **more)
+    )
     rng, layout = np.random.default_rng(0), Layout(units=8)
     starts = np.zeros((20, 3), bool)
     starts[0] = True
@@ -314,7 +332,7 @@ def test_a_scan_is_planned_once_and_launched_with_other_addresses(host, monkeypa
     for _ in range(3):
         A, b = Diagonal(rng.standard_normal((20, 3, 8)), layout), rng.standard_normal((20, 3, 8))
         cut = starts | (rng.random((20, 3)) < 0.2)
-        same(launched.scan(A, b, cut), scan_numpy.scan(iterate.MONOIDS["affine"], (A, b), reset=cut[..., None]))
+        same(launched.scan(A, b, cut), scan_numpy.scan(MONOIDS["affine"], (A, b), reset=cut[..., None]))
     assert len(planned) == 1
 
 
@@ -330,10 +348,9 @@ def test_a_scan_that_ran_ahead_is_taken_for_its_own_iterate_alone(on_the_host, m
         def scanned(iterate):
             d = problem.launched.scan(iterate.jacobian, iterate.residual, problem.cut(iterate)).copy()
             reset = problem.cut(iterate)[..., None]
-            wanted = scan_numpy.scan(iterate_monoid, (iterate.jacobian, iterate.residual), reset=reset)
+            wanted = scan_numpy.scan(MONOIDS["affine"], (iterate.jacobian, iterate.residual), reset=reset)
             np.testing.assert_array_equal(d, wanted)
 
-        iterate_monoid = iterate.MONOIDS["affine"]
         first = problem.evaluate(rng.standard_normal(rec.shape))
         scanned(first)
         second = problem.evaluate(rng.standard_normal(rec.shape))
@@ -344,3 +361,27 @@ def test_a_scan_that_ran_ahead_is_taken_for_its_own_iterate_alone(on_the_host, m
         for other in (first, third, second):
             scanned(other)
         assert not problem.launched.follows
+
+
+@pytest.mark.skipif(not os.environ.get("RECSOLVE_SLOW"), reason="takes a minute: set RECSOLVE_SLOW=1")
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize("name", ["", *rs.cells.REGISTRY])
+def test_nothing_spills(name, tmp_path):
+    codes = {rows_text("fronts"): ["fronts_of_rows<float>", "fronts_of_rows<double>"]}
+    numbers = [(number, count) for number, most in (("float", 4), ("double", 2)) for count in (0, 1, most)]
+    codes[rows_text("test")] = [f"test_rows<{number}, {count}>" for number, count in numbers]
+    makes = itertools.product(range(OF_BLOCK + 1), (1, 2), numbers)
+    codes[rows_text("guard")] = [f"guard_rows<{made}, {k}, {n}, {count}>" for made, k, (n, count) in makes]
+    if name:
+        cell = ElementwiseCuda(trace_cell(rs.cells.get(name)))
+        jobs = itertools.product(("values", "partials"), numbers[:3])
+        code = [f"evaluate_rows<recsolve::{job}, {cell.components}, {n}, {count}>" for job, (n, count) in jobs]
+        codes = {cell.rows_code: code}
+    for code, kernels in codes.items():
+        taken = "\n".join(f"auto* kernel_{i} = &recsolve::{kernel};" for i, kernel in enumerate(kernels))
+        (tmp_path / "kernels.cu").write_text(f"{code}\n{taken}\n")
+        command = ["nvcc", *OPTIONS, "-arch=sm_90", "-cubin", "-Xptxas", "-v", str(tmp_path / "kernels.cu")]
+        told = subprocess.run([*command, "-o", os.devnull], capture_output=True, text=True, check=True).stderr
+        spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
+        assert len(spills) == len(kernels)
+        assert set(spills) == {("0", "0", "0")}

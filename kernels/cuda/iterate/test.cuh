@@ -19,7 +19,7 @@ struct Test {
     View states, values, residual;
 };
 
-template <class S, int AT_ONCE> __global__ void __launch_bounds__(ROW_THREADS) test_rows(const Test p) {
+template <class S, int AT_ONCE> __global__ void __launch_bounds__(ROW_THREADS, 2) test_rows(const Test p) {
     constexpr int N = Spot<AT_ONCE>::COUNT;
     const Row row(p);
     const S *h = row.in<const S>(p.states), *f = row.in<const S>(p.values);
