@@ -12,7 +12,7 @@ from recsolve.kernels.gpu.rows import ALIGNED, Axes, Step, Unmergeable, lay, pla
 from recsolve.kernels.gpu.views import address, aligned
 from recsolve.kernels.starts import Starts
 
-_REGISTERS = 640  # bytes of numbers that a thread holds at most to take several at once
+_REGISTERS = 300  # bytes that the numbers of a thread take at most when it takes several at once
 
 
 class Bound:
@@ -83,7 +83,7 @@ class Bound:
             )
         except Unmergeable:
             return None
-        if sum(counts.values()) * ALIGNED > _REGISTERS:
+        if not takes_several(self.kernels, entries is not None):
             laid = laid._replace(at_once=min(laid.at_once, 1))
         job = "values" if entries is None else "partials"
         kernel = f"recsolve::evaluate_rows<recsolve::{job}, {k}, {storage}, {{}}>"
@@ -97,3 +97,8 @@ class Bound:
         for _, _, far in out:
             bits |= far
         return step, [(at["out"][i], which, far) for i, (which, _, far) in enumerate(out)], bits | initial | restart
+
+
+def takes_several(kernels: ElementwiseCuda, jacobian: bool) -> bool:
+    """Return whether there are registers enough for a thread to take several numbers of a row at once."""
+    return (sum(kernels.counts(jacobian).values()) + kernels.components) * ALIGNED <= _REGISTERS
