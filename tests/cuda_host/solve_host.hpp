@@ -37,8 +37,9 @@ inline float greatest_or_nan(float x, float y) {
 inline int bits_of(float x) {
     return static_cast<int>(as_bits(x));
 }
-inline long long bits_of(double x) {
-    long long bits;
+
+inline unsigned long long bits_of(double x) {
+    unsigned long long bits;
     std::memcpy(&bits, &x, sizeof bits);
     return bits;
 }

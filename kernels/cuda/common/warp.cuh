@@ -46,11 +46,12 @@ __device__ inline bool any_of_warp(int*, bool condition) {
     return __any_sync(0xffffffffu, condition);
 }
 
-// Those of a number that is not negative are in its order.
+// Those of a float that is not negative are in its order.
 __device__ inline int bits_of(float x) {
     return __float_as_int(x);
 }
-__device__ inline long long bits_of(double x) {
+
+__device__ inline unsigned long long bits_of(double x) {
     return __double_as_longlong(x);
 }
 

@@ -20,6 +20,8 @@ struct Fronts {
     long long report;
 };
 
+constexpr long long NOT_A_NUMBER = 0x7ff8000000000000ll;  // the bits of one without a sign
+
 struct Chunk {
     unsigned int none = 0, all = 3;  // bits: of exact rows, of converged ones
 
@@ -138,7 +140,7 @@ template <class T> __global__ void __launch_bounds__(1024) fronts_of_rows(const 
     address<T>(p.largest)[sequence] = seen.sizes[Count::ALL];
     long long* report = address<long long>(p.report);
     const double worst = static_cast<double>(seen.sizes[Count::WORST_R]);
-    atomicMax(report + LARGEST_R, is_nan(worst) ? 0x7ff8000000000000ll : bits_of(worst));  // which may have a sign
+    atomicMax(report + LARGEST_R, is_nan(worst) ? NOT_A_NUMBER : static_cast<long long>(bits_of(worst)));
     atomicMax(report + UNLED, static_cast<long long>(seen.counts[Count::LATE]));
     atomicMax(report + UNCONVERGED, static_cast<long long>(seen.counts[Count::MISSED]));
     const auto add = [&](int field, int count) {
