@@ -1,6 +1,5 @@
 """The kernels of iterations, built for the host, against the NumPy forms, which are the definition."""
 
-import ctypes
 import itertools
 import os
 import re
@@ -21,9 +20,7 @@ from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, rows_text
 from recsolve.kernels.gpu import repeated_scan
 from recsolve.kernels.gpu.cell.bound_cell import takes_several
 from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
-from recsolve.kernels.gpu.device import Launch
 from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_PROPOSAL, OF_VALUES, Iterations
-from recsolve.kernels.gpu.views import AT
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.reference import scan_numpy
 from recsolve.recurrence.engine import fused, traced_of
@@ -45,16 +42,9 @@ LAYOUTS = [
 SHAPES = [(1, ()), (7, (3,)), (40, ()), (33, (2, 2)), (70, (2,))]
 
 
-class Host(cuda_host.Host):
-    """A machine that runs the scans of these tests too."""
-
-    def prepared(self, launch):
-        return launch.code if callable(launch.code) else super().prepared(launch)
-
-
 @pytest.fixture(scope="module")
 def host():
-    return Host(workers=2, processors=1)
+    return cuda_host.Host(workers=2, processors=1)
 
 
 def ordered(x, order):
@@ -200,30 +190,6 @@ def test_the_next_states_are_those_of_numpy(host):
     assert replaced
 
 
-def there(address, like):
-    """An array like another one, elsewhere in memory."""
-    size = sum(abs(step) * (n - 1) for step, n in zip(like.strides, like.shape, strict=True)) + like.itemsize
-    numbers = (ctypes.c_byte * size).from_address(int(address))
-    return np.ndarray(like.shape, like.dtype, numbers, strides=like.strides)
-
-
-class Scans:
-    """A scan that can be run again with other addresses, as those of the GPU, which take long to compile."""
-
-    def __init__(self, monoid, elements, y, machine, *, reset=None):
-        A, b = elements
-        self.monoid, self.layout, self.kind, self.y = monoid, A.layout, type(A), y
-        self.cleared = None
-        self.arrays = self.likes = {"in0": A.data, "in1": b, "cut": reset}
-        problem = np.zeros(max(AT.values()) + 1, np.int64)
-        self.launches = [Launch(self.run, "", (), 1, 32, 0, problem)]
-
-    def run(self):
-        (launch,) = self.launches
-        A, b, cut = (there(launch.problem[AT[name]], like) for name, like in self.likes.items())
-        self.y[...] = scan_numpy.scan(self.monoid, (self.kind(A, self.layout), b), reset=cut)
-
-
 @pytest.fixture
 def on_the_host(host, monkeypatch):
     """Let NumPy arrays be iterated as those on a GPU are."""
@@ -236,7 +202,6 @@ def on_the_host(host, monkeypatch):
         calls.append(rec)
         return launched.bind(evaluation.elementwise_of(traced_of(rec)), cell.inputs, cell.starts, rec.drive_like)
 
-    monkeypatch.setattr(repeated_scan, "launches", Scans)
     monkeypatch.setattr(evaluation, "bound", bound)
     monkeypatch.setattr(
         evaluation,
@@ -309,7 +274,7 @@ METHODS = [
 def test_methods_take_the_same_steps(on_the_host, method):
     rng = np.random.default_rng(1)
     for name, batch_first in [("gru", True), ("lstm", False)]:
-        rec = recurrence(name, rng, 90, (3,), np.float64, batch_first)
+        rec = recurrence(name, rng, 40, (3,), np.float64, batch_first)
         with rs.backend("numba"):
             found = rs.solve(rec, method=method, guess=np.zeros(rec.shape), callback=lambda _: None)
             with pytest.MonkeyPatch.context() as patch:
@@ -321,36 +286,35 @@ def test_methods_take_the_same_steps(on_the_host, method):
         np.testing.assert_allclose(found.residuals[:3], wanted.residuals[:3], rtol=1e-6)
 
 
-def test_a_scan_is_planned_once_and_launched_with_other_addresses(host, monkeypatch):
-    planned = []
-    monkeypatch.setattr(
-        repeated_scan, "launches", lambda *given, **more: planned.append(given) or Scans(*given, **more)
-    )
-    rng, layout = np.random.default_rng(0), Layout(units=8)
-    starts = np.zeros((20, 3), bool)
+@pytest.mark.parametrize("layout", [Layout(units=8), Layout(2, (), 8)])
+def test_a_scan_is_planned_once_and_launched_with_other_addresses(host, monkeypatch, layout):
+    planned, launches = [], repeated_scan.launches
+    monkeypatch.setattr(repeated_scan, "launches", lambda *a, **k: planned.append(a) or launches(*a, **k))
+    rng, starts = np.random.default_rng(0), np.zeros((20, 3), bool)
     starts[0] = True
     launched = Iterations(starts, layout, np.dtype(float), host)
     for _ in range(3):
-        A, b = Diagonal(rng.standard_normal((20, 3, 8)), layout), rng.standard_normal((20, 3, 8))
-        cut = starts | (rng.random((20, 3)) < 0.2)
-        same(launched.scan(A, b, cut), scan_numpy.scan(MONOIDS["affine"], (A, b), reset=cut[..., None]))
+        A = matrices(rng, layout, starts, float)[-1]
+        b, cut = rng.standard_normal((20, 3, *layout.event)), starts | (rng.random((20, 3)) < 0.2)
+        over_event = cut.reshape(20, 3, *(1,) * len(layout.event))
+        wanted = scan_numpy.scan(MONOIDS["affine"], (A, b), reset=over_event)
+        np.testing.assert_allclose(launched.scan(A, b, cut), wanted, rtol=1e-12, atol=1e-12)
     assert len(planned) == 1
 
 
 def test_a_scan_that_ran_ahead_is_taken_for_its_own_iterate_alone(on_the_host, monkeypatch):
-    runs = []
-    run = Scans.run
-    monkeypatch.setattr(Scans, "run", lambda self: runs.append(self) or run(self))
+    runs, run = [], repeated_scan.RepeatedScan.run
+    monkeypatch.setattr(repeated_scan.RepeatedScan, "run", lambda *given: runs.append(given) or run(*given))
     rng = np.random.default_rng(0)
     rec = recurrence("gru", rng, 40, (3,), np.float64, False)
     with rs.backend("numba"):
         problem = rs.solvers.Problem(rec, Tolerance(1e-9, 1e-9), pin=True, jacobian=True)
 
-        def scanned(iterate):
-            d = problem.launched.scan(iterate.jacobian, iterate.residual, problem.cut(iterate)).copy()
-            reset = problem.cut(iterate)[..., None]
-            wanted = scan_numpy.scan(MONOIDS["affine"], (iterate.jacobian, iterate.residual), reset=reset)
-            np.testing.assert_array_equal(d, wanted)
+        def scanned(of):
+            d = problem.launched.scan(of.jacobian, of.residual, problem.cut(of)).copy()
+            elements, reset = (of.jacobian, of.residual), problem.cut(of)[..., None]
+            wanted = scan_numpy.scan(MONOIDS["affine"], elements, reset=reset)
+            np.testing.assert_allclose(d, wanted, rtol=1e-12, atol=1e-12)
 
         first = problem.evaluate(rng.standard_normal(rec.shape))
         scanned(first)
