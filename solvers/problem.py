@@ -161,7 +161,28 @@ class Problem(Evaluation):
         return self.guarded(iterate, self.correct(iterate, A))
 
     def move(self, iterate: I, A: Jacobian) -> I:
-        """Return the next iterate, ``advance(iterate, correct(iterate, A))``: a step of what is its matrix A."""
+        """Return the next iterate, ``advance(iterate, correct(iterate, A))``, which on a GPU is fewer launches.
+
+        Parameters
+        ----------
+        iterate : Iterate or Linearised
+        A : Jacobian
+            As for :meth:`correct`.
+
+        Returns
+        -------
+        Iterate or Linearised
+            With its Jacobian where the last one has it.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> iterate = problem.evaluate(problem.guess())
+        >>> problem.move(iterate, iterate.jacobian).converged.all()
+        np.True_
+        """
         return self._evaluated(iterate, self.corrected(iterate, A))
 
     def carried(self, product: Callable[[Array], Array], d: Array, cut: Array) -> Array:
