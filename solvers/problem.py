@@ -180,8 +180,8 @@ class Problem(Evaluation):
         >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
         >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
         >>> iterate = problem.evaluate(problem.guess())
-        >>> problem.move(iterate, iterate.jacobian).converged.all()
-        np.True_
+        >>> problem.move(iterate, iterate.jacobian).done
+        True
         """
         return self._evaluated(iterate, self.corrected(iterate, A))
 
