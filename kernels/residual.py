@@ -1,6 +1,7 @@
 """Kernels that the driver runs on every iterate: test its residual row by row, and keep the next one within bounds.
 
-The NumPy forms are the definition, on any namespace. Large NumPy arrays go through compiled loops and are read once.
+The NumPy forms are the definition, on any namespace. Large NumPy arrays go through compiled loops and are read once;
+arrays on a GPU go to :mod:`recsolve.kernels.gpu.iterate`, which tells of an iterate all at once.
 """
 
 from __future__ import annotations
@@ -8,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from recsolve.base.arrays import FLOATS, Array, kind_of, namespace, slowest_first
+from recsolve.base.layout import Layout
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels import backends
 from recsolve.kernels.cpu.threads import spread, threads
 
+if TYPE_CHECKING:
+    from recsolve.kernels.gpu.iterate import Iterations
+
+_TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
 _SPREAD = 100_000  # numbers from which on threads pay for waking them
 
 
@@ -116,6 +122,58 @@ def guard(
     limits = rows.unplace(np.broadcast_to(reach.reshape(reach.shape[: pin.ndim]), pin.shape)), rows.unplace(pin)
     rows.run(partial(residual_loops.guard, proposal, states, values, rows.flatten(out), *limits, rows.width))
     return out
+
+
+def front(good: Array, starts: Array) -> tuple[Array, Array]:
+    """Return the leading good rows of every segment, and the row at which each stops.
+
+    Parameters
+    ----------
+    good, starts : array of bool, shape (T, *batch)
+        NumPy arrays; starts are the first rows of segments.
+
+    Returns
+    -------
+    leading, stop : array of bool, shape (T, *batch)
+        Good rows with only such rows before them, back to the start of the segment; the first row that is not.
+    """
+    clean = np.empty(good.shape, bool)
+    if not good.size:
+        return clean, clean.copy()
+    failure = start = np.array(-1)
+    rows = max(_TOGETHER // max(starts[0].size, 1), 1)
+    for begin in range(0, len(good), rows):
+        part = slice(begin, begin + rows)
+        index = np.arange(begin, min(begin + rows, len(good))).reshape((-1,) + (1,) * (good.ndim - 1))
+        failures, firsts = _last(~good[part], index, failure), _last(starts[part], index, start)
+        clean[part] = failures[:-1] < firsts[1:]
+        failure, start = failures[-1:], firsts[-1:]
+    return clean & good, clean & ~good
+
+
+def _last(mask: Array, index: Array, before: Array) -> Array:
+    """Return the last index so far at which a mask holds, with that of the rows before first."""
+    out = np.empty((len(mask) + 1, *mask.shape[1:]), np.int64)
+    out[:1], out[1:] = before, -1
+    np.copyto(out[1:], index, where=mask)
+    return np.maximum.accumulate(out, axis=0, out=out)
+
+
+def hopeless(states: Array, values: Array, axes: tuple[int, ...]) -> Array:
+    """Return the rows (T, *batch) where F is not finite, and equals h wherever it is not."""
+    finite = namespace(states).isfinite(values)
+    equal = (values == states) | ((values != values) & (states != states))
+    return ~finite.all(axis=axes) & (equal | finite).all(axis=axes)  # type: ignore[no-any-return]
+
+
+def iterations(starts: Array, layout: Layout, dtype: np.dtype[Any]) -> Iterations | None:
+    """Return the kernels of iterations of arrays on a GPU; None where the forms of this module do the work."""
+    numbers = starts.size * layout.size
+    if kind_of(starts) != "cupy" or backends.asked() == "numpy" or dtype not in FLOATS or not numbers:
+        return None
+    from recsolve.kernels.gpu.iterate import Iterations
+
+    return Iterations(starts, layout, dtype)
 
 
 class _Order(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.recurrence.base import Recurrence
-from recsolve.solvers.iterate import Iterate, largest, leading_times
+from recsolve.solvers.iterate import Iterate, largest
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import State
 
@@ -150,11 +150,11 @@ class Active:
         self._keep(iterate)
         kept, problem = self._kept, self._all
         whole = problem.evaluate(kept.states, jacobian=False, chunk=self.window)
-        if bool(whole.converged.all()) or not bool(kept.converged.all()):
+        if whole.done or not bool(kept.converged.all()):
             return whole
         for tolerance in problem.tolerance.widened(problem.recurrence):
             wide = problem.judge(whole.states, whole.values, tolerance=tolerance)
-            if bool(wide.converged.all()):
+            if wide.done:
                 return wide
         return whole
 
@@ -162,7 +162,7 @@ class Active:
         """Go on with the whole, which missed the tolerance although its parts met it: f is another function there."""
         self._may_narrow, self._place = False, ()
         if self.window is not None:
-            return self._move(leading_times(iterate.converged), self.window)
+            return self._move(iterate.converged_times, self.window)
         self.problem, self.start = self._all, 0
         return self.problem.evaluate(iterate.states)
 
@@ -184,7 +184,7 @@ class Active:
 
     def _drop_times(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
         length = self.problem.recurrence.length
-        exact = leading_times(iterate.leading) if self.problem.pin else 0
+        exact = iterate.leading_times if self.problem.pin else 0
         if exact == 0 or exact * _TIMES < length or exact == length:
             return iterate, state
         self._keep(iterate)
@@ -195,6 +195,8 @@ class Active:
 
     def _drop_sequences(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
         rec = self.problem.recurrence
+        if iterate.judged is not None and iterate.judged.settled * _SEQUENCES < math.prod(rec.batch):
+            return iterate, state
         left = ~to_host(iterate.converged).all(axis=0).ravel()
         if left.all() or not left.any() or (~left).sum() * _SEQUENCES < left.size:
             return iterate, state
@@ -227,7 +229,7 @@ class Active:
 
     def slide(self, iterate: Iterate) -> Iterate | None:
         """Move the window on, past rows that have converged or cannot; return its new iterate, or None to stay."""
-        solved = self.problem.recurrence.length if iterate.blocked else leading_times(iterate.converged)
+        solved = self.problem.recurrence.length if iterate.blocked else iterate.converged_times
         if self.complete or self.window is None or solved * _WINDOW < self.window:
             return None
         self._keep(iterate)

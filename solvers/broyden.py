@@ -52,7 +52,7 @@ class _Secant(Solver[Iterate, Learned[A]], Generic[A]):
             dh = rec.previous(iterate.states) - rec.previous(before.states)
             entries = self.learn(matrix, dh, iterate.values - before.values)
             matrix = type(matrix)(xp.where(xp.isfinite(entries), entries, matrix.data), rec.layout)
-        return problem.advance(iterate, problem.correct(iterate, matrix)), Learned(matrix, iterate)
+        return problem.move(iterate, matrix), Learned(matrix, iterate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,4 +64,4 @@ class Chord(Solver[Iterate, Kept]):
         A, age = state.jacobian, state.age
         if A is None or age == self.refresh:
             A, age = problem.linearise(iterate), 0
-        return problem.advance(iterate, problem.correct(iterate, A)), Kept(A, age + 1)
+        return problem.move(iterate, A), Kept(A, age + 1)

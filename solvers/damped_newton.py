@@ -68,7 +68,7 @@ class DampedNewton(Globalised[Array]):
 
     def begin(self, problem: Problem, iterate: Linearised) -> Array:
         """Return the full Newton point."""
-        return problem.guarded(iterate, problem.correct(iterate, iterate.jacobian))
+        return problem.corrected(iterate, iterate.jacobian)
 
     def propose(self, problem: Problem, iterate: Linearised, shared: Array, setting: Array) -> tuple[Array, Array]:
         w = setting.astype(iterate.states.dtype)

@@ -48,7 +48,7 @@ class History:
 
 def status_of(iterate: Iterate, history: History, nit: int, limit: int, patience: int) -> Status | None:
     """Return how the solve ends at this iterate, or None to go on; the formulas are those of ``Status``."""
-    if bool(iterate.converged.all()):
+    if iterate.done:
         return Status.CONVERGED
     if iterate.blocked:
         return Status.NONFINITE
@@ -141,7 +141,7 @@ class Run:
                 whole = active.evaluate_whole(iterate)
                 self.history.residuals[-1] = whole.worst
                 status = status_of(whole, self.history, self.nit, limit, self.patience) or status
-                if status is not Status.CONVERGED or bool(whole.converged.all()):
+                if status is not Status.CONVERGED or whole.done:
                     return whole, Status.STOPPED if self.stopped and status is Status.MAXITER else status
                 iterate = active.resume(whole)
                 state = _first_state(solver, active.problem, iterate)

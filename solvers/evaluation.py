@@ -12,12 +12,13 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
-from recsolve.kernels.residual import residual_of
+from recsolve.kernels.gpu.cell.bound_cell import Bound
+from recsolve.kernels.gpu.iterate import Iterations
+from recsolve.kernels.gpu.judged import Judged
+from recsolve.kernels.residual import front, hopeless, iterations, residual_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
 from recsolve.solvers.iterate import Iterate, Linearised, largest
-
-_TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
 
 
 class Direct(NamedTuple):
@@ -110,9 +111,8 @@ class Evaluation:
         self.recurrence, self.tolerance, self.jacobian = recurrence, tolerance, jacobian
         self.counts: Counter[str] = Counter(nfev=0, njev=0, njvp=0, nscan=0, rows=0)
         self.engine = engine or recurrence.bind()
-        self.starts = recurrence.starts
+        self.size = recurrence.length * prod(recurrence.batch)  # rows
         self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
-        self._starts = to_host(self.starts)
 
     @overload
     def evaluate(self, states: Array, *, pinned: Array | None = ..., jacobian: Literal[True]) -> Linearised: ...
@@ -157,8 +157,14 @@ class Evaluation:
         """
         engine, J = self.engine, None
         self.count_evaluation()
-        if self.jacobian if jacobian is None else jacobian:
-            self.counts["njev"] += 1
+        jacobian = self.jacobian if jacobian is None else jacobian
+        self.counts["njev"] += jacobian
+        if chunk is None and self._bound is not None and self.launched is not None:
+            found = self.launched.evaluate(self._bound, states, self.tolerance, pinned, jacobian)
+            if found is not None:
+                values, J, judged = found
+                return _iterate(states, values, J, self.tolerance, judged)
+        if jacobian:
             values, J = engine.linearise(states)
         else:
             values = engine.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
@@ -200,6 +206,8 @@ class Evaluation:
         [True, False, False, False]
         """
         tolerance = tolerance or self.tolerance
+        if self.launched is not None:
+            return _iterate(states, values, J, tolerance, self.launched.judge(states, values, tolerance, pinned))
         residual, converged, exact, sizes = residual_of(states, values, tolerance, self.event_axes)
         if pinned is not None:
             exact = exact | (pinned & namespace(states).isfinite(sizes))
@@ -217,7 +225,7 @@ class Evaluation:
     def count_evaluation(self) -> None:
         """Count an evaluation of f at all t."""
         self.counts["nfev"] += 1
-        self.counts["rows"] += self.starts.size
+        self.counts["rows"] += self.size
 
     def _by_chunks(self, states: Array, chunk: int) -> Array:
         """Return F, with the memory of one chunk beside it."""
@@ -237,20 +245,13 @@ class Evaluation:
             Where f cannot be differentiated, or its declared structure is not that of the derivative.
         """
         self.counts["njev"] += 1
-        self.counts["rows"] += self.starts.size
+        self.counts["rows"] += self.size
         return self.engine.linearise(iterate.states)[1]
-
-    def _rows(self, entries: Array) -> Array:
-        """Return the rows (T, *batch) of which every entry is true."""
-        return entries.all(axis=self.event_axes)  # type: ignore[return-value]
 
     def _blocked(self, states: Array, values: Array, converged: Array) -> bool:
         """Return whether the first row of each segment to fail the tolerance equals a non-finite F."""
-        xp = namespace(states)
-        equal = (values == states) | ((values != values) & (states != states))
-        hopeless = ~self._rows(xp.isfinite(values)) & self._rows(equal | xp.isfinite(values))
-        _, front = self.front(converged)
-        return bool(front.any()) and not bool((front & ~hopeless).any())
+        _, stop = self.front(converged)
+        return bool(stop.any()) and not bool((stop & ~hopeless(states, values, self.event_axes)).any())
 
     def front(self, good: Array) -> tuple[Array, Array]:
         """Return the leading good rows of every segment, and the row at which each stops.
@@ -273,25 +274,34 @@ class Evaluation:
         >>> leading.tolist(), stop.tolist()
         ([True, True, False, False], [False, False, True, False])
         """
-        xp, host = namespace(good), to_host(good)
-        if not host.size:
-            return good, good.copy()
-        clean = np.empty(host.shape, bool)
-        failure = start = np.array(-1)
-        rows = max(_TOGETHER // max(self._starts[0].size, 1), 1)
-        for begin in range(0, len(host), rows):
-            part = slice(begin, begin + rows)
-            index = np.arange(begin, min(begin + rows, len(host))).reshape((-1,) + (1,) * (host.ndim - 1))
-            failures = _last(~host[part], index, failure)
-            starts = _last(self._starts[part], index, start)
-            clean[part] = failures[:-1] < starts[1:]
-            failure, start = failures[-1:], starts[-1:]
-        return xp.asarray(clean & host), xp.asarray(clean & ~host)
+        if self.launched is not None:
+            return self.launched.front(good)
+        xp = namespace(good)
+        leading, stop = front(to_host(good), self._starts)
+        return xp.asarray(leading), xp.asarray(stop)
+
+    @cached_property
+    def starts(self) -> Array:
+        """The first row of every sequence, and the rows of resets, (T, *batch)."""
+        return self.recurrence.starts
+
+    @cached_property
+    def _starts(self) -> Array:
+        return to_host(self.starts)
+
+    @cached_property
+    def launched(self) -> Iterations | None:
+        """Kernels of iterations on a GPU; None where the forms of :mod:`recsolve.kernels.residual` do the work."""
+        return iterations(self.starts, self.recurrence.layout, self.recurrence.dtype)
+
+    @cached_property
+    def _bound(self) -> Bound | None:
+        """The cell as it is evaluated and tested in one launch; None where there are no such kernels for it."""
+        return None if self.launched is None or self.tolerance.lanes is not None else self.engine.bound(self.launched)
 
 
-def _last(mask: Array, index: Array, before: Array) -> Array:
-    """Return the last index so far at which a mask holds, with that of the rows before first."""
-    out = np.empty((len(mask) + 1, *mask.shape[1:]), np.int64)
-    out[:1], out[1:] = before, -1
-    np.copyto(out[1:], index, where=mask)
-    return np.maximum.accumulate(out, axis=0, out=out)
+def _iterate(states: Array, values: Array, J: Jacobian | None, tolerance: Tolerance, judged: Judged) -> Iterate:
+    """Return an iterate of what kernels have found out about it."""
+    rows = judged.converged, tolerance, judged.leading, judged.front, judged.worst, judged.blocked
+    known = states, values, judged.residual, *rows
+    return Iterate(*known, judged=judged) if J is None else Linearised(*known, J, judged=judged)

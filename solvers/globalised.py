@@ -127,7 +127,7 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
 
     def _pinned_newton(self, problem: Problem, iterate: Linearised, candidate: Iterate, refused: Array) -> Linearised:
         """Return the candidate with the pinned Newton step in sequences that refused everything."""
-        newton = problem.guarded(iterate, problem.correct(iterate, iterate.jacobian))
+        newton = problem.corrected(iterate, iterate.jacobian)
         merged = namespace(newton).where(refused, newton, candidate.states)
         return problem.evaluate(merged, pinned=problem.pinned(iterate), jacobian=True)
 

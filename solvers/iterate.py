@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ import numpy as np
 from recsolve.base.arrays import Array, to_host
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
+from recsolve.kernels.gpu.judged import Judged
 from recsolve.solvers.state import PerRow, State
 
 
@@ -59,16 +60,32 @@ class Iterate(State):
     front: PerRow[Array]
     worst: float
     blocked: bool
+    judged: Judged | None = field(default=None, kw_only=True, repr=False)  # what kernels on a GPU have told of it
 
     @cached_property
     def progress(self) -> int:
         """The number of leading rows, over all sequences."""
-        return int(self.leading.sum())
+        return int(self.leading.sum()) if self.judged is None else self.judged.progress
+
+    @cached_property
+    def done(self) -> bool:
+        """Whether all rows have converged."""
+        return bool(self.converged.all()) if self.judged is None else self.judged.done
+
+    @property
+    def leading_times(self) -> int:
+        """How many times there are, from the first one on, at which all sequences lead."""
+        return leading_times(self.leading) if self.judged is None else self.judged.leading_times
+
+    @property
+    def converged_times(self) -> int:
+        """How many times there are, from the first one on, at which all sequences have converged."""
+        return leading_times(self.converged) if self.judged is None else self.judged.converged_times
 
     def part(self, index: tuple[Any, ...]) -> Self:
         """Return the iterate at some times and sequences (an index of the axes (T, *batch))."""
         part = super().part(index)
-        return replace(part, worst=largest(part.residual))
+        return replace(part, worst=largest(part.residual), judged=None)
 
 
 @dataclass(frozen=True)

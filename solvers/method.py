@@ -293,4 +293,4 @@ class CorrectionSolver(Solver[I, None], Generic[I]):
 
     def step(self, problem: Problem, iterate: I, state: None) -> tuple[I, None]:
         A = self.preconditioner(problem, iterate)
-        return problem.advance(iterate, problem.correct(iterate, A)), state
+        return problem.move(iterate, A), state

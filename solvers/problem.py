@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
-from recsolve.jacobians import Jacobian, Zero
+from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan
+from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_PROPOSAL, OF_VALUES
 from recsolve.kernels.residual import guard, largest_finite
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.evaluation import Evaluation
@@ -88,7 +89,9 @@ class Problem(Evaluation):
 
         Starts of segments; with the pin also the leading rows, which are exact, and the row after them.
         """
-        return self.starts | iterate.leading | iterate.front if self.pin else self.starts
+        if not self.pin:
+            return self.starts
+        return self.starts | iterate.leading | iterate.front if iterate.judged is None else iterate.judged.cut
 
     def correct(self, iterate: Iterate, A: Jacobian) -> Array:
         """Return F[t] + A[t] d[t-1], where d[t] = A[t] d[t-1] + r[t]: one scan.
@@ -118,10 +121,69 @@ class Problem(Evaluation):
         """
         if type(A) is Zero:
             return iterate.values
-        self.counts["nscan"] += 1
         cut = self.recurrence.over_event(self.cut(iterate))
-        d = affine_scan(A, iterate.residual, reset=cut)
-        return iterate.values + self.carried(A.matvec, d, cut)
+        zero, product = iterate.values.dtype.type(0), self._product(iterate, A)
+        return iterate.values + namespace(cut).where(cut, zero, product)  # type: ignore[no-any-return]
+
+    def corrected(self, iterate: Iterate, A: Jacobian) -> Array:
+        """Return the guarded correction, ``guarded(iterate, correct(iterate, A))``, which on a GPU is one launch more.
+
+        Parameters
+        ----------
+        iterate : Iterate
+        A : Jacobian
+            As for :meth:`correct`.
+
+        Returns
+        -------
+        array, shape (T, *batch, *event)
+            The next states.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> iterate = problem.evaluate(problem.guess())
+        >>> problem.corrected(iterate, iterate.jacobian).ravel().tolist()
+        [1.0, 1.5, 1.75, 1.875]
+        """
+        if self.launched is not None:
+            if type(A) is Zero:
+                return self._launched_guard(iterate, (OF_VALUES, None, None))
+            if isinstance(A, (Diagonal, Block)):
+                d = self.launched.scan(A, iterate.residual, self.cut(iterate))
+                if d is not None:
+                    self.counts["nscan"] += 1
+                    what = OF_BLOCK if type(A) is Block else OF_DIAGONAL
+                    return self._launched_guard(iterate, (what, d, A.data))
+            return self._launched_guard(iterate, (OF_PRODUCT, self._product(iterate, A), None))
+        return self.guarded(iterate, self.correct(iterate, A))
+
+    def move(self, iterate: I, A: Jacobian) -> I:
+        """Return the next iterate, ``advance(iterate, correct(iterate, A))``, which on a GPU is fewer launches.
+
+        Parameters
+        ----------
+        iterate : Iterate or Linearised
+        A : Jacobian
+            As for :meth:`correct`.
+
+        Returns
+        -------
+        Iterate or Linearised
+            With its Jacobian where the last one has it.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> iterate = problem.evaluate(problem.guess())
+        >>> problem.move(iterate, iterate.jacobian).done
+        True
+        """
+        return self._evaluated(iterate, self.corrected(iterate, A))
 
     def carried(self, product: Callable[[Array], Array], d: Array, cut: Array) -> Array:
         """Return A[t] d[t-1], and 0 in rows that are cut from the one before.
@@ -148,9 +210,13 @@ class Problem(Evaluation):
         >>> problem.carried(iterate.jacobian.matvec, np.ones((4, 1)), cut).ravel().tolist()
         [0.0, 0.0, 0.5, 0.5]
         """
-        before = namespace(d).empty_like(d)
-        before[1:], before[:1] = d[:-1], 0
-        return namespace(d).where(cut, d.dtype.type(0), product(before))  # type: ignore[no-any-return]
+        return namespace(d).where(cut, d.dtype.type(0), product(_before(d)))  # type: ignore[no-any-return]
+
+    def _product(self, iterate: Iterate, A: Jacobian) -> Array:
+        """Return A[t] d[t-1] with the scanned d, and anything in rows that are cut from the one before."""
+        self.counts["nscan"] += 1
+        cut = self.recurrence.over_event(self.cut(iterate))
+        return A.matvec(_before(affine_scan(A, iterate.residual, reset=cut)))
 
     def advance(self, iterate: I, proposal: Array) -> I:
         """Guard and pin a proposal, and evaluate it.
@@ -176,14 +242,20 @@ class Problem(Evaluation):
         >>> problem.advance(iterate, np.full((4, 1), np.nan)).states.ravel().tolist()  # F in place of junk
         [1.0, 1.5, 1.5, 1.5]
         """
-        states, pinned = self.guarded(iterate, proposal), self.pinned(iterate)
+        return self._evaluated(iterate, self.guarded(iterate, proposal))
+
+    def _evaluated(self, iterate: I, states: Array) -> I:
+        """Return the iterate of states that come from another one."""
+        pinned = self.pinned(iterate)
         if isinstance(iterate, Linearised):
             return self.evaluate(states, pinned=pinned, jacobian=True)
         return self.evaluate(states, pinned=pinned, jacobian=False)
 
     def pinned(self, iterate: Iterate) -> Array | None:
         """Return the rows (T, *batch) that the pin makes exact in the next iterate; None without the pin."""
-        return iterate.leading | iterate.front if self.pin else None
+        if not self.pin:
+            return None
+        return iterate.leading | iterate.front if iterate.judged is None else iterate.judged.pins
 
     def guarded(self, iterate: Iterate, proposal: Array) -> Array:
         """Return a proposal with unsafe entries replaced.
@@ -213,8 +285,25 @@ class Problem(Evaluation):
         >>> problem.guarded(iterate, np.array([[9.0], [9.0], [1.0], [1e9]])).ravel().tolist()
         [1.0, 1.5, 1.0, 1.5]
         """
+        if self.launched is not None:
+            return self._launched_guard(iterate, (OF_PROPOSAL, proposal, None))
         pins = (iterate.leading, iterate.front) if self.pin else None
         return guard(proposal, iterate.states, iterate.values, self._reach(iterate), pins, self.event_axes)
+
+    def _launched_guard(self, iterate: Iterate, made: tuple[int, Array | None, Array | None]) -> Array:
+        """Return the next states as kernels make them, of what a step is made of."""
+        assert self.launched is not None
+        judged = iterate.judged
+        if judged is None:  # a part of an iterate
+            judged = self.launched.judge(iterate.states, iterate.values, iterate.tolerance, iterate.leading)
+        given = iterate.states, iterate.values, judged, made, self._per_known
+        states, self._known = self.launched.guard(*given, self._known, self.recurrence.initial, self.pin)
+        return states
+
+    @property
+    def _per_known(self) -> float:
+        """The bound on |h| in units of the largest number known."""
+        return 2.0 * (self.horizon + 1) * float(self.recurrence.layout.size**0.5)
 
     def _reach(self, iterate: Iterate) -> Array:
         """Return the bound on |h| per sequence, shape (1, *batch, 1...)."""
@@ -225,7 +314,7 @@ class Problem(Evaluation):
         solved, _ = self.front(iterate.converged)
         if solved.any():
             self._known = xp.maximum(self._known, self._largest(iterate.states, solved))
-        return 2.0 * (self.horizon + 1) * rec.layout.size**0.5 * self._known  # type: ignore[no-any-return]
+        return self._per_known * self._known
 
     def _largest(self, x: Array, rows: Array | None = None) -> Array:
         """Return the largest finite |x| of each sequence, of some rows (T, *batch), shape (1, *batch, 1...)."""
@@ -235,3 +324,10 @@ class Problem(Evaluation):
         if not sizes.size:
             sizes = namespace(x).zeros((1, *sizes.shape[1:]), sizes.dtype)
         return sizes.max(axis=0).reshape(1, *sizes.shape[1:], *(1,) * len(self.event_axes))  # type: ignore[no-any-return]
+
+
+def _before(d: Array) -> Array:
+    """Return d[t-1] for every t, and 0 at the first."""
+    before = namespace(d).empty_like(d)
+    before[1:], before[:1] = d[:-1], 0
+    return before  # type: ignore[no-any-return]

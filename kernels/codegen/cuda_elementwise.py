@@ -8,6 +8,7 @@ compilers are instructed not to fuse others, so that a step rounds alike with an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from recsolve.kernels.codegen.cuda_headers import headers
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
@@ -99,6 +100,13 @@ def stages_text(structures: Sequence[str], header: str) -> str:
     before = (*_BEFORE, "solve/problem")
     wanted = {"stage": "stage/each", "sweep": "stage/sweep"}.get(header, header)
     return "\n".join([headers(*before), *structures, headers(wanted, after=before)])
+
+
+@cache
+def rows_text(header: str, structures: tuple[str, ...] = ()) -> str:
+    """Return the source of a header of ``iterate``, for structures of functions of stages."""
+    before = (*_BEFORE, "solve/problem")
+    return "\n".join([headers(*before), *structures, headers(f"iterate/{header}", after=before)])
 
 
 def structure(name: str, sizes: Mapping[str, int], functions: Sequence[str], what: str) -> str:

@@ -18,6 +18,8 @@ from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
 
 if TYPE_CHECKING:
+    from recsolve.kernels.gpu.cell.bound_cell import Bound
+    from recsolve.kernels.gpu.iterate import Iterations
     from recsolve.recurrence.base import Recurrence
     from recsolve.recurrence.current import Traced
 
@@ -140,6 +142,10 @@ class Engine:
         window : int
             Steps that are iterated together.
         """
+        return None
+
+    def bound(self, iterations: Iterations) -> Bound | None:
+        """Return f and J as kernels evaluate and test them in one launch; None where there are no such kernels."""
         return None
 
     def check_repeats(self) -> None:

@@ -19,6 +19,8 @@ from recsolve.recurrence.current import Traced
 from recsolve.recurrence.engine import CompiledEngine, Verdict, Way
 
 if TYPE_CHECKING:
+    from recsolve.kernels.gpu.cell.bound_cell import Bound
+    from recsolve.kernels.gpu.iterate import Iterations
     from recsolve.recurrence.cell_recurrence import CellRecurrence
 
 
@@ -40,6 +42,7 @@ class FusedEngine(CompiledEngine):
         super().__init__(recurrence, traced)
         cell = recurrence.cell
         self.names, self.batch = cell.cell, len(recurrence.batch)
+        self.backend = backend
         self.loops = kernel_of("fused", backend, traced, recurrence.dtype)
         self.inputs = [recurrence.drive[name] for name in self.names.drives]
         self.inputs += [cell.mixings[name].weight for name in self.names.mixings]
@@ -69,6 +72,12 @@ class FusedEngine(CompiledEngine):
         entries = self.recurrence.empty(shape)
         self._at_once.linearise(previous, values, entries)
         return values, Block(entries, layout)
+
+    def bound(self, iterations: Iterations) -> Bound | None:
+        if self.backend != "cuda":
+            return None
+        kernels = kernel_of("at_once", self.backend, self.traced, self.recurrence.dtype)
+        return iterations.bind(kernels, self.inputs, self.starts, self.recurrence.drive_like)
 
     def _follow(self, states: Array, start: int) -> None:
         self.loops.walk(self.inputs, states, self.batch, self.starts, start)

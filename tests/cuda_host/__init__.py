@@ -49,6 +49,15 @@ def together(launch: Launch) -> list[str]:
     if name == "each":
         stages = re.findall(r"struct (\w+) \{\n    static constexpr int IN", launch.code)
         return [f"recsolve::each<recsolve::{stage}, {number}>" for stage in stages]
+    if name in ("test_rows", "evaluate_rows", "guard_rows"):
+        before = kernel.rpartition(", ")[0]
+        counts = (0, 1, 2) if before.endswith("double") else (0, 1, 4)
+        kinds = [before]
+        if name == "guard_rows":
+            kinds = [re.sub(r"<\d", f"<{made}", before) for made in range(5)]
+        if name == "evaluate_rows":
+            kinds = [before.replace("partials", job).replace("values", job) for job in ("values", "partials")]
+        return [f"{kind}, {count}>" for kind in kinds for count in counts]
     if name in ("sweep_stage", "sweep_update"):
         number = "double" if "double" in kernel else "float"
         stages = [f"recsolve::sweep_stage<recsolve::SweepCell, {number}, {linear}>" for linear in ("true", "false")]
@@ -167,6 +176,9 @@ class Host:
             self.kernels |= {(code, name): getattr(library, f"run_{i}") for i, name in enumerate(names)}
         sizes = ctypes.c_longlong(blocks), ctypes.c_int(threads), ctypes.c_longlong(shared), ctypes.c_int(self.workers)
         self.kernels[code, kernel](ctypes.c_void_p(problem.ctypes.data), ctypes.c_longlong(problem.nbytes), *sizes)
+
+    def prepared(self, launch):
+        return lambda: self.launch(launch)
 
     def product(self, weights, x, out, *, add, rough):
         """Multiply by NumPy."""

@@ -13,7 +13,9 @@ import numpy as np
 
 from cuda_host import Host
 from recsolve.base.layout import Layout
+from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, LaneDense
+from recsolve.kernels.gpu.iterate import OF_PROPOSAL, Iterations
 from recsolve.kernels.gpu.scan.scan_cuda import scan
 from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
 from recsolve.kernels.monoids.monoid import MONOIDS
@@ -72,9 +74,30 @@ def scans(machine):
     return count
 
 
+def iterations(machine):
+    """Judge iterates and guard the next ones, of rows of one thread, one warp and several; return how many."""
+    rng, count = np.random.default_rng(0), 0
+    for T, layout in ((1, Layout(units=3)), (40, Layout(units=70)), (5, Layout(2, (2,), 300))):
+        for lanes in (None, layout):
+            starts = rng.random((T, 3)) < 0.1
+            starts[0] = True
+            values = rng.standard_normal((T, 3, *layout.event))
+            states = np.where(rng.random((T, 3) + (1,) * len(layout.event)) < 0.8, values, 2 * values)
+            launched = Iterations(starts, layout, values.dtype, machine)
+            judged = launched.judge(states, values, Tolerance(1e-9, 1e-9, lanes), starts)
+            front = launched.front(judged.converged | starts)
+            np.testing.assert_array_equal(front[0], judged.leading)
+            given = states, values, judged, (OF_PROPOSAL, 3 * values, None), 2.0, None, values[0], True
+            next_states, _ = launched.guard(*given)
+            np.testing.assert_array_equal(next_states[judged.leading], states[judged.leading])
+            count += 1
+    return count
+
+
 def main(sanitizer: str) -> None:
     host = Host(flags=("-g", f"-fsanitize={sanitizer}", "-DRECSOLVE_REAL_THREADS"))
-    sys.stdout.write(f"{scans(host)} scans, nothing reported by the {sanitizer} sanitizer\n")
+    done = f"{iterations(host)} iterates and {scans(host)} scans"
+    sys.stdout.write(f"{done}, nothing reported by the {sanitizer} sanitizer\n")
 
 
 if __name__ == "__main__":

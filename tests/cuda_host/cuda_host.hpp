@@ -66,9 +66,12 @@ inline int __syncthreads_or(int predicate) {
 inline int atomicAdd(int* at, int value) {
     return __atomic_fetch_add(at, value, __ATOMIC_ACQ_REL);
 }
+inline unsigned long long atomicAdd(unsigned long long* at, unsigned long long value) {
+    return __atomic_fetch_add(at, value, __ATOMIC_ACQ_REL);
+}
 
-inline int atomicMax(int* at, int value) {
-    int seen = __atomic_load_n(at, __ATOMIC_RELAXED);
+template <class T> inline T atomicMax(T* at, T value) {
+    T seen = __atomic_load_n(at, __ATOMIC_RELAXED);
     while (value > seen && !__atomic_compare_exchange_n(at, &seen, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
     return seen;

@@ -38,6 +38,12 @@ inline int bits_of(float x) {
     return static_cast<int>(as_bits(x));
 }
 
+inline unsigned long long bits_of(double x) {
+    unsigned long long bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 inline bool any_of_warp(int* place, bool condition) {
     __syncwarp();
     if (threadIdx.x % 32 == 0) *place = 0;
@@ -59,6 +65,30 @@ template <class T> inline T sum_of_warp(T* place, T x) {
     T sum = *place;
     __syncwarp();
     return sum;
+}
+
+template <class T> inline T largest_of_warp(T* place, T x) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) *place = x;
+    __syncwarp();
+    for (unsigned int i = 1; i < 32; ++i) {
+        if (threadIdx.x % 32 == i && !(*place > x || *place != *place)) *place = x;
+        __syncwarp();
+    }
+    T most = *place;
+    __syncwarp();
+    return most;
+}
+
+inline int union_of_warp(int* place, int bits) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) *place = 0;
+    __syncwarp();
+    __atomic_fetch_or(place, bits, __ATOMIC_RELAXED);
+    __syncwarp();
+    const int all = *place;
+    __syncwarp();
+    return all;
 }
 
 }  // namespace recsolve

@@ -51,11 +51,30 @@ __device__ inline int bits_of(float x) {
     return __float_as_int(x);
 }
 
+__device__ inline unsigned long long bits_of(double x) {
+    return __double_as_longlong(x);
+}
+
 // The sum over the threads of a warp, in its first thread.
 template <class T> __device__ inline T sum_of_warp(T*, T x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_down_sync(0xffffffffu, x, distance);
     return x;
+}
+
+// The largest number of the threads of a warp, NaN if one is, in all of them.
+template <class T> __device__ inline T largest_of_warp(T*, T x) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+        const T y = __shfl_xor_sync(0xffffffffu, x, distance);
+        x = x > y || x != x ? x : y;
+    }
+    return x;
+}
+
+// The bits that any thread of a warp has, in all of them.
+__device__ inline int union_of_warp(int*, int bits) {
+    return static_cast<int>(__reduce_or_sync(0xffffffffu, static_cast<unsigned int>(bits)));
 }
 
 }  // namespace recsolve

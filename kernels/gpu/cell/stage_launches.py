@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from recsolve.base.arrays import Array, broadcast
-from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, stages_text
+from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, rows_text, stages_text
 from recsolve.kernels.codegen.cuda_stages import stage_structure
 from recsolve.kernels.codegen.cuda_structures import constants, structure
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
@@ -128,23 +128,32 @@ class ElementwiseCuda:
         values = [output.value for output in program.stages[0].outputs]
         block = [graph.number(0.0 if entry is None else entry) for row in program.jacobian for entry in row]
         leaves = tuple(Leaf("component", name) for name in program.components) + tuple(inputs_of(program))
-        self._jobs = [Job("values", tuple(values), leaves), Job("partials", tuple(values + block), leaves)]
-        self.code = stages_text([stage_structure(job) for job in self._jobs], "stage")
+        jobs = [Job("values", tuple(values), leaves), Job("partials", tuple(values + block), leaves)]
+        structures = tuple(stage_structure(job) for job in jobs)
+        self._counts = [{"IN": len(job.leaves), "OUT": len(job.nodes)} for job in jobs]
+        self.code, self.rows_code = stages_text(structures, "stage"), rows_text("test", structures)
 
     def evaluate(self, inputs: Sequence[Array], previous: Array, values: Array, batch: int) -> None:
         """Fill ``values`` with f of the states ``previous`` at all t; ``batch`` is the number of batch axes."""
-        self._run("values", inputs, previous, batch, self._parts(values, batch))
+        self._run("values", inputs, previous, batch, self.parts(values, batch))
 
     def linearise(self, inputs: Sequence[Array], previous: Array, values: Array, J: Array, batch: int) -> None:
         """Fill ``values`` with f of the states, and J (T, *batch, [k, k], *lanes, n) with its Jacobian."""
-        entries = [x for row in self._parts(J, batch) for x in self._parts(row, batch)]
-        self._run("partials", inputs, previous, batch, [*self._parts(values, batch), *entries])
+        self._run("partials", inputs, previous, batch, [*self.parts(values, batch), *self.entries(J, batch)])
+
+    def counts(self, jacobian: bool) -> dict[str, int]:
+        """Return how many inputs and results a function has: that of f, or with its Jacobian."""
+        return self._counts[jacobian]
 
     def _run(self, name: str, inputs: Sequence[Array], previous: Array, batch: int, results: list[Array]) -> None:
         with on(results[0], self._machine) as machine:
-            run_stage(machine, self.code, name, [*self._parts(previous, batch), *inputs], results)
+            run_stage(machine, self.code, name, [*self.parts(previous, batch), *inputs], results)
 
-    def _parts(self, x: Array, batch: int) -> list[Array]:
+    def entries(self, J: Array, batch: int) -> list[Array]:
+        """Return the entries of a Jacobian (T, *batch, [k, k], *lanes, n), row by row."""
+        return [x for row in self.parts(J, batch) for x in self.parts(row, batch)]
+
+    def parts(self, x: Array, batch: int) -> list[Array]:
         """Return the components of states, or the rows of a Jacobian."""
         before: Any = (slice(None),) * (1 + batch)
         return [x] if self.components == 1 else [x[(*before, i)] for i in range(self.components)]
@@ -154,3 +163,9 @@ class ElementwiseCuda:
 def stages(traced: TracedCell, dtype: Any) -> StagesCuda:
     """Return the stages of a cell, which take any dtype."""
     return StagesCuda(traced.program)
+
+
+@register("at_once", "cuda")
+def at_once(traced: TracedCell, dtype: Any) -> ElementwiseCuda:
+    """Return f and its Jacobian at all times of a cell whose mixings are all diagonal, in any dtype."""
+    return ElementwiseCuda(traced.program)
