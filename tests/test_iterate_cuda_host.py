@@ -23,7 +23,7 @@ from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
 from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_PROPOSAL, OF_VALUES, Iterations
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.reference import scan_numpy
-from recsolve.recurrence.engine import fused, traced_of
+from recsolve.recurrence.fused_engine import FusedEngine
 from recsolve.solvers import evaluation
 from recsolve.symbolic.tracing import trace_cell
 
@@ -195,14 +195,12 @@ def on_the_host(host, monkeypatch):
     """Let NumPy arrays be iterated as those on a GPU are."""
     calls = []
 
-    def bound(rec, launched):
-        cell = fused(rec) if hasattr(rec, "cell") else None
-        if cell is None:
-            return None
-        calls.append(rec)
-        return launched.bind(evaluation.elementwise_of(traced_of(rec)), cell.inputs, cell.starts, rec.drive_like)
+    def bound(engine, launched):
+        calls.append(engine.recurrence)
+        kernels = ElementwiseCuda(engine.traced.program)
+        return launched.bind(kernels, engine.inputs, engine.starts, engine.recurrence.drive_like)
 
-    monkeypatch.setattr(evaluation, "bound", bound)
+    monkeypatch.setattr(FusedEngine, "bound", bound)
     monkeypatch.setattr(
         evaluation,
         "iterations",
