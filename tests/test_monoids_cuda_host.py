@@ -82,10 +82,8 @@ IDS = ["-".join(map(str, case)) for case in CASES]
 
 
 def ways():
-    """All but segments, which step as streams do and are tried on some maps."""
     for regime in REGIMES:
-        if regime != "segments":
-            yield {"regime": regime, "width": None if regime in WALKS else 4}
+        yield {"regime": regime, "width": None if regime in WALKS else 4}
 
 
 def run(machine, case, elements, *, initial=None, reset=None, **way):
@@ -101,11 +99,6 @@ def run(machine, case, elements, *, initial=None, reset=None, **way):
 @pytest.fixture(scope="module")
 def host():
     return cuda_host.Host()
-
-
-def segmented():
-    for case in (Case("saturating_add", "float32"), Case("logsumexp", "float64"), Case("finite_map", "int64", 3)):
-        yield case, *case.problem(3000)
 
 
 def agree(case, y, expected):
@@ -235,14 +228,6 @@ def in_other_layouts():
 
 
 @needs_compiler
-def test_segments(host):
-    """Of maps that forget, and of some that do not."""
-    for case, elements, state, reset in segmented():
-        y = run(host, case, elements, initial=state, reset=reset, regime="segments")
-        agree(case, y, gallery.loop(case.name, elements, state, reset))
-
-
-@needs_compiler
 def test_layouts(host):
     for case, elements, state in in_other_layouts():
         expected = gallery.loop(case.name, elements, state)
@@ -291,7 +276,7 @@ FINITE = [(f"finite_map:{n}", 1) for n in (3, 16, 17, 32)]
 
 @pytest.mark.skipif(not os.environ.get("RECSOLVE_SLOW"), reason="takes minutes: set RECSOLVE_SLOW=1")
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
-@pytest.mark.parametrize("regime", [regime for regime in REGIMES if regime != "segments"])  # never chosen for these
+@pytest.mark.parametrize("regime", REGIMES)
 def test_nothing_spills(regime, tmp_path):
     found = variants.variants(MAPS, ("float32", "float64")) + variants.variants(HALVES, ("float16",))
     found += variants.variants(FINITE, variants.INTEGERS)

@@ -87,10 +87,16 @@ inline int observe(const int* flag) {
 }
 inline void fence() {}
 inline void publish(int* flag, int value) {
-#ifdef RECSOLVE_LATE_STATES
-    if (value == 2) std::this_thread::sleep_for(std::chrono::milliseconds(RECSOLVE_LATE_STATES));
-#endif
     __atomic_store_n(flag, value, __ATOMIC_RELEASE);
+}
+inline unsigned long long observe(const unsigned long long* word) {
+    return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+inline void publish(unsigned long long* word, unsigned long long value) {
+#ifdef RECSOLVE_LATE_STATES
+    if (value >> 32 == 3) std::this_thread::sleep_for(std::chrono::microseconds(RECSOLVE_LATE_STATES));
+#endif
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
 inline void pause() {
     emulated::pause();

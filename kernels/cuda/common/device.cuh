@@ -26,6 +26,16 @@ __device__ inline void publish(int* flag, int value) {
     asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
 
+// The same of a word that says all by itself: nothing else is ordered by it.
+__device__ inline unsigned long long observe(const unsigned long long* word) {
+    unsigned long long value;
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(word));
+    return value;
+}
+__device__ inline void publish(unsigned long long* word, unsigned long long value) {
+    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
+}
+
 // Lets other warps run while this one waits for a flag.
 __device__ inline void pause() {
     __nanosleep(32);

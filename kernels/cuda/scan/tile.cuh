@@ -1,8 +1,8 @@
-// A tile: some lanes x a span of time, in the shared memory of a block, which has SLOTS of them at a time.
+// A tile: some lanes x a span of time, in the shared memory of a block.
 //
-// Each of THREADS workers has a run of RUN consecutive steps of one lane. Numbers are brought in as they lie in memory,
-// whichever of lanes and times is nearer, VECTOR of them at once; composed run by run; and walked again from the states
-// in which the runs start.
+// Each of THREADS threads has a run of RUN consecutive steps of one lane. Numbers are brought in as they lie in memory,
+// whichever of lanes and times is nearer, VECTOR of them at once: lanes, or the times of the only lane if ALONG. They are
+// composed run by run, and walked again from the states in which the runs start.
 
 #pragma once
 
@@ -13,127 +13,86 @@ namespace recsolve {
 template <int N> constexpr int LOG2 = 1 + LOG2<N / 2>;
 template <> constexpr int LOG2<1> = 0;
 
-enum { WORKERS = 1, SCOUTS };  // the numbers of their barriers
-constexpr int CONTROL = 20;    // ints of a block, a multiple of 16 bytes
+constexpr int CONTROL = 36;     // ints that all threads see, a multiple of 16 bytes: how far each lane must look back for a
+constexpr int TICKET = 32;      // state, and a ticket
+constexpr int FAR = 1 << 30;    // where that is not known yet
 
-// Which tile is in a slot.
-struct Spot {
-    int slot, place;   // of its numbers and maps; of what is known of its lanes
-    int lanes, times;  // its indices among the tiles
-};
-
-template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> struct Tile {
+template <class Map_, class S_, int THREADS_, int RUN, int VECTOR, bool ALONG> struct Tile {
     using Map = Map_;
     using S = S_;
     using T = typename Map::Number;
     using Numbers = Planes<Map>;
-    static constexpr int E = Map::entries, K = Map::parts, PLANES = Numbers::COUNT;
-    static constexpr int STATES = K + Map::size;      // rows of lanes that a slot has
-    static constexpr int PLACES = SLOTS == 1 ? 1 : 8;  // a power of two, more than slots
+    static constexpr int THREADS = THREADS_, E = Map::entries, K = Map::parts, PLANES = Numbers::COUNT;
+    static constexpr int AT_ONCE = ALONG ? VECTOR : PLANES <= 3 ? 4 : PLANES <= 6 ? 2 : 1;
+    static constexpr int GROUP = AT_ONCE < RUN ? AT_ONCE : RUN;  // steps that are read at once: shared memory answers late
     enum { OF_Y = INPUTS, OF_CUT, ARRAYS };
 
     const Problem& p;
-    int width, span, padding, plane;  // lanes, steps, numbers between runs and of a plane in shared memory
-    int thread, lane, run;
+    const int thread, width, lane, run;        // width: lanes; the others of this thread
+    const int span, pitch, padding, plane;     // steps; numbers between steps, and runs, and of a plane in shared memory
 
     // Of the tile that is worked on.
-    int steps, own;  // steps that exist, of the tile and of this thread's run
-    bool exists;     // this thread's lane
+    int times, steps, own;  // its index; steps that exist, of the tile and of this thread's run
+    bool exists;            // this thread's lane
     long long first_lane, first_step;
+
+    int* control;             // CONTROL of them
     long long* offsets;        // [array][lane]
     T *start, *carry, *whole;  // [part][lane]: the initial state and that before the tile; its map: [number][lane]
-    T* maps;                   // [number][thread]
+    T *maps, *spare;           // [number][thread]; room for other purposes
     S* numbers;                // [number][place]
     unsigned char* cuts;       // [place]
-    int* doubts;               // whether some run, and the map of the tile, cannot be trusted
-
-    // Of all.
-    int* control;  // numbers that all threads see: PLACES of them free, then doubts, then the nearest state
-    T* spare;      // what is left of the shared memory
 
     // `spare_numbers` are left for other purposes.
-    __device__ Tile(const Problem& problem, int spare_numbers) : p(problem) {
-        width = 1 << p.width_log2;
-        span = THREADS * RUN >> p.width_log2;
-        padding = width < LANES ? width : 0;
-        plane = span * static_cast<int>(p.pitch) + (padding ? THREADS : 0);
-        all_offsets = reinterpret_cast<long long*>(shared_memory());
-        control = reinterpret_cast<int*>(all_offsets + PLACES * ARRAYS * LANES);
-        all_starts = reinterpret_cast<T*>(control + CONTROL);
-        all_states = all_starts + PLACES * K * LANES;
-        all_maps = all_states + SLOTS * STATES * LANES;
-        spare = all_maps + SLOTS * Map::size * THREADS;
-        all_numbers = reinterpret_cast<S*>(spare + spare_numbers);
-        all_cuts = reinterpret_cast<unsigned char*>(all_numbers + SLOTS * PLANES * plane);
+    __device__ Tile(const Problem& problem, int spare_numbers)
+        : p(problem), thread(threadIdx.x), width(1 << p.width_log2), lane(thread & (width - 1)),
+          run(thread >> p.width_log2), span(THREADS * RUN >> p.width_log2), pitch(static_cast<int>(p.pitch)),
+          padding(ALONG ? VECTOR : width < LANES ? width : 0),
+          plane(span * pitch + (ALONG ? VECTOR * THREADS : padding ? THREADS : 0)) {
+        offsets = reinterpret_cast<long long*>(shared_memory());
+        control = reinterpret_cast<int*>(offsets + ARRAYS * LANES);
+        start = reinterpret_cast<T*>(control + CONTROL);
+        carry = start + K * LANES, whole = carry + K * LANES, maps = whole + Map::size * LANES;
+        spare = maps + Map::size * THREADS;
+        numbers = reinterpret_cast<S*>(spare + spare_numbers);
+        cuts = reinterpret_cast<unsigned char*>(numbers + PLANES * plane);
     }
 
-    // Turns to a tile; `index` is that of the thread among workers, or among others.
-    __device__ void turn_to(const Spot& spot, int index) {
-        thread = afresh(index);
-        lane = thread & (width - 1), run = thread >> p.width_log2;
-        offsets = all_offsets + spot.place * ARRAYS * LANES;
-        start = all_starts + spot.place * K * LANES;
-        carry = all_states + spot.slot * STATES * LANES, whole = carry + K * LANES;
-        maps = all_maps + spot.slot * Map::size * THREADS;
-        numbers = all_numbers + spot.slot * PLANES * plane;
-        cuts = all_cuts + spot.slot * plane;
-        doubts = control + PLACES + 2 * spot.slot;
-        first_lane = static_cast<long long>(spot.lanes) << p.width_log2;
-        first_step = static_cast<long long>(spot.times) * span;
+    __device__ void turn_to(long long tile_of_lanes, int tile_of_time) {
+        times = tile_of_time;
+        first_lane = tile_of_lanes << p.width_log2;
+        first_step = static_cast<long long>(times) * span;
         exists = first_lane + lane < p.lanes;
         steps = static_cast<int>(p.steps - first_step < span ? p.steps - first_step : span);
-        int left = steps - run * RUN;
+        const int left = steps - run * RUN;
         own = !exists || left < 0 ? 0 : left < RUN ? left : RUN;
     }
 
-    // Finds out where the lanes of the tile are; `threads` of this kind do so and must meet before it is used.
-    __device__ void find_lanes(int threads) {
-        for (int i = thread; i < ARRAYS * width; i += threads) {
-            int array = i >> p.width_log2, at = i & (width - 1);
+    // Finds out where the lanes of the tile are. All threads must meet before that is used.
+    __device__ void find_lanes() {
+        for (int i = thread; i < ARRAYS * width; i += THREADS) {
+            const int array = i >> p.width_log2, at = i & (width - 1);
             const View& view = array < INPUTS ? p.in[array] : array == OF_Y ? p.y : p.cut;
-            bool used = first_lane + at < p.lanes && (array < INPUTS ? p.in[array].at : array == OF_Y || p.cut.at);
+            const bool used = first_lane + at < p.lanes && (array < INPUTS ? p.in[array].at : array == OF_Y || p.cut.at);
             offsets[array * LANES + at] = used ? offset_of(view, p.sizes, first_lane + at) : 0;
         }
-        if (thread < width) {
-            T x[K] = {};
-            if (exists) initial_state<T, K>(p, first_lane + lane, x);
-            write(start, x);
-        }
+        if (run > 0) return;
+        T x[K] = {};
+        if (exists) initial_state<T, K>(p, first_lane + lane, x);
+        write(start, x);
+        control[lane] = exists ? FAR : 0;
     }
 
-    // Runs start at distances that put the threads of a warp on different banks.
-    __device__ int place(int step, int of_lane) const {
-        return step * static_cast<int>(p.pitch) + static_cast<int>(static_cast<unsigned int>(step) / RUN) * padding +
-               of_lane;
-    }
-
-    // Calls visit(place, distance from the first number of the array) for all numbers of a plane, COUNT contiguous ones
-    // at a time, in order of memory.
-    template <int COUNT, int UNROLL, class Visit>
-    __device__ void each(int array, const View& view, bool by_time, Visit visit) const {
-        constexpr int LOG = LOG2<COUNT>;
-#pragma unroll UNROLL
-        for (int i = 0; i < RUN / COUNT; ++i) {
-            int n = i * THREADS + thread;
-            int of_lane = by_time ? n / span : (n << LOG) & (width - 1);
-            int step = by_time ? n - of_lane * span : n >> (p.width_log2 - LOG);
-            if (step < steps && first_lane + of_lane < p.lanes) {
-                visit(place(step, of_lane), offsets[array * LANES + of_lane] + (first_step + step) * view.time);
-            }
-        }
-    }
-
-    // Asks for the numbers of the tile.
-    __device__ void ask() {
+    // Brings in the numbers of the tile.
+    __device__ void fetch() {
         constexpr int UNROLL = sizeof(S) * VECTOR < 4 ? RUN : 4;  // what is not copied asynchronously waits in registers
 #pragma unroll
         for (int c = 0; c < PLANES; ++c) {
-            constexpr int COUNT = VECTOR;
             const int array = Numbers::input(c);
             const S* from = address<const S>(p.in[array].at) + Numbers::distance(p, c);
             S* to = numbers + c * plane;
-            each<COUNT, UNROLL>(array, p.in[array], p.by_time_in[array], [=](int at, long long distance) {
-                copy_async<COUNT>(to + at, from + distance);
+            each<VECTOR, UNROLL>(array, p.in[array], p.by_time_in[array], [=](int at, long long distance) {
+                copy_async<VECTOR>(to + at, from + distance);
             });
         }
         if (p.cut.at) {
@@ -141,6 +100,9 @@ template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> str
             unsigned char* to = cuts;
             each<1, RUN>(OF_CUT, p.cut, p.by_time_y, [=](int at, long long distance) { to[at] = from[distance]; });
         }
+        commit_copies();
+        wait_copies<0>();
+        __syncthreads();
     }
 
     // Writes the states, which have taken the place of the first vector. All threads must have met since.
@@ -154,12 +116,6 @@ template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> str
         }
     }
 
-    __device__ bool take(int step, int at, T* element) const {
-#pragma unroll
-        for (int c = 0; c < PLANES; ++c) element[c] = Stored<S>::get(numbers[c * plane + at]);
-        return (p.cut.at && cuts[at]) || (first_step + step == 0 && !p.initial.at);
-    }
-
     __device__ void read(const T* from, T* x) const {
 #pragma unroll
         for (int k = 0; k < K; ++k) x[k] = from[k * LANES + lane];
@@ -170,11 +126,10 @@ template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> str
         for (int k = 0; k < K; ++k) to[k * LANES + lane] = x[k];
     }
 
-    // Leaves in `maps` the map of every run after those of the runs before it, and in `whole` that of the tile: in warps
-    // as Hillis and Steele (1986) do, over warps one after the other.
-    __device__ void compose() {
+    // Leaves in `maps` the map of every run after those of the runs before it, and in `whole` that of the tile, which it
+    // tells first: in warps as Hillis and Steele (1986) do, over warps one after the other.
+    template <class Tell> __device__ void compose(Tell tell) {
         Map map = compose_run();
-        if (thread == 0) doubts[0] = doubts[1] = 0;
 #pragma unroll 1
         for (int distance = width; distance < LANES; distance *= 2) {
             put(map, maps + thread, THREADS);
@@ -183,7 +138,7 @@ template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> str
             __syncwarp();
         }
         put(map, maps + thread, THREADS);
-        meet<WORKERS, THREADS>();
+        __syncthreads();
         if (thread >= LANES) {
             const T* last = maps + LANES - width + lane;  // runs of the warps before
             Map before = get<Map>(last, THREADS);
@@ -195,49 +150,120 @@ template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> str
             }
             map.after(before);
         }
-        meet<WORKERS, THREADS>();
+        if (thread >= THREADS - width) {
+            tell(map);
+            put(map, whole + lane, LANES);
+        }
+        __syncthreads();
         put(map, maps + thread, THREADS);
-        if (thread >= THREADS - width) put(map, whole + lane, LANES);
-        meet<WORKERS, THREADS>();
+        __syncthreads();
     }
 
     // Fills the tile from its carry, and leaves the states after all runs in `maps`. A run whose first state cannot be
     // trusted waits for the run before it, in its own lane only: what goes before it, and other lanes, never change.
     __device__ void fill() {
         T x[K];
-        bool trusted = reach_run(x);
-        if (trusted) walk(run * RUN, own, x);
-        if (!trusted) atomicMax(doubts, 1);  // by several threads
-        meet<WORKERS, THREADS>();  // all have read the maps
+        const bool trusted = reach_run(x);
+        if (trusted) walk(run, own, x);
+        const bool waits = __syncthreads_or(!trusted);  // all have read the maps
         leave(x, trusted, thread);
-        meet<WORKERS, THREADS>();
-        if (doubts[0] == 0) return;
+        __syncthreads();
+        if (!waits) return;
         if (run == 0) fill_what_waits();
-        meet<WORKERS, THREADS>();
+        __syncthreads();
     }
 
     // Reads the last state of this thread's lane, once the tile has been filled.
     __device__ void last(T* x) const { left(x, (steps - 1) / RUN * width + lane); }
 
 private:
-    long long* all_offsets;
-    T *all_starts, *all_states, *all_maps;
-    S* all_numbers;
-    unsigned char* all_cuts;
+    // Runs start at distances that put the threads of a warp on different banks.
+    __device__ int place(int step, int of_lane) const {
+        return step * pitch + static_cast<int>(static_cast<unsigned int>(step) / RUN) * padding + of_lane;
+    }
+
+    // Calls visit(place, distance from the first number of the array) for all numbers of a plane, COUNT contiguous ones
+    // at a time, in order of memory.
+    template <int COUNT, int UNROLL, class Visit>
+    __device__ void each(int array, const View& view, bool by_time, Visit visit) const {
+        constexpr int LOG = LOG2<COUNT>;
+        const long long lowest = ALONG && view.time < 0 ? (COUNT - 1) * view.time : 0;
+#pragma unroll UNROLL
+        for (int i = 0; i < RUN / COUNT; ++i) {
+            const int n = i * THREADS + thread;
+            const int of_lane = ALONG ? 0 : by_time ? n / span : (n << LOG) & (width - 1);
+            const int step = ALONG ? n << LOG : by_time ? n - of_lane * span : n >> (p.width_log2 - LOG);
+            if (step < steps && first_lane + of_lane < p.lanes) {
+                visit(place(step, of_lane), offsets[array * LANES + of_lane] + (first_step + step) * view.time + lowest);
+            }
+        }
+    }
+
+    // Calls visit(element, cut) for the first `count` steps of a run; if it WRITES, x then is the state after each.
+    template <bool WRITES, class Visit> __device__ void each_step(int of_run, int count, const T* x, Visit visit) const {
+        const int first = place(of_run * RUN, lane);
+        const bool from_the_first = first_step == 0 && of_run == 0 && !p.initial.at;
+#pragma unroll
+        for (int i = 0; i < RUN; i += GROUP) {
+            if (i >= count) break;
+            const int at = first + i * pitch;
+            S held[PLANES][GROUP];
+            bool cut[GROUP];
+#pragma unroll
+            for (int c = 0; c < PLANES; ++c) take(numbers + c * plane + at, p.in[Numbers::input(c)].time < 0, held[c]);
+#pragma unroll
+            for (int j = 0; j < GROUP; ++j) cut[j] = (p.cut.at && cuts[at + j * pitch]) || (from_the_first && i + j == 0);
+#pragma unroll
+            for (int j = 0; j < GROUP; ++j) {
+                if (i + j >= count) break;
+                T element[PLANES];
+#pragma unroll
+                for (int c = 0; c < PLANES; ++c) element[c] = Stored<S>::get(held[c][j]);
+                visit(element, cut[j], i + j);
+                if (!WRITES) continue;
+#pragma unroll
+                for (int k = 0; k < K; ++k) held[E + k][j] = Stored<S>::put(x[k]);
+            }
+            if (!WRITES) continue;
+#pragma unroll
+            for (int k = 0; k < K; ++k) give(numbers + (E + k) * plane + at, p.y.time < 0, held[E + k]);
+        }
+    }
+
+    // GROUP steps in the order of time; along a lane they lie as in memory, last first if time runs backwards there.
+    __device__ void take(const S* from, bool backwards, S* held) const {
+        if constexpr (ALONG) {
+            Vector<S, GROUP> group;
+            copy<GROUP>(group.numbers, from);
+#pragma unroll
+            for (int j = 0; j < GROUP; ++j) held[j] = backwards ? group.numbers[GROUP - 1 - j] : group.numbers[j];
+        } else {
+#pragma unroll
+            for (int j = 0; j < GROUP; ++j) held[j] = from[j * pitch];
+        }
+    }
+
+    __device__ void give(S* to, bool backwards, const S* held) const {
+        if constexpr (ALONG) {
+            Vector<S, GROUP> group;
+#pragma unroll
+            for (int j = 0; j < GROUP; ++j) group.numbers[j] = backwards ? held[GROUP - 1 - j] : held[j];
+            copy<GROUP>(to, group.numbers);
+        } else {
+#pragma unroll
+            for (int j = 0; j < GROUP; ++j) to[j * pitch] = held[j];
+        }
+    }
 
     __device__ Map compose_run() const {
         Map map;
         map.identity();
-        T element[PLANES], x0[K];
+        T x0[K];
         read(start, x0);
-#pragma unroll
-        for (int i = 0; i < RUN; ++i) {
-            if (i >= own) break;
-            int step = run * RUN + i;
-            bool cut = take(step, place(run * RUN, lane) + i * static_cast<int>(p.pitch), element);
+        each_step<false>(run, own, nullptr, [&](const T* element, bool cut, int i) {
             if (i == 0) map.begin(element, element + E, cut, x0);
             if (i > 0) map.then(element, element + E, cut, x0);
-        }
+        });
         return map;
     }
 
@@ -252,28 +278,23 @@ private:
         return map.trusts(before, x);
     }
 
-    // Walks from a state through `count` steps with the original elements.
-    __device__ void walk(int from, int count, T* x) {
-        T element[PLANES], x0[K];
+    // Walks from a state through the first `count` steps of a run with the original elements.
+    __device__ void walk(int of_run, int count, T* x) const {
+        T x0[K];
         read(start, x0);
-#pragma unroll 4
-        for (int step = from; step < from + count; ++step) {
-            int at = place(step, lane);
-            bool cut = take(step, at, element);
+        each_step<true>(of_run, count, x, [&](const T* element, bool cut, int) {
             Map::step(element, element + E, cut, x0, x);
-#pragma unroll
-            for (int k = 0; k < K; ++k) numbers[(E + k) * plane + at] = Stored<S>::put(x[k]);
-        }
+        });
     }
 
     __device__ void fill_what_waits() {
         T x[K];
 #pragma unroll 1
         for (int i = 1; i * RUN < steps; ++i) {
-            int at = i * width + lane;
+            const int at = i * width + lane;
             if (maps[K * THREADS + at] != T(0)) continue;
             left(x, at - width);
-            walk(i * RUN, steps - i * RUN < RUN ? steps - i * RUN : RUN, x);
+            walk(i, steps - i * RUN < RUN ? steps - i * RUN : RUN, x);
             leave(x, true, at);
         }
     }
@@ -291,21 +312,18 @@ private:
 };
 
 // Tiny problems: a block takes some lanes through all of time, a tile after the other.
-template <class Map, class S, int THREADS, int RUN, int VECTOR>
+template <class Map, class S, int THREADS, int RUN, int VECTOR, bool ALONG>
 __global__ void __launch_bounds__(THREADS, THREADS == 256 ? 4 : 1) tiny(const Problem p) {
-    Tile<Map, S, THREADS, RUN, VECTOR, 1> tile(p, 0);
+    Tile<Map, S, THREADS, RUN, VECTOR, ALONG> tile(p, 0);
     typename Map::Number x[Map::parts];
-    for (Spot spot{0, 0, static_cast<int>(blockIdx.x), 0}; spot.times < p.tiles_of_time; ++spot.times) {
-        tile.turn_to(spot, threadIdx.x);
-        if (spot.times == 0) tile.find_lanes(THREADS);
+    for (int times = 0; times < p.tiles_of_time; ++times) {
+        tile.turn_to(blockIdx.x, times);
+        if (times == 0) tile.find_lanes();
         __syncthreads();
-        if (spot.times == 0) tile.read(tile.start, x);
+        if (times == 0) tile.read(tile.start, x);
         if (tile.run == 0) tile.write(tile.carry, x);
-        tile.ask();
-        commit_copies();
-        wait_copies<0>();
-        __syncthreads();
-        tile.compose();
+        tile.fetch();
+        tile.compose([](const Map&) {});
         tile.fill();
         tile.store();
         tile.last(x);

@@ -1,12 +1,10 @@
 """The scan of CuPy arrays by CUDA kernels: affine maps (diagonal, and k x k blocks for k = 2, 3, 4) and other monoids,
 as far as :mod:`recsolve.kernels.gpu.scan.operands` knows maps for them.
 
-Five regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
+Four regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
 time for each lane (batch x units), with elements loaded steps ahead into registers or shared memory. ``chained``: tiles
 of lanes x time, each of which looks back for the state before it (single pass). ``tiny``: a block takes a tile of lanes
-through all of time. ``segments``: streams for segments of time side by side, each from the state that the steps before
-it lead to from a guess. Where maps forget, that is the state of the loop to the last bit; the device checks that, and
-takes ``chained`` instead where it is not so.
+through all of time. What maps remember makes no difference to any of them.
 
 Elements are read once and in place, in whatever layout they have. What is not carried here goes to the NumPy kernel,
 which runs on CuPy arrays too.
@@ -22,7 +20,7 @@ from recsolve.base.arrays import Array, broadcast, empty_in_order, kind_of, name
 from recsolve.jacobians import Zero
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.scan.dense_plan import dense_plan, is_dense
-from recsolve.kernels.gpu.scan.operands import Operands, distances, number_of, operands, state_type, stored_as
+from recsolve.kernels.gpu.scan.operands import Operands, distances, operands, state_type, stored_as
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan, plan
 from recsolve.kernels.gpu.scan.variants import Regime
 from recsolve.kernels.gpu.views import AT, AXES, INPUTS, address, aligned, lowest_address
@@ -80,7 +78,7 @@ def scan(
         y[-1], the shape of one row; without it the first step is cut from its past.
     reset : array of bool, optional
         Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
-    regime : {"registers", "streamed", "segments", "tiny", "chained"}, optional
+    regime : {"registers", "streamed", "tiny", "chained"}, optional
         By default the fastest according to a model. Matrices of more than 4 rows have one of their own, and so
         have those of more than 2 over semirings.
     width : {1, 2, 4, 8, 16, 32}, optional
@@ -175,45 +173,22 @@ def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None
 
 
 class Launches:
-    """The launches of a scan with their addresses, and with memory for what blocks tell each other, if they do.
+    """The launch of a scan with its addresses, and with memory for what blocks tell each other, if they do.
 
     Launches that are captured must be kept as long as the graph is.
     """
 
     def __init__(self, machine: Machine, planned: Plan, arrays: dict[str, Array]):
-        self.machine, self.arrays, otherwise = machine, arrays, planned.otherwise
-        xp, last = namespace(arrays["y"]), otherwise or planned
-        self.flags = self.told = None
-        if otherwise or planned.flags:  # what has changed, a ticket, tiles; tiles that are broken, and that are done
-            self.flags = xp.empty(2 + last.flags + (2 * planned.tiles if otherwise else 0), np.int32)
-            self.told = xp.empty(max(planned.told, last.told), number_of(arrays["y"]))
-        self.cleared = None if otherwise else self.flags  # segments clear them in passing
-        p = self._filled(planned)
-        self.launches = [planned.launch._replace(problem=p)]
-        if otherwise and planned.again:
-            assert self.flags is not None
-            p[AT["counters"]] = len(self.flags)
-            self.launches.append(planned.again._replace(problem=p))
-            p = self._filled(otherwise)
-            p[AT["condition"]] = p[AT["changed"]]
-            self.launches.append(otherwise.launch._replace(problem=p))
-
-    def _filled(self, planned: Plan) -> Array:
-        """Return a problem, as integers, which are filled in much faster than fields of a structure."""
-        p = planned.launch.problem.copy()
-        for name, x in self.arrays.items():
+        self.machine, self.arrays = machine, arrays
+        p = planned.launch.problem.copy()  # as integers, which are filled in much faster than fields of a structure
+        for name, x in arrays.items():
             p[AT[name]] = address(x)
-        if self.flags is not None and self.told is not None:
-            at, size = address(self.flags), self.flags.itemsize
-            p[AT["changed"]], p[AT["ticket"]], p[AT["flags"]] = at, at + size, at + 2 * size
-            p[AT["broken"]] = at + (len(self.flags) - 2 * planned.tiles) * size
-            p[AT["done"]] = at + (len(self.flags) - planned.tiles) * size
-            for name in ("aggregates", "states", "starts", "ends"):
-                p[AT[name]] += address(self.told)
-        return p
+        self.told = namespace(arrays["y"]).empty(planned.told, np.int64) if planned.told else None
+        if self.told is not None:  # a ticket, and words of all tiles
+            p[AT["ticket"]], p[AT["told"]] = address(self.told), address(self.told) + self.told.itemsize
+        self.one = planned.launch._replace(problem=p)
 
     def __call__(self) -> None:
-        if self.cleared is not None:
-            self.cleared.fill(0)
-        for launch in self.launches:
-            self.machine.launch(launch)
+        if self.told is not None:
+            self.machine.clear(self.told)
+        self.machine.launch(self.one)

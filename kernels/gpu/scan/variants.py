@@ -18,22 +18,23 @@ from recsolve.kernels.gpu.scan.maps import headers_of, map_type
 from recsolve.kernels.gpu.views import INPUTS, LANES
 from recsolve.kernels.monoids.cuda_map import MapType
 
-_HEADERS = {"walks": "scan/segments", "tiles": "scan/look_back", "dense": "scan/dense"}
+_HEADERS = {"walks": "scan/stream", "tiles": "scan/look_back", "dense": "scan/dense"}
 OPTIONS = ("-std=c++17",)
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
-SCOUTS = 128  # threads of a block that look back
 _OFFSETS = 8 * (len(INPUTS) + 2)  # bytes: where a lane of a tile is in each array
 _CONTROL = 4 * constants("scan/tile")["CONTROL"]  # bytes
 _LINE = 128  # bytes, of memory
 _RING = 64 << 10  # bytes of pieces of time in shared memory, roughly
-_WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most such a weight
-_RUNS = (12, 8, 4, 2, 1)
+_LIGHT = 3  # weight of maps of single numbers
+_THREADS = {_LIGHT: 256, 7: 128, 13: 128, 21: 64}  # of a block that looks back, for maps of at most such a weight
+_RUNS = (16, 8, 4, 2, 1)
+_REGISTERS = 1024  # threads of a multiprocessor that look back, each with 64 of them
+_TILE = 45 << 10  # bytes of a block that looks back: several are to be on a multiprocessor
 
-Regime: TypeAlias = Literal["registers", "streamed", "segments", "tiny", "chained", "dense"]
-REGIMES: tuple[Regime, ...] = ("registers", "streamed", "segments", "tiny", "chained")
-STREAMS: tuple[Regime, ...] = ("streamed", "segments")
+Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained", "dense"]
+REGIMES: tuple[Regime, ...] = ("registers", "streamed", "tiny", "chained")
+WALKS: tuple[Regime, ...] = ("registers", "streamed")
 Order: TypeAlias = Literal["across", "along"]
-WALKS: tuple[Regime, ...] = ("registers", *STREAMS)
 
 
 class Storage(NamedTuple):
@@ -65,8 +66,8 @@ class Variant:
     Attributes
     ----------
     regime : str
-        ``registers``, ``streamed`` and ``segments`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles,
-        ``dense`` walks a thread for each row of a matrix.
+        ``registers`` and ``streamed`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles, ``dense``
+        walks a thread for each row of a matrix.
     monoid : str
         The name of a map, as in :func:`recsolve.kernels.gpu.scan.maps.cuda_map`.
     parts : int
@@ -76,17 +77,15 @@ class Variant:
     cut : bool
         Whether a walk looks up resets (tiles always can).
     threads : int
-        Of a block; of those, a warp walks in a stream, and SCOUTS and a clerk look back and ahead in a chain.
+        Of a block; of those, a warp walks in a stream.
     run : int
         Steps of a thread in a tile, of a piece in a walk.
     batch : int
-        Maps that a thread fetches at once in look-back, pieces of a stream.
+        Maps that a thread stages in look-back, pieces of a stream.
     vector : int
         Contiguous numbers that are copied at once: lanes, or times in the order ``along``.
-    after : {"", "again"}
-        Of segments: which launch this is.
     order : {"across", "along"}
-        Of streams: whether lanes or times of all arrays are nearer; with vectors of 1 ``across`` is for either.
+        Whether lanes or times of all arrays are nearer; with vectors of 1 ``across`` is for either.
     """
 
     regime: Regime
@@ -98,7 +97,6 @@ class Variant:
     run: int
     batch: int = 0
     vector: int = 1
-    after: Literal["", "again"] = ""
     order: Order = "across"
 
     @property
@@ -136,46 +134,44 @@ class Variant:
         types = f"{self.maps.name}, {self.storage.stored}"
         cut = "true" if self.cut else "false"
         order = f"recsolve::{self.order.capitalize()}<{self.lanes}, {self.run}, {self.vector}>"
-        streamed = f"{cut}, {self.threads - self.lanes}, {self.batch}, {order}"
+        tile = f"{self.threads}, {self.run}, {self.vector}, {'true' if self.order == 'along' else 'false'}"
         sizes = {
             "registers": f"{cut}, {self.run}",
-            "streamed": streamed,
-            "segments": streamed,
-            "tiny": f"{self.threads}, {self.run}, {self.vector}",
+            "streamed": f"{cut}, {self.threads - self.lanes}, {self.batch}, {order}",
+            "tiny": tile,
             "dense": f"{cut}, {self.run}, {self.vector}",
-            "chained": f"{self.workers}, {self.run}, {self.vector}, {SCOUTS}, {self.batch}",
+            "chained": f"{tile}, {self.batch}, {self.blocks}",
         }
-        return f"recsolve::{'_'.join(filter(None, (self.regime, self.after)))}<{types}, {sizes[self.regime]}>"
+        return f"recsolve::{self.regime}<{types}, {sizes[self.regime]}>"
 
     def shared(self, width: int = 0, pitch: int = 0, cut: bool = False) -> int:
         """Return the bytes of shared memory of a block; tiles have so many lanes, steps at such a distance."""
         own, number = self.storage.bytes, self.storage.number_bytes
         if self.regime == "registers":
             return 0
-        if self.regime in STREAMS:
+        if self.regime == "streamed":
             across = self.run * (self.lanes + (self.vector == 1))
             plane = self.lanes * (self.run + self.vector) if self.order == "along" else across
             cuts = 4 * self.cut * self.run * (self.lanes + 1)
             return _OFFSETS * self.lanes + self.batch * (self.numbers * own * plane + cuts)
-        slots, places = (1, 1) if self.regime == "tiny" else (4, 8)
-        plane = self.span(width) * pitch + (self.workers if width < LANES else 0)
-        size = self.maps.size
-        states = (places * self.parts + slots * (self.parts + size)) * LANES * number
-        maps = size * (slots * self.workers + SCOUTS * self.batch) * number
-        return places * _OFFSETS * LANES + _CONTROL + states + maps + slots * (self.numbers * own + cut) * plane
+        padding = self.vector * self.threads if self.order == "along" else self.threads if width < LANES else 0
+        plane = self.span(width) * pitch + padding
+        states = (2 * self.parts + self.maps.size) * LANES * number
+        maps = self.maps.size * self.threads * (1 + self.batch) * number
+        return _OFFSETS * LANES + _CONTROL + states + maps + (self.numbers * own + cut) * plane
 
     def launch(self, blocks: int, shared: int, problem: Array) -> Launch:
         """Return a launch."""
         return Launch(text(self.regime, self.monoid), self.expression, OPTIONS, blocks, self.threads, shared, problem)
 
     @property
-    def workers(self) -> int:
-        """Threads that load, compose and fill tiles."""
-        return self.threads if self.regime == "tiny" else self.threads - SCOUTS - LANES
+    def blocks(self) -> int:
+        """Blocks that a multiprocessor is to hold, which bounds registers; 1 where maps are heavy."""
+        return _REGISTERS // self.threads if self.maps.weight <= _LIGHT else 1
 
     def span(self, width: int) -> int:
         """Return the steps of a tile of so many lanes."""
-        return self.workers * self.run // width
+        return self.threads * self.run // width
 
 
 def vectors(dtype: str) -> tuple[int, ...]:
@@ -192,24 +188,23 @@ def variant(
     """Return the variant that serves a scan best, ``vector`` numbers being copied at once."""
     storage = (STORAGE | INTEGERS)[dtype]
     _, numbers, size, weight = map_type(monoid, parts, storage.number)
-    light = size <= min(_WORKERS)
     if regime == "registers":  # about 64 of them
         run = power_below(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
         return Variant(regime, monoid, parts, dtype, cut, 64, run)
-    if regime in STREAMS:
+    if regime == "streamed":
         return _stream(Variant(regime, monoid, parts, dtype, cut, 0, 0, 0, vector, order=order))
     if regime == "tiny":
         run = power_below(192 // (numbers * storage.bytes), 16)
-        return Variant(regime, monoid, parts, dtype, False, 256 if light else 128, run, 0, min(run, vector))
-    threads = next(_WORKERS[most] for most in sorted(_WORKERS) if weight <= most) + SCOUTS + LANES
-    batch = 4 if weight <= min(_WORKERS) else 1
-    return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], batch, vector)
+        threads = 256 if size <= _LIGHT else 128
+        return Variant(regime, monoid, parts, dtype, False, threads, run, 0, min(run, vector), order)
+    threads = next(_THREADS[most] for most in sorted(_THREADS) if weight <= most)
+    return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], 2, vector, order)
 
 
 def _stream(v: Variant) -> Variant:
     """Return a stream with its pieces and threads: long pieces, of which a thread moves no more than a few groups."""
     step = v.numbers * v.storage.bytes
-    most = 128 if v.numbers <= min(_WORKERS) else 256 if v.numbers <= 6 else 512
+    most = 128 if v.numbers <= _LIGHT else 256 if v.numbers <= 6 else 512
     longest = 32
     if v.order == "along":  # lines of memory from each lane, as far as pieces of that size fit
         most, longest = 1024, 2 * _LINE // v.storage.bytes
@@ -225,9 +220,11 @@ def _stream(v: Variant) -> Variant:
 def fitted(v: Variant, width: int, pitch: int, cut: bool, room: int = SHARED) -> Variant:
     """Return a variant of tiles of so many lanes, with runs as long as so many bytes of shared memory allow."""
     if v.regime == "chained":
+        room = min(room, _TILE)
         run = next(run for run in _RUNS if run == 1 or replace(v, run=run).shared(width, pitch, cut) <= room)
         v = replace(v, run=run)
-    return v if v.vector <= width and v.run % v.vector == 0 else replace(v, vector=1)
+    fits = v.run % v.vector == 0 and (width == 1 < v.vector if v.order == "along" else v.vector <= width)
+    return v if fits else replace(v, vector=1, order="across")
 
 
 def pitch_of(width: int, by_time: bool) -> int:
@@ -247,16 +244,15 @@ def variants(
         for dtype in dtypes:
             for monoid, parts in maps:
                 for vector in (1,) if regime == "registers" else vectors(dtype):
+                    orders: tuple[Order, ...] = ("across",) if regime == "registers" else ("across", "along")
                     if regime in WALKS:
-                        orders: tuple[Order, ...] = ("across", "along") if regime in STREAMS else ("across",)
                         ways = product((False, True), orders)
-                        walks = [variant(regime, monoid, parts, dtype, cut, vector, order) for cut, order in ways]
-                        again = [replace(v, after="again") for v in walks if regime == "segments"]
-                        found += walks + again
+                        found += [variant(regime, monoid, parts, dtype, cut, vector, order) for cut, order in ways]
                         continue
-                    v = variant(regime, monoid, parts, dtype, False, vector)
-                    for width, by_time, cut in product(WIDTHS, (False, True), (False, True)):
-                        found.append(fitted(v, width, pitch_of(width, by_time), cut))
+                    for order in orders:
+                        v = variant(regime, monoid, parts, dtype, False, vector, order)
+                        for width, by_time, cut in product(WIDTHS, (False, True), (False, True)):
+                            found.append(fitted(v, width, pitch_of(width, by_time), cut))
     return list(dict.fromkeys(found))
 
 
