@@ -105,6 +105,9 @@ class Watched:
         self.kernels.append(launch.kernel)
         self.host.launch(launch)
 
+    def clear(self, report):
+        self.host.clear(report)
+
 
 @needs_compiler
 @pytest.mark.parametrize(("dtype", "vector"), [(np.float32, 4), (np.float64, 2), (np.float16, 8)])
@@ -432,9 +435,8 @@ def test_variants():
     assert len(set(names)) == len(names)
     for variant in variants.variants():
         for width in (1, 2, 4, 8, 16, 32):
-            fit = variants.fitted(variant, width, variants.pitch_of(width, by_time=True), cut=True)
-            shared = fit.shared(width, variants.pitch_of(width, by_time=True), cut=True)
-            assert shared == 0 if fit.regime == "registers" else LITTLE < shared <= SHARED
+            shared = variants.fitted(variant, width).shared(width, variants.pitch_of(width, by_time=True))
+            assert shared == 0 if variant.regime == "registers" else LITTLE < shared <= SHARED
 
 
 @pytest.mark.parametrize("room", [48 << 10, 99 << 10, SHARED])

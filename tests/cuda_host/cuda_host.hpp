@@ -127,6 +127,15 @@ template <int ID, int THREADS> inline void meet() {
     static_assert(ID > 0 && ID < emulated::GROUPS && THREADS % emulated::WARP == 0, "no such barrier");
     emulated::group_barrier(ID, THREADS);
 }
+template <class T> inline T of_thread_before(T x, int distance) {
+    unsigned char* places = emulated::exchanged();
+    const int own = emulated::thread(), lane = own % emulated::WARP;
+    std::memcpy(places + own * 8, &x, sizeof x);
+    __syncwarp();
+    std::memcpy(&x, places + (lane < distance ? own : own - distance) * 8, sizeof x);
+    __syncwarp();
+    return x;
+}
 inline void commit_copies() {
     emulated::copies().commit();
 }

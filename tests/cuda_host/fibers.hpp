@@ -28,13 +28,14 @@ struct Fiber {
 struct Block {
     std::vector<Fiber> fibers;
     Shared shared;
+    std::vector<unsigned char> exchanged;  // eight bytes of each thread
     std::atomic<int> vote{0};
     std::jmp_buf scheduler;
     long long index = 0;
     int running = 0;
     const std::function<void()>* kernel = nullptr;
 
-    Block(int threads, std::size_t bytes) : fibers(threads), shared(bytes) {}
+    Block(int threads, std::size_t bytes) : fibers(threads), shared(bytes), exchanged(8 * threads) {}
 };
 
 inline thread_local Block* current = nullptr;
@@ -50,6 +51,9 @@ inline int threads() {
 }
 inline unsigned char* shared() {
     return current->shared.bytes.data();
+}
+inline unsigned char* exchanged() {
+    return current->exchanged.data();
 }
 inline std::atomic<int>& vote() {
     return current->vote;

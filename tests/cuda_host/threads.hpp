@@ -14,12 +14,13 @@ struct Block {
     std::deque<std::barrier<>> warps;
     std::unique_ptr<std::barrier<>> groups[GROUPS];
     std::once_flag known[GROUPS];
+    std::vector<unsigned char> exchanged;  // eight bytes of each thread
     std::atomic<int> vote{0};
     long long index;
     int threads;
 
     Block(long long number, int count, std::size_t bytes)
-        : shared(bytes), barrier(count), index(number), threads(count) {
+        : shared(bytes), barrier(count), exchanged(8 * count), index(number), threads(count) {
         for (int i = 0; i < count; i += WARP) warps.emplace_back(std::min(WARP, count - i));
     }
 };
@@ -39,6 +40,9 @@ inline int threads() {
 }
 inline unsigned char* shared() {
     return current->shared.bytes.data();
+}
+inline unsigned char* exchanged() {
+    return current->exchanged.data();
 }
 inline std::atomic<int>& vote() {
     return current->vote;

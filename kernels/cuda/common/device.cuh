@@ -85,6 +85,12 @@ __device__ inline int afresh(int x) {
     return x;
 }
 
+// The number of the thread `distance` before this one in its warp, all of whose threads come here; of the first ones their
+// own.
+template <class T> __device__ inline T of_thread_before(T x, int distance) {
+    return __shfl_up_sync(0xffffffffu, x, distance);
+}
+
 // x y + z, rounded once.
 __device__ inline float multiply_add(float x, float y, float z) {
     return __fmaf_rn(x, y, z);

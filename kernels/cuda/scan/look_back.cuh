@@ -142,17 +142,6 @@ __device__ inline void apply(const Chain<Tile>& chain, const typename Tile::T* s
     }
 }
 
-// The state of a lane after a tile as other blocks reckon it; false if the map cannot be trusted.
-template <class Tile> __device__ inline bool reckon(const Tile& tile, typename Tile::T* end) {
-    using Map = typename Tile::Map;
-    typename Tile::T before[Map::parts];
-    tile.read(tile.carry, before);
-    tile.read(tile.carry, end);
-    const Map whole = get<Map>(tile.whole + tile.lane, LANES);
-    whole.act(end);
-    return whole.trusts(before, end);
-}
-
 // Stages the maps of the tiles before this one, the nearest first, as far back as all lanes find a state; returns how far
 // that of this thread's lane is, where "tile -1" is the initial state.
 template <int BATCH, class Tile>
@@ -161,12 +150,12 @@ __device__ inline int stage(const Tile& tile, const Chain<Tile>& chain, typename
     constexpr int ALL = Tile::THREADS * BATCH;
     int* nearest = tile.control + tile.lane;
     for (int i = 0;; i = (i + 1) % BATCH) {
-        const int back = i * (Tile::THREADS / tile.width) + tile.run, at = tile.times - 1 - back;
+        const int back = i * (Tile::THREADS / tile.width) + tile.thread / tile.width, at = tile.times - 1 - back;
         Map map;
         map.identity();
         bool state = at < 0;
         if (state) tile.read(tile.start, map.b), map.constant = true;
-        if (!state && tile.exists) state = chain.hear(at, map) == STATE;
+        if (!state && tile.exists()) state = chain.hear(at, map) == STATE;
         put(map, staged + i * Tile::THREADS + tile.thread, ALL);
         if (state) atomicMin(nearest, back);
         __syncthreads();
@@ -174,47 +163,50 @@ __device__ inline int stage(const Tile& tile, const Chain<Tile>& chain, typename
     }
 }
 
-// Puts the state before a tile into its carry, and tells the one after it. Returns whether this thread has to tell that of
-// its lane later, because the map cannot be trusted.
-template <int BATCH, class Tile> __device__ inline bool look_back(const Tile& tile, const Chain<Tile>& chain, bool tells) {
-    constexpr int K = Tile::K, ALL = Tile::THREADS * BATCH;
+// Finds the state before a tile, and tells the one after it, as other blocks reckon it; returns whether this thread must tell
+// that of its lane later, because the map of the tile, `whole` in the first threads, cannot be trusted.
+template <int BATCH, class Tile>
+__device__ inline bool look_back(Tile& tile, const Chain<Tile>& chain, const typename Tile::Map& whole, bool tells) {
+    using Map = typename Tile::Map;
+    constexpr int K = Map::parts, ALL = Tile::THREADS * BATCH;
     const int nearest = stage<BATCH>(tile, chain, tile.spare);
-    bool trusted = true;
-    if (tile.run == 0) {
+    bool late = false;
+    if (tile.thread < tile.width) {
         const typename Tile::T* staged = tile.spare + tile.lane;
-        typename Tile::T x[K];
+        typename Tile::T x[K], end[K];
 #pragma unroll
-        for (int k = 0; k < K; ++k) x[k] = staged[nearest * tile.width + (COMPOSED<typename Tile::Map> + k) * ALL];
+        for (int k = 0; k < K; ++k) x[k] = staged[nearest * tile.width + (COMPOSED<Map> + k) * ALL];
         apply(chain, staged, ALL, tile.times, nearest, x);
         tile.write(tile.carry, x);
-        trusted = reckon(tile, x);
-        if (trusted && tells) chain.template tell<K>(tile.times, Chain<Tile>::MATRIX, x, STATE);
+#pragma unroll
+        for (int k = 0; k < K; ++k) end[k] = x[k];
+        whole.act(end);
+        late = tells && !whole.trusts(x, end);
+        if (tells && !late) chain.template tell<K>(tile.times, Chain<Tile>::MATRIX, end, STATE);
+        tile.spread();
     }
-    __syncthreads();
-    return !trusted && tells;
+    return late;
 }
 
-template <class Map, class S, int THREADS, int RUN, int VECTOR, bool ALONG, int BATCH, int BLOCKS>
+template <class Map, class S, bool CUT, int THREADS, int RUN, int VECTOR, bool ALONG, int BLOCKS, int BATCH>
 __global__ void __launch_bounds__(THREADS, BLOCKS) chained(const Problem p) {
-    using Its = Tile<Map, S, THREADS, RUN, VECTOR, ALONG>;
+    using Its = Tile<Map, S, CUT, THREADS, RUN, VECTOR, ALONG>;
     Its tile(p, Map::size * THREADS * BATCH);
     if (threadIdx.x == 0) tile.control[TICKET] = atomicAdd(address<int>(p.ticket), 1);
     __syncthreads();
     const int ticket = tile.control[TICKET], across = static_cast<int>(p.tiles_of_lanes);
     tile.turn_to(ticket % across, ticket / across);
-    tile.find_lanes();
     __syncthreads();
     tile.fetch();
     const Chain<Its> chain(tile, ticket % across);
-    const bool tells = tile.exists && tile.times + 1 < p.tiles_of_time;
-    tile.compose([&](const Map& whole) {
-        if (tells) chain.tell(tile.times, whole);
-    });
-    const bool late = look_back<BATCH>(tile, chain, tells);
-    tile.fill();
+    const Map whole = tile.compose();
+    const bool tells = tile.thread < tile.width && tile.exists() && tile.times + 1 < p.tiles_of_time;
+    if (tells) chain.tell(tile.times, whole);
+    const bool late = look_back<BATCH>(tile, chain, whole, tells);
+    tile.fill(__syncthreads_or(late));
     if (late) {
         typename Map::Number end[Map::parts];
-        tile.last(end);
+        tile.read(tile.carry, end);
         chain.template tell<Map::parts>(tile.times, Chain<Its>::MATRIX, end, STATE);
     }
     tile.store();

@@ -121,12 +121,12 @@ def _planned(scan: Scan, regime: Regime, width: int | None, room: int) -> Plan:
     if regime in WALKS:
         return Plan(v, v.launch(ceil(lanes / v.lanes), v.shared(), numbers))
     width = width or _width(v, scan.steps, lanes, all(times))
-    pitch = pitch_of(width, any(times))
-    v = fitted(v, width, pitch, scan.cut, room)
+    v = fitted(v, width)
     across, along = ceil(lanes / width), ceil(scan.steps / v.span(width))
+    pitch = pitch_of(width, any(times) and v.vector == 1)
     p["width_log2"], p["pitch"] = width.bit_length() - 1, pitch
     p["tiles_of_lanes"], p["tiles_of_time"] = across, along
-    shared = v.shared(width, pitch, scan.cut)
+    shared = v.shared(width, pitch)
     if regime == "tiny":
         return Plan(v, v.launch(across, shared, numbers))
     words = (v.maps.size - 1) * v.storage.number_bytes // 4

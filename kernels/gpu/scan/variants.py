@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from recsolve.base.arrays import Array
 from recsolve.kernels.codegen.cuda_headers import headers
 from recsolve.kernels.codegen.cuda_structures import constants
-from recsolve.kernels.gpu.device import SHARED, Launch
+from recsolve.kernels.gpu.device import Launch
 from recsolve.kernels.gpu.scan.maps import headers_of, map_type
 from recsolve.kernels.gpu.views import INPUTS, LANES
 from recsolve.kernels.monoids.cuda_map import MapType
@@ -26,10 +26,10 @@ _CONTROL = 4 * constants("scan/tile")["CONTROL"]  # bytes
 _LINE = 128  # bytes, of memory
 _RING = 64 << 10  # bytes of pieces of time in shared memory, roughly
 _LIGHT = 3  # weight of maps of single numbers
-_THREADS = {_LIGHT: 256, 7: 128, 13: 128, 21: 64}  # of a block that looks back, for maps of at most such a weight
-_RUNS = (16, 8, 4, 2, 1)
-_REGISTERS = 1024  # threads of a multiprocessor that look back, each with 64 of them
-_TILE = 45 << 10  # bytes of a block that looks back: several are to be on a multiprocessor
+_THREADS = {_LIGHT: 256, 7: 128, 13: 128, 21: 64}  # of a block with a tile, for maps of at most such a weight
+_TILE = 40 << 10  # bytes of the numbers of a tile, roughly
+_REGISTERS = 1024  # threads of a multiprocessor, each with 64 registers, where maps are light
+_WINDOWS = 2  # that a block looks back over, of as many tiles as its threads can ask for at once
 
 Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained", "dense"]
 REGIMES: tuple[Regime, ...] = ("registers", "streamed", "tiny", "chained")
@@ -75,13 +75,13 @@ class Variant:
     dtype : str
         In which elements and results are stored.
     cut : bool
-        Whether a walk looks up resets (tiles always can).
+        Whether resets are looked up.
     threads : int
         Of a block; of those, a warp walks in a stream.
     run : int
         Steps of a thread in a tile, of a piece in a walk.
     batch : int
-        Maps that a thread stages in look-back, pieces of a stream.
+        Windows of look-back, pieces of a stream.
     vector : int
         Contiguous numbers that are copied at once: lanes, or times in the order ``along``.
     order : {"across", "along"}
@@ -134,35 +134,41 @@ class Variant:
         types = f"{self.maps.name}, {self.storage.stored}"
         cut = "true" if self.cut else "false"
         order = f"recsolve::{self.order.capitalize()}<{self.lanes}, {self.run}, {self.vector}>"
-        tile = f"{self.threads}, {self.run}, {self.vector}, {'true' if self.order == 'along' else 'false'}"
+        along = "true" if self.order == "along" else "false"
+        tile = f"{cut}, {self.threads}, {self.run}, {self.vector}, {along}, {self.blocks}"
         sizes = {
             "registers": f"{cut}, {self.run}",
             "streamed": f"{cut}, {self.threads - self.lanes}, {self.batch}, {order}",
             "tiny": tile,
             "dense": f"{cut}, {self.run}, {self.vector}",
-            "chained": f"{tile}, {self.batch}, {self.blocks}",
+            "chained": f"{tile}, {self.batch}",
         }
         return f"recsolve::{self.regime}<{types}, {sizes[self.regime]}>"
 
-    def shared(self, width: int = 0, pitch: int = 0, cut: bool = False) -> int:
+    def shared(self, width: int = 0, pitch: int = 0) -> int:
         """Return the bytes of shared memory of a block; tiles have so many lanes, steps at such a distance."""
-        own, number = self.storage.bytes, self.storage.number_bytes
+        own, number, size, cut = self.storage.bytes, self.storage.number_bytes, self.maps.size, self.cut
         if self.regime == "registers":
             return 0
         if self.regime == "streamed":
             across = self.run * (self.lanes + (self.vector == 1))
             plane = self.lanes * (self.run + self.vector) if self.order == "along" else across
-            cuts = 4 * self.cut * self.run * (self.lanes + 1)
+            cuts = 4 * cut * self.run * (self.lanes + 1)
             return _OFFSETS * self.lanes + self.batch * (self.numbers * own * plane + cuts)
-        padding = self.vector * self.threads if self.order == "along" else self.threads if width < LANES else 0
-        plane = self.span(width) * pitch + padding
-        states = (2 * self.parts + self.maps.size) * LANES * number
-        maps = self.maps.size * self.threads * (1 + self.batch) * number
-        return _OFFSETS * LANES + _CONTROL + states + maps + (self.numbers * own + cut) * plane
+        along = self.threads * (self.run + self.vector)
+        plane = along if self.order == "along" else self.span(width) * pitch
+        states = (2 * self.parts + self.threads // LANES * (size + self.parts + 1)) * LANES
+        maps = self.batch * self.threads * size
+        return _OFFSETS * LANES + _CONTROL + (states + maps) * number + (self.numbers * own + cut) * plane
 
     def launch(self, blocks: int, shared: int, problem: Array) -> Launch:
         """Return a launch."""
         return Launch(text(self.regime, self.monoid), self.expression, OPTIONS, blocks, self.threads, shared, problem)
+
+    @property
+    def abreast(self) -> int:
+        """Lanes of a thread with a part of a tile."""
+        return 1 if self.order == "along" else self.vector
 
     @property
     def blocks(self) -> int:
@@ -171,7 +177,7 @@ class Variant:
 
     def span(self, width: int) -> int:
         """Return the steps of a tile of so many lanes."""
-        return self.threads * self.run // width
+        return self.threads * self.run * self.abreast // width
 
 
 def vectors(dtype: str) -> tuple[int, ...]:
@@ -187,18 +193,24 @@ def variant(
 ) -> Variant:
     """Return the variant that serves a scan best, ``vector`` numbers being copied at once."""
     storage = (STORAGE | INTEGERS)[dtype]
-    _, numbers, size, weight = map_type(monoid, parts, storage.number)
+    _, numbers, _, weight = map_type(monoid, parts, storage.number)
     if regime == "registers":  # about 64 of them
         run = power_below(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
         return Variant(regime, monoid, parts, dtype, cut, 64, run)
     if regime == "streamed":
         return _stream(Variant(regime, monoid, parts, dtype, cut, 0, 0, 0, vector, order=order))
-    if regime == "tiny":
-        run = power_below(192 // (numbers * storage.bytes), 16)
-        threads = 256 if size <= _LIGHT else 128
-        return Variant(regime, monoid, parts, dtype, False, threads, run, 0, min(run, vector), order)
+    light = weight <= _LIGHT
     threads = next(_THREADS[most] for most in sorted(_THREADS) if weight <= most)
-    return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], 2, vector, order)
+    windows = 0 if regime == "tiny" else _WINDOWS if light else 1
+    return _tiled(Variant(regime, monoid, parts, dtype, cut, threads, 0, windows, vector if light else 1, order))
+
+
+def _tiled(v: Variant) -> Variant:
+    """Return a variant with runs that fill a tile: odd across lanes, so that they begin on different banks."""
+    if v.order == "along" and v.vector > 1:
+        return replace(v, run=16)
+    run = max(_TILE // (v.threads * v.vector * v.numbers * v.storage.bytes), 1)
+    return replace(v, run=min(run - 1 + run % 2, 19), order="across")
 
 
 def _stream(v: Variant) -> Variant:
@@ -217,14 +229,11 @@ def _stream(v: Variant) -> Variant:
     return replace(v, threads=v.lanes + copiers, run=run, batch=pieces)
 
 
-def fitted(v: Variant, width: int, pitch: int, cut: bool, room: int = SHARED) -> Variant:
-    """Return a variant of tiles of so many lanes, with runs as long as so many bytes of shared memory allow."""
-    if v.regime == "chained":
-        room = min(room, _TILE)
-        run = next(run for run in _RUNS if run == 1 or replace(v, run=run).shared(width, pitch, cut) <= room)
-        v = replace(v, run=run)
-    fits = v.run % v.vector == 0 and (width == 1 < v.vector if v.order == "along" else v.vector <= width)
-    return v if fits else replace(v, vector=1, order="across")
+def fitted(v: Variant, width: int) -> Variant:
+    """Return a variant of tiles of so many lanes: vectors must not be wider, or a lane must be alone."""
+    if width == 1 if v.order == "along" else v.vector <= width:
+        return v
+    return _tiled(replace(v, vector=1, order="across"))
 
 
 def pitch_of(width: int, by_time: bool) -> int:
@@ -245,14 +254,9 @@ def variants(
             for monoid, parts in maps:
                 for vector in (1,) if regime == "registers" else vectors(dtype):
                     orders: tuple[Order, ...] = ("across",) if regime == "registers" else ("across", "along")
-                    if regime in WALKS:
-                        ways = product((False, True), orders)
-                        found += [variant(regime, monoid, parts, dtype, cut, vector, order) for cut, order in ways]
-                        continue
-                    for order in orders:
-                        v = variant(regime, monoid, parts, dtype, False, vector, order)
-                        for width, by_time, cut in product(WIDTHS, (False, True), (False, True)):
-                            found.append(fitted(v, width, pitch_of(width, by_time), cut))
+                    for cut, order in product((False, True), orders):
+                        v = variant(regime, monoid, parts, dtype, cut, vector, order)
+                        found += [v] if regime in WALKS else [fitted(v, width) for width in WIDTHS]
     return list(dict.fromkeys(found))
 
 
