@@ -435,7 +435,8 @@ def test_variants():
     assert len(set(names)) == len(names)
     for variant in variants.variants():
         for width in (1, 2, 4, 8, 16, 32):
-            shared = variants.fitted(variant, width).shared(width, variants.pitch_of(width, by_time=True))
+            fit = variant if variant.regime in WALKS else variants.fitted(variant, width)
+            shared = fit.shared(width, variants.pitch_of(width, by_time=fit.vector == 1))
             assert shared == 0 if variant.regime == "registers" else LITTLE < shared <= SHARED
 
 

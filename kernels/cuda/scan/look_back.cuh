@@ -1,8 +1,8 @@
 // Few lanes, long times: every block takes a tile, and elements are read once (single-pass scan with decoupled look-back:
 // Merrill and Garland, NVIDIA 2016). What maps remember makes no difference.
 //
-// Tiles are handed out in order of time by a counter, so a block only ever waits for tiles that running blocks have. A
-// tile first tells the map of all its steps, as soon as it has read them, then the state after them. To find the state
+// Tiles are in the order of time, and blocks begin in the order of their numbers, which NVIDIA's own scans build on too, so a
+// block only ever waits for tiles that running blocks have. A tile first tells the map of all its steps, as soon as it has read them, then the state after them. To find the state
 // before its own steps a block searches the nearest tile that has told its state and applies the maps in between to it, in
 // order. That is what these tiles do themselves, operation by operation, so results do not depend on who came first;
 // composing the maps would not have this property, and would overflow sooner. Where a map cannot be trusted, the block
@@ -59,12 +59,15 @@ template <class Tile> struct Chain {
         tell<K>(tile, MATRIX, map.b, what);
     }
 
-    // Waits for the map of a tile, or its state as a constant map; returns which it was.
-    __device__ Told hear(long long tile, Map& map) const {
-        unsigned long long words[WORDS];
-        for (;;) {
+    // Asks what a tile has told.
+    __device__ void ask(long long tile, unsigned long long* words) const {
 #pragma unroll
-            for (int i = 0; i < WORDS; ++i) words[i] = observe(word(tile, i));
+        for (int i = 0; i < WORDS; ++i) words[i] = observe(word(tile, i));
+    }
+
+    // Waits until that is a map, or the state as a constant map; returns which it was.
+    __device__ Told hear(long long tile, unsigned long long* words, Map& map) const {
+        for (;; pause(), ask(tile, words)) {
             const Told what = static_cast<Told>(words[WORDS - 1] >> 32);
             bool complete = what != NOTHING;
 #pragma unroll
@@ -72,10 +75,7 @@ template <class Tile> struct Chain {
                 const Told each = static_cast<Told>(words[i] >> 32);
                 complete &= i < MATRIX ? each != NOTHING : each == what;
             }
-            if (!complete) {
-                pause();
-                continue;
-            }
+            if (!complete) continue;
             numbers<COMPOSED<Map>>(words, map.a);
             numbers<K>(words + MATRIX, map.b);
             map.constant = what != MAP;
@@ -84,8 +84,11 @@ template <class Tile> struct Chain {
     }
 
     __device__ void wait_for_state(long long tile, T* x) const {
+        unsigned long long words[WORDS];
         Map map;
-        while (hear(tile, map) != STATE) pause();
+        do {
+            ask(tile, words);
+        } while (hear(tile, words, map) != STATE);
 #pragma unroll
         for (int k = 0; k < K; ++k) x[k] = map.b[k];
     }
@@ -108,29 +111,31 @@ template <class Tile>
 __device__ inline void apply(const Chain<Tile>& chain, const typename Tile::T* staged, int distance, int before,
                              int count, typename Tile::T* x) {
     using Map = typename Tile::Map;
-    constexpr int K = Map::parts, TOGETHER = Map::size <= 3 ? 4 : 1;
-    typename Tile::T was[K], saved[K];
+    using T = typename Map::Number;
+    constexpr int K = Map::parts, TOGETHER = Map::size <= 3 ? 8 : 1;
 #pragma unroll 1
     for (int i = count; i > 0; i -= TOGETHER) {
         Map maps[TOGETHER];
 #pragma unroll
-        for (int j = 0; j < TOGETHER; ++j) {
-            if (i - j > 0) maps[j] = get<Map>(staged + (i - j - 1) * chain.width, distance);
-        }
+        for (int j = 0; j < TOGETHER; ++j) maps[j] = get<Map>(staged + (i > j ? i - j - 1 : 0) * chain.width, distance);
+        T next[K], was[K];
         bool trusted = true;
 #pragma unroll
-        for (int k = 0; k < K; ++k) saved[k] = x[k];
+        for (int k = 0; k < K; ++k) next[k] = x[k];
 #pragma unroll
         for (int j = 0; j < TOGETHER; ++j) {
-            if (i - j <= 0) break;
 #pragma unroll
-            for (int k = 0; k < K; ++k) was[k] = x[k];
-            maps[j].act(x);
-            trusted &= maps[j].trusts(was, x);
+            for (int k = 0; k < K; ++k) was[k] = next[k];
+            maps[j].act(next);
+            trusted &= j >= i || maps[j].trusts(was, next);
+#pragma unroll
+            for (int k = 0; k < K; ++k) next[k] = j < i ? next[k] : was[k];
         }
-        if (trusted) continue;
+        if (trusted) {
 #pragma unroll
-        for (int k = 0; k < K; ++k) x[k] = saved[k];
+            for (int k = 0; k < K; ++k) x[k] = next[k];
+            continue;
+        }
 #pragma unroll 1
         for (int j = i; j > 0 && j > i - TOGETHER; --j) {
 #pragma unroll
@@ -142,25 +147,33 @@ __device__ inline void apply(const Chain<Tile>& chain, const typename Tile::T* s
     }
 }
 
-// Stages the maps of the tiles before this one, the nearest first, as far back as all lanes find a state; returns how far
-// that of this thread's lane is, where "tile -1" is the initial state.
+// Stages the maps of the tiles before this one, the nearest first, until all lanes find a state among them; returns how far
+// that of this thread's lane is, where "tile -1" is the initial state. All are asked at once.
 template <int BATCH, class Tile>
 __device__ inline int stage(const Tile& tile, const Chain<Tile>& chain, typename Tile::T* staged) {
-    using Map = typename Tile::Map;
     constexpr int ALL = Tile::THREADS * BATCH;
+    const int last = tile.times - 1 - tile.thread / tile.width, apart = Tile::THREADS / tile.width;
     int* nearest = tile.control + tile.lane;
-    for (int i = 0;; i = (i + 1) % BATCH) {
-        const int back = i * (Tile::THREADS / tile.width) + tile.thread / tile.width, at = tile.times - 1 - back;
-        Map map;
-        map.identity();
-        bool state = at < 0;
-        if (state) tile.read(tile.start, map.b), map.constant = true;
-        if (!state && tile.exists()) state = chain.hear(at, map) == STATE;
-        put(map, staged + i * Tile::THREADS + tile.thread, ALL);
-        if (state) atomicMin(nearest, back);
+    do {
+        unsigned long long words[BATCH][Chain<Tile>::WORDS];
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            if (last - i * apart >= 0 && tile.exists()) chain.ask(last - i * apart, words[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            const int at = last - i * apart;
+            typename Tile::Map map;
+            map.identity();
+            bool state = at < 0;
+            if (state) tile.read(tile.start, map.b), map.constant = true;
+            if (!state && tile.exists()) state = chain.hear(at, words[i], map) == STATE;
+            put(map, staged + i * Tile::THREADS + tile.thread, ALL);
+            if (state) atomicMin(nearest, tile.times - 1 - at);
+        }
         __syncthreads();
-        if (!__syncthreads_or(*nearest == FAR)) return *nearest;
-    }
+    } while (__syncthreads_or(*nearest == FAR));
+    return *nearest;
 }
 
 // Finds the state before a tile, and tells the one after it, as other blocks reckon it; returns whether this thread must tell
@@ -192,13 +205,11 @@ template <class Map, class S, bool CUT, int THREADS, int RUN, int VECTOR, bool A
 __global__ void __launch_bounds__(THREADS, BLOCKS) chained(const Problem p) {
     using Its = Tile<Map, S, CUT, THREADS, RUN, VECTOR, ALONG>;
     Its tile(p, Map::size * THREADS * BATCH);
-    if (threadIdx.x == 0) tile.control[TICKET] = atomicAdd(address<int>(p.ticket), 1);
-    __syncthreads();
-    const int ticket = tile.control[TICKET], across = static_cast<int>(p.tiles_of_lanes);
-    tile.turn_to(ticket % across, ticket / across);
+    const int across = static_cast<int>(p.tiles_of_lanes), tile_of_lanes = static_cast<int>(blockIdx.x) % across;
+    tile.turn_to(tile_of_lanes, static_cast<int>(blockIdx.x) / across);
     __syncthreads();
     tile.fetch();
-    const Chain<Its> chain(tile, ticket % across);
+    const Chain<Its> chain(tile, tile_of_lanes);
     const Map whole = tile.compose();
     const bool tells = tile.thread < tile.width && tile.exists() && tile.times + 1 < p.tiles_of_time;
     if (tells) chain.tell(tile.times, whole);

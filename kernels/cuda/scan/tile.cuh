@@ -14,9 +14,7 @@ namespace recsolve {
 template <int N> constexpr int LOG2 = 1 + LOG2<N / 2>;
 template <> constexpr int LOG2<1> = 0;
 
-constexpr int CONTROL = 36;   // ints that all threads see, a multiple of 16 bytes: how far each lane must look back for a
-constexpr int TICKET = 32;    // state, and a ticket
-constexpr int FAR = 1 << 30;  // where that is not known yet
+constexpr int FAR = 1 << 30;  // how far a lane must look back for a state, as long as that is not known
 
 // The map of the thread `distance` before this one in its warp; the thread's own where there is none.
 template <class Map> __device__ inline Map map_before(const Map& map, int distance) {
@@ -49,7 +47,7 @@ template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int VECTOR, boo
     long long first_lane, first_step;
 
     long long* offsets;  // [array][lane]
-    int* control;        // CONTROL of them
+    int* control;        // [lane]: how far back a state is
     T *start, *carry;    // [part][lane]: the initial state and that before the tile
     T *totals, *begun;   // [warp][number][lane]: maps of warps; [warp][part][lane]: states before them, and if they are known
     T* spare;            // room for other purposes
@@ -64,7 +62,7 @@ template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int VECTOR, boo
           place((thread & (across - 1)) * V), run(thread >> (p.width_log2 - LOG2<V>)) {
         offsets = reinterpret_cast<long long*>(shared_memory());
         control = reinterpret_cast<int*>(offsets + ARRAYS * LANES);
-        start = reinterpret_cast<T*>(control + CONTROL), carry = start + K * LANES, totals = carry + K * LANES;
+        start = reinterpret_cast<T*>(control + LANES), carry = start + K * LANES, totals = carry + K * LANES;
         begun = totals + WARPS * Map::size * LANES, spare = begun + WARPS * (K + 1) * LANES;
         numbers = reinterpret_cast<S*>(spare + spare_numbers);
         cuts = reinterpret_cast<unsigned char*>(numbers + PLANES * plane);

@@ -33,13 +33,13 @@ _LATENCY = 0.8e-6  # of memory that is busy
 _LAUNCH = 2.0e-6
 _STEP = {1: 6e-9, 2: 6e-9, 4: 8e-9, 8: 12e-9}  # of a thread that never waits for memory, a number of so many bytes
 _RESIDENT = 2048  # threads of a multiprocessor
-_TINY = 4.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
+_TINY = 5.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
 _AT_ONCE = 16  # bytes that are copied at once, at best
-_TINY_BLOCKS = 4  # of a multiprocessor
-_CHAINED, _CHAIN = 4.0e-6, 10e-9  # words that are cleared and the first look-back; every tile of time
-_TILED_TRAFFIC = 1.15  # of bytes that must move
+_TINY_BLOCKS = 3  # of a multiprocessor
+_CHAINED, _CHAIN = 7.0e-6, 0.1e-6  # words that are cleared and the first look-back; every tile of time
+_HIDDEN = 0.6  # share of the time of memory in which tiles of time follow each other unnoticed
+_TINY_TRAFFIC, _CHAINED_TRAFFIC = 1.3, 1.1  # of bytes that must move
 _SECTOR = 32  # bytes that memory moves at least
-_SECTORS = 2 * _SECTOR  # of a step of a tile
 _HALF_LINES = 1.1  # the time of threads that load less than a line of 128 bytes together
 
 
@@ -120,8 +120,8 @@ def _planned(scan: Scan, regime: Regime, width: int | None, room: int) -> Plan:
     v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut, fits[0], order)
     if regime in WALKS:
         return Plan(v, v.launch(ceil(lanes / v.lanes), v.shared(), numbers))
-    width = width or _width(v, scan.steps, lanes, all(times))
-    v = fitted(v, width)
+    width = width or _width(v, scan.steps, lanes, all(times), room)
+    v = fitted(v, width, room)
     across, along = ceil(lanes / width), ceil(scan.steps / v.span(width))
     pitch = pitch_of(width, any(times) and v.vector == 1)
     p["width_log2"], p["pitch"] = width.bit_length() - 1, pitch
@@ -130,19 +130,24 @@ def _planned(scan: Scan, regime: Regime, width: int | None, room: int) -> Plan:
     if regime == "tiny":
         return Plan(v, v.launch(across, shared, numbers))
     words = (v.maps.size - 1) * v.storage.number_bytes // 4
-    return Plan(v, v.launch(across * along, shared, numbers), 1 + across * along * words * width)
+    return Plan(v, v.launch(across * along, shared, numbers), across * along * words * width)
 
 
-def _width(v: Variant, steps: int, lanes: int, along_time: bool) -> int:
-    """Return the lanes of a tile: as few as fill it where times are contiguous, else sectors of memory.
+def _width(v: Variant, steps: int, lanes: int, along_time: bool, room: int) -> int:
+    """Return the lanes of a tile: as few as fill it where times are contiguous, else as many as look-back allows.
 
-    The fewer lanes there are, the fewer tiles of time are between a block and the nearest state.
+    The more lanes there are side by side, the better memory works; but the more tiles follow each other in time, and
+    what these tell goes from one to the next.
     """
     most = min(1 << (lanes - 1).bit_length(), LANES)
     if along_time:
         longest = 1 << (steps - 1).bit_length()
-        return min(1 << max((v.span(1) // longest).bit_length() - 1, 0), most)
-    return min(_SECTORS // v.storage.bytes, most)
+        return min(1 << max((fitted(v, 1, room).span(1) // longest).bit_length() - 1, 0), most)
+    least = min(_SECTOR // v.storage.bytes, most)
+    moved = steps * lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH
+    widths = [width for width in reversed(WIDTHS) if least <= width <= most and v.regime == "chained"]
+    chains = (ceil(steps / fitted(v, width, room).span(width)) * _CHAIN for width in widths)
+    return next((width for width, chain in zip(widths, chains, strict=True) if chain < _HIDDEN * moved), least)
 
 
 def cost(one: Plan, processors: int) -> float:
@@ -163,5 +168,5 @@ def cost(one: Plan, processors: int) -> float:
     if v.regime == "tiny":
         slower = _AT_ONCE / (v.vector * v.storage.bytes) if times_are_nearer else 1
         one_by_one = ceil(one.launch.blocks / (_TINY_BLOCKS * processors)) * along * _TINY * slower
-        return _LAUNCH + max(one_by_one, _TILED_TRAFFIC * moved)
-    return _LAUNCH + _CHAINED + max(along * _CHAIN, _TILED_TRAFFIC * moved)
+        return _LAUNCH + max(one_by_one, _TINY_TRAFFIC * moved)
+    return _LAUNCH + _CHAINED + max(along * _CHAIN, _CHAINED_TRAFFIC * moved)

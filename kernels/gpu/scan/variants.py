@@ -12,8 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from recsolve.base.arrays import Array
 from recsolve.kernels.codegen.cuda_headers import headers
-from recsolve.kernels.codegen.cuda_structures import constants
-from recsolve.kernels.gpu.device import Launch
+from recsolve.kernels.gpu.device import SHARED, Launch
 from recsolve.kernels.gpu.scan.maps import headers_of, map_type
 from recsolve.kernels.gpu.views import INPUTS, LANES
 from recsolve.kernels.monoids.cuda_map import MapType
@@ -22,14 +21,14 @@ _HEADERS = {"walks": "scan/stream", "tiles": "scan/look_back", "dense": "scan/de
 OPTIONS = ("-std=c++17",)
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
 _OFFSETS = 8 * (len(INPUTS) + 2)  # bytes: where a lane of a tile is in each array
-_CONTROL = 4 * constants("scan/tile")["CONTROL"]  # bytes
 _LINE = 128  # bytes, of memory
 _RING = 64 << 10  # bytes of pieces of time in shared memory, roughly
 _LIGHT = 3  # weight of maps of single numbers
 _THREADS = {_LIGHT: 256, 7: 128, 13: 128, 21: 64}  # of a block with a tile, for maps of at most such a weight
-_TILE = 40 << 10  # bytes of the numbers of a tile, roughly
-_REGISTERS = 1024  # threads of a multiprocessor, each with 64 registers, where maps are light
-_WINDOWS = 2  # that a block looks back over, of as many tiles as its threads can ask for at once
+_TILE = 57 << 10  # bytes of the numbers of a tile, roughly
+_LONGEST = 21  # vectors of a run at most, in a program of bounded length
+_BLOCKS = 3  # of a multiprocessor, where maps are light
+_WINDOWS = 2  # that a block looks back over, of as many tiles as it has threads for
 
 Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained", "dense"]
 REGIMES: tuple[Regime, ...] = ("registers", "streamed", "tiny", "chained")
@@ -159,7 +158,7 @@ class Variant:
         plane = along if self.order == "along" else self.span(width) * pitch
         states = (2 * self.parts + self.threads // LANES * (size + self.parts + 1)) * LANES
         maps = self.batch * self.threads * size
-        return _OFFSETS * LANES + _CONTROL + (states + maps) * number + (self.numbers * own + cut) * plane
+        return (_OFFSETS + 4) * LANES + (states + maps) * number + (self.numbers * own + cut) * plane
 
     def launch(self, blocks: int, shared: int, problem: Array) -> Launch:
         """Return a launch."""
@@ -173,7 +172,7 @@ class Variant:
     @property
     def blocks(self) -> int:
         """Blocks that a multiprocessor is to hold, which bounds registers; 1 where maps are heavy."""
-        return _REGISTERS // self.threads if self.maps.weight <= _LIGHT else 1
+        return _BLOCKS if self.maps.weight <= _LIGHT else 1
 
     def span(self, width: int) -> int:
         """Return the steps of a tile of so many lanes."""
@@ -202,15 +201,7 @@ def variant(
     light = weight <= _LIGHT
     threads = next(_THREADS[most] for most in sorted(_THREADS) if weight <= most)
     windows = 0 if regime == "tiny" else _WINDOWS if light else 1
-    return _tiled(Variant(regime, monoid, parts, dtype, cut, threads, 0, windows, vector if light else 1, order))
-
-
-def _tiled(v: Variant) -> Variant:
-    """Return a variant with runs that fill a tile: odd across lanes, so that they begin on different banks."""
-    if v.order == "along" and v.vector > 1:
-        return replace(v, run=16)
-    run = max(_TILE // (v.threads * v.vector * v.numbers * v.storage.bytes), 1)
-    return replace(v, run=min(run - 1 + run % 2, 19), order="across")
+    return Variant(regime, monoid, parts, dtype, cut, threads, 0, windows, vector if light else 1, order)
 
 
 def _stream(v: Variant) -> Variant:
@@ -229,11 +220,18 @@ def _stream(v: Variant) -> Variant:
     return replace(v, threads=v.lanes + copiers, run=run, batch=pieces)
 
 
-def fitted(v: Variant, width: int) -> Variant:
-    """Return a variant of tiles of so many lanes: vectors must not be wider, or a lane must be alone."""
-    if width == 1 if v.order == "along" else v.vector <= width:
-        return v
-    return _tiled(replace(v, vector=1, order="across"))
+def fitted(v: Variant, width: int, room: int = SHARED) -> Variant:
+    """Return a variant of tiles of so many lanes, with runs as long as so many bytes of shared memory allow.
+
+    Vectors must not be wider than a tile, or a lane must be alone. An odd number of them lies from run to run (along a
+    lane with the gap), so that these begin on different banks.
+    """
+    if v.vector == 1 or (v.vector > width if v.order == "across" else width > 1):
+        v = replace(v, vector=1, order="across")
+    least, a_step = (replace(v, run=run).shared(width, pitch_of(width, by_time=v.vector == 1)) for run in (0, 1))
+    vectors = min(_TILE, room - least) // ((a_step - least) * (v.vector if v.order == "along" else 1))
+    vectors = max(1, min(vectors - 1 + vectors % 2, _LONGEST))
+    return replace(v, run=(vectors - 1) * v.vector if v.order == "along" else vectors)
 
 
 def pitch_of(width: int, by_time: bool) -> int:
