@@ -248,7 +248,8 @@ private:
             if (j >= left) return;
             if (!ALONG || j == 0) copy<VECTOR>(some.numbers, from + j * pitch);
 #pragma unroll
-            for (int v = 0; v < V; ++v) to[j][v] = some.numbers[!ALONG ? v : backwards ? VECTOR - 1 - j : j];
+            for (int v = 0; v < V; ++v) to[j][v] = some.numbers[ALONG ? j : v];
+            if (ALONG && backwards) to[j][0] = some.numbers[ALONG ? VECTOR - 1 - j : 0];
         }
     }
     __device__ void give(S* to, bool backwards, int left, const S (*from)[V]) const {
@@ -257,7 +258,8 @@ private:
         for (int j = 0; j < GROUP; ++j) {
             if (j >= left) return;
 #pragma unroll
-            for (int v = 0; v < V; ++v) some.numbers[ALONG ? j : v] = from[ALONG && backwards ? VECTOR - 1 - j : j][v];
+            for (int v = 0; v < V; ++v) some.numbers[ALONG ? j : v] = from[j][v];
+            if (ALONG && backwards) some.numbers[ALONG ? j : 0] = from[ALONG ? VECTOR - 1 - j : 0][0];
             if (!ALONG || j == GROUP - 1) copy<VECTOR>(to + (ALONG ? 0 : j * pitch), some.numbers);
         }
     }
