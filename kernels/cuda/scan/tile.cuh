@@ -2,8 +2,8 @@
 //
 // Numbers are brought in as they lie in memory, whichever of lanes and times is nearer, VECTOR of them at once: lanes, or
 // the times of the only lane if ALONG. Each of THREADS threads then composes RUN consecutive steps of V lanes, and walks
-// through them again from the states in which they start. Across lanes RUN is odd, or rows begin at odd distances, so that
-// the threads of a warp meet different banks.
+// through them again from the states in which they start. RUN is odd across lanes, with a gap it is along one, so that the
+// threads of a warp meet different banks.
 
 #pragma once
 
@@ -27,12 +27,12 @@ template <class Map> __device__ inline Map map_before(const Map& map, int distan
     return earlier;
 }
 
-template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int VECTOR, bool ALONG> struct Tile {
+template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int V, int VECTOR, bool ALONG> struct Tile {
     using Map = Map_;
     using S = S_;
     using T = typename Map::Number;
     using Numbers = Planes<Map>;
-    static constexpr int THREADS = THREADS_, WARPS = THREADS / LANES, V = ALONG ? 1 : VECTOR;
+    static constexpr int THREADS = THREADS_, WARPS = THREADS / LANES;
     static constexpr int E = Map::entries, K = Map::parts, PLANES = Numbers::COUNT;
     static constexpr int FITTING = 32 / (PLANES * V) < 1 ? 1 : 32 / (PLANES * V);
     static constexpr int GROUP = ALONG ? VECTOR : FITTING < RUN ? FITTING : RUN;  // steps that are read at once
@@ -99,18 +99,31 @@ template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int VECTOR, boo
             const int array = Numbers::input(c);
             const S* from = address<const S>(p.in[array].at) + Numbers::distance(p, c);
             S* to = numbers + c * plane;
-            each<VECTOR, UNROLL>(array, p.in[array], p.by_time_in[array], [=](int at, long long distance) {
+            each<VECTOR, UNROLL>(array, p.in[array], p.by_time_in[array], steps, [=](int at, long long distance) {
                 copy_async<VECTOR>(to + at, from + distance);
             });
         }
         if (CUT) {
             const unsigned char* from = address<const unsigned char>(p.cut.at);
             unsigned char* to = cuts;
-            each<1, RUN>(OF_CUT, p.cut, p.by_time_y, [=](int at, long long distance) { to[at] = from[distance]; });
+            each<1, RUN>(OF_CUT, p.cut, p.by_time_y, steps, [=](int at, long long distance) { to[at] = from[distance]; });
         }
         commit_copies();
         wait_copies<0>();
         __syncthreads();
+    }
+
+    // Brings the numbers of these lanes so many steps later as near as the second-level cache, while memory is idle.
+    __device__ void fetch_ahead() const {
+#pragma unroll
+        for (int c = 0; c < PLANES; ++c) {
+            const int array = Numbers::input(c);
+            const View& view = p.in[array];
+            const S* from = address<const S>(view.at) + Numbers::distance(p, c) + p.ahead * view.time;
+            each<VECTOR, 4>(array, view, p.by_time_in[array], p.steps - p.ahead - first_step, [=](int, long long distance) {
+                prefetch(from + distance);
+            });
+        }
     }
 
     // Writes the states, which have taken the place of the first vector.
@@ -120,7 +133,7 @@ template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int VECTOR, boo
         for (int k = 0; k < K; ++k) {
             S* to = address<S>(p.y.at) + k * p.y.row;
             const S* from = numbers + (E + k) * plane;
-            each<VECTOR, 4>(OF_Y, p.y, p.by_time_y,
+            each<VECTOR, 4>(OF_Y, p.y, p.by_time_y, steps,
                             [=](int at, long long distance) { copy<VECTOR>(to + distance, from + at); });
         }
     }
@@ -223,18 +236,18 @@ private:
         return ALONG ? step + static_cast<int>(static_cast<unsigned int>(step) / RUN) * VECTOR : step * pitch + of_lane;
     }
 
-    // Calls visit(place, distance from the first number of the array) for all numbers of a plane, COUNT contiguous ones
-    // at a time, in order of memory.
+    // Calls visit(place, distance from the first number of the array) for all numbers of a plane that are in so many steps,
+    // COUNT contiguous ones at a time, in order of memory.
     template <int COUNT, int UNROLL, class Visit>
-    __device__ void each(int array, const View& view, bool by_time, Visit visit) const {
+    __device__ void each(int array, const View& view, bool by_time, long long existing, Visit visit) const {
         constexpr int LOG = LOG2<COUNT>;
         const long long lowest = ALONG && view.time < 0 ? (COUNT - 1) * view.time : 0;
 #pragma unroll UNROLL
-        for (int i = 0; i < RUN * V / COUNT; ++i) {
+        for (int i = 0; i < (RUN * V + COUNT - 1) / COUNT; ++i) {
             const int n = i * THREADS + thread;
             const int of_lane = ALONG ? 0 : by_time ? n / span : (n << LOG) & (width - 1);
             const int step = ALONG ? n << LOG : by_time ? n - of_lane * span : n >> (p.width_log2 - LOG);
-            if (step < steps && first_lane + of_lane < p.lanes) {
+            if (step < span && step < existing && first_lane + of_lane < p.lanes) {
                 visit(at(step, of_lane), offsets[array * LANES + of_lane] + (first_step + step) * view.time + lowest);
             }
         }
@@ -242,25 +255,27 @@ private:
 
     // GROUP steps of this thread's lanes, `left` of which are in its run, in the order of time.
     __device__ void take(const S* from, bool backwards, int left, S (*to)[V]) const {
-        Vector<S, VECTOR> some;
+        constexpr int COUNT = ALONG ? VECTOR : V;
+        Vector<S, COUNT> some;
 #pragma unroll
         for (int j = 0; j < GROUP; ++j) {
             if (j >= left) return;
-            if (!ALONG || j == 0) copy<VECTOR>(some.numbers, from + j * pitch);
+            if (!ALONG || j == 0) copy<COUNT>(some.numbers, from + j * pitch);
 #pragma unroll
             for (int v = 0; v < V; ++v) to[j][v] = some.numbers[ALONG ? j : v];
             if (ALONG && backwards) to[j][0] = some.numbers[ALONG ? VECTOR - 1 - j : 0];
         }
     }
     __device__ void give(S* to, bool backwards, int left, const S (*from)[V]) const {
-        Vector<S, VECTOR> some;
+        constexpr int COUNT = ALONG ? VECTOR : V;
+        Vector<S, COUNT> some;
 #pragma unroll
         for (int j = 0; j < GROUP; ++j) {
             if (j >= left) return;
 #pragma unroll
             for (int v = 0; v < V; ++v) some.numbers[ALONG ? j : v] = from[j][v];
             if (ALONG && backwards) some.numbers[ALONG ? j : 0] = from[ALONG ? VECTOR - 1 - j : 0][0];
-            if (!ALONG || j == GROUP - 1) copy<VECTOR>(to + (ALONG ? 0 : j * pitch), some.numbers);
+            if (!ALONG || j == GROUP - 1) copy<COUNT>(to + (ALONG ? 0 : j * pitch), some.numbers);
         }
     }
 
@@ -322,8 +337,10 @@ private:
         return known && before[v].trusts(was, x[v]);
     }
 
-    // Walks some lanes of this run with the original elements.
+    // Walks some lanes of this run with the original elements. Those of other lanes are written back as they are, which
+    // is right across lanes only: along one they would be turned around where time runs backwards in one array alone.
     __device__ void walk(const bool* some) {
+        if (ALONG && !some[0]) return;
         T x0[V][K];
 #pragma unroll
         for (int v = 0; v < V; ++v) read(start, place + v, x0[v]);
@@ -335,15 +352,16 @@ private:
 };
 
 // Tiny problems: a block takes some lanes through all of time, a tile after the other.
-template <class Map, class S, bool CUT, int THREADS, int RUN, int VECTOR, bool ALONG, int BLOCKS>
+template <class Map, class S, bool CUT, int THREADS, int RUN, int V, int VECTOR, bool ALONG, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) tiny(const Problem p) {
-    Tile<Map, S, CUT, THREADS, RUN, VECTOR, ALONG> tile(p, 0);
+    Tile<Map, S, CUT, THREADS, RUN, V, VECTOR, ALONG> tile(p, 0);
     for (int times = 0; times < p.tiles_of_time; ++times) {
         tile.turn_to(blockIdx.x, times);
         __syncthreads();
         typename Map::Number x[Map::parts];
         if (times == 0 && tile.thread < tile.width) tile.read(tile.start, x), tile.write(tile.carry, x);
         tile.fetch();
+        tile.fetch_ahead();
         tile.compose();
         if (tile.thread < tile.width) tile.spread();
         __syncthreads();

@@ -35,9 +35,9 @@ _STEP = {1: 6e-9, 2: 6e-9, 4: 8e-9, 8: 12e-9}  # of a thread that never waits fo
 _RESIDENT = 2048  # threads of a multiprocessor
 _TINY = 5.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
 _AT_ONCE = 16  # bytes that are copied at once, at best
-_TINY_BLOCKS = 3  # of a multiprocessor
 _CHAINED, _CHAIN = 7.0e-6, 0.1e-6  # words that are cleared and the first look-back; every tile of time
 _HIDDEN = 0.6  # share of the time of memory in which tiles of time follow each other unnoticed
+_TILES = 3  # of a multiprocessor, at a time
 _TINY_TRAFFIC, _CHAINED_TRAFFIC = 1.3, 1.1  # of bytes that must move
 _SECTOR = 32  # bytes that memory moves at least
 _HALF_LINES = 1.1  # the time of threads that load less than a line of 128 bytes together
@@ -99,14 +99,14 @@ def plan(
         raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
     if width not in (None, *WIDTHS):
         raise ValueError(f"width is {width!r}; wanted one of {', '.join(map(str, WIDTHS))}")
-    candidates = [_planned(scan, one, width, room) for one in ((regime,) if regime else REGIMES)]
+    candidates = [_planned(scan, one, width, processors, room) for one in ((regime,) if regime else REGIMES)]
     candidates = [one for one in candidates if one.launch.shared <= room]
     if not candidates:
         raise ValueError(f"regime is {regime!r}; wanted one whose tiles of such elements fit into {room} bytes")
     return min(candidates, key=lambda one: cost(one, processors))
 
 
-def _planned(scan: Scan, regime: Regime, width: int | None, room: int) -> Plan:
+def _planned(scan: Scan, regime: Regime, width: int | None, processors: int, room: int) -> Plan:
     filled = problem(scan.steps, scan.sizes, dict(scan.arrays))
     p, numbers = filled[0], filled.view(np.int64)
     lanes = int(p["lanes"])
@@ -127,6 +127,7 @@ def _planned(scan: Scan, regime: Regime, width: int | None, room: int) -> Plan:
     p["width_log2"], p["pitch"] = width.bit_length() - 1, pitch
     p["tiles_of_lanes"], p["tiles_of_time"] = across, along
     shared = v.shared(width, pitch)
+    p["ahead"] = v.span(width) * (1 if regime == "tiny" else ceil(_TILES * processors / across))
     if regime == "tiny":
         return Plan(v, v.launch(across, shared, numbers))
     words = (v.maps.size - 1) * v.storage.number_bytes // 4
@@ -167,6 +168,6 @@ def cost(one: Plan, processors: int) -> float:
     along = int(p["tiles_of_time"])
     if v.regime == "tiny":
         slower = _AT_ONCE / (v.vector * v.storage.bytes) if times_are_nearer else 1
-        one_by_one = ceil(one.launch.blocks / (_TINY_BLOCKS * processors)) * along * _TINY * slower
+        one_by_one = ceil(one.launch.blocks / (_TILES * processors)) * along * _TINY * slower
         return _LAUNCH + max(one_by_one, _TINY_TRAFFIC * moved)
     return _LAUNCH + _CHAINED + max(along * _CHAIN, _CHAINED_TRAFFIC * moved)

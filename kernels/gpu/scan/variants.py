@@ -134,7 +134,7 @@ class Variant:
         cut = "true" if self.cut else "false"
         order = f"recsolve::{self.order.capitalize()}<{self.lanes}, {self.run}, {self.vector}>"
         along = "true" if self.order == "along" else "false"
-        tile = f"{cut}, {self.threads}, {self.run}, {self.vector}, {along}, {self.blocks}"
+        tile = f"{cut}, {self.threads}, {self.run}, {self.abreast}, {self.vector}, {along}, {self.blocks}"
         sizes = {
             "registers": f"{cut}, {self.run}",
             "streamed": f"{cut}, {self.threads - self.lanes}, {self.batch}, {order}",
@@ -167,7 +167,7 @@ class Variant:
     @property
     def abreast(self) -> int:
         """Lanes of a thread with a part of a tile."""
-        return 1 if self.order == "along" else self.vector
+        return 1 if self.order == "along" or self.maps.weight > _LIGHT else self.vector
 
     @property
     def blocks(self) -> int:
@@ -200,8 +200,10 @@ def variant(
         return _stream(Variant(regime, monoid, parts, dtype, cut, 0, 0, 0, vector, order=order))
     light = weight <= _LIGHT
     threads = next(_THREADS[most] for most in sorted(_THREADS) if weight <= most)
-    windows = 0 if regime == "tiny" else _WINDOWS if light else 1
-    return Variant(regime, monoid, parts, dtype, cut, threads, 0, windows, vector if light else 1, order)
+    windows = 0 if regime == "tiny" else _WINDOWS if light and storage.number_bytes == 4 else 1
+    return Variant(
+        regime, monoid, parts, dtype, cut, threads, 0, windows, vector if light or order == "across" else 1, order
+    )
 
 
 def _stream(v: Variant) -> Variant:
