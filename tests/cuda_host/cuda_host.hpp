@@ -115,11 +115,6 @@ template <int COUNT = 1, class S> inline void copy_async(S* to, const S* from) {
     }
 }
 
-// Whoever asks for what does not exist is told so by the address sanitizer.
-template <class S> inline void prefetch(const S* at) {
-    static_cast<void>(*static_cast<const volatile unsigned char*>(static_cast<const void*>(at)));
-}
-
 // Of the word only the byte that is wanted: the others may lie outside what has been allocated here.
 inline void copy_word_async(unsigned int* to, const unsigned char* from) {
     emulated::copies().open.push_back({reinterpret_cast<unsigned char*>(to) + (std::uintptr_t(from) & 3), from, 1});

@@ -57,12 +57,6 @@ template <int COUNT = 1, class S> __device__ inline void copy_async(S* to, const
     }
 }
 
-// Starts to bring a number, and what lies beside it, into the second-level cache.
-template <class S> __device__ inline void prefetch(const S* at) {
-    if (reinterpret_cast<unsigned long long>(at) % 32 >= sizeof(S)) return;  // one for each sector
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
-}
-
 // Starts to copy the word of four bytes that holds a byte. It may reach beyond an array, but never beyond the memory
 // that the array lies in, whose size is a multiple of 256 bytes.
 __device__ inline void copy_word_async(unsigned int* to, const unsigned char* from) {

@@ -8,8 +8,8 @@
 // composing the maps would not have this property, and would overflow sooner. Where a map cannot be trusted, the block
 // waits for the state.
 //
-// Waiting is hidden by the other blocks of a multiprocessor, whose loads are under way meanwhile, and by what blocks to come
-// will read, which is brought into the second-level cache meanwhile. What tiles tell is never torn: every 32 bits travel in a word of 64 together with what they are part of, so one trip to memory tells all.
+// Waiting is hidden by the other blocks of a multiprocessor, whose loads are under way meanwhile. What tiles tell is never
+// torn: every 32 bits travel in a word of 64 together with what they are part of, so one trip to memory tells all.
 
 #pragma once
 
@@ -207,9 +207,9 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) chained(const Problem p) {
     Its tile(p, Map::size * THREADS * BATCH);
     const int across = static_cast<int>(p.tiles_of_lanes), tile_of_lanes = static_cast<int>(blockIdx.x) % across;
     tile.turn_to(tile_of_lanes, static_cast<int>(blockIdx.x) / across);
+    tile.find_lanes();
     __syncthreads();
     tile.fetch();
-    tile.fetch_ahead();
     const Chain<Its> chain(tile, tile_of_lanes);
     const Map whole = tile.compose();
     const bool tells = tile.thread < tile.width && tile.exists() && tile.times + 1 < p.tiles_of_time;

@@ -68,7 +68,6 @@ template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int V, int VECT
         cuts = reinterpret_cast<unsigned char*>(numbers + PLANES * plane);
     }
 
-    // Turns to a tile, and finds out where its lanes are. All threads must meet before that is used.
     __device__ void turn_to(long long tile_of_lanes, int tile_of_time) {
         times = tile_of_time;
         first_lane = tile_of_lanes << p.width_log2;
@@ -76,6 +75,10 @@ template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int V, int VECT
         steps = static_cast<int>(p.steps - first_step < span ? p.steps - first_step : span);
         const int left = steps - run * RUN;
         own = first_lane + place >= p.lanes || left < 0 ? 0 : left < RUN ? left : RUN;
+    }
+
+    // Finds out where the lanes are, and in which states they start. All threads must meet before that is used.
+    __device__ void find_lanes() {
         for (int i = thread; i < ARRAYS * width; i += THREADS) {
             const int array = i >> p.width_log2, at = i & (width - 1);
             const View& view = array < INPUTS ? p.in[array] : array == OF_Y ? p.y : p.cut;
@@ -111,19 +114,6 @@ template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int V, int VECT
         commit_copies();
         wait_copies<0>();
         __syncthreads();
-    }
-
-    // Brings the numbers of these lanes so many steps later as near as the second-level cache, while memory is idle.
-    __device__ void fetch_ahead() const {
-#pragma unroll
-        for (int c = 0; c < PLANES; ++c) {
-            const int array = Numbers::input(c);
-            const View& view = p.in[array];
-            const S* from = address<const S>(view.at) + Numbers::distance(p, c) + p.ahead * view.time;
-            each<VECTOR, 4>(array, view, p.by_time_in[array], p.steps - p.ahead - first_step, [=](int, long long distance) {
-                prefetch(from + distance);
-            });
-        }
     }
 
     // Writes the states, which have taken the place of the first vector.
@@ -357,11 +347,11 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) tiny(const Problem p) {
     Tile<Map, S, CUT, THREADS, RUN, V, VECTOR, ALONG> tile(p, 0);
     for (int times = 0; times < p.tiles_of_time; ++times) {
         tile.turn_to(blockIdx.x, times);
+        if (times == 0) tile.find_lanes();
         __syncthreads();
         typename Map::Number x[Map::parts];
         if (times == 0 && tile.thread < tile.width) tile.read(tile.start, x), tile.write(tile.carry, x);
         tile.fetch();
-        tile.fetch_ahead();
         tile.compose();
         if (tile.thread < tile.width) tile.spread();
         __syncthreads();

@@ -15,6 +15,7 @@ import numpy as np
 from recsolve.kernels.gpu.device import SHARED, Launch
 from recsolve.kernels.gpu.scan.variants import (
     REGIMES,
+    TILES,
     WALKS,
     WIDTHS,
     Order,
@@ -33,12 +34,12 @@ _LATENCY = 0.8e-6  # of memory that is busy
 _LAUNCH = 2.0e-6
 _STEP = {1: 6e-9, 2: 6e-9, 4: 8e-9, 8: 12e-9}  # of a thread that never waits for memory, a number of so many bytes
 _RESIDENT = 2048  # threads of a multiprocessor
-_TINY = 5.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
+_TINY = 8.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
 _AT_ONCE = 16  # bytes that are copied at once, at best
-_CHAINED, _CHAIN = 7.0e-6, 0.1e-6  # words that are cleared and the first look-back; every tile of time
-_HIDDEN = 0.6  # share of the time of memory in which tiles of time follow each other unnoticed
-_TILES = 3  # of a multiprocessor, at a time
-_TINY_TRAFFIC, _CHAINED_TRAFFIC = 1.3, 1.1  # of bytes that must move
+_CHAINED, _CHAIN = 9.0e-6, 0.14e-6  # words that are cleared and the first look-back; every tile of time, at least
+_LOOK = 3.0e-6  # of a window of tiles to the next
+_NARROW, _FEWER = 1.2, 1.06  # the time of tiles of one sector, and of fewer tiles than others
+_TINY_TRAFFIC, _CHAINED_TRAFFIC, _HEAVY_TRAFFIC = 1.7, 1.4, 2.8  # of bytes that must move; of maps of many numbers
 _SECTOR = 32  # bytes that memory moves at least
 _HALF_LINES = 1.1  # the time of threads that load less than a line of 128 bytes together
 
@@ -99,14 +100,14 @@ def plan(
         raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
     if width not in (None, *WIDTHS):
         raise ValueError(f"width is {width!r}; wanted one of {', '.join(map(str, WIDTHS))}")
-    candidates = [_planned(scan, one, width, processors, room) for one in ((regime,) if regime else REGIMES)]
+    candidates = [_planned(scan, one, width, room) for one in ((regime,) if regime else REGIMES)]
     candidates = [one for one in candidates if one.launch.shared <= room]
     if not candidates:
         raise ValueError(f"regime is {regime!r}; wanted one whose tiles of such elements fit into {room} bytes")
     return min(candidates, key=lambda one: cost(one, processors))
 
 
-def _planned(scan: Scan, regime: Regime, width: int | None, processors: int, room: int) -> Plan:
+def _planned(scan: Scan, regime: Regime, width: int | None, room: int) -> Plan:
     filled = problem(scan.steps, scan.sizes, dict(scan.arrays))
     p, numbers = filled[0], filled.view(np.int64)
     lanes = int(p["lanes"])
@@ -120,35 +121,59 @@ def _planned(scan: Scan, regime: Regime, width: int | None, processors: int, roo
     v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut, fits[0], order)
     if regime in WALKS:
         return Plan(v, v.launch(ceil(lanes / v.lanes), v.shared(), numbers))
-    width = width or _width(v, scan.steps, lanes, all(times), room)
-    v = fitted(v, width, room)
+    if width is None:
+        width, v = _tile(v, scan.steps, lanes, all(times), room)
+    else:
+        v = fitted(v, width, room)
     across, along = ceil(lanes / width), ceil(scan.steps / v.span(width))
     pitch = pitch_of(width, any(times) and v.vector == 1)
     p["width_log2"], p["pitch"] = width.bit_length() - 1, pitch
     p["tiles_of_lanes"], p["tiles_of_time"] = across, along
     shared = v.shared(width, pitch)
-    p["ahead"] = v.span(width) * (1 if regime == "tiny" else ceil(_TILES * processors / across))
     if regime == "tiny":
         return Plan(v, v.launch(across, shared, numbers))
     words = (v.maps.size - 1) * v.storage.number_bytes // 4
     return Plan(v, v.launch(across * along, shared, numbers), across * along * words * width)
 
 
-def _width(v: Variant, steps: int, lanes: int, along_time: bool, room: int) -> int:
-    """Return the lanes of a tile: as few as fill it where times are contiguous, else as many as look-back allows.
+def _tile(v: Variant, steps: int, lanes: int, along_time: bool, room: int) -> tuple[int, Variant]:
+    """Return the lanes of a tile, and the variant for it.
 
-    The more lanes there are side by side, the better memory works; but the more tiles follow each other in time, and
-    what these tell goes from one to the next.
+    Where times are contiguous it has as few lanes as fill it. Else it has two sectors of memory, or one where the tiles
+    that follow each other in time would otherwise take longer than the memory; longer tiles are fewer, too.
     """
     most = min(1 << (lanes - 1).bit_length(), LANES)
     if along_time:
         longest = 1 << (steps - 1).bit_length()
-        return min(1 << max((fitted(v, 1, room).span(1) // longest).bit_length() - 1, 0), most)
-    least = min(_SECTOR // v.storage.bytes, most)
-    moved = steps * lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH
-    widths = [width for width in reversed(WIDTHS) if least <= width <= most and v.regime == "chained"]
-    chains = (ceil(steps / fitted(v, width, room).span(width)) * _CHAIN for width in widths)
-    return next((width for width, chain in zip(widths, chains, strict=True) if chain < _HIDDEN * moved), least)
+        width = min(1 << max((fitted(v, 1, room).span(1) // longest).bit_length() - 1, 0), most)
+        return width, fitted(v, width, room)
+    sector = _SECTOR // v.storage.bytes
+    if v.regime == "tiny":
+        width = min(sector, most)
+        return width, fitted(v, width, room)
+    ways = [
+        (min(width, most), fitted(v, min(width, most), room, tiles), tiles)
+        for width in (2 * sector, sector)
+        for tiles in (TILES, TILES - 1)
+    ]
+
+    def seconds(way: tuple[int, Variant, int]) -> float:
+        width, one, tiles = way
+        slower = (_NARROW if width < 2 * sector else 1) * (1 if tiles == TILES else _FEWER)
+        moved = steps * lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH
+        return max(_chain(one, width, steps), _traffic(one) * slower * moved)
+
+    return min(ways, key=seconds)[:2]
+
+
+def _chain(v: Variant, width: int, steps: int) -> float:
+    """Return the seconds that tiles take at least which follow each other in time."""
+    return ceil(steps / v.span(width)) * max(_CHAIN, _LOOK / (v.window // width))
+
+
+def _traffic(v: Variant) -> float:
+    """Return the time of tiles over that of the bytes that must move."""
+    return _CHAINED_TRAFFIC if v.light else _HEAVY_TRAFFIC
 
 
 def cost(one: Plan, processors: int) -> float:
@@ -168,6 +193,6 @@ def cost(one: Plan, processors: int) -> float:
     along = int(p["tiles_of_time"])
     if v.regime == "tiny":
         slower = _AT_ONCE / (v.vector * v.storage.bytes) if times_are_nearer else 1
-        one_by_one = ceil(one.launch.blocks / (_TILES * processors)) * along * _TINY * slower
+        one_by_one = ceil(one.launch.blocks / (TILES * processors)) * along * _TINY * slower
         return _LAUNCH + max(one_by_one, _TINY_TRAFFIC * moved)
-    return _LAUNCH + _CHAINED + max(along * _CHAIN, _CHAINED_TRAFFIC * moved)
+    return _LAUNCH + _CHAINED + max(_chain(v, 1 << int(p["width_log2"]), steps), _traffic(v) * moved)

@@ -22,12 +22,12 @@ OPTIONS = ("-std=c++17",)
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
 _OFFSETS = 8 * (len(INPUTS) + 2)  # bytes: where a lane of a tile is in each array
 _LINE = 128  # bytes, of memory
+TILES = 3  # of a multiprocessor, at a time
 _RING = 64 << 10  # bytes of pieces of time in shared memory, roughly
 _LIGHT = 3  # weight of maps of single numbers
 _THREADS = {_LIGHT: 256, 7: 128, 13: 128, 21: 64}  # of a block with a tile, for maps of at most such a weight
-_TILE = 57 << 10  # bytes of the numbers of a tile, roughly
 _LONGEST = 21  # vectors of a run at most, in a program of bounded length
-_BLOCKS = 3  # of a multiprocessor, where maps are light
+_TILES = 177 << 10  # bytes of the numbers of all tiles of a multiprocessor, roughly
 _WINDOWS = 2  # that a block looks back over, of as many tiles as it has threads for
 
 Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained", "dense"]
@@ -167,12 +167,23 @@ class Variant:
     @property
     def abreast(self) -> int:
         """Lanes of a thread with a part of a tile."""
-        return 1 if self.order == "along" or self.maps.weight > _LIGHT else self.vector
+        return self.vector if self.order == "across" and self.light else 1
 
     @property
     def blocks(self) -> int:
         """Blocks that a multiprocessor is to hold, which bounds registers; 1 where maps are heavy."""
-        return _BLOCKS if self.maps.weight <= _LIGHT else 1
+        numbers = self.threads * self.run * self.abreast * self.numbers * self.storage.bytes
+        return max(min(_TILES // numbers, TILES), 1) if self.light else 1
+
+    @property
+    def light(self) -> bool:
+        """Whether a composed map is few numbers."""
+        return self.maps.weight <= _LIGHT
+
+    @property
+    def window(self) -> int:
+        """Tiles before one lane that a block of one lane can ask for at once."""
+        return self.threads * self.batch
 
     def span(self, width: int) -> int:
         """Return the steps of a tile of so many lanes."""
@@ -222,8 +233,10 @@ def _stream(v: Variant) -> Variant:
     return replace(v, threads=v.lanes + copiers, run=run, batch=pieces)
 
 
-def fitted(v: Variant, width: int, room: int = SHARED) -> Variant:
-    """Return a variant of tiles of so many lanes, with runs as long as so many bytes of shared memory allow.
+def fitted(v: Variant, width: int, room: int = SHARED, tiles: int = TILES) -> Variant:
+    """Return a variant of tiles of so many lanes, with runs so long that a multiprocessor holds so many tiles.
+
+    There is ``room`` for a block's shared memory.
 
     Vectors must not be wider than a tile, or a lane must be alone. An odd number of them lies from run to run (along a
     lane with the gap), so that these begin on different banks.
@@ -231,7 +244,7 @@ def fitted(v: Variant, width: int, room: int = SHARED) -> Variant:
     if v.vector == 1 or (v.vector > width if v.order == "across" else width > 1):
         v = replace(v, vector=1, order="across")
     least, a_step = (replace(v, run=run).shared(width, pitch_of(width, by_time=v.vector == 1)) for run in (0, 1))
-    vectors = min(_TILE, room - least) // ((a_step - least) * (v.vector if v.order == "along" else 1))
+    vectors = min(_TILES // tiles, room - least) // ((a_step - least) * (v.vector if v.order == "along" else 1))
     vectors = max(1, min(vectors - 1 + vectors % 2, _LONGEST))
     return replace(v, run=(vectors - 1) * v.vector if v.order == "along" else vectors)
 
