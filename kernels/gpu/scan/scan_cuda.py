@@ -151,7 +151,8 @@ def _cuts_together(given: Operands, like: Array, reset: Array | None) -> bool:
 def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None) -> tuple[Scan, Placed]:
     """Return what a plan depends on, and the arrays of a scan into ``y``."""
     vector = () if given.state is None else (given.state,)
-    arrays, axes = {"y": y}, [vector]
+    arrays: dict[str, Array] = {"y": y}
+    axes: list[tuple[int, ...]] = [vector]
     for name, (x, components) in zip(INPUTS, given.inputs, strict=False):
         arrays[name] = aligned(x)
         axes.append(components)
