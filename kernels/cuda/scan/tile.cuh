@@ -34,7 +34,7 @@ template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int V, int VECT
     using Numbers = Planes<Map>;
     static constexpr int THREADS = THREADS_, WARPS = THREADS / LANES;
     static constexpr int E = Map::entries, K = Map::parts, PLANES = Numbers::COUNT;
-    static constexpr int FITTING = 32 / (PLANES * V) < 1 ? 1 : 32 / (PLANES * V);
+    static constexpr int WORDS = PLANES * V * (sizeof(S) > 4 ? 2 : 1), FITTING = WORDS < 32 ? 32 / WORDS : 1;
     static constexpr int GROUP = ALONG ? VECTOR : FITTING < RUN ? FITTING : RUN;  // steps that are read at once
     enum { OF_Y = INPUTS, OF_CUT, ARRAYS };
 
