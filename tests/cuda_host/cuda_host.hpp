@@ -120,13 +120,6 @@ inline void copy_word_async(unsigned int* to, const unsigned char* from) {
     emulated::copies().open.push_back({reinterpret_cast<unsigned char*>(to) + (std::uintptr_t(from) & 3), from, 1});
 }
 
-inline int afresh(int x) {
-    return x;
-}
-template <int ID, int THREADS> inline void meet() {
-    static_assert(ID > 0 && ID < emulated::GROUPS && THREADS % emulated::WARP == 0, "no such barrier");
-    emulated::group_barrier(ID, THREADS);
-}
 template <class T> inline T of_thread_before(T x, int distance) {
     unsigned char* places = emulated::exchanged();
     const int own = emulated::thread(), lane = own % emulated::WARP;

@@ -6,14 +6,12 @@
 
 namespace emulated {
 
-constexpr int WARP = 32, GROUPS = 16;
+constexpr int WARP = 32;
 
 struct Block {
     Shared shared;
     std::barrier<> barrier;
     std::deque<std::barrier<>> warps;
-    std::unique_ptr<std::barrier<>> groups[GROUPS];
-    std::once_flag known[GROUPS];
     std::vector<unsigned char> exchanged;  // eight bytes of each thread
     std::atomic<int> vote{0};
     long long index;
@@ -59,11 +57,6 @@ inline void warp_barrier() {
 
 inline void pause() {
     std::this_thread::yield();
-}
-
-inline void group_barrier(int group, int members) {
-    std::call_once(current->known[group], [=] { current->groups[group].reset(new std::barrier<>(members)); });
-    current->groups[group]->arrive_and_wait();
 }
 
 inline void run_thread(Block& block, int thread, const std::function<void()>& kernel) {

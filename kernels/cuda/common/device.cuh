@@ -73,18 +73,6 @@ template <int PENDING> __device__ inline void wait_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// A barrier of THREADS threads of a block, whole warps, that are known by a number from 1 to 15.
-template <int ID, int THREADS> __device__ inline void meet() {
-    asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory");
-}
-
-// The same number, which the compiler does not recognise: what follows from it is computed where it is needed, and not
-// kept in registers through a loop.
-__device__ inline int afresh(int x) {
-    asm volatile("" : "+r"(x));
-    return x;
-}
-
 // The number of the thread `distance` before this one in its warp, all of whose threads come here; of the first ones their
 // own.
 template <class T> __device__ inline T of_thread_before(T x, int distance) {
