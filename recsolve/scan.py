@@ -94,18 +94,22 @@ def scan(
         raise ValueError(f"monoid is {monoid!r}; wanted one of {', '.join(MONOIDS)}")
     if not isinstance(elements, (tuple, list)):
         raise ValueError(f"elements is {type(elements).__name__}; wanted a tuple of arrays")
-    arrays = {f"elements[{i}]": e for i, e in enumerate(elements) if not isinstance(e, Jacobian)}
+    structures = [isinstance(e, Jacobian) for e in elements]
+    arrays = {f"elements[{i}]": e for i, e in enumerate(elements) if not structures[i]}
     kind = common_kind({**arrays, "initial": None if np.isscalar(initial) else initial})
     if axis != 0 and len(arrays) < len(elements):
         raise ValueError(f"axis is {axis}; wanted 0 with a structured Jacobian, whose time comes first")
     op = MONOIDS[monoid]
-    stored = [
-        e if isinstance(e, Jacobian) else to_native(e, f"elements[{i}]", op.dtypes) for i, e in enumerate(elements)
+    native = [
+        e if structured else to_native(e, f"elements[{i}]", op.dtypes)
+        for i, (e, structured) in enumerate(zip(elements, structures, strict=True))
     ]
-    axis = _from_front(axis, stored)
-    native = [e if isinstance(e, Jacobian) else np.moveaxis(e, axis, 0) for e in stored]
+    axis = _from_front(axis, [e for e, structured in zip(native, structures, strict=True) if not structured])
+    if axis:
+        native = [np.moveaxis(e, axis, 0) for e in native]
     entries = {
-        f"elements[{i}]": getattr(e, "data", None) if isinstance(e, Jacobian) else e for i, e in enumerate(native)
+        f"elements[{i}]": getattr(e, "data", None) if structured else e
+        for i, (e, structured) in enumerate(zip(native, structures, strict=True))
     }
     common_dtype({name: x for name, x in entries.items() if x is not None})
     prepared = op.prepare(tuple(native))
@@ -118,14 +122,15 @@ def scan(
         prepared, mask = op.take(prepared, slice(None, None, -1)), None if mask is None else mask[::-1]
     with np.errstate(all="ignore"):
         y = chosen_scan(op, prepared, initial=start, reset=mask)
-    return from_native(np.moveaxis(y[::-1] if reverse else y, 0, axis), kind)
+    y = y[::-1] if reverse else y
+    return from_native(np.moveaxis(y, 0, axis) if axis else y, kind)
 
 
 def _from_front(axis: int, arrays: list[Any]) -> int:
     """Return the axis counted from the front, which arrays of matrices and of vectors have in common."""
-    ranks = [x.ndim for x in arrays if not isinstance(x, Jacobian)]
+    ranks = [x.ndim for x in arrays]
     for i, x in enumerate(arrays):
-        if not isinstance(x, Jacobian) and not -min(ranks) <= axis < min(ranks):
+        if not -min(ranks) <= axis < min(ranks):
             raise ValueError(f"elements[{i}] has shape {x.shape}; wanted time along its axis {axis}")
     return axis % min(ranks) if ranks else axis
 

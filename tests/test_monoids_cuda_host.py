@@ -83,10 +83,8 @@ IDS = ["-".join(map(str, case)) for case in CASES]
 
 
 def ways():
-    """All but segments, which step as streams do and are tried on some maps."""
     for regime in REGIMES:
-        if regime != "segments":
-            yield {"regime": regime, "width": None if regime in WALKS else 4}
+        yield {"regime": regime, "width": None if regime in WALKS else 4}
 
 
 def run(machine, case, elements, *, initial=None, reset=None, **way):
@@ -97,14 +95,6 @@ def run(machine, case, elements, *, initial=None, reset=None, **way):
     assert scan_cuda.carries(monoid, prepared, initial, kind="numpy")
     with np.errstate(all="raise"):
         return scan_cuda.scan(monoid, prepared, initial=initial, reset=reset, machine=machine, **way)
-
-
-def segmented():
-    for case in (
-        Case("clamp", "float32"), Case("saturating_add", "float32"), Case("logsumexp", "float64"),
-        Case("finite_map", "int64", 3),
-    ):  # fmt: skip
-        yield case, *case.problem(3000)
 
 
 @needs_compiler
@@ -237,14 +227,6 @@ def in_other_layouts():
 
 
 @needs_compiler
-def test_segments(host):
-    """Of maps that forget, and of some that do not."""
-    for case, elements, state, reset in segmented():
-        y = run(host, case, elements, initial=state, reset=reset, regime="segments")
-        gallery.agree(case.name, y, gallery.loop(case.name, elements, state, reset))
-
-
-@needs_compiler
 def test_layouts(host):
     for case, elements, state in in_other_layouts():
         expected = gallery.loop(case.name, elements, state)
@@ -293,7 +275,7 @@ FINITE = [(f"finite_map:{n}", 1) for n in (3, 16, 17, 32)]
 
 @pytest.mark.skipif(not os.environ.get("RECSOLVE_SLOW"), reason="takes minutes: set RECSOLVE_SLOW=1")
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
-@pytest.mark.parametrize("regime", [regime for regime in REGIMES if regime != "segments"])  # never chosen for these
+@pytest.mark.parametrize("regime", REGIMES)
 def test_nothing_spills(regime, tmp_path):
     found = variants.variants(MAPS, ("float32", "float64")) + variants.variants(HALVES, ("float16",))
     found += variants.variants(FINITE, variants.INTEGERS)

@@ -5,6 +5,7 @@ compiled by nvcc for sm_90, and must not spill registers.
 """
 
 import mmap
+import re
 import sys
 from functools import partial
 from itertools import product
@@ -84,6 +85,46 @@ def test_long_memory(host, k):
         expected = loop(AFFINE, (A, b), b[0])
         for way in ways():
             np.testing.assert_allclose(run(host, AFFINE, (A, b), initial=b[0], **way), expected, atol=1e-11)
+
+
+class Watched:
+    """A machine that notes what it launches."""
+
+    def __init__(self, host):
+        self.host, self.kind, self.processors, self.shared = host, host.kind, host.processors, host.shared
+        self.kernels = []
+
+    def launch(self, launch):
+        self.kernels.append(launch.kernel)
+        self.host.launch(launch)
+
+    def clear(self, report):
+        self.host.clear(report)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("dtype", "vector"), [(np.float32, 4), (np.float64, 2), (np.float16, 8)])
+def test_times_that_are_nearest_in_memory(host, dtype, vector):
+    """Forwards, backwards, and one array in either direction; at once where rows begin at multiples of 16 bytes. Some
+    runs wait for the run before them."""
+    rng = np.random.default_rng(0)
+    for T, fits in ((3, False), (8 * vector, True), (701, False), (704, True)):
+        a, b = (x.astype(dtype) for x in (rng.uniform(-1, 1, (2, 35, T)), rng.standard_normal((2, 35, T))))
+        for flips in ((1, 1), (-1, -1), (1, -1)):
+            A, f = (np.moveaxis(x.copy(), -1, 0)[::flip] for x, flip in zip((a, b), flips, strict=True))
+            A[299:501:201, 0, 1] = 0  # between which states are 0, and maps overflow
+            A[300:500, 0, 1], f[299:500, 0, 1] = 1e4, 0
+            reset = rng.random((T, 2, 1)) < 0.02
+            count = vector if fits else 2 if vector == 8 and T % 2 == 0 else 1
+            expected = get("scan", "numpy")(AFFINE, AFFINE.prepare((A, f)), reset=reset, chunk=T)
+            watched = Watched(host)
+            y = run(watched, AFFINE, AFFINE.prepare((A, f)), reset=reset, regime="streamed")
+            np.testing.assert_array_equal(y, expected)
+            y = run(watched, AFFINE, AFFINE.prepare((A, f)), reset=reset, regime="chained", width=1)
+            streamed, chained = watched.kernels
+            assert re.search(rf"recsolve::Along<\d+, \d+, {count}>>$", streamed)
+            assert re.search(rf", {count}, {'true' if count > 1 else 'false'}, \d+, \d+>$", chained)
+            np.testing.assert_allclose(y, expected, rtol=10 * np.finfo(dtype).eps, atol=10 * np.finfo(dtype).eps)
 
 
 @needs_compiler
@@ -229,7 +270,7 @@ def test_results_do_not_depend_on_who_comes_first(host):
 @pytest.mark.parametrize(("k", "T"), [(1, 5000), (2, 2500)])
 def test_looking_far_back(host, k, T):
     """States come so late that many tiles wait, and fetch the maps between in several batches."""
-    late = cuda_host.Host(flags=("-DRECSOLVE_LATE_STATES=10",), workers=60)
+    late = cuda_host.Host(flags=("-DRECSOLVE_LATE_STATES=300",), workers=60)
     A = rotations(T, k, np.random.default_rng(k))
     b = np.random.default_rng(0).standard_normal((T, 2, *A.layout.event))
     A.data[T // 2] *= 1e200

@@ -9,7 +9,7 @@ from cuda_host.nvcc import spills
 from recsolve.kernels.gpu import views as cuda_geometry
 from recsolve.kernels.gpu.device import LITTLE, SHARED
 from recsolve.kernels.gpu.scan import scan_plan, variants
-from recsolve.kernels.gpu.scan.variants import REGIMES
+from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,11 @@ from recsolve.kernels.gpu.scan.variants import REGIMES
         ((512, 8, 1024), "streamed"),
         ((2048, 8, 1024), "streamed"),
         ((16384, 8, 1024), "streamed"),
-        ((16384, 1, 256), "segments"),
-        ((131072, 1, 256), "segments"),
+        ((16384, 1, 256), "chained"),
+        ((131072, 1, 256), "chained"),
         ((2048, 32, 2048), "registers"),
-        ((1_000_003, 1, 64), "segments"),
-        ((5000, 4, 768), "segments"),
+        ((1_000_003, 1, 64), "chained"),
+        ((5000, 4, 768), "chained"),
         ((1000, 1, 4), "tiny"),
     ],
 )
@@ -44,15 +44,14 @@ def test_variants():
     assert len(set(names)) == len(names)
     for variant in variants.variants():
         for width in (1, 2, 4, 8, 16, 32):
-            fit = variants.fitted(variant, width, variants.pitch_of(width, by_time=True), cut=True)
-            shared = fit.shared(width, variants.pitch_of(width, by_time=True), cut=True)
-            assert shared == 0 if fit.regime == "registers" else LITTLE < shared <= SHARED
+            fit = variant if variant.regime in WALKS else variants.fitted(variant, width)
+            shared = fit.shared(width, variants.pitch_of(width, by_time=fit.vector == 1))
+            assert shared == 0 if variant.regime == "registers" else LITTLE < shared <= SHARED
 
 
 @pytest.mark.parametrize("room", [48 << 10, 99 << 10, SHARED])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_every_plan_fits_the_device(room, dtype):
-    """Also what is launched where segments do not fit together."""
     taken = set()
     for parts in (1, 4):
         for T, lanes in ((100, 3), (5000, 3000), (100_000, 64)):
@@ -64,8 +63,7 @@ def test_every_plan_fits_the_device(room, dtype):
                 except ValueError:
                     assert regime is not None
                     continue
-                launches = [one.launch, one.again, one.otherwise and one.otherwise.launch]
-                assert all(launch.shared <= room for launch in launches if launch)
+                assert one.launch.shared <= room
                 taken.add(one.variant.regime)
     assert taken >= {"registers", "tiny"}
     assert room < SHARED or taken == set(REGIMES)

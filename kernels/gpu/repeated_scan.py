@@ -15,7 +15,7 @@ class RepeatedScan:
 
     def __init__(self, launched: Launches, machine: Machine, d: Array):
         self.launched, self.machine, self.d = launched, machine, d
-        self.runs = [machine.prepared(launch) for launch in launched.launches]
+        self.launch = machine.prepared(launched.one)
 
     @classmethod
     def of(cls, machine: Machine, A: Diagonal | Block, b: Array, cut: Array) -> RepeatedScan | None:
@@ -30,11 +30,9 @@ class RepeatedScan:
 
     def run(self, A: int, b: int, cut: int) -> Array:
         """Return d, of arrays at such addresses."""
-        for launch in self.launched.launches:
-            p = launch.problem
-            p[AT["in0"]], p[AT["in1"]], p[AT["cut"]] = A, b, cut
-        if self.launched.cleared is not None:
-            self.machine.clear(self.launched.cleared)
-        for run in self.runs:
-            run()
+        p = self.launched.one.problem
+        p[AT["in0"]], p[AT["in1"]], p[AT["cut"]] = A, b, cut
+        if self.launched.told is not None:
+            self.machine.clear(self.launched.told)
+        self.launch()
         return self.d

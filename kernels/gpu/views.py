@@ -8,6 +8,7 @@ number.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -47,26 +48,40 @@ def address(x: Array) -> int:
     return int(x.data.ptr if kind_of(x) == "cupy" else x.ctypes.data)  # type: ignore[attr-defined]
 
 
-def lowest_address(x: Array) -> int:
-    """Return where the memory of an array begins, also where it is seen backwards."""
-    return address(x) + int(sum(min(s, 0) * (n - 1) for n, s in zip(x.shape, x.strides, strict=True) if n))
+def lowest(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Return how far the memory of an array begins before its first number, in bytes: where it is seen backwards."""
+    return sum(min(s, 0) * (n - 1) for n, s in zip(shape, strides, strict=True) if n)
 
 
 def by_value(problem: Array) -> Array:
     """Return an array of one structure as bytes: CuPy describes every field of a structure at every launch."""
-    return problem.view(np.dtype((np.void, problem.nbytes)))
+    return problem.view(_bytes(problem.nbytes))
+
+
+@cache
+def _bytes(count: int) -> np.dtype[Any]:
+    return np.dtype((np.void, count))
 
 
 def aligned(x: Array) -> Array:
     """Return ``x``, copied if its numbers lie between those of an array of its dtype."""
     size = x.itemsize
-    return x.copy() if address(x) % size or any(s % size for s in x.strides) else x
+    return x.copy() if address(x) % size or not _multiples(x.strides, size) else x
+
+
+@lru_cache(maxsize=4096)
+def _multiples(strides: tuple[int, ...], size: int) -> bool:
+    return not any(s % size for s in strides)
 
 
 def strides_of(x: Array, components: Sequence[int] = ()) -> Strides:
     """Return the distances in an array (T, ...); ``components`` are the axes of rows and columns of its elements."""
-    size = x.itemsize
-    own = [s // size if n > 1 else 0 for n, s in zip(x.shape, x.strides, strict=True)]
+    return distances(x.shape, x.strides, x.itemsize, components)
+
+
+def distances(shape: Sequence[int], strides: Sequence[int], size: int, components: Sequence[int] = ()) -> Strides:
+    """Return the distances between numbers of so many bytes."""
+    own = [s // size if n > 1 else 0 for n, s in zip(shape, strides, strict=True)]
     row, column = (*(own[axis] for axis in components), 0, 0)[:2]
     lanes = own[1:] if not components else [s for axis, s in enumerate(own) if axis and axis not in components]
     return Strides(own[0], row, column, tuple(lanes))

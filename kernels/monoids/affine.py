@@ -72,7 +72,7 @@ class Affine(Base):
     """
 
     name, place, dtypes = "affine", 1, (*STORED, np.dtype(np.complex64), np.dtype(np.complex128))
-    cuda = _Structured("Real", heavy=False, held=4, forgets=True)
+    cuda = _Structured("Real", heavy=False, held=4)
 
     def prepare(self, elements: Any) -> tuple[Jacobian, Array]:
         A, b = given(self.name, ("A", "b"), elements)

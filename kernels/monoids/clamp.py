@@ -29,7 +29,7 @@ class Clamp(Restarting):
     """
 
     name, letters, place = "clamp", ("r", "s"), 2
-    cuda = SingleMap("Clamp", 2, 3, forgets=True)
+    cuda = SingleMap("Clamp", 2, 3)
 
     def act(self, elements: tuple[Array, Array], states: Array) -> Array:
         return np.maximum(np.minimum(elements[0], states), elements[1])

@@ -52,15 +52,7 @@ class Operands(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CudaMap(ABC):
-    """What the attribute ``cuda`` of a monoid says. Subclasses of the monoid do not inherit it.
-
-    Parameters
-    ----------
-    forgets : bool
-        Whether a state may come to depend on the last steps alone, so that time can be cut into segments.
-    """
-
-    forgets: bool = False
+    """What the attribute ``cuda`` of a monoid says. Subclasses of the monoid do not inherit it."""
 
     def of(self, argument: str) -> CudaMap:
         """Return the map that is called ``monoid:argument``."""

@@ -79,6 +79,8 @@ def to_native(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Ar
 
 
 def _check_dtype(x: Any, name: str, dtypes: Sequence[np.dtype[Any]]) -> None:
+    if isinstance(x.dtype, np.dtype) and x.dtype in dtypes:
+        return  # names take long
     names = [dtype.name for dtype in dtypes]
     if str(x.dtype).removeprefix("torch.") not in names:
         raise TypeError(f"{name} has dtype {x.dtype}; wanted {' or '.join(names)} (convert it first)")
@@ -149,7 +151,7 @@ def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     return x if x.shape == shape else namespace(x).broadcast_to(x, shape)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def slowest_first(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
     """Return axes of these sizes and strides from the slowest to the fastest in memory."""
     return tuple(sorted(range(len(shape)), key=lambda axis: -abs(strides[axis]) if shape[axis] > 1 else 0))
@@ -172,6 +174,8 @@ def empty_in_order(shape: tuple[int, ...], like: Array, axes: int) -> Array:
 def ordered_empty(shape: tuple[int, ...], like: Array, first: tuple[int, ...]) -> Array:
     """Allocate ``shape`` in the kind and dtype of ``like``, its first axes in this order, the slowest first."""
     order, back = _orders(first, len(shape))
+    if order == tuple(range(len(shape))):
+        return namespace(like).empty(shape, dtype=like.dtype)  # type: ignore[no-any-return]
     buffer = namespace(like).empty([shape[axis] for axis in order], dtype=like.dtype)
     return buffer.transpose(back)  # type: ignore[no-any-return]
 

@@ -17,10 +17,12 @@ BOARD: dict[str, Shape] = {
     "S6": (32, 2048, 2048),
     "odd 1": (1, 1_000_003, 64),
     "odd 2": (4, 5000, 768),
+    "odd 3": (3, 7001, 640),
+    "odd 4": (1, 3_000_017, 48),
 }
 MULTIPLIERS: dict[str, Callable[[Array], Array | float]] = {  # of scans, from uniform numbers in (-1, 1)
-    "uniform": lambda x: x,
-    "1 - 10^U(-4, -1)": lambda x: 1 - 10.0 ** (1.5 * x - 2.5),  # as in trained linear recurrences
+    "uniform": lambda x: x,  # forgotten in a few steps
+    "1 - 10^U(-4,-1)": lambda x: 1 - 10 ** (1.5 * x - 2.5),  # as in trained linear recurrences
     "all 1": lambda x: 1.0,  # nothing is forgotten
 }
 

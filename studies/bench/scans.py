@@ -33,7 +33,7 @@ from recsolve.studies.timing import in_turns
 _LAUNCHES = 12  # of a graph at least
 _PIECE = 1 << 26  # random numbers that are made at once, which leaves room for the elements themselves
 _CPU_LOOP = (slice(0, 1 << 16),)  # what the literal loop is run over
-_GPU_LOOP = (slice(0, 1 << 12), 0, ..., slice(-64, None))
+_GPU_LOOP = (slice(0, 1 << 15), 0, ..., slice(-64, None))
 
 Elements = tuple[Any, Array]
 
@@ -140,6 +140,8 @@ def gpu_cases(config: Config) -> Iterator[Scan]:
         yield from _both_ways(plain("diagonal"))
         if config.quick:
             continue
+        for memory in list(MULTIPLIERS)[1:]:
+            yield plain(f"diagonal, {memory}", multipliers=memory)
         if name in ("S3", "S6"):
             yield plain("clamp", monoid="clamp")
             yield plain("diagonal, float64", dtype="float64")
@@ -149,8 +151,6 @@ def gpu_cases(config: Config) -> Iterator[Scan]:
             yield from _both_ways(plain("diagonal, (B, D, T)", order=(1, 2, 0)))
         if name in ("S2", "S3", "S5", "S6"):
             yield Scan("2 x 2 block", name, (T, B, 2, D // 2), components=2)
-        if name in ("S4", "S5"):
-            yield plain("diagonal, all 1", multipliers="all 1")
 
 
 def _both_ways(scan: Scan) -> Iterator[Scan]:

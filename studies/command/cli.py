@@ -192,7 +192,9 @@ def cpu(
 def gpu(
     what: Annotated[str, typer.Option(help="What to time: call, scan, solve or dense.")] = "scan",
     repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 10,
-    shapes: Annotated[str | None, typer.Option(help="Of the board, with commas: S1, ..., S6, odd 1, odd 2.")] = None,
+    shapes: Annotated[
+        str | None, typer.Option(help="Of the board, with commas: S1, ..., S6, odd 1, ..., odd 4.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The diagonal scan, or the board of solves, alone.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:

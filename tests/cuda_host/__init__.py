@@ -62,10 +62,8 @@ def together(launch: Launch) -> list[str]:
         number = "double" if "double" in kernel else "float"
         stages = [f"recsolve::sweep_stage<recsolve::SweepCell, {number}, {linear}>" for linear in ("true", "false")]
         return [*stages, f"recsolve::sweep_update<{number}>"]
-    if name.removesuffix("_again") in (*WALKS, "dense", "walk_block", "walk_cluster"):
-        cuts = {kernel.replace(", true,", ", false,"), kernel.replace(", false,", ", true,")}
-        ends = {name, name.removesuffix("_again"), "segments_again"} if name.startswith("segments") else {name}
-        return [cut.replace(f"{name}<", f"{end}<") for cut in sorted(cuts) for end in sorted(ends)]
+    if name in (*WALKS, "dense", "walk_block", "walk_cluster"):
+        return sorted({kernel.replace(", true,", ", false,"), kernel.replace(", false,", ", true,")})
     return [kernel]
 
 

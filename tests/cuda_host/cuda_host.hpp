@@ -92,10 +92,16 @@ inline int observe(const int* flag) {
 }
 inline void fence() {}
 inline void publish(int* flag, int value) {
-#ifdef RECSOLVE_LATE_STATES
-    if (value == 2) std::this_thread::sleep_for(std::chrono::milliseconds(RECSOLVE_LATE_STATES));
-#endif
     __atomic_store_n(flag, value, __ATOMIC_RELEASE);
+}
+inline unsigned long long observe(const unsigned long long* word) {
+    return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+inline void publish(unsigned long long* word, unsigned long long value) {
+#ifdef RECSOLVE_LATE_STATES
+    if (value >> 32 == 3) std::this_thread::sleep_for(std::chrono::microseconds(RECSOLVE_LATE_STATES));
+#endif
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
 inline void pause() {
     emulated::pause();
@@ -119,12 +125,14 @@ inline void copy_word_async(unsigned int* to, const unsigned char* from) {
     emulated::copies().open.push_back({reinterpret_cast<unsigned char*>(to) + (std::uintptr_t(from) & 3), from, 1});
 }
 
-inline int afresh(int x) {
+template <class T> inline T of_thread_before(T x, int distance) {
+    unsigned char* places = emulated::exchanged();
+    const int own = emulated::thread(), lane = own % emulated::WARP;
+    std::memcpy(places + own * 8, &x, sizeof x);
+    __syncwarp();
+    std::memcpy(&x, places + (lane < distance ? own : own - distance) * 8, sizeof x);
+    __syncwarp();
     return x;
-}
-template <int ID, int THREADS> inline void meet() {
-    static_assert(ID > 0 && ID < emulated::GROUPS && THREADS % emulated::WARP == 0, "no such barrier");
-    emulated::group_barrier(ID, THREADS);
 }
 inline void commit_copies() {
     emulated::copies().commit();

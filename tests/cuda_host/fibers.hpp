@@ -10,17 +10,15 @@
 namespace emulated {
 
 constexpr int WARP = 32;
-constexpr int GROUPS = 16;
 constexpr std::size_t STACK = 64 * 1024;
 
-enum class Waits { NOT, FOR_WARP, FOR_GROUP, FOR_BLOCK, FOREVER };
+enum class Waits { NOT, FOR_WARP, FOR_BLOCK, FOREVER };
 
 struct Fiber {
     ucontext_t context;
     std::jmp_buf where;
     bool started = false;
     Waits waits = Waits::NOT;
-    int group = 0, members = 0;
     Copies copies;
     std::unique_ptr<unsigned char[]> stack{new unsigned char[STACK]};
 };
@@ -28,13 +26,14 @@ struct Fiber {
 struct Block {
     std::vector<Fiber> fibers;
     Shared shared;
+    std::vector<unsigned char> exchanged;  // eight bytes of each thread
     std::atomic<int> vote{0};
     std::jmp_buf scheduler;
     long long index = 0;
     int running = 0;
     const std::function<void()>* kernel = nullptr;
 
-    Block(int threads, std::size_t bytes) : fibers(threads), shared(bytes) {}
+    Block(int threads, std::size_t bytes) : fibers(threads), shared(bytes), exchanged(8 * threads) {}
 };
 
 inline thread_local Block* current = nullptr;
@@ -50,6 +49,9 @@ inline int threads() {
 }
 inline unsigned char* shared() {
     return current->shared.bytes.data();
+}
+inline unsigned char* exchanged() {
+    return current->exchanged.data();
 }
 inline std::atomic<int>& vote() {
     return current->vote;
@@ -76,12 +78,6 @@ inline void warp_barrier() {
 inline void pause() {
     std::this_thread::yield();
     yield(Waits::NOT);
-}
-
-inline void group_barrier(int group, int members) {
-    current->fibers[current->running].group = group;
-    current->fibers[current->running].members = members;
-    yield(Waits::FOR_GROUP);
 }
 
 inline void body() {
@@ -112,19 +108,6 @@ inline bool release(Block& block, int first, int last, Waits waits) {
     return any;
 }
 
-// Lets the threads of groups go on that have all come.
-inline bool release_groups(Block& block) {
-    int members[GROUPS] = {};
-    for (const Fiber& fiber : block.fibers) members[fiber.group] += fiber.waits == Waits::FOR_GROUP;
-    bool any = false;
-    for (Fiber& fiber : block.fibers) {
-        if (fiber.waits != Waits::FOR_GROUP || members[fiber.group] != fiber.members) continue;
-        fiber.waits = Waits::NOT;
-        any = true;
-    }
-    return any;
-}
-
 inline void run_block(Block& block) {
     const int n = static_cast<int>(block.fibers.size());
     for (unsigned int round = static_cast<unsigned int>(block.index);; ++round) {
@@ -135,7 +118,6 @@ inline void run_block(Block& block) {
         bool released = release(block, 0, n, Waits::FOR_BLOCK);
         for (const Fiber& fiber : block.fibers) released |= fiber.waits == Waits::NOT;  // has paused
         for (int i = 0; i < n; i += WARP) released |= release(block, i, std::min(i + WARP, n), Waits::FOR_WARP);
-        released |= release_groups(block);
         if (released) continue;
         for (const Fiber& fiber : block.fibers) {
             if (fiber.waits != Waits::FOREVER) fail("threads of a block wait at different barriers");

@@ -6,20 +6,19 @@
 
 namespace emulated {
 
-constexpr int WARP = 32, GROUPS = 16;
+constexpr int WARP = 32;
 
 struct Block {
     Shared shared;
     std::barrier<> barrier;
     std::deque<std::barrier<>> warps;
-    std::unique_ptr<std::barrier<>> groups[GROUPS];
-    std::once_flag known[GROUPS];
+    std::vector<unsigned char> exchanged;  // eight bytes of each thread
     std::atomic<int> vote{0};
     long long index;
     int threads;
 
     Block(long long number, int count, std::size_t bytes)
-        : shared(bytes), barrier(count), index(number), threads(count) {
+        : shared(bytes), barrier(count), exchanged(8 * count), index(number), threads(count) {
         for (int i = 0; i < count; i += WARP) warps.emplace_back(std::min(WARP, count - i));
     }
 };
@@ -40,6 +39,9 @@ inline int threads() {
 inline unsigned char* shared() {
     return current->shared.bytes.data();
 }
+inline unsigned char* exchanged() {
+    return current->exchanged.data();
+}
 inline std::atomic<int>& vote() {
     return current->vote;
 }
@@ -55,11 +57,6 @@ inline void warp_barrier() {
 
 inline void pause() {
     std::this_thread::yield();
-}
-
-inline void group_barrier(int group, int members) {
-    std::call_once(current->known[group], [=] { current->groups[group].reset(new std::barrier<>(members)); });
-    current->groups[group]->arrive_and_wait();
 }
 
 inline void run_thread(Block& block, int thread, const std::function<void()>& kernel) {

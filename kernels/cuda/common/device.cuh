@@ -26,6 +26,16 @@ __device__ inline void publish(int* flag, int value) {
     asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
 
+// The same of a word that says all by itself: nothing else is ordered by it.
+__device__ inline unsigned long long observe(const unsigned long long* word) {
+    unsigned long long value;
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(word));
+    return value;
+}
+__device__ inline void publish(unsigned long long* word, unsigned long long value) {
+    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
+}
+
 // Lets other warps run while this one waits for a flag.
 __device__ inline void pause() {
     __nanosleep(32);
@@ -63,16 +73,10 @@ template <int PENDING> __device__ inline void wait_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// A barrier of THREADS threads of a block, whole warps, that are known by a number from 1 to 15.
-template <int ID, int THREADS> __device__ inline void meet() {
-    asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory");
-}
-
-// The same number, which the compiler does not recognise: what follows from it is computed where it is needed, and not
-// kept in registers through a loop.
-__device__ inline int afresh(int x) {
-    asm volatile("" : "+r"(x));
-    return x;
+// The number of the thread `distance` before this one in its warp, all of whose threads come here; of the first ones their
+// own.
+template <class T> __device__ inline T of_thread_before(T x, int distance) {
+    return __shfl_up_sync(0xffffffffu, x, distance);
 }
 
 // x y + z, rounded once.

@@ -1,15 +1,15 @@
-// Few lanes, long times: blocks take tiles as they come, and elements are read once (single-pass scan with decoupled
-// look-back: Merrill and Garland, NVIDIA 2016).
+// Few lanes, long times: every block takes a tile, and elements are read once (single-pass scan with decoupled look-back:
+// Merrill and Garland, NVIDIA 2016). What maps remember makes no difference.
 //
-// Tiles are handed out in order of time by a counter, so a block only ever waits for tiles that running blocks have. A
-// tile first tells the map of all its steps, then the state after them. To find the state before its own steps a block
-// searches the nearest tile that has told its state and applies the maps in between to it, in order. That is what these
-// tiles do themselves, operation by operation, so results do not depend on who came first; composing the maps would not
-// have this property, and would overflow sooner. Where a map cannot be trusted, the block waits for the state.
+// Tiles are in the order of time, and blocks begin in the order of their numbers, which NVIDIA's own scans build on too, so a
+// block only ever waits for tiles that running blocks have. A tile first tells the map of all its steps, as soon as it has read them, then the state after them. To find the state
+// before its own steps a block searches the nearest tile that has told its state and applies the maps in between to it, in
+// order. That is what these tiles do themselves, operation by operation, so results do not depend on who came first;
+// composing the maps would not have this property, and would overflow sooner. Where a map cannot be trusted, the block
+// waits for the state.
 //
-// All this waits for memory several times, so a block has four tiles on its belt: in every tick workers ask for the
-// numbers of the first, compose the second and fill the fourth, while scouts look back for the third and a clerk takes
-// the next ticket.
+// Waiting is hidden by the other blocks of a multiprocessor, whose loads are under way meanwhile. What tiles tell is never
+// torn: every 32 bits travel in a word of 64 together with what they are part of, so one trip to memory tells all.
 
 #pragma once
 
@@ -17,240 +17,211 @@
 
 namespace recsolve {
 
-enum Told { NOTHING, MAP, STATE };
+enum Told { NOTHING, MAP, CONSTANT, STATE };  // a constant map, or the state, which takes the place of the value of one
 
-// What the tiles of the same lanes tell each other.
+// A number in pieces of 32 bits.
+template <class T> union Pieces {
+    T number;
+    unsigned int pieces[sizeof(T) / 4];
+};
+
+// What the tiles of the same lanes tell each other: words [tile][word][lane], zero as long as nothing is told.
 template <class Tile> struct Chain {
     using Map = typename Tile::Map;
     using T = typename Map::Number;
-    static constexpr int K = Map::parts;
+    static constexpr int K = Map::parts, EACH = sizeof(T) / 4, MATRIX = COMPOSED<Map> * EACH, WORDS = MATRIX + K * EACH;
 
-    int* flags;            // [tile]
-    T *aggregates, *ends;  // [tile][number][lane], [tile][part][lane]
-    int width, lane;
+    unsigned long long* told;
+    const int width;
 
-    __device__ Chain(const Tile& tile, long long lanes) : width(tile.width), lane(tile.lane) {
-        long long first = lanes * tile.p.tiles_of_time;
-        flags = address<int>(tile.p.flags) + first;
-        aggregates = address<T>(tile.p.aggregates) + first * Map::size * width;
-        ends = address<T>(tile.p.states) + first * K * width;
-    }
+    __device__ Chain(const Tile& tile, long long tile_of_lanes)
+        : told(address<unsigned long long>(tile.p.told) + tile_of_lanes * tile.p.tiles_of_time * WORDS * tile.width +
+               tile.lane),
+          width(tile.width) {}
 
-    __device__ Map map(long long tile) const { return get<Map>(aggregates + tile * Map::size * width + lane, width); }
+    __device__ unsigned long long* word(long long tile, int i) const { return told + (tile * WORDS + i) * width; }
 
-    __device__ void state(long long tile, T* x) const {
+    template <int COUNT> __device__ void tell(long long tile, int first, const T* numbers, Told what) const {
 #pragma unroll
-        for (int k = 0; k < K; ++k) x[k] = ends[(tile * K + k) * width + lane];
-    }
-
-    // Called by a warp as a whole, whose thread of each lane `holds` what is told.
-    __device__ void tell_map(long long tile, const Map& map, bool holds) const {
-        if (holds) put(map, aggregates + tile * Map::size * width + lane, width);
-        __syncwarp();
-        if (holds && lane == 0) publish(flags + tile, MAP);
-    }
-
-    __device__ void tell_state(long long tile, const T* x, bool holds) const {
+        for (int i = 0; i < COUNT; ++i) {
+            Pieces<T> pieces;
+            pieces.number = numbers[i];
 #pragma unroll
-        for (int k = 0; k < K; ++k) {
-            if (holds) ends[(tile * K + k) * width + lane] = x[k];
-        }
-        __syncwarp();
-        if (holds && lane == 0) publish(flags + tile, STATE);
-    }
-
-    __device__ void wait(long long tile, Told what) const {
-        while (observe(flags + tile) < what) pause();
-    }
-};
-
-// Returns how many tiles before the last one a state has been told, where "tile -1" is the initial state.
-template <int THREADS, class Tile> __device__ inline int nearest_state(Tile& tile, const int* flags, long long last) {
-    int* nearest = tile.control + CONTROL - 1;
-    for (;;) {
-        if (tile.thread == 0) *nearest = THREADS;
-        meet<SCOUTS, THREADS>();
-        long long at = last - tile.thread;
-        if (at == -1 || (at >= 0 && observe(flags + at) == STATE)) atomicMin(nearest, tile.thread);
-        meet<SCOUTS, THREADS>();
-        int found = *nearest;
-        if (found == tile.thread) fence();
-        meet<SCOUTS, THREADS>();
-        if (found < THREADS) return found;
-        pause();
-    }
-}
-
-// Applies `count` maps, staged at a distance, to a state: TOGETHER at a time, for shared memory answers late.
-template <int TOGETHER, class Tile>
-__device__ inline void apply(const Chain<Tile>& chain, const typename Tile::T* staged, int distance, long long first,
-                             int count, typename Tile::T* x) {
-    using Map = typename Tile::Map;
-    constexpr int K = Map::parts;
-    typename Tile::T before[K], saved[K];
-#pragma unroll 1
-    for (int i = 0; i < count; i += TOGETHER) {
-        Map maps[TOGETHER];
-#pragma unroll
-        for (int j = 0; j < TOGETHER; ++j) {
-            if (i + j < count) maps[j] = get<Map>(staged + (i + j) * chain.width, distance);
-        }
-        bool trusted = true;
-#pragma unroll
-        for (int k = 0; k < K; ++k) saved[k] = x[k];
-#pragma unroll
-        for (int j = 0; j < TOGETHER; ++j) {
-            if (i + j >= count) break;
-#pragma unroll
-            for (int k = 0; k < K; ++k) before[k] = x[k];
-            maps[j].act(x);
-            trusted &= maps[j].trusts(before, x);
-        }
-        if (trusted) continue;
-#pragma unroll
-        for (int k = 0; k < K; ++k) x[k] = saved[k];
-#pragma unroll 1
-        for (int j = i; j < i + TOGETHER && j < count; ++j) {
-#pragma unroll
-            for (int k = 0; k < K; ++k) before[k] = x[k];
-            Map map = get<Map>(staged + j * chain.width, distance);
-            map.act(x);
-            if (map.trusts(before, x)) continue;
-            chain.wait(first + j, STATE);
-            fence();
-            chain.state(first + j, x);
-        }
-    }
-}
-
-// The state of a lane after a tile as other blocks reckon it; false if the map cannot be trusted.
-template <class Tile> __device__ inline bool reckon(const Tile& tile, typename Tile::T* end) {
-    using Map = typename Tile::Map;
-    typename Tile::T before[Map::parts];
-    tile.read(tile.carry, before);
-    tile.read(tile.carry, end);
-    Map whole = get<Map>(tile.whole + tile.lane, LANES);
-    whole.act(end);
-    return whole.trusts(before, end);
-}
-
-// Puts the state before a tile into its carry, and tells the one after it if its map can be trusted.
-template <int THREADS, int BATCH, class Tile> __device__ inline void look_back(Tile& tile, const Spot& spot) {
-    using Map = typename Tile::Map;
-    using T = typename Map::Number;
-    constexpr int DISTANCE = THREADS * BATCH, TOGETHER = Map::size <= 3 ? 4 : 1;
-    const Chain<Tile> chain(tile, spot.lanes);
-    const int runs = THREADS / tile.width, next = spot.times;
-    const bool holds = tile.thread < tile.width;  // the state of a lane
-    const int from = next - 1 - nearest_state<THREADS>(tile, chain.flags, next - 1);
-    T x[Map::parts];
-    if (holds && from < 0) tile.read(tile.start, x);
-    if (holds && from >= 0) chain.state(from, x);
-#pragma unroll 1
-    for (int first = from + 1; first < next; first += runs * BATCH) {
-        const int mine = first + tile.run;
-#pragma unroll
-        for (int i = 0; i < BATCH; ++i) {
-            if (mine + i * runs < next) chain.wait(mine + i * runs, MAP);
-        }
-        fence();
-        Map maps[BATCH];  // all of them are under way at once
-#pragma unroll
-        for (int i = 0; i < BATCH; ++i) {
-            if (mine + i * runs < next) maps[i] = chain.map(mine + i * runs);
-        }
-#pragma unroll
-        for (int i = 0; i < BATCH; ++i) {
-            if (mine + i * runs < next) put(maps[i], tile.spare + i * THREADS + tile.thread, DISTANCE);
-        }
-        meet<SCOUTS, THREADS>();
-        const int count = next - first < runs * BATCH ? next - first : runs * BATCH;
-        if (holds) apply<TOGETHER>(chain, tile.spare + tile.lane, DISTANCE, first, count, x);
-        meet<SCOUTS, THREADS>();
-    }
-    if (tile.thread >= LANES) return;
-    bool trusted = true;
-    T end[Map::parts];
-    if (holds) {
-        tile.write(tile.carry, x);
-        trusted = reckon(tile, end);
-        if (!trusted) atomicMax(tile.doubts + 1, 1);
-    }
-    __syncwarp();
-    const bool late = tile.doubts[1], ends = next + 1 == tile.p.tiles_of_time;
-    if (!late && !ends) chain.tell_state(next, end, holds);
-}
-
-// Fills a tile and stores it, and tells the state after it if that has been in doubt.
-template <class Tile> __device__ inline void finish(Tile& tile, const Spot& spot) {
-    tile.fill();
-    tile.store();
-    if (!tile.doubts[1] || spot.times + 1 == tile.p.tiles_of_time || tile.thread >= LANES) return;
-    typename Tile::T end[Tile::K];
-    const bool holds = tile.thread < tile.width;
-    if (holds && !reckon(tile, end)) tile.last(end);
-    Chain<Tile>(tile, spot.lanes).tell_state(spot.times, end, holds);
-}
-
-template <class Map, class S, int THREADS, int RUN, int VECTOR, int SCOUTING, int BATCH>
-__global__ void __launch_bounds__(THREADS + SCOUTING + LANES, 1) chained(const Problem p) {
-    if (p.condition && *address<const int>(p.condition) == 0) return;
-    using Belt = Tile<Map, S, THREADS, RUN, VECTOR, 4>;
-    Belt tile(p, Map::size * SCOUTING * BATCH);
-    const int thread = threadIdx.x;
-    const bool works = thread < THREADS, scouts = !works && thread < THREADS + SCOUTING, keeps = !works && !scouts;
-    const int own = works ? thread : scouts ? thread - THREADS : thread - THREADS - SCOUTING;
-    const int across = static_cast<int>(p.tiles_of_lanes), along = static_cast<int>(p.tiles_of_time);
-    constexpr int PLACES = Belt::PLACES;
-    int* tickets = tile.control;  // -1 for none
-
-    auto tile_of = [&](int tick) {
-        const int ticket = tickets[tick & (PLACES - 1)];
-        return Spot{tick & 3, tick & (PLACES - 1), ticket % across, ticket < 0 ? along : ticket / across};
-    };
-    auto take_ticket = [&](int tick) {
-        if (own == 0) tickets[tick & (PLACES - 1)] = atomicAdd(address<int>(p.ticket), 1);
-        __syncwarp();
-        const Spot spot = tile_of(tick);
-        tile.turn_to(spot, own);
-        if (spot.times < along) tile.find_lanes(LANES);
-    };
-
-    if (keeps && own < PLACES) tickets[own] = -1;
-    __syncwarp();
-    if (keeps) take_ticket(0);
-    for (int tick = 0;; ++tick) {
-        // Twice for racecheck, which loses sight of a barrier that some warps reach from one of their own.
-        __syncthreads();
-        __syncthreads();
-        const Spot first = tile_of(tick), second = tile_of(tick - 1), third = tile_of(tick - 2), fourth = tile_of(tick - 3);
-        if (first.times >= along && second.times >= along && third.times >= along && fourth.times >= along) return;
-        if (keeps) take_ticket(tick + 1);
-        if (scouts && third.times < along) {
-            tile.turn_to(third, own);
-            look_back<SCOUTING, BATCH>(tile, third);
-        }
-        if (!works) continue;
-        if (first.times < along) {
-            tile.turn_to(first, own);
-            tile.ask();
-        }
-        commit_copies();
-        if (fourth.times < along) {
-            tile.turn_to(fourth, own);
-            finish(tile, fourth);
-        }
-        wait_copies<1>();
-        meet<WORKERS, THREADS>();
-        if (second.times < along) {
-            tile.turn_to(second, own);
-            tile.compose();
-            if (own >= THREADS - LANES && second.times + 1 < along) {
-                const Map whole = get<Map>(tile.whole + tile.lane, LANES);
-                Chain<Belt>(tile, second.lanes).tell_map(second.times, whole, own >= THREADS - tile.width);
+            for (int j = 0; j < EACH; ++j) {
+                publish(word(tile, first + i * EACH + j), static_cast<unsigned long long>(what) << 32 | pieces.pieces[j]);
             }
         }
     }
+
+    __device__ void tell(long long tile, const Map& map) const {
+        const Told what = map.constant ? CONSTANT : MAP;
+        tell<COMPOSED<Map>>(tile, 0, map.a, what);
+        tell<K>(tile, MATRIX, map.b, what);
+    }
+
+    // Asks what a tile has told.
+    __device__ void ask(long long tile, unsigned long long* words) const {
+#pragma unroll
+        for (int i = 0; i < WORDS; ++i) words[i] = observe(word(tile, i));
+    }
+
+    // Waits until that is a map, or the state as a constant map; returns which it was.
+    __device__ Told hear(long long tile, unsigned long long* words, Map& map) const {
+        for (;; pause(), ask(tile, words)) {
+            const Told what = static_cast<Told>(words[WORDS - 1] >> 32);
+            bool complete = what != NOTHING;
+#pragma unroll
+            for (int i = 0; i < WORDS; ++i) {
+                const Told each = static_cast<Told>(words[i] >> 32);
+                complete &= i < MATRIX ? each != NOTHING : each == what;
+            }
+            if (!complete) continue;
+            numbers<COMPOSED<Map>>(words, map.a);
+            numbers<K>(words + MATRIX, map.b);
+            map.constant = what != MAP;
+            return what;
+        }
+    }
+
+    __device__ void wait_for_state(long long tile, T* x) const {
+        unsigned long long words[WORDS];
+        Map map;
+        do {
+            ask(tile, words);
+        } while (hear(tile, words, map) != STATE);
+#pragma unroll
+        for (int k = 0; k < K; ++k) x[k] = map.b[k];
+    }
+
+private:
+    template <int COUNT> __device__ static void numbers(const unsigned long long* words, T* x) {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            Pieces<T> pieces;
+#pragma unroll
+            for (int j = 0; j < EACH; ++j) pieces.pieces[j] = static_cast<unsigned int>(words[i * EACH + j]);
+            x[i] = pieces.number;
+        }
+    }
+};
+
+// Applies the maps of the `count` tiles before one to a state: TOGETHER at a time, for shared memory answers late. They are
+// staged at a distance, the last one first.
+template <class Tile>
+__device__ inline void apply(const Chain<Tile>& chain, const typename Tile::T* staged, int distance, int before,
+                             int count, typename Tile::T* x) {
+    using Map = typename Tile::Map;
+    using T = typename Map::Number;
+    constexpr int K = Map::parts, TOGETHER = Map::size <= 3 ? 8 : 1;
+#pragma unroll 1
+    for (int i = count; i > 0; i -= TOGETHER) {
+        Map maps[TOGETHER];
+#pragma unroll
+        for (int j = 0; j < TOGETHER; ++j) maps[j] = get<Map>(staged + (i > j ? i - j - 1 : 0) * chain.width, distance);
+        T next[K], was[K];
+        bool trusted = true;
+#pragma unroll
+        for (int k = 0; k < K; ++k) next[k] = x[k];
+#pragma unroll
+        for (int j = 0; j < TOGETHER; ++j) {
+#pragma unroll
+            for (int k = 0; k < K; ++k) was[k] = next[k];
+            maps[j].act(next);
+            trusted &= j >= i || maps[j].trusts(was, next);
+#pragma unroll
+            for (int k = 0; k < K; ++k) next[k] = j < i ? next[k] : was[k];
+        }
+        if (trusted) {
+#pragma unroll
+            for (int k = 0; k < K; ++k) x[k] = next[k];
+            continue;
+        }
+#pragma unroll 1
+        for (int j = i; j > 0 && j > i - TOGETHER; --j) {
+#pragma unroll
+            for (int k = 0; k < K; ++k) was[k] = x[k];
+            const Map map = get<Map>(staged + (j - 1) * chain.width, distance);
+            map.act(x);
+            if (!map.trusts(was, x)) chain.wait_for_state(before - j, x);
+        }
+    }
+}
+
+// Stages the maps of the tiles before this one, the nearest first, until all lanes find a state among them; returns how far
+// that of this thread's lane is, where "tile -1" is the initial state. All are asked at once.
+template <int BATCH, class Tile>
+__device__ inline int stage(const Tile& tile, const Chain<Tile>& chain, typename Tile::T* staged) {
+    constexpr int ALL = Tile::THREADS * BATCH;
+    const int last = tile.times - 1 - tile.thread / tile.width, apart = Tile::THREADS / tile.width;
+    int* nearest = tile.control + tile.lane;
+    do {
+        unsigned long long words[BATCH][Chain<Tile>::WORDS];
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            if (last - i * apart >= 0 && tile.exists()) chain.ask(last - i * apart, words[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            const int at = last - i * apart;
+            typename Tile::Map map;
+            map.identity();
+            bool state = at < 0;
+            if (state) tile.read(tile.start, map.b), map.constant = true;
+            if (!state && tile.exists()) state = chain.hear(at, words[i], map) == STATE;
+            put(map, staged + i * Tile::THREADS + tile.thread, ALL);
+            if (state) atomicMin(nearest, tile.times - 1 - at);
+        }
+        __syncthreads();
+    } while (__syncthreads_or(*nearest == FAR));
+    return *nearest;
+}
+
+// Finds the state before a tile, and tells the one after it, as other blocks reckon it; returns whether this thread must tell
+// that of its lane later, because the map of the tile, `whole` in the first threads, cannot be trusted.
+template <int BATCH, class Tile>
+__device__ inline bool look_back(Tile& tile, const Chain<Tile>& chain, const typename Tile::Map& whole, bool tells) {
+    using Map = typename Tile::Map;
+    constexpr int K = Map::parts, ALL = Tile::THREADS * BATCH;
+    const int nearest = stage<BATCH>(tile, chain, tile.spare);
+    bool late = false;
+    if (tile.thread < tile.width) {
+        const typename Tile::T* staged = tile.spare + tile.lane;
+        typename Tile::T x[K], end[K];
+#pragma unroll
+        for (int k = 0; k < K; ++k) x[k] = staged[nearest * tile.width + (COMPOSED<Map> + k) * ALL];
+        apply(chain, staged, ALL, tile.times, nearest, x);
+        tile.write(tile.carry, x);
+#pragma unroll
+        for (int k = 0; k < K; ++k) end[k] = x[k];
+        whole.act(end);
+        late = tells && !whole.trusts(x, end);
+        if (tells && !late) chain.template tell<K>(tile.times, Chain<Tile>::MATRIX, end, STATE);
+        tile.spread();
+    }
+    return late;
+}
+
+template <class Map, class S, bool CUT, int THREADS, int RUN, int V, int VECTOR, bool ALONG, int BLOCKS, int BATCH>
+__global__ void __launch_bounds__(THREADS, BLOCKS) chained(const Problem p) {
+    using Its = Tile<Map, S, CUT, THREADS, RUN, V, VECTOR, ALONG>;
+    Its tile(p, Map::size * THREADS * BATCH);
+    const int across = static_cast<int>(p.tiles_of_lanes), tile_of_lanes = static_cast<int>(blockIdx.x) % across;
+    tile.turn_to(tile_of_lanes, static_cast<int>(blockIdx.x) / across);
+    tile.find_lanes();
+    __syncthreads();
+    tile.fetch();
+    const Chain<Its> chain(tile, tile_of_lanes);
+    const Map whole = tile.compose();
+    const bool tells = tile.thread < tile.width && tile.exists() && tile.times + 1 < p.tiles_of_time;
+    if (tells) chain.tell(tile.times, whole);
+    const bool late = look_back<BATCH>(tile, chain, whole, tells);
+    tile.fill(__syncthreads_or(late));
+    if (late) {
+        typename Map::Number end[Map::parts];
+        tile.read(tile.carry, end);
+        chain.template tell<Map::parts>(tile.times, Chain<Its>::MATRIX, end, STATE);
+    }
+    tile.store();
 }
 
 }  // namespace recsolve

@@ -22,15 +22,7 @@ struct Problem {
     long long pitch;                          // distance of steps in shared memory
     long long by_time_in[INPUTS], by_time_y;  // whether times are nearer in memory than lanes
     long long tiles_of_time, tiles_of_lanes;
-    long long ticket, flags, aggregates, states;  // addresses of what blocks tell each other
-
-    // Segments of time, each walked by a block from a guess that the steps before it lead to.
-    long long segments, span, burn;  // how many, steps of one, steps before one
-    long long starts, ends;          // addresses: [segment][part][lane]
-    long long counters, changed;     // ints that begin as 0; the first: whether a segment does not end as the next was told
-    long long broken;                // address: [tile of lanes], segments from one on that ends in inf or NaN; 0: none
-    long long done;                  // address: [tile of lanes], segments that have been looked at again
-    long long condition;             // address: nothing is done where 0 is; at == 0: none
+    long long told;  // address of what blocks tell each other
 };
 
 // The numbers of one element: a matrix by rows, then vectors.

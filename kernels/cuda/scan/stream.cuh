@@ -26,13 +26,12 @@ template <class Map_, class S_, bool CUT_, int COPIERS_, int PIECES_, class Orde
     enum { OF_Y = INPUTS, OF_CUT, ARRAYS };
 
     const Problem& p;
-    const long long first_lane, end;  // the steps that there are end there
+    const long long first_lane;
     long long* offsets;               // [array][lane]
     S* numbers;                       // [piece][number][place]
     unsigned int* words;              // [piece][place], that hold the bytes of cuts
 
-    __device__ Ring(const Problem& problem, long long tile, long long last)
-        : p(problem), first_lane(tile * WIDTH), end(last) {
+    __device__ Ring(const Problem& problem, long long tile) : p(problem), first_lane(tile * WIDTH) {
         offsets = reinterpret_cast<long long*>(shared_memory());
         numbers = reinterpret_cast<S*>(offsets + ARRAYS * WIDTH);
         words = reinterpret_cast<unsigned int*>(numbers + PIECES * PLANES * PLANE);
@@ -71,7 +70,7 @@ template <class Map_, class S_, bool CUT_, int COPIERS_, int PIECES_, class Orde
             for (int j = 0; j < TOGETHER; ++j) cuts[j] = cut_at(lane, piece, first, i + j);
 #pragma unroll
             for (int j = 0; j < TOGETHER; ++j) {
-                if (!WHOLE && first + i + j >= end) break;
+                if (!WHOLE && first + i + j >= p.steps) break;
                 T element[PLANES];
 #pragma unroll
                 for (int c = 0; c < PLANES; ++c) element[c] = Stored<S>::get(held[c][j]);
@@ -84,7 +83,7 @@ template <class Map_, class S_, bool CUT_, int COPIERS_, int PIECES_, class Orde
             for (int k = 0; k < K; ++k) {
                 Order::template write<TOGETHER>(plane(piece, E + k), i, lane, p.y.time < 0, held[E + k]);
             }
-            if (!WHOLE && first + i + TOGETHER >= end) return;
+            if (!WHOLE && first + i + TOGETHER >= p.steps) return;
         }
     }
 };
@@ -117,7 +116,7 @@ template <class Ring> struct Copier {
 #pragma unroll
         for (int i = 0; i < Numbers::ARRAYS; ++i) {
             const S* from = address<const S>(p.in[i].at);
-            in[i].each(p.in[i], first, ring.end, [&](int at, long long distance) {
+            in[i].each(p.in[i], first, p.steps, [&](int at, long long distance) {
 #pragma unroll 4
                 for (int c = Numbers::first(i); c < Numbers::first(i) + Numbers::count(i); ++c) {
                     copy_async<COUNT>(ring.plane(piece, c) + at, from + Numbers::distance(p, c) + distance);
@@ -127,7 +126,7 @@ template <class Ring> struct Copier {
         if (Ring::CUT) {
             const unsigned char* from = address<const unsigned char>(p.cut.at);
             unsigned int* to = ring.words + piece * Ring::Cuts::SIZE;
-            cut.each(p.cut, first, ring.end,
+            cut.each(p.cut, first, p.steps,
                      [&](int at, long long distance) { copy_word_async(to + at, from + distance); });
         }
     }
@@ -136,7 +135,7 @@ template <class Ring> struct Copier {
     __device__ void store(int piece, long long first) const {
         const Problem& p = ring.p;
         S* to = address<S>(p.y.at);
-        y.each(p.y, first, ring.end, [&](int at, long long distance) {
+        y.each(p.y, first, p.steps, [&](int at, long long distance) {
 #pragma unroll
             for (int k = 0; k < Ring::K; ++k) {
                 copy<COUNT>(to + k * p.y.row + distance, ring.plane(piece, Ring::E + k) + at);
@@ -149,84 +148,47 @@ template <class Ring> struct Copier {
 // bits wait in them, one by one, on their way to shared memory.
 template <class S, class Order> constexpr int BLOCKS = Order::COUNT * sizeof(S) < 4 ? 1 : 0;
 
-// What happens between the pieces of a walk: nothing.
-template <class T> struct Onward {
-    // Where the threads of a block meet; whether the walk goes on.
-    __device__ bool meet(bool) const {
-        __syncthreads();
-        return true;
-    }
-    // Steps [first, last] are walked from x on.
-    __device__ void before(long long, long long, const T*) {}
-    // Whether a lane has reason to go on from x.
-    __device__ bool after(const T*) const { return true; }
-};
-
-// Threads that walk through a part of time, and others that copy for them.
-template <class Map, class S, bool CUT, int COPIERS, int PIECES, class Order> struct Stream {
-    using T = typename Map::Number;
-    using Its = Ring<Map, S, CUT, COPIERS, PIECES, Order>;
-    static constexpr int K = Map::parts, WIDTH = Order::WIDTH, PIECE = Order::PIECE;
-    static constexpr int UNDER_WAY = PIECES - 2;  // one is walked, one written
-
-    const Its ring;
-    const bool walks;
-    const int own;
-    const long long lane;
-    const bool exists;
-    T initial[K];
-
-    __device__ Stream(const Problem& p, long long tile, long long end)
-        : ring(p, tile, end), walks(threadIdx.x < WIDTH), own(walks ? threadIdx.x : threadIdx.x - WIDTH),
-          lane(tile * WIDTH + own), exists(walks && lane < p.lanes) {
-#pragma unroll
-        for (int k = 0; k < K; ++k) initial[k] = T(0);
-        if (exists) initial_state<T, K>(p, lane, initial);
-    }
-
-    // Walks from x on; the pieces before `stored` only lead there. Returns whether it comes to the end.
-    template <class Between> __device__ __forceinline__ bool run(long long from, long long stored, T* x, Between& between) {
-        const Copier<Its> copier(ring, own);
-        for (int i = 0; i < UNDER_WAY; ++i) {
-            if (!walks) copier.ask(i, from + static_cast<long long>(i) * PIECE);
-            commit_copies();
-        }
-        int piece = 0;
-        bool on = true;
-        long long first = from;
-        for (; first < ring.end; first += PIECE) {
-            wait_copies<UNDER_WAY - 1>();
-            if (!between.meet(on)) break;
-            const bool whole = first + PIECE <= ring.end;
-            if (walks) {
-                if (exists) between.before(first, (whole ? first + PIECE : ring.end) - 1, x);
-                if (whole) ring.template walk<true>(own, piece, first, initial, x);
-                if (!whole) ring.template walk<false>(own, piece, first, initial, x);
-                on = exists && between.after(x);
-            } else {
-                if (first > stored) copier.store(piece == 0 ? PIECES - 1 : piece - 1, first - PIECE);
-                copier.ask(piece < 2 ? piece + PIECES - 2 : piece - 2, first + UNDER_WAY * PIECE);
-                on = false;
-            }
-            commit_copies();
-            piece = piece == PIECES - 1 ? 0 : piece + 1;
-        }
-        wait_copies<0>();
-        __syncthreads();
-        if (!walks && first > stored) copier.store(piece == 0 ? PIECES - 1 : piece - 1, first - PIECE);
-        return first >= ring.end;
-    }
-};
-
+// Threads that walk through time, and others that copy for them.
 template <class Map, class S, bool CUT, int COPIERS, int PIECES, class Order>
 __global__ void __launch_bounds__(Order::WIDTH + COPIERS, BLOCKS<S, Order>) streamed(const Problem p) {
     using T = typename Map::Number;
-    Stream<Map, S, CUT, COPIERS, PIECES, Order> stream(p, blockIdx.x, p.steps);
-    T x[Map::parts];
+    using Its = Ring<Map, S, CUT, COPIERS, PIECES, Order>;
+    constexpr int K = Map::parts, WIDTH = Order::WIDTH, PIECE = Order::PIECE;
+    constexpr int UNDER_WAY = PIECES - 2;  // one is walked, one written
+    const Its ring(p, blockIdx.x);
+    const bool walks = threadIdx.x < WIDTH;
+    const int own = walks ? threadIdx.x : threadIdx.x - WIDTH;
+    const long long lane = ring.first_lane + own;
+    T initial[K], x[K];
 #pragma unroll
-    for (int k = 0; k < Map::parts; ++k) x[k] = stream.initial[k];
-    Onward<T> onward;
-    stream.run(0, 0, x, onward);
+    for (int k = 0; k < K; ++k) initial[k] = T(0);
+    if (walks && lane < p.lanes) initial_state<T, K>(p, lane, initial);
+#pragma unroll
+    for (int k = 0; k < K; ++k) x[k] = initial[k];
+    const Copier<Its> copier(ring, own);
+    for (int i = 0; i < UNDER_WAY; ++i) {
+        if (!walks) copier.ask(i, static_cast<long long>(i) * PIECE);
+        commit_copies();
+    }
+    int piece = 0;
+    long long first = 0;
+    for (; first < p.steps; first += PIECE) {
+        wait_copies<UNDER_WAY - 1>();
+        __syncthreads();
+        if (walks) {
+            const bool whole = first + PIECE <= p.steps;
+            if (whole) ring.template walk<true>(own, piece, first, initial, x);
+            if (!whole) ring.template walk<false>(own, piece, first, initial, x);
+        } else {
+            if (first > 0) copier.store(piece == 0 ? PIECES - 1 : piece - 1, first - PIECE);
+            copier.ask(piece < 2 ? piece + PIECES - 2 : piece - 2, first + UNDER_WAY * PIECE);
+        }
+        commit_copies();
+        piece = piece == PIECES - 1 ? 0 : piece + 1;
+    }
+    wait_copies<0>();
+    __syncthreads();
+    if (!walks && first > 0) copier.store(piece == 0 ? PIECES - 1 : piece - 1, first - PIECE);
 }
 
 }  // namespace recsolve

@@ -1,8 +1,9 @@
-// A tile: some lanes x a span of time, in the shared memory of a block, which has SLOTS of them at a time.
+// A tile: some lanes x a span of time, in the shared memory of a block.
 //
-// Each of THREADS workers has a run of RUN consecutive steps of one lane. Numbers are brought in as they lie in memory,
-// whichever of lanes and times is nearer, VECTOR of them at once; composed run by run; and walked again from the states
-// in which the runs start.
+// Numbers are brought in as they lie in memory, whichever of lanes and times is nearer, VECTOR of them at once: lanes, or
+// the times of the only lane if ALONG. Each of THREADS threads then composes RUN consecutive steps of V lanes, and walks
+// through them again from the states in which they start. RUN is odd across lanes, with a gap it is along one, so that the
+// threads of a warp meet different banks.
 
 #pragma once
 
@@ -13,302 +14,349 @@ namespace recsolve {
 template <int N> constexpr int LOG2 = 1 + LOG2<N / 2>;
 template <> constexpr int LOG2<1> = 0;
 
-enum { WORKERS = 1, SCOUTS };  // the numbers of their barriers
-constexpr int CONTROL = 20;    // ints of a block, a multiple of 16 bytes
+constexpr int FAR = 1 << 30;  // how far a lane must look back for a state, as long as that is not known
 
-// Which tile is in a slot.
-struct Spot {
-    int slot, place;   // of its numbers and maps; of what is known of its lanes
-    int lanes, times;  // its indices among the tiles
-};
+// The map of the thread `distance` before this one in its warp; the thread's own where there is none.
+template <class Map> __device__ inline Map map_before(const Map& map, int distance) {
+    Map earlier;
+#pragma unroll
+    for (int i = 0; i < COMPOSED<Map>; ++i) earlier.a[i] = of_thread_before(map.a[i], distance);
+#pragma unroll
+    for (int i = 0; i < Map::parts; ++i) earlier.b[i] = of_thread_before(map.b[i], distance);
+    earlier.constant = of_thread_before(static_cast<int>(map.constant), distance);
+    return earlier;
+}
 
-template <class Map_, class S_, int THREADS, int RUN, int VECTOR, int SLOTS> struct Tile {
+template <class Map_, class S_, bool CUT, int THREADS_, int RUN, int V, int VECTOR, bool ALONG> struct Tile {
     using Map = Map_;
     using S = S_;
     using T = typename Map::Number;
     using Numbers = Planes<Map>;
+    static constexpr int THREADS = THREADS_, WARPS = THREADS / LANES;
     static constexpr int E = Map::entries, K = Map::parts, PLANES = Numbers::COUNT;
-    static constexpr int STATES = K + Map::size;      // rows of lanes that a slot has
-    static constexpr int PLACES = SLOTS == 1 ? 1 : 8;  // a power of two, more than slots
+    static constexpr int WORDS = PLANES * V * (sizeof(S) > 4 ? 2 : 1), FITTING = WORDS < 32 ? 32 / WORDS : 1;
+    static constexpr int GROUP = ALONG ? VECTOR : FITTING < RUN ? FITTING : RUN;  // steps that are read at once
     enum { OF_Y = INPUTS, OF_CUT, ARRAYS };
 
     const Problem& p;
-    int width, span, padding, plane;  // lanes, steps, numbers between runs and of a plane in shared memory
-    int thread, lane, run;
-
-    // Of the tile that is worked on.
-    int steps, own;  // steps that exist, of the tile and of this thread's run
-    bool exists;     // this thread's lane
+    const int thread, width, across;  // lanes of the tile, threads side by side
+    const int span, pitch, plane;     // steps; numbers between steps, and of a plane, in shared memory
+    const int lane;                   // where threads look after a lane each
+    const int place, run;             // the first lane that this thread walks, and which run
+    int times, steps, own;            // the index of the tile; steps that exist, of the tile and of this run
     long long first_lane, first_step;
-    long long* offsets;        // [array][lane]
-    T *start, *carry, *whole;  // [part][lane]: the initial state and that before the tile; its map: [number][lane]
-    T* maps;                   // [number][thread]
-    S* numbers;                // [number][place]
-    unsigned char* cuts;       // [place]
-    int* doubts;               // whether some run, and the map of the tile, cannot be trusted
 
-    // Of all.
-    int* control;  // numbers that all threads see: PLACES of them free, then doubts, then the nearest state
-    T* spare;      // what is left of the shared memory
+    long long* offsets;  // [array][lane]
+    int* control;        // [lane]: how far back a state is
+    T *start, *carry;    // [part][lane]: the initial state and that before the tile
+    T *totals, *begun;   // [warp][number][lane]: maps of warps; [warp][part][lane]: states before them, and if they are known
+    T* spare;            // room for other purposes
+    S* numbers;          // [number][step][lane], or with a gap of VECTOR after each run along the only lane
+    unsigned char* cuts;
 
     // `spare_numbers` are left for other purposes.
-    __device__ Tile(const Problem& problem, int spare_numbers) : p(problem) {
-        width = 1 << p.width_log2;
-        span = THREADS * RUN >> p.width_log2;
-        padding = width < LANES ? width : 0;
-        plane = span * static_cast<int>(p.pitch) + (padding ? THREADS : 0);
-        all_offsets = reinterpret_cast<long long*>(shared_memory());
-        control = reinterpret_cast<int*>(all_offsets + PLACES * ARRAYS * LANES);
-        all_starts = reinterpret_cast<T*>(control + CONTROL);
-        all_states = all_starts + PLACES * K * LANES;
-        all_maps = all_states + SLOTS * STATES * LANES;
-        spare = all_maps + SLOTS * Map::size * THREADS;
-        all_numbers = reinterpret_cast<S*>(spare + spare_numbers);
-        all_cuts = reinterpret_cast<unsigned char*>(all_numbers + SLOTS * PLANES * plane);
+    __device__ Tile(const Problem& problem, int spare_numbers)
+        : p(problem), thread(threadIdx.x), width(1 << p.width_log2), across(width / V),
+          span(THREADS * RUN * V >> p.width_log2), pitch(static_cast<int>(p.pitch)),
+          plane(ALONG ? THREADS * (RUN + VECTOR) : span * pitch), lane(thread & (width - 1)),
+          place((thread & (across - 1)) * V), run(thread >> (p.width_log2 - LOG2<V>)) {
+        offsets = reinterpret_cast<long long*>(shared_memory());
+        control = reinterpret_cast<int*>(offsets + ARRAYS * LANES);
+        start = reinterpret_cast<T*>(control + LANES), carry = start + K * LANES, totals = carry + K * LANES;
+        begun = totals + WARPS * Map::size * LANES, spare = begun + WARPS * (K + 1) * LANES;
+        numbers = reinterpret_cast<S*>(spare + spare_numbers);
+        cuts = reinterpret_cast<unsigned char*>(numbers + PLANES * plane);
     }
 
-    // Turns to a tile; `index` is that of the thread among workers, or among others.
-    __device__ void turn_to(const Spot& spot, int index) {
-        thread = afresh(index);
-        lane = thread & (width - 1), run = thread >> p.width_log2;
-        offsets = all_offsets + spot.place * ARRAYS * LANES;
-        start = all_starts + spot.place * K * LANES;
-        carry = all_states + spot.slot * STATES * LANES, whole = carry + K * LANES;
-        maps = all_maps + spot.slot * Map::size * THREADS;
-        numbers = all_numbers + spot.slot * PLANES * plane;
-        cuts = all_cuts + spot.slot * plane;
-        doubts = control + PLACES + 2 * spot.slot;
-        first_lane = static_cast<long long>(spot.lanes) << p.width_log2;
-        first_step = static_cast<long long>(spot.times) * span;
-        exists = first_lane + lane < p.lanes;
+    __device__ void turn_to(long long tile_of_lanes, int tile_of_time) {
+        times = tile_of_time;
+        first_lane = tile_of_lanes << p.width_log2;
+        first_step = static_cast<long long>(times) * span;
         steps = static_cast<int>(p.steps - first_step < span ? p.steps - first_step : span);
-        int left = steps - run * RUN;
-        own = !exists || left < 0 ? 0 : left < RUN ? left : RUN;
+        const int left = steps - run * RUN;
+        own = first_lane + place >= p.lanes || left < 0 ? 0 : left < RUN ? left : RUN;
     }
 
-    // Finds out where the lanes of the tile are; `threads` of this kind do so and must meet before it is used.
-    __device__ void find_lanes(int threads) {
-        for (int i = thread; i < ARRAYS * width; i += threads) {
-            int array = i >> p.width_log2, at = i & (width - 1);
+    // Finds out where the lanes are, and in which states they start. All threads must meet before that is used.
+    __device__ void find_lanes() {
+        for (int i = thread; i < ARRAYS * width; i += THREADS) {
+            const int array = i >> p.width_log2, at = i & (width - 1);
             const View& view = array < INPUTS ? p.in[array] : array == OF_Y ? p.y : p.cut;
-            bool used = first_lane + at < p.lanes && (array < INPUTS ? p.in[array].at : array == OF_Y || p.cut.at);
+            const bool used = first_lane + at < p.lanes && (array < INPUTS ? p.in[array].at : array == OF_Y || CUT);
             offsets[array * LANES + at] = used ? offset_of(view, p.sizes, first_lane + at) : 0;
         }
-        if (thread < width) {
-            T x[K] = {};
-            if (exists) initial_state<T, K>(p, first_lane + lane, x);
-            write(start, x);
-        }
+        if (thread >= width) return;
+        T x[K] = {};
+        if (exists()) initial_state<T, K>(p, first_lane + lane, x);
+        write(start, x);
+        control[lane] = exists() ? FAR : 0;
     }
 
-    // Runs start at distances that put the threads of a warp on different banks.
-    __device__ int place(int step, int of_lane) const {
-        return step * static_cast<int>(p.pitch) + static_cast<int>(static_cast<unsigned int>(step) / RUN) * padding +
-               of_lane;
-    }
+    __device__ bool exists() const { return first_lane + lane < p.lanes; }
 
-    // Calls visit(place, distance from the first number of the array) for all numbers of a plane, COUNT contiguous ones
-    // at a time, in order of memory.
-    template <int COUNT, int UNROLL, class Visit>
-    __device__ void each(int array, const View& view, bool by_time, Visit visit) const {
-        constexpr int LOG = LOG2<COUNT>;
-#pragma unroll UNROLL
-        for (int i = 0; i < RUN / COUNT; ++i) {
-            int n = i * THREADS + thread;
-            int of_lane = by_time ? n / span : (n << LOG) & (width - 1);
-            int step = by_time ? n - of_lane * span : n >> (p.width_log2 - LOG);
-            if (step < steps && first_lane + of_lane < p.lanes) {
-                visit(place(step, of_lane), offsets[array * LANES + of_lane] + (first_step + step) * view.time);
-            }
-        }
-    }
-
-    // Asks for the numbers of the tile.
-    __device__ void ask() {
+    // Brings in the numbers of the tile.
+    __device__ void fetch() {
         constexpr int UNROLL = sizeof(S) * VECTOR < 4 ? RUN : 4;  // what is not copied asynchronously waits in registers
 #pragma unroll
         for (int c = 0; c < PLANES; ++c) {
-            constexpr int COUNT = VECTOR;
             const int array = Numbers::input(c);
             const S* from = address<const S>(p.in[array].at) + Numbers::distance(p, c);
             S* to = numbers + c * plane;
-            each<COUNT, UNROLL>(array, p.in[array], p.by_time_in[array], [=](int at, long long distance) {
-                copy_async<COUNT>(to + at, from + distance);
+            each<VECTOR, UNROLL>(array, p.in[array], p.by_time_in[array], steps, [=](int at, long long distance) {
+                copy_async<VECTOR>(to + at, from + distance);
             });
         }
-        if (p.cut.at) {
+        if (CUT) {
             const unsigned char* from = address<const unsigned char>(p.cut.at);
             unsigned char* to = cuts;
-            each<1, RUN>(OF_CUT, p.cut, p.by_time_y, [=](int at, long long distance) { to[at] = from[distance]; });
+            each<1, RUN>(OF_CUT, p.cut, p.by_time_y, steps, [=](int at, long long distance) { to[at] = from[distance]; });
         }
+        commit_copies();
+        wait_copies<0>();
+        __syncthreads();
     }
 
-    // Writes the states, which have taken the place of the first vector. All threads must have met since.
+    // Writes the states, which have taken the place of the first vector.
     __device__ void store() const {
+        __syncthreads();
 #pragma unroll
         for (int k = 0; k < K; ++k) {
             S* to = address<S>(p.y.at) + k * p.y.row;
             const S* from = numbers + (E + k) * plane;
-            each<VECTOR, 4>(OF_Y, p.y, p.by_time_y,
+            each<VECTOR, 4>(OF_Y, p.y, p.by_time_y, steps,
                             [=](int at, long long distance) { copy<VECTOR>(to + distance, from + at); });
         }
     }
 
-    __device__ bool take(int step, int at, T* element) const {
-#pragma unroll
-        for (int c = 0; c < PLANES; ++c) element[c] = Stored<S>::get(numbers[c * plane + at]);
-        return (p.cut.at && cuts[at]) || (first_step + step == 0 && !p.initial.at);
-    }
+    __device__ void read(const T* from, T* x) const { read(from, lane, x); }
+    __device__ void write(T* to, const T* x) const { write(to, lane, x); }
 
-    __device__ void read(const T* from, T* x) const {
-#pragma unroll
-        for (int k = 0; k < K; ++k) x[k] = from[k * LANES + lane];
-    }
-
-    __device__ void write(T* to, const T* x) const {
-#pragma unroll
-        for (int k = 0; k < K; ++k) to[k * LANES + lane] = x[k];
-    }
-
-    // Leaves in `maps` the map of every run after those of the runs before it, and in `whole` that of the tile: in warps
-    // as Hillis and Steele (1986) do, over warps one after the other.
-    __device__ void compose() {
-        Map map = compose_run();
-        if (thread == 0) doubts[0] = doubts[1] = 0;
+    // Composes all steps in warps, as Hillis and Steele (1986) do; returns the map of the tile to the first threads, one for
+    // each lane.
+    __device__ Map compose() {
+        Map map[V];
+        compose_run(map);
 #pragma unroll 1
-        for (int distance = width; distance < LANES; distance *= 2) {
-            put(map, maps + thread, THREADS);
-            __syncwarp();
-            if (thread % LANES >= distance) map.after(get<Map>(maps + thread - distance, THREADS));
-            __syncwarp();
-        }
-        put(map, maps + thread, THREADS);
-        meet<WORKERS, THREADS>();
-        if (thread >= LANES) {
-            const T* last = maps + LANES - width + lane;  // runs of the warps before
-            Map before = get<Map>(last, THREADS);
-#pragma unroll 2
-            for (int warp = 1; warp < thread / LANES; ++warp) {
-                Map next = get<Map>(last + warp * LANES, THREADS);
-                next.after(before);
-                before = next;
+        for (int distance = across; distance < LANES; distance *= 2) {
+#pragma unroll
+            for (int v = 0; v < V; ++v) {
+                const Map earlier = map_before(map[v], distance);
+                if (thread % LANES >= distance) map[v].after(earlier);
             }
-            map.after(before);
         }
-        meet<WORKERS, THREADS>();
-        put(map, maps + thread, THREADS);
-        if (thread >= THREADS - width) put(map, whole + lane, LANES);
-        meet<WORKERS, THREADS>();
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+            before[v] = map_before(map[v], across);
+            if (thread % LANES >= LANES - across) put(map[v], totals + thread / LANES * Map::size * LANES + place + v, LANES);
+        }
+        __syncthreads();
+        Map whole;
+        whole.identity();
+        if (thread >= width) return whole;
+        whole = of_warp(0);
+#pragma unroll 2
+        for (int warp = 1; warp < WARPS; ++warp) {
+            Map next = of_warp(warp);
+            next.after(whole);
+            whole = next;
+        }
+        return whole;
     }
 
-    // Fills the tile from its carry, and leaves the states after all runs in `maps`. A run whose first state cannot be
-    // trusted waits for the run before it, in its own lane only: what goes before it, and other lanes, never change.
-    __device__ void fill() {
-        T x[K];
-        bool trusted = reach_run(x);
-        if (trusted) walk(run * RUN, own, x);
-        if (!trusted) atomicMax(doubts, 1);  // by several threads
-        meet<WORKERS, THREADS>();  // all have read the maps
-        leave(x, trusted, thread);
-        meet<WORKERS, THREADS>();
-        if (doubts[0] == 0) return;
-        if (run == 0) fill_what_waits();
-        meet<WORKERS, THREADS>();
+    // Leaves the states before all warps, from that before the tile on. Called by the first threads, one for each lane.
+    __device__ void spread() {
+        T x[K], was[K];
+        read(carry, x);
+        bool known = true;
+#pragma unroll 2
+        for (int warp = 0; warp < WARPS; ++warp) {
+            T* to = begun + warp * (K + 1) * LANES;
+            write(to, x);
+            to[K * LANES + lane] = T(known);
+#pragma unroll
+            for (int k = 0; k < K; ++k) was[k] = x[k];
+            const Map map = of_warp(warp);
+            map.act(x);
+            known &= map.trusts(was, x);
+        }
     }
 
-    // Reads the last state of this thread's lane, once the tile has been filled.
-    __device__ void last(T* x) const { left(x, (steps - 1) / RUN * width + lane); }
+    // Walks through the tile, and leaves its last states in the carry if that is `asked` by all. A run whose first state
+    // cannot be trusted waits for the run before it, in its own lane only: what goes before it, and other lanes, never change.
+    __device__ void fill(bool asked) {
+        bool sure[V], late[V], all = true;
+#pragma unroll
+        for (int v = 0; v < V; ++v) sure[v] = reach_run(v), late[v] = !sure[v], all &= sure[v];
+        walk(sure);
+        const bool waits = __syncthreads_or(!all);
+        if (!waits && !asked) return;
+#pragma unroll 1
+        for (int turn = waits ? 0 : (steps - 1) / RUN; turn * RUN < steps; ++turn) {
+            if (run == turn && own > 0) {
+#pragma unroll
+                for (int v = 0; v < V; ++v) {
+                    if (late[v]) read(carry, place + v, x[v]);
+                }
+                if (!all) walk(late);
+#pragma unroll
+                for (int v = 0; v < V; ++v) write(carry, place + v, x[v]);
+            }
+            __syncthreads();
+        }
+    }
 
 private:
-    long long* all_offsets;
-    T *all_starts, *all_states, *all_maps;
-    S* all_numbers;
-    unsigned char* all_cuts;
+    T x[V][K];      // first before, then after this run
+    Map before[V];  // of the runs before this one in its warp
 
-    __device__ Map compose_run() const {
-        Map map;
-        map.identity();
-        T element[PLANES], x0[K];
-        read(start, x0);
+    // The map of a lane, one for each of the first threads, over all runs of a warp.
+    __device__ Map of_warp(int warp) const { return get<Map>(totals + warp * Map::size * LANES + lane, LANES); }
+
+    __device__ static void read(const T* from, int of_lane, T* x) {
 #pragma unroll
-        for (int i = 0; i < RUN; ++i) {
+        for (int k = 0; k < K; ++k) x[k] = from[k * LANES + of_lane];
+    }
+    __device__ static void write(T* to, int of_lane, const T* x) {
+#pragma unroll
+        for (int k = 0; k < K; ++k) to[k * LANES + of_lane] = x[k];
+    }
+
+    // Where a number is in a plane.
+    __device__ int at(int step, int of_lane) const {
+        return ALONG ? step + static_cast<int>(static_cast<unsigned int>(step) / RUN) * VECTOR : step * pitch + of_lane;
+    }
+
+    // Calls visit(place, distance from the first number of the array) for all numbers of a plane that are in so many steps,
+    // COUNT contiguous ones at a time, in order of memory.
+    template <int COUNT, int UNROLL, class Visit>
+    __device__ void each(int array, const View& view, bool by_time, long long existing, Visit visit) const {
+        constexpr int LOG = LOG2<COUNT>;
+        const long long lowest = ALONG && view.time < 0 ? (COUNT - 1) * view.time : 0;
+#pragma unroll UNROLL
+        for (int i = 0; i < (RUN * V + COUNT - 1) / COUNT; ++i) {
+            const int n = i * THREADS + thread;
+            const int of_lane = ALONG ? 0 : by_time ? n / span : (n << LOG) & (width - 1);
+            const int step = ALONG ? n << LOG : by_time ? n - of_lane * span : n >> (p.width_log2 - LOG);
+            if (step < span && step < existing && first_lane + of_lane < p.lanes) {
+                visit(at(step, of_lane), offsets[array * LANES + of_lane] + (first_step + step) * view.time + lowest);
+            }
+        }
+    }
+
+    // GROUP steps of this thread's lanes, `left` of which are in its run, in the order of time.
+    __device__ void take(const S* from, bool backwards, int left, S (*to)[V]) const {
+        constexpr int COUNT = ALONG ? VECTOR : V;
+        Vector<S, COUNT> some;
+#pragma unroll
+        for (int j = 0; j < GROUP; ++j) {
+            if (j >= left) return;
+            if (!ALONG || j == 0) copy<COUNT>(some.numbers, from + j * pitch);
+#pragma unroll
+            for (int v = 0; v < V; ++v) to[j][v] = some.numbers[ALONG ? j : v];
+            if (ALONG && backwards) to[j][0] = some.numbers[ALONG ? VECTOR - 1 - j : 0];
+        }
+    }
+    __device__ void give(S* to, bool backwards, int left, const S (*from)[V]) const {
+        constexpr int COUNT = ALONG ? VECTOR : V;
+        Vector<S, COUNT> some;
+#pragma unroll
+        for (int j = 0; j < GROUP; ++j) {
+            if (j >= left) return;
+#pragma unroll
+            for (int v = 0; v < V; ++v) some.numbers[ALONG ? j : v] = from[j][v];
+            if (ALONG && backwards) some.numbers[ALONG ? j : 0] = from[ALONG ? VECTOR - 1 - j : 0][0];
+            if (!ALONG || j == GROUP - 1) copy<COUNT>(to + (ALONG ? 0 : j * pitch), some.numbers);
+        }
+    }
+
+    // Calls visit(step, v, element, cut) for all steps and lanes of this thread; x[v] becomes the state of a step if that is true.
+    template <bool WRITES, class Visit> __device__ void each_step(Visit visit) {
+        const bool starts = first_step + run == 0 && !p.initial.at;
+#pragma unroll
+        for (int i = 0; i < RUN; i += GROUP) {
             if (i >= own) break;
-            int step = run * RUN + i;
-            bool cut = take(step, place(run * RUN, lane) + i * static_cast<int>(p.pitch), element);
-            if (i == 0) map.begin(element, element + E, cut, x0);
-            if (i > 0) map.then(element, element + E, cut, x0);
-        }
-        return map;
-    }
-
-    // Turns the state before the tile into the one before this thread's run; false if the map cannot be trusted.
-    __device__ bool reach_run(T* x) const {
-        T before[K];
-        read(carry, before);
-        read(carry, x);
-        if (run == 0 || own == 0) return true;
-        Map map = get<Map>(maps + thread - width, THREADS);
-        map.act(x);
-        return map.trusts(before, x);
-    }
-
-    // Walks from a state through `count` steps with the original elements.
-    __device__ void walk(int from, int count, T* x) {
-        T element[PLANES], x0[K];
-        read(start, x0);
-#pragma unroll 4
-        for (int step = from; step < from + count; ++step) {
-            int at = place(step, lane);
-            bool cut = take(step, at, element);
-            Map::step(element, element + E, cut, x0, x);
+            const int from = at(run * RUN, place) + i * pitch, left = RUN - i;
+            S held[PLANES][GROUP][V];
 #pragma unroll
-            for (int k = 0; k < K; ++k) numbers[(E + k) * plane + at] = Stored<S>::put(x[k]);
+            for (int c = 0; c < PLANES; ++c) take(numbers + c * plane + from, p.in[Numbers::input(c)].time < 0, left, held[c]);
+#pragma unroll
+            for (int j = 0; j < GROUP && j < left; ++j) {
+                if (i + j >= own) break;
+#pragma unroll
+                for (int v = 0; v < V; ++v) {
+                    T element[PLANES];
+#pragma unroll
+                    for (int c = 0; c < PLANES; ++c) element[c] = Stored<S>::get(held[c][j][v]);
+                    const bool cut = (CUT && cuts[from + j * pitch + v]) || (i + j == 0 && starts);
+                    const bool moves = visit(i + j, v, element, cut);
+                    if constexpr (WRITES) {
+#pragma unroll
+                        for (int k = 0; k < K; ++k) {
+                            if (moves) held[E + k][j][v] = Stored<S>::put(x[v][k]);
+                        }
+                    }
+                }
+            }
+            if constexpr (WRITES) {
+#pragma unroll
+                for (int k = 0; k < K; ++k) give(numbers + (E + k) * plane + from, p.y.time < 0, left, held[E + k]);
+            }
         }
     }
 
-    __device__ void fill_what_waits() {
-        T x[K];
-#pragma unroll 1
-        for (int i = 1; i * RUN < steps; ++i) {
-            int at = i * width + lane;
-            if (maps[K * THREADS + at] != T(0)) continue;
-            left(x, at - width);
-            walk(i * RUN, steps - i * RUN < RUN ? steps - i * RUN : RUN, x);
-            leave(x, true, at);
-        }
+    __device__ void compose_run(Map* map) {
+        T x0[V][K];
+#pragma unroll
+        for (int v = 0; v < V; ++v) map[v].identity(), read(start, place + v, x0[v]);
+        each_step<false>([&](int i, int v, const T* element, bool cut) {
+            if (i == 0) map[v].begin(element, element + E, cut, x0[v]);
+            if (i > 0) map[v].then(element, element + E, cut, x0[v]);
+            return false;
+        });
     }
 
-    __device__ void leave(const T* x, bool trusted, int at) {
-#pragma unroll
-        for (int k = 0; k < K; ++k) maps[k * THREADS + at] = x[k];
-        maps[K * THREADS + at] = T(trusted);
+    // Finds the state of a lane before this run; false if it cannot be trusted.
+    __device__ bool reach_run(int v) {
+        const T* from = begun + thread / LANES * (K + 1) * LANES;
+        T was[K];
+        read(from, place + v, was);
+        read(from, place + v, x[v]);
+        const bool known = from[K * LANES + place + v] != T(0);
+        if (own == 0 || thread % LANES < across) return known || own == 0;
+        before[v].act(x[v]);
+        return known && before[v].trusts(was, x[v]);
     }
 
-    __device__ void left(T* x, int at) const {
+    // Walks some lanes of this run with the original elements. Those of other lanes are written back as they are, which
+    // is right across lanes only: along one they would be turned around where time runs backwards in one array alone.
+    __device__ void walk(const bool* some) {
+        if (ALONG && !some[0]) return;
+        T x0[V][K];
 #pragma unroll
-        for (int k = 0; k < K; ++k) x[k] = maps[k * THREADS + at];
+        for (int v = 0; v < V; ++v) read(start, place + v, x0[v]);
+        each_step<true>([&](int, int v, const T* element, bool cut) {
+            if (some[v]) Map::step(element, element + E, cut, x0[v], x[v]);
+            return some[v];
+        });
     }
 };
 
 // Tiny problems: a block takes some lanes through all of time, a tile after the other.
-template <class Map, class S, int THREADS, int RUN, int VECTOR>
-__global__ void __launch_bounds__(THREADS, THREADS == 256 ? 4 : 1) tiny(const Problem p) {
-    Tile<Map, S, THREADS, RUN, VECTOR, 1> tile(p, 0);
-    typename Map::Number x[Map::parts];
-    for (Spot spot{0, 0, static_cast<int>(blockIdx.x), 0}; spot.times < p.tiles_of_time; ++spot.times) {
-        tile.turn_to(spot, threadIdx.x);
-        if (spot.times == 0) tile.find_lanes(THREADS);
+template <class Map, class S, bool CUT, int THREADS, int RUN, int V, int VECTOR, bool ALONG, int BLOCKS>
+__global__ void __launch_bounds__(THREADS, BLOCKS) tiny(const Problem p) {
+    Tile<Map, S, CUT, THREADS, RUN, V, VECTOR, ALONG> tile(p, 0);
+    for (int times = 0; times < p.tiles_of_time; ++times) {
+        tile.turn_to(blockIdx.x, times);
+        if (times == 0) tile.find_lanes();
         __syncthreads();
-        if (spot.times == 0) tile.read(tile.start, x);
-        if (tile.run == 0) tile.write(tile.carry, x);
-        tile.ask();
-        commit_copies();
-        wait_copies<0>();
-        __syncthreads();
+        typename Map::Number x[Map::parts];
+        if (times == 0 && tile.thread < tile.width) tile.read(tile.start, x), tile.write(tile.carry, x);
+        tile.fetch();
         tile.compose();
-        tile.fill();
+        if (tile.thread < tile.width) tile.spread();
+        __syncthreads();
+        tile.fill(true);
         tile.store();
-        tile.last(x);
     }
 }
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array
 from recsolve.base.overriding import stated
 from recsolve.kernels.gpu.scan.variants import INTEGERS, STORAGE
-from recsolve.kernels.gpu.views import INPUTS, Strides, strides_of
+from recsolve.kernels.gpu.views import INPUTS
 from recsolve.kernels.monoids.cuda_map import Operands as Operands
 from recsolve.kernels.monoids.monoid import MONOIDS, Monoid, Restarting
 
@@ -23,26 +23,21 @@ def operands(monoid: Monoid, elements: Any) -> Operands | None:
     return found._replace(restarts=isinstance(monoid, Restarting))
 
 
-def number_of(x: Array) -> np.dtype[Any]:
-    """Return the type of the arithmetic on (the parts of) numbers stored as those of ``x``."""
-    if x.dtype.kind in "iu":
-        return np.dtype(np.int32)
-    return np.dtype(np.float64 if x.dtype.name in ("float64", "complex128") else np.float32)
+class Types(NamedTuple):
+    """How numbers of a dtype are stored, None where kernels do not take them; the type of the arithmetic on (the parts
+    of) them; and the type in which states are carried between them."""
+
+    stored: str | None
+    number: np.dtype[Any]
+    state: np.dtype[Any]
 
 
-def state_type(x: Array) -> np.dtype[Any]:
-    """Return the type in which states are carried between numbers stored as those of ``x``."""
-    return x.dtype if x.dtype.kind == "c" else number_of(x)
-
-
-def stored_as(x: Array) -> str | None:
-    """Return the name of the type in which the numbers of an array are stored; None if kernels do not take it."""
-    name = x.real.dtype.name if x.dtype.kind == "c" else x.dtype.name
-    return name if name in STORAGE or name in INTEGERS else None
-
-
-def distances(x: Array, components: tuple[int, ...]) -> Strides:
-    """Return the distances in an array, in real numbers; the parts of a complex number are 1 apart."""
-    if x.dtype.kind == "c":
-        return strides_of(x.real)._replace(row=1, column=1)
-    return strides_of(x, components)
+@cache
+def types_of(dtype: np.dtype[Any]) -> Types:
+    """Return the types that belong to a dtype."""
+    parts = np.empty(0, dtype).real.dtype
+    name = parts.name if parts.name in STORAGE or parts.name in INTEGERS else None
+    if dtype.kind in "iu":
+        return Types(name, np.dtype(np.int32), np.dtype(np.int32))
+    number = np.dtype(np.float64 if parts.name == "float64" else np.float32)
+    return Types(name, number, dtype if dtype.kind == "c" else number)

@@ -1,12 +1,10 @@
 """The scan of CuPy arrays by CUDA kernels: affine maps (diagonal, and k x k blocks for k = 2, 3, 4) and other monoids,
 as far as :mod:`recsolve.kernels.gpu.scan.operands` knows maps for them.
 
-Five regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
+Four regimes, one of which is chosen by a model of their times. ``registers`` and ``streamed``: a thread walks through
 time for each lane (batch x units), with elements loaded steps ahead into registers or shared memory. ``chained``: tiles
 of lanes x time, each of which looks back for the state before it (single pass). ``tiny``: a block takes a tile of lanes
-through all of time. ``segments``: streams for segments of time side by side, each from the state that the steps before
-it lead to from a guess. Where maps forget, that is the state of the loop to the last bit; the device checks that, and
-takes ``chained`` instead where it is not so.
+through all of time. What maps remember makes no difference to any of them.
 
 Elements are read once and in place, in whatever layout they have. Factored Jacobians are walked by
 blocks (:mod:`recsolve.kernels.gpu.scan.factored_walk`). What is not carried here goes to the NumPy kernel, which runs
@@ -15,20 +13,21 @@ on CuPy arrays too.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from recsolve.base.arrays import Array, broadcast, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
 from recsolve.kernels.cpu.scan.factored_scan import is_factored
-from recsolve.kernels.gpu.device import Machine, on
+from recsolve.kernels.gpu.device import Launch, Machine, on
 from recsolve.kernels.gpu.scan.dense_plan import dense_plan, is_dense
 from recsolve.kernels.gpu.scan.factored_walk import scan_factored
-from recsolve.kernels.gpu.scan.operands import Operands, distances, number_of, operands, state_type, stored_as
+from recsolve.kernels.gpu.scan.operands import Operands, operands, types_of
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan, plan
 from recsolve.kernels.gpu.scan.variants import Regime
-from recsolve.kernels.gpu.views import AT, AXES, INPUTS, address, aligned, lowest_address
+from recsolve.kernels.gpu.views import AT, AXES, INPUTS, address, aligned, distances, lowest
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference import scan_numpy
 from recsolve.kernels.registry import register
@@ -46,9 +45,10 @@ def _carried(given: Operands | None, initial: Array | None, kind: str) -> bool:
     if given is None:
         return False
     arrays = [x for x, _ in given.inputs]
-    if any(kind_of(x) != kind for x in (*arrays, initial) if x is not None) or stored_as(arrays[0]) is None:
+    types = types_of(arrays[0].dtype)
+    if any(kind_of(x) != kind for x in (*arrays, initial) if x is not None) or types.stored is None:
         return False
-    if initial is not None and initial.dtype not in (state_type(arrays[0]), arrays[0].dtype):
+    if initial is not None and initial.dtype not in (types.state, arrays[0].dtype):
         return False
     return initial is not None or not given.restarts
 
@@ -83,7 +83,7 @@ def scan(
         y[-1], the shape of one row; without it the first step is cut from its past.
     reset : array of bool, optional
         Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
-    regime : {"registers", "streamed", "segments", "tiny", "chained"}, optional
+    regime : {"registers", "streamed", "tiny", "chained"}, optional
         By default the fastest according to a model. Matrices of more than 4 rows have one of their own, and so
         have those of more than 2 over semirings.
     width : {1, 2, 4, 8, 16, 32}, optional
@@ -154,72 +154,74 @@ def _cuts_together(given: Operands, like: Array, reset: Array | None) -> bool:
     return bool(reset.ndim == like.ndim and (given.state is None or reset.shape[given.state] == 1))
 
 
-def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None) -> tuple[Scan, dict[str, Array]]:
+def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None) -> tuple[Scan, Placed]:
     """Return what a plan depends on, and the arrays of a scan into ``y``."""
-    state = given.state
-    vector = () if state is None else (state,)
-    arrays: dict[str, tuple[Array, tuple[int, ...]]] = {"y": (y, vector)}
+    vector = () if given.state is None else (given.state,)
+    arrays: dict[str, Array] = {"y": y}
+    axes: list[tuple[int, ...]] = [vector]
     for name, (x, components) in zip(INPUTS, given.inputs, strict=False):
-        arrays[name] = (aligned(x), components)
+        arrays[name] = aligned(x)
+        axes.append(components)
     if reset is not None:
-        arrays["cut"] = (broadcast(reset, y.shape), vector)
+        arrays["cut"] = broadcast(reset, y.shape)
+        axes.append(vector)
     if initial is not None:
-        row = initial.astype(state_type(y), copy=False)
-        arrays["initial"] = (aligned(broadcast(row, y.shape[1:])[None]), vector)
-    stored = stored_as(y)
+        row = initial.astype(types_of(y.dtype).state, copy=False)
+        arrays["initial"] = aligned(broadcast(row, y.shape[1:])[None])
+        axes.append(vector)
+    layouts = tuple((x.shape, x.strides, x.itemsize, own) for x, own in zip(arrays.values(), axes, strict=True))
+    asked, begin = _described(given.map, given.parts, given.state, y.dtype, tuple(arrays), layouts)
+    places = {name: address(x) for name, x in arrays.items()}
+    fits = not any((places[name] + before) % _ALIGNED for name, before in begin)
+    return asked[fits], Placed(arrays, places)
+
+
+@lru_cache(maxsize=1024)
+def _described(
+    name: str, parts: int, state: int | None, dtype: np.dtype[Any], names: tuple[str, ...], layouts: tuple[Any, ...]
+) -> tuple[tuple[Scan, Scan], tuple[tuple[str, int], ...]]:
+    """Return scans whose numbers are not aligned, and are; and how far before its first number the memory of each
+    array of them begins. Parts of a complex number are 1 apart."""
+    whole, stored = dtype.kind != "c", types_of(dtype).stored
+    strides, begin = [], []
+    for array, (shape, steps, size, components) in zip(names, layouts, strict=True):
+        if whole or array == "cut":
+            strides.append((array, distances(shape, steps, size, components)))
+        else:
+            strides.append((array, distances(shape, steps, size // 2)._replace(row=1, column=1)))
+        if array in (*INPUTS, "y"):
+            begin.append((array, lowest(shape, steps)))
     assert stored is not None
-    asked = Scan(
-        monoid=given.map,
-        parts=given.parts,
-        dtype=stored,
-        steps=len(y),
-        sizes=tuple(n for axis, n in enumerate(y.shape) if axis and axis != state),
-        arrays=tuple((name, distances(x, components)) for name, (x, components) in arrays.items()),
-        aligned=not any(lowest_address(x) % _ALIGNED for name, (x, _) in arrays.items() if name in (*INPUTS, "y")),
-    )
-    return asked, {name: x for name, (x, _) in arrays.items()}
+    shape = layouts[0][0]
+    sizes = tuple(n for axis, n in enumerate(shape) if axis and axis != state)
+    one = Scan(name, parts, stored, shape[0], sizes, tuple(strides))
+    return (one, one._replace(aligned=True)), tuple(begin)
+
+
+class Placed(NamedTuple):
+    """Arrays, and their addresses."""
+
+    arrays: dict[str, Array]
+    addresses: dict[str, int]
 
 
 class Launches:
-    """The launches of a scan with their addresses, and with memory for what blocks tell each other, if they do.
+    """The launch of a scan with its addresses, and with memory for what blocks tell each other, if they do.
 
     Launches that are captured must be kept as long as the graph is.
     """
 
-    def __init__(self, machine: Machine, planned: Plan, arrays: dict[str, Array]):
-        self.machine, self.arrays, otherwise = machine, arrays, planned.otherwise
-        xp, last = namespace(arrays["y"]), otherwise or planned
-        self.flags = self.told = None
-        if otherwise or planned.flags:  # what has changed, a ticket, tiles; tiles that are broken, and that are done
-            self.flags = xp.empty(2 + last.flags + (2 * planned.tiles if otherwise else 0), np.int32)
-            self.told = xp.empty(max(planned.told, last.told), number_of(arrays["y"]))
-        self.cleared = None if otherwise else self.flags  # segments clear them in passing
-        p = self._filled(planned)
-        self.launches = [planned.launch._replace(problem=p)]
-        if otherwise and planned.again:
-            assert self.flags is not None
-            p[AT["counters"]] = len(self.flags)
-            self.launches.append(planned.again._replace(problem=p))
-            p = self._filled(otherwise)
-            p[AT["condition"]] = p[AT["changed"]]
-            self.launches.append(otherwise.launch._replace(problem=p))
-
-    def _filled(self, planned: Plan) -> Array:
-        """Return a problem, as integers, which are filled in much faster than fields of a structure."""
-        p = planned.launch.problem.copy()
-        for name, x in self.arrays.items():
-            p[AT[name]] = address(x)
-        if self.flags is not None and self.told is not None:
-            at, size = address(self.flags), self.flags.itemsize
-            p[AT["changed"]], p[AT["ticket"]], p[AT["flags"]] = at, at + size, at + 2 * size
-            p[AT["broken"]] = at + (len(self.flags) - 2 * planned.tiles) * size
-            p[AT["done"]] = at + (len(self.flags) - planned.tiles) * size
-            for name in ("aggregates", "states", "starts", "ends"):
-                p[AT[name]] += address(self.told)
-        return p
+    def __init__(self, machine: Machine, planned: Plan, placed: Placed):
+        self.machine, self.arrays = machine, placed.arrays
+        p = planned.launch.problem.copy()  # as integers, which are filled in much faster than fields of a structure
+        for name, at in placed.addresses.items():
+            p[AT[name]] = at
+        self.told = namespace(self.arrays["y"]).empty(planned.told, np.int64) if planned.told else None
+        if self.told is not None:
+            p[AT["told"]] = address(self.told)
+        self.one = Launch(*planned.launch[:-1], p)
 
     def __call__(self) -> None:
-        if self.cleared is not None:
-            self.cleared.fill(0)
-        for launch in self.launches:
-            self.machine.launch(launch)
+        if self.told is not None:
+            self.machine.clear(self.told)
+        self.machine.launch(self.one)

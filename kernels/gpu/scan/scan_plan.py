@@ -5,19 +5,17 @@ A plan depends on shapes and strides only, and is kept: a call with the same one
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, sqrt
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array
 from recsolve.kernels.gpu.device import SHARED, Launch
-from recsolve.kernels.gpu.scan.maps import cuda_map
 from recsolve.kernels.gpu.scan.variants import (
     REGIMES,
-    STREAMS,
+    TILES,
     WALKS,
     WIDTHS,
     Order,
@@ -36,15 +34,12 @@ _LATENCY = 0.8e-6  # of memory that is busy
 _LAUNCH = 2.0e-6
 _STEP = {1: 6e-9, 2: 6e-9, 4: 8e-9, 8: 12e-9}  # of a thread that never waits for memory, a number of so many bytes
 _RESIDENT = 2048  # threads of a multiprocessor
-_TINY = 4.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
+_TINY = 8.0e-6  # a tile after the other: brought in, composed, walked and written, with nothing overlapping
 _AT_ONCE = 16  # bytes that are copied at once, at best
-_TINY_BLOCKS = 4  # of a multiprocessor
-_RESIDENT_BLOCKS = 1  # of a multiprocessor, when each has four tiles
-_CHAINED, _CHAIN = 6.0e-6, 30e-9  # cleared flags and the first look-back; every tile of time
-_FETCH = 1.0e-6  # a batch of maps in look-back
-_TILED_TRAFFIC, _CHAINED_TRAFFIC = 1.15, 2.6  # of bytes that must move
-_BURN = 64  # steps before a segment
-_EACH = 2  # blocks of a multiprocessor that stream
+_CHAINED, _CHAIN = 9.0e-6, 0.14e-6  # words that are cleared and the first look-back; every tile of time, at least
+_LOOK = 3.0e-6  # of a window of tiles to the next
+_NARROW, _FEWER = 1.2, 1.06  # the time of tiles of one sector, and of fewer tiles than others
+_TINY_TRAFFIC, _CHAINED_TRAFFIC, _HEAVY_TRAFFIC = 1.7, 1.4, 2.8  # of bytes that must move; of maps of many numbers
 _SECTOR = 32  # bytes that memory moves at least
 _HALF_LINES = 1.1  # the time of threads that load less than a line of 128 bytes together
 
@@ -75,42 +70,19 @@ class Scan(NamedTuple):
         """Whether there are resets."""
         return any(name == "cut" for name, _ in self.arrays)
 
-    @property
-    def forgets(self) -> bool:
-        """Whether a state may come to depend on the last steps alone: not where all maps are the same one."""
-        first = dict(self.arrays)["in0"]
-        return cuda_map(self.monoid).forgets and (self.monoid != "affine" or any((first.time, *first.lanes)))
-
 
 @dataclass(frozen=True)
 class Plan:
-    """A launch without addresses, its problem as integers; ``flags`` and ``told`` count what blocks tell.
-
-    Where there are segments, ``again`` looks at them once more if there are several, and ``otherwise`` is for the case
-    that they do not fit together.
-    """
+    """A launch without addresses, its problem as integers; ``told`` counts the words that blocks tell each other."""
 
     variant: Variant
     launch: Launch
-    flags: int = 0
     told: int = 0
-    again: Launch | None = None
-    otherwise: Plan | None = None
 
     @property
     def problem(self) -> Any:
         """The structure."""
         return self.launch.problem.view(PROBLEM)[0]
-
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory of a block, at most."""
-        return max(self.launch.shared, self.otherwise.shared if self.otherwise else 0)
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of lanes."""
-        return int(self.problem["tiles_of_lanes"])
 
 
 @lru_cache(maxsize=1024)
@@ -128,15 +100,14 @@ def plan(
         raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
     if width not in (None, *WIDTHS):
         raise ValueError(f"width is {width!r}; wanted one of {', '.join(map(str, WIDTHS))}")
-    regimes = (regime,) if regime else tuple(one for one in REGIMES if one != "segments" or scan.forgets)
-    candidates = [_planned(scan, one, width, processors, room) for one in regimes]
-    candidates = [one for one in candidates if one.shared <= room]
+    candidates = [_planned(scan, one, width, room) for one in ((regime,) if regime else REGIMES)]
+    candidates = [one for one in candidates if one.launch.shared <= room]
     if not candidates:
         raise ValueError(f"regime is {regime!r}; wanted one whose tiles of such elements fit into {room} bytes")
     return min(candidates, key=lambda one: cost(one, processors))
 
 
-def _planned(scan: Scan, regime: Regime, width: int | None, processors: int, room: int) -> Plan:
+def _planned(scan: Scan, regime: Regime, width: int | None, room: int) -> Plan:
     filled = problem(scan.steps, scan.sizes, dict(scan.arrays))
     p, numbers = filled[0], filled.view(np.int64)
     lanes = int(p["lanes"])
@@ -144,58 +115,65 @@ def _planned(scan: Scan, regime: Regime, width: int | None, processors: int, roo
     times = [by_time(p, name) for name in names]
     for name, is_by_time in zip(names, times, strict=True):
         p[f"by_time_{name}"] = is_by_time
-    order: Order = "along" if regime in STREAMS and all(times) else "across"
+    order: Order = "along" if regime != "registers" and all(times) else "across"
     come = contiguous_times if order == "along" else contiguous
     fits = [n for n in vectors(scan.dtype) if n == 1 or (scan.aligned and come(p, names, n))]
     v = variant(regime, scan.monoid, scan.parts, scan.dtype, scan.cut, fits[0], order)
-    if regime == "segments":
-        return _segmented(scan, v, numbers, processors, room)
     if regime in WALKS:
         return Plan(v, v.launch(ceil(lanes / v.lanes), v.shared(), numbers))
-    width = width or _width(v, scan.steps, lanes, all(times))
-    pitch = pitch_of(width, any(times))
-    v = fitted(v, width, pitch, scan.cut, room)
+    if width is None:
+        width, v = _tile(v, scan.steps, lanes, all(times), room)
+    else:
+        v = fitted(v, width, room)
     across, along = ceil(lanes / width), ceil(scan.steps / v.span(width))
+    pitch = pitch_of(width, any(times) and v.vector == 1)
     p["width_log2"], p["pitch"] = width.bit_length() - 1, pitch
     p["tiles_of_lanes"], p["tiles_of_time"] = across, along
-    shared = v.shared(width, pitch, scan.cut)
+    shared = v.shared(width, pitch)
     if regime == "tiny":
         return Plan(v, v.launch(across, shared, numbers))
-    p["aggregates"], p["states"] = 0, across * along * v.maps.size * width * v.storage.number_bytes
-    told = across * along * (v.maps.size + v.parts) * width
-    launch = v.launch(min(across * along, _RESIDENT_BLOCKS * processors), shared, numbers)
-    return Plan(v, launch, across * along, told)
+    words = (v.maps.size - 1) * v.storage.number_bytes // 4
+    return Plan(v, v.launch(across * along, shared, numbers), across * along * words * width)
 
 
-def _segmented(scan: Scan, v: Variant, numbers: Array, processors: int, room: int) -> Plan:
-    """Return segments of time enough to keep the device busy, and what is done where they do not fit together."""
-    p = numbers.view(PROBLEM)[0]
-    tiles = ceil(int(p["lanes"]) / v.lanes)
-    span = ceil(ceil(scan.steps / max(_EACH * processors // tiles, 1)) / v.run) * v.run
-    p["tiles_of_lanes"], p["span"], p["segments"] = tiles, span, ceil(scan.steps / span)
-    p["burn"] = ceil(_BURN / v.run) * v.run
-    count = int(p["segments"])
-    states = count * v.parts * int(p["lanes"])
-    p["starts"], p["ends"] = 0, states * v.storage.number_bytes
-    again = replace(v, after="again").launch(tiles * (count - 1), v.shared(), numbers) if count > 1 else None
-    otherwise = _planned(scan, "chained", None, processors, room)
-    return Plan(v, v.launch(tiles * count, v.shared(), numbers), 0, 2 * states, again, otherwise)
+def _tile(v: Variant, steps: int, lanes: int, along_time: bool, room: int) -> tuple[int, Variant]:
+    """Return the lanes of a tile, and the variant for it.
 
-
-def _width(v: Variant, steps: int, lanes: int, along_time: bool) -> int:
-    """Return the lanes of a tile: as few as fill it where times are contiguous, else as many as look-back allows.
-
-    The fewer lanes there are, the sooner the memory is through a tile of time, and the more tiles of time are between a
-    block and the nearest state. A block fetches ``threads * batch / width`` of them at a time: three times as fast as
-    memory brings them when width is the root below.
+    Where times are contiguous it has as few lanes as fill it. Else it has two sectors of memory, or one where the tiles
+    that follow each other in time would otherwise take longer than the memory; longer tiles are fewer, too.
     """
     most = min(1 << (lanes - 1).bit_length(), LANES)
     if along_time:
         longest = 1 << (steps - 1).bit_length()
-        return min(1 << max((v.span(1) // longest).bit_length() - 1, 0), most)
-    row = lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH  # seconds that all lanes take for a step
-    root = int(sqrt(row * v.run * max(v.batch, 1) * v.threads**2 / (3 * _FETCH)))
-    return min(max(1 << max(root.bit_length() - 1, 0), _SECTOR // v.storage.bytes), most)
+        width = min(1 << max((fitted(v, 1, room).span(1) // longest).bit_length() - 1, 0), most)
+        return width, fitted(v, width, room)
+    sector = _SECTOR // v.storage.bytes
+    if v.regime == "tiny":
+        width = min(sector, most)
+        return width, fitted(v, width, room)
+    ways = [
+        (min(width, most), fitted(v, min(width, most), room, tiles), tiles)
+        for width in (2 * sector, sector)
+        for tiles in (TILES, TILES - 1)
+    ]
+
+    def seconds(way: tuple[int, Variant, int]) -> float:
+        width, one, tiles = way
+        slower = (_NARROW if width < 2 * sector else 1) * (1 if tiles == TILES else _FEWER)
+        moved = steps * lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH
+        return max(_chain(one, width, steps), _traffic(one) * slower * moved)
+
+    return min(ways, key=seconds)[:2]
+
+
+def _chain(v: Variant, width: int, steps: int) -> float:
+    """Return the seconds that tiles take at least which follow each other in time."""
+    return ceil(steps / v.span(width)) * max(_CHAIN, _LOOK / (v.window // width))
+
+
+def _traffic(v: Variant) -> float:
+    """Return the time of tiles over that of the bytes that must move."""
+    return _CHAINED_TRAFFIC if v.light else _HEAVY_TRAFFIC
 
 
 def cost(one: Plan, processors: int) -> float:
@@ -204,23 +182,17 @@ def cost(one: Plan, processors: int) -> float:
     steps, lanes = int(p["steps"]), int(p["lanes"])
     moved = steps * lanes * (v.numbers + v.parts) * v.storage.bytes / _BANDWIDTH
     times_are_nearer = any(p[f"by_time_{name}"] for name in (*INPUTS, "y"))
-    if v.regime == "segments":
-        length = int(p["span"]) + (int(p["burn"]) if p["segments"] > 1 else 0)
-        lanes *= int(p["segments"])
-        moved *= 1 + (length / int(p["span"]) - 1) * v.numbers / (v.numbers + v.parts)
-        steps = length
     if v.regime in WALKS:
         rate = min(lanes, processors * _RESIDENT) * v.under_way / _LATENCY
         slower = max(_BANDWIDTH / rate, 1)
         if v.regime == "registers" and v.storage.bytes < 4:
             slower *= _HALF_LINES
-        launches = 3 if v.regime == "segments" else 1
         if v.regime == "registers" and lanes > 1 and times_are_nearer:
             slower *= _SECTOR / v.storage.bytes  # a sector is moved for every number
-        return _LAUNCH * launches + _LATENCY + max(moved * slower, steps * v.numbers * _STEP[v.storage.bytes])
+        return _LAUNCH + _LATENCY + max(moved * slower, steps * v.numbers * _STEP[v.storage.bytes])
     along = int(p["tiles_of_time"])
     if v.regime == "tiny":
         slower = _AT_ONCE / (v.vector * v.storage.bytes) if times_are_nearer else 1
-        one_by_one = ceil(one.launch.blocks / (_TINY_BLOCKS * processors)) * along * _TINY * slower
-        return _LAUNCH + max(one_by_one, _TILED_TRAFFIC * moved)
-    return _LAUNCH + _CHAINED + max(along * _CHAIN, _CHAINED_TRAFFIC * moved)
+        one_by_one = ceil(one.launch.blocks / (TILES * processors)) * along * _TINY * slower
+        return _LAUNCH + max(one_by_one, _TINY_TRAFFIC * moved)
+    return _LAUNCH + _CHAINED + max(_chain(v, 1 << int(p["width_log2"]), steps), _traffic(v) * moved)

@@ -12,28 +12,28 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from recsolve.base.arrays import Array
 from recsolve.kernels.codegen.cuda_headers import headers
-from recsolve.kernels.codegen.cuda_structures import constants
 from recsolve.kernels.gpu.device import SHARED, Launch
 from recsolve.kernels.gpu.scan.maps import headers_of, map_type
 from recsolve.kernels.gpu.views import INPUTS, LANES
 from recsolve.kernels.monoids.cuda_map import MapType
 
-_HEADERS = {"walks": "scan/segments", "tiles": "scan/look_back", "dense": "scan/dense"}
+_HEADERS = {"walks": "scan/stream", "tiles": "scan/look_back", "dense": "scan/dense"}
 OPTIONS = ("-std=c++17",)
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
-SCOUTS = 128  # threads of a block that look back
 _OFFSETS = 8 * (len(INPUTS) + 2)  # bytes: where a lane of a tile is in each array
-_CONTROL = 4 * constants("scan/tile")["CONTROL"]  # bytes
 _LINE = 128  # bytes, of memory
+TILES = 3  # of a multiprocessor, at a time
 _RING = 64 << 10  # bytes of pieces of time in shared memory, roughly
-_WORKERS = {3: 448, 7: 192, 13: 128, 21: 64}  # threads for maps of at most such a weight
-_RUNS = (12, 8, 4, 2, 1)
+_LIGHT = 3  # weight of maps of single numbers
+_THREADS = {_LIGHT: 256, 7: 128, 13: 128, 21: 64}  # of a block with a tile, for maps of at most such a weight
+_LONGEST = 21  # vectors of a run at most, in a program of bounded length
+_TILES = 177 << 10  # bytes of the numbers of all tiles of a multiprocessor, roughly
+_WINDOWS = 2  # that a block looks back over, of as many tiles as it has threads for
 
-Regime: TypeAlias = Literal["registers", "streamed", "segments", "tiny", "chained", "dense"]
-REGIMES: tuple[Regime, ...] = ("registers", "streamed", "segments", "tiny", "chained")
-STREAMS: tuple[Regime, ...] = ("streamed", "segments")
+Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained", "dense"]
+REGIMES: tuple[Regime, ...] = ("registers", "streamed", "tiny", "chained")
+WALKS: tuple[Regime, ...] = ("registers", "streamed")
 Order: TypeAlias = Literal["across", "along"]
-WALKS: tuple[Regime, ...] = ("registers", *STREAMS)
 
 
 class Storage(NamedTuple):
@@ -65,8 +65,8 @@ class Variant:
     Attributes
     ----------
     regime : str
-        ``registers``, ``streamed`` and ``segments`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles,
-        ``dense`` walks a thread for each row of a matrix.
+        ``registers`` and ``streamed`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles, ``dense``
+        walks a thread for each row of a matrix.
     monoid : str
         The name of a map, as in :func:`recsolve.kernels.gpu.scan.maps.cuda_map`.
     parts : int
@@ -74,19 +74,17 @@ class Variant:
     dtype : str
         In which elements and results are stored.
     cut : bool
-        Whether a walk looks up resets (tiles always can).
+        Whether resets are looked up.
     threads : int
-        Of a block; of those, a warp walks in a stream, and SCOUTS and a clerk look back and ahead in a chain.
+        Of a block; of those, a warp walks in a stream.
     run : int
         Steps of a thread in a tile, of a piece in a walk.
     batch : int
-        Maps that a thread fetches at once in look-back, pieces of a stream.
+        Windows of look-back, pieces of a stream.
     vector : int
         Contiguous numbers that are copied at once: lanes, or times in the order ``along``.
-    after : {"", "again"}
-        Of segments: which launch this is.
     order : {"across", "along"}
-        Of streams: whether lanes or times of all arrays are nearer; with vectors of 1 ``across`` is for either.
+        Whether lanes or times of all arrays are nearer; with vectors of 1 ``across`` is for either.
     """
 
     regime: Regime
@@ -98,7 +96,6 @@ class Variant:
     run: int
     batch: int = 0
     vector: int = 1
-    after: Literal["", "again"] = ""
     order: Order = "across"
 
     @property
@@ -136,46 +133,61 @@ class Variant:
         types = f"{self.maps.name}, {self.storage.stored}"
         cut = "true" if self.cut else "false"
         order = f"recsolve::{self.order.capitalize()}<{self.lanes}, {self.run}, {self.vector}>"
-        streamed = f"{cut}, {self.threads - self.lanes}, {self.batch}, {order}"
+        along = "true" if self.order == "along" else "false"
+        tile = f"{cut}, {self.threads}, {self.run}, {self.abreast}, {self.vector}, {along}, {self.blocks}"
         sizes = {
             "registers": f"{cut}, {self.run}",
-            "streamed": streamed,
-            "segments": streamed,
-            "tiny": f"{self.threads}, {self.run}, {self.vector}",
+            "streamed": f"{cut}, {self.threads - self.lanes}, {self.batch}, {order}",
+            "tiny": tile,
             "dense": f"{cut}, {self.run}, {self.vector}",
-            "chained": f"{self.workers}, {self.run}, {self.vector}, {SCOUTS}, {self.batch}",
+            "chained": f"{tile}, {self.batch}",
         }
-        return f"recsolve::{'_'.join(filter(None, (self.regime, self.after)))}<{types}, {sizes[self.regime]}>"
+        return f"recsolve::{self.regime}<{types}, {sizes[self.regime]}>"
 
-    def shared(self, width: int = 0, pitch: int = 0, cut: bool = False) -> int:
+    def shared(self, width: int = 0, pitch: int = 0) -> int:
         """Return the bytes of shared memory of a block; tiles have so many lanes, steps at such a distance."""
-        own, number = self.storage.bytes, self.storage.number_bytes
+        own, number, size, cut = self.storage.bytes, self.storage.number_bytes, self.maps.size, self.cut
         if self.regime == "registers":
             return 0
-        if self.regime in STREAMS:
+        if self.regime == "streamed":
             across = self.run * (self.lanes + (self.vector == 1))
             plane = self.lanes * (self.run + self.vector) if self.order == "along" else across
-            cuts = 4 * self.cut * self.run * (self.lanes + 1)
+            cuts = 4 * cut * self.run * (self.lanes + 1)
             return _OFFSETS * self.lanes + self.batch * (self.numbers * own * plane + cuts)
-        slots, places = (1, 1) if self.regime == "tiny" else (4, 8)
-        plane = self.span(width) * pitch + (self.workers if width < LANES else 0)
-        size = self.maps.size
-        states = (places * self.parts + slots * (self.parts + size)) * LANES * number
-        maps = size * (slots * self.workers + SCOUTS * self.batch) * number
-        return places * _OFFSETS * LANES + _CONTROL + states + maps + slots * (self.numbers * own + cut) * plane
+        along = self.threads * (self.run + self.vector)
+        plane = along if self.order == "along" else self.span(width) * pitch
+        states = (2 * self.parts + self.threads // LANES * (size + self.parts + 1)) * LANES
+        maps = self.batch * self.threads * size
+        return (_OFFSETS + 4) * LANES + (states + maps) * number + (self.numbers * own + cut) * plane
 
     def launch(self, blocks: int, shared: int, problem: Array) -> Launch:
         """Return a launch."""
         return Launch(text(self.regime, self.monoid), self.expression, OPTIONS, blocks, self.threads, shared, problem)
 
     @property
-    def workers(self) -> int:
-        """Threads that load, compose and fill tiles."""
-        return self.threads if self.regime == "tiny" else self.threads - SCOUTS - LANES
+    def abreast(self) -> int:
+        """Lanes of a thread with a part of a tile."""
+        return self.vector if self.order == "across" and self.light else 1
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that a multiprocessor is to hold, which bounds registers; 1 where maps are heavy."""
+        numbers = self.threads * self.run * self.abreast * self.numbers * self.storage.bytes
+        return max(min(_TILES // numbers, TILES), 1) if self.light else 1
+
+    @property
+    def light(self) -> bool:
+        """Whether a composed map is few numbers."""
+        return self.maps.weight <= _LIGHT
+
+    @property
+    def window(self) -> int:
+        """Tiles before one lane that a block of one lane can ask for at once."""
+        return self.threads * self.batch
 
     def span(self, width: int) -> int:
         """Return the steps of a tile of so many lanes."""
-        return self.workers * self.run // width
+        return self.threads * self.run * self.abreast // width
 
 
 def vectors(dtype: str) -> tuple[int, ...]:
@@ -191,25 +203,24 @@ def variant(
 ) -> Variant:
     """Return the variant that serves a scan best, ``vector`` numbers being copied at once."""
     storage = (STORAGE | INTEGERS)[dtype]
-    _, numbers, size, weight = map_type(monoid, parts, storage.number)
-    light = size <= min(_WORKERS)
+    _, numbers, _, weight = map_type(monoid, parts, storage.number)
     if regime == "registers":  # about 64 of them
         run = power_below(64 * 4 // (numbers * max(storage.bytes, 4)), 16)
         return Variant(regime, monoid, parts, dtype, cut, 64, run)
-    if regime in STREAMS:
+    if regime == "streamed":
         return _stream(Variant(regime, monoid, parts, dtype, cut, 0, 0, 0, vector, order=order))
-    if regime == "tiny":
-        run = power_below(192 // (numbers * storage.bytes), 16)
-        return Variant(regime, monoid, parts, dtype, False, 256 if light else 128, run, 0, min(run, vector))
-    threads = next(_WORKERS[most] for most in sorted(_WORKERS) if weight <= most) + SCOUTS + LANES
-    batch = 4 if weight <= min(_WORKERS) else 1
-    return Variant(regime, monoid, parts, dtype, False, threads, _RUNS[0], batch, vector)
+    light = weight <= _LIGHT
+    threads = next(_THREADS[most] for most in sorted(_THREADS) if weight <= most)
+    windows = 0 if regime == "tiny" else _WINDOWS if light and storage.number_bytes == 4 else 1
+    return Variant(
+        regime, monoid, parts, dtype, cut, threads, 0, windows, vector if light or order == "across" else 1, order
+    )
 
 
 def _stream(v: Variant) -> Variant:
     """Return a stream with its pieces and threads: long pieces, of which a thread moves no more than a few groups."""
     step = v.numbers * v.storage.bytes
-    most = 128 if v.numbers <= min(_WORKERS) else 256 if v.numbers <= 6 else 512
+    most = 128 if v.numbers <= _LIGHT else 256 if v.numbers <= 6 else 512
     longest = 32
     if v.order == "along":  # lines of memory from each lane, as far as pieces of that size fit
         most, longest = 1024, 2 * _LINE // v.storage.bytes
@@ -222,12 +233,20 @@ def _stream(v: Variant) -> Variant:
     return replace(v, threads=v.lanes + copiers, run=run, batch=pieces)
 
 
-def fitted(v: Variant, width: int, pitch: int, cut: bool, room: int = SHARED) -> Variant:
-    """Return a variant of tiles of so many lanes, with runs as long as so many bytes of shared memory allow."""
-    if v.regime == "chained":
-        run = next(run for run in _RUNS if run == 1 or replace(v, run=run).shared(width, pitch, cut) <= room)
-        v = replace(v, run=run)
-    return v if v.vector <= width and v.run % v.vector == 0 else replace(v, vector=1)
+def fitted(v: Variant, width: int, room: int = SHARED, tiles: int = TILES) -> Variant:
+    """Return a variant of tiles of so many lanes, with runs so long that a multiprocessor holds so many tiles.
+
+    There is ``room`` for a block's shared memory.
+
+    Vectors must not be wider than a tile, or a lane must be alone. An odd number of them lies from run to run (along a
+    lane with the gap), so that these begin on different banks.
+    """
+    if v.vector == 1 or (v.vector > width if v.order == "across" else width > 1):
+        v = replace(v, vector=1, order="across")
+    least, a_step = (replace(v, run=run).shared(width, pitch_of(width, by_time=v.vector == 1)) for run in (0, 1))
+    vectors = min(_TILES // tiles, room - least) // ((a_step - least) * (v.vector if v.order == "along" else 1))
+    vectors = max(1, min(vectors - 1 + vectors % 2, _LONGEST))
+    return replace(v, run=(vectors - 1) * v.vector if v.order == "along" else vectors)
 
 
 def pitch_of(width: int, by_time: bool) -> int:
@@ -247,16 +266,10 @@ def variants(
         for dtype in dtypes:
             for monoid, parts in maps:
                 for vector in (1,) if regime == "registers" else vectors(dtype):
-                    if regime in WALKS:
-                        orders: tuple[Order, ...] = ("across", "along") if regime in STREAMS else ("across",)
-                        ways = product((False, True), orders)
-                        walks = [variant(regime, monoid, parts, dtype, cut, vector, order) for cut, order in ways]
-                        again = [replace(v, after="again") for v in walks if regime == "segments"]
-                        found += walks + again
-                        continue
-                    v = variant(regime, monoid, parts, dtype, False, vector)
-                    for width, by_time, cut in product(WIDTHS, (False, True), (False, True)):
-                        found.append(fitted(v, width, pitch_of(width, by_time), cut))
+                    orders: tuple[Order, ...] = ("across",) if regime == "registers" else ("across", "along")
+                    for cut, order in product((False, True), orders):
+                        v = variant(regime, monoid, parts, dtype, cut, vector, order)
+                        found += [v] if regime in WALKS else [fitted(v, width) for width in WIDTHS]
     return list(dict.fromkeys(found))
 
 
