@@ -187,7 +187,8 @@ def test_what_is_not_finite_stays_in_its_lane_and_after_its_time(host, kind, k, 
     judge = spoilt_scan(A, partial(loop, AFFINE, reset=reset))
     for way, t0 in product(ways(), (0, 1, 130, 1500)):
         scan = spoilt_scan(A, partial(run, host, AFFINE, reset=reset, **way))
-        stays_where_it_is(scan, judge, (A.data, b), bad, t0, 1, 1550)
+        # A lane that is walked rounds otherwise than one whose maps are composed.
+        stays_where_it_is(scan, judge, (A.data, b), bad, t0, 1, 1550, rtol=1e-4)
 
 
 @needs_compiler
