@@ -38,6 +38,12 @@ inline int bits_of(float x) {
     return static_cast<int>(as_bits(x));
 }
 
+inline unsigned long long bits_of(double x) {
+    unsigned long long bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 inline bool any_of_warp(int* place, bool condition) {
     __syncwarp();
     if (threadIdx.x % 32 == 0) *place = 0;

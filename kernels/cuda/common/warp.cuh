@@ -51,6 +51,10 @@ __device__ inline int bits_of(float x) {
     return __float_as_int(x);
 }
 
+__device__ inline unsigned long long bits_of(double x) {
+    return __double_as_longlong(x);
+}
+
 // The sum over the threads of a warp, in its first thread.
 template <class T> __device__ inline T sum_of_warp(T*, T x) {
 #pragma unroll

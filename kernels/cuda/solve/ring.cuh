@@ -9,6 +9,17 @@
 
 namespace recsolve {
 
+// A number that is stored, as a word in which every bit counts.
+__device__ inline unsigned int word_of(float x) {
+    return static_cast<unsigned int>(bits_of(x));
+}
+__device__ inline unsigned int word_of(double x) {
+    return static_cast<unsigned int>(bits_of(x)) + 2654435761u * static_cast<unsigned int>(bits_of(x) >> 32);
+}
+template <class Half> __device__ inline unsigned int word_of(Half x) {
+    return x.bits;
+}
+
 // One lane of a solve: its constants, and where its states begin and what is written goes.
 template <class Cell, class S> struct SolveLane {
     using T = typename Stored<S>::Number;
@@ -48,14 +59,22 @@ template <class Cell, class S> struct SolveLane {
         for (int i = 0; i < Cell::PARTS; ++i) x[i] = Cell::BACK ? T(0) : x[i];
     }
 
-    // Puts what a step writes where `to` points, and leads that to the next step.
-    __device__ void write(const Recurrence<Cell>& p, bool now, const T* out, S** to) const {
+    // Puts what a step writes where `to` points, and leads that to the next step; returns the checksum of its bits, whose
+    // weights begin with the one given.
+    __device__ unsigned int write(const Recurrence<Cell>& p, const T* out, S** to, unsigned int weight) const {
+        unsigned int sum = 0;
 #pragma unroll
         for (int i = 0; i < Cell::WRITTEN; ++i) {
-            if (now) *to[i] = Stored<S>::put(out[i]);
+            const S stored = Stored<S>::put(out[i]);
+            if (exists) *to[i] = stored;
+            if (!Cell::BACK) sum += word_of(stored) * (weight + 2 * i);
             to[i] += p.written[i].time;
         }
+        return sum;
     }
+
+    // The weight of the first number of a step.
+    __device__ static unsigned int weight(long long t) { return static_cast<unsigned int>(2 * Cell::PARTS * t + 1); }
 
     __device__ void places(const Recurrence<Cell>& p, long long t, S** to) const {
 #pragma unroll

@@ -1,8 +1,8 @@
-"""How a fused solve is launched: its kernels, the arrays as they see them, and which regime should be fastest."""
+"""How a fused solve is launched: its kernels, the arrays as they see them, and how many segments of time it has."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil, prod
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -17,26 +17,23 @@ from recsolve.kernels.gpu.scan.variants import STORAGE, Storage, power_below
 from recsolve.kernels.gpu.views import AXES, LANES, address, merge, strides_of
 
 Way: TypeAlias = Literal["Forward", "Backward"]
-Regime: TypeAlias = Literal["walk", "windows"]
-REGIMES: tuple[Regime, ...] = ("walk", "windows")
-Template: TypeAlias = Literal["solve_by_walk", "walk_again", "solve_by_windows", "solve_again"]
 
-FIELDS = constants("solve/problem")["FIELDS"]  # of a report
+FIELDS = constants("solve/problem")["FIELDS"]  # of what is told of a solve
+MOST = 12  # sweeps before segments are walked in order
+_BURN = 64  # steps before a segment that guess its first state
+_WARPS = 8  # of a block with segments that agree
+_ALONE = 2  # of a block with segments that need not
 _RESERVED = 1024  # bytes of shared memory that a block costs beside its own
-_WALKERS = 8  # warps of a multiprocessor that walk side by side: more only wait for each other
+_SLOTS = 3, 4  # pieces of drives of a warp: at least, and at most
+_CHECKERS = 8  # warps of a block that reads the states again
 
 # The model of times, in seconds and bytes per second.
 _BANDWIDTH = 4.0e12
-_LAUNCH = 4.0e-6
-_STEP = 0.12e-6  # a step of a walk that never waits for memory or other warps,
-_CROWD = 24  # warps of a multiprocessor that walk, at most: with more there is too little room for each
-_CROWDED = 0.3  # and by how much it is slower where warps are as many as there may be
-_OPERATIONS = 1.2e11  # of a multiprocessor, per second, in all lanes
-_SWEEPS = 6.0  # of a window, with what is between them
-_WINDOW = 2.0e-6  # barriers and scans of a window
-_SLOTS = 3, 4  # pieces of drives of a warp that walks: at least, and at most
-_BURN: dict[Regime, int] = {"walk": 64, "windows": 256}  # steps before a segment
-_ROUNDS = 1  # in which segments are walked again
+_START = 4.0e-6  # of a launch
+_AGREE = 4.0e-6  # of blocks that agree
+_STEP = 0.11e-6  # a step of a walk where few warps share a multiprocessor
+_CROWD = 32  # warps of a multiprocessor that walk, at most,
+_CROWDED = 1.5  # and by how much that is slower
 _USUAL = 60  # operations of a step with its partials, of which _STEP was measured
 
 
@@ -58,12 +55,10 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernel:
-    """One instance of a kernel template.
+    """One instance of the template ``solve_segments``.
 
     Attributes
     ----------
-    template : {"solve_by_walk", "walk_again", "solve_by_windows", "solve_again"}
-        ``walk_again`` and ``solve_again`` do what is left to do where there are several segments.
     way : {"Forward", "Backward"}
     dtype : str
         In which drives are stored and results written.
@@ -71,20 +66,19 @@ class Kernel:
         Whether there are resets.
     sizes : Sizes
     warps, steps, slots : int
-        Warps of a block; steps of a piece of drives (walk) or of a chunk (windows); pieces that a warp has room for.
-    room : int
-        Bytes of shared memory that a block may have.
+        Warps of a block; steps of a piece of drives; pieces that a warp has room for.
+    blocks : int
+        Of a multiprocessor, for which registers are set aside.
     """
 
-    template: Template
     way: Way
     dtype: str
     cut: bool
     sizes: Sizes
     warps: int
     steps: int
-    slots: int = 2
-    room: int = SHARED
+    slots: int
+    blocks: int
 
     @property
     def storage(self) -> Storage:
@@ -92,89 +86,82 @@ class Kernel:
         return STORAGE[self.dtype]
 
     @property
-    def walks(self) -> bool:
-        """Whether a warp walks, rather than a block together."""
-        return self.template in ("solve_by_walk", "walk_again")
+    def link(self) -> int:
+        """Bytes of what a segment of 32 lanes amounts to."""
+        return _link(self.sizes, self.storage)
 
     @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self.warps * LANES
+    def message(self) -> int:
+        """Bytes of what a block tells later ones."""
+        return self.link + LANES * self.storage.number_bytes
 
-    @property
-    def length(self) -> int:
-        """Steps of a window."""
-        return self.warps * self.steps
-
-    @cached_property
-    def shared(self) -> int:
+    def shared(self, segments: int) -> int:
         """Bytes of shared memory of a block."""
-        step = LANES * (self.sizes.drives * self.storage.bytes + 4 * self.cut)
-        drives = self.warps * self.slots * self.steps * step
-        if self.walks:
-            return drives + 4 * self.warps
-        told = self.sizes.parts * (2 + self.sizes.parts)
-        return drives + self.warps * (2 * told * LANES * self.storage.number_bytes + 4) + 4 * FIELDS
-
-    @property
-    def blocks_wanted(self) -> int:
-        """Blocks of a multiprocessor, for which registers are set aside: two where a step takes few of these."""
-        return 1 if self.storage.number_bytes > 4 or self.sizes.parts > 2 or self.way == "Backward" else 2
-
-    @property
-    def blocks(self) -> int:
-        """The same, as far as shared memory allows."""
-        return 1 if self.shared > self.half else self.blocks_wanted
-
-    @property
-    def half(self) -> int:
-        """Bytes of shared memory of one of two blocks of a multiprocessor."""
-        return (self.room + _RESERVED) // 2 - _RESERVED
+        rings = self.warps * self.slots * self.steps * _row(self.sizes, self.storage, self.cut)
+        return rings + _words(self.warps) + (2 * self.warps * self.link if segments > 1 else 0)
 
     @cached_property
     def expression(self) -> str:
         """The C++ name."""
-        cell = f"recsolve::{self.way}<recsolve::Cell>"
-        cut, last = "true" if self.cut else "false", self.slots if self.walks else self.blocks
-        return f"recsolve::{self.template}<{cell}, {self.storage.stored}, {cut}, {self.warps}, {self.steps}, {last}>"
+        cut = "true" if self.cut else "false"
+        numbers = f"{self.warps}, {self.steps}, {self.slots}, {self.blocks}"
+        return f"recsolve::solve_segments<{_cell(self.way)}, {self.storage.stored}, {cut}, {numbers}>"
 
-    def launch(self, code: str, blocks: int, problem: Array) -> Launch:
-        """Return a launch of the kernel of a cell's module."""
-        return Launch(code, self.expression, OPTIONS, blocks, self.threads, self.shared, problem)
+    @cached_property
+    def check(self) -> str:
+        """The C++ name of the kernel that reads the states again."""
+        return f"recsolve::check_states<{_cell(self.way)}, {self.storage.stored}, {_CHECKERS}>"
+
+
+def _cell(way: Way) -> str:
+    return f"recsolve::{way}<recsolve::Cell>"
+
+
+def _row(sizes: Sizes, storage: Storage, cut: bool) -> int:
+    """Return the bytes of a step of 32 lanes."""
+    return LANES * (sizes.drives * storage.bytes + 4 * cut)
+
+
+def _link(sizes: Sizes, storage: Storage) -> int:
+    return sizes.parts * (sizes.parts + 4) * LANES * storage.number_bytes
+
+
+def _words(warps: int) -> int:
+    return 4 * (1 + warps + warps * LANES + FIELDS)
 
 
 @lru_cache(maxsize=256)
-def kernel(
-    regime: Regime, way: Way, dtype: str, cut: bool, sizes: Sizes, crowd: int = _WALKERS, room: int = SHARED
-) -> Kernel:
-    """Return the kernel that serves a cell best, ``crowd`` warps of a multiprocessor walking side by side."""
-    row = LANES * (sizes.drives * STORAGE[dtype].bytes + 4 * cut)
-    if regime == "walk":
-        own = room // crowd - _RESERVED
-        steps = power_below(own // (_SLOTS[0] * row), 16)
-        slots = min(max(own // (steps * row), _SLOTS[0]), _SLOTS[1])
-        return Kernel("solve_by_walk", way, dtype, cut, sizes, warps=2, steps=steps, slots=slots, room=room)
-    wide = STORAGE[dtype].number_bytes > 4 and way == "Backward"
-    warps = 8 if wide else {1: 16, 2: 12}.get(sizes.parts, 8)
-    found = Kernel("solve_by_windows", way, dtype, cut, sizes, warps=warps, steps=16, room=room)
-    while found.shared > (found.half if found.blocks_wanted == 2 else room) and found.steps > 2:
-        found = replace(found, steps=found.steps - 2)
-    while found.shared > room and found.warps > 1:
-        found = replace(found, warps=found.warps // 2)
-    return found
+def kernel(way: Way, dtype: str, cut: bool, sizes: Sizes, warps: int, crowd: int, room: int = SHARED) -> Kernel:
+    """Return a kernel whose blocks of some warps may be so many that ``crowd`` warps of a multiprocessor walk."""
+    storage, blocks = STORAGE[dtype], max(crowd // warps, 1)
+    row = _row(sizes, storage, cut)
+    fixed = _words(warps) + (2 * warps * _link(sizes, storage) if warps == _WARPS else 0)
+    own = max((room + _RESERVED) // blocks - _RESERVED - fixed, 0) // (warps * row)  # steps
+    steps = power_below(max(own // _SLOTS[0], 1), 16)
+    slots = min(max(own // steps, _SLOTS[0]), _SLOTS[1])
+    return Kernel(way, dtype, cut, sizes, warps, steps, slots, blocks if warps == _WARPS else 1)
 
 
 class Given(NamedTuple):
-    """An array (T, ...) that has the axes of lanes, and perhaps one for components."""
+    """An array (T, ...) that has the axes of lanes, and perhaps one for components; ``base`` is whose memory it is."""
 
     array: Array
+    base: int
     component: int | None = None
 
 
-def problem(
-    sizes: Sizes, drives: list[Given], constants: list[Given], written: list[Given], others: dict[str, Given]
-) -> Array:
-    """Return an array of one ``Recurrence`` with all arrays filled in; lanes are those of what is written last."""
+class Laid(NamedTuple):
+    """What a solve reads and writes, as kernels see it; lanes are those of what is written last."""
+
+    drives: list[Given]
+    constants: list[Given]
+    written: list[Given]
+    others: dict[str, Given]
+
+
+def problem(laid: Laid) -> tuple[Array, list[tuple[int, Given]]]:
+    """Return an array of one ``Recurrence`` with all arrays filled in, and where in it the addresses are, in words."""
+    drives, constants, written, others = laid
     like = written[-1]
     given = [like, *drives, *constants, *written, *others.values()]
     strides = [strides_of(g.array, () if g.component is None else (g.component,)) for g in given]
@@ -182,8 +169,8 @@ def problem(
     merged, runs = merge(shape, [s.lanes for s in strides])
     if len(merged) > AXES:
         raise ValueError(f"arrays have {len(merged)} axes that cannot be merged; wanted at most {AXES}")
-    counts = {"DRIVES": sizes.drives, "CONSTANTS": sizes.constants, "WRITTEN": sizes.written}
-    filled = np.zeros(1, structure("solve/problem", "Recurrence", **counts))
+    kind = structure("solve/problem", "Recurrence", DRIVES=len(drives), CONSTANTS=len(constants), WRITTEN=len(written))
+    filled = np.zeros(1, kind)
     p = filled[0]
     p["steps"], p["lanes"], p["sizes"] = len(like.array), prod(shape), 1
     p["sizes"][: len(merged)] = merged
@@ -191,13 +178,15 @@ def problem(
     counted = {"drives": drives, "constants": constants, "written": written}
     names: list[tuple[str, int | None]] = [(name, i) for name, views in counted.items() for i in range(len(views))]
     names += [(name, None) for name in others]
+    places = []
     for (name, i), g, s, run in zip(names, given[1:], strides[1:], runs[1:], strict=True):
         view = p[name] if i is None else p[name][i]
         view["at"], view["time"], view["row"] = address(g.array), s.time, s.row
         view["lane"][: len(run)] = run
+        places.append(((kind.fields[name][1] + (i or 0) * view.dtype.itemsize) // 8, g))  # which begins with it
         if name == "drives" and _by_rows(view, p["sizes"], len(merged), g.array.itemsize):
             p["rows"] |= 1 << int(i or 0)
-    return filled
+    return filled, places
 
 
 def in_shape(x: Array, like: Array) -> Array:
@@ -217,23 +206,40 @@ def _by_rows(view: Any, sizes: Any, axes: int, size: int) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """A regime, its kernel, and the segments of time with the steps of each and before it.
+    """A kernel, the segments of time with the steps of each and before it, and how blocks share these.
 
-    ``again`` does what is left to do in ``rounds`` launches, and ``repair`` what that leaves.
+    Attributes
+    ----------
+    kernel : Kernel
+    segments, span, burn : int
+    parts, sets : int
+        Blocks that share the segments of some lanes, and sets of lanes that are shared so.
+    most : int
+        Sweeps before segments are walked in order.
     """
 
-    regime: Regime
     kernel: Kernel
-    again: Kernel
-    repair: Kernel
     segments: int
     span: int
     burn: int
-    rounds: int
+    parts: int
+    sets: int
+    most: int
 
-    def blocks(self, kernel: Kernel, groups: int, last: bool = False) -> int:
-        """Return how many blocks a launch has, for so many groups of 32 lanes."""
-        return groups if last else ceil(groups * self.segments / (kernel.warps if kernel.walks else 1))
+    @property
+    def blocks(self) -> int:
+        """Blocks of the launch."""
+        return self.parts * self.sets
+
+    def launch(self, code: str, filled: Array) -> Launch:
+        """Return the launch that solves."""
+        k = self.kernel
+        return Launch(code, k.expression, OPTIONS, self.blocks, k.warps * LANES, k.shared(self.segments), filled)
+
+    def check(self, code: str, groups: int, filled: Array) -> Launch:
+        """Return the launch that reads the states again."""
+        threads = _CHECKERS * LANES
+        return Launch(code, self.kernel.check, OPTIONS, self.segments * groups, threads, 4 * threads, filled)
 
 
 @lru_cache(maxsize=1024)
@@ -245,9 +251,9 @@ def plan(
     steps: int,
     lanes: int,
     processors: int,
-    regime: Regime | None = None,
     segments: int | None = None,
     burn: int | None = None,
+    most: int | None = None,
     room: int = SHARED,
 ) -> Plan:
     """Return how a solve is launched on a device of so many multiprocessors, with ``room`` for a block's shared memory.
@@ -255,54 +261,47 @@ def plan(
     Raises
     ------
     ValueError
-        For another regime, a number of segments below 1, or of steps before them below 0.
+        For a number of segments below 1, of steps before them or of sweeps below 0.
     """
-    if regime not in (None, *REGIMES):
-        raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
-    if segments is not None and segments < 1:
-        raise ValueError(f"segments is {segments}; wanted 1 or more")
-    if burn is not None and burn < 0:
-        raise ValueError(f"burn is {burn}; wanted 0 or more")
-    windows = kernel("windows", way, dtype, cut, sizes, room=room)
-    groups, repair = max(ceil(lanes / LANES), 1), replace(windows, template="solve_again")
-    if windows.shared > room:  # of a step of so many numbers a block holds too few: one walk needs no windows
-        if regime == "windows":
-            raise ValueError(f"regime is 'windows'; wanted 'walk', for a step has {sizes.drives} drives")
-        regime, segments = "walk", 1
+    for name, value, least in (("segments", segments, 1), ("burn", burn, 0), ("sweeps", most, 0)):
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}; wanted {least} or more")
+    groups = max(ceil(lanes / LANES), 1)
+    wide = STORAGE[dtype].number_bytes > 4 or sizes.parts > 2
+    together = kernel(way, dtype, cut, sizes, _WARPS, _WARPS * (1 if wide else 2), room)
+    alone = kernel(way, dtype, cut, sizes, _ALONE, min(max(ceil(groups / processors), 8), _CROWD), room)
+    if together.shared(2) > room:  # a step of so many numbers leaves no room for what segments tell each other
+        segments = 1
 
-    def planned(regime: Regime, count: int) -> Plan:
-        crowd = min(max(ceil(groups * count / processors), _WALKERS), _CROWD)
-        k = kernel(regime, way, dtype, cut, sizes, crowd, room)
-        grain = k.steps if regime == "walk" else k.length
-        span = ceil(ceil(steps / grain) / count) * grain
-        lead = ceil((_BURN[regime] if burn is None else burn) / grain) * grain
-        again, rounds = (replace(k, template="walk_again"), _ROUNDS) if regime == "walk" else (repair, 1)
-        return Plan(regime, k, again, repair, ceil(steps / span), span, lead, rounds)
+    def planned(count: int) -> Plan:
+        k = alone if count == 1 else together
+        span = ceil(ceil(steps / k.steps) / count) * k.steps
+        count = ceil(steps / span)
+        lead = min(ceil((_BURN if burn is None else burn) / k.steps) * k.steps, span)
+        parts, sets = ceil(count / k.warps), ceil(groups / max(k.warps // count, 1))
+        return Plan(k, count, span, lead, parts, sets, min(count, MOST) if most is None else most)
 
-    def several(regime: Regime) -> int:
-        k = kernel(regime, way, dtype, cut, sizes, room=room)
-        resident = _WALKERS if regime == "walk" else k.blocks
-        return max(min(processors * resident // groups, 2 * steps // _BURN[regime]), 1)  # no more led there than solved
-
-    counts = {one: {1, several(one)} if segments is None else {segments} for one in REGIMES}
-    found = [planned(one, n) for one in ((regime,) if regime else REGIMES) for n in sorted(counts[one])]
+    if segments is not None:
+        return planned(segments)
+    found = [planned(1)]
+    if (count := _several(groups, processors * together.blocks, steps)) > 1:
+        found.append(planned(count))
     return min(found, key=lambda one: cost(one, steps, lanes, processors))
 
 
+def _several(groups: int, slots: int, steps: int) -> int:
+    """Return how many segments the lanes of a group may have where there is room for so many blocks at a time."""
+    count = slots // groups * _WARPS if groups <= slots else _WARPS // ceil(groups / slots)
+    return min(count, 2 * steps // _BURN, _WARPS * 32 * _WARPS)  # no more led there than solved
+
+
 def cost(one: Plan, steps: int, lanes: int, processors: int) -> float:
-    """Return about how long a solve takes, in seconds."""
-    k = one.kernel
-    groups, several = ceil(lanes / LANES), one.segments > 1
-    length = one.span + one.burn * several
-    bytes_moved = steps * (k.sizes.drives * length / one.span + k.sizes.written) * lanes * k.storage.bytes
-    operations = k.sizes.operations * (1 if k.storage.number_bytes == 4 else 8)
-    launches = _LAUNCH * (2 + one.rounds if several else 1)
-    if one.regime == "walk":
-        crowd = min(1.0, groups * one.segments / (_WALKERS * processors))
-        step = _STEP * max(1.0, operations / _USUAL) * (1 + _CROWDED * crowd)
-        busy = min(1.0, groups * one.segments / (4 * processors))
-        arithmetic = groups * one.segments * length * LANES * operations / (processors * busy * _OPERATIONS)
-        return launches + max(bytes_moved / _BANDWIDTH, length * step, arithmetic)
-    waves = ceil(groups * one.segments / (processors * k.blocks))
-    each = _SWEEPS * length * LANES * operations * k.blocks / _OPERATIONS + _WINDOW * ceil(length / k.length)
-    return launches + max(bytes_moved / _BANDWIDTH, waves * each)
+    """Return about how long a solve takes where states are soon forgotten, in seconds."""
+    k, groups, lead = one.kernel, ceil(lanes / LANES), one.burn * (one.segments > 1)
+    bytes_moved = steps * (k.sizes.drives * (1 + lead / one.span) + k.sizes.written) * lanes * k.storage.bytes
+    operations = k.sizes.operations / _USUAL * (1 if k.storage.number_bytes == 4 else 8)
+    crowd = groups * one.segments / processors
+    waves = max(crowd / _CROWD, 1.0)
+    step = _STEP * max(1.0, operations) * waves * (1 + _CROWDED * min(crowd / _CROWD, 1.0))
+    agree = _AGREE * (one.segments > 1)
+    return _START + agree + max(bytes_moved / _BANDWIDTH, (one.span + lead) * step)
