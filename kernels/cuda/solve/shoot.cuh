@@ -63,7 +63,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
     __device__ void go(long long from) {
         walk.run(from, writes);
         walks += 1;
-        if (p.segments > 1) walk.ask(walk.first);
+        walk.ask(walk.first);
     }
 
     __device__ void solve() {
@@ -73,7 +73,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
             walk.ask(walk.first - lead);
             go(walk.first - lead);
         }
-        if (p.segments > 1) agree();
+        agree();
         walk.ring.template wait<0>();
         report();
     }
@@ -245,7 +245,7 @@ __global__ void __launch_bounds__(WARPS* LANES, BLOCKS) solve_segments(const Rec
     using T = typename Block::T;
     unsigned char* room = shared_memory() + WARPS * Block::Loads::BYTES;
     T* links = reinterpret_cast<T*>(room);
-    auto& words = *reinterpret_cast<typename Block::Words*>(room + (p.segments > 1 ? 2 * WARPS * Block::LINK * sizeof(T) : 0));
+    auto& words = *reinterpret_cast<typename Block::Words*>(room + 2 * WARPS * Block::LINK * sizeof(T));
     if (threadIdx.x < FIELDS) words.counts[threadIdx.x] = 0;
     if (threadIdx.x == 0) words.number = atomicAdd(address<int>(p.counters) + STARTED, 1);
     __syncthreads();

@@ -88,6 +88,31 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
         return check;
     }
 
+    // Waits for the steps at time t, in a slot, and asks for those that come into the slot before.
+    __device__ void advance(int slot, long long t) const {
+        __syncwarp();
+        const long long next = t + (SLOTS - 1) * STEPS;
+        ring.ask(slot == 0 ? SLOTS - 1 : slot - 1, next, count(next));
+        commit_copies();
+        ring.template wait<SLOTS - 1>();
+    }
+
+    // Walks all of the segment from `start` on, whose first steps have been asked for.
+    __device__ __forceinline__ void write() {
+        T x[K], P[K * K];
+        unsigned int check = 0;
+        int slot = 0;
+#pragma unroll
+        for (int k = 0; k < K; ++k) x[k] = start[k];
+        sums.clear();
+        lane.places(p, first, to);
+        for (long long t = first; t < last; t += STEPS, slot = slot == SLOTS - 1 ? 0 : slot + 1) {
+            advance(slot, t);
+            check += piece<true>(slot, t, x, P);
+        }
+        finish(check);
+    }
+
     // Walks from `start` at a time that has been asked for, in the segment or before it, to the end. Where it begins before
     // the segment, it writes if by then it has forgotten its start.
     __device__ __forceinline__ void run(long long from, bool writes) {
@@ -99,12 +124,8 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
         identity<K>(P);
         sums.clear();
         lane.places(p, first, to);
-        for (long long t = from; t < last; t += STEPS) {
-            __syncwarp();
-            const long long next = t + (SLOTS - 1) * STEPS;
-            ring.ask(slot == 0 ? SLOTS - 1 : slot - 1, next, count(next));
-            commit_copies();
-            ring.template wait<SLOTS - 1>();
+        for (long long t = from; t < last; t += STEPS, slot = slot == SLOTS - 1 ? 0 : slot + 1) {
+            advance(slot, t);
             if (t == first && from < first) {
                 writes = forgets(P);
                 identity<K>(P);
@@ -116,7 +137,6 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
             } else {
                 piece<false>(slot, t, x, P);
             }
-            slot = slot == SLOTS - 1 ? 0 : slot + 1;
         }
 #pragma unroll
         for (int k = 0; k < K; ++k) end[k] = x[k];
@@ -159,5 +179,18 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
         return Cell::accepts(x, start, u, y, head, T(p.atol), T(p.rtol), r);
     }
 };
+
+// Enough lanes: every warp walks 32 of them through all of time.
+template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS>
+__global__ void __launch_bounds__(WARPS* LANES) solve_lanes(const Recurrence<Cell> p) {
+    using Own = Walk<Cell, S, CUT, STEPS, SLOTS>;
+    const int warp = threadIdx.x / LANES;
+    const long long group = static_cast<long long>(blockIdx.x) * WARPS + warp;
+    if (group >= p.groups) return;
+    Own walk(p, group, 0, shared_memory() + warp * Own::Loads::BYTES, nullptr);
+    walk.ask(0);
+    walk.write();
+    if (threadIdx.x % LANES == 0) atomicAdd(address<int>(p.counters) + ENDED, 1);
+}
 
 }  // namespace recsolve

@@ -100,7 +100,7 @@ class Outcome:
         )
         complete = ended == segments * self.groups and not wrong
         residual = float(np.int32(worst).view(np.float32))
-        return Verdict(complete, not lost, not unmet, residual, sweeps, redone, walked, segments)
+        return Verdict(complete, not lost, not unmet, residual, max(sweeps, 1), redone, walked, segments)
 
     def __repr__(self) -> str:
         return f"Outcome({self.verdict()})"
@@ -354,8 +354,8 @@ class FusedCuda:
             filled = ready.filled(addresses, address(memory), tol)
             machine.clear(memory[: ready.room["links"]])
             machine.launch(ready.plan.launch(self.code, filled))
-        first, size = ready.room["sums"], prod(ready.sums)
-        sums = memory[first:].view(np.float64).reshape(ready.sums) if size else memory[:0]
+        first, size = ready.room["sums"], 8 * prod(ready.sums)
+        sums = memory[first : first + size].view(np.float64).reshape(ready.sums) if size else memory[:0]
 
         def judge() -> Array:
             with on(memory, self._machine) as machine:

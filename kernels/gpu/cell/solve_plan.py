@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import ceil, prod
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -21,8 +21,7 @@ Way: TypeAlias = Literal["Forward", "Backward"]
 FIELDS = constants("solve/problem")["FIELDS"]  # of what is told of a solve
 MOST = 12  # sweeps before segments are walked in order
 _BURN = 64  # steps before a segment that guess its first state
-_WARPS = 8  # of a block with segments that agree
-_ALONE = 2  # of a block with segments that need not
+_ALONE = 2  # warps of a block without segments
 _RESERVED = 1024  # bytes of shared memory that a block costs beside its own
 _SLOTS = 3, 4  # pieces of drives of a warp: at least, and at most
 _CHECKERS = 8  # warps of a block that reads the states again
@@ -55,7 +54,7 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernel:
-    """One instance of the template ``solve_segments``.
+    """One instance of the template ``solve_segments``, or of ``solve_lanes`` for what has no segments.
 
     Attributes
     ----------
@@ -68,7 +67,7 @@ class Kernel:
     warps, steps, slots : int
         Warps of a block; steps of a piece of drives; pieces that a warp has room for.
     blocks : int
-        Of a multiprocessor, for which registers are set aside.
+        Of a multiprocessor, for which registers are set aside; 0 without segments.
     """
 
     way: Way
@@ -88,24 +87,34 @@ class Kernel:
     @property
     def link(self) -> int:
         """Bytes of what a segment of 32 lanes amounts to."""
-        return _link(self.sizes, self.storage)
+        return self.sizes.parts * (self.sizes.parts + 4) * LANES * self.storage.number_bytes
 
     @property
     def message(self) -> int:
         """Bytes of what a block tells later ones."""
         return self.link + LANES * self.storage.number_bytes
 
-    def shared(self, segments: int) -> int:
+    @cached_property
+    def shared(self) -> int:
         """Bytes of shared memory of a block."""
-        rings = self.warps * self.slots * self.steps * _row(self.sizes, self.storage, self.cut)
-        return rings + _words(self.warps) + (2 * self.warps * self.link if segments > 1 else 0)
+        return self.warps * self.slots * self.steps * _row(self.sizes, self.storage, self.cut) + self.fixed
+
+    @property
+    def fixed(self) -> int:
+        """Those that are not for drives: links and words of the segments."""
+        return (2 * self.warps * self.link + 4 * (1 + self.warps + self.threads + FIELDS)) if self.blocks else 0
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.warps * LANES
 
     @cached_property
     def expression(self) -> str:
         """The C++ name."""
-        cut = "true" if self.cut else "false"
-        numbers = f"{self.warps}, {self.steps}, {self.slots}, {self.blocks}"
-        return f"recsolve::solve_segments<{_cell(self.way)}, {self.storage.stored}, {cut}, {numbers}>"
+        name, last = ("segments", f", {self.blocks}") if self.blocks else ("lanes", "")
+        cut, numbers = "true" if self.cut else "false", f"{self.warps}, {self.steps}, {self.slots}{last}"
+        return f"recsolve::solve_{name}<{_cell(self.way)}, {self.storage.stored}, {cut}, {numbers}>"
 
     @cached_property
     def check(self) -> str:
@@ -122,24 +131,20 @@ def _row(sizes: Sizes, storage: Storage, cut: bool) -> int:
     return LANES * (sizes.drives * storage.bytes + 4 * cut)
 
 
-def _link(sizes: Sizes, storage: Storage) -> int:
-    return sizes.parts * (sizes.parts + 4) * LANES * storage.number_bytes
-
-
-def _words(warps: int) -> int:
-    return 4 * (1 + warps + warps * LANES + FIELDS)
-
-
 @lru_cache(maxsize=256)
-def kernel(way: Way, dtype: str, cut: bool, sizes: Sizes, warps: int, crowd: int, room: int = SHARED) -> Kernel:
-    """Return a kernel whose blocks of some warps may be so many that ``crowd`` warps of a multiprocessor walk."""
-    storage, blocks = STORAGE[dtype], max(crowd // warps, 1)
-    row = _row(sizes, storage, cut)
-    fixed = _words(warps) + (2 * warps * _link(sizes, storage) if warps == _WARPS else 0)
-    own = max((room + _RESERVED) // blocks - _RESERVED - fixed, 0) // (warps * row)  # steps
+def kernel(way: Way, dtype: str, cut: bool, sizes: Sizes, crowd: int, room: int = SHARED) -> Kernel:
+    """Return a kernel for walks of all lanes of which ``crowd`` warps share a multiprocessor, or with 0 for segments.
+
+    Those hold many numbers: so many warps of a multiprocessor as have registers for them.
+    """
+    storage = STORAGE[dtype]
+    weight = sizes.parts * (1 if way == "Forward" else 2) * storage.number_bytes // 4
+    warps, blocks = (_ALONE, 0) if crowd else {1: (8, 2), 2: (12, 1)}.get(weight, (8, 1))
+    least = Kernel(way, dtype, cut, sizes, warps, 1, _SLOTS[0], blocks)
+    share = (room + _RESERVED) // (crowd // warps or blocks) - _RESERVED - least.fixed
+    own = max(share // (warps * _row(sizes, storage, cut)), 1)  # steps
     steps = power_below(max(own // _SLOTS[0], 1), 16)
-    slots = min(max(own // steps, _SLOTS[0]), _SLOTS[1])
-    return Kernel(way, dtype, cut, sizes, warps, steps, slots, blocks if warps == _WARPS else 1)
+    return replace(least, steps=steps, slots=min(max(own // steps, _SLOTS[0]), _SLOTS[1]))
 
 
 class Given(NamedTuple):
@@ -234,7 +239,7 @@ class Plan:
     def launch(self, code: str, filled: Array) -> Launch:
         """Return the launch that solves."""
         k = self.kernel
-        return Launch(code, k.expression, OPTIONS, self.blocks, k.warps * LANES, k.shared(self.segments), filled)
+        return Launch(code, k.expression, OPTIONS, self.blocks, k.threads, k.shared, filled)
 
     def check(self, code: str, groups: int, filled: Array) -> Launch:
         """Return the launch that reads the states again."""
@@ -267,15 +272,14 @@ def plan(
         if value is not None and value < least:
             raise ValueError(f"{name} is {value}; wanted {least} or more")
     groups = max(ceil(lanes / LANES), 1)
-    wide = STORAGE[dtype].number_bytes > 4 or sizes.parts > 2
-    together = kernel(way, dtype, cut, sizes, _WARPS, _WARPS * (1 if wide else 2), room)
-    alone = kernel(way, dtype, cut, sizes, _ALONE, min(max(ceil(groups / processors), 8), _CROWD), room)
-    if together.shared(2) > room:  # a step of so many numbers leaves no room for what segments tell each other
+    together = kernel(way, dtype, cut, sizes, 0, room)
+    alone = kernel(way, dtype, cut, sizes, min(max(ceil(groups / processors), 8), _CROWD), room)
+    if together.shared > room:  # a step of so many numbers leaves no room for what segments tell each other
         segments = 1
 
-    def planned(count: int) -> Plan:
-        k = alone if count == 1 else together
-        span = ceil(ceil(steps / k.steps) / count) * k.steps
+    def planned(wanted: int) -> Plan:
+        k = together if wanted > 1 else alone
+        span = ceil(ceil(steps / k.steps) / min(wanted, k.warps * k.threads)) * k.steps
         count = ceil(steps / span)
         lead = min(ceil((_BURN if burn is None else burn) / k.steps) * k.steps, span)
         parts, sets = ceil(count / k.warps), ceil(groups / max(k.warps // count, 1))
@@ -283,16 +287,10 @@ def plan(
 
     if segments is not None:
         return planned(segments)
-    found = [planned(1)]
-    if (count := _several(groups, processors * together.blocks, steps)) > 1:
-        found.append(planned(count))
-    return min(found, key=lambda one: cost(one, steps, lanes, processors))
-
-
-def _several(groups: int, slots: int, steps: int) -> int:
-    """Return how many segments the lanes of a group may have where there is room for so many blocks at a time."""
-    count = slots // groups * _WARPS if groups <= slots else _WARPS // ceil(groups / slots)
-    return min(count, 2 * steps // _BURN, _WARPS * 32 * _WARPS)  # no more led there than solved
+    slots = processors * together.blocks  # for blocks, at a time
+    count = together.warps * (slots // groups) if groups <= slots else together.warps // ceil(groups / slots)
+    count = min(count, 2 * steps // _BURN)  # no more led there than solved
+    return min([planned(n) for n in {1, max(count, 1)}], key=lambda one: cost(one, steps, lanes, processors))
 
 
 def cost(one: Plan, steps: int, lanes: int, processors: int) -> float:
