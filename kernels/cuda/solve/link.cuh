@@ -8,10 +8,11 @@ namespace recsolve {
 
 // If the first state of a stretch moved by d, its last one would move by A d + rho.
 template <class T, int K> struct Link {
-    static constexpr int NUMBERS = K * K + 4 * K;
+    static constexpr int NUMBERS = K * K + 4 * K + 1;
 
     T A[K * K], rho[K], first[K], last[K];
-    T size[K];  // the largest of the states known, infinite where a walk has ended in a state that is not finite
+    T size[K];  // of the states known, in all; infinite where a walk has ended in a state that is not finite
+    T written;  // 1 where what comes first has been written
 
     template <class Of> __device__ void each(Of of) {
         int at = 0;
@@ -19,6 +20,7 @@ template <class T, int K> struct Link {
         for (int i = 0; i < K * K; ++i) of(at++, A[i]);
 #pragma unroll
         for (int i = 0; i < K; ++i) of(at++, rho[i]), of(at++, first[i]), of(at++, last[i]), of(at++, size[i]);
+        of(at++, written);
     }
     __device__ void put(T* to) {
         each([&](int i, T& x) { to[i * LANES] = x; });
@@ -58,8 +60,9 @@ template <int K, class T> __device__ inline void multiply(const T* left, T* A) {
     }
 }
 
-// Compositions of links, one after the other in time. Where a stretch as good as begins with the end of the one before it,
-// that difference counts for nothing.
+// Compositions of links, one after the other in time. What has been written need not begin with the end of what is before
+// it: it moves no more than brings it within the tolerance. Differences that rounding makes would add up else, and every
+// segment that moves for one would move the next.
 template <class T, int K> struct Chain {
     const T atol, rtol;
     bool begun = false;
@@ -67,14 +70,17 @@ template <class T, int K> struct Chain {
 
     __device__ Chain(double a, double r) : atol(T(a)), rtol(T(r)) {}
 
+    __device__ T bound(T x, T y) const { return atol + rtol * larger(size_of(x), size_of(y)); }
     __device__ bool close(T x, T y) const {
-        return same(x, y) || size_of(y - x) <= atol + rtol * larger(size_of(x), size_of(y));
+        return same(x, y) || (finite(y - x) && size_of(y - x) <= bound(x, y));  // inf <= inf holds
     }
 
-    // How far the end of the chain is from where the next stretch begins.
-    __device__ void gap(const T* first, T* d) const {
-#pragma unroll
-        for (int i = 0; i < K; ++i) d[i] = close(all.last[i], first[i]) ? T(0) : all.last[i] - first[i];
+    // Where a stretch that has been written should begin instead of `first`, next to where another one ends.
+    __device__ T beside(T last, T first) const {
+        if (close(last, first)) return first;
+        if (!finite(last)) return last;
+        const T slack = T(0.75) * bound(last, first);
+        return last > first ? last - slack : last < first ? last + slack : last;
     }
 
     __device__ void append(const Link<T, K>& next) {
@@ -83,9 +89,11 @@ template <class T, int K> struct Chain {
             return;
         }
         T d[K], rho[K], A[K * K];
-        gap(next.first, d);
 #pragma unroll
-        for (int i = 0; i < K; ++i) d[i] += all.rho[i], rho[i] = next.rho[i];
+        for (int i = 0; i < K; ++i) {
+            d[i] = (next.written != T(0) ? beside(all.last[i], next.first[i]) : all.last[i]) - next.first[i] + all.rho[i];
+            rho[i] = next.rho[i];
+        }
         pass<K>(next.A, d, rho);
 #pragma unroll
         for (int j = 0; j < K; ++j) {  // the columns of the product
@@ -101,7 +109,7 @@ template <class T, int K> struct Chain {
 #pragma unroll
         for (int i = 0; i < K; ++i) {
             all.rho[i] = rho[i], all.last[i] = next.last[i];
-            all.size[i] = larger(all.size[i], next.size[i]);
+            all.size[i] += next.size[i];
         }
     }
 };

@@ -22,7 +22,7 @@ template <class Cell> struct Recurrence {
     View written[Cell::WRITTEN];
     View initial, restart;  // states, in the type of the arithmetic
     View cut;               // bytes: which steps are cut from their past; at == 0: none
-    long long rows;         // bit d: 32 lanes of drive d are contiguous and aligned, unless they are the last ones
+    long long rows;         // bit d: 32 lanes of drive d are contiguous, in whole pieces that are aligned
     long long groups;       // of 32 lanes
 
     double atol, rtol;  // a segment is accepted when |r| <= atol + rtol max(|h|, |f|) where it begins
@@ -58,7 +58,8 @@ template <class T> __device__ inline T size_of(T x) {
 template <class Cell> struct Forward {
     static constexpr int PARTS = Cell::PARTS, DRIVES = Cell::DRIVES, CONSTANTS = Cell::CONSTANTS;
     static constexpr int WRITTEN = PARTS, SUMS = 0;
-    static constexpr bool IS_LINEAR = false, BACK = false;
+    static constexpr bool IS_LINEAR = false, BACK = false, ROUGH = true;
+    template <class T> using Guess = Rough<T>;
 
     template <class M, class T> __device__ static void step(const T* x, const T* u, const T* w, T* y) {
         Cell::template step<M>(x, u, w, y);
@@ -105,7 +106,8 @@ template <class Cell> struct Backward {
     static constexpr int PARTS = Cell::PARTS, CONSTANTS = Cell::CONSTANTS;
     static constexpr int OWN = Cell::DRIVES, DRIVES = OWN + 2 * PARTS;
     static constexpr int WRITTEN = OWN + PARTS, SUMS = CONSTANTS + PARTS;
-    static constexpr bool IS_LINEAR = true, BACK = true;
+    static constexpr bool IS_LINEAR = true, BACK = true, ROUGH = false;
+    template <class T> using Guess = Full<T>;
 
     template <class T> __device__ static void total(const T* a, const T* u, T* g) {
 #pragma unroll

@@ -91,13 +91,14 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct DriveRing 
 
     const Recurrence<Cell>& p;
     const int own;
-    const bool exists, whole;
+    const bool exists, inside;  // whether the lane is one, and the first of those that this thread copies by rows
     const S* from[at_least_one<Cell::DRIVES>];  // at t = 0, what this thread copies
     const unsigned char* cuts;
     S* numbers;
 
     __device__ DriveRing(const Recurrence<Cell>& problem, const SolveLane<Cell, S>& lane, unsigned char* shared)
-        : p(problem), own(threadIdx.x % LANES), exists(lane.exists), whole(lane.index - own + LANES <= p.lanes) {
+        : p(problem), own(threadIdx.x % LANES), exists(lane.exists),
+          inside(lane.index - own + own % PIECES * PIECE < p.lanes) {
         numbers = reinterpret_cast<S*>(shared);
 #pragma unroll
         for (int d = 0; d < Cell::DRIVES; ++d) {
@@ -112,7 +113,7 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct DriveRing 
         return reinterpret_cast<unsigned int*>(numbers + NUMBERS) + (slot * STEPS + i) * LANES + own;
     }
 
-    __device__ bool by_rows(int d) const { return whole && (p.rows >> d & 1); }
+    __device__ bool by_rows(int d) const { return p.rows >> d & 1; }
 
     __device__ S* row(int slot, int d, int i) const {
         return numbers + ((slot * Cell::DRIVES + d) * STEPS + i) * LANES;
@@ -130,7 +131,7 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct DriveRing 
 #pragma unroll
         for (int d = 0; d < Cell::DRIVES; ++d) {
             const bool rows = by_rows(d);
-            if (!rows && !exists) continue;
+            if (rows ? !inside : !exists) continue;
             const long long time = p.drives[d].time;
             const int first = rows ? own / PIECES : 0, every = rows ? PIECE : 1;
             const S* of = from[d] + (t + first) * time;

@@ -23,7 +23,6 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
     using T = typename Stored<S>::Number;
     using Loads = DriveRing<Cell, S, CUT, STEPS, SLOTS>;
     static constexpr int K = Cell::PARTS, LINK = Link<T, K>::NUMBERS * LANES;
-    static constexpr int MESSAGE = LINK + LANES;  // a link, and whether anything has been walked
 
     // Shared memory: rings of the warps, their links, compositions of those of earlier blocks, words.
     struct Words {
@@ -39,7 +38,8 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
     int size;    // and warps with any of these
     bool exists;
     Walk<Cell, S, CUT, STEPS, SLOTS> walk;
-    bool writes, met = true;
+    Kind kind;
+    bool met = true;
     T defect = T(0);
     int walks = 0, ordered = 0;
 
@@ -57,11 +57,11 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
     __device__ int* counters() const { return address<int>(p.counters); }
     __device__ int* flag(long long of) const { return counters() + FIELDS + of * p.sets + set; }
     __device__ T* message(long long sweep, long long of) const {
-        return address<T>(p.links) + ((sweep * p.parts + of) * p.sets + set) * MESSAGE + own;
+        return address<T>(p.links) + ((sweep * p.parts + of) * p.sets + set) * LINK + own;
     }
 
     __device__ void go(long long from) {
-        walk.run(from, writes);
+        walk.run(from, kind);
         walks += 1;
         walk.ask(walk.first);
     }
@@ -69,7 +69,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
     __device__ void solve() {
         if (exists) {
             const long long lead = walk.first < p.burn ? walk.first : p.burn;
-            writes = walk.segment == 0 || p.exact;
+            kind = walk.segment == 0 || p.exact ? WRITE : LINEAR;
             walk.ask(walk.first - lead);
             go(walk.first - lead);
         }
@@ -80,17 +80,16 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
 
     // Sweeps until nothing moves.
     __device__ void agree() {
-        bool moved = true;
         for (long long sweep = 0; sweep < p.most; ++sweep) {
             Chain<T, K> chain(p.atol, p.rtol);
-            bool final = true;
             tell();
             __syncthreads();
-            if (p.parts > 1) final = exchange(sweep, moved, chain);
+            if (p.parts > 1) exchange(sweep, chain);
             for (int i = 0; i < before; ++i) append(chain, links + (warp - before + i) * LINK);
             const bool again = exists && walk.segment > 0 && judge(chain, sweep);
-            moved = __syncthreads_or(again);
-            if (!moved && final) return publish_last(2 * sweep + 3);
+            const bool moved = __syncthreads_or(again);
+            if (p.parts > 1 && threadIdx.x == 0) publish(flag(part), state(sweep, moved ? MOVES : STAYS));
+            if (!moved && all_stay(sweep)) return end(sweep);
             if (again) go(walk.first);
         }
         in_order();
@@ -107,6 +106,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
             link.rho[i] = T(0), link.first[i] = walk.start[i], link.last[i] = walk.end[i];
             link.size[i] = finite(walk.end[i]) ? size : infinity<T>();
         }
+        link.written = walk.written ? T(1) : T(0);
         link.put(links + warp * LINK + own);
     }
 
@@ -116,75 +116,88 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
         chain.append(link);
     }
 
-    __device__ void send(long long sweep, bool moved) {
+    __device__ void send(long long sweep) {
         Chain<T, K> all(p.atol, p.rtol);
         for (int i = 0; i < size; ++i) append(all, links + i * LINK);
         all.all.put(message(sweep, part));
-        message(sweep, part)[LINK] = moved ? T(1) : T(0);
         __syncwarp();
     }
 
-    // A flag is 2 (sweep + 1), and 1 more once nothing will change.
-    __device__ void publish_last(long long value) {
+    // Flags of blocks: what they have done in a sweep, in this order. One that has ended stays as it is.
+    enum State { TOLD, MOVES, STAYS, ENDED };
+    __device__ static int state(long long sweep, State of) { return static_cast<int>(4 * sweep + 4 + of); }
+
+    __device__ void end(long long sweep) {
         __syncthreads();
-        if (p.parts > 1 && threadIdx.x == 0) publish(flag(part), static_cast<int>(value));
+        if (p.parts > 1 && threadIdx.x == 0) publish(flag(part), state(sweep, State::ENDED));
     }
 
-    // Tells later blocks what the segments of this one amount to, and composes what earlier ones do; returns whether none of
-    // these will change. A warp takes a share of them, a thread waits for each.
-    __device__ bool exchange(long long sweep, bool moved, Chain<T, K>& chain) {
-        if (warp == 0) {
-            send(sweep, moved);
-            if (own == 0) publish(flag(part), static_cast<int>(2 * sweep + 2));
-        }
-        const long long each = (part + WARPS - 1) / WARPS, from = warp * each, to = from + each < part ? from + each : part;
-        if (from + own < to) words.seen[threadIdx.x] = wait_for(from + own, static_cast<int>(2 * sweep + 2));
-        __syncwarp();
-        fence();
-        Chain<T, K> share(p.atol, p.rtol);
-        bool changes = false;
-#pragma unroll 4
-        for (long long i = from; i < to; ++i) {
-            const int seen = words.seen[warp * LANES + (i - from)];
-            const T* of = message(seen & 1 ? seen / 2 - 1 : sweep, i);
-            append(share, of - own);
-            changes |= !(seen & 1) && of[LINK] != T(0);
-        }
-        if (share.begun) share.all.put(earlier + warp * LINK + own);
-        changes = __syncthreads_or(changes);
-        for (int i = 0; i * each < part; ++i) append(chain, earlier + i * LINK);
-        return !changes;
-    }
-
-    // Waits until a flag has a value, or its block has ended.
+    // Waits until a block has come so far, or has ended.
     __device__ int wait_for(long long of, int value) const {
         for (;; pause()) {
             const int seen = observe(flag(of));
-            if (seen >= value || seen & 1) return seen;
+            if (seen >= value || seen % 4 == State::ENDED) return acquire(flag(of));
         }
     }
 
+    // The parts before this one that a warp looks after, a thread for each.
+    __device__ long long each() const { return (part + WARPS - 1) / WARPS; }
+    __device__ long long from() const { return warp * each(); }
+    __device__ long long to() const { return from() + each() < part ? from() + each() : part; }
+
+    // Whether none of the earlier blocks moves in a sweep, and so none ever will.
+    __device__ bool all_stay(long long sweep) {
+        bool stays = true;
+        if (p.parts > 1 && from() + own < to()) {
+            const int seen = wait_for(from() + own, state(sweep, MOVES));
+            stays = seen == state(sweep, STAYS) || (seen % 4 == State::ENDED && seen <= state(sweep, State::ENDED));
+        }
+        return !__syncthreads_or(!stays);
+    }
+
+    // Tells later blocks what the segments of this one amount to, and composes what earlier ones do.
+    __device__ void exchange(long long sweep, Chain<T, K>& chain) {
+        if (warp == 0) {
+            send(sweep);
+            if (own == 0) publish(flag(part), state(sweep, TOLD));
+        }
+        if (from() + own < to()) words.seen[threadIdx.x] = wait_for(from() + own, state(sweep, TOLD));
+        __syncwarp();
+        Chain<T, K> share(p.atol, p.rtol);
+#pragma unroll 4
+        for (long long i = from(); i < to(); ++i) {
+            const int last = words.seen[warp * LANES + (i - from())] / 4 - 1;  // sweep, if it has ended before
+            append(share, message(last < sweep ? last : sweep, i) - own);
+        }
+        if (share.begun) share.all.put(earlier + warp * LINK + own);
+        __syncthreads();
+        for (int i = 0; i * each() < part; ++i) append(chain, earlier + i * LINK);
+    }
+
     // Moves the start to where the chain of earlier segments leads, in the lanes where it may not stay; returns whether there
-    // are any, and sets whether what is walked from there is to be written.
+    // are any, and sets how to walk from there.
     __device__ bool judge(const Chain<T, K>& chain, long long sweep) {
         walk.ring.template wait<0>();
         const T limit = T(2ll << 3 * (sweep < 8 ? sweep : 8));  // times what is known, as far as a start is believed at first
         T x[K], r = T(0);
-        bool stays = walk.written && walk.follows(chain.all.last, r), near = true;
+        const bool follows = walk.written && walk.follows(chain.all.last, r);
+        bool stays = follows, near = true;
 #pragma unroll
         for (int i = 0; i < K; ++i) {
             const T last = chain.all.last[i], move = chain.all.rho[i], known = chain.all.size[i];
-            x[i] = last + move;
+            const bool slack = walk.written && (follows || !chain.close(last, walk.start[i]));
+            x[i] = (slack ? chain.beside(last, walk.start[i]) : last) + move;
             // A start is not finite where an end before it is not; elsewhere that is but what derivatives have grown to.
             const bool lost = finite(x[i]) ? !Cell::IS_LINEAR && size_of(move) > limit * known : finite(known);
             x[i] = lost ? last : x[i];
-            near &= !(size_of(x[i] - walk.start[i]) > T(p.near) * (chain.atol + chain.rtol * size_of(x[i])));
-            stays &= chain.close(x[i], walk.start[i]);
+            const T moves = size_of(x[i] - walk.start[i]), bound = chain.atol + chain.rtol * size_of(x[i]);
+            near &= !(moves > T(p.near) * bound);
+            stays &= Cell::IS_LINEAR || chain.close(x[i], walk.start[i]);
         }
 #pragma unroll
         for (int i = 0; i < K; ++i) walk.start[i] = stays ? walk.start[i] : x[i];
         defect = stays ? r : T(0), met = stays;
-        writes = Cell::IS_LINEAR || p.exact || !walk.any(!stays && !near);
+        kind = Cell::IS_LINEAR || p.exact || !walk.any(!stays && !near) ? WRITE : LINEAR;
         return walk.any(!stays);
     }
 
@@ -193,18 +206,17 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
         tell();
         if (part > 0 && threadIdx.x == 0) words.number = wait_for(part - 1, 1 << 30);
         __syncthreads();
-        fence();
         for (int turn = 0; turn < size; ++turn) {
             if (exists && turn == before && walk.segment > 0) {
                 Link<T, K> link;
-                link.get(before > 0 ? links + (warp - 1) * LINK + own : message(words.number / 2 - 1, part - 1));
+                link.get(before > 0 ? links + (warp - 1) * LINK + own : message(words.number / 4 - 1, part - 1));
                 follow(link.last);
                 tell();
             }
             __syncthreads();
         }
-        if (p.parts > 1 && warp == 0) send(p.most, true);
-        publish_last(2 * p.most + 3);
+        if (p.parts > 1 && warp == 0) send(p.most);
+        end(p.most);
     }
 
     __device__ void follow(const T* last) {
@@ -213,7 +225,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
         const bool stays = walk.written && walk.follows(last, r);
 #pragma unroll
         for (int i = 0; i < K; ++i) walk.start[i] = stays ? walk.start[i] : last[i];
-        defect = stays ? r : T(0), met = writes = true;
+        defect = stays ? r : T(0), met = true, kind = WRITE;
         if (!walk.any(!stays)) return;
         go(walk.first);
         ordered += 1;
@@ -225,7 +237,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
             if (walk.lane.exists && defect > T(0)) atomicMax(words.counts + WORST, bits_of(static_cast<float>(defect)));
             if (walk.lane.exists && !(met && walk.written)) atomicAdd(words.counts + UNMET, 1);
             if (own == 0) {
-                atomicAdd(words.counts + ENDED, 1);
+                atomicAdd(words.counts + Fields::ENDED, 1);
                 atomicMax(words.counts + SWEEPS, walks);
                 atomicAdd(words.counts + REDONE, walks - 1);
                 atomicAdd(words.counts + WALKED, ordered);

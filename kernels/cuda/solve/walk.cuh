@@ -8,6 +8,17 @@
 
 namespace recsolve {
 
+// What a walk does: it writes, or carries the derivative of its state, or does so with rough functions. (These are of no use
+// where much is remembered: of 1 - z, for a gate near 1, nothing is left.)
+enum Kind { WRITE, LINEAR, GUESS };
+
+template <Kind KIND, class Cell, class T> struct Functions {
+    using Of = Full<T>;
+};
+template <class Cell, class T> struct Functions<GUESS, Cell, T> {
+    using Of = typename Cell::template Guess<T>;
+};
+
 template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     using T = typename Stored<S>::Number;
     using Loads = DriveRing<Cell, S, CUT, STEPS, SLOTS>;
@@ -53,18 +64,18 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     }
 
     // Takes one step with all that belongs to it, or its derivative into the product P; returns the checksum of what it writes.
-    template <bool WRITE>
+    template <Kind KIND>
     __device__ __forceinline__ unsigned int step(int slot, int i, long long t, T* x, T* P, unsigned int weight) {
         T u[D], y[K], J[K * K], out[Cell::WRITTEN];
         unsigned int check = 0;
         const bool cut = take(p, lane, ring, slot, i, t + i, x, u);
-        if constexpr (WRITE) {
+        if constexpr (KIND == WRITE) {
             Cell::template step<Full<T>>(x, u, lane.constants, y);
             Cell::results(x, u, lane.constants, y, out, sums.few);
             if (cut) Cell::leave(y, sums.few);
             check = lane.write(p, out, to, weight);
         } else {
-            Cell::template linear<Full<T>>(x, u, lane.constants, y, J);
+            Cell::template linear<typename Functions<KIND, Cell, T>::Of>(x, u, lane.constants, y, J);
             if (cut) Cell::leave(y, sums.few);
             multiply<K>(J, P);
 #pragma unroll
@@ -75,16 +86,16 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
         return check;
     }
 
-    template <bool WRITE> __device__ __forceinline__ unsigned int piece(int slot, long long t, T* x, T* P) {
+    template <Kind KIND> __device__ __forceinline__ unsigned int piece(int slot, long long t, T* x, T* P) {
         unsigned int check = 0, weight = SolveLane<Cell, S>::weight(t);
         if (count(t) == STEPS) {
 #pragma unroll 4
-            for (int i = 0; i < STEPS; ++i, weight += 2 * K) check += step<WRITE>(slot, i, t, x, P, weight);
+            for (int i = 0; i < STEPS; ++i, weight += 2 * K) check += step<KIND>(slot, i, t, x, P, weight);
         } else {
-            for (int i = 0; i < count(t); ++i, weight += 2 * K) check += step<WRITE>(slot, i, t, x, P, weight);
+            for (int i = 0; i < count(t); ++i, weight += 2 * K) check += step<KIND>(slot, i, t, x, P, weight);
         }
-        if (WRITE) sums.gather();
-        if (!WRITE) sums.forget();
+        if (KIND == WRITE) sums.gather();
+        if (KIND != WRITE) sums.forget();
         return check;
     }
 
@@ -108,14 +119,14 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
         lane.places(p, first, to);
         for (long long t = first; t < last; t += STEPS, slot = slot == SLOTS - 1 ? 0 : slot + 1) {
             advance(slot, t);
-            check += piece<true>(slot, t, x, P);
+            check += piece<WRITE>(slot, t, x, P);
         }
         finish(check);
     }
 
     // Walks from `start` at a time that has been asked for, in the segment or before it, to the end. Where it begins before
-    // the segment, it writes if by then it has forgotten its start.
-    __device__ __forceinline__ void run(long long from, bool writes) {
+    // the segment, it writes if by then it has forgotten its start; what comes early is forgotten too, and may be rough.
+    __device__ __forceinline__ void run(long long from, Kind kind) {
         T x[K], P[K * K];
         unsigned int check = 0;
         int slot = 0;
@@ -127,23 +138,25 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
         for (long long t = from; t < last; t += STEPS, slot = slot == SLOTS - 1 ? 0 : slot + 1) {
             advance(slot, t);
             if (t == first && from < first) {
-                writes = forgets(P);
+                kind = forgets(P) ? WRITE : LINEAR;
                 identity<K>(P);
 #pragma unroll
                 for (int k = 0; k < K; ++k) start[k] = x[k];
             }
-            if (t >= first && writes) {
-                check += piece<true>(slot, t, x, P);
+            if (t >= first && kind == WRITE) {
+                check += piece<WRITE>(slot, t, x, P);
+            } else if (Cell::ROUGH && 2 * t < from + first) {
+                piece<GUESS>(slot, t, x, P);
             } else {
-                piece<false>(slot, t, x, P);
+                piece<LINEAR>(slot, t, x, P);
             }
         }
 #pragma unroll
         for (int k = 0; k < K; ++k) end[k] = x[k];
 #pragma unroll
-        for (int k = 0; k < K * K; ++k) A[k] = writes ? A[k] : P[k];
-        if (writes) finish(check);
-        written = writes;
+        for (int k = 0; k < K * K; ++k) A[k] = kind == WRITE ? A[k] : P[k];
+        written = kind == WRITE;
+        if (written) finish(check);
     }
 
     // Of derivatives that are not finite nothing is known, and nothing is to be gained by knowing more.

@@ -393,7 +393,7 @@ class FusedCuda:
         sums = one.segments, sizes.sums, lanes
         parts = {
             "counters": 4 * (FIELDS + one.blocks),
-            "links": (one.most + 1) * one.blocks * one.kernel.message if one.parts > 1 else 0,
+            "links": (one.most + 1) * one.blocks * one.kernel.link if one.parts > 1 else 0,
             "checks": 4 * one.segments * lanes,
             "sums": 8 * prod(sums),
         }

@@ -87,12 +87,7 @@ class Kernel:
     @property
     def link(self) -> int:
         """Bytes of what a segment of 32 lanes amounts to."""
-        return self.sizes.parts * (self.sizes.parts + 4) * LANES * self.storage.number_bytes
-
-    @property
-    def message(self) -> int:
-        """Bytes of what a block tells later ones."""
-        return self.link + LANES * self.storage.number_bytes
+        return (self.sizes.parts * (self.sizes.parts + 4) + 1) * LANES * self.storage.number_bytes
 
     @cached_property
     def shared(self) -> int:
@@ -202,10 +197,10 @@ def in_shape(x: Array, like: Array) -> Array:
 
 
 def _by_rows(view: Any, sizes: Any, axes: int, size: int) -> bool:
-    """Return whether 32 lanes are contiguous wherever they begin, and aligned to pieces of 16 bytes."""
+    """Return whether 32 lanes are contiguous wherever they begin, in whole pieces of 16 aligned bytes."""
     piece = 16 // size
     rest = [view["time"], *view["lane"][1:axes]]
-    inner = view["lane"][0] == 1 and (axes == 1 or sizes[0] % LANES == 0)
+    inner = view["lane"][0] == 1 and sizes[0] % (piece if axes == 1 else LANES) == 0
     return bool(inner and view["at"] % 16 == 0 and not any(stride % piece for stride in rest))
 
 
