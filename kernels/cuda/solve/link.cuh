@@ -61,8 +61,8 @@ template <int K, class T> __device__ inline void multiply(const T* left, T* A) {
 }
 
 // Compositions of links, one after the other in time. What has been written need not begin with the end of what is before
-// it: it moves no more than brings it within the tolerance. Differences that rounding makes would add up else, and every
-// segment that moves for one would move the next.
+// it: it moves no more than brings it within the tolerance, and if that is little, it has ended where it did. Differences
+// that rounding makes would add up else, and every segment that moves for one would move the next.
 template <class T, int K> struct Chain {
     const T atol, rtol;
     bool begun = false;
@@ -75,12 +75,17 @@ template <class T, int K> struct Chain {
         return same(x, y) || (finite(y - x) && size_of(y - x) <= bound(x, y));  // inf <= inf holds
     }
 
-    // Where a stretch that has been written should begin instead of `first`, next to where another one ends.
-    __device__ T beside(T last, T first) const {
-        if (close(last, first)) return first;
-        if (!finite(last)) return last;
-        const T slack = T(0.75) * bound(last, first);
-        return last > first ? last - slack : last < first ? last + slack : last;
+    // How far what has been written may stay from the end of what is before it.
+    __device__ T slack(T last, T first) const {
+        const T size = T(0.75) * bound(last, first);
+        return close(last, first) || !finite(last) ? T(0) : last > first ? size : -size;
+    }
+    __device__ bool is_little(T move, T x) const { return size_of(move) <= atol + rtol * size_of(x); }
+
+    // How much what has been written, and ends elsewhere if it moves, moves for the end of what is before it.
+    __device__ T shift(T last, T first) const {
+        const T move = last - slack(last, first) - first;
+        return close(last, first) || is_little(move, first) ? T(0) : move;
     }
 
     __device__ void append(const Link<T, K>& next) {
@@ -91,7 +96,8 @@ template <class T, int K> struct Chain {
         T d[K], rho[K], A[K * K];
 #pragma unroll
         for (int i = 0; i < K; ++i) {
-            d[i] = (next.written != T(0) ? beside(all.last[i], next.first[i]) : all.last[i]) - next.first[i] + all.rho[i];
+            const T last = all.last[i], first = next.first[i];
+            d[i] = (next.written != T(0) ? shift(last, first) : last - first) + all.rho[i];
             rho[i] = next.rho[i];
         }
         pass<K>(next.A, d, rho);

@@ -22,7 +22,7 @@ template <class Cell> struct Recurrence {
     View written[Cell::WRITTEN];
     View initial, restart;  // states, in the type of the arithmetic
     View cut;               // bytes: which steps are cut from their past; at == 0: none
-    long long rows;         // bit d: 32 lanes of drive d are contiguous, in whole pieces that are aligned
+    long long rows;         // bit d: lanes of drive d lie in aligned pieces of 16 bytes, counted from the first one
     long long groups;       // of 32 lanes
 
     double atol, rtol;  // a segment is accepted when |r| <= atol + rtol max(|h|, |f|) where it begins

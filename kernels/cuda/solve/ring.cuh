@@ -1,7 +1,7 @@
 // The lanes of a warp, and the drives of their next steps on the way to shared memory.
 //
-// A warp loads for itself: rows of 32 contiguous lanes in pieces of 16 bytes, several rows at a time, others number by
-// number. No warp waits for another one.
+// A warp loads for itself: rows of 32 lanes in pieces of 16 bytes, several rows at a time, or where lanes do not lie so
+// number by number. No warp waits for another one.
 
 #pragma once
 
@@ -73,6 +73,14 @@ template <class Cell, class S> struct SolveLane {
         return sum;
     }
 
+    // The checksum of what a step has written where `to` points.
+    __device__ unsigned int stored(S* const* to, unsigned int weight) const {
+        unsigned int sum = 0;
+#pragma unroll
+        for (int i = 0; i < Cell::WRITTEN; ++i) sum += exists ? word_of(*to[i]) * (weight + 2 * i) : 0;
+        return sum;
+    }
+
     // The weight of the first number of a step.
     __device__ static unsigned int weight(long long t) { return static_cast<unsigned int>(2 * Cell::PARTS * t + 1); }
 
@@ -91,19 +99,20 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct DriveRing 
 
     const Recurrence<Cell>& p;
     const int own;
-    const bool exists, inside;  // whether the lane is one, and the first of those that this thread copies by rows
+    const long long piece;  // the first of the lanes that this thread copies of a row
+    const bool exists, inside;
     const S* from[at_least_one<Cell::DRIVES>];  // at t = 0, what this thread copies
     const unsigned char* cuts;
     S* numbers;
 
     __device__ DriveRing(const Recurrence<Cell>& problem, const SolveLane<Cell, S>& lane, unsigned char* shared)
-        : p(problem), own(threadIdx.x % LANES), exists(lane.exists),
-          inside(lane.index - own + own % PIECES * PIECE < p.lanes) {
+        : p(problem), own(threadIdx.x % LANES), piece(lane.index - own + own % PIECES * PIECE), exists(lane.exists),
+          inside(piece < p.lanes) {
         numbers = reinterpret_cast<S*>(shared);
 #pragma unroll
         for (int d = 0; d < Cell::DRIVES; ++d) {
-            long long offset = offset_of(p.drives[d], p.sizes, by_rows(d) ? lane.index - own : exists ? lane.index : 0);
-            from[d] = address<const S>(p.drives[d].at) + offset + (by_rows(d) ? own % PIECES * PIECE : 0);
+            const long long mine = by_rows(d) ? inside ? piece : 0 : exists ? lane.index : 0;
+            from[d] = address<const S>(p.drives[d].at) + offset_of(p.drives[d], p.sizes, mine);
         }
         cuts = CUT ? lane.template at<const unsigned char>(p, p.cut) : nullptr;
     }
@@ -126,17 +135,24 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct DriveRing 
         return Cell::BACK && d >= FIRST && d < FIRST + Cell::PARTS && t == p.steps - 1 && t > 0;
     }
 
-    // Starts to copy `count` steps from time t on.
+    // Starts to copy `count` steps from time t on: where threads share rows, PIECE rows at a time.
     __device__ void ask(int slot, long long t, int count) const {
 #pragma unroll
         for (int d = 0; d < Cell::DRIVES; ++d) {
             const bool rows = by_rows(d);
             if (rows ? !inside : !exists) continue;
             const long long time = p.drives[d].time;
-            const int first = rows ? own / PIECES : 0, every = rows ? PIECE : 1;
+            const int first = rows ? own / PIECES : 0;
             const S* of = from[d] + (t + first) * time;
             S* to = row(slot, d, first) + (rows ? own % PIECES * PIECE : own);
-            for (int i = first; i < count; i += every) {
+            if (rows && count == STEPS && STEPS % PIECE == 0) {
+#pragma unroll
+                for (int i = 0; i < STEPS; i += PIECE) {
+                    copy_async<PIECE>(to + i * LANES, absent(d, t + first + i) ? of + (i - 1) * time : of + i * time);
+                }
+                continue;
+            }
+            for (int i = first, every = rows ? PIECE : 1; i < count; i += every) {
                 const S* here = absent(d, t + i) ? of - time : of;
                 if (rows) copy_async<PIECE>(to, here);
                 if (!rows) copy_async(to, here);

@@ -61,7 +61,11 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
     }
 
     __device__ void go(long long from) {
-        walk.run(from, kind);
+        if (!Cell::BACK && kind == MEND) {
+            walk.mend();
+        } else {
+            walk.run(from, kind);
+        }
         walks += 1;
         walk.ask(walk.first);
     }
@@ -181,23 +185,24 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
         const T limit = T(2ll << 3 * (sweep < 8 ? sweep : 8));  // times what is known, as far as a start is believed at first
         T x[K], r = T(0);
         const bool follows = walk.written && walk.follows(chain.all.last, r);
-        bool stays = follows, near = true;
+        bool stays = follows, near = true, little = walk.written && !Cell::BACK;
 #pragma unroll
         for (int i = 0; i < K; ++i) {
-            const T last = chain.all.last[i], move = chain.all.rho[i], known = chain.all.size[i];
-            const bool slack = walk.written && (follows || !chain.close(last, walk.start[i]));
-            x[i] = (slack ? chain.beside(last, walk.start[i]) : last) + move;
+            const T start = walk.start[i], last = chain.all.last[i], move = chain.all.rho[i], known = chain.all.size[i];
+            x[i] = (follows && chain.close(last, start) ? start : walk.written ? last - chain.slack(last, start) : last) + move;
             // A start is not finite where an end before it is not; elsewhere that is but what derivatives have grown to.
             const bool lost = finite(x[i]) ? !Cell::IS_LINEAR && size_of(move) > limit * known : finite(known);
             x[i] = lost ? last : x[i];
-            const T moves = size_of(x[i] - walk.start[i]), bound = chain.atol + chain.rtol * size_of(x[i]);
-            near &= !(moves > T(p.near) * bound);
-            stays &= Cell::IS_LINEAR || chain.close(x[i], walk.start[i]);
+            const T moves = x[i] - start;
+            stays &= same(x[i], start) || chain.is_little(moves, x[i]);
+            near &= !(size_of(moves) > T(p.near) * chain.bound(x[i], x[i]));
+            little &= chain.is_little(moves, x[i]);
         }
 #pragma unroll
         for (int i = 0; i < K; ++i) walk.start[i] = stays ? walk.start[i] : x[i];
         defect = stays ? r : T(0), met = stays;
-        kind = Cell::IS_LINEAR || p.exact || !walk.any(!stays && !near) ? WRITE : LINEAR;
+        near |= stays || Cell::IS_LINEAR || p.exact, little |= stays;
+        kind = walk.any(!little) ? walk.any(!near) ? LINEAR : WRITE : MEND;
         return walk.any(!stays);
     }
 
@@ -234,7 +239,8 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
     // Tells what happened; the block comes here as a whole.
     __device__ void report() {
         if (exists) {
-            if (walk.lane.exists && defect > T(0)) atomicMax(words.counts + WORST, bits_of(static_cast<float>(defect)));
+            const T worst = larger(defect, walk.defect);
+            if (walk.lane.exists && worst > T(0)) atomicMax(words.counts + WORST, bits_of(static_cast<float>(worst)));
             if (walk.lane.exists && !(met && walk.written)) atomicAdd(words.counts + UNMET, 1);
             if (own == 0) {
                 atomicAdd(words.counts + Fields::ENDED, 1);

@@ -8,9 +8,9 @@
 
 namespace recsolve {
 
-// What a walk does: it writes, or carries the derivative of its state, or does so with rough functions. (These are of no use
-// where much is remembered: of 1 - z, for a gate near 1, nothing is left.)
-enum Kind { WRITE, LINEAR, GUESS };
+// What a walk does: it writes, or carries the derivative of its state, or does so with rough functions (which are of no use
+// where much is remembered: of 1 - z, for a gate near 1, nothing is left), or writes until it meets what is there.
+enum Kind { WRITE, LINEAR, GUESS, MEND };
 
 template <Kind KIND, class Cell, class T> struct Functions {
     using Of = Full<T>;
@@ -32,6 +32,8 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     T start[K], end[K];
     T A[K * K];  // the derivative of the end by the start, as far as it is known
     bool written = false;
+    unsigned int check = 0;  // of what has been written
+    T defect = T(0);         // the largest where that has been met
     Sums<Cell, T> sums;
     S* to[Cell::WRITTEN];
 
@@ -67,13 +69,14 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     template <Kind KIND>
     __device__ __forceinline__ unsigned int step(int slot, int i, long long t, T* x, T* P, unsigned int weight) {
         T u[D], y[K], J[K * K], out[Cell::WRITTEN];
-        unsigned int check = 0;
+        unsigned int sum = 0;
         const bool cut = take(p, lane, ring, slot, i, t + i, x, u);
-        if constexpr (KIND == WRITE) {
+        if constexpr (KIND == WRITE || KIND == MEND) {
+            if (KIND == MEND) sum -= lane.stored(to, weight);
             Cell::template step<Full<T>>(x, u, lane.constants, y);
             Cell::results(x, u, lane.constants, y, out, sums.few);
             if (cut) Cell::leave(y, sums.few);
-            check = lane.write(p, out, to, weight);
+            sum += lane.write(p, out, to, weight);
         } else {
             Cell::template linear<typename Functions<KIND, Cell, T>::Of>(x, u, lane.constants, y, J);
             if (cut) Cell::leave(y, sums.few);
@@ -83,7 +86,7 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
         }
 #pragma unroll
         for (int k = 0; k < K; ++k) x[k] = y[k];
-        return check;
+        return sum;
     }
 
     template <Kind KIND> __device__ __forceinline__ unsigned int piece(int slot, long long t, T* x, T* P) {
@@ -111,7 +114,6 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     // Walks all of the segment from `start` on, whose first steps have been asked for.
     __device__ __forceinline__ void write() {
         T x[K], P[K * K];
-        unsigned int check = 0;
         int slot = 0;
 #pragma unroll
         for (int k = 0; k < K; ++k) x[k] = start[k];
@@ -121,15 +123,15 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
             advance(slot, t);
             check += piece<WRITE>(slot, t, x, P);
         }
-        finish(check);
+        finish();
     }
 
     // Walks from `start` at a time that has been asked for, in the segment or before it, to the end. Where it begins before
     // the segment, it writes if by then it has forgotten its start; what comes early is forgotten too, and may be rough.
     __device__ __forceinline__ void run(long long from, Kind kind) {
         T x[K], P[K * K];
-        unsigned int check = 0;
         int slot = 0;
+        check = 0, defect = T(0);
 #pragma unroll
         for (int k = 0; k < K; ++k) x[k] = start[k];
         identity<K>(P);
@@ -156,7 +158,38 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
 #pragma unroll
         for (int k = 0; k < K * K; ++k) A[k] = kind == WRITE ? A[k] : P[k];
         written = kind == WRITE;
-        if (written) finish(check);
+        if (written) finish();
+    }
+
+    // Walks from `start` on, next to which it has started before, until that meets what it has written then.
+    __device__ __forceinline__ void mend() {
+        T x[K], P[K * K], y[K], u[D], there[K];
+        int slot = 0;
+#pragma unroll
+        for (int k = 0; k < K; ++k) x[k] = start[k];
+        lane.places(p, first, to);
+        for (long long t = first; t < last; t += STEPS, slot = slot == SLOTS - 1 ? 0 : slot + 1) {
+            advance(slot, t);
+            const int rest = count(t) - 1;
+            unsigned int weight = SolveLane<Cell, S>::weight(t);
+            for (int i = 0; i < rest; ++i, weight += 2 * K) check += step<MEND>(slot, i, t, x, P, weight);
+            T from[K], r = T(0);
+#pragma unroll
+            for (int k = 0; k < K; ++k) from[k] = x[k], there[k] = lane.exists ? Stored<S>::get(*to[k]) : T(0);
+            const bool cut = take(p, lane, ring, slot, rest, t + rest, from, u);
+            Cell::template step<Full<T>>(from, u, lane.constants, y);
+#pragma unroll
+            for (int k = 0; k < K; ++k) y[k] = Stored<S>::get(Stored<S>::put(y[k]));
+            const bool meets = cut || Cell::accepts(x, x, u, y, there, T(p.atol), T(p.rtol), r);
+            if (!any(!meets)) {
+                defect = larger(defect, r);
+                return finish();
+            }
+            check += step<MEND>(slot, rest, t, x, P, weight);
+        }
+#pragma unroll
+        for (int k = 0; k < K; ++k) end[k] = x[k];
+        finish();
     }
 
     // Of derivatives that are not finite nothing is known, and nothing is to be gained by knowing more.
@@ -168,7 +201,7 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     }
 
     // Leaves what belongs to a segment that has been written.
-    __device__ void finish(unsigned int check) const {
+    __device__ void finish() const {
         if (!lane.exists) return;
         if (!Cell::BACK) {
             address<unsigned int>(p.checks)[segment * p.lanes + lane.index] = check + static_cast<unsigned int>(p.ticket);

@@ -117,17 +117,16 @@ class _Ready(NamedTuple):
     words : array of int64
         The structure that kernels are given.
     places, bases, offsets : array of int
-        Which words are addresses in which array, and how many bytes from its beginning.
+        Which words are addresses in which array, the last of which is the memory of a solve, and how many bytes from its
+        beginning.
+    numbers, marks : list of int
+        Which words are the tolerances, and those that tell solves apart.
     unaligned : bool
         Whether arrays have to be copied first.
-    fields : mapping
-        Which words the other fields are.
-    room : mapping
-        Where what a field has the address of begins in the memory of a solve.
     sums : tuple of int
         The shape of what is added up.
-    nbytes : int
-        Of the memory.
+    zeroed, added, nbytes : int
+        Of the memory: bytes that are 0 at first, where sums begin, and all.
     """
 
     plan: Plan
@@ -136,22 +135,21 @@ class _Ready(NamedTuple):
     places: Array
     bases: Array
     offsets: Array
+    numbers: list[int]
+    marks: list[int]
     unaligned: bool
-    fields: Mapping[str, int]
-    room: Mapping[str, int]
     sums: tuple[int, int, int]
+    zeroed: int
+    added: int
     nbytes: int
 
     def filled(self, addresses: list[int], memory: int, tol: tuple[float, float]) -> Array:
         """Return the structure for arrays and memory at some addresses."""
-        words, at, most = self.words.copy(), self.fields, max(tol)
-        words[self.places] = np.array(addresses)[self.bases] + self.offsets
-        numbers = words.view(np.float64)
-        numbers[at["atol"]], numbers[at["rtol"]] = tol
-        numbers[at["near"]], numbers[at["forgotten"]] = most**-0.5 if most else 1.0, _FORGOTTEN * most
-        words[at["exact"]], words[at["ticket"]] = not most, next(_TICKETS)
-        for name, begins in self.room.items():
-            words[at[name]] = memory + begins
+        words, most = self.words.copy(), max(tol)
+        exact, near = int(not most), most**-0.5 if most else 1.0
+        words[self.places] = np.array([*addresses, memory])[self.bases] + self.offsets
+        words.view(np.float64)[self.numbers] = *tol, _FORGOTTEN * most, near
+        words[self.marks] = exact, next(_TICKETS)
         return words
 
 
@@ -340,9 +338,9 @@ class FusedCuda:
     ) -> Outcome:
         """Launch what is known for arrays that lie like these."""
         with on(bases[self.drives + self.sizes.constants], self._machine) as machine:
-            addresses = [address(x) for x in bases]
-            lie = [(x.shape, x.strides, x.dtype.char, at & 15) for x, at in zip(bases, addresses, strict=True)]
-            key = way, axis, asked, id(machine), *lie
+            addresses = [*map(address, bases)] if machine.kind == "numpy" else [x.data.ptr for x in bases]  # type: ignore
+            lie = [(x.shape, x.strides, x.dtype.char) for x in bases]
+            key = way, axis, asked, id(machine), *lie, *[at & 15 for at in addresses]
             ready = self._known.get(key)
             if ready is None:
                 if len(self._known) >= _KEPT:
@@ -352,9 +350,9 @@ class FusedCuda:
                 return self._run(way, self._aligned(way, bases), axis, tol, asked)
             memory = namespace(bases[0]).empty(ready.nbytes, np.uint8)
             filled = ready.filled(addresses, address(memory), tol)
-            machine.clear(memory[: ready.room["links"]])
+            machine.clear(memory[: ready.zeroed])
             machine.launch(ready.plan.launch(self.code, filled))
-        first, size = ready.room["sums"], 8 * prod(ready.sums)
+        first, size = ready.added, 8 * prod(ready.sums)
         sums = memory[first : first + size].view(np.float64).reshape(ready.sums) if size else memory[:0]
 
         def judge() -> Array:
@@ -391,7 +389,7 @@ class FusedCuda:
         p["segments"], p["span"], p["burn"], p["most"] = one.segments, one.span, one.burn, one.most
         p["parts"], p["sets"] = one.parts, one.sets
         sums = one.segments, sizes.sums, lanes
-        parts = {
+        parts = {  # by the field that has the address
             "counters": 4 * (FIELDS + one.blocks),
             "links": (one.most + 1) * one.blocks * one.kernel.link if one.parts > 1 else 0,
             "checks": 4 * one.segments * lanes,
@@ -403,9 +401,12 @@ class FusedCuda:
             nbytes += -(-size // 256) * 256
         fields = {name: place[1] // 8 for name, place in (filled.dtype.fields or {}).items()}
         named = [(at, g.base, address(g.array) - address(bases[g.base])) for at, g in places]
-        at, owners, offsets = (np.array(x) for x in zip(*named, strict=True))
-        words = filled.view(np.int64)
-        return _Ready(one, groups, words, at, owners, offsets, unaligned, fields, room, sums, nbytes)
+        named += [(fields[name], len(bases), begins) for name, begins in room.items()]
+        places_of = (np.array(x) for x in zip(*named, strict=True))
+        numbers = [fields[name] for name in ("atol", "rtol", "forgotten", "near")]
+        marks = [fields[name] for name in ("exact", "ticket")]
+        words, ends = filled.view(np.int64), (room["links"], room["sums"], nbytes)
+        return _Ready(one, groups, words, *places_of, numbers, marks, unaligned, sums, *ends)
 
 
 def _number(x: Array) -> np.dtype[Any]:

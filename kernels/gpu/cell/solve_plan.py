@@ -20,7 +20,7 @@ Way: TypeAlias = Literal["Forward", "Backward"]
 
 FIELDS = constants("solve/problem")["FIELDS"]  # of what is told of a solve
 MOST = 12  # sweeps before segments are walked in order
-_BURN = 64  # steps before a segment that guess its first state
+_BURN = 56  # steps before a segment that guess its first state
 _ALONE = 2  # warps of a block without segments
 _RESERVED = 1024  # bytes of shared memory that a block costs beside its own
 _SLOTS = 3, 4  # pieces of drives of a warp: at least, and at most
@@ -197,10 +197,10 @@ def in_shape(x: Array, like: Array) -> Array:
 
 
 def _by_rows(view: Any, sizes: Any, axes: int, size: int) -> bool:
-    """Return whether 32 lanes are contiguous wherever they begin, in whole pieces of 16 aligned bytes."""
+    """Return whether lanes lie in aligned pieces of 16 bytes, counted from the first one."""
     piece = 16 // size
     rest = [view["time"], *view["lane"][1:axes]]
-    inner = view["lane"][0] == 1 and sizes[0] % (piece if axes == 1 else LANES) == 0
+    inner = view["lane"][0] == 1 and sizes[0] % piece == 0
     return bool(inner and view["at"] % 16 == 0 and not any(stride % piece for stride in rest))
 
 
