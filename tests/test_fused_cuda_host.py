@@ -103,24 +103,24 @@ def test_many_lanes_in_float32(way):
     near(solved("gru", rec, inputs, starts, **way)[0], loop(rec))
 
 
-def test_segments_follow_whatever_is_remembered():
-    """Gates that let go in three steps, in hundreds, and hardly ever: a few sweeps suffice, and none is in order."""
-    for name, gate, biases in (("gru", "z", (0, 2, 4, 6, 12)), ("lstm", "f", (2, 6))):
-        for bias in biases:
-            rec, inputs, starts = recurrence(name, 1200, gain=0.5, dtype="float32")
-            inputs[list(rec.drive).index(gate)][...] += bias
-            exact = loop(rec)
-            tol = 1e-6 * max(1.0, float(np.abs(exact).max()))
-            for segments, burn in ((8, 64), (30, 16)):
-                states, outcome = solved(name, rec, inputs, starts, tol=(tol, tol), segments=segments, burn=burn)
-                told = outcome.verdict()
-                near(states, exact, 4000)
-                assert told.complete
-                assert told.finite
-                assert told.met
-                assert told.walked == 0
-                assert told.sweeps <= 7
-                assert (told.sweeps == 1) == (told.redone == 0) == (bias == 0 and burn == 64)
+@pytest.mark.parametrize(("name", "gate", "most"), [("gru", "z", 6), ("lstm", "f", 10)])
+def test_segments_follow_whatever_is_remembered(name, gate, most):
+    """Gates that let go in three steps, in hundreds, and hardly ever: some sweeps suffice, and none is in order."""
+    for bias in (0, 2, 4, 6, 12) if name == "gru" else (0, 2, 6):
+        rec, inputs, starts = recurrence(name, 1200, gain=0.5, dtype="float32")
+        inputs[list(rec.drive).index(gate)][...] += bias
+        exact = loop(rec)
+        tol = 1e-6 * max(1.0, float(np.abs(exact).max()))
+        for segments, burn in ((8, 64), (30, 16)):
+            states, outcome = solved(name, rec, inputs, starts, tol=(tol, tol), segments=segments, burn=burn)
+            told = outcome.verdict()
+            near(states, exact, 4000)
+            assert told.complete
+            assert told.finite
+            assert told.met
+            assert told.walked == 0
+            assert told.sweeps <= most
+            assert (told.sweeps == 1) == (told.redone == 0) == (bias == 0 and burn == 64)
 
 
 def test_affine_recurrences_take_one_correction():
