@@ -60,9 +60,12 @@ template <int K, class T> __device__ inline void multiply(const T* left, T* A) {
     }
 }
 
+constexpr double SLACK = 0.75;  // of the tolerance, which a mended step takes
+constexpr int MENDED = 12;      // tolerances that are spread over some steps
+
 // Compositions of links, one after the other in time. What has been written need not begin with the end of what is before
-// it: it moves no more than brings it within the tolerance, and if that is little, it has ended where it did. Differences
-// that rounding makes would add up else, and every segment that moves for one would move the next.
+// it: it moves no more than brings it within the tolerance, and if that is little, it is mended and ends where it did.
+// Differences that rounding makes would add up else, and every segment that moves for one would move the next.
 template <class T, int K> struct Chain {
     const T atol, rtol;
     bool begun = false;
@@ -77,15 +80,15 @@ template <class T, int K> struct Chain {
 
     // How far what has been written may stay from the end of what is before it.
     __device__ T slack(T last, T first) const {
-        const T size = T(0.75) * bound(last, first);
+        const T size = T(SLACK) * bound(last, first);
         return close(last, first) || !finite(last) ? T(0) : last > first ? size : -size;
     }
-    __device__ bool is_little(T move, T x) const { return size_of(move) <= atol + rtol * size_of(x); }
+    __device__ bool within(int bounds, T move, T x) const { return size_of(move) <= T(bounds) * bound(x, x); }
 
     // How much what has been written, and ends elsewhere if it moves, moves for the end of what is before it.
     __device__ T shift(T last, T first) const {
         const T move = last - slack(last, first) - first;
-        return close(last, first) || is_little(move, first) ? T(0) : move;
+        return close(last, first) || within(MENDED, move, first) ? T(0) : move;
     }
 
     __device__ void append(const Link<T, K>& next) {

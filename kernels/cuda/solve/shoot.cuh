@@ -185,7 +185,9 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
         const T limit = T(2ll << 3 * (sweep < 8 ? sweep : 8));  // times what is known, as far as a start is believed at first
         T x[K], r = T(0);
         const bool follows = walk.written && walk.follows(chain.all.last, r);
-        bool stays = follows, near = true, little = walk.written && !Cell::BACK;
+        bool stays = follows, near = true, little = walk.written && !Cell::BACK, forgets = true;
+#pragma unroll
+        for (int i = 0; i < K * K; ++i) forgets &= walk.A[i] == T(0);
 #pragma unroll
         for (int i = 0; i < K; ++i) {
             const T start = walk.start[i], last = chain.all.last[i], move = chain.all.rho[i], known = chain.all.size[i];
@@ -194,9 +196,9 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
             const bool lost = finite(x[i]) ? !Cell::IS_LINEAR && size_of(move) > limit * known : finite(known);
             x[i] = lost ? last : x[i];
             const T moves = x[i] - start;
-            stays &= same(x[i], start) || chain.is_little(moves, x[i]);
+            stays &= same(x[i], start) || chain.within(1, moves, x[i]);
             near &= !(size_of(moves) > T(p.near) * chain.bound(x[i], x[i]));
-            little &= chain.is_little(moves, x[i]);
+            little &= forgets || chain.within(MENDED, moves, x[i]);
         }
 #pragma unroll
         for (int i = 0; i < K; ++i) walk.start[i] = stays ? walk.start[i] : x[i];
@@ -230,7 +232,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
         const bool stays = walk.written && walk.follows(last, r);
 #pragma unroll
         for (int i = 0; i < K; ++i) walk.start[i] = stays ? walk.start[i] : last[i];
-        defect = stays ? r : T(0), met = true, kind = WRITE;
+        defect = stays ? r : T(0), met = true, kind = walk.written && !Cell::BACK ? MEND : WRITE;
         if (!walk.any(!stays)) return;
         go(walk.first);
         ordered += 1;

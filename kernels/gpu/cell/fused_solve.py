@@ -29,6 +29,7 @@ from recsolve.symbolic.program import Program
 
 _BACK = 64  # rounding units within which adjoint variables agree at boundaries
 _FORGOTTEN = 4.0  # tolerances: what a state that is led into may still depend on its guess
+_NEAR = 3.0  # a start that moves less than this square root of the tolerance moves by little once more
 _SURE = 3  # sweeps after which nothing more is hoped for where only equality is accepted
 _KEPT = 256  # shapes that are remembered
 _FIELD = constants("solve/problem")
@@ -146,7 +147,7 @@ class _Ready(NamedTuple):
     def filled(self, addresses: list[int], memory: int, tol: tuple[float, float]) -> Array:
         """Return the structure for arrays and memory at some addresses."""
         words, most = self.words.copy(), max(tol)
-        exact, near = int(not most), most**-0.5 if most else 1.0
+        exact, near = int(not most), _NEAR * most**-0.5 if most else 1.0
         words[self.places] = np.array([*addresses, memory])[self.bases] + self.offsets
         words.view(np.float64)[self.numbers] = *tol, _FORGOTTEN * most, near
         words[self.marks] = exact, next(_TICKETS)
