@@ -59,7 +59,7 @@ def test_structures_have_the_sizes_and_places_that_python_reads(tmp_path):
     told = checked(str(unit))
     assert told.returncode == 0, told.stderr
     assert PROBLEM.itemsize == structure("scan/problem", "Problem").itemsize
-    assert names.keys() >= {"AXES", "LANES", "INPUTS", "FIELDS", "THREADS", "REPORTED", "REPAIR"}
+    assert names.keys() >= {"AXES", "LANES", "INPUTS", "FIELDS", "THREADS", "REPORTED", "NOT_FINITE"}
 
 
 def test_what_cannot_be_read_is_refused():

@@ -223,9 +223,9 @@ def test_solves_that_lie_otherwise_are_laid_out_anew(launched):
     other = np.zeros((2, 4000, 5), np.float32).transpose(1, 0, 2)
     shifted = np.zeros(4000 * 10 + 1, np.float32)[1:].reshape(4000, 2, 5)
     odd = np.zeros(4 * 40000 + 1, np.uint8)[1:].view(np.float32).reshape(4000, 2, 5)
-    for i, given in enumerate((inputs, [other, *inputs[1:]], [shifted, *inputs[1:]])):
+    for i, drives in enumerate((inputs, [other, *inputs[1:]], [shifted, *inputs[1:]])):
         for _ in range(2):
-            solve(given, states, 1, chain, (0, 1e-6))
+            solve(drives, states, 1, chain, (0, 1e-6))
         assert len(kernels._known) == i + 1
     solve([odd, *inputs[1:]], states, 1, chain, (0, 1e-6))  # copied
     solve(inputs, states, 1, chain, (0, 0))

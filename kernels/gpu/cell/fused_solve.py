@@ -7,19 +7,18 @@ in one launch. What is returned follows step by step from its first state within
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import cached_property
-from itertools import count
+from collections.abc import Hashable, Mapping, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, empty_in_order, namespace, to_host
+from recsolve.base.arrays import Array, empty_in_order, namespace
 from recsolve.kernels.codegen.cuda_elementwise import elementwise_cell, module
-from recsolve.kernels.codegen.cuda_structures import constants
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
-from recsolve.kernels.gpu.cell.solve_plan import FIELDS, Given, Laid, Plan, Sizes, Way, in_shape, plan, problem
+from recsolve.kernels.gpu.cell.solve_layout import Given, Laid, Ready, in_shape, problem
+from recsolve.kernels.gpu.cell.solve_outcome import Outcome
+from recsolve.kernels.gpu.cell.solve_plan import FIELDS, Sizes, Way, plan
 from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.views import address, aligned
@@ -28,137 +27,15 @@ from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
 
 _BACK = 64  # rounding units within which adjoint variables agree at boundaries
-_FORGOTTEN = 4.0  # tolerances: what a state that is led into may still depend on its guess
-_NEAR = 3.0  # a start that moves less than this square root of the tolerance moves by little once more
 _SURE = 3  # sweeps after which nothing more is hoped for where only equality is accepted
 _KEPT = 256  # shapes that are remembered
-_FIELD = constants("solve/problem")
-_TICKETS = count(1)  # of solves, so that no checksum is taken for that of another one
-
-
-class Verdict(NamedTuple):
-    """What the device found out about a solve.
-
-    Attributes
-    ----------
-    complete : bool
-        Every row of every lane holds the bits that the kernel which tested it has written.
-    finite : bool
-        Every number that was written is finite.
-    met : bool
-        Every defect is within the tolerance.
-    worst : float
-        The largest defect |f(h[t-1]) - h[t]|. A step that was walked has none: these are those where segments begin.
-    sweeps : int
-        Walks of the segment that was walked most often, 1 where guesses were good enough.
-    redone, walked : int
-        How often segments of 32 lanes were walked again: in all, and in order because nothing else helped.
-    segments : int
-        Of time.
-    """
-
-    complete: bool
-    finite: bool
-    met: bool
-    worst: float
-    sweeps: int
-    redone: int
-    walked: int
-    segments: int
-
-
-class Outcome:
-    """A solve that has been launched.
-
-    Parameters
-    ----------
-    plan : Plan
-    judge : callable
-        Launches what reads the states again, and returns what is told of the solve, on the device.
-    groups : int
-        Of 32 lanes.
-    sums : array of float64, shape (segments, sums, lanes)
-    held : sequence of array
-        What ``judge`` needs.
-    """
-
-    def __init__(self, plan: Plan, judge: Callable[[], Array], groups: int, sums: Array, held: Sequence[Array] = ()):
-        self.plan, self.judge, self.groups, self.sums, self.held = plan, judge, groups, sums, held
-
-    def verdict(self) -> Verdict:
-        """Return what became of the states as they are now; the first time waits for the device, and copies once."""
-        return self._verdict
-
-    @cached_property
-    def _verdict(self) -> Verdict:
-        segments = self.plan.segments
-        if not self.groups:
-            return Verdict(True, True, True, 0.0, 0, 0, 0, segments)
-        told = to_host(self.judge())
-        ended, wrong, lost, unmet, sweeps, redone, walked, worst = (
-            int(told[_FIELD[name]])
-            for name in ("ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED", "WORST")
-        )
-        complete = ended == segments * self.groups and not wrong
-        residual = float(np.int32(worst).view(np.float32))
-        return Verdict(complete, not lost, not unmet, residual, max(sweeps, 1), redone, walked, segments)
-
-    def __repr__(self) -> str:
-        return f"Outcome({self.verdict()})"
-
-
-class _Ready(NamedTuple):
-    """A solve but for its addresses, of arrays that lie like some that have been seen.
-
-    Attributes
-    ----------
-    plan : Plan
-    groups : int
-        Of 32 lanes.
-    words : array of int64
-        The structure that kernels are given.
-    places, bases, offsets : array of int
-        Which words are addresses in which array, the last of which is the memory of a solve, and how many bytes from its
-        beginning.
-    numbers, marks : list of int
-        Which words are the tolerances, and those that tell solves apart.
-    unaligned : bool
-        Whether arrays have to be copied first.
-    sums : tuple of int
-        The shape of what is added up.
-    zeroed, added, nbytes : int
-        Of the memory: bytes that are 0 at first, where sums begin, and all.
-    """
-
-    plan: Plan
-    groups: int
-    words: Array
-    places: Array
-    bases: Array
-    offsets: Array
-    numbers: list[int]
-    marks: list[int]
-    unaligned: bool
-    sums: tuple[int, int, int]
-    zeroed: int
-    added: int
-    nbytes: int
-
-    def filled(self, addresses: list[int], memory: int, tol: tuple[float, float]) -> Array:
-        """Return the structure for arrays and memory at some addresses."""
-        words, most = self.words.copy(), max(tol)
-        exact, near = int(not most), _NEAR * most**-0.5 if most else 1.0
-        words[self.places] = np.array([*addresses, memory])[self.bases] + self.offsets
-        words.view(np.float64)[self.numbers] = *tol, _FORGOTTEN * most, near
-        words[self.marks] = exact, next(_TICKETS)
-        return words
 
 
 class FusedCuda:
     """The kernels of one cell.
 
     States are (T, *batch, [k], *lanes, n), inputs broadcast to (T, *batch, *lanes, n) and come in the order of
-    :func:`recsolve.kernels.codegen.numba_elementwise.inputs_of`. What depends on shapes, strides and dtypes alone is kept.
+    :func:`recsolve.kernels.codegen.numba_elementwise.inputs_of`. What depends on how arrays lie alone is kept.
 
     Parameters
     ----------
@@ -187,7 +64,7 @@ class FusedCuda:
         self.sizes = Sizes(components, drives, constants, components, 0, operations)
         self.evaluate, self.linearise = at_once.evaluate, at_once.linearise
         self._machine = machine
-        self._known: dict[Hashable, _Ready] = {}
+        self._known: dict[Hashable, Ready] = {}
 
     @classmethod
     def of(cls, program: Program, back: Mapping[Leaf, Node], machine: Machine | None = None) -> FusedCuda:
@@ -219,7 +96,7 @@ class FusedCuda:
             The number of batch axes.
         starts : Starts
         tol : tuple of float
-            (atol, rtol) of the defect |f(h[t-1]) - h[t]| <= atol + rtol max(|h|, |f|); (0, 0) accepts nothing but equality.
+            (atol, rtol) of the defect |f(h[t-1]) - h[t]| <= atol + rtol max(|h|, |f|); with (0, 0) there is none.
         segments, burn : int, optional
             Segments of time, and steps before each that guess its first state; by default what a model finds fastest.
         sweeps : int, optional
@@ -239,7 +116,7 @@ class FusedCuda:
         way = segments, burn, sweeps if sweeps is not None or max(tol) else _SURE
         if not states.size:
             plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1, *way)
-            return Outcome(plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1), list, 0, states)
+            return Outcome(plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1), lambda: states, 0, states)
         return self._run("Forward", bases, axis, tol, way)
 
     def walk(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int = 0) -> None:
@@ -253,8 +130,8 @@ class FusedCuda:
         """Fill ``states``; return the walks of the segment that was walked most often, and the mean.
 
         The third that is returned says what else happened: segments of time, and how often some of 32 lanes were walked
-        again, in all and in order. ``window`` is taken for the sake of the loops of the CPU. Reading the counts waits for
-        the device.
+        again, in all and in order. ``window`` is taken for the sake of the loops of the CPU. Reading the counts waits
+        for the device.
         """
         if not states.size:
             return 0, 0.0, {}
@@ -359,7 +236,8 @@ class FusedCuda:
         def judge() -> Array:
             with on(memory, self._machine) as machine:
                 machine.launch(ready.plan.check(self.code, ready.groups, filled.copy()))
-                return memory[: 4 * FIELDS].view(np.int32)
+                told: Array = memory[: 4 * FIELDS].view(np.int32)
+                return told
 
         return Outcome(ready.plan, judge, ready.groups, sums, bases)
 
@@ -376,7 +254,7 @@ class FusedCuda:
         axis: int | None,
         asked: tuple[int | None, int | None, int | None],
         machine: Machine,
-    ) -> _Ready:
+    ) -> Ready:
         """Find out all that depends on how arrays lie."""
         unaligned = any(x is not y for x, y in zip(bases, self._aligned(way, bases), strict=True))
         laid = self._laid(way, bases, axis)
@@ -403,11 +281,11 @@ class FusedCuda:
         fields = {name: place[1] // 8 for name, place in (filled.dtype.fields or {}).items()}
         named = [(at, g.base, address(g.array) - address(bases[g.base])) for at, g in places]
         named += [(fields[name], len(bases), begins) for name, begins in room.items()]
-        places_of = (np.array(x) for x in zip(*named, strict=True))
+        at, owners, offsets = (np.array(x) for x in zip(*named, strict=True))
         numbers = [fields[name] for name in ("atol", "rtol", "forgotten", "near")]
         marks = [fields[name] for name in ("exact", "ticket")]
         words, ends = filled.view(np.int64), (room["links"], room["sums"], nbytes)
-        return _Ready(one, groups, words, *places_of, numbers, marks, unaligned, sums, *ends)
+        return Ready(one, groups, words, at, owners, offsets, numbers, marks, unaligned, sums, *ends)
 
 
 def _number(x: Array) -> np.dtype[Any]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from math import ceil, prod
-from typing import Any, Literal, NamedTuple, TypeAlias
+from math import ceil
+from typing import Literal, NamedTuple, TypeAlias
 
-import numpy as np
-
-from recsolve.base.arrays import Array, slowest_first
+from recsolve.base.arrays import Array
 from recsolve.kernels.codegen.cuda_elementwise import OPTIONS
-from recsolve.kernels.codegen.cuda_structures import constants, structure
+from recsolve.kernels.codegen.cuda_structures import constants
 from recsolve.kernels.gpu.device import SHARED, Launch
 from recsolve.kernels.gpu.scan.variants import STORAGE, Storage, power_below
-from recsolve.kernels.gpu.views import AXES, LANES, address, merge, strides_of
+from recsolve.kernels.gpu.views import LANES
 
 Way: TypeAlias = Literal["Forward", "Backward"]
 
@@ -140,68 +138,6 @@ def kernel(way: Way, dtype: str, cut: bool, sizes: Sizes, crowd: int, room: int 
     own = max(share // (warps * _row(sizes, storage, cut)), 1)  # steps
     steps = power_below(max(own // _SLOTS[0], 1), 16)
     return replace(least, steps=steps, slots=min(max(own // steps, _SLOTS[0]), _SLOTS[1]))
-
-
-class Given(NamedTuple):
-    """An array (T, ...) that has the axes of lanes, and perhaps one for components; ``base`` is whose memory it is."""
-
-    array: Array
-    base: int
-    component: int | None = None
-
-
-class Laid(NamedTuple):
-    """What a solve reads and writes, as kernels see it; lanes are those of what is written last."""
-
-    drives: list[Given]
-    constants: list[Given]
-    written: list[Given]
-    others: dict[str, Given]
-
-
-def problem(laid: Laid) -> tuple[Array, list[tuple[int, Given]]]:
-    """Return an array of one ``Recurrence`` with all arrays filled in, and where in it the addresses are, in words."""
-    drives, constants, written, others = laid
-    like = written[-1]
-    given = [like, *drives, *constants, *written, *others.values()]
-    strides = [strides_of(g.array, () if g.component is None else (g.component,)) for g in given]
-    shape = [n for axis, n in enumerate(like.array.shape) if axis and axis != like.component]
-    merged, runs = merge(shape, [s.lanes for s in strides])
-    if len(merged) > AXES:
-        raise ValueError(f"arrays have {len(merged)} axes that cannot be merged; wanted at most {AXES}")
-    kind = structure("solve/problem", "Recurrence", DRIVES=len(drives), CONSTANTS=len(constants), WRITTEN=len(written))
-    filled = np.zeros(1, kind)
-    p = filled[0]
-    p["steps"], p["lanes"], p["sizes"] = len(like.array), prod(shape), 1
-    p["sizes"][: len(merged)] = merged
-    p["groups"] = ceil(prod(shape) / LANES)
-    counted = {"drives": drives, "constants": constants, "written": written}
-    names: list[tuple[str, int | None]] = [(name, i) for name, views in counted.items() for i in range(len(views))]
-    names += [(name, None) for name in others]
-    places = []
-    for (name, i), g, s, run in zip(names, given[1:], strides[1:], runs[1:], strict=True):
-        view = p[name] if i is None else p[name][i]
-        view["at"], view["time"], view["row"] = address(g.array), s.time, s.row
-        view["lane"][: len(run)] = run
-        places.append(((kind.fields[name][1] + (i or 0) * view.dtype.itemsize) // 8, g))  # which begins with it
-        if name == "drives" and _by_rows(view, p["sizes"], len(merged), g.array.itemsize):
-            p["rows"] |= 1 << int(i or 0)
-    return filled, places
-
-
-def in_shape(x: Array, like: Array) -> Array:
-    """Return (numbers, lanes) as (numbers, *axes of lanes), for lanes in the order of ``like`` (T, *axes)."""
-    order = [1 + axis for axis in slowest_first(like.shape[1:], like.strides[1:])]
-    spread = x.reshape(len(x), *(like.shape[axis] for axis in order))
-    return spread.transpose(0, *(1 + order.index(axis) for axis in range(1, like.ndim)))
-
-
-def _by_rows(view: Any, sizes: Any, axes: int, size: int) -> bool:
-    """Return whether lanes lie in aligned pieces of 16 bytes, counted from the first one."""
-    piece = 16 // size
-    rest = [view["time"], *view["lane"][1:axes]]
-    inner = view["lane"][0] == 1 and sizes[0] % piece == 0
-    return bool(inner and view["at"] % 16 == 0 and not any(stride % piece for stride in rest))
 
 
 @dataclass(frozen=True)
