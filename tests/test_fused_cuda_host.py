@@ -332,7 +332,7 @@ def test_nothing_to_do():
 
 
 @pytest.mark.parametrize(
-    ("steps", "lanes", "segments"), [(512, 8192, 8), (16384, 256, 256), (2048, 65536, 1), (31, 40, 1), (2048, 8192, 8)]
+    ("steps", "lanes", "segments"), [(512, 8192, 8), (16384, 256, 128), (2048, 65536, 1), (31, 40, 1), (2048, 8192, 8)]
 )
 def test_the_choice(steps, lanes, segments):
     """On a device of 132 multiprocessors."""

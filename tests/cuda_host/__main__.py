@@ -1,4 +1,4 @@
-"""Run a few scans and solves with the kernels built under a sanitizer: ``cd tests && python -m cuda_host {address,thread}``.
+"""Run scans and solves with the kernels built under a sanitizer: ``cd tests && python -m cuda_host {address,thread}``.
 
 Threads of blocks are OS threads here, and three blocks run at a time. A report of the sanitizer ends the process.
 """
@@ -76,7 +76,7 @@ def scans(machine):
 
 
 def solves(machine):
-    """Solve and go back in several blocks that wait for each other: what is forgotten, remembered, chaotic; return how many."""
+    """Solve and go back in several blocks that wait for each other; return how many solves there were."""
     count = 0
     for cell, gain, bias, T in (
         (GRU, 0.5, 0.0, 400),

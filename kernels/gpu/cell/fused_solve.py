@@ -26,7 +26,10 @@ from recsolve.kernels.starts import Starts
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
 
-_BACK = 64  # rounding units within which adjoint variables agree at boundaries
+_BACK = (
+    64,
+    12.0,
+)  # rounding units within which adjoint variables agree: at least, and by the root of the steps multiplied
 _SURE = 3  # sweeps after which nothing more is hoped for where only equality is accepted
 _KEPT = 256  # shapes that are remembered
 
@@ -166,8 +169,7 @@ class FusedCuda:
                 empty = xp.zeros((sizes.sums, *part.shape[1:]), np.float64)
                 return result, gradients, empty[: sizes.constants], empty[sizes.constants :]
             bases = [*inputs, states, cotangent, *gradients, result, *_given(starts, states)]
-            tol = 0.0, _BACK * float(np.finfo(_number(states)).eps)
-            outcome = self._run("Backward", bases, axis, tol, (segments, burn, None))
+            outcome = self._run("Backward", bases, axis, None, (segments, burn, None))
             sums = in_shape(outcome.sums.sum(axis=0), part[::-1])
             return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
 
@@ -211,10 +213,10 @@ class FusedCuda:
         way: Way,
         bases: list[Array],
         axis: int | None,
-        tol: tuple[float, float],
+        tol: tuple[float, float] | None,
         asked: tuple[int | None, int | None, int | None],
     ) -> Outcome:
-        """Launch what is known for arrays that lie like these."""
+        """Launch what is known for arrays that lie like these; without a tolerance rounding is what may be."""
         with on(bases[self.drives + self.sizes.constants], self._machine) as machine:
             addresses = [*map(address, bases)] if machine.kind == "numpy" else [x.data.ptr for x in bases]  # type: ignore
             lie = [(x.shape, x.strides, x.dtype.char) for x in bases]
@@ -226,6 +228,9 @@ class FusedCuda:
                 ready = self._known[key] = self._made_ready(way, bases, axis, asked, machine)
             if ready.unaligned:
                 return self._run(way, self._aligned(way, bases), axis, tol, asked)
+            if tol is None:
+                units = max(_BACK[0], _BACK[1] * ready.plan.span**0.5)
+                tol = 0.0, units * float(np.finfo(_number(bases[0])).eps)
             memory = namespace(bases[0]).empty(ready.nbytes, np.uint8)
             filled = ready.filled(addresses, address(memory), tol)
             machine.clear(memory[: ready.zeroed])

@@ -27,10 +27,9 @@ _CHECKERS = 8  # warps of a block that reads the states again
 # The model of times, in seconds and bytes per second.
 _BANDWIDTH = 4.0e12
 _START = 4.0e-6  # of a launch
-_AGREE = 4.0e-6  # of blocks that agree
-_STEP = 0.11e-6  # a step of a walk where few warps share a multiprocessor
-_CROWD = 32  # warps of a multiprocessor that walk, at most,
-_CROWDED = 1.5  # and by how much that is slower
+_AGREE = 2.0e-6, 0.3e-6  # of segments that agree, and more for every block that shares them
+_STEP = 0.09e-6, 0.0094e-6  # of a step of a walk, and more for every warp of the multiprocessor
+_CROWD = 32  # warps of a multiprocessor that walk, at most
 _USUAL = 60  # operations of a step with its partials, of which _STEP was measured
 
 
@@ -219,9 +218,11 @@ def plan(
     if segments is not None:
         return planned(segments)
     slots = processors * together.blocks  # for blocks, at a time
-    count = together.warps * (slots // groups) if groups <= slots else together.warps // ceil(groups / slots)
-    count = min(count, 2 * steps // _BURN)  # no more led there than solved
-    return min([planned(n) for n in {1, max(count, 1)}], key=lambda one: cost(one, steps, lanes, processors))
+    parts = slots // groups  # for the segments of a group
+    counts = [together.warps * n for n in (parts, parts // 2) if n] or [together.warps // ceil(groups / slots)]
+    most_of_use = max(2 * steps // _BURN, 1)  # more would be led there longer than is solved
+    found = [planned(max(min(n, most_of_use), 1)) for n in [*counts, 1]]
+    return min(found, key=lambda one: cost(one, steps, lanes, processors))
 
 
 def cost(one: Plan, steps: int, lanes: int, processors: int) -> float:
@@ -230,7 +231,6 @@ def cost(one: Plan, steps: int, lanes: int, processors: int) -> float:
     bytes_moved = steps * (k.sizes.drives * (1 + lead / one.span) + k.sizes.written) * lanes * k.storage.bytes
     operations = k.sizes.operations / _USUAL * (1 if k.storage.number_bytes == 4 else 8)
     crowd = groups * one.segments / processors
-    waves = max(crowd / _CROWD, 1.0)
-    step = _STEP * max(1.0, operations) * waves * (1 + _CROWDED * min(crowd / _CROWD, 1.0))
-    agree = _AGREE * (one.segments > 1)
+    step = max(1.0, operations) * max(crowd / _CROWD, 1.0) * (_STEP[0] + _STEP[1] * min(crowd, _CROWD))
+    agree = _AGREE[0] + _AGREE[1] * one.parts if one.segments > 1 else 0.0
     return _START + agree + max(bytes_moved / _BANDWIDTH, (one.span + lead) * step)
