@@ -196,7 +196,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
             const bool lost = finite(x[i]) ? !Cell::IS_LINEAR && size_of(move) > limit * known : finite(known);
             x[i] = lost ? last : x[i];
             const T moves = x[i] - start;
-            stays &= same(x[i], start) || chain.within(1, moves, x[i]);
+            stays &= same(x[i], start) || chain.within(1, Cell::IS_LINEAR ? move : moves, x[i]);
             near &= !(size_of(moves) > T(p.near) * chain.bound(x[i], x[i]));
             little &= forgets || chain.within(MENDED, moves, x[i]);
         }
