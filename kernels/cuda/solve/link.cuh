@@ -8,19 +8,18 @@ namespace recsolve {
 
 // If the first state of a stretch moved by d, its last one would move by A d + rho.
 template <class T, int K> struct Link {
-    static constexpr int NUMBERS = K * K + 4 * K + 1;
+    static constexpr int NUMBERS = K * K + 5 * K;
 
     T A[K * K], rho[K], first[K], last[K];
     T size[K];  // of the states known, in all; infinite where a walk has ended in a state that is not finite
-    T written;  // 1 where what comes first has been written
+    T bound[K];  // how near what comes first has to begin; negative where that has not been written
 
     template <class Of> __device__ void each(Of of) {
         int at = 0;
 #pragma unroll
         for (int i = 0; i < K * K; ++i) of(at++, A[i]);
 #pragma unroll
-        for (int i = 0; i < K; ++i) of(at++, rho[i]), of(at++, first[i]), of(at++, last[i]), of(at++, size[i]);
-        of(at++, written);
+        for (int i = 0; i < K; ++i) of(at++, rho[i]), of(at++, first[i]), of(at++, last[i]), of(at++, size[i]), of(at++, bound[i]);
     }
     __device__ void put(T* to) {
         each([&](int i, T& x) { to[i * LANES] = x; });
@@ -61,35 +60,33 @@ template <int K, class T> __device__ inline void multiply(const T* left, T* A) {
 }
 
 constexpr double SLACK = 0.75;  // of the tolerance, which a mended step takes
-constexpr int MENDED = 12;      // tolerances that are spread over some steps
+constexpr int MENDED = 3;       // tolerances that are spread over some steps
 
 // Compositions of links, one after the other in time. What has been written need not begin with the end of what is before
 // it: it moves no more than brings it within the tolerance, and if that is little, it is mended and ends where it did.
 // Differences that rounding makes would add up else, and every segment that moves for one would move the next.
+template <class T> __device__ inline bool within(int bounds, T move, T bound) {
+    return size_of(move) <= T(bounds) * bound;
+}
+template <class T> __device__ inline bool close(T x, T y, T bound) {
+    return same(x, y) || (finite(y - x) && within(1, y - x, bound));  // inf <= inf holds
+}
+
+// How far what has been written may stay from the end of what is before it.
+template <class T> __device__ inline T slack(T last, T first, T bound) {
+    const T size = T(SLACK) * bound;
+    return close(last, first, bound) || !finite(last) ? T(0) : last > first ? size : -size;
+}
+
+// How much what has been written, and ends elsewhere if it moves, moves for the end of what is before it.
+template <class T> __device__ inline T shift(T last, T first, T bound) {
+    const T move = last - slack(last, first, bound) - first;
+    return close(last, first, bound) || within(MENDED, move, bound) ? T(0) : move;
+}
+
 template <class T, int K> struct Chain {
-    const T atol, rtol;
     bool begun = false;
     Link<T, K> all;
-
-    __device__ Chain(double a, double r) : atol(T(a)), rtol(T(r)) {}
-
-    __device__ T bound(T x, T y) const { return atol + rtol * larger(size_of(x), size_of(y)); }
-    __device__ bool close(T x, T y) const {
-        return same(x, y) || (finite(y - x) && size_of(y - x) <= bound(x, y));  // inf <= inf holds
-    }
-
-    // How far what has been written may stay from the end of what is before it.
-    __device__ T slack(T last, T first) const {
-        const T size = T(SLACK) * bound(last, first);
-        return close(last, first) || !finite(last) ? T(0) : last > first ? size : -size;
-    }
-    __device__ bool within(int bounds, T move, T x) const { return size_of(move) <= T(bounds) * bound(x, x); }
-
-    // How much what has been written, and ends elsewhere if it moves, moves for the end of what is before it.
-    __device__ T shift(T last, T first) const {
-        const T move = last - slack(last, first) - first;
-        return close(last, first) || within(MENDED, move, first) ? T(0) : move;
-    }
 
     __device__ void append(const Link<T, K>& next) {
         if (!begun) {
@@ -100,7 +97,7 @@ template <class T, int K> struct Chain {
 #pragma unroll
         for (int i = 0; i < K; ++i) {
             const T last = all.last[i], first = next.first[i];
-            d[i] = (next.written != T(0) ? shift(last, first) : last - first) + all.rho[i];
+            d[i] = (next.bound[i] < T(0) ? last - first : shift(last, first, next.bound[i])) + all.rho[i];
             rho[i] = next.rho[i];
         }
         pass<K>(next.A, d, rho);

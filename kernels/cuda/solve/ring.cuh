@@ -73,11 +73,13 @@ template <class Cell, class S> struct SolveLane {
         return sum;
     }
 
-    // The checksum of what a step has written where `to` points.
-    __device__ unsigned int stored(S* const* to, unsigned int weight) const {
+    // The checksum of what is there i steps after where `to` points.
+    __device__ unsigned int stored(const Recurrence<Cell>& p, S* const* to, int i, unsigned int weight) const {
         unsigned int sum = 0;
 #pragma unroll
-        for (int i = 0; i < Cell::WRITTEN; ++i) sum += exists ? word_of(*to[i]) * (weight + 2 * i) : 0;
+        for (int k = 0; k < Cell::WRITTEN; ++k) {
+            sum += exists ? word_of(to[k][i * p.written[k].time]) * (weight + 2 * k) : 0;
+        }
         return sum;
     }
 

@@ -85,7 +85,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
     // Sweeps until nothing moves.
     __device__ void agree() {
         for (long long sweep = 0; sweep < p.most; ++sweep) {
-            Chain<T, K> chain(p.atol, p.rtol);
+            Chain<T, K> chain;
             tell();
             __syncthreads();
             if (p.parts > 1) exchange(sweep, chain);
@@ -110,7 +110,9 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
             link.rho[i] = T(0), link.first[i] = walk.start[i], link.last[i] = walk.end[i];
             link.size[i] = finite(walk.end[i]) ? size : infinity<T>();
         }
-        link.written = walk.written ? T(1) : T(0);
+        walk.bounds(link.bound);
+#pragma unroll
+        for (int i = 0; i < K; ++i) link.bound[i] = walk.written ? link.bound[i] : T(-1);
         link.put(links + warp * LINK + own);
     }
 
@@ -121,7 +123,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
     }
 
     __device__ void send(long long sweep) {
-        Chain<T, K> all(p.atol, p.rtol);
+        Chain<T, K> all;
         for (int i = 0; i < size; ++i) append(all, links + i * LINK);
         all.all.put(message(sweep, part));
         __syncwarp();
@@ -167,7 +169,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
         }
         if (from() + own < to()) words.seen[threadIdx.x] = wait_for(from() + own, state(sweep, TOLD));
         __syncwarp();
-        Chain<T, K> share(p.atol, p.rtol);
+        Chain<T, K> share;
 #pragma unroll 4
         for (long long i = from(); i < to(); ++i) {
             const int last = words.seen[warp * LANES + (i - from())] / 4 - 1;  // sweep, if it has ended before
@@ -183,7 +185,8 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
     __device__ bool judge(const Chain<T, K>& chain, long long sweep) {
         walk.ring.template wait<0>();
         const T limit = T(2ll << 3 * (sweep < 8 ? sweep : 8));  // times what is known, as far as a start is believed at first
-        T x[K], r = T(0);
+        T x[K], bound[K], r = T(0);
+        walk.bounds(bound);
         const bool follows = walk.written && walk.follows(chain.all.last, r);
         bool stays = follows, near = true, little = walk.written && !Cell::BACK, forgets = true;
 #pragma unroll
@@ -191,14 +194,15 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
 #pragma unroll
         for (int i = 0; i < K; ++i) {
             const T start = walk.start[i], last = chain.all.last[i], move = chain.all.rho[i], known = chain.all.size[i];
-            x[i] = (follows && chain.close(last, start) ? start : walk.written ? last - chain.slack(last, start) : last) + move;
+            const bool stay = follows && close(last, start, bound[i]);
+            x[i] = (stay ? start : walk.written ? last - slack(last, start, bound[i]) : last) + move;
             // A start is not finite where an end before it is not; elsewhere that is but what derivatives have grown to.
             const bool lost = finite(x[i]) ? !Cell::IS_LINEAR && size_of(move) > limit * known : finite(known);
             x[i] = lost ? last : x[i];
             const T moves = x[i] - start;
-            stays &= same(x[i], start) || chain.within(1, Cell::IS_LINEAR ? move : moves, x[i]);
-            near &= !(size_of(moves) > T(p.near) * chain.bound(x[i], x[i]));
-            little &= forgets || chain.within(MENDED, moves, x[i]);
+            stays &= same(x[i], start) || within(1, Cell::IS_LINEAR ? move : moves, bound[i]);
+            near &= !(size_of(moves) > T(p.near) * (T(p.atol) + T(p.rtol) * size_of(x[i])));
+            little &= forgets || within(MENDED, moves, bound[i]);
         }
 #pragma unroll
         for (int i = 0; i < K; ++i) walk.start[i] = stays ? walk.start[i] : x[i];

@@ -67,14 +67,13 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
 
     // Takes one step with all that belongs to it, or its derivative into the product P; returns the checksum of what it writes.
     template <Kind KIND>
-    __device__ __forceinline__ unsigned int step(int slot, int i, long long t, T* x, T* P, unsigned int weight, bool nearer = false) {
+    __device__ __forceinline__ unsigned int step(int slot, int i, long long t, T* x, T* P, unsigned int weight) {
         T u[D], y[K], J[K * K], out[Cell::WRITTEN];
         unsigned int sum = 0;
         const bool cut = take(p, lane, ring, slot, i, t + i, x, u);
         if constexpr (KIND == WRITE || KIND == MEND) {
             Cell::template step<Full<T>>(x, u, lane.constants, y);
-            if (KIND == MEND) sum -= lane.stored(to, weight);
-            if (KIND == MEND && nearer && !cut) approach(y);
+            if (KIND == MEND && !cut) approach(y);
             Cell::results(x, u, lane.constants, y, out, sums.few);
             if (cut) Cell::leave(y, sums.few);
             sum += lane.write(p, out, to, weight);
@@ -188,14 +187,21 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
             advance(slot, t);
             const int rest = count(t) - 1;
             unsigned int weight = SolveLane<Cell, S>::weight(t);
-            for (int i = 0; i < rest; ++i, weight += 2 * K) check += step<MEND>(slot, i, t, x, P, weight);
+            unsigned int there[STEPS];  // checksums, which come in together
+#pragma unroll
+            for (int i = 0; i < STEPS; ++i) there[i] = i <= rest ? lane.stored(p, to, i, weight + 2 * K * i) : 0;
+#pragma unroll
+            for (int i = 0; i < STEPS; ++i) check -= i < rest ? there[i] : 0;
+            for (int i = 0; i < rest; ++i, weight += 2 * K) check += step<WRITE>(slot, i, t, x, P, weight);
             T from[K];
 #pragma unroll
             for (int k = 0; k < K; ++k) from[k] = x[k];
             const bool cut = take(p, lane, ring, slot, rest, t + rest, from, u);
             Cell::template step<Full<T>>(from, u, lane.constants, y);
             if (!any(!cut && !approach(y))) return finish();
-            check += step<MEND>(slot, rest, t, x, P, weight, true);
+#pragma unroll
+            for (int i = 0; i < STEPS; ++i) check -= i == rest ? there[i] : 0;
+            check += step<MEND>(slot, rest, t, x, P, weight);
         }
 #pragma unroll
         for (int k = 0; k < K; ++k) end[k] = x[k];
@@ -219,6 +225,18 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
 #pragma unroll
         for (int i = 0; i < Cell::SUMS; ++i) {
             address<double>(p.sums)[(segment * Cell::SUMS + i) * p.lanes + lane.index] = sums.all[i];
+        }
+    }
+
+    // How near the start has to be to the end before it; on the way back the drives of the first step, which have been asked
+    // for, say what it is added to.
+    __device__ void bounds(T* bound) const {
+        T u[D];
+        if (Cell::BACK) ring.template wait<0>(), ring.get(0, 0, u);
+#pragma unroll
+        for (int k = 0; k < K; ++k) {
+            const T size = size_of(start[k]), other = Cell::BACK ? size_of(u[D - K + k]) : T(0);
+            bound[k] = T(p.atol) + T(p.rtol) * larger(size, other);
         }
     }
 

@@ -18,7 +18,7 @@ Way: TypeAlias = Literal["Forward", "Backward"]
 
 FIELDS = constants("solve/problem")["FIELDS"]  # of what is told of a solve
 MOST = 12  # sweeps before segments are walked in order
-_BURN = 56  # steps before a segment that guess its first state
+_BURN = 64  # steps before a segment that guess its first state
 _ALONE = 2  # warps of a block without segments
 _RESERVED = 1024  # bytes of shared memory that a block costs beside its own
 _SLOTS = 3, 4  # pieces of drives of a warp: at least, and at most
@@ -84,7 +84,7 @@ class Kernel:
     @property
     def link(self) -> int:
         """Bytes of what a segment of 32 lanes amounts to."""
-        return (self.sizes.parts * (self.sizes.parts + 4) + 1) * LANES * self.storage.number_bytes
+        return self.sizes.parts * (self.sizes.parts + 5) * LANES * self.storage.number_bytes
 
     @cached_property
     def shared(self) -> int:
