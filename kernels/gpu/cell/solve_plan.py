@@ -30,7 +30,7 @@ _START = 4.0e-6  # of a launch
 _AGREE = 2.0e-6, 0.3e-6  # of segments that agree, and more for every block that shares them
 _STEP = 0.09e-6, 0.0094e-6  # of a step of a walk, and more for every warp of the multiprocessor
 _CROWD = 32  # warps of a multiprocessor that walk, at most
-_USUAL = 60  # operations of a step with its partials, of which _STEP was measured
+_USUAL, _MOVED = 60, 4  # operations of a step with its partials, and numbers that it moves, of which _STEP was measured
 
 
 class Sizes(NamedTuple):
@@ -230,7 +230,8 @@ def cost(one: Plan, steps: int, lanes: int, processors: int) -> float:
     k, groups, lead = one.kernel, ceil(lanes / LANES), one.burn * (one.segments > 1)
     bytes_moved = steps * (k.sizes.drives * (1 + lead / one.span) + k.sizes.written) * lanes * k.storage.bytes
     operations = k.sizes.operations / _USUAL * (1 if k.storage.number_bytes == 4 else 8)
+    work = max(1.0, operations, (k.sizes.drives + k.sizes.written) / _MOVED)
     crowd = groups * one.segments / processors
-    step = max(1.0, operations) * max(crowd / _CROWD, 1.0) * (_STEP[0] + _STEP[1] * min(crowd, _CROWD))
+    step = work * max(crowd / _CROWD, 1.0) * (_STEP[0] + _STEP[1] * min(crowd, _CROWD))
     agree = _AGREE[0] + _AGREE[1] * one.parts if one.segments > 1 else 0.0
     return _START + agree + max(bytes_moved / _BANDWIDTH, (one.span + lead) * step)
