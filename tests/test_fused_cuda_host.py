@@ -6,6 +6,7 @@ import pytest
 from cuda_host.solves import kernels_of
 
 import recsolve as rs
+from recsolve.kernels.codegen.cuda_structures import constants
 from recsolve.kernels.gpu.cell.solve_plan import Sizes, plan
 from recsolve.kernels.gpu.device import LITTLE, SHARED
 from recsolve.kernels.starts import Starts
@@ -269,6 +270,37 @@ def test_adjoint(name, way):
         constants = [*exact.mixings.values(), *exact.parameters.values()]
         for found, wanted in zip(totals.sum(axis=1), constants, strict=True):
             near(found, wanted, 5000)
+
+
+class Counts(cuda_host.Host):
+    """A machine that shows the counters of what it has solved last."""
+
+    def clear(self, report):
+        report[...] = 0
+        self.report = report
+
+    def __getitem__(self, name):
+        return int(self.report.view(np.int32)[constants("solve/problem")[name]])
+
+
+def test_the_way_back_is_linear_so_that_one_correction_suffices():
+    """Also where adjoint variables are near 0 and cotangents are not, so that few of their digits are known."""
+    machine = Counts()
+    kernels = kernels_of(CELLS["gru"], machine=machine)
+    for bias in (0, 8):
+        rec, inputs, starts = recurrence("gru", 3000, B=1, D=256, dtype="float32")
+        inputs[list(rec.drive).index("z")][...] += bias
+        states = rec.empty()
+        cotangent = np.random.default_rng(1).standard_normal(states.shape).astype(np.float32)
+        kernels.solve(inputs, states, 1, starts, (1e-6, 1e-6), segments=1)
+        found = kernels.adjoint(inputs, states, cotangent, 1, starts, segments=34)
+        assert machine["ENDED"] > 8 * 30
+        assert machine["WALKED"] == machine["UNMET"] == 0
+        assert machine["SWEEPS"] <= (4 if bias else 1)
+        assert machine["REDONE"] <= (1.1 * machine["ENDED"] if bias else 0)
+        exact = kernels.adjoint(inputs, states, cotangent, 1, starts, segments=1)
+        for x, y in zip((found[0], *found[1], *found[2:]), (exact[0], *exact[1], *exact[2:]), strict=True):
+            assert np.abs(x - y).max() <= 1e-4 * np.abs(y).max()
 
 
 def test_steps_that_are_cut_wait_for_what_comes_back_to_them():

@@ -236,7 +236,7 @@ template <class Cell, class S, bool CUT, int WARPS, int STEPS, int SLOTS> struct
         const bool stays = walk.written && walk.follows(last, r);
 #pragma unroll
         for (int i = 0; i < K; ++i) walk.start[i] = stays ? walk.start[i] : last[i];
-        defect = stays ? r : T(0), met = true, kind = walk.written && !Cell::BACK ? MEND : WRITE;
+        defect = stays ? r : T(0), met = true, kind = WRITE;
         if (!walk.any(!stays)) return;
         go(walk.first);
         ordered += 1;

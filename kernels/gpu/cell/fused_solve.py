@@ -218,7 +218,7 @@ class FusedCuda:
     ) -> Outcome:
         """Launch what is known for arrays that lie like these; without a tolerance rounding is what may be."""
         with on(bases[self.drives + self.sizes.constants], self._machine) as machine:
-            addresses = [*map(address, bases)] if machine.kind == "numpy" else [x.data.ptr for x in bases]  # type: ignore
+            addresses = [*map(address, bases)] if machine.kind == "numpy" else [x.data.ptr for x in bases]  # type: ignore[attr-defined]
             lie = [(x.shape, x.strides, x.dtype.char) for x in bases]
             key = way, axis, asked, id(machine), *lie, *[at & 15 for at in addresses]
             ready = self._known.get(key)
