@@ -124,6 +124,22 @@ def test_segments_follow_whatever_is_remembered(name, gate, most):
             assert (told.sweeps == 1) == (told.redone == 0) == (bias == 0 and burn == 64)
 
 
+def test_it_makes_no_difference_how_many_blocks_run_at_a_time():
+    """One after the other, or all at once: blocks wait for what was before them alone, and find the same."""
+    rec, inputs, starts = recurrence("gru", 900, B=3, D=40, dtype="float32", gain=1.0)
+    inputs[list(rec.drive).index("z")][...] += 4
+    found = []
+    for workers in (1, 2, 12):
+        states, kernels = rec.empty(), kernels_of(CELLS["gru"], machine=cuda_host.Host(workers))
+        outcome = kernels.solve(inputs, states, 1, starts, (1e-6, 1e-6), segments=60, burn=8)
+        assert outcome.plan.parts > 5
+        found.append((states, outcome.verdict()))
+    for states, told in found:
+        np.testing.assert_array_equal(states, found[0][0])
+        assert told == found[0][1]
+        assert told.redone > told.segments
+
+
 def test_affine_recurrences_take_one_correction():
     """Sums of all that has come, far beyond what any segment has seen by itself, and products that are not finite."""
     rec, inputs, starts = recurrence("sum", 640)
