@@ -5,8 +5,9 @@
 // ends then corrects the starts of all segments (Newton's method for the boundaries), and those that move, and so far only
 // those, are walked again. What is as good as right is written as it is walked.
 //
-// Inside a segment a walk is exact, so the defect sits at boundaries only: a segment is accepted when its first step
-// could as well have started from the end of the segment before it. What is not accepted in time is walked in order.
+// Inside a segment a walk is exact, so the defect sits at boundaries: a segment is accepted when its first step could as
+// well have started from the end of the segment before it. Where a few tolerances are left, the next steps take them up,
+// each within its own. What is not accepted in time is walked in order.
 //
 // A block has WARPS segments: those of several groups of lanes, or the segments of a group lie in several blocks. These
 // take numbers as they start, earlier times first, and wait for none that started after them; they tell each other

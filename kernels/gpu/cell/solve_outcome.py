@@ -30,8 +30,8 @@ class Verdict(NamedTuple):
         The largest defect |f(h[t-1]) - h[t]|. A step that was walked has none: these are those where segments begin.
     sweeps : int
         Walks of the segment that was walked most often, 1 where guesses were good enough.
-    redone, walked : int
-        How often segments of 32 lanes were walked again: in all, and in order because nothing else helped.
+    walked, redone : int
+        How often segments of 32 lanes were walked in order because nothing else helped, and again in all.
     segments : int
         Of time.
     """
@@ -41,8 +41,8 @@ class Verdict(NamedTuple):
     met: bool
     worst: float
     sweeps: int
-    redone: int
     walked: int
+    redone: int
     segments: int
 
 
@@ -80,7 +80,7 @@ class Outcome:
         )
         complete = ended == segments * self.groups and not wrong
         residual = float(np.int32(worst).view(np.float32))
-        return Verdict(complete, not lost, not unmet, residual, max(sweeps, 1), redone, walked, segments)
+        return Verdict(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments)
 
     def __repr__(self) -> str:
         return f"Outcome({self.verdict()})"
