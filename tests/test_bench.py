@@ -149,19 +149,26 @@ def test_elements_of_scans_lie_as_they_are_said_to(case, gpu):
 
 
 @pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
-def test_fused_solves_on_a_gpu_have_times_a_plan_and_errors(gpu, monkeypatch):
+def test_fused_solves_on_a_gpu_have_times_counts_and_errors(gpu, monkeypatch):
     monkeypatch.setattr(solves_gpu, "CELLS", {"GRU": rs.cells.GRU})
     monkeypatch.setattr(solves_gpu, "_KINDS", {"(B, T, D)": ("float32", True)})
+    monkeypatch.setattr(solves_gpu, "_ODD", ((2, 40, 5),))
+    monkeypatch.setattr(solves_gpu, "_BIASES", (0, 4))
     monkeypatch.setattr(solves_gpu, "lengths", lambda longest: [70])
     kernels = kernels_of(rs.cells.GRU)
     monkeypatch.setattr(solves_gpu, "fused", lambda traced, dtype: kernels)
     rows = list(solves_gpu.rows(Config(repeats=1, shapes=("S2", "S3")), gpu))
     complete(rows, bench.get("gpu", "solve").table, ("error", "loop_error"))
-    board, ways = ["GRU", "GRU adjoint", "GRU, torch loop", "GRU", "GRU adjoint"], [*solves_gpu._WAYS]
-    assert [row["solve"] for row in rows] == [*board, "GRU, (B, T, D)", *ways]
+    board, memory = (
+        ["GRU", "GRU adjoint", "GRU, torch loop", "GRU", "GRU adjoint"],
+        ["GRU", "GRU adjoint", "GRU", "GRU"],
+    )
+    assert [row["solve"] for row in rows] == [*board, *memory, "GRU, (B, T, D)", "GRU", "GRU, one walk", "GRU, auto"]
+    assert [(row["bias"], row["weights"]) for row in rows[5:9]] == [(4, 0.5), (4, 0.5), (0, 1.0), (4, 1.0)]
     for row in rows:
-        assert (row["error"] is None) == (row["solve"] in ("GRU adjoint", "GRU, torch loop"))
-        assert (row["sweeps"] > 0) == row["plan"].startswith("windows")
+        told = [row[name] for name in ("error", "segments", "checked_over_floor")]
+        assert {value is None for value in told} == {row["solve"] in ("GRU adjoint", "GRU, torch loop")}
+        assert (row["sweeps"] > 0) == (row["error"] is not None)
 
 
 def test_public_calls_on_a_gpu_have_times_and_errors(gpu, monkeypatch):

@@ -63,7 +63,7 @@ def test_structures_have_the_sizes_and_places_that_python_reads(tmp_path):
     done = checked(str(unit))
     assert done.returncode == 0, done.stderr
     assert PROBLEM.itemsize == structure("scan/problem", "Problem").itemsize
-    assert names.keys() >= {"AXES", "LANES", "INPUTS", "FIELDS", "THREADS", "REPORTED", "REPAIR"}
+    assert names.keys() >= {"AXES", "LANES", "INPUTS", "FIELDS", "THREADS", "REPORTED", "NOT_FINITE"}
 
 
 def test_what_cannot_be_read_is_refused():

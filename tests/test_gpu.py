@@ -8,7 +8,10 @@ import pytest
 import recsolve as rs
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels.gpu import block_walk
+from recsolve.kernels.gpu.cell.fused_solve import fused
 from recsolve.kernels.monoids.monoid import MONOIDS
+from recsolve.kernels.starts import Starts
+from recsolve.recurrence.current import traced_now
 
 pytestmark = pytest.mark.gpu
 
@@ -243,3 +246,35 @@ def forced(way):
         return block_walk.Plan(cell, number, cut, units, blocks, width, sequences, resident, 3)
 
     return plan
+
+
+@pytest.mark.parametrize(("T", "units", "bias"), [(20_000, 96, 0), (20_000, 96, 3), (20_000, 96, 8), (300, 9000, 5)])
+def test_fused_solves_whatever_is_remembered(T, units, bias):
+    """Segments of time in several blocks and in one: they equal one walk, and the verdict is that of the states."""
+    import cupy
+
+    cell = rs.cells.GRU
+    kernels = fused(traced_now(cell, tuple((name, "diagonal") for name in cell.mixings), ()), np.float32)
+    rng = np.random.default_rng(0)
+    drives = [rng.standard_normal((T, 1, units), dtype=np.float32) + bias * (name == "z") for name in cell.drives]
+    weights = [(0.5 * rng.standard_normal(units)).astype(np.float32) for _ in [*cell.mixings, *cell.parameters]]
+    inputs = [cupy.asarray(x, np.float32) for x in (*drives, *weights)]
+    initial, found = cupy.zeros((1, units), np.float32), []
+    for segments in (1, None):
+        states = cupy.empty((T, 1, units), np.float32)
+        outcome = kernels.solve(inputs, states, 1, Starts(initial, initial), (1e-6, 1e-6), segments=segments)
+        told = outcome.verdict()
+        assert (told.complete, told.finite, told.met, told.walked) == (True, True, True, 0)
+        assert told.worst <= 2.1e-6
+        assert (told.segments > 1) == (segments is None)
+        found.append(states.get())
+        adjoint, *_ = kernels.adjoint(inputs, states, states, 1, Starts(initial, initial), segments=segments)
+        found.append(adjoint.get())
+    assert np.abs(found[0] - found[2]).max() <= 2e-4
+    assert np.abs(found[1] - found[3]).max() <= 2e-4 * np.abs(found[1]).max()
+    for wrong in (np.nan, 0.123):
+        outcome = kernels.solve(inputs, states, 1, Starts(initial, initial), (1e-6, 1e-6))
+        states[T // 2, 0, 5] = wrong
+        told = outcome.verdict()
+        assert not told.complete
+        assert told.finite == np.isfinite(wrong)

@@ -52,6 +52,9 @@ class Array(np.ndarray):
     def __array_finalize__(self, like):
         self.device = like.device if isinstance(like, Array) else Gpu(Gpu.current[-1])
 
+    def get(self):
+        return np.asarray(self)
+
     @property
     def data(self):
         return SimpleNamespace(ptr=self.ctypes.data, memset_async=lambda value, size: np.ndarray.fill(self, value))
@@ -212,15 +215,43 @@ def gru(machine=None):
     return kernels, inputs, np.zeros((4000, 2, 5), np.float32), Starts(state, state, None)
 
 
-@pytest.mark.parametrize("regime", ["walk", "windows"])
-def test_fused_solves(launched, regime):
+@pytest.mark.parametrize("segments", [1, 7, 200])
+def test_fused_solves(launched, segments):
+    """One launch, and one more for the verdict; what has been seen before is launched anew for other memory."""
     machine = Noted()
     kernels, inputs, states, chain = gru(machine)
-    kernels.solve(inputs, states, 1, chain, (0, 1e-6), regime=regime)
+    outcomes = [kernels.solve(inputs, states, 1, chain, (0, 1e-6), segments=segments) for _ in range(2)]
     assert launched == machine.asked
-    assert len(launched) > 2  # segments, and what repairs them
-    assert len({problem for *_, problem, _ in launched}) == len(launched)  # each is given its own pass and reports
+    assert len(launched) == len({problem for *_, problem, _ in launched}) == 2  # each has a ticket of its own
+    assert len(kernels._known) == 1
+    for _ in range(2):
+        assert not outcomes[1].verdict().complete  # nothing was computed
+    assert launched == machine.asked
+    assert [one[0].partition("<")[0].partition("_")[2] for one in launched] == [
+        *["segments" if segments > 1 else "lanes"] * 2,
+        "states",
+    ]
+    assert launched[2][-2] == launched[1][-2]
     assert all(threads % 32 == 0 and threads >= 64 for _, _, (threads,), *_ in launched)
+
+
+def test_solves_that_lie_otherwise_are_laid_out_anew(launched):
+    """Shapes, strides, dtypes, alignment and settings: each is planned once."""
+    machine = Noted()
+    kernels, inputs, states, chain = gru(machine)
+    solve = kernels.solve
+    other = np.zeros((2, 4000, 5), np.float32).transpose(1, 0, 2)
+    shifted = np.zeros(4000 * 10 + 1, np.float32)[1:].reshape(4000, 2, 5)
+    odd = np.zeros(4 * 40000 + 1, np.uint8)[1:].view(np.float32).reshape(4000, 2, 5)
+    for i, drives in enumerate((inputs, [other, *inputs[1:]], [shifted, *inputs[1:]])):
+        for _ in range(2):
+            solve(drives, states, 1, chain, (0, 1e-6))
+        assert len(kernels._known) == i + 1
+    solve([odd, *inputs[1:]], states, 1, chain, (0, 1e-6))  # copied
+    solve(inputs, states, 1, chain, (0, 0))
+    solve(inputs, states, 1, chain._replace(initial=chain.initial.astype(np.float64)), (0, 1e-6))
+    solve(inputs, states, 1, chain._replace(reset=np.zeros((4000, 2), bool)), (0, 1e-6))
+    assert len({problem for *_, problem, _ in launched}) == len(launched) == 10
 
 
 def test_stages(launched):
@@ -247,9 +278,10 @@ def test_everything_happens_on_the_device_of_the_arrays(launched):
     inputs, states, chain = [on_gpu(x) for x in inputs], on_gpu(states), Starts(*map(on_gpu, chain[:2]), None)
     outcome = kernels.solve(inputs, states, 1, chain, (0, 1e-6))
     adjoint, drives, constants, initial = kernels.adjoint(inputs, states, states, 1, chain)
-    found = [outcome.reports, outcome.sums, adjoint, *drives, constants, initial]
+    outcome.verdict()
+    found = [outcome.sums, adjoint, *drives, constants, initial]
     kernels.evaluate(inputs, states, on_gpu(states), 1)
-    assert len(launched) > 10
+    assert len(launched) > 9
     assert {where for *_, where in launched} == {x.device.id for x in found} == set(Gpu.made) == {1}
     assert list(device._DEVICES) == [1]
     assert Gpu.current == [0]

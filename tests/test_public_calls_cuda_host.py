@@ -7,6 +7,7 @@ import pytest
 from cuda_host import simulated
 
 import recsolve as rs
+from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -112,3 +113,30 @@ def test_scans(to_gpu):
     for shown in (lambda x: x, lambda x: np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)):
         y = rs.scan("affine", (to_gpu(shown(a)), to_gpu(shown(b))))
         np.testing.assert_allclose(y.get(), rs.scan("affine", (a, b)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("fault", ["flipped", "nan", "lost"])
+def test_a_wrong_result_of_a_kernel_is_noticed(to_gpu, fault, monkeypatch):
+    """Between the solve and its verdict something happens to the states: the driver is not deceived."""
+    solve = FusedCuda.solve
+
+    def wrong(self, inputs, states, *args, **kwargs):
+        outcome = solve(self, inputs, states, *args, **kwargs)
+        if fault == "lost":
+            states[60:90, 1] = 0
+        else:
+            states[70, 1, 3] = -states[70, 1, 3] if fault == "flipped" else np.nan
+        return outcome
+
+    rec = gallery.recurrence("gru", "diagonal", T=150, batch=(3,), units=8, dtype=np.float32)
+    reference = rs.solve(rec, method="sequential")
+    there = moved(rec, to_gpu)
+    with rs.backend("cuda"):
+        tolerance = rs.solve(there).tolerance
+        assert there.bind().solve("windows", tolerance).worst is not None
+        monkeypatch.setattr(FusedCuda, "solve", wrong)
+        assert there.bind().solve("windows", tolerance).worst is None
+        for method in ("auto", "windowed", "sequential"):
+            sol = rs.solve(there, method=method)
+            honest = np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+            assert honest if sol.success else sol.converged_prefix < 150

@@ -26,7 +26,7 @@ _LOGIC = {
     "divide": "M::divide({}, {})",
 }
 _BEFORE = ("common/elementary", "common/numbers", "common/view")  # arrays that the functions of a cell use
-_SOLVES = ("solve/walk", "solve/segments")
+_SOLVES = ("solve/shoot", "solve/check")
 _SPECIAL = {"inf": "infinity<T>()", "-inf": "-infinity<T>()", "nan": "not_a_number<T>()"}
 
 

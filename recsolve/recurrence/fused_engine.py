@@ -83,18 +83,31 @@ class FusedEngine(CompiledEngine):
         self.loops.walk(self.inputs, states, self.batch, self.starts, start)
 
     def solve(self, way: Way, tolerance: Tolerance, window: int = 256) -> Verdict | None:
+        if way not in ("walk", "windows") or (way == "windows" and tolerance.lanes is not None):
+            return None
         states, size = self.recurrence.empty(), self.recurrence.layout.size
+        if self.backend == "cuda":
+            return self._launched(states, (0.0, 0.0) if way == "walk" else (tolerance.atol, tolerance.rtol))
         if way == "walk":
             finite = self.loops.walk(self.inputs, states, self.batch, self.starts)
             # The loop defines the answer, and f rounds alike in all loops of a cell: its residual is 0.
             return Verdict(states, 0, 0.0 if finite else None, counts={"nfev": 1, "rows": states.size // max(size, 1)})
-        if way != "windows" or tolerance.lanes is not None:
-            return None
         test = tolerance.atol, tolerance.rtol
         iterations, sweeps, counted = self.loops.newton(self.inputs, states, self.batch, self.starts, window, test)
         rows = round(sweeps * states.size / max(size, 1))
         counts = {"nfev": max(iterations, 1), "njev": iterations, "rows": rows, **counted}
         return Verdict(states, iterations, counts=counts)
+
+    def _launched(self, states: Array, test: tuple[float, float]) -> Verdict:
+        """Return what kernels find, and what they say of the states that they have written and read again."""
+        outcome = self.loops.solve(self.inputs, states, self.batch, self.starts, test)
+        found = outcome.verdict()
+        good = found.complete and found.finite and found.met
+        rows = states.size // max(self.recurrence.layout.size, 1)
+        again = {"segments": found.segments, "segments_redone": found.redone, "segments_walked": found.walked}
+        iterations = max(found.sweeps - 1, 0) if max(test) else 0
+        counts = {"nfev": max(found.sweeps, 1), "njev": iterations, "rows": max(found.sweeps, 1) * rows, **again}
+        return Verdict(states, iterations, found.worst if good else None, counts=counts)
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence

@@ -1,4 +1,4 @@
-"""Run a few scans with the kernels built under a sanitizer: ``cd tests && python -m cuda_host {address,thread}``.
+"""Run scans and solves with the kernels built under a sanitizer: ``cd tests && python -m cuda_host {address,thread}``.
 
 Threads of blocks are OS threads here, and three blocks run at a time. A report of the sanitizer ends the process.
 """
@@ -12,13 +12,16 @@ import sys
 import numpy as np
 
 from cuda_host import Host
+from cuda_host.solves import kernels_of
 from recsolve.base.layout import Layout
 from recsolve.base.tolerance import Tolerance
+from recsolve.cells import GRU, LSTM
 from recsolve.jacobians import Block, LaneDense
 from recsolve.kernels.gpu.iterate import OF_PROPOSAL, Iterations
 from recsolve.kernels.gpu.scan.scan_cuda import scan
 from recsolve.kernels.gpu.scan.variants import REGIMES, WALKS
 from recsolve.kernels.monoids.monoid import MONOIDS
+from recsolve.kernels.starts import Starts
 
 PRELOADED = "RECSOLVE_SANITIZER_IS_LOADED"
 OPTIONS = {
@@ -94,9 +97,41 @@ def iterations(machine):
     return count
 
 
+def solves(machine):
+    """Solve and go back in several blocks that wait for each other; return how many solves there were."""
+    count = 0
+    for cell, gain, bias, T in (
+        (GRU, 0.5, 0.0, 400),
+        (GRU, 1.0, 5.0, 400),
+        (GRU, 6.0, 0.0, 160),
+        (LSTM, 1.0, 3.0, 200),
+    ):
+        kernels, rng, k = kernels_of(cell, machine=machine), np.random.default_rng(0), len(cell.state)
+        inputs = [rng.standard_normal((T, 2, 20)) + bias * (name in "zf") for name in cell.drives]
+        inputs += [gain * rng.standard_normal(20) for _ in [*cell.mixings, *cell.parameters]]
+        initial = rng.standard_normal((2, 20) if k == 1 else (2, k, 20))
+        for reset in (None, rng.random((T, 2)) < 0.02):
+            starts, found = Starts(initial, initial, reset), []
+            for segments, sweeps in ((1, None), (20, None), (20, 1)):
+                states = np.empty((T, *initial.shape))
+                outcome = kernels.solve(inputs, states, 1, starts, (1e-9, 1e-9), segments=segments, sweeps=sweeps)
+                told = outcome.verdict()
+                assert told.complete
+                assert told.met
+                found.append(
+                    (states, kernels.adjoint(inputs, states, np.ones_like(states), 1, starts, segments=segments))
+                )
+                count += 2
+            if gain < 6:
+                for states, (adjoint, *_) in found[1:]:
+                    np.testing.assert_allclose(states, found[0][0], atol=1e-5)
+                    np.testing.assert_allclose(adjoint, found[0][1][0], rtol=1e-4, atol=1e-4)
+    return count
+
+
 def main(sanitizer: str) -> None:
     host = Host(flags=("-g", f"-fsanitize={sanitizer}", "-DRECSOLVE_REAL_THREADS"))
-    done = f"{iterations(host)} iterates and {scans(host)} scans"
+    done = f"{solves(host)} solves, {iterations(host)} iterates and {scans(host)} scans"
     sys.stdout.write(f"{done}, nothing reported by the {sanitizer} sanitizer\n")
 
 

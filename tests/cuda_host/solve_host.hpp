@@ -38,6 +38,10 @@ inline int bits_of(float x) {
     return static_cast<int>(as_bits(x));
 }
 
+inline int acquire(const int* flag) {
+    return observe(flag);
+}
+
 inline unsigned long long bits_of(double x) {
     unsigned long long bits;
     std::memcpy(&bits, &x, sizeof bits);

@@ -24,7 +24,7 @@ __device__ inline long long offset_of(const View& view, const long long* sizes, 
 #pragma unroll
     for (int axis = 0; axis < AXES; ++axis) {
         if (lane == 0) break;
-        long long next = sizes[axis] == 1 ? lane : lane / sizes[axis];
+        long long next = lane < sizes[axis] ? 0 : sizes[axis] == 1 ? lane : lane / sizes[axis];  // divisions are slow
         offset += (lane - next * sizes[axis]) * view.lane[axis];
         lane = next;
     }

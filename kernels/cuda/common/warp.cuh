@@ -46,6 +46,13 @@ __device__ inline bool any_of_warp(int*, bool condition) {
     return __any_sync(0xffffffffu, condition);
 }
 
+// Reads a flag, and what was written before it was published is visible.
+__device__ inline int acquire(const int* flag) {
+    int value;
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
+    return value;
+}
+
 // Those of a float that is not negative are in its order.
 __device__ inline int bits_of(float x) {
     return __float_as_int(x);

@@ -22,30 +22,27 @@ template <class Cell> struct Recurrence {
     View written[Cell::WRITTEN];
     View initial, restart;  // states, in the type of the arithmetic
     View cut;               // bytes: which steps are cut from their past; at == 0: none
-    long long rows;         // bit d: 32 lanes of drive d are contiguous and aligned, unless they are the last ones
+    long long rows;         // bit d: lanes of drive d lie in aligned pieces of 16 bytes, counted from the first one
     long long groups;       // of 32 lanes
 
-    // A window is accepted when |r| <= atol + rtol max(|h|, |f|) at the boundaries of its chunks.
-    double atol, rtol;
-    double near;      // how many of these bounds a first state may move when partials are no longer renewed
-    long long rough;  // sweeps of a window that only make a better guess,
-    long long most;   // and in all: then it is walked
+    double atol, rtol;  // a segment is accepted when |r| <= atol + rtol max(|h|, |f|) where it begins
+    double forgotten;   // steps whose product of derivatives is below this forget what they started from
+    double near;        // bounds that a first state may move where what is walked from it is written
+    long long exact;    // 1: nothing but equality is accepted, and derivatives are of no use
+    long long most;     // sweeps before segments are walked in order
 
-    // Segments of time, each of which is solved by a block for 32 lanes.
-    long long segments, span;                // steps of one
-    long long burn;                          // steps before it that guess its first state
-    long long pass;                          // one of Pass
-    long long round;                         // launches before this one
-    long long starts, ends, products;        // addresses: [parity of the round][segment][number][lane]
-    long long changed;                       // address: segments whose ends a round has moved; 0: not counted
-    long long sums;                          // address: [segment][number][lane]
-    long long reports;                       // address: [block][Fields]
+    long long segments, span;  // of time, and steps of one
+    long long burn;            // steps before a segment that guess its first state
+    long long parts, sets;     // blocks that share the segments of lanes, and sets of lanes that do so
+    long long ticket;          // what checksums begin with
+    long long counters;        // address: Fields, then a flag for each block; all 0
+    long long links;           // address: [sweep][block][number][lane of the group]
+    long long checks;          // address: [segment][lane], of what is written
+    long long sums;            // address: [segment][number][lane]
 };
 
-enum Pass { SOLVE, CORRECT, REPAIR };
-
-// What a block reports, as int; WORST holds the bits of a float.
-enum Fields { WINDOWS, SWEEPS, MOST_SWEEPS, WALKED, REDONE, WORST, FIELDS = 8 };
+// What is told of a solve, as int; WORST holds the bits of a float.
+enum Fields { STARTED, ENDED, SWEEPS, REDONE, WALKED, WORST, UNMET, WRONG, NOT_FINITE, FIELDS = 16 };
 
 template <class T> __device__ inline T larger(T x, T y) {
     return x > y ? x : y;
@@ -61,7 +58,7 @@ template <class T> __device__ inline T size_of(T x) {
 template <class Cell> struct Forward {
     static constexpr int PARTS = Cell::PARTS, DRIVES = Cell::DRIVES, CONSTANTS = Cell::CONSTANTS;
     static constexpr int WRITTEN = PARTS, SUMS = 0;
-    static constexpr bool IS_LINEAR = false, BACK = false;
+    static constexpr bool IS_LINEAR = false, BACK = false, ROUGH = true;
     template <class T> using Guess = Rough<T>;
 
     template <class M, class T> __device__ static void step(const T* x, const T* u, const T* w, T* y) {
@@ -109,7 +106,7 @@ template <class Cell> struct Backward {
     static constexpr int PARTS = Cell::PARTS, CONSTANTS = Cell::CONSTANTS;
     static constexpr int OWN = Cell::DRIVES, DRIVES = OWN + 2 * PARTS;
     static constexpr int WRITTEN = OWN + PARTS, SUMS = CONSTANTS + PARTS;
-    static constexpr bool IS_LINEAR = true, BACK = true;
+    static constexpr bool IS_LINEAR = true, BACK = true, ROUGH = false;
     template <class T> using Guess = Full<T>;
 
     template <class T> __device__ static void total(const T* a, const T* u, T* g) {

@@ -1,13 +1,24 @@
 // The lanes of a warp, and the drives of their next steps on the way to shared memory.
 //
-// A warp loads for itself: rows of 32 contiguous lanes in pieces of 16 bytes, several rows at a time, others number by
-// number. No warp waits for another one.
+// A warp loads for itself: rows of 32 lanes in pieces of 16 bytes, several rows at a time, or where lanes do not lie so
+// number by number. No warp waits for another one.
 
 #pragma once
 
 #include "solve/problem.cuh"
 
 namespace recsolve {
+
+// A number that is stored, as a word in which every bit counts.
+__device__ inline unsigned int word_of(float x) {
+    return static_cast<unsigned int>(bits_of(x));
+}
+__device__ inline unsigned int word_of(double x) {
+    return static_cast<unsigned int>(bits_of(x)) + 2654435761u * static_cast<unsigned int>(bits_of(x) >> 32);
+}
+template <class Half> __device__ inline unsigned int word_of(Half x) {
+    return x.bits;
+}
 
 // One lane of a solve: its constants, and where its states begin and what is written goes.
 template <class Cell, class S> struct SolveLane {
@@ -48,14 +59,32 @@ template <class Cell, class S> struct SolveLane {
         for (int i = 0; i < Cell::PARTS; ++i) x[i] = Cell::BACK ? T(0) : x[i];
     }
 
-    // Puts what a step writes where `to` points, and leads that to the next step.
-    __device__ void write(const Recurrence<Cell>& p, bool now, const T* out, S** to) const {
+    // Puts what a step writes where `to` points, and leads that to the next step; returns the checksum of its bits, whose
+    // weights begin with the one given.
+    __device__ unsigned int write(const Recurrence<Cell>& p, const T* out, S** to, unsigned int weight) const {
+        unsigned int sum = 0;
 #pragma unroll
         for (int i = 0; i < Cell::WRITTEN; ++i) {
-            if (now) *to[i] = Stored<S>::put(out[i]);
+            const S stored = Stored<S>::put(out[i]);
+            if (exists) *to[i] = stored;
+            if (!Cell::BACK) sum += word_of(stored) * (weight + 2 * i);
             to[i] += p.written[i].time;
         }
+        return sum;
     }
+
+    // The checksum of what is there i steps after where `to` points.
+    __device__ unsigned int stored(const Recurrence<Cell>& p, S* const* to, int i, unsigned int weight) const {
+        unsigned int sum = 0;
+#pragma unroll
+        for (int k = 0; k < Cell::WRITTEN; ++k) {
+            sum += exists ? word_of(to[k][i * p.written[k].time]) * (weight + 2 * k) : 0;
+        }
+        return sum;
+    }
+
+    // The weight of the first number of a step.
+    __device__ static unsigned int weight(long long t) { return static_cast<unsigned int>(2 * Cell::PARTS * t + 1); }
 
     __device__ void places(const Recurrence<Cell>& p, long long t, S** to) const {
 #pragma unroll
@@ -72,18 +101,20 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct DriveRing 
 
     const Recurrence<Cell>& p;
     const int own;
-    const bool exists, whole;
+    const long long piece;  // the first of the lanes that this thread copies of a row
+    const bool exists, inside;
     const S* from[at_least_one<Cell::DRIVES>];  // at t = 0, what this thread copies
     const unsigned char* cuts;
     S* numbers;
 
     __device__ DriveRing(const Recurrence<Cell>& problem, const SolveLane<Cell, S>& lane, unsigned char* shared)
-        : p(problem), own(threadIdx.x % LANES), exists(lane.exists), whole(lane.index - own + LANES <= p.lanes) {
+        : p(problem), own(threadIdx.x % LANES), piece(lane.index - own + own % PIECES * PIECE), exists(lane.exists),
+          inside(piece < p.lanes) {
         numbers = reinterpret_cast<S*>(shared);
 #pragma unroll
         for (int d = 0; d < Cell::DRIVES; ++d) {
-            long long offset = offset_of(p.drives[d], p.sizes, by_rows(d) ? lane.index - own : exists ? lane.index : 0);
-            from[d] = address<const S>(p.drives[d].at) + offset + (by_rows(d) ? own % PIECES * PIECE : 0);
+            const long long mine = by_rows(d) ? inside ? piece : 0 : exists ? lane.index : 0;
+            from[d] = address<const S>(p.drives[d].at) + offset_of(p.drives[d], p.sizes, mine);
         }
         cuts = CUT ? lane.template at<const unsigned char>(p, p.cut) : nullptr;
     }
@@ -93,7 +124,7 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct DriveRing 
         return reinterpret_cast<unsigned int*>(numbers + NUMBERS) + (slot * STEPS + i) * LANES + own;
     }
 
-    __device__ bool by_rows(int d) const { return whole && (p.rows >> d & 1); }
+    __device__ bool by_rows(int d) const { return p.rows >> d & 1; }
 
     __device__ S* row(int slot, int d, int i) const {
         return numbers + ((slot * Cell::DRIVES + d) * STEPS + i) * LANES;
@@ -106,17 +137,24 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct DriveRing 
         return Cell::BACK && d >= FIRST && d < FIRST + Cell::PARTS && t == p.steps - 1 && t > 0;
     }
 
-    // Starts to copy `count` steps from time t on.
+    // Starts to copy `count` steps from time t on: where threads share rows, PIECE rows at a time.
     __device__ void ask(int slot, long long t, int count) const {
 #pragma unroll
         for (int d = 0; d < Cell::DRIVES; ++d) {
             const bool rows = by_rows(d);
-            if (!rows && !exists) continue;
+            if (rows ? !inside : !exists) continue;
             const long long time = p.drives[d].time;
-            const int first = rows ? own / PIECES : 0, every = rows ? PIECE : 1;
+            const int first = rows ? own / PIECES : 0;
             const S* of = from[d] + (t + first) * time;
             S* to = row(slot, d, first) + (rows ? own % PIECES * PIECE : own);
-            for (int i = first; i < count; i += every) {
+            if (rows && count == STEPS && STEPS % PIECE == 0) {
+#pragma unroll
+                for (int i = 0; i < STEPS; i += PIECE) {
+                    copy_async<PIECE>(to + i * LANES, absent(d, t + first + i) ? of + (i - 1) * time : of + i * time);
+                }
+                continue;
+            }
+            for (int i = first, every = rows ? PIECE : 1; i < count; i += every) {
                 const S* here = absent(d, t + i) ? of - time : of;
                 if (rows) copy_async<PIECE>(to, here);
                 if (!rows) copy_async(to, here);

@@ -1,35 +1,24 @@
 """Solves on the GPU of cells whose mixings are all diagonal, compiled from the function of the cell.
 
-Two regimes, one of which is chosen by a model of their times. ``walk``: a thread walks through time for each lane
-(batch x units). ``windows``: a block takes 32 lanes and solves window after window by multiple shooting. Where there
-are few lanes, both do so for several segments of time in parallel: these start from guesses, and what the guesses left
-wrong is solved again. What is returned follows step by step from its first state within the tolerance, whatever the
-regime.
+A thread walks through time for each lane (batch x units). Where there are few lanes, it does so for several segments of
+time in parallel: these start from guesses, and multiple shooting over all of them corrects what the guesses left wrong,
+in one launch. What is returned follows step by step from its first state within the tolerance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Hashable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, empty_in_order, namespace, to_host
+from recsolve.base.arrays import Array, empty_in_order, namespace
 from recsolve.kernels.codegen.cuda_elementwise import elementwise_cell, module
-from recsolve.kernels.codegen.cuda_structures import constants
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
-from recsolve.kernels.gpu.cell.solve_plan import (
-    FIELDS,
-    Given,
-    Plan,
-    Regime,
-    Sizes,
-    Way,
-    in_shape,
-    plan,
-    problem,
-)
+from recsolve.kernels.gpu.cell.solve_layout import Given, Laid, Ready, in_shape, problem
+from recsolve.kernels.gpu.cell.solve_outcome import Outcome
+from recsolve.kernels.gpu.cell.solve_plan import FIELDS, Sizes, Way, plan
 from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.views import address, aligned
@@ -38,72 +27,19 @@ from recsolve.kernels.starts import Starts
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
 
-_ROUGH, _MOST = 2, 12  # sweeps of a window: in low precision, and in all
-_BACK_ROUGH = 1
-_SOLVE, _CORRECT, _REPAIR = (constants("solve/problem")[name] for name in ("SOLVE", "CORRECT", "REPAIR"))
-_BACK = 64  # rounding units within which adjoint variables agree at boundaries
-
-
-class Outcome:
-    """What happened during a solve; it is read from the device when it is asked for.
-
-    Parameters
-    ----------
-    plan : Plan
-    reports : array of int32, shape (blocks, FIELDS)
-    sums : array of float64, shape (segments, sums, lanes)
-    """
-
-    def __init__(self, plan: Plan, reports: Array, sums: Array):
-        self.plan, self.reports, self.sums = plan, reports, sums
-
-    @cached_property
-    def _told(self) -> Array:
-        return to_host(self.reports)
-
-    @property
-    def windows(self) -> int:
-        """Windows of 32 lanes that were solved; 0 for walks that need none."""
-        return int(self._told[:, 0].sum())
-
-    @property
-    def sweeps(self) -> float:
-        """Sweeps of a window on average."""
-        return float(self._told[:, 1].sum() / max(self.windows, 1))
-
-    @property
-    def most_sweeps(self) -> int:
-        """Sweeps of the window that took most of them."""
-        return int(self._told[:, 2].max(initial=0))
-
-    @property
-    def walked(self) -> int:
-        """Windows that were walked at last."""
-        return int(self._told[:, 3].sum())
-
-    @property
-    def redone(self) -> int:
-        """How often a segment of 32 lanes was solved again."""
-        return int(self._told[:, 4].sum())
-
-    @property
-    def residual(self) -> float:
-        """The largest defect of a state: those that are not at boundaries have none."""
-        return float(self._told[:, 5].view(np.float32).max(initial=0))
-
-    def __repr__(self) -> str:
-        return (
-            f"Outcome({self.plan.regime}, {self.plan.segments} segments: {self.windows} windows, {self.sweeps:.2f} "
-            f"sweeps on average and {self.most_sweeps} at most, {self.walked} walked, {self.redone} segments redone, "
-            f"residual {self.residual:.1e})"
-        )
+_BACK = (
+    64,
+    12.0,
+)  # rounding units within which adjoint variables agree: at least, and by the root of the steps multiplied
+_SURE = 3  # sweeps after which nothing more is hoped for where only equality is accepted
+_KEPT = 256  # shapes that are remembered
 
 
 class FusedCuda:
     """The kernels of one cell.
 
     States are (T, *batch, [k], *lanes, n), inputs broadcast to (T, *batch, *lanes, n) and come in the order of
-    :func:`recsolve.kernels.codegen.numba_elementwise.inputs_of`.
+    :func:`recsolve.kernels.codegen.numba_elementwise.inputs_of`. What depends on how arrays lie alone is kept.
 
     Parameters
     ----------
@@ -132,6 +68,7 @@ class FusedCuda:
         self.sizes = Sizes(components, drives, constants, components, 0, operations)
         self.evaluate, self.linearise = at_once.evaluate, at_once.linearise
         self._machine = machine
+        self._known: dict[Hashable, Ready] = {}
 
     @classmethod
     def of(cls, program: Program, back: Mapping[Leaf, Node], machine: Machine | None = None) -> FusedCuda:
@@ -149,12 +86,11 @@ class FusedCuda:
         starts: Starts,
         tol: tuple[float, float],
         *,
-        regime: Regime | None = None,
         segments: int | None = None,
         burn: int | None = None,
-        sweeps: tuple[int, int] = (_ROUGH, _MOST),
+        sweeps: int | None = None,
     ) -> Outcome:
-        """Fill ``states``.
+        """Fill ``states``, in one launch.
 
         Parameters
         ----------
@@ -164,44 +100,49 @@ class FusedCuda:
             The number of batch axes.
         starts : Starts
         tol : tuple of float
-            (atol, rtol) of the defect |f(h[t-1]) - h[t]| <= atol + rtol max(|h|, |f|).
-        regime : {"walk", "windows"}, optional
-            By default the fastest according to a model.
+            (atol, rtol) of the defect |f(h[t-1]) - h[t]| <= atol + rtol max(|h|, |f|); with (0, 0) there is none.
         segments, burn : int, optional
-            Segments of time, and steps before each that guess its first state.
-        sweeps : tuple of int
-            Sweeps of a window in low precision, and in all before it is walked.
+            Segments of time, and steps before each that guess its first state; by default what a model finds fastest.
+        sweeps : int, optional
+            After how many sweeps segments are walked in order.
 
         Returns
         -------
         Outcome
+
+        Raises
+        ------
+        ValueError
+            For a number of segments below 1, of steps before them or of sweeps below 0.
         """
         axis = self._axis(batch)
-        written = [Given(component, None) for component in self._components(states, axis)]
-        return self._run("Forward", self.sizes, inputs, written, starts, axis, tol, regime, segments, burn, sweeps)
+        bases = [*inputs, states, *_given(starts, states)]
+        way = segments, burn, sweeps if sweeps is not None or max(tol) else _SURE
+        if not states.size:
+            plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1, *way)
+            return Outcome(plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1), lambda: states, 0, states)
+        return self._run("Forward", bases, axis, tol, way)
 
     def walk(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int = 0) -> None:
         """Fill the rows of ``states`` from ``start`` on, one after the other."""
         rest = [*(u[start : len(states)] if len(u) > 1 else u for u in inputs[: self.drives]), *inputs[self.drives :]]
-        if states[start:].size:
-            # Nothing but equality is accepted, so windows that repair a segment are walked at once.
-            rows, following = states[start:], starts.rest(states, start)
-            self.solve(rest, rows, batch, following, (0.0, 0.0), regime="walk", sweeps=(0, 1))
+        self.solve(rest, states[start:], batch, starts.rest(states, start), (0.0, 0.0))
 
     def newton(
         self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, window: int, tol: tuple[float, float]
     ) -> tuple[int, float, dict[str, int]]:
-        """Fill ``states`` in the regime that should be fastest; return the most sweeps of a window, and the mean.
+        """Fill ``states``; return the walks of the segment that was walked most often, and the mean.
 
-        The third that is returned says what else happened: windows that were walked at last, and segments of time that
-        were solved again. ``window`` is taken for the sake of the loops of the CPU. Reading the counts waits for the
-        device.
+        The third that is returned says what else happened: segments of time, and how often some of 32 lanes were walked
+        again, in all and in order. ``window`` is taken for the sake of the loops of the CPU. Reading the counts waits
+        for the device.
         """
         if not states.size:
             return 0, 0.0, {}
         outcome = self.solve(inputs, states, batch, starts, tol)
-        told = {"segments": outcome.plan.segments, "segments_redone": outcome.redone, "windows_walked": outcome.walked}
-        return outcome.most_sweeps, outcome.sweeps or 1.0, told
+        told = outcome.verdict()
+        counts = {"segments": told.segments, "segments_redone": told.redone, "segments_walked": told.walked}
+        return told.sweeps, 1.0 + told.redone / (told.segments * outcome.groups), counts
 
     def adjoint(
         self,
@@ -211,7 +152,6 @@ class FusedCuda:
         batch: int,
         starts: Starts,
         *,
-        regime: Regime | None = None,
         segments: int | None = None,
         burn: int | None = None,
     ) -> tuple[Array, list[Array], Array, Array]:
@@ -224,22 +164,14 @@ class FusedCuda:
             axis = self._axis(batch)
             xp, sizes = namespace(states), self.sizes.backward()
             result = empty_in_order(states.shape, states, 1 + batch)
-            parts = [self._components(x, axis) for x in (states, cotangent, result)]
-            gradients = [xp.empty_like(x) for x in [parts[2][0]] * self.drives]
-            shape = parts[2][0].shape
+            part = self._components(result, axis)[-1]
+            gradients = [xp.empty_like(part) for _ in range(self.drives)]
             if not states.size:
-                empty = xp.zeros((sizes.sums, *shape[1:]), np.float64)
+                empty = xp.zeros((sizes.sums, *part.shape[1:]), np.float64)
                 return result, gradients, empty[: sizes.constants], empty[sizes.constants :]
-            before = [x[:-1] if len(x) > 1 else x for x in parts[0]]
-            full = [xp.broadcast_to(u, shape)[::-1] for u in inputs[: self.drives]]
-            drives = [*full, *(x[::-1] for x in (*before, *parts[1])), *inputs[self.drives :]]
-            written = [Given(x[::-1]) for x in (*gradients, *parts[2])]
-            back = Starts(starts.initial, starts.restart, None if starts.reset is None else starts.reset[::-1])
-            tol = 0.0, _BACK * float(np.finfo(_number(states)).eps)
-            outcome = self._run(
-                "Backward", sizes, drives, written, back, axis, tol, regime, segments, burn, (_BACK_ROUGH, _MOST)
-            )
-            sums = in_shape(outcome.sums.sum(axis=0), written[-1].array)
+            bases = [*inputs, states, cotangent, *gradients, result, *_given(starts, states)]
+            outcome = self._run("Backward", bases, axis, None, (segments, burn, None))
+            sums = in_shape(outcome.sums.sum(axis=0), part[::-1])
             return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
 
     def _axis(self, batch: int) -> int | None:
@@ -251,43 +183,115 @@ class FusedCuda:
         before: Any = (slice(None),) * axis
         return [states[(*before, i)] for i in range(self.sizes.parts)]
 
+    def _laid(self, way: Way, bases: list[Array], axis: int | None) -> Laid:
+        """Return how kernels see the arrays: inputs, states, on the way back cotangents and gradients, and starts."""
+        inputs, back = self.drives + self.sizes.constants, way == "Backward"
+        after = inputs + (3 + self.drives if back else 1)  # where starts begin; what is written last comes before them
+
+        def parts(base: int) -> list[Given]:
+            return [Given(x[::-1] if back else x, base) for x in self._components(bases[base], axis)]
+
+        written = parts(after - 1)
+        shape = written[0].array.shape
+        full = [namespace(bases[0]).broadcast_to(x, shape) for x in bases[:inputs]]
+        drives = [Given(x[::-1] if back else x, i) for i, x in enumerate(full[: self.drives])]
+        fixed = [Given(x[:1], self.drives + i) for i, x in enumerate(full[self.drives :])]
+        if back:
+            # The states before the steps are one fewer; kernels never look at the one that is missing.
+            before = [Given(x[1:] if len(x) > 1 else x, inputs) for x, *_ in parts(inputs)]
+            drives += [*before, *parts(inputs + 1)]
+            written = [*(Given(bases[inputs + 2 + i][::-1], inputs + 2 + i) for i in range(self.drives)), *written]
+        others = {name: Given(bases[after + i][None], after + i, axis) for i, name in enumerate(("initial", "restart"))}
+        if after + 2 < len(bases):
+            mask = bases[after + 2]
+            mask = mask.reshape(*mask.shape, *(1,) * (len(shape) - mask.ndim))
+            mask = namespace(mask).broadcast_to(mask, shape)
+            others["cut"] = Given(mask[::-1] if back else mask, after + 2)
+        return Laid(drives, fixed, written, others)
+
     def _run(
         self,
         way: Way,
-        sizes: Sizes,
-        inputs: Sequence[Array],
-        written: list[Given],
-        starts: Starts,
+        bases: list[Array],
         axis: int | None,
-        tol: tuple[float, float],
-        regime: Regime | None,
-        segments: int | None,
-        burn: int | None,
-        sweeps: tuple[int, int],
+        tol: tuple[float, float] | None,
+        asked: tuple[int | None, int | None, int | None],
     ) -> Outcome:
-        """Lay the arrays out, and launch."""
-        like = written[-1].array
-        xp, shape = namespace(like), like.shape
-        with on(like, self._machine) as machine:
-            # On the way back the states before the steps are one fewer; kernels never look at the one that is missing.
-            full = [aligned(x if x.shape[1:] == shape[1:] else xp.broadcast_to(x, shape)) for x in inputs]
-            drives = [Given(x) for x in full[: sizes.drives]]
-            constants = [Given(x[:1]) for x in full[sizes.drives :]]
-            number = _number(like)
-            others = {
-                "initial": Given(aligned(starts.initial.astype(number, copy=False)[None]), axis),
-                "restart": Given(aligned(starts.restart.astype(number, copy=False)[None]), axis),
-            }
-            if starts.reset is not None:
-                mask = starts.reset.reshape(*starts.reset.shape, *(1,) * (len(shape) - starts.reset.ndim))
-                others["cut"] = Given(xp.broadcast_to(mask, shape))
-            filled = problem(sizes, drives, constants, written, others)
-            p = filled[0]
-            steps, lanes = int(p["steps"]), int(p["lanes"])
-            cut = starts.reset is not None
-            size, given = (sizes, steps, lanes, machine.processors), (regime, segments, burn, machine.shared)
-            one = plan(way, like.dtype.name, cut, *size, *given)
-            return _launched(machine, self.code, one, filled, xp, tol, sweeps)
+        """Launch what is known for arrays that lie like these; without a tolerance rounding is what may be."""
+        with on(bases[self.drives + self.sizes.constants], self._machine) as machine:
+            addresses = [*map(address, bases)] if machine.kind == "numpy" else [x.data.ptr for x in bases]  # type: ignore[attr-defined]
+            lie = [(x.shape, x.strides, x.dtype.char) for x in bases]
+            key = way, axis, asked, id(machine), *lie, *[at & 15 for at in addresses]
+            ready = self._known.get(key)
+            if ready is None:
+                if len(self._known) >= _KEPT:
+                    self._known.clear()
+                ready = self._known[key] = self._made_ready(way, bases, axis, asked, machine)
+            if ready.unaligned:
+                return self._run(way, self._aligned(way, bases), axis, tol, asked)
+            if tol is None:
+                units = max(_BACK[0], _BACK[1] * ready.plan.span**0.5)
+                tol = 0.0, units * float(np.finfo(_number(bases[0])).eps)
+            memory = namespace(bases[0]).empty(ready.nbytes, np.uint8)
+            filled = ready.filled(addresses, address(memory), tol)
+            machine.clear(memory[: ready.zeroed])
+            machine.launch(ready.plan.launch(self.code, filled))
+        first, size = ready.added, 8 * prod(ready.sums)
+        sums = memory[first : first + size].view(np.float64).reshape(ready.sums) if size else memory[:0]
+
+        def judge() -> Array:
+            with on(memory, self._machine) as machine:
+                machine.launch(ready.plan.check(self.code, ready.groups, filled.copy()))
+                told: Array = memory[: 4 * FIELDS].view(np.int32)
+                return told
+
+        return Outcome(ready.plan, judge, ready.groups, sums, bases)
+
+    def _aligned(self, way: Way, bases: list[Array]) -> list[Array]:
+        """Return what is read in arrays whose numbers do not lie between those of an array of their dtype."""
+        first = self.drives + self.sizes.constants
+        written = range(first, first + 1) if way == "Forward" else range(first + 2, first + 3 + self.drives)
+        return [x if i in written else aligned(x) for i, x in enumerate(bases)]
+
+    def _made_ready(
+        self,
+        way: Way,
+        bases: list[Array],
+        axis: int | None,
+        asked: tuple[int | None, int | None, int | None],
+        machine: Machine,
+    ) -> Ready:
+        """Find out all that depends on how arrays lie."""
+        unaligned = any(x is not y for x, y in zip(bases, self._aligned(way, bases), strict=True))
+        laid = self._laid(way, bases, axis)
+        filled, places = problem(laid)
+        p, sizes = filled[0], self.sizes if way == "Forward" else self.sizes.backward()
+        steps, lanes, groups = int(p["steps"]), int(p["lanes"]), int(p["groups"])
+        like = laid.written[-1].array
+        one = plan(
+            way, like.dtype.name, "cut" in laid.others, sizes, steps, lanes, machine.processors, *asked, machine.shared
+        )
+        p["segments"], p["span"], p["burn"], p["most"] = one.segments, one.span, one.burn, one.most
+        p["parts"], p["sets"] = one.parts, one.sets
+        sums = one.segments, sizes.sums, lanes
+        parts = {  # by the field that has the address
+            "counters": 4 * (FIELDS + one.blocks),
+            "links": (one.most + 1) * one.blocks * one.kernel.link if one.parts > 1 else 0,
+            "checks": 4 * one.segments * lanes,
+            "sums": 8 * prod(sums),
+        }
+        room, nbytes = {}, 0
+        for name, size in parts.items():
+            room[name] = nbytes
+            nbytes += -(-size // 256) * 256
+        fields = {name: place[1] // 8 for name, place in (filled.dtype.fields or {}).items()}
+        named = [(at, g.base, address(g.array) - address(bases[g.base])) for at, g in places]
+        named += [(fields[name], len(bases), begins) for name, begins in room.items()]
+        at, owners, offsets = (np.array(x) for x in zip(*named, strict=True))
+        numbers = [fields[name] for name in ("atol", "rtol", "forgotten", "near")]
+        marks = [fields[name] for name in ("exact", "ticket")]
+        words, ends = filled.view(np.int64), (room["links"], room["sums"], nbytes)
+        return Ready(one, groups, words, at, owners, offsets, numbers, marks, unaligned, sums, *ends)
 
 
 def _number(x: Array) -> np.dtype[Any]:
@@ -295,37 +299,11 @@ def _number(x: Array) -> np.dtype[Any]:
     return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
 
 
-def _launched(
-    machine: Machine, code: str, one: Plan, filled: Array, xp: Any, tol: tuple[float, float], sweeps: tuple[int, int]
-) -> Outcome:
-    """Launch what a plan needs: for several segments one kernel after the other on the device."""
-    p, k = filled[0], one.kernel
-    lanes, groups, parts = int(p["lanes"]), int(p["groups"]), k.sizes.parts
-    p["atol"], p["rtol"] = tol
-    p["near"] = max(tol) ** -0.5 if max(tol) else 1.0
-    p["rough"], p["most"] = sweeps
-    p["segments"], p["span"], p["burn"] = one.segments, one.span, one.burn
-    launches = [(k, one.blocks(k, groups), _SOLVE)]
-    if one.segments > 1:
-        launches += [(one.again, one.blocks(one.again, groups), _CORRECT)] * one.rounds
-        launches.append((one.repair, one.blocks(one.repair, groups, last=True), _REPAIR))
-    total = sum(blocks for _, blocks, _ in launches)
-    reports = xp.zeros((total + one.rounds + 1, FIELDS), np.int32)
-    told = None
-    if one.segments > 1:
-        each = 2 * one.segments * lanes * parts
-        told = xp.empty(each * (2 if k.walks else 2 + parts), f"f{k.storage.number_bytes}")
-        p["starts"], p["ends"] = address(told), address(told) + each * told.itemsize
-        p["products"] = 0 if k.walks else p["ends"] + each * told.itemsize
-        p["changed"] = address(reports) + 4 * FIELDS * total if k.walks else 0
-    sums = xp.zeros((one.segments, k.sizes.sums, lanes), np.float64)
-    p["sums"] = address(sums)
-    first = 0
-    for number, (launched, blocks, what) in enumerate(launches):
-        p["pass"], p["round"], p["reports"] = what, number, address(reports) + first * FIELDS * 4
-        machine.launch(launched.launch(code, blocks, filled.copy()))
-        first += blocks
-    return Outcome(one, reports[:total], sums)
+def _given(starts: Starts, like: Array) -> list[Array]:
+    """Return the states that walks start from in the type of the arithmetic, and the resets if there are any."""
+    number = _number(like)
+    states = [x if x.dtype == number else x.astype(number) for x in (starts.initial, starts.restart)]
+    return states if starts.reset is None else [*states, starts.reset]
 
 
 @register("fused", "cuda")

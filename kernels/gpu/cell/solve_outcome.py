@@ -1,0 +1,86 @@
+"""What becomes of a fused solve: its verdict, which the device finds out and one small copy brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from recsolve.base.arrays import Array, to_host
+from recsolve.kernels.codegen.cuda_structures import constants
+from recsolve.kernels.gpu.cell.solve_plan import Plan
+
+_FIELD = constants("solve/problem")
+
+
+class Verdict(NamedTuple):
+    """What the device found out about a solve.
+
+    Attributes
+    ----------
+    complete : bool
+        Every row of every lane holds the bits that the kernel which tested it has written.
+    finite : bool
+        Every number that was written is finite.
+    met : bool
+        Every defect is within the tolerance.
+    worst : float
+        The largest defect |f(h[t-1]) - h[t]|. A step that was walked has none: these are those where segments begin.
+    sweeps : int
+        Walks of the segment that was walked most often, 1 where guesses were good enough.
+    walked, redone : int
+        How often segments of 32 lanes were walked in order because nothing else helped, and again in all.
+    segments : int
+        Of time.
+    """
+
+    complete: bool
+    finite: bool
+    met: bool
+    worst: float
+    sweeps: int
+    walked: int
+    redone: int
+    segments: int
+
+
+class Outcome:
+    """A solve that has been launched.
+
+    Parameters
+    ----------
+    plan : Plan
+    judge : callable
+        Launches what reads the states again, and returns what is told of the solve, on the device.
+    groups : int
+        Of 32 lanes.
+    sums : array of float64, shape (segments, sums, lanes)
+    held : sequence of array
+        What ``judge`` needs.
+    """
+
+    def __init__(self, plan: Plan, judge: Callable[[], Array], groups: int, sums: Array, held: Sequence[Array] = ()):
+        self.plan, self.judge, self.groups, self.sums, self.held = plan, judge, groups, sums, held
+
+    def verdict(self) -> Verdict:
+        """Return what became of the states as they are now; the first time waits for the device, and copies once."""
+        return self._verdict
+
+    @cached_property
+    def _verdict(self) -> Verdict:
+        segments = self.plan.segments
+        if not self.groups:
+            return Verdict(True, True, True, 0.0, 0, 0, 0, segments)
+        told = to_host(self.judge())
+        ended, wrong, lost, unmet, sweeps, redone, walked, worst = (
+            int(told[_FIELD[name]])
+            for name in ("ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED", "WORST")
+        )
+        complete = ended == segments * self.groups and not wrong
+        residual = float(np.int32(worst).view(np.float32))
+        return Verdict(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments)
+
+    def __repr__(self) -> str:
+        return f"Outcome({self.verdict()})"
