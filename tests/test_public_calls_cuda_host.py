@@ -122,7 +122,9 @@ def test_a_wrong_result_of_a_kernel_is_noticed(to_gpu, fault, monkeypatch):
 
     def wrong(self, inputs, states, *args, **kwargs):
         outcome = solve(self, inputs, states, *args, **kwargs)
-        if fault == "lost":
+        if states.shape[:2] != (150, 3):
+            pass
+        elif fault == "lost":
             states[60:90, 1] = 0
         else:
             states[70, 1, 3] = -states[70, 1, 3] if fault == "flipped" else np.nan
