@@ -128,22 +128,6 @@ class FusedCuda:
         rest = [*(u[start : len(states)] if len(u) > 1 else u for u in inputs[: self.drives]), *inputs[self.drives :]]
         self.solve(rest, states[start:], batch, starts.rest(states, start), (0.0, 0.0))
 
-    def newton(
-        self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, window: int, tol: tuple[float, float]
-    ) -> tuple[int, float, dict[str, int]]:
-        """Fill ``states``; return the walks of the segment that was walked most often, and the mean.
-
-        The third that is returned says what else happened: segments of time, and how often some of 32 lanes were walked
-        again, in all and in order. ``window`` is taken for the sake of the loops of the CPU. Reading the counts waits
-        for the device.
-        """
-        if not states.size:
-            return 0, 0.0, {}
-        outcome = self.solve(inputs, states, batch, starts, tol)
-        told = outcome.verdict()
-        counts = {"segments": told.segments, "segments_redone": told.redone, "segments_walked": told.walked}
-        return told.sweeps, 1.0 + told.redone / (told.segments * outcome.groups), counts
-
     def adjoint(
         self,
         inputs: Sequence[Array],
