@@ -145,13 +145,17 @@ def solve(
             trace.finish(iterate)
         if status is Status.NONFINITE:
             iterate = _follow_nonfinite(problem, iterate)
-        status, remark = _second_look(problem, solver, iterate, status)
+        status, remark, mixes = _second_look(problem, solver, iterate, status)
         if fallback == "sequential" and status not in (Status.CONVERGED, Status.STOPPED):
             start = exact_prefix(iterate) if status is not Status.STALLED else 0
+            if mixes:  # what is compiled is another function, so the definition completes
+                problem = problem.by_definition()
             problem.count_evaluation()
             iterate = problem.evaluate(problem.engine.walk(iterate.states, start))
             residuals.append(iterate.worst)
             status, remark = _completed(iterate, solver.name, status, start)
+            if mixes and status is Status.CONVERGED:
+                status, remark, _ = _second_look(problem, solver, iterate, status, remark)
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
     if status is Status.CONVERGED:
@@ -167,19 +171,19 @@ def solve(
 
 
 def _second_look(
-    problem: Problem, solver: solvers.Method, iterate: Iterate | Settled, status: Status
-) -> tuple[Status, str]:
+    problem: Problem, solver: solvers.Method, iterate: Iterate | Settled, status: Status, remark: str = ""
+) -> tuple[Status, str, bool]:
     """Return the status and a remark, after a comparison of f at three single steps with f for all t at once.
 
-    The solve is of f for all t at once; if that is another function, it is not the recurrence.
+    The solve is of f for all t at once; if that is another function, it is not the recurrence, and the third is True.
     """
     if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED, Status.MAXITER):
         step = problem.engine.step_that_differs(iterate.states, lambda: iterate.values)
         if step is not None:
-            return Status.STALLED, MIXES.format(step=step)
+            return Status.STALLED, MIXES.format(step=step), True
     if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
-        return status, MISMATCH.format(worst=iterate.worst)
-    return status, ""
+        return status, MISMATCH.format(worst=iterate.worst), False
+    return status, remark, False
 
 
 def _follow_nonfinite(problem: Problem, iterate: Iterate | Settled) -> Iterate:

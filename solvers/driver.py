@@ -87,7 +87,7 @@ class Run:
         for stage in method.stages(self.problem):
             self.stage = stage
             may_be_direct &= not self.history.residuals and stage.solver is not method and stage.window is None
-            if may_be_direct and (ended := self._directly(stage.solver)) is not None:
+            if may_be_direct and (ended := self._directly(stage.solver, stage.iterations)) is not None:
                 return ended
             iterate, status = self._run(stage, guess)
             if status in (Status.CONVERGED, Status.NONFINITE) or self.stopped or self.nit >= self.maxiter:
@@ -95,17 +95,18 @@ class Run:
             guess = iterate.states
         return iterate, status
 
-    def _directly(self, method: Method) -> tuple[Iterate | Settled, Status] | None:
-        """Return the result of compiled loops, if the method has them and it passes the test."""
-        found, problem = method.direct(self.problem), self.problem
-        if found is None:
+    def _directly(self, method: Method, limit: int | None = None) -> tuple[Iterate | Settled, Status] | None:
+        """Return the result of compiled loops, if the method has them and it passes the test within a stage's limit."""
+        limit = self.maxiter if limit is None else min(limit, self.maxiter)
+        problem = self.problem
+        if (limit < self.maxiter and limit == 0) or (found := method.direct(problem)) is None:
             return None
         iterate: Iterate | Settled
         if isinstance(found, Verdict):
             problem.counts.update(found.counts)
-        if found.iterations > self.maxiter:
+        if found.iterations > limit:
             return None
-        if isinstance(found, Verdict) and found.worst is not None:
+        if isinstance(found, Verdict) and found.worst is not None and 0 <= found.worst < np.inf:
             iterate = Settled(problem, found.states, found.worst)
             self.nit = found.iterations
             self.history.record(iterate.worst, iterate.progress)

@@ -73,7 +73,7 @@ class Settled:
 
     def __init__(self, evaluation: Evaluation, states: Array, worst: float):
         self.recurrence, self.tolerance = evaluation.recurrence, evaluation.tolerance
-        self.states, self.worst, self._engine = states, worst, evaluation.engine
+        self.states, self.worst, self._engine, self._counts = states, worst, evaluation.engine, evaluation.counts
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what can be pickled: an engine is bound anew."""
@@ -82,6 +82,7 @@ class Settled:
     @cached_property
     def _judged(self) -> Iterate:
         evaluation = Evaluation(self.recurrence, self.tolerance, jacobian=False, engine=self._engine)
+        evaluation.counts = self._counts
         return evaluation.evaluate(self.states)
 
     @property

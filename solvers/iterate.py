@@ -37,6 +37,8 @@ class Iterate(State):
         The row after the leading ones in each segment.
     worst : float
         max |r|, NaN if any entry is.
+    judged : Judged or None
+        What kernels on a GPU have found out about it, where they did.
     blocked : bool
         Whether each segment has converged, or has converged up to a row that equals its own non-finite F: no method can
         go further.

@@ -19,6 +19,7 @@ from recsolve.solvers.state import State
 
 S = TypeVar("S", bound="State | None")
 
+_STEPS = {"start", "init", "step", "preconditioner", "terminate", "stages"}  # what makes another method of a subclass
 GROUPS = ("reference", "newton-type", "globalised", "fixed point", "in blocks", "composite")
 
 
@@ -61,8 +62,10 @@ class Method(ABC):
     """
 
     def __init_subclass__(cls) -> None:
-        """Put the source where ``help`` shows it."""
+        """Put the source where ``help`` shows it, and let no subclass answer with what its base class would find."""
         super().__init_subclass__()
+        if "direct" not in vars(cls) and _STEPS & vars(cls).keys():  # it would be the answer of another method
+            cls.direct = Method.direct  # type: ignore[method-assign]
         if "cite" in vars(cls):
             cls.__doc__ = f"{cleandoc(cls.__doc__ or cls.__name__)}\n\nReferences\n----------\n{cls.cite}\n"
 
@@ -79,7 +82,9 @@ class Method(ABC):
         """Return the trajectory and the iterations it took, where compiled loops find it without the driver.
 
         The driver calls it when the user gives no guess and no callback or trace needs the iterates. It tests what
-        it gets as it tests every iterate, and starts anew if it fails.
+        it gets as it tests every iterate, and starts anew if it fails; but it takes the ``worst`` of a verdict, which
+        only loops that have tested every number may give. A subclass that overrides how a method steps has none unless
+        it defines this too.
 
         Parameters
         ----------

@@ -12,6 +12,7 @@ from recsolve.kernels.affine_scan import affine_scan
 from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_PROPOSAL, OF_VALUES
 from recsolve.kernels.residual import guard, largest_finite
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.engine import Engine
 from recsolve.solvers.evaluation import Evaluation
 from recsolve.solvers.iterate import Iterate, Linearised
 
@@ -32,6 +33,8 @@ class Problem(Evaluation):
         causal method ends within T iterations, with the sequential loop's own numbers.
     jacobian : bool
         Whether iterates carry the Jacobian.
+    engine : Engine, optional
+        What computes f; default: the one that the recurrence binds.
 
     Attributes
     ----------
@@ -61,8 +64,16 @@ class Problem(Evaluation):
     True
     """
 
-    def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, pin: bool, jacobian: bool):
-        super().__init__(recurrence, tolerance, jacobian=jacobian)
+    def __init__(
+        self,
+        recurrence: Recurrence,
+        tolerance: Tolerance,
+        *,
+        pin: bool,
+        jacobian: bool,
+        engine: Engine | None = None,
+    ):
+        super().__init__(recurrence, tolerance, jacobian=jacobian, engine=engine)
         self.pin = pin
         self.horizon = recurrence.length  # of the whole, when this is a part
         self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
@@ -83,6 +94,12 @@ class Problem(Evaluation):
             index: Any = (slice(None), *place)
             part._known = part._known[index]
         return part
+
+    def by_definition(self) -> Problem:
+        """Return the same problem with f as the methods of the recurrence define it, whatever has been compiled."""
+        plain = Problem(self.recurrence, self.tolerance, pin=self.pin, jacobian=False, engine=Engine(self.recurrence))
+        plain.counts = self.counts
+        return plain
 
     def cut(self, iterate: Iterate) -> Array:
         """Return the rows (T, *batch) that take F without a correction from the row before.

@@ -122,3 +122,77 @@ def test_a_compiled_engine_is_compared_with_the_function_once_for_each_program(m
     assert sol.status == "stalled"
     assert "f gives another value" in sol.message
     engine.traced.verified = False
+
+
+def test_a_subclass_that_steps_otherwise_is_not_answered_by_its_base_class():
+    calls = []
+
+    class Louder(rs.solvers.Sequential):
+        name = "louder"
+
+        def start(self, problem):
+            calls.append(problem)
+            return super().start(problem)
+
+    class Renamed(rs.solvers.Sequential):
+        name = "renamed"
+
+    rec, _ = bound("gru", "diagonal")
+    with rs.backend("numba"):
+        assert rs.solve(rec, method=Louder()).success
+        assert isinstance(rs.solve(rec, method=Renamed())._iterate, Settled)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("iterations", "nit"), [(0, 4), (3, 4), (50, 50)])
+def test_the_limit_of_a_stage_holds_for_compiled_loops(iterations, nit):
+    rec = gallery.recurrence("gru", "diagonal", T=70, batch=(2,), units=8)
+    truth = Engine(rec).walk()
+
+    class Known(rs.solvers.Jacobi):
+        name = "known"
+
+        def direct(self, problem):
+            return rs.solvers.Direct(truth, iterations=50)
+
+    class Staged(rs.solvers.Method):
+        name, matrix = "staged", "0, then J"
+
+        def stages(self, problem):
+            first = rs.solvers.Stage(Known(), iterations=iterations)
+            return first, rs.solvers.Stage(rs.solvers.Newton())
+
+    sol = rs.solve(rec, method=Staged())
+    assert sol.success
+    assert (sol.nit == 50) == (nit == 50)
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf, -1.0])
+def test_a_verdict_without_a_residual_is_tested(worst, monkeypatch):
+    rec, _ = bound("gru", "diagonal")
+
+    def wrong(self, way, tolerance, window=256):
+        states = Engine(self.recurrence).walk()
+        states[-1] = 7
+        return Verdict(states, 0, worst)
+
+    monkeypatch.setattr(FusedEngine, "solve", wrong)
+    with rs.backend("numba"):
+        sol = rs.solve(rec, method="newton")
+    assert sol.success
+    assert np.abs(sol.states[-1]).max() < 1
+
+
+@pytest.mark.parametrize("method", ["sequential", "newton", "windowed"])
+def test_the_function_itself_completes_where_what_is_compiled_is_another_one(method):
+    def two_faced(s, W, u, p):
+        return np.tanh((0.5 if isinstance(s.h, np.ndarray) else 0.25) * s.h + u.x)
+
+    cell = rs.Cell(two_faced, state=("h",), output="h").with_weights(hidden_size=3)
+    rec = cell.recurrence(drive={"x": np.random.default_rng(0).standard_normal((50, 3))})
+    truth = Engine(rec).walk()
+    with rs.backend("numba"):
+        assert rs.solve(rec, method=method).status == "stalled"
+        sol = rs.solve(rec, method=method, fallback="sequential")
+    assert sol.success
+    np.testing.assert_array_equal(sol.states, truth)

@@ -1,6 +1,8 @@
 """rs.run, Layers and load against torch."""
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -238,14 +240,36 @@ def test_auto_runs_the_module_where_sweeps_do_not_converge(monkeypatch):
     assert slow.calls.count("sweeps") == 1
 
 
-def test_weights_are_taken_once_and_again_when_they_change(monkeypatch):
-    taken, take = [], rs.Layers.from_torch.__func__
-    monkeypatch.setattr(rs.Layers, "from_torch", classmethod(lambda cls, m: taken.append(m) or take(cls, m)))
+@pytest.mark.parametrize("kind", ["add_", "fused", "data", "parameter"])
+def test_weights_are_those_of_the_module_now(kind):
     module, x = torch.nn.GRU(3, 5), torch.randn(20, 2, 3)
-    for change in (lambda: None, lambda: None, lambda: module.weight_hh_l0.add_(0.1), lambda: module.double().float()):
-        with torch.no_grad():
-            change()
-        assert torch.allclose(rs.run(module, x)[0], module(x)[0], atol=1e-5)
-    assert len(taken) == 3
-    module.batch_first = True
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.5, fused=True)
+    module(x)[0].sum().backward()
+    rs.run(module, x)
+    with torch.no_grad():
+        if kind == "add_":
+            module.weight_hh_l0.add_(0.1)
+        elif kind == "fused":  # it writes into parameters without counting that
+            optimizer.step()
+        elif kind == "data":
+            module.weight_hh_l0.data.mul_(2)
+        else:
+            module.weight_hh_l0 = torch.nn.Parameter(module.weight_hh_l0 * 2)
     assert torch.allclose(rs.run(module, x)[0], module(x)[0], atol=1e-5)
+
+
+def test_the_result_of_a_run_is_a_pair_that_can_be_copied():
+    result = rs.run(torch.nn.GRU(3, 5), torch.randn(20, 2, 3))
+    for again in (copy.copy(result), copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        assert len(again) == 2
+        assert torch.equal(again[0], result[0])
+        assert again.how == result.how == "recsolve, newton"
+
+
+def test_wrong_arguments_of_auto_are_refused_whichever_way_is_next(monkeypatch, swept):
+    Slow(monkeypatch, loop=1.0, sweeps=1.0)
+    module = torch.nn.GRU(3, 5)
+    for _ in range(4):
+        rs.run(module, torch.randn(20, 2, 3), method="auto")
+        with pytest.raises(ValueError, match="hx"):
+            rs.run(module, torch.randn(20, 2, 3), torch.randn(2, 2, 5), method="auto")

@@ -155,6 +155,10 @@ class Layers:
             sequence = sequence.swapaxes(0, 1)
         return LayersSolution(from_native(sequence, kind), self._final(solutions, kind), tuple(solutions))
 
+    def check(self, x: Any, hx: Any = None) -> None:
+        """Look at arguments as :meth:`solve` does, which refuses what does not fit."""
+        self._starts(hx, *self._sequence(x))
+
     def run(self, x: Any, hx: Any = None, *, fallback: str = "sequential", **settings: Any) -> tuple[Any, Any]:
         """Return ``(output, h_n)`` as the torch module would.
 

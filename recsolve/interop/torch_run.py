@@ -35,13 +35,15 @@ class RunResult(tuple[Any, Any]):
         made.how = how
         return made
 
+    def __getnewargs__(self) -> tuple[Any, Any, str]:
+        """Return what a copy is made of."""
+        return (*self, self.how)
+
 
 @dataclass
 class _Book:
-    """What is known of a module: its weights, taken once, and the seconds that its calls have taken."""
+    """The seconds that calls of a module have taken, by what they were called with."""
 
-    versions: tuple[Any, ...] = ()
-    layers: Layers | None = None
     loop: dict[Any, list[float]] = field(default_factory=dict)
     parallel: dict[Any, list[float]] = field(default_factory=dict)
 
@@ -55,15 +57,14 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     Parameters
     ----------
     module : torch.nn.RNN, GRU or LSTM
-        Any number of layers, one or both directions, ``batch_first`` or not. Its weights are taken once, and again when
-        a parameter is another one or has been written to (torch counts that, but not what goes through ``.data``).
+        Any number of layers, one or both directions, ``batch_first`` or not.
     x, hx : tensor
         As the module's own arguments.
     **settings
         ``method``, ``tol``, ``maxiter``, ``options`` and ``fallback`` of :func:`recsolve.solve`; the fallback is
         "sequential" unless "raise" is given, so the result is always the answer. With ``method="auto"`` and nothing
-        else, tensors on a GPU are run by the module itself (cuDNN's loop) where that is faster: the first calls of a
-        shape measure both.
+        else, tensors on a GPU are run by the module itself (cuDNN's loop, with TF32 products where torch allows them)
+        where that is faster: the first calls of a shape measure both.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     >>> bool(torch.allclose(y, module(x)[0], atol=1e-5))
     True
     """
-    layers = _layers(module)
+    layers = Layers.from_torch(module)
     if settings == {"method": "auto"} and has_own_loop(x):
         return _faster(module, layers, x, hx)
     method = settings.get("method", "newton")
@@ -97,22 +98,6 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
 def has_own_loop(x: Any) -> bool:
     """Return whether the module's own loop over x may be the faster one: on a CPU ours, which is compiled, is."""
     return bool(getattr(x, "is_cuda", False))
-
-
-def _layers(module: Any) -> Layers:
-    """Return the layers of a module, which are kept until a parameter changes."""
-    parameters = getattr(module, "named_parameters", None)
-    if parameters is None or isinstance(module, type):
-        return Layers.from_torch(module)  # which says what is wrong
-    own = tuple((name, id(p), p._version, p.data_ptr()) for name, p in parameters(remove_duplicate=False))
-    versions = (*own, getattr(module, "batch_first", None), getattr(module, "dropout", 0) and module.training)
-    book = _BOOKS.get(module)
-    if book is None or book.layers is None or book.versions != versions:
-        layers = Layers.from_torch(module)
-        known = {} if book is None else book.loop  # the time of a loop does not depend on weights
-        book = _BOOKS[module] = _Book(versions, layers, known)
-    assert book.layers is not None
-    return book.layers
 
 
 class _Sweeps(Method):
@@ -133,7 +118,8 @@ class _Sweeps(Method):
 
 def _faster(module: Any, layers: Layers, x: Any, hx: Any) -> RunResult:
     """Return the result of the faster way, or of the one that has been tried less often."""
-    book, key = _BOOKS[module], (tuple(x.shape), x.dtype)
+    layers.check(x, hx)
+    book, key = _BOOKS.setdefault(module, _Book()), (tuple(x.shape), x.dtype)
     loop, parallel = book.loop.setdefault(key, []), book.parallel.setdefault(key, [])
     tried = min(len(loop), len(parallel)) >= _TRIALS
     if (len(parallel) <= len(loop)) if not tried else min(parallel) * _LOSES < min(loop):

@@ -71,7 +71,7 @@ class Recurrence(ABC):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        for name in ("previous", "starts", "from_initial", "evaluate"):
+        for name in ("previous", "starts", "from_initial", "evaluate", "linearise", "guess"):
             if getattr(cls, name) is not getattr(Recurrence, name):
                 raise TypeError(
                     f"{cls.__name__} overrides {name}, which all solvers and gradients take for granted; put what "
@@ -298,7 +298,7 @@ class Recurrence(ABC):
 
     @property
     def repeats(self) -> bool:
-        """Whether f is known to be a function of its arguments; else it is called twice to see."""
+        """Whether f is known to be a function of its arguments; else it is called again to see."""
         return False
 
     # What is derived from that ---------------------------------------------------------------------------------

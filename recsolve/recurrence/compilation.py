@@ -85,7 +85,7 @@ def ties_of(recurrence: CellRecurrence) -> Ties:
     return tuple(sorted(recurrence.ties.items()))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def kernel_of(operation: str, backend: Backend, traced: Traced, dtype: np.dtype[Any]) -> Any:
     """Return what is compiled of a cell for an operation of :mod:`recsolve.kernels.registry`."""
     return get(operation, backend)(traced, dtype)

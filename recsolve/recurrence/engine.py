@@ -1,7 +1,8 @@
 """The engine of a recurrence: how its f is computed for all t, from its own definition or by compiled loops.
 
-A solve binds one engine and asks nothing else for numbers. This one calls the methods of the recurrence, on NumPy or
-CuPy arrays; engines that are compiled from the function of a cell replace what they know.
+A solve binds one engine, and one for every part of the times and sequences that it sets apart. This one calls the
+methods of the recurrence, on NumPy or CuPy arrays; engines that are compiled from the function of a cell replace what
+they know.
 """
 
 from __future__ import annotations

@@ -103,11 +103,14 @@ class FusedEngine(CompiledEngine):
         outcome = self.loops.solve(self.inputs, states, self.batch, self.starts, test)
         found = outcome.verdict()
         good = found.complete and found.finite and found.met
+        worst = found.worst
+        if found.segments > 1 and states.dtype == np.float64:  # the kernel gives a float32: no less than it was
+            worst = float(np.nextafter(np.float32(worst), np.float32(np.inf)))
         rows = states.size // max(self.recurrence.layout.size, 1)
         again = {"segments": found.segments, "segments_redone": found.redone, "segments_walked": found.walked}
         iterations = max(found.sweeps - 1, 0) if max(test) else 0
         counts = {"nfev": max(found.sweeps, 1), "njev": iterations, "rows": max(found.sweeps, 1) * rows, **again}
-        return Verdict(states, iterations, found.worst if good else None, counts=counts)
+        return Verdict(states, iterations, worst if good else None, counts=counts)
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence

@@ -15,7 +15,7 @@ from recsolve.kernels.gpu.cell.solve_plan import Plan
 _FIELD = constants("solve/problem")
 
 
-class Verdict(NamedTuple):
+class Findings(NamedTuple):
     """What the device found out about a solve.
 
     Attributes
@@ -64,15 +64,15 @@ class Outcome:
     def __init__(self, plan: Plan, judge: Callable[[], Array], groups: int, sums: Array, held: Sequence[Array] = ()):
         self.plan, self.judge, self.groups, self.sums, self.held = plan, judge, groups, sums, held
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Findings:
         """Return what became of the states as they are now; the first time waits for the device, and copies once."""
         return self._verdict
 
     @cached_property
-    def _verdict(self) -> Verdict:
+    def _verdict(self) -> Findings:
         segments = self.plan.segments
         if not self.groups:
-            return Verdict(True, True, True, 0.0, 0, 0, 0, segments)
+            return Findings(True, True, True, 0.0, 0, 0, 0, segments)
         told = to_host(self.judge())
         ended, wrong, lost, unmet, sweeps, redone, walked, worst = (
             int(told[_FIELD[name]])
@@ -80,7 +80,7 @@ class Outcome:
         )
         complete = ended == segments * self.groups and not wrong
         residual = float(np.int32(worst).view(np.float32))
-        return Verdict(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments)
+        return Findings(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments)
 
     def __repr__(self) -> str:
         return f"Outcome({self.verdict()})"
