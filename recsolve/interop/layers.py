@@ -155,7 +155,7 @@ class Layers:
             sequence = sequence.swapaxes(0, 1)
         return LayersSolution(from_native(sequence, kind), self._final(solutions, kind), tuple(solutions))
 
-    def check(self, x: Any, hx: Any = None) -> None:
+    def check_arguments(self, x: Any, hx: Any = None) -> None:
         """Look at arguments as :meth:`solve` does, which refuses what does not fit."""
         self._starts(hx, *self._sequence(x))
 

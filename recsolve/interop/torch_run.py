@@ -118,7 +118,7 @@ class _Sweeps(Method):
 
 def _faster(module: Any, layers: Layers, x: Any, hx: Any) -> RunResult:
     """Return the result of the faster way, or of the one that has been tried less often."""
-    layers.check(x, hx)
+    layers.check_arguments(x, hx)
     book, key = _BOOKS.setdefault(module, _Book()), (tuple(x.shape), x.dtype)
     loop, parallel = book.loop.setdefault(key, []), book.parallel.setdefault(key, [])
     tried = min(len(loop), len(parallel)) >= _TRIALS
