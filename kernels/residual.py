@@ -58,14 +58,14 @@ def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[
     dtype, out = states.dtype, np.empty_like(states)
     integer = np.dtype(f"i{dtype.itemsize}")
     flat = (*rows.flat, rows.flatten(out))
-    converged, exact = (np.empty(rows.leading, np.bool_) for _ in range(2))
+    converged, exact = np.empty(rows.leading, np.bool_), np.empty(rows.leading, np.bool_)
     worst = np.full(rows.leading, tolerance.lanes is not None, dtype)
-    bits: Any = tuple(x.view(integer) for x in flat)
+    bits: Any = tuple([x.view(integer) for x in flat])
     limits: Any = (np.iinfo(integer).max, dtype.type(tolerance.atol), dtype.type(tolerance.rtol), rows.width, lane)
     results: Any = (converged.ravel(), exact.ravel(), worst.ravel(), worst.ravel().view(integer))
     loop: Any = residual_loops.residual
     rows.run(partial(loop, *flat, bits, *limits, *results))
-    return Tested(out, *(rows.place(x) for x in (converged, exact, worst)))
+    return Tested(out, rows.place(converged), rows.place(exact), rows.place(worst))
 
 
 def largest_finite(x: Array, axes: tuple[int, ...]) -> Array:

@@ -206,7 +206,7 @@ def _no_rows(x: Array, matrix: Array) -> Array:
 
 def to_host(x: Array) -> Array:
     """Copy a native array to NumPy (a no-op for NumPy arrays)."""
-    return x.get() if kind_of(x) == "cupy" else x  # type: ignore[attr-defined]
+    return x if type(x) is np.ndarray or kind_of(x) != "cupy" else x.get()  # type: ignore[attr-defined]
 
 
 def same_bits(x: Array, y: Array) -> bool:
@@ -216,7 +216,7 @@ def same_bits(x: Array, y: Array) -> bool:
 
 def freeze(x: Array) -> Array:
     """Return a read-only view, for kinds that have read-only arrays (NumPy)."""
-    if kind_of(x) == "numpy":
+    if type(x) is np.ndarray or kind_of(x) == "numpy":
         x = x.view()
         x.flags.writeable = False
     return x

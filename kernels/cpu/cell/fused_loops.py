@@ -237,7 +237,7 @@ class AtOnce:
         self.loops, self._axes = loops, {X: loops.axes(1 + batch), JACOBIAN: loops.axes(1 + batch, True)}
         steps, number = shape[0], prod(shape[1:])
         together = min(max(_ROW // max(number, 1), 1), max(steps, 1))
-        full = [broadcast(x, shape) for x in inputs]
+        full = [broadcast(x, shape) if x.ndim == len(shape) else x for x in inputs]
         whole = steps - steps % together
         bounds = [(0, whole, together), (whole, steps, 1)] if number else []
         self._parts = [_Part(full, shape, *bound) for bound in bounds if bound[0] < bound[1]]
@@ -265,7 +265,12 @@ class _Part:
     def __init__(self, inputs: Sequence[Array], shape: tuple[int, ...], begin: int, end: int, length: int):
         self.begin, self.end, self.length = begin, end, length
         self.shape = ((end - begin) // length, length, *shape[1:])
-        self.inputs = [self.cut(x) if x.strides[0] else np.broadcast_to(x[0], self.shape) for x in inputs]
+        constant = [x.ndim < len(shape) or not x.strides[0] for x in inputs]
+        rows = [x if x.ndim < len(shape) else x[0] for x in inputs]
+        self.inputs = [
+            np.broadcast_to(row, self.shape) if alike else self.cut(x)
+            for x, row, alike in zip(inputs, rows, constant, strict=True)
+        ]
 
     def cut(self, x: Array) -> Array:
         """Return the steps of an array, several to a row."""

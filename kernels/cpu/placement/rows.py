@@ -156,7 +156,7 @@ class Rows:
             packed = {column: x.packed() for column, x in states.items()}
             self._lay_out(packed, [x.packed() for x in moving], [x.packed() for x in self._gradients])
         rest = iter(self._bases)
-        constants = (x for x, moves in zip(full, self._moving, strict=True) if not moves)
+        constants = iter([x for x, moves in zip(full, self._moving, strict=True) if not moves])
         self.inputs = tuple(
             [next(rest) if moves else freeze(self.lanes.flatten(next(constants)[0], len(shape) - 1))
              for moves in self._moving]
@@ -168,8 +168,8 @@ class Rows:
         """Find the lanes that the arrays share."""
         self._inside = dict(states), gradients
         # The result comes last: its memory order is that of the lanes.
-        columns = (*(column for column in states if column != Y), Y)
-        flats = [x.flat() for x in (*moving, *gradients, *(states[column] for column in columns))]
+        columns = (*[column for column in states if column != Y], Y)
+        flats = [x.flat() for x in (*moving, *gradients, *[states[column] for column in columns])]
         self._bases = [f.base for f, _ in flats]
         found = _placed(self.shape, columns, self._moving, tuple([(f.origin, f.strides) for f, _ in flats]))
         self._placed, self.lanes, self.where, self.by_time = found, found.lanes, found.where, found.by_time

@@ -48,7 +48,7 @@ def carries(monoid: Monoid, elements: Any, initial: Array | None = None) -> bool
         return False
     e, f = elements
     like = _numbers(e, f)
-    if any(kind_of(x) != "numpy" for x in (f, like, initial) if x is not None) or like.dtype != f.dtype:
+    if any([kind_of(x) != "numpy" for x in (f, like, initial) if x is not None]) or like.dtype != f.dtype:  # noqa: C419
         return False
     if f.dtype not in (*FLOATS, HALF) or (initial is not None and initial.dtype != state_dtype(f)):
         return False
@@ -222,7 +222,7 @@ class _Scan:
         width = max(ceil(lanes.inner / tiles), min(_LEAST, lanes.inner))
         bundle = self._bundle(width)
         g = self._geometry(self.shape[0] - begin, lanes.inner, width, 0, bundle)
-        bases = (x.base for x in self.arrays)
+        bases = [x.base for x in self.arrays]
         loop = partial(self.loops.walk, *bases, start, self.initial, self.row, self.resets, where, g)
         spread(loop, ceil(groups / bundle) * ceil(lanes.inner / width), self.workers)
 
