@@ -115,13 +115,13 @@ def test_states_that_compiled_loops_do_not_vouch_for_are_evaluated(fault, method
 def test_a_compiled_engine_is_compared_with_the_function_once_for_each_program(monkeypatch):
     rec, engine = bound("mgu", "diagonal")
     assert isinstance(engine, CompiledEngine)
-    engine.traced.verified = False
+    engine.traced.verified.clear()
     with rs.backend("numba"):
         monkeypatch.setattr(FusedEngine, "apply", lambda self, previous: 2 * Engine(self.recurrence).apply(previous))
         sol = rs.solve(rec, method="sequential")
     assert sol.status == "stalled"
     assert "f gives another value" in sol.message
-    engine.traced.verified = False
+    engine.traced.verified.clear()
 
 
 def test_a_subclass_that_steps_otherwise_is_not_answered_by_its_base_class():
@@ -196,3 +196,57 @@ def test_the_function_itself_completes_where_what_is_compiled_is_another_one(met
         sol = rs.solve(rec, method=method, fallback="sequential")
     assert sol.success
     np.testing.assert_array_equal(sol.states, truth)
+
+
+def test_shapes_that_a_function_looks_at_are_compared_for_each_number_of_batch_axes():
+    def shape_dependent(s, W, u, p):
+        return np.tanh(0.5 * s.h + u.x * (1.0 if getattr(s.h, "ndim", 2) < 3 else 2.0))
+
+    cell = rs.Cell(shape_dependent, state=("h",), output="h").with_weights(hidden_size=4)
+    rng = np.random.default_rng(0)
+    with rs.backend("numba"):
+        found = [
+            rs.solve(cell.recurrence(drive={"x": rng.standard_normal((50, *batch, 4))}), method="sequential").status
+            for batch in ((), (3,), (2, 3))
+        ]
+    assert found == ["converged", "converged", "stalled"]  # the loop is the definition, and sees one axis less
+
+
+def test_a_function_that_fails_without_arrays_goes_to_numpy():
+    cell = rs.Cell(
+        lambda s, W, u, p: np.tanh(0.5 * s.h + u.x / (np.abs(u.x) + np.finfo(s.h.dtype).eps)), state=("h",), output="h"
+    ).with_weights(hidden_size=4)
+    rec = cell.recurrence(drive={"x": np.random.default_rng(0).standard_normal((5000, 4))})
+    assert rs.solve(rec, method="sequential").success
+    with rs.backend("numba"), pytest.raises(TypeError, match="cannot be traced"):
+        rec.bind()
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_adjoint_of_no_steps(cell):
+    rec = gallery.recurrence(cell, "diagonal", T=0, batch=(2,), units=4)
+    with rs.backend("numba"):
+        g = rs.adjoint(rs.solve(rec), output=np.zeros((0, 2, 4)))
+        assert g.states.shape == rec.shape
+        assert all((x == 0).all() and x.shape == (4,) for x in g.mixings.values())
+        assert g.initial.shape == rec.initial.shape
+
+
+def test_a_verdict_of_a_method_of_ones_own_is_tested():
+    class Boastful(rs.solvers.Newton):
+        name = "boastful"
+
+        def direct(self, problem):
+            return Verdict(np.zeros(problem.recurrence.shape), 0, 0.0)
+
+    rec, _ = bound("gru", "diagonal")
+    sol = rs.solve(rec, method=Boastful())
+    assert sol.success
+    np.testing.assert_allclose(sol.states, Engine(rec).walk(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("arguments", [(None, 10), (np.zeros((70, 2, 8)), -1), (np.zeros((70, 2, 8)), 71)])
+def test_walks_that_cannot_begin_are_refused(arguments):
+    for backend in ("numpy", "numba"):
+        with rs.backend(backend), pytest.raises(ValueError, match="start is"):
+            gallery.recurrence("gru", "diagonal", T=70, batch=(2,), units=8).bind().walk(*arguments)

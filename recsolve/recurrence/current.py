@@ -34,19 +34,25 @@ class Traced:
     Attributes
     ----------
     program : Program
-    verified : bool
-        Whether loops compiled from it have been compared with the function on arrays.
+    verified : set
+        The numbers of batch axes and dtypes for which loops compiled from it have been compared with the function on
+        arrays.
     """
 
     def __init__(self, cell: Cell, kinds: Kinds, ties: Ties):
         self._cell, self._kinds, self._ties, self._function = cell, kinds, ties, cell.function
         self.program = self._trace()
-        self.verified = False
+        self.verified: set[tuple[int, Any]] = set()
         if not all(self._same() for _ in range(_REPEATS)):
             raise ValueError(NOT_A_FUNCTION.format(name=cell.name))
 
     def _trace(self) -> Program:
-        return trace_cell(self._cell, dict(self._kinds), dict(self._ties))
+        try:
+            return trace_cell(self._cell, dict(self._kinds), dict(self._ties))
+        except TypeError:
+            raise
+        except Exception as error:  # the function may raise anything where it gets no arrays
+            raise TypeError(f"{self._cell.name} cannot be traced: {error}") from error
 
     @cached_property
     def back(self) -> dict[Leaf, Node]:
@@ -61,7 +67,7 @@ class Traced:
         try:
             if same_values(self._cell, self.program):
                 return True
-        except TypeError:  # it may want duals
+        except Exception:  # it may want duals
             pass
         return self._trace().fingerprint == self.program.fingerprint
 

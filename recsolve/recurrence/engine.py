@@ -110,6 +110,8 @@ class Engine:
 
     def walk(self, known: Array | None = None, start: int = 0) -> Array:
         """Return h[t] = f(h[t-1], u[t]), one step after the other, keeping the rows of ``known`` before ``start``."""
+        if not 0 <= start <= self.recurrence.length or (start and known is None):
+            raise ValueError(f"start is {start}; wanted 0, or a step of 0..{self.recurrence.length} with known states")
         states = self.recurrence.empty()
         if known is not None:
             states[:start] = known[:start]
@@ -232,10 +234,11 @@ class CompiledEngine(Engine):
         """Do nothing: tracing has run the function several times."""
 
     def step_that_differs(self, states: Array, values: Callable[[], Array]) -> int | None:
-        """Compare once: a function that can be traced looks at one step, and does not branch."""
-        if self.traced.verified:
+        """Compare once for each number of batch axes and dtype: a traced function looks at one step, and does not branch."""
+        seen = len(self.recurrence.batch), self.recurrence.dtype  # on which it may still depend
+        if seen in self.traced.verified:
             return None
         step = super().step_that_differs(states, values)
-        # It may still depend on the shape or the type of its arguments.
-        self.traced.verified = step is None and states.size > 0
+        if step is None and states.size:
+            self.traced.verified.add(seen)
         return step

@@ -51,8 +51,8 @@ def packed_resets(lengths: Any) -> Array:
     >>> rs.packed_resets([2, 3]).astype(int)
     array([1, 0, 1, 0, 0])
     """
-    sizes = np.asarray(lengths, dtype=np.int64)
-    if sizes.ndim != 1 or (sizes < 1).any():
+    sizes = np.asarray(lengths)
+    if sizes.ndim != 1 or (sizes.size and (sizes.dtype.kind not in "iu" or (sizes < 1).any())):
         raise ValueError(f"lengths is {lengths!r}; wanted a list of positive integers")
     mask = np.zeros(int(sizes.sum()), dtype=bool)
     mask[np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)[: sizes.size]] = True

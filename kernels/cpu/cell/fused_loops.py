@@ -117,17 +117,19 @@ class Fused:
         """
         result = np.empty_like(states)
         drives = [np.empty_like(self.component(states, batch)) for _ in range(self.drives)]
+        if not states.size:
+            none = np.zeros((len(inputs) - self.drives + self.components, *drives[0].shape[1:]))
+            return result, drives, none[: -self.components], none[-self.components :]
         columns = {X: States(states, self.axes(batch)), COTANGENT: States(cotangent, self.axes(batch))}
         columns[Y] = States(result, self.axes(batch), True)
         rows = Rows(self.component(states, batch).shape, columns, inputs, drives)
         totals = np.zeros((len(inputs) - self.drives, rows.number))
         into = np.zeros((self.components, rows.number))
-        if states.size:
-            g, run = self.sizes(rows, states.size, starts)
-            arrays = (rows.bases[X], rows.bases[COTANGENT], rows.bases[Y], rows.gradients, totals, into)
-            flat = self.flat(rows, starts, batch)
-            run(partial(self.loops.adjoint, rows.inputs, *arrays, *flat, rows.where, rows.by_time, g))
-            rows.finish()
+        g, run = self.sizes(rows, states.size, starts)
+        arrays = (rows.bases[X], rows.bases[COTANGENT], rows.bases[Y], rows.gradients, totals, into)
+        flat = self.flat(rows, starts, batch)
+        run(partial(self.loops.adjoint, rows.inputs, *arrays, *flat, rows.where, rows.by_time, g))
+        rows.finish()
         return result, drives, rows.unflatten(totals), rows.unflatten(into)
 
     def axes(self, before: int, matrix: bool = False) -> tuple[int, ...]:
