@@ -234,7 +234,7 @@ class CompiledEngine(Engine):
         """Do nothing: tracing has run the function several times."""
 
     def step_that_differs(self, states: Array, values: Callable[[], Array]) -> int | None:
-        """Compare once for each number of batch axes and dtype: a traced function looks at one step, and does not branch."""
+        """Compare once for each number of batch axes and dtype: what is traced looks at one step, and has no branch."""
         seen = len(self.recurrence.batch), self.recurrence.dtype  # on which it may still depend
         if seen in self.traced.verified:
             return None
