@@ -4,8 +4,7 @@ An operation has one signature for all its backends. A backend is a folder, whos
 NumPy's scan is the reference: it runs on any namespace that follows NumPy (so on CuPy arrays too), and every faster one
 is tested against it. The other operations make what is compiled of a traced cell, whose reference is its function:
 
-- ``fused``: f, its derivative, walk, solve and adjoint of a cell whose mixings are all diagonal; ``at_once``: f and its
-  derivative alone;
+- ``fused``: f, its derivative, walk, solve and adjoint of a cell whose mixings are all diagonal;
 - ``stages``, ``products``, ``walk``: the elementwise stages of other cells for all times at once, the matrix products
   between them, and their walk through time;
 - ``sweeps``: quasi-Newton as a whole.

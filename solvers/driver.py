@@ -97,30 +97,32 @@ class Run:
 
     def _directly(self, method: Method, limit: int | None = None) -> tuple[Iterate | Settled, Status] | None:
         """Return the result of compiled loops, if the method has them and it passes the test within a stage's limit."""
-        limit = self.maxiter if limit is None else min(limit, self.maxiter)
-        problem = self.problem
-        if (limit < self.maxiter and limit == 0) or (found := method.direct(problem)) is None:
+        problem, found = self.problem, None if limit == 0 else method.direct(self.problem)
+        if found is None:
             return None
-        iterate: Iterate | Settled
         if isinstance(found, Verdict):
             problem.counts.update(found.counts)
-        if found.iterations > limit:
+        if found.iterations > (self.maxiter if limit is None else min(limit, self.maxiter)):
             return None
+        iterate: Iterate | Settled
         if (worst := _vouched(method, found)) is not None:
-            iterate = Settled(problem, found.states, worst)
-            self.nit = found.iterations
-            self.history.record(iterate.worst, iterate.progress)
-            return iterate, Status.CONVERGED
-        if found.values is None:
-            iterate = problem.evaluate(found.states, jacobian=False)
+            iterate, status = Settled(problem, found.states, worst), Status.CONVERGED
         else:
-            iterate = problem.judge(found.states, found.values)
-        status = status_of(iterate, self.history, 0, self.maxiter, self.patience)
-        if status not in (Status.CONVERGED, Status.NONFINITE):
-            return None
+            iterate, ended = self._tested(found)
+            if ended not in (Status.CONVERGED, Status.NONFINITE):
+                return None
+            status = ended
         self.nit = found.iterations
         self.history.record(iterate.worst, iterate.progress)
         return iterate, status
+
+    def _tested(self, found: Direct | Verdict) -> tuple[Iterate, Status | None]:
+        """Return the iterate of states that compiled loops have found, tested as every iterate is."""
+        if found.values is None:
+            iterate = self.problem.evaluate(found.states, jacobian=False)
+        else:
+            iterate = self.problem.judge(found.states, found.values)
+        return iterate, status_of(iterate, self.history, 0, self.maxiter, self.patience)
 
     def _run(self, stage: Stage, guess: Array | None) -> tuple[Iterate, Status]:
         solver, limit = stage.solver, self.maxiter

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
-from recsolve.kernels.cpu.cell.fused_loops import AtOnce, Fused
-from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
 from recsolve.kernels.starts import Starts
 from recsolve.recurrence.compilation import Backend, kernel_of
 from recsolve.recurrence.current import Traced
@@ -41,21 +39,18 @@ class FusedEngine(CompiledEngine):
     def __init__(self, recurrence: CellRecurrence, traced: Traced, backend: Backend):
         super().__init__(recurrence, traced)
         cell = recurrence.cell
-        self.names, self.batch = cell.cell, len(recurrence.batch)
-        self.backend = backend
+        names, self.batch, self.backend = cell.cell, len(recurrence.batch), backend
         self.loops = kernel_of("fused", backend, traced, recurrence.dtype)
-        self.inputs = [recurrence.drive[name] for name in self.names.drives]
-        self.inputs += [cell.mixings[name].weight for name in self.names.mixings]
-        self.inputs += [cell.parameters[name] for name in self.names.parameters]
+        self.inputs = [recurrence.drive[name] for name in names.drives]
+        self.inputs += [cell.mixings[name].weight for name in names.mixings]
+        self.inputs += [cell.parameters[name] for name in names.parameters]
         self.starts = Starts(recurrence.initial, recurrence.restart, recurrence.reset)
 
     @cached_property
-    def _at_once(self) -> AtOnce | _OnGpu:
+    def _at_once(self) -> Any:
         layout, shape = self.recurrence.layout, self.recurrence.shape
         part = shape if layout.components == 1 else (*shape[: 1 + self.batch], *shape[2 + self.batch :])
-        if isinstance(self.loops, Fused):
-            return self.loops.at_once(self.inputs, part, self.batch)
-        return _OnGpu(self.loops, self.inputs, self.batch)
+        return self.loops.at_once(self.inputs, part, self.batch)
 
     def apply(self, previous: Array) -> Array:
         values = self.recurrence.empty()
@@ -76,8 +71,7 @@ class FusedEngine(CompiledEngine):
     def bound(self, iterations: Iterations) -> Bound | None:
         if self.backend != "cuda":
             return None
-        kernels = kernel_of("at_once", self.backend, self.traced, self.recurrence.dtype)
-        return iterations.bind(kernels, self.inputs, self.starts, self.recurrence.drive_like)
+        return iterations.bind(self.loops.elementwise, self.inputs, self.starts, self.recurrence.drive_like)
 
     def _follow(self, states: Array, start: int) -> None:
         self.loops.walk(self.inputs, states, self.batch, self.starts, start)
@@ -85,20 +79,19 @@ class FusedEngine(CompiledEngine):
     def solve(self, way: Way, tolerance: Tolerance, window: int = 256) -> Verdict | None:
         if way not in ("walk", "windows") or (way == "windows" and tolerance.lanes is not None):
             return None
-        states, size = self.recurrence.empty(), self.recurrence.layout.size
+        states, rows = self.recurrence.empty(), self.recurrence.length * prod(self.recurrence.batch)
         if self.backend == "cuda":
-            return self._launched(states, (0.0, 0.0) if way == "walk" else (tolerance.atol, tolerance.rtol))
+            return self._launched(states, rows, (0.0, 0.0) if way == "walk" else (tolerance.atol, tolerance.rtol))
         if way == "walk":
             finite = self.loops.walk(self.inputs, states, self.batch, self.starts)
             # The loop defines the answer, and f rounds alike in all loops of a cell: its residual is 0.
-            return Verdict(states, 0, 0.0 if finite else None, counts={"nfev": 1, "rows": states.size // max(size, 1)})
+            return Verdict(states, 0, 0.0 if finite else None, counts={"nfev": 1, "rows": rows})
         test = tolerance.atol, tolerance.rtol
         iterations, sweeps, counted = self.loops.newton(self.inputs, states, self.batch, self.starts, window, test)
-        rows = round(sweeps * states.size / max(size, 1))
-        counts = {"nfev": max(iterations, 1), "njev": iterations, "rows": rows, **counted}
+        counts = {"nfev": max(iterations, 1), "njev": iterations, "rows": round(sweeps * rows), **counted}
         return Verdict(states, iterations, counts=counts)
 
-    def _launched(self, states: Array, test: tuple[float, float]) -> Verdict:
+    def _launched(self, states: Array, rows: int, test: tuple[float, float]) -> Verdict:
         """Return what kernels find, and what they say of the states that they have written and read again."""
         outcome = self.loops.solve(self.inputs, states, self.batch, self.starts, test)
         found = outcome.verdict()
@@ -106,7 +99,6 @@ class FusedEngine(CompiledEngine):
         worst = found.worst
         if found.segments > 1 and states.dtype == np.float64:  # the kernel gives a float32: no less than it was
             worst = float(np.nextafter(np.float32(worst), np.float32(np.inf)))
-        rows = states.size // max(self.recurrence.layout.size, 1)
         again = {"segments": found.segments, "segments_redone": found.redone, "segments_walked": found.walked}
         iterations = max(found.sweeps - 1, 0) if max(test) else 0
         counts = {"nfev": max(found.sweeps, 1), "njev": iterations, "rows": max(found.sweeps, 1) * rows, **again}
@@ -117,18 +109,3 @@ class FusedEngine(CompiledEngine):
         if rec.reset is not None and rec.restart is not rec.initial:
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
         return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.starts)  # type: ignore[no-any-return]
-
-
-@dataclass
-class _OnGpu:
-    """f at all t on a GPU."""
-
-    loops: FusedCuda
-    inputs: list[Array]
-    batch: int
-
-    def evaluate(self, previous: Array, values: Array) -> None:
-        self.loops.evaluate(self.inputs, previous, values, self.batch)
-
-    def linearise(self, previous: Array, values: Array, J: Array) -> None:
-        self.loops.linearise(self.inputs, previous, values, J, self.batch)

@@ -19,7 +19,7 @@ from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.gpu.cell.solve_layout import Given, Laid, Ready, in_shape, problem
 from recsolve.kernels.gpu.cell.solve_outcome import Outcome
 from recsolve.kernels.gpu.cell.solve_plan import FIELDS, Sizes, Way, plan
-from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
+from recsolve.kernels.gpu.cell.stage_launches import AtOnceCuda, ElementwiseCuda
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.views import address, aligned
 from recsolve.kernels.registry import TracedCell, register
@@ -66,6 +66,7 @@ class FusedCuda:
     ):
         self.code, self.drives = module(cell), drives
         self.sizes = Sizes(components, drives, constants, components, 0, operations)
+        self.elementwise = at_once
         self.evaluate, self.linearise = at_once.evaluate, at_once.linearise
         self._machine = machine
         self._known: dict[Hashable, Ready] = {}
@@ -122,6 +123,10 @@ class FusedCuda:
             plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1, *way)
             return Outcome(plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1), lambda: states, 0, states)
         return self._run("Forward", bases, axis, tol, way)
+
+    def at_once(self, inputs: Sequence[Array], shape: tuple[int, ...], batch: int) -> AtOnceCuda:
+        """Return f at all t for components of this shape, (T, *batch, *lanes, n)."""
+        return AtOnceCuda(self.elementwise, inputs, batch)
 
     def walk(self, inputs: Sequence[Array], states: Array, batch: int, starts: Starts, start: int = 0) -> None:
         """Fill the rows of ``states`` from ``start`` on, one after the other."""

@@ -8,6 +8,7 @@ on a GPU).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any, TypeAlias
 
@@ -165,7 +166,18 @@ def stages(traced: TracedCell, dtype: Any) -> StagesCuda:
     return StagesCuda(traced.program)
 
 
-@register("at_once", "cuda")
-def at_once(traced: TracedCell, dtype: Any) -> ElementwiseCuda:
-    """Return f and its Jacobian at all times of a cell whose mixings are all diagonal, in any dtype."""
-    return ElementwiseCuda(traced.program)
+@dataclass(frozen=True)
+class AtOnceCuda:
+    """f at all t of one recurrence, in the place of :class:`recsolve.kernels.cpu.cell.fused_loops.AtOnce` on a GPU."""
+
+    kernels: ElementwiseCuda
+    inputs: Sequence[Array]
+    batch: int
+
+    def evaluate(self, previous: Array, values: Array) -> None:
+        """Fill ``values`` with f of the states ``previous``."""
+        self.kernels.evaluate(self.inputs, previous, values, self.batch)
+
+    def linearise(self, previous: Array, values: Array, J: Array) -> None:
+        """Fill ``values`` with f of the states, and J (T, *batch, [k, k], *lanes, n) with its Jacobian."""
+        self.kernels.linearise(self.inputs, previous, values, J, self.batch)
