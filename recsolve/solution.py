@@ -12,7 +12,7 @@ from recsolve.analysis.error_bound import error_bound
 from recsolve.analysis.structure_truth import Verification, verify_jacobian
 from recsolve.base.arrays import Array, to_host
 from recsolve.base.status import Status
-from recsolve.base.tolerance import TRUSTED
+from recsolve.base.tolerance import TRUSTED, Tolerance
 from recsolve.recurrence.base import Recurrence
 from recsolve.solve_trace import Trace
 from recsolve.solvers.evaluation import Settled
@@ -84,11 +84,12 @@ class Solution:
         nit: int,
         stats: dict[str, Any],
         remark: str,
+        asked: Tolerance,
         trace: Trace | None = None,
     ):
         self.recurrence, self.solver, self.tolerance, self.status = recurrence, solver, iterate.tolerance, status
         self.nit, self.stats, self.residuals, self.trace = nit, stats, np.array(residuals), trace
-        self._iterate, self._remark = iterate, remark
+        self._iterate, self._remark, self._asked = iterate, remark, asked
 
     @cached_property
     def states(self) -> Any:
@@ -206,7 +207,10 @@ class Solution:
     @property
     def message(self) -> str:
         """The status with its advice; once ``condition`` is known, also what it means for the trajectory."""
-        text = f"{self.status}: {self._remark or self.status.advice}"
+        remark = self._remark
+        if self.success:
+            remark = "; ".join(filter(None, [_tested(self.tolerance, self._asked), remark]))
+        text = f"{self.status}: {remark or self.status.advice}"
         if "condition" not in self.__dict__ or not self.success or self.trusted:
             return text
         if not self._derivative.holds:
@@ -236,6 +240,16 @@ class Solution:
             lines["tolerance"] = str(self.tolerance)
         width = max(map(len, lines))
         return "Solution\n" + "\n".join(f"  {name:>{width}}: {value}" for name, value in lines.items())
+
+
+def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
+    """Return in words the test that every entry has met."""
+    if tolerance == asked:
+        return str(tolerance)
+    return (
+        f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, because f rounds otherwise for all t at "
+        "once than for the rows that were solved last)"
+    )
 
 
 def _history(residuals: Array) -> str:

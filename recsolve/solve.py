@@ -158,13 +158,12 @@ def solve(
                 status, remark, _ = _second_look(problem, solver, iterate, status, remark)
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
-    if status is Status.CONVERGED:
-        remark = "; ".join(filter(None, [_tested(iterate.tolerance, tolerance), remark]))
     if run.stage is not None and run.stage.why:
-        remark = f"{remark or status.advice}; {run.stage.why}"
+        said = remark or ("" if status is Status.CONVERGED else status.advice)
+        remark = f"{said}; {run.stage.why}" if said else run.stage.why
     times = {"seconds": watch.seconds, "compile_seconds": watch.compile_seconds}
     stats = {**problem.counts, **times, "completed_from": start}
-    solution = Solution(recurrence, solver, iterate, status, residuals, run.nit, stats, remark, trace)
+    solution = Solution(recurrence, solver, iterate, status, residuals, run.nit, stats, remark, tolerance, trace)
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)
     return solution
@@ -254,16 +253,6 @@ def _completed(iterate: Iterate | Settled, name: str, was: Status, start: int) -
     if iterate.blocked:
         return Status.NONFINITE, ""
     return Status.STALLED, MISMATCH.format(worst=iterate.worst)
-
-
-def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
-    """Return in words the test that every entry has met."""
-    if tolerance == asked:
-        return str(tolerance)
-    return (
-        f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, because f rounds otherwise for all t at "
-        "once than for the rows that were solved last)"
-    )
 
 
 def _where_nonfinite(recurrence: Recurrence, iterate: Iterate | Settled) -> str:

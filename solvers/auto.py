@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from recsolve.base.arrays import kind_of
 from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.auto_pilot import choose
-from recsolve.solvers.composite import Windowed
 from recsolve.solvers.method import Method, Stage
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential
@@ -40,7 +39,8 @@ class Auto(Method):
     def direct(self, problem: Problem) -> Verdict | None:
         if kind_of(problem.recurrence.initial) != "cupy":
             return None
-        found = Windowed().direct(problem)  # compiled whole, where all mixings are diagonal
+        # Compiled whole, where all mixings are diagonal.
+        found = problem.engine.solve("windows", problem.tolerance) if problem.pin else None
         # Sweeps take milliseconds, where the loop takes a thousand times more.
         return problem.engine.solve("sweeps", problem.tolerance) if found is None else found
 

@@ -19,6 +19,7 @@ from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import State
 
 _IMPROVED = 0.99  # max|r| must fall below this share of its best value to count as progress
+_PACKAGE = __name__.partition(".")[0] + "."
 _BLOWN_UP = 1e3  # and a rise above this multiple of it counts as divergence
 
 Observe = Callable[[Active, Iterate, int, dict[str, Array]], None]
@@ -175,7 +176,7 @@ class Run:
 
 def _vouched(method: Method, found: Direct | Verdict) -> float | None:
     """Return max |r| where loops of this package have tested every number; what else is found the driver tests."""
-    ours = str(type(method).direct.__module__).partition(".")[0] == __name__.partition(".")[0]
+    ours = type(method).direct.__module__.startswith(_PACKAGE)
     worst = found.worst if ours and isinstance(found, Verdict) else None
     return worst if worst is not None and 0 <= worst < np.inf else None
 

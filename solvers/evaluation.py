@@ -20,6 +20,8 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
 from recsolve.solvers.iterate import Iterate, Linearised, largest
 
+_COUNTED = dict.fromkeys(("nfev", "njev", "njvp", "nscan", "rows"), 0)
+
 
 class Direct(NamedTuple):
     """The result of compiled loops, found without the driver.
@@ -110,7 +112,7 @@ class Evaluation:
 
     def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, jacobian: bool, engine: Engine | None = None):
         self.recurrence, self.tolerance, self.jacobian = recurrence, tolerance, jacobian
-        self.counts: Counter[str] = Counter(nfev=0, njev=0, njvp=0, nscan=0, rows=0)
+        self.counts: Counter[str] = Counter(_COUNTED)
         self.engine = engine or recurrence.bind()
         self.size = recurrence.length * prod(recurrence.batch)  # rows
         self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))

@@ -73,8 +73,8 @@ def get(method: Any, settings: Mapping[str, Any] | None = None) -> Method:
         raise TypeError(f"method is {type(method).__name__}; wanted a name or a solver object")
     if method not in REGISTRY:
         raise ValueError(f"method is {method!r}; wanted one of {', '.join(REGISTRY)}")
-    known = [f.name for f in fields(REGISTRY[method])]
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise ValueError(f"options has unknown {unknown}; {method} takes {known or 'none of its own'}")
+    if settings:
+        known = [f.name for f in fields(REGISTRY[method])]
+        if unknown := sorted(set(settings) - set(known)):
+            raise ValueError(f"options has unknown {unknown}; {method} takes {known or 'none of its own'}")
     return REGISTRY[method](**settings)

@@ -291,9 +291,9 @@ def test_adjoint(name, way):
 class Counts(cuda_host.Host):
     """A machine that shows the counters of what it has solved last."""
 
-    def clear(self, report):
-        report[...] = 0
-        self.report = report
+    def clear(self, report, size=None):
+        super().clear(report, size)
+        self.report = report[:size]
 
     def __getitem__(self, name):
         return int(self.report.view(np.int32)[constants("solve/problem")[name]])

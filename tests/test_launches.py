@@ -1,6 +1,7 @@
 """What is launched on a device: a module in CuPy's place computes nothing and notes what it is asked for."""
 
 import sys
+from ctypes import c_void_p, string_at
 from types import ModuleType, SimpleNamespace
 
 import gallery
@@ -71,21 +72,39 @@ class Kernel:
 
     def __init__(self, launches, name):
         self.launches, self.name = launches, name
+        self.kernel = SimpleNamespace(ptr=self)
 
-    def __call__(self, grid, block, arguments, *, shared_mem=0):
-        assert 0 <= shared_mem <= self.max_dynamic_shared_size_bytes
-        assert (self.preferred_shared_memory_carveout == 100) == (shared_mem > LITTLE)
-        (problem,) = arguments
-        assert problem.shape == (1,)
-        assert problem.dtype.kind == "V"
-        assert problem.dtype.names is None  # CuPy would describe every field at every launch
-        self.launches.append((self.name, grid, block, shared_mem, problem.tobytes(), Gpu.current[-1]))
+    def launch(self, grid, block, shared, problem):
+        assert grid[1:] == block[1:] == (1, 1)
+        assert 0 <= shared <= self.max_dynamic_shared_size_bytes
+        assert (self.preferred_shared_memory_carveout == 100) == (shared > LITTLE)
+        self.launches.append((self.name, grid[:1], block[:1], shared, problem, Gpu.current[-1]))
+
+
+class Driver:
+    """Reads the structure that a kernel is given where its arguments say that it is."""
+
+    def __init__(self):
+        self.sizes = {}  # by address
+
+    def noting(self, prepared):
+        def noted(machine, launch):
+            self.sizes[launch.problem.ctypes.data] = launch.problem.nbytes
+            return prepared(machine, launch)
+
+        return noted
+
+    def launchKernel(self, kernel, gx, gy, gz, bx, by, bz, shared, stream, arguments, extra):
+        assert stream == extra == 0
+        at = c_void_p.from_address(arguments).value
+        kernel.launch((gx, gy, gz), (bx, by, bz), shared, string_at(at, self.sizes[at]))
 
 
 @pytest.fixture
 def launched(monkeypatch):
     """Put a module in CuPy's place; return what it notes: (kernel, grid, block, shared, data, device) and products."""
-    launches, cupy = [], ModuleType("cupy")
+    launches, cupy, driver = [], ModuleType("cupy"), Driver()
+    monkeypatch.setattr(Cuda, "prepared", driver.noting(Cuda.prepared))
 
     class RawModule:
         def __init__(self, *, code, options, name_expressions):
@@ -130,13 +149,14 @@ def launched(monkeypatch):
     cupy.ascontiguousarray = lambda x: x if x.flags.c_contiguous else x.copy()
     cupy.broadcast_to = lambda x, shape: np.broadcast_to(x, shape, subok=True)
     cupy.RawModule, cupy.ndarray = RawModule, Array
-    runtime = SimpleNamespace(memcpyAsync=lambda *_: None, memcpyDeviceToHost=2)
+    runtime = SimpleNamespace(memcpyAsync=lambda *_: None, memcpyDeviceToHost=2, getDevice=lambda: Gpu.current[-1])
     event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
     pinned = type("Pinned", (bytearray,), {"ptr": 0})
     modules = {
         "cupy.cuda": {
             "Stream": Stream,
             "get_current_stream": lambda: SimpleNamespace(ptr=0),
+            "driver": driver,
             "runtime": runtime,
             "Event": lambda disable_timing: event,
             "alloc_pinned_memory": pinned,
@@ -171,8 +191,8 @@ class Noted(Cuda):
         self.asked.append((one.kernel, (one.blocks,), (one.threads,), one.shared, problem, Gpu.current[-1]))
         super().launch(launch)
 
-    def clear(self, report):
-        report[...] = 0
+    def clear(self, report, size=None):
+        report.view(np.uint8)[:size] = 0
 
 
 @pytest.mark.parametrize("regime", REGIMES)
@@ -279,7 +299,7 @@ def test_everything_happens_on_the_device_of_the_arrays(launched):
     outcome = kernels.solve(inputs, states, 1, chain, (0, 1e-6))
     adjoint, drives, constants, initial = kernels.adjoint(inputs, states, states, 1, chain)
     outcome.verdict()
-    found = [outcome.sums, adjoint, *drives, constants, initial]
+    found = [outcome.sums(), adjoint, *drives, constants, initial]
     kernels.evaluate(inputs, states, on_gpu(states), 1)
     assert len(launched) > 9
     assert {where for *_, where in launched} == {x.device.id for x in found} == set(Gpu.made) == {1}

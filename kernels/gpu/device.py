@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from ctypes import addressof, c_void_p
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.kernels.gpu.modules import Kernels, compile_kernel
-from recsolve.kernels.gpu.views import by_value
+from recsolve.kernels.gpu.views import address
 
 SHARED = 227 << 10  # bytes of shared memory that a block may have on an H100 or H200
 CLUSTER = 8  # blocks of a cluster on any device that has clusters
@@ -26,6 +27,7 @@ _TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
 _COMPUTE = {"f": 68, "d": 70}  # CUBLAS_COMPUTE_32F and _64F
 _TYPES = {"f": 0, "d": 1}  # CUDA_R_32F and _64F
 _FACTORS = {char: [np.full((), value, char) for value in (0, 1)] for char in _TYPES}
+_Arguments = c_void_p * 1  # of a kernel that is given one structure
 _TRANSPOSED, _PLAIN, _DEFAULT = 1, 0, -1  # of cuBLAS
 
 
@@ -90,11 +92,11 @@ class Machine(Protocol):
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """Return what does the same in one launch, as long as the arrays it uses are kept."""
 
-    def clear(self, report: Array) -> None:
-        """Set a report to zero."""
+    def clear(self, report: Array, size: int | None = None) -> None:
+        """Set so many bytes of a report to zero, by default all."""
 
-    def reader(self, report: Array) -> Reader:
-        """Return what brings a report to the host."""
+    def reader(self, report: Array, dtype: Any = None, count: int | None = None) -> Reader:
+        """Return what brings a report to the host, or so many numbers at its beginning, of another dtype perhaps."""
 
 
 class Reader(Protocol):
@@ -126,23 +128,20 @@ class Cuda:
 
     def launch(self, launch: Launch) -> None:
         """Launch on the current stream; CuPy raises what the driver reports."""
-        code, name, options, blocks, threads, shared, problem = launch
-        if blocks >= 1 << 31:
-            raise ValueError(f"a launch of {blocks} blocks; wanted fewer than 2^31")
-        room = self.shared if shared > LITTLE else 0
-        kernel = self._kernels.get(launch[:3], lambda: compile_kernel(code, name, options, room))
-        kernel((blocks,), (threads,), (by_value(problem),), shared_mem=shared)
+        self.prepared(launch)()
 
     def prepared(self, launch: Launch) -> Callable[[], None]:
         """Return a launch on the current stream, without the microseconds in which CuPy looks at arguments."""
         from cupy.cuda import driver, get_current_stream
 
         code, name, options, blocks, threads, shared, problem = launch
+        if blocks >= 1 << 31:
+            raise ValueError(f"a launch of {blocks} blocks; wanted fewer than 2^31")
         room = self.shared if shared > LITTLE else 0
         kernel = self._kernels.get(launch[:3], lambda: compile_kernel(code, name, options, room))
-        arguments = np.array([problem.ctypes.data], np.uintp)  # where the structure is, which is copied by a launch
+        arguments = _Arguments(problem.__array_interface__["data"][0])  # of the structure, which a launch copies
         given = kernel.kernel.ptr, blocks, 1, 1, threads, 1, 1, shared
-        where, kept = arguments.ctypes.data, (kernel, problem, arguments)
+        where, kept = addressof(arguments), (kernel, problem, arguments)
 
         def run(kept: Any = kept) -> None:
             driver.launchKernel(*given, get_current_stream().ptr, where, 0)
@@ -186,13 +185,14 @@ class Cuda:
             self._held.append(graph)
         return graph
 
-    def clear(self, report: Array) -> None:
-        """Set a report to zero on the current stream."""
-        report.data.memset_async(0, report.nbytes)  # type: ignore[attr-defined]
+    def clear(self, report: Array, size: int | None = None) -> None:
+        """Set bytes of a report to zero on the current stream."""
+        report.data.memset_async(0, report.nbytes if size is None else size)  # type: ignore[attr-defined]
 
-    def reader(self, report: Array) -> Reader:
+    def reader(self, report: Array, dtype: Any = None, count: int | None = None) -> Reader:
         """Return a copy in memory that the device can write to."""
-        return _Pinned(report)
+        kind = report.dtype if dtype is None else np.dtype(dtype)
+        return _Pinned(report, kind, report.size if count is None else count)
 
 
 class _Captured:
@@ -211,11 +211,12 @@ class _Captured:
 
 
 class _Pinned:
-    def __init__(self, report: Array):
+    def __init__(self, report: Array, dtype: np.dtype[Any], count: int):
         import cupy
 
-        self.report, self.memory = report, cupy.cuda.alloc_pinned_memory(report.nbytes)
-        self.host: Array = np.frombuffer(self.memory, report.dtype, report.size)
+        self.report, self.size = report, dtype.itemsize * count
+        self.memory = cupy.cuda.alloc_pinned_memory(self.size)
+        self.host: Array = np.frombuffer(self.memory, dtype, count)
         self.event = cupy.cuda.Event(disable_timing=True)
 
     def send(self) -> None:
@@ -223,8 +224,7 @@ class _Pinned:
 
         stream = cupy.cuda.get_current_stream().ptr
         to_host = cupy.cuda.runtime.memcpyDeviceToHost
-        address = self.report.data.ptr  # type: ignore[attr-defined]
-        cupy.cuda.runtime.memcpyAsync(self.memory.ptr, address, self.report.nbytes, to_host, stream)
+        cupy.cuda.runtime.memcpyAsync(self.memory.ptr, address(self.report), self.size, to_host, stream)
 
     def mark(self) -> None:
         self.event.record()
@@ -237,12 +237,18 @@ class _Pinned:
 _DEVICES: dict[int, Cuda] = {}
 
 
-@contextmanager
-def on(like: Array, machine: Machine | None) -> Iterator[Machine]:
-    """Yield the machine given, or the device of an array, which is the current one meanwhile."""
+def on(like: Array, machine: Machine | None) -> AbstractContextManager[Machine]:
+    """Return a context that gives the machine given, or the device of an array, which is the current one meanwhile."""
     if machine is not None:
-        yield machine
-        return
+        return nullcontext(machine)
+    import cupy
+
     device: Any = like.device
+    found = _DEVICES.get(device.id) or _DEVICES.setdefault(device.id, Cuda(device))
+    return nullcontext(found) if cupy.cuda.runtime.getDevice() == device.id else _entered(device, found)
+
+
+@contextmanager
+def _entered(device: Any, machine: Machine) -> Iterator[Machine]:
     with device:
-        yield _DEVICES.setdefault(device.id, _DEVICES.get(device.id) or Cuda(device))
+        yield machine

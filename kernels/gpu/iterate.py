@@ -25,9 +25,9 @@ from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.judged import CONVERGED, CUT, FRONT, LEADING, PINS, ROWS, TOLD, Judged
 from recsolve.kernels.gpu.repeated_scan import RepeatedScan
-from recsolve.kernels.gpu.rows import ALIGNED, Axes, Laid, Step, Unmergeable, lay, places
+from recsolve.kernels.gpu.rows import ALIGNED, Axes, Laid, Step, Unmergeable, lay
 from recsolve.kernels.gpu.scan.variants import STORAGE
-from recsolve.kernels.gpu.views import address
+from recsolve.kernels.gpu.views import address, places
 from recsolve.kernels.starts import Starts
 
 _REPORTED = constants("iterate/rows")["REPORTED"]

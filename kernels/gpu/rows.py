@@ -14,7 +14,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, slowest_first
 from recsolve.kernels.codegen.cuda_elementwise import OPTIONS
-from recsolve.kernels.codegen.cuda_structures import VIEW, constants, structure
+from recsolve.kernels.codegen.cuda_structures import constants, structure
 from recsolve.kernels.gpu.device import Launch, Machine
 from recsolve.kernels.gpu.views import AXES, merge
 
@@ -64,17 +64,6 @@ class Laid(NamedTuple):
     problem: Array
     at_once: int
     blocks: int
-
-
-@lru_cache(maxsize=64)
-def places(header: str, name: str, **counts: int) -> dict[str, Any]:
-    """Return the place of every field among the integers of a structure, or those of an array of views."""
-    places: dict[str, Any] = {}
-    for field, (kind, offset, *_) in (structure(header, name, **counts).fields or {}).items():
-        many = kind.subdtype is not None and kind.base == VIEW
-        each = [offset // 8 + i * VIEW.itemsize // 8 for i in range(kind.shape[0])] if many else offset // 8
-        places[field] = each
-    return places
 
 
 @lru_cache(maxsize=512)

@@ -8,14 +8,14 @@ number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from recsolve.base.arrays import Array, kind_of
-from recsolve.kernels.codegen.cuda_structures import constants, structure
+from recsolve.kernels.codegen.cuda_structures import VIEW, constants, structure
 
 AXES, LANES = (constants("common/view")[name] for name in ("AXES", "LANES"))
 INPUTS = tuple(f"in{i}" for i in range(constants("scan/problem")["INPUTS"]))
@@ -53,16 +53,6 @@ def lowest(shape: Sequence[int], strides: Sequence[int]) -> int:
     return sum(min(s, 0) * (n - 1) for n, s in zip(shape, strides, strict=True) if n)
 
 
-def by_value(problem: Array) -> Array:
-    """Return an array of one structure as bytes: CuPy describes every field of a structure at every launch."""
-    return problem.view(_bytes(problem.nbytes))
-
-
-@cache
-def _bytes(count: int) -> np.dtype[Any]:
-    return np.dtype((np.void, count))
-
-
 def aligned(x: Array) -> Array:
     """Return ``x``, copied if its numbers lie between those of an array of its dtype."""
     size = x.itemsize
@@ -72,6 +62,14 @@ def aligned(x: Array) -> Array:
 @lru_cache(maxsize=4096)
 def _multiples(strides: tuple[int, ...], size: int) -> bool:
     return not any(s % size for s in strides)
+
+
+def stretched(shape: tuple[int, ...], strides: tuple[int, ...], to: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of an array that is broadcast to a shape; ValueError where it cannot be."""
+    new = len(to) - len(shape)
+    if new < 0 or any(n not in (1, m) for n, m in zip(shape, to[new:], strict=True)):
+        raise ValueError(f"an array has shape {shape}; wanted one that broadcasts to {to}")
+    return (*(0,) * new, *(s if n > 1 else 0 for n, s in zip(shape, strides, strict=True)))
 
 
 def strides_of(x: Array, components: Sequence[int] = ()) -> Strides:
@@ -100,6 +98,17 @@ def merge(sizes: Sequence[int], lanes: Sequence[tuple[int, ...]]) -> tuple[list[
         for own, run in zip(lanes, strides, strict=True):
             run.append(own[axis])
     return merged or [1], strides if merged else [[0] for _ in lanes]
+
+
+@lru_cache(maxsize=64)
+def places(header: str, name: str, **counts: int) -> dict[str, Any]:
+    """Return the place of every field among the integers of a structure, or those of an array of views."""
+    places: dict[str, Any] = {}
+    for field, (kind, offset, *_) in (structure(header, name, **counts).fields or {}).items():
+        many = kind.subdtype is not None and kind.base == VIEW
+        each = [offset // 8 + i * VIEW.itemsize // 8 for i in range(kind.shape[0])] if many else offset // 8
+        places[field] = each
+    return places
 
 
 def problem(steps: int, sizes: Sequence[int], arrays: dict[str, Strides]) -> Array:

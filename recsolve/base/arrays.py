@@ -174,17 +174,17 @@ def empty_in_order(shape: tuple[int, ...], like: Array, axes: int) -> Array:
 def ordered_empty(shape: tuple[int, ...], like: Array, first: tuple[int, ...]) -> Array:
     """Allocate ``shape`` in the kind and dtype of ``like``, its first axes in this order, the slowest first."""
     order, back = _orders(first, len(shape))
-    if order == tuple(range(len(shape))):
+    if back is None:
         return namespace(like).empty(shape, dtype=like.dtype)  # type: ignore[no-any-return]
     buffer = namespace(like).empty([shape[axis] for axis in order], dtype=like.dtype)
     return buffer.transpose(back)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=1024)
-def _orders(first: tuple[int, ...], count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the order of all axes of which only the first are permuted, and the way back."""
-    order = (*first, *range(len(first), count))
-    return order, tuple(map(order.index, range(count)))
+def _orders(first: tuple[int, ...], count: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Return the order of all axes of which only the first are permuted, and the way back if there is one."""
+    order, given = (*first, *range(len(first), count)), tuple(range(count))
+    return order, None if order == given else tuple(map(order.index, given))
 
 
 def matmul_last(x: Array, matrix: Array) -> Array:

@@ -108,8 +108,10 @@ class Gradients:
         names = self._cell("gradients").cell.cell
         constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
         leaves = {("drive", n): g for n, g in zip(names.drives, self._compiled.drives, strict=True)}
-        totals = zip(constants, self._compiled.constants, strict=True)
-        return leaves | {key: total.astype(self._g.dtype) for key, total in totals}, []
+        totals, batch = self._compiled.constants, tuple(range(1, 1 + len(self._recurrence.batch)))
+        totals = totals.sum(axis=batch) if batch else totals  # of all at once: on a GPU each sum is a launch
+        totals = totals.astype(self._g.dtype)
+        return leaves | dict(zip(constants, totals, strict=True)), []
 
     @cached_property
     def _weights(self) -> dict[str, Array]:

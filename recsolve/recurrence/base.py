@@ -303,7 +303,7 @@ class Recurrence(ABC):
 
     # What is derived from that ---------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The shape of the states, (T, *batch, *event)."""
         return (self.length, *self.batch, *self.layout.event)

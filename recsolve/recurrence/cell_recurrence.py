@@ -16,7 +16,7 @@ from recsolve.jacobians.factored import Call
 from recsolve.mixings import Mixing, couples, form_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_jacobian import structured
-from recsolve.recurrence.compilation import backend_of, traced_of, uncoupled
+from recsolve.recurrence.compilation import backend_of, traced_of
 from recsolve.recurrence.current import sees_arguments_alone
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.fused_engine import FusedEngine
@@ -130,7 +130,7 @@ class CellRecurrence(Recurrence):
         traced = None if backend is None else traced_of(self)
         if backend is None or traced is None:
             return Engine(self)
-        kind = FusedEngine if uncoupled(self.cell) else StagedEngine
+        kind = FusedEngine if traced.uncoupled else StagedEngine
         return kind(self, traced, backend)
 
     def apply(self, previous: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache, lru_cache
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from recsolve.base.arrays import kind_of
 from recsolve.base.overriding import stated
 from recsolve.kernels import backends
 from recsolve.kernels.registry import get
-from recsolve.mixings import couples, form_of
+from recsolve.mixings import form_of
 from recsolve.recurrence.current import Kinds, Ties, Traced, traced_now
 
 if TYPE_CHECKING:
@@ -64,15 +65,10 @@ def _say_once(description: str, kinds: str) -> None:
 
 def backend_of(recurrence: CellRecurrence) -> Backend | None:
     """Return the backend whose compiled loops or kernels evaluate a recurrence here, if there are any."""
-    steps, numbers = recurrence.length, int(np.prod(recurrence.shape))
+    steps, numbers = recurrence.length, prod(recurrence.shape)
     if kind_of(recurrence.initial) == "numpy":
         return "numba" if backends.compiles(steps, numbers) else None
     return "cuda" if backends.launches(recurrence.initial, steps, numbers) else None
-
-
-def uncoupled(cell: WeightedCell) -> bool:
-    """Return whether all mixings are diagonal, so that units do not couple."""
-    return not any(couples(m) for m in cell.mixings.values())
 
 
 def kinds_of(cell: WeightedCell) -> Kinds:
@@ -82,7 +78,7 @@ def kinds_of(cell: WeightedCell) -> Kinds:
 
 def ties_of(recurrence: CellRecurrence) -> Ties:
     """Return the derivatives at ties of a recurrence, by operation."""
-    return tuple(sorted(recurrence.ties.items()))
+    return tuple(sorted(recurrence.ties.items())) if recurrence.ties else ()
 
 
 @lru_cache(maxsize=256)

@@ -34,6 +34,8 @@ class Traced:
     Attributes
     ----------
     program : Program
+    uncoupled : bool
+        Whether all mixings are diagonal, so that units do not couple.
     verified : set
         The numbers of batch axes and dtypes for which loops compiled from it have been compared with the function on
         arrays.
@@ -41,7 +43,7 @@ class Traced:
 
     def __init__(self, cell: Cell, kinds: Kinds, ties: Ties):
         self._cell, self._kinds, self._ties, self._function = cell, kinds, ties, cell.function
-        self.program = self._trace()
+        self.program, self.uncoupled = self._trace(), all(kind == "diagonal" for _, kind in kinds)
         self.verified: set[tuple[int, Any]] = set()
         if not all(self._same() for _ in range(_REPEATS)):
             raise ValueError(NOT_A_FUNCTION.format(name=cell.name))

@@ -8,8 +8,8 @@ they know.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,8 +29,7 @@ _REPEATS = 3
 Way: TypeAlias = Literal["walk", "windows", "sweeps", "jacobi"]
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The states that compiled loops have found, with what they know of them.
 
     Attributes
@@ -50,7 +49,7 @@ class Verdict:
     iterations: int
     worst: float | None = None
     values: Array | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = MappingProxyType({})
 
 
 class Engine:

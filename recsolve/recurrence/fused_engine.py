@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
 from recsolve.kernels.starts import Starts
@@ -51,6 +51,10 @@ class FusedEngine(CompiledEngine):
         layout, shape = self.recurrence.layout, self.recurrence.shape
         part = shape if layout.components == 1 else (*shape[: 1 + self.batch], *shape[2 + self.batch :])
         return self.loops.at_once(self.inputs, part, self.batch)
+
+    def guess(self) -> Array:
+        rec = self.recurrence
+        return self.apply(namespace(rec.initial).broadcast_to(rec.initial, rec.shape))
 
     def apply(self, previous: Array) -> Array:
         values = self.recurrence.empty()

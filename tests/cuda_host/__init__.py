@@ -189,11 +189,11 @@ class Host:
     def captured(self, run):
         return run
 
-    def clear(self, report):
-        report[...] = 0
+    def clear(self, report, size=None):
+        report.view(np.uint8)[:size] = 0
 
-    def reader(self, report):
-        return _Reader(report)
+    def reader(self, report, dtype=None, count=None):
+        return _Reader((report if dtype is None else report.view(dtype))[:count])
 
 
 class _Reader:

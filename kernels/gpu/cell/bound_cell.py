@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recsolve.base.arrays import Array, broadcast, memory_order, namespace
+from recsolve.base.arrays import Array, memory_order, namespace
 from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
 from recsolve.kernels.gpu.device import Machine
-from recsolve.kernels.gpu.rows import ALIGNED, Axes, Step, Unmergeable, lay, places
-from recsolve.kernels.gpu.views import address, aligned
+from recsolve.kernels.gpu.rows import ALIGNED, Axes, Step, Unmergeable, lay
+from recsolve.kernels.gpu.views import address, aligned, places, stretched
 from recsolve.kernels.starts import Starts
 
 _REGISTERS = 300  # bytes that the numbers of a thread take at most when it takes several at once
@@ -32,8 +32,7 @@ class Bound:
     def __init__(self, kernels: ElementwiseCuda, inputs: Sequence[Array], starts: Starts, axes: Axes, like: Array):
         xp, self.axes, self.kernels = namespace(starts.initial), axes, kernels
         self.xp, self.dtype = xp, starts.initial.dtype
-        wide = (*axes.shape[: 1 + axes.batch], *axes.shape[axes.event :])
-        self.inputs = [aligned(broadcast(x, wide)) for x in inputs]
+        self.inputs = [aligned(x) for x in inputs]
         self.starts = [xp.ascontiguousarray(x).reshape(x.shape) for x in starts[:2]]
         self.reset = None if starts.reset is None else xp.ascontiguousarray(starts.reset)
         self.order = memory_order(like, 1 + axes.batch)
@@ -74,7 +73,8 @@ class Bound:
         once = zip(("initial", "restart"), self.starts, strict=True)
         views += [(name, -1, (0, *x.strides), rows) for name, x in once]
         views += [("residual", -1, residual.strides, rows)]
-        views += [("in", k + i, x.strides, 0) for i, x in enumerate(self.inputs)]
+        wide = (*self.axes.shape[: 1 + batch], *self.axes.shape[self.axes.event :])
+        views += [("in", k + i, stretched(x.shape, x.strides, wide), 0) for i, x in enumerate(self.inputs)]
         views += [("out", i, x.strides, 0) for i, (_, x, _) in enumerate(out)]
         at = places("iterate/test", "Evaluation", **counts)
         try:

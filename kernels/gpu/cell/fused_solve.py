@@ -121,7 +121,8 @@ class FusedCuda:
         way = segments, burn, sweeps if sweeps is not None or max(tol) else _SURE
         if not states.size:
             plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1, *way)
-            return Outcome(plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1), lambda: states, 0, states)
+            one = plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1)
+            return Outcome(one, lambda: None, lambda: states, 0, lambda: states)
         return self._run("Forward", bases, axis, tol, way)
 
     def at_once(self, inputs: Sequence[Array], shape: tuple[int, ...], batch: int) -> AtOnceCuda:
@@ -160,7 +161,8 @@ class FusedCuda:
                 return result, gradients, empty[: sizes.constants], empty[sizes.constants :]
             bases = [*inputs, states, cotangent, *gradients, result, *_given(starts, states)]
             outcome = self._run("Backward", bases, axis, None, (segments, burn, None))
-            sums = in_shape(outcome.sums.sum(axis=0), part[::-1])
+            sums = outcome.sums()
+            sums = in_shape(sums[0] if len(sums) == 1 else sums.sum(axis=0), part[::-1])
             return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
 
     def _axis(self, batch: int) -> int | None:
@@ -223,18 +225,26 @@ class FusedCuda:
                 tol = 0.0, units * float(np.finfo(_number(bases[0])).eps)
             memory = namespace(bases[0]).empty(ready.nbytes, np.uint8)
             filled = ready.filled(addresses, address(memory), tol)
-            machine.clear(memory[: ready.zeroed])
-            machine.launch(ready.plan.launch(self.code, filled))
-        first, size = ready.added, 8 * prod(ready.sums)
-        sums = memory[first : first + size].view(np.float64).reshape(ready.sums) if size else memory[:0]
+            machine.clear(memory, ready.zeroed)
+            machine.launch(ready.solve._replace(problem=filled))
 
-        def judge() -> Array:
+        def judge(held: list[Array] = bases) -> None:
             with on(memory, self._machine) as machine:
-                machine.launch(ready.plan.check(self.code, ready.groups, filled.copy()))
-                told: Array = memory[: 4 * FIELDS].view(np.int32)
-                return told
+                machine.launch(ready.check._replace(problem=filled))
 
-        return Outcome(ready.plan, judge, ready.groups, sums, bases)
+        def report() -> Array:
+            with on(memory, self._machine) as machine:
+                reader = machine.reader(memory, np.int32, FIELDS)
+                reader.send()
+                reader.mark()
+                return reader.read()
+
+        def sums() -> Array:
+            size = 8 * prod(ready.sums)
+            added: Array = memory[ready.added : ready.added + size].view(np.float64).reshape(ready.sums)
+            return added
+
+        return Outcome(ready.plan, judge, report, ready.groups, sums)
 
     def _aligned(self, way: Way, bases: list[Array]) -> list[Array]:
         """Return what is read in arrays whose numbers do not lie between those of an array of their dtype."""
@@ -280,7 +290,8 @@ class FusedCuda:
         numbers = [fields[name] for name in ("atol", "rtol", "forgotten", "near")]
         marks = [fields[name] for name in ("exact", "ticket")]
         words, ends = filled.view(np.int64), (room["links"], room["sums"], nbytes)
-        return Ready(one, groups, words, at, owners, offsets, numbers, marks, unaligned, sums, *ends)
+        launches = one.launch(self.code, words), one.check(self.code, groups, words)
+        return Ready(one, *launches, groups, words, at, owners, offsets, numbers, marks, unaligned, sums, *ends)
 
 
 def _number(x: Array) -> np.dtype[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from recsolve.base.arrays import Array, slowest_first
 from recsolve.kernels.codegen.cuda_structures import structure
 from recsolve.kernels.gpu.cell.solve_plan import Plan
+from recsolve.kernels.gpu.device import Launch
 from recsolve.kernels.gpu.views import AXES, LANES, address, merge, strides_of
 
 _FORGOTTEN = 4.0  # tolerances: what a state that is led into may still depend on its guess
@@ -87,6 +88,8 @@ class Ready(NamedTuple):
     Attributes
     ----------
     plan : Plan
+    solve, check : Launch
+        Of what solves and of what reads the states again, but for the structure that they are given.
     groups : int
         Of 32 lanes.
     words : array of int64
@@ -105,6 +108,8 @@ class Ready(NamedTuple):
     """
 
     plan: Plan
+    solve: Launch
+    check: Launch
     groups: int
     words: Array
     places: Array

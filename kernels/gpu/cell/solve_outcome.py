@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, to_host
+from recsolve.base.arrays import Array
 from recsolve.kernels.codegen.cuda_structures import constants
 from recsolve.kernels.gpu.cell.solve_plan import Plan
 
 _FIELD = constants("solve/problem")
+_TOLD = itemgetter(
+    *(_FIELD[name] for name in ("ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED", "WORST"))
+)
 
 
 class Findings(NamedTuple):
@@ -53,16 +57,24 @@ class Outcome:
     ----------
     plan : Plan
     judge : callable
-        Launches what reads the states again, and returns what is told of the solve, on the device.
+        Launches what reads the states again.
+    report : callable
+        Brings what is told of the solve to the host.
     groups : int
         Of 32 lanes.
-    sums : array of float64, shape (segments, sums, lanes)
-    held : sequence of array
-        What ``judge`` needs.
+    sums : callable
+        Returns what was added up, float64 (segments, sums, lanes).
     """
 
-    def __init__(self, plan: Plan, judge: Callable[[], Array], groups: int, sums: Array, held: Sequence[Array] = ()):
-        self.plan, self.judge, self.groups, self.sums, self.held = plan, judge, groups, sums, held
+    def __init__(
+        self,
+        plan: Plan,
+        judge: Callable[[], None],
+        report: Callable[[], Array],
+        groups: int,
+        sums: Callable[[], Array],
+    ):
+        self.plan, self.judge, self.report, self.groups, self.sums = plan, judge, report, groups, sums
 
     def verdict(self) -> Findings:
         """Return what became of the states as they are now; the first time waits for the device, and copies once."""
@@ -73,11 +85,8 @@ class Outcome:
         segments = self.plan.segments
         if not self.groups:
             return Findings(True, True, True, 0.0, 0, 0, 0, segments)
-        told = to_host(self.judge())
-        ended, wrong, lost, unmet, sweeps, redone, walked, worst = (
-            int(told[_FIELD[name]])
-            for name in ("ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED", "WORST")
-        )
+        self.judge()
+        ended, wrong, lost, unmet, sweeps, redone, walked, worst = _TOLD(self.report().tolist())
         complete = ended == segments * self.groups and not wrong
         residual = float(np.int32(worst).view(np.float32))
         return Findings(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments)

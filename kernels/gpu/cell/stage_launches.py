@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, broadcast
+from recsolve.base.arrays import Array
 from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, rows_text, stages_text
 from recsolve.kernels.codegen.cuda_stages import stage_structure
 from recsolve.kernels.codegen.cuda_structures import constants, structure
@@ -22,13 +23,15 @@ from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.codegen.numba_stages import Job, jobs_of
 from recsolve.kernels.gpu.device import Launch, Machine, on
 from recsolve.kernels.gpu.scan.variants import STORAGE
-from recsolve.kernels.gpu.views import AXES, address, aligned, merge, strides_of
+from recsolve.kernels.gpu.views import AXES, Strides, address, aligned, distances, merge, places, stretched, strides_of
 from recsolve.kernels.registry import TracedCell, register
 from recsolve.symbolic.graph import Leaf
 from recsolve.symbolic.program import Program
 
 # A structure, an array (T, *axes) with further axes for components, and which these are.
 View: TypeAlias = tuple[Any, Array, tuple[int, ...]]
+
+Lies: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides and bytes of a number
 
 THREADS = constants("stage/each")["THREADS"]  # of a block
 REPORT = constants("stage/sweep")["REPORTED"]  # integers
@@ -61,12 +64,20 @@ def view_all(p: Any, views: Sequence[View], like: Array) -> None:
         When arrays have too many axes that cannot be merged.
     """
     strides = [strides_of(x, components) for _, x, components in views]
-    merged, runs = merge(like.shape[1:], [strides_of(like).lanes, *(s.lanes for s in strides)])
+    _fill_strides(p, [view for view, *_ in views], strides, strides_of(like), like.shape)
+    for view, x, _ in views:
+        view["at"] = address(x)
+
+
+def _fill_strides(
+    p: Any, views: Sequence[Any], strides: Sequence[Strides], like: Strides, shape: Sequence[int]
+) -> None:
+    merged, runs = merge(shape[1:], [like.lanes, *(s.lanes for s in strides)])
     if len(merged) > AXES:
         raise ValueError(f"arrays have {len(merged)} axes that cannot be merged; wanted at most {AXES}")
     p["sizes"][: len(merged)] = merged
-    for (view, x, _), s, run in zip(views, strides, runs[1:], strict=True):
-        view["at"], view["time"], view["row"], view["column"] = address(x), s.time, s.row, s.column
+    for view, s, run in zip(views, strides, runs[1:], strict=True):
+        view["time"], view["row"], view["column"] = s.time, s.row, s.column
         view["lane"][: len(run)] = run
 
 
@@ -75,15 +86,28 @@ def run_stage(machine: Machine, code: str, name: str, inputs: Sequence[Array], r
     like = results[0]
     if not like.size:
         return
-    filled = np.zeros(1, structure("stage/each", "Elementwise", IN=len(inputs), OUT=len(results)))
-    p = filled[0]
-    fill_lanes(p, like.shape, machine.processors)
-    given = [aligned(broadcast(x, like.shape)) for x in inputs]
-    views: list[View] = [(p["in"][i], x, ()) for i, x in enumerate(given)]
-    views += [(p["out"][i], x, ()) for i, x in enumerate(results)]
-    view_all(p, views, like)
+    arrays = [*map(aligned, inputs), *results]
+    lie = tuple((x.shape, x.strides, x.itemsize) for x in arrays)
+    words, blocks, places = _laid(len(inputs), len(results), like.shape, lie, machine.processors)
+    filled = words.copy()
+    filled[places] = [*map(address, arrays)]
     kernel = f"recsolve::each<recsolve::{name}, {STORAGE[like.dtype.name].stored}>"
-    machine.launch(launch(code, kernel, filled))
+    machine.launch(Launch(code, kernel, OPTIONS, blocks, THREADS, 4 * REPORT, filled))
+
+
+@lru_cache(maxsize=512)
+def _laid(
+    given: int, made: int, shape: tuple[int, ...], lie: tuple[Lies, ...], processors: int
+) -> tuple[Array, int, list[int]]:
+    """Return the structure of a stage in words, its blocks, and which of the words are addresses."""
+    kind = structure("stage/each", "Elementwise", IN=given, OUT=made)
+    filled = np.zeros(1, kind)
+    p = filled[0]
+    fill_lanes(p, shape, processors)
+    strides = [distances(shape, stretched(own, steps, shape), size) for own, steps, size in lie]
+    _fill_strides(p, [*p["in"], *p["out"]], strides, strides[given], shape)
+    at = places("stage/each", "Elementwise", IN=given, OUT=made)
+    return filled.view(np.int64), int(p["blocks"]), [*at["in"], *at["out"]]
 
 
 class StagesCuda:
