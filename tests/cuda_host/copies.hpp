@@ -4,6 +4,11 @@
 
 namespace emulated {
 
+[[noreturn]] inline void fail(const char* what) {
+    std::fprintf(stderr, "cuda_host: %s\n", what);
+    std::abort();
+}
+
 struct Copy {
     void* to;
     const void* from;
@@ -13,6 +18,15 @@ struct Copy {
 struct Copies {
     std::vector<Copy> open;  // since the last commit
     std::deque<std::vector<Copy>> groups;
+
+    // Which of two copies to one place comes last is not defined as long as neither has been waited for.
+    void start(const Copy& copy) {
+        const auto meets = [&](const Copy& other) { return other.to == copy.to; };
+        bool meet = std::any_of(open.begin(), open.end(), meets);
+        for (const auto& group : groups) meet |= std::any_of(group.begin(), group.end(), meets);
+        if (meet) fail("a copy to a place that another copy is on its way to");
+        open.push_back(copy);
+    }
 
     void commit() {
         groups.push_back(std::move(open));
@@ -32,10 +46,5 @@ struct Shared {
 
     explicit Shared(std::size_t size) : bytes(size, 0xa5) {}
 };
-
-[[noreturn]] inline void fail(const char* what) {
-    std::fprintf(stderr, "cuda_host: %s\n", what);
-    std::abort();
-}
 
 }  // namespace emulated

@@ -114,7 +114,7 @@ template <int COUNT = 1, class S> inline void copy_async(S* to, const S* from) {
     constexpr std::size_t BYTES = COUNT * sizeof(S);
     if (BYTES >= 4) {
         if ((std::uintptr_t(to) | std::uintptr_t(from)) % BYTES) emulated::fail("a copy that is not aligned");
-        emulated::copies().open.push_back({to, from, BYTES});
+        emulated::copies().start({to, from, BYTES});
     } else {
         *to = *from;
     }
@@ -122,7 +122,7 @@ template <int COUNT = 1, class S> inline void copy_async(S* to, const S* from) {
 
 // Of the word only the byte that is wanted: the others may lie outside what has been allocated here.
 inline void copy_word_async(unsigned int* to, const unsigned char* from) {
-    emulated::copies().open.push_back({reinterpret_cast<unsigned char*>(to) + (std::uintptr_t(from) & 3), from, 1});
+    emulated::copies().start({reinterpret_cast<unsigned char*>(to) + (std::uintptr_t(from) & 3), from, 1});
 }
 
 template <class T> inline T of_thread_before(T x, int distance) {

@@ -57,8 +57,9 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     }
 
     // Asks for the first steps from a time on: what may be waited for as what `follows` needs, and is what `run` begins with.
+    // A walk that ended early has asked for more, and must not have it come after that.
     __device__ void ask(long long from) const {
-        __syncwarp();
+        ring.template wait<0>();
         for (int i = 0; i < SLOTS - 1; ++i) {
             ring.ask(i, from + i * STEPS, count(from + i * STEPS));
             commit_copies();
