@@ -6,6 +6,8 @@
 
 namespace recsolve {
 
+constexpr int AHEAD = 8;  // steps that a warp of the check reads together
+
 // A block takes a segment of 32 lanes, its warps the times in turns.
 template <class Cell, class S, int WARPS> __global__ void __launch_bounds__(WARPS* LANES) check_states(const Recurrence<Cell> p) {
     using T = typename Stored<S>::Number;
@@ -16,14 +18,29 @@ template <class Cell, class S, int WARPS> __global__ void __launch_bounds__(WARP
     const long long last = p.segments == 1 || end > p.steps ? p.steps : end;
     const Lane lane(p, blockIdx.x % p.groups * LANES);
     unsigned int sum = 0, wrong = 0;
-#pragma unroll 8
-    for (long long t = first + warp; t < last; t += WARPS) {
+    const auto take = [&](S stored, long long t, int i) {
+        sum += word_of(stored) * (Lane::weight(t) + 2 * i);
+        wrong |= !finite(Stored<S>::get(stored));
+    };
+    long long t = first + warp;
+    for (; t + (AHEAD - 1) * WARPS < last; t += AHEAD * WARPS) {
+        S stored[AHEAD][Cell::WRITTEN];  // which are all on their way before the first is looked at
 #pragma unroll
-        for (int i = 0; i < Cell::WRITTEN; ++i) {
-            const S stored = lane.exists ? lane.written[i][t * p.written[i].time] : S();
-            sum += word_of(stored) * (Lane::weight(t) + 2 * i);
-            wrong |= !finite(Stored<S>::get(stored));
+        for (int j = 0; j < AHEAD; ++j) {
+#pragma unroll
+            for (int i = 0; i < Cell::WRITTEN; ++i) {
+                stored[j][i] = lane.exists ? lane.written[i][(t + j * WARPS) * p.written[i].time] : S();
+            }
         }
+#pragma unroll
+        for (int j = 0; j < AHEAD; ++j) {
+#pragma unroll
+            for (int i = 0; i < Cell::WRITTEN; ++i) take(stored[j][i], t + j * WARPS, i);
+        }
+    }
+    for (; t < last; t += WARPS) {
+#pragma unroll
+        for (int i = 0; i < Cell::WRITTEN; ++i) take(lane.exists ? lane.written[i][t * p.written[i].time] : S(), t, i);
     }
     sums[threadIdx.x] = sum;
     __syncthreads();
