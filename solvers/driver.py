@@ -102,7 +102,8 @@ class Run:
         if found is None:
             return None
         if isinstance(found, Verdict):
-            problem.counts.update(found.counts)
+            for name, count in found.counts.items():
+                problem.counts[name] += count
         if found.iterations > (self.maxiter if limit is None else min(limit, self.maxiter)):
             return None
         iterate: Iterate | Settled

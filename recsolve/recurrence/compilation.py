@@ -54,8 +54,18 @@ def traced_of(recurrence: CellRecurrence) -> Traced | None:
 def unknown_parts(recurrence: CellRecurrence) -> list[object]:
     """Return the parts of a recurrence whose classes may change what f is: they do not state that they do not."""
     cell = recurrence.cell
+    parts = type(recurrence), type(cell), type(cell.cell)
+    if _all_known(parts, tuple([type(m) for m in cell.mixings.values()])):
+        return []
     unknown: list[object] = [x for x in (recurrence, cell, cell.cell) if not stated(x, "compilable")]
     return [*unknown, *(m for m in cell.mixings.values() if form_of(m) is None)]
+
+
+@lru_cache(maxsize=1024)
+def _all_known(parts: tuple[type[Any], ...], mixings: tuple[type[Any], ...]) -> bool:
+    """Return whether classes state in their own bodies what loops have to know."""
+    forms = [vars(x).get("form") for x in mixings]
+    return None not in forms and all(vars(x).get("compilable") for x in parts)
 
 
 @cache
@@ -73,7 +83,13 @@ def backend_of(recurrence: CellRecurrence) -> Backend | None:
 
 def kinds_of(cell: WeightedCell) -> Kinds:
     """Return the kinds of the mixings of a cell, all of which state their form, by name."""
-    return tuple((name, str(form_of(cell.mixings[name]))) for name in cell.cell.mixings)
+    names, mixings = cell.cell.mixings, cell.mixings
+    return _kinds(tuple(names), tuple([type(mixings[name]) for name in names]))
+
+
+@lru_cache(maxsize=1024)
+def _kinds(names: tuple[str, ...], mixings: tuple[type[Any], ...]) -> Kinds:
+    return tuple((name, str(vars(kind).get("form"))) for name, kind in zip(names, mixings, strict=True))
 
 
 def ties_of(recurrence: CellRecurrence) -> Ties:

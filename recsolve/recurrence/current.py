@@ -7,8 +7,6 @@ that it was traced into costs a tenth of a millisecond, and gives the same nodes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 from threading import RLock
@@ -90,14 +88,14 @@ _Book: TypeAlias = "dict[tuple[Cell, Kinds, Ties], Traced]"  # the cells that a 
 _BOOK: ContextVar[_Book | None] = ContextVar("recsolve_book", default=None)
 
 
-@contextmanager
-def checked_once() -> Iterator[None]:
+class checked_once:
     """Check every cell once inside a ``with`` block, at its first use, and trust it until the end."""
-    token = _BOOK.set({})
-    try:
-        yield
-    finally:
-        _BOOK.reset(token)
+
+    def __enter__(self) -> None:
+        self._token = _BOOK.set({})
+
+    def __exit__(self, *_: object) -> None:
+        _BOOK.reset(self._token)
 
 
 def traced_now(cell: Cell, kinds: Kinds, ties: Ties) -> Traced:

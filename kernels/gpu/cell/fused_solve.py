@@ -8,6 +8,7 @@ in one launch. What is returned follows step by step from its first state within
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -20,7 +21,7 @@ from recsolve.kernels.gpu.cell.solve_layout import Given, Laid, Ready, in_shape,
 from recsolve.kernels.gpu.cell.solve_outcome import Outcome
 from recsolve.kernels.gpu.cell.solve_plan import FIELDS, Sizes, Way, plan
 from recsolve.kernels.gpu.cell.stage_launches import AtOnceCuda, ElementwiseCuda
-from recsolve.kernels.gpu.device import Machine, on
+from recsolve.kernels.gpu.device import Launch, Machine, on
 from recsolve.kernels.gpu.views import address, aligned
 from recsolve.kernels.registry import TracedCell, register
 from recsolve.kernels.starts import Starts
@@ -226,14 +227,15 @@ class FusedCuda:
             memory = namespace(bases[0]).empty(ready.nbytes, np.uint8)
             filled = ready.filled(addresses, address(memory), tol)
             machine.clear(memory, ready.zeroed)
-            machine.launch(ready.solve._replace(problem=filled))
+            machine.launch(ready.solve(filled))
 
         def judge(held: list[Array] = bases) -> None:
             with on(memory, self._machine) as machine:
-                machine.launch(ready.check._replace(problem=filled))
+                machine.launch(ready.check(filled))
 
-        def report() -> Array:
+        def report(held: list[Array] = bases) -> Array:
             with on(memory, self._machine) as machine:
+                machine.launch(ready.check(filled))
                 reader = machine.reader(memory, np.int32, FIELDS)
                 reader.send()
                 reader.mark()
@@ -290,8 +292,9 @@ class FusedCuda:
         numbers = [fields[name] for name in ("atol", "rtol", "forgotten", "near")]
         marks = [fields[name] for name in ("exact", "ticket")]
         words, ends = filled.view(np.int64), (room["links"], room["sums"], nbytes)
-        launches = one.launch(self.code, words), one.check(self.code, groups, words)
-        return Ready(one, *launches, groups, words, at, owners, offsets, numbers, marks, unaligned, sums, *ends)
+        solve = partial(Launch, *one.launch(self.code, words)[:-1])
+        check = partial(Launch, *one.check(self.code, groups, words)[:-1])
+        return Ready(one, solve, check, groups, words, at, owners, offsets, numbers, marks, unaligned, sums, *ends)
 
 
 def _number(x: Array) -> np.dtype[Any]:

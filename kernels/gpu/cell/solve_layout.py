@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from math import ceil, prod
 from typing import Any, NamedTuple
@@ -88,8 +89,8 @@ class Ready(NamedTuple):
     Attributes
     ----------
     plan : Plan
-    solve, check : Launch
-        Of what solves and of what reads the states again, but for the structure that they are given.
+    solve, check : callable
+        Make the launch that solves and that which reads the states again, of the structure that they are given.
     groups : int
         Of 32 lanes.
     words : array of int64
@@ -108,8 +109,8 @@ class Ready(NamedTuple):
     """
 
     plan: Plan
-    solve: Launch
-    check: Launch
+    solve: Callable[[Array], Launch]
+    check: Callable[[Array], Launch]
     groups: int
     words: Array
     places: Array

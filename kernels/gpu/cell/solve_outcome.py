@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -59,7 +58,7 @@ class Outcome:
     judge : callable
         Launches what reads the states again.
     report : callable
-        Brings what is told of the solve to the host.
+        Does so too, and brings what is told of the solve to the host.
     groups : int
         Of 32 lanes.
     sums : callable
@@ -75,17 +74,18 @@ class Outcome:
         sums: Callable[[], Array],
     ):
         self.plan, self.judge, self.report, self.groups, self.sums = plan, judge, report, groups, sums
+        self._found: Findings | None = None
 
     def verdict(self) -> Findings:
         """Return what became of the states as they are now; the first time waits for the device, and copies once."""
-        return self._verdict
+        if self._found is None:
+            self._found = self._find()
+        return self._found
 
-    @cached_property
-    def _verdict(self) -> Findings:
+    def _find(self) -> Findings:
         segments = self.plan.segments
         if not self.groups:
             return Findings(True, True, True, 0.0, 0, 0, 0, segments)
-        self.judge()
         ended, wrong, lost, unmet, sweeps, redone, walked, worst = _TOLD(self.report().tolist())
         complete = ended == segments * self.groups and not wrong
         residual = float(np.int32(worst).view(np.float32))
