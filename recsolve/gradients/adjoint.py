@@ -228,8 +228,7 @@ def adjoint(
     if states is not None:
         c += rec.native(states, "states", trajectory.shape)
     if output is not None:
-        shown = rec.output(c)  # a view of the component that the cell shows
-        shown += rec.native(output, "output", shown.shape)
+        rec.pull_output(rec.native(output, "output", rec.output(c).shape), c)
     if final is not None:
         last = rec.native(final, "final", rec.initial.shape)
         if len(c) == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,18 +65,19 @@ class Layers:
         self.directions, self.batch_first = directions, batch_first
         self.cell = directions[0][0].cell
         self.hidden_size = directions[0][0].hidden_size
+        self.output_size = directions[0][0].output_size
 
     @classmethod
     def from_torch(cls, module: Any) -> Layers:
-        """Return all layers and directions of a ``torch.nn.RNN``, ``GRU`` or ``LSTM``.
+        """Return all layers and directions of a ``torch.nn.RNN``, ``GRU`` or ``LSTM``, or of one that was scripted.
 
         Raises
         ------
         TypeError
             When the module is none of these, or its weights have mixed dtypes, or other ones than float32 and float64.
         ValueError
-            With ``proj_size``, dropout in training mode (its draws cannot be reproduced), or weights that are
-            reparametrized, missing or of a wrong shape.
+            With dropout in training mode (its draws cannot be reproduced), or weights that are reparametrized, missing
+            or of a wrong shape.
 
         Notes
         -----
@@ -92,8 +93,7 @@ class Layers:
 
         name = torch_weights.CELL_OF_MODE.get(getattr(module, "mode", None) or "")
         if name is None:
-            seen = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
-            raise TypeError(f"module is {seen}; wanted an instance of torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM")
+            raise TypeError(_unknown(module))
         weights = torch_weights.plain_weights(module)
         if module.dropout and module.training:
             raise ValueError(f"module has dropout {module.dropout} in training mode; call module.eval() first")
@@ -104,18 +104,44 @@ class Layers:
         cls,
         path: str | os.PathLike[str],
         *,
-        prefix: str | None = None,
+        keys: str | Sequence[str] | None = None,
         nonlinearity: str = "tanh",
         batch_first: bool = False,
     ) -> Layers:
         """Return all layers and directions of a saved module.
 
-        Formats, arguments and errors are those of :func:`recsolve.load`.
+        Formats, arguments and errors are those of :func:`recsolve.load`. Layers of ONNX and Keras files are one module
+        where they are of one kind and size, and each gets just the output of the one before.
         """
         from recsolve import cells
 
-        name, weights = checkpoint.read_state_dict(path, prefix, nonlinearity)
+        name, weights = checkpoint.read_weights(path, keys, nonlinearity)
+        if (0, False) not in torch_weights.ends(weights):
+            raise ValueError(
+                f"{path} holds a reverse direction alone; load it by recsolve.load(reverse=True), and turn its input "
+                "and output round"
+            )
         return cls(_stack(cells.get(name), weights), batch_first=batch_first)
+
+    def below(self, layer: int, x: Any, **settings: Any) -> Any:
+        """Return the input of a layer: x itself for layer 0, and else the output of the layers below it.
+
+        Parameters
+        ----------
+        layer : int
+        x : array
+            As in :meth:`solve`.
+        **settings
+            As in :meth:`run`.
+
+        Returns
+        -------
+        array
+            In the shape of x but for its last axis.
+        """
+        if layer == 0:
+            return x
+        return Layers(self.directions[:layer], batch_first=self.batch_first).run(x, **settings)[0]
 
     def solve(self, x: Any, hx: Any = None, **settings: Any) -> LayersSolution:
         """Solve every layer and direction.
@@ -207,25 +233,32 @@ class Layers:
             return None
         names = self.cell.state
         parts = hx if isinstance(hx, (tuple, list)) else (hx,)
-        count = sum(len(layer) for layer in self.directions)
-        shape = (count, *sequence.shape[1:-1], self.hidden_size)
+        each = [cell for layer in self.directions for cell in layer]
+        sizes = [self.output_size if name == self.cell.output else self.hidden_size for name in names]
         if len(parts) != len(names):
             raise ValueError(f"hx has {len(parts)} parts; wanted {len(names)}: {names}")
         common_kind({"x": from_native(sequence, kind), **{f"hx[{i}]": p for i, p in enumerate(parts)}})
         native = [to_native(p, f"hx[{i}]") for i, p in enumerate(parts)]
-        for i, part in enumerate(native):
-            if part.shape != shape:
+        for i, (part, size) in enumerate(zip(native, sizes, strict=True)):
+            if part.shape != (shape := (len(each), *sequence.shape[1:-1], size)):
                 raise ValueError(f"hx[{i}] has shape {tuple(part.shape)}; wanted {shape}")
-        return [{name: part[i] for name, part in zip(names, native, strict=True)} for i in range(count)]
+        starts = [{name: part[i] for name, part in zip(names, native, strict=True)} for i in range(len(each))]
+        shown = self.cell.output
+        return [{**start, shown: cell.shown_by(start[shown])} for cell, start in zip(each, starts, strict=True)]
 
     def _final(self, solutions: list[Solution], kind: Kind) -> Any:
+        """Return torch's final states: what each layer shows at the end, and its other components."""
         layout = solutions[0].recurrence.layout
+        each = [cell for layer in self.directions for cell in layer]
         finals = [to_native(solution.final, "final") for solution in solutions]
-        xp = namespace(finals[0])
-        parts = [
-            from_native(xp.stack([layout.component(final, i) for final in finals]), kind)
-            for i in range(layout.components)
-        ]
+        xp, shown = namespace(finals[0]), self.cell.state.index(self.cell.output)
+        parts = []
+        for i in range(layout.components):
+            rows = [
+                cell.output(final) if i == shown else layout.component(final, i)
+                for cell, final in zip(each, finals, strict=True)
+            ]
+            parts.append(from_native(xp.stack(rows), kind))
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def __repr__(self) -> str:
@@ -235,8 +268,27 @@ class Layers:
 
 def _stack(cell: Any, weights: Mapping[str, Any]) -> list[list[WeightedCell]]:
     layers: list[list[WeightedCell]] = []
-    for layer, reverse in torch_weights.directions(weights):
+    for layer, reverse in torch_weights.ends(weights):
         if not reverse:
             layers.append([])
         layers[-1].append(torch_weights.cell_from_weights(cell, weights, layer, reverse))
     return layers
+
+
+def _unknown(module: Any) -> str:
+    """Return what is said of a module that is no torch RNN, GRU or LSTM."""
+    if isinstance(module, type):
+        return (
+            f"module is the class {module.__name__}; wanted an instance of torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM"
+        )
+    name = type(module).__name__
+    if torch_weights.mode_of(module) is not None:
+        return (
+            f"module is {name}, which runs one step; recsolve.cells.{name[:-4]}.from_torch(module) makes a cell of it"
+        )
+    if type(module).__module__.startswith("torch.jit"):
+        return (
+            f"module is {name}: TorchScript that was traced, or holds more than an RNN, GRU or LSTM; pass the module "
+            "that it was made from, the part of it that is one, or what recsolve.Layers.load reads of its saved file"
+        )
+    return f"module is {name}; wanted an instance of torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM"
