@@ -75,14 +75,15 @@ def load(
 
     name, weights = read_weights(path, keys, nonlinearity)
     found = list(torch_weights.ends(weights))
-    given = (layer or 0, reverse)
-    if given not in found or (layer is None and (found[-1][0] > 0 or (len(found) > 1 and not reverse))):
-        what = "" if layer is None else f", not layer {layer}{' (reverse)' if reverse else ''}"
+    if layer is None and (found[-1][0] > 0 or (len(found) > 1 and not reverse)):
         raise ValueError(
-            f"{path} holds {len(found)} layers and directions {found}{what}; pass layer= (and reverse=), or use "
-            "recsolve.Layers.load for all of them"
+            f"{path} holds {torch_weights.described(found)}; pass layer= (and reverse=), or use recsolve.Layers.load "
+            "for all of them"
         )
-    return torch_weights.cell_from_weights(cells.get(name), weights, *given)
+    if (layer or 0, reverse) not in found:
+        seen = f"layer {layer or 0}{' reverse' if reverse else ''}"
+        raise ValueError(f"{path} holds {torch_weights.described(found)}, not {seen}")
+    return torch_weights.cell_from_weights(cells.get(name), weights, layer or 0, reverse)
 
 
 def read_weights(

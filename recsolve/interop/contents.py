@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recsolve.interop.archives import read_npz, read_safetensors
 from recsolve.interop.keras_files import read_keras
@@ -40,6 +41,11 @@ class Contents:
     path: Path
     modules: list[Module]
     unused: dict[str, Stored]
+
+    def record(self) -> dict[str, Any]:
+        """Return what a listing shows, as plain JSON values."""
+        unused = {key: {"shape": list(x.shape), "dtype": x.dtype} for key, x in self.unused.items()}
+        return {"file": str(self.path), "modules": [module.summary() for module in self.modules], "unused": unused}
 
     def one(self) -> Module:
         """Return the only module.

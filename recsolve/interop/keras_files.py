@@ -47,11 +47,11 @@ def read_keras(path: Path) -> tuple[list[Module], dict[str, Stored]]:
         if (match := _NEW.fullmatch(key) or _OLD.fullmatch(key)) and not key.startswith("optimizer"):
             part = _PARTS.get(match["part"], match["part"])
             cells.setdefault(_place(match["base"]), {})[part] = key
-    names = dict.fromkeys(name for name, _ in cells)
     modules = []
-    for name in names:
+    for name in dict.fromkeys(name for name, _ in cells):
         ways = {way: parts for (own, way), parts in cells.items() if own == name}
-        if any("recurrent_kernel" in parts for parts in ways.values()):
+        # What has a kernel and no more is a dense layer, but for a cell that has lost something.
+        if any("recurrent_kernel" in parts or "cell" in key for parts in ways.values() for key in parts.values()):
             modules.append(_module(name, ways, layers, entries))
     order = [layer.name for layer in layers]
     modules.sort(key=lambda module: order.index(module.name) if module.name in order else -1)
@@ -109,6 +109,8 @@ def _module(name: str, ways: dict[str, dict[str, str]], layers: list[Layer], ent
     for part in reversed(name.split("/")):
         layer = layer or next((x for x in layers if x.name == part), None)
     keys = [key for parts in ways.values() for key in parts.values()]
+    if len(ways) == 1 and (layer is None or layer.kind != "Bidirectional"):  # it has such a name, and goes forward
+        ways = {"": next(iter(ways.values()))}
 
     def make() -> tuple[str, Weights, str]:
         weights: Weights = {}

@@ -61,7 +61,7 @@ class Module:
                 "directions": "both" if len(ways) == 2 else "reverse" if True in ways else "forward",
                 "input_size": int(self.weights[f"weight_ih{end}"].shape[1]),
                 "hidden_size": int(rows) // GATES[self.cell],
-                "proj_size": int(shown) if f"weight_hr{end}" in self.weights else 0,
+                "output_size": int(shown),
                 "bias": f"bias_ih{end}" in self.weights,
                 "dtype": self.dtype,
             }

@@ -72,7 +72,7 @@ def _dtype(tensor: Any) -> str:
 def _module(name: str, node: Any, scope: Scope, values: Values, before: list[Any]) -> Module:
     roles = dict(zip(("X", "W", "R", "B"), node.input, strict=False))
     keys = [f"{name}/{role}" for role in "WRB" if roles.get(role)]
-    keys += [roles[role] for role in "WRB" if roles.get(role)]
+    keys += [held for role in "WRB" if roles.get(role) for held in values.held(roles[role], scope)]
 
     def make() -> tuple[str, Weights, str]:
         said = _attributes(node)

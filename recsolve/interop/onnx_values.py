@@ -49,6 +49,13 @@ class Values:
         nodes, tensors = self._ancestors(name, scope, set())
         return self._run(name, nodes, tensors, {})
 
+    def held(self, name: str, scope: Scope) -> list[str]:
+        """Return the initializers that a value is made of; none where it depends on an input of the model."""
+        try:
+            return list(self._ancestors(name, scope, set())[1])
+        except ValueError:
+            return []
+
     def along(self, name: str, scope: Scope, given: str, value: Array) -> Array | None:
         """Return a value where ``given`` has this value, or None if it depends on anything else, or not on that."""
         try:

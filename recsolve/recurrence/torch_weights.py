@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +123,8 @@ def cell_from_weights(cell: Cell, weights: Mapping[str, Any], layer: int, revers
     """
     layout, suffix = LAYOUTS[cell.name], ends(weights).get((layer, reverse))
     if suffix is None:
-        raise ValueError(f"layer {layer}{' (reverse)' if reverse else ''} is not there; found {sorted(weights)}")
+        seen = f"layer {layer}{' reverse' if reverse else ''}"
+        raise ValueError(f"{seen} is not there; there are {described(ends(weights))}")
     hidden = _split(weights, f"weight_hh{suffix}", layout)
     inputs = _split(weights, f"weight_ih{suffix}", layout)
     xp = namespace(next(iter(hidden.values())))
@@ -269,3 +270,13 @@ def ends(weights: Mapping[str, Any]) -> dict[tuple[int, bool], str]:
     """
     found = [(key, key[3] or "") for name in weights if (key := KEY.fullmatch(name)) and key[0].startswith("weight_hh")]
     return dict(sorted(((int(key[4] or 0), bool(key[5])), end) for key, end in found))
+
+
+def described(places: Iterable[tuple[int, bool]]) -> str:
+    """Return layers and directions in words.
+
+    >>> described([(0, False), (0, True)])
+    '2 layers and directions (0, 0 reverse)'
+    """
+    names = [f"{layer} reverse" if reverse else str(layer) for layer, reverse in places]
+    return f"{len(names)} layers and directions ({', '.join(names)})"

@@ -57,7 +57,8 @@ def compare(
         str, typer.Option(metavar="FILE", help="membrane, eeg, english, or a FILE (.npy, .npz, .csv, .wav, .txt).")
     ] = "membrane",
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A torch state dict (.npz, .safetensors), instead of --cell.")
+        str | None,
+        typer.Option(metavar="FILE", help="A trained network, instead of --cell: see `recsolve weights FILE`."),
     ] = None,
     solvers: Annotated[
         str | None,
@@ -71,8 +72,9 @@ def compare(
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float64",
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
     heads: Annotated[int | None, typer.Option(help="Heads of --mixing heads.", show_default="4")] = None,
-    layer: Annotated[int | None, typer.Option(help="Which layer of --weights.")] = None,
-    prefix: Annotated[str | None, typer.Option(help="Which module of --weights, as in 'encoder.gru.'.")] = None,
+    keys: Annotated[str | None, typer.Option(help="Which module of --weights, as in 'encoder.rnn.*'.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Which layer of --weights; those below feed it.")] = None,
+    direction: Annotated[str | None, typer.Option(help="Of a layer of --weights: forward or reverse.")] = None,
     nonlinearity: Annotated[str, typer.Option(help="Of an RNN in --weights: tanh or relu.")] = "tanh",
     out: Annotated[Path, typer.Option(help="Folder for the figure and the numbers.")] = Path("recsolve-compare"),
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
@@ -84,8 +86,8 @@ def compare(
     try:
         config = CompareConfig(
             cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input, weights=weights,
-            solvers=names, tol=tol, maxiter=maxiter, dtype=dtype, seed=seed, heads=heads, layer=layer, prefix=prefix,
-            nonlinearity=nonlinearity,
+            solvers=names, tol=tol, maxiter=maxiter, dtype=dtype, seed=seed, heads=heads, keys=keys, layer=layer,
+            direction=direction, nonlinearity=nonlinearity,
         )  # fmt: skip
         result = _run(config)
     except (ValueError, TypeError, ImportError, OSError) as error:
@@ -122,6 +124,25 @@ def _run(config: Any) -> Any:
         except KeyboardInterrupt:
             pass
     return result
+
+
+@app.command()
+def weights(
+    file: Annotated[Path, typer.Argument(help="A network of torch, ONNX or Keras.")],
+    keys: Annotated[str | None, typer.Option(help="List only these, as in 'encoder.rnn.*'.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the recurrent layers of a file of weights, and what else it holds."""
+    from recsolve.interop.contents import read_contents
+
+    try:
+        contents = read_contents(file, keys)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise _fail(error) from None
+    if as_json:
+        print(json.dumps(contents.record(), indent=1))
+    else:
+        tables.show_weights(contents)
 
 
 @app.command()
