@@ -61,7 +61,7 @@ def saved(folder, nodes, arrays, **names):
 def evaluated(kind, arrays, x, **settings):
     """Return the outputs of one forward direction, (T, B, n): the evaluator knows no other one, nor RNNs with relu."""
     if "activations" in settings:
-        return rectified(x, arrays["W"][0], arrays["R"][0], *arrays.get("B", ()))
+        return rectified(x, arrays["W"][0], arrays["R"][0], arrays.get("B", np.zeros((1, 10)))[0])
     node = helper.make_node(kind, ["X", *arrays], ["Y"], hidden_size=arrays["R"].shape[-1], **settings)
     return ReferenceEvaluator(model([node], arrays)).run(None, {"X": x})[0][:, 0]
 
@@ -103,11 +103,12 @@ def test_every_node(folder, case):
         assert rs.Layers.load(path).run(x, method="sequential")[0].shape == (7, 2, 5 * ways)
 
 
-def rectified(x, W, R, b=0.0):
-    shown, b = [np.zeros((x.shape[1], len(R)), x.dtype)], np.reshape(b, (-1, len(R))).sum(axis=0)
+def rectified(x, W, R, b):
+    h, shown = 0 * x[0] @ W.T, []
     for u in x:
-        shown.append(np.maximum(u @ W.T + shown[-1] @ R.T + b, 0))
-    return np.array(shown[1:])
+        h = np.maximum(u @ W.T + h @ R.T + b[:5] + b[5:], 0)
+        shown.append(h)
+    return np.array(shown)
 
 
 def between(ways):

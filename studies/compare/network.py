@@ -52,6 +52,7 @@ def network(choice: Choice, data: Array) -> tuple[str, WeightedCell, Array]:
         name, weights = read_weights(path, choice.keys, choice.nonlinearity)
     except (ValueError, TypeError) as error:
         raise ValueError(f"--weights: {error}") from None
+    weights = {key: x.astype(choice.dtype) for key, x in weights.items()}
     found = torch_weights.ends(weights)
     layers = 1 + max(layer for layer, _ in found)
     layer = choice.layer or 0
@@ -62,7 +63,7 @@ def network(choice: Choice, data: Array) -> tuple[str, WeightedCell, Array]:
         )
 
     def cell_of(layer: int, reverse: bool) -> WeightedCell:
-        return torch_weights.cell_from_weights(cells.get(name), weights, layer, reverse).astype(choice.dtype)
+        return torch_weights.cell_from_weights(cells.get(name), weights, layer, reverse)
 
     cell = cell_of(layer, reverse)
     below = [[cell_of(*place) for place in found if place[0] == i] for i in range(layer)]
