@@ -21,7 +21,7 @@ NODES = st.fixed_dictionaries(
         "bias": st.booleans(),
         "variant": st.booleans(),  # relu of an RNN, linear_before_reset of a GRU
         "dtype": st.sampled_from(["float32", "float64"]),
-        "how": st.sampled_from(["initializers", "constants", "computed", "in a branch"]),
+        "how": st.sampled_from(["initializers", "constants", "computed", "in a branch", "in a function"]),
     }
 )
 
@@ -87,6 +87,14 @@ def test_every_node(folder, case):
             "If", ["c"], ["Y"], then_branch=branch, else_branch=helper.make_graph([], "e", [], [])
         )
         path = saved(folder, [choice], {"W": arrays["W"]}, inputs=("X", "c"))
+    elif how == "in a function":
+        opset = [helper.make_opsetid("", 17)]
+        body = helper.make_function("own", "f", ["X", *arrays], ["Y"], [node], opset)
+        whole = model([helper.make_node("f", ["X", *arrays], ["Y"], domain="own")], arrays)
+        whole.functions.append(body)
+        whole.opset_import.append(helper.make_opsetid("own", 1))
+        path = folder / "model.onnx"
+        onnx.save(whole, path)
     else:
         path = saved(folder, [node], arrays)
     x = np.random.default_rng(1).standard_normal((7, 2, 3)).astype(case["dtype"])

@@ -1,5 +1,7 @@
 """What torch has saved, against torch."""
 
+import argparse
+import re
 import sys
 
 import numpy as np
@@ -186,13 +188,16 @@ def test_keys_choose_a_module(folder):
         rs.load(path, keys=[3])
 
 
-def test_a_module_beside_others_within_it_is_chosen_by_what_the_message_says(folder):
-    outer = make("GRU")
-    outer.inner = make("LSTM")
-    path = write(folder, outer, "npz")
-    with pytest.raises(ValueError, match=r"choose one by keys= .*'weight_\*,bias_\*'"):
+@pytest.mark.parametrize("prefixes", [("", "inner."), ("a.", "a.inner."), ("a/", "b/"), ("a_", "b_"), ("a.b.", "a.c.")])
+def test_the_message_names_patterns_that_choose_one(folder, prefixes):
+    modules = [make("GRU"), make("LSTM")]
+    named = [{p + n: x.numpy() for n, x in m.state_dict().items()} for p, m in zip(prefixes, modules, strict=True)]
+    path = folder / "named.npz"
+    np.savez(path, **named[0], **named[1])
+    with pytest.raises(ValueError, match="choose one by keys=") as caught:
         rs.load(path)
-    assert rs.load(path, keys="weight_*,bias_*").cell.name == "gru"
+    patterns = re.findall(r"'(\S+)' \(", str(caught.value))
+    assert [rs.load(path, keys=pattern).cell.name for pattern in patterns] == ["gru", "lstm"]
 
 
 def test_what_else_is_in_a_file_is_no_obstacle(folder):
@@ -203,6 +208,17 @@ def test_what_else_is_in_a_file_is_no_obstacle(folder):
     assert set(read_contents(path).unused) == {"head.a", "head.b"}
     save_file({"rnn.weight_hh_l0": others["head.a"].reshape(3, 1), "rnn.weight_ih_l0": torch.ones(3, 2)}, path)
     with pytest.raises(TypeError, match="weight_hh_l0 is F8_E4M3"):
+        rs.load(path)
+
+
+def test_numbers_of_numpy_and_arguments_beside_the_weights_are_read(folder):
+    path = folder / "trained.pth"
+    kept = {"loss": np.float64(0.5), "curve": np.ones(3), "arguments": argparse.Namespace(units=5)}
+    torch.save({"model": make("GRU").state_dict(), **kept}, path)
+    assert rs.load(path).hidden_size == 5
+    assert set(read_contents(path).unused) == set(kept)
+    torch.save({"model": make("GRU").state_dict(), "make": make}, path)
+    with pytest.raises(ValueError, match=r"pickles objects \(.*make\)"):
         rs.load(path)
 
 
@@ -238,9 +254,9 @@ def test_scripted_modules_run_and_others_are_refused():
     with torch.no_grad():
         y = module(x)[0]
     assert torch.allclose(rs.run(torch.jit.script(module), x)[0], y, atol=1e-6)
-    with pytest.raises(ValueError, match=r"whose forward is not that of a plain torch.nn.RNN, GRU or LSTM"):
+    with pytest.raises(ValueError, match=r"overrides forward; wanted a plain torch.nn.RNN, GRU or LSTM"):
         rs.run(torch.jit.script(Renamed(3, 5)), x)
-    with pytest.raises(ValueError, match="whose forward is not that of a plain GRU"):
+    with pytest.raises(ValueError, match="overrides forward; wanted a plain GRU"):
         rs.run(GRU(3, 5), x)
     for other in (torch.jit.trace(module, x), torch.jit.script(Model(module))):
         with pytest.raises(TypeError, match="TorchScript that was traced, or holds more"):

@@ -72,8 +72,10 @@ class Contents:
     def _pattern(self, module: Module) -> str:
         """Return the pattern of keys that selects a module and no other one."""
         name = module.name
-        within = [other for other in self.modules if other is not module and other.name.startswith(name and name + ".")]
-        return ",".join(f"{name and name + '.'}{part}_*" for part in ("weight", "bias")) if within else name or "*"
+        if [other for other in self.modules if selected([other.name, *other.keys], [name or "*"])] == [module]:
+            return name or "*"
+        before = name and (name[:-1] if name.endswith("*") else module.keys[0][: len(name) + 1])
+        return ",".join(f"{before}{part}_*" for part in ("weight", "bias"))
 
 
 def read_contents(path: str | os.PathLike[str], keys: str | Sequence[str] | None = None) -> Contents:

@@ -14,14 +14,14 @@ from recsolve.recurrence import torch_weights
 Weights = dict[str, Array]  # float32 or float64, by torch's names and with torch's order of gates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Module:
     """One recurrent module of a file.
 
     Attributes
     ----------
     name : str
-        What the file calls it; of a state dict what its keys begin with, of which the last dot is left out.
+        What the file calls it, and a pattern of its keys; of a state dict what they begin with.
     keys : tuple of str
         Its keys in the file.
     cell : str
@@ -117,7 +117,8 @@ def _module(prefix: str, entries: Mapping[str, Stored]) -> Module:
         torch_weights.check_finite(weights)
         return "rnn" if name == "elman" else name, weights, next(iter(own.values())).dtype
 
-    return made(prefix.removesuffix("."), [prefix + key for key in own], make, None)
+    name = prefix.rstrip("./")
+    return made(prefix + "*" if name == prefix != "" else name, [prefix + key for key in own], make, None)
 
 
 def stacked(modules: Iterable[Module]) -> list[Module]:

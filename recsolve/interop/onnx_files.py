@@ -41,6 +41,8 @@ def read_onnx(path: Path) -> tuple[list[Module], dict[str, Stored]]:
     try:
         model = onnx.load(str(path))
         if model.functions:
+            import onnx.inliner
+
             model = onnx.inliner.inline_local_functions(model)
     except (DecodeError, OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         raise ValueError(f"{path} is not a readable .onnx file: {str(error).strip()[:300]}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import warnings
@@ -37,7 +38,7 @@ def read_torch(path: Path) -> dict[str, Stored]:
             if _is_script(path):
                 content = torch.jit.load(str(path), map_location="cpu").state_dict()
             else:
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = _unpickled(path)
     except pickle.UnpicklingError as error:
         if found := _FORBIDDEN.search(str(error)):
             raise ValueError(_PICKLED.format(path=path, name=found[1] or found[2])) from None
@@ -52,6 +53,24 @@ _PICKLED = (
     "the file can torch.load(path, weights_only=False) and pass the module to recsolve.Layers.from_torch, or allow "
     "the class by torch.serialization.add_safe_globals first"
 )
+
+
+def _unpickled(path: Path) -> Any:
+    """Return what torch.save has pickled, if it is tensors, numbers (also NumPy's) and plain collections of them."""
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not hasattr(torch.serialization, "safe_globals"):
+            raise
+    # What training scripts keep beside the weights: losses as numbers of NumPy, and the arguments of the command line.
+    numpy = np._core.multiarray
+    safe: list[Any] = [argparse.Namespace, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}]
+    for core in ("core", "_core"):
+        safe += [(getattr(numpy, name), f"numpy.{core}.multiarray.{name}") for name in ("scalar", "_reconstruct")]
+    with torch.serialization.safe_globals(safe):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -57,7 +57,7 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     Parameters
     ----------
     module : torch.nn.RNN, GRU or LSTM
-        Any number of layers, one or both directions, ``batch_first`` or not.
+        Also scripted; any number of layers, one or both directions, ``batch_first`` or not.
     x, hx : tensor
         As the module's own arguments.
     **settings
@@ -76,7 +76,7 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     TypeError
         For another module, or mixed kinds or dtypes.
     ValueError
-        For wrong shapes, ``proj_size``, or dropout in training mode.
+        For wrong shapes, or dropout in training mode.
 
     Examples
     --------

@@ -58,7 +58,7 @@ def mode_of(module: Any) -> str | None:
     """Return torch's name of the kind of a torch RNN, GRU or LSTM, or of one step of it (``LSTMCell``), or None."""
     name = type(module).__name__
     if name == "RNNCell":
-        return f"RNN_{module.nonlinearity.upper()}"
+        return f"RNN_{getattr(module, 'nonlinearity', 'tanh').upper()}"
     return _MODE_OF_CELL_MODULE.get(name) or getattr(module, "mode", None)
 
 
@@ -86,11 +86,6 @@ def plain_weights(module: Any) -> dict[str, Any]:
     TypeError
         For weights of mixed dtypes, or other ones than float32 and float64.
     """
-    own: Any = type(module)
-    base: Any = next((c for c in own.__mro__ if c.__module__ == "torch.nn.modules.rnn"), None)
-    if not (_is_scripted(module) if base is None else own.forward is base.forward):
-        known = "torch.nn.RNN, GRU or LSTM" if base is None else base.__name__
-        raise ValueError(f"module is {own.__name__}, whose forward is not that of a plain {known}; wanted that")
     found = {name: p.detach() for name, p in module.named_parameters(remove_duplicate=False)}
     weights = {name: p for name, p in found.items() if KEY.fullmatch(name)}
     if not any({f"weight_hh{end}", f"weight_ih{end}"} <= set(weights) for end in ("", "_l0")):
@@ -98,6 +93,11 @@ def plain_weights(module: Any) -> dict[str, Any]:
             f"module has parameters {sorted(found)} and no plain weight_ih_l0, weight_hh_l0: it is reparametrized or "
             "wrapped; remove that first (torch.nn.utils.parametrize.remove_parametrizations, or module._orig_mod)"
         )
+    own: Any = type(module)
+    base: Any = next((c for c in own.__mro__ if c.__module__ == "torch.nn.modules.rnn"), None)
+    if not (_is_scripted(module) if base is None else own.forward is base.forward):
+        known = "torch.nn.RNN, GRU or LSTM" if base is None else base.__name__
+        raise ValueError(f"module is {own.__name__}, which overrides forward; wanted a plain {known}")
     cell_name(weights)  # checks them
     return weights
 
