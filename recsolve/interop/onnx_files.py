@@ -19,7 +19,7 @@ _ACTIVATIONS = {"RNN": [["Tanh"], ["Relu"]], "GRU": [["Sigmoid", "Tanh"]], "LSTM
 _DIRECTIONS = {"forward": ["_l0"], "reverse": ["_l0_reverse"], "bidirectional": ["_l0", "_l0_reverse"]}
 # Attributes that say nothing of the equations, or are looked at below; every other one must have this value.
 _KNOWN = ("hidden_size", "direction", "activations", "layout", "linear_before_reset", "output_sequence")
-_PLAIN = {"clip": None, "input_forget": 0, "activation_alpha": [], "activation_beta": []}
+_PLAIN: dict[str, Any] = {"clip": None, "input_forget": 0, "activation_alpha": [], "activation_beta": []}
 _PEEPHOLES = 7  # the input of an LSTM
 
 
@@ -105,8 +105,8 @@ def _cell(node: Any, said: Mapping[str, Any]) -> str:
     """Return which cell a node is; raise ValueError for what its equations are not."""
     kind = node.op_type
     if kind not in _ORDERS or node.domain not in ("", "ai.onnx"):
-        known = ", ".join(_ORDERS)
-        raise ValueError(f"{_name(node)} is a node {node.domain}.{kind}; wanted one of {known} of ONNX itself")
+        seen, known = f"{node.domain}.{kind}".removeprefix("."), ", ".join(_ORDERS)
+        raise ValueError(f"{_name(node)} is a node {seen}; wanted one of {known} of ONNX itself")
     for name, value in said.items():
         if name not in _KNOWN and value != _PLAIN.get(name):
             raise ValueError(f"{_name(node)} has {name} {value!r}, which is not supported")
@@ -115,14 +115,14 @@ def _cell(node: Any, said: Mapping[str, Any]) -> str:
         raise ValueError(f"{_name(node)} has direction {direction!r}; wanted one of {', '.join(_DIRECTIONS)}")
     ways = len(_DIRECTIONS[direction])
     activations = said.get("activations") or _ACTIVATIONS[kind][0] * ways
-    lower = [text.lower() for text in activations]
-    for known in _ACTIVATIONS[kind]:
-        if lower == [text.lower() for text in known * ways]:
-            relu = known == ["Relu"]
-            before = kind == "GRU" and not said.get("linear_before_reset", 0)
-            return {"RNN": "elman_relu" if relu else "elman", "GRU": "cho_gru" if before else "gru"}.get(kind, "lstm")
-    wanted = " or ".join(str(known * ways) for known in _ACTIVATIONS[kind])
-    raise ValueError(f"{_name(node)} has activations {activations}, which are not supported; wanted {wanted}")
+    known_ones = [each * ways for each in _ACTIVATIONS[kind]]
+    named = [text.capitalize() for text in activations]  # they are case-insensitive
+    if named not in known_ones:
+        wanted = " or ".join(map(str, known_ones))
+        raise ValueError(f"{_name(node)} has activations {activations}, which are not supported; wanted {wanted}")
+    if kind == "GRU":
+        return "gru" if said.get("linear_before_reset", 0) else "cho_gru"
+    return "lstm" if kind == "LSTM" else "elman_relu" if named[0] == "Relu" else "elman"
 
 
 def _converted(name: str, kind: str, said: Mapping[str, Any], entries: dict[str, Stored]) -> tuple[Weights, str]:
@@ -154,7 +154,8 @@ def _feeds(below: Any, node: Any, scope: Scope, values: Values) -> bool:
     said, own = _attributes(below), _attributes(node)
     if below.op_type != node.op_type or "hidden_size" not in said or said.get("layout", 0) != own.get("layout", 0):
         return False
-    if scope.sources.get(below.output[0]) is not below:
+    output = str(below.output[0])
+    if scope.sources.get(output) is not below:
         return False
     ways, units = len(_DIRECTIONS.get(said.get("direction", "forward"), [])), said["hidden_size"]
     y: Array = np.arange(2 * 3 * ways * units, dtype=np.float32)
@@ -164,5 +165,5 @@ def _feeds(below: Any, node: Any, scope: Scope, values: Values) -> bool:
     else:
         y = y.reshape(2, ways, 3, units)
         joined = y.swapaxes(1, 2).reshape(2, 3, -1)
-    x = values.along(node.input[0], scope, below.output[0], y)
+    x = values.along(node.input[0], scope, output, y)
     return x is not None and np.array_equal(x, joined)

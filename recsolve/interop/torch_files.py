@@ -8,6 +8,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def _unpickled(path: Path) -> Any:
         if not hasattr(torch.serialization, "safe_globals"):
             raise
     # What training scripts keep beside the weights: losses as numbers of NumPy, and the arguments of the command line.
-    numpy = np._core.multiarray
+    numpy = import_module("numpy._core.multiarray")
     safe: list[Any] = [argparse.Namespace, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}]
     for core in ("core", "_core"):
         safe += [(getattr(numpy, name), f"numpy.{core}.multiarray.{name}") for name in ("scalar", "_reconstruct")]

@@ -230,7 +230,8 @@ def _shapes(weights: Mapping[str, Any], first: str, gates: int) -> dict[str, tup
     parts = {f"{key[1]}_{key[2]}" for key in keys}
     rows, shown = weights[first].shape
     below = shown * sum(suffix.startswith("_l0") for suffix in suffixes)
-    given = tuple(weights[key].shape) if (key := first.replace("hh", "ih")) in weights else ()
+    lowest = first.replace("hh", "ih")
+    given = tuple(weights[lowest].shape) if lowest in weights else ()
     inputs = given[1] if len(given) == 2 else None
     wanted: dict[str, tuple[int | None, ...]] = {}
     for suffix in suffixes:
