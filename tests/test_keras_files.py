@@ -15,7 +15,7 @@ from recsolve.interop.contents import read_contents
 
 GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
 SNAKE = {"SimpleRNN": "simple_rnn", "GRU": "gru", "LSTM": "lstm"}
-PARTS = ("kernel", "recurrent_kernel", "bias")
+PARTS = ("kernel", "recurrent_kernel", "bias", "peephole_kernel")
 
 
 def sigmoid(x):
@@ -89,7 +89,8 @@ def write(folder, suffix, style, entries):
         for path, own in zip(paths_of(entry, style, place), each, strict=False):
             for index, x in enumerate(own):
                 arrays[path + (str(index) if style == "new" else PARTS[index] + ":0" * (style == "old"))] = x
-    arrays["layers/dense/vars/0" if style == "new" else "dense/dense/kernel:0"] = np.ones((2, 2))
+    for part, x in (("kernel", np.ones((2, 2))), ("bias", np.ones(2))):
+        arrays[f"layers/dense/vars/{int(part == 'bias')}" if style == "new" else f"dense/dense/{part}:0"] = x
     path = folder / f"model{suffix}"
     where = io.BytesIO() if suffix == ".keras" else path
     with h5py.File(where, "w") as file:
@@ -211,7 +212,7 @@ def test_what_a_cell_does_not_have_is_refused_by_name(folder, entry, words):
 
 
 @pytest.mark.parametrize(("suffix", "style"), STYLES)
-@pytest.mark.parametrize("change", ["nan", "mixed", "shape", "missing"])
+@pytest.mark.parametrize("change", ["nan", "mixed", "shape", "missing", "left over"])
 def test_weights_that_are_wrong_are_named(folder, suffix, style, change):
     own, name = weights("LSTM"), "1" if style == "new" else "recurrent_kernel"
     words = rf"{name}.* has 1 of 100 numbers that are NaN"
@@ -221,6 +222,8 @@ def test_weights_that_are_wrong_are_named(folder, suffix, style, change):
         own[1], words = own[1].astype("f8"), f"dtypes are mixed: .*float32, .*{name}.* is float64"
     elif change == "shape":
         own[2], words = own[2][1:], rf"{'2' if style == 'new' else 'bias'}.* has shape \(19,\); wanted \(20,\)"
+    elif change == "left over":
+        own, words = [*own, own[2]], f"{'3' if style == 'new' else 'peephole_kernel'}(:0)? left over"
     else:
         own, words = own[:1], "recurrent_kernel missing beside .*(0|kernel)"
     path = write(folder, suffix, style, [(layer("LSTM", "mine"), [own])])

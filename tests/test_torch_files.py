@@ -1,6 +1,7 @@
 """What torch has saved, against torch."""
 
 import argparse
+import pickle
 import re
 import sys
 
@@ -110,6 +111,7 @@ def test_a_projected_cell_casts_copies_and_has_gradients():
     module = make("projected LSTM")
     cell = rs.cells.LSTM.from_torch(module)
     assert cell.astype("float32").readout.dtype == np.float32
+    cell = pickle.loads(pickle.dumps(cell))
     x = torch.randn(9, 2, 3, dtype=torch.float64)
     sol = rs.solve(cell.recurrence(x))
     assert sol.success

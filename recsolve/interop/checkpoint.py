@@ -30,7 +30,7 @@ def load(
         Of torch a state dict of RNN, GRU, LSTM, RNNCell, GRUCell or LSTMCell as .pt, .pth, .ckpt, .bin
         (``torch.save(module.state_dict(), path)``, also within other dicts), .safetensors or .npz, or TorchScript as
         .pt or .jit. Of ONNX (.onnx) the nodes RNN, GRU and LSTM; of Keras (.keras, .weights.h5, .h5) the layers
-        SimpleRNN, GRU and LSTM, also within Bidirectional. No code that a file holds is run.
+        SimpleRNN, GRU and LSTM, also within Bidirectional. No Python code of a file is run.
     keys : str or sequence of str, optional
         Which module, where the file holds several: patterns of its keys, such as ``"encoder.rnn.*"``, or the name of
         the module; several in a text with commas. ``recsolve weights FILE`` lists what there is. All keys of the module

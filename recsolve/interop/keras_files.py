@@ -19,10 +19,10 @@ from recsolve.interop.modules import Module, Weights, made, numbers
 from recsolve.interop.stored import Stored
 
 # Keras 3 calls the weights of a cell .../cell/vars/0 and so on, Keras 2 .../lstm_cell_1/kernel:0.
-_NEW = re.compile(r"(?P<base>.*)/cell/vars/(?P<part>[012])")
-_OLD = re.compile(r"(?P<base>.*)/(?P<part>kernel|recurrent_kernel|bias)(:0)?")
+_NEW = re.compile(r"(?P<base>.*)/cell/vars/(?P<part>\d+)")
+_OLD = re.compile(r"(?P<base>.*)/(?P<part>[^/:]+)(:0)?")
 _PARTS = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}
-_CELL = re.compile(r"(lstm|gru|simple_rnn)_cell(_\d+)?")
+_CELL = re.compile(r"((lstm|gru|simple_rnn)_)?cell(_\d+)?")
 _WAY = re.compile(r"(forward|backward)_.+")
 # torch's order of gates as blocks of Keras's: LSTM i f c o, GRU z r h.
 _ORDERS = {1: [0], 3: [1, 0, 2], 4: [0, 1, 2, 3]}
@@ -42,17 +42,19 @@ def read_keras(path: Path) -> tuple[list[Module], dict[str, Stored]]:
     except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a readable {path.suffix} file of Keras: {str(error)[:300]}") from error
     layers = layers_of(config)
-    cells: dict[tuple[str, str], dict[str, str]] = {}  # by name and way: the keys of its weights
+    cells: dict[str, dict[str, str]] = {}  # by the folder of a cell: the keys of its weights
     for key in entries:
-        if (match := _NEW.fullmatch(key) or _OLD.fullmatch(key)) and not key.startswith("optimizer"):
-            part = _PARTS.get(match["part"], match["part"])
-            cells.setdefault(_place(match["base"]), {})[part] = key
-    modules = []
-    for name in dict.fromkeys(name for name, _ in cells):
-        ways = {way: parts for (own, way), parts in cells.items() if own == name}
+        if match := _NEW.fullmatch(key):
+            cells.setdefault(match["base"] + "/cell", {})[_PARTS.get(match["part"], match["part"])] = key
+        elif match := _OLD.fullmatch(key):
+            cells.setdefault(match["base"], {})[match["part"]] = key
+    found: dict[str, dict[str, dict[str, str]]] = {}  # by the name of a layer, and by direction
+    for base, parts in cells.items():
         # What has a kernel and no more is a dense layer, but for a cell that has lost something.
-        if any("recurrent_kernel" in parts or "cell" in key for parts in ways.values() for key in parts.values()):
-            modules.append(_module(name, ways, layers, entries))
+        if "recurrent_kernel" in parts or ("kernel" in parts and _CELL.fullmatch(base.split("/")[-1])):
+            name, way = _place(base)
+            found.setdefault(name, {})[way] = parts
+    modules = [_module(name, ways, layers, entries) for name, ways in found.items()]
     order = [layer.name for layer in layers]
     modules.sort(key=lambda module: order.index(module.name) if module.name in order else -1)
     return modules, entries

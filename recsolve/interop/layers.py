@@ -112,6 +112,15 @@ class Layers:
 
         Formats, arguments and errors are those of :func:`recsolve.load`. Layers of ONNX and Keras files are one module
         where they are of one kind and size, and each gets just the output of the one before.
+
+        Examples
+        --------
+        >>> import os, tempfile, torch, recsolve as rs
+        >>> model = torch.nn.ModuleDict({"rnn": torch.nn.LSTM(3, 8, 2, bidirectional=True)})
+        >>> path = os.path.join(tempfile.mkdtemp(), "model.pt")
+        >>> torch.save(model.state_dict(), path)
+        >>> rs.Layers.load(path, keys="rnn.*")
+        Layers(lstm, 2 layers, bidirectional, 8 units)
         """
         from recsolve import cells
 
@@ -138,6 +147,13 @@ class Layers:
         -------
         array
             In the shape of x but for its last axis.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> cells = [[rs.cells.GRU.random(input_size=n, hidden_size=8, rng=n)] for n in (3, 8)]
+        >>> rs.Layers(cells).below(1, np.ones((20, 3))).shape
+        (20, 8)
         """
         if layer == 0:
             return x
