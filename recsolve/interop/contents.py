@@ -65,9 +65,11 @@ class Contents:
                 f"{self.path} holds no recurrent layer of a known form (RNN, GRU, LSTM) with these keys; found "
                 f"{listed([f'{key} {x}' for key, x in self.unused.items()])}"
             )
-        if (fault := self.modules[0].fault) is not None:
-            raise type(fault)(f"{self.path}: {fault}")
-        return self.modules[0]
+        (module,) = self.modules
+        if (fault := module.fault) is not None:
+            where = "" if module.name in str(fault) else f"{module.name}: "
+            raise type(fault)(f"{self.path}: {where}{fault}")
+        return module
 
     def _pattern(self, module: Module) -> str:
         """Return the pattern of keys that selects a module and no other one."""
