@@ -210,7 +210,7 @@ def test_weights_that_are_wrong_are_named(folder, change):
         "mixed": "dtypes are mixed: node/W is float32, node/R is float64",
         "shape": r"node/B has shape \(1, 39\)",
         "missing": "node/R missing",
-        "input": "R is computed from R, which is no constant of the model",
+        "input": "node: R is computed from R, which is no constant of the model",
         "peepholes": "node has peepholes",
     }[change]  # fmt: skip
     if change == "nan":
