@@ -65,7 +65,7 @@ class Layers:
         self.directions, self.batch_first = directions, batch_first
         self.cell = directions[0][0].cell
         self.hidden_size = directions[0][0].hidden_size
-        self.output_size = directions[0][0].output_size
+        self.output_shape = directions[0][0].output_shape
 
     @classmethod
     def from_torch(cls, module: Any) -> Layers:
@@ -250,13 +250,13 @@ class Layers:
         names = self.cell.state
         parts = hx if isinstance(hx, (tuple, list)) else (hx,)
         each = [cell for layer in self.directions for cell in layer]
-        sizes = [self.output_size if name == self.cell.output else self.hidden_size for name in names]
+        sizes = [self.output_shape if name == self.cell.output else (self.hidden_size,) for name in names]
         if len(parts) != len(names):
             raise ValueError(f"hx has {len(parts)} parts; wanted {len(names)}: {names}")
         common_kind({"x": from_native(sequence, kind), **{f"hx[{i}]": p for i, p in enumerate(parts)}})
         native = [to_native(p, f"hx[{i}]") for i, p in enumerate(parts)]
         for i, (part, size) in enumerate(zip(native, sizes, strict=True)):
-            if part.shape != (shape := (len(each), *sequence.shape[1:-1], size)):
+            if part.shape != (shape := (len(each), *sequence.shape[1:-1], *size)):
                 raise ValueError(f"hx[{i}] has shape {tuple(part.shape)}; wanted {shape}")
         starts = [{name: part[i] for name, part in zip(names, native, strict=True)} for i in range(len(each))]
         shown = self.cell.output

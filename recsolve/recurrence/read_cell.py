@@ -46,8 +46,8 @@ class ReadCell(WeightedCell):
         return WeightedCell.map(changed(self, readout=function(self.readout)), function)
 
     @property
-    def output_size(self) -> int:
-        return int(self.readout.shape[0])
+    def output_shape(self) -> tuple[int, ...]:
+        return (int(self.readout.shape[0]),)
 
     def output(self, states: Array) -> Array:
         return matmul_last(super().output(states), self.readout)
@@ -69,4 +69,4 @@ class ReadCell(WeightedCell):
         return y
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, {self.output_size} shown)"
+        return f"{super().__repr__()[:-1]}, {self.output_shape[0]} shown)"

@@ -94,9 +94,9 @@ class WeightedCell:
         return None if self.projection is None else self.projection.input_size
 
     @property
-    def output_size(self) -> int:
-        """Width of the output."""
-        return self.hidden_size
+    def output_shape(self) -> tuple[int, ...]:
+        """The axes of what one step of the output holds, (*lanes, n)."""
+        return self.layout.event[self.layout.components > 1 :]
 
     def map(self, function: Callable[[Array], Array]) -> Self:
         """Return the cell with ``function`` applied to every weight array; it must keep their shapes.
