@@ -212,6 +212,35 @@ def test_what_a_cell_does_not_have_is_refused_by_name(folder, entry, words):
 
 
 @pytest.mark.parametrize(("suffix", "style"), STYLES)
+def test_a_direction_that_is_missing_is_named(folder, suffix, style):
+    path = write(folder, suffix, style, [(both_ways("LSTM", "mine"), [weights("LSTM")])])
+    if suffix == ".weights.h5":  # which does not say that there should be two
+        assert rs.load(path).hidden_size == 5
+        return
+    with pytest.raises(ValueError, match=r"mine.* has weights of forward; wanted forward and backward"):
+        rs.load(path)
+
+
+def test_cells_in_layers_of_their_own(folder):
+    def cell(kind):
+        return {"class_name": kind, "config": {"name": "c"}}
+
+    one, own = layer("RNN", "one", cell=cell("LSTMCell")), weights("LSTM")
+    two = layer("RNN", "two", cell={"class_name": "StackedRNNCells", "config": {"cells": [cell("GRUCell")] * 2}})
+    path = folder / "cells.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(sequential(one, two))
+        for place in ("one/one/lstm_cell", "two/two/cells/lstm_cell", "two/two/cells/lstm_cell_1"):
+            for part, x in zip(PARTS, own, strict=False):
+                file[f"model_weights/{place}/{part}:0"] = x
+    y = rs.Layers.load(path, keys="one").run(X.astype("f4"), method="sequential")[0]
+    np.testing.assert_allclose(y, loop("LSTM", X, *own), rtol=0, atol=1e-5)
+    found = read_contents(path, "two*").modules
+    assert len(found) == 2
+    assert all("two is a layer RNN; wanted one of" in str(module.fault) for module in found)
+
+
+@pytest.mark.parametrize(("suffix", "style"), STYLES)
 @pytest.mark.parametrize("change", ["nan", "mixed", "shape", "missing", "left over"])
 def test_weights_that_are_wrong_are_named(folder, suffix, style, change):
     own, name = weights("LSTM"), "1" if style == "new" else "recurrent_kernel"

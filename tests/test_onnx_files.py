@@ -20,7 +20,7 @@ NODES = st.fixed_dictionaries(
         "direction": st.sampled_from(sorted(WAYS)),
         "bias": st.booleans(),
         "variant": st.booleans(),  # relu of an RNN, linear_before_reset of a GRU
-        "dtype": st.sampled_from(["float32", "float64"]),
+        "dtype": st.sampled_from(["float32", "float64", "float16", "bfloat16"]),
         "how": st.sampled_from(["initializers", "constants", "computed", "in a branch", "in a function"]),
     }
 )
@@ -36,7 +36,8 @@ def weights(kind, ways, inputs=3, units=5, bias=True, dtype="float32", seed=0):
     found = {"W": draw((ways, rows, inputs)), "R": 0.4 * draw((ways, rows, units))}
     if bias:
         found["B"] = draw((ways, 2 * rows))
-    return {name: x.astype(dtype) for name, x in found.items()}
+    kind = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16) if dtype == "bfloat16" else dtype
+    return {name: x.astype(kind) for name, x in found.items()}
 
 
 def settings_of(kind, ways, variant):
@@ -97,13 +98,13 @@ def test_every_node(folder, case):
         onnx.save(whole, path)
     else:
         path = saved(folder, [node], arrays)
-    x = np.random.default_rng(1).standard_normal((7, 2, 3)).astype(case["dtype"])
-    tol = 1e-5 if case["dtype"] == "float32" else 1e-12
+    dtype, tol = ("float64", 1e-12) if case["dtype"] == "float64" else ("float32", 1e-5)
+    x = np.random.default_rng(1).standard_normal((7, 2, 3)).astype(dtype)
     for i, reverse in enumerate([False, True] if ways == 2 else [direction == "reverse"]):
         cell = rs.load(path, layer=0, reverse=reverse)
-        assert cell.dtype == case["dtype"]
+        assert cell.dtype == dtype
         sol = rs.solve(cell.recurrence(x[::-1] if reverse else x), method="sequential")
-        one = {name: array[i : i + 1] for name, array in arrays.items()}
+        one = {name: array[i : i + 1].astype(dtype) for name, array in arrays.items()}
         truth = evaluated(kind, one, x[::-1] if reverse else x, **settings_of(kind, 1, case["variant"]))
         np.testing.assert_allclose(sol.output, truth, rtol=0, atol=tol * max(1, abs(truth).max()))
     assert not read_contents(path).unused

@@ -99,11 +99,12 @@ def read_contents(path: str | os.PathLike[str], keys: str | Sequence[str] | None
     path, patterns = Path(path), patterns_of(keys)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}")
-    if path.suffix in _STATE_DICTS:
-        entries = {k: x for k, x in _STATE_DICTS[path.suffix](path).items() if selected([k], patterns)}
+    kind = path.suffix.lower()
+    if kind in _STATE_DICTS:
+        entries = {k: x for k, x in _STATE_DICTS[kind](path).items() if selected([k], patterns)}
         modules = of_state_dict(entries)
-    elif path.suffix in _MODELS:
-        found, entries = _MODELS[path.suffix](path)
+    elif kind in _MODELS:
+        found, entries = _MODELS[kind](path)
         modules = stacked(module for module in found if selected([module.name, *module.keys], patterns))
         entries = {k: x for k, x in entries.items() if selected([k], patterns)}
     else:

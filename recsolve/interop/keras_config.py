@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
@@ -20,7 +21,7 @@ class Layer:
     Attributes
     ----------
     name : str
-        What the user calls it.
+        What the user calls it; its path where models within each other use a name twice.
     path : str
         Where Keras 3 stores its weights.
     kind : str
@@ -51,7 +52,9 @@ class Layer:
             own = config.get("backward_layer") if backward else None
             inner = own or config["layer"]
             kind, config = inner["class_name"], inner["config"]
-            backward = not backward if own is None and backward else backward  # its configuration is the forward one's
+            backward = backward and own is not None  # otherwise it is made from the configuration of the forward one
+        if kind == "RNN" and config["cell"]["class_name"].endswith("Cell"):  # RNN(LSTMCell(...)), as LSTM(...)
+            kind, config = config["cell"]["class_name"][:-4], {**config, **config["cell"]["config"]}
         if kind not in _GATES:
             raise ValueError(f"{self.name} is a layer {kind}; wanted one of {', '.join(_GATES)}")
         if bool(config.get("go_backwards", False)) != backward:
@@ -80,14 +83,17 @@ def layers_of(model: Any, path: str = "") -> list[Layer]:
     path : str
         Where Keras 3 stores the weights of the model.
     """
-    return list(_layers(model, path)) if isinstance(model, Mapping) else []
+    found = list(_layers(model, path)) if isinstance(model, Mapping) else []
+    uses = Counter(layer.name for layer in found)
+    names = {layer.path: layer.name if uses[layer.name] == 1 else layer.path for layer in found}
+    return [replace(x, name=names[x.path], after=x.after and names[x.after]) for x in found]
 
 
 def _layers(model: Mapping[str, Any], path: str) -> Iterator[Layer]:
     config = model.get("config", {})
     entries = config if isinstance(config, list) else config.get("layers", [])  # a list in the oldest files
     used: dict[str, int] = {}
-    recurrent: dict[str, str | None] = {}  # the recurrent layer whose output a layer gives, by name
+    recurrent: dict[str, str | None] = {}  # the path of the recurrent layer whose output a layer gives, by name
     before = None
     for entry in entries:
         kind, own = entry["class_name"], entry["config"]
@@ -97,7 +103,7 @@ def _layers(model: Mapping[str, Any], path: str) -> Iterator[Layer]:
         place = f"{path}layers/{snake}" + (f"_{used[snake]}" if used[snake] else "")
         fed = before if model["class_name"] == "Sequential" else _inbound(entry)
         source = recurrent.get(fed) if fed else None
-        recurrent[name] = source if kind in _PASSING else name if _is_recurrent(kind, own) else None
+        recurrent[name] = source if kind in _PASSING else place if _is_recurrent(kind, own) else None
         before = name
         yield Layer(name, place, kind, own, source)
         if isinstance(own, Mapping) and "layers" in own:

@@ -19,10 +19,10 @@ from recsolve.interop.modules import Module, Weights, made, numbers
 from recsolve.interop.stored import Stored
 
 # Keras 3 calls the weights of a cell .../cell/vars/0 and so on, Keras 2 .../lstm_cell_1/kernel:0.
-_NEW = re.compile(r"(?P<base>.*)/cell/vars/(?P<part>\d+)")
+_CELL = re.compile(r"((lstm|gru|simple_rnn)_)?cell(_\d+)?")
+_NEW = re.compile(rf"(?P<base>(.*/)?{_CELL.pattern})/vars/(?P<part>\d+)")
 _OLD = re.compile(r"(?P<base>.*)/(?P<part>[^/:]+)(:0)?")
 _PARTS = {"0": "kernel", "1": "recurrent_kernel", "2": "bias"}
-_CELL = re.compile(r"((lstm|gru|simple_rnn)_)?cell(_\d+)?")
 _WAY = re.compile(r"(forward|backward)_.+")
 # torch's order of gates as blocks of Keras's: LSTM i f c o, GRU z r h.
 _ORDERS = {1: [0], 3: [1, 0, 2], 4: [0, 1, 2, 3]}
@@ -38,14 +38,13 @@ def read_keras(path: Path) -> tuple[list[Module], dict[str, Stored]]:
     """
     try:
         with _opened(path) as (file, config):
-            entries = dict(_entries(file))
-    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+            entries, layers = dict(_entries(file)), layers_of(config)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a readable {path.suffix} file of Keras: {str(error)[:300]}") from error
-    layers = layers_of(config)
     cells: dict[str, dict[str, str]] = {}  # by the folder of a cell: the keys of its weights
     for key in entries:
         if match := _NEW.fullmatch(key):
-            cells.setdefault(match["base"] + "/cell", {})[_PARTS.get(match["part"], match["part"])] = key
+            cells.setdefault(match["base"], {})[_PARTS.get(match["part"], match["part"])] = key
         elif match := _OLD.fullmatch(key):
             cells.setdefault(match["base"], {})[match["part"]] = key
     found: dict[str, dict[str, dict[str, str]]] = {}  # by the name of a layer, and by direction
@@ -53,8 +52,10 @@ def read_keras(path: Path) -> tuple[list[Module], dict[str, Stored]]:
         # What has a kernel and no more is a dense layer, but for a cell that has lost something.
         if "recurrent_kernel" in parts or ("kernel" in parts and _CELL.fullmatch(base.split("/")[-1])):
             name, way = _place(base)
+            if way in found.get(name, {}):  # a layer of several cells
+                name = base
             found.setdefault(name, {})[way] = parts
-    modules = [_module(name, ways, layers, entries) for name, ways in found.items()]
+    modules = [_module(name, ways, layers, entries, config is not None) for name, ways in found.items()]
     order = [layer.name for layer in layers]
     modules.sort(key=lambda module: order.index(module.name) if module.name in order else -1)
     return modules, entries
@@ -65,7 +66,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """Open the weights of a file; the model's configuration beside them is None where the file has none."""
     import h5py
 
-    if path.suffix != ".keras":
+    if path.suffix.lower() != ".keras":
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
             yield file, None if text is None else json.loads(text)
@@ -105,16 +106,23 @@ def _place(base: str) -> tuple[str, str]:
     return "/".join(parts), way
 
 
-def _module(name: str, ways: dict[str, dict[str, str]], layers: list[Layer], entries: dict[str, Stored]) -> Module:
+def _module(
+    name: str, ways: dict[str, dict[str, str]], layers: list[Layer], entries: dict[str, Stored], configured: bool
+) -> Module:
     """Return the module of a layer, of which each way has its keys."""
-    layer = next((x for x in layers if x.path == name), None)
-    for part in reversed(name.split("/")):
-        layer = layer or next((x for x in layers if x.name == part), None)
     keys = [key for parts in ways.values() for key in parts.values()]
-    if len(ways) == 1 and (layer is None or layer.kind != "Bidirectional"):  # it has such a name, and goes forward
+    new = any(map(_NEW.fullmatch, keys))
+    layer = _layer(name, layers, new)
+    two = len(ways) > 1 if layer is None else layer.kind == "Bidirectional"
+    if len(ways) == 1 and not two:  # whatever its name says, it goes forward
         ways = {"": next(iter(ways.values()))}
 
     def make() -> tuple[str, Weights, str]:
+        if layer is None and configured and not new:
+            raise ValueError(f"{name} is no layer of the model's configuration, which would say its activations")
+        if set(ways) != ({"forward", "backward"} if two else {""}):
+            seen = ", ".join(way or "one without direction" for way in ways)
+            raise ValueError(f"{name} has weights of {seen}; wanted {'forward and backward' if two else 'one layer'}")
         weights: Weights = {}
         cells, dtypes = [], []
         for way, parts in ways.items():
@@ -129,6 +137,14 @@ def _module(name: str, ways: dict[str, dict[str, str]], layers: list[Layer], ent
         return cells[0], weights, dtypes[0]
 
     return made(name if layer is None else layer.name, keys, make, None if layer is None else layer.after)
+
+
+def _layer(name: str, layers: list[Layer], new: bool) -> Layer | None:
+    """Return what the configuration says of a layer; the names of files are those of Keras 2, or say the order."""
+    if new:
+        return next((layer for layer in layers if layer.path == name), None)
+    parts = reversed(name.split("/"))
+    return next((layer for part in parts for layer in layers if layer.name == part), None)
 
 
 def _converted(

@@ -139,7 +139,7 @@ def stacked(modules: Iterable[Module]) -> list[Module]:
 
 def _joined(below: Module, above: Module) -> Module | None:
     """Return two modules as one, or None where torch has no such module."""
-    if below.cell != above.cell or not below.weights or below.dtype != above.dtype:
+    if below.cell != above.cell or below.dtype != above.dtype or (0, False) not in below.directions:
         return None
     layer = below.directions[-1][0] + 1
     weights = below.weights | {re.sub(r"_l0(?=_|$)", f"_l{layer}", key): x for key, x in above.weights.items()}

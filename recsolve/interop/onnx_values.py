@@ -42,12 +42,15 @@ class Values:
         self.scopes = list(_scopes(model.graph, {}))
 
     def get(self, name: str, scope: Scope) -> Array:
-        """Return a value; ValueError when it depends on an input of the model."""
+        """Return a value; ValueError when it depends on an input of the model, or cannot be computed."""
         source = scope.sources.get(name)
         if source is not None and not hasattr(source, "op_type"):
             return _array(source)
         nodes, tensors = self._ancestors(name, scope, set())
-        return self._run(name, nodes, tensors, {})
+        try:
+            return self._run(name, nodes, tensors, {})
+        except Exception as error:  # the evaluator raises many kinds
+            raise ValueError(f"{name} is computed by nodes that cannot be evaluated: {error}") from error
 
     def held(self, name: str, scope: Scope) -> list[str]:
         """Return the initializers that a value is made of; none where it depends on an input of the model."""
