@@ -16,7 +16,10 @@ from recsolve.interop.contents import read_contents
 torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402 - it needs torch
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript is
+pytestmark = [  # TorchScript is deprecated, and what it says of traces is not asked here
+    pytest.mark.filterwarnings(f"ignore::{kind}")
+    for kind in ("DeprecationWarning", "torch.jit.TracerWarning", "UserWarning:torch.nn.modules.rnn")
+]
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.half, "bfloat16": torch.bfloat16}
 MODULES = st.fixed_dictionaries(
     {
