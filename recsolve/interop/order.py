@@ -71,7 +71,7 @@ class Order:
             reset = xp.take_along_axis(after, self._back, axis=0)
         if not self.padded:
             return reset
-        return absent if reset is None else reset | absent  # type: ignore[no-any-return]
+        return absent if reset is None else reset | absent
 
     def last(self, states: Array, initial: Array) -> Array:
         """Return the state after the last step of every sequence, ``initial`` (*batch, ...) where there is none."""
