@@ -168,7 +168,7 @@ class Layers:
         """
         sequence, kind = self._sequence(x)
         order = Order(sequence, lengths, reset)
-        starts = None if hx is None else self.states_of(hx, "hx", sequence, kind)
+        starts = None if hx is None else self.states_of(hx, sequence, kind)
         solutions: list[Solution] = []
         for layer in self.directions:
             shown = []
@@ -187,7 +187,7 @@ class Layers:
         """Look at arguments as :meth:`solve` does, which refuses what does not fit."""
         sequence, kind = self._sequence(x)
         if hx is not None:
-            self.states_of(hx, "hx", sequence, kind)
+            self.states_of(hx, sequence, kind)
 
     def run(self, x: Any, hx: Any = None, *, fallback: str = "sequential", **settings: Any) -> tuple[Any, Any]:
         """Return ``(output, h_n)`` as the torch module would.
@@ -235,8 +235,15 @@ class Layers:
             raise ValueError(f"x has shape {tuple(native.shape)}; wanted (T, D) or {wanted}")
         return self.time_first(native), kind
 
-    def states_of(self, hx: Any, name: str, sequence: Array, kind: Kind) -> list[Array]:
-        """Return one state per layer and direction, ([B], *event), from states in torch's shape.
+    def states_of(self, hx: Any, sequence: Array, kind: Kind) -> list[Array]:
+        """Return one state per layer and direction, ([B], *event), from initial states in torch's shape."""
+        parts, layout = self.parts_of(hx, "hx", sequence, kind), self.directions[0][0].layout
+        if len(parts) == 1:
+            return [*parts[0]]
+        return [namespace(sequence).stack(state, axis=layout.component_axis) for state in zip(*parts, strict=True)]
+
+    def parts_of(self, hx: Any, name: str, sequence: Array, kind: Kind) -> list[Array]:
+        """Return states in torch's shape as native arrays, one per component, of the kind and dtype of x (T, [B], D).
 
         Parameters
         ----------
@@ -244,7 +251,7 @@ class Layers:
         name : str
             Of the argument, for errors.
         sequence : array, shape (T, [B], D)
-            Native; of the kind that states must have.
+            Native.
         kind : str
         """
         layout, names = self.directions[0][0].layout, self.cell.state
@@ -260,9 +267,7 @@ class Layers:
                 raise ValueError(f"{name}[{i}] has shape {tuple(part.shape)}; wanted {shape}")
             if part.dtype != sequence.dtype:
                 raise TypeError(f"{name}[{i}] has dtype {part.dtype}; wanted {sequence.dtype}, as x")
-        if len(native) == 1:
-            return [*native[0]]
-        return [namespace(sequence).stack([p[i] for p in native], axis=layout.component_axis) for i in range(count)]
+        return native
 
     def __repr__(self) -> str:
         each = "bidirectional" if len(self.directions[0]) == 2 else "one direction"

@@ -54,7 +54,8 @@ class LayersSolution:
     @cached_property
     def final(self) -> Any:
         order, states = self._order, [to_native(s.states, "states") for s in self.solutions]
-        return self._torch_states([order.last(h, self._initial(i)) for i, h in enumerate(states)])
+        last = [order.last(h, s.recurrence.initial) for h, s in zip(states, self.solutions, strict=True)]
+        return self._as_torch(self._parts(last))
 
     @property
     def success(self) -> bool:
@@ -98,7 +99,7 @@ class LayersSolution:
             return xp.stack(self._push(split(x)), axis=1 + axis)  # type: ignore[no-any-return]
 
         def backward(x: Array) -> Array:
-            found, _ = self._pull(split(x), None)
+            found, _ = self._pull(split(x), [None] * len(self.solutions), None)
             return xp.stack([to_native(g.states, "states") for g in found], axis=1 + axis)  # type: ignore[no-any-return]
 
         with np.errstate(all="ignore"):
@@ -158,19 +159,15 @@ class LayersSolution:
                 f"solution is {self.message}; its derivative is that of the stack only where residuals are met: solve "
                 "with fallback='sequential', or pass unconverged=True"
             )
-        native, above = self._cotangents(states), None
+        wanted, above = self._cotangents(states), None
         if output is not None:
             above = self._layers.time_first(self._checked(output, "output", tuple(self.output.shape)))
-        into = [namespace(c).zeros_like(self._initial(i)) for i, c in enumerate(native)]
-        if final is not None:
-            for i, last in enumerate(self._layers.states_of(final, "final", self._shown, self._kind)):
-                at, start = self._order.pull_last(last)
-                native[i] += at
-                into[i] += start
-        found, inputs = self._pull(native, above)
-        starts = [start + to_native(g.initial, "initial") for start, g in zip(into, found, strict=True)]
+        shown, starts = self._pull_final(final, wanted)
+        found, inputs = self._pull(wanted, shown, above)
+        for i, part in enumerate(self._parts([to_native(g.initial, "initial") for g in found])):
+            starts[i] = part if starts[i] is None else starts[i] + part
         width = len(self._layers.directions[0])
-        return LayersGradients(self._outward(inputs), self._torch_states(starts), tuple(found), width)
+        return LayersGradients(self._outward(inputs), self._as_torch(starts), tuple(found), width)
 
     def _cotangents(self, states: Any) -> list[Array]:
         """Return one native cotangent of states for each solution, zeros where none is given."""
@@ -194,26 +191,57 @@ class LayersSolution:
             raise ValueError(f"{name} has shape {tuple(native.shape)}; wanted {shape}")
         return native
 
-    def _pull(self, states: list[Array], above: Array | None) -> tuple[list[Gradients], Array]:
-        """Return the gradients of each solution and the cotangent of the input, for cotangents of states and output."""
+    def _pull_final(self, final: Any, states: list[Array]) -> tuple[list[Any], list[Any]]:
+        """Return the cotangents of outputs and of initial states for one of the final states; add to that of states."""
+        layout, cell = self.solutions[0].recurrence.layout, self._layers.cell
+        shown: list[Any] = [None] * len(states)
+        starts: list[Any] = [None] * layout.components
+        if final is None:
+            return shown, starts
+        for k, part in enumerate(self._layers.parts_of(final, "final", self._shown, self._kind)):
+            pulled = [self._order.pull_last(last) for last in part]
+            starts[k] = namespace(part).stack([start for _, start in pulled])
+            for i, (at, _) in enumerate(pulled):
+                if cell.state[k] == cell.output:
+                    shown[i] = at
+                else:
+                    c = layout.component(states[i], k)
+                    c += at
+        return shown, starts
+
+    def _pull(self, states: list[Array], shown: list[Any], above: Array | None) -> tuple[list[Gradients], Array]:
+        """Return the gradients of each solution and the cotangent of the input.
+
+        Parameters
+        ----------
+        states, shown : list of array
+            Cotangents of the states and of the output of each solution, in its own order of time.
+        above : array or None
+            Cotangent of the output of the stack.
+        """
         found: list[Gradients] = []
         for layer in reversed(self._layers.directions):
-            first = len(states) - len(found) - len(layer)
-            below: Any = 0
+            first, below = len(states) - len(found) - len(layer), []
             parts = [None] * len(layer) if above is None else namespace(above).split(above, len(layer), axis=-1)
             here = []
             for reverse, part in enumerate(parts):
-                solution = self.solutions[first + reverse]
-                c = states[first + reverse]
-                if part is not None:
-                    c = c.copy()
-                    shown = solution.recurrence.output(c)
-                    shown += self._order.read(part, reverse)
-                here.append(adjoint(solution, states=solution.recurrence.wrap(c), unconverged=True))
-                below = below + self._order.read(to_native(here[-1].inputs, "inputs"), reverse)
+                i = first + reverse
+                output = (
+                    shown[i]
+                    if part is None
+                    else self._order.read(part, reverse) + (0 if shown[i] is None else shown[i])
+                )
+                wrap = self.solutions[i].recurrence.wrap
+                g = adjoint(
+                    self.solutions[i], states=wrap(states[i]), output=None if output is None else wrap(output),
+                    unconverged=True,
+                )  # fmt: skip
+                here.append(g)
+                below.append(self._order.read(to_native(g.inputs, "inputs"), reverse))
             found[:0] = here
-            above = below
-        return found, above  # type: ignore[return-value]
+            above = sum(below[1:], start=below[0])
+        assert above is not None
+        return found, above
 
     def _push(self, added: list[Array]) -> list[Array]:
         """Return the tangents of all states for tangents of what is added to f in every layer and direction."""
@@ -241,21 +269,18 @@ class LayersSolution:
         layer, reverse = divmod(index, len(self._layers.directions[0]))
         return f"layer {layer}{', reverse' if reverse else ''}"
 
-    def _initial(self, index: int) -> Array:
-        return self.solutions[index].recurrence.initial
-
     def _outward(self, x: Array) -> Any:
         """Return an array (T, [B], n) as the user has them."""
         return from_native(self._layers.time_first(x), self._kind)
 
-    def _torch_states(self, states: list[Array]) -> Any:
-        """Return states of all layers and directions in torch's shape."""
+    def _parts(self, states: list[Array]) -> list[Array]:
+        """Return states of all layers and directions in torch's shapes, one array per component."""
         layout, xp = self.solutions[0].recurrence.layout, namespace(states[0])
-        parts = [
-            from_native(xp.stack([layout.component(h, i) for h in states]), self._kind)
-            for i in range(layout.components)
-        ]
-        return parts[0] if len(parts) == 1 else tuple(parts)
+        return [xp.stack([layout.component(h, k) for h in states]) for k in range(layout.components)]
+
+    def _as_torch(self, parts: list[Array]) -> Any:
+        native = [from_native(part, self._kind) for part in parts]
+        return native[0] if len(native) == 1 else tuple(native)
 
     def __repr__(self) -> str:
         trusted = f"{self.trusted} (kappa {self.condition:.1e})" if "condition" in self.__dict__ else "ask .trusted"
