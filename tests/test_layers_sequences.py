@@ -111,6 +111,19 @@ def test_few_steps_and_sequences(steps, count):
         assert torch.equal(g.initial, hx[0])
 
 
+def test_steps_that_are_not_there_lead_to_nothing():
+    """States that grow without end do so in no padding."""
+    module = make("ReLU", layers=1)
+    with torch.no_grad():
+        for suffix in ("", "_reverse"):
+            getattr(module, f"weight_hh_l0{suffix}").copy_(2 * torch.eye(5))
+    x, _ = batch(module, steps=1100)
+    sol = rs.Layers.from_torch(module).solve(x, lengths=[4, 1, 0, 3])
+    assert sol.trusted
+    assert sol.condition == pytest.approx(1 + 2 + 4 + 8)
+    assert max(s.nit for s in sol.solutions) <= 4
+
+
 @pytest.mark.parametrize("lengths", [None, (12, 9, 0, 7)])
 def test_resets_give_each_sequence_alone(lengths):
     """Whole rows are torch's on the pieces between resets, one by one."""
