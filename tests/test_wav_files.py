@@ -104,6 +104,7 @@ def test_samples_of_three_bytes(tmp_path):
         (riff(fmt()), "it has no samples"),
         (riff(fmt(), chunk(b"data", b"")), "is empty"),
         (riff(chunk(b"data", DATA)), "it does not say the format of its samples"),
+        (riff(b"ds64", bytes(8), kind=b"RF64"), "it has no samples"),
         (riff(fmt()[:12], chunk(b"data", DATA)), "it has no samples"),
         (riff(fmt(channels=0), chunk(b"data", DATA)), "its header is damaged: 0 channels"),
         (riff(fmt(bits=99), chunk(b"data", DATA)), "99-bit"),

@@ -73,7 +73,7 @@ def _chunks(content: bytes, order: str) -> tuple[bytes, bytes]:
     while place + 8 <= len(content):
         name, start = content[place : place + 4], place + 8
         (size,) = struct.unpack(order + "I", content[place + 4 : start])
-        if name == b"ds64":  # of files beyond 4 GiB
+        if name == b"ds64" and start + 16 <= len(content):  # of files beyond 4 GiB
             (long,) = struct.unpack("<Q", content[start + 8 : start + 16])
         elif name == b"fmt ":
             header = content[start : start + size]
