@@ -101,8 +101,11 @@ def test_sequences_without_steps_and_full_ones():
 def test_few_steps_and_sequences(steps, count):
     module = make("GRU", layers=2, batch_first=True)
     x, hx = batch(module, steps, count)
-    sol = rs.Layers.from_torch(module).solve(x, hx[0], lengths=[steps // 2] * count)
-    assert sol.trusted
+    for lengths in (None, [steps // 2] * count):
+        sol = rs.Layers.from_torch(module).solve(x, hx[0], lengths=lengths)
+        assert sol.trusted
+        if steps == 0:
+            assert torch.equal(sol.adjoint(final=hx[0]).initial, hx[0])
     assert sol.output.shape == (count, steps, 10)
     g = sol.adjoint(output=sol.output, final=sol.final)
     assert (g.inputs.shape, g.initial.shape) == (x.shape, hx[0].shape)

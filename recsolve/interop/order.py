@@ -41,14 +41,14 @@ class Order:
     """
 
     def __init__(self, x: Array, lengths: Any = None, reset: Any = None):
-        xp, shape = namespace(x), x.shape[:-1]
-        steps = xp.arange(shape[0]).reshape(-1, *(1,) * (len(shape) - 1))
+        xp, self.shape = namespace(x), x.shape[:-1]
+        self._reset = check_reset(reset, self.shape[0], self.shape[1:], xp)
         self.padded = lengths is not None
-        found = check_lengths(lengths, shape[0], shape[1:]) if self.padded else np.full(shape[1:], shape[0])
-        self.lengths = xp.asarray(found)
-        self._there: Array = steps < self.lengths
-        self._back = xp.where(self._there, self.lengths - 1 - steps, steps)
-        self._reset = check_reset(reset, shape[0], shape[1:], xp)
+        if self.padded:
+            self._lengths = xp.asarray(check_lengths(lengths, self.shape[0], self.shape[1:]))
+            self._steps = xp.arange(self.shape[0]).reshape(-1, *(1,) * self._lengths.ndim)
+            self._there: Array = self._steps < self._lengths
+            self._back = xp.where(self._there, self._lengths - 1 - self._steps, self._steps)
 
     def read(self, x: Array, reverse: bool | int) -> Array:
         """Return ``x`` (T, *batch, ...) in the order of a direction, zeros where no step is."""
@@ -64,14 +64,14 @@ class Order:
         In reverse a sequence starts at its last step, the one before a reset. Steps that are not there start again
         each, so that they take no iteration and lead to nothing.
         """
-        xp = namespace(self.lengths)
-        reset, absent = self._reset, ~self._there
+        reset = self._reset
         if reset is not None and reverse:
+            xp = namespace(reset)
             after = xp.concatenate([reset[1:], xp.zeros_like(reset[:1])])
-            reset = xp.take_along_axis(after, self._back, axis=0)
+            reset = xp.take_along_axis(after, self._back, axis=0) if self.padded else after[::-1]
         if not self.padded:
             return reset
-        return absent if reset is None else reset | absent
+        return ~self._there if reset is None else reset | ~self._there
 
     def last(self, states: Array, initial: Array) -> Array:
         """Return the state after the last step of every sequence, ``initial`` (*batch, ...) where there is none."""
@@ -80,18 +80,21 @@ class Order:
         if not self.padded:
             return states[-1]  # type: ignore[no-any-return]
         xp = namespace(states)
-        index = xp.maximum(self.lengths - 1, 0)[None]
-        return xp.where(  # type: ignore[no-any-return]
-            _over(self.lengths > 0, initial), xp.take_along_axis(states, _over(index, states), axis=0)[0], initial
-        )
+        index = _over(xp.maximum(self._lengths - 1, 0)[None], states)
+        ended = xp.take_along_axis(states, index, axis=0)[0]
+        return xp.where(_over(self._lengths > 0, initial), ended, initial)  # type: ignore[no-any-return]
 
     def pull_last(self, cotangent: Array) -> tuple[Array, Array]:
         """Return the cotangents of ``states`` and of ``initial`` for one of :meth:`last`."""
-        xp, T = namespace(cotangent), self._there.shape[0]
-        steps = xp.arange(T).reshape(-1, *(1,) * self.lengths.ndim)
-        at = _over(steps == self.lengths - 1, cotangent[None])
-        zero = cotangent.dtype.type(0)
-        return xp.where(at, cotangent[None], zero), xp.where(_over(self.lengths == 0, cotangent), cotangent, zero)
+        xp, zero = namespace(cotangent), cotangent.dtype.type(0)
+        if not self.padded and self.shape[0]:
+            states = xp.zeros((self.shape[0], *cotangent.shape), dtype=cotangent.dtype)
+            states[-1] = cotangent
+            return states, xp.zeros_like(cotangent)
+        if not self.padded:
+            return xp.zeros((0, *cotangent.shape), dtype=cotangent.dtype), cotangent
+        at = _over(self._steps == self._lengths - 1, cotangent[None])
+        return xp.where(at, cotangent, zero), xp.where(_over(self._lengths == 0, cotangent), cotangent, zero)
 
 
 def _over(x: Array, like: Array) -> Array:
