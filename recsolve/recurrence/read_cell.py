@@ -55,9 +55,16 @@ class ReadCell(WeightedCell):
     def pull_output(self, output: Array, states: Array) -> None:
         super().pull_output(matmul_last(output, self.readout.T), states)
 
+    def _inverse(self) -> Array:
+        xp = namespace(self.readout)
+        rcond = max(self.readout.shape) * float(xp.finfo(self.readout.dtype).eps)
+        return xp.linalg.pinv(self.readout, rcond=rcond)  # type: ignore[no-any-return]
+
+    def pull_shown_by(self, shown: Array) -> Array:
+        return matmul_last(shown, self._inverse().T)
+
     def shown_by(self, output: Array) -> Array:
-        xp, eps = namespace(output), float(namespace(output).finfo(output.dtype).eps)
-        inverse = xp.linalg.pinv(self.readout, rcond=max(self.readout.shape) * eps)
+        eps, inverse = float(namespace(output).finfo(output.dtype).eps), self._inverse()
         y = matmul_last(output, inverse)
         y = y + matmul_last(output - matmul_last(y, self.readout), inverse)  # what rounding has left of the first
         off = abs(output - matmul_last(y, self.readout))

@@ -276,6 +276,10 @@ class WeightedCell:
         """Return the smallest value of the shown component that gives an output; ValueError where none does."""
         return output
 
+    def pull_shown_by(self, shown: Array) -> Array:
+        """Return the cotangent of an output for one of the value of the shown component that gives it."""
+        return shown
+
     def stack_components(self, parts: list[Array], like: Array) -> Array:
         """Return states from one array per component, in the memory order of ``like``."""
         if len(parts) == 1:

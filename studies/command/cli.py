@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -54,8 +54,14 @@ def compare(
     batch: Annotated[int, typer.Option(help="Number of sequences, cut one after the other.")] = 1,
     gain: Annotated[float, typer.Option(help="Factor on the recurrent weights.")] = 1.0,
     input: Annotated[
-        str, typer.Option(metavar="FILE", help="membrane, eeg, english, or a FILE (.npy, .npz, .csv, .wav, .txt).")
+        str,
+        typer.Option(
+            metavar="FILE", help="membrane, eeg, english, or a FILE (.npy, .npz, .csv, .wav, .txt), taken raw."
+        ),
     ] = "membrane",
+    standardise: Annotated[
+        bool, typer.Option("--standardise", help="Give each channel of --input mean 0 and deviation 1.")
+    ] = False,
     weights: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="A trained network, instead of --cell: see `recsolve weights FILE`."),
@@ -85,7 +91,8 @@ def compare(
     names = DEFAULT_SOLVERS if solvers is None else tuple(name.strip() for name in solvers.split(","))
     try:
         config = CompareConfig(
-            cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input, weights=weights,
+            cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input,
+            standardise=standardise, weights=weights,
             solvers=names, tol=tol, maxiter=maxiter, dtype=dtype, seed=seed, heads=heads, keys=keys, layer=layer,
             direction=direction, nonlinearity=nonlinearity,
         )  # fmt: skip
@@ -246,27 +253,36 @@ def _bench(machine: str, what: str, as_json: bool, **options: Any) -> None:
 
 
 class _Output(FileIO):
-    """Standard output that goes on as if nothing had happened when the reader of a pipe leaves, as ``head`` does."""
+    """An output that goes on as if nothing had happened when the reader of a pipe leaves, as ``head`` does."""
 
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
-            _discard_output()
+            _discard(self.fileno())
             return len(data)
 
 
-def _discard_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _discard(number: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def _output(stream: TextIO | None) -> TextIO:
+    """Return an output that nobody needs to read: one that was closed before the start leads nowhere."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")
+    if not isinstance(stream, TextIOWrapper):
+        return stream
+    stream.reconfigure(errors="replace")  # authors' names where the output knows ASCII only
+    if stream.isatty():
+        return stream
+    pipe = BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+    return TextIOWrapper(pipe, encoding=stream.encoding, errors="replace", line_buffering=True)
 
 
 def main() -> None:
     """Run the command line; an interrupt or a full output ends it in one line."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # authors' names where the output knows ASCII only
-        if not sys.stdout.isatty():
-            pipe = BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
-            sys.stdout = TextIOWrapper(pipe, encoding=sys.stdout.encoding, errors="replace", line_buffering=True)
+    sys.stdout, sys.stderr = _output(sys.stdout), _output(sys.stderr)
     try:
         try:
             app()
@@ -277,5 +293,5 @@ def main() -> None:
         sys.exit(130)
     except OSError as error:
         print(f"recsolve: error: {error}", file=sys.stderr)
-        _discard_output()
+        _discard(1)
         sys.exit(1)

@@ -44,6 +44,7 @@ class CompareConfig:
     batch: int = 1
     gain: float = 1.0
     input: str = "membrane"
+    standardise: bool = False
     weights: str | None = None
     solvers: tuple[str | Method, ...] = DEFAULT_SOLVERS
     tol: float | None = None
@@ -113,7 +114,9 @@ class Panel:
 
 def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
     """Load the recording and build the recurrences to compare on."""
-    recording = load_recording(config.input, length=config.length, batch=config.batch, dtype=config.dtype)
+    recording = load_recording(
+        config.input, length=config.length, batch=config.batch, dtype=config.dtype, standardise=config.standardise
+    )
     found = []
     for title, cell, x in _weighted(config, recording.data):
         rec = cell.recurrence(x)
