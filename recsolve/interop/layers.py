@@ -148,6 +148,11 @@ class Layers:
         array
             In the shape of x but for its last axis.
 
+        Raises
+        ------
+        ValueError
+            For a layer that is not there; and as :meth:`run`.
+
         Examples
         --------
         >>> import numpy as np, recsolve as rs
@@ -155,6 +160,8 @@ class Layers:
         >>> rs.Layers(cells).below(1, np.ones((20, 3))).shape
         (20, 8)
         """
+        if not 0 <= layer < len(self.directions):
+            raise ValueError(f"layer is {layer}; wanted 0 to {len(self.directions) - 1}")
         if layer == 0:
             return x
         return Layers(self.directions[:layer], batch_first=self.batch_first).run(x, **settings)[0]
