@@ -98,6 +98,13 @@ def test_initial_states_also_of_projected_layers(settings):
     assert_equals(rs.Layers.from_torch(module), module, torch.randn(7, 2, 3, dtype=torch.float64), hx)
 
 
+@pytest.mark.parametrize("layer", [-1, 2])
+def test_a_layer_that_is_not_there_has_none_below(layer):
+    layers = rs.Layers.from_torch(make("GRU", num_layers=2))
+    with pytest.raises(ValueError, match=f"layer is {layer}; wanted 0 to 1"):
+        layers.below(layer, np.ones((7, 3)))
+
+
 def test_an_initial_output_that_a_projection_cannot_give():
     module = make("projected LSTM")
     with torch.no_grad():
