@@ -10,8 +10,8 @@ from typing import Any
 from recsolve.base.arrays import from_native, kind_of, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.gradients.adjoint import Gradients
-from recsolve.recurrence.read_cell import ReadCell
 from recsolve.recurrence.torch_weights import LAYOUTS
+from recsolve.recurrence.weighted_cell import WeightedCell
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,13 @@ class LayersGradients:
 def _stacked(gradients: Gradients) -> Iterator[tuple[str, list[Any]]]:
     """Yield torch's name of each weight of one layer and direction, and its gradients gate by gate."""
     weighted = gradients._cell("weights").cell
-    cell = weighted.cell
-    if isinstance(weighted, ReadCell):
+    name = weighted.cell.name
+    if name not in LAYOUTS or type(weighted) is not WeightedCell:  # a subclass may show something else
         raise AttributeError(
-            "weights of projected layers have no gradients by torch's names: the mixings in .solutions are products of "
-            "two of them"
+            f"weights have torch's names only for the cells {', '.join(LAYOUTS)}; those of {name} "
+            f"({type(weighted).__name__}) are in .mixings, .parameters and .projection of each of .solutions"
         )
-    if cell.name not in LAYOUTS:
-        raise AttributeError(
-            f"weights have torch's names only for the cells {', '.join(LAYOUTS)}; those of {cell.name} are in "
-            ".mixings, .parameters and .projection of each of .solutions"
-        )
-    layout, biases = LAYOUTS[cell.name], gradients.projection.biases
+    layout, biases = LAYOUTS[name], gradients.projection.biases
     inner = {gate: gradients.parameters[name] for gate, name in layout.inner_biases.items()}
     yield "weight_ih", [gradients.projection.weights[gate] for gate in layout.gates]
     yield "weight_hh", [gradients.mixings[gate] for gate in layout.gates]
