@@ -20,6 +20,8 @@ from recsolve.gradients.adjoint import Gradients, adjoint
 from recsolve.gradients.tangent import tangent
 from recsolve.interop.checkpoint import load
 from recsolve.interop.layers import Layers
+from recsolve.interop.layers_gradients import LayersGradients
+from recsolve.interop.layers_solution import LayersSolution
 from recsolve.interop.torch_run import run
 from recsolve.kernels.backends import backend
 from recsolve.recurrence.base import Recurrence
@@ -41,6 +43,8 @@ __all__ = [
     "Gradients",
     "IntermediateResult",
     "Layers",
+    "LayersGradients",
+    "LayersSolution",
     "Layout",
     "Projection",
     "Recurrence",

@@ -191,8 +191,29 @@ def test_a_checkpoint_saved_from_torch_on_a_recording_of_ones_own(run, tmp_path,
     recording = write(tmp_path / "mine.csv", signal)
     result = run("compare", "--weights", str(weights), "--input", str(recording), "--solvers", "newton,quasi_newton")
     assert f"lstm from lstm{suffix}, 6 units" in result.stdout
+    assert "mine.csv (2 channels, raw): 120 steps" in result.stdout
     wrong = run("compare", "--weights", str(weights), "--input", "membrane", code=2)
     assert "wants 2 channels, --input membrane has 1" in wrong.stderr
+
+
+def test_the_table_and_the_figure_say_whether_a_recording_is_raw(run, tmp_path, signal, monkeypatch):
+    """A long title is broken, not cut off."""
+    file = tmp_path / f"{'recording_' * 8}.csv"
+    np.savetxt(file, 100 + signal, delimiter=",")
+    drawn, together = [], figures._together
+    monkeypatch.setattr(figures, "_together", lambda *args: drawn.append(together(*args)) or drawn[-1])
+    small = ["--units", "4", "--mixing", "dense", "--solvers", "newton", "--input", str(file)]
+    residuals = []
+    for option, word in (([], "raw"), (["--standardise"], "standardised")):
+        shown = f"{file.name} (2 channels, {word}): "
+        assert shown in run("compare", *small, *option).stdout
+        record = json.loads((tmp_path / "recsolve-compare" / "compare.json").read_text())
+        assert record["title"].startswith(shown)
+        assert record["config"]["standardise"] is bool(option)
+        residuals.append(record["panels"][0]["entries"][0]["residuals"][0])
+        title = drawn[-1]._suptitle.get_window_extent()
+        assert 0 <= title.x0 < title.x1 <= drawn[-1].bbox.width
+    assert residuals[0] != residuals[1]
 
 
 def test_an_output_folder_that_cannot_be_written_keeps_the_table(run, tmp_path):

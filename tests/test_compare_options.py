@@ -28,8 +28,12 @@ from test_recordings import write
         (["--input", "noise.xyz"], "ends in '.xyz'"),
         (["--input", "broken.npz"], "not a readable .npz"),
         (["--input", "broken.wav"], "not a readable .wav"),
-        (["--input", "broken.csv"], "not a readable .csv"),
-        (["--input", "holes.csv"], "is nan at row 3, channel 1"),
+        (
+            ["--input", "broken.csv"],
+            "broken.csv is not a readable .csv file: line 3, column 2 is 'four'; wanted a number",
+        ),
+        (["--input", "english", "--standardise"], "--standardise is for numbers, and --input english is text"),
+        (["--input", "holes.csv"], "holes.csv is nan at line 4, column 2"),
         (["--input", "words.npy"], "wanted (N,) or (N, channels) numbers"),
         (["--weights", "absent.npz"], "no weights file absent.npz"),
         (["--weights", "broken.npz"], "--weights: broken.npz is not a readable .npz"),
@@ -63,14 +67,14 @@ def test_options_without_effect_are_refused(run, arguments, words):
     assert words in run("compare", *arguments, code=2).stderr
 
 
-def test_layers_prefixes_and_heads(run, tmp_path):
+def test_layers_keys_and_heads(run, tmp_path):
     torch = pytest.importorskip("torch")
     model = torch.nn.ModuleDict({"a": torch.nn.RNN(1, 4, 2, nonlinearity="relu"), "b": torch.nn.GRU(1, 4)})
     np.savez(tmp_path / "w.npz", **{name: value.numpy() for name, value in model.state_dict().items()})
     small = ["--length", "30", "--solvers", "newton", "--weights", "w.npz"]
-    assert "pass prefix=" in run("compare", *small, code=2).stderr
-    assert "pass --layer" in run("compare", *small, "--prefix", "a.", code=2).stderr
-    assert "gru from" in run("compare", *small, "--prefix", "b.").stdout
-    result = run("compare", *small, "--prefix", "a.", "--layer", "0", "--nonlinearity", "relu")
+    assert "choose one by keys= (--keys)" in run("compare", *small, code=2).stderr
+    assert "pass --layer" in run("compare", *small, "--keys", "a.*", code=2).stderr
+    assert "gru from" in run("compare", *small, "--keys", "b").stdout
+    result = run("compare", *small, "--keys", "a.*", "--layer", "0", "--nonlinearity", "relu")
     assert "elman_relu from" in result.stdout
     run("compare", "--length", "30", "--units", "6", "--mixing", "heads", "--heads", "3", "--solvers", "newton")

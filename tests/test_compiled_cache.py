@@ -234,6 +234,42 @@ def test_eight_threads_may_use_a_new_cell_first_and_files_lie_where_they_should(
     assert not list(here.iterdir())
 
 
+WRITES = """
+    import os, sys
+    from pathlib import Path
+
+    MADE = {"os.mkdir": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2}
+    written = set()
+
+    def note(event, args):
+        if event == "open" and isinstance(args[0], (str, bytes)) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            written.add(os.path.realpath(os.fsdecode(args[0])))
+        written.update(os.path.realpath(os.fsdecode(path)) for path in args[: MADE.get(event, 0)])
+
+    sys.addaudithook(note)
+    from recsolve.studies.command.cli import main
+
+    sys.argv = ["recsolve", "compare", "--cell", "minmax", "--solvers", "sequential", "--out", "out"]
+    try:
+        main()
+    finally:
+        Path("written").write_text("\\n".join(sorted(written)))
+"""
+
+
+def test_a_comparison_writes_where_it_is_told_to(tmp_path):
+    """With nothing compiled yet, every file that Python opens for writing lies in one of the folders named."""
+    places = {name: tmp_path / name for name in ("RECSOLVE_CACHE", "TMPDIR", "MPLCONFIGDIR", "HOME")}
+    for place in ("TMPDIR", "HOME"):
+        places[place].mkdir()
+    run(WRITES, cwd=tmp_path, PYTHONDONTWRITEBYTECODE="1", NUMBA_CACHE_DIR="", **{n: str(p) for n, p in places.items()})
+    written = {Path(line) for line in (tmp_path / "written").read_text().splitlines()} - {Path(os.devnull)}
+    allowed = (places["RECSOLVE_CACHE"], places["TMPDIR"], places["MPLCONFIGDIR"], tmp_path / "out")
+    assert not [path for path in written if not any(path.is_relative_to(place) for place in allowed)]
+    assert len(compiled_files(places["RECSOLVE_CACHE"])) > 2
+    assert not [*places["TMPDIR"].iterdir(), *places["HOME"].iterdir()]  # only tried
+
+
 def test_a_kernel_is_compiled_once_for_all_threads_and_anew_after_a_failure():
     kernels, made, barrier = Kernels(), [], threading.Barrier(8)
 

@@ -29,7 +29,16 @@ def snippets(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/cells.md", "docs/compiled.md", "docs/gradients.md", "docs/scans.md", "docs/solvers.md"]
+    "name",
+    [
+        "README.md",
+        "docs/cells.md",
+        "docs/compiled.md",
+        "docs/gradients.md",
+        "docs/networks.md",
+        "docs/scans.md",
+        "docs/solvers.md",
+    ],
 )
 def test_snippets(name):
     pytest.importorskip("torch")

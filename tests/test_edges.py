@@ -269,7 +269,7 @@ def test_modules_that_are_not_what_they_seem():
     with pytest.raises(TypeError, match="an instance of"):
         rs.run(torch.nn.GRU, x)
     with pytest.raises(TypeError, match="x is a PackedSequence"):
-        rs.run(torch.nn.GRU(3, 4), rnn.pack_sequence([x]))
+        rs.Layers.from_torch(torch.nn.GRU(3, 4)).solve(rnn.pack_sequence([x]))
     with pytest.raises(TypeError, match=r"x has dtype torch.bfloat16"):
         rs.run(torch.nn.GRU(3, 4), x.bfloat16())
     with pytest.raises(ValueError, match="callback is given"):

@@ -141,27 +141,21 @@ def test_files_that_cannot_be_read(tmp_path, save):
         path.write_bytes(b"not weights at all")
         with pytest.raises(ValueError, match=f"not a readable .{suffix}"):
             rs.load(path)
-    path = tmp_path / "weights.pt"
+    path = tmp_path / "weights.xyz"
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"ends in '.pt'; wanted .* .npz or .safetensors"):
+    with pytest.raises(ValueError, match=r"ends in '.xyz'; wanted weights as one of .npz, .safetensors, .pt"):
         rs.load(path)
-    with pytest.raises(ValueError, match="no weight_hh_l0"):
+    with pytest.raises(ValueError, match=r"no recurrent layer .*bias \(2,\) float32"):
         rs.load(save(torch.nn.Linear(2, 2).state_dict()))
     two = torch.nn.ModuleDict({"a": make("GRU"), "b": make("GRU")})
-    with pytest.raises(ValueError, match=r"pass prefix= as one of \['a.', 'b.'\]"):
+    with pytest.raises(ValueError, match=r"choose one by keys= .*'a' .*'b' "):
         rs.load(save(two.state_dict()))
-    half = save({name: value.bfloat16() for name, value in make("GRU", 1, False).state_dict().items()}) \
-        if "safetensors" in str(save(make("GRU").state_dict())) else None  # fmt: skip
-    if half is not None:
-        with pytest.raises((ValueError, TypeError), match="float32"):
-            rs.load(half)
 
 
 @pytest.mark.parametrize(
     ("build", "error", "words"),
     [
         (lambda: rs.run(torch.nn.Linear(2, 2), torch.ones(3, 2)), TypeError, "module is Linear"),
-        (lambda: rs.run(torch.nn.LSTM(3, 5, proj_size=2), torch.ones(4, 3)), ValueError, "proj_size"),
         (lambda: rs.run(torch.nn.GRU(3, 5, 2, dropout=0.5), torch.ones(4, 3)), ValueError, r"module.eval\(\)"),
         (lambda: rs.run(torch.nn.GRU(3, 5), torch.ones(4, 3, 2, 1)), ValueError, "x has shape"),
         (lambda: rs.run(torch.nn.GRU(3, 5), torch.ones(4, 2)), ValueError, r"x has shape \(4, 2\); wanted"),

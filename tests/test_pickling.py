@@ -131,6 +131,7 @@ def objects():
         "window": rec.window(5, 15),
     }
     layers = rs.Layers([[rec.cell, rec.cell]])
+    stacked = layers.solve(np.ones((20, 2, 2)), lengths=[20, 3])
     found = {f"recurrence: {name}": r for name, r in recurrences.items()}
     found |= {f"solution: {name}": rs.solve(r, method="quasi_newton") for name, r in recurrences.items()}
     found |= {f"gradients: {name}": gradients(r) for name, r in recurrences.items()}
@@ -161,7 +162,8 @@ def objects():
         "what a callback sees": seen(rec),
         "program": trace_cell(rs.cells.LSTM, "dense"),
         "layers": layers,
-        "solution of layers": layers.solve(np.ones((20, 2, 2))),
+        "solution of layers": stacked,
+        "gradients of layers": stacked.adjoint(output=stacked.output),
         "comparison": comparison(),
         "record": Record("s", 1, {"T": 3}, "done", "", [{"a": np.inf}], 0.1, {"commit": "x"}),
     }  # fmt: skip
@@ -237,6 +239,10 @@ def answers(x):
         return x(np.ones((*x.lanes, x.units)))
     if isinstance(x, rs.ConvergenceError):
         return str(x), x.solution.states
+    if isinstance(x, rs.LayersSolution):
+        return x.output, x.final, x.condition, repr(x), answers(x.adjoint(output=x.output))
+    if isinstance(x, rs.LayersGradients):
+        return x.inputs, x.initial, answers(x.solutions[0])
     if isinstance(x, rs.Layers):
         return x.solve(np.ones((20, 2, 2))).output
     if isinstance(x, Program):

@@ -70,6 +70,25 @@ def test_a_cell_with_dense_mixings(to_gpu, method):
         np.testing.assert_allclose(found.drive[n].get(), g, rtol=1e-3, atol=1e-4)
 
 
+def test_a_stack_on_sequences_of_several_lengths(to_gpu):
+    cells = [[rs.cells.LSTM.random(input_size=n, hidden_size=8, rng=rng) for rng in (n, n + 1)] for n in (3, 16)]
+    rng, lengths, here = np.random.default_rng(0), [60, 0, 17], rs.Layers(cells)
+    x, hx = rng.standard_normal((60, 3, 3)), tuple(rng.standard_normal((2, 4, 3, 8)))
+    wanted = here.solve(x, hx, lengths=lengths)
+    with rs.backend("cuda"):
+        sol = here.map(to_gpu).solve(to_gpu(x), tuple(map(to_gpu, hx)), lengths=lengths)
+        assert sol.trusted, sol
+        g, g_wanted = (s.adjoint(output=s.output, final=s.final) for s in (sol, wanted))
+    assert sol.condition == pytest.approx(wanted.condition)
+    for a, b in zip(
+        [sol.output, *sol.final, g.inputs, *g.initial, *g.weights.values()],
+        [wanted.output, *wanted.final, g_wanted.inputs, *g_wanted.initial, *g_wanted.weights.values()],
+        strict=True,
+    ):
+        assert type(a).__name__ == "DeviceArray"
+        np.testing.assert_allclose(a.get(), b, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("method", ["newton", "sequential", "elk", "picard", "chord"])
 def test_a_function(to_gpu, method):
     u = np.random.default_rng(0).standard_normal((60, 2, 4))

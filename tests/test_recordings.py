@@ -13,6 +13,7 @@ def test_built_in_recordings(source):
     assert recording.data.dtype == np.float32
     assert np.isfinite(recording.data).all()
     assert recording.data.std() > 0.05
+    assert recording.name.endswith("characters, one-hot)" if source == "english" else ", standardised)")
 
 
 def write(path, signal):
@@ -34,12 +35,18 @@ def write(path, signal):
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.csv", "header.csv", "a.wav", "a.txt"])
-def test_files_of_numbers(name, signal, tmp_path):
-    recording = load_recording(str(write(tmp_path / name, signal)), length=None, batch=2, dtype=np.float64)
+@pytest.mark.parametrize("standardise", [False, True])
+def test_files_of_numbers(name, standardise, signal, tmp_path):
+    """They are taken as they are, unless something else is asked for; and the name says which."""
+    file = str(write(tmp_path / name, signal))
+    recording = load_recording(file, length=None, batch=2, dtype=np.float64, standardise=standardise)
     assert recording.data.shape == (60, 2, 2)
-    expected = (signal - signal.mean(axis=0)) / signal.std(axis=0)
-    np.testing.assert_allclose(recording.data[:, 1], expected[60:], atol=1e-3 if name == "a.wav" else 1e-12)
+    expected = np.trunc(8000 * signal) / 32768 if name == "a.wav" else signal
+    if standardise:
+        expected = (expected - expected.mean(axis=0)) / expected.std(axis=0)
+    np.testing.assert_allclose(recording.data[:, 1], expected[60:], rtol=0, atol=1e-12)
     assert recording.data.swapaxes(0, 1).flags.c_contiguous
+    assert recording.name == f"{name} (2 channels, {'standardised' if standardise else 'raw'})"
 
 
 def test_text_is_one_hot(tmp_path):
@@ -50,35 +57,40 @@ def test_text_is_one_hot(tmp_path):
     np.testing.assert_array_equal(data.sum(axis=-1), 1)
 
 
-def test_recordings_that_are_easily_misread(tmp_path, signal):
-    def load(name, text=None, data=None):
-        path = tmp_path / name
-        if text is not None:
-            path.write_text(text, encoding="utf-8")
-        else:
-            np.save(path, data)
-        return load_recording(str(path), length=None, batch=1, dtype=np.float64)
+def load(path, **settings):
+    return load_recording(str(path), **{"length": None, "batch": 1, "dtype": np.float64, **settings})
 
-    rows = "\n".join(f"{a},{b}" for a, b in signal)
-    assert load("bom.csv", "\ufeff" + rows).data.shape == (120, 1, 2)
-    assert load("commas.txt", rows).data.shape == (120, 1, 2)
-    assert load("commented.txt", "# left right\n" + rows.replace(",", " ")).data.shape == (120, 1, 2)
-    with pytest.raises(ValueError, match="row 1 is 'n/a,2'"):
-        load("holes.csv", "1,2\nn/a,2\n3,4\n")
-    with pytest.raises(ValueError, match="semicolons"):
-        load("european.csv", "1;2\n3;4\n")
-    with pytest.raises(ValueError, match="row 2 is"):
-        load("ragged.txt", "1 2\n3 4\n5\n")
+
+@pytest.mark.parametrize("constant", [0.1, 1e300, 0.0])
+def test_a_constant_channel_becomes_zero(tmp_path, constant):
+    np.save(tmp_path / "flat.npy", np.full(50, constant))
+    np.testing.assert_array_equal(load(tmp_path / "flat.npy", standardise=True).data, 0)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_a_channel_of_any_size_is_standardised(tmp_path, signal, size):
+    np.save(tmp_path / "sized.npy", size * signal)
+    for dtype in (np.float32, np.float64):
+        data = load(tmp_path / "sized.npy", standardise=True, dtype=dtype).data
+        np.testing.assert_allclose(data.std(axis=0), 1, rtol=1e-5)
+
+
+def test_numbers_that_a_solve_cannot_take(tmp_path, signal):
+    np.save(tmp_path / "large.npy", 1e300 * abs(signal))
+    assert np.isfinite(load(tmp_path / "large.npy").data).all()
+    with pytest.raises(ValueError, match=r"at row 0, channel 0 \(240 such values\); wanted finite numbers of float32"):
+        load(tmp_path / "large.npy", dtype=np.float32)
+    (tmp_path / "holes.csv").write_text("# made by hand\na,b\n1,2\n\n3,nan\n")
+    with pytest.raises(ValueError, match=r"holes.csv is nan at line 5, column 2 \(1 such values\); wanted finite"):
+        load(tmp_path / "holes.csv")
+    assert load(tmp_path / "holes.csv", length=1).data.tolist() == [[[1, 2]]]
+    (tmp_path / "words.txt").write_text("no numbers")
+    with pytest.raises(ValueError, match=r"--standardise is for numbers, and --input .*words.txt is text"):
+        load(tmp_path / "words.txt", standardise=True)
+    (tmp_path / "empty.csv").write_text("# nothing\n")
     with pytest.raises(ValueError, match="is empty"):
-        load("empty.csv", "")
-    for constant in (0.1, 1e300, 0.0):
-        np.testing.assert_array_equal(load("flat.npy", data=np.full(50, constant)).data, 0)
-    for size in (1e-300, 1e300):
-        np.testing.assert_allclose(load("sized.npy", data=size * signal).data.std(axis=0), 1)
+        load(tmp_path / "empty.csv")
+    np.save(tmp_path / "flat.npy", signal)
     (tmp_path / "not.npz").write_bytes((tmp_path / "flat.npy").read_bytes())
     with pytest.raises(ValueError, match="no archive"):
-        load_recording(str(tmp_path / "not.npz"), length=None, batch=1, dtype=np.float64)
-    wav = write(tmp_path / "cut.wav", signal)
-    wav.write_bytes(wav.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"not a readable \.wav"):
-        load_recording(str(wav), length=None, batch=1, dtype=np.float64)
+        load(tmp_path / "not.npz")

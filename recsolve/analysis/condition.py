@@ -6,6 +6,8 @@ with kappa the infinity norm of the inverse of the bidiagonal matrix with unit d
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace, to_host
@@ -98,31 +100,53 @@ def _exact(recurrence: Recurrence, J: Jacobian) -> float:
 
 
 def _estimate(recurrence: Recurrence, J: Jacobian) -> float:
-    """Return the estimate of the 1-norm of the transposed inverse, all sequences at once."""
-    xp = namespace(recurrence.initial)
-    shape, count = recurrence.shape, recurrence.length * recurrence.layout.size
-    axes = (0, *range(1 + len(recurrence.batch), len(shape)))
     cut = recurrence.over_event(recurrence.starts)
+    return inverse_norm(
+        lambda c: affine_scan(J, c, reset=cut), lambda c: reverse_solve(J, cut, c), recurrence.initial,
+        recurrence.length, len(recurrence.batch),
+    )  # fmt: skip
 
-    def backward(c: Array) -> Array:
-        return reverse_solve(J, cut, c)
 
-    x = xp.full(shape, 1.0 / count, dtype=recurrence.dtype)
+def inverse_norm(
+    forward: Callable[[Array], Array], backward: Callable[[Array], Array], like: Array, length: int, batch_axes: int
+) -> float:
+    """Return an estimate of the infinity norm of the inverse of a system, the largest over its sequences.
+
+    Parameters
+    ----------
+    forward, backward : callable
+        Products of the inverse, and of its transpose, with arrays (T, *batch, ...).
+    like : array, shape (*batch, ...)
+        Of the kind and dtype of these arrays, and of their shape without time.
+    length : int
+        T.
+    batch_axes : int
+        How many axes of ``like`` are those of the sequences.
+
+    Returns
+    -------
+    float
+        A lower bound, rarely off by more than a factor of 3: the 1-norm of the transpose, by Hager and Higham.
+    """
+    xp, dtype, shape = namespace(like), like.dtype, (length, *like.shape)
+    count = length * int(np.prod(like.shape[batch_axes:]))
+    axes = (0, *range(1 + batch_axes, len(shape)))
+    x = xp.full(shape, 1.0 / count, dtype=dtype)
     y = backward(x)
     best = abs(y).sum(axis=axes)
     for _ in range(_STEPS):
         sign = xp.where(y >= 0, y.dtype.type(1), y.dtype.type(-1))
-        z = affine_scan(J, sign, reset=cut)
-        x = _one_hot_at_largest(z, len(recurrence.batch))
+        z = forward(sign)
+        x = _one_hot_at_largest(z, batch_axes)
         y = backward(x)
         improved = abs(y).sum(axis=axes)
         if not (improved > best).any():
             break
         best = xp.maximum(best, improved)
     # Higham's second start, for the matrices that fool the first.
-    ramp = xp.linspace(1.0, 2.0, count, dtype=recurrence.dtype) * (1 - 2 * (xp.arange(count) % 2))
-    ramp = ramp.reshape(recurrence.length, *(1,) * len(recurrence.batch), *recurrence.layout.event)
-    other = abs(backward(xp.broadcast_to(ramp, shape).astype(recurrence.dtype))).sum(axis=axes)
+    ramp = xp.linspace(1.0, 2.0, count, dtype=dtype) * (1 - 2 * (xp.arange(count) % 2))
+    ramp = ramp.reshape(length, *(1,) * batch_axes, *like.shape[batch_axes:])
+    other = abs(backward(xp.broadcast_to(ramp, shape).astype(dtype))).sum(axis=axes)
     return float(to_host(xp.maximum(best, 2.0 * other / (3.0 * count)).max()))
 
 

@@ -230,8 +230,7 @@ def adjoint(
     if states is not None:
         c += rec.native(states, "states", trajectory.shape)
     if output is not None:
-        shown = rec.output(c)  # a view of the component that the cell shows
-        shown += rec.native(output, "output", shown.shape)
+        rec.pull_output(rec.native(output, "output", rec.output(c).shape), c)
     if final is not None:
         last = rec.native(final, "final", rec.initial.shape)
         if len(c) == 0:
@@ -243,7 +242,8 @@ def adjoint(
 def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
     """Return what a solution solves; raise for what is no solution, or one that is not to be differentiated."""
     if not isinstance(solution, Solution):
-        raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns")
+        own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
+        raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")
     if not solution.success and not unconverged:
         raise ValueError(
             f"solution is {solution.status}, and its derivative is that of the recurrence only where the residual is "

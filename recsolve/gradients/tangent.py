@@ -19,6 +19,7 @@ from recsolve.solution import Solution
 def tangent(
     solution: Solution,
     *,
+    states: Any = None,
     initial: Any = None,
     drive: Mapping[str, Any] | None = None,
     inputs: Any = None,
@@ -31,8 +32,10 @@ def tangent(
     Parameters
     ----------
     solution : Solution
+    states : array, shape (T, *batch, *event), optional
+        Tangent of what is added to f at each step, as a residual is; as all others of the kind and dtype of the states.
     initial : array, shape (*batch, *event), optional
-        Tangent of h[0]; as all others of the kind and dtype of the states.
+        Tangent of h[0].
     drive, parameters, mixings : mapping of arrays, optional
         Of a cell: tangents by name, each in the shape of what it moves.
     inputs : array, optional
@@ -65,7 +68,7 @@ def tangent(
         _, J = rec.bind().differentiate(previous)
         check_jacobian(rec, previous, J)
         starts = rec.over_event(rec.starts)
-        b = xp.zeros_like(trajectory)
+        b = xp.zeros_like(trajectory) if states is None else rec.native(states, "states", trajectory.shape).copy()
         if initial is not None:
             moved = rec.native(initial, "initial", rec.initial.shape)
             seen = rec.over_event(rec.from_initial)

@@ -1,96 +1,99 @@
-"""Reading a torch state dict that was saved as .npz or .safetensors."""
+"""Reading one layer of a trained network from a file."""
 
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from recsolve.base.arrays import Array
+from recsolve.interop.contents import read_contents
+from recsolve.interop.modules import Weights
 from recsolve.recurrence import torch_weights
 
 if TYPE_CHECKING:
     from recsolve.recurrence.weighted_cell import WeightedCell
 
 
-# Errors that NumPy and zipfile raise for files that are no archives of arrays, or are damaged ones.
-_DAMAGED = (ValueError, OSError, EOFError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-
-
 def load(
     path: str | os.PathLike[str],
     *,
-    prefix: str | None = None,
+    keys: str | Sequence[str] | None = None,
     layer: int | None = None,
     reverse: bool = False,
     nonlinearity: str = "tanh",
 ) -> WeightedCell:
-    """Load one layer and direction of a saved torch RNN, GRU or LSTM.
+    """Load one layer and direction of a trained RNN, GRU or LSTM from a file.
 
     Parameters
     ----------
     path : path
-        A state dict as .npz (``numpy.savez(path, **{k: v.numpy() for k, v in module.state_dict().items()})``) or
-        .safetensors (``safetensors.torch.save_file(module.state_dict(), path)``).
-    prefix : str, optional
-        What stands before ``weight_ih_l0`` when the file holds a larger model, for instance ``"encoder.gru."``.
-        Found by itself when there is only one. Keys that do not begin with it belong to other modules and are left
-        alone; every key that does is used or refused.
+        Of torch a state dict of RNN, GRU, LSTM, RNNCell, GRUCell or LSTMCell as .pt, .pth, .ckpt, .bin
+        (``torch.save(module.state_dict(), path)``, also within other dicts), .safetensors or .npz, or TorchScript as
+        .pt or .jit. Of ONNX (.onnx) the nodes RNN, GRU and LSTM; of Keras (.keras, .weights.h5, .h5) the layers
+        SimpleRNN, GRU and LSTM, also within Bidirectional. No Python code of a file is run.
+    keys : str or sequence of str, optional
+        Which module, where the file holds several: patterns of its keys, such as ``"encoder.rnn.*"``, or the name of
+        the module; several in a text with commas. ``recsolve weights FILE`` lists what there is. All keys of the module
+        that they select are used, or it is refused; the keys of others are left alone.
     layer : int, optional
         Which layer; needed when there are several layers, or two directions and not ``reverse``.
         :meth:`recsolve.Layers.load` takes them all.
     reverse : bool
-        The reverse direction of a bidirectional module.
+        The reverse direction: its cell walks through the input from the end, so turn the input round.
     nonlinearity : {"tanh", "relu"}
-        Of an RNN, whose files do not say it.
+        Of an RNN in a file that does not say it; ONNX and Keras with a configuration do.
 
     Returns
     -------
     WeightedCell
-        An Elman, GRU or LSTM cell in the dtype of the file.
+        An Elman, GRU, Cho GRU or LSTM cell in the dtype of the file; float16 and bfloat16 become float32. Of an LSTM
+        with ``proj_size`` states are those before the projection, which ``solution.output`` shows.
 
     Raises
     ------
     FileNotFoundError
         When there is no such file.
+    ImportError
+        For files of torch or ONNX where these are not installed; the message names the extra.
     ValueError
-        For another format, a corrupt file, or one without recurrent weights; for keys that are missing, left over or of
-        a wrong shape, and for weights that are NaN or inf. The message names the key.
+        For another format, a corrupt file, or one without recurrent weights or that pickles objects; for keys that are
+        missing, left over or of a wrong shape, weights that are NaN or inf, and settings that the cells do not have
+        (other activations, clipping, peepholes). The message names file and key.
     TypeError
-        For weights of mixed dtypes, or other ones than float32 and float64.
+        For weights of mixed dtypes, or other ones than float32, float64, float16 and bfloat16.
 
     Examples
     --------
     >>> import os, tempfile, numpy as np, recsolve as rs
-    >>> path = os.path.join(tempfile.mkdtemp(), "gru.npz")
-    >>> np.savez(path, weight_ih_l0=np.ones((24, 3)), weight_hh_l0=np.ones((24, 8)))
-    >>> rs.load(path)
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.npz")
+    >>> recurrent = {"rnn.weight_ih_l0": np.ones((24, 3)), "rnn.weight_hh_l0": np.ones((24, 8))}
+    >>> np.savez(path, **recurrent, **{"head.weight": np.ones((2, 8))})
+    >>> rs.load(path, keys="rnn.*")
     WeightedCell(gru, 8 units, mixings {'r': 'dense', 'z': 'dense', 'n': 'dense'}, float64)
     """
     from recsolve import cells
 
-    name, weights = read_state_dict(path, prefix, nonlinearity)
-    found = torch_weights.directions(weights)
+    name, weights = read_weights(path, keys, nonlinearity)
+    found = list(torch_weights.ends(weights))
     if layer is None and (found[-1][0] > 0 or (len(found) > 1 and not reverse)):
         raise ValueError(
-            f"{path} holds {len(found)} layers and directions {found}; pass layer= (and reverse=), or use "
-            "recsolve.Layers.load for all of them"
+            f"{path} holds {torch_weights.described(found)}; pass layer= (and reverse=), or use recsolve.Layers.load "
+            "for all of them"
         )
+    if (layer or 0, reverse) not in found:
+        seen = f"layer {layer or 0}{' reverse' if reverse else ''}"
+        raise ValueError(f"{path} holds {torch_weights.described(found)}, not {seen}")
     return torch_weights.cell_from_weights(cells.get(name), weights, layer or 0, reverse)
 
 
-def read_state_dict(
-    path: str | os.PathLike[str], prefix: str | None = None, nonlinearity: str = "tanh"
-) -> tuple[str, dict[str, Array]]:
-    """Return the cell's name and the weights of one recurrent module in a file, by torch's names without the prefix.
+def read_weights(
+    path: str | os.PathLike[str], keys: str | Sequence[str] | None = None, nonlinearity: str = "tanh"
+) -> tuple[str, Weights]:
+    """Return the cell's name and the weights of one recurrent module in a file, by torch's names.
 
     Parameters
     ----------
-    path, prefix, nonlinearity
+    path, keys, nonlinearity
         As in :func:`load`.
 
     Returns
@@ -102,72 +105,10 @@ def read_state_dict(
 
     Raises
     ------
-    FileNotFoundError, ValueError, TypeError
-        As :func:`load`; the message names the file and the key.
+    FileNotFoundError, ImportError, ValueError, TypeError
+        As :func:`load`.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path is {type(path).__name__}; wanted the name of a file, .npz or .safetensors")
-    arrays = _read(Path(path))
-    if prefix is None:
-        prefix = _prefix(path, arrays)
-    weights = {name[len(prefix) :]: x for name, x in arrays.items() if name.startswith(prefix)}
-    try:
-        name = torch_weights.cell_name(weights, nonlinearity)
-        torch_weights.check_finite(weights)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{path}: {error}") from None
-    return name, weights
-
-
-def _prefix(path: str | os.PathLike[str], arrays: dict[str, Array]) -> str:
-    """Return the prefix that all recurrent weights of a file share."""
-    owners: dict[str, str] = {}
-    for name in sorted(arrays):
-        if key := torch_weights.KEY.search(name):
-            owners.setdefault(name[: key.start()], name)
-    if len(owners) > 1:
-        raise ValueError(
-            f"{path} holds several recurrent modules; pass prefix= as one of {list(owners)} (there are "
-            f"{', '.join(owners.values())})"
-        )
-    return next(iter(owners), "")
-
-
-def _read(path: Path) -> dict[str, Array]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}")
-    if path.suffix == ".npz":
-        return _read_npz(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    raise ValueError(f"{path} ends in {path.suffix!r}; wanted a state dict as .npz or .safetensors")
-
-
-def _read_npz(path: Path) -> dict[str, Array]:
-    name = ""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {}
-            for name in archive.files:
-                arrays[name] = archive[name]
-            return arrays
-    except _DAMAGED as error:
-        raise ValueError(f"{path} is not a readable .npz file: {name + ': ' if name else ''}{error}") from error
-
-
-def _read_safetensors(path: Path) -> dict[str, Array]:
-    from safetensors import SafetensorError, safe_open
-
-    name = ""
-    try:
-        with safe_open(path, framework="numpy") as archive:
-            arrays = {}
-            for name in archive.keys():  # noqa: SIM118 - not a mapping
-                arrays[name] = archive.get_tensor(name)
-            return arrays
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable .safetensors file: {error}") from error
-    except (TypeError, AttributeError, KeyError) as error:
-        raise ValueError(
-            f"{path}: {name} has a dtype that NumPy lacks ({error}); save it as float32 or float64"
-        ) from error
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity is {nonlinearity!r}; wanted 'tanh' or 'relu'")
+    module = read_contents(path, keys).one()
+    return {"rnn": "elman" if nonlinearity == "tanh" else "elman_relu"}.get(module.cell, module.cell), module.weights

@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from recsolve.base.arrays import Array, Kind, common_kind, from_native, namespace, to_native
 from recsolve.interop import checkpoint
+from recsolve.interop.layers_solution import LayersSolution
+from recsolve.interop.order import Order
 from recsolve.recurrence import torch_weights
 from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.solution import Solution
 from recsolve.solve import solve
-
-
-@dataclass(frozen=True)
-class LayersSolution:
-    """The result of :meth:`Layers.solve`.
-
-    Attributes
-    ----------
-    output : array, shape (T, [B], directions n)
-        The output of the last layer, shaped as torch's (``batch_first`` included).
-    final : array or tuple of arrays, shape (layers directions, [B], n)
-        torch's ``h_n`` (for an LSTM ``(h_n, c_n)``).
-    solutions : tuple of Solution
-        One per layer and direction, in torch's order.
-    """
-
-    output: Any
-    final: Any
-    solutions: tuple[Solution, ...]
-
-    @property
-    def success(self) -> bool:
-        """Whether every layer converged."""
-        return all(solution.success for solution in self.solutions)
 
 
 class Layers:
@@ -51,6 +28,11 @@ class Layers:
     batch_first : bool
         Whether inputs are (B, T, D), as in torch.
 
+    Raises
+    ------
+    ValueError
+        For cells that do not fit together: all are of one kind and width, and take the outputs of the layer below.
+
     Examples
     --------
     >>> import numpy as np, recsolve as rs
@@ -62,21 +44,39 @@ class Layers:
     """
 
     def __init__(self, directions: list[list[WeightedCell]], *, batch_first: bool = False):
+        if not directions or not directions[0]:
+            raise ValueError("directions is empty; wanted at least one layer with one cell")
         self.directions, self.batch_first = directions, batch_first
         self.cell = directions[0][0].cell
         self.hidden_size = directions[0][0].hidden_size
+        self.output_shape = directions[0][0].output_shape
+        self._check()
+
+    def _check(self) -> None:
+        count, width = len(self.directions[0]), self.directions[0][0].input_size
+        kind = (self.cell.name, self.hidden_size, self.output_shape)
+        for number, layer in enumerate(self.directions):
+            if len(layer) != count or count > 2:
+                raise ValueError(f"directions[{number}] has {len(layer)} cells; wanted {min(count, 2)}, as every layer")
+            for cell in layer:
+                if (cell.cell.name, cell.hidden_size, cell.output_shape, cell.input_size) != (*kind, width):
+                    raise ValueError(
+                        f"directions[{number}] has {cell!r} on {cell.input_size} inputs; wanted {self.cell.name} of "
+                        f"{self.hidden_size} units on {width}"
+                    )
+            width = count * int(np.prod(self.output_shape))
 
     @classmethod
     def from_torch(cls, module: Any) -> Layers:
-        """Return all layers and directions of a ``torch.nn.RNN``, ``GRU`` or ``LSTM``.
+        """Return all layers and directions of a ``torch.nn.RNN``, ``GRU`` or ``LSTM``, or of one that was scripted.
 
         Raises
         ------
         TypeError
             When the module is none of these, or its weights have mixed dtypes, or other ones than float32 and float64.
         ValueError
-            With ``proj_size``, dropout in training mode (its draws cannot be reproduced), or weights that are
-            reparametrized, missing or of a wrong shape.
+            With dropout in training mode (its draws cannot be reproduced), or weights that are reparametrized, missing
+            or of a wrong shape.
 
         Notes
         -----
@@ -92,8 +92,7 @@ class Layers:
 
         name = torch_weights.CELL_OF_MODE.get(getattr(module, "mode", None) or "")
         if name is None:
-            seen = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
-            raise TypeError(f"module is {seen}; wanted an instance of torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM")
+            raise TypeError(_unknown(module))
         weights = torch_weights.plain_weights(module)
         if module.dropout and module.training:
             raise ValueError(f"module has dropout {module.dropout} in training mode; call module.eval() first")
@@ -104,20 +103,84 @@ class Layers:
         cls,
         path: str | os.PathLike[str],
         *,
-        prefix: str | None = None,
+        keys: str | Sequence[str] | None = None,
         nonlinearity: str = "tanh",
         batch_first: bool = False,
     ) -> Layers:
         """Return all layers and directions of a saved module.
 
-        Formats, arguments and errors are those of :func:`recsolve.load`.
+        Formats, arguments and errors are those of :func:`recsolve.load`. Layers of ONNX and Keras files are one module
+        where they are of one kind and size, and each gets just the output of the one before.
+
+        Examples
+        --------
+        >>> import os, tempfile, torch, recsolve as rs
+        >>> model = torch.nn.ModuleDict({"rnn": torch.nn.LSTM(3, 8, 2, bidirectional=True)})
+        >>> path = os.path.join(tempfile.mkdtemp(), "model.pt")
+        >>> torch.save(model.state_dict(), path)
+        >>> rs.Layers.load(path, keys="rnn.*")
+        Layers(lstm, 2 layers, bidirectional, 8 units)
         """
         from recsolve import cells
 
-        name, weights = checkpoint.read_state_dict(path, prefix, nonlinearity)
+        name, weights = checkpoint.read_weights(path, keys, nonlinearity)
+        if (0, False) not in torch_weights.ends(weights):
+            raise ValueError(
+                f"{path} holds a reverse direction alone; load it by recsolve.load(reverse=True), and turn its input "
+                "and output round"
+            )
         return cls(_stack(cells.get(name), weights), batch_first=batch_first)
 
-    def solve(self, x: Any, hx: Any = None, **settings: Any) -> LayersSolution:
+    def below(self, layer: int, x: Any, **settings: Any) -> Any:
+        """Return the input of a layer: x itself for layer 0, and else the output of the layers below it.
+
+        Parameters
+        ----------
+        layer : int
+        x : array
+            As in :meth:`solve`.
+        **settings
+            As in :meth:`run`.
+
+        Returns
+        -------
+        array
+            In the shape of x but for its last axis.
+
+        Raises
+        ------
+        ValueError
+            For a layer that is not there; and as :meth:`run`.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> cells = [[rs.cells.GRU.random(input_size=n, hidden_size=8, rng=n)] for n in (3, 8)]
+        >>> rs.Layers(cells).below(1, np.ones((20, 3))).shape
+        (20, 8)
+        """
+        if not 0 <= layer < len(self.directions):
+            raise ValueError(f"layer is {layer}; wanted 0 to {len(self.directions) - 1}")
+        if layer == 0:
+            return x
+        return Layers(self.directions[:layer], batch_first=self.batch_first).run(x, **settings)[0]
+
+    def map(self, function: Callable[[Array], Array]) -> Layers:
+        """Return the stack with ``function`` applied to every weight array; it must keep their shapes.
+
+        Examples
+        --------
+        >>> import recsolve as rs
+        >>> stack = rs.Layers([[rs.cells.GRU.random(input_size=3, hidden_size=8, rng=0)]])
+        >>> stack.map(lambda w: w.astype("float32")).directions[0][0].dtype
+        dtype('float32')
+        """
+        mapped = [[cell.map(function) for cell in layer] for layer in self.directions]
+        return type(self)(mapped, batch_first=self.batch_first)
+
+    def solve(
+        self, x: Any, hx: Any = None, *, lengths: Any = None, reset: Any = None, **settings: Any
+    ) -> LayersSolution:
         """Solve every layer and direction.
 
         Parameters
@@ -126,6 +189,14 @@ class Layers:
             (T, D), (T, B, D), or (B, T, D) with ``batch_first``; any kind, in the dtype of the weights.
         hx : array or tuple of arrays, optional
             Initial states in torch's shape (layers * directions, [B], n); for an LSTM ``(h_0, c_0)``.
+        lengths : sequence of int, optional
+            (B,), or one number for x (T, D): how many leading steps of each sequence are there, 0 to T. A reverse
+            direction begins at the end of each. What x holds beyond is not looked at; outputs there are 0, as those of
+            ``torch.nn.utils.rnn.pad_packed_sequence``.
+        reset : array of bool, optional
+            (T, B) or (T,), whatever the order of axes of x: steps at which another sequence begins, from ``hx`` again,
+            in all layers. A reverse direction begins at the end of each, so the outputs are those of the sequences one
+            by one. :func:`recsolve.packed_resets` makes it from lengths.
         **settings
             Passed to :func:`recsolve.solve`.
 
@@ -136,28 +207,39 @@ class Layers:
         Raises
         ------
         TypeError, ValueError
-            For mixed kinds or dtypes, wrong shapes, and the settings that :func:`recsolve.solve` refuses.
+            For mixed kinds or dtypes, wrong shapes, lengths out of range, and the settings that
+            :func:`recsolve.solve` refuses.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> cells = [rs.cells.GRU.random(input_size=3, hidden_size=8, rng=rng) for rng in (0, 1)]
+        >>> sol = rs.Layers([cells]).solve(np.ones((20, 5, 3)), lengths=[20, 3, 0, 7, 9])
+        >>> sol.output.shape, float(abs(sol.output[3:, 1]).max())
+        ((20, 5, 16), 0.0)
         """
         sequence, kind = self._sequence(x)
-        starts = self._starts(hx, sequence, kind)
+        order = Order(sequence, lengths, reset)
+        starts = None if hx is None else self.states_of(hx, sequence, kind)
         solutions: list[Solution] = []
         for layer in self.directions:
-            outputs = []
+            shown = []
             for reverse, cell in enumerate(layer):
-                drive_input = sequence[::-1] if reverse else sequence
-                start = starts[len(solutions)] if starts else None
-                solution = solve(cell.recurrence(drive_input, initial=start), **settings)
-                solutions.append(solution)
-                shown = cell.output(to_native(solution.states, "states"))
-                outputs.append(shown[::-1] if reverse else shown)
-            sequence = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=-1)
-        if self.batch_first and sequence.ndim == 3:
-            sequence = sequence.swapaxes(0, 1)
-        return LayersSolution(from_native(sequence, kind), self._final(solutions, kind), tuple(solutions))
+                rec = cell.recurrence(
+                    from_native(order.read(sequence, reverse), kind),
+                    initial=None if starts is None else from_native(starts[len(solutions)], kind),
+                    reset=order.resets(reverse),
+                )
+                solutions.append(solve(rec, **settings))
+                shown.append(order.read(to_native(solutions[-1].output, "output"), reverse))
+            sequence = shown[0] if len(shown) == 1 else namespace(shown[0]).concatenate(shown, axis=-1)
+        return LayersSolution(self, order, kind, tuple(solutions), sequence)
 
     def check_arguments(self, x: Any, hx: Any = None) -> None:
         """Look at arguments as :meth:`solve` does, which refuses what does not fit."""
-        self._starts(hx, *self._sequence(x))
+        sequence, kind = self._sequence(x)
+        if hx is not None:
+            self.states_of(hx, sequence, kind)
 
     def run(self, x: Any, hx: Any = None, *, fallback: str = "sequential", **settings: Any) -> tuple[Any, Any]:
         """Return ``(output, h_n)`` as the torch module would.
@@ -168,7 +250,7 @@ class Layers:
         Parameters
         ----------
         x, hx, **settings
-            As in :meth:`solve`, but for ``callback``.
+            As in :meth:`solve`, ``lengths`` and ``reset`` included, but for ``callback``.
         fallback : {"sequential", "raise"}
 
         Returns
@@ -192,6 +274,10 @@ class Layers:
         result = self.solve(x, hx, fallback=fallback, **settings)
         return result.output, result.final
 
+    def time_first(self, x: Array) -> Array:
+        """Return an array in the user's order of axes with time first; one with time first in the user's order."""
+        return x.swapaxes(0, 1) if self.batch_first and x.ndim == 3 else x
+
     def _sequence(self, x: Any) -> tuple[Array, Kind]:
         """Return the input with time first."""
         kind = common_kind({"x": x})
@@ -199,34 +285,46 @@ class Layers:
         if native.ndim not in (2, 3):
             wanted = "(B, T, D)" if self.batch_first else "(T, B, D)"
             raise ValueError(f"x has shape {tuple(native.shape)}; wanted (T, D) or {wanted}")
-        return native.swapaxes(0, 1) if self.batch_first and native.ndim == 3 else native, kind
+        return self.time_first(native), kind
 
-    def _starts(self, hx: Any, sequence: Array, kind: Kind) -> list[dict[str, Array]] | None:
-        """Return one initial state by component name per layer and direction."""
-        if hx is None:
-            return None
-        names = self.cell.state
+    def states_of(self, hx: Any, sequence: Array, kind: Kind) -> list[Array]:
+        """Return one state per layer and direction, ([B], *event), from initial states in torch's shape."""
+        parts, layout = self.parts_of(hx, "hx", sequence, kind), self.directions[0][0].layout
+        shown = self.cell.state.index(self.cell.output)
+        each = [cell for layer in self.directions for cell in layer]
+        rows: list[Any] = [[*part] for part in parts]
+        rows[shown] = [cell.shown_by(y) for cell, y in zip(each, rows[shown], strict=True)]
+        if len(rows) == 1:
+            return rows[0]  # type: ignore[no-any-return]
+        return [namespace(sequence).stack(state, axis=layout.component_axis) for state in zip(*rows, strict=True)]
+
+    def parts_of(self, hx: Any, name: str, sequence: Array, kind: Kind) -> list[Array]:
+        """Return states in torch's shape as native arrays, one per component, of the kind and dtype of x (T, [B], D).
+
+        Parameters
+        ----------
+        hx : array or tuple of arrays
+        name : str
+            Of the argument, for errors.
+        sequence : array, shape (T, [B], D)
+            Native.
+        kind : str
+        """
+        layout, names = self.directions[0][0].layout, self.cell.state
         parts = hx if isinstance(hx, (tuple, list)) else (hx,)
         count = sum(len(layer) for layer in self.directions)
-        shape = (count, *sequence.shape[1:-1], self.hidden_size)
+        event = layout.event[layout.components > 1 :]
+        sizes = [self.output_shape if name == self.cell.output else event for name in names]
         if len(parts) != len(names):
-            raise ValueError(f"hx has {len(parts)} parts; wanted {len(names)}: {names}")
-        common_kind({"x": from_native(sequence, kind), **{f"hx[{i}]": p for i, p in enumerate(parts)}})
-        native = [to_native(p, f"hx[{i}]") for i, p in enumerate(parts)]
-        for i, part in enumerate(native):
-            if part.shape != shape:
-                raise ValueError(f"hx[{i}] has shape {tuple(part.shape)}; wanted {shape}")
-        return [{name: part[i] for name, part in zip(names, native, strict=True)} for i in range(count)]
-
-    def _final(self, solutions: list[Solution], kind: Kind) -> Any:
-        layout = solutions[0].recurrence.layout
-        finals = [to_native(solution.final, "final") for solution in solutions]
-        xp = namespace(finals[0])
-        parts = [
-            from_native(xp.stack([layout.component(final, i) for final in finals]), kind)
-            for i in range(layout.components)
-        ]
-        return parts[0] if len(parts) == 1 else tuple(parts)
+            raise ValueError(f"{name} has {len(parts)} parts; wanted {len(names)}: {names}")
+        common_kind({"x": from_native(sequence, kind), **{f"{name}[{i}]": p for i, p in enumerate(parts)}})
+        native = [to_native(p, f"{name}[{i}]") for i, p in enumerate(parts)]
+        for i, (part, size) in enumerate(zip(native, sizes, strict=True)):
+            if part.shape != (shape := (count, *sequence.shape[1:-1], *size)):
+                raise ValueError(f"{name}[{i}] has shape {tuple(part.shape)}; wanted {shape}")
+            if part.dtype != sequence.dtype:
+                raise TypeError(f"{name}[{i}] has dtype {part.dtype}; wanted {sequence.dtype}, as x")
+        return native
 
     def __repr__(self) -> str:
         each = "bidirectional" if len(self.directions[0]) == 2 else "one direction"
@@ -235,8 +333,27 @@ class Layers:
 
 def _stack(cell: Any, weights: Mapping[str, Any]) -> list[list[WeightedCell]]:
     layers: list[list[WeightedCell]] = []
-    for layer, reverse in torch_weights.directions(weights):
+    for layer, reverse in torch_weights.ends(weights):
         if not reverse:
             layers.append([])
         layers[-1].append(torch_weights.cell_from_weights(cell, weights, layer, reverse))
     return layers
+
+
+def _unknown(module: Any) -> str:
+    """Return what is said of a module that is no torch RNN, GRU or LSTM."""
+    if isinstance(module, type):
+        return (
+            f"module is the class {module.__name__}; wanted an instance of torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM"
+        )
+    name = type(module).__name__
+    if torch_weights.mode_of(module) is not None:
+        return (
+            f"module is {name}, which runs one step; recsolve.cells.{name[:-4]}.from_torch(module) makes a cell of it"
+        )
+    if type(module).__module__.startswith("torch.jit"):
+        return (
+            f"module is {name}: TorchScript that was traced, or holds more than an RNN, GRU or LSTM; pass the module "
+            "that it was made from, the part of it that is one, or what recsolve.Layers.load reads of its saved file"
+        )
+    return f"module is {name}; wanted an instance of torch.nn.RNN, torch.nn.GRU or torch.nn.LSTM"

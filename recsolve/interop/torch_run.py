@@ -57,14 +57,15 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     Parameters
     ----------
     module : torch.nn.RNN, GRU or LSTM
-        Any number of layers, one or both directions, ``batch_first`` or not.
+        Also scripted; any number of layers, one or both directions, ``batch_first`` or not.
     x, hx : tensor
-        As the module's own arguments.
+        As the module's own arguments; x may be a ``torch.nn.utils.rnn.PackedSequence``, and the output then is one.
     **settings
         ``method``, ``tol``, ``maxiter``, ``options`` and ``fallback`` of :func:`recsolve.solve`; the fallback is
-        "sequential" unless "raise" is given, so the result is always the answer. With ``method="auto"`` and nothing
-        else, tensors on a GPU are run by the module itself (cuDNN's loop, with TF32 products where torch allows them)
-        where that is faster: the first calls of a shape measure both.
+        "sequential" unless "raise" is given, so the result is always the answer. ``lengths`` and ``reset`` of
+        :meth:`Layers.solve`, for padded or packed sequences. With ``method="auto"`` and nothing else, tensors on a GPU
+        are run by the module itself (cuDNN's loop, with TF32 products where torch allows them) where that is faster:
+        the first calls of a shape measure both.
 
     Returns
     -------
@@ -76,7 +77,7 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     TypeError
         For another module, or mixed kinds or dtypes.
     ValueError
-        For wrong shapes, ``proj_size``, or dropout in training mode.
+        For wrong shapes or lengths, or dropout in training mode.
 
     Examples
     --------
@@ -88,11 +89,27 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     True
     """
     layers = Layers.from_torch(module)
-    if settings == {"method": "auto"} and has_own_loop(x):
+    packed = type(x).__name__ == "PackedSequence"
+    if settings == {"method": "auto"} and has_own_loop(x) and not packed:
         return _faster(module, layers, x, hx)
     method = settings.get("method", "newton")
-    output, final = layers.run(x, hx, **settings)
+    output, final = _packed(layers, x, hx, settings) if packed else layers.run(x, hx, **settings)
     return RunResult(output, final, f"recsolve, {getattr(method, 'name', method)}")
+
+
+def _packed(layers: Layers, x: Any, hx: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Return what the module would of packed sequences: the output packed in the same way."""
+    from torch.nn.utils import rnn
+
+    if not {"lengths", "reset"}.isdisjoint(settings):
+        raise ValueError("lengths or reset is given, but x is a PackedSequence, which says where sequences end")
+    padded, lengths = rnn.pad_packed_sequence(x, batch_first=layers.batch_first)
+    output, final = layers.run(padded, hx, lengths=lengths, **settings)
+    if x.sorted_indices is not None:  # sequences lie in another order in what is packed
+        output = output.index_select(1 - layers.batch_first, x.sorted_indices)
+        lengths = lengths[x.sorted_indices.cpu()]
+    data = rnn.pack_padded_sequence(output, lengths, batch_first=layers.batch_first).data
+    return type(x)(data, x.batch_sizes, x.sorted_indices, x.unsorted_indices), final
 
 
 def has_own_loop(x: Any) -> bool:

@@ -521,6 +521,11 @@ class Recurrence(ABC):
         """
         return states
 
+    def pull_output(self, output: Array, states: Array) -> None:
+        """Add to a cotangent of the states (T, *batch, *event), in place, what a cotangent of the output gives."""
+        shown = self.output(states)
+        shown += output
+
     def native(self, x: Any, name: str, shape: tuple[int, ...] | None = None) -> Array:
         """Return an array of the user's as a native one of this recurrence's kind and dtype.
 

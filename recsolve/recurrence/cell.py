@@ -235,11 +235,14 @@ class Cell:
         return WeightedCell(self, dict(mixings or {}), dict(parameters or {}), projection, hidden_size)
 
     def from_torch(self, module: Any, *, layer: int = 0, reverse: bool = False) -> WeightedCell:
-        """Return the cell with the weights of one layer and direction of a ``torch.nn`` RNN, GRU or LSTM.
+        """Return the cell with the weights of one layer and direction of a torch module.
+
+        Of an LSTM with ``proj_size`` states are those before the projection, which ``solution.output`` shows, and a
+        mixing is ``weight_hh`` times ``weight_hr``.
 
         Parameters
         ----------
-        module : torch.nn.RNN, GRU or LSTM
+        module : torch.nn.RNN, GRU or LSTM, or torch.nn.RNNCell, GRUCell or LSTMCell
             Its kind must be that of this cell.
         layer : int
             Which layer.
@@ -255,8 +258,8 @@ class Cell:
         TypeError
             When the module is of another kind, or its weights have mixed dtypes, or others than float32 and float64.
         ValueError
-            When the layer or direction does not exist, the module has ``proj_size``, or its weights are reparametrized,
-            missing or of a wrong shape. Weights that are NaN or inf are taken as they are, as torch takes them.
+            When the layer or direction does not exist, or weights are reparametrized, missing or of a wrong shape.
+            Weights that are NaN or inf are taken as they are, as torch takes them.
 
         Examples
         --------

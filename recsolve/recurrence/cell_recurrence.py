@@ -167,6 +167,9 @@ class CellRecurrence(Recurrence):
     def output(self, states: Array) -> Array:
         return self.cell.output(states)
 
+    def pull_output(self, output: Array, states: Array) -> None:
+        self.cell.pull_output(output, states)
+
     def _cut(self, cut: slice, initial: Any) -> CellRecurrence:
         drive = self._drive_at(cut)
         reset = None if self.reset is None else self.reset[cut]

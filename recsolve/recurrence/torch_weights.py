@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,13 @@ import numpy as np
 from recsolve.base.arrays import FLOATS, Array, namespace, to_native
 from recsolve.mixings import Dense
 from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.read_cell import ReadCell
 
 if TYPE_CHECKING:
     from recsolve.recurrence.cell import Cell
     from recsolve.recurrence.weighted_cell import WeightedCell
+
+_FLOAT_NAMES = tuple(dtype.name for dtype in FLOATS)
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class TorchLayout:
     Attributes
     ----------
     mode : str
-        torch's name of the kind (``module.mode``).
+        torch's name of the kind (``module.mode``), empty for a cell that torch lacks and other libraries' files hold.
     gates : tuple of str
         Gate names in the order of the rows of ``weight_hh``.
     inner_biases : mapping
@@ -41,20 +44,31 @@ LAYOUTS: dict[str, TorchLayout] = {
     "elman": TorchLayout("RNN_TANH", ("h",), {}),
     "elman_relu": TorchLayout("RNN_RELU", ("h",), {}),
     "gru": TorchLayout("GRU", ("r", "z", "n"), {"n": "b_n"}),
+    "cho_gru": TorchLayout("", ("r", "z", "n"), {}),
     "lstm": TorchLayout("LSTM", ("i", "f", "g", "o"), {}),
 }
-CELL_OF_MODE = {layout.mode: name for name, layout in LAYOUTS.items()}
+CELL_OF_MODE = {layout.mode: name for name, layout in LAYOUTS.items() if layout.mode}
+_MODE_OF_CELL_MODULE = {"GRUCell": "GRU", "LSTMCell": "LSTM"}
 _CELL_OF_GATES = {1: "elman", 3: "gru", 4: "lstm"}
-KEY = re.compile(r"(weight|bias)_(ih|hh|hr)_l(\d+)(_reverse)?$")
+KEY = re.compile(r"(weight|bias)_(ih|hh|hr)(_l(\d+)(_reverse)?)?$")
 _LISTED = 6  # names, at most, in a message
+
+
+def mode_of(module: Any) -> str | None:
+    """Return torch's name of the kind of a torch RNN, GRU or LSTM, or of one step of it (``LSTMCell``), or None."""
+    name = type(module).__name__
+    if name == "RNNCell":
+        return f"RNN_{getattr(module, 'nonlinearity', 'tanh').upper()}"
+    return _MODE_OF_CELL_MODULE.get(name) or getattr(module, "mode", None)
 
 
 def cell_from_module(cell: Cell, module: Any, layer: int, reverse: bool) -> WeightedCell:
     """Return one layer and direction of a torch module as a weighted cell."""
-    mode = getattr(module, "mode", None)
+    mode = mode_of(module)
     wanted = LAYOUTS.get(cell.name)
-    if wanted is None:
-        raise TypeError(f"{cell.name} has no torch module; from_torch exists for {', '.join(LAYOUTS)}")
+    if wanted is None or not wanted.mode:
+        known = ", ".join(name for name, layout in LAYOUTS.items() if layout.mode)
+        raise TypeError(f"{cell.name} has no torch module; from_torch exists for {known}")
     if mode != wanted.mode:
         raise TypeError(f"module is {type(module).__name__} with mode {mode!r}; {cell.name} wants {wanted.mode!r}")
     weights = plain_weights(module)
@@ -62,49 +76,55 @@ def cell_from_module(cell: Cell, module: Any, layer: int, reverse: bool) -> Weig
 
 
 def plain_weights(module: Any) -> dict[str, Any]:
-    """Return the parameters of an unmodified torch RNN, GRU or LSTM.
+    """Return the parameters of an unmodified torch RNN, GRU or LSTM, scripted or not, or of one step of it.
 
     Raises
     ------
     ValueError
-        For ``proj_size``, weights that are reparametrized or wrapped, missing or of a wrong shape, or a subclass with a
-        forward of its own.
+        For weights that are reparametrized or wrapped, missing or of a wrong shape, or a subclass with a forward of
+        its own.
     TypeError
         For weights of mixed dtypes, or other ones than float32 and float64.
     """
-    refuse_projection(module)
-    own: Any = type(module)
-    base: Any = next((c for c in own.__mro__ if c.__module__ == "torch.nn.modules.rnn"), own)
-    if own.forward is not base.forward:
-        raise ValueError(f"module is {type(module).__name__}, which overrides forward; wanted a plain {base.__name__}")
     found = {name: p.detach() for name, p in module.named_parameters(remove_duplicate=False)}
     weights = {name: p for name, p in found.items() if KEY.fullmatch(name)}
-    if "weight_hh_l0" not in weights or "weight_ih_l0" not in weights:
+    if not any({f"weight_hh{end}", f"weight_ih{end}"} <= set(weights) for end in ("", "_l0")):
         raise ValueError(
             f"module has parameters {sorted(found)} and no plain weight_ih_l0, weight_hh_l0: it is reparametrized or "
             "wrapped; remove that first (torch.nn.utils.parametrize.remove_parametrizations, or module._orig_mod)"
         )
+    own: Any = type(module)
+    base: Any = next((c for c in own.__mro__ if c.__module__ == "torch.nn.modules.rnn"), None)
+    if not (_is_scripted(module) if base is None else own.forward is base.forward):
+        known = "torch.nn.RNN, GRU or LSTM" if base is None else base.__name__
+        raise ValueError(f"module is {own.__name__}, which overrides forward; wanted a plain {known}")
     cell_name(weights)  # checks them
     return weights
 
 
-def refuse_projection(module: Any) -> None:
-    """Raise ValueError for an LSTM with ``proj_size``, whose state is not the size of its gates."""
-    if getattr(module, "proj_size", 0):
-        raise ValueError(f"module has proj_size {module.proj_size}; wanted 0 (projected LSTMs are not supported)")
+def _is_scripted(module: Any) -> bool:
+    """Return whether TorchScript says that a module was made from torch's own class, not from one of that name."""
+    if not (type(module).__module__ == "torch.jit._script" and hasattr(module, "_c")):
+        return False
+    names = [part for part in module._c._type().qualified_name().split(".") if "torch_mangle" not in part]
+    return names[:-1] == ["__torch__", "torch", "nn", "modules", "rnn"]
 
 
 def cell_from_weights(cell: Cell, weights: Mapping[str, Any], layer: int, reverse: bool) -> WeightedCell:
     """Return one layer and direction from weights by torch's names, which :func:`cell_name` has checked.
+
+    A projected LSTM shows W_hr m, where m = o tanh(c) is what an LSTM without projection shows, and its gates see
+    W_hh W_hr m. So it is an LSTM in m with these mixings, of which W_hr m is read out.
 
     Raises
     ------
     ValueError
         When the layer or direction is missing.
     """
-    layout, suffix = LAYOUTS[cell.name], f"_l{layer}" + ("_reverse" if reverse else "")
-    if f"weight_hh{suffix}" not in weights or f"weight_ih{suffix}" not in weights:
-        raise ValueError(f"layer {layer}{' (reverse)' if reverse else ''} is not there; found {sorted(weights)}")
+    layout, suffix = LAYOUTS[cell.name], ends(weights).get((layer, reverse))
+    if suffix is None:
+        seen = f"layer {layer}{' reverse' if reverse else ''}"
+        raise ValueError(f"{seen} is not there; there are {described(ends(weights))}")
     hidden = _split(weights, f"weight_hh{suffix}", layout)
     inputs = _split(weights, f"weight_ih{suffix}", layout)
     xp = namespace(next(iter(hidden.values())))
@@ -115,12 +135,17 @@ def cell_from_weights(cell: Cell, weights: Mapping[str, Any], layer: int, revers
         biases = _split(weights, f"bias_ih{suffix}", layout)
         inner = {gate: b_hh.pop(gate) for gate in layout.inner_biases}
         biases = {gate: b + b_hh[gate] if gate in b_hh else b for gate, b in biases.items()}
+    readout = None
+    if f"weight_hr{suffix}" in weights:
+        readout = to_native(weights[f"weight_hr{suffix}"], f"weight_hr{suffix}").copy()
+        hidden = {gate: w @ readout for gate, w in hidden.items()}
     # The cell's own order of names, so that a projection lists its drives as the function first uses them.
-    return cell.with_weights(
+    made = cell.with_weights(
         mixings={gate: Dense(hidden[gate]) for gate in cell.mixings},
         parameters={layout.inner_biases[gate]: b for gate, b in inner.items()},
         projection=Projection({g: inputs[g] for g in cell.drives}, {g: biases[g] for g in cell.drives}),
     )
+    return made if readout is None else ReadCell.of(made, readout)
 
 
 def _split(weights: Mapping[str, Any], name: str, layout: TorchLayout) -> dict[str, Array]:
@@ -131,76 +156,98 @@ def _split(weights: Mapping[str, Any], name: str, layout: TorchLayout) -> dict[s
     return {gate: stacked[i * n : (i + 1) * n].copy() for i, gate in enumerate(layout.gates)}
 
 
-def cell_name(weights: Mapping[str, Any], nonlinearity: str = "tanh") -> str:
+def cell_name(weights: Mapping[str, Any], dtypes: Sequence[str] = _FLOAT_NAMES) -> str:
     """Return which cell a state dict is of, from the number of gates, having checked every key.
 
     Raises
     ------
     ValueError
-        When it is of none, or has ``proj_size``; for keys that are missing, left over or of a wrong shape. The message
-        names them.
+        When it is of none; for keys that are missing, left over or of a wrong shape. The message names them.
     TypeError
-        For dtypes that are mixed, or other ones than float32 and float64; the message names the keys.
+        For dtypes that are mixed, or other ones than ``dtypes``; the message names the keys.
     """
-    if any(name.startswith("weight_hr") for name in weights):
-        raise ValueError("the weights have weight_hr (proj_size); projected LSTMs are not supported")
-    if "weight_hh_l0" not in weights:
+    first = next((f"weight_hh{end}" for end in ("", "_l0", "_l0_reverse") if f"weight_hh{end}" in weights), None)
+    if first is None:
         raise ValueError(f"no weight_hh_l0 of a torch RNN, GRU or LSTM; found {sorted(weights) or 'nothing'}")
-    shape = tuple(weights["weight_hh_l0"].shape)
+    shape = tuple(weights[first].shape)
+    projected = any(name.startswith("weight_hr") for name in weights)
     gates = shape[0] / shape[1] if len(shape) == 2 and shape[1] else 0
+    if projected and len(shape) == 2 and shape[0] % 4 == 0 < shape[1]:
+        gates = 4
     if gates not in _CELL_OF_GATES:
-        raise ValueError(f"weight_hh_l0 has shape {shape}; wanted (g n, n) with g = 1 (RNN), 3 (GRU) or 4 (LSTM)")
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity is {nonlinearity!r}; wanted 'tanh' or 'relu'")
-    _check_weights(weights)
-    name = _CELL_OF_GATES[int(gates)]
-    return "elman_relu" if name == "elman" and nonlinearity == "relu" else name
+        raise ValueError(f"{first} has shape {shape}; wanted (g n, n) with g = 1 (RNN), 3 (GRU) or 4 (LSTM)")
+    check_arrays(weights, _shapes(weights, first, int(gates)), first, dtypes)
+    return _CELL_OF_GATES[int(gates)]
 
 
-def _check_weights(weights: Mapping[str, Any]) -> None:
-    """Refuse weights unless their keys are those of one complete torch RNN, GRU or LSTM."""
-    wanted = _shapes(weights)
+def check_arrays(
+    weights: Mapping[str, Any], wanted: Mapping[str, tuple[int | None, ...]], first: str, dtypes: Sequence[str]
+) -> None:
+    """Refuse weights unless they have the wanted keys and shapes, and one dtype, of those listed.
+
+    Parameters
+    ----------
+    weights : mapping
+        What has a shape and a dtype, by name.
+    wanted : mapping of tuple
+        Shapes by name; None is any size.
+    first : str
+        The key that the shapes follow from.
+    dtypes : sequence of str
+
+    Raises
+    ------
+    ValueError, TypeError
+        The message names the keys.
+    """
     missing = [name for name in wanted if name not in weights]
     extra = [name for name in weights if name not in wanted]
     if missing or extra:
-        seen = [f"{_listed(names)} {what}" for names, what in ((missing, "missing"), (extra, "left over")) if names]
-        raise ValueError(f"the weights are not those of a whole torch RNN, GRU or LSTM: {'; '.join(seen)}")
-    names, first = [dtype.name for dtype in FLOATS], str(weights["weight_hh_l0"].dtype)
+        seen = [f"{listed(names)} {what}" for names, what in ((missing, "missing"), (extra, "left over")) if names]
+        raise ValueError(f"the weights are not those of a whole RNN, GRU or LSTM: {'; '.join(seen)}")
+    one = str(weights[first].dtype)
     for name, shape in wanted.items():
         seen_shape, dtype = tuple(weights[name].shape), str(weights[name].dtype)
         if len(seen_shape) != len(shape) or any(n not in (m, None) for m, n in zip(seen_shape, shape, strict=True)):
             text = str(shape).replace("None", "input size")
-            of = tuple(weights["weight_hh_l0"].shape)
-            raise ValueError(f"{name} has shape {seen_shape}; wanted {text}, as weight_hh_l0 has shape {of}")
-        if dtype.removeprefix("torch.") not in names:
-            raise TypeError(f"{name} has dtype {dtype}; wanted {' or '.join(names)} (convert it first)")
-        if dtype != first:
-            raise TypeError(f"dtypes are mixed: {name} is {dtype}, weight_hh_l0 is {first}; convert them to one")
+            of = tuple(weights[first].shape)
+            raise ValueError(f"{name} has shape {seen_shape}; wanted {text}, as {first} has shape {of}")
+        if dtype.removeprefix("torch.") not in dtypes:
+            raise TypeError(f"{name} has dtype {dtype}; wanted {' or '.join(dtypes)} (convert it first)")
+        if dtype != one:
+            raise TypeError(f"dtypes are mixed: {name} is {dtype}, {first} is {one}; convert them to one")
 
 
-def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int | None, ...]]:
+def _shapes(weights: Mapping[str, Any], first: str, gates: int) -> dict[str, tuple[int | None, ...]]:
     """Return the shape of every key of the smallest module that has all of the recurrent keys; None is any size."""
     keys = [key for name in weights if (key := KEY.fullmatch(name))]
-    layers = min(max(int(key[3]) for key in keys), len(weights)) + 1  # more have a gap
-    ends = ["", "_reverse"] if any(key[4] for key in keys) else [""]
-    biased = any(key[1] == "bias" for key in keys)
-    rows, units = weights["weight_hh_l0"].shape
-    given = tuple(weights["weight_ih_l0"].shape) if "weight_ih_l0" in weights else ()
+    if first == "weight_hh":
+        suffixes = [""]
+    else:
+        layers = min(max(int(key[4] or 0) for key in keys), len(weights)) + 1  # more have a gap
+        directions = [end for end in ("", "_reverse") if any((key[5] or "") == end for key in keys)]
+        suffixes = [f"_l{layer}{end}" for layer in range(layers) for end in directions]
+    parts = {f"{key[1]}_{key[2]}" for key in keys}
+    rows, shown = weights[first].shape
+    below = shown * sum(suffix.startswith("_l0") for suffix in suffixes)
+    lowest = first.replace("hh", "ih")
+    given = tuple(weights[lowest].shape) if lowest in weights else ()
     inputs = given[1] if len(given) == 2 else None
     wanted: dict[str, tuple[int | None, ...]] = {}
-    for layer in range(layers):
-        for end in ends:
-            suffix = f"_l{layer}{end}"
-            wanted[f"weight_ih{suffix}"] = (rows, len(ends) * units if layer else inputs)
-            wanted[f"weight_hh{suffix}"] = (rows, units)
-            if biased:
-                wanted |= {f"bias_ih{suffix}": (rows,), f"bias_hh{suffix}": (rows,)}
+    for suffix in suffixes:
+        wanted[f"weight_ih{suffix}"] = (rows, inputs if suffix.startswith("_l0") or not suffix else below)
+        wanted[f"weight_hh{suffix}"] = (rows, shown)
+        if "bias_ih" in parts or "bias_hh" in parts:
+            wanted |= {f"bias_ih{suffix}": (rows,), f"bias_hh{suffix}": (rows,)}
+        if "weight_hr" in parts:
+            wanted[f"weight_hr{suffix}"] = (shown, rows // gates)
     return wanted
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return the first of some names, for a message."""
     rest = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    return (", ".join(names[:_LISTED]) or "nothing") + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_finite(weights: Mapping[str, Array]) -> None:
@@ -216,13 +263,21 @@ def check_finite(weights: Mapping[str, Array]) -> None:
             raise ValueError(f"{name} has {bad} of {x.size} numbers that are NaN or inf; wanted finite weights")
 
 
-def directions(weights: Mapping[str, Any]) -> list[tuple[int, bool]]:
-    """Return the (layer, reverse) pairs that the weights hold, in torch's order."""
-    pairs = []
-    layer = 0
-    while f"weight_hh_l{layer}" in weights:
-        pairs.append((layer, False))
-        if f"weight_hh_l{layer}_reverse" in weights:
-            pairs.append((layer, True))
-        layer += 1
-    return pairs
+def ends(weights: Mapping[str, Any]) -> dict[tuple[int, bool], str]:
+    """Return how the keys of every layer and direction end, by (layer, reverse), in torch's order.
+
+    >>> ends({"weight_hh_l0": 0, "weight_hh_l0_reverse": 0})
+    {(0, False): '_l0', (0, True): '_l0_reverse'}
+    """
+    found = [(key, key[3] or "") for name in weights if (key := KEY.fullmatch(name)) and key[0].startswith("weight_hh")]
+    return dict(sorted(((int(key[4] or 0), bool(key[5])), end) for key, end in found))
+
+
+def described(places: Iterable[tuple[int, bool]]) -> str:
+    """Return layers and directions in words.
+
+    >>> described([(0, False), (0, True)])
+    '2 layers and directions (0, 0 reverse)'
+    """
+    names = [f"{layer} reverse" if reverse else str(layer) for layer, reverse in places]
+    return f"{len(names)} layers and directions ({', '.join(names)})"

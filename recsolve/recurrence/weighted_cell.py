@@ -93,6 +93,11 @@ class WeightedCell:
         """Width of the input, or None without a projection."""
         return None if self.projection is None else self.projection.input_size
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The axes of what one step of the output holds, (*lanes, n)."""
+        return self.layout.event[self.layout.components > 1 :]
+
     def map(self, function: Callable[[Array], Array]) -> Self:
         """Return the cell with ``function`` applied to every weight array; it must keep their shapes.
 
@@ -261,6 +266,19 @@ class WeightedCell:
     def output(self, states: Array) -> Array:
         """Return the shown component of states (T, *batch, [k], *lanes, n): a view (T, *batch, *lanes, n)."""
         return self.layout.component(states, self.cell.state.index(self.cell.output))
+
+    def pull_output(self, output: Array, states: Array) -> None:
+        """Add to a cotangent of the states what a cotangent of the output, (T, *batch, *lanes, n), gives."""
+        shown = WeightedCell.output(self, states)
+        shown += output
+
+    def shown_by(self, output: Array) -> Array:
+        """Return the smallest value of the shown component that gives an output; ValueError where none does."""
+        return output
+
+    def pull_shown_by(self, shown: Array) -> Array:
+        """Return the cotangent of an output for one of the value of the shown component that gives it."""
+        return shown
 
     def stack_components(self, parts: list[Array], like: Array) -> Array:
         """Return states from one array per component, in the memory order of ``like``."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -54,10 +54,17 @@ def compare(
     batch: Annotated[int, typer.Option(help="Number of sequences, cut one after the other.")] = 1,
     gain: Annotated[float, typer.Option(help="Factor on the recurrent weights.")] = 1.0,
     input: Annotated[
-        str, typer.Option(metavar="FILE", help="membrane, eeg, english, or a FILE (.npy, .npz, .csv, .wav, .txt).")
+        str,
+        typer.Option(
+            metavar="FILE", help="membrane, eeg, english, or a FILE (.npy, .npz, .csv, .wav, .txt), taken raw."
+        ),
     ] = "membrane",
+    standardise: Annotated[
+        bool, typer.Option("--standardise", help="Give each channel of --input mean 0 and deviation 1.")
+    ] = False,
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A torch state dict (.npz, .safetensors), instead of --cell.")
+        str | None,
+        typer.Option(metavar="FILE", help="A trained network, instead of --cell: see `recsolve weights FILE`."),
     ] = None,
     solvers: Annotated[
         str | None,
@@ -71,8 +78,9 @@ def compare(
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float64",
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
     heads: Annotated[int | None, typer.Option(help="Heads of --mixing heads.", show_default="4")] = None,
-    layer: Annotated[int | None, typer.Option(help="Which layer of --weights.")] = None,
-    prefix: Annotated[str | None, typer.Option(help="Which module of --weights, as in 'encoder.gru.'.")] = None,
+    keys: Annotated[str | None, typer.Option(help="Which module of --weights, as in 'encoder.rnn.*'.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Which layer of --weights; those below feed it.")] = None,
+    direction: Annotated[str | None, typer.Option(help="Of a layer of --weights: forward or reverse.")] = None,
     nonlinearity: Annotated[str, typer.Option(help="Of an RNN in --weights: tanh or relu.")] = "tanh",
     out: Annotated[Path, typer.Option(help="Folder for the figure and the numbers.")] = Path("recsolve-compare"),
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
@@ -83,9 +91,10 @@ def compare(
     names = DEFAULT_SOLVERS if solvers is None else tuple(name.strip() for name in solvers.split(","))
     try:
         config = CompareConfig(
-            cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input, weights=weights,
-            solvers=names, tol=tol, maxiter=maxiter, dtype=dtype, seed=seed, heads=heads, layer=layer, prefix=prefix,
-            nonlinearity=nonlinearity,
+            cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input,
+            standardise=standardise, weights=weights,
+            solvers=names, tol=tol, maxiter=maxiter, dtype=dtype, seed=seed, heads=heads, keys=keys, layer=layer,
+            direction=direction, nonlinearity=nonlinearity,
         )  # fmt: skip
         result = _run(config)
     except (ValueError, TypeError, ImportError, OSError) as error:
@@ -122,6 +131,25 @@ def _run(config: Any) -> Any:
         except KeyboardInterrupt:
             pass
     return result
+
+
+@app.command()
+def weights(
+    file: Annotated[Path, typer.Argument(help="A network of torch, ONNX or Keras.")],
+    keys: Annotated[str | None, typer.Option(help="List only these, as in 'encoder.rnn.*'.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the recurrent layers of a file of weights, and what else it holds."""
+    from recsolve.interop.contents import read_contents
+
+    try:
+        contents = read_contents(file, keys)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise _fail(error) from None
+    if as_json:
+        print(json.dumps(contents.record(), indent=1))
+    else:
+        tables.show_weights(contents)
 
 
 @app.command()
@@ -225,27 +253,36 @@ def _bench(machine: str, what: str, as_json: bool, **options: Any) -> None:
 
 
 class _Output(FileIO):
-    """Standard output that goes on as if nothing had happened when the reader of a pipe leaves, as ``head`` does."""
+    """An output that goes on as if nothing had happened when the reader of a pipe leaves, as ``head`` does."""
 
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
-            _discard_output()
+            _discard(self.fileno())
             return len(data)
 
 
-def _discard_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _discard(number: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def _output(stream: TextIO | None) -> TextIO:
+    """Return an output that nobody needs to read: one that was closed before the start leads nowhere."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")
+    if not isinstance(stream, TextIOWrapper):
+        return stream
+    stream.reconfigure(errors="replace")  # authors' names where the output knows ASCII only
+    if stream.isatty():
+        return stream
+    pipe = BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+    return TextIOWrapper(pipe, encoding=stream.encoding, errors="replace", line_buffering=True)
 
 
 def main() -> None:
     """Run the command line; an interrupt or a full output ends it in one line."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # authors' names where the output knows ASCII only
-        if not sys.stdout.isatty():
-            pipe = BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
-            sys.stdout = TextIOWrapper(pipe, encoding=sys.stdout.encoding, errors="replace", line_buffering=True)
+    sys.stdout, sys.stderr = _output(sys.stdout), _output(sys.stderr)
     try:
         try:
             app()
@@ -256,5 +293,5 @@ def main() -> None:
         sys.exit(130)
     except OSError as error:
         print(f"recsolve: error: {error}", file=sys.stderr)
-        _discard_output()
+        _discard(1)
         sys.exit(1)

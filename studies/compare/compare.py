@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from recsolve import Recurrence, WeightedCell, cells, load
+from recsolve import Recurrence, WeightedCell, cells
+from recsolve.base.arrays import Array
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.mixings import MIXINGS
 from recsolve.solvers import Method
+from recsolve.studies.compare.network import DIRECTIONS, network
 from recsolve.studies.compare.race import Entry, race
 from recsolve.studies.draw.figures import convergence_figure
 from recsolve.studies.groups import label, select
@@ -42,6 +44,7 @@ class CompareConfig:
     batch: int = 1
     gain: float = 1.0
     input: str = "membrane"
+    standardise: bool = False
     weights: str | None = None
     solvers: tuple[str | Method, ...] = DEFAULT_SOLVERS
     tol: float | None = None
@@ -49,8 +52,9 @@ class CompareConfig:
     dtype: str = "float64"
     seed: int = 0
     heads: int | None = None
-    prefix: str | None = None
+    keys: str | None = None
     layer: int | None = None
+    direction: str | None = None
     nonlinearity: str = "tanh"
 
     def __post_init__(self) -> None:
@@ -67,6 +71,8 @@ class CompareConfig:
             raise ValueError(f"--tol is {self.tol}; wanted a finite number >= 0")
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}; wanted at least 0")
+        if self.direction not in (None, *DIRECTIONS):
+            raise ValueError(f"--direction is {self.direction!r}; wanted {' or '.join(DIRECTIONS)}")
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"--dtype is {self.dtype!r}; wanted float32 or float64")
         if self.mixing is not None and self.mixing not in MIXINGS:
@@ -84,8 +90,10 @@ class CompareConfig:
             mixes = bool(cells.get(self.cell).mixings)
         except ValueError as error:  # "cell is ..."
             raise ValueError(f"--{error}") from None
-        if (self.prefix, self.layer, self.nonlinearity) != (None, None, "tanh"):
-            raise ValueError("--prefix, --layer and --nonlinearity say what to take of --weights, which is not given")
+        if (self.keys, self.layer, self.direction, self.nonlinearity) != (None, None, None, "tanh"):
+            raise ValueError(
+                "--keys, --layer, --direction and --nonlinearity say what to take of --weights, which is not given"
+            )
         if not mixes and (self.mixing is not None or self.gain != 1.0):
             raise ValueError(f"--cell {self.cell} has no mixings; leave out --mixing and --gain")
         if self.heads is not None and self.mixing != "heads":
@@ -106,34 +114,20 @@ class Panel:
 
 def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
     """Load the recording and build the recurrences to compare on."""
-    recording = load_recording(config.input, length=config.length, batch=config.batch, dtype=config.dtype)
-    built = [(title, cell) for title, cell in _weighted(config, recording.data.shape[-1])]
+    recording = load_recording(
+        config.input, length=config.length, batch=config.batch, dtype=config.dtype, standardise=config.standardise
+    )
     found = []
-    for title, cell in built:
-        rec = cell.recurrence(recording.data)
+    for title, cell, x in _weighted(config, recording.data):
+        rec = cell.recurrence(x)
         found.append(Panel(title, rec, tolerance_for(rec, config.tol)))
     return recording, found
 
 
-def _load(config: CompareConfig) -> WeightedCell:
-    assert config.weights is not None
-    try:
-        return load(config.weights, prefix=config.prefix, layer=config.layer, nonlinearity=config.nonlinearity)
-    except ValueError as error:
-        if "pass layer=" in str(error):
-            raise ValueError(f"--weights {config.weights} holds several layers or directions; pass --layer") from None
-        raise ValueError(f"--weights: {error}") from None
-
-
-def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, WeightedCell]]:
+def _weighted(config: CompareConfig, data: Array) -> Iterator[tuple[str, WeightedCell, Array]]:
+    """Yield the title, the cell and its input, (T, B, channels), of every panel."""
     if config.weights is not None:
-        cell = _load(config).astype(config.dtype)
-        if cell.input_size != channels:
-            raise ValueError(
-                f"--weights {config.weights} wants {cell.input_size} channels, --input {config.input} has {channels}; "
-                "pass one that fits"
-            )
-        yield f"{cell.cell.name} from {Path(config.weights).name}, {cell.hidden_size} units", cell
+        yield network(config, data)
         return
     cell_type = cells.get(config.cell)
     if config.mixing is not None:
@@ -142,7 +136,7 @@ def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, Weigh
         mixings = ["dense", "diagonal"] if cell_type.mixings else ["diagonal"]
     for mixing in mixings:
         cell = cell_type.random(
-            input_size=channels,
+            input_size=data.shape[-1],
             hidden_size=config.units,
             mixing=mixing,
             heads=config.heads,
@@ -151,7 +145,7 @@ def _weighted(config: CompareConfig, channels: int) -> Iterator[tuple[str, Weigh
             dtype=np.dtype(config.dtype),
         )
         kind = f", {mixing} mixing" if cell_type.mixings else ""
-        yield f"{config.cell}{kind}, {config.units} units", cell
+        yield f"{config.cell}{kind}, {config.units} units", cell, data
 
 
 @dataclass

@@ -40,7 +40,7 @@ def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compar
     with house_style() as pyplot:
         floor = 0.2 * float(np.finfo(record["config"]["dtype"]).eps)
         figure = layout(pyplot, panels, grouped(drawn, lambda solver: str(drawn[solver])), floor)
-        figure.suptitle(record["title"], fontsize=10.5)
+        figure.suptitle(record["title"], fontsize=10.5, wrap=True)
         paths = [folder / f"{stem}.png", folder / f"{stem}.pdf"]
         for path in paths:
             with replace_into_place(path) as part:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 _PIPE_WIDTH = 500  # a pipe has no width; wide enough that no row wraps
+_UNUSED = 20  # keys that nothing uses, of a file of weights
 _WIDE = 160  # from here on a column of sources is readable
 
 
@@ -130,6 +131,32 @@ def three(number: float) -> str:
 
 def _heading(group: str) -> str:
     return f"[bold]{escape(group)}[/]"
+
+
+def show_weights(contents: Any) -> None:
+    """Print the recurrent modules of a file, what is wrong with some, and what belongs to none."""
+    console = console_of_output()
+    record = contents.record()
+    head = ("module", "cell", "layers", "directions", "input", "units", "output", "bias", "dtype")
+    names = ("layers", "directions", "input_size", "hidden_size", "output_size", "bias", "dtype")
+    table = table_of(escape(f"recurrent modules of {contents.path.name}"), _left(*head))
+    for row in record["modules"]:
+        cells = [{"True": "yes", "False": "no"}.get(text := str(row.get(name, "-")), text) for name in names]
+        table.add_row(escape(row["name"] or "(no name)"), row["cell"] or "-", *cells)
+    if record["modules"]:
+        print_table(console, table)
+    else:
+        console.print(f"{contents.path.name} holds no recurrent layer of a known form (RNN, GRU, LSTM)", markup=False)
+    for row in record["modules"]:
+        if row["fault"] is not None:
+            console.print(f"{row['name'] or '(no name)'} cannot be used: {row['fault']}", markup=False)
+    unused = [f"  {key} {tuple(x['shape'])} {x['dtype']}" for key, x in record["unused"].items()]
+    if unused:
+        console.print(f"not recurrent, not used ({len(unused)}):", markup=False)
+        rest = len(unused) - _UNUSED
+        console.print(
+            "\n".join(unused[:_UNUSED] + [f"  and {rest} more (--json lists all)"] * (rest > 0)), markup=False
+        )
 
 
 def show_cells() -> None:

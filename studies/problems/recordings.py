@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array
+from recsolve.studies.problems.csv_files import Table, is_number, read_table, table_of, text_of
+from recsolve.studies.problems.wav_files import read_wav
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Recording:
     name : str
         What it is and how it was read, for titles.
     data : array, shape (T, B, channels)
-        Numbers standardised per channel, or one-hot characters; a view of (B, T, channels) memory.
+        Numbers, or one-hot characters; a view of (B, T, channels) memory.
     """
 
     name: str
@@ -57,34 +59,56 @@ BUILT_IN: dict[str, tuple[str, Callable[[], Array | str]]] = {
 }
 
 
-def load_recording(source: str, *, length: int | None, batch: int, dtype: Any) -> Recording:
+def load_recording(source: str, *, length: int | None, batch: int, dtype: Any, standardise: bool = False) -> Recording:
     """Load a recording and cut ``batch`` consecutive sequences of ``length`` from its start.
 
     Parameters
     ----------
     source : str
-        "membrane", "eeg", "english", or a file: .npy and .npz (N,) or (N, channels), .csv (one row a step, a header
-        row allowed), .wav, .txt (numbers as numpy.savetxt writes them, else text, one-hot per character).
+        "membrane", "eeg", "english", or a file: .npy and .npz (N,) or (N, channels), .csv (one row a step: see
+        :func:`recsolve.studies.problems.csv_files.read_table`), .wav (integers as fractions of full scale), .txt (a
+        table of numbers, else text, one-hot per character).
     length : int or None
         Steps per sequence; None takes 1024, or all there is if that is less.
     batch : int
         Number of sequences.
     dtype : dtype
         float32 or float64.
+    standardise : bool
+        Whether channels of a file get mean 0 and deviation 1. Those that come with the package always do.
 
     Raises
     ------
     FileNotFoundError
         When there is no such file.
     ValueError
-        When a file cannot be read, is too short, or holds NaN or inf.
+        When a file cannot be read, is too short, or holds NaN or inf; and for text that is to be standardised.
     """
+    content: Array | Table | str
     if source in BUILT_IN:
         name, read = BUILT_IN[source]
-        content = read()
+        content, standardise = read(), standardise or source != "english"
     else:
         path = Path(source)
         name, content = path.name, _read(path)
+    table = content if isinstance(content, Table) else None
+    used = _cut(content if table is None else table.numbers, source, length, batch)
+    if isinstance(used, str):
+        if standardise:
+            raise ValueError(f"--standardise is for numbers, and --input {source} is text")
+        columns, unit = _one_hot(used), "characters, one-hot"
+    else:
+        columns = used.reshape(len(used), -1).astype(np.float64)
+        _refuse_nonfinite(columns, np.float64 if standardise else dtype, source, table)
+        unit = f"channel{'s' * (columns.shape[1] != 1)}, {'standardised' if standardise else 'raw'}"
+        columns = _standardised(columns) if standardise else columns
+    note = f", {table.note}" if table and table.note else ""
+    data = columns.reshape(batch, -1, columns.shape[1]).astype(dtype).swapaxes(0, 1)
+    return Recording(f"{name} ({data.shape[-1]} {unit}{note})", data)
+
+
+def _cut(content: Any, source: str, length: int | None, batch: int) -> Any:
+    """Return the steps that are used."""
     if len(content) == 0:
         raise ValueError(f"--input {source} is empty; wanted at least one step")
     available = len(content) // batch
@@ -94,15 +118,10 @@ def load_recording(source: str, *, length: int | None, batch: int, dtype: Any) -
             f"--input {source} has {len(content)} steps; wanted {max(steps, 1) * batch} for "
             f"--length {max(steps, 1)} x --batch {batch}"
         )
-    used = content[: steps * batch]
-    numbers = _one_hot(used) if isinstance(used, str) else _standardise(used, source)
-    cut = numbers.reshape(batch, steps, -1).astype(dtype)
-    channels = f"{cut.shape[-1]} {'characters' if isinstance(used, str) else 'channel'}"
-    plural = "s" * (cut.shape[-1] > 1 and not isinstance(used, str))
-    return Recording(f"{name} ({channels}{plural})", cut.swapaxes(0, 1))
+    return content[: steps * batch]
 
 
-def _read(path: Path) -> Array | str:
+def _read(path: Path) -> Array | Table | str:
     if not path.is_file():
         raise FileNotFoundError(
             f"--input {path} is no file; wanted a file ending in {', '.join(READERS)}, or one of {', '.join(BUILT_IN)}"
@@ -116,7 +135,7 @@ def _read(path: Path) -> Array | str:
             content = reader(path)
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, Warning) as error:
         raise ValueError(f"--input {path} is not a readable {path.suffix} file: {error}") from error
-    if not isinstance(content, str) and (content.ndim not in (1, 2) or content.dtype.kind not in "fiub"):
+    if isinstance(content, np.ndarray) and (content.ndim not in (1, 2) or content.dtype.kind not in "fiub"):
         raise ValueError(
             f"--input {path} has shape {content.shape} of {content.dtype}; wanted (N,) or (N, channels) numbers"
         )
@@ -136,52 +155,23 @@ def _read_npz(path: Path) -> Array:
         return np.asarray(archive[archive.files[0]])
 
 
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _read_csv(path: Path) -> Array:
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    if lines and ";" in lines[0] and "," not in lines[0]:
-        raise ValueError("its columns are separated by semicolons; wanted commas")
-    header = bool(lines) and not any(_is_number(cell) for cell in lines[0].split(","))
-    return _rows([line.split(",") for line in lines[header:]])
-
-
-def _rows(rows: list[list[str]]) -> Array:
-    """Return numbers from words, naming the first row that does not fit."""
-    for index, row in enumerate(rows):
-        if len(row) != len(rows[0]) or not all(map(_is_number, row)):
-            raise ValueError(f"row {index} is {','.join(row)[:60]!r}; wanted {len(rows[0])} numbers")
-    return np.array(rows, dtype=np.float64)
-
-
-def _read_wav(path: Path) -> Array:
-    from scipy.io import wavfile
-
-    _, samples = wavfile.read(path)
-    return np.asarray(samples)
-
-
-def _read_txt(path: Path) -> Array | str:
+def _read_txt(path: Path) -> Table | str:
     """Return numbers if the file is nearly all numbers, else its text."""
-    text = path.read_text(encoding="utf-8-sig")
-    rows = [line.replace(",", " ").split() for line in text.splitlines() if line.strip() and line[0] != "#"]
+    text = text_of(path)
+    rows = [
+        line.replace(",", " ").replace(";", " ").split() for line in text.splitlines() if line[:1] not in ("#", "%")
+    ]
     words = [word for row in rows for word in row]
-    if words and sum(map(_is_number, words)) >= 0.9 * len(words):
-        return _rows(rows)
+    if words and sum(map(is_number, words)) >= 0.9 * len(words):
+        return table_of(text)
     return text
 
 
-READERS: dict[str, Callable[[Path], Array | str]] = {
+READERS: dict[str, Callable[[Path], Array | Table | str]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
-    ".csv": _read_csv,
-    ".wav": _read_wav,
+    ".csv": read_table,
+    ".wav": read_wav,
     ".txt": _read_txt,
 }
 
@@ -191,16 +181,21 @@ def _one_hot(text: str) -> Array:
     return (codes[:, None] == np.unique(codes)).astype(np.float64)  # type: ignore[no-any-return]
 
 
-def _standardise(numbers: Array, source: str) -> Array:
-    """Return every channel with mean 0 and deviation 1; a constant channel becomes 0."""
-    columns = numbers.reshape(len(numbers), -1).astype(np.float64)
-    bad = np.argwhere(~np.isfinite(columns))
+def _refuse_nonfinite(columns: Array, dtype: Any, source: str, table: Table | None) -> None:
+    """Say where the first number is that is NaN or inf, or becomes inf in the dtype of the solves."""
+    with np.errstate(over="ignore"):
+        bad = np.argwhere(~np.isfinite(columns.astype(dtype)))
     if len(bad):
-        row, channel = (int(i) for i in bad[0])
+        row, column = (int(i) for i in bad[0])
+        place = f"line {table.lines[row]}, column {column + 1}" if table else f"row {row}, channel {column}"
         raise ValueError(
-            f"--input {source} is {columns[row, channel]} at row {row}, channel {channel} ({len(bad)} such values); "
-            "wanted finite numbers"
+            f"--input {source} is {columns[row, column]} at {place} ({len(bad)} such values); wanted finite numbers"
+            f"{f' of {np.dtype(dtype)}' if np.isfinite(columns[row, column]) else ''}"
         )
+
+
+def _standardised(columns: Array) -> Array:
+    """Return every channel with mean 0 and deviation 1; a constant channel becomes 0."""
     size = abs(columns).max(axis=0)
     scaled = columns / np.where(size > 0, size, 1.0)  # so that no square overflows
     centred = scaled - scaled.mean(axis=0)
