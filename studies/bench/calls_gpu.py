@@ -22,6 +22,7 @@ from recsolve.studies.bench.table import Row, number, text
 
 BIASES = (0, 2, 4, 6, 8)
 _CELL = rs.cells.GRU
+_CALLS = 8  # times the repeats of a kernel: Python is at its speed after some calls, and most take under a millisecond
 _STEPS, _LANES = 4096, 32  # over which errors are measured
 _ITERATED = ("S1", "S2")  # the shapes on which a method that iterates by the driver is timed
 
@@ -46,7 +47,7 @@ def _row(call: str, shape: str, memory: str, gpu: Gpu, run: Run, size: int, **mo
 
 def _to_the_result(gpu: Gpu, run: Run) -> float:
     """Return the median of a call's wall clock, until its result lies on the device."""
-    return gpu.call([run])
+    return gpu.call([run], _CALLS * gpu.repeats)
 
 
 def _scans(name: str, shape: Shape, config: Config, gpu: Gpu) -> Iterator[Row]:
