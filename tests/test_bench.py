@@ -197,8 +197,9 @@ def test_layers_of_torch_have_times_and_errors(gpu, monkeypatch):
     for row in json.loads(json.dumps(rows, allow_nan=False)):
         assert row["cudnn"] > 0
         assert row["error"] < 1e-5
+        assert row["auto_error"] < 1e-5
         assert (row["cudnn_over_run"] is None) == (row["run"] is None)
-        assert len([column.show(row) for column in table.columns]) == 13
+        assert len([column.show(row) for column in table.columns]) == 14
     with pytest.raises(ValueError, match="shapes has S1; layers are timed on S4 and S2"):
         next(layers_gpu.rows(Config(shapes=("S1",)), gpu))
 

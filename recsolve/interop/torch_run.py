@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from math import inf
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from recsolve.interop.layers import Layers
+from recsolve.interop.layers_solution import LayersSolution
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.jacobi import Jacobi
 from recsolve.solvers.method import Method, Stage
 from recsolve.solvers.problem import Problem
+from recsolve.solvers.sequential import Sequential
 
 _TRIALS = 2  # of each way, before the faster one is known: the first may load libraries
 _LOSES = 1.05  # a run that takes so many times what the module's own loop took ends the preference for runs
@@ -40,15 +42,8 @@ class RunResult(tuple[Any, Any]):
         return (*self, self.how)
 
 
-@dataclass
-class _Book:
-    """The seconds that calls of a module have taken, by what they were called with."""
-
-    loop: dict[Any, list[float]] = field(default_factory=dict)
-    parallel: dict[Any, list[float]] = field(default_factory=dict)
-
-
-_BOOKS: WeakKeyDictionary[Any, _Book] = WeakKeyDictionary()
+# The seconds that calls of a module have taken, by what they were called with and by the way.
+_BOOKS: WeakKeyDictionary[Any, dict[Any, dict[str, list[float]]]] = WeakKeyDictionary()
 
 
 def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
@@ -64,8 +59,8 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
         ``method``, ``tol``, ``maxiter``, ``options`` and ``fallback`` of :func:`recsolve.solve`; the fallback is
         "sequential" unless "raise" is given, so the result is always the answer. ``lengths`` and ``reset`` of
         :meth:`Layers.solve`, for padded or packed sequences. With ``method="auto"`` and nothing else, tensors on a GPU
-        are run by the module itself (cuDNN's loop, with TF32 products where torch allows them) where that is faster:
-        the first calls of a shape measure both.
+        are run by the module itself (cuDNN's loop, with TF32 products where torch allows them) where that is faster
+        than sweeps over all of time and than a compiled walk: the first calls of a shape measure all three.
 
     Returns
     -------
@@ -118,7 +113,7 @@ def has_own_loop(x: Any) -> bool:
 
 
 class _Sweeps(Method):
-    """Compiled sweeps, or nothing: the module's own loop is what they fall back to."""
+    """Compiled sweeps, or nothing: there are other ways to take in their place."""
 
     name: ClassVar[str] = "sweeps"
     matrix: ClassVar[str] = "k x k block of J per unit"
@@ -133,25 +128,54 @@ class _Sweeps(Method):
         return (Stage(Jacobi(), iterations=0),)
 
 
+class _Walk(_Sweeps):
+    """A compiled walk, or nothing."""
+
+    name: ClassVar[str] = "walk"
+    matrix: ClassVar[str] = "none: one step after the other"
+    cite: ClassVar[str] = "the definition"
+
+    def direct(self, problem: Problem) -> Verdict | None:
+        return problem.engine.solve("walk", problem.tolerance)
+
+    def stages(self, problem: Problem) -> tuple[Stage, ...]:
+        return (Stage(Sequential()),) if problem.engine.compiled else super().stages(problem)
+
+
+_WAYS: dict[str, Method | None] = {"sweeps": _Sweeps(), "walk": _Walk(), "module": None}
+
+
 def _faster(module: Any, layers: Layers, x: Any, hx: Any) -> RunResult:
-    """Return the result of the faster way, or of the one that has been tried less often."""
+    """Return the result of the fastest way, or of the one that has been tried the least."""
     layers.check_arguments(x, hx)
-    book, key = _BOOKS.setdefault(module, _Book()), (tuple(x.shape), x.dtype)
-    loop, parallel = book.loop.setdefault(key, []), book.parallel.setdefault(key, [])
-    tried = min(len(loop), len(parallel)) >= _TRIALS
-    if (len(parallel) <= len(loop)) if not tried else min(parallel) * _LOSES < min(loop):
-        found, seconds = _timed(lambda: layers.solve(x, hx, method=_Sweeps()))
+    books = _BOOKS.setdefault(module, {})
+    book = books.setdefault((tuple(x.shape), x.dtype), {way: [] for way in _WAYS})
+    way, tried = _next(book)
+    if (method := _WAYS[way]) is not None:
+        found, seconds = _timed(lambda: layers.solve(x, hx, method=method))
         if found.success:
-            parallel.append(seconds)
-            if tried and seconds > _LOSES * min(loop):  # these data remember longer
-                parallel[:] = [seconds] * _TRIALS
-            iterations = "+".join(str(solution.nit) for solution in found.solutions)
-            return RunResult(found.output, found.final, f"recsolve, {iterations} sweeps")
-        parallel[:] = [float("inf")] * _TRIALS
+            book[way].append(seconds)
+            if tried and seconds > _LOSES * min(min(book[other]) for other in _WAYS if other != way):
+                book[way] = [seconds] * _TRIALS  # these data remember longer
+            return RunResult(found.output, found.final, f"recsolve, {_done(way, found)}")
+        book[way] = [inf] * _TRIALS
     result, seconds = _timed(lambda: _own(module, x, hx))
-    loop.append(seconds)
-    why = "sweeps do not converge" if parallel and parallel[-1] == float("inf") else "it is faster, or not known yet"
+    book["module"].append(seconds)
+    why = "sweeps do not converge" if inf in book["sweeps"] else "it is faster, or not known yet"
     return RunResult(result[0], result[1], f"the module's own loop: {why}")
+
+
+def _next(book: dict[str, list[float]]) -> tuple[str, bool]:
+    """Return the way to take, and whether all have been tried."""
+    fewest = min(book, key=lambda way: len(book[way]))
+    if len(book[fewest]) < _TRIALS:
+        return fewest, False
+    return min(book, key=lambda way: min(book[way]) * (1.0 if _WAYS[way] is None else _LOSES)), True
+
+
+def _done(way: str, found: LayersSolution) -> str:
+    """Return in words what a solve has done."""
+    return "+".join(str(solution.nit) for solution in found.solutions) + " sweeps" if way == "sweeps" else "a walk"
 
 
 def _own(module: Any, x: Any, hx: Any) -> tuple[Any, Any]:

@@ -24,6 +24,7 @@ SHAPES = ("S4", "S2")  # a long one, and a wide one
 CELLS = ("GRU", "LSTM")
 GAINS = {"default": 1.0, "gain 1.5": 1.5, "trained": 1.0}  # on recurrent weights of torch's, up to 1 / sqrt(units)
 _TRAINING = 150  # steps
+_TRIALS = 8  # calls after which auto has made its choice
 _DELAY, _SHOWN = 5, 8  # of the task that weights are trained on: recall so many inputs of so many steps before
 
 
@@ -72,11 +73,16 @@ def _time(cell: str, shape: str, weights: str, gpu: Gpu, config: Config) -> Row:
     swept = sweep() is not None
     sweeps = gpu.call([sweep]) if swept else None
     run = gpu.call([lambda: rs.run(module, x, method="quasi_newton")]) if swept else None
+    with _tf32(False):
+        taken = [rs.run(module, x, method="auto") for _ in range(_TRIALS)][-1]
+        auto = gpu.call([lambda: rs.run(module, x, method="auto")])
     return {
         "cell": cell, "shape": f"B{B} T{T} D{D}", "weights": weights, "cudnn": times[False], "cudnn_tf32": times[True],
         "sweeps": sweeps, "run": run, "iterations": solution.nit, "residual": solution.residuals[-1],
         "status": str(solution.status), "error": relative_error(torch.as_tensor(solution.output), truth),
         "cudnn_error": errors[False], "cudnn_tf32_error": errors[True],
+        "auto": auto, "cudnn_over_auto": ratio(times[False], auto), "how": taken.how.partition(":")[0],
+        "auto_error": relative_error(taken[0], truth),
         "cudnn_over_run": ratio(times[False], run), "cudnn_over_sweeps": ratio(times[False], sweeps),
     }  # fmt: skip
 
@@ -131,14 +137,15 @@ _TABLE = table.Table(
         table.number("TF32 ms", "cudnn_tf32", 1e3),
         table.number("sweeps ms", "sweeps", 1e3),
         table.number("run ms", "run", 1e3),
-        table.times("ratio", "cudnn_over_run"),
+        table.number("auto ms", "auto", 1e3),
+        table.times("ratio", "cudnn_over_auto"),
         table.some("iterations", "iterations"),
-        table.error("error", "error"),
+        table.error("error", "auto_error"),
         table.error("cuDNN's", "cudnn_error"),
         table.error("TF32's", "cudnn_tf32_error"),
-        table.text("status"),
+        table.text("how", "auto took"),
     ),
-    "run: all of recsolve.run(method='quasi_newton'); sweeps: with the drive given; ratio: cuDNN's float32 time "
-    "over that of run. error: against cuDNN in float64, relative to the largest output.",
+    "run, auto: all of recsolve.run(method='quasi_newton') and 'auto'; sweeps: with the drive given; ratio: cuDNN's "
+    "float32 time over that of auto. error: of auto, against cuDNN in float64, relative to the largest output.",
 )
 BENCHES = {"gpu": Bench(rows, _TABLE)}
