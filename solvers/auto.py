@@ -11,13 +11,17 @@ from recsolve.solvers.method import Method, Stage
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential
 
+# On a GPU as many sweeps as take the time of a compiled walk, where there is one: a sweep takes that of so many steps.
+_SWEEPS, _STEPS = 16, 512
+
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(Method):
     """Measure the first steps, predict the cost of each method, take the fastest (``recsolve.explain`` shows why).
 
     A method that takes twice the predicted iterations is ended, and the sequential loop completes the answer.
-    Cells that are compiled whole for a GPU need no pilot: the compiled solve chooses by the shape.
+    Cells that are compiled for a GPU need no pilot: where all mixings are diagonal, the compiled solve chooses by the
+    shape; else sweeps are tried for as long as a compiled walk takes, and then that is taken.
 
     Examples
     --------
@@ -41,8 +45,10 @@ class Auto(Method):
             return None
         # Compiled whole, where all mixings are diagonal.
         found = problem.engine.solve("windows", problem.tolerance) if problem.pin else None
-        # Sweeps take milliseconds, where the loop takes a thousand times more.
-        return problem.engine.solve("sweeps", problem.tolerance) if found is None else found
+        if found is not None:
+            return found
+        most = max(_SWEEPS, problem.recurrence.length // _STEPS) if problem.engine.compiled else None
+        return problem.engine.solve("sweeps", problem.tolerance, most=most)
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         chosen = choose(problem.recurrence, problem.tolerance).chosen

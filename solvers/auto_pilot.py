@@ -98,12 +98,16 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
         reason = "All mixings are diagonal: segments of time are walked or solved side by side on the GPU, and checked."
         found = [whole, Candidate(Sequential(), "sequential", 0, float("inf"))]
         return Choice(found, [_described(recurrence), reason])
+    if on_gpu and compiled:
+        walk = Candidate(Sequential(), "sequential", 0, 0.0)
+        reason = "Where sweeps do not converge, a compiled walk takes less than two iterations of Newton's method."
+        return Choice([walk], [_described(recurrence), reason])
     if engine.whole and not on_gpu:
         walk = Candidate(Sequential(), "sequential", 0, 0.0)
         reason = "All mixings are diagonal: one compiled walk reads the drives once, and every other method more often."
         return Choice([walk], [_described(recurrence), reason])
     # The first steps are timed with the backend that the whole takes.
-    same = backend("cuda" if on_gpu else "numba") if compiled else nullcontext()
+    same = backend("numba") if compiled else nullcontext()
     with np.errstate(all="ignore"), same:
         pilot = _Pilot(recurrence, tolerance, compiled)
         choice = Choice([Candidate(Sequential(), "sequential", 0, T * pilot.step)])

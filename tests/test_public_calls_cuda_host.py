@@ -89,6 +89,17 @@ def test_a_stack_on_sequences_of_several_lengths(to_gpu):
         np.testing.assert_allclose(a.get(), b, rtol=1e-10, atol=1e-10)
 
 
+def test_auto_walks_where_sweeps_do_not_converge(to_gpu):
+    rec = gallery.recurrence("gru", "dense", T=300, batch=(2,), units=8, gain=8.0, dtype=np.float32)
+    with rs.backend("cuda"):
+        there = moved(rec, to_gpu)
+        sol, walked = rs.solve(there, method="auto"), rs.solve(there, method="sequential")
+        assert rs.explain(there).chosen.label == "sequential"
+    assert sol.success
+    assert "auto took sequential" in sol.message
+    np.testing.assert_array_equal(sol.states.get(), walked.states.get())
+
+
 @pytest.mark.parametrize("method", ["newton", "sequential", "elk", "picard", "chord"])
 def test_a_function(to_gpu, method):
     u = np.random.default_rng(0).standard_normal((60, 2, 4))

@@ -132,7 +132,7 @@ class Engine:
             return state
         return namespace(states).where(rec.over_event(rec.reset)[t], rec.restart, state)  # type: ignore[no-any-return]
 
-    def solve(self, way: Way, tolerance: Tolerance, window: int = 256) -> Verdict | None:
+    def solve(self, way: Way, tolerance: Tolerance, window: int = 256, most: int | None = None) -> Verdict | None:
         """Return what compiled loops find without the driver; None where there are none.
 
         Parameters
@@ -143,6 +143,8 @@ class Engine:
         tolerance : Tolerance
         window : int
             Steps that are iterated together.
+        most : int, optional
+            Sweeps, after which there is no answer.
         """
         return None
 

@@ -80,7 +80,7 @@ class FusedEngine(CompiledEngine):
     def _follow(self, states: Array, start: int) -> None:
         self.loops.walk(self.inputs, states, self.batch, self.starts, start)
 
-    def solve(self, way: Way, tolerance: Tolerance, window: int = 256) -> Verdict | None:
+    def solve(self, way: Way, tolerance: Tolerance, window: int = 256, most: int | None = None) -> Verdict | None:
         if way not in ("walk", "windows") or (way == "windows" and tolerance.lanes is not None):
             return None
         states, rows = self.recurrence.empty(), self.recurrence.length * prod(self.recurrence.batch)

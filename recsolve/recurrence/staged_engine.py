@@ -77,11 +77,11 @@ class StagedEngine(CompiledEngine):
         matrices = {name: m.weight for name, m in self.mixings.items() if couples(m)}
         self._walk.walk(inputs, matrices, states[start:], len(rec.batch), rest)
 
-    def solve(self, way: Way, tolerance: Tolerance, window: int = 256) -> Verdict | None:
+    def solve(self, way: Way, tolerance: Tolerance, window: int = 256, most: int | None = None) -> Verdict | None:
         if not has("sweeps", self.backend) or way not in ("sweeps", "jacobi"):
             return None
         sweeps = kernel_of("sweeps", self.backend, self.traced, self.recurrence.dtype)
-        return sweep(self.recurrence, sweeps, tolerance, scanned=way == "sweeps")
+        return sweep(self.recurrence, sweeps, tolerance, scanned=way == "sweeps", most=most)
 
     def _run(self, previous: Array, partials: bool) -> tuple[Array, dict[Node, Array]]:
         """Return the new states, and every node that the stages have computed."""

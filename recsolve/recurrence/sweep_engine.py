@@ -35,7 +35,12 @@ def given(recurrence: CellRecurrence, cell: SweepCell) -> Given:
 
 
 def sweep(
-    recurrence: CellRecurrence, sweeps: SweepsCuda | None, tolerance: Tolerance, *, scanned: bool
+    recurrence: CellRecurrence,
+    sweeps: SweepsCuda | None,
+    tolerance: Tolerance,
+    *,
+    scanned: bool,
+    most: int | None = None,
 ) -> Verdict | None:
     """Return what sweeps find; None where they find nothing, and for mixings of what is computed from the state.
 
@@ -47,9 +52,11 @@ def sweep(
     tolerance : Tolerance
     scanned : bool
         Whether to scan with the k x k blocks of J; False takes A = 0, which is Jacobi's iteration.
+    most : int, optional
+        Sweeps.
     """
     test = tolerance.atol, tolerance.rtol
-    found = None if sweeps is None else sweeps.solve(given(recurrence, sweeps.cell), test, scanned=scanned)
+    found = None if sweeps is None else sweeps.solve(given(recurrence, sweeps.cell), test, scanned=scanned, most=most)
     if found is None:
         return None
     states, iterations, residual = found

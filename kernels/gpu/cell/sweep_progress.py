@@ -35,8 +35,8 @@ class Report:
 class Progress:
     """What the reports say of a solve: whether it gets on, and how large the corrections in rough products were."""
 
-    def __init__(self, tol: float) -> None:
-        self.tol = tol
+    def __init__(self, tol: float, most: int | None = None) -> None:
+        self.tol, self.most = tol, _MOST if most is None else most
         self.moves, self.since, self.best, self.remaining = 0, 0, np.inf, np.inf
         self.largest: float | None = None
 
@@ -46,7 +46,7 @@ class Progress:
         improved = told.worst < _IMPROVED * self.best or told.remaining < self.remaining
         self.since = 0 if improved else self.since + 1
         self.best, self.remaining = min(self.best, told.worst), min(self.remaining, told.remaining)
-        return self.since >= (_PATIENCE_NEAR if self.near(told) else _PATIENCE) or self.moves >= _MOST
+        return self.since >= (_PATIENCE_NEAR if self.near(told) else _PATIENCE) or self.moves >= self.most
 
     def near(self, told: Report) -> bool:
         """Return whether another test, one that knows of lanes or rounds otherwise, might be passed."""

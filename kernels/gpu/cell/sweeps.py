@@ -88,7 +88,7 @@ class SweepsCuda:
         self.code = stages_text([cell.source], "sweep")
 
     def solve(
-        self, given: Given, tol: tuple[float, float], *, scanned: bool = True
+        self, given: Given, tol: tuple[float, float], *, scanned: bool = True, most: int | None = None
     ) -> tuple[Array, int, Array | None] | None:
         """Return states that pass the test |r| <= atol + rtol max(|h|, |F|), the iterations they took, and r; or None.
 
@@ -103,12 +103,14 @@ class SweepsCuda:
             (atol, rtol).
         scanned : bool
             Without scans this is Jacobi's iteration.
+        most : int, optional
+            Sweeps.
         """
         if given.like.dtype.name not in _NUMBERS or not np.prod(given.shape):
             return None
         with on(given.like, self._machine) as machine:
             work = _Work(self, machine, given, tol, scanned)
-            return work.run() if work.scan is not None else None
+            return work.run(most) if work.scan is not None else None
 
 
 class _Work:
@@ -232,14 +234,14 @@ class _Work:
         self.states += self.residual
         self.known[...] = self.report
 
-    def run(self) -> tuple[Array, int, Array | None] | None:
+    def run(self, most: int | None) -> tuple[Array, int, Array | None] | None:
         """Sweep until the test is passed, with products in full precision, or there is no more progress."""
         may_be_rough = self.states.dtype == np.float32
         evaluate = self.machine.captured(self._tested)
         move = self.machine.captured(self._moved)
         of_states, of_corrections = (self._factors(x, self.mixed, self.axis) for x in (self.states, self.correction))
         self._begin()
-        progress, fresh, begun = Progress(max(self.tol)), not may_be_rough, False
+        progress, fresh, begun = Progress(max(self.tol), most), not may_be_rough, False
         while True:
             whole = fresh or not begun
             self._multiply(of_states if whole else of_corrections, add=not whole, rough=not fresh)
