@@ -27,7 +27,7 @@ _PAYS, _MANY_STEPS, _MANY_FACTORED = 32_768, 64, 1024
 
 # Compiling a cell takes seconds once, loading it a fraction of one per process; NumPy takes 20 us a step, or more.
 _LONG, _LARGE = 4096, 1 << 18  # many steps, or numbers
-_STEPS, _NUMBERS = 512, 1 << 14  # or fair numbers of both
+_STEPS, _NUMBERS = 256, 1 << 12  # or fair numbers of both
 _STEPS_ON_GPU = 256  # a step of CuPy calls takes a fraction of a millisecond
 
 _CHOSEN: ContextVar[str | None] = ContextVar("recsolve_backend", default=None)

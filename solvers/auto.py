@@ -19,7 +19,8 @@ _SWEEPS, _STEPS = 16, 512
 class Auto(Method):
     """Measure the first steps, predict the cost of each method, take the fastest (``recsolve.explain`` shows why).
 
-    A method that takes twice the predicted iterations is ended, and the sequential loop completes the answer.
+    A method that takes more than 1.5 times the predicted iterations is ended, and the sequential loop completes the
+    answer.
     Cells that are compiled for a GPU need no pilot: where all mixings are diagonal, the compiled solve chooses by the
     shape; else sweeps are tried for as long as a compiled walk takes, and then that is taken.
 
@@ -56,6 +57,7 @@ class Auto(Method):
         if isinstance(chosen.method, Sequential):
             return (Stage(chosen.method, why=why),)
         limited = [
-            replace(stage, iterations=2 * chosen.iterations + 5, why=why) for stage in chosen.method.stages(problem)
+            replace(stage, iterations=chosen.iterations * 3 // 2 + 5, why=why)
+            for stage in chosen.method.stages(problem)
         ]
         return (*limited, Stage(Sequential(), why=f"{why}, but ended with the sequential loop"))

@@ -29,8 +29,10 @@ _BRIEF = 4e-3  # seconds: with a shorter loop neither
 _SHARE = 32  # the pilot has T / _SHARE steps, from _SHORTEST to _LONGEST
 _REPAYS = 1.0  # seconds: with a shorter loop others are not worth compiling, which takes seconds
 _SHORTEST, _LONGEST = 24, 256
+_CACHED = 4 << 20  # bytes of weights that stay near a core
 _WINDOW = 256
 _REPEATS = 2
+_LONGER = 4  # times the steps of the pilot, over which iterations are timed too
 
 
 def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | None = None) -> Choice:
@@ -102,9 +104,13 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
         walk = Candidate(Sequential(), "sequential", 0, 0.0)
         reason = "Where sweeps do not converge, a compiled walk takes less than two iterations of Newton's method."
         return Choice([walk], [_described(recurrence), reason])
-    if engine.whole and not on_gpu:
+    if compiled and (engine.whole or engine.weight <= _CACHED):
         walk = Candidate(Sequential(), "sequential", 0, 0.0)
-        reason = "All mixings are diagonal: one compiled walk reads the drives once, and every other method more often."
+        reason = (
+            "All mixings are diagonal: one compiled walk reads the drives once, and every other method more often."
+            if engine.whole
+            else "The weights fit into a cache: a compiled walk is faster than what goes over the steps several times."
+        )
         return Choice([walk], [_described(recurrence), reason])
     # The first steps are timed with the backend that the whole takes.
     same = backend("numba") if compiled else nullcontext()
@@ -142,6 +148,7 @@ class _Pilot:
         self.tolerance = tolerance
         self.length = min(max(recurrence.length // _SHARE, _SHORTEST), _LONGEST)
         self.short = short = recurrence.window(0, self.length)
+        self.longer = recurrence.window(0, min(_LONGER * self.length, recurrence.length))
         whole, self.states = _timed(lambda: loop(short), _REPEATS if compiled else 1)
         self.step = whole / self.length
         if compiled:  # a call costs more than the steps of a pilot
@@ -157,20 +164,27 @@ class _Pilot:
     def measure(self) -> None:
         """Measure the costs of the other methods: memory, f at many times at once, judging an iterate."""
         self.memory = min(self._memory(), self.longest)
-        self.cut, quarter = _timed(lambda: self.short.window(0, max(self.length // 4, 1)))
+        self.cut, _ = _timed(lambda: self.short.window(0, max(self.length // 4, 1)))
         at_once, _ = _timed(lambda: self.short.evaluate(self.states))
         self.slope = max(at_once - self.step, 0.0) / (self.length - 1)  # of the time of f, per row
-        self._judge = [self._judging(quarter), self._judging(self.short)]
+        self._judge = [self._judging(self.short), self._judging(self.longer)]
 
     def _judging(self, part: Recurrence) -> float:
-        problem = Problem(part, self.tolerance, pin=True, jacobian=False)
-        return _timed(lambda: problem.evaluate(self.states[: part.length]))[0]
+        """Return the time of an iteration that needs f alone, with all that the driver does."""
+
+        def iterate() -> Run:
+            run = Run(Problem(part, self.tolerance, pin=True, jacobian=False), 1, part.length)
+            run.to_end(Jacobi(), None)
+            return run
+
+        seconds, run = _timed(iterate)
+        return seconds / (run.nit + 1)
 
     def judging(self, rows: int) -> float:
         """Return the time to evaluate and judge an iterate of ``rows`` rows."""
-        few, all_ = max(self.length // 4, 1), self.length
-        slope = max(self._judge[1] - self._judge[0], 0.0) / (all_ - few)
-        return self._judge[1] + slope * (rows - all_)
+        few, most = self.length, self.longer.length
+        slope = max(self._judge[1] - self._judge[0], 0.0) / max(most - few, 1)
+        return self._judge[0] + slope * (rows - few)
 
     def _memory(self) -> float:
         """Return after how many steps loops from two states meet, without resets; inf if they do not come closer."""

@@ -65,6 +65,8 @@ class Engine:
         Whether compiled loops walk through time; else Python calls f at every step.
     whole : bool
         Whether compiled loops solve in windows.
+    weight : int
+        Bytes of the matrices that every step of a compiled walk reads.
 
     Examples
     --------
@@ -77,6 +79,7 @@ class Engine:
 
     compiled: bool = False
     whole: bool = False
+    weight: int = 0
 
     def __init__(self, recurrence: Recurrence):
         self.recurrence = recurrence

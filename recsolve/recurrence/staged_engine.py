@@ -49,6 +49,7 @@ class StagedEngine(CompiledEngine):
         self.loops, self.products = (kernel_of(name, backend, traced, recurrence.dtype) for name in _AT_ONCE)
         self.program = self.loops.program
         self.weights = {name: m.weight for name, m in cell.mixings.items()}
+        self.weight = sum(w.nbytes for w in self.weights.values())
         self.constants: dict[Leaf, Array] = {Leaf("drive", name): u for name, u in recurrence.drive.items()}
         self.constants |= {Leaf("weight", name): w for name, w in self.weights.items()}
         self.constants |= {Leaf("parameter", name): p for name, p in cell.parameters.items()}
