@@ -178,7 +178,7 @@ class _Pilot:
             return run
 
         seconds, run = _timed(iterate)
-        return seconds / (run.nit + 1)
+        return float(seconds / (run.nit + 1))
 
     def judging(self, rows: int) -> float:
         """Return the time to evaluate and judge an iterate of ``rows`` rows."""
