@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from recsolve import solvers
+from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, freeze, namespace, to_host
 from recsolve.base.status import MISMATCH, MIXES, Status
@@ -135,7 +136,7 @@ def solve(
 
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
-        problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False)
+        problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False, rounding=rounding_at)
         problem.engine.check_repeats()
         trace = Trace(problem.counts) if driver["trace"] else None
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
@@ -145,17 +146,18 @@ def solve(
             trace.finish(iterate)
         if status is Status.NONFINITE:
             iterate = _follow_nonfinite(problem, iterate)
-        status, remark, mixes = _second_look(problem, solver, iterate, status)
+        last = solver if run.stage is None else run.stage.solver
+        status, remark, mixes = _second_look(problem, last, iterate, status)
         if fallback == "sequential" and status not in (Status.CONVERGED, Status.STOPPED):
             start = exact_prefix(iterate) if status is not Status.STALLED else 0
             if mixes:  # what is compiled is another function, so the definition completes
                 problem = problem.by_definition()
             problem.count_evaluation()
-            iterate = problem.evaluate(problem.engine.walk(iterate.states, start))
+            iterate = problem.excused(problem.evaluate(problem.engine.walk(iterate.states, start)))
             residuals.append(iterate.worst)
             status, remark = _completed(iterate, solver.name, status, start)
             if mixes and status is Status.CONVERGED:
-                status, remark, _ = _second_look(problem, solver, iterate, status, remark)
+                status, remark, _ = _second_look(problem, last, iterate, status, remark)
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
     if status is Status.CONVERGED:
@@ -262,7 +264,7 @@ def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
         return str(tolerance)
     return (
         f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, because f rounds otherwise for all t at "
-        "once than for the rows that were solved last)"
+        "once than for the rows that were solved last, or one by one)"
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
@@ -17,6 +19,7 @@ from recsolve.solvers.evaluation import Evaluation
 from recsolve.solvers.iterate import Iterate, Linearised
 
 I = TypeVar("I", Iterate, Linearised)  # noqa: E741
+Rounding: TypeAlias = Callable[[Recurrence, Array, Array], Array | None]
 
 
 class Problem(Evaluation):
@@ -35,6 +38,9 @@ class Problem(Evaluation):
         Whether iterates carry the Jacobian.
     engine : Engine, optional
         What computes f; default: the one that the recurrence binds.
+    rounding : callable, optional
+        ``rounding(recurrence, states, rows)`` bounds the rounding of f in some rows (T, *batch), or is None where it is
+        not known, the default.
 
     Attributes
     ----------
@@ -72,9 +78,10 @@ class Problem(Evaluation):
         pin: bool,
         jacobian: bool,
         engine: Engine | None = None,
+        rounding: Rounding | None = None,
     ):
         super().__init__(recurrence, tolerance, jacobian=jacobian, engine=engine)
-        self.pin = pin
+        self.pin, self.rounding = pin, rounding
         self.horizon = recurrence.length  # of the whole, when this is a part
         self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
 
@@ -88,7 +95,7 @@ class Problem(Evaluation):
         place : tuple of array of int, optional
             The sequences, as an index of the batch; default: all.
         """
-        part = Problem(recurrence, self.tolerance, pin=self.pin, jacobian=self.jacobian)
+        part = Problem(recurrence, self.tolerance, pin=self.pin, jacobian=self.jacobian, rounding=self.rounding)
         part.counts, part.horizon, part._known = self.counts, self.horizon, self._known
         if part._known is not None and place is not None:
             index: Any = (slice(None), *place)
@@ -97,9 +104,33 @@ class Problem(Evaluation):
 
     def by_definition(self) -> Problem:
         """Return the same problem with f as the methods of the recurrence define it, whatever has been compiled."""
-        plain = Problem(self.recurrence, self.tolerance, pin=self.pin, jacobian=False, engine=Engine(self.recurrence))
+        engine, rounding = Engine(self.recurrence), self.rounding
+        plain = Problem(self.recurrence, self.tolerance, pin=self.pin, jacobian=False, engine=engine, rounding=rounding)
         plain.counts = self.counts
         return plain
+
+    def excused(self, iterate: Iterate) -> Iterate:
+        """Return an iterate that is right up to how f rounds among other rows, judged by a test that says so.
+
+        Its rows were computed by f of single steps, or of fewer rows, and f of all together may round otherwise. Where
+        that explains what they miss of the tolerance, they are tested with the least wider one that all of them meet
+        (:meth:`recsolve.base.tolerance.Tolerance.widened`), which the iterate records; else it is returned as it is.
+
+        Parameters
+        ----------
+        iterate : Iterate
+            Of all t.
+
+        Returns
+        -------
+        Iterate
+        """
+        if iterate.done or not np.isfinite(iterate.worst):
+            return iterate
+        states, values, rec = iterate.states, iterate.values, self.recurrence
+        bound = None if self.rounding is None else self.rounding(rec, states, ~iterate.converged)
+        wider = iterate.tolerance.widened(rec, states, values, bound)
+        return iterate if wider is None else self.judge(states, values, tolerance=wider)
 
     def cut(self, iterate: Iterate) -> Array:
         """Return the rows (T, *batch) that take F without a correction from the row before.

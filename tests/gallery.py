@@ -155,3 +155,31 @@ cells = st.sampled_from(CELLS)
 solvers = st.sampled_from(sorted(rs.solvers.REGISTRY))
 seeds = st.integers(0, 2**16)
 dtypes = st.sampled_from(DTYPES)
+
+
+def trained_gru(dtype=np.float64, units=256, T=300, batch=(), gain=1.0, common=2.0, seed=0):
+    """A GRU as training leaves them: long memory, conditioning of 1e3 to 1e4, and rows that sum up aligned terms.
+
+    Half of the units are held near 1 or -1; every row of the others sums them up to 10 ``common`` or so, and its bias
+    takes that away again. So sums round as their terms do, which are far larger than the norms of rows make believe.
+    """
+    rng = np.random.default_rng(seed)
+    held = np.arange(units) < units // 2
+    sign = np.where(held, np.where(rng.random(units) < 0.5, -1.0, 1.0), 0.0)
+    mixings, biases = {}, {}
+    for name in "rzn":
+        weight = np.where(held, 0.0, common * rng.standard_normal(units))
+        matrix = gain * rng.standard_normal((units, units)) / units**0.5 + weight[:, None] * sign / held.sum() ** 0.5
+        mixings[name] = rs.mixings.Dense(matrix.astype(dtype))
+        biases[name] = -weight * held.sum() ** 0.5
+    cell = rs.cells.GRU.with_weights(mixings=mixings, parameters={"b_n": np.zeros(units, dtype)})
+    knots, place = rng.standard_normal((T // 20 + 2, *batch, units)), np.arange(T) / 20
+    share = (place % 1).reshape(-1, *(1,) * (len(batch) + 1))
+    slow = (1 - share) * knots[place.astype(int)] + share * knots[place.astype(int) + 1]
+    drive = {
+        "r": slow + biases["r"] + 3,
+        "z": np.roll(slow, 3, axis=-1) + biases["z"] + 3,
+        "n": np.roll(slow, 7, axis=-1) + biases["n"] + 6 * sign,
+    }
+    initial = np.broadcast_to(sign, (*batch, units)).astype(dtype)
+    return cell.recurrence(drive={name: u.astype(dtype) for name, u in drive.items()}, initial=initial)

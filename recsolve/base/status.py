@@ -26,9 +26,9 @@ class Status(StrEnum):
         the number grow.)
     ``stalled``
         There was no progress in the same sense, and max|r| has not grown by that much; or the states are the sequential
-        loop's own, and f evaluated for all t at once misses the test of ``converged`` there; or f evaluated alone at
-        the first, the middle or the last step differs from f evaluated for all t at once by more than sqrt(eps) (1 +
-        max |f|).
+        loop's own, and f evaluated for all t at once differs from them by more than its rounding explains; or f
+        evaluated alone at the first, the middle or the last step differs from f evaluated for all t at once by more
+        than sqrt(eps) (1 + max |f|).
     ``stopped``
         The callback raised StopIteration.
 
@@ -68,8 +68,9 @@ _ADVICE = {
 
 # The loop defines the answer, but the residual is taken with f evaluated for all t at once.
 MISMATCH = (
-    "the states are the sequential loop's own, but f evaluated for all t at once differs from them by {worst:.1e}: if "
-    "that is the rounding of f, raise tol; if it is more, f mixes times or sequences (see recsolve.check_structure)"
+    "the states are the sequential loop's own, but f evaluated for all t at once differs from them by {worst:.1e}, "
+    "more than its rounding seems to explain: it mixes times or sequences (see recsolve.check_structure), or has sums that "
+    "intervals cannot follow; if you know that it is rounding, raise tol"
 )
 
 # The residual is met, but by a function that is not a recurrence.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,8 @@ TRUSTED = 1e-2
 # However large the weights, the default tolerance stays below this many eps.
 _MOST = 64
 
-# Default tolerances by which f may round otherwise among other times and sequences.
-_OTHERWISE = (1, 2, 4, 8, 16)
+# Default tolerances by which f may round otherwise among other times and sequences, where its rounding is not known.
+_OTHERWISE = 16
 
 
 def default_tol(dtype: Any, rounding: float = 1.0) -> float:
@@ -93,9 +92,12 @@ class Tolerance:
         [True, False, False]
         """
         xp = namespace(states)
+        return (xp.abs(residual) <= self._bound(states, values)) & xp.isfinite(residual)  # type: ignore[no-any-return]
+
+    def _bound(self, states: Array, values: Array) -> Array:
+        xp = namespace(states)
         size = xp.maximum(xp.abs(states), xp.abs(values))
-        bound = self.atol * self._unit(size) + self.rtol * size
-        return (xp.abs(residual) <= bound) & xp.isfinite(residual)  # type: ignore[no-any-return]
+        return self.atol * self._unit(size) + self.rtol * size  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         unit = "1" if self.lanes is None else "m"
@@ -106,14 +108,32 @@ class Tolerance:
         text = f"|r| <= {bound} in every entry, with r = f(h[t-1], u[t]) - h[t]"
         return text if self.lanes is None else f"{text} and m the largest of 1, |h| and |f| in its lane at its step"
 
-    def widened(self, recurrence: Recurrence) -> Iterator[Tolerance]:
-        """Yield tests with more and more room for an f that rounds otherwise among other times and sequences.
+    def widened(self, recurrence: Recurrence, states: Array, values: Array, rounding: Array | None) -> Tolerance | None:
+        """Return the least wider test that all entries meet; None where rounding does not explain what they miss.
 
-        Each adds 1, 2, 4, 8 and 16 default tolerances of the recurrence to atol and rtol.
+        f may round otherwise among other times and sequences than alone. So |r| may exceed the test by the rounding of
+        two evaluations, where that is known, and the wider test adds as few default tolerances of the recurrence to
+        atol and rtol as are needed: 1, 2, 4, and so on; at most 16 where it is not known.
+
+        Parameters
+        ----------
+        recurrence : Recurrence
+        states, values : array, shape (T, *batch, *event)
+            h and f.
+        rounding : array or None
+            A bound on the rounding of f, of the same shape.
         """
-        base = default_tol(recurrence.dtype, recurrence.rounding)
-        for times in _OTHERWISE:
-            yield replace(self, atol=self.atol + times * base, rtol=self.rtol + times * base)
+        base, xp, residual = default_tol(recurrence.dtype, recurrence.rounding), namespace(states), values - states
+        excess = abs(residual) - self._bound(states, values)
+        if not bool(xp.isfinite(excess).all()) or (rounding is not None and bool((excess > 2 * rounding).any())):
+            return None
+        times = 1
+        while rounding is not None or times <= _OTHERWISE:
+            wider = replace(self, atol=self.atol + times * base, rtol=self.rtol + times * base)
+            if wider.met(states, values, residual).all():
+                return wider
+            times *= 2
+        return None
 
     def above_rounding(self, recurrence: Recurrence) -> Tolerance:
         """Return the test with atol and rtol of at least eps max(1, ``recurrence.rounding``), the rounding of f.
