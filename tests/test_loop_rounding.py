@@ -54,12 +54,9 @@ def test_a_trained_network_remembers():
 @pytest.mark.parametrize("dtype", gallery.DTYPES)
 @pytest.mark.parametrize("method", ["sequential", "jacobi"])
 def test_an_f_that_mixes_times_by_more_than_rounding_is_not_accepted(method, dtype):
-    eps = float(np.finfo(dtype).eps)
-    rng = np.random.default_rng(0)
-    rec = gallery.function(
-        lambda h, u: np.tanh(h + u) + dtype(40 * eps) * np.roll(u, 7, axis=0),
-        rng.standard_normal((50, 3)).astype(dtype),
-    )
+    more = dtype(40 * np.finfo(dtype).eps)
+    u = np.random.default_rng(0).standard_normal((50, 3)).astype(dtype)
+    rec = gallery.function(lambda h, u: np.tanh(h + u) + more * np.roll(u, 7, axis=0), u)
     sol = rs.solve(rec, method=method, maxiter=2, fallback="sequential")
     assert sol.status == "stalled"
     assert "more than its rounding" in sol.message
