@@ -13,9 +13,6 @@ from recsolve.base.layout import Layout
 if TYPE_CHECKING:
     from recsolve.recurrence.base import Recurrence
 
-# A trajectory is trusted when an error of one tolerance, or rounding, in every step may grow to at most this.
-TRUSTED = 1e-2
-
 # However large the weights, the default tolerance stays below this many eps.
 _MOST = 64
 

@@ -13,7 +13,7 @@ from . import oracle, problems
 
 SLACK = 3  # roundings of f in a residual: that of f when it is solved, when it is judged, and in the states
 TIMES = 10  # a trusted answer is within so many times what is stated
-TRUSTED = 1e-2  # kappa times tolerance up to which an answer is trusted
+TRUSTED = 1e-2  # of the size of states, the error up to which they are trusted
 COUNTS = Counter()
 
 
@@ -107,14 +107,15 @@ def _trust(problem, sol, states, defects):
     with unexpected("trusted"):
         trusted, kappa = bool(sol.trusted), float(sol.condition)
     error = np.abs(states - problem.truth)
-    size = 1 + float(np.abs(states).max())
+    size, least = float(np.abs(states).max()), 4 * float(np.finfo(problem.dtype).smallest_subnormal)
     if trusted:
         COUNTS["trusted"] += 1
         far = float(error.max())
         require(
-            far <= TIMES * TRUSTED * size,
+            far <= TIMES * min(TRUSTED * size, sol.error_estimate) + least,
             "wrong trust",
-            f"{sol.solver.name} is trusted at kappa {kappa:.1e}, tolerance {sol.tolerance.rtol:.1e}, error {far:.1e}",
+            f"{sol.solver.name} is trusted, states {sol.error_estimate:.1e}, kappa {kappa:.1e}, tolerance "
+            f"{sol.tolerance.rtol:.1e}, and is {far:.1e} off",
         )
     before = oracle.previous_of(states, problem.initial, problem.starts)
     J = oracle.jacobian(problem.model, before, problem.drive)
