@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,13 +11,14 @@ import numpy as np
 from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, freeze, namespace, to_host
+from recsolve.base.arrays import Array, freeze, kind_of, namespace, to_host
 from recsolve.base.status import MISMATCH, MIXES, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.guess import first_iterate
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.recurrence.current import checked_once
+from recsolve.recurrence.scale import ordinary
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solve_trace import Trace
 from recsolve.solvers.active import Active
@@ -128,7 +129,9 @@ def solve(
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
-    tolerance = _tolerance(tol, driver, recurrence)
+    # On a GPU the host waits for what it looks at, so the size of states is looked at once they are there.
+    later = kind_of(recurrence.initial) == "cupy" and callback is None and not driver["trace"]
+    tolerance = _tolerance(tol, driver, recurrence, scaled=not later)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
     limit, patience = recurrence.length + 2 if maxiter is None else int(maxiter), int(driver["patience"])
@@ -141,6 +144,10 @@ def solve(
         trace = Trace(problem.counts) if driver["trace"] else None
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
         iterate, status = run.to_end(solver, first)
+        if later and not ordinary(iterate.states) and tolerance != (wanted := _tolerance(tol, driver, recurrence)):
+            problem.tolerance = tolerance = wanted
+            run = Run(problem, limit, patience)
+            iterate, status = run.to_end(solver, first)
         residuals, start = run.history.residuals, None
         if trace is not None and isinstance(iterate, Iterate):  # it is, where iterates are looked at
             trace.finish(iterate)
@@ -218,17 +225,20 @@ def _split_options(
         raise
 
 
-def _tolerance(tol: float | None, driver: Mapping[str, Any], recurrence: Recurrence) -> Tolerance:
+def _tolerance(
+    tol: float | None, driver: Mapping[str, Any], recurrence: Recurrence, *, scaled: bool = True
+) -> Tolerance:
     values = {
         name: x for name, x in (("tol", tol), ("atol", driver["atol"]), ("rtol", driver["rtol"])) if x is not None
     }
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"{name} is {value!r}; wanted a finite number >= 0")
-    base = tolerance_for(recurrence, tol)
-    # Only the default absolute tolerance depends on lanes; the user's own is taken as it is.
-    lanes = None if "atol" in values else base.lanes
-    return Tolerance(float(values.get("atol", base.atol)), float(values.get("rtol", base.rtol)), lanes)
+    # Only the default absolute tolerance depends on lanes and sizes; the user's own is taken as it is.
+    base = tolerance_for(recurrence, tol, scaled=scaled and "atol" not in values)
+    if "atol" in values:
+        base = Tolerance(float(values["atol"]), base.rtol)
+    return replace(base, rtol=float(values.get("rtol", base.rtol)))
 
 
 def _observer(

@@ -89,7 +89,7 @@ def rows_met(rec, states, tolerance):
         m = np.ones((), states.dtype)
         if tolerance.lanes is not None:
             axes = (-1,) if rec.layout.components == 1 else (-len(rec.layout.event), -1)
-            m = np.maximum(size.max(axis=axes, keepdims=True, initial=0), 1)
+            m = np.maximum(size.max(axis=axes, keepdims=True, initial=0), tolerance.unit)
         dtype = states.dtype.type
         met = np.isfinite(r) & (r <= dtype(tolerance.atol) * m + dtype(tolerance.rtol) * size)
     return met.all(axis=tuple(range(met.ndim - len(rec.layout.event), met.ndim)))
@@ -101,15 +101,17 @@ def residual_is_met(rec, states, tolerance):
 
 
 def bound(solution):
-    """Law 1: how far two converged trajectories may be apart, 30 (tol max(1, max|h|) + u max|h|) kappa.
+    """Law 1: how far two converged trajectories may be apart, 30 (tol max(s, max|h|) + u max|h|) kappa.
 
-    u = max(1, rounding) eps / 2 is the rounding unit of f.
+    s is 1, or the size of states that are tiny or huge, and u = max(1, rounding) eps / 2 is the rounding unit of f.
     """
     states = np.asarray(solution.states)
     largest = float(np.abs(states).max(initial=0.0))
-    tol = max(solution.tolerance.atol, solution.tolerance.rtol)
+    tolerance = solution.tolerance
+    size = 1.0 if tolerance.lanes is None else max(tolerance.unit, largest)
+    tol = max(tolerance.atol * size, tolerance.rtol * largest)
     unit = 0.5 * max(1.0, solution.recurrence.rounding) * float(np.finfo(states.dtype).eps)
-    return 30.0 * (tol * max(1.0, largest) + unit * largest) * solution.condition
+    return 30.0 * (tol + unit * largest) * solution.condition
 
 
 def condition_of(rec, states, change=1e-6):

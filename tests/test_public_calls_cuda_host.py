@@ -51,6 +51,22 @@ def test_a_cell_with_diagonal_mixings(to_gpu, method, resets):
         np.testing.assert_allclose(found.initial.get(), wanted.initial, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("power", [-66, 66])
+@pytest.mark.parametrize("mixing", ["diagonal", "dense"])
+@pytest.mark.parametrize("method", ["auto", "newton", "jacobi"])
+def test_tiny_and_huge_states(to_gpu, method, mixing, power):
+    """Their size is looked at once they are there, and the tolerance is that of other backends."""
+    rec = gallery.recurrence("elman_relu", mixing, T=70, units=8, dtype=np.float32)
+    rec = rec.cell.recurrence(drive={"h": rec.drive.h * np.float32(2.0**power)})
+    reference = rs.solve(rec, method="newton")
+    with rs.backend("cuda"):
+        sol = rs.solve(moved(rec, to_gpu), method=method)
+        assert sol.trusted
+        assert sol.tolerance == reference.tolerance
+        assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+        np.testing.assert_array_equal(sol.converged_rows, gallery.rows_met(rec, sol.states.get(), sol.tolerance))
+
+
 @pytest.mark.parametrize("method", ["auto", "sequential", "newton", "quasi_newton", "jacobi", "anderson"])
 def test_a_cell_with_dense_mixings(to_gpu, method):
     reset = np.random.default_rng(0).random((60, 2)) < 0.05

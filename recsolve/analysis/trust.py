@@ -16,6 +16,7 @@ from recsolve.analysis.finer import Finer
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.scale import sizes_of
 
 SMALL = 1e-2  # of the size of states, an error up to which they are trusted
 _LINEAR = 0.5  # of the first correction, what the second one may be
@@ -93,13 +94,13 @@ def estimate(recurrence: Recurrence, states: Array) -> Estimate:
         moved = states.astype(values.dtype) + first
         again = recurrence.evaluate(moved) if unseen else finer.values(moved)
         second = correction(moved, again)
-        size, e, rest = (_sizes(recurrence, x) for x in (states, first, second))
+        size, e, rest = (sizes_of(recurrence, x) for x in (states, first, second))
         if unseen:
             rounding = condition(recurrence, states) * float(np.finfo(states.dtype).eps) * max(1.0, recurrence.rounding)
             e = e + rounding * size
         least = 4 * float(np.finfo(states.dtype).smallest_subnormal)
-        noise = _NOISE * float(np.finfo(values.dtype).eps) * size  # which a second correction of finer states may be
-        linear = (rest <= _LINEAR * e) | (rest <= noise + least)
+        noise = _NOISE * (float(np.finfo(values.dtype).eps) * size + least)  # which a second correction may be
+        linear = (rest <= _LINEAR * e) | (rest <= noise)
         e = e + rest
         relative = xp.where(e <= least, 0.0, e / size)
         error, worst = (_finite(x.max()) for x in (e, relative))
@@ -109,13 +110,3 @@ def estimate(recurrence: Recurrence, states: Array) -> Estimate:
 def _finite(x: Array) -> float:
     found = float(to_host(x))
     return found if np.isfinite(found) else float("inf")
-
-
-def _sizes(recurrence: Recurrence, x: Array) -> Array:
-    """Return the largest |x| over time, of each sequence and of what belongs together in it, in float64."""
-    layout, largest = recurrence.layout, abs(x).max(axis=0).astype(np.float64)
-    if layout.components > 1:
-        largest = largest.max(axis=layout.component_axis, keepdims=True)
-    if recurrence.rounding > 0 and layout.units is not None:
-        largest = largest.max(axis=-1, keepdims=True)
-    return largest  # type: ignore[no-any-return]

@@ -54,8 +54,11 @@ class Tolerance:
     atol, rtol : float
     lanes : Layout or None
         None, which means m = 1, for an ``atol`` or ``tol`` that the user gives and where units do not couple. By
-        default, where units couple, the layout of the states: m is the largest of 1 and all |h| and |f| in the entry's
-        lane (all components and units) at its step, because sums inside f round in proportion to the largest unit.
+        default, where units couple, the layout of the states: m is the largest of ``unit`` and all |h| and |f| in the
+        entry's lane (all components and units) at its step, because sums inside f round in proportion to the largest
+        unit.
+    unit : float
+        The size of the states (``Recurrence.scale``) where the test is the default, which follows it; else 1.
 
     Examples
     --------
@@ -67,6 +70,7 @@ class Tolerance:
     atol: float
     rtol: float
     lanes: Layout | None = None
+    unit: float = 1.0
 
     def met(self, states: Array, values: Array, residual: Array) -> Array:
         """Return where the test holds, entry by entry.
@@ -103,7 +107,9 @@ class Tolerance:
         else:
             bound = f"{self.atol:.3g}{'' if self.lanes is None else ' m'} + {self.rtol:.3g} max(|h|, |f|)"
         text = f"|r| <= {bound} in every entry, with r = f(h[t-1], u[t]) - h[t]"
-        return text if self.lanes is None else f"{text} and m the largest of 1, |h| and |f| in its lane at its step"
+        if self.lanes is None:
+            return text
+        return f"{text} and m the largest of {self.unit:.3g}, |h| and |f| in its lane at its step"
 
     def widened(self, recurrence: Recurrence, states: Array, values: Array, rounding: Array | None) -> Tolerance | None:
         """Return the least wider test that all entries meet; None where rounding does not explain what they miss.
@@ -121,12 +127,13 @@ class Tolerance:
             A bound on the rounding of f, of the same shape.
         """
         base, xp, residual = default_tol(recurrence.dtype, recurrence.rounding), namespace(states), values - states
+        unit = 1.0 if self.lanes is not None else recurrence.scale
         excess = abs(residual) - self._bound(states, values)
         if not bool(xp.isfinite(excess).all()) or (rounding is not None and bool((excess > 2 * rounding).any())):
             return None
         times = 1
         while rounding is not None or times <= _OTHERWISE:
-            wider = replace(self, atol=self.atol + times * base, rtol=self.rtol + times * base)
+            wider = replace(self, atol=self.atol + times * base * unit, rtol=self.rtol + times * base)
             if wider.met(states, values, residual).all():
                 return wider
             times *= 2
@@ -139,17 +146,20 @@ class Tolerance:
         takes.
         """
         floor = float(np.finfo(recurrence.dtype).eps) * max(1.0, recurrence.rounding)
-        return replace(self, atol=max(self.atol, floor), rtol=max(self.rtol, floor))
+        unit = 1.0 if self.lanes is not None else recurrence.scale
+        return replace(self, atol=max(self.atol, floor * unit), rtol=max(self.rtol, floor))
 
     def _unit(self, size: Array) -> Any:
         if self.lanes is None or not size.size:
             return 1.0
         axes = (-1,) if self.lanes.components == 1 else (self.lanes.component_axis, -1)
-        return namespace(size).maximum(size.max(axis=axes, keepdims=True), 1)
+        return namespace(size).maximum(size.max(axis=axes, keepdims=True), self.unit)
 
 
-def tolerance_for(recurrence: Recurrence, tol: float | None = None) -> Tolerance:
+def tolerance_for(recurrence: Recurrence, tol: float | None = None, *, scaled: bool = True) -> Tolerance:
     """Return the test that a solve uses: ``tol`` as atol and rtol, or the default of the recurrence.
+
+    With ``scaled=False`` the states are taken to be of ordinary size.
 
     Examples
     --------
@@ -161,5 +171,7 @@ def tolerance_for(recurrence: Recurrence, tol: float | None = None) -> Tolerance
     """
     if tol is not None:
         return Tolerance(tol, tol)
-    base = default_tol(recurrence.dtype, recurrence.rounding)
-    return Tolerance(base, base, recurrence.layout if recurrence.rounding > 0 else None)
+    base, scale = default_tol(recurrence.dtype, recurrence.rounding), recurrence.scale if scaled else 1.0
+    if recurrence.rounding > 0:
+        return Tolerance(base, base, recurrence.layout, scale)
+    return Tolerance(base * scale, base, unit=scale)

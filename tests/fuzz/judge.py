@@ -36,11 +36,11 @@ def require(holds, category, text):
 
 
 def _units(problem, tolerance, size):
-    """Return the unit in which atol counts: 1, or the largest entry of the lane where that is above 1."""
+    """Return the unit in which atol counts: 1, or the largest entry of the lane where it exceeds the size of states."""
     if getattr(tolerance, "lanes", None) is None or not size.size:
         return 1.0
     components = size.ndim - len(problem.model.lanes) - 2
-    return np.maximum(size.max(axis=(components, -1), keepdims=True), 1)
+    return np.maximum(size.max(axis=(components, -1), keepdims=True), tolerance.unit)
 
 
 def solution(problem, sol, complete=False):
