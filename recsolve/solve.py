@@ -86,7 +86,8 @@ def solve(
         atol = rtol = tol of the test of every entry, |r| <= atol m + rtol max(|h|, |f|) with r = f(h[t-1], u[t]) -
         h[t] and m = 1. Default 4 eps max(1, ``recurrence.rounding``), at most 64 eps: a few units in the last place;
         and where units couple (``recurrence.rounding`` > 0), m is then the largest of 1 and all |h|, |f| in the entry's
-        lane at its step. ``print(sol.tolerance)`` states what has been tested, with its numbers.
+        lane at its step. Where states are tiny or huge, the default counts in their size, ``recurrence.scale``, in
+        place of 1. ``print(sol.tolerance)`` states what has been tested, with its numbers.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
     guess : {"step", "zeros", "coarse"}, array or Solution, optional

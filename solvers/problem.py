@@ -293,11 +293,48 @@ class Problem(Evaluation):
         return self._evaluated(iterate, self.guarded(iterate, proposal))
 
     def _evaluated(self, iterate: I, states: Array) -> I:
-        """Return the iterate of states that come from another one."""
+        """Return the iterate of states that come from another one.
+
+        Where f has left its domain, F[t+1] is not finite though it was before, h[t] takes the plain step F[t] instead.
+        """
         pinned = self.pinned(iterate)
+        found = self._evaluated_as(iterate, states, pinned)
+        if np.isfinite(found.worst):
+            return found
+        xp = namespace(states)
+        left = xp.isfinite(iterate.values) & ~xp.isfinite(found.values)  # where it was not before, no state may help
+        inside = self._plain_before(found, left, iterate.values, pinned)
+        return found if inside is None else self._evaluated_as(iterate, inside, pinned)
+
+    def _evaluated_as(self, iterate: I, states: Array, pinned: Array | None) -> I:
+        """Return an iterate that carries its Jacobian if another one does."""
         if isinstance(iterate, Linearised):
             return self.evaluate(states, pinned=pinned, jacobian=True)
         return self.evaluate(states, pinned=pinned, jacobian=False)
+
+    def _plain_before(self, found: Iterate, left: Array, values: Array, pinned: Array | None) -> Array | None:
+        """Return the states with ``values`` before steps at which f has left its domain; None where they are that."""
+        rec, xp = self.recurrence, namespace(found.states)
+        outside = xp.zeros(left.shape, bool)
+        outside[:-1] = self._together(left & ~rec.over_event(self.starts))[1:]
+        outside &= xp.isfinite(values) & (found.states != values)
+        if pinned is not None:
+            outside &= ~rec.over_event(pinned)
+        if not outside.any():
+            return None
+        states = xp.empty_like(found.states)  # in the same memory order
+        states[...] = found.states
+        xp.copyto(states, values, where=outside)
+        return states  # type: ignore[no-any-return]
+
+    def _together(self, mask: Array) -> Array:
+        """Return where a mask (T, *batch, *event) holds for any number that may depend on the same ones before."""
+        layout = self.recurrence.layout
+        if layout.components > 1:
+            mask = mask.any(axis=layout.component_axis, keepdims=True)
+        if self.recurrence.rounding > 0 and layout.units is not None:
+            mask = mask.any(axis=-1, keepdims=True)
+        return mask
 
     def pinned(self, iterate: Iterate) -> Array | None:
         """Return the rows (T, *batch) that the pin makes exact in the next iterate; None without the pin."""

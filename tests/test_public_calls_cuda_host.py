@@ -67,6 +67,18 @@ def test_tiny_and_huge_states(to_gpu, method, mixing, power):
         np.testing.assert_array_equal(sol.converged_rows, gallery.rows_met(rec, sol.states.get(), sol.tolerance))
 
 
+@pytest.mark.parametrize("method", ["newton", "quasi_newton", "chord"])
+def test_iterates_that_leave_the_domain_come_back(to_gpu, method):
+    cell = rs.Cell(lambda s, W, u, p: 0.3 * s.h**1.5 + 0.1 * u.x, state=("h",), output="h").with_weights(hidden_size=4)
+    u = np.abs(np.random.default_rng(0).standard_normal((300, 4)))
+    rec = cell.recurrence(drive={"x": u}, initial=np.ones(4))
+    reference = rs.solve(rec, method="sequential")
+    with rs.backend("cuda"):
+        sol = rs.solve(moved(rec, to_gpu), method=method, callback=lambda now: None)  # which keeps it from fused solves
+    assert sol.nit <= 50
+    assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+
+
 @pytest.mark.parametrize("method", ["auto", "sequential", "newton", "quasi_newton", "jacobi", "anderson"])
 def test_a_cell_with_dense_mixings(to_gpu, method):
     reset = np.random.default_rng(0).random((60, 2)) < 0.05

@@ -12,8 +12,9 @@ class Status(StrEnum):
 
     ``converged``
         |r| <= atol m + rtol max(|h|, |f|) in every entry, where atol, rtol and m are those of ``Solution.tolerance``:
-        m = 1 if you gave ``tol`` or ``atol``, or units do not couple; else m is the largest of 1 and all |h| and |f| in
-        the entry's lane at its step. ``str(solution.tolerance)`` states the test with its numbers.
+        m = 1 if you gave ``tol`` or ``atol``, or units do not couple; else m is the largest of ``tolerance.unit`` (1
+        where states are of ordinary size) and all |h| and |f| in the entry's lane at its step.
+        ``str(solution.tolerance)`` states the test with its numbers.
     ``nonfinite``
         Every sequence (or segment between resets) has converged, or has converged up to a row whose own f(h[t-1], u[t])
         is inf or NaN.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from recsolve.recurrence.base import Recurrence
 
 _ORDINARY = 2.0**7  # sizes from 1 / _ORDINARY to _ORDINARY count as 1
-_NUMBERS, _FEWEST, _MOST = 2**15, 4, 64  # of the states that are looked at, and of steps
+_NUMBERS, _FEWEST, _MOST = 2**15, 4, 16  # of the states that are looked at, and of steps
 
 
 def scale_of(recurrence: Recurrence) -> float:
@@ -24,7 +24,7 @@ def scale_of(recurrence: Recurrence) -> float:
     Parameters
     ----------
     recurrence : Recurrence
-        Of whose steps at most 64 are looked at.
+        Of whose steps 16 are looked at, fewer where states are large.
 
     Returns
     -------
