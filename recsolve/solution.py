@@ -46,6 +46,8 @@ class Solution:
         How many leading rows, of all sequences, meet ``tolerance``; have a residual of exactly 0.
     converged_rows : array of bool, shape (T, *batch)
         Rows of which every entry meets ``tolerance``.
+    converged_entries : array of bool, shape (T, *batch, *event)
+        Entries that meet it: where the status is ``nonfinite``, what is right beside the numbers that are not.
     stats : dict
         ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t that were not solved yet, the guess and the
         sequential loop counting as one each), ``njvp`` (products with a Jacobian that is not formed), ``rows`` (at how
@@ -110,6 +112,11 @@ class Solution:
     @cached_property
     def converged_rows(self) -> Array:
         return to_host(self._iterate.converged.copy())
+
+    @cached_property
+    def converged_entries(self) -> Array:
+        iterate = self._iterate
+        return to_host(iterate.tolerance.met(iterate.states, iterate.values, iterate.residual))
 
     @property
     def converged_prefix(self) -> int:

@@ -280,10 +280,16 @@ def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
 
 
 def _where_nonfinite(recurrence: Recurrence, iterate: Iterate | Settled) -> str:
+    """Return in words the first step that is not finite, and how much is right all the same."""
     finite = namespace(iterate.values).isfinite(iterate.values)
     place = np.argwhere(~to_host(finite.all(axis=tuple(range(iterate.converged.ndim, finite.ndim)))))[0]
     t, sequence = int(place[0]), tuple(int(i) for i in place[1:])
     of = f" of sequence {sequence}" if sequence else ""
+    right = to_host(iterate.tolerance.met(iterate.states, iterate.values, iterate.residual))
+    whole = to_host(iterate.converged).all(axis=0)
+    rest = f"{int(right.sum())} of {right.size} numbers are right, as converged_entries tells"
+    if whole.size > 1:
+        rest += f", and {int(whole.sum())} of {whole.size} sequences at all steps"
     if not recurrence.drive_is_finite(t):
-        return f"the drive is inf or NaN at step {t}{of}; the rows before it are right"
-    return f"f is inf or NaN at step {t}{of} although its drive is finite; the rows before it are right"
+        return f"the drive is inf or NaN at step {t}{of}; the rows before it are right; {rest}"
+    return f"f is inf or NaN at step {t}{of} although its drive is finite; the rows before it are right; {rest}"

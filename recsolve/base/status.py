@@ -17,7 +17,7 @@ class Status(StrEnum):
         ``str(solution.tolerance)`` states the test with its numbers.
     ``nonfinite``
         Every sequence (or segment between resets) has converged, or has converged up to a row whose own f(h[t-1], u[t])
-        is inf or NaN.
+        is inf or NaN. All numbers that do not depend on such a row are right: ``Solution.converged_entries``.
     ``maxiter``
         None of the above after ``maxiter`` iterations.
     ``diverged``
