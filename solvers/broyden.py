@@ -82,7 +82,7 @@ class DiagonalBroyden(_Secant[Diagonal]):
         return Diagonal(namespace(iterate.values).zeros_like(iterate.values), problem.recurrence.layout)
 
     def learn(self, matrix: Diagonal, dh: Array, df: Array) -> Array:
-        return matrix.data + _over(df - matrix.data * dh, dh)  # type: ignore[no-any-return]
+        return matrix.data + _over(df - matrix.data * dh, dh)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,8 @@ class Broyden(_Secant[LaneDense]):
         size = abs(step).max(axis=-1, keepdims=True)
         unit = _over(step, size)  # squares of numbers of any size
         length = (unit * unit).sum(axis=-1, keepdims=True)
-        return matrix.data + _over(missed, size)[..., :, None] * _over(unit, length)[..., None, :]  # type: ignore[no-any-return]
+        update: Array = _over(missed, size)[..., :, None] * _over(unit, length)[..., None, :]
+        return matrix.data + update
 
 
 def _over(a: Array, b: Array) -> Array:

@@ -15,6 +15,7 @@ from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_P
 from recsolve.kernels.residual import guard, largest_finite
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
+from recsolve.recurrence.scale import largest_together
 from recsolve.solvers.evaluation import Evaluation
 from recsolve.solvers.iterate import Iterate, Linearised
 
@@ -299,11 +300,7 @@ class Problem(Evaluation):
         """
         pinned = self.pinned(iterate)
         found = self._evaluated_as(iterate, states, pinned)
-        if np.isfinite(found.worst):
-            return found
-        xp = namespace(states)
-        left = xp.isfinite(iterate.values) & ~xp.isfinite(found.values)  # where it was not before, no state may help
-        inside = self._plain_before(found, left, iterate.values, pinned)
+        inside = None if np.isfinite(found.worst) else self._back_inside(iterate, found, pinned)
         return found if inside is None else self._evaluated_as(iterate, inside, pinned)
 
     def _evaluated_as(self, iterate: I, states: Array, pinned: Array | None) -> I:
@@ -312,29 +309,24 @@ class Problem(Evaluation):
             return self.evaluate(states, pinned=pinned, jacobian=True)
         return self.evaluate(states, pinned=pinned, jacobian=False)
 
-    def _plain_before(self, found: Iterate, left: Array, values: Array, pinned: Array | None) -> Array | None:
-        """Return the states with ``values`` before steps at which f has left its domain; None where they are that."""
-        rec, xp = self.recurrence, namespace(found.states)
+    def _back_inside(self, iterate: Iterate, found: Iterate, pinned: Array | None) -> Array | None:
+        """Return the states with plain steps where they have led f out of its domain; None where they have not.
+
+        Where F was not finite before, no state may help: its drive may be NaN.
+        """
+        rec, xp, plain = self.recurrence, namespace(found.states), iterate.values
+        left = xp.isfinite(plain) & ~xp.isfinite(found.values) & ~rec.over_event(self.starts)
         outside = xp.zeros(left.shape, bool)
-        outside[:-1] = self._together(left & ~rec.over_event(self.starts))[1:]
-        outside &= xp.isfinite(values) & (found.states != values)
+        outside[:-1] = largest_together(rec, left)[1:]
+        outside &= xp.isfinite(plain) & (found.states != plain)
         if pinned is not None:
             outside &= ~rec.over_event(pinned)
         if not outside.any():
             return None
         states = xp.empty_like(found.states)  # in the same memory order
         states[...] = found.states
-        xp.copyto(states, values, where=outside)
+        xp.copyto(states, plain, where=outside)
         return states  # type: ignore[no-any-return]
-
-    def _together(self, mask: Array) -> Array:
-        """Return where a mask (T, *batch, *event) holds for any number that may depend on the same ones before."""
-        layout = self.recurrence.layout
-        if layout.components > 1:
-            mask = mask.any(axis=layout.component_axis, keepdims=True)
-        if self.recurrence.rounding > 0 and layout.units is not None:
-            mask = mask.any(axis=-1, keepdims=True)
-        return mask
 
     def pinned(self, iterate: Iterate) -> Array | None:
         """Return the rows (T, *batch) that the pin makes exact in the next iterate; None without the pin."""

@@ -93,6 +93,8 @@ def estimate(recurrence: Recurrence, states: Array) -> Estimate:
         first = correction(states, values)
         moved = states.astype(values.dtype) + first
         again = recurrence.evaluate(moved) if unseen else finer.values(moved)
+        if again is None:  # f can be called at the states, but not beside them
+            return Estimate(float("inf"), float("inf"), linear=False)
         second = correction(moved, again)
         size, e, rest = (sizes_of(recurrence, x) for x in (states, first, second))
         if unseen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,22 +66,33 @@ def ordinary(states: Array) -> bool:
 def sizes_of(recurrence: Recurrence, x: Array) -> Array:
     """Return the largest |x| over time, of each sequence and of what belongs together in it, in float64.
 
-    Units of a lane belong together where they couple, else a unit with its components.
-
     Parameters
     ----------
     recurrence : Recurrence
     x : array, shape (T, *batch, *event)
     """
-    layout, largest = recurrence.layout, abs(x).max(axis=0).astype(np.float64)
+    return largest_together(recurrence, abs(x).max(axis=0).astype(np.float64))
+
+
+def largest_together(recurrence: Recurrence, x: Array) -> Array:
+    """Return the largest of the numbers that belong together, or whether one is True, with axes of size 1 for them.
+
+    They are the units of a lane where these couple, else a unit with its components.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    x : array, shape (..., *event)
+    """
+    layout = recurrence.layout
     if layout.components > 1:
-        largest = largest.max(axis=layout.component_axis, keepdims=True)
+        x = x.max(axis=layout.component_axis, keepdims=True)
     if recurrence.rounding > 0 and layout.units is not None:
-        largest = largest.max(axis=-1, keepdims=True)
-    return largest  # type: ignore[no-any-return]
+        x = x.max(axis=-1, keepdims=True)
+    return x
 
 
-def _rounded(sizes: Array, dtype: np.dtype[np.generic]) -> float:
+def _rounded(sizes: Array, dtype: np.dtype[Any]) -> float:
     known = sizes[sizes > 0]
     if not known.size:
         return 1.0
@@ -90,6 +101,6 @@ def _rounded(sizes: Array, dtype: np.dtype[np.generic]) -> float:
         size = min(size, _ORDINARY * float(known.min()))
         if size <= _ORDINARY:
             return 1.0
-    limits = np.finfo(dtype)  # type: ignore[arg-type]
+    limits = np.finfo(dtype)
     exponent = min(max(round(float(np.log2(size))), limits.minexp), limits.maxexp - 1)
     return float(2.0**exponent)
