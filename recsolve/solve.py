@@ -86,7 +86,7 @@ def solve(
         atol = rtol = tol of the test of every entry, |r| <= atol m + rtol max(|h|, |f|) with r = f(h[t-1], u[t]) -
         h[t] and m = 1. Default 4 eps max(1, ``recurrence.rounding``), at most 64 eps: a few units in the last place;
         and where units couple (``recurrence.rounding`` > 0), m is then the largest of 1 and all |h|, |f| in the entry's
-        lane at its step. Where states are tiny or huge, the default counts in their size, ``recurrence.scale``, in
+        lane at its step. Where states are tiny or huge, the default counts in ``recurrence.state_scale`` in
         place of 1. ``print(sol.tolerance)`` states what has been tested, with its numbers.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
@@ -131,7 +131,8 @@ def solve(
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
     # On a GPU the host waits for what it looks at, so the size of states is looked at once they are there.
-    later = kind_of(recurrence.initial) == "cupy" and callback is None and not driver["trace"]
+    own = tol is not None or driver["atol"] is not None or callback is not None or driver["trace"]
+    later = kind_of(recurrence.initial) == "cupy" and not own
     tolerance = _tolerance(tol, driver, recurrence, scaled=not later)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
@@ -145,10 +146,11 @@ def solve(
         trace = Trace(problem.counts) if driver["trace"] else None
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
         iterate, status = run.to_end(solver, first)
-        if later and not ordinary(iterate.states) and tolerance != (wanted := _tolerance(tol, driver, recurrence)):
-            problem.tolerance = tolerance = wanted
-            run = Run(problem, limit, patience)
-            iterate, status = run.to_end(solver, first)
+        if later and iterate.worst != 0 and not ordinary(iterate.states):
+            problem.tolerance = tolerance = _tolerance(tol, driver, recurrence)
+            if tolerance != iterate.tolerance:
+                run = Run(problem, limit, patience)
+                iterate, status = run.to_end(solver, first)
         residuals, start = run.history.residuals, None
         if trace is not None and isinstance(iterate, Iterate):  # it is, where iterates are looked at
             trace.finish(iterate)

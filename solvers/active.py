@@ -215,9 +215,8 @@ class Active:
             alone = rest.bind().evaluate(part.states)
         except Exception:  # a user's function may raise anything when shapes no longer fit
             return False
-        close = namespace(alone).isclose(
-            alone, part.values, rtol=float(np.finfo(rest.dtype).eps) ** 0.5, equal_nan=True
-        )
+        rtol, unit = float(np.finfo(rest.dtype).eps) ** 0.5, self._all.tolerance.unit
+        close = namespace(alone).isclose(alone, part.values, rtol=rtol, atol=1e-8 * unit, equal_nan=True)
         return bool(close.all())
 
     def slide(self, iterate: Iterate) -> Iterate | None:

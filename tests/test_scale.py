@@ -36,7 +36,7 @@ def homogeneous(kind, dtype, power, T=50):
         inputs, initial = (factor * u).astype(dtype), (factor * h).astype(dtype)
         return rs.Recurrence.from_function(f, inputs=inputs, initial=initial, structure=structure)
 
-    return made(2.0**40 / made(2.0**40).scale * 2.0**power)  # a size of 1, where it counts as 1 anyway
+    return made(2.0**40 / made(2.0**40).state_scale * 2.0**power)  # a size of 1, where it counts as 1 anyway
 
 
 @pytest.mark.parametrize("kind", sorted(HOMOGENEOUS))
@@ -59,7 +59,7 @@ def test_scaled_recurrences_take_the_same_iterations(method, dtype, kind):
 @pytest.mark.parametrize("method", ["newton", "windowed", "jacobi"])
 def test_backends_agree_on_what_is_tiny_or_huge(method, mixing, backend):
     rec = gallery.recurrence("elman_relu", mixing, dtype=np.float32, units=4)
-    size = 2.0**40 / rec.cell.recurrence(drive={"h": rec.drive.h * np.float32(2.0**40)}).scale
+    size = 2.0**40 / rec.cell.recurrence(drive={"h": rec.drive.h * np.float32(2.0**40)}).state_scale
     found = []
     for power in (0, *POWERS):
         drive = {"h": rec.drive.h * np.float32(size * 2.0**power)}
@@ -100,7 +100,7 @@ def test_ordinary_sizes_count_as_one_and_nothing_counts_as_nothing():
         u = np.asarray(u, float) * np.ones((70, 2))
         return rs.Recurrence.from_function(
             lambda h, u: 0.5 * h + u, inputs=u, initial=np.full(2, h), structure="diagonal"
-        ).scale
+        ).state_scale
 
     assert [scale(u) for u in (0.0, 0.01, 1.0, 100.0, np.nan, [1e-9, 1.0], [1e12, 1.0])] == [1.0] * 7
     assert scale(1e-9) == scale(0.0, h=1e-9) == 2.0**-30
@@ -117,3 +117,13 @@ def test_a_tiny_sequence_beside_an_ordinary_one_is_not_trusted_unless_it_is_righ
     assert coarse.success
     assert not coarse.trusted
     assert rs.solve(rec, method="jacobi", options={"atol": 1e-36}).trusted
+
+
+@pytest.mark.parametrize("size", [1.0, 2.0**-66, 2.0**66])
+@pytest.mark.parametrize("method", ["newton", "jacobi", "sequential"])
+def test_an_f_that_mixes_times_is_noticed_whatever_its_size(method, size):
+    u = size * np.random.default_rng(0).standard_normal((50, 3))
+    rec = gallery.function(lambda h, u: 0.5 * np.abs(h - u) + 1e-3 * np.cumsum(u, axis=0), u)
+    sol = rs.solve(rec, method=method)
+    assert sol.status == "stalled"
+    assert "f mixes" in sol.message

@@ -14,7 +14,8 @@ from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 
 _NUMBERS = 2**20  # of the states that are computed together
-_TERMS = 2**28  # of sums in long double, which take a second
+_TERMS = 2**28  # of sums in long double, which take a second,
+_FUNCTIONS = 16  # as elementary functions in the place of this many do
 
 
 class Finer:
@@ -44,8 +45,9 @@ class Finer:
     def __init__(self, recurrence: Recurrence):
         self.recurrence = recurrence
         self.dtype = np.dtype(np.float64 if recurrence.dtype == np.float32 else np.longdouble)
-        terms = recurrence.shape[0] * int(np.prod(recurrence.shape[1:])) * (recurrence.layout.units or 1)
-        slow = kind_of(recurrence.initial) == "cupy" or (recurrence.rounding > 0 and terms > _TERMS)
+        width = (recurrence.layout.units or 1) if recurrence.rounding > 0 else _FUNCTIONS
+        terms = recurrence.shape[0] * int(np.prod(recurrence.shape[1:])) * width
+        slow = kind_of(recurrence.initial) == "cupy" or terms > _TERMS
         if recurrence.dtype == np.float64 and (slow or np.finfo(np.longdouble).eps == np.finfo(np.float64).eps):
             self.dtype = recurrence.dtype
 

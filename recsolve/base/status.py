@@ -29,7 +29,7 @@ class Status(StrEnum):
         There was no progress in the same sense, and max|r| has not grown by that much; or the states are the sequential
         loop's own, and f evaluated for all t at once differs from them by more than its rounding explains; or f
         evaluated alone at the first, the middle or the last step differs from f evaluated for all t at once by more
-        than sqrt(eps) (1 + max |f|).
+        than sqrt(eps) (s + max |f|), with s = 1 where states are of ordinary size.
     ``stopped``
         The callback raised StopIteration.
 

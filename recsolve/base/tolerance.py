@@ -58,7 +58,7 @@ class Tolerance:
         entry's lane (all components and units) at its step, because sums inside f round in proportion to the largest
         unit.
     unit : float
-        The size of the states (``Recurrence.scale``) where the test is the default, which follows it; else 1.
+        The size of the states (``Recurrence.state_scale``) where the test is the default, which follows it; else 1.
 
     Examples
     --------
@@ -127,7 +127,7 @@ class Tolerance:
             A bound on the rounding of f, of the same shape.
         """
         base, xp, residual = default_tol(recurrence.dtype, recurrence.rounding), namespace(states), values - states
-        unit = 1.0 if self.lanes is not None else recurrence.scale
+        unit = 1.0 if self.lanes is not None else recurrence.state_scale
         excess = abs(residual) - self._bound(states, values)
         if not bool(xp.isfinite(excess).all()) or (rounding is not None and bool((excess > 2 * rounding).any())):
             return None
@@ -146,7 +146,7 @@ class Tolerance:
         takes.
         """
         floor = float(np.finfo(recurrence.dtype).eps) * max(1.0, recurrence.rounding)
-        unit = 1.0 if self.lanes is not None else recurrence.scale
+        unit = 1.0 if self.lanes is not None else recurrence.state_scale
         return replace(self, atol=max(self.atol, floor * unit), rtol=max(self.rtol, floor))
 
     def _unit(self, size: Array) -> Any:
@@ -171,7 +171,7 @@ def tolerance_for(recurrence: Recurrence, tol: float | None = None, *, scaled: b
     """
     if tol is not None:
         return Tolerance(tol, tol)
-    base, scale = default_tol(recurrence.dtype, recurrence.rounding), recurrence.scale if scaled else 1.0
+    base, scale = default_tol(recurrence.dtype, recurrence.rounding), recurrence.state_scale if scaled else 1.0
     if recurrence.rounding > 0:
         return Tolerance(base, base, recurrence.layout, scale)
     return Tolerance(base * scale, base, unit=scale)

@@ -289,7 +289,7 @@ class Recurrence(ABC):
         """
 
     @cached_property
-    def scale(self) -> float:
+    def state_scale(self) -> float:
         """The size of the states, a power of two, in whose units the default absolute tolerance counts.
 
         1 where it is ordinary, 1/128 to 128, which is seen at h[0] and f(h[0], u[t]) at some t.
@@ -299,7 +299,7 @@ class Recurrence(ABC):
         >>> import numpy as np, recsolve as rs
         >>> u = np.full((9, 1), 1e-20)
         >>> rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=u, initial=np.zeros(1))
-        >>> rec.scale == 2.0**-66
+        >>> rec.state_scale == 2.0**-66
         True
         """
         return scale_of(self)
