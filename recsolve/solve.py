@@ -130,10 +130,7 @@ def solve(
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
-    # On a GPU the host waits for what it looks at, so the size of states is looked at once they are there.
-    own = tol is not None or driver["atol"] is not None or callback is not None or driver["trace"]
-    later = kind_of(recurrence.initial) == "cupy" and not own
-    tolerance = _tolerance(tol, driver, recurrence, scaled=not later)
+    tolerance = _tolerance(tol, driver, recurrence, scaled=False)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
     limit, patience = recurrence.length + 2 if maxiter is None else int(maxiter), int(driver["patience"])
@@ -145,12 +142,11 @@ def solve(
         problem.engine.check_repeats()
         trace = Trace(problem.counts) if driver["trace"] else None
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
-        iterate, status = run.to_end(solver, first)
-        if later and iterate.worst != 0 and not ordinary(iterate.states):
-            problem.tolerance = tolerance = _tolerance(tol, driver, recurrence)
-            if tolerance != iterate.tolerance:
-                run = Run(problem, limit, patience)
-                iterate, status = run.to_end(solver, first)
+        if tol is None and driver["atol"] is None:
+            iterate, status = _in_size(run, solver, first, lambda: _tolerance(None, driver, recurrence))
+        else:
+            iterate, status = run.to_end(solver, first)
+        tolerance = problem.tolerance
         residuals, start = run.history.residuals, None
         if trace is not None and isinstance(iterate, Iterate):  # it is, where iterates are looked at
             trace.finish(iterate)
@@ -180,6 +176,26 @@ def solve(
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)
     return solution
+
+
+def _in_size(
+    run: Run, solver: solvers.Method, first: Array | None, measured: Callable[[], Tolerance]
+) -> tuple[Iterate | Settled, Status]:
+    """Return the end of a run with the tolerance in the size of the states.
+
+    Of answers that are found without iterations, and on a GPU, where the host waits for what it looks at, a few rows
+    are looked at afterwards, for that is cheaper.
+    """
+    problem = run.problem
+    if kind_of(problem.recurrence.initial) != "cupy" or run.observe is not None:
+        run.measured = measured
+    iterate, status = run.to_end(solver, first)
+    looked = run.observe is not None or (run.measured is None and kind_of(iterate.states) != "cupy")
+    if looked or iterate.worst == 0 or ordinary(iterate.states) or measured() == problem.tolerance:
+        return iterate, status
+    problem.tolerance = measured()
+    run.restart()
+    return run.to_end(solver, first)
 
 
 def _second_look(

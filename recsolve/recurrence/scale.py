@@ -57,10 +57,10 @@ def scale_of(recurrence: Recurrence) -> float:
 
 
 def ordinary(states: Array) -> bool:
-    """Return whether a few of the states, (T, *batch, *event), are of ordinary size, or 0."""
+    """Return whether a few of the states, (T, *batch, *event), are of ordinary size; 0 is what any tolerance makes."""
     few = states[:: max(len(states) // _FEWEST, 1)]
     largest = float(to_host(abs(few).max())) if few.size else 0.0
-    return largest == 0 or 1 / _ORDINARY <= largest <= _ORDINARY
+    return 1 / _ORDINARY <= largest <= _ORDINARY
 
 
 def sizes_of(recurrence: Recurrence, x: Array) -> Array:
