@@ -28,8 +28,8 @@ class Finer:
     Attributes
     ----------
     dtype : dtype
-        That of the results; the recurrence's own where there is none finer, as on a GPU for float64 and where sums of
-        long doubles would take too long.
+        That of the results; the recurrence's own where there is none finer: for float64 on a GPU, where sums of long
+        doubles would take too long, and where f refuses finer arrays.
 
     Examples
     --------
@@ -51,36 +51,34 @@ class Finer:
         if recurrence.dtype == np.float64 and (slow or np.finfo(np.longdouble).eps == np.finfo(np.float64).eps):
             self.dtype = recurrence.dtype
 
-    def values(self, states: Array) -> Array | None:
-        """Return f(h[t-1], u[t]) at all t for states of any float dtype; None where f cannot be called on finer arrays.
+    def values(self, states: Array) -> Array:
+        """Return f(h[t-1], u[t]) at all t, in ``dtype``; from now on that of the recurrence where f refuses finer arrays.
 
         Parameters
         ----------
         states : array, shape (T, *batch, *event)
+            Of any float dtype.
 
         Returns
         -------
-        array or None
-            The same shape, in ``dtype``.
+        array, shape (T, *batch, *event)
         """
-        rec = self.recurrence
-        previous = rec.previous(states.astype(self.dtype))
-        try:
-            with np.errstate(all="ignore"):
-                if self.dtype == rec.dtype:
-                    return rec.bind().apply(previous)
-                return self._by_windows(previous)
-        except Exception:  # f is the user's own code
-            return None
+        if self.dtype != self.recurrence.dtype:
+            try:
+                with np.errstate(all="ignore"):
+                    return self._by_windows(self.recurrence.previous(states.astype(self.dtype)))
+            except Exception:  # f is the user's own code
+                self.dtype = self.recurrence.dtype
+        return self.recurrence.evaluate(states.astype(self.dtype))
 
-    def _by_windows(self, previous: Array) -> Array | None:
+    def _by_windows(self, previous: Array) -> Array:
         values = namespace(previous).empty_like(previous)
         steps = max(_NUMBERS * len(previous) // previous.size, 1)
         for start in range(0, len(previous), steps):
             cut = slice(start, min(start + steps, len(previous)))
             found = self._apply(self.recurrence.window(cut.start, cut.stop), previous[cut])
             if found.dtype != self.dtype or found.shape != previous[cut].shape:
-                return None  # f has a dtype in mind
+                raise TypeError("f has a dtype in mind")
             values[cut] = found
         return values  # type: ignore[no-any-return]
 

@@ -87,17 +87,12 @@ def estimate(recurrence: Recurrence, states: Array) -> Estimate:
         return affine_scan(J, (values - states).astype(recurrence.dtype), reset=cut)
 
     with np.errstate(all="ignore"):
-        values, unseen = finer.values(states), finer.dtype == recurrence.dtype
-        if values is None:
-            values, unseen = recurrence.evaluate(states), True
+        values = finer.values(states)
         first = correction(states, values)
         moved = states.astype(values.dtype) + first
-        again = recurrence.evaluate(moved) if unseen else finer.values(moved)
-        if again is None:  # f can be called at the states, but not beside them
-            return Estimate(float("inf"), float("inf"), linear=False)
-        second = correction(moved, again)
+        second = correction(moved, finer.values(moved))
         size, e, rest = (sizes_of(recurrence, x) for x in (states, first, second))
-        if unseen:
+        if finer.dtype == recurrence.dtype:
             rounding = condition(recurrence, states) * float(np.finfo(states.dtype).eps) * max(1.0, recurrence.rounding)
             e = e + rounding * size
         least = 4 * float(np.finfo(states.dtype).smallest_subnormal)
