@@ -52,7 +52,7 @@ class Finer:
             self.dtype = recurrence.dtype
 
     def values(self, states: Array) -> Array:
-        """Return f(h[t-1], u[t]) at all t, in ``dtype``; from now on that of the recurrence where f refuses finer arrays.
+        """Return f(h[t-1], u[t]) at all t in ``dtype``, which becomes that of the recurrence where f refuses another.
 
         Parameters
         ----------
