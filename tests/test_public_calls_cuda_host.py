@@ -53,7 +53,7 @@ def test_a_cell_with_diagonal_mixings(to_gpu, method, resets):
 
 @pytest.mark.parametrize("power", [-66, 66])
 @pytest.mark.parametrize("mixing", ["diagonal", "dense"])
-@pytest.mark.parametrize("method", ["auto", "newton", "jacobi"])
+@pytest.mark.parametrize("method", ["auto", "newton", "jacobi", "quasi_newton"])
 def test_tiny_and_huge_states(to_gpu, method, mixing, power):
     """Their size is looked at once they are there, and the tolerance is that of other backends."""
     rec = gallery.recurrence("elman_relu", mixing, T=70, units=8, dtype=np.float32)

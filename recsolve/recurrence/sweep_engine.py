@@ -48,7 +48,8 @@ def sweep(
     scanned : bool
         Whether to scan with the k x k blocks of J; False takes A = 0, which is Jacobi's iteration.
     """
-    test = tolerance.atol, tolerance.rtol
+    unit = 1.0 if tolerance.lanes is None else tolerance.unit
+    test = tolerance.atol * unit, tolerance.rtol
     found = None if sweeps is None else sweeps.solve(given(recurrence, sweeps.cell), test, scanned=scanned)
     if found is None:
         return None
