@@ -70,8 +70,8 @@ _ADVICE = {
 # The loop defines the answer, but the residual is taken with f evaluated for all t at once.
 MISMATCH = (
     "the states are the sequential loop's own, but f evaluated for all t at once differs from them by {worst:.1e}, "
-    "more than its rounding seems to explain: it mixes times or sequences (see recsolve.check_structure), or has sums "
-    "that intervals cannot follow; if you know that it is rounding, raise tol"
+    "more than its rounding seems to explain: it mixes times or sequences (see recsolve.check_structure); if you know "
+    "that it is rounding, raise tol"
 )
 
 # The residual is met, but by a function that is not a recurrence.
