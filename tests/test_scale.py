@@ -108,6 +108,9 @@ def test_ordinary_sizes_count_as_one_and_nothing_counts_as_nothing():
     assert scale(1e9) == 2.0**30
     assert scale([1e9, 1e4]) == 2.0**20  # the small ones are solved to as many digits but two
     assert scale([1e9, np.inf]) == 2.0**30
+    assert scale(1.0, h=1e10) == 1.0  # which is forgotten
+    assert scale(0.0, h=1e10) == 2.0**33
+    assert scale(1e-20, h=1e-9) == 2.0**-66
 
 
 def test_a_tiny_sequence_beside_an_ordinary_one_is_not_trusted_unless_it_is_right():

@@ -19,7 +19,8 @@ def scale_of(recurrence: Recurrence) -> float:
     """Return the size of the states as h[0] and f(h[0], u[t]) show it, a power of two; 1 where it is ordinary.
 
     The largest of them counts where all are below 1/128, and where all are above 128; but no more than 128 times the
-    largest of any unit (or lane, where units couple) of any sequence, since all are tested alike.
+    largest of any unit (or lane, where units couple) of any sequence, since all are tested alike. Where f(0, u[t]) is
+    smaller it counts instead, for h[0] may be forgotten soon.
 
     Parameters
     ----------
@@ -46,14 +47,25 @@ def scale_of(recurrence: Recurrence) -> float:
     every = slice(None, None, -(-recurrence.length // steps))
     try:
         part = recurrence._cut(every, recurrence.wrap(recurrence.initial))
-        xp = namespace(recurrence.initial)
-        with np.errstate(all="ignore"):
-            values = part.apply(xp.broadcast_to(recurrence.initial, part.shape))
-            both = (xp.where(xp.isfinite(x), x, 0) for x in (values, recurrence.initial[None]))
-            sizes = to_host(xp.maximum(*(sizes_of(recurrence, x) for x in both)))
+        sizes = np.maximum(_seen(part, recurrence.initial), _largest(recurrence, recurrence.initial[None]))
+        if not 1 / _ORDINARY <= sizes.max() <= _ORDINARY:  # in h[0] alone, perhaps, which is soon forgotten
+            others = _seen(part, namespace(recurrence.initial).zeros_like(recurrence.initial))
+            sizes = np.where(others > 0, np.minimum(sizes, others), sizes)
     except Exception:  # what f raises is reported when it is solved
         return 1.0
     return _rounded(sizes, recurrence.dtype)
+
+
+def _seen(part: Recurrence, state: Array) -> Array:
+    """Return the sizes of f at one state and some steps."""
+    with np.errstate(all="ignore"):
+        return _largest(part, part.apply(namespace(state).broadcast_to(state, part.shape)))
+
+
+def _largest(recurrence: Recurrence, x: Array) -> Array:
+    """Return the sizes of the finite numbers of x, on the host."""
+    xp = namespace(x)
+    return to_host(sizes_of(recurrence, xp.where(xp.isfinite(x), x, x.dtype.type(0))))
 
 
 def ordinary(states: Array) -> bool:
