@@ -9,7 +9,7 @@ from recsolve.analysis.enclosure import rounding_of_f
 from recsolve.base.tolerance import tolerance_for
 
 
-def aligned(dtype, product=np.matmul, n=200, T=120):
+def aligned(dtype, product=np.matmul, n=96, T=60):
     """A user's network whose sums cancel what their terms have in common."""
     rng = np.random.default_rng(0)
     held = np.arange(n) < n // 2  # near 1, and summed up by all others
@@ -46,10 +46,11 @@ def test_a_right_loop_is_accepted_whatever_asks_for_it(kind, dtype):
             rs.solve(rec, method=rs.solvers.Chain(methods=("jacobi", "sequential"), iterations=2)),
         ]
         assert rs.solve(rec, method="auto").success
+    bound = gallery.bound(found[0])
     for sol in found:
         assert sol.success
         assert np.array_equal(sol.states, truth) == (sol.stats["completed_from"] is None)  # f of all t begins it
-        assert np.abs(sol.states - truth).max() <= gallery.bound(sol)
+        assert np.abs(sol.states - truth).max() <= bound
         assert "rounds otherwise" in sol.message
         assert gallery.residual_is_met(rec, sol.states, sol.tolerance)
         assert sol.residuals[-1] == np.abs(rec.evaluate(sol.states) - sol.states).max()

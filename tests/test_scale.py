@@ -19,7 +19,6 @@ def relu_network(h, u):
 
 WEIGHT = 0.5 * np.random.default_rng(5).standard_normal((6, 6))
 HOMOGENEOUS = {  # f(s h, s u) = s f(h, u)
-    "affine": (lambda h, u: 0.75 * h + u, "diagonal"),
     "relu": (lambda h, u: np.maximum(0.5 * u - 0.75 * h, 0.25 * h), "diagonal"),
     "norm": (lambda h, u: 0.5 * np.abs(h - u) + 0.25 * np.maximum(h, u), "diagonal"),
     "relu network": (relu_network, "dense"),
