@@ -59,7 +59,7 @@ def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[
     integer = np.dtype(f"i{dtype.itemsize}")
     flat = (*rows.flat, rows.flatten(out))
     converged, exact = np.empty(rows.leading, np.bool_), np.empty(rows.leading, np.bool_)
-    worst = np.full(rows.leading, tolerance.lanes is not None, dtype)
+    worst = np.full(rows.leading, 0 if tolerance.lanes is None else tolerance.unit, dtype)
     bits: Any = tuple([x.view(integer) for x in flat])
     limits: Any = (np.iinfo(integer).max, dtype.type(tolerance.atol), dtype.type(tolerance.rtol), rows.width, lane)
     results: Any = (converged.ravel(), exact.ravel(), worst.ravel(), worst.ravel().view(integer))

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.analysis.condition import condition, error_estimate
+from recsolve.analysis.condition import condition
 from recsolve.analysis.error_bound import error_bound
 from recsolve.analysis.structure_truth import Verification, verify_jacobian
+from recsolve.analysis.trust import Estimate, estimate
 from recsolve.base.arrays import Array, to_host
 from recsolve.base.status import Status
-from recsolve.base.tolerance import TRUSTED, Tolerance
+from recsolve.base.tolerance import Tolerance
 from recsolve.recurrence.base import Recurrence
 from recsolve.solve_trace import Trace
 from recsolve.solvers.evaluation import Settled
@@ -46,6 +47,8 @@ class Solution:
         How many leading rows, of all sequences, meet ``tolerance``; have a residual of exactly 0.
     converged_rows : array of bool, shape (T, *batch)
         Rows of which every entry meets ``tolerance``.
+    converged_entries : array of bool, shape (T, *batch, *event)
+        Entries that meet it: where the status is ``nonfinite``, what is right beside the numbers that are not.
     stats : dict
         ``nfev`` and ``njev`` (evaluations of f and of its Jacobian at all t that were not solved yet, the guess and the
         sequential loop counting as one each), ``njvp`` (products with a Jacobian that is not formed), ``rows`` (at how
@@ -112,6 +115,11 @@ class Solution:
     def converged_rows(self) -> Array:
         return to_host(self._iterate.converged.copy())
 
+    @cached_property
+    def converged_entries(self) -> Array:
+        iterate = self._iterate
+        return to_host(iterate.tolerance.met(iterate.states, iterate.values, iterate.residual))
+
     @property
     def converged_prefix(self) -> int:
         return leading_times(self.converged_rows)
@@ -139,15 +147,24 @@ class Solution:
         return self._derivative.holds is False or self._derivative.missing
 
     @cached_property
-    def error_estimate(self) -> float:
-        """An estimate of max |h - h of the exact recurrence|: the next Newton correction, from one scan.
+    def _estimate(self) -> Estimate:
+        """The error to first order; NaN where ``condition`` is."""
+        if self._without_derivative:
+            return Estimate(float("nan"), float("nan"), linear=False)
+        return estimate(self.recurrence, self._iterate.states)
 
-        It is no bound: it sees neither the curvature of f nor its rounding. Where the residual is far above rounding it
-        is below the true error about as often as above it; where it is not, it is too small, down to 0 for the loop's
-        own states, whose error is then that of rounding: up to about kappa eps max |h|. Infinite when the scan
-        overflows; NaN where ``condition`` is.
+    @property
+    def error_estimate(self) -> float:
+        """An estimate of max |h - h of the exact recurrence|, rounding included; computed on first use.
+
+        It is the next step of Newton's method, from a residual in finer arithmetic (float64 for float32, NumPy's long
+        double for float64), which sees the rounding of f too, and what one more step adds to it. It is no bound: where
+        the second step is small it is the error to a few percent, as in a calibration of docs/reliability.md. Where
+        there is no finer arithmetic (float64 on a GPU, functions that take one dtype only, matrix products that would
+        take seconds) rounding counts as kappa eps max(1, ``recurrence.rounding``) max |h|, which is more than it is.
+        Infinite when the scan overflows; NaN where ``condition`` is.
         """
-        return float("nan") if self._without_derivative else error_estimate(self.recurrence, self._iterate.states)
+        return self._estimate.error
 
     @cached_property
     def error_bound(self) -> float:
@@ -185,46 +202,39 @@ class Solution:
         """
         return error_bound(self.recurrence, self._iterate.states)
 
-    @property
+    @cached_property
     def trusted(self) -> bool:
-        """Whether it converged and kappa u <= 0.01, where u is the larger of tolerance and rounding.
+        """Whether it converged, and the error that its residual and rounding cause is estimated to be small.
 
-        u = max(atol, rtol, eps max(1, ``recurrence.rounding``)) is the possible error of every step, in units of max(1,
-        max |h|): by its residual, or by the rounding of f, however small the residual is. All steps together
-        then make an error of about kappa u max(1, max |h|). It is an estimate to first order, and no proof: it sees no
-        curvature, nor f that rounds worse than sums of its terms do; ``error_bound`` proves.
-        Nothing is trusted whose Jacobian is not known to be the derivative: see ``condition``.
+        Small is one percent of the largest |h| of what belongs together: the units of a lane where they couple, or a
+        unit and its components, of one sequence at all t. The estimate is ``error_estimate``, which must also be seen
+        to be good: a second step of Newton's method is to add less than half of the first. It is no proof;
+        ``error_bound`` proves. Nothing is trusted whose Jacobian is not known to be the derivative: see ``condition``.
         """
-        small = self.success and self.condition * self._step_error <= TRUSTED
-        return small and self._derivative.holds is True
-
-    @property
-    def _step_error(self) -> float:
-        """The possible error of every step, in units of max(1, max |h|)."""
-        tolerance = self.tolerance.above_rounding(self.recurrence)
-        return max(tolerance.atol, tolerance.rtol)
+        return self.success and self._derivative.holds is True and self._estimate.small
 
     @property
     def message(self) -> str:
-        """The status with its advice; once ``condition`` is known, also what it means for the trajectory."""
+        """The status with its advice; once ``trusted`` has been asked for, also what it means for the trajectory."""
         remark = self._remark
         if self.success:
             remark = "; ".join(filter(None, [_tested(self.tolerance, self._asked), remark]))
         text = f"{self.status}: {remark or self.status.advice}"
-        if "condition" not in self.__dict__ or not self.success or self.trusted:
+        if not self.success or vars(self).get("trusted", True):
             return text
         if not self._derivative.holds:
-            text += f"; but it is not trusted: {self._derivative.reason}"
-        else:
-            text += (
-                f"; but kappa = {self.condition:.1e}, so the trajectory may be far from the true one although its "
-                "residual is small (chaos, or a very long memory)"
-            )
-        return text
+            return f"{text}; but it is not trusted: {self._derivative.reason}"
+        found = self._estimate
+        off = f"about {found.error:.1e}" if found.linear and np.isfinite(found.error) else "more than is known"
+        return (
+            f"{text}; but the trajectory may be off by {off} although its residual is small, which is not small for "
+            f"states of this size (kappa = {self.condition:.1e}: chaos, a very long memory, or a coarse tolerance)"
+        )
 
     def __repr__(self) -> str:
         stats, T = self.stats, self.recurrence.length
-        known = f"{self.trusted} (kappa {self.condition:.1e})" if "condition" in self.__dict__ else "ask sol.trusted"
+        asked = "trusted" in vars(self)
+        known = f"{self.trusted} (error about {self.error_estimate:.1e})" if asked else "ask sol.trusted"
         waited = stats["compile_seconds"]
         compiled = f", after {waited:.3g} s of compiling" if waited >= 0.1 else ""
         lines = {
@@ -248,7 +258,7 @@ def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
         return str(tolerance)
     return (
         f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, because f rounds otherwise for all t at "
-        "once than for the rows that were solved last)"
+        "once than for the rows that were solved last, or one by one)"
     )
 
 

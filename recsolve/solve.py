@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from recsolve import solvers
+from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, freeze, namespace, to_host
+from recsolve.base.arrays import Array, freeze, kind_of, namespace, to_host
 from recsolve.base.status import MISMATCH, MIXES, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.guess import first_iterate
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.recurrence.current import checked_once
+from recsolve.recurrence.scale import ordinary
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solve_trace import Trace
 from recsolve.solvers.active import Active
@@ -84,7 +86,8 @@ def solve(
         atol = rtol = tol of the test of every entry, |r| <= atol m + rtol max(|h|, |f|) with r = f(h[t-1], u[t]) -
         h[t] and m = 1. Default 4 eps max(1, ``recurrence.rounding``), at most 64 eps: a few units in the last place;
         and where units couple (``recurrence.rounding`` > 0), m is then the largest of 1 and all |h|, |f| in the entry's
-        lane at its step. ``print(sol.tolerance)`` states what has been tested, with its numbers.
+        lane at its step. Where states are tiny or huge, the default counts in ``recurrence.state_scale`` in
+        place of 1. ``print(sol.tolerance)`` states what has been tested, with its numbers.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
     guess : {"step", "zeros", "coarse"}, array or Solution, optional
@@ -127,7 +130,7 @@ def solve(
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
-    tolerance = _tolerance(tol, driver, recurrence)
+    tolerance = _tolerance(tol, driver, recurrence, scaled=False)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
     limit, patience = recurrence.length + 2 if maxiter is None else int(maxiter), int(driver["patience"])
@@ -135,27 +138,32 @@ def solve(
 
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
-        problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False)
+        problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False, rounding=rounding_at)
         problem.engine.check_repeats()
         trace = Trace(problem.counts) if driver["trace"] else None
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
-        iterate, status = run.to_end(solver, first)
+        if tol is None and driver["atol"] is None:
+            iterate, status = _in_size(run, solver, first, lambda: _tolerance(None, driver, recurrence))
+        else:
+            iterate, status = run.to_end(solver, first)
+        tolerance = problem.tolerance
         residuals, start = run.history.residuals, None
         if trace is not None and isinstance(iterate, Iterate):  # it is, where iterates are looked at
             trace.finish(iterate)
         if status is Status.NONFINITE:
             iterate = _follow_nonfinite(problem, iterate)
-        status, remark, mixes = _second_look(problem, solver, iterate, status)
+        last = solver if run.stage is None else run.stage.solver
+        status, remark, mixes = _second_look(problem, last, iterate, status)
         if fallback == "sequential" and status not in (Status.CONVERGED, Status.STOPPED):
             start = exact_prefix(iterate) if status is not Status.STALLED else 0
             if mixes:  # what is compiled is another function, so the definition completes
                 problem = problem.by_definition()
             problem.count_evaluation()
-            iterate = problem.evaluate(problem.engine.walk(iterate.states, start))
+            iterate = problem.excused(problem.evaluate(problem.engine.walk(iterate.states, start)))
             residuals.append(iterate.worst)
             status, remark = _completed(iterate, solver.name, status, start)
             if mixes and status is Status.CONVERGED:
-                status, remark, _ = _second_look(problem, solver, iterate, status, remark)
+                status, remark, _ = _second_look(problem, last, iterate, status, remark)
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
     if run.stage is not None and run.stage.why:
@@ -167,6 +175,26 @@ def solve(
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)
     return solution
+
+
+def _in_size(
+    run: Run, solver: solvers.Method, first: Array | None, measured: Callable[[], Tolerance]
+) -> tuple[Iterate | Settled, Status]:
+    """Return the end of a run with the tolerance in the size of the states.
+
+    Of answers that are found without iterations, and on a GPU, where the host waits for what it looks at, a few rows
+    are looked at afterwards, for that is cheaper.
+    """
+    problem = run.problem
+    if kind_of(problem.recurrence.initial) != "cupy" or run.observe is not None:
+        run.measured = measured
+    iterate, status = run.to_end(solver, first)
+    looked = run.observe is not None or (run.measured is None and kind_of(iterate.states) != "cupy")
+    if looked or iterate.worst == 0 or ordinary(iterate.states) or measured() == problem.tolerance:
+        return iterate, status
+    problem.tolerance = measured()
+    run.restart()
+    return run.to_end(solver, first)
 
 
 def _second_look(
@@ -215,17 +243,20 @@ def _split_options(
         raise
 
 
-def _tolerance(tol: float | None, driver: Mapping[str, Any], recurrence: Recurrence) -> Tolerance:
+def _tolerance(
+    tol: float | None, driver: Mapping[str, Any], recurrence: Recurrence, *, scaled: bool = True
+) -> Tolerance:
     values = {
         name: x for name, x in (("tol", tol), ("atol", driver["atol"]), ("rtol", driver["rtol"])) if x is not None
     }
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"{name} is {value!r}; wanted a finite number >= 0")
-    base = tolerance_for(recurrence, tol)
-    # Only the default absolute tolerance depends on lanes; the user's own is taken as it is.
-    lanes = None if "atol" in values else base.lanes
-    return Tolerance(float(values.get("atol", base.atol)), float(values.get("rtol", base.rtol)), lanes)
+    # Only the default absolute tolerance depends on lanes and sizes; the user's own is taken as it is.
+    base = tolerance_for(recurrence, tol, scaled=scaled and "atol" not in values)
+    if "atol" in values:
+        base = Tolerance(float(values["atol"]), base.rtol)
+    return replace(base, rtol=float(values.get("rtol", base.rtol)))
 
 
 def _observer(
@@ -256,10 +287,16 @@ def _completed(iterate: Iterate | Settled, name: str, was: Status, start: int) -
 
 
 def _where_nonfinite(recurrence: Recurrence, iterate: Iterate | Settled) -> str:
+    """Return in words the first step that is not finite, and how much is right all the same."""
     finite = namespace(iterate.values).isfinite(iterate.values)
     place = np.argwhere(~to_host(finite.all(axis=tuple(range(iterate.converged.ndim, finite.ndim)))))[0]
     t, sequence = int(place[0]), tuple(int(i) for i in place[1:])
     of = f" of sequence {sequence}" if sequence else ""
+    right = to_host(iterate.tolerance.met(iterate.states, iterate.values, iterate.residual))
+    whole = to_host(iterate.converged).all(axis=0)
+    rest = f"{int(right.sum())} of {right.size} numbers are right, as converged_entries tells"
+    if whole.size > 1:
+        rest += f", and {int(whole.sum())} of {whole.size} sequences at all steps"
     if not recurrence.drive_is_finite(t):
-        return f"the drive is inf or NaN at step {t}{of}; the rows before it are right"
-    return f"f is inf or NaN at step {t}{of} although its drive is finite; the rows before it are right"
+        return f"the drive is inf or NaN at step {t}{of}; the rows before it are right; {rest}"
+    return f"f is inf or NaN at step {t}{of} although its drive is finite; the rows before it are right; {rest}"

@@ -142,21 +142,14 @@ class Active:
         """Return the whole trajectory as an iterate, f evaluated afresh at all t.
 
         f may round otherwise at all t than among the rows that were left. If all rows met the tolerance when they were
-        evaluated last and some miss it now, all are tested with the first wider tolerance that they meet, which the
-        iterate records.
+        evaluated last and some miss it now, they are excused as far as rounding explains it.
         """
         if not self.narrowed:
             return iterate
         self._keep(iterate)
         kept, problem = self._kept, self._all
         whole = problem.evaluate(kept.states, jacobian=False, chunk=self.window)
-        if whole.done or not bool(kept.converged.all()):
-            return whole
-        for tolerance in problem.tolerance.widened(problem.recurrence):
-            wide = problem.judge(whole.states, whole.values, tolerance=tolerance)
-            if wide.done:
-                return wide
-        return whole
+        return problem.excused(whole) if bool(kept.converged.all()) else whole
 
     def resume(self, iterate: Iterate) -> Iterate:
         """Go on with the whole, which missed the tolerance although its parts met it: f is another function there."""
@@ -222,9 +215,8 @@ class Active:
             alone = rest.bind().evaluate(part.states)
         except Exception:  # a user's function may raise anything when shapes no longer fit
             return False
-        close = namespace(alone).isclose(
-            alone, part.values, rtol=float(np.finfo(rest.dtype).eps) ** 0.5, equal_nan=True
-        )
+        rtol, unit = float(np.finfo(rest.dtype).eps) ** 0.5, self._all.tolerance.unit
+        close = namespace(alone).isclose(alone, part.values, rtol=rtol, atol=1e-8 * unit, equal_nan=True)
         return bool(close.all())
 
     def slide(self, iterate: Iterate) -> Iterate | None:

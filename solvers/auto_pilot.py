@@ -197,7 +197,7 @@ class _Pilot:
         apart = to_host(abs(loop(other) - states))
         d = apart.reshape(self.length, -1).max(axis=1)
         test = self.tolerance.above_rounding(self.short)  # below it states are the same, and any tolerance is met
-        small = test.atol + test.rtol * float(to_host(abs(self.states)).max())
+        small = test.atol * test.unit + test.rtol * float(to_host(abs(self.states)).max())
         above = np.flatnonzero(~(d <= small))
         if not above.size:
             return 1.0

@@ -82,9 +82,7 @@ class DiagonalBroyden(_Secant[Diagonal]):
         return Diagonal(namespace(iterate.values).zeros_like(iterate.values), problem.recurrence.layout)
 
     def learn(self, matrix: Diagonal, dh: Array, df: Array) -> Array:
-        moved = dh * dh
-        tiny = namespace(dh).finfo(dh.dtype).tiny
-        return matrix.data + (df - matrix.data * dh) * dh / (moved + tiny)  # type: ignore[no-any-return]
+        return matrix.data + _over(df - matrix.data * dh, dh)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +116,15 @@ class Broyden(_Secant[LaneDense]):
     def learn(self, matrix: LaneDense, dh: Array, df: Array) -> Array:
         step, change = matrix.layout.lane_vectors(dh), matrix.layout.lane_vectors(df)
         missed = change - (matrix.data @ step[..., None])[..., 0]
-        length = (step * step).sum(axis=-1, keepdims=True)
-        tiny = namespace(dh).finfo(dh.dtype).tiny
-        return matrix.data + missed[..., :, None] * (step / (length + tiny))[..., None, :]  # type: ignore[no-any-return]
+        size = abs(step).max(axis=-1, keepdims=True)
+        unit = _over(step, size)  # squares of numbers of any size
+        length = (unit * unit).sum(axis=-1, keepdims=True)
+        update: Array = _over(missed, size)[..., :, None] * _over(unit, length)[..., None, :]
+        return matrix.data + update
+
+
+def _over(a: Array, b: Array) -> Array:
+    """Return a / b, and 0 where b is nothing to learn from."""
+    xp = namespace(b)
+    known = abs(b) > xp.finfo(b.dtype).tiny
+    return xp.where(known, a / xp.where(known, b, b.dtype.type(1)), b.dtype.type(0))  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.base.status import Status
+from recsolve.base.tolerance import Tolerance
 from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.active import Active
 from recsolve.solvers.evaluation import Direct, Settled
@@ -69,12 +70,15 @@ class Run:
     maxiter, patience : int
     observe : callable, optional
         ``observe(active, iterate, nit, report)`` after every iterate.
+    measured : callable, optional
+        Returns the tolerance in the size of the states, which is looked at once there is something to iterate.
     """
 
     problem: Problem
     maxiter: int
     patience: int
     observe: Observe | None = None
+    measured: Callable[[], Tolerance] | None = None
     history: History = field(default_factory=History)
     nit: int = 0
     stage: Stage | None = None
@@ -84,6 +88,8 @@ class Run:
         """Run the stages of a method until one of them converges, and return the last iterate and its status."""
         may_be_direct = guess is None and self.observe is None
         if may_be_direct and (ended := self._directly(method)) is not None:
+            return ended
+        if self._measure() and may_be_direct and (ended := self._directly(method)) is not None:
             return ended
         for stage in method.stages(self.problem):
             self.stage = stage
@@ -95,6 +101,17 @@ class Run:
                 break
             guess = iterate.states
         return iterate, status
+
+    def restart(self) -> None:
+        """Forget what has been found: the tolerance is another one."""
+        self.history, self.nit, self.stage, self.measured = History(), 0, None, None
+
+    def _measure(self) -> bool:
+        """Take the tolerance in the size of the states, and return whether it is another one."""
+        before = self.problem.tolerance
+        if self.measured is not None:
+            self.problem.tolerance, self.measured = self.measured(), None
+        return self.problem.tolerance != before
 
     def _directly(self, method: Method, limit: int | None = None) -> tuple[Iterate | Settled, Status] | None:
         """Return the result of compiled loops, if the method has them and it passes the test within a stage's limit."""

@@ -96,7 +96,8 @@ class NewtonKrylov(Solver[Iterate, None]):
             return (a * spread).astype(r.dtype)
 
         size = xp.sqrt(dot(r, r))
-        wanted = xp.minimum(self.forcing, size / max(r.size // max(size.size, 1), 1) ** 0.5)
+        mean = size / max(r.size // max(size.size, 1), 1) ** 0.5 / problem.tolerance.unit
+        wanted = xp.minimum(self.forcing, mean)
         basis, directions = [times(r, _reciprocal(size))], []
         H = xp.zeros((*sequences, self.dimension + 1, self.dimension))
         for j in range(self.dimension):

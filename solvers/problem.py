@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
@@ -13,10 +15,12 @@ from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_P
 from recsolve.kernels.residual import guard, largest_finite
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
+from recsolve.recurrence.scale import largest_together
 from recsolve.solvers.evaluation import Evaluation
 from recsolve.solvers.iterate import Iterate, Linearised
 
 I = TypeVar("I", Iterate, Linearised)  # noqa: E741
+Rounding: TypeAlias = Callable[[Recurrence, Array, Array], Array | None]
 
 
 class Problem(Evaluation):
@@ -35,6 +39,9 @@ class Problem(Evaluation):
         Whether iterates carry the Jacobian.
     engine : Engine, optional
         What computes f; default: the one that the recurrence binds.
+    rounding : callable, optional
+        ``rounding(recurrence, states, rows)`` bounds the rounding of f in some rows (T, *batch), or is None where it is
+        not known, the default.
 
     Attributes
     ----------
@@ -72,9 +79,10 @@ class Problem(Evaluation):
         pin: bool,
         jacobian: bool,
         engine: Engine | None = None,
+        rounding: Rounding | None = None,
     ):
         super().__init__(recurrence, tolerance, jacobian=jacobian, engine=engine)
-        self.pin = pin
+        self.pin, self.rounding = pin, rounding
         self.horizon = recurrence.length  # of the whole, when this is a part
         self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
 
@@ -88,7 +96,7 @@ class Problem(Evaluation):
         place : tuple of array of int, optional
             The sequences, as an index of the batch; default: all.
         """
-        part = Problem(recurrence, self.tolerance, pin=self.pin, jacobian=self.jacobian)
+        part = Problem(recurrence, self.tolerance, pin=self.pin, jacobian=self.jacobian, rounding=self.rounding)
         part.counts, part.horizon, part._known = self.counts, self.horizon, self._known
         if part._known is not None and place is not None:
             index: Any = (slice(None), *place)
@@ -97,9 +105,33 @@ class Problem(Evaluation):
 
     def by_definition(self) -> Problem:
         """Return the same problem with f as the methods of the recurrence define it, whatever has been compiled."""
-        plain = Problem(self.recurrence, self.tolerance, pin=self.pin, jacobian=False, engine=Engine(self.recurrence))
+        engine, rounding = Engine(self.recurrence), self.rounding
+        plain = Problem(self.recurrence, self.tolerance, pin=self.pin, jacobian=False, engine=engine, rounding=rounding)
         plain.counts = self.counts
         return plain
+
+    def excused(self, iterate: Iterate) -> Iterate:
+        """Return an iterate that is right up to how f rounds among other rows, judged by a test that says so.
+
+        Its rows were computed by f of single steps, or of fewer rows, and f of all together may round otherwise. Where
+        that explains what they miss of the tolerance, they are tested with the least wider one that all of them meet
+        (:meth:`recsolve.base.tolerance.Tolerance.widened`), which the iterate records; else it is returned as it is.
+
+        Parameters
+        ----------
+        iterate : Iterate
+            Of all t.
+
+        Returns
+        -------
+        Iterate
+        """
+        if iterate.done or not np.isfinite(iterate.worst):
+            return iterate
+        states, values, rec = iterate.states, iterate.values, self.recurrence
+        bound = None if self.rounding is None else self.rounding(rec, states, ~iterate.converged)
+        wider = iterate.tolerance.widened(rec, states, values, bound)
+        return iterate if wider is None else self.judge(states, values, tolerance=wider)
 
     def cut(self, iterate: Iterate) -> Array:
         """Return the rows (T, *batch) that take F without a correction from the row before.
@@ -262,11 +294,39 @@ class Problem(Evaluation):
         return self._evaluated(iterate, self.guarded(iterate, proposal))
 
     def _evaluated(self, iterate: I, states: Array) -> I:
-        """Return the iterate of states that come from another one."""
+        """Return the iterate of states that come from another one.
+
+        Where f has left its domain, F[t+1] is not finite though it was before, h[t] takes the plain step F[t] instead.
+        """
         pinned = self.pinned(iterate)
+        found = self._evaluated_as(iterate, states, pinned)
+        inside = None if np.isfinite(found.worst) else self._back_inside(iterate, found, pinned)
+        return found if inside is None else self._evaluated_as(iterate, inside, pinned)
+
+    def _evaluated_as(self, iterate: I, states: Array, pinned: Array | None) -> I:
+        """Return an iterate that carries its Jacobian if another one does."""
         if isinstance(iterate, Linearised):
             return self.evaluate(states, pinned=pinned, jacobian=True)
         return self.evaluate(states, pinned=pinned, jacobian=False)
+
+    def _back_inside(self, iterate: Iterate, found: Iterate, pinned: Array | None) -> Array | None:
+        """Return the states with plain steps where they have led f out of its domain; None where they have not.
+
+        Where F was not finite before, no state may help: its drive may be NaN.
+        """
+        rec, xp, plain = self.recurrence, namespace(found.states), iterate.values
+        left = xp.isfinite(plain) & ~xp.isfinite(found.values) & ~rec.over_event(self.starts)
+        outside = xp.zeros(left.shape, bool)
+        outside[:-1] = largest_together(rec, left)[1:]
+        outside &= xp.isfinite(plain) & (found.states != plain)
+        if pinned is not None:
+            outside &= ~rec.over_event(pinned)
+        if not outside.any():
+            return None
+        states = xp.empty_like(found.states)  # in the same memory order
+        states[...] = found.states
+        xp.copyto(states, plain, where=outside)
+        return states  # type: ignore[no-any-return]
 
     def pinned(self, iterate: Iterate) -> Array | None:
         """Return the rows (T, *batch) that the pin makes exact in the next iterate; None without the pin."""

@@ -53,7 +53,7 @@ class Sequential(Solver[Iterate, Repeats]):
 
     def start(self, problem: Problem) -> Iterate:
         problem.count_evaluation()
-        return problem.evaluate(problem.engine.walk())
+        return problem.excused(problem.evaluate(problem.engine.walk(), jacobian=False))
 
     def init(self, problem: Problem, iterate: Iterate) -> Repeats:
         return Repeats()

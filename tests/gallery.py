@@ -89,7 +89,7 @@ def rows_met(rec, states, tolerance):
         m = np.ones((), states.dtype)
         if tolerance.lanes is not None:
             axes = (-1,) if rec.layout.components == 1 else (-len(rec.layout.event), -1)
-            m = np.maximum(size.max(axis=axes, keepdims=True, initial=0), 1)
+            m = np.maximum(size.max(axis=axes, keepdims=True, initial=0), tolerance.unit)
         dtype = states.dtype.type
         met = np.isfinite(r) & (r <= dtype(tolerance.atol) * m + dtype(tolerance.rtol) * size)
     return met.all(axis=tuple(range(met.ndim - len(rec.layout.event), met.ndim)))
@@ -101,15 +101,17 @@ def residual_is_met(rec, states, tolerance):
 
 
 def bound(solution):
-    """Law 1: how far two converged trajectories may be apart, 30 (tol max(1, max|h|) + u max|h|) kappa.
+    """Law 1: how far two converged trajectories may be apart, 30 (tol max(s, max|h|) + u max|h|) kappa.
 
-    u = max(1, rounding) eps / 2 is the rounding unit of f.
+    s is 1, or the size of states that are tiny or huge, and u = max(1, rounding) eps / 2 is the rounding unit of f.
     """
     states = np.asarray(solution.states)
     largest = float(np.abs(states).max(initial=0.0))
-    tol = max(solution.tolerance.atol, solution.tolerance.rtol)
+    tolerance = solution.tolerance
+    size = 1.0 if tolerance.lanes is None else max(tolerance.unit, largest)
+    tol = max(tolerance.atol * size, tolerance.rtol * largest)
     unit = 0.5 * max(1.0, solution.recurrence.rounding) * float(np.finfo(states.dtype).eps)
-    return 30.0 * (tol * max(1.0, largest) + unit * largest) * solution.condition
+    return 30.0 * (tol + unit * largest) * solution.condition
 
 
 def condition_of(rec, states, change=1e-6):
@@ -155,3 +157,31 @@ cells = st.sampled_from(CELLS)
 solvers = st.sampled_from(sorted(rs.solvers.REGISTRY))
 seeds = st.integers(0, 2**16)
 dtypes = st.sampled_from(DTYPES)
+
+
+def trained_gru(dtype=np.float64, units=256, T=300, batch=(), gain=1.0, common=2.0, seed=0):
+    """A GRU as training leaves them: long memory, conditioning of 1e3 to 1e4, and rows that sum up aligned terms.
+
+    Half of the units are held near 1 or -1; every row of the others sums them up to 10 ``common`` or so, and its bias
+    takes that away again. So sums round as their terms do, which are far larger than the norms of rows make believe.
+    """
+    rng = np.random.default_rng(seed)
+    held = np.arange(units) < units // 2
+    sign = np.where(held, np.where(rng.random(units) < 0.5, -1.0, 1.0), 0.0)
+    mixings, biases = {}, {}
+    for name in "rzn":
+        weight = np.where(held, 0.0, common * rng.standard_normal(units))
+        matrix = gain * rng.standard_normal((units, units)) / units**0.5 + weight[:, None] * sign / held.sum() ** 0.5
+        mixings[name] = rs.mixings.Dense(matrix.astype(dtype))
+        biases[name] = -weight * held.sum() ** 0.5
+    cell = rs.cells.GRU.with_weights(mixings=mixings, parameters={"b_n": np.zeros(units, dtype)})
+    knots, place = rng.standard_normal((T // 20 + 2, *batch, units)), np.arange(T) / 20
+    share = (place % 1).reshape(-1, *(1,) * (len(batch) + 1))
+    slow = (1 - share) * knots[place.astype(int)] + share * knots[place.astype(int) + 1]
+    drive = {
+        "r": slow + biases["r"] + 3,
+        "z": np.roll(slow, 3, axis=-1) + biases["z"] + 3,
+        "n": np.roll(slow, 7, axis=-1) + biases["n"] + 6 * sign,
+    }
+    initial = np.broadcast_to(sign, (*batch, units)).astype(dtype)
+    return cell.recurrence(drive={name: u.astype(dtype) for name, u in drive.items()}, initial=initial)

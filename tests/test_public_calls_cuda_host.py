@@ -51,6 +51,34 @@ def test_a_cell_with_diagonal_mixings(to_gpu, method, resets):
         np.testing.assert_allclose(found.initial.get(), wanted.initial, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("power", [-66, 66])
+@pytest.mark.parametrize("mixing", ["diagonal", "dense"])
+@pytest.mark.parametrize("method", ["auto", "newton", "jacobi", "quasi_newton"])
+def test_tiny_and_huge_states(to_gpu, method, mixing, power):
+    """Their size is looked at once they are there, and the tolerance is that of other backends."""
+    rec = gallery.recurrence("elman_relu", mixing, T=70, units=8, dtype=np.float32)
+    rec = rec.cell.recurrence(drive={"h": rec.drive.h * np.float32(2.0**power)})
+    reference = rs.solve(rec, method="newton")
+    with rs.backend("cuda"):
+        sol = rs.solve(moved(rec, to_gpu), method=method)
+        assert sol.trusted
+        assert sol.tolerance == reference.tolerance or sol.residuals[-1] == 0  # which meets any
+        assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+        np.testing.assert_array_equal(sol.converged_rows, gallery.rows_met(rec, sol.states.get(), sol.tolerance))
+
+
+@pytest.mark.parametrize("method", ["newton", "quasi_newton", "chord"])
+def test_iterates_that_leave_the_domain_come_back(to_gpu, method):
+    cell = rs.Cell(lambda s, W, u, p: 0.3 * s.h**1.5 + 0.1 * u.x, state=("h",), output="h").with_weights(hidden_size=4)
+    u = np.abs(np.random.default_rng(0).standard_normal((300, 4)))
+    rec = cell.recurrence(drive={"x": u}, initial=np.ones(4))
+    reference = rs.solve(rec, method="sequential")
+    with rs.backend("cuda"):
+        sol = rs.solve(moved(rec, to_gpu), method=method, callback=lambda now: None)  # which keeps it from fused solves
+    assert sol.nit <= 50
+    assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+
+
 @pytest.mark.parametrize("method", ["auto", "sequential", "newton", "quasi_newton", "jacobi", "anderson"])
 def test_a_cell_with_dense_mixings(to_gpu, method):
     reset = np.random.default_rng(0).random((60, 2)) < 0.05

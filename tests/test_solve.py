@@ -35,7 +35,7 @@ def test_the_solution_says_all():
     assert 0 < sol.exact_prefix <= rec.length
     assert sol.converged_rows.shape == (60, 2)
     assert sol.trusted
-    assert "kappa" in repr(sol)
+    assert "error about" in repr(sol)
     np.testing.assert_array_equal(sol.output, sol.states[:, :, 0])
     assert sol.recurrence is rec
 
@@ -184,13 +184,19 @@ def test_the_condition_is_that_of_the_bidiagonal_system(cell, seed, gain, resets
         assert exact / 3 <= sol.condition <= exact * (1 + 1e-10)
 
 
-def test_trust_follows_the_condition():
-    slow = gallery.function(lambda h, u: np.float32(0.99999) * h + u, np.ones((100_000, 1), np.float32))
+def test_trust_follows_the_error_and_not_the_worst_case_of_the_condition():
+    keep = np.float32(0.99999)
+    slow = gallery.function(lambda h, u: keep * h + u, np.ones((100_000, 1), np.float32))
     sol = rs.solve(slow)
     assert sol.success
-    assert sol.condition == pytest.approx(63_000, rel=0.05)
-    assert not sol.trusted
-    assert "may be far from the true one" in sol.message
+    assert sol.condition == pytest.approx(63_000, rel=0.05)  # times the tolerance that is 0.03 of the states
+    error = np.abs(sol.states - gallery.loop(slow.astype(np.float64))).max()
+    assert sol.error_estimate == pytest.approx(error, rel=0.01)
+    assert sol.trusted == (error < 0.01 * sol.states.max())
+    far = rs.solve(slow, tol=1e-3, method="jacobi", guess=sol.states * np.float32(1.02))
+    assert far.success
+    assert not far.trusted
+    assert "may be off by about 1.3e+03" in far.message
     assert rs.solve(gallery.recurrence("gru", "dense")).trusted
 
 

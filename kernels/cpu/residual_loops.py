@@ -31,15 +31,15 @@ def residual(states: Array, values: Array, out: Array, bits: tuple[Array, Array,
     """Fill ``out`` with F - h, and say of the rows [first, last) whether they pass and are exact, and what max |r| is.
 
     ``lane`` numbers are tested together. With ``worst`` set the absolute tolerance is multiplied with the largest of
-    them, or 1, whatever is larger; NaN fails them all.
+    them, or with it, whatever is larger; NaN fails them all.
     """
     for row in range(first, last):
-        failed, moved, scaled = 0, 0, worst[row] != 0
+        failed, moved, unit = 0, 0, worst[row]
         for p in range(row * n, row * n + n, lane):
             absolute = atol
-            if scaled:
+            if unit != 0:
                 worst_bits[row] = max(_largest(bits[0], mask, p, lane), _largest(bits[1], mask, p, lane))
-                absolute = atol * (worst[row] if not worst[row] < 1 else 1)
+                absolute = atol * (worst[row] if not worst[row] < unit else unit)
             for i in range(lane):
                 h, f = states[uint64(p + i)], values[uint64(p + i)]
                 r, a, b = f - h, abs(h), abs(f)

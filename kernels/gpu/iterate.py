@@ -125,7 +125,10 @@ class Iterations:
         rows = self.xp.empty((ROWS, *self.rows), np.bool_)
         numbers = self.xp.empty(3 * self.count + 2 * self.sequences, self.dtype)
         first, where, size = self.address(rows), self.address(numbers), self.count * self.dtype.itemsize
-        step.doubles(("atol", "rtol"), tolerance.atol, tolerance.rtol)
+        if "unit" in step.at:
+            step.doubles(("atol", "rtol", "unit"), tolerance.atol, tolerance.rtol, tolerance.unit)
+        else:
+            step.doubles(("atol", "rtol"), tolerance.atol, tolerance.rtol)
         step.fill(
             told=first + TOLD * self.count,
             converged=first + CONVERGED * self.count,

@@ -61,37 +61,6 @@ def condition(recurrence: Recurrence, states: Array) -> float:
     return kappa if np.isfinite(kappa) else float("inf")
 
 
-def error_estimate(recurrence: Recurrence, states: Array) -> float:
-    """Return max|d| of the Newton correction d[t] = J[t] d[t-1] + r[t] at a trajectory: its error to first order.
-
-    Parameters
-    ----------
-    recurrence : Recurrence
-    states : array, shape (T, *batch, *event)
-        Native.
-
-    Returns
-    -------
-    float
-        inf where the scan overflows.
-
-    Examples
-    --------
-    >>> import numpy as np, recsolve as rs
-    >>> from recsolve.analysis.condition import error_estimate
-    >>> rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1))
-    >>> error_estimate(rec, np.array([[1.0], [1.5], [2.0]]))
-    0.25
-    """
-    if not states.size:
-        return 0.0
-    values, J = recurrence.linearise(states)
-    with np.errstate(all="ignore"):
-        d = affine_scan(J, values - states, reset=recurrence.over_event(recurrence.starts))
-    largest = float(to_host(abs(d).max()))
-    return largest if np.isfinite(largest) else float("inf")
-
-
 def _exact(recurrence: Recurrence, J: Jacobian) -> float:
     magnitudes = abs(J.diagonal().data)
     ones = namespace(magnitudes).ones_like(magnitudes)

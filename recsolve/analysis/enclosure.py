@@ -7,8 +7,7 @@ at any other point of the ball and not round. Operation by operation, their valu
 
 with every slope inside the derivative of the operation over the intervals (mean value theorem, or its Lipschitz form
 for minimum, maximum and absolute) and the defect bounded by the rounding and by jumps: a condition that the ball leaves
-open may send the runs different ways. The chain rule of :mod:`recsolve.symbolic.dual`, read on intervals, carries the
-slopes; the defect travels as one more leaf, :data:`DEFECT`.
+open may send the runs different ways. Duals over intervals carry both (:mod:`recsolve.analysis.interval_dual`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from recsolve.analysis.interval import Interval
-from recsolve.analysis.rounding import magnitude, product_rounding, rounding
+from recsolve.analysis.interval_dual import DEFECT, Directional, Elementwise
+from recsolve.analysis.rounding import magnitude, product_rounding
 from recsolve.base.arrays import Array
 from recsolve.base.layout import Layout
 from recsolve.base.names import Names
@@ -30,17 +30,9 @@ from recsolve.mixings import MIXINGS, Mixing, couples, form_of
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
-from recsolve.recurrence.function_tangent import Tangent
-from recsolve.symbolic.constants import constant
 from recsolve.symbolic.dual import ONE, Dual, value_of
 
-DEFECT = "defect"  # the leaf of what is not a multiple of a difference of states
 WIDEST = 128  # lanes up to this width have their matrices formed
-_STEPS = {"sign", "floor", "ceil", "rint"}
-_TRUTHS = {
-    "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "bitwise_and", "bitwise_or", "invert",
-    "logical_and", "logical_or", "logical_not",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,102 +80,63 @@ def enclose(recurrence: Recurrence, previous: Array, radius: Array) -> Enclosure
     >>> bool(7 <= found.jacobian.data < 7.01), bool(found.defect < 1e-14)
     (True, True)
     """
-    ball = Interval.around(previous, radius, recurrence.dtype)
-    if isinstance(recurrence, CellRecurrence):
-        check_known(recurrence, CellRecurrence)
-        return _of_cell(recurrence, ball)
-    if not isinstance(recurrence, FunctionRecurrence):
-        raise TypeError(f"{type(recurrence).__name__} is not enclosed")
-    check_known(recurrence, FunctionRecurrence)
+    ball, known = Interval.around(previous, radius, recurrence.dtype), _known(recurrence)
+    if isinstance(known, CellRecurrence):
+        return _enclosed(known, *_of_cell(known, ball))
     try:
-        return _elementwise(recurrence, ball)
+        return _elementwise(known, ball)
     except Exception:  # it couples entries, perhaps
-        return _coupled(recurrence, ball)
+        return _coupled(known, ball)
 
 
-class _Run(Dual):
-    """The base of both enclosing duals: every operation adds its defect."""
+def rounding_of_f(recurrence: Recurrence, previous: Array) -> Array:
+    """Return a bound on |f as computed - f| at states: sums at their own magnitudes, followed through all operations.
 
-    __slots__ = ()
-    __hash__ = None  # type: ignore[assignment]
+    Parameters
+    ----------
+    recurrence : Recurrence
+    previous : array, shape (T, *batch, *event)
 
-    def _with(self, defect: Array) -> Any:
-        """Return this with a further defect."""
-        raise NotImplementedError
+    Returns
+    -------
+    array, shape (T, *batch, *event)
+        Float64. In whatever order the sums inside f are taken.
 
-    def _flat(self, y: Any) -> Any:
-        """Return a value that no leaf moves."""
-        raise NotImplementedError
+    Raises
+    ------
+    TypeError, Exception
+        As :func:`enclose`.
 
-    def _values(self, args: Sequence[Any]) -> list[Any]:
-        """Return operands without their partials; arrays may be wider here than the state."""
-        return [value_of(x) if isinstance(x, Dual) else constant(x, None) for x in args]
-
-    def lift(self, name: str, args: Sequence[Any]) -> Any:
-        values = self._values(args)
-        if name in _STEPS:
-            return self._step(getattr(np, name), values)
-        out: Any = super().lift(name, args)
-        return out._with(rounding(name, magnitude(out.value), values, out.dtype))
-
-    def _step(self, function: Any, values: Sequence[Any]) -> Any:
-        """Return a step function, flat but for jumps."""
-        y = function(*values)
-        return self._flat(y)._with(y.upper - y.lower)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if ufunc.__name__ in _TRUTHS and method == "__call__" and not kwargs:
-            return self._step(ufunc, [value_of(x) for x in inputs])
-        return super().__array_ufunc__(ufunc, method, *inputs, **kwargs)
-
-    def _where(self, condition: Any, a: Any, b: Any) -> Any:
-        out: Any = super()._where(condition, a, b)
-        truth = Interval.of(value_of(condition) != 0, self.dtype)
-        apart = magnitude(Interval.of(value_of(a), self.dtype) - value_of(b))
-        return out._with(np.where(truth.lower == truth.upper, 0.0, apart))
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.analysis.enclosure import rounding_of_f
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda h, u: (h + 1000) - 1000, inputs=np.ones((1, 1)), initial=np.zeros(1), structure="diagonal")
+    >>> bool(1e-13 < rounding_of_f(rec, np.array([[0.5]])) < 1e-12)
+    True
+    """
+    ball, known = Interval.around(previous, np.zeros(previous.shape), recurrence.dtype), _known(recurrence)
+    if isinstance(known, CellRecurrence):
+        return _of_cell(known, ball)[2]
+    try:
+        return _elementwise(known, ball).defect
+    except Exception:  # it couples entries, perhaps
+        none = np.zeros((1, *(1,) * (1 + len(known.batch)), *known.layout.event))
+        return magnitude(_directions(known, ball, none)[0]).reshape(ball.shape)
 
 
-class Elementwise(_Run):
-    """An interval with the slopes of each entry in the same entry of the leaves."""
-
-    __slots__ = ()
-
-    def _with(self, defect: Any) -> Elementwise:
-        more = Interval(-defect, defect, self.dtype)
-        known = self.partials.get(DEFECT)
-        return type(self)(self.value, {**self.partials, DEFECT: more if known is None else known + more})
-
-    def _flat(self, y: Any) -> Elementwise:
-        return type(self)(y, {})
-
-    def __getitem__(self, index: Any) -> Any:
-        if set(self.partials) - {DEFECT}:
-            raise self._unsupported("indexing")
-        return type(self)(self.value[index], {leaf: partial[index] for leaf, partial in self.partials.items()})
+def _known(recurrence: Recurrence) -> CellRecurrence | FunctionRecurrence:
+    """Return the recurrence, if its f is what its base class says; else raise TypeError."""
+    for base in (CellRecurrence, FunctionRecurrence):
+        if isinstance(recurrence, base):
+            check_known(recurrence, base)
+            return recurrence
+    raise TypeError(f"{type(recurrence).__name__} is not enclosed")
 
 
-class Directional(_Run, Tangent):
-    """An interval with its slopes along directions; the last one is the defect."""
-
-    __slots__ = ()
-
-    def _with(self, defect: Any) -> Directional:
-        last = np.zeros((len(self.directions), *(1,) * self.ndim))
-        last[-1] = 1.0
-        return self.seeded(self.value, self.directions + Interval(-last * defect, last * defect, self.dtype))  # type: ignore[return-value]
-
-    def _flat(self, y: Any) -> Any:
-        return self.seeded(y, Interval.of(np.zeros((len(self.directions), *y.shape)), self.dtype))
-
-    def _multilinear(self, function: Any, args: Any, kwargs: Any) -> Any:
-        if function is not np.matmul:
-            raise self._unsupported(f"numpy.{function.__name__}")
-        out: Any = super()._multilinear(function, args, kwargs)
-        a, b = (magnitude(value_of(x)) for x in args)
-        return out._with(product_rounding(lambda size: size @ b, a, a.shape[-1], self.dtype))
-
-
-def _of_cell(recurrence: CellRecurrence, ball: Interval) -> Enclosure:
+def _of_cell(recurrence: CellRecurrence, ball: Interval) -> tuple[_Tape, list[dict[Any, Any]], Array]:
+    """Return the mixing calls of one pass, the slopes of what it returns, and the defect."""
     cell, layout = recurrence.cell, recurrence.layout
     tape = _Tape(layout.components)
 
@@ -201,10 +154,15 @@ def _of_cell(recurrence: CellRecurrence, ball: Interval) -> Enclosure:
     defect = np.stack(
         [magnitude(partials.pop(DEFECT)) for partials in outputs], axis=len(shape) - len(layout.lanes) - 1
     )
-    defect = defect.reshape(ball.shape)
+    return tape, outputs, defect.reshape(ball.shape)
+
+
+def _enclosed(recurrence: CellRecurrence, tape: _Tape, outputs: list[dict[Any, Any]], defect: Array) -> Enclosure:
+    layout, dtype = recurrence.layout, recurrence.dtype
+    shape = layout.component(defect, 0).shape
     if not tape.calls or not any(outputs):
         return Enclosure(_per_unit(outputs, layout, shape), defect)
-    calls = [Call(mixing, _broadcast(partials, shape, ball.dtype)) for mixing, partials in tape.calls]
+    calls = [Call(mixing, _broadcast(partials, shape, dtype)) for mixing, partials in tape.calls]
     leading = (recurrence.length, *recurrence.batch)
     if layout.lane_width <= WIDEST:
         return Enclosure(Factored(calls, outputs, layout, leading).lane_dense(), defect)
@@ -279,11 +237,17 @@ def _coupled(recurrence: FunctionRecurrence, ball: Interval) -> Enclosure:
     size, leading = recurrence.layout.size, recurrence.layout.leading(ball)  # type: ignore[arg-type]
     if size > WIDEST:
         raise ValueError(f"{size} numbers per state are too many for one direction each")
-    events = (1,) * len(leading)
-    seeds = np.eye(size + 1, size).reshape(size + 1, *events, *recurrence.layout.event)
+    seeds = np.eye(size + 1, size).reshape(size + 1, *(1,) * len(leading), *recurrence.layout.event)
+    flat = _directions(recurrence, ball, seeds).reshape(size + 1, *leading, size)
+    defect = magnitude(flat[size]).reshape(ball.shape)
+    return Enclosure(LaneDense(np.moveaxis(flat[:size], 0, -1), layout), defect)
+
+
+def _directions(recurrence: FunctionRecurrence, ball: Interval, seeds: Array) -> Any:
+    """Return the slopes of a function along directions of the state, the last of which becomes the defect."""
 
     def directions(x: Any, rows: Array) -> Interval:
-        return Interval.of(np.broadcast_to(rows, (size + 1, *x.shape)), recurrence.dtype)
+        return Interval.of(np.broadcast_to(rows, (len(seeds), *x.shape)), recurrence.dtype)
 
     def data(u: Array) -> Directional:
         return Directional.seeded(Interval.of(u, recurrence.dtype), directions(u, np.zeros(())))  # type: ignore[return-value]
@@ -292,6 +256,4 @@ def _coupled(recurrence: FunctionRecurrence, ball: Interval) -> Enclosure:
     out = recurrence.f(state, recurrence.contain([data(u) for u in recurrence.inputs]))
     if not isinstance(out, Directional) or out.shape != ball.shape:
         raise TypeError("f returned something else than states")
-    flat = out.directions.reshape(size + 1, *leading, size)
-    defect = magnitude(flat[size]).reshape(ball.shape)
-    return Enclosure(LaneDense(np.moveaxis(flat[:size], 0, -1), layout), defect)
+    return out.directions

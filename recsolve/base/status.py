@@ -12,11 +12,12 @@ class Status(StrEnum):
 
     ``converged``
         |r| <= atol m + rtol max(|h|, |f|) in every entry, where atol, rtol and m are those of ``Solution.tolerance``:
-        m = 1 if you gave ``tol`` or ``atol``, or units do not couple; else m is the largest of 1 and all |h| and |f| in
-        the entry's lane at its step. ``str(solution.tolerance)`` states the test with its numbers.
+        m = 1 if you gave ``tol`` or ``atol``, or units do not couple; else m is the largest of ``tolerance.unit`` (1
+        where states are of ordinary size) and all |h| and |f| in the entry's lane at its step.
+        ``str(solution.tolerance)`` states the test with its numbers.
     ``nonfinite``
         Every sequence (or segment between resets) has converged, or has converged up to a row whose own f(h[t-1], u[t])
-        is inf or NaN.
+        is inf or NaN. All numbers that do not depend on such a row are right: ``Solution.converged_entries``.
     ``maxiter``
         None of the above after ``maxiter`` iterations.
     ``diverged``
@@ -26,9 +27,9 @@ class Status(StrEnum):
         the number grow.)
     ``stalled``
         There was no progress in the same sense, and max|r| has not grown by that much; or the states are the sequential
-        loop's own, and f evaluated for all t at once misses the test of ``converged`` there; or f evaluated alone at
-        the first, the middle or the last step differs from f evaluated for all t at once by more than sqrt(eps) (1 +
-        max |f|).
+        loop's own, and f evaluated for all t at once differs from them by more than its rounding explains; or f
+        evaluated alone at the first, the middle or the last step differs from f evaluated for all t at once by more
+        than sqrt(eps) (s + max |f|), with s = 1 where states are of ordinary size.
     ``stopped``
         The callback raised StopIteration.
 
@@ -68,8 +69,9 @@ _ADVICE = {
 
 # The loop defines the answer, but the residual is taken with f evaluated for all t at once.
 MISMATCH = (
-    "the states are the sequential loop's own, but f evaluated for all t at once differs from them by {worst:.1e}: if "
-    "that is the rounding of f, raise tol; if it is more, f mixes times or sequences (see recsolve.check_structure)"
+    "the states are the sequential loop's own, but f evaluated for all t at once differs from them by {worst:.1e}, "
+    "more than its rounding seems to explain: it mixes times or sequences (see recsolve.check_structure); if you know "
+    "that it is rounding, raise tol"
 )
 
 # The residual is met, but by a function that is not a recurrence.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,11 @@ from recsolve.base.layout import Layout
 if TYPE_CHECKING:
     from recsolve.recurrence.base import Recurrence
 
-# A trajectory is trusted when an error of one tolerance, or rounding, in every step may grow to at most this.
-TRUSTED = 1e-2
-
 # However large the weights, the default tolerance stays below this many eps.
 _MOST = 64
 
-# Default tolerances by which f may round otherwise among other times and sequences.
-_OTHERWISE = (1, 2, 4, 8, 16)
+# Default tolerances by which f may round otherwise among other times and sequences, where its rounding is not known.
+_OTHERWISE = 16
 
 
 def default_tol(dtype: Any, rounding: float = 1.0) -> float:
@@ -58,8 +54,11 @@ class Tolerance:
     atol, rtol : float
     lanes : Layout or None
         None, which means m = 1, for an ``atol`` or ``tol`` that the user gives and where units do not couple. By
-        default, where units couple, the layout of the states: m is the largest of 1 and all |h| and |f| in the entry's
-        lane (all components and units) at its step, because sums inside f round in proportion to the largest unit.
+        default, where units couple, the layout of the states: m is the largest of ``unit`` and all |h| and |f| in the
+        entry's lane (all components and units) at its step, because sums inside f round in proportion to the largest
+        unit.
+    unit : float
+        The size of the states (``Recurrence.state_scale``) where the test is the default, which follows it; else 1.
 
     Examples
     --------
@@ -71,6 +70,7 @@ class Tolerance:
     atol: float
     rtol: float
     lanes: Layout | None = None
+    unit: float = 1.0
 
     def met(self, states: Array, values: Array, residual: Array) -> Array:
         """Return where the test holds, entry by entry.
@@ -93,9 +93,12 @@ class Tolerance:
         [True, False, False]
         """
         xp = namespace(states)
+        return (xp.abs(residual) <= self._bound(states, values)) & xp.isfinite(residual)  # type: ignore[no-any-return]
+
+    def _bound(self, states: Array, values: Array) -> Array:
+        xp = namespace(states)
         size = xp.maximum(xp.abs(states), xp.abs(values))
-        bound = self.atol * self._unit(size) + self.rtol * size
-        return (xp.abs(residual) <= bound) & xp.isfinite(residual)  # type: ignore[no-any-return]
+        return self.atol * self._unit(size) + self.rtol * size  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         unit = "1" if self.lanes is None else "m"
@@ -104,16 +107,37 @@ class Tolerance:
         else:
             bound = f"{self.atol:.3g}{'' if self.lanes is None else ' m'} + {self.rtol:.3g} max(|h|, |f|)"
         text = f"|r| <= {bound} in every entry, with r = f(h[t-1], u[t]) - h[t]"
-        return text if self.lanes is None else f"{text} and m the largest of 1, |h| and |f| in its lane at its step"
+        if self.lanes is None:
+            return text
+        return f"{text} and m the largest of {self.unit:.3g}, |h| and |f| in its lane at its step"
 
-    def widened(self, recurrence: Recurrence) -> Iterator[Tolerance]:
-        """Yield tests with more and more room for an f that rounds otherwise among other times and sequences.
+    def widened(self, recurrence: Recurrence, states: Array, values: Array, rounding: Array | None) -> Tolerance | None:
+        """Return the least wider test that all entries meet; None where rounding does not explain what they miss.
 
-        Each adds 1, 2, 4, 8 and 16 default tolerances of the recurrence to atol and rtol.
+        f may round otherwise among other times and sequences than alone. So |r| may exceed the test by the rounding of
+        two evaluations, where that is known, and the wider test adds as few default tolerances of the recurrence to
+        atol and rtol as are needed: 1, 2, 4, and so on; at most 16 where it is not known.
+
+        Parameters
+        ----------
+        recurrence : Recurrence
+        states, values : array, shape (T, *batch, *event)
+            h and f.
+        rounding : array or None
+            A bound on the rounding of f, of the same shape.
         """
-        base = default_tol(recurrence.dtype, recurrence.rounding)
-        for times in _OTHERWISE:
-            yield replace(self, atol=self.atol + times * base, rtol=self.rtol + times * base)
+        base, xp, residual = default_tol(recurrence.dtype, recurrence.rounding), namespace(states), values - states
+        unit = 1.0 if self.lanes is not None else recurrence.state_scale
+        excess = abs(residual) - self._bound(states, values)
+        if not bool(xp.isfinite(excess).all()) or (rounding is not None and bool((excess > 2 * rounding).any())):
+            return None
+        times = 1
+        while rounding is not None or times <= _OTHERWISE:
+            wider = replace(self, atol=self.atol + times * base * unit, rtol=self.rtol + times * base)
+            if wider.met(states, values, residual).all():
+                return wider
+            times *= 2
+        return None
 
     def above_rounding(self, recurrence: Recurrence) -> Tolerance:
         """Return the test with atol and rtol of at least eps max(1, ``recurrence.rounding``), the rounding of f.
@@ -122,17 +146,20 @@ class Tolerance:
         takes.
         """
         floor = float(np.finfo(recurrence.dtype).eps) * max(1.0, recurrence.rounding)
-        return replace(self, atol=max(self.atol, floor), rtol=max(self.rtol, floor))
+        unit = 1.0 if self.lanes is not None else recurrence.state_scale
+        return replace(self, atol=max(self.atol, floor * unit), rtol=max(self.rtol, floor))
 
     def _unit(self, size: Array) -> Any:
         if self.lanes is None or not size.size:
             return 1.0
         axes = (-1,) if self.lanes.components == 1 else (self.lanes.component_axis, -1)
-        return namespace(size).maximum(size.max(axis=axes, keepdims=True), 1)
+        return namespace(size).maximum(size.max(axis=axes, keepdims=True), self.unit)
 
 
-def tolerance_for(recurrence: Recurrence, tol: float | None = None) -> Tolerance:
+def tolerance_for(recurrence: Recurrence, tol: float | None = None, *, scaled: bool = True) -> Tolerance:
     """Return the test that a solve uses: ``tol`` as atol and rtol, or the default of the recurrence.
+
+    With ``scaled=False`` the states are taken to be of ordinary size.
 
     Examples
     --------
@@ -144,5 +171,7 @@ def tolerance_for(recurrence: Recurrence, tol: float | None = None) -> Tolerance
     """
     if tol is not None:
         return Tolerance(tol, tol)
-    base = default_tol(recurrence.dtype, recurrence.rounding)
-    return Tolerance(base, base, recurrence.layout if recurrence.rounding > 0 else None)
+    base, scale = default_tol(recurrence.dtype, recurrence.rounding), recurrence.state_scale if scaled else 1.0
+    if recurrence.rounding > 0:
+        return Tolerance(base, base, recurrence.layout, scale)
+    return Tolerance(base * scale, base, unit=scale)

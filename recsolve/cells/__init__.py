@@ -7,6 +7,7 @@ from inspect import cleandoc
 from recsolve.cells.elman import Elman, ElmanReLU
 from recsolve.cells.gated import MGU, SLSTM, Leaky
 from recsolve.cells.gru import GRU, ChoGRU, ParaRNNGRU
+from recsolve.cells.holding import holding
 from recsolve.cells.lstm import LSTM, ParaRNNLSTM
 from recsolve.cells.minmax import MinMax
 from recsolve.recurrence.cell import Cell
@@ -90,4 +91,5 @@ __all__ = [
     "ParaRNNGRU",
     "ParaRNNLSTM",
     "get",
+    "holding",
 ]

@@ -10,7 +10,6 @@ import numpy as np
 from recsolve.analysis.condition import inverse_norm
 from recsolve.base.arrays import Array, Kind, common_kind, from_native, namespace, to_native
 from recsolve.base.status import Status
-from recsolve.base.tolerance import TRUSTED
 from recsolve.gradients.adjoint import Gradients, adjoint
 from recsolve.gradients.tangent import tangent
 from recsolve.interop.layers_gradients import LayersGradients
@@ -19,6 +18,10 @@ from recsolve.solution import Solution
 
 if TYPE_CHECKING:
     from recsolve.interop.layers import Layers
+
+
+# The errors of all layers together are trusted to be small where kappa of the stack times rounding is at most this.
+_TRUSTED = 1e-2
 
 
 class LayersSolution:
@@ -114,12 +117,12 @@ class LayersSolution:
     def trusted(self) -> bool:
         """Whether every layer is trusted and kappa u <= 0.01, with kappa of the whole stack.
 
-        u is the largest of the layers' tolerances and roundings, as in :attr:`recsolve.Solution.trusted`. What a layer
+        u is the largest of the layers' tolerances and roundings. What a layer
         does to the errors of those below it is in kappa.
         """
         tests = [s.tolerance.above_rounding(s.recurrence) for s in self.solutions]
         worst = max(max(test.atol, test.rtol) for test in tests)
-        return self.success and self.condition * worst <= TRUSTED and all(s.trusted for s in self.solutions)
+        return self.success and self.condition * worst <= _TRUSTED and all(s.trusted for s in self.solutions)
 
     def adjoint(
         self, *, states: Any = None, output: Any = None, final: Any = None, unconverged: bool = False

@@ -25,6 +25,7 @@ from recsolve.base.ties import check_ties
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.given import check_reset
+from recsolve.recurrence.scale import scale_of
 
 if TYPE_CHECKING:
     from recsolve.recurrence.function import FunctionRecurrence
@@ -286,6 +287,22 @@ class Recurrence(ABC):
         >>> cell.recurrence(drive={"h": np.ones((9, 4))}).rounding
         0.25
         """
+
+    @cached_property
+    def state_scale(self) -> float:
+        """The size of the states, a power of two, in whose units the default absolute tolerance counts.
+
+        1 where it is ordinary, 1/128 to 128, which is seen at h[0] and f(h[0], u[t]) at some t.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> u = np.full((9, 1), 1e-20)
+        >>> rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=u, initial=np.zeros(1))
+        >>> rec.state_scale == 2.0**-66
+        True
+        """
+        return scale_of(self)
 
     @abstractmethod
     def drive_is_finite(self, t: int) -> bool:

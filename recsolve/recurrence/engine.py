@@ -185,7 +185,8 @@ class Engine:
         Returns
         -------
         int or None
-            One of the first, the middle and the last step, where an entry differs by more than sqrt(eps) (1 + max |f|).
+            One of the first, the middle and the last step, where an entry differs by more than sqrt(eps) (s + max |f|),
+            with s = 1, or ``state_scale`` where states are tiny or huge.
         """
         return step_that_differs(self.recurrence, lambda t: self._before(states, t), values)
 
@@ -213,7 +214,7 @@ def step_that_differs(rec: Recurrence, before: Callable[[int], Array], values: C
         for t in sorted({0, rec.length // 2, rec.length - 1}):
             alone = rec.step(before(t), t)
             known = xp.isfinite(together[t])
-            size = 1 + xp.where(known, abs(together[t]), rec.dtype.type(0)).max(axis=event, keepdims=True)
+            size = rec.state_scale + xp.where(known, abs(together[t]), rec.dtype.type(0)).max(axis=event, keepdims=True)
             close = abs(alone - together[t]) <= float(np.finfo(rec.dtype).eps) ** 0.5 * size
             if not (close | ~known).all():
                 return t

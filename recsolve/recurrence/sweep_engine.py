@@ -55,7 +55,8 @@ def sweep(
     most : int, optional
         Sweeps.
     """
-    test = tolerance.atol, tolerance.rtol
+    unit = 1.0 if tolerance.lanes is None else tolerance.unit
+    test = tolerance.atol * unit, tolerance.rtol
     found = None if sweeps is None else sweeps.solve(given(recurrence, sweeps.cell), test, scanned=scanned, most=most)
     if found is None:
         return None

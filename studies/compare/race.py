@@ -35,7 +35,7 @@ class Entry:
     relative : float
         ``seconds`` over those of the sequential loop.
     trusted : bool or None
-        Whether kappa times the larger of tolerance and rounding is small, too; None after an error.
+        Whether the error that its residual and rounding cause is estimated to be small, too; None after an error.
     condition : float
         kappa at the solution.
     residuals, errors : list of float

@@ -87,7 +87,7 @@ def show_comparison(result: Any) -> None:
         "residual: max |r|, r = f(h[t-1]) - h[t]; error: max |h - h of the sequential loop|\n"
         "converged: |r| <= tolerance (m + max(|h|, |f|)) in every entry; m = 1, but with the\n"
         "default tolerance and units that couple the largest of 1, |h|, |f| in its lane\n"
-        "trust: converged, and kappa x the larger of tolerance and rounding of f <= 0.01",
+        "trust: converged, and an error estimated at no more than 1 % of the size of the states",
         markup=False,
     )
     if result.compile_seconds >= 0.1:

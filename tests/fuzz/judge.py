@@ -13,7 +13,7 @@ from . import oracle, problems
 
 SLACK = 3  # roundings of f in a residual: that of f when it is solved, when it is judged, and in the states
 TIMES = 10  # a trusted answer is within so many times what is stated
-TRUSTED = 1e-2  # kappa times tolerance up to which an answer is trusted
+TRUSTED = 1e-2  # of the size of states, the error up to which they are trusted
 COUNTS = Counter()
 
 
@@ -36,11 +36,11 @@ def require(holds, category, text):
 
 
 def _units(problem, tolerance, size):
-    """Return the unit in which atol counts: 1, or the largest entry of the lane where that is above 1."""
+    """Return the unit in which atol counts: 1, or the largest entry of the lane where it exceeds the size of states."""
     if getattr(tolerance, "lanes", None) is None or not size.size:
         return 1.0
     components = size.ndim - len(problem.model.lanes) - 2
-    return np.maximum(size.max(axis=(components, -1), keepdims=True), 1)
+    return np.maximum(size.max(axis=(components, -1), keepdims=True), tolerance.unit)
 
 
 def solution(problem, sol, complete=False):
@@ -107,14 +107,15 @@ def _trust(problem, sol, states, defects):
     with unexpected("trusted"):
         trusted, kappa = bool(sol.trusted), float(sol.condition)
     error = np.abs(states - problem.truth)
-    size = 1 + float(np.abs(states).max())
+    size, least = float(np.abs(states).max()), 4 * float(np.finfo(problem.dtype).smallest_subnormal)
     if trusted:
         COUNTS["trusted"] += 1
         far = float(error.max())
         require(
-            far <= TIMES * TRUSTED * size,
+            far <= TIMES * min(TRUSTED * size, sol.error_estimate) + least,
             "wrong trust",
-            f"{sol.solver.name} is trusted at kappa {kappa:.1e}, tolerance {sol.tolerance.rtol:.1e}, error {far:.1e}",
+            f"{sol.solver.name} is trusted, states {sol.error_estimate:.1e}, kappa {kappa:.1e}, tolerance "
+            f"{sol.tolerance.rtol:.1e}, and is {far:.1e} off",
         )
     before = oracle.previous_of(states, problem.initial, problem.starts)
     J = oracle.jacobian(problem.model, before, problem.drive)
@@ -134,7 +135,7 @@ def _trust(problem, sol, states, defects):
             f"{sol.solver.name}: error {float(gap.max()):.3e}, beyond {TIMES} times the {float(stated.max()):.3e} of "
             "its residual and rounding",
         )
-    if trusted and not problem.ties:
+    if trusted and not problem.ties and size > least:  # of states that have underflowed, derivatives have too
         require(kappa * 30 >= own, "wrong trust", f"condition is {kappa:.2e}, by the oracle's derivative {own:.2e}")
 
 

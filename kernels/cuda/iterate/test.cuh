@@ -12,8 +12,8 @@ struct Test {
     long long steps, sequences, width, components;  // width: numbers of a component in a row
     long long sizes[AXES];
     long long parts, by_time;  // threads of a row; whether the times of a sequence are nearer than sequences
-    double atol, rtol;
-    long long lane;  // atol is multiplied with the largest of so many numbers (of all components), or 1; 0: with 1
+    double atol, rtol, unit;
+    long long lane;  // atol is multiplied with the largest of so many numbers (of all components), or unit; 0: with 1
     long long told, converged, worst, largest_states, largest_values;  // addresses of what is told of rows
     long long report;                                                  // address
     View states, values, residual;
@@ -32,7 +32,7 @@ template <class S, int AT_ONCE> __global__ void __launch_bounds__(ROW_THREADS, 2
         Pack<S, N> a, b, difference;
         S absolute = atol;
         if (p.lane) {
-            S most = S(1);
+            S most = static_cast<S>(p.unit);
             for (int i = 0; i < p.components; ++i) {
                 for (long long entry = begin; entry < last; entry += row.parts * N) {
                     const Spot<AT_ONCE> spot(p, entry);
