@@ -189,8 +189,9 @@ def _in_size(
     if kind_of(problem.recurrence.initial) != "cupy" or run.observe is not None:
         run.measured = measured
     iterate, status = run.to_end(solver, first)
+    known = iterate.largest if isinstance(iterate, Settled) else None
     looked = run.observe is not None or (run.measured is None and kind_of(iterate.states) != "cupy")
-    if looked or iterate.worst == 0 or ordinary(iterate.states) or measured() == problem.tolerance:
+    if looked or iterate.worst == 0 or ordinary(iterate.states, known) or measured() == problem.tolerance:
         return iterate, status
     problem.tolerance = measured()
     run.restart()

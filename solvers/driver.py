@@ -125,7 +125,7 @@ class Run:
             return None
         iterate: Iterate | Settled
         if (worst := _vouched(method, found)) is not None:
-            iterate, status = Settled(problem, found.states, worst), Status.CONVERGED
+            iterate, status = _settled(problem, found, worst), Status.CONVERGED
         else:
             iterate, ended = self._tested(found)
             if ended not in (Status.CONVERGED, Status.NONFINITE):
@@ -197,6 +197,10 @@ def _vouched(method: Method, found: Direct | Verdict) -> float | None:
     ours = type(method).direct.__module__.startswith(_PACKAGE)
     worst = found.worst if ours and isinstance(found, Verdict) else None
     return worst if worst is not None and 0 <= worst < np.inf else None
+
+
+def _settled(problem: Problem, found: Direct | Verdict, worst: float) -> Settled:
+    return Settled(problem, found.states, worst, found.largest if isinstance(found, Verdict) else None)
 
 
 def _first_state(solver: Solver[Any, Any], problem: Problem, iterate: Iterate) -> State | None:

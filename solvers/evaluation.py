@@ -62,6 +62,8 @@ class Settled:
     states : array, shape (T, *batch, *event)
     worst : float
         max |r|.
+    largest : float, optional
+        max |h|, where it is known.
 
     Attributes
     ----------
@@ -73,8 +75,9 @@ class Settled:
 
     blocked = False
 
-    def __init__(self, evaluation: Evaluation, states: Array, worst: float):
+    def __init__(self, evaluation: Evaluation, states: Array, worst: float, largest: float | None = None):
         self.recurrence, self.tolerance = evaluation.recurrence, evaluation.tolerance
+        self.largest = largest
         self.states, self.worst, self._engine, self._counts = states, worst, evaluation.engine, evaluation.counts
 
     def __getstate__(self) -> dict[str, Any]:

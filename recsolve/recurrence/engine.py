@@ -43,6 +43,8 @@ class Verdict(NamedTuple):
         F of these states, where the loops have it anyway.
     counts : mapping of int
         What to add to the counters of the problem.
+    largest : float or None
+        max |h|, where the loops have it anyway.
     """
 
     states: Array
@@ -50,6 +52,7 @@ class Verdict(NamedTuple):
     worst: float | None = None
     values: Array | None = None
     counts: Mapping[str, int] = MappingProxyType({})
+    largest: float | None = None
 
 
 class Engine:

@@ -106,7 +106,7 @@ class FusedEngine(CompiledEngine):
         again = {"segments": found.segments, "segments_redone": found.redone, "segments_walked": found.walked}
         iterations = max(found.sweeps - 1, 0) if max(test) else 0
         counts = {"nfev": max(found.sweeps, 1), "njev": iterations, "rows": max(found.sweeps, 1) * rows, **again}
-        return Verdict(states, iterations, worst if good else None, counts=counts)
+        return Verdict(states, iterations, worst if good else None, counts=counts, largest=found.largest)
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence

@@ -68,10 +68,14 @@ def _largest(recurrence: Recurrence, x: Array) -> Array:
     return to_host(sizes_of(recurrence, xp.where(xp.isfinite(x), x, x.dtype.type(0))))
 
 
-def ordinary(states: Array) -> bool:
-    """Return whether a few of the states, (T, *batch, *event), are of ordinary size; 0 is what any tolerance makes."""
-    few = states[:: max(len(states) // _FEWEST, 1)]
-    largest = float(to_host(abs(few).max())) if few.size else 0.0
+def ordinary(states: Array, largest: float | None = None) -> bool:
+    """Return whether states, (T, *batch, *event), are of ordinary size; 0 is what any tolerance makes.
+
+    A few of them are looked at, unless the largest is known.
+    """
+    if largest is None:
+        few = states[:: max(len(states) // _FEWEST, 1)]
+        largest = float(to_host(abs(few).max())) if few.size else 0.0
     return 1 / _ORDINARY <= largest <= _ORDINARY
 
 

@@ -1,4 +1,5 @@
-// Reads what a solve has written, once: whether these are the bits that it stored, all of them, and whether all is finite.
+// Reads what a solve has written, once: whether these are the bits that it stored, all of them, whether all is finite, and
+// how large it is.
 
 #pragma once
 
@@ -18,9 +19,11 @@ template <class Cell, class S, int WARPS> __global__ void __launch_bounds__(WARP
     const long long last = p.segments == 1 || end > p.steps ? p.steps : end;
     const Lane lane(p, blockIdx.x % p.groups * LANES);
     unsigned int sum = 0, wrong = 0;
+    T largest = T(0);
     const auto take = [&](S stored, long long t, int i) {
         sum += word_of(stored) * (Lane::weight(t) + 2 * i);
-        wrong |= !finite(Stored<S>::get(stored));
+        const T x = Stored<S>::get(stored);
+        wrong |= !finite(x), largest = larger(largest, size_of(x));
     };
     long long t = first + warp;
     for (; t + (AHEAD - 1) * WARPS < last; t += AHEAD * WARPS) {
@@ -46,6 +49,8 @@ template <class Cell, class S, int WARPS> __global__ void __launch_bounds__(WARP
     __syncthreads();
     int* counters = address<int>(p.counters);
     if (wrong && lane.exists) atomicAdd(counters + NOT_FINITE, 1);
+    largest = largest_of_warp(reinterpret_cast<T*>(sums + WARPS * LANES) + warp, lane.exists ? largest : T(0));
+    if (own == 0 && largest > T(0)) atomicMax(counters + LARGEST, bits_of(static_cast<float>(largest)));
     if (warp > 0 || !lane.exists) return;
     for (int i = 1; i < WARPS; ++i) sum += sums[i * LANES + own];
     const unsigned int told = address<unsigned int>(p.checks)[segment * p.lanes + lane.index];

@@ -42,7 +42,7 @@ template <class Cell> struct Recurrence {
 };
 
 // What is told of a solve, as int; WORST holds the bits of a float.
-enum Fields { STARTED, ENDED, SWEEPS, REDONE, WALKED, WORST, UNMET, WRONG, NOT_FINITE, FIELDS = 16 };
+enum Fields { STARTED, ENDED, SWEEPS, REDONE, WALKED, WORST, UNMET, WRONG, NOT_FINITE, LARGEST, FIELDS = 16 };
 
 template <class T> __device__ inline T larger(T x, T y) {
     return x > y ? x : y;

@@ -14,7 +14,10 @@ from recsolve.kernels.gpu.cell.solve_plan import Plan
 
 _FIELD = constants("solve/problem")
 _TOLD = itemgetter(
-    *(_FIELD[name] for name in ("ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED", "WORST"))
+    *(
+        _FIELD[name]
+        for name in ("ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED", "WORST", "LARGEST")
+    )
 )
 
 
@@ -37,6 +40,8 @@ class Findings(NamedTuple):
         How often segments of 32 lanes were walked in order because nothing else helped, and again in all.
     segments : int
         Of time.
+    largest : float
+        The largest |h|, rounded to float32.
     """
 
     complete: bool
@@ -47,6 +52,7 @@ class Findings(NamedTuple):
     walked: int
     redone: int
     segments: int
+    largest: float
 
 
 class Outcome:
@@ -85,11 +91,11 @@ class Outcome:
     def _find(self) -> Findings:
         segments = self.plan.segments
         if not self.groups:
-            return Findings(True, True, True, 0.0, 0, 0, 0, segments)
-        ended, wrong, lost, unmet, sweeps, redone, walked, worst = _TOLD(self.report().tolist())
+            return Findings(True, True, True, 0.0, 0, 0, 0, segments, 0.0)
+        ended, wrong, lost, unmet, sweeps, redone, walked, worst, largest = _TOLD(self.report().tolist())
         complete = ended == segments * self.groups and not wrong
-        residual = float(np.int32(worst).view(np.float32))
-        return Findings(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments)
+        residual, size = (float(x) for x in np.array([worst, largest], np.int32).view(np.float32))
+        return Findings(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments, size)
 
     def __repr__(self) -> str:
         return f"Outcome({self.verdict()})"

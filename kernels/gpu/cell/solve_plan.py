@@ -174,7 +174,9 @@ class Plan:
     def check(self, code: str, groups: int, filled: Array) -> Launch:
         """Return the launch that reads the states again."""
         threads = _CHECKERS * LANES
-        return Launch(code, self.kernel.check, OPTIONS, self.segments * groups, threads, 4 * threads, filled)
+        return Launch(
+            code, self.kernel.check, OPTIONS, self.segments * groups, threads, 4 * threads + 8 * _CHECKERS, filled
+        )
 
 
 @lru_cache(maxsize=1024)
