@@ -120,6 +120,7 @@ def test_segments_follow_whatever_is_remembered(name, gate, most):
             assert told.finite
             assert told.met
             assert told.walked == 0
+            assert told.largest == np.float32(np.abs(states).max())
             assert told.sweeps <= most
             assert (told.sweeps == 1) == (told.redone == 0) == (bias == 0 and burn == 64)
 

@@ -13,12 +13,8 @@ from recsolve.kernels.codegen.cuda_structures import constants
 from recsolve.kernels.gpu.cell.solve_plan import Plan
 
 _FIELD = constants("solve/problem")
-_TOLD = itemgetter(
-    *(
-        _FIELD[name]
-        for name in ("ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED", "WORST", "LARGEST")
-    )
-)
+_READ = "ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED", "WORST", "LARGEST"
+_TOLD = itemgetter(*(_FIELD[name] for name in _READ))
 
 
 class Findings(NamedTuple):
