@@ -2,7 +2,8 @@
 
     compute-sanitizer --tool memcheck --error-exitcode 9 python tests/on_gpu.py
 
-and with racecheck, initcheck and synccheck in its place. Results are compared with those of the host.
+and with racecheck, initcheck and synccheck in its place, of ``scans`` or ``solves`` alone where these are named. Results
+are compared with those of the host.
 """
 
 from __future__ import annotations
@@ -74,4 +75,5 @@ def scans() -> int:
 
 if __name__ == "__main__":
     with np.errstate(all="ignore"):
-        sys.stdout.write(f"{scans()} scans\n{solves()} solves\n")
+        for what in sys.argv[1:] or ("scans", "solves"):
+            sys.stdout.write(f"{ {'scans': scans, 'solves': solves}[what]() } {what}\n")
