@@ -12,7 +12,7 @@ from recsolve.kernels.affine_scan import affine_scan
 from recsolve.kernels.backends import scan as chosen_scan
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.monoids.riccati import identity_plus, inverse, product, transpose
-from recsolve.solvers.globalised import Globalised, Setting, merit
+from recsolve.solvers.globalised import Globalised, Setting, merit, open_rows
 from recsolve.solvers.iterate import Linearised
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number, one_of
@@ -55,13 +55,13 @@ class _Regularised(Globalised[Jacobian]):
 
     def propose(self, problem: Problem, iterate: Linearised, shared: Jacobian, setting: Array) -> tuple[Array, Array]:
         rec, xp = problem.recurrence, namespace(iterate.states)
-        open_rows = self.open_rows(problem, iterate)
-        before = merit(problem, iterate.residual, open_rows)
+        rows = open_rows(problem, iterate)
+        before = merit(problem, iterate.residual, rows)
         # Damping in proportion to the residual keeps convergence quadratic (Fan and Yuan, Computing 74, 2005).
-        size = xp.sqrt(before / xp.maximum(open_rows.sum(axis=0, keepdims=True) * rec.layout.size, 1))
+        size = xp.sqrt(before / xp.maximum(rows.sum(axis=0, keepdims=True) * rec.layout.size, 1))
         d = self.correction(problem, iterate, shared, setting * xp.minimum(size, 1.0))
         left = iterate.residual + problem.carried(shared.matvec, d, rec.over_event(problem.cut(iterate))) - d
-        fall = 1.0 - merit(problem, left, open_rows) / before
+        fall = 1.0 - merit(problem, left, rows) / before
         return iterate.states + d, xp.where(fall > 0, fall, xp.nan)
 
     def after_refusal(self, setting: Array) -> Array:

@@ -31,8 +31,8 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
 
     The merit is the sum of r^2 over the rows that are not exact yet: where the dynamics expand, a global norm is ruled
     by late rows that cannot be right before the early ones are. The setting (a weight, a damping) and its acceptance
-    are each sequence's own. Where every proposal is refused the pinned Newton step is taken, so that the front still
-    advances, and the setting starts again.
+    are each sequence's own. Where every proposal is refused a pinned step is taken that is not judged (``last_resort``), so
+    that the front still advances, and the setting starts again.
 
     Parameters
     ----------
@@ -85,6 +85,10 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
     def after_step(self, setting: Array, ratio: Array) -> Array:
         """Return the setting for the next iteration, from the fall of the merit over the predicted one."""
 
+    def last_resort(self, problem: Problem, iterate: Linearised) -> Array:
+        """Return the next states of sequences that refused every proposal: by default the pinned Newton point."""
+        return problem.corrected(iterate, iterate.jacobian)
+
     def init(self, problem: Problem, iterate: Iterate) -> Setting:
         rec = problem.recurrence
         shape = (1, *rec.batch, *(1,) * len(rec.layout.event))
@@ -93,24 +97,17 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
     def report(self, state: Setting) -> dict[str, Array]:
         return {self.setting: state.value}
 
-    @staticmethod
-    def open_rows(problem: Problem, iterate: Iterate) -> Array:
-        """Return the rows that count: not exact yet, and not behind one where f is not finite."""
-        finite = namespace(iterate.values).isfinite(iterate.values).all(axis=problem.event_axes)
-        sane, _ = problem.front(finite)
-        return problem.recurrence.over_event(sane & ~iterate.leading)
-
     def step(self, problem: Problem, iterate: Linearised, state: Setting) -> tuple[Linearised, Setting]:
         xp, setting = namespace(iterate.states), state.value
-        open_rows, shared = self.open_rows(problem, iterate), self.begin(problem, iterate)
-        before = merit(problem, iterate.residual, open_rows)
+        rows, shared = open_rows(problem, iterate), self.begin(problem, iterate)
+        before = merit(problem, iterate.residual, rows)
         settled: Array = iterate.converged.all(axis=0, keepdims=True)  # type: ignore[assignment]
         done = (before == 0) | problem.recurrence.over_event(settled)
 
         def attempt(setting: Array) -> tuple[Linearised, Array, Array]:
             proposal, predicted = self.propose(problem, iterate, shared, setting)
             candidate = problem.advance(iterate, proposal)
-            fall = 1.0 - merit(problem, candidate.residual, open_rows) / before
+            fall = 1.0 - merit(problem, candidate.residual, rows) / before
             ratio = xp.where(done, 1.0, fall / predicted)
             return candidate, ratio, ~(ratio >= self.decrease)  # NaN refuses
 
@@ -123,18 +120,20 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
         if not refused.any():
             return candidate, Setting(self.after_step(setting, ratio))
         again = xp.where(refused, self.first, self.after_step(setting, ratio))
-        return self._pinned_newton(problem, iterate, candidate, refused), Setting(again)
-
-    def _pinned_newton(self, problem: Problem, iterate: Linearised, candidate: Iterate, refused: Array) -> Linearised:
-        """Return the candidate with the pinned Newton step in sequences that refused everything."""
-        newton = problem.corrected(iterate, iterate.jacobian)
-        merged = namespace(newton).where(refused, newton, candidate.states)
-        return problem.evaluate(merged, pinned=problem.pinned(iterate), jacobian=True)
+        merged = xp.where(refused, self.last_resort(problem, iterate), candidate.states)
+        return problem.evaluate(merged, pinned=problem.pinned(iterate), jacobian=True), Setting(again)
 
 
-def merit(problem: Problem, residual: Array, open_rows: Array) -> Array:
-    """Return the sum of r^2 of each sequence over the open rows, (1, *batch, 1...) in float64; NaN counts as inf."""
+def open_rows(problem: Problem, iterate: Iterate) -> Array:
+    """Return the rows that count, over the event: not exact yet, and not behind one where f is not finite."""
+    finite = namespace(iterate.values).isfinite(iterate.values).all(axis=problem.event_axes)
+    sane, _ = problem.front(finite)
+    return problem.recurrence.over_event(sane & ~iterate.leading)
+
+
+def merit(problem: Problem, residual: Array, rows: Array) -> Array:
+    """Return the sum of r^2 of each sequence over some rows, (1, *batch, 1...) in float64; NaN counts as inf."""
     xp = namespace(residual)
-    r = xp.where(open_rows, residual, residual.dtype.type(0)).astype(np.float64)  # no overflow of float32 in r * r
+    r = xp.where(rows, residual, residual.dtype.type(0)).astype(np.float64)  # no overflow of float32 in r * r
     total = (r * r).sum(axis=(0, *problem.event_axes), keepdims=True)
     return xp.where(xp.isnan(total), xp.inf, total)  # type: ignore[no-any-return]

@@ -99,6 +99,8 @@ def test_scaled_jacobians():
 
 # What each number may be: the words of its message, and values just outside.
 NUMBERS = {
+    ("adaptive_shooting", "block"): ("an integer >= 1, or None", 0),
+    ("adaptive_shooting", "fall"): ("a number between 0 and 1", 0.0, 1.0),
     ("anderson", "memory"): ("an integer >= 1", 0),
     ("anderson", "ridge"): ("a finite number > 1e-15", 0.0),
     ("chain", "iterations"): ("an integer >= 1", 0),

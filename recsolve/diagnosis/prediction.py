@@ -120,6 +120,8 @@ class Predictor:
         name = "chunk" if isinstance(solver, solvers.GaussSeidel) else "block"
         m = steps_per_block(None, T, getattr(solver, "levels", 2))
         count = solve(self.recurrence.window(0, length), method=replace(solver, **{name: m}), tol=self.tol).nit
+        if isinstance(solver, solvers.AdaptiveShooting):  # more blocks do not take more iterations, but become longer
+            return count
         blocks, all_blocks = ceil(length / m), ceil(T / m)
         in_one = 2 if getattr(solver, "relaxation", "F") == "FCF" else 1  # blocks that an iteration makes exact
         return count if count < max(_ENDED * blocks / in_one, 2) else round(all_blocks * count / blocks)
