@@ -31,8 +31,8 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
 
     The merit is the sum of r^2 over the rows that are not exact yet: where the dynamics expand, a global norm is ruled
     by late rows that cannot be right before the early ones are. The setting (a weight, a damping) and its acceptance
-    are each sequence's own. Where every proposal is refused a pinned step is taken that is not judged (``last_resort``), so
-    that the front still advances, and the setting starts again.
+    are each sequence's own. Where every proposal is refused the pinned ``last_resort`` is taken, so that the front still
+    advances, and the setting starts again.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Train the networks of this folder, by plain loops on the CPU: ``python -m recsolve.studies.trained.train [name ...]``.
+"""Train the networks of this folder, by plain loops on the CPU.
 
-It takes a minute per network and writes NAME.safetensors beside this file: the weights ``before.``, ``during.`` and
+``python -m recsolve.studies.trained.train [name ...]`` takes a minute per network and writes NAME.safetensors beside this file: the weights ``before.``, ``during.`` and
 ``after.`` training, each with the embedding of bytes where there is one. What it prints is the loss and the share of
 right answers on streams that the network has not seen.
 """
