@@ -91,8 +91,8 @@ def solve(
         First iterate. Default "step": f(h[0], u[t]) at every t. "coarse": the sequential loop over every sqrt(T)-th
         step, then f from these states at every t. "frozen_gates": of a cell of which one linear loop is left where its
         mixings are held (LSTM, GRU, sLSTM, ...), that loop solved exactly, twice; a ValueError says why for other
-        cells. An array has the shape of the states, or broadcasts to it (a constant). A Solution starts from its states: a
-        warm start.
+        cells. An array has the shape of the states, or broadcasts to it (a constant). A Solution starts from its
+        states: a warm start.
     callback : callable, optional
         ``callback(intermediate_result)`` after every iterate, the guess included, with fields ``states`` (read-only),
         ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.

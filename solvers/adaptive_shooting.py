@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.solvers.blocks import Blocks, block_ends, sweep
-from recsolve.solvers.globalised import merit, open_rows
+from recsolve.solvers.globalised import Merit
 from recsolve.solvers.iterate import Linearised
 from recsolve.solvers.multiple_shooting import MultipleShooting
 from recsolve.solvers.problem import Problem
@@ -62,11 +62,11 @@ class AdaptiveShooting(MultipleShooting):
         number("fall", self.fall, 0, 1)
 
     def step(self, problem: Problem, iterate: Linearised, state: Blocks) -> tuple[Linearised, Blocks]:
-        rec, rows = problem.recurrence, open_rows(problem, iterate)
+        rec, merit = problem.recurrence, Merit.at(problem, iterate)
         if state.steps >= rec.length:
             return self._loop(problem, iterate), state
         moved, state = super().step(problem, iterate, state)
-        before, after = (merit(problem, x.residual, rows) for x in (iterate, moved))
+        before, after = merit.of(iterate.residual), merit.of(moved.residual)
         settled: Array = moved.converged.all(axis=0, keepdims=True)  # type: ignore[assignment]
         if bool(((after <= self.fall * before) | rec.over_event(settled)).all()):
             return moved, state

@@ -36,7 +36,7 @@ def parity(T: int, batch: int, rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def digits(T: int, batch: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Images of digits pixel by pixel, shifted and noisy; the answer is which, in its last row and in the next image."""
+    """Images of digits pixel by pixel, shifted and noisy; asked for in its last row and the next image."""
     size = _ROWS * _COLUMNS
     count = -(-T // size)
     classes, place = rng.integers(0, 10, (count, batch)), rng.integers(0, 2, (2, count, batch))

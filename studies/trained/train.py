@@ -1,8 +1,8 @@
-"""Train the networks of this folder, by plain loops on the CPU.
+"""Train the networks of this folder, by plain loops on the CPU: ``python -m recsolve.studies.trained.train``.
 
-``python -m recsolve.studies.trained.train [name ...]`` takes a minute per network and writes NAME.safetensors beside this file: the weights ``before.``, ``during.`` and
-``after.`` training, each with the embedding of bytes where there is one. What it prints is the loss and the share of
-right answers on streams that the network has not seen.
+With names of networks behind it, only these. It takes a minute each and writes NAME.safetensors beside this file: the
+weights ``before.``, ``during.`` and ``after.`` training, each with the embedding of bytes where there is one. What it
+prints is the loss and the share of right answers, in the end on streams that the network has not seen.
 """
 
 from __future__ import annotations
