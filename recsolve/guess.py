@@ -62,4 +62,4 @@ def _finite(states: Array, recurrence: Recurrence) -> Array:
     """Return a guess with f(h[0], u[t]) where a number of it is not finite."""
     xp = namespace(states)
     good = xp.isfinite(states)
-    return states if good.all() else xp.where(good, states, recurrence.guess())  # type: ignore[no-any-return]
+    return states if good.all() else xp.where(good, states, recurrence.guess())
