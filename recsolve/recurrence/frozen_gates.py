@@ -50,7 +50,7 @@ def frozen_gates(recurrence: Recurrence, passes: int = PASSES) -> Array:
     >>> from recsolve.recurrence.frozen_gates import frozen_gates
     >>> rec = rs.cells.LSTM.random(input_size=3, hidden_size=8, rng=0).recurrence(np.ones((50, 3)))
     >>> error = [abs(frozen_gates(rec, n) - rs.solve(rec).states).max() for n in (1, 2, 3)]
-    >>> error[0] > error[1] > error[2]
+    >>> bool(error[0] > error[1] > error[2])
     True
     """
     if not isinstance(recurrence, CellRecurrence):
