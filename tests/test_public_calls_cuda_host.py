@@ -70,6 +70,21 @@ def test_a_cell_with_dense_mixings(to_gpu, method):
         np.testing.assert_allclose(found.drive[n].get(), g, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["adaptive_shooting", "elk", "damped_newton"])
+@pytest.mark.parametrize("cell", [("gru", "dense"), ("slstm", "diagonal")], ids="-".join)
+def test_globalised_methods_from_frozen_gates(to_gpu, method, cell):
+    reset = np.random.default_rng(0).random((60, 2)) < 0.05
+    rec = gallery.recurrence(*cell, T=60, batch=(2,), units=20, dtype=np.float32, reset=reset)
+    reference = rs.solve(rec, method=method, guess="frozen_gates")
+    with rs.backend("cuda"):
+        sol = rs.solve(moved(rec, to_gpu), method=method, guess="frozen_gates")
+    assert reference.success
+    assert sol.success, sol
+    assert type(sol.states).__name__ == "DeviceArray"
+    assert abs(sol.nit - reference.nit) <= 1
+    assert np.abs(sol.states.get() - gallery.loop(rec)).max() <= 2 * gallery.bound(reference)
+
+
 @pytest.mark.parametrize("method", ["newton", "sequential", "elk", "picard", "chord"])
 def test_a_function(to_gpu, method):
     u = np.random.default_rng(0).standard_normal((60, 2, 4))
