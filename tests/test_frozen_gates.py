@@ -81,6 +81,14 @@ def swap(s, W, u, p):
     return s.b + u.a, W.a(s.a) * s.a
 
 
+def jump(s, W, u, p):
+    return np.where(s.h > 0, s.h + 1.0, s.h - 1.0) * 0.5 + u.a
+
+
+def steps(s, W, u, p):
+    return np.floor(3 * s.h) + 0.5 * s.h + u.a
+
+
 def branch(s, W, u, p):
     return s.h + u.a if (W.a(s.h) > 0).all() else u.a
 
@@ -91,9 +99,11 @@ def branch(s, W, u, p):
         (rs.cells.Elman, "the state of elman enters through its mixings alone"),
         (rs.cells.ParaRNNLSTM, "c of pararnn_lstm is neither affine in itself nor a sum between bounds"),
         (rs.Cell(swap, state=("a", "b"), output="a"), r"the components \['a', 'b'\] of swap depend on each other"),
+        (rs.Cell(jump, state=("h",), output="h"), "h of jump is neither affine in itself nor a sum between bounds"),
+        (rs.Cell(steps, state=("h",), output="h"), "h of steps is neither affine in itself nor a sum between bounds"),
         (rs.Cell(branch, state=("h",), output="h"), "branch cannot be traced at line"),
     ],
-    ids=["elman", "pararnn_lstm", "swap", "branch"],
+    ids=["elman", "pararnn_lstm", "swap", "jump", "steps", "branch"],
 )
 def test_other_cells_are_told_why_not(cell, why):
     rec = cell.random(input_size=3, hidden_size=4, rng=0).recurrence(np.ones((9, 3)))

@@ -13,8 +13,10 @@ import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.symbolic.dual import evaluate
-from recsolve.symbolic.graph import Leaf, Node, reachable
+from recsolve.symbolic.graph import CONDITIONS, Leaf, Node, reachable
 from recsolve.symbolic.program import Output, Program
+
+_JUMPS = {"floor", "ceil", "rint", "sign"} | CONDITIONS  # their slopes do not tell that they are not affine
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,12 @@ def _loop(program: Program, name: str, output: Output, loops: bool) -> Loop:
     """Return the loop of a component, of which its new value may depend."""
     if not loops:
         return Loop(name, output.value, output.value.graph.node(0.0))
-    slope = output.partials[program.components.index(name)]
     shifts = _shifts(output.value, name)
     if shifts is not None:
         return Loop(name, output.value, shifts=shifts)
-    if name in _components(slope):
+    slope = output.partials.get(program.components.index(name))
+    jumps = any(x.operation in _JUMPS and name in _components(x) for x in reachable([output.value]))
+    if slope is None or jumps or name in _components(slope):
         raise ValueError(
             f"{name} of {program.name} is neither affine in itself nor a sum between bounds where its mixings are held"
         )
