@@ -52,7 +52,7 @@ def timed(rec: rs.Recurrence, method: str) -> tuple[rs.Solution, float]:
 
 def rows(rec: rs.Recurrence) -> Iterator[Row]:
     """Yield a row for every solver."""
-    predicted = rs.diagnose(rec).predicted
+    predicted = rs.diagnose(rec, budget=3600).predicted
     truth = rs.solve(rec, method="sequential").states
     for name in rs.solvers.REGISTRY:
         solution, seconds = timed(rec, name)

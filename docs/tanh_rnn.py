@@ -36,7 +36,7 @@ def main() -> None:
     print(
         f"h = tanh(W h + u), {UNITS} units, T = {STEPS}, W ~ N(0, g²/{UNITS}), u ~ N(0, 1), float64, tolerance "
         f"{TOLERANCE:g}: median iterations over {SEEDS} seeds, and the range. With the pin every method ends within T. "
-        "An iteration of gauss_seidel, multiple_shooting, parareal or mgrit follows f for "
+        "An iteration of adaptive_shooting, gauss_seidel, multiple_shooting, parareal or mgrit follows f for "
         f"{round(STEPS**0.5)} steps or more, one after the other. "
         f"Written by `python docs/tanh_rnn.py` with recsolve {found['recsolve']}, NumPy {found['numpy']}.\n"
     )

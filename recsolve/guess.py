@@ -8,8 +8,11 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.frozen_gates import frozen_gates
 from recsolve.solution import Solution
 from recsolve.solvers.sequential import loop
+
+WORDS = "'step', 'zeros', 'coarse', 'frozen_gates'"
 
 
 def first_iterate(guess: Any, recurrence: Recurrence) -> Array | None:
@@ -20,15 +23,17 @@ def first_iterate(guess: Any, recurrence: Recurrence) -> Array | None:
     if isinstance(guess, str):
         if guess == "coarse":
             return _coarse_guess(recurrence)
+        if guess == "frozen_gates":
+            return _finite(frozen_gates(recurrence), recurrence)
         if guess != "zeros":
-            raise ValueError(f"guess is {guess!r}; wanted 'step', 'zeros', 'coarse', an array or a Solution")
+            raise ValueError(f"guess is {guess!r}; wanted {WORDS}, an array or a Solution")
         states[...] = 0
         return states
     if isinstance(guess, Solution):
         guess = guess.states
     if np.isscalar(guess):
         if isinstance(guess, (bool, np.bool_)) or not isinstance(guess, (int, float, np.number)):
-            raise TypeError(f"guess is {guess!r}; wanted a number, an array, 'step', 'zeros', 'coarse' or a Solution")
+            raise TypeError(f"guess is {guess!r}; wanted a number, an array, {WORDS} or a Solution")
         states[...] = guess
         return states
     native = recurrence.native(guess, "guess")
@@ -51,3 +56,10 @@ def _coarse_guess(recurrence: Recurrence) -> Array:
     # A guess that overflows in the coarse loop is not used.
     values = recurrence.evaluate(xp.where(xp.isfinite(held), held, recurrence.initial))
     return xp.array(values)  # type: ignore[no-any-return]
+
+
+def _finite(states: Array, recurrence: Recurrence) -> Array:
+    """Return a guess with f(h[0], u[t]) where a number of it is not finite."""
+    xp = namespace(states)
+    good = xp.isfinite(states)
+    return states if good.all() else xp.where(good, states, recurrence.guess())

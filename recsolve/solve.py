@@ -90,10 +90,12 @@ def solve(
         place of 1. ``print(sol.tolerance)`` states what has been tested, with its numbers.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
-    guess : {"step", "zeros", "coarse"}, array or Solution, optional
+    guess : {"step", "zeros", "coarse", "frozen_gates"}, array or Solution, optional
         First iterate. Default "step": f(h[0], u[t]) at every t. "coarse": the sequential loop over every sqrt(T)-th
-        step, then f from these states at every t. An array has the shape of the states, or broadcasts to it (a
-        constant). A Solution starts from its states: a warm start.
+        step, then f from these states at every t. "frozen_gates": of a cell of which one linear loop is left where its
+        mixings are held (LSTM, GRU, sLSTM, ...), that loop solved exactly, twice; a ValueError says why for other
+        cells. An array has the shape of the states, or broadcasts to it (a constant). A Solution starts from its
+        states: a warm start.
     callback : callable, optional
         ``callback(intermediate_result)`` after every iterate, the guess included, with fields ``states`` (read-only),
         ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.

@@ -6,6 +6,7 @@ attribute here. The imports below are for type checkers and editors; a new solve
 
 from __future__ import annotations
 
+from recsolve.solvers.adaptive_shooting import AdaptiveShooting as AdaptiveShooting
 from recsolve.solvers.anderson import Anderson as Anderson
 from recsolve.solvers.anderson import TriangularAnderson as TriangularAnderson
 from recsolve.solvers.auto import Auto as Auto

@@ -15,7 +15,7 @@ RULES = ("backtracking", "gain_ratio")
 
 @dataclass(frozen=True, kw_only=True)
 class DampedNewton(Globalised[Array]):
-    """h <- h + w (newton step), with a weight w in (0, 1] per sequence.
+    """h <- h + w (newton step), with a weight w in (0, 1] per sequence; where every w is refused, the plain step F.
 
     Parameters
     ----------
@@ -75,6 +75,11 @@ class DampedNewton(Globalised[Array]):
         # Exactly the Newton point where w = 1. The linear model leaves (1 - w) r of the residual.
         between = namespace(shared).where(w == 1, shared, iterate.states + w * (shared - iterate.states))
         return between, 1.0 - (1.0 - setting) ** 2
+
+    def last_resort(self, problem: Problem, iterate: Linearised) -> Array:
+        # Not the Newton point: it may be far out, where saturated gates carry it on with a small residual, as
+        # trained GRUs do, and no line search finds back from there. f of sane states is sane.
+        return problem.guarded(iterate, iterate.values)
 
     def after_refusal(self, setting: Array) -> Array:
         return self.shrink * setting

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -12,12 +13,15 @@ from recsolve.kernels.affine_scan import affine_scan
 from recsolve.kernels.backends import scan as chosen_scan
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.monoids.riccati import identity_plus, inverse, product, transpose
-from recsolve.solvers.globalised import Globalised, Setting, merit
+from recsolve.solvers.globalised import Globalised, Merit, Setting
 from recsolve.solvers.iterate import Linearised
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import number, one_of
 
 APPROXIMATIONS = ("none", "block", "diagonal")
+COVARIANCES = ("full", "diagonal")
+_SMALL = 16  # numbers of a lane up to which covariances are full: they cost n^3 for every step, in order
+_TOGETHER = 1 << 20  # numbers of the Jacobians that are squared at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,38 +34,57 @@ class _Regularised(Globalised[Jacobian]):
 
     damping: float | None = None
     approximation: str = "none"
+    covariance: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         number("damping", self.damping, 0, closed=True, optional=True)
         one_of("approximation", self.approximation, APPROXIMATIONS)
+        if self.covariance is not None:
+            one_of("covariance", self.covariance, COVARIANCES)
 
     @property
     def first(self) -> float:
         return 0.1 if self.damping is None else self.damping
 
     def begin(self, problem: Problem, iterate: Linearised) -> Jacobian:
-        """Return A, the Jacobian or the part of it that is used, in one of the three structures with entries."""
+        """Return A, the Jacobian or the part of it that is used; with full covariances in a structure with entries."""
         J = iterate.jacobian
         if self.approximation == "diagonal":
             return J.diagonal()
-        return J.block() if self.approximation == "block" or J.rank <= Block.rank else J.lane_dense()
+        if self.approximation == "block" or J.rank <= Block.rank:
+            return J.block()
+        return J.lane_dense() if self._full(J) else J
+
+    def _full(self, A: Jacobian) -> bool:
+        """Return whether covariances are matrices: k x k ones of units always, n x n ones if asked for or small."""
+        small = A.layout.lane_width <= _SMALL if self.covariance is None else self.covariance == "full"
+        return type(A) in (Diagonal, Block) or small
+
+    def _in_units(self, problem: Problem, iterate: Linearised, A: Jacobian, damping: Array, merit: Merit) -> Array:
+        """Return the correction, with noise and damping in the units of each component."""
+        units = merit.units
+        if units is None:
+            return self.correction(problem, iterate, A, damping)
+        scaled = replace(iterate, residual=merit.in_units(iterate.residual))
+        return units * self.correction(problem, scaled, A.between(1 / units, units), damping)
 
     def step(self, problem: Problem, iterate: Linearised, state: Setting) -> tuple[Linearised, Setting]:
         if self.damping is None:
             return super().step(problem, iterate, state)
-        d = self.correction(problem, iterate, self.begin(problem, iterate), state.value)
+        A, merit = self.begin(problem, iterate), Merit.at(problem, iterate)
+        d = self._in_units(problem, iterate, A, state.value, merit)
         return problem.advance(iterate, iterate.states + d), state
 
     def propose(self, problem: Problem, iterate: Linearised, shared: Jacobian, setting: Array) -> tuple[Array, Array]:
-        rec, xp = problem.recurrence, namespace(iterate.states)
-        open_rows = self.open_rows(problem, iterate)
-        before = merit(problem, iterate.residual, open_rows)
+        rec, xp, merit = problem.recurrence, namespace(iterate.states), Merit.at(problem, iterate)
+        before = merit.of(iterate.residual)
         # Damping in proportion to the residual keeps convergence quadratic (Fan and Yuan, Computing 74, 2005).
-        size = xp.sqrt(before / xp.maximum(open_rows.sum(axis=0, keepdims=True) * rec.layout.size, 1))
-        d = self.correction(problem, iterate, shared, setting * xp.minimum(size, 1.0))
+        size = xp.sqrt(before / xp.maximum(merit.rows.sum(axis=0, keepdims=True) * rec.layout.size, 1))
+        size = size if merit.units is not None else size / problem.tolerance.unit
+        d = self._in_units(problem, iterate, shared, setting * xp.minimum(size, 1.0), merit)
         left = iterate.residual + problem.carried(shared.matvec, d, rec.over_event(problem.cut(iterate))) - d
-        fall = 1.0 - merit(problem, left, open_rows) / before
+        fall = 1.0 - merit.of(left) / before
         return iterate.states + d, xp.where(fall > 0, fall, xp.nan)
 
     def after_refusal(self, setting: Array) -> Array:
@@ -75,14 +98,19 @@ class _Regularised(Globalised[Jacobian]):
         """Return the filtered d, with d = r in rows that are cut from the one before."""
         cut, r = problem.cut(iterate), iterate.residual
         damping = namespace(r).where(damping < np.finfo(r.dtype).eps ** 2, 0.0, damping)  # below, products underflow
-        K = gains(problem, A, damping, cut)
-        over_event = problem.recurrence.over_event
-        b = r - _like(A, K).matvec(r)
         problem.counts["nscan"] += 2
-        d = affine_scan(_like(A, product(identity_plus(-K), _matrices(A))), b, reset=over_event(cut))
-        return self.smooth(problem, iterate, A, K, damping, d)
+        if self._full(A):
+            K = gains(problem, A, damping, cut)
+            gain, damped = _like(A, K), _like(A, product(identity_plus(-K), _matrices(A)))
+        else:
+            gain = variance_gains(problem, A, damping, cut)
+            damped = A.between(1 - gain.data, namespace(r).ones_like(gain.data[:1]))
+        d = affine_scan(damped, r - gain.matvec(r), reset=problem.recurrence.over_event(cut))
+        return self.smooth(problem, iterate, A, gain, damping, d)
 
-    def smooth(self, problem: Problem, iterate: Linearised, A: Jacobian, K: Array, damping: Array, d: Array) -> Array:
+    def smooth(
+        self, problem: Problem, iterate: Linearised, A: Jacobian, gain: Jacobian, damping: Array, d: Array
+    ) -> Array:
         """Return the smoother's d, which uses later steps; the filter's does not."""
         return d
 
@@ -98,7 +126,11 @@ class Elk(_Regularised):
         convergence and exactness; None adapts it by the gain ratio and drives it to 0 with the residual.
     approximation : {"none", "block", "diagonal"}
         The part of J that is filtered. With "diagonal" this is quasi-ELK, and the covariances are one bounded scan of
-        Moebius maps; with "none" those of dense mixings are n x n matrices.
+        Moebius maps.
+    covariance : {"full", "diagonal"} or None
+        Where A is not one of units: the n x n covariances of the paper, which cost n^3 for every step, or their
+        diagonals, n^2. On networks that remember, both take about as many iterations. None: "full" up to 16 numbers in
+        a lane.
     trials, decrease
         See :class:`Globalised`.
 
@@ -131,8 +163,8 @@ class LevenbergMarquardt(_Regularised):
 
     Parameters
     ----------
-    damping, approximation, trials, decrease
-        As for ``elk``.
+    damping, approximation, covariance, trials, decrease
+        As for ``elk``. The smoother minimises the sum with full covariances only.
 
     Raises
     ------
@@ -156,16 +188,13 @@ class LevenbergMarquardt(_Regularised):
         "Särkkä and García-Fernández, IEEE Trans. Automatic Control 66 (2021)"
     )
 
-    def smooth(self, problem: Problem, iterate: Linearised, A: Jacobian, K: Array, damping: Array, d: Array) -> Array:
+    def smooth(
+        self, problem: Problem, iterate: Linearised, A: Jacobian, gain: Jacobian, damping: Array, d: Array
+    ) -> Array:
         if len(d) < 2:
             return d
         rec, xp, ahead = problem.recurrence, namespace(d), A[1:]
-        J, lam = _matrices(ahead), _over_matrices(problem, damping, K)
-        # G[t] = K[t] J[t+1]^T (J[t+1] K[t] J[t+1]^T + lambda I)^-1, and 0 without damping, when K = 0.
-        some, zero, one = lam > 0, lam.dtype.type(0), lam.dtype.type(1)
-        predicted = product(product(J, K[:-1]), transpose(J))
-        ridge = xp.where(some, lam, one) * xp.eye(J.shape[-1], dtype=J.dtype)
-        G = _like(ahead, xp.where(some, product(product(K[:-1], transpose(J)), inverse(predicted + ridge)), zero))
+        G = self._backwards(problem, ahead, gain, damping)
         # The step ahead says nothing where it does not depend on this one, or is not finite.
         finite = xp.isfinite(d[1:]).all(axis=problem.event_axes, keepdims=True)
         apart = rec.over_event(problem.cut(iterate)[1:]) | ~finite
@@ -174,6 +203,19 @@ class LevenbergMarquardt(_Regularised):
         smoothed = d.copy()
         smoothed[:-1] = affine_scan(G, xp.where(apart, d[:-1], innovation), initial=d[-1], reset=apart, reverse=True)
         return smoothed
+
+    def _backwards(self, problem: Problem, ahead: Jacobian, gain: Jacobian, damping: Array) -> Jacobian:
+        """Return G[t] = K[t] J[t+1]^T (J[t+1] K[t] J[t+1]^T + lambda I)^-1, and 0 without damping, when K = 0."""
+        if isinstance(gain, Diagonal) and not self._full(ahead):  # the inverse is that of variances, K / (1 - K)
+            K, xp = gain.data, namespace(gain.data)
+            inverse_of_sum = xp.where(K[1:] > 0, (1 - K[1:]) / K[1:], K.dtype.type(0))
+            return ahead.transpose().between(K[:-1], inverse_of_sum)
+        J, K, xp = _matrices(ahead), _matrices(gain), namespace(damping)
+        lam = _over_matrices(problem, damping, K)
+        some, zero, one = lam > 0, lam.dtype.type(0), lam.dtype.type(1)
+        predicted = product(product(J, K[:-1]), transpose(J))
+        ridge = xp.where(some, lam, one) * xp.eye(J.shape[-1], dtype=J.dtype)
+        return _like(ahead, xp.where(some, product(product(K[:-1], transpose(J)), inverse(predicted + ridge)), zero))
 
 
 def gains(problem: Problem, A: Jacobian, damping: Array, cut: Array) -> Array:
@@ -190,6 +232,29 @@ def gains(problem: Problem, A: Jacobian, damping: Array, cut: Array) -> Array:
     elements = (J / (1 + lam), xp.broadcast_to(start, J.shape), product(transpose(J), J) / (1 + lam))
     with np.errstate(all="ignore"):
         return chosen_scan(MONOIDS["riccati"], elements, reset=known)
+
+
+def variance_gains(problem: Problem, A: Jacobian, damping: Array, cut: Array) -> Diagonal:
+    """Return the gains where covariances are replaced by their diagonals: one product with n x n squares per step.
+
+    With m[t] = (A * A) K[t-1] + lambda, entry by entry, K = m / (1 + m). What the mean is carried by stays A.
+    """
+    layout, xp = A.layout, namespace(cut)
+    per_step = prod(A.leading[1:]) * prod(layout.lanes) * layout.lane_width**2
+    vectors = layout.lane_vectors(problem.recurrence.empty()[: len(cut)])
+    lanes = (1,) * (vectors.ndim - cut.ndim)
+    lam = damping.reshape(cut.shape[1:] + lanes).astype(vectors.dtype)
+    known, one, K = cut.reshape(cut.shape + lanes), lam.dtype.type(1), lam * xp.zeros_like(vectors[0])
+    start = lam.dtype.type(0) if problem.pin else lam / (1 + lam)
+    with np.errstate(all="ignore"):
+        for t in range(len(cut)):
+            if t % (chunk := max(_TOGETHER // max(per_step, 1), 1)) == 0:
+                squares = A[t : t + chunk].lane_dense().data ** 2
+            m = (squares[t % chunk] @ K[..., None])[..., 0] + lam
+            K = xp.where(m < 1, m / (1 + m), one / (1 + one / m))  # whatever its size
+            K = xp.where(known[t], start, K)
+            vectors[t] = K
+    return Diagonal(layout.from_lane_vectors(vectors), layout)
 
 
 def _over_matrices(problem: Problem, per_sequence: Array, matrices: Array) -> Array:

@@ -29,10 +29,10 @@ class Setting(State):
 class Globalised(Solver[Linearised, Setting], Generic[Shared]):
     """Propose a step; where the residual does not fall as predicted, change the setting and propose again.
 
-    The merit is the sum of r^2 over the rows that are not exact yet: where the dynamics expand, a global norm is ruled
-    by late rows that cannot be right before the early ones are. The setting (a weight, a damping) and its acceptance
-    are each sequence's own. Where every proposal is refused the pinned Newton step is taken, so that the front still
-    advances, and the setting starts again.
+    The merit (:class:`Merit`) is the sum of r^2 over the rows that are not exact yet: where the dynamics expand, a
+    global norm is ruled by late rows that cannot be right before the early ones are. The setting (a weight, a damping)
+    and its acceptance are each sequence's own. Where every proposal is refused the pinned ``last_resort`` is taken, so
+    that the front still advances, and the setting starts again.
 
     Parameters
     ----------
@@ -85,6 +85,10 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
     def after_step(self, setting: Array, ratio: Array) -> Array:
         """Return the setting for the next iteration, from the fall of the merit over the predicted one."""
 
+    def last_resort(self, problem: Problem, iterate: Linearised) -> Array:
+        """Return the next states of sequences that refused every proposal: by default the pinned Newton point."""
+        return problem.corrected(iterate, iterate.jacobian)
+
     def init(self, problem: Problem, iterate: Iterate) -> Setting:
         rec = problem.recurrence
         shape = (1, *rec.batch, *(1,) * len(rec.layout.event))
@@ -93,24 +97,17 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
     def report(self, state: Setting) -> dict[str, Array]:
         return {self.setting: state.value}
 
-    @staticmethod
-    def open_rows(problem: Problem, iterate: Iterate) -> Array:
-        """Return the rows that count: not exact yet, and not behind one where f is not finite."""
-        finite = namespace(iterate.values).isfinite(iterate.values).all(axis=problem.event_axes)
-        sane, _ = problem.front(finite)
-        return problem.recurrence.over_event(sane & ~iterate.leading)
-
     def step(self, problem: Problem, iterate: Linearised, state: Setting) -> tuple[Linearised, Setting]:
         xp, setting = namespace(iterate.states), state.value
-        open_rows, shared = self.open_rows(problem, iterate), self.begin(problem, iterate)
-        before = merit(problem, iterate.residual, open_rows)
+        merit, shared = Merit.at(problem, iterate), self.begin(problem, iterate)
+        before = merit.of(iterate.residual)
         settled: Array = iterate.converged.all(axis=0, keepdims=True)  # type: ignore[assignment]
         done = (before == 0) | problem.recurrence.over_event(settled)
 
         def attempt(setting: Array) -> tuple[Linearised, Array, Array]:
             proposal, predicted = self.propose(problem, iterate, shared, setting)
             candidate = problem.advance(iterate, proposal)
-            fall = 1.0 - merit(problem, candidate.residual, open_rows) / before
+            fall = 1.0 - merit.of(candidate.residual) / before
             ratio = xp.where(done, 1.0, fall / predicted)
             return candidate, ratio, ~(ratio >= self.decrease)  # NaN refuses
 
@@ -123,18 +120,58 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
         if not refused.any():
             return candidate, Setting(self.after_step(setting, ratio))
         again = xp.where(refused, self.first, self.after_step(setting, ratio))
-        return self._pinned_newton(problem, iterate, candidate, refused), Setting(again)
-
-    def _pinned_newton(self, problem: Problem, iterate: Linearised, candidate: Iterate, refused: Array) -> Linearised:
-        """Return the candidate with the pinned Newton step in sequences that refused everything."""
-        newton = problem.corrected(iterate, iterate.jacobian)
-        merged = namespace(newton).where(refused, newton, candidate.states)
-        return problem.evaluate(merged, pinned=problem.pinned(iterate), jacobian=True)
+        merged = xp.where(refused, self.last_resort(problem, iterate), candidate.states)
+        return problem.evaluate(merged, pinned=problem.pinned(iterate), jacobian=True), Setting(again)
 
 
-def merit(problem: Problem, residual: Array, open_rows: Array) -> Array:
-    """Return the sum of r^2 of each sequence over the open rows, (1, *batch, 1...) in float64; NaN counts as inf."""
-    xp = namespace(residual)
-    r = xp.where(open_rows, residual, residual.dtype.type(0)).astype(np.float64)  # no overflow of float32 in r * r
-    total = (r * r).sum(axis=(0, *problem.event_axes), keepdims=True)
-    return xp.where(xp.isnan(total), xp.inf, total)  # type: ignore[no-any-return]
+@dataclass(frozen=True)
+class Merit:
+    """What a step is judged by: the sum of r^2 of each sequence over some rows, each component in its own units.
+
+    Attributes
+    ----------
+    problem : Problem
+    rows : array of bool
+        The rows that count, over the event: not exact yet, and not behind one where f is not finite.
+    units : array or None
+        The size of each component, (1, *batch, *event); None for one component. In one unit for all, the output of an
+        sLSTM would not be seen beside its normaliser.
+    """
+
+    problem: Problem
+    rows: Array
+    units: Array | None
+
+    @classmethod
+    def at(cls, problem: Problem, iterate: Iterate) -> Merit:
+        """Return the merit of steps from an iterate."""
+        xp, rec = namespace(iterate.values), problem.recurrence
+        finite = xp.isfinite(iterate.values)
+        sane, _ = problem.front(finite.all(axis=problem.event_axes))
+        rows = rec.over_event(sane & ~iterate.leading)
+        return cls(problem, rows, _units(problem, xp.where(finite, iterate.values, iterate.values.dtype.type(0))))
+
+    def in_units(self, residual: Array) -> Array:
+        """Return a residual with each component in its own units."""
+        return residual if self.units is None else residual / self.units
+
+    def of(self, residual: Array) -> Array:
+        """Return the sum for a residual, (1, *batch, 1...) in float64; NaN counts as inf."""
+        xp = namespace(residual)
+        r = xp.where(self.rows, self.in_units(residual), residual.dtype.type(0))
+        r = r.astype(np.float64)  # no overflow of float32 in r * r
+        total = (r * r).sum(axis=(0, *self.problem.event_axes), keepdims=True)
+        return xp.where(xp.isnan(total), xp.inf, total)  # type: ignore[no-any-return]
+
+
+def _units(problem: Problem, values: Array) -> Array | None:
+    """Return the root mean square of every component over time, lanes and units; None for one component."""
+    if problem.recurrence.layout.components == 1 or not values.size:
+        return None
+    xp, component = namespace(values), problem.event_axes[0]
+    others = (0, *problem.event_axes[1:])
+    size = xp.sqrt((values.astype(np.float64) ** 2).mean(axis=others, keepdims=True))
+    # What is next to nothing beside the others may be their rounding: it is not blown up to their size.
+    size = xp.maximum(size, float(np.finfo(values.dtype).eps) ** 0.5 * size.max(axis=component, keepdims=True))
+    size = xp.broadcast_to(xp.where(size > 0, size, 1.0).astype(values.dtype), (1, *values.shape[1:]))
+    return xp.ascontiguousarray(size)  # type: ignore[no-any-return]

@@ -42,6 +42,7 @@ CATALOGUE: dict[str, str] = {
     "minmax": "minmax_slopes",
     "mixing_ladder": "mixing_ladder",
     "initial_guess": "initial_guess",
+    "trained": "trained",
     "work_precision": "work_precision",
     "precision": "precision",
     "langevin_lorenz": "langevin_lorenz",

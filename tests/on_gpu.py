@@ -2,8 +2,8 @@
 
     compute-sanitizer --tool memcheck --error-exitcode 9 python tests/on_gpu.py
 
-and with racecheck, initcheck and synccheck in its place, of ``scans`` or ``solves`` alone where these are named. Results
-are compared with those of the host.
+and with racecheck, initcheck and synccheck in its place, of ``scans`` or ``solves`` alone where these are named.
+Results are compared with those of the host.
 """
 
 from __future__ import annotations

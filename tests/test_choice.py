@@ -114,7 +114,7 @@ def test_predicted_counts_on_the_contractive_problems(name):
     rec = PROBLEMS[name](0)
     slow = ("levenberg_marquardt", "elk", "picard", "diagonal_broyden", "relaxed_newton", "scaled_newton")
     quick = [m for m in rs.solvers.REGISTRY if m not in (*slow, "sequential", "auto")]
-    predicted = rs.diagnose(rec, methods=quick).predicted
+    predicted = rs.diagnose(rec, methods=quick, budget=600).predicted
     for method, count in predicted.items():
         actual = rs.solve(rec, method=method).nit
         assert abs(count - actual) <= 1 or 1 / 1.5 <= count / actual <= 1.5, (method, count, actual)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from test_claims import study  # noqa: F401 - a fixture
 
 import recsolve as rs
+from recsolve.diagnosis import budget, prediction
+from recsolve.kernels.affine_scan import affine_scan
 
 FIXED = ("jacobi", "quasi_newton", "clipped_newton", "scaled_newton", "chord")
 
@@ -193,3 +195,63 @@ def test_a_nan_in_one_sequence_accuses_no_other():
     )
     sol = rs.solve(rec, method="relaxed_newton", maxiter=5000, options={"pin": False, "patience": 3})
     assert "mixes times" not in sol.message
+
+
+def clock(monkeypatch):
+    """Let time move on by a second whenever it is looked at, so that nothing depends on the machine."""
+    now = [0.0]
+
+    def tick():
+        now[0] += 1.0
+        return now[0]
+
+    monkeypatch.setattr(budget, "perf_counter", tick)
+
+
+def test_what_there_is_no_time_for_is_left_out_and_said(monkeypatch):
+    clock(monkeypatch)
+    rec = gallery.recurrence("gru", "dense", T=200, gain=2.0)
+    d = rs.diagnose(rec, pilot=64, budget=1000)
+    known = {name for name in rs.solvers.REGISTRY if name not in ("sequential", "auto")}
+    assert set(d.predicted) | set(d.left_out) == known | {"overshoot"} & set(d.left_out)
+    assert not set(d.predicted) & set(d.left_out)
+    assert {"newton", "jacobi", "adaptive_shooting"} <= set(d.predicted)
+    assert set(d.left_out) & {"diagonal_broyden", "picard"}  # T iterations, whatever the recurrence
+    assert str(d).endswith(f"left out for want of time (budget=): {', '.join(d.left_out)}")
+    generous = rs.diagnose(rec, pilot=64, budget=1e9)
+    assert generous.left_out == ()
+    assert {name: generous.predicted[name] for name in d.predicted} == d.predicted
+
+
+def test_without_time_there_are_exponents(monkeypatch):
+    clock(monkeypatch)
+    rec = gallery.recurrence("gru", "dense", T=200)
+    d = rs.diagnose(rec, budget=1e-9)
+    assert d.predicted == {}
+    assert "overshoot" in d.left_out
+    np.testing.assert_array_equal(d.lyapunov, rs.diagnose(rec, methods=[]).lyapunov)
+
+
+@pytest.mark.parametrize("method", ["broyden", "elk", "multiple_shooting", "windowed", "newton"])
+def test_a_solve_ends_before_the_next_scan_when_the_time_is_up(method, monkeypatch):
+    clock(monkeypatch)
+    rec = gallery.recurrence("gru", "dense", T=100, gain=2.0)
+    truth = gallery.loop(rec)
+    scans = []
+    monkeypatch.setattr(
+        prediction.solvers.problem, "affine_scan", lambda *a, **k: scans.append(1) or affine_scan(*a, **k)
+    )
+    found = prediction.Predictor(rec, truth, rec.linearise(truth)[1], -0.1, None, budget.Budget(40.0))
+    with pytest.raises(budget.OutOfTimeError):
+        found[method]
+    assert len(scans) < 20
+    scans.clear()
+    with pytest.raises(budget.OutOfTimeError):
+        found[method]  # it is not tried again
+    assert not scans
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, np.nan, True, "60"])
+def test_a_budget_is_a_number_of_seconds(wrong):
+    with pytest.raises(ValueError, match=r"budget is .*; wanted a finite number > 0, or None"):
+        rs.diagnose(gallery.recurrence("gru", "dense"), budget=wrong)

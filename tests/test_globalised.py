@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.solvers.elk import gains
+from recsolve.solvers import elk
+from recsolve.solvers.elk import gains, variance_gains
 from recsolve.solvers.problem import Problem
 
 S = rs.solvers
@@ -171,3 +172,71 @@ def test_the_damping_is_in_proportion_to_small_residuals_and_bounded_at_large_on
     elk = S.Elk()
     elk.propose(problem, iterate, elk.begin(problem, iterate), damping_of(rec, 0.3))
     np.testing.assert_allclose(seen[0], 0.3 * min(size, 1.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+@pytest.mark.parametrize("lam", [1e-6, 0.3, 20.0])
+@pytest.mark.parametrize("pin", [False, True])
+def test_gains_of_variances_are_the_loop_written_out(cell, lam, pin, monkeypatch):
+    """In pieces too, and with resets, at which what is known is not in doubt."""
+    reset = np.random.default_rng(0).random((50, 2)) < 0.1
+    rec = gallery.recurrence(*cell, T=50, gain=2.0, reset=reset)
+    problem, iterate = problem_at(rec, pin=pin)
+    monkeypatch.setattr(elk, "_TOGETHER", 1000)
+    cut = problem.cut(iterate)
+    found = variance_gains(problem, iterate.jacobian, damping_of(rec, lam), cut).data.reshape(50, 2, -1)
+    J, k = iterate.jacobian.todense(), np.zeros((2, rec.layout.size))
+    for t in range(50):
+        m = np.where(cut[t][:, None], 0.0, np.einsum("bij,bj->bi", J[t] ** 2, k)) + lam
+        k = np.where(cut[t][:, None] & pin, 0.0, m / (1 + m))
+        np.testing.assert_allclose(found[t], k, rtol=1e-12)
+
+
+@pytest.mark.parametrize("solver", [S.Elk, S.LevenbergMarquardt])
+def test_wide_lanes_go_without_their_covariances(solver, monkeypatch):
+    """Full ones are walked at n^3 a step: on 128 units of an LSTM an iteration took minutes."""
+
+    def refuse(*args):
+        raise AssertionError("full covariances of wide lanes")
+
+    rec = gallery.recurrence("lstm", "dense", units=10, T=60, gain=1.5)
+    full = rs.solve(rec, method=solver(covariance="full"))
+    monkeypatch.setattr(elk, "gains", refuse)
+    for covariance in (None, "diagonal"):
+        sol = rs.solve(rec, method=solver(covariance=covariance))
+        assert sol.success
+        assert sol.nit <= full.nit + 1
+        assert np.abs(sol.states - gallery.loop(rec)).max() <= gallery.bound(sol)
+    with pytest.raises(AssertionError, match="full covariances"):
+        rs.solve(rec, method=solver(covariance="full"))
+
+
+@pytest.mark.parametrize("method", ["elk", "levenberg_marquardt", "damped_newton", "adaptive_shooting"])
+def test_the_units_of_a_component_change_no_iterate(method):
+    """A component counted in thousandths is the same component."""
+    u = np.random.default_rng(0).standard_normal((200, 2, 4))
+
+    def solved(unit):
+        def f(h, u):
+            a, b = h[..., 0, :], h[..., 1, :] / unit
+            return np.stack(
+                [2 * np.sin(a + 0.5 * b) + u[..., 0, :], unit * (0.9 * b + np.tanh(a) + u[..., 1, :])], axis=-2
+            )
+
+        rec = gallery.function(f, u, structure="block")
+        return rs.solve(rec, method=method, options={"atol": 0.0, "rtol": 1e-9})
+
+    plain, other = solved(1.0), solved(1024.0)
+    assert plain.success
+    assert other.nit == plain.nit
+    np.testing.assert_allclose(other.states[:, 1], 1024.0 * plain.states[:, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("mixing", ["heads", "diagonal"])
+def test_elk_follows_components_that_grow_to_other_sizes(mixing):
+    """The normaliser of an sLSTM that hardly forgets; with one damping for all elk took most of the 400 iterations."""
+    cell = gallery.weighted("slstm", mixing)
+    drive = cell.drive(np.random.default_rng(1).standard_normal((400, 3)))
+    sol = rs.solve(cell.recurrence(drive={**drive, "f": drive["f"] + 5.0}), method="elk")
+    assert sol.success
+    assert sol.nit <= 30

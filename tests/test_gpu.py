@@ -112,8 +112,8 @@ def test_diagnosis():
     for name, mixing in (("gru", "dense"), ("lstm", "diagonal"), ("minmax", "diagonal")):
         host = gallery.recurrence(name, mixing, T=100, units=4)
         x = np.random.default_rng(1).standard_normal((100, 2, 3))
-        reference = rs.diagnose(host.cell.recurrence(x), pilot=40)
-        ours = rs.diagnose(host.cell.to("cupy").recurrence(cupy.asarray(x)), pilot=40)
+        reference = rs.diagnose(host.cell.recurrence(x), pilot=40, budget=600)
+        ours = rs.diagnose(host.cell.to("cupy").recurrence(cupy.asarray(x)), pilot=40, budget=600)
         np.testing.assert_allclose(ours.lyapunov, reference.lyapunov, rtol=1e-8)
         assert ours.predicted.keys() == reference.predicted.keys()
         assert all(abs(n - reference.predicted[method]) <= 2 for method, n in ours.predicted.items())

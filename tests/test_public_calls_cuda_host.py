@@ -128,6 +128,21 @@ def test_auto_walks_where_sweeps_do_not_converge(to_gpu):
     np.testing.assert_array_equal(sol.states.get(), walked.states.get())
 
 
+@pytest.mark.parametrize("method", ["adaptive_shooting", "elk", "damped_newton"])
+@pytest.mark.parametrize("cell", [("gru", "dense"), ("slstm", "diagonal")], ids="-".join)
+def test_globalised_methods_from_frozen_gates(to_gpu, method, cell):
+    reset = np.random.default_rng(0).random((60, 2)) < 0.05
+    rec = gallery.recurrence(*cell, T=60, batch=(2,), units=20, dtype=np.float32, reset=reset)
+    reference = rs.solve(rec, method=method, guess="frozen_gates")
+    with rs.backend("cuda"):
+        sol = rs.solve(moved(rec, to_gpu), method=method, guess="frozen_gates")
+    assert reference.success
+    assert sol.success, sol
+    assert type(sol.states).__name__ == "DeviceArray"
+    assert abs(sol.nit - reference.nit) <= 1
+    assert np.abs(sol.states.get() - gallery.loop(rec)).max() <= 2 * gallery.bound(reference)
+
+
 @pytest.mark.parametrize("method", ["newton", "sequential", "elk", "picard", "chord"])
 def test_a_function(to_gpu, method):
     u = np.random.default_rng(0).standard_normal((60, 2, 4))

@@ -8,8 +8,7 @@ import pytest
 
 import recsolve as rs
 
-ABSOLUTE = {"elk", "levenberg_marquardt"}  # their damping is a number of its own, whatever the size of states
-SOLVERS = sorted(set(rs.solvers.REGISTRY) - ABSOLUTE)
+SOLVERS = sorted(rs.solvers.REGISTRY)
 POWERS = (-66, 66)  # 1.4e-20 and 7.4e19
 
 

@@ -93,12 +93,20 @@ def test_scaled_jacobians():
         J = rec.linearise(gallery.loop(rec))[1]
         np.testing.assert_allclose(J.scale(0.5).todense(), 0.5 * J.todense(), atol=1e-15)
         np.testing.assert_allclose(J.transpose().scale(0.5).todense(), 0.5 * J.transpose().todense(), atol=1e-15)
+        rows, columns = np.random.default_rng(0).standard_normal((2, *rec.shape))
+        around = rows.reshape(4, 2, -1, 1) * columns.reshape(4, 2, 1, -1)
+        for A in (J, J.transpose(), J.block(), J.diagonal(), J.lane_dense()):
+            np.testing.assert_allclose(A.between(rows, columns).todense(), around * A.todense(), atol=1e-14)
+            same = A.between(rows[:1, :1], columns[:1, :1]).todense()
+            np.testing.assert_allclose(same, around[:1, :1] * A.todense(), atol=1e-14)
     a = Diagonal(np.array([[-3.0, 0.5, np.nan]]), rs.Layout(units=3)).clip(-1, 1).data
     np.testing.assert_array_equal(a, [[-1.0, 0.5, np.nan]])
 
 
 # What each number may be: the words of its message, and values just outside.
 NUMBERS = {
+    ("adaptive_shooting", "block"): ("an integer >= 1, or None", 0),
+    ("adaptive_shooting", "fall"): ("a number between 0 and 1", 0.0, 1.0),
     ("anderson", "memory"): ("an integer >= 1", 0),
     ("anderson", "ridge"): ("a finite number > 1e-15", 0.0),
     ("chain", "iterations"): ("an integer >= 1", 0),

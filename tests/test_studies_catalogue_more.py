@@ -18,6 +18,20 @@ from recsolve.studies.compare import storage
 from recsolve.studies.compare.measure import loop
 from recsolve.studies.problems import flows
 
+# trained
+
+
+def test_training_makes_conditioning_and_adaptive_shooting_does_not_mind(ran):
+    facts, data = ran("trained")
+    assert facts["before.condition"][2] < facts["after.condition"][0]
+    assert facts["before.exponent"] < facts["after.exponent"] < 0
+    assert facts["best"] == "adaptive_shooting"
+    assert facts["after.adaptive_shooting.failed"] == 0
+    assert facts["after.adaptive_shooting"][2] <= 8 < facts["after.newton"][0]
+    assert facts["after.newton.failed"] == (data["status"].sel(solver="newton", stage="after") != "converged").sum()
+    assert facts["newton.rank"] > 0.8
+
+
 # minmax
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,17 @@ from recsolve.analysis.condition import condition
 from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.diagnosis.budget import Budget, OutOfTimeError
 from recsolve.diagnosis.prediction import Predictor
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.solvers.sequential import loop
+from recsolve.solvers.settings import number
 
 _DIRECTIONS = 8
+_LEAST, _LOOPS = 30.0, 3.0  # the budget: seconds, and times the loop over all T steps
+# What takes many dear iterations on wide states is asked last, and then only costs what is left.
+_LAST = ("newton_krylov", "elk", "levenberg_marquardt", "chain", "diagonal_broyden", "broyden")
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class Diagnosis:
         exponent: how far products of k Jacobians stray from their mean growth. a is what transients add to Jacobi's
         count, log(a |e| / tol) / |lambda|, and to the conditioning. Norms are estimated from a few random directions,
         and so from below. NaN where the exponent is not finite.
+    left_out : tuple of str
+        What the budget was not enough for: names of solvers, and "overshoot" where longer products were not looked at.
 
     Examples
     --------
@@ -60,6 +69,7 @@ class Diagnosis:
     mass: dict[str, float]
     predicted: dict[str, int]
     overshoot: tuple[float, float]
+    left_out: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
         exponents = ", ".join(f"{x:.3g}" for x in self.lyapunov)
@@ -71,6 +81,7 @@ class Diagnosis:
             f"Lyapunov exponents {exponents} per step ({kind}), overshoot {self.overshoot[1]:.2g}; "
             f"kappa {self.condition:.1e} over {self.pilot} steps\n"
             f"predicted iterations for T = {self.length}: {counts}"
+            + (f"\nleft out for want of time (budget=): {', '.join(self.left_out)}" if self.left_out else "")
         )
 
 
@@ -82,6 +93,7 @@ def diagnose(
     exponents: int = 4,
     methods: Sequence[str] | None = None,
     tol: float | None = None,
+    budget: float | None = None,
     rng: int | np.random.Generator = 0,
 ) -> Diagnosis:
     """Diagnose a recurrence from its first steps, without solving all of it.
@@ -106,6 +118,10 @@ def diagnose(
         The solvers to predict; default: all.
     tol : float, optional
         As in :func:`recsolve.solve`.
+    budget : float, optional
+        Seconds for predictions, of which each solver may take half of what is left; what does not get ready, or is
+        still to come when nothing is left, is in ``left_out``. It is looked at between scans. Default: three times what
+        the sequential loop takes for all T steps, but at least 30 s.
     rng : int or Generator
         Seed of the random directions.
 
@@ -116,7 +132,8 @@ def diagnose(
     Raises
     ------
     ValueError
-        For a recurrence or pilot of fewer than 2 steps, an empty batch, states of a wrong shape, or unknown methods;
+        For a recurrence or pilot of fewer than 2 steps, an empty batch, states of a wrong shape, unknown methods, or a
+        budget that is no number above 0;
         and for a function whose declared structure or jacobian is not its derivative.
 
     Notes
@@ -140,7 +157,12 @@ def diagnose(
             "more, 1 exponent or more, and no empty axis"
         )
     names, generator = _names(methods), generator_of(rng)
-    short = recurrence.window(0, length)
+    number("budget", budget, 0, optional=True)
+    short, begun = recurrence.window(0, length), perf_counter()
+    if budget is None:
+        loop(short)
+        budget = max(_LEAST, _LOOPS * (perf_counter() - begun) * recurrence.length / length)
+    time = Budget(budget)
     truth = loop(short) if states is None else recurrence.native(states, "states", recurrence.shape)[:length]
     _, J = short.linearise(truth)
     derivative = verify_jacobian(short, short.previous(truth), J)
@@ -149,11 +171,18 @@ def diagnose(
     with np.errstate(all="ignore"):
         spectrum = leading_exponents(short, J, exponents, generator)
         rate = float(spectrum[0])
-        predictor = Predictor(recurrence, truth, J, rate, tol)
+        predictor = Predictor(recurrence, truth, J, rate, tol, time)
         mass = {name: _mass(short, J, A, generator) for name, A in predictor.fixed.items()}
-        overshoot = _overshoot(short, J, rate, generator)
-        predicted = {name: predictor[name] for name in names}
-    return Diagnosis(recurrence.length, length, spectrum, condition(short, truth), mass, predicted, overshoot)
+        with time.share(0.2):
+            overshoot, whole = _overshoot(short, J, rate, generator, time)
+        found: dict[str, int] = {}
+        for name in sorted(names, key=lambda name: _LAST.index(name) if name in _LAST else -1):
+            with suppress(OutOfTimeError):
+                found[name] = predictor[name]
+    predicted = {name: found[name] for name in names if name in found}
+    left_out = (*([] if whole else ["overshoot"]), *(name for name in names if name not in found))
+    kappa = condition(short, truth)
+    return Diagnosis(recurrence.length, length, spectrum, kappa, mass, predicted, overshoot, left_out)
 
 
 def _names(methods: Sequence[str] | None) -> list[str]:
@@ -234,10 +263,15 @@ def _mass(short: Recurrence, J: Jacobian, A: Jacobian, generator: np.random.Gene
     return float(to_host(((missed**2).sum(axis=axes) / (v**2).sum(axis=axes)).max())) ** 0.5  # type: ignore[no-any-return]
 
 
-def _overshoot(short: Recurrence, J: Jacobian, rate: float, generator: np.random.Generator) -> tuple[float, float]:
-    """Return the least and the largest norm of products of k Jacobians over e^(rate k), starting anywhere."""
+def _overshoot(
+    short: Recurrence, J: Jacobian, rate: float, generator: np.random.Generator, time: Budget
+) -> tuple[tuple[float, float], bool]:
+    """Return the least and the largest norm of products of k Jacobians over e^(rate k), starting anywhere.
+
+    Also returns whether there was time for all k.
+    """
     if not np.isfinite(rate):
-        return float("nan"), float("nan")
+        return (float("nan"), float("nan")), True
     N, xp, starts = short.layout.size, namespace(short.initial), to_host(short.starts)
     frame, _ = np.linalg.qr(generator.standard_normal((N, min(N, _DIRECTIONS))))
     spread = np.broadcast_to(
@@ -246,6 +280,8 @@ def _overshoot(short: Recurrence, J: Jacobian, rate: float, generator: np.random
     products, least, most = xp.asarray(spread.astype(short.dtype)), np.inf, 0.0
     alive = np.ones(starts.shape, bool)  # windows that no reset has cut
     for k in range(1, short.length + 1):
+        if k > 1 and time.over:
+            return (least, most), False
         last = short.length - k + 1  # the product that starts at s has reached s + k - 1
         products = xp.stack([J[k - 1 :].matvec(column[:last]) for column in products])
         alive = alive[:last] & ~starts[k - 1 :]
@@ -254,4 +290,4 @@ def _overshoot(short: Recurrence, J: Jacobian, rate: float, generator: np.random
         if not norms.size or not np.isfinite(norms).all():
             break
         least, most = min(least, float(norms.min())), max(most, float(norms.max()))
-    return least, most
+    return (least, most), True

@@ -16,13 +16,18 @@ import numpy as np
 
 from recsolve import solvers
 from recsolve.base.arrays import Array, namespace
+from recsolve.base.status import Status
 from recsolve.base.tolerance import tolerance_for
+from recsolve.diagnosis.budget import Budget, OutOfTimeError
 from recsolve.jacobians import Identity, Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence
-from recsolve.solve import solve
+from recsolve.recurrence.current import checked_once
 from recsolve.solvers.blocks import BlockSolver, steps_per_block
+from recsolve.solvers.driver import Run
+from recsolve.solvers.problem import Problem
 
+_PATIENCE = 20  # that of a solve
 _ENDED = 0.7  # a pilot that takes this share of its steps was ended row by row by the pin, and did not converge
 
 
@@ -61,14 +66,19 @@ class Predictor:
         The largest Lyapunov exponent, per step.
     tol : float or None
         As in :func:`recsolve.solve`.
+    budget : Budget
+        The time that is left; each prediction may take half of it.
     """
 
-    def __init__(self, recurrence: Recurrence, truth: Array, J: Jacobian, rate: float, tol: float | None):
+    def __init__(
+        self, recurrence: Recurrence, truth: Array, J: Jacobian, rate: float, tol: float | None, budget: Budget
+    ):
         self.recurrence, self.truth, self.J, self.rate, self.tol = recurrence, truth, J, rate, tol
+        self.budget = budget
         # Once changes are below rounding, residuals are 0 and any tolerance is met.
         self.test = tolerance_for(recurrence, tol).above_rounding(recurrence)
         self.fixed = fixed_matrices(recurrence.window(0, len(truth)), J)
-        self._known: dict[str, int] = {}
+        self._known: dict[str, int | None] = {}
 
     def __getitem__(self, name: str) -> int:
         """Return the iterations that a solver with its default settings is expected to take, at most T.
@@ -77,10 +87,17 @@ class Predictor:
         ------
         ValueError
             For an unknown solver.
+        OutOfTimeError
+            When its half of the time that is left is not enough, or was not when it was asked for before.
         """
         if name not in self._known:
-            self._known[name] = min(self._predict(name), self.recurrence.length)
-        return self._known[name]
+            self._known[name] = None
+            with self.budget.share(0.5):
+                self._known[name] = min(self._predict(name), self.recurrence.length)
+        count = self._known[name]
+        if count is None:
+            raise OutOfTimeError
+        return count
 
     def _predict(self, name: str) -> int:
         if name == "windowed":
@@ -110,16 +127,27 @@ class Predictor:
 
     def _run(self, solver: solvers.Method, size: int) -> tuple[int, bool]:
         """Return the iterations that a solver takes on the first steps; all of them if it takes most."""
-        limit = ceil(_ENDED * size) + 1
-        solution = solve(self.recurrence.window(0, size), method=solver, tol=self.tol, maxiter=limit)
-        return solution.nit if solution.success else size, False
+        count = self._solve(solver, size, ceil(_ENDED * size) + 1)
+        return size if count is None else count, False
+
+    def _solve(self, solver: solvers.Method, size: int, limit: int) -> int | None:
+        """Return the iterations of a solve of the first steps, which ends when the time is up; None if it fails."""
+        short = self.recurrence.window(0, size)
+        with np.errstate(all="ignore"), checked_once():
+            problem = Problem(short, tolerance_for(short, self.tol), pin=True, jacobian=False)
+            problem.counts = self.budget.counter(problem.counts)
+            run = Run(problem, limit, _PATIENCE)
+            _, status = run.to_end(solver, None)
+        return run.nit if status is Status.CONVERGED else None
 
     def _in_blocks(self, solver: Any) -> int:
         """Return the count of a solver whose blocks are as long as they will be for all T."""
         T, length = self.recurrence.length, len(self.truth)
         name = "chunk" if isinstance(solver, solvers.GaussSeidel) else "block"
         m = steps_per_block(None, T, getattr(solver, "levels", 2))
-        count = solve(self.recurrence.window(0, length), method=replace(solver, **{name: m}), tol=self.tol).nit
+        count = self._solve(replace(solver, **{name: m}), length, length + 2) or length
+        if isinstance(solver, solvers.AdaptiveShooting):  # more blocks do not take more iterations, but become longer
+            return count
         blocks, all_blocks = ceil(length / m), ceil(T / m)
         in_one = 2 if getattr(solver, "relaxation", "F") == "FCF" else 1  # blocks that an iteration makes exact
         return count if count < max(_ENDED * blocks / in_one, 2) else round(all_blocks * count / blocks)
@@ -153,6 +181,7 @@ class Predictor:
         e = short.guess() - truth
         first, shrinks = float(abs(e).max()), True
         for count in range(size):
+            self.budget.check()
             if count == max(size // 2, 1):
                 shrinks = float(abs(e).max()) < 0.5 * first
             before = xp.empty_like(e)

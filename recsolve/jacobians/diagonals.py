@@ -191,6 +191,9 @@ class Diagonal(Entries):
     def matvec(self, v: Array) -> Array:
         return self.data * v
 
+    def between(self, rows: Array, columns: Array) -> Jacobian:
+        return Diagonal(self.data * (rows * columns), self.layout)
+
     def clip(self, low: float, high: float) -> Diagonal:
         """Return the diagonal with its entries clamped to [low, high]; NaN stays NaN.
 

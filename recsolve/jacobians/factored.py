@@ -162,6 +162,19 @@ class Factored(Jacobian):
         outputs = [{leaf: factor * p for leaf, p in partials.items()} for partials in self.outputs]
         return changed(self, outputs=outputs)
 
+    def between(self, rows: Array, columns: Array) -> Jacobian:
+        left, right = self._components(rows), self._components(columns)
+
+        def scaled(partials: Partials) -> Partials:
+            return {leaf: p * right[leaf] if leaf < len(right) else p for leaf, p in partials.items()}
+
+        calls = [Call(call.mixing, scaled(call.partials)) for call in self.calls]
+        outputs = [
+            {leaf: factor * p for leaf, p in scaled(partials).items()}
+            for factor, partials in zip(left, self.outputs, strict=True)
+        ]
+        return changed(self, calls=calls, outputs=outputs)
+
     def lane_dense(self) -> LaneDense:
         """Return one (k n) x (k n) matrix per lane; memory grows as T * batch * lanes * (k n)^2."""
         k, width = self.layout.components, self.layout.lane_width
@@ -172,6 +185,12 @@ class Factored(Jacobian):
         eye = xp.eye(width, dtype=like.dtype).reshape(k, n, width)
         leaves: list[Any] = list(eye)
         for call in self.calls:
+            if call.partials and max(call.partials) < k:  # W diag(p) for each component: no product of matrices
+                W = call.mixing.dense()
+                zero = xp.zeros((*self._leading, *self.layout.lanes, n, n), like.dtype)
+                columns = [W * call.partials[j][..., None, :] if j in call.partials else zero for j in range(k)]
+                leaves.append(xp.concatenate(columns, axis=-1))
+                continue
             mixed = _combine({leaf: p[..., None] for leaf, p in call.partials.items()}, leaves)
             leaves.append(None if mixed is None else call.mixing.dense() @ mixed)
         rows = [_combine({leaf: p[..., None] for leaf, p in partials.items()}, leaves) for partials in self.outputs]
@@ -266,6 +285,9 @@ class Transposed(Jacobian):
 
     def scale(self, factor: float) -> Jacobian:
         return self.original.scale(factor).transpose()
+
+    def between(self, rows: Array, columns: Array) -> Jacobian:
+        return self.original.between(columns, rows).transpose()
 
     def diagonal(self) -> Diagonal:
         return self.original.diagonal()

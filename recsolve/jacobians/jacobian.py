@@ -206,6 +206,18 @@ class Jacobian(ABC):
         """
         return self.lane_dense().scale(factor)
 
+    def between(self, rows: Array, columns: Array) -> Jacobian:
+        """Return diag(rows) J[t] diag(columns), of arrays (T, *batch, *event), or with 1 in place of T and batch.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> J = rs.jacobians.LaneDense(np.array([[[1.0, 2.0], [3.0, 4.0]]]), rs.Layout(units=2))
+        >>> J.between(np.array([[10.0, 1.0]]), np.array([[1.0, 0.5]])).data[0].tolist()
+        [[10.0, 10.0], [3.0, 2.0]]
+        """
+        return self.lane_dense().between(rows, columns)
+
     def diagonal(self) -> Diagonal:
         """Return the diagonal of J[t]: :class:`Diagonal`, entries (T, *batch, *event).
 
@@ -257,7 +269,7 @@ class Jacobian(ABC):
 
 
 _DERIVED = (
-    "rank", "composable", "lane_dense", "transpose", "rmatvec", "_product", "scale", "diagonal", "block"
+    "rank", "composable", "lane_dense", "transpose", "rmatvec", "_product", "scale", "between", "diagonal", "block"
 )  # fmt: skip
 
 

@@ -66,6 +66,10 @@ class Block(Entries):
     def transpose(self) -> Jacobian:
         return Block(self.data.swapaxes(self._axis, self._axis + 1), self.layout)
 
+    def between(self, rows: Array, columns: Array) -> Jacobian:
+        before = (slice(None),) * self._axis
+        return Block(self.data * rows[(*before, slice(None), None)] * columns[(*before, None)], self.layout)
+
     def _product(self, earlier: Self) -> Jacobian:
         k, axis = self.layout.components, self._axis
         xp = namespace(self.data)
@@ -134,6 +138,10 @@ class LaneDense(Entries):
 
     def transpose(self) -> Jacobian:
         return LaneDense(self.data.swapaxes(-1, -2), self.layout)
+
+    def between(self, rows: Array, columns: Array) -> Jacobian:
+        left, right = (self.layout.lane_vectors(x) for x in (rows, columns))
+        return LaneDense(self.data * left[..., None] * right[..., None, :], self.layout)
 
     def _product(self, earlier: Self) -> Jacobian:
         return LaneDense(self.data @ earlier.lane_dense().data, self.layout)

@@ -65,7 +65,7 @@ def run(
     exponent = lyapunov(rec, truth)
     predicted: dict[str, int] = {}
     if pilot < T:  # else it would be no prediction
-        predicted = rs.diagnose(rec, pilot=pilot, exponents=1, methods=solvers, tol=tol).predicted
+        predicted = rs.diagnose(rec, pilot=pilot, exponents=1, methods=solvers, tol=tol, budget=3600).predicted
     shared = {"exponent": exponent}
     return [
         {**measured(rec, name, truth, tol=tol), **shared, "predicted": predicted.get(name, np.nan)} for name in solvers

@@ -45,6 +45,7 @@ STYLES: dict[str, Style] = {
     "auto": Style("#222255", (8, 2, 0), (0, (6, 1)), 7),
     "windowed": Style("#777777", "|", "-", 8),
     "chain": Style("#AA3377", "_", (0, (1, 2)), 8),
+    "adaptive_shooting": Style("#BB5566", (5, 1, 0), "-", 9),
     "mgrit": Style("#004488", "+", (0, (4, 1, 1, 1, 1, 1)), 7),
 }
 
