@@ -7,6 +7,7 @@ import pytest
 from cuda_host import simulated
 
 import recsolve as rs
+from recsolve.base.arrays import from_native
 from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
@@ -115,6 +116,18 @@ def test_a_stack_on_sequences_of_several_lengths(to_gpu):
     ):
         assert type(a).__name__ == "DeviceArray"
         np.testing.assert_allclose(a.get(), b, rtol=1e-10, atol=1e-10)
+
+
+def test_torch_is_given_no_negative_strides(to_gpu, monkeypatch):
+    """It aborts the process on those of a GPU: what a reversed direction reads is copied."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch, "from_dlpack", lambda x: x)
+    x = to_gpu(np.arange(6.0).reshape(3, 2))
+    assert from_native(x, "torch") is x
+    for view in (x[::-1], x[:, ::-1], x.T[::-1]):
+        given = from_native(view, "torch")
+        assert min(given.strides) >= 0
+        np.testing.assert_array_equal(given.get(), view.get())
 
 
 def test_auto_walks_where_sweeps_do_not_converge(to_gpu):

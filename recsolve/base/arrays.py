@@ -125,10 +125,11 @@ def from_native(x: Array, kind: Kind) -> Any:
         return x
     import torch
 
+    # torch refuses negative strides (a reversed direction), or aborts, and warns of read-only arrays: those are copied.
+    forwards = all(s >= 0 for s in x.strides)
     if kind_of(x) == "cupy":
-        return torch.from_dlpack(x)
-    # torch refuses negative strides (a reversed direction) and warns of read-only arrays, so those are copied.
-    return torch.from_numpy(x if x.flags.writeable and all(s >= 0 for s in x.strides) else x.copy())
+        return torch.from_dlpack(x if forwards else x.copy())
+    return torch.from_numpy(x if x.flags.writeable and forwards else x.copy())
 
 
 def common_dtype(arrays: Mapping[str, Array]) -> np.dtype[Any]:
