@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from recsolve.base.arrays import Array
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
-from recsolve.recurrence.engine import Verdict
+from recsolve.kernels.backends import backend
+from recsolve.recurrence.engine import CompiledEngine, Verdict
 from recsolve.solvers.active import Active
 from recsolve.solvers.evaluation import Direct, Settled
 from recsolve.solvers.iterate import Iterate
@@ -91,15 +93,16 @@ class Run:
             return ended
         if self._measure() and may_be_direct and (ended := self._directly(method)) is not None:
             return ended
-        for stage in method.stages(self.problem):
-            self.stage = stage
-            may_be_direct &= not self.history.residuals and stage.solver is not method and stage.window is None
-            if may_be_direct and (ended := self._directly(stage.solver, stage.iterations)) is not None:
-                return ended
-            iterate, status = self._run(stage, guess)
-            if status in (Status.CONVERGED, Status.NONFINITE) or self.stopped or self.nit >= self.maxiter:
-                break
-            guess = iterate.states
+        with _same_loops(self.problem):
+            for stage in method.stages(self.problem):
+                self.stage = stage
+                may_be_direct &= not self.history.residuals and stage.solver is not method and stage.window is None
+                if may_be_direct and (ended := self._directly(stage.solver, stage.iterations)) is not None:
+                    return ended
+                iterate, status = self._run(stage, guess)
+                if status in (Status.CONVERGED, Status.NONFINITE) or self.stopped or self.nit >= self.maxiter:
+                    break
+                guess = iterate.states
         return iterate, status
 
     def restart(self) -> None:
@@ -197,6 +200,14 @@ def _vouched(method: Method, found: Direct | Verdict) -> float | None:
     ours = type(method).direct.__module__.startswith(_PACKAGE)
     worst = found.worst if ours and isinstance(found, Verdict) else None
     return worst if worst is not None and 0 <= worst < np.inf else None
+
+
+def _same_loops(problem: Problem) -> AbstractContextManager[None]:
+    """Return a context in which parts of a problem are compiled where the whole is, however small they are.
+
+    Loops of NumPy round otherwise, and what they walk would not be exact in the test of the whole.
+    """
+    return backend(problem.engine.backend) if isinstance(problem.engine, CompiledEngine) else nullcontext()
 
 
 def _settled(problem: Problem, found: Direct | Verdict, worst: float) -> Settled:

@@ -270,3 +270,17 @@ def test_a_coarse_map_must_return_what_it_was_given():
 
     with pytest.raises(ValueError, match="read-only"):
         rs.solve(rec, method=S.Parareal(coarse=writes))
+
+
+@pytest.mark.parametrize("method", ["multiple_shooting", "adaptive_shooting", "gauss_seidel", "windowed", "parareal"])
+def test_blocks_of_what_is_compiled_are_compiled_too(method):
+    """However short: what loops of another rounding walk would not be exact, and exact rows are what solves chaos."""
+    rec = gallery.recurrence("elman", "dense", T=256, units=16, batch=(), gain=5.0)
+    assert rec.compiled
+    assert not rec.window(0, 16).compiled
+    found = rs.solve(rec, method=method)
+    with rs.backend("numba"):
+        compiled = rs.solve(rec, method=method)
+    assert found.success
+    assert found.nit == compiled.nit
+    np.testing.assert_array_equal(found.states, compiled.states)

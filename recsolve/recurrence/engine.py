@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recsolve.kernels.gpu.cell.bound_cell import Bound
     from recsolve.kernels.gpu.iterate import Iterations
     from recsolve.recurrence.base import Recurrence
+    from recsolve.recurrence.compilation import Backend
     from recsolve.recurrence.current import Traced
 
 _REPEATS = 3
@@ -232,11 +233,12 @@ class CompiledEngine(Engine):
     recurrence : CellRecurrence
     traced : Traced
         Its cell.
+    backend : {"numba", "cuda"}
     """
 
-    def __init__(self, recurrence: Recurrence, traced: Traced):
+    def __init__(self, recurrence: Recurrence, traced: Traced, backend: Backend):
         super().__init__(recurrence)
-        self.traced = traced
+        self.traced, self.backend = traced, backend
 
     def check_repeats(self) -> None:
         """Do nothing: tracing has run the function several times."""

@@ -37,9 +37,9 @@ class FusedEngine(CompiledEngine):
     compiled = whole = True
 
     def __init__(self, recurrence: CellRecurrence, traced: Traced, backend: Backend):
-        super().__init__(recurrence, traced)
+        super().__init__(recurrence, traced, backend)
         cell = recurrence.cell
-        names, self.batch, self.backend = cell.cell, len(recurrence.batch), backend
+        names, self.batch = cell.cell, len(recurrence.batch)
         self.loops = kernel_of("fused", backend, traced, recurrence.dtype)
         self.inputs = [recurrence.drive[name] for name in names.drives]
         self.inputs += [cell.mixings[name].weight for name in names.mixings]

@@ -41,10 +41,10 @@ class StagedEngine(CompiledEngine):
     recurrence: CellRecurrence
 
     def __init__(self, recurrence: CellRecurrence, traced: Traced, backend: Backend):
-        super().__init__(recurrence, traced)
+        super().__init__(recurrence, traced, backend)
         cell = recurrence.cell
         self.xp, self.mixings = namespace(recurrence.initial), cell.mixings
-        self.backend, self._walk = backend, kernel_of("walk", backend, traced, recurrence.dtype)
+        self._walk = kernel_of("walk", backend, traced, recurrence.dtype)
         self.compiled = self._walk.takes(recurrence.initial[None], len(recurrence.batch))
         self.loops, self.products = (kernel_of(name, backend, traced, recurrence.dtype) for name in _AT_ONCE)
         self.program = self.loops.program
