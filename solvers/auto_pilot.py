@@ -15,6 +15,7 @@ from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.backends import backend
 from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, refusing
 from recsolve.recurrence.base import Recurrence, check_recurrence
+from recsolve.solvers.adaptive_shooting import AdaptiveShooting
 from recsolve.solvers.choice import Candidate, Choice
 from recsolve.solvers.composite import Windowed
 from recsolve.solvers.driver import Run
@@ -276,6 +277,7 @@ def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
         choice.reasons.append(
             f"Newton's method takes more than {run.nit} iterations for the first {pilot.length} steps."
         )
+        _consider_shooting(choice, pilot, T)
         return
     per_iteration = seconds / (run.nit + 1)
 
@@ -289,3 +291,17 @@ def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
         count = round(1.2 * windows * (run.nit + 1))  # a window moves when a part of it has converged
         label = f"newton in windows of {_WINDOW} steps"
         choice.candidates.append(Candidate(Windowed(window=_WINDOW), label, count, count * cost(_WINDOW)))
+
+
+def _consider_shooting(choice: Choice, pilot: _Pilot, T: int) -> None:
+    """Add shooting in blocks that lengthen, where Newton's method is lost although perturbations die out."""
+    if not pilot.memory < float("inf"):
+        return
+    run = Run(Problem(pilot.short, pilot.tolerance, pin=True, jacobian=True), pilot.length // 4, pilot.length)
+    seconds, (_, status) = _timed(lambda: run.to_end(AdaptiveShooting(), None), 1)
+    if status is Status.CONVERGED:
+        # Blocks have sqrt(T) steps, and may double twice more.
+        longer = max((T / pilot.length) ** 0.5, pilot.judging(T) / pilot.judging(pilot.length))
+        count = run.nit + 2
+        predicted = (count + 1) / (run.nit + 1) * seconds * longer
+        choice.candidates.append(Candidate(AdaptiveShooting(), "adaptive_shooting", count, predicted))

@@ -85,6 +85,21 @@ def test_the_memory_of_a_linear_recurrence_is_that_of_its_eigenvalue():
     assert choice.candidates_by_name["jacobi"].iterations == pytest.approx(expected, rel=0.25)
 
 
+def test_shooting_is_considered_where_newton_is_lost_although_perturbations_die_out():
+    u = np.random.default_rng(0).standard_normal((3000, 64))
+    tame, lost, chaotic = (
+        rs.explain(gallery.function(f, u)).candidates_by_name
+        for f in (
+            lambda h, u: 0.5 * np.tanh(h) + u,
+            lambda h, u: 1.5 * np.tanh(3 * h) + u,
+            lambda h, u: 6 * np.sin(h) + u,
+        )
+    )
+    assert lost["adaptive_shooting"].seconds > 0
+    assert "newton" not in lost
+    assert "adaptive_shooting" not in {**tame, **chaotic}
+
+
 @pytest.mark.parametrize("T", [0, 1, 100])
 def test_few_steps_are_not_measured(T):
     choice = rs.explain(gallery.recurrence("gru", T=T))
