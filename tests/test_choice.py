@@ -85,7 +85,7 @@ def test_the_memory_of_a_linear_recurrence_is_that_of_its_eigenvalue():
     assert choice.candidates_by_name["jacobi"].iterations == pytest.approx(expected, rel=0.25)
 
 
-def test_shooting_is_considered_where_newton_is_lost_although_perturbations_die_out():
+def test_shooting_is_considered_where_newton_is_lost_although_perturbations_die_out(clock):
     u = np.random.default_rng(0).standard_normal((3000, 64))
     tame, lost, chaotic = (
         rs.explain(gallery.function(f, u)).candidates_by_name
