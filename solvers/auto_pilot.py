@@ -164,7 +164,8 @@ class _Pilot:
 
     def measure(self) -> None:
         """Measure the costs of the other methods: memory, f at many times at once, judging an iterate."""
-        self.memory = min(self._memory(), self.longest)
+        memory = self._memory()
+        self.forgets, self.memory = memory < float("inf"), min(memory, self.longest)
         self.cut, _ = _timed(lambda: self.short.window(0, max(self.length // 4, 1)))
         at_once, _ = _timed(lambda: self.short.evaluate(self.states))
         self.slope = max(at_once - self.step, 0.0) / (self.length - 1)  # of the time of f, per row
@@ -295,7 +296,7 @@ def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
 
 def _consider_shooting(choice: Choice, pilot: _Pilot, T: int) -> None:
     """Add shooting in blocks that lengthen, where Newton's method is lost although perturbations die out."""
-    if not pilot.memory < float("inf"):
+    if not pilot.forgets:
         return
     run = Run(Problem(pilot.short, pilot.tolerance, pin=True, jacobian=True), pilot.length // 4, pilot.length)
     seconds, (_, status) = _timed(lambda: run.to_end(AdaptiveShooting(), None), 1)
