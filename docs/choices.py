@@ -1,6 +1,7 @@
 """Compare what ``auto`` takes with the best of all methods and backends: ``python docs/choices.py SEED``.
 
-Twenty problems are drawn by the seed. Times are medians of calls in turns, the cost of the choice included and compilation left out.
+Twenty problems are drawn by the seed. Times are medians of calls in turns, the cost of the choice included and
+compilation left out.
 """
 
 from __future__ import annotations
