@@ -9,17 +9,19 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from recsolve.base.arrays import kind_of, to_host
+from recsolve.base.arrays import Array, kind_of, to_host
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.backends import backend
 from recsolve.kernels.compile_clock import CompilationRefused, Stopwatch, refusing
 from recsolve.recurrence.base import Recurrence, check_recurrence
+from recsolve.solvers.active import Active
 from recsolve.solvers.adaptive_shooting import AdaptiveShooting
 from recsolve.solvers.choice import Candidate, Choice
 from recsolve.solvers.composite import Windowed
 from recsolve.solvers.driver import Run
 from recsolve.solvers.gauss_seidel import GaussSeidel
+from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.jacobi import Jacobi
 from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Problem
@@ -33,6 +35,11 @@ _SHORTEST, _LONGEST = 24, 256
 _CACHED = 4 << 20  # bytes of weights that stay near a core
 _WINDOW = 256
 _REPEATS = 2
+_AFFORDED, _FEW = (
+    0.2,
+    4,
+)  # of the time of the loop, for Newton's method on the pilot; iterations that it has in any case
+_SHOTS = 6  # iterations of adaptive shooting
 _LONGER = 4  # times the steps of the pilot, over which iterations are timed too
 
 
@@ -169,9 +176,9 @@ class _Pilot:
         self.cut, _ = _timed(lambda: self.short.window(0, max(self.length // 4, 1)))
         at_once, _ = _timed(lambda: self.short.evaluate(self.states))
         self.slope = max(at_once - self.step, 0.0) / (self.length - 1)  # of the time of f, per row
-        self._judge = [self._judging(self.short), self._judging(self.longer)]
+        self._judge = [self._judging(self.short, _REPEATS), self._judging(self.longer, 1)]
 
-    def _judging(self, part: Recurrence) -> float:
+    def _judging(self, part: Recurrence, repeats: int) -> float:
         """Return the time of an iteration that needs f alone, with all that the driver does."""
 
         def iterate() -> Run:
@@ -179,7 +186,7 @@ class _Pilot:
             run.to_end(Jacobi(), None)
             return run
 
-        seconds, run = _timed(iterate)
+        seconds, run = _timed(iterate, repeats)
         return float(seconds / (run.nit + 1))
 
     def judging(self, rows: int) -> float:
@@ -272,7 +279,14 @@ def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
             "Units couple, so that a scan of the Jacobian walks time as the loop does: newton cannot be faster here."
         )
         return
-    run = Run(Problem(pilot.short, pilot.tolerance, pin=True, jacobian=True), pilot.length // 4, pilot.length)
+    watch = Stopwatch()
+
+    def in_time(active: Active, iterate: Iterate, nit: int, report: dict[str, Array]) -> None:
+        if watch.seconds > _AFFORDED * fastest and nit >= _FEW:
+            raise StopIteration
+
+    problem = Problem(pilot.short, pilot.tolerance, pin=True, jacobian=True)
+    run = Run(problem, pilot.length // 4, pilot.length, in_time)
     seconds, (_, status) = _timed(lambda: run.to_end(Newton(), None), 1)
     if status is not Status.CONVERGED:
         choice.reasons.append(
@@ -296,7 +310,9 @@ def _consider_newton(choice: Choice, pilot: _Pilot, T: int) -> None:
 
 def _consider_shooting(choice: Choice, pilot: _Pilot, T: int) -> None:
     """Add shooting in blocks that lengthen, where Newton's method is lost although perturbations die out."""
-    if not pilot.forgets:
+    P = pilot.length
+    trial = _SHOTS * (2 * P**0.5 * pilot.step + 3 * pilot.judging(P))  # paths along blocks of sqrt(P) steps, and Newton
+    if not pilot.forgets or trial > _AFFORDED * T * pilot.step:
         return
     run = Run(Problem(pilot.short, pilot.tolerance, pin=True, jacobian=True), pilot.length // 4, pilot.length)
     seconds, (_, status) = _timed(lambda: run.to_end(AdaptiveShooting(), None), 1)
