@@ -28,7 +28,7 @@ from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential, loop
 
 _FEWEST = 256  # with fewer steps nothing is worth measuring
-_BRIEF = 4e-3  # seconds: with a shorter loop neither
+_BRIEF = 12e-3  # seconds: with a shorter loop neither, for measuring takes a few milliseconds
 _SHARE = 32  # the pilot has T / _SHARE steps, from _SHORTEST to _LONGEST
 _REPAYS = 1.0  # seconds: with a shorter loop others are not worth compiling, which takes seconds
 _SHORTEST, _LONGEST = 24, 256
