@@ -25,7 +25,12 @@ def stated(x: object, name: str) -> Any:
     >>> stated(Dense([[1.0]]), "form"), stated(Masked([[1.0]]), "form")
     ('dense', None)
     """
-    return vars(type(x)).get(name)
+    return stated_by(type(x), name)
+
+
+def stated_by(kind: type, name: str) -> Any:
+    """Return what a class states in its own body, None otherwise, as :func:`stated` does of its objects."""
+    return vars(kind).get(name)
 
 
 def changed(x: Some, **attributes: Any) -> Some:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from recsolve.base.arrays import kind_of
-from recsolve.base.overriding import stated
+from recsolve.base.overriding import stated, stated_by
 from recsolve.kernels import backends
 from recsolve.kernels.registry import get
 from recsolve.mixings import form_of
@@ -64,8 +64,8 @@ def unknown_parts(recurrence: CellRecurrence) -> list[object]:
 @lru_cache(maxsize=1024)
 def _all_known(parts: tuple[type[Any], ...], mixings: tuple[type[Any], ...]) -> bool:
     """Return whether classes state in their own bodies what loops have to know."""
-    forms = [vars(x).get("form") for x in mixings]
-    return None not in forms and all(vars(x).get("compilable") for x in parts)
+    formed = all(stated_by(x, "form") is not None for x in mixings)
+    return formed and all(stated_by(x, "compilable") for x in parts)
 
 
 @cache
@@ -89,7 +89,7 @@ def kinds_of(cell: WeightedCell) -> Kinds:
 
 @lru_cache(maxsize=1024)
 def _kinds(names: tuple[str, ...], mixings: tuple[type[Any], ...]) -> Kinds:
-    return tuple((name, str(vars(kind).get("form"))) for name, kind in zip(names, mixings, strict=True))
+    return tuple((name, str(stated_by(kind, "form"))) for name, kind in zip(names, mixings, strict=True))
 
 
 def ties_of(recurrence: CellRecurrence) -> Ties:
