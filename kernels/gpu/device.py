@@ -139,7 +139,7 @@ class Cuda:
             raise ValueError(f"a launch of {blocks} blocks; wanted fewer than 2^31")
         room = self.shared if shared > LITTLE else 0
         kernel = self._kernels.get(launch[:3], lambda: compile_kernel(code, name, options, room))
-        arguments = _Arguments(problem.__array_interface__["data"][0])  # of the structure, which a launch copies
+        arguments = _Arguments(problem.ctypes.data)  # where the structure is, which a launch copies
         given = kernel.kernel.ptr, blocks, 1, 1, threads, 1, 1, shared
         where, kept = addressof(arguments), (kernel, problem, arguments)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.analysis.condition import inverse_norm
+from recsolve.analysis.trust import SMALL
 from recsolve.base.arrays import Array, Kind, common_kind, from_native, namespace, to_native
 from recsolve.base.status import Status
 from recsolve.gradients.adjoint import Gradients, adjoint
@@ -18,10 +19,6 @@ from recsolve.solution import Solution
 
 if TYPE_CHECKING:
     from recsolve.interop.layers import Layers
-
-
-# The errors of all layers together are trusted to be small where kappa of the stack times rounding is at most this.
-_TRUSTED = 1e-2
 
 
 class LayersSolution:
@@ -122,7 +119,7 @@ class LayersSolution:
         """
         tests = [s.tolerance.above_rounding(s.recurrence) for s in self.solutions]
         worst = max(max(test.atol, test.rtol) for test in tests)
-        return self.success and self.condition * worst <= _TRUSTED and all(s.trusted for s in self.solutions)
+        return self.success and self.condition * worst <= SMALL and all(s.trusted for s in self.solutions)
 
     def adjoint(
         self, *, states: Any = None, output: Any = None, final: Any = None, unconverged: bool = False

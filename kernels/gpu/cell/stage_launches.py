@@ -88,18 +88,18 @@ def run_stage(machine: Machine, code: str, name: str, inputs: Sequence[Array], r
         return
     arrays = [*map(aligned, inputs), *results]
     lie = tuple((x.shape, x.strides, x.itemsize) for x in arrays)
-    words, blocks, places = _laid(len(inputs), len(results), like.shape, lie, machine.processors)
-    filled = words.copy()
-    filled[places] = [*map(address, arrays)]
+    laid, places = _laid(len(inputs), len(results), like.shape, lie, machine.processors)
+    filled = laid.copy()
+    filled.view(np.int64)[places] = [*map(address, arrays)]
     kernel = f"recsolve::each<recsolve::{name}, {STORAGE[like.dtype.name].stored}>"
-    machine.launch(Launch(code, kernel, OPTIONS, blocks, THREADS, 4 * REPORT, filled))
+    machine.launch(launch(code, kernel, filled))
 
 
 @lru_cache(maxsize=512)
 def _laid(
     given: int, made: int, shape: tuple[int, ...], lie: tuple[Lies, ...], processors: int
-) -> tuple[Array, int, list[int]]:
-    """Return the structure of a stage in words, its blocks, and which of the words are addresses."""
+) -> tuple[Array, list[int]]:
+    """Return the structure of a stage, and which of its words are addresses."""
     kind = structure("stage/each", "Elementwise", IN=given, OUT=made)
     filled = np.zeros(1, kind)
     p = filled[0]
@@ -107,7 +107,7 @@ def _laid(
     strides = [distances(shape, stretched(own, steps, shape), size) for own, steps, size in lie]
     _fill_strides(p, [*p["in"], *p["out"]], strides, strides[given], shape)
     at = places("stage/each", "Elementwise", IN=given, OUT=made)
-    return filled.view(np.int64), int(p["blocks"]), [*at["in"], *at["out"]]
+    return filled, [*at["in"], *at["out"]]
 
 
 class StagesCuda:
