@@ -223,8 +223,12 @@ class _Tape:
 
 def _elementwise(recurrence: FunctionRecurrence, ball: Interval) -> Enclosure:
     """Enclose a function that couples no entries, whatever structure was declared."""
-    data = [Elementwise(Interval.of(u, recurrence.dtype), {}) for u in recurrence.inputs]
-    out = recurrence.f(Elementwise(ball, {0: ONE}), recurrence.contain(data))
+
+    def data(x: Array) -> Elementwise:
+        return Elementwise(Interval.of(x, recurrence.dtype), {})
+
+    inputs, parameters = [data(u) for u in recurrence.inputs], {n: data(p) for n, p in recurrence.parameters.items()}
+    out = recurrence.call(recurrence.f, Elementwise(ball, {0: ONE}), inputs, parameters)
     if tuple(np.shape(value_of(out))) != ball.shape:
         raise ValueError(f"f returned shape {np.shape(value_of(out))}; wanted {ball.shape}")
     partials = _magnitudes(_spread(out, ball.shape, ball.dtype))
@@ -253,7 +257,8 @@ def _directions(recurrence: FunctionRecurrence, ball: Interval, seeds: Array) ->
         return Directional.seeded(Interval.of(u, recurrence.dtype), directions(u, np.zeros(())))  # type: ignore[return-value]
 
     state = Directional.seeded(ball, directions(ball, seeds))
-    out = recurrence.f(state, recurrence.contain([data(u) for u in recurrence.inputs]))
+    inputs, parameters = [data(u) for u in recurrence.inputs], {n: data(p) for n, p in recurrence.parameters.items()}
+    out = recurrence.call(recurrence.f, state, inputs, parameters)
     if not isinstance(out, Directional) or out.shape != ball.shape:
         raise TypeError("f returned something else than states")
     return out.directions

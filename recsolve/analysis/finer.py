@@ -85,7 +85,8 @@ class Finer:
     def _apply(self, rec: Recurrence, previous: Array) -> Any:
         if isinstance(rec, FunctionRecurrence):
             check_known(rec, FunctionRecurrence)
-            return rec.f(previous, rec.contain([u.astype(self.dtype) for u in rec.inputs]))
+            parameters = {name: p.astype(self.dtype) for name, p in rec.parameters.items()}
+            return rec.call(rec.f, previous, [u.astype(self.dtype) for u in rec.inputs], parameters)
         if not isinstance(rec, CellRecurrence):
             raise TypeError(f"{type(rec).__name__} is not known")
         check_known(rec, CellRecurrence)

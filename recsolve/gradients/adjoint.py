@@ -15,10 +15,12 @@ import numpy as np
 from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.names import Names
-from recsolve.gradients.sensitivity import CellSensitivity, pull_inputs, sum_to
+from recsolve.gradients.function_gradients import pull_function
+from recsolve.gradients.sensitivity import CellSensitivity
+from recsolve.gradients.transposes import sum_to
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import reverse_solve
-from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.solution import Solution
@@ -48,8 +50,10 @@ class Gradients:
         Of a cell: with respect to each drive, in its own shape.
     inputs : array, or tuple or dict of arrays
         With respect to x (when the recurrence came from an input), or to the inputs of a function, in their shapes.
-    parameters, mixings : Names
-        Of a cell: with respect to elementwise parameters and mixing weights, in their own shapes.
+    parameters : Names
+        With respect to the parameters of a function, or the elementwise ones of a cell, in their own shapes.
+    mixings : Names
+        Of a cell: with respect to mixing weights, in their own shapes.
     projection : Names
         Of a cell on an input: ``weights`` and ``biases``, each by drive.
 
@@ -98,6 +102,14 @@ class Gradients:
         return into.sum(axis=0)  # type: ignore[no-any-return]
 
     @cached_property
+    def _function(self) -> tuple[list[Array], dict[str, Array]]:
+        """With respect to inputs and parameters of a function."""
+        assert isinstance(self._recurrence, FunctionRecurrence)
+        check_known(self._recurrence, FunctionRecurrence)
+        found = pull_function(self._recurrence, self._recurrence.f, self._previous, self._g)
+        return found.inputs, found.parameters
+
+    @cached_property
     def _sensitivity(self) -> CellSensitivity:
         return CellSensitivity(self._cell("drive"), self._previous)
 
@@ -144,7 +156,9 @@ class Gradients:
 
     @property
     def parameters(self) -> Names:
-        """With respect to the elementwise parameters of a cell, each (*lanes, n)."""
+        """With respect to the parameters of a function, or the elementwise ones of a cell, each in its own shape."""
+        if isinstance(self._recurrence, FunctionRecurrence):
+            return self._names(self._function[1], "parameter")
         return self._names(self._of("parameter", self._cell("parameters").cell.parameters), "parameter")
 
     @property
@@ -158,7 +172,7 @@ class Gradients:
         """With respect to x, or to the inputs of a function in the container they came in."""
         rec = self._recurrence
         if isinstance(rec, FunctionRecurrence):
-            return rec.contain([rec.wrap(g) for g in pull_inputs(rec, self._previous, self._g)])
+            return rec.contain([rec.wrap(g) for g in self._function[0]])
         projection, _ = self._projected()
         return rec.wrap(projection.pull(self._drive))
 

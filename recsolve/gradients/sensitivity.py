@@ -17,19 +17,9 @@ from recsolve.base.ties import ties_in_force
 from recsolve.mixings import Mixing
 from recsolve.recurrence.base import check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.symbolic.dual import ONE, Dual, OfState
 
 Leaf = tuple[str, Hashable]
-
-
-def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """Return the sum of ``x`` over the axes along which something of ``shape`` was broadcast to it."""
-    extra = x.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1
-    )
-    return x.sum(axis=axes).reshape(shape) if axes else x
 
 
 class CellSensitivity:
@@ -152,57 +142,3 @@ class CellSensitivity:
             moved["call", index] = dy + mixing.weight_tangent(weights[name], x) if name in weights else dy
         parts = [xp.broadcast_to(xp.asarray(combine(p), self.part.dtype), self.part.shape) for p in self.outputs]
         return self.cell.stack_components(parts, self.part)
-
-
-def pull_inputs(recurrence: FunctionRecurrence, previous: Array, cotangent: Array) -> list[Array]:
-    """Return the cotangents of the inputs of a user's function, one array per input, in its shape.
-
-    Each input is moved along every one of its features in all steps and sequences together, which is exact because a
-    step sees its own inputs only.
-
-    Parameters
-    ----------
-    recurrence : FunctionRecurrence
-    previous, cotangent : array, shape (T, *batch, *event)
-        h[t-1] for all t, and the cotangent of F.
-
-    Raises
-    ------
-    TypeError
-        When a subclass overrides f, or automatic differentiation cannot follow it.
-    """
-    check_known(recurrence, FunctionRecurrence)
-    nb, event = len(recurrence.batch), len(recurrence.layout.event)
-    found = []
-    for index, u in enumerate(recurrence.inputs):
-        batched = _is_batched(recurrence, previous, index)
-        lead = 1 + nb if batched else 1
-        features = u.shape[lead:]
-        xp, count = namespace(u), int(np.prod(features))
-        units = xp.eye(count, dtype=u.dtype).reshape(count, *(1,) * lead, *features)
-        directions = recurrence.push_input(previous, index, xp.broadcast_to(units, (count, *u.shape)))
-        terms = (directions * cotangent).sum(axis=tuple(range(-event, 0))) if event else directions * cotangent
-        by_feature = xp.moveaxis(terms, 0, -1)  # (T, *batch, features)
-        if not batched:
-            by_feature = by_feature.sum(axis=tuple(range(1, 1 + nb)))
-        found.append(sum_to(by_feature.reshape(*by_feature.shape[:-1], *features), u.shape))
-    return found
-
-
-def _is_batched(recurrence: FunctionRecurrence, previous: Array, index: int) -> bool:
-    """Return whether the axes after time of an input are the batch, each sequence seeing its own entry.
-
-    A shape can deceive (features as many as sequences), so the first sequence's entry is moved: no other may follow.
-    """
-    u, batch = recurrence.inputs[index], recurrence.batch
-    if not batch or u.shape[1 : 1 + len(batch)] != batch:
-        return False
-    if int(np.prod(batch)) < 2:
-        return int(np.prod(batch)) == 0
-    xp = namespace(u)
-    first: Any = (slice(None), *(0,) * len(batch))
-    direction = xp.zeros((1, *u.shape), dtype=u.dtype)
-    direction[0][first] = xp.linspace(1.0, 2.0, u[first].size, dtype=u.dtype).reshape(u[first].shape)
-    followed = recurrence.push_input(previous, index, direction)[0].copy()
-    followed[first] = 0
-    return not bool((followed != 0).any())

@@ -9,10 +9,12 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.gradients.adjoint import check_jacobian, recurrence_of
+from recsolve.gradients.function_gradients import push_function
 from recsolve.gradients.sensitivity import CellSensitivity
 from recsolve.kernels.affine_scan import affine_scan
-from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.solution import Solution
 
 
@@ -36,10 +38,12 @@ def tangent(
         Tangent of what is added to f at each step, as a residual is; as all others of the kind and dtype of the states.
     initial : array, shape (*batch, *event), optional
         Tangent of h[0].
-    drive, parameters, mixings : mapping of arrays, optional
+    drive, mixings : mapping of arrays, optional
         Of a cell: tangents by name, each in the shape of what it moves.
-    inputs : array, optional
-        Of a cell on an input: tangent of x, in its shape.
+    parameters : mapping of arrays, optional
+        Of a cell or a function: tangents by name, each in the shape of the parameter.
+    inputs : array, or tuple or dict of arrays, optional
+        Of a cell on an input: tangent of x, in its shape. Of a function: one for every input, in their container.
     unconverged : bool
         As in :func:`adjoint`.
 
@@ -80,9 +84,11 @@ def tangent(
 
 
 def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
-    """Return the tangent of F for tangents of drives, input, parameters and mixing weights of a cell."""
+    """Return the tangent of F for tangents of drives, input, parameters and mixing weights."""
+    if isinstance(rec, FunctionRecurrence):
+        return _push_function(rec, previous, given)
     if not isinstance(rec, CellRecurrence):
-        raise ValueError("tangents of drive, inputs, parameters and mixings belong to cells; a function takes initial=")
+        raise ValueError(f"tangents of drive, inputs, parameters and mixings are not known of a {type(rec).__name__}")
     cell = rec.cell
     leaves: dict[Any, Array] = {}
     for kind, name, like in (("drive", "drive", rec.drive), ("parameter", "parameters", cell.parameters)):
@@ -101,3 +107,18 @@ def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
             raise ValueError(f"mixings has {n!r}; wanted some of {tuple(cell.mixings)}")
         weights[n] = rec.native(x, f"mixings[{n!r}]", cell.mixings[n].weight.shape)
     return CellSensitivity(rec, previous).push(leaves, weights)
+
+
+def _push_function(rec: FunctionRecurrence, previous: Array, given: Mapping[str, Any]) -> Array:
+    """Return the tangent of F for tangents of the inputs and parameters of a function."""
+    if wrong := [name for name in ("drive", "mixings") if given[name] is not None]:
+        raise ValueError(f"{' and '.join(wrong)} belong to cells; a function takes initial=, inputs= and parameters=")
+    check_known(rec, FunctionRecurrence)
+    moved: dict[Any, Array] = {}
+    for n, x in (given["parameters"] or {}).items():
+        if n not in rec.parameters:
+            raise ValueError(f"parameters has {n!r}; wanted some of {tuple(rec.parameters)}")
+        moved["parameter", n] = rec.native(x, f"parameters[{n!r}]", rec.parameters[n].shape)
+    for place, (name, x) in enumerate(rec.leaves_of(given["inputs"]).items()):
+        moved["input", place] = rec.native(x, name, rec.inputs[place].shape)
+    return push_function(rec, previous, moved)

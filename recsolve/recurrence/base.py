@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -588,12 +588,13 @@ class Recurrence(ABC):
 
     @staticmethod
     def from_function(
-        f: Callable[[Any, Any], Any],
+        f: Callable[..., Any],
         *,
         inputs: Any = None,
         initial: Any,
+        parameters: Mapping[str, Any] | None = None,
         structure: str = "dense",
-        jacobian: Callable[[Any, Any], Any] | None = None,
+        jacobian: Callable[..., Any] | None = None,
         reset: Any = None,
         length: int | None = None,
         ties: Any = None,
@@ -605,18 +606,21 @@ class Recurrence(ABC):
         f : callable
             ``f(h_prev, u_t)`` gets all steps at once: ``h_prev`` (T, *batch, *event) and ``inputs`` as given, and
             returns the next states in the shape of ``h_prev``. It must not mix times or sequences. Arrays are NumPy's
-            (CuPy's on the GPU) for torch tensors too.
+            (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is ``f(h_prev, u_t, p)``.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
         initial : array
             h[0] with its full shape (*batch, *event).
+        parameters : dict of arrays, optional
+            Weights, which f gets by name, ``p.W`` or ``p["W"]``, whole at all times and for all sequences. Gradients
+            are those of :func:`recsolve.adjoint`, ``.parameters``.
         structure : str
             What J[t] = df/dh_prev is known to be: zero, identity, scalar, diagonal (event axes: the last one), block
             (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)). A wrong
             declaration costs iterations or convergence, is not trusted and has no gradients;
             :func:`recsolve.check_structure` tests it.
         jacobian : callable, optional
-            ``jacobian(h_prev, u_t)`` with entries in the shape of the structure. Default: automatic forward
+            ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure. Default: automatic forward
             differentiation of ``f``, which raises (never silently approximates) where it cannot follow.
         reset : array of bool, optional
             (T, *batch): steps that start from ``initial`` again.
@@ -649,7 +653,7 @@ class Recurrence(ABC):
         """
         from recsolve.recurrence.function import FunctionRecurrence
 
-        return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length, ties)
+        return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length, ties, parameters)
 
     def __repr__(self) -> str:
         shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -10,12 +10,13 @@ import numpy as np
 from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, Kind, all_finite, common_dtype, common_kind, freeze, namespace, to_native
 from recsolve.base.layout import Layout
+from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
-from recsolve.recurrence.function_tangent import DIRECTIONS, StateTangent, Tangent
-from recsolve.symbolic.dual import value_of
+from recsolve.recurrence.function_tangent import Tangent
+from recsolve.symbolic.dual import Dual, value_of
 
 STRUCTURES: dict[str, type[Jacobian]] = {
     "zero": Zero,
@@ -53,6 +54,18 @@ def _layout(structure: str, initial: Array) -> tuple[Layout, tuple[int, ...]]:
     return Layout(lanes=tuple(event[:-1]), units=event[-1]), batch
 
 
+def _named_parameters(parameters: Any) -> dict[str, Any]:
+    """Return the parameters that were given, by name; what ``None`` gives is empty too."""
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"parameters is {type(parameters).__name__}; wanted a dict of arrays by name")
+    taken = sorted(name for name in parameters if not isinstance(name, str) or name in dir(Names))
+    if taken:
+        raise ValueError(f"parameters has the names {taken}; wanted strings that are no methods of mappings")
+    return dict(parameters)
+
+
 def _leaves(inputs: Any) -> dict[str, Any]:
     """Name every array of the inputs; a tuple or a dict holds several, anything else is one."""
     if inputs is None:
@@ -72,6 +85,8 @@ class FunctionRecurrence(Recurrence):
     f : callable
     inputs : list of array
         The arrays of the drive, time first.
+    parameters : Names
+        The arrays that f gets by name, the same at all times.
     structure : str
         The declared structure of J.
     jacobian : callable or None
@@ -90,27 +105,33 @@ class FunctionRecurrence(Recurrence):
 
     def __init__(
         self,
-        f: Callable[[Any, Any], Any],
+        f: Callable[..., Any],
         inputs: Any,
         initial: Any,
         structure: str,
-        jacobian: Callable[[Any, Any], Any] | None,
+        jacobian: Callable[..., Any] | None,
         reset: Any,
         length: int | None,
         ties: Any = None,
+        parameters: Any = None,
     ):
-        check_callable("f", f, "f(h_prev, u_t)")
+        taken = "(h_prev, u_t)" if parameters is None else "(h_prev, u_t, p)"
+        check_callable("f", f, f"f{taken}")
         if jacobian is not None:
-            check_callable("jacobian", jacobian, "jacobian(h_prev, u_t)")
+            check_callable("jacobian", jacobian, f"jacobian{taken}")
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
         if structure not in STRUCTURES:
             raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
-        named = _leaves(inputs)
-        kind: Kind = common_kind({"initial": initial, **named})
-        native = {name: to_native(x, name) for name, x in {"initial": initial, **named}.items()}
+        named, given = _leaves(inputs), _named_parameters(parameters)
+        constants = {f"parameters[{name!r}]": x for name, x in given.items()}
+        kind: Kind = common_kind({"initial": initial, **named, **constants})
+        native = {name: to_native(x, name) for name, x in {"initial": initial, **named, **constants}.items()}
         common_dtype(native)
         start = native.pop("initial")
+        weights = [freeze(native.pop(name)) for name in constants]
+        self.parameters = Names(dict(zip(given, weights, strict=True)), "parameter")
+        self.takes_parameters = parameters is not None
         layout, batch = _layout(structure, start)
         self.f, self.structure, self.jacobian = f, structure, jacobian
         self.description = getattr(f, "__name__", "function")
@@ -129,38 +150,46 @@ class FunctionRecurrence(Recurrence):
             return tuple(arrays)
         return arrays[0] if arrays else None
 
-    def _drive(self, index: slice) -> Any:
-        """Return the inputs at some times."""
-        return self.contain([u[index] for u in self.inputs])
+    def leaves_of(self, inputs: Any) -> dict[str, Any]:
+        """Return arrays that came in the container of the inputs, by the names that messages use; none of None.
 
-    def push_input(self, previous: Array, index: int, directions: Array) -> Array:
-        """Return the derivatives of F along directions of one input.
+        Raises
+        ------
+        ValueError
+            When there are others than the inputs are, or in another container.
+        """
+        given = _leaves(inputs)
+        wanted = _leaves(self.contain(list(self.inputs)))
+        if inputs is not None and given.keys() != wanted.keys():
+            raise ValueError(f"inputs has {tuple(given)}; wanted {tuple(wanted)}")
+        return {name: given[name] for name in wanted} if given else {}
+
+    def call(self, function: Callable[..., Any], state: Any, inputs: list[Any], parameters: Mapping[str, Any]) -> Any:
+        """Return what a function of the user's gives: arguments are arrays, or what stands for them.
 
         Parameters
         ----------
-        previous : array, shape (T, *batch, *event)
-        index : int
-            Which of ``inputs``.
-        directions : array, shape (m, *shape of the input)
-
-        Returns
-        -------
-        array, shape (m, T, *batch, *event)
+        function : callable
+            ``f``, or another one that takes what it takes.
+        state : array, shape (T, *batch, *event)
+        inputs : list of array
+            In the order of ``inputs``; f gets them in the container they came in.
+        parameters : mapping of arrays
         """
-        moved = [Tangent(u, {DIRECTIONS: directions} if i == index else {}) for i, u in enumerate(self.inputs)]
-        # Ties go by what depends on the state. Where the Jacobian is not automatic, f may use the state as it likes.
-        state = StateTangent(previous, {}) if self.is_automatic else previous
-        with ties_in_force(self.ties), np.errstate(all="ignore"):
-            out = self._call(state, slice(None), self.contain(moved))
-        shape = (len(directions), *previous.shape)
-        if not isinstance(out, Tangent) or not out.partials:
-            return namespace(previous).zeros(shape, dtype=self.dtype)  # type: ignore[no-any-return]
-        return np.broadcast_to(out.directions, shape)
+        given = (Names(parameters, "parameter"),) if self.takes_parameters else ()
+        return function(state, self.contain(inputs), *given)
 
-    def _call(self, previous: Any, index: slice, drive: Any = None) -> Any:
-        drive = self._drive(index) if drive is None else drive
+    def _call(
+        self,
+        previous: Any,
+        index: slice,
+        inputs: list[Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Any:
+        inputs = [u[index] for u in self.inputs] if inputs is None else inputs
+        parameters = self.parameters if parameters is None else parameters
         try:
-            out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), drive)
+            out = self.call(self.f, previous if isinstance(previous, Dual) else freeze(previous), inputs, parameters)
         except (ValueError, TypeError) as error:
             advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
             if advice is None:
@@ -282,7 +311,7 @@ class FunctionRecurrence(Recurrence):
 
     def _declared(self, previous: Array) -> Jacobian:
         assert self.jacobian is not None
-        data = to_native(self.jacobian(previous, self._drive(slice(None))), "jacobian")
+        data = to_native(self.call(self.jacobian, previous, self.inputs, self.parameters), "jacobian")
         layout, leading = self.layout, (self.length, *self.batch)
         if data.dtype != self.dtype:
             raise TypeError(f"jacobian returned dtype {data.dtype}; wanted {self.dtype}")
@@ -325,16 +354,27 @@ class FunctionRecurrence(Recurrence):
     def _remade(self, inputs: Any, initial: Any, reset: Array | None, length: int | None) -> Self:
         """Return a recurrence of the same class, with all that a subclass has added, on other inputs."""
         part = changed(self)
+        parameters = self._wrapped_parameters(lambda p: p)
         FunctionRecurrence.__init__(
-            part, self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties
+            part, self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties, parameters
         )
         return part
 
+    def _wrapped_parameters(self, change: Callable[[Array], Array]) -> dict[str, Any] | None:
+        """Return the parameters of the user's kind, changed."""
+        return {n: self.wrap(change(p)) for n, p in self.parameters.items()} if self.takes_parameters else None
+
     def astype(self, dtype: Any) -> FunctionRecurrence:
-        """Return the recurrence with inputs and initial state of another dtype; f may refuse it (TypeError)."""
-        inputs = self.contain([self.wrap(u.astype(dtype)) for u in self.inputs])
-        start, length = self.wrap(self.initial.astype(dtype)), None if self.inputs else self.length
-        return FunctionRecurrence(self.f, inputs, start, self.structure, self.jacobian, self.reset, length, self.ties)
+        """Return the recurrence with all its arrays in another dtype; f may refuse it (TypeError)."""
+
+        def cast(x: Array) -> Array:
+            return x.astype(dtype)
+
+        inputs, parameters = self.contain([self.wrap(cast(u)) for u in self.inputs]), self._wrapped_parameters(cast)
+        start, length = self.wrap(cast(self.initial)), None if self.inputs else self.length
+        return FunctionRecurrence(
+            self.f, inputs, start, self.structure, self.jacobian, self.reset, length, self.ties, parameters
+        )
 
     @property
     def rounding(self) -> float:
