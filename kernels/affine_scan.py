@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import Jacobian
+from recsolve.jacobians.pairs import Pairs
 from recsolve.kernels.backends import scan
 from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.pairs_scan import pairs_scan
 
 
 def affine_scan(
     A: Jacobian, b: Array, *, initial: Array | None = None, reset: Array | None = None, reverse: bool = False
 ) -> Array:
     """Return y[t] = A[t] y[t-1] + b[t] (or y[t+1] with ``reverse``) of native arrays that fit each other."""
+    if type(A) is Pairs and not reverse:
+        return pairs_scan(affine_scan, A, b, initial=initial, reset=reset)
     monoid = MONOIDS["affine"]
     monoid.prepare((A, b))
     if not reverse:
         return scan(monoid, (A, b), initial=initial, reset=reset)
     backwards = slice(None, None, -1)
     flipped = None if reset is None else reset[backwards]
-    return scan(monoid, (A[backwards], b[backwards]), initial=initial, reset=flipped)[backwards]
+    return affine_scan(A[backwards], b[backwards], initial=initial, reset=flipped)[backwards]
 
 
 def reverse_solve(J: Jacobian, starts: Array, c: Array) -> Array:

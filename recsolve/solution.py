@@ -12,6 +12,7 @@ from recsolve.analysis.error_bound import error_bound
 from recsolve.analysis.structure_truth import Verification, verify_jacobian
 from recsolve.analysis.trust import Estimate, estimate
 from recsolve.base.arrays import Array, to_host
+from recsolve.base.names import Names
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
 from recsolve.recurrence.base import Recurrence
@@ -28,6 +29,8 @@ class Solution:
     ----------
     states : array, shape (T, *batch, *event)
         The iterate that all of the following speaks about.
+    named, named_final : Names
+        ``states`` and ``final`` by component, as views in their own shapes, of a cell or a function with named states.
     output : array, shape (T, *batch, *lanes, n)
         What the cell shows of the states; of a function, the states.
     final : array, shape (*batch, *event)
@@ -106,6 +109,14 @@ class Solution:
     def final(self) -> Any:
         states = self._iterate.states
         return self.recurrence.wrap(states[-1] if len(states) else self.recurrence.initial)
+
+    @property
+    def named(self) -> Names:
+        return self.recurrence.named(self.states)
+
+    @property
+    def named_final(self) -> Names:
+        return self.recurrence.named(self.final)
 
     @property
     def success(self) -> bool:

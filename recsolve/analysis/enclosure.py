@@ -229,6 +229,7 @@ def _elementwise(recurrence: FunctionRecurrence, ball: Interval) -> Enclosure:
 
     inputs, parameters = [data(u) for u in recurrence.inputs], {n: data(p) for n, p in recurrence.parameters.items()}
     out = recurrence.call(recurrence.f, Elementwise(ball, {0: ONE}), inputs, parameters)
+    out = recurrence.flat(out, ball.shape[:-1])
     if tuple(np.shape(value_of(out))) != ball.shape:
         raise ValueError(f"f returned shape {np.shape(value_of(out))}; wanted {ball.shape}")
     partials = _magnitudes(_spread(out, ball.shape, ball.dtype))
@@ -258,7 +259,7 @@ def _directions(recurrence: FunctionRecurrence, ball: Interval, seeds: Array) ->
 
     state = Directional.seeded(ball, directions(ball, seeds))
     inputs, parameters = [data(u) for u in recurrence.inputs], {n: data(p) for n, p in recurrence.parameters.items()}
-    out = recurrence.call(recurrence.f, state, inputs, parameters)
+    out = recurrence.flat(recurrence.call(recurrence.f, state, inputs, parameters), ball.shape[:-1])
     if not isinstance(out, Directional) or out.shape != ball.shape:
         raise TypeError("f returned something else than states")
     return out.directions

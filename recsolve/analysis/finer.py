@@ -86,7 +86,8 @@ class Finer:
         if isinstance(rec, FunctionRecurrence):
             check_known(rec, FunctionRecurrence)
             parameters = {name: p.astype(self.dtype) for name, p in rec.parameters.items()}
-            return rec.call(rec.f, previous, [u.astype(self.dtype) for u in rec.inputs], parameters)
+            out = rec.call(rec.f, previous, [u.astype(self.dtype) for u in rec.inputs], parameters)
+            return rec.flat(out, previous.shape[:-1], self.dtype)
         if not isinstance(rec, CellRecurrence):
             raise TypeError(f"{type(rec).__name__} is not known")
         check_known(rec, CellRecurrence)

@@ -44,8 +44,11 @@ class Gradients:
     ----------
     states : array, shape (T, *batch, *event)
         The adjoint variables g[t], the gradient with respect to a perturbation added to h[t].
-    initial : array, shape (*batch, *event)
-        With respect to h[0], resets included where they go back to it (those of a window go to h[0] of the whole).
+    named : Names
+        ``states`` by component, of a cell or a function with named states.
+    initial : array, shape (*batch, *event), or Names
+        With respect to h[0], by component where a function has named states; resets included where they go back to it
+        (those of a window go to h[0] of the whole).
     drive : Names
         Of a cell: with respect to each drive, in its own shape.
     inputs : array, or tuple or dict of arrays
@@ -86,9 +89,16 @@ class Gradients:
         return self._recurrence.wrap(self._g.copy())
 
     @property
+    def named(self) -> Names:
+        """g[t] by component."""
+        return self._recurrence.named(self.states)
+
+    @property
     def initial(self) -> Any:
-        """With respect to h[0], shape (*batch, *event)."""
-        return self._recurrence.wrap(self._initial)
+        """With respect to h[0], shape (*batch, *event); by component where a function has named states."""
+        rec = self._recurrence
+        found = rec.wrap(self._initial)
+        return rec.named(found) if isinstance(rec, FunctionRecurrence) and rec.state is not None else found
 
     @cached_property
     def _initial(self) -> Array:
@@ -198,12 +208,13 @@ def adjoint(
     Parameters
     ----------
     solution : Solution
-    states : array, shape (T, *batch, *event), optional
-        Cotangent of ``solution.states``; as the other two of the kind and dtype of the states.
+    states : array, shape (T, *batch, *event), or mapping of arrays, optional
+        Cotangent of ``solution.states``, or of some of its components by name; as the other two of the kind and dtype
+        of the states.
     output : array, optional
         Cotangent of ``solution.output``, in its shape. Cotangents that are given add up.
-    final : array, shape (*batch, *event), optional
-        Cotangent of ``solution.final``.
+    final : array, shape (*batch, *event), or mapping of arrays, optional
+        Cotangent of ``solution.final``, or of some of its components by name.
     unconverged : bool
         Whether to differentiate a solution that has not converged, at which these are not gradients.
 
@@ -239,14 +250,14 @@ def adjoint(
         raise ValueError("no cotangent is given; pass states=, output= or final=")
     trajectory = solution._iterate.states
     if states is not None and output is None and final is None:
-        return Gradients(rec, trajectory, rec.native(states, "states", trajectory.shape))
+        return Gradients(rec, trajectory, rec.by_name(states, "states", trajectory.shape))
     c = namespace(trajectory).zeros_like(trajectory)
     if states is not None:
-        c += rec.native(states, "states", trajectory.shape)
+        c += rec.by_name(states, "states", trajectory.shape)
     if output is not None:
         rec.pull_output(rec.native(output, "output", rec.output(c).shape), c)
     if final is not None:
-        last = rec.native(final, "final", rec.initial.shape)
+        last = rec.by_name(final, "final", rec.initial.shape)
         if len(c) == 0:
             raise ValueError("final is given, but T = 0: the final state is the initial one")
         c[-1] += last

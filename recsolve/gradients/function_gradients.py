@@ -94,7 +94,9 @@ def _by_records(
         leaves |= {("input", i): Recorded(u[cut], moves=True) for i, u in enumerate(rec.inputs)}
         leaves |= {("parameter", n): Recorded(p, moves=True) for n, p in rec.parameters.items()}
         out = _called(rec, function, leaves)
-        pulled = dict(zip(found, pull(_paired(out, cotangent[cut]), [leaves[leaf] for leaf in found]), strict=True))
+        pulled = dict(
+            zip(found, pull(_paired(rec, function, out, cotangent[cut]), [leaves[leaf] for leaf in found]), strict=True)
+        )
         for leaf, g in pulled.items():
             if leaf[0] == "parameter":
                 found[leaf] += g
@@ -107,9 +109,13 @@ def _called(rec: FunctionRecurrence, function: Callable[..., Any], leaves: Mappi
     return rec.call(function, leaves[STATE], inputs, {n: leaves["parameter", n] for n in rec.parameters})
 
 
-def _paired(out: Any, cotangent: Array) -> list[tuple[Any, Array]]:
-    """Return the results of a function, each with its cotangent."""
-    return [(out, cotangent)]
+def _paired(
+    rec: FunctionRecurrence, function: Callable[..., Any], out: Any, cotangent: Array
+) -> list[tuple[Any, Array]]:
+    """Return the results of a function, each with its cotangent; f of named states has one for each component."""
+    if rec.state is None or function is not rec.f:
+        return [(out, cotangent)]
+    return list(zip(rec.state.ordered(out), rec.state.split(cotangent).values(), strict=True))
 
 
 def _tangents(rec: FunctionRecurrence, states: Array, moved: Mapping[Leaf, Array]) -> dict[Leaf, Any]:
@@ -162,7 +168,11 @@ def _by_directions(
     def along(leaf: Leaf, directions: Array) -> list[tuple[Array, Array]]:
         """Return the derivatives of every result along directions of a leaf, (m, T, *batch, ...), and its cotangent."""
         out = _called(rec, function, _tangents(rec, states, {leaf: directions}))
-        moved = [(x.directions, g) for x, g in _paired(out, cotangent) if isinstance(x, Tangent) and x.partials]
+        moved = [
+            (x.directions, g)
+            for x, g in _paired(rec, function, out, cotangent)
+            if isinstance(x, Tangent) and x.partials
+        ]
         return [(xp.broadcast_to(d, (len(directions), *g.shape)), g) for d, g in moved]
 
     def pulled(leaf: Leaf, directions: Array) -> Array:
@@ -195,7 +205,7 @@ def _value(rec: FunctionRecurrence, states: Array, leaf: Leaf) -> Array:
     _, name = leaf
     if leaf == STATE:
         return states
-    return rec.inputs[name] if isinstance(name, int) else rec.parameters[str(name)]  # type: ignore[no-any-return]
+    return rec.inputs[name] if isinstance(name, int) else rec.parameters[str(name)]
 
 
 def _is_batched(

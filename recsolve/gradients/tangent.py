@@ -34,10 +34,10 @@ def tangent(
     Parameters
     ----------
     solution : Solution
-    states : array, shape (T, *batch, *event), optional
+    states : array, shape (T, *batch, *event), or mapping of arrays, optional
         Tangent of what is added to f at each step, as a residual is; as all others of the kind and dtype of the states.
-    initial : array, shape (*batch, *event), optional
-        Tangent of h[0].
+    initial : array, shape (*batch, *event), or mapping of arrays, optional
+        Tangent of h[0]; as ``states`` by component too, where what is missing does not move.
     drive, mixings : mapping of arrays, optional
         Of a cell: tangents by name, each in the shape of what it moves.
     parameters : mapping of arrays, optional
@@ -72,9 +72,9 @@ def tangent(
         _, J = rec.bind().differentiate(previous)
         check_jacobian(rec, previous, J)
         starts = rec.over_event(rec.starts)
-        b = xp.zeros_like(trajectory) if states is None else rec.native(states, "states", trajectory.shape).copy()
+        b = xp.zeros_like(trajectory) if states is None else rec.by_name(states, "states", trajectory.shape).copy()
         if initial is not None:
-            moved = rec.native(initial, "initial", rec.initial.shape)
+            moved = rec.by_name(initial, "initial", rec.initial.shape)
             seen = rec.over_event(rec.from_initial)
             b += xp.where(seen, J.matvec(xp.broadcast_to(moved, trajectory.shape)), b.dtype.type(0))
         given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}

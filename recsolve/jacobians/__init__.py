@@ -7,5 +7,6 @@ units have a :class:`recsolve.jacobians.factored.Factored`.
 from recsolve.jacobians.diagonals import Diagonal, Identity, Scalar, Zero
 from recsolve.jacobians.jacobian import Jacobian
 from recsolve.jacobians.matrices import Block, LaneDense
+from recsolve.jacobians.pairs import Pairs
 
-__all__ = ["Block", "Diagonal", "Identity", "Jacobian", "LaneDense", "Scalar", "Zero"]
+__all__ = ["Block", "Diagonal", "Identity", "Jacobian", "LaneDense", "Pairs", "Scalar", "Zero"]

@@ -20,6 +20,7 @@ from recsolve.base.arrays import (
     to_native,
 )
 from recsolve.base.layout import Layout
+from recsolve.base.names import Names
 from recsolve.base.overriding import derive, stale
 from recsolve.base.ties import check_ties
 from recsolve.jacobians import Jacobian
@@ -233,7 +234,8 @@ class Recurrence(ABC):
         if not 0 <= start <= stop <= self.length:
             raise ValueError(f"window is {start}..{stop}; wanted 0 <= start <= stop <= {self.length}")
         first = self.initial if initial is None else initial
-        part = self._cut(slice(start, stop), first if kind_of(first) == self.kind else self.wrap(first))
+        given = isinstance(first, Mapping) or kind_of(first) == self.kind
+        part = self._cut(slice(start, stop), first if given else self.wrap(first))
         own = initial is None and self.restart is self.initial
         part.restart = part.initial if own else self.restart
         return part
@@ -543,6 +545,57 @@ class Recurrence(ABC):
         shown = self.output(states)
         shown += output
 
+    def named(self, x: Any) -> Names:
+        """Return the components of states by name, of a cell or of a function with named states.
+
+        Parameters
+        ----------
+        x : array, shape (..., *event)
+            States, a final one or adjoint variables, of the kind and dtype of the recurrence.
+
+        Returns
+        -------
+        Names
+            Views, each (..., *the shape of the component).
+
+        Raises
+        ------
+        AttributeError
+            For states without names.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.cells.LSTM.random(input_size=2, hidden_size=4, rng=0).recurrence(np.ones((9, 2)))
+        >>> {name: part.shape for name, part in rec.named(np.zeros(rec.shape)).items()}
+        {'h': (9, 4), 'c': (9, 4)}
+        """
+        parts = self._split(self.native(x, "states"))
+        return Names({name: self.wrap(part) for name, part in parts.items()}, "component")
+
+    def _split(self, states: Array) -> dict[str, Array]:
+        """Return the components of native states by name, as views."""
+        raise AttributeError(f"the states of {self.description} have no names; from_function takes state=")
+
+    def by_name(self, x: Any, name: str, shape: tuple[int, ...]) -> Array:
+        """Return states of the user's as a native array of this shape; a mapping of components is joined with zeros.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`native`, and for unknown components.
+        """
+        if not isinstance(x, Mapping):
+            return self.native(x, name, shape)
+        total = namespace(self.initial).zeros(shape, dtype=self.dtype)
+        parts = self._split(total)
+        for component, given in x.items():
+            if component not in parts:
+                raise ValueError(f"{name} has {component!r}; wanted some of {tuple(parts)}")
+            part = parts[component]
+            part += self.native(given, f"{name}[{component!r}]", part.shape)
+        return total  # type: ignore[no-any-return]
+
     def native(self, x: Any, name: str, shape: tuple[int, ...] | None = None) -> Array:
         """Return an array of the user's as a native one of this recurrence's kind and dtype.
 
@@ -593,7 +646,8 @@ class Recurrence(ABC):
         inputs: Any = None,
         initial: Any,
         parameters: Mapping[str, Any] | None = None,
-        structure: str = "dense",
+        state: Mapping[str, tuple[str, ...]] | None = None,
+        structure: str | Mapping[tuple[str, str], Any] = "dense",
         jacobian: Callable[..., Any] | None = None,
         reset: Any = None,
         length: int | None = None,
@@ -609,16 +663,25 @@ class Recurrence(ABC):
             (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is ``f(h_prev, u_t, p)``.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
-        initial : array
-            h[0] with its full shape (*batch, *event).
+        initial : array, or dict of arrays
+            h[0] with its full shape (*batch, *event); of named components, each (*batch, *its own axes).
         parameters : dict of arrays, optional
             Weights, which f gets by name, ``p.W`` or ``p["W"]``, whole at all times and for all sequences. Gradients
             are those of :func:`recsolve.adjoint`, ``.parameters``.
-        structure : str
+        state : mapping, optional
+            Named components of different shapes, by the names of their axes: ``{"m": (), "C": ("k", "v")}``. Axes of
+            one name have one size. f gets ``s.m`` of shape (T, *batch) and ``s.C`` of shape (T, *batch, k, v) in place
+            of h_prev, and returns a dict, or a tuple in this order. States are stored flat, (T, *batch, N), and seen by
+            name in ``solution.named``.
+        structure : str or mapping
             What J[t] = df/dh_prev is known to be: zero, identity, scalar, diagonal (event axes: the last one), block
             (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)). A wrong
             declaration costs iterations or convergence, is not trusted and has no gradients;
-            :func:`recsolve.check_structure` tests it.
+            :func:`recsolve.check_structure` tests it. Of named components also a mapping from pairs
+            ``(result, operand)`` to ``"dense"``, ``"diagonal"`` (entries couple only where the axes that both have are
+            equal) or a tuple of those axes along which they do not couple; pairs that are absent are zero. Then J is
+            found in as few directions as show it, and components that depend on each other one way are solved for one
+            after the other.
         jacobian : callable, optional
             ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure. Default: automatic forward
             differentiation of ``f``, which raises (never silently approximates) where it cannot follow.
@@ -653,7 +716,7 @@ class Recurrence(ABC):
         """
         from recsolve.recurrence.function import FunctionRecurrence
 
-        return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length, ties, parameters)
+        return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length, ties, parameters, state)
 
     def __repr__(self) -> str:
         shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"

@@ -72,8 +72,10 @@ class CellRecurrence(Recurrence):
 
     def _components(self, states: Array) -> Names:
         states = freeze(states)  # a cell that writes into its state must fail, not change the iterate
-        parts = {name: self.layout.component(states, i) for i, name in enumerate(self.cell.cell.state)}
-        return Names(parts, "component")
+        return Names(self._split(states), "component")
+
+    def _split(self, states: Array) -> dict[str, Array]:
+        return {name: self.layout.component(states, i) for i, name in enumerate(self.cell.cell.state)}
 
     @cached_property
     def _has_constants(self) -> bool:

@@ -10,12 +10,14 @@ import numpy as np
 from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, Kind, all_finite, common_dtype, common_kind, freeze, namespace, to_native
 from recsolve.base.layout import Layout
+from recsolve.base.named_state import NamedState
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Pairs, Scalar, Zero
+from recsolve.jacobians.pairs import Pattern
 from recsolve.recurrence.base import Recurrence
-from recsolve.recurrence.function_tangent import Tangent
+from recsolve.recurrence.function_tangent import StateTangent, Tangent
 from recsolve.symbolic.dual import Dual, value_of
 
 STRUCTURES: dict[str, type[Jacobian]] = {
@@ -77,6 +79,49 @@ def _leaves(inputs: Any) -> dict[str, Any]:
     return {"inputs": inputs}
 
 
+def _first(initial: Any, state: Any) -> dict[str, Any]:
+    """Return the arrays of h[0] by the names that messages use."""
+    if not isinstance(initial, Mapping):
+        if state is not None and not isinstance(state, NamedState):
+            raise TypeError(f"initial is {type(initial).__name__}; wanted a dict of components, as state is")
+        return {"initial": initial}
+    if state is None:
+        raise ValueError(
+            f"initial has components {tuple(initial)}, and state is not given; wanted state={{name: axes}}"
+        )
+    return {f"initial[{name!r}]": x for name, x in initial.items()}
+
+
+def _described(state: Any, start: list[Array], initial: Any) -> tuple[NamedState | None, Array]:
+    """Return how states hold named components, if they do, and h[0] as one array."""
+    if state is None or not isinstance(initial, Mapping):
+        return state, start[0]
+    given = dict(zip(initial, start, strict=True))
+    named, batch = NamedState.of(
+        state.axes if isinstance(state, NamedState) else state, {name: tuple(x.shape) for name, x in given.items()}
+    )
+    if isinstance(state, NamedState):
+        if named.shapes != state.shapes:
+            raise ValueError(f"initial has components of shapes {named.shapes}; wanted {state.shapes}")
+        named = state
+    return named, named.join([given[name] for name in named.axes], batch)
+
+
+def _declared(structure: Any, state: NamedState | None) -> tuple[str, Pattern | None]:
+    """Return the name of a declared structure, and its pattern where it is declared by pairs of components."""
+    if isinstance(structure, Pattern):
+        return "pairs", structure
+    if isinstance(structure, Mapping):
+        if state is None:
+            raise ValueError("structure is declared by pairs of components, and state is not given")
+        return "pairs", Pattern(state, structure)
+    if structure not in STRUCTURES:
+        raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
+    if state is not None and structure in _EVENT_AXES:
+        raise ValueError(f"structure is {structure!r}; wanted one by pairs of components, or one of a flat state")
+    return structure, None
+
+
 class FunctionRecurrence(Recurrence):
     """The recurrence of a user's function; :meth:`recsolve.Recurrence.from_function` makes it.
 
@@ -88,7 +133,11 @@ class FunctionRecurrence(Recurrence):
     parameters : Names
         The arrays that f gets by name, the same at all times.
     structure : str
-        The declared structure of J.
+        The declared structure of J; ``"pairs"`` where it is declared by pairs of components.
+    pattern : Pattern or None
+        The structure by pairs.
+    state : NamedState or None
+        How states hold named components.
     jacobian : callable or None
 
     Examples
@@ -108,12 +157,13 @@ class FunctionRecurrence(Recurrence):
         f: Callable[..., Any],
         inputs: Any,
         initial: Any,
-        structure: str,
+        structure: Any,
         jacobian: Callable[..., Any] | None,
         reset: Any,
         length: int | None,
         ties: Any = None,
         parameters: Any = None,
+        state: Any = None,
     ):
         taken = "(h_prev, u_t)" if parameters is None else "(h_prev, u_t, p)"
         check_callable("f", f, f"f{taken}")
@@ -121,19 +171,21 @@ class FunctionRecurrence(Recurrence):
             check_callable("jacobian", jacobian, f"jacobian{taken}")
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
-        if structure not in STRUCTURES:
-            raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
         named, given = _leaves(inputs), _named_parameters(parameters)
         constants = {f"parameters[{name!r}]": x for name, x in given.items()}
-        kind: Kind = common_kind({"initial": initial, **named, **constants})
-        native = {name: to_native(x, name) for name, x in {"initial": initial, **named, **constants}.items()}
+        first = _first(initial, state)
+        kind: Kind = common_kind({**first, **named, **constants})
+        native = {name: to_native(x, name) for name, x in {**first, **named, **constants}.items()}
         common_dtype(native)
-        start = native.pop("initial")
+        self.state, start = _described(state, [native.pop(name) for name in first], initial)
+        self.structure, self.pattern = _declared(structure, self.state)
         weights = [freeze(native.pop(name)) for name in constants]
         self.parameters = Names(dict(zip(given, weights, strict=True)), "parameter")
         self.takes_parameters = parameters is not None
-        layout, batch = _layout(structure, start)
-        self.f, self.structure, self.jacobian = f, structure, jacobian
+        layout, batch = _layout(self.structure, start)
+        self.f, self.jacobian = f, jacobian
+        if self.pattern is not None and jacobian is not None:
+            raise ValueError("jacobian is given with a structure by pairs of components; wanted one of them")
         self.description = getattr(f, "__name__", "function")
         self.inputs = [freeze(x) for x in native.values()]
         self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
@@ -177,7 +229,19 @@ class FunctionRecurrence(Recurrence):
         parameters : mapping of arrays
         """
         given = (Names(parameters, "parameter"),) if self.takes_parameters else ()
+        if self.state is not None:
+            state = _split(self.state, state)
         return function(state, self.contain(inputs), *given)
+
+    def flat(self, out: Any, lead: tuple[int, ...], dtype: Any = None) -> Any:
+        """Return what f returned as flat states behind the axes ``lead``: components, of this dtype, are joined."""
+        if self.state is None:
+            return out
+        parts = self.state.ordered(out)
+        self.state.check(parts, lead, dtype)
+        if not any(isinstance(part, Dual) for part in parts):
+            return self.state.join(parts, lead)
+        return np.concatenate([part.reshape((*lead, -1)) for part in parts], axis=-1)
 
     def _call(
         self,
@@ -196,6 +260,8 @@ class FunctionRecurrence(Recurrence):
                 error.add_note(f"h_prev has shape {tuple(previous.shape)}, inputs have shapes {self._shapes()}")
                 raise
             raise TypeError(f"{self.description} {advice} ({error})") from error
+        if self.state is not None:
+            return self._joined(self.state.ordered(out), tuple(previous.shape[:-1]))
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
         shape = tuple(np.shape(value_of(out)))
@@ -207,6 +273,26 @@ class FunctionRecurrence(Recurrence):
                 "array of another dtype in f, such as np.sqrt(2) or np.zeros(n), and write float(...) or .astype"
             )
         return out
+
+    def _joined(self, parts: list[Any], lead: tuple[int, ...]) -> Any:
+        """Return components as a flat state; of tangents, their directions too."""
+        assert self.state is not None
+        self.state.check(parts, lead, self.dtype)
+        moving = [x for x in parts if isinstance(x, Tangent) and x.partials]
+        values = self.state.join([value_of(x) for x in parts], lead)
+        if not moving:
+            return values
+        full = (len(moving[0].directions), *lead)
+        xp = namespace(values)
+        rows = [
+            xp.broadcast_to(x.directions, (full[0], *x.shape)) if isinstance(x, Tangent) and x.partials
+            else xp.broadcast_to(xp.zeros((), self.dtype), (full[0], *x.shape))
+            for x in parts
+        ]  # fmt: skip
+        return Tangent.seeded(values, self.state.join(rows, full))
+
+    def _split(self, states: Array) -> dict[str, Array]:
+        return super()._split(states) if self.state is None else dict(self.state.split(states))
 
     @property
     def drive_like(self) -> Array:
@@ -226,6 +312,8 @@ class FunctionRecurrence(Recurrence):
         return self.jacobian is None and self.structure not in ("zero", "identity")
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        if self.pattern is not None:
+            return self._by_pairs(self.pattern, previous)
         kind, layout = STRUCTURES[self.structure], self.layout
         if kind is Zero or kind is Identity:
             values = self.apply(previous)
@@ -237,8 +325,19 @@ class FunctionRecurrence(Recurrence):
             return out, Zero(out, layout)
         return out.value, self._gather(out.directions)
 
+    def _by_pairs(self, pattern: Pattern, previous: Array) -> tuple[Array, Jacobian]:
+        """Differentiate in as few directions as show all entries of the pairs, and read these off."""
+        xp = namespace(previous)
+        seeds = xp.asarray(np.arange(pattern.directions)[:, None] == pattern.colours).astype(self.dtype)
+        spread = seeds.reshape(len(seeds), *(1,) * (previous.ndim - 1), previous.shape[-1])
+        out = self._push(previous, xp.broadcast_to(spread, (len(seeds), *previous.shape))) if len(seeds) else None
+        if not isinstance(out, Tangent):  # f ignores the state
+            values = self.apply(previous) if out is None else out
+            return values, Zero(values, self.layout)
+        return out.value, Pairs(pattern.read(out.directions), pattern, self.layout, out.value)
+
     def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
-        if self.jacobian is not None or STRUCTURES[self.structure] is not LaneDense:
+        if self.jacobian is not None or STRUCTURES.get(self.structure) is not LaneDense:
             return super().operator(states)
         previous = self.previous(states)
 
@@ -356,9 +455,15 @@ class FunctionRecurrence(Recurrence):
         part = changed(self)
         parameters = self._wrapped_parameters(lambda p: p)
         FunctionRecurrence.__init__(
-            part, self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties, parameters
-        )
+            part, self.f, inputs, initial, self._structure, self.jacobian, reset, length, self.ties, parameters,
+            self.state,
+        )  # fmt: skip
         return part
+
+    @property
+    def _structure(self) -> Any:
+        """The declared structure, as it was given."""
+        return self.structure if self.pattern is None else self.pattern
 
     def _wrapped_parameters(self, change: Callable[[Array], Array]) -> dict[str, Any] | None:
         """Return the parameters of the user's kind, changed."""
@@ -373,16 +478,26 @@ class FunctionRecurrence(Recurrence):
         inputs, parameters = self.contain([self.wrap(cast(u)) for u in self.inputs]), self._wrapped_parameters(cast)
         start, length = self.wrap(cast(self.initial)), None if self.inputs else self.length
         return FunctionRecurrence(
-            self.f, inputs, start, self.structure, self.jacobian, self.reset, length, self.ties, parameters
+            self.f, inputs, start, self._structure, self.jacobian, self.reset, length, self.ties, parameters, self.state
         )
 
     @property
     def rounding(self) -> float:
         # The matrices are not known: rows of norm 1 are assumed.
+        if self.pattern is not None:
+            return float(self.pattern.width) ** 0.5 / 8 if self.pattern.width > 1 else 0.0
         return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.inputs)
+
+
+def _split(state: NamedState, x: Any) -> Names:
+    """Return the components of flat states; those of a tangent take their directions along."""
+    if type(x) not in (Tangent, StateTangent) or not x.partials:
+        return state.split(x)
+    values, directions = state.split(x.value), state.split(x.directions)
+    return Names({name: type(x).seeded(v, directions[name]) for name, v in values.items()}, "component")
 
 
 def _length(inputs: dict[str, Array], length: int | None) -> int:

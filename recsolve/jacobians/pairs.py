@@ -1,0 +1,334 @@
+"""Jacobians of named states: which components depend on which, and one array of entries for each such pair."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.base.layout import Layout
+from recsolve.base.named_state import NamedState
+from recsolve.base.overriding import changed
+from recsolve.jacobians.diagonals import Diagonal
+from recsolve.jacobians.jacobian import Jacobian
+from recsolve.jacobians.matrices import LaneDense
+
+Label = tuple[str, int]  # an axis, and which of those of its name in one component
+
+
+class Places(NamedTuple):
+    """Which numbers of a flat state the entries (..., L, a, b) of a pair lead to and come from.
+
+    Attributes
+    ----------
+    rows : array of int, shape (L, a)
+    columns : array of int, shape (L, b)
+    """
+
+    rows: Array
+    columns: Array
+
+
+class Group(NamedTuple):
+    """Components that depend on each other in a circle, or one alone, as lanes that do not couple.
+
+    Attributes
+    ----------
+    names : tuple of str
+    places : array of int, shape (L, w)
+        The places of their numbers in the flat state, a row per lane.
+    """
+
+    names: tuple[str, ...]
+    places: Array
+
+
+class Pattern:
+    """Which components of a named state depend on which ones of the state before, and along which axes.
+
+    Parameters
+    ----------
+    named : NamedState
+    pairs : mapping
+        ``(result, operand)`` to ``"dense"`` (every number on every number), ``"diagonal"`` (entries couple where the
+        axes that both have are equal), or a tuple of the names of some of these axes. Absent pairs are zero.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For pairs of unknown components, other structures, or axes that are not in both; the message names the pair.
+
+    Examples
+    --------
+    >>> from recsolve.base.named_state import NamedState
+    >>> from recsolve.jacobians.pairs import Pattern
+    >>> named = NamedState({"m": (), "C": ("k", "v")}, {"k": 2, "v": 3})
+    >>> pattern = Pattern(named, {("m", "m"): "diagonal", ("C", "m"): "dense", ("C", "C"): ("k",)})
+    >>> pattern.directions, [group.names for group in pattern.groups]
+    (4, [('m',), ('C',)])
+    """
+
+    def __init__(self, named: NamedState, pairs: Mapping[Any, Any]):
+        self.named = named
+        self.pairs = {pair: _labels(named, pair, how) for pair, how in pairs.items()}
+
+    @cached_property
+    def places(self) -> dict[tuple[str, str], Places]:
+        """Where the entries of every pair are."""
+        return {
+            (a, b): Places(_index(self.named, a, along), _index(self.named, b, along))
+            for (a, b), along in self.pairs.items()
+        }
+
+    @cached_property
+    def matrix(self) -> Array:
+        """(N, N) of bool: which numbers depend on which."""
+        found = np.zeros((self.named.size, self.named.size), dtype=bool)
+        for rows, columns in self.places.values():
+            found[rows[:, :, None], columns[:, None, :]] = True
+        return found
+
+    @cached_property
+    def colours(self) -> Array:
+        """(N,) of int: the direction of each number, such that none depends on two of one; -1 of what nothing sees.
+
+        Greedy, in the order of the state: Curtis, Powell and Reid, "On the estimation of sparse Jacobian matrices"
+        (1974).
+        """
+        columns = np.packbits(self.matrix, axis=0).T
+        found = np.full(self.named.size, -1)
+        taken = np.zeros_like(columns)  # the rows that a colour reaches
+        used = 0
+        for j, column in enumerate(columns):
+            if column.any():
+                free = ~(taken[:used] & column).any(axis=1)
+                colour = int(free.argmax()) if free.any() else used
+                used = max(used, colour + 1)
+                found[j] = colour
+                taken[colour] |= column
+        return found
+
+    @property
+    def directions(self) -> int:
+        """How many directions show all entries."""
+        return int(self.colours.max(initial=-1)) + 1
+
+    def read(self, moved: Array) -> dict[tuple[str, str], Array]:
+        """Return the entries of all pairs from the derivatives (m, T, *batch, N) along the directions.
+
+        Returns
+        -------
+        dict of array, shape (T, *batch, L, a, b)
+        """
+        xp, blocks = namespace(moved), {}
+        for pair, (rows, columns) in self.places.items():
+            colours = self.colours[columns]
+            if rows.size and colours.size and (colours == colours.flat[0]).all():  # an elementwise pair
+                blocks[pair] = taken(moved[int(colours.flat[0])], rows)[..., None]
+            else:
+                at = xp.asarray(rows[:, :, None]), xp.asarray(colours[:, None, :])
+                blocks[pair] = xp.moveaxis(moved, 0, -1)[(..., *at)]
+        return blocks
+
+    @cached_property
+    def width(self) -> int:
+        """How many numbers of the state before one number depends on, at most."""
+        return int(self.matrix.sum(axis=1).max(initial=0))
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Components that depend on each other, after those that they depend on."""
+        names = list(self.named.axes)
+        sees = {a: {b for b in names if a == b or (a, b) in self.pairs} for a in names}
+        for via in names:
+            for a in names:
+                if via in sees[a]:
+                    sees[a] |= sees[via]
+        together = {a: tuple(b for b in names if b in sees[a] and a in sees[b]) for a in names}
+        ordered = sorted(dict.fromkeys(together.values()), key=lambda group: len(sees[group[0]]))
+        return [self._group(group) for group in ordered]
+
+    def _group(self, names: tuple[str, ...]) -> Group:
+        """Return components with the axes along which none of their pairs couple as lanes."""
+        common = [_labelled(self.named.axes[name]) for name in names]
+        common += [list(along) for (a, b), along in self.pairs.items() if a in names and b in names]
+        along = tuple(x for x in common[0] if all(x in other for other in common))
+        return Group(names, np.concatenate([_index(self.named, name, along) for name in names], axis=1))
+
+    @cached_property
+    def transposed(self) -> Pattern:
+        """The pattern of J^T."""
+        made = changed(self, pairs={(b, a): along for (a, b), along in self.pairs.items()})
+        vars(made)["transposed"] = self
+        return made
+
+
+def _labelled(axes: tuple[str, ...]) -> list[Label]:
+    """Return axes with numbers: those of one name in one component are first, second, ..."""
+    seen: Counter[str] = Counter()
+    labels = []
+    for axis in axes:
+        labels.append((axis, seen[axis]))
+        seen[axis] += 1
+    return labels
+
+
+def _labels(named: NamedState, pair: Any, how: Any) -> tuple[Label, ...]:
+    """Return the axes along which a pair does not couple."""
+    if not isinstance(pair, tuple) or len(pair) != 2 or not all(name in named.axes for name in pair):
+        raise ValueError(f"structure has the pair {pair!r}; wanted pairs (result, operand) of {tuple(named.axes)}")
+    first, second = (_labelled(named.axes[name]) for name in pair)
+    shared = tuple(label for label in first if label in second)
+    if how == "dense":
+        return ()
+    if how == "diagonal":
+        return shared
+    if not isinstance(how, tuple):
+        raise ValueError(f"structure[{pair!r}] is {how!r}; wanted 'dense', 'diagonal' or a tuple of names of axes")
+    if unknown := [axis for axis in how if axis not in [x for x, _ in shared]]:
+        raise ValueError(f"structure[{pair!r}] has {unknown}; wanted axes that both have, some of {shared}")
+    return tuple(label for label in shared if label[0] in how)
+
+
+def _index(named: NamedState, name: str, along: tuple[Label, ...]) -> Array:
+    """Return the places of the numbers of a component, (L, a): a row for each entry of the axes ``along``."""
+    labels, shape = _labelled(named.axes[name]), named.shapes[name]
+    place = named.slices[name]
+    first = [labels.index(label) for label in along]
+    rest = [axis for axis in range(len(labels)) if axis not in first]
+    moved = np.arange(place.start, place.stop).reshape(shape).transpose(*first, *rest)
+    lanes = int(np.prod([shape[axis] for axis in first]))
+    return moved.reshape(lanes, int(np.prod([shape[axis] for axis in rest])))
+
+
+def taken(x: Array, index: Array) -> Array:
+    """Return x[..., index], a view where the index counts up."""
+    flat, size = index.ravel(), index.size
+    if size and flat[-1] - flat[0] == size - 1 and bool((np.diff(flat) == 1).all()):
+        return x[..., int(flat[0]) : int(flat[0]) + size].reshape((*x.shape[:-1], *index.shape))
+    return x[..., namespace(x).asarray(index)]
+
+
+class Pairs(Jacobian):
+    """J[t] of a named state, with entries for those pairs of components alone that depend on each other.
+
+    An affine scan solves for the components in an order in which each comes after those that it depends on, so that a
+    component by itself costs a scan of its own structure: what is triangular among components is never dense.
+
+    Parameters
+    ----------
+    blocks : mapping of array, shape (T, *batch, L, a, b)
+        By pairs (result, operand), as the places of the pattern say.
+    pattern : Pattern
+    layout : Layout
+        Of the flat state, ``Layout(units=N)``.
+    like : array, shape (T, *batch, N)
+        Any array of the shape and dtype of the states.
+
+    Raises
+    ------
+    ValueError
+        When the shape of a block does not fit the pattern.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.Recurrence.from_function(
+    ...     lambda s, u: {"m": 0.5 * s.m + u, "h": s.h * s.m[..., None]}, inputs=np.ones(9),
+    ...     state={"m": (), "h": ("d",)}, initial={"m": np.array(1.0), "h": np.ones(3)},
+    ...     structure={("m", "m"): "diagonal", ("h", "h"): "diagonal", ("h", "m"): "diagonal"})
+    >>> J = rec.linearise(rec.guess())[1]
+    >>> type(J).__name__, J.todense()[0].tolist()[1]
+    ('Pairs', [1.0, 1.0, 0.0, 0.0])
+    """
+
+    def __init__(self, blocks: Mapping[tuple[str, str], Array], pattern: Pattern, layout: Layout, like: Array):
+        self.blocks, self.pattern, self.layout, self.like = dict(blocks), pattern, layout, like
+        self.check()
+
+    def check(self) -> None:
+        for pair, (rows, columns) in self.pattern.places.items():
+            wanted = (*self.leading, *rows.shape, columns.shape[1])
+            if self.blocks[pair].shape != wanted:
+                raise ValueError(f"block {pair} has shape {tuple(self.blocks[pair].shape)}; wanted {wanted}")
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        return self.layout.leading(self.like)
+
+    def _mapped(self, change: Callable[[tuple[str, str], Array], Array]) -> Pairs:
+        return changed(self, blocks={pair: change(pair, block) for pair, block in self.blocks.items()})
+
+    def __getitem__(self, index: slice | Array | int) -> Pairs:
+        return changed(self._mapped(lambda _, block: block[index]), like=self.like[index])
+
+    def product(self, pair: tuple[str, str], v: Array) -> Array:
+        """Return what one component gets from another one of the flat states v, (T, *batch, L, a)."""
+        block, operand = self.blocks[pair], taken(v, self.pattern.places[pair].columns)
+        if block.shape[-1] == 1:
+            return block[..., 0] * operand
+        return (block @ operand[..., None])[..., 0]
+
+    def matvec(self, v: Array) -> Array:
+        xp = namespace(v)
+        result = xp.zeros_like(v)
+        for pair, (rows, _) in self.pattern.places.items():
+            result[..., xp.asarray(rows)] += self.product(pair, v)
+        return result  # type: ignore[no-any-return]
+
+    def transpose(self) -> Pairs:
+        blocks = {(b, a): block.swapaxes(-1, -2) for (a, b), block in self.blocks.items()}
+        return changed(self, blocks=blocks, pattern=self.pattern.transposed)
+
+    def scale(self, factor: float) -> Pairs:
+        return self._mapped(lambda _, block: factor * block)
+
+    def between(self, rows: Array, columns: Array) -> Pairs:
+        def scaled(pair: tuple[str, str], block: Array) -> Array:
+            places = self.pattern.places[pair]
+            return block * taken(rows, places.rows)[..., None] * taken(columns, places.columns)[..., None, :]
+
+        return self._mapped(scaled)
+
+    def diagonal(self) -> Diagonal:
+        xp = namespace(self.like)
+        entries = xp.zeros_like(self.like)
+        for (a, b), (rows, _) in self.pattern.places.items():
+            if a == b:
+                entries[..., xp.asarray(rows)] = xp.diagonal(self.blocks[a, b], axis1=-2, axis2=-1)
+        return Diagonal(entries, self.layout)
+
+    def block(self) -> Jacobian:
+        return self.diagonal()
+
+    def lane_dense(self) -> LaneDense:
+        xp, size = namespace(self.like), self.pattern.named.size
+        matrix = xp.zeros((*self.leading, size, size), dtype=self.like.dtype)
+        for pair, (rows, columns) in self.pattern.places.items():
+            matrix[..., xp.asarray(rows[:, :, None]), xp.asarray(columns[:, None, :])] = self.blocks[pair]
+        return LaneDense(matrix, self.layout)
+
+    def within(self, group: Group) -> Jacobian | None:
+        """Return the Jacobian of the components of a group on their own, as lanes (L, w); None where it is zero."""
+        pairs = [(a, b) for a, b in self.blocks if a in group.names and b in group.names]
+        if not pairs:
+            return None
+        xp, (lanes, width) = namespace(self.like), group.places.shape
+        places = self.pattern.places
+        if len(pairs) == 1 and np.array_equal(places[pairs[0]].rows, group.places):
+            data = self.blocks[pairs[0]]
+        else:
+            lane, unit = np.zeros((2, self.pattern.named.size), dtype=np.int64)
+            lane[group.places], unit[group.places] = np.indices((lanes, width))
+            data = xp.zeros((*self.leading, lanes, width, width), dtype=self.like.dtype)
+            for pair in pairs:
+                rows, columns = places[pair].rows[:, :, None], places[pair].columns[:, None, :]
+                at = (lane[rows], unit[rows], unit[columns])
+                data[(..., *map(xp.asarray, np.broadcast_arrays(*at)))] = self.blocks[pair]
+        if width == 1:
+            return Diagonal(data[..., 0, 0], Layout(units=lanes))
+        return LaneDense(data, Layout(lanes=(lanes,), units=width))
