@@ -47,6 +47,10 @@ class NamedState:
         ends = np.cumsum([prod(shape) for shape in self.shapes.values()]).tolist()
         self.slices = dict(zip(self.shapes, map(slice, [0, *ends], ends), strict=False))
         self.size = ends[-1]
+        self._fitting: tuple[Any, list[tuple[Any, ...]]] = (
+            None,
+            [],
+        )  # indices and shapes of components behind some axes
 
     @classmethod
     def of(cls, state: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[NamedState, tuple[int, ...]]:
@@ -117,6 +121,29 @@ class NamedState:
             raise ValueError(f"f returned components {tuple(parts)}; wanted {tuple(self.axes)}")
         return [parts[name] for name in self.axes]
 
+    def pack(self, out: Any, lead: tuple[int, ...], dtype: Any) -> Array | None:
+        """Return flat states from what a function returned, where that is NumPy arrays that fit; else None.
+
+        The loop calls it at every step, so it does in one pass what ``ordered``, ``check`` and ``join`` do.
+        """
+        kind = type(out)
+        if not (kind is dict or kind is tuple) or len(out) != len(self.axes):
+            return None
+        if self._fitting[0] != lead:
+            self._fitting = lead, [self._fit(name, lead) for name in self.axes]
+        parts = []
+        for name, place, shape, flat in self._fitting[1]:
+            part = out[place] if kind is tuple else out.get(name)
+            if type(part) is not np.ndarray or part.shape != shape or part.dtype is not dtype:
+                return None
+            parts.append(part if flat is None else part.reshape(flat))
+        return np.concatenate(parts, axis=-1)
+
+    def _fit(self, name: str, lead: tuple[int, ...]) -> tuple[Any, ...]:
+        """Return a component, its place, the shape it has behind some axes, and as a row, if that is another one."""
+        shape = self.shapes[name]
+        return name, list(self.axes).index(name), lead + shape, None if len(shape) == 1 else (*lead, prod(shape))
+
     def check(self, parts: list[Any], lead: tuple[int, ...], dtype: Any) -> None:
         """Raise unless components have their shapes behind ``lead``, and a dtype; the messages name them."""
         for (name, shape), part in zip(self.shapes.items(), parts, strict=True):
@@ -136,7 +163,7 @@ class NamedState:
         xp = namespace(parts[0])
         flat = xp.empty((*lead, self.size), dtype=parts[0].dtype)
         for (_, index, shape), part in zip(self._places, parts, strict=True):
-            flat[index] = part if shape is None else part.reshape((*lead, -1) if part.size else flat[index].shape)
+            flat[index] = part if shape is None else part.reshape(flat[index].shape)
         return flat  # type: ignore[no-any-return]
 
 

@@ -230,7 +230,7 @@ class FunctionRecurrence(Recurrence):
         """
         given = (Names(parameters, "parameter"),) if self.takes_parameters else ()
         if self.state is not None:
-            state = _split(self.state, state)
+            state = self.state.split(state) if type(state) is np.ndarray else _split(self.state, state)
         return function(state, self.contain(inputs), *given)
 
     def flat(self, out: Any, lead: tuple[int, ...], dtype: Any = None) -> Any:
@@ -261,7 +261,9 @@ class FunctionRecurrence(Recurrence):
                 raise
             raise TypeError(f"{self.description} {advice} ({error})") from error
         if self.state is not None:
-            return self._joined(self.state.ordered(out), tuple(previous.shape[:-1]))
+            lead = tuple(previous.shape[:-1])
+            packed = self.state.pack(out, lead, self.dtype)
+            return self._joined(self.state.ordered(out), lead) if packed is None else packed
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
         shape = tuple(np.shape(value_of(out)))
