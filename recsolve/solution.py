@@ -32,7 +32,7 @@ class Solution:
     named, named_final : Names
         ``states`` and ``final`` by component, as views in their own shapes, of a cell or a function with named states.
     output : array, shape (T, *batch, *lanes, n)
-        What the cell shows of the states; of a function, the states.
+        What the cell shows of the states; of a function, the states; with a ``readout`` what that gives.
     final : array, shape (*batch, *event)
         The last state, to be the ``initial`` of the next call (``initial`` itself when T = 0).
     success : bool

@@ -6,7 +6,7 @@ of h[t]. They are exact however the states were found, and every gradient is a l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.names import Names
-from recsolve.gradients.function_gradients import pull_function
+from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
 from recsolve.gradients.sensitivity import CellSensitivity
 from recsolve.gradients.transposes import sum_to
 from recsolve.jacobians import Jacobian
@@ -70,8 +70,9 @@ class Gradients:
     ([0.25, 0.5, 1.0], [0.125])
     """
 
-    def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array):
+    def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array, direct: Cotangents | None = None):
         self._recurrence = recurrence
+        self._direct = direct  # what a readout depends on besides the states
         engine = recurrence.bind()
         self._compiled: _Compiled | None = None
         if (found := engine.adjoint(trajectory, cotangent)) is not None:
@@ -117,7 +118,10 @@ class Gradients:
         assert isinstance(self._recurrence, FunctionRecurrence)
         check_known(self._recurrence, FunctionRecurrence)
         found = pull_function(self._recurrence, self._recurrence.f, self._previous, self._g)
-        return found.inputs, found.parameters
+        if self._direct is None:
+            return found.inputs, found.parameters
+        inputs = [a + b for a, b in zip(found.inputs, self._direct.inputs, strict=True)]
+        return inputs, _sums(found.parameters, self._direct.parameters)
 
     @cached_property
     def _sensitivity(self) -> CellSensitivity:
@@ -162,14 +166,17 @@ class Gradients:
 
     @cached_property
     def _drive(self) -> dict[str, Array]:
-        return self._of("drive", self._cell("drive").drive)
+        drive = self._cell("drive").drive
+        found = self._of("drive", drive)
+        return found if self._direct is None else _sums(found, dict(zip(drive, self._direct.inputs, strict=True)))
 
     @property
     def parameters(self) -> Names:
         """With respect to the parameters of a function, or the elementwise ones of a cell, each in its own shape."""
         if isinstance(self._recurrence, FunctionRecurrence):
             return self._names(self._function[1], "parameter")
-        return self._names(self._of("parameter", self._cell("parameters").cell.parameters), "parameter")
+        found = self._of("parameter", self._cell("parameters").cell.parameters)
+        return self._names(found if self._direct is None else _sums(found, self._direct.parameters), "parameter")
 
     @property
     def mixings(self) -> Names:
@@ -254,14 +261,32 @@ def adjoint(
     c = namespace(trajectory).zeros_like(trajectory)
     if states is not None:
         c += rec.by_name(states, "states", trajectory.shape)
-    if output is not None:
+    direct = None
+    if output is not None and rec.readout is not None:
+        shape = tuple(solution.output.shape)
+        direct = _pull_readout(rec, rec.readout, trajectory, rec.native(output, "output", shape))
+        c += direct.states
+    elif output is not None:
         rec.pull_output(rec.native(output, "output", rec.output(c).shape), c)
     if final is not None:
         last = rec.by_name(final, "final", rec.initial.shape)
         if len(c) == 0:
             raise ValueError("final is given, but T = 0: the final state is the initial one")
         c[-1] += last
-    return Gradients(rec, trajectory, c)
+    return Gradients(rec, trajectory, c, direct)
+
+
+def _sums(first: dict[str, Array], second: dict[str, Array]) -> dict[str, Array]:
+    return {name: namespace(x).asarray(x + second[name]) for name, x in first.items()}  # a number is an array too
+
+
+def _pull_readout(rec: Recurrence, readout: Callable[..., Any], trajectory: Array, cotangent: Array) -> Cotangents:
+    """Return the cotangents of states, inputs and parameters for one of what a readout gives."""
+    for base in (FunctionRecurrence, CellRecurrence):
+        if isinstance(rec, base) and type(rec).output is base.output:
+            known = rec if isinstance(rec, FunctionRecurrence) else OfCell(rec)
+            return pull_function(known, readout, trajectory, cotangent, state=True)
+    raise TypeError(f"{type(rec).__name__} overrides output, so how it depends on the states is not known")
 
 
 def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
+from recsolve.base.names import Names
 from recsolve.base.ties import ties_in_force
 from recsolve.gradients.reverse import Recorded, RecordedState, pull
 from recsolve.gradients.transposes import sum_to
+from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.function_tangent import DIRECTIONS, StateTangent, Tangent
 
@@ -24,6 +26,35 @@ STATE: Leaf = ("state", None)
 
 _RECORDED = 2**20  # numbers of the states, or of what is read out of them, that are recorded together
 _DIRECTED = 2**24  # numbers of all directions that are taken together
+
+
+class OfCell:
+    """What the readout of a cell depends on.
+
+    Parameters
+    ----------
+    rec : CellRecurrence
+    """
+
+    is_automatic = True
+
+    def __init__(self, rec: CellRecurrence):
+        self.batch, self.dtype, self.ties = rec.batch, rec.dtype, rec.ties
+        self.inputs, self.parameters = list(rec.drive.values()), rec.cell.parameters
+        self._rec = rec
+
+    def call(self, function: Callable[..., Any], state: Any, inputs: list[Any], parameters: Mapping[str, Any]) -> Any:
+        """Return what a readout gives of arrays, or of what stands for them."""
+        drive = dict(zip(self._rec.drive, inputs, strict=True))
+        components = Names(self._rec._split(state), "component")
+        return function(components, Names(drive, "drive"), Names(parameters, "parameter"))
+
+    def results(self, function: Callable[..., Any], out: Any, cotangent: Array) -> list[tuple[Any, Array]]:
+        """Return the one result with its cotangent."""
+        return [(out, cotangent)]
+
+
+Depends: TypeAlias = FunctionRecurrence | OfCell
 
 
 class Cotangents(NamedTuple):
@@ -43,15 +74,15 @@ class Cotangents(NamedTuple):
 
 
 def pull_function(
-    rec: FunctionRecurrence, function: Callable[..., Any], states: Array, cotangent: Array, *, state: bool = False
+    rec: Depends, function: Callable[..., Any], states: Array, cotangent: Array, *, state: bool = False
 ) -> Cotangents:
     """Return the cotangents of states, inputs and parameters for one of what a function of them returns.
 
     Parameters
     ----------
-    rec : FunctionRecurrence
+    rec : FunctionRecurrence or OfCell
     function : callable
-        ``rec.f``, or its readout; no step sees another one.
+        ``rec.f``, or a readout; no step sees another one.
     states : array, shape (T, *batch, *event)
     cotangent : array, shape (T, *batch, ...)
         Of the results.
@@ -68,7 +99,7 @@ def pull_function(
         found[STATE] = namespace(states).zeros_like(states)
     found |= {("input", i): namespace(u).zeros_like(u) for i, u in enumerate(rec.inputs)}
     found |= {("parameter", n): namespace(p).zeros_like(p) for n, p in rec.parameters.items()}
-    if states.size and found:
+    if cotangent.size and found:
         with ties_in_force(rec.ties), np.errstate(all="ignore"):
             try:
                 _by_records(rec, function, states, cotangent, found)
@@ -85,7 +116,7 @@ def _windows(length: int, row: int) -> Iterator[slice]:
 
 
 def _by_records(
-    rec: FunctionRecurrence, function: Callable[..., Any], states: Array, cotangent: Array, found: dict[Leaf, Array]
+    rec: Depends, function: Callable[..., Any], states: Array, cotangent: Array, found: dict[Leaf, Array]
 ) -> None:
     """Fill in cotangents from one pass back."""
     length = len(states)
@@ -95,7 +126,7 @@ def _by_records(
         leaves |= {("parameter", n): Recorded(p, moves=True) for n, p in rec.parameters.items()}
         out = _called(rec, function, leaves)
         pulled = dict(
-            zip(found, pull(_paired(rec, function, out, cotangent[cut]), [leaves[leaf] for leaf in found]), strict=True)
+            zip(found, pull(rec.results(function, out, cotangent[cut]), [leaves[leaf] for leaf in found]), strict=True)
         )
         for leaf, g in pulled.items():
             if leaf[0] == "parameter":
@@ -104,21 +135,12 @@ def _by_records(
                 found[leaf][cut] = g
 
 
-def _called(rec: FunctionRecurrence, function: Callable[..., Any], leaves: Mapping[Leaf, Any]) -> Any:
+def _called(rec: Depends, function: Callable[..., Any], leaves: Mapping[Leaf, Any]) -> Any:
     inputs = [leaves["input", i] for i in range(len(rec.inputs))]
     return rec.call(function, leaves[STATE], inputs, {n: leaves["parameter", n] for n in rec.parameters})
 
 
-def _paired(
-    rec: FunctionRecurrence, function: Callable[..., Any], out: Any, cotangent: Array
-) -> list[tuple[Any, Array]]:
-    """Return the results of a function, each with its cotangent; f of named states has one for each component."""
-    if rec.state is None or function is not rec.f:
-        return [(out, cotangent)]
-    return list(zip(rec.state.ordered(out), rec.state.split(cotangent).values(), strict=True))
-
-
-def _tangents(rec: FunctionRecurrence, states: Array, moved: Mapping[Leaf, Array]) -> dict[Leaf, Any]:
+def _tangents(rec: Depends, states: Array, moved: Mapping[Leaf, Array]) -> dict[Leaf, Any]:
     """Return all that a function depends on, with directions of what moves."""
 
     def tangent(leaf: Leaf, x: Array, kind: type[Tangent] = Tangent) -> Tangent:
@@ -157,7 +179,7 @@ def push_function(rec: FunctionRecurrence, previous: Array, moved: Mapping[Leaf,
 
 
 def _by_directions(
-    rec: FunctionRecurrence, function: Callable[..., Any], states: Array, cotangent: Array, found: dict[Leaf, Array]
+    rec: Depends, function: Callable[..., Any], states: Array, cotangent: Array, found: dict[Leaf, Array]
 ) -> None:
     """Fill in cotangents from directions: each leaf is moved along every feature, in all steps and sequences together.
 
@@ -169,9 +191,7 @@ def _by_directions(
         """Return the derivatives of every result along directions of a leaf, (m, T, *batch, ...), and its cotangent."""
         out = _called(rec, function, _tangents(rec, states, {leaf: directions}))
         moved = [
-            (x.directions, g)
-            for x, g in _paired(rec, function, out, cotangent)
-            if isinstance(x, Tangent) and x.partials
+            (x.directions, g) for x, g in rec.results(function, out, cotangent) if isinstance(x, Tangent) and x.partials
         ]
         return [(xp.broadcast_to(d, (len(directions), *g.shape)), g) for d, g in moved]
 
@@ -201,7 +221,7 @@ def _by_directions(
         found[leaf] = sum_to(by_feature.reshape((*by_feature.shape[:-1], *features)), x.shape)
 
 
-def _value(rec: FunctionRecurrence, states: Array, leaf: Leaf) -> Array:
+def _value(rec: Depends, states: Array, leaf: Leaf) -> Array:
     _, name = leaf
     if leaf == STATE:
         return states

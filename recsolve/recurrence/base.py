@@ -88,6 +88,7 @@ class Recurrence(ABC):
         derive(cls, Recurrence, "differentiate", ("operator",))
 
     description: str = "recurrence"
+    readout: Callable[..., Any] | None = None  # what is shown of the states, where the user gave it
     opaque: bool = False  # whether f may hold arrays that are not in its drive
 
     def __init__(
@@ -520,7 +521,7 @@ class Recurrence(ABC):
         return self.bind().guess()
 
     def output(self, states: Array) -> Array:
-        """Return what the recurrence shows of its states: a cell's output component, else the states.
+        """Return what the recurrence shows of its states: a readout, a cell's output component, else the states.
 
         Parameters
         ----------
@@ -529,7 +530,7 @@ class Recurrence(ABC):
         Returns
         -------
         array, shape (T, *batch, *lanes, n)
-            A view.
+            A view; of a readout (T, *batch, ...) and new.
 
         Examples
         --------
@@ -652,6 +653,7 @@ class Recurrence(ABC):
         reset: Any = None,
         length: int | None = None,
         ties: Any = None,
+        readout: Callable[..., Any] | None = None,
     ) -> FunctionRecurrence:
         """Build a recurrence from any function.
 
@@ -692,6 +694,10 @@ class Recurrence(ABC):
         ties : float or mapping, optional
             The derivative at ties that automatic differentiation takes, as in
             :meth:`recsolve.WeightedCell.recurrence`. A ``jacobian`` sees to its own.
+        readout : callable, optional
+            ``readout(h, u_t)``, with ``parameters`` also p: what ``solution.output`` shows of the states h[t],
+            (T, *batch, ...), of any other axes. It is evaluated after the solve, in windows of time, and differentiated
+            by ``recsolve.adjoint(solution, output=...)``. Default: the states.
 
         Returns
         -------
@@ -716,7 +722,9 @@ class Recurrence(ABC):
         """
         from recsolve.recurrence.function import FunctionRecurrence
 
-        return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length, ties, parameters, state)
+        return FunctionRecurrence(
+            f, inputs, initial, structure, jacobian, reset, length, ties, parameters, state, readout
+        )
 
     def __repr__(self) -> str:
         shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"

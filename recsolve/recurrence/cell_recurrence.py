@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
@@ -21,6 +23,7 @@ from recsolve.recurrence.current import sees_arguments_alone
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.fused_engine import FusedEngine
 from recsolve.recurrence.given import check_initial
+from recsolve.recurrence.readout import read_out
 from recsolve.recurrence.staged_engine import StagedEngine
 from recsolve.symbolic.constants import ConstantError, component, watched
 from recsolve.symbolic.dual import ONE, Dual, value_of
@@ -39,6 +42,7 @@ class CellRecurrence(Recurrence):
         One array per drive, broadcasting to (T, *batch, *lanes, n).
     x : array or None
         The input (T, *batch, input_size) that the drives were projected from.
+    readout : callable or None
 
     Examples
     --------
@@ -60,8 +64,11 @@ class CellRecurrence(Recurrence):
         kind: Kind,
         x: Array | None = None,
         ties: Any = None,
+        readout: Callable[..., Any] | None = None,
     ):
-        self.cell, self.drive, self.x = cell, drive, x
+        if readout is not None:
+            check_callable("readout", readout, "readout(s, u, p)")
+        self.cell, self.drive, self.x, self.readout = cell, drive, x, readout
         self.description = cell.cell.name
         length, batch = _leading(drive, cell)
         like = next(iter(drive.values()))
@@ -167,7 +174,15 @@ class CellRecurrence(Recurrence):
         return widest if widest.ndim > len(self.batch) + 1 else super().drive_like
 
     def output(self, states: Array) -> Array:
-        return self.cell.output(states)
+        if self.readout is None:
+            return self.cell.output(states)
+        readout = self.readout
+
+        def evaluate(cut: slice) -> Any:
+            return readout(self._components(states[cut]), self._drive_at(cut), self._parameters)
+
+        with np.errstate(all="ignore"):
+            return read_out(evaluate, states, 1 + len(self.batch))
 
     def pull_output(self, output: Array, states: Array) -> None:
         self.cell.pull_output(output, states)
@@ -194,7 +209,7 @@ class CellRecurrence(Recurrence):
         """Return a recurrence of the same class, with all that a subclass has added, on another drive."""
         known = {"_has_constants": self._has_constants} if "_has_constants" in vars(self) else {}
         part = changed(self, **known)  # of the function, not of the drive
-        CellRecurrence.__init__(part, self.cell, drive, initial, reset, self.kind, x, self.ties)
+        CellRecurrence.__init__(part, self.cell, drive, initial, reset, self.kind, x, self.ties, self.readout)
         return part
 
     @cached_property

@@ -18,6 +18,7 @@ from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, P
 from recsolve.jacobians.pairs import Pattern
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.function_tangent import StateTangent, Tangent
+from recsolve.recurrence.readout import read_out
 from recsolve.symbolic.dual import Dual, value_of
 
 STRUCTURES: dict[str, type[Jacobian]] = {
@@ -138,6 +139,7 @@ class FunctionRecurrence(Recurrence):
         The structure by pairs.
     state : NamedState or None
         How states hold named components.
+    readout : callable or None
     jacobian : callable or None
 
     Examples
@@ -164,11 +166,14 @@ class FunctionRecurrence(Recurrence):
         ties: Any = None,
         parameters: Any = None,
         state: Any = None,
+        readout: Callable[..., Any] | None = None,
     ):
         taken = "(h_prev, u_t)" if parameters is None else "(h_prev, u_t, p)"
         check_callable("f", f, f"f{taken}")
         if jacobian is not None:
             check_callable("jacobian", jacobian, f"jacobian{taken}")
+        if readout is not None:
+            check_callable("readout", readout, f"readout{taken.replace('h_prev', 'h')}")
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
         named, given = _leaves(inputs), _named_parameters(parameters)
@@ -183,7 +188,7 @@ class FunctionRecurrence(Recurrence):
         self.parameters = Names(dict(zip(given, weights, strict=True)), "parameter")
         self.takes_parameters = parameters is not None
         layout, batch = _layout(self.structure, start)
-        self.f, self.jacobian = f, jacobian
+        self.f, self.jacobian, self.readout = f, jacobian, readout
         if self.pattern is not None and jacobian is not None:
             raise ValueError("jacobian is given with a structure by pairs of components; wanted one of them")
         self.description = getattr(f, "__name__", "function")
@@ -232,6 +237,12 @@ class FunctionRecurrence(Recurrence):
         if self.state is not None:
             state = self.state.split(state) if type(state) is np.ndarray else _split(self.state, state)
         return function(state, self.contain(inputs), *given)
+
+    def results(self, function: Callable[..., Any], out: Any, cotangent: Array) -> list[tuple[Any, Array]]:
+        """Return the arrays that a function returned, each with its part of the cotangent: f has one per component."""
+        if self.state is None or function is not self.f:
+            return [(out, cotangent)]
+        return list(zip(self.state.ordered(out), self.state.split(cotangent).values(), strict=True))
 
     def flat(self, out: Any, lead: tuple[int, ...], dtype: Any = None) -> Any:
         """Return what f returned as flat states behind the axes ``lead``: components, of this dtype, are joined."""
@@ -292,6 +303,17 @@ class FunctionRecurrence(Recurrence):
             for x in parts
         ]  # fmt: skip
         return Tangent.seeded(values, self.state.join(rows, full))
+
+    def output(self, states: Array) -> Array:
+        if self.readout is None:
+            return states
+        readout = self.readout
+
+        def evaluate(cut: slice) -> Any:
+            return self.call(readout, freeze(states[cut]), [u[cut] for u in self.inputs], self.parameters)
+
+        with np.errstate(all="ignore"):
+            return read_out(evaluate, states, 1 + len(self.batch))
 
     def _split(self, states: Array) -> dict[str, Array]:
         return super()._split(states) if self.state is None else dict(self.state.split(states))
@@ -458,7 +480,7 @@ class FunctionRecurrence(Recurrence):
         parameters = self._wrapped_parameters(lambda p: p)
         FunctionRecurrence.__init__(
             part, self.f, inputs, initial, self._structure, self.jacobian, reset, length, self.ties, parameters,
-            self.state,
+            self.state, self.readout,
         )  # fmt: skip
         return part
 
@@ -480,8 +502,9 @@ class FunctionRecurrence(Recurrence):
         inputs, parameters = self.contain([self.wrap(cast(u)) for u in self.inputs]), self._wrapped_parameters(cast)
         start, length = self.wrap(cast(self.initial)), None if self.inputs else self.length
         return FunctionRecurrence(
-            self.f, inputs, start, self._structure, self.jacobian, self.reset, length, self.ties, parameters, self.state
-        )
+            self.f, inputs, start, self._structure, self.jacobian, self.reset, length, self.ties, parameters,
+            self.state, self.readout,
+        )  # fmt: skip
 
     @property
     def rounding(self) -> float:

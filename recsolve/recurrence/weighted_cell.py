@@ -206,6 +206,7 @@ class WeightedCell:
         initial: Any = None,
         reset: Any = None,
         ties: Any = None,
+        readout: Callable[..., Any] | None = None,
     ) -> CellRecurrence:
         """Return the recurrence of this cell on an input, or on drives already projected.
 
@@ -226,6 +227,10 @@ class WeightedCell:
             minimum and maximum, in [0, 1], is the share of the operand that depends on the state; if both do, that of
             the first, and the second gets the rest. That of absolute, in [-1, 1], is the slope at 0. Default: 1, 1 and
             0. It decides how many iterations a solver takes, not where it ends; gradients take the same choice.
+        readout : callable, optional
+            ``readout(s, u, p)`` of the components of the states h[t], the drives and the elementwise parameters, all by
+            name, for all t: what ``solution.output`` shows, (T, *batch, ...), of any other axes. It uses NumPy's
+            functions, and may couple units. Default: the component that the cell shows.
 
         Returns
         -------
@@ -261,7 +266,7 @@ class WeightedCell:
             common_dtype({**{f"drive {n}": d for n, d in drives.items()}, **dict(self._weights())})
             self._check_namespace(like)
         native = None if x is None else to_native(x, "x")
-        return CellRecurrence(self, Names(drives, "drive"), initial, reset, kind, native, ties)
+        return CellRecurrence(self, Names(drives, "drive"), initial, reset, kind, native, ties, readout)
 
     def output(self, states: Array) -> Array:
         """Return the shown component of states (T, *batch, [k], *lanes, n): a view (T, *batch, *lanes, n)."""
