@@ -14,11 +14,11 @@ def affine_scan(
     A: Jacobian, b: Array, *, initial: Array | None = None, reset: Array | None = None, reverse: bool = False
 ) -> Array:
     """Return y[t] = A[t] y[t-1] + b[t] (or y[t+1] with ``reverse``) of native arrays that fit each other."""
-    if type(A) is Pairs and not reverse:
-        return pairs_scan(affine_scan, A, b, initial=initial, reset=reset)
     monoid = MONOIDS["affine"]
     monoid.prepare((A, b))
     if not reverse:
+        if type(A) is Pairs:
+            return pairs_scan(affine_scan, A, b, initial=initial, reset=reset)
         return scan(monoid, (A, b), initial=initial, reset=reset)
     backwards = slice(None, None, -1)
     flipped = None if reset is None else reset[backwards]

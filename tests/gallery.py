@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 import recsolve as rs
 from recsolve import jacobians
+from recsolve.base.named_state import NamedState
+from recsolve.jacobians.pairs import Pattern
 
 LENGTHS = (0, 1, 2, 31, 32, 33, 97)
 DTYPES = (np.float64, np.float32)
@@ -49,6 +51,15 @@ def structure(kind, layout, leading, rng, dtype=np.float64, gain=1.0):
         jacobians.LaneDense: (*layout.lanes, width, width),
     }.get(kind, layout.event)
     return kind((gain * rng.standard_normal((*leading, *shape))).astype(dtype), layout)
+
+
+def pairs(leading, rng, dtype=np.float64, gain=1.0):
+    """A Jacobian by pairs of components, a number beside two: one sees itself, the others see both."""
+    named = NamedState({"m": (), "h": ("d",)}, {"d": 2})
+    pattern = Pattern(named, {("m", "m"): "diagonal", ("h", "h"): "dense", ("h", "m"): "diagonal"})
+    shapes = {pair: (*leading, *rows.shape, columns.shape[1]) for pair, (rows, columns) in pattern.places.items()}
+    blocks = {pair: (gain * rng.standard_normal(shape)).astype(dtype) for pair, shape in shapes.items()}
+    return jacobians.Pairs(blocks, pattern, rs.Layout(units=3), np.zeros((*leading, 3), dtype))
 
 
 def loop(rec):

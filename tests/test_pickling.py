@@ -111,6 +111,7 @@ def structures():
     kinds = (jacobians.Zero, jacobians.Identity, jacobians.Scalar, jacobians.Diagonal, jacobians.LaneDense)
     found = {kind.__name__: gallery.structure(kind, one, (5,), rng) for kind in kinds}
     found["Block"] = gallery.structure(jacobians.Block, two, (5,), rng)
+    found["Pairs"] = gallery.pairs((5,), rng)
     return found | {"factored": factored(), "transposed": factored().transpose()}
 
 

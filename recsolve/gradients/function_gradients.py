@@ -174,8 +174,8 @@ def push_function(rec: FunctionRecurrence, previous: Array, moved: Mapping[Leaf,
         out = rec._call(leaves[STATE], slice(None), inputs, parameters)
     xp = namespace(previous)
     if not isinstance(out, Tangent) or not out.partials:
-        return xp.zeros_like(previous)  # type: ignore[no-any-return]
-    return xp.broadcast_to(out.directions[0], previous.shape)  # type: ignore[no-any-return]
+        return xp.zeros(rec.shape, dtype=rec.dtype)  # type: ignore[no-any-return]
+    return xp.broadcast_to(out.directions[0], rec.shape)  # type: ignore[no-any-return]
 
 
 def _by_directions(
@@ -197,7 +197,7 @@ def _by_directions(
 
     def pulled(leaf: Leaf, directions: Array) -> Array:
         """Return them times the cotangent, summed over what one step of one sequence returns, (m, T, *batch)."""
-        total = xp.zeros((len(directions), *states.shape[: 1 + len(batch)]), dtype=rec.dtype)
+        total = xp.zeros((len(directions), *cotangent.shape[: 1 + len(batch)]), dtype=rec.dtype)
         for d, g in along(leaf, directions):
             total += (d * g).reshape(*total.shape, -1).sum(axis=-1)
         return total  # type: ignore[no-any-return]

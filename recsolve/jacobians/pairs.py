@@ -14,7 +14,7 @@ from recsolve.base.layout import Layout
 from recsolve.base.named_state import NamedState
 from recsolve.base.overriding import changed
 from recsolve.jacobians.diagonals import Diagonal
-from recsolve.jacobians.jacobian import Jacobian
+from recsolve.jacobians.jacobian import Jacobian, fits
 from recsolve.jacobians.matrices import LaneDense
 
 Label = tuple[str, int]  # an axis, and which of those of its name in one component
@@ -251,6 +251,11 @@ class Pairs(Jacobian):
         self.check()
 
     def check(self) -> None:
+        if self.layout != Layout(units=self.pattern.named.size):
+            raise ValueError(
+                f"layout is {self.layout}; wanted the flat state of the pattern, {self.pattern.named.size}"
+            )
+        fits(self, "like", self.like.shape, self.layout.event)
         for pair, (rows, columns) in self.pattern.places.items():
             wanted = (*self.leading, *rows.shape, columns.shape[1])
             if self.blocks[pair].shape != wanted:
