@@ -241,6 +241,8 @@ def test_cells_have_names_too():
     )
     with pytest.raises(AttributeError, match=r"have no names; from_function takes state="):
         _ = solved(packed(aaren)).named
+    with pytest.raises(ValueError, match=r"states has shape \(2,\); wanted \(..., 2, 8\)"):
+        rec.named(np.ones(2))
     with pytest.raises(ValueError, match=r"states has 'q'; wanted some of \('h', 'c'\)"):
         rs.adjoint(sol, states={"q": c})
 
@@ -248,7 +250,9 @@ def test_cells_have_names_too():
 def test_a_wrong_declaration_is_seen():
     pairs = {pair: how for pair, how in PAIRS[gated].items() if pair != ("h", "C")}
     rec = named(gated, pairs)
-    assert not rs.check_structure(rec).ok
+    report = rs.check_structure(rec)
+    assert not report.ok
+    assert report.message.endswith("or the pairs that depend otherwise too: ('h', 'C')")
     sol = solved(rec)
     np.testing.assert_allclose(sol.states, packed(gated).bind().walk(), atol=1e-12)
     assert not sol.trusted
@@ -275,6 +279,8 @@ def test_they_follow_into_windows_sequences_pickles_and_other_dtypes():
     middle = rec.window(5, 9, initial=dict(rec.named(whole[4])))
     assert middle.pattern is rec.pattern
     np.testing.assert_allclose(solved(middle).named.C, rec.named(whole)["C"][5:9], atol=1e-12)
+    with pytest.raises(ValueError, match=r"initial has shape \(2, 3\); wanted \(\*batch, 11\), or components"):
+        rec.window(5, 9, initial=np.ones((2, 3)))
     copied = pickle.loads(pickle.dumps(solved(rec)))
     np.testing.assert_array_equal(copied.named.C, rec.named(whole).C)
     np.testing.assert_allclose(solved(rec.astype(np.float32)).states, whole, atol=1e-5)
@@ -336,6 +342,9 @@ def test_bad_descriptions(given, error, words):
         (lambda s: (s.m * np.float32(1), s.C.astype("f4")), TypeError, "f returned component 'C' of dtype float32"),
         (lambda s: (0.0, s.C), TypeError, "f returned float for component 'm'"),
         (lambda s: (s.q, s.C), AttributeError, "no component 'q'"),
+        (lambda s: setattr(s, "m", 0.0), AttributeError, "component 'm' cannot be assigned"),
+        (lambda s: delattr(s, "m"), AttributeError, "component 'm' cannot be deleted"),
+        (lambda s: s.C.fill(0.0), TypeError, "writes into its arguments"),
     ],
 )
 def test_bad_results(out, error, words):

@@ -48,6 +48,9 @@ class Names(Mapping[str, Any]):
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self._what} {name!r} cannot be assigned")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{self._what} {name!r} cannot be deleted")
+
     def __getitem__(self, name: str) -> Any:
         return self.__dict__[name]
 

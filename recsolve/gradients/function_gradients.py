@@ -24,7 +24,7 @@ from recsolve.recurrence.function_tangent import DIRECTIONS, StateTangent, Tange
 Leaf: TypeAlias = tuple[str, Hashable]  # ("state", None), ("input", place), ("parameter", name)
 STATE: Leaf = ("state", None)
 
-_RECORDED = 2**20  # numbers of the states, or of what is read out of them, that are recorded together
+_RECORDED = 2**18  # numbers of the states, or of what is read out of them, that are recorded together
 _DIRECTED = 2**24  # numbers of all directions that are taken together
 
 

@@ -563,6 +563,8 @@ class Recurrence(ABC):
         ------
         AttributeError
             For states without names.
+        TypeError, ValueError
+            For arrays of another kind or dtype, or whose last axes are not those of a state.
 
         Examples
         --------
@@ -571,7 +573,10 @@ class Recurrence(ABC):
         >>> {name: part.shape for name, part in rec.named(np.zeros(rec.shape)).items()}
         {'h': (9, 4), 'c': (9, 4)}
         """
-        parts = self._split(self.native(x, "states"))
+        states, event = self.native(x, "states"), self.layout.event
+        if tuple(states.shape[states.ndim - len(event) :]) != event:
+            raise ValueError(f"states has shape {tuple(states.shape)}; wanted (..., {', '.join(map(str, event))})")
+        parts = self._split(states)
         return Names({name: self.wrap(part) for name, part in parts.items()}, "component")
 
     def _split(self, states: Array) -> dict[str, Array]:

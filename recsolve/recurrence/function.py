@@ -96,6 +96,8 @@ def _first(initial: Any, state: Any) -> dict[str, Any]:
 def _described(state: Any, start: list[Array], initial: Any) -> tuple[NamedState | None, Array]:
     """Return how states hold named components, if they do, and h[0] as one array."""
     if state is None or not isinstance(initial, Mapping):
+        if state is not None and start[0].shape[-1:] != (state.size,):
+            raise ValueError(f"initial has shape {tuple(start[0].shape)}; wanted (*batch, {state.size}), or components")
         return state, start[0]
     given = dict(zip(initial, start, strict=True))
     named, batch = NamedState.of(
@@ -514,7 +516,7 @@ class FunctionRecurrence(Recurrence):
         return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
 
     def drive_is_finite(self, t: int) -> bool:
-        return all(all_finite(u[t]) for u in self.inputs)
+        return all(all_finite(x) for x in (*self.parameters.values(), *(u[t] for u in self.inputs)))
 
 
 def _split(state: NamedState, x: Any) -> Names:
