@@ -9,6 +9,8 @@ import pytest
 from test_gradients import check_slope, solved
 
 import recsolve as rs
+from recsolve.base.named_state import NamedState
+from recsolve.jacobians.pairs import Pattern
 
 T, K, V = 24, 3, 2
 MIX = np.array([[0.1, 0.4], [-0.3, 0.2]])
@@ -241,6 +243,8 @@ def test_cells_have_names_too():
     )
     with pytest.raises(AttributeError, match=r"have no names; from_function takes state="):
         _ = solved(packed(aaren)).named
+    with pytest.raises(TypeError, match=r"final is given by components, and the states of .* have no names"):
+        rs.adjoint(solved(packed(aaren)), final={"m": np.ones(2)})
     with pytest.raises(ValueError, match=r"states has shape \(2,\); wanted \(..., 2, 8\)"):
         rec.named(np.ones(2))
     with pytest.raises(ValueError, match=r"states has 'q'; wanted some of \('h', 'c'\)"):
@@ -351,6 +355,26 @@ def test_bad_results(out, error, words):
     rec = rs.Recurrence.from_function(**GIVEN | {"f": lambda s, u: out(s), "initial": START})
     with pytest.raises(error, match=words):
         rec.bind().walk()
+
+
+def test_directions_of_wide_states_are_found_without_their_matrix():
+    """W of 200 x 200, whose matrix would have 1.6e9 entries."""
+    named_state = NamedState({"m": (), "W": ("i", "j"), "n": ("i",)}, {"i": 200, "j": 200})
+    pattern = Pattern(
+        named_state, {("m", "m"): "diagonal", ("W", "W"): "diagonal", ("W", "n"): "diagonal", ("W", "m"): ()}
+    )
+    assert pattern.directions == 3
+    assert pattern.width == 3
+    assert "matrix" not in vars(pattern)
+
+
+@pytest.mark.parametrize("f", STATES)
+def test_no_number_depends_on_two_of_one_direction(f):
+    pattern = named(f).pattern
+    for colour in range(pattern.directions):
+        assert pattern.matrix[:, pattern.colours == colour].sum(axis=1).max() <= 1
+    assert (pattern.matrix.any(axis=0) == (pattern.colours >= 0)).all()
+    assert pattern.width == pattern.matrix.sum(axis=1).max()
 
 
 def test_no_structure_at_all():

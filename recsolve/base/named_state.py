@@ -12,6 +12,11 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.names import Names
 
+DTYPE_ADVICE = (
+    "as initial and inputs: look for a NumPy number or array of another dtype in f, such as np.sqrt(2) or np.zeros(n), "
+    "and write float(...) or .astype"
+)
+
 
 class NamedState:
     """How a flat state (..., N) holds named components, each (..., *its own shape).
@@ -47,10 +52,8 @@ class NamedState:
         ends = np.cumsum([prod(shape) for shape in self.shapes.values()]).tolist()
         self.slices = dict(zip(self.shapes, map(slice, [0, *ends], ends), strict=False))
         self.size = ends[-1]
-        self._fitting: tuple[Any, list[tuple[Any, ...]]] = (
-            None,
-            [],
-        )  # indices and shapes of components behind some axes
+        # The shapes of components behind the axes that were last seen.
+        self._fitting: tuple[Any, list[tuple[Any, ...]]] = (None, [])
 
     @classmethod
     def of(cls, state: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[NamedState, tuple[int, ...]]:
@@ -129,10 +132,11 @@ class NamedState:
         kind = type(out)
         if not (kind is dict or kind is tuple) or len(out) != len(self.axes):
             return None
-        if self._fitting[0] != lead:
-            self._fitting = lead, [self._fit(name, lead) for name in self.axes]
+        known = self._fitting
+        if known[0] != lead:
+            known = self._fitting = lead, [self._fit(name, lead) for name in self.axes]
         parts = []
-        for name, place, shape, flat in self._fitting[1]:
+        for name, place, shape, flat in known[1]:
             part = out[place] if kind is tuple else out.get(name)
             if type(part) is not np.ndarray or part.shape != shape or part.dtype is not dtype:
                 return None
@@ -152,11 +156,7 @@ class NamedState:
             if tuple(part.shape) != lead + shape:
                 raise ValueError(f"f returned component {name!r} of shape {tuple(part.shape)}; wanted {lead + shape}")
             if dtype is not None and part.dtype != dtype:
-                raise TypeError(
-                    f"f returned component {name!r} of dtype {part.dtype}; wanted {dtype}, as initial and inputs: look "
-                    "for a NumPy number or array of another dtype in f, such as np.sqrt(2) or np.zeros(n), and write "
-                    "float(...) or .astype"
-                )
+                raise TypeError(f"f returned component {name!r} of dtype {part.dtype}; wanted {dtype}, {DTYPE_ADVICE}")
 
     def join(self, parts: list[Any], lead: tuple[int, ...]) -> Array:
         """Return flat states (*lead, N) from components (*lead, *shape): arrays that fit, as ``check`` tells."""

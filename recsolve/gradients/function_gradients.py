@@ -25,7 +25,7 @@ Leaf: TypeAlias = tuple[str, Hashable]  # ("state", None), ("input", place), ("p
 STATE: Leaf = ("state", None)
 
 _RECORDED = 2**18  # numbers of the states, or of what is read out of them, that are recorded together
-_DIRECTED = 2**24  # numbers of all directions that are taken together
+_DIRECTED = 2**22  # numbers of all directions that are taken together
 
 
 class OfCell:
@@ -121,7 +121,8 @@ def _by_records(
     """Fill in cotangents from one pass back."""
     length = len(states)
     for cut in _windows(length, max(states.size, cotangent.size) // length):
-        leaves: dict[Leaf, Any] = {STATE: RecordedState(states[cut], moves=STATE in found)}
+        state: Any = RecordedState(states[cut], moves=STATE in found) if _as_dual(rec, found) else states[cut]
+        leaves: dict[Leaf, Any] = {STATE: state}
         leaves |= {("input", i): Recorded(u[cut], moves=True) for i, u in enumerate(rec.inputs)}
         leaves |= {("parameter", n): Recorded(p, moves=True) for n, p in rec.parameters.items()}
         out = _called(rec, function, leaves)
@@ -135,6 +136,14 @@ def _by_records(
                 found[leaf][cut] = g
 
 
+def _as_dual(rec: Depends, moved: Mapping[Leaf, Any]) -> bool:
+    """Return whether the state is given as a dual, because ties go by what depends on it.
+
+    Where the Jacobian is not automatic, f may use the state as it likes.
+    """
+    return rec.is_automatic or STATE in moved
+
+
 def _called(rec: Depends, function: Callable[..., Any], leaves: Mapping[Leaf, Any]) -> Any:
     inputs = [leaves["input", i] for i in range(len(rec.inputs))]
     return rec.call(function, leaves[STATE], inputs, {n: leaves["parameter", n] for n in rec.parameters})
@@ -146,8 +155,7 @@ def _tangents(rec: Depends, states: Array, moved: Mapping[Leaf, Array]) -> dict[
     def tangent(leaf: Leaf, x: Array, kind: type[Tangent] = Tangent) -> Tangent:
         return kind(x, {DIRECTIONS: moved[leaf]} if leaf in moved else {})
 
-    # Ties go by what depends on the state. Where the Jacobian is not automatic, f may use the state as it likes.
-    dual = rec.is_automatic or STATE in moved
+    dual = _as_dual(rec, moved)
     leaves: dict[Leaf, Any] = {STATE: tangent(STATE, states, StateTangent) if dual else states}
     leaves |= {("input", i): tangent(("input", i), u) for i, u in enumerate(rec.inputs)}
     return leaves | {("parameter", n): tangent(("parameter", n), p) for n, p in rec.parameters.items()}

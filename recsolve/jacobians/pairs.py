@@ -96,21 +96,32 @@ class Pattern:
     def colours(self) -> Array:
         """(N,) of int: the direction of each number, such that none depends on two of one; -1 of what nothing sees.
 
-        Greedy, in the order of the state: Curtis, Powell and Reid, "On the estimation of sparse Jacobian matrices"
-        (1974).
+        Greedy, as in Curtis, Powell and Reid, "On the estimation of sparse Jacobian matrices" (1974), over sets of
+        numbers: those of one component that differ in axes along which nothing couples go together.
         """
-        columns = np.packbits(self.matrix, axis=0).T
         found = np.full(self.named.size, -1)
-        taken = np.zeros_like(columns)  # the rows that a colour reaches
-        used = 0
-        for j, column in enumerate(columns):
-            if column.any():
-                free = ~(taken[:used] & column).any(axis=1)
-                colour = int(free.argmax()) if free.any() else used
-                used = max(used, colour + 1)
-                found[j] = colour
-                taken[colour] |= column
+        reached = np.zeros((self.named.size, 1), dtype=bool)  # which numbers depend on a direction
+        for name in self.named.axes:
+            pairs = [pair for pair in self.pairs if pair[1] == name]
+            common = [label for label in _labelled(self.named.axes[name]) if all(label in self.pairs[p] for p in pairs)]
+            for members in _index(self.named, name, tuple(common)).T if pairs else ():
+                rows = np.concatenate([self._seeing(pair, members) for pair in pairs])
+                if not rows.size:
+                    continue
+                free = ~reached[rows].any(axis=0)
+                if not free.any():
+                    reached = np.concatenate([reached, np.zeros_like(reached)], axis=1)
+                    free = ~reached[rows].any(axis=0)
+                found[members] = colour = int(free.argmax())
+                reached[rows, colour] = True
         return found
+
+    def _seeing(self, pair: tuple[str, str], members: Array) -> Array:
+        """Return which numbers of the result of a pair depend on some of its operand."""
+        rows, columns = self.places[pair]
+        first, lane = self.named.slices[pair[1]].start, np.empty(columns.size, dtype=np.int64)
+        lane[columns - first] = np.arange(len(columns))[:, None]
+        return rows[lane[members - first]].ravel()  # type: ignore[no-any-return]
 
     @property
     def directions(self) -> int:
@@ -137,7 +148,10 @@ class Pattern:
     @cached_property
     def width(self) -> int:
         """How many numbers of the state before one number depends on, at most."""
-        return int(self.matrix.sum(axis=1).max(initial=0))
+        counts = dict.fromkeys(self.named.axes, 0)
+        for (a, _), places in self.places.items():
+            counts[a] += places.columns.shape[1]
+        return max(counts.values())
 
     @cached_property
     def groups(self) -> list[Group]:

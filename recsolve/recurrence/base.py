@@ -594,7 +594,10 @@ class Recurrence(ABC):
         if not isinstance(x, Mapping):
             return self.native(x, name, shape)
         total = namespace(self.initial).zeros(shape, dtype=self.dtype)
-        parts = self._split(total)
+        try:
+            parts = self._split(total)
+        except AttributeError as error:
+            raise TypeError(f"{name} is given by components, and {error}") from None
         for component, given in x.items():
             if component not in parts:
                 raise ValueError(f"{name} has {component!r}; wanted some of {tuple(parts)}")

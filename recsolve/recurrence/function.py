@@ -10,7 +10,7 @@ import numpy as np
 from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, Kind, all_finite, common_dtype, common_kind, freeze, namespace, to_native
 from recsolve.base.layout import Layout
-from recsolve.base.named_state import NamedState
+from recsolve.base.named_state import DTYPE_ADVICE, NamedState
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
@@ -283,10 +283,7 @@ class FunctionRecurrence(Recurrence):
         if shape != tuple(previous.shape):
             raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {tuple(previous.shape)}")
         if out.dtype != self.dtype:
-            raise TypeError(
-                f"f returned dtype {out.dtype}; wanted {self.dtype}, as initial and inputs: look for a NumPy number or "
-                "array of another dtype in f, such as np.sqrt(2) or np.zeros(n), and write float(...) or .astype"
-            )
+            raise TypeError(f"f returned dtype {out.dtype}; wanted {self.dtype}, {DTYPE_ADVICE}")
         return out
 
     def _joined(self, parts: list[Any], lead: tuple[int, ...]) -> Any:
