@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import Jacobian
-from recsolve.jacobians.pairs import Group, Pairs, taken
+from recsolve.jacobians.pairs import Pairs
+from recsolve.jacobians.pattern import Group, taken
 
 
 def pairs_scan(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import recsolve as rs
 from recsolve import jacobians
 from recsolve.base.named_state import NamedState
-from recsolve.jacobians.pairs import Pattern
+from recsolve.jacobians.pattern import Pattern
 
 LENGTHS = (0, 1, 2, 31, 32, 33, 97)
 DTYPES = (np.float64, np.float32)

@@ -10,7 +10,7 @@ from test_gradients import check_slope, solved
 
 import recsolve as rs
 from recsolve.base.named_state import NamedState
-from recsolve.jacobians.pairs import Pattern
+from recsolve.jacobians.pattern import Pattern
 
 T, K, V = 24, 3, 2
 MIX = np.array([[0.1, 0.4], [-0.3, 0.2]])

@@ -15,9 +15,10 @@ from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Pairs, Scalar, Zero
-from recsolve.jacobians.pairs import Pattern
+from recsolve.jacobians.pattern import Pattern
 from recsolve.recurrence.base import Recurrence
-from recsolve.recurrence.function_tangent import StateTangent, Tangent
+from recsolve.recurrence.function_names import arrays_of, components, described, joined, parameters_by_name
+from recsolve.recurrence.function_tangent import Tangent
 from recsolve.recurrence.readout import read_out
 from recsolve.symbolic.dual import Dual, value_of
 
@@ -57,18 +58,6 @@ def _layout(structure: str, initial: Array) -> tuple[Layout, tuple[int, ...]]:
     return Layout(lanes=tuple(event[:-1]), units=event[-1]), batch
 
 
-def _named_parameters(parameters: Any) -> dict[str, Any]:
-    """Return the parameters that were given, by name; what ``None`` gives is empty too."""
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, Mapping):
-        raise TypeError(f"parameters is {type(parameters).__name__}; wanted a dict of arrays by name")
-    taken = sorted(name for name in parameters if not isinstance(name, str) or name in dir(Names))
-    if taken:
-        raise ValueError(f"parameters has the names {taken}; wanted strings that are no methods of mappings")
-    return dict(parameters)
-
-
 def _leaves(inputs: Any) -> dict[str, Any]:
     """Name every array of the inputs; a tuple or a dict holds several, anything else is one."""
     if inputs is None:
@@ -78,36 +67,6 @@ def _leaves(inputs: Any) -> dict[str, Any]:
     if isinstance(inputs, tuple):
         return {f"inputs[{i}]": x for i, x in enumerate(inputs)}
     return {"inputs": inputs}
-
-
-def _first(initial: Any, state: Any) -> dict[str, Any]:
-    """Return the arrays of h[0] by the names that messages use."""
-    if not isinstance(initial, Mapping):
-        if state is not None and not isinstance(state, NamedState):
-            raise TypeError(f"initial is {type(initial).__name__}; wanted a dict of components, as state is")
-        return {"initial": initial}
-    if state is None:
-        raise ValueError(
-            f"initial has components {tuple(initial)}, and state is not given; wanted state={{name: axes}}"
-        )
-    return {f"initial[{name!r}]": x for name, x in initial.items()}
-
-
-def _described(state: Any, start: list[Array], initial: Any) -> tuple[NamedState | None, Array]:
-    """Return how states hold named components, if they do, and h[0] as one array."""
-    if state is None or not isinstance(initial, Mapping):
-        if state is not None and start[0].shape[-1:] != (state.size,):
-            raise ValueError(f"initial has shape {tuple(start[0].shape)}; wanted (*batch, {state.size}), or components")
-        return state, start[0]
-    given = dict(zip(initial, start, strict=True))
-    named, batch = NamedState.of(
-        state.axes if isinstance(state, NamedState) else state, {name: tuple(x.shape) for name, x in given.items()}
-    )
-    if isinstance(state, NamedState):
-        if named.shapes != state.shapes:
-            raise ValueError(f"initial has components of shapes {named.shapes}; wanted {state.shapes}")
-        named = state
-    return named, named.join([given[name] for name in named.axes], batch)
 
 
 def _declared(structure: Any, state: NamedState | None) -> tuple[str, Pattern | None]:
@@ -178,13 +137,13 @@ class FunctionRecurrence(Recurrence):
             check_callable("readout", readout, f"readout{taken.replace('h_prev', 'h')}")
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
-        named, given = _leaves(inputs), _named_parameters(parameters)
+        named, given = _leaves(inputs), parameters_by_name(parameters)
         constants = {f"parameters[{name!r}]": x for name, x in given.items()}
-        first = _first(initial, state)
+        first = arrays_of(initial, state)
         kind: Kind = common_kind({**first, **named, **constants})
         native = {name: to_native(x, name) for name, x in {**first, **named, **constants}.items()}
         common_dtype(native)
-        self.state, start = _described(state, [native.pop(name) for name in first], initial)
+        self.state, start = described(state, [native.pop(name) for name in first], initial)
         self.structure, self.pattern = _declared(structure, self.state)
         weights = [freeze(native.pop(name)) for name in constants]
         self.parameters = Names(dict(zip(given, weights, strict=True)), "parameter")
@@ -237,7 +196,7 @@ class FunctionRecurrence(Recurrence):
         """
         given = (Names(parameters, "parameter"),) if self.takes_parameters else ()
         if self.state is not None:
-            state = self.state.split(state) if type(state) is np.ndarray else _split(self.state, state)
+            state = self.state.split(state) if type(state) is np.ndarray else components(self.state, state)
         return function(state, self.contain(inputs), *given)
 
     def results(self, function: Callable[..., Any], out: Any, cotangent: Array) -> list[tuple[Any, Array]]:
@@ -276,7 +235,7 @@ class FunctionRecurrence(Recurrence):
         if self.state is not None:
             lead = tuple(previous.shape[:-1])
             packed = self.state.pack(out, lead, self.dtype)
-            return self._joined(self.state.ordered(out), lead) if packed is None else packed
+            return joined(self.state, self.state.ordered(out), lead, self.dtype) if packed is None else packed
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
         shape = tuple(np.shape(value_of(out)))
@@ -285,23 +244,6 @@ class FunctionRecurrence(Recurrence):
         if out.dtype != self.dtype:
             raise TypeError(f"f returned dtype {out.dtype}; wanted {self.dtype}, {DTYPE_ADVICE}")
         return out
-
-    def _joined(self, parts: list[Any], lead: tuple[int, ...]) -> Any:
-        """Return components as a flat state; of tangents, their directions too."""
-        assert self.state is not None
-        self.state.check(parts, lead, self.dtype)
-        moving = [x for x in parts if isinstance(x, Tangent) and x.partials]
-        values = self.state.join([value_of(x) for x in parts], lead)
-        if not moving:
-            return values
-        full = (len(moving[0].directions), *lead)
-        xp = namespace(values)
-        rows = [
-            xp.broadcast_to(x.directions, (full[0], *x.shape)) if isinstance(x, Tangent) and x.partials
-            else xp.broadcast_to(xp.zeros((), self.dtype), (full[0], *x.shape))
-            for x in parts
-        ]  # fmt: skip
-        return Tangent.seeded(values, self.state.join(rows, full))
 
     def output(self, states: Array) -> Array:
         if self.readout is None:
@@ -514,14 +456,6 @@ class FunctionRecurrence(Recurrence):
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(x) for x in (*self.parameters.values(), *(u[t] for u in self.inputs)))
-
-
-def _split(state: NamedState, x: Any) -> Names:
-    """Return the components of flat states; those of a tangent take their directions along."""
-    if type(x) not in (Tangent, StateTangent) or not x.partials:
-        return state.split(x)
-    values, directions = state.split(x.value), state.split(x.directions)
-    return Names({name: type(x).seeded(v, directions[name]) for name, v in values.items()}, "component")
 
 
 def _length(inputs: dict[str, Array], length: int | None) -> int:
