@@ -58,6 +58,13 @@ def test_chaos_and_nan():
     assert sol.converged_prefix == 100
 
 
+def test_named_states_with_parameters_and_a_readout():
+    import cupy
+
+    here, there = (rs.solve(gallery.memory(put), method="newton") for put in (np.asarray, cupy.asarray))
+    gallery.compare_memories(here, there)
+
+
 def test_scans_and_structures():
     import cupy
 

@@ -173,39 +173,8 @@ def test_a_function(to_gpu, method):
 
 
 def test_named_states_with_parameters_and_a_readout(to_gpu):
-    rng = np.random.default_rng(0)
-    u, W = rng.standard_normal((80, 2, 3)), 0.4 * rng.standard_normal((3, 3))
-    initial = {"m": np.zeros(2), "C": np.zeros((2, 2, 3)), "h": np.zeros((2, 3))}
-    structure = {
-        ("m", "m"): "diagonal",
-        ("C", "C"): ("k",),
-        ("C", "m"): "dense",
-        ("h", "h"): "dense",
-        ("h", "C"): ("v",),
-    }
-
-    def f(s, u, p):
-        C = np.tanh(s.C @ p.W + s.m[..., None, None])
-        return {"m": 0.5 * s.m + u[..., 0], "C": C, "h": np.tanh(s.h @ p.W + s.C.sum(axis=-2) + u)}
-
-    def readout(s, u, p):
-        return np.concatenate([np.einsum("...kv,...v->...k", s.C, u), s.h[..., [2, 0, 0]] * s.m[..., None]], axis=-1)
-
-    here, there = (
-        rs.solve(
-            rs.Recurrence.from_function(
-                f, inputs=put(u), initial={n: put(x) for n, x in initial.items()}, parameters={"W": put(W)},
-                state={"m": (), "C": ("k", "v"), "h": ("v",)}, structure=structure, readout=readout,
-            ),
-            method="newton",
-        )
-        for put in (np.array, to_gpu)
-    )  # fmt: skip
-    assert there.trusted
-    wanted, g = (rs.adjoint(sol, output=sol.output) for sol in (here, there))
-    pairs = [(there.output, here.output), (there.named_final.C, here.named_final.C), (g.initial.C, wanted.initial.C)]
-    for found, known in [*pairs, (g.inputs, wanted.inputs), (g.parameters.W, wanted.parameters.W)]:
-        np.testing.assert_allclose(found.get(), known, atol=1e-10)
+    here, there = (rs.solve(gallery.memory(put), method="newton") for put in (np.array, to_gpu))
+    gallery.compare_memories(here, there)
 
 
 @pytest.mark.parametrize("method", ["auto", "sequential", "newton"])

@@ -1,7 +1,8 @@
 """Structured Jacobians: the structure is the type.
 
 :mod:`recsolve.jacobians.jacobian` says how the structures contain and become one another. Cells whose mixings couple
-units have a :class:`recsolve.jacobians.factored.Factored`.
+units have a :class:`recsolve.jacobians.factored.Factored`, functions whose structure is declared by pairs of components
+a :class:`Pairs`.
 """
 
 from recsolve.jacobians.diagonals import Diagonal, Identity, Scalar, Zero

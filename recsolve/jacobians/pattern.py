@@ -134,8 +134,8 @@ class Pattern:
         xp, blocks = namespace(moved), {}
         for pair, (rows, columns) in self.places.items():
             colours = self.colours[columns]
-            if rows.size and colours.size and (colours == colours.flat[0]).all():  # an elementwise pair
-                blocks[pair] = taken(moved[int(colours.flat[0])], rows)[..., None]
+            if rows.size and colours.size and (colours == colours[:1]).all():  # the same in all lanes
+                blocks[pair] = xp.moveaxis(taken(taken_first(moved, colours[0]), rows), 0, -1)
             else:
                 at = xp.asarray(rows[:, :, None]), xp.asarray(colours[:, None, :])
                 blocks[pair] = xp.moveaxis(moved, 0, -1)[(..., *at)]
@@ -213,6 +213,13 @@ def _index(named: NamedState, name: str, along: tuple[Label, ...]) -> Array:
     moved = np.arange(place.start, place.stop).reshape(shape).transpose(*first, *rest)
     lanes = int(np.prod([shape[axis] for axis in first]))
     return moved.reshape(lanes, int(np.prod([shape[axis] for axis in rest])))
+
+
+def taken_first(x: Array, index: Array) -> Array:
+    """Return x[index], a view where the index counts up."""
+    if bool((np.diff(index) == 1).all()):
+        return x[int(index[0]) : int(index[-1]) + 1]
+    return x[namespace(x).asarray(index)]
 
 
 def taken(x: Array, index: Array) -> Array:

@@ -727,6 +727,18 @@ class Recurrence(ABC):
         ...     lambda h, u: 0.5 * np.sin(h) + u, inputs=u, initial=np.zeros(1), structure="diagonal")
         >>> rs.solve(rec).success
         True
+
+        A memory of keys and values with its decay as a parameter, of which a query shows a part:
+
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda s, u, p: {"C": p.decay * s.C + u[..., :, None] * u[..., None, :]}, inputs=np.ones((50, 3)),
+        ...     state={"C": ("k", "v")}, initial={"C": np.zeros((3, 3))}, parameters={"decay": np.array(0.5)},
+        ...     structure={("C", "C"): "diagonal"}, readout=lambda s, u, p: np.einsum("...kv,...k->...v", s.C, u))
+        >>> sol = rs.solve(rec)
+        >>> sol.named.C.shape, sol.output.shape
+        ((50, 3, 3), (50, 3))
+        >>> rs.adjoint(sol, output=np.ones((50, 3))).parameters.decay.shape
+        ()
         """
         from recsolve.recurrence.function import FunctionRecurrence
 
