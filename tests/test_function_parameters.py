@@ -4,10 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+from random_functions import compose
 from test_gradients import check_slope, solved
 
 import recsolve as rs
+from recsolve.base.ties import ties_in_force
 from recsolve.gradients import function_gradients, reverse
+from recsolve.gradients.function_gradients import pull_function
 from recsolve.gradients.reverse import Recorded, pull
 
 
@@ -75,7 +78,12 @@ def test_a_pass_back_is_taken_where_all_operations_have_transposes(f, monkeypatc
     sol = solved(rec)
     calls = []
     directions = function_gradients._by_directions
-    monkeypatch.setattr(function_gradients, "_by_directions", lambda *args: calls.append(1) or directions(*args))
+
+    def watched(*args):
+        calls.extend(args[-1])
+        directions(*args)
+
+    monkeypatch.setattr(function_gradients, "_by_directions", watched)
     back = rs.adjoint(sol, states=c).parameters
     assert bool(calls) == (f is cumulative)
 
@@ -86,6 +94,41 @@ def test_a_pass_back_is_taken_where_all_operations_have_transposes(f, monkeypatc
     monkeypatch.setattr(function_gradients, "_DIRECTED", 500)  # several at a time
     for name, gradient in rs.adjoint(sol, states=c).parameters.items():
         np.testing.assert_allclose(gradient, back[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 2))
+def test_random_functions_go_back_as_they_go_forward(seed):
+    """At ties and where parts of them overflow too."""
+    rng = np.random.default_rng(seed)
+    f = compose(rng, rng.integers(1, 6), False, np.float64)
+    h, u, c = rng.standard_normal((3, 4, 2, 3))
+    h, u = (np.round(x, seed % 3 * 4) for x in (h, u))
+    rec = rs.Recurrence.from_function(
+        lambda h, u, p: f(h * p.w, u + p.w[0] * h), inputs=u, initial=np.zeros((2, 3)), structure="diagonal",
+        parameters={"w": rng.standard_normal(3)},
+    )  # fmt: skip
+    found = pull_function(rec, rec.f, h, c, state=True)
+    wanted = {function_gradients.STATE: h, ("input", 0): u, ("parameter", "w"): rec.parameters.w}
+    with ties_in_force(rec.ties), np.errstate(all="ignore"):
+        function_gradients._by_directions(rec, rec.f, h, c, wanted)
+    for gradient, other in zip((found.states, *found.inputs, *found.parameters.values()), wanted.values(), strict=True):
+        np.testing.assert_allclose(gradient, other, rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_not_chosen_may_be_infinite():
+    """0 times an infinite slope is NaN, but a selection takes no product with what it leaves."""
+
+    def f(h, u, p):
+        return np.minimum(np.exp(p.a * u), 0.5 * h + p.a) + np.where(u > 900, p.a, 1 / (u - 500) ** 3)
+
+    def rec(a):
+        return rs.Recurrence.from_function(
+            f, inputs=np.full((5, 1), 1000.0), initial=np.zeros(1), parameters={"a": a}, structure="diagonal"
+        )
+
+    g = rs.adjoint(solved(rec(np.ones(1))), states=np.ones((5, 1)))
+    check_slope(g.parameters.a, lambda d: float(rec(1 + d).bind().walk().sum()), np.random.default_rng(0))
+    assert np.isfinite(g.inputs).all()
 
 
 @pytest.mark.parametrize("f", FUNCTIONS)

@@ -1,8 +1,9 @@
 """How a user's function depends on its inputs and parameters, and a readout also on the states.
 
 Cotangents go back over what the function has computed (:mod:`recsolve.gradients.reverse`), windows of time one after
-the other, so that what is recorded stays small. Where a function uses an operation that has no transpose there, forward
-duals take over: one direction for each feature of an input, and one for each number of a parameter.
+the other, so that what is recorded stays small. Where a function uses an operation that has no transpose there, or the
+result is not finite, forward duals take over: one direction for each feature of an input, and one for each number of a
+parameter.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, all_finite, namespace
 from recsolve.base.names import Names
 from recsolve.base.ties import ties_in_force
 from recsolve.gradients.reverse import Recorded, RecordedState, pull
@@ -103,8 +104,13 @@ def pull_function(
         with ties_in_force(rec.ties), np.errstate(all="ignore"):
             try:
                 _by_records(rec, function, states, cotangent, found)
+                # Going back, what min or where has not chosen is 0 times its slope, which may be infinite; going
+                # forward it is not chosen.
+                rest = {leaf: g for leaf, g in found.items() if not all_finite(g)}
             except Exception:  # an operation without a transpose, or what else the user's code meets
-                _by_directions(rec, function, states, cotangent, found)  # of all, whatever has been found
+                rest = found
+            _by_directions(rec, function, states, cotangent, rest)
+            found |= rest
     inputs = [found["input", i] for i in range(len(rec.inputs))]
     return Cotangents(found.get(STATE), inputs, {n: found["parameter", n] for n in rec.parameters})
 

@@ -219,7 +219,7 @@ def taken_first(x: Array, index: Array) -> Array:
     """Return x[index], a view where the index counts up."""
     if bool((np.diff(index) == 1).all()):
         return x[int(index[0]) : int(index[-1]) + 1]
-    return x[namespace(x).asarray(index)]
+    return x[namespace(x).asarray(index)]  # type: ignore[no-any-return]
 
 
 def taken(x: Array, index: Array) -> Array:
