@@ -256,6 +256,9 @@ class FunctionRecurrence(Recurrence):
         with np.errstate(all="ignore"):
             return read_out(evaluate, states, 1 + len(self.batch))
 
+    def pull_output(self, output: Array, states: Array) -> None:
+        states += output  # of a readout it is not asked: adjoint goes through that itself
+
     def _split(self, states: Array) -> dict[str, Array]:
         return super()._split(states) if self.state is None else dict(self.state.split(states))
 
