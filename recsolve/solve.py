@@ -259,7 +259,7 @@ def _tolerance(
     base = tolerance_for(recurrence, tol, scaled=scaled and "atol" not in values)
     if "atol" in values:
         base = Tolerance(float(values["atol"]), base.rtol)
-    return replace(base, rtol=float(values.get("rtol", base.rtol)))
+    return replace(base, rtol=float(values["rtol"])) if "rtol" in values else base
 
 
 def _observer(

@@ -115,7 +115,8 @@ class Evaluation:
 
     def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, jacobian: bool, engine: Engine | None = None):
         self.recurrence, self.tolerance, self.jacobian = recurrence, tolerance, jacobian
-        self.counts: Counter[str] = Counter(_COUNTED)
+        self.counts: Counter[str] = Counter()
+        dict.update(self.counts, _COUNTED)  # Counter(_COUNTED) looks at more than that
         self.engine = engine or recurrence.bind()
         self.size = recurrence.length * prod(recurrence.batch)  # rows
         self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from operator import is_
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -13,6 +14,8 @@ from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
 from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call
+from recsolve.kernels.held import Held
+from recsolve.kernels.starts import Starts
 from recsolve.mixings import Mixing, couples, form_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_jacobian import structured
@@ -50,6 +53,7 @@ class CellRecurrence(Recurrence):
     """
 
     compilable = True  # not inherited: compiled loops do not know what a subclass overrides
+    _held: tuple[Held, Starts] | None = None
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class CellRecurrence(Recurrence):
         ties: Any = None,
     ):
         self.cell, self.drive, self.x = cell, drive, x
+        self._held = None
         self.description = cell.cell.name
         length, batch = _leading(drive, cell)
         like = next(iter(drive.values()))
@@ -124,6 +129,18 @@ class CellRecurrence(Recurrence):
         values = [component(value_of(v), part, name) for v, name in zip(values, names, strict=True)]
         full = [v if v.shape == part.shape else namespace(like).broadcast_to(v, part.shape) for v in values]
         return self.cell.stack_components(full, part)
+
+    def held(self, inputs: list[Array]) -> tuple[Held, Starts]:
+        """Return inputs of a compiled loop and what it starts from: the lists of the last time if all are the same."""
+        starts = Starts(self.initial, self.restart, self.reset)
+        known = self._held
+        if known is None or not (known[0].same(inputs) and all(map(is_, known[1], starts))):
+            known = self._held = Held(inputs), starts
+        return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs; where its arrays lie it finds out itself."""
+        return {**vars(self), "_held": None}
 
     def bind(self) -> Engine:
         backend = backend_of(self)

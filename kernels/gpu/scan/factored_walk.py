@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from recsolve.base.arrays import Array, empty_in_order, kind_of
+from recsolve.base.arrays import Array, address, empty_in_order, kind_of
 from recsolve.jacobians.factored import Factored
 from recsolve.kernels.codegen.cuda_walk import Sum, WalkCell, linear_cell
 from recsolve.kernels.gpu.block_walk import Given, text, walk
 from recsolve.kernels.gpu.device import Machine
-from recsolve.kernels.gpu.views import address
 from recsolve.mixings import form_of
 from recsolve.symbolic.graph import Leaf
 
