@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace
+from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace, to_host
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
@@ -217,8 +217,11 @@ class CellRecurrence(Recurrence):
         coupled = [m for m in self.cell.mixings.values() if couples(m)]
         with np.errstate(all="ignore"):
             matrices = [m.weight if form_of(m) else m.dense() for m in coupled]
-            norms = [float((W.astype(np.float64) ** 2).sum(axis=-1).max()) ** 0.5 for W in matrices]
-        return max((norm * m.units**0.5 / 8 for norm, m in zip(norms, coupled, strict=True)), default=0.0)
+            squares = [(W.astype(np.float64) ** 2).sum(axis=-1).max() for W in matrices]
+        if not squares:
+            return 0.0
+        norms = to_host(namespace(squares[0]).stack(squares)) ** 0.5  # the host waits for a device once
+        return float(max(norms * [m.units**0.5 / 8 for m in coupled]))
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.drive.values())
