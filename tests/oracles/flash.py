@@ -1,0 +1,61 @@
+"""One sequence and one head at a time."""
+
+import numpy as np
+
+from oracles.functions import sigmoid, walked
+
+
+def by_heads(components, first):
+    """Make an oracle of a step of one head: ``step(state, g, R)`` with gates g(k) = R_k y + x_k + b_k."""
+
+    def decorate(step):
+        def oracle(arrays):
+            x, R, b = arrays["x"], arrays["R"], arrays["b"]
+            T, batch, _, heads, n = x.shape
+            states = np.empty((T, batch, components, heads, n), x.dtype)
+            for i in range(batch):
+                for head in range(heads):
+                    start = tuple(np.full(n, value, x.dtype) for value in first)
+
+                    def move(state, t, i=i, head=head):
+                        mixed = [R[k, head] @ state[0] for k in range(4)]
+                        return step(state, mixed, x[t, i, :, head], b[:, head])
+
+                    states[:, i, :, head] = np.array(walked(move, start, T))
+            return states[:, :, 0] if components == 1 else states
+
+        return oracle
+
+    return decorate
+
+
+@by_heads(1, (0.0,))
+def elman(state, mixed, x, b):
+    return (np.tanh(mixed[0] + x[0] + b[0]),)
+
+
+@by_heads(1, (0.0,))
+def gru(state, mixed, x, b):
+    r, z = (sigmoid(mixed[k] + x[k] + b[k]) for k in range(2))
+    return (z * state[0] + (1 - z) * np.tanh(x[2] + r * (mixed[2] + b[2])),)
+
+
+@by_heads(2, (0.0, 0.0))
+def lstm(state, mixed, x, b):
+    i, f, z, o = (mixed[k] + x[k] + b[k] for k in range(4))
+    c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(z)
+    return sigmoid(o) * np.tanh(c), c
+
+
+@by_heads(4, (0.0, 0.0, 0.0, -np.inf))
+def slstm(state, mixed, x, b):
+    _, c, n, m = state
+    i, f, z, o = (mixed[k] + x[k] + b[k] for k in range(4))
+    kept = m - np.logaddexp(0, -f)
+    top = np.maximum(i, kept)
+    c = np.exp(kept - top) * c + np.exp(i - top) * np.tanh(z)
+    n = np.exp(kept - top) * n + np.exp(i - top)
+    return sigmoid(o) * c / n, c, n, top
+
+
+ORACLES = {"flash_elman": elman, "flash_gru": gru, "flash_lstm": lstm, "flash_slstm": slstm}
