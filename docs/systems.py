@@ -26,7 +26,7 @@ STEPS = 256  # of the tables of solvers
 LENGTHS = (1024, 4096, 16384)  # of the table of loops and scans
 HEAD = """# Systems: the recurrences of published papers
 
-Each is one short file in `studies/systems`, written as its paper writes it; a literal loop in `tests/oracles` judges it.
+Each is one short file in `studies/systems`, written as its paper writes it; literal loops in `tests/oracles` judge it.
 
 ```
 recsolve systems list
