@@ -1,53 +1,48 @@
-"""One sequence and one head at a time."""
+"""Gates g_k = R_k y + x_k + b_k for all sequences and heads at a time."""
 
 import numpy as np
-
 from oracles.functions import sigmoid, walked
 
 
-def by_heads(components, first):
-    """Make an oracle of a step of one head: ``step(state, g, R)`` with gates g(k) = R_k y + x_k + b_k."""
+def by_heads(first):
+    """Make an oracle of a step ``step(state, mixed, x, b)``, with mixed, x and b by gate."""
 
     def decorate(step):
         def oracle(arrays):
             x, R, b = arrays["x"], arrays["R"], arrays["b"]
-            T, batch, _, heads, n = x.shape
-            states = np.empty((T, batch, components, heads, n), x.dtype)
-            for i in range(batch):
-                for head in range(heads):
-                    start = tuple(np.full(n, value, x.dtype) for value in first)
+            shape = (x.shape[1], *x.shape[3:])
 
-                    def move(state, t, i=i, head=head):
-                        mixed = [R[k, head] @ state[0] for k in range(4)]
-                        return step(state, mixed, x[t, i, :, head], b[:, head])
+            def move(state, t):
+                mixed = [np.matmul(R[k], state[0][..., None])[..., 0] for k in range(4)]
+                return step(state, mixed, np.moveaxis(x[t], 1, 0), b)
 
-                    states[:, i, :, head] = np.array(walked(move, start, T))
-            return states[:, :, 0] if components == 1 else states
+            states = walked(move, tuple(np.full(shape, value, x.dtype) for value in first), len(x))
+            return np.stack([state[0] if len(first) == 1 else np.stack(state, axis=1) for state in states])
 
         return oracle
 
     return decorate
 
 
-@by_heads(1, (0.0,))
+@by_heads((0.0,))
 def elman(state, mixed, x, b):
     return (np.tanh(mixed[0] + x[0] + b[0]),)
 
 
-@by_heads(1, (0.0,))
+@by_heads((0.0,))
 def gru(state, mixed, x, b):
     r, z = (sigmoid(mixed[k] + x[k] + b[k]) for k in range(2))
     return (z * state[0] + (1 - z) * np.tanh(x[2] + r * (mixed[2] + b[2])),)
 
 
-@by_heads(2, (0.0, 0.0))
+@by_heads((0.0, 0.0))
 def lstm(state, mixed, x, b):
     i, f, z, o = (mixed[k] + x[k] + b[k] for k in range(4))
     c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(z)
     return sigmoid(o) * np.tanh(c), c
 
 
-@by_heads(4, (0.0, 0.0, 0.0, -np.inf))
+@by_heads((0.0, 0.0, 0.0, -np.inf))
 def slstm(state, mixed, x, b):
     _, c, n, m = state
     i, f, z, o = (mixed[k] + x[k] + b[k] for k in range(4))
