@@ -1,6 +1,7 @@
 """Gates g_k = R_k y + x_k + b_k for all sequences and heads at a time."""
 
 import numpy as np
+
 from oracles.functions import sigmoid, walked
 
 
