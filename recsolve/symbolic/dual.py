@@ -59,7 +59,10 @@ def _absolute_slope(x: Any, y: Any) -> Any:
     return np.where(x == 0, y.dtype.type(at_zero), np.sign(x)) if at_zero else np.sign(x)
 
 
-# d f / d x from (x, y = f(x)). Step functions are flat almost everywhere.
+# Flat but for jumps: nothing moves them.
+STEPS = {"sign", "floor", "ceil", "rint", "trunc"}
+
+# d f / d x from (x, y = f(x)).
 UNARY: dict[str, Callable[[Any, Any], Any]] = {
     "negative": lambda x, y: -1.0,
     "positive": lambda x, y: 1.0,
@@ -80,10 +83,7 @@ UNARY: dict[str, Callable[[Any, Any], Any]] = {
     "cosh": lambda x, y: np.sinh(x),
     "arctan": lambda x, y: 1.0 / (1.0 + x * x),
     "absolute": _absolute_slope,
-    "sign": lambda x, y: 0.0,
-    "floor": lambda x, y: 0.0,
-    "ceil": lambda x, y: 0.0,
-    "rint": lambda x, y: 0.0,
+    **dict.fromkeys(sorted(STEPS), lambda x, y: 0.0),
 }
 
 
@@ -94,9 +94,15 @@ def _power_slope(a: Any, b: Any) -> Any:
     return np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1))
 
 
-def _log_of_base(a: Any, y: Any) -> Any:
-    """Return log(a), of the dtype of ``y`` also where ``a`` is a number."""
-    return np.log(a if isinstance(y, Elementwise) else np.asarray(a, y.dtype))
+def _exponent_slope(a: Any, y: Any) -> Any:
+    """Return d a^b / d b, which is 0 where a^b is: log(0) is infinite."""
+    number = not (isinstance(y, Elementwise) or hasattr(a, "dtype"))
+    return np.where(y == 0, 0, y * np.log(y.dtype.type(a) if number else a))
+
+
+def _hypot_slope(a: Any, y: Any) -> Any:
+    """Return d hypot(a, b) / d a, which is 0 where both are."""
+    return np.where(y == 0, 0, a / np.where(y == 0, 1, y))
 
 
 # (d f / d a, d f / d b) from (a, b, y = f(a, b)).
@@ -105,8 +111,9 @@ BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "subtract": (lambda a, b, y: 1.0, lambda a, b, y: -1.0),
     "multiply": (lambda a, b, y: b, lambda a, b, y: a),
     "divide": (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b),
-    "power": (lambda a, b, y: _power_slope(a, b), lambda a, b, y: y * _log_of_base(a, y)),
+    "power": (lambda a, b, y: _power_slope(a, b), lambda a, b, y: _exponent_slope(a, y)),
     "logaddexp": (lambda a, b, y: np.exp(a - y), lambda a, b, y: np.exp(b - y)),
+    "hypot": (lambda a, b, y: _hypot_slope(a, y), lambda a, b, y: _hypot_slope(b, y)),
     "arctan2": (lambda a, b, y: b / (a * a + b * b), lambda a, b, y: -a / (a * a + b * b)),
 }
 
@@ -187,6 +194,8 @@ class Dual(Elementwise):
         """Apply the elementwise operation ``name`` to values and, by its rule, to partials."""
         values = self._values(args)
         y = evaluate(name, values)
+        if name in STEPS:
+            return self._made(y, {})
         if name in WINS:
             return self._select(y, self._wins(name, args, values, y))
         terms = [(arg, _factor(name, index, values, y)) for index, arg in enumerate(args) if isinstance(arg, Dual)]
@@ -246,7 +255,8 @@ class Dual(Elementwise):
         return self._other(f"numpy.{name}", ufunc, inputs, {})
 
     def _function(self, function: Any, args: Any, kwargs: Any) -> Any:
-        if function in (np.zeros_like, np.ones_like, np.full_like):
+        fills = function in (np.zeros_like, np.ones_like, np.full_like)
+        if fills and not any(isinstance(x, Dual) for x in (*args[1:], *kwargs.values())):
             return function(value_of(args[0]), *args[1:], **kwargs)
         if function in (np.shape, np.ndim, np.size):
             return function(self.value, *args[1:], **kwargs)
