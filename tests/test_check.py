@@ -149,8 +149,8 @@ def logistic(structure, f=lambda h, u: 3.9 * h * (1 - h), **given):
         ({"structure": "zero"}, "not the derivative"),
         ({"structure": "diagonal", "jacobian": lambda h, u: 0 * h}, "not the derivative"),
         ({"structure": "diagonal", "f": lambda h, u: 0.9 * h[..., ::-1] + 0 * h}, "not the derivative"),
-        ({"structure": "dense", "f": lambda h, u: np.sort(0.5 * h, axis=-1)}, "cannot be differentiated"),
-        ({"structure": "zero", "f": lambda h, u: np.sort(0.5 * h, axis=-1)}, "not the derivative"),
+        ({"structure": "dense", "f": lambda h, u: np.interp(0.5 * h, [-9, 9], [-9, 9])}, "cannot be differentiated"),
+        ({"structure": "zero", "f": lambda h, u: np.interp(0.5 * h, [-9, 9], [-9, 9])}, "not the derivative"),
     ],
 )
 def test_nothing_is_trusted_whose_derivative_is_not_known(given, why):

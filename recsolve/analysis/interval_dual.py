@@ -14,9 +14,9 @@ import numpy as np
 from recsolve.analysis.interval import Interval
 from recsolve.analysis.rounding import magnitude, product_rounding, rounding
 from recsolve.base.arrays import Array
+from recsolve.recurrence.function_rules import LINEAR
 from recsolve.recurrence.function_tangent import Tangent
 from recsolve.symbolic.constants import constant
-from recsolve.recurrence.function_rules import LINEAR
 from recsolve.symbolic.dual import STEPS, Dual, value_of
 
 DEFECT = "defect"  # the leaf of what is not a multiple of a difference of states

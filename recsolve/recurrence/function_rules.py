@@ -58,7 +58,7 @@ LINEAR = {
     np.reshape, np.ravel, np.transpose, np.moveaxis, np.swapaxes, np.expand_dims, np.squeeze, np.broadcast_to,
     np.roll, np.flip, np.rot90, np.take, np.take_along_axis, np.repeat, np.tile, np.sum, np.mean, np.cumsum, np.diff,
     np.trace, np.trapezoid, np.pad, np.copy, np.concatenate, np.stack, np.hstack, np.vstack, np.dstack,
-    np.column_stack, np.atleast_1d, np.diagonal, np.diag, np.tril, np.triu, np.delete, np.compress,
+    np.column_stack, np.atleast_1d, np.diagonal, np.diag, np.tril, np.triu, np.delete,
     np.real, np.imag, np.conjugate, np.fft.fft, np.fft.ifft, np.fft.rfft, np.fft.irfft, np.fft.fftshift,
     np.fft.ifftshift,
 }  # fmt: skip
@@ -97,7 +97,7 @@ def _shares(tied: Array, share: float, dtype: Any) -> Array:
 def _extreme(function: Any, pair: str) -> Callable[..., Any]:
     """Return the rule of a maximum or minimum over axes."""
 
-    def rule(x: Array, axis: Any = None, keepdims: bool = False, **limited: Any) -> Any:
+    def rule(x: Array, axis: Any = None, *, keepdims: bool = False, **limited: Any) -> Any:
         y = function(x, axis=axis, keepdims=keepdims, **limited)
         top = function(x, axis=axis, keepdims=True, **limited)
         share = at_tie(pair)
@@ -107,14 +107,14 @@ def _extreme(function: Any, pair: str) -> Callable[..., Any]:
 
         def push(dx: Array) -> Array:
             moved = np.where(weights != 0, weights * _rows(dx, axis), dx.dtype.type(0))  # selected: 0 * inf is NaN
-            return np.sum(moved, axis=-1).reshape(y.shape)  # type: ignore[no-any-return]
+            return np.sum(moved, axis=-1).reshape(y.shape)
 
         return y, push
 
     return rule
 
 
-def _product(x: Array, axis: Any = None, keepdims: bool = False) -> Any:
+def _product(x: Array, axis: Any = None, *, keepdims: bool = False) -> Any:
     """Prod: the weight of an entry is the product of all others, zeros among them or not."""
     y = np.prod(x, axis=axis, keepdims=keepdims)
     rows = _rows(x, axis)

@@ -1,12 +1,13 @@
 """Directional derivatives through a user's NumPy function.
 
 A :class:`Tangent` carries m directions at once on a leading axis of its one partial, (m, *shape). Elementwise
-operations use the rules of :mod:`recsolve.symbolic.dual`; for others, :mod:`recsolve.recurrence.function_rules` says how
-each direction is carried. What has no rule raises an error that names it: there is no silent fall-back to finite
+operations use the rules of :mod:`recsolve.symbolic.dual`; for others, :mod:`recsolve.recurrence.function_rules` says
+how each direction is carried. What has no rule raises an error that names it: there is no silent fall-back to finite
 differences.
 
-Arrays inside the function may be complex: z = x + 1j * y of two real components, say. Directions are real-linear, so the real
-and imaginary part, the conjugate, the absolute value and the angle have derivatives as holomorphic functions have.
+Arrays inside the function may be complex: z = x + 1j * y of two components of a real state, say. Derivatives along a
+direction are linear over the reals, so the real and imaginary part, the conjugate, the absolute value and the angle
+have them as holomorphic functions do.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ DIRECTIONS = "directions"  # the one leaf of a tangent
 
 # Methods of arrays that are NumPy's functions of the same name.
 _METHODS = {
-    "all", "any", "argmax", "argmin", "argsort", "conj", "conjugate", "cumprod", "cumsum", "diagonal", "dot", "max", "mean",
-    "min", "nonzero", "prod", "ravel", "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
+    "all", "any", "argmax", "argmin", "argsort", "conj", "conjugate", "cumprod", "cumsum", "diagonal", "dot", "max",
+    "mean", "min", "nonzero", "prod", "ravel", "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
 }  # fmt: skip
 
 
@@ -91,9 +92,7 @@ class Tangent(Dual):
         if not args or kwargs.get("out") is not None:
             raise self._unsupported(f"{name} with {'out=' if args else 'its arrays by keyword'}")
         if isinstance(function, np.ufunc) and function.__name__ in rules.SLOPES:
-            y = function(*self._values(args))
-            slopes = rules.SLOPES[function.__name__]
-            return self._combine(y, [(x, f(*self._values(args), y)) for x, f in zip(args, slopes, strict=True) if _moves(x)])
+            return self._elementwise(function, rules.SLOPES[function.__name__], args)
         if function in rules.PLAIN:
             return function(*map(_plain, args), **{k: _plain(x) for k, x in kwargs.items()})
         if function in rules.FLAT:
@@ -109,7 +108,7 @@ class Tangent(Dual):
             return self._ruled(name, rule, count, args, kwargs)
         if function in rules.PARTS:
             pieces = range(len(function(value_of(args[0]), *args[1:], **kwargs)))
-            return [self._linear(lambda x, k=k: function(x, *args[1:], **kwargs)[k], args[0]) for k in pieces]
+            return [self._linear(lambda x: function(x, *args[1:], **kwargs)[k], args[0]) for k in pieces]  # noqa: B023
         if rules.is_linear(function, args, kwargs):
             return self._linear(lambda first: function(first, *args[1:], **kwargs), args[0])
         raise self._unsupported(name)
@@ -125,6 +124,11 @@ class Tangent(Dual):
         if method not in ("reduce", "accumulate"):
             raise self._unsupported(name)
         return self._composed(getattr(ufunc, method), partial(rules.folded, ufunc, method), inputs, kwargs)
+
+    def _elementwise(self, function: Any, slopes: Sequence[Callable[..., Any]], args: Any) -> Dual:
+        values = self._values(args)
+        y = function(*values)
+        return self._combine(y, [(x, f(*values, y)) for x, f in zip(args, slopes, strict=True) if _moves(x)])
 
     def _composed(self, function: Any, composition: Callable[..., Any], args: Any, kwargs: Any) -> Tangent:
         """Return the value of a function with the derivative of a composition that it equals."""
@@ -212,11 +216,11 @@ class Tangent(Dual):
 
     @property
     def real(self) -> Tangent:
-        return np.real(self)  # type: ignore[return-value]
+        return np.real(self)
 
     @property
     def imag(self) -> Tangent:
-        return np.imag(self)  # type: ignore[return-value]
+        return np.imag(self)
 
     def astype(self, dtype: Any) -> Tangent:
         return self._linear(lambda x: x.astype(dtype), self)

@@ -63,8 +63,8 @@ def component(x: Any, like: Any, name: str) -> Any:
     if x.dtype != like.dtype:
         raise ConstantError(
             f"component {name!r} was returned with dtype {x.dtype}; wanted {like.dtype}, as the state: an array of "
-            "another dtype inside the cell does this; make it a parameter p.name, or convert it with .astype (and choose "
-            "between numbers with recsolve.math.where, for numpy.where makes float64 of them)"
+            "another dtype inside the cell does this; make it a parameter p.name, or convert it with .astype; choose "
+            "between two numbers with recsolve.math.where, for numpy.where makes float64 of them"
         )
     return x
 

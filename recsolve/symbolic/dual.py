@@ -96,8 +96,8 @@ def _power_slope(a: Any, b: Any) -> Any:
 
 def _exponent_slope(a: Any, y: Any) -> Any:
     """Return d a^b / d b, which is 0 where a^b is: log(0) is infinite."""
-    number = not (isinstance(y, Elementwise) or hasattr(a, "dtype"))
-    return np.where(y == 0, 0, y * np.log(y.dtype.type(a) if number else a))
+    base = a if hasattr(a, "dtype") else y.dtype.type(a)
+    return np.where(y == 0, 0, y * np.log(np.where(y == 0, 1, base)))
 
 
 def _hypot_slope(a: Any, y: Any) -> Any:
@@ -200,6 +200,12 @@ class Dual(Elementwise):
             return self._select(y, self._wins(name, args, values, y))
         terms = [(arg, _factor(name, index, values, y)) for index, arg in enumerate(args) if isinstance(arg, Dual)]
         return self._combine(y, terms)
+
+    def __pow__(self, exponent: Any) -> Dual:
+        out = self.lift("power", (self, exponent))
+        if type(exponent) in (int, float):  # the operator takes squares and roots of some, which numpy.power does not
+            out.value = self.value**exponent
+        return out
 
     def _values(self, args: Sequence[Any]) -> list[Any]:
         """Return operands without their partials; constants take the dtype of the state."""

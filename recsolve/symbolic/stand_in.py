@@ -61,7 +61,7 @@ class Elementwise(NDArrayOperatorsMixin):
 
     def round(self, decimals: int = 0) -> Any:
         """Return the value rounded, with no derivative."""
-        return np.rint(self) if decimals == 0 else np.round(self, decimals)  # type: ignore[call-overload]
+        return np.rint(self) if decimals == 0 else np.round(self, decimals)
 
     def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         raise self._unsupported(name)
