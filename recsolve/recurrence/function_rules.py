@@ -91,7 +91,7 @@ def _shares(tied: Array, share: float, dtype: Any) -> Array:
     """
     rank = np.cumsum(tied, axis=-1)
     weights = share ** (rank[..., -1:] - rank) * np.where(rank > 1, 1.0 - share, 1.0)
-    return np.where(tied, weights, 0.0).astype(dtype)  # type: ignore[no-any-return]
+    return np.where(tied, weights, 0.0).astype(dtype)
 
 
 def _extreme(function: Any, pair: str) -> Callable[..., Any]:
