@@ -182,3 +182,60 @@ def test_what_ignores_the_state_is_trusted_without_a_derivative():
 def test_exponents_of_a_false_jacobian_are_refused():
     with pytest.raises(ValueError, match="is not the derivative of f"):
         rs.diagnose(logistic("zero").recurrence)
+
+
+def relu_network(seed, T=10):
+    """Return a network that is a step, inputs of which many are 0, and the states: a third of them at kinks of units."""
+    rng, dtype = np.random.default_rng(seed), (np.float64, np.float32)[seed % 2]
+    n, biased = int(rng.integers(2, 6)), rng.random() < 0.5
+    layers = [
+        (rng.uniform(0.5, 1.5) * rng.standard_normal((2, n, n)) / n**0.5, biased * rng.standard_normal(n))
+        for _ in range(int(rng.integers(1, 4)))
+    ]
+
+    def f(h, u):
+        for (V, skip), b in layers:
+            h = np.maximum(h @ V.T.astype(dtype) + b.astype(dtype), 0) + 0.3 * (h @ skip.T.astype(dtype))
+        return 0.9 * np.tanh(h) + u
+
+    u = (rng.standard_normal((T, n)) * (rng.random((T, n)) < 0.5) * (rng.random() < 0.7)).astype(dtype)
+    automatic = gallery.function(f, u, "dense")
+    return automatic, u, automatic.previous(rs.solve(automatic, method="sequential").states)
+
+
+WRONG = {
+    "sign": lambda J: -J,
+    "scale": lambda J: 0.9 * J,
+    "transposed": lambda J: J.swapaxes(-1, -2),
+    "missing": lambda J: J * (np.arange(J.shape[-1]) > 0),
+}
+
+
+@pytest.mark.parametrize("seed", range(200 if SLOW else 12))
+def test_networks_with_kinks_are_believed_and_wrong_jacobians_of_them_are_not(seed):
+    automatic, u, previous = relu_network(seed)
+    assert rs.check_structure(automatic)
+    assert verify_jacobian(automatic, previous).holds
+
+    def given(f, change):
+        def jacobian(h, u):
+            J = gallery.function(automatic.f, u, "dense").differentiate(h)[1].todense()
+            return np.ascontiguousarray(change(J))
+
+        return gallery.function(f, u, "dense", jacobian=jacobian)
+
+    J = automatic.differentiate(previous)[1].todense()
+    for f in (automatic.f, untraceable(automatic.f)):
+        assert verify_jacobian(given(f, lambda J: J), previous).holds is not False
+        sol = rs.solve(given(f, lambda J: J), method="sequential")
+        assert np.isfinite(rs.adjoint(sol, final=sol.final).initial).all()
+        for name, change in WRONG.items():
+            assert (abs(change(J) - J) > 0.01 * abs(J).max()).any(axis=(1, 2)).mean() > 0.3
+            assert verify_jacobian(given(f, change), previous).holds is False, name
+
+
+def test_a_jacobian_that_is_wrong_where_f_is_smooth_is_refused_though_it_is_right_beside():
+    rec = gallery.function(
+        untraceable(lambda h, u: np.sin(h) + u), np.zeros((9, 2)), jacobian=lambda h, u: np.where(h == 0, 0, np.cos(h))
+    )
+    assert verify_jacobian(rec, np.zeros((9, 2))).holds is False

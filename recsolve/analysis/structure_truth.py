@@ -237,7 +237,7 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
     lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
     # Rounding moves the state on the way to f or to J, and so moves J.
     rounded = rec.apply(previous)
-    blur = 4 * eps * abs(x) + xp.fmin(4 * abs(rounded - values) / terms, reach / 16)
+    blur = xp.where(rounded == values, 0, xp.fmin(4 * abs(rounded - values) / terms, reach / 16)) + 4 * eps * abs(x)
     nudged = rec.differentiate((x + blur * v).astype(rec.dtype))[1]
     moved = abs(_cast(nudged, x.dtype).matvec(step) - wide.matvec(step))
     missed = xp.maximum(lower, -upper) - 4 * moved
