@@ -6,12 +6,15 @@ import math
 import gallery
 import numpy as np
 import pytest
+import scipy.special
 
 import recsolve as rs
+from recsolve.base.arrays import namespace
 from recsolve.base.ties import check_ties, ties_in_force
 from recsolve.math import logsumexp, softmax
 from recsolve.recurrence import function_rules as rules
 from recsolve.recurrence.function_tangent import StateTangent, Tangent
+from recsolve.symbolic.dual import value_of
 
 RNG = np.random.default_rng(7)
 W = RNG.standard_normal((3, 3)).astype("f4").astype("f8")  # exact in float32
@@ -30,11 +33,11 @@ def on(*calls):
 
 def matrices(h):
     """Return well-conditioned matrices (4, 3, 3) of rows (4, 3)."""
-    return h[..., :, None] * h[..., None, :] + 3 * np.eye(3, dtype=h.dtype)
+    return h[..., :, None] * h[..., None, :] + 3 * namespace(value_of(h)).eye(3, dtype=h.dtype)
 
 
 def other(h):
-    return W.astype(h.dtype)
+    return namespace(value_of(h)).asarray(W, h.dtype)
 
 
 # Every function that has a rule, and calls of it on rows (4, 3) of distinct positive numbers.
@@ -131,7 +134,7 @@ ARGUMENTS = {
     "fmod": lambda h: (-5 * h, h + 0.2),
 }
 SLOPES = {
-    name: lambda h, name=name: getattr(np, name)(
+    name: lambda h, name=name: (getattr(np, name, None) or getattr(scipy.special, name))(
         *ARGUMENTS.get(name, lambda h: (h, 1 - h))(h)[: len(rules.SLOPES[name])]
     )
     for name in rules.SLOPES
@@ -309,7 +312,9 @@ SYSTEMS = {
         0.9 * np.take_along_axis(np.tanh(h), np.argsort(u, axis=-1), -1) + W[np.argmax(h, axis=-1)] * u
     ),
     "sorted": lambda h, u: 0.9 * np.sort(np.sin(h + u), axis=-1)[..., ::-1],
-    "tropical": lambda h, u: np.max(np.minimum(W, h[..., None, :]), axis=-1) + u - np.max(h, axis=-1, keepdims=True),
+    "tropical": lambda h, u: (
+        np.max(np.minimum(other(h), h[..., None, :]), axis=-1) + u - np.max(h, axis=-1, keepdims=True)
+    ),
     "implicit": lambda h, u: np.linalg.solve(matrices(np.tanh(h)), (h + u)[..., None])[..., 0],
     "oscillator": lambda h, u: np.stack(
         [g(0.9 * np.exp(0.3j) * np.tanh(h[..., 0] + 1j * h[..., 1] + u[..., 0])) for g in (np.real, np.imag, abs)], -1
@@ -335,6 +340,22 @@ def test_systems_are_solved_trusted_and_differentiated(name):
 
     numeric = (loss(1e-6) - loss(-1e-6)) / 2e-6
     assert math.isclose(float((g.inputs * v).sum()), numeric, rel_tol=1e-5, abs_tol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", sorted({*SYSTEMS} - {"greedy"}))
+def test_systems_on_a_gpu(name):
+    import cupy
+
+    u = np.random.default_rng(3).standard_normal((25, 2, 3))
+    sol = rs.solve(gallery.function(SYSTEMS[name], u, "dense"), method="newton")
+    zeros = cupy.zeros(u.shape[1:])
+    there = rs.Recurrence.from_function(SYSTEMS[name], inputs=cupy.asarray(u), initial=zeros, structure="dense")
+    found = rs.solve(there, method="newton")
+    assert found.success
+    np.testing.assert_allclose(found.states.get(), sol.states, atol=1e-9)
+    wanted, got = (rs.adjoint(s, final=s.final) for s in (sol, found))
+    np.testing.assert_allclose(got.inputs.get(), wanted.inputs, atol=1e-9)
 
 
 def test_complex_states_are_refused_with_the_way_to_write_them():

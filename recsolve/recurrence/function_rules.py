@@ -41,6 +41,12 @@ SLOPES: dict[str, tuple[Callable[..., Any], ...]] = {
     "logaddexp2": (lambda a, b, y: np.exp2(a - y), lambda a, b, y: np.exp2(b - y)),
     "remainder": (lambda a, b, y: 1.0, lambda a, b, y: -np.floor_divide(a, b)),
     "fmod": (lambda a, b, y: 1.0, lambda a, b, y: -np.trunc(a / b)),
+    "erf": (lambda x, y: 2.0 / math.sqrt(math.pi) * np.exp(-x * x),),  # this and the next ones are SciPy's
+    "erfc": (lambda x, y: -2.0 / math.sqrt(math.pi) * np.exp(-x * x),),
+    "ndtr": (lambda x, y: 1.0 / math.sqrt(2.0 * math.pi) * np.exp(-0.5 * x * x),),
+    "expit": (UNARY["sigmoid"],),
+    "log_expit": (lambda x, y: -np.expm1(y),),
+    "logit": (lambda x, y: 1.0 / (x * (1.0 - x)),),
     "copysign": (lambda a, b, y: np.sign(a) * np.sign(y), lambda a, b, y: 0.0),
 }
 
@@ -238,11 +244,10 @@ def _vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any =
         raise TypeError(f"ord={ord}")
     if ord == 1:
         return np.sum(size, axis=axis, keepdims=keepdims)
-    values = size.value  # divided by the norm before they are raised, powers neither overflow nor vanish
-    length = np.linalg.vector_norm(values, axis=axis, keepdims=True, ord=ord)
-    scaled = size / np.where(length == 0, 1, length)
+    length = np.sum(size.value**ord, axis=axis, keepdims=True) ** (1 / ord)
+    scaled = size / np.where(length == 0, 1, length)  # d length is that of the sum of powers of these, times length
     total = np.sum(scaled**ord, axis=axis, keepdims=True) * (length / ord)
-    return total if keepdims else np.reshape(total, np.sum(values, axis=axis).shape)
+    return total if keepdims else np.reshape(total, np.sum(size.value, axis=axis).shape)
 
 
 def _average(x: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = False) -> Any:

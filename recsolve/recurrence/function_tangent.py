@@ -189,8 +189,8 @@ class Tangent(Dual):
 
     def _unsupported(self, what: str) -> TypeError:
         return TypeError(
-            f"{what} is not carried by automatic differentiation; write it with elementwise and linear NumPy "
-            "functions, or pass jacobian= to from_function"
+            f"{what} is not carried by automatic differentiation; write it with NumPy functions that are "
+            "(docs/gradients.md), or pass jacobian= to from_function"
         )
 
     # The methods of arrays that user functions call; each is the function of the same name.

@@ -258,7 +258,7 @@ class Dual(Elementwise):
             return ufunc(*self._values(inputs))
         if name in UNARY or name in BINARY or name in WINS:
             return self.lift(name, inputs)
-        return self._other(f"numpy.{name}", ufunc, inputs, {})
+        return self._other(f"numpy.{name}" if hasattr(np, name) else name, ufunc, inputs, {})
 
     def _function(self, function: Any, args: Any, kwargs: Any) -> Any:
         fills = function in (np.zeros_like, np.ones_like, np.full_like)
