@@ -70,8 +70,8 @@ def logsumexp(x: Any, axis: int = -1, keepdims: bool = False) -> Any:
     --------
     >>> import numpy as np
     >>> from recsolve.math import logsumexp
-    >>> float(logsumexp(np.array([1000.0, 1000.0]))) == 1000 + np.log(2)
-    True
+    >>> round(float(logsumexp(np.array([1000.0, 1000.0]))), 3)
+    1000.693
     """
     largest = _largest(x, axis)
     total = log(np.sum(exp(x - largest), axis=axis, keepdims=True)) + largest

@@ -111,7 +111,7 @@ def _extreme(function: Any, pair: str) -> Callable[..., Any]:
         if "initial" in limited:  # a constant, which the state may be tied with
             weights = weights * np.where(_rows(top, axis) == limited["initial"], x.dtype.type(share), x.dtype.type(1))
 
-        def push(dx: Array) -> Array:
+        def push(dx: Array) -> Any:
             moved = np.where(weights != 0, weights * _rows(dx, axis), dx.dtype.type(0))  # selected: 0 * inf is NaN
             return np.sum(moved, axis=-1).reshape(y.shape)
 
