@@ -30,7 +30,8 @@ sinh, sqrt, square, tan, tanh, trunc = np.sinh, np.sqrt, np.square, np.tan, np.t
 def where(condition: Any, a: Any, b: Any) -> Any:
     """Return ``a`` where a condition holds and ``b`` elsewhere, entry by entry, with the derivative of the one chosen.
 
-    As ``numpy.where``, but two numbers take the dtype of the state: NumPy makes float64 of them.
+    As ``numpy.where``, but inside a cell or function two numbers take the dtype of the state: NumPy makes float64 or
+    int64 of them.
 
     Examples
     --------
@@ -40,13 +41,15 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     array([ 1., -1.])
     """
     dtype = STATE_DTYPE.get()
-    if dtype is not None and not isinstance(condition, Elementwise) and _is_number(a) and _is_number(b):
+    if dtype is not None and not isinstance(condition, Elementwise) and _are_numbers(a, b):
         a, b = dtype.type(a), dtype.type(b)
     return np.where(condition, a, b)
 
 
-def _is_number(x: Any) -> bool:
-    return isinstance(x, (bool, int, float)) or (isinstance(x, (np.generic, np.ndarray)) and x.ndim == 0)
+def _are_numbers(a: Any, b: Any) -> bool:
+    """Return whether both are numbers, of Python or NumPy; truth values are none."""
+    kinds = [x.dtype.kind if isinstance(x, (np.generic, np.ndarray)) and x.ndim == 0 else type(x) for x in (a, b)]
+    return all(kind in (bool, int, float, *"biuf") for kind in kinds) and not all(kind in (bool, "b") for kind in kinds)
 
 
 def softmax(x: Any, axis: int = -1) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 import recsolve as rs
 from recsolve import math
+from recsolve.symbolic.constants import state_dtype
 
 FLOATS = ("float32", "float64")
 NUMBERS = {
@@ -144,6 +145,11 @@ def test_a_choice_between_two_numbers_has_the_dtype_of_the_state(dtype):
         with rs.backend("numba" if dtype == "float32" else "numpy"):  # for compiling takes long
             compiled = rs.solve(rec, method="sequential").states
         np.testing.assert_allclose(compiled, sol.states, rtol=0, atol=1e-6)
+        with state_dtype(np.dtype(dtype)):
+            for a, b in ((1, 0), (True, 0.5), (np.array(2), np.float32(1))):
+                assert math.where(np.array([True, False]), a, b).dtype == dtype
+            assert math.where(np.array([True, False]), True, False).dtype == bool
+            assert math.where(np.array([True, False]), np.arange(2), 0).dtype == int
     assert math.where(np.array([True]), 1.0, NUMBER).dtype == np.float64  # as NumPy does where there is no state
 
 

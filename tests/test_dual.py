@@ -137,6 +137,8 @@ def test_tangents_through_user_functions(name):
         (lambda h: np.linalg.norm(h[..., None] * h[..., None, :], ord=2, axis=(-1, -2))[..., None] * h, "matrices"),
         (lambda h: np.max(h * 1j, axis=-1).real[..., None] + h, "numpy.max of complex"),
         (lambda h: np.maximum(h * 1j, h).real + h, "numpy.maximum of complex"),
+        (lambda h: np.minimum(h, 1j).real + h, "numpy.minimum of complex"),
+        (lambda h: np.logaddexp.reduce(h, axis=(0, 1)) + h, "numpy.reduce with these arguments"),
         (lambda h: np.sum(h, axis=-1, initial=h[0, 0])[..., None] + h, "numpy.sum with another argument"),
         (lambda h: np.full_like(h, h[0, 0]), "numpy.full_like"),
         (lambda h: np.add.reduceat(h, [0, 1], axis=-1).sum() + h, "numpy.add.reduceat"),

@@ -170,8 +170,7 @@ def test_values_are_those_of_numpy_and_derivatives_those_of_differences(f, dtype
     assert type(out) is StateTangent
     np.testing.assert_array_equal(out.value, value)
     assert np.asarray(out.value).dtype == np.asarray(value).dtype
-    if "float_power" not in str(f):
-        assert out.directions.dtype == out.value.dtype
+    assert out.directions.dtype == out.value.dtype
     assert out.directions.shape == (3, *np.shape(value))
     x, step = x.astype("f8"), 1e-6
     differences = [(f(x + step * v) - f(x - step * v)) / (2 * step) for v in directions.astype("f8")]

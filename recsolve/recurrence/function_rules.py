@@ -50,6 +50,12 @@ SLOPES: dict[str, tuple[Callable[..., Any], ...]] = {
     "copysign": (lambda a, b, y: np.sign(a) * np.sign(y), lambda a, b, y: 0.0),
 }
 
+
+def _those(*names: str) -> set[Any]:
+    """Return the functions of these names that this NumPy has; some came after 2.0."""
+    return {getattr(np, name) for name in names if hasattr(np, name)}
+
+
 PLAIN = {
     np.argmax, np.argmin, np.argsort, np.argpartition, np.count_nonzero, np.any, np.all, np.searchsorted, np.digitize,
     np.nonzero, np.flatnonzero, np.argwhere, np.isclose, np.allclose, np.array_equal, np.isreal, np.iscomplex,
@@ -57,7 +63,7 @@ PLAIN = {
     np.logical_and, np.logical_or, np.logical_xor, np.logical_not, np.signbit,
 }  # fmt: skip
 FLAT = {np.round, np.around, np.floor_divide, np.heaviside}
-PARTS = {np.split, np.array_split, np.hsplit, np.vsplit, np.unstack}  # linear, and return several arrays
+PARTS = {np.split, np.array_split, np.hsplit, np.vsplit} | _those("unstack")  # linear, and return several arrays
 
 # Linear in the first argument, which may be a list of arrays.
 LINEAR = {
@@ -70,7 +76,7 @@ LINEAR = {
 }  # fmt: skip
 MULTILINEAR = {
     np.matmul, np.dot, np.einsum, np.tensordot, np.inner, np.outer, np.vdot, np.cross, np.kron, np.convolve,
-    np.vecdot, np.matvec, np.vecmat,
+    *_those("vecdot", "matvec", "vecmat"),
 }  # fmt: skip
 _PADS = ("constant", "edge", "wrap", "reflect", "symmetric")
 

@@ -45,7 +45,7 @@ def _any_tangent(x: Any) -> bool:
 
 
 def _is_complex(x: Any) -> bool:
-    return getattr(getattr(x, "dtype", None), "kind", None) == "c"
+    return isinstance(x, complex) or getattr(getattr(x, "dtype", None), "kind", None) == "c"
 
 
 def _entries(x: Any) -> list[Any]:
@@ -135,7 +135,10 @@ class Tangent(Dual):
         y = function(*_plain(tuple(args)), **{name: _plain(x) for name, x in kwargs.items()})
         try:
             found = composition(*args, **kwargs)
-        except TypeError as error:
+        except (
+            TypeError,
+            ValueError,
+        ) as error:  # the value is there, so the function takes what the composition does not
             raise self._unsupported(f"numpy.{function.__name__} with these arguments ({error})") from error
         return self._made(y, found.partials if isinstance(found, Dual) else {})
 
