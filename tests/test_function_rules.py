@@ -86,6 +86,8 @@ CASES = {
     np.concatenate: on(lambda h: np.concatenate([h, other(h), h * h])), np.stack: on(lambda h: np.stack([h, 2 * h])),
     np.hstack: on(lambda h: np.hstack([h, h])), np.vstack: on(lambda h: np.vstack([h, other(h)])),
     np.dstack: on(lambda h: np.dstack([h, h * h])), np.column_stack: on(lambda h: np.column_stack([h, h[:, 0]])),
+    np.fliplr: on(np.fliplr), np.flipud: on(np.flipud), np.matrix_transpose: on(np.matrix_transpose, lambda h: h.mT),
+    np.atleast_2d: on(np.atleast_2d, lambda h: np.atleast_2d(h[0])),
     np.atleast_1d: on(np.atleast_1d), np.diagonal: on(np.diagonal), np.diag: on(lambda h: np.diag(h[0])),
     np.tril: on(np.tril), np.triu: on(np.triu), np.delete: on(lambda h: np.delete(h, 1, axis=-1)),
     np.real: on(lambda h: np.real(h * 1j * h + h), lambda h: (h + 1j).real),

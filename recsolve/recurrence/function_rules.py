@@ -1,11 +1,14 @@
 """Derivative rules of the NumPy functions that users write besides the elementwise ones of cells.
 
-Of these there are four kinds, by how the derivative is stated:
+By how the derivative is stated there are
 
+- :data:`LINEAR`, :data:`MULTILINEAR` and :data:`PARTS`, which are applied to directions as they are;
 - :data:`SLOPES`, elementwise functions that only user functions know: the factor of each argument;
 - :data:`RULES`: a function of values that returns the value and the linear map of directions;
 - :data:`COMPOSITIONS`: the function written with others, of which the derivative is taken, the value being NumPy's own;
 - :data:`PLAIN` and :data:`FLAT`, whose values are no floats, or constant but for jumps: nothing moves them.
+
+A reduction along an axis is that of its entries from the first to the last, which says what it does at ties.
 """
 
 from __future__ import annotations
@@ -70,7 +73,8 @@ LINEAR = {
     np.reshape, np.ravel, np.transpose, np.moveaxis, np.swapaxes, np.expand_dims, np.squeeze, np.broadcast_to,
     np.roll, np.flip, np.rot90, np.take, np.take_along_axis, np.repeat, np.tile, np.sum, np.mean, np.cumsum, np.diff,
     np.trace, np.trapezoid, np.pad, np.copy, np.concatenate, np.stack, np.hstack, np.vstack, np.dstack,
-    np.column_stack, np.atleast_1d, np.diagonal, np.diag, np.tril, np.triu, np.delete,
+    np.column_stack, np.atleast_1d, np.atleast_2d, np.diagonal, np.diag, np.tril, np.triu, np.delete, np.fliplr,
+    np.flipud, np.matrix_transpose,
     np.real, np.imag, np.conjugate, np.fft.fft, np.fft.ifft, np.fft.rfft, np.fft.irfft, np.fft.fftshift,
     np.fft.ifftshift,
 }  # fmt: skip

@@ -218,6 +218,10 @@ class Tangent(Dual):
         return self._linear(lambda x: x.transpose(*axes), self)
 
     @property
+    def mT(self) -> Tangent:
+        return np.matrix_transpose(self)  # type: ignore[return-value]
+
+    @property
     def real(self) -> Tangent:
         return np.real(self)
 
