@@ -8,6 +8,7 @@ import pytest
 
 import recsolve as rs
 from recsolve import math
+from recsolve.symbolic.constants import state_dtype
 
 FLOATS = ("float32", "float64")
 NUMBERS = {
@@ -122,6 +123,40 @@ def test_results_that_are_constants_or_truth_values():
             states[backend] = rs.solve(rec, method="sequential").states
             assert states[backend].dtype == rec.linearise(states[backend])[0].dtype == np.float32
     np.testing.assert_allclose(states["numba"], states["numpy"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_choice_between_two_numbers_has_the_dtype_of_the_state(dtype):
+    def function(s, W, u, p):
+        sign = math.where(s.h > 0, 1.0, -1.0)
+        return 0.5 * W.h(s.h) + NUMBER * sign * u.h, math.where(s.h > u.h, np.float64(NUMBER), 0)
+
+    def of_arrays(h, u):
+        return 0.5 * h + math.where(u > 0, NUMBER, -1) * math.where(h > 0, 1.0, -1.0)
+
+    cell = rs.Cell(function, state=("h", "c"), output="h")
+    u = np.random.default_rng(0).standard_normal((40, 3)).astype(dtype)
+    for rec in (recurrence(cell, dtype, T=40), gallery.function(of_arrays, u)):
+        with rs.backend("numpy"):
+            sol = rs.solve(rec, method="sequential")
+            assert sol.states.dtype == rec.linearise(sol.states)[0].dtype == dtype
+            assert sol.trusted
+            assert rs.adjoint(sol, states=sol.states).initial.dtype == dtype
+        with rs.backend("numba" if dtype == "float32" else "numpy"):  # for compiling takes long
+            compiled = rs.solve(rec, method="sequential").states
+        np.testing.assert_allclose(compiled, sol.states, rtol=0, atol=1e-6)
+        with state_dtype(np.dtype(dtype)):
+            for a, b in ((1, 0), (True, 0.5), (np.array(2), np.float32(1))):
+                assert math.where(np.array([True, False]), a, b).dtype == dtype
+            assert math.where(np.array([True, False]), True, False).dtype == bool
+            assert math.where(np.array([True, False]), np.arange(2), 0).dtype == int
+    assert math.where(np.array([True]), 1.0, NUMBER).dtype == np.float64  # as NumPy does where there is no state
+
+
+def test_numpys_choice_between_two_numbers_is_refused_with_the_way_out():
+    cell = rs.Cell(lambda s, W, u, p: np.where(s.h > u.h, 1.0, -1.0), state=("h",), output="h")
+    with rs.backend("numpy"), pytest.raises(TypeError, match=r"recsolve\.math\.where"):
+        rs.solve(recurrence(cell, "float32"))
 
 
 REFUSED = {

@@ -12,6 +12,7 @@ from recsolve.base.overriding import changed
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.symbolic.constants import state_dtype
 
 _NUMBERS = 2**20  # of the states that are computed together
 _TERMS = 2**28  # of sums in long double, which take a second,
@@ -65,7 +66,7 @@ class Finer:
         """
         if self.dtype != self.recurrence.dtype:
             try:
-                with np.errstate(all="ignore"):
+                with state_dtype(self.dtype), np.errstate(all="ignore"):
                     return self._by_windows(self.recurrence.previous(states.astype(self.dtype)))
             except Exception:  # f is the user's own code
                 self.dtype = self.recurrence.dtype

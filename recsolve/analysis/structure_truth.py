@@ -10,7 +10,10 @@ random v:
   derivative first. Where they differ, or where there is none, differences of f decide.
 
 Differences decide as :mod:`recsolve.analysis.differences` says. With kinks in several variables at once Clarke's set is
-larger than the hull of both sides: where units couple, there is no verdict at kinks.
+larger than the hull of both sides, and a chain rule through kinks may leave even that set (Bolte and Pauwels,
+"Conservative set valued fields", 2021). So where units couple, a Jacobian that jumps at the states is judged beside
+them: it is refused if it is not the derivative there, and believed if at the states it is between its values around
+them.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ _TRIES = 3  # directions along which a derivative must fail before it is refused
 _FINEST = 1e-4  # relative difference that counts
 _ENOUGH = 0.25  # of the entries must be seen
 _SHARE = 0.01  # an interval below this share of the derivative is narrow enough
+_AROUND = 8  # states at which a Jacobian is looked at around one that may be a kink
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def verify_jacobian(
 def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
     if type(rec) is FunctionRecurrence:
         try:
-            found = _repeated(lambda: by_derivatives(rec, previous, J, generator))
+            found, _ = _repeated(lambda: by_derivatives(rec, previous, J, generator))
         except Exception:  # automatic differentiation cannot follow
             return by_differences(rec, previous, J, generator)
         if found.holds or rec.is_automatic:
@@ -130,11 +134,45 @@ def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.
 def by_differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
     """Return how a Jacobian compares with differences of f along random directions."""
     with np.errstate(all="ignore"):
-        return _repeated(lambda: _differences(rec, previous, J, generator))
+        found, wrong = _repeated(lambda: _differences(rec, previous, J, generator))
+        return found if found.holds else _beside(rec, previous, J, generator, found, wrong)
 
 
-def _repeated(compare: Any) -> Verification:
-    """Return the verdict over a few directions: entries are wrong that are wrong along all of them."""
+def _beside(
+    rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator, found: Verification, wrong: Array
+) -> Verification:
+    """Return the verdict where states may lie on kinks, from the Jacobian around them and at some distance."""
+    xp, v, alone = namespace(previous), _direction(rec, previous, generator), J.rank <= Diagonal.rank
+    reach = reach_of(rec, previous, rec.apply(previous), xp.zeros_like(previous), alone)
+    reach = xp.where(reach > 0, reach, 0).astype(rec.dtype)
+
+    def moved(share: float) -> tuple[Array, Jacobian]:
+        there = previous + share * reach * _direction(rec, previous, generator)
+        return there, rec.differentiate(there)[1]
+
+    short = float(np.finfo(rec.dtype).eps) ** 0.5
+    around = xp.stack([moved(short)[1].matvec(v) for _ in range(_AROUND)])
+    lower, upper, slack = around.min(axis=0), around.max(axis=0), _SHARE * abs(around).max(axis=0)
+    jumps = upper - lower > slack
+    if not alone:  # kinks of what is inside f are seen in some of the units
+        event = tuple(range(1 + len(rec.batch), previous.ndim))
+        jumps = xp.broadcast_to(jumps.any(axis=event, keepdims=True), jumps.shape)
+    if not jumps[wrong].all():
+        return found  # it is smooth where it is wrong
+    there, K = moved(1.0)
+    judged, _ = _repeated(lambda: _differences(rec, there, K, generator))
+    if judged.holds is False:
+        return judged
+    got = J.matvec(v)
+    if judged.holds and ((got >= lower - slack) & (got <= upper + slack)).all():
+        return judged
+    if not wrong.any():
+        return found
+    return Verification(None, float("nan"), "states lie on kinks, where the Jacobian is not between those around them")
+
+
+def _repeated(compare: Any) -> tuple[Verification, Array]:
+    """Return the verdict over a few directions, and the entries that are wrong along all of them."""
     first = compare()
     wrong = first.wrong
     for _ in range(_TRIES - 1):
@@ -144,11 +182,11 @@ def _repeated(compare: Any) -> Verification:
     if wrong.any():
         error = float(first.error[wrong].max())
         reason = f"the declared structure or jacobian is not the derivative of f (relative error {error:.1e})"
-        return Verification(False, error, reason)
+        return Verification(False, error, reason), wrong
     if float(first.known.mean()) < _ENOUGH:
         reason = "f is not finite, not smooth or too rough at the states, so its derivative is unknown"
-        return Verification(None, float("nan"), reason)
-    return Verification(True, float(to_host(first.error[first.known & ~first.wrong]).max(initial=0.0)))
+        return Verification(None, float("nan"), reason), wrong
+    return Verification(True, float(to_host(first.error[first.known & ~first.wrong]).max(initial=0.0))), wrong
 
 
 def _direction(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Array:
@@ -199,7 +237,7 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
     lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
     # Rounding moves the state on the way to f or to J, and so moves J.
     rounded = rec.apply(previous)
-    blur = 4 * eps * abs(x) + xp.fmin(4 * abs(rounded - values) / terms, reach / 16)
+    blur = xp.where(rounded == values, 0, xp.fmin(4 * abs(rounded - values) / terms, reach / 16)) + 4 * eps * abs(x)
     nudged = rec.differentiate((x + blur * v).astype(rec.dtype))[1]
     moved = abs(_cast(nudged, x.dtype).matvec(step) - wide.matvec(step))
     missed = xp.maximum(lower, -upper) - 4 * moved

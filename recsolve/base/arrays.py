@@ -92,7 +92,8 @@ def _check_dtype(x: Any, name: str, dtypes: Sequence[np.dtype[Any]]) -> None:
         return  # names take long
     names = [dtype.name for dtype in dtypes]
     if str(x.dtype).removeprefix("torch.") not in names:
-        raise TypeError(f"{name} has dtype {x.dtype}; wanted {' or '.join(names)} (convert it first)")
+        way = "give real and imaginary parts, as two arrays" if "complex" in str(x.dtype) else "convert it first"
+        raise TypeError(f"{name} has dtype {x.dtype}; wanted {' or '.join(names)} ({way})")
 
 
 def _view(x: Any, name: str, dtypes: Sequence[np.dtype[Any]]) -> Array:

@@ -18,6 +18,7 @@ from recsolve.mixings import Mixing
 from recsolve.recurrence.base import check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.symbolic.constants import state_dtype
 from recsolve.symbolic.dual import ONE, Dual, OfState
 
 Leaf = tuple[str, Hashable]
@@ -59,7 +60,7 @@ class CellSensitivity:
         parameters = {n: self._leaf("parameter", n, p) for n, p in self.cell.parameters.items()}
         mixings = {n: self._caller(n, m) for n, m in self.cell.mixings.items()}
         self.part = recurrence.layout.component(previous, 0)
-        with ties_in_force(recurrence.ties), np.errstate(all="ignore"):
+        with ties_in_force(recurrence.ties), state_dtype(recurrence.dtype), np.errstate(all="ignore"):
             out = self.cell.cell.function(
                 Names(state, "component"),
                 Names(mixings, "mixing"),

@@ -25,7 +25,7 @@ from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.fused_engine import FusedEngine
 from recsolve.recurrence.given import check_initial
 from recsolve.recurrence.staged_engine import StagedEngine
-from recsolve.symbolic.constants import ConstantError, component, watched
+from recsolve.symbolic.constants import ConstantError, component, state_dtype, watched
 from recsolve.symbolic.dual import ONE, Dual, value_of
 
 if TYPE_CHECKING:
@@ -108,11 +108,12 @@ class CellRecurrence(Recurrence):
 
     def _call(self, s: Names, u: Names, tape: _Tape | None = None) -> list[Any]:
         try:
-            if self._has_constants:
-                out = self._on_duals(s, u, tape)
-            else:
-                W = self._mixings if tape is None else tape.mixings(self.cell.mixings)
-                out = self.cell.cell.function(s, W, u, self._parameters)
+            with state_dtype(self.dtype):
+                if self._has_constants:
+                    out = self._on_duals(s, u, tape)
+                else:
+                    W = self._mixings if tape is None else tape.mixings(self.cell.mixings)
+                    out = self.cell.cell.function(s, W, u, self._parameters)
         except ValueError as error:
             if "truth value" in str(error):
                 raise TypeError(

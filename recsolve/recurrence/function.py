@@ -15,6 +15,7 @@ from recsolve.base.ties import ties_in_force
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.function_tangent import DIRECTIONS, StateTangent, Tangent
+from recsolve.symbolic.constants import state_dtype
 from recsolve.symbolic.dual import value_of
 
 STRUCTURES: dict[str, type[Jacobian]] = {
@@ -160,7 +161,8 @@ class FunctionRecurrence(Recurrence):
     def _call(self, previous: Any, index: slice, drive: Any = None) -> Any:
         drive = self._drive(index) if drive is None else drive
         try:
-            out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), drive)
+            with state_dtype(self.dtype):
+                out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), drive)
         except (ValueError, TypeError) as error:
             advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
             if advice is None:
@@ -204,8 +206,9 @@ class FunctionRecurrence(Recurrence):
         if self.jacobian is not None:
             return self.apply(previous), self._declared(previous)
         out = self._push(previous, self._seeds(previous))
-        if not isinstance(out, Tangent):  # f ignores the state
-            return out, Zero(out, layout)
+        if not isinstance(out, Tangent) or not out.partials:  # f ignores the state, or has steps of it
+            values = value_of(out)
+            return values, Zero(values, layout)
         return out.value, self._gather(out.directions)
 
     def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
