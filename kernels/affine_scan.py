@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.jacobians import Jacobian
+from recsolve.jacobians import ByParent, Jacobian
 from recsolve.kernels.backends import scan
+from recsolve.kernels.graph_scan import graph_scan, reverse_graph_scan
 from recsolve.kernels.monoids import MONOIDS
 
 
 def affine_scan(
     A: Jacobian, b: Array, *, initial: Array | None = None, reset: Array | None = None, reverse: bool = False
 ) -> Array:
-    """Return y[t] = A[t] y[t-1] + b[t] (or y[t+1] with ``reverse``) of native arrays that fit each other."""
+    """Return y[t] = A[t] y[t-1] + b[t] (or y[t+1] with ``reverse``) of native arrays that fit each other.
+
+    With a :class:`ByParent`, y[n] sums over the parents of n, and neither ``initial`` nor ``reverse`` is taken.
+    """
+    if isinstance(A, ByParent):
+        if initial is not None or reverse:
+            raise TypeError("a scan over a graph starts from 0, and goes back by reverse_solve")
+        return graph_scan(A, b, reset)
     monoid = MONOIDS["affine"]
     monoid.prepare((A, b))
     if not reverse:
@@ -30,7 +38,13 @@ def reverse_solve(J: Jacobian, starts: Array, c: Array) -> Array:
     starts : array of bool
         Steps that start afresh, broadcasting against ``c``.
     c : array, shape (T, *batch, *event)
+
+    Notes
+    -----
+    On a graph g[n] sums over the nodes that see n.
     """
+    if isinstance(J, ByParent):
+        return reverse_graph_scan(J, starts, c)
     g = namespace(c).empty_like(c)
     g[-1:] = c[-1:]
     if len(c) > 1:

@@ -28,6 +28,7 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.compilation import unknown_parts
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.graph_recurrence import GraphRecurrence
 
 _TRIES = 3  # directions along which a derivative must fail before it is refused
 _FINEST = 1e-4  # relative difference that counts
@@ -117,7 +118,7 @@ def verify_jacobian(
 
 
 def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
-    if type(rec) is FunctionRecurrence:
+    if type(rec) in (FunctionRecurrence, GraphRecurrence):
         try:
             found = _repeated(lambda: by_derivatives(rec, previous, J, generator))
         except Exception:  # automatic differentiation cannot follow
@@ -153,7 +154,7 @@ def _repeated(compare: Any) -> Verification:
 
 def _direction(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Array:
     """Return a random direction without small entries."""
-    signs = generator.choice([-1.0, 1.0], rec.shape) * generator.uniform(0.5, 1.5, rec.shape)
+    signs = generator.choice([-1.0, 1.0], previous.shape) * generator.uniform(0.5, 1.5, previous.shape)
     return namespace(previous).asarray(signs.astype(rec.dtype))  # type: ignore[no-any-return]
 
 

@@ -152,15 +152,23 @@ class FunctionRecurrence(Recurrence):
         state = StateTangent(previous, {}) if self.is_automatic else previous
         with ties_in_force(self.ties), np.errstate(all="ignore"):
             out = self._call(state, slice(None), self.contain(moved))
-        shape = (len(directions), *previous.shape)
+        shape = (len(directions), *self._after(previous))
         if not isinstance(out, Tangent) or not out.partials:
             return namespace(previous).zeros(shape, dtype=self.dtype)  # type: ignore[no-any-return]
         return np.broadcast_to(out.directions, shape)
 
+    def _after(self, previous: Any) -> tuple[int, ...]:
+        """Return the shape of f at what steps see."""
+        return tuple(previous.shape)
+
+    def _value(self, previous: Any, drive: Any, index: slice) -> Any:
+        """Return f at what steps see and at their inputs; ``index`` says which steps they are."""
+        return self.f(previous if isinstance(previous, Tangent) else freeze(previous), drive)
+
     def _call(self, previous: Any, index: slice, drive: Any = None) -> Any:
         drive = self._drive(index) if drive is None else drive
         try:
-            out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), drive)
+            out = self._value(previous, drive, index)
         except (ValueError, TypeError) as error:
             advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
             if advice is None:
@@ -169,9 +177,9 @@ class FunctionRecurrence(Recurrence):
             raise TypeError(f"{self.description} {advice} ({error})") from error
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
-        shape = tuple(np.shape(value_of(out)))
-        if shape != tuple(previous.shape):
-            raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {tuple(previous.shape)}")
+        shape, wanted = tuple(np.shape(value_of(out))), self._after(previous)
+        if shape != wanted:
+            raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {wanted}")
         if out.dtype != self.dtype:
             raise TypeError(
                 f"f returned dtype {out.dtype}; wanted {self.dtype}, as initial and inputs: look for a NumPy number or "
@@ -247,10 +255,10 @@ class FunctionRecurrence(Recurrence):
         >>> rec.push_state(np.array([[3.0], [4.0]]), np.ones((1, 2, 1))).ravel().tolist()
         [6.0, 8.0]
         """
-        out = self._push(previous, directions)
+        out, shape = self._push(previous, directions), (len(directions), *self._after(previous))
         if not isinstance(out, Tangent) or not out.partials:
-            return namespace(previous).zeros_like(directions)  # type: ignore[no-any-return]
-        return namespace(previous).broadcast_to(out.directions, directions.shape)  # type: ignore[no-any-return]
+            return namespace(previous).zeros(shape, directions.dtype)  # type: ignore[no-any-return]
+        return namespace(previous).broadcast_to(out.directions, shape)  # type: ignore[no-any-return]
 
     def _seeds(self, previous: Array) -> Array:
         """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""

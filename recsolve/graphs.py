@@ -1,0 +1,225 @@
+"""Graphs for :meth:`recsolve.Recurrence.from_graph`: grids, layers over time, trees, and what is made of edges.
+
+Each function returns a :class:`Graph`; an array of parents makes one of any other kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.graph import Graph
+
+__all__ = ["Graph", "from_edges", "grid", "layers", "together", "tree"]
+
+
+def grid(shape: Sequence[int] | int, *, directions: Sequence[int] | None = None, offsets: Any = None) -> Graph:
+    """Return a grid of any number of axes, in which every node sees its neighbours.
+
+    Parameters
+    ----------
+    shape : sequence of int, or int
+        The number of nodes along each axis.
+    directions : sequence of int, optional
+        For each axis 1 (from first to last, the default), -1 (from last to first) or 0 (nodes do not see each other
+        along it). Every axis that is not 0 is a slot, in the order of axes.
+    offsets : sequence of sequences of int, optional
+        In place of directions: where the parent in each slot lies, seen from the node. (0, -1) is the one before it
+        along the last axis; (-1, -1) the one across the corner.
+
+    Returns
+    -------
+    Graph
+        With nodes laid out in ``shape``. A parent beyond the border is none.
+
+    Raises
+    ------
+    ValueError
+        For sizes below 0, another direction, offsets of another length, no slot, or offsets that lead in a circle.
+
+    Notes
+    -----
+    Grids in several directions: Graves, Fernandez and Schmidhuber, "Multi-dimensional recurrent neural networks"
+    (2007).
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> rs.graphs.grid((64, 64), directions=(1, -1))
+    Graph((64, 64) nodes, 2 parents each, 127 levels)
+    >>> rs.graphs.grid(5, offsets=[(-1,), (-2,)]).parents.tolist()  # two steps of memory
+    [[-1, -1], [0, -1], [1, 0], [2, 1], [3, 2]]
+    """
+    sizes = (int(shape),) if np.ndim(shape) == 0 else tuple(int(n) for n in shape)  # type: ignore[arg-type, union-attr]
+    if min(sizes, default=-1) < 0:
+        raise ValueError(f"shape is {shape!r}; wanted numbers of nodes, at least 0")
+    if offsets is not None and directions is not None:
+        raise ValueError("directions and offsets are given; wanted one of them")
+    if offsets is None:
+        steps = tuple(1 for _ in sizes) if directions is None else tuple(directions)
+        if len(steps) != len(sizes) or not any(steps) or any(step not in (-1, 0, 1) for step in steps):
+            raise ValueError(f"directions is {directions!r}; wanted 1, -1 or 0 for each of {len(sizes)} axes, not all 0")
+        offsets = [-step * np.eye(len(sizes), dtype=np.int64)[axis] for axis, step in enumerate(steps) if step]
+    moves = np.asarray(offsets)
+    if moves.ndim != 2 or moves.dtype.kind not in "iu" or not len(moves) or moves.shape[1] != len(sizes):
+        raise ValueError(f"offsets is {offsets!r}; wanted vectors of {len(sizes)} integers, at least one")
+    if not moves.any(axis=1).all():
+        raise ValueError(f"offsets is {offsets!r}; wanted none that is 0, with which a node would see itself")
+    node = np.indices(sizes)
+    parents = np.full((*sizes, len(moves)), -1, np.int64)
+    for slot, move in enumerate(moves):
+        parent = node + move.reshape(-1, *(1,) * len(sizes))
+        limits = np.reshape(sizes, (-1, *(1,) * len(sizes)))
+        inside = ((parent >= 0) & (parent < limits)).all(axis=0)
+        if inside.any():
+            parents[..., slot][inside] = np.ravel_multi_index(tuple(parent[:, inside]), sizes)
+    return Graph(parents)
+
+
+def layers(depth: int, length: int) -> Graph:
+    """Return layers over time: slot 0 is the same layer one step before, slot 1 the layer below at the same step.
+
+    Parameters
+    ----------
+    depth : int
+        The number of layers, or of times that one layer is applied (recurrent depth).
+    length : int
+        The number of steps.
+
+    Returns
+    -------
+    Graph
+        With nodes (depth, length).
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> rs.graphs.layers(4, 1000)
+    Graph((4, 1000) nodes, 2 parents each, 1003 levels)
+    """
+    return grid((depth, length), offsets=((0, -1), (-1, 0)))
+
+
+def from_edges(nodes: int | Sequence[int], edges: Any) -> Graph:
+    """Return the graph of some edges; the parents of a node take slots in the order of its edges.
+
+    Parameters
+    ----------
+    nodes : int, or sequence of int
+        How many there are, or how they are laid out.
+    edges : array of int, shape (E, 2)
+        Pairs (parent, child) of places in the flattened array of nodes.
+
+    Returns
+    -------
+    Graph
+        With as many slots as any node has parents, at least one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another shape or dtype, places that are no nodes, or a cycle.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> rs.graphs.from_edges(4, [(0, 1), (0, 2), (1, 3), (2, 3)])
+    Graph((4,) nodes, 2 parents each, 3 levels)
+    """
+    shape = (int(nodes),) if np.ndim(nodes) == 0 else tuple(int(n) for n in nodes)  # type: ignore[arg-type, union-attr]
+    pairs = np.asarray(edges)
+    if not pairs.size:
+        return Graph(np.full((*shape, 1), -1))
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"edges has shape {pairs.shape}; wanted pairs (parent, child), (E, 2)")
+    if pairs.dtype.kind not in "iu":
+        raise TypeError(f"edges has dtype {pairs.dtype}; wanted integers, the places of nodes")
+    size = prod(shape)
+    if pairs.min() < 0 or pairs.max() >= size:
+        raise ValueError(f"edges has {int(pairs.min())} to {int(pairs.max())}; wanted places of nodes, 0 to {size - 1}")
+    by_child = pairs[np.argsort(pairs[:, 1], kind="stable")]
+    counts = np.bincount(by_child[:, 1], minlength=size)
+    slot = np.arange(len(by_child)) - (np.cumsum(counts) - counts)[by_child[:, 1]]
+    parents = np.full((size, counts.max()), -1)
+    parents[by_child[:, 1], slot] = by_child[:, 0]
+    return Graph(parents.reshape(*shape, -1))
+
+
+def tree(above: Any) -> Graph:
+    """Return a tree that is computed from the leaves to the root: a node sees its children, one in each slot.
+
+    Parameters
+    ----------
+    above : array of int, shape (N,)
+        The node above each node, -1 for a root; several roots make a forest. (From the root to the leaves it is the
+        array of parents itself: ``Graph(above[:, None])``.)
+
+    Returns
+    -------
+    Graph
+        With as many slots as any node has children.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another shape or dtype, places that are no nodes, or a cycle.
+
+    Notes
+    -----
+    Tai, Socher and Manning, "Improved semantic representations from tree-structured long short-term memory networks"
+    (2015).
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> rs.graphs.tree([2, 2, -1])  # 0 and 1 below 2
+    Graph((3,) nodes, 2 parents each, 2 levels)
+    """
+    up = np.asarray(above)
+    if up.ndim != 1:
+        raise ValueError(f"above has shape {up.shape}; wanted (N,), the node above each node and -1 for a root")
+    if up.dtype.kind not in "iu" and up.size:
+        raise TypeError(f"above has dtype {up.dtype}; wanted integers, the places of nodes, and -1 for a root")
+    below = np.flatnonzero(up != -1)
+    return from_edges(len(up), np.stack([below, up[below]], axis=1).astype(np.int64))
+
+
+def together(*graphs: Graph) -> Graph:
+    """Return several graphs side by side, which do not see each other: directions of one grid, say.
+
+    Parameters
+    ----------
+    *graphs : Graph
+        At least one. Those with fewer slots have no parents in the others.
+
+    Returns
+    -------
+    Graph
+        With nodes (len(graphs), *nodes) where all are laid out alike, else in one axis, one graph after the other.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no graph, or none at all.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> rs.graphs.together(rs.graphs.grid(9), rs.graphs.grid(9, directions=(-1,)))  # forwards and backwards
+    Graph((2, 9) nodes, 1 parents each, 9 levels)
+    """
+    if not graphs or not all(isinstance(g, Graph) for g in graphs):
+        raise TypeError(f"graphs is {graphs!r}; wanted graphs, at least one")
+    slots, offset, blocks = max(g.slots for g in graphs), 0, []
+    for g in graphs:
+        block = np.full((g.size, slots), -1)
+        back = np.where(g.present, g.order[g.parents] if g.size else -1, -1 - offset)
+        block[g.order, : g.slots] = np.where(g.present, back + offset, -1)
+        blocks.append(block)
+        offset += g.size
+    shapes = {g.shape for g in graphs}
+    shape = (len(graphs), *graphs[0].shape) if len(shapes) == 1 else (offset,)
+    return Graph(np.concatenate(blocks).reshape(*shape, slots))
