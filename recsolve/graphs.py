@@ -5,15 +5,18 @@ Each function returns a :class:`Graph`; an array of parents makes one of any oth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from recsolve.base.arguments import check_callable
+from recsolve.base.arrays import to_host
 from recsolve.base.graph import Graph
+from recsolve.symbolic.dual import value_of
 
-__all__ = ["Graph", "from_edges", "grid", "layers", "together", "tree"]
+__all__ = ["Graph", "by_kind", "from_edges", "grid", "layers", "together", "tree"]
 
 
 def grid(shape: Sequence[int] | int, *, directions: Sequence[int] | None = None, offsets: Any = None) -> Graph:
@@ -223,3 +226,59 @@ def together(*graphs: Graph) -> Graph:
     shapes = {g.shape for g in graphs}
     shape = (len(graphs), *graphs[0].shape) if len(shapes) == 1 else (offset,)
     return Graph(np.concatenate(blocks).reshape(*shape, slots))
+
+
+class by_kind:  # noqa: N801 - it is called as a function
+    """Return one function for nodes of several kinds: layers with weights of their own, an encoder and a decoder.
+
+    Parameters
+    ----------
+    functions : sequence of callable
+        ``functions[k](h, u, ...)`` is that of nodes of kind k. It gets these nodes alone.
+    name : str
+        The input that holds the kind of every node, in the dtype of the others: the inputs are a dict, in which it is
+        ``np.broadcast_to(np.arange(float(depth))[:, None], (depth, length))`` where each layer is a kind.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For no functions, what is no function, inputs that are no dict with this name, and kinds that are no places of
+        functions.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> f = rs.graphs.by_kind([lambda h, u: np.tanh(h[0] + u["x"]), lambda h, u: np.tanh(h[0] + 2 * h[1])])
+    >>> u = {"kind": np.array([[0.0] * 5, [1.0] * 5]), "x": np.ones((2, 5, 3))}
+    >>> rec = rs.Recurrence.from_graph(f, rs.graphs.layers(2, 5), inputs=u, initial=np.zeros(3), structure="diagonal")
+    >>> rs.solve(rec).states.shape
+    (2, 5, 3)
+    """
+
+    __name__ = "by_kind"
+
+    def __init__(self, functions: Sequence[Callable[..., Any]], name: str = "kind"):
+        if not isinstance(functions, (list, tuple)) or not functions:
+            raise TypeError(f"functions is {functions!r}; wanted a sequence of functions, at least one")
+        for k, function in enumerate(functions):
+            check_callable(f"functions[{k}]", function, "f(h, u)")
+        self.functions, self.name = tuple(functions), name
+
+    def __call__(self, h: Any, u: Any, *others: Any) -> Any:
+        if not isinstance(u, Mapping) or self.name not in u:
+            raise TypeError(f"inputs is {type(u).__name__}; wanted a dict with the kind of every node as {self.name!r}")
+        kinds = to_host(value_of(u[self.name]))
+        there = np.unique(kinds)
+        if there.size and not (np.isin(there, np.arange(len(self.functions)))).all():
+            raise ValueError(f"kinds are {there.tolist()}; wanted 0 to {len(self.functions) - 1}, the places of functions")
+        if len(there) == 1:
+            return self.functions[int(there[0])](h, u, *others)
+        rows = [np.flatnonzero(kinds == kind) for kind in there]
+        if not rows:
+            return self.functions[0](h, u, *others)
+        parts = [
+            self.functions[int(kind)](tuple(x[r] for x in h), {n: x[r] for n, x in u.items()}, *others)
+            for kind, r in zip(there, rows, strict=True)
+        ]
+        back = np.argsort(np.concatenate(rows), kind="stable")
+        return np.concatenate(parts)[back]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
+import numpy as np
+
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.graph import Graph
 from recsolve.base.overriding import changed
@@ -82,9 +84,12 @@ class ByParent(Jacobian):
         return sum(terms[1:], terms[0])
 
     def carry(self, d: Array) -> Array:
-        xp, parents = namespace(d), namespace(d).asarray(self.graph.parents)
-        seen = (parents >= 0).reshape(*parents.shape, *(1,) * (d.ndim - 1))
-        return self.where(seen, d[xp.maximum(parents, 0)])
+        xp, parents, total = namespace(d), self.graph.parents, None
+        for p, J in enumerate(self.slots):
+            term = J.matvec(xp.take(d, xp.asarray(np.maximum(parents[:, p], 0)), axis=0) if len(d) else d)
+            term[xp.asarray(np.flatnonzero(parents[:, p] < 0))] = 0
+            total = term if total is None else total + term
+        return total
 
     def transpose(self) -> Jacobian:
         raise TypeError("the transpose of ByParent maps nodes to their parents; use rmatvec")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -716,12 +716,11 @@ class Recurrence(ABC):
 
     @staticmethod
     def from_graph(
-        f: Callable[[Any, Any], Any] | Sequence[Callable[[Any, Any], Any]],
+        f: Callable[..., Any],
         parents: Any,
         *,
         inputs: Any = None,
         initial: Any,
-        kinds: Any = None,
         structure: str = "dense",
         ties: Any = None,
     ) -> GraphRecurrence:
@@ -733,11 +732,11 @@ class Recurrence(ABC):
 
         Parameters
         ----------
-        f : callable, or sequence of callable
+        f : callable
             ``f(h, u)`` gets many nodes at once, in any order: ``h`` is a tuple of P arrays, one for each slot of
             parents, and ``u`` the inputs, all (nodes, *batch, ...) with one axis of nodes; it returns the states of
-            these nodes, in the shape of ``h[0]``. It must not mix nodes or sequences. Several functions (layers with
-            weights of their own, an encoder and a decoder) each get the nodes of their kind.
+            these nodes, in the shape of ``h[0]``. It must not mix nodes or sequences. Layers with weights of their own are
+            made one function by :func:`recsolve.graphs.by_kind`.
         parents : Graph, or array of int, shape (*nodes, P)
             From :mod:`recsolve.graphs`, or the parents of every node as places in the flattened array of nodes, -1 for
             none.
@@ -745,8 +744,6 @@ class Recurrence(ABC):
             u, each (*nodes, ...).
         initial : array, shape (*batch, *event)
             The state of parents that are missing. It is selected: whatever f returns for it is kept.
-        kinds : array of int, shape (*nodes), optional
-            Which of several functions is that of a node; or what broadcasts to it, as ``np.arange(depth)[:, None]``.
         structure : str
             What df/dh[p] is known to be for each slot p, as in :meth:`from_function`.
         ties : float or mapping, optional
@@ -759,8 +756,8 @@ class Recurrence(ABC):
         Raises
         ------
         TypeError, ValueError
-            As :meth:`from_function` and :class:`recsolve.graphs.Graph`; for inputs or kinds that are not laid out as
-            the nodes are. Methods that work along one axis of time raise TypeError when they are to solve it.
+            As :meth:`from_function` and :class:`recsolve.graphs.Graph`; for inputs that are not laid out as the
+            nodes are. Methods that work along one axis of time raise TypeError when they are to solve it.
 
         Notes
         -----
@@ -779,7 +776,7 @@ class Recurrence(ABC):
         """
         from recsolve.recurrence.graph_recurrence import GraphRecurrence
 
-        return GraphRecurrence(f, parents, inputs, initial, kinds, structure, ties)
+        return GraphRecurrence(f, parents, inputs, initial, structure, ties)
 
     def __repr__(self) -> str:
         shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"

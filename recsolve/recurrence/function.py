@@ -152,23 +152,27 @@ class FunctionRecurrence(Recurrence):
         state = StateTangent(previous, {}) if self.is_automatic else previous
         with ties_in_force(self.ties), np.errstate(all="ignore"):
             out = self._call(state, slice(None), self.contain(moved))
-        shape = (len(directions), *self._after(previous))
+        shape = (len(directions), *self.after(previous))
         if not isinstance(out, Tangent) or not out.partials:
             return namespace(previous).zeros(shape, dtype=self.dtype)  # type: ignore[no-any-return]
         return np.broadcast_to(out.directions, shape)
 
-    def _after(self, previous: Any) -> tuple[int, ...]:
+    def after(self, previous: Any) -> tuple[int, ...]:
         """Return the shape of f at what steps see."""
         return tuple(previous.shape)
 
-    def _value(self, previous: Any, drive: Any, index: slice) -> Any:
-        """Return f at what steps see and at their inputs; ``index`` says which steps they are."""
-        return self.f(previous if isinstance(previous, Tangent) else freeze(previous), drive)
+    def shown(self, previous: Any) -> Any:
+        """Return what steps see so that f cannot write into it."""
+        return previous if isinstance(previous, Tangent) else freeze(previous)
+
+    def call(self, function: Callable[..., Any], state: Any, drive: Any) -> Any:
+        """Return what a function of the user's gives at what steps see and at their inputs."""
+        return function(state, drive)
 
     def _call(self, previous: Any, index: slice, drive: Any = None) -> Any:
         drive = self._drive(index) if drive is None else drive
         try:
-            out = self._value(previous, drive, index)
+            out = self.call(self.f, self.shown(previous), drive)
         except (ValueError, TypeError) as error:
             advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
             if advice is None:
@@ -177,7 +181,7 @@ class FunctionRecurrence(Recurrence):
             raise TypeError(f"{self.description} {advice} ({error})") from error
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
-        shape, wanted = tuple(np.shape(value_of(out))), self._after(previous)
+        shape, wanted = tuple(np.shape(value_of(out))), self.after(previous)
         if shape != wanted:
             raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {wanted}")
         if out.dtype != self.dtype:
@@ -255,7 +259,7 @@ class FunctionRecurrence(Recurrence):
         >>> rec.push_state(np.array([[3.0], [4.0]]), np.ones((1, 2, 1))).ravel().tolist()
         [6.0, 8.0]
         """
-        out, shape = self._push(previous, directions), (len(directions), *self._after(previous))
+        out, shape = self._push(previous, directions), (len(directions), *self.after(previous))
         if not isinstance(out, Tangent) or not out.partials:
             return namespace(previous).zeros(shape, directions.dtype)  # type: ignore[no-any-return]
         return namespace(previous).broadcast_to(out.directions, shape)  # type: ignore[no-any-return]

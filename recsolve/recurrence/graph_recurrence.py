@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, freeze, from_native, kind_of, namespace, to_native
 from recsolve.base.graph import Graph
 from recsolve.base.overriding import changed
@@ -22,7 +21,6 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
 from recsolve.recurrence.function_tangent import DIRECTIONS, Tangent
-from recsolve.recurrence.kinds_of_nodes import by_kind, check_kinds
 
 
 class GraphRecurrence(FunctionRecurrence):
@@ -36,8 +34,6 @@ class GraphRecurrence(FunctionRecurrence):
     graph : Graph
     known : array, shape (K, *batch, *event)
         The states of parents that are no nodes: ``initial``, and in a part those of nodes that are not in it.
-    kinds : array of int, shape (N,), or None
-        Which of several functions is that of a node.
 
     Examples
     --------
@@ -48,18 +44,11 @@ class GraphRecurrence(FunctionRecurrence):
     """
 
     graph: Graph
-    kinds: Array | None
 
-    def __init__(self, f: Any, parents: Any, inputs: Any, initial: Any, kinds: Any, structure: str, ties: Any = None):
+    def __init__(self, f: Any, parents: Any, inputs: Any, initial: Any, structure: str, ties: Any = None):
         self.graph = parents if isinstance(parents, Graph) else Graph(parents)
-        functions = f if isinstance(f, (list, tuple)) else None
-        for i, one in enumerate(() if functions is None else functions):
-            check_callable(f"f[{i}]", one, "f(h, u)")
-        self.kinds = check_kinds(kinds, None if functions is None else len(functions), self.graph)
-        self.functions: tuple[Any, ...] = (f,) if functions is None else tuple(functions)
         length = self.graph.size if inputs is None or (isinstance(inputs, (dict, tuple)) and not inputs) else None
-        described = self.functions[0] if self.functions else f
-        super().__init__(described, self._ordered(inputs), initial, structure, None, None, length, ties)
+        super().__init__(f, self._ordered(inputs), initial, structure, None, None, length, ties)
         self.known = self.initial[None]
 
     def _ordered(self, inputs: Any) -> Any:
@@ -152,22 +141,20 @@ class GraphRecurrence(FunctionRecurrence):
 
     # f ---------------------------------------------------------------------------------------------------------
 
-    def _after(self, previous: Any) -> tuple[int, ...]:
+    def after(self, previous: Any) -> tuple[int, ...]:
         if isinstance(previous, Slots):
             return tuple(previous.arrays[0].shape)
         return (*previous.shape[:1], *previous.shape[2:])
 
-    def _value(self, previous: Any, drive: Any, index: slice) -> Any:
-        if isinstance(previous, Slots):
-            slots = previous.arrays
-        elif isinstance(previous, Tangent):
-            slots = tuple(_slot(previous, p) for p in range(self.graph.slots))
-        else:
-            shown = freeze(previous)
-            slots = tuple(shown[:, p] for p in range(self.graph.slots))
-        if self.kinds is None:
-            return self.f(slots, drive)
-        return by_kind(self.functions, self.kinds[index], slots, drive)
+    def shown(self, previous: Any) -> Any:
+        return previous if isinstance(previous, Slots) else super().shown(previous)
+
+    def call(self, function: Callable[..., Any], state: Any, *others: Any) -> Any:
+        """Return what a function of the user's gives, which sees the state as one array for each slot."""
+        if isinstance(state, Slots):
+            return super().call(function, state.arrays, *others)
+        part = _slot if isinstance(state, Tangent) else lambda x, p: x[:, p]
+        return super().call(function, tuple(part(state, p) for p in range(self.graph.slots)), *others)
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
         kind, P = STRUCTURES[self.structure], self.graph.slots
@@ -230,9 +217,7 @@ class GraphRecurrence(FunctionRecurrence):
     def _with(self, cut: slice, initial: Any) -> GraphRecurrence:
         inputs = self.contain([self.wrap(u[cut]) for u in self.inputs])
         length = None if self.inputs else len(range(*cut.indices(self.length)))
-        part = self._remade(inputs, initial, None, length)
-        part.kinds = None if self.kinds is None else self.kinds[cut]
-        return part
+        return self._remade(inputs, initial, None, length)
 
     def _select(self, place: tuple[Array, ...], initial: Any) -> GraphRecurrence | None:
         part: Any = super()._select(place, initial)
