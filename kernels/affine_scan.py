@@ -5,7 +5,7 @@ from __future__ import annotations
 from recsolve.base.arrays import Array, namespace
 from recsolve.jacobians import ByParent, Jacobian
 from recsolve.kernels.backends import scan
-from recsolve.kernels.graph_scan import graph_scan, reverse_graph_scan
+from recsolve.kernels.graph_scan import graph_carry, graph_scan, reverse_graph_scan
 from recsolve.kernels.monoids import MONOIDS
 
 
@@ -27,6 +27,11 @@ def affine_scan(
     backwards = slice(None, None, -1)
     flipped = None if reset is None else reset[backwards]
     return scan(monoid, (A[backwards], b[backwards]), initial=initial, reset=flipped)[backwards]
+
+
+def carried(A: Jacobian, d: Array) -> Array:
+    """Return A[t] d[t-1] for all t, where d is 0 before the first; over the parents of every node on a graph."""
+    return graph_carry(A, d) if isinstance(A, ByParent) else A.carry(d)
 
 
 def reverse_solve(J: Jacobian, starts: Array, c: Array) -> Array:

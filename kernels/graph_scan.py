@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import FLOATS, Array, kind_of, namespace
+from recsolve.base.arrays import FLOATS, Array, freeze, kind_of, namespace
 from recsolve.base.graph import Graph
 from recsolve.jacobians import ByParent, Diagonal, Identity, Scalar, Zero
 from recsolve.kernels import backends
@@ -33,10 +33,20 @@ def graph_scan(A: ByParent, b: Array, cut: Array | None) -> Array:
         loops.forward(*_flat(A, d, cut))
         return d  # type: ignore[no-any-return]
     for level in A.graph.levels[1:]:
-        for J, rows, parents in _slots(A, level):
+        for J, rows, parents in _slots(A, level, d):
             term = J[rows].matvec(d[parents])
             d[rows] += term if cut is None else namespace(b).where(cut[rows], term.dtype.type(0), term)
     return d  # type: ignore[no-any-return]
+
+
+def graph_carry(A: ByParent, d: Array) -> Array:
+    """Return the sum over p of A[n, p] d[parent p of n], 0 where there is none."""
+    if (loops := _compiled(A, d)) is None:
+        return A.carry(d)
+    out = np.empty(d.shape, d.dtype)
+    entries, states, parents = _operands(A, np.ascontiguousarray(d))
+    loops.carry(entries, states, parents, out.reshape(states.shape))
+    return out
 
 
 def reverse_graph_scan(A: ByParent, cut: Array | None, c: Array) -> Array:
@@ -46,7 +56,7 @@ def reverse_graph_scan(A: ByParent, cut: Array | None, c: Array) -> Array:
         loops.backward(*_flat(A, g, cut))
         return g  # type: ignore[no-any-return]
     for level in A.graph.levels[:0:-1]:
-        for J, rows, parents in _slots(A, level):
+        for J, rows, parents in _slots(A, level, g):
             term = J[rows].rmatvec(g[rows])
             term = term if cut is None else namespace(c).where(cut[rows], term.dtype.type(0), term)
             _add_at(g, parents, term)
@@ -72,12 +82,13 @@ def graph_front(good: Array, graph: Graph) -> tuple[Array, Array]:
         for level in graph.levels[1:]:
             for p in range(graph.slots):
                 parents = graph.parents[level, p]
-                clean[level] &= leading[parents] | (parents < 0).reshape(-1, *(1,) * (good.ndim - 1))
+                missing = (parents < 0).reshape(-1, *(1,) * (good.ndim - 1))
+                clean[level] &= leading[np.maximum(parents, 0)] | missing
             leading[level] &= clean[level]
     return leading, clean & ~good
 
 
-def _slots(A: ByParent, level: slice) -> Any:
+def _slots(A: ByParent, level: slice, like: Array) -> Any:
     """Yield, slot by slot, the nodes of a level that have a parent there: the Jacobian, the nodes, their parents."""
     for p, J in enumerate(A.slots):
         parents = A.graph.parents[level, p]
@@ -87,19 +98,16 @@ def _slots(A: ByParent, level: slice) -> Any:
         rows: Any = level
         if not there.all():
             rows, parents = level.start + np.flatnonzero(there), parents[there]
-        yield J, rows, parents
+        xp = namespace(like)
+        yield J, rows if isinstance(rows, slice) else xp.asarray(rows), xp.asarray(parents)
 
 
 def _add_at(g: Array, places: Array, terms: Array) -> None:
     """Add rows at places of which some may be the same."""
-    if len(np.unique(places)) == len(places):
+    if kind_of(g) == "numpy" and len(np.unique(places)) == len(places):
         g[places] += terms
-    elif kind_of(g) == "numpy":
-        np.add.at(g, places, terms)
     else:
-        import cupyx
-
-        cupyx.scatter_add(g, places, terms)
+        namespace(g).add.at(g, places, terms)
 
 
 def _compiled(A: ByParent, b: Array) -> Any:
@@ -114,14 +122,32 @@ def _compiled(A: ByParent, b: Array) -> Any:
 
 
 def _flat(A: ByParent, y: Array, cut: Array | None) -> tuple[Any, ...]:
-    """Return the operands of the loops: entries (P, N, w), states (N, w), parents, and cuts (N, w)."""
-    rows, width = len(y), y.size // len(y)
-    entries = np.empty((len(A.slots), *y.shape), y.dtype)
-    for p, J in enumerate(A.slots):
-        entries[p] = 1 if type(J) is Identity else J.diagonal().data
-    marks = np.zeros((rows, width), np.bool_)
-    if cut is not None:
-        marks = np.ascontiguousarray(np.broadcast_to(cut, y.shape)).reshape(rows, width)
-    parents = A.graph.parents.copy()
-    parents[:, [type(J) is Zero for J in A.slots]] = -1
-    return entries.reshape(len(A.slots), rows, width), y.reshape(rows, width), parents, marks
+    """Return the operands of the loops, as :func:`_operands` does, with the cuts (N, w)."""
+    marks = np.zeros(y.shape, np.bool_) if cut is None else np.ascontiguousarray(np.broadcast_to(cut, y.shape))
+    return *_operands(A, y), marks.reshape(len(y), -1)
+
+
+def _operands(A: ByParent, y: Array) -> tuple[Array, Array, Array]:
+    """Return entries (P, N, w), states (N, w) and parents; a Zero has none."""
+    parents = A.graph.parents
+    if any(type(J) is Zero for J in A.slots):
+        parents = np.where([type(J) is Zero for J in A.slots], -1, parents)
+    entries: Any = _stacked([J.data for J in A.slots]) if all(type(J) is Diagonal for J in A.slots) else None  # type: ignore[attr-defined]
+    if entries is None or entries.shape[1:] != y.shape or entries.dtype != y.dtype:
+        entries = np.empty((len(A.slots), *y.shape), y.dtype)
+        for p, J in enumerate(A.slots):
+            entries[p] = 1 if type(J) is Identity else J.diagonal().data
+    return freeze(entries.reshape(len(A.slots), len(y), -1)), y.reshape(len(y), -1), parents
+
+
+def _stacked(slots: list[Array]) -> Array | None:
+    """Return arrays that lie one after the other in memory, as derivatives do, as one; else None."""
+    first = slots[0]
+    if not all(x.flags.c_contiguous and x.shape == first.shape and x.dtype == first.dtype for x in slots):
+        return None
+    places = [x.__array_interface__["data"][0] for x in slots]
+    if any(place != places[0] + p * first.nbytes for p, place in enumerate(places)):
+        return None
+    return np.lib.stride_tricks.as_strided(
+        first, (len(slots), *first.shape), (first.nbytes, *first.strides), writeable=False
+    )

@@ -187,6 +187,7 @@ class Solution:
         - f uses more than elementwise operations (and, for states of up to 128 numbers, indexing, shape functions and
           matmul), powers other than multiples of 1/2, or array methods that intervals lack; a declared ``jacobian`` is
           no help, for it cannot be enclosed;
+        - the recurrence is on a graph;
         - the arrays are CuPy's.
 
         Notes

@@ -135,7 +135,7 @@ def solve(
     tolerance = _tolerance(tol, driver, recurrence, scaled=False)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
-    limit, patience = recurrence.depth + 2 if maxiter is None else int(maxiter), int(driver["patience"])
+    limit, patience = recurrence.length + 2 if maxiter is None else int(maxiter), int(driver["patience"])
     first = first_iterate(guess, recurrence)
 
     watch = Stopwatch()

@@ -10,7 +10,7 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, ByParent, Diagonal, Jacobian, Zero
-from recsolve.kernels.affine_scan import affine_scan
+from recsolve.kernels.affine_scan import affine_scan, carried
 from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_PROPOSAL, OF_VALUES
 from recsolve.kernels.residual import guard, largest_finite
 from recsolve.recurrence.base import Recurrence
@@ -267,7 +267,7 @@ class Problem(Evaluation):
         cut = self.recurrence.over_event(self.cut(iterate))
         if self.recurrence.graph is not None and not isinstance(A, ByParent):
             raise TypeError(f"A is {type(A).__name__}; wanted ByParent, one matrix per parent of a node, on a graph")
-        return A.carry(affine_scan(A, iterate.residual, reset=cut))
+        return carried(A, affine_scan(A, iterate.residual, reset=cut))
 
     def advance(self, iterate: I, proposal: Array) -> I:
         """Guard and pin a proposal, and evaluate it.

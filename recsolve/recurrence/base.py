@@ -197,7 +197,7 @@ class Recurrence(ABC):
         """
 
     def _apply_by_steps(self, previous: Array) -> Array:
-        values = namespace(previous).empty_like(previous)
+        values = self.empty()
         for t in range(self.length):
             values[t] = self.step(previous[t], t)
         return values  # type: ignore[no-any-return]
@@ -783,10 +783,12 @@ class Recurrence(ABC):
         return f"{type(self).__name__}({self.description}, {shape})"
 
 
-def check_recurrence(recurrence: Any) -> None:
-    """Raise TypeError for an argument that is no recurrence."""
+def check_recurrence(recurrence: Any, *, graphs: bool = True) -> None:
+    """Raise TypeError for an argument that is no recurrence, or one on a graph where these are not looked at."""
     if not isinstance(recurrence, Recurrence):
         raise TypeError(f"recurrence is {type(recurrence).__name__}; wanted a Recurrence, as cell.recurrence(x) gives")
+    if recurrence.graph is not None and not graphs:
+        raise TypeError(f"recurrence is {recurrence!r}; wanted one along time, h[t] = f(h[t-1], u[t])")
 
 
 def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:

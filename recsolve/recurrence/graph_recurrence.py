@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from recsolve.base.arrays import Array, freeze, from_native, kind_of, namespace, to_native
+from recsolve.base.arrays import Array, freeze, from_native, kind_of, namespace, to_host, to_native
 from recsolve.base.graph import Graph
 from recsolve.base.overriding import changed
 from recsolve.jacobians import ByParent, Identity, Jacobian, Scalar, Zero
@@ -69,7 +69,7 @@ class GraphRecurrence(FunctionRecurrence):
     def as_given(self, x: Array) -> Array:
         if not self.graph.ordered:
             out = namespace(x).empty(x.shape, x.dtype)
-            out[self._order_of_levels] = x
+            out[namespace(x).asarray(self.graph.order)] = x
             x = out
         return x.reshape(*self.graph.shape, *x.shape[1:])
 
@@ -78,11 +78,7 @@ class GraphRecurrence(FunctionRecurrence):
         if tuple(x.shape[:axes]) != self.graph.shape:
             raise ValueError(f"{name} has shape {tuple(x.shape)}; wanted the nodes first, {self.graph.shape}")
         flat = x.reshape(self.graph.size, *x.shape[axes:])
-        return flat if self.graph.ordered else flat[self._order_of_levels]
-
-    @cached_property
-    def _order_of_levels(self) -> Array:
-        return namespace(self.initial).asarray(self.graph.order) if hasattr(self, "initial") else self.graph.order
+        return flat if self.graph.ordered else flat[namespace(x).asarray(self.graph.order)]
 
     def name_of(self, step: int) -> int | tuple[int, ...]:
         return self.graph.name(step)
@@ -106,7 +102,10 @@ class GraphRecurrence(FunctionRecurrence):
         xp = namespace(states)
         slots = xp.empty((self.graph.slots, *states.shape), states.dtype)  # one after the other in memory
         for slot, (places, missing, seen) in zip(slots, self._gathers, strict=True):
-            xp.take(states, places, axis=0, out=slot, mode="clip")
+            if xp is np:
+                states.take(places, axis=0, out=slot, mode="clip")
+            else:
+                slot[...] = states[places]
             slot[missing] = self.known[seen]
         return slots.swapaxes(0, 1)  # type: ignore[no-any-return]
 
@@ -131,13 +130,12 @@ class GraphRecurrence(FunctionRecurrence):
         return namespace(state).broadcast_to(state, (self.length, self.graph.slots, *state.shape))  # type: ignore[no-any-return]
 
     def seen_at(self, steps: Array) -> Array:
-        seen, parents = namespace(steps).zeros_like(steps), namespace(steps).asarray(self.graph.parents)
-        for p in range(self.graph.slots):
-            for rows in self.graph.levels:  # in one of which a parent may be seen by several nodes
-                here = parents[rows, p]
-                for n in np.flatnonzero(self.graph.present[rows, p] & _any(steps[rows])):
-                    seen[int(here[n])] |= steps[rows][n]
-        return seen  # type: ignore[no-any-return]
+        host = to_host(steps)
+        seen = np.zeros_like(host)
+        for parents in self.graph.parents.T:
+            there = np.flatnonzero(parents >= 0)
+            np.logical_or.at(seen, parents[there], host[there])
+        return namespace(steps).asarray(seen)  # type: ignore[no-any-return]
 
     # f ---------------------------------------------------------------------------------------------------------
 
@@ -194,14 +192,10 @@ class GraphRecurrence(FunctionRecurrence):
     def between(self, start: int, stop: int, states: Array) -> Recurrence:
         part = self._with(slice(start, stop), self.wrap(self.initial))
         part.graph, outside = self.graph.part(start, stop, known=True)
-        part.known = self._known_of(outside, states)
+        xp = namespace(states)
+        nodes, others = xp.asarray(outside[outside >= 0]), xp.asarray(-1 - outside[outside < 0])
+        part.known = xp.concatenate([self.initial[None], self.known[others], states[nodes]])
         return part
-
-    def _known_of(self, outside: Array, states: Array) -> Array:
-        """Return ``known`` of a part that sees some nodes, or parents that are no nodes here either."""
-        xp = namespace(self.initial)
-        seen = [self.known[-1 - place] if place < 0 else states[place] for place in outside.tolist()]
-        return xp.stack([self.initial, *seen])  # type: ignore[no-any-return]
 
     def _cut(self, cut: slice, initial: Any) -> GraphRecurrence:
         """Return the recurrence of some nodes alone, which see ``initial`` in place of others."""
@@ -209,7 +203,7 @@ class GraphRecurrence(FunctionRecurrence):
         start, stop, step = cut.indices(self.length)
         if step == 1:
             part.graph, outside = self.graph.part(start, max(start, stop), known=False)
-            part.known = part._known_of(outside, self.known)
+            part.known = namespace(part.initial).concatenate([part.initial[None], self.known[-1 - outside]])
         else:
             part.graph = Graph(np.full((part.length, self.graph.slots), -1))
         return part
@@ -252,10 +246,6 @@ def _slot(previous: Tangent, p: int) -> Tangent:
     return type(previous)(previous.value[:, p], moved)
 
 
-def _any(steps: Array) -> Array:
-    return np.asarray(steps.reshape(len(steps), -1).any(axis=1))
-
-
 class GraphEngine(Engine):
     """The engine of a recurrence on a graph: its loop goes level by level."""
 
@@ -270,6 +260,8 @@ class GraphEngine(Engine):
         if not 0 <= start <= self.recurrence.length or (start and known is None):
             raise ValueError(f"start is {start}; wanted 0, or a node of 0..{self.recurrence.length} with known states")
         rec, K = self.recurrence, len(self.recurrence.known)
+        if any(getattr(type(rec), name) is not getattr(GraphRecurrence, name) for name in ("step", "apply", "_call")):
+            return super().walk(known, start)  # a subclass has another f, which is taken node by node
         xp = namespace(rec.initial)
         table = xp.empty((K + rec.length, *rec.shape[1:]), rec.dtype)  # known states and nodes as one array
         table[:K], states = rec.known, table[K:]

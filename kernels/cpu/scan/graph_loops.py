@@ -24,6 +24,19 @@ def forward(a: Array, y: Array, parents: Array, cut: Array) -> None:
 
 
 @compiled
+def carry(a: Array, y: Array, parents: Array, out: Array) -> None:
+    """Fill ``out`` with what comes from the parents of every node alone."""
+    slots, nodes, width = a.shape
+    out[:] = 0
+    for n in range(nodes):
+        for p in range(slots):
+            m = parents[n, p]
+            if m >= 0:
+                for i in range(width):
+                    out[n, i] += a[p, n, i] * y[m, i]
+
+
+@compiled
 def backward(a: Array, y: Array, parents: Array, cut: Array) -> None:
     """Add to the parents of every node what goes back to them, the last node first."""
     slots, nodes, width = a.shape
