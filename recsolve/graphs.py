@@ -64,7 +64,9 @@ def grid(shape: Sequence[int] | int, *, directions: Sequence[int] | None = None,
     if offsets is None:
         steps = tuple(1 for _ in sizes) if directions is None else tuple(directions)
         if len(steps) != len(sizes) or not any(steps) or any(step not in (-1, 0, 1) for step in steps):
-            raise ValueError(f"directions is {directions!r}; wanted 1, -1 or 0 for each of {len(sizes)} axes, not all 0")
+            raise ValueError(
+                f"directions is {directions!r}; wanted 1, -1 or 0 for each of {len(sizes)} axes, not all 0"
+            )
         offsets = [-step * np.eye(len(sizes), dtype=np.int64)[axis] for axis, step in enumerate(steps) if step]
     moves = np.asarray(offsets)
     if moves.ndim != 2 or moves.dtype.kind not in "iu" or not len(moves) or moves.shape[1] != len(sizes):
@@ -228,7 +230,7 @@ def together(*graphs: Graph) -> Graph:
     return Graph(np.concatenate(blocks).reshape(*shape, slots))
 
 
-class by_kind:  # noqa: N801 - it is called as a function
+class by_kind:
     """Return one function for nodes of several kinds: layers with weights of their own, an encoder and a decoder.
 
     Parameters
@@ -270,7 +272,9 @@ class by_kind:  # noqa: N801 - it is called as a function
         kinds = to_host(value_of(u[self.name]))
         there = np.unique(kinds)
         if there.size and not (np.isin(there, np.arange(len(self.functions)))).all():
-            raise ValueError(f"kinds are {there.tolist()}; wanted 0 to {len(self.functions) - 1}, the places of functions")
+            raise ValueError(
+                f"kinds are {there.tolist()}; wanted 0 to {len(self.functions) - 1}, the places of functions"
+            )
         if len(there) == 1:
             return self.functions[int(there[0])](h, u, *others)
         rows = [np.flatnonzero(kinds == kind) for kind in there]

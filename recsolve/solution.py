@@ -121,7 +121,9 @@ class Solution:
     @cached_property
     def converged_entries(self) -> Array:
         iterate = self._iterate
-        return to_host(self.recurrence.as_given(iterate.tolerance.met(iterate.states, iterate.values, iterate.residual)))
+        return to_host(
+            self.recurrence.as_given(iterate.tolerance.met(iterate.states, iterate.values, iterate.residual))
+        )
 
     @property
     def converged_prefix(self) -> int:

@@ -118,7 +118,7 @@ def verify_jacobian(
 
 
 def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
-    if type(rec) in (FunctionRecurrence, GraphRecurrence):
+    if isinstance(rec, FunctionRecurrence) and type(rec) in (FunctionRecurrence, GraphRecurrence):
         try:
             found = _repeated(lambda: by_derivatives(rec, previous, J, generator))
         except Exception:  # automatic differentiation cannot follow

@@ -7,6 +7,7 @@ nodes of a level do not see each other, and can be computed together once those 
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class Graph:
         self.shape: tuple[int, ...] = given.shape[:-1]
         flat = given.reshape(-1, given.shape[-1]).astype(np.int64)
         size = len(flat)
-        if size and not (-1 <= flat.min() and flat.max() < size):
+        if size and (flat.min() < -1 or flat.max() >= size):
             seen = int(flat.min() if flat.min() < -1 else flat.max())
             raise ValueError(f"parents has {seen}; wanted places of nodes, 0 to {size - 1}, and -1 for none")
         levels = _levels(flat)
@@ -85,7 +86,7 @@ class Graph:
 
     @property
     def slots(self) -> int:
-        return self.parents.shape[1]
+        return int(self.parents.shape[1])
 
     @property
     def depth(self) -> int:
@@ -105,7 +106,7 @@ class Graph:
     def levels(self) -> list[slice]:
         """The nodes of each level, in the order of levels."""
         bounds = self.starts.tolist()
-        return [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [slice(a, b) for a, b in pairwise(bounds)]
 
     def part(self, start: int, stop: int, known: bool) -> tuple[Graph, Array]:
         """Return the graph of the nodes start..stop-1 of the order of levels, and what they see from outside of it.
@@ -125,7 +126,7 @@ class Graph:
         """
         parents = self.parents[start:stop]
         if not known:
-            parents = np.where((0 <= parents) & (parents < start), -1, parents)
+            parents = np.where((parents >= 0) & (parents < start), -1, parents)
         out = parents < start
         outside = np.unique(parents[out & (parents != -1)])
         numbered = np.where(parents == -1, -1, -2 - np.searchsorted(outside, parents))

@@ -68,10 +68,7 @@ class ByParent(Jacobian):
 
     def matvec(self, v: Array) -> Array:
         """Return the sum over p of J[n, p] v[n, p], (N, *batch, *event), of v (N, P, *batch, *event)."""
-        total = self.slots[0].matvec(v[:, 0])
-        for p, J in enumerate(self.slots[1:], 1):
-            total = total + J.matvec(v[:, p])
-        return total
+        return _total([J.matvec(v[:, p]) for p, J in enumerate(self.slots)])
 
     def rmatvec(self, v: Array) -> Array:
         """Return J[n, p]^T v[n], (N, P, *batch, *event), of v (N, *batch, *event)."""
@@ -80,16 +77,15 @@ class ByParent(Jacobian):
     def where(self, seen: Array, v: Array) -> Array:
         """Return the sum over those p that are seen: selected, so that others may be anything."""
         xp, zero = namespace(v), v.dtype.type(0)
-        terms = [xp.where(seen[:, p], J.matvec(v[:, p]), zero) for p, J in enumerate(self.slots)]
-        return sum(terms[1:], terms[0])
+        return _total([xp.where(seen[:, p], J.matvec(v[:, p]), zero) for p, J in enumerate(self.slots)])
 
     def carry(self, d: Array) -> Array:
-        xp, parents, total = namespace(d), self.graph.parents, None
-        for p, J in enumerate(self.slots):
-            term = J.matvec(xp.take(d, xp.asarray(np.maximum(parents[:, p], 0)), axis=0) if len(d) else d)
-            term[xp.asarray(np.flatnonzero(parents[:, p] < 0))] = 0
-            total = term if total is None else total + term
-        return total
+        xp, terms = namespace(d), []
+        for J, parents in zip(self.slots, self.graph.parents.T, strict=True):
+            term = J.matvec(d[xp.asarray(np.maximum(parents, 0))])
+            term[xp.asarray(np.flatnonzero(parents < 0))] = 0
+            terms.append(term)
+        return _total(terms)
 
     def transpose(self) -> Jacobian:
         raise TypeError("the transpose of ByParent maps nodes to their parents; use rmatvec")
@@ -120,3 +116,10 @@ class ByParent(Jacobian):
 
     def __repr__(self) -> str:
         return f"ByParent({', '.join(type(J).__name__ for J in self.slots)}, {self.graph})"
+
+
+def _total(terms: list[Array]) -> Array:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total

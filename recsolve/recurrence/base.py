@@ -200,7 +200,7 @@ class Recurrence(ABC):
         values = self.empty()
         for t in range(self.length):
             values[t] = self.step(previous[t], t)
-        return values  # type: ignore[no-any-return]
+        return values
 
     def _step_by_window(self, state: Array, t: int) -> Array:
         return self.window(t, t + 1).apply(state[None])[0]  # type: ignore[no-any-return]
@@ -735,8 +735,8 @@ class Recurrence(ABC):
         f : callable
             ``f(h, u)`` gets many nodes at once, in any order: ``h`` is a tuple of P arrays, one for each slot of
             parents, and ``u`` the inputs, all (nodes, *batch, ...) with one axis of nodes; it returns the states of
-            these nodes, in the shape of ``h[0]``. It must not mix nodes or sequences. Layers with weights of their own are
-            made one function by :func:`recsolve.graphs.by_kind`.
+            these nodes, in the shape of ``h[0]``. It must not mix nodes or sequences. :class:`recsolve.graphs.by_kind`
+            makes one function of those of layers with weights of their own.
         parents : Graph, or array of int, shape (*nodes, P)
             From :mod:`recsolve.graphs`, or the parents of every node as places in the flattened array of nodes, -1 for
             none.

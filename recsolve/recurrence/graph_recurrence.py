@@ -15,12 +15,11 @@ import numpy as np
 
 from recsolve.base.arrays import Array, freeze, from_native, kind_of, namespace, to_host, to_native
 from recsolve.base.graph import Graph
-from recsolve.base.overriding import changed
 from recsolve.jacobians import ByParent, Identity, Jacobian, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
-from recsolve.recurrence.function_tangent import DIRECTIONS, Tangent
+from recsolve.recurrence.function_tangent import Tangent
 
 
 class GraphRecurrence(FunctionRecurrence):
@@ -96,7 +95,7 @@ class GraphRecurrence(FunctionRecurrence):
         for p in range(self.graph.slots):
             missing = np.flatnonzero(parents[:, p] < 0)
             found.append((np.maximum(parents[:, p], 0), missing, -1 - parents[missing, p]))
-        return [tuple(map(xp.asarray, arrays)) for arrays in found]  # type: ignore[misc]
+        return [tuple(map(xp.asarray, arrays)) for arrays in found]
 
     def previous(self, states: Array) -> Array:
         xp = namespace(states)
@@ -111,12 +110,12 @@ class GraphRecurrence(FunctionRecurrence):
 
     @property
     def starts(self) -> Array:
-        return self._over_batch(~self.graph.present.any(axis=1))
+        return self._over_batch(np.asarray(~self.graph.present.any(axis=1)))
 
     @property
     def from_initial(self) -> Array:
         """(N, P, *batch) of bool: the parents that are missing, in whose place ``initial`` is seen."""
-        return self._over_batch(self.graph.parents == -1)
+        return self._over_batch(np.equal(self.graph.parents, -1))
 
     def _over_batch(self, mask: Array) -> Array:
         xp = namespace(self.initial)
@@ -158,7 +157,7 @@ class GraphRecurrence(FunctionRecurrence):
         kind, P = STRUCTURES[self.structure], self.graph.slots
         if kind is Zero or kind is Identity:
             values = self.apply(previous)
-            return values, ByParent([kind(values, self.layout)] * P, self.graph)  # type: ignore[call-arg]
+            return values, ByParent([kind(values, self.layout)] * P, self.graph)
         xp, event = namespace(previous), self.layout.event
         ones = (1,) * len(self.batch)
         seeds = self._seeds(xp.empty((1, *ones, *event), self.dtype))
@@ -182,7 +181,7 @@ class GraphRecurrence(FunctionRecurrence):
 
     @property
     def rounding(self) -> float:
-        return super().rounding * self.graph.slots**0.5
+        return float(super().rounding * self.graph.slots**0.5)
 
     def bind(self) -> Engine:
         return GraphEngine(self)
@@ -291,7 +290,7 @@ class GraphEngine(Engine):
 
     @cached_property
     def _runs(self) -> list[list[int]]:
-        """For every slot and level: the first of those places where they follow each other, so that they are a slice; else -1."""
+        """For every slot and level: the first of those places where they follow each other as a slice, else -1."""
         starts, index = self.recurrence.graph.starts, self._index
         if not self.recurrence.length:
             return [[] for _ in index]
