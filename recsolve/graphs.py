@@ -6,17 +6,18 @@ Each function returns a :class:`Graph`; an array of parents makes one of any oth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import to_host
+from recsolve.base.arrays import Array, to_host
 from recsolve.base.graph import Graph
 from recsolve.symbolic.dual import value_of
 
-__all__ = ["Graph", "by_kind", "from_edges", "grid", "layers", "together", "tree"]
+__all__ = ["Graph", "by_kind", "from_edges", "grid", "layers", "matmul", "together", "tree"]
 
 
 def grid(shape: Sequence[int] | int, *, directions: Sequence[int] | None = None, offsets: Any = None) -> Graph:
@@ -269,20 +270,68 @@ class by_kind:
     def __call__(self, h: Any, u: Any, *others: Any) -> Any:
         if not isinstance(u, Mapping) or self.name not in u:
             raise TypeError(f"inputs is {type(u).__name__}; wanted a dict with the kind of every node as {self.name!r}")
-        kinds = to_host(value_of(u[self.name]))
-        there = np.unique(kinds)
-        if there.size and not (np.isin(there, np.arange(len(self.functions)))).all():
-            raise ValueError(
-                f"kinds are {there.tolist()}; wanted 0 to {len(self.functions) - 1}, the places of functions"
-            )
+        kinds, there = _kinds(u[self.name], len(self.functions))
         if len(there) == 1:
             return self.functions[int(there[0])](h, u, *others)
-        rows = [np.flatnonzero(kinds == kind) for kind in there]
-        if not rows:
-            return self.functions[0](h, u, *others)
+        rows, back = _rows_of(kinds, there)
         parts = [
-            self.functions[int(kind)](tuple(x[r] for x in h), {n: x[r] for n, x in u.items()}, *others)
+            self.functions[int(kind)](tuple([x[r] for x in h]), {n: x[r] for n, x in u.items()}, *others)
             for kind, r in zip(there, rows, strict=True)
         ]
-        back = np.argsort(np.concatenate(rows), kind="stable")
-        return np.concatenate(parts)[back]
+        together = np.concatenate(parts)
+        return together if back is None else together[back]
+
+
+def matmul(x: Any, W: Any, kind: Any) -> Any:
+    """Return x[n] @ W[kind of n] for many nodes n: layers with weights of their own in one product a level.
+
+    Parameters
+    ----------
+    x : array, shape (nodes, *batch, n)
+    W : array, shape (kinds, n, m)
+    kind : array, shape (nodes,)
+        Of each node, in any dtype: an input of the recurrence.
+
+    Returns
+    -------
+    array, shape (nodes, *batch, m)
+
+    Raises
+    ------
+    ValueError
+        For kinds that are no places of matrices.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.graphs.matmul(np.ones((3, 2)), np.array([np.eye(2), 5 * np.eye(2)]), np.array([1.0, 0.0, 1.0])).tolist()
+    [[5.0, 5.0], [1.0, 1.0], [5.0, 5.0]]
+    """
+    kinds, there = _kinds(kind, len(W))
+    if len(kinds) <= len(W):  # the nodes of a level, say: one product of as many matrices
+        matrices = W if kinds == list(range(len(W))) else W[np.asarray(kinds, np.int64)]
+        rows = x[:, None] if x.ndim == 2 else x.reshape(len(kinds), prod(x.shape[1:-1]), x.shape[-1])
+        return (rows @ matrices).reshape(*x.shape[:-1], W.shape[-1])
+    if len(there) == 1:
+        return x @ W[int(there[0])]
+    places, back = _rows_of(kinds, there)
+    together = np.concatenate([x[r] @ W[int(k)] for k, r in zip(there, places, strict=True)])
+    return together if back is None else together[back]
+
+
+def _kinds(given: Any, count: int) -> tuple[list[float], list[float]]:
+    """Return the kinds of nodes, and which there are."""
+    kinds = to_host(value_of(given)).tolist()
+    there = sorted(set(kinds)) or [0.0]
+    if not set(there) <= set(range(count)):
+        raise ValueError(f"kinds are {there}; wanted 0 to {count - 1}")
+    return kinds, there
+
+
+def _rows_of(kinds: list[float], there: list[float]) -> tuple[list[Any], Array | None]:
+    """Return the rows of each kind, and the way back from these one after the other; slices where they lie so already."""
+    if all(a <= b for a, b in pairwise(kinds)):  # as the nodes of a level of layers do
+        bounds = [*(kinds.index(kind) for kind in there), len(kinds)]
+        return [slice(a, b) for a, b in pairwise(bounds)], None
+    rows = [np.flatnonzero(np.asarray(kinds) == kind) for kind in there]
+    return rows, np.argsort(np.concatenate(rows), kind="stable")
