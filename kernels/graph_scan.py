@@ -34,7 +34,7 @@ def graph_scan(A: ByParent, b: Array, cut: Array | None) -> Array:
         return d  # type: ignore[no-any-return]
     for level in A.graph.levels[1:]:
         for J, rows, parents in _slots(A, level, d):
-            term = J[rows].matvec(d[parents])
+            term = J[rows].matvec(d[namespace(d).asarray(parents)])
             d[rows] += term if cut is None else namespace(b).where(cut[rows], term.dtype.type(0), term)
     return d  # type: ignore[no-any-return]
 
@@ -89,7 +89,7 @@ def graph_front(good: Array, graph: Graph) -> tuple[Array, Array]:
 
 
 def _slots(A: ByParent, level: slice, like: Array) -> Any:
-    """Yield, slot by slot, the nodes of a level that have a parent there: the Jacobian, the nodes, their parents."""
+    """Yield, slot by slot, the Jacobian, the nodes of a level that have a parent there, and these, on the host."""
     for p, J in enumerate(A.slots):
         parents = A.graph.parents[level, p]
         there = parents >= 0
@@ -98,16 +98,16 @@ def _slots(A: ByParent, level: slice, like: Array) -> Any:
         rows: Any = level
         if not there.all():
             rows, parents = level.start + np.flatnonzero(there), parents[there]
-        xp = namespace(like)
-        yield J, rows if isinstance(rows, slice) else xp.asarray(rows), xp.asarray(parents)
+        yield J, rows if isinstance(rows, slice) else namespace(like).asarray(rows), parents
 
 
 def _add_at(g: Array, places: Array, terms: Array) -> None:
-    """Add rows at places of which some may be the same."""
-    if kind_of(g) == "numpy" and len(np.unique(places)) == len(places):
-        g[places] += terms
+    """Add rows at places, on the host, of which some may be the same."""
+    xp = namespace(g)
+    if len(np.unique(places)) == len(places):
+        g[xp.asarray(places)] += terms
     else:
-        namespace(g).add.at(g, places, terms)
+        xp.add.at(g, xp.asarray(places), terms)
 
 
 def _compiled(A: ByParent, b: Array) -> Any:

@@ -100,6 +100,11 @@ def layers(depth: int, length: int) -> Graph:
     Graph
         With nodes (depth, length).
 
+    Raises
+    ------
+    ValueError
+        For numbers below 0.
+
     Examples
     --------
     >>> import recsolve as rs
@@ -329,7 +334,7 @@ def _kinds(given: Any, count: int) -> tuple[list[float], list[float]]:
 
 
 def _rows_of(kinds: list[float], there: list[float]) -> tuple[list[Any], Array | None]:
-    """Return the rows of each kind, and the way back from these one after the other; slices where they lie so already."""
+    """Return the rows of each kind, as slices where they lie so, and the way back from one kind after the other."""
     if all(a <= b for a, b in pairwise(kinds)):  # as the nodes of a level of layers do
         bounds = [*(kinds.index(kind) for kind in there), len(kinds)]
         return [slice(a, b) for a, b in pairwise(bounds)], None

@@ -3,9 +3,11 @@
 import pickle
 from functools import cache
 
+import cuda_host
 import gallery
 import numpy as np
 import pytest
+from cuda_host import simulated
 
 import recsolve as rs
 from recsolve.kernels.graph_scan import graph_carry, graph_front, graph_scan, reverse_graph_scan
@@ -446,3 +448,59 @@ def test_makers_of_graphs_check_their_arguments():
     ]:
         with pytest.raises((ValueError, TypeError), match=message):
             call()
+
+
+def test_products_with_the_matrix_of_a_kind():
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((3, 4, 5))
+    for kinds in ([0, 1, 2], [2, 0], [1], [], [0, 2, 1, 0, 2], [0, 0, 1, 2, 2], [1, 1, 1, 1]):
+        for batch in ((), (2,), (2, 3), (0,)):
+            x, kind = rng.standard_normal((len(kinds), *batch, 4)), np.array(kinds, float)
+            wanted = np.stack([a @ W[k] for a, k in zip(x, kinds, strict=True)]) if kinds else np.empty((0, *batch, 5))
+            np.testing.assert_allclose(graphs.matmul(x, W, kind), wanted, rtol=1e-12, atol=1e-12)
+
+    def f(h, u):
+        return np.tanh(graphs.matmul(h[0], W[..., :4], u["layer"]) + graphs.matmul(h[1], W[..., 1:], u["layer"]))
+
+    layer = np.broadcast_to(np.arange(3.0)[:, None], (3, 5))
+    rec = rs.Recurrence.from_graph(f, graphs.layers(3, 5), inputs={"layer": layer}, initial=rng.standard_normal((2, 4)))
+    sol = rs.solve(rec)
+    assert sol.trusted
+    np.testing.assert_allclose(sol.states, rs.solve(rec, method="sequential").states, atol=gallery.bound(sol))
+    with pytest.raises(ValueError, match="kinds are"):
+        graphs.matmul(np.ones((2, 4)), W, np.array([0.0, 3.0]))
+
+
+def halves(h, u):
+    return np.tanh(sum(0.5 * x for x in h) + u)
+
+
+@pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
+def test_arrays_on_a_gpu():
+    with simulated.gpu() as put:
+        on_a_device(graphs.grid((4, 5), directions=(1, -1)), put)
+
+
+@pytest.mark.gpu
+def test_arrays_on_a_device():
+    import cupy
+
+    for graph in (graphs.grid((4, 5), directions=(1, -1)), graphs.Graph(np.array(ABOVE)[:, None])):
+        on_a_device(graph, cupy.asarray)
+
+
+def on_a_device(graph, put):
+    """Solve and differentiate there, and compare with the host."""
+    u, c = np.random.default_rng(0).standard_normal((2, *graph.shape, 2, n))
+    given = {"structure": "diagonal"}
+    here = rs.solve(rs.Recurrence.from_graph(halves, graph, inputs=u, initial=np.ones((2, n)), **given))
+    wanted = rs.adjoint(here, states=c)
+    rec = rs.Recurrence.from_graph(halves, graph, inputs=put(u), initial=put(np.ones((2, n))), **given)
+    for method in ("newton", "sequential", "jacobi", "picard", "windowed"):
+        sol = rs.solve(rec, method=method)
+        assert sol.success
+        np.testing.assert_allclose(sol.states.get(), here.states, rtol=1e-12)
+    assert sol.trusted
+    found = rs.adjoint(sol, states=put(c))
+    np.testing.assert_allclose(found.inputs.get(), wanted.inputs, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found.initial.get(), wanted.initial, rtol=1e-10, atol=1e-12)

@@ -24,6 +24,13 @@ class ByParent(Jacobian):
         For each slot the derivatives with respect to the parents there, all with the leading shape (N, *batch).
     graph : Graph
 
+    Raises
+    ------
+    ValueError
+        For another number of slots, or leading shapes that are not (N, *batch).
+    TypeError
+        When it is asked for products with another one, for its transpose, or for nodes that are not consecutive.
+
     Examples
     --------
     >>> import numpy as np, recsolve as rs
