@@ -26,7 +26,8 @@ class GraphRecurrence(FunctionRecurrence):
     """A recurrence on a graph; :meth:`recsolve.Recurrence.from_graph` makes it.
 
     Its methods take and return native arrays in the order of levels; ``in_order`` and ``as_given`` lead there from the
-    user's layout of the nodes, and back.
+    user's layout of the nodes, and back. A ``window`` is of nodes in that order, which see ``initial`` in place of
+    others.
 
     Attributes
     ----------
