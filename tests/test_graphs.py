@@ -415,6 +415,17 @@ def test_a_subclass_keeps_its_function():
             sol = rs.solve(kind(f, rec.graph, u, initial, "diagonal"), method=method)
             assert sol.success
             np.testing.assert_allclose(sol.states, truth, rtol=1e-12)
+            assert not sol.trusted
+            assert np.isnan(sol.condition)
+
+    class Derived(Doubled):
+        def differentiate(self, previous):
+            values, J = super(Doubled, self).differentiate(previous)
+            return 2 * values, J.scale(2.0)
+
+    sol = rs.solve(Derived(f, rec.graph, u, initial, "diagonal"))
+    np.testing.assert_allclose(sol.states, truth, rtol=1e-12)
+    assert not sol.trusted  # its derivative is compared with nothing
 
 
 @pytest.mark.parametrize(

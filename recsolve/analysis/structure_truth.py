@@ -122,11 +122,11 @@ def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.
         try:
             found = _repeated(lambda: by_derivatives(rec, previous, J, generator))
         except Exception:  # automatic differentiation cannot follow
-            if rec.graph is not None:
-                return Verification(None, float("nan"), "f on a graph has no automatic derivative to compare with")
-            return by_differences(rec, previous, J, generator)
-        if found.holds or rec.is_automatic or rec.graph is not None:
+            found = None
+        if found is not None and (found.holds or rec.is_automatic or rec.graph is not None):
             return found
+    if rec.graph is not None:
+        return Verification(None, float("nan"), "f on a graph has no automatic derivative to compare with")
     return by_differences(rec, previous, J, generator)
 
 

@@ -71,7 +71,10 @@ class Tangent(Dual):
         """Multiply each number once where directions are the same at all times, as seeds are."""
         if isinstance(factor, float) and factor == 1.0:
             return partial
-        once = [slice(None), *(slice(0, 1) if stride == 0 else slice(None) for stride in partial.strides[1:])]
+        strides = getattr(partial, "strides", None)
+        if strides is None:  # of intervals
+            return factor * partial
+        once = [slice(None), *(slice(0, 1) if stride == 0 else slice(None) for stride in strides[1:])]
         return factor * partial[tuple(once)]
 
     def _made(self, y: Any, partials: Any) -> Tangent:

@@ -154,6 +154,13 @@ class GraphRecurrence(FunctionRecurrence):
         part = _slot if isinstance(state, Tangent) else lambda x, p: x[:, p]
         return super().call(function, tuple(part(state, p) for p in range(self.graph.slots)), *others)
 
+    # Stated here beside ``differentiate``, so that a subclass that overrides one of them does not keep the others.
+    def apply(self, previous: Array) -> Array:
+        return super().apply(previous)
+
+    def step(self, state: Array, t: int) -> Array:
+        return super().step(state, t)
+
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
         kind, P = STRUCTURES[self.structure], self.graph.slots
         if kind is Zero or kind is Identity:

@@ -92,7 +92,7 @@ def _stacks(rng: np.random.Generator) -> Iterator[Race]:
         drive, states = x[0], np.empty((D, T, B, 2 * n))
         for d in range(D):
             alone = rs.Recurrence.from_function(
-                lambda h, u, d=d: cell(h[..., n:] @ before[d] + u, h[..., :n]),
+                lambda h, u, d=d: cell(h[..., n:] @ before[d] + u, h[..., :n]),  # type: ignore[misc]
                 inputs=drive,
                 initial=np.zeros((B, 2 * n)),
             )
