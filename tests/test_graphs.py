@@ -428,6 +428,20 @@ def test_a_subclass_keeps_its_function():
     assert not sol.trusted  # its derivative is compared with nothing
 
 
+def test_what_f_raises_is_told():
+    given = {"inputs": np.ones((4, 5, n)), "initial": np.zeros(n)}
+    for f, message in [
+        (lambda h, u: h[0] + np.ones(n + 1), "could not be broadcast"),
+        (lambda h, u: h[0][..., :1], r"f returned shape \(.*, 1\); wanted that of h_prev"),
+        (lambda h, u: np.multiply(h[0], 2, out=h[0]), "writes into its arguments"),
+        (lambda h, u: (h[0] + u).astype(np.float32), "f returned dtype float32"),
+    ]:
+        rec = rs.Recurrence.from_graph(f, graphs.grid((4, 5)), **given)
+        for method in ("sequential", "newton"):
+            with pytest.raises((ValueError, TypeError), match=message):
+                rs.solve(rec, method=method)
+
+
 @pytest.mark.parametrize(
     ("parents", "error", "message"),
     [

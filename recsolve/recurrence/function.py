@@ -176,7 +176,7 @@ class FunctionRecurrence(Recurrence):
         except (ValueError, TypeError) as error:
             advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
             if advice is None:
-                error.add_note(f"h_prev has shape {tuple(previous.shape)}, inputs have shapes {self._shapes()}")
+                error.add_note(f"h_prev has shape {self.after(previous)}, inputs have shapes {self._shapes()}")
                 raise
             raise TypeError(f"{self.description} {advice} ({error})") from error
         if not hasattr(value_of(out), "dtype"):
