@@ -10,6 +10,7 @@ import pytest
 from cuda_host import simulated
 
 import recsolve as rs
+from recsolve.analysis.finer import Finer
 from recsolve.kernels.graph_scan import graph_carry, graph_front, graph_scan, reverse_graph_scan
 
 graphs = rs.graphs
@@ -426,6 +427,31 @@ def test_a_subclass_keeps_its_function():
     sol = rs.solve(Derived(f, rec.graph, u, initial, "diagonal"))
     np.testing.assert_allclose(sol.states, truth, rtol=1e-12)
     assert not sol.trusted  # its derivative is compared with nothing
+
+
+def test_states_that_lead_out_of_the_domain_take_the_plain_step():
+    u = np.random.default_rng(0).uniform(0, 1, (14, 14, 2))
+    rec = rs.Recurrence.from_graph(
+        lambda h, u: 0.3 * h[0] ** 1.5 + 0.3 * h[1] ** 1.5 + 0.1 * u, graphs.grid((14, 14)),
+        inputs=u, initial=np.full(2, 0.5), structure="diagonal",
+    )  # fmt: skip
+    moved = np.zeros(u.shape, bool)
+    moved[1, 1, 0] = True
+    seen = rec.as_given(rec.seen_at(rec.in_order(moved, "moved")))
+    assert np.argwhere(seen).tolist() == [[0, 1, 0], [1, 0, 0]]
+    sol = rs.solve(rec)
+    assert sol.success
+    assert sol.nit < 12
+
+
+def test_the_estimated_error_is_that_of_finer_arithmetic():
+    rec, f, parents, u, initial = problem("across", dtype=np.float32)
+    sol = rs.solve(rec, tol=1e-4)
+    exact = literal(f, parents, u.astype(np.float64), initial.astype(np.float64))
+    finer = Finer(rec).values(rec.in_order(sol.states, "states"))
+    assert finer.dtype == np.float64
+    error = np.abs(sol.states - exact).max()
+    assert error / 3 < sol.error_estimate < 3 * error
 
 
 def test_what_f_raises_is_told():
