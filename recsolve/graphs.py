@@ -317,10 +317,14 @@ def matmul(x: Any, W: Any, kind: Any) -> Any:
         matrices = W if kinds == list(range(len(W))) else W[np.asarray(kinds, np.int64)]
         rows = x[:, None] if x.ndim == 2 else x.reshape(len(kinds), prod(x.shape[1:-1]), x.shape[-1])
         return (rows @ matrices).reshape(*x.shape[:-1], W.shape[-1])
+
+    def product(rows: Any, k: float) -> Any:  # of all rows and sequences as one
+        return (rows.reshape(prod(rows.shape[:-1]), rows.shape[-1]) @ W[int(k)]).reshape(*rows.shape[:-1], W.shape[-1])
+
     if len(there) == 1:
-        return x @ W[int(there[0])]
+        return product(x, there[0])
     places, back = _rows_of(kinds, there)
-    together = np.concatenate([x[r] @ W[int(k)] for k, r in zip(there, places, strict=True)])
+    together = np.concatenate([product(x[r], k) for k, r in zip(there, places, strict=True)])
     return together if back is None else together[back]
 
 
