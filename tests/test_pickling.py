@@ -111,6 +111,8 @@ def structures():
     kinds = (jacobians.Zero, jacobians.Identity, jacobians.Scalar, jacobians.Diagonal, jacobians.LaneDense)
     found = {kind.__name__: gallery.structure(kind, one, (5,), rng) for kind in kinds}
     found["Block"] = gallery.structure(jacobians.Block, two, (5,), rng)
+    slots = [gallery.structure(jacobians.Diagonal, one, (6,), rng) for _ in "xy"]
+    found["ByParent"] = jacobians.ByParent(slots, rs.graphs.grid((2, 3)))
     return found | {"factored": factored(), "transposed": factored().transpose()}
 
 
@@ -234,7 +236,7 @@ def answers(x):
     if isinstance(x, rs.solvers.Method):
         return rs.solve(cell_recurrence(), method=x).states if x.name != "auto" else repr(x)
     if isinstance(x, rs.jacobians.Jacobian):
-        return x.matvec(np.ones((*x.leading, *x.layout.event))), x.lane_dense().data
+        return x.carry(np.ones((*x.leading, *x.layout.event))), x.todense()
     if isinstance(x, mixings.Mixing):
         return x(np.ones((*x.lanes, x.units)))
     if isinstance(x, rs.ConvergenceError):

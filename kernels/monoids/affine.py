@@ -9,7 +9,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.layout import Layout
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.jacobians import Block, ByParent, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels.monoids.cuda_map import ROWS, CudaMap, LinearMap, Operands, SingleMap
 from recsolve.kernels.monoids.monoid import STORED, Base, Monoid, given
 
@@ -82,6 +82,8 @@ class Affine(Base):
                 raise ValueError(f"elements (A, b) have shapes {A.shape} and {b.shape}; wanted equal shapes")
             A = Diagonal(A, Layout(units=b.shape[-1] if b.ndim > 1 else None))
         else:
+            if isinstance(A, ByParent):
+                raise TypeError("elements (A, b): A is ByParent, of a graph; scans go along one axis of time")
             A.check()  # its entries may have been exchanged since it was made
             if b.shape != (*A.leading, *A.layout.event):
                 raise ValueError(

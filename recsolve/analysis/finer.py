@@ -73,12 +73,12 @@ class Finer:
         return self.recurrence.evaluate(states.astype(self.dtype))
 
     def _by_windows(self, previous: Array) -> Array:
-        values = namespace(previous).empty_like(previous)
+        values = namespace(previous).empty(self.recurrence.shape, self.dtype)
         steps = max(_NUMBERS * len(previous) // previous.size, 1)
         for start in range(0, len(previous), steps):
             cut = slice(start, min(start + steps, len(previous)))
             found = self._apply(self.recurrence.window(cut.start, cut.stop), previous[cut])
-            if found.dtype != self.dtype or found.shape != previous[cut].shape:
+            if found.dtype != self.dtype or found.shape != values[cut].shape:
                 raise TypeError("f has a dtype in mind")
             values[cut] = found
         return values  # type: ignore[no-any-return]
@@ -86,7 +86,7 @@ class Finer:
     def _apply(self, rec: Recurrence, previous: Array) -> Any:
         if isinstance(rec, FunctionRecurrence):
             check_known(rec, FunctionRecurrence)
-            return rec.f(previous, rec.contain([u.astype(self.dtype) for u in rec.inputs]))
+            return rec.call(rec.f, previous, rec.contain([u.astype(self.dtype) for u in rec.inputs]))
         if not isinstance(rec, CellRecurrence):
             raise TypeError(f"{type(rec).__name__} is not known")
         check_known(rec, CellRecurrence)

@@ -79,7 +79,7 @@ class Gradients:
     @property
     def states(self) -> Any:
         """g[t], shape (T, *batch, *event)."""
-        return self._recurrence.wrap(self._g.copy())
+        return self._recurrence.wrap(self._recurrence.as_given(self._g.copy()))
 
     @property
     def initial(self) -> Any:
@@ -95,7 +95,7 @@ class Gradients:
             return xp.ascontiguousarray(initial, self._g.dtype)  # type: ignore[no-any-return]
         seen = self._recurrence.over_event(self._recurrence.from_initial)
         into = xp.where(seen, self._J.rmatvec(self._g), self._g.dtype.type(0))
-        return into.sum(axis=0)  # type: ignore[no-any-return]
+        return into.sum(axis=tuple(range(into.ndim - rec.initial.ndim)))  # type: ignore[no-any-return]
 
     @cached_property
     def _sensitivity(self) -> CellSensitivity:
@@ -158,7 +158,7 @@ class Gradients:
         """With respect to x, or to the inputs of a function in the container they came in."""
         rec = self._recurrence
         if isinstance(rec, FunctionRecurrence):
-            return rec.contain([rec.wrap(g) for g in pull_inputs(rec, self._previous, self._g)])
+            return rec.contain([rec.wrap(rec.as_given(g)) for g in pull_inputs(rec, self._previous, self._g)])
         projection, _ = self._projected()
         return rec.wrap(projection.pull(self._drive))
 
@@ -224,14 +224,20 @@ def adjoint(
     if all(x is None for x in given.values()):
         raise ValueError("no cotangent is given; pass states=, output= or final=")
     trajectory = solution._iterate.states
+
+    def native(x: Any, name: str, like: Array) -> Array:
+        return rec.in_order(rec.native(x, name, rec.as_given(like).shape), name)
+
     if states is not None and output is None and final is None:
-        return Gradients(rec, trajectory, rec.native(states, "states", trajectory.shape))
+        return Gradients(rec, trajectory, native(states, "states", trajectory))
     c = namespace(trajectory).zeros_like(trajectory)
     if states is not None:
-        c += rec.native(states, "states", trajectory.shape)
+        c += native(states, "states", trajectory)
     if output is not None:
-        rec.pull_output(rec.native(output, "output", rec.output(c).shape), c)
+        rec.pull_output(native(output, "output", rec.output(c)), c)
     if final is not None:
+        if rec.graph is not None:
+            raise TypeError("final is given, and a graph has no last step; put its cotangent into states")
         last = rec.native(final, "final", rec.initial.shape)
         if len(c) == 0:
             raise ValueError("final is given, but T = 0: the final state is the initial one")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_native
+from recsolve.base.arrays import Array, namespace
 from recsolve.gradients.adjoint import check_jacobian, recurrence_of
 from recsolve.gradients.sensitivity import CellSensitivity
 from recsolve.kernels.affine_scan import affine_scan
@@ -61,22 +61,24 @@ def tangent(
     (30, 4)
     """
     rec = recurrence_of(solution, unconverged)
-    trajectory = to_native(solution.states, "states")
+    trajectory = solution._iterate.states
     xp = namespace(trajectory)
     with np.errstate(all="ignore"):
         previous = rec.previous(trajectory)
         _, J = rec.bind().differentiate(previous)
         check_jacobian(rec, previous, J)
         starts = rec.over_event(rec.starts)
-        b = xp.zeros_like(trajectory) if states is None else rec.native(states, "states", trajectory.shape).copy()
+        b = xp.zeros_like(trajectory)
+        if states is not None:
+            b += rec.in_order(rec.native(states, "states", rec.as_given(b).shape), "states")
         if initial is not None:
             moved = rec.native(initial, "initial", rec.initial.shape)
             seen = rec.over_event(rec.from_initial)
-            b += xp.where(seen, J.matvec(xp.broadcast_to(moved, trajectory.shape)), b.dtype.type(0))
+            b += J.where(seen, xp.broadcast_to(moved, previous.shape))
         given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
         if any(x is not None for x in given.values()):
             b += _push(rec, previous, given)
-        return rec.wrap(affine_scan(J, b, reset=starts))
+        return rec.wrap(rec.as_given(affine_scan(J, b, reset=starts)))
 
 
 def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:

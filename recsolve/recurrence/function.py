@@ -153,27 +153,39 @@ class FunctionRecurrence(Recurrence):
         state = StateTangent(previous, {}) if self.is_automatic else previous
         with ties_in_force(self.ties), np.errstate(all="ignore"):
             out = self._call(state, slice(None), self.contain(moved))
-        shape = (len(directions), *previous.shape)
+        shape = (len(directions), *self.after(previous))
         if not isinstance(out, Tangent) or not out.partials:
             return namespace(previous).zeros(shape, dtype=self.dtype)  # type: ignore[no-any-return]
         return np.broadcast_to(out.directions, shape)
+
+    def after(self, previous: Any) -> tuple[int, ...]:
+        """Return the shape of f at what steps see."""
+        return tuple(previous.shape)
+
+    def shown(self, previous: Any) -> Any:
+        """Return what steps see so that f cannot write into it."""
+        return previous if isinstance(previous, Tangent) else freeze(previous)
+
+    def call(self, function: Callable[..., Any], state: Any, drive: Any) -> Any:
+        """Return what a function of the user's gives at what steps see and at their inputs."""
+        return function(state, drive)
 
     def _call(self, previous: Any, index: slice, drive: Any = None) -> Any:
         drive = self._drive(index) if drive is None else drive
         try:
             with state_dtype(self.dtype):
-                out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), drive)
+                out = self.call(self.f, self.shown(previous), drive)
         except (ValueError, TypeError) as error:
             advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
             if advice is None:
-                error.add_note(f"h_prev has shape {tuple(previous.shape)}, inputs have shapes {self._shapes()}")
+                error.add_note(f"h_prev has shape {self.after(previous)}, inputs have shapes {self._shapes()}")
                 raise
             raise TypeError(f"{self.description} {advice} ({error})") from error
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
-        shape = tuple(np.shape(value_of(out)))
-        if shape != tuple(previous.shape):
-            raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {tuple(previous.shape)}")
+        shape, wanted = tuple(np.shape(value_of(out))), self.after(previous)
+        if shape != wanted:
+            raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {wanted}")
         if out.dtype != self.dtype:
             raise TypeError(
                 f"f returned dtype {out.dtype}; wanted {self.dtype}, as initial and inputs: look for a NumPy number or "
@@ -250,10 +262,10 @@ class FunctionRecurrence(Recurrence):
         >>> rec.push_state(np.array([[3.0], [4.0]]), np.ones((1, 2, 1))).ravel().tolist()
         [6.0, 8.0]
         """
-        out = self._push(previous, directions)
+        out, shape = self._push(previous, directions), (len(directions), *self.after(previous))
         if not isinstance(out, Tangent) or not out.partials:
-            return namespace(previous).zeros_like(directions)  # type: ignore[no-any-return]
-        return namespace(previous).broadcast_to(out.directions, directions.shape)  # type: ignore[no-any-return]
+            return namespace(previous).zeros(shape, directions.dtype)  # type: ignore[no-any-return]
+        return namespace(previous).broadcast_to(out.directions, shape)  # type: ignore[no-any-return]
 
     def _seeds(self, previous: Array) -> Array:
         """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""

@@ -75,6 +75,17 @@ class Tangent(Dual):
         missing = np.ndim(y) - self.ndim
         return partial.reshape(partial.shape[:1] + (1,) * missing + self.shape) if missing else partial
 
+    @staticmethod
+    def _scale(factor: Any, partial: Any) -> Any:
+        """Multiply each number once where directions are the same at all times, as seeds are."""
+        if isinstance(factor, float) and factor == 1.0:
+            return partial
+        strides = getattr(partial, "strides", None)
+        if strides is None:  # of intervals
+            return factor * partial
+        once = [slice(None), *(slice(0, 1) if stride == 0 else slice(None) for stride in strides[1:])]
+        return factor * partial[tuple(once)]
+
     def _made(self, y: Any, partials: Any) -> Tangent:
         """Spread the directions over the whole value, whose shape later linear operations need."""
         full = {leaf: np.broadcast_to(p, (len(p), *np.shape(y))) for leaf, p in partials.items()}
