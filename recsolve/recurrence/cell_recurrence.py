@@ -13,7 +13,7 @@ from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
 from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call
-from recsolve.mixings import Mixing, couples, form_of
+from recsolve.mixings import Mixing, couples
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_jacobian import structured
 from recsolve.recurrence.compilation import backend_of, traced_of
@@ -197,11 +197,8 @@ class CellRecurrence(Recurrence):
 
     @cached_property
     def rounding(self) -> float:
-        coupled = [m for m in self.cell.mixings.values() if couples(m)]
         with np.errstate(all="ignore"):
-            matrices = [m.weight if form_of(m) else m.dense() for m in coupled]
-            norms = [float((W.astype(np.float64) ** 2).sum(axis=-1).max()) ** 0.5 for W in matrices]
-        return max((norm * m.units**0.5 / 8 for norm, m in zip(norms, coupled, strict=True)), default=0.0)
+            return max((m.rounding for m in self.cell.mixings.values()), default=0.0)
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.drive.values())

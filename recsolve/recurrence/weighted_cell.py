@@ -10,7 +10,7 @@ import numpy as np
 from recsolve.base.arrays import Array, common_dtype, common_kind, empty_in_order, kind_of, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
-from recsolve.mixings import Mixing, form_of
+from recsolve.mixings import Mixing, states_linear
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.projection import Projection
 
@@ -304,8 +304,8 @@ def _require(owner: str, what: str, wanted: tuple[str, ...], given: Any) -> None
 
 
 def _check_linear(name: str, mixing: Mixing) -> None:
-    """Raise where a mixing that states no form adds something: then its matrix is not its derivative."""
-    if form_of(mixing) is None:
+    """Raise where a mixing that does not state that it is linear adds something: its matrix is no derivative then."""
+    if not states_linear(mixing):
         nothing = namespace(mixing.weight).zeros((1, *mixing.lanes, mixing.units), mixing.weight.dtype)
         if bool((abs(mixing(nothing)) > 0).any()):  # NaN may come of weights
             raise ValueError(f"{name} is no linear map: matvec of zeros is not zero; add a bias in the cell")

@@ -1,4 +1,4 @@
-"""Mixings: the linear maps inside a cell, and the only thing in it that couples units."""
+"""The base of mixings: what a linear map of units is, and what follows from ``matvec``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from recsolve.base.arrays import Array, matmul_last, namespace, to_native
+from recsolve.base.arrays import Array, namespace, to_host, to_native
 from recsolve.base.overriding import changed, derive, stated
-
-__all__ = ["MIXINGS", "Dense", "Diagonal", "Heads", "Mixing"]
 
 
 class Mixing(ABC):
@@ -24,13 +22,18 @@ class Mixing(ABC):
     - ``matvec(x)`` is linear in x, keeps its shape (..., *lanes, n), and does not couple lanes. A cell refuses one that
       is not 0 at 0; otherwise ``trusted``, ``adjoint`` and ``tangent`` compare it with differences.
     - ``weight`` is the one array that is trained, cast and moved: ``map`` replaces it and keeps all other attributes.
-      Where it is not (*lanes, n, n), or (n,), override ``units`` and ``lanes``.
+      Where it is not (*lanes, n, n), or (n,), override ``units`` and ``lanes``. Constants follow it to its device:
+      :func:`recsolve.mixings.mixing.beside`.
     - The derivative with respect to the weight is unknown, and is refused, until the class defines
       ``weight_cotangent`` (for ``adjoint``) and ``weight_tangent`` (for ``tangent``).
     - Compiled loops and bounds on errors know matrices, not methods. They take a mixing whose class *states its form*
       in its own body: ``form = "dense"`` says that it is exactly the map of its ``weight`` that ``Dense`` is, whatever
       else it does. Subclasses do not inherit the statement. All other mixings are evaluated by NumPy, and
       ``Solution.error_bound`` is inf.
+    - A class that states ``linear = True`` in its own body is not compared with differences; subclasses do not inherit
+      that either. The mixings of this package state it.
+
+    :func:`recsolve.testing.check_mixing` tests these rules on a mixing of yours.
 
     Parameters
     ----------
@@ -41,6 +44,8 @@ class Mixing(ABC):
     ----------
     form : {"diagonal", "dense", "heads"} or None
         The map that the class states to be.
+    linear : bool
+        Whether the class states that ``matvec`` is linear, and that what it overrides besides agrees with it.
     weight_ndim : int or None
         Axes that the weight must have, the last two equal; None for any.
 
@@ -54,25 +59,22 @@ class Mixing(ABC):
     Examples
     --------
     >>> import numpy as np, recsolve as rs
-    >>> class Masked(rs.mixings.Dense):
-    ...     def __init__(self, weight, mask):
-    ...         super().__init__(weight)
-    ...         self.mask = mask
+    >>> class Positive(rs.mixings.Dense):  # softplus of the weight
     ...     def matvec(self, x):
-    ...         return x @ (self.mask * self.weight).T
+    ...         return x @ np.log1p(np.exp(self.weight)).T
     ...     def weight_cotangent(self, g, x):
-    ...         return self.mask * super().weight_cotangent(g, x)
-    >>> W = Masked(np.full((3, 3), 0.5), np.tri(3))
-    >>> W.rmatvec(np.ones(3))
-    array([1.5, 1. , 0.5])
+    ...         return super().weight_cotangent(g, x) / (1 + np.exp(-self.weight))
+    >>> W = Positive(np.full((3, 3), -2.0))
+    >>> rs.testing.check_mixing(W)
     >>> cell = rs.cells.Elman.with_weights(mixings={"h": W})
     >>> sol = rs.solve(cell.recurrence(drive={"h": np.ones((50, 3))}))
-    >>> sol.success, rs.adjoint(sol, final=np.ones(3)).mixings.h[0, 1]
-    (True, np.float64(0.0))
+    >>> sol.success, rs.adjoint(sol, final=np.ones(3)).mixings.h.shape
+    (True, (3, 3))
     """
 
     name: ClassVar[str] = "mixing"
     form: ClassVar[str | None] = None
+    linear: ClassVar[bool] = False
     weight_ndim: ClassVar[int | None] = None
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -119,7 +121,7 @@ class Mixing(ABC):
 
     def transpose(self) -> Mixing:
         """Return W^T."""
-        return _of_matrices(self.dense().swapaxes(-1, -2))
+        return of_matrices(self.dense().swapaxes(-1, -2))
 
     def rmatvec(self, x: Array) -> Array:
         """Return W^T x."""
@@ -131,7 +133,13 @@ class Mixing(ABC):
 
     def hadamard_transpose(self, other: Mixing) -> Mixing:
         """Return the mixing with entries W[a, b] V[b, a], whose product with q is the diagonal of W diag(q) V."""
-        return _of_matrices(self.dense() * other.dense().swapaxes(-1, -2))
+        return of_matrices(self.dense() * other.dense().swapaxes(-1, -2))
+
+    @property
+    def rounding(self) -> float:
+        """How far W x rounds, as a multiple of elementwise arithmetic: a sum of n terms is sqrt(n) ||row of W|| / 8."""
+        rows = (self.dense().astype(np.float64) ** 2).sum(axis=-1)
+        return float(to_host(rows.max())) ** 0.5 * self.units**0.5 / 8
 
     def weight_cotangent(self, g: Array, x: Array) -> Array:
         """Return the cotangent of the weight, summed over all leading axes, for y = W x with cotangent g.
@@ -155,8 +163,22 @@ class Mixing(ABC):
 _UNKNOWN = "{} defines matvec and no {}, so the {} its weight is not known; define it"
 _FORMS = ("diagonal", "dense", "heads")
 _DERIVED = (
-    "dense", "transpose", "rmatvec", "diagonal", "hadamard_transpose", "weight_cotangent", "weight_tangent"
+    "dense", "transpose", "rmatvec", "diagonal", "hadamard_transpose", "rounding", "weight_cotangent", "weight_tangent"
 )  # fmt: skip
+
+# The mixings of one matrix per lane, by the axes of their weight; they enter themselves, for their files import this
+# one. Any other number of axes has the class of None.
+OF_MATRICES: dict[int | None, type[Mixing]] = {}
+
+
+def of_matrices(weight: Array) -> Mixing:
+    """Return the mixing of matrices (*lanes, n, n)."""
+    return OF_MATRICES.get(weight.ndim, OF_MATRICES[None])(weight)
+
+
+def beside(x: Any, weight: Array) -> Any:
+    """Return an array as one of the kind of a weight, on its device: the constants of a mixing follow its weight."""
+    return namespace(weight).asarray(x if namespace(weight) is namespace(x) else to_host(x))
 
 
 def form_of(mixing: Mixing) -> str | None:
@@ -164,150 +186,12 @@ def form_of(mixing: Mixing) -> str | None:
     return stated(mixing, "form")  # type: ignore[no-any-return]
 
 
+def states_linear(mixing: Mixing) -> bool:
+    """Return whether a mixing is linear and differentiates as it says, if its class states that."""
+    within = getattr(mixing, "within", None)  # the mixing that one like Masked is made of
+    return form_of(mixing) is not None or (bool(stated(mixing, "linear")) and (within is None or states_linear(within)))
+
+
 def couples(mixing: Mixing) -> bool:
     """Return whether a mixing couples units, for all that is known."""
     return form_of(mixing) != "diagonal"
-
-
-class Diagonal(Mixing):
-    """Each unit sees only itself: y = a * x. Elementwise, so cells inline it.
-
-    Parameters
-    ----------
-    weight : array, shape (n,)
-        a, float32 or float64.
-
-    Examples
-    --------
-    >>> import numpy as np, recsolve as rs
-    >>> rs.mixings.Diagonal(np.array([1.0, 2.0]))(np.ones((5, 2)))[0].tolist()
-    [1.0, 2.0]
-    """
-
-    name = form = "diagonal"
-    weight_ndim = 1
-
-    def matvec(self, x: Any) -> Any:
-        return self.weight * x
-
-    def weight_cotangent(self, g: Array, x: Array) -> Array:
-        return (g * x).reshape(-1, self.units).sum(axis=0)  # type: ignore[no-any-return]
-
-    def weight_tangent(self, tangent: Array, x: Array) -> Array:
-        return tangent * x
-
-    def transpose(self) -> Mixing:
-        return self
-
-    def diagonal(self) -> Array:
-        return self.weight  # type: ignore[no-any-return]
-
-    def dense(self) -> Array:
-        return namespace(self.weight).eye(self.units, dtype=self.weight.dtype) * self.weight  # type: ignore[no-any-return]
-
-
-class _Matrices(Mixing):
-    """What mixings share whose weight is one matrix per lane, (*lanes, n, n)."""
-
-    @property
-    def lanes(self) -> tuple[int, ...]:
-        return tuple(self.weight.shape[:-2])
-
-    def dense(self) -> Array:
-        return self.weight  # type: ignore[no-any-return]
-
-    def weight_cotangent(self, g: Array, x: Array) -> Array:
-        count = x.ndim - len(self.lanes) - 1
-        leading = int(np.prod(x.shape[:count]))
-        rows_g, rows_x = (v.reshape(leading, *self.lanes, self.units) for v in (g, x))
-        return namespace(x).einsum("t...i,t...j->...ij", rows_g, rows_x)  # type: ignore[no-any-return]
-
-    def weight_tangent(self, tangent: Array, x: Array) -> Array:
-        return _of_matrices(tangent).matvec(x)  # type: ignore[no-any-return]
-
-
-class Dense(_Matrices):
-    """Every unit sees every unit: y = W x.
-
-    Parameters
-    ----------
-    weight : array, shape (n, n)
-        W, float32 or float64.
-
-    Examples
-    --------
-    >>> import numpy as np, recsolve as rs
-    >>> rs.mixings.Dense(np.array([[1.0, 2.0], [3.0, 4.0]]))(np.ones((5, 2)))[0].tolist()
-    [3.0, 7.0]
-    """
-
-    name = form = "dense"
-    weight_ndim = 2
-
-    def matvec(self, x: Array) -> Array:
-        return matmul_last(x, self.weight)
-
-    def weight_cotangent(self, g: Array, x: Array) -> Array:
-        return g.reshape(-1, self.units).T @ x.reshape(-1, self.units)
-
-
-class Heads(_Matrices):
-    """Units see the units of their own head: y[h] = R[h] x[h] on states (..., H, n).
-
-    Parameters
-    ----------
-    weight : array, shape (H, n, n)
-        R, float32 or float64. It gives states a lane axis of H heads.
-
-    Examples
-    --------
-    >>> import numpy as np, recsolve as rs
-    >>> rs.mixings.Heads(np.stack([np.eye(2), 2 * np.eye(2)]))(np.ones((5, 2, 2)))[0].tolist()
-    [[1.0, 1.0], [2.0, 2.0]]
-    """
-
-    name = form = "heads"
-    weight_ndim = 3
-
-    def matvec(self, x: Array) -> Array:
-        # One product per head over all times and sequences at once.
-        by_head = np.moveaxis(x, -2, 0)
-        rows = by_head.reshape(by_head.shape[0], int(np.prod(by_head.shape[1:-1])), by_head.shape[-1])
-        mixed = rows @ self.weight.swapaxes(-1, -2)
-        return np.moveaxis(mixed.reshape(by_head.shape), 0, -2)
-
-
-class _PerLane(_Matrices):
-    """The same over any number of lane axes."""
-
-    def matvec(self, x: Array) -> Array:
-        return (self.weight @ x[..., None])[..., 0]  # type: ignore[no-any-return]
-
-
-def _of_matrices(weight: Array) -> Mixing:
-    """Return the mixing of matrices (*lanes, n, n)."""
-    return {2: Dense, 3: Heads}.get(weight.ndim, _PerLane)(weight)
-
-
-MIXINGS: dict[str, type[Mixing]] = {m.name: m for m in (Diagonal, Heads, Dense)}
-
-
-def make(kind: str, hidden_size: int, heads: int | None, draw: Any) -> Mixing:
-    """Return a mixing of ``kind`` for ``hidden_size`` units in all, with weights from ``draw(shape)``.
-
-    Raises
-    ------
-    ValueError
-        For an unknown kind, or heads that do not divide the units.
-    """
-    if kind not in MIXINGS:
-        raise ValueError(f"mixing is {kind!r}; wanted one of {', '.join(MIXINGS)}")
-    if kind != "heads":
-        if heads is not None:
-            raise ValueError(f"heads is {heads} with mixing {kind!r}; heads belongs to mixing='heads'")
-        shape: tuple[int, ...] = (hidden_size,) if kind == "diagonal" else (hidden_size, hidden_size)
-        return MIXINGS[kind](draw(shape))
-    heads = 4 if heads is None else heads
-    if heads < 1 or hidden_size % heads:
-        raise ValueError(f"heads is {heads}; wanted a divisor of hidden_size {hidden_size}")
-    return Heads(draw((heads, hidden_size // heads, hidden_size // heads)))
