@@ -2,7 +2,8 @@
 
 Each runs on arrays of any kind and on the duals that differentiate them. ``where(condition, a, b)`` takes the place
 of a Python branch. At a tie ``minimum`` and ``maximum`` pass the derivative to the operand that depends on the state,
-unless ``ties`` of the recurrence says otherwise.
+unless ``ties`` of the recurrence says otherwise. ``total``, ``mean`` and ``dot`` sum over the units of a lane, and
+``layer_norm`` and ``rms_norm`` are made of them.
 
 Examples
 --------
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.symbolic.dual import sigmoid, softplus
+from recsolve.symbolic.units import dot, layer_norm, mean, rms_norm, total
 
 absolute, arctan, clip, cos, cosh = np.absolute, np.arctan, np.clip, np.cos, np.cosh
 exp, expm1, log, log1p, logaddexp = np.exp, np.expm1, np.log, np.log1p, np.logaddexp
@@ -39,6 +41,7 @@ def relu(x: Any) -> Any:
 
 
 __all__ = [
-    "absolute", "arctan", "clip", "cos", "cosh", "exp", "expm1", "log", "log1p", "logaddexp", "maximum", "minimum",
-    "reciprocal", "relu", "sigmoid", "sign", "sin", "sinh", "softplus", "sqrt", "square", "tan", "tanh", "where",
+    "absolute", "arctan", "clip", "cos", "cosh", "dot", "exp", "expm1", "layer_norm", "log", "log1p", "logaddexp",
+    "maximum", "mean", "minimum", "reciprocal", "relu", "rms_norm", "sigmoid", "sign", "sin", "sinh", "softplus",
+    "sqrt", "square", "tan", "tanh", "total", "where",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import scipy.sparse
 import recsolve as rs
 from recsolve import mixings
 from recsolve.base.overriding import changed
+from recsolve.kernels.affine_scan import affine_scan
 from recsolve.mixings import MIXINGS, Mixing
 from recsolve.testing import check_mixing
 
@@ -87,6 +88,20 @@ def test_cells_solve_and_differentiate_with_every_mixing(name):
     np.testing.assert_allclose(J.matvec(v), dense.matvec(v), atol=1e-12)
     np.testing.assert_allclose(J.rmatvec(v), dense.transpose().matvec(v), atol=1e-12)
     differentiated(rec, sol, v)
+
+
+@pytest.mark.parametrize("name", made())
+def test_compiled_products_take_small_matrices_and_wider_ones_as_they_are(name, monkeypatch):
+    rec = recurrence_of(made()[name])
+    J, b = rec.linearise(gallery.loop(rec))[1], np.random.default_rng(4).standard_normal(rec.shape)
+    for e in (J, J.transpose()):
+        found = []
+        for backend, narrow in (("numpy", 128), ("numba", 128), ("numba", 2)):
+            monkeypatch.setattr(mixings.mixing, "_NARROW", narrow)
+            with rs.backend(backend):
+                found.append(affine_scan(e, b))
+        for other in found[1:]:
+            np.testing.assert_allclose(other, found[0], rtol=1e-10, atol=1e-12)
 
 
 def differentiated(rec, sol, c):

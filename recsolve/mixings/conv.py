@@ -115,7 +115,7 @@ class Conv(Mixing):
         squares = to_host(self.weight).astype(np.float64) ** 2
         terms = squares.size // self.channels
         norm = float(squares.sum(axis=(*range(len(self.grid)), -1)).max()) ** 0.5
-        return norm * terms**0.5 / 8
+        return norm * terms**0.5 / 8  # type: ignore[no-any-return]
 
     def weight_cotangent(self, g: Array, x: Array) -> Array:
         rows, found = g.reshape(-1, self.channels), namespace(x).zeros_like(self.weight)
@@ -124,4 +124,4 @@ class Conv(Mixing):
         return found  # type: ignore[no-any-return]
 
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
-        return changed(self, weight=tangent).matvec(x)
+        return changed(self, weight=tangent).matvec(x)  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, matmul_last, namespace, to_host, to_native
+from recsolve.base.arrays import Array, broadcast, matmul_last, namespace, to_host, to_native
 from recsolve.base.overriding import changed
 from recsolve.mixings.mixing import Mixing
 
@@ -83,7 +83,7 @@ class LowRank(Mixing):
     def dense(self) -> Array:
         U, V, d = self.factors
         full = U @ V.T
-        return full if d is None else full + namespace(d).diag(d)  # type: ignore[no-any-return]
+        return full if d is None else full + namespace(d).diag(d)
 
     def diagonal(self) -> Array:
         U, V, d = self.factors
@@ -92,9 +92,9 @@ class LowRank(Mixing):
 
     @property
     def rounding(self) -> float:
-        U, V = (x.astype(np.float64) for x in self.factors[:2])  # type: ignore[union-attr]
+        U, V = (x.astype(np.float64) for x in self.factors[:2])
         rows = ((U @ (V.T @ V)) * U).sum(axis=1)  # of squares
-        return float(to_host(rows.max())) ** 0.5 * self.units**0.5 / 8
+        return float(to_host(rows.max())) ** 0.5 * self.units**0.5 / 8  # type: ignore[no-any-return]
 
     def weight_cotangent(self, g: Array, x: Array) -> Array:
         U, V, d = self.factors
@@ -105,3 +105,42 @@ class LowRank(Mixing):
         (U, V, _), (dU, dV, dd) = self.factors, self._split(tangent, self.rank)
         y = matmul_last(matmul_last(x, V.T), dU) + matmul_last(matmul_last(x, dV.T), U)
         return y if dd is None else y + dd * x
+
+
+class Total(Mixing):
+    """The sum over all units in the place of every unit: the matrix of ones, which has no weights.
+
+    Parameters
+    ----------
+    units : int
+    like : array
+        Of the kind and dtype of the vectors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.mixings.factors import Total
+    >>> Total(3, np.zeros(0))(np.array([1.0, 2.0, 4.0])).tolist()
+    [7.0, 7.0, 7.0]
+    """
+
+    name = "total"
+    linear = True
+
+    def __init__(self, units: int, like: Any):
+        self.weight, self._units = namespace(like).zeros(0, like.dtype), units
+
+    @property
+    def units(self) -> int:
+        return self._units
+
+    def matvec(self, x: Any) -> Any:
+        """Return the sum of x over the units; an entry that broadcasts over them counts for each."""
+        full = broadcast(x, (*x.shape[:-1], self._units))
+        return broadcast(full.sum(axis=-1, keepdims=True), full.shape)
+
+    def transpose(self) -> Mixing:
+        return self
+
+    def rmatvec(self, x: Array) -> Array:
+        return self.matvec(x)  # type: ignore[no-any-return]

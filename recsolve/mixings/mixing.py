@@ -139,7 +139,7 @@ class Mixing(ABC):
     def rounding(self) -> float:
         """How far W x rounds, as a multiple of elementwise arithmetic: a sum of n terms is sqrt(n) ||row of W|| / 8."""
         rows = (self.dense().astype(np.float64) ** 2).sum(axis=-1)
-        return float(to_host(rows.max())) ** 0.5 * self.units**0.5 / 8
+        return float(to_host(rows.max())) ** 0.5 * self.units**0.5 / 8  # type: ignore[no-any-return]
 
     def weight_cotangent(self, g: Array, x: Array) -> Array:
         """Return the cotangent of the weight, summed over all leading axes, for y = W x with cotangent g.
@@ -162,6 +162,7 @@ class Mixing(ABC):
 
 _UNKNOWN = "{} defines matvec and no {}, so the {} its weight is not known; define it"
 _FORMS = ("diagonal", "dense", "heads")
+_NARROW = 128  # units up to which the product with a matrix costs less than a call from Python
 _DERIVED = (
     "dense", "transpose", "rmatvec", "diagonal", "hadamard_transpose", "rounding", "weight_cotangent", "weight_tangent"
 )  # fmt: skip
@@ -190,6 +191,21 @@ def states_linear(mixing: Mixing) -> bool:
     """Return whether a mixing is linear and differentiates as it says, if its class states that."""
     within = getattr(mixing, "within", None)  # the mixing that one like Masked is made of
     return form_of(mixing) is not None or (bool(stated(mixing, "linear")) and (within is None or states_linear(within)))
+
+
+def has_matrix(mixing: Mixing) -> bool:
+    """Return whether products with Jacobians may take the matrices of a coupling mixing, (n, n) or (H, n, n), for it.
+
+    Those are its weight, or a small matrix where the class states that it is linear.
+    """
+    if (form := form_of(mixing)) is not None:
+        return form != "diagonal"
+    return states_linear(mixing) and mixing.units <= _NARROW and len(mixing.lanes) < 2
+
+
+def matrix_of(mixing: Mixing) -> Array:
+    """Return the matrices of a mixing that :func:`has_matrix`."""
+    return mixing.dense() if form_of(mixing) is None else mixing.weight
 
 
 def couples(mixing: Mixing) -> bool:

@@ -157,7 +157,7 @@ class Permutation(Mixing):
         return (g * x[..., self._index]).reshape(-1, self.units).sum(axis=0)  # type: ignore[no-any-return]
 
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
-        return tangent * x[..., self._index]  # type: ignore[no-any-return]
+        return tangent * x[..., self._index]
 
 
 class SharedHead(Dense):

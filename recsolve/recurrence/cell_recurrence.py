@@ -24,6 +24,7 @@ from recsolve.recurrence.given import check_initial
 from recsolve.recurrence.staged_engine import StagedEngine
 from recsolve.symbolic.constants import ConstantError, component, watched
 from recsolve.symbolic.dual import ONE, Dual, value_of
+from recsolve.symbolic.units import units_in_force
 
 if TYPE_CHECKING:
     from recsolve.recurrence.weighted_cell import WeightedCell
@@ -96,10 +97,17 @@ class CellRecurrence(Recurrence):
         return Names({name: u[t] for name, u in self.drive.items()}, "drive")
 
     def _on_duals(self, s: Names, u: Names, tape: _Tape | None = None) -> Any:
-        W = (_Tape(self.layout.components) if tape is None else tape).mixings(self.cell.mixings)
-        return self.cell.cell.function(
-            _duals(s, "component"), W, _duals(u, "drive"), _duals(self._parameters, "parameter")
-        )
+        tape = _Tape(self.layout.components) if tape is None else tape
+        W = tape.mixings(self.cell.mixings)
+        with units_in_force(self._units, tape.call):
+            return self.cell.cell.function(
+                _duals(s, "component"), W, _duals(u, "drive"), _duals(self._parameters, "parameter")
+            )
+
+    @cached_property
+    def _units(self) -> int:
+        """Of a lane, in one component."""
+        return self.layout.lane_width // self.layout.components
 
     def _call(self, s: Names, u: Names, tape: _Tape | None = None) -> list[Any]:
         try:
@@ -107,7 +115,8 @@ class CellRecurrence(Recurrence):
                 out = self._on_duals(s, u, tape)
             else:
                 W = self._mixings if tape is None else tape.mixings(self.cell.mixings)
-                out = self.cell.cell.function(s, W, u, self._parameters)
+                with units_in_force(self._units, None if tape is None else tape.call):
+                    out = self.cell.cell.function(s, W, u, self._parameters)
         except ValueError as error:
             if "truth value" in str(error):
                 raise TypeError(
@@ -220,18 +229,16 @@ class _Tape:
         return Names({name: self._caller(mixing) for name, mixing in mixings.items()}, "mixing")
 
     def _caller(self, mixing: Mixing) -> Any:
-        def call(x: Any) -> Any:
-            if not isinstance(x, Dual):
-                return mixing(x)
-            if not couples(mixing):
-                return Dual(mixing.weight, {}) * x  # a weight is no constant of the function
-            if not x.partials:
-                return Dual(mixing(x.value), {})
-            leaf = self.components + len(self.calls)
-            self.calls.append((mixing, x.partials))
-            return Dual(mixing(x.value), {leaf: ONE})
+        return lambda x: self.call(mixing, x) if isinstance(x, Dual) else mixing(x)
 
-        return call
+    def call(self, mixing: Mixing, x: Dual) -> Any:
+        if not couples(mixing):
+            return Dual(mixing.weight, {}) * x  # a weight is no constant of the function
+        if not x.partials:
+            return Dual(mixing(x.value), {})
+        leaf = self.components + len(self.calls)
+        self.calls.append((mixing, x.partials))
+        return Dual(mixing(x.value), {leaf: ONE})
 
 
 def _leading(drive: Names, cell: WeightedCell) -> tuple[int, tuple[int, ...]]:

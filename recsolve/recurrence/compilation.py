@@ -15,6 +15,7 @@ from recsolve.kernels import backends
 from recsolve.kernels.registry import get
 from recsolve.mixings import form_of
 from recsolve.recurrence.current import Kinds, Ties, Traced, traced_now
+from recsolve.symbolic.units import NotTracedError
 
 if TYPE_CHECKING:
     from recsolve.recurrence.cell_recurrence import CellRecurrence
@@ -45,7 +46,7 @@ def traced_of(recurrence: CellRecurrence) -> Traced | None:
     try:
         return traced_now(cell.cell, kinds_of(cell), ties_of(recurrence))
     except TypeError as error:
-        if backends.forced():
+        if backends.forced() and not isinstance(error.__cause__, NotTracedError):
             raise
         _LOG.info("%s; NumPy evaluates it", error)
         return None

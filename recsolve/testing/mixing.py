@@ -6,7 +6,7 @@ import copy
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,152 +54,30 @@ def check_mixing(mixing: Mixing, *, rng: int | np.random.Generator = 0) -> None:
     """
     if not isinstance(mixing, Mixing):
         raise TypeError(f"mixing is {type(mixing).__name__}; wanted a Mixing")
-    check = _Check(mixing, np.random.default_rng(rng))
+    laws = _Laws(mixing, np.random.default_rng(rng))
     with np.errstate(all="ignore"):
-        for law in (check.shapes, check.linear, check.apart, check.derived, check.mapped, check.weights, check.kept):
-            for name, verdict in law():
-                _judge(name, mixing, verdict)
+        laws.shapes()
+        laws.linear()
+        laws.apart()
+        laws.derived()
+        laws.mapped()
+        laws.weights()
+        laws.kept()
 
 
-def _judge(name: str, mixing: Mixing, verdict: Callable[[], Any]) -> None:
-    """Raise an AssertionError that begins with the law unless what is compared is close."""
-    try:
-        found = verdict()
-    except Exception as error:
-        raise AssertionError(f"{name}: {mixing} raises {type(error).__name__}: {error}") from error
-    if isinstance(found, str):
-        assert not found, f"{name}: {mixing} {found}"
-        return
-    got, wanted, allowed = found
-    assert got.shape == wanted.shape, f"{name}: {mixing} has shape {got.shape}; wanted {wanted.shape}"
-    if not got.size:
-        return
-    size = max(float(abs(wanted).max()), float(abs(got).max()), float(np.finfo(wanted.dtype).tiny))
-    off = float(abs(got - wanted).max()) / size
-    assert off <= allowed, f"{name}: {mixing} is off by {off:.1e} of its size"
+def _require(holds: Any, what: str) -> None:
+    if not bool(holds):
+        raise AssertionError(what)
 
 
-class _Check:
-    """The laws of one mixing: each yields names, and what gives two arrays to compare, or a complaint."""
-
-    def __init__(self, mixing: Mixing, rng: np.random.Generator):
-        self.mixing, self.rng, self.weight = mixing, rng, mixing.weight
-        self.xp, self.event = namespace(mixing.weight), (*mixing.lanes, mixing.units)
-        self.allowed = 64 * float(np.finfo(self.weight.dtype).eps) * mixing.units**0.5
-
-    def draw(self, *shape: int) -> Array:
-        return self.xp.asarray(self.rng.standard_normal(shape).astype(self.weight.dtype))  # type: ignore[no-any-return]
-
-    def vectors(self, *leading: int) -> Array:
-        return self.draw(*leading, *self.event)
-
-    def same(self, got: Any, wanted: Any, allowed: float | None = None) -> tuple[Array, Array, float]:
-        return to_host(got), to_host(wanted), self.allowed if allowed is None else allowed
-
-    def shapes(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        W = self.mixing.matvec
-
-        def kept(x: Array) -> str:
-            before, y = x.copy(), W(freeze(x))
-            if y.shape != x.shape or y.dtype != x.dtype:
-                return f"maps {x.shape} {x.dtype} to {y.shape} {y.dtype}; wanted the same"
-            return "" if bool((x == before).all()) else "writes into its argument"
-
-        for leading in _LEADING:
-            yield "shape", partial(kept, self.vectors(*leading))
-        x = self.vectors(3, 2)
-        yield "repeats", lambda: self.same(W(x), W(x), 0.0)
-        order = tuple(reversed(range(x.ndim)))
-        turned = self.xp.ascontiguousarray(x.transpose(order)).transpose(order)
-        yield "shape", lambda: self.same(W(turned), W(x))  # whatever the order in memory
-
-    def linear(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        W, x, y = self.mixing.matvec, self.vectors(4), self.vectors(4)
-        yield "zero", lambda: "is not 0 at 0" if bool((abs(W(0 * x)) > 0).any()) else ""
-        a, b = (self.weight.dtype.type(c) for c in (1.75, -0.6))
-        yield "linear", lambda: self.same(W(a * x + b * y), a * W(x) + b * W(y))
-
-    def apart(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        W, x = self.mixing.matvec, self.vectors(3, 2)
-        yield "rows", lambda: self.same(W(x)[1, 1], W(x[1, 1]))
-        if self.mixing.lanes:
-            first = (Ellipsis, *(0,) * len(self.mixing.lanes), slice(None))
-            other = self.vectors(3, 2)
-            other[first] = x[first]
-            yield "lanes", lambda: self.same(W(other)[first], W(x)[first])
-
-    def derived(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        m, n, lanes = self.mixing, self.mixing.units, self.mixing.lanes
-        x, y = self.vectors(5), self.vectors(5)
-        wanted = lambda: self.xp.broadcast_to(m.dense(), (*lanes, n, n))  # noqa: E731
-        matrix = lambda: self.xp.broadcast_to(Mixing.dense(m), (*lanes, n, n))  # noqa: E731
-        yield "dense", lambda: self.same(wanted(), matrix())
-        yield "transpose", lambda: self.same((y * m.matvec(x)).sum(), (m.rmatvec(y) * x).sum(), self.allowed * n)
-        yield "transpose", lambda: self.same(m.rmatvec(y), self.xp.einsum("...ij,t...i->t...j", matrix(), y))
-        yield "transpose", lambda: self.same(m.transpose().matvec(y), m.rmatvec(y))
-        diagonal = lambda M: self.xp.diagonal(M, axis1=-2, axis2=-1)  # noqa: E731
-        full = lambda v: self.xp.broadcast_to(v, self.event)  # noqa: E731
-        yield "diagonal", lambda: self.same(full(m.diagonal()), diagonal(matrix()))
-        other = m.map(lambda w: w[..., ::-1].copy()) if self.weight.ndim > 1 else m
-        for V in (m, other, m.transpose()):
-            product = lambda V=V: matrix() * Mixing.dense(V).swapaxes(-1, -2)  # noqa: E731
-            yield (
-                "hadamard_transpose",
-                lambda V=V, product=product: self.same(  # type: ignore[misc]
-                    m.hadamard_transpose(V).matvec(x), self.xp.einsum("...ij,t...j->t...i", product(), x)
-                ),
-            )
-        yield "rounding", lambda: "" if 0 <= m.rounding < np.inf else f"has rounding {m.rounding}; wanted it finite"
-
-    def mapped(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        m, x = self.mixing, self.vectors(3)
-        doubled = lambda: m.map(lambda w: w + w)  # noqa: E731
-        yield "map", lambda: "" if type(doubled()) is type(m) else f"becomes {type(doubled()).__name__}"
-        yield "map", lambda: "" if vars(doubled()).keys() >= self._stored() else "loses attributes"
-        yield "map", lambda: self.same(doubled().weight, m.weight + m.weight, 0.0)
-        yield "map", lambda: self.same(m.map(lambda w: w.copy()).matvec(x), m.matvec(x), 0.0)
-        single = lambda: m.map(lambda w: w.astype(np.float32))  # noqa: E731
-        short = x.astype(np.float32)
-        yield "float32", lambda: "" if single().matvec(short).dtype == np.float32 else "is not of float32 after map"
-        limit = max(self.allowed, 64 * float(np.finfo(np.float32).eps) * m.units**0.5)
-        yield "float32", lambda: self.same(single().matvec(short).astype(x.dtype), m.matvec(x), limit)
-
-    def kept(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        m, x = self.mixing, self.vectors(3)
-        ways: dict[str, Callable[[], Any]] = {"copy": lambda: copy.deepcopy(m)}
-        if _is_importable(type(m)):
-            ways["pickle"] = lambda: pickle.loads(pickle.dumps(m))
-        for name, made in ways.items():
-            yield name, lambda made=made: "" if type(made()) is type(m) else "becomes another class"
-            yield name, lambda made=made: self.same(made().matvec(x), m.matvec(x), 0.0)
-
-    def _stored(self) -> set[str]:
-        """Return the attributes that are no results of cached properties."""
-        return {n for n in vars(self.mixing) if not hasattr(getattr(type(self.mixing), n, None), "attrname")}
-
-    def weights(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        m, W, x, g = self.mixing, self.weight, self.vectors(3, 2), self.vectors(3, 2)
-        tangent = self.draw(*W.shape)
-        knows_tangent = _defined(lambda: m.weight_tangent(tangent, x))
-        knows_cotangent = _defined(lambda: m.weight_cotangent(g, x))
-        step = float(np.finfo(W.dtype).eps) ** (1 / 3)
-        ahead, behind = (m.map(lambda w, s=s: w + w.dtype.type(s * step) * tangent) for s in (1, -1))
-        slope = lambda: (ahead.matvec(x) - behind.matvec(x)) / W.dtype.type(2 * step)  # noqa: E731
-        near = 100 * step**2 * (1 + float(abs(W).max() if W.size else 0.0))
-        if knows_tangent:
-            yield "weight_tangent", lambda: self.same(m.weight_tangent(tangent, x), slope(), near)
-        if knows_cotangent:
-            pulled = lambda: m.weight_cotangent(g, x)  # noqa: E731
-            seen = lambda: f"has a gradient of shape {pulled().shape}; wanted that of the weight, {W.shape}"  # noqa: E731
-            yield "weight_cotangent", lambda: "" if pulled().shape == W.shape else seen()
-            pushed = (lambda: m.weight_tangent(tangent, x)) if knows_tangent else slope
-            limit = self.allowed * x.size if knows_tangent else near * x.size
-            yield (
-                "weight_cotangent",
-                lambda: self.same((pulled() * tangent).sum(), (g * pushed()).sum(), limit),
-            )
-            nothing = self.vectors(0)
-            yield "weight_cotangent", lambda: self.same(m.weight_cotangent(nothing, nothing), 0 * W, 0.0)
+def _same(got: Array, wanted: Array, allowed: float) -> None:
+    """Raise AssertionError unless arrays agree up to a share of the largest entry; NaN does not."""
+    got, wanted = to_host(got), to_host(wanted)
+    _require(got.shape == wanted.shape, f"has shape {got.shape}; wanted {wanted.shape}")
+    if got.size:
+        size = max(float(abs(wanted).max()), float(abs(got).max()), float(np.finfo(wanted.dtype).tiny))
+        off = float(abs(got - wanted).max()) / size
+        _require(off <= allowed, f"is off by {off:.1e} of its size")
 
 
 def _is_importable(kind: type) -> bool:
@@ -207,12 +85,140 @@ def _is_importable(kind: type) -> bool:
     return getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind
 
 
-def _defined(ask: Callable[[], Any]) -> bool:
-    """Return whether a derivative is defined: Mixing itself raises a TypeError that says so."""
+def _found(ask: Callable[[], Array]) -> Array | None:
+    """Return a derivative, or None where the class defines none: Mixing itself says so by a TypeError."""
     try:
-        ask()
+        return ask()
     except TypeError as error:
-        return "so the" not in str(error)
-    except Exception:
-        pass
-    return True
+        if "its weight is not known; define it" in str(error):
+            return None
+        raise
+
+
+class _Laws:
+    """The laws of one mixing, and the random vectors on which they are tried."""
+
+    def __init__(self, mixing: Mixing, rng: np.random.Generator):
+        self.mixing, self.rng, self.weight = mixing, rng, mixing.weight
+        self.xp, self.event = namespace(mixing.weight), (*mixing.lanes, mixing.units)
+        self.eps = float(np.finfo(self.weight.dtype).eps)
+        self.allowed = 64 * self.eps * mixing.units**0.5
+
+    @contextmanager
+    def law(self, name: str) -> Iterator[None]:
+        """Name the law that an exception within breaks."""
+        try:
+            yield
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {self.mixing} {error}") from None
+        except Exception as error:
+            raise AssertionError(f"{name}: {self.mixing} raises {type(error).__name__}: {error}") from error
+
+    def draw(self, *shape: int) -> Array:
+        return self.xp.asarray(self.rng.standard_normal(shape).astype(self.weight.dtype))  # type: ignore[no-any-return]
+
+    def vectors(self, *leading: int) -> Array:
+        return self.draw(*leading, *self.event)
+
+    def matrices(self, mixing: Mixing) -> Array:
+        """Return what ``matvec`` alone says, (*lanes, n, n)."""
+        shape = (*self.mixing.lanes, mixing.units, mixing.units)
+        return self.xp.broadcast_to(Mixing.dense(mixing), shape)  # type: ignore[no-any-return]
+
+    def shapes(self) -> None:
+        W = self.mixing.matvec
+        for leading in _LEADING:
+            with self.law("shape"):
+                x = self.vectors(*leading)
+                before, y = x.copy(), W(freeze(x))
+                seen = f"maps {x.shape} {x.dtype} to {y.shape} {y.dtype}; wanted the same"
+                _require(y.shape == x.shape and y.dtype == x.dtype, seen)
+                _require((x == before).all(), "writes into its argument")
+        x = self.vectors(3, 2)
+        with self.law("repeats"):
+            _same(W(x), W(x), 0.0)
+        with self.law("shape"):  # whatever the order in memory
+            turned = self.xp.ascontiguousarray(x.T).T
+            _same(W(turned), W(x), self.allowed)
+
+    def linear(self) -> None:
+        W, x, y = self.mixing.matvec, self.vectors(4), self.vectors(4)
+        with self.law("zero"):
+            _require(not (abs(W(0 * x)) > 0).any(), "is not 0 at 0")
+        with self.law("linear"):
+            a, b = (self.weight.dtype.type(c) for c in (1.75, -0.6))
+            _same(W(a * x + b * y), a * W(x) + b * W(y), self.allowed)
+
+    def apart(self) -> None:
+        W, x = self.mixing.matvec, self.vectors(3, 2)
+        with self.law("rows"):
+            _same(W(x)[1, 1], W(x[1, 1]), self.allowed)
+        first: Any = (..., *(0,) * len(self.mixing.lanes), slice(None))
+        with self.law("lanes"):
+            other = self.vectors(3, 2)
+            other[first] = x[first]
+            _same(W(other)[first], W(x)[first], self.allowed)
+
+    def derived(self) -> None:
+        m, x, y = self.mixing, self.vectors(5), self.vectors(5)
+        M = self.matrices(m)
+        with self.law("dense"):
+            _same(self.xp.broadcast_to(m.dense(), M.shape), M, self.allowed)
+        with self.law("transpose"):
+            _same((y * m.matvec(x)).sum(), (m.rmatvec(y) * x).sum(), self.allowed * x.size)
+            _same(m.rmatvec(y), self.xp.einsum("...ij,t...i->t...j", M, y), self.allowed)
+            _same(m.transpose().matvec(y), m.rmatvec(y), self.allowed)
+        with self.law("diagonal"):
+            entries = self.xp.broadcast_to(m.diagonal(), self.event)
+            _same(entries, self.xp.diagonal(M, axis1=-2, axis2=-1), self.allowed)
+        for other in (m, m.map(lambda w: self.draw(*w.shape)), m.transpose()):
+            with self.law("hadamard_transpose"):
+                product = M * self.matrices(other).swapaxes(-1, -2)
+                wanted = self.xp.einsum("...ij,t...j->t...i", product, x)
+                _same(m.hadamard_transpose(other).matvec(x), wanted, self.allowed)
+        with self.law("rounding"):
+            _require(0 <= m.rounding < np.inf, f"has rounding {m.rounding}; wanted it finite")
+
+    def mapped(self) -> None:
+        m, x = self.mixing, self.vectors(3)
+        with self.law("map"):
+            before, doubled = self.weight.copy(), m.map(lambda w: w + w)
+            _require(type(doubled) is type(m), f"becomes {type(doubled).__name__}")
+            cached = {n for n in vars(m) if hasattr(getattr(type(m), n, None), "attrname")}
+            _require(vars(doubled).keys() >= vars(m).keys() - cached, "loses attributes")
+            _same(doubled.weight, before + before, 0.0)
+            _same(m.weight, before, 0.0)
+            _same(m.map(lambda w: w.copy()).matvec(x), m.matvec(x), 0.0)
+        with self.law("float32"):
+            single = m.map(lambda w: w.astype(np.float32)).matvec(x.astype(np.float32))
+            _require(single.dtype == np.float32, f"returns {single.dtype} for float32")
+            _same(single, m.matvec(x), self.allowed * float(np.finfo(np.float32).eps) / self.eps)
+
+    def weights(self) -> None:
+        m, x, g = self.mixing, self.vectors(3, 2), self.vectors(3, 2)
+        direction, step = self.draw(*self.weight.shape), self.eps ** (1 / 3)
+        ahead, behind = (m.map(lambda w, s=s: w + w.dtype.type(s * step) * direction) for s in (1, -1))
+        slope = (ahead.matvec(x) - behind.matvec(x)) / self.weight.dtype.type(2 * step)
+        near = 100 * step**2 * (1 + max(map(float, abs(self.weight).ravel()), default=0.0))
+        with self.law("weight_tangent"):
+            if (tangent := _found(lambda: m.weight_tangent(direction, x))) is not None:
+                _same(tangent, slope, near)
+                slope, near = tangent, self.allowed
+        with self.law("weight_cotangent"):
+            if (cotangent := _found(lambda: m.weight_cotangent(g, x))) is not None:
+                seen = f"has a gradient of shape {cotangent.shape}; wanted that of the weight, {self.weight.shape}"
+                _require(cotangent.shape == self.weight.shape, seen)
+                _same((cotangent * direction).sum(), (g * slope).sum(), near * x.size)
+                nothing = self.vectors(0)
+                _same(m.weight_cotangent(nothing, nothing), 0 * self.weight, 0.0)
+
+    def kept(self) -> None:
+        m, x = self.mixing, self.vectors(3)
+        ways: dict[str, Callable[[], Any]] = {"copy": lambda: copy.deepcopy(m)}
+        if _is_importable(type(m)):
+            ways["pickle"] = lambda: pickle.loads(pickle.dumps(m))
+        for name, again in ways.items():
+            with self.law(name):
+                made = again()
+                _require(type(made) is type(m), f"becomes {type(made).__name__}")
+                _same(made.matvec(x), m.matvec(x), 0.0)
