@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 Some = TypeVar("Some")
 
@@ -49,6 +49,16 @@ def stale(cls: type, name: str, method: str) -> bool:
     owner = next((place for place, c in enumerate(cls.__mro__) if name in vars(c)), -1)
     known = [vars(c)[method] for c in cls.__mro__[: owner + 1] if method in vars(c)]
     return sum(not getattr(x, "__isabstractmethod__", False) for x in known) > 1
+
+
+def refuse_stale(cls: type, name: str, method: str) -> None:
+    """Let ``name`` raise TypeError in ``cls`` if it is inherited and fits another ``method``: nothing derives it."""
+    if stale(cls, name, method):
+
+        def unknown(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
+            raise TypeError(f"{type(self).__name__} overrides {method} and no {name}, so its gradient is not known")
+
+        setattr(cls, name, unknown)
 
 
 def derive(cls: type, base: type, method: str, names: Iterable[str]) -> None:

@@ -18,10 +18,28 @@ from recsolve.mixings import Mixing
 from recsolve.recurrence.base import check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.symbolic.dual import ONE, Dual, OfState
 from recsolve.symbolic.units import units_in_force
 
 Leaf = tuple[str, Hashable]
+
+
+def projection_of(recurrence: CellRecurrence) -> Projection | None:
+    """Return what projected the input of a cell, or None where drives were given.
+
+    Raises
+    ------
+    TypeError
+        When a subclass of the cell projects otherwise.
+    """
+    cell = recurrence.cell
+    if cell.projection is None or recurrence.x is None:
+        return None
+    if type(cell).drive is not WeightedCell.drive:
+        raise TypeError(f"{type(cell).__name__} overrides drive, so how drives depend on the input is not known")
+    return cell.projection
 
 
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, common_dtype, common_kind, empty_in_order, kind_of, namespace, to_native
 from recsolve.base.names import Names
-from recsolve.base.overriding import changed
+from recsolve.base.overriding import changed, refuse_stale
 from recsolve.mixings import Mixing, states_linear
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.projection import Projection
@@ -44,6 +44,11 @@ class WeightedCell:
     """
 
     compilable = True
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        refuse_stale(cls, "pull_output", "output")
+        refuse_stale(cls, "pull_shown_by", "shown_by")
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ def check_mixing(mixing: Mixing, *, rng: int | np.random.Generator = 0) -> None:
     ...         return super().matvec(x * x)
     >>> rs.testing.check_mixing(Squared(np.eye(3)))
     Traceback (most recent call last):
-    AssertionError: linear: Squared(weight (3, 3) float64) is off by 1.0e+00 of its size
+    AssertionError: linear: Squared(weight (3, 3) float64) is off by 1.1e+00 of its size
     """
     if not isinstance(mixing, Mixing):
         raise TypeError(f"mixing is {type(mixing).__name__}; wanted a Mixing")
