@@ -21,8 +21,8 @@ METHODS = ("sequential", "newton", "quasi_newton", "jacobi", "windowed", "auto")
 
 def halved(x):
     """Half of what a method returns, whatever it is."""
-    if isinstance(x, tuple):
-        return tuple(halved(part) for part in x)
+    if isinstance(x, tuple):  # values with a Jacobian
+        return x[0], halved(x[1])
     if isinstance(x, Mixing):
         return x.map(lambda w: w / 2)
     if isinstance(x, jacobians.Jacobian):
