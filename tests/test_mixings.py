@@ -22,6 +22,7 @@ def made(dtype=np.float64):
     pattern = scipy.sparse.coo_array(draw(6, 6) * (rng.random((6, 6)) < 0.4))
     found = {
         "diagonal": mixings.Diagonal(draw(6)),
+        "lanes of diagonals": mixings.Diagonal(draw(2, 3)),
         "dense": mixings.Dense(draw(6, 6)),
         "heads": mixings.Heads(draw(2, 3, 3)),
         "masked dense": mixings.Masked(mixings.Dense(draw(6, 6)), rng.random((6, 6)) < 0.5),

@@ -116,8 +116,8 @@ class Gradients:
     @cached_property
     def _weights(self) -> dict[str, Array]:
         if self._compiled is not None:
-            found = {n: self._pulled[0]["mixing", n] for n in self._cell("mixings").cell.cell.mixings}
-            return {n: sum_to(g, g.shape[-1:]) for n, g in found.items()}
+            mixings = self._cell("mixings").cell.mixings
+            return {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
         return self._sensitivity.weights(self._pulled[1])
 
     def _cell(self, what: str) -> CellRecurrence:

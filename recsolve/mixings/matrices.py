@@ -15,8 +15,8 @@ class Diagonal(Mixing):
 
     Parameters
     ----------
-    weight : array, shape (n,)
-        a, float32 or float64.
+    weight : array, shape (*lanes, n)
+        a, float32 or float64. Axes before the last give states lanes.
 
     Examples
     --------
@@ -26,13 +26,21 @@ class Diagonal(Mixing):
     """
 
     name = form = "diagonal"
-    weight_ndim = 1
+
+    def __init__(self, weight: Any):
+        super().__init__(weight)
+        if self.weight.ndim == 0:
+            raise ValueError("weight of a diagonal mixing has shape (); wanted (*lanes, n)")
+
+    @property
+    def lanes(self) -> tuple[int, ...]:
+        return tuple(self.weight.shape[:-1])
 
     def matvec(self, x: Any) -> Any:
         return self.weight * x
 
     def weight_cotangent(self, g: Array, x: Array) -> Array:
-        return (g * x).reshape(-1, self.units).sum(axis=0)  # type: ignore[no-any-return]
+        return (g * x).reshape(-1, *self.weight.shape).sum(axis=0)  # type: ignore[no-any-return]
 
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
         return tangent * x
@@ -48,7 +56,8 @@ class Diagonal(Mixing):
         return self.weight  # type: ignore[no-any-return]
 
     def dense(self) -> Array:
-        return namespace(self.weight).eye(self.units, dtype=self.weight.dtype) * self.weight  # type: ignore[no-any-return]
+        eye = namespace(self.weight).eye(self.units, dtype=self.weight.dtype)
+        return eye * self.weight[..., None, :]  # type: ignore[no-any-return]
 
 
 class _Matrices(Mixing):

@@ -38,7 +38,7 @@ class Mixing(ABC):
     Parameters
     ----------
     weight : array
-        The entries: Diagonal (n,), Heads (H, n, n), Dense (n, n).
+        The entries: Diagonal (*lanes, n), Heads (H, n, n), Dense (n, n).
 
     Attributes
     ----------
