@@ -1,5 +1,7 @@
 """Random subclasses that override a random method: every backend gives what the methods of the subclass say."""
 
+from functools import cache
+
 import gallery
 import numpy as np
 import pytest
@@ -67,17 +69,17 @@ def answers(rec, method):
         sol = rs.solve(rec, method=method)
     except TypeError:  # it has no Jacobian
         sol = rs.solve(rec, method="sequential")
-    found = {"states": sol.states, "output": sol.output}
+    found, pulled = {"states": sol.states, "output": sol.output}, cache(lambda: rs.adjoint(sol, states=sample(rec)))
     for what, ask in {
         "F": lambda: rec.evaluate(sample(rec)),
         "J": lambda: rec.linearise(sample(rec))[1].matvec(sample(rec)),
         "frozen": lambda: rs.solve(rec, method="newton", guess="frozen_gates").states,
         "condition": lambda: sol.condition if rec.length == 1 else 0.0,
         "bound": lambda: sol.error_bound == np.inf,
-        "adjoint": lambda: rs.adjoint(sol, states=sample(rec)).states,
+        "adjoint": lambda: pulled().states,
         "shown": lambda: rs.adjoint(sol, output=sol.output).states,
-        "drive": lambda: rs.adjoint(sol, states=sample(rec)).drive.n,
-        "weight": lambda: rs.adjoint(sol, states=sample(rec)).mixings.n,
+        "drive": lambda: pulled().drive.n,
+        "weight": lambda: pulled().mixings.n,
         "tangent": lambda: rs.tangent(sol, initial=np.ones(rec.initial.shape)),
     }.items():
         try:
@@ -124,7 +126,7 @@ def subclassed(rng, T):
     return recurrence(T, mixing=mixing, **given), f"{method} of {part} {name}"
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(24))
 def test_every_backend_gives_what_the_methods_of_a_subclass_say(seed):
     rng = np.random.default_rng(seed)
     rec, what = subclassed(rng, int(rng.choice([1, 100])))
@@ -137,7 +139,7 @@ def test_every_backend_gives_what_the_methods_of_a_subclass_say(seed):
         agree(answers(rec, str(rng.choice(METHODS))), reference)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_long_problems_that_are_compiled_unasked(seed):
     rec, what = subclassed(np.random.default_rng(100 + seed), LONG)
     assert type(rec.bind()) is Engine, what
@@ -149,7 +151,7 @@ def test_long_problems_that_are_compiled_unasked(seed):
 JACOBIAN_METHODS = ("matvec", "rmatvec", "transpose", "diagonal", "block", "lane_dense", "scale", "between")
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(20))
 def test_scans_step_with_the_matvec_of_a_subclass(seed):
     rng = np.random.default_rng(seed)
     kind, method = STRUCTURES[seed % len(STRUCTURES)], str(rng.choice(JACOBIAN_METHODS))
