@@ -296,7 +296,7 @@ class Sparse(Mixing):
     def hadamard_transpose(self, other: Mixing) -> Mixing:
         if type(other) is not Sparse:
             return super().hadamard_transpose(other)
-        return Sparse(self._matrix.multiply(other._matrix.T))
+        return Sparse(self._matrix.multiply(other._matrix.T.tocsr()))
 
     @property
     def rounding(self) -> float:

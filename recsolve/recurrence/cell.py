@@ -47,7 +47,7 @@ class Cell:
         ``function(s, W, u, p)`` returns the new state (a tuple in the order of ``state`` when it has several
         components). ``s.name`` is a component of the old state, ``W.name(x)`` a mixing, ``u.name`` a drive,
         ``p.name`` an elementwise parameter. Between mixings it uses elementwise functions of :mod:`recsolve.math`
-        or NumPy only.
+        or NumPy only, and sums over units: ``total``, ``mean``, ``dot``, ``layer_norm`` and ``rms_norm``.
     state : tuple of str
         Names of the state's components.
     output : str

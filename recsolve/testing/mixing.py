@@ -199,7 +199,7 @@ class _Laws:
         direction, step = self.draw(*self.weight.shape), self.eps ** (1 / 3)
         ahead, behind = (m.map(lambda w, s=s: w + w.dtype.type(s * step) * direction) for s in (1, -1))
         slope = (ahead.matvec(x) - behind.matvec(x)) / self.weight.dtype.type(2 * step)
-        near = 100 * step**2 * (1 + max(map(float, abs(self.weight).ravel()), default=0.0))
+        near = 100 * step**2 * (1 + float(to_host(abs(self.weight)).max(initial=0.0)))
         with self.law("weight_tangent"):
             if (tangent := _found(lambda: m.weight_tangent(direction, x))) is not None:
                 _same(tangent, slope, near)
