@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace
+from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace, to_host
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
 from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call
-from recsolve.mixings import Mixing, couples
+from recsolve.mixings import Mixing, couples, form_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_jacobian import structured
 from recsolve.recurrence.compilation import backend_of, traced_of
@@ -206,8 +206,15 @@ class CellRecurrence(Recurrence):
 
     @cached_property
     def rounding(self) -> float:
+        coupled = [m for m in self.cell.mixings.values() if couples(m)]
+        known = [m for m in coupled if form_of(m)]
         with np.errstate(all="ignore"):
-            return max((m.rounding for m in self.cell.mixings.values()), default=0.0)
+            found = [m.rounding for m in coupled if not form_of(m)]
+            squares = [(m.weight.astype(np.float64) ** 2).sum(axis=-1).max() for m in known]
+        if squares:
+            norms = to_host(namespace(squares[0]).stack(squares)) ** 0.5  # the host waits for a device once
+            found.append(float(max(norms * [m.units**0.5 / 8 for m in known])))
+        return max(found, default=0.0)
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.drive.values())
