@@ -202,3 +202,21 @@ def test_drives_of_ones_own_have_no_gradients_with_respect_to_the_input():
     for ask in (lambda: g.inputs, lambda: g.projection, lambda: rs.tangent(sol, inputs=np.ones((9, 2)))):
         with pytest.raises(TypeError, match="overrides drive"):
             ask()
+
+
+@pytest.mark.parametrize("place", ["mixing", "cell", "recurrence"])
+def test_methods_that_were_replaced_on_an_object_are_not_compiled(place):
+    rec = recurrence(100, mixing=made()["diagonal"])
+    if place == "mixing":
+        mixing = rec.cell.mixings["n"]
+        mixing.matvec = lambda x: mixing.weight * x / 2
+        with pytest.raises(TypeError, match="replaced on the object; wanted a subclass"):
+            cell_of(mixing)
+    elif place == "cell":
+        rec.cell.stack_components = lambda parts, like: parts[0] / 2
+    else:
+        rec.step = lambda state, t: CellRecurrence.step(rec, state, t) / 2
+        rec.apply = lambda previous: CellRecurrence.apply(rec, previous) / 2
+    with rs.backend("numba"):
+        assert type(rec.bind()) is Engine
+        np.testing.assert_array_equal(rs.solve(rec, method="sequential").states, gallery.loop(rec))

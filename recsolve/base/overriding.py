@@ -8,7 +8,7 @@ one is derived anew where the other one is overridden.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NoReturn, TypeVar
 
 Some = TypeVar("Some")
@@ -16,6 +16,8 @@ Some = TypeVar("Some")
 
 def stated(x: object, name: str) -> Any:
     """Return what the class of ``x`` states in its own body, None otherwise: subclasses do not inherit it.
+
+    Nor does it hold of an object whose methods were replaced.
 
     Examples
     --------
@@ -25,7 +27,26 @@ def stated(x: object, name: str) -> Any:
     >>> stated(Dense([[1.0]]), "form"), stated(Masked([[1.0]]), "form")
     ('dense', None)
     """
-    return stated_by(type(x), name)
+    return None if patched(x) else stated_by(type(x), name)
+
+
+def patched(x: object) -> bool:
+    """Return whether an object has attributes of its own in the place of methods of its class.
+
+    Examples
+    --------
+    >>> from recsolve.mixings import Dense
+    >>> W = Dense([[1.0]])
+    >>> W.matvec = lambda x: 2 * x
+    >>> patched(W), stated(W, "form")
+    (True, None)
+    """
+    return not _methods(type(x)).isdisjoint(vars(x))
+
+
+@lru_cache(maxsize=1024)
+def _methods(kind: type) -> frozenset[str]:
+    return frozenset(n for n in dir(kind) if not n.startswith("__") and callable(getattr(kind, n, None)))
 
 
 def stated_by(kind: type, name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from recsolve.base.arrays import kind_of
-from recsolve.base.overriding import stated, stated_by
+from recsolve.base.overriding import patched, stated, stated_by
 from recsolve.kernels import backends
 from recsolve.kernels.registry import get
 from recsolve.mixings import form_of
@@ -56,10 +56,12 @@ def unknown_parts(recurrence: CellRecurrence) -> list[object]:
     """Return the parts of a recurrence whose classes may change what f is: they do not state that they do not."""
     cell = recurrence.cell
     parts = type(recurrence), type(cell), type(cell.cell)
-    if _all_known(parts, tuple([type(m) for m in cell.mixings.values()])):
+    mixings = cell.mixings.values()
+    known = _all_known(parts, tuple([type(m) for m in mixings]))
+    if known and not any(map(patched, (recurrence, cell, cell.cell, *mixings))):
         return []
     unknown: list[object] = [x for x in (recurrence, cell, cell.cell) if not stated(x, "compilable")]
-    return [*unknown, *(m for m in cell.mixings.values() if form_of(m) is None)]
+    return [*unknown, *(m for m in mixings if form_of(m) is None)]
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, common_dtype, common_kind, empty_in_order, kind_of, namespace, to_native
 from recsolve.base.names import Names
-from recsolve.base.overriding import changed, refuse_stale
+from recsolve.base.overriding import changed, patched, refuse_stale
 from recsolve.mixings import Mixing, states_linear
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.projection import Projection
@@ -62,6 +62,8 @@ class WeightedCell:
         for name, mixing in mixings.items():
             if not isinstance(mixing, Mixing):
                 raise TypeError(f"mixings[{name!r}] is {type(mixing).__name__}; wanted a Mixing, Dense(weight) say")
+            if patched(mixing):
+                raise TypeError(f"mixings[{name!r}] has methods that were replaced on the object; wanted a subclass")
         _require(cell.name, "parameters", cell.parameters, parameters)
         sizes = {f"mixing {n}": int(np.prod(m.lanes)) * m.units for n, m in mixings.items()}
         if projection is not None:
