@@ -220,7 +220,7 @@ def test_the_check_sees_coupled_lanes_and_what_is_no_mixing():
         (ValueError, r"mask has shape \(4,\)", lambda: mixings.Masked(D(WEIGHT), np.ones(4, bool))),
         (TypeError, "mixing is ndarray", lambda: mixings.Masked(WEIGHT, np.ones((4, 4), bool))),
         (ValueError, "wanted a permutation", lambda: mixings.Permutation([0, 0, 1])),
-        (ValueError, "wanted a permutation", lambda: mixings.Permutation([0.0, 1.0])),
+        (TypeError, "index has dtype float64; wanted int32 or int64", lambda: mixings.Permutation([0.0, 1.0])),
         (ValueError, "one number for each of 2", lambda: mixings.Permutation([1, 0], np.ones(3))),
         (ValueError, "heads is 0", lambda: mixings.SharedHead(WEIGHT, 0)),
         (ValueError, "factors have shapes", lambda: mixings.LowRank(np.ones((3, 2)), np.ones((3, 1)))),

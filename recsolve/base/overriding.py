@@ -41,7 +41,7 @@ def patched(x: object) -> bool:
     >>> patched(W), stated(W, "form")
     (True, None)
     """
-    return not _methods(type(x)).isdisjoint(vars(x))
+    return not _methods(type(x)).isdisjoint(getattr(x, "__dict__", ()))
 
 
 @lru_cache(maxsize=1024)

@@ -30,8 +30,8 @@ class Mixing(ABC):
       in its own body: ``form = "dense"`` says that it is exactly the map of its ``weight`` that ``Dense`` is, whatever
       else it does. Subclasses do not inherit the statement. All other mixings are evaluated by NumPy, and
       ``Solution.error_bound`` is inf.
-    - A class that states ``linear = True`` in its own body is not compared with differences; subclasses do not inherit
-      that either. The mixings of this package state it.
+    - A class that states ``linear = True`` in its own body is not compared with differences, and compiled scans take
+      its matrix up to 128 units; subclasses do not inherit that either. The mixings of this package state it.
 
     :func:`recsolve.testing.check_mixing` tests these rules on a mixing of yours.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, kind_of, namespace, to_host
+from recsolve.base.arrays import Array, kind_of, namespace, to_host, to_native
 from recsolve.base.overriding import changed
 from recsolve.mixings.matrices import Dense
 from recsolve.mixings.mixing import Mixing, beside
@@ -46,13 +46,11 @@ class Masked(Mixing):
     def __init__(self, mixing: Mixing, mask: Any):
         if not isinstance(mixing, Mixing):
             raise TypeError(f"mixing is {type(mixing).__name__}; wanted a Mixing, Dense(weight) say")
-        mask = mask if hasattr(mask, "dtype") else np.asarray(mask)
-        if str(mask.dtype).removeprefix("torch.") != "bool":
-            raise TypeError(f"mask has dtype {mask.dtype}; wanted bool, True where an entry of the weight counts")
-        if tuple(mask.shape) != mixing.weight.shape:
-            raise ValueError(f"mask has shape {tuple(mask.shape)}; wanted that of the weight, {mixing.weight.shape}")
+        mask = to_native(mask, "mask", (np.dtype(bool),))
+        if mask.shape != mixing.weight.shape:
+            raise ValueError(f"mask has shape {mask.shape}; wanted that of the weight, {mixing.weight.shape}")
         super().__init__(mixing.weight)
-        self.within, self.mask = mixing, beside(np.asarray(mask) if kind_of(mask) == "torch" else mask, self.weight)
+        self.within, self.mask = mixing, beside(mask, self.weight)
 
     @property
     def lanes(self) -> tuple[int, ...]:
@@ -104,13 +102,15 @@ class Permutation(Mixing):
 
     Parameters
     ----------
-    index : array of int, shape (n,)
+    index : array of int32 or int64, shape (n,)
         A permutation of 0..n-1.
     weight : array, shape (n,), optional
         a, float32 or float64; default: ones, in float64.
 
     Raises
     ------
+    TypeError
+        For an index of another dtype.
     ValueError
         When index is no permutation, or the weight has another shape.
 
@@ -127,9 +127,9 @@ class Permutation(Mixing):
     weight_ndim = 1
 
     def __init__(self, index: Any, weight: Any = None):
-        host = np.asarray(index if kind_of(index) == "torch" else to_host(index))
-        if host.ndim != 1 or host.dtype.kind not in "iu" or not np.array_equal(np.sort(host), np.arange(len(host))):
-            raise ValueError(f"index has shape {host.shape} and dtype {host.dtype}; wanted a permutation of 0..n-1")
+        host = to_host(to_native(index, "index", (np.dtype(np.int32), np.dtype(np.int64))))
+        if host.ndim != 1 or not np.array_equal(np.sort(host), np.arange(len(host))):
+            raise ValueError(f"index has shape {host.shape} and is none; wanted a permutation of 0..n-1")
         super().__init__(np.ones(len(host)) if weight is None else weight)
         if self.units != len(host):
             raise ValueError(f"weight has shape {self.weight.shape}; wanted one number for each of {len(host)} units")
