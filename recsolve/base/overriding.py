@@ -30,7 +30,7 @@ def stated(x: object, name: str) -> Any:
     return None if patched(x) else stated_by(type(x), name)
 
 
-def patched(x: object) -> bool:
+def patched(x: Any) -> bool:
     """Return whether an object has attributes of its own in the place of methods of its class.
 
     Examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from recsolve.base.arrays import Array, common_dtype, namespace
+from recsolve.base.arrays import Array, common_dtype, common_kind, namespace
 from recsolve.mixings import Dense, Diagonal, Heads, Masked, Mixing
 from recsolve.recurrence.projection import Projection
 from recsolve.recurrence.weighted_cell import WeightedCell
@@ -61,7 +61,9 @@ def ensemble(cells: Sequence[WeightedCell]) -> WeightedCell:
         seen, wanted = _shape(cell), _shape(first)
         if seen != wanted:
             raise ValueError(f"cells[{number}] is {seen}, and cells[0] {wanted}; wanted members alike")
-    common_dtype({f"cells[{number}]": array for number, cell in enumerate(cells) for _, array in cell._weights()})
+    weights = {f"cells[{number}]": weight for number, cell in enumerate(cells) for _, weight in cell._weights()}
+    common_kind(weights)
+    common_dtype(weights)
     joined = _joining(bool(first.layout.lanes))
     mixings = {name: _mixing([cell.mixings[name] for cell in cells], joined) for name in first.mixings}
     parameters = {name: joined([cell.parameters[name] for cell in cells]) for name in first.parameters}
