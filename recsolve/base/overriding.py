@@ -41,7 +41,7 @@ def patched(x: Any) -> bool:
     >>> patched(W), stated(W, "form")
     (True, None)
     """
-    return not _methods(type(x)).isdisjoint(getattr(x, "__dict__", ()))
+    return not _methods(type(x)).isdisjoint(getattr(x, "__dict__", ()))  # type: ignore[arg-type]  # a class is hashable
 
 
 @lru_cache(maxsize=1024)
