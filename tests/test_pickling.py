@@ -10,6 +10,7 @@ import gallery
 import joblib
 import numpy as np
 import pytest
+import test_mixings
 from monoid_gallery import elements, state
 
 import recsolve as rs
@@ -119,7 +120,7 @@ def structures():
 @cache
 def objects():
     """Return what is to survive, by name."""
-    rng, rec = np.random.default_rng(0), cell_recurrence()
+    rec = cell_recurrence()
     solved = rs.solve(rec, options={"trace": True})
     converse = rs.solve(function_recurrence(jacobian=slope))
     recurrences = {
@@ -139,12 +140,10 @@ def objects():
     found |= {f"gradients: {name}": gradients(r) for name, r in recurrences.items()}
     found |= {f"cell: {name}": cell for name, cell in rs.cells.REGISTRY.items()}
     found |= {f"solver: {name}": solver() for name, solver in rs.solvers.REGISTRY.items()}
+    found |= {f"mixing: {name}": mixing for name, mixing in test_mixings.made().items()}
     found |= {f"monoid: {name}": monoid for name, monoid in MONOIDS.items()}
     found |= {f"Jacobian: {name}": J for name, J in structures().items()}
     found |= {
-        "mixing: diagonal": mixings.Diagonal(rng.standard_normal(3)),
-        "mixing: dense": mixings.Dense(rng.standard_normal((3, 3))),
-        "mixing: heads": mixings.Heads(rng.standard_normal((2, 3, 3))),
         "weighted cell": rec.cell,
         "drive": rec.drive,
         "projection": rec.cell.projection,

@@ -4,11 +4,14 @@ import cuda_host
 import gallery
 import numpy as np
 import pytest
+import test_mixings
+import test_units
 from cuda_host import simulated
 
 import recsolve as rs
 from recsolve.base.arrays import from_native
 from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
+from recsolve.recurrence.engine import Engine
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -228,3 +231,33 @@ def test_a_wrong_result_of_a_kernel_is_noticed(to_gpu, fault, monkeypatch):
             sol = rs.solve(there, method=method)
             honest = np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
             assert honest if sol.success else sol.converged_prefix < 150
+
+
+@pytest.mark.parametrize("name", [n for n in test_mixings.made() if "sparse" not in n])
+def test_cells_with_every_mixing_that_no_kernel_knows(to_gpu, name):
+    rec = test_mixings.recurrence_of(test_mixings.made(np.float32)[name])
+    solved_alike(rec, moved(rec, to_gpu), "numpy" if type(rec.cell.mixings["n"]) in FORMED else "cuda", to_gpu)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cuda"])
+def test_a_cell_with_norms_over_its_units(to_gpu, backend):
+    rec = test_units.recurrence("norm_gru", dtype=np.float32)
+    solved_alike(rec, moved(rec, to_gpu), backend, to_gpu)
+
+
+FORMED = rs.mixings.MIXINGS.values()
+
+
+def solved_alike(rec, there, backend, put):
+    """Compare states and gradients of a recurrence with those of the same one on the device."""
+    reference, c = rs.solve(rec, method="sequential"), np.ones(rec.shape, np.float32)
+    wanted = rs.adjoint(reference, states=c)
+    with rs.backend(backend):
+        assert type(there.bind()) is Engine
+        for method in ("newton", "quasi_newton"):
+            sol = rs.solve(there, method=method)
+            assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+        found = rs.adjoint(sol, states=put(c))
+        for ours, theirs in ((found.mixings, wanted.mixings), (found.drive, wanted.drive)):
+            for n, g in theirs.items():
+                np.testing.assert_allclose(ours[n].get(), g, rtol=1e-3, atol=1e-4)

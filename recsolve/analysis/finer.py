@@ -13,6 +13,7 @@ from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.symbolic.constants import state_dtype
+from recsolve.symbolic.units import units_in_force
 
 _NUMBERS = 2**20  # of the states that are computed together
 _TERMS = 2**28  # of sums in long double, which take a second,
@@ -93,12 +94,15 @@ class Finer:
         cell, layout, xp = rec.cell, rec.layout, namespace(previous)
         state = {name: layout.component(previous, i) for i, name in enumerate(cell.cell.state)}
         mixings: Any = {name: changed(m, weight=m.weight.astype(self.dtype)) for name, m in cell.mixings.items()}
-        out = cell.cell.function(
-            Names(state, "component"),
-            Names(mixings, "mixing"),
-            Names({name: u.astype(self.dtype) for name, u in rec.drive.items()}, "drive"),
-            Names({name: p.astype(self.dtype) for name, p in cell.parameters.items()}, "parameter"),
-        )
+        drive = {name: u.astype(self.dtype) for name, u in rec.drive.items()}
+        parameters = {name: p.astype(self.dtype) for name, p in cell.parameters.items()}
+        with units_in_force(layout.lane_width // layout.components):
+            out = cell.cell.function(
+                Names(state, "component"),
+                Names(mixings, "mixing"),
+                Names(drive, "drive"),
+                Names(parameters, "parameter"),
+            )
         part = layout.component(previous, 0).shape
         parts = [xp.broadcast_to(x, part) for x in (out if isinstance(out, tuple) else (out,))]
         return parts[0] if layout.components == 1 else xp.stack(parts, axis=previous.ndim - len(layout.event))

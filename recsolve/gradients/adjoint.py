@@ -15,7 +15,7 @@ import numpy as np
 from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.names import Names
-from recsolve.gradients.sensitivity import CellSensitivity, pull_inputs, sum_to
+from recsolve.gradients.sensitivity import CellSensitivity, projection_of, pull_inputs, sum_to
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.recurrence.base import Recurrence
@@ -116,8 +116,8 @@ class Gradients:
     @cached_property
     def _weights(self) -> dict[str, Array]:
         if self._compiled is not None:
-            found = {n: self._pulled[0]["mixing", n] for n in self._cell("mixings").cell.cell.mixings}
-            return {n: sum_to(g, g.shape[-1:]) for n, g in found.items()}
+            mixings = self._cell("mixings").cell.mixings
+            return {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
         return self._sensitivity.weights(self._pulled[1])
 
     def _cell(self, what: str) -> CellRecurrence:
@@ -171,9 +171,10 @@ class Gradients:
 
     def _projected(self) -> tuple[Any, Array]:
         cell = self._cell("projection")
-        if cell.cell.projection is None or cell.x is None:
+        projection = projection_of(cell)
+        if projection is None or cell.x is None:
             raise AttributeError("the recurrence was given drives, not an input x; its gradients are in .drive")
-        return cell.cell.projection, cell.x
+        return projection, cell.x
 
 
 def adjoint(

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.gradients.adjoint import check_jacobian, recurrence_of
-from recsolve.gradients.sensitivity import CellSensitivity
+from recsolve.gradients.sensitivity import CellSensitivity, projection_of
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
@@ -93,9 +93,10 @@ def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
                 raise ValueError(f"{name} has {n!r}; wanted some of {tuple(like)}")
             leaves[kind, n] = rec.native(x, f"{name}[{n!r}]", like[n].shape)
     if given["inputs"] is not None:
-        if cell.projection is None or rec.x is None:
+        projection = projection_of(rec)
+        if projection is None or rec.x is None:
             raise ValueError("inputs is given, but the recurrence was given drives, not an input x")
-        for n, u in cell.projection.push(rec.native(given["inputs"], "inputs", rec.x.shape)).items():
+        for n, u in projection.push(rec.native(given["inputs"], "inputs", rec.x.shape)).items():
             leaves["drive", n] = leaves["drive", n] + u if ("drive", n) in leaves else u
     weights = {}
     for n, x in (given["mixings"] or {}).items():

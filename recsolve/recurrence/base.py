@@ -21,7 +21,7 @@ from recsolve.base.arrays import (
 )
 from recsolve.base.graph import Graph
 from recsolve.base.layout import Layout
-from recsolve.base.overriding import derive, stale
+from recsolve.base.overriding import derive, refuse_stale, stale
 from recsolve.base.ties import check_ties
 from recsolve.jacobians import Identity, Jacobian
 from recsolve.recurrence.engine import Engine
@@ -94,6 +94,7 @@ class Recurrence(ABC):
         if stale(cls, "differentiate", "apply"):
             cls.differentiate = Recurrence._refuse_to_differentiate  # type: ignore[method-assign]
         derive(cls, Recurrence, "differentiate", ("operator",))
+        refuse_stale(cls, "pull_output", "output")
 
     description: str = "recurrence"
     opaque: bool = False  # whether f may hold arrays that are not in its drive

@@ -27,6 +27,7 @@ from recsolve.recurrence.given import check_initial
 from recsolve.recurrence.staged_engine import StagedEngine
 from recsolve.symbolic.constants import ConstantError, component, state_dtype, watched
 from recsolve.symbolic.dual import ONE, Dual, value_of
+from recsolve.symbolic.units import units_in_force
 
 if TYPE_CHECKING:
     from recsolve.recurrence.weighted_cell import WeightedCell
@@ -101,10 +102,17 @@ class CellRecurrence(Recurrence):
         return Names({name: u[t] for name, u in self.drive.items()}, "drive")
 
     def _on_duals(self, s: Names, u: Names, tape: _Tape | None = None) -> Any:
-        W = (_Tape(self.layout.components) if tape is None else tape).mixings(self.cell.mixings)
-        return self.cell.cell.function(
-            _duals(s, "component"), W, _duals(u, "drive"), _duals(self._parameters, "parameter")
-        )
+        tape = _Tape(self.layout.components) if tape is None else tape
+        W = tape.mixings(self.cell.mixings)
+        with units_in_force(self._units, tape.call):
+            return self.cell.cell.function(
+                _duals(s, "component"), W, _duals(u, "drive"), _duals(self._parameters, "parameter")
+            )
+
+    @cached_property
+    def _units(self) -> int:
+        """Of a lane, in one component."""
+        return self.layout.lane_width // self.layout.components
 
     def _call(self, s: Names, u: Names, tape: _Tape | None = None) -> list[Any]:
         try:
@@ -113,7 +121,8 @@ class CellRecurrence(Recurrence):
                     out = self._on_duals(s, u, tape)
                 else:
                     W = self._mixings if tape is None else tape.mixings(self.cell.mixings)
-                    out = self.cell.cell.function(s, W, u, self._parameters)
+                    with units_in_force(self._units, None if tape is None else tape.call):
+                        out = self.cell.cell.function(s, W, u, self._parameters)
         except ValueError as error:
             if "truth value" in str(error):
                 raise TypeError(
@@ -216,13 +225,14 @@ class CellRecurrence(Recurrence):
     @cached_property
     def rounding(self) -> float:
         coupled = [m for m in self.cell.mixings.values() if couples(m)]
+        known = [m for m in coupled if form_of(m)]
         with np.errstate(all="ignore"):
-            matrices = [m.weight if form_of(m) else m.dense() for m in coupled]
-            squares = [(W.astype(np.float64) ** 2).sum(axis=-1).max() for W in matrices]
-        if not squares:
-            return 0.0
-        norms = to_host(namespace(squares[0]).stack(squares)) ** 0.5  # the host waits for a device once
-        return float(max(norms * [m.units**0.5 / 8 for m in coupled]))
+            found = [m.rounding for m in coupled if not form_of(m)]
+            squares = [(m.weight.astype(np.float64) ** 2).sum(axis=-1).max() for m in known]
+        if squares:
+            norms = to_host(namespace(squares[0]).stack(squares)) ** 0.5  # the host waits for a device once
+            found.append(float(max(norms * [m.units**0.5 / 8 for m in known])))
+        return max(found, default=0.0)
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.drive.values())
@@ -244,18 +254,16 @@ class _Tape:
         return Names({name: self._caller(mixing) for name, mixing in mixings.items()}, "mixing")
 
     def _caller(self, mixing: Mixing) -> Any:
-        def call(x: Any) -> Any:
-            if not isinstance(x, Dual):
-                return mixing(x)
-            if not couples(mixing):
-                return Dual(mixing.weight, {}) * x  # a weight is no constant of the function
-            if not x.partials:
-                return Dual(mixing(x.value), {})
-            leaf = self.components + len(self.calls)
-            self.calls.append((mixing, x.partials))
-            return Dual(mixing(x.value), {leaf: ONE})
+        return lambda x: self.call(mixing, x) if isinstance(x, Dual) else mixing(x)
 
-        return call
+    def call(self, mixing: Mixing, x: Dual) -> Any:
+        if not couples(mixing):
+            return Dual(mixing.weight, {}) * x  # a weight is no constant of the function
+        if not x.partials:
+            return Dual(mixing(x.value), {})
+        leaf = self.components + len(self.calls)
+        self.calls.append((mixing, x.partials))
+        return Dual(mixing(x.value), {leaf: ONE})
 
 
 def _leading(drive: Names, cell: WeightedCell) -> tuple[int, tuple[int, ...]]:

@@ -69,7 +69,7 @@ class Elementwise(NDArrayOperatorsMixin):
     def _unsupported(self, what: str) -> TypeError:
         return TypeError(
             f"{what} couples entries or has no elementwise derivative, so a cell cannot use it; couple units through "
-            "a mixing W.name(x), or use rs.Recurrence.from_function"
+            "a mixing W.name(x) or total, mean and dot of recsolve.math, or use rs.Recurrence.from_function"
         )
 
     def __bool__(self) -> bool:

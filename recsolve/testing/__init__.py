@@ -1,1 +1,5 @@
 """Checks that a user runs on what they define: each raises AssertionError with the law that does not hold."""
+
+from recsolve.testing.mixing import check_mixing
+
+__all__ = ["check_mixing"]
