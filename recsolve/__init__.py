@@ -10,7 +10,7 @@ _HERE = _Path(__file__).parent
 if not (_HERE / "solvers").exists() and (_HERE.parent / "pyproject.toml").exists():
     __path__.append(str(_HERE.parent))
 
-from recsolve import cells, jacobians, math, mixings, solvers
+from recsolve import cells, jacobians, math, mixings, solvers, testing
 from recsolve._version import __version__
 from recsolve.analysis.structure_check import StructureReport, check_structure
 from recsolve.base.layout import Layout
@@ -24,6 +24,7 @@ from recsolve.interop.layers_gradients import LayersGradients
 from recsolve.interop.layers_solution import LayersSolution
 from recsolve.interop.torch_run import run
 from recsolve.kernels.backends import backend
+from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.given import packed_resets
@@ -46,6 +47,7 @@ __all__ = [
     "LayersGradients",
     "LayersSolution",
     "Layout",
+    "Monoid",
     "Projection",
     "Recurrence",
     "Solution",
@@ -69,4 +71,5 @@ __all__ = [
     "solve",
     "solvers",
     "tangent",
+    "testing",
 ]

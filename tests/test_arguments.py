@@ -144,7 +144,7 @@ def gru(**arguments):
         (lambda: rs.Cell(lambda s, W, u, p: s.h, state=("h",), output="x"), ValueError, "output is 'x'"),
         (lambda: rs.Cell(lambda s, W, u, p: (s.h, s.h), state=("h",), output="h"), ValueError, "returns 2 components"),
         (lambda: rs.Cell(lambda s, W, u, p: s.q, state=("h",), output="h"), AttributeError, "no component 'q'"),
-        (lambda: rs.packed_resets([3, 0]), ValueError, "lengths is"),
+        (lambda: rs.packed_resets([3, -1]), ValueError, "lengths is"),
         (lambda: bad_function(structure="sparse"), ValueError, "structure is 'sparse'; wanted one of zero"),
         (lambda: bad_function(initial=np.array(0.0), structure="dense"), ValueError, "initial has shape"),
         (lambda: bad_function(initial=np.zeros((1, 2)), structure="block"), ValueError, "k >= 2"),

@@ -11,7 +11,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels.monoids.cuda_map import ROWS, CudaMap, LinearMap, Operands, SingleMap
-from recsolve.kernels.monoids.monoid import STORED, Base, Monoid, given
+from recsolve.kernels.monoids.monoid import COMPLEX, STORED, Monoid, given, linear
 
 _COMPLEX = SingleMap("ComplexAffine", 4, 5)
 
@@ -51,7 +51,7 @@ def _entries(A: Jacobian, b: Array) -> Array:
     return data if data.shape == b.shape else namespace(b).broadcast_to(data, b.shape)
 
 
-class Affine(Base):
+class Affine(Monoid):
     """x -> A x + b with structured A: what Newton's corrections are scans of.
 
     Elements are a pair (A, b): b (T, ..., *event) and A a structured Jacobian whose matrices act on it, or an array of
@@ -71,16 +71,15 @@ class Affine(Base):
     array([2., 2., 2.])
     """
 
-    name, place, dtypes = "affine", 1, (*STORED, np.dtype(np.complex64), np.dtype(np.complex128))
+    name, letters, place, dtypes = "affine", ("A", "b"), 1, (*STORED, *COMPLEX)
     cuda = _Structured("Real", heavy=False, held=4)
 
     def prepare(self, elements: Any) -> tuple[Jacobian, Array]:
-        A, b = given(self.name, ("A", "b"), elements)
+        A, b = given(self.title, self.letters, elements)
         if not isinstance(A, Jacobian):
-            A, b = np.asarray(A) if np.isscalar(A) else A, np.asarray(b) if np.isscalar(b) else b
-            if A.shape != b.shape:
-                raise ValueError(f"elements (A, b) have shapes {A.shape} and {b.shape}; wanted equal shapes")
-            A = Diagonal(A, Layout(units=b.shape[-1] if b.ndim > 1 else None))
+            A, b = linear(self.letters, (A, b))
+            layout = Layout(units=b.shape[-1] if b.ndim > 1 else None)
+            A = LaneDense(A, layout) if A.ndim > b.ndim else Diagonal(A, layout)
         else:
             A.check()  # its entries may have been exchanged since it was made
             if b.shape != (*A.leading, *A.layout.event):
@@ -93,7 +92,7 @@ class Affine(Base):
         A, b = elements
         if type(self) is Affine and type(A) is Diagonal and A.data.shape == b.shape:
             return _ELEMENTWISE, (A.data, b)
-        return self, elements  # type: ignore[return-value]
+        return self, elements
 
     def like(self, elements: tuple[Jacobian, Array]) -> Array:
         return elements[1]
@@ -125,19 +124,13 @@ class Affine(Base):
         return (*components, -1) if A.rank > Block.rank else components
 
 
-class _Elementwise(Base):
+class _Elementwise(Monoid):
     """x -> a x + b of arrays."""
 
     dtypes = Affine.dtypes
 
-    def __init__(self) -> None:
-        self.name = Affine.name  # not that of the class, which is not entered in the registry
-
     def like(self, elements: tuple[Array, Array]) -> Array:
         return elements[1]
-
-    def take(self, elements: tuple[Array, Array], index: Any) -> tuple[Array, Array]:
-        return elements[0][index], elements[1][index]
 
     def act(self, elements: tuple[Array, Array], states: Array) -> Array:
         return elements[0] * states + elements[1]
@@ -152,11 +145,5 @@ class _Elementwise(Base):
     def constant(self, elements: tuple[Array, Array], initial: Array | None) -> Array:
         return elements[1]
 
-    def composable(self, elements: tuple[Array, Array]) -> bool:
-        return True
 
-    def mixed(self, elements: tuple[Array, Array]) -> tuple[int, ...]:
-        return ()
-
-
-_ELEMENTWISE: Any = _Elementwise()
+_ELEMENTWISE = _Elementwise()

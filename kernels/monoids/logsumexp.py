@@ -8,7 +8,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.kernels.monoids.cuda_map import Operands, SingleMap
-from recsolve.kernels.monoids.monoid import Base
+from recsolve.kernels.monoids.monoid import Monoid
 
 
 class _Pairs(SingleMap):
@@ -18,7 +18,7 @@ class _Pairs(SingleMap):
         return Operands(monoid, 2, tuple((x, ()) for x in elements), elements[0].ndim)
 
 
-class LogSumExp(Base):
+class LogSumExp(Monoid):
     """(M, S) -> (M', S') with S' e^M' = S e^M + s e^m and M' = max(M, m): running sums of exponentials.
 
     Elements are a pair (m, s) of arrays (T, ...), float16, float32 or float64; states (..., 2) have the two numbers on

@@ -8,7 +8,7 @@ import numpy as np
 
 from recsolve.base.arrays import FLOATS, Array, namespace
 from recsolve.kernels.monoids.cuda_map import Operands, SingleMap
-from recsolve.kernels.monoids.monoid import Base
+from recsolve.kernels.monoids.monoid import Monoid
 
 
 class _Numbers(SingleMap):
@@ -18,7 +18,7 @@ class _Numbers(SingleMap):
         return super().operands(monoid, elements) if elements[0].shape[-1] == 1 else None
 
 
-class Riccati(Base):
+class Riccati(Monoid):
     """K -> A (I + K B)^-1 K A^T + C: how the gain of a Kalman filter moves on.
 
     Elements are triples (A, C, B) of matrices (T, ..., m, m), float32 or float64, C and B symmetric and not negative. K

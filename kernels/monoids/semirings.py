@@ -9,10 +9,10 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.kernels.monoids.cuda_map import LinearMap
-from recsolve.kernels.monoids.monoid import Base, exact_range, given
+from recsolve.kernels.monoids.monoid import Monoid, exact_range, given, linear
 
 
-class Tropical(Base):
+class Tropical(Monoid):
     """x -> A x + b with a maximum or minimum for the sum, and a sum or minimum for the product.
 
     Elements are a pair (A, b), float16, float32 or float64: A of the shape of b acts on every number by itself, and A
@@ -41,11 +41,7 @@ class Tropical(Base):
     one: float
 
     def prepare(self, elements: Any) -> tuple[Array, Array]:
-        A, b = given(self.name, self.letters, elements)
-        if A.shape != b.shape and (b.ndim < 2 or A.shape != (*b.shape, b.shape[-1])):
-            matrices = f" or {(*b.shape, b.shape[-1])}" if b.ndim > 1 else ""
-            raise ValueError(f"elements (A, b) have shapes {A.shape} and {b.shape}; wanted A of {b.shape}{matrices}")
-        return A, b
+        return linear(self.letters, given(self.title, self.letters, elements))
 
     def like(self, elements: tuple[Array, Array]) -> Array:
         return elements[1]

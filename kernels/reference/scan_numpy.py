@@ -150,6 +150,8 @@ class _Stepper:
 
     def _lost(self, before: Array, after: Array) -> bool:
         """Return whether a composed element gives what its steps may not, because it has overflowed."""
+        if after.dtype == object:
+            return False
         finite, nan = self.xp.isfinite, self.xp.isnan
         return bool(((finite(before) & ~finite(after)) | (~nan(before) & nan(after))).any())
 
