@@ -17,6 +17,7 @@ from recsolve.base.layout import Layout
 from recsolve.base.status import Status
 from recsolve.diagnosis.diagnose import Diagnosis, diagnose
 from recsolve.gradients.adjoint import Gradients, adjoint
+from recsolve.gradients.scan_adjoint import ScanGradients, scan_adjoint
 from recsolve.gradients.tangent import tangent
 from recsolve.interop.checkpoint import load
 from recsolve.interop.layers import Layers
@@ -50,6 +51,7 @@ __all__ = [
     "Monoid",
     "Projection",
     "Recurrence",
+    "ScanGradients",
     "Solution",
     "Status",
     "StructureReport",
@@ -68,6 +70,7 @@ __all__ = [
     "packed_resets",
     "run",
     "scan",
+    "scan_adjoint",
     "solve",
     "solvers",
     "tangent",

@@ -36,6 +36,8 @@ def elements(name, T, shape, rng, dtype=np.float64, size=3, whole=False):
         return (summed(),)
     if name == "logsumexp":
         return 3 * normal(), normal()
+    if name == "weighted_logsumexp":
+        return -abs(normal()), 3 * normal(), normal(size)
     if name in ("max_plus", "min_plus"):
         return summed(), summed()
     found = tuple(normal() for _ in MONOIDS[name].letters)

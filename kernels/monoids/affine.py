@@ -11,7 +11,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels.monoids.cuda_map import ROWS, CudaMap, LinearMap, Operands, SingleMap
-from recsolve.kernels.monoids.monoid import COMPLEX, STORED, Monoid, given, linear
+from recsolve.kernels.monoids.monoid import COMPLEX, STORED, Monoid, Pull, given, linear
 
 _COMPLEX = SingleMap("ComplexAffine", 4, 5)
 
@@ -49,6 +49,21 @@ def _entries(A: Jacobian, b: Array) -> Array:
     """Return the entries of a diagonal structure in the shape of ``b``; repeated ones have stride 0."""
     data = namespace(b).ones((1,) * b.ndim, b.dtype) if isinstance(A, Identity) else A.diagonal().data
     return data if data.shape == b.shape else namespace(b).broadcast_to(data, b.shape)
+
+
+def _entry_cotangents(A: Jacobian, g: Array, x: Array) -> Array | None:
+    """Return the cotangents of the entries of A for g of A x; None for a structure without, or of another type."""
+    x, layout = x.conj() if x.dtype.kind == "c" else x, A.layout
+    if type(A) is Scalar:
+        return (g * x).sum(axis=tuple(range(-len(layout.event), 0))) if layout.event else g * x
+    if type(A) is Diagonal:
+        return g * x
+    if type(A) is Block:
+        before = (slice(None),) * len(A.leading)
+        return g[(*before, slice(None), None)] * x[(*before, None)]
+    if type(A) is LaneDense:
+        return layout.lane_vectors(g)[..., None] * layout.lane_vectors(x)[..., None, :]
+    return None
 
 
 class Affine(Monoid):
@@ -112,6 +127,13 @@ class Affine(Monoid):
 
     def constant(self, elements: tuple[Jacobian, Array], initial: Array | None) -> Array:
         return elements[1]
+
+    def linearise(self, elements: tuple[Jacobian, Array], before: Array) -> tuple[Jacobian, Pull]:
+        A, _ = elements
+        return A, lambda g: (_entry_cotangents(A, g, before), g)
+
+    def forget(self, elements: tuple[Jacobian, Array], cotangent: Array) -> tuple[Array | None, Array]:
+        return _entry_cotangents(elements[0], cotangent, namespace(cotangent).zeros_like(cotangent)), cotangent
 
     def composable(self, elements: tuple[Jacobian, Array]) -> bool:
         return elements[0].composable

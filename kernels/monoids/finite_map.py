@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -79,6 +79,9 @@ class FiniteMap(Monoid):
         (e,) = elements
         xp = namespace(e)
         return (xp.broadcast_to(xp.arange(e.shape[-1], dtype=e.dtype), e.shape),)
+
+    def linearise(self, elements: tuple[Array], before: Array) -> NoReturn:
+        raise TypeError("the finite_map monoid has no derivative: its states are of a finite set")
 
     def check_initial(self, elements: tuple[Array], initial: Array) -> None:
         _check_range("initial", initial, elements[0].shape[-1])

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
+from recsolve.base.layout import Layout
+from recsolve.jacobians import Jacobian, LaneDense
 from recsolve.kernels.monoids.cuda_map import LinearMap
-from recsolve.kernels.monoids.monoid import Monoid, exact_range, given, linear
+from recsolve.kernels.monoids.monoid import Monoid, Pull, exact_range, given, linear
 
 
 class Tropical(Monoid):
@@ -76,6 +78,37 @@ class Tropical(Monoid):
 
     def mixed(self, elements: tuple[Array, Array]) -> tuple[int, ...]:
         return () if self.composable(elements) else (-1,)
+
+    def linearise(self, elements: tuple[Array, Array], before: Array) -> tuple[Jacobian, Pull]:
+        """With matrices each entry follows the path that wins, of several the first: an elementwise map of its start."""
+        A, b = elements
+        if A.ndim == b.ndim:
+            return super().linearise(elements, before)
+        if not A.size:
+            return LaneDense(A, Layout(units=A.shape[-1])), lambda g: (A, g)
+        xp = namespace(A)
+        starts = xp.broadcast_to(before[..., None, :], A.shape)
+        paths = self.times(A, starts)
+        best = (paths.argmax(axis=-1) if self.plus is np.maximum else paths.argmin(axis=-1))[..., None]
+        wins = best == xp.arange(A.shape[-1])
+
+        def won(x: Array) -> Array:
+            return xp.take_along_axis(x, best, axis=-1)[..., 0]  # type: ignore[no-any-return]
+
+        def spread_out(x: Array) -> Array:
+            return xp.where(wins, x[..., None], x.dtype.type(0))  # type: ignore[no-any-return]
+
+        slopes, pull = super().linearise((won(A), b), won(starts))
+
+        def pull_paths(g: Array) -> tuple[Array | None, ...]:
+            into_A, into_b = pull(g)
+            assert into_A is not None
+            return spread_out(into_A), into_b
+
+        return LaneDense(spread_out(slopes.diagonal().data), Layout(units=A.shape[-1])), pull_paths
+
+    def forget(self, elements: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+        return namespace(cotangent).zeros_like(elements[0]), cotangent
 
     def _sum(self, terms: Array, like: Array) -> Array:
         """Add up the last axis; ``like`` is what an empty sum looks like."""

@@ -1,1 +1,5 @@
 """Checks that a user runs on what they define: each raises AssertionError with the law that does not hold."""
+
+from recsolve.testing.monoid import check_monoid
+
+__all__ = ["check_monoid"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, to_host
+from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference import scan_numpy
 from recsolve.scan import Given, read, scan
@@ -148,8 +148,6 @@ class _Laws:
             self.same(self.states, self.y[:-1])
 
     def _native(self, x: Array) -> Array:
-        from recsolve.base.arrays import namespace
-
         return namespace(self.given.like).asarray(x)  # type: ignore[no-any-return]
 
     def algebra(self) -> None:
@@ -203,3 +201,29 @@ class _Laws:
         with self.law("pickling"):
             copy = pickle.loads(pickle.dumps(self.monoid))
             self.same(scan_numpy.scan(copy, self.e, initial=self.start), self.loop())
+
+    def derivatives(self) -> None:
+        """What a class states of its derivative agrees with differences, along random directions."""
+        if type(self.monoid).linearise is Monoid.linearise or self.given.like.dtype != np.float64:
+            return
+        rng, m, h = np.random.default_rng(0), self.monoid, 1e-6
+        arrays = tuple(isinstance(x, np.ndarray) for x in self.later)
+        directions = tuple(rng.standard_normal(x.shape) if a else None for x, a in zip(self.later, arrays, strict=True))
+        v, g, aside = rng.standard_normal((3, *self.states.shape))
+        states = self.states + 0.01 * aside  # those of the loop may lie on kinks
+
+        def moved(step: float) -> Array:
+            e = tuple(x if d is None else x + step * d for x, d in zip(self.later, directions, strict=True))
+            return m.act(e, states + step * v)
+
+        with self.law("derivative"):
+            try:
+                J, pull = m.linearise(self.later, states)
+            except TypeError:
+                return  # it says that it has none
+            wanted = (g * (moved(h) - moved(-h))).sum() / (2 * h)
+            into = sum((a * d).sum() for a, d in zip(pull(g), directions, strict=True) if d is not None)
+            found, size = (g * J.matvec(v)).sum() + into, np.abs(g).sum()
+            _require(abs(found - wanted) <= 1e-5 * max(size, abs(wanted)), f"is {found:.6g}, by differences {wanted:.6g}")
+            back, forth = (v * J.rmatvec(g)).sum(), (g * J.matvec(v)).sum()
+            _require(abs(back - forth) <= 1e-8 * max(size, abs(forth)), "differs from that of the transposed one")
