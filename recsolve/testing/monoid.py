@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.base.arrays import Array, kind_of, namespace, to_host
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference import scan_numpy
-from recsolve.scan import Given, read, scan
+from recsolve.scan import Given, read
 
 
 def check_monoid(
@@ -21,8 +21,8 @@ def check_monoid(
 ) -> None:
     """Check that a monoid keeps the laws on which a scan rests, on elements of yours.
 
-    The laws, in this order: ``act`` gives states like those that it takes, acts on every time by itself, and writes
-    into nothing; ``compose`` is associative; ``identity`` does nothing, on either side; a composed element acts as one
+    The laws, in this order: nothing is written into; ``act`` gives states like those that it takes, every time by
+    itself; ``compose`` is associative; ``identity`` does nothing, on either side; a composed element acts as one
     after the other does; cut steps forget; chunks of any length give what single steps do, with cuts and without, and so
     does reversed time; a pickled monoid scans as this one does, where its class can be imported; and ``linearise``,
     where a class defines it, agrees with differences.
@@ -87,6 +87,13 @@ def _require(holds: Any, what: str) -> None:
         raise AssertionError(what)
 
 
+def _turned(e: Any) -> Any:
+    """Return an element of the user's with its last step first."""
+    if np.isscalar(e) or not getattr(e, "ndim", 1):
+        return e
+    return e.flip(0) if kind_of(e) == "torch" else (e if hasattr(e, "__getitem__") else np.asarray(e))[::-1]
+
+
 class _Laws:
     """The laws on some elements, and the states of a literal loop on which they are tried."""
 
@@ -95,7 +102,7 @@ class _Laws:
         self.user, self.first = elements, initial
         inexact = given.like.dtype.kind in "fc"
         self.rtol = rtol if rtol is not None else 1000 * float(np.finfo(given.like.dtype).eps) if inexact else 0.0
-        self.T = len(given.like)
+        self.T, self.rng = len(given.like), np.random.default_rng(0)
 
     @contextmanager
     def law(self, name: str) -> Iterator[None]:
@@ -132,8 +139,16 @@ class _Laws:
         return np.concatenate([to_host(row) for row in rows]) if rows else to_host(self.given.like)
 
     def steps(self) -> None:
-        """A state goes in, a state comes out, time by time."""
-        kept = [np.array(to_host(x)) for x in self.e if hasattr(x, "dtype")]
+        """A state goes in, a state comes out, time by time, and nothing is written into."""
+        with self.law("inputs"):
+            first = self.monoid.constant(self.monoid.take(self.e, slice(0, 1)), self.start)
+            x = self._native(np.broadcast_to(to_host(first), self.given.like.shape).copy())
+            taken = [x, *(e for e in self.e if hasattr(e, "dtype"))]
+            kept = [np.array(to_host(e)) for e in taken]
+            self.monoid.act(self.e, x)
+            self.monoid.compose(self.e, self.e)
+            for before, after in zip(kept, taken, strict=True):
+                _require(np.array_equal(before, to_host(after), before.dtype.kind in "fc"), "writes into its arguments")
         with self.law("states"):
             self.y = self.loop()
             self.states = self._native(self.y[:-1])
@@ -141,11 +156,6 @@ class _Laws:
             y = self.monoid.act(self.later, self.states)
             _require(y.dtype == self.given.like.dtype, f"has dtype {y.dtype}; wanted {self.given.like.dtype}")
             self.same(y, self.y[1:])
-        with self.law("inputs"):
-            after = [to_host(x) for x in self.e if hasattr(x, "dtype")]
-            for before, now in zip(kept, after, strict=True):
-                _require(np.array_equal(before, now, equal_nan=before.dtype.kind in "fc"), "writes into its elements")
-            self.same(self.states, self.y[:-1])
 
     def _native(self, x: Array) -> Array:
         return namespace(self.given.like).asarray(x)  # type: ignore[no-any-return]
@@ -188,10 +198,11 @@ class _Laws:
     def reversal(self) -> None:
         """Time from the last step to the first is time that has been turned round."""
         with self.law("reversal"):
-            back = slice(None, None, -1)
-            turned = scan_numpy.scan(self.monoid, self.monoid.take(self.e, back), initial=self.start)
-            y = scan(self.monoid, self.user, initial=self.first, reverse=True)
-            self.same(y[..., None] if self.given.alone else y, turned[back])
+            turned = tuple(_turned(e) for e in self.user)
+            forwards = read(self.monoid, turned, initial=self.first, reset=None, reverse=False, axis=0)
+            backwards = read(self.monoid, self.user, initial=self.first, reset=None, reverse=True, axis=0)
+            y, wanted = (scan_numpy.scan(self.monoid, x.elements, initial=self.start) for x in (backwards, forwards))
+            self.same(y, wanted)
 
     def copies(self) -> None:
         """Scans of a copy are the same; a class inside a function cannot be imported."""
@@ -206,24 +217,28 @@ class _Laws:
         """What a class states of its derivative agrees with differences, along random directions."""
         if type(self.monoid).linearise is Monoid.linearise or self.given.like.dtype != np.float64:
             return
-        rng, m, h = np.random.default_rng(0), self.monoid, 1e-6
-        arrays = tuple(isinstance(x, np.ndarray) for x in self.later)
-        directions = tuple(rng.standard_normal(x.shape) if a else None for x, a in zip(self.later, arrays, strict=True))
-        v, g, aside = rng.standard_normal((3, *self.states.shape))
-        states = self.states + 0.01 * aside  # those of the loop may lie on kinks
+        m, h = self.monoid, 1e-6
+        given = (*(x if isinstance(x, np.ndarray) else None for x in self.later), self.states)
+        # A little aside, because elements and states of a loop may lie on kinks.
+        *e, states = (x if x is None else x + 0.01 * self._direction(x) for x in given)
+        *de, v = (x if x is None else self._direction(x) for x in given)
+        e, g = [x if y is None else y for x, y in zip(self.later, e, strict=True)], self._direction(self.states)
 
         def moved(step: float) -> Array:
-            e = tuple(x if d is None else x + step * d for x, d in zip(self.later, directions, strict=True))
-            return m.act(e, states + step * v)
+            return m.act(tuple(x if d is None else x + step * d for x, d in zip(e, de, strict=True)), states + step * v)
 
         with self.law("derivative"):
             try:
-                J, pull = m.linearise(self.later, states)
+                J, pull = m.linearise(tuple(e), states)
             except TypeError:
                 return  # it says that it has none
             wanted = (g * (moved(h) - moved(-h))).sum() / (2 * h)
-            into = sum((a * d).sum() for a, d in zip(pull(g), directions, strict=True) if d is not None)
-            found, size = (g * J.matvec(v)).sum() + into, np.abs(g).sum()
-            _require(abs(found - wanted) <= 1e-5 * max(size, abs(wanted)), f"is {found:.6g}, by differences {wanted:.6g}")
-            back, forth = (v * J.rmatvec(g)).sum(), (g * J.matvec(v)).sum()
-            _require(abs(back - forth) <= 1e-8 * max(size, abs(forth)), "differs from that of the transposed one")
+            forth, back = (g * J.matvec(v)).sum(), (v * J.rmatvec(g)).sum()
+            found = forth + sum((a * d).sum() for a, d in zip(pull(g), de, strict=True) if a is not None and d is not None)
+            size = max(np.abs(g).sum(), abs(wanted), abs(forth))
+            _require(abs(found - wanted) <= 1e-5 * size, f"is {found:.6g}, by differences {wanted:.6g}")
+            _require(abs(back - forth) <= 1e-8 * size, f"is {forth:.6g}, and {back:.6g} when it is transposed")
+
+    def _direction(self, x: Array) -> Array:
+        """Return random numbers, zero beside what is not finite."""
+        return np.where(np.isfinite(x), self.rng.standard_normal(x.shape), 0.0)
