@@ -151,7 +151,7 @@ def read(
     dtype = _dtype(op, native, [initial, *(named[name] for name in numbers)])
     xp = namespace(next((x for x in map(_entries, native.values()) if x is not None), None))
     native |= {name: _number(named[name], name, dtype, xp) for name in numbers}
-    alone = dtype == object and max(x.ndim for x in in_time.values()) == 1
+    alone = dtype.kind == "O" and max(x.ndim for x in in_time.values()) == 1
     if alone:
         native.update((name, native[name][:, None]) for name in in_time)
     prepared = op.prepare(tuple(_cast(native[name], dtype) for name in named))

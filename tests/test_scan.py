@@ -142,7 +142,12 @@ def test_numbers_and_axes_of_length_1_are_the_same_everywhere():
     """They repeat with stride 0, on every backend, and give what full arrays do."""
     rng = np.random.default_rng(0)
     b = rng.standard_normal((3000, 4, 3))
-    for A in (0.5, 0.9 * rng.random((1, 1, 3)), 0.3 * rng.standard_normal((1, 1, 3, 3)), 0.9 * rng.random((3000, 1, 1))):
+    for A in (
+        0.5,
+        0.9 * rng.random((1, 1, 3)),
+        0.3 * rng.standard_normal((1, 1, 3, 3)),
+        0.9 * rng.random((3000, 1, 1)),
+    ):
         shape = b.shape if np.ndim(A) < 4 else (*b.shape, 3)
         full = np.ascontiguousarray(np.broadcast_to(A, shape))
         for backend in ("numpy", "numba"):
@@ -195,5 +200,5 @@ def test_masks_of_0_and_1():
         )
     with pytest.raises(ValueError, match="reset has values from 0 to 2; wanted bool, or integers 0 and 1"):
         rs.scan("affine", (a, b), reset=2 * cuts)
-    with pytest.raises(TypeError, match="initial is 0.5; wanted a number of dtype int64"):
+    with pytest.raises(TypeError, match=r"initial is 0\.5; wanted a number of dtype int64"):
         rs.scan("finite_map", (np.zeros((3, 2), int),), initial=0.5)

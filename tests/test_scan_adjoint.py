@@ -200,7 +200,13 @@ class Coupling(Cubes):
     ("monoid", "elements", "arguments", "error", "words"),
     [
         ("finite_map", (np.zeros((3, 2), int),), {"initial": 0}, TypeError, "no derivative"),
-        (Coupling, (np.ones((3, 2)),), {}, TypeError, "the Coupling monoid has no derivative: its maps are not element"),
+        (
+            Coupling,
+            (np.ones((3, 2)),),
+            {},
+            TypeError,
+            "the Coupling monoid has no derivative: its maps are not element",
+        ),
         ("addition", (np.ones(3),), {"cotangent": np.ones(4)}, ValueError, "cotangent has shape"),
         ("addition", (np.ones(3),), {"cotangent": np.ones(3, np.float32)}, TypeError, "cotangent has dtype float32"),
         ("addition", (np.ones(3),), {"cotangent": torch.ones(3)}, TypeError, "cotangent is torch"),

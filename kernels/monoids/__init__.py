@@ -18,7 +18,7 @@ __all__ = ["MONOIDS", "Affine", "Monoid", "Riccati"]
 def found_in(package: str, folders: Iterable[str]) -> dict[str, Monoid]:
     """Return the monoids that the modules of a package define, in the order in which they are listed."""
     classes: dict[str, type[Monoid]] = {}
-    discover(classes, package, folders, Monoid, lambda monoid: (monoid.place, monoid.name))
+    discover(classes, package, folders, Monoid, lambda monoid: (monoid.place, monoid.name))  # type: ignore[type-abstract]
     return {name: monoid() for name, monoid in classes.items()}
 
 

@@ -148,6 +148,7 @@ class Monoid(ABC):
 
     def check_initial(self, elements: Any, initial: Array) -> None:
         """Raise ValueError for what is no state."""
+        return
 
     def linearise(self, elements: Any, before: Array) -> tuple[Jacobian, Pull]:
         """Return the derivative of ``act`` with respect to the states, and how to pull cotangents back to elements.

@@ -80,7 +80,7 @@ class Tropical(Monoid):
         return () if self.composable(elements) else (-1,)
 
     def linearise(self, elements: tuple[Array, Array], before: Array) -> tuple[Jacobian, Pull]:
-        """With matrices each entry follows the path that wins, of several the first: an elementwise map of its start."""
+        """With matrices, those of the paths that win (of several the first), each an elementwise map of its start."""
         A, b = elements
         if A.ndim == b.ndim:
             return super().linearise(elements, before)

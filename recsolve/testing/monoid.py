@@ -23,7 +23,7 @@ def check_monoid(
 
     The laws, in this order: nothing is written into; ``act`` gives states like those that it takes, every time by
     itself; ``compose`` is associative; ``identity`` does nothing, on either side; a composed element acts as one
-    after the other does; cut steps forget; chunks of any length give what single steps do, with cuts and without, and so
+    after the other does; cut steps forget; chunks of any length give what single steps do, with cuts and without; so
     does reversed time; a pickled monoid scans as this one does, where its class can be imported; and ``linearise``,
     where a class defines it, agrees with differences.
 
@@ -133,9 +133,11 @@ class _Laws:
         for t in range(self.T):
             one = self.monoid.take(self.e, slice(t, t + 1))
             before = rows[-1] if rows else self.start
-            cut = before is None or (cuts is not None and bool(cuts[t]))
-            rows.append(self.monoid.constant(one, self.start) if cut else self.monoid.act(one, before))
-            rows[-1] = rows[-1].reshape(1, *self.given.like.shape[1:])
+            if before is None or (cuts is not None and cuts[t]):
+                row = self.monoid.constant(one, self.start)
+            else:
+                row = self.monoid.act(one, before)
+            rows.append(row.reshape(1, *self.given.like.shape[1:]))
         return np.concatenate([to_host(row) for row in rows]) if rows else to_host(self.given.like)
 
     def steps(self) -> None:
@@ -218,23 +220,27 @@ class _Laws:
         if type(self.monoid).linearise is Monoid.linearise or self.given.like.dtype != np.float64:
             return
         m, h = self.monoid, 1e-6
-        given = (*(x if isinstance(x, np.ndarray) else None for x in self.later), self.states)
+        given: tuple[Any, ...] = (*(x if isinstance(x, np.ndarray) else None for x in self.later), self.states)
         # A little aside, because elements and states of a loop may lie on kinks.
-        *e, states = (x if x is None else x + 0.01 * self._direction(x) for x in given)
-        *de, v = (x if x is None else self._direction(x) for x in given)
-        e, g = [x if y is None else y for x, y in zip(self.later, e, strict=True)], self._direction(self.states)
+        near: list[Any] = [None if x is None else x + 0.01 * self._direction(x) for x in given]
+        directions: list[Any] = [None if x is None else self._direction(x) for x in given]
+        states, de, v = near.pop(), directions[:-1], directions[-1]
+        e = tuple(x if y is None else y for x, y in zip(self.later, near, strict=True))
+        g = self._direction(self.states)
 
         def moved(step: float) -> Array:
             return m.act(tuple(x if d is None else x + step * d for x, d in zip(e, de, strict=True)), states + step * v)
 
         with self.law("derivative"):
             try:
-                J, pull = m.linearise(tuple(e), states)
+                J, pull = m.linearise(e, states)
             except TypeError:
                 return  # it says that it has none
             wanted = (g * (moved(h) - moved(-h))).sum() / (2 * h)
             forth, back = (g * J.matvec(v)).sum(), (v * J.rmatvec(g)).sum()
-            found = forth + sum((a * d).sum() for a, d in zip(pull(g), de, strict=True) if a is not None and d is not None)
+            found = forth + sum(
+                (a * d).sum() for a, d in zip(pull(g), de, strict=True) if a is not None and d is not None
+            )
             size = max(np.abs(g).sum(), abs(wanted), abs(forth))
             _require(abs(found - wanted) <= 1e-5 * size, f"is {found:.6g}, by differences {wanted:.6g}")
             _require(abs(back - forth) <= 1e-8 * size, f"is {forth:.6g}, and {back:.6g} when it is transposed")
