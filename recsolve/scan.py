@@ -27,19 +27,24 @@ def scan(
 
     Parameters
     ----------
-    monoid : str
+    monoid : str, Monoid or type
+        A :class:`recsolve.Monoid` of your own, or the name of one of these:
+
         ======================  ===========================================  ===================================
         monoid                  elements                                     y[t]
         ======================  ===========================================  ===================================
-        affine                  (A, b), A a structured Jacobian or an array  A[t] y[t-1] + b[t]
-                                of the shape of b (diagonal)
+        affine                  (A, b), A a structured Jacobian, an array    A[t] y[t-1] + b[t]
+                                of the shape of b (diagonal), or matrices
+                                (T, ..., n, n) beside b (T, ..., n)
         clamp                   (r, s)                                       max(min(r[t], y[t-1]), s[t])
         addition                (b,)                                         y[t-1] + b[t]
         saturating_add          (d, lo, hi)                                  max(min(y[t-1] + d[t], hi[t]), lo[t])
         max_min, max_plus,      (A, b), A of the shape of b, or matrices     max(b[t], min(A[t], y[t-1])),
-        min_plus                (T, ..., n, n) beside b (T, ..., n)          max(b[t], A[t] + y[t-1]), min(...)
+        min_plus                                                             max(b[t], A[t] + y[t-1]), min(...)
         logsumexp               (m, s)                                       pairs (M, S) on a last axis of y:
                                                                              S[t] e^M[t] = sum of s e^m until t
+        weighted_logsumexp      (f, m, v), vectors v (T, ..., d)             (M, *S), decayed sums of v e^m that
+                                                                             share M: e^f[t] before each step
         moebius                 (a, b, c, d)                                 (a[t] y[t-1] + b[t]) /
                                                                              (c[t] y[t-1] + d[t])
         finite_map              (e,), integers (T, ..., n)                   e[t, ..., y[t-1]]
@@ -48,14 +53,15 @@ def scan(
 
         docs/scans.md says which of them round, and which backends run them.
     elements : tuple
-        Arrays with time along ``axis``.
+        Arrays with time along ``axis``. What is the same at all times is a number, or has an axis of time of length
+        1, and so have other axes along which it repeats; it is not copied.
     initial : array, optional
         y before the first step, the shape of one step. Without it the first step is one that is cut from its past;
         clamp, saturating_add, moebius and finite_map need it.
-    reset : array of bool, optional
+    reset : array of bool, or of integers 0 and 1, optional
         Steps cut from their past: (T,), the shape of the elements, or their first axes with time before all others.
         They act on ``initial`` with those four monoids, and give with the others what does not depend on the past: b,
-        (m, s), C. Cuts are selected, so an inf or NaN before one does not pass it.
+        (m, s), (m, v), C. Cuts are selected, so an inf or NaN before one does not pass it.
     reverse : bool
         Run from the last step to the first: y[t] = e[t](y[t+1]).
     axis : int
@@ -69,10 +75,11 @@ def scan(
     Raises
     ------
     ValueError
-        For an unknown monoid or shapes that do not agree.
+        For an unknown monoid, shapes that do not agree, or integers in ``reset`` other than 0 and 1.
     TypeError
-        For mixed kinds, or dtypes that are not float16, float32 or float64 (affine: or complex64 or complex128;
-        finite_map: integers; moebius and riccati: not float16).
+        For mixed kinds, or dtypes that are not float16, float32 or float64 (affine and addition: or complex64 or
+        complex128, where one complex element or ``initial`` makes all complex; finite_map: integers; moebius and
+        riccati: not float16; those of a monoid of yours).
 
     Notes
     -----
@@ -182,13 +189,17 @@ def _known(monoid: Any) -> Monoid:
 def _dtype(op: Monoid, native: dict[str, Any], others: list[Any]) -> np.dtype[Any]:
     """Return the dtype of the scan: that of all elements, complex where one of them or of others is complex."""
     entries = {name: x for name, e in native.items() if (x := _entries(e)) is not None}
-    complex_too = any("complex" in str(getattr(x, "dtype", type(x))) for x in (*entries.values(), *others))
-    if not complex_too or COMPLEX[0] not in op.dtypes:
+    if COMPLEX[0] not in op.dtypes or not any(is_complex(x) for x in (*entries.values(), *others)):
         return common_dtype(entries)
     promoted = {name: np.result_type(x.dtype, COMPLEX[0]) for name, x in entries.items()}
     if len(set(promoted.values())) > 1:
         common_dtype(entries)
     return next(iter(promoted.values()))
+
+
+def is_complex(x: Any) -> bool:
+    """Return whether an array of any kind, a list or a number is complex."""
+    return "complex" in str(getattr(x, "dtype", None) or np.asarray(x).dtype)
 
 
 def _entries(e: Any) -> Any:

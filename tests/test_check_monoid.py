@@ -125,6 +125,13 @@ def test_a_pickle_that_is_another_monoid_is_found():
         rs.testing.check_monoid(Forgetful(2.0), (np.arange(9.0),), initial=0.0)
 
 
+def test_too_little_to_check():
+    with pytest.raises(ValueError, match="elements have 2 steps; wanted at least 3"):
+        rs.testing.check_monoid("addition", (np.ones(2),))
+    with pytest.raises(ValueError, match="initial is None; the clamp monoid needs a state"):
+        rs.testing.check_monoid("clamp", (np.ones(5), np.zeros(5)))
+
+
 @pytest.mark.parametrize("T", [0, 1, 2, 33, 200])
 def test_scans_of_a_monoid_of_the_users(T):
     b = np.random.default_rng(T).standard_normal((T, 3))

@@ -191,6 +191,26 @@ def test_nothing_to_do():
             assert not g.initial.any()
 
 
+def test_a_subclass_that_acts_otherwise_does_not_inherit_a_derivative():
+    class Doubled(type(MONOIDS["addition"])):
+        def act(self, elements, states):
+            return states + 2 * elements[0]
+
+        def constant(self, elements, initial):
+            return 3 * elements[0]
+
+    class Shifted(type(MONOIDS["logsumexp"])):
+        def act(self, elements, states):
+            return super().act(elements, states) + 1
+
+    b, c = np.ones(3), np.array([0.0, 0.0, 1.0])
+    g = rs.scan_adjoint(Doubled, (b,), rs.scan(Doubled, (b,)), c)
+    np.testing.assert_array_equal(g.elements[0], [3, 2, 2])
+    y = rs.scan(Shifted, (b, b))
+    with pytest.raises(TypeError, match="the logsumexp monoid has no derivative"):
+        rs.scan_adjoint(Shifted, (b, b), y, y)
+
+
 class Coupling(Cubes):
     def act(self, elements, states):
         return states.sum(axis=-1, keepdims=True) + elements[0]

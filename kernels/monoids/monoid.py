@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from recsolve.base.arrays import FLOATS, Array, broadcast, namespace
-from recsolve.base.overriding import stale
+from recsolve.base.overriding import derive, stale
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.monoids.cuda_map import CudaMap
 from recsolve.kernels.monoids.elementwise import forget, linearise
@@ -86,6 +86,8 @@ class Monoid(ABC):
         super().__init_subclass__(**kwargs)
         if stale(cls, "compose", "act"):  # it composes other maps
             cls.composable = _never  # type: ignore[method-assign]
+        derive(cls, Monoid, "act", ("linearise",))
+        derive(cls, Monoid, "constant", ("forget",))
 
     @abstractmethod
     def act(self, elements: Any, states: Array) -> Array:

@@ -14,11 +14,14 @@ from recsolve.base.arrays import Array, from_native, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.ties import check_ties, ties_in_force
 from recsolve.gradients.sensitivity import sum_to
-from recsolve.jacobians import Jacobian
+from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense, Scalar
 from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.kernels.monoids.float16 import state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
-from recsolve.scan import Given, read
+from recsolve.scan import Given, is_complex, read
+
+
+_CONJUGATED = (Scalar, Diagonal, Block, LaneDense)
 
 
 class ScanGradients(NamedTuple):
@@ -154,7 +157,13 @@ def _wide(e: Any, dtype: np.dtype[Any]) -> Any:
 
 def _conjugate(J: Jacobian) -> Jacobian:
     data = getattr(J, "data", None)
-    return J if data is None or data.dtype.kind != "c" else changed(J, data=data.conj())
+    if data is None or data.dtype.kind != "c":
+        return J
+    if type(J) not in _CONJUGATED:
+        raise TypeError(
+            f"elements[0] is a complex {type(J).__name__}; wanted {', '.join(c.__name__ for c in _CONJUGATED)}"
+        )
+    return changed(J, data=data.conj())
 
 
 def _as_given(given: Given, x: Any, g: Array | None, *, in_time: bool = True) -> Any:
@@ -169,7 +178,7 @@ def _as_given(given: Given, x: Any, g: Array | None, *, in_time: bool = True) ->
     g = g[..., 0] if given.alone else g
     shape = tuple(np.shape(x))
     g = xp.moveaxis(g, 0, given.axis) if in_time and given.axis and len(shape) else g
-    dtype = given.like.real.dtype if "complex" not in str(getattr(x, "dtype", type(x))) else given.like.dtype
+    dtype = given.like.dtype if is_complex(x) else given.like.real.dtype
     return from_native(xp.ascontiguousarray(_real_as(sum_to(g, shape), dtype)).reshape(shape), given.kind)
 
 
