@@ -141,27 +141,8 @@ def read(
     op = _known(monoid)
     if not isinstance(elements, (tuple, list)):
         raise ValueError(f"elements is {type(elements).__name__}; wanted a tuple of arrays")
-    named = {f"elements[{i}]": e for i, e in enumerate(elements)}
-    structures = {name for name, e in named.items() if isinstance(e, Jacobian)}
-    numbers = {name for name, e in named.items() if np.isscalar(e)}
-    arrays = {name: e for name, e in named.items() if name not in structures | numbers}
-    kind = common_kind({**arrays, "initial": None if np.isscalar(initial) else initial})
-    if axis != 0 and structures:
-        raise ValueError(f"axis is {axis}; wanted 0 with a structured Jacobian, whose time comes first")
-    native = {name: to_native(e, name, op.dtypes) for name, e in arrays.items()}
-    in_time = {name: e for name, e in native.items() if e.ndim}
-    if not in_time and not structures:
-        raise ValueError(f"elements have no axis of time: {elements!r}; wanted an array among them")
-    axis = _from_front(axis, in_time)
-    native.update((name, np.moveaxis(e, axis, 0)) for name, e in in_time.items() if axis)
-    native |= {name: named[name] for name in structures}
-    dtype = _dtype(op, native, [initial, *(named[name] for name in numbers)])
-    xp = namespace(next((x for x in map(_entries, native.values()) if x is not None), None))
-    native |= {name: _number(named[name], name, dtype, xp) for name in numbers}
-    alone = dtype.kind == "O" and max(x.ndim for x in in_time.values()) == 1
-    if alone:
-        native.update((name, native[name][:, None]) for name in in_time)
-    prepared = op.prepare(tuple(_cast(native[name], dtype) for name in named))
+    native, kind, axis, alone = _native(op, elements, initial, axis)
+    prepared = op.prepare(native)
     like = op.like(prepared)
     start = None if initial is None else _row(initial, like)
     if start is not None:
@@ -175,20 +156,49 @@ def read(
 
 def _known(monoid: Any) -> Monoid:
     """Return a monoid by its name, or that of the user."""
-    if isinstance(monoid, Monoid):
-        return monoid
+    if isinstance(monoid, str):
+        if monoid not in MONOIDS:
+            raise ValueError(f"monoid is {monoid!r}; wanted one of {', '.join(MONOIDS)}, or a Monoid")
+        return MONOIDS[monoid]
     if isinstance(monoid, type) and issubclass(monoid, Monoid):
         return monoid()
-    if not isinstance(monoid, str):
+    if not isinstance(monoid, Monoid):
         raise TypeError(f"monoid is {monoid!r}; wanted a name, or a Monoid")
-    if monoid not in MONOIDS:
-        raise ValueError(f"monoid is {monoid!r}; wanted one of {', '.join(MONOIDS)}, or a Monoid")
-    return MONOIDS[monoid]
+    return monoid
 
 
-def _dtype(op: Monoid, native: dict[str, Any], others: list[Any]) -> np.dtype[Any]:
+def _native(op: Monoid, elements: Any, initial: Any, axis: int) -> tuple[tuple[Any, ...], Kind, int, bool]:
+    """Return elements of one dtype with time first, their kind, the axis from the front, and whether one got added."""
+    named = {f"elements[{i}]": e for i, e in enumerate(elements)}
+    structures = {name for name, e in named.items() if isinstance(e, Jacobian)}
+    numbers = {name for name, e in named.items() if np.isscalar(e)}
+    arrays = {name: e for name, e in named.items() if name not in structures | numbers}
+    kind = common_kind({**arrays, "initial": None if np.isscalar(initial) else initial})
+    if axis != 0 and structures:
+        raise ValueError(f"axis is {axis}; wanted 0 with a structured Jacobian, whose time comes first")
+    native = {name: to_native(e, name, op.dtypes) for name, e in arrays.items()}
+    in_time = {name: e for name, e in native.items() if e.ndim}
+    if not in_time:
+        raise ValueError(f"elements are {elements!r}; wanted an array with an axis of time among them")
+    axis = _from_front(axis, in_time)
+    native |= {name: np.moveaxis(e, axis, 0) for name, e in in_time.items() if axis}
+    entries = native | {name: x for name in structures if (x := getattr(named[name], "data", None)) is not None}
+    dtype = _dtype(op, entries, [named[name] for name in numbers] + ([] if initial is None else [initial]))
+    alone = dtype.kind == "O" and max(x.ndim for x in in_time.values()) == 1
+    xp = namespace(next(iter(native.values())))
+
+    def cast(name: str) -> Any:
+        if name in numbers:
+            return _number(named[name], name, dtype, xp)
+        e = native.get(name, named[name])
+        e = e[:, None] if alone and name in in_time else e
+        return widen(e, dtype) if name in entries and entries[name].dtype != dtype else e
+
+    return tuple(map(cast, named)), kind, axis, alone
+
+
+def _dtype(op: Monoid, entries: dict[str, Array], others: list[Any]) -> np.dtype[Any]:
     """Return the dtype of the scan: that of all elements, complex where one of them or of others is complex."""
-    entries = {name: x for name, e in native.items() if (x := _entries(e)) is not None}
     if COMPLEX[0] not in op.dtypes or not any(is_complex(x) for x in (*entries.values(), *others)):
         return common_dtype(entries)
     promoted = {name: np.result_type(x.dtype, COMPLEX[0]) for name, x in entries.items()}
@@ -199,17 +209,8 @@ def _dtype(op: Monoid, native: dict[str, Any], others: list[Any]) -> np.dtype[An
 
 def is_complex(x: Any) -> bool:
     """Return whether an array of any kind, a list or a number is complex."""
-    return "complex" in str(getattr(x, "dtype", None) or np.asarray(x).dtype)
-
-
-def _entries(e: Any) -> Any:
-    """Return the array of an element, None for a structure without one."""
-    return getattr(e, "data", None) if isinstance(e, Jacobian) else e
-
-
-def _cast(e: Any, dtype: np.dtype[Any]) -> Any:
-    x = _entries(e)
-    return e if x is None or x.dtype == dtype else widen(e, dtype)
+    dtype = getattr(x, "dtype", None) or np.asarray(x).dtype
+    return dtype.kind == "c" if isinstance(dtype, np.dtype) else "complex" in str(dtype)
 
 
 def _number(x: Any, name: str, dtype: np.dtype[Any], xp: Any) -> Array:

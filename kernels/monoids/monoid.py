@@ -202,6 +202,8 @@ def given(name: str, letters: tuple[str, ...], elements: Any) -> tuple[Any, ...]
 def spread(letters: tuple[str, ...], arrays: tuple[Array, ...]) -> tuple[Array, ...]:
     """Return arrays in one shape: along axes of length 1, and all if there are none, they repeat with stride 0."""
     shapes = [tuple(x.shape) for x in arrays]
+    if shapes[0] and shapes.count(shapes[0]) == len(shapes):
+        return arrays
     try:
         if len({len(shape) for shape in shapes if shape}) != 1:
             raise ValueError
@@ -223,6 +225,8 @@ def linear(letters: tuple[str, ...], arrays: tuple[Array, ...]) -> tuple[Array, 
         For other shapes.
     """
     A, b = arrays
+    if A.shape == b.shape and b.ndim:
+        return A, b
     matrices = (*b.shape, b.shape[-1]) if b.ndim > 1 else b.shape
     try:
         if A.ndim and A.ndim == len(matrices) > b.ndim:

@@ -36,7 +36,7 @@ class WeightedLogSumExp(Monoid):
     >>> y[:, 2:] / y[:, 1:2]  # averages of the values so far
     array([[1.        ],
            [2.        ],
-           [2.46608596]])
+           [2.46608721]])
     """
 
     name, letters, place = "weighted_logsumexp", ("f", "m", "v"), 8.5

@@ -20,7 +20,6 @@ from recsolve.kernels.monoids.float16 import state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.scan import Given, is_complex, read
 
-
 _CONJUGATED = (Scalar, Diagonal, Block, LaneDense)
 
 

@@ -34,7 +34,7 @@ def check_monoid(
     elements : tuple
         As for :func:`recsolve.scan`, time first, at least 3 steps; a few dozen random ones find most faults.
     initial : array, optional
-        A state of one step. Without it the monoid's own value of an absent past is the first.
+        A state, the shape of one step. Without it the monoid's own value of an absent past is the first.
     rtol : float, optional
         How far results may differ, relative to the largest number among them; by default 1000 rounding units of the
         dtype, and nothing for integers and objects.
@@ -66,7 +66,7 @@ def check_monoid(
     ...         return (np.zeros_like(elements[0]),)
     >>> rs.testing.check_monoid(Difference, (np.arange(5.0),), initial=0.0)
     Traceback (most recent call last):
-    AssertionError: associativity: Difference is off by 2.0e+00 of its size
+    AssertionError: associativity: Difference is off by 1.3e+00 of its size
     """
     given = read(monoid, elements, initial=initial, reset=None, reverse=False, axis=0)
     if len(given.like) < 3:
