@@ -104,13 +104,18 @@ def test_what_is_the_same_at_all_times_gets_the_sum():
     rng = np.random.default_rng(0)
     b, c = rng.standard_normal((2, 20, 3, 4))
     A, start = 0.3 * rng.standard_normal((1, 1, 4, 4)), rng.standard_normal(4)
-    full, starts = np.broadcast_to(A, (20, 3, 4, 4)), np.broadcast_to(start, (3, 4))
+    full, starts = np.broadcast_to(A, (20, 3, 4, 4)).copy(), np.broadcast_to(start, (3, 4))
     y = rs.scan("affine", (A, b), initial=start)
     np.testing.assert_allclose(y, rs.scan("affine", (full, b), initial=starts))
     g = rs.scan_adjoint("affine", (A, b), y, c, initial=start)
     one = rs.scan_adjoint("affine", (full, b), y, c, initial=starts)
     np.testing.assert_allclose(g.elements[0], one.elements[0].sum(axis=(0, 1), keepdims=True))
     np.testing.assert_allclose(g.initial, one.initial.sum(axis=0))
+    with_cuts = {"initial": start, "reset": np.arange(20) % 6 == 2, "reverse": True}
+    y = rs.scan("affine", (A, b), **with_cuts)
+    g = rs.scan_adjoint("affine", (A, b), y, c, **with_cuts)
+    one = rs.scan_adjoint("affine", (full, b), y, c, **{**with_cuts, "initial": starts})
+    np.testing.assert_allclose(g.elements[0], one.elements[0].sum(axis=(0, 1), keepdims=True))
     a = rs.scan_adjoint("affine", (0.5, b), rs.scan("affine", (0.5, b)), c).elements[0]
     each = rs.scan_adjoint("affine", (np.full_like(b, 0.5), b), rs.scan("affine", (0.5, b)), c).elements[0]
     assert a.shape == ()

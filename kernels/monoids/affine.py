@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from recsolve.base.arrays import Array, namespace
@@ -60,8 +61,21 @@ def _entry_cotangents(A: Jacobian, g: Array, x: Array) -> Array | None:
         before = (slice(None),) * len(A.leading)
         return g[(*before, slice(None), None)] * x[(*before, None)]
     if type(A) is LaneDense:
-        return layout.lane_vectors(g)[..., None] * layout.lane_vectors(x)[..., None, :]
+        return _outer(A.data, layout.lane_vectors(g), layout.lane_vectors(x))
     return None
+
+
+def _outer(matrices: Array, g: Array, x: Array) -> Array:
+    """Return the products g x^T, summed over axes along which matrices repeat, which then have length 1."""
+    axes = range(g.ndim - 1)
+    repeated = [i for i in axes if matrices.strides[i] == 0 and matrices.shape[i] > 1]
+    if not repeated:
+        return g[..., None] * x[..., None, :]
+    kept = [i for i in axes if i not in repeated]
+    shape = (*(g.shape[i] for i in kept), prod(g.shape[i] for i in repeated), g.shape[-1])
+    rows, columns = (v.transpose(*kept, *repeated, -1).reshape(shape) for v in (g, x))
+    total = rows.swapaxes(-1, -2) @ columns
+    return total.reshape([1 if i in repeated else n for i, n in enumerate(matrices.shape)])
 
 
 class Affine(Monoid):
@@ -130,8 +144,8 @@ class Affine(Monoid):
         A, _ = elements
         return A, lambda g: (_entry_cotangents(A, g, before), g)
 
-    def forget(self, elements: tuple[Jacobian, Array], cotangent: Array) -> tuple[Array | None, Array]:
-        return _entry_cotangents(elements[0], cotangent, namespace(cotangent).zeros_like(cotangent)), cotangent
+    def forget(self, elements: tuple[Jacobian, Array], cotangent: Array) -> tuple[None, Array]:
+        return None, cotangent
 
     def composable(self, elements: tuple[Jacobian, Array]) -> bool:
         return elements[0].composable

@@ -167,8 +167,8 @@ class Monoid(ABC):
         Jacobian
             d e[t](x) / dx at ``before[t]``.
         callable
-            Takes the cotangent g (T, ...) of the results to those of the elements, which are arrays as these are, or
-            None for what has no entries. It is linear in g.
+            Takes the cotangent g (T, ...) of the results to those of the elements, which are arrays as these are, but
+            may be summed up along axes on which these repeat; None for what has no entries. It is linear in g.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class Monoid(ABC):
         return linearise(self.act, elements, before, self.title)
 
     def forget(self, elements: Any, cotangent: Array) -> Any:
-        """Return the cotangents of elements for those of ``constant``, where a monoid overrides it."""
+        """Return the cotangents of elements for those of ``constant``, where a monoid overrides it; None for zeros."""
         return forget(self.constant, elements, cotangent, self.title)
 
 

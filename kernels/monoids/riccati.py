@@ -90,9 +90,8 @@ class Riccati(Monoid):
 
         return J, pull
 
-    def forget(self, elements: tuple[Array, ...], cotangent: Array) -> tuple[Array, ...]:
-        zero = namespace(cotangent).zeros_like(cotangent)
-        return zero, cotangent, zero
+    def forget(self, elements: tuple[Array, ...], cotangent: Array) -> tuple[None, Array, None]:
+        return None, cotangent, None
 
     def composable(self, elements: tuple[Array, ...]) -> bool:
         return bool(elements[0].shape[-1] == 1)  # B of a composed element grows, and I is lost beside it

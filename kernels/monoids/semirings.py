@@ -107,8 +107,8 @@ class Tropical(Monoid):
 
         return LaneDense(spread_out(slopes.diagonal().data), Layout(units=A.shape[-1])), pull_paths
 
-    def forget(self, elements: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-        return namespace(cotangent).zeros_like(elements[0]), cotangent
+    def forget(self, elements: tuple[Array, Array], cotangent: Array) -> tuple[None, Array]:
+        return None, cotangent
 
     def _sum(self, terms: Array, like: Array) -> Array:
         """Add up the last axis; ``like`` is what an empty sum looks like."""

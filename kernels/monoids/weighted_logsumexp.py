@@ -85,5 +85,5 @@ class WeightedLogSumExp(Monoid):
         f, m, v = elements
         return linearise_sums(before[..., 0] + f, before[..., 1:], m, v)
 
-    def forget(self, elements: tuple[Array, ...], cotangent: Array) -> tuple[Array, ...]:
-        return namespace(cotangent).zeros_like(elements[0]), cotangent[..., 0], cotangent[..., 1:]
+    def forget(self, elements: tuple[Array, ...], cotangent: Array) -> tuple[None, Array, Array]:
+        return None, cotangent[..., 0], cotangent[..., 1:]

@@ -111,32 +111,30 @@ def scan_adjoint(
 
 def _pull(given: Given, y: Array, c: Array) -> tuple[tuple[Array | None, ...], Array | None]:
     """Return the cotangents of the prepared elements, and of the initial state."""
-    monoid, start, xp = given.monoid, given.initial, namespace(y)
-    e = tuple(_wide(x, y.dtype) for x in given.elements)
-    first = (xp.arange(len(y)) == 0).reshape(-1, *(1,) * (y.ndim - 1))
-    mask = xp.zeros_like(first) if given.reset is None else given.reset
+    monoid, start, mask, xp, zero = given.monoid, given.initial, given.reset, namespace(y), y.dtype.type(0)
     _check_cut_together(monoid, given)
+    e = tuple(_wide(x, y.dtype) for x in given.elements)
     before = xp.concatenate([xp.zeros_like(y[:1]) if start is None else start[None], y[:-1]])[: len(y)]
-    if monoid.restarts:
-        from_start, forgets = mask | first, None
-        before = before if given.reset is None or start is None else xp.where(mask, start, before)
-    else:
-        # What cut steps forget is selected: a state of 0, and a cotangent of 0, come back from them.
-        forgets = mask | first if start is None else mask
-        from_start, before = first & ~mask, xp.where(forgets, y.dtype.type(0), before)
+    first = (xp.arange(len(y)) == 0).reshape(-1, *(1,) * (y.ndim - 1))
+    cuts = first & False if mask is None else mask
+    forgets = (
+        None if monoid.restarts or (mask is None and start is not None) else cuts | first if start is None else cuts
+    )
+    if mask is not None:  # what cut steps have forgotten is selected, and 0 comes back from a cotangent of 0
+        before = xp.where(mask, start if monoid.restarts and start is not None else zero, before)
     J, pull = monoid.linearise(e, before)
-    g = reverse_solve(_conjugate(J), mask, c)
-    if forgets is None or not bool(forgets.any()):
+    g = reverse_solve(_conjugate(J), cuts, c)
+    if forgets is None:
         into = pull(g)
     else:
-        zero = y.dtype.type(0)
         kept, lost = pull(xp.where(forgets, zero, g)), monoid.forget(e, xp.where(forgets, g, zero))
-        into = tuple(None if a is None else a + b for a, b in zip(kept, lost, strict=True))
+        into = tuple(a if a is None or b is None else a + b for a, b in zip(kept, lost, strict=True))
     if start is None:
         return into, None
-    seen = slice(None) if monoid.restarts and given.reset is not None else slice(0, 1)
+    from_start = cuts | first if monoid.restarts else first & ~cuts
+    seen = slice(None) if monoid.restarts and mask is not None else slice(0, 1)
     at_start = _conjugate(J)[seen].rmatvec(g[seen])
-    return into, xp.where(from_start[seen], at_start, y.dtype.type(0)).sum(axis=0)
+    return into, xp.where(from_start[seen], at_start, zero).sum(axis=0)
 
 
 def _check_cut_together(monoid: Monoid, given: Given) -> None:
