@@ -128,6 +128,8 @@ def test_a_pickle_that_is_another_monoid_is_found():
 def test_too_little_to_check():
     with pytest.raises(ValueError, match="elements have 2 steps; wanted at least 3"):
         rs.testing.check_monoid("addition", (np.ones(2),))
+    with pytest.raises(TypeError, match="elements have dtype float16, which scans widen"):
+        rs.testing.check_monoid("addition", (np.ones(5, np.float16),))
     with pytest.raises(ValueError, match="initial is None; the clamp monoid needs a state"):
         rs.testing.check_monoid("clamp", (np.ones(5), np.zeros(5)))
 

@@ -202,3 +202,15 @@ def test_masks_of_0_and_1():
         rs.scan("affine", (a, b), reset=2 * cuts)
     with pytest.raises(TypeError, match=r"initial is 0\.5; wanted a number of dtype int64"):
         rs.scan("finite_map", (np.zeros((3, 2), int),), initial=0.5)
+
+
+def test_what_could_be_read_in_two_ways_is_refused():
+    A, b = np.ones((5, 3, 3)), np.ones((5, 3))
+    for name in ("affine", "max_plus"):
+        with pytest.raises(ValueError, match="wanted an array for b, not a number"):
+            rs.scan(name, (A, 1.0))
+        for wrong in (np.ones((2, 3)), np.ones((5, 3, 1)), np.ones((5, 2, 3)), np.ones(3)):
+            with pytest.raises(ValueError, match=r"wanted A of \(5, 3\) or \(5, 3, 3\) \(or a number"):
+                rs.scan(name, (wrong, b))
+    with pytest.raises(ValueError, match="wanted an array with an axis of time"):
+        rs.scan("affine", (0.5, 1.0))

@@ -229,16 +229,16 @@ def linear(letters: tuple[str, ...], arrays: tuple[Array, ...]) -> tuple[Array, 
         return A, b
     matrices = (*b.shape, b.shape[-1]) if b.ndim > 1 else b.shape
     try:
-        if A.ndim and A.ndim == len(matrices) > b.ndim:
+        if A.ndim == len(matrices) > b.ndim and A.shape[-2:] == matrices[-2:]:
             return namespace(A).broadcast_to(A, matrices), b
         if b.ndim:
             return spread(letters, arrays)  # type: ignore[return-value]
     except ValueError:
         pass
-    wanted = " or ".join(dict.fromkeys((str(b.shape), str(matrices)))) if b.ndim else "an array b, and A of its shape"
+    wanted = " or ".join(dict.fromkeys((str(b.shape), str(matrices))))
     raise ValueError(
-        f"elements ({', '.join(letters)}) have shapes {A.shape} and {b.shape}; wanted A of {wanted} (or a number, and "
-        "axes of length 1)"
+        f"elements ({', '.join(letters)}) have shapes {A.shape} and {b.shape}; wanted "
+        + (f"A of {wanted} (or a number, and axes of length 1)" if b.ndim else "an array for b, not a number")
     )
 
 

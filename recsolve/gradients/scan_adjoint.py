@@ -117,9 +117,7 @@ def _pull(given: Given, y: Array, c: Array) -> tuple[tuple[Array | None, ...], A
     before = xp.concatenate([xp.zeros_like(y[:1]) if start is None else start[None], y[:-1]])[: len(y)]
     first = (xp.arange(len(y)) == 0).reshape(-1, *(1,) * (y.ndim - 1))
     cuts = first & False if mask is None else mask
-    forgets = (
-        None if monoid.restarts or (mask is None and start is not None) else cuts | first if start is None else cuts
-    )
+    forgets = None if monoid.restarts else cuts | first if start is None else mask
     if mask is not None:  # what cut steps have forgotten is selected, and 0 comes back from a cotangent of 0
         before = xp.where(mask, start if monoid.restarts and start is not None else zero, before)
     J, pull = monoid.linearise(e, before)

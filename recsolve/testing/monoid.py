@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace, to_host
+from recsolve.kernels.monoids.float16 import HALF
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference import scan_numpy
 from recsolve.scan import Given, read
@@ -44,7 +45,7 @@ def check_monoid(
     AssertionError
         When a law does not hold; the message begins with its name.
     ValueError, TypeError
-        As :func:`recsolve.scan`, and for fewer than 3 steps.
+        As :func:`recsolve.scan`, and for fewer than 3 steps, and float16.
 
     Notes
     -----
@@ -71,6 +72,8 @@ def check_monoid(
     given = read(monoid, elements, initial=initial, reset=None, reverse=False, axis=0)
     if len(given.like) < 3:
         raise ValueError(f"elements have {len(given.like)} steps; wanted at least 3")
+    if given.like.dtype == HALF:
+        raise TypeError("elements have dtype float16, which scans widen; wanted float32 or float64")
     if given.monoid.restarts and given.initial is None:
         given.monoid.constant(given.elements, None)  # which says that it needs one
     laws = _Laws(given, elements, initial, rtol)
