@@ -104,16 +104,17 @@ def scan_adjoint(
         if given.like.dtype.kind not in "fc":
             raise TypeError(f"the {given.monoid.title} monoid has no derivative: its states are {given.like.dtype}")
         rows = [given.native(x, name, given.like.shape) for name, x in (("y", y), ("cotangent", cotangent))]
-        into, start = _pull(given, *(x.astype(state_dtype(given.like), copy=False) for x in rows))
+        dtype = state_dtype(given.like)
+        e = tuple(_ready(given, p, x, dtype) for p, x in zip(given.elements, elements, strict=True))
+        into, start = _pull(given, e, *(x.astype(dtype, copy=False) for x in rows))
         shaped = tuple(_as_given(given, e, g) for e, g in zip(elements, into, strict=True))
         return ScanGradients(shaped, None if initial is None else _as_given(given, initial, start, in_time=False))
 
 
-def _pull(given: Given, y: Array, c: Array) -> tuple[tuple[Array | None, ...], Array | None]:
+def _pull(given: Given, e: tuple[Any, ...], y: Array, c: Array) -> tuple[tuple[Array | None, ...], Array | None]:
     """Return the cotangents of the prepared elements, and of the initial state."""
     monoid, start, mask, xp, zero = given.monoid, given.initial, given.reset, namespace(y), y.dtype.type(0)
     _check_cut_together(monoid, given)
-    e = tuple(_wide(x, y.dtype) for x in given.elements)
     before = xp.concatenate([xp.zeros_like(y[:1]) if start is None else start[None], y[:-1]])[: len(y)]
     first = (xp.arange(len(y)) == 0).reshape(-1, *(1,) * (y.ndim - 1))
     cuts = first & False if mask is None else mask
@@ -144,10 +145,18 @@ def _check_cut_together(monoid: Monoid, given: Given) -> None:
         )
 
 
-def _wide(e: Any, dtype: np.dtype[Any]) -> Any:
-    """Return an element as the state is carried: float16 in float32."""
-    entries = getattr(e, "data", None) if isinstance(e, Jacobian) else e
-    return e if entries is None or entries.dtype == dtype else widen(e, dtype)
+def _ready(given: Given, e: Any, x: Any, dtype: np.dtype[Any]) -> Any:
+    """Return an element as the state is carried: in float32 for float16, and repeated only where ``x`` has length 1."""
+    entries, own = (getattr(y, "data", None) if isinstance(y, Jacobian) else y for y in (e, x))
+    if entries is None:
+        return e
+    shape = list(np.shape(own))
+    if given.axis and shape:
+        shape.insert(0, shape.pop(given.axis))
+    if any(step == 0 and n > 1 for step, n in zip(entries.strides, shape, strict=False)):
+        copied = entries.copy()
+        e = changed(e, data=copied) if isinstance(e, Jacobian) else copied
+    return e if entries.dtype == dtype else widen(e, dtype)
 
 
 def _conjugate(J: Jacobian) -> Jacobian:
