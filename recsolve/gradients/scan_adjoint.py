@@ -147,10 +147,10 @@ def _check_cut_together(monoid: Monoid, given: Given) -> None:
 
 def _ready(given: Given, e: Any, x: Any, dtype: np.dtype[Any]) -> Any:
     """Return an element as the state is carried: in float32 for float16, and repeated only where ``x`` has length 1."""
-    entries, own = (getattr(y, "data", None) if isinstance(y, Jacobian) else y for y in (e, x))
+    entries = getattr(e, "data", None) if isinstance(e, Jacobian) else e
     if entries is None:
         return e
-    shape = list(np.shape(own))
+    shape = list(np.shape(x.data if isinstance(x, Jacobian) else x))  # type: ignore[attr-defined]
     if given.axis and shape:
         shape.insert(0, shape.pop(given.axis))
     if any(step == 0 and n > 1 for step, n in zip(entries.strides, shape, strict=False)):
