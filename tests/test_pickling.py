@@ -144,6 +144,7 @@ def objects():
         "mixing: dense": mixings.Dense(rng.standard_normal((3, 3))),
         "mixing: heads": mixings.Heads(rng.standard_normal((2, 3, 3))),
         "weighted cell": rec.cell,
+        "scan gradients": rs.scan_adjoint("affine", (0.5, np.ones(4)), np.ones(4), np.ones(4), initial=1.0),
         "drive": rec.drive,
         "projection": rec.cell.projection,
         "layout": rs.Layout(components=2, lanes=(2,), units=3),
