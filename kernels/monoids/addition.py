@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from recsolve.base.arrays import Array, namespace
+from recsolve.base.layout import Layout
+from recsolve.jacobians import Identity, Jacobian
 from recsolve.kernels.monoids.cuda_map import SingleMap
-from recsolve.kernels.monoids.monoid import COMPLEX, STORED, Monoid
+from recsolve.kernels.monoids.monoid import COMPLEX, STORED, Monoid, Pull
 
 
 class Addition(Monoid):
@@ -40,3 +42,9 @@ class Addition(Monoid):
 
     def constant(self, elements: tuple[Array], initial: Array | None) -> Array:
         return elements[0]
+
+    def linearise(self, elements: tuple[Array], before: Array) -> tuple[Jacobian, Pull]:
+        return Identity(before, Layout(units=before.shape[-1] if before.ndim > 1 else None)), lambda g: (g,)
+
+    def forget(self, elements: tuple[Array], cotangent: Array) -> tuple[Array]:
+        return (cotangent,)

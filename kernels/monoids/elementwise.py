@@ -33,6 +33,8 @@ def forget(
 
 def _partials(f: Callable[[Any], Any], elements: tuple[Array, ...], title: str) -> dict[Any, Any]:
     """Return the partials of f(elements) by the place of an element, or ``_STATE``."""
+    if elements[0].dtype.kind == "c":  # the rules are those of real functions: |z| has no complex derivative
+        raise TypeError(f"the {title} monoid has no derivative of complex numbers; define its linearise and forget")
     try:
         y = f(tuple(Dual(e, {place: ONE}) for place, e in enumerate(elements)))
     except (TypeError, AttributeError) as error:
@@ -43,11 +45,7 @@ def _partials(f: Callable[[Any], Any], elements: tuple[Array, ...], title: str) 
 
 
 def _pulled(partials: dict[Any, Any], number: int, g: Array) -> tuple[Array, ...]:
-    return tuple(g * _conjugate(partials[place]) if place in partials else 0 * g for place in range(number))
-
-
-def _conjugate(partial: Any) -> Any:
-    return partial.conj() if getattr(partial, "dtype", None) is not None and partial.dtype.kind == "c" else partial
+    return tuple(g * partials[place] if place in partials else 0 * g for place in range(number))
 
 
 def _full(partial: Any, like: Array) -> Array:

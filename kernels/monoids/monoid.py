@@ -173,7 +173,7 @@ class Monoid(ABC):
         Raises
         ------
         TypeError
-            By default for a monoid whose ``act`` is not elementwise, of which this is derived.
+            By default for a monoid whose ``act``, from which this is derived, is not elementwise, and for complex numbers.
         """
         return linearise(self.act, elements, before, self.title)
 

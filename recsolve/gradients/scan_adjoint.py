@@ -18,6 +18,7 @@ from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense, Scalar
 from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.kernels.monoids.float16 import state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
+from recsolve.kernels.reference.scan_numpy import cuts_apart
 from recsolve.scan import Given, is_complex, read
 
 _CONJUGATED = (Scalar, Diagonal, Block, LaneDense)
@@ -103,6 +104,16 @@ def scan_adjoint(
         given = read(monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis)
         if given.like.dtype.kind not in "fc":
             raise TypeError(f"the {given.monoid.title} monoid has no derivative: its states are {given.like.dtype}")
+        if len(given.elements) != len(elements):
+            raise TypeError(
+                f"the {given.monoid.title} monoid prepares {len(given.elements)} arrays of {len(elements)} elements; "
+                "gradients want as many"
+            )
+        if given.reset is not None and cuts_apart(given.monoid, given.elements, given.reset):
+            raise ValueError(
+                f"reset cuts some of the numbers that the {given.monoid.title} monoid mixes and not others; wanted one "
+                "that cuts them together, as one of shape (T,) does"
+            )
         rows = [given.native(x, name, given.like.shape) for name, x in (("y", y), ("cotangent", cotangent))]
         dtype = state_dtype(given.like)
         e = tuple(_ready(given, p, x, dtype) for p, x in zip(given.elements, elements, strict=True))
@@ -114,7 +125,6 @@ def scan_adjoint(
 def _pull(given: Given, e: tuple[Any, ...], y: Array, c: Array) -> tuple[tuple[Array | None, ...], Array | None]:
     """Return the cotangents of the prepared elements, and of the initial state."""
     monoid, start, mask, xp, zero = given.monoid, given.initial, given.reset, namespace(y), y.dtype.type(0)
-    _check_cut_together(monoid, given)
     before = xp.concatenate([xp.zeros_like(y[:1]) if start is None else start[None], y[:-1]])[: len(y)]
     first = (xp.arange(len(y)) == 0).reshape(-1, *(1,) * (y.ndim - 1))
     cuts = first & False if mask is None else mask
@@ -134,15 +144,6 @@ def _pull(given: Given, e: tuple[Any, ...], y: Array, c: Array) -> tuple[tuple[A
     seen = slice(None) if monoid.restarts and mask is not None else slice(0, 1)
     at_start = _conjugate(J)[seen].rmatvec(g[seen])
     return into, xp.where(from_start[seen], at_start, zero).sum(axis=0)
-
-
-def _check_cut_together(monoid: Monoid, given: Given) -> None:
-    mask = given.reset
-    if mask is not None and any(mask.shape[axis] > 1 for axis in monoid.mixed(given.elements)):
-        raise ValueError(
-            f"reset has shape {mask.shape}; wanted one that cuts all numbers together that the {monoid.title} monoid "
-            "mixes, as one of shape (T,) does"
-        )
 
 
 def _ready(given: Given, e: Any, x: Any, dtype: np.dtype[Any]) -> Any:
