@@ -173,7 +173,7 @@ class Monoid(ABC):
         Raises
         ------
         TypeError
-            By default for a monoid whose ``act``, from which this is derived, is not elementwise, and for complex numbers.
+            By default, where this is derived from ``act``: for maps that are not elementwise, and complex numbers.
         """
         return linearise(self.act, elements, before, self.title)
 
