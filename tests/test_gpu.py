@@ -124,6 +124,13 @@ def test_scans_of_every_monoid(name):
         given = tuple(cupy.asarray(e) for e in elements)
         y = rs.scan(name, given, initial=cupy.asarray(start), reset=cupy.asarray(reset), reverse=reverse)
         np.testing.assert_allclose(y.get(), expected, rtol=1e-9, atol=1e-12)
+        if name == "finite_map":
+            continue
+        wanted = rs.scan_adjoint(name, elements, expected, expected, initial=start, reset=reset, reverse=reverse)
+        there = {"initial": cupy.asarray(start), "reset": cupy.asarray(reset), "reverse": reverse}
+        found = rs.scan_adjoint(name, given, y, y, **there)
+        for a, b in zip((*found.elements, found.initial), (*wanted.elements, wanted.initial), strict=True):
+            np.testing.assert_allclose(a.get(), b, rtol=1e-8, atol=1e-8 * max(abs(b).max(), 1))
 
 
 def test_gradients():

@@ -145,6 +145,7 @@ def objects():
     found |= {f"Jacobian: {name}": J for name, J in structures().items()}
     found |= {
         "weighted cell": rec.cell,
+        "scan gradients": rs.scan_adjoint("affine", (0.5, np.ones(4)), np.ones(4), np.ones(4), initial=1.0),
         "drive": rec.drive,
         "projection": rec.cell.projection,
         "layout": rs.Layout(components=2, lanes=(2,), units=3),

@@ -204,6 +204,29 @@ def test_scans(to_gpu):
         np.testing.assert_allclose(y.get(), rs.scan("affine", (a, b)), rtol=1e-12, atol=1e-12)
 
 
+def test_scans_and_gradients_of_other_monoids(to_gpu):
+    rng = np.random.default_rng(0)
+    m, v, c = rng.standard_normal((70, 3)), rng.standard_normal((70, 3, 2)), rng.standard_normal((70, 3, 3))
+    problems = (
+        ("weighted_logsumexp", (-0.1, m, v), c, None),
+        ("logsumexp", (m, 1.0), c[..., :2], None),
+        ("clamp", (2.0, m), c[..., 0], v[0, :, 0]),
+        ("max_plus", (rng.standard_normal((70, 3, 3)), m), c[..., 0], v[0, :, 0]),
+        ("riccati", tuple(0.1 * rng.random((70, 3, 1, 1)) for _ in range(3)), c[..., :1, None], None),
+    )
+    cuts = np.arange(70) % 9 == 4
+    for name, elements, cotangent, initial in problems:
+        y = rs.scan(name, elements, initial=initial, reset=cuts)
+        wanted = rs.scan_adjoint(name, elements, y, cotangent, initial=initial, reset=cuts)
+        there = tuple(to_gpu(e) if np.ndim(e) else e for e in elements)
+        way = {"initial": None if initial is None else to_gpu(initial), "reset": to_gpu(cuts)}
+        found = rs.scan(name, there, **way)
+        np.testing.assert_allclose(found.get(), y, rtol=1e-12, atol=1e-12)
+        g = rs.scan_adjoint(name, there, found, to_gpu(cotangent), **way)
+        for a, b in zip(g.elements, wanted.elements, strict=True):
+            np.testing.assert_allclose(a.get(), b, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("fault", ["flipped", "nan", "lost"])
 def test_a_wrong_result_of_a_kernel_is_noticed(to_gpu, fault, monkeypatch):
     """Between the solve and its verdict something happens to the states: the driver is not deceived."""
