@@ -47,7 +47,8 @@ class Solution:
         its own. Where compiled loops iterate by themselves (``windowed`` on NumPy arrays, ``quasi_newton`` and
         ``jacobi`` on a GPU, unless a callback or trace asks for iterates) the last entry is the only one.
     converged_prefix, exact_prefix : int
-        How many leading rows, of all sequences, meet ``tolerance``; have a residual of exactly 0.
+        How many leading rows, of all sequences, meet ``tolerance``; have a residual of exactly 0. On a graph, how many
+        leading levels.
     converged_rows : array of bool, shape (T, *batch)
         Rows of which every entry meets ``tolerance``.
     converged_entries : array of bool, shape (T, *batch, *event)
@@ -99,15 +100,17 @@ class Solution:
 
     @cached_property
     def states(self) -> Any:
-        return self.recurrence.wrap(self._iterate.states)
+        return self.recurrence.wrap(self.recurrence.as_given(self._iterate.states))
 
     @cached_property
     def output(self) -> Any:
-        return self.recurrence.wrap(self.recurrence.output(self._iterate.states))
+        return self.recurrence.wrap(self.recurrence.as_given(self.recurrence.output(self._iterate.states)))
 
     @cached_property
     def final(self) -> Any:
         states = self._iterate.states
+        if self.recurrence.graph is not None:
+            raise AttributeError("final is the state after the last step, and a graph has none; take it from states")
         return self.recurrence.wrap(states[-1] if len(states) else self.recurrence.initial)
 
     @property
@@ -124,20 +127,22 @@ class Solution:
 
     @cached_property
     def converged_rows(self) -> Array:
-        return to_host(self._iterate.converged.copy())
+        return to_host(self.recurrence.as_given(self._iterate.converged.copy()))
 
     @cached_property
     def converged_entries(self) -> Array:
         iterate = self._iterate
-        return to_host(iterate.tolerance.met(iterate.states, iterate.values, iterate.residual))
+        return to_host(
+            self.recurrence.as_given(iterate.tolerance.met(iterate.states, iterate.values, iterate.residual))
+        )
 
     @property
     def converged_prefix(self) -> int:
-        return leading_times(self.converged_rows)
+        return self.recurrence.depth_of(leading_times(self._iterate.converged))
 
     @property
     def exact_prefix(self) -> int:
-        return exact_prefix(self._iterate)
+        return self.recurrence.depth_of(exact_prefix(self._iterate))
 
     @cached_property
     def condition(self) -> float:
@@ -195,6 +200,7 @@ class Solution:
         - f uses more than elementwise operations (and, for states of up to 128 numbers, indexing, shape functions and
           matmul), powers other than multiples of 1/2, or array methods that intervals lack; a declared ``jacobian`` is
           no help, for it cannot be enclosed;
+        - the recurrence is on a graph;
         - the arrays are CuPy's.
 
         Notes
@@ -243,7 +249,7 @@ class Solution:
         )
 
     def __repr__(self) -> str:
-        stats, T = self.stats, self.recurrence.length
+        stats, T, rows = self.stats, self.recurrence.depth, "rows" if self.recurrence.graph is None else "levels"
         asked = "trusted" in vars(self)
         known = f"{self.trusted} (error about {self.error_estimate:.1e})" if asked else "ask sol.trusted"
         waited = stats["compile_seconds"]
@@ -253,7 +259,7 @@ class Solution:
             "method": f"{self.solver.name}, {self.nit} iterations in {stats['seconds']:.3g} s" + compiled,
             "recurrence": repr(self.recurrence),
             "residual": _history(self.residuals) + " (max |f - h| per iterate)",
-            "prefix": f"{self.converged_prefix} of {T} rows within tolerance, {self.exact_prefix} exact",
+            "prefix": f"{self.converged_prefix} of {T} {rows} within tolerance, {self.exact_prefix} exact",
             "evaluations": f"f {stats['nfev']}, J {stats['njev']}, scans {stats['nscan']}",
             "trusted": known,
         }

@@ -181,7 +181,7 @@ class Active:
         if exact == 0 or exact * _TIMES < length or exact == length:
             return iterate, state
         self._keep(iterate)
-        rest = self.problem.recurrence.window(exact, length, self._wrapped(iterate.states[exact - 1]))
+        rest = self.problem.recurrence.between(exact, length, iterate.states)
         index = (slice(exact, None),)
         self.problem, self.start = self.problem.part(rest), self.start + exact
         return iterate.part(index), state and state.part(index)
@@ -239,9 +239,5 @@ class Active:
     def _cut(self, start: int, window: int) -> None:
         whole = self._all.recurrence
         self.start, self.stop = start, min(start + window, whole.length)
-        before = self._wrapped(self._kept.states[start - 1]) if start else None
-        self.problem = self._all.part(whole.window(start, self.stop, before))
+        self.problem = self._all.part(whole.between(start, self.stop, self._kept.states))
         self.problem.horizon = self.stop - start
-
-    def _wrapped(self, state: Array) -> Any:
-        return self._all.recurrence.wrap(state.copy())

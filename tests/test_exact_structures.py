@@ -152,7 +152,8 @@ def test_monoids_that_override_what_an_element_does(name, backend):
         arrays, initial = tuple(0.3 * np.abs(rng.standard_normal((steps, 1, 1))) for _ in range(3)), np.zeros((1, 1))
     else:
         arrays = tuple(rng.uniform(0.1, 0.5, (steps, 3)) for _ in range(2 if name == "affine" else len(op.letters)))
-        initial = np.zeros((3, 2) if name == "logsumexp" else 3)
+        arrays = (*arrays[:2], arrays[2][..., None]) if name == "weighted_logsumexp" else arrays
+        initial = np.zeros((3, 2) if "logsumexp" in name else 3)
     elements = own.prepare(arrays)
     wanted, y = [], initial
     for t in range(steps):

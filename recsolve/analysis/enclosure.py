@@ -128,6 +128,8 @@ def rounding_of_f(recurrence: Recurrence, previous: Array) -> Array:
 
 def _known(recurrence: Recurrence) -> CellRecurrence | FunctionRecurrence:
     """Return the recurrence, if its f is what its base class says; else raise TypeError."""
+    if recurrence.graph is not None:
+        raise TypeError("what nodes of a graph see is not enclosed")
     for base in (CellRecurrence, FunctionRecurrence):
         if isinstance(recurrence, base):
             check_known(recurrence, base)

@@ -16,7 +16,7 @@ from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.names import Names
 from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
-from recsolve.gradients.sensitivity import CellSensitivity
+from recsolve.gradients.sensitivity import CellSensitivity, projection_of
 from recsolve.gradients.transposes import sum_to
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import reverse_solve
@@ -87,7 +87,7 @@ class Gradients:
     @property
     def states(self) -> Any:
         """g[t], shape (T, *batch, *event)."""
-        return self._recurrence.wrap(self._g.copy())
+        return self._recurrence.wrap(self._recurrence.as_given(self._g.copy()))
 
     @property
     def named(self) -> Names:
@@ -110,7 +110,7 @@ class Gradients:
             return xp.ascontiguousarray(initial, self._g.dtype)  # type: ignore[no-any-return]
         seen = self._recurrence.over_event(self._recurrence.from_initial)
         into = xp.where(seen, self._J.rmatvec(self._g), self._g.dtype.type(0))
-        return into.sum(axis=0)  # type: ignore[no-any-return]
+        return into.sum(axis=tuple(range(into.ndim - rec.initial.ndim)))  # type: ignore[no-any-return]
 
     @cached_property
     def _function(self) -> tuple[list[Array], dict[str, Array]]:
@@ -142,8 +142,8 @@ class Gradients:
     @cached_property
     def _weights(self) -> dict[str, Array]:
         if self._compiled is not None:
-            found = {n: self._pulled[0]["mixing", n] for n in self._cell("mixings").cell.cell.mixings}
-            return {n: sum_to(g, g.shape[-1:]) for n, g in found.items()}
+            mixings = self._cell("mixings").cell.mixings
+            return {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
         return self._sensitivity.weights(self._pulled[1])
 
     def _cell(self, what: str) -> CellRecurrence:
@@ -189,7 +189,7 @@ class Gradients:
         """With respect to x, or to the inputs of a function in the container they came in."""
         rec = self._recurrence
         if isinstance(rec, FunctionRecurrence):
-            return rec.contain([rec.wrap(g) for g in self._function[0]])
+            return rec.contain([rec.wrap(rec.as_given(g)) for g in self._function[0]])
         projection, _ = self._projected()
         return rec.wrap(projection.pull(self._drive))
 
@@ -202,9 +202,10 @@ class Gradients:
 
     def _projected(self) -> tuple[Any, Array]:
         cell = self._cell("projection")
-        if cell.cell.projection is None or cell.x is None:
+        projection = projection_of(cell)
+        if projection is None or cell.x is None:
             raise AttributeError("the recurrence was given drives, not an input x; its gradients are in .drive")
-        return cell.cell.projection, cell.x
+        return projection, cell.x
 
 
 def adjoint(
@@ -256,19 +257,25 @@ def adjoint(
     if all(x is None for x in given.values()):
         raise ValueError("no cotangent is given; pass states=, output= or final=")
     trajectory = solution._iterate.states
+
+    def native(x: Any, name: str, like: Array) -> Array:
+        return rec.in_order(rec.by_name(x, name, rec.as_given(like).shape), name)
+
     if states is not None and output is None and final is None:
-        return Gradients(rec, trajectory, rec.by_name(states, "states", trajectory.shape))
+        return Gradients(rec, trajectory, native(states, "states", trajectory))
     c = namespace(trajectory).zeros_like(trajectory)
     if states is not None:
-        c += rec.by_name(states, "states", trajectory.shape)
+        c += native(states, "states", trajectory)
     direct = None
     if output is not None and rec.readout is not None:
         shape = tuple(solution.output.shape)
         direct = _pull_readout(rec, rec.readout, trajectory, rec.native(output, "output", shape))
         c += direct.states
     elif output is not None:
-        rec.pull_output(rec.native(output, "output", rec.output(c).shape), c)
+        rec.pull_output(native(output, "output", rec.output(c)), c)
     if final is not None:
+        if rec.graph is not None:
+            raise TypeError("final is given, and a graph has no last step; put its cotangent into states")
         last = rec.by_name(final, "final", rec.initial.shape)
         if len(c) == 0:
             raise ValueError("final is given, but T = 0: the final state is the initial one")

@@ -21,6 +21,7 @@ from recsolve.gradients.transposes import sum_to
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.function_tangent import DIRECTIONS, StateTangent, Tangent
+from recsolve.symbolic.constants import state_dtype
 
 Leaf: TypeAlias = tuple[str, Hashable]  # ("state", None), ("input", place), ("parameter", name)
 STATE: Leaf = ("state", None)
@@ -101,7 +102,7 @@ def pull_function(
     found |= {("input", i): namespace(u).zeros_like(u) for i, u in enumerate(rec.inputs)}
     found |= {("parameter", n): namespace(p).zeros_like(p) for n, p in rec.parameters.items()}
     if cotangent.size and found:
-        with ties_in_force(rec.ties), np.errstate(all="ignore"):
+        with ties_in_force(rec.ties), state_dtype(rec.dtype), np.errstate(all="ignore"):
             try:
                 _by_records(rec, function, states, cotangent, found)
                 # Going back, what min or where has not chosen is 0 times its slope, which may be infinite; going

@@ -17,9 +17,29 @@ from recsolve.base.ties import ties_in_force
 from recsolve.mixings import Mixing
 from recsolve.recurrence.base import check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.weighted_cell import WeightedCell
+from recsolve.symbolic.constants import state_dtype
 from recsolve.symbolic.dual import ONE, Dual, OfState
+from recsolve.symbolic.units import units_in_force
 
 Leaf = tuple[str, Hashable]
+
+
+def projection_of(recurrence: CellRecurrence) -> Projection | None:
+    """Return what projected the input of a cell, or None where drives were given.
+
+    Raises
+    ------
+    TypeError
+        When a subclass of the cell projects otherwise.
+    """
+    cell = recurrence.cell
+    if cell.projection is None or recurrence.x is None:
+        return None
+    if type(cell).drive is not WeightedCell.drive:
+        raise TypeError(f"{type(cell).__name__} overrides drive, so how drives depend on the input is not known")
+    return cell.projection
 
 
 class CellSensitivity:
@@ -42,14 +62,16 @@ class CellSensitivity:
     def __init__(self, recurrence: CellRecurrence, previous: Array):
         check_known(recurrence, CellRecurrence)
         self.recurrence, self.cell = recurrence, recurrence.cell
-        self.calls: list[tuple[str, Mixing, Array, Mapping[Hashable, Any]]] = []
+        self.calls: list[tuple[str | None, Mixing, Array, Mapping[Hashable, Any]]] = []
         part = recurrence.layout.component
         state = {n: self._leaf("state", n, part(previous, i), OfState) for i, n in self._components()}
         drive = {n: self._leaf("drive", n, u) for n, u in recurrence.drive.items()}
         parameters = {n: self._leaf("parameter", n, p) for n, p in self.cell.parameters.items()}
         mixings = {n: self._caller(n, m) for n, m in self.cell.mixings.items()}
         self.part = recurrence.layout.component(previous, 0)
-        with ties_in_force(recurrence.ties), np.errstate(all="ignore"):
+        units = recurrence.layout.lane_width // recurrence.layout.components
+        known = units_in_force(units, self._without_name)
+        with ties_in_force(recurrence.ties), state_dtype(recurrence.dtype), np.errstate(all="ignore"), known:
             out = self.cell.cell.function(
                 Names(state, "component"),
                 Names(mixings, "mixing"),
@@ -66,7 +88,10 @@ class CellSensitivity:
     def _leaf(kind: str, name: Hashable, value: Array, depends: type[Dual] = Dual) -> Dual:
         return depends(value, {(kind, name): ONE})
 
-    def _caller(self, name: str, mixing: Mixing) -> Any:
+    def _without_name(self, mixing: Mixing, x: Dual) -> Dual:
+        return self._caller(None, mixing)(x)  # type: ignore[no-any-return]
+
+    def _caller(self, name: str | None, mixing: Mixing) -> Any:
         """Open a leaf for the output of every call, diagonal mixings included: their weights are wanted too."""
 
         def call(x: Any) -> Dual:
@@ -106,7 +131,8 @@ class CellSensitivity:
             if g is None:
                 continue
             g = xp.broadcast_to(g, self.part.shape)
-            mixed.append((name, g, xp.broadcast_to(x, self.part.shape)))
+            if name is not None:
+                mixed.append((name, g, xp.broadcast_to(x, self.part.shape)))
             accumulate(inner, mixing.rmatvec(g))
         full = {leaf: xp.broadcast_to(g, self.part.shape) for leaf, g in adjoints.items()}
         return full, mixed
@@ -139,6 +165,7 @@ class CellSensitivity:
         for index, (name, mixing, x, partials) in enumerate(self.calls):
             dx = xp.broadcast_to(xp.asarray(combine(partials), self.part.dtype), self.part.shape)
             dy = mixing.matvec(dx)
-            moved["call", index] = dy + mixing.weight_tangent(weights[name], x) if name in weights else dy
+            along = None if name is None else weights.get(name)
+            moved["call", index] = dy if along is None else dy + mixing.weight_tangent(along, x)
         parts = [xp.broadcast_to(xp.asarray(combine(p), self.part.dtype), self.part.shape) for p in self.outputs]
         return self.cell.stack_components(parts, self.part)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_native
+from recsolve.base.arrays import Array, namespace
 from recsolve.gradients.adjoint import check_jacobian, recurrence_of
 from recsolve.gradients.function_gradients import push_function
-from recsolve.gradients.sensitivity import CellSensitivity
+from recsolve.gradients.sensitivity import CellSensitivity, projection_of
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
@@ -65,22 +65,24 @@ def tangent(
     (30, 4)
     """
     rec = recurrence_of(solution, unconverged)
-    trajectory = to_native(solution.states, "states")
+    trajectory = solution._iterate.states
     xp = namespace(trajectory)
     with np.errstate(all="ignore"):
         previous = rec.previous(trajectory)
         _, J = rec.bind().differentiate(previous)
         check_jacobian(rec, previous, J)
         starts = rec.over_event(rec.starts)
-        b = xp.zeros_like(trajectory) if states is None else rec.by_name(states, "states", trajectory.shape).copy()
+        b = xp.zeros_like(trajectory)
+        if states is not None:
+            b += rec.in_order(rec.by_name(states, "states", rec.as_given(b).shape), "states")
         if initial is not None:
             moved = rec.by_name(initial, "initial", rec.initial.shape)
             seen = rec.over_event(rec.from_initial)
-            b += xp.where(seen, J.matvec(xp.broadcast_to(moved, trajectory.shape)), b.dtype.type(0))
+            b += J.where(seen, xp.broadcast_to(moved, previous.shape))
         given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
         if any(x is not None for x in given.values()):
             b += _push(rec, previous, given)
-        return rec.wrap(affine_scan(J, b, reset=starts))
+        return rec.wrap(rec.as_given(affine_scan(J, b, reset=starts)))
 
 
 def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
@@ -97,9 +99,10 @@ def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
                 raise ValueError(f"{name} has {n!r}; wanted some of {tuple(like)}")
             leaves[kind, n] = rec.native(x, f"{name}[{n!r}]", like[n].shape)
     if given["inputs"] is not None:
-        if cell.projection is None or rec.x is None:
+        projection = projection_of(rec)
+        if projection is None or rec.x is None:
             raise ValueError("inputs is given, but the recurrence was given drives, not an input x")
-        for n, u in cell.projection.push(rec.native(given["inputs"], "inputs", rec.x.shape)).items():
+        for n, u in projection.push(rec.native(given["inputs"], "inputs", rec.x.shape)).items():
             leaves["drive", n] = leaves["drive", n] + u if ("drive", n) in leaves else u
     weights = {}
     for n, x in (given["mixings"] or {}).items():

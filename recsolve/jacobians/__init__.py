@@ -5,9 +5,10 @@ units have a :class:`recsolve.jacobians.factored.Factored`, functions whose stru
 a :class:`Pairs`.
 """
 
+from recsolve.jacobians.by_parent import ByParent
 from recsolve.jacobians.diagonals import Diagonal, Identity, Scalar, Zero
 from recsolve.jacobians.jacobian import Jacobian
 from recsolve.jacobians.matrices import Block, LaneDense
 from recsolve.jacobians.pairs import Pairs
 
-__all__ = ["Block", "Diagonal", "Identity", "Jacobian", "LaneDense", "Pairs", "Scalar", "Zero"]
+__all__ = ["Block", "ByParent", "Diagonal", "Identity", "Jacobian", "LaneDense", "Pairs", "Scalar", "Zero"]

@@ -19,17 +19,26 @@ from recsolve.base.arrays import (
     ordered_empty,
     to_native,
 )
+from recsolve.base.graph import Graph
 from recsolve.base.layout import Layout
 from recsolve.base.names import Names
-from recsolve.base.overriding import derive, stale
+from recsolve.base.overriding import derive, refuse_stale, stale
 from recsolve.base.ties import check_ties
-from recsolve.jacobians import Jacobian
+from recsolve.jacobians import Identity, Jacobian
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.given import check_reset
 from recsolve.recurrence.scale import scale_of
 
 if TYPE_CHECKING:
     from recsolve.recurrence.function import FunctionRecurrence
+    from recsolve.recurrence.graph_recurrence import GraphRecurrence
+
+_HERE = __name__.rpartition(".")[0] + "."
+
+
+def _own(kind: type) -> type[Recurrence]:
+    """Return the nearest class of this package that a class of recurrences comes from."""
+    return next(c for c in kind.__mro__ if c.__module__.startswith(_HERE))
 
 
 class Recurrence(ABC):
@@ -74,7 +83,7 @@ class Recurrence(ABC):
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         for name in ("previous", "starts", "from_initial", "evaluate", "linearise", "guess"):
-            if getattr(cls, name) is not getattr(Recurrence, name):
+            if getattr(cls, name) is not getattr(_own(cls), name):
                 raise TypeError(
                     f"{cls.__name__} overrides {name}, which all solvers and gradients take for granted; put what "
                     "else f sees into step or apply"
@@ -86,10 +95,12 @@ class Recurrence(ABC):
         if stale(cls, "differentiate", "apply"):
             cls.differentiate = Recurrence._refuse_to_differentiate  # type: ignore[method-assign]
         derive(cls, Recurrence, "differentiate", ("operator",))
+        refuse_stale(cls, "pull_output", "output")
 
     description: str = "recurrence"
     readout: Callable[..., Any] | None = None  # what is shown of the states, where the user gave it
     opaque: bool = False  # whether f may hold arrays that are not in its drive
+    graph: Graph | None = None  # what steps see of each other, where that is not the step before
 
     def __init__(
         self,
@@ -189,10 +200,10 @@ class Recurrence(ABC):
         """
 
     def _apply_by_steps(self, previous: Array) -> Array:
-        values = namespace(previous).empty_like(previous)
+        values = self.empty()
         for t in range(self.length):
             values[t] = self.step(previous[t], t)
-        return values  # type: ignore[no-any-return]
+        return values
 
     def _step_by_window(self, state: Array, t: int) -> Array:
         return self.window(t, t + 1).apply(state[None])[0]  # type: ignore[no-any-return]
@@ -240,6 +251,18 @@ class Recurrence(ABC):
         own = initial is None and self.restart is self.initial
         part.restart = part.initial if own else self.restart
         return part
+
+    def between(self, start: int, stop: int, states: Array) -> Recurrence:
+        """Return the recurrence of the steps start..stop-1 alone, as they follow from the states before them.
+
+        Parameters
+        ----------
+        start, stop : int
+            0 <= start <= stop <= T.
+        states : array, shape (T, *batch, *event)
+            Of which the rows before ``start`` are taken.
+        """
+        return self.window(start, stop, self.wrap(states[start - 1].copy()) if start else None)
 
     @abstractmethod
     def _cut(self, cut: slice, initial: Any) -> Recurrence:
@@ -327,6 +350,47 @@ class Recurrence(ABC):
     def shape(self) -> tuple[int, ...]:
         """The shape of the states, (T, *batch, *event)."""
         return (self.length, *self.batch, *self.layout.event)
+
+    @property
+    def depth(self) -> int:
+        """How many steps follow one after the other: T, or the number of levels of a graph."""
+        return self.length if self.graph is None else self.graph.depth
+
+    def depth_of(self, steps: int) -> int:
+        """Return how many whole levels the first steps are: as many, where there is no graph."""
+        return steps
+
+    def name_of(self, step: int) -> int | tuple[int, ...]:
+        """Return a step as the user calls it."""
+        return step
+
+    def as_given(self, x: Array) -> Array:
+        """Return what has steps as its first axis, as the user lays them out."""
+        return x
+
+    def in_order(self, x: Array, name: str) -> Array:
+        """Return what the user lays out as :meth:`as_given` with steps as its first axis; errors call it ``name``."""
+        return x
+
+    def as_seen(self, state: Array) -> Array:
+        """Return what a step sees where the states before it are all ``state``, as :meth:`step` takes it."""
+        return state
+
+    def everywhere(self, state: Array) -> Array:
+        """Return what all steps see where the states before them are all ``state``, as :meth:`apply` takes it."""
+        previous = self.empty()
+        previous[...] = state
+        return previous
+
+    def unit(self, values: Array) -> Jacobian:
+        """Return the Jacobian of the state before, I; ``values`` is an array like the states."""
+        return Identity(values, self.layout)
+
+    def seen_at(self, steps: Array) -> Array:
+        """Return at which steps the states are seen by some of the given ones, all (T, *batch, *event) of bool."""
+        seen = namespace(steps).zeros_like(steps)
+        seen[:-1] = steps[1:]
+        return seen  # type: ignore[no-any-return]
 
     @property
     def starts(self) -> Array:
@@ -746,15 +810,81 @@ class Recurrence(ABC):
             f, inputs, initial, structure, jacobian, reset, length, ties, parameters, state, readout
         )
 
+    @staticmethod
+    def from_graph(
+        f: Callable[..., Any],
+        parents: Any,
+        *,
+        inputs: Any = None,
+        initial: Any,
+        structure: str = "dense",
+        ties: Any = None,
+    ) -> GraphRecurrence:
+        """Build a recurrence on a graph: h[n] = f(h[parents of n], u[n]) for every node n.
+
+        Every iteration of a method takes all nodes at once, and its scan goes level by level, as the sequential loop
+        does: the nodes of a level do not see each other. Arrays over nodes have the axes of nodes first, as the graph
+        lays them out: (X, Y, *batch, *event) on a grid, for inputs, ``states`` and cotangents alike.
+
+        Parameters
+        ----------
+        f : callable
+            ``f(h, u)`` gets many nodes at once, in any order: ``h`` is a tuple of P arrays, one for each slot of
+            parents, and ``u`` the inputs, all (nodes, *batch, ...) with one axis of nodes; it returns the states of
+            these nodes, in the shape of ``h[0]``. It must not mix nodes or sequences. :class:`recsolve.graphs.by_kind`
+            makes one function of those of layers with weights of their own.
+        parents : Graph, or array of int, shape (*nodes, P)
+            From :mod:`recsolve.graphs`, or the parents of every node as places in the flattened array of nodes, -1 for
+            none.
+        inputs : array, or tuple or dict of arrays, optional
+            u, each (*nodes, ...).
+        initial : array, shape (*batch, *event)
+            The state of parents that are missing. It is selected: whatever f returns for it is kept.
+        structure : str
+            What df/dh[p] is known to be for each slot p, as in :meth:`from_function`.
+        ties : float or mapping, optional
+            As in :meth:`from_function`.
+
+        Returns
+        -------
+        Recurrence
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`from_function` and :class:`recsolve.graphs.Graph`; for inputs that are not laid out as the
+            nodes are. Methods that work along one axis of time raise TypeError when they are to solve it.
+
+        Notes
+        -----
+        Two-dimensional recurrences: Graves, Fernandez and Schmidhuber, "Multi-dimensional recurrent neural networks"
+        (2007). Recurrences on graphs: Poeppel et al., pLSTM (arXiv 2506.11997).
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_graph(
+        ...     lambda h, u: np.tanh(0.6 * h[0] + 0.3 * h[1] + u), rs.graphs.grid((20, 30)),
+        ...     inputs=np.ones((20, 30, 4)), initial=np.zeros(4), structure="diagonal")
+        >>> sol = rs.solve(rec)
+        >>> sol.states.shape, sol.success, sol.nit < rec.graph.depth
+        ((20, 30, 4), True, True)
+        """
+        from recsolve.recurrence.graph_recurrence import GraphRecurrence
+
+        return GraphRecurrence(f, parents, inputs, initial, structure, ties)
+
     def __repr__(self) -> str:
         shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"
         return f"{type(self).__name__}({self.description}, {shape})"
 
 
-def check_recurrence(recurrence: Any) -> None:
-    """Raise TypeError for an argument that is no recurrence."""
+def check_recurrence(recurrence: Any, *, graphs: bool = True) -> None:
+    """Raise TypeError for an argument that is no recurrence, or one on a graph where these are not looked at."""
     if not isinstance(recurrence, Recurrence):
         raise TypeError(f"recurrence is {type(recurrence).__name__}; wanted a Recurrence, as cell.recurrence(x) gives")
+    if recurrence.graph is not None and not graphs:
+        raise TypeError(f"recurrence is {recurrence!r}; wanted one along time, h[t] = f(h[t-1], u[t])")
 
 
 def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
@@ -765,9 +895,10 @@ def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
     TypeError
         When a subclass overrides it.
     """
-    kind = type(recurrence)
+    kind, own = type(recurrence), _own(type(recurrence))
+    known = own if issubclass(own, base) else base
     changed = [
-        name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(base, name)
+        name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(known, name)
     ]
     if changed:
         raise TypeError(

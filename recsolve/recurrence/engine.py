@@ -108,8 +108,7 @@ class Engine:
 
     def guess(self) -> Array:
         """Return f(h[0], u[t]) at all t."""
-        previous = self.recurrence.empty()
-        previous[...] = self.recurrence.initial
+        previous = self.recurrence.everywhere(self.recurrence.initial)
         with np.errstate(all="ignore"):
             # A copy: a function that ignores the state may return its drive itself.
             return namespace(previous).array(self.apply(previous))  # type: ignore[no-any-return]
@@ -166,7 +165,7 @@ class Engine:
             return
         xp, t = namespace(rec.initial), rec.length // 2
         ramp = xp.linspace(0.25, 0.75, rec.initial.size, dtype=rec.dtype).reshape(rec.initial.shape)
-        state = xp.where(xp.isfinite(rec.initial), rec.initial, rec.dtype.type(0)) + ramp
+        state = rec.as_seen(xp.where(xp.isfinite(rec.initial), rec.initial, rec.dtype.type(0)) + ramp)
         with np.errstate(all="ignore"):
             try:
                 first, *others = (xp.array(rec.step(state, t)) for _ in range(_REPEATS))

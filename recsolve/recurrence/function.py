@@ -20,6 +20,7 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.function_names import arrays_of, components, described, joined, parameters_by_name
 from recsolve.recurrence.function_tangent import Tangent
 from recsolve.recurrence.readout import read_out
+from recsolve.symbolic.constants import state_dtype
 from recsolve.symbolic.dual import Dual, value_of
 
 STRUCTURES: dict[str, type[Jacobian]] = {
@@ -215,6 +216,14 @@ class FunctionRecurrence(Recurrence):
             return self.state.join(parts, lead)
         return np.concatenate([part.reshape((*lead, -1)) for part in parts], axis=-1)
 
+    def after(self, previous: Any) -> tuple[int, ...]:
+        """Return the shape of f at what steps see."""
+        return tuple(previous.shape)
+
+    def shown(self, previous: Any) -> Any:
+        """Return what steps see so that f cannot write into it."""
+        return previous if isinstance(previous, Dual) else freeze(previous)
+
     def _call(
         self,
         previous: Any,
@@ -225,11 +234,12 @@ class FunctionRecurrence(Recurrence):
         inputs = [u[index] for u in self.inputs] if inputs is None else inputs
         parameters = self.parameters if parameters is None else parameters
         try:
-            out = self.call(self.f, previous if isinstance(previous, Dual) else freeze(previous), inputs, parameters)
+            with state_dtype(self.dtype):
+                out = self.call(self.f, self.shown(previous), inputs, parameters)
         except (ValueError, TypeError) as error:
             advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
             if advice is None:
-                error.add_note(f"h_prev has shape {tuple(previous.shape)}, inputs have shapes {self._shapes()}")
+                error.add_note(f"h_prev has shape {self.after(previous)}, inputs have shapes {self._shapes()}")
                 raise
             raise TypeError(f"{self.description} {advice} ({error})") from error
         if self.state is not None:
@@ -238,9 +248,9 @@ class FunctionRecurrence(Recurrence):
             return joined(self.state, self.state.ordered(out), lead, self.dtype) if packed is None else packed
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
-        shape = tuple(np.shape(value_of(out)))
-        if shape != tuple(previous.shape):
-            raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {tuple(previous.shape)}")
+        shape, wanted = tuple(np.shape(value_of(out))), self.after(previous)
+        if shape != wanted:
+            raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {wanted}")
         if out.dtype != self.dtype:
             raise TypeError(f"f returned dtype {out.dtype}; wanted {self.dtype}, {DTYPE_ADVICE}")
         return out
@@ -253,7 +263,7 @@ class FunctionRecurrence(Recurrence):
         def evaluate(cut: slice) -> Any:
             return self.call(readout, freeze(states[cut]), [u[cut] for u in self.inputs], self.parameters)
 
-        with np.errstate(all="ignore"):
+        with state_dtype(self.dtype), np.errstate(all="ignore"):
             return read_out(evaluate, states, 1 + len(self.batch))
 
     def pull_output(self, output: Array, states: Array) -> None:
@@ -289,8 +299,9 @@ class FunctionRecurrence(Recurrence):
         if self.jacobian is not None:
             return self.apply(previous), self._declared(previous)
         out = self._push(previous, self._seeds(previous))
-        if not isinstance(out, Tangent):  # f ignores the state
-            return out, Zero(out, layout)
+        if not isinstance(out, Tangent) or not out.partials:  # f ignores the state, or has steps of it
+            values = value_of(out)
+            return values, Zero(values, layout)
         return out.value, self._gather(out.directions)
 
     def _by_pairs(self, pattern: Pattern, previous: Array) -> tuple[Array, Jacobian]:
@@ -343,10 +354,10 @@ class FunctionRecurrence(Recurrence):
         >>> rec.push_state(np.array([[3.0], [4.0]]), np.ones((1, 2, 1))).ravel().tolist()
         [6.0, 8.0]
         """
-        out = self._push(previous, directions)
+        out, shape = self._push(previous, directions), (len(directions), *self.after(previous))
         if not isinstance(out, Tangent) or not out.partials:
-            return namespace(previous).zeros_like(directions)  # type: ignore[no-any-return]
-        return namespace(previous).broadcast_to(out.directions, directions.shape)  # type: ignore[no-any-return]
+            return namespace(previous).zeros(shape, directions.dtype)  # type: ignore[no-any-return]
+        return namespace(previous).broadcast_to(out.directions, shape)  # type: ignore[no-any-return]
 
     def _seeds(self, previous: Array) -> Array:
         """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""

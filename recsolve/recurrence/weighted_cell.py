@@ -9,8 +9,8 @@ import numpy as np
 
 from recsolve.base.arrays import Array, common_dtype, common_kind, empty_in_order, kind_of, namespace, to_native
 from recsolve.base.names import Names
-from recsolve.base.overriding import changed
-from recsolve.mixings import Mixing, form_of
+from recsolve.base.overriding import changed, patched, refuse_stale
+from recsolve.mixings import Mixing, states_linear
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.projection import Projection
 
@@ -45,6 +45,11 @@ class WeightedCell:
 
     compilable = True
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        refuse_stale(cls, "pull_output", "output")
+        refuse_stale(cls, "pull_shown_by", "shown_by")
+
     def __init__(
         self,
         cell: Cell,
@@ -57,6 +62,8 @@ class WeightedCell:
         for name, mixing in mixings.items():
             if not isinstance(mixing, Mixing):
                 raise TypeError(f"mixings[{name!r}] is {type(mixing).__name__}; wanted a Mixing, Dense(weight) say")
+            if patched(mixing):
+                raise TypeError(f"mixings[{name!r}] has methods that were replaced on the object; wanted a subclass")
         _require(cell.name, "parameters", cell.parameters, parameters)
         sizes = {f"mixing {n}": int(np.prod(m.lanes)) * m.units for n, m in mixings.items()}
         if projection is not None:
@@ -309,8 +316,8 @@ def _require(owner: str, what: str, wanted: tuple[str, ...], given: Any) -> None
 
 
 def _check_linear(name: str, mixing: Mixing) -> None:
-    """Raise where a mixing that states no form adds something: then its matrix is not its derivative."""
-    if form_of(mixing) is None:
+    """Raise where a mixing that does not state that it is linear adds something: its matrix is no derivative then."""
+    if not states_linear(mixing):
         nothing = namespace(mixing.weight).zeros((1, *mixing.lanes, mixing.units), mixing.weight.dtype)
         if bool((abs(mixing(nothing)) > 0).any()):  # NaN may come of weights
             raise ValueError(f"{name} is no linear map: matvec of zeros is not zero; add a bias in the cell")
