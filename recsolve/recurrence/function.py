@@ -310,8 +310,8 @@ class FunctionRecurrence(Recurrence):
         seeds = xp.asarray(np.arange(pattern.directions)[:, None] == pattern.colours).astype(self.dtype)
         spread = seeds.reshape(len(seeds), *(1,) * (previous.ndim - 1), previous.shape[-1])
         out = self._push(previous, xp.broadcast_to(spread, (len(seeds), *previous.shape))) if len(seeds) else None
-        if not isinstance(out, Tangent):  # f ignores the state
-            values = self.apply(previous) if out is None else out
+        if not isinstance(out, Tangent) or not out.partials:  # f ignores the state, or has steps of it
+            values = self.apply(previous) if out is None else value_of(out)
             return values, Zero(values, self.layout)
         return out.value, Pairs(pattern.read(out.directions), pattern, self.layout, out.value)
 
