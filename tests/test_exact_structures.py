@@ -1,5 +1,7 @@
 """Structures and monoids of one's own: scans and solves read the product that they override."""
 
+import re
+
 import gallery
 import numpy as np
 import pytest
@@ -202,3 +204,48 @@ def test_scans_refuse_elements_that_do_not_fit_each_other(kind):
     for name, x in (("initial", np.zeros((3, 7))), ("reset", np.zeros((T, 3), bool))):
         with pytest.raises(ValueError, match=f"{name} has shape"):
             rs.scan("affine", (good, b), **{name: x})
+
+
+FITTING = (rs.Layout(units=3), rs.Layout(units=None), rs.Layout(lanes=(4,), units=2), rs.Layout(lanes=(2, 3), units=2),
+           rs.Layout(components=2, units=3), rs.Layout(components=2, lanes=(3,), units=2))  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [kind for kind in STRUCTURES if kind is not Factored])
+def test_entries_of_any_shape_are_refused_or_stand_for_what_the_compiled_scan_reads(kind):
+    """No shape lets a compiled loop read beyond the entries: 1 stands for all where that has a meaning."""
+    rng, taken, refused = np.random.default_rng(0), 0, 0
+    for _ in range(150):
+        layout = FITTING[rng.integers(len(FITTING))]
+        if kind is Block and layout.components == 1:
+            continue
+        right = structure(kind, layout, leading=(5, 2))
+        name = "like" if kind in (Zero, Identity) else "data"
+        entries = getattr(right, name)
+        shape = [int(rng.choice([n, n, 1, n + 1, max(n - 1, 0)])) for n in entries.shape]
+        shape = shape[int(rng.integers(0, 3) == 0) :]
+        wrong = rng.uniform(-0.5, 0.5, shape)
+        try:
+            A = kind(wrong, layout)
+        except ValueError:
+            with pytest.raises(ValueError, match=re.escape(f"of {kind.__name__} has shape {tuple(shape)}; wanted")):
+                kind(wrong, layout)
+            refused += 1
+            continue
+        seen = getattr(A, name)
+        assert seen.shape[len(A.leading) :] == entries.shape[2:]
+        assert np.shares_memory(seen, wrong) or not wrong.size
+        b = rng.standard_normal((*A.leading, *layout.event))
+        if not A.leading:  # no axis of time
+            with pytest.raises(ValueError, match="b has shape"):
+                rs.scan("affine", (A, rng.standard_normal((5, *layout.event))))
+            continue
+        loop, y = np.empty_like(b), np.zeros(b.shape[1:])
+        for t in range(len(b)):
+            loop[t] = y = A[t].matvec(y) + b[t]
+        with rs.backend("numba"):
+            np.testing.assert_allclose(rs.scan("affine", (A, b)), loop, rtol=1e-12, atol=1e-12)
+        taken += 1
+    assert taken > 5
+    assert refused > 20 or kind is Scalar
+    with pytest.raises(TypeError, match=f"of {kind.__name__} is list; wanted an array"):
+        kind([[1.0, 2.0, 3.0]], rs.Layout(units=3))

@@ -275,11 +275,33 @@ _DERIVED = (
 
 def fits(owner: Jacobian, name: str, seen: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     """Raise ValueError unless a shape ends as it should."""
-    if len(seen) < len(wanted) or tuple(seen[len(seen) - len(wanted) :]) != wanted:
+    if tuple(seen[len(seen) - len(wanted) :]) != wanted:
         ends = "".join(f", {n}" for n in wanted)
         raise ValueError(
             f"{name} of {type(owner).__name__} has shape {tuple(seen)}; wanted (T, *batch{ends}) for {owner.layout}"
         )
+
+
+def repeated(x: Array, wanted: tuple[int, ...], own: tuple[int, ...] = ()) -> Array:
+    """Return an array of which 1 in place of ``wanted``, among its last axes, stands for all: a view of it.
+
+    Parameters
+    ----------
+    x : array, shape (..., *wanted)
+    wanted : tuple of int
+    own : tuple of int
+        Places of ``wanted``, from the front or the end, where 1 does not stand for all: rows and columns of matrices.
+
+    Returns
+    -------
+    array
+        ``x`` itself where its shape ends as wanted, or in another way.
+    """
+    before = x.ndim - len(wanted)
+    for i, (seen, full) in enumerate(zip(x.shape[max(before, 0) :], wanted, strict=False)):
+        if seen != full and (seen != 1 or i in own or i - len(wanted) in own):
+            return x
+    return x if before < 0 else namespace(x).broadcast_to(x, tuple(x.shape[:before]) + wanted)  # type: ignore[no-any-return]
 
 
 def _state_order(layout: Layout) -> tuple[Array, Array]:
@@ -292,9 +314,15 @@ def _state_order(layout: Layout) -> tuple[Array, Array]:
 class Entries(Jacobian):
     """What the structures that hold an array of entries share."""
 
+    _own: ClassVar[tuple[int, ...]] = ()  # where 1 does not stand for all, as `repeated` has it
+
     def __init__(self, data: Array, layout: Layout):
-        self.data = data
-        self.layout = layout
+        if not hasattr(data, "shape"):
+            raise TypeError(f"data of {type(self).__name__} is {type(data).__name__}; wanted an array")
+        self.layout, self.data = layout, data
+        event = self._event
+        if tuple(data.shape[data.ndim - len(event) :]) != event:
+            self.data = repeated(data, event, self._own)
         self.check()
 
     def check(self) -> None:
