@@ -8,7 +8,17 @@ import pytest
 from test_exact_types import BACKENDS, T
 
 import recsolve as rs
-from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
+from recsolve.jacobians import (
+    Banded,
+    Block,
+    Diagonal,
+    Identity,
+    LaneDense,
+    LowRank,
+    PermutationDiagonal,
+    Scalar,
+    Zero,
+)
 from recsolve.jacobians.factored import Call, Factored
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.kernels.monoids.monoid import MONOIDS
@@ -30,7 +40,17 @@ def structure(kind, layout=None, leading=(T, 2), dtype=np.float64):
     return gallery.structure(kind, layout, leading, rng, dtype, gain=0.25)
 
 
-STRUCTURES = (Zero, Identity, Scalar, Diagonal, Block, LaneDense, Factored)
+STRUCTURES = (Zero, Identity, Scalar, Diagonal, Block, LaneDense, Factored, PermutationDiagonal, LowRank, Banded)
+
+
+def made(kind, entries, layout):
+    """A structure of these entries; what else it holds fits the layout, and as far as that goes the entries."""
+    w, leading = layout.lane_width, entries.shape[: max(entries.ndim - len(layout.event), 0)]
+    if kind is PermutationDiagonal:
+        return kind(np.arange(w)[::-1], entries, layout)
+    if kind is LowRank:
+        return kind(entries, *np.full((2, *leading, *layout.lanes, w, 2), 0.1), layout)
+    return kind(entries, (0, 1 - w) if w > 1 else (0,), layout) if kind is Banded else kind(entries, layout)
 
 
 class Turned:
@@ -180,9 +200,9 @@ def test_entries_that_do_not_fit_their_layout_are_refused(kind):
     layout = rs.Layout(components=2, units=5) if kind is Block else layout
     entries = fits.like if kind in (Zero, Identity) else fits.data
     with pytest.raises(ValueError, match=f"of {kind.__name__} has shape .*; wanted \\(T, \\*batch, .* for Layout"):
-        kind(entries, layout)
+        made(kind, entries, layout)
     with pytest.raises(ValueError, match=f"of {kind.__name__} has shape"):
-        kind(entries[0, 0, ..., 0] if entries.ndim > 3 else entries[0, 0, 0], layout)
+        made(kind, entries[0, 0, ..., 0] if entries.ndim > 3 else entries[0, 0, 0], layout)
     if kind is Block:
         with pytest.raises(ValueError, match="components >= 2"):
             kind(np.ones((T, 1, 1, 3)), rs.Layout(units=3))
@@ -218,22 +238,24 @@ def test_entries_of_any_shape_are_refused_or_stand_for_what_the_compiled_scan_re
         layout = FITTING[rng.integers(len(FITTING))]
         if kind is Block and layout.components == 1:
             continue
+        w, name = layout.lane_width, "like" if kind in (Zero, Identity) else "data"
         right = structure(kind, layout, leading=(5, 2))
-        name = "like" if kind in (Zero, Identity) else "data"
+        if kind is Banded:
+            right = made(kind, np.ones((5, 2, *layout.lanes, 2 if w > 1 else 1, w)), layout)
         entries = getattr(right, name)
         shape = [int(rng.choice([n, n, 1, n + 1, max(n - 1, 0)])) for n in entries.shape]
         shape = shape[int(rng.integers(0, 3) == 0) :]
         wrong = rng.uniform(-0.5, 0.5, shape)
         try:
-            A = kind(wrong, layout)
+            A = made(kind, wrong, layout)
         except ValueError:
             with pytest.raises(ValueError, match=re.escape(f"of {kind.__name__} has shape {tuple(shape)}; wanted")):
-                kind(wrong, layout)
+                made(kind, wrong, layout)
             refused += 1
             continue
         seen = getattr(A, name)
         assert seen.shape[len(A.leading) :] == entries.shape[2:]
-        assert np.shares_memory(seen, wrong) or not wrong.size
+        assert np.shares_memory(seen, wrong) or not wrong.size or kind is PermutationDiagonal
         b = rng.standard_normal((*A.leading, *layout.event))
         if not A.leading:  # no axis of time
             with pytest.raises(ValueError, match="b has shape"):
@@ -247,5 +269,7 @@ def test_entries_of_any_shape_are_refused_or_stand_for_what_the_compiled_scan_re
         taken += 1
     assert taken > 5
     assert refused > 20 or kind is Scalar
+    data = [1.0, 2.0, 3.0]
+    arguments = {PermutationDiagonal: ([0, 1, 2], data), LowRank: [data] * 3, Banded: (data, (0,))}.get(kind, [data])
     with pytest.raises(TypeError, match=f"of {kind.__name__} is list; wanted an array"):
-        kind([[1.0, 2.0, 3.0]], rs.Layout(units=3))
+        kind(*arguments, rs.Layout(units=3))

@@ -4,8 +4,22 @@
 units have a :class:`recsolve.jacobians.factored.Factored`.
 """
 
+from recsolve.jacobians.banded import Banded
 from recsolve.jacobians.diagonals import Diagonal, Identity, Scalar, Zero
 from recsolve.jacobians.jacobian import Jacobian
+from recsolve.jacobians.low_rank import LowRank
 from recsolve.jacobians.matrices import Block, LaneDense
+from recsolve.jacobians.permutation_diagonal import PermutationDiagonal
 
-__all__ = ["Block", "Diagonal", "Identity", "Jacobian", "LaneDense", "Scalar", "Zero"]
+__all__ = [
+    "Banded",
+    "Block",
+    "Diagonal",
+    "Identity",
+    "Jacobian",
+    "LaneDense",
+    "LowRank",
+    "PermutationDiagonal",
+    "Scalar",
+    "Zero",
+]

@@ -1,8 +1,10 @@
 """The base of structured Jacobians: the structure is the type.
 
-A Jacobian holds J[t] = d h[t] / d h[t-1] for all t at once. Each structure is closed under composition, and the order
-Zero < Identity < Scalar < Diagonal < Block < LaneDense is inclusion. ``diagonal``, ``block`` and ``lane_dense`` convert
-along it: upwards exactly, downwards by keeping that part of the matrix.
+A Jacobian holds J[t] = d h[t] / d h[t-1] for all t at once. The order Zero < Identity < Scalar < Diagonal < Block <
+LaneDense is inclusion, and each of these is closed under composition. ``diagonal``, ``block`` and ``lane_dense``
+convert along it: upwards exactly, downwards by keeping that part of the matrix. PermutationDiagonal, LowRank and Banded
+lie between Diagonal and LaneDense, beside one another: a product with a diagonal stays what it is, one of two kinds is
+dense.
 
 A structure of your own is a subclass with ``matvec``. If it overrides the ``matvec`` of a structure of this package,
 all else is derived from it by products with unit vectors, and scans step through time with it: they recognise the
@@ -15,6 +17,7 @@ Shapes (T time, k components, n units): Scalar (T, *batch), Diagonal (T, *batch,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -155,13 +158,20 @@ class Jacobian(ABC):
         """Return self[t] earlier[t] for two Jacobians of the same type."""
         return self.lane_dense()._product(earlier.lane_dense())
 
-    def _lifted(self, rank: int) -> Jacobian:
-        """Return this Jacobian, exactly, in the structure of a higher rank."""
+    def _lifted(self, rank: int, other: Jacobian) -> Jacobian:
+        """Return this Jacobian, exactly, in the structure of a higher rank, which ``other`` has."""
+        diagonal = STRUCTURES["Diagonal"].rank
         if self.rank >= rank:
             return self
-        if rank == STRUCTURES["Diagonal"].rank:
+        if rank == diagonal:
             return self.diagonal()
-        return self.block() if rank == STRUCTURES["Block"].rank else self.lane_dense()
+        if rank == STRUCTURES["Block"].rank:
+            return self.block()
+        return other._holding(self.diagonal()) if self.rank <= diagonal else self.lane_dense()
+
+    def _holding(self, diagonal: Diagonal) -> Jacobian:
+        """Return a diagonal in this structure."""
+        return diagonal.lane_dense()
 
     def compose(self, earlier: Jacobian) -> Jacobian:
         """Return the product self[t] earlier[t], in the smallest structure that holds both.
@@ -193,7 +203,7 @@ class Jacobian(ABC):
         if type(earlier) is zero or type(self) is identity:
             return earlier
         rank = max(self.rank, earlier.rank)
-        return self._lifted(rank)._product(earlier._lifted(rank))
+        return self._lifted(rank, earlier)._product(earlier._lifted(rank, self))
 
     def scale(self, factor: float) -> Jacobian:
         """Return factor J[t] as a Jacobian.
@@ -269,7 +279,8 @@ class Jacobian(ABC):
 
 
 _DERIVED = (
-    "rank", "composable", "lane_dense", "transpose", "rmatvec", "_product", "scale", "between", "diagonal", "block"
+    "rank", "composable", "lane_dense", "transpose", "rmatvec", "_product", "_holding", "scale", "between", "diagonal",
+    "block",
 )  # fmt: skip
 
 
@@ -335,6 +346,10 @@ class Entries(Jacobian):
 
     def scale(self, factor: float) -> Jacobian:
         return changed(self, data=factor * self.data)
+
+    def _mapped(self, function: Callable[[Array], Array]) -> Self:
+        """Return the same structure with a function of all its entries: their absolute values, or another dtype."""
+        return changed(self, data=function(self.data))
 
     def __getitem__(self, index: slice | Array | int) -> Self:
         return changed(self, data=self.data[index])
