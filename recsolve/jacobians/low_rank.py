@@ -32,7 +32,7 @@ class LowRank(Entries):
     Raises
     ------
     TypeError
-        For what is no array.
+        For what is no array, or arrays of different dtypes.
     ValueError
         When a shape does not fit the layout.
 
@@ -59,6 +59,9 @@ class LowRank(Entries):
                 raise TypeError(f"{name} of {type(self).__name__} is {type(x).__name__}; wanted an array")
         self.left, self.right = left, right
         super().__init__(data, layout)
+        if not data.dtype == left.dtype == right.dtype:
+            seen = f"{data.dtype}, {left.dtype} and {right.dtype}"
+            raise TypeError(f"data, left and right of {type(self).__name__} have dtypes {seen}; wanted one dtype")
 
     def check(self) -> None:
         super().check()

@@ -33,9 +33,10 @@ class PermutationDiagonal(Entries):
     Attributes
     ----------
     index : array of int
-        Where the entries are. With ``rows`` row i has its one entry in column ``index[i]``: products gather. Otherwise
-        column j has its own in row ``index[j]``. A permutation is kept by rows, however it was given.
+        Where the entries are: column j has its own in row ``index[j]``, or with ``rows`` row i has its own in column
+        ``index[i]``.
     rows : bool
+        False for what is made here, True for its transpose.
 
     Raises
     ------
@@ -64,9 +65,6 @@ class PermutationDiagonal(Entries):
     def __init__(self, permutation: Any, data: Array, layout: Layout):
         super().__init__(data, layout)
         self.index, self.rows = self._placed(permutation), False
-        found = self._by(rows=True)
-        if found is not None:
-            self.index, self.data, self.rows = found.index, found.data, True
 
     def _placed(self, permutation: Any) -> Array:
         """Return the map of the user as indices, checked."""
@@ -83,7 +81,7 @@ class PermutationDiagonal(Entries):
                 raise ValueError(f"permutation of {name} has shape {tuple(p.shape)}; wanted {(w,)} or {full}")
         if bool(((p < 0) | (p >= w)).any()):
             raise ValueError(f"permutation of {name} has numbers outside 0 to {w - 1}, the places in a lane")
-        return p.astype(np.intp)  # type: ignore[no-any-return]
+        return p.astype(np.intp, copy=False)  # type: ignore[no-any-return]
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -118,8 +116,7 @@ class PermutationDiagonal(Entries):
         return self.layout.from_lane_vectors(_add_at(self._entries * x, self.index))
 
     def transpose(self) -> Jacobian:
-        turned = changed(self, rows=not self.rows)
-        return turned._by(rows=True) or turned
+        return changed(self, rows=not self.rows)
 
     def between(self, rows: Array, columns: Array) -> Jacobian:
         left, right = (self.layout.lane_vectors(x) for x in (rows, columns))
@@ -132,9 +129,11 @@ class PermutationDiagonal(Entries):
     def _product(self, earlier: Any) -> Jacobian:
         if not isinstance(earlier, PermutationDiagonal):
             return super()._product(earlier)
-        rows = self.rows and earlier.rows
-        later, first = self._by(rows=rows), earlier._by(rows=rows)
-        if later is None or first is None:  # one gathers and one adds up: no single entry is left
+        rows = self.rows
+        later, first = self, earlier._by(rows=rows)
+        if first is None and (turned := self._by(rows=not rows)) is not None:
+            later, first, rows = turned, earlier, not rows
+        if first is None:  # one gathers and one adds up: no single entry is left
             return super()._product(earlier)
         a, b = (later, first) if rows else (first, later)  # a's entry of a row or column leads to b's
         data = self.layout.from_lane_vectors(a._entries * _pick(b._entries, a.index))

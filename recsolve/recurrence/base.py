@@ -592,7 +592,7 @@ class Recurrence(ABC):
         *,
         inputs: Any = None,
         initial: Any,
-        structure: str = "dense",
+        structure: Any = "dense",
         jacobian: Callable[[Any, Any], Any] | None = None,
         reset: Any = None,
         length: int | None = None,
@@ -610,14 +610,17 @@ class Recurrence(ABC):
             The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
         initial : array
             h[0] with its full shape (*batch, *event).
-        structure : str
+        structure : str or pair
             What J[t] = df/dh_prev is known to be: zero, identity, scalar, diagonal (event axes: the last one), block
-            (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)). A wrong
-            declaration costs iterations or convergence, is not trusted and has no gradients;
-            :func:`recsolve.check_structure` tests it.
+            (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)), and of
+            event (n,) also ("banded", offsets), ("permutation_diagonal", p), permutation_diagonal or low_rank, as the
+            types of these names in ``recsolve.jacobians`` have it. A wrong declaration costs iterations or
+            convergence, is not trusted and has no gradients; :func:`recsolve.check_structure` tests it.
         jacobian : callable, optional
-            ``jacobian(h_prev, u_t)`` with entries in the shape of the structure. Default: automatic forward
-            differentiation of ``f``, which raises (never silently approximates) where it cannot follow.
+            ``jacobian(h_prev, u_t)`` with entries in the shape of the structure: of low_rank (a, U, V), of
+            permutation_diagonal (p, d), if p is not declared. Default: automatic forward differentiation of ``f``,
+            which raises (never silently approximates) where it cannot follow, in as few directions as the structure
+            needs: m for a band of m diagonals, one for a permutation that is declared. Those two need ``jacobian``.
         reset : array of bool, optional
             (T, *batch): steps that start from ``initial`` again.
         length : int, optional

@@ -12,8 +12,20 @@ from recsolve.base.arrays import Array, Kind, all_finite, common_dtype, common_k
 from recsolve.base.layout import Layout
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.jacobians import (
+    Banded,
+    Block,
+    Diagonal,
+    Identity,
+    Jacobian,
+    LaneDense,
+    LowRank,
+    PermutationDiagonal,
+    Scalar,
+    Zero,
+)
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.forms import Form, read_structure
 from recsolve.recurrence.function_tangent import DIRECTIONS, StateTangent, Tangent
 from recsolve.symbolic.dual import value_of
 
@@ -23,6 +35,9 @@ STRUCTURES: dict[str, type[Jacobian]] = {
     "scalar": Scalar,
     "diagonal": Diagonal,
     "block": Block,
+    "permutation_diagonal": PermutationDiagonal,
+    "low_rank": LowRank,
+    "banded": Banded,
     "heads": LaneDense,
     "dense": LaneDense,
 }
@@ -74,6 +89,8 @@ class FunctionRecurrence(Recurrence):
         The arrays of the drive, time first.
     structure : str
         The declared structure of J.
+    form : Form or None
+        What is declared of it beside its name.
     jacobian : callable or None
 
     Examples
@@ -93,7 +110,7 @@ class FunctionRecurrence(Recurrence):
         f: Callable[[Any, Any], Any],
         inputs: Any,
         initial: Any,
-        structure: str,
+        structure: Any,
         jacobian: Callable[[Any, Any], Any] | None,
         reset: Any,
         length: int | None,
@@ -104,15 +121,19 @@ class FunctionRecurrence(Recurrence):
             check_callable("jacobian", jacobian, "jacobian(h_prev, u_t)")
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
-        if structure not in STRUCTURES:
+        name, form = read_structure(structure, np.shape(initial)[-1] if np.ndim(initial) else 1)
+        if name not in STRUCTURES:
             raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
+        if form is not None and jacobian is None and form.seeds() is None:
+            raise ValueError(f"structure is {structure!r} without jacobian; wanted one that returns {form.returned}")
         named = _leaves(inputs)
         kind: Kind = common_kind({"initial": initial, **named})
         native = {name: to_native(x, name) for name, x in {"initial": initial, **named}.items()}
         common_dtype(native)
         start = native.pop("initial")
-        layout, batch = _layout(structure, start)
-        self.f, self.structure, self.jacobian = f, structure, jacobian
+        layout, batch = _layout(name, start)
+        self.f, self.structure, self.form, self.jacobian = f, name, form, jacobian
+        self._declaration = structure
         self.description = getattr(f, "__name__", "function")
         self.inputs = [freeze(x) for x in native.values()]
         self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
@@ -255,7 +276,9 @@ class FunctionRecurrence(Recurrence):
     def _seeds(self, previous: Array) -> Array:
         """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""
         xp, layout = namespace(previous), self.layout
-        if self.structure in ("scalar", "diagonal"):
+        if self.form is not None:
+            seeds = xp.asarray(self.form.seeds(), dtype=self.dtype)
+        elif self.structure in ("scalar", "diagonal"):
             seeds = xp.ones((1, *layout.event), dtype=self.dtype)
         elif self.structure == "block":
             seeds = xp.broadcast_to(
@@ -272,6 +295,8 @@ class FunctionRecurrence(Recurrence):
         """Read the structured Jacobian off the derivatives (m, T, *batch, *event) along the seeds."""
         xp, layout = namespace(directions), self.layout
         directions = xp.broadcast_to(directions.astype(self.dtype, copy=False), (len(directions), *self.shape))
+        if self.form is not None:
+            return self.form.gather(directions, layout)
         if self.structure == "scalar":
             return Scalar(directions[0][(..., *(0,) * len(layout.event))], layout)
         if self.structure == "diagonal":
@@ -282,8 +307,11 @@ class FunctionRecurrence(Recurrence):
 
     def _declared(self, previous: Array) -> Jacobian:
         assert self.jacobian is not None
-        data = to_native(self.jacobian(previous, self._drive(slice(None))), "jacobian")
+        given = self.jacobian(previous, self._drive(slice(None)))
         layout, leading = self.layout, (self.length, *self.batch)
+        if self.form is not None:
+            return self.form.declared(given, layout, leading, previous)
+        data = to_native(given, "jacobian")
         if data.dtype != self.dtype:
             raise TypeError(f"jacobian returned dtype {data.dtype}; wanted {self.dtype}")
         width = layout.lane_width
@@ -326,7 +354,7 @@ class FunctionRecurrence(Recurrence):
         """Return a recurrence of the same class, with all that a subclass has added, on other inputs."""
         part = changed(self)
         FunctionRecurrence.__init__(
-            part, self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties
+            part, self.f, inputs, initial, self._declaration, self.jacobian, reset, length, self.ties
         )
         return part
 
@@ -334,11 +362,14 @@ class FunctionRecurrence(Recurrence):
         """Return the recurrence with inputs and initial state of another dtype; f may refuse it (TypeError)."""
         inputs = self.contain([self.wrap(u.astype(dtype)) for u in self.inputs])
         start, length = self.wrap(self.initial.astype(dtype)), None if self.inputs else self.length
-        return FunctionRecurrence(self.f, inputs, start, self.structure, self.jacobian, self.reset, length, self.ties)
+        given = self.f, inputs, start, self._declaration, self.jacobian, self.reset, length, self.ties
+        return FunctionRecurrence(*given)
 
     @property
     def rounding(self) -> float:
         # The matrices are not known: rows of norm 1 are assumed.
+        if self.form is not None:
+            return float(self.form.terms) ** 0.5 / 8 if self.form.terms > 1 else 0.0
         return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
 
     def drive_is_finite(self, t: int) -> bool:
