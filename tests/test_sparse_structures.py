@@ -121,3 +121,140 @@ def test_products_stay_as_small_as_they_are():
 def test_what_fits_no_layout_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call(np.ones((5, 3)), rs.Layout(units=3))
+
+
+def mixed(n, seed=0):
+    """Functions of h and a drive with a known derivative of each form, and what declares it."""
+    rng = np.random.default_rng(seed)
+    w, p, merge = rng.uniform(-0.9, 0.9, (3, n)), rng.permutation(n), rng.integers(0, n, n)
+    U, V, place = rng.uniform(-0.5, 0.5, (n, 2)), rng.uniform(-0.5, 0.5, (n, 2)), np.arange(n)
+
+    def turned(h, u):
+        return np.take(np.tanh(w[0] * h + u), np.argsort(p), axis=-1)
+
+    def merged(h, u):  # column j has its entry in row merge[j]
+        return np.tanh(w[0] * h + u) @ np.eye(n)[merge]
+
+    def thin(h, u):
+        return w[0] * np.tanh(h) + np.tanh(h @ V) @ U.T + u
+
+    def thin_factors(h, u):
+        a, inner = w[0] / np.cosh(h) ** 2, 1 / np.cosh(h @ V) ** 2
+        return a, U * inner[..., None, :], np.broadcast_to(V, (*h.shape, 2))
+
+    def chain(h, u):  # a stencil that does not wrap around
+        right = np.concatenate([h[..., 1:], 0 * h[..., :1]], axis=-1)
+        left = np.concatenate([0 * h[..., :2], h[..., :-2]], axis=-1)
+        return np.tanh(w[0] * h + 0.3 * right + w[1] * left * 0.5 + u)
+
+    def slope(h, u):
+        return w[0] / np.cosh(w[0] * h + u) ** 2
+
+    places = np.broadcast_to(p, (1, n))
+    yield turned, ("permutation_diagonal", p), None
+    yield turned, ("permutation_diagonal", p.tolist()), slope
+    yield turned, "permutation_diagonal", lambda h, u: (np.broadcast_to(places, h.shape), slope(h, u))
+    yield merged, ("permutation_diagonal", merge), None
+    yield thin, "low_rank", thin_factors
+    yield chain, ("banded", (0, 1, -2)), None
+    yield chain, ("banded", place[:4] - 2), None  # wider than need be
+
+
+CASES = range(len(list(mixed(5))))
+
+
+def case(number, n=5, T=60, **given):
+    f, structure, jacobian = list(mixed(n))[number]
+    u = np.random.default_rng(1).standard_normal((T, 3, n))
+    return gallery.function(f, u, structure, jacobian=jacobian, **given)
+
+
+@pytest.mark.parametrize("number", CASES)
+def test_declared_forms_are_the_derivative(number):
+    rec = case(number, reset=np.arange(60) % 20 == 7)
+    _F, J = rec.linearise(rec.guess())
+    dense = rs.Recurrence.from_function(rec.f, inputs=rec.inputs[0], initial=rec.initial, reset=rec.reset)
+    np.testing.assert_allclose(J.todense(), dense.linearise(rec.guess())[1].todense(), atol=1e-12)
+    report = rs.check_structure(rec)
+    assert report, report.message
+    assert type(J).__name__.lower() == rec.structure.replace("_", "")
+
+
+@pytest.mark.parametrize("number", CASES)
+def test_solves_and_gradients_of_declared_forms(number):
+    rec = case(number)
+    wanted = gallery.loop(rec)
+    sol = rs.solve(rec)
+    assert sol.trusted, sol.message
+    assert sol.nit < 12
+    np.testing.assert_allclose(sol.states, wanted, atol=1e-12)
+    dense = rs.Recurrence.from_function(rec.f, inputs=rec.inputs[0], initial=rec.initial)
+    c = np.random.default_rng(2).standard_normal(rec.shape)
+    truth = rs.adjoint(rs.solve(dense), states=c)
+    found = rs.adjoint(sol, states=c)
+    np.testing.assert_allclose(found.inputs, truth.inputs, atol=1e-10)
+    np.testing.assert_allclose(found.initial, truth.initial, atol=1e-10)
+    again = pickle.loads(pickle.dumps(rec.linearise(wanted)[1]))
+    np.testing.assert_array_equal(again.todense(), rec.linearise(wanted)[1].todense())
+
+
+@pytest.mark.parametrize("method", rs.solvers.REGISTRY)
+def test_every_solver_takes_them(method):
+    for number in (2, 3, 4, 5):
+        rec = case(number, T=40)
+        sol = rs.solve(rec, method=method, fallback="sequential")
+        assert sol.success, sol.message
+        np.testing.assert_allclose(sol.states, gallery.loop(rec), atol=1e-10)
+
+
+def test_a_band_is_differentiated_in_as_many_directions_as_it_has_diagonals():
+    for offsets, colours in (((0,), 1), ((-1, 0, 1), 3), ((0, 3), 2), ((-8, -1, 0, 1, 8), 5)):
+        u = np.ones((4, 40))
+        rec = gallery.function(lambda h, u: h + u, u, ("banded", offsets))
+        assert len(rec._seeds(u)) == colours
+        assert rec._seeds(u).sum() == u.size
+
+
+def test_false_declarations_are_found():
+    u = np.random.default_rng(0).standard_normal((30, 4))
+    roll = lambda h, u: 0.5 * np.roll(h, 1, axis=-1) + u  # noqa: E731
+    for structure in (("banded", (0, -1)), ("permutation_diagonal", [0, 1, 2, 3])):
+        report = rs.check_structure(gallery.function(roll, u, structure))
+        assert not report
+        assert report.found == "dense"
+        assert not rs.solve(gallery.function(roll, u, structure)).trusted
+    report = rs.check_structure(gallery.function(lambda h, u: 0.5 * h + u, u, ("banded", (0, 1))))
+    assert report.message.endswith("'scalar' would do too")
+
+
+@pytest.mark.parametrize(
+    ("structure", "jacobian", "error", "words"),
+    [
+        ("banded", None, ValueError, "wanted \\('banded', offsets\\)"),
+        (("banded", (0, 4)), None, ValueError, "offsets of Banded"),
+        (("banded", 1.5), None, TypeError, "offsets of Banded"),
+        (("permutation_diagonal", [0, 1]), None, ValueError, "permutation of PermutationDiagonal"),
+        ("permutation_diagonal", None, ValueError, r"without jacobian; wanted one that returns \(p, d\)"),
+        ("low_rank", None, ValueError, r"without jacobian; wanted one that returns \(a, U, V\)"),
+        (("low_rank", 2), None, ValueError, "factors come from jacobian="),
+        (("dense", 2), None, ValueError, "wanted a name, "),
+        (("dense",), None, ValueError, "wanted a name, "),
+    ],
+)
+def test_bad_declarations(structure, jacobian, error, words):
+    with pytest.raises(error, match=words):
+        gallery.function(lambda h, u: h + u, np.ones((5, 4)), structure, jacobian=jacobian)
+
+
+def test_bad_entries_of_declared_forms():
+    u = np.ones((5, 4))
+    for structure, given, error, words in (
+        ("low_rank", lambda h, u: h, ValueError, r"returned ndarray; wanted a tuple \(a, U, V\)"),
+        ("low_rank", lambda h, u: (h, h, h), ValueError, r"returned shape \(5, 4\); wanted"),
+        ("permutation_diagonal", lambda h, u: (h, h), TypeError, "wanted integers"),
+        (("banded", (0, 1)), lambda h, u: h, ValueError, r"shape \(5, 4\); wanted \(5, 2, 4\)"),
+        (("banded", (0,)), lambda h, u: h.astype("f")[:, None], TypeError, "dtype float32; wanted float64"),
+    ):
+        rec = gallery.function(lambda h, u: h + u, u, structure, jacobian=given)
+        with pytest.raises(error, match=words):
+            rec.linearise(u)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import recsolve as rs
 from recsolve import jacobians
-from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, LowRank, PermutationDiagonal, Scalar, Zero
+from recsolve.jacobians import Block, Diagonal, LowRank
 from recsolve.jacobians.factored import Factored
 
 LAYOUTS = [

@@ -42,7 +42,8 @@ class Banded(Entries):
 
     Notes
     -----
-    The Jacobian of a ConvLSTM (Shi et al., NeurIPS 2015, arXiv 1506.04214) in its state is of this kind, a band per tap.
+    The Jacobian of a ConvLSTM in its state is of this kind, a band per tap: Shi et al., NeurIPS 2015 (arXiv
+    1506.04214).
 
     Examples
     --------

@@ -312,7 +312,7 @@ def repeated(x: Array, wanted: tuple[int, ...], own: tuple[int, ...] = ()) -> Ar
     for i, (seen, full) in enumerate(zip(x.shape[max(before, 0) :], wanted, strict=False)):
         if seen != full and (seen != 1 or i in own or i - len(wanted) in own):
             return x
-    return x if before < 0 else namespace(x).broadcast_to(x, tuple(x.shape[:before]) + wanted)  # type: ignore[no-any-return]
+    return x if before < 0 else namespace(x).broadcast_to(x, tuple(x.shape[:before]) + wanted)
 
 
 def _state_order(layout: Layout) -> tuple[Array, Array]:

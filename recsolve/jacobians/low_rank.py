@@ -38,7 +38,8 @@ class LowRank(Entries):
 
     Notes
     -----
-    The delta rule is I - beta k k^T (Schlag, Irie, Schmidhuber, ICML 2021, arXiv 2102.11174), RWKV-7 diag(w) - k (a k)^T.
+    The delta rule is I - beta k k^T (Schlag, Irie, Schmidhuber, ICML 2021, arXiv 2102.11174); RWKV-7's matrix is
+    diag(w) - k (a k)^T.
 
     Examples
     --------

@@ -10,7 +10,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.layout import Layout
 from recsolve.base.overriding import changed
 from recsolve.jacobians.diagonals import Diagonal
-from recsolve.jacobians.jacobian import Entries, Jacobian, structure
+from recsolve.jacobians.jacobian import Entries, Jacobian, repeated, structure
 from recsolve.jacobians.matrices import LaneDense
 
 
@@ -73,10 +73,7 @@ class PermutationDiagonal(Entries):
         if p.dtype.kind not in "iu":
             raise TypeError(f"permutation of {name} has dtype {p.dtype}; wanted integers")
         if p.shape != (w,):
-            try:
-                p = namespace(p).broadcast_to(p, full) if p.ndim == len(full) else p
-            except ValueError:
-                pass
+            p = repeated(p, full, own=(-1,)) if p.ndim == len(full) else p
             if p.shape != full:
                 raise ValueError(f"permutation of {name} has shape {tuple(p.shape)}; wanted {(w,)} or {full}")
         if bool(((p < 0) | (p >= w)).any()):

@@ -57,7 +57,7 @@ class OneEntry(Form):
         return self.units if most is None else int(most)
 
     def _colours(self) -> Array:
-        """Return for every column how many before it have their entry in the same row: one direction cannot hold both."""
+        """Return how many columns before each have their entry in the same row: one direction cannot hold both."""
         p = self.permutation or ()
         return np.array([p[:j].count(place) for j, place in enumerate(p)], dtype=int)
 

@@ -25,7 +25,7 @@ from recsolve.jacobians import (
     Zero,
 )
 from recsolve.recurrence.base import Recurrence
-from recsolve.recurrence.forms import Form, read_structure
+from recsolve.recurrence.forms import read_structure
 from recsolve.recurrence.function_tangent import DIRECTIONS, StateTangent, Tangent
 from recsolve.symbolic.dual import value_of
 

@@ -57,28 +57,29 @@ def walk_sparse(A: Any, f: Array, y: Array, *, initial: Array | None, reset: Arr
     mask = resets.lanes.reshape(-1, lanes, layout.lane_width)
     direct = layout.components == 1 and y.flags.c_contiguous
     out = y.reshape(len(y), lanes, layout.lane_width) if direct else np.empty((len(y), *start.shape), y.dtype)
-    walked = rows(f), out, start, resets.row, mask, cold
+    walked: tuple[Any, ...] = rows(f), out, start, resets.row, mask, cold
+    loop: Any
     if type(A) is Banded:
-        (e,), *own = _own((A.data, 2))
-        loop = partial(loops.banded, e, np.array(A.offsets, np.intp), *walked, *own)
+        loop, operands = loops.banded, [(A.data, 2)]
+        walked = (np.array(A.offsets, np.intp), *walked)
     elif type(A) is LowRank:
-        arrays, *own = _own((A._entries, 1), (A.left, 2), (A.right, 2))
-        loop = partial(loops.low_rank, *arrays, *walked, *own)
+        loop, operands = loops.low_rank, [(A._entries, 1), (A.left, 2), (A.right, 2)]
     else:
-        index = A.index if A.index.ndim > 1 else np.broadcast_to(A.index, A._entries.shape)
-        arrays, *own = _own((A._entries, 1), (index, 1))
-        loop = partial(loops.one_entry, *arrays, *walked, A.rows, *own)
-    spread(loop, lanes, workers)
+        loop, operands = loops.one_entry, [(A._entries, 1), (np.broadcast_to(A.index, A._entries.shape), 1)]
+        walked = (*walked, A.rows)
+    arrays, steps, places = _own(operands)
+    spread(partial(loop, *arrays, *walked, steps, places), lanes, workers)
     if not direct:
         y[...] = layout.from_lane_vectors(out.reshape(layout.lane_vectors(y).shape))
 
 
-def _own(*operands: tuple[Array, int]) -> tuple[list[Array], Array, Array]:
+def _own(operands: list[tuple[Array, int]]) -> tuple[list[Array], Array, Array]:
     """Return arrays (T, lanes, ...), each once what times or lanes share, and where these find their own.
 
     Parameters
     ----------
-    operands : pairs of an array (T, *lanes, ...) and the number of its last axes that are no lanes
+    operands : list of pairs
+        An array (T, *lanes, ...), and the number of its last axes that are no lanes.
 
     Returns
     -------
