@@ -184,6 +184,7 @@ class Active:
         rest = self.problem.recurrence.window(exact, length, self._wrapped(iterate.states[exact - 1]))
         index = (slice(exact, None),)
         self.problem, self.start = self.problem.part(rest), self.start + exact
+        self.problem.index = self._index
         return iterate.part(index), state and state.part(index)
 
     def _drop_sequences(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
@@ -203,6 +204,7 @@ class Active:
         self._keep(iterate)
         self.problem = self.problem.part(rest, place)
         self._place = tuple(axis[chosen] for axis in self._place) if self._place else place
+        self.problem.index = self._index
         return part, state and state.part(index)
 
     def _agrees(self, rest: Recurrence, part: Iterate) -> bool:
@@ -241,7 +243,7 @@ class Active:
         self.start, self.stop = start, min(start + window, whole.length)
         before = self._wrapped(self._kept.states[start - 1]) if start else None
         self.problem = self._all.part(whole.window(start, self.stop, before))
-        self.problem.horizon = self.stop - start
+        self.problem.horizon, self.problem.index = self.stop - start, self._index
 
     def _wrapped(self, state: Array) -> Any:
         return self._all.recurrence.wrap(state.copy())

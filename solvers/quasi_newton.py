@@ -29,7 +29,8 @@ class QuasiNewton(CorrectionSolver[Linearised]):
     ----------
     approximation : {"block", "diagonal", "hutchinson"} or callable
         ``diagonal`` drops the coupling of a unit's components. ``hutchinson`` estimates the diagonal as the mean of
-        z (J z) over random signs z, from products with J alone. A callable gets J and returns A.
+        z (J z) over random signs z, from products with J alone. A callable gets J and returns A, for the rows of J or for all (T, *batch), of which those
+        that are left are taken.
     probes : int
         Number of random signs of ``hutchinson``.
     seed : int
@@ -74,7 +75,7 @@ class QuasiNewton(CorrectionSolver[Linearised]):
     def preconditioner(self, problem: Problem, iterate: Linearised) -> Jacobian:
         J = iterate.jacobian
         if callable(self.approximation):
-            return self.approximation(J)
+            return problem.fitting(self.approximation(J), "approximation")
         if self.approximation == "hutchinson":
             return hutchinson(problem, J.matvec, self.probes, self.seed)
         return J.block() if self.approximation == "block" else J.diagonal()

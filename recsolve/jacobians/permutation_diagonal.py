@@ -32,7 +32,7 @@ class PermutationDiagonal(Entries):
 
     Attributes
     ----------
-    index : array of int
+    index : array of int, shape (w,) or (T, *batch, *lanes, w)
         Where the entries are: column j has its own in row ``index[j]``, or with ``rows`` row i has its own in column
         ``index[i]``.
     rows : bool
