@@ -29,8 +29,8 @@ class QuasiNewton(CorrectionSolver[Linearised]):
     ----------
     approximation : {"block", "diagonal", "hutchinson"} or callable
         ``diagonal`` drops the coupling of a unit's components. ``hutchinson`` estimates the diagonal as the mean of
-        z (J z) over random signs z, from products with J alone. A callable gets J and returns A, for the rows of J or for all (T, *batch), of which those
-        that are left are taken.
+        z (J z) over random signs z, from products with J alone. A callable gets J and
+        returns A, for the rows of J or for all (T, *batch), of which those that are left are taken.
     probes : int
         Number of random signs of ``hutchinson``.
     seed : int
