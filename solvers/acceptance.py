@@ -10,7 +10,7 @@ from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, namespace
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.iterate import Iterate
-from recsolve.solvers.problem import Problem
+from recsolve.solvers.problem import I, Problem
 
 Rule: TypeAlias = Callable[[Problem, Iterate], Array]
 
@@ -48,7 +48,7 @@ class Acceptance:
         """Accept from the beginning."""
         self.rows[...] = False
 
-    def freeze(self, problem: Problem, iterate: Iterate, *, anew: bool = True) -> Iterate:
+    def freeze(self, problem: Problem, iterate: I, *, anew: bool = True) -> I:
         """Return an iterate whose leading rows are the exact and the accepted ones; without ``anew``, those before."""
         good = iterate.leading | self.rows[problem.index]
         if anew:

@@ -20,7 +20,6 @@ from recsolve.solvers.evaluation import Evaluation
 from recsolve.solvers.iterate import Iterate, Linearised
 
 I = TypeVar("I", Iterate, Linearised)  # noqa: E741
-Rows = TypeVar("Rows", Array, Jacobian)
 Rounding: TypeAlias = Callable[[Recurrence, Array, Array], Array | None]
 
 
@@ -111,7 +110,7 @@ class Problem(Evaluation):
             part._known = part._known[index]
         return part
 
-    def part_of(self, x: Rows) -> Rows:
+    def part_of(self, x: Any) -> Any:
         """Return those rows of an array or a Jacobian of the whole that are left in this problem.
 
         Parameters
@@ -133,7 +132,7 @@ class Problem(Evaluation):
         >>> rs.solve(rec, method=rs.solvers.Newton(A=lambda problem, iterate: problem.part_of(A))).success
         True
         """
-        return x[self.index]  # type: ignore[no-any-return, index]
+        return x[self.index]
 
     def fitting(self, A: Any, name: str) -> Jacobian:
         """Return the Jacobian that a user's callable has returned, cut to the rows that are left.
@@ -147,14 +146,13 @@ class Problem(Evaluation):
         rows = (rec.length, *rec.batch)
         if not isinstance(A, Jacobian):
             raise TypeError(f"{name} returned {type(A).__name__}; wanted a Jacobian, as recsolve.jacobians has them")
-        if A.leading == self.whole != rows:
-            A = self.part_of(A)
-        if A.leading != rows or A.layout != rec.layout:
+        left: Jacobian = self.part_of(A) if A.leading == self.whole != rows else A
+        if left.leading != rows or left.layout != rec.layout:
             raise ValueError(f"{name} returned {A}; wanted leading {rows}, the rows that are left, and {rec.layout}")
-        dtype = getattr(getattr(A, "data", None), "dtype", rec.dtype)
+        dtype = getattr(getattr(left, "data", None), "dtype", rec.dtype)
         if dtype != rec.dtype:
             raise TypeError(f"{name} returned entries of dtype {dtype}; wanted {rec.dtype}")
-        return A
+        return left
 
     def by_definition(self) -> Problem:
         """Return the same problem with f as the methods of the recurrence define it, whatever has been compiled."""

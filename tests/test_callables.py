@@ -14,7 +14,11 @@ def uneven(T=200, batch=(6,), gain=1.3, **given):
     g = np.linspace(0.1, gain, batch[0])[:, None] if batch else gain
     u = {"u": 0.5 * rng.standard_normal((T, *batch, 2)), "g": np.broadcast_to(g, (T, *batch, 2)).copy()}
     return rs.Recurrence.from_function(
-        lambda h, u: np.tanh(u["g"] * h + u["u"]), inputs=u, initial=np.zeros((*batch, 2)), structure="diagonal", **given
+        lambda h, u: np.tanh(u["g"] * h + u["u"]),
+        inputs=u,
+        initial=np.zeros((*batch, 2)),
+        structure="diagonal",
+        **given,
     )
 
 
@@ -79,7 +83,11 @@ def test_J_itself_in_the_place_of_J():
     [
         (lambda J: J.data, TypeError, "returned ndarray; wanted a Jacobian"),
         (lambda J: J[1:], ValueError, r"returned Diagonal\(leading \(199, 6\), .* wanted leading \(200, 6\)"),
-        (lambda J: rs.jacobians.Diagonal(J.data[..., :1], rs.Layout(units=1)), ValueError, "returned .* wanted leading"),
+        (
+            lambda J: rs.jacobians.Diagonal(J.data[..., :1], rs.Layout(units=1)),
+            ValueError,
+            "returned .* wanted leading",
+        ),
         (lambda J: rs.jacobians.Diagonal(J.data.astype("f"), J.layout), TypeError, "returned entries of dtype float32"),
     ],
 )
@@ -216,7 +224,9 @@ def test_nothing_is_accepted_that_is_not_finite_and_fallbacks_say_what_they_do()
     u = np.zeros((30, 1))
     u[12] = np.inf
     rec = gallery.function(lambda h, u: 0.5 * h + u, u)
-    sol = rs.solve(rec, method="jacobi", options={"accept": lambda problem, iterate: np.ones(iterate.converged.shape, bool)})
+    sol = rs.solve(
+        rec, method="jacobi", options={"accept": lambda problem, iterate: np.ones(iterate.converged.shape, bool)}
+    )
     assert sol.status == "nonfinite"
     rec = uneven()
     assert rs.solve(rec, options={"accept": 1e-3}, method="jacobi", fallback="sequential").status == "accepted"

@@ -124,7 +124,8 @@ class Bands(Form):
         data = xp.zeros((*directions.shape[1:-1], len(self.offsets), n), dtype=directions.dtype)
         for a, offset in enumerate(self.offsets):
             for colour in range(len(directions)):
-                columns = np.flatnonzero((colours == colour) & (np.arange(n) >= offset) & (np.arange(n) < n + offset))
+                inside = (np.arange(n) >= offset) & (np.arange(n) < n + offset)
+                columns = xp.asarray(np.flatnonzero((colours == colour) & inside))
                 data[..., a, columns] = directions[colour][..., columns - offset]
         return Banded(data, self.offsets, layout)
 
