@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, freeze, namespace
 from recsolve.base.layout import Layout
 from recsolve.base.overriding import changed
 from recsolve.jacobians.diagonals import Diagonal
@@ -66,19 +66,28 @@ class PermutationDiagonal(Entries):
         super().__init__(data, layout)
         self.index, self.rows = self._placed(permutation), False
 
+    def check(self) -> None:
+        super().check()
+        if "index" in vars(self):
+            self._check_places(self.index)
+
+    def _check_places(self, p: Array) -> None:
+        w, full = self.layout.lane_width, (*self.leading, *self.layout.lanes, self.layout.lane_width)
+        if p.shape not in ((w,), full):
+            name = type(self).__name__
+            raise ValueError(f"permutation of {name} has shape {tuple(p.shape)}; wanted {(w,)} or {full}")
+
     def _placed(self, permutation: Any) -> Array:
         """Return the map of the user as indices, checked."""
-        p, name = namespace(self.data).asarray(permutation), type(self).__name__
-        w, full = self.layout.lane_width, (*self.leading, *self.layout.lanes, self.layout.lane_width)
+        p, name, w = namespace(self.data).asarray(permutation), type(self).__name__, self.layout.lane_width
         if p.dtype.kind not in "iu":
             raise TypeError(f"permutation of {name} has dtype {p.dtype}; wanted integers")
-        if p.shape != (w,):
-            p = repeated(p, full, own=(-1,)) if p.ndim == len(full) else p
-            if p.shape != full:
-                raise ValueError(f"permutation of {name} has shape {tuple(p.shape)}; wanted {(w,)} or {full}")
+        full = (*self.leading, *self.layout.lanes, w)
+        p = repeated(p, full, own=(-1,)) if p.ndim == len(full) else p
+        self._check_places(p)
         if bool(((p < 0) | (p >= w)).any()):
             raise ValueError(f"permutation of {name} has numbers outside 0 to {w - 1}, the places in a lane")
-        return p.astype(np.intp, copy=False)  # type: ignore[no-any-return]
+        return freeze(p.astype(np.intp, copy=False))  # compiled loops index by it
 
     @property
     def leading(self) -> tuple[int, ...]:
