@@ -110,7 +110,8 @@ def solve(
         ``stalled`` or ``diverged``), ``trace`` (True: keep ``Solution.trace``), ``accept``: rows to leave as they are
         although they miss the tolerance, ``accept(problem, iterate)`` returning a mask of the rows of the iterate, or
         numbers (T, *batch), up to which every |r| of a row is accepted. A row freezes when all before it in its
-        segment are exact or frozen; where it is not within the tolerance the status is ``accepted``, and no success.
+        segment are exact or frozen; where it is not within the tolerance the status is ``accepted``: no success, and
+        ``fallback="sequential"`` leaves it.
     fallback : {"none", "sequential", "raise"}
         When the method does not converge: return what there is with its status; complete it by the sequential loop from
         its exact prefix; or raise ConvergenceError, which carries the Solution.

@@ -26,7 +26,7 @@ class Acceptance:
     ----------
     accept : callable or array
         ``accept(problem, iterate)`` returns a mask of the rows of the iterate (T, *batch); or numbers that broadcast to
-        (T, *batch) of all: rows are accepted with every \\|r\\| up to these.
+        (T, *batch) of all: rows are accepted with every |r| up to these.
     recurrence : Recurrence
 
     Raises

@@ -151,7 +151,7 @@ def changes(problem, iterate):
     return abs(iterate.residual).max(axis=problem.event_axes) <= 1e-3 * size
 
 
-@pytest.mark.parametrize("method", [m for m in rs.solvers.REGISTRY if m not in ("sequential", "auto")])
+@pytest.mark.parametrize("method", rs.solvers.REGISTRY)
 def test_accepted_rows_freeze_and_the_status_says_so(method):
     """Every row is accepted or within tolerance; nothing is called a success that is not."""
     rec = uneven(reset=np.arange(200) % 70 == 69)

@@ -4,8 +4,8 @@ Where lanes (batch x units) are many, tiles of them walk through time side by si
 are few, time is cut into blocks: their summaries, one pass over these, then all blocks walk from their carries with the
 original elements, as in the NumPy kernel. How the work is cut depends on shapes alone, and lanes never mix, so the
 result does not depend on the number of threads. Dense matrices, matrices of few entries and factored Jacobians have
-files of their own. float16 is scanned in float32, a window of time after the other. What is not
-carried here goes to the NumPy kernel.
+files of their own. float16 is scanned in float32, a window of time after the other. What is not carried here goes to
+the NumPy kernel.
 """
 
 from __future__ import annotations
