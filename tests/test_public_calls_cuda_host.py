@@ -10,6 +10,8 @@ from cuda_host import simulated
 
 import recsolve as rs
 from recsolve.base.arrays import from_native
+from recsolve.base.overriding import changed
+from recsolve.jacobians import Banded, LowRank, PermutationDiagonal
 from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
 from recsolve.recurrence.engine import Engine
 
@@ -289,3 +291,31 @@ def solved_alike(rec, there, backend, put):
         for ours, theirs in ((found.mixings, wanted.mixings), (found.drive, wanted.drive)):
             for n, g in theirs.items():
                 np.testing.assert_allclose(ours[n].get(), g, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [PermutationDiagonal, LowRank, Banded])
+def test_scans_of_matrices_with_few_entries(to_gpu, kind):
+    rng = np.random.default_rng(0)
+    here = gallery.structure(kind, rs.Layout(units=4), (70, 2), rng, gain=0.3)
+    b, reset = rng.standard_normal((70, 2, 4)), rng.random((70, 2)) < 0.1
+    there = changed(here, **{n: to_gpu(x) for n, x in vars(here).items() if isinstance(x, np.ndarray)})
+    for A, matrix, reverse in ((there, here, False), (there.transpose(), here.transpose(), True)):
+        with rs.backend("cuda"):
+            found = rs.scan("affine", (A, to_gpu(b)), reset=to_gpu(reset), reverse=reverse)
+        wanted = rs.scan("affine", (matrix, b), reset=reset, reverse=reverse)
+        np.testing.assert_allclose(found.get(), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_what_the_user_puts_in_the_place_of_J_and_accepts(to_gpu):
+    rec = gallery.recurrence("gru", "diagonal", T=150, batch=(3,), units=8, dtype=np.float32)
+    there, reference = moved(rec, to_gpu), rs.solve(rec, method="sequential")
+    halved = rs.solvers.Newton(A=lambda problem, iterate: problem.linearise(iterate).scale(0.5))
+    with rs.backend("cuda"):
+        sol = rs.solve(there, method=halved)
+        assert sol.trusted
+        assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+        sol = rs.solve(there, method="jacobi", options={"accept": 1e-2})
+        assert sol.status == "accepted", sol.message
+        same = rs.solve(rec, method="jacobi", options={"accept": 1e-2})
+        assert same.nit == sol.nit
+        np.testing.assert_allclose(sol.states.get(), same.states, atol=1e-5)

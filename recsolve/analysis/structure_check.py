@@ -13,6 +13,7 @@ from recsolve.base.arrays import Array, namespace, to_host, to_native
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import step_that_differs
+from recsolve.recurrence.forms import ByPairs
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
 
 _LARGEST_STATE = 512  # beyond this the true structure is not searched for
@@ -195,10 +196,11 @@ def _leak(rec: Recurrence, previous: Array, generator: np.random.Generator) -> s
 
 def _undeclared(rec: Recurrence, matrices: Array, allowed: float) -> str:
     """Return the pairs of components with entries that their structure does not have, of a structure by pairs."""
-    if not isinstance(rec, FunctionRecurrence) or rec.pattern is None or rec.state is None:
+    if not isinstance(rec, FunctionRecurrence) or not isinstance(rec.form, ByPairs):
         return ""
-    seen = (abs(matrices) > allowed * float(np.nanmax(abs(matrices), initial=0.0))).any(axis=0) & ~rec.pattern.matrix
-    slices = rec.state.slices.items()
+    pattern, least = rec.form.pattern, allowed * float(np.nanmax(abs(matrices), initial=0.0))
+    seen = (abs(matrices) > least).any(axis=0) & ~pattern.matrix
+    slices = pattern.named.slices.items()
     return ", ".join(str((a, b)) for a, rows in slices for b, columns in slices if seen[rows, columns].any())
 
 

@@ -720,7 +720,7 @@ class Recurrence(ABC):
         initial: Any,
         parameters: Mapping[str, Any] | None = None,
         state: Mapping[str, tuple[str, ...]] | None = None,
-        structure: str | Mapping[tuple[str, str], Any] = "dense",
+        structure: Any = "dense",
         jacobian: Callable[..., Any] | None = None,
         reset: Any = None,
         length: int | None = None,
@@ -747,18 +747,21 @@ class Recurrence(ABC):
             one name have one size. f gets ``s.m`` of shape (T, *batch) and ``s.C`` of shape (T, *batch, k, v) in place
             of h_prev, and returns a dict, or a tuple in this order. States are stored flat, (T, *batch, N), and seen by
             name in ``solution.named``.
-        structure : str or mapping
+        structure : str, pair or mapping
             What J[t] = df/dh_prev is known to be: zero, identity, scalar, diagonal (event axes: the last one), block
-            (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)). A wrong
-            declaration costs iterations or convergence, is not trusted and has no gradients;
-            :func:`recsolve.check_structure` tests it. Of named components also a mapping from pairs
-            ``(result, operand)`` to ``"dense"``, ``"diagonal"`` (entries couple only where the axes that both have are
-            equal) or a tuple of those axes along which they do not couple; pairs that are absent are zero. Then J is
-            found in as few directions as show it, and components that depend on each other one way are solved for one
-            after the other.
+            (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)), and of
+            event (n,) also ("banded", offsets), ("permutation_diagonal", p), permutation_diagonal or low_rank, as the
+            types of these names in ``recsolve.jacobians`` have it. A wrong declaration costs iterations or
+            convergence, is not trusted and has no gradients; :func:`recsolve.check_structure` tests it. Of named
+            components also a mapping from pairs ``(result, operand)`` to ``"dense"``, ``"diagonal"`` (entries couple
+            only where the axes that both have are equal) or a tuple of those axes along which they do not couple;
+            pairs that are absent are zero. Components that depend on each other one way are solved for one after the
+            other.
         jacobian : callable, optional
-            ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure. Default: automatic forward
-            differentiation of ``f``, which raises (never silently approximates) where it cannot follow.
+            ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure: of low_rank (a, U, V), of
+            permutation_diagonal (p, d), if p is not declared. Default: automatic forward differentiation of ``f``,
+            which raises (never silently approximates) where it cannot follow, in as few directions as the structure
+            needs: m for a band of m diagonals, one for a permutation that is declared. Those two need ``jacobian``.
         reset : array of bool, optional
             (T, *batch): steps that start from ``initial`` again.
         length : int, optional

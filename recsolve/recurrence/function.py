@@ -14,9 +14,21 @@ from recsolve.base.named_state import DTYPE_ADVICE, NamedState
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Pairs, Scalar, Zero
+from recsolve.jacobians import (
+    Banded,
+    Block,
+    Diagonal,
+    Identity,
+    Jacobian,
+    LaneDense,
+    LowRank,
+    PermutationDiagonal,
+    Scalar,
+    Zero,
+)
 from recsolve.jacobians.pattern import Pattern
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.forms import ByPairs, Form, read_structure
 from recsolve.recurrence.function_names import arrays_of, components, described, joined, parameters_by_name
 from recsolve.recurrence.function_tangent import Tangent
 from recsolve.recurrence.readout import read_out
@@ -29,6 +41,9 @@ STRUCTURES: dict[str, type[Jacobian]] = {
     "scalar": Scalar,
     "diagonal": Diagonal,
     "block": Block,
+    "permutation_diagonal": PermutationDiagonal,
+    "low_rank": LowRank,
+    "banded": Banded,
     "heads": LaneDense,
     "dense": LaneDense,
 }
@@ -70,19 +85,24 @@ def _leaves(inputs: Any) -> dict[str, Any]:
     return {"inputs": inputs}
 
 
-def _declared(structure: Any, state: NamedState | None) -> tuple[str, Pattern | None]:
-    """Return the name of a declared structure, and its pattern where it is declared by pairs of components."""
-    if isinstance(structure, Pattern):
-        return "pairs", structure
+def _declared(structure: Any, state: NamedState | None, units: int, given: bool) -> tuple[str, Form | None]:
+    """Return the name of a declared structure and what is declared beside the name, which may need a ``jacobian``."""
     if isinstance(structure, Mapping):
         if state is None:
             raise ValueError("structure is declared by pairs of components, and state is not given")
-        return "pairs", Pattern(state, structure)
-    if structure not in STRUCTURES:
+        structure = ByPairs(state.size, Pattern(state, structure))
+    if isinstance(structure, ByPairs):
+        if given:
+            raise ValueError("jacobian is given with a structure by pairs of components; wanted one of them")
+        return "pairs", structure
+    name, form = read_structure(structure, units)
+    if name not in STRUCTURES:
         raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
-    if state is not None and structure in _EVENT_AXES:
+    if form is not None and not given and form.seeds() is None:
+        raise ValueError(f"structure is {structure!r} without jacobian; wanted one that returns {form.returned}")
+    if state is not None and name in _EVENT_AXES:
         raise ValueError(f"structure is {structure!r}; wanted one by pairs of components, or one of a flat state")
-    return structure, None
+    return name, form
 
 
 class FunctionRecurrence(Recurrence):
@@ -97,8 +117,8 @@ class FunctionRecurrence(Recurrence):
         The arrays that f gets by name, the same at all times.
     structure : str
         The declared structure of J; ``"pairs"`` where it is declared by pairs of components.
-    pattern : Pattern or None
-        The structure by pairs.
+    form : Form or None
+        What is declared of it beside its name.
     state : NamedState or None
         How states hold named components.
     readout : callable or None
@@ -145,14 +165,14 @@ class FunctionRecurrence(Recurrence):
         native = {name: to_native(x, name) for name, x in {**first, **named, **constants}.items()}
         common_dtype(native)
         self.state, start = described(state, [native.pop(name) for name in first], initial)
-        self.structure, self.pattern = _declared(structure, self.state)
+        units = start.shape[-1] if start.ndim else 1
+        self.structure, self.form = _declared(structure, self.state, units, jacobian is not None)
+        self._declaration = self.form if isinstance(self.form, ByPairs) else structure
         weights = [freeze(native.pop(name)) for name in constants]
         self.parameters = Names(dict(zip(given, weights, strict=True)), "parameter")
         self.takes_parameters = parameters is not None
         layout, batch = _layout(self.structure, start)
         self.f, self.jacobian, self.readout = f, jacobian, readout
-        if self.pattern is not None and jacobian is not None:
-            raise ValueError("jacobian is given with a structure by pairs of components; wanted one of them")
         self.description = getattr(f, "__name__", "function")
         self.inputs = [freeze(x) for x in native.values()]
         self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
@@ -290,30 +310,18 @@ class FunctionRecurrence(Recurrence):
         return self.jacobian is None and self.structure not in ("zero", "identity")
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
-        if self.pattern is not None:
-            return self._by_pairs(self.pattern, previous)
-        kind, layout = STRUCTURES[self.structure], self.layout
+        kind, layout = STRUCTURES.get(self.structure), self.layout
         if kind is Zero or kind is Identity:
             values = self.apply(previous)
             return values, kind(values, layout)
         if self.jacobian is not None:
             return self.apply(previous), self._declared(previous)
-        out = self._push(previous, self._seeds(previous))
+        seeds = self._seeds(previous)
+        out = self._push(previous, seeds) if len(seeds) else self.apply(previous)
         if not isinstance(out, Tangent) or not out.partials:  # f ignores the state, or has steps of it
             values = value_of(out)
             return values, Zero(values, layout)
         return out.value, self._gather(out.directions)
-
-    def _by_pairs(self, pattern: Pattern, previous: Array) -> tuple[Array, Jacobian]:
-        """Differentiate in as few directions as show all entries of the pairs, and read these off."""
-        xp = namespace(previous)
-        seeds = xp.asarray(np.arange(pattern.directions)[:, None] == pattern.colours).astype(self.dtype)
-        spread = seeds.reshape(len(seeds), *(1,) * (previous.ndim - 1), previous.shape[-1])
-        out = self._push(previous, xp.broadcast_to(spread, (len(seeds), *previous.shape))) if len(seeds) else None
-        if not isinstance(out, Tangent) or not out.partials:  # f ignores the state, or has steps of it
-            values = self.apply(previous) if out is None else value_of(out)
-            return values, Zero(values, self.layout)
-        return out.value, Pairs(pattern.read(out.directions), pattern, self.layout, out.value)
 
     def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
         if self.jacobian is not None or STRUCTURES.get(self.structure) is not LaneDense:
@@ -362,7 +370,9 @@ class FunctionRecurrence(Recurrence):
     def _seeds(self, previous: Array) -> Array:
         """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""
         xp, layout = namespace(previous), self.layout
-        if self.structure in ("scalar", "diagonal"):
+        if self.form is not None:
+            seeds = xp.asarray(self.form.seeds(), dtype=self.dtype)
+        elif self.structure in ("scalar", "diagonal"):
             seeds = xp.ones((1, *layout.event), dtype=self.dtype)
         elif self.structure == "block":
             seeds = xp.broadcast_to(
@@ -379,6 +389,8 @@ class FunctionRecurrence(Recurrence):
         """Read the structured Jacobian off the derivatives (m, T, *batch, *event) along the seeds."""
         xp, layout = namespace(directions), self.layout
         directions = xp.broadcast_to(directions.astype(self.dtype, copy=False), (len(directions), *self.shape))
+        if self.form is not None:
+            return self.form.gather(directions, layout)
         if self.structure == "scalar":
             return Scalar(directions[0][(..., *(0,) * len(layout.event))], layout)
         if self.structure == "diagonal":
@@ -389,8 +401,11 @@ class FunctionRecurrence(Recurrence):
 
     def _declared(self, previous: Array) -> Jacobian:
         assert self.jacobian is not None
-        data = to_native(self.call(self.jacobian, previous, self.inputs, self.parameters), "jacobian")
+        given = self.call(self.jacobian, previous, self.inputs, self.parameters)
         layout, leading = self.layout, (self.length, *self.batch)
+        if self.form is not None:
+            return self.form.declared(given, layout, leading, previous)
+        data = to_native(given, "jacobian")
         if data.dtype != self.dtype:
             raise TypeError(f"jacobian returned dtype {data.dtype}; wanted {self.dtype}")
         width = layout.lane_width
@@ -434,15 +449,10 @@ class FunctionRecurrence(Recurrence):
         part = changed(self)
         parameters = self._wrapped_parameters(lambda p: p)
         FunctionRecurrence.__init__(
-            part, self.f, inputs, initial, self._structure, self.jacobian, reset, length, self.ties, parameters,
+            part, self.f, inputs, initial, self._declaration, self.jacobian, reset, length, self.ties, parameters,
             self.state, self.readout,
         )  # fmt: skip
         return part
-
-    @property
-    def _structure(self) -> Any:
-        """The declared structure, as it was given."""
-        return self.structure if self.pattern is None else self.pattern
 
     def _wrapped_parameters(self, change: Callable[[Array], Array]) -> dict[str, Any] | None:
         """Return the parameters of the user's kind, changed."""
@@ -457,15 +467,15 @@ class FunctionRecurrence(Recurrence):
         inputs, parameters = self.contain([self.wrap(cast(u)) for u in self.inputs]), self._wrapped_parameters(cast)
         start, length = self.wrap(cast(self.initial)), None if self.inputs else self.length
         return FunctionRecurrence(
-            self.f, inputs, start, self._structure, self.jacobian, self.reset, length, self.ties, parameters,
+            self.f, inputs, start, self._declaration, self.jacobian, self.reset, length, self.ties, parameters,
             self.state, self.readout,
         )  # fmt: skip
 
     @property
     def rounding(self) -> float:
         # The matrices are not known: rows of norm 1 are assumed.
-        if self.pattern is not None:
-            return float(self.pattern.width) ** 0.5 / 8 if self.pattern.width > 1 else 0.0
+        if self.form is not None:
+            return float(self.form.terms) ** 0.5 / 8 if self.form.terms > 1 else 0.0
         return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
 
     def drive_is_finite(self, t: int) -> bool:
