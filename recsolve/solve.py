@@ -25,6 +25,7 @@ from recsolve.solvers.active import Active
 from recsolve.solvers.driver import Observe, Run
 from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate, leading_times
+from recsolve.solvers.method import check_applies
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import whole_number
 
@@ -116,7 +117,8 @@ def solve(
     ------
     TypeError, ValueError
         For arguments of a wrong kind, dtype, shape or value; the message names them. Also for what is no function:
-        called again with the same arguments, it returns something else.
+        called again with the same arguments, it returns something else; and for a method that cannot solve recurrences
+        of this kind.
     ConvergenceError
         With ``fallback="raise"``.
 
@@ -132,6 +134,7 @@ def solve(
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
+    check_applies(solver, recurrence)
     tolerance = _tolerance(tol, driver, recurrence, scaled=False)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)

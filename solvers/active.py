@@ -176,12 +176,13 @@ class Active:
         return self._drop_times(*self._drop_sequences(iterate, state))
 
     def _drop_times(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
-        length = self.problem.recurrence.length
+        rec = self.problem.recurrence
+        length = rec.length
         exact = iterate.leading_times if self.problem.pin else 0
         if exact == 0 or exact * _TIMES < length or exact == length:
             return iterate, state
         self._keep(iterate)
-        rest = self.problem.recurrence.window(exact, length, self._wrapped(iterate.states[exact - 1]))
+        rest = rec.window(exact, length, rec.before(iterate.states, exact))
         index = (slice(exact, None),)
         self.problem, self.start = self.problem.part(rest), self.start + exact
         return iterate.part(index), state and state.part(index)
@@ -239,9 +240,6 @@ class Active:
     def _cut(self, start: int, window: int) -> None:
         whole = self._all.recurrence
         self.start, self.stop = start, min(start + window, whole.length)
-        before = self._wrapped(self._kept.states[start - 1]) if start else None
+        before = whole.before(self._kept.states, start) if start else None
         self.problem = self._all.part(whole.window(start, self.stop, before))
         self.problem.horizon = self.stop - start
-
-    def _wrapped(self, state: Array) -> Any:
-        return self._all.recurrence.wrap(state.copy())

@@ -69,6 +69,9 @@ class Windowed(Method):
         whole_number("window", self.window, 1)
         _method(self.solver, "solver")
 
+    def inside(self) -> tuple[Method, ...]:
+        return (_method(self.solver),)
+
     def direct(self, problem: Problem) -> Verdict | None:
         if not problem.pin or type(_method(self.solver)) is not Newton:
             return None
@@ -122,6 +125,9 @@ class Chain(Method):
         whole_number("iterations", self.iterations, 1)
         for method in self.methods:
             _method(method, "methods")
+
+    def inside(self) -> tuple[Method, ...]:
+        return tuple(map(_method, self.methods))
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         *first, last = self.methods

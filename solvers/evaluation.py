@@ -238,7 +238,7 @@ class Evaluation:
         rec, values = self.recurrence, namespace(states).empty_like(states)
         for start in range(0, rec.length, chunk):
             stop = min(start + chunk, rec.length)
-            before = rec.wrap(states[start - 1].copy()) if start else None
+            before = rec.before(states, start) if start else None
             values[start:stop] = rec.window(start, stop, before).evaluate(states[start:stop])
         return values  # type: ignore[no-any-return]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import cleandoc
 from math import inf
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 from recsolve.base.arrays import Array
 from recsolve.base.status import Status
 from recsolve.jacobians import Jacobian
+from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.iterate import Iterate, Linearised
@@ -98,6 +100,10 @@ class Method(ABC):
         """
         return None
 
+    def inside(self) -> tuple[Method, ...]:
+        """Return the methods that this one runs; all must apply to a recurrence, as this one must."""
+        return ()
+
     @abstractmethod
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         """Return the solvers to run one after the other, each from where the one before it has ended.
@@ -112,6 +118,23 @@ class Method(ABC):
         tuple of Stage
             At least one. The run ends with the first that converges or meets a number that is not finite.
         """
+
+
+def check_applies(method: Method, recurrence: Recurrence) -> None:
+    """Raise TypeError unless a method, and all that it runs, can solve a recurrence."""
+    names = recurrence.applies
+    if names is None:
+        return
+    for name in _names(method):
+        if name not in names:
+            which = f"method is {method.name!r}" + (f", which runs {name!r}" if name != method.name else "")
+            raise TypeError(f"{which}; wanted one of {', '.join(sorted(names))}, since {recurrence.why}")
+
+
+def _names(method: Method) -> Iterator[str]:
+    yield method.name
+    for other in method.inside():
+        yield from _names(other)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,6 +88,8 @@ class Recurrence(ABC):
 
     description: str = "recurrence"
     opaque: bool = False  # whether f may hold arrays that are not in its drive
+    applies: frozenset[str] | None = None  # names of the methods that can solve it; None: all
+    why: str = ""  # what the others lack, to end a sentence with
 
     def __init__(
         self,
@@ -237,6 +239,10 @@ class Recurrence(ABC):
         own = initial is None and self.restart is self.initial
         part.restart = part.initial if own else self.restart
         return part
+
+    def before(self, states: Array, start: int) -> Any:
+        """Return a copy of what steps from ``start`` > 0 on see of the states before them, as ``window`` takes it."""
+        return self.wrap(states[start - 1].copy())
 
     @abstractmethod
     def _cut(self, cut: slice, initial: Any) -> Recurrence:
