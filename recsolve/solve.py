@@ -11,7 +11,7 @@ import numpy as np
 from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, freeze, kind_of, namespace, to_host
+from recsolve.base.arrays import Array, freeze, is_discrete, kind_of, namespace, to_host
 from recsolve.base.status import MISMATCH, MIXES, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.guess import first_iterate
@@ -88,7 +88,8 @@ def solve(
         h[t] and m = 1. Default 4 eps max(1, ``recurrence.rounding``), at most 64 eps: a few units in the last place;
         and where units couple (``recurrence.rounding`` > 0), m is then the largest of 1 and all |h|, |f| in the entry's
         lane at its step. Where states are tiny or huge, the default counts in ``recurrence.state_scale`` in
-        place of 1. ``print(sol.tolerance)`` states what has been tested, with its numbers.
+        place of 1. Discrete states are tested for equality. ``print(sol.tolerance)`` states what has been tested, with
+        its numbers.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
     guess : {"step", "zeros", "coarse", "frozen_gates"}, array or Solution, optional
@@ -258,6 +259,8 @@ def _tolerance(
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"{name} is {value!r}; wanted a finite number >= 0")
+    if is_discrete(recurrence.dtype):
+        return tolerance_for(recurrence, max(values.values(), default=None))
     # Only the default absolute tolerance depends on lanes and sizes; the user's own is taken as it is.
     base = tolerance_for(recurrence, tol, scaled=scaled and "atol" not in values)
     if "atol" in values:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.base.arrays import Array, is_discrete, namespace, same_bits, to_host
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.iterate import Iterate, largest
 from recsolve.solvers.problem import Problem
@@ -134,7 +134,7 @@ class Active:
             xp, rows = namespace(rec.initial), (rec.length, *rec.batch)
             states = rec.empty()
             states[...] = rec.initial if self._given is None else self._given
-            sizes = xp.full(rows, np.inf, dtype=rec.dtype)
+            sizes = xp.full(rows, np.inf, dtype=np.float64 if is_discrete(rec.dtype) else rec.dtype)
             self._whole = _Whole(states, sizes, xp.zeros(rows, dtype=bool))
         return self._whole
 
@@ -216,6 +216,8 @@ class Active:
             alone = rest.bind().evaluate(part.states)
         except Exception:  # a user's function may raise anything when shapes no longer fit
             return False
+        if is_discrete(rest.dtype):
+            return same_bits(alone, part.values)
         rtol, unit = float(np.finfo(rest.dtype).eps) ** 0.5, self._all.tolerance.unit
         close = namespace(alone).isclose(alone, part.values, rtol=rtol, atol=1e-8 * unit, equal_nan=True)
         return bool(close.all())

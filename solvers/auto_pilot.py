@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from recsolve.base.arrays import Array, kind_of, to_host
+from recsolve.base.arrays import Array, difference, kind_of, to_host
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.backends import backend
@@ -203,7 +203,7 @@ class _Pilot:
             free = self.short.window(0, self.length)
             free.reset = other.reset = None
             states = loop(free)
-        apart = to_host(abs(loop(other) - states))
+        apart = to_host(abs(difference(loop(other), states)))
         d = apart.reshape(self.length, -1).max(axis=1)
         test = self.tolerance.above_rounding(self.short)  # below it states are the same, and any tolerance is met
         small = test.atol * test.unit + test.rtol * float(to_host(abs(self.states)).max())

@@ -122,13 +122,11 @@ class Method(ABC):
 
 def check_applies(method: Method, recurrence: Recurrence) -> None:
     """Raise TypeError unless a method, and all that it runs, can solve a recurrence."""
-    names = recurrence.applies
-    if names is None:
-        return
     for name in _names(method):
-        if name not in names:
+        if not recurrence.takes(name):
             which = f"method is {method.name!r}" + (f", which runs {name!r}" if name != method.name else "")
-            raise TypeError(f"{which}; wanted one of {', '.join(sorted(names))}, since {recurrence.why}")
+            wanted = ", ".join(sorted(recurrence.applies or ()))
+            raise TypeError(f"{which}; wanted one of {wanted}, since {recurrence.why}")
 
 
 def _names(method: Method) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan
@@ -385,6 +385,8 @@ class Problem(Evaluation):
     def _reach(self, iterate: Iterate) -> Array:
         """Return the bound on |h| per sequence, shape (1, *batch, 1...)."""
         rec, xp = self.recurrence, namespace(iterate.states)
+        if is_discrete(rec.dtype):  # no number is farther out than another
+            return xp.full((1, *rec.batch, *(1,) * len(self.event_axes)), np.inf)  # type: ignore[no-any-return]
         if self._known is None:
             self._known = xp.maximum(self._largest(iterate.values), self._largest(rec.initial[None]))
             self._known = xp.maximum(self._known, self._largest(iterate.states))

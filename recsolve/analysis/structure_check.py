@@ -104,6 +104,9 @@ def check_structure(
         raise ValueError(f"samples is {samples}; wanted at least 1")
     generator = generator_of(rng)
     declared = _declared(recurrence)
+    if declared == "none":
+        leak = _steps_differ(recurrence, recurrence.previous(recurrence.guess()))
+        return StructureReport(not leak, declared, None, float("nan"), leak or "none: no derivative is declared")
     if not np.prod(recurrence.shape):
         return StructureReport(True, declared, None, 0.0, f"{declared}: nothing to check, the recurrence is empty")
     found, leak = [], ""

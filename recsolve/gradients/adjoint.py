@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recsolve.analysis.structure_truth import verify_jacobian
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.names import Names
 from recsolve.gradients.sensitivity import CellSensitivity, pull_inputs, sum_to
 from recsolve.jacobians import Jacobian
@@ -244,6 +244,8 @@ def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
     if not isinstance(solution, Solution):
         own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
         raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")
+    if is_discrete(solution.recurrence.dtype):
+        raise TypeError(f"solution has states of {solution.recurrence.dtype}, which have no derivatives")
     if not solution.success and not unconverged:
         raise ValueError(
             f"solution is {solution.status}, and its derivative is that of the recurrence only where the residual is "

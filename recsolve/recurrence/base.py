@@ -56,7 +56,7 @@ class Recurrence(ABC):
     reset : array of bool or None
         (T, *batch): steps that start afresh from ``initial``.
     dtype : dtype
-        float32 or float64.
+        float32 or float64; of discrete states, bool or one of the integers.
     kind : str
         The kind of arrays the user gave and gets back.
     ties : dict of float
@@ -393,6 +393,10 @@ class Recurrence(ABC):
         """
         return Engine(self)
 
+    def takes(self, method: str) -> bool:
+        """Return whether a method, by its name, can solve this recurrence."""
+        return self.applies is None or method in self.applies
+
     def over_event(self, mask: Array) -> Array:
         """Return a mask (T, *batch) with axes of size 1 for the event, so that it broadcasts over states."""
         return mask.reshape(mask.shape + (1,) * len(self.layout.event))
@@ -618,7 +622,8 @@ class Recurrence(ABC):
             h[0] with its full shape (*batch, *event).
         structure : str
             What J[t] = df/dh_prev is known to be: zero, identity, scalar, diagonal (event axes: the last one), block
-            (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)). A wrong
+            (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)); or "none":
+            f has no derivative, and states and inputs may be integers or bools, each of its own dtype. A wrong
             declaration costs iterations or convergence, is not trusted and has no gradients;
             :func:`recsolve.check_structure` tests it.
         jacobian : callable, optional
@@ -639,7 +644,7 @@ class Recurrence(ABC):
         Raises
         ------
         TypeError
-            For mixed array kinds or dtypes, ties that are no numbers, or a function that automatic differentiation
+            For mixed array kinds or dtypes (of structure "none": kinds), ties that are no numbers, or a function that automatic differentiation
             cannot follow.
         ValueError
             For an unknown structure, wrong shapes, or ties of unknown operations or out of range.

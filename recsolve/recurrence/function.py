@@ -8,7 +8,19 @@ from typing import Any, Self
 import numpy as np
 
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, Kind, all_finite, common_dtype, common_kind, freeze, namespace, to_native
+from recsolve.base.arrays import (
+    DISCRETE,
+    FLOATS,
+    Array,
+    Kind,
+    all_finite,
+    common_dtype,
+    common_kind,
+    freeze,
+    is_discrete,
+    namespace,
+    to_native,
+)
 from recsolve.base.layout import Layout
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
@@ -27,6 +39,11 @@ STRUCTURES: dict[str, type[Jacobian]] = {
     "dense": LaneDense,
 }
 _EVENT_AXES = {"block": 2, "heads": 2}
+_NO_UNITS = ("zero", "identity", "scalar", "diagonal", "none")  # whose event may be one number
+
+# The methods that need f alone; of these, those that compare and copy states, and do no arithmetic with them.
+_COPYING = frozenset(("sequential", "jacobi", "gauss_seidel", "parareal", "windowed", "chain", "auto"))
+_OF_F = _COPYING | {"picard", "anderson", "triangular_anderson", "broyden", "diagonal_broyden"}
 
 # Words in the errors of NumPy and torch for common mistakes, and the advice to add.
 _ADVICE = {
@@ -40,7 +57,7 @@ _ADVICE = {
 def _layout(structure: str, initial: Array) -> tuple[Layout, tuple[int, ...]]:
     """Split the shape of h[0] into batch and the event that the structure reads."""
     axes = _EVENT_AXES.get(structure, 1)
-    if initial.ndim == 0 and structure in ("zero", "identity", "scalar", "diagonal"):
+    if initial.ndim == 0 and structure in _NO_UNITS:
         return Layout(units=None), ()
     if initial.ndim < axes:
         wanted = {"block": "(*batch, k, n)", "heads": "(*batch, H, n)"}.get(structure, "(*batch, n)")
@@ -104,12 +121,16 @@ class FunctionRecurrence(Recurrence):
             check_callable("jacobian", jacobian, "jacobian(h_prev, u_t)")
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
-        if structure not in STRUCTURES:
-            raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
+        if structure not in (*STRUCTURES, "none"):
+            raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}, none")
+        if structure == "none" and jacobian is not None:
+            raise ValueError("jacobian is given, but structure 'none' means that there is none")
         named = _leaves(inputs)
         kind: Kind = common_kind({"initial": initial, **named})
-        native = {name: to_native(x, name) for name, x in {"initial": initial, **named}.items()}
-        common_dtype(native)
+        dtypes = (*FLOATS, *DISCRETE) if structure == "none" else FLOATS
+        native = {name: to_native(x, name, dtypes) for name, x in {"initial": initial, **named}.items()}
+        if structure != "none":  # else tokens, say, may stand beside probabilities
+            common_dtype(native)
         start = native.pop("initial")
         layout, batch = _layout(structure, start)
         self.f, self.structure, self.jacobian = f, structure, jacobian
@@ -117,6 +138,14 @@ class FunctionRecurrence(Recurrence):
         self.inputs = [freeze(x) for x in native.values()]
         self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
         super().__init__(_length(native, length), batch, layout, start, reset, kind, ties)
+        if structure == "none":
+            self._state_methods()
+
+    def _state_methods(self) -> None:
+        """State which methods apply to a function without derivative."""
+        discrete = is_discrete(self.dtype)
+        self.applies = _COPYING if discrete else _OF_F
+        self.why = f"states are {self.dtype}, not real numbers" if discrete else "structure='none' has no derivative"
 
     def _shapes(self) -> list[tuple[int, ...]]:
         return [tuple(u.shape) for u in self.inputs]
@@ -194,9 +223,11 @@ class FunctionRecurrence(Recurrence):
     @property
     def is_automatic(self) -> bool:
         """Whether f is differentiated with respect to the state; not where a ``jacobian`` or the structure gives J."""
-        return self.jacobian is None and self.structure not in ("zero", "identity")
+        return self.jacobian is None and self.structure not in ("zero", "identity", "none")
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        if self.structure == "none":
+            raise TypeError(f"{self.description} has no derivative, as its structure is 'none'")
         kind, layout = STRUCTURES[self.structure], self.layout
         if kind is Zero or kind is Identity:
             values = self.apply(previous)
@@ -209,7 +240,7 @@ class FunctionRecurrence(Recurrence):
         return out.value, self._gather(out.directions)
 
     def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
-        if self.jacobian is not None or STRUCTURES[self.structure] is not LaneDense:
+        if self.jacobian is not None or STRUCTURES.get(self.structure) is not LaneDense:
             return super().operator(states)
         previous = self.previous(states)
 
@@ -339,7 +370,8 @@ class FunctionRecurrence(Recurrence):
     @property
     def rounding(self) -> float:
         # The matrices are not known: rows of norm 1 are assumed.
-        return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
+        couples = STRUCTURES.get(self.structure, LaneDense) is LaneDense and not is_discrete(self.dtype)
+        return float(self.layout.lane_width) ** 0.5 / 8 if couples else 0.0
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.inputs)

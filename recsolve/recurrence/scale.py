@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.base.arrays import Array, is_discrete, namespace, to_host
 
 if TYPE_CHECKING:
     from recsolve.recurrence.base import Recurrence
@@ -41,7 +41,7 @@ def scale_of(recurrence: Recurrence) -> float:
     >>> [scale_of(rec(size)) for size in (1e-20, 0.1, 1e20)] == [2.0**-66, 1.0, 2.0**66]
     True
     """
-    if 0 in recurrence.shape:
+    if 0 in recurrence.shape or is_discrete(recurrence.dtype):
         return 1.0
     steps = min(max(_NUMBERS // int(np.prod(recurrence.shape[1:])), _FEWEST), _MOST)
     every = slice(None, None, -(-recurrence.length // steps))
