@@ -49,8 +49,8 @@ def first_iterate(guess: Any, recurrence: Recurrence) -> Array | None:
 
 def _fits(number: Any, dtype: np.dtype[Any]) -> bool:
     """Return whether a Python or NumPy number is one of a discrete dtype."""
-    if dtype == bool or isinstance(number, (bool, np.bool_)):
-        return dtype == bool and isinstance(number, (bool, np.bool_))
+    if dtype.kind == "b" or isinstance(number, (bool, np.bool_)):
+        return dtype.kind == "b" and isinstance(number, (bool, np.bool_))
     limits = np.iinfo(dtype)
     return isinstance(number, (int, np.integer)) and limits.min <= number <= limits.max
 

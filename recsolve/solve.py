@@ -12,7 +12,7 @@ from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, freeze, is_discrete, kind_of, namespace, to_host
-from recsolve.base.status import MISMATCH, MIXES, Status
+from recsolve.base.status import MISMATCH, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.guess import first_iterate
 from recsolve.kernels.compile_clock import Stopwatch
@@ -214,7 +214,7 @@ def _second_look(
     if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED, Status.MAXITER):
         step = problem.engine.step_that_differs(iterate.states, lambda: iterate.values)
         if step is not None:
-            return Status.STALLED, MIXES.format(step=step), True
+            return Status.STALLED, problem.engine.mixes.format(step=step), True
     if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
         return status, MISMATCH.format(worst=iterate.worst), False
     return status, remark, False

@@ -98,6 +98,11 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     scans of its Jacobian do not walk time as the loop does.
     """
     T = recurrence.length
+    if not recurrence.stepwise and recurrence.takes(Jacobi.name):
+        reason = "A step sees more than the state before it: a sweep is one call of f, and the loop one of every step."
+        return Choice(
+            [Candidate(Jacobi(), "jacobi", T, 0.0), Candidate(Sequential(), "sequential", 0, np.inf)], [reason]
+        )
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
         return Choice([Candidate(Sequential(), "sequential", 0, 0.0)], [reason])

@@ -12,8 +12,10 @@ from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host, to_native
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.causality import check_causal
 from recsolve.recurrence.engine import step_that_differs
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
+from recsolve.recurrence.history import HistoryRecurrence
 
 _LARGEST_STATE = 512  # beyond this the true structure is not searched for
 _ROWS = 4  # rows at which it is searched
@@ -68,7 +70,8 @@ def check_structure(
     Three things are tested: f mixes neither times nor sequences (bit for bit); the Jacobian in the declared structure
     gives the true derivative along random directions; and, for small states, which structure would be the smallest.
     Automatic derivatives are the truth where f has them, differences of f where it has not. At a kink any derivative
-    between those of the two sides is true.
+    between those of the two sides is true. Of a history, whether F is strictly causal is tested, and of structure
+    "none", whether f mixes times or sequences.
 
     Parameters
     ----------
@@ -103,6 +106,8 @@ def check_structure(
     if samples < 1:
         raise ValueError(f"samples is {samples}; wanted at least 1")
     generator = generator_of(rng)
+    if isinstance(recurrence, HistoryRecurrence):
+        return _of_history(recurrence, generator)
     declared = _declared(recurrence)
     if declared == "none":
         leak = _steps_differ(recurrence, recurrence.previous(recurrence.guess()))
@@ -115,6 +120,15 @@ def check_structure(
         leak = leak or _steps_differ(recurrence, previous) or _leak(recurrence, previous, generator)
         found.append(_judged(recurrence, previous, generator))
     return _report(declared, _search(recurrence, previous), found, leak)
+
+
+def _of_history(rec: HistoryRecurrence, generator: np.random.Generator) -> StructureReport:
+    """Return whether F is strictly causal."""
+    try:
+        check_causal(rec, generator)
+    except ValueError as error:
+        return StructureReport(False, "history", None, float("nan"), str(error))
+    return StructureReport(True, "history", None, float("nan"), "history: strictly causal, where it was tried")
 
 
 def _judged(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Verification:

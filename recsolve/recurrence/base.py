@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import (
+    DISCRETE,
+    FLOATS,
     Array,
     Kind,
     from_native,
+    is_discrete,
     kind_of,
     memory_order,
     namespace,
@@ -29,6 +32,7 @@ from recsolve.recurrence.scale import scale_of
 
 if TYPE_CHECKING:
     from recsolve.recurrence.function import FunctionRecurrence
+    from recsolve.recurrence.history import HistoryRecurrence
 
 
 class Recurrence(ABC):
@@ -90,6 +94,7 @@ class Recurrence(ABC):
     opaque: bool = False  # whether f may hold arrays that are not in its drive
     applies: frozenset[str] | None = None  # names of the methods that can solve it; None: all
     why: str = ""  # what the others lack, to end a sentence with
+    stepwise: bool = True  # whether f needs the state before alone, so that a few steps tell what all cost
 
     def __init__(
         self,
@@ -243,6 +248,10 @@ class Recurrence(ABC):
     def before(self, states: Array, start: int) -> Any:
         """Return a copy of what steps from ``start`` > 0 on see of the states before them, as ``window`` takes it."""
         return self.wrap(states[start - 1].copy())
+
+    def sampled(self, every: slice) -> Recurrence:
+        """Return a recurrence of some steps, from h[0], on which to measure f."""
+        return self._cut(every, self.wrap(self.initial))
 
     @abstractmethod
     def _cut(self, cut: slice, initial: Any) -> Recurrence:
@@ -585,7 +594,7 @@ class Recurrence(ABC):
         """
         if kind_of(x) != self.kind:
             raise TypeError(f"{name} is {kind_of(x)} and the recurrence is {self.kind}; convert it first")
-        native = to_native(x, name)
+        native = to_native(x, name, (*FLOATS, *DISCRETE) if is_discrete(self.dtype) else FLOATS)
         if native.dtype != self.dtype:
             raise TypeError(f"{name} has dtype {native.dtype}; wanted {self.dtype}")
         if shape is not None and native.shape != shape:
@@ -644,8 +653,8 @@ class Recurrence(ABC):
         Raises
         ------
         TypeError
-            For mixed array kinds or dtypes (of structure "none": kinds), ties that are no numbers, or a function that automatic differentiation
-            cannot follow.
+            For mixed array kinds or dtypes (of structure "none": kinds), ties that are no numbers, or a function that
+            automatic differentiation cannot follow.
         ValueError
             For an unknown structure, wrong shapes, or ties of unknown operations or out of range.
 
@@ -661,6 +670,75 @@ class Recurrence(ABC):
         from recsolve.recurrence.function import FunctionRecurrence
 
         return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length, ties)
+
+    @staticmethod
+    def from_history(
+        F: Callable[[Any, Any], Any],
+        *,
+        inputs: Any = None,
+        initial: Any = None,
+        structure: str = "dense",
+        length: int | None = None,
+        ties: Any = None,
+    ) -> HistoryRecurrence:
+        """Build a recurrence whose every row may depend on all rows before it: y = F(y, u).
+
+        Parameters
+        ----------
+        F : callable
+            ``F(y, u)`` gets the first k rows of the trajectory and of the inputs, for any k <= T, and returns k rows.
+            It is strictly causal: row t depends on y[:t] and u[:t + 1] alone, as of an attention under a mask.
+            An object may also have ``window(cache, y, u)``, which returns rows of F given the cache of all rows before
+            them (None: there are none), and ``extend(cache, y, u)``, which returns the cache with these rows added, and
+            leaves the one it gets as it is. Then a window of time does not look at the past again.
+        inputs : array, or tuple or dict of arrays, optional
+            The drive; every array has time first. ``None``: give ``length``.
+        initial : array, optional
+            What stands for rows that are not known yet, with the full shape (*batch, *event) of a row: the default
+            guess is F of it at all times. Default: zeros like a row of the first input. A known beginning, such as a
+            prompt, is an input.
+        structure : {"dense", "none"}
+            "none": F has no derivative; rows and inputs may then be integers or bools, as tokens are.
+        length : int, optional
+            T when there are no inputs.
+        ties : float or mapping, optional
+            As in :meth:`from_function`.
+
+        Returns
+        -------
+        Recurrence
+            For the methods that need F alone, or products with its derivative (``newton_krylov``).
+
+        Raises
+        ------
+        TypeError
+            For mixed array kinds or dtypes, or one of ``window`` and ``extend`` without the other.
+        ValueError
+            For wrong shapes; when F returns something else when it is called again; and when it is not strictly causal,
+            of which the message names the time. That is looked at here, in about seven calls of F: rows from some time
+            on are changed, and those up to it must not change; F of a prefix, or with a cache, must give its rows.
+
+        Notes
+        -----
+        Jacobi's iteration on such systems is parallel decoding (Santilli et al., ACL 2023, arXiv 2305.10427): each
+        sweep evaluates F for all t at once, and makes at least one more row exact. A draft is a ``guess``.
+
+        Examples
+        --------
+        Every row is half the mean of the rows before it, and an input:
+
+        >>> import numpy as np, recsolve as rs
+        >>> def F(y, u):
+        ...     before = np.cumsum(y, axis=0) - y
+        ...     return u + 0.5 * before / np.maximum(np.arange(len(y)), 1)[:, None]
+        >>> rec = rs.Recurrence.from_history(F, inputs=np.ones((100, 3)))
+        >>> sol = rs.solve(rec, method="jacobi")
+        >>> sol.success, sol.nit < 20
+        (True, True)
+        """
+        from recsolve.recurrence.history import HistoryRecurrence
+
+        return HistoryRecurrence(F, inputs, initial, structure, length, ties)
 
     def __repr__(self) -> str:
         shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"

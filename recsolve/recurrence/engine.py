@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from recsolve.base.arrays import Array, is_discrete, namespace, same_bits
-from recsolve.base.status import NOT_A_FUNCTION
+from recsolve.base.status import MIXES, NOT_A_FUNCTION
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
 
@@ -84,6 +84,7 @@ class Engine:
     compiled: bool = False
     whole: bool = False
     weight: int = 0
+    mixes: str = MIXES  # what to say of a step that differs
 
     def __init__(self, recurrence: Recurrence):
         self.recurrence = recurrence

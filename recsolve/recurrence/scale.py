@@ -46,7 +46,7 @@ def scale_of(recurrence: Recurrence) -> float:
     steps = min(max(_NUMBERS // int(np.prod(recurrence.shape[1:])), _FEWEST), _MOST)
     every = slice(None, None, -(-recurrence.length // steps))
     try:
-        part = recurrence._cut(every, recurrence.wrap(recurrence.initial))
+        part = recurrence.sampled(every)
         sizes = np.maximum(_seen(part, recurrence.initial), _largest(recurrence, recurrence.initial[None]))
         if not 1 / _ORDINARY <= sizes.max() <= _ORDINARY:  # in h[0] alone, perhaps, which is soon forgotten
             others = _seen(part, namespace(recurrence.initial).zeros_like(recurrence.initial))
