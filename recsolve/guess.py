@@ -52,7 +52,7 @@ def _fits(number: Any, dtype: np.dtype[Any]) -> bool:
     if dtype.kind == "b" or isinstance(number, (bool, np.bool_)):
         return dtype.kind == "b" and isinstance(number, (bool, np.bool_))
     limits = np.iinfo(dtype)
-    return isinstance(number, (int, np.integer)) and limits.min <= number <= limits.max
+    return isinstance(number, (int, np.integer)) and bool(limits.min <= number <= limits.max)
 
 
 def _coarse_guess(recurrence: Recurrence) -> Array:

@@ -11,8 +11,8 @@ from recsolve.analysis.structure_truth import Verification, by_differences, slop
 from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host, to_native
 from recsolve.recurrence.base import Recurrence, check_recurrence
-from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.causality import check_causal
+from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import step_that_differs
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence

@@ -19,8 +19,7 @@ Kind: TypeAlias = Literal["numpy", "cupy", "torch"]
 
 _CUDA = 2  # the code of such devices in DLPack
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_WIDTHS = (8, 16, 32, 64)
-DISCRETE = (np.dtype(bool), *(np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in _WIDTHS))
+DISCRETE: tuple[np.dtype[Any], ...] = tuple(map(np.dtype, "?bhilBHIL"))
 
 
 def kind_of(x: object) -> Kind:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def first_that_differs(recurrence: HistoryRecurrence, found: Array, wanted: Array) -> int | None:
     """Return the first time at which two evaluations differ by more than rounding explains; else None.
 
-    That is sqrt(eps) (1 + max |F|) of the sequence at that time, in entries that are finite; of discrete states,
-    anything.
+    That is sqrt(eps) (s + max |F|) with s the size of states (``state_scale``), of the sequence at that time, in entries
+    that are finite; of discrete states, anything.
     """
     xp, event = namespace(wanted), tuple(range(1 + len(recurrence.batch), wanted.ndim))
     if is_discrete(recurrence.dtype):
@@ -25,7 +25,7 @@ def first_that_differs(recurrence: HistoryRecurrence, found: Array, wanted: Arra
     else:
         known = xp.isfinite(wanted)
         size = xp.where(known, abs(wanted), wanted.dtype.type(0)).max(axis=event, keepdims=True)
-        allowed = float(np.finfo(recurrence.dtype).eps) ** 0.5 * (1 + size)
+        allowed = float(np.finfo(recurrence.dtype).eps) ** 0.5 * (recurrence.state_scale + size)
         wrong = known & ~(abs(found - wanted) <= allowed)
     rows = np.flatnonzero(to_host(wrong).reshape(len(wrong), -1).any(axis=1))
     return int(rows[0]) if rows.size else None

@@ -18,6 +18,7 @@ from recsolve.base.arrays import (
     DISCRETE,
     FLOATS,
     Array,
+    all_finite,
     freeze,
     from_native,
     is_discrete,
@@ -45,7 +46,7 @@ class _OnPrefix(NamedTuple):
     rows: Array
     drive: Any
 
-    def __call__(self, y: Any, u: Any) -> Any:
+    def values(self, y: Any, u: Any) -> Any:
         return self.F(np.concatenate([self.rows, y]), self.drive)[len(self.rows) :]
 
 
@@ -158,7 +159,7 @@ class HistoryRecurrence(FunctionRecurrence):
         if len(rows) and self.cached:
             part.f = partial(self.F.window, self._memory.cache_of(rows, partial(self._extend, rows)))  # type: ignore[attr-defined]
         elif len(rows):
-            part.f = _OnPrefix(self.F, freeze(rows), self._contained(0, stop))
+            part.f = _OnPrefix(self.F, freeze(rows), self._contained(0, stop)).values
         return part
 
     def _contained(self, start: int, stop: int) -> Any:
@@ -229,7 +230,7 @@ class HistoryRecurrence(FunctionRecurrence):
         return part  # type: ignore[no-any-return]
 
     def astype(self, dtype: Any) -> HistoryRecurrence:
-        """Return the history with inputs and blank rows of another dtype, checked again; F may refuse it (TypeError)."""
+        """Return the history with inputs and blank rows of another dtype; F may refuse it (TypeError)."""
         inputs, start = self.contain([self.wrap(u.astype(dtype)) for u in self._all]), self.initial.astype(dtype)
         return HistoryRecurrence(self.F, inputs, self.wrap(start), self.structure, self.length, self.ties)
 
@@ -242,7 +243,21 @@ class HistoryEngine(Engine):
 
     def evaluate(self, states: Array) -> Array:
         with np.errstate(all="ignore"):
-            return self.recurrence.whole(states)
+            values = self.recurrence.whole(states)
+            return values if all_finite(values) else self._shielded(states, values)
+
+    def _shielded(self, states: Array, values: Array) -> Array:
+        """Return F, with rows up to the first of y that is not finite as they are without it and what comes after.
+
+        They do not depend on it, but an F that multiplies by a mask makes NaN of it there.
+        """
+        rec, xp = self.recurrence, namespace(states)
+        bad = rec.over_event(~xp.isfinite(states).all(axis=tuple(range(1 + len(rec.batch), states.ndim))))
+        count = xp.cumsum(bad, axis=0)
+        if not bool(count.any()):
+            return values
+        clean = xp.where(count > 0, rec.initial, states)
+        return xp.where(count - bad == 0, rec.whole(clean), values)  # type: ignore[no-any-return]
 
     def guess(self) -> Array:
         states = self.recurrence.empty()
