@@ -176,13 +176,12 @@ class Active:
         return self._drop_times(*self._drop_sequences(iterate, state))
 
     def _drop_times(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
-        rec = self.problem.recurrence
-        length = rec.length
+        length = self.problem.recurrence.length
         exact = iterate.leading_times if self.problem.pin else 0
         if exact == 0 or exact * _TIMES < length or exact == length:
             return iterate, state
         self._keep(iterate)
-        rest = rec.window(exact, length, rec.before(iterate.states, exact))
+        rest = self.problem.recurrence.between(exact, length, iterate.states)
         index = (slice(exact, None),)
         self.problem, self.start = self.problem.part(rest), self.start + exact
         return iterate.part(index), state and state.part(index)
@@ -242,6 +241,5 @@ class Active:
     def _cut(self, start: int, window: int) -> None:
         whole = self._all.recurrence
         self.start, self.stop = start, min(start + window, whole.length)
-        before = whole.before(self._kept.states, start) if start else None
-        self.problem = self._all.part(whole.window(start, self.stop, before))
+        self.problem = self._all.part(whole.between(start, self.stop, self._kept.states))
         self.problem.horizon = self.stop - start

@@ -238,8 +238,7 @@ class Evaluation:
         rec, values = self.recurrence, namespace(states).empty_like(states)
         for start in range(0, rec.length, chunk):
             stop = min(start + chunk, rec.length)
-            before = rec.before(states, start) if start else None
-            values[start:stop] = rec.window(start, stop, before).evaluate(states[start:stop])
+            values[start:stop] = rec.between(start, stop, states).evaluate(states[start:stop])
         return values  # type: ignore[no-any-return]
 
     def linearise(self, iterate: Iterate) -> Jacobian:

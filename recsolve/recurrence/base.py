@@ -245,9 +245,17 @@ class Recurrence(ABC):
         part.restart = part.initial if own else self.restart
         return part
 
-    def before(self, states: Array, start: int) -> Any:
-        """Return a copy of what steps from ``start`` > 0 on see of the states before them, as ``window`` takes it."""
-        return self.wrap(states[start - 1].copy())
+    def between(self, start: int, stop: int, states: Array) -> Recurrence:
+        """Return the recurrence of the steps start..stop-1 alone, as they follow from the states before them.
+
+        Parameters
+        ----------
+        start, stop : int
+            0 <= start <= stop <= T.
+        states : array, shape (T, *batch, *event)
+            Of which the rows before ``start`` are taken.
+        """
+        return self.window(start, stop, self.wrap(states[start - 1].copy()) if start else None)
 
     def sampled(self, every: slice) -> Recurrence:
         """Return a recurrence of some steps, from h[0], on which to measure f."""
@@ -760,6 +768,8 @@ def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
         When a subclass overrides it.
     """
     kind = type(recurrence)
+    if not recurrence.stepwise:
+        raise TypeError(f"f of {kind.__name__} depends on more than the state before")
     changed = [
         name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(base, name)
     ]

@@ -55,7 +55,7 @@ def check_causal(recurrence: HistoryRecurrence, seed: int | np.random.Generator 
         half = T // 2
         _check_prefix(recurrence, y, values, half + 1)
         if recurrence.cached and half:
-            rest = recurrence.window(half, T, recurrence.before(y, half)).whole(y[half:])
+            rest = recurrence.between(half, T, y).whole(y[half:])
             t = first_that_differs(recurrence, rest, values[half:])
             if t is not None:
                 raise ValueError(

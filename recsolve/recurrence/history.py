@@ -136,8 +136,8 @@ class HistoryRecurrence(FunctionRecurrence):
     def bind(self) -> HistoryEngine:
         return HistoryEngine(self)
 
-    def before(self, states: Array, start: int) -> Any:
-        return self.wrap(states[:start].copy())
+    def between(self, start: int, stop: int, states: Array) -> HistoryRecurrence:
+        return self.window(start, stop, self.wrap(states[:start].copy()) if start else None)
 
     def window(self, start: int, stop: int, initial: Any = None) -> HistoryRecurrence:
         if not 0 <= start <= stop <= self.length:
