@@ -36,6 +36,7 @@ def snippets(path):
         "docs/compiled.md",
         "docs/gradients.md",
         "docs/networks.md",
+        "docs/recurrences.md",
         "docs/scans.md",
         "docs/solvers.md",
     ],

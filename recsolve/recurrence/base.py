@@ -674,6 +674,15 @@ class Recurrence(ABC):
         ...     lambda h, u: 0.5 * np.sin(h) + u, inputs=u, initial=np.zeros(1), structure="diagonal")
         >>> rs.solve(rec).success
         True
+
+        Integers, of which h = j if h == i else h makes the next:
+
+        >>> i, j = np.random.default_rng(0).integers(0, 9, (2, 50, 1))
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda h, u: np.where(h == u[0], u[1], h), inputs=(i, j), initial=np.array([3]), structure="none")
+        >>> sol = rs.solve(rec, method="jacobi")
+        >>> sol.exact_prefix, sol.states.dtype
+        (50, dtype('int64'))
         """
         from recsolve.recurrence.function import FunctionRecurrence
 

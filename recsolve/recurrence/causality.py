@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def first_that_differs(recurrence: HistoryRecurrence, found: Array, wanted: Array) -> int | None:
     """Return the first time at which two evaluations differ by more than rounding explains; else None.
 
-    That is sqrt(eps) (s + max |F|), with s the size of states (``state_scale``) and max |F| of the sequence at that time,
-    in entries that are finite; of discrete states, anything.
+    That is sqrt(eps) (s + max |F|), with s the size of states (``state_scale``) and max |F| that of a sequence at that
+    time, in entries that are finite; of discrete states, anything.
     """
     xp, event = namespace(wanted), tuple(range(1 + len(recurrence.batch), wanted.ndim))
     if is_discrete(recurrence.dtype):
