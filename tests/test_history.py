@@ -186,9 +186,10 @@ def test_what_does_not_apply_is_refused_or_unknown_with_the_reason():
     assert "no Jacobian per step" in sol.message
     assert np.isnan(sol.error_estimate)
     assert sol.error_bound == np.inf
-    for call in (rs.adjoint, rs.tangent):
-        with pytest.raises(TypeError, match="no Jacobian per step"):
-            call(sol, states=np.ones(rec.shape))
+    with pytest.raises(TypeError, match=r"attention has no pull\(y, u, g\).*forward only"):
+        rs.adjoint(sol, states=np.ones(rec.shape))
+    with pytest.raises(ValueError, match="wanted states=, the tangent of F, alone"):
+        rs.tangent(sol, initial=np.ones(4))
     with pytest.raises(TypeError, match="no Jacobian per step"):
         rs.diagnose(rec)
     with pytest.raises(TypeError, match="has no steps"):
@@ -212,6 +213,49 @@ def test_products_are_the_derivative_of_F():
     late = np.where(np.arange(15)[:, None, None] < 6, 0, d)
     differences = (attention(y + 1e-6 * late, x) - attention(y - 1e-6 * late, x))[6:] / 2e-6
     assert np.abs(part.operator(y[6:])[0](shifted[6:] * (np.arange(9) > 0)[:, None, None]) - differences).max() < 1e-8
+
+
+class Differentiable(Memory):
+    """With the transposed derivative of F."""
+
+    wrong = 1.0
+
+    def pull(self, y, u, g):
+        slope = g * (1 - np.tanh(0.3 * before(y)) ** 2) * 0.3
+        return self.wrong * before(slope[::-1])[::-1], g
+
+
+def test_gradients_are_those_of_differences_and_transposes_of_tangents():
+    x = np.random.default_rng(0).standard_normal((17, 2, D))
+    sol = rs.solve(rs.Recurrence.from_history(Differentiable(), inputs=x), method="jacobi")
+    c, b = np.random.default_rng(1).standard_normal((2, *x.shape))
+    gradients = rs.adjoint(sol, states=c)
+    d = rs.tangent(sol, states=b)
+    assert (c * d).sum() == pytest.approx((gradients.states * b).sum(), rel=1e-12)
+
+    def moved(step):
+        return literal(sol.recurrence, x + step * b)
+
+    assert np.abs(d - (moved(1e-6) - moved(-1e-6)) / 2e-6).max() < 1e-8  # the input is added to F
+    assert np.array_equal(gradients.inputs, gradients.states)
+    assert not gradients.initial.any()
+    final = rs.adjoint(sol, final=c[-1]).states
+    assert np.array_equal(final[-1], c[-1])
+    with pytest.raises(AttributeError, match="belongs to cells"):
+        _ = gradients.mixings
+
+
+def test_a_wrong_pullback_is_refused():
+    F = Differentiable()
+    F.wrong = 1.01
+    for call in (F, type("Opaque", (Differentiable,), {"wrong": 1.01, "window": _opaque})()):
+        sol = rs.solve(rs.Recurrence.from_history(call, inputs=np.ones((9, D))), method="jacobi")
+        with pytest.raises(ValueError, match="pull is not the transpose of the derivative of F"):
+            rs.adjoint(sol, final=np.ones(D))
+
+
+def _opaque(self, cache, y, u):
+    return Memory.window(self, cache, np.array(np.asarray(y).tolist()).reshape(y.shape), u)
 
 
 @pytest.mark.parametrize("method", ["jacobi", "windowed", "anderson", "newton_krylov", "sequential"])

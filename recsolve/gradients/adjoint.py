@@ -15,12 +15,14 @@ import numpy as np
 from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.names import Names
+from recsolve.gradients.of_history import adjoint_of, pull
 from recsolve.gradients.sensitivity import CellSensitivity, pull_inputs, sum_to
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.solution import Solution
 
 
@@ -67,6 +69,10 @@ class Gradients:
         self._recurrence = recurrence
         engine = recurrence.bind()
         self._compiled: _Compiled | None = None
+        self._trajectory = trajectory
+        if isinstance(recurrence, HistoryRecurrence):
+            self._g = adjoint_of(recurrence, trajectory, cotangent)
+            return
         if (found := engine.adjoint(trajectory, cotangent)) is not None:
             self._g, self._compiled = found[0], _Compiled(*found[1:])
             return
@@ -89,6 +95,8 @@ class Gradients:
     @cached_property
     def _initial(self) -> Array:
         xp, rec = namespace(self._g), self._recurrence
+        if isinstance(rec, HistoryRecurrence):  # F does not look at it
+            return xp.zeros_like(rec.initial)  # type: ignore[no-any-return]
         if self._compiled is not None:
             into = self._compiled.initial
             initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
@@ -157,6 +165,8 @@ class Gradients:
     def inputs(self) -> Any:
         """With respect to x, or to the inputs of a function in the container they came in."""
         rec = self._recurrence
+        if isinstance(rec, HistoryRecurrence):
+            return rec.contain([rec.wrap(g) for g in pull(rec, self._trajectory, self._g)[1]])
         if isinstance(rec, FunctionRecurrence):
             return rec.contain([rec.wrap(g) for g in pull_inputs(rec, self._previous, self._g)])
         projection, _ = self._projected()
@@ -204,7 +214,8 @@ def adjoint(
         not its derivative.
     TypeError
         For another kind or dtype of arrays. Gradients with respect to drives, parameters and weights raise it where a
-        subclass of a recurrence overrides f; those of weights, where a mixing defines no ``weight_cotangent``.
+        subclass of a recurrence overrides f; those of weights, where a mixing defines no ``weight_cotangent``; and all
+        where an F of a history has no ``pull``.
 
     Notes
     -----

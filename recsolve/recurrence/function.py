@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -127,7 +127,7 @@ class FunctionRecurrence(Recurrence):
             raise ValueError("jacobian is given, but structure 'none' means that there is none")
         named = _leaves(inputs)
         kind: Kind = common_kind({"initial": initial, **named})
-        dtypes = (*FLOATS, *DISCRETE) if structure == "none" else FLOATS
+        dtypes: Sequence[np.dtype[Any]] = (*FLOATS, *DISCRETE) if structure == "none" else FLOATS
         native = {name: to_native(x, name, dtypes) for name, x in {"initial": initial, **named}.items()}
         if structure != "none":  # else tokens, say, may stand beside probabilities
             common_dtype(native)

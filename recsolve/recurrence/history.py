@@ -165,6 +165,16 @@ class HistoryRecurrence(FunctionRecurrence):
     def _contained(self, start: int, stop: int) -> Any:
         return self.contain([freeze(u[start:stop]) for u in self._all])
 
+    @property
+    def drive_of_all(self) -> Any:
+        """The inputs of all these rows, in the container that they came in."""
+        return self._drive(slice(None))
+
+    @staticmethod
+    def named_inputs(inputs: Any) -> dict[str, Any]:
+        """Return arrays in the container of the inputs by the names that errors call them."""
+        return _leaves(inputs)
+
     def _extend(self, rows: Array, cache: Any, start: int) -> Any:
         return self.F.extend(cache, freeze(rows[start:]), self._contained(start, len(rows)))  # type: ignore[attr-defined]
 
@@ -209,8 +219,12 @@ class HistoryRecurrence(FunctionRecurrence):
         def product(v: Array) -> Array:
             d = namespace(v).zeros_like(v)
             d[:-1] = v[1:]
-            with np.errstate(all="ignore"):
-                return self.push_state(states, d[None])[0]  # type: ignore[no-any-return]
+            try:
+                with np.errstate(all="ignore"):
+                    return self.push_state(states, d[None])[0]  # type: ignore[no-any-return]
+            except TypeError as error:
+                error.add_note("jacobi, anderson and windowed need F alone")
+                raise
 
         return product, Zero(states, self.layout)
 
