@@ -144,6 +144,10 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
                 "What else there is would first have to be compiled, which costs more than it could save here; "
                 "a solve by name, as method='jacobi', compiles it."
             )
+    loop_or_known = (
+        c for c in choice.candidates if c.method.name == Sequential.name or recurrence.takes(c.method.name)
+    )
+    choice.candidates = list(loop_or_known)
     return choice
 
 

@@ -65,6 +65,8 @@ class Recurrence(ABC):
         The kind of arrays the user gave and gets back.
     ties : dict of float
         The derivative at ties, by operation.
+    applies : frozenset of str or None
+        The names of the methods that can solve it; None: all. The others are refused, and ``why`` ends the sentence.
 
     Examples
     --------
