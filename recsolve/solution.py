@@ -40,9 +40,10 @@ class Solution:
     nit : int
         Iterations, which is one less than the number of iterates.
     residuals : array, shape (nit + 1,)
-        max |f(h[t-1]) - h[t]| of every iterate; the last entry is that of ``states``. A sequential completion appends
-        its own. Where compiled loops iterate by themselves (``windowed`` on NumPy arrays, ``quasi_newton`` and
-        ``jacobi`` on a GPU, unless a callback or trace asks for iterates) the last entry is the only one.
+        max |f(h[t-1]) - h[t]| of every iterate, 1 while discrete states differ; the last entry is that of ``states``. A
+        sequential completion appends its own. Where compiled loops iterate by themselves (``windowed`` on NumPy arrays,
+        ``quasi_newton`` and ``jacobi`` on a GPU, unless a callback or trace asks for iterates) the last entry is the
+        only one.
     converged_prefix, exact_prefix : int
         How many leading rows, of all sequences, meet ``tolerance``; have a residual of exactly 0.
     converged_rows : array of bool, shape (T, *batch)

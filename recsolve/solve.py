@@ -25,8 +25,8 @@ from recsolve.solvers.active import Active
 from recsolve.solvers.driver import Observe, Run
 from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate, leading_times
-from recsolve.solvers.method import check_applies
 from recsolve.solvers.problem import Problem
+from recsolve.solvers.registry import check_applies
 from recsolve.solvers.settings import whole_number
 
 Fallback = Literal["none", "sequential", "raise"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import cleandoc
 from math import inf
@@ -12,7 +11,6 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 from recsolve.base.arrays import Array
 from recsolve.base.status import Status
 from recsolve.jacobians import Jacobian
-from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.evaluation import Direct
 from recsolve.solvers.iterate import Iterate, Linearised
@@ -118,21 +116,6 @@ class Method(ABC):
         tuple of Stage
             At least one. The run ends with the first that converges or meets a number that is not finite.
         """
-
-
-def check_applies(method: Method, recurrence: Recurrence) -> None:
-    """Raise TypeError unless a method, and all that it runs, can solve a recurrence."""
-    for name in _names(method):
-        if not recurrence.takes(name):
-            which = f"method is {method.name!r}" + (f", which runs {name!r}" if name != method.name else "")
-            wanted = ", ".join(sorted(recurrence.applies or ()))
-            raise TypeError(f"{which}; wanted one of {wanted}, since {recurrence.why}")
-
-
-def _names(method: Method) -> Iterator[str]:
-    yield method.name
-    for other in method.inside():
-        yield from _names(other)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
 from recsolve.base import discovery
+from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.method import GROUPS, Method
 
 REGISTRY: dict[str, type[Method]] = {}
@@ -78,3 +79,32 @@ def get(method: Any, settings: Mapping[str, Any] | None = None) -> Method:
         if unknown := sorted(set(settings) - set(known)):
             raise ValueError(f"options has unknown {unknown}; {method} takes {known or 'none of its own'}")
     return REGISTRY[method](**settings)
+
+
+def check_applies(method: Method, recurrence: Recurrence) -> None:
+    """Raise TypeError unless a method, and all that it runs, can solve a recurrence; a method of the user's own may.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.solvers.registry import check_applies
+    >>> rec = rs.Recurrence.from_function(lambda h, u: ~h, initial=np.ones(1, bool), length=9, structure="none")
+    >>> check_applies(rs.solvers.Jacobi(), rec)
+    >>> try:
+    ...     check_applies(rs.solvers.Windowed(solver="picard"), rec)
+    ... except TypeError as error:
+    ...     print(str(error).split(";")[0])
+    method is 'windowed', which runs 'picard'
+    """
+    if recurrence.applies is None:
+        return
+    for name in _names(method):
+        if name in REGISTRY and not recurrence.takes(name):
+            which = f"method is {method.name!r}" + (f", which runs {name!r}" if name != method.name else "")
+            raise TypeError(f"{which}; wanted one of {', '.join(sorted(recurrence.applies))}, since {recurrence.why}")
+
+
+def _names(method: Method) -> Iterator[str]:
+    yield method.name
+    for other in method.inside():
+        yield from _names(other)

@@ -148,6 +148,23 @@ def test_methods_that_do_arithmetic_with_states_are_refused(method):
         rs.solve(rec, method=method)
 
 
+def test_a_method_of_the_users_own_is_not_refused():
+    class Masked(S.Jacobi):
+        """Only the first rows that are not settled are let change, as in masked decoding."""
+
+        name, cite = "masked", "the user"
+
+        def step(self, problem, iterate, state):
+            few = np.cumsum(~iterate.leading, axis=0) <= 3
+            kept = np.where(problem.recurrence.over_event(few), iterate.values, iterate.states)
+            return problem.advance(iterate, kept), state
+
+    rec, f, u, h0 = made("tokens", 30, (2,))
+    sol = rs.solve(rec, method=Masked())
+    assert sol.trusted
+    assert np.array_equal(sol.states, literal(f, u, h0, 30))
+
+
 def test_what_does_not_apply_is_refused():
     rec, *_ = made("tokens", 9, ())
     sol = rs.solve(rec, method="jacobi")

@@ -363,9 +363,13 @@ class FunctionRecurrence(Recurrence):
 
     def astype(self, dtype: Any) -> FunctionRecurrence:
         """Return the recurrence with inputs and initial state of another dtype; f may refuse it (TypeError)."""
-        inputs = self.contain([self.wrap(u.astype(dtype)) for u in self.inputs])
+        inputs = self._inputs_as(dtype)
         start, length = self.wrap(self.initial.astype(dtype)), None if self.inputs else self.length
         return FunctionRecurrence(self.f, inputs, start, self.structure, self.jacobian, self.reset, length, self.ties)
+
+    def _inputs_as(self, dtype: Any) -> Any:
+        """Return the inputs in another dtype; integers and bools stay what they are."""
+        return self.contain([self.wrap(u if is_discrete(u.dtype) else u.astype(dtype)) for u in self.inputs])
 
     @property
     def rounding(self) -> float:

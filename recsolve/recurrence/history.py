@@ -245,8 +245,10 @@ class HistoryRecurrence(FunctionRecurrence):
 
     def astype(self, dtype: Any) -> HistoryRecurrence:
         """Return the history with inputs and blank rows of another dtype; F may refuse it (TypeError)."""
-        inputs, start = self.contain([self.wrap(u.astype(dtype)) for u in self._all]), self.initial.astype(dtype)
-        return HistoryRecurrence(self.F, inputs, self.wrap(start), self.structure, self.length, self.ties)
+        if self.offset:
+            raise TypeError("a window of a history holds the rows before it in one dtype; convert the whole")
+        start, length = self.wrap(self.initial.astype(dtype)), None if self.inputs else self.length
+        return HistoryRecurrence(self.F, self._inputs_as(dtype), start, self.structure, length, self.ties)
 
 
 class HistoryEngine(Engine):
