@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array
+from recsolve.base.memory import keep_freed
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels.backends import backend
@@ -147,6 +148,7 @@ class Run:
         return iterate, status_of(iterate, self.history, 0, self.maxiter, self.patience)
 
     def _run(self, stage: Stage, guess: Array | None) -> tuple[Iterate, Status]:
+        keep_freed()
         solver, limit = stage.solver, self.maxiter
         if stage.iterations is not None:
             limit = min(limit, self.nit + stage.iterations)

@@ -364,8 +364,19 @@ class Problem(Evaluation):
         """
         if self.launched is not None:
             return self._launched_guard(iterate, (OF_PROPOSAL, proposal, None))
+        if proposal is iterate.values:  # which is what an unsafe entry and the row after the leading ones take
+            return self._plain(iterate)
         pins = (iterate.leading, iterate.front) if self.pin else None
         return guard(proposal, iterate.states, iterate.values, self._reach(iterate), pins, self.event_axes)
+
+    def _plain(self, iterate: Iterate) -> Array:
+        """Return a copy of F, with the leading rows as they are."""
+        xp, values = namespace(iterate.values), iterate.values
+        states = xp.empty_like(values)
+        states[...] = values
+        if self.pin:
+            xp.copyto(states, iterate.states, where=self.recurrence.over_event(iterate.leading))
+        return states  # type: ignore[no-any-return]
 
     def _launched_guard(self, iterate: Iterate, made: tuple[int, Array | None, Array | None]) -> Array:
         """Return the next states as kernels make them, of what a step is made of."""

@@ -45,7 +45,7 @@ USER = Cell(_user, state=("y",), output="y", name="user's GRU")
 
 
 @dataclass(frozen=True)
-class _Race:
+class Race:
     """A solve, what it is compared with, and the truth about both, if there is one."""
 
     solve: str
@@ -77,7 +77,7 @@ def rows(config: Config) -> Iterator[Row]:
         yield row
 
 
-def _races(config: Config, rng: np.random.Generator) -> Iterator[_Race]:
+def _races(config: Config, rng: np.random.Generator) -> Iterator[Race]:
     for by_batch in (False, True):
         for name in ("GRU", "LSTM"):
             yield from _diagonal(name, by_batch, config, rng)
@@ -87,7 +87,7 @@ def _races(config: Config, rng: np.random.Generator) -> Iterator[_Race]:
             yield _dense(name, (B, config.shape[1], D), config, rng)
 
 
-def _diagonal(name: str, by_batch: bool, config: Config, rng: np.random.Generator) -> Iterator[_Race]:
+def _diagonal(name: str, by_batch: bool, config: Config, rng: np.random.Generator) -> Iterator[Race]:
     """Yield solves of a cell without mixing between units: one after the other, Newton, adjoint, all of rs.solve."""
     B, T, D = config.shape
     cell: Cell = getattr(rs.cells, name)
@@ -104,8 +104,8 @@ def _diagonal(name: str, by_batch: bool, config: Config, rng: np.random.Generato
         assert found is not None
         return found.states
 
-    def race(what: str, run: Callable[[], Array], reference: str, other: Callable[[], Array], exact: Array) -> _Race:
-        return _Race(what, shape, run, reference, other, exact)
+    def race(what: str, run: Callable[[], Array], reference: str, other: Callable[[], Array], exact: Array) -> Race:
+        return Race(what, shape, run, reference, other, exact)
 
     walk, by_loop = rec.bind().walk, ("NumPy loop", lambda: loop(u, w))
     yield race(f"{name} in order", walk, *by_loop, truth)
@@ -149,7 +149,7 @@ def recurrence(cell: Cell, u: Arrays, w: Arrays) -> CellRecurrence:
     return weighted.recurrence(drive=u)
 
 
-def _lengths(config: Config, rng: np.random.Generator) -> Iterator[_Race]:
+def _lengths(config: Config, rng: np.random.Generator) -> Iterator[Race]:
     """Yield as many numbers at all lengths, beside the shortest one."""
     first: Callable[[], Array] | None = None
     for T in lengths(config.numbers):
@@ -158,10 +158,10 @@ def _lengths(config: Config, rng: np.random.Generator) -> Iterator[_Race]:
         walk = recurrence(cell, u, w).bind().walk
         first = first or walk
         truth = by_hand.gru(*_double(u, w)) if T <= _LOOP_STEPS else None
-        yield _Race("GRU in order", f"T{T} lanes {D}", walk, "T256", first, truth)
+        yield Race("GRU in order", f"T{T} lanes {D}", walk, "T256", first, truth)
 
 
-def _dense(name: str, shape: tuple[int, int, int], config: Config, rng: np.random.Generator) -> _Race:
+def _dense(name: str, shape: tuple[int, int, int], config: Config, rng: np.random.Generator) -> Race:
     """Return the walk of a torch layer with its own weights, the drive given, beside torch that projects its input too.
 
     The input has one feature, so that projecting it costs torch next to nothing.
@@ -189,7 +189,7 @@ def _dense(name: str, shape: tuple[int, int, int], config: Config, rng: np.rando
     with torch.inference_mode():
         truth = module.double()(x.double())[0].numpy()
         module.float()
-    return _Race(f"dense {name} in order", f"T{T} B{B} D{D}", shown, f"torch.nn.{name}", torch_loop, truth)
+    return Race(f"dense {name} in order", f"T{T} B{B} D{D}", shown, f"torch.nn.{name}", torch_loop, truth)
 
 
 _TABLE = table.Table(
