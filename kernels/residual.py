@@ -51,8 +51,8 @@ def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[
     lane = _lane(states, tolerance, axes)
     if rows is None or lane == 0:
         residual = difference(values, states)
-        met, zero = tolerance.met(states, values, residual), residual == 0
-        return Tested(residual, met.all(axis=axes), zero.all(axis=axes), _largest(abs(residual), axes))  # type: ignore[arg-type]
+        met, worst = tolerance.met(states, values, residual), _largest(abs(residual), axes)
+        return Tested(residual, met.all(axis=axes), worst == 0, worst)  # type: ignore[arg-type]
     from recsolve.kernels.cpu import residual_loops
 
     dtype, out = states.dtype, np.empty_like(states)

@@ -28,7 +28,8 @@ def rows(config: Config) -> Iterator[Row]:
     def attend(y: Array, x: Array) -> Array:
         n = len(y)
         weight = np.where(mask[:n, :n], np.exp((x @ Q) @ (y @ K).T / d**0.5), 0.0)
-        return x + 0.5 * (weight @ (y @ V)) / (weight.sum(axis=-1, keepdims=True) + 1.0)
+        out: Array = x + 0.5 * (weight @ (y @ V)) / (weight.sum(axis=-1, keepdims=True) + 1.0)
+        return out
 
     def row_after_row() -> Array:
         y = np.zeros_like(x)
