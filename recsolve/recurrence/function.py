@@ -139,9 +139,9 @@ class FunctionRecurrence(Recurrence):
         self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
         super().__init__(_length(native, length), batch, layout, start, reset, kind, ties)
         if structure == "none":
-            self._state_methods()
+            self._set_applies()
 
-    def _state_methods(self) -> None:
+    def _set_applies(self) -> None:
         """State which methods apply to a function without derivative."""
         discrete = is_discrete(self.dtype)
         self.applies = _COPYING if discrete else _OF_F

@@ -124,11 +124,11 @@ class HistoryRecurrence(FunctionRecurrence):
             ties=ties,
         )
         self.description = getattr(F, "__name__", type(F).__name__)
-        self._state_methods()
+        self._set_applies()
         self.F, self.offset, self._all, self._rows, self._memory = F, 0, self.inputs, self.initial[None][:0], _Memory()
         check_causal(self)
 
-    def _state_methods(self) -> None:
+    def _set_applies(self) -> None:
         discrete, none = is_discrete(self.dtype), self.structure == "none"
         self.applies = _SWEEPING if discrete else _ACCELERATED if none else _ACCELERATED | {"newton_krylov"}
         self.why = _WHY
@@ -168,7 +168,7 @@ class HistoryRecurrence(FunctionRecurrence):
     @property
     def drive_of_all(self) -> Any:
         """The inputs of all these rows, in the container that they came in."""
-        return self._drive(slice(None))
+        return self.contain(list(self.inputs))
 
     @staticmethod
     def named_inputs(inputs: Any) -> dict[str, Any]:
@@ -189,9 +189,9 @@ class HistoryRecurrence(FunctionRecurrence):
         cache = part.f.args[0] if isinstance(part.f, partial) else None
         for t in range(start, self.length):
             row, at = states[t : t + 1], self.offset + t
-            drive = self._contained(at, at + 1)
-            row[...] = changed(self, f=partial(self.F.window, cache))._call(row, slice(None), drive)  # type: ignore[attr-defined]
-            cache = self.F.extend(cache, freeze(row), drive)  # type: ignore[attr-defined]
+            inputs = [freeze(u[at : at + 1]) for u in self._all]
+            row[...] = changed(self, f=partial(self.F.window, cache), inputs=inputs, length=1).whole(row)  # type: ignore[attr-defined]
+            cache = self.F.extend(cache, freeze(row), self.contain(inputs))  # type: ignore[attr-defined]
 
     def whole(self, states: Array) -> Array:
         """Return F of all these rows, shape (T, *batch, *event)."""
