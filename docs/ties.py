@@ -134,6 +134,11 @@ def main() -> None:
     for problem, (winner, why) in PROBLEMS.items():
         print(f"\n**{problem.__name__}**, {problem.__doc__} Best: {winner}. {why}")
     print(
+        "\nOver an axis, `np.max` and `np.min` are the operation of two taken from the first entry to the last: with 1 "
+        "the first of the entries that tie passes its derivative on, with 0 the last one, with a half the last one "
+        "half of it, the one before a quarter, and so on. `np.sort` keeps the order of equal entries."
+    )
+    print(
         "\nA half is best or next best on all four; the default, 1, is best on the rectifier alone. The problems are "
         "made so that choices differ: drives drawn from a continuum rarely tie, and then the choice does nothing."
     )

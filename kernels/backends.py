@@ -27,6 +27,7 @@ _PAYS, _MANY_STEPS, _MANY_FACTORED = 32_768, 64, 1024
 
 # Compiling a cell takes seconds once, loading it a fraction of one per process; NumPy takes 20 us a step, or more.
 _LONG, _LARGE = 4096, 1 << 18  # many steps, or numbers
+_ROWS = 1 << 16  # numbers of trajectories whose rows are compared
 _STEPS, _NUMBERS = 256, 1 << 12  # or fair numbers of both
 _STEPS_ON_GPU = 256  # a step of CuPy calls takes a fraction of a millisecond
 
@@ -163,7 +164,7 @@ def launches(like: Array, steps: int, numbers: int) -> bool:
 def compiles_rows(numbers: int) -> bool:
     """Return whether Numba loops compare and copy the rows of trajectories with ``numbers`` entries."""
     name = asked()
-    return name == "numba" or (name == "auto" and numbers >= _LARGE and _installed())
+    return name == "numba" or (name == "auto" and numbers >= _ROWS and _installed())
 
 
 def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recsolve.kernels.gpu.iterate import Iterations
 
 _TOGETHER = 1 << 16  # rows whose segments are looked at together, to save memory where a state is one number
-_SPREAD = 100_000  # numbers from which on threads pay for waking them
+_SPREAD = 1 << 18  # numbers from which on threads pay for waking them
 
 
 class Tested(NamedTuple):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 from recsolve.base.arrays import Array
+from recsolve.kernels.held import Held
 
 
-class Starts(NamedTuple):
+class _Starts(NamedTuple):  # which has no room for what is looked up once; a subclass has
+    initial: Array
+    restart: Array
+    reset: Array | None = None
+
+
+class Starts(_Starts):
     """The states that a walk through time starts from.
 
     Attributes
@@ -18,9 +26,10 @@ class Starts(NamedTuple):
         (T, *batch): the steps with a reset.
     """
 
-    initial: Array
-    restart: Array
-    reset: Array | None = None
+    @cached_property
+    def held(self) -> Held:
+        """The arrays: two states, and the resets if there are any."""
+        return Held(x for x in self if x is not None)
 
     @property
     def has_resets(self) -> bool:

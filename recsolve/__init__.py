@@ -10,13 +10,14 @@ _HERE = _Path(__file__).parent
 if not (_HERE / "solvers").exists() and (_HERE.parent / "pyproject.toml").exists():
     __path__.append(str(_HERE.parent))
 
-from recsolve import cells, jacobians, math, mixings, solvers
+from recsolve import cells, graphs, jacobians, math, mixings, solvers, testing
 from recsolve._version import __version__
 from recsolve.analysis.structure_check import StructureReport, check_structure
 from recsolve.base.layout import Layout
 from recsolve.base.status import Status
 from recsolve.diagnosis.diagnose import Diagnosis, diagnose
 from recsolve.gradients.adjoint import Gradients, adjoint
+from recsolve.gradients.scan_adjoint import ScanGradients, scan_adjoint
 from recsolve.gradients.tangent import tangent
 from recsolve.interop.checkpoint import load
 from recsolve.interop.layers import Layers
@@ -24,6 +25,7 @@ from recsolve.interop.layers_gradients import LayersGradients
 from recsolve.interop.layers_solution import LayersSolution
 from recsolve.interop.torch_run import run
 from recsolve.kernels.backends import backend
+from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.given import packed_resets
@@ -46,8 +48,10 @@ __all__ = [
     "LayersGradients",
     "LayersSolution",
     "Layout",
+    "Monoid",
     "Projection",
     "Recurrence",
+    "ScanGradients",
     "Solution",
     "Status",
     "StructureReport",
@@ -59,6 +63,7 @@ __all__ = [
     "check_structure",
     "diagnose",
     "explain",
+    "graphs",
     "jacobians",
     "load",
     "math",
@@ -66,7 +71,9 @@ __all__ = [
     "packed_resets",
     "run",
     "scan",
+    "scan_adjoint",
     "solve",
     "solvers",
     "tangent",
+    "testing",
 ]

@@ -22,6 +22,8 @@ def first_iterate(guess: Any, recurrence: Recurrence) -> Array | None:
     states = recurrence.empty()
     if isinstance(guess, str):
         if guess == "coarse":
+            if recurrence.graph is not None:
+                raise ValueError("guess is 'coarse', which takes every m-th step of time; a graph has none")
             return _coarse_guess(recurrence)
         if guess == "frozen_gates":
             return _finite(frozen_gates(recurrence), recurrence)
@@ -40,6 +42,8 @@ def first_iterate(guess: Any, recurrence: Recurrence) -> Array | None:
         states[...] = guess
         return states
     native = recurrence.native(guess, "guess")
+    if recurrence.graph is not None:
+        native = recurrence.in_order(native, "guess")
     try:
         states[...] = np.broadcast_to(native, recurrence.shape)
     except ValueError:

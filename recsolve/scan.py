@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, common_dtype, common_kind, from_native, namespace, to_native
+from recsolve.base.arguments import MASKS, as_mask
+from recsolve.base.arrays import Array, Kind, common_dtype, common_kind, from_native, kind_of, namespace, to_native
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.backends import scan as chosen_scan
-from recsolve.kernels.monoids.float16 import state_dtype
-from recsolve.kernels.monoids.monoid import MONOIDS
+from recsolve.kernels.monoids.float16 import state_dtype, widen
+from recsolve.kernels.monoids.monoid import COMPLEX, MONOIDS, Monoid
 
 
 def scan(
-    monoid: str,
+    monoid: str | Monoid | type[Monoid],
     elements: tuple[Any, ...],
     *,
     initial: Any = None,
@@ -26,19 +27,24 @@ def scan(
 
     Parameters
     ----------
-    monoid : str
+    monoid : str, Monoid or type
+        A :class:`recsolve.Monoid` of your own, or the name of one of these:
+
         ======================  ===========================================  ===================================
         monoid                  elements                                     y[t]
         ======================  ===========================================  ===================================
-        affine                  (A, b), A a structured Jacobian or an array  A[t] y[t-1] + b[t]
-                                of the shape of b (diagonal)
+        affine                  (A, b), A a structured Jacobian, an array    A[t] y[t-1] + b[t]
+                                of the shape of b (diagonal), or matrices
+                                (T, ..., n, n) beside b (T, ..., n)
         clamp                   (r, s)                                       max(min(r[t], y[t-1]), s[t])
         addition                (b,)                                         y[t-1] + b[t]
         saturating_add          (d, lo, hi)                                  max(min(y[t-1] + d[t], hi[t]), lo[t])
         max_min, max_plus,      (A, b), A of the shape of b, or matrices     max(b[t], min(A[t], y[t-1])),
-        min_plus                (T, ..., n, n) beside b (T, ..., n)          max(b[t], A[t] + y[t-1]), min(...)
+        min_plus                                                             max(b[t], A[t] + y[t-1]), min(...)
         logsumexp               (m, s)                                       pairs (M, S) on a last axis of y:
                                                                              S[t] e^M[t] = sum of s e^m until t
+        weighted_logsumexp      (f, m, v), vectors v (T, ..., d)             (M, *S), decayed sums of v e^m that
+                                                                             share M: e^f[t] before each step
         moebius                 (a, b, c, d)                                 (a[t] y[t-1] + b[t]) /
                                                                              (c[t] y[t-1] + d[t])
         finite_map              (e,), integers (T, ..., n)                   e[t, ..., y[t-1]]
@@ -47,14 +53,15 @@ def scan(
 
         docs/scans.md says which of them round, and which backends run them.
     elements : tuple
-        Arrays with time along ``axis``.
+        Arrays with time along ``axis``. What is the same at all times is a number, or has an axis of time of length
+        1, and so have other axes along which it repeats; it is not copied.
     initial : array, optional
         y before the first step, the shape of one step. Without it the first step is one that is cut from its past;
         clamp, saturating_add, moebius and finite_map need it.
-    reset : array of bool, optional
+    reset : array of bool, or of integers 0 and 1, optional
         Steps cut from their past: (T,), the shape of the elements, or their first axes with time before all others.
         They act on ``initial`` with those four monoids, and give with the others what does not depend on the past: b,
-        (m, s), C. Cuts are selected, so an inf or NaN before one does not pass it.
+        (m, s), (m, v), C. Cuts are selected, so an inf or NaN before one does not pass it.
     reverse : bool
         Run from the last step to the first: y[t] = e[t](y[t+1]).
     axis : int
@@ -68,10 +75,11 @@ def scan(
     Raises
     ------
     ValueError
-        For an unknown monoid or shapes that do not agree.
+        For an unknown monoid, shapes that do not agree, or integers in ``reset`` other than 0 and 1.
     TypeError
-        For mixed kinds, or dtypes that are not float16, float32 or float64 (affine: or complex64 or complex128;
-        finite_map: integers; moebius and riccati: not float16).
+        For mixed kinds, or dtypes that are not float16, float32 or float64 (affine and addition: or complex64 or
+        complex128, where one complex element or ``initial`` makes all complex; finite_map: integers; moebius and
+        riccati: not float16; those of a monoid of yours).
 
     Notes
     -----
@@ -90,29 +98,51 @@ def scan(
     >>> rs.scan("finite_map", (turn,), initial=0)
     array([1, 1, 2])
     """
-    if monoid not in MONOIDS:
-        raise ValueError(f"monoid is {monoid!r}; wanted one of {', '.join(MONOIDS)}")
+    with np.errstate(all="ignore"):
+        given = read(monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis)
+        y = chosen_scan(given.monoid, given.elements, initial=given.initial, reset=given.reset)
+    return given.returned(y)
+
+
+class Given(NamedTuple):
+    """The arguments of a scan, checked: native arrays of one dtype, in the order in which it runs, time first."""
+
+    monoid: Monoid
+    elements: Any
+    like: Array
+    initial: Array | None
+    reset: Array | None
+    kind: Kind
+    reverse: bool
+    axis: int
+    alone: bool  # objects, one a step, which have got an axis: NumPy takes the entries of a single one for numbers
+
+    def native(self, x: Any, name: str, shape: tuple[int, ...]) -> Array:
+        """Return an argument of the shape, kind and dtype of the result as the scan sees it."""
+        if kind_of(x) != self.kind:
+            raise TypeError(f"{name} is {kind_of(x)} and the elements are {self.kind}; convert them to one kind first")
+        rows = to_native(x, name, (self.like.dtype,))
+        rows = np.moveaxis(rows, self.axis, 0) if rows.ndim == len(shape) else rows
+        if rows.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(x.shape)}; wanted that of the result of the scan")
+        return rows[::-1] if self.reverse else rows
+
+    def returned(self, y: Array) -> Any:
+        """Return rows as the user sees them."""
+        y = y[::-1] if self.reverse else y
+        y = y[..., 0] if self.alone else y
+        return from_native(np.moveaxis(y, 0, self.axis) if self.axis else y, self.kind)
+
+
+def read(
+    monoid: str | Monoid | type[Monoid], elements: Any, *, initial: Any, reset: Any, reverse: bool, axis: int
+) -> Given:
+    """Check the arguments of :func:`scan`; raise as it says."""
+    op = _known(monoid)
     if not isinstance(elements, (tuple, list)):
         raise ValueError(f"elements is {type(elements).__name__}; wanted a tuple of arrays")
-    structures = [isinstance(e, Jacobian) for e in elements]
-    arrays = {f"elements[{i}]": e for i, e in enumerate(elements) if not structures[i]}
-    kind = common_kind({**arrays, "initial": None if np.isscalar(initial) else initial})
-    if axis != 0 and len(arrays) < len(elements):
-        raise ValueError(f"axis is {axis}; wanted 0 with a structured Jacobian, whose time comes first")
-    op = MONOIDS[monoid]
-    native = [
-        e if structured else to_native(e, f"elements[{i}]", op.dtypes)
-        for i, (e, structured) in enumerate(zip(elements, structures, strict=True))
-    ]
-    axis = _from_front(axis, [e for e, structured in zip(native, structures, strict=True) if not structured])
-    if axis:
-        native = [np.moveaxis(e, axis, 0) for e in native]
-    entries = {
-        f"elements[{i}]": getattr(e, "data", None) if structured else e
-        for i, (e, structured) in enumerate(zip(native, structures, strict=True))
-    }
-    common_dtype({name: x for name, x in entries.items() if x is not None})
-    prepared = op.prepare(tuple(native))
+    native, kind, axis, alone = _native(op, elements, initial, axis)
+    prepared = op.prepare(native)
     like = op.like(prepared)
     start = None if initial is None else _row(initial, like)
     if start is not None:
@@ -120,29 +150,92 @@ def scan(
     mask = None if reset is None else _mask(reset, like, axis)
     if reverse:
         prepared, mask = op.take(prepared, slice(None, None, -1)), None if mask is None else mask[::-1]
-    with np.errstate(all="ignore"):
-        y = chosen_scan(op, prepared, initial=start, reset=mask)
-    y = y[::-1] if reverse else y
-    return from_native(np.moveaxis(y, 0, axis) if axis else y, kind)
+        like = op.like(prepared)
+    return Given(op, prepared, like, start, mask, kind, reverse, axis, alone)
 
 
-def _from_front(axis: int, arrays: list[Any]) -> int:
+def _known(monoid: Any) -> Monoid:
+    """Return a monoid by its name, or that of the user."""
+    if isinstance(monoid, str):
+        if monoid not in MONOIDS:
+            raise ValueError(f"monoid is {monoid!r}; wanted one of {', '.join(MONOIDS)}, or a Monoid")
+        return MONOIDS[monoid]
+    if isinstance(monoid, type) and issubclass(monoid, Monoid):
+        return monoid()
+    if not isinstance(monoid, Monoid):
+        raise TypeError(f"monoid is {monoid!r}; wanted a name, or a Monoid")
+    return monoid
+
+
+def _native(op: Monoid, elements: Any, initial: Any, axis: int) -> tuple[tuple[Any, ...], Kind, int, bool]:
+    """Return elements of one dtype with time first, their kind, the axis from the front, and whether one got added."""
+    named = {f"elements[{i}]": e for i, e in enumerate(elements)}
+    structures = {name for name, e in named.items() if isinstance(e, Jacobian)}
+    numbers = {name for name, e in named.items() if np.isscalar(e)}
+    arrays = {name: e for name, e in named.items() if name not in structures | numbers}
+    kind = common_kind({**arrays, "initial": None if np.isscalar(initial) else initial})
+    if axis != 0 and structures:
+        raise ValueError(f"axis is {axis}; wanted 0 with a structured Jacobian, whose time comes first")
+    native = {name: to_native(e, name, op.dtypes) for name, e in arrays.items()}
+    in_time = {name: e for name, e in native.items() if e.ndim}
+    if not in_time:
+        raise ValueError(f"elements are {elements!r}; wanted an array with an axis of time among them")
+    axis = _from_front(axis, in_time)
+    native |= {name: np.moveaxis(e, axis, 0) for name, e in in_time.items() if axis}
+    entries = native | {name: x for name in structures if (x := getattr(named[name], "data", None)) is not None}
+    dtype = _dtype(op, entries, [named[name] for name in numbers] + ([] if initial is None else [initial]))
+    alone = dtype.kind == "O" and max(x.ndim for x in in_time.values()) == 1
+    xp = namespace(next(iter(native.values())))
+
+    def cast(name: str) -> Any:
+        if name in numbers:
+            return _number(named[name], name, dtype, xp)
+        e = native.get(name, named[name])
+        e = e[:, None] if alone and name in in_time else e
+        return widen(e, dtype) if name in entries and entries[name].dtype != dtype else e
+
+    return tuple(map(cast, named)), kind, axis, alone
+
+
+def _dtype(op: Monoid, entries: dict[str, Array], others: list[Any]) -> np.dtype[Any]:
+    """Return the dtype of the scan: that of all elements, complex where one of them or of others is complex."""
+    if COMPLEX[0] not in op.dtypes or not any(is_complex(x) for x in (*entries.values(), *others)):
+        return common_dtype(entries)
+    promoted = {name: np.result_type(x.dtype, COMPLEX[0]) for name, x in entries.items()}
+    if len(set(promoted.values())) > 1:
+        common_dtype(entries)
+    return next(iter(promoted.values()))
+
+
+def is_complex(x: Any) -> bool:
+    """Return whether an array of any kind, a list or a number is complex."""
+    dtype = getattr(x, "dtype", None) or np.asarray(x).dtype
+    return dtype.kind == "c" if isinstance(dtype, np.dtype) else "complex" in str(dtype)
+
+
+def _number(x: Any, name: str, dtype: np.dtype[Any], xp: Any) -> Array:
+    """Return a number, which is the same everywhere, as an array without axes."""
+    allowed = np.dtype(np.int64) if dtype.kind == "u" else dtype  # -1 is an integer, which is found to be out of range
+    if not np.can_cast(np.min_scalar_type(x), allowed, "same_kind"):
+        raise TypeError(f"{name} is {x!r}; wanted a number of dtype {dtype}")
+    return xp.asarray(x, dtype)  # type: ignore[no-any-return]
+
+
+def _from_front(axis: int, arrays: dict[str, Array]) -> int:
     """Return the axis counted from the front, which arrays of matrices and of vectors have in common."""
-    ranks = [x.ndim for x in arrays]
-    for i, x in enumerate(arrays):
-        if not -min(ranks) <= axis < min(ranks):
-            raise ValueError(f"elements[{i}] has shape {x.shape}; wanted time along its axis {axis}")
-    return axis % min(ranks) if ranks else axis
+    least = min((x.ndim for x in arrays.values()), default=1)
+    for name, x in arrays.items():
+        if not -least <= axis < least:
+            raise ValueError(f"{name} has shape {x.shape}; wanted time along its axis {axis}")
+    return axis % least
 
 
 def _row(initial: Any, like: Array) -> Array:
     """Return y[-1] in the dtype in which the state is carried."""
     dtype = state_dtype(like)
-    row = (
-        namespace(like).asarray(initial, dtype=dtype)
-        if np.isscalar(initial)
-        else to_native(initial, "initial", tuple(dict.fromkeys((like.dtype, dtype))))
-    )
+    taken = tuple(dict.fromkeys((like.dtype, dtype, *((like.real.dtype,) if like.dtype.kind == "c" else ()))))
+    number = np.isscalar(initial)
+    row = _number(initial, "initial", dtype, namespace(like)) if number else to_native(initial, "initial", taken)
     row = row.astype(dtype, copy=False)
     try:
         return np.broadcast_to(row, like.shape[1:])
@@ -151,7 +244,7 @@ def _row(initial: Any, like: Array) -> Array:
 
 
 def _mask(reset: Any, like: Array, axis: int) -> Array:
-    mask = to_native(reset, "reset", (np.dtype(bool),))
+    mask = as_mask(to_native(reset, "reset", MASKS), "reset")
     if mask.ndim == like.ndim:  # in the shape of the elements
         mask = np.moveaxis(mask, axis, 0)
     if mask.ndim > like.ndim or mask.shape != like.shape[: mask.ndim]:

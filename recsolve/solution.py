@@ -12,6 +12,7 @@ from recsolve.analysis.error_bound import error_bound
 from recsolve.analysis.structure_truth import Verification, verify_jacobian
 from recsolve.analysis.trust import Estimate, estimate
 from recsolve.base.arrays import Array, is_discrete, to_host
+from recsolve.base.names import Names
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
 from recsolve.recurrence.base import Recurrence
@@ -28,8 +29,10 @@ class Solution:
     ----------
     states : array, shape (T, *batch, *event)
         The iterate that all of the following speaks about.
+    named, named_final : Names
+        ``states`` and ``final`` by component, as views in their own shapes, of a cell or a function with named states.
     output : array, shape (T, *batch, *lanes, n)
-        What the cell shows of the states; of a function, the states.
+        What the cell shows of the states; of a function, the states; with a ``readout`` what that gives.
     final : array, shape (*batch, *event)
         The last state, to be the ``initial`` of the next call (``initial`` itself when T = 0).
     success : bool
@@ -45,7 +48,8 @@ class Solution:
         ``quasi_newton`` and ``jacobi`` on a GPU, unless a callback or trace asks for iterates) the last entry is the
         only one.
     converged_prefix, exact_prefix : int
-        How many leading rows, of all sequences, meet ``tolerance``; have a residual of exactly 0.
+        How many leading rows, of all sequences, meet ``tolerance``; have a residual of exactly 0. On a graph, how many
+        leading levels.
     converged_rows : array of bool, shape (T, *batch)
         Rows of which every entry meets ``tolerance``.
     converged_entries : array of bool, shape (T, *batch, *event)
@@ -97,16 +101,26 @@ class Solution:
 
     @cached_property
     def states(self) -> Any:
-        return self.recurrence.wrap(self._iterate.states)
+        return self.recurrence.wrap(self.recurrence.as_given(self._iterate.states))
 
     @cached_property
     def output(self) -> Any:
-        return self.recurrence.wrap(self.recurrence.output(self._iterate.states))
+        return self.recurrence.wrap(self.recurrence.as_given(self.recurrence.output(self._iterate.states)))
 
     @cached_property
     def final(self) -> Any:
         states = self._iterate.states
+        if self.recurrence.graph is not None:
+            raise AttributeError("final is the state after the last step, and a graph has none; take it from states")
         return self.recurrence.wrap(states[-1] if len(states) else self.recurrence.initial)
+
+    @property
+    def named(self) -> Names:
+        return self.recurrence.named(self.states)
+
+    @property
+    def named_final(self) -> Names:
+        return self.recurrence.named(self.final)
 
     @property
     def success(self) -> bool:
@@ -114,20 +128,22 @@ class Solution:
 
     @cached_property
     def converged_rows(self) -> Array:
-        return to_host(self._iterate.converged.copy())
+        return to_host(self.recurrence.as_given(self._iterate.converged.copy()))
 
     @cached_property
     def converged_entries(self) -> Array:
         iterate = self._iterate
-        return to_host(iterate.tolerance.met(iterate.states, iterate.values, iterate.residual))
+        return to_host(
+            self.recurrence.as_given(iterate.tolerance.met(iterate.states, iterate.values, iterate.residual))
+        )
 
     @property
     def converged_prefix(self) -> int:
-        return leading_times(self.converged_rows)
+        return self.recurrence.depth_of(leading_times(self._iterate.converged))
 
     @property
     def exact_prefix(self) -> int:
-        return exact_prefix(self._iterate)
+        return self.recurrence.depth_of(exact_prefix(self._iterate))
 
     @cached_property
     def condition(self) -> float:
@@ -192,6 +208,7 @@ class Solution:
         - f uses more than elementwise operations (and, for states of up to 128 numbers, indexing, shape functions and
           matmul), powers other than multiples of 1/2, or array methods that intervals lack; a declared ``jacobian`` is
           no help, for it cannot be enclosed;
+        - the recurrence is on a graph;
         - the arrays are CuPy's.
 
         Discrete states that have converged are the loop's own: the bound is 0.
@@ -249,7 +266,7 @@ class Solution:
         )
 
     def __repr__(self) -> str:
-        stats, T = self.stats, self.recurrence.length
+        stats, T, rows = self.stats, self.recurrence.depth, "rows" if self.recurrence.graph is None else "levels"
         asked = "trusted" in vars(self)
         known = f"{self.trusted} (error about {self.error_estimate:.1e})" if asked else "ask sol.trusted"
         waited = stats["compile_seconds"]
@@ -259,7 +276,7 @@ class Solution:
             "method": f"{self.solver.name}, {self.nit} iterations in {stats['seconds']:.3g} s" + compiled,
             "recurrence": repr(self.recurrence),
             "residual": _history(self.residuals) + " (max |f - h| per iterate)",
-            "prefix": f"{self.converged_prefix} of {T} rows within tolerance, {self.exact_prefix} exact",
+            "prefix": f"{self.converged_prefix} of {T} {rows} within tolerance, {self.exact_prefix} exact",
             "evaluations": f"f {stats['nfev']}, J {stats['njev']}, scans {stats['nscan']}",
             "trusted": known,
         }

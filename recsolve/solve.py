@@ -214,7 +214,7 @@ def _second_look(
     if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED, Status.MAXITER):
         step = problem.engine.step_that_differs(iterate.states, lambda: iterate.values)
         if step is not None:
-            return Status.STALLED, problem.engine.mixes.format(step=step), True
+            return Status.STALLED, problem.engine.mixes.format(step=problem.recurrence.name_of(step)), True
     if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
         return status, MISMATCH.format(worst=iterate.worst), False
     return status, remark, False
@@ -265,7 +265,7 @@ def _tolerance(
     base = tolerance_for(recurrence, tol, scaled=scaled and "atol" not in values)
     if "atol" in values:
         base = Tolerance(float(values["atol"]), base.rtol)
-    return replace(base, rtol=float(values.get("rtol", base.rtol)))
+    return replace(base, rtol=float(values["rtol"])) if "rtol" in values else base
 
 
 def _observer(
@@ -278,10 +278,11 @@ def _observer(
         if trace is not None:
             trace.record(active, iterate, report)
         if callback is not None:
-            native = active.states(iterate)
+            native = recurrence.as_given(active.states(iterate))
             # Only NumPy arrays can be read-only; of others the callback gets a copy.
             states = recurrence.wrap(freeze(native) if recurrence.kind == "numpy" else native.copy())
-            callback(IntermediateResult(states, nit, active.worst(iterate), active.converged(iterate)))
+            rows = to_host(recurrence.as_given(namespace(native).asarray(active.converged(iterate))))
+            callback(IntermediateResult(states, nit, active.worst(iterate), rows))
 
     return None if callback is None and trace is None else observe
 
@@ -306,6 +307,7 @@ def _where_nonfinite(recurrence: Recurrence, iterate: Iterate | Settled) -> str:
     rest = f"{int(right.sum())} of {right.size} numbers are right, as converged_entries tells"
     if whole.size > 1:
         rest += f", and {int(whole.sum())} of {whole.size} sequences at all steps"
+    step = f"step {t}" if recurrence.graph is None else f"node {recurrence.name_of(t)}"
     if not recurrence.drive_is_finite(t):
-        return f"the drive is inf or NaN at step {t}{of}; the rows before it are right; {rest}"
-    return f"f is inf or NaN at step {t}{of} although its drive is finite; the rows before it are right; {rest}"
+        return f"the drive is inf or NaN at {step}{of}; the rows before it are right; {rest}"
+    return f"f is inf or NaN at {step}{of} although its drive is finite; the rows before it are right; {rest}"

@@ -145,6 +145,7 @@ class TriangularAnderson(_Anderson):
     place = 4
     cite = "Tang et al. 2024 (ParaTAA), after Walker and Ni, SIAM J. Numer. Anal. 49 (2011)"
     finite_termination = True
+    graphs = False
 
     def safeguard(self, problem: Problem, iterate: Iterate, proposal: Array) -> Array:
         plain = problem.recurrence.over_event(iterate.leading | iterate.front)

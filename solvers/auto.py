@@ -40,6 +40,7 @@ class Auto(Method):
     cite = "this project"
     finite_termination = True
     exact_on_affine = "varies"
+    graphs = False
 
     def direct(self, problem: Problem) -> Verdict | None:
         if kind_of(problem.recurrence.initial) != "cupy":

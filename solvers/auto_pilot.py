@@ -72,7 +72,7 @@ def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | 
     auto takes sequential.
     50 steps are too few for anything to be faster than one after the other.
     """
-    check_recurrence(recurrence)
+    check_recurrence(recurrence, graphs=False)
     choice = choose(recurrence, tolerance_for(recurrence, tol))
     print(choice, file=sys.stdout if file is None else file)
     return choice

@@ -185,6 +185,7 @@ class BlockSolver(Solver[I, Blocks], Generic[I]):
 
     group = "in blocks"
     finite_termination = True
+    graphs = False
 
     block: int | None = None
 

@@ -33,6 +33,7 @@ class _Secant(Solver[Iterate, Learned[A]], Generic[A]):
 
     finite_termination = True
     exact_on_affine = "none"
+    graphs = False
 
     @abstractmethod
     def zero(self, problem: Problem, iterate: Iterate) -> A:

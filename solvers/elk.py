@@ -30,6 +30,7 @@ class _Regularised(Globalised[Jacobian]):
 
     finite_termination = False
     exact_on_affine = "none"
+    graphs = False
     setting = "damping"
 
     damping: float | None = None

@@ -15,6 +15,7 @@ from recsolve.jacobians import Jacobian
 from recsolve.kernels.gpu.cell.bound_cell import Bound
 from recsolve.kernels.gpu.iterate import Iterations
 from recsolve.kernels.gpu.judged import Judged
+from recsolve.kernels.graph_scan import graph_front
 from recsolve.kernels.residual import front, hopeless, iterations, residual_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
@@ -115,7 +116,8 @@ class Evaluation:
 
     def __init__(self, recurrence: Recurrence, tolerance: Tolerance, *, jacobian: bool, engine: Engine | None = None):
         self.recurrence, self.tolerance, self.jacobian = recurrence, tolerance, jacobian
-        self.counts: Counter[str] = Counter(_COUNTED)
+        self.counts: Counter[str] = Counter()
+        dict.update(self.counts, _COUNTED)  # Counter(_COUNTED) looks at more than that
         self.engine = engine or recurrence.bind()
         self.size = recurrence.length * prod(recurrence.batch)  # rows
         self.event_axes = tuple(range(1 + len(recurrence.batch), len(recurrence.shape)))
@@ -281,8 +283,9 @@ class Evaluation:
         """
         if self.launched is not None:
             return self.launched.front(good)
-        xp = namespace(good)
-        leading, stop = front(to_host(good), self._starts)
+        xp, graph = namespace(good), self.recurrence.graph
+        host = to_host(good)
+        leading, stop = front(host, self._starts) if graph is None else graph_front(host, graph)
         return xp.asarray(leading), xp.asarray(stop)
 
     @cached_property
@@ -297,6 +300,8 @@ class Evaluation:
     @cached_property
     def launched(self) -> Iterations | None:
         """Kernels of iterations on a GPU; None where the forms of :mod:`recsolve.kernels.residual` do the work."""
+        if self.recurrence.graph is not None:
+            return None
         return iterations(self.starts, self.recurrence.layout, self.recurrence.dtype)
 
     @cached_property

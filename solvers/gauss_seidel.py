@@ -52,6 +52,7 @@ class GaussSeidel(Solver[Iterate, Chunks]):
     cite = "Song, Meng, Liao, Ermon, ICML 2021 (arXiv 2002.03629)"
     finite_termination = True
     exact_on_affine = "none"
+    graphs = False
 
     chunk: int | None = None
 

@@ -46,6 +46,8 @@ class Method(ABC):
         method is chosen.
     causal : bool
         Whether an iterate at time t depends on the past of t alone.
+    graphs : bool
+        Whether it also solves recurrences on graphs; not if it follows one axis of time by itself.
 
     Examples
     --------
@@ -77,6 +79,7 @@ class Method(ABC):
     finite_termination: ClassVar[bool]
     exact_on_affine: ClassVar[str]
     causal: ClassVar[bool] = True
+    graphs: ClassVar[bool] = True
 
     def direct(self, problem: Problem) -> Direct | Verdict | None:
         """Return the trajectory and the iterations it took, where compiled loops find it without the driver.

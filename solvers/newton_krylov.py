@@ -56,6 +56,7 @@ class NewtonKrylov(Solver[Iterate, None]):
     finite_termination = True
     exact_on_affine = "per-unit"
     causal = False
+    graphs = False
 
     dimension: int = 12
     forcing: float = 0.1

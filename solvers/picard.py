@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsolve.jacobians import Identity, Jacobian
+from recsolve.jacobians import Jacobian
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.method import CorrectionSolver
 from recsolve.solvers.problem import Problem
@@ -13,6 +13,8 @@ from recsolve.solvers.problem import Problem
 @dataclass(frozen=True, kw_only=True)
 class Picard(CorrectionSolver[Iterate]):
     """A[t] = I, so the correction is a prefix sum: good where h[t] stays near h[t-1], as in fine time steps.
+
+    On a graph A is the mean over the parents of a node.
 
     Examples
     --------
@@ -32,4 +34,4 @@ class Picard(CorrectionSolver[Iterate]):
     exact_on_affine = "none"
 
     def preconditioner(self, problem: Problem, iterate: Iterate) -> Jacobian:
-        return Identity(iterate.values, problem.recurrence.layout)
+        return problem.recurrence.unit(iterate.values)

@@ -9,8 +9,8 @@ import numpy as np
 
 from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.tolerance import Tolerance
-from recsolve.jacobians import Block, Diagonal, Jacobian, Zero
-from recsolve.kernels.affine_scan import affine_scan
+from recsolve.jacobians import Block, ByParent, Diagonal, Jacobian, Zero
+from recsolve.kernels.affine_scan import affine_scan, carried
 from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_PROPOSAL, OF_VALUES
 from recsolve.kernels.residual import guard, largest_finite
 from recsolve.recurrence.base import Recurrence
@@ -265,7 +265,9 @@ class Problem(Evaluation):
         """Return A[t] d[t-1] with the scanned d, and anything in rows that are cut from the one before."""
         self.counts["nscan"] += 1
         cut = self.recurrence.over_event(self.cut(iterate))
-        return A.matvec(_before(affine_scan(A, iterate.residual, reset=cut)))
+        if self.recurrence.graph is not None and not isinstance(A, ByParent):
+            raise TypeError(f"A is {type(A).__name__}; wanted ByParent, one matrix per parent of a node, on a graph")
+        return carried(A, affine_scan(A, iterate.residual, reset=cut))
 
     def advance(self, iterate: I, proposal: Array) -> I:
         """Guard and pin a proposal, and evaluate it.
@@ -316,9 +318,8 @@ class Problem(Evaluation):
         """
         rec, xp, plain = self.recurrence, namespace(found.states), iterate.values
         left = xp.isfinite(plain) & ~xp.isfinite(found.values) & ~rec.over_event(self.starts)
-        outside = xp.zeros(left.shape, bool)
-        outside[:-1] = largest_together(rec, left)[1:]
-        outside &= xp.isfinite(plain) & (found.states != plain)
+        together = xp.broadcast_to(largest_together(rec, left), left.shape)
+        outside = rec.seen_at(together) & xp.isfinite(plain) & (found.states != plain)
         if pinned is not None:
             outside &= ~rec.over_event(pinned)
         if not outside.any():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.jacobians import Diagonal, Jacobian
+from recsolve.jacobians import ByParent, Diagonal, Jacobian
 from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.iterate import Linearised
 from recsolve.solvers.method import CorrectionSolver
@@ -76,7 +77,8 @@ class QuasiNewton(CorrectionSolver[Linearised]):
         if callable(self.approximation):
             return self.approximation(J)
         if self.approximation == "hutchinson":
-            return hutchinson(problem, J.matvec, self.probes, self.seed)
+            estimate = partial(hutchinson, problem, probes=self.probes, seed=self.seed)
+            return J.map(lambda A: estimate(A.matvec)) if isinstance(J, ByParent) else estimate(J.matvec)
         return J.block() if self.approximation == "block" else J.diagonal()
 
 

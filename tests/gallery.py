@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 import recsolve as rs
 from recsolve import jacobians
+from recsolve.base.named_state import NamedState
+from recsolve.jacobians.pattern import Pattern
 
 LENGTHS = (0, 1, 2, 31, 32, 33, 97)
 DTYPES = (np.float64, np.float32)
@@ -49,6 +51,50 @@ def structure(kind, layout, leading, rng, dtype=np.float64, gain=1.0):
         jacobians.LaneDense: (*layout.lanes, width, width),
     }.get(kind, layout.event)
     return kind((gain * rng.standard_normal((*leading, *shape))).astype(dtype), layout)
+
+
+def pairs(leading, rng, dtype=np.float64, gain=1.0):
+    """A Jacobian by pairs of components, a number beside two: one sees itself, the others see both."""
+    named = NamedState({"m": (), "h": ("d",)}, {"d": 2})
+    pattern = Pattern(named, {("m", "m"): "diagonal", ("h", "h"): "dense", ("h", "m"): "diagonal"})
+    shapes = {pair: (*leading, *rows.shape, columns.shape[1]) for pair, (rows, columns) in pattern.places.items()}
+    blocks = {pair: (gain * rng.standard_normal(shape)).astype(dtype) for pair, shape in shapes.items()}
+    return jacobians.Pairs(blocks, pattern, rs.Layout(units=3), np.zeros((*leading, 3), dtype))
+
+
+def memory(put=np.asarray):
+    """Named states of three shapes, with a parameter and a readout, on arrays that ``put`` makes."""
+    rng = np.random.default_rng(0)
+    u, W = rng.standard_normal((80, 2, 3)), 0.4 * rng.standard_normal((3, 3))
+    initial = {"m": np.zeros(2), "C": np.zeros((2, 2, 3)), "h": np.zeros((2, 3))}
+
+    def f(s, u, p):
+        C = np.tanh(s.C @ p.W + s.m[..., None, None])
+        return {"m": 0.5 * s.m + u[..., 0], "C": C, "h": np.tanh(s.h @ p.W + s.C.sum(axis=-2) + u)}
+
+    def readout(s, u, p):
+        return np.concatenate([np.einsum("...kv,...v->...k", s.C, u), s.h[..., [2, 0, 0]] * s.m[..., None]], axis=-1)
+
+    return rs.Recurrence.from_function(
+        f,
+        inputs=put(u),
+        state={"m": (), "C": ("k", "v"), "h": ("v",)},
+        initial={name: put(x) for name, x in initial.items()},
+        parameters={"W": put(W)},
+        structure={
+            ("m", "m"): "diagonal", ("C", "C"): ("k",), ("C", "m"): "dense", ("h", "h"): "dense", ("h", "C"): ("v",),
+        },
+        readout=readout,
+    )  # fmt: skip
+
+
+def compare_memories(here, there):
+    """Assert that the solutions of a memory here and on a GPU agree, and their gradients too."""
+    assert there.trusted
+    wanted, g = (rs.adjoint(sol, output=sol.output) for sol in (here, there))
+    pairs = [(there.output, here.output), (there.named_final.C, here.named_final.C), (g.initial.C, wanted.initial.C)]
+    for found, known in [*pairs, (g.inputs, wanted.inputs), (g.parameters.W, wanted.parameters.W)]:
+        np.testing.assert_allclose(found.get(), known, atol=1e-10)
 
 
 def loop(rec):

@@ -5,11 +5,11 @@ Those of a monoid that is not named here are arrays of normal numbers, one for e
 
 import numpy as np
 
-from recsolve.kernels.monoids.monoid import MONOIDS, Restarting
+from recsolve.kernels.monoids.monoid import MONOIDS
 
 EXACT = ("clamp", "max_min", "finite_map")  # whatever the numbers are
 WHOLE = (*EXACT, "addition", "saturating_add", "max_plus", "min_plus")  # exact with integers
-RESTARTING = tuple(name for name, monoid in MONOIDS.items() if isinstance(monoid, Restarting))
+RESTARTING = tuple(name for name, monoid in MONOIDS.items() if monoid.restarts)
 
 
 def elements(name, T, shape, rng, dtype=np.float64, size=3, whole=False):
@@ -36,6 +36,8 @@ def elements(name, T, shape, rng, dtype=np.float64, size=3, whole=False):
         return (summed(),)
     if name == "logsumexp":
         return 3 * normal(), normal()
+    if name == "weighted_logsumexp":
+        return -abs(normal()), 3 * normal(), normal(size)
     if name in ("max_plus", "min_plus"):
         return summed(), summed()
     found = tuple(normal() for _ in MONOIDS[name].letters)

@@ -144,7 +144,8 @@ def gru(**arguments):
         (lambda: rs.Cell(lambda s, W, u, p: s.h, state=("h",), output="x"), ValueError, "output is 'x'"),
         (lambda: rs.Cell(lambda s, W, u, p: (s.h, s.h), state=("h",), output="h"), ValueError, "returns 2 components"),
         (lambda: rs.Cell(lambda s, W, u, p: s.q, state=("h",), output="h"), AttributeError, "no component 'q'"),
-        (lambda: rs.packed_resets([3, 0]), ValueError, "lengths is"),
+        (lambda: gru(x=Y, reset=np.full(5, 2)), ValueError, "reset has values from 2 to 2; wanted bool, or integers 0"),
+        (lambda: rs.packed_resets([3, -1]), ValueError, "lengths is"),
         (lambda: bad_function(structure="sparse"), ValueError, "structure is 'sparse'; wanted one of zero"),
         (lambda: bad_function(initial=np.array(0.0), structure="dense"), ValueError, "initial has shape"),
         (lambda: bad_function(initial=np.zeros((1, 2)), structure="block"), ValueError, "k >= 2"),
@@ -173,3 +174,12 @@ def gru(**arguments):
 def test_bad_input_names_argument_seen_and_wanted(build, error, words):
     with pytest.raises(error, match=words):
         build()
+
+
+def test_packed_sequences_without_steps_have_no_rows():
+    for lengths in ([2, 0, 3], [0, 2, 3, 0], np.array([2, 3], np.uint8)):
+        np.testing.assert_array_equal(rs.packed_resets(lengths), [True, False, True, False, False])
+    for lengths in ([], [0], [0, 0]):
+        assert rs.packed_resets(lengths).shape == (0,)
+    cuts = rs.packed_resets([2, 3])
+    np.testing.assert_array_equal(gru(x=Y, reset=cuts.astype(int)).reset, gru(x=Y, reset=cuts).reset)

@@ -17,7 +17,7 @@ import recsolve as rs
 from recsolve.kernels.gpu.device import SHARED
 from recsolve.kernels.gpu.scan import scan_cuda
 from recsolve.studies import bench
-from recsolve.studies.bench import by_hand, calls_gpu, histories, layers_gpu, scans, solves_gpu
+from recsolve.studies.bench import by_hand, calls_gpu, graphs, histories, layers_gpu, scans, solves_gpu
 from recsolve.studies.bench.board import BOARD, MULTIPLIERS, Config
 from recsolve.studies.bench.harness import Gpu, relative_error
 from recsolve.studies.command import cli, warm
@@ -231,6 +231,16 @@ def test_histories_beside_calls_of_their_function(monkeypatch):
     monkeypatch.setattr(histories, "ATTENTION", (20, 4))
     rows = list(bench.get("cpu", "history").rows(Config(repeats=1)))
     assert [row["reference"] for row in rows] == ["F as often", "row after row"]
+    for row in rows:
+        assert row["error"] < 1e-14
+        assert row["reference_over_solve"] > 0
+
+
+def test_graphs_beside_loops_by_hand(monkeypatch):
+    monkeypatch.setattr(graphs, "GRID", (5, 4, 3))
+    monkeypatch.setattr(graphs, "STACK", (3, 6, 2, 4))
+    rows = list(bench.get("cpu", "graph").rows(Config(repeats=1)))
+    assert [row["reference"] for row in rows] == ["diagonals"] * 4 + ["layer by layer"]
     for row in rows:
         assert row["error"] < 1e-14
         assert row["reference_over_solve"] > 0

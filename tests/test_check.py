@@ -3,6 +3,7 @@
 import gallery
 import numpy as np
 import pytest
+import scipy.special
 from conftest import SLOW
 from random_functions import problem
 from test_laws import STRUCTURES, affine
@@ -149,8 +150,8 @@ def logistic(structure, f=lambda h, u: 3.9 * h * (1 - h), **given):
         ({"structure": "zero"}, "not the derivative"),
         ({"structure": "diagonal", "jacobian": lambda h, u: 0 * h}, "not the derivative"),
         ({"structure": "diagonal", "f": lambda h, u: 0.9 * h[..., ::-1] + 0 * h}, "not the derivative"),
-        ({"structure": "dense", "f": lambda h, u: np.sort(0.5 * h, axis=-1)}, "cannot be differentiated"),
-        ({"structure": "zero", "f": lambda h, u: np.sort(0.5 * h, axis=-1)}, "not the derivative"),
+        ({"structure": "dense", "f": lambda h, u: np.interp(0.5 * h, [-9, 9], [-9, 9])}, "cannot be differentiated"),
+        ({"structure": "zero", "f": lambda h, u: np.interp(0.5 * h, [-9, 9], [-9, 9])}, "not the derivative"),
     ],
 )
 def test_nothing_is_trusted_whose_derivative_is_not_known(given, why):
@@ -161,6 +162,53 @@ def test_nothing_is_trusted_whose_derivative_is_not_known(given, why):
     assert np.isnan(sol.error_estimate)
     assert why in sol.message
     assert "trusted: False" in repr(sol)
+
+
+def stepwise(h):
+    out = np.empty(h.shape, h.dtype)
+    for i in range(h.shape[-1]):
+        out[..., i] = np.sin(h[..., i])
+    return out
+
+
+def guarded(error):
+    def f(h):
+        if type(h) is not np.ndarray:
+            raise error
+        return np.sin(h)
+
+    return f
+
+
+WITHOUT_DERIVATIVE = {
+    "conversion": lambda h: np.sin(np.asarray(h)),
+    "writing": stepwise,
+    "a function without a rule": lambda h: np.fmax(h, -1),
+    "decompositions": lambda h: h / (1 + np.linalg.svd(h[..., None], compute_uv=False)),
+    "SciPy": lambda h: np.sin(scipy.special.j0(h)),
+    "one number at a time": lambda h: np.vectorize(lambda x: min(x, 1.0))(h),
+    "TypeError": guarded(TypeError("only arrays")),
+    "ValueError": guarded(ValueError("only arrays")),
+    "an error of its own": guarded(RuntimeError("only arrays")),
+}
+
+
+@pytest.mark.parametrize("declared", ["dense", "zero"])
+@pytest.mark.parametrize("name", WITHOUT_DERIVATIVE)
+def test_functions_without_a_derivative_have_unknown_errors_and_say_why(name, declared):
+    f, u = WITHOUT_DERIVATIVE[name], np.random.default_rng(0).standard_normal((30, 3))
+    rec = gallery.function(lambda h, u: 0.5 * f(h) + u, u, declared)
+    sol = rs.solve(rec, method="jacobi")
+    assert sol.success
+    assert not sol.trusted
+    assert np.isnan([sol.condition, sol.error_estimate]).all()
+    why = "cannot be differentiated" if declared == "dense" else "not the derivative of f"
+    assert why in sol.message
+    assert why in repr(sol)
+    assert not rs.check_structure(rec)
+    with pytest.raises((TypeError, ValueError, RuntimeError)):
+        rs.adjoint(sol, states=u).initial  # noqa: B018
+    assert declared == "zero" or sol.error_bound == np.inf
 
 
 def test_a_cell_without_a_derivative_is_not_trusted():
@@ -182,3 +230,61 @@ def test_what_ignores_the_state_is_trusted_without_a_derivative():
 def test_exponents_of_a_false_jacobian_are_refused():
     with pytest.raises(ValueError, match="is not the derivative of f"):
         rs.diagnose(logistic("zero").recurrence)
+
+
+def relu_network(seed, T=10):
+    """Return a network that is a step, its inputs, many of which are 0, and its states, many of which are at kinks."""
+    rng, dtype = np.random.default_rng(seed), (np.float64, np.float32)[seed % 2]
+    n, biased = int(rng.integers(2, 6)), rng.random() < 0.5
+    layers = [
+        (rng.uniform(0.5, 1.5) * rng.standard_normal((2, n, n)) / n**0.5, biased * rng.standard_normal(n))
+        for _ in range(int(rng.integers(1, 4)))
+    ]
+
+    def f(h, u):
+        for (V, skip), b in layers:
+            h = np.maximum(h @ V.T.astype(dtype) + b.astype(dtype), 0) + 0.3 * (h @ skip.T.astype(dtype))
+        return 0.9 * np.tanh(h) + u
+
+    u = (rng.standard_normal((T, n)) * (rng.random((T, n)) < 0.5) * (rng.random() < 0.7)).astype(dtype)
+    automatic = gallery.function(f, u, "dense")
+    return automatic, u, automatic.previous(rs.solve(automatic, method="sequential").states)
+
+
+WRONG = {
+    "sign": lambda J: -J,
+    "scale": lambda J: 0.9 * J,
+    "transposed": lambda J: J.swapaxes(-1, -2),
+    "missing": lambda J: J * (np.arange(J.shape[-1]) > 0),
+}
+
+
+@pytest.mark.parametrize("seed", range(200 if SLOW else 12))
+def test_networks_with_kinks_are_believed_and_wrong_jacobians_of_them_are_not(seed):
+    automatic, u, previous = relu_network(seed)
+    assert rs.check_structure(automatic)
+    assert verify_jacobian(automatic, previous).holds
+
+    def given(f, change):
+        def jacobian(h, u):
+            J = gallery.function(automatic.f, u, "dense").differentiate(h)[1].todense()
+            return np.ascontiguousarray(change(J))
+
+        return gallery.function(f, u, "dense", jacobian=jacobian)
+
+    J = automatic.differentiate(previous)[1].todense()
+    for f in (automatic.f, untraceable(automatic.f)):
+        assert verify_jacobian(given(f, lambda J: J), previous).holds is not False
+        sol = rs.solve(given(f, lambda J: J), method="sequential")
+        assert np.isfinite(rs.adjoint(sol, final=sol.final).initial).all()
+        for name, change in WRONG.items():
+            if (abs(change(J) - J) > 0.01 * abs(J).max()).any(axis=(1, 2)).mean() < 0.3:
+                continue  # hardly wrong
+            assert verify_jacobian(given(f, change), previous).holds is False, name
+
+
+def test_a_jacobian_that_is_wrong_where_f_is_smooth_is_refused_though_it_is_right_beside():
+    rec = gallery.function(
+        untraceable(lambda h, u: np.sin(h) + u), np.zeros((9, 2)), jacobian=lambda h, u: np.where(h == 0, 0, np.cos(h))
+    )
+    assert verify_jacobian(rec, np.zeros((9, 2))).holds is False

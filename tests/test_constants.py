@@ -8,6 +8,8 @@ import pytest
 
 import recsolve as rs
 from recsolve import math
+from recsolve.gradients.function_gradients import push_function
+from recsolve.symbolic.constants import state_dtype
 
 FLOATS = ("float32", "float64")
 NUMBERS = {
@@ -124,6 +126,40 @@ def test_results_that_are_constants_or_truth_values():
     np.testing.assert_allclose(states["numba"], states["numpy"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_choice_between_two_numbers_has_the_dtype_of_the_state(dtype):
+    def function(s, W, u, p):
+        sign = math.where(s.h > 0, 1.0, -1.0)
+        return 0.5 * W.h(s.h) + NUMBER * sign * u.h, math.where(s.h > u.h, np.float64(NUMBER), 0)
+
+    def of_arrays(h, u):
+        return 0.5 * h + math.where(u > 0, NUMBER, -1) * math.where(h > 0, 1.0, -1.0)
+
+    cell = rs.Cell(function, state=("h", "c"), output="h")
+    u = np.random.default_rng(0).standard_normal((40, 3)).astype(dtype)
+    for rec in (recurrence(cell, dtype, T=40), gallery.function(of_arrays, u)):
+        with rs.backend("numpy"):
+            sol = rs.solve(rec, method="sequential")
+            assert sol.states.dtype == rec.linearise(sol.states)[0].dtype == dtype
+            assert sol.trusted
+            assert rs.adjoint(sol, states=sol.states).initial.dtype == dtype
+        with rs.backend("numba" if dtype == "float32" else "numpy"):  # for compiling takes long
+            compiled = rs.solve(rec, method="sequential").states
+        np.testing.assert_allclose(compiled, sol.states, rtol=0, atol=1e-6)
+        with state_dtype(np.dtype(dtype)):
+            for a, b in ((1, 0), (True, 0.5), (np.array(2), np.float32(1))):
+                assert math.where(np.array([True, False]), a, b).dtype == dtype
+            assert math.where(np.array([True, False]), True, False).dtype == bool
+            assert math.where(np.array([True, False]), np.arange(2), 0).dtype == int
+    assert math.where(np.array([True]), 1.0, NUMBER).dtype == np.float64  # as NumPy does where there is no state
+
+
+def test_numpys_choice_between_two_numbers_is_refused_with_the_way_out():
+    cell = rs.Cell(lambda s, W, u, p: np.where(s.h > u.h, 1.0, -1.0), state=("h",), output="h")
+    with rs.backend("numpy"), pytest.raises(TypeError, match=r"recsolve\.math\.where"):
+        rs.solve(recurrence(cell, "float32"))
+
+
 REFUSED = {
     "float64 array": (np.full(3, 0.5), "float64; wanted float32"),
     "int64 array": (np.arange(3), "int64; wanted float32"),
@@ -152,7 +188,7 @@ def test_a_function_that_promotes_is_refused_alike_on_every_way(structure):
     u = np.ones((9, 3), "f4")
     rec = gallery.function(lambda h, u: np.tanh(h * np.sqrt(2)) + u, u, structure)
     ways = [lambda: rec.step(u[0], 0), lambda: rec.evaluate(u), lambda: rec.linearise(u), rec.guess]
-    ways += [lambda: rec.push_input(u, 0, u[None]), lambda: rec.operator(u)[0](u)]
+    ways += [lambda: push_function(rec, u, {("input", 0): u}), lambda: rec.operator(u)[0](u)]
     ways += [lambda m=m: rs.solve(rec, method=m) for m in sorted(rs.solvers.REGISTRY)]
     for way in ways:
         with pytest.raises(TypeError, match=r"f returned dtype float64; wanted float32.*NumPy number"):

@@ -10,7 +10,7 @@ import pytest
 
 import recsolve as rs
 
-ROOMS = (rs, rs.cells, rs.jacobians, rs.mixings, rs.solvers)
+ROOMS = (rs, rs.cells, rs.graphs, rs.jacobians, rs.mixings, rs.solvers, rs.testing)
 SHAPE = re.compile(r"shape|\((T|\*|\.\.\.|n|\d|nit)")  # (T, *batch, *event), say
 DTYPE = re.compile(r"float32|dtype|of bool|of int")
 

@@ -19,7 +19,7 @@ from recsolve.symbolic.graph import OPERATIONS
 
 FLOATS = (np.float32, np.float64)
 CONDITIONS = ("isnan", "isfinite", "isinf", "is_far")
-BINARY = ("power", "logaddexp", "arctan2", "minimum", "maximum")
+BINARY = ("power", "logaddexp", "arctan2", "hypot", "minimum", "maximum")
 # The table of recsolve.kernels.cpu.jit.elementary: units in the last place for float32 and float64.
 BOUNDS = {
     "exp": (1.0, 1.0),
@@ -38,11 +38,12 @@ BOUNDS = {
     "arctan": (2.0, 2.0),
     "arctan2": (2.0, 2.0),
     "power": (0.51, 1.3),
+    "hypot": (1.2, 1.2),
     "sqrt": (0.5, 0.5),
     "square": (0.5, 0.5),
     "reciprocal": (0.5, 0.5),
 }
-EXACT = ("positive", "absolute", "sign", "floor", "ceil", "rint", "minimum", "maximum", *CONDITIONS[:3])
+EXACT = ("positive", "absolute", "sign", "floor", "ceil", "rint", "trunc", "minimum", "maximum", *CONDITIONS[:3])
 MANY = 1 << 15
 ANGLES = ("sin", "cos", "tan")
 NEAR = tuple(f"near_{name}" for name in ANGLES)  # what loops that become vectors call up to where is_far begins
@@ -250,7 +251,7 @@ def test_loops_become_vectors(name, dtype):
     # What LLVM has no instruction for becomes a call of the C library only when it is written out.
     assembly = compiled.inspect_asm(signature)
     named = {"exp", "expm1", "log", "log1p", "tanh", "sin", "cos", "tan", "sinh", "cosh", "atan", "atan2"}
-    named |= {"pow", "fma", "sqrt", "floor", "ceil", "rint", "copysign"}
+    named |= {"pow", "fma", "sqrt", "floor", "ceil", "rint", "trunc", "hypot", "copysign"}
     assert not named & {word.removesuffix("f") for word in re.findall(r"[$@ \t](\w+)", assembly)}
 
 

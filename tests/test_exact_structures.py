@@ -6,7 +6,7 @@ import pytest
 from test_exact_types import BACKENDS, T
 
 import recsolve as rs
-from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Scalar, Zero
+from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Pairs, Scalar, Zero
 from recsolve.jacobians.factored import Call, Factored
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.kernels.monoids.monoid import MONOIDS
@@ -25,10 +25,12 @@ def structure(kind, layout=None, leading=(T, 2), dtype=np.float64):
 
         dense = rs.mixings.Dense(rng.uniform(-0.5, 0.5, (3, 3)).astype(dtype))
         return kind([Call(dense, partials(0)), Call(dense, partials(0, 1))], [partials(0, 1, 2)], layout, leading)
+    if kind is Pairs:
+        return gallery.pairs(leading, rng, dtype, gain=0.25)
     return gallery.structure(kind, layout, leading, rng, dtype, gain=0.25)
 
 
-STRUCTURES = (Zero, Identity, Scalar, Diagonal, Block, LaneDense, Factored)
+STRUCTURES = (Zero, Identity, Scalar, Diagonal, Block, LaneDense, Factored, Pairs)
 
 
 class Turned:
@@ -150,7 +152,8 @@ def test_monoids_that_override_what_an_element_does(name, backend):
         arrays, initial = tuple(0.3 * np.abs(rng.standard_normal((steps, 1, 1))) for _ in range(3)), np.zeros((1, 1))
     else:
         arrays = tuple(rng.uniform(0.1, 0.5, (steps, 3)) for _ in range(2 if name == "affine" else len(op.letters)))
-        initial = np.zeros((3, 2) if name == "logsumexp" else 3)
+        arrays = (*arrays[:2], arrays[2][..., None]) if name == "weighted_logsumexp" else arrays
+        initial = np.zeros((3, 2) if "logsumexp" in name else 3)
     elements = own.prepare(arrays)
     wanted, y = [], initial
     for t in range(steps):
@@ -174,6 +177,16 @@ def test_entries_that_do_not_fit_their_layout_are_refused(kind):
             kind([], [{1: np.ones((T, 2, 3))}], rs.Layout(units=3), (T, 2))
         with pytest.raises(ValueError, match="outputs of Factored are 0"):
             kind([], [], rs.Layout(units=3), (T, 2))
+        return
+    if kind is Pairs:
+        given = fits.blocks, fits.pattern, rs.Layout(units=3), fits.like
+        for place, wrong, words in [
+            (0, {pair: x[..., :0] for pair, x in fits.blocks.items()}, r"block \('m', 'm'\) has shape"),
+            (2, rs.Layout(units=5), "layout is .* wanted the flat state"),
+            (3, fits.like[..., :2], "like of Pairs has shape"),
+        ]:
+            with pytest.raises(ValueError, match=words):
+                kind(*given[:place], wrong, *given[place + 1 :])
         return
     layout = rs.Layout(components=2, units=5) if kind is Block else layout
     entries = fits.like if kind in (Zero, Identity) else fits.data

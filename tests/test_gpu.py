@@ -4,6 +4,8 @@ import gallery
 import monoid_gallery
 import numpy as np
 import pytest
+import test_mixings
+import test_units
 
 import recsolve as rs
 from recsolve.base.tolerance import Tolerance
@@ -12,6 +14,7 @@ from recsolve.kernels.gpu.cell.fused_solve import fused
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.starts import Starts
 from recsolve.recurrence.current import traced_now
+from recsolve.testing import check_mixing
 
 pytestmark = pytest.mark.gpu
 
@@ -35,6 +38,42 @@ def test_every_cell_and_solver(cell, method):
         assert sol.trusted
 
 
+@pytest.mark.parametrize("name", test_mixings.made())
+def test_every_mixing(name):
+    import cupy
+
+    for dtype in gallery.DTYPES:
+        mixing = test_mixings.made(dtype)[name]
+        check_mixing(mixing.map(cupy.asarray))
+        host = test_mixings.recurrence_of(mixing)
+        moved(host, "newton", {"r": host.drive.r})
+
+
+@pytest.mark.parametrize(("name", "lanes"), test_units.CASES)
+def test_sums_over_units(name, lanes):
+    for method in ("newton", "quasi_newton"):
+        moved(test_units.recurrence(name, lanes, dtype=np.float32), method, {})
+
+
+def moved(host, method, tangent):
+    """Compare the states and gradients of a recurrence of given drives with those on the device."""
+    import cupy
+
+    drive = {n: cupy.asarray(u) for n, u in host.drive.items()}
+    rec = host.cell.to("cupy").recurrence(drive=drive, initial=cupy.asarray(host.initial))
+    sol, reference = rs.solve(rec, method=method), rs.solve(host, method="sequential")
+    assert sol.trusted
+    assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+    c, near = np.ones(host.shape, host.dtype), 1e-3 if host.dtype == np.float32 else 1e-8
+    found, wanted = rs.adjoint(sol, states=cupy.asarray(c)), rs.adjoint(reference, states=c)
+    for ours, theirs in ((found.mixings, wanted.mixings), (found.drive, wanted.drive)):
+        for n, g in theirs.items():
+            np.testing.assert_allclose(ours[n].get(), g, rtol=near, atol=near)
+    if tangent:
+        along = rs.tangent(sol, drive={n: cupy.asarray(u) for n, u in tangent.items()}).get()
+        np.testing.assert_allclose(along, rs.tangent(reference, drive=tangent), rtol=near, atol=near)
+
+
 def test_chaos_and_nan():
     import cupy
 
@@ -56,6 +95,13 @@ def test_chaos_and_nan():
     sol = rs.solve(rec)
     assert sol.status == "nonfinite"
     assert sol.converged_prefix == 100
+
+
+def test_named_states_with_parameters_and_a_readout():
+    import cupy
+
+    here, there = (rs.solve(gallery.memory(put), method="newton") for put in (np.asarray, cupy.asarray))
+    gallery.compare_memories(here, there)
 
 
 def test_scans_and_structures():
@@ -85,6 +131,13 @@ def test_scans_of_every_monoid(name):
         given = tuple(cupy.asarray(e) for e in elements)
         y = rs.scan(name, given, initial=cupy.asarray(start), reset=cupy.asarray(reset), reverse=reverse)
         np.testing.assert_allclose(y.get(), expected, rtol=1e-9, atol=1e-12)
+        if name == "finite_map":
+            continue
+        wanted = rs.scan_adjoint(name, elements, expected, expected, initial=start, reset=reset, reverse=reverse)
+        there = {"initial": cupy.asarray(start), "reset": cupy.asarray(reset), "reverse": reverse}
+        found = rs.scan_adjoint(name, given, y, y, **there)
+        for a, b in zip((*found.elements, found.initial), (*wanted.elements, wanted.initial), strict=True):
+            np.testing.assert_allclose(a.get(), b, rtol=1e-8, atol=1e-8 * max(abs(b).max(), 1))
 
 
 def test_gradients():

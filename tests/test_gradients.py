@@ -266,7 +266,7 @@ def test_functions_have_no_weights():
     with pytest.raises(AttributeError, match="a function has inputs"):
         _ = g.mixings
     with pytest.raises(ValueError, match="belong to cells"):
-        rs.tangent(sol, inputs=np.ones(3))
+        rs.tangent(sol, mixings={"h": np.ones(3)})
 
 
 def test_an_input_with_as_many_features_as_sequences():

@@ -13,7 +13,7 @@ from recsolve.symbolic import dual
 WHOLE = st.floats(-20, 20)
 
 
-BINARY = ["add", "subtract", "multiply", "divide", "maximum", "minimum", "logaddexp", "arctan2"]
+BINARY = ["add", "subtract", "multiply", "divide", "maximum", "minimum", "logaddexp", "arctan2", "hypot"]
 
 
 UNARY = sorted(set(interval.RULES) & set(dual.UNARY) | {"sigmoid", "softplus"})

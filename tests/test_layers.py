@@ -90,6 +90,42 @@ def test_numpy_in_numpy_out():
     np.testing.assert_array_equal(y[-1], final[0])
 
 
+def halved(module):
+    module.weight_hh_l0.data.mul_(0.5)  # which no version of a tensor tells of
+
+
+def trained(module):
+    with torch.no_grad():
+        module.bias_ih_l0.add_(0.25)
+
+
+def loaded(module):
+    module.load_state_dict({name: w + 0.125 for name, w in module.state_dict().items()})
+
+
+def replaced(module):
+    module.weight_ih_l0 = torch.nn.Parameter(module.weight_ih_l0.detach() * 2)
+
+
+def in_float32(module):
+    module.float()
+
+
+def turned(module):
+    module.batch_first = True
+
+
+@pytest.mark.parametrize("change", [halved, trained, loaded, replaced, in_float32, turned])
+def test_weights_are_taken_again_only_where_they_have_changed(change):
+    module, x = make("GRU", layers=1), torch.randn(9, 4, 3, dtype=torch.float64)
+    first = torch_run._layers_of(module)
+    assert torch_run._layers_of(module) is first
+    change(module)
+    x = x.to(module.weight_ih_l0.dtype)
+    assert_same(rs.run(module, x)[0], module(x)[0], 1e-6 if change is in_float32 else 1e-13)
+    assert torch_run._layers_of(module) is not first
+
+
 @pytest.fixture(params=["npz", "safetensors"])
 def save(request, tmp_path):
     def write(state):

@@ -149,6 +149,42 @@ def test_logsumexp_is_the_softmax():
     np.testing.assert_allclose((M + np.log(S))[1:], np.logaddexp.accumulate(m)[1:], rtol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weighted_logsumexp_is_causal_softmax_attention(dtype):
+    """Scores of 1e3, of which no exponential is finite, and what is masked out; split in two it goes on."""
+    rng = np.random.default_rng(0)
+    scores, values = (1e3 * rng.standard_normal((300, 2))).astype(dtype), rng.standard_normal((300, 2, 4)).astype(dtype)
+    scores[5::7] = -np.inf
+    elements = scores, np.concatenate([np.ones_like(values[..., :1]), values], axis=-1)
+    y = rs.scan("weighted_logsumexp", (0.0, *elements))
+    assert y.dtype == dtype
+    lower = np.where(np.tril(np.ones((300, 300), bool))[..., None], scores.astype(float), -np.inf)  # (t, s, batch)
+    attention = np.exp(lower - lower.max(axis=1, keepdims=True))
+    attention /= attention.sum(axis=1, keepdims=True)
+    wanted = np.einsum("tsb,sbd->tbd", attention, values.astype(float))
+    np.testing.assert_allclose(y[..., 2:] / y[..., 1:2], wanted, rtol=0, atol=100 * np.finfo(dtype).eps)
+    first = rs.scan("weighted_logsumexp", (0.0, *(e[:99] for e in elements)))
+    rest = rs.scan("weighted_logsumexp", (0.0, *(e[99:] for e in elements)), initial=first[-1])
+    np.testing.assert_allclose(rest, y[99:], rtol=1e-4 if dtype == np.float32 else 1e-12)
+    pair = rs.scan("logsumexp", (scores, values[..., 0]))
+    np.testing.assert_allclose(y[..., [0, 2]], pair, rtol=1e-4 if dtype == np.float32 else 1e-12)
+
+
+def test_weighted_logsumexp_has_the_gates_of_the_mlstm():
+    """Large forget and input gates, the memory (d, d) and normaliser (d,) in one vector; against the quadratic form."""
+    rng = np.random.default_rng(0)
+    T, d = 200, 3
+    forget, write = -np.logaddexp(0, -20 * rng.standard_normal(T)), 300 * rng.standard_normal(T)
+    k, v = rng.standard_normal((2, T, d))
+    memory = np.concatenate([k, (k[:, :, None] * v[:, None, :]).reshape(T, d * d)], axis=1)
+    y = rs.scan("weighted_logsumexp", (forget, write, memory))
+    total = np.cumsum(forget)
+    decay = np.where(np.tril(np.ones((T, T), bool)), total[:, None] - total[None, :] + write[None, :], -np.inf)
+    m = decay.max(axis=1)
+    np.testing.assert_allclose(y[:, 0], m, rtol=1e-12)
+    np.testing.assert_allclose(y[:, 1:], np.exp(decay - m[:, None]) @ memory, rtol=1e-8, atol=1e-10)
+
+
 def test_moebius_passes_through_its_pole():
     """x -> -1 / x from 0: infinity, which is a point like others, and 0 again."""
     a, b, c, d = np.zeros((4, 64))
@@ -229,6 +265,8 @@ def test_nothing_to_do_and_read_only_arrays(name, shape):
         ("finite_map", (np.full((3, 2), 2),), {"initial": 0}, ValueError, "states from 2 to 2; wanted 0 to 1"),
         ("finite_map", (np.zeros((3, 2), int),), {"initial": -1}, ValueError, "initial has states from -1"),
         ("finite_map", (np.zeros(3, int),), {"initial": 0}, ValueError, r"has shape \(3,\); wanted \(T, ..., n\)"),
+        ("weighted_logsumexp", (np.ones(3),) * 3, {}, ValueError, r"wanted f and m \(T, ...\) .* and v \(T, ..., d\)"),
+        ("riccati", (np.ones((3, 2, 2)), np.ones(3), np.ones((3, 2, 2))), {}, ValueError, r"C has shape \(3,\)"),
         ("clamp", (np.ones(3, complex),) * 2, {"initial": 0.0}, TypeError, "dtype complex128"),
     ],
 )

@@ -10,6 +10,7 @@ import gallery
 import joblib
 import numpy as np
 import pytest
+import test_mixings
 from monoid_gallery import elements, state
 
 import recsolve as rs
@@ -103,7 +104,7 @@ def unconverged():
 def comparison():
     rec = cell_recurrence()
     config = CompareConfig(solvers=(rs.solvers.Newton(),))
-    return Comparison(config, "x", 20, {"a": 1e-6}, {"a": list(race(rec, config.solvers, tol=None, maxiter=None))})
+    return Comparison(config, "x", 20, 1, {"a": 1e-6}, {"a": list(race(rec, config.solvers, tol=None, maxiter=None))})
 
 
 def structures():
@@ -111,13 +112,16 @@ def structures():
     kinds = (jacobians.Zero, jacobians.Identity, jacobians.Scalar, jacobians.Diagonal, jacobians.LaneDense)
     found = {kind.__name__: gallery.structure(kind, one, (5,), rng) for kind in kinds}
     found["Block"] = gallery.structure(jacobians.Block, two, (5,), rng)
+    found["Pairs"] = gallery.pairs((5,), rng)
+    slots = [gallery.structure(jacobians.Diagonal, one, (6,), rng) for _ in "xy"]
+    found["ByParent"] = jacobians.ByParent(slots, rs.graphs.grid((2, 3)))
     return found | {"factored": factored(), "transposed": factored().transpose()}
 
 
 @cache
 def objects():
     """Return what is to survive, by name."""
-    rng, rec = np.random.default_rng(0), cell_recurrence()
+    rec = cell_recurrence()
     solved = rs.solve(rec, options={"trace": True})
     converse = rs.solve(function_recurrence(jacobian=slope))
     recurrences = {
@@ -137,13 +141,12 @@ def objects():
     found |= {f"gradients: {name}": gradients(r) for name, r in recurrences.items()}
     found |= {f"cell: {name}": cell for name, cell in rs.cells.REGISTRY.items()}
     found |= {f"solver: {name}": solver() for name, solver in rs.solvers.REGISTRY.items()}
+    found |= {f"mixing: {name}": mixing for name, mixing in test_mixings.made().items()}
     found |= {f"monoid: {name}": monoid for name, monoid in MONOIDS.items()}
     found |= {f"Jacobian: {name}": J for name, J in structures().items()}
     found |= {
-        "mixing: diagonal": mixings.Diagonal(rng.standard_normal(3)),
-        "mixing: dense": mixings.Dense(rng.standard_normal((3, 3))),
-        "mixing: heads": mixings.Heads(rng.standard_normal((2, 3, 3))),
         "weighted cell": rec.cell,
+        "scan gradients": rs.scan_adjoint("affine", (0.5, np.ones(4)), np.ones(4), np.ones(4), initial=1.0),
         "drive": rec.drive,
         "projection": rec.cell.projection,
         "layout": rs.Layout(components=2, lanes=(2,), units=3),
@@ -234,7 +237,7 @@ def answers(x):
     if isinstance(x, rs.solvers.Method):
         return rs.solve(cell_recurrence(), method=x).states if x.name != "auto" else repr(x)
     if isinstance(x, rs.jacobians.Jacobian):
-        return x.matvec(np.ones((*x.leading, *x.layout.event))), x.lane_dense().data
+        return x.carry(np.ones((*x.leading, *x.layout.event))), x.todense()
     if isinstance(x, mixings.Mixing):
         return x(np.ones((*x.lanes, x.units)))
     if isinstance(x, rs.ConvergenceError):

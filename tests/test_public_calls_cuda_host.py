@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import test_discrete
 import test_history
+import test_mixings
+import test_units
 from cuda_host import simulated
 
 import recsolve as rs
 from recsolve.base.arrays import from_native
 from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
+from recsolve.recurrence.engine import Engine
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -192,6 +195,11 @@ def test_a_function(to_gpu, method):
     assert np.abs(sol.states.get() - wanted.states).max() <= 2 * gallery.bound(wanted)
 
 
+def test_named_states_with_parameters_and_a_readout(to_gpu):
+    here, there = (rs.solve(gallery.memory(put), method="newton") for put in (np.array, to_gpu))
+    gallery.compare_memories(here, there)
+
+
 @pytest.mark.parametrize("method", ["auto", "sequential", "newton"])
 def test_a_number_that_is_not_finite_ends_where_it_is(to_gpu, method):
     rec = gallery.recurrence("gru", "diagonal", T=150, batch=(3,), units=8, dtype=np.float32)
@@ -221,6 +229,29 @@ def test_scans(to_gpu):
         np.testing.assert_allclose(y.get(), rs.scan("affine", (a, b)), rtol=1e-12, atol=1e-12)
 
 
+def test_scans_and_gradients_of_other_monoids(to_gpu):
+    rng = np.random.default_rng(0)
+    m, v, c = rng.standard_normal((70, 3)), rng.standard_normal((70, 3, 2)), rng.standard_normal((70, 3, 3))
+    problems = (
+        ("weighted_logsumexp", (-0.1, m, v), c, None),
+        ("logsumexp", (m, 1.0), c[..., :2], None),
+        ("clamp", (2.0, m), c[..., 0], v[0, :, 0]),
+        ("max_plus", (rng.standard_normal((70, 3, 3)), m), c[..., 0], v[0, :, 0]),
+        ("riccati", tuple(0.1 * rng.random((70, 3, 1, 1)) for _ in range(3)), c[..., :1, None], None),
+    )
+    cuts = np.arange(70) % 9 == 4
+    for name, elements, cotangent, initial in problems:
+        y = rs.scan(name, elements, initial=initial, reset=cuts)
+        wanted = rs.scan_adjoint(name, elements, y, cotangent, initial=initial, reset=cuts)
+        there = tuple(to_gpu(e) if np.ndim(e) else e for e in elements)
+        way = {"initial": None if initial is None else to_gpu(initial), "reset": to_gpu(cuts)}
+        found = rs.scan(name, there, **way)
+        np.testing.assert_allclose(found.get(), y, rtol=1e-12, atol=1e-12)
+        g = rs.scan_adjoint(name, there, found, to_gpu(cotangent), **way)
+        for a, b in zip(g.elements, wanted.elements, strict=True):
+            np.testing.assert_allclose(a.get(), b, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("fault", ["flipped", "nan", "lost"])
 def test_a_wrong_result_of_a_kernel_is_noticed(to_gpu, fault, monkeypatch):
     """Between the solve and its verdict something happens to the states: the driver is not deceived."""
@@ -248,3 +279,33 @@ def test_a_wrong_result_of_a_kernel_is_noticed(to_gpu, fault, monkeypatch):
             sol = rs.solve(there, method=method)
             honest = np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
             assert honest if sol.success else sol.converged_prefix < 150
+
+
+@pytest.mark.parametrize("name", [n for n in test_mixings.made() if "sparse" not in n])
+def test_cells_with_every_mixing_that_no_kernel_knows(to_gpu, name):
+    rec = test_mixings.recurrence_of(test_mixings.made(np.float32)[name])
+    solved_alike(rec, moved(rec, to_gpu), "numpy" if type(rec.cell.mixings["n"]) in FORMED else "cuda", to_gpu)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cuda"])
+def test_a_cell_with_norms_over_its_units(to_gpu, backend):
+    rec = test_units.recurrence("norm_gru", dtype=np.float32)
+    solved_alike(rec, moved(rec, to_gpu), backend, to_gpu)
+
+
+FORMED = rs.mixings.MIXINGS.values()
+
+
+def solved_alike(rec, there, backend, put):
+    """Compare states and gradients of a recurrence with those of the same one on the device."""
+    reference, c = rs.solve(rec, method="sequential"), np.ones(rec.shape, np.float32)
+    wanted = rs.adjoint(reference, states=c)
+    with rs.backend(backend):
+        assert type(there.bind()) is Engine
+        for method in ("newton", "quasi_newton"):
+            sol = rs.solve(there, method=method)
+            assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+        found = rs.adjoint(sol, states=put(c))
+        for ours, theirs in ((found.mixings, wanted.mixings), (found.drive, wanted.drive)):
+            for n, g in theirs.items():
+                np.testing.assert_allclose(ours[n].get(), g, rtol=1e-3, atol=1e-4)

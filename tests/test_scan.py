@@ -136,3 +136,81 @@ def test_block_needs_components():
     A = Block(np.ones((5, 2, 2, 3)), rs.Layout(components=2, units=3))
     with pytest.raises(ValueError, match="b has shape"):
         rs.scan("affine", (A, np.ones((5, 3))))
+
+
+def test_numbers_and_axes_of_length_1_are_the_same_everywhere():
+    """They repeat with stride 0, on every backend, and give what full arrays do."""
+    rng = np.random.default_rng(0)
+    b = rng.standard_normal((3000, 4, 3))
+    for A in (
+        0.5,
+        0.9 * rng.random((1, 1, 3)),
+        0.3 * rng.standard_normal((1, 1, 3, 3)),
+        0.9 * rng.random((3000, 1, 1)),
+    ):
+        shape = b.shape if np.ndim(A) < 4 else (*b.shape, 3)
+        full = np.ascontiguousarray(np.broadcast_to(A, shape))
+        for backend in ("numpy", "numba"):
+            with rs.backend(backend):
+                y = rs.scan("affine", (A, b))
+                np.testing.assert_allclose(y, rs.scan("affine", (full, b)), rtol=1e-12, atol=1e-12)
+                back = rs.scan("affine", (A, b), reverse=True, reset=np.arange(3000) % 9 == 0)
+                wanted = rs.scan("affine", (full, b), reverse=True, reset=np.arange(3000) % 9 == 0)
+                np.testing.assert_allclose(back, wanted, rtol=1e-12, atol=1e-12)
+                low = rs.scan("clamp", (2.0, b), initial=0.0)
+                np.testing.assert_array_equal(low, rs.scan("clamp", (np.full_like(b, 2.0), b), initial=0.0))
+    A = 0.3 * rng.standard_normal((1, 3, 3))
+    y = rs.scan("affine", (A, b[:, 0]), initial=b[0, 0])
+    with pytest.raises(ValueError, match=r"wanted A of \(3000, 3\) or \(3000, 3, 3\)"):
+        rs.scan("affine", (A[0], b[:, 0]))
+    turned = rs.scan("affine", (A.swapaxes(0, 1), b[:, 0].T), initial=b[0, 0], axis=1)
+    np.testing.assert_allclose(turned.T, y)
+    np.testing.assert_allclose(y[1], A[0] @ y[0] + b[1, 0])
+
+
+def test_complex_and_real_numbers_together():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((300, 2)), rng.standard_normal((300, 2))
+    z = b * np.exp(1j * b)
+    for A, B, start in ((a, z, None), (0.5 * z, b, None), (0.5j, b, None), (a, b, 1j), (a, b, z[0]), (z / 9, b, b[0])):
+        full = np.broadcast_to(A, b.shape).astype(complex), B.astype(complex)
+        row = None if start is None else np.broadcast_to(start, (2,)).astype(complex)
+        y = rs.scan("affine", (A, B), initial=start)
+        assert y.dtype == complex
+        np.testing.assert_array_equal(y, rs.scan("affine", full, initial=row))
+    single = rs.scan("affine", (a.astype(np.float32), z.astype(np.complex64)))
+    assert single.dtype == np.complex64
+    J = Diagonal(a, rs.Layout(units=2))
+    np.testing.assert_array_equal(rs.scan("affine", (J, z)), rs.scan("affine", (a, z)))
+    np.testing.assert_allclose(rs.scan("addition", (z,), initial=1.0), 1 + np.cumsum(z, axis=0))
+    for arguments in ({"elements": (a.astype(np.float32), z)}, {"elements": (a, b), "initial": np.complex64(1j) * b}):
+        arguments = {k: v.astype(np.complex64) if k == "initial" else v for k, v in arguments.items()}
+        with pytest.raises(TypeError):
+            rs.scan("affine", **arguments)
+    with pytest.raises(TypeError, match="initial is 1j; wanted a number of dtype float64"):
+        rs.scan("max_plus", (a, b), initial=1j)
+
+
+def test_masks_of_0_and_1():
+    a, b = np.full((2, 50, 3), 0.5)
+    cuts = np.arange(50) % 7 == 3
+    for dtype in (np.uint8, np.int64):
+        np.testing.assert_array_equal(
+            rs.scan("affine", (a, b), reset=cuts.astype(dtype)), rs.scan("affine", (a, b), reset=cuts)
+        )
+    with pytest.raises(ValueError, match="reset has values from 0 to 2; wanted bool, or integers 0 and 1"):
+        rs.scan("affine", (a, b), reset=2 * cuts)
+    with pytest.raises(TypeError, match=r"initial is 0\.5; wanted a number of dtype int64"):
+        rs.scan("finite_map", (np.zeros((3, 2), int),), initial=0.5)
+
+
+def test_what_could_be_read_in_two_ways_is_refused():
+    A, b = np.ones((5, 3, 3)), np.ones((5, 3))
+    for name in ("affine", "max_plus"):
+        with pytest.raises(ValueError, match="wanted an array for b, not a number"):
+            rs.scan(name, (A, 1.0))
+        for wrong in (np.ones((2, 3)), np.ones((5, 3, 1)), np.ones((5, 2, 3)), np.ones(3)):
+            with pytest.raises(ValueError, match=r"wanted A of \(5, 3\) or \(5, 3, 3\) \(or a number"):
+                rs.scan(name, (wrong, b))
+    with pytest.raises(ValueError, match="wanted an array with an axis of time"):
+        rs.scan("affine", (0.5, 1.0))

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, address, namespace
 from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, stages_text
 from recsolve.kernels.codegen.cuda_structures import structure
 from recsolve.kernels.codegen.cuda_walk import WalkCell
 from recsolve.kernels.gpu.device import Launch, Machine
-from recsolve.kernels.gpu.views import AXES, LANES, address, aligned, merge
+from recsolve.kernels.gpu.views import AXES, LANES, aligned, merge
 
 NUMBERS = {"float32": "float", "float64": "double"}
 _PIECE = 16  # bytes that a thread reads at once

@@ -5,24 +5,24 @@ What uses a machine is written once; in tests another one runs the same kernels 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from ctypes import addressof, c_void_p
+from ctypes import addressof, c_char, c_void_p
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, address
 from recsolve.kernels.gpu.modules import Kernels, compile_kernel
-from recsolve.kernels.gpu.views import address
 
 SHARED = 227 << 10  # bytes of shared memory that a block may have on an H100 or H200
 CLUSTER = 8  # blocks of a cluster on any device that has clusters
 _CLUSTERS = 90  # the compute capability that has them
 LITTLE = 1 << 10  # bytes of shared memory, such as those of a report, for which the cache is left as it is
 _HELD = 8  # graphs that may still run
+_GRIDS = 4096  # kernels and grids that are remembered
 _TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
 _COMPUTE = {"f": 68, "d": 70}  # CUBLAS_COMPUTE_32F and _64F
 _TYPES = {"f": 0, "d": 1}  # CUDA_R_32F and _64F
@@ -98,6 +98,9 @@ class Machine(Protocol):
     def reader(self, report: Array, dtype: Any = None, count: int | None = None) -> Reader:
         """Return what brings a report to the host, or so many numbers at its beginning, of another dtype perhaps."""
 
+    def brought(self, report: Array, count: int) -> Array:
+        """Return so many int32 at the beginning of a report on the host, once all that was launched is done."""
+
 
 class Reader(Protocol):
     """A report on its way to the host."""
@@ -122,6 +125,8 @@ class Cuda:
         self.shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
         self.cluster = CLUSTER if int(device.compute_capability) >= _CLUSTERS else 1
         self._kernels = Kernels()
+        self._launched: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}  # kernels with what launches them
+        self._readers: defaultdict[int, list[_Pinned]] = defaultdict(list)  # that nothing waits for, by their size
         self._capturing: Any = None  # a stream, for one Python thread at a time
         self._lock = Lock()
         self._held: deque[Any] = deque(maxlen=_HELD)
@@ -134,19 +139,27 @@ class Cuda:
         """Return a launch on the current stream, without the microseconds in which CuPy looks at arguments."""
         from cupy.cuda import driver, get_current_stream
 
-        code, name, options, blocks, threads, shared, problem = launch
-        if blocks >= 1 << 31:
-            raise ValueError(f"a launch of {blocks} blocks; wanted fewer than 2^31")
-        room = self.shared if shared > LITTLE else 0
-        kernel = self._kernels.get(launch[:3], lambda: compile_kernel(code, name, options, room))
-        arguments = _Arguments(problem.ctypes.data)  # where the structure is, which a launch copies
-        given = kernel.kernel.ptr, blocks, 1, 1, threads, 1, 1, shared
-        where, kept = addressof(arguments), (kernel, problem, arguments)
+        kernel, given = self._launched.get(launch[:-1]) or self._first(launch)
+        # Where the structure is, which a launch copies; NumPy takes three times as long to tell.
+        arguments = _Arguments(addressof(c_char.from_buffer(launch.problem)))  # type: ignore[arg-type]
+        where, kept = addressof(arguments), (kernel, launch.problem, arguments)
 
         def run(kept: Any = kept) -> None:
             driver.launchKernel(*given, get_current_stream().ptr, where, 0)
 
         return run
+
+    def _first(self, launch: Launch) -> tuple[Any, tuple[Any, ...]]:
+        """Return a kernel, compiled if it is new, and what launches it on this grid."""
+        code, name, options, blocks, threads, shared, _ = launch
+        if blocks >= 1 << 31:
+            raise ValueError(f"a launch of {blocks} blocks; wanted fewer than 2^31")
+        room = self.shared if shared > LITTLE else 0
+        kernel = self._kernels.get(launch[:3], lambda: compile_kernel(code, name, options, room))
+        if len(self._launched) >= _GRIDS:
+            self._launched.clear()
+        found = self._launched[launch[:-1]] = kernel, (kernel.kernel.ptr, blocks, 1, 1, threads, 1, 1, shared)
+        return found
 
     def product(self, weights: Array, x: Array, out: Array, *, add: bool, rough: bool) -> None:
         """Multiply by cuBLAS, which counts columns first: out^T = W x^T for every lane."""
@@ -193,6 +206,17 @@ class Cuda:
         """Return a copy in memory that the device can write to."""
         kind = report.dtype if dtype is None else np.dtype(dtype)
         return _Pinned(report, kind, report.size if count is None else count)
+
+    def brought(self, report: Array, count: int) -> Array:
+        """Return the numbers, in memory that the device can write to, which is kept for the next call."""
+        kept = self._readers[4 * count]
+        reader = kept.pop() if kept else _Pinned(report, np.dtype(np.int32), count)
+        reader.report = report
+        reader.send()
+        reader.mark()
+        numbers = reader.read().copy()
+        kept.append(reader)
+        return numbers
 
 
 class _Captured:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, address, namespace
 from recsolve.base.layout import Layout
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
@@ -27,7 +27,7 @@ from recsolve.kernels.gpu.judged import CONVERGED, CUT, FRONT, LEADING, PINS, RO
 from recsolve.kernels.gpu.repeated_scan import RepeatedScan
 from recsolve.kernels.gpu.rows import ALIGNED, Axes, Laid, Step, Unmergeable, lay
 from recsolve.kernels.gpu.scan.variants import STORAGE
-from recsolve.kernels.gpu.views import address, places
+from recsolve.kernels.gpu.views import places
 from recsolve.kernels.starts import Starts
 
 _REPORTED = constants("iterate/rows")["REPORTED"]

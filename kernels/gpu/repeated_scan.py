@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, address, namespace
 from recsolve.jacobians import Block, Diagonal
 from recsolve.kernels.gpu.device import Machine
 from recsolve.kernels.gpu.scan.scan_cuda import Launches, launches
-from recsolve.kernels.gpu.views import AT, address
+from recsolve.kernels.gpu.views import AT
 from recsolve.kernels.monoids.monoid import MONOIDS
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, kind_of
+from recsolve.base.arrays import Array, address
 from recsolve.kernels.codegen.cuda_structures import VIEW, constants, structure
 
 AXES, LANES = (constants("common/view")[name] for name in ("AXES", "LANES"))
@@ -41,11 +41,6 @@ class Strides(NamedTuple):
     row: int
     column: int
     lanes: tuple[int, ...]
-
-
-def address(x: Array) -> int:
-    """Return where the first number of an array lies, on its device."""
-    return int(x.data.ptr if kind_of(x) == "cupy" else x.ctypes.data)  # type: ignore[attr-defined]
 
 
 def lowest(shape: Sequence[int], strides: Sequence[int]) -> int:

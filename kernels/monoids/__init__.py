@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from recsolve.base.discovery import discover
 from recsolve.kernels.monoids.affine import Affine
-from recsolve.kernels.monoids.monoid import MONOIDS, Base, Monoid
+from recsolve.kernels.monoids.monoid import MONOIDS, Monoid
 from recsolve.kernels.monoids.riccati import Riccati
 
 __all__ = ["MONOIDS", "Affine", "Monoid", "Riccati"]
@@ -17,9 +17,9 @@ __all__ = ["MONOIDS", "Affine", "Monoid", "Riccati"]
 
 def found_in(package: str, folders: Iterable[str]) -> dict[str, Monoid]:
     """Return the monoids that the modules of a package define, in the order in which they are listed."""
-    classes: dict[str, type[Base]] = {}
-    discover(classes, package, folders, Base, lambda monoid: (monoid.place, monoid.name))
-    return {name: monoid() for name, monoid in classes.items()}  # type: ignore[misc]
+    classes: dict[str, type[Monoid]] = {}
+    discover(classes, package, folders, Monoid, lambda monoid: (monoid.place, monoid.name))  # type: ignore[type-abstract]
+    return {name: monoid() for name, monoid in classes.items()}
 
 
 MONOIDS.update(found_in(__name__, __path__))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from recsolve.base.arrays import Array, namespace
+from recsolve.base.layout import Layout
+from recsolve.jacobians import Identity, Jacobian
 from recsolve.kernels.monoids.cuda_map import SingleMap
-from recsolve.kernels.monoids.monoid import Base
+from recsolve.kernels.monoids.monoid import COMPLEX, STORED, Monoid, Pull
 
 
-class Addition(Base):
+class Addition(Monoid):
     """x -> x + b: prefix sums.
 
-    Elements are a tuple (b,) of one array (T, ...), float16, float32 or float64; a cut step gives b. Equal to the loop
-    bit for bit where no sum rounds (integers below 2^24 in float32, 2^53 in float64). Blelloch, "Prefix sums and their
-    applications" (1990).
+    Elements are a tuple (b,) of one array (T, ...), float16, float32, float64, complex64 or complex128; a cut step
+    gives b. Equal to the loop bit for bit where no sum rounds (integers below 2^24 in float32, 2^53 in float64).
+    Blelloch, "Prefix sums and their applications" (1990).
 
     Raises
     ------
@@ -26,7 +28,7 @@ class Addition(Base):
     array([1., 3., 6.])
     """
 
-    name, letters, place = "addition", ("b",), 3
+    name, letters, place, dtypes = "addition", ("b",), 3, (*STORED, *COMPLEX)
     cuda = SingleMap("Addition", 1, 2)
 
     def act(self, elements: tuple[Array], states: Array) -> Array:
@@ -40,3 +42,9 @@ class Addition(Base):
 
     def constant(self, elements: tuple[Array], initial: Array | None) -> Array:
         return elements[0]
+
+    def linearise(self, elements: tuple[Array], before: Array) -> tuple[Jacobian, Pull]:
+        return Identity(before, Layout(units=before.shape[-1] if before.ndim > 1 else None)), lambda g: (g,)
+
+    def forget(self, elements: tuple[Array], cotangent: Array) -> tuple[Array]:
+        return (cotangent,)

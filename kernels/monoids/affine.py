@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
-
-import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.layout import Layout
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.jacobians import Block, ByParent, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels.monoids.cuda_map import ROWS, CudaMap, LinearMap, Operands, SingleMap
-from recsolve.kernels.monoids.monoid import STORED, Base, Monoid, given
+from recsolve.kernels.monoids.monoid import COMPLEX, STORED, Monoid, Pull, given, linear
 
 _COMPLEX = SingleMap("ComplexAffine", 4, 5)
 
@@ -51,7 +50,35 @@ def _entries(A: Jacobian, b: Array) -> Array:
     return data if data.shape == b.shape else namespace(b).broadcast_to(data, b.shape)
 
 
-class Affine(Base):
+def _entry_cotangents(A: Jacobian, g: Array, x: Array) -> Array | None:
+    """Return the cotangents of the entries of A for g of A x; None for a structure without, or of another type."""
+    x, layout = x.conj() if x.dtype.kind == "c" else x, A.layout
+    if type(A) is Scalar:
+        return (g * x).sum(axis=tuple(range(-len(layout.event), 0))) if layout.event else g * x
+    if type(A) is Diagonal:
+        return g * x
+    if type(A) is Block:
+        before = (slice(None),) * len(A.leading)
+        return g[(*before, slice(None), None)] * x[(*before, None)]
+    if type(A) is LaneDense:
+        return _outer(A.data, layout.lane_vectors(g), layout.lane_vectors(x))
+    return None
+
+
+def _outer(matrices: Array, g: Array, x: Array) -> Array:
+    """Return the products g x^T, summed over axes along which matrices repeat, which then have length 1."""
+    axes = range(g.ndim - 1)
+    repeated = [i for i in axes if matrices.strides[i] == 0 and matrices.shape[i] > 1]
+    if not repeated:
+        return g[..., None] * x[..., None, :]
+    kept = [i for i in axes if i not in repeated]
+    shape = (*(g.shape[i] for i in kept), prod(g.shape[i] for i in repeated), g.shape[-1])
+    rows, columns = (v.transpose(*kept, *repeated, -1).reshape(shape) for v in (g, x))
+    total = rows.swapaxes(-1, -2) @ columns
+    return total.reshape([1 if i in repeated else n for i, n in enumerate(matrices.shape)])
+
+
+class Affine(Monoid):
     """x -> A x + b with structured A: what Newton's corrections are scans of.
 
     Elements are a pair (A, b): b (T, ..., *event) and A a structured Jacobian whose matrices act on it, or an array of
@@ -71,17 +98,18 @@ class Affine(Base):
     array([2., 2., 2.])
     """
 
-    name, place, dtypes = "affine", 1, (*STORED, np.dtype(np.complex64), np.dtype(np.complex128))
+    name, letters, place, dtypes = "affine", ("A", "b"), 1, (*STORED, *COMPLEX)
     cuda = _Structured("Real", heavy=False, held=4)
 
     def prepare(self, elements: Any) -> tuple[Jacobian, Array]:
-        A, b = given(self.name, ("A", "b"), elements)
+        A, b = given(self.title, self.letters, elements)
         if not isinstance(A, Jacobian):
-            A, b = np.asarray(A) if np.isscalar(A) else A, np.asarray(b) if np.isscalar(b) else b
-            if A.shape != b.shape:
-                raise ValueError(f"elements (A, b) have shapes {A.shape} and {b.shape}; wanted equal shapes")
-            A = Diagonal(A, Layout(units=b.shape[-1] if b.ndim > 1 else None))
+            A, b = linear(self.letters, (A, b))
+            layout = Layout(units=b.shape[-1] if b.ndim > 1 else None)
+            A = LaneDense(A, layout) if A.ndim > b.ndim else Diagonal(A, layout)
         else:
+            if isinstance(A, ByParent):
+                raise TypeError("elements (A, b): A is ByParent, of a graph; scans go along one axis of time")
             A.check()  # its entries may have been exchanged since it was made
             if b.shape != (*A.leading, *A.layout.event):
                 raise ValueError(
@@ -93,7 +121,7 @@ class Affine(Base):
         A, b = elements
         if type(self) is Affine and type(A) is Diagonal and A.data.shape == b.shape:
             return _ELEMENTWISE, (A.data, b)
-        return self, elements  # type: ignore[return-value]
+        return self, elements
 
     def like(self, elements: tuple[Jacobian, Array]) -> Array:
         return elements[1]
@@ -114,6 +142,13 @@ class Affine(Base):
     def constant(self, elements: tuple[Jacobian, Array], initial: Array | None) -> Array:
         return elements[1]
 
+    def linearise(self, elements: tuple[Jacobian, Array], before: Array) -> tuple[Jacobian, Pull]:
+        A, _ = elements
+        return A, lambda g: (_entry_cotangents(A, g, before), g)
+
+    def forget(self, elements: tuple[Jacobian, Array], cotangent: Array) -> tuple[None, Array]:
+        return None, cotangent
+
     def composable(self, elements: tuple[Jacobian, Array]) -> bool:
         return elements[0].composable
 
@@ -125,19 +160,13 @@ class Affine(Base):
         return (*components, -1) if A.rank > Block.rank else components
 
 
-class _Elementwise(Base):
+class _Elementwise(Monoid):
     """x -> a x + b of arrays."""
 
     dtypes = Affine.dtypes
 
-    def __init__(self) -> None:
-        self.name = Affine.name  # not that of the class, which is not entered in the registry
-
     def like(self, elements: tuple[Array, Array]) -> Array:
         return elements[1]
-
-    def take(self, elements: tuple[Array, Array], index: Any) -> tuple[Array, Array]:
-        return elements[0][index], elements[1][index]
 
     def act(self, elements: tuple[Array, Array], states: Array) -> Array:
         return elements[0] * states + elements[1]
@@ -152,11 +181,5 @@ class _Elementwise(Base):
     def constant(self, elements: tuple[Array, Array], initial: Array | None) -> Array:
         return elements[1]
 
-    def composable(self, elements: tuple[Array, Array]) -> bool:
-        return True
 
-    def mixed(self, elements: tuple[Array, Array]) -> tuple[int, ...]:
-        return ()
-
-
-_ELEMENTWISE: Any = _Elementwise()
+_ELEMENTWISE = _Elementwise()

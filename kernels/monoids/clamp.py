@@ -6,10 +6,10 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.kernels.monoids.cuda_map import SingleMap
-from recsolve.kernels.monoids.monoid import Restarting
+from recsolve.kernels.monoids.monoid import Monoid
 
 
-class Clamp(Restarting):
+class Clamp(Monoid):
     """x -> max(min(r, x), s). Nothing rounds, so scans equal the loop bit for bit.
 
     Elements are a pair (r, s) of arrays (T, ...), float16, float32 or float64. A cut step gives

@@ -40,7 +40,7 @@ class Operands(NamedTuple):
     state : int or None
         The axis of the parts of a state.
     restarts : bool
-        Whether cut steps need an initial state, as those of every ``Restarting`` monoid do.
+        Whether cut steps need an initial state, as ``Monoid.restarts`` says.
     """
 
     map: str
@@ -102,6 +102,8 @@ class SingleMap(CudaMap):
         return MapType(f"{self.name}<{number}>", self.numbers, self.size, weight)
 
     def operands(self, monoid: str, elements: Any) -> Operands | None:
+        if elements[0].dtype.kind == "c":
+            return None
         return Operands(monoid, 1, tuple((x, ()) for x in elements))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.kernels.monoids.cuda_map import CudaMap, MapType, Operands
-from recsolve.kernels.monoids.monoid import Restarting, given
+from recsolve.kernels.monoids.monoid import Monoid, given
 
 INTEGERS = tuple(np.dtype(name) for name in ("uint8", "int8", "int16", "int32", "int64"))
 STATES = 32  # on a GPU at most, as in cuda/scan/monoids/finite_map.cuh
@@ -35,7 +35,7 @@ class _States(CudaMap):
         return Operands(f"{monoid}:{states}", 1, ((e, (last,)),)) if states <= STATES else None
 
 
-class FiniteMap(Restarting):
+class FiniteMap(Monoid):
     """i -> e[i] for states i of 0, ..., n - 1: automata, permutations, lookups. Exact.
 
     Elements are a tuple (e,) of one array (T, ..., n), uint8, int8, int16, int32 or int64: e[t, ..., i] is where state
@@ -58,7 +58,7 @@ class FiniteMap(Restarting):
     cuda = _States()
 
     def prepare(self, elements: Any) -> tuple[Array]:
-        (e,) = given(self.name, self.letters, elements)
+        (e,) = given(self.title, self.letters, elements)
         if e.ndim < 2 or not e.shape[-1]:
             raise ValueError(f"elements (e,) has shape {e.shape}; wanted (T, ..., n) with n of 1 or more")
         _check_range("elements (e,)", e, e.shape[-1])
@@ -79,6 +79,9 @@ class FiniteMap(Restarting):
         (e,) = elements
         xp = namespace(e)
         return (xp.broadcast_to(xp.arange(e.shape[-1], dtype=e.dtype), e.shape),)
+
+    def linearise(self, elements: tuple[Array], before: Array) -> NoReturn:
+        raise TypeError("the finite_map monoid has no derivative: its states are of a finite set")
 
     def check_initial(self, elements: tuple[Array], initial: Array) -> None:
         _check_range("initial", initial, elements[0].shape[-1])

@@ -19,30 +19,37 @@ def state_dtype(x: Array) -> np.dtype[Any]:
     return np.dtype(np.float32) if x.dtype == HALF else x.dtype
 
 
-def widen(x: Any) -> Any:
-    """Return an array or a Jacobian with entries in float32."""
+def widen(x: Any, dtype: Any = np.float32) -> Any:
+    """Return an array or a Jacobian with entries in float32, or another dtype."""
     if not isinstance(x, Jacobian):
-        return x.astype(np.float32)
+        return x.astype(dtype, copy=False)
     if isinstance(x, (Zero, Identity)):
-        zero = namespace(x.like).zeros((), np.float32)
+        zero = namespace(x.like).zeros((), dtype)
         return changed(x, like=namespace(x.like).broadcast_to(zero, x.like.shape))
-    return changed(x, data=x.data.astype(np.float32))  # type: ignore[attr-defined]
+    return changed(x, data=x.data.astype(dtype, copy=False))  # type: ignore[attr-defined]
 
 
-class Widened:
+class Widened(Monoid):
     """A monoid whose elements are stored in float16 and taken in float32."""
 
     def __init__(self, monoid: Monoid):
         self.monoid = monoid
-        self.act, self.compose, self.constant = monoid.act, monoid.compose, monoid.constant
-        self.like, self.identity, self.composable = monoid.like, monoid.identity, monoid.composable
-        self.prepare, self.mixed, self.check_initial = monoid.prepare, monoid.mixed, monoid.check_initial
-        self.name, self.dtypes = monoid.name, monoid.dtypes
-
-    def simplest(self, elements: Any) -> tuple[Monoid, Any]:
-        """Return itself: elements are widened as they are taken."""
-        return self, elements
 
     def take(self, elements: Any, index: Any) -> Any:
         """Select times and widen them; what has been widened stays."""
         return tuple(widen(x) for x in self.monoid.take(elements, index))
+
+    def act(self, elements: Any, states: Array) -> Array:
+        return self.monoid.act(elements, states)
+
+    def compose(self, later: Any, earlier: Any) -> Any:
+        return self.monoid.compose(later, earlier)
+
+    def identity(self, elements: Any) -> Any:
+        return self.monoid.identity(elements)
+
+    def constant(self, elements: Any, initial: Array | None) -> Array:
+        return self.monoid.constant(elements, initial)
+
+    def like(self, elements: Any) -> Array:
+        return self.monoid.like(elements)

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
+from recsolve.jacobians import Jacobian
 from recsolve.kernels.monoids.cuda_map import Operands, SingleMap
-from recsolve.kernels.monoids.monoid import Base
+from recsolve.kernels.monoids.exponential_sums import linearise_sums, weight
+from recsolve.kernels.monoids.monoid import Monoid, Pull
 
 
 class _Pairs(SingleMap):
@@ -18,7 +20,7 @@ class _Pairs(SingleMap):
         return Operands(monoid, 2, tuple((x, ()) for x in elements), elements[0].ndim)
 
 
-class LogSumExp(Base):
+class LogSumExp(Monoid):
     """(M, S) -> (M', S') with S' e^M' = S e^M + s e^m and M' = max(M, m): running sums of exponentials.
 
     Elements are a pair (m, s) of arrays (T, ...), float16, float32 or float64; states (..., 2) have the two numbers on
@@ -54,11 +56,7 @@ class LogSumExp(Base):
     def compose(self, later: tuple[Array, Array], earlier: tuple[Array, Array]) -> tuple[Array, Array]:
         (m2, s2), (m1, s1) = later, earlier
         m = np.maximum(m1, m2)
-        return m, s1 * self._weight(m1, m) + s2 * self._weight(m2, m)
-
-    def _weight(self, m: Array, greatest: Array) -> Array:
-        """Return e^(m - greatest), selected to 1 for equals because inf - inf is NaN."""
-        return namespace(m).where(m == greatest, m.dtype.type(1), np.exp(m - greatest))  # type: ignore[no-any-return]
+        return m, s1 * weight(m1, m) + s2 * weight(m2, m)
 
     def identity(self, elements: tuple[Array, Array]) -> tuple[Array, Array]:
         m, s = elements
@@ -73,3 +71,16 @@ class LogSumExp(Base):
 
     def mixed(self, elements: tuple[Array, Array]) -> tuple[int, ...]:
         return (-1,)
+
+    def linearise(self, elements: tuple[Array, Array], before: Array) -> tuple[Jacobian, Pull]:
+        m, s = elements
+        J, pull = linearise_sums(before[..., 0], before[..., 1:], m, s[..., None])
+
+        def pull_pair(g: Array) -> tuple[Array, Array]:
+            _, into_m, into_s = pull(g)
+            return into_m, into_s[..., 0]
+
+        return J, pull_pair
+
+    def forget(self, elements: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+        return cotangent[..., 0], cotangent[..., 1]

@@ -6,10 +6,10 @@ import numpy as np
 
 from recsolve.base.arrays import FLOATS, Array, namespace
 from recsolve.kernels.monoids.cuda_map import SingleMap
-from recsolve.kernels.monoids.monoid import Restarting
+from recsolve.kernels.monoids.monoid import Monoid
 
 
-class Moebius(Restarting):
+class Moebius(Monoid):
     """x -> (a x + b) / (c x + d) on the projective line, where inf (of either sign) goes to a / c.
 
     Elements are (a, b, c, d), arrays (T, ...), float32 or float64: it divides, which halves are too few digits for.

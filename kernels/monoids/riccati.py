@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from recsolve.base.arrays import FLOATS, Array, namespace
+from recsolve.base.layout import Layout
+from recsolve.jacobians import Jacobian
 from recsolve.kernels.monoids.cuda_map import Operands, SingleMap
-from recsolve.kernels.monoids.monoid import Base
+from recsolve.kernels.monoids.monoid import Monoid, Pull, given
 
 
 class _Numbers(SingleMap):
@@ -18,7 +20,7 @@ class _Numbers(SingleMap):
         return super().operands(monoid, elements) if elements[0].shape[-1] == 1 else None
 
 
-class Riccati(Base):
+class Riccati(Monoid):
     """K -> A (I + K B)^-1 K A^T + C: how the gain of a Kalman filter moves on.
 
     Elements are triples (A, C, B) of matrices (T, ..., m, m), float32 or float64, C and B symmetric and not negative. K
@@ -44,9 +46,10 @@ class Riccati(Base):
     cuda = _Numbers("Riccati", 3, 4)
 
     def prepare(self, elements: Any) -> tuple[Array, Array, Array]:
+        for x, letter in zip(given(self.title, self.letters, elements), self.letters, strict=True):
+            if x.ndim < 3 or x.shape[-1] != x.shape[-2]:
+                raise ValueError(f"elements (A, C, B): {letter} has shape {x.shape}; wanted (T, ..., m, m)")
         A, C, B = super().prepare(elements)
-        if A.ndim < 3 or A.shape[-1] != A.shape[-2]:
-            raise ValueError(f"elements (A, C, B) have shape {A.shape}; wanted (T, ..., m, m)")
         return A, C, B
 
     def like(self, elements: tuple[Array, ...]) -> Array:
@@ -73,11 +76,49 @@ class Riccati(Base):
     def constant(self, elements: tuple[Array, ...], initial: Array | None) -> Array:
         return elements[1]
 
+    def linearise(self, elements: tuple[Array, ...], before: Array) -> tuple[Jacobian, Pull]:
+        """Of the inverse P of I + K B and Q = P K: dQ = P dK (I - B Q) - Q dB Q."""
+        A, _, B = elements
+        P = inverse(identity_plus(product(before, B)))
+        Q = product(P, before)
+        J = Congruence(product(A, P), product(identity_plus(-product(B, Q)), transpose(A)))
+
+        def pull(g: Array) -> tuple[Array, Array, Array]:
+            into_A = product(product(g, A), transpose(Q)) + product(product(transpose(g), A), Q)
+            AQ, QA = product(A, Q), product(Q, transpose(A))
+            return into_A, g, -product(product(transpose(AQ), g), transpose(QA))
+
+        return J, pull
+
+    def forget(self, elements: tuple[Array, ...], cotangent: Array) -> tuple[None, Array, None]:
+        return None, cotangent, None
+
     def composable(self, elements: tuple[Array, ...]) -> bool:
         return bool(elements[0].shape[-1] == 1)  # B of a composed element grows, and I is lost beside it
 
     def mixed(self, elements: tuple[Array, ...]) -> tuple[int, ...]:
         return -2, -1
+
+
+class Congruence(Jacobian):
+    """X -> L X R of matrices, (T, ..., m, m) each: the derivative of a Riccati map."""
+
+    def __init__(self, left: Array, right: Array):
+        self.left, self.right = left, right
+        self.layout = Layout(lanes=(left.shape[-2],), units=left.shape[-1])
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        return tuple(self.left.shape[:-2])
+
+    def __getitem__(self, index: Any) -> Self:
+        return type(self)(self.left[index], self.right[index])
+
+    def matvec(self, v: Array) -> Array:
+        return product(product(self.left, v), self.right)
+
+    def transpose(self) -> Jacobian:
+        return type(self)(transpose(self.left), transpose(self.right))
 
 
 def product(X: Array, Y: Array) -> Array:

@@ -6,10 +6,10 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.kernels.monoids.cuda_map import SingleMap
-from recsolve.kernels.monoids.monoid import Restarting, exact_range
+from recsolve.kernels.monoids.monoid import Monoid, exact_range
 
 
-class SaturatingAdd(Restarting):
+class SaturatingAdd(Monoid):
     """x -> max(min(x + d, hi), lo): a buffer that runs empty and overflows. With d = 0 this is a clamp.
 
     Elements are a triple (d, lo, hi) of arrays (T, ...), float16, float32 or float64. A cut step acts on ``initial``.

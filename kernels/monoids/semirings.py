@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
+from recsolve.base.layout import Layout
+from recsolve.jacobians import Jacobian, LaneDense
 from recsolve.kernels.monoids.cuda_map import LinearMap
-from recsolve.kernels.monoids.monoid import Base, exact_range, given
+from recsolve.kernels.monoids.monoid import Monoid, Pull, exact_range, given, linear
 
 
-class Tropical(Base):
+class Tropical(Monoid):
     """x -> A x + b with a maximum or minimum for the sum, and a sum or minimum for the product.
 
     Elements are a pair (A, b), float16, float32 or float64: A of the shape of b acts on every number by itself, and A
@@ -41,11 +43,7 @@ class Tropical(Base):
     one: float
 
     def prepare(self, elements: Any) -> tuple[Array, Array]:
-        A, b = given(self.name, self.letters, elements)
-        if A.shape != b.shape and (b.ndim < 2 or A.shape != (*b.shape, b.shape[-1])):
-            matrices = f" or {(*b.shape, b.shape[-1])}" if b.ndim > 1 else ""
-            raise ValueError(f"elements (A, b) have shapes {A.shape} and {b.shape}; wanted A of {b.shape}{matrices}")
-        return A, b
+        return linear(self.letters, given(self.title, self.letters, elements))
 
     def like(self, elements: tuple[Array, Array]) -> Array:
         return elements[1]
@@ -80,6 +78,37 @@ class Tropical(Base):
 
     def mixed(self, elements: tuple[Array, Array]) -> tuple[int, ...]:
         return () if self.composable(elements) else (-1,)
+
+    def linearise(self, elements: tuple[Array, Array], before: Array) -> tuple[Jacobian, Pull]:
+        """With matrices, those of the paths that win (of several the first), each an elementwise map of its start."""
+        A, b = elements
+        if A.ndim == b.ndim:
+            return super().linearise(elements, before)
+        if not A.size:
+            return LaneDense(A, Layout(units=A.shape[-1])), lambda g: (A, g)
+        xp = namespace(A)
+        starts = xp.broadcast_to(before[..., None, :], A.shape)
+        paths = self.times(A, starts)
+        best = (paths.argmax(axis=-1) if self.plus is np.maximum else paths.argmin(axis=-1))[..., None]
+        wins = best == xp.arange(A.shape[-1])
+
+        def won(x: Array) -> Array:
+            return xp.take_along_axis(x, best, axis=-1)[..., 0]  # type: ignore[no-any-return]
+
+        def spread_out(x: Array) -> Array:
+            return xp.where(wins, x[..., None], x.dtype.type(0))  # type: ignore[no-any-return]
+
+        slopes, pull = super().linearise((won(A), b), won(starts))
+
+        def pull_paths(g: Array) -> tuple[Array | None, ...]:
+            into_A, into_b = pull(g)
+            assert into_A is not None
+            return spread_out(into_A), into_b
+
+        return LaneDense(spread_out(slopes.diagonal().data), Layout(units=A.shape[-1])), pull_paths
+
+    def forget(self, elements: tuple[Array, Array], cotangent: Array) -> tuple[None, Array]:
+        return None, cotangent
 
     def _sum(self, terms: Array, like: Array) -> Array:
         """Add up the last axis; ``like`` is what an empty sum looks like."""

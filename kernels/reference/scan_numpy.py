@@ -68,7 +68,7 @@ def scan(
         return y  # type: ignore[no-any-return]
     row = like.size // T
     L = chunk or _chunk_length(T, row, monoid.composable(elements))
-    if T > L and reset is not None and _cuts_apart(monoid, elements, reset):
+    if T > L and reset is not None and cuts_apart(monoid, elements, reset):
         L = T
     if like.dtype == HALF:
         monoid, initial = Widened(monoid), None if initial is None else initial.astype(state_dtype(like))
@@ -78,7 +78,7 @@ def scan(
     return y  # type: ignore[no-any-return]
 
 
-def _cuts_apart(monoid: Monoid, elements: Any, reset: Array) -> bool:
+def cuts_apart(monoid: Monoid, elements: Any, reset: Array) -> bool:
     """Return whether a mask cuts some of the numbers that an element mixes, and not all."""
     by_axis = (np.moveaxis(reset, axis, 0) for axis in monoid.mixed(elements))
     return any(bool((cuts != cuts[:1]).any()) for cuts in by_axis)
@@ -150,6 +150,8 @@ class _Stepper:
 
     def _lost(self, before: Array, after: Array) -> bool:
         """Return whether a composed element gives what its steps may not, because it has overflowed."""
+        if after.dtype == object:
+            return False
         finite, nan = self.xp.isfinite, self.xp.isnan
         return bool(((finite(before) & ~finite(after)) | (~nan(before) & nan(after))).any())
 

@@ -21,8 +21,9 @@ _STEPS = 5  # Higham: more than this many steps of the estimator are almost neve
 def condition(recurrence: Recurrence, states: Array) -> float:
     """Return kappa at a trajectory, the largest over the sequences; inf when products of Jacobians overflow.
 
-    Exact for diagonal structures, by the scan kappa[t] = 1 + |J[t]| kappa[t-1]; otherwise an estimate from a few
-    forward and reverse scans, a lower bound rarely off by more than a factor of 3.
+    Exact for diagonal structures along time, by the scan kappa[t] = 1 + |J[t]| kappa[t-1]; otherwise, as on graphs,
+    where paths may cancel, an estimate from a few forward and reverse scans, a lower bound rarely off by more than a
+    factor of 3.
 
     Parameters
     ----------

@@ -128,6 +128,8 @@ def rounding_of_f(recurrence: Recurrence, previous: Array) -> Array:
 
 def _known(recurrence: Recurrence) -> CellRecurrence | FunctionRecurrence:
     """Return the recurrence, if its f is what its base class says; else raise TypeError."""
+    if recurrence.graph is not None:
+        raise TypeError("what nodes of a graph see is not enclosed")
     for base in (CellRecurrence, FunctionRecurrence):
         if isinstance(recurrence, base):
             check_known(recurrence, base)
@@ -223,8 +225,13 @@ class _Tape:
 
 def _elementwise(recurrence: FunctionRecurrence, ball: Interval) -> Enclosure:
     """Enclose a function that couples no entries, whatever structure was declared."""
-    data = [Elementwise(Interval.of(u, recurrence.dtype), {}) for u in recurrence.inputs]
-    out = recurrence.f(Elementwise(ball, {0: ONE}), recurrence.contain(data))
+
+    def data(x: Array) -> Elementwise:
+        return Elementwise(Interval.of(x, recurrence.dtype), {})
+
+    inputs, parameters = [data(u) for u in recurrence.inputs], {n: data(p) for n, p in recurrence.parameters.items()}
+    out = recurrence.call(recurrence.f, Elementwise(ball, {0: ONE}), inputs, parameters)
+    out = recurrence.flat(out, ball.shape[:-1])
     if tuple(np.shape(value_of(out))) != ball.shape:
         raise ValueError(f"f returned shape {np.shape(value_of(out))}; wanted {ball.shape}")
     partials = _magnitudes(_spread(out, ball.shape, ball.dtype))
@@ -253,7 +260,8 @@ def _directions(recurrence: FunctionRecurrence, ball: Interval, seeds: Array) ->
         return Directional.seeded(Interval.of(u, recurrence.dtype), directions(u, np.zeros(())))  # type: ignore[return-value]
 
     state = Directional.seeded(ball, directions(ball, seeds))
-    out = recurrence.f(state, recurrence.contain([data(u) for u in recurrence.inputs]))
+    inputs, parameters = [data(u) for u in recurrence.inputs], {n: data(p) for n, p in recurrence.parameters.items()}
+    out = recurrence.flat(recurrence.call(recurrence.f, state, inputs, parameters), ball.shape[:-1])
     if not isinstance(out, Directional) or out.shape != ball.shape:
         raise TypeError("f returned something else than states")
     return out.directions

@@ -12,6 +12,8 @@ from recsolve.base.overriding import changed
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.symbolic.constants import state_dtype
+from recsolve.symbolic.units import units_in_force
 
 _NUMBERS = 2**20  # of the states that are computed together
 _TERMS = 2**28  # of sums in long double, which take a second,
@@ -65,19 +67,19 @@ class Finer:
         """
         if self.dtype != self.recurrence.dtype:
             try:
-                with np.errstate(all="ignore"):
+                with state_dtype(self.dtype), np.errstate(all="ignore"):
                     return self._by_windows(self.recurrence.previous(states.astype(self.dtype)))
             except Exception:  # f is the user's own code
                 self.dtype = self.recurrence.dtype
         return self.recurrence.evaluate(states.astype(self.dtype))
 
     def _by_windows(self, previous: Array) -> Array:
-        values = namespace(previous).empty_like(previous)
+        values = namespace(previous).empty(self.recurrence.shape, self.dtype)
         steps = max(_NUMBERS * len(previous) // previous.size, 1)
         for start in range(0, len(previous), steps):
             cut = slice(start, min(start + steps, len(previous)))
             found = self._apply(self.recurrence.window(cut.start, cut.stop), previous[cut])
-            if found.dtype != self.dtype or found.shape != previous[cut].shape:
+            if found.dtype != self.dtype or found.shape != values[cut].shape:
                 raise TypeError("f has a dtype in mind")
             values[cut] = found
         return values  # type: ignore[no-any-return]
@@ -85,19 +87,24 @@ class Finer:
     def _apply(self, rec: Recurrence, previous: Array) -> Any:
         if isinstance(rec, FunctionRecurrence):
             check_known(rec, FunctionRecurrence)
-            return rec.f(previous, rec.contain([u.astype(self.dtype) for u in rec.inputs]))
+            parameters = {name: p.astype(self.dtype) for name, p in rec.parameters.items()}
+            out = rec.call(rec.f, previous, [u.astype(self.dtype) for u in rec.inputs], parameters)
+            return rec.flat(out, previous.shape[:-1], self.dtype)
         if not isinstance(rec, CellRecurrence):
             raise TypeError(f"{type(rec).__name__} is not known")
         check_known(rec, CellRecurrence)
         cell, layout, xp = rec.cell, rec.layout, namespace(previous)
         state = {name: layout.component(previous, i) for i, name in enumerate(cell.cell.state)}
         mixings: Any = {name: changed(m, weight=m.weight.astype(self.dtype)) for name, m in cell.mixings.items()}
-        out = cell.cell.function(
-            Names(state, "component"),
-            Names(mixings, "mixing"),
-            Names({name: u.astype(self.dtype) for name, u in rec.drive.items()}, "drive"),
-            Names({name: p.astype(self.dtype) for name, p in cell.parameters.items()}, "parameter"),
-        )
+        drive = {name: u.astype(self.dtype) for name, u in rec.drive.items()}
+        parameters = {name: p.astype(self.dtype) for name, p in cell.parameters.items()}
+        with units_in_force(layout.lane_width // layout.components):
+            out = cell.cell.function(
+                Names(state, "component"),
+                Names(mixings, "mixing"),
+                Names(drive, "drive"),
+                Names(parameters, "parameter"),
+            )
         part = layout.component(previous, 0).shape
         parts = [xp.broadcast_to(x, part) for x in (out if isinstance(out, tuple) else (out,))]
         return parts[0] if layout.components == 1 else xp.stack(parts, axis=previous.ndim - len(layout.event))

@@ -269,7 +269,7 @@ def _logical(function: Any) -> Callable[..., Bounds]:
 
 _INCREASING = (
     "add", "maximum", "minimum", "logaddexp", "positive", "tanh", "sinh", "exp", "expm1", "log", "log1p", "sqrt",
-    "arctan", "sign", "floor", "ceil", "rint",
+    "arctan", "sign", "floor", "ceil", "rint", "trunc",
 )  # fmt: skip
 # Bounds of the result, before rounding.
 RULES: dict[str, Callable[..., Bounds]] = {
@@ -286,6 +286,7 @@ RULES: dict[str, Callable[..., Bounds]] = {
     "cos": _wave(np.cos, 0.0),
     "tan": _tan,
     "arctan2": _arctan2,
+    "hypot": lambda a, b: (np.hypot(_smallest(a), _smallest(b)), np.hypot(magnitude(a), magnitude(b))),
     "matmul": _matmul,
     "greater": lambda a, b: (a.lower > b.upper, a.upper > b.lower),
     "greater_equal": lambda a, b: (a.lower >= b.upper, a.upper >= b.lower),

@@ -14,12 +14,12 @@ import numpy as np
 from recsolve.analysis.interval import Interval
 from recsolve.analysis.rounding import magnitude, product_rounding, rounding
 from recsolve.base.arrays import Array
+from recsolve.recurrence.function_rules import LINEAR
 from recsolve.recurrence.function_tangent import Tangent
 from recsolve.symbolic.constants import constant
-from recsolve.symbolic.dual import Dual, value_of
+from recsolve.symbolic.dual import STEPS, Dual, value_of
 
 DEFECT = "defect"  # the leaf of what is not a multiple of a difference of states
-_STEPS = {"sign", "floor", "ceil", "rint"}
 _TRUTHS = {
     "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "bitwise_and", "bitwise_or", "invert",
     "logical_and", "logical_or", "logical_not",
@@ -46,7 +46,7 @@ class _Run(Dual):
 
     def lift(self, name: str, args: Sequence[Any]) -> Any:
         values = self._values(args)
-        if name in _STEPS:
+        if name in STEPS:
             return self._step(getattr(np, name), values)
         out: Any = super().lift(name, args)
         return out._with(rounding(name, magnitude(out.value), values, out.dtype))
@@ -99,6 +99,15 @@ class Directional(_Run, Tangent):
 
     def _flat(self, y: Any) -> Any:
         return self.seeded(y, Interval.of(np.zeros((len(self.directions), *y.shape)), self.dtype))
+
+    def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
+        """Carry what intervals have rules for; those of other functions know nothing of rounding."""
+        if function not in LINEAR | {np.matmul}:
+            raise self._unsupported(name)
+        return super()._other(name, function, args, kwargs)
+
+    def _method(self, ufunc: Any, method: str, inputs: Sequence[Any], kwargs: Any) -> Any:
+        raise self._unsupported(f"numpy.{ufunc.__name__}.{method}")
 
     def _multilinear(self, function: Any, args: Any, kwargs: Any) -> Any:
         if function is not np.matmul:

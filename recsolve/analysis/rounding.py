@@ -19,7 +19,7 @@ _CORRECT, _ELEMENTARY = 0.51, 4.1
 _ULPS = {
     **dict.fromkeys(("add", "subtract", "multiply", "divide", "sqrt", "square", "reciprocal"), _CORRECT),
     **dict.fromkeys(("tanh", "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "sinh", "cosh"), _ELEMENTARY),
-    **dict.fromkeys(("arctan", "arctan2", "power"), _ELEMENTARY),
+    **dict.fromkeys(("arctan", "arctan2", "power", "hypot"), _ELEMENTARY),
     "sigmoid": 6.0,  # 1 / (1 + exp(-x)): that of exp and two more
     "softplus": 10.0,  # x + log1p(exp(-x))
     "logaddexp": 10.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,7 @@ def check_structure(
     >>> report.ok, report.found
     (False, 'dense')
     """
-    check_recurrence(recurrence)
+    check_recurrence(recurrence, graphs=False)
     if samples < 1:
         raise ValueError(f"samples is {samples}; wanted at least 1")
     generator = generator_of(rng)
@@ -119,7 +119,12 @@ def check_structure(
         previous = _sample(recurrence, states, generator)
         leak = leak or _steps_differ(recurrence, previous) or _leak(recurrence, previous, generator)
         found.append(_judged(recurrence, previous, generator))
-    return _report(declared, _search(recurrence, previous), found, leak)
+    entries = _entries(recurrence, previous)
+    smallest = None if entries is None else _classify(entries[0], recurrence.layout.event, entries[1])
+    report = _report(declared, smallest, found, leak)
+    if report.ok or leak or entries is None or not (missing := _undeclared(recurrence, *entries)):
+        return report
+    return replace(report, message=f"{report.message}, or the pairs that depend otherwise too: {missing}")
 
 
 def _of_history(rec: HistoryRecurrence, generator: np.random.Generator) -> StructureReport:
@@ -205,8 +210,17 @@ def _leak(rec: Recurrence, previous: Array, generator: np.random.Generator) -> s
     )
 
 
-def _search(rec: Recurrence, previous: Array) -> str | None:
-    """Return the smallest structure that holds at a few rows, from their full Jacobians; None where f has none."""
+def _undeclared(rec: Recurrence, matrices: Array, allowed: float) -> str:
+    """Return the pairs of components with entries that their structure does not have, of a structure by pairs."""
+    if not isinstance(rec, FunctionRecurrence) or rec.pattern is None or rec.state is None:
+        return ""
+    seen = (abs(matrices) > allowed * float(np.nanmax(abs(matrices), initial=0.0))).any(axis=0) & ~rec.pattern.matrix
+    slices = rec.state.slices.items()
+    return ", ".join(str((a, b)) for a, rows in slices for b, columns in slices if seen[rows, columns].any())
+
+
+def _entries(rec: Recurrence, previous: Array) -> tuple[Array, float] | None:
+    """Return the full Jacobians (rows, N, N) at a few rows, and how exact they are; None where f has none."""
     N = rec.layout.size
     if N > _LARGEST_STATE:
         return None
@@ -217,7 +231,7 @@ def _search(rec: Recurrence, previous: Array) -> str | None:
             columns, left = _columns(part, at)
         matrices.append(np.stack([to_host(c).reshape(-1, N) for c in columns], axis=-1))
     entries = np.concatenate(matrices)
-    return _classify(entries, rec.layout.event, left) if np.isfinite(entries).any() else None
+    return (entries, left) if np.isfinite(entries).any() else None
 
 
 def _columns(rec: Recurrence, previous: Array) -> tuple[list[Array], float]:

@@ -10,7 +10,10 @@ random v:
   derivative first. Where they differ, or where there is none, differences of f decide.
 
 Differences decide as :mod:`recsolve.analysis.differences` says. With kinks in several variables at once Clarke's set is
-larger than the hull of both sides: where units couple, there is no verdict at kinks.
+larger than the hull of both sides, and a chain rule through kinks may leave even that set (Bolte and Pauwels,
+"Conservative set valued fields", 2021). So where units couple, a Jacobian that jumps at the states is judged beside
+them: it is refused if it is not the derivative there, and believed if at the states it is between its values around
+them.
 """
 
 from __future__ import annotations
@@ -24,15 +27,18 @@ import numpy as np
 from recsolve.analysis.differences import brackets, reach_of
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Zero
+from recsolve.mixings import Mixing, states_linear
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.compilation import unknown_parts
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.graph_recurrence import GraphRecurrence
 
 _TRIES = 3  # directions along which a derivative must fail before it is refused
 _FINEST = 1e-4  # relative difference that counts
 _ENOUGH = 0.25  # of the entries must be seen
 _SHARE = 0.01  # an interval below this share of the derivative is narrow enough
+_AROUND = 8  # states at which a Jacobian is looked at around one that may be a kink
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def verify_jacobian(
     """
     if not previous.size:
         return Verification(True, 0.0)
-    derived = type(recurrence) is CellRecurrence and not unknown_parts(recurrence)
+    derived = type(recurrence) is CellRecurrence and all(_is_linear(x) for x in unknown_parts(recurrence))
     try:
         with np.errstate(all="ignore"):
             if derived and jacobian is None:
@@ -116,25 +122,66 @@ def verify_jacobian(
         return _judged(recurrence, previous, jacobian, np.random.default_rng(rng))
 
 
+def _is_linear(part: object) -> bool:
+    """Return whether a part of a recurrence that compiled loops do not know is a mixing that states it is linear."""
+    return isinstance(part, Mixing) and states_linear(part)
+
+
 def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
-    if type(rec) is FunctionRecurrence:
+    if isinstance(rec, FunctionRecurrence) and type(rec) in (FunctionRecurrence, GraphRecurrence):
         try:
-            found = _repeated(lambda: by_derivatives(rec, previous, J, generator))
+            found, _ = _repeated(lambda: by_derivatives(rec, previous, J, generator))
         except Exception:  # automatic differentiation cannot follow
-            return by_differences(rec, previous, J, generator)
-        if found.holds or rec.is_automatic:
+            found = None
+        if found is not None and (found.holds or rec.is_automatic or rec.graph is not None):
             return found
+    if rec.graph is not None:
+        return Verification(None, float("nan"), "f on a graph has no automatic derivative to compare with")
     return by_differences(rec, previous, J, generator)
 
 
 def by_differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
     """Return how a Jacobian compares with differences of f along random directions."""
     with np.errstate(all="ignore"):
-        return _repeated(lambda: _differences(rec, previous, J, generator))
+        found, wrong = _repeated(lambda: _differences(rec, previous, J, generator))
+        return found if found.holds else _beside(rec, previous, J, generator, found, wrong)
 
 
-def _repeated(compare: Any) -> Verification:
-    """Return the verdict over a few directions: entries are wrong that are wrong along all of them."""
+def _beside(
+    rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator, found: Verification, wrong: Array
+) -> Verification:
+    """Return the verdict where states may lie on kinks, from the Jacobian around them and at some distance."""
+    xp, v, alone = namespace(previous), _direction(rec, previous, generator), J.rank <= Diagonal.rank
+    reach = reach_of(rec, previous, rec.apply(previous), xp.zeros_like(previous), alone)
+    reach = xp.where(reach > 0, reach, 0).astype(rec.dtype)
+
+    def moved(share: float) -> tuple[Array, Jacobian]:
+        there = previous + share * reach * _direction(rec, previous, generator)
+        return there, rec.differentiate(there)[1]
+
+    short = float(np.finfo(rec.dtype).eps) ** 0.5
+    around = xp.stack([moved(short)[1].matvec(v) for _ in range(_AROUND)])
+    lower, upper, slack = around.min(axis=0), around.max(axis=0), _SHARE * abs(around).max(axis=0)
+    jumps = upper - lower > slack
+    if not alone:  # kinks of what is inside f are seen in some of the units
+        event = tuple(range(1 + len(rec.batch), previous.ndim))
+        jumps = xp.broadcast_to(jumps.any(axis=event, keepdims=True), jumps.shape)
+    if not jumps[wrong].all():
+        return found  # it is smooth where it is wrong
+    there, K = moved(1.0)
+    judged, _ = _repeated(lambda: _differences(rec, there, K, generator))
+    if judged.holds is False:
+        return judged
+    got = J.matvec(v)
+    if judged.holds and ((got >= lower - slack) & (got <= upper + slack)).all():
+        return judged
+    if not wrong.any():
+        return found
+    return Verification(None, float("nan"), "states lie on kinks, where the Jacobian is not between those around them")
+
+
+def _repeated(compare: Any) -> tuple[Verification, Array]:
+    """Return the verdict over a few directions, and the entries that are wrong along all of them."""
     first = compare()
     wrong = first.wrong
     for _ in range(_TRIES - 1):
@@ -144,16 +191,16 @@ def _repeated(compare: Any) -> Verification:
     if wrong.any():
         error = float(first.error[wrong].max())
         reason = f"the declared structure or jacobian is not the derivative of f (relative error {error:.1e})"
-        return Verification(False, error, reason)
+        return Verification(False, error, reason), wrong
     if float(first.known.mean()) < _ENOUGH:
         reason = "f is not finite, not smooth or too rough at the states, so its derivative is unknown"
-        return Verification(None, float("nan"), reason)
-    return Verification(True, float(to_host(first.error[first.known & ~first.wrong]).max(initial=0.0)))
+        return Verification(None, float("nan"), reason), wrong
+    return Verification(True, float(to_host(first.error[first.known & ~first.wrong]).max(initial=0.0))), wrong
 
 
 def _direction(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Array:
     """Return a random direction without small entries."""
-    signs = generator.choice([-1.0, 1.0], rec.shape) * generator.uniform(0.5, 1.5, rec.shape)
+    signs = generator.choice([-1.0, 1.0], previous.shape) * generator.uniform(0.5, 1.5, previous.shape)
     return namespace(previous).asarray(signs.astype(rec.dtype))  # type: ignore[no-any-return]
 
 
@@ -199,7 +246,7 @@ def _differences(rec: Recurrence, previous: Array, J: Jacobian, generator: np.ra
     lower, upper = xp.minimum(below[0], above[0]), xp.maximum(below[1], above[1])
     # Rounding moves the state on the way to f or to J, and so moves J.
     rounded = rec.apply(previous)
-    blur = 4 * eps * abs(x) + xp.fmin(4 * abs(rounded - values) / terms, reach / 16)
+    blur = xp.where(rounded == values, 0, xp.fmin(4 * abs(rounded - values) / terms, reach / 16)) + 4 * eps * abs(x)
     nudged = rec.differentiate((x + blur * v).astype(rec.dtype))[1]
     moved = abs(_cast(nudged, x.dtype).matvec(step) - wide.matvec(step))
     missed = xp.maximum(lower, -upper) - 4 * moved

@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from recsolve.base.arrays import Array
+
+MASKS = tuple(np.dtype(name) for name in ("bool", "uint8", "int8", "int16", "int32", "int64"))
+
 
 def generator_of(rng: Any) -> np.random.Generator:
     """Return the generator of a seed; a Generator as it is.
@@ -27,6 +31,31 @@ def generator_of(rng: Any) -> np.random.Generator:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
         raise type(error)(f"rng is {rng!r}; wanted an integer >= 0, a Generator or None") from None
+
+
+def as_mask(x: Array, name: str) -> Array:
+    """Return a native array of bool, or of integers 0 and 1, as one of bool.
+
+    Raises
+    ------
+    TypeError
+        For another dtype.
+    ValueError
+        For integers other than 0 and 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.base.arguments import as_mask
+    >>> as_mask(np.array([1, 0, 1]), "reset")
+    array([ True, False,  True])
+    """
+    if x.dtype not in MASKS:
+        raise TypeError(f"{name} has dtype {x.dtype}; wanted bool, or integers 0 and 1")
+    mask = x.astype(bool, copy=False)
+    if x.dtype.kind != "b" and bool((mask != x).any()):
+        raise ValueError(f"{name} has values from {x.min()} to {x.max()}; wanted bool, or integers 0 and 1")
+    return mask
 
 
 def check_callable(name: str, function: Any, form: str) -> None:

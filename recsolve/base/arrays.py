@@ -18,15 +18,19 @@ Namespace: TypeAlias = Any  # the numpy or the cupy module
 Kind: TypeAlias = Literal["numpy", "cupy", "torch"]
 
 _CUDA = 2  # the code of such devices in DLPack
+_KINDS: dict[type, Kind] = {}  # of types of these libraries; of others it depends on where the array lies
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 DISCRETE: tuple[np.dtype[Any], ...] = tuple(map(np.dtype, "?bhilBHIL"))
 
 
 def kind_of(x: object) -> Kind:
     """Return which kind of array ``x`` is: other arrays on a GPU count as CuPy, lists and numbers as NumPy."""
+    known = _KINDS.get(type(x))
+    if known is not None:
+        return known
     root = type(x).__module__.partition(".")[0]
     if root == "numpy" or root == "cupy" or root == "torch":
-        return root  # type: ignore[return-value]
+        return _KINDS.setdefault(type(x), root)  # type: ignore[arg-type]
     return "cupy" if _on_gpu(x) else "numpy"
 
 
@@ -36,6 +40,11 @@ def _on_gpu(x: object) -> bool:
         return True
     ask: Any = getattr(x, "__dlpack_device__", None)
     return ask is not None and ask()[0] == _CUDA
+
+
+def address(x: Array) -> int:
+    """Return where the first number of a native array lies, on its device."""
+    return int(x.data.ptr if kind_of(x) == "cupy" else x.ctypes.data)  # type: ignore[attr-defined]
 
 
 def common_kind(arrays: Mapping[str, object]) -> Kind:
@@ -84,7 +93,8 @@ def _check_dtype(x: Any, name: str, dtypes: Sequence[np.dtype[Any]]) -> None:
         return  # names take long
     names = [dtype.name for dtype in dtypes]
     if str(x.dtype).removeprefix("torch.") not in names:
-        raise TypeError(f"{name} has dtype {x.dtype}; wanted {' or '.join(names)} (convert it first)")
+        way = "give real and imaginary parts, as two arrays" if "complex" in str(x.dtype) else "convert it first"
+        raise TypeError(f"{name} has dtype {x.dtype}; wanted {' or '.join(names)} ({way})")
 
 
 def _view(x: Any, name: str, dtypes: Sequence[np.dtype[Any]]) -> Array:

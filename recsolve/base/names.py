@@ -31,32 +31,34 @@ class Names(Mapping[str, Any]):
     (3.0, ['r', 'z'])
     """
 
-    __slots__ = ("_entries", "_what")
+    __slots__ = ("__dict__", "_what")  # entries are found as fast as attributes of other objects
 
     def __init__(self, entries: Mapping[str, Any], what: str):
-        object.__setattr__(self, "_entries", dict(entries))
         object.__setattr__(self, "_what", what)
+        self.__dict__.update(entries)
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise AttributeError(f"no {self._what} {name!r}; there are {tuple(self._entries)}") from None
+        if name.startswith("__") or name == "_what":  # asked for by copies and pickles before there is anything
+            raise AttributeError(name)
+        raise AttributeError(f"no {self._what} {name!r}; there are {tuple(self.__dict__)}")
 
     def __reduce__(self) -> Any:
-        return Names, (self._entries, self._what)
+        return Names, (dict(self.__dict__), self._what)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self._what} {name!r} cannot be assigned")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{self._what} {name!r} cannot be deleted")
+
     def __getitem__(self, name: str) -> Any:
-        return self._entries[name]
+        return self.__dict__[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self.__dict__)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.__dict__)
 
     def __repr__(self) -> str:
-        return f"Names({', '.join(self._entries)})"
+        return f"Names({', '.join(self.__dict__)})"

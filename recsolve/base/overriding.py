@@ -8,14 +8,16 @@ one is derived anew where the other one is overridden.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, lru_cache
+from typing import Any, NoReturn, TypeVar
 
 Some = TypeVar("Some")
 
 
 def stated(x: object, name: str) -> Any:
     """Return what the class of ``x`` states in its own body, None otherwise: subclasses do not inherit it.
+
+    Nor does it hold of an object whose methods were replaced.
 
     Examples
     --------
@@ -25,7 +27,26 @@ def stated(x: object, name: str) -> Any:
     >>> stated(Dense([[1.0]]), "form"), stated(Masked([[1.0]]), "form")
     ('dense', None)
     """
-    return stated_by(type(x), name)
+    return None if patched(x) else stated_by(type(x), name)
+
+
+def patched(x: Any) -> bool:
+    """Return whether an object has attributes of its own in the place of methods of its class.
+
+    Examples
+    --------
+    >>> from recsolve.mixings import Dense
+    >>> W = Dense([[1.0]])
+    >>> W.matvec = lambda x: 2 * x
+    >>> patched(W), stated(W, "form")
+    (True, None)
+    """
+    return not _methods(type(x)).isdisjoint(getattr(x, "__dict__", ()))  # type: ignore[arg-type]  # a class is hashable
+
+
+@lru_cache(maxsize=1024)
+def _methods(kind: type) -> frozenset[str]:
+    return frozenset(n for n in dir(kind) if not n.startswith("__") and callable(getattr(kind, n, None)))
 
 
 def stated_by(kind: type, name: str) -> Any:
@@ -49,6 +70,16 @@ def stale(cls: type, name: str, method: str) -> bool:
     owner = next((place for place, c in enumerate(cls.__mro__) if name in vars(c)), -1)
     known = [vars(c)[method] for c in cls.__mro__[: owner + 1] if method in vars(c)]
     return sum(not getattr(x, "__isabstractmethod__", False) for x in known) > 1
+
+
+def refuse_stale(cls: type, name: str, method: str) -> None:
+    """Let ``name`` raise TypeError in ``cls`` if it is inherited and fits another ``method``: nothing derives it."""
+    if stale(cls, name, method):
+
+        def unknown(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
+            raise TypeError(f"{type(self).__name__} overrides {method} and no {name}, so its gradient is not known")
+
+        setattr(cls, name, unknown)
 
 
 def derive(cls: type, base: type, method: str, names: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ _MOST = 64
 _OTHERWISE = 16
 
 
+@lru_cache(maxsize=256)
 def default_tol(dtype: Any, rounding: float = 1.0) -> float:
     """Return 4 eps max(1, rounding), at most 64 eps, used as both atol and rtol.
 
@@ -184,7 +186,8 @@ def tolerance_for(recurrence: Recurrence, tol: float | None = None, *, scaled: b
         return Tolerance(0.0, 0.0)
     if tol is not None:
         return Tolerance(tol, tol)
-    base, scale = default_tol(recurrence.dtype, recurrence.rounding), recurrence.state_scale if scaled else 1.0
-    if recurrence.rounding > 0:
+    rounding = recurrence.rounding
+    base, scale = default_tol(recurrence.dtype, rounding), recurrence.state_scale if scaled else 1.0
+    if rounding > 0:
         return Tolerance(base, base, recurrence.layout, scale)
     return Tolerance(base * scale, base, unit=scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect import cleandoc
 
 from recsolve.cells.elman import Elman, ElmanReLU
+from recsolve.cells.ensemble import ensemble
 from recsolve.cells.gated import MGU, SLSTM, Leaky
 from recsolve.cells.gru import GRU, ChoGRU, ParaRNNGRU
 from recsolve.cells.holding import holding
@@ -90,6 +91,7 @@ __all__ = [
     "MinMax",
     "ParaRNNGRU",
     "ParaRNNLSTM",
+    "ensemble",
     "get",
     "holding",
 ]

@@ -149,7 +149,7 @@ def diagnose(
     >>> bool(d.lyapunov[0] < 0), d.predicted["newton"] < d.predicted["jacobi"]
     (True, True)
     """
-    check_recurrence(recurrence)
+    check_recurrence(recurrence, graphs=False)
     length = min(pilot, recurrence.length)
     if length < 2 or 0 in recurrence.shape or exponents < 1:
         raise ValueError(

@@ -6,7 +6,7 @@ of h[t]. They are exact however the states were found, and every gradient is a l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,11 +15,13 @@ import numpy as np
 from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.names import Names
+from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
 from recsolve.gradients.of_history import adjoint_of, pull
-from recsolve.gradients.sensitivity import CellSensitivity, pull_inputs, sum_to
+from recsolve.gradients.sensitivity import CellSensitivity, projection_of
+from recsolve.gradients.transposes import sum_to
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import reverse_solve
-from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
@@ -44,14 +46,19 @@ class Gradients:
     ----------
     states : array, shape (T, *batch, *event)
         The adjoint variables g[t], the gradient with respect to a perturbation added to h[t].
-    initial : array, shape (*batch, *event)
-        With respect to h[0], resets included where they go back to it (those of a window go to h[0] of the whole).
+    named : Names
+        ``states`` by component, of a cell or a function with named states.
+    initial : array, shape (*batch, *event), or Names
+        With respect to h[0], by component where a function has named states; resets included where they go back to it
+        (those of a window go to h[0] of the whole).
     drive : Names
         Of a cell: with respect to each drive, in its own shape.
     inputs : array, or tuple or dict of arrays
         With respect to x (when the recurrence came from an input), or to the inputs of a function, in their shapes.
-    parameters, mixings : Names
-        Of a cell: with respect to elementwise parameters and mixing weights, in their own shapes.
+    parameters : Names
+        With respect to the parameters of a function, or the elementwise ones of a cell, in their own shapes.
+    mixings : Names
+        Of a cell: with respect to mixing weights, in their own shapes.
     projection : Names
         Of a cell on an input: ``weights`` and ``biases``, each by drive.
 
@@ -65,8 +72,9 @@ class Gradients:
     ([0.25, 0.5, 1.0], [0.125])
     """
 
-    def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array):
+    def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array, direct: Cotangents | None = None):
         self._recurrence = recurrence
+        self._direct = direct  # what a readout depends on besides the states
         engine = recurrence.bind()
         self._compiled: _Compiled | None = None
         self._trajectory = trajectory
@@ -85,12 +93,19 @@ class Gradients:
     @property
     def states(self) -> Any:
         """g[t], shape (T, *batch, *event)."""
-        return self._recurrence.wrap(self._g.copy())
+        return self._recurrence.wrap(self._recurrence.as_given(self._g.copy()))
+
+    @property
+    def named(self) -> Names:
+        """g[t] by component."""
+        return self._recurrence.named(self.states)
 
     @property
     def initial(self) -> Any:
-        """With respect to h[0], shape (*batch, *event)."""
-        return self._recurrence.wrap(self._initial)
+        """With respect to h[0], shape (*batch, *event); by component where a function has named states."""
+        rec = self._recurrence
+        found = rec.wrap(self._initial)
+        return rec.named(found) if isinstance(rec, FunctionRecurrence) and rec.state is not None else found
 
     @cached_property
     def _initial(self) -> Array:
@@ -103,7 +118,18 @@ class Gradients:
             return xp.ascontiguousarray(initial, self._g.dtype)  # type: ignore[no-any-return]
         seen = self._recurrence.over_event(self._recurrence.from_initial)
         into = xp.where(seen, self._J.rmatvec(self._g), self._g.dtype.type(0))
-        return into.sum(axis=0)  # type: ignore[no-any-return]
+        return into.sum(axis=tuple(range(into.ndim - rec.initial.ndim)))  # type: ignore[no-any-return]
+
+    @cached_property
+    def _function(self) -> tuple[list[Array], dict[str, Array]]:
+        """With respect to inputs and parameters of a function."""
+        assert isinstance(self._recurrence, FunctionRecurrence)
+        check_known(self._recurrence, FunctionRecurrence)
+        found = pull_function(self._recurrence, self._recurrence.f, self._previous, self._g)
+        if self._direct is None:
+            return found.inputs, found.parameters
+        inputs = [a + b for a, b in zip(found.inputs, self._direct.inputs, strict=True)]
+        return inputs, _sums(found.parameters, self._direct.parameters)
 
     @cached_property
     def _sensitivity(self) -> CellSensitivity:
@@ -124,8 +150,8 @@ class Gradients:
     @cached_property
     def _weights(self) -> dict[str, Array]:
         if self._compiled is not None:
-            found = {n: self._pulled[0]["mixing", n] for n in self._cell("mixings").cell.cell.mixings}
-            return {n: sum_to(g, g.shape[-1:]) for n, g in found.items()}
+            mixings = self._cell("mixings").cell.mixings
+            return {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
         return self._sensitivity.weights(self._pulled[1])
 
     def _cell(self, what: str) -> CellRecurrence:
@@ -148,12 +174,17 @@ class Gradients:
 
     @cached_property
     def _drive(self) -> dict[str, Array]:
-        return self._of("drive", self._cell("drive").drive)
+        drive = self._cell("drive").drive
+        found = self._of("drive", drive)
+        return found if self._direct is None else _sums(found, dict(zip(drive, self._direct.inputs, strict=True)))
 
     @property
     def parameters(self) -> Names:
-        """With respect to the elementwise parameters of a cell, each (*lanes, n)."""
-        return self._names(self._of("parameter", self._cell("parameters").cell.parameters), "parameter")
+        """With respect to the parameters of a function, or the elementwise ones of a cell, each in its own shape."""
+        if isinstance(self._recurrence, FunctionRecurrence):
+            return self._names(self._function[1], "parameter")
+        found = self._of("parameter", self._cell("parameters").cell.parameters)
+        return self._names(found if self._direct is None else _sums(found, self._direct.parameters), "parameter")
 
     @property
     def mixings(self) -> Names:
@@ -168,7 +199,7 @@ class Gradients:
         if isinstance(rec, HistoryRecurrence):
             return rec.contain([rec.wrap(g) for g in pull(rec, self._trajectory, self._g)[1]])
         if isinstance(rec, FunctionRecurrence):
-            return rec.contain([rec.wrap(g) for g in pull_inputs(rec, self._previous, self._g)])
+            return rec.contain([rec.wrap(rec.as_given(g)) for g in self._function[0]])
         projection, _ = self._projected()
         return rec.wrap(projection.pull(self._drive))
 
@@ -181,9 +212,10 @@ class Gradients:
 
     def _projected(self) -> tuple[Any, Array]:
         cell = self._cell("projection")
-        if cell.cell.projection is None or cell.x is None:
+        projection = projection_of(cell)
+        if projection is None or cell.x is None:
             raise AttributeError("the recurrence was given drives, not an input x; its gradients are in .drive")
-        return cell.cell.projection, cell.x
+        return projection, cell.x
 
 
 def adjoint(
@@ -194,12 +226,13 @@ def adjoint(
     Parameters
     ----------
     solution : Solution
-    states : array, shape (T, *batch, *event), optional
-        Cotangent of ``solution.states``; as the other two of the kind and dtype of the states.
+    states : array, shape (T, *batch, *event), or mapping of arrays, optional
+        Cotangent of ``solution.states``, or of some of its components by name; as the other two of the kind and dtype
+        of the states.
     output : array, optional
         Cotangent of ``solution.output``, in its shape. Cotangents that are given add up.
-    final : array, shape (*batch, *event), optional
-        Cotangent of ``solution.final``.
+    final : array, shape (*batch, *event), or mapping of arrays, optional
+        Cotangent of ``solution.final``, or of some of its components by name.
     unconverged : bool
         Whether to differentiate a solution that has not converged, at which these are not gradients.
 
@@ -235,19 +268,43 @@ def adjoint(
     if all(x is None for x in given.values()):
         raise ValueError("no cotangent is given; pass states=, output= or final=")
     trajectory = solution._iterate.states
+
+    def native(x: Any, name: str, like: Array) -> Array:
+        return rec.in_order(rec.by_name(x, name, rec.as_given(like).shape), name)
+
     if states is not None and output is None and final is None:
-        return Gradients(rec, trajectory, rec.native(states, "states", trajectory.shape))
+        return Gradients(rec, trajectory, native(states, "states", trajectory))
     c = namespace(trajectory).zeros_like(trajectory)
     if states is not None:
-        c += rec.native(states, "states", trajectory.shape)
-    if output is not None:
-        rec.pull_output(rec.native(output, "output", rec.output(c).shape), c)
+        c += native(states, "states", trajectory)
+    direct = None
+    if output is not None and rec.readout is not None:
+        shape = tuple(solution.output.shape)
+        direct = _pull_readout(rec, rec.readout, trajectory, rec.native(output, "output", shape))
+        c += direct.states
+    elif output is not None:
+        rec.pull_output(native(output, "output", rec.output(c)), c)
     if final is not None:
-        last = rec.native(final, "final", rec.initial.shape)
+        if rec.graph is not None:
+            raise TypeError("final is given, and a graph has no last step; put its cotangent into states")
+        last = rec.by_name(final, "final", rec.initial.shape)
         if len(c) == 0:
             raise ValueError("final is given, but T = 0: the final state is the initial one")
         c[-1] += last
-    return Gradients(rec, trajectory, c)
+    return Gradients(rec, trajectory, c, direct)
+
+
+def _sums(first: dict[str, Array], second: dict[str, Array]) -> dict[str, Array]:
+    return {name: namespace(x).asarray(x + second[name]) for name, x in first.items()}  # a number is an array too
+
+
+def _pull_readout(rec: Recurrence, readout: Callable[..., Any], trajectory: Array, cotangent: Array) -> Cotangents:
+    """Return the cotangents of states, inputs and parameters for one of what a readout gives."""
+    for base in (FunctionRecurrence, CellRecurrence):
+        if isinstance(rec, base) and type(rec).output is base.output:
+            known = rec if isinstance(rec, FunctionRecurrence) else OfCell(rec)
+            return pull_function(known, readout, trajectory, cotangent, state=True)
+    raise TypeError(f"{type(rec).__name__} overrides output, so how it depends on the states is not known")
 
 
 def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:

@@ -17,19 +17,29 @@ from recsolve.base.ties import ties_in_force
 from recsolve.mixings import Mixing
 from recsolve.recurrence.base import check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.weighted_cell import WeightedCell
+from recsolve.symbolic.constants import state_dtype
 from recsolve.symbolic.dual import ONE, Dual, OfState
+from recsolve.symbolic.units import units_in_force
 
 Leaf = tuple[str, Hashable]
 
 
-def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """Return the sum of ``x`` over the axes along which something of ``shape`` was broadcast to it."""
-    extra = x.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1
-    )
-    return x.sum(axis=axes).reshape(shape) if axes else x
+def projection_of(recurrence: CellRecurrence) -> Projection | None:
+    """Return what projected the input of a cell, or None where drives were given.
+
+    Raises
+    ------
+    TypeError
+        When a subclass of the cell projects otherwise.
+    """
+    cell = recurrence.cell
+    if cell.projection is None or recurrence.x is None:
+        return None
+    if type(cell).drive is not WeightedCell.drive:
+        raise TypeError(f"{type(cell).__name__} overrides drive, so how drives depend on the input is not known")
+    return cell.projection
 
 
 class CellSensitivity:
@@ -52,14 +62,16 @@ class CellSensitivity:
     def __init__(self, recurrence: CellRecurrence, previous: Array):
         check_known(recurrence, CellRecurrence)
         self.recurrence, self.cell = recurrence, recurrence.cell
-        self.calls: list[tuple[str, Mixing, Array, Mapping[Hashable, Any]]] = []
+        self.calls: list[tuple[str | None, Mixing, Array, Mapping[Hashable, Any]]] = []
         part = recurrence.layout.component
         state = {n: self._leaf("state", n, part(previous, i), OfState) for i, n in self._components()}
         drive = {n: self._leaf("drive", n, u) for n, u in recurrence.drive.items()}
         parameters = {n: self._leaf("parameter", n, p) for n, p in self.cell.parameters.items()}
         mixings = {n: self._caller(n, m) for n, m in self.cell.mixings.items()}
         self.part = recurrence.layout.component(previous, 0)
-        with ties_in_force(recurrence.ties), np.errstate(all="ignore"):
+        units = recurrence.layout.lane_width // recurrence.layout.components
+        known = units_in_force(units, self._without_name)
+        with ties_in_force(recurrence.ties), state_dtype(recurrence.dtype), np.errstate(all="ignore"), known:
             out = self.cell.cell.function(
                 Names(state, "component"),
                 Names(mixings, "mixing"),
@@ -76,7 +88,10 @@ class CellSensitivity:
     def _leaf(kind: str, name: Hashable, value: Array, depends: type[Dual] = Dual) -> Dual:
         return depends(value, {(kind, name): ONE})
 
-    def _caller(self, name: str, mixing: Mixing) -> Any:
+    def _without_name(self, mixing: Mixing, x: Dual) -> Dual:
+        return self._caller(None, mixing)(x)  # type: ignore[no-any-return]
+
+    def _caller(self, name: str | None, mixing: Mixing) -> Any:
         """Open a leaf for the output of every call, diagonal mixings included: their weights are wanted too."""
 
         def call(x: Any) -> Dual:
@@ -116,7 +131,8 @@ class CellSensitivity:
             if g is None:
                 continue
             g = xp.broadcast_to(g, self.part.shape)
-            mixed.append((name, g, xp.broadcast_to(x, self.part.shape)))
+            if name is not None:
+                mixed.append((name, g, xp.broadcast_to(x, self.part.shape)))
             accumulate(inner, mixing.rmatvec(g))
         full = {leaf: xp.broadcast_to(g, self.part.shape) for leaf, g in adjoints.items()}
         return full, mixed
@@ -149,60 +165,7 @@ class CellSensitivity:
         for index, (name, mixing, x, partials) in enumerate(self.calls):
             dx = xp.broadcast_to(xp.asarray(combine(partials), self.part.dtype), self.part.shape)
             dy = mixing.matvec(dx)
-            moved["call", index] = dy + mixing.weight_tangent(weights[name], x) if name in weights else dy
+            along = None if name is None else weights.get(name)
+            moved["call", index] = dy if along is None else dy + mixing.weight_tangent(along, x)
         parts = [xp.broadcast_to(xp.asarray(combine(p), self.part.dtype), self.part.shape) for p in self.outputs]
         return self.cell.stack_components(parts, self.part)
-
-
-def pull_inputs(recurrence: FunctionRecurrence, previous: Array, cotangent: Array) -> list[Array]:
-    """Return the cotangents of the inputs of a user's function, one array per input, in its shape.
-
-    Each input is moved along every one of its features in all steps and sequences together, which is exact because a
-    step sees its own inputs only.
-
-    Parameters
-    ----------
-    recurrence : FunctionRecurrence
-    previous, cotangent : array, shape (T, *batch, *event)
-        h[t-1] for all t, and the cotangent of F.
-
-    Raises
-    ------
-    TypeError
-        When a subclass overrides f, or automatic differentiation cannot follow it.
-    """
-    check_known(recurrence, FunctionRecurrence)
-    nb, event = len(recurrence.batch), len(recurrence.layout.event)
-    found = []
-    for index, u in enumerate(recurrence.inputs):
-        batched = _is_batched(recurrence, previous, index)
-        lead = 1 + nb if batched else 1
-        features = u.shape[lead:]
-        xp, count = namespace(u), int(np.prod(features))
-        units = xp.eye(count, dtype=u.dtype).reshape(count, *(1,) * lead, *features)
-        directions = recurrence.push_input(previous, index, xp.broadcast_to(units, (count, *u.shape)))
-        terms = (directions * cotangent).sum(axis=tuple(range(-event, 0))) if event else directions * cotangent
-        by_feature = xp.moveaxis(terms, 0, -1)  # (T, *batch, features)
-        if not batched:
-            by_feature = by_feature.sum(axis=tuple(range(1, 1 + nb)))
-        found.append(sum_to(by_feature.reshape(*by_feature.shape[:-1], *features), u.shape))
-    return found
-
-
-def _is_batched(recurrence: FunctionRecurrence, previous: Array, index: int) -> bool:
-    """Return whether the axes after time of an input are the batch, each sequence seeing its own entry.
-
-    A shape can deceive (features as many as sequences), so the first sequence's entry is moved: no other may follow.
-    """
-    u, batch = recurrence.inputs[index], recurrence.batch
-    if not batch or u.shape[1 : 1 + len(batch)] != batch:
-        return False
-    if int(np.prod(batch)) < 2:
-        return int(np.prod(batch)) == 0
-    xp = namespace(u)
-    first: Any = (slice(None), *(0,) * len(batch))
-    direction = xp.zeros((1, *u.shape), dtype=u.dtype)
-    direction[0][first] = xp.linspace(1.0, 2.0, u[first].size, dtype=u.dtype).reshape(u[first].shape)
-    followed = recurrence.push_input(previous, index, direction)[0].copy()
-    followed[first] = 0
-    return not bool((followed != 0).any())

@@ -90,13 +90,18 @@ class Layers:
         """
         from recsolve import cells
 
-        name = torch_weights.CELL_OF_MODE.get(getattr(module, "mode", None) or "")
-        if name is None:
+        weights = cls.weights_of(module)
+        return cls(_stack(cells.get(torch_weights.CELL_OF_MODE[module.mode]), weights), batch_first=module.batch_first)
+
+    @staticmethod
+    def weights_of(module: Any) -> dict[str, Any]:
+        """Return the weights of which :meth:`from_torch` makes layers, by torch's names; it raises what this raises."""
+        if torch_weights.CELL_OF_MODE.get(getattr(module, "mode", None) or "") is None:
             raise TypeError(_unknown(module))
         weights = torch_weights.plain_weights(module)
         if module.dropout and module.training:
             raise ValueError(f"module has dropout {module.dropout} in training mode; call module.eval() first")
-        return cls(_stack(cells.get(name), weights), batch_first=module.batch_first)
+        return weights
 
     @classmethod
     def load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
 from recsolve.interop.layers import Layers
@@ -83,13 +83,43 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     >>> bool(torch.allclose(y, module(x)[0], atol=1e-5))
     True
     """
-    layers = Layers.from_torch(module)
+    layers = _layers_of(module)
     packed = type(x).__name__ == "PackedSequence"
     if settings == {"method": "auto"} and has_own_loop(x) and not packed:
         return _faster(module, layers, x, hx)
     method = settings.get("method", "newton")
     output, final = _packed(layers, x, hx, settings) if packed else layers.run(x, hx, **settings)
     return RunResult(output, final, f"recsolve, {getattr(method, 'name', method)}")
+
+
+class _Kept(NamedTuple):
+    """The layers of a module, and the weights that they were made of."""
+
+    described: Any
+    flat: Any
+    layers: Layers
+
+
+_LAYERS: WeakKeyDictionary[Any, _Kept] = WeakKeyDictionary()
+
+
+def _layers_of(module: Any) -> Layers:
+    """Return the layers of a module: those of the last call if it still has the same numbers.
+
+    The numbers are compared, which takes a launch or two: versions of tensors do not tell of what is written to
+    ``parameter.data``.
+    """
+    import torch
+
+    weights = Layers.weights_of(module)
+    described = module.batch_first, module.mode, [(n, w.shape, w.dtype, w.device) for n, w in weights.items()]
+    if len({w.device for w in weights.values()}) > 1:
+        return Layers.from_torch(module)  # which says what is wrong
+    flat = torch.cat([w.reshape(-1) for w in weights.values()])
+    known = _LAYERS.get(module)
+    if known is None or known.described != described or not torch.equal(known.flat, flat):
+        known = _LAYERS[module] = _Kept(described, flat, Layers.from_torch(module))
+    return known.layers
 
 
 def _packed(layers: Layers, x: Any, hx: Any, settings: dict[str, Any]) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from recsolve.jacobians.diagonals import Diagonal
 from recsolve.jacobians.jacobian import Jacobian
 from recsolve.jacobians.matrices import Block, LaneDense
 from recsolve.mixings import Mixing
+from recsolve.mixings.factors import Total
 
 Partials = Mapping[int, Array]  # leaf -> elementwise partial, (T, *batch, *lanes, n)
 
@@ -132,28 +133,35 @@ class Factored(Jacobian):
         return namespace(like).stack(parts, axis=self.layout.component_axis)  # type: ignore[no-any-return]
 
     def matvec(self, v: Array) -> Array:
-        leaves = self._components(v)
-        for call in self.calls:
-            mixed = _combine(call.partials, leaves)
-            leaves.append(None if mixed is None else call.mixing.matvec(mixed))
-        return self._stack([_combine(partials, leaves) for partials in self.outputs], v)
+        return self._stack(self._push(self._components(v), {}), v)
+
+    def _push(self, leaves: list[Any], held: Mapping[int, Any]) -> list[Any]:
+        """Return how far outputs move with the components, where some calls are held to results by their number."""
+        for number, call in enumerate(self.calls):
+            mixed = None if number in held else _combine(call.partials, leaves)
+            leaves.append(held.get(number) if mixed is None else call.mixing.matvec(mixed))
+        return [_combine(partials, leaves) for partials in self.outputs]
 
     def rmatvec(self, v: Array) -> Array:
+        return self._stack(self._pull(list(zip(self.outputs, self._components(v), strict=True)), len(self.calls)), v)
+
+    def _pull(self, cotangents: list[tuple[Partials, Any]], before: int) -> list[Any]:
+        """Return the cotangents of the components for some of what is computed from them and from the first calls."""
         k = self.layout.components
-        adjoints: list[Any] = [None] * (k + len(self.calls))
+        adjoints: list[Any] = [None] * (k + before)
 
         def accumulate(partials: Partials, cotangent: Any) -> None:
             for leaf, partial in partials.items():
                 term = partial * cotangent
                 adjoints[leaf] = term if adjoints[leaf] is None else adjoints[leaf] + term
 
-        for partials, cotangent in zip(self.outputs, self._components(v), strict=True):
+        for partials, cotangent in cotangents:
             accumulate(partials, cotangent)
-        for index in reversed(range(len(self.calls))):
+        for index in reversed(range(before)):
             if adjoints[k + index] is not None:
                 call = self.calls[index]
                 accumulate(call.partials, call.mixing.rmatvec(adjoints[k + index]))
-        return self._stack(adjoints[:k], v)
+        return adjoints[:k]
 
     def transpose(self) -> Jacobian:
         return Transposed(self)
@@ -202,17 +210,25 @@ class Factored(Jacobian):
         """Return the exact k x k block of each unit; no dense matrices are formed up to nesting depth 2.
 
         A product W1 diag(q) W2 diag(p) of two nested mixings has the diagonal ((W1 * W2^T) q) p; deeper nests go
-        through :meth:`lane_dense`, one time at a time.
+        through :meth:`lane_dense`, one time at a time. Sums over all units cost two products each, and no depth: with
+        all of them held J is shallower, and each adds a matrix of rank one, how the outputs move with it times how it
+        moves with the state.
 
         Returns
         -------
         Block or Diagonal
             Diagonal when k = 1.
         """
-        if any(self._depth(call) > 2 for call in self.calls):
+        sums = [number for number, call in enumerate(self.calls) if type(call.mixing) is Total]
+        rest = self._without(sums) if sums else self
+        if any(rest._depth(call) > 2 for call in rest.calls):
             return self._block_by_time()
         k = self.layout.components
-        entries = [[self._unit_entry(i, j) for j in range(k)] for i in range(k)]
+        entries = [[rest._unit_entry(i, j) for j in range(k)] for i in range(k)]
+        for number in sums:
+            for i, column in enumerate(self._push([None] * k, {**dict.fromkeys(sums), number: 1.0})):
+                for j, row in enumerate(self._pull([(self.calls[number].partials, 1.0)], number)):
+                    entries[i][j] = entries[i][j] if column is None or row is None else entries[i][j] + column * row
         shape = (*self._leading, *self.layout.lanes, self.layout.lane_width // k)
         xp = namespace(self._like())
         axis = len(self._leading)
@@ -223,6 +239,16 @@ class Factored(Jacobian):
 
     def diagonal(self) -> Diagonal:
         return self.block().diagonal()
+
+    def _without(self, held: list[int]) -> Self:
+        """Return the Jacobian where the results of some calls do not move."""
+        gone = {self.layout.components + number for number in held}
+
+        def left(partials: Partials) -> Partials:
+            return {leaf: p for leaf, p in partials.items() if leaf not in gone}
+
+        calls = [Call(c.mixing, {} if i in held else left(c.partials)) for i, c in enumerate(self.calls)]
+        return changed(self, calls=calls, outputs=[left(p) for p in self.outputs])
 
     def _depth(self, call: Call) -> int:
         k = self.layout.components

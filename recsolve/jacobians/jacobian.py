@@ -151,6 +151,16 @@ class Jacobian(ABC):
         """Return J[t]^T v[t] for all t; shapes and dtypes as those of ``matvec``."""
         return self.transpose().matvec(v)
 
+    def where(self, seen: Array, v: Array) -> Array:
+        """Return J[t] v[t] at the steps that see the one before (a mask over states), and 0 at others, selected."""
+        return namespace(v).where(seen, self.matvec(v), v.dtype.type(0))  # type: ignore[no-any-return]
+
+    def carry(self, d: Array) -> Array:
+        """Return J[t] d[t-1] for all t of an array (T, *batch, *event), where d is 0 before the first."""
+        before = namespace(d).empty_like(d)
+        before[1:], before[:1] = d[:-1], 0
+        return self.matvec(before)
+
     def _product(self, earlier: Any) -> Jacobian:
         """Return self[t] earlier[t] for two Jacobians of the same type."""
         return self.lane_dense()._product(earlier.lane_dense())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +22,27 @@ from recsolve.base.arrays import (
     ordered_empty,
     to_native,
 )
+from recsolve.base.graph import Graph
 from recsolve.base.layout import Layout
-from recsolve.base.overriding import derive, stale
+from recsolve.base.names import Names
+from recsolve.base.overriding import derive, refuse_stale, stale
 from recsolve.base.ties import check_ties
-from recsolve.jacobians import Jacobian
+from recsolve.jacobians import Identity, Jacobian
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.given import check_reset
 from recsolve.recurrence.scale import scale_of
 
 if TYPE_CHECKING:
     from recsolve.recurrence.function import FunctionRecurrence
+    from recsolve.recurrence.graph_recurrence import GraphRecurrence
     from recsolve.recurrence.history import HistoryRecurrence
+
+_HERE = __name__.rpartition(".")[0] + "."
+
+
+def _own(kind: type) -> type[Recurrence]:
+    """Return the nearest class of this package that a class of recurrences comes from."""
+    return next(c for c in kind.__mro__ if c.__module__.startswith(_HERE))
 
 
 class Recurrence(ABC):
@@ -79,7 +89,7 @@ class Recurrence(ABC):
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         for name in ("previous", "starts", "from_initial", "evaluate", "linearise", "guess"):
-            if getattr(cls, name) is not getattr(Recurrence, name):
+            if getattr(cls, name) is not getattr(_own(cls), name):
                 raise TypeError(
                     f"{cls.__name__} overrides {name}, which all solvers and gradients take for granted; put what "
                     "else f sees into step or apply"
@@ -91,12 +101,15 @@ class Recurrence(ABC):
         if stale(cls, "differentiate", "apply"):
             cls.differentiate = Recurrence._refuse_to_differentiate  # type: ignore[method-assign]
         derive(cls, Recurrence, "differentiate", ("operator",))
+        refuse_stale(cls, "pull_output", "output")
 
     description: str = "recurrence"
+    readout: Callable[..., Any] | None = None  # what is shown of the states, where the user gave it
     opaque: bool = False  # whether f may hold arrays that are not in its drive
     applies: frozenset[str] | None = None  # names of the methods that can solve it; None: all
     why: str = ""  # what the others lack, to end a sentence with
     stepwise: bool = True  # whether f needs the state before alone, so that a few steps tell what all cost
+    graph: Graph | None = None  # what steps see of each other, where that is not the step before
 
     def __init__(
         self,
@@ -196,10 +209,10 @@ class Recurrence(ABC):
         """
 
     def _apply_by_steps(self, previous: Array) -> Array:
-        values = namespace(previous).empty_like(previous)
+        values = self.empty()
         for t in range(self.length):
             values[t] = self.step(previous[t], t)
-        return values  # type: ignore[no-any-return]
+        return values
 
     def _step_by_window(self, state: Array, t: int) -> Array:
         return self.window(t, t + 1).apply(state[None])[0]  # type: ignore[no-any-return]
@@ -242,7 +255,8 @@ class Recurrence(ABC):
         if not 0 <= start <= stop <= self.length:
             raise ValueError(f"window is {start}..{stop}; wanted 0 <= start <= stop <= {self.length}")
         first = self.initial if initial is None else initial
-        part = self._cut(slice(start, stop), first if kind_of(first) == self.kind else self.wrap(first))
+        given = isinstance(first, Mapping) or kind_of(first) == self.kind
+        part = self._cut(slice(start, stop), first if given else self.wrap(first))
         own = initial is None and self.restart is self.initial
         part.restart = part.initial if own else self.restart
         return part
@@ -349,6 +363,47 @@ class Recurrence(ABC):
     def shape(self) -> tuple[int, ...]:
         """The shape of the states, (T, *batch, *event)."""
         return (self.length, *self.batch, *self.layout.event)
+
+    @property
+    def depth(self) -> int:
+        """How many steps follow one after the other: T, or the number of levels of a graph."""
+        return self.length if self.graph is None else self.graph.depth
+
+    def depth_of(self, steps: int) -> int:
+        """Return how many whole levels the first steps are: as many, where there is no graph."""
+        return steps
+
+    def name_of(self, step: int) -> int | tuple[int, ...]:
+        """Return a step as the user calls it."""
+        return step
+
+    def as_given(self, x: Array) -> Array:
+        """Return what has steps as its first axis, as the user lays them out."""
+        return x
+
+    def in_order(self, x: Array, name: str) -> Array:
+        """Return what the user lays out as :meth:`as_given` with steps as its first axis; errors call it ``name``."""
+        return x
+
+    def as_seen(self, state: Array) -> Array:
+        """Return what a step sees where the states before it are all ``state``, as :meth:`step` takes it."""
+        return state
+
+    def everywhere(self, state: Array) -> Array:
+        """Return what all steps see where the states before them are all ``state``, as :meth:`apply` takes it."""
+        previous = self.empty()
+        previous[...] = state
+        return previous
+
+    def unit(self, values: Array) -> Jacobian:
+        """Return the Jacobian of the state before, I; ``values`` is an array like the states."""
+        return Identity(values, self.layout)
+
+    def seen_at(self, steps: Array) -> Array:
+        """Return at which steps the states are seen by some of the given ones, all (T, *batch, *event) of bool."""
+        seen = namespace(steps).zeros_like(steps)
+        seen[:-1] = steps[1:]
+        return seen  # type: ignore[no-any-return]
 
     @property
     def starts(self) -> Array:
@@ -547,7 +602,7 @@ class Recurrence(ABC):
         return self.bind().guess()
 
     def output(self, states: Array) -> Array:
-        """Return what the recurrence shows of its states: a cell's output component, else the states.
+        """Return what the recurrence shows of its states: a readout, a cell's output component, else the states.
 
         Parameters
         ----------
@@ -556,7 +611,7 @@ class Recurrence(ABC):
         Returns
         -------
         array, shape (T, *batch, *lanes, n)
-            A view.
+            A view; of a readout (T, *batch, ...) and new.
 
         Examples
         --------
@@ -571,6 +626,65 @@ class Recurrence(ABC):
         """Add to a cotangent of the states (T, *batch, *event), in place, what a cotangent of the output gives."""
         shown = self.output(states)
         shown += output
+
+    def named(self, x: Any) -> Names:
+        """Return the components of states by name, of a cell or of a function with named states.
+
+        Parameters
+        ----------
+        x : array, shape (..., *event)
+            States, a final one or adjoint variables, of the kind and dtype of the recurrence.
+
+        Returns
+        -------
+        Names
+            Views, each (..., *the shape of the component).
+
+        Raises
+        ------
+        AttributeError
+            For states without names.
+        TypeError, ValueError
+            For arrays of another kind or dtype, or whose last axes are not those of a state.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.cells.LSTM.random(input_size=2, hidden_size=4, rng=0).recurrence(np.ones((9, 2)))
+        >>> {name: part.shape for name, part in rec.named(np.zeros(rec.shape)).items()}
+        {'h': (9, 4), 'c': (9, 4)}
+        """
+        states, event = self.native(x, "states"), self.layout.event
+        if tuple(states.shape[states.ndim - len(event) :]) != event:
+            raise ValueError(f"states has shape {tuple(states.shape)}; wanted (..., {', '.join(map(str, event))})")
+        parts = self._split(states)
+        return Names({name: self.wrap(part) for name, part in parts.items()}, "component")
+
+    def _split(self, states: Array) -> dict[str, Array]:
+        """Return the components of native states by name, as views."""
+        raise AttributeError(f"the states of {self.description} have no names; from_function takes state=")
+
+    def by_name(self, x: Any, name: str, shape: tuple[int, ...]) -> Array:
+        """Return states of the user's as a native array of this shape; a mapping of components is joined with zeros.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`native`, and for unknown components.
+        """
+        if not isinstance(x, Mapping):
+            return self.native(x, name, shape)
+        total = namespace(self.initial).zeros(shape, dtype=self.dtype)
+        try:
+            parts = self._split(total)
+        except AttributeError as error:
+            raise TypeError(f"{name} is given by components, and {error}") from None
+        for component, given in x.items():
+            if component not in parts:
+                raise ValueError(f"{name} has {component!r}; wanted some of {tuple(parts)}")
+            part = parts[component]
+            part += self.native(given, f"{name}[{component!r}]", part.shape)
+        return total  # type: ignore[no-any-return]
 
     def native(self, x: Any, name: str, shape: tuple[int, ...] | None = None) -> Array:
         """Return an array of the user's as a native one of this recurrence's kind and dtype.
@@ -617,15 +731,18 @@ class Recurrence(ABC):
 
     @staticmethod
     def from_function(
-        f: Callable[[Any, Any], Any],
+        f: Callable[..., Any],
         *,
         inputs: Any = None,
         initial: Any,
-        structure: str = "dense",
-        jacobian: Callable[[Any, Any], Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        state: Mapping[str, tuple[str, ...]] | None = None,
+        structure: str | Mapping[tuple[str, str], Any] = "dense",
+        jacobian: Callable[..., Any] | None = None,
         reset: Any = None,
         length: int | None = None,
         ties: Any = None,
+        readout: Callable[..., Any] | None = None,
     ) -> FunctionRecurrence:
         """Build a recurrence from any function.
 
@@ -634,19 +751,31 @@ class Recurrence(ABC):
         f : callable
             ``f(h_prev, u_t)`` gets all steps at once: ``h_prev`` (T, *batch, *event) and ``inputs`` as given, and
             returns the next states in the shape of ``h_prev``. It must not mix times or sequences. Arrays are NumPy's
-            (CuPy's on the GPU) for torch tensors too.
+            (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is ``f(h_prev, u_t, p)``.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
-        initial : array
-            h[0] with its full shape (*batch, *event).
-        structure : str
+        initial : array, or dict of arrays
+            h[0] with its full shape (*batch, *event); of named components, each (*batch, *its own axes).
+        parameters : dict of arrays, optional
+            Weights, which f gets by name, ``p.W`` or ``p["W"]``, whole at all times and for all sequences. Gradients
+            are those of :func:`recsolve.adjoint`, ``.parameters``.
+        state : mapping, optional
+            Named components of different shapes, by the names of their axes: ``{"m": (), "C": ("k", "v")}``. Axes of
+            one name have one size. f gets ``s.m`` of shape (T, *batch) and ``s.C`` of shape (T, *batch, k, v) in place
+            of h_prev, and returns a dict, or a tuple in this order. States are stored flat, (T, *batch, N), and seen by
+            name in ``solution.named``.
+        structure : str or mapping
             What J[t] = df/dh_prev is known to be: zero, identity, scalar, diagonal (event axes: the last one), block
             (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)); or "none":
             f has no derivative, and states and inputs may be integers or bools, each of its own dtype. A wrong
             declaration costs iterations or convergence, is not trusted and has no gradients;
-            :func:`recsolve.check_structure` tests it.
+            :func:`recsolve.check_structure` tests it. Of named components also a mapping from pairs
+            ``(result, operand)`` to ``"dense"``, ``"diagonal"`` (entries couple only where the axes that both have are
+            equal) or a tuple of those axes along which they do not couple; pairs that are absent are zero. Then J is
+            found in as few directions as show it, and components that depend on each other one way are solved for one
+            after the other.
         jacobian : callable, optional
-            ``jacobian(h_prev, u_t)`` with entries in the shape of the structure. Default: automatic forward
+            ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure. Default: automatic forward
             differentiation of ``f``, which raises (never silently approximates) where it cannot follow.
         reset : array of bool, optional
             (T, *batch): steps that start from ``initial`` again.
@@ -655,6 +784,10 @@ class Recurrence(ABC):
         ties : float or mapping, optional
             The derivative at ties that automatic differentiation takes, as in
             :meth:`recsolve.WeightedCell.recurrence`. A ``jacobian`` sees to its own.
+        readout : callable, optional
+            ``readout(h, u_t)``, with ``parameters`` also p: what ``solution.output`` shows of the states h[t],
+            (T, *batch, ...), of any other axes. It is evaluated after the solve, in windows of time, and differentiated
+            by ``recsolve.adjoint(solution, output=...)``. Default: the states.
 
         Returns
         -------
@@ -685,10 +818,88 @@ class Recurrence(ABC):
         >>> sol = rs.solve(rec, method="jacobi")
         >>> sol.exact_prefix, sol.states.dtype
         (50, dtype('int64'))
+
+        A memory of keys and values with its decay as a parameter, of which a query shows a part:
+
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda s, u, p: {"C": p.decay * s.C + u[..., :, None] * u[..., None, :]}, inputs=np.ones((50, 3)),
+        ...     state={"C": ("k", "v")}, initial={"C": np.zeros((3, 3))}, parameters={"decay": np.array(0.5)},
+        ...     structure={("C", "C"): "diagonal"}, readout=lambda s, u, p: np.einsum("...kv,...k->...v", s.C, u))
+        >>> sol = rs.solve(rec)
+        >>> sol.named.C.shape, sol.output.shape
+        ((50, 3, 3), (50, 3))
+        >>> rs.adjoint(sol, output=np.ones((50, 3))).parameters.decay.shape
+        ()
         """
         from recsolve.recurrence.function import FunctionRecurrence
 
-        return FunctionRecurrence(f, inputs, initial, structure, jacobian, reset, length, ties)
+        return FunctionRecurrence(
+            f, inputs, initial, structure, jacobian, reset, length, ties, parameters, state, readout
+        )
+
+    @staticmethod
+    def from_graph(
+        f: Callable[..., Any],
+        parents: Any,
+        *,
+        inputs: Any = None,
+        initial: Any,
+        structure: str = "dense",
+        ties: Any = None,
+    ) -> GraphRecurrence:
+        """Build a recurrence on a graph: h[n] = f(h[parents of n], u[n]) for every node n.
+
+        Every iteration of a method takes all nodes at once, and its scan goes level by level, as the sequential loop
+        does: the nodes of a level do not see each other. Arrays over nodes have the axes of nodes first, as the graph
+        lays them out: (X, Y, *batch, *event) on a grid, for inputs, ``states`` and cotangents alike.
+
+        Parameters
+        ----------
+        f : callable
+            ``f(h, u)`` gets many nodes at once, in any order: ``h`` is a tuple of P arrays, one for each slot of
+            parents, and ``u`` the inputs, all (nodes, *batch, ...) with one axis of nodes; it returns the states of
+            these nodes, in the shape of ``h[0]``. It must not mix nodes or sequences. :class:`recsolve.graphs.by_kind`
+            makes one function of those of layers with weights of their own.
+        parents : Graph, or array of int, shape (*nodes, P)
+            From :mod:`recsolve.graphs`, or the parents of every node as places in the flattened array of nodes, -1 for
+            none.
+        inputs : array, or tuple or dict of arrays, optional
+            u, each (*nodes, ...).
+        initial : array, shape (*batch, *event)
+            The state of parents that are missing. It is selected: whatever f returns for it is kept.
+        structure : str
+            What df/dh[p] is known to be for each slot p, as in :meth:`from_function`.
+        ties : float or mapping, optional
+            As in :meth:`from_function`.
+
+        Returns
+        -------
+        Recurrence
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`from_function` and :class:`recsolve.graphs.Graph`; for inputs that are not laid out as the
+            nodes are. Methods that work along one axis of time raise TypeError when they are to solve it.
+
+        Notes
+        -----
+        Two-dimensional recurrences: Graves, Fernandez and Schmidhuber, "Multi-dimensional recurrent neural networks"
+        (2007). Recurrences on graphs: Poeppel et al., pLSTM (arXiv 2506.11997).
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_graph(
+        ...     lambda h, u: np.tanh(0.6 * h[0] + 0.3 * h[1] + u), rs.graphs.grid((20, 30)),
+        ...     inputs=np.ones((20, 30, 4)), initial=np.zeros(4), structure="diagonal")
+        >>> sol = rs.solve(rec)
+        >>> sol.states.shape, sol.success, sol.nit < rec.graph.depth
+        ((20, 30, 4), True, True)
+        """
+        from recsolve.recurrence.graph_recurrence import GraphRecurrence
+
+        return GraphRecurrence(f, parents, inputs, initial, structure, ties)
 
     @staticmethod
     def from_history(
@@ -766,10 +977,12 @@ class Recurrence(ABC):
         return f"{type(self).__name__}({self.description}, {shape})"
 
 
-def check_recurrence(recurrence: Any) -> None:
-    """Raise TypeError for an argument that is no recurrence."""
+def check_recurrence(recurrence: Any, *, graphs: bool = True) -> None:
+    """Raise TypeError for an argument that is no recurrence, or one on a graph where these are not looked at."""
     if not isinstance(recurrence, Recurrence):
         raise TypeError(f"recurrence is {type(recurrence).__name__}; wanted a Recurrence, as cell.recurrence(x) gives")
+    if recurrence.graph is not None and not graphs:
+        raise TypeError(f"recurrence is {recurrence!r}; wanted one along time, h[t] = f(h[t-1], u[t])")
 
 
 def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
@@ -780,11 +993,12 @@ def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
     TypeError
         When a subclass overrides it.
     """
-    kind = type(recurrence)
+    kind, own = type(recurrence), _own(type(recurrence))
     if not recurrence.stepwise:
         raise TypeError(f"f of {kind.__name__} depends on more than the state before")
+    known = own if issubclass(own, base) else base
     changed = [
-        name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(base, name)
+        name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(known, name)
     ]
     if changed:
         raise TypeError(

@@ -47,7 +47,7 @@ class Cell:
         ``function(s, W, u, p)`` returns the new state (a tuple in the order of ``state`` when it has several
         components). ``s.name`` is a component of the old state, ``W.name(x)`` a mixing, ``u.name`` a drive,
         ``p.name`` an elementwise parameter. Between mixings it uses elementwise functions of :mod:`recsolve.math`
-        or NumPy only.
+        or NumPy only, and sums over units: ``total``, ``mean``, ``dot``, ``layer_norm`` and ``rms_norm``.
     state : tuple of str
         Names of the state's components.
     output : str
@@ -133,7 +133,7 @@ class Cell:
         *,
         input_size: int,
         hidden_size: int,
-        mixing: str = "dense",
+        mixing: str | Callable[[Any], Mixing] = "dense",
         heads: int | None = None,
         gain: float = 1.0,
         rng: int | np.random.Generator | None = None,
@@ -145,8 +145,9 @@ class Cell:
         ----------
         input_size, hidden_size : int
             Width of the input and of the state (all heads together).
-        mixing : {"dense", "diagonal", "heads"}
-            How units are coupled; ignored by cells without mixings.
+        mixing : {"dense", "diagonal", "heads"} or callable
+            How units are coupled; ignored by cells without mixings. ``mixing(draw)`` makes any other mixing from random
+            weights ``draw(shape)``.
         heads : int, optional
             Number of heads for ``mixing="heads"``; default 4.
         gain : float
@@ -170,6 +171,9 @@ class Cell:
         >>> import recsolve as rs
         >>> rs.cells.GRU.random(input_size=3, hidden_size=8, mixing="heads", heads=2, rng=0)
         WeightedCell(gru, 8 units, mixings {'r': 'heads', 'z': 'heads', 'n': 'heads'}, float64)
+        >>> conv = lambda draw: rs.mixings.Conv(draw((3, 3, 2, 2)), grid=(8, 8))  # of 8 x 8 points with 2 channels
+        >>> rs.cells.LSTM.random(input_size=3, hidden_size=128, mixing=conv, rng=0).mixings["i"]
+        Conv(weight (3, 3, 2, 2) float64)
         """
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if not isinstance(size, (int, np.integer)) or size < 1:

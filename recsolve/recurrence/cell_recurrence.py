@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from operator import is_
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace
+from recsolve.base.arguments import check_callable
+from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace, to_host
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
 from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call
+from recsolve.kernels.held import Held
+from recsolve.kernels.starts import Starts
 from recsolve.mixings import Mixing, couples, form_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_jacobian import structured
@@ -21,9 +26,11 @@ from recsolve.recurrence.current import sees_arguments_alone
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.fused_engine import FusedEngine
 from recsolve.recurrence.given import check_initial
+from recsolve.recurrence.readout import read_out
 from recsolve.recurrence.staged_engine import StagedEngine
-from recsolve.symbolic.constants import ConstantError, component, watched
+from recsolve.symbolic.constants import ConstantError, component, state_dtype, watched
 from recsolve.symbolic.dual import ONE, Dual, value_of
+from recsolve.symbolic.units import units_in_force
 
 if TYPE_CHECKING:
     from recsolve.recurrence.weighted_cell import WeightedCell
@@ -39,6 +46,7 @@ class CellRecurrence(Recurrence):
         One array per drive, broadcasting to (T, *batch, *lanes, n).
     x : array or None
         The input (T, *batch, input_size) that the drives were projected from.
+    readout : callable or None
 
     Examples
     --------
@@ -50,6 +58,7 @@ class CellRecurrence(Recurrence):
     """
 
     compilable = True  # not inherited: compiled loops do not know what a subclass overrides
+    _held: tuple[Held, Starts] | None = None
 
     def __init__(
         self,
@@ -60,8 +69,12 @@ class CellRecurrence(Recurrence):
         kind: Kind,
         x: Array | None = None,
         ties: Any = None,
+        readout: Callable[..., Any] | None = None,
     ):
-        self.cell, self.drive, self.x = cell, drive, x
+        if readout is not None:
+            check_callable("readout", readout, "readout(s, u, p)")
+        self.cell, self.drive, self.x, self.readout = cell, drive, x, readout
+        self._held = None
         self.description = cell.cell.name
         length, batch = _leading(drive, cell)
         like = next(iter(drive.values()))
@@ -72,8 +85,10 @@ class CellRecurrence(Recurrence):
 
     def _components(self, states: Array) -> Names:
         states = freeze(states)  # a cell that writes into its state must fail, not change the iterate
-        parts = {name: self.layout.component(states, i) for i, name in enumerate(self.cell.cell.state)}
-        return Names(parts, "component")
+        return Names(self._split(states), "component")
+
+    def _split(self, states: Array) -> dict[str, Array]:
+        return {name: self.layout.component(states, i) for i, name in enumerate(self.cell.cell.state)}
 
     @cached_property
     def _has_constants(self) -> bool:
@@ -96,18 +111,27 @@ class CellRecurrence(Recurrence):
         return Names({name: u[t] for name, u in self.drive.items()}, "drive")
 
     def _on_duals(self, s: Names, u: Names, tape: _Tape | None = None) -> Any:
-        W = (_Tape(self.layout.components) if tape is None else tape).mixings(self.cell.mixings)
-        return self.cell.cell.function(
-            _duals(s, "component"), W, _duals(u, "drive"), _duals(self._parameters, "parameter")
-        )
+        tape = _Tape(self.layout.components) if tape is None else tape
+        W = tape.mixings(self.cell.mixings)
+        with units_in_force(self._units, tape.call):
+            return self.cell.cell.function(
+                _duals(s, "component"), W, _duals(u, "drive"), _duals(self._parameters, "parameter")
+            )
+
+    @cached_property
+    def _units(self) -> int:
+        """Of a lane, in one component."""
+        return self.layout.lane_width // self.layout.components
 
     def _call(self, s: Names, u: Names, tape: _Tape | None = None) -> list[Any]:
         try:
-            if self._has_constants:
-                out = self._on_duals(s, u, tape)
-            else:
-                W = self._mixings if tape is None else tape.mixings(self.cell.mixings)
-                out = self.cell.cell.function(s, W, u, self._parameters)
+            with state_dtype(self.dtype):
+                if self._has_constants:
+                    out = self._on_duals(s, u, tape)
+                else:
+                    W = self._mixings if tape is None else tape.mixings(self.cell.mixings)
+                    with units_in_force(self._units, None if tape is None else tape.call):
+                        out = self.cell.cell.function(s, W, u, self._parameters)
         except ValueError as error:
             if "truth value" in str(error):
                 raise TypeError(
@@ -124,6 +148,18 @@ class CellRecurrence(Recurrence):
         values = [component(value_of(v), part, name) for v, name in zip(values, names, strict=True)]
         full = [v if v.shape == part.shape else namespace(like).broadcast_to(v, part.shape) for v in values]
         return self.cell.stack_components(full, part)
+
+    def held(self, inputs: list[Array]) -> tuple[Held, Starts]:
+        """Return inputs of a compiled loop and what it starts from: the lists of the last time if all are the same."""
+        starts = Starts(self.initial, self.restart, self.reset)
+        known = self._held
+        if known is None or not (known[0].same(inputs) and all(map(is_, known[1], starts))):
+            known = self._held = Held(inputs), starts
+        return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs; where its arrays lie it finds out itself."""
+        return {**vars(self), "_held": None}
 
     def bind(self) -> Engine:
         backend = backend_of(self)
@@ -165,7 +201,15 @@ class CellRecurrence(Recurrence):
         return widest if widest.ndim > len(self.batch) + 1 else super().drive_like
 
     def output(self, states: Array) -> Array:
-        return self.cell.output(states)
+        if self.readout is None:
+            return self.cell.output(states)
+        readout = self.readout
+
+        def evaluate(cut: slice) -> Any:
+            return readout(self._components(states[cut]), self._drive_at(cut), self._parameters)
+
+        with np.errstate(all="ignore"):
+            return read_out(evaluate, states, 1 + len(self.batch))
 
     def pull_output(self, output: Array, states: Array) -> None:
         self.cell.pull_output(output, states)
@@ -192,16 +236,20 @@ class CellRecurrence(Recurrence):
         """Return a recurrence of the same class, with all that a subclass has added, on another drive."""
         known = {"_has_constants": self._has_constants} if "_has_constants" in vars(self) else {}
         part = changed(self, **known)  # of the function, not of the drive
-        CellRecurrence.__init__(part, self.cell, drive, initial, reset, self.kind, x, self.ties)
+        CellRecurrence.__init__(part, self.cell, drive, initial, reset, self.kind, x, self.ties, self.readout)
         return part
 
     @cached_property
     def rounding(self) -> float:
         coupled = [m for m in self.cell.mixings.values() if couples(m)]
+        known = [m for m in coupled if form_of(m)]
         with np.errstate(all="ignore"):
-            matrices = [m.weight if form_of(m) else m.dense() for m in coupled]
-            norms = [float((W.astype(np.float64) ** 2).sum(axis=-1).max()) ** 0.5 for W in matrices]
-        return max((norm * m.units**0.5 / 8 for norm, m in zip(norms, coupled, strict=True)), default=0.0)
+            found = [m.rounding for m in coupled if not form_of(m)]
+            squares = [(m.weight.astype(np.float64) ** 2).sum(axis=-1).max() for m in known]
+        if squares:
+            norms = to_host(namespace(squares[0]).stack(squares)) ** 0.5  # the host waits for a device once
+            found.append(float(max(norms * [m.units**0.5 / 8 for m in known])))
+        return max(found, default=0.0)
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(u[t]) for u in self.drive.values())
@@ -223,18 +271,16 @@ class _Tape:
         return Names({name: self._caller(mixing) for name, mixing in mixings.items()}, "mixing")
 
     def _caller(self, mixing: Mixing) -> Any:
-        def call(x: Any) -> Any:
-            if not isinstance(x, Dual):
-                return mixing(x)
-            if not couples(mixing):
-                return Dual(mixing.weight, {}) * x  # a weight is no constant of the function
-            if not x.partials:
-                return Dual(mixing(x.value), {})
-            leaf = self.components + len(self.calls)
-            self.calls.append((mixing, x.partials))
-            return Dual(mixing(x.value), {leaf: ONE})
+        return lambda x: self.call(mixing, x) if isinstance(x, Dual) else mixing(x)
 
-        return call
+    def call(self, mixing: Mixing, x: Dual) -> Any:
+        if not couples(mixing):
+            return Dual(mixing.weight, {}) * x  # a weight is no constant of the function
+        if not x.partials:
+            return Dual(mixing(x.value), {})
+        leaf = self.components + len(self.calls)
+        self.calls.append((mixing, x.partials))
+        return Dual(mixing(x.value), {leaf: ONE})
 
 
 def _leading(drive: Names, cell: WeightedCell) -> tuple[int, tuple[int, ...]]:

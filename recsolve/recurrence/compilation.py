@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from recsolve.base.arrays import kind_of
-from recsolve.base.overriding import stated, stated_by
+from recsolve.base.overriding import patched, stated, stated_by
 from recsolve.kernels import backends
 from recsolve.kernels.registry import get
 from recsolve.mixings import form_of
 from recsolve.recurrence.current import Kinds, Ties, Traced, traced_now
+from recsolve.symbolic.units import NotTracedError
 
 if TYPE_CHECKING:
     from recsolve.recurrence.cell_recurrence import CellRecurrence
@@ -45,7 +46,7 @@ def traced_of(recurrence: CellRecurrence) -> Traced | None:
     try:
         return traced_now(cell.cell, kinds_of(cell), ties_of(recurrence))
     except TypeError as error:
-        if backends.forced():
+        if backends.forced() and not isinstance(error.__cause__, NotTracedError):
             raise
         _LOG.info("%s; NumPy evaluates it", error)
         return None
@@ -55,10 +56,12 @@ def unknown_parts(recurrence: CellRecurrence) -> list[object]:
     """Return the parts of a recurrence whose classes may change what f is: they do not state that they do not."""
     cell = recurrence.cell
     parts = type(recurrence), type(cell), type(cell.cell)
-    if _all_known(parts, tuple([type(m) for m in cell.mixings.values()])):
+    mixings = cell.mixings.values()
+    known = _all_known(parts, tuple([type(m) for m in mixings]))
+    if known and not any(map(patched, (recurrence, cell, cell.cell, *mixings))):
         return []
     unknown: list[object] = [x for x in (recurrence, cell, cell.cell) if not stated(x, "compilable")]
-    return [*unknown, *(m for m in cell.mixings.values() if form_of(m) is None)]
+    return [*unknown, *(m for m in mixings if form_of(m) is None)]
 
 
 @lru_cache(maxsize=1024)

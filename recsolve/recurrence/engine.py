@@ -109,8 +109,7 @@ class Engine:
 
     def guess(self) -> Array:
         """Return f(h[0], u[t]) at all t."""
-        previous = self.recurrence.empty()
-        previous[...] = self.recurrence.initial
+        previous = self.recurrence.everywhere(self.recurrence.initial)
         with np.errstate(all="ignore"):
             # A copy: a function that ignores the state may return its drive itself.
             return namespace(previous).array(self.apply(previous))  # type: ignore[no-any-return]
@@ -169,6 +168,7 @@ class Engine:
         if not is_discrete(rec.dtype):  # of which f may know some only
             ramp = xp.linspace(0.25, 0.75, state.size, dtype=rec.dtype).reshape(state.shape)
             state = xp.where(xp.isfinite(state), state, rec.dtype.type(0)) + ramp
+        state = rec.as_seen(state)
         with np.errstate(all="ignore"):
             try:
                 first, *others = (xp.array(rec.step(state, t)) for _ in range(_REPEATS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -22,12 +22,18 @@ from recsolve.base.arrays import (
     to_native,
 )
 from recsolve.base.layout import Layout
+from recsolve.base.named_state import DTYPE_ADVICE, NamedState
+from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
+from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Pairs, Scalar, Zero
+from recsolve.jacobians.pattern import Pattern
 from recsolve.recurrence.base import Recurrence
-from recsolve.recurrence.function_tangent import DIRECTIONS, StateTangent, Tangent
-from recsolve.symbolic.dual import value_of
+from recsolve.recurrence.function_names import arrays_of, components, described, joined, parameters_by_name
+from recsolve.recurrence.function_tangent import Tangent
+from recsolve.recurrence.readout import read_out
+from recsolve.symbolic.constants import state_dtype
+from recsolve.symbolic.dual import Dual, value_of
 
 STRUCTURES: dict[str, type[Jacobian]] = {
     "zero": Zero,
@@ -81,6 +87,21 @@ def _leaves(inputs: Any) -> dict[str, Any]:
     return {"inputs": inputs}
 
 
+def _declared(structure: Any, state: NamedState | None) -> tuple[str, Pattern | None]:
+    """Return the name of a declared structure, and its pattern where it is declared by pairs of components."""
+    if isinstance(structure, Pattern):
+        return "pairs", structure
+    if isinstance(structure, Mapping):
+        if state is None:
+            raise ValueError("structure is declared by pairs of components, and state is not given")
+        return "pairs", Pattern(state, structure)
+    if structure not in (*STRUCTURES, "none"):
+        raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}, none")
+    if state is not None and structure in _EVENT_AXES:
+        raise ValueError(f"structure is {structure!r}; wanted one by pairs of components, or one of a flat state")
+    return structure, None
+
+
 class FunctionRecurrence(Recurrence):
     """The recurrence of a user's function; :meth:`recsolve.Recurrence.from_function` makes it.
 
@@ -89,8 +110,15 @@ class FunctionRecurrence(Recurrence):
     f : callable
     inputs : list of array
         The arrays of the drive, time first.
+    parameters : Names
+        The arrays that f gets by name, the same at all times.
     structure : str
-        The declared structure of J.
+        The declared structure of J; ``"pairs"`` where it is declared by pairs of components.
+    pattern : Pattern or None
+        The structure by pairs.
+    state : NamedState or None
+        How states hold named components.
+    readout : callable or None
     jacobian : callable or None
 
     Examples
@@ -107,33 +135,45 @@ class FunctionRecurrence(Recurrence):
 
     def __init__(
         self,
-        f: Callable[[Any, Any], Any],
+        f: Callable[..., Any],
         inputs: Any,
         initial: Any,
-        structure: str,
-        jacobian: Callable[[Any, Any], Any] | None,
+        structure: Any,
+        jacobian: Callable[..., Any] | None,
         reset: Any,
         length: int | None,
         ties: Any = None,
+        parameters: Any = None,
+        state: Any = None,
+        readout: Callable[..., Any] | None = None,
     ):
-        check_callable("f", f, "f(h_prev, u_t)")
+        taken = "(h_prev, u_t)" if parameters is None else "(h_prev, u_t, p)"
+        check_callable("f", f, f"f{taken}")
         if jacobian is not None:
-            check_callable("jacobian", jacobian, "jacobian(h_prev, u_t)")
+            check_callable("jacobian", jacobian, f"jacobian{taken}")
+        if readout is not None:
+            check_callable("readout", readout, f"readout{taken.replace('h_prev', 'h')}")
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
-        if structure not in (*STRUCTURES, "none"):
-            raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}, none")
-        if structure == "none" and jacobian is not None:
+        if isinstance(structure, str) and structure == "none" and jacobian is not None:
             raise ValueError("jacobian is given, but structure 'none' means that there is none")
-        named = _leaves(inputs)
-        kind: Kind = common_kind({"initial": initial, **named})
-        dtypes: Sequence[np.dtype[Any]] = (*FLOATS, *DISCRETE) if structure == "none" else FLOATS
-        native = {name: to_native(x, name, dtypes) for name, x in {"initial": initial, **named}.items()}
-        if structure != "none":  # else tokens, say, may stand beside probabilities
-            common_dtype(native)
-        start = native.pop("initial")
-        layout, batch = _layout(structure, start)
-        self.f, self.structure, self.jacobian = f, structure, jacobian
+        named, given = _leaves(inputs), parameters_by_name(parameters)
+        constants = {f"parameters[{name!r}]": x for name, x in given.items()}
+        first = arrays_of(initial, state)
+        kind: Kind = common_kind({**first, **named, **constants})
+        free = isinstance(structure, str) and structure == "none"  # tokens, say, may stand beside probabilities
+        dtypes: Sequence[np.dtype[Any]] = (*FLOATS, *DISCRETE) if free else FLOATS
+        native = {name: to_native(x, name, dtypes) for name, x in {**first, **named, **constants}.items()}
+        common_dtype({name: native[name] for name in first} if free else native)
+        self.state, start = described(state, [native.pop(name) for name in first], initial)
+        self.structure, self.pattern = _declared(structure, self.state)
+        weights = [freeze(native.pop(name)) for name in constants]
+        self.parameters = Names(dict(zip(given, weights, strict=True)), "parameter")
+        self.takes_parameters = parameters is not None
+        layout, batch = _layout(self.structure, start)
+        self.f, self.jacobian, self.readout = f, jacobian, readout
+        if self.pattern is not None and jacobian is not None:
+            raise ValueError("jacobian is given with a structure by pairs of components; wanted one of them")
         self.description = getattr(f, "__name__", "function")
         self.inputs = [freeze(x) for x in native.values()]
         self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
@@ -158,55 +198,108 @@ class FunctionRecurrence(Recurrence):
             return tuple(arrays)
         return arrays[0] if arrays else None
 
-    def _drive(self, index: slice) -> Any:
-        """Return the inputs at some times."""
-        return self.contain([u[index] for u in self.inputs])
+    def leaves_of(self, inputs: Any) -> dict[str, Any]:
+        """Return arrays that came in the container of the inputs, by the names that messages use; none of None.
 
-    def push_input(self, previous: Array, index: int, directions: Array) -> Array:
-        """Return the derivatives of F along directions of one input.
+        Raises
+        ------
+        ValueError
+            When there are others than the inputs are, or in another container.
+        """
+        given = _leaves(inputs)
+        wanted = _leaves(self.contain(list(self.inputs)))
+        if inputs is not None and given.keys() != wanted.keys():
+            raise ValueError(f"inputs has {tuple(given)}; wanted {tuple(wanted)}")
+        return {name: given[name] for name in wanted} if given else {}
+
+    def call(self, function: Callable[..., Any], state: Any, inputs: list[Any], parameters: Mapping[str, Any]) -> Any:
+        """Return what a function of the user's gives: arguments are arrays, or what stands for them.
 
         Parameters
         ----------
-        previous : array, shape (T, *batch, *event)
-        index : int
-            Which of ``inputs``.
-        directions : array, shape (m, *shape of the input)
-
-        Returns
-        -------
-        array, shape (m, T, *batch, *event)
+        function : callable
+            ``f``, or another one that takes what it takes.
+        state : array, shape (T, *batch, *event)
+        inputs : list of array
+            In the order of ``inputs``; f gets them in the container they came in.
+        parameters : mapping of arrays
         """
-        moved = [Tangent(u, {DIRECTIONS: directions} if i == index else {}) for i, u in enumerate(self.inputs)]
-        # Ties go by what depends on the state. Where the Jacobian is not automatic, f may use the state as it likes.
-        state = StateTangent(previous, {}) if self.is_automatic else previous
-        with ties_in_force(self.ties), np.errstate(all="ignore"):
-            out = self._call(state, slice(None), self.contain(moved))
-        shape = (len(directions), *previous.shape)
-        if not isinstance(out, Tangent) or not out.partials:
-            return namespace(previous).zeros(shape, dtype=self.dtype)  # type: ignore[no-any-return]
-        return np.broadcast_to(out.directions, shape)
+        given = (Names(parameters, "parameter"),) if self.takes_parameters else ()
+        if self.state is not None:
+            state = self.state.split(state) if type(state) is np.ndarray else components(self.state, state)
+        return function(state, self.contain(inputs), *given)
 
-    def _call(self, previous: Any, index: slice, drive: Any = None) -> Any:
-        drive = self._drive(index) if drive is None else drive
+    def results(self, function: Callable[..., Any], out: Any, cotangent: Array) -> list[tuple[Any, Array]]:
+        """Return the arrays that a function returned, each with its part of the cotangent: f has one per component."""
+        if self.state is None or function is not self.f:
+            return [(out, cotangent)]
+        return list(zip(self.state.ordered(out), self.state.split(cotangent).values(), strict=True))
+
+    def flat(self, out: Any, lead: tuple[int, ...], dtype: Any = None) -> Any:
+        """Return what f returned as flat states behind the axes ``lead``: components, of this dtype, are joined."""
+        if self.state is None:
+            return out
+        parts = self.state.ordered(out)
+        self.state.check(parts, lead, dtype)
+        if not any(isinstance(part, Dual) for part in parts):
+            return self.state.join(parts, lead)
+        return np.concatenate([part.reshape((*lead, -1)) for part in parts], axis=-1)
+
+    def after(self, previous: Any) -> tuple[int, ...]:
+        """Return the shape of f at what steps see."""
+        return tuple(previous.shape)
+
+    def shown(self, previous: Any) -> Any:
+        """Return what steps see so that f cannot write into it."""
+        return previous if isinstance(previous, Dual) else freeze(previous)
+
+    def _call(
+        self,
+        previous: Any,
+        index: slice,
+        inputs: list[Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Any:
+        inputs = [u[index] for u in self.inputs] if inputs is None else inputs
+        parameters = self.parameters if parameters is None else parameters
         try:
-            out = self.f(previous if isinstance(previous, Tangent) else freeze(previous), drive)
+            with state_dtype(self.dtype):
+                out = self.call(self.f, self.shown(previous), inputs, parameters)
         except (ValueError, TypeError) as error:
             advice = next((text for words, text in _ADVICE.items() if words in str(error)), None)
             if advice is None:
-                error.add_note(f"h_prev has shape {tuple(previous.shape)}, inputs have shapes {self._shapes()}")
+                error.add_note(f"h_prev has shape {self.after(previous)}, inputs have shapes {self._shapes()}")
                 raise
             raise TypeError(f"{self.description} {advice} ({error})") from error
+        if self.state is not None:
+            lead = tuple(previous.shape[:-1])
+            packed = self.state.pack(out, lead, self.dtype)
+            return joined(self.state, self.state.ordered(out), lead, self.dtype) if packed is None else packed
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
-        shape = tuple(np.shape(value_of(out)))
-        if shape != tuple(previous.shape):
-            raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {tuple(previous.shape)}")
+        shape, wanted = tuple(np.shape(value_of(out))), self.after(previous)
+        if shape != wanted:
+            raise ValueError(f"f returned shape {shape}; wanted that of h_prev, {wanted}")
         if out.dtype != self.dtype:
-            raise TypeError(
-                f"f returned dtype {out.dtype}; wanted {self.dtype}, as initial and inputs: look for a NumPy number or "
-                "array of another dtype in f, such as np.sqrt(2) or np.zeros(n), and write float(...) or .astype"
-            )
+            raise TypeError(f"f returned dtype {out.dtype}; wanted {self.dtype}, {DTYPE_ADVICE}")
         return out
+
+    def output(self, states: Array) -> Array:
+        if self.readout is None:
+            return states
+        readout = self.readout
+
+        def evaluate(cut: slice) -> Any:
+            return self.call(readout, freeze(states[cut]), [u[cut] for u in self.inputs], self.parameters)
+
+        with state_dtype(self.dtype), np.errstate(all="ignore"):
+            return read_out(evaluate, states, 1 + len(self.batch))
+
+    def pull_output(self, output: Array, states: Array) -> None:
+        states += output  # of a readout it is not asked: adjoint goes through that itself
+
+    def _split(self, states: Array) -> dict[str, Array]:
+        return super()._split(states) if self.state is None else dict(self.state.split(states))
 
     @property
     def drive_like(self) -> Array:
@@ -228,6 +321,8 @@ class FunctionRecurrence(Recurrence):
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
         if self.structure == "none":
             raise TypeError(f"{self.description} has no derivative, as its structure is 'none'")
+        if self.pattern is not None:
+            return self._by_pairs(self.pattern, previous)
         kind, layout = STRUCTURES[self.structure], self.layout
         if kind is Zero or kind is Identity:
             values = self.apply(previous)
@@ -235,9 +330,21 @@ class FunctionRecurrence(Recurrence):
         if self.jacobian is not None:
             return self.apply(previous), self._declared(previous)
         out = self._push(previous, self._seeds(previous))
-        if not isinstance(out, Tangent):  # f ignores the state
-            return out, Zero(out, layout)
+        if not isinstance(out, Tangent) or not out.partials:  # f ignores the state, or has steps of it
+            values = value_of(out)
+            return values, Zero(values, layout)
         return out.value, self._gather(out.directions)
+
+    def _by_pairs(self, pattern: Pattern, previous: Array) -> tuple[Array, Jacobian]:
+        """Differentiate in as few directions as show all entries of the pairs, and read these off."""
+        xp = namespace(previous)
+        seeds = xp.asarray(np.arange(pattern.directions)[:, None] == pattern.colours).astype(self.dtype)
+        spread = seeds.reshape(len(seeds), *(1,) * (previous.ndim - 1), previous.shape[-1])
+        out = self._push(previous, xp.broadcast_to(spread, (len(seeds), *previous.shape))) if len(seeds) else None
+        if not isinstance(out, Tangent) or not out.partials:  # f ignores the state, or has steps of it
+            values = self.apply(previous) if out is None else value_of(out)
+            return values, Zero(values, self.layout)
+        return out.value, Pairs(pattern.read(out.directions), pattern, self.layout, out.value)
 
     def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
         if self.jacobian is not None or STRUCTURES.get(self.structure) is not LaneDense:
@@ -278,10 +385,10 @@ class FunctionRecurrence(Recurrence):
         >>> rec.push_state(np.array([[3.0], [4.0]]), np.ones((1, 2, 1))).ravel().tolist()
         [6.0, 8.0]
         """
-        out = self._push(previous, directions)
+        out, shape = self._push(previous, directions), (len(directions), *self.after(previous))
         if not isinstance(out, Tangent) or not out.partials:
-            return namespace(previous).zeros_like(directions)  # type: ignore[no-any-return]
-        return namespace(previous).broadcast_to(out.directions, directions.shape)  # type: ignore[no-any-return]
+            return namespace(previous).zeros(shape, directions.dtype)  # type: ignore[no-any-return]
+        return namespace(previous).broadcast_to(out.directions, shape)  # type: ignore[no-any-return]
 
     def _seeds(self, previous: Array) -> Array:
         """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""
@@ -313,7 +420,7 @@ class FunctionRecurrence(Recurrence):
 
     def _declared(self, previous: Array) -> Jacobian:
         assert self.jacobian is not None
-        data = to_native(self.jacobian(previous, self._drive(slice(None))), "jacobian")
+        data = to_native(self.call(self.jacobian, previous, self.inputs, self.parameters), "jacobian")
         layout, leading = self.layout, (self.length, *self.batch)
         if data.dtype != self.dtype:
             raise TypeError(f"jacobian returned dtype {data.dtype}; wanted {self.dtype}")
@@ -356,16 +463,34 @@ class FunctionRecurrence(Recurrence):
     def _remade(self, inputs: Any, initial: Any, reset: Array | None, length: int | None) -> Self:
         """Return a recurrence of the same class, with all that a subclass has added, on other inputs."""
         part = changed(self)
+        parameters = self._wrapped_parameters(lambda p: p)
         FunctionRecurrence.__init__(
-            part, self.f, inputs, initial, self.structure, self.jacobian, reset, length, self.ties
-        )
+            part, self.f, inputs, initial, self._structure, self.jacobian, reset, length, self.ties, parameters,
+            self.state, self.readout,
+        )  # fmt: skip
         return part
 
+    @property
+    def _structure(self) -> Any:
+        """The declared structure, as it was given."""
+        return self.structure if self.pattern is None else self.pattern
+
+    def _wrapped_parameters(self, change: Callable[[Array], Array]) -> dict[str, Any] | None:
+        """Return the parameters of the user's kind, changed."""
+        return {n: self.wrap(change(p)) for n, p in self.parameters.items()} if self.takes_parameters else None
+
     def astype(self, dtype: Any) -> FunctionRecurrence:
-        """Return the recurrence with inputs and initial state of another dtype; f may refuse it (TypeError)."""
-        inputs = self._inputs_as(dtype)
-        start, length = self.wrap(self.initial.astype(dtype)), None if self.inputs else self.length
-        return FunctionRecurrence(self.f, inputs, start, self.structure, self.jacobian, self.reset, length, self.ties)
+        """Return the recurrence with all its arrays in another dtype; f may refuse it (TypeError)."""
+
+        def cast(x: Array) -> Array:
+            return x if is_discrete(x.dtype) else x.astype(dtype)
+
+        inputs, parameters = self.contain([self.wrap(cast(u)) for u in self.inputs]), self._wrapped_parameters(cast)
+        start, length = self.wrap(cast(self.initial)), None if self.inputs else self.length
+        return FunctionRecurrence(
+            self.f, inputs, start, self._structure, self.jacobian, self.reset, length, self.ties, parameters,
+            self.state, self.readout,
+        )  # fmt: skip
 
     def _inputs_as(self, dtype: Any) -> Any:
         """Return the inputs in another dtype; integers and bools stay what they are."""
@@ -374,11 +499,13 @@ class FunctionRecurrence(Recurrence):
     @property
     def rounding(self) -> float:
         # The matrices are not known: rows of norm 1 are assumed.
+        if self.pattern is not None:
+            return float(self.pattern.width) ** 0.5 / 8 if self.pattern.width > 1 else 0.0
         couples = STRUCTURES.get(self.structure, LaneDense) is LaneDense and not is_discrete(self.dtype)
         return float(self.layout.lane_width) ** 0.5 / 8 if couples else 0.0
 
     def drive_is_finite(self, t: int) -> bool:
-        return all(all_finite(u[t]) for u in self.inputs)
+        return all(all_finite(x) for x in (*self.parameters.values(), *(u[t] for u in self.inputs)))
 
 
 def _length(inputs: dict[str, Array], length: int | None) -> int:

@@ -1,42 +1,51 @@
 """Directional derivatives through a user's NumPy function.
 
 A :class:`Tangent` carries m directions at once on a leading axis of its one partial, (m, *shape). Elementwise
-operations use the rules of :mod:`recsolve.symbolic.dual`; multilinear ones are applied to each direction by the product
-rule. Any other raises an error that names it: there is no silent fall-back to finite differences.
+operations use the rules of :mod:`recsolve.symbolic.dual`; for others, :mod:`recsolve.recurrence.function_rules` says
+how each direction is carried. What has no rule raises an error that names it: there is no silent fall-back to finite
+differences.
+
+Arrays inside the function may be complex: z = x + 1j * y of two components of a real state, say. Derivatives along a
+direction are linear over the reals, so the real and imaginary part, the conjugate, the absolute value and the angle
+have them as holomorphic functions do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from recsolve.symbolic.dual import Dual, OfState, value_of
+from recsolve.recurrence import function_rules as rules
+from recsolve.symbolic.dual import STEPS, WINS, Dual, OfState, value_of
 
 DIRECTIONS = "directions"  # the one leaf of a tangent
 
-# Linear in the first argument, which may be a list of arrays.
-_LINEAR = {
-    np.reshape, np.ravel, np.transpose, np.moveaxis, np.swapaxes, np.expand_dims, np.squeeze, np.broadcast_to,
-    np.roll, np.flip, np.take, np.take_along_axis, np.repeat, np.tile, np.sum, np.mean, np.cumsum, np.diff, np.trace,
-    np.pad, np.copy, np.concatenate, np.stack, np.hstack, np.vstack, np.atleast_1d, np.real, np.diagonal,
+# Methods of arrays that are NumPy's functions of the same name.
+_METHODS = {
+    "all", "any", "argmax", "argmin", "argsort", "conj", "conjugate", "cumprod", "cumsum", "diagonal", "dot", "max",
+    "mean", "min", "nonzero", "prod", "ravel", "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
 }  # fmt: skip
-_MULTILINEAR = {np.matmul, np.dot, np.einsum, np.tensordot, np.inner, np.outer, np.vdot, np.cross, np.kron}
-
-
-_PADS = ("constant", "edge", "wrap", "reflect", "symmetric")
-
-
-def _pads_linearly(function: Any, args: Any, kwargs: Any) -> bool:
-    """Return False for the modes of numpy.pad that are not linear (maximum, median and so on)."""
-    mode = kwargs.get("mode", args[2] if len(args) > 2 else "constant") if function is np.pad else "constant"
-    return mode in _PADS
 
 
 def _moves(x: Any) -> bool:
     """Return whether ``x`` carries directions."""
     return isinstance(x, Tangent) and bool(x.partials)
+
+
+def _plain(x: Any) -> Any:
+    """Return an argument, or a list of arguments, without partials."""
+    return type(x)(map(_plain, x)) if type(x) in (list, tuple) else value_of(x)
+
+
+def _any_tangent(x: Any) -> bool:
+    return any(map(_any_tangent, x)) if isinstance(x, (list, tuple)) else isinstance(x, Tangent)
+
+
+def _is_complex(x: Any) -> bool:
+    return isinstance(x, complex) or getattr(getattr(x, "dtype", None), "kind", None) == "c"
 
 
 def _entries(x: Any) -> list[Any]:
@@ -66,17 +75,101 @@ class Tangent(Dual):
         missing = np.ndim(y) - self.ndim
         return partial.reshape(partial.shape[:1] + (1,) * missing + self.shape) if missing else partial
 
+    @staticmethod
+    def _scale(factor: Any, partial: Any) -> Any:
+        """Multiply each number once where directions are the same at all times, as seeds are."""
+        if isinstance(factor, float) and factor == 1.0:
+            return partial
+        strides = getattr(partial, "strides", None)
+        if strides is None:  # of intervals
+            return factor * partial
+        once = [slice(None), *(slice(0, 1) if stride == 0 else slice(None) for stride in strides[1:])]
+        return factor * partial[tuple(once)]
+
     def _made(self, y: Any, partials: Any) -> Tangent:
         """Spread the directions over the whole value, whose shape later linear operations need."""
         full = {leaf: np.broadcast_to(p, (len(p), *np.shape(y))) for leaf, p in partials.items()}
         return type(self)(y, full)
 
+    def lift(self, name: str, args: Sequence[Any]) -> Any:
+        if any(map(_is_complex, args)):
+            if name == "absolute":
+                return self._composed(np.absolute, lambda z: np.hypot(np.real(z), np.imag(z)), args, {})
+            if name in WINS or name in STEPS:
+                raise self._unsupported(f"numpy.{name} of complex numbers")
+        return super().lift(name, args)
+
     def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
-        if function in _LINEAR and _pads_linearly(function, args, kwargs):
-            return self._linear(lambda first: function(first, *args[1:], **kwargs), args[0])
-        if function in _MULTILINEAR:
+        if not args or kwargs.get("out") is not None:
+            raise self._unsupported(f"{name} with {'out=' if args else 'its arrays by keyword'}")
+        if isinstance(function, np.ufunc) and function.__name__ in rules.SLOPES:
+            return self._elementwise(function, rules.SLOPES[function.__name__], args)
+        if function in rules.PLAIN:
+            return function(*map(_plain, args), **{k: _plain(x) for k, x in kwargs.items()})
+        if function in rules.FLAT:
+            return type(self)(function(*self._values(args), **kwargs), {})
+        if function in rules.MULTILINEAR:
             return self._multilinear(function, args, kwargs)
+        if function in rules.COMPOSITIONS:
+            return self._composed(function, rules.COMPOSITIONS[function], args, kwargs)
+        count, rule = rules.RULES.get(function, (1, None))
+        if _any_tangent(args[count:]) or _any_tangent(list(kwargs.values())):
+            raise self._unsupported(f"{name} with another argument that depends on the state or the inputs")
+        if rule is not None:
+            return self._ruled(name, rule, count, args, kwargs)
+        if function in rules.PARTS:
+            pieces = range(len(function(value_of(args[0]), *args[1:], **kwargs)))
+            return [self._linear(lambda x: function(x, *args[1:], **kwargs)[k], args[0]) for k in pieces]  # noqa: B023
+        if rules.is_linear(function, args, kwargs):
+            return self._linear(lambda first: function(first, *args[1:], **kwargs), args[0])
         raise self._unsupported(name)
+
+    def _method(self, ufunc: Any, method: str, inputs: Sequence[Any], kwargs: Any) -> Any:
+        name = f"numpy.{ufunc.__name__}.{method}"
+        if method == "outer" and not kwargs:
+            a, b = inputs
+            return ufunc(np.reshape(a, np.shape(a) + (1,) * np.ndim(b)), b)
+        if (ufunc, method) in rules.REDUCTIONS:
+            kwargs = {"axis": 0} | kwargs
+            return self._other(name, rules.REDUCTIONS[ufunc, method], inputs, kwargs)
+        if method not in ("reduce", "accumulate"):
+            raise self._unsupported(name)
+        return self._composed(getattr(ufunc, method), partial(rules.folded, ufunc, method), inputs, kwargs)
+
+    def _elementwise(self, function: Any, slopes: Sequence[Callable[..., Any]], args: Any) -> Dual:
+        values = self._values(args)
+        y = function(*values)
+        return self._combine(y, [(x, f(*values, y)) for x, f in zip(args, slopes, strict=True) if _moves(x)])
+
+    def _composed(self, function: Any, composition: Callable[..., Any], args: Any, kwargs: Any) -> Tangent:
+        """Return the value of a function with the derivative of a composition that it equals."""
+        y = function(*_plain(tuple(args)), **{name: _plain(x) for name, x in kwargs.items()})
+        try:
+            found = composition(*args, **kwargs)
+        except (
+            TypeError,
+            ValueError,
+        ) as error:  # the value is there, so the function takes what the composition does not
+            raise self._unsupported(f"numpy.{function.__name__} with these arguments ({error})") from error
+        return self._made(y, found.partials if isinstance(found, Dual) else {})
+
+    def _ruled(self, name: str, rule: Callable[..., Any], count: int, args: Any, kwargs: Any) -> Tangent:
+        """Return the value that a rule gives, and what it makes of every direction."""
+        values = [value_of(x) for x in args]
+        if any(_is_complex(x) for x in values[:count]) and rule not in rules.COMPLEX:
+            raise self._unsupported(f"{name} of complex numbers")
+        try:
+            y, push = rule(*values, **kwargs)
+        except TypeError as error:
+            raise self._unsupported(f"{name} with these arguments ({error})") from error
+        moving = [x for x in args[:count] if _moves(x)]
+        if not moving:
+            return type(self)(y, {})
+
+        def moved(j: int) -> Any:
+            return push(*[x.directions[j] if _moves(x) else None for x in args[:count]])
+
+        return self._made(y, {DIRECTIONS: np.stack([moved(j) for j in range(len(moving[0].directions))])})
 
     def _linear(self, function: Callable[[Any], Any], first: Any) -> Tangent:
         """Apply a function that is linear in its first argument to the value and to every direction."""
@@ -110,8 +203,8 @@ class Tangent(Dual):
 
     def _unsupported(self, what: str) -> TypeError:
         return TypeError(
-            f"{what} is not carried by automatic differentiation; write it with elementwise and linear NumPy "
-            "functions, or pass jacobian= to from_function"
+            f"{what} is not carried by automatic differentiation; write it with NumPy functions that are "
+            "(docs/gradients.md), or pass jacobian= to from_function"
         )
 
     # The methods of arrays that user functions call; each is the function of the same name.
@@ -135,23 +228,29 @@ class Tangent(Dual):
     def transpose(self, *axes: Any) -> Tangent:
         return self._linear(lambda x: x.transpose(*axes), self)
 
-    def swapaxes(self, a: int, b: int) -> Tangent:
-        return self._linear(lambda x: x.swapaxes(a, b), self)
+    @property
+    def mT(self) -> Tangent:
+        return np.matrix_transpose(self)  # type: ignore[return-value]
 
-    def sum(self, *args: Any, **kwargs: Any) -> Tangent:
-        return self._linear(lambda x: x.sum(*args, **kwargs), self)
+    @property
+    def real(self) -> Tangent:
+        return np.real(self)
 
-    def mean(self, *args: Any, **kwargs: Any) -> Tangent:
-        return self._linear(lambda x: x.mean(*args, **kwargs), self)
-
-    def dot(self, other: Any) -> Tangent:
-        return self._multilinear(np.dot, (self, other), {})
+    @property
+    def imag(self) -> Tangent:
+        return np.imag(self)
 
     def astype(self, dtype: Any) -> Tangent:
         return self._linear(lambda x: x.astype(dtype), self)
 
+    def flatten(self) -> Tangent:
+        return np.ravel(self)  # type: ignore[return-value]
+
     def copy(self) -> Tangent:
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(getattr(np, name), self) if name in _METHODS else super().__getattr__(name)
 
 
 class StateTangent(OfState, Tangent):

@@ -11,7 +11,6 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
-from recsolve.kernels.starts import Starts
 from recsolve.recurrence.compilation import Backend, kernel_of
 from recsolve.recurrence.current import Traced
 from recsolve.recurrence.engine import CompiledEngine, Verdict, Way
@@ -41,10 +40,10 @@ class FusedEngine(CompiledEngine):
         cell = recurrence.cell
         names, self.batch = cell.cell, len(recurrence.batch)
         self.loops = kernel_of("fused", backend, traced, recurrence.dtype)
-        self.inputs = [recurrence.drive[name] for name in names.drives]
-        self.inputs += [cell.mixings[name].weight for name in names.mixings]
-        self.inputs += [cell.parameters[name] for name in names.parameters]
-        self.starts = Starts(recurrence.initial, recurrence.restart, recurrence.reset)
+        inputs = [recurrence.drive[name] for name in names.drives]
+        inputs += [cell.mixings[name].weight for name in names.mixings]
+        inputs += [cell.parameters[name] for name in names.parameters]
+        self.inputs, self.starts = recurrence.held(inputs)
 
     @cached_property
     def _at_once(self) -> Any:

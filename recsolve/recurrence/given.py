@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from recsolve.base.arguments import as_mask
 from recsolve.base.arrays import Array, Kind, kind_of, namespace, to_native
 
 
@@ -14,9 +15,7 @@ def check_reset(reset: Any, length: int, batch: tuple[int, ...], xp: Any) -> Arr
     if reset is None:
         return None
     reset = reset.numpy() if kind_of(reset) == "torch" and not reset.is_cuda else reset
-    mask = xp.asarray(reset)
-    if mask.dtype != bool:
-        raise TypeError(f"reset has dtype {mask.dtype}; wanted bool")
+    mask = as_mask(xp.asarray(reset), "reset")
     if mask.shape == (length,) and batch:
         mask = mask.reshape((length,) + (1,) * len(batch))
     try:
@@ -33,7 +32,7 @@ def packed_resets(lengths: Any) -> Array:
     Parameters
     ----------
     lengths : sequence of int
-        Length of each packed sequence, all positive; T is their sum.
+        Length of each packed sequence; T is their sum, and one of length 0 has no steps.
 
     Returns
     -------
@@ -43,7 +42,7 @@ def packed_resets(lengths: Any) -> Array:
     Raises
     ------
     ValueError
-        When a length is not positive.
+        When a length is negative or not an integer.
 
     Examples
     --------
@@ -52,10 +51,11 @@ def packed_resets(lengths: Any) -> Array:
     array([1, 0, 1, 0, 0])
     """
     sizes = np.asarray(lengths)
-    if sizes.ndim != 1 or (sizes.size and (sizes.dtype.kind not in "iu" or (sizes < 1).any())):
-        raise ValueError(f"lengths is {lengths!r}; wanted a list of positive integers")
+    if sizes.ndim != 1 or (sizes.size and (sizes.dtype.kind not in "iu" or (sizes < 0).any())):
+        raise ValueError(f"lengths is {lengths!r}; wanted a list of integers that are not negative")
+    sizes = sizes[sizes > 0].astype(np.int64)
     mask = np.zeros(int(sizes.sum()), dtype=bool)
-    mask[np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)[: sizes.size]] = True
+    mask[np.cumsum(sizes) - sizes] = True
     return mask
 
 

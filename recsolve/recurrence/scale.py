@@ -59,7 +59,7 @@ def scale_of(recurrence: Recurrence) -> float:
 def _seen(part: Recurrence, state: Array) -> Array:
     """Return the sizes of f at one state and some steps."""
     with np.errstate(all="ignore"):
-        return _largest(part, part.apply(namespace(state).broadcast_to(state, part.shape)))
+        return _largest(part, part.apply(part.everywhere(state)))
 
 
 def _largest(recurrence: Recurrence, x: Array) -> Array:

@@ -9,8 +9,8 @@ import numpy as np
 
 from recsolve.base.arrays import Array, common_dtype, common_kind, empty_in_order, kind_of, namespace, to_native
 from recsolve.base.names import Names
-from recsolve.base.overriding import changed
-from recsolve.mixings import Mixing, form_of
+from recsolve.base.overriding import changed, patched, refuse_stale
+from recsolve.mixings import Mixing, states_linear
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.projection import Projection
 
@@ -45,6 +45,11 @@ class WeightedCell:
 
     compilable = True
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        refuse_stale(cls, "pull_output", "output")
+        refuse_stale(cls, "pull_shown_by", "shown_by")
+
     def __init__(
         self,
         cell: Cell,
@@ -57,6 +62,8 @@ class WeightedCell:
         for name, mixing in mixings.items():
             if not isinstance(mixing, Mixing):
                 raise TypeError(f"mixings[{name!r}] is {type(mixing).__name__}; wanted a Mixing, Dense(weight) say")
+            if patched(mixing):
+                raise TypeError(f"mixings[{name!r}] has methods that were replaced on the object; wanted a subclass")
         _require(cell.name, "parameters", cell.parameters, parameters)
         sizes = {f"mixing {n}": int(np.prod(m.lanes)) * m.units for n, m in mixings.items()}
         if projection is not None:
@@ -206,6 +213,7 @@ class WeightedCell:
         initial: Any = None,
         reset: Any = None,
         ties: Any = None,
+        readout: Callable[..., Any] | None = None,
     ) -> CellRecurrence:
         """Return the recurrence of this cell on an input, or on drives already projected.
 
@@ -226,6 +234,10 @@ class WeightedCell:
             minimum and maximum, in [0, 1], is the share of the operand that depends on the state; if both do, that of
             the first, and the second gets the rest. That of absolute, in [-1, 1], is the slope at 0. Default: 1, 1 and
             0. It decides how many iterations a solver takes, not where it ends; gradients take the same choice.
+        readout : callable, optional
+            ``readout(s, u, p)`` of the components of the states h[t], the drives and the elementwise parameters, all by
+            name, for all t: what ``solution.output`` shows, (T, *batch, ...), of any other axes. It uses NumPy's
+            functions, and may couple units. Default: the component that the cell shows.
 
         Returns
         -------
@@ -261,7 +273,7 @@ class WeightedCell:
             common_dtype({**{f"drive {n}": d for n, d in drives.items()}, **dict(self._weights())})
             self._check_namespace(like)
         native = None if x is None else to_native(x, "x")
-        return CellRecurrence(self, Names(drives, "drive"), initial, reset, kind, native, ties)
+        return CellRecurrence(self, Names(drives, "drive"), initial, reset, kind, native, ties, readout)
 
     def output(self, states: Array) -> Array:
         """Return the shown component of states (T, *batch, [k], *lanes, n): a view (T, *batch, *lanes, n)."""
@@ -304,8 +316,8 @@ def _require(owner: str, what: str, wanted: tuple[str, ...], given: Any) -> None
 
 
 def _check_linear(name: str, mixing: Mixing) -> None:
-    """Raise where a mixing that states no form adds something: then its matrix is not its derivative."""
-    if form_of(mixing) is None:
+    """Raise where a mixing that does not state that it is linear adds something: its matrix is no derivative then."""
+    if not states_linear(mixing):
         nothing = namespace(mixing.weight).zeros((1, *mixing.lanes, mixing.units), mixing.weight.dtype)
         if bool((abs(mixing(nothing)) > 0).any()):  # NaN may come of weights
             raise ValueError(f"{name} is no linear map: matvec of zeros is not zero; add a bias in the cell")

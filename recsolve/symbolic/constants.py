@@ -15,6 +15,8 @@ import numpy as np
 
 _NUMBERS: dict[str, type] = {"b": bool, "i": int, "u": int, "f": float}
 _SEEN: ContextVar[list[Any] | None] = ContextVar("constants that were seen", default=None)
+# The dtype of the state while its function runs: that of a choice between two numbers, which have none.
+STATE_DTYPE: ContextVar[Any] = ContextVar("dtype of the state", default=None)
 
 
 class ConstantError(TypeError):
@@ -61,9 +63,25 @@ def component(x: Any, like: Any, name: str) -> Any:
     if x.dtype != like.dtype:
         raise ConstantError(
             f"component {name!r} was returned with dtype {x.dtype}; wanted {like.dtype}, as the state: an array of "
-            "another dtype inside the cell does this; make it a parameter p.name, or convert it with .astype"
+            "another dtype inside the cell does this; make it a parameter p.name, or convert it with .astype; choose "
+            "between two numbers with recsolve.math.where, for numpy.where makes float64 of them"
         )
     return x
+
+
+class state_dtype:
+    """Say inside a ``with`` block that the function of a cell, or a user's, runs on a state of this dtype."""
+
+    __slots__ = ("_dtype", "_token")
+
+    def __init__(self, dtype: Any):
+        self._dtype = dtype
+
+    def __enter__(self) -> None:
+        self._token = STATE_DTYPE.set(self._dtype)
+
+    def __exit__(self, *_: object) -> None:
+        STATE_DTYPE.reset(self._token)
 
 
 @contextmanager

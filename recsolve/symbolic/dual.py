@@ -59,7 +59,10 @@ def _absolute_slope(x: Any, y: Any) -> Any:
     return np.where(x == 0, y.dtype.type(at_zero), np.sign(x)) if at_zero else np.sign(x)
 
 
-# d f / d x from (x, y = f(x)). Step functions are flat almost everywhere.
+# Flat but for jumps: nothing moves them.
+STEPS = {"sign", "floor", "ceil", "rint", "trunc"}
+
+# d f / d x from (x, y = f(x)).
 UNARY: dict[str, Callable[[Any, Any], Any]] = {
     "negative": lambda x, y: -1.0,
     "positive": lambda x, y: 1.0,
@@ -80,10 +83,7 @@ UNARY: dict[str, Callable[[Any, Any], Any]] = {
     "cosh": lambda x, y: np.sinh(x),
     "arctan": lambda x, y: 1.0 / (1.0 + x * x),
     "absolute": _absolute_slope,
-    "sign": lambda x, y: 0.0,
-    "floor": lambda x, y: 0.0,
-    "ceil": lambda x, y: 0.0,
-    "rint": lambda x, y: 0.0,
+    **dict.fromkeys(sorted(STEPS), lambda x, y: 0.0),
 }
 
 
@@ -94,9 +94,15 @@ def _power_slope(a: Any, b: Any) -> Any:
     return np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1))
 
 
-def _log_of_base(a: Any, y: Any) -> Any:
-    """Return log(a), of the dtype of ``y`` also where ``a`` is a number."""
-    return np.log(a if isinstance(y, Elementwise) else np.asarray(a, y.dtype))
+def _exponent_slope(a: Any, y: Any) -> Any:
+    """Return d a^b / d b, which is 0 where a^b is: log(0) is infinite."""
+    base = a if hasattr(a, "dtype") else y.dtype.type(a)
+    return np.where(y == 0, 0, y * np.log(np.where(y == 0, 1, base)))
+
+
+def _hypot_slope(a: Any, y: Any) -> Any:
+    """Return d hypot(a, b) / d a, which is 0 where both are."""
+    return np.where(y == 0, 0, a / np.where(y == 0, 1, y))
 
 
 # (d f / d a, d f / d b) from (a, b, y = f(a, b)).
@@ -105,8 +111,9 @@ BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "subtract": (lambda a, b, y: 1.0, lambda a, b, y: -1.0),
     "multiply": (lambda a, b, y: b, lambda a, b, y: a),
     "divide": (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b),
-    "power": (lambda a, b, y: _power_slope(a, b), lambda a, b, y: y * _log_of_base(a, y)),
+    "power": (lambda a, b, y: _power_slope(a, b), lambda a, b, y: _exponent_slope(a, y)),
     "logaddexp": (lambda a, b, y: np.exp(a - y), lambda a, b, y: np.exp(b - y)),
+    "hypot": (lambda a, b, y: _hypot_slope(a, y), lambda a, b, y: _hypot_slope(b, y)),
     "arctan2": (lambda a, b, y: b / (a * a + b * b), lambda a, b, y: -a / (a * a + b * b)),
 }
 
@@ -187,10 +194,18 @@ class Dual(Elementwise):
         """Apply the elementwise operation ``name`` to values and, by its rule, to partials."""
         values = self._values(args)
         y = evaluate(name, values)
+        if name in STEPS:
+            return self._made(y, {})
         if name in WINS:
             return self._select(y, self._wins(name, args, values, y))
         terms = [(arg, _factor(name, index, values, y)) for index, arg in enumerate(args) if isinstance(arg, Dual)]
         return self._combine(y, terms)
+
+    def __pow__(self, exponent: Any) -> Dual:
+        out = self.lift("power", (self, exponent))
+        if type(exponent) in (int, float):  # the operator takes squares and roots of some, which numpy.power does not
+            out.value = self.value**exponent
+        return out
 
     def _values(self, args: Sequence[Any]) -> list[Any]:
         """Return operands without their partials; constants take the dtype of the state."""
@@ -243,10 +258,11 @@ class Dual(Elementwise):
             return ufunc(*self._values(inputs))
         if name in UNARY or name in BINARY or name in WINS:
             return self.lift(name, inputs)
-        return self._other(f"numpy.{name}", ufunc, inputs, {})
+        return self._other(f"numpy.{name}" if hasattr(np, name) else name, ufunc, inputs, {})
 
     def _function(self, function: Any, args: Any, kwargs: Any) -> Any:
-        if function in (np.zeros_like, np.ones_like, np.full_like):
+        fills = function in (np.zeros_like, np.ones_like, np.full_like)
+        if fills and not any(isinstance(x, Dual) for x in (*args[1:], *kwargs.values())):
             return function(value_of(args[0]), *args[1:], **kwargs)
         if function in (np.shape, np.ndim, np.size):
             return function(self.value, *args[1:], **kwargs)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.symbolic.dual import evaluate
+from recsolve.symbolic.dual import STEPS, evaluate
 from recsolve.symbolic.graph import CONDITIONS, Leaf, Node, reachable
 from recsolve.symbolic.program import Output, Program
 
-_JUMPS = {"floor", "ceil", "rint", "sign"} | CONDITIONS  # their slopes do not tell that they are not affine
+_JUMPS = STEPS | CONDITIONS  # their slopes do not tell that they are not affine
 
 
 @dataclass(frozen=True)

@@ -33,16 +33,24 @@ class Elementwise(NDArrayOperatorsMixin):
         raise NotImplementedError
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if method != "__call__" or kwargs:
-            name = ufunc.__name__
-            raise self._unsupported(f"numpy.{name}.{method}" if method != "__call__" else f"numpy.{name} with out=")
+        if method != "__call__":
+            return self._method(ufunc, method, inputs, kwargs)
+        if kwargs:
+            raise self._unsupported(f"numpy.{ufunc.__name__} with out=")
         return self._ufunc(ufunc, inputs)
+
+    def _method(self, ufunc: Any, method: str, inputs: Sequence[Any], kwargs: Any) -> Any:
+        raise self._unsupported(f"numpy.{ufunc.__name__}.{method}")
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function is np.where and len(args) == 3:
             return self._where(*args)
-        if function is np.clip and isinstance(args[0], Elementwise):
-            return args[0].clip(*args[1:], **kwargs)
+        if function is np.clip:
+            return Elementwise.clip(*args, **kwargs)
+        if function in (np.round, np.around) and not (args[1:] or kwargs):
+            return np.rint(args[0])
+        if function is np.fix:
+            return np.trunc(*args, **kwargs)
         return self._function(function, args, kwargs)
 
     def clip(self, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
@@ -51,13 +59,17 @@ class Elementwise(NDArrayOperatorsMixin):
         raised = self if low is None else np.maximum(self, low)
         return raised if high is None else np.minimum(raised, high)
 
+    def round(self, decimals: int = 0) -> Any:
+        """Return the value rounded, with no derivative."""
+        return np.rint(self) if decimals == 0 else np.round(self, decimals)
+
     def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         raise self._unsupported(name)
 
     def _unsupported(self, what: str) -> TypeError:
         return TypeError(
             f"{what} couples entries or has no elementwise derivative, so a cell cannot use it; couple units through "
-            "a mixing W.name(x), or use rs.Recurrence.from_function"
+            "a mixing W.name(x) or total, mean and dot of recsolve.math, or use rs.Recurrence.from_function"
         )
 
     def __bool__(self) -> bool:

@@ -1,1 +1,6 @@
 """Checks that a user runs on what they define: each raises AssertionError with the law that does not hold."""
+
+from recsolve.testing.mixing import check_mixing
+from recsolve.testing.monoid import check_monoid
+
+__all__ = ["check_mixing", "check_monoid"]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from recsolve.studies.command import study_cli
+from recsolve.studies.command import study_cli, systems_cli
 from recsolve.studies.draw import tables
 
 app = typer.Typer(
@@ -82,6 +82,12 @@ def compare(
     layer: Annotated[int | None, typer.Option(help="Which layer of --weights; those below feed it.")] = None,
     direction: Annotated[str | None, typer.Option(help="Of a layer of --weights: forward or reverse.")] = None,
     nonlinearity: Annotated[str, typer.Option(help="Of an RNN in --weights: tanh or relu.")] = "tanh",
+    system: Annotated[
+        str | None, typer.Option(help="A published system, instead of --cell: `recsolve systems list`.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config of --system; TOML values.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the figure and the numbers.")] = Path("recsolve-compare"),
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
 ) -> None:
@@ -94,7 +100,7 @@ def compare(
             cell=cell, mixing=mixing, units=units, length=length, batch=batch, gain=gain, input=input,
             standardise=standardise, weights=weights,
             solvers=names, tol=tol, maxiter=maxiter, dtype=dtype, seed=seed, heads=heads, keys=keys, layer=layer,
-            direction=direction, nonlinearity=nonlinearity,
+            direction=direction, nonlinearity=nonlinearity, system=system, settings=tuple(settings or ()),
         )  # fmt: skip
         result = _run(config)
     except (ValueError, TypeError, ImportError, OSError) as error:
@@ -195,6 +201,7 @@ def _warm() -> None:
 
 app.add_typer(study_cli.study, name="study")
 app.command()(study_cli.report)
+app.add_typer(systems_cli.systems, name="systems")
 
 bench = typer.Typer(no_args_is_help=True, help="Time kernels beside copies of the same bytes.")
 app.add_typer(bench, name="bench")
@@ -207,7 +214,7 @@ def bench_options() -> None:
 
 @bench.command()
 def cpu(
-    what: Annotated[str, typer.Option(help="What to time: scan, solve or history.")] = "scan",
+    what: Annotated[str, typer.Option(help="What to time: scan, solve, graph or history.")] = "scan",
     repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 25,
     numbers: Annotated[int, typer.Option(help="T x batch x units, a power of two.")] = 1 << 22,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from recsolve.studies.compare.network import DIRECTIONS, network
 from recsolve.studies.compare.race import Entry, race
 from recsolve.studies.draw.figures import convergence_figure
 from recsolve.studies.groups import label, select
-from recsolve.studies.problems.recordings import Recording, load_recording
+from recsolve.studies.problems.recordings import load_recording
+from recsolve.studies.store.configs import configured
 from recsolve.studies.store.files import finite_or_text, write_json
 from recsolve.studies.store.provenance import provenance
+from recsolve.studies.systems import system as systems
 
 FORMAT = "recsolve-compare/1"
 # One or two of each group, which are quick, and whose iterations do not hang on measured times as those of auto do.
@@ -56,6 +58,8 @@ class CompareConfig:
     layer: int | None = None
     direction: str | None = None
     nonlinearity: str = "tanh"
+    system: str | None = None
+    settings: tuple[str, ...] = ()  # changes of the config of a system
 
     def __post_init__(self) -> None:
         for name, value in (("units", self.units), ("batch", self.batch)):
@@ -78,12 +82,30 @@ class CompareConfig:
         if self.mixing is not None and self.mixing not in MIXINGS:
             raise ValueError(f"--mixing is {self.mixing!r}; wanted one of {', '.join(MIXINGS)}")
         object.__setattr__(self, "solvers", select(self.solvers))
-        if self.weights is None:
+        if self.system is not None:
+            self._check_system()
+        elif self.settings:
+            raise ValueError(f"--set {self.settings[0]} changes what --system is, which is not given")
+        elif self.weights is None:
             self._check_cell()
         elif (self.cell, self.mixing, self.units, self.gain, self.seed, self.heads) != ("gru", None, 64, 1.0, 0, None):
             raise ValueError(
                 "--weights brings its own cell; leave out --cell, --mixing, --heads, --units, --gain, --seed"
             )
+
+    def _check_system(self) -> None:
+        """Build it once: names, settings and sizes are checked there."""
+        own = ("solvers", "tol", "maxiter", "system", "settings")
+        others = [f.name for f in fields(self) if f.name not in own and getattr(self, f.name) != f.default]
+        if others:
+            raise ValueError(
+                f"--system brings its own recurrence; leave out --{', --'.join(others)}, and write --set KEY=VALUE"
+            )
+        try:
+            system_config(self)
+        except ValueError as error:
+            text = str(error)
+            raise ValueError(f"--{text}" if text.startswith("system is") else text) from None
 
     def _check_cell(self) -> None:
         try:
@@ -112,8 +134,28 @@ class Panel:
     tolerance: Tolerance
 
 
-def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
-    """Load the recording and build the recurrences to compare on."""
+class Built(NamedTuple):
+    """What is compared on: its name, steps and sequences, and the recurrences."""
+
+    name: str
+    steps: int
+    sequences: int
+    panels: list[Panel]
+
+
+def system_config(config: CompareConfig) -> Any:
+    """Return the config of a published system, with the settings that are asked for."""
+    return configured(systems.get(str(config.system)).config, settings=config.settings)
+
+
+def panels(config: CompareConfig) -> Built:
+    """Build the recurrences to compare on: those of a system, or of cells on a recording, which is loaded."""
+    if config.system is not None:
+        system = systems.get(config.system)
+        rec = system.build(**vars(system_config(config)))
+        sequences = int(np.prod(rec.batch))
+        panel = Panel(f"{config.system}, {system.structure}", rec, tolerance_for(rec, config.tol))
+        return Built(system.title, rec.length, sequences, [panel])
     recording = load_recording(
         config.input, length=config.length, batch=config.batch, dtype=config.dtype, standardise=config.standardise
     )
@@ -121,7 +163,7 @@ def panels(config: CompareConfig) -> tuple[Recording, list[Panel]]:
     for title, cell, x in _weighted(config, recording.data):
         rec = cell.recurrence(x)
         found.append(Panel(title, rec, tolerance_for(rec, config.tol)))
-    return recording, found
+    return Built(recording.name, recording.data.shape[0], config.batch, found)
 
 
 def _weighted(config: CompareConfig, data: Array) -> Iterator[tuple[str, WeightedCell, Array]]:
@@ -155,17 +197,28 @@ class Comparison:
     config: CompareConfig
     recording: str
     steps: int
+    sequences: int
     tolerances: dict[str, Tolerance]
     entries: dict[str, list[Entry]]
     complete: bool = False
     compile_seconds: float = 0.0  # what compilers took, which is in no time of an entry
 
+    @property
+    def dtype(self) -> str:
+        """The dtype of the states."""
+        return self.config.dtype if self.config.system is None else str(system_config(self.config).dtype)
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights and, of a system, of what drives it."""
+        return self.config.seed if self.config.system is None else int(system_config(self.config).seed)
+
     def record(self) -> dict[str, Any]:
         """Return the stored form: plain JSON values."""
-        kind = f"T = {self.steps}" + (f", {self.config.batch} sequences" if self.config.batch > 1 else "")
+        kind = f"T = {self.steps}" + (f", {self.sequences} sequences" if self.sequences > 1 else "")
         record = {
             "format": FORMAT,
-            "title": f"{self.recording}: {kind}, {self.config.dtype}",
+            "title": f"{self.recording}: {kind}, {self.dtype}",
             "complete": self.complete,
             "compile_seconds": self.compile_seconds,
             "config": {**asdict(self.config), "solvers": [label(solver) for solver in self.config.solvers]},
@@ -210,10 +263,10 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
         The same object each time, with one more entry; the last one is ``complete``.
     """
     watch = Stopwatch()
-    recording, built = panels(config)
+    name, steps, sequences, built = panels(config)
     tolerances = {panel.title: panel.tolerance for panel in built}
     entries_by_title: dict[str, list[Entry]] = {panel.title: [] for panel in built}
-    result = Comparison(config, recording.name, recording.data.shape[0], tolerances, entries_by_title)
+    result = Comparison(config, name, steps, sequences, tolerances, entries_by_title)
     for number, panel in enumerate(built):
 
         def report(solver: str, iteration: int, title: str = panel.title) -> None:

@@ -66,11 +66,9 @@ def show_comparison(result: Any) -> None:
         "solver": "left", "status": "left", "iter": "right", "residual": "right", "error": "right",
         "time": "right", "vs loop": "right", "trust": "left", "kappa": "right",
     }  # fmt: skip
-    config = result.config
+    sequences = f"{result.sequences} sequence{'s' * (result.sequences > 1)}"
     console.print(
-        f"{result.recording}: {result.steps} steps, {config.batch} sequence{'s' * (config.batch > 1)}, {config.dtype}, "
-        f"seed {config.seed}",
-        markup=False,
+        f"{result.recording}: {result.steps} steps, {sequences}, {result.dtype}, seed {result.seed}", markup=False
     )
     for title, entries in result.entries.items():
         if not entries:

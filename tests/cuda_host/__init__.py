@@ -195,6 +195,9 @@ class Host:
     def reader(self, report, dtype=None, count=None):
         return _Reader((report if dtype is None else report.view(dtype))[:count])
 
+    def brought(self, report, count):
+        return report.view(np.int32)[:count].copy()
+
 
 class _Reader:
     def __init__(self, report):

@@ -20,7 +20,7 @@ from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call, Factored, Transposed
 from recsolve.kernels.cpu.scan.factored_operations import ADD, CLEAR, MIX, MULTIPLY
 from recsolve.kernels.cpu.threads import spread
-from recsolve.mixings import Mixing, form_of
+from recsolve.mixings import Mixing, has_matrix, matrix_of
 
 _LARGE = 1 << 22  # multiplications of a mixing, in one step, from which on BLAS is as fast
 _SPREAD = 1 << 25  # multiplications in all from which on threads pay: they take turns in Python, once a buffer
@@ -40,7 +40,7 @@ def walks(e: Jacobian, dtype: np.dtype[Any]) -> bool:
     layout = original.layout
     if layout.units is None or prod((*original.leading[1:], *layout.lanes, layout.units, layout.units)) >= _LARGE:
         return False
-    known = all(form_of(call.mixing) in ("dense", "heads") for call in original.calls)
+    known = all(has_matrix(call.mixing) for call in original.calls)
     return known and all(kind_of(x) == "numpy" and x.dtype == dtype for x in arrays)
 
 
@@ -106,7 +106,8 @@ class _Program:
 
     def matrices(self, dtype: np.dtype[Any], units: int) -> Array:
         """Return all matrices (matrices, heads, n, n), rows and columns exchanged; one head if they see no heads."""
-        W = [m.weight if transposed else m.weight.swapaxes(-1, -2) for m, transposed in self.mixings]
+        found = [(matrix_of(m), transposed) for m, transposed in self.mixings]
+        W = [w if transposed else w.swapaxes(-1, -2) for w, transposed in found]
         heads = max((len(w) for w in W if w.ndim == 3), default=1)
         table = np.empty((len(W), heads, units, units), dtype)
         for own, w in zip(table, W, strict=True):

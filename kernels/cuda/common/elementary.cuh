@@ -50,6 +50,8 @@ template <> struct Library<float> : Simple<float> {
     __device__ static float floor(float x) { return ::floorf(x); }
     __device__ static float ceil(float x) { return ::ceilf(x); }
     __device__ static float rint(float x) { return ::rintf(x); }
+    __device__ static float trunc(float x) { return ::truncf(x); }
+    __device__ static float hypot(float x, float y) { return ::hypotf(x, y); }
     __device__ static float minimum(float x, float y) { return least_or_nan(x, y); }
     __device__ static float maximum(float x, float y) { return greatest_or_nan(x, y); }
 };
@@ -72,6 +74,8 @@ template <> struct Library<double> : Simple<double> {
     __device__ static double floor(double x) { return ::floor(x); }
     __device__ static double ceil(double x) { return ::ceil(x); }
     __device__ static double rint(double x) { return ::rint(x); }
+    __device__ static double trunc(double x) { return ::trunc(x); }
+    __device__ static double hypot(double x, double y) { return ::hypot(x, y); }
     __device__ static double minimum(double x, double y) { return least(x, y); }
     __device__ static double maximum(double x, double y) { return greatest(x, y); }
     __device__ static double tanh(double x) { return ::tanh(x); }

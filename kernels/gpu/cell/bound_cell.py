@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recsolve.base.arrays import Array, memory_order, namespace
+from recsolve.base.arrays import Array, address, memory_order, namespace
 from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda
 from recsolve.kernels.gpu.device import Machine
 from recsolve.kernels.gpu.rows import ALIGNED, Axes, Step, Unmergeable, lay
-from recsolve.kernels.gpu.views import address, aligned, places, stretched
+from recsolve.kernels.gpu.views import aligned, places, stretched
 from recsolve.kernels.starts import Starts
 
 _REGISTERS = 300  # bytes that the numbers of a thread take at most when it takes several at once

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, empty_in_order, namespace
+from recsolve.base.arrays import Array, address, empty_in_order, namespace
 from recsolve.kernels.codegen.cuda_elementwise import elementwise_cell, module
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.gpu.cell.solve_layout import Given, Laid, Ready, in_shape, problem
@@ -22,7 +23,8 @@ from recsolve.kernels.gpu.cell.solve_outcome import Outcome
 from recsolve.kernels.gpu.cell.solve_plan import FIELDS, Sizes, Way, plan
 from recsolve.kernels.gpu.cell.stage_launches import AtOnceCuda, ElementwiseCuda
 from recsolve.kernels.gpu.device import Launch, Machine, on
-from recsolve.kernels.gpu.views import address, aligned
+from recsolve.kernels.gpu.views import aligned
+from recsolve.kernels.held import where_and_how
 from recsolve.kernels.registry import TracedCell, register
 from recsolve.kernels.starts import Starts
 from recsolve.symbolic.graph import Leaf, Node
@@ -34,6 +36,8 @@ _BACK = (
 )  # rounding units within which adjoint variables agree: at least, and by the root of the steps multiplied
 _SURE = 3  # sweeps after which nothing more is hoped for where only equality is accepted
 _KEPT = 256  # shapes that are remembered
+
+Arrays: TypeAlias = tuple[Sequence[Array], Sequence[Array], Sequence[Array]]  # inputs, states and such, starts
 
 
 class FusedCuda:
@@ -118,13 +122,12 @@ class FusedCuda:
             For a number of segments below 1, of steps before them or of sweeps below 0.
         """
         axis = self._axis(batch)
-        bases = [*inputs, states, *_given(starts, states)]
         way = segments, burn, sweeps if sweeps is not None or max(tol) else _SURE
         if not states.size:
             plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1, *way)
             one = plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1)
             return Outcome(one, lambda: None, lambda: states, 0, lambda: states)
-        return self._run("Forward", bases, axis, tol, way)
+        return self._run("Forward", (inputs, [states], _given(starts, states)), axis, tol, way)
 
     def at_once(self, inputs: Sequence[Array], shape: tuple[int, ...], batch: int) -> AtOnceCuda:
         """Return f at all t for components of this shape, (T, *batch, *lanes, n)."""
@@ -160,8 +163,8 @@ class FusedCuda:
             if not states.size:
                 empty = xp.zeros((sizes.sums, *part.shape[1:]), np.float64)
                 return result, gradients, empty[: sizes.constants], empty[sizes.constants :]
-            bases = [*inputs, states, cotangent, *gradients, result, *_given(starts, states)]
-            outcome = self._run("Backward", bases, axis, None, (segments, burn, None))
+            arrays = inputs, [states, cotangent, *gradients, result], _given(starts, states)
+            outcome = self._run("Backward", arrays, axis, None, (segments, burn, None))
             sums = outcome.sums()
             sums = in_shape(sums[0] if len(sums) == 1 else sums.sum(axis=0), part[::-1])
             return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
@@ -204,42 +207,39 @@ class FusedCuda:
     def _run(
         self,
         way: Way,
-        bases: list[Array],
+        arrays: Arrays,
         axis: int | None,
         tol: tuple[float, float] | None,
         asked: tuple[int | None, int | None, int | None],
     ) -> Outcome:
         """Launch what is known for arrays that lie like these; without a tolerance rounding is what may be."""
-        with on(bases[self.drives + self.sizes.constants], self._machine) as machine:
-            addresses = [*map(address, bases)] if machine.kind == "numpy" else [x.data.ptr for x in bases]  # type: ignore[attr-defined]
-            lie = [(x.shape, x.strides, x.dtype.char) for x in bases]
-            key = way, axis, asked, id(machine), *lie, *[at & 15 for at in addresses]
+        own = arrays[1]
+        with on(own[0], self._machine) as machine:
+            addresses, lie = zip(*map(where_and_how, arrays), strict=True)
+            key = way, axis, asked, id(machine), lie
             ready = self._known.get(key)
             if ready is None:
                 if len(self._known) >= _KEPT:
                     self._known.clear()
-                ready = self._known[key] = self._made_ready(way, bases, axis, asked, machine)
+                ready = self._known[key] = self._made_ready(way, arrays, axis, asked, machine)
             if ready.unaligned:
-                return self._run(way, self._aligned(way, bases), axis, tol, asked)
+                return self._run(way, self._aligned(way, arrays), axis, tol, asked)
             if tol is None:
                 units = max(_BACK[0], _BACK[1] * ready.plan.span**0.5)
-                tol = 0.0, units * float(np.finfo(_number(bases[0])).eps)
-            memory = namespace(bases[0]).empty(ready.nbytes, np.uint8)
-            filled = ready.filled(addresses, address(memory), tol)
+                tol = 0.0, units * float(np.finfo(_number(own[0])).eps)
+            memory = namespace(own[0]).empty(ready.nbytes, np.uint8)
+            filled = ready.filled([*chain(*addresses), address(memory)], tol)
             machine.clear(memory, ready.zeroed)
             machine.launch(ready.solve(filled))
 
-        def judge(held: list[Array] = bases) -> None:
+        def judge(held: Arrays = arrays) -> None:
             with on(memory, self._machine) as machine:
                 machine.launch(ready.check(filled))
 
-        def report(held: list[Array] = bases) -> Array:
+        def report(held: Arrays = arrays) -> Array:
             with on(memory, self._machine) as machine:
                 machine.launch(ready.check(filled))
-                reader = machine.reader(memory, np.int32, FIELDS)
-                reader.send()
-                reader.mark()
-                return reader.read()
+                return machine.brought(memory, FIELDS)
 
         def sums() -> Array:
             size = 8 * prod(ready.sums)
@@ -248,22 +248,23 @@ class FusedCuda:
 
         return Outcome(ready.plan, judge, report, ready.groups, sums)
 
-    def _aligned(self, way: Way, bases: list[Array]) -> list[Array]:
-        """Return what is read in arrays whose numbers do not lie between those of an array of their dtype."""
-        first = self.drives + self.sizes.constants
-        written = range(first, first + 1) if way == "Forward" else range(first + 2, first + 3 + self.drives)
-        return [x if i in written else aligned(x) for i, x in enumerate(bases)]
+    def _aligned(self, way: Way, arrays: Arrays) -> Arrays:
+        """Return arrays whose numbers lie between those of an array of their dtype as copies, where they are read."""
+        inputs, own, starts = arrays
+        read = 0 if way == "Forward" else 2  # states and cotangents; what is written lies as this package has made it
+        return [*map(aligned, inputs)], [*map(aligned, own[:read]), *own[read:]], [*map(aligned, starts)]
 
     def _made_ready(
         self,
         way: Way,
-        bases: list[Array],
+        arrays: Arrays,
         axis: int | None,
         asked: tuple[int | None, int | None, int | None],
         machine: Machine,
     ) -> Ready:
         """Find out all that depends on how arrays lie."""
-        unaligned = any(x is not y for x, y in zip(bases, self._aligned(way, bases), strict=True))
+        bases, copies = ([x for group in groups for x in group] for groups in (arrays, self._aligned(way, arrays)))
+        unaligned = any(x is not y for x, y in zip(bases, copies, strict=True))
         laid = self._laid(way, bases, axis)
         filled, places = problem(laid)
         p, sizes = filled[0], self.sizes if way == "Forward" else self.sizes.backward()
@@ -289,12 +290,11 @@ class FusedCuda:
         named = [(at, g.base, address(g.array) - address(bases[g.base])) for at, g in places]
         named += [(fields[name], len(bases), begins) for name, begins in room.items()]
         at, owners, offsets = (np.array(x) for x in zip(*named, strict=True))
-        numbers = [fields[name] for name in ("atol", "rtol", "forgotten", "near")]
-        marks = [fields[name] for name in ("exact", "ticket")]
+        numbers = np.array([fields[name] for name in ("atol", "rtol", "forgotten", "near", "exact", "ticket")])
         words, ends = filled.view(np.int64), (room["links"], room["sums"], nbytes)
         solve = partial(Launch, *one.launch(self.code, words)[:-1])
         check = partial(Launch, *one.check(self.code, groups, words)[:-1])
-        return Ready(one, solve, check, groups, words, at, owners, offsets, numbers, marks, unaligned, sums, *ends)
+        return Ready(one, solve, check, groups, words, at, owners, offsets, numbers, unaligned, sums, *ends)
 
 
 def _number(x: Array) -> np.dtype[Any]:
@@ -304,9 +304,10 @@ def _number(x: Array) -> np.dtype[Any]:
 
 def _given(starts: Starts, like: Array) -> list[Array]:
     """Return the states that walks start from in the type of the arithmetic, and the resets if there are any."""
-    number = _number(like)
-    states = [x if x.dtype == number else x.astype(number) for x in (starts.initial, starts.restart)]
-    return states if starts.reset is None else [*states, starts.reset]
+    number, held = _number(like), starts.held
+    if starts.initial.dtype == starts.restart.dtype == number:
+        return held
+    return [*(x if x.dtype == number else x.astype(number) for x in held[:2]), *held[2:]]
 
 
 @register("fused", "cuda")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import count
 from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, slowest_first
+from recsolve.base.arrays import Array, address, slowest_first
 from recsolve.kernels.codegen.cuda_structures import structure
 from recsolve.kernels.gpu.cell.solve_plan import Plan
 from recsolve.kernels.gpu.device import Launch
-from recsolve.kernels.gpu.views import AXES, LANES, address, merge, strides_of
+from recsolve.kernels.gpu.views import AXES, LANES, merge, strides_of
 
 _FORGOTTEN = 4.0  # tolerances: what a state that is led into may still depend on its guess
 _NEAR = 3.0  # a start that moves less than this square root of the tolerance moves by little once more
@@ -98,8 +99,8 @@ class Ready(NamedTuple):
     places, bases, offsets : array of int
         Which words are addresses in which array, and how many bytes from its beginning; the last array is the memory of
         the solve.
-    numbers, marks : list of int
-        Which words are the tolerances, and those that tell solves apart.
+    numbers : array of int
+        Which words are the tolerances, and what tells solves apart.
     unaligned : bool
         Whether arrays have to be copied first.
     sums : tuple of int
@@ -116,19 +117,24 @@ class Ready(NamedTuple):
     places: Array
     bases: Array
     offsets: Array
-    numbers: list[int]
-    marks: list[int]
+    numbers: Array
     unaligned: bool
     sums: tuple[int, int, int]
     zeroed: int
     added: int
     nbytes: int
 
-    def filled(self, addresses: list[int], memory: int, tol: tuple[float, float]) -> Array:
-        """Return the structure for arrays and memory at some addresses."""
-        words, most = self.words.copy(), max(tol)
-        exact, near = int(not most), _NEAR * most**-0.5 if most else 1.0
-        words[self.places] = np.array([*addresses, memory])[self.bases] + self.offsets
-        words.view(np.float64)[self.numbers] = *tol, _FORGOTTEN * most, near
-        words[self.marks] = exact, next(_TICKETS)
+    def filled(self, addresses: list[int], tol: tuple[float, float]) -> Array:
+        """Return the structure for arrays, and memory, at some addresses."""
+        words = self.words.copy()
+        words[self.places] = np.array(addresses)[self.bases] + self.offsets
+        words[self.numbers] = *_words_of(*tol), next(_TICKETS)
         return words
+
+
+@lru_cache(maxsize=256)
+def _words_of(atol: float, rtol: float) -> list[int]:
+    """Return the tolerances as words, and whether nothing but equality is accepted."""
+    most = max(atol, rtol)
+    near = _NEAR * most**-0.5 if most else 1.0
+    return [*np.array([atol, rtol, _FORGOTTEN * most, near], np.float64).view(np.int64).tolist(), int(not most)]

@@ -13,8 +13,8 @@ from recsolve.kernels.codegen.cuda_structures import constants
 from recsolve.kernels.gpu.cell.solve_plan import Plan
 
 _FIELD = constants("solve/problem")
-_READ = "ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED", "WORST", "LARGEST"
-_TOLD = itemgetter(*(_FIELD[name] for name in _READ))
+_TOLD = itemgetter(*(_FIELD[x] for x in ("ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED")))
+_SIZES = itemgetter(*(_FIELD[x] for x in ("WORST", "LARGEST")))  # of float32
 
 
 class Findings(NamedTuple):
@@ -88,9 +88,10 @@ class Outcome:
         segments = self.plan.segments
         if not self.groups:
             return Findings(True, True, True, 0.0, 0, 0, 0, segments, 0.0)
-        ended, wrong, lost, unmet, sweeps, redone, walked, worst, largest = _TOLD(self.report().tolist())
+        told = self.report()
+        ended, wrong, lost, unmet, sweeps, redone, walked = _TOLD(told.tolist())
+        residual, size = _SIZES(told.view(np.float32).tolist())
         complete = ended == segments * self.groups and not wrong
-        residual, size = (float(x) for x in np.array([worst, largest], np.int32).view(np.float32))
         return Findings(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments, size)
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, address
 from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, rows_text, stages_text
 from recsolve.kernels.codegen.cuda_stages import stage_structure
 from recsolve.kernels.codegen.cuda_structures import constants, structure
@@ -23,7 +23,7 @@ from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.codegen.numba_stages import Job, jobs_of
 from recsolve.kernels.gpu.device import Launch, Machine, on
 from recsolve.kernels.gpu.scan.variants import STORAGE
-from recsolve.kernels.gpu.views import AXES, Strides, address, aligned, distances, merge, places, stretched, strides_of
+from recsolve.kernels.gpu.views import AXES, Strides, aligned, distances, merge, places, stretched, strides_of
 from recsolve.kernels.registry import TracedCell, register
 from recsolve.symbolic.graph import Leaf
 from recsolve.symbolic.program import Program

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, empty_in_order, memory_order, namespace
+from recsolve.base.arrays import Array, address, empty_in_order, memory_order, namespace
 from recsolve.base.layout import Layout
 from recsolve.jacobians import Block, Diagonal
 from recsolve.kernels.codegen.cuda_elementwise import stages_text
@@ -29,7 +29,7 @@ from recsolve.kernels.gpu.cell.stage_launches import REPORT, THREADS, View, fill
 from recsolve.kernels.gpu.cell.sweep_progress import Progress, Report
 from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.scan.scan_cuda import launches
-from recsolve.kernels.gpu.views import address, aligned
+from recsolve.kernels.gpu.views import aligned
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.registry import TracedCell, register
 from recsolve.kernels.starts import Starts

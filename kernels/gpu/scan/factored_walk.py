@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from recsolve.base.arrays import Array, empty_in_order, kind_of
+from recsolve.base.arrays import Array, address, empty_in_order, kind_of
 from recsolve.jacobians.factored import Factored
 from recsolve.kernels.codegen.cuda_walk import Sum, WalkCell, linear_cell
 from recsolve.kernels.gpu.block_walk import Given, text, walk
 from recsolve.kernels.gpu.device import Machine
-from recsolve.kernels.gpu.views import address
-from recsolve.mixings import form_of
+from recsolve.mixings import has_matrix, matrix_of
 from recsolve.symbolic.graph import Leaf
 
 
@@ -55,7 +54,7 @@ def scan_factored(
 def _carried(table: _Table, f: Array, initial: Array | None, kind: str) -> bool:
     """Return whether all arrays are of one dtype and lie where kernels run, and the mixings are known ones."""
     arrays = [*table.partials.values(), *(m.weight for m in table.mixings), *([] if initial is None else [initial])]
-    known = table.layout.units is not None and all(form_of(m) in ("dense", "heads") for m in table.mixings)
+    known = table.layout.units is not None and all(has_matrix(m) for m in table.mixings)
     return known and all(kind_of(x) == kind and x.dtype == f.dtype for x in [f, *arrays])
 
 
@@ -94,7 +93,7 @@ class _Table:
         stages = tuple(tuple(total(k + call) for call in level) for level in levels)
         outputs = tuple(total(j) for j in range(k))
         cell = linear_cell(k, len(operands.drives), len(operands.constants), stages, outputs)
-        weights = [self.mixings[call].weight for call in calls]
+        weights = [matrix_of(self.mixings[call]) for call in calls]
         matrices = [w.swapaxes(-1, -2) for w in weights] if self.backwards else weights
         return cell, operands.drives, operands.constants, matrices
 

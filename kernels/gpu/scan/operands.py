@@ -11,16 +11,16 @@ from recsolve.base.overriding import stated
 from recsolve.kernels.gpu.scan.variants import INTEGERS, STORAGE
 from recsolve.kernels.gpu.views import INPUTS
 from recsolve.kernels.monoids.cuda_map import Operands as Operands
-from recsolve.kernels.monoids.monoid import MONOIDS, Monoid, Restarting
+from recsolve.kernels.monoids.monoid import MONOIDS, Monoid
 
 
 def operands(monoid: Monoid, elements: Any) -> Operands | None:
     """Return how elements are read, or None where no map does."""
-    cuda = stated(monoid, "cuda") if monoid is MONOIDS.get(monoid.name) else None
+    cuda = stated(monoid, "cuda") if any(monoid is known for known in MONOIDS.values()) else None
     found: Operands | None = cuda.operands(monoid.name, elements) if cuda else None
     if not found or len(found.inputs) > len(INPUTS) or len({x.dtype for x, _ in found.inputs}) > 1:
         return None
-    return found._replace(restarts=isinstance(monoid, Restarting))
+    return found._replace(restarts=monoid.restarts)
 
 
 class Types(NamedTuple):

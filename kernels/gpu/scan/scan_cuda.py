@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, broadcast, empty_in_order, kind_of, namespace
+from recsolve.base.arrays import Array, address, broadcast, empty_in_order, kind_of, namespace
 from recsolve.jacobians import Zero
 from recsolve.kernels.cpu.scan.factored_scan import is_factored
 from recsolve.kernels.gpu.device import Launch, Machine, on
@@ -27,7 +27,7 @@ from recsolve.kernels.gpu.scan.factored_walk import scan_factored
 from recsolve.kernels.gpu.scan.operands import Operands, operands, types_of
 from recsolve.kernels.gpu.scan.scan_plan import Plan, Scan, plan
 from recsolve.kernels.gpu.scan.variants import Regime
-from recsolve.kernels.gpu.views import AT, AXES, INPUTS, address, aligned, distances, lowest
+from recsolve.kernels.gpu.views import AT, AXES, INPUTS, aligned, distances, lowest
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference import scan_numpy
 from recsolve.kernels.registry import register

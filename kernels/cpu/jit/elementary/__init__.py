@@ -24,6 +24,7 @@ tan         0.51 *   2.4
 arctan      2.0      2.0
 arctan2     2.0      2.0
 power       0.51 *   1.3
+hypot       1.2      1.2
 sqrt        0.5      0.5
 ==========  =======  =======  =====================================================================
 
@@ -49,17 +50,30 @@ from recsolve.kernels.cpu.jit.elementary.power import powers
 
 
 def _roundings() -> dict[str, Any]:
-    """Return sqrt, absolute, floor, ceil and rint as functions."""
+    """Return sqrt, absolute, floor, ceil, rint and trunc as functions."""
 
     def wrapped(operation: Any) -> Any:
         return inlined(lambda x: operation(x))
 
-    return {name: wrapped(getattr(bits, name)) for name in ("sqrt", "absolute", "floor", "ceil", "rint")}
+    return {name: wrapped(getattr(bits, name)) for name in ("sqrt", "absolute", "floor", "ceil", "rint", "trunc")}
 
 
 def _simple(dtype: Any) -> dict[str, Any]:
-    """Return operations that are a product, a quotient or a sign."""
-    zero, one = dtype(0), dtype(1)
+    """Return operations that are a product, a quotient, a sign or a square root."""
+    zero, one, inf = dtype(0), dtype(1), dtype(np.inf)
+    far = 600 if dtype is np.float64 else 96  # a power of two that keeps squares of the largest and smallest floats
+    up, down = dtype(2.0**far), dtype(2.0**-far)
+    large, small = dtype(np.finfo(dtype).max ** 0.5 / 2), dtype(2.0 ** (-far // 2))
+
+    @inlined
+    def hypot(x: Scalar, y: Scalar) -> Scalar:
+        a, b = absolute(x), absolute(y)
+        larger = a if a > b else b
+        over, under = larger > large, larger < small
+        scale = down if over else (up if under else one)
+        size = bits.sqrt((a * scale) * (a * scale) + (b * scale) * (b * scale))
+        size = size * (up if over else (down if under else one))
+        return inf if (a == inf) | (b == inf) else size
 
     @inlined
     def positive(x: Scalar) -> Scalar:
@@ -78,7 +92,7 @@ def _simple(dtype: Any) -> dict[str, Any]:
         unit = one if x > zero else (-one if x < zero else zero)
         return unit if x == x else x
 
-    return {"positive": positive, "square": square, "reciprocal": reciprocal, "sign": sign}
+    return {"positive": positive, "square": square, "reciprocal": reciprocal, "sign": sign, "hypot": hypot}
 
 
 def _comparisons(dtype: Any) -> dict[str, Any]:

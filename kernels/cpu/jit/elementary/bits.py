@@ -112,6 +112,7 @@ sqrt = _of_llvm("sqrt", 1)
 floor = _of_llvm("floor", 1)
 ceil = _of_llvm("ceil", 1)
 rint = _of_llvm("rint", 1)  # to even at ties
+trunc = _of_llvm("trunc", 1)
 copysign = _of_llvm("copysign", 2)
 
 

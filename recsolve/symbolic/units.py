@@ -1,0 +1,185 @@
+"""Sums over the units of a lane, inside a cell: the one coupling that has no weights.
+
+``total`` is a mixing, the matrix of ones, that a cell function calls without a name. All else follows from it and from
+elementwise arithmetic: means, dot products, norms, and their derivatives. While a cell is evaluated, the number of its
+units is in force, so that what a drive broadcasts counts as often as there are units; while it is differentiated, also
+what opens a leaf for the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recsolve.mixings.factors import Total
+from recsolve.mixings.mixing import Mixing
+from recsolve.symbolic.dual import Dual
+from recsolve.symbolic.stand_in import Elementwise
+
+
+class NotTracedError(TypeError):
+    """What a cell may do, and compiled loops do not know."""
+
+
+class _Scope(NamedTuple):
+    units: int
+    call: Callable[[Mixing, Dual], Any] | None
+
+
+_SCOPE: ContextVar[_Scope | None] = ContextVar("units", default=None)
+
+
+@contextmanager
+def units_in_force(units: int, call: Callable[[Mixing, Dual], Any] | None = None) -> Iterator[None]:
+    """Say how many units a lane has, and what calls a mixing on a dual, while the function of a cell runs."""
+    token = _SCOPE.set(_Scope(units, call))
+    try:
+        yield
+    finally:
+        _SCOPE.reset(token)
+
+
+def _units(x: Any) -> int:
+    scope = _SCOPE.get()
+    return int(np.shape(x)[-1]) if scope is None else scope.units
+
+
+def total(x: Any) -> Any:
+    """Return the sum over the units of a lane, in the place of every unit.
+
+    Parameters
+    ----------
+    x : array, shape (..., n)
+        Inside a cell, something of the state, of drives and parameters.
+
+    Returns
+    -------
+    array, shape (..., n)
+
+    Raises
+    ------
+    TypeError
+        On what carries no sums: the nodes of which loops are compiled, so NumPy evaluates a cell that has them.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.math.total(np.array([[1.0, 2.0, 4.0]])).tolist()
+    [[7.0, 7.0, 7.0]]
+    """
+    scope = _SCOPE.get()
+    if isinstance(x, Dual) and scope is not None and scope.call is not None:
+        return scope.call(Total(scope.units, x.value), x)
+    if isinstance(x, Elementwise):
+        try:  # a function of one's own is differentiated by duals that carry sums
+            return np.broadcast_to(np.sum(x, axis=-1, keepdims=True), x.shape)
+        except TypeError as error:
+            raise NotTracedError(f"a sum over units is not elementwise, so it is not compiled ({error})") from error
+    return Total(_units(x), x).matvec(x)
+
+
+def mean(x: Any) -> Any:
+    """Return the mean over the units of a lane, in the place of every unit; as :func:`total`.
+
+    Parameters
+    ----------
+    x : array, shape (..., n)
+
+    Returns
+    -------
+    array, shape (..., n)
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.math.mean(np.array([1.0, 2.0, 6.0])).tolist()
+    [3.0, 3.0, 3.0]
+    """
+    return total(x) / _units(x)
+
+
+def dot(a: Any, b: Any) -> Any:
+    """Return the scalar product over the units of a lane, in the place of every unit; as :func:`total`.
+
+    Parameters
+    ----------
+    a, b : array, shape (..., n)
+
+    Returns
+    -------
+    array, shape (..., n)
+
+    Notes
+    -----
+    A drive k makes ``s.h - u.b * u.k * dot(u.k, s.h)`` a map of rank one that changes with time: the delta rule (Yang
+    et al., NeurIPS 2024, arXiv 2406.06484).
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> def delta(s, W, u, p):
+    ...     return s.h - u.k * dot(u.k, s.h) + u.v
+    >>> dot = rs.math.dot
+    >>> k = np.linspace(-1, 1, 30).reshape(10, 3)
+    >>> cell = rs.Cell(delta, state=("h",), output="h").with_weights(hidden_size=3)
+    >>> rs.solve(cell.recurrence(drive={"k": k, "v": k[::-1].copy()})).trusted
+    True
+    """
+    return total(a * b)
+
+
+def layer_norm(x: Any, eps: float = 1e-5) -> Any:
+    """Return x less its mean over the units of a lane, divided by its standard deviation there.
+
+    Parameters
+    ----------
+    x : array, shape (..., n)
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    array, shape (..., n)
+
+    Notes
+    -----
+    Ba et al. 2016 (arXiv 1607.06450). Gain and bias are parameters of the cell: ``p.gain * layer_norm(x) + p.bias``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.math.layer_norm(np.array([1.0, 3.0]), eps=0.0).tolist()
+    [-1.0, 1.0]
+    """
+    centred = x - mean(x)
+    return centred / np.sqrt(mean(centred * centred) + eps)
+
+
+def rms_norm(x: Any, eps: float = 1e-5) -> Any:
+    """Return x divided by the root of the mean of its square over the units of a lane.
+
+    Parameters
+    ----------
+    x : array, shape (..., n)
+    eps : float
+        Added to the mean square.
+
+    Returns
+    -------
+    array, shape (..., n)
+
+    Notes
+    -----
+    Zhang and Sennrich, NeurIPS 2019 (arXiv 1910.07467). A gain is a parameter of the cell: ``p.gain * rms_norm(x)``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rs.math.rms_norm(np.array([3.0, -3.0]), eps=0.0).tolist()
+    [1.0, -1.0]
+    """
+    return x / np.sqrt(mean(x * x) + eps)

@@ -1,0 +1,84 @@
+"""``recsolve systems``: the recurrences of published systems, listed, shown and solved."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from recsolve.studies.command.study_cli import fail
+from recsolve.studies.draw import tables
+
+systems = typer.Typer(no_args_is_help=True, help="Show and solve the recurrences of published systems.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A system; `recsolve systems list` lists them.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config; TOML values.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@systems.callback()
+def options() -> None:
+    """Show and solve the recurrences of published systems."""
+
+
+@systems.command("list")
+def list_systems(as_json: Json = False) -> None:
+    """List the systems: paper, structure of the Jacobian, solvers that apply, exact scan, study."""
+    from recsolve.studies.systems.system import CATALOGUE, get
+
+    head = ("system", "paper", "Jacobian", "solvers", "exact scan", "study", "source")
+    rows = []
+    for name in CATALOGUE:
+        one = get(name)
+        scan = "yes" if one.scan is not None else "no"
+        rows.append((name, one.title, one.structure, one.solvers, scan, one.study or "-", one.cite))
+    if as_json:
+        print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=1))
+    else:
+        tables.show_rows("systems", head, rows)
+
+
+@systems.command()
+def show(name: Name) -> None:
+    """Show the equations of a system, its config, and what to run."""
+    from recsolve.studies.store.configs import to_toml
+    from recsolve.studies.systems.system import get
+
+    try:
+        one = get(name)
+    except ValueError as error:
+        raise fail(error) from None
+    print(f"{one.name} ({one.cite})\n\n{one.text}\n")
+    print(f"Jacobian: {one.structure}.\nSolvers that apply: {one.solvers}.")
+    if one.scan is not None:
+        print("Scans alone give the exact solution.")
+    print(f"\nConfig, which --set changes:\n{to_toml(one.config)}")
+    print(f"recsolve systems solve {name}\nrecsolve compare --system {name}")
+    if one.study is not None:
+        print(f"recsolve study run {one.study}")
+
+
+@systems.command()
+def solve(
+    name: Name,
+    method: Annotated[str, typer.Option(help="A solver; `recsolve solvers` lists them.")] = "newton",
+    tol: Annotated[float | None, typer.Option(help="Tolerance of the residual, per entry.")] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Solve a system once, and say how it went: against its loop, and against its scan where it has one."""
+    from recsolve.studies.store.files import finite_or_text
+    from recsolve.studies.systems.solved import solved
+
+    try:
+        found = solved(name, method, tol, settings or ())
+    except (ValueError, TypeError, MemoryError) as error:
+        raise fail(error) from None
+    if as_json:
+        print(json.dumps(finite_or_text(found), indent=1))
+        return
+    texts: list[tuple[Any, ...]] = [(key, f"{x:.3g}" if isinstance(x, float) else x) for key, x in found.items()]
+    tables.show_rows(name, ("what", "found"), texts)
