@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.frozen_gates import frozen_gates
 from recsolve.solution import Solution
@@ -39,8 +39,11 @@ def first_iterate(guess: Any, recurrence: Recurrence) -> Guess:
     if isinstance(guess, Solution):
         guess = guess.states
     if np.isscalar(guess):
-        if isinstance(guess, (bool, np.bool_)) or not isinstance(guess, (int, float, np.number)):
-            raise TypeError(f"guess is {guess!r}; wanted a number, an array, {WORDS}, a callable or a Solution")
+        number = isinstance(guess, (int, float, np.number)) and not isinstance(guess, (bool, np.bool_))
+        discrete = is_discrete(recurrence.dtype)
+        if not (_fits(guess, recurrence.dtype) if discrete else number):
+            kind = f"a number of {recurrence.dtype}" if discrete else "a number"
+            raise TypeError(f"guess is {guess!r}; wanted {kind}, an array, {WORDS}, a callable or a Solution")
         states[...] = guess
         return states
     return _spread(guess, recurrence, "guess")
@@ -56,6 +59,14 @@ def _spread(given: Any, recurrence: Recurrence, name: str) -> Array:
     except ValueError:
         raise ValueError(f"{name} has shape {tuple(native.shape)}; wanted {recurrence.shape}") from None
     return states
+
+
+def _fits(number: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether a Python or NumPy number is one of a discrete dtype."""
+    if dtype.kind == "b" or isinstance(number, (bool, np.bool_)):
+        return dtype.kind == "b" and isinstance(number, (bool, np.bool_))
+    limits = np.iinfo(dtype)
+    return isinstance(number, (int, np.integer)) and bool(limits.min <= number <= limits.max)
 
 
 def _coarse_guess(recurrence: Recurrence) -> Array:

@@ -11,8 +11,8 @@ import numpy as np
 from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, freeze, kind_of, namespace, to_host
-from recsolve.base.status import MISMATCH, MIXES, Status
+from recsolve.base.arrays import Array, freeze, is_discrete, kind_of, namespace, to_host
+from recsolve.base.status import MISMATCH, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.guess import first_iterate
 from recsolve.kernels.compile_clock import Stopwatch
@@ -27,6 +27,7 @@ from recsolve.solvers.driver import Observe, Run
 from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem
+from recsolve.solvers.registry import check_applies
 from recsolve.solvers.settings import whole_number
 
 Fallback = Literal["none", "sequential", "raise"]
@@ -90,7 +91,8 @@ def solve(
         h[t] and m = 1. Default 4 eps max(1, ``recurrence.rounding``), at most 64 eps: a few units in the last place;
         and where units couple (``recurrence.rounding`` > 0), m is then the largest of 1 and all |h|, |f| in the entry's
         lane at its step. Where states are tiny or huge, the default counts in ``recurrence.state_scale`` in
-        place of 1. ``print(sol.tolerance)`` states what has been tested, with its numbers.
+        place of 1. Discrete states are tested for equality. ``print(sol.tolerance)`` states what has been tested, with
+        its numbers.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
     guess : {"step", "zeros", "coarse", "frozen_gates"}, array, callable or Solution, optional
@@ -124,7 +126,8 @@ def solve(
     ------
     TypeError, ValueError
         For arguments of a wrong kind, dtype, shape or value; the message names them. Also for what is no function:
-        called again with the same arguments, it returns something else.
+        called again with the same arguments, it returns something else; and for a method that cannot solve recurrences
+        of this kind.
     ConvergenceError
         With ``fallback="raise"``.
 
@@ -140,6 +143,7 @@ def solve(
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
+    check_applies(solver, recurrence)
     tolerance = _tolerance(tol, driver, recurrence, scaled=False)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
@@ -226,7 +230,7 @@ def _second_look(
     if status in (Status.CONVERGED, Status.ACCEPTED, Status.STALLED, Status.DIVERGED, Status.MAXITER):
         step = problem.engine.step_that_differs(iterate.states, lambda: iterate.values)
         if step is not None:
-            return Status.STALLED, MIXES.format(step=problem.recurrence.name_of(step)), True
+            return Status.STALLED, problem.engine.mixes.format(step=problem.recurrence.name_of(step)), True
     if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
         return status, MISMATCH.format(worst=iterate.worst), False
     return status, remark, False
@@ -271,6 +275,8 @@ def _tolerance(
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"{name} is {value!r}; wanted a finite number >= 0")
+    if is_discrete(recurrence.dtype):
+        return tolerance_for(recurrence, max(values.values(), default=None))
     # Only the default absolute tolerance depends on lanes and sizes; the user's own is taken as it is.
     base = tolerance_for(recurrence, tol, scaled=scaled and "atol" not in values)
     if "atol" in values:

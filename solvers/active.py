@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.base.arrays import Array, is_discrete, namespace, same_bits, to_host
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.acceptance import Acceptance
 from recsolve.solvers.iterate import Iterate, largest, leading_times
@@ -141,7 +141,7 @@ class Active:
             xp, rows = namespace(rec.initial), (rec.length, *rec.batch)
             states = rec.empty()
             states[...] = rec.initial if self._given is None or callable(self._given) else self._given
-            sizes = xp.full(rows, np.inf, dtype=rec.dtype)
+            sizes = xp.full(rows, np.inf, dtype=np.float64 if is_discrete(rec.dtype) else rec.dtype)
             self._whole = _Whole(states, sizes, xp.zeros(rows, dtype=bool))
         return self._whole
 
@@ -243,6 +243,8 @@ class Active:
             alone = rest.bind().evaluate(part.states)
         except Exception:  # a user's function may raise anything when shapes no longer fit
             return False
+        if is_discrete(rest.dtype):
+            return same_bits(alone, part.values)
         rtol, unit = float(np.finfo(rest.dtype).eps) ** 0.5, self._all.tolerance.unit
         close = namespace(alone).isclose(alone, part.values, rtol=rtol, atol=1e-8 * unit, equal_nan=True)
         return bool(close.all())

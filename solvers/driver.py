@@ -21,7 +21,7 @@ from recsolve.solvers.evaluation import Direct, Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.method import Method, Solver, Stage
 from recsolve.solvers.problem import Problem
-from recsolve.solvers.registry import REGISTRY
+from recsolve.solvers.registry import check_applies
 from recsolve.solvers.state import State
 
 _FINAL = (Status.CONVERGED, Status.ACCEPTED, Status.NONFINITE)  # no other stage would do better
@@ -95,14 +95,14 @@ class Run:
 
     def to_end(self, method: Method, guess: Guess) -> tuple[Iterate | Settled, Status]:
         """Run the stages of a method until one of them converges, and return the last iterate and its status."""
-        self._check_applies(method)
         may_be_direct = guess is None and self.observe is None and self.acceptance is None
         if may_be_direct and (ended := self._directly(method)) is not None:
             return ended
         if self._measure() and may_be_direct and (ended := self._directly(method)) is not None:
             return ended
         with _same_loops(self.problem):
-            for stage in self._stages(method):
+            for stage in method.stages(self.problem):
+                check_applies(stage.solver, self.problem.recurrence)
                 self.stage = stage
                 may_be_direct &= not self.history.residuals and stage.solver is not method and stage.window is None
                 if may_be_direct and (ended := self._directly(stage.solver, stage.iterations)) is not None:
@@ -112,18 +112,6 @@ class Run:
                     break
                 guess = iterate.states
         return iterate, status
-
-    def _check_applies(self, method: Method) -> None:
-        """Raise TypeError for a method that follows one axis of time where there is none."""
-        if self.problem.recurrence.graph is not None and not method.graphs:
-            others = ", ".join(name for name, known in REGISTRY.items() if known.graphs)
-            raise TypeError(f"method {method.name!r} follows one axis of time; on a graph wanted one of {others}")
-
-    def _stages(self, method: Method) -> tuple[Stage, ...]:
-        stages = method.stages(self.problem)
-        for stage in stages:
-            self._check_applies(stage.solver)
-        return stages
 
     def restart(self) -> None:
         """Forget what has been found: the tolerance is another one."""

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, ByParent, Diagonal, Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan, carried
@@ -416,8 +416,19 @@ class Problem(Evaluation):
         """
         if self.launched is not None:
             return self._launched_guard(iterate, (OF_PROPOSAL, proposal, None))
+        if proposal is iterate.values:  # which is what an unsafe entry and the row after the leading ones take
+            return self._plain(iterate)
         pins = (iterate.leading, iterate.front) if self.pin else None
         return guard(proposal, iterate.states, iterate.values, self._reach(iterate), pins, self.event_axes)
+
+    def _plain(self, iterate: Iterate) -> Array:
+        """Return a copy of F, with the leading rows as they are."""
+        xp, values = namespace(iterate.values), iterate.values
+        states = xp.empty_like(values)
+        states[...] = values
+        if self.pin:
+            xp.copyto(states, iterate.states, where=self.recurrence.over_event(iterate.leading))
+        return states  # type: ignore[no-any-return]
 
     def _launched_guard(self, iterate: Iterate, made: tuple[int, Array | None, Array | None]) -> Array:
         """Return the next states as kernels make them, of what a step is made of."""
@@ -437,6 +448,8 @@ class Problem(Evaluation):
     def _reach(self, iterate: Iterate) -> Array:
         """Return the bound on |h| per sequence, shape (1, *batch, 1...)."""
         rec, xp = self.recurrence, namespace(iterate.states)
+        if is_discrete(rec.dtype):  # no number is farther out than another
+            return xp.full((1, *rec.batch, *(1,) * len(self.event_axes)), np.inf)  # type: ignore[no-any-return]
         if self._known is None:
             self._known = xp.maximum(self._largest(iterate.values), self._largest(rec.initial[None]))
             self._known = xp.maximum(self._known, self._largest(iterate.states))

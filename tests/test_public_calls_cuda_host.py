@@ -4,6 +4,8 @@ import cuda_host
 import gallery
 import numpy as np
 import pytest
+import test_discrete
+import test_history
 import test_mixings
 import test_units
 from cuda_host import simulated
@@ -55,6 +57,24 @@ def test_a_cell_with_diagonal_mixings(to_gpu, method, resets):
         for n, g in wanted.mixings.items():
             np.testing.assert_allclose(found.mixings[n].get(), g, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(found.initial.get(), wanted.initial, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["jacobi", "gauss_seidel", "parareal", "windowed", "auto"])
+def test_discrete_states(to_gpu, method):
+    _, f, u, initial = test_discrete.made("rule_110", 30, (3,))
+    there = rs.Recurrence.from_function(f, inputs=to_gpu(u), initial=to_gpu(initial), structure="none")
+    sol = rs.solve(there, method=method)
+    assert sol.trusted
+    assert np.array_equal(sol.states.get(), test_discrete.literal(f, u, initial, 30))
+
+
+@pytest.mark.parametrize("method", ["jacobi", "windowed", "anderson", "newton_krylov", "sequential"])
+def test_a_history(to_gpu, method):
+    rec, x = test_history.made("memory", 30, (2,))
+    with rs.backend("cuda"):
+        sol = rs.solve(rs.Recurrence.from_history(test_history.Memory(), inputs=to_gpu(x)), method=method)
+    assert sol.success
+    assert np.abs(sol.states.get() - test_history.literal(rec, x)).max() < 1e-13
 
 
 @pytest.mark.parametrize("power", [-66, 66])

@@ -85,6 +85,11 @@ MIXES = (
     "mixes times or sequences, or branches on them (give axis=-1 to sums and means, and np.where for branches)"
 )
 
+LEAKS = (
+    "F of the first rows alone gives another row {step} than F of all rows: it is not strictly causal, or depends on "
+    "how many rows there are"
+)
+
 NOT_A_FUNCTION = (
     "{name} is not a function: called again with the same arguments, it returned something else. Give what it draws, "
     "counts or reads from a clock as a drive"

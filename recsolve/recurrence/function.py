@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, Kind, all_finite, common_dtype, common_kind, freeze, namespace, to_native
+from recsolve.base.arrays import (
+    DISCRETE,
+    FLOATS,
+    Array,
+    Kind,
+    all_finite,
+    common_dtype,
+    common_kind,
+    freeze,
+    is_discrete,
+    namespace,
+    to_native,
+)
 from recsolve.base.layout import Layout
 from recsolve.base.named_state import DTYPE_ADVICE, NamedState
 from recsolve.base.names import Names
@@ -48,6 +60,11 @@ STRUCTURES: dict[str, type[Jacobian]] = {
     "dense": LaneDense,
 }
 _EVENT_AXES = {"block": 2, "heads": 2}
+_NO_UNITS = ("zero", "identity", "scalar", "diagonal", "none")  # whose event may be one number
+
+# The methods that need f alone; of these, those that compare and copy states, and do no arithmetic with them.
+_COPYING = frozenset(("sequential", "jacobi", "gauss_seidel", "parareal", "windowed", "chain", "auto"))
+_OF_F = _COPYING | {"picard", "anderson", "triangular_anderson", "broyden", "diagonal_broyden"}
 
 # Words in the errors of NumPy and torch for common mistakes, and the advice to add.
 _ADVICE = {
@@ -61,7 +78,7 @@ _ADVICE = {
 def _layout(structure: str, initial: Array) -> tuple[Layout, tuple[int, ...]]:
     """Split the shape of h[0] into batch and the event that the structure reads."""
     axes = _EVENT_AXES.get(structure, 1)
-    if initial.ndim == 0 and structure in ("zero", "identity", "scalar", "diagonal"):
+    if initial.ndim == 0 and structure in _NO_UNITS:
         return Layout(units=None), ()
     if initial.ndim < axes:
         wanted = {"block": "(*batch, k, n)", "heads": "(*batch, H, n)"}.get(structure, "(*batch, n)")
@@ -96,8 +113,8 @@ def _declared(structure: Any, state: NamedState | None, units: int, given: bool)
             raise ValueError("jacobian is given with a structure by pairs of components; wanted one of them")
         return "pairs", structure
     name, form = read_structure(structure, units)
-    if name not in STRUCTURES:
-        raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
+    if name not in (*STRUCTURES, "none"):
+        raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}, none")
     if form is not None and not given and form.seeds() is None:
         raise ValueError(f"structure is {structure!r} without jacobian; wanted one that returns {form.returned}")
     if state is not None and name in _EVENT_AXES:
@@ -158,12 +175,16 @@ class FunctionRecurrence(Recurrence):
             check_callable("readout", readout, f"readout{taken.replace('h_prev', 'h')}")
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
+        if isinstance(structure, str) and structure == "none" and jacobian is not None:
+            raise ValueError("jacobian is given, but structure 'none' means that there is none")
         named, given = _leaves(inputs), parameters_by_name(parameters)
         constants = {f"parameters[{name!r}]": x for name, x in given.items()}
         first = arrays_of(initial, state)
         kind: Kind = common_kind({**first, **named, **constants})
-        native = {name: to_native(x, name) for name, x in {**first, **named, **constants}.items()}
-        common_dtype(native)
+        free = isinstance(structure, str) and structure == "none"  # tokens, say, may stand beside probabilities
+        dtypes: Sequence[np.dtype[Any]] = (*FLOATS, *DISCRETE) if free else FLOATS
+        native = {name: to_native(x, name, dtypes) for name, x in {**first, **named, **constants}.items()}
+        common_dtype({name: native[name] for name in first} if free else native)
         self.state, start = described(state, [native.pop(name) for name in first], initial)
         units = start.shape[-1] if start.ndim else 1
         self.structure, self.form = _declared(structure, self.state, units, jacobian is not None)
@@ -177,6 +198,14 @@ class FunctionRecurrence(Recurrence):
         self.inputs = [freeze(x) for x in native.values()]
         self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
         super().__init__(_length(native, length), batch, layout, start, reset, kind, ties)
+        if structure == "none":
+            self._set_applies()
+
+    def _set_applies(self) -> None:
+        """State which methods apply to a function without derivative."""
+        discrete = is_discrete(self.dtype)
+        self.applies = _COPYING if discrete else _OF_F
+        self.why = f"states are {self.dtype}, not real numbers" if discrete else "structure='none' has no derivative"
 
     def _shapes(self) -> list[tuple[int, ...]]:
         return [tuple(u.shape) for u in self.inputs]
@@ -307,9 +336,11 @@ class FunctionRecurrence(Recurrence):
     @property
     def is_automatic(self) -> bool:
         """Whether f is differentiated with respect to the state; not where a ``jacobian`` or the structure gives J."""
-        return self.jacobian is None and self.structure not in ("zero", "identity")
+        return self.jacobian is None and self.structure not in ("zero", "identity", "none")
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        if self.structure == "none":
+            raise TypeError(f"{self.description} has no derivative, as its structure is 'none'")
         kind, layout = STRUCTURES.get(self.structure), self.layout
         if kind is Zero or kind is Identity:
             values = self.apply(previous)
@@ -462,7 +493,7 @@ class FunctionRecurrence(Recurrence):
         """Return the recurrence with all its arrays in another dtype; f may refuse it (TypeError)."""
 
         def cast(x: Array) -> Array:
-            return x.astype(dtype)
+            return x if is_discrete(x.dtype) else x.astype(dtype)
 
         inputs, parameters = self.contain([self.wrap(cast(u)) for u in self.inputs]), self._wrapped_parameters(cast)
         start, length = self.wrap(cast(self.initial)), None if self.inputs else self.length
@@ -471,12 +502,17 @@ class FunctionRecurrence(Recurrence):
             self.state, self.readout,
         )  # fmt: skip
 
+    def _inputs_as(self, dtype: Any) -> Any:
+        """Return the inputs in another dtype; integers and bools stay what they are."""
+        return self.contain([self.wrap(u if is_discrete(u.dtype) else u.astype(dtype)) for u in self.inputs])
+
     @property
     def rounding(self) -> float:
         # The matrices are not known: rows of norm 1 are assumed.
         if self.form is not None:
             return float(self.form.terms) ** 0.5 / 8 if self.form.terms > 1 else 0.0
-        return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
+        couples = STRUCTURES.get(self.structure, LaneDense) is LaneDense and not is_discrete(self.dtype)
+        return float(self.layout.lane_width) ** 0.5 / 8 if couples else 0.0
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(x) for x in (*self.parameters.values(), *(u[t] for u in self.inputs)))
