@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,13 +52,15 @@ class Finer:
         if recurrence.dtype == np.float64 and (slow or np.finfo(np.longdouble).eps == np.finfo(np.float64).eps):
             self.dtype = recurrence.dtype
 
-    def values(self, states: Array) -> Array:
+    def values(self, states: Array, drive: Mapping[str, Array] | None = None) -> Array:
         """Return f(h[t-1], u[t]) at all t in ``dtype``, which becomes that of the recurrence where f refuses another.
 
         Parameters
         ----------
         states : array, shape (T, *batch, *event)
             Of any float dtype.
+        drive : mapping of arrays, optional
+            Of a cell's recurrence: drives in place of its own, of any float dtype.
 
         Returns
         -------
@@ -66,23 +69,28 @@ class Finer:
         if self.dtype != self.recurrence.dtype:
             try:
                 with np.errstate(all="ignore"):
-                    return self._by_windows(self.recurrence.previous(states.astype(self.dtype)))
+                    return self._by_windows(self.recurrence.previous(states.astype(self.dtype)), drive)
             except Exception:  # f is the user's own code
                 self.dtype = self.recurrence.dtype
-        return self.recurrence.evaluate(states.astype(self.dtype))
+        rec = self.recurrence
+        if drive is not None and isinstance(rec, CellRecurrence):
+            own = Names({name: u.astype(self.dtype) for name, u in drive.items()}, "drive")
+            rec = rec._remade(own, rec.wrap(rec.initial), rec.reset, None)
+        return rec.evaluate(states.astype(self.dtype))
 
-    def _by_windows(self, previous: Array) -> Array:
+    def _by_windows(self, previous: Array, drive: Mapping[str, Array] | None) -> Array:
         values = namespace(previous).empty_like(previous)
         steps = max(_NUMBERS * len(previous) // previous.size, 1)
         for start in range(0, len(previous), steps):
             cut = slice(start, min(start + steps, len(previous)))
-            found = self._apply(self.recurrence.window(cut.start, cut.stop), previous[cut])
+            part = None if drive is None else {name: u[cut] for name, u in drive.items()}
+            found = self._apply(self.recurrence.window(cut.start, cut.stop), previous[cut], part)
             if found.dtype != self.dtype or found.shape != previous[cut].shape:
                 raise TypeError("f has a dtype in mind")
             values[cut] = found
         return values  # type: ignore[no-any-return]
 
-    def _apply(self, rec: Recurrence, previous: Array) -> Any:
+    def _apply(self, rec: Recurrence, previous: Array, drive: Mapping[str, Array] | None) -> Any:
         if isinstance(rec, FunctionRecurrence):
             check_known(rec, FunctionRecurrence)
             return rec.f(previous, rec.contain([u.astype(self.dtype) for u in rec.inputs]))
@@ -95,7 +103,7 @@ class Finer:
         out = cell.cell.function(
             Names(state, "component"),
             Names(mixings, "mixing"),
-            Names({name: u.astype(self.dtype) for name, u in rec.drive.items()}, "drive"),
+            Names({name: u.astype(self.dtype) for name, u in (drive or rec.drive).items()}, "drive"),
             Names({name: p.astype(self.dtype) for name, p in cell.parameters.items()}, "parameter"),
         )
         part = layout.component(previous, 0).shape
