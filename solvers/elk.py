@@ -85,11 +85,12 @@ class _Regularised(Globalised[Jacobian]):
         scaled = replace(iterate, residual=merit.in_units(iterate.residual))
         return units * self.correction(problem, scaled, A.between(1 / units, units), damping)
 
-    def step(self, problem: Problem, iterate: Linearised, state: Damping) -> tuple[Linearised, Damping]:
+    def step(self, problem: Problem, iterate: Linearised, state: Setting) -> tuple[Linearised, Setting]:
         merit = Merit.at(problem, iterate)
         if self.damping is not None:
             d = self._in_units(problem, iterate, self.begin(problem, iterate), state.value, merit)
             return problem.advance(iterate, iterate.states + d), state
+        assert isinstance(state, Damping)  # what init returns
         found, new = super().step(problem, iterate, state)
         before = merit.of(iterate.residual)
         slow = state.slow + ((before > 0) & ~(merit.of(found.residual) <= (1 - _FALL) * before))

@@ -130,7 +130,7 @@ def estimate_together(
 
 
 def _left(recurrence: Recurrence, values: Array, states: Array) -> Array:
-    return (values - states).astype(recurrence.dtype)  # type: ignore[no-any-return]
+    return (values - states).astype(recurrence.dtype)
 
 
 def _judged(

@@ -62,6 +62,7 @@ def _drives(
             shown = [order.read(recurrences[k].output(states[k]), k % width) for k in range(i - width, i)]
             below = shown[0] if width == 1 else namespace(shown[0]).concatenate(shown, axis=-1)
         x = order.read(below, reverse) if layer else rec.x
+        assert x is not None  # layers are fed with inputs
         found.append(_projected(rec, x.astype(fine.dtype)))
     return found
 
