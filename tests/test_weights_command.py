@@ -72,7 +72,7 @@ def test_the_layers_below_feed_a_layer(file, signal, tmp_path, layer, direction)
         weights=str(file), keys="state.encoder", layer=layer, direction=direction, input=str(recording), batch=2,
         length=30, solvers=("newton",),
     )  # fmt: skip
-    found, (panel,) = panels(config)
+    found, *_, (panel,) = panels(config)
     reverse = direction == "reverse"
     assert panel.title == f"lstm from model.pt, layer {layer}{', reverse' if reverse else ''}, 6 units"
     state = torch.load(file)["state"]
