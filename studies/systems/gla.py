@@ -31,9 +31,9 @@ class Config:
 
     length: int = 1024
     batch: int = 2
-    heads: int = 2
-    keys: int = 4
-    values: int = 8
+    heads: int = 4
+    keys: int = 8
+    values: int = 16
     temperature: float = 16.0
     seed: int = 0
     dtype: str = "float64"
@@ -61,7 +61,7 @@ def make(arrays: Arrays) -> rs.Recurrence:
         inputs=dict(arrays),
         state={"S": ("k", "v")},
         initial={"S": np.zeros((*k.shape[1:], v.shape[-1]), k.dtype)},
-        structure={("S", "S"): "diagonal"},
+        structure="diagonal",
         readout=recall,
     )
 

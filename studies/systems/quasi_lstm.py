@@ -21,7 +21,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.math import sigmoid
-from recsolve.mixings import SharedHead
+from recsolve.mixings import Dense
 from recsolve.studies.systems.system import Arrays, Draw, system_of
 
 
@@ -84,8 +84,8 @@ def scan(recurrence: rs.Recurrence) -> Array:
 
 def mh_lstm(arrays: Arrays) -> rs.Recurrence:
     f, i, z, o = _projected(arrays)
-    R = dict(zip("figo", arrays["R"], strict=True))
-    cell = rs.cells.LSTM.with_weights(mixings={gate: SharedHead(r, heads=f.shape[-2]) for gate, r in R.items()})
+    mixings = {gate: Dense(R) for gate, R in zip("figo", arrays["R"], strict=True)}
+    cell = rs.cells.LSTM.with_weights(mixings=mixings)  # heads that share a matrix are an axis of the batch
     return cell.recurrence(drive={"f": f, "i": i, "g": z, "o": o})
 
 

@@ -25,7 +25,7 @@ def mh_lstm(arrays):
         return sigmoid(o) * np.tanh(c), c
 
     zero = np.zeros(shape, x.dtype)
-    return np.stack([np.stack(state, axis=1) for state in walked(step, (zero, zero), len(x))])
+    return np.stack([np.stack(state, axis=2) for state in walked(step, (zero, zero), len(x))])
 
 
 ORACLES = {"quasi_lstm": quasi_lstm, "mh_lstm": mh_lstm}
