@@ -126,7 +126,7 @@ def convlstm(arrays: Arrays) -> rs.Recurrence:
     return cell.recurrence(drive={gate: (convolved(u, W[k]) + b[k]).reshape(flat) for k, gate in enumerate("figo")})
 
 
-_PAPER = {"title": "ConvSSM", "cite": "Smith et al., arXiv 2310.19694"}
+_PAPER = {"title": "ConvSSM", "cite": "Smith et al., arXiv 2310.19694", "study": "paper/convssm"}
 SYSTEMS = (
     system_of(
         __name__,

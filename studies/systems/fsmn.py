@@ -85,5 +85,6 @@ SYSTEMS = (
         structure="zero",
         title="MossFormer2",
         cite="Zhao et al., arXiv 2312.11825",
+        study="paper/fsmn",
     ),
 )

@@ -96,5 +96,6 @@ SYSTEMS = (
         structure="diagonal, the same in a row, independent of S",
         title="Gated Linear Attention",
         cite="Yang et al., arXiv 2312.06635",
+        study="chunks",
     ),
 )

@@ -94,5 +94,6 @@ SYSTEMS = (
         structure="identity",
         title="Just Read Twice",
         cite="Arora et al., arXiv 2407.05483",
+        study="paper/jrt",
     ),
 )

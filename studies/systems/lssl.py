@@ -104,5 +104,6 @@ SYSTEMS = (
         structure="dense, constant",
         title="Linear State-Space Layers",
         cite="Gu et al., arXiv 2110.13985",
+        study="paper/lssl",
     ),
 )

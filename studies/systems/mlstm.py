@@ -104,7 +104,7 @@ def mlstm(arrays: Arrays) -> rs.Recurrence:
 
 
 def mlstm_sig(arrays: Arrays) -> rs.Recurrence:
-    k, v, gates = arrays["k"], arrays["v"], {"F": sigmoid(arrays["f"]), "I": sigmoid(arrays["i"])}
+    k, v, gates = arrays["k"], arrays["v"], {name: np.exp(log_sigmoid(arrays[name.lower()])) for name in "FI"}
     return rs.Recurrence.from_function(
         sigmoidal,
         inputs={name: arrays[name] for name in "qkvo"} | gates,
@@ -136,6 +136,7 @@ SYSTEMS = tuple(
         structure=structure,
         title="Tiled Flash Linear Attention",
         cite="Beck et al., arXiv 2503.14376",
+        study="paper/tfla",
     )
     for make, structure in (
         (mlstm, "scalar for each head, and a column for m"),

@@ -98,6 +98,7 @@ SYSTEMS = (
         make=quasi_lstm,
         scan=scan,
         structure="diagonal, independent of c",
+        study="chunks",
         **_PAPER,
     ),
     system_of(__name__, name="mh_lstm", make=mh_lstm, structure="dense within a head, of both components", **_PAPER),
