@@ -86,7 +86,7 @@ def differences(arrays: Arrays, size: int) -> Array:
         c = np.cumsum(np.log(a + a.dtype.type(EPSILON)), axis=0)
         past = np.tri(len(c), dtype=bool).reshape(len(c), len(c), *(1,) * (c.ndim - 1))
         weights = np.exp(np.where(past, c[:, None] - c, -np.inf))
-        scores = np.einsum("t...k,s...k,ts...k->ts...", Q, K, weights)
+        scores = np.sum(Q[:, None] * K * weights, axis=-1)
         parts.append(np.einsum("t...k,...kv->t...v", Q * np.exp(c), S) + np.einsum("ts...,s...v->t...v", scores, V))
         S = np.exp(c[-1])[..., None] * S + np.einsum("s...k,s...v->...kv", weights[-1] * K, V)
     return np.concatenate(parts)

@@ -107,10 +107,10 @@ def says_times(data: Dataset) -> str:
     f = facts(data)
     return (
         f"At T = {f['T']} and equal channels ConvS5 takes 1 / {f[SCAN]:.3g} of the time of ConvLSTM's loop by its "
-        f"scan, and by its own loop {times(1 / f[LINEAR])} as long: that its convolutions stand outside the recurrence, "
-        f"all steps in one product, is worth {times(f[LINEAR])}, the scan another {times(f[SCAN] / f[LINEAR])}. Newton's "
-        f"method on ConvLSTM takes at most {f['iterations']} iterations and {times(1 / f[NEWTON])} the time of its "
-        "loop. (The paper reports that ConvS5 trains 3x faster than ConvLSTM, on GPUs.)"
+        f"scan. That its convolutions stand outside the recurrence, all steps in one product, is worth "
+        f"{times(f[LINEAR])}, the scan another {times(f[SCAN] / f[LINEAR])}. Newton's method on ConvLSTM takes at most "
+        f"{f['iterations']} iterations and {times(1 / f[NEWTON])} the time of its loop. (The paper reports that ConvS5 "
+        "trains 3x faster than ConvLSTM, on GPUs.)"
     )
 
 

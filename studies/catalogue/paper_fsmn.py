@@ -127,8 +127,9 @@ def says_errors(data: Dataset) -> str:
         f"{f['jacobi.from_taps']:.0e}. Their error is lambda^N of what came before, at most {worst:.2f} lambda^N max "
         f"|h| here: an error of {ENOUGH:g} takes {listed(needed)}. As many taps {APART} steps apart reach further "
         f"back, but on white noise they miss what is between: at lambda = {last} their error is "
-        f"{f[f'{last}.dilated']:.2g} at best, that of plain ones {f[f'{last}.plain']:.2g}. The scan has none ({f['scan.error']:.0e}), in work that "
-        "does not depend on lambda. A network without a recurrence is one that was not solved to the end."
+        f"{f[f'{last}.dilated']:.2g} at best, that of plain ones {f[f'{last}.plain']:.2g}. The scan has none "
+        f"({f['scan.error']:.0e}), in work that does not depend on lambda. A network without a recurrence is one that "
+        "was not solved to the end."
     )
 
 

@@ -77,7 +77,7 @@ def relaxed(g: float, length: int, units: int, gain: float, seed: int, constant:
         return np.full(x.shape, 1 - g)
 
     given = {"structure": "diagonal", "jacobian": leak} if constant else {"structure": "dense"}
-    return rs.Recurrence.from_function(step, inputs=u, initial=np.zeros(units), **given)  # type: ignore[arg-type]
+    return rs.Recurrence.from_function(step, inputs=u, initial=np.zeros(units), **given)
 
 
 def _by_eigenvectors(N: int, seed: int, length: int) -> list[Row]:

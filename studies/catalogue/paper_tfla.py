@@ -111,8 +111,8 @@ def says_errors(data: Dataset) -> str:
         f"Without a running maximum the mLSTM leaves float32 where input gates have a deviation of "
         f"{f[f'{NAIVE}.ends']:g}. With it nothing overflows, but digits are lost as gates spread: the error of outputs "
         f"of size 1 grows {f[f'{EXP}.growth']:.0f} times, to {f[f'{EXP}.error']:.0e}, since a quotient of small sums "
-        f"is taken and m itself rounds. Sigmoid gates stay at {f[f'{SIGMOID}.error']:.0e}. The scan with a maximum takes "
-        f"{times(f[f'{EXP}.seconds'] / f[f'{SIGMOID}.seconds'])} the time of the affine one that sigmoids need."
+        f"is taken and m itself rounds. Sigmoid gates stay at {f[f'{SIGMOID}.error']:.0e}. The scan with a maximum "
+        f"takes {times(f[f'{EXP}.seconds'] / f[f'{SIGMOID}.seconds'])} the time of the affine one of sigmoids."
     )
 
 

@@ -64,7 +64,7 @@ def _drawn(config: Config, kernels: dict[str, tuple[int, int, int]], random: Dra
 
 def draw_s5(config: Config) -> Arrays:
     U, P, random = config.channels, config.states, Draw(config.seed, config.dtype)
-    delta = np.exp(random.uniform(*np.log([1e-3, 1e-1]), P))  # type: ignore[call-arg]
+    delta = np.exp(random.uniform(*np.log([1e-3, 1e-1]), P))
     kernels = {"B": (2, P, U), "C": (2, U, P), "D": (1, U, U)}
     eigenvalues = np.stack([np.full(P, -0.5), np.pi * np.arange(P)]).astype(config.dtype)
     return {**_drawn(config, kernels, random), "delta": delta, "eigenvalues": eigenvalues}
