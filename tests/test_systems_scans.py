@@ -187,3 +187,15 @@ def test_gradients_of_what_is_shown_are_those_of_differences(name):
 
         slope = (value(1e-6) - value(-1e-6)) / 2e-6
         assert float((found[key] * direction).sum()) == pytest.approx(slope, rel=1e-5, abs=1e-6), key
+
+
+@pytest.mark.parametrize("name", [*DIFFERENTIATED, "mh_lstm", "convlstm"])
+def test_what_is_shown_of_float32_is_float32(name):
+    single, double = (drawn(name, length=20, dtype=dtype) for dtype in ("float32", "float64"))
+    assert {array.dtype.name for array in single.values()} == {"float32"}
+    y = shown(name, single)
+    assert y.dtype == "float32"
+    np.testing.assert_allclose(
+        y, shown(name, {key: x.astype(float) for key, x in single.items()}), rtol=1e-3, atol=1e-4
+    )
+    assert shown(name, double).dtype == "float64"

@@ -28,8 +28,8 @@ class Config:
     """``gain`` scales the scores: at 1000 they overflow every exponential that is not stabilised."""
 
     length: int = 4096
-    batch: int = 8
-    width: int = 16
+    batch: int = 2
+    width: int = 8
     gain: float = 1.0
     seed: int = 0
     dtype: str = "float64"

@@ -31,7 +31,7 @@ class Config:
 
     length: int = 512
     batch: int = 1
-    height: int = 4
+    height: int = 3
     width: int = 3
     channels: int = 2
     states: int = 3

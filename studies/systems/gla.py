@@ -31,9 +31,9 @@ class Config:
 
     length: int = 1024
     batch: int = 2
-    heads: int = 4
-    keys: int = 8
-    values: int = 16
+    heads: int = 2
+    keys: int = 4
+    values: int = 8
     temperature: float = 16.0
     seed: int = 0
     dtype: str = "float64"

@@ -29,8 +29,8 @@ class Config:
     """Steps Delta are spread evenly in their logarithm from ``shortest`` to ``longest``."""
 
     length: int = 512
-    batch: int = 4
-    features: int = 4
+    batch: int = 2
+    features: int = 2
     states: int = 32
     alpha: float = 0.5
     shortest: float = 1e-3
