@@ -6,13 +6,21 @@ from oracles import attention_rnn, convs5, jrt, mlstm
 from scipy.signal import cont2discrete, fftconvolve, lfilter
 
 import recsolve as rs
+from recsolve.studies import registry
 from recsolve.studies.systems import gla, lssl
 from recsolve.studies.systems.system import get
 
 SHORT = 60
+EPS = np.finfo(float).eps
 LINEAR = ("mlstm_sig", "quasi_lstm", "gla", "jrt", "lssl", "convs5")
 WINDOWED = ("fsmn", "pgn")
 DIFFERENTIATED = ("attention_rnn", "mlstm", *LINEAR, *WINDOWED)
+
+
+def test_the_studies_of_these_systems_are_there():
+    studies = {name: get(name).study for name in DIFFERENTIATED}
+    assert {study for study in studies.values() if study} <= registry.CATALOGUE.keys()
+    assert [name for name, study in studies.items() if not study] == ["attention_rnn", "pgn"]
 
 
 def drawn(name, **changes):
@@ -141,13 +149,20 @@ def test_fsmn_adds_a_convolution_to_its_input():
     np.testing.assert_allclose(shown("fsmn", arrays)[:, 0], arrays["u"][:, 0] + np.stack(filtered, axis=-1), atol=1e-12)
 
 
+@pytest.mark.parametrize("method", ["newton", "picard", "quasi_newton"])
+def test_a_running_sum_is_solved_by_the_identity(method):
+    sol = rs.solve(get("jrt").build(drawn("jrt")), method=method)
+    assert sol.trusted
+    assert sol.nit <= 2
+
+
 @pytest.mark.parametrize("name", LINEAR)
 def test_newton_takes_one_iteration_on_what_is_affine(name):
     # Corrections may be larger than the states that they lead to: then another iteration takes their rounding away.
     sol = rs.solve(get(name).build(drawn(name)), method="newton")
     assert sol.trusted
     assert sol.nit <= 2
-    assert sol.residuals[1] <= 8 * np.finfo(float).eps * (1 + abs(sol.states).max())
+    assert sol.residuals[1] <= 8 * EPS * (1 + abs(sol.states).max())
 
 
 @pytest.mark.parametrize("method", ["newton", "jacobi", "picard", "quasi_newton", "sequential"])

@@ -135,8 +135,8 @@ def says_depth(data: Dataset) -> str:
     f = facts(data)
     return (
         f"A stack of linear layers solves the nonlinear equation in {span(f[DEPTH])} layers for every step g from "
-        f"{min(f['jacobi.g']):g} to {max(f['jacobi.g']):g}: A is the leak (1 - g) I alone, and depth does not depend "
-        f"on the time constant. Jacobi, with no memory inside a layer, takes {span(f['jacobi'])}, quasi-Newton "
+        f"{min(f['jacobi.g']):g} to {max(f['jacobi.g']):g}: A is the leak (1 - g) I alone, and depth does not grow "
+        f"with the time constant. Jacobi, with no memory inside a layer, takes {span(f['jacobi'])}, quasi-Newton "
         f"{span(f['quasi_newton'])}, Newton {span(f['newton'])}. With A = I, the method that is called Picard's "
         f"elsewhere, it takes {span(f['picard'])} of T = {f['T']}: what the paper calls Picard's iteration is that of "
         "the leaky equation."
