@@ -137,11 +137,11 @@ def says_success(data: Dataset) -> str:
     needs = [f"{name} tokens for ({order}) read {times}" for order, times, name in _needs(f)]
     once, twice = (f[f"{ORDERS[0]}, {times}, least"] for times in (ONCE, TWICE))
     return (
-        f"To answer always whether sets of {f['small']} and {f['large']} share a token, which half of them do, a memory "
-        f"has to hold {listed(needs)}. Read once, what it takes depends on the order of the sets; read twice it is the "
-        f"smaller one in either order. A memory that not even the smaller one fits into gains nothing: with "
-        f"{f['least']} the small set before the large one is answered rightly in {once:.0%} of the cases when read once "
-        f"and in {twice:.0%} when read twice, since what was stored of it has been forgotten for the large one."
+        f"To answer always whether sets of {f['small']} and {f['large']} share a token, which half of them do, a "
+        f"memory has to hold {listed(needs)}. Read once, what it takes depends on the order of the sets; read twice "
+        "it is the smaller one in either order. A memory that not even the smaller one fits into gains nothing: with "
+        f"{f['least']} the small set before the large one is answered rightly in {once:.0%} of the cases when read "
+        f"once and in {twice:.0%} when read twice, since what was stored of it is forgotten for the large one."
     )
 
 
