@@ -50,6 +50,12 @@ CATALOGUE: dict[str, str] = {
     "paper/pararnn": "paper_pararnn",
     "paper/deer": "paper_deer",
     "paper/elk": "paper_elk",
+    "chunks": "chunks",
+    "paper/lssl": "paper_lssl",
+    "paper/fsmn": "paper_fsmn",
+    "paper/jrt": "paper_jrt",
+    "paper/convssm": "paper_convssm",
+    "paper/tfla": "paper_tfla",
 }
 
 

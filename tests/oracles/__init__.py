@@ -8,7 +8,20 @@ from importlib import import_module
 
 import numpy as np
 
-_MODULES = ("flash", "mamba", "minmax", "pararnn")
+_MODULES = (
+    "attention_rnn",
+    "convs5",
+    "flash",
+    "gla",
+    "jrt",
+    "lssl",
+    "mamba",
+    "minmax",
+    "mlstm",
+    "pararnn",
+    "quasi_lstm",
+    "windowed",
+)
 
 Oracle = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 ORACLES: dict[str, Oracle] = {
