@@ -36,7 +36,18 @@ CATALOGUE: dict[str, str] = {
     "flash_lstm": "flash",
     "flash_slstm": "flash",
     "minmax": "minmax",
+    "plstm_line": "plstm",
+    "plstm_grid_p": "plstm",
+    "plstm_grid_d": "plstm",
+    "plstm_graph": "plstm",
+    "brnn": "brnn",
+    "universal_transformer": "universal",
+    "universal_act": "universal",
+    "seq2seq_lstm": "seq2seq",
+    "recurrent_depth": "recurrent_depth",
     "mamba_s6": "mamba",
+    "cola_depth": "cola",
+    "think_at_hard": "think_at_hard",
 }
 
 
@@ -111,9 +122,10 @@ class System:
 
 
 def system_of(module: str, **given: Any) -> System:
-    """Return a system of a module whose parts have the names that this file lists at its head."""
+    """Return a system of a module whose parts have the names that this file lists at its head, or are given here."""
     parts = vars(sys.modules[module])
-    return System(**{"text": cleandoc(parts["__doc__"]), "config": parts["Config"](), "draw": parts["draw"], **given})
+    known = {"text": cleandoc(parts["__doc__"]), "config": parts["Config"](), "draw": parts.get("draw")}
+    return System(**{**known, **given})
 
 
 def get(name: str) -> System:

@@ -8,7 +8,19 @@ from importlib import import_module
 
 import numpy as np
 
-_MODULES = ("flash", "mamba", "minmax", "pararnn")
+_MODULES = (
+    "brnn",
+    "cola",
+    "flash",
+    "mamba",
+    "minmax",
+    "pararnn",
+    "plstm",
+    "recurrent_depth",
+    "seq2seq",
+    "think_at_hard",
+    "universal",
+)
 
 Oracle = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 ORACLES: dict[str, Oracle] = {
