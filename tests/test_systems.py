@@ -47,7 +47,7 @@ def test_every_solver_gives_it(name):
         try:
             sol = rs.solve(rec, method=method)
         except TypeError as error:
-            assert "follows one axis of time; on a graph wanted one of" in str(error)
+            assert "one axis of time" in str(error)
             refused.add(method)
             continue
         assert sol.success, (method, sol.message)

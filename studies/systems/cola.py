@@ -1,4 +1,4 @@
-"""Chain of layers: the depth of a trained stack as a path of blocks, some left out and some gone through again.
+"""Chain of Layers: the depth of a trained stack as a path of blocks, some left out and some gone through again.
 
 States H of m tokens with d numbers each go along a path pi_1, pi_2, ... of residual blocks (Li et al., "Skip a Layer or
 Loop it?", arXiv 2507.07996):
@@ -79,7 +79,7 @@ SYSTEMS = (
         name="cola_depth",
         make=make,
         structure="dense, I and a block lower triangle over tokens",
-        title="Skip a Layer or Loop it?",
+        title="Chain of Layers",
         cite="Li et al., arXiv 2507.07996",
         study="depth",
     ),

@@ -23,6 +23,7 @@ takes one iteration. Levels are nodes at the same distance; a grid of X x Y has 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from recsolve.studies.systems.system import Arrays, Draw, system_of
 
 @dataclass(frozen=True)
 class Config:
-    """``length`` is the number of nodes; of a grid, that of rows and of columns."""
+    """``length`` is the number of nodes; a grid has as many rows and columns as its square root says."""
 
     length: int = 4096
     batch: int = 2
@@ -66,7 +67,7 @@ def draw_line(config: Config) -> Arrays:
 
 def draw_grid(config: Config) -> Arrays:
     """Draw what a grid needs in both modes: ``gates`` are a, b, c of T = ((a, a), (1 - a, 1 - a)) or ((a, 0), (b, c))."""
-    random, shape = Draw(config.seed, config.dtype), (config.length, config.length)
+    random, shape = Draw(config.seed, config.dtype), (isqrt(config.length),) * 2
     gates = sigmoid(random.normal(*shape, config.batch, config.heads, 3))
     return {**_nodes(config, random, *shape), "gates": gates}
 
@@ -164,7 +165,7 @@ def read(arrays: Arrays, *entering: Array) -> Array:
 
 
 _PAPER = {"title": "pLSTM", "cite": "Poeppel et al., arXiv 2506.11997"}
-_GRID = {"draw": draw_grid, "config": Config(length=64), "structure": "2 x 2 per number and parent, independent of C"}
+_GRID = {"draw": draw_grid, "structure": "2 x 2 per number and parent, independent of C"}
 SYSTEMS = (
     system_of(
         __name__,
@@ -172,7 +173,6 @@ SYSTEMS = (
         make=line,
         scan=scan,
         draw=draw_line,
-        config=Config(),
         structure="a number, independent of C",
         **_PAPER,
     ),

@@ -99,7 +99,7 @@ class System:
     @property
     def solvers(self) -> str:
         """Which solvers apply, in words."""
-        return "all"
+        return "all" if self.build(length=1).graph is None else "those that take graphs"
 
     def build(self, arrays: Arrays | None = None, **changes: Any) -> Recurrence:
         """Return the recurrence of given arrays, or of random ones with some values of the config changed.
