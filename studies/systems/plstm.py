@@ -114,9 +114,8 @@ def _across(h: Any, u: Any) -> Any:
     return T[..., 0, :] * left[..., None, :] + T[..., 1, :] * above[..., None, :] + u["S"][..., None] * u["w"][..., None, :]
 
 
-def _grid(T: Array, S: Array, arrays: Arrays) -> rs.Recurrence:
-    """Return the recurrence of (R, W), with T[..., to, from] and S[..., to]."""
-    w = _written(arrays)
+def grid(T: Array, S: Array, w: Array) -> rs.Recurrence:
+    """Return the recurrence of (R, W), with T[..., to, from] and S[..., to], and k v^T as (X, Y, batch, heads, K V)."""
     initial = np.zeros((*w.shape[2:4], 2, w.shape[-1]), w.dtype)
     graph = rs.graphs.grid(w.shape[:2])
     return rs.Recurrence.from_graph(_across, graph, inputs={"T": T, "S": S, "w": w}, initial=initial, structure="block")
@@ -124,13 +123,13 @@ def _grid(T: Array, S: Array, arrays: Arrays) -> rs.Recurrence:
 
 def grid_p(arrays: Arrays) -> rs.Recurrence:
     shares = np.stack([arrays["gates"][..., 0], 1 - arrays["gates"][..., 0]], axis=-1)
-    return _grid(np.stack([shares, shares], axis=-1), shares, arrays)
+    return grid(np.stack([shares, shares], axis=-1), shares, _written(arrays))
 
 
 def grid_d(arrays: Arrays) -> rs.Recurrence:
     a, b, c = np.moveaxis(arrays["gates"], -1, 0)
     T = np.stack([np.stack([a, np.zeros_like(a)], axis=-1), np.stack([b, c], axis=-1)], axis=-2)
-    return _grid(T, np.stack([a, 1 - a], axis=-1), arrays)
+    return grid(T, np.stack([a, 1 - a], axis=-1), _written(arrays))
 
 
 def _into(edges: Array) -> Array:

@@ -73,6 +73,11 @@ def _step(h: Any, u: Any, inner: int, arrays: Arrays) -> Any:
     return iterate(h[0].reshape(rows), h[1].reshape(rows), u.reshape(rows), inner, arrays).reshape(u.shape)
 
 
+def weights_of(arrays: Arrays) -> Arrays:
+    """Return the matrices so that they multiply from the right."""
+    return {name: np.ascontiguousarray(arrays[name].T) for name in "WVC"} | {"E": arrays["E"]}
+
+
 def make(arrays: Arrays) -> rs.Recurrence:
     """Return the recurrence on nodes (position, r / r'); the prompt is the token that s^0 says."""
     P, s0 = arrays["P"], arrays["s0"]
@@ -81,9 +86,8 @@ def make(arrays: Arrays) -> rs.Recurrence:
     parents = np.full((T, nodes, 2), -1)
     parents[:, 1:, 0] = place[:, :-1]
     parents[1:, :, 1] = place[:-1, -1:]
-    weights = {name: np.ascontiguousarray(arrays[name].T) for name in "WVC"} | {"E": arrays["E"]}
     return rs.Recurrence.from_graph(
-        partial(_step, inner=inner, arrays=weights),
+        partial(_step, inner=inner, arrays=weights_of(arrays)),
         parents,
         inputs=np.broadcast_to(P[:, None, None], (T, nodes, *s0.shape)),
         initial=s0,

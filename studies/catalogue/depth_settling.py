@@ -1,0 +1,161 @@
+"""Depth as time: when loops over one layer settle, and what a parallel solver makes of it.
+
+Universal Transformer (Dehghani et al., arXiv 1807.03819) without its embedding of depth, and the block of a model of
+recurrent depth (Geiping, Yang and Su, arXiv 2510.14961).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import recsolve as rs
+from recsolve.base.arrays import Array
+from recsolve.studies.compare.measure import loop, measured
+from recsolve.studies.draw.drawing import band, converged, listed
+from recsolve.studies.draw.series import outside_legend
+from recsolve.studies.draw.style import line_arguments
+from recsolve.studies.registry import Picture, Table, study_of
+from recsolve.studies.store.records import Point, Row, product
+from recsolve.studies.systems import recurrent_depth, universal
+
+if TYPE_CHECKING:
+    from xarray import DataArray, Dataset
+
+TRANSFORMER, BLOCK = "universal transformer", "recurrent-depth block"
+SETTLED = "loop, until it settles"
+_NEAR = 1e-8  # changes from one depth to the next that count as settled, against the largest number
+
+
+@dataclass(frozen=True)
+class Config:
+    """``gains`` scale all weights; a loop that has not settled at ``depth`` is not drawn."""
+
+    models: tuple[str, ...] = (TRANSFORMER, BLOCK)
+    gains: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+    depth: int = 256
+    seeds: int = 5
+    solvers: tuple[str, ...] = ("newton", "jacobi", "picard")
+
+
+TINY = Config(gains=(0.25, 0.5, 4.0), depth=96, seeds=2)
+FULL = Config(gains=tuple(float(g) for g in np.arange(1, 17) / 4), depth=1024, seeds=20)
+
+
+def grid(config: Config) -> Iterator[Point]:
+    return product(
+        model=config.models, gain=config.gains, depth=config.depth, seed=range(config.seeds), dtype="float64",
+        solvers=[*config.solvers],
+    )  # fmt: skip
+
+
+def recurrence(model: str, gain: float, depth: int, seed: int, dtype: str) -> rs.Recurrence:
+    """Return the same layer applied again and again from a random state."""
+    if model == TRANSFORMER:
+        arrays = universal.draw(universal.Config(length=depth, gain=gain, seed=seed, dtype=dtype))
+        return universal.transformer({**arrays, "P": np.zeros_like(arrays["P"])})
+    arrays = recurrent_depth.draw(recurrent_depth.Config(length=1, gain=gain, seed=seed, dtype=dtype))
+    given = {"past": np.zeros_like(arrays["s0"]), "P": arrays["P"], "arrays": recurrent_depth.weights_of(arrays)}
+    return rs.Recurrence.from_function(partial(_iterated, **given), initial=arrays["s0"], length=depth)
+
+
+def _iterated(s: Any, u: Any, past: Array, P: Array, arrays: Any) -> Any:
+    return recurrent_depth.iterate(s, past, P, 1, arrays)
+
+
+def run(*, model: str, gain: float, depth: int, seed: int, dtype: str, solvers: list[str]) -> list[Row]:
+    rec = recurrence(model, gain, depth, seed, dtype)
+    states = loop(rec)
+    settles = settling(states)
+    status = "converged" if np.isfinite(settles) else "maxiter"
+    rows = [{"solver": SETTLED, "status": status, "iterations": settles}]
+    return [*rows, *(measured(rec, solver, states) for solver in solvers)]
+
+
+def settling(states: Array) -> float:
+    """Return after how many steps nothing changes any more, NaN where that is not seen."""
+    change = np.abs(np.diff(states.reshape(len(states), -1), axis=0)).max(axis=1) / np.abs(states).max()
+    moving = np.flatnonzero(~(change <= _NEAR))
+    last = int(moving[-1]) + 2 if moving.size else 1
+    return float(last) if last < len(states) else float("nan")
+
+
+def _counts(data: Dataset, model: str, solver: str) -> DataArray:
+    """Return iterations by gain and seed, NaN where not converged."""
+    return converged(data.sel(model=model, solver=solver).isel(depth=-1), "iterations").transpose("gain", "seed")
+
+
+def _names(data: Dataset, axis: str) -> list[str]:
+    return [str(name) for name in data[axis].values]
+
+
+def facts(data: Dataset) -> dict[str, Any]:
+    gains = data["gain"].values
+    found: dict[str, Any] = {"gains": [float(gains[0]), float(gains[-1])], "depth": int(data["depth"].max())}
+    for model in _names(data, "model"):
+        settled = np.isfinite(_counts(data, model, SETTLED).values)
+        all_settle = np.flatnonzero(settled.all(axis=1))
+        top = int(all_settle.max(initial=0))
+        found[f"{model}.settled"] = settled.mean(axis=1).tolist()
+        found[f"{model}.top"] = float(gains[top]) if all_settle.size else None
+        for solver in _names(data, "solver"):
+            medians = _counts(data, model, solver).median("seed", skipna=False).values
+            found[f"{model}.{solver}"] = [float(medians[0]), float(medians[top]), float(medians[-1])]
+    return found
+
+
+def draw(pyplot: Any, data: Dataset) -> Any:
+    models = _names(data, "model")
+    figure, axes = pyplot.subplots(1, len(models), figsize=(4.0 * len(models) + 2.2, 3.4), sharey=True, squeeze=False)
+    looks = {
+        solver: {**line_arguments("sequential" if solver == SETTLED else solver), "label": solver}
+        for solver in _names(data, "solver")
+    }
+    for ax, model in zip(axes[0], models, strict=True):
+        for solver, look in looks.items():
+            band(ax, data["gain"].values, _counts(data, model, solver), "seed", solver, **look)
+        ax.set(yscale="log", xlabel="gain of the weights", title=model)
+    axes[0, 0].set_ylabel("iterations")
+    outside_legend(figure, pyplot, looks.values())
+    return figure
+
+
+def says(data: Dataset) -> str:
+    f = facts(data)
+    return " ".join(_says(data, f, model) for model in _names(data, "model")) + (
+        " Where the loop settles, Jacobi takes about as many sweeps as the loop takes steps until then, however deep "
+        "the stack is: it is the fixed-point iteration with the head of the stack exact."
+    )
+
+
+def _says(data: Dataset, f: dict[str, Any], model: str) -> str:
+    share, top, (low, high) = f[f"{model}.settled"], f[f"{model}.top"], f["gains"]
+    if top is None:
+        return f"The {model} settles with every seed at no gain from {low:g} to {high:g}."
+    loop_steps, others = f[f"{model}.{SETTLED}"], [s for s in _names(data, "solver") if s != SETTLED]
+    counts = [f"{solver} {f[f'{model}.{solver}'][0]:.0f} and {f[f'{model}.{solver}'][1]:.0f}" for solver in others]
+    return (
+        f"The {model} settles within {f['depth']} steps with every seed up to gain {top:g}: after a median of "
+        f"{loop_steps[0]:.0f} steps at gain {low:g} and {loop_steps[1]:.0f} at {top:g}, where solvers take "
+        f"{listed(counts)} iterations; at gain {high:g} {share[-1]:.0%} of the seeds settle and Newton takes "
+        f"{f[f'{model}.newton'][2]:.0f}."
+    )
+
+
+def tables(data: Dataset) -> list[Table]:
+    f, gains = facts(data), data["gain"].values
+    rows = [[model, *(f"{share:.0%}" for share in f[f"{model}.settled"])] for model in _names(data, "model")]
+    return [Table("Seeds that settle, by gain", ["model", *(f"{g:g}" for g in gains)], rows)]
+
+
+STUDY = study_of(
+    __name__,
+    name="depth",
+    question="When do loops over one layer settle, and how many iterations does a solver over depth need then?",
+    dims=("model", "gain", "depth", "seed", "solver"),
+    pictures=(Picture("settling", draw, says),),
+)
