@@ -1,4 +1,4 @@
-"""pLSTM on a grid (Poeppel et al., arXiv 2506.11997): how far a source reaches in P-mode, in D-mode and without rule."""
+"""pLSTM on a grid (Poeppel et al., arXiv 2506.11997): how far a source reaches in P-mode, D-mode and without rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import loop, measured
 from recsolve.studies.draw.drawing import band
@@ -71,7 +70,7 @@ def run(*, mode: str, gates: str, side: int, seed: int, dtype: str) -> list[Row]
     lines = [gain[x + y == distance] for distance in range(side)]  # whole ones, which no border has cut
     curves = {"total": [float(line.sum()) for line in lines], "largest": [float(line.max()) for line in lines]}
     newton = measured(rec, "newton", loop(rec))
-    return [{**newton, **curves, "levels": rec.graph.depth, "cells": rec.graph.size}]
+    return [{**newton, **curves, "levels": 2 * side - 1, "cells": side * side}]
 
 
 def _curves(data: Dataset, name: str, mode: str, gates: str) -> DataArray:
@@ -85,12 +84,12 @@ def _names(data: Dataset, axis: str) -> list[str]:
 
 def facts(data: Dataset) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "iterations": float(data["iterations"].max()),
         "levels": int(data["levels"].max()),
         "cells": int(data["cells"].max()),
         "distance": data["distance"].size - 1,
     }
     for mode in _names(data, "mode"):
+        found[f"{mode}.iterations"] = float(data["iterations"].sel(mode=mode).max())
         for gates in _names(data, "gates"):
             total, largest = (_curves(data, name, mode, gates) for name in ("total", "largest"))
             name = f"{mode}.{gates}"
@@ -128,14 +127,16 @@ def says(data: Dataset) -> str:
     d = max(f[f"{D_MODE}.{gates}.largest"] for gates in GATES)
     free = f"{FREE}.largest"
     return (
-        f"P-mode keeps the sum of the gains over all edges at a distance to within {max(spread):.0e} of what the source "
-        f"wrote, whatever the gates; it spreads, and at distance {f['distance']} no edge has more than "
+        f"P-mode keeps the sum of the gains over all edges at a distance to within {max(spread):.0e} of what the "
+        f"source wrote, whatever the gates; it spreads, and at distance {f['distance']} no edge has more than "
         f"{f[f'{P_MODE}.largest.last']:.2g} of it. In D-mode no gain exceeds {d:.6g}: one path leads to an edge. With "
         f"gates of 1 a gain stays {f[f'{D_MODE}.largest.last']:.2g} at any distance, with random ones it falls to "
         f"{f[f'{D_MODE}.random.last']:.1e}. With both turns and no rule gains grow like the number of paths, "
         f"{f[f'{free}.growth']:.2f}x a step with gates of 1, to {f[f'{free}.last']:.1e}, and still "
-        f"{f[f'{FREE}.random.growth']:.2f}x a step with gates between 1/2 and 1. All are linear: Newton's method took at "
-        f"most {f['iterations']:.0f} iterations on {f['cells']} nodes, the loop {f['levels']} levels."
+        f"{f[f'{FREE}.random.growth']:.2f}x a step with gates between 1/2 and 1. All are linear: on {f['cells']} nodes "
+        f"in {f['levels']} levels Newton's method took {f[f'{P_MODE}.iterations']:.0f} iteration in P-mode, "
+        f"{f[f'{D_MODE}.iterations']:.0f} in D-mode, and up to {f[f'{FREE}.iterations']:.0f} where gains of that size "
+        "are rounded and passed on."
     )
 
 

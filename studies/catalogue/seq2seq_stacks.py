@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,12 +39,12 @@ class Config:
     units: int = 8
     words: int = 16
     lag_depth: int = 2
-    seeds: int = 3
+    seeds: int = 6
     repeats: int = 3
     enough: float = 0.5
 
 
-TINY = Config(depths=(1, 3), steps=32, units=4, words=6, seeds=2, repeats=1, enough=0.1)
+TINY = Config(depths=(1, 3), steps=32, units=4, words=8, lag_depth=1, seeds=4, repeats=1, enough=0.1)
 FULL = Config(depths=(1, 2, 4, 8, 16), steps=4096, units=32, words=30, lag_depth=4, seeds=10, repeats=7, enough=5.0)
 
 
@@ -75,7 +76,7 @@ def run(
         states, iterations = solve(arrays, method)
         row = {"solver": way, "status": "converged", "iterations": iterations, "error": distance(states, truth)}
         levels = layers + T - 1 if place == WAVEFRONT else layers * T
-        rows.append({**row, "levels": levels, **timed(lambda s=solve, m=method: s(arrays, m), repeats, enough)})
+        rows.append({**row, "levels": levels, **timed(partial(solve, arrays, method), repeats, enough)})
     return rows
 
 
@@ -165,16 +166,15 @@ def draw_cost(pyplot: Any, data: Dataset) -> Any:
 
 def says_cost(data: Dataset) -> str:
     f = facts(data)
-    front, turn = (f[f"{way}.seconds"] for way in WAYS[:2])
-    newton = f[f"{WAYS[2]}.seconds"][-1], f[f"{WAYS[3]}.seconds"][-1]
-    levels = f[f"{WAYS[0]}.levels"][-1], f[f"{WAYS[1]}.levels"][-1]
+    front, turn, newton, newton_in_turn = (f[f"{way}.seconds"] for way in WAYS)
+    levels, counts = ([f[f"{way}.{what}"][-1] for way in WAYS] for what in ("levels", "iterations"))
     return (
         f"At {f['layers'][-1]} layers the wavefront has {levels[0]} steps that wait for each other, layer by layer has "
-        f"{levels[1]}, {levels[1] / levels[0]:.1f}x as many; its loop took {times(turn[-1] / front[-1])} as long "
-        f"(at one layer {times(turn[0] / front[0])}). Newton took {f[f'{WAYS[2]}.iterations'][-1]} iterations on all "
-        f"layers at once and at most {f[f'{WAYS[3]}.iterations'][-1]} on one, and in turn {times(newton[1] / newton[0])} "
-        f"the time of all at once; with dense blocks of 2 x units it took {times(newton[0] / front[-1])} the time of "
-        f"the wavefront's loop. All agree to {f['error']:.0e}."
+        f"{levels[1]}, {levels[1] / levels[0]:.1f}x as many; its loop took {times(turn[-1] / front[-1])} as long (at "
+        f"{f['layers'][0]} {times(turn[0] / front[0])}). Newton took {counts[2]} iterations on all layers at once and "
+        f"at most {counts[3]} on one, all of them in turn taking {times(newton_in_turn[-1] / newton[-1])} the time; with "
+        f"its dense blocks it took {times(newton[-1] / front[-1])} the time of the wavefront's loop. All agree to "
+        f"{f['error']:.0e}."
     )
 
 
@@ -192,9 +192,9 @@ def draw_lag(pyplot: Any, data: Dataset) -> Any:
 def says_lag(data: Dataset) -> str:
     f = facts(data)
     return (
-        f"Between word i of the source and the output i there are S = {f['words']} steps where the source is read as it "
-        f"is, and 2 i - 1 where it is reversed: the mean is the same. Reversed, the derivative is {times(f['first'])} "
-        f"that of the other order at the first word and {times(f['last'])} at the last one; it is larger for "
+        f"Between word i of the source and output i there are S = {f['words']} steps where the source is read as it is "
+        f"and 2 i - 1 where it is reversed: the mean is the same. Reversed, the derivative is {times(f['first'])} that "
+        f"of the other order at the first word and {times(f['last'])} at the last one; it is larger for "
         f"{f['crossing']} of {f['words']} words. Since it decays by factors, its mean over the words becomes "
         f"{times(f['mean'])} as large: a few strong links in place of many weak ones, with random weights."
     )
@@ -203,7 +203,12 @@ def says_lag(data: Dataset) -> str:
 def tables(data: Dataset) -> list[Table]:
     f = facts(data)
     rows = [
-        [way, *(f"{1e3 * s:.3g}" for s in f[f"{way}.seconds"]), str(f[f"{way}.levels"][-1]), str(f[f"{way}.iterations"][-1])]
+        [
+            way,
+            *(f"{1e3 * s:.3g}" for s in f[f"{way}.seconds"]),
+            str(f[f"{way}.levels"][-1]),
+            str(f[f"{way}.iterations"][-1]),
+        ]
         for way in WAYS
     ]
     head = ["", *(f"{n} layers" for n in f["layers"]), "steps that wait", "iterations"]

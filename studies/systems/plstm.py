@@ -66,7 +66,7 @@ def draw_line(config: Config) -> Arrays:
 
 
 def draw_grid(config: Config) -> Arrays:
-    """Draw what a grid needs in both modes: ``gates`` are a, b, c of T = ((a, a), (1 - a, 1 - a)) or ((a, 0), (b, c))."""
+    """Draw a grid for both modes: ``gates`` are a, b, c of T = ((a, a), (1 - a, 1 - a)) or ((a, 0), (b, c))."""
     random, shape = Draw(config.seed, config.dtype), (isqrt(config.length),) * 2
     gates = sigmoid(random.normal(*shape, config.batch, config.heads, 3))
     return {**_nodes(config, random, *shape), "gates": gates}
@@ -111,7 +111,11 @@ def scan(recurrence: rs.Recurrence) -> Array:
 
 def _across(h: Any, u: Any) -> Any:
     T, left, above = u["T"][..., None], h[0][..., 0, :], h[1][..., 1, :]
-    return T[..., 0, :] * left[..., None, :] + T[..., 1, :] * above[..., None, :] + u["S"][..., None] * u["w"][..., None, :]
+    return (
+        T[..., 0, :] * left[..., None, :]
+        + T[..., 1, :] * above[..., None, :]
+        + u["S"][..., None] * u["w"][..., None, :]
+    )
 
 
 def grid(T: Array, S: Array, w: Array) -> rs.Recurrence:
@@ -156,7 +160,7 @@ def graph(arrays: Arrays) -> rs.Recurrence:
 def read(arrays: Arrays, *entering: Array) -> Array:
     """Return y, (*nodes, batch, heads, V), from the matrices on the edges into each node, flat: of one edge or two."""
     q, k, v = (arrays[name] for name in "qkv")
-    y = (arrays["D"] * (q * k).sum(axis=-1))[..., None] * v
+    y: Array = (arrays["D"] * (q * k).sum(axis=-1))[..., None] * v
     for e, C in enumerate(entering):
         C = C.reshape(*C.shape[:-1], k.shape[-1], v.shape[-1])
         y = y + arrays["M"][..., e, None] * np.einsum("...kv,...k->...v", C, q)

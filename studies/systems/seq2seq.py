@@ -41,7 +41,7 @@ class Config:
 
 
 def draw(config: Config) -> Arrays:
-    """Draw source and target as they are fed, and weights; their first axis is encoder and decoder, gates are i, f, g, o."""
+    """Draw source, target and weights, whose first axis is encoder and decoder; gates are i, f, g, o."""
     n, L, random = config.units, config.layers, Draw(config.seed, config.dtype)
     source = config.length // 2
     return {

@@ -6,8 +6,8 @@ duo-causal attention (Fu et al., arXiv 2511.08577); here within a window of posi
     h_i^(d) = x_i^(d) + tanh(attention of x_i^(d) over x_j^(k), i - window < j <= i, k <= d),
     x_i^(d+1) = h_i^(d) + softmax(U h_i^(d)) E,
 
-with matrices W for what is at depth 1 and W + B A, B A of low rank, for the rest. A token goes on while sigmoid(w . h + b) > tau; one that
-has stopped keeps its h and adds nothing to what others see at greater depths.
+with matrices W for what is at depth 1 and W + B A, B A of low rank, for the rest. A token goes on while
+sigmoid(w . h + b) > tau = 1/2; one that has stopped keeps its h and adds nothing to what others see at greater depths.
 
 All positions of a depth are parallel: D levels, whatever T is. The state is h and whether the token goes on, whose
 derivative is 0; the Jacobian is dense for each parent.
@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.base.arrays import Array
 from recsolve.math import sigmoid, softmax
 from recsolve.studies.systems.system import Arrays, Draw, system_of
 
@@ -83,7 +82,7 @@ def make(arrays: Arrays) -> rs.Recurrence:
 
 
 def _step(h: Any, u: Any, arrays: Arrays) -> Any:
-    """Return (h, goes on) of nodes that see, slot by slot, what (h, goes on) is at smaller depths; slot 0 is their own."""
+    """Return (h, goes on) of nodes; slots are (h, goes on) at smaller depths, slot 0 that of their own position."""
     W, U, E, w, b = (arrays[name] for name in "WUEwb")
     deeper = W + arrays["B"] @ arrays["A"]
     before = np.stack(h, axis=-2)  # (nodes, batch, slots, n + 1)

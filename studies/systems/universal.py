@@ -128,5 +128,7 @@ def act(arrays: Arrays) -> rs.Recurrence:
 _PAPER = {"title": "Universal Transformer", "cite": "Dehghani et al., arXiv 1807.03819", "study": "depth"}
 SYSTEMS = (
     system_of(__name__, name="universal_transformer", make=transformer, structure="dense over positions", **_PAPER),
-    system_of(__name__, name="universal_act", make=act, structure="dense over positions, triangular in H, c, y", **_PAPER),
+    system_of(
+        __name__, name="universal_act", make=act, structure="dense over positions, triangular in H, c, y", **_PAPER
+    ),
 )

@@ -1,0 +1,82 @@
+"""What the studies of systems on graphs and over depth claim, on their tiny grids."""
+
+import numpy as np
+import pytest
+
+from recsolve.studies.catalogue import depth_settling, plstm_gains, seq2seq_stacks
+from recsolve.studies.systems import seq2seq
+
+P, D, FREE = plstm_gains.P_MODE, plstm_gains.D_MODE, plstm_gains.FREE
+
+
+def test_p_mode_keeps_the_sum_d_mode_every_gain_and_no_rule_neither(ran):
+    facts, data = ran("plstm")
+    assert (data["error"] <= 1e-12).all()
+    for gates in plstm_gains.GATES:
+        assert facts[f"{P}.{gates}.total"] == pytest.approx([1.0, 1.0], abs=1e-14)
+        assert facts[f"{P}.{gates}.largest"] <= 1
+        assert facts[f"{D}.{gates}.largest"] == 1
+        assert facts[f"{FREE}.{gates}.growth"] > 1.3
+    assert facts[f"{D}.largest.last"] == 1
+    assert facts[f"{D}.largest.last_total"] == facts["distance"] + 2  # one edge more a step
+    assert facts[f"{FREE}.largest.last"] == 35  # paths of 7 moves, 3 of them to one side
+    assert facts[f"{FREE}.largest.growth"] == 2
+    assert facts[f"{P}.iterations"] == facts[f"{D}.iterations"] == 1
+    assert facts["levels"] == 15
+
+
+def test_a_wavefront_and_layers_in_turn_agree_and_wait_for_other_numbers_of_steps(ran):
+    facts, _ = ran("seq2seq")
+    assert facts["error"] < 1e-13
+    assert facts["layers"] == [1, 3]
+    wavefront, in_turn = (facts[f"{way}.levels"] for way in seq2seq_stacks.WAYS[:2])
+    assert wavefront == [32, 34]
+    assert in_turn == [32, 96]
+    assert 2 <= facts[f"{seq2seq_stacks.WAYS[2]}.iterations"][1] <= 10
+
+
+def test_a_reversed_source_is_nearer_at_first_and_farther_at_last(ran):
+    facts, _ = ran("seq2seq")
+    assert facts["first"] > 1.5
+    assert facts["last"] < 1 / 1.5
+    assert 1 <= facts["crossing"] < facts["words"] == 8
+
+
+def test_slopes_by_word_are_those_of_differences():
+    arrays = seq2seq.draw(seq2seq.Config(length=6, batch=1, layers=2, units=3))
+    order = np.arange(3)
+
+    def last(source):  # read as it is, where the stack turns it around
+        states = seq2seq_stacks.whole({**arrays, "source": source[::-1]}, "sequential")[0]
+        return states[-1, 3:, 0, :3]
+
+    found = seq2seq_stacks.slopes(arrays, order)
+    for word in range(3):
+        columns = []
+        for channel in range(4):
+            ends = []
+            for sign in (1, -1):
+                moved = arrays["source"].copy()
+                moved[word, 0, channel] += sign * 1e-6
+                ends.append(last(moved)[word])
+            columns.append((ends[0] - ends[1]) / 2e-6)
+        assert found[word] == pytest.approx(np.linalg.norm(columns), rel=1e-6)
+
+
+def test_loops_settle_where_weights_are_small_and_solvers_see_it(ran):
+    facts, data = ran("depth")
+    block, transformer = depth_settling.BLOCK, depth_settling.TRANSFORMER
+    assert facts[f"{block}.settled"][:2] == [1.0, 1.0]
+    assert facts[f"{block}.steps"][0] < facts[f"{block}.steps"][1]
+    assert facts[f"{transformer}.steps"][-1] is None or facts[f"{transformer}.steps"][-1] < 64
+    assert facts[f"{block}.newton"][0] <= 4 < facts[f"{block}.jacobi"][0]
+    assert facts[f"{block}.newton"][0] < facts[f"{block}.newton"][2]
+    assert 1 < facts["sweeps"] < 3
+    assert (data["error"].sel(solver=["newton", "jacobi"]) < 1e-10).all()
+
+
+def test_settling_is_the_first_step_after_which_nothing_changes():
+    states = np.array([1.0, 2.0, 3.0, 3.0, 3.0, 3.0])[:, None]
+    assert depth_settling.settling(states) == 3
+    assert np.isnan(depth_settling.settling(np.arange(5.0)[:, None]))
+    assert depth_settling.settling(np.ones((5, 2))) == 1
