@@ -49,6 +49,7 @@ CATALOGUE: dict[str, str] = {
     "plstm": "plstm_gains",
     "seq2seq": "seq2seq_stacks",
     "depth": "depth_settling",
+    "sampler": "depth_sampler",
     "speed": "speed",
     "paper/pararnn": "paper_pararnn",
     "paper/deer": "paper_deer",

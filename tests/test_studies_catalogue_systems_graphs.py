@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from recsolve.studies.catalogue import depth_settling, plstm_gains, seq2seq_stacks
-from recsolve.studies.systems import seq2seq
+from recsolve.studies.catalogue import depth_sampler, depth_settling, plstm_gains, seq2seq_stacks
+from recsolve.studies.systems import recurrent_depth, seq2seq
 
 P, D, FREE = plstm_gains.P_MODE, plstm_gains.D_MODE, plstm_gains.FREE
 
@@ -80,3 +80,23 @@ def test_settling_is_the_first_step_after_which_nothing_changes():
     assert depth_settling.settling(states) == 3
     assert np.isnan(depth_settling.settling(np.arange(5.0)[:, None]))
     assert depth_settling.settling(np.ones((5, 2))) == 1
+
+
+def test_the_sampler_finds_the_tokens_of_the_loop_where_it_waits_for_them(ran):
+    facts, _ = ran("sampler")
+    assert facts["1.equal"]
+    assert facts["4.equal"]
+    assert facts["1.worst"] > 0
+    assert facts["4.mismatch"] == 0
+    assert 5 < facts["4.speed"] < 8 < facts["1.speed"] < 32
+    assert facts["4.work"] < 1
+
+
+def test_the_sampler_of_all_iterations_at_once_is_the_loop_itself():
+    arrays = recurrent_depth.draw(recurrent_depth.Config(length=10, gain=0.5, memory=0.8))
+    tokens, passes, rows = depth_sampler.sampled(arrays, 200, 1e-9)
+    np.testing.assert_array_equal(tokens, depth_sampler.in_turn(arrays))
+    assert len(np.unique(tokens)) > 1
+    assert passes / 200 <= 13 <= rows / 200
+    with pytest.raises(ValueError, match="a position still moves by"):
+        depth_sampler.in_turn({**arrays, "W": -50 * np.eye(8)})

@@ -34,7 +34,7 @@ class Config:
     length: int = 64
     batch: int = 1
     iterations: int = 32
-    inner: int = 4
+    inner: int = 8
     width: int = 8
     tokens: int = 6
     gain: float = 0.5
@@ -107,6 +107,6 @@ SYSTEMS = (
         structure="dense in the iteration before and in the position before",
         title="Recurrent depth",
         cite="Geiping, Yang and Su, arXiv 2510.14961",
-        study="depth",
+        study="sampler",
     ),
 )
