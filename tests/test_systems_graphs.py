@@ -178,11 +178,14 @@ def test_positions_that_have_halted_stay_and_their_weights_sum_to_one():
 
 
 @pytest.mark.parametrize(
-    ("name", "wrt"), [("universal_transformer", "Wo"), ("universal_act", "Wqkv"), ("cola_depth", "A")]
+    ("name", "wrt"),
+    [("universal_transformer", "Wo"), ("universal_act", "Wqkv"), ("universal_act", "w"), ("cola_depth", "A")],
 )
 def test_gradients_over_depth_are_those_of_the_literal_loop(name, wrt):
-    arrays = drawn(name, length=6)
+    arrays = drawn(name, length=12)
     sol = rs.solve(get(name).build(arrays))
+    assert rs.check_structure(sol.recurrence).ok
+    assert name != "universal_act" or 0 < (sol.named.c == 1).mean() < 1  # some halt
     cotangent = np.random.default_rng(1).standard_normal(sol.states.shape)
     direction, expected = differences(name, arrays, wrt, cotangent)
     found = rs.adjoint(sol, states=cotangent).parameters[wrt]

@@ -44,6 +44,7 @@ class Config:
 
 
 def draw(config: Config) -> Arrays:
+    """Draw s^0 and weights; ``nodes`` says by its shape alone how many nodes a position has, and iterations a node."""
     n, random = config.width, Draw(config.seed, config.dtype)
     return {
         "s0": random.normal(config.batch, n),

@@ -25,6 +25,8 @@ import recsolve as rs
 from recsolve.math import sigmoid, softmax
 from recsolve.studies.systems.system import Arrays, Draw, system_of
 
+THRESHOLD = 0.5  # of the decider
+
 
 @dataclass(frozen=True)
 class Config:
@@ -44,7 +46,7 @@ class Config:
 
 
 def draw(config: Config) -> Arrays:
-    """Draw embeddings of the input, weights, and ``sees``, the depths and positions back: (depth, window)."""
+    """Draw embeddings of the input and weights; ``sees`` says by its shape alone how many depths and positions."""
     n, random = config.width, Draw(config.seed, config.dtype)
     scale = config.gain * n**-0.5
     return {
@@ -102,7 +104,6 @@ def _step(h: Any, u: Any, arrays: Arrays) -> Any:
     return np.concatenate([new, np.where(goes_on, 1.0, 0.0)[..., None].astype(w.dtype)], axis=-1)
 
 
-THRESHOLD = 0.5
 SYSTEMS = (
     system_of(
         __name__,

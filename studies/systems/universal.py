@@ -24,6 +24,8 @@ from recsolve.base.arrays import Array
 from recsolve.math import layer_norm, relu, sigmoid, softmax
 from recsolve.studies.systems.system import Arrays, Draw, system_of
 
+EPSILON = 0.01  # a position halts once less than this is left of its total of 1
+
 
 @dataclass(frozen=True)
 class Config:
@@ -89,9 +91,6 @@ def _adaptive(s: Any, u: Any, p: Any) -> Any:
     weight = np.where(goes_on, chance, 1 - s.c)  # 0 once c is 1
     H = np.where((s.c < 1)[..., None], _layer(seen, p), s.H)
     return {"H": H, "c": np.where(goes_on, s.c + chance, 1.0), "y": s.y + weight[..., None] * H}
-
-
-EPSILON = 0.01
 
 
 def _made(f: Any, arrays: Arrays, state: dict[str, Any], initial: dict[str, Array], structure: Any) -> rs.Recurrence:
