@@ -50,6 +50,7 @@ CATALOGUE: dict[str, str] = {
     "seq2seq": "seq2seq_stacks",
     "depth": "depth_settling",
     "sampler": "depth_sampler",
+    "paths": "depth_paths",
     "speed": "speed",
     "paper/pararnn": "paper_pararnn",
     "paper/deer": "paper_deer",

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from recsolve.studies.catalogue import depth_sampler, depth_settling, plstm_gains, seq2seq_stacks
-from recsolve.studies.systems import recurrent_depth, seq2seq
+import recsolve as rs
+from recsolve.studies.catalogue import depth_paths, depth_sampler, depth_settling, plstm_gains, seq2seq_stacks
+from recsolve.studies.systems import cola, recurrent_depth, seq2seq
 
 P, D, FREE = plstm_gains.P_MODE, plstm_gains.D_MODE, plstm_gains.FREE
 
@@ -100,3 +101,21 @@ def test_the_sampler_of_all_iterations_at_once_is_the_loop_itself():
     assert passes / 200 <= 13 <= rows / 200
     with pytest.raises(ValueError, match="a position still moves by"):
         depth_sampler.in_turn({**arrays, "W": -50 * np.eye(8)})
+
+
+def test_a_search_over_paths_finds_answers_that_nobody_trained(ran):
+    facts, data = ran("paths")
+    assert facts["4.shorter"] > 0.9
+    assert facts["64.shorter"] > 0.6
+    few, many = (facts[f"{n}.fixed"] for n in (4, 64))
+    assert np.diff(few).min() >= 0
+    assert few[-1] > 0.6 > many[-1]
+    lengths = data["kept"].sel(solver="search").values
+    assert (lengths[..., 3:] == 1).all()  # the stack itself is among the paths of four blocks
+
+
+def test_the_end_of_a_path_is_that_of_its_recurrence():
+    arrays = cola.draw(cola.Config(length=3, batch=2, blocks=4))
+    path = arrays["path"].astype(int).tolist()
+    ends = [*depth_paths.by_length(arrays, 3)][-1][depth_paths.number(path, 4)]
+    np.testing.assert_allclose(ends, rs.solve(cola.make(arrays)).named.H[-1], atol=1e-13)

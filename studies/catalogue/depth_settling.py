@@ -154,9 +154,9 @@ def _says(data: Dataset, f: dict[str, Any], model: str) -> str:
     share, steps, (low, high) = f[f"{model}.settled"], f[f"{model}.steps"], f["gains"]
     first, last = ("-" if n is None else f"{n:.0f}" for n in (steps[0], steps[-1]))
     counts = [
-        f"{solver} takes a median of {f[f'{model}.{solver}'][0]:.0f} and {f[f'{model}.{solver}'][-1]:.0f} iterations"
+        f"{solver.capitalize()} takes a median of {medians[0]:.0f} and {medians[-1]:.0f} iterations"
         for solver in _names(data, "solver")
-        if solver != SETTLED
+        if (medians := f.get(f"{model}.{solver}"))
     ]
     sooner = ""
     if None not in (steps[0], steps[-1]) and steps[-1] < steps[0]:

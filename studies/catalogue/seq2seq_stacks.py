@@ -170,9 +170,9 @@ def says_cost(data: Dataset) -> str:
     levels, counts = ([f[f"{way}.{what}"][-1] for way in WAYS] for what in ("levels", "iterations"))
     return (
         f"At {f['layers'][-1]} layers the wavefront has {levels[0]} steps that wait for each other, layer by layer has "
-        f"{levels[1]}, {levels[1] / levels[0]:.1f}x as many; its loop took {times(turn[-1] / front[-1])} as long (at "
-        f"{f['layers'][0]} {times(turn[0] / front[0])}). Newton took {counts[2]} iterations on all layers at once and "
-        f"at most {counts[3]} on one, all of them in turn taking {times(newton_in_turn[-1] / newton[-1])} the time; "
+        f"{levels[1]}, {levels[1] / levels[0]:.1f}x as many; its loop took {times(turn[-1] / front[-1])} as long "
+        f"({times(turn[0] / front[0])} where there is one). Newton took {counts[2]} iterations on all layers at once "
+        f"and at most {counts[3]} on one, all in turn taking {times(newton_in_turn[-1] / newton[-1])} the time; "
         f"with its dense blocks it took {times(newton[-1] / front[-1])} the time of the wavefront's loop. All agree to "
         f"{f['error']:.0e}."
     )

@@ -81,5 +81,6 @@ SYSTEMS = (
         structure="dense, I and a block lower triangle over tokens",
         title="Chain of Layers",
         cite="Li et al., arXiv 2507.07996",
+        study="paths",
     ),
 )
