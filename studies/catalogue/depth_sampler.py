@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xarray import DataArray, Dataset
 
 ITERATIONS = 32  # r: what a token takes that waits for the one before it
-PUBLISHED = {"inner": 4, "eps": 0.03, "speed": "4.4 to 4.8"}
+INNER, EPS, SPEED = 4, 0.03, "4.4 to 4.8"  # as published
 _SETTLED, _LIMIT = 1e-12, 10_000
 
 
@@ -118,7 +118,7 @@ def facts(data: Dataset) -> dict[str, Any]:
         found[f"{inner}.equal"] = float(mismatch.sel(eps=found["smallest_eps"]).max()) == 0
         found[f"{inner}.worst"] = float(mismatch.sel(eps=found["largest_eps"]).mean())
         for name in ("mismatch", "speed", "work"):
-            found[f"{inner}.{name}"] = float(_measured(data, name, inner).sel(eps=PUBLISHED["eps"]).mean())
+            found[f"{inner}.{name}"] = float(_measured(data, name, inner).sel(eps=EPS).mean())
     return found
 
 
@@ -136,14 +136,14 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 
 def says(data: Dataset) -> str:
-    f, default = facts(data), PUBLISHED["inner"]
+    f, default = facts(data), INNER
     inners = [int(n) for n in data["inner"].values]
     equal = all(f[f"{inner}.equal"] for inner in inners)
     least = inners[0]
     return (
-        f"With the published r' = {default} and eps = {PUBLISHED['eps']:g} {f[f'{default}.mismatch']:.1%} of the "
+        f"With the published r' = {default} and eps = {EPS:g} {f[f'{default}.mismatch']:.1%} of the "
         f"tokens differ from those of the loop, and {times(f[f'{default}.speed'])} fewer passes wait for each other "
-        f"(published: {PUBLISHED['speed']}x the tokens a second; r / r' = {ITERATIONS / default:g} is the bound), for "
+        f"(published: {SPEED}x the tokens a second; r / r' = {ITERATIONS / default:g} is the bound), for "
         f"{times(f[f'{default}.work'])} the work of {ITERATIONS} iterations a token. With r' = {least} it is "
         f"{times(f[f'{least}.speed'])} and {f[f'{least}.mismatch']:.1%} are wrong, at eps = {f['largest_eps']:g} "
         f"{f[f'{least}.worst']:.0%}: a wrong token that settles before the one on its left is frozen with it. At eps = "
@@ -157,7 +157,7 @@ def tables(data: Dataset) -> list[Table]:
         [str(n), *(f"{f[f'{n}.{name}']:.3g}" for name in ("mismatch", "speed", "work"))] for n in data["inner"].values
     ]
     head = ["r'", "wrong tokens", "r T over passes that wait", "work over r T"]
-    return [Table(f"At eps = {PUBLISHED['eps']:g}, means over seeds", head, rows)]
+    return [Table(f"At eps = {EPS:g}, means over seeds", head, rows)]
 
 
 STUDY = study_of(
