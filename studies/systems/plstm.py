@@ -93,19 +93,19 @@ def _written(arrays: Arrays) -> Array:
 
 
 def _along(h: Any, u: Any) -> Any:
-    return u["T"][..., None] * h + u["w"]
+    return u["T"] * h + u["w"]
 
 
 def line(arrays: Arrays) -> rs.Recurrence:
     w = arrays["S"][..., None] * _written(arrays)
     return rs.Recurrence.from_function(
-        _along, inputs={"T": arrays["T"], "w": w}, initial=np.zeros(w.shape[1:], w.dtype), structure="scalar"
+        _along, inputs={"T": arrays["T"][..., None], "w": w}, initial=np.zeros(w.shape[1:], w.dtype), structure="scalar"
     )
 
 
 def scan(recurrence: rs.Recurrence) -> Array:
     T, w = recurrence.inputs  # type: ignore[attr-defined]
-    found: Array = rs.scan("affine", (T[..., None], w), initial=recurrence.initial)
+    found: Array = rs.scan("affine", (T, w), initial=recurrence.initial)
     return found
 
 
