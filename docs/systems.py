@@ -85,7 +85,8 @@ def section(system: System) -> Iterator[str]:
     yield f"## {system.name}\n"
     yield f"{system.title} ({system.cite}). Jacobian: {system.structure}.\n"
     yield "```text\n" + system.text + "\n```\n"
-    yield f"T = {rec.length}, {rec.batch or 'no'} batch, states of {rec.layout.event}, {rec.dtype}.\n"
+    size = f"T = {rec.length}" if rec.graph is None else f"{rec.graph.size} nodes in {rec.graph.depth} levels"
+    yield f"{size}, {rec.batch or 'no'} batch, states of {rec.layout.event}, {rec.dtype}.\n"
     yield from table(list(rows(rec)))
     yield ""
     if system.scan is not None:

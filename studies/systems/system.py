@@ -35,9 +35,18 @@ CATALOGUE: dict[str, str] = {
     "flash_gru": "flash",
     "flash_lstm": "flash",
     "flash_slstm": "flash",
+    "plstm_line": "plstm",
+    "plstm_grid_p": "plstm",
+    "plstm_grid_d": "plstm",
+    "plstm_graph": "plstm",
     "attention_rnn": "attention_rnn",
+    "brnn": "brnn",
+    "universal_transformer": "universal",
+    "universal_act": "universal",
     "convs5": "convs5",
     "convlstm": "convs5",
+    "seq2seq_lstm": "seq2seq",
+    "recurrent_depth": "recurrent_depth",
     "mlstm": "mlstm",
     "mlstm_sig": "mlstm",
     "pgn": "pgn",
@@ -46,8 +55,10 @@ CATALOGUE: dict[str, str] = {
     "gla": "gla",
     "minmax": "minmax",
     "mamba_s6": "mamba",
+    "cola_depth": "cola",
     "jrt": "jrt",
     "lssl": "lssl",
+    "think_at_hard": "think_at_hard",
     "fsmn": "fsmn",
 }
 
@@ -100,7 +111,7 @@ class System:
     @property
     def solvers(self) -> str:
         """Which solvers apply, in words."""
-        return "all"
+        return "all" if self.build(length=1).graph is None else "those that take graphs"
 
     def build(self, arrays: Arrays | None = None, **changes: Any) -> Recurrence:
         """Return the recurrence of given arrays, or of random ones with some values of the config changed.
@@ -123,11 +134,10 @@ class System:
 
 
 def system_of(module: str, **given: Any) -> System:
-    """Return a system of a module whose parts have the names that this file lists at its head."""
+    """Return a system of a module whose parts have the names that this file lists at its head, or are given here."""
     parts = vars(sys.modules[module])
-    return System(
-        **{"text": cleandoc(parts["__doc__"]), "config": parts["Config"](), "draw": parts.get("draw"), **given}
-    )
+    known = {"text": cleandoc(parts["__doc__"]), "config": parts["Config"](), "draw": parts.get("draw")}
+    return System(**{**known, **given})
 
 
 def get(name: str) -> System:

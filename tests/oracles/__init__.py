@@ -1,29 +1,18 @@
 """The literal loops of published systems: what a reader of the paper would write, on the arrays of the system.
 
-``ORACLES[name](arrays)`` returns the states, (T, *batch, *event), from NumPy alone; nothing here uses the library.
+``ORACLES[name](arrays)`` returns the states, (T, *batch, *event), from NumPy alone; nothing here uses the library. Every
+module of this folder enters its own.
 """
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pkgutil import iter_modules
 
 import numpy as np
 
-_MODULES = (
-    "attention_rnn",
-    "convs5",
-    "flash",
-    "gla",
-    "jrt",
-    "lssl",
-    "mamba",
-    "minmax",
-    "mlstm",
-    "pararnn",
-    "quasi_lstm",
-    "windowed",
-)
-
 Oracle = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 ORACLES: dict[str, Oracle] = {
-    name: oracle for module in _MODULES for name, oracle in import_module(f"oracles.{module}").ORACLES.items()
+    name: oracle
+    for module in iter_modules(__path__)
+    for name, oracle in getattr(import_module(f"oracles.{module.name}"), "ORACLES", {}).items()
 }
