@@ -1,6 +1,6 @@
 """The literal loops of published systems: what a reader of the paper would write, on the arrays of the system.
 
-``ORACLES[name](arrays)`` returns the states, (T, *batch, *event), from NumPy alone; nothing here uses the library. Every
+``ORACLES[name](arrays)`` returns the states, (T, *batch, *event), from NumPy alone; nothing here uses the library. Each
 module of this folder enters its own.
 """
 
