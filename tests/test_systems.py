@@ -11,7 +11,7 @@ import recsolve as rs
 from recsolve.studies.systems.system import CATALOGUE, get
 
 SHORT = 40
-EXACT = {"minmax"}  # what scans without rounding
+EXACT = {"minmax", "minmax_matrix"}  # what scans without rounding
 
 
 def test_every_system_is_described_and_has_an_oracle():

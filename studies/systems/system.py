@@ -36,6 +36,8 @@ CATALOGUE: dict[str, str] = {
     "flash_lstm": "flash",
     "flash_slstm": "flash",
     "minmax": "minmax",
+    "minmax_matrix": "minmax",
+    "minmax_cascade": "minmax",
     "mamba_s6": "mamba",
 }
 
