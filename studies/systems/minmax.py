@@ -4,7 +4,7 @@ With r_t, s_t, A_t and b_t affine in the input (Ronca, arXiv 2605.06384):
 
 neuron:   x_t = max(min(r_t, x_{t-1}), s_t)
 matrix:   x_t[i] = max(b_t[i], max over j of min(A_t[i, j], x_{t-1}[j]))
-cascade:  x_t[l] = max(min(r_t[l], x_{t-1}[l]), s_t[l]),  r_t[l] = R_l x_t[l-1] + u_t[l, 0],  s_t[l] = S_l x_t[l-1] + u_t[l, 1]
+cascade:  neurons x_t[l] of layers l, with r_t[l] = R_l x_t[l-1] + u_t[l, 0],  s_t[l] = S_l x_t[l-1] + u_t[l, 1]
 
 The Jacobian of a neuron is 0 or 1 per unit, that of a matrix has at most one 1 in a row, that of a cascade has such
 neurons on its diagonal and products of R and S below it. Maps compose to maps of the same form, which do not round: a
