@@ -14,6 +14,7 @@ from recsolve.base.arrays import Array, kind_of
 from recsolve.jacobians import LaneDense
 from recsolve.kernels.cpu.scan import scan_numba
 from recsolve.kernels.cpu.scan.factored_scan import is_factored
+from recsolve.kernels.cpu.scan.sparse import is_sparse
 from recsolve.kernels.cpu.threads import limited
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.registry import get
@@ -199,7 +200,7 @@ def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
 def _scan_pays(like: Array, e: Any) -> bool:
     """Return whether a compiled scan of elements ``e``, rows as ``like``, is worth loading."""
     steps = len(like)
-    if is_factored(e):  # NumPy calls Python at every step
+    if is_factored(e) or (is_sparse(e) and not e.composable):  # NumPy calls Python at every step
         return steps >= _MANY_FACTORED
     numbers = max(like.size, e.data.size) if isinstance(e, LaneDense) else like.size
     return bool(numbers >= (_PAYS if steps >= _MANY_STEPS else 8 * _PAYS))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import FLOATS, Array, kind_of, namespace, slowest_first
+from recsolve.base.arrays import FLOATS, Array, difference, kind_of, namespace, slowest_first
 from recsolve.base.layout import Layout
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels import backends
@@ -32,7 +32,7 @@ class Tested(NamedTuple):
     Attributes
     ----------
     residual : array
-        F - h, (T, *batch, *event).
+        F - h, (T, *batch, *event); of discrete states 1 where they differ.
     converged, exact : array of bool
         (T, *batch): rows of which every entry meets the tolerance, or is 0.
     worst : array
@@ -50,9 +50,9 @@ def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[
     rows = _rows((states, values), axes)
     lane = _lane(states, tolerance, axes)
     if rows is None or lane == 0:
-        residual = values - states
-        met, zero = tolerance.met(states, values, residual), residual == 0
-        return Tested(residual, met.all(axis=axes), zero.all(axis=axes), _largest(abs(residual), axes))  # type: ignore[arg-type]
+        residual = difference(values, states)
+        met, worst = tolerance.met(states, values, residual), _largest(abs(residual), axes)
+        return Tested(residual, met.all(axis=axes), worst == 0, worst)  # type: ignore[arg-type]
     from recsolve.kernels.cpu import residual_loops
 
     dtype, out = states.dtype, np.empty_like(states)

@@ -6,19 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arguments import check_callable
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.frozen_gates import frozen_gates
 from recsolve.solution import Solution
+from recsolve.solvers.active import Guess
 from recsolve.solvers.sequential import loop
 
 WORDS = "'step', 'zeros', 'coarse', 'frozen_gates'"
 
 
-def first_iterate(guess: Any, recurrence: Recurrence) -> Array | None:
-    """Return the first iterate as a new native array, or None for the default."""
+def first_iterate(guess: Any, recurrence: Recurrence) -> Guess:
+    """Return the first iterate as a new native array, a function that returns it of any window, or None by default."""
     if guess is None or (isinstance(guess, str) and guess == "step"):
         return None
+    if callable(guess):
+        check_callable("guess", guess, "guess(recurrence)")
+        return lambda window: _spread(guess(window), window, "guess(recurrence)")
     states = recurrence.empty()
     if isinstance(guess, str):
         if guess == "coarse":
@@ -28,24 +33,40 @@ def first_iterate(guess: Any, recurrence: Recurrence) -> Array | None:
         if guess == "frozen_gates":
             return _finite(frozen_gates(recurrence), recurrence)
         if guess != "zeros":
-            raise ValueError(f"guess is {guess!r}; wanted {WORDS}, an array or a Solution")
+            raise ValueError(f"guess is {guess!r}; wanted {WORDS}, an array, a callable or a Solution")
         states[...] = 0
         return states
     if isinstance(guess, Solution):
         guess = guess.states
     if np.isscalar(guess):
-        if isinstance(guess, (bool, np.bool_)) or not isinstance(guess, (int, float, np.number)):
-            raise TypeError(f"guess is {guess!r}; wanted a number, an array, {WORDS} or a Solution")
+        number = isinstance(guess, (int, float, np.number)) and not isinstance(guess, (bool, np.bool_))
+        discrete = is_discrete(recurrence.dtype)
+        if not (_fits(guess, recurrence.dtype) if discrete else number):
+            kind = f"a number of {recurrence.dtype}" if discrete else "a number"
+            raise TypeError(f"guess is {guess!r}; wanted {kind}, an array, {WORDS}, a callable or a Solution")
         states[...] = guess
         return states
-    native = recurrence.native(guess, "guess")
+    return _spread(guess, recurrence, "guess")
+
+
+def _spread(given: Any, recurrence: Recurrence, name: str) -> Array:
+    """Return an array of the user's as new native states."""
+    native, states = recurrence.native(given, name), recurrence.empty()
     if recurrence.graph is not None:
-        native = recurrence.in_order(native, "guess")
+        native = recurrence.in_order(native, name)
     try:
         states[...] = np.broadcast_to(native, recurrence.shape)
     except ValueError:
-        raise ValueError(f"guess has shape {tuple(native.shape)}; wanted {recurrence.shape}") from None
+        raise ValueError(f"{name} has shape {tuple(native.shape)}; wanted {recurrence.shape}") from None
     return states
+
+
+def _fits(number: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether a Python or NumPy number is one of a discrete dtype."""
+    if dtype.kind == "b" or isinstance(number, (bool, np.bool_)):
+        return dtype.kind == "b" and isinstance(number, (bool, np.bool_))
+    limits = np.iinfo(dtype)
+    return isinstance(number, (int, np.integer)) and bool(limits.min <= number <= limits.max)
 
 
 def _coarse_guess(recurrence: Recurrence) -> Array:

@@ -11,7 +11,7 @@ from recsolve.analysis.condition import condition
 from recsolve.analysis.error_bound import error_bound
 from recsolve.analysis.structure_truth import Verification, verify_jacobian
 from recsolve.analysis.trust import Estimate, estimate
-from recsolve.base.arrays import Array, to_host
+from recsolve.base.arrays import Array, is_discrete, to_host
 from recsolve.base.names import Names
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
@@ -43,9 +43,10 @@ class Solution:
     nit : int
         Iterations, which is one less than the number of iterates.
     residuals : array, shape (nit + 1,)
-        max |f(h[t-1]) - h[t]| of every iterate; the last entry is that of ``states``. A sequential completion appends
-        its own. Where compiled loops iterate by themselves (``windowed`` on NumPy arrays, ``quasi_newton`` and
-        ``jacobi`` on a GPU, unless a callback or trace asks for iterates) the last entry is the only one.
+        max |f(h[t-1]) - h[t]| of every iterate, 1 while discrete states differ; the last entry is that of ``states``. A
+        sequential completion appends its own. Where compiled loops iterate by themselves (``windowed`` on NumPy arrays,
+        ``quasi_newton`` and ``jacobi`` on a GPU, unless a callback or trace asks for iterates) the last entry is the
+        only one.
     converged_prefix, exact_prefix : int
         How many leading rows, of all sequences, meet ``tolerance``; have a residual of exactly 0. On a graph, how many
         leading levels.
@@ -149,7 +150,7 @@ class Solution:
         """kappa, by which a residual may be amplified into an error; computed on first use (a few scans).
 
         NaN where it is not known: f has no derivative that automatic differentiation finds, or the declared structure
-        or jacobian is not its derivative at the states.
+        or jacobian is not its derivative at the states. NaN of discrete states, to which it does not apply.
         """
         return float("nan") if self._without_derivative else condition(self.recurrence, self._iterate.states)
 
@@ -162,9 +163,16 @@ class Solution:
     def _without_derivative(self) -> bool:
         return self._derivative.holds is False or self._derivative.missing
 
+    @property
+    def _discrete(self) -> bool:
+        """Whether equality was the test, so that what has converged is the one solution, bit for bit."""
+        return is_discrete(self.recurrence.dtype)
+
     @cached_property
     def _estimate(self) -> Estimate:
         """The error to first order; NaN where ``condition`` is."""
+        if self._discrete and self.success:
+            return Estimate(0.0, 0.0, linear=True)
         if self._without_derivative:
             return Estimate(float("nan"), float("nan"), linear=False)
         return estimate(self.recurrence, self._iterate.states)
@@ -178,7 +186,7 @@ class Solution:
         the second step is small it is the error to a few percent, as in a calibration of docs/reliability.md. Where
         there is no finer arithmetic (float64 on a GPU, functions that take one dtype only, matrix products that would
         take seconds) rounding counts as kappa eps max(1, ``recurrence.rounding``) max |h|, which is more than it is.
-        Infinite when the scan overflows; NaN where ``condition`` is.
+        Infinite when the scan overflows; NaN where ``condition`` is, but 0 of discrete states that have converged.
         """
         return self._estimate.error
 
@@ -203,6 +211,8 @@ class Solution:
         - the recurrence is on a graph;
         - the arrays are CuPy's.
 
+        Discrete states that have converged are the loop's own: the bound is 0.
+
         Notes
         -----
         The mean value form over balls, verified by induction over t: see :mod:`recsolve.analysis.error_bound`, and
@@ -217,6 +227,8 @@ class Solution:
         >>> sol.error_bound < 1e-5
         True
         """
+        if self._discrete:
+            return 0.0 if self.success else float("inf")
         return error_bound(self.recurrence, self._iterate.states)
 
     @cached_property
@@ -227,7 +239,10 @@ class Solution:
         unit and its components, of one sequence at all t. The estimate is ``error_estimate``, which must also be seen
         to be good: a second step of Newton's method is to add less than half of the first. It is no proof;
         ``error_bound`` proves. Nothing is trusted whose Jacobian is not known to be the derivative: see ``condition``.
+        Of discrete states no error is left to estimate: it is ``success``, and the message says so.
         """
+        if self._discrete:
+            return self.success
         return self.success and self._derivative.holds is True and self._estimate.small
 
     @property
@@ -237,6 +252,8 @@ class Solution:
         if self.success:
             remark = "; ".join(filter(None, [_tested(self.tolerance, self._asked), remark]))
         text = f"{self.status}: {remark or self.status.advice}"
+        if self.success and self._discrete and "trusted" in vars(self):
+            return f"{text}; no error is left to trust or doubt, since states are discrete"
         if not self.success or vars(self).get("trusted", True):
             return text
         if not self._derivative.holds:

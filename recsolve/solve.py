@@ -11,8 +11,8 @@ import numpy as np
 from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, freeze, kind_of, namespace, to_host
-from recsolve.base.status import MISMATCH, MIXES, Status
+from recsolve.base.arrays import Array, freeze, is_discrete, kind_of, namespace, to_host
+from recsolve.base.status import MISMATCH, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.guess import first_iterate
 from recsolve.kernels.compile_clock import Stopwatch
@@ -21,15 +21,19 @@ from recsolve.recurrence.current import checked_once
 from recsolve.recurrence.scale import ordinary
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
 from recsolve.solve_trace import Trace
-from recsolve.solvers.active import Active
+from recsolve.solvers.acceptance import Acceptance
+from recsolve.solvers.active import Active, Guess
 from recsolve.solvers.driver import Observe, Run
 from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem
+from recsolve.solvers.registry import check_applies
 from recsolve.solvers.settings import whole_number
 
 Fallback = Literal["none", "sequential", "raise"]
-_DRIVER_OPTIONS: dict[str, Any] = {"atol": None, "rtol": None, "pin": True, "patience": 20, "trace": False}
+_DRIVER_OPTIONS: dict[str, Any] = {
+    "atol": None, "rtol": None, "pin": True, "patience": 20, "trace": False, "accept": None
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,17 @@ def solve(
         h[t] and m = 1. Default 4 eps max(1, ``recurrence.rounding``), at most 64 eps: a few units in the last place;
         and where units couple (``recurrence.rounding`` > 0), m is then the largest of 1 and all |h|, |f| in the entry's
         lane at its step. Where states are tiny or huge, the default counts in ``recurrence.state_scale`` in
-        place of 1. ``print(sol.tolerance)`` states what has been tested, with its numbers.
+        place of 1. Discrete states are tested for equality. ``print(sol.tolerance)`` states what has been tested, with
+        its numbers.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
-    guess : {"step", "zeros", "coarse", "frozen_gates"}, array or Solution, optional
+    guess : {"step", "zeros", "coarse", "frozen_gates"}, array, callable or Solution, optional
         First iterate. Default "step": f(h[0], u[t]) at every t. "coarse": the sequential loop over every sqrt(T)-th
         step, then f from these states at every t. "frozen_gates": of a cell of which one linear loop is left where its
         mixings are held (LSTM, GRU, sLSTM, ...), that loop solved exactly, twice; a ValueError says why for other
-        cells. An array has the shape of the states, or broadcasts to it (a constant). A Solution starts from its
-        states: a warm start.
+        cells. An array has the shape of the states, or broadcasts to it (a constant). A callable
+        ``guess(recurrence)`` returns such an array: with ``windowed`` it is called of every window, whose
+        ``recurrence.initial`` is the state that is solved before it. A Solution starts from its states: a warm start.
     callback : callable, optional
         ``callback(intermediate_result)`` after every iterate, the guess included, with fields ``states`` (read-only),
         ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.
@@ -103,7 +109,11 @@ def solve(
         Settings of the solver, and of the driver: ``atol``, ``rtol`` (each instead of tol; m = 1 only with an
         ``atol`` or tol of yours), ``pin`` (default True: leading rows with residual 0 are left alone and the row after
         them takes f exactly), ``patience`` (iterations without progress, as :class:`recsolve.Status` counts it, before
-        ``stalled`` or ``diverged``), ``trace`` (True: keep ``Solution.trace``).
+        ``stalled`` or ``diverged``), ``trace`` (True: keep ``Solution.trace``), ``accept``: rows to leave as they are
+        although they miss the tolerance, ``accept(problem, iterate)`` returning a mask of the rows of the iterate, or
+        numbers (T, *batch), up to which every |r| of a row is accepted. A row freezes when all before it in its
+        segment are exact or frozen; where it is not within the tolerance the status is ``accepted``: no success, and
+        ``fallback="sequential"`` leaves it.
     fallback : {"none", "sequential", "raise"}
         When the method does not converge: return what there is with its status; complete it by the sequential loop from
         its exact prefix; or raise ConvergenceError, which carries the Solution.
@@ -116,7 +126,8 @@ def solve(
     ------
     TypeError, ValueError
         For arguments of a wrong kind, dtype, shape or value; the message names them. Also for what is no function:
-        called again with the same arguments, it returns something else.
+        called again with the same arguments, it returns something else; and for a method that cannot solve recurrences
+        of this kind.
     ConvergenceError
         With ``fallback="raise"``.
 
@@ -132,18 +143,22 @@ def solve(
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
+    check_applies(solver, recurrence)
     tolerance = _tolerance(tol, driver, recurrence, scaled=False)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
     limit, patience = recurrence.length + 2 if maxiter is None else int(maxiter), int(driver["patience"])
     first = first_iterate(guess, recurrence)
+    acceptance = None if driver["accept"] is None else Acceptance(driver["accept"], recurrence)
+    if acceptance is not None and not driver["pin"]:
+        raise ValueError("accept is given and pin is False; wanted the pin, which freezes what is accepted")
 
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
         problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False, rounding=rounding_at)
         problem.engine.check_repeats()
         trace = Trace(problem.counts) if driver["trace"] else None
-        run = Run(problem, limit, patience, _observer(callback, recurrence, trace))
+        run = Run(problem, limit, patience, _observer(callback, recurrence, trace), acceptance=acceptance)
         if tol is None and driver["atol"] is None:
             iterate, status = _in_size(run, solver, first, lambda: _tolerance(None, driver, recurrence))
         else:
@@ -156,7 +171,7 @@ def solve(
             iterate = _follow_nonfinite(problem, iterate)
         last = solver if run.stage is None else run.stage.solver
         status, remark, mixes = _second_look(problem, last, iterate, status)
-        if fallback == "sequential" and status not in (Status.CONVERGED, Status.STOPPED):
+        if fallback == "sequential" and status not in (Status.CONVERGED, Status.ACCEPTED, Status.STOPPED):
             start = exact_prefix(iterate) if status is not Status.STALLED else 0
             if mixes:  # what is compiled is another function, so the definition completes
                 problem = problem.by_definition()
@@ -168,6 +183,11 @@ def solve(
                 status, remark, _ = _second_look(problem, last, iterate, status, remark)
     if status is Status.NONFINITE:
         remark = _where_nonfinite(recurrence, iterate)
+    if status is Status.ACCEPTED:
+        missed = ~to_host(iterate.converged)
+        remark = (
+            f"{int(missed.sum())} of {missed.size} rows were accepted by the rule, with |r| up to {iterate.worst:.1e}"
+        )
     if run.stage is not None and run.stage.why:
         said = remark or ("" if status is Status.CONVERGED else status.advice)
         remark = f"{said}; {run.stage.why}" if said else run.stage.why
@@ -180,7 +200,7 @@ def solve(
 
 
 def _in_size(
-    run: Run, solver: solvers.Method, first: Array | None, measured: Callable[[], Tolerance]
+    run: Run, solver: solvers.Method, first: Guess, measured: Callable[[], Tolerance]
 ) -> tuple[Iterate | Settled, Status]:
     """Return the end of a run with the tolerance in the size of the states.
 
@@ -207,10 +227,10 @@ def _second_look(
 
     The solve is of f for all t at once; if that is another function, it is not the recurrence, and the third is True.
     """
-    if status in (Status.CONVERGED, Status.STALLED, Status.DIVERGED, Status.MAXITER):
+    if status in (Status.CONVERGED, Status.ACCEPTED, Status.STALLED, Status.DIVERGED, Status.MAXITER):
         step = problem.engine.step_that_differs(iterate.states, lambda: iterate.values)
         if step is not None:
-            return Status.STALLED, MIXES.format(step=problem.recurrence.name_of(step)), True
+            return Status.STALLED, problem.engine.mixes.format(step=problem.recurrence.name_of(step)), True
     if isinstance(solver, solvers.Sequential) and status is Status.STALLED:
         return status, MISMATCH.format(worst=iterate.worst), False
     return status, remark, False
@@ -255,6 +275,8 @@ def _tolerance(
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
             raise ValueError(f"{name} is {value!r}; wanted a finite number >= 0")
+    if is_discrete(recurrence.dtype):
+        return tolerance_for(recurrence, max(values.values(), default=None))
     # Only the default absolute tolerance depends on lanes and sizes; the user's own is taken as it is.
     base = tolerance_for(recurrence, tol, scaled=scaled and "atol" not in values)
     if "atol" in values:

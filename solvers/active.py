@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.base.arrays import Array, is_discrete, namespace, same_bits, to_host
 from recsolve.recurrence.base import Recurrence
-from recsolve.solvers.iterate import Iterate, largest
-from recsolve.solvers.problem import Problem
+from recsolve.solvers.acceptance import Acceptance
+from recsolve.solvers.iterate import Iterate, largest, leading_times
+from recsolve.solvers.problem import I, Problem
 from recsolve.solvers.state import State
+
+# The trajectory to begin with, a function that returns it of a window's recurrence, or None for the solver's own.
+Guess: TypeAlias = Array | Callable[[Recurrence], Array] | None
 
 # In the end f is evaluated once more at all t, so a small part is not worth setting aside.
 _TIMES = 4  # leading times are set aside once they are 1 / _TIMES of all times left
@@ -41,6 +46,8 @@ class Active:
         The whole.
     window : int or None
         How many steps to look at.
+    acceptance : Acceptance, optional
+        The rows that the user accepts, which are as good as solved.
 
     Attributes
     ----------
@@ -48,15 +55,15 @@ class Active:
         The part.
     """
 
-    def __init__(self, problem: Problem, window: int | None):
+    def __init__(self, problem: Problem, window: int | None, acceptance: Acceptance | None = None):
         length = problem.recurrence.length
-        self.problem, self._all = problem, problem
+        self.problem, self._all, self._acceptance = problem, problem, acceptance
         self.window = None if window is None or window >= length else window
         self.start, self.stop = 0, length
         self._place: tuple[Array, ...] = ()  # the sequences of the part, an index of the batch
         self._may_narrow = self.window is None  # a window is narrow already
         self._whole: _Whole | None = None  # the trajectory, once iterates hold a part of it only
-        self._given: Array | None = None  # the guess of the user
+        self._given: Guess = None  # of the user
 
     # The whole -------------------------------------------------------------------------------------------------
 
@@ -133,8 +140,8 @@ class Active:
             rec = self._all.recurrence
             xp, rows = namespace(rec.initial), (rec.length, *rec.batch)
             states = rec.empty()
-            states[...] = rec.initial if self._given is None else self._given
-            sizes = xp.full(rows, np.inf, dtype=rec.dtype)
+            states[...] = rec.initial if self._given is None or callable(self._given) else self._given
+            sizes = xp.full(rows, np.inf, dtype=np.float64 if is_discrete(rec.dtype) else rec.dtype)
             self._whole = _Whole(states, sizes, xp.zeros(rows, dtype=bool))
         return self._whole
 
@@ -149,25 +156,44 @@ class Active:
         self._keep(iterate)
         kept, problem = self._kept, self._all
         whole = problem.evaluate(kept.states, jacobian=False, chunk=self.window)
+        if self._acceptance is not None:
+            whole = self._acceptance.freeze(problem, whole, anew=False)
         return problem.excused(whole) if bool(kept.converged.all()) else whole
 
     def resume(self, iterate: Iterate) -> Iterate:
         """Go on with the whole, which missed the tolerance although its parts met it: f is another function there."""
         self._may_narrow, self._place = False, ()
         if self.window is not None:
-            return self._move(iterate.converged_times, self.window)
+            return self._move(leading_times(self._solved(iterate)), self.window)
         self.problem, self.start = self._all, 0
-        return self.problem.evaluate(iterate.states)
+        return self.frozen(self.problem.evaluate(iterate.states))
+
+    def frozen(self, iterate: I) -> I:
+        """Return an iterate of which rows that the user accepts lead, as exact ones do."""
+        return iterate if self._acceptance is None else self._acceptance.freeze(self.problem, iterate)
+
+    def accepted(self, iterate: Iterate) -> bool:
+        """Return whether all rows have converged or are accepted, and some are the latter only."""
+        return self._acceptance is not None and not iterate.done and bool(self._solved(iterate).all())
+
+    def _solved(self, iterate: Iterate) -> Array:
+        """Return the rows that need no more work."""
+        return iterate.converged if self._acceptance is None else iterate.converged | iterate.leading
 
     # The part --------------------------------------------------------------------------------------------------
 
-    def open(self, guess: Array | None) -> Array | None:
+    def open(self, guess: Guess) -> Array | None:
         """Prepare for the first iterate, and return the rows of the guess that it begins with."""
-        if self.window is None:
-            return guess
         self._given = guess
-        self._cut(0, self.window)
-        return None if guess is None else guess[: self.stop].copy()
+        if self.window is not None:
+            self._cut(0, self.window)
+        return self._guessed()
+
+    def _guessed(self) -> Array | None:
+        """Return the rows of the user's guess that are looked at; None without."""
+        if self._given is None or callable(self._given):
+            return None if self._given is None else self._given(self.problem.recurrence)
+        return self._given if self.window is None else self._given[self.start : self.stop].copy()
 
     def narrow(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
         """Set aside what is solved, and return what is left of the iterate and of the solver's state."""
@@ -184,13 +210,14 @@ class Active:
         rest = self.problem.recurrence.between(exact, length, iterate.states)
         index = (slice(exact, None),)
         self.problem, self.start = self.problem.part(rest), self.start + exact
+        self.problem.index = self._index
         return iterate.part(index), state and state.part(index)
 
     def _drop_sequences(self, iterate: Iterate, state: State | None) -> tuple[Iterate, State | None]:
         rec = self.problem.recurrence
         if iterate.judged is not None and iterate.judged.settled * _SEQUENCES < math.prod(rec.batch):
             return iterate, state
-        left = ~to_host(iterate.converged).all(axis=0).ravel()
+        left = ~to_host(self._solved(iterate)).all(axis=0).ravel()
         if left.all() or not left.any() or (~left).sum() * _SEQUENCES < left.size:
             return iterate, state
         chosen = np.flatnonzero(left)
@@ -203,6 +230,7 @@ class Active:
         self._keep(iterate)
         self.problem = self.problem.part(rest, place)
         self._place = tuple(axis[chosen] for axis in self._place) if self._place else place
+        self.problem.index = self._index
         return part, state and state.part(index)
 
     def _agrees(self, rest: Recurrence, part: Iterate) -> bool:
@@ -215,13 +243,16 @@ class Active:
             alone = rest.bind().evaluate(part.states)
         except Exception:  # a user's function may raise anything when shapes no longer fit
             return False
+        if is_discrete(rest.dtype):
+            return same_bits(alone, part.values)
         rtol, unit = float(np.finfo(rest.dtype).eps) ** 0.5, self._all.tolerance.unit
         close = namespace(alone).isclose(alone, part.values, rtol=rtol, atol=1e-8 * unit, equal_nan=True)
         return bool(close.all())
 
     def slide(self, iterate: Iterate) -> Iterate | None:
         """Move the window on, past rows that have converged or cannot; return its new iterate, or None to stay."""
-        solved = self.problem.recurrence.length if iterate.blocked else iterate.converged_times
+        solved = iterate.converged_times if self._acceptance is None else leading_times(self._solved(iterate))
+        solved = self.problem.recurrence.length if iterate.blocked else solved
         if self.complete or self.window is None or solved * _WINDOW < self.window:
             return None
         self._keep(iterate)
@@ -232,12 +263,13 @@ class Active:
         before = self.stop
         self._cut(start, window)
         seen = max(min(before, self.stop) - start, 0)
-        states = self.problem.guess() if self._given is None else self._given[self.start : self.stop].copy()
+        guessed = self._guessed()
+        states = self.problem.guess() if guessed is None else guessed
         states[:seen] = self._kept.states[start : start + seen]
-        return self.problem.evaluate(states)
+        return self.frozen(self.problem.evaluate(states))
 
     def _cut(self, start: int, window: int) -> None:
         whole = self._all.recurrence
         self.start, self.stop = start, min(start + window, whole.length)
         self.problem = self._all.part(whole.between(start, self.stop, self._kept.states))
-        self.problem.horizon = self.stop - start
+        self.problem.horizon, self.problem.index = self.stop - start, self._index

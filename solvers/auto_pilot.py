@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from recsolve.base.arrays import Array, kind_of, to_host
+from recsolve.base.arrays import Array, difference, kind_of, to_host
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.backends import backend
@@ -98,6 +98,11 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     scans of its Jacobian do not walk time as the loop does.
     """
     T = recurrence.length
+    if not recurrence.stepwise and recurrence.takes(Jacobi.name):
+        reason = "A step sees more than the state before it: a sweep is one call of f, and the loop one of every step."
+        return Choice(
+            [Candidate(Jacobi(), "jacobi", T, 0.0), Candidate(Sequential(), "sequential", 0, np.inf)], [reason]
+        )
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
         return Choice([Candidate(Sequential(), "sequential", 0, 0.0)], [reason])
@@ -139,6 +144,10 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
                 "What else there is would first have to be compiled, which costs more than it could save here; "
                 "a solve by name, as method='jacobi', compiles it."
             )
+    loop_or_known = (
+        c for c in choice.candidates if c.method.name == Sequential.name or recurrence.takes(c.method.name)
+    )
+    choice.candidates = list(loop_or_known)
     return choice
 
 
@@ -203,7 +212,7 @@ class _Pilot:
             free = self.short.window(0, self.length)
             free.reset = other.reset = None
             states = loop(free)
-        apart = to_host(abs(loop(other) - states))
+        apart = to_host(abs(difference(loop(other), states)))
         d = apart.reshape(self.length, -1).max(axis=1)
         test = self.tolerance.above_rounding(self.short)  # below it states are the same, and any tolerance is met
         small = test.atol * test.unit + test.rtol * float(to_host(abs(self.states)).max())

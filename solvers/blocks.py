@@ -11,7 +11,7 @@ from typing import Generic, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, freeze, namespace
+from recsolve.base.arrays import Array, freeze, is_discrete, namespace
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.method import Solver
@@ -122,7 +122,8 @@ class CoarseLevel(Level):
     """x[n] = goal[n] + phi(x[n-1]) - phi(known[n-1]).
 
     With goal[n] = F(known[n-1]) that is the FAS equation V[n] = phi(V[n-1]) + (F(U[n-1]) - phi(U[n-1])), in a form that
-    gives the goal itself where x[n-1] is known[n-1]: bit for bit, and whatever phi is there.
+    gives the goal itself where x[n-1] is known[n-1]: bit for bit, and whatever phi is there. Discrete states have no
+    differences: where phi takes x[n-1] and known[n-1] to one value the goal stands, elsewhere phi(x[n-1]) does.
 
     Parameters
     ----------
@@ -149,6 +150,8 @@ class CoarseLevel(Level):
     def _corrected(self, previous: Array, after: Array, rows: slice) -> Array:
         xp, goal = namespace(previous), self.goal[rows]
         moved = (previous != self._known_before[rows]).any(axis=self.problem.event_axes, keepdims=True)
+        if is_discrete(goal.dtype):
+            return xp.where(after == self._known_after[rows], goal, after)  # type: ignore[no-any-return]
         with np.errstate(all="ignore"):
             corrected = goal + (after - self._known_after[rows])
         return xp.where(moved & xp.isfinite(corrected), corrected, goal)  # type: ignore[no-any-return]

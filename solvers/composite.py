@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from recsolve.recurrence.engine import Verdict
+from recsolve.solvers.jacobi import Jacobi
 from recsolve.solvers.method import Method, Stage
 from recsolve.solvers.newton import Newton
 from recsolve.solvers.problem import Problem
@@ -34,8 +35,9 @@ class Windowed(Method):
 
     Parameters
     ----------
-    solver : str or Method
-        What runs inside; a solver object for settings other than its defaults.
+    solver : str, Method or None
+        What runs inside; a solver object for settings other than its defaults. None: newton, or jacobi for recurrences
+        to which newton does not apply.
     window : int
         Number of steps, at least 1.
 
@@ -62,20 +64,29 @@ class Windowed(Method):
     finite_termination = True
     exact_on_affine = "none"
 
-    solver: str | Method = "newton"
+    solver: str | Method | None = None
     window: int = 256
 
     def __post_init__(self) -> None:
         whole_number("window", self.window, 1)
-        _method(self.solver, "solver")
+        if self.solver is not None:
+            _method(self.solver, "solver")
+
+    def inside(self) -> tuple[Method, ...]:
+        return () if self.solver is None else (_method(self.solver),)
+
+    def _chosen(self, problem: Problem) -> Method:
+        if self.solver is not None:
+            return _method(self.solver)
+        return Newton() if problem.recurrence.takes(Newton.name) else Jacobi()
 
     def direct(self, problem: Problem) -> Verdict | None:
-        if not problem.pin or type(_method(self.solver)) is not Newton:
+        if not problem.pin or type(self._chosen(problem)) is not Newton:
             return None
         return problem.engine.solve("windows", problem.tolerance, self.window)
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
-        return tuple(replace(stage, window=self.window) for stage in _method(self.solver).stages(problem))
+        return tuple(replace(stage, window=self.window) for stage in self._chosen(problem).stages(problem))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +133,9 @@ class Chain(Method):
         whole_number("iterations", self.iterations, 1)
         for method in self.methods:
             _method(method, "methods")
+
+    def inside(self) -> tuple[Method, ...]:
+        return tuple(map(_method, self.methods))
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         *first, last = self.methods

@@ -15,14 +15,16 @@ from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels.backends import backend
 from recsolve.recurrence.engine import CompiledEngine, Verdict
-from recsolve.solvers.active import Active
+from recsolve.solvers.acceptance import Acceptance
+from recsolve.solvers.active import Active, Guess
 from recsolve.solvers.evaluation import Direct, Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.method import Method, Solver, Stage
 from recsolve.solvers.problem import Problem
-from recsolve.solvers.registry import REGISTRY
+from recsolve.solvers.registry import check_applies
 from recsolve.solvers.state import State
 
+_FINAL = (Status.CONVERGED, Status.ACCEPTED, Status.NONFINITE)  # no other stage would do better
 _IMPROVED = 0.99  # max|r| must fall below this share of its best value to count as progress
 _PACKAGE = __name__.partition(".")[0] + "."
 _BLOWN_UP = 1e3  # and a rise above this multiple of it counts as divergence
@@ -76,6 +78,8 @@ class Run:
         ``observe(active, iterate, nit, report)`` after every iterate.
     measured : callable, optional
         Returns the tolerance in the size of the states, which is looked at once there is something to iterate.
+    acceptance : Acceptance, optional
+        Which rows the user accepts as they are.
     """
 
     problem: Problem
@@ -83,46 +87,37 @@ class Run:
     patience: int
     observe: Observe | None = None
     measured: Callable[[], Tolerance] | None = None
+    acceptance: Acceptance | None = None
     history: History = field(default_factory=History)
     nit: int = 0
     stage: Stage | None = None
     stopped: bool = False
 
-    def to_end(self, method: Method, guess: Array | None) -> tuple[Iterate | Settled, Status]:
+    def to_end(self, method: Method, guess: Guess) -> tuple[Iterate | Settled, Status]:
         """Run the stages of a method until one of them converges, and return the last iterate and its status."""
-        self._check_applies(method)
-        may_be_direct = guess is None and self.observe is None
+        may_be_direct = guess is None and self.observe is None and self.acceptance is None
         if may_be_direct and (ended := self._directly(method)) is not None:
             return ended
         if self._measure() and may_be_direct and (ended := self._directly(method)) is not None:
             return ended
         with _same_loops(self.problem):
-            for stage in self._stages(method):
+            for stage in method.stages(self.problem):
+                check_applies(stage.solver, self.problem.recurrence)
                 self.stage = stage
                 may_be_direct &= not self.history.residuals and stage.solver is not method and stage.window is None
                 if may_be_direct and (ended := self._directly(stage.solver, stage.iterations)) is not None:
                     return ended
                 iterate, status = self._run(stage, guess)
-                if status in (Status.CONVERGED, Status.NONFINITE) or self.stopped or self.nit >= self.maxiter:
+                if status in _FINAL or self.stopped or self.nit >= self.maxiter:
                     break
                 guess = iterate.states
         return iterate, status
 
-    def _check_applies(self, method: Method) -> None:
-        """Raise TypeError for a method that follows one axis of time where there is none."""
-        if self.problem.recurrence.graph is not None and not method.graphs:
-            others = ", ".join(name for name, known in REGISTRY.items() if known.graphs)
-            raise TypeError(f"method {method.name!r} follows one axis of time; on a graph wanted one of {others}")
-
-    def _stages(self, method: Method) -> tuple[Stage, ...]:
-        stages = method.stages(self.problem)
-        for stage in stages:
-            self._check_applies(stage.solver)
-        return stages
-
     def restart(self) -> None:
         """Forget what has been found: the tolerance is another one."""
         self.history, self.nit, self.stage, self.measured = History(), 0, None, None
+        if self.acceptance is not None:
+            self.acceptance.forget()
 
     def _measure(self) -> bool:
         """Take the tolerance in the size of the states, and return whether it is another one."""
@@ -161,16 +156,16 @@ class Run:
             iterate = self.problem.judge(found.states, found.values)
         return iterate, status_of(iterate, self.history, 0, self.maxiter, self.patience)
 
-    def _run(self, stage: Stage, guess: Array | None) -> tuple[Iterate, Status]:
+    def _run(self, stage: Stage, guess: Guess) -> tuple[Iterate, Status]:
         keep_freed()
         solver, limit = stage.solver, self.maxiter
         if stage.iterations is not None:
             limit = min(limit, self.nit + stage.iterations)
         self.problem.jacobian = solver.needs_jacobian
         self.history.begin()
-        active = Active(self.problem, stage.window)
+        active = Active(self.problem, stage.window, self.acceptance)
         given = active.open(guess)
-        iterate = solver.start(active.problem) if given is None else active.problem.evaluate(given)
+        iterate = active.frozen(solver.start(active.problem) if given is None else active.problem.evaluate(given))
         state = _first_state(solver, active.problem, iterate)
         if self.nit == 0:
             self._record(solver, active, iterate, state)
@@ -182,6 +177,7 @@ class Run:
                 whole = active.evaluate_whole(iterate)
                 self.history.residuals[-1] = whole.worst
                 status = status_of(whole, self.history, self.nit, limit, self.patience) or status
+                status = Status.ACCEPTED if active.accepted(whole) else status
                 if status is not Status.CONVERGED or whole.done:
                     return whole, Status.STOPPED if self.stopped and status is Status.MAXITER else status
                 iterate = active.resume(whole)
@@ -189,6 +185,7 @@ class Run:
                 self.history.begin()
             iterate, state = active.narrow(iterate, state)
             iterate, state = solver.step(active.problem, iterate, state)
+            iterate = active.frozen(iterate)
             self.nit += 1
             self._record(solver, active, iterate, state)
 
@@ -206,7 +203,8 @@ class Run:
         if self.stopped:
             return Status.STOPPED
         status = status_of(iterate, self.history, self.nit, limit, self.patience)
-        if not active.complete and status in (Status.CONVERGED, Status.NONFINITE):
+        status = Status.ACCEPTED if active.accepted(iterate) else status
+        if not active.complete and status in _FINAL:
             return Status.MAXITER if self.nit >= limit else None  # of a window only, which moves on
         return status or solver.terminate(active.problem, iterate, state)
 

@@ -101,6 +101,10 @@ class Method(ABC):
         """
         return None
 
+    def inside(self) -> tuple[Method, ...]:
+        """Return the methods that this one runs; all must apply to a recurrence, as this one must."""
+        return ()
+
     @abstractmethod
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         """Return the solvers to run one after the other, each from where the one before it has ended.

@@ -26,10 +26,11 @@ class Parareal(BlockSolver[Iterate]):
         m, how many steps a block has; None: about sqrt(T).
     coarse : {"frozen", "subsample"} or callable
         G. ``frozen`` is affine: the product over the block of the k x k blocks of J per unit (its diagonal when k = 1),
-        at the first path; all blocks are corrected in one scan. ``subsample`` is one step of f with the last drive of
-        the block. A callable ``coarse(ends, previous)`` gets the recurrence of the last steps of some blocks and the
-        states (blocks, *batch, *event) before these blocks, and returns states in their place:
-        ``lambda ends, h: ends.apply(ends.apply(h))`` is two such steps. With both, block follows block.
+        at the first path; all blocks are corrected in one scan. ``subsample``, which is also taken where f has no
+        derivative, is one step of f with the last drive of the block. A callable ``coarse(ends, previous)`` gets the
+        recurrence of the last steps of some blocks and the states (blocks, *batch, *event) before these blocks, and
+        returns states in their place: ``lambda ends, h: ends.apply(ends.apply(h))`` is two such steps. With both, block
+        follows block.
 
     Raises
     ------
@@ -67,7 +68,8 @@ class Parareal(BlockSolver[Iterate]):
         return level.in_order()
 
     def remember(self, problem: Problem, iterate: Iterate) -> Jacobian | None:
-        return problem.linearise(iterate).block() if self.coarse == "frozen" else None
+        frozen = self.coarse == "frozen" and problem.recurrence.takes("newton")
+        return problem.linearise(iterate).block() if frozen else None
 
     def correct(self, problem: Problem, iterate: Iterate, m: int, coarse: Jacobian | None) -> Array:
         if coarse is not None:

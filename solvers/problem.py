@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, ByParent, Diagonal, Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan, carried
@@ -54,6 +54,10 @@ class Problem(Evaluation):
         The first row of every sequence, and the rows of resets.
     horizon : int
         T of the whole, or the length of the window.
+    whole : tuple of int
+        (T, *batch) of the recurrence that the user gave.
+    index : tuple
+        Which of these rows are left in ``recurrence``: an index of the axes (T, *batch), see :meth:`part_of`.
 
     Examples
     --------
@@ -84,6 +88,8 @@ class Problem(Evaluation):
         super().__init__(recurrence, tolerance, jacobian=jacobian, engine=engine)
         self.pin, self.rounding = pin, rounding
         self.horizon = recurrence.length  # of the whole, when this is a part
+        self.whole: tuple[int, ...] = (recurrence.length, *recurrence.batch)
+        self.index: tuple[Any, ...] = (slice(0, recurrence.length),)
         self._known: Array | None = None  # the largest |h| that is known to be real, per sequence
 
     def part(self, recurrence: Recurrence, place: tuple[Array, ...] | None = None) -> Problem:
@@ -98,10 +104,55 @@ class Problem(Evaluation):
         """
         part = Problem(recurrence, self.tolerance, pin=self.pin, jacobian=self.jacobian, rounding=self.rounding)
         part.counts, part.horizon, part._known = self.counts, self.horizon, self._known
+        part.whole = self.whole  # whoever cuts says what the index is
         if part._known is not None and place is not None:
             index: Any = (slice(None), *place)
             part._known = part._known[index]
         return part
+
+    def part_of(self, x: Any) -> Any:
+        """Return those rows of an array or a Jacobian of the whole that are left in this problem.
+
+        Parameters
+        ----------
+        x : array or Jacobian, leading shape (T, *batch) of the whole
+
+        Returns
+        -------
+        array or Jacobian
+            Leading shape (T, *batch) of ``recurrence``.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> u = np.random.default_rng(0).standard_normal((60, 4, 2))
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda h, u: 0.8 * np.tanh(h) + u, inputs=u, initial=np.zeros((4, 2)), structure="diagonal")
+        >>> A = rs.jacobians.Diagonal(0.8 / np.cosh(u) ** 2, rec.layout)  # known before the solve
+        >>> rs.solve(rec, method=rs.solvers.Newton(A=lambda problem, iterate: problem.part_of(A))).success
+        True
+        """
+        return x[self.index]
+
+    def fitting(self, A: Any, name: str) -> Jacobian:
+        """Return the Jacobian that a user's callable has returned, cut to the rows that are left.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what is no Jacobian of these rows, nor of the whole, in the dtype of the recurrence.
+        """
+        rec = self.recurrence
+        rows = (rec.length, *rec.batch)
+        if not isinstance(A, Jacobian):
+            raise TypeError(f"{name} returned {type(A).__name__}; wanted a Jacobian, as recsolve.jacobians has them")
+        left: Jacobian = self.part_of(A) if A.leading == self.whole != rows else A
+        if left.leading != rows or left.layout != rec.layout:
+            raise ValueError(f"{name} returned {A}; wanted leading {rows}, the rows that are left, and {rec.layout}")
+        dtype = getattr(getattr(left, "data", None), "dtype", rec.dtype)
+        if dtype != rec.dtype:
+            raise TypeError(f"{name} returned entries of dtype {dtype}; wanted {rec.dtype}")
+        return left
 
     def by_definition(self) -> Problem:
         """Return the same problem with f as the methods of the recurrence define it, whatever has been compiled."""
@@ -365,8 +416,19 @@ class Problem(Evaluation):
         """
         if self.launched is not None:
             return self._launched_guard(iterate, (OF_PROPOSAL, proposal, None))
+        if proposal is iterate.values:  # which is what an unsafe entry and the row after the leading ones take
+            return self._plain(iterate)
         pins = (iterate.leading, iterate.front) if self.pin else None
         return guard(proposal, iterate.states, iterate.values, self._reach(iterate), pins, self.event_axes)
+
+    def _plain(self, iterate: Iterate) -> Array:
+        """Return a copy of F, with the leading rows as they are."""
+        xp, values = namespace(iterate.values), iterate.values
+        states = xp.empty_like(values)
+        states[...] = values
+        if self.pin:
+            xp.copyto(states, iterate.states, where=self.recurrence.over_event(iterate.leading))
+        return states  # type: ignore[no-any-return]
 
     def _launched_guard(self, iterate: Iterate, made: tuple[int, Array | None, Array | None]) -> Array:
         """Return the next states as kernels make them, of what a step is made of."""
@@ -386,6 +448,8 @@ class Problem(Evaluation):
     def _reach(self, iterate: Iterate) -> Array:
         """Return the bound on |h| per sequence, shape (1, *batch, 1...)."""
         rec, xp = self.recurrence, namespace(iterate.states)
+        if is_discrete(rec.dtype):  # no number is farther out than another
+            return xp.full((1, *rec.batch, *(1,) * len(self.event_axes)), np.inf)  # type: ignore[no-any-return]
         if self._known is None:
             self._known = xp.maximum(self._largest(iterate.values), self._largest(rec.initial[None]))
             self._known = xp.maximum(self._known, self._largest(iterate.states))

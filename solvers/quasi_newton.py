@@ -30,7 +30,8 @@ class QuasiNewton(CorrectionSolver[Linearised]):
     ----------
     approximation : {"block", "diagonal", "hutchinson"} or callable
         ``diagonal`` drops the coupling of a unit's components. ``hutchinson`` estimates the diagonal as the mean of
-        z (J z) over random signs z, from products with J alone. A callable gets J and returns A.
+        z (J z) over random signs z, from products with J alone. A callable gets J and
+        returns A, for the rows of J or for all (T, *batch), of which those that are left are taken.
     probes : int
         Number of random signs of ``hutchinson``.
     seed : int
@@ -75,7 +76,7 @@ class QuasiNewton(CorrectionSolver[Linearised]):
     def preconditioner(self, problem: Problem, iterate: Linearised) -> Jacobian:
         J = iterate.jacobian
         if callable(self.approximation):
-            return self.approximation(J)
+            return problem.fitting(self.approximation(J), "approximation")
         if self.approximation == "hutchinson":
             estimate = partial(hutchinson, problem, probes=self.probes, seed=self.seed)
             return J.map(lambda A: estimate(A.matvec)) if isinstance(J, ByParent) else estimate(J.matvec)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
 from recsolve.base import discovery
+from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.method import GROUPS, Method
 
 REGISTRY: dict[str, type[Method]] = {}
@@ -78,3 +79,51 @@ def get(method: Any, settings: Mapping[str, Any] | None = None) -> Method:
         if unknown := sorted(set(settings) - set(known)):
             raise ValueError(f"options has unknown {unknown}; {method} takes {known or 'none of its own'}")
     return REGISTRY[method](**settings)
+
+
+def check_applies(method: Method, recurrence: Recurrence) -> None:
+    """Raise TypeError unless a method, and all that it runs, can solve a recurrence; a method of the user's own may.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.solvers.registry import check_applies
+    >>> rec = rs.Recurrence.from_function(lambda h, u: ~h, initial=np.ones(1, bool), length=9, structure="none")
+    >>> check_applies(rs.solvers.Jacobi(), rec)
+    >>> try:
+    ...     check_applies(rs.solvers.Windowed(solver="picard"), rec)
+    ... except TypeError as error:
+    ...     print(str(error).split(";")[0])
+    method is 'windowed', which runs 'picard'
+    """
+    for part in _parts(method):
+        if not _applies(part, recurrence):
+            which = f"method is {method.name!r}" + (f", which runs {part.name!r}" if part is not method else "")
+            why = recurrence.why or "the others follow one axis of time, which a graph does not have"
+            raise TypeError(f"{which}; wanted one of {', '.join(sorted(applicable(recurrence)))}, since {why}")
+
+
+def applicable(recurrence: Recurrence) -> list[str]:
+    """Return the names of the methods that can solve a recurrence, in the order of the registry.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.solvers.registry import applicable
+    >>> rec = rs.Recurrence.from_function(lambda h, u: ~h, initial=np.ones(1, bool), length=9, structure="none")
+    >>> applicable(rec)
+    ['sequential', 'jacobi', 'gauss_seidel', 'parareal', 'windowed', 'auto']
+    """
+    return [name for name, known in REGISTRY.items() if all(_applies(part, recurrence) for part in _parts(known()))]
+
+
+def _parts(method: Method) -> Iterator[Method]:
+    """Yield a method, and the methods that it runs."""
+    yield method
+    for other in method.inside():
+        yield from _parts(other)
+
+
+def _applies(method: Method, recurrence: Recurrence) -> bool:
+    known = method.name not in REGISTRY or recurrence.takes(method.name)
+    return known and (recurrence.graph is None or method.graphs)

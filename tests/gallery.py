@@ -45,12 +45,24 @@ def recurrence(name, mixing="dense", *, T=60, batch=(2,), seed=0, dtype=np.float
 def structure(kind, layout, leading, rng, dtype=np.float64, gain=1.0):
     """A Jacobian of a structure, with normal entries times ``gain``."""
     k, width = layout.components, layout.lane_width
+
+    def normal(*shape):
+        return (gain * rng.standard_normal((*leading, *shape))).astype(dtype)
+
+    if kind is jacobians.PermutationDiagonal:
+        places = rng.permuted(np.broadcast_to(np.arange(width), (*leading, *layout.lanes, width)), axis=-1)
+        return kind(places[(0,) * (places.ndim - 1)] if rng.random() < 0.3 else places, normal(*layout.event), layout)
+    if kind is jacobians.LowRank:
+        return kind(normal(*layout.event), *(normal(*layout.lanes, width, 2) for _ in range(2)), layout)
+    if kind is jacobians.Banded:
+        offsets = rng.permutation(np.arange(1 - width, width))[:3]
+        return kind(normal(*layout.lanes, len(offsets), width), offsets, layout)
     shape = {
         jacobians.Scalar: (),
         jacobians.Block: (k, *layout.event),
         jacobians.LaneDense: (*layout.lanes, width, width),
     }.get(kind, layout.event)
-    return kind((gain * rng.standard_normal((*leading, *shape))).astype(dtype), layout)
+    return kind(normal(*shape), layout)
 
 
 def pairs(leading, rng, dtype=np.float64, gain=1.0):

@@ -17,7 +17,7 @@ import recsolve as rs
 from recsolve.kernels.gpu.device import SHARED
 from recsolve.kernels.gpu.scan import scan_cuda
 from recsolve.studies import bench
-from recsolve.studies.bench import by_hand, calls_gpu, graphs, layers_gpu, scans, solves_gpu
+from recsolve.studies.bench import by_hand, calls_gpu, graphs, histories, layers_gpu, scans, solves_gpu
 from recsolve.studies.bench.board import BOARD, MULTIPLIERS, Config
 from recsolve.studies.bench.harness import Gpu, relative_error
 from recsolve.studies.command import cli, warm
@@ -225,6 +225,15 @@ def test_rows_have_times_errors_and_ratios():
         assert row["reference_over_solve"] == pytest.approx(row["reference_median"] / row["median"])
         assert row["error"] < 1e-5
         assert math.isfinite(row["reference_error"])
+
+
+def test_histories_beside_calls_of_their_function(monkeypatch):
+    monkeypatch.setattr(histories, "ATTENTION", (20, 4))
+    rows = list(bench.get("cpu", "history").rows(Config(repeats=1)))
+    assert [row["reference"] for row in rows] == ["F as often", "row after row"]
+    for row in rows:
+        assert row["error"] < 1e-14
+        assert row["reference_over_solve"] > 0
 
 
 def test_graphs_beside_loops_by_hand(monkeypatch):

@@ -1,12 +1,25 @@
 """Structures and monoids of one's own: scans and solves read the product that they override."""
 
+import re
+
 import gallery
 import numpy as np
 import pytest
 from test_exact_types import BACKENDS, T
 
 import recsolve as rs
-from recsolve.jacobians import Block, Diagonal, Identity, LaneDense, Pairs, Scalar, Zero
+from recsolve.jacobians import (
+    Banded,
+    Block,
+    Diagonal,
+    Identity,
+    LaneDense,
+    LowRank,
+    Pairs,
+    PermutationDiagonal,
+    Scalar,
+    Zero,
+)
 from recsolve.jacobians.factored import Call, Factored
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.kernels.monoids.monoid import MONOIDS
@@ -30,7 +43,17 @@ def structure(kind, layout=None, leading=(T, 2), dtype=np.float64):
     return gallery.structure(kind, layout, leading, rng, dtype, gain=0.25)
 
 
-STRUCTURES = (Zero, Identity, Scalar, Diagonal, Block, LaneDense, Factored, Pairs)
+STRUCTURES = (Zero, Identity, Scalar, Diagonal, Block, LaneDense, Factored, Pairs, PermutationDiagonal, LowRank, Banded)
+
+
+def made(kind, entries, layout):
+    """A structure of these entries; what else it holds fits the layout, and as far as that goes the entries."""
+    w, leading = layout.lane_width, entries.shape[: max(entries.ndim - len(layout.event), 0)]
+    if kind is PermutationDiagonal:
+        return kind(np.arange(w)[::-1], entries, layout)
+    if kind is LowRank:
+        return kind(entries, *np.full((2, *leading, *layout.lanes, w, 2), 0.1), layout)
+    return kind(entries, (0, 1 - w) if w > 1 else (0,), layout) if kind is Banded else kind(entries, layout)
 
 
 class Turned:
@@ -191,9 +214,9 @@ def test_entries_that_do_not_fit_their_layout_are_refused(kind):
     layout = rs.Layout(components=2, units=5) if kind is Block else layout
     entries = fits.like if kind in (Zero, Identity) else fits.data
     with pytest.raises(ValueError, match=f"of {kind.__name__} has shape .*; wanted \\(T, \\*batch, .* for Layout"):
-        kind(entries, layout)
+        made(kind, entries, layout)
     with pytest.raises(ValueError, match=f"of {kind.__name__} has shape"):
-        kind(entries[0, 0, ..., 0] if entries.ndim > 3 else entries[0, 0, 0], layout)
+        made(kind, entries[0, 0, ..., 0] if entries.ndim > 3 else entries[0, 0, 0], layout)
     if kind is Block:
         with pytest.raises(ValueError, match="components >= 2"):
             kind(np.ones((T, 1, 1, 3)), rs.Layout(units=3))
@@ -215,3 +238,52 @@ def test_scans_refuse_elements_that_do_not_fit_each_other(kind):
     for name, x in (("initial", np.zeros((3, 7))), ("reset", np.zeros((T, 3), bool))):
         with pytest.raises(ValueError, match=f"{name} has shape"):
             rs.scan("affine", (good, b), **{name: x})
+
+
+FITTING = (rs.Layout(units=3), rs.Layout(units=None), rs.Layout(lanes=(4,), units=2), rs.Layout(lanes=(2, 3), units=2),
+           rs.Layout(components=2, units=3), rs.Layout(components=2, lanes=(3,), units=2))  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [kind for kind in STRUCTURES if kind not in (Factored, Pairs)])
+def test_entries_of_any_shape_are_refused_or_stand_for_what_the_compiled_scan_reads(kind):
+    """No shape lets a compiled loop read beyond the entries: 1 stands for all where that has a meaning."""
+    rng, taken, refused = np.random.default_rng(0), 0, 0
+    for _ in range(150):
+        layout = FITTING[rng.integers(len(FITTING))]
+        if kind is Block and layout.components == 1:
+            continue
+        w, name = layout.lane_width, "like" if kind in (Zero, Identity) else "data"
+        right = structure(kind, layout, leading=(5, 2))
+        if kind is Banded:
+            right = made(kind, np.ones((5, 2, *layout.lanes, 2 if w > 1 else 1, w)), layout)
+        entries = getattr(right, name)
+        shape = [int(rng.choice([n, n, 1, n + 1, max(n - 1, 0)])) for n in entries.shape]
+        shape = shape[int(rng.integers(0, 3) == 0) :]
+        wrong = rng.uniform(-0.5, 0.5, shape)
+        try:
+            A = made(kind, wrong, layout)
+        except ValueError:
+            with pytest.raises(ValueError, match=re.escape(f"of {kind.__name__} has shape {tuple(shape)}; wanted")):
+                made(kind, wrong, layout)
+            refused += 1
+            continue
+        seen = getattr(A, name)
+        assert seen.shape[len(A.leading) :] == entries.shape[2:]
+        assert np.shares_memory(seen, wrong) or not wrong.size or kind is PermutationDiagonal
+        b = rng.standard_normal((*A.leading, *layout.event))
+        if not A.leading:  # no axis of time
+            with pytest.raises(ValueError, match="b has shape"):
+                rs.scan("affine", (A, rng.standard_normal((5, *layout.event))))
+            continue
+        loop, y = np.empty_like(b), np.zeros(b.shape[1:])
+        for t in range(len(b)):
+            loop[t] = y = A[t].matvec(y) + b[t]
+        with rs.backend("numba"):
+            np.testing.assert_allclose(rs.scan("affine", (A, b)), loop, rtol=1e-12, atol=1e-12)
+        taken += 1
+    assert taken > 5
+    assert refused > 20 or kind is Scalar
+    data = [1.0, 2.0, 3.0]
+    arguments = {PermutationDiagonal: ([0, 1, 2], data), LowRank: [data] * 3, Banded: (data, (0,))}.get(kind, [data])
+    with pytest.raises(TypeError, match=f"of {kind.__name__} is list; wanted an array"):
+        kind(*arguments, rs.Layout(units=3))

@@ -8,7 +8,9 @@ import test_mixings
 import test_units
 
 import recsolve as rs
+from recsolve.base.overriding import changed
 from recsolve.base.tolerance import Tolerance
+from recsolve.jacobians import Banded, LowRank, PermutationDiagonal
 from recsolve.kernels.gpu import block_walk
 from recsolve.kernels.gpu.cell.fused_solve import fused
 from recsolve.kernels.monoids.monoid import MONOIDS
@@ -331,3 +333,21 @@ def test_fused_solves_whatever_is_remembered(T, units, bias):
         told = outcome.verdict()
         assert not told.complete
         assert told.finite == np.isfinite(wrong)
+
+
+@pytest.mark.parametrize("kind", [PermutationDiagonal, LowRank, Banded])
+def test_matrices_with_few_entries(kind):
+    import cupy
+
+    rng = np.random.default_rng(0)
+    for leading in ((90, 2), (90, 3, 1)):
+        here = gallery.structure(kind, rs.Layout(components=2, units=3), leading, rng, gain=0.3)
+        b = rng.standard_normal((*leading, 2, 3))
+        there = changed(here, **{n: cupy.asarray(x) for n, x in vars(here).items() if isinstance(x, np.ndarray)})
+        for A, matrix in (
+            (there, here),
+            (there.transpose(), here.transpose()),
+            (there.compose(there), here.compose(here)),
+        ):
+            found = rs.scan("affine", (A, cupy.asarray(b)), reverse=True)
+            np.testing.assert_allclose(found.get(), rs.scan("affine", (matrix, b), reverse=True), rtol=1e-9, atol=1e-9)

@@ -121,7 +121,7 @@ def test_they_compute_what_a_packed_state_does(f, batch):
     np.testing.assert_array_equal(rec.bind().walk(), hand.bind().walk())
     assert J.pattern.directions == DIRECTIONS[f] <= rec.layout.size
     assert rs.check_structure(rec).ok
-    assert set(rec.pattern.groups[0].names) != set(STATES[f]) or f in (titans, square)
+    assert set(rec.form.pattern.groups[0].names) != set(STATES[f]) or f in (titans, square)
 
 
 @pytest.mark.parametrize("f", STATES)
@@ -281,7 +281,7 @@ def test_they_follow_into_windows_sequences_pickles_and_other_dtypes():
     whole = solved(rec).states
     np.testing.assert_allclose(solved(rec.sequences(np.array([1]))).states[:, 0], whole[:, 1], atol=1e-12)
     middle = rec.window(5, 9, initial=dict(rec.named(whole[4])))
-    assert middle.pattern is rec.pattern
+    assert middle.form.pattern is rec.form.pattern
     np.testing.assert_allclose(solved(middle).named.C, rec.named(whole)["C"][5:9], atol=1e-12)
     with pytest.raises(ValueError, match=r"initial has shape \(2, 3\); wanted \(\*batch, 11\), or components"):
         rec.window(5, 9, initial=np.ones((2, 3)))
@@ -370,7 +370,7 @@ def test_directions_of_wide_states_are_found_without_their_matrix():
 
 @pytest.mark.parametrize("f", STATES)
 def test_no_number_depends_on_two_of_one_direction(f):
-    pattern = named(f).pattern
+    pattern = named(f).form.pattern
     for colour in range(pattern.directions):
         assert pattern.matrix[:, pattern.colours == colour].sum(axis=1).max() <= 1
     assert (pattern.matrix.any(axis=0) == (pattern.colours >= 0)).all()

@@ -109,7 +109,8 @@ def comparison():
 
 def structures():
     rng, one, two = np.random.default_rng(0), rs.Layout(units=3), rs.Layout(components=2, units=3)
-    kinds = (jacobians.Zero, jacobians.Identity, jacobians.Scalar, jacobians.Diagonal, jacobians.LaneDense)
+    kinds = [jacobians.Zero, jacobians.Identity, jacobians.Scalar, jacobians.Diagonal, jacobians.LaneDense]
+    kinds += [jacobians.PermutationDiagonal, jacobians.LowRank, jacobians.Banded]
     found = {kind.__name__: gallery.structure(kind, one, (5,), rng) for kind in kinds}
     found["Block"] = gallery.structure(jacobians.Block, two, (5,), rng)
     found["Pairs"] = gallery.pairs((5,), rng)

@@ -4,12 +4,16 @@ import cuda_host
 import gallery
 import numpy as np
 import pytest
+import test_discrete
+import test_history
 import test_mixings
 import test_units
 from cuda_host import simulated
 
 import recsolve as rs
 from recsolve.base.arrays import from_native
+from recsolve.base.overriding import changed
+from recsolve.jacobians import Banded, LowRank, PermutationDiagonal
 from recsolve.kernels.gpu.cell.fused_solve import FusedCuda
 from recsolve.recurrence.engine import Engine
 
@@ -53,6 +57,24 @@ def test_a_cell_with_diagonal_mixings(to_gpu, method, resets):
         for n, g in wanted.mixings.items():
             np.testing.assert_allclose(found.mixings[n].get(), g, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(found.initial.get(), wanted.initial, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["jacobi", "gauss_seidel", "parareal", "windowed", "auto"])
+def test_discrete_states(to_gpu, method):
+    _, f, u, initial = test_discrete.made("rule_110", 30, (3,))
+    there = rs.Recurrence.from_function(f, inputs=to_gpu(u), initial=to_gpu(initial), structure="none")
+    sol = rs.solve(there, method=method)
+    assert sol.trusted
+    assert np.array_equal(sol.states.get(), test_discrete.literal(f, u, initial, 30))
+
+
+@pytest.mark.parametrize("method", ["jacobi", "windowed", "anderson", "newton_krylov", "sequential"])
+def test_a_history(to_gpu, method):
+    rec, x = test_history.made("memory", 30, (2,))
+    with rs.backend("cuda"):
+        sol = rs.solve(rs.Recurrence.from_history(test_history.Memory(), inputs=to_gpu(x)), method=method)
+    assert sol.success
+    assert np.abs(sol.states.get() - test_history.literal(rec, x)).max() < 1e-13
 
 
 @pytest.mark.parametrize("power", [-66, 66])
@@ -289,3 +311,31 @@ def solved_alike(rec, there, backend, put):
         for ours, theirs in ((found.mixings, wanted.mixings), (found.drive, wanted.drive)):
             for n, g in theirs.items():
                 np.testing.assert_allclose(ours[n].get(), g, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [PermutationDiagonal, LowRank, Banded])
+def test_scans_of_matrices_with_few_entries(to_gpu, kind):
+    rng = np.random.default_rng(0)
+    here = gallery.structure(kind, rs.Layout(units=4), (70, 2), rng, gain=0.3)
+    b, reset = rng.standard_normal((70, 2, 4)), rng.random((70, 2)) < 0.1
+    there = changed(here, **{n: to_gpu(x) for n, x in vars(here).items() if isinstance(x, np.ndarray)})
+    for A, matrix, reverse in ((there, here, False), (there.transpose(), here.transpose(), True)):
+        with rs.backend("cuda"):
+            found = rs.scan("affine", (A, to_gpu(b)), reset=to_gpu(reset), reverse=reverse)
+        wanted = rs.scan("affine", (matrix, b), reset=reset, reverse=reverse)
+        np.testing.assert_allclose(found.get(), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_what_the_user_puts_in_the_place_of_J_and_accepts(to_gpu):
+    rec = gallery.recurrence("gru", "diagonal", T=150, batch=(3,), units=8, dtype=np.float32)
+    there, reference = moved(rec, to_gpu), rs.solve(rec, method="sequential")
+    halved = rs.solvers.Newton(A=lambda problem, iterate: problem.linearise(iterate).scale(0.5))
+    with rs.backend("cuda"):
+        sol = rs.solve(there, method=halved)
+        assert sol.trusted
+        assert np.abs(sol.states.get() - reference.states).max() <= 2 * gallery.bound(reference)
+        sol = rs.solve(there, method="jacobi", options={"accept": 1e-2})
+        assert sol.status == "accepted", sol.message
+        same = rs.solve(rec, method="jacobi", options={"accept": 1e-2})
+        assert same.nit == sol.nit
+        np.testing.assert_allclose(sol.states.get(), same.states, atol=1e-5)

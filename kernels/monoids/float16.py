@@ -9,6 +9,7 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.jacobians import Identity, Jacobian, Zero
+from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.monoids.monoid import Monoid
 
 HALF = np.dtype(np.float16)
@@ -26,6 +27,8 @@ def widen(x: Any, dtype: Any = np.float32) -> Any:
     if isinstance(x, (Zero, Identity)):
         zero = namespace(x.like).zeros((), dtype)
         return changed(x, like=namespace(x.like).broadcast_to(zero, x.like.shape))
+    if isinstance(x, Entries):
+        return x._mapped(lambda entries: entries.astype(dtype, copy=False))
     return changed(x, data=x.data.astype(dtype, copy=False))  # type: ignore[attr-defined]
 
 

@@ -11,9 +11,12 @@ from recsolve.analysis.structure_truth import Verification, by_differences, slop
 from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host, to_native
 from recsolve.recurrence.base import Recurrence, check_recurrence
+from recsolve.recurrence.causality import check_causal
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import step_that_differs
+from recsolve.recurrence.forms import ByPairs
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
+from recsolve.recurrence.history import HistoryRecurrence
 
 _LARGEST_STATE = 512  # beyond this the true structure is not searched for
 _ROWS = 4  # rows at which it is searched
@@ -68,7 +71,8 @@ def check_structure(
     Three things are tested: f mixes neither times nor sequences (bit for bit); the Jacobian in the declared structure
     gives the true derivative along random directions; and, for small states, which structure would be the smallest.
     Automatic derivatives are the truth where f has them, differences of f where it has not. At a kink any derivative
-    between those of the two sides is true.
+    between those of the two sides is true. Of a history, whether F is strictly causal is tested, and of structure
+    "none", whether f mixes times or sequences.
 
     Parameters
     ----------
@@ -103,7 +107,12 @@ def check_structure(
     if samples < 1:
         raise ValueError(f"samples is {samples}; wanted at least 1")
     generator = generator_of(rng)
+    if isinstance(recurrence, HistoryRecurrence):
+        return _of_history(recurrence, generator)
     declared = _declared(recurrence)
+    if declared == "none":
+        leak = _steps_differ(recurrence, recurrence.previous(recurrence.guess()))
+        return StructureReport(not leak, declared, None, float("nan"), leak or "none: no derivative is declared")
     if not np.prod(recurrence.shape):
         return StructureReport(True, declared, None, 0.0, f"{declared}: nothing to check, the recurrence is empty")
     found, leak = [], ""
@@ -117,6 +126,15 @@ def check_structure(
     if report.ok or leak or entries is None or not (missing := _undeclared(recurrence, *entries)):
         return report
     return replace(report, message=f"{report.message}, or the pairs that depend otherwise too: {missing}")
+
+
+def _of_history(rec: HistoryRecurrence, generator: np.random.Generator) -> StructureReport:
+    """Return whether F is strictly causal."""
+    try:
+        check_causal(rec, generator)
+    except ValueError as error:
+        return StructureReport(False, "history", None, float("nan"), str(error))
+    return StructureReport(True, "history", None, float("nan"), "history: strictly causal, where it was tried")
 
 
 def _judged(rec: Recurrence, previous: Array, generator: np.random.Generator) -> Verification:
@@ -195,10 +213,11 @@ def _leak(rec: Recurrence, previous: Array, generator: np.random.Generator) -> s
 
 def _undeclared(rec: Recurrence, matrices: Array, allowed: float) -> str:
     """Return the pairs of components with entries that their structure does not have, of a structure by pairs."""
-    if not isinstance(rec, FunctionRecurrence) or rec.pattern is None or rec.state is None:
+    if not isinstance(rec, FunctionRecurrence) or not isinstance(rec.form, ByPairs):
         return ""
-    seen = (abs(matrices) > allowed * float(np.nanmax(abs(matrices), initial=0.0))).any(axis=0) & ~rec.pattern.matrix
-    slices = rec.state.slices.items()
+    pattern, least = rec.form.pattern, allowed * float(np.nanmax(abs(matrices), initial=0.0))
+    seen = (abs(matrices) > least).any(axis=0) & ~pattern.matrix
+    slices = pattern.named.slices.items()
     return ", ".join(str((a, b)) for a, rows in slices for b, columns in slices if seen[rows, columns].any())
 
 

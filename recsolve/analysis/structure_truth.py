@@ -26,7 +26,8 @@ import numpy as np
 
 from recsolve.analysis.differences import brackets, reach_of
 from recsolve.base.arrays import Array, namespace, to_host
-from recsolve.jacobians import Diagonal, Identity, Jacobian, Zero
+from recsolve.jacobians import Diagonal, Jacobian, Zero
+from recsolve.jacobians.jacobian import Entries
 from recsolve.mixings import Mixing, states_linear
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
@@ -206,9 +207,7 @@ def _direction(rec: Recurrence, previous: Array, generator: np.random.Generator)
 
 def _terms(J: Jacobian, v: Array) -> Array:
     """Return |J| |v|, or |J v| where the entries are not known."""
-    if isinstance(J, Identity) or not hasattr(J, "data"):
-        return abs(J.matvec(v))
-    return type(J)(abs(J.data), J.layout).matvec(abs(v))  # type: ignore[call-arg]
+    return J._mapped(abs).matvec(abs(v)) if isinstance(J, Entries) else abs(J.matvec(v))
 
 
 def _compared(missed: Array, scale: Array, known: Array, allowed: float, tiny: float) -> _Comparison:
@@ -291,4 +290,4 @@ def _in_double(rec: Recurrence, previous: Array) -> tuple[Callable[[Array], Arra
 
 
 def _cast(J: Jacobian, dtype: Any) -> Jacobian:
-    return type(J)(J.data.astype(dtype), J.layout) if hasattr(J, "data") else J  # type: ignore[call-arg]
+    return J._mapped(lambda x: x.astype(dtype)) if isinstance(J, Entries) else J

@@ -20,6 +20,7 @@ Kind: TypeAlias = Literal["numpy", "cupy", "torch"]
 _CUDA = 2  # the code of such devices in DLPack
 _KINDS: dict[type, Kind] = {}  # of types of these libraries; of others it depends on where the array lies
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+DISCRETE: tuple[np.dtype[Any], ...] = tuple(map(np.dtype, "?bhilBHIL"))
 
 
 def kind_of(x: object) -> Kind:
@@ -218,6 +219,16 @@ def _no_rows(x: Array, matrix: Array) -> Array:
 def to_host(x: Array) -> Array:
     """Copy a native array to NumPy (a no-op for NumPy arrays)."""
     return x if type(x) is np.ndarray or kind_of(x) != "cupy" else x.get()  # type: ignore[attr-defined]
+
+
+def is_discrete(dtype: np.dtype[Any]) -> bool:
+    """Return whether numbers of a dtype are integers or bools, for which equality is the test."""
+    return dtype.kind in "biu"
+
+
+def difference(x: Array, y: Array) -> Array:
+    """Return x - y; of integers and bools, whose difference may overflow and says nothing, 1 where they differ."""
+    return (x != y).astype(np.int8) if is_discrete(x.dtype) else x - y
 
 
 def same_bits(x: Array, y: Array) -> bool:

@@ -15,6 +15,9 @@ class Status(StrEnum):
         m = 1 if you gave ``tol`` or ``atol``, or units do not couple; else m is the largest of ``tolerance.unit`` (1
         where states are of ordinary size) and all |h| and |f| in the entry's lane at its step.
         ``str(solution.tolerance)`` states the test with its numbers.
+    ``accepted``
+        Every row meets that test or was accepted by the rule in ``options["accept"]``, and some by the rule alone:
+        ``Solution.converged_rows`` tells which.
     ``nonfinite``
         Every sequence (or segment between resets) has converged, or has converged up to a row whose own f(h[t-1], u[t])
         is inf or NaN. All numbers that do not depend on such a row are right: ``Solution.converged_entries``.
@@ -43,6 +46,7 @@ class Status(StrEnum):
     """
 
     CONVERGED = "converged"
+    ACCEPTED = "accepted"
     NONFINITE = "nonfinite"
     MAXITER = "maxiter"
     DIVERGED = "diverged"
@@ -57,6 +61,7 @@ class Status(StrEnum):
 
 _ADVICE = {
     Status.CONVERGED: "every entry of the residual meets the test that Solution.tolerance states",
+    Status.ACCEPTED: "rows that miss the tolerance were accepted by the rule; without accept they would be solved",
     Status.NONFINITE: "the trajectory is inf or NaN from some step on; check the drive and the weights there",
     Status.MAXITER: (
         "the iteration limit was reached; raise maxiter, try method='newton' or 'damped_newton', or pass "
@@ -78,6 +83,11 @@ MISMATCH = (
 MIXES = (
     "f gives another value at step {step} alone than for all t at once, so what has been solved is no recurrence: f "
     "mixes times or sequences, or branches on them (give axis=-1 to sums and means, and np.where for branches)"
+)
+
+LEAKS = (
+    "F of the first rows alone gives another row {step} than F of all rows: it is not strictly causal, or depends on "
+    "how many rows there are"
 )
 
 NOT_A_FUNCTION = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.layout import Layout
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ class Tolerance:
         >>> Tolerance(1e-9, 1e-6).met(h, h + r, r).ravel().tolist()
         [True, False, False]
         """
+        if is_discrete(states.dtype):
+            return residual == 0  # type: ignore[no-any-return]
         xp = namespace(states)
         return (xp.abs(residual) <= self._bound(states, values)) & xp.isfinite(residual)  # type: ignore[no-any-return]
 
@@ -103,6 +105,8 @@ class Tolerance:
         return self.atol * self._unit(size) + self.rtol * size  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
+        if self.atol == self.rtol == 0:
+            return "f(h[t-1], u[t]) = h[t] in every entry"
         unit = "1" if self.lanes is None else "m"
         if self.atol == self.rtol:
             bound = f"{self.atol:.3g} ({unit} + max(|h|, |f|))"
@@ -128,6 +132,8 @@ class Tolerance:
         rounding : array or None
             A bound on the rounding of f, of the same shape.
         """
+        if is_discrete(recurrence.dtype):
+            return None
         base, xp, residual = default_tol(recurrence.dtype, recurrence.rounding), namespace(states), values - states
         unit = 1.0 if self.lanes is not None else recurrence.state_scale
         excess = abs(residual) - self._bound(states, values)
@@ -147,6 +153,8 @@ class Tolerance:
         A residual below that is noise: it says neither how far the states are from the truth nor how long a solver
         takes.
         """
+        if is_discrete(recurrence.dtype):
+            return self
         floor = float(np.finfo(recurrence.dtype).eps) * max(1.0, recurrence.rounding)
         unit = 1.0 if self.lanes is not None else recurrence.state_scale
         return replace(self, atol=max(self.atol, floor * unit), rtol=max(self.rtol, floor))
@@ -161,7 +169,8 @@ class Tolerance:
 def tolerance_for(recurrence: Recurrence, tol: float | None = None, *, scaled: bool = True) -> Tolerance:
     """Return the test that a solve uses: ``tol`` as atol and rtol, or the default of the recurrence.
 
-    With ``scaled=False`` the states are taken to be of ordinary size.
+    With ``scaled=False`` the states are taken to be of ordinary size. Discrete states are tested for equality, and a
+    ``tol`` other than 0 is a ValueError.
 
     Examples
     --------
@@ -171,6 +180,10 @@ def tolerance_for(recurrence: Recurrence, tol: float | None = None, *, scaled: b
     >>> tolerance_for(rec, 1e-6).rtol, tolerance_for(rec).lanes
     (1e-06, Layout(components=1, lanes=(), units=4))
     """
+    if is_discrete(recurrence.dtype):
+        if tol:
+            raise ValueError(f"tol is {tol}; wanted None or 0, since equality is the test of {recurrence.dtype} states")
+        return Tolerance(0.0, 0.0)
     if tol is not None:
         return Tolerance(tol, tol)
     rounding = recurrence.rounding

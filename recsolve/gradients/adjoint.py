@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recsolve.analysis.structure_truth import verify_jacobian
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.names import Names
 from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
+from recsolve.gradients.of_history import adjoint_of, pull
 from recsolve.gradients.sensitivity import CellSensitivity, projection_of
 from recsolve.gradients.transposes import sum_to
 from recsolve.jacobians import Jacobian
@@ -23,6 +24,7 @@ from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.solution import Solution
 
 
@@ -75,6 +77,10 @@ class Gradients:
         self._direct = direct  # what a readout depends on besides the states
         engine = recurrence.bind()
         self._compiled: _Compiled | None = None
+        self._trajectory = trajectory
+        if isinstance(recurrence, HistoryRecurrence):
+            self._g = adjoint_of(recurrence, trajectory, cotangent)
+            return
         if (found := engine.adjoint(trajectory, cotangent)) is not None:
             self._g, self._compiled = found[0], _Compiled(*found[1:])
             return
@@ -104,6 +110,8 @@ class Gradients:
     @cached_property
     def _initial(self) -> Array:
         xp, rec = namespace(self._g), self._recurrence
+        if isinstance(rec, HistoryRecurrence):  # F does not look at it
+            return xp.zeros_like(rec.initial)  # type: ignore[no-any-return]
         if self._compiled is not None:
             into = self._compiled.initial
             initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
@@ -188,6 +196,8 @@ class Gradients:
     def inputs(self) -> Any:
         """With respect to x, or to the inputs of a function in the container they came in."""
         rec = self._recurrence
+        if isinstance(rec, HistoryRecurrence):
+            return rec.contain([rec.wrap(g) for g in pull(rec, self._trajectory, self._g)[1]])
         if isinstance(rec, FunctionRecurrence):
             return rec.contain([rec.wrap(rec.as_given(g)) for g in self._function[0]])
         projection, _ = self._projected()
@@ -237,7 +247,8 @@ def adjoint(
         not its derivative.
     TypeError
         For another kind or dtype of arrays. Gradients with respect to drives, parameters and weights raise it where a
-        subclass of a recurrence overrides f; those of weights, where a mixing defines no ``weight_cotangent``.
+        subclass of a recurrence overrides f; those of weights, where a mixing defines no ``weight_cotangent``; and all
+        where an F of a history has no ``pull``.
 
     Notes
     -----
@@ -301,6 +312,8 @@ def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
     if not isinstance(solution, Solution):
         own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
         raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")
+    if is_discrete(solution.recurrence.dtype):
+        raise TypeError(f"solution has states of {solution.recurrence.dtype}, which have no derivatives")
     if not solution.success and not unconverged:
         raise ValueError(
             f"solution is {solution.status}, and its derivative is that of the recurrence only where the residual is "

@@ -10,11 +10,13 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.gradients.adjoint import check_jacobian, recurrence_of
 from recsolve.gradients.function_gradients import push_function
+from recsolve.gradients.of_history import tangent_of
 from recsolve.gradients.sensitivity import CellSensitivity, projection_of
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.solution import Solution
 
 
@@ -67,6 +69,10 @@ def tangent(
     rec = recurrence_of(solution, unconverged)
     trajectory = solution._iterate.states
     xp = namespace(trajectory)
+    if isinstance(rec, HistoryRecurrence):
+        if states is None or any(x is not None for x in (initial, drive, inputs, parameters, mixings)):
+            raise ValueError("the recurrence is a history; wanted states=, the tangent of F, alone")
+        return rec.wrap(tangent_of(rec, trajectory, rec.native(states, "states", trajectory.shape)))
     with np.errstate(all="ignore"):
         previous = rec.previous(trajectory)
         _, J = rec.bind().differentiate(previous)

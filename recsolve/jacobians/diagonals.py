@@ -17,6 +17,8 @@ class _Simple(Jacobian):
     """What Zero and Identity share: no entries, only a shape, a dtype and a namespace carried by ``like``."""
 
     def __init__(self, like: Array, layout: Layout):
+        if not hasattr(like, "shape"):
+            raise TypeError(f"like of {type(self).__name__} is {type(like).__name__}; wanted an array")
         self.like = like  # any array of the shape and dtype of the states
         self.layout = layout
         self.check()
@@ -167,7 +169,7 @@ class Diagonal(Entries):
     Parameters
     ----------
     data : array, shape (T, *batch, *event)
-        a, float32 or float64.
+        a, float32 or float64; 1 in place of a number of the event stands for all.
     layout : Layout
 
     Raises

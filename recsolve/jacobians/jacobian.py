@@ -1,8 +1,10 @@
 """The base of structured Jacobians: the structure is the type.
 
-A Jacobian holds J[t] = d h[t] / d h[t-1] for all t at once. Each structure is closed under composition, and the order
-Zero < Identity < Scalar < Diagonal < Block < LaneDense is inclusion. ``diagonal``, ``block`` and ``lane_dense`` convert
-along it: upwards exactly, downwards by keeping that part of the matrix.
+A Jacobian holds J[t] = d h[t] / d h[t-1] for all t at once. The order Zero < Identity < Scalar < Diagonal < Block <
+LaneDense is inclusion, and each of these is closed under composition. ``diagonal``, ``block`` and ``lane_dense``
+convert along it: upwards exactly, downwards by keeping that part of the matrix. PermutationDiagonal, LowRank and Banded
+lie between Diagonal and LaneDense, beside one another: a product with a diagonal stays what it is, one of two kinds is
+dense.
 
 A structure of your own is a subclass with ``matvec``. If it overrides the ``matvec`` of a structure of this package,
 all else is derived from it by products with unit vectors, and scans step through time with it: they recognise the
@@ -15,6 +17,7 @@ Shapes (T time, k components, n units): Scalar (T, *batch), Diagonal (T, *batch,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -165,13 +168,20 @@ class Jacobian(ABC):
         """Return self[t] earlier[t] for two Jacobians of the same type."""
         return self.lane_dense()._product(earlier.lane_dense())
 
-    def _lifted(self, rank: int) -> Jacobian:
-        """Return this Jacobian, exactly, in the structure of a higher rank."""
+    def _lifted(self, rank: int, other: Jacobian) -> Jacobian:
+        """Return this Jacobian, exactly, in the structure of a higher rank, which ``other`` has."""
+        diagonal = STRUCTURES["Diagonal"].rank
         if self.rank >= rank:
             return self
-        if rank == STRUCTURES["Diagonal"].rank:
+        if rank == diagonal:
             return self.diagonal()
-        return self.block() if rank == STRUCTURES["Block"].rank else self.lane_dense()
+        if rank == STRUCTURES["Block"].rank:
+            return self.block()
+        return other._holding(self.diagonal()) if self.rank <= diagonal else self.lane_dense()
+
+    def _holding(self, diagonal: Diagonal) -> Jacobian:
+        """Return a diagonal in this structure."""
+        return diagonal.lane_dense()
 
     def compose(self, earlier: Jacobian) -> Jacobian:
         """Return the product self[t] earlier[t], in the smallest structure that holds both.
@@ -203,7 +213,7 @@ class Jacobian(ABC):
         if type(earlier) is zero or type(self) is identity:
             return earlier
         rank = max(self.rank, earlier.rank)
-        return self._lifted(rank)._product(earlier._lifted(rank))
+        return self._lifted(rank, earlier)._product(earlier._lifted(rank, self))
 
     def scale(self, factor: float) -> Jacobian:
         """Return factor J[t] as a Jacobian.
@@ -279,17 +289,40 @@ class Jacobian(ABC):
 
 
 _DERIVED = (
-    "rank", "composable", "lane_dense", "transpose", "rmatvec", "_product", "scale", "between", "diagonal", "block"
+    "rank", "composable", "lane_dense", "transpose", "rmatvec", "_product", "_holding", "scale", "between", "diagonal",
+    "block",
 )  # fmt: skip
 
 
 def fits(owner: Jacobian, name: str, seen: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     """Raise ValueError unless a shape ends as it should."""
-    if len(seen) < len(wanted) or tuple(seen[len(seen) - len(wanted) :]) != wanted:
+    if tuple(seen[len(seen) - len(wanted) :]) != wanted:
         ends = "".join(f", {n}" for n in wanted)
         raise ValueError(
             f"{name} of {type(owner).__name__} has shape {tuple(seen)}; wanted (T, *batch{ends}) for {owner.layout}"
         )
+
+
+def repeated(x: Array, wanted: tuple[int, ...], own: tuple[int, ...] = ()) -> Array:
+    """Return an array of which 1 in place of ``wanted``, among its last axes, stands for all: a view of it.
+
+    Parameters
+    ----------
+    x : array, shape (..., *wanted)
+    wanted : tuple of int
+    own : tuple of int
+        Places of ``wanted``, from the front or the end, where 1 does not stand for all: rows and columns of matrices.
+
+    Returns
+    -------
+    array
+        ``x`` itself where its shape ends as wanted, or in another way.
+    """
+    before = x.ndim - len(wanted)
+    for i, (seen, full) in enumerate(zip(x.shape[max(before, 0) :], wanted, strict=False)):
+        if seen != full and (seen != 1 or i in own or i - len(wanted) in own):
+            return x
+    return x if before < 0 else namespace(x).broadcast_to(x, tuple(x.shape[:before]) + wanted)
 
 
 def _state_order(layout: Layout) -> tuple[Array, Array]:
@@ -302,9 +335,15 @@ def _state_order(layout: Layout) -> tuple[Array, Array]:
 class Entries(Jacobian):
     """What the structures that hold an array of entries share."""
 
+    _own: ClassVar[tuple[int, ...]] = ()  # where 1 does not stand for all, as `repeated` has it
+
     def __init__(self, data: Array, layout: Layout):
-        self.data = data
-        self.layout = layout
+        if not hasattr(data, "shape"):
+            raise TypeError(f"data of {type(self).__name__} is {type(data).__name__}; wanted an array")
+        self.layout, self.data = layout, data
+        event = self._event
+        if tuple(data.shape[data.ndim - len(event) :]) != event:
+            self.data = repeated(data, event, self._own)
         self.check()
 
     def check(self) -> None:
@@ -317,6 +356,10 @@ class Entries(Jacobian):
 
     def scale(self, factor: float) -> Jacobian:
         return changed(self, data=factor * self.data)
+
+    def _mapped(self, function: Callable[[Array], Array]) -> Self:
+        """Return the same structure with a function of all its entries: their absolute values, or another dtype."""
+        return changed(self, data=function(self.data))
 
     def __getitem__(self, index: slice | Array | int) -> Self:
         return changed(self, data=self.data[index])

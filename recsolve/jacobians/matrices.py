@@ -16,7 +16,7 @@ class Block(Entries):
     Parameters
     ----------
     data : array, shape (T, *batch, k, k, *lanes, n)
-        [i, j] = d h'_i / d h_j, float32 or float64.
+        [i, j] = d h'_i / d h_j, float32 or float64; 1 in place of a number of lanes or units stands for all.
     layout : Layout
         With at least two components.
 
@@ -37,7 +37,7 @@ class Block(Entries):
     [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
     """
 
-    rank, composable = 4, True
+    rank, composable, _own = 4, True, (0, 1)
 
     def check(self) -> None:
         if self.layout.components < 2:
@@ -105,7 +105,8 @@ class LaneDense(Entries):
     Parameters
     ----------
     data : array, shape (T, *batch, *lanes, k n, k n)
-        Ordered by component, then unit; float32 or float64.
+        Ordered by component, then unit; float32 or float64. 1 in place of a number of lanes stands for all: heads that
+        share a matrix.
     layout : Layout
 
     Raises
@@ -121,7 +122,7 @@ class LaneDense(Entries):
     [[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]]
     """
 
-    rank = 5
+    rank, _own = 5, (-2, -1)
     composable = False  # n times the work of a product with a vector
 
     @property

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import (
+    DISCRETE,
+    FLOATS,
     Array,
     Kind,
     from_native,
+    is_discrete,
     kind_of,
     memory_order,
     namespace,
@@ -32,6 +35,7 @@ from recsolve.recurrence.scale import scale_of
 if TYPE_CHECKING:
     from recsolve.recurrence.function import FunctionRecurrence
     from recsolve.recurrence.graph_recurrence import GraphRecurrence
+    from recsolve.recurrence.history import HistoryRecurrence
 
 _HERE = __name__.rpartition(".")[0] + "."
 
@@ -66,11 +70,13 @@ class Recurrence(ABC):
     reset : array of bool or None
         (T, *batch): steps that start afresh from ``initial``.
     dtype : dtype
-        float32 or float64.
+        float32 or float64; of discrete states, bool or one of the integers.
     kind : str
         The kind of arrays the user gave and gets back.
     ties : dict of float
         The derivative at ties, by operation.
+    applies : frozenset of str or None
+        The names of the methods that can solve it; None: all. The others are refused, and ``why`` ends the sentence.
 
     Examples
     --------
@@ -100,6 +106,9 @@ class Recurrence(ABC):
     description: str = "recurrence"
     readout: Callable[..., Any] | None = None  # what is shown of the states, where the user gave it
     opaque: bool = False  # whether f may hold arrays that are not in its drive
+    applies: frozenset[str] | None = None  # names of the methods that can solve it; None: all
+    why: str = ""  # what the others lack, to end a sentence with
+    stepwise: bool = True  # whether f needs the state before alone, so that a few steps tell what all cost
     graph: Graph | None = None  # what steps see of each other, where that is not the step before
 
     def __init__(
@@ -263,6 +272,10 @@ class Recurrence(ABC):
             Of which the rows before ``start`` are taken.
         """
         return self.window(start, stop, self.wrap(states[start - 1].copy()) if start else None)
+
+    def sampled(self, every: slice) -> Recurrence:
+        """Return a recurrence of some steps, from h[0], on which to measure f."""
+        return self._cut(every, self.wrap(self.initial))
 
     @abstractmethod
     def _cut(self, cut: slice, initial: Any) -> Recurrence:
@@ -453,6 +466,10 @@ class Recurrence(ABC):
         [1.0, 1.5, 1.75]
         """
         return Engine(self)
+
+    def takes(self, method: str) -> bool:
+        """Return whether a method, by its name, can solve this recurrence."""
+        return self.applies is None or method in self.applies
 
     def over_event(self, mask: Array) -> Array:
         """Return a mask (T, *batch) with axes of size 1 for the event, so that it broadcasts over states."""
@@ -701,7 +718,7 @@ class Recurrence(ABC):
         """
         if kind_of(x) != self.kind:
             raise TypeError(f"{name} is {kind_of(x)} and the recurrence is {self.kind}; convert it first")
-        native = to_native(x, name)
+        native = to_native(x, name, (*FLOATS, *DISCRETE) if is_discrete(self.dtype) else FLOATS)
         if native.dtype != self.dtype:
             raise TypeError(f"{name} has dtype {native.dtype}; wanted {self.dtype}")
         if shape is not None and native.shape != shape:
@@ -720,7 +737,7 @@ class Recurrence(ABC):
         initial: Any,
         parameters: Mapping[str, Any] | None = None,
         state: Mapping[str, tuple[str, ...]] | None = None,
-        structure: str | Mapping[tuple[str, str], Any] = "dense",
+        structure: Any = "dense",
         jacobian: Callable[..., Any] | None = None,
         reset: Any = None,
         length: int | None = None,
@@ -747,18 +764,22 @@ class Recurrence(ABC):
             one name have one size. f gets ``s.m`` of shape (T, *batch) and ``s.C`` of shape (T, *batch, k, v) in place
             of h_prev, and returns a dict, or a tuple in this order. States are stored flat, (T, *batch, N), and seen by
             name in ``solution.named``.
-        structure : str or mapping
+        structure : str, pair or mapping
             What J[t] = df/dh_prev is known to be: zero, identity, scalar, diagonal (event axes: the last one), block
-            (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)). A wrong
-            declaration costs iterations or convergence, is not trusted and has no gradients;
-            :func:`recsolve.check_structure` tests it. Of named components also a mapping from pairs
-            ``(result, operand)`` to ``"dense"``, ``"diagonal"`` (entries couple only where the axes that both have are
-            equal) or a tuple of those axes along which they do not couple; pairs that are absent are zero. Then J is
-            found in as few directions as show it, and components that depend on each other one way are solved for one
-            after the other.
+            (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)), and of
+            event (n,) also ("banded", offsets), ("permutation_diagonal", p), permutation_diagonal or low_rank, as the
+            types of these names in ``recsolve.jacobians`` have it; or "none": f has no derivative, and states and
+            inputs may be integers or bools, each of its own dtype. A wrong declaration costs iterations or
+            convergence, is not trusted and has no gradients; :func:`recsolve.check_structure` tests it. Of named
+            components also a mapping from pairs ``(result, operand)`` to ``"dense"``, ``"diagonal"`` (entries couple
+            only where the axes that both have are equal) or a tuple of those axes along which they do not couple;
+            pairs that are absent are zero. Components that depend on each other one way are solved for one after the
+            other.
         jacobian : callable, optional
-            ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure. Default: automatic forward
-            differentiation of ``f``, which raises (never silently approximates) where it cannot follow.
+            ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure: of low_rank (a, U, V), of
+            permutation_diagonal (p, d), if p is not declared. Default: automatic forward differentiation of ``f``,
+            which raises (never silently approximates) where it cannot follow, in as few directions as the structure
+            needs: m for a band of m diagonals, one for a permutation that is declared. Those two need ``jacobian``.
         reset : array of bool, optional
             (T, *batch): steps that start from ``initial`` again.
         length : int, optional
@@ -778,8 +799,8 @@ class Recurrence(ABC):
         Raises
         ------
         TypeError
-            For mixed array kinds or dtypes, ties that are no numbers, or a function that automatic differentiation
-            cannot follow.
+            For mixed array kinds or dtypes (of structure "none": kinds), ties that are no numbers, or a function that
+            automatic differentiation cannot follow.
         ValueError
             For an unknown structure, wrong shapes, or ties of unknown operations or out of range.
 
@@ -791,6 +812,15 @@ class Recurrence(ABC):
         ...     lambda h, u: 0.5 * np.sin(h) + u, inputs=u, initial=np.zeros(1), structure="diagonal")
         >>> rs.solve(rec).success
         True
+
+        Integers, of which h = j if h == i else h makes the next:
+
+        >>> i, j = np.random.default_rng(0).integers(0, 9, (2, 50, 1))
+        >>> rec = rs.Recurrence.from_function(
+        ...     lambda h, u: np.where(h == u[0], u[1], h), inputs=(i, j), initial=np.array([3]), structure="none")
+        >>> sol = rs.solve(rec, method="jacobi")
+        >>> sol.exact_prefix, sol.states.dtype
+        (50, dtype('int64'))
 
         A memory of keys and values with its decay as a parameter, of which a query shows a part:
 
@@ -874,6 +904,77 @@ class Recurrence(ABC):
 
         return GraphRecurrence(f, parents, inputs, initial, structure, ties)
 
+    @staticmethod
+    def from_history(
+        F: Callable[[Any, Any], Any],
+        *,
+        inputs: Any = None,
+        initial: Any = None,
+        structure: str = "dense",
+        length: int | None = None,
+        ties: Any = None,
+    ) -> HistoryRecurrence:
+        """Build a recurrence whose every row may depend on all rows before it: y = F(y, u).
+
+        Parameters
+        ----------
+        F : callable
+            ``F(y, u)`` gets the first k rows of the trajectory and of the inputs, for any k <= T, and returns k rows.
+            It is strictly causal: row t depends on y[:t] and u[:t + 1] alone, as of an attention under a mask.
+            An object may also have ``window(cache, y, u)``, which returns rows of F given the cache of all rows before
+            them (None: there are none), and ``extend(cache, y, u)``, which returns the cache with these rows added, and
+            leaves the one it gets as it is. Then a window of time does not look at the past again. With ``pull(y, u,
+            g)``, the cotangents of y and of u (in the container of the inputs) of one of F, :func:`recsolve.adjoint`
+            gives gradients.
+        inputs : array, or tuple or dict of arrays, optional
+            The drive; every array has time first. ``None``: give ``length``.
+        initial : array, optional
+            What stands for rows that are not known yet, with the full shape (*batch, *event) of a row: the default
+            guess is F of it at all times. Default: zeros like a row of the first input. A known beginning, such as a
+            prompt, is an input.
+        structure : {"dense", "none"}
+            "none": F has no derivative; rows and inputs may then be integers or bools, as tokens are.
+        length : int, optional
+            T when there are no inputs.
+        ties : float or mapping, optional
+            As in :meth:`from_function`.
+
+        Returns
+        -------
+        Recurrence
+            For the methods that need F alone, or products with its derivative (``newton_krylov``).
+
+        Raises
+        ------
+        TypeError
+            For mixed array kinds or dtypes, or one of ``window`` and ``extend`` without the other.
+        ValueError
+            For wrong shapes; when F returns something else when it is called again; and when it is not strictly causal,
+            of which the message names the time. That is looked at here, in about seven calls of F: rows from some time
+            on are changed, and those up to it must not change; F of a prefix, or with a cache, must give its rows.
+
+        Notes
+        -----
+        Jacobi's iteration on such systems is parallel decoding (Santilli et al., ACL 2023, arXiv 2305.10427): each
+        sweep evaluates F for all t at once, and makes at least one more row exact. A draft is a ``guess``.
+
+        Examples
+        --------
+        Every row is half the mean of the rows before it, and an input:
+
+        >>> import numpy as np, recsolve as rs
+        >>> def F(y, u):
+        ...     before = np.cumsum(y, axis=0) - y
+        ...     return u + 0.5 * before / np.maximum(np.arange(len(y)), 1)[:, None]
+        >>> rec = rs.Recurrence.from_history(F, inputs=np.ones((100, 3)))
+        >>> sol = rs.solve(rec, method="jacobi")
+        >>> sol.success, sol.nit < 20
+        (True, True)
+        """
+        from recsolve.recurrence.history import HistoryRecurrence
+
+        return HistoryRecurrence(F, inputs, initial, structure, length, ties)
+
     def __repr__(self) -> str:
         shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"
         return f"{type(self).__name__}({self.description}, {shape})"
@@ -896,6 +997,8 @@ def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:
         When a subclass overrides it.
     """
     kind, own = type(recurrence), _own(type(recurrence))
+    if not recurrence.stepwise:
+        raise TypeError(f"f of {kind.__name__} depends on more than the state before")
     known = own if issubclass(own, base) else base
     changed = [
         name for name in ("step", "apply", "differentiate", "_call") if getattr(kind, name) != getattr(known, name)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, same_bits
-from recsolve.base.status import NOT_A_FUNCTION
+from recsolve.base.arrays import Array, is_discrete, namespace, same_bits
+from recsolve.base.status import MIXES, NOT_A_FUNCTION
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
 
@@ -84,6 +84,7 @@ class Engine:
     compiled: bool = False
     whole: bool = False
     weight: int = 0
+    mixes: str = MIXES  # what to say of a step that differs
 
     def __init__(self, recurrence: Recurrence):
         self.recurrence = recurrence
@@ -163,9 +164,11 @@ class Engine:
         rec = self.recurrence
         if 0 in rec.shape or rec.repeats:
             return
-        xp, t = namespace(rec.initial), rec.length // 2
-        ramp = xp.linspace(0.25, 0.75, rec.initial.size, dtype=rec.dtype).reshape(rec.initial.shape)
-        state = rec.as_seen(xp.where(xp.isfinite(rec.initial), rec.initial, rec.dtype.type(0)) + ramp)
+        xp, t, state = namespace(rec.initial), rec.length // 2, rec.initial
+        if not is_discrete(rec.dtype):  # of which f may know some only
+            ramp = xp.linspace(0.25, 0.75, state.size, dtype=rec.dtype).reshape(state.shape)
+            state = xp.where(xp.isfinite(state), state, rec.dtype.type(0)) + ramp
+        state = rec.as_seen(state)
         with np.errstate(all="ignore"):
             try:
                 first, *others = (xp.array(rec.step(state, t)) for _ in range(_REPEATS))
@@ -189,7 +192,7 @@ class Engine:
         -------
         int or None
             One of the first, the middle and the last step, where an entry differs by more than sqrt(eps) (s + max |f|),
-            with s = 1, or ``state_scale`` where states are tiny or huge.
+            with s = 1, or ``state_scale`` where states are tiny or huge; of discrete states, where one differs at all.
         """
         return step_that_differs(self.recurrence, lambda t: self._before(states, t), values)
 
@@ -216,6 +219,10 @@ def step_that_differs(rec: Recurrence, before: Callable[[int], Array], values: C
     with np.errstate(all="ignore"):
         for t in sorted({0, rec.length // 2, rec.length - 1}):
             alone = rec.step(before(t), t)
+            if is_discrete(rec.dtype):
+                if (alone != together[t]).any():
+                    return t
+                continue
             known = xp.isfinite(together[t])
             size = rec.state_scale + xp.where(known, abs(together[t]), rec.dtype.type(0)).max(axis=event, keepdims=True)
             close = abs(alone - together[t]) <= float(np.finfo(rec.dtype).eps) ** 0.5 * size

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, Kind, all_finite, common_dtype, common_kind, freeze, namespace, to_native
+from recsolve.base.arrays import (
+    DISCRETE,
+    FLOATS,
+    Array,
+    Kind,
+    all_finite,
+    common_dtype,
+    common_kind,
+    freeze,
+    is_discrete,
+    namespace,
+    to_native,
+)
 from recsolve.base.layout import Layout
 from recsolve.base.named_state import DTYPE_ADVICE, NamedState
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Pairs, Scalar, Zero
+from recsolve.jacobians import (
+    Banded,
+    Block,
+    Diagonal,
+    Identity,
+    Jacobian,
+    LaneDense,
+    LowRank,
+    PermutationDiagonal,
+    Scalar,
+    Zero,
+)
 from recsolve.jacobians.pattern import Pattern
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.forms import ByPairs, Form, read_structure
 from recsolve.recurrence.function_names import arrays_of, components, described, joined, parameters_by_name
 from recsolve.recurrence.function_tangent import Tangent
 from recsolve.recurrence.readout import read_out
@@ -29,10 +53,18 @@ STRUCTURES: dict[str, type[Jacobian]] = {
     "scalar": Scalar,
     "diagonal": Diagonal,
     "block": Block,
+    "permutation_diagonal": PermutationDiagonal,
+    "low_rank": LowRank,
+    "banded": Banded,
     "heads": LaneDense,
     "dense": LaneDense,
 }
 _EVENT_AXES = {"block": 2, "heads": 2}
+_NO_UNITS = ("zero", "identity", "scalar", "diagonal", "none")  # whose event may be one number
+
+# The methods that need f alone; of these, those that compare and copy states, and do no arithmetic with them.
+_COPYING = frozenset(("sequential", "jacobi", "gauss_seidel", "parareal", "windowed", "chain", "auto"))
+_OF_F = _COPYING | {"picard", "anderson", "triangular_anderson", "broyden", "diagonal_broyden"}
 
 # Words in the errors of NumPy and torch for common mistakes, and the advice to add.
 _ADVICE = {
@@ -46,7 +78,7 @@ _ADVICE = {
 def _layout(structure: str, initial: Array) -> tuple[Layout, tuple[int, ...]]:
     """Split the shape of h[0] into batch and the event that the structure reads."""
     axes = _EVENT_AXES.get(structure, 1)
-    if initial.ndim == 0 and structure in ("zero", "identity", "scalar", "diagonal"):
+    if initial.ndim == 0 and structure in _NO_UNITS:
         return Layout(units=None), ()
     if initial.ndim < axes:
         wanted = {"block": "(*batch, k, n)", "heads": "(*batch, H, n)"}.get(structure, "(*batch, n)")
@@ -70,19 +102,24 @@ def _leaves(inputs: Any) -> dict[str, Any]:
     return {"inputs": inputs}
 
 
-def _declared(structure: Any, state: NamedState | None) -> tuple[str, Pattern | None]:
-    """Return the name of a declared structure, and its pattern where it is declared by pairs of components."""
-    if isinstance(structure, Pattern):
-        return "pairs", structure
+def _declared(structure: Any, state: NamedState | None, units: int, given: bool) -> tuple[str, Form | None]:
+    """Return the name of a declared structure and what is declared beside the name, which may need a ``jacobian``."""
     if isinstance(structure, Mapping):
         if state is None:
             raise ValueError("structure is declared by pairs of components, and state is not given")
-        return "pairs", Pattern(state, structure)
-    if structure not in STRUCTURES:
-        raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}")
-    if state is not None and structure in _EVENT_AXES:
+        structure = ByPairs(state.size, Pattern(state, structure))
+    if isinstance(structure, ByPairs):
+        if given:
+            raise ValueError("jacobian is given with a structure by pairs of components; wanted one of them")
+        return "pairs", structure
+    name, form = read_structure(structure, units)
+    if name not in (*STRUCTURES, "none"):
+        raise ValueError(f"structure is {structure!r}; wanted one of {', '.join(STRUCTURES)}, none")
+    if form is not None and not given and form.seeds() is None:
+        raise ValueError(f"structure is {structure!r} without jacobian; wanted one that returns {form.returned}")
+    if state is not None and name in _EVENT_AXES:
         raise ValueError(f"structure is {structure!r}; wanted one by pairs of components, or one of a flat state")
-    return structure, None
+    return name, form
 
 
 class FunctionRecurrence(Recurrence):
@@ -97,8 +134,8 @@ class FunctionRecurrence(Recurrence):
         The arrays that f gets by name, the same at all times.
     structure : str
         The declared structure of J; ``"pairs"`` where it is declared by pairs of components.
-    pattern : Pattern or None
-        The structure by pairs.
+    form : Form or None
+        What is declared of it beside its name.
     state : NamedState or None
         How states hold named components.
     readout : callable or None
@@ -138,25 +175,37 @@ class FunctionRecurrence(Recurrence):
             check_callable("readout", readout, f"readout{taken.replace('h_prev', 'h')}")
         if initial is None:
             raise TypeError("initial is None; wanted h[0], an array of shape (*batch, *event)")
+        if isinstance(structure, str) and structure == "none" and jacobian is not None:
+            raise ValueError("jacobian is given, but structure 'none' means that there is none")
         named, given = _leaves(inputs), parameters_by_name(parameters)
         constants = {f"parameters[{name!r}]": x for name, x in given.items()}
         first = arrays_of(initial, state)
         kind: Kind = common_kind({**first, **named, **constants})
-        native = {name: to_native(x, name) for name, x in {**first, **named, **constants}.items()}
-        common_dtype(native)
+        free = isinstance(structure, str) and structure == "none"  # tokens, say, may stand beside probabilities
+        dtypes: Sequence[np.dtype[Any]] = (*FLOATS, *DISCRETE) if free else FLOATS
+        native = {name: to_native(x, name, dtypes) for name, x in {**first, **named, **constants}.items()}
+        common_dtype({name: native[name] for name in first} if free else native)
         self.state, start = described(state, [native.pop(name) for name in first], initial)
-        self.structure, self.pattern = _declared(structure, self.state)
+        units = start.shape[-1] if start.ndim else 1
+        self.structure, self.form = _declared(structure, self.state, units, jacobian is not None)
+        self._declaration = self.form if isinstance(self.form, ByPairs) else structure
         weights = [freeze(native.pop(name)) for name in constants]
         self.parameters = Names(dict(zip(given, weights, strict=True)), "parameter")
         self.takes_parameters = parameters is not None
         layout, batch = _layout(self.structure, start)
         self.f, self.jacobian, self.readout = f, jacobian, readout
-        if self.pattern is not None and jacobian is not None:
-            raise ValueError("jacobian is given with a structure by pairs of components; wanted one of them")
         self.description = getattr(f, "__name__", "function")
         self.inputs = [freeze(x) for x in native.values()]
         self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
         super().__init__(_length(native, length), batch, layout, start, reset, kind, ties)
+        if structure == "none":
+            self._set_applies()
+
+    def _set_applies(self) -> None:
+        """State which methods apply to a function without derivative."""
+        discrete = is_discrete(self.dtype)
+        self.applies = _COPYING if discrete else _OF_F
+        self.why = f"states are {self.dtype}, not real numbers" if discrete else "structure='none' has no derivative"
 
     def _shapes(self) -> list[tuple[int, ...]]:
         return [tuple(u.shape) for u in self.inputs]
@@ -287,33 +336,23 @@ class FunctionRecurrence(Recurrence):
     @property
     def is_automatic(self) -> bool:
         """Whether f is differentiated with respect to the state; not where a ``jacobian`` or the structure gives J."""
-        return self.jacobian is None and self.structure not in ("zero", "identity")
+        return self.jacobian is None and self.structure not in ("zero", "identity", "none")
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
-        if self.pattern is not None:
-            return self._by_pairs(self.pattern, previous)
-        kind, layout = STRUCTURES[self.structure], self.layout
+        if self.structure == "none":
+            raise TypeError(f"{self.description} has no derivative, as its structure is 'none'")
+        kind, layout = STRUCTURES.get(self.structure), self.layout
         if kind is Zero or kind is Identity:
             values = self.apply(previous)
             return values, kind(values, layout)
         if self.jacobian is not None:
             return self.apply(previous), self._declared(previous)
-        out = self._push(previous, self._seeds(previous))
+        seeds = self._seeds(previous)
+        out = self._push(previous, seeds) if len(seeds) else self.apply(previous)
         if not isinstance(out, Tangent) or not out.partials:  # f ignores the state, or has steps of it
             values = value_of(out)
             return values, Zero(values, layout)
         return out.value, self._gather(out.directions)
-
-    def _by_pairs(self, pattern: Pattern, previous: Array) -> tuple[Array, Jacobian]:
-        """Differentiate in as few directions as show all entries of the pairs, and read these off."""
-        xp = namespace(previous)
-        seeds = xp.asarray(np.arange(pattern.directions)[:, None] == pattern.colours).astype(self.dtype)
-        spread = seeds.reshape(len(seeds), *(1,) * (previous.ndim - 1), previous.shape[-1])
-        out = self._push(previous, xp.broadcast_to(spread, (len(seeds), *previous.shape))) if len(seeds) else None
-        if not isinstance(out, Tangent) or not out.partials:  # f ignores the state, or has steps of it
-            values = self.apply(previous) if out is None else value_of(out)
-            return values, Zero(values, self.layout)
-        return out.value, Pairs(pattern.read(out.directions), pattern, self.layout, out.value)
 
     def operator(self, states: Array) -> tuple[Callable[[Array], Array], Jacobian | None]:
         if self.jacobian is not None or STRUCTURES.get(self.structure) is not LaneDense:
@@ -362,7 +401,9 @@ class FunctionRecurrence(Recurrence):
     def _seeds(self, previous: Array) -> Array:
         """Return the directions that reveal every entry of the structure: unit vectors, the same in all lanes."""
         xp, layout = namespace(previous), self.layout
-        if self.structure in ("scalar", "diagonal"):
+        if self.form is not None:
+            seeds = xp.asarray(self.form.seeds(), dtype=self.dtype)
+        elif self.structure in ("scalar", "diagonal"):
             seeds = xp.ones((1, *layout.event), dtype=self.dtype)
         elif self.structure == "block":
             seeds = xp.broadcast_to(
@@ -379,6 +420,8 @@ class FunctionRecurrence(Recurrence):
         """Read the structured Jacobian off the derivatives (m, T, *batch, *event) along the seeds."""
         xp, layout = namespace(directions), self.layout
         directions = xp.broadcast_to(directions.astype(self.dtype, copy=False), (len(directions), *self.shape))
+        if self.form is not None:
+            return self.form.gather(directions, layout)
         if self.structure == "scalar":
             return Scalar(directions[0][(..., *(0,) * len(layout.event))], layout)
         if self.structure == "diagonal":
@@ -389,8 +432,11 @@ class FunctionRecurrence(Recurrence):
 
     def _declared(self, previous: Array) -> Jacobian:
         assert self.jacobian is not None
-        data = to_native(self.call(self.jacobian, previous, self.inputs, self.parameters), "jacobian")
+        given = self.call(self.jacobian, previous, self.inputs, self.parameters)
         layout, leading = self.layout, (self.length, *self.batch)
+        if self.form is not None:
+            return self.form.declared(given, layout, leading, previous)
+        data = to_native(given, "jacobian")
         if data.dtype != self.dtype:
             raise TypeError(f"jacobian returned dtype {data.dtype}; wanted {self.dtype}")
         width = layout.lane_width
@@ -434,15 +480,10 @@ class FunctionRecurrence(Recurrence):
         part = changed(self)
         parameters = self._wrapped_parameters(lambda p: p)
         FunctionRecurrence.__init__(
-            part, self.f, inputs, initial, self._structure, self.jacobian, reset, length, self.ties, parameters,
+            part, self.f, inputs, initial, self._declaration, self.jacobian, reset, length, self.ties, parameters,
             self.state, self.readout,
         )  # fmt: skip
         return part
-
-    @property
-    def _structure(self) -> Any:
-        """The declared structure, as it was given."""
-        return self.structure if self.pattern is None else self.pattern
 
     def _wrapped_parameters(self, change: Callable[[Array], Array]) -> dict[str, Any] | None:
         """Return the parameters of the user's kind, changed."""
@@ -452,21 +493,26 @@ class FunctionRecurrence(Recurrence):
         """Return the recurrence with all its arrays in another dtype; f may refuse it (TypeError)."""
 
         def cast(x: Array) -> Array:
-            return x.astype(dtype)
+            return x if is_discrete(x.dtype) else x.astype(dtype)
 
         inputs, parameters = self.contain([self.wrap(cast(u)) for u in self.inputs]), self._wrapped_parameters(cast)
         start, length = self.wrap(cast(self.initial)), None if self.inputs else self.length
         return FunctionRecurrence(
-            self.f, inputs, start, self._structure, self.jacobian, self.reset, length, self.ties, parameters,
+            self.f, inputs, start, self._declaration, self.jacobian, self.reset, length, self.ties, parameters,
             self.state, self.readout,
         )  # fmt: skip
+
+    def _inputs_as(self, dtype: Any) -> Any:
+        """Return the inputs in another dtype; integers and bools stay what they are."""
+        return self.contain([self.wrap(u if is_discrete(u.dtype) else u.astype(dtype)) for u in self.inputs])
 
     @property
     def rounding(self) -> float:
         # The matrices are not known: rows of norm 1 are assumed.
-        if self.pattern is not None:
-            return float(self.pattern.width) ** 0.5 / 8 if self.pattern.width > 1 else 0.0
-        return float(self.layout.lane_width) ** 0.5 / 8 if STRUCTURES[self.structure] is LaneDense else 0.0
+        if self.form is not None:
+            return float(self.form.terms) ** 0.5 / 8 if self.form.terms > 1 else 0.0
+        couples = STRUCTURES.get(self.structure, LaneDense) is LaneDense and not is_discrete(self.dtype)
+        return float(self.layout.lane_width) ** 0.5 / 8 if couples else 0.0
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(x) for x in (*self.parameters.values(), *(u[t] for u in self.inputs)))

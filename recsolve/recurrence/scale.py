@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.base.arrays import Array, is_discrete, namespace, to_host
 
 if TYPE_CHECKING:
     from recsolve.recurrence.base import Recurrence
@@ -41,12 +41,12 @@ def scale_of(recurrence: Recurrence) -> float:
     >>> [scale_of(rec(size)) for size in (1e-20, 0.1, 1e20)] == [2.0**-66, 1.0, 2.0**66]
     True
     """
-    if 0 in recurrence.shape:
+    if 0 in recurrence.shape or is_discrete(recurrence.dtype):
         return 1.0
     steps = min(max(_NUMBERS // int(np.prod(recurrence.shape[1:])), _FEWEST), _MOST)
     every = slice(None, None, -(-recurrence.length // steps))
     try:
-        part = recurrence._cut(every, recurrence.wrap(recurrence.initial))
+        part = recurrence.sampled(every)
         sizes = np.maximum(_seen(part, recurrence.initial), _largest(recurrence, recurrence.initial[None]))
         if not 1 / _ORDINARY <= sizes.max() <= _ORDINARY:  # in h[0] alone, perhaps, which is soon forgotten
             others = _seen(part, namespace(recurrence.initial).zeros_like(recurrence.initial))

@@ -12,7 +12,7 @@ from recsolve.studies.bench.harness import Bench
 
 # Modules of this package by what they time, by the machine.
 WHAT = {
-    "cpu": {"scan": "scans", "solve": "solves", "graph": "graphs"},
+    "cpu": {"scan": "scans", "solve": "solves", "graph": "graphs", "history": "histories"},
     "gpu": {"call": "calls_gpu", "scan": "scans", "solve": "solves_gpu", "dense": "layers_gpu"},
 }
 

@@ -214,7 +214,7 @@ def bench_options() -> None:
 
 @bench.command()
 def cpu(
-    what: Annotated[str, typer.Option(help="What to time: scan, solve or graph.")] = "scan",
+    what: Annotated[str, typer.Option(help="What to time: scan, solve, graph or history.")] = "scan",
     repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 25,
     numbers: Annotated[int, typer.Option(help="T x batch x units, a power of two.")] = 1 << 22,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,

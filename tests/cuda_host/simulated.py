@@ -94,6 +94,8 @@ def _module(machine: Host) -> ModuleType:
         def call(*args: Any, **kwargs: Any) -> Any:
             return on_device(found(*_plain(args), **{name: _plain(x) for name, x in kwargs.items()}))
 
+        if isinstance(found, np.ufunc):
+            call.at = lambda *args: found.at(*_plain(args))  # type: ignore[attr-defined]
         return call
 
     def copyto(target: Any, source: Any, where: Any = True) -> None:

@@ -3,8 +3,9 @@
 Where lanes (batch x units) are many, tiles of them walk through time side by side, each as the loop does. Where they
 are few, time is cut into blocks: their summaries, one pass over these, then all blocks walk from their carries with the
 original elements, as in the NumPy kernel. How the work is cut depends on shapes alone, and lanes never mix, so the
-result does not depend on the number of threads. Dense matrices and factored Jacobians have files of their own. float16
-is scanned in float32, a window of time after the other. What is not carried here goes to the NumPy kernel.
+result does not depend on the number of threads. Dense matrices, matrices of few entries and factored Jacobians have
+files of their own. float16 is scanned in float32, a window of time after the other. What is not carried here goes to
+the NumPy kernel.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from recsolve.kernels.cpu.placement.resets import resets_of
 from recsolve.kernels.cpu.placement.strides import Lanes, flat, lanes_of
 from recsolve.kernels.cpu.scan.dense import walk_dense
 from recsolve.kernels.cpu.scan.factored_scan import is_factored, walk_factored, walks
+from recsolve.kernels.cpu.scan.sparse import is_sparse, walk_sparse
+from recsolve.kernels.cpu.scan.sparse import walks as walks_sparse
 from recsolve.kernels.cpu.threads import spread, threads
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.clamp import Clamp
@@ -56,6 +59,8 @@ def carries(monoid: Monoid, elements: Any, initial: Array | None = None) -> bool
         return initial is not None
     if is_factored(e):
         return walks(e, f.dtype)
+    if is_sparse(e):
+        return walks_sparse(e, f.dtype)
     return type(e) in (*_SIMPLE, LaneDense) or (type(e) is Block and e.layout.components <= _COMPONENTS)
 
 
@@ -92,6 +97,9 @@ def _fill(monoid: Monoid, elements: Any, y: Array, initial: Array | None, start:
     workers = threads() if _numbers(e, f).size >= _SPREAD else 1
     if is_factored(e):
         walk_factored(e, f, y, initial=initial, reset=reset, workers=threads())
+        return
+    if is_sparse(e):
+        walk_sparse(e, f, y, initial=initial, reset=reset, workers=workers)
         return
     if isinstance(e, LaneDense) and e.layout.lane_width > 1:
         walk_dense(e, f, y, initial=initial, start=start, reset=reset, workers=workers)
