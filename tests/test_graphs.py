@@ -150,7 +150,7 @@ def test_every_structure(structure):
 
 @pytest.mark.parametrize("method", REFUSED)
 def test_methods_along_time_are_refused(method):
-    with pytest.raises(TypeError, match="wanted one of anderson, chord, .* one axis of time"):
+    with pytest.raises(TypeError, match=r"wanted one of anderson, chord, .* one axis of time"):
         rs.solve(solved("grid")[0], method=method)
 
 

@@ -198,15 +198,11 @@ class Comparison:
     recording: str
     steps: int
     sequences: int
+    dtype: str
     tolerances: dict[str, Tolerance]
     entries: dict[str, list[Entry]]
     complete: bool = False
     compile_seconds: float = 0.0  # what compilers took, which is in no time of an entry
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the states."""
-        return self.config.dtype if self.config.system is None else str(system_config(self.config).dtype)
 
     @property
     def seed(self) -> int:
@@ -266,7 +262,8 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
     name, steps, sequences, built = panels(config)
     tolerances = {panel.title: panel.tolerance for panel in built}
     entries_by_title: dict[str, list[Entry]] = {panel.title: [] for panel in built}
-    result = Comparison(config, name, steps, sequences, tolerances, entries_by_title)
+    dtype = str(built[0].recurrence.dtype)
+    result = Comparison(config, name, steps, sequences, dtype, tolerances, entries_by_title)
     for number, panel in enumerate(built):
 
         def report(solver: str, iteration: int, title: str = panel.title) -> None:

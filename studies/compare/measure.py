@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recsolve import IntermediateResult, Recurrence, cells, solve
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.diagnosis.diagnose import leading_exponents
 from recsolve.mixings import Dense
 from recsolve.recurrence.cell_recurrence import CellRecurrence
@@ -72,9 +72,14 @@ def timed(run: Callable[[], Any], repeats: int = 5, enough: float = 1.0) -> Row:
 
 
 def distance(states: Array, truth: Array) -> float:
-    """Return max |h - truth|, NaN where one is."""
+    """Return max |h - truth|, in which equal infinities are no distance; of discrete states the share that differs."""
+    same = states == truth
+    if not truth.size or bool(same.all()):
+        return 0.0
+    if is_discrete(truth.dtype):
+        return float((~same).mean())
     with np.errstate(all="ignore"):
-        return float(np.abs(states - truth).max()) if truth.size else 0.0
+        return float(namespace(truth).where(same, 0, abs(states - truth)).max())
 
 
 def loop(rec: Recurrence) -> Array:

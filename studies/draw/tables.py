@@ -94,6 +94,8 @@ def show_comparison(result: Any) -> None:
 
 
 def _cells(entry: Any) -> tuple[str, ...]:
+    if entry.status == "inapplicable":
+        return (f" {escape(entry.solver)}", "n/a", *"-------")
     return (
         f" {escape(entry.solver)}",
         f"[{_STYLE.get(entry.status, 'yellow')}]{entry.status}[/]",
@@ -112,7 +114,8 @@ def _show_messages(console: Console, entries: list[Any]) -> None:
     solvers: dict[str, list[str]] = {}
     for entry in entries:
         if entry.status != "converged":
-            solvers.setdefault(entry.message, []).append(entry.solver)
+            known = "does not apply (n/a); " if entry.status == "inapplicable" else ""
+            solvers.setdefault(known + entry.message, []).append(entry.solver)
     for message, names in solvers.items():
         console.print(f"{', '.join(names)}: {message}", markup=False)
 
@@ -227,6 +230,7 @@ def show_information(found: dict[str, Any]) -> None:
 def show_rows(title: str, head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     """Print a table of texts and numbers."""
     table = table_of(title, _left(*head))
+    table.columns[0].no_wrap = True  # a name that is cut short cannot be typed
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row))
     print_table(console_of_output(), table)

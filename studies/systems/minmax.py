@@ -90,9 +90,12 @@ def scan_matrix(recurrence: rs.Recurrence) -> Array:
     return found
 
 
-def parity(bits: Array, ties: Any = None) -> rs.Recurrence:
-    """Return the matrix neuron that swaps its two states at every 1 of ``bits``, (T, *batch); the first starts as 1."""
-    eye = np.where(np.eye(2) == 1, np.inf, -np.inf)
+def parity(bits: Array, ties: Any = None, entries: tuple[float, float] = (-np.inf, np.inf)) -> rs.Recurrence:
+    """Return the matrix neuron that swaps its two states at every 1 of ``bits``, (T, *batch); the first starts as 1.
+
+    The ``entries`` of permutations are infinite, so that there are no ties; with (0, 1) there are at every step.
+    """
+    eye = np.where(np.eye(2) == 1, entries[1], entries[0])
     A = np.where(np.asarray(bits)[..., None, None] == 1, eye[::-1], eye)
     first = np.broadcast_to([1.0, 0.0], A.shape[1:-1])
     return matrix({"A": A, "b": np.full(A.shape[:-1], -np.inf)}, first, ties)
