@@ -14,19 +14,33 @@ from recsolve.kernels.backends import scan as chosen_scan
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.monoids.riccati import identity_plus, inverse, product, transpose
 from recsolve.solvers.globalised import Globalised, Merit, Setting
-from recsolve.solvers.iterate import Linearised
+from recsolve.solvers.iterate import Iterate, Linearised
 from recsolve.solvers.problem import Problem
-from recsolve.solvers.settings import number, one_of
+from recsolve.solvers.settings import number, one_of, whole_number
+from recsolve.solvers.state import PerSequence
 
 APPROXIMATIONS = ("none", "block", "diagonal")
 COVARIANCES = ("full", "diagonal")
 _SMALL = 16  # numbers of a lane up to which covariances are full: they cost n^3 for every step, in order
+_FALL = 0.5  # of the merit in an iteration, with less of which it is slow
 _TOGETHER = 1 << 20  # numbers of the Jacobians that are squared at a time
+
+
+@dataclass(frozen=True)
+class Damping(Setting):
+    """The damping of every sequence, and in how many iterations its merit has hardly fallen, (1, *batch, 1...)."""
+
+    slow: PerSequence[Array]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Regularised(Globalised[Jacobian]):
-    """Steps d of the model d[t] = J[t] d[t-1] + r[t] + noise, observed to be zero with precision lambda."""
+    """Steps d of the model d[t] = J[t] d[t-1] + r[t] + noise, observed to be zero with precision lambda.
+
+    Small residuals far from the solution are a valley that no step leaves without residuals that grow for a while: what
+    remembers has many of them, and damped steps creep along its floor for as many iterations as there are steps. After
+    a few slow iterations a sequence goes on undamped, whatever its merit does.
+    """
 
     finite_termination = False
     exact_on_affine = "none"
@@ -36,9 +50,11 @@ class _Regularised(Globalised[Jacobian]):
     damping: float | None = None
     approximation: str = "none"
     covariance: str | None = None
+    slow: int | None = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        whole_number("slow", self.slow, 0, optional=True)
         number("damping", self.damping, 0, closed=True, optional=True)
         one_of("approximation", self.approximation, APPROXIMATIONS)
         if self.covariance is not None:
@@ -71,14 +87,29 @@ class _Regularised(Globalised[Jacobian]):
         return units * self.correction(problem, scaled, A.between(1 / units, units), damping)
 
     def step(self, problem: Problem, iterate: Linearised, state: Setting) -> tuple[Linearised, Setting]:
-        if self.damping is None:
-            return super().step(problem, iterate, state)
-        A, merit = self.begin(problem, iterate), Merit.at(problem, iterate)
-        d = self._in_units(problem, iterate, A, state.value, merit)
-        return problem.advance(iterate, iterate.states + d), state
+        merit = Merit.at(problem, iterate)
+        if self.damping is not None:
+            d = self._in_units(problem, iterate, self.begin(problem, iterate), state.value, merit)
+            return problem.advance(iterate, iterate.states + d), state
+        assert isinstance(state, Damping)  # what init returns
+        found, new = super().step(problem, iterate, state)
+        before = merit.of(iterate.residual)
+        slow = state.slow + ((before > 0) & ~(merit.of(found.residual) <= (1 - _FALL) * before))
+        lost = False if self.slow is None else slow >= self.slow
+        return found, Damping(namespace(slow).where(lost, 0.0, new.value), slow)
+
+    def init(self, problem: Problem, iterate: Iterate) -> Damping:
+        first = super().init(problem, iterate).value
+        return Damping(first, namespace(first).zeros_like(first, dtype=int))
+
+    def unproven(self, setting: Array) -> Array:
+        return setting == 0  # type: ignore[no-any-return]
 
     def propose(self, problem: Problem, iterate: Linearised, shared: Jacobian, setting: Array) -> tuple[Array, Array]:
         rec, xp, merit = problem.recurrence, namespace(iterate.states), Merit.at(problem, iterate)
+        undamped = setting == 0
+        if undamped.all():
+            return problem.correct(iterate, shared), xp.ones_like(setting)
         before = merit.of(iterate.residual)
         # Damping in proportion to the residual keeps convergence quadratic (Fan and Yuan, Computing 74, 2005).
         size = xp.sqrt(before / xp.maximum(merit.rows.sum(axis=0, keepdims=True) * rec.layout.size, 1))
@@ -86,7 +117,10 @@ class _Regularised(Globalised[Jacobian]):
         d = self._in_units(problem, iterate, shared, setting * xp.minimum(size, 1.0), merit)
         left = iterate.residual + problem.carried(shared.matvec, d, rec.over_event(problem.cut(iterate))) - d
         fall = 1.0 - merit.of(left) / before
-        return iterate.states + d, xp.where(fall > 0, fall, xp.nan)
+        proposal = iterate.states + d
+        if undamped.any():
+            proposal = xp.where(undamped, problem.correct(iterate, shared), proposal)
+        return proposal, xp.where(fall > 0, fall, xp.nan)
 
     def after_refusal(self, setting: Array) -> Array:
         return 4.0 * setting
@@ -132,6 +166,10 @@ class Elk(_Regularised):
         Where A is not one of units: the n x n covariances of the paper, which cost n^3 for every step, or their
         diagonals, n^2. On networks that remember, both take about as many iterations. None: "full" up to 16 numbers in
         a lane.
+    slow : int or None
+        After so many iterations in which the merit of a sequence fell by less than half, its steps are no longer damped
+        nor have to prove themselves: those of Newton's method with this A, which end within T. None: never; a residual
+        that is small far from the solution, as recurrences that remember have, may then take T iterations.
     trials, decrease
         See :class:`Globalised`.
 
@@ -164,7 +202,7 @@ class LevenbergMarquardt(_Regularised):
 
     Parameters
     ----------
-    damping, approximation, covariance, trials, decrease
+    damping, approximation, covariance, slow, trials, decrease
         As for ``elk``. The smoother minimises the sum with full covariances only.
 
     Raises

@@ -85,6 +85,10 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
     def after_step(self, setting: Array, ratio: Array) -> Array:
         """Return the setting for the next iteration, from the fall of the merit over the predicted one."""
 
+    def unproven(self, setting: Array) -> Array:
+        """Return whose steps are taken without proof: by default no sequence's."""
+        return namespace(setting).zeros_like(setting, dtype=bool)  # type: ignore[no-any-return]
+
     def last_resort(self, problem: Problem, iterate: Linearised) -> Array:
         """Return the next states of sequences that refused every proposal: by default the pinned Newton point."""
         return problem.corrected(iterate, iterate.jacobian)
@@ -102,7 +106,7 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
         merit, shared = Merit.at(problem, iterate), self.begin(problem, iterate)
         before = merit.of(iterate.residual)
         settled: Array = iterate.converged.all(axis=0, keepdims=True)  # type: ignore[assignment]
-        done = (before == 0) | problem.recurrence.over_event(settled)
+        done = (before == 0) | problem.recurrence.over_event(settled) | self.unproven(setting)
 
         def attempt(setting: Array) -> tuple[Linearised, Array, Array]:
             proposal, predicted = self.propose(problem, iterate, shared, setting)

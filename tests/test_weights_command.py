@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import recsolve as rs
+from recsolve.interop.contents import KINDS
 from recsolve.studies.compare.compare import CompareConfig, panels
 from recsolve.studies.draw import tables
 
@@ -89,6 +90,11 @@ def test_the_layers_below_feed_a_layer(file, signal, tmp_path, layer, direction)
         ([], "choose one by keys= (--keys): 'state.broken' (state.broken.weight_ih_l0), 'state.encoder'"),
         (["--keys", "state.encoder"], "4 layers and directions (0, 0 reverse, 1, 1 reverse); pass --layer (and --dir"),
         (["--keys", "state.encoder", "--layer", "2"], "holds 4 layers and directions (0, 0 reverse, 1, 1 reverse)"),
+        (
+            ["--keys", "state.encoder", "--layer", "-1", "--direction", "reverse"],
+            "of them, not --layer -1 --direction rev",
+        ),
+        (["--keys", "nothing.*"], "model.pt has no key that matches 'nothing.*'; found "),
         (["--keys", "state.step", "--direction", "reverse"], "holds 1 layers and directions (0); pass --layer"),
         (["--keys", "state.encoder", "--layer", "1"], "wants 2 channels, --input membrane has 1; pass one that fits"),
         (["--keys", "state.encoder", "--direction", "up"], "--direction is 'up'; wanted forward or reverse"),
@@ -98,3 +104,11 @@ def test_the_layers_below_feed_a_layer(file, signal, tmp_path, layer, direction)
 def test_wrong_choices_say_what_there_is(run, file, arguments, words):
     result = run("compare", "--weights", "model.pt", "--length", "30", *arguments, code=2)
     assert words in result.stderr
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_empty_files_hold_nothing(tmp_path, ending):
+    path = tmp_path / f"model{ending}"
+    path.touch()
+    with pytest.raises(ValueError, match=rf"model{ending} is empty; wanted weights"):
+        rs.load(path)

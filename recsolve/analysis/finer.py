@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,13 +54,15 @@ class Finer:
         if recurrence.dtype == np.float64 and (slow or np.finfo(np.longdouble).eps == np.finfo(np.float64).eps):
             self.dtype = recurrence.dtype
 
-    def values(self, states: Array) -> Array:
+    def values(self, states: Array, drive: Mapping[str, Array] | None = None) -> Array:
         """Return f(h[t-1], u[t]) at all t in ``dtype``, which becomes that of the recurrence where f refuses another.
 
         Parameters
         ----------
         states : array, shape (T, *batch, *event)
             Of any float dtype.
+        drive : mapping of arrays, optional
+            Of a cell's recurrence: drives in place of its own, of any float dtype.
 
         Returns
         -------
@@ -68,23 +71,28 @@ class Finer:
         if self.dtype != self.recurrence.dtype:
             try:
                 with state_dtype(self.dtype), np.errstate(all="ignore"):
-                    return self._by_windows(self.recurrence.previous(states.astype(self.dtype)))
+                    return self._by_windows(self.recurrence.previous(states.astype(self.dtype)), drive)
             except Exception:  # f is the user's own code
                 self.dtype = self.recurrence.dtype
-        return self.recurrence.evaluate(states.astype(self.dtype))
+        rec = self.recurrence
+        if drive is not None and isinstance(rec, CellRecurrence):
+            own = Names({name: u.astype(self.dtype) for name, u in drive.items()}, "drive")
+            rec = rec._remade(own, rec.wrap(rec.initial), rec.reset, None)
+        return rec.evaluate(states.astype(self.dtype))
 
-    def _by_windows(self, previous: Array) -> Array:
+    def _by_windows(self, previous: Array, drive: Mapping[str, Array] | None) -> Array:
         values = namespace(previous).empty(self.recurrence.shape, self.dtype)
         steps = max(_NUMBERS * len(previous) // previous.size, 1)
         for start in range(0, len(previous), steps):
             cut = slice(start, min(start + steps, len(previous)))
-            found = self._apply(self.recurrence.window(cut.start, cut.stop), previous[cut])
+            part = None if drive is None else {name: u[cut] for name, u in drive.items()}
+            found = self._apply(self.recurrence.window(cut.start, cut.stop), previous[cut], part)
             if found.dtype != self.dtype or found.shape != values[cut].shape:
                 raise TypeError("f has a dtype in mind")
             values[cut] = found
         return values  # type: ignore[no-any-return]
 
-    def _apply(self, rec: Recurrence, previous: Array) -> Any:
+    def _apply(self, rec: Recurrence, previous: Array, drive: Mapping[str, Array] | None) -> Any:
         if isinstance(rec, FunctionRecurrence):
             check_known(rec, FunctionRecurrence)
             parameters = {name: p.astype(self.dtype) for name, p in rec.parameters.items()}
@@ -96,13 +104,13 @@ class Finer:
         cell, layout, xp = rec.cell, rec.layout, namespace(previous)
         state = {name: layout.component(previous, i) for i, name in enumerate(cell.cell.state)}
         mixings: Any = {name: changed(m, weight=m.weight.astype(self.dtype)) for name, m in cell.mixings.items()}
-        drive = {name: u.astype(self.dtype) for name, u in rec.drive.items()}
+        drives = {name: u.astype(self.dtype) for name, u in (drive or rec.drive).items()}
         parameters = {name: p.astype(self.dtype) for name, p in cell.parameters.items()}
         with units_in_force(layout.lane_width // layout.components):
             out = cell.cell.function(
                 Names(state, "component"),
                 Names(mixings, "mixing"),
-                Names(drive, "drive"),
+                Names(drives, "drive"),
                 Names(parameters, "parameter"),
             )
         part = layout.component(previous, 0).shape

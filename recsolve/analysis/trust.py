@@ -7,7 +7,9 @@ where the first one leads, shows what that order is worth.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,28 +82,70 @@ def estimate(recurrence: Recurrence, states: Array) -> Estimate:
     if not states.size:
         return Estimate(0.0, 0.0, True)
     _, J = recurrence.linearise(states)
-    cut, xp = recurrence.over_event(recurrence.starts), namespace(states)
-    finer = Finer(recurrence)
+    cut, finer = recurrence.over_event(recurrence.starts), Finer(recurrence)
+    return estimate_together(
+        [recurrence],
+        [states],
+        lambda states: [finer.values(states[0])],
+        lambda residuals: [affine_scan(J, residuals[0], reset=cut)],
+        lambda: condition(recurrence, states),
+    )
 
-    def correction(states: Array, values: Array) -> Array:
-        return affine_scan(J, (values - states).astype(recurrence.dtype), reset=cut)
 
+def estimate_together(
+    recurrences: Sequence[Recurrence],
+    states: Sequence[Array],
+    values: Callable[[Sequence[Array]], Sequence[Array]],
+    correction: Callable[[Sequence[Array]], Sequence[Array]],
+    kappa: Callable[[], float],
+) -> Estimate:
+    """Return an estimate of the error of trajectories that feed each other, as :func:`estimate` does of one.
+
+    Parameters
+    ----------
+    recurrences : sequence of Recurrence
+    states : sequence of arrays, each (T, *batch, *event)
+        Native, not empty.
+    values : callable
+        Returns f of each at some states of all, in finer arithmetic where there is one.
+    correction : callable
+        Returns the solution of the linearised system for a residual of each, in their dtype.
+    kappa : callable
+        Returns the conditioning of the system; called where there is no finer arithmetic.
+
+    Returns
+    -------
+    Estimate
+        Of all together: the largest numbers of any.
+    """
     with np.errstate(all="ignore"):
-        values = finer.values(states)
-        first = correction(states, values)
-        moved = states.astype(values.dtype) + first
-        second = correction(moved, finer.values(moved))
-        size, e, rest = (sizes_of(recurrence, x) for x in (states, first, second))
-        if finer.dtype == recurrence.dtype:
-            rounding = condition(recurrence, states) * float(np.finfo(states.dtype).eps) * max(1.0, recurrence.rounding)
-            e = e + rounding * size
-        least = 4 * float(np.finfo(states.dtype).smallest_subnormal)
-        noise = _NOISE * (float(np.finfo(values.dtype).eps) * size + least)  # which a second correction may be
-        linear = (rest <= _LINEAR * e) | (rest <= noise)
-        e = e + rest
-        relative = xp.where(e <= least, 0.0, e / size)
-        error, worst = (_finite(x.max()) for x in (e, relative))
-    return Estimate(error, worst, bool(linear.all()))
+        found = values(states)
+        first = correction([_left(*part) for part in zip(recurrences, found, states, strict=True)])
+        moved = [h.astype(f.dtype) + e for h, f, e in zip(states, found, first, strict=True)]
+        again = values(moved)
+        second = correction([_left(*part) for part in zip(recurrences, again, moved, strict=True)])
+        parts = zip(recurrences, again, states, first, second, strict=True)
+        each = [_judged(rec, f.dtype, kappa, *(sizes_of(rec, x) for x in sized)) for rec, f, *sized in parts]
+    return Estimate(max(e.error for e in each), max(e.relative for e in each), all(e.linear for e in each))
+
+
+def _left(recurrence: Recurrence, values: Array, states: Array) -> Array:
+    return (values - states).astype(recurrence.dtype)
+
+
+def _judged(
+    recurrence: Recurrence, finer: Any, kappa: Callable[[], float], size: Array, e: Array, rest: Array
+) -> Estimate:
+    """Return the estimate from the sizes of states, of a first and of a second correction, with f in a finer dtype."""
+    eps = float(np.finfo(recurrence.dtype).eps)
+    if finer == recurrence.dtype:
+        e = e + kappa() * eps * max(1.0, recurrence.rounding) * size
+    least = 4 * float(np.finfo(recurrence.dtype).smallest_subnormal)
+    noise = _NOISE * (float(np.finfo(finer).eps) * size + least)  # which a second correction may be
+    linear = (rest <= _LINEAR * e) | (rest <= noise)
+    e = e + rest
+    relative = namespace(e).where(e <= least, 0.0, e / size)
+    return Estimate(_finite(e.max()), _finite(relative.max()), bool(linear.all()))
 
 
 def _finite(x: Array) -> float:

@@ -100,14 +100,21 @@ def read_contents(path: str | os.PathLike[str], keys: str | Sequence[str] | None
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}")
     kind = path.suffix.lower()
+    if kind in KINDS and not path.stat().st_size:  # which is a readable file of ONNX
+        raise ValueError(f"{path} is empty; wanted weights")
     if kind in _STATE_DICTS:
-        entries = {k: x for k, x in _STATE_DICTS[kind](path).items() if selected([k], patterns)}
+        held = _STATE_DICTS[kind](path)
+        names = list(held)
+        entries = {k: x for k, x in held.items() if selected([k], patterns)}
         modules = of_state_dict(entries)
     elif kind in _MODELS:
         found, entries = _MODELS[kind](path)
+        names = [*(module.name for module in found), *entries]
         modules = stacked(module for module in found if selected([module.name, *module.keys], patterns))
         entries = {k: x for k, x in entries.items() if selected([k], patterns)}
     else:
         raise ValueError(f"{path} ends in {path.suffix!r}; wanted weights as one of {', '.join(KINDS)}")
+    if names and not modules and not entries:
+        raise ValueError(f"{path} has no key that matches {', '.join(map(repr, patterns))}; found {listed(names)}")
     used = {key for module in modules for key in module.keys}
     return Contents(path, modules, {key: x for key, x in entries.items() if key not in used})

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.analysis.condition import inverse_norm
-from recsolve.analysis.trust import SMALL
+from recsolve.analysis.trust import Estimate
 from recsolve.base.arrays import Array, Kind, common_kind, from_native, namespace, to_native
 from recsolve.base.status import Status
 from recsolve.gradients.adjoint import Gradients, adjoint
 from recsolve.gradients.tangent import tangent
 from recsolve.interop.layers_gradients import LayersGradients
+from recsolve.interop.layers_trust import estimate_of_stack
 from recsolve.interop.order import Order
 from recsolve.solution import Solution
 
@@ -73,13 +74,15 @@ class LayersSolution:
 
     @property
     def message(self) -> str:
-        """The status with its advice, and where; once ``condition`` is known, also what it means."""
+        """The status with its advice, and where; once ``trusted`` has been asked for, also what it means."""
         if self._worst is not None:
             return f"{self._place(self._worst)}: {self.solutions[self._worst].message}"
         text = f"{Status.CONVERGED}: every entry of the residual of each layer and direction meets its test"
-        if "condition" not in self.__dict__ or self.trusted:
+        if "_estimate" not in vars(self) or self.trusted:
             return text
-        return f"{text}; but it is not trusted: kappa of the whole stack is {self.condition:.1e}"
+        found = self._estimate
+        off = f"about {found.error:.1e}" if found.linear and np.isfinite(found.error) else "more than is known"
+        return f"{text}; but it is not trusted: states of the whole stack may be off by {off}"
 
     @cached_property
     def condition(self) -> float:
@@ -110,16 +113,29 @@ class LayersSolution:
             kappa = inverse_norm(forward, backward, like, first.length, axis)
         return max(kappa, *alone) if np.isfinite(kappa) else float("inf")
 
+    @cached_property
+    def _estimate(self) -> Estimate:
+        if any(s._without_derivative for s in self.solutions):
+            return Estimate(float("nan"), float("nan"), linear=False)
+        width = len(self._layers.directions[0])
+        return estimate_of_stack(self.solutions, width, self._order, self._push, lambda: self.condition)
+
+    @property
+    def error_estimate(self) -> float:
+        """An estimate of max |h - h of the exact stack| over all layers, as ``error_estimate`` of a :class:`Solution`.
+
+        What a layer is off by is what those above it are fed with, the rounding of their input projections included.
+        """
+        return self._estimate.error
+
     @property
     def trusted(self) -> bool:
-        """Whether every layer is trusted and kappa u <= 0.01, with kappa of the whole stack.
+        """Whether every layer converged, and the error that all residuals together cause is estimated to be small.
 
-        u is the largest of the layers' tolerances and roundings. What a layer
-        does to the errors of those below it is in kappa.
+        Small is what it is for ``trusted`` of a :class:`Solution`: one percent of the largest |h| of what belongs
+        together, in every layer and direction, with the errors of the layers below it.
         """
-        tests = [s.tolerance.above_rounding(s.recurrence) for s in self.solutions]
-        worst = max(max(test.atol, test.rtol) for test in tests)
-        return self.success and self.condition * worst <= SMALL and all(s.trusted for s in self.solutions)
+        return self.success and all(s._derivative.holds is True for s in self.solutions) and self._estimate.small
 
     def adjoint(
         self, *, states: Any = None, output: Any = None, final: Any = None, unconverged: bool = False
@@ -294,7 +310,8 @@ class LayersSolution:
         return native[0] if len(native) == 1 else tuple(native)
 
     def __repr__(self) -> str:
-        trusted = f"{self.trusted} (kappa {self.condition:.1e})" if "condition" in self.__dict__ else "ask .trusted"
+        known = "_estimate" in vars(self)
+        trusted = f"{self.trusted} (error about {self.error_estimate:.1e})" if known else "ask .trusted"
         nit = "+".join(str(solution.nit) for solution in self.solutions)
         lines = {"message": self.message, "layers": f"{self._layers!r}, {nit} iterations", "trusted": trusted}
         return "LayersSolution\n" + "\n".join(f"  {name:>7}: {value}" for name, value in lines.items())

@@ -57,9 +57,10 @@ def network(choice: Choice, data: Array) -> tuple[str, WeightedCell, Array]:
     layers = 1 + max(layer for layer, _ in found)
     layer = choice.layer or 0
     if (layer, reverse) not in found or (choice.layer is None and layers > 1):
+        asked = "" if choice.layer is None else f", not --layer {layer}{' --direction reverse' * reverse}"
         raise ValueError(
             f"--weights {path} holds {torch_weights.described(found)}; pass --layer (and --direction reverse) for one "
-            "of them"
+            f"of them{asked}"
         )
 
     def cell_of(layer: int, reverse: bool) -> WeightedCell:
