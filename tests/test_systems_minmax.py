@@ -69,3 +69,4 @@ def test_a_cascade_is_still_after_as_many_equal_letters_as_it_is_deep(depth):
     arrays["u"] = np.broadcast_to(arrays["u"][:1], arrays["u"].shape).copy()
     states = rs.solve(made.build(arrays), method="sequential").states
     np.testing.assert_array_equal(states[depth - 1 :], np.broadcast_to(states[-1], states[depth - 1 :].shape))
+    np.testing.assert_allclose(made.scan(made.build(arrays)), states, atol=1e-13)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from recsolve import IntermediateResult, Recurrence, Solution, solve
-from recsolve.base.arrays import Array, to_native
+from recsolve.base.arrays import DISCRETE, FLOATS, Array, to_native
 from recsolve.solvers import Method, get
 from recsolve.solvers.registry import check_applies, which_apply
 from recsolve.studies.compare.measure import distance
@@ -85,13 +85,13 @@ def race(
         ``tick(solver, iteration)`` after every iterate, for progress displays.
     """
     reference = solve(recurrence, method="sequential", tol=tol)
-    truth = to_native(reference.states, "states")
+    truth = _native(reference.states)
     base = _seconds(lambda: solve(recurrence, method="sequential", tol=tol))
     for solver in solvers:
         try:
             check_applies(get(solver), recurrence)
         except TypeError:
-            yield _without_numbers(solver, INAPPLICABLE, f"wanted {which_apply(recurrence)}")
+            yield _without_numbers(solver, INAPPLICABLE, f"not applicable (n/a); wanted {which_apply(recurrence)}")
             continue
         try:
             yield _entry(recurrence, solver, truth, base, tol, maxiter, tick)
@@ -117,7 +117,7 @@ def _entry(
     name = label(solver)
 
     def watch(intermediate: IntermediateResult) -> None:
-        errors.append(distance(to_native(intermediate.states, "states"), truth))
+        errors.append(distance(_native(intermediate.states), truth))
         if tick is not None:
             tick(name, intermediate.nit)
 
@@ -141,6 +141,10 @@ def _entry(
         residuals=[float(r) for r in solution.residuals],
         errors=errors,
     )
+
+
+def _native(states: Array) -> Array:
+    return to_native(states, "states", (*FLOATS, *DISCRETE))
 
 
 def _seconds(run: Callable[[], Any]) -> float:

@@ -57,6 +57,18 @@ def progress() -> Iterator[Callable[[str], None]]:
 _STYLE = {"converged": "green", "nonfinite": "red", "diverged": "red", "error": "red"}
 
 
+_REAL = (
+    "residual: max |r|, r = f(h[t-1]) - h[t]; error: max |h - h of the sequential loop|\n"
+    "converged: |r| <= tolerance (m + max(|h|, |f|)) in every entry; m = 1, but with the\n"
+    "default tolerance and units that couple the largest of 1, |h|, |f| in its lane\n"
+    "trust: converged, and an error estimated at no more than 1 % of the size of the states"
+)
+_DISCRETE = (
+    "residual: 1 where f(h[t-1]) is not h[t]; error: how large a part of the states is not the loop's\n"
+    "converged: equal, which can be trusted"
+)
+
+
 def show_comparison(result: Any) -> None:
     """Print one table per panel, and what to do about solvers that did not converge. Fits 80 columns."""
     from recsolve.studies.groups import grouped
@@ -81,13 +93,7 @@ def show_comparison(result: Any) -> None:
         print_table(console, table)
         _show_messages(console, entries)
         console.print()
-    console.print(
-        "residual: max |r|, r = f(h[t-1]) - h[t]; error: max |h - h of the sequential loop|\n"
-        "converged: |r| <= tolerance (m + max(|h|, |f|)) in every entry; m = 1, but with the\n"
-        "default tolerance and units that couple the largest of 1, |h|, |f| in its lane\n"
-        "trust: converged, and an error estimated at no more than 1 % of the size of the states",
-        markup=False,
-    )
+    console.print(_REAL if result.dtype.startswith("float") else _DISCRETE, markup=False)
     if result.compile_seconds >= 0.1:
         waited = three(result.compile_seconds)
         console.print(f"compiling, or loading what was compiled, took {waited} s, which no time includes", markup=False)
@@ -114,8 +120,7 @@ def _show_messages(console: Console, entries: list[Any]) -> None:
     solvers: dict[str, list[str]] = {}
     for entry in entries:
         if entry.status != "converged":
-            known = "does not apply (n/a); " if entry.status == "inapplicable" else ""
-            solvers.setdefault(known + entry.message, []).append(entry.solver)
+            solvers.setdefault(entry.message, []).append(entry.solver)
     for message, names in solvers.items():
         console.print(f"{', '.join(names)}: {message}", markup=False)
 

@@ -147,12 +147,13 @@ def cascade(arrays: Arrays) -> rs.Recurrence:
 def scan_cascade(recurrence: rs.Recurrence) -> Array:
     drive, weights = recurrence.drive, recurrence.cell.mixings  # type: ignore[attr-defined]
     states: list[Array] = []
+    first = recurrence.initial.reshape(*recurrence.batch, -1, recurrence.layout.units)  # one layer has no such axis
     for layer in range(recurrence.layout.components):
         bounds = [drive[f"{gate}{layer}"] for gate in "rs"]
         if states:
             bounds = [u + states[-1] @ weights[f"{gate}{layer}"].weight.T for gate, u in zip("rs", bounds, strict=True)]
-        states.append(rs.scan("clamp", tuple(bounds), initial=recurrence.initial[:, layer]))
-    return np.stack(states, axis=2)
+        states.append(rs.scan("clamp", tuple(bounds), initial=first[:, layer]))
+    return np.stack(states, axis=2).reshape(recurrence.shape)
 
 
 _PAPER = {"title": "MinMax recurrent neural cascades", "cite": "Ronca, arXiv 2605.06384", "study": "minmax"}
