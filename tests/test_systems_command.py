@@ -1,8 +1,11 @@
 """``recsolve systems`` and ``recsolve compare --system``, as someone new to them types them."""
 
 import json
+import re
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,6 +168,28 @@ def test_errors_of_infinite_states():
     )
     (entry,) = race(rec, ["sequential"], tol=None, maxiter=None)
     assert entry.error == 0
+
+
+def test_the_page_on_systems(monkeypatch, capsys):
+    """Its tables for discrete states and graphs, and its figures, which exist."""
+    docs = Path(__file__).parent.parent / "docs"
+    monkeypatch.syspath_prepend(str(docs))
+    page = import_module("systems")
+    monkeypatch.setattr(page, "STEPS", 5)
+    grid = grid_system()
+    monkeypatch.setitem(page.ORACLES, "grid", lambda arrays: rs.solve(grid.make(arrays), method="sequential").states)
+    text = "\n".join(page.solved(grid))
+    assert "5 x 5 nodes, one sequence, states of 2 float64" in text
+    assert "| newton | converged |" in text
+    assert "| elk |" not in text
+    assert "one axis of time" in text
+    text = "\n".join(page.solved(get("htm_memory")))
+    assert "T = 5, a batch of 2, states of 192 bool" in text
+    assert "| newton |" not in text
+    assert "| jacobi | converged |" in text
+    figures = re.findall(r"!\[.*\]\((.*)\)", "\n".join(page.shown("minmax")))
+    assert figures
+    assert [name for name in figures if not (docs / name).is_file()] == []
 
 
 def test_a_reader_that_stops_early_is_no_error():
