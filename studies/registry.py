@@ -40,6 +40,7 @@ CATALOGUE: dict[str, str] = {
     "stability_map": "stability_map",
     "basins": "basins",
     "minmax": "minmax_slopes",
+    "minmax_parity": "minmax_parity",
     "mixing_ladder": "mixing_ladder",
     "initial_guess": "initial_guess",
     "trained": "trained",

@@ -11,8 +11,8 @@ neurons on its diagonal and products of R and S below it. Maps compose to maps o
 scan gives the loop's own bits, and a cascade is a scan for each layer. A gradient with respect to a bound goes to
 exactly one step of the past.
 
-To read a letter twice does to a neuron what reading it once does, so a cascade cannot count for longer than it is deep.
-Matrices of plus and minus infinity permute: two states hold the parity of all bits so far.
+To read a letter twice does to a cascade what reading it once does: none holds the parity of all bits. Matrices of plus
+and minus infinity permute, and two states hold it.
 """
 
 from __future__ import annotations
@@ -156,9 +156,9 @@ def scan_cascade(recurrence: rs.Recurrence) -> Array:
     return np.stack(states, axis=2).reshape(recurrence.shape)
 
 
-_PAPER = {"title": "MinMax recurrent neural cascades", "cite": "Ronca, arXiv 2605.06384", "study": "minmax"}
+_PAPER = {"title": "MinMax recurrent neural cascades", "cite": "Ronca, arXiv 2605.06384"}
 SYSTEMS = (
-    system_of(__name__, name="minmax", make=make, scan=scan, structure="diagonal, 0 or 1", **_PAPER),
+    system_of(__name__, name="minmax", make=make, scan=scan, structure="diagonal, 0 or 1", study="minmax", **_PAPER),
     system_of(
         __name__,
         name="minmax_matrix",
@@ -167,6 +167,7 @@ SYSTEMS = (
         make=matrix,
         scan=scan_matrix,
         structure="dense, at most one 1 in a row",
+        study="minmax_parity",
         **_PAPER,
     ),
     system_of(
@@ -177,6 +178,7 @@ SYSTEMS = (
         make=cascade,
         scan=scan_cascade,
         structure="dense, triangular by layers",
+        study="minmax_parity",
         **_PAPER,
     ),
 )
