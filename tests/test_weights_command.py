@@ -9,6 +9,7 @@ import recsolve as rs
 from recsolve.interop.contents import KINDS
 from recsolve.studies.compare.compare import CompareConfig, panels
 from recsolve.studies.draw import tables
+from recsolve.studies.problems.recordings import load_recording
 
 torch = pytest.importorskip("torch")
 
@@ -72,7 +73,8 @@ def test_the_layers_below_feed_a_layer(file, signal, tmp_path, layer, direction)
         weights=str(file), keys="state.encoder", layer=layer, direction=direction, input=str(recording), batch=2,
         length=30, solvers=("newton",),
     )  # fmt: skip
-    found, (panel,) = panels(config)
+    (panel,) = panels(config).panels
+    found = load_recording(str(recording), length=30, batch=2, dtype="float64", standardise=False)
     reverse = direction == "reverse"
     assert panel.title == f"lstm from model.pt, layer {layer}{', reverse' if reverse else ''}, 6 units"
     state = torch.load(file)["state"]

@@ -21,7 +21,7 @@ import numpy as np
 from recsolve.analysis.interval import Interval
 from recsolve.analysis.interval_dual import DEFECT, Directional, Elementwise
 from recsolve.analysis.rounding import magnitude, product_rounding
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, is_discrete
 from recsolve.base.layout import Layout
 from recsolve.base.names import Names
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
@@ -133,6 +133,8 @@ def _known(recurrence: Recurrence) -> CellRecurrence | FunctionRecurrence:
     for base in (CellRecurrence, FunctionRecurrence):
         if isinstance(recurrence, base):
             check_known(recurrence, base)
+            if isinstance(recurrence, FunctionRecurrence) and any(is_discrete(u.dtype) for u in recurrence.inputs):
+                raise TypeError("what integers and bools among the inputs do is not enclosed")
             return recurrence
     raise TypeError(f"{type(recurrence).__name__} is not enclosed")
 

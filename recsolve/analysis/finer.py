@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, kind_of, namespace
+from recsolve.base.arrays import Array, is_discrete, kind_of, namespace
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.recurrence.base import Recurrence, check_known
@@ -96,7 +96,8 @@ class Finer:
         if isinstance(rec, FunctionRecurrence):
             check_known(rec, FunctionRecurrence)
             parameters = {name: p.astype(self.dtype) for name, p in rec.parameters.items()}
-            out = rec.call(rec.f, previous, [u.astype(self.dtype) for u in rec.inputs], parameters)
+            inputs = [u if is_discrete(u.dtype) else u.astype(self.dtype) for u in rec.inputs]
+            out = rec.call(rec.f, previous, inputs, parameters)
             return rec.flat(out, previous.shape[:-1], self.dtype)
         if not isinstance(rec, CellRecurrence):
             raise TypeError(f"{type(rec).__name__} is not known")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, all_finite, namespace
+from recsolve.base.arrays import Array, all_finite, is_discrete, namespace
 from recsolve.base.names import Names
 from recsolve.base.ties import ties_in_force
 from recsolve.gradients.reverse import Recorded, RecordedState, pull
@@ -99,7 +99,7 @@ def pull_function(
     found: dict[Leaf, Array] = {}
     if state:
         found[STATE] = namespace(states).zeros_like(states)
-    found |= {("input", i): namespace(u).zeros_like(u) for i, u in enumerate(rec.inputs)}
+    found |= {("input", i): namespace(u).zeros_like(u) for i, u in enumerate(rec.inputs) if not is_discrete(u.dtype)}
     found |= {("parameter", n): namespace(p).zeros_like(p) for n, p in rec.parameters.items()}
     if cotangent.size and found:
         with ties_in_force(rec.ties), state_dtype(rec.dtype), np.errstate(all="ignore"):
@@ -112,7 +112,8 @@ def pull_function(
                 rest = found
             _by_directions(rec, function, states, cotangent, rest)
             found |= rest
-    inputs = [found["input", i] for i in range(len(rec.inputs))]
+    # Integers and bools have no gradient, so it is 0.
+    inputs = [found.get(("input", i), namespace(u).zeros(u.shape, rec.dtype)) for i, u in enumerate(rec.inputs)]
     return Cotangents(found.get(STATE), inputs, {n: found["parameter", n] for n in rec.parameters})
 
 
@@ -130,7 +131,8 @@ def _by_records(
     for cut in _windows(length, max(states.size, cotangent.size) // length):
         state: Any = RecordedState(states[cut], moves=STATE in found) if _as_dual(rec, found) else states[cut]
         leaves: dict[Leaf, Any] = {STATE: state}
-        leaves |= {("input", i): Recorded(u[cut], moves=True) for i, u in enumerate(rec.inputs)}
+        for i, u in enumerate(rec.inputs):
+            leaves["input", i] = u[cut] if is_discrete(u.dtype) else Recorded(u[cut], moves=True)
         leaves |= {("parameter", n): Recorded(p, moves=True) for n, p in rec.parameters.items()}
         out = _called(rec, function, leaves)
         pulled = dict(
@@ -164,7 +166,8 @@ def _tangents(rec: Depends, states: Array, moved: Mapping[Leaf, Array]) -> dict[
 
     dual = _as_dual(rec, moved)
     leaves: dict[Leaf, Any] = {STATE: tangent(STATE, states, StateTangent) if dual else states}
-    leaves |= {("input", i): tangent(("input", i), u) for i, u in enumerate(rec.inputs)}
+    for i, u in enumerate(rec.inputs):
+        leaves["input", i] = u if is_discrete(u.dtype) else tangent(("input", i), u)
     return leaves | {("parameter", n): tangent(("parameter", n), p) for n, p in rec.parameters.items()}
 
 

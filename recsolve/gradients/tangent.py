@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.gradients.adjoint import check_jacobian, recurrence_of
 from recsolve.gradients.function_gradients import push_function
 from recsolve.gradients.of_history import tangent_of
@@ -129,5 +129,9 @@ def _push_function(rec: FunctionRecurrence, previous: Array, given: Mapping[str,
             raise ValueError(f"parameters has {n!r}; wanted some of {tuple(rec.parameters)}")
         moved["parameter", n] = rec.native(x, f"parameters[{n!r}]", rec.parameters[n].shape)
     for place, (name, x) in enumerate(rec.leaves_of(given["inputs"]).items()):
+        if is_discrete(rec.inputs[place].dtype):
+            if x is not None:
+                raise ValueError(f"{name} is given, but that input is {rec.inputs[place].dtype}; wanted None")
+            continue
         moved["input", place] = rec.native(x, name, rec.inputs[place].shape)
     return push_function(rec, previous, moved)

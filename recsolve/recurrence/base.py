@@ -754,6 +754,7 @@ class Recurrence(ABC):
             (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is ``f(h_prev, u_t, p)``.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
+            Integers and bools (tokens, indices, masks) may stand beside real numbers; their gradient is 0.
         initial : array, or dict of arrays
             h[0] with its full shape (*batch, *event); of named components, each (*batch, *its own axes).
         parameters : dict of arrays, optional

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -181,10 +181,12 @@ class FunctionRecurrence(Recurrence):
         constants = {f"parameters[{name!r}]": x for name, x in given.items()}
         first = arrays_of(initial, state)
         kind: Kind = common_kind({**first, **named, **constants})
-        free = isinstance(structure, str) and structure == "none"  # tokens, say, may stand beside probabilities
-        dtypes: Sequence[np.dtype[Any]] = (*FLOATS, *DISCRETE) if free else FLOATS
-        native = {name: to_native(x, name, dtypes) for name, x in {**first, **named, **constants}.items()}
-        common_dtype({name: native[name] for name in first} if free else native)
+        free = isinstance(structure, str) and structure == "none"
+        numbers = (*FLOATS, *DISCRETE)  # tokens, say, may stand beside probabilities
+        native = {name: to_native(x, name, numbers if free else FLOATS) for name, x in {**first, **constants}.items()}
+        native |= {name: to_native(x, name, numbers) for name, x in named.items()}
+        alike = {name: x for name, x in native.items() if name in first or not (free or is_discrete(x.dtype))}
+        common_dtype(alike)
         self.state, start = described(state, [native.pop(name) for name in first], initial)
         units = start.shape[-1] if start.ndim else 1
         self.structure, self.form = _declared(structure, self.state, units, jacobian is not None)

@@ -13,7 +13,17 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from recsolve.base.arrays import Array, freeze, from_native, kind_of, namespace, to_host, to_native
+from recsolve.base.arrays import (
+    DISCRETE,
+    FLOATS,
+    Array,
+    freeze,
+    from_native,
+    kind_of,
+    namespace,
+    to_host,
+    to_native,
+)
 from recsolve.base.graph import Graph
 from recsolve.jacobians import ByParent, Identity, Jacobian, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
@@ -56,7 +66,7 @@ class GraphRecurrence(FunctionRecurrence):
 
         def ordered(x: Any, name: str) -> Any:
             kind = kind_of(x)
-            return from_native(self.in_order(to_native(x, name), name), kind)
+            return from_native(self.in_order(to_native(x, name, (*FLOATS, *DISCRETE)), name), kind)
 
         if isinstance(inputs, dict):
             return {n: ordered(x, f"inputs[{n!r}]") for n, x in inputs.items()}
