@@ -102,9 +102,9 @@ def _right(data: Dataset, cell: str) -> DataArray:
 def facts(data: Dataset) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cell in (MATRIX, *CASCADES):
-        right = _right(data, cell).values
+        right: Array = _right(data, cell).values
         if cell != MATRIX:  # which is made for all bits
-            sure = (right[:-1] > 0.99).any(axis=1)  # with the best of the weights
+            sure: Array = (right[:-1] > 0.99).any(axis=1)  # with the best of the weights
             found[f"{cell}.bits"] = int(len(sure) if sure.all() else sure.argmin())
         found[f"{cell}.all"] = [float(right[-1].min()), float(right[-1].max())]
         found[f"{cell}.states"] = int(data["states"].sel(cell=cell).max())

@@ -147,7 +147,7 @@ def cascade(arrays: Arrays) -> rs.Recurrence:
 def scan_cascade(recurrence: rs.Recurrence) -> Array:
     drive, weights = recurrence.drive, recurrence.cell.mixings  # type: ignore[attr-defined]
     states: list[Array] = []
-    first = recurrence.initial.reshape(*recurrence.batch, -1, recurrence.layout.units)  # one layer has no such axis
+    first = recurrence.initial.reshape(*recurrence.batch, -1, recurrence.shape[-1])  # one layer has no such axis
     for layer in range(recurrence.layout.components):
         bounds = [drive[f"{gate}{layer}"] for gate in "rs"]
         if states:
