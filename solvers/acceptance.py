@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, namespace
 from recsolve.recurrence.base import Recurrence
+from recsolve.solvers.guarded import I
 from recsolve.solvers.iterate import Iterate
-from recsolve.solvers.problem import I, Problem
+from recsolve.solvers.problem import Problem
 
 Rule: TypeAlias = Callable[[Problem, Iterate], Array]
 

@@ -12,8 +12,9 @@ import numpy as np
 from recsolve.base.arrays import Array, is_discrete, namespace, same_bits, to_host
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.acceptance import Acceptance
+from recsolve.solvers.guarded import I
 from recsolve.solvers.iterate import Iterate, largest, leading_times
-from recsolve.solvers.problem import I, Problem
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import State
 
 # The trajectory to begin with, a function that returns it of a window's recurrence, or None for the solver's own.

@@ -14,8 +14,9 @@ import numpy as np
 from recsolve.base.arrays import Array, freeze, is_discrete, namespace
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence.base import Recurrence
+from recsolve.solvers.guarded import I
 from recsolve.solvers.method import Solver
-from recsolve.solvers.problem import I, Problem
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.settings import whole_number
 from recsolve.solvers.state import PerRow, State
 

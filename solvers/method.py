@@ -13,8 +13,9 @@ from recsolve.base.status import Status
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.evaluation import Direct
+from recsolve.solvers.guarded import I
 from recsolve.solvers.iterate import Iterate, Linearised
-from recsolve.solvers.problem import I, Problem
+from recsolve.solvers.problem import Problem
 from recsolve.solvers.state import State
 
 S = TypeVar("S", bound="State | None")

@@ -5,37 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import (
-    DISCRETE,
-    FLOATS,
-    Array,
-    Kind,
-    from_native,
-    is_discrete,
-    kind_of,
-    memory_order,
-    namespace,
-    ordered_empty,
-    to_native,
-)
+from recsolve.base.arrays import Array, Kind, kind_of, memory_order, namespace, ordered_empty
 from recsolve.base.graph import Graph
 from recsolve.base.layout import Layout
-from recsolve.base.names import Names
 from recsolve.base.overriding import derive, refuse_stale, stale
 from recsolve.base.ties import check_ties
 from recsolve.jacobians import Identity, Jacobian
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.given import check_reset
+from recsolve.recurrence.makers import Makers
 from recsolve.recurrence.scale import scale_of
-
-if TYPE_CHECKING:
-    from recsolve.recurrence.function import FunctionRecurrence
-    from recsolve.recurrence.graph_recurrence import GraphRecurrence
-    from recsolve.recurrence.history import HistoryRecurrence
+from recsolve.recurrence.users_arrays import UsersArrays
 
 _HERE = __name__.rpartition(".")[0] + "."
 
@@ -45,7 +29,7 @@ def _own(kind: type) -> type[Recurrence]:
     return next(c for c in kind.__mro__ if c.__module__.startswith(_HERE))
 
 
-class Recurrence(ABC):
+class Recurrence(Makers, UsersArrays, ABC):
     """A nonlinear recurrence of length T on states (T, *batch, *event).
 
     Build one with ``cell.recurrence(x)`` or :meth:`from_function`. Solvers see only this interface. Its methods take
@@ -373,18 +357,6 @@ class Recurrence(ABC):
         """Return how many whole levels the first steps are: as many, where there is no graph."""
         return steps
 
-    def name_of(self, step: int) -> int | tuple[int, ...]:
-        """Return a step as the user calls it."""
-        return step
-
-    def as_given(self, x: Array) -> Array:
-        """Return what has steps as its first axis, as the user lays them out."""
-        return x
-
-    def in_order(self, x: Array, name: str) -> Array:
-        """Return what the user lays out as :meth:`as_given` with steps as its first axis; errors call it ``name``."""
-        return x
-
     def as_seen(self, state: Array) -> Array:
         """Return what a step sees where the states before it are all ``state``, as :meth:`step` takes it."""
         return state
@@ -626,355 +598,6 @@ class Recurrence(ABC):
         """Add to a cotangent of the states (T, *batch, *event), in place, what a cotangent of the output gives."""
         shown = self.output(states)
         shown += output
-
-    def named(self, x: Any) -> Names:
-        """Return the components of states by name, of a cell or of a function with named states.
-
-        Parameters
-        ----------
-        x : array, shape (..., *event)
-            States, a final one or adjoint variables, of the kind and dtype of the recurrence.
-
-        Returns
-        -------
-        Names
-            Views, each (..., *the shape of the component).
-
-        Raises
-        ------
-        AttributeError
-            For states without names.
-        TypeError, ValueError
-            For arrays of another kind or dtype, or whose last axes are not those of a state.
-
-        Examples
-        --------
-        >>> import numpy as np, recsolve as rs
-        >>> rec = rs.cells.LSTM.random(input_size=2, hidden_size=4, rng=0).recurrence(np.ones((9, 2)))
-        >>> {name: part.shape for name, part in rec.named(np.zeros(rec.shape)).items()}
-        {'h': (9, 4), 'c': (9, 4)}
-        """
-        states, event = self.native(x, "states"), self.layout.event
-        if tuple(states.shape[states.ndim - len(event) :]) != event:
-            raise ValueError(f"states has shape {tuple(states.shape)}; wanted (..., {', '.join(map(str, event))})")
-        parts = self._split(states)
-        return Names({name: self.wrap(part) for name, part in parts.items()}, "component")
-
-    def _split(self, states: Array) -> dict[str, Array]:
-        """Return the components of native states by name, as views."""
-        raise AttributeError(f"the states of {self.description} have no names; from_function takes state=")
-
-    def by_name(self, x: Any, name: str, shape: tuple[int, ...]) -> Array:
-        """Return states of the user's as a native array of this shape; a mapping of components is joined with zeros.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As :meth:`native`, and for unknown components.
-        """
-        if not isinstance(x, Mapping):
-            return self.native(x, name, shape)
-        total = namespace(self.initial).zeros(shape, dtype=self.dtype)
-        try:
-            parts = self._split(total)
-        except AttributeError as error:
-            raise TypeError(f"{name} is given by components, and {error}") from None
-        for component, given in x.items():
-            if component not in parts:
-                raise ValueError(f"{name} has {component!r}; wanted some of {tuple(parts)}")
-            part = parts[component]
-            part += self.native(given, f"{name}[{component!r}]", part.shape)
-        return total  # type: ignore[no-any-return]
-
-    def native(self, x: Any, name: str, shape: tuple[int, ...] | None = None) -> Array:
-        """Return an array of the user's as a native one of this recurrence's kind and dtype.
-
-        Parameters
-        ----------
-        x : array
-        name : str
-            Of the argument, for messages.
-        shape : tuple of int, optional
-            The shape it must have.
-
-        Returns
-        -------
-        array
-
-        Raises
-        ------
-        TypeError
-            When x is of another kind or dtype.
-        ValueError
-            When it has another shape.
-
-        Examples
-        --------
-        >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_function(lambda h, u: h + u, inputs=np.ones((3, 1)), initial=np.zeros(1))
-        >>> rec.native(np.zeros((2, 1)), "states", rec.shape)
-        Traceback (most recent call last):
-        ValueError: states has shape (2, 1); wanted (3, 1)
-        """
-        if kind_of(x) != self.kind:
-            raise TypeError(f"{name} is {kind_of(x)} and the recurrence is {self.kind}; convert it first")
-        native = to_native(x, name, (*FLOATS, *DISCRETE) if is_discrete(self.dtype) else FLOATS)
-        if native.dtype != self.dtype:
-            raise TypeError(f"{name} has dtype {native.dtype}; wanted {self.dtype}")
-        if shape is not None and native.shape != shape:
-            raise ValueError(f"{name} has shape {tuple(native.shape)}; wanted {tuple(shape)}")
-        return native
-
-    def wrap(self, native: Array) -> Any:
-        """Return a native array as the kind that the user gave: NumPy, CuPy or torch (sharing memory)."""
-        return from_native(native, self.kind)
-
-    @staticmethod
-    def from_function(
-        f: Callable[..., Any],
-        *,
-        inputs: Any = None,
-        initial: Any,
-        parameters: Mapping[str, Any] | None = None,
-        state: Mapping[str, tuple[str, ...]] | None = None,
-        structure: Any = "dense",
-        jacobian: Callable[..., Any] | None = None,
-        reset: Any = None,
-        length: int | None = None,
-        ties: Any = None,
-        readout: Callable[..., Any] | None = None,
-    ) -> FunctionRecurrence:
-        """Build a recurrence from any function.
-
-        Parameters
-        ----------
-        f : callable
-            ``f(h_prev, u_t)`` gets all steps at once: ``h_prev`` (T, *batch, *event) and ``inputs`` as given, and
-            returns the next states in the shape of ``h_prev``. It must not mix times or sequences. Arrays are NumPy's
-            (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is ``f(h_prev, u_t, p)``.
-        inputs : array, or tuple or dict of arrays, optional
-            The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
-            Integers and bools (tokens, indices, masks) may stand beside real numbers; their gradient is 0.
-        initial : array, or dict of arrays
-            h[0] with its full shape (*batch, *event); of named components, each (*batch, *its own axes).
-        parameters : dict of arrays, optional
-            Weights, which f gets by name, ``p.W`` or ``p["W"]``, whole at all times and for all sequences. Gradients
-            are those of :func:`recsolve.adjoint`, ``.parameters``.
-        state : mapping, optional
-            Named components of different shapes, by the names of their axes: ``{"m": (), "C": ("k", "v")}``. Axes of
-            one name have one size. f gets ``s.m`` of shape (T, *batch) and ``s.C`` of shape (T, *batch, k, v) in place
-            of h_prev, and returns a dict, or a tuple in this order. States are stored flat, (T, *batch, N), and seen by
-            name in ``solution.named``.
-        structure : str, pair or mapping
-            What J[t] = df/dh_prev is known to be: zero, identity, scalar, diagonal (event axes: the last one), block
-            (event (k, n): k components that couple within a unit), dense (event (n,)), heads (event (H, n)), and of
-            event (n,) also ("banded", offsets), ("permutation_diagonal", p), permutation_diagonal or low_rank, as the
-            types of these names in ``recsolve.jacobians`` have it; or "none": f has no derivative, and states and
-            inputs may be integers or bools, each of its own dtype. A wrong declaration costs iterations or
-            convergence, is not trusted and has no gradients; :func:`recsolve.check_structure` tests it. Of named
-            components also a mapping from pairs ``(result, operand)`` to ``"dense"``, ``"diagonal"`` (entries couple
-            only where the axes that both have are equal) or a tuple of those axes along which they do not couple;
-            pairs that are absent are zero. Components that depend on each other one way are solved for one after the
-            other.
-        jacobian : callable, optional
-            ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure: of low_rank (a, U, V), of
-            permutation_diagonal (p, d), if p is not declared. Default: automatic forward differentiation of ``f``,
-            which raises (never silently approximates) where it cannot follow, in as few directions as the structure
-            needs: m for a band of m diagonals, one for a permutation that is declared. Those two need ``jacobian``.
-        reset : array of bool, optional
-            (T, *batch): steps that start from ``initial`` again.
-        length : int, optional
-            T when there are no inputs.
-        ties : float or mapping, optional
-            The derivative at ties that automatic differentiation takes, as in
-            :meth:`recsolve.WeightedCell.recurrence`. A ``jacobian`` sees to its own.
-        readout : callable, optional
-            ``readout(h, u_t)``, with ``parameters`` also p: what ``solution.output`` shows of the states h[t],
-            (T, *batch, ...), of any other axes. It is evaluated after the solve, in windows of time, and differentiated
-            by ``recsolve.adjoint(solution, output=...)``. Default: the states.
-
-        Returns
-        -------
-        Recurrence
-
-        Raises
-        ------
-        TypeError
-            For mixed array kinds or dtypes (of structure "none": kinds), ties that are no numbers, or a function that
-            automatic differentiation cannot follow.
-        ValueError
-            For an unknown structure, wrong shapes, or ties of unknown operations or out of range.
-
-        Examples
-        --------
-        >>> import numpy as np, recsolve as rs
-        >>> u = np.linspace(0.0, 1.0, 50)[:, None]
-        >>> rec = rs.Recurrence.from_function(
-        ...     lambda h, u: 0.5 * np.sin(h) + u, inputs=u, initial=np.zeros(1), structure="diagonal")
-        >>> rs.solve(rec).success
-        True
-
-        Integers, of which h = j if h == i else h makes the next:
-
-        >>> i, j = np.random.default_rng(0).integers(0, 9, (2, 50, 1))
-        >>> rec = rs.Recurrence.from_function(
-        ...     lambda h, u: np.where(h == u[0], u[1], h), inputs=(i, j), initial=np.array([3]), structure="none")
-        >>> sol = rs.solve(rec, method="jacobi")
-        >>> sol.exact_prefix, sol.states.dtype
-        (50, dtype('int64'))
-
-        A memory of keys and values with its decay as a parameter, of which a query shows a part:
-
-        >>> rec = rs.Recurrence.from_function(
-        ...     lambda s, u, p: {"C": p.decay * s.C + u[..., :, None] * u[..., None, :]}, inputs=np.ones((50, 3)),
-        ...     state={"C": ("k", "v")}, initial={"C": np.zeros((3, 3))}, parameters={"decay": np.array(0.5)},
-        ...     structure={("C", "C"): "diagonal"}, readout=lambda s, u, p: np.einsum("...kv,...k->...v", s.C, u))
-        >>> sol = rs.solve(rec)
-        >>> sol.named.C.shape, sol.output.shape
-        ((50, 3, 3), (50, 3))
-        >>> rs.adjoint(sol, output=np.ones((50, 3))).parameters.decay.shape
-        ()
-        """
-        from recsolve.recurrence.function import FunctionRecurrence
-
-        return FunctionRecurrence(
-            f, inputs, initial, structure, jacobian, reset, length, ties, parameters, state, readout
-        )
-
-    @staticmethod
-    def from_graph(
-        f: Callable[..., Any],
-        parents: Any,
-        *,
-        inputs: Any = None,
-        initial: Any,
-        structure: str = "dense",
-        ties: Any = None,
-    ) -> GraphRecurrence:
-        """Build a recurrence on a graph: h[n] = f(h[parents of n], u[n]) for every node n.
-
-        Every iteration of a method takes all nodes at once, and its scan goes level by level, as the sequential loop
-        does: the nodes of a level do not see each other. Arrays over nodes have the axes of nodes first, as the graph
-        lays them out: (X, Y, *batch, *event) on a grid, for inputs, ``states`` and cotangents alike.
-
-        Parameters
-        ----------
-        f : callable
-            ``f(h, u)`` gets many nodes at once, in any order: ``h`` is a tuple of P arrays, one for each slot of
-            parents, and ``u`` the inputs, all (nodes, *batch, ...) with one axis of nodes; it returns the states of
-            these nodes, in the shape of ``h[0]``. It must not mix nodes or sequences. :class:`recsolve.graphs.by_kind`
-            makes one function of those of layers with weights of their own.
-        parents : Graph, or array of int, shape (*nodes, P)
-            From :mod:`recsolve.graphs`, or the parents of every node as places in the flattened array of nodes, -1 for
-            none.
-        inputs : array, or tuple or dict of arrays, optional
-            u, each (*nodes, ...).
-        initial : array, shape (*batch, *event)
-            The state of parents that are missing. It is selected: whatever f returns for it is kept.
-        structure : str
-            What df/dh[p] is known to be for each slot p, as in :meth:`from_function`.
-        ties : float or mapping, optional
-            As in :meth:`from_function`.
-
-        Returns
-        -------
-        Recurrence
-
-        Raises
-        ------
-        TypeError, ValueError
-            As :meth:`from_function` and :class:`recsolve.graphs.Graph`; for inputs that are not laid out as the
-            nodes are. Methods that work along one axis of time raise TypeError when they are to solve it.
-
-        Notes
-        -----
-        Two-dimensional recurrences: Graves, Fernandez and Schmidhuber, "Multi-dimensional recurrent neural networks"
-        (2007). Recurrences on graphs: Poeppel et al., pLSTM (arXiv 2506.11997).
-
-        Examples
-        --------
-        >>> import numpy as np, recsolve as rs
-        >>> rec = rs.Recurrence.from_graph(
-        ...     lambda h, u: np.tanh(0.6 * h[0] + 0.3 * h[1] + u), rs.graphs.grid((20, 30)),
-        ...     inputs=np.ones((20, 30, 4)), initial=np.zeros(4), structure="diagonal")
-        >>> sol = rs.solve(rec)
-        >>> sol.states.shape, sol.success, sol.nit < rec.graph.depth
-        ((20, 30, 4), True, True)
-        """
-        from recsolve.recurrence.graph_recurrence import GraphRecurrence
-
-        return GraphRecurrence(f, parents, inputs, initial, structure, ties)
-
-    @staticmethod
-    def from_history(
-        F: Callable[[Any, Any], Any],
-        *,
-        inputs: Any = None,
-        initial: Any = None,
-        structure: str = "dense",
-        length: int | None = None,
-        ties: Any = None,
-    ) -> HistoryRecurrence:
-        """Build a recurrence whose every row may depend on all rows before it: y = F(y, u).
-
-        Parameters
-        ----------
-        F : callable
-            ``F(y, u)`` gets the first k rows of the trajectory and of the inputs, for any k <= T, and returns k rows.
-            It is strictly causal: row t depends on y[:t] and u[:t + 1] alone, as of an attention under a mask.
-            An object may also have ``window(cache, y, u)``, which returns rows of F given the cache of all rows before
-            them (None: there are none), and ``extend(cache, y, u)``, which returns the cache with these rows added, and
-            leaves the one it gets as it is. Then a window of time does not look at the past again. With ``pull(y, u,
-            g)``, the cotangents of y and of u (in the container of the inputs) of one of F, :func:`recsolve.adjoint`
-            gives gradients.
-        inputs : array, or tuple or dict of arrays, optional
-            The drive; every array has time first. ``None``: give ``length``.
-        initial : array, optional
-            What stands for rows that are not known yet, with the full shape (*batch, *event) of a row: the default
-            guess is F of it at all times. Default: zeros like a row of the first input. A known beginning, such as a
-            prompt, is an input.
-        structure : {"dense", "none"}
-            "none": F has no derivative; rows and inputs may then be integers or bools, as tokens are.
-        length : int, optional
-            T when there are no inputs.
-        ties : float or mapping, optional
-            As in :meth:`from_function`.
-
-        Returns
-        -------
-        Recurrence
-            For the methods that need F alone, or products with its derivative (``newton_krylov``).
-
-        Raises
-        ------
-        TypeError
-            For mixed array kinds or dtypes, or one of ``window`` and ``extend`` without the other.
-        ValueError
-            For wrong shapes; when F returns something else when it is called again; and when it is not strictly causal,
-            of which the message names the time. That is looked at here, in about seven calls of F: rows from some time
-            on are changed, and those up to it must not change; F of a prefix, or with a cache, must give its rows.
-
-        Notes
-        -----
-        Jacobi's iteration on such systems is parallel decoding (Santilli et al., ACL 2023, arXiv 2305.10427): each
-        sweep evaluates F for all t at once, and makes at least one more row exact. A draft is a ``guess``.
-
-        Examples
-        --------
-        Every row is half the mean of the rows before it, and an input:
-
-        >>> import numpy as np, recsolve as rs
-        >>> def F(y, u):
-        ...     before = np.cumsum(y, axis=0) - y
-        ...     return u + 0.5 * before / np.maximum(np.arange(len(y)), 1)[:, None]
-        >>> rec = rs.Recurrence.from_history(F, inputs=np.ones((100, 3)))
-        >>> sol = rs.solve(rec, method="jacobi")
-        >>> sol.success, sol.nit < 20
-        (True, True)
-        """
-        from recsolve.recurrence.history import HistoryRecurrence
-
-        return HistoryRecurrence(F, inputs, initial, structure, length, ties)
 
     def __repr__(self) -> str:
         shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"
