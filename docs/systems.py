@@ -13,6 +13,7 @@ from gallery import Row, rows
 
 import recsolve as rs
 from recsolve.solvers.registry import which_apply
+from recsolve.studies.compare.compare import extent
 from recsolve.studies.compare.measure import distance
 from recsolve.studies.store.provenance import versions
 from recsolve.studies.systems.system import CATALOGUE, Arrays, System, get
@@ -112,8 +113,9 @@ def solved(system: System) -> Iterator[str]:
 def size(rec: rs.Recurrence) -> str:
     """Say how large a recurrence is."""
     event, batch = (" x ".join(map(str, axes)) for axes in (rec.layout.event, rec.batch))
-    steps = f"T = {rec.length}" if rec.graph is None else f"{' x '.join(map(str, rec.graph.shape))} nodes"
-    return f"{steps}, {f'a batch of {batch}' if batch else 'one sequence'}, states of {event or 'one'} {rec.dtype}"
+    return (
+        f"{extent(rec)}, {f'a batch of {batch}' if batch else 'one sequence'}, states of {event or 'one'} {rec.dtype}"
+    )
 
 
 def shown(study: str) -> Iterator[str]:

@@ -51,6 +51,7 @@ CATALOGUE: dict[str, str] = {
     "paper/pararnn": "paper_pararnn",
     "paper/deer": "paper_deer",
     "paper/elk": "paper_elk",
+    "paper/paradigms": "paper_paradigms",
 }
 
 

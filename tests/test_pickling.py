@@ -105,7 +105,13 @@ def comparison():
     rec = cell_recurrence()
     config = CompareConfig(solvers=(rs.solvers.Newton(),))
     return Comparison(
-        config, "x", 20, 1, "float64", {"a": 1e-6}, {"a": list(race(rec, config.solvers, tol=None, maxiter=None))}
+        config,
+        "x",
+        "20 steps",
+        1,
+        "float64",
+        {"a": 1e-6},
+        {"a": list(race(rec, config.solvers, tol=None, maxiter=None))},
     )
 
 

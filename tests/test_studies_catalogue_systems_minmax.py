@@ -1,4 +1,4 @@
-"""What MinMax cells remember, on the tiny grid."""
+"""What MinMax cells remember, and how diffusion models are sampled, on tiny grids."""
 
 import json
 
@@ -6,17 +6,26 @@ import numpy as np
 import pytest
 from tiny_studies import tiny
 
-from recsolve.studies.catalogue import minmax_parity
+from recsolve.studies.catalogue import minmax_parity, paper_paradigms
 from recsolve.studies.registry import get
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny("minmax_parity", tmp_path_factory).read()
+@pytest.fixture
+def ran(tmp_path_factory):
+    """Return the facts and the data of a study."""
+
+    def found(name):
+        data = tiny(name, tmp_path_factory).read()
+        return get(name).facts(data), data
+
+    return found
 
 
-def test_a_matrix_holds_the_parity_of_all_bits_and_no_cascade_does(data):
-    facts = minmax_parity.facts(data)
+# minmax_parity
+
+
+def test_a_matrix_holds_the_parity_of_all_bits_and_no_cascade_does(ran):
+    facts, data = ran("minmax_parity")
     assert facts["2 x 2 matrix.all"] == [1.0, 1.0]
     assert facts["2 x 2 matrix.states"] == 2
     for cell in minmax_parity.CASCADES:
@@ -26,14 +35,32 @@ def test_a_matrix_holds_the_parity_of_all_bits_and_no_cascade_does(data):
     assert (data["status"] == "converged").all()
 
 
-def test_what_it_says_and_draws(data):
+def test_what_is_said_of_parity(ran):
+    facts, data = ran("minmax_parity")
     text = get("minmax_parity").pictures[0].says(data)
     assert "in 100% of the steps" in text
     assert "4 layers, of one step, 1; 1 layer, of two steps, 2; " in text
-    json.dumps(minmax_parity.facts(data))
+    json.dumps(facts)
 
 
 def test_the_best_reading_is_a_table_that_is_tested_on_other_steps():
     names = np.array([0, 1, 0, 1, 0, 1, 0, 2])
     parity = np.array([0, 1, 0, 1, 0, 0, 0, 1])
     assert minmax_parity.best_reading(names, parity) == (1 + 0 + 1 + 0.5) / 4
+
+
+# paper/paradigms
+
+
+def test_iterations_grow_slower_than_the_steps_of_a_sampler_but_for_jacobi(ran):
+    facts, data = ran("paper/paradigms")
+    first, last = facts["T"]
+    for cell in paper_paradigms.SAMPLERS:
+        for solver in ("newton", "quasi_newton", "picard", paper_paradigms.LOOSE):
+            few, many = facts[f"{cell}.{solver}"]
+            assert many / few < 0.7 * last / first
+        assert facts[f"{cell}.jacobi"] == [first - 1, last - 1]
+        assert facts[f"{cell}.newton"][1] < facts[f"{cell}.picard"][1] < last / 1.5
+        assert 1e-3 < facts[f"{cell}.loose"] < 0.1
+    assert float(data["relative"].sel(solver=["newton", "picard"]).max()) < 1e-14
+    assert "DDPM: newton 5 to 7" in get("paper/paradigms").pictures[0].says(data)

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 import recsolve as rs
+from recsolve.studies.compare.compare import extent
 from recsolve.studies.compare.measure import distance
 from recsolve.studies.compare.race import race
 from recsolve.studies.draw import tables
@@ -147,6 +148,7 @@ def test_compare_shows_solvers_that_do_not_apply_as_such(run, tmp_path):
         "inapplicable",
         "converged",
     ]
+    assert extent(grid_system().build()) == "6 x 5 nodes"
     for entry in race(grid_system().build(), ["elk", "newton"], tol=None, maxiter=None):
         assert entry.status == {"elk": "inapplicable", "newton": "converged"}[entry.solver]
 
@@ -187,7 +189,7 @@ def test_the_page_on_systems(monkeypatch):
     assert "| elk |" not in text
     assert "one axis of time" in text
     text = "\n".join(page.solved(get("htm_memory")))
-    assert "T = 5, a batch of 2, states of 192 bool" in text
+    assert "5 steps, a batch of 2, states of 192 bool" in text
     assert "| newton |" not in text
     assert "| jacobi | converged |" in text
     figures = re.findall(r"!\[.*\]\((.*)\)", "\n".join(page.shown("minmax")))

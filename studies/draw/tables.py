@@ -79,9 +79,7 @@ def show_comparison(result: Any) -> None:
         "time": "right", "vs loop": "right", "trust": "left", "kappa": "right",
     }  # fmt: skip
     sequences = f"{result.sequences} sequence{'s' * (result.sequences > 1)}"
-    console.print(
-        f"{result.recording}: {result.steps} steps, {sequences}, {result.dtype}, seed {result.seed}", markup=False
-    )
+    console.print(f"{result.recording}: {result.steps}, {sequences}, {result.dtype}, seed {result.seed}", markup=False)
     for title, entries in result.entries.items():
         if not entries:
             continue

@@ -86,5 +86,6 @@ SYSTEMS = (
         structure="dense, near I",
         title="Parallel sampling of diffusion models",
         cite="Shih et al., arXiv 2305.16317",
+        study="paper/paradigms",
     ),
 )
