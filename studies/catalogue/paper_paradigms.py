@@ -103,8 +103,8 @@ def says(data: Dataset) -> str:
     return (
         f"Median iterations from T = {first} to {last}, to rounding but for the loose ones, which stop at residuals of "
         f"{LOOSE_TOL:g}: {'; '.join(map(told, cells))}. The errors that such residuals leave are up to "
-        f"{100 * loose:.0f}% of the largest state, since they add up over the steps: a tolerance has to shrink with what a "
-        "step adds, as the paper's does with its noise."
+        f"{100 * loose:.0f}% of the largest state, since they add up over the steps: a tolerance has to shrink with "
+        "what a step adds, as the paper's does with its noise."
     )
 
 
