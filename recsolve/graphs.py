@@ -244,8 +244,8 @@ class by_kind:
     functions : sequence of callable
         ``functions[k](h, u, ...)`` is that of nodes of kind k. It gets these nodes alone.
     name : str
-        The input that holds the kind of every node, in the dtype of the others: the inputs are a dict, in which it is
-        ``np.broadcast_to(np.arange(float(depth))[:, None], (depth, length))`` where each layer is a kind.
+        The input that holds the kind of every node: the inputs are a dict, in which it is
+        ``np.broadcast_to(np.arange(depth)[:, None], (depth, length))`` where each layer is a kind.
 
     Raises
     ------
@@ -257,7 +257,7 @@ class by_kind:
     --------
     >>> import numpy as np, recsolve as rs
     >>> f = rs.graphs.by_kind([lambda h, u: np.tanh(h[0] + u["x"]), lambda h, u: np.tanh(h[0] + 2 * h[1])])
-    >>> u = {"kind": np.array([[0.0] * 5, [1.0] * 5]), "x": np.ones((2, 5, 3))}
+    >>> u = {"kind": np.array([[0] * 5, [1] * 5]), "x": np.ones((2, 5, 3))}
     >>> rec = rs.Recurrence.from_graph(f, rs.graphs.layers(2, 5), inputs=u, initial=np.zeros(3), structure="diagonal")
     >>> rs.solve(rec).states.shape
     (2, 5, 3)
@@ -309,7 +309,7 @@ def matmul(x: Any, W: Any, kind: Any) -> Any:
     Examples
     --------
     >>> import numpy as np, recsolve as rs
-    >>> rs.graphs.matmul(np.ones((3, 2)), np.array([np.eye(2), 5 * np.eye(2)]), np.array([1.0, 0.0, 1.0])).tolist()
+    >>> rs.graphs.matmul(np.ones((3, 2)), np.array([np.eye(2), 5 * np.eye(2)]), np.array([1, 0, 1])).tolist()
     [[5.0, 5.0], [1.0, 1.0], [5.0, 5.0]]
     """
     kinds, there = _kinds(kind, len(W))

@@ -186,8 +186,6 @@ def test_what_does_not_apply_is_refused_or_unknown_with_the_reason():
     assert "no Jacobian per step" in sol.message
     assert np.isnan(sol.error_estimate)
     assert sol.error_bound == np.inf
-    with pytest.raises(TypeError, match=r"attention has no pull\(y, u, g\).*forward only"):
-        rs.adjoint(sol, states=np.ones(rec.shape))
     with pytest.raises(ValueError, match="wanted states=, the tangent of F, alone"):
         rs.tangent(sol, initial=np.ones(4))
     with pytest.raises(TypeError, match="no Jacobian per step"):
@@ -243,6 +241,29 @@ def test_gradients_are_those_of_differences_and_transposes_of_tangents():
     assert np.array_equal(final[-1], c[-1])
     with pytest.raises(AttributeError, match="belongs to cells"):
         _ = gradients.mixings
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_gradients_without_a_pullback_come_from_one_pass_back(batch):
+    rec, x = made("attention", 13, batch)
+    sol = rs.solve(rec, method="jacobi")
+    c, b = np.random.default_rng(1).standard_normal((2, *rec.shape))
+    gradients = rs.adjoint(sol, states=c)
+    np.testing.assert_allclose((c * rs.tangent(sol, states=b)).sum(), (gradients.states * b).sum(), rtol=1e-11)
+
+    def moved(step):
+        return (c * rs.solve(rs.Recurrence.from_history(attention, inputs=x + step * b), method="jacobi").states).sum()
+
+    np.testing.assert_allclose((gradients.inputs * b).sum(), (moved(1e-6) - moved(-1e-6)) / 2e-6, rtol=1e-7)
+
+
+def test_an_operation_without_a_transpose_wants_a_pullback():
+    def ranked(y, x):
+        return x + 0.3 * np.sort(before(y), axis=-1)
+
+    sol = rs.solve(rs.Recurrence.from_history(ranked, inputs=np.ones((9, D))), method="jacobi")
+    with pytest.raises(TypeError, match=r"ranked cannot be differentiated backwards .* and has no pull\(y, u, g\)"):
+        rs.adjoint(sol, final=np.ones(D))
 
 
 def test_a_wrong_pullback_is_refused():

@@ -248,7 +248,7 @@ def adjoint(
     TypeError
         For another kind or dtype of arrays. Gradients with respect to drives, parameters and weights raise it where a
         subclass of a recurrence overrides f; those of weights, where a mixing defines no ``weight_cotangent``; and all
-        where an F of a history has no ``pull``.
+        where an F of a history uses operations without a transpose and has no ``pull``.
 
     Notes
     -----

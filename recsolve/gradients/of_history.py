@@ -1,7 +1,8 @@
 """Derivatives of a history y = F(y, u): (I - J) d = b forwards, (I - J)^T g = c backwards, with J = dF/dy.
 
 J is strictly lower triangular, so that d <- b + J d settles row after row, and ends within T products, as Jacobi's
-iteration on y does. Products with J come from automatic differentiation; those with its transpose from F itself.
+iteration on y does. Products with J come from automatic differentiation; those with its transpose from a pass back over
+what F has computed, or from F itself.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_host, to_native
+from recsolve.base.arrays import Array, is_discrete, namespace, to_host, to_native
+from recsolve.base.ties import ties_in_force
+from recsolve.gradients import reverse
+from recsolve.gradients.reverse import Recorded, RecordedState
 from recsolve.recurrence.history import HistoryRecurrence
+from recsolve.symbolic.constants import state_dtype
 
 _LOOSE = 1e-3  # relative, of what a pullback may differ from a difference quotient
 
@@ -27,7 +32,7 @@ def adjoint_of(recurrence: HistoryRecurrence, states: Array, c: Array) -> Array:
     Raises
     ------
     TypeError
-        When F has no ``pull``.
+        When F uses an operation that has no transpose, and brings no ``pull``.
     ValueError
         When ``pull`` is not the transpose of the derivative of F at the states.
     """
@@ -38,13 +43,10 @@ def adjoint_of(recurrence: HistoryRecurrence, states: Array, c: Array) -> Array:
 
 
 def pull(recurrence: HistoryRecurrence, states: Array, g: Array) -> tuple[Array, list[Array]]:
-    """Return J^T g, and (dF/du)^T g for every input, as ``F.pull(y, u, g)`` gives them."""
+    """Return J^T g, and (dF/du)^T g for every input: as ``F.pull(y, u, g)`` gives them, where F has it."""
     back = getattr(recurrence.F, "pull", None)
     if not callable(back):
-        raise TypeError(
-            f"{recurrence.description} has no pull(y, u, g), which gives the cotangents of y and u of one of F: NumPy "
-            "functions are differentiated forward only, and forward a gradient would take a product for every number"
-        )
+        return _pass_back(recurrence, states, g)
     with np.errstate(all="ignore"):
         to_states, to_inputs = back(states, recurrence.drive_of_all, g)
     found = {"y": to_states, **dict(recurrence.named_inputs(to_inputs))}
@@ -58,6 +60,25 @@ def pull(recurrence: HistoryRecurrence, states: Array, g: Array) -> tuple[Array,
             raise ValueError(f"pull returned a cotangent of {name} of {seen}; wanted {shape}")
     first, *others = native.values()
     return first, others
+
+
+def _pass_back(recurrence: HistoryRecurrence, states: Array, g: Array) -> tuple[Array, list[Array]]:
+    """Return them from one pass back over what F computes."""
+    y, leaves = RecordedState(states, moves=True), recurrence.inputs
+    inputs = [u if is_discrete(u.dtype) else Recorded(u, moves=True) for u in leaves]
+    with ties_in_force(recurrence.ties), state_dtype(recurrence.dtype), np.errstate(all="ignore"):
+        try:
+            out = recurrence.call(recurrence.f, y, inputs, {})
+            first, *others = reverse.pull([(out, g)], [y, *(u for u in inputs if isinstance(u, Recorded))])
+        except Exception as error:  # F runs on arrays, so it is what has no transpose
+            raise TypeError(
+                f"{recurrence.description} cannot be differentiated backwards ({error}), and has no pull(y, u, g), "
+                "which gives the cotangents of y and u of one of F; forward a gradient would take a product a number"
+            ) from error
+    found = iter(others)
+    # Integers and bools have no gradient, so it is 0.
+    zero = [namespace(u).zeros(u.shape, recurrence.dtype) for u in leaves]
+    return first, [next(found) if isinstance(u, Recorded) else z for u, z in zip(inputs, zero, strict=True)]
 
 
 def _settled(product: Callable[[Array], Array], start: Array) -> Array:

@@ -115,6 +115,10 @@ class Recorded(Dual):
         share = 1.0 if function is np.sum else y.size / max(x.value.size, 1)
         return type(self)(y, [(x, lambda g: share * expanded(g, axis, keepdims, x.shape))])
 
+    def astype(self, dtype: Any, **kwargs: Any) -> Any:
+        """Return another dtype; the cotangent goes back in this one."""
+        return type(self)(self.value.astype(dtype, **kwargs), [(self, lambda g: g.astype(self.dtype))])
+
     def _unsupported(self, what: str) -> TypeError:
         return TypeError(f"{what} has no transpose here")
 

@@ -209,9 +209,9 @@ class Makers:
             It is strictly causal: row t depends on y[:t] and u[:t + 1] alone, as of an attention under a mask.
             An object may also have ``window(cache, y, u)``, which returns rows of F given the cache of all rows before
             them (None: there are none), and ``extend(cache, y, u)``, which returns the cache with these rows added, and
-            leaves the one it gets as it is. Then a window of time does not look at the past again. With ``pull(y, u,
-            g)``, the cotangents of y and of u (in the container of the inputs) of one of F, :func:`recsolve.adjoint`
-            gives gradients.
+            leaves the one it gets as it is. Then a window of time does not look at the past again. And it may have
+            ``pull(y, u, g)``, the cotangents of y and of u (in the container of the inputs) of one of F, which
+            :func:`recsolve.adjoint` needs where F uses operations that it cannot go back over.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None``: give ``length``.
         initial : array, optional
