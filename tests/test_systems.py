@@ -9,7 +9,7 @@ from oracles import ORACLES
 
 import recsolve as rs
 from recsolve.solvers.registry import applicable
-from recsolve.studies.compare.measure import distance
+from recsolve.studies.distance import distance
 from recsolve.studies.systems.system import CATALOGUE, get
 
 SHORT = 40

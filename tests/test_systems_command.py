@@ -13,8 +13,8 @@ from rich.console import Console
 
 import recsolve as rs
 from recsolve.studies.compare.compare import extent
-from recsolve.studies.compare.measure import distance
 from recsolve.studies.compare.race import race
+from recsolve.studies.distance import distance
 from recsolve.studies.draw import tables
 from recsolve.studies.systems import system
 from recsolve.studies.systems.system import CATALOGUE, System, get

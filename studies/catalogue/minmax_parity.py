@@ -104,8 +104,8 @@ def facts(data: Dataset) -> dict[str, Any]:
     for cell in (MATRIX, *CASCADES):
         right: Array = _right(data, cell).values
         if cell != MATRIX:  # which is made for all bits
-            sure: Array = (right[:-1] > 0.99).any(axis=1)  # with the best of the weights
-            found[f"{cell}.bits"] = int(len(sure) if sure.all() else sure.argmin())
+            best: Array = right[:-1].max(axis=1)  # of the weights
+            found[f"{cell}.bits"] = int(np.cumprod(best > 0.99).sum())
         found[f"{cell}.all"] = [float(right[-1].min()), float(right[-1].max())]
         found[f"{cell}.states"] = int(data["states"].sel(cell=cell).max())
     return found

@@ -12,7 +12,7 @@ from recsolve import IntermediateResult, Recurrence, Solution, solve
 from recsolve.base.arrays import DISCRETE, FLOATS, Array, to_native
 from recsolve.solvers import Method, get
 from recsolve.solvers.registry import check_applies, which_apply
-from recsolve.studies.compare.measure import distance
+from recsolve.studies.distance import distance
 from recsolve.studies.groups import label
 from recsolve.studies.timing import in_turns
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import recsolve as rs
 from recsolve.solvers.registry import applicable
-from recsolve.studies.compare.measure import distance
+from recsolve.studies.distance import distance
 from recsolve.studies.store.configs import configured
 from recsolve.studies.systems.system import get
 
