@@ -125,6 +125,7 @@ def test_wrong_input_is_one_line_that_names_it(run, with_grid, arguments, messag
         (("--system", "minmx"), "--system is 'minmx'; wanted one of pararnn_gru"),
         (("--system", "minmax", "--units", "5"), "leave out --units, and write --set KEY=VALUE"),
         (("--system", "minmax", "--set", "units=0"), "units is 0; wanted at least 1"),
+        (("--system", "minmax", "--set", "length=100000000000000"), "Unable to allocate"),
         (("--set", "units=3"), "--set units=3 changes what --system is, which is not given"),
     ],
 )
