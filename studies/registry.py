@@ -41,6 +41,7 @@ CATALOGUE: dict[str, str] = {
     "basins": "basins",
     "minmax": "minmax_slopes",
     "minmax_parity": "minmax_parity",
+    "htm": "htm_sweeps",
     "mixing_ladder": "mixing_ladder",
     "initial_guess": "initial_guess",
     "trained": "trained",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_studies import tiny
 
-from recsolve.studies.catalogue import minmax_parity, paper_paradigms
+from recsolve.studies.catalogue import htm_sweeps, minmax_parity, paper_paradigms
 from recsolve.studies.registry import get
 
 
@@ -47,6 +47,23 @@ def test_the_best_reading_is_a_table_that_is_tested_on_other_steps():
     names = np.array([0, 1, 0, 1, 0, 1, 0, 2])
     parity = np.array([0, 1, 0, 1, 0, 0, 0, 1])
     assert minmax_parity.best_reading(names, parity) == (1 + 0 + 1 + 0.5) / 4
+
+
+# htm
+
+
+def test_novelties_bound_the_sweeps_of_a_sequence_memory(ran):
+    facts, data = ran("htm")
+    assert facts["error"] == 0
+    assert (data["status"] == "converged").all()
+    for word in (5, 20):
+        sweeps = facts[str(word)]
+        assert sweeps[0] < word
+        assert sweeps[-1] <= 2 < sweeps[0]
+        assert facts[f"{word}.over"] <= 0
+    assert facts["20"][0] > facts["5"][0]
+    assert htm_sweeps.longest(np.array([False, True, True, False, True])) == 3
+    assert htm_sweeps.longest(np.array([True, True, True])) == 4
 
 
 # paper/paradigms
