@@ -53,6 +53,12 @@ CATALOGUE: dict[str, str] = {
     "paper/deer": "paper_deer",
     "paper/elk": "paper_elk",
     "paper/paradigms": "paper_paradigms",
+    "chunks": "chunks",
+    "paper/lssl": "paper_lssl",
+    "paper/fsmn": "paper_fsmn",
+    "paper/jrt": "paper_jrt",
+    "paper/convssm": "paper_convssm",
+    "paper/tfla": "paper_tfla",
 }
 
 

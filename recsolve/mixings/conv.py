@@ -12,7 +12,8 @@ from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.base.overriding import changed
 from recsolve.mixings.mixing import Mixing
 
-_BOUNDARIES = {"zero": "constant", "periodic": "wrap"}
+_BOUNDARIES = ("zero", "periodic")
+_SMALL = 1 << 12  # numbers up to which all places of a window are one product: a loop over them would take its calls
 
 
 class Conv(Mixing):
@@ -80,13 +81,21 @@ class Conv(Mixing):
         """Return what each point sees of pictures (..., n) at every place of the window, (rows, points, channels)."""
         window = self.weight.shape[:-2]
         pictures = x.reshape(prod(x.shape[:-1]), *self.grid, self.channels)
-        around = [(0, 0), *((w // 2, w // 2) for w in window), (0, 0)]
-        padded = namespace(x).pad(pictures, around, mode=_BOUNDARIES[self.boundary])
+        halves = [w // 2 for w in window]
+        if self.boundary == "periodic":
+            padded = namespace(x).pad(pictures, [(0, 0), *((h, h) for h in halves), (0, 0)], mode="wrap")
+        else:  # in place of pad, which takes longer than all else that a step of a small picture needs
+            sizes = [n + 2 * h for n, h in zip(self.grid, halves, strict=True)]
+            padded = namespace(x).zeros((len(pictures), *sizes, self.channels), x.dtype)
+            padded[(slice(None), *(slice(h, h + n) for n, h in zip(self.grid, halves, strict=True)))] = pictures
         for place in np.ndindex(*window):
             cut = tuple(slice(k, k + n) for k, n in zip(place, self.grid, strict=True))
             yield place, padded[(slice(None), *cut)].reshape(len(pictures), prod(self.grid), self.channels)
 
     def matvec(self, x: Any) -> Any:
+        if x.size <= _SMALL:
+            seen = namespace(x).concatenate([part for _, part in self._shifted(x)], axis=-1)
+            return (seen @ self.weight.swapaxes(-1, -2).reshape(-1, self.channels)).reshape(x.shape)
         y: Any = 0.0
         for place, seen in self._shifted(x):
             y = y + seen @ self.weight[place].T

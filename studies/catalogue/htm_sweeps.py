@@ -98,8 +98,8 @@ def says(data: Dataset) -> str:
     return (
         f"Median sweeps until every bit of {f['T']} steps is the loop's, with {', '.join(f'{x:g}' for x in noise)}% "
         f"noise: {told}. Where all cells of all driven columns fire, the past is forgotten: {beyond} the longest run "
-        "of steps without. Words begin with a letter that nothing leads to, so that without noise sweeps are no more than "
-        "the letters of a word; of long words noise makes short ones."
+        "of steps without. Words begin with a letter that nothing leads to, so that without noise sweeps are no more "
+        "than the letters of a word; of long words noise makes short ones."
     )
 
 

@@ -36,12 +36,24 @@ CATALOGUE: dict[str, str] = {
     "flash_gru": "flash",
     "flash_lstm": "flash",
     "flash_slstm": "flash",
+    "attention_rnn": "attention_rnn",
+    "convs5": "convs5",
+    "convlstm": "convs5",
+    "mlstm": "mlstm",
+    "mlstm_sig": "mlstm",
+    "pgn": "pgn",
+    "quasi_lstm": "quasi_lstm",
+    "mh_lstm": "quasi_lstm",
+    "gla": "gla",
     "minmax": "minmax",
     "minmax_matrix": "minmax",
     "minmax_cascade": "minmax",
     "mamba_s6": "mamba",
+    "jrt": "jrt",
+    "lssl": "lssl",
     "htm_memory": "htm",
     "htm_permanence": "htm",
+    "fsmn": "fsmn",
     "diffusion": "diffusion",
 }
 
@@ -136,7 +148,9 @@ class System:
 def system_of(module: str, **given: Any) -> System:
     """Return a system of a module whose parts have the names that this file lists at its head."""
     parts = vars(sys.modules[module])
-    return System(**{"text": cleandoc(parts["__doc__"]), "config": parts["Config"](), "draw": parts["draw"], **given})
+    return System(
+        **{"text": cleandoc(parts["__doc__"]), "config": parts["Config"](), "draw": parts.get("draw"), **given}
+    )
 
 
 def get(name: str) -> System:

@@ -8,7 +8,22 @@ from importlib import import_module
 
 import numpy as np
 
-_MODULES = ("diffusion", "flash", "htm", "mamba", "minmax", "pararnn")
+_MODULES = (
+    "attention_rnn",
+    "convs5",
+    "diffusion",
+    "flash",
+    "gla",
+    "htm",
+    "jrt",
+    "lssl",
+    "mamba",
+    "minmax",
+    "mlstm",
+    "pararnn",
+    "quasi_lstm",
+    "windowed",
+)
 
 Oracle = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 ORACLES: dict[str, Oracle] = {

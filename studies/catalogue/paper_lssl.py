@@ -1,0 +1,185 @@
+"""Linear state-space layers (arXiv 2110.13985): depth as Picard's iteration, and HiPPO's matrix in diagonal form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import recsolve as rs
+from recsolve.studies.compare.measure import distance, loop, measured
+from recsolve.studies.draw.drawing import CONVERGED, band, converged, span
+from recsolve.studies.draw.series import level, outside_legend, series
+from recsolve.studies.draw.style import line_arguments
+from recsolve.studies.registry import Picture, Table, study_of
+from recsolve.studies.store.records import Point, Row, product
+from recsolve.studies.systems import lssl
+
+if TYPE_CHECKING:
+    from xarray import DataArray, Dataset
+
+DEPTH = "LSSL, a layer per iteration"
+_LIKE = {"jacobi": "jacobi", "picard": "picard", DEPTH: "chord", "quasi_newton": "quasi_newton", "newton": "newton"}
+EIGEN, DENSE = "through eigenvectors", "dense scan"
+DEPTHS, DIAGONAL = "depth", "diagonal"  # the two kinds of points
+
+
+@dataclass(frozen=True)
+class Config:
+    """x' = (1 - g) x + g tanh(W x + u) to ``tol``, W ~ N(0, gain^2 / units); LegS with up to 64 states."""
+
+    length: int = 512
+    units: int = 8
+    gain: float = 0.5
+    steps: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)
+    tol: float = 1e-10
+    seeds: int = 3
+    states: tuple[int, ...] = (2, 4, 8, 12, 16, 20, 24, 32)
+
+
+TINY = Config(length=128, steps=(1.0, 0.1), seeds=2, states=(4, 12, 32))
+FULL = Config(
+    length=4096, units=64, steps=(1.0, 0.3, 0.1, 0.03, 0.01, 0.003), seeds=10, states=(*Config.states, 48, 64)
+)
+
+
+def grid(config: Config) -> Iterator[Point]:
+    shared = {"seed": range(config.seeds), "length": config.length, "dtype": "float64"}
+    tanh = {"units": config.units, "gain": config.gain, "tol": config.tol}
+    yield from product(kind=DEPTHS, g=config.steps, N=0, **tanh, **shared)
+    yield from product(kind=DIAGONAL, g=0.0, N=config.states, **tanh, **shared)
+
+
+def run(
+    *, kind: str, g: float, N: int, seed: int, length: int, units: int, gain: float, tol: float, dtype: str
+) -> list[Row]:
+    assert dtype == "float64", "what is studied is the number of iterations, and what float64 holds"
+    if kind == DIAGONAL:
+        return _by_eigenvectors(N, seed, length)
+    rec, layered = (relaxed(g, length, units, gain, seed, constant) for constant in (False, True))
+    truth = loop(rec)
+    rows = [measured(rec, name, truth, tol=tol) for name in ("jacobi", "picard", "quasi_newton", "newton")]
+    rows.append(measured(layered, "newton", truth, name=DEPTH, tol=tol))
+    return [{"T": length, **row} for row in rows]
+
+
+def relaxed(g: float, length: int, units: int, gain: float, seed: int, constant: bool) -> rs.Recurrence:
+    """Return x' = (1 - g) x + g tanh(W x + u), a step of x' = -x + tanh(W x + u); of J maybe the constant (1 - g) I."""
+    rng = np.random.default_rng(seed)
+    W, u = gain * units**-0.5 * rng.standard_normal((units, units)), rng.standard_normal((length, units))
+
+    def step(x: Any, u: Any) -> Any:
+        return (1 - g) * x + g * np.tanh(x @ W.T + u)
+
+    def leak(x: Any, u: Any) -> Any:
+        return np.full(x.shape, 1 - g)
+
+    given = {"structure": "diagonal", "jacobian": leak} if constant else {"structure": "dense"}
+    return rs.Recurrence.from_function(step, inputs=u, initial=np.zeros(units), **given)
+
+
+def _by_eigenvectors(N: int, seed: int, length: int) -> list[Row]:
+    """Solve LegS, bilinear with Delta = 0.01, by a scan of matrices, and by scans of its eigenvalues."""
+    A, B = lssl.sampled(*lssl.legs(N), np.array(0.01), 0.5)
+    u = B * np.random.default_rng(seed).standard_normal((length, 1))
+    truth = loop(rs.Recurrence.from_function(lambda x, u: x @ A.T + u, inputs=u, initial=np.zeros(N)))
+    values, V = np.linalg.eig(lssl.legs(N)[0])
+    discrete = (1 + 0.005 * values) / (1 - 0.005 * values)
+    with np.errstate(all="ignore"):
+        z = rs.scan("affine", (discrete[None].astype(complex), np.linalg.solve(V, u.T).T.astype(complex)))
+        found = {EIGEN: (z @ V.T).real, DENSE: rs.scan("affine", (A[None], u))}
+    scale, condition = float(abs(truth).max()), float(np.linalg.cond(V))
+    return [
+        {"solver": name, "status": CONVERGED, "error": distance(x, truth) / scale, "condition": condition}
+        for name, x in found.items()
+    ]
+
+
+def _counts(data: Dataset, solver: str) -> DataArray:
+    part = converged(data.sel(kind=DEPTHS, N=0, solver=solver), "iterations")
+    return part.sel(g=[g for g in data["g"].values if g > 0])
+
+
+def _errors(data: Dataset, name: str, variable: str = "error") -> DataArray:
+    return data[variable].sel(kind=DIAGONAL, g=0.0, solver=name, N=[n for n in data["N"].values if n > 0])
+
+
+def facts(data: Dataset) -> dict[str, Any]:
+    found: dict[str, Any] = {"T": int(data["T"].max())}
+    for solver in _LIKE:
+        counts = _counts(data, solver)
+        found[solver] = [float(x) for x in counts.median("seed", skipna=False).values]
+        found[f"{solver}.g"] = [float(g) for g in counts["g"].values]
+    for name in (EIGEN, DENSE):
+        found[name] = [float(x) for x in _errors(data, name).max("seed").values]
+    found["condition"] = [float(x) for x in _errors(data, EIGEN, "condition").max("seed").values]
+    found["N"] = [int(n) for n in data["N"].values if n > 0]
+    return found
+
+
+def draw_depth(pyplot: Any, data: Dataset) -> Any:
+    figure, ax = pyplot.subplots(figsize=(6.4, 3.4))
+    looks = {name: {**line_arguments(like), "label": name} for name, like in _LIKE.items()}
+    for name, look in looks.items():
+        counts = _counts(data, name)
+        band(ax, counts["g"].values, counts, "seed", name, **look)
+    ax.set(xscale="log", yscale="log", xlabel="g, the step in units of the time constant", ylabel="iterations")
+    ax.invert_xaxis()
+    outside_legend(figure, pyplot, looks.values())
+    return figure
+
+
+def says_depth(data: Dataset) -> str:
+    f = facts(data)
+    return (
+        f"A stack of linear layers solves the nonlinear equation in {span(f[DEPTH])} layers for every step g from "
+        f"{min(f['jacobi.g']):g} to {max(f['jacobi.g']):g}: A is the leak (1 - g) I alone, and depth does not grow "
+        f"with the time constant. Jacobi, with no memory inside a layer, takes {span(f['jacobi'])}, quasi-Newton "
+        f"{span(f['quasi_newton'])}, Newton {span(f['newton'])}. With A = I, the method that is called Picard's "
+        f"elsewhere, it takes {span(f['picard'])} of T = {f['T']}: what the paper calls Picard's iteration is that of "
+        "the leaky equation."
+    )
+
+
+def draw_diagonal(pyplot: Any, data: Dataset) -> Any:
+    f, looks = facts(data), series((EIGEN, DENSE, "condition of the eigenvectors, times eps"))
+    figure, ax = pyplot.subplots(figsize=(6.4, 3.4))
+    curves = (f[EIGEN], f[DENSE], [c * np.finfo(float).eps for c in f["condition"]])
+    for curve, look in zip(curves, looks.values(), strict=True):
+        ax.plot(f["N"], np.maximum(curve, 1e-17), **look)  # what is exact is drawn there
+    level(ax, 1.0, "nothing is right", side="left")
+    ax.set(yscale="log", xlabel="states N of HiPPO-LegS", ylabel="error of x over max |x|, float64")
+    outside_legend(figure, pyplot, looks.values())
+    return figure
+
+
+def says_diagonal(data: Dataset) -> str:
+    f = facts(data)
+    useless = [n for n, error in zip(f["N"], f[EIGEN], strict=True) if not error < 0.01]
+    return (
+        f"LegS has different eigenvalues, and yet no diagonal form in float64: at N = {f['N'][-1]} the eigenvectors "
+        f"that are computed have a condition of {f['condition'][-1]:.0e}, and states found through them are wrong by "
+        f"more than a hundredth from N = {useless[0] if useless else 'none'} on. The scan of matrices has an error of "
+        f"at most {max(f[DENSE]):.0e}."
+    )
+
+
+def tables(data: Dataset) -> list[Table]:
+    f = facts(data)
+    rows = [[name, *("-" if not np.isfinite(n) else f"{n:.0f}" for n in f[name])] for name in _LIKE]
+    errors = [[name, *(f"{x:.1e}" for x in f[name])] for name in ("condition", EIGEN, DENSE)]
+    return [
+        Table("Median iterations by g", ["A", *(f"{g:g}" for g in f["jacobi.g"])], rows),
+        Table("HiPPO-LegS by N", ["", *map(str, f["N"])], errors),
+    ]
+
+
+STUDY = study_of(
+    __name__,
+    name="paper/lssl",
+    question="Is a deep stack of linear state-space layers a solver, and can HiPPO's matrix be made diagonal?",
+    dims=("kind", "g", "N", "seed", "solver"),
+    pictures=(Picture("depth", draw_depth, says_depth), Picture("diagonal", draw_diagonal, says_diagonal)),
+)
