@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 import recsolve as rs
+from recsolve.base.arrays import Array
 from recsolve.kernels.compile_clock import Stopwatch
+from recsolve.solvers.registry import applicable
+from recsolve.studies.distance import distance
 from recsolve.studies.problems.gallery import PROBLEMS
 from recsolve.studies.store.provenance import versions
 from recsolve.studies.timing import in_turns
@@ -50,18 +51,16 @@ def timed(rec: rs.Recurrence, method: str) -> tuple[rs.Solution, float]:
     return found[-1], least
 
 
-def rows(rec: rs.Recurrence) -> Iterator[Row]:
-    """Yield a row for every solver that applies."""
-    predicted = rs.diagnose(rec, budget=3600).predicted if rec.graph is None else {}
-    truth = rs.solve(rec, method="sequential").states
-    for name in rs.solvers.REGISTRY:
-        try:
-            solution, seconds = timed(rec, name)
-        except TypeError:
-            if rec.graph is None:
-                raise
-            continue  # it follows one axis of time
-        error = float(np.abs(solution.states - truth).max())
+def rows(rec: rs.Recurrence, truth: Array | None = None) -> Iterator[Row]:
+    """Yield a row for every solver that applies; errors are distances from ``truth``, or from the sequential loop."""
+    try:
+        predicted = rs.diagnose(rec, budget=3600).predicted
+    except TypeError:  # states are discrete, or along no one axis of time
+        predicted = {}
+    truth = rs.solve(rec, method="sequential").states if truth is None else truth
+    for name in applicable(rec):
+        solution, seconds = timed(rec, name)
+        error = distance(solution.states, truth)
         print(rec.description, name, solution.status, solution.nit, predicted.get(name), file=sys.stderr)
         yield Row(name, str(solution.status), solution.nit, predicted.get(name), error, seconds)
 

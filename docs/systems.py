@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from gallery import Row, rows
 
 import recsolve as rs
+from recsolve.solvers.registry import which_apply
+from recsolve.studies.compare.compare import extent
+from recsolve.studies.distance import distance
 from recsolve.studies.store.provenance import versions
 from recsolve.studies.systems.system import CATALOGUE, Arrays, System, get
 from recsolve.studies.timing import in_turns
@@ -38,7 +40,8 @@ recsolve compare --system minmax
 In Python, `recsolve.studies.systems.system.get("minmax").build(length=4096)` is a recurrence like any other.
 
 Times are the least of a few, on {machine}, compilation left out; *loop* is the solver `sequential`.
-Iterations are predicted by `recsolve.diagnose`. Errors are the largest distance from the literal loop of the paper.
+Iterations are predicted by `recsolve.diagnose`. Errors are the largest distance from the literal loop of the paper; of
+discrete states, the share that differs.
 """
 
 
@@ -79,21 +82,50 @@ def table(found: list[Row]) -> Iterator[str]:
         )
 
 
-def section(system: System) -> Iterator[str]:
-    """Yield the part of the page on one system."""
-    rec = system.build(length=min(STEPS, system.config.length))
-    yield f"## {system.name}\n"
-    yield f"{system.title} ({system.cite}). Jacobian: {system.structure}.\n"
-    yield "```text\n" + system.text + "\n```\n"
-    size = f"T = {rec.length}" if rec.graph is None else f"{rec.graph.size} nodes in {rec.graph.depth} levels"
-    yield f"{size}, {rec.batch or 'no'} batch, states of {rec.layout.event}, {rec.dtype}.\n"
-    yield from table(list(rows(rec)))
+def section(module: str) -> Iterator[str]:
+    """Yield the part of the page on one paper."""
+    found = [get(name) for name, home in CATALOGUE.items() if home == module]
+    yield f"## {found[0].title}\n"
+    yield f"{found[0].cite}: `studies/systems/{module}.py`.\n"
+    yield "```text\n" + found[0].text + "\n```\n"
+    for system in found:
+        yield from solved(system)
+    for study in dict.fromkeys(filter(None, (system.study for system in found))):
+        yield f"**In miniature**: `recsolve study run {study}`.\n"
+        yield from shown(study)
+
+
+def solved(system: System) -> Iterator[str]:
+    """Yield the table of solvers of one system."""
+    arrays = system.draw(system.configured(length=min(STEPS, system.config.length)))
+    rec = system.build(arrays)
+    yield f"### {system.name}\n"
+    yield f"Jacobian: {system.structure}. {size(rec)}.\n"
+    yield from table(list(rows(rec, ORACLES[system.name](arrays))))
     yield ""
+    if system.which_solvers() != "all":
+        yield f"Not listed are those that do not apply: {which_apply(rec).partition(', since ')[2]}.\n"
     if system.scan is not None:
-        gap = np.abs(system.scan(rec) - rs.solve(rec, method="sequential").states).max()
-        yield f"Exact scans without iterations: at most {gap:.1e} from the loop.\n"
-    if system.study is not None:
-        yield f"In miniature: `recsolve study run {system.study}` ([figures](studies/README.md)).\n"
+        gap = distance(system.scan(rec), rs.solve(rec, method="sequential").states)
+        yield f"Exact scans without iterations: {'the bits of' if gap == 0 else f'at most {gap:.1e} from'} the loop.\n"
+
+
+def size(rec: rs.Recurrence) -> str:
+    """Say how large a recurrence is."""
+    event, batch = (" x ".join(map(str, axes)) for axes in (rec.layout.event, rec.batch))
+    return (
+        f"{extent(rec)}, {f'a batch of {batch}' if batch else 'one sequence'}, states of {event or 'one'} {rec.dtype}"
+    )
+
+
+def shown(study: str) -> Iterator[str]:
+    """Yield the figures of a study, and its sentences, from the page on studies."""
+    pages = (ROOT / "docs" / "studies" / "README.md").read_text(encoding="utf-8").split("\n## ")
+    for page in pages:
+        name, _, body = page.partition("\n")
+        if name == study:
+            question, *parts, _ = body.strip().split("\n\n")
+            yield from (f"{part.replace('](', '](studies/')}\n" for part in (f"*{question}*", *parts))
 
 
 def main() -> None:
@@ -102,8 +134,8 @@ def main() -> None:
     print(HEAD.format(machine=f"two cores, NumPy {found['numpy']}, Numba {found.get('numba', 'none')}"))
     print("## Loops and scans\n\nMilliseconds of the literal loop, and multiples of it; the default backends.\n")
     print("\n".join(loops()), "\n")
-    for name in CATALOGUE:
-        print("\n".join(section(get(name))))
+    for module in dict.fromkeys(CATALOGUE.values()):
+        print("\n".join(section(module)))
 
 
 if __name__ == "__main__":

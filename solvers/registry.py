@@ -99,8 +99,13 @@ def check_applies(method: Method, recurrence: Recurrence) -> None:
     for part in _parts(method):
         if not _applies(part, recurrence):
             which = f"method is {method.name!r}" + (f", which runs {part.name!r}" if part is not method else "")
-            why = recurrence.why or "the others follow one axis of time, which a graph does not have"
-            raise TypeError(f"{which}; wanted one of {', '.join(sorted(applicable(recurrence)))}, since {why}")
+            raise TypeError(f"{which}; wanted {which_apply(recurrence)}")
+
+
+def which_apply(recurrence: Recurrence) -> str:
+    """Return the names of the methods that can solve a recurrence, and why no others can, as the end of a sentence."""
+    why = recurrence.why or "the others follow one axis of time, which a graph does not have"
+    return f"one of {', '.join(sorted(applicable(recurrence)))}, since {why}"
 
 
 def applicable(recurrence: Recurrence) -> list[str]:

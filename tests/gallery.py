@@ -164,7 +164,7 @@ def bound(solution):
     s is 1, or the size of states that are tiny or huge, and u = max(1, rounding) eps / 2 is the rounding unit of f.
     """
     states = np.asarray(solution.states)
-    largest = float(np.abs(states).max(initial=0.0))
+    largest = float(np.abs(states[np.isfinite(states)]).max(initial=0.0))  # an infinite bound would hold for all
     tolerance = solution.tolerance
     size = 1.0 if tolerance.lanes is None else max(tolerance.unit, largest)
     tol = max(tolerance.atol * size, tolerance.rtol * largest)

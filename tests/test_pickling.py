@@ -104,7 +104,15 @@ def unconverged():
 def comparison():
     rec = cell_recurrence()
     config = CompareConfig(solvers=(rs.solvers.Newton(),))
-    return Comparison(config, "x", 20, 1, {"a": 1e-6}, {"a": list(race(rec, config.solvers, tol=None, maxiter=None))})
+    return Comparison(
+        config,
+        "x",
+        "20 steps",
+        1,
+        "float64",
+        {"a": 1e-6},
+        {"a": list(race(rec, config.solvers, tol=None, maxiter=None))},
+    )
 
 
 def structures():

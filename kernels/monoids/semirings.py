@@ -13,6 +13,9 @@ from recsolve.jacobians import Jacobian, LaneDense
 from recsolve.kernels.monoids.cuda_map import LinearMap
 from recsolve.kernels.monoids.monoid import Monoid, Pull, exact_range, given, linear
 
+# Products of matrices that multiply no more numbers than this at a step take less time than the calls that they spare.
+_FEW = 128
+
 
 class Tropical(Monoid):
     """x -> A x + b with a maximum or minimum for the sum, and a sum or minimum for the product.
@@ -74,10 +77,12 @@ class Tropical(Monoid):
         return elements[1]
 
     def composable(self, elements: tuple[Array, Array]) -> bool:
-        return bool(elements[0].ndim == elements[1].ndim)
+        A, b = elements
+        exact = self.times is not np.add  # products of matrices round sums that the loop does not
+        return A.ndim == b.ndim or (exact and A.size * A.shape[-1] <= _FEW * len(A))
 
     def mixed(self, elements: tuple[Array, Array]) -> tuple[int, ...]:
-        return () if self.composable(elements) else (-1,)
+        return () if elements[0].ndim == elements[1].ndim else (-1,)
 
     def linearise(self, elements: tuple[Array, Array], before: Array) -> tuple[Jacobian, Pull]:
         """With matrices, those of the paths that win (of several the first), each an elementwise map of its start."""

@@ -16,6 +16,7 @@ from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
+from recsolve.studies.systems import minmax
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -106,16 +107,9 @@ def recurrence(problem: str, T: int, seed: int, units: int, width: float | Array
 
 
 def parity(T: int, seed: int, ties: Any = None) -> tuple[rs.Recurrence, Array]:
-    """Return x[i] = max over j of min(A[i, j], x[j]), A a swap where a bit is 1, and the parity of all bits so far."""
+    """Return the recurrence of the parity of random bits, with ties at every step, and that parity."""
     bits = np.random.default_rng(seed).integers(0, 2, T)
-    A = np.where(bits[:, None, None] == 1, np.eye(2)[::-1], np.eye(2))
-
-    def step(h: Any, A: Any) -> Any:
-        passed = np.minimum(A, h[..., None, :])
-        return np.maximum(passed[..., 0], passed[..., 1])
-
-    rec = rs.Recurrence.from_function(step, inputs=A, initial=np.array([1.0, 0.0]), structure="dense", ties=ties)
-    return rec, np.cumsum(bits) % 2
+    return minmax.parity(bits, ties, (0.0, 1.0)), np.cumsum(bits) % 2
 
 
 def _slope_problem(cell: str, T: int, seed: int, units: int, widest: float) -> rs.Recurrence:

@@ -103,7 +103,7 @@ def compare(
             direction=direction, nonlinearity=nonlinearity, system=system, settings=tuple(settings or ()),
         )  # fmt: skip
         result = _run(config)
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (ValueError, TypeError, ImportError, OSError, MemoryError, ArithmeticError) as error:
         raise _fail(error) from None
     if result is None:
         print("recsolve: interrupted before the first solver was done", file=sys.stderr)

@@ -29,16 +29,19 @@ def list_systems(as_json: Json = False) -> None:
     """List the systems: paper, structure of the Jacobian, solvers that apply, exact scan, study."""
     from recsolve.studies.systems.system import CATALOGUE, get
 
-    head = ("system", "paper", "Jacobian", "solvers", "exact scan", "study", "source")
-    rows = []
-    for name in CATALOGUE:
-        one = get(name)
-        scan = "yes" if one.scan is not None else "no"
-        rows.append((name, one.title, one.structure, one.solvers, scan, one.study or "-", one.cite))
+    known = [get(name) for name in CATALOGUE]
     if as_json:
-        print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=1))
-    else:
-        tables.show_rows("systems", head, rows)
+        names = ("name", "title", "cite", "structure", "solvers", "study")
+        rows = [{**{name: getattr(one, name) for name in names}, "scan": one.scan is not None} for one in known]
+        print(json.dumps(rows, indent=1))
+        return
+    head = ("system", "paper", "Jacobian", "solvers", "exact scan", "study")
+    scans = {one.name: "no" if one.scan is None else "yes" for one in known}
+    tables.show_rows(
+        "systems",
+        head,
+        [(s.name, s.title, s.structure, s.which_solvers(), scans[s.name], s.study or "-") for s in known],
+    )
 
 
 @systems.command()
@@ -52,7 +55,7 @@ def show(name: Name) -> None:
     except ValueError as error:
         raise fail(error) from None
     print(f"{one.name} ({one.cite})\n\n{one.text}\n")
-    print(f"Jacobian: {one.structure}.\nSolvers that apply: {one.solvers}.")
+    print(f"Jacobian: {one.structure}.\nSolvers that apply: {one.which_solvers()}.")
     if one.scan is not None:
         print("Scans alone give the exact solution.")
     print(f"\nConfig, which --set changes:\n{to_toml(one.config)}")
@@ -64,7 +67,10 @@ def show(name: Name) -> None:
 @systems.command()
 def solve(
     name: Name,
-    method: Annotated[str, typer.Option(help="A solver; `recsolve solvers` lists them.")] = "newton",
+    method: Annotated[
+        str | None,
+        typer.Option(help="A solver; `recsolve solvers` lists them.", show_default="newton, or jacobi"),
+    ] = None,
     tol: Annotated[float | None, typer.Option(help="Tolerance of the residual, per entry.")] = None,
     settings: Settings = None,
     as_json: Json = False,
@@ -75,7 +81,7 @@ def solve(
 
     try:
         found = solved(name, method, tol, settings or ())
-    except (ValueError, TypeError, MemoryError) as error:
+    except (ValueError, TypeError, MemoryError, ArithmeticError) as error:
         raise fail(error) from None
     if as_json:
         print(json.dumps(finite_or_text(found), indent=1))

@@ -135,10 +135,10 @@ class Panel:
 
 
 class Built(NamedTuple):
-    """What is compared on: its name, steps and sequences, and the recurrences."""
+    """What is compared on: its name, steps (or nodes) and sequences, and the recurrences."""
 
     name: str
-    steps: int
+    steps: str
     sequences: int
     panels: list[Panel]
 
@@ -155,7 +155,7 @@ def panels(config: CompareConfig) -> Built:
         rec = system.build(**vars(system_config(config)))
         sequences = int(np.prod(rec.batch))
         panel = Panel(f"{config.system}, {system.structure}", rec, tolerance_for(rec, config.tol))
-        return Built(system.title, rec.length, sequences, [panel])
+        return Built(system.title, extent(rec), sequences, [panel])
     recording = load_recording(
         config.input, length=config.length, batch=config.batch, dtype=config.dtype, standardise=config.standardise
     )
@@ -163,7 +163,12 @@ def panels(config: CompareConfig) -> Built:
     for title, cell, x in _weighted(config, recording.data):
         rec = cell.recurrence(x)
         found.append(Panel(title, rec, tolerance_for(rec, config.tol)))
-    return Built(recording.name, recording.data.shape[0], config.batch, found)
+    return Built(recording.name, extent(found[0].recurrence), config.batch, found)
+
+
+def extent(rec: Recurrence) -> str:
+    """Return how many steps a recurrence has, or how many nodes."""
+    return f"{rec.length} steps" if rec.graph is None else f"{' x '.join(map(str, rec.graph.shape))} nodes"
 
 
 def _weighted(config: CompareConfig, data: Array) -> Iterator[tuple[str, WeightedCell, Array]]:
@@ -196,17 +201,13 @@ class Comparison:
 
     config: CompareConfig
     recording: str
-    steps: int
+    steps: str
     sequences: int
+    dtype: str
     tolerances: dict[str, Tolerance]
     entries: dict[str, list[Entry]]
     complete: bool = False
     compile_seconds: float = 0.0  # what compilers took, which is in no time of an entry
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the states."""
-        return self.config.dtype if self.config.system is None else str(system_config(self.config).dtype)
 
     @property
     def seed(self) -> int:
@@ -215,7 +216,7 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """Return the stored form: plain JSON values."""
-        kind = f"T = {self.steps}" + (f", {self.sequences} sequences" if self.sequences > 1 else "")
+        kind = self.steps + (f", {self.sequences} sequences" if self.sequences > 1 else "")
         record = {
             "format": FORMAT,
             "title": f"{self.recording}: {kind}, {self.dtype}",
@@ -266,7 +267,8 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
     name, steps, sequences, built = panels(config)
     tolerances = {panel.title: panel.tolerance for panel in built}
     entries_by_title: dict[str, list[Entry]] = {panel.title: [] for panel in built}
-    result = Comparison(config, name, steps, sequences, tolerances, entries_by_title)
+    dtype = str(built[0].recurrence.dtype)
+    result = Comparison(config, name, steps, sequences, dtype, tolerances, entries_by_title)
     for number, panel in enumerate(built):
 
         def report(solver: str, iteration: int, title: str = panel.title) -> None:

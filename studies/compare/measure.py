@@ -13,6 +13,7 @@ from recsolve.diagnosis.diagnose import leading_exponents
 from recsolve.mixings import Dense
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.solvers import Method
+from recsolve.studies.distance import distance as distance  # who measures takes it from here
 from recsolve.studies.groups import label
 from recsolve.studies.store.gather import FAILED
 from recsolve.studies.store.records import Row
@@ -69,12 +70,6 @@ def timed(run: Callable[[], Any], repeats: int = 5, enough: float = 1.0) -> Row:
     """Return median and quartiles of wall times, as :func:`recsolve.studies.timing.in_turns` takes them."""
     low, middle, high = np.quantile(in_turns([run], repeats, enough), (0.25, 0.5, 0.75))
     return {"seconds": float(middle), "seconds_low": float(low), "seconds_high": float(high)}
-
-
-def distance(states: Array, truth: Array) -> float:
-    """Return max |h - truth|, NaN where one is."""
-    with np.errstate(all="ignore"):
-        return float(np.abs(states - truth).max()) if truth.size else 0.0
 
 
 def loop(rec: Recurrence) -> Array:

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from recsolve import IntermediateResult, Recurrence, Solution, solve
-from recsolve.base.arrays import Array, to_host, to_native
+from recsolve.base.arrays import DISCRETE, FLOATS, Array, to_native
 from recsolve.solvers import Method, get
+from recsolve.solvers.registry import check_applies, which_apply
+from recsolve.studies.distance import distance
 from recsolve.studies.groups import label
 from recsolve.studies.timing import in_turns
 
+INAPPLICABLE = "inapplicable"  # the status of a solver that cannot solve such recurrences
 _REPEATS, _ENOUGH_SECONDS = 3, 2.0  # time each solver thrice, or once if that takes longer
 
 
@@ -24,18 +27,19 @@ class Entry:
     Attributes
     ----------
     solver, group, status, message : str
-        ``status`` is "error" when the solver raised; ``message`` then holds the exception.
+        ``status`` is "error" when the solver raised; ``message`` then holds the exception. It is "inapplicable" for one
+        that cannot solve recurrences of this kind; ``message`` says why.
     iterations : int
     residual : float
         max |f(h[t-1]) - h[t]| of the states returned. (The message of what converged states the test that it has met.)
     error : float
-        max |h - h_loop|.
+        max |h - h_loop|; of discrete states, the share that differs.
     seconds : float
         Median wall time, compilation left out.
     relative : float
         ``seconds`` over those of the sequential loop.
     trusted : bool or None
-        Whether the error that its residual and rounding cause is estimated to be small, too; None after an error.
+        Whether the error that its residual and rounding cause is estimated to be small, too; None where there is none.
     condition : float
         kappa at the solution.
     residuals, errors : list of float
@@ -81,14 +85,23 @@ def race(
         ``tick(solver, iteration)`` after every iterate, for progress displays.
     """
     reference = solve(recurrence, method="sequential", tol=tol)
-    truth = to_native(reference.states, "states")
+    truth = _native(reference.states)
     base = _seconds(lambda: solve(recurrence, method="sequential", tol=tol))
     for solver in solvers:
         try:
+            check_applies(get(solver), recurrence)
+        except TypeError:
+            yield _without_numbers(solver, INAPPLICABLE, f"not applicable (n/a); wanted {which_apply(recurrence)}")
+            continue
+        try:
             yield _entry(recurrence, solver, truth, base, tol, maxiter, tick)
         except (MemoryError, ArithmeticError, ValueError, TypeError) as error:
-            nan, message = float("nan"), f"{type(error).__name__}: {error}"
-            yield Entry(label(solver), get(solver).group, "error", message, 0, nan, nan, nan, nan, None, nan)
+            yield _without_numbers(solver, "error", f"{type(error).__name__}: {error}")
+
+
+def _without_numbers(solver: str | Method, status: str, message: str) -> Entry:
+    nan = float("nan")
+    return Entry(label(solver), get(solver).group, status, message, 0, nan, nan, nan, nan, None, nan)
 
 
 def _entry(
@@ -104,7 +117,7 @@ def _entry(
     name = label(solver)
 
     def watch(intermediate: IntermediateResult) -> None:
-        errors.append(_distance(to_native(intermediate.states, "states"), truth))
+        errors.append(distance(_native(intermediate.states), truth))
         if tick is not None:
             tick(name, intermediate.nit)
 
@@ -130,8 +143,8 @@ def _entry(
     )
 
 
-def _distance(states: Array, truth: Array) -> float:
-    return float(to_host(abs(states - truth).max())) if states.size else 0.0
+def _native(states: Array) -> Array:
+    return to_native(states, "states", (*FLOATS, *DISCRETE))
 
 
 def _seconds(run: Callable[[], Any]) -> float:

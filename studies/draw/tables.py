@@ -57,6 +57,18 @@ def progress() -> Iterator[Callable[[str], None]]:
 _STYLE = {"converged": "green", "nonfinite": "red", "diverged": "red", "error": "red"}
 
 
+_REAL = (
+    "residual: max |r|, r = f(h[t-1]) - h[t]; error: max |h - h of the sequential loop|\n"
+    "converged: |r| <= tolerance (m + max(|h|, |f|)) in every entry; m = 1, but with the\n"
+    "default tolerance and units that couple the largest of 1, |h|, |f| in its lane\n"
+    "trust: converged, and an error estimated at no more than 1 % of the size of the states"
+)
+_DISCRETE = (
+    "residual: 1 where f(h[t-1]) is not h[t]; error: how large a part of the states is not the loop's\n"
+    "converged: equal, which can be trusted"
+)
+
+
 def show_comparison(result: Any) -> None:
     """Print one table per panel, and what to do about solvers that did not converge. Fits 80 columns."""
     from recsolve.studies.groups import grouped
@@ -67,9 +79,7 @@ def show_comparison(result: Any) -> None:
         "time": "right", "vs loop": "right", "trust": "left", "kappa": "right",
     }  # fmt: skip
     sequences = f"{result.sequences} sequence{'s' * (result.sequences > 1)}"
-    console.print(
-        f"{result.recording}: {result.steps} steps, {sequences}, {result.dtype}, seed {result.seed}", markup=False
-    )
+    console.print(f"{result.recording}: {result.steps}, {sequences}, {result.dtype}, seed {result.seed}", markup=False)
     for title, entries in result.entries.items():
         if not entries:
             continue
@@ -81,19 +91,15 @@ def show_comparison(result: Any) -> None:
         print_table(console, table)
         _show_messages(console, entries)
         console.print()
-    console.print(
-        "residual: max |r|, r = f(h[t-1]) - h[t]; error: max |h - h of the sequential loop|\n"
-        "converged: |r| <= tolerance (m + max(|h|, |f|)) in every entry; m = 1, but with the\n"
-        "default tolerance and units that couple the largest of 1, |h|, |f| in its lane\n"
-        "trust: converged, and an error estimated at no more than 1 % of the size of the states",
-        markup=False,
-    )
+    console.print(_REAL if result.dtype.startswith("float") else _DISCRETE, markup=False)
     if result.compile_seconds >= 0.1:
         waited = three(result.compile_seconds)
         console.print(f"compiling, or loading what was compiled, took {waited} s, which no time includes", markup=False)
 
 
 def _cells(entry: Any) -> tuple[str, ...]:
+    if entry.status == "inapplicable":
+        return (f" {escape(entry.solver)}", "n/a", *"-------")
     return (
         f" {escape(entry.solver)}",
         f"[{_STYLE.get(entry.status, 'yellow')}]{entry.status}[/]",
@@ -227,6 +233,7 @@ def show_information(found: dict[str, Any]) -> None:
 def show_rows(title: str, head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     """Print a table of texts and numbers."""
     table = table_of(title, _left(*head))
+    table.columns[0].no_wrap = True  # a name that is cut short cannot be typed
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row))
     print_table(console_of_output(), table)

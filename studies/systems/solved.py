@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 import recsolve as rs
-from recsolve.base.arrays import Array
+from recsolve.solvers.registry import applicable
+from recsolve.studies.distance import distance
 from recsolve.studies.store.configs import configured
 from recsolve.studies.systems.system import get
 
+_USUAL = ("newton", "jacobi", "sequential")  # the first that applies is taken where none is asked for
 
-def solved(name: str, method: str, tol: float | None = None, settings: Iterable[str] = ()) -> dict[str, Any]:
-    """Return what a solve of a system found, by what it is called.
+
+def solved(
+    name: str, method: str | None = None, tol: float | None = None, settings: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return what a solve of a system found, by what it is called; without a method newton solves it, or jacobi.
 
     Raises
     ------
@@ -23,6 +26,7 @@ def solved(name: str, method: str, tol: float | None = None, settings: Iterable[
     """
     system = get(name)
     recurrence = system.build(**vars(configured(system.config, settings=settings)))
+    method = next(name for name in _USUAL if name in applicable(recurrence)) if method is None else method
     loop = rs.solve(recurrence, method="sequential", tol=tol)
     solution = rs.solve(recurrence, method=method, tol=tol)
     found = {
@@ -31,17 +35,11 @@ def solved(name: str, method: str, tol: float | None = None, settings: Iterable[
         "message": solution.message,
         "iterations": solution.nit,
         "residual": float(solution.residuals[-1]),
-        "error": _distance(solution.states, loop.states),
+        "error": distance(solution.states, loop.states),
         "trusted": solution.trusted if solution.success else False,
         "milliseconds": 1e3 * solution.stats["seconds"],
         "milliseconds of the loop": 1e3 * loop.stats["seconds"],
     }
     if system.scan is not None:
-        found["error of the scan"] = _distance(system.scan(recurrence), loop.states)
+        found["error of the scan"] = distance(system.scan(recurrence), loop.states)
     return found
-
-
-def _distance(x: Array, y: Array) -> float:
-    """Return max |x - y|; infinities that are the same are no distance."""
-    gap = np.abs(np.where(x == y, 0, x - y))
-    return float(gap.max()) if gap.size else 0.0

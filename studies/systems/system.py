@@ -4,8 +4,8 @@ To add one, write ``studies/systems/NAME.py`` (``systems/pararnn.py`` is the mod
 and give its oracle in ``tests/oracles``: the literal loop of the paper, or another library, on the same arrays.
 
 - The docstring of the module has the equations, their source, and the structure of the Jacobian.
-- ``Config`` is a frozen dataclass of numbers and texts with ``length``, ``seed`` and ``dtype``; as it stands a solve
-  takes less than a second.
+- ``Config`` is a frozen dataclass of numbers and texts with ``length``, ``seed`` and, where states are real, ``dtype``;
+  as it stands a solve takes less than a second.
 - ``draw(config)`` returns random inputs and weights, arrays by name, in the paper's own shapes.
 - A *maker* gets these arrays and returns the recurrence; ``SYSTEMS = (system_of(__name__, ...), ...)`` names it, and
   where the solution can be had from scans alone also ``scan``, which gets the recurrence and returns its states.
@@ -24,6 +24,7 @@ import numpy as np
 
 from recsolve import Recurrence
 from recsolve.base.arrays import Array
+from recsolve.solvers.registry import REGISTRY, applicable
 
 Arrays = Mapping[str, Array]
 
@@ -54,12 +55,17 @@ CATALOGUE: dict[str, str] = {
     "mh_lstm": "quasi_lstm",
     "gla": "gla",
     "minmax": "minmax",
+    "minmax_cascade": "minmax",
+    "minmax_matrix": "minmax",
     "mamba_s6": "mamba",
     "cola_depth": "cola",
     "jrt": "jrt",
     "lssl": "lssl",
     "think_at_hard": "think_at_hard",
+    "htm_memory": "htm",
+    "htm_permanence": "htm",
     "fsmn": "fsmn",
+    "diffusion": "diffusion",
 }
 
 
@@ -78,7 +84,7 @@ class System:
     text : str
         The equations: the docstring of its module.
     config : dataclass instance
-        Sizes, ``length``, ``seed`` and ``dtype``.
+        Sizes, ``length``, ``seed`` and, where states are real, ``dtype``.
     draw : callable
         ``draw(config)`` returns random inputs and weights by name.
     make : callable
@@ -109,9 +115,17 @@ class System:
     study: str | None = None
 
     @property
-    def solvers(self) -> str:
-        """Which solvers apply, in words."""
-        return "all" if self.build(length=1).graph is None else "those that take graphs"
+    def solvers(self) -> list[str]:
+        """The names of the solvers that apply, in the order of the registry."""
+        return applicable(self.build(length=1))
+
+    def which_solvers(self) -> str:
+        """Say in words which solvers apply."""
+        found = self.solvers
+        others = [name for name in REGISTRY if name not in found]
+        if not others:
+            return "all"
+        return ", ".join(found) if len(found) <= len(others) else f"all but {', '.join(others)}"
 
     def build(self, arrays: Arrays | None = None, **changes: Any) -> Recurrence:
         """Return the recurrence of given arrays, or of random ones with some values of the config changed.
@@ -119,18 +133,27 @@ class System:
         Raises
         ------
         ValueError
-            For arrays together with changes, or names that are not those that ``draw`` gives.
+            For arrays together with changes, names that are not those that ``draw`` gives, sizes that are not positive.
         TypeError
             For changes that the config does not have.
         """
         if arrays is None:
-            return self.make(self.draw(type(self.config)(**{**vars(self.config), **changes})))
+            return self.make(self.draw(self.configured(**changes)))
         if changes:
             raise ValueError(f"arrays and {', '.join(changes)} are given; wanted arrays, or changes of the config")
-        wanted = self.draw(type(self.config)(**{**vars(self.config), "length": 1}))
+        wanted = self.draw(self.configured(length=1))
         if arrays.keys() != wanted.keys():
             raise ValueError(f"arrays has names {sorted(arrays)}; wanted {sorted(wanted)}")
         return self.make(arrays)
+
+    def configured(self, **changes: Any) -> Any:
+        """Return the config with some values changed; errors are those of :meth:`build`."""
+        config = type(self.config)(**{**vars(self.config), **changes})
+        for name, value in vars(self.config).items():
+            new, least = getattr(config, name), 0 if name in ("length", "seed") or value == 0 else 1
+            if type(value) is int and value >= 0 and new < least:
+                raise ValueError(f"{name} is {new}; wanted at least {least}")
+        return config
 
 
 def system_of(module: str, **given: Any) -> System:
