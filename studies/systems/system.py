@@ -37,6 +37,10 @@ CATALOGUE: dict[str, str] = {
     "flash_slstm": "flash",
     "minmax": "minmax",
     "mamba_s6": "mamba",
+    "deltanet": "delta_rule",
+    "rwkv7": "delta_rule",
+    "ttt": "ttt",
+    "tnt": "ttt",
 }
 
 
@@ -139,6 +143,11 @@ class Draw:
     def normal(self, *shape: int, scale: float = 1.0) -> Array:
         """Return numbers of a normal distribution of this deviation."""
         return (scale * self._rng.standard_normal(shape)).astype(self._dtype)
+
+    def unit(self, *shape: int) -> Array:
+        """Return vectors of norm 1, along the last axis, in all directions alike."""
+        x = self._rng.standard_normal(shape)
+        return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(self._dtype)
 
     def uniform(self, low: float, high: float, *shape: int) -> Array:
         """Return numbers between two others."""

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import numpy as np
 
-_MODULES = ("flash", "mamba", "minmax", "pararnn")
+_MODULES = ("delta_rule", "flash", "mamba", "minmax", "pararnn", "ttt")
 
 Oracle = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 ORACLES: dict[str, Oracle] = {

@@ -1,0 +1,173 @@
+"""TTT and TNT: a memory that takes a gradient step per token, from the state at the beginning of a chunk.
+
+A linear memory W learns l(W; k, v) = |W k - v|^2 / 2 with rates eta; x is the first step of the chunk that t is in:
+
+TTT (Sun et al., arXiv 2407.04620):  W_t = W_x - sum over j from x to t of eta_j (W_x k_j - v_j) k_j^T,  y_t = W_t q_t
+TNT (Li et al., arXiv 2511.07343):   a global memory V with long chunks, y_t = V_x q_t + sum over i of W^i_t M_t q_t,
+    and local ones W^i with short chunks, which begin again from a learned W0^i with every shard; M_t is the sum of
+    k_j k_j^T / |k_j|^2 over the chunk up to t
+
+Here W_x is the state before the chunk. It is kept beside W as its ``anchor``: every step is then f(h[t-1], u[t]), and
+with chunks of one step it is the delta rule. All is affine: rows of (W, anchor) do not couple, and one affine scan with
+a matrix of 2 k x 2 k for all rows is the solution. Resets make the shards of local memories independent. M, which
+depends on keys alone, is hoisted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import recsolve as rs
+from recsolve.base.arrays import Array
+from recsolve.studies.systems.delta_rule import outer, times
+from recsolve.studies.systems.system import Arrays, Draw, system_of
+
+
+@dataclass(frozen=True)
+class Config:
+    """``chunk`` and ``shard`` are those of the local memories; TTT has chunks of ``chunk``."""
+
+    length: int = 512
+    batch: int = 2
+    keys: int = 4
+    values: int = 6
+    memories: int = 2
+    chunk: int = 4
+    shard: int = 16
+    long_chunk: int = 32
+    seed: int = 0
+    dtype: str = "float64"
+
+
+def draw(config: Config) -> Arrays:
+    leading, random, t = (config.length, config.batch), Draw(config.seed, config.dtype), np.arange(config.length)
+    begins = {"begins": config.chunk, "begins_shard": config.shard, "begins_long": config.long_chunk}
+    return {
+        "k": random.unit(*leading, config.keys),
+        "v": random.normal(*leading, config.values),
+        "q": random.normal(*leading, config.keys),
+        "eta": random.uniform(0, 0.3, *leading),
+        "W0": random.normal(config.memories, config.values, config.keys, scale=0.3),
+        **{name: (t % steps == 0).astype(config.dtype) for name, steps in begins.items()},
+    }
+
+
+def _learnt(W: Any, anchor: Any, u: Any, lanes: int = 0) -> Any:
+    """Return W after a gradient step at the anchor; the inputs get axes for memories beside each other."""
+    k, v, eta = (u[name].reshape(*u[name].shape[:2], *(1,) * lanes, -1) for name in ("k", "v", "eta"))
+    return W - outer(eta * (times(anchor, k) - v), k)
+
+
+def _where(begins: Any, new: Any, old: Any) -> Any:
+    return np.where(begins.reshape(-1, *(1,) * (old.ndim - 1)) == 1, new, old)
+
+
+def ttt_step(s: Any, u: Any) -> Any:
+    anchor = _where(u["begins"], s.W, s.anchor)
+    return {"W": _learnt(s.W, anchor, u), "anchor": anchor}
+
+
+def tnt_step(s: Any, u: Any, p: Any) -> Any:
+    W = _where(u["begins_shard"], p.W0, s.W)
+    anchor = _where(u["begins"], W, s.anchor)
+    V_anchor = _where(u["begins_long"], s.V, s.V_anchor)
+    return {
+        "V": _learnt(s.V, V_anchor, u),
+        "V_anchor": V_anchor,
+        "W": _learnt(W, anchor, u, lanes=1),
+        "anchor": anchor,
+    }
+
+
+def tnt_readout(s: Any, u: Any, _: Any) -> Any:
+    return times(s.V_anchor, u["q"]) + times(s.W, u["Mq"][..., None, :]).sum(axis=-2)
+
+
+def projected(arrays: Arrays) -> Array:
+    """Return M_t q_t, the part of a query that lies in what the chunk of local memories has seen, (T, *batch, k)."""
+    k = arrays["k"] / np.linalg.norm(arrays["k"], axis=-1, keepdims=True)
+    M = rs.scan("addition", (outer(k, k),), reset=np.broadcast_to(arrays["begins"][:, None] == 1, k.shape[:2]))
+    found: Array = times(M, arrays["q"])
+    return found
+
+
+def _pairs(W: str, anchor: str, *lanes: str) -> dict[tuple[str, str], Any]:
+    """Return how a memory and its anchor depend on each other: entry by entry, and within rows where it learns."""
+    learns = (*lanes, "v")
+    return {(W, W): learns, (W, anchor): learns, (anchor, W): "diagonal", (anchor, anchor): "diagonal"}
+
+
+def ttt(arrays: Arrays) -> rs.Recurrence:
+    k, v = arrays["k"], arrays["v"]
+    zero = np.zeros((k.shape[1], v.shape[-1], k.shape[-1]), k.dtype)
+    return rs.Recurrence.from_function(
+        ttt_step,
+        inputs={name: arrays[name] for name in ("k", "v", "q", "eta", "begins")},
+        state={"W": ("v", "k"), "anchor": ("v", "k")},
+        initial={"W": zero, "anchor": zero},
+        structure=_pairs("W", "anchor"),
+        readout=lambda s, u: times(s.W, u["q"]),
+    )
+
+
+def tnt(arrays: Arrays) -> rs.Recurrence:
+    W0 = arrays["W0"]
+    zero = np.zeros((arrays["k"].shape[1], *W0.shape[1:]), W0.dtype)
+    local = np.broadcast_to(W0, (len(zero), *W0.shape))
+    names = ("k", "v", "q", "eta", "begins", "begins_shard", "begins_long")
+    return rs.Recurrence.from_function(
+        tnt_step,
+        inputs={**{name: arrays[name] for name in names}, "Mq": projected(arrays)},
+        state={"V": ("v", "k"), "V_anchor": ("v", "k"), "W": ("i", "v", "k"), "anchor": ("i", "v", "k")},
+        initial={"V": zero, "V_anchor": zero, "W": local, "anchor": local},
+        parameters={"W0": W0},
+        structure={**_pairs("V", "V_anchor"), **_pairs("W", "anchor", "i")},
+        readout=tnt_readout,
+    )
+
+
+def scan(recurrence: rs.Recurrence) -> Array:
+    """Return the states of TTT: rows (W, anchor) are multiplied with one matrix for all rows, at every step."""
+    u = recurrence.contain(recurrence.inputs)  # type: ignore[attr-defined]
+    k, begins, eta = u["k"], u["begins"].reshape(-1, 1, 1, 1), u["eta"][..., None]
+    eye, learnt = np.eye(k.shape[-1], dtype=k.dtype), outer(eta * k, k)
+    matrix = np.concatenate(
+        [
+            np.concatenate([eye - begins * learnt, (begins - 1) * learnt], axis=-1),
+            np.concatenate([begins * eye + 0 * learnt, (1 - begins) * eye + 0 * learnt], axis=-1),
+        ],
+        axis=-2,
+    )
+    write = outer(eta * u["v"], k)
+    added = np.concatenate([write, np.zeros_like(write)], axis=-1)
+    start = np.concatenate(list(recurrence.named(recurrence.initial).values()), axis=-1)  # type: ignore[attr-defined]
+    rows = rs.scan("affine", (matrix[..., None, :, :], added), initial=start)
+    shape = (*k.shape[:2], -1)
+    return np.concatenate([part.reshape(shape) for part in np.split(rows, 2, axis=-1)], axis=-1)
+
+
+_STRUCTURE = "2 k x 2 k for a row of (W, anchor), independent of W"
+SYSTEMS = (
+    system_of(
+        __name__,
+        name="ttt",
+        make=ttt,
+        scan=scan,
+        structure=_STRUCTURE,
+        title="TTT",
+        cite="Sun et al., arXiv 2407.04620",
+        study="staleness",
+    ),
+    system_of(
+        __name__,
+        name="tnt",
+        make=tnt,
+        structure=_STRUCTURE,
+        title="TNT",
+        cite="Li et al., arXiv 2511.07343",
+        study="staleness",
+    ),
+)
