@@ -41,6 +41,13 @@ CATALOGUE: dict[str, str] = {
     "rwkv7": "delta_rule",
     "ttt": "ttt",
     "tnt": "ttt",
+    "lact": "lact",
+    "lact_norm": "lact",
+    "lact_muon": "lact",
+    "memory_caching": "memory_caching",
+    "memory_caching_dla": "memory_caching",
+    "titans": "titans",
+    "recurrent_gpt": "recurrent_gpt",
 }
 
 

@@ -8,7 +8,18 @@ from importlib import import_module
 
 import numpy as np
 
-_MODULES = ("delta_rule", "flash", "mamba", "minmax", "pararnn", "ttt")
+_MODULES = (
+    "delta_rule",
+    "flash",
+    "lact",
+    "mamba",
+    "memory_caching",
+    "minmax",
+    "pararnn",
+    "recurrent_gpt",
+    "titans",
+    "ttt",
+)
 
 Oracle = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 ORACLES: dict[str, Oracle] = {
