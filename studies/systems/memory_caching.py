@@ -35,14 +35,12 @@ MODES = ("independent", "checkpoint")
 
 @dataclass(frozen=True)
 class Config:
-    """``segment`` steps make a segment."""
-
     length: int = 512
     batch: int = 2
     keys: int = 4
     values: int = 4
     hidden: int = 6
-    segment: int = 128
+    segments: int = 4
     eta: float = 0.05
     seed: int = 0
     dtype: str = "float64"
@@ -58,7 +56,7 @@ def draw(config: Config) -> Arrays:
         "eta": random.uniform(0.5 * config.eta, 1.5 * config.eta, *leading),
         "W0": random.normal(config.hidden, config.keys, scale=config.keys**-0.5),
         "W1": random.normal(config.values, config.hidden, scale=config.hidden**-0.5),
-        "segment": (np.arange(config.length) // config.segment).astype(config.dtype),
+        "segment": (np.arange(config.length) * config.segments // config.length).astype(config.dtype),
     }
 
 

@@ -55,29 +55,25 @@ def draw(config: Config) -> Arrays:
     }
 
 
-def _learnt(W: Any, anchor: Any, u: Any, lanes: int = 0) -> Any:
-    """Return W after a gradient step at the anchor; the inputs get axes for memories beside each other."""
-    k, v, eta = (u[name].reshape(*u[name].shape[:2], *(1,) * lanes, -1) for name in ("k", "v", "eta"))
+def learnt(W: Any, anchor: Any, k: Any, v: Any, eta: Any) -> Any:
+    """Return W after the gradient step that the anchor asks for."""
     return W - outer(eta * (times(anchor, k) - v), k)
 
 
-def _where(begins: Any, new: Any, old: Any) -> Any:
-    return np.where(begins.reshape(-1, *(1,) * (old.ndim - 1)) == 1, new, old)
-
-
 def ttt_step(s: Any, u: Any) -> Any:
-    anchor = _where(u["begins"], s.W, s.anchor)
-    return {"W": _learnt(s.W, anchor, u), "anchor": anchor}
+    anchor = np.where(u["begins"], s.W, s.anchor)
+    return {"W": learnt(s.W, anchor, u["k"], u["v"], u["eta"]), "anchor": anchor}
 
 
 def tnt_step(s: Any, u: Any, p: Any) -> Any:
-    W = _where(u["begins_shard"], p.W0, s.W)
-    anchor = _where(u["begins"], W, s.anchor)
-    V_anchor = _where(u["begins_long"], s.V, s.V_anchor)
+    k, v, eta = u["k"], u["v"], u["eta"]
+    V_anchor = np.where(u["begins_long"], s.V, s.V_anchor)
+    W = np.where(u["begins_shard"][..., None], p.W0, s.W)
+    anchor = np.where(u["begins"][..., None], W, s.anchor)
     return {
-        "V": _learnt(s.V, V_anchor, u),
+        "V": learnt(s.V, V_anchor, k, v, eta),
         "V_anchor": V_anchor,
-        "W": _learnt(W, anchor, u, lanes=1),
+        "W": learnt(W, anchor, k[..., None, :], v[..., None, :], eta[..., None]),  # for all local memories
         "anchor": anchor,
     }
 
@@ -94,6 +90,12 @@ def projected(arrays: Arrays) -> Array:
     return found
 
 
+def _inputs(arrays: Arrays, *begins: str) -> dict[str, Array]:
+    """Return the inputs of a step, whose numbers have axes beside those of matrices."""
+    eta = {"eta": arrays["eta"][..., None]}
+    return {name: arrays[name] for name in "kvq"} | eta | {name: arrays[name][:, None, None, None] for name in begins}
+
+
 def _pairs(W: str, anchor: str, *lanes: str) -> dict[tuple[str, str], Any]:
     """Return how a memory and its anchor depend on each other: entry by entry, and within rows where it learns."""
     learns = (*lanes, "v")
@@ -105,7 +107,7 @@ def ttt(arrays: Arrays) -> rs.Recurrence:
     zero = np.zeros((k.shape[1], v.shape[-1], k.shape[-1]), k.dtype)
     return rs.Recurrence.from_function(
         ttt_step,
-        inputs={name: arrays[name] for name in ("k", "v", "q", "eta", "begins")},
+        inputs=_inputs(arrays, "begins"),
         state={"W": ("v", "k"), "anchor": ("v", "k")},
         initial={"W": zero, "anchor": zero},
         structure=_pairs("W", "anchor"),
@@ -117,10 +119,9 @@ def tnt(arrays: Arrays) -> rs.Recurrence:
     W0 = arrays["W0"]
     zero = np.zeros((arrays["k"].shape[1], *W0.shape[1:]), W0.dtype)
     local = np.broadcast_to(W0, (len(zero), *W0.shape))
-    names = ("k", "v", "q", "eta", "begins", "begins_shard", "begins_long")
     return rs.Recurrence.from_function(
         tnt_step,
-        inputs={**{name: arrays[name] for name in names}, "Mq": projected(arrays)},
+        inputs=_inputs(arrays, "begins", "begins_shard", "begins_long") | {"Mq": projected(arrays)},
         state={"V": ("v", "k"), "V_anchor": ("v", "k"), "W": ("i", "v", "k"), "anchor": ("i", "v", "k")},
         initial={"V": zero, "V_anchor": zero, "W": local, "anchor": local},
         parameters={"W0": W0},
@@ -132,7 +133,7 @@ def tnt(arrays: Arrays) -> rs.Recurrence:
 def scan(recurrence: rs.Recurrence) -> Array:
     """Return the states of TTT: rows (W, anchor) are multiplied with one matrix for all rows, at every step."""
     u = recurrence.contain(recurrence.inputs)  # type: ignore[attr-defined]
-    k, begins, eta = u["k"], u["begins"].reshape(-1, 1, 1, 1), u["eta"][..., None]
+    k, begins, eta = u["k"], u["begins"], u["eta"]
     eye, learnt = np.eye(k.shape[-1], dtype=k.dtype), outer(eta * k, k)
     matrix = np.concatenate(
         [
