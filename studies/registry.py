@@ -50,6 +50,9 @@ CATALOGUE: dict[str, str] = {
     "paper/pararnn": "paper_pararnn",
     "paper/deer": "paper_deer",
     "paper/elk": "paper_elk",
+    "staleness": "ttt_staleness",
+    "lact": "lact_picard",
+    "memory_caching": "cached_recall",
 }
 
 

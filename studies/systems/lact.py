@@ -40,9 +40,9 @@ class Config:
     length: int = 64
     batch: int = 1
     chunk: int = 16
-    keys: int = 3
+    keys: int = 2
     hidden: int = 3
-    values: int = 3
+    values: int = 2
     eta: float = 0.001
     gain: float = 4.0
     noise: float = 0.5

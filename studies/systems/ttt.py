@@ -50,6 +50,7 @@ def draw(config: Config) -> Arrays:
         "v": random.normal(*leading, config.values),
         "q": random.normal(*leading, config.keys),
         "eta": random.uniform(0, 0.3, *leading),
+        "eta_long": random.uniform(0, 0.1, *leading),  # of the global memory
         "W0": random.normal(config.memories, config.values, config.keys, scale=0.3),
         **{name: (t % steps == 0).astype(config.dtype) for name, steps in begins.items()},
     }
@@ -71,7 +72,7 @@ def tnt_step(s: Any, u: Any, p: Any) -> Any:
     W = np.where(u["begins_shard"][..., None], p.W0, s.W)
     anchor = np.where(u["begins"][..., None], W, s.anchor)
     return {
-        "V": learnt(s.V, V_anchor, k, v, eta),
+        "V": learnt(s.V, V_anchor, k, v, u["eta_long"]),
         "V_anchor": V_anchor,
         "W": learnt(W, anchor, k[..., None, :], v[..., None, :], eta[..., None]),  # for all local memories
         "anchor": anchor,
@@ -121,7 +122,8 @@ def tnt(arrays: Arrays) -> rs.Recurrence:
     local = np.broadcast_to(W0, (len(zero), *W0.shape))
     return rs.Recurrence.from_function(
         tnt_step,
-        inputs=_inputs(arrays, "begins", "begins_shard", "begins_long") | {"Mq": projected(arrays)},
+        inputs=_inputs(arrays, "begins", "begins_shard", "begins_long")
+        | {"eta_long": arrays["eta_long"][..., None], "Mq": projected(arrays)},
         state={"V": ("v", "k"), "V_anchor": ("v", "k"), "W": ("i", "v", "k"), "anchor": ("i", "v", "k")},
         initial={"V": zero, "V_anchor": zero, "W": local, "anchor": local},
         parameters={"W0": W0},

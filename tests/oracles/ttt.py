@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def followed(arrays, start, begins, restarts=None):
+def followed(arrays, start, begins, restarts=None, rates="eta"):
     """Return W_t, (batch, v, k), and W at the beginning of the chunk, for all t."""
     W, states = start, []
     for t in range(len(begins)):
@@ -11,7 +11,7 @@ def followed(arrays, start, begins, restarts=None):
             W = start
         if begins[t]:
             anchor, total = W, 0
-        k, v, eta = arrays["k"][t], arrays["v"][t], arrays["eta"][t]
+        k, v, eta = arrays["k"][t], arrays["v"][t], arrays[rates][t]
         wrong = (anchor @ k[:, :, None])[:, :, 0] - v
         total = total + (eta[:, None] * wrong)[:, :, None] * k[:, None, :]
         W = anchor - total
@@ -35,7 +35,7 @@ def ttt(arrays):
 
 
 def tnt(arrays):
-    V = followed(arrays, zero(arrays), arrays["begins_long"])
+    V = followed(arrays, zero(arrays), arrays["begins_long"], rates="eta_long")
     local = [
         followed(arrays, np.broadcast_to(W0, zero(arrays).shape), arrays["begins"], arrays["begins_shard"])
         for W0 in arrays["W0"]
