@@ -12,7 +12,7 @@ from recsolve.jacobians import Jacobian, Pairs
 from recsolve.jacobians.pattern import Pattern
 from recsolve.solvers import Picard, Problem
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, listed, span
+from recsolve.studies.draw.drawing import band, converged, listed, powers_of_two, span
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -58,8 +58,8 @@ class Config:
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     chunks: int = 64
     tokens: int = 16
-    keys: int = 4
-    hidden: int = 6
+    keys: int = 3
+    hidden: int = 4
     gain: float = 1.0
     seeds: int = 3
     tol: float = 1e-9
@@ -111,7 +111,7 @@ def facts(data: Dataset) -> dict[str, Any]:
 
 
 def draw(pyplot: Any, data: Dataset) -> Any:
-    figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.3), sharey=True)
+    figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.3), sharex=True, sharey=True)
     looks = series(SOLVERS)
     for ax, (system, title) in zip(axes, SYSTEMS.items(), strict=True):
         counts = converged(data.sel(system=system), "iterations").isel(T=0)
@@ -122,6 +122,7 @@ def draw(pyplot: Any, data: Dataset) -> Any:
         ax.set(xscale="log", yscale="log", title=title, xlabel="rate of learning")
         level(ax, int(data["T"].max()) - 1, "the loop", "left")
     axes[0].set_ylabel("iterations")
+    powers_of_two(axes[0].yaxis, [2.0**k for k in range(1, int(data["T"].max()).bit_length())])
     outside_legend(figure, pyplot, looks.values())
     return figure
 
@@ -131,14 +132,15 @@ def says(data: Dataset) -> str:
     rates = listed([f"{rate:g}" for rate in f["rates"]])
 
     def counts(system: str, solver: str) -> str:
-        return listed([f"{x:.0f}" for x in f[f"{system}.{solver}"]])
+        return listed([f"{x:.0f}" if np.isfinite(x) else "no" for x in f[f"{system}.{solver}"]])
 
+    overflow = " (no: the weights of the loop itself overflow)" if np.isnan(f[f"lact.{PICARD}"]).any() else ""
     return (
         f"For {last + 1} chunks and rates of {rates}: without norms Picard's A = I takes {counts('lact', PICARD)} "
-        f"iterations; with norms of rows {counts('lact_norm', PICARD)}, and the projector that keeps them "
+        f"iterations{overflow}; with norms of rows {counts('lact_norm', PICARD)}, the projector that keeps them "
         f"{counts('lact_norm', ROWS)}, Newton {counts('lact_norm', NEWTON)}. With momentum and Muon, whose steps have "
         f"size 1 whatever the rate, Newton needs {span(f[f'lact_muon.{NEWTON}'])} and the projector "
-        f"{span(f[f'lact_muon.{ROWS}'])} of at most {last}: no parallel method pays there. A = 0 always needs "
+        f"{span(f[f'lact_muon.{ROWS}'])} of at most {last}: none of these pays there. A = 0 needs "
         f"{span(f[f'lact.{JACOBI}'] + f[f'lact_norm.{JACOBI}'])}."
     )
 
