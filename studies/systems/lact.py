@@ -137,7 +137,10 @@ def lact_norm(arrays: Arrays) -> rs.Recurrence:
 
 
 def lact_muon(arrays: Arrays) -> rs.Recurrence:
-    return _made(muon_step, arrays, norm=True, momentum=True)
+    structure = {(a, b): "dense" for a in ("W0", "W1", "W2", "m0", "m1", "m2") for b in _AXES}
+    for i in "012":  # the momentum of a matrix moves no other matrix
+        structure |= {(f"m{i}", f"m{i}"): "diagonal", (f"W{i}", f"m{i}"): "dense"}
+    return _made(muon_step, arrays, norm=True, momentum=True, structure=structure)
 
 
 SYSTEMS = tuple(
