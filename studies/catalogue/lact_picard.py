@@ -42,9 +42,10 @@ class RowProjector(Picard):
             rows = states[name] / lact.row_norms(states[name])
             blocks[name, name] = np.eye(rows.shape[-1]) - rows[..., :, None] * rows[..., None, :]
         mu = dict(rec.contain(rec.inputs)).get("mu")  # type: ignore[attr-defined]
-        for name in () if mu is None else ("m0", "m1", "m2"):
-            size, pairs[name, name] = states[name][0, 0].size, "diagonal"
-            blocks[name, name] = np.broadcast_to(mu[..., None, None, None], (*mu.shape, size, 1, 1))
+        if mu is not None:
+            for name in ("m0", "m1", "m2"):
+                size, pairs[name, name] = states[name][0, 0].size, "diagonal"
+                blocks[name, name] = np.broadcast_to(mu[..., None, None, None], (*mu.shape, size, 1, 1))
         return Pairs(blocks, Pattern(rec.state, pairs), rec.layout, iterate.values)  # type: ignore[attr-defined]
 
 

@@ -154,7 +154,8 @@ class Draw:
     def unit(self, *shape: int) -> Array:
         """Return vectors of norm 1, along the last axis, in all directions alike."""
         x = self._rng.standard_normal(shape)
-        return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(self._dtype)
+        unit: Array = (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(self._dtype)
+        return unit
 
     def uniform(self, low: float, high: float, *shape: int) -> Array:
         """Return numbers between two others."""

@@ -146,7 +146,7 @@ def scan(recurrence: rs.Recurrence) -> Array:
     )
     write = outer(eta * u["v"], k)
     added = np.concatenate([write, np.zeros_like(write)], axis=-1)
-    start = np.concatenate(list(recurrence.named(recurrence.initial).values()), axis=-1)  # type: ignore[attr-defined]
+    start = np.concatenate(list(recurrence.named(recurrence.initial).values()), axis=-1)
     rows = rs.scan("affine", (matrix[..., None, :, :], added), initial=start)
     shape = (*k.shape[:2], -1)
     return np.concatenate([part.reshape(shape) for part in np.split(rows, 2, axis=-1)], axis=-1)
