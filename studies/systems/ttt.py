@@ -44,7 +44,8 @@ class Config:
 
 def draw(config: Config) -> Arrays:
     leading, random, t = (config.length, config.batch), Draw(config.seed, config.dtype), np.arange(config.length)
-    begins = {"begins": config.chunk, "begins_shard": config.shard, "begins_long": config.long_chunk}
+    begins = {"begins": t % config.shard % config.chunk, "begins_shard": t % config.shard}
+    begins["begins_long"] = t % config.long_chunk
     return {
         "k": random.unit(*leading, config.keys),
         "v": random.normal(*leading, config.values),
@@ -52,7 +53,7 @@ def draw(config: Config) -> Arrays:
         "eta": random.uniform(0, 0.3, *leading),
         "eta_long": random.uniform(0, 0.1, *leading),  # of the global memory
         "W0": random.normal(config.memories, config.values, config.keys, scale=0.3),
-        **{name: (t % steps == 0).astype(config.dtype) for name, steps in begins.items()},
+        **{name: (since == 0).astype(config.dtype) for name, since in begins.items()},
     }
 
 
@@ -132,24 +133,39 @@ def tnt(arrays: Arrays) -> rs.Recurrence:
     )
 
 
-def scan(recurrence: rs.Recurrence) -> Array:
-    """Return the states of TTT: rows (W, anchor) are multiplied with one matrix for all rows, at every step."""
-    u = recurrence.contain(recurrence.inputs)  # type: ignore[attr-defined]
-    k, begins, eta = u["k"], u["begins"], u["eta"]
-    eye, learnt = np.eye(k.shape[-1], dtype=k.dtype), outer(eta * k, k)
-    matrix = np.concatenate(
-        [
-            np.concatenate([eye - begins * learnt, (begins - 1) * learnt], axis=-1),
-            np.concatenate([begins * eye + 0 * learnt, (1 - begins) * eye + 0 * learnt], axis=-1),
-        ],
-        axis=-2,
-    )
+def followed(u: Any, eta: Array, begins: Array, start: Array, restarts: Array | None = None) -> list[Array]:
+    """Return a memory and its anchor, each (T, *batch, *lanes, v * k), by a scan with one matrix for all rows.
+
+    ``start`` has the rows (W, anchor) before the first step, and those that follow where memories begin again.
+    """
+    k, lanes = u["k"], (1,) * (start.ndim - u["k"].ndim)
+    learns = outer(eta * k, k)
+    eye = np.eye(k.shape[-1], dtype=k.dtype) + 0 * learns
+    matrix = np.block([[eye - begins * learns, (begins - 1) * learns], [begins * eye, (1 - begins) * eye]])
+    matrix = matrix.reshape(*k.shape[:2], *lanes, 1, *matrix.shape[2:])
     write = outer(eta * u["v"], k)
-    added = np.concatenate([write, np.zeros_like(write)], axis=-1)
-    start = np.concatenate(list(recurrence.named(recurrence.initial).values()), axis=-1)
-    rows = rs.scan("affine", (matrix[..., None, :, :], added), initial=start)
-    shape = (*k.shape[:2], -1)
-    return np.concatenate([part.reshape(shape) for part in np.split(rows, 2, axis=-1)], axis=-1)
+    added = np.concatenate([write, 0 * write], axis=-1).reshape(*k.shape[:2], *lanes, -1, matrix.shape[-1])
+    if restarts is not None:
+        added = np.where(restarts, times(matrix, start) + added, added)
+        matrix = np.where(restarts[..., None], 0, matrix)
+    rows = rs.scan("affine", (matrix, added), initial=start)
+    return [part.reshape(*k.shape[:2], -1) for part in np.split(rows, 2, axis=-1)]
+
+
+def ttt_scan(recurrence: rs.Recurrence) -> Array:
+    u = recurrence.contain(recurrence.inputs)  # type: ignore[attr-defined]
+    before = recurrence.named(recurrence.initial)
+    start = np.concatenate([before["W"], before["anchor"]], axis=-1)
+    return np.concatenate(followed(u, u["eta"], u["begins"], start), axis=-1)
+
+
+def tnt_scan(recurrence: rs.Recurrence) -> Array:
+    u = recurrence.contain(recurrence.inputs)  # type: ignore[attr-defined]
+    before = recurrence.named(recurrence.initial)
+    V, W = (np.concatenate([before[name]] * 2, axis=-1) for name in ("V", "W"))
+    whole = followed(u, u["eta_long"], u["begins_long"], V)
+    local = followed(u, u["eta"], u["begins"], W, u["begins_shard"][..., None])
+    return np.concatenate([*whole, *local], axis=-1)
 
 
 _STRUCTURE = "2 k x 2 k for a row of (W, anchor), independent of W"
@@ -158,7 +174,7 @@ SYSTEMS = (
         __name__,
         name="ttt",
         make=ttt,
-        scan=scan,
+        scan=ttt_scan,
         structure=_STRUCTURE,
         title="TTT",
         cite="Sun et al., arXiv 2407.04620",
@@ -168,6 +184,7 @@ SYSTEMS = (
         __name__,
         name="tnt",
         make=tnt,
+        scan=tnt_scan,
         structure=_STRUCTURE,
         title="TNT",
         cite="Li et al., arXiv 2511.07343",
