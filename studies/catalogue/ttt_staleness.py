@@ -169,8 +169,8 @@ def says(data: Dataset) -> str:
         f"many gradients from an old state must be small. TNT's global memory alone has "
         f"{min(f[f'{GLOBAL}.error']):.3f}, with local ones {min(error):.3f} at best. It saves most with chunks of "
         f"{chunk}: TTT needs {times(gain)} as many gradient steps that wait for each other for the same error, "
-        f"{error[most]:.3f} (the paper: up to 17x, trained). Queries through the sum of outer products of keys, as printed, have "
-        f"{min(f[f'{TNT}.error']):.3f} at best: nothing is trained here that would make up for its scale."
+        f"{error[most]:.3f} (the paper, trained: up to 17x). Queries through the sum of outer products of keys, as "
+        f"printed, have {min(f[f'{TNT}.error']):.3f} at best: nothing is trained here that would make up for its scale."
     )
 
 
