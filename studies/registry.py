@@ -64,6 +64,9 @@ CATALOGUE: dict[str, str] = {
     "paper/jrt": "paper_jrt",
     "paper/convssm": "paper_convssm",
     "paper/tfla": "paper_tfla",
+    "staleness": "ttt_staleness",
+    "lact": "lact_picard",
+    "memory_caching": "cached_recall",
 }
 
 

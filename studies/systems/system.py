@@ -44,6 +44,8 @@ CATALOGUE: dict[str, str] = {
     "brnn": "brnn",
     "universal_transformer": "universal",
     "universal_act": "universal",
+    "deltanet": "delta_rule",
+    "rwkv7": "delta_rule",
     "convs5": "convs5",
     "convlstm": "convs5",
     "seq2seq_lstm": "seq2seq",
@@ -54,14 +56,23 @@ CATALOGUE: dict[str, str] = {
     "quasi_lstm": "quasi_lstm",
     "mh_lstm": "quasi_lstm",
     "gla": "gla",
+    "ttt": "ttt",
+    "tnt": "ttt",
     "minmax": "minmax",
     "minmax_cascade": "minmax",
     "minmax_matrix": "minmax",
     "mamba_s6": "mamba",
     "cola_depth": "cola",
     "jrt": "jrt",
+    "memory_caching": "memory_caching",
+    "memory_caching_dla": "memory_caching",
+    "titans": "titans",
     "lssl": "lssl",
     "think_at_hard": "think_at_hard",
+    "lact": "lact",
+    "lact_norm": "lact",
+    "lact_muon": "lact",
+    "recurrent_gpt": "recurrent_gpt",
     "htm_memory": "htm",
     "htm_permanence": "htm",
     "fsmn": "fsmn",
@@ -186,6 +197,12 @@ class Draw:
     def normal(self, *shape: int, scale: float = 1.0) -> Array:
         """Return numbers of a normal distribution of this deviation."""
         return (scale * self._rng.standard_normal(shape)).astype(self._dtype)
+
+    def unit(self, *shape: int) -> Array:
+        """Return vectors of norm 1, along the last axis, in all directions alike."""
+        x = self._rng.standard_normal(shape)
+        unit: Array = (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(self._dtype)
+        return unit
 
     def uniform(self, low: float, high: float, *shape: int) -> Array:
         """Return numbers between two others."""
