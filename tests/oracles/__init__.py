@@ -8,7 +8,10 @@ from importlib import import_module
 
 import numpy as np
 
-_MODULES = ("flash", "mamba", "minmax", "pararnn")
+_MODULES = (
+    "cfc", "flash", "gtf", "hopfield", "leaky", "m2rnn", "mamba", "mcmc", "minmax", "pararnn", "poset", "review",
+    "sparse",
+)  # fmt: skip
 
 Oracle = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 ORACLES: dict[str, Oracle] = {
