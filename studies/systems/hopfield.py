@@ -4,8 +4,8 @@ With stored patterns X, one a column, and a state xi that begins at the query (R
 
     xi' = X softmax(beta X^T xi)
 
-The Jacobian beta X (diag(p) - p p^T) X^T, p the softmax, is dense, of rank N - 1 at most, and tiny near a pattern that is
-far from all others: there one step retrieves, up to an error that falls exponentially with beta.
+The Jacobian beta X (diag(p) - p p^T) X^T, p the softmax, is dense, of rank N - 1 at most, and tiny near a pattern that
+is far from all others: there one step retrieves, up to an error that falls exponentially with beta.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ arXiv 2309.12927), u = V x + b:
 phi outside:  h' = phi((1 - 1/tau) h + (W h + u) / tau)
 phi inside:   h' = (1 - 1/tau) h + phi(W h + u) / tau
 
-The Jacobian is dense and piecewise constant, diag(phi') (diag(1 - 1/tau) + diag(1/tau) W) where phi is outside: Newton's
-method ends, up to rounding, as soon as all signs are right. ``parity`` is a network of this form with weights by hand
-whose units tell the parity of the last bits, for ever.
+The Jacobian is dense and piecewise constant, diag(phi') (diag(1 - 1/tau) + diag(1/tau) W) where phi is outside:
+Newton's method ends, up to rounding, as soon as all signs are right. ``leaky_parity`` is a network of this form with
+weights by hand, whose units tell the parity of the last bits for ever.
 """
 
 from __future__ import annotations

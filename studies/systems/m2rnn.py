@@ -6,8 +6,8 @@ arXiv 2603.14360):
     Z = tanh(H W + k v^T),   H' = f H + (1 - f) Z,   y = q^T H'
 
 Rows of H do not see each other: the Jacobian is one block f I + (1 - f) diag(1 - Z_i^2) W^T for each row i, and rows
-are a batch here, of K leaky networks driven by k_i v. Newton's method costs K V^3 at a step, not (K V)^3, and its
-iterations do not grow with K beyond what the largest of more rows needs. At W = I, where training begins, J is diagonal.
+are a batch here, of K leaky networks driven by k_i v. Newton's method costs K V^3 at a step, not (K V)^3, and takes as
+many iterations as the hardest of its rows. At W = I, where training begins, J is diagonal.
 """
 
 from __future__ import annotations

@@ -49,37 +49,45 @@ def draw(config: Config) -> Arrays:
     }
 
 
-def _wells(x: Any, p: Any) -> tuple[Any, Any]:
-    """Return U, kept as one column, and its gradient."""
-    return ((x * x - 1) ** 2 / 4).sum(axis=-1, keepdims=True), x * (x * x - 1)
+@dataclass(frozen=True)
+class Target:
+    """A density: ``slope(x, p)`` is grad U, and ``energy(x, slope)`` is U of each chain, (*batch, 1)."""
+
+    slope: Callable[..., Any]
+    energy: Callable[..., Any]
 
 
-def _gaussian(x: Any, p: Any) -> tuple[Any, Any]:
-    slope = x @ p.precision
-    return (x * slope).sum(axis=-1, keepdims=True) / 2, slope
+def _total(x: Any) -> Any:
+    return x.sum(axis=-1, keepdims=True)
 
 
-def _mala(target: Callable[..., Any]) -> Callable[..., Any]:
+WELLS = Target(lambda x, p: x * (x * x - 1), lambda x, slope: _total((x * x - 1) ** 2) / 4)
+GAUSSIAN = Target(lambda x, p: x @ p.precision, lambda x, slope: _total(x * slope) / 2)
+
+
+def _mala(target: Target) -> Callable[..., Any]:
     def step(x: Any, u: Any, p: Any) -> Any:
-        e, (U, slope) = u["step"], target(x, p)
-        y = x - e * slope + np.sqrt(2 * e) * u["noise"]
-        V, back = target(y, p)
-        there, here = 2 * e * (u["noise"] ** 2).sum(axis=-1, keepdims=True), x - y + e * back
-        log_a = U - V + (there - (here * here).sum(axis=-1, keepdims=True)) / (4 * e)
+        e, xi, slope = u["step"], u["noise"], target.slope(x, p)
+        y = x - e * slope + np.sqrt(2 * e) * xi
+        back = target.slope(y, p)
+        there, here = 2 * e * _total(xi * xi), _total((x - y + e * back) ** 2)
+        log_a = target.energy(x, slope) - target.energy(y, back) + (there - here) / (4 * e)
         return where(u["log_u"] < log_a, y, x)
 
     return step
 
 
-def _hmc(target: Callable[..., Any]) -> Callable[..., Any]:
+def _hmc(target: Target) -> Callable[..., Any]:
     def step(x: Any, u: Any, p: Any) -> Any:
-        e, (U, slope), y, v = u["step"], target(x, p), x, u["noise"]
+        e, first = u["step"], target.slope(x, p)
+        y, v, slope = x, u["noise"], first
         for _ in range(LEAPS):
             v = v - e / 2 * slope
             y = y + e * v
-            V, slope = target(y, p)
+            slope = target.slope(y, p)
             v = v - e / 2 * slope
-        log_a = U - V + ((u["noise"] ** 2).sum(axis=-1, keepdims=True) - (v * v).sum(axis=-1, keepdims=True)) / 2
+        kinetic = (_total(u["noise"] ** 2) - _total(v * v)) / 2
+        log_a = target.energy(x, first) - target.energy(y, slope) + kinetic
         return where(u["log_u"] < log_a, y, x)
 
     return step
@@ -96,19 +104,19 @@ def _made(step: Callable[..., Any], arrays: Arrays, structure: str) -> rs.Recurr
 
 
 def mala_gaussian(arrays: Arrays) -> rs.Recurrence:
-    return _made(_mala(_gaussian), arrays, "dense")
+    return _made(_mala(GAUSSIAN), arrays, "dense")
 
 
 def mala_wells(arrays: Arrays) -> rs.Recurrence:
-    return _made(_mala(_wells), arrays, "diagonal")
+    return _made(_mala(WELLS), arrays, "diagonal")
 
 
 def hmc_gaussian(arrays: Arrays) -> rs.Recurrence:
-    return _made(_hmc(_gaussian), arrays, "dense")
+    return _made(_hmc(GAUSSIAN), arrays, "dense")
 
 
 def hmc_wells(arrays: Arrays) -> rs.Recurrence:
-    return _made(_hmc(_wells), arrays, "diagonal")
+    return _made(_hmc(WELLS), arrays, "diagonal")
 
 
 def _leap(s: Any, W: Any, u: Any, p: Any) -> Any:
