@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.studies.compare.measure import loop, lyapunov, measured
-from recsolve.studies.draw.drawing import converged, family
+from recsolve.studies.draw.drawing import converged, family, listed, span
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -24,7 +24,7 @@ CHAINS = {
     "hmc_gaussian": "HMC, Gaussian",
     "hmc_wells": "HMC, double wells",
 }
-SOLVERS = ("newton", "jacobi")
+SOLVERS = ("newton", "clipped_newton", "jacobi")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-    words = []
+    words, clipped = [], []
     for chain, label in CHAINS.items():
         counts, exponents = f[f"{chain}.newton"], f[f"{chain}.exponent"]
         least, most = int(np.argmin(counts)), int(np.argmax(counts))
@@ -93,7 +93,13 @@ def says(data: Dataset) -> str:
             f"{100 * f[f'{chain}.accepted'][least]:.0f}% accepted), {counts[most]:.0f} at {f['steps'][most]:g} "
             f"({exponents[most]:.2f}, {100 * f[f'{chain}.accepted'][most]:.0f}%)."
         )
-    return f"Least and most median iterations of Newton over the step sizes. {' '.join(words)}"
+        ratios = np.divide(f[f"{chain}.clipped_newton"], counts)
+        clipped.append(f"{label} {span(ratios)}")
+    return (
+        f"Least and most median iterations of Newton over the step sizes. {' '.join(words)} With the Jacobian clipped "
+        f"the counts are these multiples: {listed(clipped)}. Chains in wells contract as "
+        f"well where they take hundreds: that holds along the chain, and not at the far iterates of a cubic force."
+    )
 
 
 def tables(data: Dataset) -> list[Table]:

@@ -38,22 +38,22 @@ FULL = Config(rows=tuple(2**k for k in range(9)), noises=(0.0, 0.1, 0.3, 1.0), T
 
 def grid(config: Config) -> Iterator[Point]:
     return product(
-        rows=config.rows, noise=config.noises, seed=range(config.seeds), T=config.T, width=config.width, dtype="float64"
+        K=config.rows, noise=config.noises, seed=range(config.seeds), T=config.T, width=config.width, dtype="float64"
     )
 
 
-def run(*, rows: int, noise: float, seed: int, T: int, width: int, dtype: str) -> list[Row]:
-    rec = get("m2rnn").build(length=T, heads=1, rows=rows, width=width, noise=noise, seed=seed, dtype=dtype)
+def run(*, K: int, noise: float, seed: int, T: int, width: int, dtype: str) -> list[Row]:
+    rec = get("m2rnn").build(length=T, heads=1, rows=K, width=width, noise=noise, seed=seed, dtype=dtype)
     truth = loop(rec)
     return [measured(rec, solver, truth) for solver in SOLVERS]
 
 
 def facts(data: Dataset) -> dict[str, Any]:
-    found: dict[str, Any] = {"rows": [int(data["rows"].min()), int(data["rows"].max())]}
+    found: dict[str, Any] = {"rows": [int(data["K"].min()), int(data["K"].max())]}
     for solver in SOLVERS:
         counts = converged(data, "iterations").sel(solver=solver).median("seed", skipna=False)
         for noise in data["noise"].values:
-            few, many = counts.sel(noise=noise).isel(rows=[0, -1]).values
+            few, many = counts.sel(noise=noise).isel(K=[0, -1]).values
             found[f"{solver}.{noise:g}"] = [float(few), float(many)]
     first = converged(data, "iterations").sel(noise=data["noise"].values.min())
     found["same_at_first"] = bool((first.sel(solver="newton") == first.sel(solver="quasi_newton")).all())
@@ -62,12 +62,12 @@ def facts(data: Dataset) -> dict[str, Any]:
 
 def draw(pyplot: Any, data: Dataset) -> Any:
     figure, axes = pyplot.subplots(1, len(SOLVERS), figsize=(8, 3.2), sharey=True)
-    noises = [float(noise) for noise in data["noise"].values]
-    looks = {v: {**look, "label": f"W = I + {v:g} x noise"} for v, look in series(noises).items()}  # type: ignore[arg-type, str-format]
+    noises = {f"W = I + {noise:g} x noise": float(noise) for noise in data["noise"].values}
+    looks = {noises[label]: look for label, look in series(noises).items()}
     for ax, solver in zip(axes, SOLVERS, strict=True):
-        family(ax, converged(data, "iterations").sel(solver=solver), "rows", "noise", looks)
-        ax.set(xscale="log", yscale="log", title=solver, xlabel="rows of the state")
-        powers_of_two(ax.xaxis, data["rows"].values)
+        family(ax, converged(data, "iterations").sel(solver=solver), "K", "noise", looks)
+        ax.set(xscale="log", yscale="log", title=solver, xlabel="rows K of the state")
+        powers_of_two(ax.xaxis, data["K"].values)
     axes[0].set_ylabel("iterations")
     outside_legend(figure, pyplot, looks.values())
     return figure
@@ -78,10 +78,10 @@ def says(data: Dataset) -> str:
     words = {s: [f"{f[f'{s}.{n}'][0]:.0f} to {f[f'{s}.{n}'][1]:.0f} (noise {n})" for n in noises] for s in SOLVERS}
     hardest = max(float(np.divide(*f[f"newton.{n}"][::-1])) for n in noises)
     return (
-        f"From {f['rows'][0]} to {f['rows'][1]} rows Newton's median count goes from {listed(words['newton'])}: at most "
-        f"{hardest:.1f}x for {f['rows'][1] // f['rows'][0]}x the state. It is that of the hardest row, so it grows as "
-        f"the maximum of more rows does, not as the state. At W = I the Jacobian is diagonal and quasi-Newton takes "
-        f"{'the same iterations as Newton' if f['same_at_first'] else 'other iterations than Newton'}; as training "
+        f"From {f['rows'][0]} to {f['rows'][1]} rows Newton's median count goes from {listed(words['newton'])}: at "
+        f"most {hardest:.1f}x for {f['rows'][1] // f['rows'][0]}x the state. It is that of the hardest row, so it "
+        f"grows as the maximum of more rows does, not as the state. At W = I the Jacobian is diagonal and quasi-Newton "
+        f"takes {'the same' if f['same_at_first'] else 'other'} iterations; as training "
         f"moves W away it goes from {listed(words['quasi_newton'])}."
     )
 
@@ -96,6 +96,6 @@ STUDY = study_of(
     __name__,
     name="matrix_states",
     question="Do iterations grow with the number of rows of a state that is a matrix?",
-    dims=("rows", "noise", "seed", "solver"),
+    dims=("K", "noise", "seed", "solver"),
     pictures=(Picture("rows", draw, says),),
 )

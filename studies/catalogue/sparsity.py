@@ -104,8 +104,8 @@ def draw_paths(pyplot: Any, data: Dataset) -> Any:
     figure, ax = pyplot.subplots(figsize=(6, 3.2))
     part = converged(data, "iterations").sel(cell=LAYERED, solver="jacobi")
     part = part.dropna("amount", how="all").dropna("T", how="all")
-    lengths = [int(T) for T in part["T"].values]
-    looks = {T: {**look, "label": f"T = {T}"} for T, look in series(lengths).items()}  # type: ignore[arg-type, str-format]
+    lengths = {f"T = {T}": int(T) for T in part["T"].values}
+    looks = {lengths[label]: look for label, look in series(lengths).items()}
     family(ax, part, "amount", "T", looks)
     path = part["amount"].values
     bound = {"color": "0.5", "linewidth": 0.8, "linestyle": ":", "label": "longest path + 1"}

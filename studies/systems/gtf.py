@@ -24,7 +24,10 @@ from recsolve.studies.systems.system import Arrays, Draw, system_of
 
 @dataclass(frozen=True)
 class Config:
-    """The data are a trajectory of the network itself, with noise of this deviation."""
+    """The data are a trajectory of the network itself, with noise of this deviation.
+
+    b_1 centres what is clipped, so that networks of a ``gain`` well above 1 are chaotic.
+    """
 
     length: int = 512
     batch: int = 1
@@ -38,10 +41,11 @@ class Config:
 
 def draw(config: Config) -> Arrays:
     n, random = config.units, Draw(config.seed, "float64")
+    W, clip = random.normal(2, n, n, scale=config.gain * n**-0.5), random.normal(n)
     free = {
         "a": random.uniform(0.2, 0.6, n),
-        "W": random.normal(2, n, n, scale=config.gain * n**-0.5),
-        "b": random.normal(2, n),
+        "W": W,
+        "b": np.stack([-W[0] @ clip / 2, clip]),
         "alpha": np.zeros(n),
         "initial": random.normal(config.batch, n),
         "d": np.zeros((config.length, config.batch, n)),
