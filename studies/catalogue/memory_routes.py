@@ -55,7 +55,7 @@ def grid(config: Config) -> Iterator[Point]:
 
 
 def run(*, route: str, level: float, seed: int, T: int, units: int, weak: float, dtype: str) -> list[Row]:
-    changes = {"tau": level, "gain": weak} if route == "tau" else {"tau": 1.0, "gain": level}
+    changes: dict[str, Any] = {"tau": level, "gain": weak} if route == "tau" else {"tau": 1.0, "gain": level}
     rec = get("leaky_outer").build(length=T, units=units, batch=1, seed=seed, dtype=dtype, **changes)
     truth = loop(rec)
     memory = -1 / lyapunov(rec, truth)

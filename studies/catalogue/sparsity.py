@@ -48,16 +48,17 @@ def grid(config: Config) -> Iterator[Point]:
 
 
 def run(*, cell: str, amount: float, T: int, seed: int, units: int, gain: float, dtype: str) -> list[Row]:
-    changes = {"path": int(amount)} if cell == LAYERED else {"pruned": amount}
-    shared = {"length": T, "batch": 1, "units": units, "gain": gain, "seed": seed, "dtype": dtype}
-    rec = get(f"sparse_{cell}").build(**shared, **changes)
+    changes: dict[str, Any] = {"path": int(amount)} if cell == LAYERED else {"pruned": amount}
+    changes |= {"length": T, "batch": 1, "units": units, "gain": gain, "seed": seed, "dtype": dtype}
+    rec = get(f"sparse_{cell}").build(**changes)
     truth = loop(rec)
     exponent = lyapunov(rec, truth)
     return [{"exponent": exponent, **measured(rec, solver, truth)} for solver in SOLVERS]
 
 
 def facts(data: Dataset) -> dict[str, Any]:
-    counts, found = converged(data, "iterations"), {}
+    counts = converged(data, "iterations")
+    found: dict[str, Any] = {}
     for cell in CELLS:
         for solver in SOLVERS:
             of = counts.sel(cell=cell, solver=solver).dropna("amount", how="all").dropna("T", how="all").isel(T=0)

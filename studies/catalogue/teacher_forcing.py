@@ -49,7 +49,7 @@ def grid(config: Config) -> Iterator[Point]:
 
 
 def run(*, alpha: float, seed: int, T: int, units: int, gain: float, noise: float, dtype: str) -> list[Row]:
-    given = {"length": T, "units": units, "gain": gain, "noise": noise, "seed": seed, "dtype": dtype}
+    given: dict[str, Any] = {"length": T, "units": units, "gain": gain, "noise": noise, "seed": seed, "dtype": dtype}
     rec = get("gtf_deer").build(alpha=alpha, **given)
     truth = loop(rec)
     data = rec.drive["d"]  # type: ignore[attr-defined]
@@ -106,8 +106,8 @@ def says(data: Dataset) -> str:
         f"The free networks have exponents of {span(f['free'])}. If forcing only scaled the Jacobian by 1 - alpha, "
         f"they would contract from alpha = {span(f['needed'])} on; the forced path is another, and the rule is off "
         f"by up to {f['off_rule']:.2f}. The median exponent is negative from alpha = {a[contracts]:g} on, and Newton "
-        f"takes at most T / 16 iterations from alpha = {a[fast]:g} on: to contract along the solution is not enough. Median "
-        f"iterations at alpha = {listed(list(places))}: {'; '.join(words)}."
+        f"takes at most T / 16 iterations from alpha = {a[fast]:g} on: to contract along the solution is not enough. "
+        f"Median iterations at alpha = {listed(list(places))}: {'; '.join(words)}."
     )
 
 

@@ -110,7 +110,8 @@ def draw_parity(config: Config) -> Arrays:
 
 def parity(states: Array) -> Array:
     """Return the parity of the bits of the window before each step, (T, *batch), as integers."""
-    return np.rint(states[..., -2:].sum(axis=-1) / (1 - SLOPE)).astype(int)
+    found: Array = np.rint(states[..., -2:].sum(axis=-1) / (1 - SLOPE)).astype(int)
+    return found
 
 
 _PAPER: dict[str, Any] = {

@@ -56,7 +56,7 @@ def connections(W: Array, theta: Array | float) -> Array:
 
 def order(connected: Array) -> Array:
     """Return below[a, b], whether b is reached from a or is a: the reflexive and transitive closure, (n, n)."""
-    below = connected.T | np.eye(len(connected), dtype=bool)
+    below: Array = connected.T | np.eye(len(connected), dtype=bool)
     for _ in range(max(len(below) - 1, 1).bit_length()):
         below = below @ below
     return below
@@ -69,7 +69,7 @@ def meet_irreducible(below: Array) -> Array:
     """
     strictly_above = below & ~below.T  # [a, b]: b > a
     under_all_above = ~(~below @ strictly_above.T)  # [z, a]: z is below every b > a
-    found: Array = (under_all_above & ~below).any(axis=0)
+    found: Array = np.any(under_all_above & ~below, axis=0)
     return found
 
 
