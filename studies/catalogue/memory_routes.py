@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import loop, lyapunov, measured
-from recsolve.studies.draw.drawing import listed
+from recsolve.studies.draw.drawing import listed, times
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -101,12 +101,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 def says(data: Dataset) -> str:
     f = facts(data)
     words = [f"{s} {f[f'{s}.tau']:.0f} through tau and {f[f'{s}.gain']:.0f} through W" for s in SOLVERS]
+    ratios = [f"{s} {times(f[f'{s}.gain'] / f[f'{s}.tau'])}" for s in SOLVERS]
     least, most = zip(*(f[f"newton.{route}.range"] for route in ROUTES), strict=True)
     return (
         f"At the same memory, {f['low']:.0f} to {f['high']:.0f} steps, the median iterations are: {listed(words)}. "
         f"Over all networks Newton takes {least[0]:.0f} to {most[0]:.0f} through tau and {least[1]:.0f} to "
-        f"{most[1]:.0f} through W: it does not mind the route. Slow units are the diagonal of the "
-        f"Jacobian, which quasi-Newton keeps whole; a memory in W it has to find by iterating, as Jacobi does for both."
+        f"{most[1]:.0f} through W. At the same memory W costs {listed(ratios)}. Slow units are the diagonal of the "
+        f"Jacobian, which is what quasi-Newton keeps."
     )
 
 

@@ -100,14 +100,14 @@ def says(data: Dataset) -> str:
     a, few = f["alphas"], f["T"] / 16
     contracts = next((i for i, x in enumerate(f["exponent"]) if x < 0), -1)
     fast = next((i for i, x in enumerate(f["newton"]) if x <= few), -1)
+    enough = ": to contract is not enough" if fast > contracts else ""
     places = {f"{a[i]:g}": i for i in (0, contracts, fast)}
     words = [f"{RUNS[name]} {listed([f'{f[name][i]:.0f}' for i in places.values()])}" for name in RUNS]
     return (
         f"The free networks have exponents of {span(f['free'])}. If forcing only scaled the Jacobian by 1 - alpha, "
         f"they would contract from alpha = {span(f['needed'])} on; the forced path is another, and the rule is off "
         f"by up to {f['off_rule']:.2f}. The median exponent is negative from alpha = {a[contracts]:g} on, and Newton "
-        f"takes at most T / 16 iterations from alpha = {a[fast]:g} on: to contract along the solution is not enough. "
-        f"Median iterations at alpha = {listed(list(places))}: {'; '.join(words)}."
+        f"takes at most T / 16 iterations from alpha = {a[fast]:g} on{enough}. Median iterations at alpha = {listed(list(places))}: {'; '.join(words)}."
     )
 
 

@@ -8,7 +8,8 @@ phi inside:   h' = (1 - 1/tau) h + phi(W h + u) / tau
 
 The Jacobian is dense and piecewise constant, diag(phi') (diag(1 - 1/tau) + diag(1/tau) W) where phi is outside:
 Newton's method ends, up to rounding, as soon as all signs are right. ``leaky_parity`` is a network of this form with
-weights by hand, whose units tell the parity of the last bits for ever.
+weights by hand, whose units tell the parity of the last bits for ever. Newton's method finds that hard: an exclusive or
+neither contracts nor expands, and all signs depend on those before.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def _made(cell: rs.Cell, gates: str, arrays: Arrays) -> rs.Recurrence:
     weighted = cell.with_weights(
         mixings={gate: Masked(Dense(W[gate]), M[gate]) for gate in gates},
         parameters=dict.fromkeys(cell.parameters, arrays["b"][3]),  # b_n of the GRU
-        projection=rs.Projection(U, b) if len(gates) == 4 else rs.Projection({g: U[g] for g in gates}, b),
+        projection=rs.Projection(U, b),
     )
     return weighted.recurrence(arrays["x"])
 
