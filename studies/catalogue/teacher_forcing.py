@@ -107,7 +107,8 @@ def says(data: Dataset) -> str:
         f"The free networks have exponents of {span(f['free'])}. If forcing only scaled the Jacobian by 1 - alpha, "
         f"they would contract from alpha = {span(f['needed'])} on; the forced path is another, and the rule is off "
         f"by up to {f['off_rule']:.2f}. The median exponent is negative from alpha = {a[contracts]:g} on, and Newton "
-        f"takes at most T / 16 iterations from alpha = {a[fast]:g} on{enough}. Median iterations at alpha = {listed(list(places))}: {'; '.join(words)}."
+        f"takes at most T / 16 iterations from alpha = {a[fast]:g} on{enough}. "
+        f"Median iterations at alpha = {listed(list(places))}: {'; '.join(words)}."
     )
 
 
