@@ -99,7 +99,7 @@ def says(data: Dataset) -> str:
     return (
         f"Least and most median iterations of Newton over the step sizes. {' '.join(words)} With the Jacobian clipped "
         f"the counts are these multiples: {listed(clipped)}. To contract along the chain is not enough: {hard} of the "
-        f"{len(CHAINS) * len(f['steps'])} chains do so and take more than T / 4 iterations."
+        f"{len(CHAINS) * len(f['steps'])} points do so and take more than T / 4 iterations."
     )
 
 

@@ -81,8 +81,8 @@ def says(data: Dataset) -> str:
         f"From {f['rows'][0]} to {f['rows'][1]} rows Newton's median count goes from {listed(words['newton'])}: at "
         f"most {hardest:.1f}x for {f['rows'][1] // f['rows'][0]}x the state. It is that of the hardest row, so it "
         f"grows as the maximum of more rows does, not as the state. At W = I the Jacobian is diagonal and quasi-Newton "
-        f"takes {'the same' if f['same_at_first'] else 'other'} iterations; as training "
-        f"moves W away it goes from {listed(words['quasi_newton'])}."
+        f"takes {'the same' if f['same_at_first'] else 'other'} iterations; by "
+        f"noise it goes from {listed(words['quasi_newton'])}."
     )
 
 
