@@ -121,7 +121,7 @@ def says_paths(data: Dataset) -> str:
     low, high = f["beyond_path"]
     taken = "p" if low == high == 0 else f"p {low:+.0f} to p {high:+.0f}"
     return (
-        f"Without cycles Jacobi takes {taken} iterations, p the longest path, and at most {f['spread_over_T']:.0f} more "
+        f"Without cycles Jacobi takes {taken} iterations, p the longest path, at most {f['spread_over_T']:.0f} more "
         f"or fewer from T = {f['lengths'][0]} to {f['lengths'][1]}: a state does not depend on inputs older than p "
         f"steps. The first guess, f(h[0], u), is a sweep already."
     )
