@@ -172,6 +172,22 @@ def test_what_a_mixing_has_cached_does_not_outlive_its_weight():
     assert mixing.map(lambda w: w.astype(np.float32))(np.ones(3, np.float32)).dtype == np.float32
 
 
+@pytest.mark.parametrize(("made", "factor"), [(rs.mixings.Masked, 1.0), (halved(rs.mixings.Masked), 0.5)])
+@pytest.mark.parametrize("kind", MIXINGS)
+def test_masked_mixings_are_compiled_as_what_they_mask_and_subclasses_are_not(kind, made, factor):
+    weight, cell = weight_of(kind), rs.cells.Elman
+    mask = np.random.default_rng(3).random(weight.shape) < 0.5
+    plain = MIXINGS[kind](factor * np.where(mask, weight, 0))
+    masked = made(MIXINGS[kind](np.where(mask, weight, np.nan)), mask)  # what does not count is not seen
+    own, wanted = (cell.with_weights(mixings={"h": m}).recurrence(drive=drives(cell, kind)) for m in (masked, plain))
+    with rs.backend("numba"):
+        assert (type(own.bind()) is Engine) is (made is not rs.mixings.Masked)
+        for method in ("sequential", "newton"):
+            sol = rs.solve(own, method=method)
+            np.testing.assert_allclose(sol.states, gallery.loop(wanted), rtol=1e-9, atol=1e-10)
+        assert np.isfinite(sol.error_bound) == (made is rs.mixings.Masked)
+
+
 def test_a_stated_form_is_compiled_and_not_inherited():
     class Loud(rs.mixings.Dense):
         form = "dense"

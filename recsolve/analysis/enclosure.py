@@ -26,7 +26,7 @@ from recsolve.base.layout import Layout
 from recsolve.base.names import Names
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
 from recsolve.jacobians.factored import Call, Factored
-from recsolve.mixings import MIXINGS, Mixing, couples, form_of
+from recsolve.mixings import MIXINGS, Mixing, couples, form_of, plain_of
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
@@ -206,6 +206,7 @@ class _Tape:
         self.calls: list[tuple[Mixing, dict[Any, Any]]] = []
 
     def caller(self, mixing: Mixing) -> Callable[[Any], Any]:
+        mixing = plain_of(mixing)
         form = form_of(mixing)
         if form is None:  # who knows how it rounds?
             raise TypeError(f"{type(mixing).__name__} states no form, so it is not enclosed")

@@ -13,6 +13,7 @@ from recsolve.mixings.mixing import couples as couples
 from recsolve.mixings.mixing import form_of as form_of
 from recsolve.mixings.mixing import has_matrix as has_matrix
 from recsolve.mixings.mixing import matrix_of as matrix_of
+from recsolve.mixings.mixing import plain_of as plain_of
 from recsolve.mixings.mixing import states_linear as states_linear
 from recsolve.mixings.patterns import Masked, Permutation, SharedHead, Sparse
 

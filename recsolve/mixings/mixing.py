@@ -187,6 +187,11 @@ def form_of(mixing: Mixing) -> str | None:
     return stated(mixing, "form")  # type: ignore[no-any-return]
 
 
+def plain_of(mixing: Mixing) -> Mixing:
+    """Return the mixing that is the same map without a mask, if its class states that it has one in ``plain``."""
+    return mixing.plain if stated(mixing, "plain") else mixing  # type: ignore[attr-defined]
+
+
 def states_linear(mixing: Mixing) -> bool:
     """Return whether a mixing is linear and differentiates as it says, if its class states that."""
     within = getattr(mixing, "within", None)  # the mixing that one like Masked is made of

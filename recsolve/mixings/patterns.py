@@ -65,36 +65,37 @@ class Masked(Mixing):
         return namespace(x).where(beside(self.mask, x), x, x.dtype.type(0))  # type: ignore[no-any-return]
 
     @cached_property
-    def _seen(self) -> Mixing:
+    def plain(self) -> Mixing:
+        """The mixing of the entries that count, zeros elsewhere: what compiled loops take."""
         return changed(self.within, weight=self._masked(self.weight))
 
     def matvec(self, x: Any) -> Any:
-        return self._seen.matvec(x)
+        return self.plain.matvec(x)
 
     def dense(self) -> Array:
-        return self._seen.dense()
+        return self.plain.dense()
 
     def transpose(self) -> Mixing:
-        return self._seen.transpose()
+        return self.plain.transpose()
 
     def rmatvec(self, x: Array) -> Array:
-        return self._seen.rmatvec(x)
+        return self.plain.rmatvec(x)
 
     def diagonal(self) -> Array:
-        return self._seen.diagonal()
+        return self.plain.diagonal()
 
     def hadamard_transpose(self, other: Mixing) -> Mixing:
-        return self._seen.hadamard_transpose(other._seen if type(other) is Masked else other)
+        return self.plain.hadamard_transpose(other.plain if type(other) is Masked else other)
 
     @property
     def rounding(self) -> float:
-        return self._seen.rounding
+        return self.plain.rounding
 
     def weight_cotangent(self, g: Array, x: Array) -> Array:
-        return self._masked(self._seen.weight_cotangent(g, x))
+        return self._masked(self.plain.weight_cotangent(g, x))
 
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
-        return self._seen.weight_tangent(self._masked(tangent), x)
+        return self.plain.weight_tangent(self._masked(tangent), x)
 
 
 class Permutation(Mixing):

@@ -18,7 +18,7 @@ from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call
 from recsolve.kernels.held import Held
 from recsolve.kernels.starts import Starts
-from recsolve.mixings import Mixing, couples, form_of
+from recsolve.mixings import Mixing, couples, form_of, plain_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_jacobian import structured
 from recsolve.recurrence.compilation import backend_of, traced_of
@@ -241,7 +241,7 @@ class CellRecurrence(Recurrence):
 
     @cached_property
     def rounding(self) -> float:
-        coupled = [m for m in self.cell.mixings.values() if couples(m)]
+        coupled = [m for m in map(plain_of, self.cell.mixings.values()) if couples(m)]
         known = [m for m in coupled if form_of(m)]
         with np.errstate(all="ignore"):
             found = [m.rounding for m in coupled if not form_of(m)]

@@ -13,7 +13,7 @@ from recsolve.base.arrays import kind_of
 from recsolve.base.overriding import patched, stated, stated_by
 from recsolve.kernels import backends
 from recsolve.kernels.registry import get
-from recsolve.mixings import form_of
+from recsolve.mixings import Mixing, form_of, plain_of
 from recsolve.recurrence.current import Kinds, Ties, Traced, traced_now
 from recsolve.symbolic.units import NotTracedError
 
@@ -56,7 +56,7 @@ def unknown_parts(recurrence: CellRecurrence) -> list[object]:
     """Return the parts of a recurrence whose classes may change what f is: they do not state that they do not."""
     cell = recurrence.cell
     parts = type(recurrence), type(cell), type(cell.cell)
-    mixings = cell.mixings.values()
+    mixings = plain_mixings(cell).values()
     known = _all_known(parts, tuple([type(m) for m in mixings]))
     if known and not any(map(patched, (recurrence, cell, cell.cell, *mixings))):
         return []
@@ -84,9 +84,14 @@ def backend_of(recurrence: CellRecurrence) -> Backend | None:
     return "cuda" if backends.launches(recurrence.initial, steps, numbers) else None
 
 
+def plain_mixings(cell: WeightedCell) -> dict[str, Mixing]:
+    """Return the mixings of a cell as loops take them, without masks."""
+    return {name: plain_of(mixing) for name, mixing in cell.mixings.items()}
+
+
 def kinds_of(cell: WeightedCell) -> Kinds:
     """Return the kinds of the mixings of a cell, all of which state their form, by name."""
-    names, mixings = cell.cell.mixings, cell.mixings
+    names, mixings = cell.cell.mixings, plain_mixings(cell)
     return _kinds(tuple(names), tuple([type(mixings[name]) for name in names]))
 
 

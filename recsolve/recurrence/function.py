@@ -246,7 +246,8 @@ class FunctionRecurrence(Recurrence):
             In the order of ``inputs``; f gets them in the container they came in.
         parameters : mapping of arrays
         """
-        given = (Names(parameters, "parameter"),) if self.takes_parameters else ()
+        named = parameters if type(parameters) is Names else Names(parameters, "parameter")
+        given = (named,) if self.takes_parameters else ()
         if self.state is not None:
             state = self.state.split(state) if type(state) is np.ndarray else components(self.state, state)
         return function(state, self.contain(inputs), *given)

@@ -11,6 +11,7 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
+from recsolve.mixings import plain_of
 from recsolve.recurrence.compilation import Backend, kernel_of
 from recsolve.recurrence.current import Traced
 from recsolve.recurrence.engine import CompiledEngine, Verdict, Way
@@ -41,7 +42,7 @@ class FusedEngine(CompiledEngine):
         names, self.batch = cell.cell, len(recurrence.batch)
         self.loops = kernel_of("fused", backend, traced, recurrence.dtype)
         inputs = [recurrence.drive[name] for name in names.drives]
-        inputs += [cell.mixings[name].weight for name in names.mixings]
+        inputs += [plain_of(cell.mixings[name]).weight for name in names.mixings]
         inputs += [cell.parameters[name] for name in names.parameters]
         self.inputs, self.starts = recurrence.held(inputs)
 

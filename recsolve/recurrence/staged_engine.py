@@ -13,7 +13,7 @@ from recsolve.kernels.registry import has
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import couples
 from recsolve.recurrence.cell_jacobian import structured
-from recsolve.recurrence.compilation import Backend, kernel_of
+from recsolve.recurrence.compilation import Backend, kernel_of, plain_mixings
 from recsolve.recurrence.current import Traced
 from recsolve.recurrence.engine import CompiledEngine, Verdict, Way
 from recsolve.recurrence.sweep_engine import sweep
@@ -43,12 +43,12 @@ class StagedEngine(CompiledEngine):
     def __init__(self, recurrence: CellRecurrence, traced: Traced, backend: Backend):
         super().__init__(recurrence, traced, backend)
         cell = recurrence.cell
-        self.xp, self.mixings = namespace(recurrence.initial), cell.mixings
+        self.xp, self.mixings = namespace(recurrence.initial), plain_mixings(cell)
         self._walk = kernel_of("walk", backend, traced, recurrence.dtype)
         self.compiled = self._walk.takes(recurrence.initial[None], len(recurrence.batch))
         self.loops, self.products = (kernel_of(name, backend, traced, recurrence.dtype) for name in _AT_ONCE)
         self.program = self.loops.program
-        self.weights = {name: m.weight for name, m in cell.mixings.items()}
+        self.weights = {name: m.weight for name, m in self.mixings.items()}
         self.weight = sum(w.nbytes for w in self.weights.values())
         self.constants: dict[Leaf, Array] = {Leaf("drive", name): u for name, u in recurrence.drive.items()}
         self.constants |= {Leaf("weight", name): w for name, w in self.weights.items()}

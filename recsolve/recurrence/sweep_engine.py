@@ -10,6 +10,7 @@ from recsolve.kernels.codegen.cuda_stages import SweepCell
 from recsolve.kernels.gpu.cell.sweeps import Given, SweepsCuda
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import couples
+from recsolve.recurrence.compilation import plain_mixings
 from recsolve.recurrence.engine import Verdict
 from recsolve.symbolic.graph import Leaf
 
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 def given(recurrence: CellRecurrence, cell: SweepCell) -> Given:
     """Return the arrays of a recurrence as its sweeps take them."""
-    weighted = recurrence.cell
+    weighted, mixings = recurrence.cell, plain_mixings(recurrence.cell)
     constants: dict[Leaf, Array] = {Leaf("parameter", name): p for name, p in weighted.parameters.items()}
-    for name, mixing in weighted.mixings.items():
+    for name, mixing in mixings.items():
         constants[Leaf("weight", name)] = mixing.diagonal() if couples(mixing) else mixing.weight
     return Given(
         drives=[recurrence.drive[name] for name in cell.drives],
         constants=[constants[leaf] for leaf in cell.constants],
-        weights={name: m.weight for name, m in weighted.mixings.items() if couples(m)},
+        weights={name: m.weight for name, m in mixings.items() if couples(m)},
         starts=Starts(recurrence.initial, recurrence.restart, recurrence.reset),
         shape=recurrence.shape,
         layout=recurrence.layout,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,13 @@ def band(axes: Any, x: Array, y: DataArray, over: str, solver: str, **changes: A
     if values.shape[-1] > 1:
         low, high = (np.where(whole, f(values, axis=-1), np.nan) for f in (np.min, np.max))
         axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def family(axes: Any, values: DataArray, x: str, by: str, looks: Mapping[Any, dict[str, Any]]) -> None:
+    """Draw a band along a dimension for each value of another one, at the places where it was measured."""
+    for value, look in looks.items():
+        part = values.sel({by: value}).dropna(x, how="all").transpose(x, "seed")
+        band(axes, part[x].values, part, "seed", str(value), **look)
 
 
 def held(curves: Array) -> Array:
