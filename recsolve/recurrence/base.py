@@ -848,6 +848,7 @@ class Recurrence(ABC):
         *,
         inputs: Any = None,
         initial: Any,
+        parameters: Mapping[str, Any] | None = None,
         structure: str = "dense",
         ties: Any = None,
     ) -> GraphRecurrence:
@@ -871,6 +872,8 @@ class Recurrence(ABC):
             u, each (*nodes, ...).
         initial : array, shape (*batch, *event)
             The state of parents that are missing. It is selected: whatever f returns for it is kept.
+        parameters : dict of arrays, optional
+            As in :meth:`from_function`: f is then ``f(h, u, p)``.
         structure : str
             What df/dh[p] is known to be for each slot p, as in :meth:`from_function`.
         ties : float or mapping, optional
@@ -903,7 +906,7 @@ class Recurrence(ABC):
         """
         from recsolve.recurrence.graph_recurrence import GraphRecurrence
 
-        return GraphRecurrence(f, parents, inputs, initial, structure, ties)
+        return GraphRecurrence(f, parents, inputs, initial, structure, ties, parameters)
 
     @staticmethod
     def from_history(
