@@ -182,7 +182,7 @@ class FunctionRecurrence(Recurrence):
         first = arrays_of(initial, state)
         kind: Kind = common_kind({**first, **named, **constants})
         free = isinstance(structure, str) and structure == "none"
-        numbers = (*FLOATS, *DISCRETE)  # tokens, say, may stand beside probabilities
+        numbers: tuple[np.dtype[Any], ...] = (*FLOATS, *DISCRETE)  # tokens, say, may stand beside probabilities
         native = {name: to_native(x, name, numbers if free else FLOATS) for name, x in {**first, **constants}.items()}
         native |= {name: to_native(x, name, numbers) for name, x in named.items()}
         alike = {name: x for name, x in native.items() if name in first or not (free or is_discrete(x.dtype))}
