@@ -934,8 +934,8 @@ class Recurrence(ABC):
             The drive; every array has time first. ``None``: give ``length``.
         initial : array, optional
             What stands for rows that are not known yet, with the full shape (*batch, *event) of a row: the default
-            guess is F of it at all times. Default: zeros like a row of the first input, of real numbers unless there is no derivative. A known beginning, such as a
-            prompt, is an input.
+            guess is F of it at all times. Default: zeros like a row of the first input, with "dense" of the first
+            one of real numbers. A known beginning, such as a prompt, is an input.
         structure : {"dense", "none"}
             "none": F has no derivative; rows and inputs may then be integers or bools, as tokens are.
         length : int, optional

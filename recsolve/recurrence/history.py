@@ -304,5 +304,5 @@ def _blank(inputs: Any, structure: str) -> Any:
         if structure == "none" or not is_discrete(native.dtype):
             return from_native(namespace(native).zeros(native.shape[1:], native.dtype), kind_of(x))
     raise TypeError(
-        "initial is None and there are no inputs of real numbers; wanted an array of the shape (*batch, *event) of a row"
+        "initial is None and there are no inputs of real numbers; wanted an array (*batch, *event) like a row"
     )
