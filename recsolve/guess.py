@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,9 @@ def first_iterate(guess: Any, recurrence: Recurrence) -> Guess:
 
 
 def _spread(given: Any, recurrence: Recurrence, name: str) -> Array:
-    """Return an array of the user's as new native states."""
+    """Return an array of the user's, or arrays by component, as new native states."""
+    if isinstance(given, Mapping):
+        return recurrence.by_name(given, name, recurrence.shape)
     native, states = recurrence.native(given, name), recurrence.empty()
     if recurrence.graph is not None:
         native = recurrence.in_order(native, name)

@@ -95,13 +95,14 @@ def solve(
         its numbers.
     maxiter : int, optional
         Default T + 2, within which the pin makes every method end.
-    guess : {"step", "zeros", "coarse", "frozen_gates"}, array, callable or Solution, optional
+    guess : {"step", "zeros", "coarse", "frozen_gates"}, array, mapping, callable or Solution, optional
         First iterate. Default "step": f(h[0], u[t]) at every t. "coarse": the sequential loop over every sqrt(T)-th
         step, then f from these states at every t. "frozen_gates": of a cell of which one linear loop is left where its
         mixings are held (LSTM, GRU, sLSTM, ...), that loop solved exactly, twice; a ValueError says why for other
-        cells. An array has the shape of the states, or broadcasts to it (a constant). A callable
-        ``guess(recurrence)`` returns such an array: with ``windowed`` it is called of every window, whose
-        ``recurrence.initial`` is the state that is solved before it. A Solution starts from its states: a warm start.
+        cells. An array has the shape of the states, or broadcasts to it (a constant); a mapping has arrays of named
+        components, and what is missing is 0. A callable ``guess(recurrence)`` returns one of these: with ``windowed``
+        it is called of every window, whose ``recurrence.initial`` is the state that is solved before it. A Solution
+        starts from its states: a warm start.
     callback : callable, optional
         ``callback(intermediate_result)`` after every iterate, the guess included, with fields ``states`` (read-only),
         ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.

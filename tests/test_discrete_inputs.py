@@ -108,3 +108,27 @@ def test_nodes_of_a_graph_see_theirs():
         for j in range(4):
             states[i, j] = 0.5 * states[i - 1, j] + 0.3 * states[i, j - 1] + [0.1, 0.2, 0.4][kind[i, j]]
     np.testing.assert_allclose(rs.solve(rec).states, states[:5, :4], atol=1e-14)
+
+
+def test_a_history_takes_them_in_any_order():
+    tokens, x = np.arange(8) % V, np.linspace(-1, 1, 16).reshape(8, 2)
+    E = np.linspace(0, 1, 2 * V).reshape(V, 2)
+
+    def F(y, u):
+        return E[u["token"]] + u["x"] + 0.1 * (np.cumsum(y, axis=0) - y)
+
+    one, other = (
+        rs.solve(rs.Recurrence.from_history(F, inputs=inputs), method="jacobi")
+        for inputs in ({"token": tokens, "x": x}, {"x": x, "token": tokens})
+    )
+    np.testing.assert_array_equal(one.states, other.states)
+    with pytest.raises(TypeError, match=r"initial is None and there are no inputs of real numbers; wanted"):
+        rs.Recurrence.from_history(F, inputs={"token": tokens})
+
+
+def test_an_unknown_name_says_which_there_are():
+    rec = rs.Recurrence.from_function(
+        lambda s, u: {"a": s["b"]}, inputs=np.ones(3), state={"a": ()}, initial={"a": np.array(0.0)}
+    )
+    with pytest.raises(KeyError, match=r"no component 'b'; there are \('a',\)"):
+        rs.solve(rec)

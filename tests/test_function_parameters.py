@@ -12,6 +12,7 @@ from recsolve.base.ties import ties_in_force
 from recsolve.gradients import function_gradients, reverse
 from recsolve.gradients.function_gradients import pull_function
 from recsolve.gradients.reverse import Recorded, pull
+from recsolve.recurrence.function import FunctionRecurrence
 
 
 def network(h, u, p):
@@ -286,3 +287,18 @@ def test_bad_tangents(given, words):
 def test_nothing_is_recorded_but_what_leads_to_leaves():
     x = reverse.RecordedState(np.ones((2, 3)))
     assert (np.tanh(x) * 2).sources == []
+
+
+def test_a_subclass_is_itself_in_another_dtype():
+    class Doubled(FunctionRecurrence):
+        def apply(self, previous):
+            return 2 * super().apply(previous)
+
+        def step(self, state, t):
+            return 2 * super().step(state, t)
+
+    rec = rs.Recurrence.from_function(lambda h, u: 0.2 * h + u, inputs=np.ones((6, 1)), initial=np.zeros(1))
+    rec.__class__ = Doubled
+    single = rec.astype(np.float32)
+    wanted = rs.solve(rec, method="sequential").states
+    np.testing.assert_allclose(rs.solve(single, method="sequential").states, wanted, rtol=1e-6)

@@ -182,6 +182,29 @@ def test_values_are_those_of_numpy_and_derivatives_those_of_differences(f, dtype
     )
 
 
+@pytest.mark.parametrize("f", ALL)
+@pytest.mark.filterwarnings("default::numpy.exceptions.ComplexWarning")  # an error would be caught
+def test_gradients_are_those_of_the_directions(f):
+    x = points()
+    tangent, directions = lifted(x)
+    out = f(tangent)
+    c = np.random.default_rng(2).standard_normal(np.shape(out.value))
+    for u in (x[None], None):  # as an input, and as a parameter
+        rec = rs.Recurrence.from_function(
+            lambda h, u, p: 0.5 * h,
+            inputs=u,
+            initial=np.zeros(1),
+            length=1,
+            parameters={"x": x} if u is None else {},
+            structure="diagonal",
+            readout=lambda h, u, p: (f(p.x) if u is None else f(u[0]))[None],
+        )
+        g = rs.adjoint(rs.solve(rec), output=c[None])
+        got = g.parameters.x if u is None else g.inputs[0]
+        wanted = [(c * moved).sum() for moved in out.directions]
+        np.testing.assert_allclose([(v * got).sum() for v in directions], wanted, rtol=1e-10, atol=1e-10)
+
+
 REDUCTIONS = [np.max, np.amin, np.prod, np.sort, np.sum, np.cumprod, np.linalg.norm, np.argmax, np.std, np.median]
 
 

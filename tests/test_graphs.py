@@ -555,3 +555,33 @@ def on_a_device(graph, put):
     found = rs.adjoint(sol, states=put(c))
     np.testing.assert_allclose(found.inputs.get(), wanted.inputs, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(found.initial.get(), wanted.initial, rtol=1e-10, atol=1e-12)
+
+
+def test_parameters_tokens_and_tangents_in_the_users_layout():
+    rng = np.random.default_rng(3)
+    x, c = rng.standard_normal((2, 4, 3, 2, 3))
+    weights = {"W": 0.4 * rng.standard_normal((2, 3, 3)), "E": rng.standard_normal((5, 3))}
+    inputs = {"token": rng.integers(0, 5, (4, 3, 2)), "x": x}
+
+    def f(h, u, p):
+        return np.tanh(h[0] @ p.W[0] + h[1] @ p.W[1] + p.E[u["token"]] + u["x"])
+
+    def recurrence(**moved):
+        given = {name: w + moved.get(name, 0) for name, w in weights.items()}
+        u = inputs | {"x": x + moved.get("x", 0)}
+        return rs.Recurrence.from_graph(f, rs.graphs.grid((4, 3)), inputs=u, initial=np.zeros((2, 3)), parameters=given)
+
+    rec = recurrence()
+    sol = rs.solve(rec)
+    assert sol.trusted
+    single = rec.astype(np.float32)  # tokens stay what they are
+    np.testing.assert_allclose(rs.solve(single).states, sol.states, atol=1e-5)
+    g = rs.adjoint(sol, states=c)
+    d = {name: rng.standard_normal(w.shape) for name, w in {**weights, "x": x}.items()}
+    along = rs.tangent(sol, inputs={"token": None, "x": d["x"]}, parameters={n: d[n] for n in weights})
+    wanted = sum((d[n] * g.parameters[n]).sum() for n in weights) + (d["x"] * g.inputs["x"]).sum()
+    assert (along * c).sum() == pytest.approx(wanted, rel=1e-12)
+    up, down = (rs.solve(recurrence(**{n: s * 1e-6 * v for n, v in d.items()})).states for s in (1, -1))
+    np.testing.assert_allclose(along, (up - down) / 2e-6, atol=1e-8)
+    with pytest.raises(ValueError, match=r"inputs\['x'\] has shape \(12, 2, 3\); wanted \(4, 3, 2, 3\)"):
+        rs.tangent(sol, inputs={"token": None, "x": x.reshape(12, 2, 3)})

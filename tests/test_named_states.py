@@ -384,3 +384,20 @@ def test_no_structure_at_all():
     )  # fmt: skip
     assert solved(rec).trusted
     assert (rs.adjoint(solved(rec), final={"m": np.ones(())}).initial.C == 0).all()
+
+
+def test_a_guess_by_name():
+    rec = rs.Recurrence.from_function(
+        lambda s, u: {"a": np.cos(s.a) + u, "b": np.sin(s.b) + s.a[..., None]},
+        inputs=np.linspace(0, 1, 30),
+        state={"a": (), "b": ("d",)},
+        initial={"a": np.array(0.0), "b": np.zeros(2)},
+    )
+    sol = rs.solve(rec, method="sequential")
+    known = dict(sol.named)
+    assert rs.solve(rec, method="jacobi", guess=known).nit == 0 == rs.solve(rec, method="jacobi", guess=sol).nit
+    assert rs.solve(rec, method="windowed", guess=lambda part: {"a": np.ones(part.length)}).success
+    with pytest.raises(ValueError, match=r"guess has 'c'; wanted some of \('a', 'b'\)"):
+        rs.solve(rec, guess={"c": np.zeros(30)})
+    with pytest.raises(ValueError, match=r"guess\['b'\] has shape \(30,\); wanted \(30, 2\)"):
+        rs.solve(rec, guess={"b": np.zeros(30)})

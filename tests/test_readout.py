@@ -146,3 +146,18 @@ def test_a_subclass_that_shows_something_else_has_no_such_gradients():
     sol.recurrence.__class__ = shown
     with pytest.raises(TypeError, match="Shown overrides output"):
         rs.adjoint(sol, output=np.ones_like(sol.output))
+
+
+def test_tokens_are_read_out_as_real_numbers(monkeypatch):
+    monkeypatch.setattr("recsolve.recurrence.readout.NUMBERS", 4)  # in several windows
+    E = np.random.default_rng(0).standard_normal((5, 3))
+    rec = rs.Recurrence.from_function(
+        lambda h, u, p: (2 * h + u) % 5,
+        inputs=np.arange(20)[:, None],
+        initial=np.zeros(1, int),
+        structure="none",
+        parameters={"E": E},
+        readout=lambda h, u, p: p.E[h[..., 0]],
+    )
+    sol = rs.solve(rec, method="jacobi")
+    np.testing.assert_array_equal(sol.output, E[sol.states[:, 0]])

@@ -52,7 +52,10 @@ class Names(Mapping[str, Any]):
         raise AttributeError(f"{self._what} {name!r} cannot be deleted")
 
     def __getitem__(self, name: str) -> Any:
-        return self.__dict__[name]
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise KeyError(f"no {self._what} {name!r}; there are {tuple(self.__dict__)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.__dict__)

@@ -63,6 +63,8 @@ class Recorded(Dual):
 
     def __init__(self, value: Any, sources: Iterable[tuple[Any, Pull]] = (), *, moves: bool = False):
         super().__init__(value, {"recorded": _NoPartials()})
+        if getattr(getattr(value, "dtype", None), "kind", None) == "c":  # |z| and the parts of z are not holomorphic
+            raise self._unsupported("a complex number")
         self.sources = [(x, back) for x, back in sources if isinstance(x, Recorded) and x.order is not None]
         self.order = next(_ORDER) if moves or self.sources else None
 

@@ -133,5 +133,6 @@ def _push_function(rec: FunctionRecurrence, previous: Array, given: Mapping[str,
             if x is not None:
                 raise ValueError(f"{name} is given, but that input is {rec.inputs[place].dtype}; wanted None")
             continue
-        moved["input", place] = rec.native(x, name, rec.inputs[place].shape)
+        shape = rec.as_given(rec.inputs[place]).shape
+        moved["input", place] = rec.in_order(rec.native(x, name, shape), name)
     return push_function(rec, previous, moved)

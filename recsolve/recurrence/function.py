@@ -478,10 +478,13 @@ class FunctionRecurrence(Recurrence):
         length = None if self.inputs else self.length
         return self._remade(inputs, initial, reset, length)
 
-    def _remade(self, inputs: Any, initial: Any, reset: Array | None, length: int | None) -> Self:
+    def _remade(
+        self, inputs: Any, initial: Any, reset: Array | None, length: int | None, parameters: Any = None
+    ) -> Self:
         """Return a recurrence of the same class, with all that a subclass has added, on other inputs."""
         part = changed(self)
-        parameters = self._wrapped_parameters(lambda p: p)
+        if parameters is None:
+            parameters = self._wrapped_parameters(lambda p: p)
         FunctionRecurrence.__init__(
             part, self.f, inputs, initial, self._declaration, self.jacobian, reset, length, self.ties, parameters,
             self.state, self.readout,
@@ -492,18 +495,12 @@ class FunctionRecurrence(Recurrence):
         """Return the parameters of the user's kind, changed."""
         return {n: self.wrap(change(p)) for n, p in self.parameters.items()} if self.takes_parameters else None
 
-    def astype(self, dtype: Any) -> FunctionRecurrence:
+    def astype(self, dtype: Any) -> Self:
         """Return the recurrence with all its arrays in another dtype; f may refuse it (TypeError)."""
-
-        def cast(x: Array) -> Array:
-            return x if is_discrete(x.dtype) else x.astype(dtype)
-
-        inputs, parameters = self.contain([self.wrap(cast(u)) for u in self.inputs]), self._wrapped_parameters(cast)
-        start, length = self.wrap(cast(self.initial)), None if self.inputs else self.length
-        return FunctionRecurrence(
-            self.f, inputs, start, self._declaration, self.jacobian, self.reset, length, self.ties, parameters,
-            self.state, self.readout,
-        )  # fmt: skip
+        start = self.initial if is_discrete(self.dtype) else self.initial.astype(dtype)
+        parameters = self._wrapped_parameters(lambda p: p if is_discrete(p.dtype) else p.astype(dtype))
+        length = None if self.inputs else self.length
+        return self._remade(self._inputs_as(dtype), self.wrap(start), self.reset, length, parameters)
 
     def _inputs_as(self, dtype: Any) -> Any:
         """Return the inputs in another dtype; integers and bools stay what they are."""

@@ -55,10 +55,12 @@ class GraphRecurrence(FunctionRecurrence):
 
     graph: Graph
 
-    def __init__(self, f: Any, parents: Any, inputs: Any, initial: Any, structure: str, ties: Any = None):
+    def __init__(
+        self, f: Any, parents: Any, inputs: Any, initial: Any, structure: str, ties: Any = None, parameters: Any = None
+    ):
         self.graph = parents if isinstance(parents, Graph) else Graph(parents)
         length = self.graph.size if inputs is None or (isinstance(inputs, (dict, tuple)) and not inputs) else None
-        super().__init__(f, self._ordered(inputs), initial, structure, None, None, length, ties)
+        super().__init__(f, self._ordered(inputs), initial, structure, None, None, length, ties, parameters)
         self.known = self.initial[None]
 
     def _ordered(self, inputs: Any) -> Any:
@@ -237,14 +239,15 @@ class GraphRecurrence(FunctionRecurrence):
             part.known = self.known[index]
         return part  # type: ignore[no-any-return]
 
-    def _remade(self, inputs: Any, initial: Any, reset: Array | None, length: int | None) -> Self:
-        part = super()._remade(inputs, initial, reset, length)
+    def _remade(
+        self, inputs: Any, initial: Any, reset: Array | None, length: int | None, parameters: Any = None
+    ) -> Self:
+        part = super()._remade(inputs, initial, reset, length, parameters)
         part.known = part.initial[None]
         return part
 
-    def astype(self, dtype: Any) -> GraphRecurrence:
-        inputs = self.contain([self.wrap(u.astype(dtype)) for u in self.inputs])
-        part = self._remade(inputs, self.wrap(self.initial.astype(dtype)), None, None if self.inputs else self.length)
+    def astype(self, dtype: Any) -> Self:
+        part = super().astype(dtype)
         part.known = self.known.astype(dtype)
         return part
 

@@ -298,11 +298,11 @@ class HistoryEngine(Engine):
 
 
 def _blank(inputs: Any, structure: str) -> Any:
-    """Return zeros like a row of the first input, of the user's kind."""
-    name, first = next(iter(_leaves(inputs).items()), ("", None))
-    if first is None:
-        raise TypeError(
-            "initial is None and there are no inputs; wanted an array of the shape (*batch, *event) of a row"
-        )
-    native = to_native(first, name, (*FLOATS, *DISCRETE) if structure == "none" else FLOATS)
-    return from_native(namespace(native).zeros(native.shape[1:], native.dtype), kind_of(first))
+    """Return zeros like a row of the first input that rows may be like, of the user's kind."""
+    for name, x in _leaves(inputs).items():
+        native = to_native(x, name, (*FLOATS, *DISCRETE))
+        if structure == "none" or not is_discrete(native.dtype):
+            return from_native(namespace(native).zeros(native.shape[1:], native.dtype), kind_of(x))
+    raise TypeError(
+        "initial is None and there are no inputs of real numbers; wanted an array (*batch, *event) like a row"
+    )

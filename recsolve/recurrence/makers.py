@@ -133,6 +133,7 @@ class Makers:
         *,
         inputs: Any = None,
         initial: Any,
+        parameters: Mapping[str, Any] | None = None,
         structure: str = "dense",
         ties: Any = None,
     ) -> GraphRecurrence:
@@ -156,6 +157,8 @@ class Makers:
             u, each (*nodes, ...).
         initial : array, shape (*batch, *event)
             The state of parents that are missing. It is selected: whatever f returns for it is kept.
+        parameters : dict of arrays, optional
+            As in :meth:`from_function`: f is then ``f(h, u, p)``.
         structure : str
             What df/dh[p] is known to be for each slot p, as in :meth:`from_function`.
         ties : float or mapping, optional
@@ -188,7 +191,7 @@ class Makers:
         """
         from recsolve.recurrence.graph_recurrence import GraphRecurrence
 
-        return GraphRecurrence(f, parents, inputs, initial, structure, ties)
+        return GraphRecurrence(f, parents, inputs, initial, structure, ties, parameters)
 
     @staticmethod
     def from_history(
@@ -216,8 +219,8 @@ class Makers:
             The drive; every array has time first. ``None``: give ``length``.
         initial : array, optional
             What stands for rows that are not known yet, with the full shape (*batch, *event) of a row: the default
-            guess is F of it at all times. Default: zeros like a row of the first input. A known beginning, such as a
-            prompt, is an input.
+            guess is F of it at all times. Default: zeros like a row of the first input, with "dense" of the first
+            one of real numbers. A known beginning, such as a prompt, is an input.
         structure : {"dense", "none"}
             "none": F has no derivative; rows and inputs may then be integers or bools, as tokens are.
         length : int, optional
