@@ -259,7 +259,7 @@ def test_a_declared_jacobian_gets_parameters():
         ({"parameters": [1.0]}, TypeError, "parameters is list; wanted a dict"),
         ({"parameters": {"keys": np.ones(2)}}, ValueError, r"parameters has the names \['keys'\]"),
         ({"parameters": {"W": np.ones(2, "f4")}}, TypeError, r"parameters\['W'\] is float32"),
-        ({"parameters": {"W": np.ones(2, int)}}, TypeError, r"parameters\['W'\] has dtype int64"),
+        ({"parameters": {"W": np.ones(2, complex)}}, TypeError, r"parameters\['W'\] has dtype complex128"),
         ({"parameters": {}, "f": lambda h, u: h}, TypeError, r"wanted a callable f\(h_prev, u_t, p\)"),
         ({"f": lambda h, u, p: h}, TypeError, r"wanted a callable f\(h_prev, u_t\)"),
     ],

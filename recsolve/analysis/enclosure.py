@@ -133,8 +133,10 @@ def _known(recurrence: Recurrence) -> CellRecurrence | FunctionRecurrence:
     for base in (CellRecurrence, FunctionRecurrence):
         if isinstance(recurrence, base):
             check_known(recurrence, base)
-            if isinstance(recurrence, FunctionRecurrence) and any(is_discrete(u.dtype) for u in recurrence.inputs):
-                raise TypeError("what integers and bools among the inputs do is not enclosed")
+            if isinstance(recurrence, FunctionRecurrence):
+                given = *recurrence.inputs, *recurrence.parameters.values()
+                if any(is_discrete(x.dtype) for x in given):
+                    raise TypeError("what integers and bools do is not enclosed")
             return recurrence
     raise TypeError(f"{type(recurrence).__name__} is not enclosed")
 

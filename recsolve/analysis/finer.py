@@ -92,11 +92,14 @@ class Finer:
             values[cut] = found
         return values  # type: ignore[no-any-return]
 
+    def _cast(self, x: Array) -> Array:
+        return x if is_discrete(x.dtype) else x.astype(self.dtype)
+
     def _apply(self, rec: Recurrence, previous: Array, drive: Mapping[str, Array] | None) -> Any:
         if isinstance(rec, FunctionRecurrence):
             check_known(rec, FunctionRecurrence)
-            parameters = {name: p.astype(self.dtype) for name, p in rec.parameters.items()}
-            inputs = [u if is_discrete(u.dtype) else u.astype(self.dtype) for u in rec.inputs]
+            parameters = {name: self._cast(p) for name, p in rec.parameters.items()}
+            inputs = [self._cast(u) for u in rec.inputs]
             out = rec.call(rec.f, previous, inputs, parameters)
             return rec.flat(out, previous.shape[:-1], self.dtype)
         if not isinstance(rec, CellRecurrence):

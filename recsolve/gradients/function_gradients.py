@@ -100,7 +100,8 @@ def pull_function(
     if state:
         found[STATE] = namespace(states).zeros_like(states)
     found |= {("input", i): namespace(u).zeros_like(u) for i, u in enumerate(rec.inputs) if not is_discrete(u.dtype)}
-    found |= {("parameter", n): namespace(p).zeros_like(p) for n, p in rec.parameters.items()}
+    moved = {n: p for n, p in rec.parameters.items() if not is_discrete(p.dtype)}
+    found |= {("parameter", n): namespace(p).zeros_like(p) for n, p in moved.items()}
     if cotangent.size and found:
         with ties_in_force(rec.ties), state_dtype(rec.dtype), np.errstate(all="ignore"):
             try:
@@ -114,7 +115,9 @@ def pull_function(
             found |= rest
     # Integers and bools have no gradient, so it is 0.
     inputs = [found.get(("input", i), namespace(u).zeros(u.shape, rec.dtype)) for i, u in enumerate(rec.inputs)]
-    return Cotangents(found.get(STATE), inputs, {n: found["parameter", n] for n in rec.parameters})
+    still = {n: namespace(p).zeros(p.shape, rec.dtype) for n, p in rec.parameters.items() if n not in moved}
+    parameters = {n: still[n] if n in still else found["parameter", n] for n in rec.parameters}
+    return Cotangents(found.get(STATE), inputs, parameters)
 
 
 def _windows(length: int, row: int) -> Iterator[slice]:
@@ -133,7 +136,8 @@ def _by_records(
         leaves: dict[Leaf, Any] = {STATE: state}
         for i, u in enumerate(rec.inputs):
             leaves["input", i] = u[cut] if is_discrete(u.dtype) else Recorded(u[cut], moves=True)
-        leaves |= {("parameter", n): Recorded(p, moves=True) for n, p in rec.parameters.items()}
+        for n, p in rec.parameters.items():
+            leaves["parameter", n] = p if is_discrete(p.dtype) else Recorded(p, moves=True)
         out = _called(rec, function, leaves)
         pulled = dict(
             zip(found, pull(rec.results(function, out, cotangent[cut]), [leaves[leaf] for leaf in found]), strict=True)
@@ -168,7 +172,9 @@ def _tangents(rec: Depends, states: Array, moved: Mapping[Leaf, Array]) -> dict[
     leaves: dict[Leaf, Any] = {STATE: tangent(STATE, states, StateTangent) if dual else states}
     for i, u in enumerate(rec.inputs):
         leaves["input", i] = u if is_discrete(u.dtype) else tangent(("input", i), u)
-    return leaves | {("parameter", n): tangent(("parameter", n), p) for n, p in rec.parameters.items()}
+    for n, p in rec.parameters.items():
+        leaves["parameter", n] = p if is_discrete(p.dtype) else tangent(("parameter", n), p)
+    return leaves
 
 
 def push_function(rec: FunctionRecurrence, previous: Array, moved: Mapping[Leaf, Array]) -> Array:

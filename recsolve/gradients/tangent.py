@@ -127,6 +127,10 @@ def _push_function(rec: FunctionRecurrence, previous: Array, given: Mapping[str,
     for n, x in (given["parameters"] or {}).items():
         if n not in rec.parameters:
             raise ValueError(f"parameters has {n!r}; wanted some of {tuple(rec.parameters)}")
+        if is_discrete(rec.parameters[n].dtype):
+            raise ValueError(
+                f"parameters[{n!r}] is given, but that parameter is {rec.parameters[n].dtype}; leave it out"
+            )
         moved["parameter", n] = rec.native(x, f"parameters[{n!r}]", rec.parameters[n].shape)
     for place, (name, x) in enumerate(rec.leaves_of(given["inputs"]).items()):
         if is_discrete(rec.inputs[place].dtype):

@@ -183,8 +183,8 @@ class FunctionRecurrence(Recurrence):
         kind: Kind = common_kind({**first, **named, **constants})
         free = isinstance(structure, str) and structure == "none"
         numbers: Sequence[np.dtype[Any]] = (*FLOATS, *DISCRETE)  # tokens, say, may stand beside probabilities
-        native = {name: to_native(x, name, numbers if free else FLOATS) for name, x in {**first, **constants}.items()}
-        native |= {name: to_native(x, name, numbers) for name, x in named.items()}
+        native = {name: to_native(x, name, numbers if free else FLOATS) for name, x in first.items()}
+        native |= {name: to_native(x, name, numbers) for name, x in {**named, **constants}.items()}
         alike = {name: x for name, x in native.items() if name in first or not (free or is_discrete(x.dtype))}
         common_dtype(alike)
         self.state, start = described(state, [native.pop(name) for name in first], initial)

@@ -44,7 +44,7 @@ class Makers:
             h[0] with its full shape (*batch, *event); of named components, each (*batch, *its own axes).
         parameters : dict of arrays, optional
             Weights, which f gets by name, ``p.W`` or ``p["W"]``, whole at all times and for all sequences. Gradients
-            are those of :func:`recsolve.adjoint`, ``.parameters``.
+            are those of :func:`recsolve.adjoint`, ``.parameters``; integers and bools may be among them, as inputs.
         state : mapping, optional
             Named components of different shapes, by the names of their axes: ``{"m": (), "C": ("k", "v")}``. Axes of
             one name have one size. f gets ``s.m`` of shape (T, *batch) and ``s.C`` of shape (T, *batch, k, v) in place
