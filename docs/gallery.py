@@ -13,8 +13,10 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.kernels.compile_clock import Stopwatch
+from recsolve.solvers.registry import applicable
 from recsolve.studies.problems.gallery import PROBLEMS
 from recsolve.studies.store.provenance import versions
+from recsolve.studies.systems.solved import distance
 from recsolve.studies.timing import in_turns
 
 SECONDS = 10.0  # after which a solve is stopped
@@ -51,12 +53,14 @@ def timed(rec: rs.Recurrence, method: str) -> tuple[rs.Solution, float]:
 
 
 def rows(rec: rs.Recurrence) -> Iterator[Row]:
-    """Yield a row for every solver."""
-    predicted = rs.diagnose(rec, budget=3600).predicted
+    """Yield a row for every solver that applies."""
+    known = applicable(rec)
+    diagnosed = "newton" in known and rec.graph is None
+    predicted = rs.diagnose(rec, budget=3600).predicted if diagnosed else {}
     truth = rs.solve(rec, method="sequential").states
-    for name in rs.solvers.REGISTRY:
+    for name in known:
         solution, seconds = timed(rec, name)
-        error = float(np.abs(solution.states - truth).max())
+        error = distance(solution.states, truth)
         print(rec.description, name, solution.status, solution.nit, predicted.get(name), file=sys.stderr)
         yield Row(name, str(solution.status), solution.nit, predicted.get(name), error, seconds)
 

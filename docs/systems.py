@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from gallery import Row, rows
 
 import recsolve as rs
 from recsolve.studies.store.provenance import versions
+from recsolve.studies.systems.solved import distance
 from recsolve.studies.systems.system import CATALOGUE, Arrays, System, get
 from recsolve.studies.timing import in_turns
 
@@ -38,7 +38,7 @@ recsolve compare --system minmax
 In Python, `recsolve.studies.systems.system.get("minmax").build(length=4096)` is a recurrence like any other.
 
 Times are the least of a few, on {machine}, compilation left out; *loop* is the solver `sequential`.
-Iterations are predicted by `recsolve.diagnose`. Errors are the largest distance from the literal loop of the paper.
+Iterations are predicted by `recsolve.diagnose`, where it applies. Errors are the largest distance from the literal loop of the paper.
 """
 
 
@@ -89,7 +89,7 @@ def section(system: System) -> Iterator[str]:
     yield from table(list(rows(rec)))
     yield ""
     if system.scan is not None:
-        gap = np.abs(system.scan(rec) - rs.solve(rec, method="sequential").states).max()
+        gap = distance(system.scan(rec), rs.solve(rec, method="sequential").states)
         yield f"Exact scans without iterations: at most {gap:.1e} from the loop.\n"
     if system.study is not None:
         yield f"In miniature: `recsolve study run {system.study}` ([figures](studies/README.md)).\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 
 NUMBERS = 2**20  # of the states, or of what is read out of them, that are looked at together
 
@@ -29,14 +29,14 @@ def read_out(evaluate: Callable[[slice], Any], like: Array, axes: int) -> Array:
     Raises
     ------
     TypeError, ValueError
-        For results of another dtype, or without these axes; the message names ``readout``.
+        For results of another dtype than real states have, or without these axes; the message names ``readout``.
     """
     length = len(like)
     steps = max(NUMBERS * length // max(like.size, 1), 1)
     first = _checked(evaluate(slice(0, steps)), like[:steps], axes)
     if steps >= length:
         return first
-    y = namespace(like).empty((length, *first.shape[1:]), dtype=like.dtype)
+    y = namespace(like).empty((length, *first.shape[1:]), dtype=first.dtype)
     y[:steps] = first
     for start in range(steps, length, steps):
         cut = slice(start, min(start + steps, length))
@@ -47,7 +47,7 @@ def read_out(evaluate: Callable[[slice], Any], like: Array, axes: int) -> Array:
 def _checked(y: Any, like: Array, axes: int) -> Array:
     if not hasattr(y, "dtype") or not hasattr(y, "shape"):
         raise TypeError(f"readout returned {type(y).__name__}; wanted an array (T, *batch, ...)")
-    if y.dtype != like.dtype:
+    if y.dtype != like.dtype and not is_discrete(like.dtype):  # what is read of tokens may be anything
         raise TypeError(f"readout returned dtype {y.dtype}; wanted {like.dtype}, as the states")
     if tuple(y.shape[:axes]) != tuple(like.shape[:axes]):
         raise ValueError(f"readout returned shape {tuple(y.shape)}; wanted {tuple(like.shape[:axes])} and its own axes")

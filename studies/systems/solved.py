@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import recsolve as rs
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, is_discrete
 from recsolve.studies.store.configs import configured
 from recsolve.studies.systems.system import get
 
@@ -31,17 +31,19 @@ def solved(name: str, method: str, tol: float | None = None, settings: Iterable[
         "message": solution.message,
         "iterations": solution.nit,
         "residual": float(solution.residuals[-1]),
-        "error": _distance(solution.states, loop.states),
+        "error": distance(solution.states, loop.states),
         "trusted": solution.trusted if solution.success else False,
         "milliseconds": 1e3 * solution.stats["seconds"],
         "milliseconds of the loop": 1e3 * loop.stats["seconds"],
     }
     if system.scan is not None:
-        found["error of the scan"] = _distance(system.scan(recurrence), loop.states)
+        found["error of the scan"] = distance(system.scan(recurrence), loop.states)
     return found
 
 
-def _distance(x: Array, y: Array) -> float:
-    """Return max |x - y|; infinities that are the same are no distance."""
+def distance(x: Array, y: Array) -> float:
+    """Return max |x - y|, infinities that are the same being no distance; of discrete states, 1 if any differs."""
+    if is_discrete(x.dtype):
+        return float((x != y).any())
     gap = np.abs(np.where(x == y, 0, x - y))
     return float(gap.max()) if gap.size else 0.0

@@ -24,6 +24,7 @@ import numpy as np
 
 from recsolve import Recurrence
 from recsolve.base.arrays import Array
+from recsolve.solvers.registry import REGISTRY, applicable
 
 Arrays = Mapping[str, Array]
 
@@ -88,7 +89,8 @@ class System:
     @property
     def solvers(self) -> str:
         """Which solvers apply, in words."""
-        return "all"
+        known = applicable(self.build(length=2))
+        return "all" if len(known) == len(REGISTRY) else ", ".join(known)
 
     def build(self, arrays: Arrays | None = None, **changes: Any) -> Recurrence:
         """Return the recurrence of given arrays, or of random ones with some values of the config changed.
