@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 import recsolve as rs
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.solvers.registry import applicable

@@ -38,7 +38,8 @@ recsolve compare --system minmax
 In Python, `recsolve.studies.systems.system.get("minmax").build(length=4096)` is a recurrence like any other.
 
 Times are the least of a few, on {machine}, compilation left out; *loop* is the solver `sequential`.
-Iterations are predicted by `recsolve.diagnose`, where it applies. Errors are the largest distance from the literal loop of the paper.
+Iterations are predicted by `recsolve.diagnose`, where it applies. Errors are the largest distance from the literal loop
+of the paper.
 """
 
 

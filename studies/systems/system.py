@@ -36,8 +36,24 @@ CATALOGUE: dict[str, str] = {
     "flash_gru": "flash",
     "flash_lstm": "flash",
     "flash_slstm": "flash",
+    "lrnn_diagonal": "lrnn",
+    "lrnn_pd": "lrnn",
+    "lrnn_s5": "lrnn",
+    "lrnn_relu": "lrnn",
+    "lrnn_products": "lrnn",
+    "pointer": "pointers",
+    "connectivity": "pointers",
+    "recurrent_transformer": "recurrent_transformer",
+    "learn2pd": "learn2pd",
+    "hidden_transfer": "hidden_transfer",
     "minmax": "minmax",
     "mamba_s6": "mamba",
+    "tokens_ngram": "tokens",
+    "tokens_transformer": "tokens",
+    "successor": "structural_recursion",
+    "adder": "structural_recursion",
+    "tree_inorder": "structural_recursion",
+    "tree_preorder": "structural_recursion",
 }
 
 
@@ -141,6 +157,10 @@ class Draw:
     def normal(self, *shape: int, scale: float = 1.0) -> Array:
         """Return numbers of a normal distribution of this deviation."""
         return (scale * self._rng.standard_normal(shape)).astype(self._dtype)
+
+    def integers(self, low: int, high: int, *shape: int) -> Array:
+        """Return whole numbers from ``low`` on and below ``high``."""
+        return self._rng.integers(low, high, shape).astype(self._dtype)
 
     def uniform(self, low: float, high: float, *shape: int) -> Array:
         """Return numbers between two others."""

@@ -8,7 +8,19 @@ from importlib import import_module
 
 import numpy as np
 
-_MODULES = ("flash", "mamba", "minmax", "pararnn")
+_MODULES = (
+    "flash",
+    "hidden_transfer",
+    "learn2pd",
+    "lrnn",
+    "mamba",
+    "minmax",
+    "pararnn",
+    "pointers",
+    "recurrent_transformer",
+    "structural_recursion",
+    "tokens",
+)
 
 Oracle = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 ORACLES: dict[str, Oracle] = {
