@@ -40,6 +40,7 @@ from recsolve.jacobians import (
 )
 from recsolve.jacobians.pattern import Pattern
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.forms import ByPairs, Form, read_structure
 from recsolve.recurrence.function_names import arrays_of, components, described, joined, parameters_by_name
 from recsolve.recurrence.function_tangent import Tangent
@@ -326,6 +327,11 @@ class FunctionRecurrence(Recurrence):
         axes = 1 + len(self.batch)
         fitting = [u for u in self.inputs if u.ndim >= axes and u.shape[:axes] == self.shape[:axes]]
         return fitting[0] if fitting else super().drive_like
+
+    def bind(self) -> Engine:
+        from recsolve.recurrence.function_engine import FunctionEngine
+
+        return FunctionEngine(self)
 
     def apply(self, previous: Array) -> Array:
         return self._call(previous, slice(None))  # type: ignore[no-any-return]

@@ -100,7 +100,7 @@ def _affine(h: Any, u: Any) -> Any:
 def _placed(h: Any, u: Any) -> Any:
     """Return P D h + b. The places are numbers of the dtype of the states."""
     goes_there = u["p"][..., None, :] == np.arange(h.shape[-1])[:, None]
-    return np.where(goes_there, (u["a"] * h)[..., None, :], 0).sum(axis=-1) + u["b"]
+    return (goes_there @ (u["a"] * h)[..., None])[..., 0] + u["b"]
 
 
 def _slopes(h: Any, u: Any) -> Any:
