@@ -89,15 +89,13 @@ def facts(data: Dataset) -> dict[str, Any]:
 
 
 def draw(pyplot: Any, data: Dataset) -> Any:
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4))
+    figure, ax = pyplot.subplots(figsize=(6.4, 3.6))
     looks, k = series((CARRIES, SUCCESSORS)), data["k"].values
     for what, look in looks.items():
         wrong = _wrong(data, what).mean("seed").squeeze().values
-        axes[0].plot(k, np.where(wrong > 0, wrong, np.nan), **{**look, "linestyle": "none"})
-        axes[0].plot(k, expected(what, k), color=look["color"], linestyle=look["linestyle"], linewidth=1)
-        axes[1].plot(k, data["long"].sel(what=what).mean("seed").squeeze().values, **look)
-    axes[0].set(yscale="log", xlabel="sweeps k", ylabel="share that is wrong")
-    axes[1].set(xlabel="sweeps k", ylabel="right, of carries over k bits or more", ylim=(-0.05, 1.05))
+        ax.plot(k, np.where(wrong > 0, wrong, np.nan), **{**look, "linestyle": "none"})
+        ax.plot(k, expected(what, k), color=look["color"], linestyle=look["linestyle"], linewidth=1)
+    ax.set(yscale="log", xlabel="sweeps k", ylabel="share that is wrong", xticks=k)
     outside_legend(figure, pyplot, looks.values())
     return figure
 

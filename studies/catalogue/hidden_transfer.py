@@ -114,8 +114,8 @@ def says(data: Dataset) -> str:
     return (
         f"States found in a pass, for k = {f['k'][0]} to {f['k'][-1]}: {'; '.join(parts)}. Every run gave the states "
         f"of the loop{'' if f['exact'] else ', but for some'}. Longer drafts end to pay as soon as a wrong state is "
-        "likely among them; dotted is what (1 - a^(k+1)) / (1 - a) says if states were right independently, each with the "
-        "probability a of the first."
+        "likely among them; dotted is what (1 - a^(k+1)) / (1 - a) says if states were right independently, each with "
+        "the probability a of the first."
     )
 
 

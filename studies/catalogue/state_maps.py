@@ -149,8 +149,8 @@ def says_counts(data: Dataset) -> str:
     return (
         f"Iterations for T = {f['T']}: words of permutations take {said(WORDS)}, random edges {said(EDGES)}, a path "
         f"{said(PATH)}. A scan takes {f[f'{PATH}.{SCAN}']:.0f} rounds for each of them and is equal to the loop bit "
-        "for bit, but only PD matrices compose at the price of a step. The derivative of a pointer is 1 until it is met "
-        "and then 0: Newton learns one edge of a path in an iteration, as Jacobi does."
+        "for bit, but only PD matrices compose at the price of a step. The derivative of a pointer is 1 until it is "
+        "met and then 0: Newton learns one edge of a path in an iteration, as Jacobi does."
     )
 
 
