@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from recsolve.base.arrays import Array, freeze
 from recsolve.base.names import Names
 from recsolve.recurrence.engine import Engine
-from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.symbolic.constants import state_dtype
 
-_STEPS = ("step", "apply", "call", "contain", "shown", "_call")  # what the loop here stands for
+if TYPE_CHECKING:
+    from recsolve.recurrence.function import FunctionRecurrence
 
 
 class FunctionEngine(Engine):
-    """The engine of a function on NumPy arrays."""
+    """The engine of a function whose recurrence takes its steps as they are defined, from ``f``."""
 
     recurrence: FunctionRecurrence
 
     def _follow(self, states: Array, start: int) -> None:
         rec = self.recurrence
-        theirs = any(getattr(type(rec), name) is not getattr(FunctionRecurrence, name) for name in _STEPS)
-        if theirs or type(states) is not np.ndarray or rec.reset is not None or rec.state is not None:
+        if type(states) is not np.ndarray or rec.reset is not None or rec.state is not None:
             return super()._follow(states, start)
         f, inputs, contain, shown = rec.f, rec.inputs, rec.contain, freeze(states)
         given = (Names(rec.parameters, "parameter"),) if rec.takes_parameters else ()

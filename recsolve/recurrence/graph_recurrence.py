@@ -7,7 +7,7 @@ What steps see, ``previous``, has one axis more, (N, P, *batch, *event), which f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -53,7 +53,7 @@ class GraphRecurrence(FunctionRecurrence):
 
     def _ordered(self, inputs: Any, structure: str) -> Any:
         """Return the inputs, in their container, with nodes in the order of levels as their first axis."""
-        dtypes = (*FLOATS, *DISCRETE) if structure == "none" else FLOATS
+        dtypes: Sequence[np.dtype[Any]] = (*FLOATS, *DISCRETE) if structure == "none" else FLOATS
 
         def ordered(x: Any, name: str) -> Any:
             kind = kind_of(x)

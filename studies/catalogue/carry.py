@@ -61,7 +61,7 @@ def run(*, seed: int, bits: int, numbers: int, sweeps: int, dtype: str) -> list[
 def _judged(rec: Any, what: str, right: Array, truth: Array, k: int) -> tuple[Array, Array]:
     """Return what is right, and which of it depends on a carry that has come k bits or more."""
     if what == SUCCESSORS:
-        return right[..., 1].all(axis=0), rec.inputs[0][:k].all(axis=0)
+        return np.asarray(right[..., 1].all(axis=0)), rec.inputs[0][:k].all(axis=0)
     a, b = rec.inputs
     passed = np.cumsum(a ^ b, axis=0)
     run = passed[k - 1 :] - np.concatenate([np.zeros_like(passed[:1]), passed[:-k]]) == k

@@ -49,7 +49,7 @@ def run(*, gain: float, T: int, width: int, seed: int, dtype: str) -> list[Row]:
     truth = loop(rec)
     row = measured(rec, "jacobi", truth, guess=arrays["x"], curves=True)
     size = float(np.abs(truth).max())
-    return [{**row, "errors": [x / size for x in row["errors"]]}]
+    return [{**row, "error": row["error"] / size, "errors": [x / size for x in row["errors"]]}]
 
 
 def _counts(data: Dataset, gain: float) -> DataArray:
@@ -88,13 +88,13 @@ def says(data: Dataset) -> str:
     f = facts(data)
     parts = [
         f"{f[f'{g:g}.counts'][0]:.0f} to {f[f'{g:g}.counts'][-1]:.0f} at gain {g:g}, where the ordinary layer is off "
-        f"by {100 * f[f'{g:g}.ordinary']:.2g} %"
+        f"by {100 * f[f'{g:g}.ordinary']:.0f} %"
         for g in data["gain"].values
     ]
     return (
         f"Sweeps from T = {f['T'][0]} to {f['T'][-1]}: {'; '.join(parts)} of the largest output. The first sweep is "
-        "the ordinary Transformer layer; each one costs as much, and at the end the error is at most "
-        f"{f['worst_error']:.0e}."
+        "the ordinary Transformer layer; each one costs as much. At the end errors are at most "
+        f"{f['worst_error']:.0e} of it."
     )
 
 

@@ -92,8 +92,8 @@ class Filter:
         return cls(_logistic(np.concatenate(rows), np.concatenate(settled)), threshold)
 
     def __call__(self, problem: Any, iterate: Any) -> Array:
-        odds: Array = features(iterate.residual) @ self.weights
-        return odds > np.log(self.threshold / (1 - self.threshold))
+        settled: Array = features(iterate.residual) @ self.weights > np.log(self.threshold / (1 - self.threshold))
+        return settled
 
 
 def _logistic(x: Array, y: Array, ridge: float = 1e-3, steps: int = 30) -> Array:
