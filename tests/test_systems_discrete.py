@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import recsolve as rs
+from recsolve.studies.compare.race import race
 from recsolve.studies.systems import hidden_transfer, learn2pd, recurrent_transformer, tokens
+from recsolve.studies.systems.solved import solved
 from recsolve.studies.systems.system import get
 
 MINE = (
@@ -214,3 +216,14 @@ def test_a_filter_saves_work_and_says_that_rows_are_accepted():
     shy = rs.solve(rec, method="jacobi", options={"accept": replace(rule, threshold=0.99)})
     assert early.nit < shy.nit < full.nit
     assert (np.abs(shy.states - full.states).max(axis=-1) >= 1e-2).mean() < wrong
+
+
+@pytest.mark.parametrize("name", ["adder", "tree_inorder", "tokens_transformer", "recurrent_transformer"])
+def test_a_comparison_races_what_applies_and_says_why_others_do_not(name):
+    rows = list(race(get(name).build(length=30), ("sequential", "jacobi", "newton"), tol=None, maxiter=None))
+    assert [row.status for row in rows] == ["converged", "converged", "error"]
+    assert "wanted one of" in rows[2].message
+    assert rows[1].error <= 1e-12
+    found = solved(name, "jacobi", settings=("length=30",))
+    assert found["status"] == "converged"
+    assert found["error"] <= 1e-12

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from recsolve import IntermediateResult, Recurrence, Solution, solve
-from recsolve.base.arrays import Array, to_host, to_native
+from recsolve.base.arrays import DISCRETE, FLOATS, Array, is_discrete, to_host, to_native
 from recsolve.solvers import Method, get
 from recsolve.studies.groups import label
 from recsolve.studies.timing import in_turns
@@ -81,7 +81,7 @@ def race(
         ``tick(solver, iteration)`` after every iterate, for progress displays.
     """
     reference = solve(recurrence, method="sequential", tol=tol)
-    truth = to_native(reference.states, "states")
+    truth = _native(reference.states)
     base = _seconds(lambda: solve(recurrence, method="sequential", tol=tol))
     for solver in solvers:
         try:
@@ -104,7 +104,7 @@ def _entry(
     name = label(solver)
 
     def watch(intermediate: IntermediateResult) -> None:
-        errors.append(_distance(to_native(intermediate.states, "states"), truth))
+        errors.append(_distance(_native(intermediate.states), truth))
         if tick is not None:
             tick(name, intermediate.nit)
 
@@ -130,7 +130,14 @@ def _entry(
     )
 
 
+def _native(states: Any) -> Array:
+    return to_native(states, "states", (*FLOATS, *DISCRETE))
+
+
 def _distance(states: Array, truth: Array) -> float:
+    """Return max |states - truth|; of discrete states 1 where any differs."""
+    if is_discrete(states.dtype):
+        return float((states != truth).any())
     return float(to_host(abs(states - truth).max())) if states.size else 0.0
 
 
