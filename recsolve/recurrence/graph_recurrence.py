@@ -7,13 +7,23 @@ What steps see, ``previous``, has one axis more, (N, P, *batch, *event), which f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from recsolve.base.arrays import DISCRETE, FLOATS, Array, freeze, from_native, kind_of, namespace, to_host, to_native
+from recsolve.base.arrays import (
+    DISCRETE,
+    FLOATS,
+    Array,
+    freeze,
+    from_native,
+    kind_of,
+    namespace,
+    to_host,
+    to_native,
+)
 from recsolve.base.graph import Graph
 from recsolve.jacobians import ByParent, Identity, Jacobian, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
@@ -48,16 +58,15 @@ class GraphRecurrence(FunctionRecurrence):
     def __init__(self, f: Any, parents: Any, inputs: Any, initial: Any, structure: str, ties: Any = None):
         self.graph = parents if isinstance(parents, Graph) else Graph(parents)
         length = self.graph.size if inputs is None or (isinstance(inputs, (dict, tuple)) and not inputs) else None
-        super().__init__(f, self._ordered(inputs, structure), initial, structure, None, None, length, ties)
+        super().__init__(f, self._ordered(inputs), initial, structure, None, None, length, ties)
         self.known = self.initial[None]
 
-    def _ordered(self, inputs: Any, structure: str) -> Any:
+    def _ordered(self, inputs: Any) -> Any:
         """Return the inputs, in their container, with nodes in the order of levels as their first axis."""
-        dtypes: Sequence[np.dtype[Any]] = (*FLOATS, *DISCRETE) if structure == "none" else FLOATS
 
         def ordered(x: Any, name: str) -> Any:
             kind = kind_of(x)
-            return from_native(self.in_order(to_native(x, name, dtypes), name), kind)
+            return from_native(self.in_order(to_native(x, name, (*FLOATS, *DISCRETE)), name), kind)
 
         if isinstance(inputs, dict):
             return {n: ordered(x, f"inputs[{n!r}]") for n, x in inputs.items()}
