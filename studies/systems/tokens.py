@@ -125,24 +125,23 @@ class Transformer:
 
     def scores(self, cache: Any, y: Array, noise: Array) -> Array:
         x, keys, values = self._seen(cache, y)
-        logits = np.einsum("tbd,sbd->bts", x @ self.Q.T, keys) / x.shape[-1] ** 0.5
-        past = len(keys) - len(x)
-        later = np.arange(len(keys)) > past + np.arange(len(x))[:, None]
-        weights = np.exp(np.where(later, -np.inf, logits))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        out: Array = (x + np.einsum("bts,sbd->tbd", weights, values)) @ self.R.T + noise
-        return out
+        weights = np.exp((x @ self.Q.T) @ keys.swapaxes(1, 2) / x.shape[-1] ** 0.5)  # (batch, rows, all rows)
+        places = np.arange(keys.shape[1])
+        weights = weights * (places <= places[-x.shape[1] :, None])
+        out = (x + weights @ values / weights.sum(axis=-1, keepdims=True)) @ self.R.T
+        scores: Array = out.swapaxes(0, 1) + noise
+        return scores
 
     def extend(self, cache: Any, y: Array, noise: Array) -> Any:
         return *self._seen(cache, y)[1:], y[-1, :, 0]
 
     def _seen(self, cache: Any, y: Array) -> tuple[Array, Array, Array]:
-        """Return what enters the layer at these rows, and the keys and values of all rows up to them."""
+        """Return what enters the layer at these rows, and keys and values of all rows up to them, batch first."""
         first = np.zeros(y.shape[1], y.dtype) if cache is None else cache[2]
-        x = self.E[np.concatenate([first[None], y[:-1, :, 0]])]
+        x = self.E[np.concatenate([first[:, None], y[:-1, :, 0].T], axis=1)]
         keys, values = x @ self.K.T, x @ self.V.T
         if cache is not None:
-            keys, values = (np.concatenate(pair) for pair in zip(cache[:2], (keys, values), strict=True))
+            keys, values = (np.concatenate(both, axis=1) for both in ((cache[0], keys), (cache[1], values)))
         return x, keys, values
 
 
