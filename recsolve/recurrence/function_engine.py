@@ -30,12 +30,12 @@ class FunctionEngine(Engine):
         try:
             with np.errstate(all="ignore"), state_dtype(dtype):
                 state = shown[start - 1 : start] if start else freeze(rec.initial)[None]
-                for t in range(start, rec.length):
-                    now = slice(t, t + 1)
-                    out = f(state, contain([u[now] for u in inputs]), *given)
+                rows = zip(*(x[start:, None] for x in (states, shown, *inputs)), strict=True)
+                for t, (row, seen, *now) in enumerate(rows, start):  # noqa: B007 - where the loop has ended
+                    out = f(state, contain(now), *given)
                     if type(out) is not np.ndarray or out.shape != wanted or out.dtype != dtype:
                         break
-                    states[now], state = out, shown[now]
+                    row[...], state = out, seen
                 else:
                     return None
         except (ValueError, TypeError):
