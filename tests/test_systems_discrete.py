@@ -9,6 +9,7 @@ import pytest
 import recsolve as rs
 from recsolve.studies.compare.race import race
 from recsolve.studies.systems import hidden_transfer, learn2pd, recurrent_transformer, tokens
+from recsolve.studies.systems.lrnn import Products
 from recsolve.studies.systems.solved import solved
 from recsolve.studies.systems.system import get
 
@@ -134,8 +135,6 @@ def test_products_overflow_as_integers_modulo_a_power_of_two_do():
 
 
 def test_monoids_of_systems_keep_the_laws():
-    from recsolve.studies.systems.lrnn import Products
-
     A = get("lrnn_products").build(length=30).inputs[0]
     rs.testing.check_monoid(Products, (A,), initial=np.arange(9).reshape(3, 3) + np.zeros_like(A[0]))
 
