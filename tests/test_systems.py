@@ -29,7 +29,7 @@ def test_every_system_is_described_and_has_an_oracle():
     assert CATALOGUE.keys() == ORACLES.keys()
     for name in CATALOGUE:
         found = get(name)
-        assert {"length", "seed", "dtype"} <= {f.name for f in fields(found.config)}
+        assert {"length", "seed"} <= {f.name for f in fields(found.config)}
         assert found.text.startswith(f"{found.title}: ") or found.title in found.text
         assert found.cite in found.text.replace("\n", " ") or found.cite.split(", ")[-1] in found.text
         assert found.name == name
@@ -37,13 +37,13 @@ def test_every_system_is_described_and_has_an_oracle():
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_the_loop_is_the_papers(name):
-    own = get(name).config.dtype
-    for dtype in FLOATS if own in FLOATS else (own,):
-        arrays = drawn(name, length=SHORT, dtype=dtype)
+    for dtype in FLOATS:
+        arrays = drawn(name, length=SHORT, **({"dtype": dtype} if hasattr(get(name).config, "dtype") else {}))
         sol = rs.solve(get(name).build(arrays), method="sequential")
         expected = ORACLES[name](arrays)
         assert sol.success
-        assert sol.states.dtype == dtype == expected.dtype
+        assert sol.states.dtype == expected.dtype
+        assert discrete(expected) or expected.dtype == dtype
         if discrete(expected):
             np.testing.assert_array_equal(sol.states, expected)
         else:

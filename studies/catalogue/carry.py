@@ -46,9 +46,10 @@ def grid(config: Config) -> Iterator[Point]:
 
 
 def run(*, seed: int, bits: int, numbers: int, sweeps: int, dtype: str) -> list[Row]:
+    assert dtype == "bool"
     rows = []
     for name, what in (("adder", CARRIES), ("successor", SUCCESSORS)):
-        rec = get(name).build(length=bits, batch=numbers, seed=seed, dtype=dtype)
+        rec = get(name).build(length=bits, batch=numbers, seed=seed)
         truth = rs.solve(rec, method="sequential").states
         engine, states = rec.bind(), np.zeros(rec.shape, bool)
         for k in range(1, sweeps + 1):

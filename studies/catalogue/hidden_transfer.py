@@ -42,8 +42,9 @@ def grid(config: Config) -> Iterator[Point]:
 
 
 def run(*, drive: float, k: int, levels: float, T: int, seed: int, dtype: str) -> list[Row]:
+    assert dtype == "int64"
     system = get("hidden_transfer")
-    config = replace(system.config, length=T, drive=drive, levels=levels, seed=seed, dtype=dtype)
+    config = replace(system.config, length=T, drive=drive, levels=levels, seed=seed)
     known = rs.solve(system.build(system.draw(replace(config, length=4 * T))), method="sequential")
     draft = Draft(known, k)
     arrays = {**system.draw(replace(config, seed=1000 + seed)), "W": known.recurrence.parameters.W}  # type: ignore[attr-defined]

@@ -50,11 +50,12 @@ def grid(config: Config) -> Iterator[Point]:
 
 
 def run(*, kind: str, T: int, memory: int, threshold: float, sharpness: float, seed: int, dtype: str) -> list[Row]:
+    assert dtype == "int64"
     if kind == SWEEPS:
-        rec = get("tokens_ngram").build(length=T, memory=memory, sharpness=sharpness, seed=seed, dtype=dtype)
+        rec = get("tokens_ngram").build(length=T, memory=memory, sharpness=sharpness, seed=seed)
         return [measured(rec, "jacobi", loop(rec).astype(float))]
     system = get("tokens_transformer")
-    arrays = system.draw(replace(system.config, length=T, sharpness=sharpness, seed=seed, dtype=dtype))
+    arrays = system.draw(replace(system.config, length=T, sharpness=sharpness, seed=seed))
     truth = rs.solve(system.build(arrays), method="sequential").states
     model = Transformer(arrays["E"], arrays["QKV"], arrays["R"])
     y, passes = committed(model, arrays["noise"], threshold, np.zeros_like(truth))

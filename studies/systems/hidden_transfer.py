@@ -33,7 +33,6 @@ class Config:
     gain: float = 0.9
     drive: float = 0.5
     seed: int = 0
-    dtype: str = "int64"
 
 
 def draw(config: Config) -> Arrays:

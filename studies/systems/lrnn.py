@@ -59,7 +59,6 @@ class IntegerConfig:
     units: int = 3
     largest: int = 2
     seed: int = 0
-    dtype: str = "int64"
 
 
 def draw(config: Config) -> Arrays:
@@ -86,7 +85,7 @@ def draw_relu(config: Config) -> Arrays:
 
 def draw_integers(config: IntegerConfig) -> Arrays:
     high = config.largest
-    return {"A": Draw(config.seed, config.dtype).integers(-high, high + 1, *_shape(config), config.units)}
+    return {"A": Draw(config.seed, "int64").integers(-high, high + 1, *_shape(config), config.units)}
 
 
 def _shape(config: Any) -> tuple[int, ...]:

@@ -33,7 +33,6 @@ class Config:
     batch: int = 2
     states: int = 8
     seed: int = 0
-    dtype: str = "int64"
 
 
 @dataclass(frozen=True)
@@ -45,21 +44,20 @@ class GraphConfig:
     span: int = 3
     lost: float = 0.001
     seed: int = 0
-    dtype: str = "int64"
 
 
 def draw(config: Config) -> Arrays:
-    i, j = Draw(config.seed, config.dtype).integers(0, config.states, 2, config.length, config.batch)
-    return {"i": i, "j": j, "nodes": np.array(config.states, config.dtype)}
+    i, j = Draw(config.seed, "int64").integers(0, config.states, 2, config.length, config.batch)
+    return {"i": i, "j": j, "nodes": np.array(config.states)}
 
 
 def draw_graph(config: GraphConfig) -> Arrays:
     """Return where the edge of node t leads, t itself if it has none, and targets that have none."""
-    T, B, random = config.length, config.batch, Draw(config.seed, config.dtype)
-    own = np.arange(T, dtype=config.dtype)[:, None]
+    T, B, random = config.length, config.batch, Draw(config.seed, "int64")
+    own = np.arange(T)[:, None]
     j = np.minimum(own + random.integers(1, config.span + 1, T, B), T)
     j = np.where(Draw(config.seed, "float64").uniform(0, 1, T, B) < config.lost, own, j)
-    target = random.integers(T // 2, T, B) if T > 1 else np.full(B, T, config.dtype)
+    target = random.integers(T // 2, T, B) if T > 1 else np.full(B, T)
     return {"j": np.where(own == target, own, j), "target": target}
 
 

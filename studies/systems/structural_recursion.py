@@ -30,7 +30,6 @@ class Config:
     length: int = 4096
     batch: int = 2
     seed: int = 0
-    dtype: str = "bool"
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,10 @@ class TreeConfig:
 
     length: int = 128
     seed: int = 0
-    dtype: str = "int64"
 
 
 def draw(config: Config) -> Arrays:
-    a, b = Draw(config.seed, config.dtype).integers(0, 2, 2, config.length, config.batch)
+    a, b = Draw(config.seed, "bool").integers(0, 2, 2, config.length, config.batch)
     return {"a": a, "b": b}
 
 
@@ -53,7 +51,7 @@ def draw_successor(config: Config) -> Arrays:
 
 def draw_tree(config: TreeConfig) -> Arrays:
     """Return the children of every node, left and right, -1 for none, and the values of nodes; node 0 is the root."""
-    values = np.random.default_rng(config.seed).permutation(config.length).astype(config.dtype)
+    values = np.random.default_rng(config.seed).permutation(config.length)
     children = np.full((config.length, 2), -1)
     for new in range(1, config.length):
         node = 0

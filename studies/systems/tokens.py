@@ -36,7 +36,6 @@ class Config:
     memory: int = 2
     sharpness: float = 2.0
     seed: int = 0
-    dtype: str = "int64"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,6 @@ class TransformerConfig:
     width: int = 8
     sharpness: float = 2.0
     seed: int = 0
-    dtype: str = "int64"
 
 
 def _noise(config: Any) -> Array:
