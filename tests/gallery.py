@@ -169,7 +169,10 @@ def bound(solution):
     size = 1.0 if tolerance.lanes is None else max(tolerance.unit, largest)
     tol = max(tolerance.atol * size, tolerance.rtol * largest)
     unit = 0.5 * max(1.0, solution.recurrence.rounding) * float(np.finfo(states.dtype).eps)
-    return 30.0 * (tol + unit * largest) * solution.condition
+    kappa = (
+        solution.condition if solution.recurrence.stepwise else 1.0
+    )  # of histories it is not known: nothing is smaller
+    return 30.0 * (tol + unit * largest) * kappa
 
 
 def condition_of(rec, states, change=1e-6):

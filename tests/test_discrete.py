@@ -265,3 +265,33 @@ def test_real_states_without_a_derivative():
         rs.solve(rec)
     with pytest.raises(TypeError, match="no derivative"):
         rs.adjoint(sol, final=np.ones(4))
+
+
+def test_a_discrete_readout_has_a_dtype_of_its_own():
+    edges = np.arange(40)[:, None], np.arange(1, 41)[:, None]
+    rec = rs.Recurrence.from_function(
+        pointer, inputs=edges, initial=np.zeros(1, int), structure="none", readout=lambda h, u: h == 7
+    )
+    output = rs.solve(rec, method="jacobi").output
+    assert output.dtype == bool
+    assert output.nonzero()[0].tolist() == [6]
+
+
+@pytest.mark.parametrize("method", ["sequential", "jacobi", "windowed"])
+def test_a_graph_may_have_discrete_states(method):
+    parents = np.stack([np.arange(-1, 39), np.arange(-2, 38).clip(-1)], axis=1)  # the Fibonacci numbers, modulo 1000
+    rec = rs.Recurrence.from_graph(
+        lambda h, u: (h[0] + h[1] + u) % 1000,
+        parents,
+        inputs=np.eye(40, 1, dtype=int),
+        initial=np.zeros(1, int),
+        structure="none",
+    )
+    sol = rs.solve(rec, method=method)
+    x, y = 0, 1
+    for found in sol.states[:, 0].tolist():
+        assert found == y
+        x, y = y, (x + y) % 1000
+    assert sol.success
+    with pytest.raises(TypeError, match="wanted one of jacobi, sequential, windowed"):
+        rs.solve(rec, method="newton")

@@ -250,3 +250,38 @@ def test_walks_that_cannot_begin_are_refused(arguments):
     for backend in ("numpy", "numba"):
         with rs.backend(backend), pytest.raises(ValueError, match="start is"):
             gallery.recurrence("gru", "diagonal", T=70, batch=(2,), units=8).bind().walk(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("last", "error", "words"),
+    [
+        (lambda h: h.astype("f4"), TypeError, "f returned dtype float32; wanted float64"),
+        (lambda h: h[..., :1], ValueError, r"f returned shape \(1, 1\); wanted that of h_prev, \(1, 2\)"),
+        (lambda h: h[0, 0].item(), TypeError, "f returned float; wanted an array"),
+        (lambda h: h.__imul__(2), TypeError, "writes into its arguments"),
+    ],
+)
+def test_the_loop_of_a_function_refuses_at_any_step_what_the_reference_refuses(last, error, words):
+    def f(h, u):
+        return last(h) if u[0, 0] == 7 else h + u
+
+    u = np.repeat(np.arange(12.0)[:, None], 2, axis=1)
+    rec = rs.Recurrence.from_function(f, inputs=u, initial=np.zeros(2))
+    with pytest.raises(error, match=words):
+        rec.bind().walk()
+
+
+def test_the_loop_of_a_function_goes_on_from_where_it_is_told():
+    u = np.random.default_rng(0).standard_normal((30, 2, 3))
+    for inputs, f in (
+        (u, lambda h, u, p: 0.5 * h + u * p.a),
+        ((u, u), lambda h, u, p: 0.5 * h + u[0] * p.a),
+        ({"x": u}, lambda h, u, p: 0.5 * h + u["x"] * p.a),
+    ):
+        rec = rs.Recurrence.from_function(f, inputs=inputs, initial=u[0], parameters={"a": np.array(0.3)})
+        whole = gallery.loop(rec)
+        np.testing.assert_array_equal(rec.bind().walk(), whole)
+        known = np.where(np.arange(30)[:, None, None] < 11, whole, np.nan)
+        np.testing.assert_array_equal(rec.bind().walk(known, 11), whole)
+    rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + 1, initial=np.array(1.0), length=9, structure="diagonal")
+    np.testing.assert_array_equal(rec.bind().walk(), gallery.loop(rec))

@@ -40,7 +40,9 @@ from recsolve.jacobians import (
 )
 from recsolve.jacobians.pattern import Pattern
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.forms import ByPairs, Form, read_structure
+from recsolve.recurrence.function_engine import FunctionEngine
 from recsolve.recurrence.function_names import arrays_of, components, described, joined, parameters_by_name
 from recsolve.recurrence.function_tangent import Tangent
 from recsolve.recurrence.readout import read_out
@@ -65,6 +67,9 @@ _NO_UNITS = ("zero", "identity", "scalar", "diagonal", "none")  # whose event ma
 # The methods that need f alone; of these, those that compare and copy states, and do no arithmetic with them.
 _COPYING = frozenset(("sequential", "jacobi", "gauss_seidel", "parareal", "windowed", "chain", "auto"))
 _OF_F = _COPYING | {"picard", "anderson", "triangular_anderson", "broyden", "diagonal_broyden"}
+
+# What the loop of the engine stands for.
+_STEPS = ("step", "apply", "call", "contain", "shown", "_call")
 
 # Words in the errors of NumPy and torch for common mistakes, and the advice to add.
 _ADVICE = {
@@ -329,6 +334,10 @@ class FunctionRecurrence(Recurrence):
         axes = 1 + len(self.batch)
         fitting = [u for u in self.inputs if u.ndim >= axes and u.shape[:axes] == self.shape[:axes]]
         return fitting[0] if fitting else super().drive_like
+
+    def bind(self) -> Engine:
+        theirs = any(getattr(type(self), name) is not getattr(FunctionRecurrence, name) for name in _STEPS)
+        return Engine(self) if theirs else FunctionEngine(self)
 
     def apply(self, previous: Array) -> Array:
         return self._call(previous, slice(None))  # type: ignore[no-any-return]

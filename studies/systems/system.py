@@ -50,6 +50,13 @@ CATALOGUE: dict[str, str] = {
     "brnn": "brnn",
     "universal_transformer": "universal",
     "universal_act": "universal",
+    "lrnn_diagonal": "lrnn",
+    "lrnn_pd": "lrnn",
+    "lrnn_s5": "lrnn",
+    "lrnn_relu": "lrnn",
+    "lrnn_products": "lrnn",
+    "pointer": "pointers",
+    "connectivity": "pointers",
     "deltanet": "delta_rule",
     "rwkv7": "delta_rule",
     "convs5": "convs5",
@@ -58,11 +65,14 @@ CATALOGUE: dict[str, str] = {
     "recurrent_depth": "recurrent_depth",
     "m2rnn": "m2rnn",
     "lattice_pruned": "poset",
+    "recurrent_transformer": "recurrent_transformer",
     "mlstm": "mlstm",
     "mlstm_sig": "mlstm",
     "pgn": "pgn",
+    "learn2pd": "learn2pd",
     "quasi_lstm": "quasi_lstm",
     "mh_lstm": "quasi_lstm",
+    "hidden_transfer": "hidden_transfer",
     "gla": "gla",
     "ttt": "ttt",
     "tnt": "ttt",
@@ -76,7 +86,13 @@ CATALOGUE: dict[str, str] = {
     "sparse_gru": "sparse",
     "sparse_lstm": "sparse",
     "sparse_dag": "sparse",
+    "tokens_ngram": "tokens",
+    "tokens_transformer": "tokens",
     "jrt": "jrt",
+    "successor": "structural_recursion",
+    "adder": "structural_recursion",
+    "tree_inorder": "structural_recursion",
+    "tree_preorder": "structural_recursion",
     "memory_caching": "memory_caching",
     "memory_caching_dla": "memory_caching",
     "titans": "titans",
@@ -224,6 +240,10 @@ class Draw:
         x = self._rng.standard_normal(shape)
         unit: Array = (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(self._dtype)
         return unit
+
+    def integers(self, low: int, high: int, *shape: int) -> Array:
+        """Return whole numbers from ``low`` on and below ``high``."""
+        return self._rng.integers(low, high, shape).astype(self._dtype)
 
     def uniform(self, low: float, high: float, *shape: int) -> Array:
         """Return numbers between two others."""

@@ -1,0 +1,135 @@
+"""Carries by truncated Jacobi: an algorithm that is right on random numbers, and never on long carries.
+
+What Zhang et al. (arXiv 2401.12947) find of Transformers that learn structural recursion, with sweeps in place of
+layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import recsolve as rs
+from recsolve.base.arrays import Array
+from recsolve.studies.draw.series import outside_legend, series
+from recsolve.studies.registry import Picture, Table, study_of
+from recsolve.studies.store.records import Point, Row, product
+from recsolve.studies.systems.system import get
+
+if TYPE_CHECKING:
+    from xarray import DataArray, Dataset
+
+CARRIES, SUCCESSORS = "carries of a sum", "successors, whole"
+
+
+@dataclass(frozen=True)
+class Config:
+    """``numbers`` pairs of numbers with ``bits`` bits."""
+
+    bits: int = 128
+    numbers: int = 20000
+    sweeps: int = 10
+    seeds: int = 3
+
+
+TINY = Config(bits=40, numbers=4000, sweeps=4, seeds=2)
+FULL = Config(bits=512, numbers=100000, sweeps=14, seeds=10)
+
+
+def grid(config: Config) -> Iterator[Point]:
+    yield from product(
+        seed=range(config.seeds), bits=config.bits, numbers=config.numbers, sweeps=config.sweeps, dtype="bool"
+    )
+
+
+def run(*, seed: int, bits: int, numbers: int, sweeps: int, dtype: str) -> list[Row]:
+    assert dtype == "bool"
+    rows = []
+    for name, what in (("adder", CARRIES), ("successor", SUCCESSORS)):
+        rec = get(name).build(length=bits, batch=numbers, seed=seed)
+        truth = rs.solve(rec, method="sequential").states
+        engine, states = rec.bind(), np.zeros(rec.shape, bool)
+        for k in range(1, sweeps + 1):
+            states = engine.evaluate(states)
+            right, long = _judged(rec, what, states == truth, truth, k)
+            rows.append({"what": what, "k": k, "right": float(right.mean()), "long": float(right[long].mean())})
+    return rows
+
+
+def _judged(rec: Any, what: str, right: Array, truth: Array, k: int) -> tuple[Array, Array]:
+    """Return what is right, and which of it depends on a carry that has come k bits or more."""
+    if what == SUCCESSORS:
+        return np.asarray(right[..., 1].all(axis=0)), rec.inputs[0][:k].all(axis=0)
+    a, b = rec.inputs
+    passed = np.cumsum(a ^ b, axis=0)
+    run = passed[k - 1 :] - np.concatenate([np.zeros_like(passed[:1]), passed[:-k]]) == k
+    long = np.concatenate([np.zeros_like(run, shape=(k - 1, run.shape[1])), run]) & truth[..., 0]
+    return right[..., 0], long
+
+
+def expected(what: str, k: Any) -> Any:
+    """Return the share that is wrong after k sweeps from no carry, of infinitely many bits."""
+    return 2.0 ** -(k + 1) if what == CARRIES else 2.0**-k
+
+
+def _wrong(data: Dataset, what: str) -> DataArray:
+    return 1 - data["right"].sel(what=what)
+
+
+def facts(data: Dataset) -> dict[str, Any]:
+    found: dict[str, Any] = {"sweeps": int(data["k"].max())}
+    for what in (CARRIES, SUCCESSORS):
+        wrong = _wrong(data, what).mean("seed").squeeze().values
+        found[f"{what}.right"] = [float(1 - x) for x in wrong]
+        found[f"{what}.off"] = float(np.abs(wrong / expected(what, data["k"].values) - 1)[: len(wrong) // 2 + 1].max())
+        found[f"{what}.long"] = float(data["long"].sel(what=what).max())
+    return found
+
+
+def draw(pyplot: Any, data: Dataset) -> Any:
+    figure, ax = pyplot.subplots(figsize=(6.4, 3.6))
+    looks, k = series((CARRIES, SUCCESSORS)), data["k"].values
+    for what, look in looks.items():
+        wrong = _wrong(data, what).mean("seed").squeeze().values
+        ax.plot(k, np.where(wrong > 0, wrong, np.nan), **{**look, "linestyle": "none"})
+        ax.plot(k, expected(what, k), color=look["color"], linestyle=look["linestyle"], linewidth=1)
+    ax.set(yscale="log", xlabel="sweeps k", ylabel="share that is wrong", xticks=k)
+    outside_legend(figure, pyplot, looks.values())
+    return figure
+
+
+def says(data: Dataset) -> str:
+    f = facts(data)
+    return (
+        f"From no carry k sweeps get 1 - 2^-(k+1) of the carries of a sum right and 1 - 2^-k of successors as a whole "
+        f"(lines; markers are measured): {_percent(f[f'{CARRIES}.right'])} and {_percent(f[f'{SUCCESSORS}.right'])} "
+        f"for k = 1 to {f['sweeps']}. Of those whose carry comes from k bits or more away "
+        f"{100 * max(f[f'{CARRIES}.long'], f[f'{SUCCESSORS}.long']):.0f} % are right, for every k: an algorithm cut "
+        "short fits the distribution and fails where it is thin."
+    )
+
+
+def _percent(shares: list[float]) -> str:
+    return ", ".join(f"{100 * share:.4g} %" for share in (shares if len(shares) < 5 else [*shares[:3], shares[-1]]))
+
+
+def tables(data: Dataset) -> list[Table]:
+    f = facts(data)
+    rows = [
+        [what, str(k + 1), f"{share:.6f}", f"{1 - expected(what, k + 1):.6f}"]
+        for what in (CARRIES, SUCCESSORS)
+        for k, share in enumerate(f[f"{what}.right"])
+    ]
+    return [Table("Share that is right", ["of", "sweeps", "measured", "expected"], rows)]
+
+
+STUDY = study_of(
+    __name__,
+    name="carry",
+    question="What does Jacobi's iteration get right of sums and successors when it is cut short?",
+    dims=("what", "k", "seed"),
+    pictures=(Picture("shares", draw, says),),
+)
