@@ -64,7 +64,7 @@ def test_the_stabiliser_of_the_mlstm_cancels_in_what_is_shown():
         inputs=rec.contain(rec.inputs),
         initial={**rec.named(rec.initial), "m": np.zeros(rec.batch)},
         state=rec.state.axes,
-        structure=rec.pattern,
+        structure=rec.declaration,
         readout=rec.readout,
     )
     other = rs.solve(from_zero, method="sequential")
@@ -195,7 +195,7 @@ def test_gradients_of_what_is_shown_are_those_of_differences(name):
                 initial=rec.initial if rec.state is None else rec.named(rec.initial),
                 state=None if rec.state is None else rec.state.axes,
                 parameters={k: changed[k] for k in rec.parameters} if rec.takes_parameters else None,
-                structure=rec.structure if rec.pattern is None else rec.pattern,
+                structure=rec.declaration,
                 readout=rec.readout,
             )
             return float((weights * rs.solve(other, method="sequential").output).sum())

@@ -141,6 +141,8 @@ class FunctionRecurrence(Recurrence):
         The declared structure of J; ``"pairs"`` where it is declared by pairs of components.
     form : Form or None
         What is declared of it beside its name.
+    declaration : str, pair or Form
+        Both, as ``structure=`` takes them.
     state : NamedState or None
         How states hold named components.
     readout : callable or None
@@ -195,7 +197,7 @@ class FunctionRecurrence(Recurrence):
         self.state, start = described(state, [native.pop(name) for name in first], initial)
         units = start.shape[-1] if start.ndim else 1
         self.structure, self.form = _declared(structure, self.state, units, jacobian is not None)
-        self._declaration = self.form if isinstance(self.form, ByPairs) else structure
+        self.declaration = self.form if isinstance(self.form, ByPairs) else structure
         weights = [freeze(native.pop(name)) for name in constants]
         self.parameters = Names(dict(zip(given, weights, strict=True)), "parameter")
         self.takes_parameters = parameters is not None
@@ -495,7 +497,7 @@ class FunctionRecurrence(Recurrence):
         if parameters is None:
             parameters = self._wrapped_parameters(lambda p: p)
         FunctionRecurrence.__init__(
-            part, self.f, inputs, initial, self._declaration, self.jacobian, reset, length, self.ties, parameters,
+            part, self.f, inputs, initial, self.declaration, self.jacobian, reset, length, self.ties, parameters,
             self.state, self.readout,
         )  # fmt: skip
         return part
