@@ -9,7 +9,9 @@ import pytest
 import recsolve as rs
 from recsolve.kernels import compile_clock
 from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.function_engine import FunctionEngine
 from recsolve.solvers.choice import Candidate, Choice
 from recsolve.studies.problems.gallery import PROBLEMS
 
@@ -52,6 +54,7 @@ def clock(monkeypatch):
     for kind in (CellRecurrence, FunctionRecurrence):
         for name in ("step", "apply", "differentiate"):
             monkeypatch.setattr(kind, name, slow(getattr(kind, name)))
+    monkeypatch.setattr(FunctionEngine, "_follow", Engine._follow)  # which calls step
     with rs.backend("numpy"):
         yield now
 

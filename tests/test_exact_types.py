@@ -212,3 +212,28 @@ def test_a_stated_form_is_compiled_and_not_inherited():
         type("Called", (rs.mixings.Dense,), {"__call__": lambda self, x: x})
     with pytest.raises(TypeError, match="form of Wrong is 'full'"):
         type("Wrong", (rs.mixings.Dense,), {"form": "full"})
+
+
+@pytest.mark.parametrize("mixing", ["diagonal", "dense", "heads"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_mask_hides_is_not_trained_and_a_weight_may_change_in_place(mixing, backend):
+    rec = gallery.recurrence("gru", mixing, T=60, units=4)
+    weights = {name: np.array(m.weight) for name, m in rec.cell.mixings.items()}
+    masks = {name: np.random.default_rng(0).random(w.shape) < 0.5 for name, w in weights.items()}
+    mixings = {
+        name: rs.mixings.Masked(type(m)(weights[name].copy()), masks[name]) for name, m in rec.cell.mixings.items()
+    }
+    cell = rs.cells.GRU.with_weights(mixings=mixings, parameters=rec.cell.parameters)
+
+    def gradients():
+        with rs.backend(backend):
+            return rs.adjoint(rs.solve(cell.recurrence(drive=rec.drive)), states=np.ones(rec.shape)).mixings
+
+    for change in (1.0, 0.5):
+        for name in weights:
+            mixings[name].weight[...] = change * weights[name]
+        plain = {name: type(m)(masks[name] * change * weights[name]) for name, m in rec.cell.mixings.items()}
+        other = rs.cells.GRU.with_weights(mixings=plain, parameters=rec.cell.parameters).recurrence(drive=rec.drive)
+        expected = rs.adjoint(rs.solve(other), states=np.ones(rec.shape)).mixings
+        for name, g in gradients().items():
+            np.testing.assert_allclose(g, np.where(masks[name], expected[name], 0), rtol=1e-9, atol=1e-12)

@@ -21,6 +21,7 @@ from recsolve.gradients.sensitivity import CellSensitivity, projection_of
 from recsolve.gradients.transposes import sum_to
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import reverse_solve
+from recsolve.mixings import from_plain
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
@@ -151,7 +152,8 @@ class Gradients:
     def _weights(self) -> dict[str, Array]:
         if self._compiled is not None:
             mixings = self._cell("mixings").cell.mixings
-            return {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
+            pulled = {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
+            return {n: from_plain(mixings[n], g) for n, g in pulled.items()}
         return self._sensitivity.weights(self._pulled[1])
 
     def _cell(self, what: str) -> CellRecurrence:

@@ -11,6 +11,7 @@ from recsolve.mixings.matrices import Dense, Diagonal, Heads
 from recsolve.mixings.mixing import Mixing
 from recsolve.mixings.mixing import couples as couples
 from recsolve.mixings.mixing import form_of as form_of
+from recsolve.mixings.mixing import from_plain as from_plain
 from recsolve.mixings.mixing import has_matrix as has_matrix
 from recsolve.mixings.mixing import matrix_of as matrix_of
 from recsolve.mixings.mixing import plain_of as plain_of

@@ -187,6 +187,11 @@ def form_of(mixing: Mixing) -> str | None:
     return stated(mixing, "form")  # type: ignore[no-any-return]
 
 
+def from_plain(mixing: Mixing, g: Array) -> Array:
+    """Return the cotangent of the weight of a mixing, given that of the weight of :func:`plain_of` it."""
+    return mixing.from_plain(g) if stated(mixing, "plain") else g  # type: ignore[attr-defined]
+
+
 def plain_of(mixing: Mixing) -> Mixing:
     """Return the mixing that is the same map without a mask, if its class states that it has one in ``plain``."""
     return mixing.plain if stated(mixing, "plain") else mixing  # type: ignore[attr-defined]

@@ -64,10 +64,13 @@ class Masked(Mixing):
         """Return an array like the weight with zeros where entries do not count (selected: inf * 0 is NaN)."""
         return namespace(x).where(beside(self.mask, x), x, x.dtype.type(0))  # type: ignore[no-any-return]
 
-    @cached_property
+    @property
     def plain(self) -> Mixing:
-        """The mixing of the entries that count, zeros elsewhere: what compiled loops take."""
+        """The mixing of the entries that count now, zeros elsewhere: what compiled loops take."""
         return changed(self.within, weight=self._masked(self.weight))
+
+    def from_plain(self, g: Array) -> Array:
+        return self._masked(g)
 
     def matvec(self, x: Any) -> Any:
         return self.plain.matvec(x)

@@ -36,11 +36,11 @@ FULL = Config(words=(5, 10, 20, 40, 80), T=2000, columns=256, seeds=10)
 
 
 def grid(config: Config) -> Iterator[Point]:
-    sizes = {"T": config.T, "columns": config.columns, "letters": config.columns // 6}
+    sizes = {"T": config.T, "columns": config.columns, "letters": config.columns // 6, "dtype": "bool"}
     yield from product(word=config.words, novel=config.novel, seed=range(config.seeds), **sizes)
 
 
-def run(*, word: int, novel: float, T: int, seed: int, columns: int, letters: int) -> list[Row]:
+def run(*, word: int, novel: float, T: int, seed: int, columns: int, letters: int, dtype: str) -> list[Row]:
     made = get("htm_memory")
     config = made.configured(
         length=T, batch=1, word=word, novel=novel, seed=seed, columns=columns, letters=letters, words=2
