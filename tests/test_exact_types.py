@@ -220,9 +220,8 @@ def test_what_a_mask_hides_is_not_trained_and_a_weight_may_change_in_place(mixin
     rec = gallery.recurrence("gru", mixing, T=60, units=4)
     weights = {name: np.array(m.weight) for name, m in rec.cell.mixings.items()}
     masks = {name: np.random.default_rng(0).random(w.shape) < 0.5 for name, w in weights.items()}
-    mixings = {
-        name: rs.mixings.Masked(type(m)(weights[name].copy()), masks[name]) for name, m in rec.cell.mixings.items()
-    }
+    kinds = {name: type(m) for name, m in rec.cell.mixings.items()}
+    mixings = {name: rs.mixings.Masked(kind(weights[name].copy()), masks[name]) for name, kind in kinds.items()}
     cell = rs.cells.GRU.with_weights(mixings=mixings, parameters=rec.cell.parameters)
 
     def gradients():
@@ -232,7 +231,7 @@ def test_what_a_mask_hides_is_not_trained_and_a_weight_may_change_in_place(mixin
     for change in (1.0, 0.5):
         for name in weights:
             mixings[name].weight[...] = change * weights[name]
-        plain = {name: type(m)(masks[name] * change * weights[name]) for name, m in rec.cell.mixings.items()}
+        plain = {name: kind(masks[name] * change * weights[name]) for name, kind in kinds.items()}
         other = rs.cells.GRU.with_weights(mixings=plain, parameters=rec.cell.parameters).recurrence(drive=rec.drive)
         expected = rs.adjoint(rs.solve(other), states=np.ones(rec.shape)).mixings
         for name, g in gradients().items():
