@@ -34,15 +34,15 @@ class Row:
     seconds: float
 
 
-def timed(rec: rs.Recurrence, method: str) -> tuple[rs.Solution, float]:
-    """Return a solution and the least time it took."""
+def timed(rec: rs.Recurrence, method: str, most: float) -> tuple[rs.Solution, float]:
+    """Return a solution, stopped after so many seconds, and the least time it took."""
     found: list[rs.Solution] = []
 
     def run() -> None:
         watch = Stopwatch()
 
         def stop(_: object) -> None:
-            if watch.seconds > SECONDS:
+            if watch.seconds > most:
                 raise StopIteration
 
         found.append(rs.solve(rec, method=method, callback=stop))
@@ -51,15 +51,17 @@ def timed(rec: rs.Recurrence, method: str) -> tuple[rs.Solution, float]:
     return found[-1], least
 
 
-def rows(rec: rs.Recurrence, truth: Array | None = None) -> Iterator[Row]:
+def rows(
+    rec: rs.Recurrence, truth: Array | None = None, *, most: float = SECONDS, budget: float = 3600
+) -> Iterator[Row]:
     """Yield a row for every solver that applies; errors are distances from ``truth``, or from the sequential loop."""
     try:
-        predicted = rs.diagnose(rec, budget=3600).predicted
+        predicted = rs.diagnose(rec, budget=budget).predicted
     except TypeError:  # states are discrete, or along no one axis of time
         predicted = {}
     truth = rs.solve(rec, method="sequential").states if truth is None else truth
     for name in applicable(rec):
-        solution, seconds = timed(rec, name)
+        solution, seconds = timed(rec, name, most)
         error = distance(solution.states, truth)
         print(rec.description, name, solution.status, solution.nit, predicted.get(name), file=sys.stderr)
         yield Row(name, str(solution.status), solution.nit, predicted.get(name), error, seconds)

@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from oracles import ORACLES  # noqa: E402 - it lies beside the tests
 
 STEPS = 256  # of the tables of solvers
+SECONDS, BUDGET = 2.0, 10.0  # after which a solve is stopped; of predictions
 LENGTHS = (1024, 4096, 16384)  # of the table of loops and scans
 HEAD = """# Systems: the recurrences of published papers
 
@@ -40,8 +41,8 @@ recsolve compare --system minmax
 In Python, `recsolve.studies.systems.system.get("minmax").build(length=4096)` is a recurrence like any other.
 
 Times are the least of a few, on {machine}, compilation left out; *loop* is the solver `sequential`.
-Iterations are predicted by `recsolve.diagnose`. Errors are the largest distance from the literal loop of the paper; of
-discrete states, the share that differs.
+Solves are stopped after two seconds. Iterations are predicted by `recsolve.diagnose`. Errors are the largest distance
+from the literal loop of the paper; of discrete states, the share that differs.
 """
 
 
@@ -101,7 +102,7 @@ def solved(system: System) -> Iterator[str]:
     rec = system.build(arrays)
     yield f"### {system.name}\n"
     yield f"Jacobian: {system.structure}. {size(rec)}.\n"
-    yield from table(list(rows(rec, ORACLES[system.name](arrays))))
+    yield from table(list(rows(rec, ORACLES[system.name](arrays), most=SECONDS, budget=BUDGET)))
     yield ""
     if system.which_solvers() != "all":
         yield f"Not listed are those that do not apply: {which_apply(rec).partition(', since ')[2]}.\n"
