@@ -77,3 +77,12 @@ __all__ = [
     "tangent",
     "testing",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import ``nn``, which needs torch, when it is first asked for."""
+    if name == "nn":
+        from importlib import import_module
+
+        return import_module("recsolve.nn")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
