@@ -6,7 +6,8 @@ except ImportError as error:
     raise ImportError("recsolve.nn needs torch: pip install 'recsolve[torch]'") from error
 
 from recsolve.nn.counters import Counters, report, reset_counters
+from recsolve.nn.recurrent import Recurrent
 from recsolve.nn.solving import ConvergenceWarning
 from recsolve.nn.torch_layers import GRU, LSTM, RNN
 
-__all__ = ["GRU", "LSTM", "RNN", "ConvergenceWarning", "Counters", "report", "reset_counters"]
+__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "ConvergenceWarning", "Counters", "report", "reset_counters"]

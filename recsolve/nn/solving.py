@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from recsolve import solvers
-from recsolve.base.arrays import Array
 from recsolve.nn.counters import Counters
-from recsolve.recurrence.weighted_cell import WeightedCell
-from recsolve.solution import ConvergenceError
-from recsolve.solve import solve
+from recsolve.solution import Solution
 
 _FALLBACKS = {"loop": "sequential", "raise": "raise", "warn": "none"}
 
@@ -34,6 +30,8 @@ class Settings:
     on_failure : {"loop", "raise", "warn"}
         When a solve is not met: complete it by the sequential loop and count that; raise ConvergenceError; or use
         the states as they are, with a ConvergenceWarning.
+    cotangent_clamp : float or None
+        Entries of the cotangents of states are limited to this size.
     kappa : bool
         Whether to estimate the conditioning of every solve, which takes a few scans.
 
@@ -47,6 +45,8 @@ class Settings:
     tol: float | None = None
     maxiter: int | None = None
     on_failure: str = "loop"
+    every: int | None = None
+    cotangent_clamp: float | None = None
     kappa: bool = False
 
     def __post_init__(self) -> None:
@@ -54,24 +54,23 @@ class Settings:
             raise ValueError(f"on_failure is {self.on_failure!r}; wanted 'loop', 'raise' or 'warn'")
         solvers.get(self.method)
 
-    def states(
-        self,
-        cell: WeightedCell,
-        drive: Mapping[str, Any],
-        initial: Any,
-        reset: Array | None,
-        counters: Counters,
-    ) -> Any:
-        """Return the states (T, B, *event) of a cell, solved and counted."""
-        recurrence, fallback = cell.recurrence(drive=drive, initial=initial, reset=reset), _FALLBACKS[self.on_failure]
-        try:
-            solution = solve(recurrence, method=self.method, tol=self.tol, maxiter=self.maxiter, fallback=fallback)
-        except ConvergenceError as error:
-            counters.count(error.solution, kappa=False)
-            raise
-        counters.count(solution, kappa=self.kappa)
-        if self.on_failure == "warn" and not solution.success:
-            name = recurrence.description
+    def solved(self) -> dict[str, Any]:
+        """Return the keyword arguments of :func:`recsolve.solve`."""
+        return {
+            "method": self.method, "tol": self.tol, "maxiter": self.maxiter, "fallback": _FALLBACKS[self.on_failure]
+        }  # fmt: skip
+
+
+@dataclass
+class Observer:
+    """Counts the solves of a layer, and warns of those that were not met where that is asked for."""
+
+    settings: Settings
+    counters: Counters
+
+    def __call__(self, solution: Solution) -> None:
+        self.counters.count(solution, kappa=self.settings.kappa)
+        if self.settings.on_failure == "warn" and not solution.success:
+            name = solution.recurrence.description
             text = f"a layer of {name} goes on with states that miss their test: {solution.message}"
             warnings.warn(text, ConvergenceWarning, stacklevel=2)
-        return solution.states

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,40 +12,42 @@ from torch.nn.utils import rnn
 
 from recsolve.nn.counters import Counters
 from recsolve.nn.sequences import Documents, Sequences, check_offsets
-from recsolve.nn.solving import Settings
+from recsolve.interop.autograd import CellSpec, solve_native
 from recsolve.mixings import Mixing
+from recsolve.nn.solving import Observer, Settings
 from recsolve.recurrence.cell import Cell
-from recsolve.recurrence.weighted_cell import WeightedCell
+from recsolve.solution import ConvergenceError
 
 
 @dataclass
 class Direction:
-    """The weights of one layer and direction.
+    """One layer in one direction: the cell, and its weights as they are now.
 
     Attributes
     ----------
     cell : Cell
-    projection : tensor, shape (drives units, input)
-        Rows drive by drive, in the order of ``drives``.
-    offset : tensor, shape (drives units), or None
+    mixings : mapping of callables
+        What makes a mixing of its weight, by name.
     drives : tuple of str
     event : tuple of int
         (*lanes, n), the axes of a drive.
-    mixings : mapping of Mixing
-        Of any numbers: the weights are given by ``weights``.
+    projection : tensor, shape (drives units, input)
+        Rows drive by drive, in the order of ``drives``.
+    offset : tensor, shape (drives units), or None
     weights, parameters : mapping of tensors
+        Of the mixings, and elementwise ones.
     readout : tensor, shape (p, n), or None
         Which shows p numbers of the n that the cell shows.
     recurrent : tensor, shape (drives units, p), or None
-        With a readout: the product with an initial output of which the first step is driven.
+        With a readout: what an initial output is multiplied with.
     """
 
     cell: Cell
-    projection: Any
-    offset: Any
+    mixings: Mapping[str, Callable[[Any], Mixing]]
     drives: tuple[str, ...]
     event: tuple[int, ...]
-    mixings: Mapping[str, Mixing]
+    projection: Any
+    offset: Any
     weights: Mapping[str, Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     readout: Any = None
@@ -206,41 +208,39 @@ class Stack:
     ) -> tuple[Any, list[Any]]:
         """Return the output (T, B, n) of a direction in the order of x, and its final states (B, n) by component."""
         dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
-        cell, width = weights.cell, x.shape[1]
-
-        def wide(w: Any) -> Any:
-            return None if w is None else w.to(dtype).detach()
-
-        starts = [wide(part) for part in starts]
-        shown, rows = cell.state.index(cell.output), _linear(order.read(x, reverse), weights.projection, weights.offset)
-        rows, readout = rows.to(dtype).detach(), wide(weights.readout)
-        initial, resets = starts, order.resets(reverse)
+        cell, resets = weights.cell, order.resets(reverse)
+        shown = cell.state.index(cell.output)
+        starts = [None if part is None else part.to(dtype) for part in starts]
+        rows = _linear(order.read(x, reverse), weights.projection, weights.offset).to(dtype)
+        first = starts
         if weights.readout is not None and starts[shown] is not None:
-            # An initial output is seen through the mixings alone, which are a product with it: part of the drive.
-            rows = rows + _at_starts(functional.linear(starts[shown], wide(weights.recurrent)), len(rows), resets)
-            initial = [torch.zeros_like(starts[1 - shown]) if i == shown else s for i, s in enumerate(starts)]
+            # An initial output is seen through the mixings alone: what they make of it belongs to the drive.
+            seen = functional.linear(starts[shown], weights.recurrent.to(dtype))
+            rows = rows + _at_starts(seen, len(rows), resets)
+            first = [part if i != shown else torch.zeros_like(starts[1 - shown]) for i, part in enumerate(starts)]
         drives = rows.unflatten(-1, (len(weights.drives), *weights.event)).unbind(2)
-        weighted = WeightedCell(
-            cell,
-            {name: weights.mixings[name].map(lambda _, name=name: wide(weights.weights[name])) for name in cell.mixings},
-            {name: wide(weights.parameters[name]) for name in cell.parameters},
-            None,
-            self.hidden_size,
-        )
-        states = self.solving.states(
-            weighted,
-            dict(zip(weights.drives, drives, strict=True)),
-            _joined_state(initial, weights.event),
-            resets,
-            self.counters,
-        )
-        components = [states] if len(cell.state) == 1 else list(states.unbind(2))
-        components = [part.flatten(2) for part in components]
-        if readout is not None:
-            components[shown] = functional.linear(components[shown], readout)
-        zeros = [part.new_zeros(width, part.shape[-1]) if s is None else s for part, s in zip(components, starts, strict=True)]
-        final = [order.last(part, s, reverse) for part, s in zip(components, zeros, strict=True)]
-        return order.read(components[shown], reverse), final
+        tensors = {f"drive.{name}": drive for name, drive in zip(weights.drives, drives, strict=True)}
+        tensors |= {f"mixing.{name}": weights.weights[name].to(dtype) for name in cell.mixings}
+        tensors |= {f"parameter.{name}": weights.parameters[name].to(dtype) for name in cell.parameters}
+        states = self._states(weights, {**tensors, "initial": _state(first, weights.event), "reset": resets})
+        parts = [part.flatten(2) for part in (states.unbind(2) if len(starts) > 1 else [states])]
+        if weights.readout is not None:
+            parts[shown] = functional.linear(parts[shown], weights.readout.to(dtype))
+        starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
+        final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
+        return order.read(parts[shown], reverse), final
+
+    def _states(self, weights: Direction, tensors: dict[str, Any]) -> Any:
+        """Return the states (T, B, *event) of a cell."""
+        spec = CellSpec(
+            weights.cell, weights.mixings, self.solving.solved(), clamp=self.solving.cotangent_clamp,
+            observe=Observer(self.solving, self.counters),
+        )  # fmt: skip
+        try:
+            return solve_native(spec, tensors).states
+        except ConvergenceError as error:
+            self.counters.count(error.solution, kappa=False)
+            raise
 
     # Arguments -------------------------------------------------------------------------------------------------
 
@@ -300,7 +300,7 @@ def _at_starts(x: Any, length: int, resets: Any) -> Any:
     return torch.where(starts[..., None], x, 0)
 
 
-def _joined_state(parts: list[Any], event: tuple[int, ...]) -> Any:
+def _state(parts: list[Any], event: tuple[int, ...]) -> Any:
     """Return a state (B, [k], *lanes, n) of components (B, n), or None where there are none."""
     if parts[0] is None:
         return None

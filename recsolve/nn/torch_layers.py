@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from recsolve import cells
@@ -13,8 +12,6 @@ from recsolve.nn.solving import Settings
 from recsolve.nn.stack import Direction, Stack
 from recsolve.mixings import Dense
 from recsolve.recurrence.torch_weights import CELL_OF_MODE, LAYOUTS
-
-_ANY = Dense(np.zeros((1, 1)))
 
 
 class _TorchStack(Stack):
@@ -31,11 +28,13 @@ class _TorchStack(Stack):
         tol: float | None = None,
         maxiter: int | None = None,
         on_failure: str = "loop",
+        every: int | None = None,
+        cotangent_clamp: float | None = None,
         kappa: bool = False,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.solving, self.counters = Settings(method, tol, maxiter, on_failure, kappa), Counters()
+        self.solving, self.counters = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa), Counters()
 
     def _widths(self) -> tuple[int, ...]:
         shown = self.proj_size or self.hidden_size
@@ -60,21 +59,12 @@ class _TorchStack(Stack):
             inner = {gate: inside[gate] for gate in layout.inner_biases}
             added = [torch.zeros_like(b) if gate in inner else b for gate, b in inside.items()]
             offset = weight("bias_ih") + torch.cat(added)
+        parameters = {layout.inner_biases[gate]: hidden.new_zeros(n) if b is None else b for gate, b in inner.items()}
+        readout = (weight("weight_hr"), hidden) if self.proj_size else (None, None)
+        weights = dict(zip(gates, split, strict=True))
         return Direction(
-            cell,
-            weight("weight_ih"),
-            offset,
-            gates,
-            (n,),
-            dict.fromkeys(gates, _ANY),
-            dict(zip(gates, split, strict=True)),
-            {
-                layout.inner_biases[gate]: hidden.new_zeros(n) if bias is None else bias
-                for gate, bias in inner.items()
-            },
-            weight("weight_hr") if self.proj_size else None,
-            hidden if self.proj_size else None,
-        )
+            cell, dict.fromkeys(gates, Dense), gates, (n,), weight("weight_ih"), offset, weights, parameters, *readout
+        )  # fmt: skip
 
 
 class GRU(_TorchStack, torch.nn.GRU):  # type: ignore[misc]
