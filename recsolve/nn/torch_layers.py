@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from recsolve import cells
+from recsolve.mixings import Dense
 from recsolve.nn.counters import Counters
 from recsolve.nn.solving import Settings
-from recsolve.nn.stack import Direction, Stack
-from recsolve.mixings import Dense
+from recsolve.nn.stack import Direction, Stack, stored
 from recsolve.recurrence.torch_weights import CELL_OF_MODE, LAYOUTS
 
 
@@ -20,6 +20,7 @@ class _TorchStack(Stack):
     mode: str
     proj_size: int
     bias: bool
+    weight_ih_l0: Any
 
     def __init__(
         self,
@@ -34,7 +35,17 @@ class _TorchStack(Stack):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.solving, self.counters = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa), Counters()
+        self.solving, self.counters = (
+            Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa),
+            Counters(),
+        )
+
+    def _like(self) -> Any:
+        return self.weight_ih_l0
+
+    def _recurrent(self, layer: int, reverse: bool) -> list[tuple[Any, str | None]]:
+        stacked = stored(self, f"weight_hh_l{layer}{'_reverse' if reverse else ''}")
+        return [(gate, "dense") for gate in stacked.split(self.hidden_size)]
 
     def _widths(self) -> tuple[int, ...]:
         shown = self.proj_size or self.hidden_size
@@ -53,7 +64,7 @@ class _TorchStack(Stack):
         gates = layout.gates
         recurrent = hidden if not self.proj_size else hidden @ weight("weight_hr")
         split = recurrent.unflatten(0, (len(gates), n)).unbind(0)
-        offset, inner = None, {gate: None for gate in layout.inner_biases}
+        offset, inner = None, dict.fromkeys(layout.inner_biases)
         if self.bias:
             inside = dict(zip(gates, weight("bias_hh").chunk(len(gates)), strict=True))
             inner = {gate: inside[gate] for gate in layout.inner_biases}
