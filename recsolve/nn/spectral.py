@@ -16,7 +16,7 @@ from recsolve.nn.stack import Stack
 from recsolve.solution import Solution
 
 _PILOT = 256  # steps from which an exponent is measured
-_CLOSE, _TRIES = 1e-3, 40  # of the logarithm of a scale, by halving
+_CLOSE, _TRIES = 3e-3, 40  # of the logarithm of a scale, by halving
 _WIDEST = 64.0  # factor on the weights as they are, and its inverse
 _MOVED = 1e-5  # how far a pilot starts from the trajectory, in float64
 
@@ -105,6 +105,7 @@ def init_lyapunov_(layer: Any, x: Any, exponent: float) -> Any:
     >>> rs.nn.init_lyapunov_(layer, x, -0.1).counters.completed, rs.nn.exponents(layer, x).round(2)
     (0, array([-0.1]))
     """
+    x = _pilot(layer, x)
     with torch.no_grad():
         weights = [[w.clone() for w, _ in _recurrent(layer, i)] for i in range(len(exponents(layer, x)))]
         try:
@@ -122,7 +123,9 @@ def _scale_to(layer: Any, x: Any, wanted: float, index: int, weights: list[Any])
 
     def above(scale: float) -> bool:
         _write(layer, index, [scale * w for w in weights])
-        return bool(exponents(layer, x)[index] > wanted)
+        with _watched(layer) as seen:
+            layer(x)
+        return _exponent(seen[index][2]) > wanted
 
     low = high = 1.0
     while above(low) and low > 1 / _WIDEST:
@@ -183,9 +186,7 @@ def clip_recurrent_(layer: Any, max_norm: float) -> Any:
         for index in range(layer.num_layers * (1 + layer.bidirectional)):
             for weight, form in _recurrent(layer, index):
                 if form is None:
-                    raise TypeError(
-                        "a mixing has a weight that is no matrix or diagonal; wanted dense, heads or diagonal"
-                    )
+                    raise TypeError("a mixing has a weight of another form; wanted dense, heads or diagonal mixings")
                 if form == "diagonal":
                     weight.clamp_(-max_norm, max_norm)
                     continue
@@ -237,9 +238,7 @@ def lyapunov_penalty(layer: Any, x: Any, *, ceiling: float = -0.05, steps: int =
 def _predicted(layer: Any, x: Any, steps: int, windows: int) -> list[Any]:
     """Return the predicted exponent of each layer and direction."""
     if steps < 2 or steps % 2 or windows < 1:
-        raise ValueError(
-            f"steps is {steps} and windows {windows}; wanted an even number of steps, and 1 window or more"
-        )
+        raise ValueError(f"steps is {steps} and windows {windows}; wanted an even number >= 2, and 1 or more")
     with _watched(layer) as seen:
         layer(x)
     found = []

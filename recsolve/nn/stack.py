@@ -161,7 +161,7 @@ class Stack:
         return self._time_first(y), self._joined(final)
 
     def _packed(self, packed: Any, hx: Any) -> tuple[Any, Any]:
-        """Return what :meth:`forward` does of a PackedSequence, whose sequences lie from the longest to the shortest."""
+        """Return what :meth:`forward` does of a PackedSequence, where sequences lie from the longest on."""
         x, lengths = rnn.pad_packed_sequence(type(packed)(packed.data, packed.batch_sizes))
         parts = self._initial(hx, x)
         if packed.sorted_indices is not None:
@@ -216,11 +216,19 @@ class Stack:
         self, weights: Direction, x: Any, starts: list[Any], order: Sequences, reverse: bool
     ) -> tuple[Any, list[Any]]:
         """Return the output (T, B, n) of a direction in the order of x, and its final states (B, n) by component."""
-        dtype, cell, resets = _wide(x), weights.cell, order.resets(reverse)
-        shown = cell.state.index(cell.output)
+        dtype, cell, resets = wide(x), weights.cell, order.resets(reverse)
         starts = [None if part is None else part.to(dtype) for part in starts]
         rows = _linear(order.read(x, reverse), weights.projection, weights.offset).to(dtype)
-        first = starts
+        with torch.autocast(x.device.type, enabled=False):  # which stops at the projection: states are not rounded
+            parts = self._parts(weights, rows, starts, resets)
+        starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
+        final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
+        return order.read(parts[cell.state.index(cell.output)], reverse), final
+
+    def _parts(self, weights: Direction, rows: Any, starts: list[Any], resets: Any) -> list[Any]:
+        """Return the components (T, B, n) of the states of a direction, in its own order, the shown one read out."""
+        cell, dtype, first = weights.cell, rows.dtype, starts
+        shown = cell.state.index(cell.output)
         if weights.readout is not None and starts[shown] is not None:
             # An initial output is seen through the mixings alone: what they make of it belongs to the drive.
             seen = functional.linear(starts[shown], weights.recurrent.to(dtype))
@@ -234,9 +242,7 @@ class Stack:
         parts = [part.flatten(2) for part in (states.unbind(2) if len(starts) > 1 else [states])]
         if weights.readout is not None:
             parts[shown] = functional.linear(parts[shown], weights.readout.to(dtype))
-        starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
-        final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
-        return order.read(parts[shown], reverse), final
+        return parts
 
     def _states(self, weights: Direction, tensors: dict[str, Any]) -> Any:
         """Return the states (T, B, *event) of a cell."""
@@ -302,7 +308,7 @@ def stored(module: Any, name: str) -> Any:
     return module._parameters[name]
 
 
-def _wide(x: Any) -> Any:
+def wide(x: Any) -> Any:
     """Return the dtype of states: float64 for float64, and else float32."""
     return torch.float64 if x.dtype is torch.float64 else torch.float32
 
