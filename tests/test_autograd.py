@@ -164,7 +164,7 @@ def test_both_ways_through_one_node_add_up_and_every_result_shares_it():
     sol = rs.solve(rs.cells.LSTM.from_torch(model).recurrence(x))
     assert sol.states.grad_fn is sol.output.grad_fn is sol.final.grad_fn
     y, (h, c) = model(x)
-    ours = (sol.output.sin().sum() + sol.named_final.c.exp().sum() + sol.named.c[2].sum())
+    ours = sol.output.sin().sum() + sol.named_final.c.exp().sum() + sol.named.c[2].sum()
     theirs = y.sin().sum() + c.exp().sum() + model(x[:3])[1][1].sum()
     wanted = torch.autograd.grad(theirs, (x, *model.parameters()))
     for found, known in zip(torch.autograd.grad(ours, (x, *model.parameters())), wanted, strict=True):
@@ -175,9 +175,7 @@ def test_one_weight_in_two_places_gets_both_gradients():
     W, u = leaf(0.3 * np.eye(3)), torch.ones(5, 3, dtype=torch.float64)
 
     def solved(W):
-        cell = rs.cells.GRU.with_weights(
-            mixings={n: rs.mixings.Dense(W.T) for n in "rzn"}, parameters={"b_n": W[0]}
-        )
+        cell = rs.cells.GRU.with_weights(mixings={n: rs.mixings.Dense(W.T) for n in "rzn"}, parameters={"b_n": W[0]})
         return rs.solve(cell.recurrence(drive=dict.fromkeys("rzn", u))).output
 
     assert gradcheck(solved, (W,))

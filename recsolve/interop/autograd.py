@@ -17,7 +17,6 @@ from recsolve import cells, mixings
 from recsolve.base.links import RECORDERS, Leaf
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.projection import Projection
-from recsolve.scan import scan
 from recsolve.solution import Solution
 from recsolve.solve import solve
 

@@ -13,10 +13,8 @@ from recsolve.base.links import Leaf
 from recsolve.gradients.adjoint import gradients
 from recsolve.gradients.scan_adjoint import scan_adjoint
 from recsolve.gradients.solved import check_differentiable
-from recsolve.gradients.transposes import sum_to
 from recsolve.scan import scan
 from recsolve.solution import Solution
-
 
 READOUT: Leaf = ("readout", None)
 
