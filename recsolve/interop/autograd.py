@@ -174,8 +174,8 @@ def _grouped(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _default_mixing(weight: Any) -> mixings.Mixing:
-    kind = {1: mixings.Diagonal, 2: mixings.Dense, 3: mixings.Heads}.get(weight.ndim)
-    if kind is None:
+    kinds: dict[int, Callable[[Any], mixings.Mixing]] = {1: mixings.Diagonal, 2: mixings.Dense, 3: mixings.Heads}
+    if (kind := kinds.get(weight.ndim)) is None:
         raise ValueError(f"a mixing weight has shape {tuple(weight.shape)}; wanted (n,), (n, n) or (H, n, n)")
     return kind(weight)
 
