@@ -81,7 +81,61 @@ def _named(drawn: Any) -> dict[str, Any]:
 
 
 class Recurrent(Stack, nn.Module):  # type: ignore[misc]
-    """Layers of a cell, solved in parallel over time."""
+    """Layers of any cell, solved in parallel over time.
+
+    Parameters
+    ----------
+    cell : str or Cell
+        The name of a built-in cell, or a definition, of five lines of your own say.
+    input_size, hidden_size : int
+        Width of the input, and of the state (all heads together).
+    mixing, heads, gain
+        How units are coupled, as of :meth:`recsolve.Cell.random`, from which initial weights come, by torch's seed.
+    num_layers, bidirectional, dropout, batch_first
+        As of torch's modules; dropout acts on the output of all layers but the last.
+    norm : {False, True, "layer", "rms"}
+        Whether the input of every layer is normalised, by a ``LayerNorm`` (also True) or ``RMSNorm`` of its own.
+    residual : bool
+        Whether the input of a layer is added to its output, where both are of one width.
+    method, tol, maxiter, on_failure, every, cotangent_clamp, kappa
+        As of :class:`recsolve.nn.GRU`.
+    device, dtype
+        Of the parameters.
+
+    Attributes
+    ----------
+    cell : Cell
+    counters : Counters
+        What it has done so far.
+
+    Raises
+    ------
+    TypeError
+        For a cell that is none, or whose function cannot be differentiated: it couples units without a mixing, or
+        branches in Python.
+    ValueError
+        For an unknown cell, mixing, norm, method or ``on_failure``; and for sizes that do not fit.
+
+    Notes
+    -----
+    Parameters of layer l are ``CELL_lL.weight_ih`` (the drives one after the other, in the order in which the cell uses
+    them), ``.bias_ih``, ``.mixing_NAME`` and ``.parameter_NAME``; ``CELL_lL_reverse`` for the other direction. It is
+    called as torch's modules are: :meth:`forward`. Initial and final states are one tensor for each component of the
+    state, in the order of ``cell.state``, a tuple where there are several.
+
+    Examples
+    --------
+    >>> import torch, recsolve as rs
+    >>> from recsolve.math import sigmoid, tanh
+    >>> def highway(s, W, u, p):
+    ...     f = sigmoid(W.f(s.h) + u.f)
+    ...     return f * s.h + (1 - f) * tanh(W.h(s.h) + u.h)
+    >>> cell = rs.Cell(highway, state=("h",), output="h")
+    >>> layer = rs.nn.Recurrent(cell, 3, 8, mixing="diagonal", num_layers=2, norm=True, residual=True)
+    >>> y, final = layer(torch.randn(50, 4, 3))
+    >>> y.shape, final.shape, [name for name, _ in layer.named_parameters()][2:5]
+    (torch.Size([50, 4, 8]), torch.Size([2, 4, 8]), ['highway_l0.weight_ih', 'highway_l0.bias_ih', 'highway_l0.mixing_f'])
+    """
 
     def __init__(
         self,
