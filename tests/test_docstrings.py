@@ -11,16 +11,8 @@ import pytest
 
 import recsolve as rs
 
-ROOMS = (
-    *([rs.nn] if find_spec("torch") else []),
-    rs,
-    rs.cells,
-    rs.graphs,
-    rs.jacobians,
-    rs.mixings,
-    rs.solvers,
-    rs.testing,
-)
+ROOMS = [rs, rs.cells, rs.graphs, rs.jacobians, rs.mixings, rs.solvers, rs.testing]
+ROOMS += [rs.nn] if find_spec("torch") else []
 SHAPE = re.compile(r"shape|\((T|\*|\.\.\.|n|\d|nit)")  # (T, *batch, *event), say
 DTYPE = re.compile(r"float32|dtype|of bool|of int")
 
