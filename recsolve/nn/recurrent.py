@@ -13,15 +13,20 @@ from torch import nn
 from recsolve import cells
 from recsolve.base.links import to_linked
 from recsolve.base.overriding import changed
-from recsolve.mixings import Mixing, form_of
+from recsolve.mixings import MIXINGS, Mixing, form_of
 from recsolve.nn.counters import Counters
 from recsolve.nn.solving import Settings
-from recsolve.nn.stack import Direction, Stack, stored
+from recsolve.nn.stack import Direction, Stack, stored, wide
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.solve import solve
 
 _NORMS: dict[Any, Any] = {False: None, True: nn.LayerNorm, "layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+
+def _maker(mixing: Mixing) -> Callable[[Any], Mixing]:
+    """Return what makes a mixing of the same kind of other weights."""
+    return type(mixing) if type(mixing) in MIXINGS.values() else partial(_with_weight, mixing)
 
 
 def _with_weight(mixing: Mixing, weight: Any) -> Mixing:
@@ -36,7 +41,7 @@ class _Weights(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.cell, self.sizes, self.draw = cell, (input_size, hidden_size), draw
         drawn = self._drawn()
-        self.mixings = {name: partial(_with_weight, mixing) for name, mixing in drawn.mixings.items()}
+        self.mixings = {name: _maker(mixing) for name, mixing in drawn.mixings.items()}
         assert drawn.projection is not None
         self.drives, self.event = tuple(drawn.projection.weights), drawn.projection.event
         for name, x in _named(drawn).items():
@@ -57,7 +62,7 @@ class _Weights(nn.Module):  # type: ignore[misc]
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
         drawn = self._drawn()
-        self.mixings = {name: partial(_with_weight, mixing) for name, mixing in drawn.mixings.items()}
+        self.mixings = {name: _maker(mixing) for name, mixing in drawn.mixings.items()}
         self._take(drawn)
 
     def direction(self) -> Direction:
@@ -204,7 +209,8 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
 
     def _recurrent(self, layer: int, reverse: bool) -> list[tuple[Any, str | None]]:
         weights: Any = self._modules[self._name(layer, reverse)]
-        return [(stored(weights, f"mixing_{n}"), form_of(make.args[0])) for n, make in weights.mixings.items()]
+        found = {name: stored(weights, f"mixing_{name}") for name in weights.mixings}
+        return [(w, form_of(weights.mixings[name](w.detach().to(wide(w))))) for name, w in found.items()]
 
     def _widths(self) -> tuple[int, ...]:
         return (self.hidden_size,) * len(self.cell.state)
