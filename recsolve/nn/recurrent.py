@@ -62,7 +62,7 @@ class _Weights(nn.Module):  # type: ignore[misc]
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
         drawn = self._drawn()
-        self.mixings = {name: _maker(mixing) for name, mixing in drawn.mixings.items()}
+        self.mixings.update({name: _maker(mixing) for name, mixing in drawn.mixings.items()})
         self._take(drawn)
 
     def direction(self) -> Direction:
@@ -168,8 +168,8 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
         dtype: Any = None,
     ):
         super().__init__()
-        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
         self.counters = Counters()
+        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
         self.cell = cells.get(cell) if isinstance(cell, str) else cell
         if not isinstance(self.cell, Cell):
             raise TypeError(f"cell is {type(cell).__name__}; wanted the name of a built-in cell, or a Cell")

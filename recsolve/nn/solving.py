@@ -49,6 +49,15 @@ class Settings:
     ------
     ValueError, TypeError
         For an unknown method or on_failure.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> import recsolve as rs
+    >>> layer = rs.nn.GRU(3, 8, method="newton")
+    >>> layer.solving = replace(layer.solving, maxiter=3, on_failure="warn")
+    >>> layer.solving.method
+    'newton'
     """
 
     method: str | solvers.Method = "auto"

@@ -68,9 +68,17 @@ class Stack:
     batch_first: bool
     dropout: float
     training: bool
-    solving: Settings
     counters: Counters
     seen: list[tuple[Direction, dict[str, Any], Solution]] | None = None  # the solves, while somebody looks at them
+
+    @property
+    def solving(self) -> Settings:
+        """How it solves; other settings may be set."""
+        return self._solving
+
+    @solving.setter
+    def solving(self, settings: Settings) -> None:
+        self._solving, self._specs = settings, dict[tuple[int, bool], CellSpec]()
 
     def _direction(self, layer: int, reverse: bool) -> Direction:
         """Return the weights of one layer and direction as they are now."""
@@ -195,7 +203,7 @@ class Stack:
             entered, shown = self._enter(layer, x), []
             for reverse in (False, True)[: 1 + self.bidirectional]:
                 starts = [None if part is None else part[len(final)] for part in parts]
-                y, ends = self._solve(self._direction(layer, reverse), entered, starts, order, reverse)
+                y, ends = self._solve(layer, reverse, entered, starts, order)
                 shown.append(y.to(dtype))
                 final.append(ends)
             y = shown[0] if len(shown) == 1 else torch.cat(shown, dim=-1)
@@ -212,20 +220,28 @@ class Stack:
             y = functional.dropout(y, self.dropout, self.training)
         return y
 
-    def _solve(
-        self, weights: Direction, x: Any, starts: list[Any], order: Sequences, reverse: bool
-    ) -> tuple[Any, list[Any]]:
+    def _solve(self, layer: int, reverse: bool, x: Any, starts: list[Any], order: Sequences) -> tuple[Any, list[Any]]:
         """Return the output (T, B, n) of a direction in the order of x, and its final states (B, n) by component."""
-        dtype, cell, resets = wide(x), weights.cell, order.resets(reverse)
+        weights, dtype, resets = self._direction(layer, reverse), wide(x), order.resets(reverse)
+        cell, spec = weights.cell, self._spec((layer, reverse), weights)
         starts = [None if part is None else part.to(dtype) for part in starts]
         rows = _linear(order.read(x, reverse), weights.projection, weights.offset).to(dtype)
         with torch.autocast(x.device.type, enabled=False):  # which stops at the projection: states are not rounded
-            parts = self._parts(weights, rows, starts, resets)
+            parts = self._parts(spec, weights, rows, starts, resets)
         starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
         final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
         return order.read(parts[cell.state.index(cell.output)], reverse), final
 
-    def _parts(self, weights: Direction, rows: Any, starts: list[Any], resets: Any) -> list[Any]:
+    def _spec(self, place: tuple[int, bool], weights: Direction) -> CellSpec:
+        """Return what a solve depends on besides tensors, one for the life of the settings."""
+        if place not in self._specs:
+            self._specs[place] = CellSpec(
+                weights.cell, weights.mixings, self.solving.solved(), clamp=self.solving.cotangent_clamp,
+                observe=Observer(self.solving, self.counters),
+            )  # fmt: skip
+        return self._specs[place]
+
+    def _parts(self, spec: CellSpec, weights: Direction, rows: Any, starts: list[Any], resets: Any) -> list[Any]:
         """Return the components (T, B, n) of the states of a direction, in its own order, the shown one read out."""
         cell, dtype, first = weights.cell, rows.dtype, starts
         shown = cell.state.index(cell.output)
@@ -238,18 +254,14 @@ class Stack:
         tensors = {f"drive.{name}": drive for name, drive in zip(weights.drives, drives, strict=True)}
         tensors |= {f"mixing.{name}": weights.weights[name].to(dtype) for name in cell.mixings}
         tensors |= {f"parameter.{name}": weights.parameters[name].to(dtype) for name in cell.parameters}
-        states = self._states(weights, {**tensors, "initial": _state(first, weights.event), "reset": resets})
+        states = self._states(spec, weights, {**tensors, "initial": _state(first, weights.event), "reset": resets})
         parts = [part.flatten(2) for part in (states.unbind(2) if len(starts) > 1 else [states])]
         if weights.readout is not None:
             parts[shown] = functional.linear(parts[shown], weights.readout.to(dtype))
         return parts
 
-    def _states(self, weights: Direction, tensors: dict[str, Any]) -> Any:
+    def _states(self, spec: CellSpec, weights: Direction, tensors: dict[str, Any]) -> Any:
         """Return the states (T, B, *event) of a cell."""
-        spec = CellSpec(
-            weights.cell, weights.mixings, self.solving.solved(), clamp=self.solving.cotangent_clamp,
-            observe=Observer(self.solving, self.counters),
-        )  # fmt: skip
         try:
             solution = solve_native(spec, tensors)
         except ConvergenceError as error:

@@ -35,8 +35,8 @@ class _TorchStack(Stack):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
         self.counters = Counters()
+        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
 
     def _like(self) -> Any:
         return self.weight_ih_l0
