@@ -18,7 +18,7 @@ from recsolve.base.names import Names
 from recsolve.gradients.function_gradients import Cotangents, pull_function
 from recsolve.gradients.of_history import adjoint_of, pull
 from recsolve.gradients.sensitivity import CellSensitivity, projection_of
-from recsolve.gradients.solved import check_jacobian, cotangent_of, recurrence_of
+from recsolve.gradients.solved import check_clamp, check_jacobian, clamp_adjoint, cotangent_of, recurrence_of
 from recsolve.gradients.transposes import sum_to
 from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.mixings import from_plain
@@ -73,23 +73,35 @@ class Gradients:
     ([0.25, 0.5, 1.0], [0.125])
     """
 
-    def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array, direct: Cotangents | None = None):
+    def __init__(
+        self,
+        recurrence: Recurrence,
+        trajectory: Array,
+        cotangent: Array,
+        direct: Cotangents | None = None,
+        clamp: float | None = None,
+    ):
         self._recurrence = recurrence
         self._direct = direct  # what a readout depends on besides the states
         engine = recurrence.bind()
         self._compiled: _Compiled | None = None
         self._trajectory = trajectory
+        check_clamp(clamp, recurrence)
         if isinstance(recurrence, HistoryRecurrence):
             self._g = adjoint_of(recurrence, trajectory, cotangent)
             return
-        if (found := engine.adjoint(trajectory, cotangent)) is not None:
+        found = engine.adjoint(trajectory, cotangent) if clamp is None else None
+        if found is not None:
             self._g, self._compiled = found[0], _Compiled(*found[1:])
             return
         with np.errstate(all="ignore"):
             self._previous = recurrence.previous(trajectory)
             _, self._J = engine.differentiate(self._previous)
             check_jacobian(recurrence, self._previous, self._J)
-            self._g = reverse_solve(self._J, recurrence.over_event(recurrence.starts), cotangent)
+            starts = recurrence.over_event(recurrence.starts)
+            self._g = reverse_solve(self._J, starts, cotangent)
+            if clamp is not None:
+                clamp_adjoint(self._g, self._J, starts, cotangent, clamp)
 
     @property
     def states(self) -> Any:
@@ -250,7 +262,13 @@ class Gradients:
 
 
 def adjoint(
-    solution: Solution, *, states: Any = None, output: Any = None, final: Any = None, unconverged: bool = False
+    solution: Solution,
+    *,
+    states: Any = None,
+    output: Any = None,
+    final: Any = None,
+    unconverged: bool = False,
+    clamp: float | None = None,
 ) -> Gradients:
     """Return the gradients of a scalar function of a solution, given its derivatives with respect to the states.
 
@@ -266,6 +284,10 @@ def adjoint(
         Cotangent of ``solution.final``, or of some of its components by name.
     unconverged : bool
         Whether to differentiate a solution that has not converged, at which these are not gradients.
+    clamp : float, optional
+        The size to which every entry of the adjoint variables is limited, step by step: g[t] is that of
+        J[t+1]^T g[t+1] + c[t]. Then these are gradients only where no limit is met; training is done with it all the
+        same. Steps are taken one by one from the last one on that meets it.
 
     Returns
     -------
@@ -316,14 +338,21 @@ def adjoint(
         c["final"] = rec.by_name(final, "final", rec.initial.shape)
         if len(trajectory) == 0:
             raise ValueError("final is given, but T = 0: the final state is the initial one")
-    return gradients(rec, trajectory, **c)
+    return gradients(rec, trajectory, **c, clamp=clamp)
 
 
 def gradients(
-    rec: Recurrence, trajectory: Array, states: Array | None, output: Array | None, final: Array | None
+    rec: Recurrence,
+    trajectory: Array,
+    states: Array | None,
+    output: Array | None,
+    final: Array | None,
+    *,
+    clamp: float | None = None,
 ) -> Gradients:
     """Return what :func:`adjoint` does, of native arrays with steps as their first axis."""
-    return Gradients(rec, trajectory, *cotangent_of(rec, trajectory, states, output, final))
+    cotangent, direct = cotangent_of(rec, trajectory, states, output, final)
+    return Gradients(rec, trajectory, cotangent, direct, clamp)
 
 
 def _sums(first: dict[str, Array], second: dict[str, Array]) -> dict[str, Array]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
@@ -32,6 +34,29 @@ def cotangent_of(
     if final is not None:
         c[-1] += final
     return c, direct
+
+
+def check_clamp(clamp: Any, rec: Recurrence) -> None:
+    """Raise ValueError for what is no limit, and TypeError where adjoint variables do not follow step by step."""
+    if clamp is None:
+        return
+    if isinstance(clamp, bool) or not isinstance(clamp, (int, float, np.number)) or not clamp > 0:
+        raise ValueError(f"clamp is {clamp!r}; wanted a number above 0")
+    if not rec.stepwise or rec.graph is not None:
+        raise TypeError(f"clamp is given, and {rec.description} does not go from one step to the next")
+
+
+def clamp_adjoint(g: Array, J: Jacobian, starts: Array, cotangent: Array, clamp: float) -> None:
+    """Limit adjoint variables step by step, in place; those after the last step that meets the limit stay."""
+    xp, size = namespace(g), g.dtype.type(clamp)
+    met = abs(g) > size
+    over = xp.flatnonzero(met.reshape(len(g), -1).any(axis=1)) if g.size else ()
+    for t in range(int(over[-1]) if len(over) else -1, -1, -1):
+        if t + 1 < len(g):
+            one = slice(t + 1, t + 2)
+            back = xp.where(starts[one], g.dtype.type(0), J[one].rmatvec(g[one]))
+            g[t] = cotangent[t] + back[0]
+        g[t] = xp.clip(g[t], -size, size)
 
 
 def pull_readout(rec: Recurrence, readout: Callable[..., Any], trajectory: Array, cotangent: Array) -> Cotangents:

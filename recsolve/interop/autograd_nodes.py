@@ -170,14 +170,12 @@ class Scanned:
     Parameters
     ----------
     monoid : str, Monoid or type
-    count : int
-        Of elements.
     given : mapping
         The other arguments of :func:`recsolve.scan`.
     """
 
-    def __init__(self, monoid: Any, count: int, given: Mapping[str, Any]):
-        self.monoid, self.count, self.given = monoid, count, dict(given)
+    def __init__(self, monoid: Any, given: Mapping[str, Any]):
+        self.monoid, self.given = monoid, dict(given)
 
     def run(self, tensors: Sequence[Any]) -> Any:
         *elements, initial = (x.detach() if isinstance(x, torch.Tensor) else x for x in tensors)
