@@ -10,6 +10,7 @@ from hypothesis import given, strategies
 import recsolve as rs
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # what is computed here is small
 rnn = torch.nn.utils.rnn
 
 KINDS = ("GRU", "LSTM", "RNN", "RNN relu", "LSTM proj")
@@ -285,6 +286,35 @@ def test_bad_input_is_named():
     for options, message in (({"method": "newtn"}, "method is 'newtn'"), ({"on_failure": "x"}, "on_failure is 'x'")):
         with pytest.raises(ValueError, match=message):
             rs.nn.GRU(D, N, **options)
+
+
+@pytest.fixture
+def compiled():
+    """Compile whole graphs, forwards and backwards, without generated code."""
+    torch._dynamo.reset()
+    yield lambda module: torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("way", ["padded", "lengths", "cu_seqlens", "reset"])
+def test_compiled_models_hold_a_layer_without_a_break(way, compiled):
+    _, ours = pair("LSTM proj" if way == "padded" else "GRU", num_layers=2, bidirectional=way != "padded")
+    x, reset = torch.randn(T, B, D, dtype=torch.float64).requires_grad_(), torch.zeros(T, dtype=torch.bool)
+    reset[3] = True
+    entered = {
+        "padded": ((x, as_hx(start(ours))), {}),
+        "lengths": ((x,), {"lengths": torch.tensor(LENGTHS, dtype=torch.int32)}),
+        "cu_seqlens": ((x[:, 0],), {"cu_seqlens": torch.tensor([0, 3, 3, T], dtype=torch.int32)}),
+        "reset": ((x,), {"reset": reset}),
+    }
+    arguments, options = entered[way]
+    found = []
+    for run in (ours, compiled(ours)):
+        y, final = run(*arguments, **options)
+        results = [y, *parts(final)]
+        found.append([*results, *derivatives(results, [x], ours)])
+    assert_same(*found)
+    assert ours.counters.solves == 2 * 2 * (1 + ours.bidirectional)
 
 
 @pytest.mark.gpu

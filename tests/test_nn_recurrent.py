@@ -1,6 +1,7 @@
 """recsolve.nn.Recurrent: layers of any cell and mixing; what layers count, and what keeps their solves short."""
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -10,6 +11,7 @@ import recsolve as rs
 from recsolve.math import sigmoid, tanh, total
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # what is computed here is small
 
 T, B, D, N = 12, 4, 3, 8
 
@@ -178,6 +180,23 @@ def test_what_is_not_met_is_completed_and_counted_or_raised_or_warned_of():
         rough = warning(x)[0]
     assert (warning.counters.completed, warning.counters.unmet) == (0, 1)
     assert 1e-6 < (rough - exact).abs().max() < 0.5
+    rough.sum().backward()  # as if they were met
+    assert warning.gru_l0.mixing_n.grad.isfinite().all()
+    again = copy.deepcopy(warning)
+    again.solving = dataclasses.replace(again.solving, maxiter=None)
+    assert torch.allclose(again(x)[0], exact, atol=1e-13)
+
+
+def test_cotangents_are_limited_on_demand():
+    x = data()
+    free, loose, tight = (layer("gru", cotangent_clamp=size) for size in (None, 1e3, 1e-3))
+    found = []
+    for module in (free, loose, tight):
+        module(x)[0].sum().backward()
+        found.append(module.gru_l0.bias_ih.grad)
+    assert torch.allclose(found[0], found[1], atol=1e-12)
+    assert found[2].abs().max() <= 1e-3 * T * B
+    assert found[0].abs().max() > 1
 
 
 def test_layers_count_and_a_model_reports(capsys):

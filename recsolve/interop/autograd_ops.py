@@ -176,7 +176,7 @@ def _pull(
     """Return the gradients with respect to the tensors that need one, for a cotangent of the states."""
     spec, listed = spec_of(key), names.split(",")
     recurrence = recurrence_of(spec, listed, tensors)
-    check_differentiable(recurrence, bool(met), "not converged")
+    check_differentiable(recurrence, spec.unconverged or bool(met), "not converged")
     found = gradients(recurrence, _array(states), _array(cotangent), None, None, clamp=spec.clamp)
     wanted = zip(listed, tensors, needed, strict=True)
     return [_gradient(found.of(leaf_of(name)), x) for name, x, wants in wanted if wants]
@@ -226,6 +226,7 @@ def _(directions: Any, cotangent: Any, states: Any, met: Any, tensors: Any, name
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
     tensors, ctx.names, ctx.key = inputs
+    ctx.spec = spec_of(ctx.key)  # which lives as long as gradients may go back
     states, met = output
     ctx.save_for_backward(states, met, *tensors)
 
@@ -244,6 +245,7 @@ _solve.register_autograd(_back, setup_context=_keep)
 
 def _keep_pull(ctx: Any, inputs: Any, output: Any) -> None:
     cotangent, states, met, tensors, ctx.names, ctx.key, ctx.needed = inputs
+    ctx.spec = spec_of(ctx.key)
     ctx.save_for_backward(cotangent, states, met, *tensors)
 
 

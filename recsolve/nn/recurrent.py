@@ -169,7 +169,6 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
     ):
         super().__init__()
         self.counters = Counters()
-        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
         self.cell = cells.get(cell) if isinstance(cell, str) else cell
         if not isinstance(self.cell, Cell):
             raise TypeError(f"cell is {type(cell).__name__}; wanted the name of a built-in cell, or a Cell")
@@ -191,6 +190,7 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
                 self.add_module(f"norm_l{layer}", _NORMS[norm](width, **factory))
             for reverse in (False, True)[: 1 + self.bidirectional]:
                 self.add_module(self._name(layer, reverse), _Weights(self.cell, width, hidden_size, draw, factory))
+        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
 
     def _name(self, layer: int, reverse: bool) -> str:
         """Return what a layer and direction are called; with the cell, so that checkpoints of others do not fit."""

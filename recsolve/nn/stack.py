@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 from torch.nn.utils import rnn
 
-from recsolve.interop.autograd import CellSpec, solve_native
+from recsolve.interop.autograd import CellSpec
+from recsolve.interop.autograd_ops import run
 from recsolve.mixings import Mixing
 from recsolve.nn.counters import Counters
 from recsolve.nn.sequences import Documents, Sequences, check_offsets
 from recsolve.nn.solving import Observer, Settings
 from recsolve.recurrence.cell import Cell
-from recsolve.solution import ConvergenceError, Solution
+from recsolve.solution import ConvergenceError
 
 
 @dataclass
@@ -54,6 +55,14 @@ class Direction:
     recurrent: Any = None
 
 
+class Seen(NamedTuple):
+    """A solve of a layer, for those who look at it."""
+
+    spec: CellSpec
+    tensors: dict[str, Any]
+    states: Any
+
+
 class Stack:
     """A mixin of modules with layers: what they are called with, and how the layers follow each other.
 
@@ -69,7 +78,7 @@ class Stack:
     dropout: float
     training: bool
     counters: Counters
-    seen: list[tuple[Direction, dict[str, Any], Solution]] | None = None  # the solves, while somebody looks at them
+    seen: list[Seen] | None = None  # the solves, while somebody looks at them
 
     @property
     def solving(self) -> Settings:
@@ -78,7 +87,16 @@ class Stack:
 
     @solving.setter
     def solving(self, settings: Settings) -> None:
-        self._solving, self._specs = settings, dict[tuple[int, bool], CellSpec]()
+        observe, unconverged = Observer(settings, self.counters), settings.on_failure == "warn"
+        self._solving, self._specs = settings, list[list[CellSpec]]()
+        for layer in range(self.num_layers):
+            ways = [self._direction(layer, reverse) for reverse in (False, True)[: 1 + self.bidirectional]]
+            self._specs.append([
+                CellSpec(
+                    way.cell, way.mixings, settings.solved(), clamp=settings.cotangent_clamp, observe=observe,
+                    unconverged=unconverged, event=way.event,
+                ) for way in ways
+            ])  # fmt: skip
 
     def _direction(self, layer: int, reverse: bool) -> Direction:
         """Return the weights of one layer and direction as they are now."""
@@ -184,7 +202,8 @@ class Stack:
         """Return what :meth:`forward` does of sequences one after the other."""
         if input.ndim != 2:
             raise ValueError(f"input has shape {tuple(input.shape)}; wanted (total, D), as cu_seqlens is given")
-        offsets = check_offsets(cu_seqlens, len(input))
+        given = cu_seqlens if torch.compiler.is_compiling() else check_offsets(cu_seqlens, len(input))
+        offsets = torch.as_tensor(given, dtype=torch.int64, device=input.device)
         if hx is None:  # all begin alike, so that one long sequence may hold them
             x = input.unsqueeze(1)
             y, final = self._layers(x, self._initial(None, x), Documents(x, offsets))
@@ -223,7 +242,7 @@ class Stack:
     def _solve(self, layer: int, reverse: bool, x: Any, starts: list[Any], order: Sequences) -> tuple[Any, list[Any]]:
         """Return the output (T, B, n) of a direction in the order of x, and its final states (B, n) by component."""
         weights, dtype, resets = self._direction(layer, reverse), wide(x), order.resets(reverse)
-        cell, spec = weights.cell, self._spec((layer, reverse), weights)
+        cell, spec = weights.cell, self._specs[layer][reverse]
         starts = [None if part is None else part.to(dtype) for part in starts]
         rows = _linear(order.read(x, reverse), weights.projection, weights.offset).to(dtype)
         with torch.autocast(x.device.type, enabled=False):  # which stops at the projection: states are not rounded
@@ -231,15 +250,6 @@ class Stack:
         starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
         final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
         return order.read(parts[cell.state.index(cell.output)], reverse), final
-
-    def _spec(self, place: tuple[int, bool], weights: Direction) -> CellSpec:
-        """Return what a solve depends on besides tensors, one for the life of the settings."""
-        if place not in self._specs:
-            self._specs[place] = CellSpec(
-                weights.cell, weights.mixings, self.solving.solved(), clamp=self.solving.cotangent_clamp,
-                observe=Observer(self.solving, self.counters),
-            )  # fmt: skip
-        return self._specs[place]
 
     def _parts(self, spec: CellSpec, weights: Direction, rows: Any, starts: list[Any], resets: Any) -> list[Any]:
         """Return the components (T, B, n) of the states of a direction, in its own order, the shown one read out."""
@@ -254,22 +264,23 @@ class Stack:
         tensors = {f"drive.{name}": drive for name, drive in zip(weights.drives, drives, strict=True)}
         tensors |= {f"mixing.{name}": weights.weights[name].to(dtype) for name in cell.mixings}
         tensors |= {f"parameter.{name}": weights.parameters[name].to(dtype) for name in cell.parameters}
-        states = self._states(spec, weights, {**tensors, "initial": _state(first, weights.event), "reset": resets})
+        tensors |= {"initial": _state(first, weights.event), "reset": resets}
+        states = self._states(spec, {name: x for name, x in tensors.items() if x is not None})
         parts = [part.flatten(2) for part in (states.unbind(2) if len(starts) > 1 else [states])]
         if weights.readout is not None:
             parts[shown] = functional.linear(parts[shown], weights.readout.to(dtype))
         return parts
 
-    def _states(self, spec: CellSpec, weights: Direction, tensors: dict[str, Any]) -> Any:
+    def _states(self, spec: CellSpec, tensors: dict[str, Any]) -> Any:
         """Return the states (T, B, *event) of a cell."""
         try:
-            solution = solve_native(spec, tensors)
+            states = run(spec, tensors)
         except ConvergenceError as error:
             self.counters.count(error.solution, kappa=False)
             raise
         if self.seen is not None:
-            self.seen.append((weights, tensors, solution))
-        return solution.states
+            self.seen.append(Seen(spec, tensors, states.detach()))
+        return states
 
     # Arguments -------------------------------------------------------------------------------------------------
 
