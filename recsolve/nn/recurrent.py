@@ -225,8 +225,8 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
     def extra_repr(self) -> str:
         """Return what is printed of it."""
         given = [self.cell.name, str(self.input_size), str(self.hidden_size), f"num_layers={self.num_layers}"]
-        flags = ("bidirectional", "batch_first", "residual")
-        return ", ".join(given + [f"{name}=True" for name in flags if getattr(self, name)])
+        options = ("bidirectional", "batch_first", "dropout", "norm", "residual")
+        return ", ".join(given + [f"{name}={value}" for name in options if (value := getattr(self, name))])
 
 
 def _try(cell: WeightedCell) -> None:

@@ -22,15 +22,17 @@ _MOVED = 1e-5  # how far a pilot starts from the trajectory, in float64
 
 
 @contextmanager
-def _watched(layer: Stack) -> Iterator[list[Seen]]:
-    """Collect what a layer solves, one entry for each layer and direction."""
+def _watched(layer: Any, *, still: bool = True) -> Iterator[list[Seen]]:
+    """Collect what a layer solves, one entry for each layer and direction, if ``still`` without dropout."""
     if not isinstance(layer, Stack):
         raise TypeError(f"layer is {type(layer).__name__}; wanted one of recsolve.nn")
-    layer.seen = []
+    layer.seen, training = [], layer.training
+    layer.train(training and not still)
     try:
         yield layer.seen
     finally:
         layer.seen = None
+        layer.train(training)
 
 
 def exponents(layer: Any, x: Any) -> Any:
@@ -251,7 +253,7 @@ def _predicted(layer: Any, x: Any, steps: int, windows: int) -> list[Any]:
     """Return the predicted exponent of each layer and direction."""
     if steps < 2 or steps % 2 or windows < 1:
         raise ValueError(f"steps is {steps} and windows {windows}; wanted an even number >= 2, and 1 or more")
-    with _watched(layer) as seen:
+    with _watched(layer, still=False) as seen:
         layer(x)
     found = []
     for spec, tensors, states in seen:
