@@ -51,24 +51,9 @@ def to_linked(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Ar
     """View ``x`` as :func:`recsolve.base.arrays.to_native` does; a tensor that requires grad is linked."""
     if not requires_grad(x):
         return to_native(x, name, dtypes)
-    native = to_native(_without_graph(x, name), name, dtypes)
+    native = to_native(x.detach(), name, dtypes)
     link(native, x)
     return native
-
-
-def _without_graph(x: Any, name: str) -> Any:
-    """Return the numbers of a tensor, also of one that ``torch.func`` differentiates."""
-    import torch
-
-    transforms, plain = torch._C._functorch, x.detach()
-    while transforms.is_functorch_wrapped_tensor(plain):
-        if transforms.is_batchedtensor(plain):
-            raise TypeError(
-                f"{name} is mapped over by torch.func.vmap, which cannot look into a recurrence; take "
-                "recsolve.interop.autograd.solve_cell"
-            )
-        plain = transforms.get_unwrapped(plain).detach()
-    return plain
 
 
 def tensor_of(x: Array) -> Any | None:
