@@ -118,13 +118,27 @@ def _view(x: Any, name: str, dtypes: Sequence[np.dtype[Any]]) -> Array:
         _check_dtype(x, name, dtypes)
         if x.requires_grad:
             raise TypeError(f"{name} requires grad, and the result would carry no gradient; pass {name}.detach()")
-        return _view_cuda(x, name) if x.is_cuda else x.numpy()
+        return _view_torch(x, name)
     if np.ma.isMaskedArray(x):
         raise TypeError(f"{name} is a masked array, of which the mask would be lost; pass {name}.filled(...)")
     try:
         return np.asarray(x)
     except ValueError as error:
         raise ValueError(f"{name} is not a rectangular array: {error}") from error
+
+
+def _view_torch(x: Any, name: str) -> Array:
+    try:
+        return _view_cuda(x, name) if x.is_cuda else x.numpy()
+    except RuntimeError as error:
+        import torch
+
+        if not torch._C._functorch.is_functorch_wrapped_tensor(x):
+            raise
+        raise TypeError(
+            f"{name} is a tensor under torch.func, which cannot look into a recurrence; take "
+            "recsolve.interop.autograd.solve_cell"
+        ) from error
 
 
 def _view_cuda(x: Any, name: str) -> Array:

@@ -26,7 +26,8 @@ __all__ = ["CellResult", "CellSpec", "solve_cell"]
 
 def _record_solution(solution: Solution, linked: Mapping[Leaf, Any]) -> dict[str, Any]:
     """Return states, output and final state as tensors that gradients go back from to the linked ones."""
-    from recsolve.interop.autograd_nodes import Solved, record
+    from recsolve.interop.autograd_nodes import record
+    from recsolve.interop.autograd_problems import Solved
 
     problem = Solved(solution, tuple(linked))
     found = dict(zip(problem.names, record(problem, tuple(linked.values())), strict=True))
@@ -38,11 +39,12 @@ def _record_solution(solution: Solution, linked: Mapping[Leaf, Any]) -> dict[str
 
 def _record_scan(monoid: Any, elements: Any, *, initial: Any, **given: Any) -> Any:
     """Return the result of a scan, from which gradients go back to the elements and the initial state."""
-    from recsolve.interop.autograd_nodes import Scanned, record, recording
+    from recsolve.interop.autograd_nodes import record, recording
+    from recsolve.interop.autograd_problems import Scanned
 
     problem = Scanned(monoid, given)
     if not recording():
-        return problem.run([*elements, initial])
+        return problem.run([*elements, initial])[0]
     return record(problem, (*elements, initial))[0]
 
 

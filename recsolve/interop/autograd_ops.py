@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from recsolve import mixings
-from recsolve.base.arrays import Array, from_native, to_native
+from recsolve.base.arrays import Array, from_native
+from recsolve.base.links import Leaf
 from recsolve.gradients.adjoint import gradients
 from recsolve.gradients.second import Cotangents, second_adjoint
 from recsolve.gradients.solved import check_differentiable
 from recsolve.gradients.transposes import sum_to
 from recsolve.interop.autograd import SPECS, CellSpec, leaf_of
+from recsolve.interop.autograd_nodes import Dims, record
+from recsolve.interop.autograd_problems import native
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.projection import Projection
 from recsolve.solve import solve
@@ -33,12 +36,6 @@ def spec_of(key: str) -> CellSpec:
     if spec is None:
         raise RuntimeError(f"the CellSpec {key} is gone; keep it as long as gradients may go back")
     return spec
-
-
-def run(spec: CellSpec, tensors: Mapping[str, Any]) -> Any:
-    """Return the states of a cell, from which gradients go back."""
-    states, _ = _solve(list(tensors.values()), ",".join(tensors), spec.key)
-    return states
 
 
 # Shapes, which are known before there are numbers ----------------------------------------------------------------
@@ -81,11 +78,11 @@ def _empty(shape: tuple[int, ...], like: Any, leading: int) -> Any:
     return buffer.permute([order.index(axis) for axis in range(len(shape))])
 
 
-def _like_states(names: str, tensors: Sequence[Any], key: str) -> Any:
-    spec, listed = spec_of(key), names.split(",")
-    shape = shape_of(spec, listed, tensors)
-    widest = max((x for n, x in zip(listed, tensors, strict=True) if n == "x" or n.startswith("drive.")), key=_numel)
-    leading = len(shape) - len(event_of(spec, listed, tensors)) - (len(spec.definition.state) > 1)
+def like_states(spec: CellSpec, names: Sequence[str], tensors: Sequence[Any]) -> Any:
+    """Return memory of the shape and strides of the states."""
+    shape = shape_of(spec, names, tensors)
+    widest = max((x for n, x in zip(names, tensors, strict=True) if n == "x" or n.startswith("drive.")), key=_numel)
+    leading = len(shape) - len(event_of(spec, names, tensors)) - (len(spec.definition.state) > 1)
     return _empty(shape, widest, leading)
 
 
@@ -139,34 +136,105 @@ def _mixing(spec: CellSpec, name: str, weight: Any) -> mixings.Mixing:
     return made
 
 
-def _array(x: Any) -> Array:
-    return to_native(x.detach().resolve_neg(), "a tensor")
-
-
 def _placed(x: Array, like: Any) -> Any:
     """Return a native array as a tensor with the strides that a fake one has."""
     found = from_native(x, "torch")
     return found if found.stride() == like.stride() else like.copy_(found)
 
 
-# The operations ---------------------------------------------------------------------------------------------------
+# Run, pull, and pull again ----------------------------------------------------------------------------------------
+
+
+class CellProblem:
+    """A solve of a cell, as a node of autograd: results are the states, and whether they are the solution.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    names : sequence of str
+        Of the tensors, as of :func:`recsolve.interop.autograd.solve_cell`.
+    """
+
+    def __init__(self, spec: CellSpec, names: Sequence[str]):
+        self.spec, self.names = spec, tuple(names)
+
+    def run(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
+        recurrence = recurrence_of(self.spec, self.names, tensors)
+        solution = solve(recurrence, **{"fallback": "sequential", **self.spec.settings})
+        if self.spec.observe is not None:
+            self.spec.observe(solution)
+        states = _placed(solution._iterate.states, like_states(self.spec, self.names, tensors))
+        return states, torch.tensor(solution.success)
+
+    def pull(self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+        recurrence = recurrence_of(self.spec, self.names, tensors)
+        check_differentiable(recurrence, self.spec.unconverged or bool(results[1]), "not converged")
+        states, c = native(results[0]), native(cotangents[0])
+        found = gradients(recurrence, states, c, None, None, clamp=self.spec.clamp)
+        return [_gradient(name, x, found.of) for name, x in zip(self.names, tensors, strict=True)]
+
+    def pull_again(
+        self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]
+    ) -> tuple[list[Any], list[Any]]:
+        if self.spec.clamp is not None:
+            raise TypeError("clamp is given, and a limited adjoint has no second derivative here; take clamp=None")
+        recurrence = recurrence_of(self.spec, self.names, tensors)
+        v = {leaf_of(name): native(x) for name, x in zip(self.names, directions, strict=True) if x is not None}
+        found = second_adjoint(recurrence, native(results[0]), Cotangents(native(cotangents[0])), v)
+        by_tensor = [_gradient(n, x, found.leaves.__getitem__) for n, x in zip(self.names, tensors, strict=True)]
+        return by_tensor, [from_native(found.states, "torch"), None]
+
+    def batched(self, size: int, dims: Dims, tensors: Sequence[Any]) -> tuple[list[Any], Dims] | None:
+        """Put the members of a batch beside the sequences, where they share weights."""
+        sequences = ("x", "initial", "reset")
+        if any(
+            d is not None and not (name in sequences or name.startswith("drive."))
+            for name, d in zip(self.names, dims, strict=True)
+        ):
+            return None
+        return [_among(name, x, d, size) for name, x, d in zip(self.names, tensors, dims, strict=True)], (1, None)
+
+
+def _among(name: str, x: Any, d: int | None, size: int) -> Any:
+    """Return a tensor with the members of a batch as the axis after time."""
+    if not (name in ("x", "initial", "reset") or name.startswith("drive.")):
+        return x
+    axis = 0 if name == "initial" else 1
+    if d is not None:
+        return x.movedim(d, axis)
+    return x.unsqueeze(axis).expand(*x.shape[:axis], size, *x.shape[axis:])
+
+
+def _gradient(name: str, x: Any, of: Callable[[Leaf], Array]) -> Any:
+    """Return the gradient with respect to a tensor, in memory of its own."""
+    if name == "reset":
+        return None
+    return x.new_empty(x.shape).copy_(from_native(sum_to(of(leaf_of(name)), tuple(x.shape)), "torch"))
+
+
+def run(spec: CellSpec, tensors: Mapping[str, Any]) -> Any:
+    """Return the states of a cell, from which gradients go back."""
+    if torch.compiler.is_compiling():
+        return _solve(list(tensors.values()), ",".join(tensors), spec.key)[0]
+    return record(CellProblem(spec, tuple(tensors)), tuple(tensors.values()))[0]
+
+
+# The operations: the same for torch.compile -----------------------------------------------------------------------
+
+
+def _problem(names: str, key: str) -> CellProblem:
+    return CellProblem(spec_of(key), names.split(","))
 
 
 @torch.library.custom_op("recsolve::solve_cell", mutates_args=())
 def _solve(tensors: list[Tensor], names: str, key: str) -> tuple[Tensor, Tensor]:
     """Return the states, and whether they are the solution."""
-    spec = spec_of(key)
-    recurrence = recurrence_of(spec, names.split(","), tensors)
-    solution = solve(recurrence, **{"fallback": "sequential", **spec.settings})
-    if spec.observe is not None:
-        spec.observe(solution)
-    states = _placed(solution._iterate.states, _like_states(names, tensors, key))
-    return states, torch.tensor(solution.success)
+    return _problem(names, key).run(tensors)
 
 
 @_solve.register_fake
 def _(tensors: Any, names: str, key: str) -> Any:
-    return _like_states(names, tensors, key), torch.empty((), dtype=torch.bool)
+    return like_states(spec_of(key), names.split(","), tensors), torch.empty((), dtype=torch.bool)
 
 
 @torch.library.custom_op("recsolve::pull_cell", mutates_args=())
@@ -174,93 +242,26 @@ def _pull(
     cotangent: Tensor, states: Tensor, met: Tensor, tensors: list[Tensor], names: str, key: str, needed: list[bool]
 ) -> list[Tensor]:
     """Return the gradients with respect to the tensors that need one, for a cotangent of the states."""
-    spec, listed = spec_of(key), names.split(",")
-    recurrence = recurrence_of(spec, listed, tensors)
-    check_differentiable(recurrence, spec.unconverged or bool(met), "not converged")
-    found = gradients(recurrence, _array(states), _array(cotangent), None, None, clamp=spec.clamp)
-    wanted = zip(listed, tensors, needed, strict=True)
-    return [_gradient(found.of(leaf_of(name)), x) for name, x, wants in wanted if wants]
-
-
-def _gradient(g: Array, x: Any) -> Any:
-    """Return a gradient in memory of its own."""
-    return x.new_empty(x.shape).copy_(from_native(sum_to(g, tuple(x.shape)), "torch"))
+    found = _problem(names, key).pull(tensors, (states, met), (cotangent, None))
+    return [g for g, wanted in zip(found, needed, strict=True) if wanted]
 
 
 @_pull.register_fake
 def _(cotangent: Any, states: Any, met: Any, tensors: Any, names: str, key: str, needed: Any) -> Any:
-    return [x.new_empty(x.shape) for x, wants in zip(tensors, needed, strict=True) if wants]
-
-
-@torch.library.custom_op("recsolve::pull_cell_again", mutates_args=())
-def _pull_again(
-    directions: list[Tensor],
-    cotangent: Tensor,
-    states: Tensor,
-    met: Tensor,
-    tensors: list[Tensor],
-    names: str,
-    key: str,
-    moving: list[bool],
-) -> list[Tensor]:
-    """Return the gradients of what ``pull_cell`` returned: by the cotangent, and by every float tensor."""
-    spec, listed = spec_of(key), names.split(",")
-    if spec.clamp is not None:
-        raise TypeError("clamp is given, and a limited adjoint has no second derivative here; take clamp=None")
-    recurrence = recurrence_of(spec, listed, tensors)
-    there = [name for name, moves in zip(listed, moving, strict=True) if moves]
-    v = {leaf_of(name): _array(x) for name, x in zip(there, directions, strict=True)}
-    found = second_adjoint(recurrence, _array(states), Cotangents(_array(cotangent)), v)
-    by_tensor = [_gradient(found.leaves[leaf_of(n)], x) for n, x in zip(listed, tensors, strict=True) if n != "reset"]
-    return [_gradient(found.states, cotangent), *by_tensor]
-
-
-@_pull_again.register_fake
-def _(directions: Any, cotangent: Any, states: Any, met: Any, tensors: Any, names: str, key: str, moving: Any) -> Any:
-    listed = zip(names.split(","), tensors, strict=True)
-    return [cotangent.new_empty(cotangent.shape), *(x.new_empty(x.shape) for n, x in listed if n != "reset")]
-
-
-# Their derivatives ------------------------------------------------------------------------------------------------
+    return [x.new_empty(x.shape) for x, wanted in zip(tensors, needed, strict=True) if wanted]
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
     tensors, ctx.names, ctx.key = inputs
     ctx.spec = spec_of(ctx.key)  # which lives as long as gradients may go back
-    states, met = output
-    ctx.save_for_backward(states, met, *tensors)
+    ctx.save_for_backward(*output, *tensors)
 
 
 def _back(ctx: Any, cotangent: Any, _: Any) -> Any:
     states, met, *tensors = ctx.saved_tensors
     needed = list(ctx.needs_input_grad[0])
-    if cotangent is None or not any(needed):
-        return [None] * len(needed), None, None
     found = iter(_pull(cotangent, states, met, tensors, ctx.names, ctx.key, needed))
-    return [next(found) if wants else None for wants in needed], None, None
+    return [next(found) if wanted else None for wanted in needed], None, None
 
 
 _solve.register_autograd(_back, setup_context=_keep)
-
-
-def _keep_pull(ctx: Any, inputs: Any, output: Any) -> None:
-    cotangent, states, met, tensors, ctx.names, ctx.key, ctx.needed = inputs
-    ctx.spec = spec_of(ctx.key)
-    ctx.save_for_backward(cotangent, states, met, *tensors)
-
-
-def _back_pull(ctx: Any, directions: Any) -> Any:
-    cotangent, states, met, *tensors = ctx.saved_tensors
-    given = iter(directions)
-    by_tensor = [next(given) if wants else None for wants in ctx.needed]
-    moving = [x is not None for x in by_tensor]
-    there = [x for x in by_tensor if x is not None]
-    if not there:
-        return None, None, None, [None] * len(tensors), None, None, None
-    by_cotangent, *found = _pull_again(there, cotangent, states, met, tensors, ctx.names, ctx.key, moving)
-    rest = iter(found)
-    back = [None if name == "reset" else next(rest) for name in ctx.names.split(",")]
-    return by_cotangent, None, None, back, None, None, None
-
-
-_pull.register_autograd(_back_pull, setup_context=_keep_pull)
