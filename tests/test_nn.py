@@ -179,6 +179,32 @@ def test_first_derivatives_are_those_of_differences(kind):
     assert torch.autograd.gradcheck(run, (x, *hx, *values), fast_mode=True)
 
 
+def test_second_derivatives_pass_through_layers():
+    _, ours = pair("LSTM proj", num_layers=2, bidirectional=True)
+    x = torch.randn(3, 2, D, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: ours(x, lengths=[3, 2])[0], (x,), fast_mode=True)
+
+
+def test_gradients_of_each_sample_and_ensembles_of_weights():
+    _, ours = pair("GRU", bidirectional=True)
+    weights, x = dict(ours.named_parameters()), torch.randn(B, T, D, dtype=torch.float64)
+
+    def loss(weights, x):
+        return torch.func.functional_call(ours, weights, (x,))[0].sin().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    for i in range(B):
+        alone = torch.autograd.grad(loss(weights, x[i]), list(weights.values()))
+        assert_same([g[i] for g in each.values()], alone, 1e-12)
+    members = [pair("GRU", bidirectional=True)[1] for _ in range(3)]
+    for number, member in enumerate(members):
+        with torch.no_grad():
+            member.weight_hh_l0.mul_(number)
+    stacked, _ = torch.func.stack_module_state(members)
+    found = torch.func.vmap(lambda w: torch.func.functional_call(ours, w, (x[0],))[0])(stacked)
+    assert_same(found, [member(x[0])[0] for member in members])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoints_go_both_ways_and_copies_are_equal(kind, tmp_path):
     theirs, ours = pair(kind, num_layers=2, bidirectional=True)

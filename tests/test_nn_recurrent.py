@@ -315,6 +315,22 @@ def test_recurrent_weights_are_bounded(mixing):
         rs.nn.clip_recurrent_(layer("gru", mixing=low_rank), 0.5)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("mixing", ["dense", "diagonal", "heads"])
+@pytest.mark.parametrize("cell", ["gru", "slstm", HIGHWAY], ids=str)
+def test_on_a_gpu_a_layer_does_as_on_the_cpu(cell, mixing):
+    module, x = layer(cell, mixing=mixing, num_layers=2, bidirectional=True, norm=True), data()
+    there, on_gpu = copy.deepcopy(module).cuda(), x.cuda()
+    for one, given in ((module, x), (there, on_gpu)):
+        one(given, lengths=[12, 0, 3, 7])[0].square().sum().backward()
+    for a, b in zip(module.parameters(), there.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad.cpu(), rtol=1e-9, atol=1e-9)
+    assert np.allclose(rs.nn.exponents(module, x), rs.nn.exponents(there, on_gpu), atol=1e-8)
+    rs.nn.clip_recurrent_(there, 0.5)
+    assert rs.nn.lyapunov_penalty(there, on_gpu, steps=4, ceiling=-9.0).item() > 0
+    assert there.counters.completed == there.counters.unmet == 0
+
+
 # Bad input -------------------------------------------------------------------------------------------------------
 
 

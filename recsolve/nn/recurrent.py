@@ -15,8 +15,9 @@ from recsolve.base.links import to_linked
 from recsolve.base.overriding import changed
 from recsolve.mixings import MIXINGS, Mixing, form_of
 from recsolve.nn.counters import Counters
+from recsolve.nn.direction import Direction, stored, wide
 from recsolve.nn.solving import Settings
-from recsolve.nn.stack import Direction, Stack, stored, wide
+from recsolve.nn.stack import Stack
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.solve import solve

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -12,47 +10,11 @@ from torch.nn.utils import rnn
 
 from recsolve.interop.autograd import CellSpec
 from recsolve.interop.autograd_ops import run
-from recsolve.mixings import Mixing
 from recsolve.nn.counters import Counters
+from recsolve.nn.direction import Direction, wide
 from recsolve.nn.sequences import Documents, Sequences, check_offsets
 from recsolve.nn.solving import Observer, Settings
-from recsolve.recurrence.cell import Cell
 from recsolve.solution import ConvergenceError
-
-
-@dataclass
-class Direction:
-    """One layer in one direction: the cell, and its weights as they are now.
-
-    Attributes
-    ----------
-    cell : Cell
-    mixings : mapping of callables
-        What makes a mixing of its weight, by name.
-    drives : tuple of str
-    event : tuple of int
-        (*lanes, n), the axes of a drive.
-    projection : tensor, shape (drives units, input)
-        Rows drive by drive, in the order of ``drives``.
-    offset : tensor, shape (drives units), or None
-    weights, parameters : mapping of tensors
-        Of the mixings, and elementwise ones.
-    readout : tensor, shape (p, n), or None
-        Which shows p numbers of the n that the cell shows.
-    recurrent : tensor, shape (drives units, p), or None
-        With a readout: what an initial output is multiplied with.
-    """
-
-    cell: Cell
-    mixings: Mapping[str, Callable[[Any], Mixing]]
-    drives: tuple[str, ...]
-    event: tuple[int, ...]
-    projection: Any
-    offset: Any
-    weights: Mapping[str, Any]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    readout: Any = None
-    recurrent: Any = None
 
 
 class Seen(NamedTuple):
@@ -77,6 +39,7 @@ class Stack:
     batch_first: bool
     dropout: float
     training: bool
+    train: Any
     counters: Counters
     seen: list[Seen] | None = None  # the solves, while somebody looks at them
 
@@ -241,35 +204,15 @@ class Stack:
 
     def _solve(self, layer: int, reverse: bool, x: Any, starts: list[Any], order: Sequences) -> tuple[Any, list[Any]]:
         """Return the output (T, B, n) of a direction in the order of x, and its final states (B, n) by component."""
-        weights, dtype, resets = self._direction(layer, reverse), wide(x), order.resets(reverse)
-        cell, spec = weights.cell, self._specs[layer][reverse]
+        way, dtype = self._direction(layer, reverse), wide(x)
         starts = [None if part is None else part.to(dtype) for part in starts]
-        rows = _linear(order.read(x, reverse), weights.projection, weights.offset).to(dtype)
+        rows = way.project(order.read(x, reverse)).to(dtype)
         with torch.autocast(x.device.type, enabled=False):  # which stops at the projection: states are not rounded
-            parts = self._parts(spec, weights, rows, starts, resets)
+            tensors = way.tensors(rows, starts, order.resets(reverse))
+            parts = way.parts(self._states(self._specs[layer][reverse], tensors))
         starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
         final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
-        return order.read(parts[cell.state.index(cell.output)], reverse), final
-
-    def _parts(self, spec: CellSpec, weights: Direction, rows: Any, starts: list[Any], resets: Any) -> list[Any]:
-        """Return the components (T, B, n) of the states of a direction, in its own order, the shown one read out."""
-        cell, dtype, first = weights.cell, rows.dtype, starts
-        shown = cell.state.index(cell.output)
-        if weights.readout is not None and starts[shown] is not None:
-            # An initial output is seen through the mixings alone: what they make of it belongs to the drive.
-            seen = functional.linear(starts[shown], weights.recurrent.to(dtype))
-            rows = rows + _at_starts(seen, len(rows), resets)
-            first = [part if i != shown else torch.zeros_like(starts[1 - shown]) for i, part in enumerate(starts)]
-        drives = rows.unflatten(-1, (len(weights.drives), *weights.event)).unbind(2)
-        tensors = {f"drive.{name}": drive for name, drive in zip(weights.drives, drives, strict=True)}
-        tensors |= {f"mixing.{name}": weights.weights[name].to(dtype) for name in cell.mixings}
-        tensors |= {f"parameter.{name}": weights.parameters[name].to(dtype) for name in cell.parameters}
-        tensors |= {"initial": _state(first, weights.event), "reset": resets}
-        states = self._states(spec, {name: x for name, x in tensors.items() if x is not None})
-        parts = [part.flatten(2) for part in (states.unbind(2) if len(starts) > 1 else [states])]
-        if weights.readout is not None:
-            parts[shown] = functional.linear(parts[shown], weights.readout.to(dtype))
-        return parts
+        return order.read(parts[way.shown], reverse), final
 
     def _states(self, spec: CellSpec, tensors: dict[str, Any]) -> Any:
         """Return the states (T, B, *event) of a cell."""
@@ -322,39 +265,3 @@ def _check_alike(name: str, x: Any, like: Any, other: str = "input") -> None:
     cast = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, like.dtype)
     if not x.is_floating_point() or (x.dtype != like.dtype and not cast):
         raise TypeError(f"{name} has dtype {x.dtype}; wanted {like.dtype}, as {other}")
-
-
-def stored(module: Any, name: str) -> Any:
-    """Return a parameter of a module, to be changed in place; ValueError where it is computed of others."""
-    if name not in module._parameters:
-        raise ValueError(f"{name} is reparametrized; wanted a parameter, which can be changed in place")
-    return module._parameters[name]
-
-
-def wide(x: Any) -> Any:
-    """Return the dtype of states: float64 for float64, and else float32."""
-    return torch.float64 if x.dtype is torch.float64 else torch.float32
-
-
-def _linear(x: Any, weight: Any, bias: Any) -> Any:
-    """Return the product with steps (T, B, D) in their order in memory, for results lie as their inputs do."""
-    if x.ndim == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous():
-        return functional.linear(x.transpose(0, 1), weight, bias).transpose(0, 1)
-    return functional.linear(x, weight, bias)
-
-
-def _at_starts(x: Any, length: int, resets: Any) -> Any:
-    """Return (T, B, n) with ``x`` (B, n) at the first step, and at resets, and 0 elsewhere."""
-    starts = torch.zeros(length, x.shape[0], dtype=torch.bool, device=x.device)
-    if resets is not None:
-        starts |= resets
-    starts[:1] = True
-    return torch.where(starts[..., None], x, 0)
-
-
-def _state(parts: list[Any], event: tuple[int, ...]) -> Any:
-    """Return a state (B, [k], *lanes, n) of components (B, n), or None where there are none."""
-    if parts[0] is None:
-        return None
-    shaped = [part.unflatten(-1, event) for part in parts]
-    return shaped[0] if len(shaped) == 1 else torch.stack(shaped, dim=1)

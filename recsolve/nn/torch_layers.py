@@ -10,8 +10,9 @@ import torch
 from recsolve import cells
 from recsolve.mixings import Dense
 from recsolve.nn.counters import Counters
+from recsolve.nn.direction import Direction, stored, wide
 from recsolve.nn.solving import Settings
-from recsolve.nn.stack import Direction, Stack, stored, wide
+from recsolve.nn.stack import Stack
 from recsolve.recurrence.torch_weights import CELL_OF_MODE, LAYOUTS
 
 
