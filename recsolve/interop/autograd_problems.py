@@ -12,6 +12,7 @@ from recsolve.base.links import Leaf
 from recsolve.gradients.adjoint import gradients
 from recsolve.gradients.scan_adjoint import scan_adjoint
 from recsolve.gradients.second import Cotangents, second_adjoint
+from recsolve.gradients.second_scan import second_scan_adjoint
 from recsolve.gradients.solved import check_differentiable
 from recsolve.scan import scan
 from recsolve.solution import Solution
@@ -111,7 +112,12 @@ class Scanned:
     def pull_again(
         self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]
     ) -> tuple[list[Any], list[Any]]:
-        raise TypeError(f"second derivatives of the scan {self.monoid!r} are not known")
+        *elements, initial = tensors
+        c = cotangents[0].resolve_conj().resolve_neg()
+        into, start, moved = second_scan_adjoint(
+            self.monoid, elements, results[0], c, directions, initial=initial, **self.given
+        )
+        return [*into, start], [moved]
 
     def batched(self, size: int, dims: Any, tensors: Sequence[Any]) -> None:
         return None
