@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_mixings import made
-from test_scan_adjoint import problems
+from test_scan_adjoint import SEMIRINGS, problems
 from torch.autograd import gradcheck, gradgradcheck
 
 import recsolve as rs
@@ -158,15 +158,50 @@ def test_gradcheck_of_a_history():
     assert twice(solved, (leaf(np.random.default_rng(0).standard_normal((5, 2))),))
 
 
+def scan_of(monoid, elements, initial, **way):
+    """Return a scan as a function of its initial state and elements, and these."""
+
+    def scanned(initial, *elements):
+        return rs.scan(monoid, elements, initial=initial, **way)
+
+    return scanned, [leaf(initial), *map(leaf, elements)]
+
+
 def test_gradcheck_of_every_scan():
+    ways = {}, {"reset": torch.arange(4) == 2, "reverse": True}
     for monoid, elements, state in problems(4):
-        for way in ({"initial": leaf(state)}, {"initial": leaf(state), "reset": torch.arange(4) == 2, "reverse": True}):
-            initial = way.pop("initial")
+        unknown = monoid == "riccati" or (monoid in SEMIRINGS and elements[0].ndim == 4)
+        for way in ways:
+            scanned, tensors = scan_of(monoid, elements, state, **way)
+            if not unknown:
+                assert twice(scanned, tensors), monoid
+                continue
+            assert fast(scanned, tensors), monoid
+            (first,) = torch.autograd.grad(scanned(*tensors).sin().sum(), tensors[0], create_graph=True)
+            with pytest.raises(TypeError, match="second derivatives"):
+                first.sum().backward()
 
-            def scanned(initial, *elements, monoid=monoid, way=way):
-                return rs.scan(monoid, elements, initial=initial, **way)
 
-            assert fast(scanned, (initial, *(leaf(e) for e in elements))), monoid
+@pytest.mark.parametrize(
+    "form", ["matrices", "the same matrix at all times", "along the last axis", "one number a step"]
+)
+def test_gradcheck_of_affine_scans_of_every_form(form):
+    rng, way = np.random.default_rng(0), {"reset": torch.arange(5) == 3}
+    shapes = {
+        "matrices": [(2, 3), (5, 2, 3, 3), (5, 2, 3)],
+        "the same matrix at all times": [(2, 3), (1, 1, 3, 3), (5, 2, 3)],
+        "along the last axis": [(2, 3), (2, 3, 5), (2, 3, 1)],
+        "one number a step": [(), (5,), (5,)],
+    }[form]
+    way |= {"axis": 2, "reverse": True} if form == "along the last axis" else {}
+    initial, *elements = (0.5 * rng.standard_normal(shape) for shape in shapes)
+    assert twice(*scan_of("affine", elements, initial, **way))
+
+
+def test_gradcheck_of_a_scan_without_an_initial_state():
+    a, b = (leaf(np.random.default_rng(0).standard_normal((4, 2))) for _ in range(2))
+    assert twice(lambda a, b: rs.scan("affine", (a, b)), (a, b))
+    assert twice(lambda b: rs.scan("affine", (0.5, b), reset=torch.arange(4) == 1), (b,))
 
 
 def test_complex_scans_are_differentiated_as_torch_does():

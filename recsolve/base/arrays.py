@@ -65,7 +65,11 @@ def common_kind(arrays: Mapping[str, object]) -> Kind:
 
 def check_devices(arrays: Mapping[str, Any]) -> None:
     """Raise TypeError unless the tensors among named arrays are on one device; the message names each and its own."""
-    devices = {name: x.device for name, x in arrays.items() if kind_of(x) == "torch" and hasattr(x, "device")}
+    one_device({name: x.device for name, x in arrays.items() if kind_of(x) == "torch" and hasattr(x, "device")})
+
+
+def one_device(devices: Mapping[str, Any]) -> None:
+    """Raise TypeError unless the devices of named arguments are the same."""
     if len(set(devices.values())) > 1:
         seen = ", ".join(f"{name} is on {device}" for name, device in devices.items())
         raise TypeError(f"devices are mixed: {seen}; move the tensors to one device first")

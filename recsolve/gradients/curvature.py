@@ -144,7 +144,7 @@ def curve_function(
         for cut in [slice(None)] if whole else windows(length, rows):
             try:
                 _curve(rec, function, states, cotangent, moved, cut, found)
-            except TypeError as error:
+            except (TypeError, AttributeError) as error:
                 raise TypeError(f"{error}: second derivatives go back over what a function computes") from error
     return Curved(found.pop(STATE), found)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from recsolve import cells, mixings
-from recsolve.base.arrays import check_devices
+from recsolve.base.arrays import one_device
 from recsolve.base.links import RECORDERS, Leaf
 from recsolve.recurrence.cell import Cell
 from recsolve.solution import Solution
@@ -177,15 +177,17 @@ def solve_cell(spec: CellSpec, tensors: Mapping[str, Any]) -> CellResult:
     given = {name: x for name, x in tensors.items() if x is not None}
     for name in given:
         check_name(name)
-    check_devices(given)
+    one_device({name: x.device for name, x in given.items()})
     shown, working = _dtypes(given)
     given = {n: x.to(working) if x.is_floating_point() else x for n, x in given.items()}
     names = tuple(given)
-    shape = shape_of(spec, names, list(given.values()))
+    shape, event, cell = (*(of(spec, names, list(given.values())) for of in (shape_of, event_of)), spec.definition)
     if "initial" in given:
         given["initial"] = given["initial"].expand(shape[1:])
+    if "reset" in given and given["reset"].ndim == 1:
+        lead = shape[: len(shape) - len(event) - (len(cell.state) > 1)]
+        given["reset"] = given["reset"].reshape(-1, *(1,) * (len(lead) - 1)).expand(lead)
     states = run(spec, given)
-    cell, event = spec.definition, event_of(spec, names, list(given.values()))
     output = states
     if len(cell.state) > 1:
         output = states.select(-len(event) - 1, cell.state.index(cell.output))

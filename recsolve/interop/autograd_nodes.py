@@ -21,8 +21,10 @@ class Problem(Protocol):
     def run(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """Return the results."""
 
-    def pull(self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
-        """Return the gradients with respect to ``tensors``, None for what has none; some cotangents may be None."""
+    def pull(
+        self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], needed: Sequence[bool]
+    ) -> Sequence[Any]:
+        """Return the gradients with respect to ``tensors``, those that are needed; some cotangents may be None."""
 
     def pull_again(
         self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]
@@ -84,7 +86,7 @@ class _Pull(Function):
     @staticmethod
     def forward(problem: Problem, needed: Sequence[bool], parts: tuple[int, int], *given: Any) -> Any:
         tensors, results, cotangents = _split([_plain(x) for x in given], parts)
-        found = problem.pull(tensors, results, cotangents)
+        found = problem.pull(tensors, results, cotangents, needed)
         return tuple(g for g, wanted in zip(found, needed, strict=True) if wanted)
 
     @staticmethod

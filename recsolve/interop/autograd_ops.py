@@ -22,7 +22,7 @@ from recsolve.gradients.solved import check_differentiable
 from recsolve.gradients.transposes import sum_to
 from recsolve.interop.autograd import SPECS, CellSpec, leaf_of
 from recsolve.interop.autograd_nodes import Dims, record
-from recsolve.interop.autograd_problems import native
+from recsolve.interop.autograd_problems import distinct, native
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.projection import Projection
 from recsolve.solve import solve
@@ -166,12 +166,15 @@ class CellProblem:
         states = _placed(solution._iterate.states, like_states(self.spec, self.names, tensors))
         return states, torch.tensor(solution.success)
 
-    def pull(self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    def pull(
+        self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], needed: Sequence[bool]
+    ) -> list[Any]:
         recurrence = recurrence_of(self.spec, self.names, tensors)
         check_differentiable(recurrence, self.spec.unconverged or bool(results[1]), "not converged")
         states, c = native(results[0]), native(cotangents[0])
         found = gradients(recurrence, states, c, None, None, clamp=self.spec.clamp)
-        return [_gradient(name, x, found.of) for name, x in zip(self.names, tensors, strict=True)]
+        wanted = zip(self.names, tensors, needed, strict=True)
+        return distinct([_gradient(name, x, found.of) if wants else None for name, x, wants in wanted])
 
     def pull_again(
         self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]
@@ -182,7 +185,7 @@ class CellProblem:
         v = {leaf_of(name): native(x) for name, x in zip(self.names, directions, strict=True) if x is not None}
         found = second_adjoint(recurrence, native(results[0]), Cotangents(native(cotangents[0])), v)
         by_tensor = [_gradient(n, x, found.leaves.__getitem__) for n, x in zip(self.names, tensors, strict=True)]
-        return by_tensor, [from_native(found.states, "torch"), None]
+        return distinct(by_tensor), [from_native(found.states, "torch"), None]
 
     def batched(self, size: int, dims: Dims, tensors: Sequence[Any]) -> tuple[list[Any], Dims] | None:
         """Put the members of a batch beside the sequences, where they share weights."""
@@ -205,11 +208,9 @@ def _among(name: str, x: Any, d: int | None, size: int) -> Any:
     return x.unsqueeze(axis).expand(*x.shape[:axis], size, *x.shape[axis:])
 
 
-def _gradient(name: str, x: Any, of: Callable[[Leaf], Array]) -> Any:
-    """Return the gradient with respect to a tensor, in memory of its own."""
-    if name == "reset":
-        return None
-    return x.new_empty(x.shape).copy_(from_native(sum_to(of(leaf_of(name)), tuple(x.shape)), "torch"))
+def _gradient(name: str, x: Any, of: Callable[[Leaf], Array]) -> Array | None:
+    """Return the gradient with respect to a tensor."""
+    return None if name == "reset" else sum_to(of(leaf_of(name)), tuple(x.shape))
 
 
 def run(spec: CellSpec, tensors: Mapping[str, Any]) -> Any:
@@ -242,8 +243,8 @@ def _pull(
     cotangent: Tensor, states: Tensor, met: Tensor, tensors: list[Tensor], names: str, key: str, needed: list[bool]
 ) -> list[Tensor]:
     """Return the gradients with respect to the tensors that need one, for a cotangent of the states."""
-    found = _problem(names, key).pull(tensors, (states, met), (cotangent, None))
-    return [g for g, wanted in zip(found, needed, strict=True) if wanted]
+    found = _problem(names, key).pull(tensors, (states, met), (cotangent, None), needed)
+    return [g.contiguous() for g in found if g is not None]
 
 
 @_pull.register_fake

@@ -12,6 +12,7 @@ from recsolve.base.links import Leaf
 from recsolve.gradients.adjoint import gradients
 from recsolve.gradients.scan_adjoint import scan_adjoint
 from recsolve.gradients.second import Cotangents, second_adjoint
+from recsolve.gradients.second_scan import second_scan_adjoint
 from recsolve.gradients.solved import check_differentiable
 from recsolve.scan import scan
 from recsolve.solution import Solution
@@ -53,7 +54,7 @@ class Solved:
         found = {"states": rec.as_given(states), "output": rec.as_given(output), "final": states[-1:]}
         return tuple(rec.wrap(found[name][0] if name == "final" else found[name]) for name in self.names)
 
-    def pull(self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    def pull(self, tensors: Any, results: Any, cotangents: Sequence[Any], needed: Any) -> list[Any]:
         check_differentiable(self.recurrence, self.success, self.status)
         c = self._cotangents(cotangents)
         found = gradients(self.recurrence, self.states, *c)
@@ -100,7 +101,9 @@ class Scanned:
         *elements, initial = (x.detach() if isinstance(x, torch.Tensor) else x for x in tensors)
         return (scan(self.monoid, tuple(elements), initial=initial, **self.given),)
 
-    def pull(self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    def pull(
+        self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], needed: Sequence[bool]
+    ) -> list[Any]:
         *elements, initial = tensors
         c = cotangents[0].resolve_conj().resolve_neg()
         found = scan_adjoint(self.monoid, tuple(elements), results[0], c, initial=initial, **self.given)
@@ -109,17 +112,24 @@ class Scanned:
     def pull_again(
         self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]
     ) -> tuple[list[Any], list[Any]]:
-        raise TypeError(f"second derivatives of the scan {self.monoid!r} are not known")
+        *elements, initial = tensors
+        c = cotangents[0].resolve_conj().resolve_neg()
+        into, start, moved = second_scan_adjoint(
+            self.monoid, elements, results[0], c, directions, initial=initial, **self.given
+        )
+        return [*into, start], [moved]
 
     def batched(self, size: int, dims: Any, tensors: Sequence[Any]) -> None:
         return None
 
 
-def distinct(arrays: Sequence[Array]) -> list[Any]:
+def distinct(arrays: Sequence[Array | None]) -> list[Any]:
     """Return gradients as tensors of which none shares memory with another one: torch may add to them in place."""
     found: list[Array] = []
-    for x in arrays:
+
+    def own(x: Array) -> Array:
         shared = 0 in x.strides or not getattr(x.flags, "writeable", True)
-        xp = namespace(x)
-        found.append(x.copy() if shared or any(xp.may_share_memory(x, other) for other in found) else x)
-    return [from_native(x, "torch") for x in found]
+        found.append(x.copy() if shared or any(namespace(x).may_share_memory(x, y) for y in found) else x)
+        return found[-1]
+
+    return [None if x is None else from_native(own(x), "torch") for x in arrays]
