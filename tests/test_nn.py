@@ -1,6 +1,7 @@
 """recsolve.nn's GRU, LSTM and RNN in the place of torch's: results, gradients, checkpoints, and how sequences lie."""
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -379,3 +380,35 @@ def test_whatever_options_meet_results_and_gradients_are_those_of_torch(kind, la
     results = [y, *parts(final)]
     assert_same(results, wanted)
     assert_same(derivatives(results, [x, *hx], modules[1]), derivatives(wanted, [x, *hx], modules[0]))
+
+
+WAYS = [{}, {"lengths": [7, 0, 5, 2]}, {"reset": [0, 1, 1, 0, 0, 1, 0]}, {"cu_seqlens": [0, 4, 4, 7]}]
+SOME = np.eye(T, B, -2, dtype=bool)  # a reset of one sequence after the other
+
+
+@pytest.mark.parametrize("way", [*WAYS, {"reset": SOME}, {"reset": SOME, "lengths": [7, 4, 0, 6]}])
+@pytest.mark.parametrize("kind", ["GRU", "LSTM proj"])
+def test_windows_keep_little_and_change_nothing(kind, way):
+    """Nor is what the backward solves again counted."""
+    whole, cut = (pair(kind, num_layers=2, bidirectional=True, batch_first=True)[1] for _ in range(2))
+    cut.solving = dataclasses.replace(cut.solving, every=3)
+    alone = "cu_seqlens" in way
+    x = torch.randn(*((T,) if alone else (B, T)), D, dtype=torch.float64).requires_grad_()
+    hx, found, kept = [] if alone else start(whole), [], []
+    for module in (whole, cut):
+        sizes = []
+
+        def keep(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            y, final = module(x, as_hx(hx), **way)
+        results = [y, *parts(final)]
+        found.append([*results, *derivatives(results, [x, *hx], module)])
+        kept.append(sum(sizes))
+    assert_same(*found)
+    assert way.get("reset") is SOME or cut.counters.solves == 3 * whole.counters.solves
+    assert kept[1] < kept[0]
+    with pytest.raises(ValueError, match="every is 0"):
+        rs.nn.GRU(D, N, every=0)

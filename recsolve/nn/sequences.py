@@ -61,13 +61,18 @@ class Sequences:
 
     def resets(self, reverse: bool) -> Any:
         """Return where a direction starts again, (T, B), in its own order, or None for nowhere."""
-        reset = self._reset
-        if reset is not None and reverse:  # at the last step of a sequence, the one before a reset
-            after = torch.cat([reset[1:], torch.zeros_like(reset[:1])])
-            reset = after.flip(0) if self._lengths is None else after.take_along_dim(self._back, 0)
+        reset = self.breaks(reverse)
         if self._lengths is None:
             return reset
         return ~self._there if reset is None else reset | ~self._there  # steps that are not there lead to nothing
+
+    def breaks(self, reverse: bool) -> Any:
+        """Return those of :meth:`resets` that are no padding."""
+        reset = self._reset
+        if reset is None or not reverse:
+            return reset
+        after = torch.cat([reset[1:], torch.zeros_like(reset[:1])])  # the last step of a sequence comes before a reset
+        return after.flip(0) if self._lengths is None else after.take_along_dim(self._back, 0)
 
     def last(self, states: Any, initial: Any, reverse: bool) -> Any:
         """Return the state (sequences, ...) after the last step of each, the initial one where there is none."""

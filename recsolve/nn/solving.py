@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from recsolve import solvers
 from recsolve.nn.counters import Counters
 from recsolve.solution import Solution
+from recsolve.solvers.settings import whole_number
 
 _FALLBACKS = {"loop": "sequential", "raise": "raise", "warn": "none"}
 
@@ -40,6 +43,8 @@ class Settings:
     on_failure : {"loop", "raise", "warn"}
         When a solve is not met: complete it by the sequential loop and count that; raise ConvergenceError; or use
         the states as they are, with a ConvergenceWarning.
+    every : int or None
+        Keep what windows of so many steps begin with alone; the backward solves each again, and is not counted.
     cotangent_clamp : float or None
         Entries of the cotangents of states are limited to this size.
     kappa : bool
@@ -72,6 +77,7 @@ class Settings:
         if self.on_failure not in _FALLBACKS:
             raise ValueError(f"on_failure is {self.on_failure!r}; wanted 'loop', 'raise' or 'warn'")
         solvers.get(self.method)
+        whole_number("every", self.every, 1, optional=True)
 
     def solved(self) -> dict[str, Any]:
         """Return the keyword arguments of :func:`recsolve.solve`."""
@@ -86,8 +92,20 @@ class Observer:
 
     settings: Settings
     counters: Counters
+    counting: bool = True
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Count nothing: what is solved has been solved before."""
+        self.counting = False
+        try:
+            yield
+        finally:
+            self.counting = True
 
     def __call__(self, solution: Solution) -> None:
+        if not self.counting:
+            return
         self.counters.count(solution, kappa=self.settings.kappa)
         if self.settings.on_failure == "warn" and not solution.success:
             name = solution.recurrence.description

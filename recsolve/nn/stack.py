@@ -14,6 +14,7 @@ from recsolve.nn.counters import Counters
 from recsolve.nn.direction import Direction, wide
 from recsolve.nn.sequences import Documents, Sequences, check_offsets
 from recsolve.nn.solving import Observer, Settings
+from recsolve.nn.windows import in_windows
 from recsolve.solution import ConvergenceError
 
 
@@ -50,13 +51,13 @@ class Stack:
 
     @solving.setter
     def solving(self, settings: Settings) -> None:
-        observe, unconverged = Observer(settings, self.counters), settings.on_failure == "warn"
+        self._observer, unconverged = Observer(settings, self.counters), settings.on_failure == "warn"
         self._solving, self._specs = settings, list[list[CellSpec]]()
         for layer in range(self.num_layers):
             ways = [self._direction(layer, reverse) for reverse in (False, True)[: 1 + self.bidirectional]]
             self._specs.append([
                 CellSpec(
-                    way.cell, way.mixings, settings.solved(), clamp=settings.cotangent_clamp, observe=observe,
+                    way.cell, way.mixings, settings.solved(), clamp=settings.cotangent_clamp, observe=self._observer,
                     unconverged=unconverged, event=way.event,
                 ) for way in ways
             ])  # fmt: skip
@@ -204,12 +205,20 @@ class Stack:
 
     def _solve(self, layer: int, reverse: bool, x: Any, starts: list[Any], order: Sequences) -> tuple[Any, list[Any]]:
         """Return the output (T, B, n) of a direction in the order of x, and its final states (B, n) by component."""
-        way, dtype = self._direction(layer, reverse), wide(x)
-        starts = [None if part is None else part.to(dtype) for part in starts]
-        rows = way.project(order.read(x, reverse)).to(dtype)
-        with torch.autocast(x.device.type, enabled=False):  # which stops at the projection: states are not rounded
-            tensors = way.tensors(rows, starts, order.resets(reverse))
-            parts = way.parts(self._states(self._specs[layer][reverse], tensors))
+        way, dtype, spec = self._direction(layer, reverse), wide(x), self._specs[layer][reverse]
+        starts, resets = [None if part is None else part.to(dtype) for part in starts], order.resets(reverse)
+
+        def solve(x: Any, resets: Any, *starts: Any) -> tuple[Any, ...]:
+            rows = way.project(x).to(dtype)
+            with torch.autocast(x.device.type, enabled=False):  # which stops at the projection: states are not rounded
+                return tuple(way.parts(self._states(spec, way.tensors(rows, starts, resets))))
+
+        every = None if self.seen is not None else self.solving.every
+        read = order.read(x, reverse)
+        if every is None:
+            parts = list(solve(read, resets, *starts))
+        else:
+            parts = in_windows(solve, read, starts, resets, order.breaks(reverse), every, self._observer.again)
         starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
         final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
         return order.read(parts[way.shown], reverse), final

@@ -92,7 +92,8 @@ on_failure : {{"loop", "raise", "warn"}}
     What follows when a solve is not met: the sequential loop completes it, and that is counted; ConvergenceError is
     raised; or the states are used as they are, after a :class:`ConvergenceWarning`.
 every : int, optional
-    Keep the states of so many steps at a time for the backward, which solves each window again.
+    Solve windows of so many steps one after the other, and keep what each begins with alone: the backward solves it
+    again. So memory for drives and states is that of one window. A window also ends before every ``reset``.
 cotangent_clamp : float, optional
     Limit entries of the cotangents of states to this size.
 kappa : bool
