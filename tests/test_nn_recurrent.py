@@ -268,6 +268,11 @@ def test_the_penalty_lowers_the_exponent_until_it_costs_nothing():
     assert costs[0] > 0.02 > 0.005 > costs[-1]
     assert rs.nn.exponents(module, x)[0] < -0.1
     assert rs.nn.lyapunov_penalty(module, x, ceiling=1.0) == 0
+    with torch.no_grad():
+        module.weight_hh_l0.zero_()  # nothing is left of a perturbation
+    module.zero_grad()
+    rs.nn.lyapunov_penalty(module, x).backward()
+    assert module.weight_hh_l0.grad.abs().max() == 0
     with pytest.raises(ValueError, match="x has 60 steps; wanted more than steps = 64"):
         rs.nn.lyapunov_penalty(module, x, steps=64)
     with pytest.raises(ValueError, match="steps is 3 and windows 8"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -12,18 +12,11 @@ from recsolve.interop.autograd import CellSpec
 from recsolve.interop.autograd_ops import run
 from recsolve.nn.counters import Counters
 from recsolve.nn.direction import Direction, wide
+from recsolve.nn.seen import Seen
 from recsolve.nn.sequences import Documents, Sequences, check_offsets
 from recsolve.nn.solving import Observer, Settings
 from recsolve.nn.windows import in_windows
 from recsolve.solution import ConvergenceError
-
-
-class Seen(NamedTuple):
-    """A solve of a layer, for those who look at it."""
-
-    spec: CellSpec
-    tensors: dict[str, Any]
-    states: Any
 
 
 class Stack:
