@@ -90,8 +90,8 @@ class Gradients:
         if isinstance(recurrence, HistoryRecurrence):
             self._g = adjoint_of(recurrence, trajectory, cotangent)
             return
-        found = engine.adjoint(trajectory, cotangent) if clamp is None else None
-        if found is not None:
+        found = engine.adjoint(trajectory, cotangent)
+        if found is not None and (clamp is None or bool((abs(found[0]) <= clamp).all())):
             self._g, self._compiled = found[0], _Compiled(*found[1:])
             return
         with np.errstate(all="ignore"):

@@ -17,7 +17,7 @@ from recsolve.base.arrays import (
     namespace,
     to_native,
 )
-from recsolve.base.links import Leaf, sever, tensor_of, to_linked
+from recsolve.base.links import Leaf, sever_all, tensor_of, to_linked
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed, patched, refuse_stale
 from recsolve.mixings import Mixing, states_linear
@@ -140,7 +140,7 @@ class WeightedCell:
             projection,
             self.hidden_size,
         )
-        sever(mapped.leaves(), self.leaves())
+        sever_all(mapped, self)
         return mapped
 
     def leaves(self) -> dict[Leaf, Array]:
