@@ -265,6 +265,13 @@ def test_nothing_is_recorded_without_need():
         assert sol.states.requires_grad  # what counts is where it was solved
 
 
+def test_layers_of_cells_of_a_live_module_record_nothing():
+    module = torch.nn.GRU(3, 4)
+    sol = rs.Layers([[rs.cells.GRU.from_torch(module)]]).solve(torch.ones(6, 2, 3))
+    assert not sol.output.requires_grad
+    torch.testing.assert_close(sol.output, module(torch.ones(6, 2, 3))[0].detach())
+
+
 def test_what_cannot_go_back_is_refused_and_named():
     W, x = leaf(0.3 * np.eye(2)), leaf(np.ones((5, 2)))
     bad = rs.solve(elman(W, x), method="jacobi", maxiter=1)
@@ -272,6 +279,14 @@ def test_what_cannot_go_back_is_refused_and_named():
         bad.output.sum().backward()
     with pytest.raises(TypeError, match=r"drive h was computed .*torch.no_grad"):
         rs.solve(elman(W, x).window(1, 3))
+    history = rs.Recurrence.from_history(lambda y, u: 0.5 * np.cumsum(y, axis=0) - 0.5 * y + u, inputs=x)
+    with pytest.raises(TypeError, match="input 0 was computed"):
+        rs.solve(history.window(0, 3), method="jacobi")
+    graph = rs.Recurrence.from_graph(lambda h, u: h[0] * u, rs.graphs.grid(5), inputs=x, initial=x[0].detach())
+    with pytest.raises(TypeError, match="input 0 was computed"):
+        rs.solve(graph.between(1, 3, np.ones((5, 2))))
+    with pytest.raises(TypeError, match="input 0 was computed"):
+        rs.solve(history.astype(np.float32), method="jacobi")
     cell = elman(W, x).cell
     with pytest.raises(TypeError, match="mixing h was computed"):
         rs.solve(cell.map(lambda w: 2 * w).recurrence(drive={"h": x.detach()}))

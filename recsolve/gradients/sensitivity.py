@@ -84,8 +84,7 @@ class CellSensitivity:
     def _components(self) -> list[tuple[int, str]]:
         return list(enumerate(self.cell.cell.state))
 
-    @staticmethod
-    def _leaf(kind: str, name: Hashable, value: Array, depends: type[Dual] = Dual) -> Dual:
+    def _leaf(self, kind: str, name: Hashable, value: Any, depends: type[Dual] = Dual) -> Dual:
         return depends(value, {(kind, name): ONE})
 
     def _without_name(self, mixing: Mixing, x: Dual) -> Dual:

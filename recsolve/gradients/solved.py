@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.analysis.structure_truth import verify_jacobian
-from recsolve.base.arrays import Array, is_discrete, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace, to_host
 from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence.base import Recurrence
@@ -49,9 +49,8 @@ def check_clamp(clamp: Any, rec: Recurrence) -> None:
 def clamp_adjoint(g: Array, J: Jacobian, starts: Array, cotangent: Array, clamp: float) -> None:
     """Limit adjoint variables step by step, in place; those after the last step that meets the limit stay."""
     xp, size = namespace(g), g.dtype.type(clamp)
-    met = abs(g) > size
-    over = xp.flatnonzero(met.reshape(len(g), -1).any(axis=1)) if g.size else ()
-    for t in range(int(over[-1]) if len(over) else -1, -1, -1):
+    met = to_host((abs(g) > size).any(axis=tuple(range(1, g.ndim))))
+    for t in range(int(np.flatnonzero(met)[-1]) if met.any() else -1, -1, -1):
         if t + 1 < len(g):
             one = slice(t + 1, t + 2)
             back = xp.where(starts[one], g.dtype.type(0), J[one].rmatvec(g[one]))

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
 from recsolve import cells, mixings
 from recsolve.base.arrays import one_device
 from recsolve.base.links import RECORDERS, Leaf
+from recsolve.interop.cell_tensors import SPECS, check_name
 from recsolve.recurrence.cell import Cell
 from recsolve.solution import Solution
 
@@ -50,8 +50,6 @@ def _record_scan(monoid: Any, elements: Any, *, initial: Any, **given: Any) -> A
 
 RECORDERS.update(solution=_record_solution, scan=_record_scan)
 
-# The specifications that are alive, by the keys that operations of torch know them by.
-SPECS: WeakValueDictionary[str, CellSpec] = WeakValueDictionary()
 _NUMBERS = count()
 
 
@@ -100,9 +98,6 @@ class CellSpec:
     def __post_init__(self) -> None:
         import recsolve.interop.autograd_ops  # noqa: F401  # torch.compile traces no import
 
-        self._register()
-
-    def _register(self) -> None:
         object.__setattr__(self, "key", f"{self.definition.name}-{next(_NUMBERS)}")
         SPECS[self.key] = self
 
@@ -193,24 +188,6 @@ def solve_cell(spec: CellSpec, tensors: Mapping[str, Any]) -> CellResult:
         output = states.select(-len(event) - 1, cell.state.index(cell.output))
     final = states[-1] if shape[0] else given.get("initial", states.new_zeros(shape[1:]))
     return CellResult(output.to(shown), final.to(shown))
-
-
-_PLAIN = ("x", "initial", "reset")
-_KINDS = ("weight", "bias", "drive", "mixing", "parameter")
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError for what is no name of a tensor of :func:`solve_cell`."""
-    kind, dot, of = name.partition(".")
-    if name not in _PLAIN and not (dot and of and kind in _KINDS):
-        wanted = ", ".join((*_PLAIN, *(f"{kind}.NAME" for kind in _KINDS)))
-        raise ValueError(f"tensors has {name!r}; wanted some of {wanted}")
-
-
-def leaf_of(name: str) -> Leaf:
-    """Return which leaf of a recurrence a tensor of this name is."""
-    kind, _, of = name.partition(".")
-    return {"x": ("input", 0), "initial": ("initial", None)}.get(name, (kind, of))
 
 
 def _dtypes(tensors: Mapping[str, Any]) -> tuple[Any, Any]:

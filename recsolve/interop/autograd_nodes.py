@@ -42,7 +42,7 @@ def recording() -> bool:
 
 def record(problem: Problem, tensors: Sequence[Any]) -> tuple[Any, ...]:
     """Return the results of a problem, from which gradients go back to its tensors."""
-    found: Any = _Run.apply(problem, *tensors)  # type: ignore[no-untyped-call]
+    found: Any = _Run.apply(problem, *tensors)
     return found  # type: ignore[no-any-return]
 
 
@@ -50,7 +50,7 @@ def _plain(x: Any) -> Any:
     return x.detach() if isinstance(x, torch.Tensor) else x
 
 
-class _Run(Function):
+class _Run(Function):  # type: ignore[misc]
     """The results of a problem."""
 
     @staticmethod
@@ -69,7 +69,7 @@ class _Run(Function):
         if all(c is None for c in cotangents):
             return (None,) * (1 + ctx.parts[0])
         needed = tuple(ctx.needs_input_grad[1:])
-        found = _Pull.apply(ctx.problem, needed, ctx.parts, *kept, *cotangents)  # type: ignore[no-untyped-call]
+        found = _Pull.apply(ctx.problem, needed, ctx.parts, *kept, *cotangents)
         return None, *_spread(found, needed)
 
     @staticmethod
@@ -80,7 +80,7 @@ class _Run(Function):
         return _one_by_one(_Run, info, in_dims, (problem, *tensors))
 
 
-class _Pull(Function):
+class _Pull(Function):  # type: ignore[misc]
     """The gradients of a problem that are needed: ``given`` are tensors, results and cotangents."""
 
     @staticmethod
@@ -99,8 +99,8 @@ class _Pull(Function):
         given = _kept(ctx)
         if all(v is None for v in directions):
             return (None,) * (3 + len(given))
-        fixed = [_Fixed.apply(x) if isinstance(x, torch.Tensor) else x for x in given]  # type: ignore[no-untyped-call]
-        found = _Again.apply(ctx.problem, ctx.needed, ctx.parts, *fixed, *directions)  # type: ignore[no-untyped-call]
+        fixed = [_Fixed.apply(x) if isinstance(x, torch.Tensor) else x for x in given]
+        found = _Again.apply(ctx.problem, ctx.needed, ctx.parts, *fixed, *directions)
         _, results, cotangents = _split(given, ctx.parts)
         by_tensor = _spread(found[: sum(ctx.needed)], ctx.needed)
         by_cotangent = _spread(found[sum(ctx.needed) :], [c is not None for c in cotangents])
@@ -111,7 +111,7 @@ class _Pull(Function):
         return _one_by_one(_Pull, info, in_dims, args)
 
 
-class _Again(Function):
+class _Again(Function):  # type: ignore[misc]
     """The gradients of what a pull returns, by the tensors that need one, and by its cotangents."""
 
     @staticmethod
@@ -137,11 +137,11 @@ class _Again(Function):
         turned = cotangents[:count]
         back = [None if v is None else torch.zeros_like(v) for v in directions]
         if any(w is not None for w in turned):
-            more = _Again.apply(ctx.problem, ctx.needed, ctx.parts, *given, *turned)  # type: ignore[no-untyped-call]
+            more = _Again.apply(ctx.problem, ctx.needed, ctx.parts, *given, *turned)
             back = [None if b is None else b + m for b, m in zip(back, more[:count], strict=True)]
         by_cotangent = _spread(cotangents[count:], [x is not None for x in c])
         if any(w is not None for w in by_cotangent):
-            more = _Pull.apply(ctx.problem, ctx.needed, ctx.parts, *tensors, *results, *by_cotangent)  # type: ignore[no-untyped-call]
+            more = _Pull.apply(ctx.problem, ctx.needed, ctx.parts, *tensors, *results, *by_cotangent)
             back = [None if b is None else b + m for b, m in zip(back, more, strict=True)]
         return None, None, None, *(None for _ in given), *back
 
@@ -150,7 +150,7 @@ class _Again(Function):
         return _one_by_one(_Again, info, in_dims, args)
 
 
-class _Fixed(Function):
+class _Fixed(Function):  # type: ignore[misc]
     """The same tensor, by which what follows has no derivative."""
 
     generate_vmap_rule = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,19 +20,22 @@ from recsolve.gradients.adjoint import gradients
 from recsolve.gradients.second import Cotangents, second_adjoint
 from recsolve.gradients.solved import check_differentiable
 from recsolve.gradients.transposes import sum_to
-from recsolve.interop.autograd import SPECS, CellSpec, leaf_of
 from recsolve.interop.autograd_nodes import Dims, record
 from recsolve.interop.autograd_problems import distinct, native
+from recsolve.interop.cell_tensors import SPECS, is_of_sequences, leaf_of
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.projection import Projection
 from recsolve.solve import solve
+
+if TYPE_CHECKING:
+    from recsolve.interop.autograd import CellSpec
 
 _DEFAULT: dict[int, Callable[[Any], mixings.Mixing]] = {1: mixings.Diagonal, 2: mixings.Dense, 3: mixings.Heads}
 
 
 def spec_of(key: str) -> CellSpec:
     """Return a specification that is alive."""
-    spec = SPECS.get(key)
+    spec: CellSpec | None = SPECS.get(key)
     if spec is None:
         raise RuntimeError(f"the CellSpec {key} is gone; keep it as long as gradients may go back")
     return spec
@@ -189,18 +192,14 @@ class CellProblem:
 
     def batched(self, size: int, dims: Dims, tensors: Sequence[Any]) -> tuple[list[Any], Dims] | None:
         """Put the members of a batch beside the sequences, where they share weights."""
-        sequences = ("x", "initial", "reset")
-        if any(
-            d is not None and not (name in sequences or name.startswith("drive."))
-            for name, d in zip(self.names, dims, strict=True)
-        ):
+        if any(d is not None and not is_of_sequences(name) for name, d in zip(self.names, dims, strict=True)):
             return None
         return [_among(name, x, d, size) for name, x, d in zip(self.names, tensors, dims, strict=True)], (1, None)
 
 
 def _among(name: str, x: Any, d: int | None, size: int) -> Any:
     """Return a tensor with the members of a batch as the axis after time."""
-    if not (name in ("x", "initial", "reset") or name.startswith("drive.")):
+    if not is_of_sequences(name):
         return x
     axis = 0 if name == "initial" else 1
     if d is not None:
@@ -227,18 +226,18 @@ def _problem(names: str, key: str) -> CellProblem:
     return CellProblem(spec_of(key), names.split(","))
 
 
-@torch.library.custom_op("recsolve::solve_cell", mutates_args=())
+@torch.library.custom_op("recsolve::solve_cell", mutates_args=())  # type: ignore[untyped-decorator]
 def _solve(tensors: list[Tensor], names: str, key: str) -> tuple[Tensor, Tensor]:
     """Return the states, and whether they are the solution."""
     return _problem(names, key).run(tensors)
 
 
-@_solve.register_fake
+@_solve.register_fake  # type: ignore[untyped-decorator]
 def _(tensors: Any, names: str, key: str) -> Any:
     return like_states(spec_of(key), names.split(","), tensors), torch.empty((), dtype=torch.bool)
 
 
-@torch.library.custom_op("recsolve::pull_cell", mutates_args=())
+@torch.library.custom_op("recsolve::pull_cell", mutates_args=())  # type: ignore[untyped-decorator]
 def _pull(
     cotangent: Tensor, states: Tensor, met: Tensor, tensors: list[Tensor], names: str, key: str, needed: list[bool]
 ) -> list[Tensor]:
@@ -247,7 +246,7 @@ def _pull(
     return [g.contiguous() for g in found if g is not None]
 
 
-@_pull.register_fake
+@_pull.register_fake  # type: ignore[untyped-decorator]
 def _(cotangent: Any, states: Any, met: Any, tensors: Any, names: str, key: str, needed: Any) -> Any:
     return [x.new_empty(x.shape) for x, wanted in zip(tensors, needed, strict=True) if wanted]
 
