@@ -17,7 +17,7 @@ class Counters:
     Attributes
     ----------
     solves : int
-        Solves, one for each layer of the stack and direction of every call.
+        Solves, one for each layer of the stack, direction and window of every call.
     iterations : int
         Of all solves together.
     completed : int

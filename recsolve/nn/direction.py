@@ -59,7 +59,7 @@ class Direction:
         return functional.linear(x, self.projection, self.offset)
 
     def tensors(self, rows: Any, starts: Sequence[Any], resets: Any) -> dict[str, Any]:
-        """Return what a solve is made of, by the names that :func:`recsolve.interop.autograd.solve_cell` has for it.
+        """Return what a solve is made of, by the names of :func:`recsolve.interop.autograd.solve_cell`, None for nothing.
 
         Parameters
         ----------
@@ -79,10 +79,11 @@ class Direction:
         found = {f"drive.{name}": drive for name, drive in zip(self.drives, drives, strict=True)}
         found |= {f"mixing.{name}": self.weights[name].to(dtype) for name in self.cell.mixings}
         found |= {f"parameter.{name}": self.parameters[name].to(dtype) for name in self.cell.parameters}
+        initial = None
         if first[0] is not None:
             shaped = [part.unflatten(-1, self.event) for part in first]
-            found["initial"] = shaped[0] if len(shaped) == 1 else torch.stack(shaped, dim=1)
-        return found if resets is None else {**found, "reset": resets}
+            initial = shaped[0] if len(shaped) == 1 else torch.stack(shaped, dim=1)
+        return {**found, "initial": initial, "reset": resets}
 
     def parts(self, states: Any) -> list[Any]:
         """Return the components (T, B, n) of states (T, B, *event), the shown one read out."""

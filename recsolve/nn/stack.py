@@ -218,6 +218,7 @@ class Stack:
 
     def _states(self, spec: CellSpec, tensors: dict[str, Any]) -> Any:
         """Return the states (T, B, *event) of a cell."""
+        tensors = {name: x for name, x in tensors.items() if x is not None}
         try:
             states = run(spec, tensors)
         except ConvergenceError as error:
