@@ -412,3 +412,21 @@ def test_windows_keep_little_and_change_nothing(kind, way):
     assert kept[1] < kept[0]
     with pytest.raises(ValueError, match="every is 0"):
         rs.nn.GRU(D, N, every=0)
+    with pytest.raises(ValueError, match="cotangent_clamp is 0"):
+        rs.nn.GRU(D, N, cotangent_clamp=0)
+
+
+def test_states_that_grow_without_end_are_those_of_torch_and_told():
+    theirs, ours = pair("RNN relu", torch.float32)
+    x, found = torch.ones(60, B, D).requires_grad_(), []
+    with torch.no_grad():
+        for module in (theirs, ours):
+            module.weight_hh_l0.fill_(1.0)
+            module.weight_hh_l0.mul_(10.0)
+    with pytest.warns(rs.nn.ConvergenceWarning, match="nonfinite"):
+        found = [module(x)[0] for module in (theirs, ours)]
+    assert torch.equal(found[0].isfinite(), found[1].isfinite())
+    assert not found[0].isfinite().all()
+    found[1].sum().backward()
+    assert ours.weight_hh_l0.grad.isnan().any()
+    assert ours.counters.unmet == 1

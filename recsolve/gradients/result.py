@@ -125,8 +125,9 @@ class Gradients:
             initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
             return xp.ascontiguousarray(initial, self._g.dtype)  # type: ignore[no-any-return]
         seen = self._recurrence.over_event(self._recurrence.from_initial)
-        into = xp.where(seen, self._J.rmatvec(self._g), self._g.dtype.type(0))
-        return into.sum(axis=tuple(range(into.ndim - rec.initial.ndim)))  # type: ignore[no-any-return]
+        with np.errstate(all="ignore"):
+            into = xp.where(seen, self._J.rmatvec(self._g), self._g.dtype.type(0))
+            return into.sum(axis=tuple(range(into.ndim - rec.initial.ndim)))  # type: ignore[no-any-return]
 
     @cached_property
     def _function(self) -> tuple[list[Array], dict[str, Array]]:

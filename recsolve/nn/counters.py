@@ -23,7 +23,7 @@ class Counters:
     completed : int
         Solves that were not met and that the sequential loop has completed.
     unmet : int
-        Solves that were not met and were used, or raised.
+        Solves that were not met in the end: used as they are, raised, or not finite.
     worst : int
         The most iterations of one solve.
     kappa : float

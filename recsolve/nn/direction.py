@@ -59,7 +59,7 @@ class Direction:
         return functional.linear(x, self.projection, self.offset)
 
     def tensors(self, rows: Any, starts: Sequence[Any], resets: Any) -> dict[str, Any]:
-        """Return what a solve is made of, by the names of :func:`recsolve.interop.autograd.solve_cell`, None for nothing.
+        """Return what a solve is made of, by the names that ``solve_cell`` has, None for nothing.
 
         Parameters
         ----------

@@ -11,13 +11,15 @@ from typing import Any
 from recsolve import solvers
 from recsolve.nn.counters import Counters
 from recsolve.solution import Solution
-from recsolve.solvers.settings import whole_number
+from recsolve.solvers.settings import number, whole_number
 
 _FALLBACKS = {"loop": "sequential", "raise": "raise", "warn": "none"}
 
 
 class ConvergenceWarning(UserWarning):
-    """A layer with ``on_failure="warn"`` goes on with states that do not meet their test.
+    """A layer goes on with states that do not meet their test.
+
+    With ``on_failure="warn"`` they are used as they are; otherwise the loop has completed them, and they are not finite.
 
     Examples
     --------
@@ -53,7 +55,7 @@ class Settings:
     Raises
     ------
     ValueError, TypeError
-        For an unknown method or on_failure.
+        For an unknown method or on_failure, and numbers out of range.
 
     Examples
     --------
@@ -77,7 +79,10 @@ class Settings:
         if self.on_failure not in _FALLBACKS:
             raise ValueError(f"on_failure is {self.on_failure!r}; wanted 'loop', 'raise' or 'warn'")
         solvers.get(self.method)
+        whole_number("maxiter", self.maxiter, 0, optional=True)
         whole_number("every", self.every, 1, optional=True)
+        number("tol", self.tol, 0, closed=True, optional=True)
+        number("cotangent_clamp", self.cotangent_clamp, 0, optional=True)
 
     def solved(self) -> dict[str, Any]:
         """Return the keyword arguments of :func:`recsolve.solve`."""
@@ -88,7 +93,7 @@ class Settings:
 
 @dataclass
 class Observer:
-    """Counts the solves of a layer, and warns of those that were not met where that is asked for."""
+    """Counts the solves of a layer, and warns of states that miss their test."""
 
     settings: Settings
     counters: Counters
@@ -107,7 +112,7 @@ class Observer:
         if not self.counting:
             return
         self.counters.count(solution, kappa=self.settings.kappa)
-        if self.settings.on_failure == "warn" and not solution.success:
+        if not solution.success:
             name = solution.recurrence.description
             text = f"a layer of {name} goes on with states that miss their test: {solution.message}"
             warnings.warn(text, ConvergenceWarning, stacklevel=2)

@@ -44,16 +44,17 @@ class Stack:
 
     @solving.setter
     def solving(self, settings: Settings) -> None:
-        self._observer, unconverged = Observer(settings, self.counters), settings.on_failure == "warn"
-        self._solving, self._specs = settings, list[list[CellSpec]]()
-        for layer in range(self.num_layers):
-            ways = [self._direction(layer, reverse) for reverse in (False, True)[: 1 + self.bidirectional]]
-            self._specs.append([
-                CellSpec(
-                    way.cell, way.mixings, settings.solved(), clamp=settings.cotangent_clamp, observe=self._observer,
-                    unconverged=unconverged, event=way.event,
-                ) for way in ways
-            ])  # fmt: skip
+        self._solving, self._observer = settings, Observer(settings, self.counters)
+
+        def spec(way: Direction) -> CellSpec:
+            # What the loop has completed is differentiated, met or not: where it is inf, gradients are NaN, as torch's.
+            return CellSpec(
+                way.cell, way.mixings, settings.solved(), clamp=settings.cotangent_clamp, observe=self._observer,
+                unconverged=True, event=way.event,
+            )  # fmt: skip
+
+        ends = (False, True)[: 1 + self.bidirectional]
+        self._specs = [[spec(self._direction(layer, end)) for end in ends] for layer in range(self.num_layers)]
 
     def _direction(self, layer: int, reverse: bool) -> Direction:
         """Return the weights of one layer and direction as they are now."""
