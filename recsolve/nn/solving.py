@@ -19,7 +19,7 @@ _FALLBACKS = {"loop": "sequential", "raise": "raise", "warn": "none"}
 class ConvergenceWarning(UserWarning):
     """A layer goes on with states that do not meet their test.
 
-    With ``on_failure="warn"`` they are used as they are; otherwise the loop has completed them, and they are not finite.
+    With ``on_failure="warn"`` they are used as they are; else the loop has completed them, and they are not finite.
 
     Examples
     --------
