@@ -261,3 +261,40 @@ def test_bad_tensors_are_named(layer):
         solve_cell(CellSpec("elman", {"h": rs.mixings.Dense}), {"drive.h": u, "mixing.h": draw(3, 3)})
     spec = CellSpec("elman", {"h": lambda w: rs.mixings.SharedHead(w, 2)}, event=(2, 3))
     assert solve_cell(spec, {"drive.h": draw(4, 2, 3), "mixing.h": draw(3, 3)}).final.shape == (2, 3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mixing", ["dense", "diagonal"])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_first_and_second_derivatives_on_a_gpu_are_those_of_the_host(cell, mixing):
+    here, x, v = Layer(cell, mixing=mixing), draw(9, 2, 3), draw(9, 2, 3, seed=1)
+    there = copy.deepcopy(here).cuda()
+
+    def product(layer, x, v):
+        def loss(x, *weights):
+            known = dict(zip(layer.names, weights, strict=True))
+            return solve_cell(layer.spec, {"x": x, **known}).output.sin().sum()
+
+        given = [x, *layer.weights]
+        leaves = [leaf.detach().clone().requires_grad_() for leaf in given]
+        first = torch.autograd.grad(loss(*leaves), leaves, create_graph=True)
+        return [*first, *torch.autograd.grad((first[0] * v).sum() + first[-1].square().sum(), leaves)]
+
+    for found, known in zip(product(there, x.cuda(), v.cuda()), product(here, x, v), strict=True):
+        torch.testing.assert_close(found.cpu(), known)
+    with torch.no_grad():
+        assert not there(x.cuda()).output.requires_grad
+
+
+@pytest.mark.gpu
+def test_a_solve_of_cuda_tensors_records_a_node():
+    module, x = torch.nn.GRU(3, 4).double().cuda(), draw(9, 2, 3).cuda().requires_grad_()
+    sol = rs.solve(rs.cells.GRU.from_torch(module).recurrence(x))
+    found = torch.autograd.grad(sol.output.sin().sum() + sol.final.sum(), [x, *module.parameters()])
+    y, h = module(x)
+    wanted = torch.autograd.grad(y.sin().sum() + h.sum(), [x, *module.parameters()])
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+    a, b = (leaf.cuda().requires_grad_() for leaf in (draw(5, 2), draw(5, 2, seed=1)))
+    assert torch.autograd.gradcheck(lambda a, b: rs.scan("affine", (a, b)), (a, b))
+    assert torch.autograd.gradgradcheck(lambda a, b: rs.scan("affine", (a, b)), (a, b))

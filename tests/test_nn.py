@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import gc
 import pickle
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -414,6 +416,17 @@ def test_windows_keep_little_and_change_nothing(kind, way):
         rs.nn.GRU(D, N, every=0)
     with pytest.raises(ValueError, match="cotangent_clamp is 0"):
         rs.nn.GRU(D, N, cotangent_clamp=0)
+
+
+def test_the_graph_of_a_layer_in_windows_holds_no_recurrence(monkeypatch):
+    """It would hold drives and states, which are to be computed again."""
+    _, ours = pair("LSTM")
+    ours.solving, seen = dataclasses.replace(ours.solving, every=3), []
+    monkeypatch.setattr(rs.nn.Counters, "count", lambda self, solution, **_: seen.append(ref(solution.recurrence)))
+    y, _ = ours(torch.randn(T, B, D, dtype=torch.float64))
+    gc.collect()
+    assert [recurrence() for recurrence in seen] == [None] * 3
+    y.sum().backward()
 
 
 def test_states_that_grow_without_end_are_those_of_torch_and_told():

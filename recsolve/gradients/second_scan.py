@@ -61,12 +61,13 @@ def second_scan_adjoint(
     """
     known = read(monoid, tuple(elements), **given)
     prepared, affine = _arrays(known, elements)
-    start = known.initial if known.initial is not None else namespace(y).zeros_like(known.like[0])
-    cut = np.zeros((len(known.like), *(1,) * (known.like.ndim - 1)), bool) if known.reset is None else known.reset
+    xp, time = namespace(known.like), (len(known.like), *(1,) * (known.like.ndim - 1))
+    start = xp.zeros_like(known.like[:1].sum(axis=0)) if known.initial is None else known.initial
+    cut = xp.zeros(time, bool) if known.reset is None else known.reset
     if known.initial is None and not known.monoid.restarts:
-        cut = cut | (np.arange(len(cut)) == 0).reshape(-1, *(1,) * (cut.ndim - 1))
+        cut = cut | (xp.arange(time[0]) == 0).reshape(time)
     rec = FunctionRecurrence(
-        _Act(known.monoid, affine), (*prepared, namespace(start).asarray(cut)), start,
+        _Act(known.monoid, affine), (*prepared, cut), start,
         "dense" if known.monoid.mixed(known.elements) else "diagonal", None, None, None, None, {"start": start},
     )  # fmt: skip
     v: dict[Leaf, Array] = {}

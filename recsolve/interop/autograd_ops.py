@@ -160,9 +160,22 @@ class CellProblem:
 
     def __init__(self, spec: CellSpec, names: Sequence[str]):
         self.spec, self.names = spec, tuple(names)
+        self._last: tuple[list[Any], CellRecurrence] | None = None
+
+    def _recurrence(self, tensors: Sequence[Any]) -> CellRecurrence:
+        """Return the recurrence, the last one of the same memory if that was it: its projection has been computed.
+
+        Of drives nothing has been computed, and what is kept here could not be given up by ``torch.utils.checkpoint``.
+        """
+        if "x" not in self.names:
+            return recurrence_of(self.spec, self.names, tensors)
+        places = [(x.data_ptr(), x.shape, x.stride()) for x in tensors]
+        if self._last is None or self._last[0] != places:
+            self._last = places, recurrence_of(self.spec, self.names, tensors)
+        return self._last[1]
 
     def run(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
-        recurrence = recurrence_of(self.spec, self.names, tensors)
+        recurrence = self._recurrence(tensors)
         solution = solve(recurrence, **{"fallback": "sequential", **self.spec.settings})
         if self.spec.observe is not None:
             self.spec.observe(solution)
@@ -172,7 +185,7 @@ class CellProblem:
     def pull(
         self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], needed: Sequence[bool]
     ) -> list[Any]:
-        recurrence = recurrence_of(self.spec, self.names, tensors)
+        recurrence = self._recurrence(tensors)
         check_differentiable(recurrence, self.spec.unconverged or bool(results[1]), "not converged")
         states, c = native(results[0]), native(cotangents[0])
         found = gradients(recurrence, states, c, None, None, clamp=self.spec.clamp)
@@ -184,7 +197,7 @@ class CellProblem:
     ) -> tuple[list[Any], list[Any]]:
         if self.spec.clamp is not None:
             raise TypeError("clamp is given, and a limited adjoint has no second derivative here; take clamp=None")
-        recurrence = recurrence_of(self.spec, self.names, tensors)
+        recurrence = self._recurrence(tensors)
         v = {leaf_of(name): native(x) for name, x in zip(self.names, directions, strict=True) if x is not None}
         found = second_adjoint(recurrence, native(results[0]), Cotangents(native(cotangents[0])), v)
         by_tensor = [_gradient(n, x, found.leaves.__getitem__) for n, x in zip(self.names, tensors, strict=True)]
@@ -253,7 +266,6 @@ def _(cotangent: Any, states: Any, met: Any, tensors: Any, names: str, key: str,
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
     tensors, ctx.names, ctx.key = inputs
-    ctx.spec = spec_of(ctx.key)  # which lives as long as gradients may go back
     ctx.save_for_backward(*output, *tensors)
 
 

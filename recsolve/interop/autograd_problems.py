@@ -21,8 +21,9 @@ READOUT: Leaf = ("readout", None)
 
 
 def native(x: Any) -> Array:
-    """Return a tensor without a graph as a native array."""
-    return to_native(x.detach().resolve_neg(), "a tensor")
+    """Return a tensor without a graph as a native array; one that repeats, as the gradient of a sum does, whole."""
+    x = x.detach().resolve_neg()
+    return to_native(x.contiguous() if 0 in x.stride() else x, "a tensor")
 
 
 class Solved:
