@@ -226,6 +226,14 @@ def test_checkpoints_go_both_ways_and_copies_are_equal(kind, tmp_path):
         assert_same([ours.float()(x.float())[0]], [theirs.float()(x.float())[0]], 1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_are_read_as_the_modules_of_torch(kind):
+    theirs, ours = pair(kind, num_layers=2, bidirectional=True)
+    x = torch.randn(T, B, D, dtype=torch.float64)
+    with torch.no_grad():
+        assert_same([rs.run(ours, x)[0], rs.Layers.from_torch(ours).run(x)[0]], [theirs(x)[0]] * 2)
+
+
 def extra(kind):
     return {"RNN relu": {"nonlinearity": "relu"}, "LSTM proj": {"proj_size": 2}}.get(kind, {})
 
