@@ -223,6 +223,22 @@ def test_both_ways_through_one_node_add_up_and_every_result_shares_it():
         torch.testing.assert_close(found, known)
 
 
+def test_initial_states_by_name_and_ties_and_kinks():
+    model = gallery.weighted("lstm", "dense", units=3, channels=2)
+    x, h, c = (leaf(np.random.default_rng(i).standard_normal(s)) for i, s in enumerate(((4, 2, 2), (2, 3), (3,))))
+
+    def solved(x, h, c):
+        return rs.solve(model.recurrence(x, initial={"h": h, "c": c}), **METHOD).named_final.c
+
+    assert twice(solved, (x, h, c))  # that of c is broadcast over sequences
+    at_kink, u = leaf(np.zeros(2)), torch.zeros(3, 2, dtype=torch.float64)
+    cell = rs.cells.get("elman_relu").with_weights(mixings={"h": rs.mixings.Diagonal(np.ones(2))})
+    for share in (0.25, 1.0):
+        sol = rs.solve(cell.recurrence(drive={"h": u}, initial=at_kink, ties=share))
+        (g,) = torch.autograd.grad(sol.final.sum(), at_kink)
+        assert g.tolist() == [share**3] * 2
+
+
 def test_one_weight_in_two_places_gets_both_gradients():
     W, u = leaf(0.3 * np.eye(3)), torch.ones(5, 3, dtype=torch.float64)
 
