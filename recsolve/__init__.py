@@ -17,6 +17,7 @@ from recsolve.base.layout import Layout
 from recsolve.base.status import Status
 from recsolve.diagnosis.diagnose import Diagnosis, diagnose
 from recsolve.gradients.adjoint import Gradients, adjoint
+from recsolve.gradients.of_windows import WindowsGradients
 from recsolve.gradients.scan_adjoint import ScanGradients, scan_adjoint
 from recsolve.gradients.tangent import tangent
 from recsolve.interop.checkpoint import load
@@ -36,6 +37,7 @@ from recsolve.solution import ConvergenceError, Solution
 from recsolve.solve import IntermediateResult, solve
 from recsolve.solvers.auto_pilot import explain
 from recsolve.solvers.choice import Choice
+from recsolve.windows import WindowsSolution
 
 __all__ = [
     "Cell",
@@ -56,6 +58,8 @@ __all__ = [
     "Status",
     "StructureReport",
     "WeightedCell",
+    "WindowsGradients",
+    "WindowsSolution",
     "__version__",
     "adjoint",
     "backend",

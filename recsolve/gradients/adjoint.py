@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from recsolve.base.names import Names
 from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
 from recsolve.gradients.of_history import adjoint_of, pull
 from recsolve.gradients.sensitivity import CellSensitivity, projection_of
+from recsolve.gradients.of_windows import WindowsGradients
 from recsolve.gradients.transposes import sum_to
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import reverse_solve
@@ -27,6 +28,7 @@ from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.solution import Solution
+from recsolve.windows import WindowsSolution
 
 
 class _Compiled(NamedTuple):
@@ -104,8 +106,11 @@ class Gradients:
     @property
     def initial(self) -> Any:
         """With respect to h[0], shape (*batch, *event); by component where a function has named states."""
+        return self._by_component(self._initial)
+
+    def _by_component(self, x: Array) -> Any:
         rec = self._recurrence
-        found = rec.wrap(self._initial)
+        found = rec.wrap(x)
         return rec.named(found) if isinstance(rec, FunctionRecurrence) and rec.state is not None else found
 
     @cached_property
@@ -117,8 +122,20 @@ class Gradients:
             into = self._compiled.initial
             initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
             return xp.ascontiguousarray(initial, self._g.dtype)  # type: ignore[no-any-return]
-        seen = self._recurrence.over_event(self._recurrence.from_initial)
-        into = xp.where(seen, self._J.rmatvec(self._g), self._g.dtype.type(0))
+        return self._into(rec.from_initial)
+
+    @cached_property
+    def _restart(self) -> Array:
+        """With respect to what resets of a window go back to, where that is not the state before it."""
+        xp, rec = namespace(self._g), self._recurrence
+        if rec.reset is None or rec.restart is rec.initial or self._compiled is not None:  # then there are no resets
+            return xp.zeros_like(rec.initial)  # type: ignore[no-any-return]
+        return self._into(rec.reset)
+
+    def _into(self, steps: Array) -> Array:
+        """Return the cotangent of one state that is seen at these steps, (T, *batch)."""
+        xp, rec = namespace(self._g), self._recurrence
+        into = xp.where(rec.over_event(steps), self._J.rmatvec(self._g), self._g.dtype.type(0))
         return into.sum(axis=tuple(range(into.ndim - rec.initial.ndim)))  # type: ignore[no-any-return]
 
     @cached_property
@@ -220,14 +237,28 @@ class Gradients:
         return projection, cell.x
 
 
+@overload
 def adjoint(
-    solution: Solution, *, states: Any = None, output: Any = None, final: Any = None, unconverged: bool = False
-) -> Gradients:
+    solution: Solution, *, states: Any = ..., output: Any = ..., final: Any = ..., unconverged: bool = ...
+) -> Gradients: ...
+
+
+@overload
+def adjoint(
+    solution: WindowsSolution, *, states: Any = ..., output: Any = ..., final: Any = ..., unconverged: bool = ...
+) -> WindowsGradients: ...
+
+
+def adjoint(
+    solution: Any, *, states: Any = None, output: Any = None, final: Any = None, unconverged: bool = False
+) -> Any:
     """Return the gradients of a scalar function of a solution, given its derivatives with respect to the states.
 
     Parameters
     ----------
-    solution : Solution
+    solution : Solution or WindowsSolution
+        Of one that was solved with ``every=L`` windows are gone through from the last to the first, the states of each
+        solved again, so that the memory is that of the states of one window.
     states : array, shape (T, *batch, *event), or mapping of arrays, optional
         Cotangent of ``solution.states``, or of some of its components by name; as the other two of the kind and dtype
         of the states.
@@ -240,7 +271,7 @@ def adjoint(
 
     Returns
     -------
-    Gradients
+    Gradients or WindowsGradients
 
     Raises
     ------
@@ -265,10 +296,12 @@ def adjoint(
     >>> g.mixings.r.shape, g.inputs.shape
     ((4, 4), (30, 2))
     """
-    rec = recurrence_of(solution, unconverged)
+    rec = recurrence_of(solution, unconverged, (Solution, WindowsSolution))
     given = {"states": states, "output": output, "final": final}
     if all(x is None for x in given.values()):
         raise ValueError("no cotangent is given; pass states=, output= or final=")
+    if isinstance(solution, WindowsSolution):
+        return WindowsGradients(solution, given, adjoint)
     trajectory = solution._iterate.states
 
     def native(x: Any, name: str, like: Array) -> Array:
@@ -309,9 +342,9 @@ def _pull_readout(rec: Recurrence, readout: Callable[..., Any], trajectory: Arra
     raise TypeError(f"{type(rec).__name__} overrides output, so how it depends on the states is not known")
 
 
-def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
+def recurrence_of(solution: Any, unconverged: bool, kinds: tuple[type, ...] = (Solution,)) -> Recurrence:
     """Return what a solution solves; raise for what is no solution, or one that is not to be differentiated."""
-    if not isinstance(solution, Solution):
+    if not isinstance(solution, kinds):
         own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
         raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")
     if is_discrete(solution.recurrence.dtype):
@@ -321,7 +354,7 @@ def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
             f"solution is {solution.status}, and its derivative is that of the recurrence only where the residual is "
             "met; solve with fallback='sequential', or pass unconverged=True"
         )
-    return solution.recurrence
+    return solution.recurrence  # type: ignore[no-any-return]
 
 
 def check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
