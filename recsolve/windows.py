@@ -295,9 +295,9 @@ class WindowsSolution:
     def _prefix(self, found: list[int]) -> int:
         """Return how many rows lead, given how many do in each window."""
         for index, rows in enumerate(found):
-            cut = self._windows.steps(index)
-            if rows < cut.stop - cut.start:
-                return cut.start + rows
+            start = index * self.every
+            if rows < min(self.every, self.recurrence.length - start):
+                return start + rows
         return self.recurrence.length
 
     @property

@@ -16,8 +16,8 @@ import numpy as np
 from recsolve.analysis.condition import DIAGONAL, condition, growth
 from recsolve.analysis.finer import Finer
 from recsolve.base.arrays import Array, namespace, to_host
-from recsolve.kernels.affine_scan import affine_scan
 from recsolve.jacobians import Jacobian
+from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.scale import sizes_of
 

@@ -17,8 +17,8 @@ from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.names import Names
 from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
 from recsolve.gradients.of_history import adjoint_of, pull
-from recsolve.gradients.sensitivity import CellSensitivity, projection_of
 from recsolve.gradients.of_windows import WindowsGradients
+from recsolve.gradients.sensitivity import CellSensitivity, projection_of
 from recsolve.gradients.transposes import sum_to
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import reverse_solve
@@ -296,7 +296,7 @@ def adjoint(
     >>> g.mixings.r.shape, g.inputs.shape
     ((4, 4), (30, 2))
     """
-    rec = recurrence_of(solution, unconverged, (Solution, WindowsSolution))
+    rec = recurrence_of(solution, unconverged, windows=True)
     given = {"states": states, "output": output, "final": final}
     if all(x is None for x in given.values()):
         raise ValueError("no cotangent is given; pass states=, output= or final=")
@@ -342,9 +342,12 @@ def _pull_readout(rec: Recurrence, readout: Callable[..., Any], trajectory: Arra
     raise TypeError(f"{type(rec).__name__} overrides output, so how it depends on the states is not known")
 
 
-def recurrence_of(solution: Any, unconverged: bool, kinds: tuple[type, ...] = (Solution,)) -> Recurrence:
-    """Return what a solution solves; raise for what is no solution, or one that is not to be differentiated."""
-    if not isinstance(solution, kinds):
+def recurrence_of(solution: Any, unconverged: bool, *, windows: bool = False) -> Recurrence:
+    """Return what a solution solves; raise for what is no solution, or one that is not to be differentiated.
+
+    With ``windows`` that of windows is one too.
+    """
+    if not isinstance(solution, Solution) and not (windows and isinstance(solution, WindowsSolution)):
         own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
         raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")
     if is_discrete(solution.recurrence.dtype):
@@ -354,7 +357,7 @@ def recurrence_of(solution: Any, unconverged: bool, kinds: tuple[type, ...] = (S
             f"solution is {solution.status}, and its derivative is that of the recurrence only where the residual is "
             "met; solve with fallback='sequential', or pass unconverged=True"
         )
-    return solution.recurrence  # type: ignore[no-any-return]
+    return solution.recurrence
 
 
 def check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
