@@ -79,6 +79,7 @@ class Windows:
         """Return the solution of one window, given the last states of those before it, (windows, *batch, *event)."""
         rec, cut = self.recurrence, self.steps(index)
         part = rec.window(cut.start, cut.stop, rec.wrap(ends[index - 1].copy()) if index else None)
+        part.state_scale = rec.state_scale  # so that all are tested as the whole is
         guess, accept = guess_of_steps(self.guess, rec, cut), self.options["accept"]
         if accept is not None and not callable(accept):
             accept = limits_of(accept, rec)[cut]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.recurrence.base import Recurrence
@@ -145,7 +147,7 @@ def _checked(solution: WindowsSolution, given: Mapping[str, Any]) -> dict[str, A
         if name == "final" or x is None:
             continue
         if isinstance(x, Mapping):
-            if wrong := {n: tuple(part.shape) for n, part in x.items() if tuple(part.shape[:1]) != (rec.length,)}:
+            if wrong := {n: np.shape(part) for n, part in x.items() if np.shape(part)[:1] != (rec.length,)}:
                 raise ValueError(f"{name} has components of shapes {wrong}; wanted {rec.length} steps first")
         else:
             rec.native(x, name, shapes[name])

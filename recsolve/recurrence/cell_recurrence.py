@@ -234,8 +234,8 @@ class CellRecurrence(Recurrence):
 
     def _remade(self, drive: Names, initial: Any, reset: Array | None, x: Array | None) -> Self:
         """Return a recurrence of the same class, with all that a subclass has added, on another drive."""
-        known = {"_has_constants": self._has_constants} if "_has_constants" in vars(self) else {}
-        part = changed(self, **known)  # of the function, not of the drive
+        known = {name: vars(self)[name] for name in ("_has_constants", "rounding") if name in vars(self)}
+        part = changed(self, **known)  # of the function and its weights, not of the drive
         CellRecurrence.__init__(part, self.cell, drive, initial, reset, self.kind, x, self.ties, self.readout)
         return part
 
