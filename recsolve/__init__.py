@@ -37,7 +37,7 @@ from recsolve.solution import ConvergenceError, Solution
 from recsolve.solve import IntermediateResult, solve
 from recsolve.solvers.auto_pilot import explain
 from recsolve.solvers.choice import Choice
-from recsolve.windows import WindowsSolution
+from recsolve.windows_solution import WindowsSolution
 
 __all__ = [
     "Cell",

@@ -29,7 +29,8 @@ from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.registry import check_applies
 from recsolve.solvers.settings import whole_number
-from recsolve.windows import Windows, WindowsSolution, solve_windows
+from recsolve.windows import Windows
+from recsolve.windows_solution import WindowsSolution, solve_windows
 
 Fallback = Literal["none", "sequential", "raise"]
 _DRIVER_OPTIONS: dict[str, Any] = {

@@ -28,7 +28,7 @@ from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.solution import Solution
-from recsolve.windows import WindowsSolution
+from recsolve.windows_solution import WindowsSolution
 
 
 class _Compiled(NamedTuple):

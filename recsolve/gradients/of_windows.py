@@ -15,7 +15,7 @@ from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.windows import WindowsSolution
+from recsolve.windows_solution import WindowsSolution
 
 if TYPE_CHECKING:
     from recsolve.gradients.adjoint import Gradients
