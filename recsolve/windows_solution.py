@@ -130,7 +130,8 @@ class WindowsSolution:
         if self._worst is not None:
             after = "" if self._worst == len(self.windows) - 1 else "; the windows after it follow from its last state"
             return f"{self._windows.place(self._worst)} (counted from 0): {self.windows[self._worst].message}{after}"
-        text = f"{Status.CONVERGED}: every entry of the residual meets its test, in each of the windows ({len(self.windows)})"
+        count = len(self.windows)
+        text = f"{Status.CONVERGED}: every entry of the residual of every window meets its test ({count} in all)"
         if completed := sum(w.stats["completed_from"] is not None for w in self.windows):
             text += f"; {completed} of them were completed by the sequential loop"
         if self._discrete or "_looked" not in vars(self) or self.trusted:
