@@ -68,7 +68,7 @@ def _exact(recurrence: Recurrence, J: Jacobian) -> float:
 
 
 def growth(J: Jacobian, cut: Array | None, before: Array | None = None) -> Array:
-    """Return kappa[t] = 1 + |J[t]| kappa[t-1] of a diagonal structure, (T, *batch, *event), 1 + |J| 0 at cuts.
+    """Return kappa[t] = 1 + |J[t]| kappa[t-1] of a diagonal structure, (T, *batch, *event); it is 1 at cuts.
 
     Parameters
     ----------
