@@ -43,7 +43,7 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.forms import ByPairs, Form, read_structure
 from recsolve.recurrence.function_engine import FunctionEngine
-from recsolve.recurrence.function_names import arrays_of, components, described, joined, parameters_by_name
+from recsolve.recurrence.function_names import arrays_of, components, described, parameters_by_name
 from recsolve.recurrence.function_tangent import Tangent
 from recsolve.recurrence.readout import read_out
 from recsolve.symbolic.constants import state_dtype
@@ -163,15 +163,16 @@ class FunctionRecurrence(Recurrence):
     def __init__(
         self,
         f: Callable[..., Any],
-        inputs: Any,
+        *,
+        inputs: Any = None,
         initial: Any,
-        structure: Any,
-        jacobian: Callable[..., Any] | None,
-        reset: Any,
-        length: int | None,
-        ties: Any = None,
         parameters: Any = None,
         state: Any = None,
+        structure: Any = "dense",
+        jacobian: Callable[..., Any] | None = None,
+        reset: Any = None,
+        length: int | None = None,
+        ties: Any = None,
         readout: Callable[..., Any] | None = None,
     ):
         taken = "(h_prev, u_t)" if parameters is None else "(h_prev, u_t, p)"
@@ -227,7 +228,7 @@ class FunctionRecurrence(Recurrence):
             return tuple(arrays)
         return arrays[0] if arrays else None
 
-    def leaves_of(self, inputs: Any) -> dict[str, Any]:
+    def leaves_of(self, inputs: Any, what: str = "inputs") -> dict[str, Any]:
         """Return arrays that came in the container of the inputs, by the names that messages use; none of None.
 
         Raises
@@ -238,7 +239,7 @@ class FunctionRecurrence(Recurrence):
         given = _leaves(inputs)
         wanted = _leaves(self.contain(list(self.inputs)))
         if inputs is not None and given.keys() != wanted.keys():
-            raise ValueError(f"inputs has {tuple(given)}; wanted {tuple(wanted)}")
+            raise ValueError(f"{what} has {tuple(given)}; wanted {tuple(wanted)}")
         return {name: given[name] for name in wanted} if given else {}
 
     def call(self, function: Callable[..., Any], state: Any, inputs: list[Any], parameters: Mapping[str, Any]) -> Any:
@@ -253,11 +254,19 @@ class FunctionRecurrence(Recurrence):
             In the order of ``inputs``; f gets them in the container they came in.
         parameters : mapping of arrays
         """
-        named = parameters if type(parameters) is Names else Names(parameters, "parameter")
-        given = (named,) if self.takes_parameters else ()
-        if self.state is not None:
-            state = self.state.split(state) if type(state) is np.ndarray else components(self.state, state)
-        return function(state, self.contain(inputs), *given)
+        return function(self.seen(state), self.contain(inputs), *self.weights(parameters))
+
+    def seen(self, state: Any) -> Any:
+        """Return what functions of the user's get for ``state``: its components, where they have names."""
+        if self.state is None:
+            return state
+        return self.state.split(state) if type(state) is np.ndarray else components(self.state, state)
+
+    def weights(self, parameters: Mapping[str, Any]) -> tuple[Names, ...]:
+        """Return the last arguments of the user's functions: the parameters, if there are any."""
+        if not self.takes_parameters:
+            return ()
+        return (parameters if type(parameters) is Names else Names(parameters, "parameter"),)
 
     def results(self, function: Callable[..., Any], out: Any, cotangent: Array) -> list[tuple[Any, Array]]:
         """Return the arrays that a function returned, each with its part of the cotangent: f has one per component."""
@@ -267,13 +276,7 @@ class FunctionRecurrence(Recurrence):
 
     def flat(self, out: Any, lead: tuple[int, ...], dtype: Any = None) -> Any:
         """Return what f returned as flat states behind the axes ``lead``: components, of this dtype, are joined."""
-        if self.state is None:
-            return out
-        parts = self.state.ordered(out)
-        self.state.check(parts, lead, dtype)
-        if not any(isinstance(part, Dual) for part in parts):
-            return self.state.join(parts, lead)
-        return np.concatenate([part.reshape((*lead, -1)) for part in parts], axis=-1)
+        return out if self.state is None else self.state.pack(out, lead, dtype)
 
     def after(self, previous: Any) -> tuple[int, ...]:
         """Return the shape of f at what steps see."""
@@ -290,7 +293,8 @@ class FunctionRecurrence(Recurrence):
         inputs: list[Any] | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> Any:
-        inputs = [u[index] for u in self.inputs] if inputs is None else inputs
+        if inputs is None:
+            inputs = self.inputs if index == slice(None) else [u[index] for u in self.inputs]
         parameters = self.parameters if parameters is None else parameters
         try:
             with state_dtype(self.dtype):
@@ -302,9 +306,7 @@ class FunctionRecurrence(Recurrence):
                 raise
             raise TypeError(f"{self.description} {advice} ({error})") from error
         if self.state is not None:
-            lead = tuple(previous.shape[:-1])
-            packed = self.state.pack(out, lead, self.dtype)
-            return joined(self.state, self.state.ordered(out), lead, self.dtype) if packed is None else packed
+            return self.flat(out, self.after(previous)[:-1], self.dtype)
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
         shape, wanted = tuple(np.shape(value_of(out))), self.after(previous)
@@ -323,7 +325,7 @@ class FunctionRecurrence(Recurrence):
             return self.call(readout, freeze(states[cut]), [u[cut] for u in self.inputs], self.parameters)
 
         with state_dtype(self.dtype), np.errstate(all="ignore"):
-            return read_out(evaluate, states, 1 + len(self.batch))
+            return read_out(evaluate, states, 1 + len(self.batch), whole=not self.stepwise)
 
     def pull_output(self, output: Array, states: Array) -> None:
         states += output  # of a readout it is not asked: adjoint goes through that itself
@@ -445,8 +447,12 @@ class FunctionRecurrence(Recurrence):
         return LaneDense(xp.moveaxis(directions, 0, -1), layout)
 
     def _declared(self, previous: Array) -> Jacobian:
+        """Return what the user's ``jacobian`` gives."""
         assert self.jacobian is not None
-        given = self.call(self.jacobian, previous, self.inputs, self.parameters)
+        return self._read(self.call(self.jacobian, self.shown(previous), self.inputs, self.parameters), previous)
+
+    def _read(self, given: Any, previous: Array) -> Jacobian:
+        """Return the entries that the user gave as a Jacobian of the declared structure."""
         layout, leading = self.layout, (self.length, *self.batch)
         if self.form is not None:
             return self.form.declared(given, layout, leading, previous)
@@ -497,9 +503,19 @@ class FunctionRecurrence(Recurrence):
         if parameters is None:
             parameters = self._wrapped_parameters(lambda p: p)
         FunctionRecurrence.__init__(
-            part, self.f, inputs, initial, self.declaration, self.jacobian, reset, length, self.ties, parameters,
-            self.state, self.readout,
-        )  # fmt: skip
+            part,
+            self.f,
+            inputs=inputs,
+            initial=initial,
+            parameters=parameters,
+            state=self.state,
+            structure=self.declaration,
+            jacobian=self.jacobian,
+            reset=reset,
+            length=length,
+            ties=self.ties,
+            readout=self.readout,
+        )
         return part
 
     def _wrapped_parameters(self, change: Callable[[Array], Array]) -> dict[str, Any] | None:

@@ -123,7 +123,17 @@ class Makers:
         from recsolve.recurrence.function import FunctionRecurrence
 
         return FunctionRecurrence(
-            f, inputs, initial, structure, jacobian, reset, length, ties, parameters, state, readout
+            f,
+            inputs=inputs,
+            initial=initial,
+            parameters=parameters,
+            state=state,
+            structure=structure,
+            jacobian=jacobian,
+            reset=reset,
+            length=length,
+            ties=ties,
+            readout=readout,
         )
 
     @staticmethod
@@ -134,8 +144,11 @@ class Makers:
         inputs: Any = None,
         initial: Any,
         parameters: Mapping[str, Any] | None = None,
-        structure: str = "dense",
+        state: Mapping[str, tuple[str, ...]] | None = None,
+        structure: Any = "dense",
+        jacobian: Callable[..., Any] | None = None,
         ties: Any = None,
+        readout: Callable[..., Any] | None = None,
     ) -> GraphRecurrence:
         """Build a recurrence on a graph: h[n] = f(h[parents of n], u[n]) for every node n.
 
@@ -191,17 +204,31 @@ class Makers:
         """
         from recsolve.recurrence.graph_recurrence import GraphRecurrence
 
-        return GraphRecurrence(f, parents, inputs, initial, structure, ties, parameters)
+        return GraphRecurrence(
+            f,
+            parents,
+            inputs=inputs,
+            initial=initial,
+            parameters=parameters,
+            state=state,
+            structure=structure,
+            jacobian=jacobian,
+            ties=ties,
+            readout=readout,
+        )
 
     @staticmethod
     def from_history(
-        F: Callable[[Any, Any], Any],
+        F: Callable[..., Any],
         *,
         inputs: Any = None,
         initial: Any = None,
+        parameters: Mapping[str, Any] | None = None,
+        state: Mapping[str, tuple[str, ...]] | None = None,
         structure: str = "dense",
         length: int | None = None,
         ties: Any = None,
+        readout: Callable[..., Any] | None = None,
     ) -> HistoryRecurrence:
         """Build a recurrence whose every row may depend on all rows before it: y = F(y, u).
 
@@ -262,4 +289,14 @@ class Makers:
         """
         from recsolve.recurrence.history import HistoryRecurrence
 
-        return HistoryRecurrence(F, inputs, initial, structure, length, ties)
+        return HistoryRecurrence(
+            F,
+            inputs=inputs,
+            initial=initial,
+            parameters=parameters,
+            state=state,
+            structure=structure,
+            length=length,
+            ties=ties,
+            readout=readout,
+        )
