@@ -157,7 +157,7 @@ def test_methods_along_time_are_refused(method):
 def test_what_belongs_to_time_is_refused():
     rec, _ = solved("grid")
     sol = rs.solve(rec)
-    for call in (rs.diagnose, rs.check_structure, rs.explain):
+    for call in (rs.diagnose, rs.explain):
         with pytest.raises(TypeError, match="wanted one along time"):
             call(rec)
     with pytest.raises(AttributeError, match="a graph has none"):
