@@ -259,6 +259,31 @@ def test_a_jacobian_of_named_states_and_a_false_one():
         rs.adjoint(sol, states=np.ones_like(sol.states))
 
 
+def test_a_jacobian_may_stand_where_there_is_no_automatic_one():
+    """It is not known to be the derivative, so that nothing is trusted; gradients take it as it is."""
+
+    def f(h, u):
+        return 0.5 * np.sinc(h[0]) + 0.2 * h[1] + u
+
+    def jacobian(h, u):
+        x = h[0]
+        slope = np.where(x == 0, 0.0, (np.cos(np.pi * x) - np.sinc(x)) / np.where(x == 0, 1.0, x))
+        return 0.5 * slope, 0 * x + 0.2
+
+    u = np.random.default_rng(0).standard_normal((4, 5, 2))
+    grid, given = rs.graphs.grid((4, 5)), {"initial": np.ones(2), "structure": "diagonal"}
+    sol = solved(rs.Recurrence.from_graph(f, grid, inputs=u, jacobian=jacobian, **given))
+    assert not sol.trusted
+    assert "no automatic derivative" in sol.message
+    c = np.random.default_rng(1).standard_normal(u.shape)
+
+    def loss(d):
+        rec = rs.Recurrence.from_graph(f, grid, inputs=u, initial=np.ones(2) + d, structure="none")
+        return float((rs.solve(rec, method="sequential").states * c).sum())
+
+    check_slope(rs.adjoint(sol, states=c).initial, loss, np.random.default_rng(2))
+
+
 # Parts, copies and kinds ----------------------------------------------------------------------------------------------
 
 

@@ -124,7 +124,7 @@ class NamedState:
             raise ValueError(f"{who} returned components {tuple(parts)}; wanted {tuple(self.axes)}")
         return [parts[name] for name in self.axes]
 
-    def pack(self, out: Any, lead: tuple[int, ...], dtype: Any = None, who: str = "f") -> Any:
+    def pack(self, out: Any, lead: tuple[int, ...], dtype: Any = None) -> Any:
         """Return flat states (*lead, N) from what a function returned: arrays, or what stands for them.
 
         Raises
@@ -134,8 +134,8 @@ class NamedState:
         """
         rows = self._rows(out, lead, dtype)
         if rows is None:
-            parts = self.ordered(out, who)
-            self.check(parts, lead, dtype, who)
+            parts = self.ordered(out)
+            self.check(parts, lead, dtype)
             rows = [part.reshape((*lead, prod(shape))) for part, shape in zip(parts, self.shapes.values(), strict=True)]
         return np.concatenate(rows, axis=-1)
 
@@ -163,17 +163,15 @@ class NamedState:
         shape = self.shapes[name]
         return name, list(self.axes).index(name), lead + shape, None if len(shape) == 1 else (*lead, prod(shape))
 
-    def check(self, parts: list[Any], lead: tuple[int, ...], dtype: Any, who: str = "f") -> None:
+    def check(self, parts: list[Any], lead: tuple[int, ...], dtype: Any) -> None:
         """Raise unless components have their shapes behind ``lead``, and a dtype; the messages name them."""
         for (name, shape), part in zip(self.shapes.items(), parts, strict=True):
             if not hasattr(part, "dtype"):
-                raise TypeError(f"{who} returned {type(part).__name__} for component {name!r}; wanted an array")
+                raise TypeError(f"f returned {type(part).__name__} for component {name!r}; wanted an array")
             if tuple(part.shape) != lead + shape:
-                seen = tuple(part.shape)
-                raise ValueError(f"{who} returned component {name!r} of shape {seen}; wanted {lead + shape}")
+                raise ValueError(f"f returned component {name!r} of shape {tuple(part.shape)}; wanted {lead + shape}")
             if dtype is not None and part.dtype != dtype:
-                wanted = f"wanted {dtype}, {DTYPE_ADVICE}"
-                raise TypeError(f"{who} returned component {name!r} of dtype {part.dtype}; {wanted}")
+                raise TypeError(f"f returned component {name!r} of dtype {part.dtype}; wanted {dtype}, {DTYPE_ADVICE}")
 
 
 def _axes(state: Any) -> dict[str, tuple[str, ...]]:

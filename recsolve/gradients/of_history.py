@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, is_discrete, namespace, to_host, to_native
+from recsolve.base.arrays import Array, is_discrete, kind_of, namespace, to_host, to_native
 from recsolve.gradients.function_gradients import STATE, Cotangents, Leaf, pull_function, push_function
 from recsolve.recurrence.history import HistoryRecurrence
 
@@ -139,11 +139,9 @@ def _of_states(rec: HistoryRecurrence, given: Any) -> Array:
     """Return the cotangent of all rows that ``pull`` returned, as a flat one."""
     if rec.state is None:
         return _fitting(given, "y", rec.initial, rec.dtype, rec.shape)
-    parts = {
-        n: to_native(x, f"the cotangent of {n!r}")
-        for n, x in zip(rec.state.axes, rec.state.ordered(given, "pull"), strict=True)
-    }
-    return rec.state.pack(parts, rec.shape[:-1], rec.dtype, "pull")  # type: ignore[no-any-return]
+    lead, parts = rec.shape[:-1], zip(rec.state.shapes.items(), rec.state.ordered(given, "pull"), strict=True)
+    fitting = {n: _fitting(x, f"component {n!r}", rec.initial, rec.dtype, (*lead, *shape)) for (n, shape), x in parts}
+    return rec.state.pack(fitting, lead, rec.dtype)  # type: ignore[no-any-return]
 
 
 def _fitting(x: Any, name: str, of: Array, dtype: Any, shape: tuple[int, ...] | None = None) -> Array:
@@ -151,6 +149,8 @@ def _fitting(x: Any, name: str, of: Array, dtype: Any, shape: tuple[int, ...] | 
     if x is None and is_discrete(of.dtype):
         return namespace(of).zeros(of.shape, dtype)  # type: ignore[no-any-return]
     native, wanted = to_native(x, f"the cotangent of {name}"), tuple(of.shape) if shape is None else shape
+    if namespace(native) is not namespace(of):
+        raise TypeError(f"pull returned a cotangent of {name} as {kind_of(native)}; wanted {kind_of(of)}")
     if native.shape != wanted:
         raise ValueError(f"pull returned a cotangent of {name} of shape {tuple(native.shape)}; wanted {wanted}")
     if native.dtype != dtype:
