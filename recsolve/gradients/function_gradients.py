@@ -102,7 +102,7 @@ def pull_function(
     Raises
     ------
     TypeError
-        When automatic differentiation cannot follow the function; of a history, when it cannot go back over it.
+        When automatic differentiation cannot follow the function; of a history, whatever the pass back meets.
     """
     found: dict[Leaf, Array] = {}
     if state:
@@ -134,14 +134,11 @@ def _fill(
         # Going back, what min or where has not chosen is 0 times its slope, which may be infinite; going
         # forward it is not chosen.
         missing = {leaf: g for leaf, g in found.items() if not all_finite(g)}
-    except Exception as error:  # an operation without a transpose, or what else the user's code meets
+    except Exception:  # an operation without a transpose, or what else the user's code meets
         if not rec.stepwise:
-            raise TypeError(
-                f"{getattr(function, '__name__', type(function).__name__)} cannot be differentiated backwards "
-                f"({error}), and forward a gradient of a history would take a product for every number"
-            ) from error
+            raise
         missing = found
-    if rec.stepwise:
+    if rec.stepwise:  # else a direction would be needed for every number of every row
         _by_directions(rec, function, states, cotangent, missing)
         found |= missing
 
