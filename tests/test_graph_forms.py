@@ -12,6 +12,7 @@ from test_gradients import check_slope, solved
 from test_graphs import APPLY, GRAPHS
 
 import recsolve as rs
+from recsolve.kernels.graph_scan import graph_scan, reverse_graph_scan
 
 K, V = 2, 3
 SIZES = {"k": K, "v": V}
@@ -169,6 +170,26 @@ def test_gradients_are_those_of_differences(f, name):
         float((group[n] * v[n]).sum()) for group in (back.inputs, back.initial, back.parameters) for n in group
     )
     assert float((along * at).sum()) == pytest.approx(wanted, rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("f", STATES)
+def test_scans_take_components_in_order(f, backend):
+    rng = np.random.default_rng(4)
+    for name in ("grid", "random", "no nodes"):
+        rec = made(f, name)
+        J = rec.linearise(0.3 * rng.standard_normal(rec.shape))[1]
+        if name == "random":  # nodes that several see in the same slot
+            J = rs.jacobians.ByParent(J.slots, rs.graphs.Graph(np.minimum(np.arange(17)[:, None], [1, 3, 2]) - 1))
+        D = J.lane_dense()
+        b, c = rng.standard_normal((2, *rec.shape))
+        every = rng.random((*rec.shape[:-1], 1)) < 0.2
+        with rs.backend(backend):
+            for cut in (None, every, np.array(np.broadcast_to(every, rec.shape))):
+                d, g = graph_scan(J, b, cut), reverse_graph_scan(J, cut, c)
+                np.testing.assert_allclose(d, graph_scan(D, b, cut), atol=1e-12)
+                np.testing.assert_allclose(g, reverse_graph_scan(D, cut, c), atol=1e-12)
+                np.testing.assert_allclose((c * d).sum(), (g * b).sum(), rtol=1e-10, atol=1e-12)
 
 
 # Jacobians of the user's ----------------------------------------------------------------------------------------------
