@@ -95,7 +95,7 @@ def _product(J: Pairs, pairs: list[Pair], v: Array) -> Array:
 
 
 def _without(term: Array, cut: Array | None) -> Array:
-    return term if cut is None else namespace(term).where(cut, term.dtype.type(0), term)  # type: ignore[no-any-return]
+    return term if cut is None else namespace(term).where(cut, term.dtype.type(0), term)
 
 
 def add_at(g: Array, places: Array, terms: Array) -> None:

@@ -117,11 +117,11 @@ def pull_function(
         with ties_in_force(rec.ties), state_dtype(rec.dtype), np.errstate(all="ignore"):
             _fill(rec, function, states, cotangent, found)
 
-    def zero(x: Array) -> Array:  # integers and bools have no gradient, so it is 0
-        return namespace(x).zeros(x.shape, rec.dtype)  # type: ignore[no-any-return]
+    def of(leaf: Leaf, x: Array) -> Array:  # integers and bools have no gradient, so it is 0
+        return found[leaf] if leaf in found else namespace(x).zeros(x.shape, rec.dtype)
 
-    inputs = [found[leaf] if (leaf := ("input", i)) in found else zero(u) for i, u in enumerate(rec.inputs)]
-    parameters = {n: found[leaf] if (leaf := ("parameter", n)) in found else zero(p) for n, p in rec.parameters.items()}
+    inputs = [of(("input", i), u) for i, u in enumerate(rec.inputs)]
+    parameters = {n: of(("parameter", n), p) for n, p in rec.parameters.items()}
     return Cotangents(found.get(STATE), inputs, parameters)
 
 

@@ -126,8 +126,10 @@ def _pullback(rec: HistoryRecurrence) -> Callable[[Array, Array], dict[Leaf, Arr
             found["input", i] = _fitting(x, name, rec.inputs[i], rec.dtype)
         for parameters in others:
             if not isinstance(parameters, Mapping) or parameters.keys() != rec.parameters.keys():
-                seen = tuple(parameters) if isinstance(parameters, Mapping) else type(parameters).__name__
-                raise ValueError(f"pull returned {seen} for p; wanted a dict of the cotangents of {(*rec.parameters,)}")
+                names = tuple(parameters) if isinstance(parameters, Mapping) else type(parameters).__name__
+                raise ValueError(
+                    f"pull returned {names} for p; wanted a dict of the cotangents of {(*rec.parameters,)}"
+                )
             for n, p in rec.parameters.items():
                 found["parameter", n] = _fitting(parameters[n], f"parameters[{n!r}]", p, rec.dtype)
         return found
@@ -202,7 +204,7 @@ def _forward(rec: HistoryRecurrence, states: Array, d: Mapping[Leaf, Array]) -> 
 
     def moved(sign: int) -> Array:
         def at(leaf: Leaf, x: Array) -> Array:
-            return x + sign * step * d[leaf] if leaf in d else x  # type: ignore[no-any-return]
+            return x + sign * step * d[leaf] if leaf in d else x
 
         inputs = [at(("input", i), u) for i, u in enumerate(rec.inputs)]
         parameters = {n: at(("parameter", n), p) for n, p in rec.parameters.items()}

@@ -56,7 +56,7 @@ def tangent(
     Raises
     ------
     ValueError, TypeError
-        As :func:`adjoint`; and for unknown names.
+        As :func:`adjoint`; for unknown names; and for ``initial`` of a history, which does not depend on it.
 
     Examples
     --------

@@ -195,7 +195,8 @@ class Tangent(Dual):
 
     def _concatenated(self, arrays: Sequence[Any], axis: int | None = 0, **kwargs: Any) -> Tangent:
         """Join arrays, and all their directions at once: states that are packed are made so at every evaluation."""
-        parts, axis = ([np.ravel(x) for x in arrays], 0) if axis is None else (arrays, axis)
+        parts: Sequence[Any] = arrays if axis is not None else [np.ravel(x) for x in arrays]
+        axis = axis or 0
         y = np.concatenate([value_of(x) for x in parts], axis=axis, **kwargs)
         moving = [x.directions for x in parts if _moves(x)]
         if not moving:

@@ -163,7 +163,7 @@ class GraphRecurrence(FunctionRecurrence):
         elif len(state.shape) == len(self.shape):
             return super().seen(state)
         else:
-            part = _slot if isinstance(state, Tangent) else lambda x, p: x[:, p]
+            part: Any = _slot if isinstance(state, Tangent) else lambda x, p: x[:, p]
             slots = tuple(part(state, p) for p in range(self.graph.slots))
         return tuple(map(super().seen, slots))
 
