@@ -247,6 +247,22 @@ def test_a_pullback_gives_what_the_pass_back_gives(window):
         np.testing.assert_allclose(found.parameters[n], x, rtol=1e-10)
 
 
+def test_a_pullback_beside_a_mask_of_infinities():
+    class Masked:
+        def __call__(self, y, u):
+            scores = np.where(np.tri(len(y), len(y), -1, dtype=bool), u["mask"][None], -np.inf)
+            return u["x"] + 0.3 * np.exp(scores) @ y
+
+        def pull(self, y, u, g):
+            weight = 0.3 * np.exp(np.where(np.tri(len(y), len(y), -1, dtype=bool), u["mask"][None], -np.inf))
+            return weight.T @ g, {"x": g, "mask": ((weight.T @ g) * y).sum(axis=1)}
+
+    rng = np.random.default_rng(5)
+    mask = np.where(rng.random(9) < 0.3, -np.inf, rng.standard_normal(9))
+    sol = solved(rs.Recurrence.from_history(Masked(), inputs={"x": rng.standard_normal((9, D)), "mask": mask}))
+    assert np.isfinite(rs.adjoint(sol, states=np.ones((9, D))).inputs["mask"]).all()
+
+
 def test_a_pullback_may_leave_out_the_parameters():
     g = rs.adjoint(solved(made("memory", pulled(kept=2))), states=np.ones((9, 2, K + K * D)))
     np.testing.assert_allclose(

@@ -170,8 +170,10 @@ def _check(rec: HistoryRecurrence, states: Array, back: Callable[[Array], dict[L
     def drawn(x: Array, back: Array) -> Array:
         """Return a random direction along which no term of <back, d> cancels another."""
         noise = xp.asarray(rng.standard_normal(x.shape).astype(x.dtype))
-        size = float(to_host(abs(x).max())) if x.size else 0.0
-        return (size or rec.state_scale) * abs(noise) * xp.where(back == 0, xp.sign(noise), xp.sign(back))  # type: ignore[no-any-return]
+        finite = xp.where(xp.isfinite(x), abs(x), x.dtype.type(0))  # a mask may hold -inf, which stays as it is
+        size = float(to_host(finite).max(initial=0)) or rec.state_scale
+        along = size * abs(noise) * xp.where(back == 0, xp.sign(noise), xp.sign(back))
+        return xp.where(xp.isfinite(x), along, x.dtype.type(0))  # type: ignore[no-any-return]
 
     g = xp.asarray(rng.standard_normal(states.shape).astype(states.dtype))
     pulled, places = back(g), {STATE: states}

@@ -69,7 +69,7 @@ _COPYING = frozenset(("sequential", "jacobi", "gauss_seidel", "parareal", "windo
 _OF_F = _COPYING | {"picard", "anderson", "triangular_anderson", "broyden", "diagonal_broyden"}
 
 # What the loop of the engine stands for.
-_STEPS = ("step", "apply", "call", "contain", "shown", "_call")
+_STEPS = ("step", "apply", "call", "contain", "seen", "shown", "weights", "_call")
 
 # Words in the errors of NumPy and torch for common mistakes, and the advice to add.
 _ADVICE = {
