@@ -263,6 +263,35 @@ def test_a_pullback_beside_a_mask_of_infinities():
     assert np.isfinite(rs.adjoint(sol, states=np.ones((9, D))).inputs["mask"]).all()
 
 
+class Rectified:
+    """With kinks at inputs and parameters that are 0, where the pullback takes a slope of its own."""
+
+    def __init__(self, slope):
+        self.slope = slope
+
+    def __call__(self, y, u, p):
+        return np.maximum(u["x"] + p.b, 0) + 0.2 * np.tanh(before(y)) * p.b[:1]
+
+    def pull(self, y, u, g, p):
+        x = u["x"] + p.b
+        back = g * np.where(x > 0, 1, np.where(x == 0, self.slope, 0))
+        to_y = 0.2 * g * (1 - np.tanh(before(y)) ** 2) * p.b[:1]
+        to_b = back.sum(axis=0) + np.eye(D)[0] * (0.2 * g * np.tanh(before(y))).sum()
+        return before(to_y[::-1])[::-1], {"x": back}, {"b": to_b}
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, 1.0, 1.5])
+def test_a_pullback_may_choose_between_the_slopes_of_a_kink(slope):
+    x = np.round(np.random.default_rng(6).standard_normal((9, D)))
+    given = {"inputs": {"x": x}, "parameters": {"b": np.zeros(D)}}
+    sol = solved(rs.Recurrence.from_history(Rectified(slope), **given))
+    if slope <= 1:
+        assert rs.adjoint(sol, states=np.ones((9, D))).parameters.b.shape == (D,)
+        return
+    with pytest.raises(ValueError, match="not the transpose of the derivative of F with respect to u"):
+        rs.adjoint(sol, states=np.ones((9, D)))
+
+
 def test_a_pullback_may_leave_out_the_parameters():
     g = rs.adjoint(solved(made("memory", pulled(kept=2))), states=np.ones((9, 2, K + K * D)))
     np.testing.assert_allclose(

@@ -64,7 +64,8 @@ class _Memory:
 class HistoryRecurrence(FunctionRecurrence):
     """The recurrence of an F of whole trajectories; :meth:`recsolve.Recurrence.from_history` makes it.
 
-    A window of it, from time ``start`` on, takes the states before it, y[:start], for its ``initial``.
+    A window of it, from time ``start`` on, takes the states before it, y[:start] or all of their components, for its
+    ``initial``.
 
     Attributes
     ----------
