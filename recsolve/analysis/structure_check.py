@@ -15,7 +15,8 @@ from recsolve.recurrence.causality import check_causal
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import step_that_differs
 from recsolve.recurrence.forms import ByPairs
-from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
+from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.function_arguments import STRUCTURES
 from recsolve.recurrence.graph_recurrence import GraphRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
 

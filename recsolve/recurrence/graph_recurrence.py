@@ -27,7 +27,8 @@ from recsolve.base.graph import Graph
 from recsolve.jacobians import ByParent, Identity, Jacobian, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
-from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
+from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.function_arguments import STRUCTURES
 from recsolve.recurrence.function_tangent import Tangent
 
 

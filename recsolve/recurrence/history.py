@@ -32,7 +32,8 @@ from recsolve.base.status import LEAKS
 from recsolve.jacobians import Jacobian, Zero
 from recsolve.recurrence.causality import check_causal, first_that_differs
 from recsolve.recurrence.engine import Engine
-from recsolve.recurrence.function import FunctionRecurrence, _leaves
+from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.function_arguments import leaves_of
 
 _SWEEPING = frozenset(("sequential", "jacobi", "windowed", "chain", "auto"))
 _ACCELERATED = _SWEEPING | {"anderson", "triangular_anderson"}
@@ -318,7 +319,7 @@ def _from(out: Any, start: int) -> Any:
 
 def _blank(inputs: Any, structure: str) -> Any:
     """Return zeros like a row of the first input that rows may be like, of the user's kind."""
-    for name, x in _leaves(inputs).items():
+    for name, x in leaves_of(inputs).items():
         native = to_native(x, name, (*FLOATS, *DISCRETE))
         if structure == "none" or not is_discrete(native.dtype):
             return from_native(namespace(native).zeros(native.shape[1:], native.dtype), kind_of(x))
