@@ -52,9 +52,10 @@ def first_iterate(guess: Any, recurrence: Recurrence) -> Guess:
 
 def _spread(given: Any, recurrence: Recurrence, name: str) -> Array:
     """Return an array of the user's, or arrays by component, as new native states."""
+    states = recurrence.empty()
     if isinstance(given, Mapping):
-        return recurrence.by_name(given, name, recurrence.shape)
-    native, states = recurrence.native(given, name), recurrence.empty()
+        return recurrence.in_order(recurrence.by_name(given, name, recurrence.as_given(states).shape), name)
+    native = recurrence.native(given, name)
     if recurrence.graph is not None:
         native = recurrence.in_order(native, name)
     states[...] = _broadcast(native, recurrence, name)

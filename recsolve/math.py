@@ -85,7 +85,7 @@ def logsumexp(x: Any, axis: int = -1, keepdims: bool = False) -> Any:
 
 def _largest(x: Any, axis: int) -> Any:
     """Return the largest value along an axis, as a constant, and 0 where it is infinite: inf - inf is NaN."""
-    top = value_of(np.max(x, axis=axis, keepdims=True))
+    top = np.max(value_of(x), axis=axis, keepdims=True)  # of its value: going back, a maximum has no transpose
     return np.where(np.isfinite(top), top, 0)
 
 

@@ -157,7 +157,7 @@ def test_methods_along_time_are_refused(method):
 def test_what_belongs_to_time_is_refused():
     rec, _ = solved("grid")
     sol = rs.solve(rec)
-    for call in (rs.diagnose, rs.check_structure, rs.explain):
+    for call in (rs.diagnose, rs.explain):
         with pytest.raises(TypeError, match="wanted one along time"):
             call(rec)
     with pytest.raises(AttributeError, match="a graph has none"):
@@ -413,7 +413,7 @@ def test_a_subclass_keeps_its_function():
     truth = literal(lambda h, u: 2 * f(h, u), parents, u, initial)
     for kind in (Doubled, ByNode):
         for method in ("jacobi", "sequential"):
-            sol = rs.solve(kind(f, rec.graph, u, initial, "diagonal"), method=method)
+            sol = rs.solve(kind(f, rec.graph, inputs=u, initial=initial, structure="diagonal"), method=method)
             assert sol.success
             np.testing.assert_allclose(sol.states, truth, rtol=1e-12)
             assert not sol.trusted
@@ -424,7 +424,7 @@ def test_a_subclass_keeps_its_function():
             values, J = super(Doubled, self).differentiate(previous)
             return 2 * values, J.scale(2.0)
 
-    sol = rs.solve(Derived(f, rec.graph, u, initial, "diagonal"))
+    sol = rs.solve(Derived(f, rec.graph, inputs=u, initial=initial, structure="diagonal"))
     np.testing.assert_allclose(sol.states, truth, rtol=1e-12)
     assert not sol.trusted  # its derivative is compared with nothing
 

@@ -114,7 +114,7 @@ class Finer:
             parameters = {name: self._cast(p) for name, p in rec.parameters.items()}
             inputs = [self._cast(u) for u in rec.inputs]
             out = rec.call(rec.f, previous, inputs, parameters)
-            return rec.flat(out, previous.shape[:-1], self.dtype)
+            return rec.flat(out, rec.after(previous)[:-1], self.dtype)
         if not isinstance(rec, CellRecurrence):
             raise TypeError(f"{type(rec).__name__} is not known")
         check_known(rec, CellRecurrence)

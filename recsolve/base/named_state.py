@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array
 from recsolve.base.names import Names
 
 DTYPE_ADVICE = (
@@ -104,8 +104,8 @@ class NamedState:
         parts = {n: x[i] if shape is None else x[i].reshape(lead + shape) for n, i, shape in self._places}
         return Names(parts, "component")
 
-    def ordered(self, parts: Any) -> list[Any]:
-        """Return components that a function returned, a mapping or a tuple in order, in order.
+    def ordered(self, parts: Any, who: str = "f") -> list[Any]:
+        """Return components that a function, which messages call ``who``, returned as a mapping or a tuple, in order.
 
         Raises
         ------
@@ -114,20 +114,35 @@ class NamedState:
         """
         if isinstance(parts, (tuple, list)):
             if len(parts) != len(self.axes):
-                raise ValueError(f"f returned {len(parts)} components; wanted {len(self.axes)}: {tuple(self.axes)}")
+                raise ValueError(f"{who} returned {len(parts)} components; wanted {len(self.axes)}: {tuple(self.axes)}")
             return list(parts)
         if not isinstance(parts, Mapping):
             raise TypeError(
-                f"f returned {type(parts).__name__}; wanted a dict or tuple of components {tuple(self.axes)}"
+                f"{who} returned {type(parts).__name__}; wanted a dict or tuple of components {tuple(self.axes)}"
             )
         if parts.keys() != self.axes.keys():
-            raise ValueError(f"f returned components {tuple(parts)}; wanted {tuple(self.axes)}")
+            raise ValueError(f"{who} returned components {tuple(parts)}; wanted {tuple(self.axes)}")
         return [parts[name] for name in self.axes]
 
-    def pack(self, out: Any, lead: tuple[int, ...], dtype: Any) -> Array | None:
-        """Return flat states from what a function returned, where that is NumPy arrays that fit; else None.
+    def pack(self, out: Any, lead: tuple[int, ...], dtype: Any = None) -> Any:
+        """Return flat states (*lead, N) from what a function returned: arrays, or what stands for them.
 
-        The loop calls it at every step, so it does in one pass what ``ordered``, ``check`` and ``join`` do.
+        Raises
+        ------
+        TypeError, ValueError
+            As ``ordered``, and for components of another shape or dtype (None: of any), which the message names.
+        """
+        rows = self._rows(out, lead, dtype)
+        if rows is None:
+            parts = self.ordered(out)
+            self.check(parts, lead, dtype)
+            rows = [part.reshape((*lead, prod(shape))) for part, shape in zip(parts, self.shapes.values(), strict=True)]
+        return np.concatenate(rows, axis=-1)
+
+    def _rows(self, out: Any, lead: tuple[int, ...], dtype: Any) -> list[Array] | None:
+        """Return the components as rows, where they are NumPy arrays that fit; else None.
+
+        The loop calls it at every step, so it does in one pass what ``ordered`` and ``check`` do.
         """
         kind = type(out)
         if not (kind is dict or kind is tuple) or len(out) != len(self.axes):
@@ -135,13 +150,13 @@ class NamedState:
         known = self._fitting
         if known[0] != lead:
             known = self._fitting = lead, [self._fit(name, lead) for name in self.axes]
-        parts = []
+        rows = []
         for name, place, shape, flat in known[1]:
             part = out[place] if kind is tuple else out.get(name)
             if type(part) is not np.ndarray or part.shape != shape or part.dtype is not dtype:
                 return None
-            parts.append(part if flat is None else part.reshape(flat))
-        return np.concatenate(parts, axis=-1)
+            rows.append(part if flat is None else part.reshape(flat))
+        return rows
 
     def _fit(self, name: str, lead: tuple[int, ...]) -> tuple[Any, ...]:
         """Return a component, its place, the shape it has behind some axes, and as a row, if that is another one."""
@@ -157,14 +172,6 @@ class NamedState:
                 raise ValueError(f"f returned component {name!r} of shape {tuple(part.shape)}; wanted {lead + shape}")
             if dtype is not None and part.dtype != dtype:
                 raise TypeError(f"f returned component {name!r} of dtype {part.dtype}; wanted {dtype}, {DTYPE_ADVICE}")
-
-    def join(self, parts: list[Any], lead: tuple[int, ...]) -> Array:
-        """Return flat states (*lead, N) from components (*lead, *shape): arrays that fit, as ``check`` tells."""
-        xp = namespace(parts[0])
-        flat = xp.empty((*lead, self.size), dtype=parts[0].dtype)
-        for (_, index, shape), part in zip(self._places, parts, strict=True):
-            flat[index] = part if shape is None else part.reshape(flat[index].shape)
-        return flat  # type: ignore[no-any-return]
 
 
 def _axes(state: Any) -> dict[str, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.names import Names
 from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
-from recsolve.gradients.of_history import adjoint_of, pull
+from recsolve.gradients.of_history import adjoint_of, pass_back, pull
 from recsolve.gradients.of_windows import WindowsGradients
 from recsolve.gradients.sensitivity import CellSensitivity, projection_of
 from recsolve.gradients.transposes import sum_to
@@ -139,15 +139,20 @@ class Gradients:
         return into.sum(axis=tuple(range(into.ndim - rec.initial.ndim)))  # type: ignore[no-any-return]
 
     @cached_property
-    def _function(self) -> tuple[list[Array], dict[str, Array]]:
-        """With respect to inputs and parameters of a function."""
-        assert isinstance(self._recurrence, FunctionRecurrence)
-        check_known(self._recurrence, FunctionRecurrence)
-        found = pull_function(self._recurrence, self._recurrence.f, self._previous, self._g)
+    def _function(self) -> tuple[list[Array], dict[str, Array] | None]:
+        """With respect to inputs and parameters of a function; None where the ``pull`` of a history has none."""
+        rec = self._recurrence
+        assert isinstance(rec, FunctionRecurrence)
+        parameters: dict[str, Array] | None
+        if isinstance(rec, HistoryRecurrence):
+            inputs, parameters = pull(rec, self._trajectory, self._g)
+        else:
+            check_known(rec, FunctionRecurrence)
+            _, inputs, parameters = pull_function(rec, rec.f, self._previous, self._g)
         if self._direct is None:
-            return found.inputs, found.parameters
-        inputs = [a + b for a, b in zip(found.inputs, self._direct.inputs, strict=True)]
-        return inputs, _sums(found.parameters, self._direct.parameters)
+            return inputs, parameters
+        inputs = [a + b for a, b in zip(inputs, self._direct.inputs, strict=True)]
+        return inputs, None if parameters is None else _sums(parameters, self._direct.parameters)
 
     @cached_property
     def _sensitivity(self) -> CellSensitivity:
@@ -200,8 +205,13 @@ class Gradients:
     @property
     def parameters(self) -> Names:
         """With respect to the parameters of a function, or the elementwise ones of a cell, each in its own shape."""
-        if isinstance(self._recurrence, FunctionRecurrence):
-            return self._names(self._function[1], "parameter")
+        rec = self._recurrence
+        if isinstance(rec, FunctionRecurrence):
+            if (gradients := self._function[1]) is None:
+                raise TypeError(
+                    f"pull of {rec.description} returned the cotangents of y and u alone; wanted those of p"
+                )
+            return self._names(gradients, "parameter")
         found = self._of("parameter", self._cell("parameters").cell.parameters)
         return self._names(found if self._direct is None else _sums(found, self._direct.parameters), "parameter")
 
@@ -215,8 +225,6 @@ class Gradients:
     def inputs(self) -> Any:
         """With respect to x, or to the inputs of a function in the container they came in."""
         rec = self._recurrence
-        if isinstance(rec, HistoryRecurrence):
-            return rec.contain([rec.wrap(g) for g in pull(rec, self._trajectory, self._g)[1]])
         if isinstance(rec, FunctionRecurrence):
             return rec.contain([rec.wrap(rec.as_given(g)) for g in self._function[0]])
         projection, _ = self._projected()
@@ -315,7 +323,8 @@ def adjoint(
     direct = None
     if output is not None and rec.readout is not None:
         shape = tuple(solution.output.shape)
-        direct = _pull_readout(rec, rec.readout, trajectory, rec.native(output, "output", shape))
+        shown = rec.in_order(rec.native(output, "output", shape), "output")
+        direct = _pull_readout(rec, rec.readout, trajectory, shown)
         c += direct.states
     elif output is not None:
         rec.pull_output(native(output, "output", rec.output(c)), c)
@@ -337,6 +346,8 @@ def _pull_readout(rec: Recurrence, readout: Callable[..., Any], trajectory: Arra
     """Return the cotangents of states, inputs and parameters for one of what a readout gives."""
     for base in (FunctionRecurrence, CellRecurrence):
         if isinstance(rec, base) and type(rec).output is base.output:
+            if isinstance(rec, HistoryRecurrence):
+                return pass_back(rec, readout, trajectory, cotangent)
             known = rec if isinstance(rec, FunctionRecurrence) else OfCell(rec)
             return pull_function(known, readout, trajectory, cotangent, state=True)
     raise TypeError(f"{type(rec).__name__} overrides output, so how it depends on the states is not known")

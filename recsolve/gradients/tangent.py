@@ -56,7 +56,7 @@ def tangent(
     Raises
     ------
     ValueError, TypeError
-        As :func:`adjoint`; and for unknown names.
+        As :func:`adjoint`; for unknown names; and for ``initial`` of a history, which does not depend on it.
 
     Examples
     --------
@@ -69,26 +69,26 @@ def tangent(
     rec = recurrence_of(solution, unconverged)
     trajectory = solution._iterate.states
     xp = namespace(trajectory)
-    if isinstance(rec, HistoryRecurrence):
-        if states is None or any(x is not None for x in (initial, drive, inputs, parameters, mixings)):
-            raise ValueError("the recurrence is a history; wanted states=, the tangent of F, alone")
-        return rec.wrap(tangent_of(rec, trajectory, rec.native(states, "states", trajectory.shape)))
+    history = isinstance(rec, HistoryRecurrence)
+    if history and initial is not None:
+        raise ValueError("initial is given, and a history does not depend on it: no row of F looks at it")
+    given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
     with np.errstate(all="ignore"):
-        previous = rec.previous(trajectory)
-        _, J = rec.bind().differentiate(previous)
-        check_jacobian(rec, previous, J)
-        starts = rec.over_event(rec.starts)
+        previous = trajectory if history else rec.previous(trajectory)
         b = xp.zeros_like(trajectory)
         if states is not None:
             b += rec.in_order(rec.by_name(states, "states", rec.as_given(b).shape), "states")
+        if any(x is not None for x in given.values()):
+            b += _push(rec, previous, given)
+        if isinstance(rec, HistoryRecurrence):
+            return rec.wrap(tangent_of(rec, trajectory, b))
+        _, J = rec.bind().differentiate(previous)
+        check_jacobian(rec, previous, J)
         if initial is not None:
             moved = rec.by_name(initial, "initial", rec.initial.shape)
             seen = rec.over_event(rec.from_initial)
             b += J.where(seen, xp.broadcast_to(moved, previous.shape))
-        given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
-        if any(x is not None for x in given.values()):
-            b += _push(rec, previous, given)
-        return rec.wrap(rec.as_given(affine_scan(J, b, reset=starts)))
+        return rec.wrap(rec.as_given(affine_scan(J, b, reset=rec.over_event(rec.starts))))
 
 
 def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
@@ -122,7 +122,8 @@ def _push_function(rec: FunctionRecurrence, previous: Array, given: Mapping[str,
     """Return the tangent of F for tangents of the inputs and parameters of a function."""
     if wrong := [name for name in ("drive", "mixings") if given[name] is not None]:
         raise ValueError(f"{' and '.join(wrong)} belong to cells; a function takes initial=, inputs= and parameters=")
-    check_known(rec, FunctionRecurrence)
+    if rec.stepwise:
+        check_known(rec, FunctionRecurrence)
     moved: dict[Any, Array] = {}
     for n, x in (given["parameters"] or {}).items():
         if n not in rec.parameters:

@@ -7,7 +7,6 @@ What steps see, ``previous``, has one axis more, (N, P, *batch, *event), which f
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -28,7 +27,8 @@ from recsolve.base.graph import Graph
 from recsolve.jacobians import ByParent, Identity, Jacobian, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
-from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
+from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.function_arguments import STRUCTURES
 from recsolve.recurrence.function_tangent import Tangent
 
 
@@ -55,12 +55,10 @@ class GraphRecurrence(FunctionRecurrence):
 
     graph: Graph
 
-    def __init__(
-        self, f: Any, parents: Any, inputs: Any, initial: Any, structure: str, ties: Any = None, parameters: Any = None
-    ):
+    def __init__(self, f: Any, parents: Any, *, inputs: Any = None, **given: Any):
         self.graph = parents if isinstance(parents, Graph) else Graph(parents)
         length = self.graph.size if inputs is None or (isinstance(inputs, (dict, tuple)) and not inputs) else None
-        super().__init__(f, self._ordered(inputs), initial, structure, None, None, length, ties, parameters)
+        super().__init__(f, inputs=self._ordered(inputs), length=length, **given)
         self.known = self.initial[None]
 
     def _ordered(self, inputs: Any) -> Any:
@@ -159,12 +157,16 @@ class GraphRecurrence(FunctionRecurrence):
     def shown(self, previous: Any) -> Any:
         return previous if isinstance(previous, Slots) else super().shown(previous)
 
-    def call(self, function: Callable[..., Any], state: Any, *others: Any) -> Any:
-        """Return what a function of the user's gives, which sees the state as one array for each slot."""
+    def seen(self, state: Any) -> Any:
+        """Return a tuple of what is in each slot; of states (N, *batch, *event), as readouts take them, these."""
         if isinstance(state, Slots):
-            return super().call(function, state.arrays, *others)
-        part = _slot if isinstance(state, Tangent) else lambda x, p: x[:, p]
-        return super().call(function, tuple(part(state, p) for p in range(self.graph.slots)), *others)
+            slots = state.arrays
+        elif len(state.shape) == len(self.shape):
+            return super().seen(state)
+        else:
+            part: Any = _slot if isinstance(state, Tangent) else lambda x, p: x[:, p]
+            slots = tuple(part(state, p) for p in range(self.graph.slots))
+        return tuple(map(super().seen, slots))
 
     # Stated here beside ``differentiate``, so that a subclass that overrides one of them does not keep the others.
     def apply(self, previous: Array) -> Array:
@@ -174,10 +176,12 @@ class GraphRecurrence(FunctionRecurrence):
         return super().step(state, t)
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
-        kind, P = STRUCTURES[self.structure], self.graph.slots
+        kind, P = STRUCTURES.get(self.structure), self.graph.slots
         if kind is Zero or kind is Identity:
             values = self.apply(previous)
             return values, ByParent([kind(values, self.layout)] * P, self.graph)
+        if self.structure == "none" or self.jacobian is not None:
+            return super().differentiate(previous)
         xp, event = namespace(previous), self.layout.event
         ones = (1,) * len(self.batch)
         seeds = self._seeds(xp.empty((1, *ones, *event), self.dtype))
@@ -191,6 +195,16 @@ class GraphRecurrence(FunctionRecurrence):
             return values, ByParent([Zero(values, self.layout)] * P, self.graph)
         slots = [self._gather(out.directions[p * m : (p + 1) * m]) for p in range(P)]
         return out.value, ByParent(slots, self.graph)
+
+    def _declared(self, previous: Array) -> Jacobian:
+        assert self.jacobian is not None
+        given = self.call(self.jacobian, self.shown(previous), self.inputs, self.parameters)
+        wanted = f"wanted a tuple of {self.graph.slots}, one for each slot of parents"
+        if not isinstance(given, (tuple, list)):
+            raise TypeError(f"jacobian returned {type(given).__name__}; {wanted}")
+        if len(given) != self.graph.slots:
+            raise ValueError(f"jacobian returned {len(given)} of them; {wanted}")
+        return ByParent([self._read(entries, previous) for entries in given], self.graph)
 
     def unit(self, values: Array) -> ByParent:
         """Return the Jacobian of the mean over the parents that are there."""

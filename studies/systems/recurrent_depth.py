@@ -69,9 +69,9 @@ def iterate(s: Any, past: Any, P: Any, inner: int, arrays: Arrays) -> Any:
     return s
 
 
-def _step(h: Any, u: Any, inner: int, arrays: Arrays) -> Any:
+def _step(h: Any, u: Any, p: Any, inner: int) -> Any:
     rows = (-1, u.shape[-1])  # nodes and sequences alike
-    return iterate(h[0].reshape(rows), h[1].reshape(rows), u.reshape(rows), inner, arrays).reshape(u.shape)
+    return iterate(h[0].reshape(rows), h[1].reshape(rows), u.reshape(rows), inner, p).reshape(u.shape)
 
 
 def weights_of(arrays: Arrays) -> Arrays:
@@ -88,10 +88,11 @@ def make(arrays: Arrays) -> rs.Recurrence:
     parents[:, 1:, 0] = place[:, :-1]
     parents[1:, :, 1] = place[:-1, -1:]
     return rs.Recurrence.from_graph(
-        partial(_step, inner=inner, arrays=weights_of(arrays)),
+        partial(_step, inner=inner),
         parents,
         inputs=np.broadcast_to(P[:, None, None], (T, nodes, *s0.shape)),
         initial=s0,
+        parameters=weights_of(arrays),
     )
 
 

@@ -19,6 +19,8 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array
+from recsolve.base.names import Names
+from recsolve.math import softmax
 from recsolve.studies.systems.system import Arrays, Draw, system_of
 
 
@@ -56,38 +58,35 @@ def normed(x: Array) -> Array:
 class Layer:
     """All rows of the layer, given its outputs; a cache holds the keys and values of rows before."""
 
-    def __init__(self, W: Array, W1: Array, W2: Array, slopes: Array):
-        self.Q, self.K, self.V, self.O = W
-        self.W1, self.W2, self.slopes = W1, W2, slopes
+    def __call__(self, o: Array, u: Any, p: Any) -> Array:
+        return self.window(None, o, u, p)
 
-    def heads(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], len(self.slopes), -1)
+    def extend(self, cache: Any, o: Array, u: Any, p: Any) -> Any:
+        return _joined(cache, kept(o, p))
 
-    def kept(self, x: Array) -> tuple[Array, Array]:
-        """Return keys and values, (rows, batch, heads, d)."""
-        inner = normed(x)
-        return self.heads(inner @ self.K.T), self.heads(inner @ self.V.T)
-
-    def __call__(self, o: Array, u: Any) -> Array:
-        return self.window(None, o, u)
-
-    def extend(self, cache: Any, o: Array, u: Any) -> Any:
-        return _joined(cache, self.kept(o))
-
-    def window(self, cache: Any, o: Array, u: Any) -> Array:
-        keys, values = self.extend(cache, o, u)
+    def window(self, cache: Any, o: Array, u: Any, p: Any) -> Array:
+        keys, values = self.extend(cache, o, u, p)
         q, own = u["q"], (u["q"] * u["k"]).sum(axis=-1)
         age = len(keys) - len(o) + np.arange(len(o))[:, None] - np.arange(len(keys))
-        known = np.where(age > 0, -age * self.slopes[:, None, None], -np.inf)  # (heads, rows, all rows)
+        known = np.where(age > 0, -age * p.slopes[:, None, None], -np.inf)  # (heads, rows, all rows)
         scores = np.einsum("tbhd,sbhd->bhts", q, keys) / _root(q) + known.astype(q.dtype)
         scores = np.concatenate([scores, np.moveaxis(own, 0, -1)[..., None] / _root(q)], axis=-1)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights = weights / weights.sum(axis=-1, keepdims=True)
+        weights = softmax(scores)
         found = np.einsum("bhts,sbhd->tbhd", weights[..., :-1], values)
         found = found + np.moveaxis(weights[..., -1], -1, 0)[..., None] * u["v"]
-        y = u["x"] + found.reshape(u["x"].shape) @ self.O.T
-        out: Array = y + np.maximum(normed(y) @ self.W1.T, 0) @ self.W2.T
+        y = u["x"] + found.reshape(u["x"].shape) @ p.W[3].T
+        out: Array = y + np.maximum(normed(y) @ p.W1.T, 0) @ p.W2.T
         return out
+
+
+def heads(x: Array, slopes: Array) -> Array:
+    return x.reshape(*x.shape[:-1], len(slopes), -1)
+
+
+def kept(x: Array, p: Any) -> tuple[Array, Array]:
+    """Return keys and values, (rows, batch, heads, d)."""
+    inner = normed(x)
+    return heads(inner @ p.W[1].T, p.slopes), heads(inner @ p.W[2].T, p.slopes)
 
 
 def _joined(cache: Any, kept: tuple[Array, Array]) -> tuple[Array, ...]:
@@ -99,10 +98,10 @@ def _root(q: Array) -> Any:
 
 
 def make(arrays: Arrays) -> rs.Recurrence:
-    x, layer = arrays["x"], Layer(*(arrays[name] for name in ("W", "W1", "W2", "slopes")))
-    k, v = layer.kept(x)
-    inputs = {"x": x, "q": layer.heads(normed(x) @ layer.Q.T), "k": k, "v": v}
-    return rs.Recurrence.from_history(layer, inputs=inputs)
+    x, weights = arrays["x"], Names({name: arrays[name] for name in ("W", "W1", "W2", "slopes")}, "parameter")
+    k, v = kept(x, weights)
+    q = heads(normed(x) @ weights.W[0].T, weights.slopes)
+    return rs.Recurrence.from_history(Layer(), inputs={"x": x, "q": q, "k": k, "v": v}, parameters=weights)
 
 
 SYSTEMS = (
