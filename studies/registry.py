@@ -58,6 +58,7 @@ CATALOGUE: dict[str, str] = {
     "depth": "depth_settling",
     "sampler": "depth_sampler",
     "paths": "depth_paths",
+    "thinking": "thinking",
     "speed": "speed",
     "state_maps": "state_maps",
     "recurrent_transformer": "recurrent_transformer",
