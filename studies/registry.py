@@ -70,6 +70,7 @@ CATALOGUE: dict[str, str] = {
     "paper/elk": "paper_elk",
     "paper/paradigms": "paper_paradigms",
     "chunks": "chunks",
+    "selectivity": "selectivity",
     "paper/lssl": "paper_lssl",
     "paper/fsmn": "paper_fsmn",
     "paper/jrt": "paper_jrt",
