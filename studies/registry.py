@@ -79,6 +79,7 @@ CATALOGUE: dict[str, str] = {
     "staleness": "ttt_staleness",
     "lact": "lact_picard",
     "memory_caching": "cached_recall",
+    "overwriting": "overwriting",
 }
 
 
