@@ -166,9 +166,9 @@ def says(data: Dataset) -> str:
         f"DeltaNet, {ends(REWRITTEN, RWKV)} for RWKV-7, {ends(REWRITTEN, TITANS)} for Titans, and "
         f"{ends(REWRITTEN, ADDS)} for a memory that adds. What it does not help is random keys that overlap: from "
         f"{f[LOADED][0]:g} to {f[LOADED][-1]:g} keys for each of their numbers it goes {ends(LOADED, DELTA)}, "
-        f"{ends(LOADED, RWKV)} and {ends(LOADED, TITANS)}: with the best rate and decay for each task the three rules, of which "
-        f"Titans takes {momentum}, are one. All are "
-        f"one iteration of Newton; Jacobi takes {span(f['jacobi'])} of T = {span(f['T'])}."
+        f"{ends(LOADED, RWKV)} and {ends(LOADED, TITANS)}: with the best rate and decay for each task the three rules, "
+        f"of which Titans takes {momentum}, are one. All are one iteration of Newton; Jacobi takes "
+        f"{span(f['jacobi'])} of T = {span(f['T'])}."
     )
 
 
