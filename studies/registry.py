@@ -80,6 +80,7 @@ CATALOGUE: dict[str, str] = {
     "lact": "lact_picard",
     "memory_caching": "cached_recall",
     "overwriting": "overwriting",
+    "planted": "planted_fact",
 }
 
 

@@ -13,8 +13,8 @@ rho_i = <u, the mean key of segment i> up to now:
 
 residual: 1 for all segments up to this one;  GRM: softmax of rho over these;  SSC: softmax over this one and the top k
 
-or in what is added up: a *soup* is the memory of weights sum over i of gamma_i W^i, gamma that of GRM, and is read once.
-Of linear memories it is GRM.
+A *soup* adds weights up instead, to the memory with sum over i of gamma_i W^i, gamma that of GRM, and is read once. Of
+linear memories it is GRM.
 
 J of linear memories is I: one sum is the solution. In DLA hidden units do not couple, each with a row of W0 and a
 column of W1, and neither do slots.
