@@ -81,6 +81,7 @@ CATALOGUE: dict[str, str] = {
     "memory_caching": "cached_recall",
     "overwriting": "overwriting",
     "planted": "planted_fact",
+    "hopfield": "hopfield_retrieval",
 }
 
 
