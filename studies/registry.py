@@ -46,6 +46,7 @@ CATALOGUE: dict[str, str] = {
     "memory_routes": "memory_routes",
     "matrix_states": "matrix_states",
     "sparsity": "sparsity",
+    "reber": "reber",
     "mala": "mala",
     "teacher_forcing": "teacher_forcing",
     "initial_guess": "initial_guess",
