@@ -165,12 +165,13 @@ def says(data: Dataset) -> str:
     most = len(f["pruned"]) - 1
     near = f["pruned"].index(TOLERATED)
     return (
-        f"That {TOLERATED:.0%} of the weights can go holds without any training: what the grammar allows is told as well "
-        f"as by whole cells, but for two hundredths, with up to {kept}% pruned, by cell and place (published: more than "
-        f"{TOLERATED:.0%}, and an epoch of training). Without any recurrent weights {ends(SIMPLE, RECURRENT, most)}% "
-        f"is right, and {100 * f[f'{SIMPLE}.letter']:.0f}% from a letter alone: gates keep their own unit's state. The "
-        f"letter before a word, which has to be remembered, is told by {ends(EMBEDDED, BOTH, 0)}% of whole cells and by "
-        f"{ends(EMBEDDED, BOTH, near)}% with {TOLERATED:.0%} pruned, where chance is a half."
+        f"That {TOLERATED:.0%} of the weights can go holds without any training: what the grammar allows is told as "
+        f"well as by whole cells, but for two hundredths, with up to {kept}% pruned, by cell and place (published: "
+        f"more than {TOLERATED:.0%}, and an epoch of training). Without any recurrent weights "
+        f"{ends(SIMPLE, RECURRENT, most)}% is right, and {100 * f[f'{SIMPLE}.letter']:.0f}% from a letter alone: gates "
+        "keep the state of their own unit. The letter before a word, which has to be remembered, is told in "
+        f"{ends(EMBEDDED, BOTH, 0)}% of the cases by whole cells and {ends(EMBEDDED, BOTH, near)}% with "
+        f"{TOLERATED:.0%} pruned, where chance is a half."
     )
 
 
