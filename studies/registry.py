@@ -42,6 +42,7 @@ CATALOGUE: dict[str, str] = {
     "minmax": "minmax_slopes",
     "minmax_parity": "minmax_parity",
     "htm": "htm_sweeps",
+    "htm_words": "htm_words",
     "mixing_ladder": "mixing_ladder",
     "memory_routes": "memory_routes",
     "matrix_states": "matrix_states",

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.studies.catalogue import hopfield_retrieval, overwriting, planted_fact, reber, selectivity, thinking
+from recsolve.studies.catalogue import (
+    hopfield_retrieval,
+    htm_words,
+    overwriting,
+    planted_fact,
+    reber,
+    selectivity,
+    thinking,
+)
 from recsolve.studies.systems.system import get
 
 # selectivity
@@ -94,6 +102,21 @@ def test_what_one_step_finds_grows_exponentially_and_solvers_wait_in_between(ran
         averaged, between, found = facts[solver]
         assert averaged < between > found
     assert facts["newton"][1] <= 8 < facts["jacobi"][1]
+
+
+# htm_words
+
+
+def test_columns_of_many_cells_tell_ends_by_beginnings_and_bear_a_loss(ran):
+    facts, _ = ran("htm_words")
+    whole, cut = htm_words.WHOLE, htm_words.CUT
+    assert facts[f"{whole}.1.right"] == [0.0, 0.0, 0.0]
+    assert facts[f"{whole}.1.told"][0] == facts["words"] == 4
+    assert facts[f"{whole}.8.right"][0] == 1.0
+    assert facts[f"{whole}.8.right"][1] > 0.7
+    assert facts[f"{whole}.8.right"][2] == 0.0
+    assert facts[f"{cut}.8.told"][0] == 4  # all are possible
+    assert facts[f"{cut}.8.right"][0] == 0.0
 
 
 # reber
