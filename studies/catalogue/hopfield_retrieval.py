@@ -32,7 +32,7 @@ class Config:
     """Patterns of ``widths`` numbers and norm sqrt(width), queries with noise; one step, and ``length`` steps."""
 
     widths: tuple[int, ...] = (8, 12, 16, 20)
-    patterns: tuple[int, ...] = tuple(2**k for k in range(2, 16))
+    patterns: tuple[int, ...] = tuple(2**k for k in range(2, 17))
     queries: int = 64
     noise: float = 0.3
     betas: tuple[float, ...] = (0.03, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
@@ -161,11 +161,13 @@ def draw_iterations(pyplot: Any, data: Dataset) -> Any:
 def says_iterations(data: Dataset) -> str:
     f = facts(data)
     hardest = int(np.argmax(f["newton"]))
+    steps = f[SETTLES][hardest]
+    settles = f"settles in {steps:.0f} steps" if steps < f["length"] else "does not settle"
     ends = [f"{f[s][0]:.0f} and {f[s][-1]:.0f} ({s})" for s in SOLVERS]
     return (
         f"Solvers wait where the softmax cannot decide. With beta = {f['beta'][0]:g}, where all patterns are averaged, "
         f"and {f['beta'][-1]:g}, where one is found at once, {f['length']} steps take {listed(ends)} iterations; in "
-        f"between, at {f['beta'][hardest]:g}, the loop settles in {f[SETTLES][hardest]:.0f} steps, and Jacobi takes "
+        f"between, at {f['beta'][hardest]:g}, the loop {settles}, and Jacobi takes "
         f"{f['jacobi'][hardest]:.0f}, quasi-Newton {f['quasi_newton'][hardest]:.0f} and Newton "
         f"{f['newton'][hardest]:.0f}."
     )

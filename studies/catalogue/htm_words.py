@@ -32,14 +32,14 @@ class Config:
     cells: tuple[int, ...] = (1, 4, 8, 16)
     dropped: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
     words: int = 8
-    length: int = 6
-    driven: int = 20
-    columns: int = 512
+    length: int = 5
+    driven: int = 16
+    columns: int = 256
     seeds: int = 3
 
 
-TINY = Config(cells=(1, 8), dropped=(0.0, 0.1, 0.6), words=4, columns=256, seeds=2)
-FULL = Config(cells=(1, 2, 4, 8, 16, 32), words=32, driven=40, columns=2048, seeds=20)
+TINY = Config(cells=(1, 8), dropped=(0.0, 0.1, 0.6), words=4, columns=128, seeds=2)
+FULL = Config(cells=(1, 2, 4, 8, 16, 32), words=32, length=6, driven=40, columns=2048, seeds=20)
 
 
 def grid(config: Config) -> Iterator[Point]:
@@ -125,9 +125,9 @@ def says(data: Dataset) -> str:
         parts.append(f"{n} cell{'s' * (n > 1)} a column {', '.join(right)}%")
     return (
         f"Of {f['words']} words with one middle the end that goes with the beginning, and no other, is predicted, with "
-        f"{', '.join(f'{100 * x:g}' for x in f['dropped'])}% of the cells dropped, by {'; '.join(parts)}. One cell knows "
-        f"the letter before alone, and predicts all ends; a few are shared by words, so that each cell that is lost lets "
-        f"in a wrong end: memories bear losses if columns have many cells. Without the first letter "
+        f"{', '.join(f'{100 * x:g}' for x in f['dropped'])}% of the cells dropped, by {'; '.join(parts)}. One cell "
+        "knows the letter before alone, and predicts all ends; a few are shared by words, so that each cell that is "
+        "lost lets in a wrong end: memories bear losses if columns have many cells. Without the first letter "
         f"{f[f'{CUT}.{most}.told'][0]:.0f} ends are predicted, until there is evidence."
     )
 
