@@ -105,7 +105,7 @@ def run(
 
 def late_memories(rec: rs.Recurrence, late: slice) -> Any:
     sol = rs.solve(rec, method="sequential")
-    return rec.named(sol.states[late])  # type: ignore[attr-defined]
+    return rec.named(sol.states[late])
 
 
 def network(arrays: dict[str, Array], hidden: int, rate: float, seed: int) -> dict[str, Array]:

@@ -61,10 +61,12 @@ def run(
     segments = damaged(htm.learned(letters[text], config), random.random((columns, cells)) < dropped)
     ends, rows = letters[words : 2 * words], []
     for name, first in ((WHOLE, 0), (CUT, 1)):
-        read = (letters[text[:, first:-1]][..., None] == np.arange(columns)).any(axis=-2).swapaxes(0, 1)
+        driving = letters[text[:, first:-1].T]
+        read = np.any(driving[..., None] == np.arange(columns), axis=-2)
         arrays = {"columns": read, "theta": np.array(driven // 2 - 1), **segments}
         last = loop(htm.memory(arrays))[-1]
-        predicted = htm.Memory(theta=arrays["theta"], **segments).predicted(last).any(axis=-1)
+        cells_told = htm.Memory(theta=arrays["theta"], **segments).predicted(last)
+        predicted: Array = np.any(cells_told, axis=-1)
         # An end is told where most of its columns are predicted.
         told = predicted[:, ends].mean(axis=-1) > 0.5
         rows.append(

@@ -66,10 +66,11 @@ def grid(config: Config) -> Iterator[Point]:
 
 def run(*, kind: str, way: str, writes: int, load: float, seed: int, width: int, batch: int, dtype: str) -> list[Row]:
     keys, k, v, wanted = task(writes, max(1, round(load * width)), width, batch, seed, dtype)
-    scan, found = get(SYSTEMS[way]).scan, []
+    system, found = get(SYSTEMS[way]), []
+    assert system.scan is not None, "all of these are affine"
     for rate, other in SETTINGS[way]:
         rec = memory(way, k, v, rate, other)
-        read = np.einsum("bvk,bnk->bnv", last_memory(way, rec, scan(rec)), keys)
+        read = np.einsum("bvk,bnk->bnv", last_memory(way, rec, system.scan(rec)), keys)
         found.append((float(np.sqrt(((read - wanted) ** 2).mean() / (wanted**2).mean())), rate, other))
     missed, rate, other = min(found)
     rec = memory(way, k, v, rate, other)

@@ -133,7 +133,8 @@ class Model:
         return self._least_squares(self._second(on), on)
 
     def answers(self, on: Array, readout: Array) -> Array:
-        return np.where(on, (_affine(self._second(on)) @ readout).argmax(axis=-1), self.first)
+        second: Array = np.argmax(_affine(self._second(on)) @ readout, axis=-1)
+        return np.where(on, second, self.first)
 
 
 def _affine(x: Array) -> Array:
