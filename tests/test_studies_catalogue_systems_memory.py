@@ -176,6 +176,9 @@ def test_tokens_that_do_not_go_on_keep_their_first_answer():
     on = np.arange(120) % 2 == 0
     answers = model.answers(on, model.readout(np.ones(120, bool)))
     np.testing.assert_array_equal(answers[~on], model.first[~on])
+    assert all(model.arrays[name].any() for name in "WBAUE")
+    nobody = model._states(~on & on)
+    np.testing.assert_array_equal(model._states(on)[:, 0], nobody[:, 0])  # nothing sees who goes on
     states = model._states(on)
     np.testing.assert_array_equal(states[~on, 1], states[~on, 0])
     assert (abs(states[on, 1] - states[on, 0]).max(axis=-1) > 0.01).all()

@@ -62,7 +62,7 @@ def run(*, seed: int, bits: int, numbers: int, sweeps: int, dtype: str) -> list[
 
 
 def _row(what: str, k: int, right: Array, long: Array, predicted: float) -> Row:
-    far = float(right[long].mean()) if long.any() else 0.0
+    far = float(right[long].mean()) if long.any() else float("nan")
     return {"what": what, "k": k, "right": float(right.mean()), "long": far, "predicted": predicted}
 
 

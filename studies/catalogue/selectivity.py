@@ -45,7 +45,7 @@ class Config:
 
 
 TINY = Config(values=48, asked=2, noise=(0, 1, 7), states=4, delta=0.8, scales=(1.0, 0.3), sequences=60, seeds=2)
-FULL = Config(values=64, noise=(0, 1, 3, 7, 15, 31, 63, 127), states=16, sequences=2000, seeds=10)
+FULL = Config(values=64, noise=(0, 1, 3, 7, 15, 31, 63, 127), states=16, sequences=400, seeds=10)
 
 
 def grid(config: Config) -> Iterator[Point]:

@@ -95,7 +95,7 @@ class Model:
             length=2 * tokens, depth=2, width=width + 1, tokens=labels, gain=GAIN, seed=seed, dtype=dtype
         )
         self.arrays = {name: np.array(x) for name, x in think_at_hard.draw(config).items()}
-        for name in "WBAUE":
+        for name in "WAUE":
             self.arrays[name][..., -1] = 0
         for name in "WB":
             self.arrays[name][:, -1] = 0
