@@ -50,6 +50,7 @@ CATALOGUE: dict[str, str] = {
     "reber": "reber",
     "mala": "mala",
     "teacher_forcing": "teacher_forcing",
+    "durations": "durations",
     "initial_guess": "initial_guess",
     "trained": "trained",
     "work_precision": "work_precision",

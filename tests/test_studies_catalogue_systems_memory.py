@@ -89,6 +89,18 @@ def test_a_list_of_all_knows_what_short_memories_and_short_lists_have_lost(ran):
     assert facts["newton"][1] <= 10 < facts["jacobi"][0] == facts["solved"] - 1
 
 
+# durations
+
+
+def test_a_closed_form_moves_in_no_time_and_is_harder_the_longer_it_lasts(ran):
+    facts, _ = ran("durations")
+    assert facts["durations"][0] == 0
+    assert min(facts["moved"]) > 1
+    assert min(facts["split"]) > 0.5
+    assert facts["exponent"][0] < -0.3 < facts["exponent"][-1]
+    assert facts["newton"][0] <= 8 < facts["newton"][-1]
+
+
 # hopfield
 
 
