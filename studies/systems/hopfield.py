@@ -68,5 +68,6 @@ SYSTEMS = (
         structure="dense, of rank N - 1",
         title="Modern Hopfield networks",
         cite="Ramsauer et al., arXiv 2008.02217",
+        study="hopfield",
     ),
 )

@@ -139,8 +139,8 @@ def tree_preorder(arrays: Arrays) -> rs.Recurrence:
     return _tree(_preorder, arrays)
 
 
-_PAPER = {"title": "Structural recursion", "cite": "Zhang et al., arXiv 2401.12947"}
-_BITS = {**_PAPER, "structure": "none: bits", "scan": scan, "study": "carry"}
+_PAPER = {"title": "Structural recursion", "cite": "Zhang et al., arXiv 2401.12947", "study": "carry"}
+_BITS = {**_PAPER, "structure": "none: bits", "scan": scan}
 _TREES = {**_PAPER, "structure": "none: lists", "config": TreeConfig(), "draw": draw_tree}
 SYSTEMS = (
     system_of(__name__, name="successor", make=successor, **{**_BITS, "draw": draw_successor}),

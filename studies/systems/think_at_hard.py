@@ -113,5 +113,6 @@ SYSTEMS = (
         structure="dense for each parent",
         title="Think-at-Hard",
         cite="Fu et al., arXiv 2511.08577",
+        study="thinking",
     ),
 )

@@ -85,5 +85,6 @@ SYSTEMS = (
         structure="2 k x 2 k for a row of (S, M), independent of both",
         title="Titans",
         cite="Behrouz, Zhong and Mirrokni, arXiv 2501.00663",
+        study="overwriting",
     ),
 )
