@@ -163,8 +163,11 @@ class Gradients:
 
     def _of(self, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
         leaves, _ = self._pulled
-        zero = namespace(self._g).zeros_like
-        return {n: sum_to(leaves[kind, n], x.shape) if (kind, n) in leaves else zero(x) for n, x in like.items()}
+        zeros, dtype = namespace(self._g).zeros, self._g.dtype  # of indices too, which have no gradient
+        return {
+            n: sum_to(leaves[kind, n], x.shape) if (kind, n) in leaves else zeros(x.shape, dtype)
+            for n, x in like.items()
+        }
 
     def _names(self, entries: Mapping[str, Array], what: str) -> Names:
         return Names({n: self._recurrence.wrap(x) for n, x in entries.items()}, what)

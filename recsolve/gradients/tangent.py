@@ -103,6 +103,8 @@ def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
         for n, x in (given[name] or {}).items():
             if n not in like:
                 raise ValueError(f"{name} has {n!r}; wanted some of {tuple(like)}")
+            if is_discrete(like[n].dtype):
+                raise ValueError(f"{name}[{n!r}] is given, but that drive is {like[n].dtype}; leave it out")
             leaves[kind, n] = rec.native(x, f"{name}[{n!r}]", like[n].shape)
     if given["inputs"] is not None:
         projection = projection_of(rec)

@@ -7,6 +7,9 @@ from typing import Any
 
 from recsolve.mixings.conv import Conv
 from recsolve.mixings.factors import LowRank
+from recsolve.mixings.gather import INTEGERS as INTEGERS
+from recsolve.mixings.gather import Gather
+from recsolve.mixings.gather import check_index as check_index
 from recsolve.mixings.matrices import Dense, Diagonal, Heads
 from recsolve.mixings.mixing import Mixing
 from recsolve.mixings.mixing import couples as couples
@@ -19,8 +22,8 @@ from recsolve.mixings.mixing import states_linear as states_linear
 from recsolve.mixings.patterns import Masked, Permutation, SharedHead, Sparse
 
 __all__ = [
-    "MIXINGS", "Conv", "Dense", "Diagonal", "Heads", "LowRank", "Masked", "Mixing", "Permutation", "SharedHead",
-    "Sparse",
+    "MIXINGS", "Conv", "Dense", "Diagonal", "Gather", "Heads", "LowRank", "Masked", "Mixing", "Permutation",
+    "SharedHead", "Sparse",
 ]  # fmt: skip
 
 # Those that have a form, by its name: compiled loops know them, and Cell.random makes them.

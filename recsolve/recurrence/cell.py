@@ -13,29 +13,13 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arguments import check_callable, generator_of
-from recsolve.base.arrays import Array, same_bits
+from recsolve.base.arrays import Array
 from recsolve.base.layout import Layout
-from recsolve.base.names import Names
-from recsolve.base.status import NOT_A_FUNCTION
 from recsolve.mixings import Mixing, make
 from recsolve.recurrence import torch_weights
+from recsolve.recurrence.probing import read
 from recsolve.recurrence.projection import Projection
 from recsolve.recurrence.weighted_cell import WeightedCell
-
-
-class _Probe:
-    """A namespace that records which names a cell function reads, in order."""
-
-    def __init__(self, value: Callable[[], Any]):
-        self._value = value
-        self.seen: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if name not in self.seen:
-            self.seen.append(name)
-        return self._value()
 
 
 class Cell:
@@ -47,7 +31,7 @@ class Cell:
         ``function(s, W, u, p)`` returns the new state (a tuple in the order of ``state`` when it has several
         components). ``s.name`` is a component of the old state, ``W.name(x)`` a mixing, ``u.name`` a drive,
         ``p.name`` an elementwise parameter. Between mixings it uses elementwise functions of :mod:`recsolve.math`
-        or NumPy only, and sums over units: ``total``, ``mean``, ``dot``, ``layer_norm`` and ``rms_norm``.
+        or NumPy only, sums over units: ``total``, ``mean``, ``dot``, ``layer_norm`` and ``rms_norm``, and ``gather``.
     state : tuple of str
         Names of the state's components.
     output : str
@@ -61,12 +45,14 @@ class Cell:
     ----------
     mixings, drives, parameters : tuple of str
         The names that the function uses, in order of first use.
+    indices : tuple of str
+        Those of the drives that are indices of :func:`recsolve.math.gather`.
 
     Raises
     ------
     ValueError
-        When ``output`` is not a component, the function returns another number of components, or it returns something
-        else when it is called again.
+        When ``output`` is not a component, the function returns another number of components, it returns something
+        else when it is called again, or computes with an index.
 
     Examples
     --------
@@ -100,30 +86,15 @@ class Cell:
         self.__doc__ = "\n\n".join(text for text in texts if text)
         if output not in self.state:
             raise ValueError(f"output is {output!r}; wanted one of the components {self.state}")
-        one = np.full(1, 0.5)
-        W, u, p = _Probe(lambda: lambda x: x), _Probe(lambda: one), _Probe(lambda: one)
-
-        def probe() -> Any:
-            with np.errstate(all="ignore"):
-                return function(Names(dict.fromkeys(self.state, one), "component"), W, u, p)
-
-        result = probe()
-        if isinstance(result, (list, dict)):
-            raise ValueError(f"{self.name} returns a {type(result).__name__}; wanted an array, or a tuple of arrays")
-        returned = len(result) if isinstance(result, tuple) else 1
-        if returned != len(self.state):
-            raise ValueError(f"{self.name} returns {returned} components; wanted {len(self.state)}: {self.state}")
-        for _ in range(2):
-            again = probe()
-            pairs = zip(result, again, strict=True) if isinstance(result, tuple) else [(result, again)]
-            if not all(same_bits(np.asarray(x), np.asarray(y)) for x, y in pairs):
-                raise ValueError(NOT_A_FUNCTION.format(name=self.name))
-        self.mixings, self.drives, self.parameters = tuple(W.seen), tuple(u.seen), tuple(p.seen)
+        found = read(function, self.name, self.state, lambda kind, name: (1,))
+        self.mixings, self.drives, self.parameters, self.indices = found
         if not self.drives:
             raise ValueError(f"{self.name} uses no drive u.name, so nothing gives its length; use from_function")
-        taken = sorted({*self.state, *self.mixings, *self.drives, *self.parameters} & set(dir(Names)))
-        if taken:
-            raise ValueError(f"{self.name} uses the names {taken}, which mappings have as methods; rename them")
+
+    @property
+    def projected(self) -> tuple[str, ...]:
+        """The drives that an input is projected to: all but indices."""
+        return tuple(name for name in self.drives if name not in self.indices)
 
     def __repr__(self) -> str:
         return f"Cell({self.name}: state {self.state}, mixings {self.mixings}, drives {self.drives})"
@@ -191,10 +162,11 @@ class Cell:
         mixings = {n: make(mixing, hidden_size, heads, lambda shape: draw(shape, gain)) for n in self.mixings}
         layout = self.layout(mixings, hidden_size)
         event = (*layout.lanes, layout.lane_width // layout.components)
-        weights = {name: draw((*event, input_size)) for name in self.drives}
-        biases = {name: draw(event) for name in self.drives}
+        weights = {name: draw((*event, input_size)) for name in self.projected}
+        biases = {name: draw(event) for name in self.projected}
         parameters = {name: draw(event) for name in self.parameters}
-        return WeightedCell(self, mixings, parameters, Projection(weights, biases), hidden_size)
+        projection = Projection(weights, biases) if weights else None
+        return WeightedCell(self, mixings, parameters, projection, hidden_size)
 
     def with_weights(
         self,
@@ -213,7 +185,7 @@ class Cell:
         parameters : mapping of arrays, shape (*lanes, n)
             One for every name in ``Cell.parameters``.
         projection : Projection, optional
-            With a weight for every name in ``Cell.drives``.
+            With a weight for every name in ``Cell.projected``.
         hidden_size : int, optional
             The number of units, for a cell without mixings and projection.
 

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from recsolve.base.arrays import Array, common_dtype, common_kind, empty_in_order, kind_of, namespace, to_native
+from recsolve.base.arrays import (
+    FLOATS,
+    Array,
+    common_dtype,
+    common_kind,
+    empty_in_order,
+    kind_of,
+    namespace,
+    to_native,
+)
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed, patched, refuse_stale
-from recsolve.mixings import Mixing, states_linear
+from recsolve.mixings import INTEGERS, Mixing, check_index, states_linear
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.projection import Projection
 
@@ -69,7 +78,7 @@ class WeightedCell:
         if projection is not None:
             if not isinstance(projection, Projection):
                 raise TypeError(f"projection is {type(projection).__name__}; wanted a Projection")
-            _require(cell.name, "projection", cell.drives, projection.weights)
+            _require(cell.name, "projection", cell.projected, projection.weights)
             sizes["projection"] = projection.hidden_size
         if hidden_size is not None:
             sizes["hidden_size"] = hidden_size
@@ -222,7 +231,8 @@ class WeightedCell:
         x : array, shape (T, *batch, input_size), optional
             The input.
         drive : mapping of arrays, optional
-            Instead of ``x``: each drive by name, broadcasting to (T, *batch, *lanes, n), time first.
+            Instead of ``x``: each drive by name, broadcasting to (T, *batch, *lanes, n), time first. Beside ``x``:
+            those that are indices, integers in the same form.
         initial : array or dict, optional
             h[0], shape (*batch, [k], *lanes, n) or anything that broadcasts to it; or one array per component by
             name. Default: zeros.
@@ -247,9 +257,9 @@ class WeightedCell:
         Raises
         ------
         TypeError
-            For mixed array kinds or dtypes, or ties that are no numbers.
+            For mixed array kinds or dtypes, indices that are no integers, or ties that are no numbers.
         ValueError
-            For wrong shapes or names, or ties of unknown operations or out of range.
+            For wrong shapes or names, indices that are no units, or ties of unknown operations or out of range.
 
         Examples
         --------
@@ -258,22 +268,23 @@ class WeightedCell:
         >>> cell.recurrence(np.ones((20, 5, 3)), reset=rs.packed_resets([12, 8])).shape
         (20, 5, 8)
         """
-        if (x is None) == (drive is None):
+        if (x is None) == (drive is None) and (x is None or not self.cell.indices):
             seen = "neither x nor drive is" if x is None else "both x and drive are"
             raise ValueError(f"{seen} given; wanted one of them")
-        if x is not None:
-            kind = kind_of(x)
-            drives: Mapping[str, Any] = self.drive(x)
-        else:
-            assert drive is not None
-            _require(self.cell.name, "drive", self.cell.drives, drive)
-            kind = common_kind({f"drive {n}": drive[n] for n in self.cell.drives})
-            drives = {n: to_native(drive[n], f"drive {n}") for n in self.cell.drives}
-            like = next(iter(drives.values()))
-            common_dtype({**{f"drive {n}": d for n, d in drives.items()}, **dict(self._weights())})
-            self._check_namespace(like)
+        given, drives = {} if drive is None else drive, {} if x is None else dict(self.drive(x))
+        indices = self.cell.indices
+        _require(self.cell.name, "drive", self.cell.drives if x is None else indices, given)
+        kind = common_kind({**({} if x is None else {"x": x}), **{f"drive {n}": given[n] for n in given}})
+        drives |= {n: to_native(given[n], f"drive {n}", INTEGERS if n in indices else FLOATS) for n in given}
+        named = {f"drive {n}": d for n, d in drives.items() if n not in indices}
+        common_dtype({**named, **dict(self._weights())})
+        self._check_namespace(next(iter(drives.values())))
         native = None if x is None else to_native(x, "x")
-        return CellRecurrence(self, Names(drives, "drive"), initial, reset, kind, native, ties, readout)
+        in_order = Names({n: drives[n] for n in self.cell.drives}, "drive")
+        rec = CellRecurrence(self, in_order, initial, reset, kind, native, ties, readout)
+        for n in indices:
+            check_index(drives[n], rec.layout.lane_width // rec.layout.components, f"drive {n}", "t")
+        return rec
 
     def output(self, states: Array) -> Array:
         """Return the shown component of states (T, *batch, [k], *lanes, n): a view (T, *batch, *lanes, n)."""
