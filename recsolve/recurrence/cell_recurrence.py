@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, is_discrete, namespace, to_host
+from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace, to_host
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
@@ -77,8 +77,7 @@ class CellRecurrence(Recurrence):
         self._held = None
         self.description = cell.cell.name
         length, batch = _leading(drive, cell)
-        floats = (u for u in drive.values() if not is_discrete(u.dtype))
-        like = next(floats, namespace(drive[cell.cell.drives[0]]).zeros(0, cell.dtype))
+        like = cell.like(drive)
         start = _initial(initial, cell, batch, like, kind)
         super().__init__(length, batch, cell.layout, start, reset, kind, ties)
         self._parameters = Names(cell.parameters, "parameter")
