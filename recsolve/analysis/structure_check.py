@@ -15,6 +15,7 @@ from recsolve.recurrence.causality import check_causal
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import step_that_differs
 from recsolve.recurrence.forms import ByPairs
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
 
@@ -244,7 +245,7 @@ def _columns(rec: Recurrence, previous: Array) -> tuple[list[Array], float]:
     if isinstance(rec, CellRecurrence):
         J = rec.differentiate(previous)[1]
         return [J.matvec(v) for v in directions], eps**0.5
-    if type(rec) is FunctionRecurrence:
+    if isinstance(rec, FunctionRecurrence) and type(rec) in (FunctionRecurrence, RaggedRecurrence):
         try:
             return [rec.push_state(previous, v[None])[0] for v in directions], eps**0.5
         except Exception:  # f is the user's own code; automatic differentiation cannot follow

@@ -26,6 +26,7 @@ from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence, weight_name
 from recsolve.solution import Solution
 
 
@@ -150,6 +151,8 @@ class Gradients:
 
     @cached_property
     def _weights(self) -> dict[str, Array]:
+        if isinstance(self._recurrence, RaggedRecurrence):
+            return {n: self._function[1][weight_name(n)] for n in self._recurrence.cell.mixings}
         if self._compiled is not None:
             mixings = self._cell("mixings").cell.mixings
             pulled = {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
@@ -160,6 +163,9 @@ class Gradients:
         if not isinstance(self._recurrence, CellRecurrence):
             raise AttributeError(f"{what} belongs to cells; a function has inputs")
         return self._recurrence
+
+    def _drives_of(self, what: str) -> CellRecurrence | RaggedRecurrence:
+        return self._recurrence if isinstance(self._recurrence, RaggedRecurrence) else self._cell(what)
 
     def _of(self, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
         leaves, _ = self._pulled
@@ -179,22 +185,26 @@ class Gradients:
 
     @cached_property
     def _drive(self) -> dict[str, Array]:
-        drive = self._cell("drive").drive
+        drive = self._drives_of("drive").drive
+        if isinstance(self._recurrence, RaggedRecurrence):
+            return dict(zip(drive, self._function[0], strict=True))
         found = self._of("drive", drive)
         return found if self._direct is None else _sums(found, dict(zip(drive, self._direct.inputs, strict=True)))
 
     @property
     def parameters(self) -> Names:
         """With respect to the parameters of a function, or the elementwise ones of a cell, each in its own shape."""
-        if isinstance(self._recurrence, FunctionRecurrence):
-            return self._names(self._function[1], "parameter")
+        rec = self._recurrence
+        if isinstance(rec, FunctionRecurrence):
+            names = rec.cell.parameters if isinstance(rec, RaggedRecurrence) else rec.parameters
+            return self._names({n: self._function[1][n] for n in names}, "parameter")
         found = self._of("parameter", self._cell("parameters").cell.parameters)
         return self._names(found if self._direct is None else _sums(found, self._direct.parameters), "parameter")
 
     @property
     def mixings(self) -> Names:
         """With respect to the weights of the mixings of a cell, each in its own shape."""
-        self._cell("mixings")
+        self._drives_of("mixings")
         return self._names(self._weights, "mixing")
 
     @cached_property
@@ -203,7 +213,7 @@ class Gradients:
         rec = self._recurrence
         if isinstance(rec, HistoryRecurrence):
             return rec.contain([rec.wrap(g) for g in pull(rec, self._trajectory, self._g)[1]])
-        if isinstance(rec, FunctionRecurrence):
+        if isinstance(rec, FunctionRecurrence) and not isinstance(rec, RaggedRecurrence):
             return rec.contain([rec.wrap(rec.as_given(g)) for g in self._function[0]])
         projection, _ = self._projected()
         return rec.wrap(projection.pull(self._drive))
@@ -216,11 +226,11 @@ class Gradients:
         return Names({"weights": self._names(weights, "weight"), "biases": self._names(biases, "bias")}, "gradient")
 
     def _projected(self) -> tuple[Any, Array]:
-        cell = self._cell("projection")
-        projection = projection_of(cell)
-        if projection is None or cell.x is None:
+        rec = self._drives_of("projection")
+        projection = projection_of(rec)
+        if projection is None or rec.x is None:
             raise AttributeError("the recurrence was given drives, not an input x; its gradients are in .drive")
-        return projection, cell.x
+        return projection, rec.x
 
 
 def adjoint(

@@ -15,10 +15,12 @@ import numpy as np
 from recsolve.base.arguments import check_callable, generator_of
 from recsolve.base.arrays import Array
 from recsolve.base.layout import Layout
-from recsolve.mixings import Mixing, make
+from recsolve.base.named_state import axes_of
+from recsolve.mixings import Mixing, make, make_on
 from recsolve.recurrence import torch_weights
 from recsolve.recurrence.probing import read
 from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.ragged_cell import RaggedCell, events_of
 from recsolve.recurrence.weighted_cell import WeightedCell
 
 
@@ -32,14 +34,20 @@ class Cell:
         components). ``s.name`` is a component of the old state, ``W.name(x)`` a mixing, ``u.name`` a drive,
         ``p.name`` an elementwise parameter. Between mixings it uses elementwise functions of :mod:`recsolve.math`
         or NumPy only, sums over units: ``total``, ``mean``, ``dot``, ``layer_norm`` and ``rms_norm``, and ``gather``.
-    state : tuple of str
-        Names of the state's components.
+    state : tuple of str, or mapping
+        Names of the state's components, all of one shape (*lanes, n). As a mapping to the names of their axes,
+        ``{"m": (), "C": ("k", "v")}``, each has a shape of its own: see Notes.
     output : str
         The component that the cell shows.
     name : str, optional
         Name in listings; default: that of the function.
     cite : str, optional
         The source of the equations.
+    axes : mapping, optional
+        Of components with axes: the names of the axes of drives, parameters and mixings, by name; of others they are
+        those of the output.
+    structure : str or mapping
+        Of components with axes: which depend on which, as :meth:`recsolve.Recurrence.from_function` takes it.
 
     Attributes
     ----------
@@ -50,9 +58,19 @@ class Cell:
 
     Raises
     ------
+    TypeError
+        For axes in another form.
     ValueError
         When ``output`` is not a component, the function returns another number of components, it returns something
-        else when it is called again, or computes with an index.
+        else when it is called again, or computes with an index; for axes of what the function does not use.
+
+    Notes
+    -----
+    Where components have axes, ``s.m`` is (T, *batch), ``s.C`` (T, *batch, k, v), drives have their axes behind
+    (T, *batch), parameters their axes alone, and a mixing acts on the last axes of what it gets. The function uses any
+    of NumPy's functions that automatic differentiation follows, with which it may couple entries, and returns a dict by
+    name, or a tuple in order. Here it is called once on arrays whose axes have size 1. States are stored flat, (T, *batch, N),
+    and evaluated by NumPy: compiled loops know components that are alike.
 
     Examples
     --------
@@ -66,6 +84,18 @@ class Cell:
     >>> sol = rs.solve(cell.recurrence(np.ones((20, 3))))
     >>> sol.success, sol.output.shape
     (True, (20, 8))
+
+    Attention as a recurrence, with the largest score, a number, beside a vector of sums:
+
+    >>> def attend(s, W, u, p):
+    ...     m = np.maximum(s.m, u.score)
+    ...     kept, new = np.exp(s.m - m), np.exp(u.score - m)
+    ...     return {"m": m, "c": kept * s.c + new, "a": kept[..., None] * s.a + new[..., None] * u.v}
+    >>> Attention = rs.Cell(attend, state={"m": (), "c": (), "a": ("d",)}, axes={"score": ()}, output="a")
+    >>> cell = Attention.random(input_size=3, hidden_size={"d": 8}, rng=0)
+    >>> sol = rs.solve(cell.recurrence(np.ones((20, 3)), initial={"m": -np.inf}, readout=lambda s, u, p: s.a / s.c[..., None]))
+    >>> sol.success, sol.output.shape, sol.named.m.shape
+    (True, (20, 8), (20,))
     """
 
     compilable = True
@@ -74,10 +104,12 @@ class Cell:
         self,
         function: Callable[[Any, Any, Any, Any], Any],
         *,
-        state: tuple[str, ...],
+        state: tuple[str, ...] | Mapping[str, tuple[str, ...]],
         output: str,
         name: str | None = None,
         cite: str = "",
+        axes: Mapping[str, tuple[str, ...]] | None = None,
+        structure: Any = "dense",
     ):
         check_callable("function", function, "f(s, W, u, p)")
         self.function, self.state, self.output, self.cite = function, tuple(state), output, cite
@@ -86,8 +118,25 @@ class Cell:
         self.__doc__ = "\n\n".join(text for text in texts if text)
         if output not in self.state:
             raise ValueError(f"output is {output!r}; wanted one of the components {self.state}")
-        found = read(function, self.name, self.state, lambda kind, name: (1,))
+        self.ragged = isinstance(state, Mapping)
+        self.components = axes_of(state) if self.ragged else {}
+        if not self.ragged and (axes is not None or structure != "dense"):
+            raise ValueError("axes and structure belong to components with axes; wanted state={'m': (), 'C': ('k', 'v')} say")
+        given, shown = axes_of(axes, "axes") if axes else {}, self.components.get(output, ())
+
+        def shape(kind: str, name: str) -> tuple[int, ...]:
+            if not self.ragged:
+                return (1,)
+            own = self.components[name] if kind == "component" else given.get(name, shown)
+            return (1,) * (len(own) + (kind != "parameter"))
+
+        found = read(function, self.name, self.state, shape, ragged=self.ragged)
         self.mixings, self.drives, self.parameters, self.indices = found
+        used = dict.fromkeys((*self.mixings, *self.drives, *self.parameters))
+        if unknown := [name for name in given if name not in used]:
+            raise ValueError(f"axes has {unknown}, which {self.name} does not use; wanted some of {tuple(used)}")
+        self.axes = {name: given.get(name, shown) for name in used} if self.ragged else {}
+        self.structure = structure
         if not self.drives:
             raise ValueError(f"{self.name} uses no drive u.name, so nothing gives its length; use from_function")
 
@@ -103,7 +152,7 @@ class Cell:
         self,
         *,
         input_size: int,
-        hidden_size: int,
+        hidden_size: Any,
         mixing: str | Callable[[Any], Mixing] = "dense",
         heads: int | None = None,
         gain: float = 1.0,
@@ -115,10 +164,11 @@ class Cell:
         Parameters
         ----------
         input_size, hidden_size : int
-            Width of the input and of the state (all heads together).
+            Width of the input and of the state (all heads together). Of components with axes a dict of the sizes of all
+            axes, of which the last one of each weight takes the place of ``hidden_size``.
         mixing : {"dense", "diagonal", "heads"} or callable
             How units are coupled; ignored by cells without mixings. ``mixing(draw)`` makes any other mixing from random
-            weights ``draw(shape)``.
+            weights ``draw(shape)``. Of components with axes it acts on the last axis, heads on the last two.
         heads : int, optional
             Number of heads for ``mixing="heads"``; default 4.
         gain : float
@@ -130,10 +180,13 @@ class Cell:
 
         Returns
         -------
-        WeightedCell
+        WeightedCell or RaggedCell
+            The latter of components with axes.
 
         Raises
         ------
+        TypeError
+            For a hidden_size that is no dict, of components with axes.
         ValueError
             For sizes below 1, an unknown mixing, or a gain on a cell without mixings.
 
@@ -146,7 +199,7 @@ class Cell:
         >>> rs.cells.LSTM.random(input_size=3, hidden_size=128, mixing=conv, rng=0).mixings["i"]
         Conv(weight (3, 3, 2, 2) float64)
         """
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+        for name, size in (("input_size", input_size), ("hidden_size", 1 if self.ragged else hidden_size)):
             if not isinstance(size, (int, np.integer)) or size < 1:
                 raise ValueError(f"{name} is {size!r}; wanted a positive integer")
         if not isinstance(gain, (int, float, np.number)) or not np.isfinite(gain):
@@ -154,19 +207,32 @@ class Cell:
         if not self.mixings and gain != 1.0:
             raise ValueError(f"gain is {gain}, but {self.name} has no mixings for it to scale; leave it at 1")
         generator = generator_of(rng)
-        bound = 1.0 / np.sqrt(hidden_size)
 
-        def draw(shape: tuple[int, ...], scale: float = 1.0) -> Array:
+        def draw(shape: tuple[int, ...], units: int, scale: float = 1.0) -> Array:
+            bound = 1.0 / np.sqrt(units)
             return (scale * generator.uniform(-bound, bound, shape)).astype(dtype)
 
-        mixings = {n: make(mixing, hidden_size, heads, lambda shape: draw(shape, gain)) for n in self.mixings}
-        layout = self.layout(mixings, hidden_size)
-        event = (*layout.lanes, layout.lane_width // layout.components)
-        weights = {name: draw((*event, input_size)) for name in self.projected}
-        biases = {name: draw(event) for name in self.projected}
-        parameters = {name: draw(event) for name in self.parameters}
+        if self.ragged:
+            events = events_of(self, hidden_size)
+            units = {name: event[-1] if event else 1 for name, event in events.items()}
+            mixings = {
+                n: make_on(n, mixing, events[n], heads, lambda shape, n=n: draw(shape, units[n], gain))  # type: ignore[misc]
+                for n in self.mixings
+            }
+        else:
+            mixings = {
+                n: make(mixing, hidden_size, heads, lambda shape: draw(shape, hidden_size, gain)) for n in self.mixings
+            }
+            layout, drawn = self.layout(mixings, hidden_size), (*self.projected, *self.parameters)
+            events = dict.fromkeys(drawn, (*layout.lanes, layout.lane_width // layout.components))
+            units = dict.fromkeys(drawn, hidden_size)
+        weights = {name: draw((*events[name], input_size), units[name]) for name in self.projected}
+        biases = {name: draw(events[name], units[name]) for name in self.projected}
+        parameters = {name: draw(events[name], units[name]) for name in self.parameters}
         projection = Projection(weights, biases) if weights else None
-        return WeightedCell(self, mixings, parameters, projection, hidden_size)
+        return self.with_weights(
+            mixings=mixings, parameters=parameters, projection=projection, hidden_size=hidden_size
+        )
 
     def with_weights(
         self,
@@ -174,7 +240,7 @@ class Cell:
         mixings: Mapping[str, Mixing] | None = None,
         parameters: Mapping[str, Any] | None = None,
         projection: Projection | None = None,
-        hidden_size: int | None = None,
+        hidden_size: Any = None,
     ) -> WeightedCell:
         """Return the cell with given weights; without a projection it is driven by ``recurrence(drive=...)``.
 
@@ -183,15 +249,17 @@ class Cell:
         mixings : mapping of Mixing
             One for every name in ``Cell.mixings``.
         parameters : mapping of arrays, shape (*lanes, n)
-            One for every name in ``Cell.parameters``.
+            One for every name in ``Cell.parameters``; of components with axes each of its own axes.
         projection : Projection, optional
             With a weight for every name in ``Cell.projected``.
         hidden_size : int, optional
-            The number of units, for a cell without mixings and projection.
+            The number of units, for a cell without mixings and projection. Of components with axes a dict of the sizes
+            of axes that no weight, drive or initial state shows.
 
         Returns
         -------
-        WeightedCell
+        WeightedCell or RaggedCell
+            The latter of components with axes.
 
         Raises
         ------
@@ -208,7 +276,8 @@ class Cell:
         >>> rs.solve(cell.recurrence(drive={"h": np.ones((9, 4))})).success
         True
         """
-        return WeightedCell(self, dict(mixings or {}), dict(parameters or {}), projection, hidden_size)
+        kind: Any = RaggedCell if self.ragged else WeightedCell
+        return kind(self, dict(mixings or {}), dict(parameters or {}), projection, hidden_size)  # type: ignore[no-any-return]
 
     def from_torch(self, module: Any, *, layer: int = 0, reverse: bool = False) -> WeightedCell:
         """Return the cell with the weights of one layer and direction of a torch module.

@@ -55,7 +55,7 @@ class _Opaque:
         raise TypeError("an index is no number")
 
 
-def read(function: Callable[..., Any], name: str, state: Iterable[str], shape: Shape) -> Read:
+def read(function: Callable[..., Any], name: str, state: Iterable[str], shape: Shape, *, ragged: bool = False) -> Read:
     """Return what the function of a cell reads.
 
     Parameters
@@ -67,6 +67,8 @@ def read(function: Callable[..., Any], name: str, state: Iterable[str], shape: S
         Components.
     shape : callable
         ``shape(kind, name)`` of the arrays that the function is called with, of a "component", "drive" or "parameter".
+    ragged : bool
+        Whether components have shapes of their own, so that the function may return them by name.
 
     Raises
     ------
@@ -84,14 +86,14 @@ def read(function: Callable[..., Any], name: str, state: Iterable[str], shape: S
             return function(s, W, u, p), gathered
 
     result, gathered = called()
-    parts = parts_of(result, names, name)
+    parts = parts_of(result, names, name, ragged)
     indices = tuple(n for n, drive in u.seen.items() if any(x is drive for x in gathered))
     if any(all(x is not drive for drive in u.seen.values()) for x in gathered):
         raise ValueError(f"{name} gathers by what is no drive u.name; of what does not change make a mixing, Gather")
     u.seen.update({n: _Opaque() for n in indices})
     for _ in range(2):
         try:
-            again = parts_of(called()[0], names, name)
+            again = parts_of(called()[0], names, name, ragged)
         except TypeError as error:
             if not indices:
                 raise
@@ -105,8 +107,12 @@ def read(function: Callable[..., Any], name: str, state: Iterable[str], shape: S
     return found
 
 
-def parts_of(result: Any, names: tuple[str, ...], name: str) -> list[Array]:
+def parts_of(result: Any, names: tuple[str, ...], name: str, ragged: bool) -> list[Array]:
     """Return what a cell returned, as one array for each component."""
+    if ragged and isinstance(result, dict):
+        if result.keys() != set(names):
+            raise ValueError(f"{name} returns components {tuple(result)}; wanted {names}")
+        return [result[n] for n in names]
     if isinstance(result, (list, dict)):
         raise ValueError(f"{name} returns a {type(result).__name__}; wanted an array, or a tuple of arrays")
     parts = list(result) if isinstance(result, tuple) else [result]
