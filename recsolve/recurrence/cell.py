@@ -121,7 +121,9 @@ class Cell:
         self.ragged = isinstance(state, Mapping)
         self.components = axes_of(state) if self.ragged else {}
         if not self.ragged and (axes is not None or structure != "dense"):
-            raise ValueError("axes and structure belong to components with axes; wanted state={'m': (), 'C': ('k', 'v')} say")
+            raise ValueError(
+                "axes and structure belong to components with axes; wanted state={'m': (), 'C': ('k', 'v')} say"
+            )
         given, shown = axes_of(axes, "axes") if axes else {}, self.components.get(output, ())
 
         def shape(kind: str, name: str) -> tuple[int, ...]:
@@ -230,9 +232,7 @@ class Cell:
         biases = {name: draw(events[name], units[name]) for name in self.projected}
         parameters = {name: draw(events[name], units[name]) for name in self.parameters}
         projection = Projection(weights, biases) if weights else None
-        return self.with_weights(
-            mixings=mixings, parameters=parameters, projection=projection, hidden_size=hidden_size
-        )
+        return self.with_weights(mixings=mixings, parameters=parameters, projection=projection, hidden_size=hidden_size)
 
     def with_weights(
         self,
@@ -325,7 +325,7 @@ class Cell:
         Raises
         ------
         ValueError
-            When the mixings have different lanes.
+            When the mixings have different lanes, and for components with axes.
 
         Examples
         --------
@@ -333,6 +333,8 @@ class Cell:
         >>> rs.cells.Elman.layout({"h": rs.mixings.Heads(np.ones((2, 4, 4)))}, 8)
         Layout(components=1, lanes=(2,), units=4)
         """
+        if self.ragged:
+            raise ValueError(f"components of {self.name} have axes of their own, so they have no layout")
         lanes = {mixing.lanes for mixing in mixings.values()} or {()}
         if len(lanes) > 1:
             raise ValueError(f"mixings of {self.name} have lanes {sorted(lanes)}; wanted the same for all")

@@ -229,6 +229,7 @@ class CellWeights(ABC):
         floats = (u for u in drives.values() if not is_discrete(u.dtype))
         return next(floats, namespace(next(iter(drives.values()))).zeros(0, self.dtype))
 
+
 def _require(owner: str, what: str, wanted: tuple[str, ...], given: Any) -> None:
     missing = [name for name in wanted if name not in given]
     extra = [name for name in given if name not in wanted]
