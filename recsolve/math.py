@@ -103,8 +103,8 @@ def relu(x: Any) -> Any:
 
 
 __all__ = [
-    "absolute", "arctan", "arctan2", "ceil", "clip", "cos", "cosh", "dot", "exp", "expm1", "floor", "hypot",
-    "layer_norm", "log", "log1p", "logaddexp", "logsumexp", "maximum", "mean", "minimum", "reciprocal", "relu", "rint",
-    "rms_norm", "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sqrt", "square", "tan", "tanh", "total",
-    "trunc", "where",
+    "absolute", "arctan", "arctan2", "ceil", "clip", "cos", "cosh", "dot", "exp", "expm1", "floor", "gather",
+    "hypot", "layer_norm", "log", "log1p", "logaddexp", "logsumexp", "maximum", "mean", "minimum", "reciprocal",
+    "relu", "rint", "rms_norm", "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sqrt", "square", "tan",
+    "tanh", "total", "trunc", "where",
 ]  # fmt: skip

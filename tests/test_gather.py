@@ -44,7 +44,7 @@ def recurrence(name, lanes=(), T=30, dtype=np.float64, reset=None, put=np.asarra
 
 def by_hand(rec):
     """The loop of a cell without lanes, written with NumPy's indexing."""
-    W, (h, *more), out = rec.cell.mixings["h"].weight, (rec.initial if rec.layout.components == 1 else None,), []
+    W, h, out = rec.cell.mixings["h"].weight, rec.initial if rec.layout.components == 1 else None, []
     u = {n: np.broadcast_to(x, (rec.length, 2, UNITS)) for n, x in rec.drive.items()}
     rows = np.arange(2)[:, None]
     c = None if h is not None else rec.initial[:, 1]

@@ -15,9 +15,9 @@ from recsolve.recurrence.causality import check_causal
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import step_that_differs
 from recsolve.recurrence.forms import ByPairs
-from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
 
 _LARGEST_STATE = 512  # beyond this the true structure is not searched for
 _ROWS = 4  # rows at which it is searched

@@ -45,7 +45,7 @@ class Cell:
         The source of the equations.
     axes : mapping, optional
         Of components with axes: the names of the axes of drives, parameters and mixings, by name; of others they are
-        those of the output.
+        those of the output. What the function does not use is a drive for a readout.
     structure : str or mapping
         Of components with axes: which depend on which, as :meth:`recsolve.Recurrence.from_function` takes it.
 
@@ -62,15 +62,15 @@ class Cell:
         For axes in another form.
     ValueError
         When ``output`` is not a component, the function returns another number of components, it returns something
-        else when it is called again, or computes with an index; for axes of what the function does not use.
+        else when it is called again, or computes with an index.
 
     Notes
     -----
     Where components have axes, ``s.m`` is (T, *batch), ``s.C`` (T, *batch, k, v), drives have their axes behind
     (T, *batch), parameters their axes alone, and a mixing acts on the last axes of what it gets. The function uses any
     of NumPy's functions that automatic differentiation follows, with which it may couple entries, and returns a dict by
-    name, or a tuple in order. Here it is called once on arrays whose axes have size 1. States are stored flat, (T, *batch, N),
-    and evaluated by NumPy: compiled loops know components that are alike.
+    name, or a tuple in order. Here it is called on arrays whose axes have size 1. States are stored flat,
+    (T, *batch, N), and evaluated by NumPy: compiled loops know components that are alike.
 
     Examples
     --------
@@ -93,7 +93,8 @@ class Cell:
     ...     return {"m": m, "c": kept * s.c + new, "a": kept[..., None] * s.a + new[..., None] * u.v}
     >>> Attention = rs.Cell(attend, state={"m": (), "c": (), "a": ("d",)}, axes={"score": ()}, output="a")
     >>> cell = Attention.random(input_size=3, hidden_size={"d": 8}, rng=0)
-    >>> sol = rs.solve(cell.recurrence(np.ones((20, 3)), initial={"m": -np.inf}, readout=lambda s, u, p: s.a / s.c[..., None]))
+    >>> average = lambda s, u, p: s.a / s.c[..., None]
+    >>> sol = rs.solve(cell.recurrence(np.ones((20, 3)), initial={"m": -np.inf}, readout=average))
     >>> sol.success, sol.output.shape, sol.named.m.shape
     (True, (20, 8), (20,))
     """
@@ -135,9 +136,8 @@ class Cell:
         found = read(function, self.name, self.state, shape, ragged=self.ragged)
         self.mixings, self.drives, self.parameters, self.indices = found
         used = dict.fromkeys((*self.mixings, *self.drives, *self.parameters))
-        if unknown := [name for name in given if name not in used]:
-            raise ValueError(f"axes has {unknown}, which {self.name} does not use; wanted some of {tuple(used)}")
-        self.axes = {name: given.get(name, shown) for name in used} if self.ragged else {}
+        self.drives += tuple(name for name in given if name not in used)
+        self.axes = {**dict.fromkeys(used, shown), **given} if self.ragged else {}
         self.structure = structure
         if not self.drives:
             raise ValueError(f"{self.name} uses no drive u.name, so nothing gives its length; use from_function")
