@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.analysis.structure_truth import Verification, by_differences, slopes, verify_jacobian
+from recsolve.analysis.structure_truth import FUNCTIONS, Verification, by_differences, slopes, verify_jacobian
 from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host, to_native
 from recsolve.recurrence.base import Recurrence, check_recurrence
@@ -17,7 +17,6 @@ from recsolve.recurrence.engine import step_that_differs
 from recsolve.recurrence.forms import ByPairs
 from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
-from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
 
 _LARGEST_STATE = 512  # beyond this the true structure is not searched for
 _ROWS = 4  # rows at which it is searched
@@ -245,7 +244,7 @@ def _columns(rec: Recurrence, previous: Array) -> tuple[list[Array], float]:
     if isinstance(rec, CellRecurrence):
         J = rec.differentiate(previous)[1]
         return [J.matvec(v) for v in directions], eps**0.5
-    if isinstance(rec, FunctionRecurrence) and type(rec) in (FunctionRecurrence, RaggedRecurrence):
+    if isinstance(rec, FunctionRecurrence) and type(rec) in FUNCTIONS:
         try:
             return [rec.push_state(previous, v[None])[0] for v in directions], eps**0.5
         except Exception:  # f is the user's own code; automatic differentiation cannot follow

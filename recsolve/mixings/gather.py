@@ -98,13 +98,13 @@ class Gather(Mixing):
         return sums.astype(x.dtype).reshape(x.shape)  # type: ignore[no-any-return]
 
     def _sees(self, units: Array) -> Array:
-        return (self._index[..., None] == units).astype(self.weight.dtype)
+        return (self._index[..., None] == units).astype(self.weight.dtype)  # type: ignore[no-any-return]
 
     def dense(self) -> Array:
         return self._sees(namespace(self.weight).arange(self.units))
 
     def diagonal(self) -> Array:
-        return self._sees(namespace(self.weight).arange(self.units)[:, None])[..., 0]  # type: ignore[no-any-return]
+        return self._sees(namespace(self.weight).arange(self.units)[:, None])[..., 0]
 
     @property
     def rounding(self) -> float:

@@ -218,7 +218,7 @@ class Cell:
             events = events_of(self, hidden_size)
             units = {name: event[-1] if event else 1 for name, event in events.items()}
             mixings = {
-                n: make_on(n, mixing, events[n], heads, lambda shape, n=n: draw(shape, units[n], gain))  # type: ignore[misc]
+                n: make_on(n, mixing, events[n], heads, lambda shape, n=n: draw(shape, units[n], gain))
                 for n in self.mixings
             }
         else:

@@ -61,6 +61,8 @@ class CellWeights(ABC):
         Of an axis, by its name, where components have shapes of their own.
     """
 
+    hidden_size: Any
+
     def __init__(
         self,
         cell: Cell,

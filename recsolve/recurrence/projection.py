@@ -88,8 +88,8 @@ class Projection:
     def _split(self, drives: Array, *rest: int) -> dict[str, Array]:
         """Cut stacked drives (..., gates * units, *rest) into one view per drive."""
         lead = drives.shape[: drives.ndim - 1 - len(rest)]
-        after = (slice(None),) * len(rest)
-        return {n: drives[(..., cut, *after)].reshape((*lead, *self.events[n], *rest)) for n, cut in self._cuts.items()}
+        places: dict[str, Any] = {n: (..., cut, *(slice(None),) * len(rest)) for n, cut in self._cuts.items()}
+        return {n: drives[place].reshape((*lead, *self.events[n], *rest)) for n, place in places.items()}
 
     def push(self, x: Array) -> dict[str, Array]:
         """Return the tangents of the drives, each (T, *batch, *lanes, n), for a tangent ``x`` of the input."""

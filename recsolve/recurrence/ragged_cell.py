@@ -53,8 +53,8 @@ class RaggedCell(CellWeights):
     def _measure(self, hidden_size: Any) -> None:
         axes, sizes = self.cell.axes, Sizes()
         known = dict.fromkeys(axis for named in (*self.cell.components.values(), *axes.values()) for axis in named)
-        for axis, n in _sizes(hidden_size, tuple(known)).items():
-            sizes.meet("hidden_size", (axis,), (n,))
+        for axis, size in _sizes(hidden_size, tuple(known)).items():
+            sizes.meet("hidden_size", (axis,), (size,))
         for n, mixing in self.mixings.items():
             event = (*mixing.lanes, mixing.units)
             if len(event) > len(axes[n]):
