@@ -47,7 +47,8 @@ class Cell:
         Of components with axes: the names of the axes of drives, parameters and mixings, by name; of others they are
         those of the output. What the function does not use is a drive for a readout.
     structure : str or mapping
-        Of components with axes: which depend on which, as :meth:`recsolve.Recurrence.from_function` takes it.
+        Of components with axes: which depend on which, as :meth:`recsolve.Recurrence.from_function` takes it. Default:
+        what is read off the function when a recurrence is made, and "dense" where it uses what is not followed.
 
     Attributes
     ----------
@@ -110,7 +111,7 @@ class Cell:
         name: str | None = None,
         cite: str = "",
         axes: Mapping[str, tuple[str, ...]] | None = None,
-        structure: Any = "dense",
+        structure: Any = None,
     ):
         check_callable("function", function, "f(s, W, u, p)")
         self.function, self.state, self.output, self.cite = function, tuple(state), output, cite
@@ -121,7 +122,7 @@ class Cell:
             raise ValueError(f"output is {output!r}; wanted one of the components {self.state}")
         self.ragged = isinstance(state, Mapping)
         self.components = axes_of(state) if self.ragged else {}
-        if not self.ragged and (axes is not None or structure != "dense"):
+        if not self.ragged and (axes is not None or structure is not None):
             raise ValueError(
                 "axes and structure belong to components with axes; wanted state={'m': (), 'C': ('k', 'v')} say"
             )

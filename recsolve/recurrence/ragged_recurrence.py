@@ -12,6 +12,7 @@ from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.mixings import Mixing
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.reach import read_pairs
 from recsolve.symbolic.dual import value_of
 from recsolve.symbolic.stand_in import Elementwise
 
@@ -57,9 +58,14 @@ class RaggedRecurrence(FunctionRecurrence):
             {n: from_native(a, given.kind) for n, a in arrays.items()}
             for arrays in (given.named, {**cell.parameters, **weights})
         )
+        step, start = _Step(cell), from_native(initial, given.kind)
+        structure = cell.cell.structure
+        if structure is None:
+            plain = FunctionRecurrence(step, inputs, start, "dense", None, None, None, None, parameters, state)
+            structure = read_pairs(plain)
         super().__init__(
-            _Step(cell), inputs, from_native(initial, given.kind), cell.cell.structure, None, reset, None, ties,
-            parameters, state, _Readout(readout, cell.cell.output),
+            step, inputs, start, structure, None, reset, None, ties, parameters, state,
+            _Readout(readout, cell.cell.output),
         )  # fmt: skip
 
     @property

@@ -47,13 +47,7 @@ def attend(s: Any, W: Any, u: Any, p: Any) -> Any:
     return {"m": m, "c": kept * s.c + new, "a": kept[..., None] * s.a + new[..., None] * u.v}
 
 
-CELL = rs.Cell(
-    attend,
-    state={"m": (), "c": (), "a": ("d",)},
-    axes={"s": ()},
-    output="a",
-    structure=dict.fromkeys([("m", "m"), ("c", "c"), ("c", "m"), ("a", "a"), ("a", "m")], "diagonal"),
-)
+CELL = rs.Cell(attend, state={"m": (), "c": (), "a": ("d",)}, axes={"s": ()}, output="a")
 
 
 def average(s: Any, u: Any, p: Any) -> Any:

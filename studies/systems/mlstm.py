@@ -72,7 +72,6 @@ MLSTM = rs.Cell(
     state={"m": (), "n": ("k",), "C": ("k", "v")},
     axes={"log_f": (), "i": (), **_VECTORS},
     output="C",
-    structure=dict.fromkeys([("m", "m"), ("n", "n"), ("n", "m"), ("C", "C"), ("C", "m")], "diagonal"),
 )
 SIGMOIDAL = rs.Cell(
     sigmoidal, state={"C": ("k", "v")}, axes={"F": (), "I": (), **_VECTORS}, output="C", structure="scalar"

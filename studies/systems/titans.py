@@ -55,7 +55,6 @@ CELL = rs.Cell(
     state={"S": ("v", "k"), "M": ("v", "k")},
     axes={"k": ("k",), "v": ("v",), "q": ("k",), "eta": (), "theta": (), "alpha": ()},
     output="M",
-    structure={("S", "S"): "diagonal", ("S", "M"): ("v",), ("M", "S"): "diagonal", ("M", "M"): ("v",)},
 )
 
 
