@@ -101,9 +101,6 @@ class _Step:
         self.function, self.mixings, self.__name__ = cell.cell.function, cell.mixings, cell.cell.name
         self._last: dict[str, tuple[Any, Mixing]] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_last": {}}
-
     def __call__(self, s: Any, u: Any, p: Any) -> Any:
         W = Names({n: partial(self._mixed, n, p[weight_name(n)]) for n in self.mixings}, "mixing")
         out = self.function(s, W, Names(u, "drive"), p)
