@@ -143,7 +143,7 @@ def objects():
         "function with a Jacobian": function_recurrence(jacobian=slope),
         "function of tensors": function_recurrence(torch.from_numpy),
         "window": rec.window(5, 15),
-        "components with axes": test_ragged_cells.recurrence("headed"),
+        "components with axes": test_ragged_cells.recurrence("attend"),
     }
     layers = rs.Layers([[rec.cell, rec.cell]])
     stacked = layers.solve(np.ones((20, 2, 2)), lengths=[20, 3])
