@@ -246,10 +246,10 @@ def test_any_mixing_acts_on_the_last_axis(made):
 
 
 def test_units_are_gathered_by_a_drive():
-    def routed(s, W, u, p):
+    def moved(s, W, u, p):
         return {"h": np.tanh(rs.math.gather(s.h, u.index) + s.m[..., None]), "m": 0.5 * s.m + u.x}
 
-    cell = rs.Cell(routed, state={"h": ("d",), "m": ()}, output="h", axes={"x": ()})
+    cell = rs.Cell(moved, state={"h": ("d",), "m": ()}, output="h", axes={"x": ()})
     assert cell.indices == ("index",)
     index = np.random.default_rng(0).integers(0, 4, (20, 2, 4))
     drive = {"index": index, "x": np.ones((20, 2))}
@@ -305,12 +305,17 @@ def step(s, W, u, p):
     return {"m": s.m + u.x, "C": W.C(s.C) * p.a}
 
 
+def routed(s, W, u, p):
+    return rs.math.gather(s.m, u.x), s.C
+
+
 @pytest.mark.parametrize(("given", "error", "words"), [
     ({"state": ("m", "C"), "axes": {"x": ()}}, ValueError, "axes and structure belong to components with axes"),
     ({"axes": {"x": "k"}}, TypeError, "axes has 'x': 'k'; wanted a dict from names to tuples"),
     ({"state": {**STATE, "h": ()}}, ValueError, r"step returns components \('m', 'C'\); wanted \('m', 'C', 'h'\)"),
     ({"state": {"m": (), "C": ["k"]}}, TypeError, "state has 'C'"),
     ({"output": "h"}, ValueError, "output is 'h'"),
+    ({"function": routed, "axes": {"x": ()}}, ValueError, r"axes of the indices \['x'\] are \(\)"),
 ])  # fmt: skip
 def test_wrong_definitions_are_refused(given, error, words):
     with pytest.raises(error, match=words):

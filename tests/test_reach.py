@@ -90,7 +90,7 @@ def test_it_is_no_larger_than_what_is_declared_by_hand(f):
     assert not Pattern(rec.state, found).matrix[~declared].any()
 
 
-@pytest.mark.parametrize("name", ["ttt", "tnt", "lact", "gla", "memory_caching_dla", "jrt", "recurrent_gpt"])
+@pytest.mark.parametrize("name", ["ttt", "tnt", "lact", "lact_norm", "lact_muon", "memory_caching_dla", "jrt", "universal_act"])
 def test_systems_are_read_as_their_files_declare_them(name):
     rec = get(name).build(length=12)
     found = read_pairs(rec)
@@ -129,3 +129,14 @@ def test_mixings_couple_what_their_matrices_do(weight, axes):
     covered(rec, found := read_pairs(rec))
     assert found == ({} if axes is None else {("C", "C"): axes})
     np.testing.assert_allclose(rs.solve(rec, method="newton").states, gallery.loop(rec), atol=1e-12)
+
+
+def test_functions_of_named_states_may_leave_it_to_be_read():
+    for f in named_states.STATES:
+        rec = named_states.named(f, None)
+        assert rec.structure in ("pairs", "dense")
+        sol = rs.solve(rec, method="newton")
+        assert sol.trusted
+        np.testing.assert_allclose(sol.states, gallery.loop(rec), atol=1e-8)
+    with pytest.raises(ValueError, match="structure is None; wanted a name"):
+        rs.Recurrence.from_function(lambda h, u: h + u, inputs=np.ones((3, 2)), initial=np.zeros(2), structure=None)

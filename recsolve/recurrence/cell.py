@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arguments import check_callable, generator_of
-from recsolve.base.arrays import Array
 from recsolve.base.layout import Layout
 from recsolve.base.named_state import axes_of
-from recsolve.mixings import Mixing, make, make_on
+from recsolve.mixings import Mixing
 from recsolve.recurrence import torch_weights
+from recsolve.recurrence.drawing import drawn
 from recsolve.recurrence.probing import read
 from recsolve.recurrence.projection import Projection
-from recsolve.recurrence.ragged_cell import RaggedCell, events_of
+from recsolve.recurrence.ragged_cell import RaggedCell
 from recsolve.recurrence.weighted_cell import WeightedCell
 
 
@@ -140,8 +140,15 @@ class Cell:
         self.drives += tuple(name for name in given if name not in used)
         self.axes = {**dict.fromkeys(used, shown), **given} if self.ragged else {}
         self.structure = structure
+        if flat := [name for name in self.indices if self.ragged and not self.axes[name]]:
+            raise ValueError(f"axes of the indices {flat} are (); wanted those of what {self.name} gathers")
         if not self.drives:
             raise ValueError(f"{self.name} uses no drive u.name, so nothing gives its length; use from_function")
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """The names of all axes, where components have axes."""
+        return tuple(dict.fromkeys(a for axes in (*self.components.values(), *self.axes.values()) for a in axes))
 
     @property
     def projected(self) -> tuple[str, ...]:
@@ -202,38 +209,8 @@ class Cell:
         >>> rs.cells.LSTM.random(input_size=3, hidden_size=128, mixing=conv, rng=0).mixings["i"]
         Conv(weight (3, 3, 2, 2) float64)
         """
-        for name, size in (("input_size", input_size), ("hidden_size", 1 if self.ragged else hidden_size)):
-            if not isinstance(size, (int, np.integer)) or size < 1:
-                raise ValueError(f"{name} is {size!r}; wanted a positive integer")
-        if not isinstance(gain, (int, float, np.number)) or not np.isfinite(gain):
-            raise ValueError(f"gain is {gain!r}; wanted a finite number")
-        if not self.mixings and gain != 1.0:
-            raise ValueError(f"gain is {gain}, but {self.name} has no mixings for it to scale; leave it at 1")
-        generator = generator_of(rng)
-
-        def draw(shape: tuple[int, ...], units: int, scale: float = 1.0) -> Array:
-            bound = 1.0 / np.sqrt(units)
-            return (scale * generator.uniform(-bound, bound, shape)).astype(dtype)
-
-        if self.ragged:
-            events = events_of(self, hidden_size)
-            units = {name: event[-1] if event else 1 for name, event in events.items()}
-            mixings = {
-                n: make_on(n, mixing, events[n], heads, lambda shape, n=n: draw(shape, units[n], gain))
-                for n in self.mixings
-            }
-        else:
-            mixings = {
-                n: make(mixing, hidden_size, heads, lambda shape: draw(shape, hidden_size, gain)) for n in self.mixings
-            }
-            layout, drawn = self.layout(mixings, hidden_size), (*self.projected, *self.parameters)
-            events = dict.fromkeys(drawn, (*layout.lanes, layout.lane_width // layout.components))
-            units = dict.fromkeys(drawn, hidden_size)
-        weights = {name: draw((*events[name], input_size), units[name]) for name in self.projected}
-        biases = {name: draw(events[name], units[name]) for name in self.projected}
-        parameters = {name: draw(events[name], units[name]) for name in self.parameters}
-        projection = Projection(weights, biases) if weights else None
-        return self.with_weights(mixings=mixings, parameters=parameters, projection=projection, hidden_size=hidden_size)
+        given = drawn(self, input_size, hidden_size, mixing, heads, gain, generator_of(rng), dtype)
+        return self.with_weights(**given, hidden_size=hidden_size)
 
     def with_weights(
         self,

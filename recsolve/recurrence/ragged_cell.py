@@ -16,7 +16,7 @@ from recsolve.recurrence.given import check_initial
 from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
 
 if TYPE_CHECKING:
-    from recsolve.recurrence.cell import Cell
+    pass
 
 
 class RaggedCell(CellWeights):
@@ -52,8 +52,7 @@ class RaggedCell(CellWeights):
 
     def _measure(self, hidden_size: Any) -> None:
         axes, sizes = self.cell.axes, Sizes()
-        known = dict.fromkeys(axis for named in (*self.cell.components.values(), *axes.values()) for axis in named)
-        for axis, size in _sizes(hidden_size, tuple(known)).items():
+        for axis, size in sizes_of(hidden_size, self.cell.axis_names).items():
             sizes.meet("hidden_size", (axis,), (size,))
         for n, mixing in self.mixings.items():
             event = (*mixing.lanes, mixing.units)
@@ -142,7 +141,7 @@ class RaggedCell(CellWeights):
             raise ValueError(f"initial has components {unknown}; wanted some of {tuple(axes)}")
         for n, value in given.items():
             if not np.isscalar(value):
-                _meet(sizes, f"initial[{n!r}]", axes[n], tuple(value.shape), "*batch")
+                _meet(sizes, f"initial[{n!r}]", axes[n], tuple(np.shape(value)), "*batch")
         missing = dict.fromkeys(axis for named in axes.values() for axis in named if axis not in sizes.known)
         if missing:
             raise ValueError(
@@ -170,7 +169,7 @@ def _meet(sizes: Sizes, where: str, axes: tuple[str, ...], shape: tuple[int, ...
     return tuple(shape[:lead])
 
 
-def _sizes(hidden_size: Any, axes: tuple[str, ...]) -> dict[str, int]:
+def sizes_of(hidden_size: Any, axes: tuple[str, ...]) -> dict[str, int]:
     """Return the sizes of axes that a user gave, checked."""
     if hidden_size is None:
         return {}
@@ -180,12 +179,3 @@ def _sizes(hidden_size: Any, axes: tuple[str, ...]) -> dict[str, int]:
         if axis not in axes or not isinstance(n, (int, np.integer)) or n < 1:
             raise ValueError(f"hidden_size has {axis!r}: {n!r}; wanted positive integers for axes {axes}")
     return {axis: int(n) for axis, n in hidden_size.items()}
-
-
-def events_of(cell: Cell, hidden_size: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of drives, parameters and mixings by name; TypeError and ValueError name ``hidden_size``."""
-    axes = tuple(dict.fromkeys(a for named in (*cell.components.values(), *cell.axes.values()) for a in named))
-    sizes = _sizes({} if hidden_size is None else hidden_size, axes)
-    if missing := [axis for axis in axes if axis not in sizes]:
-        raise ValueError(f"hidden_size has no {missing}; wanted sizes for {axes}")
-    return {n: tuple(sizes[axis] for axis in named) for n, named in cell.axes.items()}
