@@ -90,7 +90,9 @@ def test_it_is_no_larger_than_what_is_declared_by_hand(f):
     assert not Pattern(rec.state, found).matrix[~declared].any()
 
 
-@pytest.mark.parametrize("name", ["ttt", "tnt", "lact", "lact_norm", "lact_muon", "memory_caching_dla", "jrt", "universal_act"])
+@pytest.mark.parametrize(
+    "name", ["ttt", "tnt", "lact", "lact_norm", "lact_muon", "memory_caching_dla", "jrt", "universal_act"]
+)
 def test_systems_are_read_as_their_files_declare_them(name):
     rec = get(name).build(length=12)
     found = read_pairs(rec)
