@@ -171,6 +171,22 @@ def test_an_index_stands_beside_an_input_and_is_not_projected():
             cell.recurrence(x, drive=wrong)
 
 
+def test_ensembles_and_cells_that_hold_their_state_gather_too():
+    members = [CELLS["routed"].random(input_size=3, hidden_size=UNITS, rng=seed) for seed in range(3)]
+    rng = np.random.default_rng(1)
+    x, index = rng.standard_normal((20, 2, 3)), rng.integers(0, UNITS, (20, 2, UNITS))
+    together = rs.solve(rs.cells.ensemble(members).recurrence(x, drive={"index": index[..., None, :]}), method="newton")
+    alone = [rs.solve(cell.recurrence(x, drive={"index": index}), method="newton") for cell in members]
+    for e, sol in enumerate(alone):
+        np.testing.assert_allclose(together.output[:, :, e], sol.output, atol=1e-8)
+    cell = rs.cells.holding(members[0])
+    assert cell.cell.indices == ("index",)
+    given = np.ones((20, 2, 1))
+    given[5:9] = 0
+    held = rs.solve(cell.recurrence(drive={**members[0].drive(x), "index": index, "given": given}))
+    np.testing.assert_array_equal(held.states[5:9], np.broadcast_to(held.states[4], (4, 2, UNITS)))
+
+
 def test_all_drives_may_be_indices():
     def walk(s, W, u, p):
         return 0.9 * gather(s.h, u.i) + p.b
