@@ -193,7 +193,9 @@ def gather(x: Any, index: Any) -> Any:
             return np.take_along_axis(x, index, axis=-1)
         except TypeError as error:
             raise NotTracedError(f"a gather is not elementwise, so it is not compiled ({error})") from error
-    mixing = Gather.by_step(broadcast(index, (*index.shape[:-1], _units(x))), value_of(x))
+    like = value_of(x)  # in full, for a part of the sequences may be asked for
+    shape = (*np.broadcast_shapes(like.shape[:-1], index.shape[:-1]), _units(x))
+    mixing = Gather.by_step(broadcast(index, shape), like)
     if isinstance(x, Dual) and scope is not None and scope.call is not None:
         return scope.call(mixing, x)
     return mixing.matvec(x)
