@@ -8,7 +8,7 @@ So no pair of numbers that depend on each other is missed, and some that never d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,11 @@ from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.base.named_state import NamedState
 from recsolve.jacobians.pattern import labelled
 from recsolve.recurrence import function_rules as rules
-from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.function_tangent import DIRECTIONS, Tangent
 from recsolve.symbolic.dual import ONE, Dual, value_of
+
+if TYPE_CHECKING:
+    from recsolve.recurrence.function import FunctionRecurrence
 
 _MOST = 512  # directions
 _BY_INDEX = {np.take, np.take_along_axis, np.delete}
@@ -38,7 +40,7 @@ class Reach(Tangent):
     """
 
     __slots__ = ()
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     @staticmethod
     def _scale(factor: Any, partial: Any) -> Any:
@@ -88,7 +90,7 @@ class Reach(Tangent):
             if isinstance(x, Tangent) and x.partials:
                 reached = (x.directions > 0).reshape(len(x.directions), -1).any(axis=1)
                 found = found + reached.reshape(-1, *(1,) * np.ndim(y))
-        return self._made(y, {DIRECTIONS: found * np.ones_like(y)} if np.ndim(found) else {})  # type: ignore[return-value]
+        return self._made(y, {DIRECTIONS: found * np.ones_like(y)} if np.ndim(found) else {})
 
 
 def _apart(x: Any) -> Any:
@@ -137,7 +139,7 @@ def read_pairs(recurrence: FunctionRecurrence) -> Any:
 
 def _directions(state: NamedState) -> dict[tuple[str, Any, int], Array]:
     """Return directions (N,) by component, axis and index: all numbers with this index along this axis."""
-    found = {}
+    found: dict[tuple[str, Any, int], Array] = {}
     for name, shape in state.shapes.items():
         numbers = np.zeros(state.size)
         numbers[state.slices[name]] = 1
