@@ -372,3 +372,25 @@ def test_what_needs_equal_components_says_so():
     with pytest.raises(AttributeError, match="there are"):
         _ = cell.recurrence(np.ones((3, 3))).drive.z
     assert isinstance(cell.mixings["h"], Heads)
+
+
+def test_a_projection_may_have_drives_of_several_shapes_that_other_cells_refuse():
+    x, draw = np.random.default_rng(0).standard_normal((5, 3)), np.random.default_rng(1).standard_normal
+    weights = {"a": draw((2, 4, 3)), "b": draw(3), "c": draw((4, 3))}
+    biases = {"a": draw((2, 4)), "b": np.array(0.5), "c": draw(4)}
+    project = rs.Projection(weights, biases)
+    found = project(x)
+    for n, w in weights.items():
+        np.testing.assert_allclose(found[n], np.einsum("...i,ti->t...", w, x) + biases[n], atol=1e-12)
+    g = {n: draw(u.shape) for n, u in found.items()}
+    moved = sum((project.push(x)[n] * g[n]).sum() for n in g)
+    np.testing.assert_allclose((project.pull(g) * x).sum(), moved)
+    by_weight, by_bias = project.weight_cotangents(g, x)
+    np.testing.assert_allclose(sum((by_weight[n] * weights[n]).sum() for n in g), moved)
+    assert {n: b.shape for n, b in by_bias.items()} == project.events
+    with pytest.raises(ValueError, match=r"projection has drives of shapes .* wanted \(\*lanes, n\), all alike"):
+        rs.Cell(lambda s, W, u, p: s.h + u.a + u.b + u.c, state=("h",), output="h").with_weights(projection=project)
+    with pytest.raises(ValueError, match="projection has weights of shapes"):
+        rs.Projection({"a": np.ones((2, 3))}, {"a": np.ones(3)})
+    with pytest.raises(ValueError, match="with one input"):
+        rs.Projection({"a": np.ones((2, 3)), "b": np.ones((2, 4))}, {"a": np.ones(2), "b": np.ones(2)})
