@@ -31,6 +31,7 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.given import packed_resets
 from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.ragged_cell import RaggedCell
 from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.scan import scan
 from recsolve.solution import ConvergenceError, Solution
@@ -52,6 +53,7 @@ __all__ = [
     "Layout",
     "Monoid",
     "Projection",
+    "RaggedCell",
     "Recurrence",
     "ScanGradients",
     "Solution",

@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import pytest
 import test_mixings
+import test_ragged_cells
 from monoid_gallery import elements, state
 
 import recsolve as rs
@@ -142,6 +143,7 @@ def objects():
         "function with a Jacobian": function_recurrence(jacobian=slope),
         "function of tensors": function_recurrence(torch.from_numpy),
         "window": rec.window(5, 15),
+        "components with axes": test_ragged_cells.recurrence("attend"),
     }
     layers = rs.Layers([[rec.cell, rec.cell]])
     stacked = layers.solve(np.ones((20, 2, 2)), lengths=[20, 3])
@@ -156,6 +158,7 @@ def objects():
     found |= {f"Jacobian: {name}": J for name, J in structures().items()}
     found |= {
         "weighted cell": rec.cell,
+        "cell of components with axes": test_ragged_cells.weighted("headed"),
         "scan gradients": rs.scan_adjoint("affine", (0.5, np.ones(4)), np.ones(4), np.ones(4), initial=1.0),
         "drive": rec.drive,
         "projection": rec.cell.projection,

@@ -78,7 +78,7 @@ class Finer:
                 self.dtype = self.recurrence.dtype
         rec = self.recurrence
         if drive is not None and isinstance(rec, CellRecurrence):
-            own = Names({name: u.astype(self.dtype) for name, u in drive.items()}, "drive")
+            own = Names({name: self._cast(u) for name, u in drive.items()}, "drive")
             rec = rec._remade(own, rec.wrap(rec.initial), rec.reset, None)
         if before is None:
             return rec.evaluate(states.astype(self.dtype))
@@ -121,7 +121,7 @@ class Finer:
         cell, layout, xp = rec.cell, rec.layout, namespace(previous)
         state = {name: layout.component(previous, i) for i, name in enumerate(cell.cell.state)}
         mixings: Any = {name: changed(m, weight=m.weight.astype(self.dtype)) for name, m in cell.mixings.items()}
-        drives = {name: u.astype(self.dtype) for name, u in (drive or rec.drive).items()}
+        drives = {name: self._cast(u) for name, u in (drive or rec.drive).items()}
         parameters = {name: p.astype(self.dtype) for name, p in cell.parameters.items()}
         with units_in_force(layout.lane_width // layout.components):
             out = cell.cell.function(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.analysis.structure_truth import Verification, by_differences, slopes, verify_jacobian
+from recsolve.analysis.structure_truth import FUNCTIONS, Verification, by_differences, slopes, verify_jacobian
 from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host, to_native
 from recsolve.recurrence.base import Recurrence, check_recurrence
@@ -263,9 +263,9 @@ def _columns(rec: Recurrence, previous: Array, slot: int) -> tuple[list[Array], 
     if isinstance(rec, CellRecurrence):
         J = rec.differentiate(previous)[1]
         return [J.matvec(direction(unit)) for unit in units], eps**0.5
-    if type(rec) in (FunctionRecurrence, GraphRecurrence):
+    if isinstance(rec, FunctionRecurrence) and type(rec) in (*FUNCTIONS, GraphRecurrence):
         try:
-            return [rec.push_state(previous, direction(unit)[None])[0] for unit in units], eps**0.5  # type: ignore[attr-defined]
+            return [rec.push_state(previous, direction(unit)[None])[0] for unit in units], eps**0.5
         except Exception:  # f is the user's own code; automatic differentiation cannot follow
             pass
     if rec.graph is not None:

@@ -18,6 +18,43 @@ DTYPE_ADVICE = (
 )
 
 
+class Sizes:
+    """The sizes of axes by name, as arrays show them; axes of one name have one size.
+
+    Attributes
+    ----------
+    known : dict of int
+
+    Examples
+    --------
+    >>> from recsolve.base.named_state import Sizes
+    >>> sizes = Sizes()
+    >>> sizes.meet("W", ("k", "v"), (2, 3))
+    >>> sizes.known
+    {'k': 2, 'v': 3}
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+        self._seen: dict[str, str] = {}
+
+    def meet(self, where: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        """Note the sizes of some axes; ValueError where another array, which it names, has others."""
+        for axis, n in zip(axes, shape, strict=True):
+            if self.known.setdefault(axis, n) != n:
+                raise ValueError(
+                    f"axis {axis!r} has size {n} in {where} and {self.known[axis]} in {self._seen[axis]}; axes of one "
+                    "name have one size"
+                )
+            self._seen.setdefault(axis, where)
+
+    def copy(self) -> Sizes:
+        """Return the same sizes, to which others may come."""
+        other = Sizes()
+        other.known, other._seen = dict(self.known), dict(self._seen)
+        return other
+
+
 class NamedState:
     """How a flat state (..., N) holds named components, each (..., *its own shape).
 
@@ -66,12 +103,10 @@ class NamedState:
         ValueError
             When components or their batch shapes do not fit each other, or equal axes have different sizes.
         """
-        axes = _axes(state)
+        axes = axes_of(state)
         if axes.keys() != shapes.keys():
             raise ValueError(f"initial has components {tuple(shapes)}; wanted {tuple(axes)}, as state has")
-        sizes: dict[str, int] = {}
-        seen: dict[str, str] = {}
-        batches = {}
+        sizes, batches = Sizes(), {}
         for name, named in axes.items():
             shape, lead = shapes[name], len(shapes[name]) - len(named)
             if lead < 0:
@@ -79,16 +114,10 @@ class NamedState:
                     f"initial[{name!r}] has shape {shape}; wanted (*batch{''.join(f', {a}' for a in named)})"
                 )
             batches[name] = shape[:lead]
-            for axis, n in zip(named, shape[lead:], strict=True):
-                if sizes.setdefault(axis, n) != n:
-                    raise ValueError(
-                        f"axis {axis!r} has size {n} in initial[{name!r}] and {sizes[axis]} in "
-                        f"initial[{seen[axis]!r}]; axes of one name have one size"
-                    )
-                seen.setdefault(axis, name)
+            sizes.meet(f"initial[{name!r}]", named, shape[lead:])
         if len(set(batches.values())) > 1:
             raise ValueError(f"initial has the batch shapes {batches}; wanted the same for all components")
-        return cls(axes, sizes), next(iter(batches.values()))
+        return cls(axes, sizes.known), next(iter(batches.values()))
 
     @cached_property
     def _places(self) -> list[tuple[str, Any, tuple[int, ...] | None]]:
@@ -174,14 +203,14 @@ class NamedState:
                 raise TypeError(f"f returned component {name!r} of dtype {part.dtype}; wanted {dtype}, {DTYPE_ADVICE}")
 
 
-def _axes(state: Any) -> dict[str, tuple[str, ...]]:
-    """Return the names of the axes of components, checked."""
+def axes_of(state: Any, what: str = "state") -> dict[str, tuple[str, ...]]:
+    """Return the names of the axes of components, or of ``what`` else has axes by name, checked."""
     wanted = "wanted a dict from names to tuples of the names of axes, {'m': (), 'C': ('k', 'v')} say"
     if not isinstance(state, Mapping) or not state:
-        raise TypeError(f"state is {state!r}; {wanted}")
+        raise TypeError(f"{what} is {state!r}; {wanted}")
     for name, axes in state.items():
         if not isinstance(axes, tuple) or not all(isinstance(a, str) for a in (name, *axes)):
-            raise TypeError(f"state has {name!r}: {axes!r}; {wanted}")
+            raise TypeError(f"{what} has {name!r}: {axes!r}; {wanted}")
     if taken := sorted({*state} & {*dir(Names)}):
-        raise ValueError(f"state has the names {taken}, which mappings have as methods; rename them")
+        raise ValueError(f"{what} has the names {taken}, which mappings have as methods; rename them")
     return dict(state)

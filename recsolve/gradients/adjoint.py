@@ -27,6 +27,7 @@ from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence, weight_name
 from recsolve.solution import Solution
 from recsolve.windows_solution import WindowsSolution
 
@@ -172,6 +173,9 @@ class Gradients:
 
     @cached_property
     def _weights(self) -> dict[str, Array]:
+        if isinstance(self._recurrence, RaggedRecurrence):
+            gradients = self._function[1] or {}
+            return {n: gradients[weight_name(n)] for n in self._recurrence.cell.mixings}
         if self._compiled is not None:
             mixings = self._cell("mixings").cell.mixings
             pulled = {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
@@ -183,10 +187,16 @@ class Gradients:
             raise AttributeError(f"{what} belongs to cells; a function has inputs")
         return self._recurrence
 
+    def _drives_of(self, what: str) -> CellRecurrence | RaggedRecurrence:
+        return self._recurrence if isinstance(self._recurrence, RaggedRecurrence) else self._cell(what)
+
     def _of(self, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
         leaves, _ = self._pulled
-        zero = namespace(self._g).zeros_like
-        return {n: sum_to(leaves[kind, n], x.shape) if (kind, n) in leaves else zero(x) for n, x in like.items()}
+        zeros, dtype = namespace(self._g).zeros, self._g.dtype  # of indices too, which have no gradient
+        return {
+            n: sum_to(leaves[kind, n], x.shape) if (kind, n) in leaves else zeros(x.shape, dtype)
+            for n, x in like.items()
+        }
 
     def _names(self, entries: Mapping[str, Array], what: str) -> Names:
         return Names({n: self._recurrence.wrap(x) for n, x in entries.items()}, what)
@@ -198,7 +208,9 @@ class Gradients:
 
     @cached_property
     def _drive(self) -> dict[str, Array]:
-        drive = self._cell("drive").drive
+        drive = self._drives_of("drive").drive
+        if isinstance(self._recurrence, RaggedRecurrence):
+            return dict(zip(drive, self._function[0], strict=True))
         found = self._of("drive", drive)
         return found if self._direct is None else _sums(found, dict(zip(drive, self._direct.inputs, strict=True)))
 
@@ -211,21 +223,22 @@ class Gradients:
                 raise TypeError(
                     f"pull of {rec.description} returned the cotangents of y and u alone; wanted those of p"
                 )
-            return self._names(gradients, "parameter")
+            names = rec.cell.parameters if isinstance(rec, RaggedRecurrence) else gradients
+            return self._names({n: gradients[n] for n in names}, "parameter")
         found = self._of("parameter", self._cell("parameters").cell.parameters)
         return self._names(found if self._direct is None else _sums(found, self._direct.parameters), "parameter")
 
     @property
     def mixings(self) -> Names:
         """With respect to the weights of the mixings of a cell, each in its own shape."""
-        self._cell("mixings")
+        self._drives_of("mixings")
         return self._names(self._weights, "mixing")
 
     @cached_property
     def inputs(self) -> Any:
         """With respect to x, or to the inputs of a function in the container they came in."""
         rec = self._recurrence
-        if isinstance(rec, FunctionRecurrence):
+        if isinstance(rec, FunctionRecurrence) and not isinstance(rec, RaggedRecurrence):
             return rec.contain([rec.wrap(rec.as_given(g)) for g in self._function[0]])
         projection, _ = self._projected()
         return rec.wrap(projection.pull(self._drive))
@@ -238,11 +251,11 @@ class Gradients:
         return Names({"weights": self._names(weights, "weight"), "biases": self._names(biases, "bias")}, "gradient")
 
     def _projected(self) -> tuple[Any, Array]:
-        cell = self._cell("projection")
-        projection = projection_of(cell)
-        if projection is None or cell.x is None:
+        rec = self._drives_of("projection")
+        projection = projection_of(rec)
+        if projection is None or rec.x is None:
             raise AttributeError("the recurrence was given drives, not an input x; its gradients are in .drive")
-        return projection, cell.x
+        return projection, rec.x
 
 
 @overload

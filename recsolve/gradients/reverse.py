@@ -117,6 +117,11 @@ class Recorded(Dual):
         share = 1.0 if function is np.sum else y.size / max(x.value.size, 1)
         return type(self)(y, [(x, lambda g: share * expanded(g, axis, keepdims, x.shape))])
 
+    def mixed(self, mixing: Any, weight: Any, x: Any) -> Any:
+        """Return y = W x of a mixing, which knows how cotangents go back to x and to its weight."""
+        v = value_of(x)
+        return type(self)(mixing.matvec(v), [(x, mixing.rmatvec), (weight, lambda g: mixing.weight_cotangent(g, v))])
+
     def astype(self, dtype: Any, **kwargs: Any) -> Any:
         """Return another dtype; the cotangent goes back in this one."""
         return type(self)(self.value.astype(dtype, **kwargs), [(self, lambda g: g.astype(self.dtype))])

@@ -17,6 +17,7 @@ from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence, weight_name
 from recsolve.solution import Solution
 
 
@@ -93,9 +94,9 @@ def tangent(
 
 def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
     """Return the tangent of F for tangents of drives, input, parameters and mixing weights."""
-    if isinstance(rec, FunctionRecurrence):
+    if isinstance(rec, FunctionRecurrence) and not isinstance(rec, RaggedRecurrence):
         return _push_function(rec, previous, given)
-    if not isinstance(rec, CellRecurrence):
+    if not isinstance(rec, (CellRecurrence, RaggedRecurrence)):
         raise ValueError(f"tangents of drive, inputs, parameters and mixings are not known of a {type(rec).__name__}")
     cell = rec.cell
     leaves: dict[Any, Array] = {}
@@ -103,6 +104,8 @@ def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
         for n, x in (given[name] or {}).items():
             if n not in like:
                 raise ValueError(f"{name} has {n!r}; wanted some of {tuple(like)}")
+            if is_discrete(like[n].dtype):
+                raise ValueError(f"{name}[{n!r}] is given, but that drive is {like[n].dtype}; leave it out")
             leaves[kind, n] = rec.native(x, f"{name}[{n!r}]", like[n].shape)
     if given["inputs"] is not None:
         projection = projection_of(rec)
@@ -115,7 +118,14 @@ def _push(rec: Recurrence, previous: Array, given: Mapping[str, Any]) -> Array:
         if n not in cell.mixings:
             raise ValueError(f"mixings has {n!r}; wanted some of {tuple(cell.mixings)}")
         weights[n] = rec.native(x, f"mixings[{n!r}]", cell.mixings[n].weight.shape)
-    return CellSensitivity(rec, previous).push(leaves, weights)
+    if isinstance(rec, CellRecurrence):
+        return CellSensitivity(rec, previous).push(leaves, weights)
+    check_known(rec, FunctionRecurrence)
+    places = {name: place for place, name in enumerate(rec.drive)}
+    moved: dict[Any, Array] = {
+        ("input", places[name]) if kind == "drive" else (kind, name): x for (kind, name), x in leaves.items()
+    }
+    return push_function(rec, previous, moved | {("parameter", weight_name(n)): w for n, w in weights.items()})
 
 
 def _push_function(rec: FunctionRecurrence, previous: Array, given: Mapping[str, Any]) -> Array:

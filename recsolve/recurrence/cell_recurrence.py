@@ -77,7 +77,7 @@ class CellRecurrence(Recurrence):
         self._held = None
         self.description = cell.cell.name
         length, batch = _leading(drive, cell)
-        like = next(iter(drive.values()))
+        like = cell.like(drive)
         start = _initial(initial, cell, batch, like, kind)
         super().__init__(length, batch, cell.layout, start, reset, kind, ties)
         self._parameters = Names(cell.parameters, "parameter")

@@ -219,6 +219,14 @@ class Tangent(Dual):
         ]
         return type(self)(y, {DIRECTIONS: sum(terms[1:], terms[0])} if terms else {})
 
+    def mixed(self, mixing: Any, weight: Any, x: Any) -> Any:
+        """Return y = W x of a mixing: linear in x, and moved by its weight."""
+        y, v = mixing.matvec(value_of(x)), value_of(x)
+        moved = [mixing.matvec(x.directions)] if _moves(x) else []
+        if _moves(weight):
+            moved.append(np.stack([mixing.weight_tangent(d, v) for d in weight.directions]))
+        return type(self)(y, {DIRECTIONS: sum(moved[1:], moved[0])} if moved else {})
+
     def _unsupported(self, what: str) -> TypeError:
         return TypeError(
             f"{what} is not carried by automatic differentiation; write it with NumPy functions that are "

@@ -60,7 +60,8 @@ class Makers:
             components also a mapping from pairs ``(result, operand)`` to ``"dense"``, ``"diagonal"`` (entries couple
             only where the axes that both have are equal) or a tuple of those axes along which they do not couple;
             pairs that are absent are zero. Components that depend on each other one way are solved for one after the
-            other.
+            other. None reads these pairs off f, which is called once more: none that may couple at some state are
+            missed, and what f moves by an index counts as coupled.
         jacobian : callable, optional
             ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure: of low_rank (a, U, V), of
             permutation_diagonal (p, d), if p is not declared. Default: automatic forward differentiation of ``f``,
@@ -121,20 +122,24 @@ class Makers:
         ()
         """
         from recsolve.recurrence.function import FunctionRecurrence
+        from recsolve.recurrence.reach import read_pairs
 
-        return FunctionRecurrence(
-            f,
-            inputs=inputs,
-            initial=initial,
-            parameters=parameters,
-            state=state,
-            structure=structure,
-            jacobian=jacobian,
-            reset=reset,
-            length=length,
-            ties=ties,
-            readout=readout,
-        )
+        def made(structure: Any) -> FunctionRecurrence:
+            return FunctionRecurrence(
+                f,
+                inputs=inputs,
+                initial=initial,
+                parameters=parameters,
+                state=state,
+                structure=structure,
+                jacobian=jacobian,
+                reset=reset,
+                length=length,
+                ties=ties,
+                readout=readout,
+            )
+
+        return made(read_pairs(made("dense")) if structure is None and state is not None else structure)
 
     @staticmethod
     def from_graph(

@@ -98,12 +98,6 @@ def _inputs(arrays: Arrays, *begins: str) -> dict[str, Array]:
     return {name: arrays[name] for name in "kvq"} | eta | {name: arrays[name][:, None, None, None] for name in begins}
 
 
-def _pairs(W: str, anchor: str, *lanes: str) -> dict[tuple[str, str], Any]:
-    """Return how a memory and its anchor depend on each other: entry by entry, and within rows where it learns."""
-    learns = (*lanes, "v")
-    return {(W, W): learns, (W, anchor): learns, (anchor, W): "diagonal", (anchor, anchor): "diagonal"}
-
-
 def ttt(arrays: Arrays) -> rs.Recurrence:
     k, v = arrays["k"], arrays["v"]
     zero = np.zeros((k.shape[1], v.shape[-1], k.shape[-1]), k.dtype)
@@ -112,7 +106,7 @@ def ttt(arrays: Arrays) -> rs.Recurrence:
         inputs=_inputs(arrays, "begins"),
         state={"W": ("v", "k"), "anchor": ("v", "k")},
         initial={"W": zero, "anchor": zero},
-        structure=_pairs("W", "anchor"),
+        structure=None,
         readout=lambda s, u: times(s.W, u["q"]),
     )
 
@@ -128,7 +122,7 @@ def tnt(arrays: Arrays) -> rs.Recurrence:
         state={"V": ("v", "k"), "V_anchor": ("v", "k"), "W": ("i", "v", "k"), "anchor": ("i", "v", "k")},
         initial={"V": zero, "V_anchor": zero, "W": local, "anchor": local},
         parameters={"W0": W0},
-        structure={**_pairs("V", "V_anchor"), **_pairs("W", "anchor", "i")},
+        structure=None,
         readout=tnt_readout,
     )
 
