@@ -1,4 +1,4 @@
-"""Recurrent Transformer (arXiv 2604.21215): how many parallel layers make one recurrent layer."""
+"""Recurrent Transformer (Oncescu et al., arXiv 2604.21215): how many parallel layers make one recurrent layer."""
 
 from __future__ import annotations
 
