@@ -114,5 +114,6 @@ SYSTEMS = (
         structure="dense",
         title="Learn2PD",
         cite="Bao et al., arXiv 2509.25188",
+        study="learn2pd",
     ),
 )

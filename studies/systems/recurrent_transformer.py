@@ -1,6 +1,7 @@
 """Recurrent Transformer: a layer whose keys and values are those of its own outputs.
 
-With one norm and the same W_k, W_v for what enters and leaves a layer (Oncescu et al., arXiv 2604.21215), for each head:
+With one norm, and the same W_k and W_v for what enters a layer and for what leaves it, for each head (Oncescu et al.,
+arXiv 2604.21215):
 
     q_t = W_q LN(x_t),  (k0_t, v0_t) = (W_k, W_v) LN(x_t)                         known beforehand
     a_t = softmax([k_1, ..., k_{t-1}, k0_t] q_t / sqrt(d) - slope (t - s)) [v_1, ..., v_{t-1}, v0_t]
