@@ -58,6 +58,7 @@ CATALOGUE: dict[str, str] = {
     "plstm": "plstm_gains",
     "seq2seq": "seq2seq_stacks",
     "depth": "depth_settling",
+    "act": "act_halting",
     "sampler": "depth_sampler",
     "paths": "depth_paths",
     "speed": "speed",

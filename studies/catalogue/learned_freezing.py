@@ -137,19 +137,19 @@ def says(data: Dataset) -> str:
 
     def saved(rule: str) -> str:
         works = [f[f"{gain:g}.{rule}"] for gain in f["gains"]]
-        return listed(["none" if work is None else times(1 / work) for work in works])
+        return listed(["not at all" if work is None else times(1 / work) for work in works])
 
     both = [(f[f"{gain:g}.{FIXED}"], f[f"{gain:g}.{ORACLE}"]) for gain in f["gains"]]
     better = max(fixed / oracle for fixed, oracle in both if fixed and oracle)
     most = f["gains"][-1]
     lost = f[f"{most:g}.{LEARNED}.wrong"]
     return (
-        f"At gains {listed([f'{g:g}' for g in f['gains']])} a threshold on the residual saves {saved(FIXED)} of the "
-        f"work of all sweeps, a learned filter {saved(LEARNED)}, and the oracle that knows the solution "
-        f"{saved(ORACLE)}, with at most {FEW:.0%} of the rows off by {ERROR:g}. The oracle bounds what can be learned: "
-        f"it does at most {times(better)} less work than the threshold, since where rows freeze from the front a "
-        f"residual tells the error. At gain {most:g} the filter has at least {lost[0]:.1%} wrong: errors grow after "
-        f"they are frozen. The published {SPEEDUP:g}x is of another iteration, and is not there in miniature."
+        f"At gains {listed([f'{g:g}' for g in f['gains']])} a threshold on the residual cuts the work of all sweeps "
+        f"{saved(FIXED)}, a learned filter {saved(LEARNED)}, and the oracle that knows the solution {saved(ORACLE)}, "
+        f"with at most {FEW:.0%} of the rows off by {ERROR:g}. The oracle bounds what can be learned: the threshold "
+        f"does at most {times(better)} its work, since where rows freeze from the front a residual tells the error. "
+        f"At gain {most:g} the filter has at least {lost[0]:.1%} wrong: errors grow after they are frozen. The "
+        f"published {SPEEDUP:g}x is of another iteration, and is not there in miniature."
     )
 
 
