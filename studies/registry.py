@@ -78,6 +78,7 @@ CATALOGUE: dict[str, str] = {
     "paper/jrt": "paper_jrt",
     "paper/convssm": "paper_convssm",
     "paper/tfla": "paper_tfla",
+    "paper/tfla_chunks": "tfla_chunks",
     "staleness": "ttt_staleness",
     "lact": "lact_picard",
     "memory_caching": "cached_recall",
