@@ -42,6 +42,7 @@ CATALOGUE: dict[str, str] = {
     "minmax": "minmax_slopes",
     "minmax_parity": "minmax_parity",
     "htm": "htm_sweeps",
+    "truncation": "truncated_gradients",
     "attention_rnn": "attention_steps",
     "pgn": "pgn_windows",
     "mixing_ladder": "mixing_ladder",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.studies.draw.drawing import CONVERGED, band, listed, powers_of_two, times
+from recsolve.studies.draw.drawing import CONVERGED, band, powers_of_two, times
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -21,7 +21,7 @@ from recsolve.studies.timing import in_turns
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
 
-WHOLE, TILED, EXP = "sigmoid, whole chunks", "sigmoid, in tiles", "exponential, in tiles"
+WHOLE, TILED, EXP = "sigmoid in whole chunks", "sigmoid in tiles", "exponential in tiles"
 FORMS = {WHOLE: (False, False), TILED: (False, True), EXP: (True, True)}  # exponential gates; tiles
 
 
@@ -156,7 +156,7 @@ def draw(pyplot: Any, data: Dataset) -> Any:
         axes[1].plot(chunks, _of(data, form, "products").isel(seed=0), **look)
         memory = _of(data, form, "states") + _of(data, form, "scores")
         axes[2].plot(chunks, memory.isel(seed=0), **look)
-    for ax, label in zip(axes, ("milliseconds", "products a step", "numbers: states and scores"), strict=True):
+    for ax, label in zip(axes, ("milliseconds", "products a step", "numbers held: states, scores"), strict=True):
         ax.set(xscale="log", yscale="log", xlabel="steps of a chunk", ylabel=label)
         powers_of_two(ax.xaxis, chunks)
     best = {"color": "0.5", "marker": "o", "markersize": 12, "fillstyle": "none", "linestyle": "none"}
@@ -168,18 +168,20 @@ def says(data: Dataset) -> str:
     """Say which chunk is fastest, and what tiles change."""
     f = facts(data)
     first, last = f["chunks"]
-    fits = [f[f"{form}.fitted"] for form in FORMS]
-    fitted = listed(["none" if fit is None else f"{fit:.0f}" for fit in fits])
+    found = [
+        f"{form}, {f[f'{form}.best']} ({'no minimum' if (fit := f[f'{form}.fitted']) is None else f'{fit:.0f}'})"
+        for form in FORMS
+    ]
     states, whole, tiled = f[f"{WHOLE}.states"], f[f"{WHOLE}.scores"], f[f"{TILED}.scores"]
     slow = f[f"{WHOLE}.ends"]
     return (
-        f"The fastest chunks have {listed([str(f[f'{form}.best']) for form in FORMS])} steps ({listed([*FORMS])}); the "
-        f"minima of a / L + b + c L, fitted to the times, are at {fitted}. Chunks of {first} take {times(slow[0])} and "
-        f"chunks of {last} {times(slow[1])} the least time of whole ones: states go from {states[0]:.0e} to "
-        f"{states[1]:.0e} numbers as chunks get longer, products a step from {f[f'{WHOLE}.products'][0]:.0f} to "
-        f"{f[f'{WHOLE}.products'][1]:.0f}. Tiles hold {tiled[1]:.0e} scores at once and not {whole[1]:.0e}, and leave "
-        f"out what is above the diagonal: the longest chunk takes {times(f[f'{TILED}.ends'][1])} the least time. "
-        f"Exponential gates cost {times(f[f'{EXP}.least'] / f[f'{TILED}.least'])} the time of sigmoid ones."
+        f"Steps of the fastest chunks, and minimum of a / L + b + c L as fitted to the times: {'; '.join(found)}. "
+        f"Chunks of {first} take {times(slow[0])} and chunks of {last} {times(slow[1])} the least time of whole ones: "
+        f"states go from {states[0]:.0e} to {states[1]:.0e} numbers as chunks get longer, products a step from "
+        f"{f[f'{WHOLE}.products'][0]:.0f} to {f[f'{WHOLE}.products'][1]:.0f}. Tiles hold {tiled[1]:.0e} scores at once "
+        f"and not {whole[1]:.0e}, and leave out what is above the diagonal: the longest chunk takes "
+        f"{times(f[f'{TILED}.ends'][1])} the least time. Exponential gates cost "
+        f"{times(f[f'{EXP}.least'] / f[f'{TILED}.least'])} the time of sigmoid ones."
     )
 
 
