@@ -49,6 +49,7 @@ CATALOGUE: dict[str, str] = {
     "memory_routes": "memory_routes",
     "matrix_states": "matrix_states",
     "sparsity": "sparsity",
+    "lattice": "lattice_pruning",
     "mala": "mala",
     "teacher_forcing": "teacher_forcing",
     "initial_guess": "initial_guess",
