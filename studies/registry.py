@@ -46,6 +46,7 @@ CATALOGUE: dict[str, str] = {
     "attention_rnn": "attention_steps",
     "pgn": "pgn_windows",
     "mixing_ladder": "mixing_ladder",
+    "heads": "heads",
     "memory_routes": "memory_routes",
     "matrix_states": "matrix_states",
     "sparsity": "sparsity",

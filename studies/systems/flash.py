@@ -78,9 +78,16 @@ def slstm(arrays: Arrays) -> rs.Recurrence:
     return _made(rs.cells.SLSTM, "ifzo", arrays, m=-np.inf)
 
 
-_CITE = "Poeppel et al., arXiv 2412.07752"
 SYSTEMS = tuple(
-    system_of(__name__, name=f"flash_{make.__name__}", make=make, structure=structure, title="FlashRNN", cite=_CITE)
+    system_of(
+        __name__,
+        name=f"flash_{make.__name__}",
+        make=make,
+        structure=structure,
+        title="FlashRNN",
+        cite="Poeppel et al., arXiv 2412.07752",
+        study="heads",
+    )
     for make, structure in (
         (elman, "dense within a head"),
         (gru, "dense within a head"),
