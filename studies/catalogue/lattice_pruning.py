@@ -185,8 +185,8 @@ def says(data: Dataset) -> str:
     return (
         f"{first} Where 30 to 70% are kept ({f['half']} networks), a reader that is fitted anew finds of the memory "
         f"{'; '.join(f'at gain {g:g} {words}' for g, words in zip(f['gains'], left, strict=True))}. Published are "
-        f"{KEPT_OF_ACCURACY:.0%} of the accuracy with half of the weights; of the rules that keep as many neurons "
-        f"{listed(better)} {'does' if len(better) == 1 else 'do'} better at all gains. Pruning cuts cycles: at gain "
+        f"{KEPT_OF_ACCURACY:.0%} of the accuracy with half of the weights; of other rules that keep as many neurons "
+        f"more is left at all gains by {listed([f'{name!r}' for name in better])}. Pruning cuts cycles: at gain "
         f"{gain:g} Newton goes from {newton[0]:.0f} to {newton[1]:.0f} iterations and Jacobi from {jacobi[0]:.0f} to "
         f"{jacobi[1]:.0f}."
     )

@@ -139,7 +139,7 @@ def says(data: Dataset) -> str:
     def ends(name: str) -> str:
         return "; ".join(f"{cell} {span([f[f'{cell}.{name}'][0], f[f'{cell}.{name}'][-1]])}" for cell in CELLS)
 
-    halves = listed([f"{100 * f[f'{cell}.half']:.2g} % ({cell})" for cell in CELLS])
+    halves = listed([f"{100 * f[f'{cell}.half']:.3g} % ({cell})" for cell in CELLS])
     least, middle, most = f["off"]
     return (
         f"The last steps that have all but {GOOD:.0%} of the gradient, from gain {low:g} to {high:g}: "
