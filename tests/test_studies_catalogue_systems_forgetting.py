@@ -188,3 +188,13 @@ def test_chunks_in_tiles_are_the_mlstm(exponential, chunk, tile):
         expected /= np.maximum(abs((s.n[:, 0, 0] * q).sum(axis=-1)), np.exp(-s.m[:, 0, 0]))[:, None]
     found = tfla_chunks.chunked(arrays, chunk, tile, exponential)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-11)
+
+
+def test_tiles_move_fewer_rows_and_give_the_outputs_of_the_loop(ran):
+    facts, _ = ran("recurrent_transformer")
+    assert facts["T"] == [12, 24]
+    assert facts["by_row"] == [12 * 11, 24 * 23]
+    keys, queries = (1, 2, 1, 4, 1, 2, 1, 8, 1, 2, 1, 4), (1, 2, 1, 4, 1, 2, 1, 4, 1, 2, 1, 0)  # of the tiles, T = 12
+    assert facts["tiled"][0] == 2 * sum(keys) + 3 * sum(queries)
+    assert facts["tiled_errors"][0] < 1e-14
+    assert max(facts["tiled_errors"]) < 1e-12

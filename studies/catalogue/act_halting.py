@@ -52,7 +52,7 @@ def grid(config: Config) -> Iterator[Point]:
 def run(*, tokens: str, bias: float, seed: int, positions: int, width: int, depth: int, dtype: str) -> list[Row]:
     """Return the depth at which positions halt, and iterations over depth."""
     sizes = {"positions": positions, "width": width, "hidden": 2 * width}
-    config = universal.Config(length=depth, bias=bias, seed=seed, dtype=dtype, **sizes)  # type: ignore[arg-type]
+    config = universal.Config(length=depth, bias=bias, seed=seed, dtype=dtype, **sizes)
     arrays = dict(universal.draw(config))
     if tokens == BITS:
         arrays["H"] = arrays["H"][:, np.random.default_rng(seed).integers(0, 2, positions)]

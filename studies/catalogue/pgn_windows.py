@@ -93,7 +93,7 @@ def _slopes(rec: rs.Recurrence, past: str, window: int, lags: int, seed: int) ->
 
 def _networks(data: Dataset) -> dict[str, tuple[str, float]]:
     """Return names of the networks, and where they are in the data."""
-    found = {}
+    found: dict[str, tuple[str, float]] = {}
     for past, name in ((WINDOW, "PGN, window {:g}"), (STATE, "gated network, bias {:g}")):
         sizes = data["iterations"].sel(past=past).dropna("size", how="all")["size"].values
         found |= {name.format(size): (past, float(size)) for size in sizes}

@@ -96,7 +96,8 @@ def chunked(arrays: Arrays, chunk: int, tile: int, exponential: bool) -> Array:
         m = top[steps][-1] if exponential else m
     if not exponential:
         return out
-    return out[:, :-1] / np.maximum(abs(out[:, -1]), np.exp(-top))[:, None]
+    shown: Array = out[:, :-1] / np.maximum(abs(out[:, -1]), np.exp(-top))[:, None]
+    return shown
 
 
 def _inside(Q: Array, K: Array, V: Array, row: Array, column: Array, tile: int) -> Array:

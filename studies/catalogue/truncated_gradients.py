@@ -67,13 +67,16 @@ def lost(solution: rs.Solution, x: Array, seed: int) -> Array:
     parts = np.concatenate([np.einsum("tbn,tbi->tni", drives[name], x) for name in drives], axis=1)
     parts = parts.reshape(len(x), -1)
     before = np.concatenate([np.zeros_like(parts[:1]), np.cumsum(parts, axis=0)])  # of the steps before the last k
-    norms: Array = np.linalg.norm(before[::-1], axis=-1)
-    return norms / norms[0]
+    norms = np.linalg.norm(before[::-1], axis=-1)
+    share: Array = norms / norms[0]
+    return share
 
 
 def _curve(data: Dataset, cell: str, gain: float) -> Array:
     """Return the median share that is lost, by the steps that are kept."""
-    return np.median(data["lost"].sel(cell=cell, gain=gain, solver="newton").transpose("seed", "kept").values, axis=0)
+    curves = data["lost"].sel(cell=cell, gain=gain, solver="newton").transpose("seed", "kept")
+    middle: Array = np.median(curves.values, axis=0)
+    return middle
 
 
 def _points(data: Dataset, cell: str) -> dict[str, Array]:

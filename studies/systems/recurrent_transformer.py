@@ -80,13 +80,17 @@ class Layer:
         q, own = u["q"], (u["q"] * u["k"]).sum(axis=-1)
         age = len(keys) - len(o) + np.arange(len(o))[:, None] - np.arange(len(keys))
         known = np.where(age > 0, -age * self.slopes[:, None, None], -np.inf)  # (heads, rows, all rows)
-        scores = np.einsum("tbhd,sbhd->bhts", q, keys) / _root(q) + known.astype(q.dtype)
-        scores = np.concatenate([scores, np.moveaxis(own, 0, -1)[..., None] / _root(q)], axis=-1)
+        scores = np.einsum("tbhd,sbhd->bhts", q, keys) / root(q) + known.astype(q.dtype)
+        scores = np.concatenate([scores, np.moveaxis(own, 0, -1)[..., None] / root(q)], axis=-1)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights = weights / weights.sum(axis=-1, keepdims=True)
         found = np.einsum("bhts,sbhd->tbhd", weights[..., :-1], values)
         found = found + np.moveaxis(weights[..., -1], -1, 0)[..., None] * u["v"]
-        y = u["x"] + found.reshape(u["x"].shape) @ self.O.T
+        return self.finish(found, u["x"])
+
+    def finish(self, found: Array, x: Array) -> Array:
+        """Return outputs of inputs and of what attention has found for them."""
+        y = x + found.reshape(x.shape) @ self.O.T
         out: Array = y + np.maximum(normed(y) @ self.W1.T, 0) @ self.W2.T
         return out
 
@@ -95,7 +99,7 @@ def _joined(cache: Any, kept: tuple[Array, Array]) -> tuple[Array, ...]:
     return kept if cache is None else tuple(np.concatenate(pair) for pair in zip(cache, kept, strict=True))
 
 
-def _root(q: Array) -> Any:
+def root(q: Array) -> Any:
     return q.dtype.type(q.shape[-1] ** 0.5)
 
 
