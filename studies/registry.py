@@ -49,6 +49,7 @@ CATALOGUE: dict[str, str] = {
     "heads": "heads",
     "memory_routes": "memory_routes",
     "matrix_states": "matrix_states",
+    "state_tracking": "state_tracking",
     "sparsity": "sparsity",
     "lattice": "lattice_pruning",
     "mala": "mala",

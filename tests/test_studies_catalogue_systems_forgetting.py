@@ -11,6 +11,7 @@ from recsolve.studies.catalogue import (
     lattice_pruning,
     learned_freezing,
     pgn_windows,
+    state_tracking,
     tfla_chunks,
     truncated_gradients,
 )
@@ -198,3 +199,27 @@ def test_tiles_move_fewer_rows_and_give_the_outputs_of_the_loop(ran):
     assert facts["tiled"][0] == 2 * sum(keys) + 3 * sum(queries)
     assert facts["tiled_errors"][0] < 1e-14
     assert max(facts["tiled_errors"]) < 1e-12
+
+
+def test_what_tracks_a_word_is_iterated_as_long_as_nothing_is_forgotten(ran):
+    facts, data = ran("state_tracking")
+    assert facts["T"] == [32, 64]
+    for reset in facts["reset"]:
+        blunt, sharp = facts[f"{reset:g}.right"]
+        assert blunt < 0.4 < sharp == 1
+        assert facts[f"{reset:g}.exponent"][1] < facts[f"{reset:g}.exponent"][0] < 0
+    for solver in state_tracking.SOLVERS:
+        assert facts[f"0.{solver}.T"] == [31, 63]
+        part = data.sel(reset=0.1, sharpness=8.0, solver=solver)
+        rounding = 7  # steps in which what is left, e^-5 of it a step, is below it
+        assert (part["iterations"] <= part["longest"] + rounding).all()
+    assert facts["0.newton.sharpness"][0] < 16
+
+
+def test_letters_compose_as_permutations_do():
+    letters = np.random.default_rng(0).choice(2, 40)
+    power = np.eye(3)
+    for letter, state in zip(letters, state_tracking.words(letters), strict=True):
+        power = np.eye(3)[list(state_tracking._GENERATORS[letter])] @ power
+        np.testing.assert_array_equal(np.eye(3)[list(state_tracking.STATES[state])], power)
+    assert state_tracking.words(np.array([0, 1, 2, 1]))[2] == 0
