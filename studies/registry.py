@@ -47,6 +47,7 @@ CATALOGUE: dict[str, str] = {
     "pgn": "pgn_windows",
     "mixing_ladder": "mixing_ladder",
     "heads": "heads",
+    "slstm": "slstm_coordinates",
     "memory_routes": "memory_routes",
     "matrix_states": "matrix_states",
     "state_tracking": "state_tracking",

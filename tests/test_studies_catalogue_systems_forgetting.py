@@ -11,6 +11,7 @@ from recsolve.studies.catalogue import (
     lattice_pruning,
     learned_freezing,
     pgn_windows,
+    slstm_coordinates,
     state_tracking,
     tfla_chunks,
     truncated_gradients,
@@ -223,3 +224,12 @@ def test_letters_compose_as_permutations_do():
         power = np.eye(3)[list(state_tracking._GENERATORS[letter])] @ power
         np.testing.assert_array_equal(np.eye(3)[list(state_tracking.STATES[state])], power)
     assert state_tracking.words(np.array([0, 1, 2, 1]))[2] == 0
+
+
+def test_an_slstm_is_solved_in_few_iterations_in_the_right_coordinates(ran):
+    facts, _ = ran("slstm")
+    assert facts["apart"] < 1e-15
+    newton = {form: facts[f"{form}.4.newton"] for form in slstm_coordinates.FORMS}
+    assert max(newton[slstm_coordinates.RATIO]) < 10
+    assert newton[slstm_coordinates.PLAIN][1] > 4 * newton[slstm_coordinates.RATIO][1]
+    assert newton[slstm_coordinates.STABILISED][1] > 1.5 * newton[slstm_coordinates.RATIO][1]
