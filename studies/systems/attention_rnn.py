@@ -75,5 +75,6 @@ SYSTEMS = (
         structure="triangular: c and a see m and themselves",
         title="Attention as an RNN",
         cite="Feng et al., arXiv 2405.13956",
+        study="attention_rnn",
     ),
 )

@@ -1,6 +1,7 @@
 """Recurrent Transformer: a layer whose keys and values are those of its own outputs.
 
-With one norm and the same W_k, W_v for what enters and what leaves a layer (arXiv 2604.21215), for each head:
+With one norm, and the same W_k and W_v for what enters a layer and for what leaves it, for each head (Oncescu et al.,
+arXiv 2604.21215):
 
     q_t = W_q LN(x_t),  (k0_t, v0_t) = (W_k, W_v) LN(x_t)                         known beforehand
     a_t = softmax([k_1, ..., k_{t-1}, k0_t] q_t / sqrt(d) - slope (t - s)) [v_1, ..., v_{t-1}, v0_t]
@@ -69,14 +70,19 @@ class Layer:
         q, own = u["q"], (u["q"] * u["k"]).sum(axis=-1)
         age = len(keys) - len(o) + np.arange(len(o))[:, None] - np.arange(len(keys))
         known = np.where(age > 0, -age * p.slopes[:, None, None], -np.inf)  # (heads, rows, all rows)
-        scores = np.einsum("tbhd,sbhd->bhts", q, keys) / _root(q) + known.astype(q.dtype)
-        scores = np.concatenate([scores, np.moveaxis(own, 0, -1)[..., None] / _root(q)], axis=-1)
+        scores = np.einsum("tbhd,sbhd->bhts", q, keys) / root(q) + known.astype(q.dtype)
+        scores = np.concatenate([scores, np.moveaxis(own, 0, -1)[..., None] / root(q)], axis=-1)
         weights = softmax(scores)
         found = np.einsum("bhts,sbhd->tbhd", weights[..., :-1], values)
         found = found + np.moveaxis(weights[..., -1], -1, 0)[..., None] * u["v"]
-        y = u["x"] + found.reshape(u["x"].shape) @ p.W[3].T
-        out: Array = y + np.maximum(normed(y) @ p.W1.T, 0) @ p.W2.T
-        return out
+        return finish(found, u["x"], p)
+
+
+def finish(found: Array, x: Array, p: Any) -> Array:
+    """Return outputs of inputs and of what attention has found for them."""
+    y = x + found.reshape(x.shape) @ p.W[3].T
+    out: Array = y + np.maximum(normed(y) @ p.W1.T, 0) @ p.W2.T
+    return out
 
 
 def heads(x: Array, slopes: Array) -> Array:
@@ -93,7 +99,7 @@ def _joined(cache: Any, kept: tuple[Array, Array]) -> tuple[Array, ...]:
     return kept if cache is None else tuple(np.concatenate(pair) for pair in zip(cache, kept, strict=True))
 
 
-def _root(q: Array) -> Any:
+def root(q: Array) -> Any:
     return q.dtype.type(q.shape[-1] ** 0.5)
 
 
@@ -111,7 +117,7 @@ SYSTEMS = (
         make=make,
         structure="of all rows before",
         title="Recurrent Transformer",
-        cite="arXiv 2604.21215",
+        cite="Oncescu et al., arXiv 2604.21215",
         study="recurrent_transformer",
     ),
 )
