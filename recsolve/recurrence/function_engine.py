@@ -1,18 +1,54 @@
-"""The loop of a user's function: steps are checked as cheaply as can be, and the reference says what is wrong."""
+"""The loop of a user's function: steps are checked as cheaply as can be, and the reference says what is wrong.
+
+What a step does beside calling f takes as long as a small f. So the loop is written out for what f takes and returns,
+so many inputs in their container and so many components, over views that are made for all steps at once.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsolve.base.arrays import Array, freeze
-from recsolve.base.names import Names
+from recsolve.base.names import Names, empty_names
 from recsolve.recurrence.engine import Engine
 from recsolve.symbolic.constants import state_dtype
 
 if TYPE_CHECKING:
     from recsolve.recurrence.function import FunctionRecurrence
+
+# It returns the step that the reference has to look at, and None at the end.
+_LOOP = """
+def loop(f, steps, t, before, keys, names, shapes, dtype, *given):
+    [{keys}], [{names}], [{shapes}] = keys, names, shapes
+    [{states}] = before(t)
+    try:
+        for t, cut, {rows}, {seen}, {inputs} in steps:
+            if cut:
+                [{states}] = before(t)
+            {call}
+            if {differs}:
+                return t
+            {store}
+    except (ValueError, TypeError):
+        return t
+    return None
+"""
+_CALL = "out = f({state}, {drive}, *given)"
+_NAMED = """state = empty_names("component")
+            held = state.__dict__
+            {held}
+            {call}
+            if type(out) is dict and len(out) == {count}:
+                {gotten}
+            elif type(out) is tuple and len(out) == {count}:
+                [{outs}] = out
+            else:
+                return t"""
 
 
 class FunctionEngine(Engine):
@@ -22,22 +58,59 @@ class FunctionEngine(Engine):
 
     def _follow(self, states: Array, start: int) -> None:
         rec = self.recurrence
-        if type(states) is not np.ndarray or rec.reset is not None or rec.state is not None:
+        if type(states) is not np.ndarray or start == rec.length:
             return super()._follow(states, start)
-        f, inputs, contain, shown = rec.f, rec.inputs, rec.contain, freeze(states)
+        inputs, names = rec.contain(list(range(len(rec.inputs)))), () if rec.state is None else tuple(rec.state.axes)
+        loop = _loop(type(inputs), len(rec.inputs), len(names))
+        rows, seen = (self._parts(x[start:, None]) for x in (states, freeze(states)))
+        cuts = repeat(False) if rec.reset is None else rec.reset[start:].reshape(rec.length - start, -1).any(axis=1).tolist()
+        steps = zip(range(start, rec.length), cuts, *rows, *seen, *(x[start:, None] for x in rec.inputs), strict=False)
+        keys, shapes = tuple(inputs) if type(inputs) is dict else (), tuple(row.shape[1:] for row in rows)
         given = (Names(rec.parameters, "parameter"),) if rec.takes_parameters else ()
-        wanted, dtype, t = (1, *rec.shape[1:]), rec.dtype, start
-        try:
-            with np.errstate(all="ignore"), state_dtype(dtype):
-                state = shown[start - 1 : start] if start else freeze(rec.initial)[None]
-                rows = zip(*(x[start:, None] for x in (states, shown, *inputs)), strict=True)
-                for t, (row, seen, *now) in enumerate(rows, start):  # noqa: B007 - where the loop has ended
-                    out = f(state, contain(now), *given)
-                    if type(out) is not np.ndarray or out.shape != wanted or out.dtype != dtype:
-                        break
-                    row[...], state = out, seen
-                else:
-                    return None
-        except (ValueError, TypeError):
-            pass
-        return super()._follow(states, t)
+
+        def before(t: int) -> tuple[Array, ...]:
+            return self._parts(freeze(self._before(states, t))[None])
+
+        with np.errstate(all="ignore"), state_dtype(rec.dtype):
+            stopped = loop(rec.f, steps, start, before, keys, names, shapes, rec.dtype, *given)
+        return None if stopped is None else super()._follow(states, stopped)
+
+    def _parts(self, x: Array) -> tuple[Array, ...]:
+        """Return views of flat states, one for every component."""
+        named = self.recurrence.state
+        return (x,) if named is None else tuple(named.split(x).values())
+
+
+@lru_cache(maxsize=256)
+def _loop(container: type, inputs: int, components: int) -> Callable[..., int | None]:
+    """Return the loop for so many inputs in a container and so many components; a flat state has none."""
+
+    def listed(form: str, count: int, between: str = ", ") -> str:
+        return between.join(form.format(i) for i in range(count))
+
+    count, line = max(components, 1), "\n            "
+    drive = f"({listed('u{},', inputs, ' ')})" if container is tuple else listed("u{}", inputs) or "None"
+    drive = f"{{{listed('k{0}: u{0}', inputs)}}}" if container is dict else drive
+    call = _CALL.format(state="state" if components else "s0", drive=drive)
+    named = _NAMED.format(
+        held=listed("held[n{0}] = s{0}", components, line),
+        call=call,
+        count=components,
+        gotten=listed("o{0} = out.get(n{0})", components, "; "),
+        outs=listed("o{}", components),
+    )
+    source = _LOOP.format(
+        keys=listed("k{}", inputs if container is dict else 0),
+        names=listed("n{}", components),
+        shapes=listed("w{}", count),
+        states=listed("s{}", count),
+        rows=listed("r{}", count),
+        seen=listed("q{}", count),
+        inputs=listed("u{}, ", inputs, ""),
+        call=named if components else call.replace("out", "o0", 1),
+        differs=listed("type(o{0}) is not ndarray or o{0}.shape != w{0} or o{0}.dtype is not dtype", count, " or "),
+        store=listed("r{0}[...] = o{0}", count, "; ") + "; " + listed("s{0} = q{0}", count, "; "),
+    )
+    made: dict[str, Any] = {"ndarray": np.ndarray, "empty_names": empty_names}
+    exec(source, made)
+    return made["loop"]
