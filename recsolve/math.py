@@ -64,7 +64,7 @@ def softmax(x: Any, axis: int = -1) -> Any:
     >>> softmax(np.array([1000.0, 1000.0]))
     array([0.5, 0.5])
     """
-    if type(x) is np.ndarray and x.dtype.kind == "f":  # in place: half of the time goes into memory
+    if type(x) is np.ndarray and x.ndim and x.dtype.kind == "f":  # in place: half of the time goes into memory
         e = x - _largest(x, axis)
         np.exp(e, out=e)
         e /= e.sum(axis=axis, keepdims=True)

@@ -313,7 +313,7 @@ def test_a_window_does_not_look_at_the_past_again():
     assert F.extended <= 2 * 400
     F.rows = F.extended = 0
     assert rs.solve(rec, method="sequential").success
-    assert F.extended <= 400
+    assert F.extended <= 2 * 400  # once in the loop, and once in blocks, which test it
 
 
 @pytest.mark.gpu

@@ -19,6 +19,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array
+from recsolve.studies.systems.kept import Kept
 from recsolve.studies.systems.system import Arrays, Draw, system_of
 
 
@@ -72,26 +73,41 @@ class Layer:
         return self.window(None, o, u)
 
     def extend(self, cache: Any, o: Array, u: Any) -> Any:
-        return _joined(cache, self.kept(o))
+        return Kept.of(self.kept(o)) if cache is None else cache.added(self.kept(o))
 
     def window(self, cache: Any, o: Array, u: Any) -> Array:
-        keys, values = self.extend(cache, o, u)
-        q, own = u["q"], (u["q"] * u["k"]).sum(axis=-1)
-        age = len(keys) - len(o) + np.arange(len(o))[:, None] - np.arange(len(keys))
-        known = np.where(age > 0, -age * self.slopes[:, None, None], -np.inf)  # (heads, rows, all rows)
-        scores = np.einsum("tbhd,sbhd->bhts", q, keys) / _root(q) + known.astype(q.dtype)
-        scores = np.concatenate([scores, np.moveaxis(own, 0, -1)[..., None] / _root(q)], axis=-1)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights = weights / weights.sum(axis=-1, keepdims=True)
-        found = np.einsum("bhts,sbhd->tbhd", weights[..., :-1], values)
-        found = found + np.moveaxis(weights[..., -1], -1, 0)[..., None] * u["v"]
-        y = u["x"] + found.reshape(u["x"].shape) @ self.O.T
+        q, own = _by_head(u["q"]) / _root(u["q"]), _by_head(u["v"])
+        place = np.arange(len(o), dtype=q.dtype)
+        parts = []  # of what is seen: scores, (batch, heads, rows, rows that are seen), and values
+        if cache is not None:
+            parts.append((self._scores(q, cache.arrays[0], len(cache) + place), _by_head(cache.arrays[1])))
+        if len(o) > 1:
+            k, v = self.kept(o)
+            scores = self._scores(q, k, place) + np.where(place[:, None] > place, 0, -np.inf).astype(q.dtype)
+            parts.append((scores, _by_head(v)))
+        score = (q * _by_head(u["k"])).sum(axis=-1, keepdims=True)
+        top = score
+        for scores, _ in parts:
+            top = np.maximum(top, scores.max(axis=-1, keepdims=True))
+        total = np.exp(score - top)
+        found = total * own
+        for scores, values in parts:
+            weights = np.exp(scores - top)
+            total, found = total + weights.sum(axis=-1, keepdims=True), found + weights @ values
+        y = u["x"] + np.moveaxis(found / total, -2, 0).reshape(u["x"].shape) @ self.O.T
         out: Array = y + np.maximum(normed(y) @ self.W1.T, 0) @ self.W2.T
         return out
 
+    def _scores(self, q: Array, keys: Array, place: Array) -> Array:
+        """Return those of rows at these places, of which the first seen is at 0."""
+        age = place[:, None] - np.arange(len(keys), dtype=q.dtype)
+        scores: Array = q @ np.moveaxis(keys, 0, -1) - self.slopes[:, None, None] * age
+        return scores
 
-def _joined(cache: Any, kept: tuple[Array, Array]) -> tuple[Array, ...]:
-    return kept if cache is None else tuple(np.concatenate(pair) for pair in zip(cache, kept, strict=True))
+
+def _by_head(x: Array) -> Array:
+    """Return (batch, heads, rows, d)."""
+    return np.moveaxis(x, 0, -2)
 
 
 def _root(q: Array) -> Any:
