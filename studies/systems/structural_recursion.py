@@ -110,8 +110,9 @@ def _inorder(h: Any, v: Any) -> Any:
 def _preorder(h: Any, v: Any) -> Any:
     (left, n), (right, m) = ((x[..., 1:], x[..., :1]) for x in h)
     place = np.arange(left.shape[-1])
-    children = np.where(place <= n, _moved(left, place[None] - 1), _moved(right, place - n - 1))
-    return np.concatenate([n + m + 1, np.where(place == 0, v, children)], axis=-1)
+    root_and_left = np.concatenate([np.broadcast_to(v, n.shape), left[..., :-1]], axis=-1)
+    values = np.where(place <= n, root_and_left, _moved(right, place - n - 1))
+    return np.concatenate([n + m + 1, values], axis=-1)
 
 
 def _moved(x: Any, place: Any) -> Any:
