@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any, Self
 
 import numpy as np
@@ -67,6 +68,9 @@ _NO_UNITS = ("zero", "identity", "scalar", "diagonal", "none")  # whose event ma
 # The methods that need f alone; of these, those that compare and copy states, and do no arithmetic with them.
 _COPYING = frozenset(("sequential", "jacobi", "gauss_seidel", "parareal", "windowed", "chain", "auto"))
 _OF_F = _COPYING | {"picard", "anderson", "triangular_anderson", "broyden", "diagonal_broyden"}
+
+# Numbers of states from which on f gets so many of them at a time: what it makes on the way stays in the cache.
+_LARGE, _TOGETHER = 1 << 18, 1 << 16
 
 # What the loop of the engine stands for.
 _STEPS = ("step", "apply", "call", "contain", "shown", "_call")
@@ -342,7 +346,12 @@ class FunctionRecurrence(Recurrence):
         return Engine(self) if theirs else FunctionEngine(self)
 
     def apply(self, previous: Array) -> Array:
-        return self._call(previous, slice(None))  # type: ignore[no-any-return]
+        if type(previous) is not np.ndarray or prod(self.shape) < _LARGE:
+            return self._call(previous, slice(None))  # type: ignore[no-any-return]
+        values, rows = self.empty(), -(-_TOGETHER * self.length // prod(self.shape))
+        for start in range(0, self.length, rows):
+            values[start : start + rows] = self._call(previous[start : start + rows], slice(start, start + rows))
+        return values  # type: ignore[no-any-return]
 
     def step(self, state: Array, t: int) -> Array:
         return self._call(state[None], slice(t, t + 1))[0]  # type: ignore[no-any-return]
