@@ -309,6 +309,8 @@ class FunctionRecurrence(Recurrence):
             lead = tuple(previous.shape[:-1])
             packed = self.state.pack(out, lead, self.dtype)
             return joined(self.state, self.state.ordered(out), lead, self.dtype) if packed is None else packed
+        if type(out) is np.ndarray and out.shape == self.after(previous) and out.dtype is self.dtype:
+            return out
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
         shape, wanted = tuple(np.shape(value_of(out))), self.after(previous)
@@ -346,11 +348,16 @@ class FunctionRecurrence(Recurrence):
         return Engine(self) if theirs else FunctionEngine(self)
 
     def apply(self, previous: Array) -> Array:
-        if type(previous) is not np.ndarray or prod(self.shape) < _LARGE:
-            return self._call(previous, slice(None))  # type: ignore[no-any-return]
-        values, rows = self.empty(), -(-_TOGETHER * self.length // prod(self.shape))
+        return self.in_parts(previous, lambda part: self._call(previous[part], part))
+
+    def in_parts(self, like: Array, of: Callable[[slice], Array]) -> Array:
+        """Return F from ``of(part)`` at all t, or at some at a time where NumPy's states are large."""
+        if type(like) is not np.ndarray or (size := prod(self.shape)) < _LARGE:
+            return of(slice(0, self.length))
+        values, rows = self.empty(), -(-_TOGETHER * self.length // size)
         for start in range(0, self.length, rows):
-            values[start : start + rows] = self._call(previous[start : start + rows], slice(start, start + rows))
+            part = slice(start, min(start + rows, self.length))
+            values[part] = of(part)
         return values  # type: ignore[no-any-return]
 
     def step(self, state: Array, t: int) -> Array:

@@ -81,6 +81,15 @@ class FunctionEngine(Engine):
         return (x,) if named is None else tuple(named.split(x).values())
 
 
+def attempt(f: Callable[..., Any], shape: tuple[int, ...], dtype: Any, *given: Any) -> Array | None:
+    """Return what a function gives, a NumPy array of this shape and dtype; None where the reference has to look at it."""
+    try:
+        out = f(*given)
+    except (ValueError, TypeError):
+        return None
+    return out if type(out) is np.ndarray and out.shape == shape and out.dtype is dtype else None
+
+
 @lru_cache(maxsize=256)
 def _loop(container: type, inputs: int, components: int) -> Callable[..., int | None]:
     """Return the loop for so many inputs in a container and so many components; a flat state has none."""

@@ -33,6 +33,7 @@ from recsolve.jacobians import Jacobian, Zero
 from recsolve.recurrence.causality import check_causal, first_that_differs
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.function import FunctionRecurrence, _leaves
+from recsolve.recurrence.function_engine import attempt
 from recsolve.symbolic.constants import state_dtype
 
 _BLOCK = 64  # rows of which F is taken together where there are many: all together are T x T numbers in every step of it
@@ -188,8 +189,9 @@ class HistoryRecurrence(FunctionRecurrence):
                 states[t] = self.window(0, t + 1).whole(states[: t + 1])[t]
             return
         part = self.window(start, self.length, self.wrap(states[:start])) if start else self
-        for t, row in part._blocks(states[start:], 1):
-            states[start + t] = row[0]
+        with state_dtype(self.dtype):
+            for t, row in part._blocks(states[start:], 1):
+                states[start + t] = row[0]
 
     def whole(self, states: Array) -> Array:
         """Return F of all these rows, shape (T, *batch, *event)."""
@@ -205,8 +207,9 @@ class HistoryRecurrence(FunctionRecurrence):
         if not self.blocked:
             return self.whole(states)
         values = self.empty()
-        for start, found in self._blocks(states, _BLOCK):
-            values[start : start + len(found)] = found
+        with state_dtype(self.dtype):
+            for start, found in self._blocks(states, _BLOCK):
+                values[start : start + len(found)] = found
         return values
 
     def _blocks(self, states: Array, size: int) -> Iterator[tuple[int, Array]]:
@@ -215,13 +218,10 @@ class HistoryRecurrence(FunctionRecurrence):
         cache = self.f.args[0] if isinstance(self.f, partial) else None
         for start in range(0, self.length, size):
             rows, inputs = freeze(states[start : start + size]), [u[start : start + size] for u in self.inputs]
-            try:
-                with state_dtype(self.dtype):
-                    found = F.window(cache, rows, self.contain(inputs))
-                right = type(found) is np.ndarray and found.shape == rows.shape and found.dtype == rows.dtype
-            except (TypeError, ValueError):
-                right = False
-            if not right:  # which is said as it always is
+            found = None
+            if type(rows) is np.ndarray:
+                found = attempt(F.window, rows.shape, self.dtype, cache, rows, self.contain(inputs))
+            if found is None:
                 found = changed(self, f=partial(F.window, cache), inputs=inputs, length=len(rows)).whole(rows)
             yield start, found
             if start + size < self.length:
