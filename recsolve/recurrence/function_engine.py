@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,24 +20,24 @@ from recsolve.symbolic.constants import state_dtype
 if TYPE_CHECKING:
     from recsolve.recurrence.function import FunctionRecurrence
 
-# It returns the step that the reference has to look at, and None at the end.
+# It says whether it has come to the end; else the reference has to look at the step that it took last.
 _LOOP = """
-def loop(f, steps, t, before, keys, names, shapes, dtype, *given):
-    [{keys}], [{names}], [{shapes}] = keys, names, shapes
-    [{states}] = before(t)
+def loop(f, parameters, steps, states, before, keys, names, shapes, dtype):
+    [{states}], [{keys}], [{names}], [{shapes}] = states, keys, names, shapes
     try:
-        for t, cut, {rows}, {seen}, {inputs} in steps:
-            if cut:
-                [{states}] = before(t)
+        for {rows}, {seen}, {inputs}{reset} in steps:
+            {restart}
             {call}
             if {differs}:
-                return t
+                return False
             {store}
     except (ValueError, TypeError):
-        return t
-    return None
+        return False
+    return True
 """
-_CALL = "out = f({state}, {drive}, *given)"
+_RESTART = """if reset is not None:
+                [{states}] = before(reset)"""
+_CALL = "out = f({state}, {drive}{parameters})"
 _NAMED = """state = empty_names("component")
             held = state.__dict__
             {held}
@@ -48,7 +47,7 @@ _NAMED = """state = empty_names("component")
             elif type(out) is tuple and len(out) == {count}:
                 [{outs}] = out
             else:
-                return t"""
+                return False"""
 
 
 class FunctionEngine(Engine):
@@ -61,19 +60,28 @@ class FunctionEngine(Engine):
         if type(states) is not np.ndarray or start == rec.length:
             return super()._follow(states, start)
         inputs, names = rec.contain(list(range(len(rec.inputs)))), () if rec.state is None else tuple(rec.state.axes)
-        loop = _loop(type(inputs), len(rec.inputs), len(names))
+        loop = _loop(type(inputs), len(rec.inputs), len(names), rec.takes_parameters, rec.reset is not None)
         rows, seen = (self._parts(x[start:, None]) for x in (states, freeze(states)))
-        cuts = repeat(False) if rec.reset is None else rec.reset[start:].reshape(rec.length - start, -1).any(axis=1).tolist()
-        steps = zip(range(start, rec.length), cuts, *rows, *seen, *(x[start:, None] for x in rec.inputs), strict=False)
-        keys, shapes = tuple(inputs) if type(inputs) is dict else (), tuple(row.shape[1:] for row in rows)
-        given = (Names(rec.parameters, "parameter"),) if rec.takes_parameters else ()
+        steps = zip(*rows, *seen, *(x[start:, None] for x in rec.inputs), *self._resets(start), strict=True)
+        keys, shapes = tuple(inputs) if type(inputs) is dict else (), [row.shape[1:] for row in rows]
 
         def before(t: int) -> tuple[Array, ...]:
             return self._parts(freeze(self._before(states, t))[None])
 
         with np.errstate(all="ignore"), state_dtype(rec.dtype):
-            stopped = loop(rec.f, steps, start, before, keys, names, shapes, rec.dtype, *given)
-        return None if stopped is None else super()._follow(states, stopped)
+            parameters = Names(rec.parameters, "parameter")
+            ended = loop(rec.f, parameters, steps, before(start), before, keys, names, shapes, rec.dtype)
+        if not ended:
+            left = sum(1 for _ in steps)
+            super()._follow(states, rec.length - 1 - left)
+
+    def _resets(self, start: int) -> list[list[int | None]]:
+        """Return, where there are resets, for every step its number if any sequence is reset there, else None."""
+        reset = self.recurrence.reset
+        if reset is None:
+            return []
+        some = reset[start:].reshape(len(reset) - start, -1).any(axis=1).tolist()
+        return [[t if there else None for t, there in enumerate(some, start)]]
 
     def _parts(self, x: Array) -> tuple[Array, ...]:
         """Return views of flat states, one for every component."""
@@ -91,7 +99,7 @@ def attempt(f: Callable[..., Any], shape: tuple[int, ...], dtype: Any, *given: A
 
 
 @lru_cache(maxsize=256)
-def _loop(container: type, inputs: int, components: int) -> Callable[..., int | None]:
+def _loop(container: type, inputs: int, components: int, parameters: bool, reset: bool) -> Callable[..., bool]:
     """Return the loop for so many inputs in a container and so many components; a flat state has none."""
 
     def listed(form: str, count: int, between: str = ", ") -> str:
@@ -100,7 +108,8 @@ def _loop(container: type, inputs: int, components: int) -> Callable[..., int | 
     count, line = max(components, 1), "\n            "
     drive = f"({listed('u{},', inputs, ' ')})" if container is tuple else listed("u{}", inputs) or "None"
     drive = f"{{{listed('k{0}: u{0}', inputs)}}}" if container is dict else drive
-    call = _CALL.format(state="state" if components else "s0", drive=drive)
+    given = ", parameters" if parameters else ""
+    call = _CALL.format(state="state" if components else "s0", drive=drive, parameters=given)
     named = _NAMED.format(
         held=listed("held[n{0}] = s{0}", components, line),
         call=call,
@@ -116,6 +125,8 @@ def _loop(container: type, inputs: int, components: int) -> Callable[..., int | 
         rows=listed("r{}", count),
         seen=listed("q{}", count),
         inputs=listed("u{}, ", inputs, ""),
+        reset="reset" if reset else "",
+        restart=_RESTART.format(states=listed("s{}", count)) if reset else "",
         call=named if components else call.replace("out", "o0", 1),
         differs=listed("type(o{0}) is not ndarray or o{0}.shape != w{0} or o{0}.dtype is not dtype", count, " or "),
         store=listed("r{0}[...] = o{0}", count, "; ") + "; " + listed("s{0} = q{0}", count, "; "),

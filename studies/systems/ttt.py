@@ -95,7 +95,8 @@ def projected(arrays: Arrays) -> Array:
 def _inputs(arrays: Arrays, *begins: str) -> dict[str, Array]:
     """Return the inputs of a step, whose numbers have axes beside those of matrices."""
     eta = {"eta": arrays["eta"][..., None]}
-    return {name: arrays[name] for name in "kvq"} | eta | {name: arrays[name][:, None, None, None] for name in begins}
+    first = {name: arrays[name][:, None, None, None] == 1 for name in begins}
+    return {name: arrays[name] for name in "kvq"} | eta | first
 
 
 def _pairs(W: str, anchor: str, *lanes: str) -> dict[tuple[str, str], Any]:
@@ -141,6 +142,7 @@ def followed(u: Any, eta: Array, begins: Array, start: Array, restarts: Array | 
     k, lanes = u["k"], (1,) * (start.ndim - u["k"].ndim)
     learns = outer(eta * k, k)
     eye = np.eye(k.shape[-1], dtype=k.dtype) + 0 * learns
+    begins = begins.astype(k.dtype)
     matrix = np.block([[eye - begins * learns, (begins - 1) * learns], [begins * eye, (1 - begins) * eye]])
     matrix = matrix.reshape(*k.shape[:2], *lanes, 1, *matrix.shape[2:])
     write = outer(eta * u["v"], k)
