@@ -67,7 +67,7 @@ def softmax(x: Any, axis: int = -1) -> Any:
     if type(x) is np.ndarray and x.ndim and x.dtype.kind == "f":  # in place: half of the time goes into memory
         e = x - _largest(x, axis)
         np.exp(e, out=e)
-        e /= e.sum(axis=axis, keepdims=True)
+        e /= np.add.reduce(e, axis=axis, keepdims=True)
         return e
     e = exp(x - _largest(x, axis))
     return e / np.sum(e, axis=axis, keepdims=True)
@@ -90,11 +90,12 @@ def logsumexp(x: Any, axis: int = -1, keepdims: bool = False) -> Any:
 
 def _largest(x: Any, axis: int) -> Any:
     """Return the largest value along an axis, as a constant, and 0 where it is infinite: inf - inf is NaN."""
-    top = value_of(x.max(axis=axis, keepdims=True) if type(x) is np.ndarray else np.max(x, axis=axis, keepdims=True))
+    if type(x) is not np.ndarray:
+        top = value_of(np.max(x, axis=axis, keepdims=True))
+        return np.where(np.isfinite(top), top, 0)
+    top = np.maximum.reduce(x, axis=axis, keepdims=True)
     known = np.isfinite(top)
-    if type(known) is np.ndarray and np.count_nonzero(known) == known.size:
-        return top
-    return np.where(known, top, 0)
+    return top if np.count_nonzero(known) == known.size else np.where(known, top, 0)
 
 
 def relu(x: Any) -> Any:

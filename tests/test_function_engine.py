@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import recsolve as rs
+from recsolve.recurrence import function
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.function_engine import FunctionEngine
@@ -174,3 +175,34 @@ def test_what_a_function_does_at_one_step_is_taken_or_said_as_the_reference_does
         if fault != "what broadcasts":  # where components are of one number it is what is wanted
             assert (wanted[0] == "states") == (fault in taken)
         kept(seen)
+
+
+@pytest.mark.parametrize("seed", range(0, 150, 3))
+def test_many_numbers_are_evaluated_part_by_part(seed, monkeypatch):
+    case = Case(seed)
+    rec = case.made()
+    states = Engine(rec).walk()
+    whole = rec.evaluate(states).copy(), rec.guess()  # of which f may keep the memory
+    monkeypatch.setattr(function, "_LARGE", 1)
+    monkeypatch.setattr(function, "_TOGETHER", 7 * max(1, int(np.prod(rec.shape[1:]))))
+    case.seen.clear()
+    for found, wanted in zip((rec.evaluate(states), rec.guess()), whole, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+        assert found.dtype == wanted.dtype
+    assert 0 in rec.shape or max(len(now) for *_, (now, *_) in case.seen) <= 7
+
+
+def test_dtypes_that_are_equal_and_not_one_object_are_taken():
+    for case in map(Case, range(40)):
+        rec = case.made()
+        rec.dtype = np.dtype(rec.dtype.str, copy=True)
+        np.testing.assert_array_equal(FunctionEngine(rec).walk(), Engine(case.made()).walk())
+
+
+def test_a_container_that_is_none_of_those_that_are_known_is_what_it_was():
+    class Pair(tuple):
+        """Of which f gets the first."""
+
+    u = np.arange(12.0).reshape(4, 3)
+    rec = rs.Recurrence.from_function(lambda h, u: h + u, inputs=Pair((u, -u)), initial=np.zeros(3))
+    np.testing.assert_array_equal(FunctionEngine(rec).walk(), Engine(rec).walk())

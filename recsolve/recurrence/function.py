@@ -309,7 +309,7 @@ class FunctionRecurrence(Recurrence):
             lead = tuple(previous.shape[:-1])
             packed = self.state.pack(out, lead, self.dtype)
             return joined(self.state, self.state.ordered(out), lead, self.dtype) if packed is None else packed
-        if type(out) is np.ndarray and out.shape == self.after(previous) and out.dtype is self.dtype:
+        if type(out) is np.ndarray and out.shape == self.after(previous) and out.dtype == self.dtype:
             return out
         if not hasattr(value_of(out), "dtype"):
             raise TypeError(f"f returned {type(out).__name__}; wanted an array like h_prev")
@@ -358,7 +358,7 @@ class FunctionRecurrence(Recurrence):
         for start in range(0, self.length, rows):
             part = slice(start, min(start + rows, self.length))
             values[part] = of(part)
-        return values  # type: ignore[no-any-return]
+        return values
 
     def step(self, state: Array, t: int) -> Array:
         return self._call(state[None], slice(t, t + 1))[0]  # type: ignore[no-any-return]

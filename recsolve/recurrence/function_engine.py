@@ -38,6 +38,8 @@ def loop(f, parameters, steps, states, before, keys, names, shapes, dtype):
 _RESTART = """if reset is not None:
                 [{states}] = before(reset)"""
 _CALL = "out = f({state}, {drive}{parameters})"
+# Equal dtypes are nearly always one object, but not when they have been pickled.
+_DIFFERS = "type(o{0}) is not ndarray or o{0}.shape != w{0} or (o{0}.dtype is not dtype and o{0}.dtype != dtype)"
 _NAMED = """state = empty_names("component")
             held = state.__dict__
             {held}
@@ -58,9 +60,10 @@ class FunctionEngine(Engine):
     def _follow(self, states: Array, start: int) -> None:
         rec = self.recurrence
         if type(states) is not np.ndarray or start == rec.length:
-            return super()._follow(states, start)
+            super()._follow(states, start)
+            return
         inputs, names = rec.contain(list(range(len(rec.inputs)))), () if rec.state is None else tuple(rec.state.axes)
-        loop = _loop(type(inputs), len(rec.inputs), len(names), rec.takes_parameters, rec.reset is not None)
+        loop = _loop(type(inputs).__name__, len(rec.inputs), len(names), rec.takes_parameters, rec.reset is not None)
         rows, seen = (self._parts(x[start:, None]) for x in (states, freeze(states)))
         steps = zip(*rows, *seen, *(x[start:, None] for x in rec.inputs), *self._resets(start), strict=True)
         keys, shapes = tuple(inputs) if type(inputs) is dict else (), [row.shape[1:] for row in rows]
@@ -80,7 +83,7 @@ class FunctionEngine(Engine):
         reset = self.recurrence.reset
         if reset is None:
             return []
-        some = reset[start:].reshape(len(reset) - start, -1).any(axis=1).tolist()
+        some: list[bool] = reset[start:].reshape(len(reset) - start, -1).any(axis=1).tolist()  # type: ignore[assignment]
         return [[t if there else None for t, there in enumerate(some, start)]]
 
     def _parts(self, x: Array) -> tuple[Array, ...]:
@@ -90,24 +93,24 @@ class FunctionEngine(Engine):
 
 
 def attempt(f: Callable[..., Any], shape: tuple[int, ...], dtype: Any, *given: Any) -> Array | None:
-    """Return what a function gives, a NumPy array of this shape and dtype; None where the reference has to look at it."""
+    """Return what f gives, a NumPy array of this shape and dtype; None where the reference has to look at it."""
     try:
         out = f(*given)
     except (ValueError, TypeError):
         return None
-    return out if type(out) is np.ndarray and out.shape == shape and out.dtype is dtype else None
+    return out if type(out) is np.ndarray and out.shape == shape and out.dtype == dtype else None
 
 
 @lru_cache(maxsize=256)
-def _loop(container: type, inputs: int, components: int, parameters: bool, reset: bool) -> Callable[..., bool]:
+def _loop(container: str, inputs: int, components: int, parameters: bool, reset: bool) -> Callable[..., bool]:
     """Return the loop for so many inputs in a container and so many components; a flat state has none."""
 
     def listed(form: str, count: int, between: str = ", ") -> str:
         return between.join(form.format(i) for i in range(count))
 
     count, line = max(components, 1), "\n            "
-    drive = f"({listed('u{},', inputs, ' ')})" if container is tuple else listed("u{}", inputs) or "None"
-    drive = f"{{{listed('k{0}: u{0}', inputs)}}}" if container is dict else drive
+    drive = f"({listed('u{},', inputs, ' ')})" if container == "tuple" else "u0" if inputs else "None"
+    drive = f"{{{listed('k{0}: u{0}', inputs)}}}" if container == "dict" else drive
     given = ", parameters" if parameters else ""
     call = _CALL.format(state="state" if components else "s0", drive=drive, parameters=given)
     named = _NAMED.format(
@@ -118,7 +121,7 @@ def _loop(container: type, inputs: int, components: int, parameters: bool, reset
         outs=listed("o{}", components),
     )
     source = _LOOP.format(
-        keys=listed("k{}", inputs if container is dict else 0),
+        keys=listed("k{}", inputs if container == "dict" else 0),
         names=listed("n{}", components),
         shapes=listed("w{}", count),
         states=listed("s{}", count),
@@ -128,9 +131,9 @@ def _loop(container: type, inputs: int, components: int, parameters: bool, reset
         reset="reset" if reset else "",
         restart=_RESTART.format(states=listed("s{}", count)) if reset else "",
         call=named if components else call.replace("out", "o0", 1),
-        differs=listed("type(o{0}) is not ndarray or o{0}.shape != w{0} or o{0}.dtype is not dtype", count, " or "),
+        differs=listed(_DIFFERS, count, " or "),
         store=listed("r{0}[...] = o{0}", count, "; ") + "; " + listed("s{0} = q{0}", count, "; "),
     )
     made: dict[str, Any] = {"ndarray": np.ndarray, "empty_names": empty_names}
     exec(source, made)
-    return made["loop"]
+    return made["loop"]  # type: ignore[no-any-return]

@@ -36,7 +36,8 @@ from recsolve.recurrence.function import FunctionRecurrence, _leaves
 from recsolve.recurrence.function_engine import attempt
 from recsolve.symbolic.constants import state_dtype
 
-_BLOCK = 64  # rows of which F is taken together where there are many: all together are T x T numbers in every step of it
+# Rows of which F is taken together where there are many; all together are T x T numbers wherever rows see rows.
+_BLOCK = 64
 _SWEEPING = frozenset(("sequential", "jacobi", "windowed", "chain", "auto"))
 _ACCELERATED = _SWEEPING | {"anderson", "triangular_anderson"}
 _WHY = "F gives all rows from all rows before them, not a state from the one before (windowed goes block by block)"
@@ -213,9 +214,9 @@ class HistoryRecurrence(FunctionRecurrence):
         return values
 
     def _blocks(self, states: Array, size: int) -> Iterator[tuple[int, Array]]:
-        """Yield F of so many rows at a time, and where they begin; rows may be set before the next ones are asked for."""
+        """Yield F of so many rows at a time, and where they begin; they may be set before the next are asked for."""
         F: Any = self.F
-        cache = self.f.args[0] if isinstance(self.f, partial) else None
+        cache = None if self.f is F else self.f.args[0]  # type: ignore[attr-defined]
         for start in range(0, self.length, size):
             rows, inputs = freeze(states[start : start + size]), [u[start : start + size] for u in self.inputs]
             found = None

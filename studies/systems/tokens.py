@@ -108,7 +108,7 @@ def scan(recurrence: Any) -> Array:
 
 
 class Transformer:
-    """Row t is the token after rows before t; a cache holds the keys and values of these, and what the last one enters as.
+    """Row t is the token after rows before t; a cache holds their keys and values, and what is known of the last one.
 
     ``scores(cache, y, noise)`` are what the argmax is taken of.
     """
