@@ -67,11 +67,11 @@ class Names(Mapping[str, Any]):
         return f"Names({', '.join(self.__dict__)})"
 
 
-_say = Names.__dict__["_what"].__set__
+_set_what = Names.__dict__["_what"].__set__
 
 
 def empty_names(what: str) -> Names:
     """Return names without entries, for a loop that enters them into ``__dict__`` itself, which is faster."""
     made = Names.__new__(Names)
-    _say(made, what)
+    _set_what(made, what)
     return made

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, namespace
 
 
 class Kept:
@@ -47,7 +45,7 @@ class Kept:
         memory, free = self._memory, self._free
         # Who takes the end, in one operation, has it; rows behind it are free.
         if start not in free or stop > len(memory[0]) or free.pop(start, self) is self:
-            memory, free = [np.empty((2 * stop, *x.shape[1:]), x.dtype) for x in memory], {}
+            memory, free = [namespace(x).empty((2 * stop, *x.shape[1:]), x.dtype) for x in memory], {}
             for new, old in zip(memory, self.arrays, strict=True):
                 new[:start] = old
         for x, rows in zip(memory, arrays, strict=True):
