@@ -35,8 +35,9 @@ class Makers:
         ----------
         f : callable
             ``f(h_prev, u_t)`` gets all steps at once, or many of them where states are large: ``h_prev`` (T, *batch,
-            *event) and ``inputs`` as given, and returns the next states in the shape of ``h_prev``. It must not mix times or sequences. Arrays are NumPy's
-            (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is ``f(h_prev, u_t, p)``.
+            *event) and ``inputs`` as given, and returns the next states in the shape of ``h_prev``. It must not mix
+            times or sequences. Arrays are NumPy's (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is
+            ``f(h_prev, u_t, p)``.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
             Integers and bools (tokens, indices, masks) may stand beside real numbers; their gradient is 0.
