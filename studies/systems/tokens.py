@@ -122,7 +122,7 @@ class Transformer:
         return self.window(None, y, noise)
 
     def window(self, cache: Any, y: Array, noise: Array) -> Array:
-        return np.argmax(self.scores(cache, y, noise), axis=-1)[..., None]  # type: ignore[no-any-return]
+        return self.scores(cache, y, noise).argmax(axis=-1)[..., None]  # type: ignore[no-any-return]
 
     def scores(self, cache: Any, y: Array, noise: Array) -> Array:
         (kept, seen), d = self.extend(None, y[:0], noise) if cache is None else cache, self.width
