@@ -333,7 +333,7 @@ def test_many_rows_are_evaluated_block_by_block(T, batch):
         part = rec.between(start, T, y)
         sizes.clear()
         found = part.bind().evaluate(y[start:])
-        assert max(sizes) == (64 if T - start > 128 else T - start)
+        assert max(sizes) == (16 if T - start > 128 else T - start)
         assert np.abs(found - F(y, x)[start:]).max() < 1e-12
     y[T // 2 :] = np.nan
     assert np.isfinite(rec.bind().evaluate(y)[: T // 2 + 1]).all()

@@ -36,8 +36,9 @@ from recsolve.recurrence.function import FunctionRecurrence, _leaves
 from recsolve.recurrence.function_engine import attempt
 from recsolve.symbolic.constants import state_dtype
 
-# Rows of which F is taken together where there are many; all together are T x T numbers wherever rows see rows.
-_BLOCK = 64
+# From so many rows on F is taken of some at a time: all together are T x T numbers wherever rows see rows, and products
+# of small blocks stay below the size from which BLAS wakes threads.
+_MANY, _BLOCK = 128, 16
 _SWEEPING = frozenset(("sequential", "jacobi", "windowed", "chain", "auto"))
 _ACCELERATED = _SWEEPING | {"anderson", "triangular_anderson"}
 _WHY = "F gives all rows from all rows before them, not a state from the one before (windowed goes block by block)"
@@ -201,7 +202,7 @@ class HistoryRecurrence(FunctionRecurrence):
     @property
     def blocked(self) -> bool:
         """Whether F of all rows is taken block by block through its cache: then no row meets what comes after it."""
-        return self.cached and type(self.initial) is np.ndarray and self.length > 2 * _BLOCK
+        return self.cached and type(self.initial) is np.ndarray and self.length > _MANY
 
     def values(self, states: Array) -> Array:
         """Return F of all these rows as a solve takes it, shape (T, *batch, *event)."""
@@ -326,7 +327,7 @@ class HistoryEngine(Engine):
         rec = self.recurrence
         if 0 in rec.shape:
             return None
-        stop = 2 * _BLOCK + 1 if rec.blocked else rec.length // 2 + 1
+        stop = _MANY + 1 if rec.blocked else rec.length // 2 + 1
         with np.errstate(all="ignore"):
             return first_that_differs(rec, rec.window(0, stop).whole(states[:stop]), values()[:stop])
 
