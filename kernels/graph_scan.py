@@ -78,6 +78,8 @@ def graph_front(good: Array, graph: Graph) -> tuple[Array, Array]:
     graph : Graph
     """
     leading = np.array(good, order="C")
+    if leading.all():
+        return leading, np.zeros_like(leading)
     clean = np.ones_like(leading)
     if backends.compiles(len(good), good.size) and good.size:
         from recsolve.kernels.cpu.scan import graph_loops

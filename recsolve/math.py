@@ -64,6 +64,11 @@ def softmax(x: Any, axis: int = -1) -> Any:
     >>> softmax(np.array([1000.0, 1000.0]))
     array([0.5, 0.5])
     """
+    if type(x) is np.ndarray and x.ndim and x.dtype.kind == "f":  # in place: half of the time goes into memory
+        e = x - _largest(x, axis)
+        np.exp(e, out=e)
+        e /= np.add.reduce(e, axis=axis, keepdims=True)
+        return e
     e = exp(x - _largest(x, axis))
     return e / np.sum(e, axis=axis, keepdims=True)
 
@@ -85,8 +90,12 @@ def logsumexp(x: Any, axis: int = -1, keepdims: bool = False) -> Any:
 
 def _largest(x: Any, axis: int) -> Any:
     """Return the largest value along an axis, as a constant, and 0 where it is infinite: inf - inf is NaN."""
-    top = np.max(value_of(x), axis=axis, keepdims=True)  # of its value: going back, a maximum has no transpose
-    return np.where(np.isfinite(top), top, 0)
+    if type(x) is not np.ndarray:
+        top = np.max(value_of(x), axis=axis, keepdims=True)  # of its value: going back, a maximum has no transpose
+        return np.where(np.isfinite(top), top, 0)
+    top = np.maximum.reduce(x, axis=axis, keepdims=True)
+    known = np.isfinite(top)
+    return top if np.count_nonzero(known) == known.size else np.where(known, top, 0)
 
 
 def relu(x: Any) -> Any:

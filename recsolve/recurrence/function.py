@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, Self
 
 import numpy as np
@@ -37,6 +38,9 @@ from recsolve.recurrence.function_names import arrays_of, components, described,
 from recsolve.recurrence.readout import read_out
 from recsolve.symbolic.constants import state_dtype
 from recsolve.symbolic.dual import Dual
+
+# Numbers of states from which on f gets so many of them at a time: what it makes on the way stays in the cache.
+_LARGE, _TOGETHER = 1 << 18, 1 << 16
 
 # What the loop of the engine stands for.
 _STEPS = ("step", "apply", "call", "contain", "seen", "shown", "weights", "_call")
@@ -239,7 +243,17 @@ class FunctionRecurrence(FunctionJacobian):
         return Engine(self) if theirs else FunctionEngine(self)
 
     def apply(self, previous: Array) -> Array:
-        return self._call(previous, slice(None))  # type: ignore[no-any-return]
+        return self.in_parts(previous, lambda part: self._call(previous[part], part))
+
+    def in_parts(self, like: Array, of: Callable[[slice], Array]) -> Array:
+        """Return F from ``of(part)`` at all t, or at some at a time where NumPy's states are large."""
+        if type(like) is not np.ndarray or (size := prod(self.shape)) < _LARGE:
+            return of(slice(0, self.length))
+        values, rows = self.empty(), -(-_TOGETHER * self.length // size)
+        for start in range(0, self.length, rows):
+            part = slice(start, min(start + rows, self.length))
+            values[part] = of(part)
+        return values
 
     def step(self, state: Array, t: int) -> Array:
         return self._call(state[None], slice(t, t + 1))[0]  # type: ignore[no-any-return]

@@ -29,7 +29,9 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.function_arguments import STRUCTURES
+from recsolve.recurrence.function_engine import attempt
 from recsolve.recurrence.function_tangent import Tangent
+from recsolve.symbolic.constants import state_dtype
 
 
 class GraphRecurrence(FunctionRecurrence):
@@ -109,14 +111,22 @@ class GraphRecurrence(FunctionRecurrence):
         return [tuple(map(xp.asarray, arrays)) for arrays in found]
 
     def previous(self, states: Array) -> Array:
+        return self.seen_by(slice(0, self.length), states)
+
+    def seen_by(self, nodes: slice, states: Array) -> Array:
+        """Return what some nodes see, (n, P, *batch, *event)."""
         xp = namespace(states)
-        slots = xp.empty((self.graph.slots, *states.shape), states.dtype)  # one after the other in memory
+        shape = (self.graph.slots, nodes.stop - nodes.start, *states.shape[1:])
+        slots = xp.empty(shape, states.dtype)  # one after the other in memory
         for slot, (places, missing, seen) in zip(slots, self._gathers, strict=True):
             if xp is np:
-                states.take(places, axis=0, out=slot, mode="clip")
+                states.take(places[nodes], axis=0, out=slot, mode="clip")
             else:
-                slot[...] = states[places]
-            slot[missing] = self.known[seen]
+                slot[...] = states[places[nodes]]
+            part = slice(None)
+            if len(slot) < self.length:
+                part = slice(*np.searchsorted(to_host(missing), (nodes.start, nodes.stop)))
+            slot[missing[part] - nodes.start] = self.known[seen[part]]
         return slots.swapaxes(0, 1)  # type: ignore[no-any-return]
 
     @property
@@ -290,6 +300,14 @@ class GraphEngine(Engine):
         parents = rec.graph.parents[t].tolist()
         return namespace(states).stack([states[p] if p >= 0 else rec.known[-1 - p] for p in parents])  # type: ignore[no-any-return]
 
+    def evaluate(self, states: Array) -> Array:
+        """Return F, of many large states part by part: what all nodes see together is as large as all that they are."""
+        rec = self.recurrence
+        if type(rec).apply is not GraphRecurrence.apply:
+            return super().evaluate(states)
+        with np.errstate(all="ignore"):
+            return rec.in_parts(states, lambda part: rec._call(rec.seen_by(part, states), part))
+
     def walk(self, known: Array | None = None, start: int = 0) -> Array:
         if not 0 <= start <= self.recurrence.length or (start and known is None):
             raise ValueError(f"start is {start}; wanted 0, or a node of 0..{self.recurrence.length} with known states")
@@ -301,8 +319,9 @@ class GraphEngine(Engine):
         table[:K], states = rec.known, table[K:]
         if known is not None:
             states[:start] = known[:start]
-        shown, index, runs = freeze(table), xp.asarray(self._index), self._runs
-        with np.errstate(all="ignore"):
+        shown, index, runs, event = freeze(table), xp.asarray(self._index), self._runs, rec.shape[1:]
+        given = (rec.parameters,) if rec.takes_parameters else ()
+        with np.errstate(all="ignore"), state_dtype(rec.dtype):
             for level, whole in enumerate(rec.graph.levels):
                 if whole.stop <= start:
                     continue
@@ -314,7 +333,11 @@ class GraphEngine(Engine):
                     else table.take(index[p, rows], axis=0)
                     for p in range(rec.graph.slots)
                 )
-                states[rows] = rec._call(Slots(slots), rows)
+                found = None
+                if xp is np and rec.state is None:
+                    drive, size = rec.contain([u[rows] for u in rec.inputs]), rows.stop - rows.start
+                    found = attempt(rec.f, (size, *event), rec.dtype, slots, drive, *given)
+                states[rows] = rec._call(Slots(slots), rows) if found is None else found
         return states  # type: ignore[no-any-return]
 
     @cached_property

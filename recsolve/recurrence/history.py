@@ -7,7 +7,7 @@ time sees the settled rows before it, through a cache where F has one; else F ge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -34,7 +34,12 @@ from recsolve.recurrence.causality import check_causal, first_that_differs
 from recsolve.recurrence.engine import Engine
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.function_arguments import leaves_of
+from recsolve.recurrence.function_engine import attempt
+from recsolve.symbolic.constants import state_dtype
 
+# From so many rows on F is taken of some at a time: all together are T x T numbers wherever rows see rows, and products
+# of small blocks stay below the size from which BLAS wakes threads.
+_MANY, _BLOCK = 128, 16
 _SWEEPING = frozenset(("sequential", "jacobi", "windowed", "chain", "auto"))
 _ACCELERATED = _SWEEPING | {"anderson", "triangular_anderson"}
 # What F may have besides, and what these take: then the parameters, where there are some.
@@ -199,16 +204,43 @@ class HistoryRecurrence(FunctionRecurrence):
                 states[t] = self.window(0, t + 1).whole(states[: t + 1])[t]
             return
         part = self.window(start, self.length, self.wrap(states[:start])) if start else self
-        cache = part.f.args[0] if isinstance(part.f, partial) else None
-        for t in range(start, self.length):
-            row, at = states[t : t + 1], self.offset + t
-            inputs = [freeze(u[at : at + 1]) for u in self._all]
-            row[...] = changed(self, f=partial(self.F.window, cache), inputs=inputs, length=1).whole(row)  # type: ignore[attr-defined]
-            cache = self._extended(cache, row, self.contain(inputs))
+        with state_dtype(self.dtype):
+            for t, row in part._blocks(states[start:], 1):
+                states[start + t] = row[0]
 
     def whole(self, states: Array) -> Array:
         """Return F of all these rows, shape (T, *batch, *event)."""
         return self._call(states, slice(None))  # type: ignore[no-any-return]
+
+    @property
+    def blocked(self) -> bool:
+        """Whether F of all rows is taken block by block through its cache: then no row meets what comes after it."""
+        return self.cached and type(self.initial) is np.ndarray and self.length > _MANY
+
+    def values(self, states: Array) -> Array:
+        """Return F of all these rows as a solve takes it, shape (T, *batch, *event)."""
+        if not self.blocked:
+            return self.whole(states)
+        values = self.empty()
+        with state_dtype(self.dtype):
+            for start, found in self._blocks(states, _BLOCK):
+                values[start : start + len(found)] = found
+        return values
+
+    def _blocks(self, states: Array, size: int) -> Iterator[tuple[int, Array]]:
+        """Yield F of so many rows at a time, and where they begin; they may be set before the next are asked for."""
+        F: Any = self.F
+        cache, weights = None if self.f is F else self.f.args[0], self.weights(self.parameters)  # type: ignore[attr-defined]
+        for start in range(0, self.length, size):
+            rows, inputs = freeze(states[start : start + size]), [u[start : start + size] for u in self.inputs]
+            found = None
+            if type(rows) is np.ndarray and self.state is None:
+                found = attempt(F.window, rows.shape, self.dtype, cache, rows, self.contain(inputs), *weights)
+            if found is None:
+                found = changed(self, f=partial(F.window, cache), inputs=inputs, length=len(rows)).whole(rows)
+            yield start, found
+            if start + size < self.length:
+                cache = self._extended(cache, rows, self.contain(inputs))
 
     def apply(self, previous: Array) -> Array:
         """Return F where y[:-1] are ``previous[1:]``: F looks neither at y[T-1] nor at what was before y[0]."""
@@ -272,7 +304,7 @@ class HistoryEngine(Engine):
 
     def evaluate(self, states: Array) -> Array:
         with np.errstate(all="ignore"):
-            values = self.recurrence.whole(states)
+            values = self.recurrence.values(states)
             return values if all_finite(values) else self._shielded(states, values)
 
     def _shielded(self, states: Array, values: Array) -> Array:
@@ -286,7 +318,7 @@ class HistoryEngine(Engine):
         if not bool(count.any()):
             return values
         clean = xp.where(count > 0, rec.initial, states)
-        return xp.where(count - bad == 0, rec.whole(clean), values)  # type: ignore[no-any-return]
+        return xp.where(count - bad == 0, rec.values(clean), values)  # type: ignore[no-any-return]
 
     def guess(self) -> Array:
         states = self.recurrence.empty()
@@ -301,11 +333,14 @@ class HistoryEngine(Engine):
         """Do nothing: F was called several times when the recurrence was made."""
 
     def step_that_differs(self, states: Array, values: Callable[[], Array]) -> int | None:
-        """Return the first row of F of the first half of the rows that is not that of F of all rows; else None."""
+        """Return the first row of F of the first rows that is not that of F of all rows; else None.
+
+        They are half of all; or so many that the last one has others of its block after it.
+        """
         rec = self.recurrence
         if 0 in rec.shape:
             return None
-        stop = rec.length // 2 + 1
+        stop = _MANY + 1 if rec.blocked else rec.length // 2 + 1
         with np.errstate(all="ignore"):
             return first_that_differs(rec, rec.window(0, stop).whole(states[:stop]), values()[:stop])
 

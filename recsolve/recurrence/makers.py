@@ -34,9 +34,10 @@ class Makers:
         Parameters
         ----------
         f : callable
-            ``f(h_prev, u_t)`` gets all steps at once: ``h_prev`` (T, *batch, *event) and ``inputs`` as given, and
-            returns the next states in the shape of ``h_prev``. It must not mix times or sequences. Arrays are NumPy's
-            (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is ``f(h_prev, u_t, p)``.
+            ``f(h_prev, u_t)`` gets all steps at once, or many of them where states are large: ``h_prev`` (T, *batch,
+            *event) and ``inputs`` as given, and returns the next states in the shape of ``h_prev``. It must not mix
+            times or sequences. Arrays are NumPy's (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is
+            ``f(h_prev, u_t, p)``.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
             Integers and bools (tokens, indices, masks) may stand beside real numbers; their gradient is 0.
@@ -272,10 +273,10 @@ class Makers:
             ``parameters`` it is ``F(y, u, p)``, and the methods below take p as their last argument too.
             An object may also have ``window(cache, y, u)``, which returns rows of F given the cache of all rows before
             them (None: there are none), and ``extend(cache, y, u)``, which returns the cache with these rows added, and
-            leaves the one it gets as it is. Then a window of time does not look at the past again. And it may have
-            ``pull(y, u, g)``, the cotangents of y and of u (in the container of the inputs) of one of F, which
-            :func:`recsolve.adjoint` needs where F uses operations that it cannot go back over; with ``parameters`` it
-            may return those of p as a third, a dict.
+            leaves the one it gets as it is. Then a window of time does not look at the past again, and many rows are
+            evaluated block by block. And it may have ``pull(y, u, g)``, the cotangents of y and of u (in the container
+            of the inputs) of one of F, which :func:`recsolve.adjoint` needs where F uses operations that it cannot go
+            back over; with ``parameters`` it may return those of p as a third, a dict.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None``: give ``length``.
         initial : array, or dict of arrays, optional

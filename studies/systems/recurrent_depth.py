@@ -63,9 +63,9 @@ def iterate(s: Any, past: Any, P: Any, inner: int, arrays: Arrays) -> Any:
     All are (rows, n), and matrices multiply from the right.
     """
     W, V, E, C = (arrays[name] for name in "WVEC")
-    e = past @ V + E[np.argmax(past @ C, axis=-1)] + P
+    e = np.dot(past, V) + E[np.dot(past, C).argmax(axis=-1)] + P
     for _ in range(inner):
-        s = np.tanh(s @ W + e)
+        s = np.tanh(np.dot(s, W) + e)  # of a few rows in less time than s @ W
     return s
 
 

@@ -21,8 +21,9 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.base.names import Names
-from recsolve.math import softmax
+from recsolve.studies.systems.kept import Kept
 from recsolve.studies.systems.system import Arrays, Draw, system_of
+from recsolve.symbolic.dual import value_of
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,40 @@ class Layer:
         return self.window(None, o, u, p)
 
     def extend(self, cache: Any, o: Array, u: Any, p: Any) -> Any:
-        return _joined(cache, kept(o, p))
+        return Kept.of(kept(o, p)) if cache is None else cache.added(kept(o, p))
 
     def window(self, cache: Any, o: Array, u: Any, p: Any) -> Array:
-        keys, values = self.extend(cache, o, u, p)
-        q, own = u["q"], (u["q"] * u["k"]).sum(axis=-1)
-        age = len(keys) - len(o) + np.arange(len(o))[:, None] - np.arange(len(keys))
-        known = np.where(age > 0, -age * p.slopes[:, None, None], -np.inf)  # (heads, rows, all rows)
-        scores = np.einsum("tbhd,sbhd->bhts", q, keys) / root(q) + known.astype(q.dtype)
-        scores = np.concatenate([scores, np.moveaxis(own, 0, -1)[..., None] / root(q)], axis=-1)
-        weights = softmax(scores)
-        found = np.einsum("bhts,sbhd->tbhd", weights[..., :-1], values)
-        found = found + np.moveaxis(weights[..., -1], -1, 0)[..., None] * u["v"]
-        return finish(found, u["x"], p)
+        q, own = _by_head(u["q"]) / root(u["q"]), _by_head(u["v"])
+        place = np.arange(len(o), dtype=q.dtype)
+        parts = []  # of what is seen: scores, (batch, heads, rows, rows that are seen), and values
+        if cache is not None:
+            parts.append((_scores(q, cache.arrays[0], len(cache) + place, p), _by_head(cache.arrays[1])))
+        if len(o) > 1:
+            k, v = kept(o, p)
+            scores = _scores(q, k, place, p) + np.where(place[:, None] > place, 0, -np.inf).astype(q.dtype)
+            parts.append((scores, _by_head(v)))
+        score = (q * _by_head(u["k"])).sum(axis=-1, keepdims=True)
+        top = value_of(score)  # a constant, which cancels
+        for scores, _ in parts:
+            top = np.maximum(top, value_of(scores).max(axis=-1, keepdims=True))
+        total = np.exp(score - top)
+        found = total * own
+        for scores, values in parts:
+            weights = np.exp(scores - top)
+            total, found = total + weights.sum(axis=-1, keepdims=True), found + weights @ values
+        return finish(np.moveaxis(found / total, -2, 0), u["x"], p)
+
+
+def _scores(q: Array, keys: Array, place: Array, p: Any) -> Array:
+    """Return those of rows at these places, of which the first seen is at 0."""
+    age = place[:, None] - np.arange(len(keys), dtype=q.dtype)
+    scores: Array = q @ np.moveaxis(keys, 0, -1) - p.slopes[:, None, None] * age
+    return scores
+
+
+def _by_head(x: Array) -> Array:
+    """Return (batch, heads, rows, d)."""
+    return np.moveaxis(x, 0, -2)
 
 
 def finish(found: Array, x: Array, p: Any) -> Array:
@@ -93,10 +115,6 @@ def kept(x: Array, p: Any) -> tuple[Array, Array]:
     """Return keys and values, (rows, batch, heads, d)."""
     inner = normed(x)
     return heads(inner @ p.W[1].T, p.slopes), heads(inner @ p.W[2].T, p.slopes)
-
-
-def _joined(cache: Any, kept: tuple[Array, Array]) -> tuple[Array, ...]:
-    return kept if cache is None else tuple(np.concatenate(pair) for pair in zip(cache, kept, strict=True))
 
 
 def root(q: Array) -> Any:

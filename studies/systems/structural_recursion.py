@@ -110,8 +110,9 @@ def _inorder(h: Any, v: Any) -> Any:
 def _preorder(h: Any, v: Any) -> Any:
     left, right = h
     n, place = left.n[..., None], np.arange(left.listed.shape[-1])
-    children = np.where(place <= n, _moved(left.listed, place[None] - 1), _moved(right.listed, place - n - 1))
-    return left.n + right.n + 1, np.where(place == 0, v, children)
+    root_and_left = np.concatenate([np.broadcast_to(v, n.shape), left.listed[..., :-1]], axis=-1)
+    values = np.where(place <= n, root_and_left, _moved(right.listed, place - n - 1))
+    return left.n + right.n + 1, values
 
 
 def _moved(x: Any, place: Any) -> Any:
