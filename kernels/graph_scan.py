@@ -14,6 +14,7 @@ from recsolve.base.arrays import FLOATS, Array, freeze, kind_of, namespace
 from recsolve.base.graph import Graph
 from recsolve.jacobians import ByParent, Diagonal, Identity, Scalar, Zero
 from recsolve.kernels import backends
+from recsolve.kernels.graph_pairs import add_at, pairs_backward, pairs_forward, pattern_of
 
 _ELEMENTWISE = (Zero, Identity, Scalar, Diagonal)
 
@@ -28,6 +29,8 @@ def graph_scan(A: ByParent, b: Array, cut: Array | None) -> Array:
     cut : array of bool or None
         Nodes that do not see their parents, broadcasting against ``b``.
     """
+    if (pattern := pattern_of(A)) is not None and b.size:
+        return pairs_forward(graph_scan, A, pattern, b, cut)
     d = namespace(b).array(b, copy=True, order="C")
     if (loops := _compiled(A, b)) is not None:
         loops.forward(*_flat(A, d, cut))
@@ -51,6 +54,8 @@ def graph_carry(A: ByParent, d: Array) -> Array:
 
 def reverse_graph_scan(A: ByParent, cut: Array | None, c: Array) -> Array:
     """Return g[n] = c[n] + sum over the nodes m and slots p whose parent is n of A[m, p]^T g[m]; cut as above."""
+    if (pattern := pattern_of(A)) is not None and c.size:
+        return pairs_backward(lambda J, x, mask: reverse_graph_scan(J, mask, x), A, pattern, c, cut)
     g = namespace(c).array(c, copy=True, order="C")
     if (loops := _compiled(A, c)) is not None:
         loops.backward(*_flat(A, g, cut))
@@ -59,7 +64,7 @@ def reverse_graph_scan(A: ByParent, cut: Array | None, c: Array) -> Array:
         for J, rows, parents in _slots(A, level, g):
             term = J[rows].rmatvec(g[rows])
             term = term if cut is None else namespace(c).where(cut[rows], term.dtype.type(0), term)
-            _add_at(g, parents, term)
+            add_at(g, parents, term)
     return g  # type: ignore[no-any-return]
 
 
@@ -73,6 +78,8 @@ def graph_front(good: Array, graph: Graph) -> tuple[Array, Array]:
     graph : Graph
     """
     leading = np.array(good, order="C")
+    if leading.all():
+        return leading, np.zeros_like(leading)
     clean = np.ones_like(leading)
     if backends.compiles(len(good), good.size) and good.size:
         from recsolve.kernels.cpu.scan import graph_loops
@@ -99,15 +106,6 @@ def _slots(A: ByParent, level: slice, like: Array) -> Any:
         if not there.all():
             rows, parents = level.start + np.flatnonzero(there), parents[there]
         yield J, rows if isinstance(rows, slice) else namespace(like).asarray(rows), parents
-
-
-def _add_at(g: Array, places: Array, terms: Array) -> None:
-    """Add rows at places, on the host, of which some may be the same."""
-    xp = namespace(g)
-    if len(np.unique(places)) == len(places):
-        g[xp.asarray(places)] += terms
-    else:
-        xp.add.at(g, xp.asarray(places), terms)
 
 
 def _compiled(A: ByParent, b: Array) -> Any:

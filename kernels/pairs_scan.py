@@ -37,7 +37,7 @@ def pairs_scan(
             _add_others(A, y, rows, group, initial, reset)
         own = A.within(group)
         if own is not None:
-            rows = _scan_lanes(scan, own, rows, None if initial is None else taken(initial, index), cut)
+            rows = scan_lanes(scan, own, rows, None if initial is None else taken(initial, index), cut)
         y[..., xp.asarray(index)] = rows
     return y  # type: ignore[no-any-return]
 
@@ -67,7 +67,7 @@ def _add_others(A: Pairs, y: Array, rows: Array, group: Group, initial: Array | 
         rows += seen
 
 
-def _scan_lanes(
+def scan_lanes(
     scan: Callable[..., Array], own: Jacobian, rows: Array, initial: Array | None, reset: Array | None
 ) -> Array:
     """Scan rows (T, *batch, L, w) with a Jacobian of lanes; of one number each where w = 1."""

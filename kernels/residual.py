@@ -51,6 +51,9 @@ def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[
     lane = _lane(states, tolerance, axes)
     if rows is None or lane == 0:
         residual = difference(values, states)
+        if type(residual) is np.ndarray and not residual.any():  # as after the loop: all are finite, and meet any test
+            leading = residual.shape[: residual.ndim - len(axes)]
+            return Tested(residual, np.ones(leading, bool), np.ones(leading, bool), np.zeros(leading, residual.dtype))
         met, worst = tolerance.met(states, values, residual), _largest(abs(residual), axes)
         return Tested(residual, met.all(axis=axes), worst == 0, worst)  # type: ignore[arg-type]
     from recsolve.kernels.cpu import residual_loops
@@ -137,9 +140,9 @@ def front(good: Array, starts: Array) -> tuple[Array, Array]:
     leading, stop : array of bool, shape (T, *batch)
         Good rows with only such rows before them, back to the start of the segment; the first row that is not.
     """
+    if good.all() and starts[:1].all():
+        return np.ones(good.shape, bool), np.zeros(good.shape, bool)
     clean = np.empty(good.shape, bool)
-    if not good.size:
-        return clean, clean.copy()
     failure = start = np.array(-1)
     rows = max(_TOGETHER // max(starts[0].size, 1), 1)
     for begin in range(0, len(good), rows):

@@ -17,6 +17,7 @@ from recsolve.base.layout import Layout
 from recsolve.base.status import Status
 from recsolve.diagnosis.diagnose import Diagnosis, diagnose
 from recsolve.gradients.adjoint import adjoint
+from recsolve.gradients.of_windows import WindowsGradients
 from recsolve.gradients.result import Gradients
 from recsolve.gradients.scan_adjoint import ScanGradients, scan_adjoint
 from recsolve.gradients.tangent import tangent
@@ -32,12 +33,14 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.given import packed_resets
 from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.ragged_cell import RaggedCell
 from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.scan import scan
 from recsolve.solution import ConvergenceError, Solution
 from recsolve.solve import IntermediateResult, solve
 from recsolve.solvers.auto_pilot import explain
 from recsolve.solvers.choice import Choice
+from recsolve.windows_solution import WindowsSolution
 
 __all__ = [
     "Cell",
@@ -52,12 +55,15 @@ __all__ = [
     "Layout",
     "Monoid",
     "Projection",
+    "RaggedCell",
     "Recurrence",
     "ScanGradients",
     "Solution",
     "Status",
     "StructureReport",
     "WeightedCell",
+    "WindowsGradients",
+    "WindowsSolution",
     "__version__",
     "adjoint",
     "backend",

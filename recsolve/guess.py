@@ -52,16 +52,34 @@ def first_iterate(guess: Any, recurrence: Recurrence) -> Guess:
 
 def _spread(given: Any, recurrence: Recurrence, name: str) -> Array:
     """Return an array of the user's, or arrays by component, as new native states."""
+    states = recurrence.empty()
     if isinstance(given, Mapping):
-        return recurrence.by_name(given, name, recurrence.shape)
-    native, states = recurrence.native(given, name), recurrence.empty()
+        return recurrence.in_order(recurrence.by_name(given, name, recurrence.as_given(states).shape), name)
+    native = recurrence.native(given, name)
     if recurrence.graph is not None:
         native = recurrence.in_order(native, name)
+    states[...] = _broadcast(native, recurrence, name)
+    return states
+
+
+def _broadcast(native: Array, recurrence: Recurrence, name: str) -> Array:
     try:
-        states[...] = np.broadcast_to(native, recurrence.shape)
+        return np.broadcast_to(native, recurrence.shape)
     except ValueError:
         raise ValueError(f"{name} has shape {tuple(native.shape)}; wanted {recurrence.shape}") from None
-    return states
+
+
+def guess_of_steps(guess: Any, recurrence: Recurrence, steps: slice) -> Any:
+    """Return the part of a user's guess that belongs to some steps; words, numbers and callables are of any steps."""
+    if isinstance(guess, Solution):
+        guess = guess.states
+    if guess is None or isinstance(guess, str) or callable(guess) or np.isscalar(guess):
+        return guess
+    if isinstance(guess, Mapping):
+        if wrong := {n: np.shape(x) for n, x in guess.items() if np.shape(x)[:1] != (recurrence.length,)}:
+            raise ValueError(f"guess has components of shapes {wrong}; wanted {recurrence.length} steps first")
+        return {n: x[steps] for n, x in guess.items()}
+    return recurrence.wrap(_broadcast(recurrence.native(guess, "guess"), recurrence, "guess")[steps])
 
 
 def _fits(number: Any, dtype: np.dtype[Any]) -> bool:

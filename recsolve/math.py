@@ -2,8 +2,8 @@
 
 Each runs on arrays of any kind and on the duals that differentiate them. ``where(condition, a, b)`` takes the place
 of a Python branch. At a tie ``minimum`` and ``maximum`` pass the derivative to the operand that depends on the state,
-unless ``ties`` of the recurrence says otherwise. ``total``, ``mean`` and ``dot`` sum over the units of a lane, and
-``layer_norm`` and ``rms_norm`` are made of them.
+unless ``ties`` of the recurrence says otherwise. ``total``, ``mean`` and ``dot`` sum over the units of a lane,
+``layer_norm`` and ``rms_norm`` are made of them, and ``gather`` selects units by an index.
 
 Examples
 --------
@@ -21,7 +21,7 @@ import numpy as np
 from recsolve.symbolic.constants import STATE_DTYPE
 from recsolve.symbolic.dual import sigmoid, softplus, value_of
 from recsolve.symbolic.stand_in import Elementwise
-from recsolve.symbolic.units import dot, layer_norm, mean, rms_norm, total
+from recsolve.symbolic.units import dot, gather, layer_norm, mean, rms_norm, total
 
 absolute, arctan, arctan2, ceil, clip, cos, cosh = np.absolute, np.arctan, np.arctan2, np.ceil, np.clip, np.cos, np.cosh
 exp, expm1, floor, hypot, log, log1p, logaddexp = np.exp, np.expm1, np.floor, np.hypot, np.log, np.log1p, np.logaddexp
@@ -64,6 +64,11 @@ def softmax(x: Any, axis: int = -1) -> Any:
     >>> softmax(np.array([1000.0, 1000.0]))
     array([0.5, 0.5])
     """
+    if type(x) is np.ndarray and x.ndim and x.dtype.kind == "f":  # in place: half of the time goes into memory
+        e = x - _largest(x, axis)
+        np.exp(e, out=e)
+        e /= np.add.reduce(e, axis=axis, keepdims=True)
+        return e
     e = exp(x - _largest(x, axis))
     return e / np.sum(e, axis=axis, keepdims=True)
 
@@ -85,8 +90,12 @@ def logsumexp(x: Any, axis: int = -1, keepdims: bool = False) -> Any:
 
 def _largest(x: Any, axis: int) -> Any:
     """Return the largest value along an axis, as a constant, and 0 where it is infinite: inf - inf is NaN."""
-    top = value_of(np.max(x, axis=axis, keepdims=True))
-    return np.where(np.isfinite(top), top, 0)
+    if type(x) is not np.ndarray:
+        top = np.max(value_of(x), axis=axis, keepdims=True)  # of its value: going back, a maximum has no transpose
+        return np.where(np.isfinite(top), top, 0)
+    top = np.maximum.reduce(x, axis=axis, keepdims=True)
+    known = np.isfinite(top)
+    return top if np.count_nonzero(known) == known.size else np.where(known, top, 0)
 
 
 def relu(x: Any) -> Any:
@@ -103,8 +112,8 @@ def relu(x: Any) -> Any:
 
 
 __all__ = [
-    "absolute", "arctan", "arctan2", "ceil", "clip", "cos", "cosh", "dot", "exp", "expm1", "floor", "hypot",
-    "layer_norm", "log", "log1p", "logaddexp", "logsumexp", "maximum", "mean", "minimum", "reciprocal", "relu", "rint",
-    "rms_norm", "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sqrt", "square", "tan", "tanh", "total",
-    "trunc", "where",
+    "absolute", "arctan", "arctan2", "ceil", "clip", "cos", "cosh", "dot", "exp", "expm1", "floor", "gather",
+    "hypot", "layer_norm", "log", "log1p", "logaddexp", "logsumexp", "maximum", "mean", "minimum", "reciprocal",
+    "relu", "rint", "rms_norm", "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sqrt", "square", "tan",
+    "tanh", "total", "trunc", "where",
 ]  # fmt: skip

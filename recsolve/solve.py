@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.registry import check_applies
 from recsolve.solvers.settings import whole_number
+from recsolve.windows import Windows
+from recsolve.windows_solution import WindowsSolution, solve_windows
 
 Fallback = Literal["none", "sequential", "raise"]
 _DRIVER_OPTIONS: dict[str, Any] = {
@@ -68,6 +70,36 @@ class IntermediateResult:
     converged_rows: Array
 
 
+@overload
+def solve(
+    recurrence: Recurrence,
+    *,
+    method: str | solvers.Method = ...,
+    tol: float | None = ...,
+    maxiter: int | None = ...,
+    guess: Any = ...,
+    callback: Callable[[IntermediateResult], None] | None = ...,
+    options: Mapping[str, Any] | None = ...,
+    fallback: Fallback = ...,
+    every: None = None,
+) -> Solution: ...
+
+
+@overload
+def solve(
+    recurrence: Recurrence,
+    *,
+    method: str | solvers.Method = ...,
+    tol: float | None = ...,
+    maxiter: int | None = ...,
+    guess: Any = ...,
+    callback: None = None,
+    options: Mapping[str, Any] | None = ...,
+    fallback: Fallback = ...,
+    every: int,
+) -> WindowsSolution: ...
+
+
 def solve(
     recurrence: Recurrence,
     *,
@@ -78,7 +110,8 @@ def solve(
     callback: Callable[[IntermediateResult], None] | None = None,
     options: Mapping[str, Any] | None = None,
     fallback: Fallback = "none",
-) -> Solution:
+    every: int | None = None,
+) -> Solution | WindowsSolution:
     """Solve h[t] = f(h[t-1], u[t]) for all t.
 
     Parameters
@@ -119,17 +152,25 @@ def solve(
     fallback : {"none", "sequential", "raise"}
         When the method does not converge: return what there is with its status; complete it by the sequential loop from
         its exact prefix; or raise ConvergenceError, which carries the Solution.
+    every : int, optional
+        L: solve window after window of L steps, each from the last state of the one before it, and keep the output and
+        the last state of each, so that the memory is that of the output, of the states of one window and of T / L
+        states. Everything above is then of one window: T of ``maxiter`` is L, what callables see is a window, and
+        ``fallback`` completes the windows that need it. A window that does not converge does not end the solve: the
+        next one follows from its last state, as rows after it do without ``every``; "raise" stops at the first one.
+        There is no ``callback`` and no ``trace``.
 
     Returns
     -------
-    Solution
+    Solution or WindowsSolution
+        The latter with ``every``.
 
     Raises
     ------
     TypeError, ValueError
         For arguments of a wrong kind, dtype, shape or value; the message names them. Also for what is no function:
-        called again with the same arguments, it returns something else; and for a method that cannot solve recurrences
-        of this kind.
+        called again with the same arguments, it returns something else; for a method that cannot solve recurrences of
+        this kind; and for ``every`` with a graph or a history, whose steps see more than the state before them.
     ConvergenceError
         With ``fallback="raise"``.
 
@@ -140,7 +181,14 @@ def solve(
     >>> sol = rs.solve(cell.recurrence(np.ones((100, 3))), method="newton")
     >>> sol.status.value, sol.output.shape
     ('converged', (100, 4))
+    >>> kept = rs.solve(cell.recurrence(np.ones((100, 3))), every=25)
+    >>> kept.output.shape, kept.ends.shape
+    ((100, 4), (4, 4))
     """
+    if every is not None:
+        driver, solver = _split_options(method, options)
+        settings = {"tol": tol, "maxiter": maxiter, "callback": callback, "fallback": fallback}
+        return solve_windows(Windows(recurrence, every, solve, solver, guess, driver, settings))
     check_recurrence(recurrence)
     if fallback not in ("none", "sequential", "raise"):
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")

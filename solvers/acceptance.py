@@ -42,7 +42,7 @@ class Acceptance:
         if callable(accept):
             check_callable("accept", accept, "accept(problem, iterate)")
         else:
-            self.rule = _up_to(accept, recurrence, shape)
+            self.rule = _up_to(limits_of(accept, recurrence))
         self.rows = namespace(recurrence.initial).zeros(shape, dtype=bool)
 
     def forget(self) -> None:
@@ -71,18 +71,21 @@ def _mask(given: Any, like: Array) -> Array:
     return mask  # type: ignore[no-any-return]
 
 
-def _up_to(accept: Any, recurrence: Recurrence, shape: tuple[int, ...]) -> Rule:
-    xp = namespace(recurrence.initial)
+def limits_of(accept: Any, recurrence: Recurrence) -> Array:
+    """Return the numbers up to which |r| of rows is accepted, (T, *batch); TypeError and ValueError name ``accept``."""
+    xp, shape = namespace(recurrence.initial), (recurrence.length, *recurrence.batch)
     limits = xp.asarray(accept)
     if limits.dtype.kind not in "fiu":
         raise TypeError(f"accept is {accept!r}; wanted a callable accept(problem, iterate), or numbers")
     if limits.shape == shape[:1]:
         limits = limits.reshape(shape[:1] + (1,) * (len(shape) - 1))
     try:
-        limits = xp.broadcast_to(limits, shape)
+        return xp.broadcast_to(limits, shape)  # type: ignore[no-any-return]
     except ValueError:
         raise ValueError(f"accept has shape {tuple(limits.shape)}; wanted (T, *batch) = {shape}") from None
 
+
+def _up_to(limits: Array) -> Rule:
     def within(problem: Problem, iterate: Iterate) -> Array:
         sizes = abs(iterate.residual).max(axis=problem.event_axes) if problem.event_axes else abs(iterate.residual)
         return sizes <= problem.part_of(limits)  # type: ignore[no-any-return]

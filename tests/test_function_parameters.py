@@ -12,6 +12,7 @@ from recsolve.base.ties import ties_in_force
 from recsolve.gradients import function_gradients, reverse
 from recsolve.gradients.function_gradients import pull_function
 from recsolve.gradients.reverse import Recorded, pull
+from recsolve.math import logsumexp, softmax
 from recsolve.recurrence.function import FunctionRecurrence
 
 
@@ -161,6 +162,7 @@ OPERATIONS = {
     "tiled": lambda x, y, m: np.tile(y, 2) * np.hstack([y, m[0]]) + np.vstack([y, y]).reshape(8),
     "summed": lambda x, y, m: x.sum(axis=(0, -1)) + np.mean(x, axis=0).sum(-1) + x.mean(keepdims=True)[0, 0],
     "broadcast": lambda x, y, m: np.broadcast_to(y, (2, 4)) ** 2 + np.diagonal(m) * x.T.swapaxes(0, 2)[0],
+    "softmax": lambda x, y, m: softmax(x) @ m + softmax(m, axis=0)[0] * logsumexp(100 * x, keepdims=True),
     "ties": lambda x, y, m: np.minimum(y, y[:1]) + np.maximum(m, 0.0) + np.clip(x[0, :1], -0.5, 0.5),
 }
 

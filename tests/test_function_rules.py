@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 
 import recsolve as rs
-from recsolve.base.arrays import namespace
+from recsolve.base.arrays import freeze, namespace
 from recsolve.base.ties import check_ties, ties_in_force
 from recsolve.math import logsumexp, softmax
 from recsolve.recurrence import function_rules as rules
@@ -385,3 +385,21 @@ def test_systems_on_a_gpu(name):
 def test_complex_states_are_refused_with_the_way_to_write_them():
     with pytest.raises(TypeError, match=r"initial has dtype complex128.*real and imaginary parts"):
         gallery.function(lambda h, u: h * 1j + u, np.ones((5, 2), complex))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8"])
+def test_softmax_of_arrays_has_the_bits_of_its_definition(dtype):
+    """Also where numbers are infinite or none, and for shapes without or with one axis; nothing is written to."""
+    rng = np.random.default_rng(0)
+    for shape in ((3, 5), (5,), (), (2, 1, 4), (0, 3)):
+        for fault in (0, np.inf, -np.inf, np.nan):
+            x = np.array(5 * rng.standard_normal(shape)).astype(dtype)
+            if x.dtype.kind == "f" and x.ndim:
+                x[..., -1:] += fault
+                x[1:] = fault if fault == -np.inf and x.ndim > 1 else x[1:]
+            with np.errstate(all="ignore"):
+                top = np.max(x, axis=-1, keepdims=True)
+                e = np.exp(x - np.where(np.isfinite(top), top, 0))
+                wanted, found = e / np.sum(e, axis=-1, keepdims=True), softmax(freeze(x))
+            assert found.dtype == wanted.dtype
+            assert found.tobytes() == wanted.tobytes()

@@ -11,7 +11,10 @@ from cuda_host import simulated
 
 import recsolve as rs
 from recsolve.analysis.finer import Finer
+from recsolve.base.arrays import freeze
 from recsolve.kernels.graph_scan import graph_carry, graph_front, graph_scan, reverse_graph_scan
+from recsolve.recurrence import function as function_module
+from recsolve.recurrence.graph_recurrence import Slots
 
 graphs = rs.graphs
 
@@ -157,7 +160,7 @@ def test_methods_along_time_are_refused(method):
 def test_what_belongs_to_time_is_refused():
     rec, _ = solved("grid")
     sol = rs.solve(rec)
-    for call in (rs.diagnose, rs.check_structure, rs.explain):
+    for call in (rs.diagnose, rs.explain):
         with pytest.raises(TypeError, match="wanted one along time"):
             call(rec)
     with pytest.raises(AttributeError, match="a graph has none"):
@@ -190,6 +193,37 @@ def test_a_sweep_makes_one_more_level_exact(name):
         assert right[level <= k].all()
         assert sol.exact_prefix >= min(k, rec.graph.depth)
     assert rec.graph.depth == level.max() + 1
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_large_states_are_evaluated_part_by_part(name, monkeypatch):
+    """What nodes see is put together for some of them at a time, of a part of a graph too."""
+    rec = problem(name, batch=(2,))[0]
+    states = np.random.default_rng(3).standard_normal(rec.shape)
+    parts = [rec, *(rec.between(k, rec.length, states) for k in (1, rec.length // 2) if k <= rec.length)]
+    wanted = [part.bind().evaluate(states[rec.length - part.length :]) for part in parts]
+    monkeypatch.setattr(function_module, "_LARGE", 1)
+    monkeypatch.setattr(function_module, "_TOGETHER", 4 * 2 * n)
+    seen, seen_by = [], type(rec).seen_by
+    monkeypatch.setattr(type(rec), "seen_by", lambda r, nodes, s: seen.append(nodes) or seen_by(r, nodes, s))
+    for part, whole in zip(parts, wanted, strict=True):
+        np.testing.assert_array_equal(part.bind().evaluate(states[rec.length - part.length :]), whole)
+    assert all(nodes.stop - nodes.start <= 4 for nodes in seen)
+    assert sum(nodes.stop - nodes.start for nodes in seen) == sum(part.length for part in parts)
+
+
+@pytest.mark.parametrize("last", [lambda h: h.astype("f4"), lambda h: h[..., :1], lambda h: None, lambda h: h.fill(0)])
+def test_the_loop_over_levels_refuses_what_the_reference_refuses(last):
+    def f(h, u):
+        return last(h[0]) if (u == 7).any() else h[0] + u
+
+    u = np.repeat(np.arange(12.0)[:, None], 2, axis=1)
+    rec = rs.Recurrence.from_graph(f, [[t - 1] for t in range(12)], inputs=u, initial=np.zeros(2))
+    with pytest.raises((TypeError, ValueError)) as wanted:
+        rec._call(Slots((freeze(rec.initial[None]),)), slice(7, 8))
+    with pytest.raises(wanted.type) as found:
+        rec.bind().walk()
+    assert str(found.value) == str(wanted.value)
 
 
 def test_an_affine_recurrence_takes_one_update():
@@ -413,7 +447,7 @@ def test_a_subclass_keeps_its_function():
     truth = literal(lambda h, u: 2 * f(h, u), parents, u, initial)
     for kind in (Doubled, ByNode):
         for method in ("jacobi", "sequential"):
-            sol = rs.solve(kind(f, rec.graph, u, initial, "diagonal"), method=method)
+            sol = rs.solve(kind(f, rec.graph, inputs=u, initial=initial, structure="diagonal"), method=method)
             assert sol.success
             np.testing.assert_allclose(sol.states, truth, rtol=1e-12)
             assert not sol.trusted
@@ -424,7 +458,7 @@ def test_a_subclass_keeps_its_function():
             values, J = super(Doubled, self).differentiate(previous)
             return 2 * values, J.scale(2.0)
 
-    sol = rs.solve(Derived(f, rec.graph, u, initial, "diagonal"))
+    sol = rs.solve(Derived(f, rec.graph, inputs=u, initial=initial, structure="diagonal"))
     np.testing.assert_allclose(sol.states, truth, rtol=1e-12)
     assert not sol.trusted  # its derivative is compared with nothing
 

@@ -186,7 +186,7 @@ def test_what_does_not_apply_is_refused_or_unknown_with_the_reason():
     assert "no Jacobian per step" in sol.message
     assert np.isnan(sol.error_estimate)
     assert sol.error_bound == np.inf
-    with pytest.raises(ValueError, match="wanted states=, the tangent of F, alone"):
+    with pytest.raises(ValueError, match="initial is given, and a history does not depend on it"):
         rs.tangent(sol, initial=np.ones(4))
     with pytest.raises(TypeError, match="no Jacobian per step"):
         rs.diagnose(rec)
@@ -313,7 +313,66 @@ def test_a_window_does_not_look_at_the_past_again():
     assert F.extended <= 2 * 400
     F.rows = F.extended = 0
     assert rs.solve(rec, method="sequential").success
-    assert F.extended <= 400
+    assert F.extended <= 2 * 400  # once in the loop, and once in blocks, which test it
+
+
+@pytest.mark.parametrize(("T", "batch"), [(128, ()), (129, (2,)), (301, ())])
+def test_many_rows_are_evaluated_block_by_block(T, batch):
+    """With the numbers of F of all rows, and with the shield of rows before one that is not finite."""
+    F, sizes = Memory(), []
+
+    class Watched(Memory):
+        def window(self, cache, y, u):
+            sizes.append(len(y))
+            return F.window(cache, y, u)
+
+    x = np.random.default_rng(0).standard_normal((T, *batch, 2))
+    rec = rs.Recurrence.from_history(Watched(), inputs=x)
+    y = np.random.default_rng(1).standard_normal(x.shape)
+    for start in (0, 7):
+        part = rec.between(start, T, y)
+        sizes.clear()
+        found = part.bind().evaluate(y[start:])
+        assert max(sizes) == (16 if T - start > 128 else T - start)
+        assert np.abs(found - F(y, x)[start:]).max() < 1e-12
+    y[T // 2 :] = np.nan
+    assert np.isfinite(rec.bind().evaluate(y)[: T // 2 + 1]).all()
+    sol = rs.solve(rec, method="sequential")
+    assert sol.success
+    assert sol.states.tobytes() == rs.solve(rec, method="jacobi", guess=sol.states, maxiter=0).states.tobytes()
+
+
+def test_a_block_that_looks_ahead_is_seen_after_the_solve():
+    class Late(Memory):
+        def window(self, cache, y, u):
+            return super().window(cache, y, u) + 0.1 * (len(y) > 1) * (np.abs(u).max() > 50)
+
+    x = np.ones((300, 1))
+    rec = rs.Recurrence.from_history(Late(), inputs=x)
+    rec._all = rec.inputs = [100 * x]  # after the making, which would have seen it
+    sol = rs.solve(rec, method="sequential")
+    assert sol.status == "stalled"
+
+
+@pytest.mark.parametrize("out", [lambda y: y.astype("f4"), lambda y: y[..., :1], lambda y: y.tolist(), lambda y: 1 / 0])
+def test_a_row_of_another_kind_is_said_as_F_of_all_rows_says_it(out):
+    class Wrong(Memory):
+        def window(self, cache, y, u):
+            found = super().window(cache, y, u)
+            return out(found) if (u == 7).any() else found
+
+    x = np.random.default_rng(0).standard_normal((40, 2))
+    rec = rs.Recurrence.from_history(Wrong(), inputs=x)
+    moved = x.copy()
+    moved[33] = 7
+    rec._all = rec.inputs = [moved]
+    with pytest.raises(Exception) as wanted:
+        rec.whole(moved)
+    with pytest.raises(wanted.type) as found:
+        rec.bind().walk()
+    assert str(found.value).replace("(1, 2)", "").replace("(1, 1)", "") == str(wanted.value).replace(
+        "(40, 2)", ""
+    ).replace("(40, 1)", "")
 
 
 @pytest.mark.gpu

@@ -29,6 +29,8 @@ def made(dtype=np.float64):
         "masked heads": mixings.Masked(mixings.Heads(draw(2, 3, 3)), rng.random((2, 3, 3)) < 0.5),
         "masked diagonal": mixings.Masked(mixings.Diagonal(draw(6)), np.arange(6) < 4),
         "permutation": mixings.Permutation(rng.permutation(6), draw(6)),
+        "gather": mixings.Gather(rng.integers(0, 6, 6), dtype),
+        "lanes of gathers": mixings.Gather(rng.integers(0, 3, (2, 3)), dtype),
         "shared head": mixings.SharedHead(draw(3, 3), 2),
         "rows": mixings.SharedHead(draw(3, 3), (2, 2)),
         "low rank": mixings.LowRank(draw(6, 2), draw(6, 2)),

@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import pytest
 import test_mixings
+import test_ragged_cells
 from monoid_gallery import elements, state
 
 import recsolve as rs
@@ -142,9 +143,11 @@ def objects():
         "function with a Jacobian": function_recurrence(jacobian=slope),
         "function of tensors": function_recurrence(torch.from_numpy),
         "window": rec.window(5, 15),
+        "components with axes": test_ragged_cells.recurrence("attend"),
     }
     layers = rs.Layers([[rec.cell, rec.cell]])
     stacked = layers.solve(np.ones((20, 2, 2)), lengths=[20, 3])
+    kept = rs.solve(rec, every=8)
     found = {f"recurrence: {name}": r for name, r in recurrences.items()}
     found |= {f"solution: {name}": rs.solve(r, method="quasi_newton") for name, r in recurrences.items()}
     found |= {f"gradients: {name}": gradients(r) for name, r in recurrences.items()}
@@ -155,6 +158,7 @@ def objects():
     found |= {f"Jacobian: {name}": J for name, J in structures().items()}
     found |= {
         "weighted cell": rec.cell,
+        "cell of components with axes": test_ragged_cells.weighted("headed"),
         "scan gradients": rs.scan_adjoint("affine", (0.5, np.ones(4)), np.ones(4), np.ones(4), initial=1.0),
         "drive": rec.drive,
         "projection": rec.cell.projection,
@@ -175,6 +179,8 @@ def objects():
         "program": trace_cell(rs.cells.LSTM, "dense"),
         "layers": layers,
         "solution of layers": stacked,
+        "solution of windows": kept,
+        "gradients of windows": rs.adjoint(kept, output=kept.output),
         "gradients of layers": stacked.adjoint(output=stacked.output),
         "comparison": comparison(),
         "record": Record("s", 1, {"T": 3}, "done", "", [{"a": np.inf}], 0.1, {"commit": "x"}),
@@ -253,6 +259,10 @@ def answers(x):
         return str(x), x.solution.states
     if isinstance(x, rs.LayersSolution):
         return x.output, x.final, x.condition, repr(x), answers(x.adjoint(output=x.output))
+    if isinstance(x, rs.WindowsSolution):
+        return x.output, x.ends, x.trusted, repr(x), x.again(1).states, answers(rs.adjoint(x, output=x.output))
+    if isinstance(x, rs.WindowsGradients):
+        return x.inputs, x.initial, x.states
     if isinstance(x, rs.LayersGradients):
         return x.inputs, x.initial, answers(x.solutions[0])
     if isinstance(x, rs.Layers):

@@ -63,3 +63,28 @@ def test_large_iterates_take_the_compiled_loops(monkeypatch, steps, backend, com
         largest_finite(states, (1,))
     assert tested.exact.all()
     assert len(ran) == (3 if compiled else 0)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "bool"])
+@pytest.mark.parametrize(("batch", "event"), [((), (3,)), ((2,), (2, 3)), ((2, 3), ()), ((0,), (3,))])
+def test_values_that_are_the_states_are_tested_as_others_are(dtype, batch, event):
+    """The test is not computed where all residuals are 0; one number that is not, or not finite, makes it computed."""
+    T, axes = 9, tuple(range(1 + len(batch), 1 + len(batch) + len(event)))
+    states = np.random.default_rng(0).integers(0, 2, (T, *batch, *event)).astype(dtype)
+    tolerance = Tolerance(0.0, 0.0)
+    same = residual_of(states, states.copy(), tolerance, axes)
+    pairs = [(0, 1)] if states.dtype.kind in "ib" else [(0, 1), (0, np.nan), (np.inf, np.inf)]
+    for h, f in pairs if states.size else []:
+        moved, values = states.copy(), states.copy()
+        moved[4].flat[0], values[4].flat[0] = h, f
+        with np.errstate(all="ignore"):
+            found = residual_of(moved, values, tolerance, axes)
+        others = np.arange(T) != 4
+        for one, other in zip(same, found, strict=True):
+            assert (one.shape, one.dtype) == (other.shape, other.dtype)
+            np.testing.assert_array_equal(one[others], other[others])
+        assert not found.converged[4].all()
+        assert not found.exact[4].all()
+    assert same.converged.all()
+    assert same.exact.all()
+    assert not same.worst.any()

@@ -232,6 +232,16 @@ def test_three_iterations_fail_where_a_converged_solve_is_right(ran):
     assert rows["B8 T512 D1024"][1:3] == ["6.1e-03", "2.4e-02"]
 
 
+def test_weights_of_twice_the_size_take_two_fifths_of_the_steps():
+    counts = {}
+    for scale in (1.0, 2.0):
+        rec = paper_pararnn.recurrence("pararnn_gru", scale, T=512, batch=1, units=64, seed=1, dtype="float32")
+        counts[scale] = rs.solve(rec, method="newton", maxiter=514).nit
+        three = rs.solve(rec, method="newton", maxiter=paper_pararnn.FIXED).states
+        assert np.abs(three - loop(rec)).max() > 1e-2
+    assert counts[1.0] < 12 < 0.4 * 512 < counts[2.0]
+
+
 def test_errors_after_k_iterations_are_those_of_newton():
     arguments = {"cell": "pararnn_gru", "scale": 0.5, "T": 40, "batch": 1, "units": 8, "seed": 1, "dtype": "float32"}
     (row,) = paper_pararnn.run(kind=paper_pararnn.SWEEP, maxiter=42, **arguments)

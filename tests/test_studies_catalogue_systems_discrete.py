@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny_studies import tiny
 
+from recsolve.studies.catalogue import carry
 from recsolve.studies.registry import get
 
 
@@ -21,6 +22,15 @@ def test_carries_cut_short_are_right_but_for_one_in_a_power_of_two_and_never_ove
     assert facts["carries of a sum.off"] < 0.15  # the first bits have no carry to wait for
     assert facts["successors, whole.off"] < 0.15
     assert facts["carries of a sum.right"] == sorted(facts["carries of a sum.right"])
+
+
+def test_trees_cut_short_are_right_up_to_a_height_and_never_as_a_whole(ran):
+    facts = ran("carry")
+    assert facts[f"{carry.TREES}.off"] < 1e-12
+    assert facts[f"{carry.TREES}.long"] == 0 == facts["root"]
+    assert facts[f"{carry.TREES}.right"][-1] > 0.7
+    assert facts["height"][0] > facts["sweeps"]
+    assert carry.heights(np.array([[1, 2], [-1, 3], [-1, -1], [-1, -1]])).tolist() == [3, 2, 1, 1]
 
 
 def test_tokens_take_more_sweeps_the_longer_they_are_remembered(ran):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import recsolve as rs
 from recsolve.studies.catalogue import cached_recall, lact_picard, ttt_staleness
 from recsolve.studies.compare.measure import loop
 from recsolve.studies.systems import lact
@@ -69,6 +70,20 @@ def test_recall_grows_from_one_memory_to_attention(ran):
     assert facts["grm"][0] == facts["ssc"][0] == facts["residual"][0] > 0.4
     assert facts["grm"][-1] == facts["ssc"][-1] == 0
     assert facts["ssc.reads"][-1] <= 3 < facts["grm.reads"][-1]
+    assert facts["dla soup"] == pytest.approx(facts["dla grm"], abs=0.1)
+    assert facts["dla grm"][0] > facts["dla grm"][1] > facts["dla grm"][-1] == facts["dla soup"][-1] == 0
+    assert facts["moved"] > 0.1  # what is read is not the same
+
+
+def test_a_soup_of_one_memory_is_that_memory_and_of_slow_networks_the_sum_of_their_answers():
+    apart = {}
+    for segments, rate in ((1, 1.0), (4, 1.0), (4, 1e-4)):
+        arrays, _, _ = cached_recall.task(segments=segments, seed=0, T=24, keys=4, words=8, dtype="float64")
+        arrays = cached_recall.network(arrays, hidden=6, rate=rate, seed=0)
+        soup, sums = (rs.solve(cached_recall.caching.dla(arrays, read)).output for read in ("soup", "grm"))
+        apart[segments, rate] = np.linalg.norm(soup - sums) / np.linalg.norm(sums)
+    assert apart[1, 1.0] < 1e-14
+    assert apart[4, 1e-4] < 1e-6 < 1e-3 < apart[4, 1.0]
 
 
 def test_a_segment_for_each_step_is_softmax_attention():

@@ -50,6 +50,17 @@ def test_legs_is_lost_through_eigenvectors_and_not_by_matrices(ran):
     assert facts["condition"][-1] > 1e16
 
 
+def test_a_layer_serves_other_rates_if_its_step_is_scaled(ran):
+    facts, _ = ran("paper/lssl")
+    assert facts["rates"] == [0.5, 1.0, 2.0]
+    for name in (*paper_lssl.ALPHAS, paper_lssl.KEPT):
+        assert facts[f"{name}.moved"][1] == 0
+    euler, middle, backward = (facts[f"{name}.moved"] for name in paper_lssl.ALPHAS)
+    assert max(middle) < 0.1
+    assert max(middle) < max(backward) < 0.15 < max(euler)
+    assert min(facts[f"{paper_lssl.KEPT}.moved"][::2]) > 0.8
+
+
 def test_a_filter_of_n_taps_is_n_sweeps_of_jacobi(ran):
     facts, data = ran("paper/fsmn")
     assert facts["jacobi.from_taps"] < 1e-14

@@ -6,7 +6,7 @@ from oracles import ORACLES
 from oracles.poset import irreducible, kept, reach
 
 import recsolve as rs
-from recsolve.studies.systems import leaky, m2rnn, poset, sparse
+from recsolve.studies.systems import flash, leaky, m2rnn, poset, sparse
 from recsolve.studies.systems.system import get
 
 NAMES = (
@@ -113,6 +113,20 @@ def test_m2rnn_takes_the_iterations_of_its_hardest_row():
         one = {**arrays, **{name: arrays[name][..., row : row + 1] for name in "qk"}}
         counts.append(rs.solve(m2rnn.make(one), method="newton").nit)
     assert rs.solve(m2rnn.make(arrays), method="newton").nit == max(counts)
+
+
+def test_the_output_of_the_slstm_and_about_how_hard_it_is_do_not_depend_on_where_m_begins():
+    """Single draws take several times the iterations from one of the beginnings, either one: no rule follows."""
+    counts = []
+    for seed in range(6):
+        arrays = drawn("flash_slstm", length=128, batch=1, heads=1, gain=0.3, seed=seed)
+        sols = [rs.solve(flash._made(rs.cells.SLSTM, "ifzo", arrays, m=m), method="newton") for m in (-np.inf, 0.0)]
+        np.testing.assert_allclose(*(sol.named["y"] for sol in sols), rtol=1e-9, atol=1e-12)
+        counts.append([sol.nit for sol in sols])
+    ratios = np.divide(*np.transpose(counts))
+    assert 0.5 < np.median(ratios) < 2
+    assert ratios.max() > 1.1
+    assert ratios.min() < 0.9
 
 
 def test_m2rnn_begins_with_a_diagonal_jacobian():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from oracles import ORACLES
 
 import recsolve as rs
 from recsolve.studies.compare.race import race
@@ -161,11 +162,27 @@ def test_the_first_sweep_of_the_recurrent_transformer_is_the_ordinary_layer():
 def test_the_cached_rows_of_a_layer_are_those_of_the_whole():
     arrays = drawn("recurrent_transformer", length=20)
     rec = get("recurrent_transformer").build(arrays)
-    layer = recurrent_transformer.Layer(*(arrays[name] for name in ("W", "W1", "W2", "slopes")))
+    layer, p = recurrent_transformer.Layer(), rec.parameters
     y, u = np.random.default_rng(0).standard_normal(rec.shape), rec.drive_of_all
     first, rest = ({name: x[cut] for name, x in u.items()} for cut in (slice(0, 9), slice(9, None)))
-    found = layer.window(layer.extend(None, y[:9], first), y[9:], rest)
-    np.testing.assert_allclose(found, layer(y, u)[9:], atol=1e-14)
+    found = layer.window(layer.extend(None, y[:9], first, p), y[9:], rest, p)
+    np.testing.assert_allclose(found, layer(y, u, p)[9:], atol=1e-14)
+
+
+def test_the_weights_of_the_recurrent_transformer_have_gradients():
+    """Those of what a row is made of; q, k and v of the input, from W too, are inputs."""
+    arrays = drawn("recurrent_transformer", length=12)
+    sol = rs.solve(get("recurrent_transformer").build(arrays), method="jacobi", tol=1e-13)
+    c, W = np.random.default_rng(1).standard_normal(sol.states.shape), arrays["W"]
+    g = rs.adjoint(sol, states=c)
+    d = {n: np.random.default_rng(2).standard_normal(arrays[n].shape) for n in ("W1", "W2", "slopes")}
+
+    def loss(step):
+        return (c * ORACLES["recurrent_transformer"](arrays | {n: arrays[n] + step * x for n, x in d.items()})).sum()
+
+    wanted = (loss(1e-6) - loss(-1e-6)) / 2e-6
+    assert sum((g.parameters[n] * x).sum() for n, x in d.items()) == pytest.approx(wanted, rel=1e-6)
+    assert g.parameters.W.shape == W.shape
 
 
 def test_a_commitment_of_tokens_is_exact_only_where_it_waits():

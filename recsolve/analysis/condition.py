@@ -15,6 +15,7 @@ from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
 from recsolve.kernels.affine_scan import affine_scan, reverse_solve
 from recsolve.recurrence.base import Recurrence
 
+DIAGONAL = (Zero, Identity, Scalar, Diagonal)
 _STEPS = 5  # Higham: more than this many steps of the estimator are almost never needed
 
 
@@ -58,15 +59,29 @@ def condition(recurrence: Recurrence, states: Array) -> float:
         return 1.0
     _, J = recurrence.linearise(states)
     with np.errstate(all="ignore"):
-        kappa = _exact(recurrence, J) if type(J) in (Zero, Identity, Scalar, Diagonal) else _estimate(recurrence, J)
+        kappa = _exact(recurrence, J) if type(J) in DIAGONAL else _estimate(recurrence, J)
     return kappa if np.isfinite(kappa) else float("inf")
 
 
 def _exact(recurrence: Recurrence, J: Jacobian) -> float:
+    return float(to_host(growth(J, recurrence.over_event(recurrence.starts)).max()))
+
+
+def growth(J: Jacobian, cut: Array | None, before: Array | None = None) -> Array:
+    """Return kappa[t] = 1 + |J[t]| kappa[t-1] of a diagonal structure, (T, *batch, *event); it is 1 at cuts.
+
+    Parameters
+    ----------
+    J : Jacobian
+        In one of the structures ``DIAGONAL``.
+    cut : array of bool or None
+        Steps that do not see the one before, broadcasting over the event.
+    before : array, shape (*batch, *event), optional
+        kappa before the first step.
+    """
     magnitudes = abs(J.diagonal().data)
     ones = namespace(magnitudes).ones_like(magnitudes)
-    reset = recurrence.over_event(recurrence.starts)
-    return float(to_host(affine_scan(Diagonal(magnitudes, J.layout), ones, reset=reset).max()))
+    return affine_scan(Diagonal(magnitudes, J.layout), ones, initial=before, reset=cut)
 
 
 def _estimate(recurrence: Recurrence, J: Jacobian) -> float:

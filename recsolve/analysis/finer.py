@@ -54,7 +54,7 @@ class Finer:
         if recurrence.dtype == np.float64 and (slow or np.finfo(np.longdouble).eps == np.finfo(np.float64).eps):
             self.dtype = recurrence.dtype
 
-    def values(self, states: Array, drive: Mapping[str, Array] | None = None) -> Array:
+    def values(self, states: Array, drive: Mapping[str, Array] | None = None, before: Array | None = None) -> Array:
         """Return f(h[t-1], u[t]) at all t in ``dtype``, which becomes that of the recurrence where f refuses another.
 
         Parameters
@@ -63,6 +63,8 @@ class Finer:
             Of any float dtype.
         drive : mapping of arrays, optional
             Of a cell's recurrence: drives in place of its own, of any float dtype.
+        before : array, shape (*batch, *event), optional
+            A state before the first step in place of ``initial``, of any float dtype.
 
         Returns
         -------
@@ -71,14 +73,25 @@ class Finer:
         if self.dtype != self.recurrence.dtype:
             try:
                 with state_dtype(self.dtype), np.errstate(all="ignore"):
-                    return self._by_windows(self.recurrence.previous(states.astype(self.dtype)), drive)
+                    return self._by_windows(self._previous(states, before), drive)
             except Exception:  # f is the user's own code
                 self.dtype = self.recurrence.dtype
         rec = self.recurrence
         if drive is not None and isinstance(rec, CellRecurrence):
-            own = Names({name: u.astype(self.dtype) for name, u in drive.items()}, "drive")
+            own = Names({name: self._cast(u) for name, u in drive.items()}, "drive")
             rec = rec._remade(own, rec.wrap(rec.initial), rec.reset, None)
-        return rec.evaluate(states.astype(self.dtype))
+        if before is None:
+            return rec.evaluate(states.astype(self.dtype))
+        with np.errstate(all="ignore"):
+            return rec.bind().apply(self._previous(states, before))
+
+    def _previous(self, states: Array, before: Array | None) -> Array:
+        rec = self.recurrence
+        previous = rec.previous(states.astype(self.dtype))
+        if before is not None:
+            seen = rec.over_event(rec.from_initial)[0]
+            previous[0] = namespace(before).where(seen, before, previous[0])
+        return previous
 
     def _by_windows(self, previous: Array, drive: Mapping[str, Array] | None) -> Array:
         values = namespace(previous).empty(self.recurrence.shape, self.dtype)
@@ -101,14 +114,14 @@ class Finer:
             parameters = {name: self._cast(p) for name, p in rec.parameters.items()}
             inputs = [self._cast(u) for u in rec.inputs]
             out = rec.call(rec.f, previous, inputs, parameters)
-            return rec.flat(out, previous.shape[:-1], self.dtype)
+            return rec.flat(out, rec.after(previous)[:-1], self.dtype)
         if not isinstance(rec, CellRecurrence):
             raise TypeError(f"{type(rec).__name__} is not known")
         check_known(rec, CellRecurrence)
         cell, layout, xp = rec.cell, rec.layout, namespace(previous)
         state = {name: layout.component(previous, i) for i, name in enumerate(cell.cell.state)}
         mixings: Any = {name: changed(m, weight=m.weight.astype(self.dtype)) for name, m in cell.mixings.items()}
-        drives = {name: u.astype(self.dtype) for name, u in (drive or rec.drive).items()}
+        drives = {name: self._cast(u) for name, u in (drive or rec.drive).items()}
         parameters = {name: p.astype(self.dtype) for name, p in cell.parameters.items()}
         with units_in_force(layout.lane_width // layout.components):
             out = cell.cell.function(

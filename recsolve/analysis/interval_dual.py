@@ -61,6 +61,9 @@ class _Run(Dual):
             return self._step(ufunc, [value_of(x) for x in inputs])
         return super().__array_ufunc__(ufunc, method, *inputs, **kwargs)
 
+    def mixed(self, mixing: Any, weight: Any, x: Any) -> Any:
+        raise self._unsupported("a mixing on intervals")
+
     def _where(self, condition: Any, a: Any, b: Any) -> Any:
         out: Any = super()._where(condition, a, b)
         truth = Interval.of(value_of(condition) != 0, self.dtype)

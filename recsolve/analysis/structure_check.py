@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.analysis.structure_truth import Verification, by_differences, slopes, verify_jacobian
+from recsolve.analysis.structure_truth import FUNCTIONS, Verification, by_differences, slopes, verify_jacobian
 from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host, to_native
 from recsolve.recurrence.base import Recurrence, check_recurrence
@@ -15,7 +15,9 @@ from recsolve.recurrence.causality import check_causal
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import step_that_differs
 from recsolve.recurrence.forms import ByPairs
-from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
+from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.function_arguments import STRUCTURES
+from recsolve.recurrence.graph_recurrence import GraphRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
 
 _LARGEST_STATE = 512  # beyond this the true structure is not searched for
@@ -78,7 +80,7 @@ def check_structure(
     ----------
     recurrence : Recurrence
     states : array, shape (T, *batch, *event), optional
-        Where to look. Default: f(h[0], u) plus random numbers of its size.
+        Where to look; on a graph with its nodes in place of T. Default: f(h[0], u) plus random numbers of its size.
     samples : int
         Number of random states and directions.
     rng : int or Generator
@@ -103,7 +105,7 @@ def check_structure(
     >>> report.ok, report.found
     (False, 'dense')
     """
-    check_recurrence(recurrence, graphs=False)
+    check_recurrence(recurrence)
     if samples < 1:
         raise ValueError(f"samples is {samples}; wanted at least 1")
     generator = generator_of(rng)
@@ -172,15 +174,20 @@ def _smaller(found: str | None, declared: str) -> bool:
 def _sample(rec: Recurrence, states: Any, generator: np.random.Generator) -> Array:
     if states is not None:
         native = to_native(states, "states")
-        if native.shape != rec.shape:
-            raise ValueError(f"states has shape {tuple(native.shape)}; wanted {rec.shape}")
-        return rec.previous(native)
+        if native.shape != (wanted := rec.as_given(rec.empty()).shape):
+            raise ValueError(f"states has shape {tuple(native.shape)}; wanted {wanted}")
+        return rec.previous(rec.in_order(native, "states"))
     guess = rec.guess()
     xp = namespace(guess)
     finite = to_host(guess)[np.isfinite(to_host(guess))]
     size = float(np.abs(finite).max(initial=0.0)) or 1.0
-    noise = generator.standard_normal(rec.shape).astype(rec.dtype)
-    return guess + size * xp.asarray(noise)  # type: ignore[no-any-return]
+    noise = generator.standard_normal(rec.previous(guess).shape).astype(rec.dtype)
+    return guess[_seen(rec, (slice(None),), None)] + size * xp.asarray(noise)  # type: ignore[no-any-return]
+
+
+def _seen(rec: Recurrence, index: tuple[Any, ...], slot: Any) -> tuple[Any, ...]:
+    """Return where what steps see has the entries of ``index``, (t, *batch): on a graph in a slot of parents."""
+    return index if rec.graph is None else (index[0], slot, *index[1:])
 
 
 def _steps_differ(rec: Recurrence, previous: Array) -> str:
@@ -188,7 +195,8 @@ def _steps_differ(rec: Recurrence, previous: Array) -> str:
     t = step_that_differs(rec, previous.__getitem__, lambda: rec.apply(previous))
     if t is None:
         return ""
-    return f"f mixes times or sequences: evaluated at step {t} alone it gives another value than for all t at once"
+    where = f"step {t}" if rec.graph is None else f"node {rec.name_of(t)}"
+    return f"f mixes times or sequences: evaluated at {where} alone it gives another value than for all t at once"
 
 
 def _leak(rec: Recurrence, previous: Array, generator: np.random.Generator) -> str:
@@ -196,15 +204,18 @@ def _leak(rec: Recurrence, previous: Array, generator: np.random.Generator) -> s
     rows = int(np.prod((rec.length, *rec.batch)))
     row = np.unravel_index(int(generator.integers(rows)), (rec.length, *rec.batch))
     moved = namespace(previous).array(previous)
-    moved[row] = moved[row] * 1.5 + 1.0
+    at = _seen(rec, row, slice(None))
+    moved[at] = moved[at] * 1.5 + 1.0
     with np.errstate(all="ignore"):
         before, after = rec.apply(previous), rec.apply(moved)
     same = to_host((before == after) | ((before != before) & (after != after)))
     same[row] = True
     if same.all():
         return ""
-    other = tuple(int(i) for i in np.argwhere(~same)[0][: 1 + len(rec.batch)])
-    here = tuple(int(i) for i in row)
+    here, other = (
+        (rec.name_of(int(t)), *map(int, sequence))
+        for t, *sequence in (row, np.argwhere(~same)[0][: 1 + len(rec.batch)])
+    )
     return (
         f"f mixes times or sequences: changing h_prev at {here} changed f at {other}; f must treat every (t, batch) "
         "entry by itself (give axis=-1 to sums and means)"
@@ -229,27 +240,37 @@ def _entries(rec: Recurrence, previous: Array) -> tuple[Array, float] | None:
     matrices, few = [], np.unique(np.linspace(0, rec.length - 1, _ROWS).astype(int))
     for t in few.tolist():
         part, at = rec.window(t, t + 1), previous[t : t + 1]
-        with np.errstate(all="ignore"):
-            columns, left = _columns(part, at)
-        matrices.append(np.stack([to_host(c).reshape(-1, N) for c in columns], axis=-1))
+        for slot in range(1 if rec.graph is None else rec.graph.slots):
+            with np.errstate(all="ignore"):
+                columns, left = _columns(part, at, slot)
+            if not columns:
+                return None
+            matrices.append(np.stack([to_host(c).reshape(-1, N) for c in columns], axis=-1))
     entries = np.concatenate(matrices)
     return (entries, left) if np.isfinite(entries).any() else None
 
 
-def _columns(rec: Recurrence, previous: Array) -> tuple[list[Array], float]:
-    """Return the derivatives along every unit vector, and how exact they are."""
+def _columns(rec: Recurrence, previous: Array, slot: int) -> tuple[list[Array], float]:
+    """Return the derivatives along every unit vector, and how exact they are; none of a graph that has none."""
     xp, N, eps = namespace(previous), rec.layout.size, float(np.finfo(rec.dtype).eps)
     units = xp.eye(N, dtype=rec.dtype).reshape(N, *(1,) * (1 + len(rec.batch)), *rec.layout.event)
-    directions = [xp.broadcast_to(unit, rec.shape) for unit in units]
+
+    def direction(unit: Array) -> Array:
+        v = xp.zeros_like(previous)
+        v[_seen(rec, (slice(None),), slot)] = unit
+        return v  # type: ignore[no-any-return]
+
     if isinstance(rec, CellRecurrence):
         J = rec.differentiate(previous)[1]
-        return [J.matvec(v) for v in directions], eps**0.5
-    if type(rec) is FunctionRecurrence:
+        return [J.matvec(direction(unit)) for unit in units], eps**0.5
+    if isinstance(rec, FunctionRecurrence) and type(rec) in (*FUNCTIONS, GraphRecurrence):
         try:
-            return [rec.push_state(previous, v[None])[0] for v in directions], eps**0.5
+            return [rec.push_state(previous, direction(unit)[None])[0] for unit in units], eps**0.5
         except Exception:  # f is the user's own code; automatic differentiation cannot follow
             pass
-    return [slopes(rec, previous, v) for v in directions], eps ** (1 / 3)
+    if rec.graph is not None:
+        return [], 0.0
+    return [slopes(rec, previous, direction(unit)) for unit in units], eps ** (1 / 3)
 
 
 def _classify(matrices: Array, event: tuple[int, ...], allowed: float) -> str:

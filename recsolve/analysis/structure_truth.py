@@ -34,6 +34,9 @@ from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.compilation import unknown_parts
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.graph_recurrence import GraphRecurrence
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
+
+FUNCTIONS = (FunctionRecurrence, RaggedRecurrence)  # whose f is the user's function, step by step
 
 _TRIES = 3  # directions along which a derivative must fail before it is refused
 _FINEST = 1e-4  # relative difference that counts
@@ -129,7 +132,7 @@ def _is_linear(part: object) -> bool:
 
 
 def _judged(rec: Recurrence, previous: Array, J: Jacobian, generator: np.random.Generator) -> Verification:
-    if isinstance(rec, FunctionRecurrence) and type(rec) in (FunctionRecurrence, GraphRecurrence):
+    if isinstance(rec, FunctionRecurrence) and type(rec) in (*FUNCTIONS, GraphRecurrence):
         try:
             found, _ = _repeated(lambda: by_derivatives(rec, previous, J, generator))
         except Exception:  # automatic differentiation cannot follow
@@ -278,7 +281,7 @@ def slopes(rec: Recurrence, previous: Array, direction: Array) -> Array:
 
 def _in_double(rec: Recurrence, previous: Array) -> tuple[Callable[[Array], Array], Array]:
     """Return f, and the states, in double precision where the function follows: differences see more then."""
-    if type(rec) is FunctionRecurrence and rec.dtype == np.float32:
+    if isinstance(rec, FunctionRecurrence) and type(rec) in FUNCTIONS and rec.dtype == np.float32:
         try:
             double = rec.astype(np.float64)
             x = previous.astype(np.float64)

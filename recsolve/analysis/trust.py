@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.analysis.condition import condition
+from recsolve.analysis.condition import DIAGONAL, condition, growth
 from recsolve.analysis.finer import Finer
 from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.scale import sizes_of
@@ -127,6 +128,79 @@ def estimate_together(
         parts = zip(recurrences, again, states, first, second, strict=True)
         each = [_judged(rec, f.dtype, kappa, *(sizes_of(rec, x) for x in sized)) for rec, f, *sized in parts]
     return Estimate(max(e.error for e in each), max(e.relative for e in each), all(e.linear for e in each))
+
+
+class EstimateInOrder:
+    """The estimate of the error of a trajectory that is shown window after window: errors of one enter the next.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+        The whole.
+
+    Attributes
+    ----------
+    condition : float
+        kappa of the windows so far; NaN where J is not diagonal.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> from recsolve.analysis.trust import EstimateInOrder
+    >>> rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1))
+    >>> states, running = np.array([[1.0], [1.5], [2.0]]), EstimateInOrder(rec)
+    >>> for start, stop in (0, 1), (1, 3):
+    ...     running.add(rec.between(start, stop, states), states[start:stop])
+    >>> running.estimate.error
+    0.25
+    """
+
+    def __init__(self, recurrence: Recurrence):
+        self._whole, self._dtype = recurrence, Finer(recurrence).dtype
+        self.condition = 1.0
+        self._sizes: tuple[Array, ...] | None = None  # of states, of first and of second corrections
+        self._ends: tuple[Array, Array, Array] | None = None  # both corrections and the corrected state, at the end
+        self._kappa: Array | None = None
+
+    def add(self, recurrence: Recurrence, states: Array) -> None:
+        """Look at the next window: its recurrence, from the last state of the one before, and its states."""
+        if not states.size:
+            return
+        finer, ends = Finer(recurrence), self._ends
+        finer.dtype = self._dtype
+        before, more, state = (None, None, None) if ends is None else ends
+        with np.errstate(all="ignore"):
+            _, J = recurrence.linearise(states)
+            cut = self._cut(recurrence)
+            first = affine_scan(J, _left(recurrence, finer.values(states), states), initial=before, reset=cut)
+            moved = states.astype(finer.dtype) + first
+            left = _left(recurrence, finer.values(moved, before=state), moved)
+            second = affine_scan(J, left, initial=more, reset=cut)
+            sizes = tuple(sizes_of(recurrence, x) for x in (states, first, second))
+            self._grow(J, cut)
+        known = sizes if self._sizes is None else self._sizes
+        self._sizes = tuple(namespace(a).maximum(a, b) for a, b in zip(sizes, known, strict=True))
+        self._ends, self._dtype = (first[-1], second[-1], moved[-1]), finer.dtype
+
+    def _cut(self, recurrence: Recurrence) -> Array | None:
+        """Return the steps that do not see the one before, be it of the window before."""
+        mask = recurrence.starts if self._ends is None else recurrence.reset
+        return None if mask is None else recurrence.over_event(mask)
+
+    def _grow(self, J: Jacobian, cut: Array | None) -> None:
+        if type(J) not in DIAGONAL or np.isnan(self.condition):
+            self.condition = float("nan")
+            return
+        kappa = growth(J, cut, self._kappa)
+        self._kappa, self.condition = kappa[-1], max(self.condition, _finite(kappa.max()))
+
+    @property
+    def estimate(self) -> Estimate:
+        """The estimate of all that was shown."""
+        if self._sizes is None:
+            return Estimate(0.0, 0.0, True)
+        with np.errstate(all="ignore"):
+            return _judged(self._whole, self._dtype, lambda: self.condition, *self._sizes)
 
 
 def _left(recurrence: Recurrence, values: Array, states: Array) -> Array:

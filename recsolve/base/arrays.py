@@ -257,7 +257,7 @@ def is_discrete(dtype: np.dtype[Any]) -> bool:
 
 def difference(x: Array, y: Array) -> Array:
     """Return x - y; of integers and bools, whose difference may overflow and says nothing, 1 where they differ."""
-    return (x != y).astype(np.int8) if is_discrete(x.dtype) else x - y
+    return (x != y).view(np.int8) if is_discrete(x.dtype) else x - y
 
 
 def same_bits(x: Array, y: Array) -> bool:

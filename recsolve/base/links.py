@@ -16,7 +16,7 @@ from weakref import ref
 
 import numpy as np
 
-from recsolve.base.arrays import FLOATS, Array, from_native, kind_of, to_native
+from recsolve.base.arrays import FLOATS, Array, Kind, from_native, kind_of, to_native
 
 Leaf = tuple[str, Hashable]  # what a recurrence is made of: a kind, "mixing" say, and a name
 
@@ -61,6 +61,12 @@ def tensor_of(x: Array) -> Any | None:
     """Return the tensor that an array is linked to, or None."""
     found = _LINKS.get(id(x))
     return None if found is None else found.tensor
+
+
+def from_linked(x: Array, kind: Kind) -> Any:
+    """Return an array as one of the user's kind, or the tensor that it is linked to."""
+    tensor = tensor_of(x)
+    return from_native(x, kind) if tensor is None else tensor
 
 
 def follow(made: Array, parts: Sequence[Array], compute: Callable[[list[Any]], Any]) -> Array:

@@ -9,13 +9,50 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array
 from recsolve.base.names import Names
 
 DTYPE_ADVICE = (
     "as initial and inputs: look for a NumPy number or array of another dtype in f, such as np.sqrt(2) or np.zeros(n), "
     "and write float(...) or .astype"
 )
+
+
+class Sizes:
+    """The sizes of axes by name, as arrays show them; axes of one name have one size.
+
+    Attributes
+    ----------
+    known : dict of int
+
+    Examples
+    --------
+    >>> from recsolve.base.named_state import Sizes
+    >>> sizes = Sizes()
+    >>> sizes.meet("W", ("k", "v"), (2, 3))
+    >>> sizes.known
+    {'k': 2, 'v': 3}
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+        self._seen: dict[str, str] = {}
+
+    def meet(self, where: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        """Note the sizes of some axes; ValueError where another array, which it names, has others."""
+        for axis, n in zip(axes, shape, strict=True):
+            if self.known.setdefault(axis, n) != n:
+                raise ValueError(
+                    f"axis {axis!r} has size {n} in {where} and {self.known[axis]} in {self._seen[axis]}; axes of one "
+                    "name have one size"
+                )
+            self._seen.setdefault(axis, where)
+
+    def copy(self) -> Sizes:
+        """Return the same sizes, to which others may come."""
+        other = Sizes()
+        other.known, other._seen = dict(self.known), dict(self._seen)
+        return other
 
 
 class NamedState:
@@ -66,12 +103,10 @@ class NamedState:
         ValueError
             When components or their batch shapes do not fit each other, or equal axes have different sizes.
         """
-        axes = _axes(state)
+        axes = axes_of(state)
         if axes.keys() != shapes.keys():
             raise ValueError(f"initial has components {tuple(shapes)}; wanted {tuple(axes)}, as state has")
-        sizes: dict[str, int] = {}
-        seen: dict[str, str] = {}
-        batches = {}
+        sizes, batches = Sizes(), {}
         for name, named in axes.items():
             shape, lead = shapes[name], len(shapes[name]) - len(named)
             if lead < 0:
@@ -79,16 +114,10 @@ class NamedState:
                     f"initial[{name!r}] has shape {shape}; wanted (*batch{''.join(f', {a}' for a in named)})"
                 )
             batches[name] = shape[:lead]
-            for axis, n in zip(named, shape[lead:], strict=True):
-                if sizes.setdefault(axis, n) != n:
-                    raise ValueError(
-                        f"axis {axis!r} has size {n} in initial[{name!r}] and {sizes[axis]} in "
-                        f"initial[{seen[axis]!r}]; axes of one name have one size"
-                    )
-                seen.setdefault(axis, name)
+            sizes.meet(f"initial[{name!r}]", named, shape[lead:])
         if len(set(batches.values())) > 1:
             raise ValueError(f"initial has the batch shapes {batches}; wanted the same for all components")
-        return cls(axes, sizes), next(iter(batches.values()))
+        return cls(axes, sizes.known), next(iter(batches.values()))
 
     @cached_property
     def _places(self) -> list[tuple[str, Any, tuple[int, ...] | None]]:
@@ -104,8 +133,8 @@ class NamedState:
         parts = {n: x[i] if shape is None else x[i].reshape(lead + shape) for n, i, shape in self._places}
         return Names(parts, "component")
 
-    def ordered(self, parts: Any) -> list[Any]:
-        """Return components that a function returned, a mapping or a tuple in order, in order.
+    def ordered(self, parts: Any, who: str = "f") -> list[Any]:
+        """Return components that a function, which messages call ``who``, returned as a mapping or a tuple, in order.
 
         Raises
         ------
@@ -114,20 +143,35 @@ class NamedState:
         """
         if isinstance(parts, (tuple, list)):
             if len(parts) != len(self.axes):
-                raise ValueError(f"f returned {len(parts)} components; wanted {len(self.axes)}: {tuple(self.axes)}")
+                raise ValueError(f"{who} returned {len(parts)} components; wanted {len(self.axes)}: {tuple(self.axes)}")
             return list(parts)
         if not isinstance(parts, Mapping):
             raise TypeError(
-                f"f returned {type(parts).__name__}; wanted a dict or tuple of components {tuple(self.axes)}"
+                f"{who} returned {type(parts).__name__}; wanted a dict or tuple of components {tuple(self.axes)}"
             )
         if parts.keys() != self.axes.keys():
-            raise ValueError(f"f returned components {tuple(parts)}; wanted {tuple(self.axes)}")
+            raise ValueError(f"{who} returned components {tuple(parts)}; wanted {tuple(self.axes)}")
         return [parts[name] for name in self.axes]
 
-    def pack(self, out: Any, lead: tuple[int, ...], dtype: Any) -> Array | None:
-        """Return flat states from what a function returned, where that is NumPy arrays that fit; else None.
+    def pack(self, out: Any, lead: tuple[int, ...], dtype: Any = None) -> Any:
+        """Return flat states (*lead, N) from what a function returned: arrays, or what stands for them.
 
-        The loop calls it at every step, so it does in one pass what ``ordered``, ``check`` and ``join`` do.
+        Raises
+        ------
+        TypeError, ValueError
+            As ``ordered``, and for components of another shape or dtype (None: of any), which the message names.
+        """
+        rows = self._rows(out, lead, dtype)
+        if rows is None:
+            parts = self.ordered(out)
+            self.check(parts, lead, dtype)
+            rows = [part.reshape((*lead, prod(shape))) for part, shape in zip(parts, self.shapes.values(), strict=True)]
+        return np.concatenate(rows, axis=-1)
+
+    def _rows(self, out: Any, lead: tuple[int, ...], dtype: Any) -> list[Array] | None:
+        """Return the components as rows, where they are NumPy arrays that fit; else None.
+
+        The loop calls it at every step, so it does in one pass what ``ordered`` and ``check`` do.
         """
         kind = type(out)
         if not (kind is dict or kind is tuple) or len(out) != len(self.axes):
@@ -135,13 +179,13 @@ class NamedState:
         known = self._fitting
         if known[0] != lead:
             known = self._fitting = lead, [self._fit(name, lead) for name in self.axes]
-        parts = []
+        rows = []
         for name, place, shape, flat in known[1]:
             part = out[place] if kind is tuple else out.get(name)
             if type(part) is not np.ndarray or part.shape != shape or part.dtype is not dtype:
                 return None
-            parts.append(part if flat is None else part.reshape(flat))
-        return np.concatenate(parts, axis=-1)
+            rows.append(part if flat is None else part.reshape(flat))
+        return rows
 
     def _fit(self, name: str, lead: tuple[int, ...]) -> tuple[Any, ...]:
         """Return a component, its place, the shape it has behind some axes, and as a row, if that is another one."""
@@ -158,23 +202,15 @@ class NamedState:
             if dtype is not None and part.dtype != dtype:
                 raise TypeError(f"f returned component {name!r} of dtype {part.dtype}; wanted {dtype}, {DTYPE_ADVICE}")
 
-    def join(self, parts: list[Any], lead: tuple[int, ...]) -> Array:
-        """Return flat states (*lead, N) from components (*lead, *shape): arrays that fit, as ``check`` tells."""
-        xp = namespace(parts[0])
-        flat = xp.empty((*lead, self.size), dtype=parts[0].dtype)
-        for (_, index, shape), part in zip(self._places, parts, strict=True):
-            flat[index] = part if shape is None else part.reshape(flat[index].shape)
-        return flat  # type: ignore[no-any-return]
 
-
-def _axes(state: Any) -> dict[str, tuple[str, ...]]:
-    """Return the names of the axes of components, checked."""
+def axes_of(state: Any, what: str = "state") -> dict[str, tuple[str, ...]]:
+    """Return the names of the axes of components, or of ``what`` else has axes by name, checked."""
     wanted = "wanted a dict from names to tuples of the names of axes, {'m': (), 'C': ('k', 'v')} say"
     if not isinstance(state, Mapping) or not state:
-        raise TypeError(f"state is {state!r}; {wanted}")
+        raise TypeError(f"{what} is {state!r}; {wanted}")
     for name, axes in state.items():
         if not isinstance(axes, tuple) or not all(isinstance(a, str) for a in (name, *axes)):
-            raise TypeError(f"state has {name!r}: {axes!r}; {wanted}")
+            raise TypeError(f"{what} has {name!r}: {axes!r}; {wanted}")
     if taken := sorted({*state} & {*dir(Names)}):
-        raise ValueError(f"state has the names {taken}, which mappings have as methods; rename them")
+        raise ValueError(f"{what} has the names {taken}, which mappings have as methods; rename them")
     return dict(state)

@@ -43,6 +43,8 @@ def holding(cell: WeightedCell) -> WeightedCell:
 
     Raises
     ------
+    TypeError
+        For what is no WeightedCell.
     ValueError
         When the cell has a drive of that name already.
 
@@ -58,6 +60,8 @@ def holding(cell: WeightedCell) -> WeightedCell:
     >>> sol.success, bool((sol.states[20:30, 1] == sol.states[19, 1]).all())
     (True, True)
     """
+    if not isinstance(cell, WeightedCell):
+        raise TypeError(f"cell is {type(cell).__name__}; wanted a WeightedCell")
     plain = cell.cell
     if "given" in plain.drives:
         raise ValueError(f"{plain.name} has a drive given already; wanted a cell without one")

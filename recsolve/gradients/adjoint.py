@@ -6,29 +6,58 @@ of h[t]. They are exact however the states were found, and every gradient is a l
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, overload
 
 from recsolve.base.arrays import Array, namespace
+from recsolve.gradients.of_windows import WindowsGradients
 from recsolve.gradients.result import Gradients
 from recsolve.gradients.solved import cotangent_of, recurrence_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.solution import Solution
+from recsolve.windows_solution import WindowsSolution
+
+
+@overload
+def adjoint(
+    solution: Solution,
+    *,
+    states: Any = ...,
+    output: Any = ...,
+    final: Any = ...,
+    unconverged: bool = ...,
+    clamp: float | None = ...,
+) -> Gradients: ...
+
+
+@overload
+def adjoint(
+    solution: WindowsSolution,
+    *,
+    states: Any = ...,
+    output: Any = ...,
+    final: Any = ...,
+    unconverged: bool = ...,
+    clamp: float | None = ...,
+) -> WindowsGradients: ...
 
 
 def adjoint(
-    solution: Solution,
+    solution: Any,
     *,
     states: Any = None,
     output: Any = None,
     final: Any = None,
     unconverged: bool = False,
     clamp: float | None = None,
-) -> Gradients:
+) -> Any:
     """Return the gradients of a scalar function of a solution, given its derivatives with respect to the states.
 
     Parameters
     ----------
-    solution : Solution
+    solution : Solution or WindowsSolution
+        Of one that was solved with ``every=L`` windows are gone through from the last to the first, the states of each
+        solved again, so that the memory is that of the states of one window.
     states : array, shape (T, *batch, *event), or mapping of arrays, optional
         Cotangent of ``solution.states``, or of some of its components by name; as the other two of the kind and dtype
         of the states.
@@ -38,6 +67,7 @@ def adjoint(
         Cotangent of ``solution.final``, or of some of its components by name.
     unconverged : bool
         Whether to differentiate a solution that has not converged, at which these are not gradients.
+
     clamp : float, optional
         The size to which every entry of the adjoint variables is limited, step by step: g[t] is that of
         J[t+1]^T g[t+1] + c[t]. Then these are gradients only where no limit is met; training is done with it all the
@@ -45,7 +75,7 @@ def adjoint(
 
     Returns
     -------
-    Gradients
+    Gradients or WindowsGradients
 
     Raises
     ------
@@ -70,10 +100,12 @@ def adjoint(
     >>> g.mixings.r.shape, g.inputs.shape
     ((4, 4), (30, 2))
     """
-    rec = recurrence_of(solution, unconverged)
+    rec = recurrence_of(solution, unconverged, windows=True)
     given = {"states": states, "output": output, "final": final}
     if all(x is None for x in given.values()):
         raise ValueError("no cotangent is given; pass states=, output= or final=")
+    if isinstance(solution, WindowsSolution):
+        return WindowsGradients(solution, given, partial(adjoint, clamp=clamp))
     trajectory = solution._iterate.states
 
     def native(x: Any, name: str, like: Array) -> Array:
@@ -83,7 +115,7 @@ def adjoint(
     if states is not None:
         c["states"] = native(states, "states", trajectory)
     if output is not None and rec.readout is not None:
-        c["output"] = rec.native(output, "output", tuple(solution.output.shape))
+        c["output"] = rec.in_order(rec.native(output, "output", tuple(solution.output.shape)), "output")
     elif output is not None:
         c["output"] = native(output, "output", rec.output(namespace(trajectory).zeros_like(trajectory)))
     if final is not None:

@@ -16,6 +16,7 @@ from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.links import Leaf
 from recsolve.base.ties import ties_in_force
 from recsolve.gradients.function_gradients import STATE, Depends, windows
+from recsolve.gradients.moving_mixing import MovingMixing, along
 from recsolve.gradients.reverse import Recorded, RecordedState, pull
 from recsolve.gradients.sensitivity import CellSensitivity
 from recsolve.gradients.transposes import sum_to
@@ -24,11 +25,6 @@ from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function_tangent import StateTangent, Tangent
 from recsolve.symbolic.constants import state_dtype
 from recsolve.symbolic.dual import Dual, OfState
-
-
-def along(x: Array, direction: Array | None, kind: type[Tangent] = Tangent) -> Tangent:
-    """Return a value that moves along one direction, or along none."""
-    return kind(x, {}) if direction is None else kind.seeded(x, direction[None])
 
 
 def moved_by(x: Any, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -54,26 +50,22 @@ class _MovingCell(CellSensitivity):
         super().__init__(recurrence, previous)
 
     def _leaf(self, kind: str, name: Hashable, value: Any, depends: type[Dual] = Dual) -> Dual:
-        if kind != "call":  # else it moves already
+        if kind != "call" and not is_discrete(value.dtype):  # else it moves already, or is an index
             inner = StateTangent if issubclass(depends, OfState) else Tangent
             value = along(value, self.moved.get((kind, name)), inner)
         return super()._leaf(kind, name, value, depends)
 
     def _mixed(self, name: str | None, mixing: Mixing, x: Any) -> Any:
-        return self._product(mixing.matvec, mixing.weight_tangent, name, x)
+        return self._moving(name, mixing).matvec(self._full(x))
 
     def _mixed_back(self, name: str | None, mixing: Mixing, g: Any) -> Any:
-        return self._product(mixing.rmatvec, mixing.rmatvec_tangent, name, g)
+        return self._moving(name, mixing).rmatvec(self._full(g))
 
-    def _product(self, times: Callable[[Array], Array], tangent: Callable[..., Array], name: Any, x: Any) -> Any:
-        """Return W x, which moves by (dW) x + W dx, where ``times`` is W or its transpose."""
-        value = np.broadcast_to(x.value if isinstance(x, Tangent) else x, self.part.shape)
-        by_weight = None if name is None else self.moved.get(("mixing", name))
-        parts = [] if by_weight is None else [tangent(by_weight, value)]
-        if isinstance(x, Tangent) and x.partials:
-            parts.append(times(np.broadcast_to(x.directions[0], self.part.shape)))
-        kind = type(x) if isinstance(x, Tangent) else Tangent
-        return along(times(value), sum(parts[1:], parts[0]) if parts else None, kind)
+    def _moving(self, name: str | None, mixing: Mixing) -> MovingMixing:
+        return MovingMixing(mixing, None if name is None else self.moved.get(("mixing", name)))
+
+    def _full(self, x: Any) -> Any:
+        return np.broadcast_to(x, self.part.shape)
 
     def moving(self, cotangent: Array) -> dict[Leaf, Array]:
         """Return how the cotangents of all leaves move, with one of F that does not."""
@@ -82,16 +74,10 @@ class _MovingCell(CellSensitivity):
         found = {leaf: moved_by(g, shape, dtype) for leaf, g in leaves.items()}
         for name, g, x in mixed:
             mixing, leaf = self.cell.mixings[name], ("mixing", name)
-            (g0, dg), (x0, dx) = ((_value(v), moved_by(v, shape, dtype)) for v in (g, x))
-            total = mixing.weight_cotangent(dg, x0) + mixing.weight_cotangent(g0, dx)
-            if leaf in self.moved:
-                total = total + mixing.weight_curvature(self.moved[leaf], g0, x0)
+            total = self._moving(name, mixing).weight_cotangent(self._full(g), self._full(x))
+            total = moved_by(total, mixing.weight.shape, dtype)
             found[leaf] = found[leaf] + total if leaf in found else total
         return found
-
-
-def _value(x: Any) -> Any:
-    return x.value if isinstance(x, Tangent) else x
 
 
 def curve_cell(rec: CellRecurrence, previous: Array, cotangent: Array, moved: Mapping[Leaf, Array]) -> Curved:
@@ -115,8 +101,6 @@ def curve_function(
     states: Array,
     cotangent: Array,
     moved: Mapping[Leaf, Array],
-    *,
-    whole: bool = False,
 ) -> Curved:
     """Return how the cotangents of what a function depends on move, for one of what it returns that does not.
 
@@ -126,8 +110,6 @@ def curve_function(
         As of :func:`recsolve.gradients.function_gradients.pull_function`.
     moved : mapping of array
         By ("state", None), ("input", place) and ("parameter", name), each in the shape of what it moves.
-    whole : bool
-        Whether steps see each other, so that windows of time cannot be taken apart.
 
     Raises
     ------
@@ -141,7 +123,7 @@ def curve_function(
     length = len(states)
     if cotangent.size:
         rows = max(states.size, cotangent.size) // length
-        for cut in [slice(None)] if whole else windows(length, rows):
+        for cut in windows(length, rows, rec.stepwise):
             try:
                 _curve(rec, function, states, cotangent, moved, cut, found)
             except (TypeError, AttributeError) as error:

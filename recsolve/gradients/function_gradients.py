@@ -38,7 +38,7 @@ class OfCell:
     rec : CellRecurrence
     """
 
-    is_automatic = True
+    is_automatic = stepwise = True
 
     def __init__(self, rec: CellRecurrence):
         self.batch, self.dtype, self.ties = rec.batch, rec.dtype, rec.ties
@@ -76,7 +76,13 @@ class Cotangents(NamedTuple):
 
 
 def pull_function(
-    rec: Depends, function: Callable[..., Any], states: Array, cotangent: Array, *, state: bool = False
+    rec: Depends,
+    function: Callable[..., Any],
+    states: Array,
+    cotangent: Array,
+    *,
+    state: bool = False,
+    rest: bool = True,
 ) -> Cotangents:
     """Return the cotangents of states, inputs and parameters for one of what a function of them returns.
 
@@ -84,45 +90,62 @@ def pull_function(
     ----------
     rec : FunctionRecurrence or OfCell
     function : callable
-        ``rec.f``, or a readout; no step sees another one.
+        ``rec.f``, or a readout; unless ``rec`` is a history, no step sees another one.
     states : array, shape (T, *batch, *event)
     cotangent : array, shape (T, *batch, ...)
         Of the results.
     state : bool
         Whether those of the states are wanted.
+    rest : bool
+        Whether those of inputs and parameters are; else they are 0.
 
     Raises
     ------
     TypeError
-        When automatic differentiation cannot follow the function.
+        When automatic differentiation cannot follow the function; of a history, whatever the pass back meets.
     """
     found: dict[Leaf, Array] = {}
     if state:
         found[STATE] = namespace(states).zeros_like(states)
-    found |= {("input", i): namespace(u).zeros_like(u) for i, u in enumerate(rec.inputs) if not is_discrete(u.dtype)}
-    moved = {n: p for n, p in rec.parameters.items() if not is_discrete(p.dtype)}
-    found |= {("parameter", n): namespace(p).zeros_like(p) for n, p in moved.items()}
+    if rest:
+        found |= {
+            ("input", i): namespace(u).zeros_like(u) for i, u in enumerate(rec.inputs) if not is_discrete(u.dtype)
+        }
+        moved = {n: p for n, p in rec.parameters.items() if not is_discrete(p.dtype)}
+        found |= {("parameter", n): namespace(p).zeros_like(p) for n, p in moved.items()}
     if cotangent.size and found:
         with ties_in_force(rec.ties), state_dtype(rec.dtype), np.errstate(all="ignore"):
-            try:
-                _by_records(rec, function, states, cotangent, found)
-                # Going back, what min or where has not chosen is 0 times its slope, which may be infinite; going
-                # forward it is not chosen.
-                rest = {leaf: g for leaf, g in found.items() if not all_finite(g)}
-            except Exception:  # an operation without a transpose, or what else the user's code meets
-                rest = found
-            _by_directions(rec, function, states, cotangent, rest)
-            found |= rest
-    # Integers and bools have no gradient, so it is 0.
-    inputs = [found.get(("input", i), namespace(u).zeros(u.shape, rec.dtype)) for i, u in enumerate(rec.inputs)]
-    still = {n: namespace(p).zeros(p.shape, rec.dtype) for n, p in rec.parameters.items() if n not in moved}
-    parameters = {n: still[n] if n in still else found["parameter", n] for n in rec.parameters}
+            _fill(rec, function, states, cotangent, found)
+
+    def of(leaf: Leaf, x: Array) -> Array:  # integers and bools have no gradient, so it is 0
+        return found[leaf] if leaf in found else namespace(x).zeros(x.shape, rec.dtype)
+
+    inputs = [of(("input", i), u) for i, u in enumerate(rec.inputs)]
+    parameters = {n: of(("parameter", n), p) for n, p in rec.parameters.items()}
     return Cotangents(found.get(STATE), inputs, parameters)
 
 
-def windows(length: int, row: int) -> Iterator[slice]:
-    """Return windows of time, of rows with so many numbers."""
-    steps = max(_RECORDED // max(row, 1), 1)
+def _fill(
+    rec: Depends, function: Callable[..., Any], states: Array, cotangent: Array, found: dict[Leaf, Array]
+) -> None:
+    """Fill in cotangents from a pass back, and from directions what that does not give."""
+    try:
+        _by_records(rec, function, states, cotangent, found)
+        # Going back, what min or where has not chosen is 0 times its slope, which may be infinite; going
+        # forward it is not chosen.
+        missing = {leaf: g for leaf, g in found.items() if not all_finite(g)}
+    except Exception:  # an operation without a transpose, or what else the user's code meets
+        if not rec.stepwise:
+            raise
+        missing = found
+    if rec.stepwise:  # else a direction would be needed for every number of every row
+        _by_directions(rec, function, states, cotangent, missing)
+        found |= missing
+
+
+def windows(length: int, row: int, stepwise: bool) -> Iterator[slice]:
+    """Return windows of time, of rows with so many numbers; all of it where a row may see others."""
+    steps = max(_RECORDED // max(row, 1), 1) if stepwise else length
     return (slice(start, start + steps) for start in range(0, length, steps))
 
 
@@ -131,13 +154,13 @@ def _by_records(
 ) -> None:
     """Fill in cotangents from one pass back."""
     length = len(states)
-    for cut in windows(length, max(states.size, cotangent.size) // length):
+    for cut in windows(length, max(states.size, cotangent.size) // length, rec.stepwise):
         state: Any = RecordedState(states[cut], moves=STATE in found) if _as_dual(rec, found) else states[cut]
         leaves: dict[Leaf, Any] = {STATE: state}
         for i, u in enumerate(rec.inputs):
-            leaves["input", i] = u[cut] if is_discrete(u.dtype) else Recorded(u[cut], moves=True)
+            leaves["input", i] = Recorded(u[cut], moves=True) if ("input", i) in found else u[cut]
         for n, p in rec.parameters.items():
-            leaves["parameter", n] = p if is_discrete(p.dtype) else Recorded(p, moves=True)
+            leaves["parameter", n] = Recorded(p, moves=True) if ("parameter", n) in found else p
         out = _called(rec, function, leaves)
         pulled = dict(
             zip(found, pull(rec.results(function, out, cotangent[cut]), [leaves[leaf] for leaf in found]), strict=True)

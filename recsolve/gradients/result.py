@@ -22,6 +22,7 @@ from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence, weight_name
 
 
 class _Compiled(NamedTuple):
@@ -111,8 +112,11 @@ class Gradients:
     @property
     def initial(self) -> Any:
         """With respect to h[0], shape (*batch, *event); by component where a function has named states."""
+        return self._by_component(self._initial)
+
+    def _by_component(self, x: Array) -> Any:
         rec = self._recurrence
-        found = rec.wrap(self._initial)
+        found = rec.wrap(x)
         return rec.named(found) if isinstance(rec, FunctionRecurrence) and rec.state is not None else found
 
     @cached_property
@@ -124,21 +128,38 @@ class Gradients:
             into = self._compiled.initial
             initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
             return xp.ascontiguousarray(initial, self._g.dtype)  # type: ignore[no-any-return]
-        seen = self._recurrence.over_event(self._recurrence.from_initial)
+        return self._into(rec.from_initial)
+
+    @cached_property
+    def _restart(self) -> Array:
+        """With respect to what resets of a window go back to, where that is not the state before it."""
+        xp, rec = namespace(self._g), self._recurrence
+        if rec.reset is None or rec.restart is rec.initial or self._compiled is not None:  # then there are no resets
+            return xp.zeros_like(rec.initial)  # type: ignore[no-any-return]
+        return self._into(rec.reset)
+
+    def _into(self, steps: Array) -> Array:
+        """Return the cotangent of one state that is seen at these steps, (T, *batch)."""
+        xp, rec = namespace(self._g), self._recurrence
         with np.errstate(all="ignore"):
-            into = xp.where(seen, self._J.rmatvec(self._g), self._g.dtype.type(0))
+            into = xp.where(rec.over_event(steps), self._J.rmatvec(self._g), self._g.dtype.type(0))
             return into.sum(axis=tuple(range(into.ndim - rec.initial.ndim)))  # type: ignore[no-any-return]
 
     @cached_property
-    def _function(self) -> tuple[list[Array], dict[str, Array]]:
-        """With respect to inputs and parameters of a function."""
-        assert isinstance(self._recurrence, FunctionRecurrence)
-        check_known(self._recurrence, FunctionRecurrence)
-        found = pull_function(self._recurrence, self._recurrence.f, self._previous, self._g)
+    def _function(self) -> tuple[list[Array], dict[str, Array] | None]:
+        """With respect to inputs and parameters of a function; None where the ``pull`` of a history has none."""
+        rec = self._recurrence
+        assert isinstance(rec, FunctionRecurrence)
+        parameters: dict[str, Array] | None
+        if isinstance(rec, HistoryRecurrence):
+            inputs, parameters = pull(rec, self._trajectory, self._g)
+        else:
+            check_known(rec, FunctionRecurrence)
+            _, inputs, parameters = pull_function(rec, rec.f, self._previous, self._g)
         if self._direct is None:
-            return found.inputs, found.parameters
-        inputs = [a + b for a, b in zip(found.inputs, self._direct.inputs, strict=True)]
-        return inputs, _sums(found.parameters, self._direct.parameters)
+            return inputs, parameters
+        inputs = [a + b for a, b in zip(inputs, self._direct.inputs, strict=True)]
+        return inputs, None if parameters is None else _sums(parameters, self._direct.parameters)
 
     @cached_property
     def _sensitivity(self) -> CellSensitivity:
@@ -158,6 +179,9 @@ class Gradients:
 
     @cached_property
     def _weights(self) -> dict[str, Array]:
+        if isinstance(self._recurrence, RaggedRecurrence):
+            gradients = self._function[1] or {}
+            return {n: gradients[weight_name(n)] for n in self._recurrence.cell.mixings}
         if self._compiled is not None:
             mixings = self._cell("mixings").cell.mixings
             pulled = {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
@@ -169,10 +193,16 @@ class Gradients:
             raise AttributeError(f"{what} belongs to cells; a function has inputs")
         return self._recurrence
 
+    def _drives_of(self, what: str) -> CellRecurrence | RaggedRecurrence:
+        return self._recurrence if isinstance(self._recurrence, RaggedRecurrence) else self._cell(what)
+
     def _of(self, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
         leaves, _ = self._pulled
-        zero = namespace(self._g).zeros_like
-        return {n: sum_to(leaves[kind, n], x.shape) if (kind, n) in leaves else zero(x) for n, x in like.items()}
+        zeros, dtype = namespace(self._g).zeros, self._g.dtype  # of indices too, which have no gradient
+        return {
+            n: sum_to(leaves[kind, n], x.shape) if (kind, n) in leaves else zeros(x.shape, dtype)
+            for n, x in like.items()
+        }
 
     def _names(self, entries: Mapping[str, Array], what: str) -> Names:
         return Names({n: self._recurrence.wrap(x) for n, x in entries.items()}, what)
@@ -184,7 +214,9 @@ class Gradients:
 
     @cached_property
     def _drive(self) -> dict[str, Array]:
-        drive = self._cell("drive").drive
+        drive = self._drives_of("drive").drive
+        if isinstance(self._recurrence, RaggedRecurrence):
+            return dict(zip(drive, self._function[0], strict=True))
         found = self._of("drive", drive)
         return found if self._direct is None else _sums(found, dict(zip(drive, self._direct.inputs, strict=True)))
 
@@ -195,30 +227,34 @@ class Gradients:
 
     @cached_property
     def _parameters(self) -> dict[str, Array]:
-        if isinstance(self._recurrence, FunctionRecurrence):
-            return self._function[1]
+        rec = self._recurrence
+        if isinstance(rec, FunctionRecurrence):
+            if (gradients := self._function[1]) is None:
+                raise TypeError(
+                    f"pull of {rec.description} returned the cotangents of y and u alone; wanted those of p"
+                )
+            names = rec.cell.parameters if isinstance(rec, RaggedRecurrence) else gradients
+            return {n: gradients[n] for n in names}
         found = self._of("parameter", self._cell("parameters").cell.parameters)
         return found if self._direct is None else _sums(found, self._direct.parameters)
 
     @property
     def mixings(self) -> Names:
         """With respect to the weights of the mixings of a cell, each in its own shape."""
-        self._cell("mixings")
+        self._drives_of("mixings")
         return self._names(self._weights, "mixing")
 
     @cached_property
     def inputs(self) -> Any:
         """With respect to x, or to the inputs of a function in the container they came in."""
         rec = self._recurrence
-        if isinstance(rec, FunctionRecurrence):
+        if isinstance(rec, FunctionRecurrence) and not isinstance(rec, RaggedRecurrence):
             return rec.contain([rec.wrap(rec.as_given(g)) for g in self._inputs])
         return rec.wrap(self._inputs[0])
 
     @cached_property
     def _inputs(self) -> list[Array]:
-        if isinstance(self._recurrence, HistoryRecurrence):
-            return pull(self._recurrence, self._trajectory, self._g)[1]
-        if isinstance(self._recurrence, FunctionRecurrence):
+        if isinstance(self._recurrence, FunctionRecurrence) and not isinstance(self._recurrence, RaggedRecurrence):
             return self._function[0]
         return [self._projected()[0].pull(self._drive)]
 
@@ -250,11 +286,11 @@ class Gradients:
         return (weights if kind == "weight" else biases)[str(name)]
 
     def _projected(self) -> tuple[Any, Array]:
-        cell = self._cell("projection")
-        projection = projection_of(cell)
-        if projection is None or cell.x is None:
+        rec = self._drives_of("projection")
+        projection = projection_of(rec)
+        if projection is None or rec.x is None:
             raise AttributeError("the recurrence was given drives, not an input x; its gradients are in .drive")
-        return projection, cell.x
+        return projection, rec.x
 
 
 def _sums(first: dict[str, Array], second: dict[str, Array]) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from recsolve.base.arrays import Array, broadcast, namespace
+from recsolve.gradients.moving_mixing import MovingMixing, parts_of
 from recsolve.gradients.transposes import PRODUCTS, expanded, scattered, sum_to
 from recsolve.recurrence.function_rules import SLOPES
 from recsolve.symbolic.dual import ONE, Dual, OfState, value_of
@@ -122,6 +123,11 @@ class Recorded(Dual):
         y = function(x.value, axis=axis, keepdims=keepdims)
         share = 1.0 if function is np.sum else y.size / max(x.value.size, 1)
         return type(self)(y, [(x, lambda g: share * expanded(g, axis, keepdims, x.shape))])
+
+    def mixed(self, mixing: Any, weight: Any, x: Any) -> Any:
+        """Return y = W x of a mixing, which knows how cotangents go back to x and to its weight."""
+        v, moving = value_of(x), MovingMixing(mixing, parts_of(value_of(weight))[1])
+        return type(self)(moving.matvec(v), [(x, moving.rmatvec), (weight, lambda g: moving.weight_cotangent(g, v))])
 
     def astype(self, dtype: Any, **kwargs: Any) -> Any:
         """Return another dtype; the cotangent goes back in this one."""

@@ -21,12 +21,13 @@ from recsolve.gradients.curvature import Curved, curve_cell, curve_function
 from recsolve.gradients.function_gradients import STATE, OfCell, push_readout
 from recsolve.gradients.result import Gradients
 from recsolve.gradients.sensitivity import projection_of
-from recsolve.gradients.tangent import split_leaves, tangent_along
+from recsolve.gradients.tangent import of_function, split_leaves, tangent_along
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.graph_recurrence import GraphRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
 from recsolve.recurrence.read_cell import ReadCell
 from recsolve.recurrence.weighted_cell import WeightedCell
 
@@ -105,17 +106,18 @@ def second_adjoint(rec: Recurrence, trajectory: Array, c: Cotangents, v: Mapping
     again = gradients(rec, trajectory, cotangent, None, None)
     found = {leaf: _total(leaf, again, local) for leaf in _own_leaves(rec)}
     found["initial", None] = again.of(("initial", None)) + at_initial
-    if isinstance(rec, CellRecurrence):
+    if isinstance(rec, (CellRecurrence, RaggedRecurrence)):
         found |= _projected(rec, first, again, local, v)
-        if isinstance(rec.cell, ReadCell):
+        if isinstance(rec, CellRecurrence) and isinstance(rec.cell, ReadCell):
             found["readout", None] = _by_linear_readout(rec, c.output, moved)
     return Second(moved, output, {leaf: found[leaf] for leaf in rec.leaves()})
 
 
 def _own_leaves(rec: Recurrence) -> list[Leaf]:
     """Return the leaves that f itself sees."""
-    of_f = ("mixing", "parameter") if isinstance(rec, CellRecurrence) else ("input", "parameter")
-    drives: list[Leaf] = [("drive", n) for n in rec.drive] if isinstance(rec, CellRecurrence) else []
+    is_cell = isinstance(rec, (CellRecurrence, RaggedRecurrence))
+    of_f = ("mixing", "parameter") if is_cell else ("input", "parameter")
+    drives: list[Leaf] = [("drive", n) for n in rec.drive] if is_cell else []
     return [leaf for leaf in rec.leaves() if leaf[0] in of_f] + drives
 
 
@@ -130,8 +132,7 @@ def _local(
     """Return how the reverse products with f move: those by leaves, by h[0], and by the states before each step."""
     xp, start = namespace(states), v.get(("initial", None))
     if isinstance(rec, HistoryRecurrence):
-        inputs = {leaf: x for leaf, x in v.items() if leaf[0] == "input"}
-        curved = curve_function(rec, rec.f, states, g, {STATE: moved, **inputs}, whole=True)
+        curved = curve_function(rec, rec.f, states, g, {STATE: moved, **of_function(rec, v)})
         return curved.leaves, xp.zeros_like(rec.initial), curved.states
     before = rec.previous(states)
     at: dict[Leaf, Array] = {STATE: _before(rec, moved, xp.zeros_like(rec.initial) if start is None else start)}
@@ -142,11 +143,18 @@ def _local(
         curved = curve_cell(rec, before, g, {**at, **drives, **weights})
     elif isinstance(rec, FunctionRecurrence):
         check_known(rec, FunctionRecurrence)
-        others = {leaf: x for leaf, x in v.items() if leaf[0] in ("input", "parameter")}
-        curved = curve_function(rec, rec.f, before, g, {**at, **others})
+        curved = _as_leaves(rec, curve_function(rec, rec.f, before, g, {**at, **of_function(rec, v)}))
     else:
         raise TypeError(f"second derivatives of a {type(rec).__name__} are not known")
     return curved.leaves, *_after(rec, curved.states)
+
+
+def _as_leaves(rec: Recurrence, curved: Curved) -> Curved:
+    """Return the same of the leaves of a recurrence that f gets as inputs and parameters."""
+    if not isinstance(rec, RaggedRecurrence):
+        return curved
+    leaves = {place: leaf for leaf, place in rec.places.items()}
+    return Curved(curved.states, {leaves.get(place, place): g for place, g in curved.leaves.items()})
 
 
 def _before(rec: Recurrence, moved: Array, start: Array) -> Array:
@@ -181,8 +189,9 @@ def _shown(
     if rec.readout is not None and isinstance(rec, (FunctionRecurrence, CellRecurrence)):
         names: dict[Leaf, Leaf] = {}
         known: Any = rec
-        others = {leaf: x for leaf, x in v.items() if leaf[0] in ("input", "parameter")}
-        if isinstance(rec, CellRecurrence):
+        if isinstance(rec, FunctionRecurrence):
+            others = of_function(rec, v)
+        else:
             known, names = OfCell(rec), {("input", i): ("drive", n) for i, n in enumerate(rec.drive)}
             leaves, _ = split_leaves(rec, v)
             places = {drive: place for place, drive in names.items()}
@@ -192,7 +201,8 @@ def _shown(
         if c is None:
             return None, output
         curved = curve_function(known, rec.readout, states, c, at)
-        return Curved(curved.states, {names.get(leaf, leaf): g for leaf, g in curved.leaves.items()}), output
+        named = {names.get(leaf, leaf): g for leaf, g in curved.leaves.items()}
+        return _as_leaves(rec, Curved(curved.states, named)), output
     if not isinstance(rec, CellRecurrence):
         return None, rec.output(moved)
     cell, R = rec.cell, v.get(("readout", None))
@@ -215,7 +225,11 @@ def _by_linear_readout(rec: CellRecurrence, c: Array | None, moved: Array) -> Ar
 
 
 def _projected(
-    rec: CellRecurrence, first: Gradients, again: Gradients, local: Mapping[Leaf, Array], v: Mapping[Leaf, Array]
+    rec: CellRecurrence | RaggedRecurrence,
+    first: Gradients,
+    again: Gradients,
+    local: Mapping[Leaf, Array],
+    v: Mapping[Leaf, Array],
 ) -> dict[Leaf, Array]:
     """Return the gradients with respect to the input, and to weights and biases of the projection."""
     projection = projection_of(rec)

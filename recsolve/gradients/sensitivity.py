@@ -17,8 +17,9 @@ from recsolve.base.ties import ties_in_force
 from recsolve.mixings import Mixing
 from recsolve.recurrence.base import check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.cell_weights import CellWeights
 from recsolve.recurrence.projection import Projection
-from recsolve.recurrence.weighted_cell import WeightedCell
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
 from recsolve.symbolic.constants import state_dtype
 from recsolve.symbolic.dual import ONE, Dual, OfState
 from recsolve.symbolic.units import units_in_force
@@ -26,7 +27,7 @@ from recsolve.symbolic.units import units_in_force
 Leaf = tuple[str, Hashable]
 
 
-def projection_of(recurrence: CellRecurrence) -> Projection | None:
+def projection_of(recurrence: CellRecurrence | RaggedRecurrence) -> Projection | None:
     """Return what projected the input of a cell, or None where drives were given.
 
     Raises
@@ -37,7 +38,7 @@ def projection_of(recurrence: CellRecurrence) -> Projection | None:
     cell = recurrence.cell
     if cell.projection is None or recurrence.x is None:
         return None
-    if type(cell).drive is not WeightedCell.drive:
+    if type(cell).drive is not CellWeights.drive:
         raise TypeError(f"{type(cell).__name__} overrides drive, so how drives depend on the input is not known")
     return cell.projection
 

@@ -10,11 +10,14 @@ import numpy as np
 from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arrays import Array, is_discrete, namespace, to_host
 from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
+from recsolve.gradients.of_history import pass_back
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.solution import Solution
+from recsolve.windows_solution import WindowsSolution
 
 
 def cotangent_of(
@@ -62,14 +65,19 @@ def pull_readout(rec: Recurrence, readout: Callable[..., Any], trajectory: Array
     """Return the cotangents of states, inputs and parameters for one of what a readout gives."""
     for base in (FunctionRecurrence, CellRecurrence):
         if isinstance(rec, base) and type(rec).output is base.output:
+            if isinstance(rec, HistoryRecurrence):
+                return pass_back(rec, readout, trajectory, cotangent)
             known = rec if isinstance(rec, FunctionRecurrence) else OfCell(rec)
             return pull_function(known, readout, trajectory, cotangent, state=True)
     raise TypeError(f"{type(rec).__name__} overrides output, so how it depends on the states is not known")
 
 
-def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
-    """Return what a solution solves; raise for what is no solution, or one that is not to be differentiated."""
-    if not isinstance(solution, Solution):
+def recurrence_of(solution: Any, unconverged: bool, *, windows: bool = False) -> Recurrence:
+    """Return what a solution solves; raise for what is no solution, or one that is not to be differentiated.
+
+    With ``windows`` that of windows is one too.
+    """
+    if not isinstance(solution, Solution) and not (windows and isinstance(solution, WindowsSolution)):
         own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
         raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")
     check_differentiable(solution.recurrence, solution.success or unconverged, solution.status)

@@ -19,6 +19,7 @@ from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
 from recsolve.solution import Solution
 
 
@@ -58,7 +59,7 @@ def tangent(
     Raises
     ------
     ValueError, TypeError
-        As :func:`adjoint`; and for unknown names.
+        As :func:`adjoint`; for unknown names; and for ``initial`` of a history, which does not depend on it.
 
     Examples
     --------
@@ -71,10 +72,8 @@ def tangent(
     rec = recurrence_of(solution, unconverged)
     trajectory = solution._iterate.states
     given = {"drive": drive, "parameters": parameters, "mixings": mixings, "inputs": inputs}
-    if isinstance(rec, HistoryRecurrence):
-        if states is None or initial is not None or any(x is not None for x in given.values()):
-            raise ValueError("the recurrence is a history; wanted states=, the tangent of F, alone")
-        return rec.wrap(tangent_of(rec, trajectory, rec.native(states, "states", trajectory.shape)))
+    if initial is not None and isinstance(rec, HistoryRecurrence):
+        raise ValueError("initial is given, and a history does not depend on it: no row of F looks at it")
     moved: dict[Leaf, Array] = {}
     if initial is not None:
         moved["initial", None] = rec.by_name(initial, "initial", rec.initial.shape)
@@ -104,33 +103,44 @@ def tangent_along(rec: Recurrence, trajectory: Array, moved: Mapping[Leaf, Array
     xp, b = namespace(trajectory), namespace(trajectory).zeros_like(trajectory)
     others = {leaf: x for leaf, x in moved.items() if leaf[0] not in ("initial", "readout")}
     with np.errstate(all="ignore"):
-        if isinstance(rec, HistoryRecurrence):  # F does not look at initial
-            b = push_function(rec, trajectory, others) if others else b
-            return tangent_of(rec, trajectory, b if added is None else b + added)
-        previous = rec.previous(trajectory)
-        _, J = rec.bind().differentiate(previous)
-        check_jacobian(rec, previous, J)
+        previous = trajectory if isinstance(rec, HistoryRecurrence) else rec.previous(trajectory)
         if added is not None:
             b += added
+        if others:
+            b += _push(rec, previous, others)
+        if isinstance(rec, HistoryRecurrence):  # F does not look at initial
+            return tangent_of(rec, trajectory, b)
+        _, J = rec.bind().differentiate(previous)
+        check_jacobian(rec, previous, J)
         if ("initial", None) in moved:
             seen = rec.over_event(rec.from_initial)
             b += J.where(seen, xp.broadcast_to(moved["initial", None], previous.shape))
-        if others:
-            b += _push(rec, previous, others)
         return affine_scan(J, b, reset=rec.over_event(rec.starts))
 
 
 def _push(rec: Recurrence, previous: Array, moved: Mapping[Leaf, Array]) -> Array:
     """Return the tangent of F for tangents of what it depends on besides the state."""
     if isinstance(rec, FunctionRecurrence):
-        check_known(rec, FunctionRecurrence)
-        return push_function(rec, previous, moved)
+        if rec.stepwise:
+            check_known(rec, FunctionRecurrence)
+        return push_function(rec, previous, of_function(rec, moved))
     assert isinstance(rec, CellRecurrence)
     leaves, weights = split_leaves(rec, moved)
     return CellSensitivity(rec, previous).push(leaves, weights)
 
 
-def split_leaves(rec: CellRecurrence, moved: Mapping[Leaf, Array]) -> tuple[dict[Leaf, Array], dict[str, Array]]:
+def of_function(rec: FunctionRecurrence, moved: Mapping[Leaf, Array]) -> dict[Leaf, Array]:
+    """Return the tangents of inputs and parameters as f gets them, for those of leaves."""
+    if isinstance(rec, RaggedRecurrence):
+        leaves, weights = split_leaves(rec, moved)
+        leaves |= {("mixing", n): w for n, w in weights.items()}
+        return {rec.places.get(leaf, leaf): x for leaf, x in leaves.items()}
+    return {leaf: x for leaf, x in moved.items() if leaf[0] in ("input", "parameter")}
+
+
+def split_leaves(
+    rec: CellRecurrence | RaggedRecurrence, moved: Mapping[Leaf, Array]
+) -> tuple[dict[Leaf, Array], dict[str, Array]]:
     """Return the tangents of drives and parameters, those of the projection among them, and those of mixing weights."""
     leaves = {leaf: x for leaf, x in moved.items() if leaf[0] in ("drive", "parameter")}
     weights = {str(leaf[1]): x for leaf, x in moved.items() if leaf[0] == "mixing"}
@@ -154,9 +164,9 @@ def push_projection(projection: Projection, x: Array, moved: Mapping[Leaf, Array
 
 def _moved(rec: Recurrence, given: Mapping[str, Any]) -> dict[Leaf, Array]:
     """Return the user's tangents as native ones, by leaf."""
-    if isinstance(rec, FunctionRecurrence):
+    if isinstance(rec, FunctionRecurrence) and not isinstance(rec, RaggedRecurrence):
         return _moved_of_function(rec, given)
-    if not isinstance(rec, CellRecurrence):
+    if not isinstance(rec, (CellRecurrence, RaggedRecurrence)):
         raise ValueError(f"tangents of drive, inputs, parameters and mixings are not known of a {type(rec).__name__}")
     cell = rec.cell
     moved: dict[Leaf, Array] = {}
@@ -164,6 +174,8 @@ def _moved(rec: Recurrence, given: Mapping[str, Any]) -> dict[Leaf, Array]:
         for n, x in (given[name] or {}).items():
             if n not in like:
                 raise ValueError(f"{name} has {n!r}; wanted some of {tuple(like)}")
+            if is_discrete(like[n].dtype):
+                raise ValueError(f"{name}[{n!r}] is given, but that drive is {like[n].dtype}; leave it out")
             moved[kind, n] = rec.native(x, f"{name}[{n!r}]", like[n].shape)
     if given["inputs"] is not None:
         if projection_of(rec) is None or rec.x is None:

@@ -47,6 +47,9 @@ class Layers:
     def __init__(self, directions: list[list[WeightedCell]], *, batch_first: bool = False):
         if not directions or not directions[0]:
             raise ValueError("directions is empty; wanted at least one layer with one cell")
+        for number, layer in enumerate(directions):
+            if wrong := [type(cell).__name__ for cell in layer if not isinstance(cell, WeightedCell)]:
+                raise TypeError(f"directions[{number}] has {wrong}; wanted objects of WeightedCell")
         self.directions, self.batch_first = directions, batch_first
         self.cell = directions[0][0].cell
         self.hidden_size = directions[0][0].hidden_size

@@ -43,7 +43,7 @@ class Call:
 
     def at(self, index: Any) -> Call:
         """Return the call at some times: ``index`` selects along the first axis of the partials."""
-        return Call(self.mixing, _at(self.partials, index))
+        return Call(self.mixing.at(index), _at(self.partials, index))
 
 
 def _at(partials: Partials, index: Any) -> Partials:

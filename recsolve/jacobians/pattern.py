@@ -99,7 +99,7 @@ class Pattern:
         reached = np.zeros((self.named.size, 1), dtype=bool)  # which numbers depend on a direction
         for name in self.named.axes:
             pairs = [pair for pair in self.pairs if pair[1] == name]
-            common = [label for label in _labelled(self.named.axes[name]) if all(label in self.pairs[p] for p in pairs)]
+            common = [label for label in labelled(self.named.axes[name]) if all(label in self.pairs[p] for p in pairs)]
             for members in _index(self.named, name, tuple(common)).T if pairs else ():
                 rows = np.concatenate([self._seeing(pair, members) for pair in pairs])
                 if not rows.size:
@@ -164,7 +164,7 @@ class Pattern:
 
     def _group(self, names: tuple[str, ...]) -> Group:
         """Return components with the axes along which none of their pairs couple as lanes."""
-        common = [_labelled(self.named.axes[name]) for name in names]
+        common = [labelled(self.named.axes[name]) for name in names]
         common += [list(along) for (a, b), along in self.pairs.items() if a in names and b in names]
         along = tuple(x for x in common[0] if all(x in other for other in common))
         return Group(names, np.concatenate([_index(self.named, name, along) for name in names], axis=1))
@@ -177,7 +177,7 @@ class Pattern:
         return made
 
 
-def _labelled(axes: tuple[str, ...]) -> list[Label]:
+def labelled(axes: tuple[str, ...]) -> list[Label]:
     """Return axes with numbers: those of one name in one component are first, second, ..."""
     seen: Counter[str] = Counter()
     labels = []
@@ -191,7 +191,7 @@ def _labels(named: NamedState, pair: Any, how: Any) -> tuple[Label, ...]:
     """Return the axes along which a pair does not couple."""
     if not isinstance(pair, tuple) or len(pair) != 2 or not all(name in named.axes for name in pair):
         raise ValueError(f"structure has the pair {pair!r}; wanted pairs (result, operand) of {tuple(named.axes)}")
-    first, second = (_labelled(named.axes[name]) for name in pair)
+    first, second = (labelled(named.axes[name]) for name in pair)
     shared = tuple(label for label in first if label in second)
     if how == "dense":
         return ()
@@ -206,7 +206,7 @@ def _labels(named: NamedState, pair: Any, how: Any) -> tuple[Label, ...]:
 
 def _index(named: NamedState, name: str, along: tuple[Label, ...]) -> Array:
     """Return the places of the numbers of a component, (L, a): a row for each entry of the axes ``along``."""
-    labels, shape = _labelled(named.axes[name]), named.shapes[name]
+    labels, shape = labelled(named.axes[name]), named.shapes[name]
     place = named.slices[name]
     first = [labels.index(label) for label in along]
     rest = [axis for axis in range(len(labels)) if axis not in first]

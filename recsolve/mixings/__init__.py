@@ -7,6 +7,9 @@ from typing import Any
 
 from recsolve.mixings.conv import Conv
 from recsolve.mixings.factors import LowRank
+from recsolve.mixings.gather import INTEGERS as INTEGERS
+from recsolve.mixings.gather import Gather
+from recsolve.mixings.gather import check_index as check_index
 from recsolve.mixings.matrices import Dense, Diagonal, Heads
 from recsolve.mixings.mixing import Mixing
 from recsolve.mixings.mixing import couples as couples
@@ -19,8 +22,8 @@ from recsolve.mixings.mixing import states_linear as states_linear
 from recsolve.mixings.patterns import Masked, Permutation, SharedHead, Sparse
 
 __all__ = [
-    "MIXINGS", "Conv", "Dense", "Diagonal", "Heads", "LowRank", "Masked", "Mixing", "Permutation", "SharedHead",
-    "Sparse",
+    "MIXINGS", "Conv", "Dense", "Diagonal", "Gather", "Heads", "LowRank", "Masked", "Mixing", "Permutation",
+    "SharedHead", "Sparse",
 ]  # fmt: skip
 
 # Those that have a form, by its name: compiled loops know them, and Cell.random makes them.
@@ -48,3 +51,22 @@ def make(kind: str | Callable[[Any], Mixing], hidden_size: int, heads: int | Non
     if heads < 1 or hidden_size % heads:
         raise ValueError(f"heads is {heads}; wanted a divisor of hidden_size {hidden_size}")
     return Heads(draw((heads, hidden_size // heads, hidden_size // heads)))
+
+
+def make_on(
+    name: str, kind: str | Callable[[Any], Mixing], event: tuple[int, ...], heads: int | None, draw: Any
+) -> Mixing:
+    """Return a mixing of ``kind`` for the last of some axes, or heads for the last two.
+
+    Raises
+    ------
+    ValueError
+        As :func:`make`, and for too few axes.
+    """
+    if len(event) < (2 if kind == "heads" else 1):
+        raise ValueError(f"mixing {name} has axes of sizes {event}; wanted one, or two for mixing='heads'")
+    if kind != "heads":
+        return make(kind, event[-1], heads, draw)
+    if heads not in (None, event[-2]):
+        raise ValueError(f"heads is {heads}, and the axes of mixing {name} have the sizes {event}; leave it out")
+    return make(kind, event[-2] * event[-1], event[-2], draw)

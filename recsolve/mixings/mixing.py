@@ -78,6 +78,7 @@ class Mixing(ABC):
     form: ClassVar[str | None] = None
     linear: ClassVar[bool] = False
     weight_ndim: ClassVar[int | None] = None
+    moves: bool = False  # whether it is another map at each step, with axes (T, *batch) of its own
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -168,6 +169,10 @@ class Mixing(ABC):
         """
         raise TypeError(_UNKNOWN.format(type(self).__name__, "weight_curvature(tangent, g, x)", "second derivative by"))
 
+    def at(self, steps: Any) -> Mixing:
+        """Return the mixing at some steps; it is the same at all of them, unless it ``moves``."""
+        return self
+
     def map(self, function: Any) -> Mixing:
         """Return the same mixing with ``function`` applied to its weight (a dtype or device change)."""
         weight = to_native(function(self.weight), "weight")
@@ -237,7 +242,7 @@ def has_matrix(mixing: Mixing) -> bool:
     """
     if (form := form_of(mixing)) is not None:
         return form != "diagonal"
-    return states_linear(mixing) and mixing.units <= _NARROW and len(mixing.lanes) < 2
+    return states_linear(mixing) and mixing.units <= _NARROW and len(mixing.lanes) < 2 and not mixing.moves
 
 
 def matrix_of(mixing: Mixing) -> Array:

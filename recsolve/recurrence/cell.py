@@ -13,29 +13,15 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arguments import check_callable, generator_of
-from recsolve.base.arrays import Array, same_bits
 from recsolve.base.layout import Layout
-from recsolve.base.names import Names
-from recsolve.base.status import NOT_A_FUNCTION
-from recsolve.mixings import Mixing, make
+from recsolve.base.named_state import axes_of
+from recsolve.mixings import Mixing
 from recsolve.recurrence import torch_weights
+from recsolve.recurrence.drawing import drawn
+from recsolve.recurrence.probing import read
 from recsolve.recurrence.projection import Projection
+from recsolve.recurrence.ragged_cell import RaggedCell
 from recsolve.recurrence.weighted_cell import WeightedCell
-
-
-class _Probe:
-    """A namespace that records which names a cell function reads, in order."""
-
-    def __init__(self, value: Callable[[], Any]):
-        self._value = value
-        self.seen: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if name not in self.seen:
-            self.seen.append(name)
-        return self._value()
 
 
 class Cell:
@@ -47,26 +33,45 @@ class Cell:
         ``function(s, W, u, p)`` returns the new state (a tuple in the order of ``state`` when it has several
         components). ``s.name`` is a component of the old state, ``W.name(x)`` a mixing, ``u.name`` a drive,
         ``p.name`` an elementwise parameter. Between mixings it uses elementwise functions of :mod:`recsolve.math`
-        or NumPy only, and sums over units: ``total``, ``mean``, ``dot``, ``layer_norm`` and ``rms_norm``.
-    state : tuple of str
-        Names of the state's components.
+        or NumPy only, sums over units: ``total``, ``mean``, ``dot``, ``layer_norm`` and ``rms_norm``, and ``gather``.
+    state : tuple of str, or mapping
+        Names of the state's components, all of one shape (*lanes, n). As a mapping to the names of their axes,
+        ``{"m": (), "C": ("k", "v")}``, each has a shape of its own: see Notes.
     output : str
         The component that the cell shows.
     name : str, optional
         Name in listings; default: that of the function.
     cite : str, optional
         The source of the equations.
+    axes : mapping, optional
+        Of components with axes: the names of the axes of drives, parameters and mixings, by name; of others they are
+        those of the output. What the function does not use is a drive for a readout.
+    structure : str or mapping
+        Of components with axes: which depend on which, as :meth:`recsolve.Recurrence.from_function` takes it. Default:
+        what is read off the function when a recurrence is made, and "dense" where it uses what is not followed.
 
     Attributes
     ----------
     mixings, drives, parameters : tuple of str
         The names that the function uses, in order of first use.
+    indices : tuple of str
+        Those of the drives that are indices of :func:`recsolve.math.gather`.
 
     Raises
     ------
+    TypeError
+        For axes in another form.
     ValueError
-        When ``output`` is not a component, the function returns another number of components, or it returns something
-        else when it is called again.
+        When ``output`` is not a component, the function returns another number of components, it returns something
+        else when it is called again, or computes with an index.
+
+    Notes
+    -----
+    Where components have axes, ``s.m`` is (T, *batch), ``s.C`` (T, *batch, k, v), drives have their axes behind
+    (T, *batch), parameters their axes alone, and a mixing acts on the last axes of what it gets. The function uses any
+    of NumPy's functions that automatic differentiation follows, with which it may couple entries, and returns a dict by
+    name, or a tuple in order. Here it is called on arrays whose axes have size 1. States are stored flat,
+    (T, *batch, N), and evaluated by NumPy: compiled loops know components that are alike.
 
     Examples
     --------
@@ -80,6 +85,19 @@ class Cell:
     >>> sol = rs.solve(cell.recurrence(np.ones((20, 3))))
     >>> sol.success, sol.output.shape
     (True, (20, 8))
+
+    Attention as a recurrence, with the largest score, a number, beside a vector of sums:
+
+    >>> def attend(s, W, u, p):
+    ...     m = np.maximum(s.m, u.score)
+    ...     kept, new = np.exp(s.m - m), np.exp(u.score - m)
+    ...     return {"m": m, "c": kept * s.c + new, "a": kept[..., None] * s.a + new[..., None] * u.v}
+    >>> Attention = rs.Cell(attend, state={"m": (), "c": (), "a": ("d",)}, axes={"score": ()}, output="a")
+    >>> cell = Attention.random(input_size=3, hidden_size={"d": 8}, rng=0)
+    >>> average = lambda s, u, p: s.a / s.c[..., None]
+    >>> sol = rs.solve(cell.recurrence(np.ones((20, 3)), initial={"m": -np.inf}, readout=average))
+    >>> sol.success, sol.output.shape, sol.named.m.shape
+    (True, (20, 8), (20,))
     """
 
     compilable = True
@@ -88,10 +106,12 @@ class Cell:
         self,
         function: Callable[[Any, Any, Any, Any], Any],
         *,
-        state: tuple[str, ...],
+        state: tuple[str, ...] | Mapping[str, tuple[str, ...]],
         output: str,
         name: str | None = None,
         cite: str = "",
+        axes: Mapping[str, tuple[str, ...]] | None = None,
+        structure: Any = None,
     ):
         check_callable("function", function, "f(s, W, u, p)")
         self.function, self.state, self.output, self.cite = function, tuple(state), output, cite
@@ -100,30 +120,40 @@ class Cell:
         self.__doc__ = "\n\n".join(text for text in texts if text)
         if output not in self.state:
             raise ValueError(f"output is {output!r}; wanted one of the components {self.state}")
-        one = np.full(1, 0.5)
-        W, u, p = _Probe(lambda: lambda x: x), _Probe(lambda: one), _Probe(lambda: one)
+        self.ragged = isinstance(state, Mapping)
+        self.components = axes_of(state) if self.ragged else {}
+        if not self.ragged and (axes is not None or structure is not None):
+            raise ValueError(
+                "axes and structure belong to components with axes; wanted state={'m': (), 'C': ('k', 'v')} say"
+            )
+        given, shown = axes_of(axes, "axes") if axes else {}, self.components.get(output, ())
 
-        def probe() -> Any:
-            with np.errstate(all="ignore"):
-                return function(Names(dict.fromkeys(self.state, one), "component"), W, u, p)
+        def shape(kind: str, name: str) -> tuple[int, ...]:
+            if not self.ragged:
+                return (1,)
+            own = self.components[name] if kind == "component" else given.get(name, shown)
+            return (1,) * (len(own) + (kind != "parameter"))
 
-        result = probe()
-        if isinstance(result, (list, dict)):
-            raise ValueError(f"{self.name} returns a {type(result).__name__}; wanted an array, or a tuple of arrays")
-        returned = len(result) if isinstance(result, tuple) else 1
-        if returned != len(self.state):
-            raise ValueError(f"{self.name} returns {returned} components; wanted {len(self.state)}: {self.state}")
-        for _ in range(2):
-            again = probe()
-            pairs = zip(result, again, strict=True) if isinstance(result, tuple) else [(result, again)]
-            if not all(same_bits(np.asarray(x), np.asarray(y)) for x, y in pairs):
-                raise ValueError(NOT_A_FUNCTION.format(name=self.name))
-        self.mixings, self.drives, self.parameters = tuple(W.seen), tuple(u.seen), tuple(p.seen)
+        found = read(function, self.name, self.state, shape, ragged=self.ragged)
+        self.mixings, self.drives, self.parameters, self.indices = found
+        used = dict.fromkeys((*self.mixings, *self.drives, *self.parameters))
+        self.drives += tuple(name for name in given if name not in used)
+        self.axes = {**dict.fromkeys(used, shown), **given} if self.ragged else {}
+        self.structure = structure
+        if flat := [name for name in self.indices if self.ragged and not self.axes[name]]:
+            raise ValueError(f"axes of the indices {flat} are (); wanted those of what {self.name} gathers")
         if not self.drives:
             raise ValueError(f"{self.name} uses no drive u.name, so nothing gives its length; use from_function")
-        taken = sorted({*self.state, *self.mixings, *self.drives, *self.parameters} & set(dir(Names)))
-        if taken:
-            raise ValueError(f"{self.name} uses the names {taken}, which mappings have as methods; rename them")
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """The names of all axes, where components have axes."""
+        return tuple(dict.fromkeys(a for axes in (*self.components.values(), *self.axes.values()) for a in axes))
+
+    @property
+    def projected(self) -> tuple[str, ...]:
+        """The drives that an input is projected to: all but indices."""
+        return tuple(name for name in self.drives if name not in self.indices)
 
     def __repr__(self) -> str:
         return f"Cell({self.name}: state {self.state}, mixings {self.mixings}, drives {self.drives})"
@@ -132,7 +162,7 @@ class Cell:
         self,
         *,
         input_size: int,
-        hidden_size: int,
+        hidden_size: Any,
         mixing: str | Callable[[Any], Mixing] = "dense",
         heads: int | None = None,
         gain: float = 1.0,
@@ -144,10 +174,11 @@ class Cell:
         Parameters
         ----------
         input_size, hidden_size : int
-            Width of the input and of the state (all heads together).
+            Width of the input and of the state (all heads together). Of components with axes a dict of the sizes of all
+            axes, of which the last one of each weight takes the place of ``hidden_size``.
         mixing : {"dense", "diagonal", "heads"} or callable
             How units are coupled; ignored by cells without mixings. ``mixing(draw)`` makes any other mixing from random
-            weights ``draw(shape)``.
+            weights ``draw(shape)``. Of components with axes it acts on the last axis, heads on the last two.
         heads : int, optional
             Number of heads for ``mixing="heads"``; default 4.
         gain : float
@@ -159,10 +190,13 @@ class Cell:
 
         Returns
         -------
-        WeightedCell
+        WeightedCell or RaggedCell
+            The latter of components with axes.
 
         Raises
         ------
+        TypeError
+            For a hidden_size that is no dict, of components with axes.
         ValueError
             For sizes below 1, an unknown mixing, or a gain on a cell without mixings.
 
@@ -175,26 +209,8 @@ class Cell:
         >>> rs.cells.LSTM.random(input_size=3, hidden_size=128, mixing=conv, rng=0).mixings["i"]
         Conv(weight (3, 3, 2, 2) float64)
         """
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(size, (int, np.integer)) or size < 1:
-                raise ValueError(f"{name} is {size!r}; wanted a positive integer")
-        if not isinstance(gain, (int, float, np.number)) or not np.isfinite(gain):
-            raise ValueError(f"gain is {gain!r}; wanted a finite number")
-        if not self.mixings and gain != 1.0:
-            raise ValueError(f"gain is {gain}, but {self.name} has no mixings for it to scale; leave it at 1")
-        generator = generator_of(rng)
-        bound = 1.0 / np.sqrt(hidden_size)
-
-        def draw(shape: tuple[int, ...], scale: float = 1.0) -> Array:
-            return (scale * generator.uniform(-bound, bound, shape)).astype(dtype)
-
-        mixings = {n: make(mixing, hidden_size, heads, lambda shape: draw(shape, gain)) for n in self.mixings}
-        layout = self.layout(mixings, hidden_size)
-        event = (*layout.lanes, layout.lane_width // layout.components)
-        weights = {name: draw((*event, input_size)) for name in self.drives}
-        biases = {name: draw(event) for name in self.drives}
-        parameters = {name: draw(event) for name in self.parameters}
-        return WeightedCell(self, mixings, parameters, Projection(weights, biases), hidden_size)
+        given = drawn(self, input_size, hidden_size, mixing, heads, gain, generator_of(rng), dtype)
+        return self.with_weights(**given, hidden_size=hidden_size)
 
     def with_weights(
         self,
@@ -202,7 +218,7 @@ class Cell:
         mixings: Mapping[str, Mixing] | None = None,
         parameters: Mapping[str, Any] | None = None,
         projection: Projection | None = None,
-        hidden_size: int | None = None,
+        hidden_size: Any = None,
     ) -> WeightedCell:
         """Return the cell with given weights; without a projection it is driven by ``recurrence(drive=...)``.
 
@@ -211,15 +227,17 @@ class Cell:
         mixings : mapping of Mixing
             One for every name in ``Cell.mixings``.
         parameters : mapping of arrays, shape (*lanes, n)
-            One for every name in ``Cell.parameters``.
+            One for every name in ``Cell.parameters``; of components with axes each of its own axes.
         projection : Projection, optional
-            With a weight for every name in ``Cell.drives``.
+            With a weight for every name in ``Cell.projected``.
         hidden_size : int, optional
-            The number of units, for a cell without mixings and projection.
+            The number of units, for a cell without mixings and projection. Of components with axes a dict of the sizes
+            of axes that no weight, drive or initial state shows.
 
         Returns
         -------
-        WeightedCell
+        WeightedCell or RaggedCell
+            The latter of components with axes.
 
         Raises
         ------
@@ -236,7 +254,8 @@ class Cell:
         >>> rs.solve(cell.recurrence(drive={"h": np.ones((9, 4))})).success
         True
         """
-        return WeightedCell(self, dict(mixings or {}), dict(parameters or {}), projection, hidden_size)
+        kind: Any = RaggedCell if self.ragged else WeightedCell
+        return kind(self, dict(mixings or {}), dict(parameters or {}), projection, hidden_size)  # type: ignore[no-any-return]
 
     def from_torch(self, module: Any, *, layer: int = 0, reverse: bool = False) -> WeightedCell:
         """Return the cell with the weights of one layer and direction of a torch module.
@@ -284,7 +303,7 @@ class Cell:
         Raises
         ------
         ValueError
-            When the mixings have different lanes.
+            When the mixings have different lanes, and for components with axes.
 
         Examples
         --------
@@ -292,6 +311,8 @@ class Cell:
         >>> rs.cells.Elman.layout({"h": rs.mixings.Heads(np.ones((2, 4, 4)))}, 8)
         Layout(components=1, lanes=(2,), units=4)
         """
+        if self.ragged:
+            raise ValueError(f"components of {self.name} have axes of their own, so they have no layout")
         lanes = {mixing.lanes for mixing in mixings.values()} or {()}
         if len(lanes) > 1:
             raise ValueError(f"mixings of {self.name} have lanes {sorted(lanes)}; wanted the same for all")

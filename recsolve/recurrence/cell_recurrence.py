@@ -78,17 +78,14 @@ class CellRecurrence(Recurrence):
         self._held = None
         self.description = cell.cell.name
         length, batch = _leading(drive, cell)
-        like = next(iter(drive.values()))
+        like = cell.like(drive)
         start = _initial(initial, cell, batch, like, kind)
         super().__init__(length, batch, cell.layout, start, reset, kind, ties)
         self._parameters = Names(cell.parameters, "parameter")
         self._mixings = Names(cell.mixings, "mixing")
 
     def leaves(self) -> dict[Leaf, Array]:
-        drives: dict[Leaf, Array] = {("drive", n): u for n, u in self.drive.items()}
-        if self.x is not None and self.cell.projection is not None:
-            drives = {("input", 0): self.x, **self.cell.projection.leaves()}
-        return {**super().leaves(), **drives, **self.cell.leaves()}
+        return {**super().leaves(), **self.cell.leaves_on(self.drive, self.x)}
 
     def _components(self, states: Array) -> Names:
         states = freeze(states)  # a cell that writes into its state must fail, not change the iterate
@@ -241,8 +238,8 @@ class CellRecurrence(Recurrence):
 
     def _remade(self, drive: Names, initial: Any, reset: Array | None, x: Array | None) -> Self:
         """Return a recurrence of the same class, with all that a subclass has added, on another drive."""
-        known = {"_has_constants": self._has_constants} if "_has_constants" in vars(self) else {}
-        part = changed(self, **known)  # of the function, not of the drive
+        known = {name: vars(self)[name] for name in ("_has_constants", "rounding") if name in vars(self)}
+        part = changed(self, **known)  # of the function and its weights, not of the drive
         CellRecurrence.__init__(part, self.cell, drive, initial, reset, self.kind, x, self.ties, self.readout)
         return part
 

@@ -36,13 +36,13 @@ class Form(ABC):
     def seeds(self) -> Array | None:
         """Return directions (m, n) along which the derivatives reveal all entries; None where no few do."""
 
-    @abstractmethod
     def gather(self, directions: Array, layout: Layout) -> Jacobian:
-        """Read the Jacobian off the derivatives (m, T, *batch, n) along the seeds."""
+        """Read the Jacobian off the derivatives (m, T, *batch, n) along the seeds; asked for where there are some."""
+        raise NotImplementedError(f"{type(self).__name__} has no seeds")
 
-    @abstractmethod
     def declared(self, given: Any, layout: Layout, leading: tuple[int, ...], like: Array) -> Jacobian:
-        """Return the Jacobian that the user's function returned."""
+        """Return the Jacobian that the user's function returned; asked for where there may be such a function."""
+        raise NotImplementedError(f"{type(self).__name__} takes no jacobian")
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,6 @@ class Thin(Form):
 
     def seeds(self) -> Array | None:
         return None
-
-    def gather(self, directions: Array, layout: Layout) -> Jacobian:
-        raise NotImplementedError
 
     def declared(self, given: Any, layout: Layout, leading: tuple[int, ...], like: Array) -> Jacobian:
         a, U, V = _several(given, self.returned, 3)
@@ -150,9 +147,6 @@ class ByPairs(Form):
 
     def gather(self, directions: Array, layout: Layout) -> Jacobian:
         return Pairs(self.pattern.read(directions), self.pattern, layout, directions[0])
-
-    def declared(self, given: Any, layout: Layout, leading: tuple[int, ...], like: Array) -> Jacobian:
-        raise NotImplementedError
 
 
 FORMS = ("permutation_diagonal", "low_rank", "banded")

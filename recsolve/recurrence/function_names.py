@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array
 from recsolve.base.links import follow
 from recsolve.base.named_state import NamedState
 from recsolve.base.names import Names
 from recsolve.recurrence.function_tangent import StateTangent, Tangent
-from recsolve.symbolic.dual import value_of
 
 
 def parameters_by_name(parameters: Any) -> dict[str, Any]:
@@ -52,14 +52,19 @@ def described(state: Any, start: list[Array], initial: Any) -> tuple[NamedState 
         if named.shapes != state.shapes:
             raise ValueError(f"initial has components of shapes {named.shapes}; wanted {state.shapes}")
         named = state
-    parts = [given[name] for name in named.axes]
+    return named, packed(named, [given[name] for name in named.axes], batch)
+
+
+def packed(state: NamedState, parts: Sequence[Array], batch: tuple[int, ...]) -> Array:
+    """Return components, in order, as one flat state that gradients go back through."""
 
     def flat(tensors: list[Any]) -> Any:
         import torch
 
-        return torch.cat([x.reshape((*batch, -1)) for x in tensors], dim=-1)
+        shapes = zip(tensors, state.shapes.values(), strict=True)
+        return torch.cat([x.reshape((*batch, prod(shape))) for x, shape in shapes], dim=-1)
 
-    return named, follow(named.join(parts, batch), parts, flat)
+    return follow(state.pack(tuple(parts), batch), parts, flat)
 
 
 def components(state: NamedState, x: Any) -> Names:
@@ -68,17 +73,3 @@ def components(state: NamedState, x: Any) -> Names:
         return state.split(x)
     values, directions = state.split(x.value), state.split(x.directions)
     return Names({name: type(x).seeded(v, directions[name]) for name, v in values.items()}, "component")
-
-
-def joined(state: NamedState, parts: list[Any], lead: tuple[int, ...], dtype: Any) -> Any:
-    """Return components (*lead, *shape) as a flat state; of tangents, their directions too."""
-    state.check(parts, lead, dtype)
-    values = state.join([value_of(x) for x in parts], lead)
-    count = next((len(x.directions) for x in parts if isinstance(x, Tangent) and x.partials), 0)
-    if not count:
-        return values
-    xp = namespace(values)
-    still = xp.zeros((), dtype)
-    moved = [x.directions if isinstance(x, Tangent) and x.partials else still for x in parts]
-    full = [xp.broadcast_to(d, (count, *x.shape)) for d, x in zip(moved, parts, strict=True)]
-    return Tangent.seeded(values, state.join(full, (count, *lead)))

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from recsolve.base.arrays import namespace
 from recsolve.recurrence import function_rules as rules
 from recsolve.symbolic.dual import STEPS, WINS, Dual, OfState, value_of
 
@@ -120,6 +121,8 @@ class Tangent(Dual):
         if function in rules.PARTS:
             pieces = range(len(function(value_of(args[0]), *args[1:], **kwargs)))
             return [self._linear(lambda x: function(x, *args[1:], **kwargs)[k], args[0]) for k in pieces]  # noqa: B023
+        if function is np.concatenate:
+            return self._concatenated(*args, **kwargs)
         if rules.is_linear(function, args, kwargs):
             return self._linear(lambda first: function(first, *args[1:], **kwargs), args[0])
         raise self._unsupported(name)
@@ -190,6 +193,21 @@ class Tangent(Dual):
         moved = np.stack([call([direction(e, j) for e in entries]) - constant for j in range(m)])
         return type(self).seeded(y, moved)
 
+    def _concatenated(self, arrays: Sequence[Any], axis: int | None = 0, **kwargs: Any) -> Tangent:
+        """Join arrays, and all their directions at once: states that are packed are made so at every evaluation."""
+        parts: Sequence[Any] = arrays if axis is not None else [np.ravel(x) for x in arrays]
+        axis = axis or 0
+        y = np.concatenate([value_of(x) for x in parts], axis=axis, **kwargs)
+        moving = [x.directions for x in parts if _moves(x)]
+        if not moving:
+            return type(self)(y, {})
+        still = namespace(y).zeros((), y.dtype)
+        full = [
+            np.broadcast_to(x.directions if _moves(x) else still, (len(moving[0]), *np.shape(value_of(x))))
+            for x in parts
+        ]
+        return type(self).seeded(y, np.concatenate(full, axis=axis if axis < 0 else axis + 1, **kwargs))
+
     def _multilinear(self, function: Any, args: Any, kwargs: Any) -> Tangent:
         """Product rule: the sum over the arguments that carry directions."""
         values = [value_of(a) for a in args]
@@ -200,6 +218,14 @@ class Tangent(Dual):
             if _moves(arg)
         ]
         return type(self)(y, {DIRECTIONS: sum(terms[1:], terms[0])} if terms else {})
+
+    def mixed(self, mixing: Any, weight: Any, x: Any) -> Any:
+        """Return y = W x of a mixing: linear in x, and moved by its weight."""
+        y, v = mixing.matvec(value_of(x)), value_of(x)
+        moved = [mixing.matvec(x.directions)] if _moves(x) else []
+        if _moves(weight):
+            moved.append(np.stack([mixing.weight_tangent(d, v) for d in weight.directions]))
+        return type(self)(y, {DIRECTIONS: sum(moved[1:], moved[0])} if moved else {})
 
     def _unsupported(self, what: str) -> TypeError:
         return TypeError(
@@ -223,7 +249,8 @@ class Tangent(Dual):
         return int(self.value.size)
 
     def reshape(self, *shape: Any) -> Tangent:
-        return self._linear(lambda x: x.reshape(*shape), self)
+        y = self.value.reshape(*shape)
+        return type(self)(y, {leaf: d.reshape((len(d), *y.shape)) for leaf, d in self.partials.items()})
 
     def transpose(self, *axes: Any) -> Tangent:
         return self._linear(lambda x: x.transpose(*axes), self)

@@ -110,6 +110,6 @@ class FusedEngine(CompiledEngine):
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence
-        if rec.reset is not None and rec.restart is not rec.initial:
+        if rec.reset is not None and rec.restart is not rec.initial and bool(rec.reset.any()):
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
         return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.starts)  # type: ignore[no-any-return]

@@ -7,7 +7,6 @@ What steps see, ``previous``, has one axis more, (N, P, *batch, *event), which f
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -18,18 +17,20 @@ from recsolve.base.arrays import (
     FLOATS,
     Array,
     freeze,
-    from_native,
     kind_of,
     namespace,
     to_host,
 )
 from recsolve.base.graph import Graph
-from recsolve.base.links import follow, sever_all, tensor_of, to_linked
+from recsolve.base.links import follow, from_linked, sever_all, to_linked
 from recsolve.jacobians import ByParent, Identity, Jacobian, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
-from recsolve.recurrence.function import STRUCTURES, FunctionRecurrence
+from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.recurrence.function_arguments import STRUCTURES
+from recsolve.recurrence.function_engine import attempt
 from recsolve.recurrence.function_tangent import Tangent
+from recsolve.symbolic.constants import state_dtype
 
 
 class GraphRecurrence(FunctionRecurrence):
@@ -55,12 +56,10 @@ class GraphRecurrence(FunctionRecurrence):
 
     graph: Graph
 
-    def __init__(
-        self, f: Any, parents: Any, inputs: Any, initial: Any, structure: str, ties: Any = None, parameters: Any = None
-    ):
+    def __init__(self, f: Any, parents: Any, *, inputs: Any = None, **given: Any):
         self.graph = parents if isinstance(parents, Graph) else Graph(parents)
         length = self.graph.size if inputs is None or (isinstance(inputs, (dict, tuple)) and not inputs) else None
-        super().__init__(f, self._ordered(inputs), initial, structure, None, None, length, ties, parameters)
+        super().__init__(f, inputs=self._ordered(inputs), length=length, **given)
         self.known = self.initial[None]
 
     def _ordered(self, inputs: Any) -> Any:
@@ -69,8 +68,7 @@ class GraphRecurrence(FunctionRecurrence):
         def ordered(x: Any, name: str) -> Any:
             native = to_linked(x, name, (*FLOATS, *DISCRETE))
             made = follow(self.in_order(native, name), [native], lambda tensors: self._tensor_in_order(tensors[0]))
-            tensor = tensor_of(made)
-            return from_native(made, kind_of(x)) if tensor is None else tensor
+            return from_linked(made, kind_of(x))
 
         if isinstance(inputs, dict):
             return {n: ordered(x, f"inputs[{n!r}]") for n, x in inputs.items()}
@@ -119,14 +117,22 @@ class GraphRecurrence(FunctionRecurrence):
         return [tuple(map(xp.asarray, arrays)) for arrays in found]
 
     def previous(self, states: Array) -> Array:
+        return self.seen_by(slice(0, self.length), states)
+
+    def seen_by(self, nodes: slice, states: Array) -> Array:
+        """Return what some nodes see, (n, P, *batch, *event)."""
         xp = namespace(states)
-        slots = xp.empty((self.graph.slots, *states.shape), states.dtype)  # one after the other in memory
+        shape = (self.graph.slots, nodes.stop - nodes.start, *states.shape[1:])
+        slots = xp.empty(shape, states.dtype)  # one after the other in memory
         for slot, (places, missing, seen) in zip(slots, self._gathers, strict=True):
             if xp is np:
-                states.take(places, axis=0, out=slot, mode="clip")
+                states.take(places[nodes], axis=0, out=slot, mode="clip")
             else:
-                slot[...] = states[places]
-            slot[missing] = self.known[seen]
+                slot[...] = states[places[nodes]]
+            part = slice(None)
+            if len(slot) < self.length:
+                part = slice(*np.searchsorted(to_host(missing), (nodes.start, nodes.stop)))
+            slot[missing[part] - nodes.start] = self.known[seen[part]]
         return slots.swapaxes(0, 1)  # type: ignore[no-any-return]
 
     @property
@@ -167,12 +173,16 @@ class GraphRecurrence(FunctionRecurrence):
     def shown(self, previous: Any) -> Any:
         return previous if isinstance(previous, Slots) else super().shown(previous)
 
-    def call(self, function: Callable[..., Any], state: Any, *others: Any) -> Any:
-        """Return what a function of the user's gives, which sees the state as one array for each slot."""
+    def seen(self, state: Any) -> Any:
+        """Return a tuple of what is in each slot; of states (N, *batch, *event), as readouts take them, these."""
         if isinstance(state, Slots):
-            return super().call(function, state.arrays, *others)
-        part = _slot if isinstance(state, Tangent) else lambda x, p: x[:, p]
-        return super().call(function, tuple(part(state, p) for p in range(self.graph.slots)), *others)
+            slots = state.arrays
+        elif len(state.shape) == len(self.shape):
+            return super().seen(state)
+        else:
+            part: Any = _slot if isinstance(state, Tangent) else lambda x, p: x[:, p]
+            slots = tuple(part(state, p) for p in range(self.graph.slots))
+        return tuple(map(super().seen, slots))
 
     # Stated here beside ``differentiate``, so that a subclass that overrides one of them does not keep the others.
     def apply(self, previous: Array) -> Array:
@@ -182,10 +192,12 @@ class GraphRecurrence(FunctionRecurrence):
         return super().step(state, t)
 
     def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
-        kind, P = STRUCTURES[self.structure], self.graph.slots
+        kind, P = STRUCTURES.get(self.structure), self.graph.slots
         if kind is Zero or kind is Identity:
             values = self.apply(previous)
             return values, ByParent([kind(values, self.layout)] * P, self.graph)
+        if self.structure == "none" or self.jacobian is not None:
+            return super().differentiate(previous)
         xp, event = namespace(previous), self.layout.event
         ones = (1,) * len(self.batch)
         seeds = self._seeds(xp.empty((1, *ones, *event), self.dtype))
@@ -199,6 +211,16 @@ class GraphRecurrence(FunctionRecurrence):
             return values, ByParent([Zero(values, self.layout)] * P, self.graph)
         slots = [self._gather(out.directions[p * m : (p + 1) * m]) for p in range(P)]
         return out.value, ByParent(slots, self.graph)
+
+    def _declared(self, previous: Array) -> Jacobian:
+        assert self.jacobian is not None
+        given = self.call(self.jacobian, self.shown(previous), self.inputs, self.parameters)
+        wanted = f"wanted a tuple of {self.graph.slots}, one for each slot of parents"
+        if not isinstance(given, (tuple, list)):
+            raise TypeError(f"jacobian returned {type(given).__name__}; {wanted}")
+        if len(given) != self.graph.slots:
+            raise ValueError(f"jacobian returned {len(given)} of them; {wanted}")
+        return ByParent([self._read(entries, previous) for entries in given], self.graph)
 
     def unit(self, values: Array) -> ByParent:
         """Return the Jacobian of the mean over the parents that are there."""
@@ -285,6 +307,14 @@ class GraphEngine(Engine):
         parents = rec.graph.parents[t].tolist()
         return namespace(states).stack([states[p] if p >= 0 else rec.known[-1 - p] for p in parents])  # type: ignore[no-any-return]
 
+    def evaluate(self, states: Array) -> Array:
+        """Return F, of many large states part by part: what all nodes see together is as large as all that they are."""
+        rec = self.recurrence
+        if type(rec).apply is not GraphRecurrence.apply:
+            return super().evaluate(states)
+        with np.errstate(all="ignore"):
+            return rec.in_parts(states, lambda part: rec._call(rec.seen_by(part, states), part))
+
     def walk(self, known: Array | None = None, start: int = 0) -> Array:
         if not 0 <= start <= self.recurrence.length or (start and known is None):
             raise ValueError(f"start is {start}; wanted 0, or a node of 0..{self.recurrence.length} with known states")
@@ -296,8 +326,9 @@ class GraphEngine(Engine):
         table[:K], states = rec.known, table[K:]
         if known is not None:
             states[:start] = known[:start]
-        shown, index, runs = freeze(table), xp.asarray(self._index), self._runs
-        with np.errstate(all="ignore"):
+        shown, index, runs, event = freeze(table), xp.asarray(self._index), self._runs, rec.shape[1:]
+        given = (rec.parameters,) if rec.takes_parameters else ()
+        with np.errstate(all="ignore"), state_dtype(rec.dtype):
             for level, whole in enumerate(rec.graph.levels):
                 if whole.stop <= start:
                     continue
@@ -309,7 +340,11 @@ class GraphEngine(Engine):
                     else table.take(index[p, rows], axis=0)
                     for p in range(rec.graph.slots)
                 )
-                states[rows] = rec._call(Slots(slots), rows)
+                found = None
+                if xp is np and rec.state is None:
+                    drive, size = rec.contain([u[rows] for u in rec.inputs]), rows.stop - rows.start
+                    found = attempt(rec.f, (size, *event), rec.dtype, slots, drive, *given)
+                states[rows] = rec._call(Slots(slots), rows) if found is None else found
         return states  # type: ignore[no-any-return]
 
     @cached_property

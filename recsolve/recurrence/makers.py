@@ -34,9 +34,10 @@ class Makers:
         Parameters
         ----------
         f : callable
-            ``f(h_prev, u_t)`` gets all steps at once: ``h_prev`` (T, *batch, *event) and ``inputs`` as given, and
-            returns the next states in the shape of ``h_prev``. It must not mix times or sequences. Arrays are NumPy's
-            (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is ``f(h_prev, u_t, p)``.
+            ``f(h_prev, u_t)`` gets all steps at once, or many of them where states are large: ``h_prev`` (T, *batch,
+            *event) and ``inputs`` as given, and returns the next states in the shape of ``h_prev``. It must not mix
+            times or sequences. Arrays are NumPy's (CuPy's on the GPU) for torch tensors too. With ``parameters`` it is
+            ``f(h_prev, u_t, p)``.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None`` for an autonomous recurrence (then give ``length``).
             Integers and bools (tokens, indices, masks) may stand beside real numbers; their gradient is 0.
@@ -60,7 +61,8 @@ class Makers:
             components also a mapping from pairs ``(result, operand)`` to ``"dense"``, ``"diagonal"`` (entries couple
             only where the axes that both have are equal) or a tuple of those axes along which they do not couple;
             pairs that are absent are zero. Components that depend on each other one way are solved for one after the
-            other.
+            other. None reads these pairs off f, which is called once more: none that may couple at some state are
+            missed, and what f moves by an index counts as coupled.
         jacobian : callable, optional
             ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure: of low_rank (a, U, V), of
             permutation_diagonal (p, d), if p is not declared. Default: automatic forward differentiation of ``f``,
@@ -121,10 +123,24 @@ class Makers:
         ()
         """
         from recsolve.recurrence.function import FunctionRecurrence
+        from recsolve.recurrence.reach import read_pairs
 
-        return FunctionRecurrence(
-            f, inputs, initial, structure, jacobian, reset, length, ties, parameters, state, readout
-        )
+        def made(structure: Any) -> FunctionRecurrence:
+            return FunctionRecurrence(
+                f,
+                inputs=inputs,
+                initial=initial,
+                parameters=parameters,
+                state=state,
+                structure=structure,
+                jacobian=jacobian,
+                reset=reset,
+                length=length,
+                ties=ties,
+                readout=readout,
+            )
+
+        return made(read_pairs(made("dense")) if structure is None and state is not None else structure)
 
     @staticmethod
     def from_graph(
@@ -134,8 +150,11 @@ class Makers:
         inputs: Any = None,
         initial: Any,
         parameters: Mapping[str, Any] | None = None,
-        structure: str = "dense",
+        state: Mapping[str, tuple[str, ...]] | None = None,
+        structure: Any = "dense",
+        jacobian: Callable[..., Any] | None = None,
         ties: Any = None,
+        readout: Callable[..., Any] | None = None,
     ) -> GraphRecurrence:
         """Build a recurrence on a graph: h[n] = f(h[parents of n], u[n]) for every node n.
 
@@ -149,20 +168,34 @@ class Makers:
             ``f(h, u)`` gets many nodes at once, in any order: ``h`` is a tuple of P arrays, one for each slot of
             parents, and ``u`` the inputs, all (nodes, *batch, ...) with one axis of nodes; it returns the states of
             these nodes, in the shape of ``h[0]``. It must not mix nodes or sequences. :class:`recsolve.graphs.by_kind`
-            makes one function of those of layers with weights of their own.
+            makes one function of those of layers with weights of their own. With ``parameters`` it is ``f(h, u, p)``.
         parents : Graph, or array of int, shape (*nodes, P)
             From :mod:`recsolve.graphs`, or the parents of every node as places in the flattened array of nodes, -1 for
             none.
         inputs : array, or tuple or dict of arrays, optional
             u, each (*nodes, ...).
-        initial : array, shape (*batch, *event)
-            The state of parents that are missing. It is selected: whatever f returns for it is kept.
+        initial : array, shape (*batch, *event), or dict of arrays
+            The state of parents that are missing; of named components, each (*batch, *its own axes). It is selected:
+            whatever f returns for it is kept.
         parameters : dict of arrays, optional
-            As in :meth:`from_function`: f is then ``f(h, u, p)``.
-        structure : str
-            What df/dh[p] is known to be for each slot p, as in :meth:`from_function`.
+            As in :meth:`from_function`.
+        state : mapping, optional
+            Named components, as in :meth:`from_function`. f gets them in every slot, ``h[0].C`` of shape
+            (nodes, *batch, k, v), and returns a dict, or a tuple in this order. ``solution.named`` lays them out as the
+            nodes are.
+        structure : str, pair or mapping
+            What df/dh[p] is known to be for each slot p, the same for all, as in :meth:`from_function`: pairs of
+            components in a mapping too.
+        jacobian : callable, optional
+            ``jacobian(h, u)``, or with p, returns a tuple of P, one for each slot, with entries in the shape of the
+            structure. It is compared with the automatic derivative of f; where there is none, it is taken as it is, and
+            nothing is trusted.
         ties : float or mapping, optional
             As in :meth:`from_function`.
+        readout : callable, optional
+            ``readout(h, u)``, or with p, of the states of the nodes themselves, in the layout of f: many nodes at once
+            in any order, (nodes, *batch, ...), or their components. ``solution.output`` has what it returns in the
+            layout of the graph, (*nodes, *batch, ...), as ``recsolve.adjoint(solution, output=...)`` takes it.
 
         Returns
         -------
@@ -188,20 +221,47 @@ class Makers:
         >>> sol = rs.solve(rec)
         >>> sol.states.shape, sol.success, sol.nit < rec.graph.depth
         ((20, 30, 4), True, True)
+
+        A memory of keys and values on a grid, of which each node reads a part:
+
+        >>> rec = rs.Recurrence.from_graph(
+        ...     lambda h, u, p: {"C": p.decay * (h[0].C + h[1].C) + u[..., :, None] * u[..., None, :]},
+        ...     rs.graphs.grid((4, 5)), inputs=np.ones((4, 5, 3)), parameters={"decay": np.array(0.25)},
+        ...     state={"C": ("k", "v")}, initial={"C": np.zeros((3, 3))}, structure={("C", "C"): "diagonal"},
+        ...     readout=lambda s, u, p: np.einsum("...kv,...k->...v", s.C, u))
+        >>> sol = rs.solve(rec)
+        >>> sol.named.C.shape, sol.output.shape
+        ((4, 5, 3, 3), (4, 5, 3))
+        >>> rs.adjoint(sol, output=np.ones((4, 5, 3))).parameters.decay.shape
+        ()
         """
         from recsolve.recurrence.graph_recurrence import GraphRecurrence
 
-        return GraphRecurrence(f, parents, inputs, initial, structure, ties, parameters)
+        return GraphRecurrence(
+            f,
+            parents,
+            inputs=inputs,
+            initial=initial,
+            parameters=parameters,
+            state=state,
+            structure=structure,
+            jacobian=jacobian,
+            ties=ties,
+            readout=readout,
+        )
 
     @staticmethod
     def from_history(
-        F: Callable[[Any, Any], Any],
+        F: Callable[..., Any],
         *,
         inputs: Any = None,
         initial: Any = None,
+        parameters: Mapping[str, Any] | None = None,
+        state: Mapping[str, tuple[str, ...]] | None = None,
         structure: str = "dense",
         length: int | None = None,
         ties: Any = None,
+        readout: Callable[..., Any] | None = None,
     ) -> HistoryRecurrence:
         """Build a recurrence whose every row may depend on all rows before it: y = F(y, u).
 
@@ -209,24 +269,36 @@ class Makers:
         ----------
         F : callable
             ``F(y, u)`` gets the first k rows of the trajectory and of the inputs, for any k <= T, and returns k rows.
-            It is strictly causal: row t depends on y[:t] and u[:t + 1] alone, as of an attention under a mask.
+            It is strictly causal: row t depends on y[:t] and u[:t + 1] alone, as of an attention under a mask. With
+            ``parameters`` it is ``F(y, u, p)``, and the methods below take p as their last argument too.
             An object may also have ``window(cache, y, u)``, which returns rows of F given the cache of all rows before
             them (None: there are none), and ``extend(cache, y, u)``, which returns the cache with these rows added, and
-            leaves the one it gets as it is. Then a window of time does not look at the past again. And it may have
-            ``pull(y, u, g)``, the cotangents of y and of u (in the container of the inputs) of one of F, which
-            :func:`recsolve.adjoint` needs where F uses operations that it cannot go back over.
+            leaves the one it gets as it is. Then a window of time does not look at the past again, and many rows are
+            evaluated block by block. And it may have ``pull(y, u, g)``, the cotangents of y and of u (in the container
+            of the inputs) of one of F, which :func:`recsolve.adjoint` needs where F uses operations that it cannot go
+            back over; with ``parameters`` it may return those of p as a third, a dict.
         inputs : array, or tuple or dict of arrays, optional
             The drive; every array has time first. ``None``: give ``length``.
-        initial : array, optional
+        initial : array, or dict of arrays, optional
             What stands for rows that are not known yet, with the full shape (*batch, *event) of a row: the default
             guess is F of it at all times. Default: zeros like a row of the first input, with "dense" of the first
-            one of real numbers. A known beginning, such as a prompt, is an input.
+            one of real numbers. Of named components it must be given, each (*batch, *its own axes). A known beginning,
+            such as a prompt, is an input.
+        parameters : dict of arrays, optional
+            As in :meth:`from_function`.
+        state : mapping, optional
+            Named components, as in :meth:`from_function`: y is ``y.m`` of shape (k, *batch), ``y.C`` of shape
+            (k, *batch, k, v), in all of these functions, and so is g; F and ``pull`` return y as a dict or a tuple.
         structure : {"dense", "none"}
             "none": F has no derivative; rows and inputs may then be integers or bools, as tokens are.
         length : int, optional
             T when there are no inputs.
         ties : float or mapping, optional
             As in :meth:`from_function`.
+        readout : callable, optional
+            ``readout(y, u)``, or with p, is evaluated after the solve, of all rows at once, and may look at all of
+            them; ``solution.output`` shows it, (T, *batch, ...). In a window it gets the rows before it too, and what
+            it returns for these is left out.
 
         Returns
         -------
@@ -236,7 +308,8 @@ class Makers:
         Raises
         ------
         TypeError
-            For mixed array kinds or dtypes, or one of ``window`` and ``extend`` without the other.
+            For mixed array kinds or dtypes, functions that take other arguments, or one of ``window`` and ``extend``
+            without the other.
         ValueError
             For wrong shapes; when F returns something else when it is called again; and when it is not strictly causal,
             of which the message names the time. That is looked at here, in about seven calls of F: rows from some time
@@ -259,7 +332,28 @@ class Makers:
         >>> sol = rs.solve(rec, method="jacobi")
         >>> sol.success, sol.nit < 20
         (True, True)
+
+        With a weight, and the mean of all rows up to each as what is shown:
+
+        >>> def mean(y, u, p):
+        ...     return np.tri(len(y)) @ y / np.arange(1, len(y) + 1)[:, None]
+        >>> rec = rs.Recurrence.from_history(
+        ...     lambda y, u, p: u + p.w * (np.tri(len(y), k=-1) @ y), inputs=np.ones((8, 3)),
+        ...     parameters={"w": np.array(0.1)}, readout=mean)
+        >>> sol = rs.solve(rec, method="jacobi")
+        >>> sol.output.shape, rs.adjoint(sol, output=np.ones((8, 3))).parameters.w.shape
+        ((8, 3), ())
         """
         from recsolve.recurrence.history import HistoryRecurrence
 
-        return HistoryRecurrence(F, inputs, initial, structure, length, ties)
+        return HistoryRecurrence(
+            F,
+            inputs=inputs,
+            initial=initial,
+            parameters=parameters,
+            state=state,
+            structure=structure,
+            length=length,
+            ties=ties,
+            readout=readout,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -26,7 +27,8 @@ class Projection:
     Parameters
     ----------
     weights : mapping of arrays
-        Drive name to weight, each (*lanes, n, input_size), float32 or float64.
+        Drive name to weight, each (*lanes, n, input_size), float32 or float64; in place of (*lanes, n) the axes of the
+        drive, where a cell gives its drives axes.
     biases : mapping of arrays
         Drive name to bias, each (*lanes, n).
 
@@ -54,19 +56,27 @@ class Projection:
     def __init__(self, weights: Mapping[str, Any], biases: Mapping[str, Any]):
         self.weights = {name: to_linked(w, f"projection weight {name}") for name, w in weights.items()}
         self.biases = {name: to_linked(b, f"projection bias {name}") for name, b in biases.items()}
-        shapes = {w.shape for w in self.weights.values()}
-        if len(shapes) != 1 or {b.shape for b in self.biases.values()} != {next(iter(shapes))[:-1]}:
-            seen = {n: (w.shape, self.biases[n].shape) for n, w in self.weights.items()}
-            raise ValueError(f"projection shapes are {seen}; wanted (*lanes, n, input) and (*lanes, n), all alike")
+        shapes = {name: tuple(w.shape) for name, w in self.weights.items()}
+        biased = {name: tuple(b.shape) for name, b in self.biases.items()}
+        self.events = {name: shape[:-1] for name, shape in shapes.items()}
+        inputs = {shape[-1:] for shape in shapes.values()}
+        if self.events != biased or len(inputs) != 1 or () in inputs:
+            raise ValueError(
+                f"projection has weights of shapes {shapes} and biases of shapes {biased}; wanted (*lanes, n, input) "
+                "and (*lanes, n), with one input"
+            )
         xp = namespace(next(iter(self.weights.values())))
-        self.event = next(iter(shapes))[:-1]
-        self.input_size = int(next(iter(shapes))[-1])
+        self.input_size = int(next(iter(shapes.values()))[-1])
         self.matrix = xp.concatenate([w.reshape(-1, self.input_size) for w in self.weights.values()])
         self.offset = xp.concatenate([b.ravel() for b in self.biases.values()])
+        ends = np.cumsum([prod(event) for event in self.events.values()]).tolist()
+        self._cuts = dict(zip(self.events, map(slice, [0, *ends], ends), strict=False))
 
     @property
     def hidden_size(self) -> int:
-        """Units of all lanes together."""
+        """Units of all lanes together, the same for all drives; ValueError where they are not."""
+        if len({*self.events.values()}) > 1:
+            raise ValueError(f"projection has drives of shapes {self.events}; wanted (*lanes, n), all alike")
         return int(self.matrix.shape[0]) // len(self.weights)
 
     def map(self, function: Callable[[Array], Array]) -> Self:
@@ -82,11 +92,11 @@ class Projection:
         weights: dict[Leaf, Array] = {("weight", n): w for n, w in self.weights.items()}
         return weights | {("bias", n): b for n, b in self.biases.items()}
 
-    def _split(self, drives: Array) -> dict[str, Array]:
-        """Cut stacked drives (..., gates * units) into one view per drive."""
-        split = drives.reshape(*drives.shape[:-1], len(self.weights), *self.event)
-        axis = drives.ndim - 1
-        return {n: split[(slice(None),) * axis + (i,)] for i, n in enumerate(self.weights)}
+    def _split(self, drives: Array, *rest: int) -> dict[str, Array]:
+        """Cut stacked drives (..., gates * units, *rest) into one view per drive."""
+        lead = drives.shape[: drives.ndim - 1 - len(rest)]
+        places: dict[str, Any] = {n: (..., cut, *(slice(None),) * len(rest)) for n, cut in self._cuts.items()}
+        return {n: drives[place].reshape((*lead, *self.events[n], *rest)) for n, place in places.items()}
 
     def push(self, x: Array) -> dict[str, Array]:
         """Return the tangents of the drives, each (T, *batch, *lanes, n), for a tangent ``x`` of the input."""
@@ -114,15 +124,13 @@ class Projection:
         """Return the cotangents of weights and biases, by drive, for cotangents of the drives at the input ``x``."""
         stacked = self._stack(drives)
         rows = stacked.reshape(int(np.prod(stacked.shape[:-1])), self.matrix.shape[0])
-        shape = (len(self.weights), *self.event)
-        weights = (rows.T @ x.reshape(len(rows), self.input_size)).reshape(*shape, self.input_size)
-        biases = rows.sum(axis=0).reshape(shape)
-        return dict(zip(self.weights, weights, strict=True)), dict(zip(self.weights, biases, strict=True))
+        weights = rows.T @ x.reshape(len(rows), self.input_size)
+        return self._split(weights, self.input_size), self._split(rows.sum(axis=0))
 
     def _stack(self, drives: Mapping[str, Array]) -> Array:
         """Join drives (..., *lanes, n) into (..., gates * units)."""
-        units = int(np.prod(self.event))
-        flat = [drives[n].reshape(*drives[n].shape[: drives[n].ndim - len(self.event)], units) for n in self.weights]
+        flat = [drives[n].reshape((*drives[n].shape[: drives[n].ndim - len(event)], prod(event)))
+                for n, event in self.events.items()]  # fmt: skip
         return namespace(flat[0]).concatenate(flat, axis=-1)  # type: ignore[no-any-return]
 
     def __call__(self, x: Array) -> Names:

@@ -10,7 +10,7 @@ from recsolve.base.arrays import Array, is_discrete, namespace
 NUMBERS = 2**20  # of the states, or of what is read out of them, that are looked at together
 
 
-def read_out(evaluate: Callable[[slice], Any], like: Array, axes: int) -> Array:
+def read_out(evaluate: Callable[[slice], Any], like: Array, axes: int, *, whole: bool = False) -> Array:
     """Return what a readout gives for all t.
 
     Parameters
@@ -21,6 +21,8 @@ def read_out(evaluate: Callable[[slice], Any], like: Array, axes: int) -> Array:
         The states.
     axes : int
         The number of axes (T, *batch), which y has too.
+    whole : bool
+        Whether y at one time may depend on the states at others, so that all are looked at together.
 
     Returns
     -------
@@ -32,7 +34,7 @@ def read_out(evaluate: Callable[[slice], Any], like: Array, axes: int) -> Array:
         For results of another dtype than real states, or without these axes; the message names ``readout``.
     """
     length = len(like)
-    steps = max(NUMBERS * length // max(like.size, 1), 1)
+    steps = length if whole else max(NUMBERS * length // max(like.size, 1), 1)
     first = _checked(evaluate(slice(0, steps)), like[:steps], axes)
     if steps >= length:
         return first

@@ -59,6 +59,10 @@ class Elementwise(NDArrayOperatorsMixin):
         raised = self if low is None else np.maximum(self, low)
         return raised if high is None else np.minimum(raised, high)
 
+    def mixed(self, mixing: Any, weight: Any, x: Any) -> Any:
+        """Return W x of a mixing outside a cell of equal components, where ``x`` or ``weight`` is a stand-in."""
+        raise self._unsupported("a mixing")
+
     def round(self, decimals: int = 0) -> Any:
         """Return the value rounded, with no derivative."""
         return np.rint(self) if decimals == 0 else np.round(self, decimals)

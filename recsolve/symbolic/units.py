@@ -1,9 +1,10 @@
-"""Sums over the units of a lane, inside a cell: the one coupling that has no weights.
+"""Sums over the units of a lane, and gathers, inside a cell: the coupling that has no weights.
 
 ``total`` is a mixing, the matrix of ones, that a cell function calls without a name. All else follows from it and from
 elementwise arithmetic: means, dot products, norms, and their derivatives. While a cell is evaluated, the number of its
 units is in force, so that what a drive broadcasts counts as often as there are units; while it is differentiated, also
-what opens a leaf for the result.
+what opens a leaf for the result. ``gather`` is another mixing at every step, whose index is a drive; a cell finds out
+which drives are indices by calling its function once with what is watched.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from recsolve.base.arrays import broadcast
+from recsolve.mixings import Gather
 from recsolve.mixings.factors import Total
 from recsolve.mixings.mixing import Mixing
-from recsolve.symbolic.dual import Dual
+from recsolve.symbolic.dual import Dual, value_of
 from recsolve.symbolic.stand_in import Elementwise
 
 
@@ -41,6 +44,20 @@ def units_in_force(units: int, call: Callable[[Mixing, Dual], Any] | None = None
         yield
     finally:
         _SCOPE.reset(token)
+
+
+_INDICES: ContextVar[list[Any] | None] = ContextVar("indices of gathers", default=None)
+
+
+@contextmanager
+def indices_watched() -> Iterator[list[Any]]:
+    """Collect what gathers get as their indices; while they are watched, they select nothing."""
+    seen: list[Any] = []
+    token = _INDICES.set(seen)
+    try:
+        yield seen
+    finally:
+        _INDICES.reset(token)
 
 
 def _units(x: Any) -> int:
@@ -130,6 +147,58 @@ def dot(a: Any, b: Any) -> Any:
     True
     """
     return total(a * b)
+
+
+def gather(x: Any, index: Any) -> Any:
+    """Return x[index] over the units of a lane: y[i] = x[index[i]], by an index of its own at every step.
+
+    Parameters
+    ----------
+    x : array, shape (..., n)
+        Inside a cell, something of the state, of drives and parameters.
+    index : array of int32 or int64, shape (..., n)
+        A drive of the cell, ``u.name``, which is then an index and nothing else: of units 0..n-1, not necessarily a
+        permutation. It is not projected from x, and has no gradient.
+
+    Returns
+    -------
+    array, shape (..., n)
+
+    Raises
+    ------
+    TypeError
+        On what carries no gathers: the nodes of which loops are compiled, so NumPy evaluates a cell that has them.
+
+    Notes
+    -----
+    A map that is the same at all steps is a mixing of the cell, :class:`recsolve.mixings.Gather`.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> def shuffled(s, W, u, p):
+    ...     return np.tanh(0.5 * rs.math.gather(s.h, u.index) + u.x)
+    >>> cell = rs.Cell(shuffled, state=("h",), output="h").with_weights(hidden_size=3)
+    >>> index = np.random.default_rng(0).integers(0, 3, (20, 3))
+    >>> sol = rs.solve(cell.recurrence(drive={"index": index, "x": np.ones((20, 3))}))
+    >>> sol.trusted, cell.cell.indices
+    (True, ('index',))
+    """
+    if (seen := _INDICES.get()) is not None:
+        seen.append(index)
+        return x
+    scope, index = _SCOPE.get(), value_of(index)
+    if isinstance(index, Elementwise) or (isinstance(x, Elementwise) and scope is None):
+        try:  # a function of one's own is differentiated by duals that carry gathers
+            return np.take_along_axis(x, index, axis=-1)
+        except TypeError as error:
+            raise NotTracedError(f"a gather is not elementwise, so it is not compiled ({error})") from error
+    like = value_of(value_of(x))  # in full, for a part of the sequences may be asked for
+    shape = (*np.broadcast_shapes(like.shape[:-1], index.shape[:-1]), _units(x))
+    mixing = Gather.by_step(broadcast(index, shape), like)
+    if isinstance(x, Dual) and scope is not None and scope.call is not None:
+        return scope.call(mixing, x)
+    return mixing.matvec(x)
 
 
 def layer_norm(x: Any, eps: float = 1e-5) -> Any:

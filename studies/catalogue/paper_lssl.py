@@ -1,4 +1,4 @@
-"""Linear state-space layers (arXiv 2110.13985): depth as Picard's iteration, and HiPPO's matrix in diagonal form."""
+"""Linear state-space layers (arXiv 2110.13985): depth as Picard's iteration, a diagonal HiPPO, and other rates."""
 
 from __future__ import annotations
 
@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 DEPTH = "LSSL, a layer per iteration"
 _LIKE = {"jacobi": "jacobi", "picard": "picard", DEPTH: "chord", "quasi_newton": "quasi_newton", "newton": "newton"}
 EIGEN, DENSE = "through eigenvectors", "dense scan"
-DEPTHS, DIAGONAL = "depth", "diagonal"  # the two kinds of points
+DEPTHS, DIAGONAL, RESAMPLED = "depth", "diagonal", "resampled"  # the kinds of points
+ALPHAS = {"Euler, alpha = 0": 0.0, "bilinear, alpha = 1/2": 0.5, "backward, alpha = 1": 1.0}
+KEPT = "bilinear, Delta as it was"
+DELTA, SINES = 0.02, 6  # the step of the layer at its own rate, and of what the signal is made of
 
 
 @dataclass(frozen=True)
 class Config:
-    """x' = (1 - g) x + g tanh(W x + u) to ``tol``, W ~ N(0, gain^2 / units); LegS with up to 64 states."""
+    """x' = (1 - g) x + g tanh(W x + u) to ``tol``, W ~ N(0, gain^2 / units); LegS with up to 64 states.
+
+    A layer of 16 states reads a signal at ``rates`` times the rate for which it was made.
+    """
 
     length: int = 512
     units: int = 8
@@ -37,9 +43,10 @@ class Config:
     tol: float = 1e-10
     seeds: int = 3
     states: tuple[int, ...] = (2, 4, 8, 12, 16, 20, 24, 32)
+    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-TINY = Config(length=128, steps=(1.0, 0.1), seeds=2, states=(4, 12, 32))
+TINY = Config(length=128, steps=(1.0, 0.1), seeds=2, states=(4, 12, 32), rates=(0.5, 1.0, 2.0))
 FULL = Config(
     length=4096, units=64, steps=(1.0, 0.3, 0.1, 0.03, 0.01, 0.003), seeds=10, states=(*Config.states, 48, 64)
 )
@@ -50,6 +57,7 @@ def grid(config: Config) -> Iterator[Point]:
     tanh = {"units": config.units, "gain": config.gain, "tol": config.tol}
     yield from product(kind=DEPTHS, g=config.steps, N=0, **tanh, **shared)
     yield from product(kind=DIAGONAL, g=0.0, N=config.states, **tanh, **shared)
+    yield from product(kind=RESAMPLED, g=config.rates, N=16, **tanh, **shared)
 
 
 def run(
@@ -58,6 +66,8 @@ def run(
     assert dtype == "float64", "what is studied is the number of iterations, and what float64 holds"
     if kind == DIAGONAL:
         return _by_eigenvectors(N, seed, length)
+    if kind == RESAMPLED:
+        return _at_another_rate(g, N, seed, length)
     rec, layered = (relaxed(g, length, units, gain, seed, constant) for constant in (False, True))
     truth = loop(rec)
     rows = [measured(rec, name, truth, tol=tol) for name in ("jacobi", "picard", "quasi_newton", "newton")]
@@ -97,13 +107,44 @@ def _by_eigenvectors(N: int, seed: int, length: int) -> list[Row]:
     ]
 
 
+def _at_another_rate(rate: float, N: int, seed: int, length: int) -> list[Row]:
+    """Return how far the output is from that at the layer's own rate, at the times that both have."""
+    random = np.random.default_rng(seed)
+    C = random.standard_normal(N) * N**-0.5
+    height, speed, phase = random.standard_normal(SINES), random.uniform(0.5, 3, SINES), random.uniform(0, 7, SINES)
+
+    def output(rate: float, delta: float, alpha: float) -> tuple[Any, Any]:
+        ticks = np.arange(1, round(length * rate) + 1)
+        u = np.sin(speed * (DELTA / rate * ticks)[:, None] + phase) @ height
+        A, B = lssl.sampled(*lssl.legs(N), np.array(delta), alpha)
+        return ticks / rate, rs.scan("affine", (A[None], B * u[:, None])) @ C
+
+    rows = []
+    for name, alpha in {**ALPHAS, KEPT: 0.5}.items():
+        (at, own), (times, other) = (
+            output(1.0, DELTA, alpha),
+            output(rate, DELTA / (1.0 if name == KEPT else rate), alpha),
+        )
+        known, places = np.isin(times, at), np.isin(at, times)
+        error = float(np.linalg.norm(other[known] - own[places]) / np.linalg.norm(own[places]))
+        rows.append({"solver": name, "status": CONVERGED, "error": error})
+    return rows
+
+
 def _counts(data: Dataset, solver: str) -> DataArray:
-    part = converged(data.sel(kind=DEPTHS, N=0, solver=solver), "iterations")
-    return part.sel(g=[g for g in data["g"].values if g > 0])
+    ran = data["status"].sel(kind=DEPTHS, N=0, solver=solver) != ""
+    return converged(data.sel(kind=DEPTHS, N=0, solver=solver), "iterations").isel(g=ran.any("seed").values)
 
 
 def _errors(data: Dataset, name: str, variable: str = "error") -> DataArray:
-    return data[variable].sel(kind=DIAGONAL, g=0.0, solver=name, N=[n for n in data["N"].values if n > 0])
+    part = data.sel(kind=DIAGONAL, g=0.0, solver=name)
+    return part[variable].isel(N=(part["status"] != "").any("seed").values)
+
+
+def _moved(data: Dataset, name: str) -> DataArray:
+    """Return errors at other rates, by rate and seed."""
+    part = data["error"].sel(kind=RESAMPLED, solver=name).dropna("N", how="all").isel(N=0)
+    return part.dropna("g", how="all").transpose("g", "seed")
 
 
 def facts(data: Dataset) -> dict[str, Any]:
@@ -115,7 +156,11 @@ def facts(data: Dataset) -> dict[str, Any]:
     for name in (EIGEN, DENSE):
         found[name] = [float(x) for x in _errors(data, name).max("seed").values]
     found["condition"] = [float(x) for x in _errors(data, EIGEN, "condition").max("seed").values]
-    found["N"] = [int(n) for n in data["N"].values if n > 0]
+    found["N"] = [int(n) for n in _errors(data, EIGEN)["N"].values]
+    for name in (*ALPHAS, KEPT):
+        moved = _moved(data, name)
+        found[f"{name}.moved"] = [float(x) for x in moved.median("seed")]
+        found["rates"] = [float(rate) for rate in moved["g"].values]
     return found
 
 
@@ -166,6 +211,38 @@ def says_diagonal(data: Dataset) -> str:
     )
 
 
+def draw_resampled(pyplot: Any, data: Dataset) -> Any:
+    figure, ax = pyplot.subplots(figsize=(6.8, 3.4))
+    looks = series((*ALPHAS, KEPT))
+    for name, look in looks.items():
+        moved = _moved(data, name)
+        moved = moved.isel(g=moved["g"].values != 1)  # where there is nothing to differ from
+        band(ax, moved["g"].values, moved, "seed", name, **look)
+    ax.set(xscale="log", yscale="log", xlabel="rate of sampling over the layer's own")
+    ax.set_ylabel("change of the output over its size")
+    rates = [rate for rate in facts(data)["rates"] if rate != 1]
+    ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    ax.set_xticks([], minor=True)
+    outside_legend(figure, pyplot, looks.values())
+    return figure
+
+
+def says_resampled(data: Dataset) -> str:
+    f = facts(data)
+    fast, slow = f["rates"][-1], f["rates"][0]
+
+    def ends(name: str) -> str:
+        return f"{f[f'{name}.moved'][0]:.2g} and {f[f'{name}.moved'][-1]:.2g}"
+
+    first, middle, last = ALPHAS
+    return (
+        f"A layer made for one rate serves others if Delta is scaled with it: at {slow:g} and {fast:g} times the rate "
+        f"the output changes, over its size, by {ends(middle)} by the bilinear rule, by {ends(last)} by the backward "
+        f"one and by {ends(first)} by Euler's, which is not stable for long steps; with Delta as it was by "
+        f"{ends(KEPT)}."
+    )
+
+
 def tables(data: Dataset) -> list[Table]:
     f = facts(data)
     rows = [[name, *("-" if not np.isfinite(n) else f"{n:.0f}" for n in f[name])] for name in _LIKE]
@@ -173,13 +250,22 @@ def tables(data: Dataset) -> list[Table]:
     return [
         Table("Median iterations by g", ["A", *(f"{g:g}" for g in f["jacobi.g"])], rows),
         Table("HiPPO-LegS by N", ["", *map(str, f["N"])], errors),
+        Table(
+            "Change of the output by rate",
+            ["rule", *(f"{rate:g}" for rate in f["rates"])],
+            [[name, *(f"{x:.1e}" for x in f[f"{name}.moved"])] for name in (*ALPHAS, KEPT)],
+        ),
     ]
 
 
 STUDY = study_of(
     __name__,
     name="paper/lssl",
-    question="Is a deep stack of linear state-space layers a solver, and can HiPPO's matrix be made diagonal?",
+    question="Are deep linear state-space layers a solver, is HiPPO's matrix diagonal, and do other rates work?",
     dims=("kind", "g", "N", "seed", "solver"),
-    pictures=(Picture("depth", draw_depth, says_depth), Picture("diagonal", draw_diagonal, says_diagonal)),
+    pictures=(
+        Picture("depth", draw_depth, says_depth),
+        Picture("diagonal", draw_diagonal, says_diagonal),
+        Picture("resampled", draw_resampled, says_resampled),
+    ),
 )

@@ -1,4 +1,4 @@
-"""Recurrent Transformer (arXiv 2604.21215): how many parallel layers make one recurrent layer."""
+"""Recurrent Transformer (Oncescu et al., arXiv 2604.21215): how many parallel layers make one recurrent layer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, held, powers_of_two
+from recsolve.base.arrays import Array
+from recsolve.studies.compare.measure import distance, loop, measured
+from recsolve.studies.draw.drawing import band, converged, held, powers_of_two, times
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
+from recsolve.studies.systems.recurrent_transformer import finish, kept, root
 from recsolve.studies.systems.system import get
 
 if TYPE_CHECKING:
@@ -49,7 +51,43 @@ def run(*, gain: float, T: int, width: int, seed: int, dtype: str) -> list[Row]:
     truth = loop(rec)
     row = measured(rec, "jacobi", truth, guess=arrays["x"], curves=True)
     size = float(np.abs(truth).max())
-    return [{**row, "error": row["error"] / size, "errors": [x / size for x in row["errors"]]}]
+    outputs, moved = tiled(rec)
+    traffic = {"tiled": moved, "by_row": T * (T - 1), "tiled_error": distance(outputs, truth) / size}
+    return [{**row, **traffic, "error": row["error"] / size, "errors": [x / size for x in row["errors"]]}]
+
+
+def tiled(rec: Any) -> tuple[Array, int]:
+    """Return the outputs one by one, exactly, and how many rows of numbers were moved to and from memory.
+
+    After t rows, with 2^j the largest power of two in t, the last 2^j keys and values are read for the 2^j queries
+    that come next, whose weighted sums are in memory meanwhile. By rows each query reads all keys and values before.
+    """
+    u, p = rec.contain(rec.inputs), rec.parameters
+    q, outputs, moved = u["q"], np.empty_like(u["x"]), 0
+    K, V = np.empty_like(q), np.empty_like(q)
+    sums = (np.full(q.shape[:-1], -np.inf), np.zeros(q.shape[:-1]), np.zeros_like(q))
+    for t in range(len(q)):
+        row = slice(t, t + 1)
+        own = (u["q"] * u["k"])[row].sum(axis=-1)[:, None] / root(q)
+        _, c, a = _joined([x[row] for x in sums], own, u["v"][row])
+        outputs[row] = finish(a / c[..., None], u["x"][row], p)
+        K[row], V[row] = kept(outputs[row], p)
+        size = (t + 1) & -(t + 1)
+        of, to = np.arange(t + 1 - size, t + 1), np.arange(t + 1, min(t + 1 + size, len(q)))
+        age = (to[:, None] - of)[..., None, None]
+        scores = np.einsum("tbhd,sbhd->tsbh", q[to], K[of]) / root(q) - age * p.slopes
+        for x, new in zip(sums, _joined([x[to] for x in sums], scores, V[of]), strict=True):
+            x[to] = new
+        moved += 2 * len(of) + 3 * len(to)  # keys and values; queries, and their sums to and fro
+    return outputs, moved
+
+
+def _joined(sums: list[Array], scores: Array, values: Array) -> tuple[Array, Array, Array]:
+    """Return weighted sums, with their largest score, that have more scores (queries, keys, batch, heads) in them."""
+    m, c, a = sums
+    top = np.maximum(m, scores.max(axis=1))
+    kept, weights = np.exp(m - top), np.exp(scores - top[:, None])
+    return top, c * kept + weights.sum(axis=1), a * kept[..., None] + np.einsum("tsbh,sbhd->tbhd", weights, values)
 
 
 def _counts(data: Dataset, gain: float) -> DataArray:
@@ -64,6 +102,9 @@ def facts(data: Dataset) -> dict[str, Any]:
         found[f"{gain:g}.counts"] = [float(x) for x in counts.transpose("T").values]
         found[f"{gain:g}.ordinary"] = float(errors.isel(iteration=1).median())  # after one sweep
     found["worst_error"] = float(data["error"].max())
+    found["tiled_errors"] = [float(data["tiled_error"].sel(gain=gain).max()) for gain in data["gain"].values]
+    for name in ("by_row", "tiled"):
+        found[name] = [int(n) for n in data[name].isel(gain=0, seed=0).squeeze("width").values]
     return found
 
 
@@ -98,6 +139,36 @@ def says(data: Dataset) -> str:
     )
 
 
+def draw_traffic(pyplot: Any, data: Dataset) -> Any:
+    """Draw the rows of numbers that are moved, against T."""
+    figure, ax = pyplot.subplots(figsize=(6.4, 3.4))
+    f, looks = facts(data), series(("row by row", "in tiles"))
+    T = np.array(f["T"])
+    for look, name in zip(looks.values(), ("by_row", "tiled"), strict=True):
+        ax.plot(T, f[name], **look)
+    grown = {"color": "0.5", "linewidth": 0.8, "linestyle": ":", "label": "5/2 T log2 T"}
+    ax.plot(T, 2.5 * T * np.log2(T), **grown)
+    ax.set(xscale="log", yscale="log", xlabel="T", ylabel="rows of d numbers moved")
+    powers_of_two(ax.xaxis, [float(t) for t in T])
+    outside_legend(figure, pyplot, [*looks.values(), grown])
+    return figure
+
+
+def says_traffic(data: Dataset) -> str:
+    """Say what tiles save."""
+    f = facts(data)
+    low, high = data["gain"].values[[0, -1]]
+    ratios = [a / b for a, b in zip(f["by_row"], f["tiled"], strict=True)]
+    return (
+        f"In exact decoding row by row T (T - 1) rows of keys and values are read, {f['by_row'][-1]} at T = "
+        f"{f['T'][-1]}; with tiles of powers of two {f['tiled'][-1]} are moved, sums and queries included: from "
+        f"{times(ratios[0])} to {times(ratios[-1])} less as T grows from {f['T'][0]}, as the paper's T log T says. "
+        f"Outputs are those of the loop to {f['tiled_errors'][0]:.0e} of the largest at gain {low:g}, and to "
+        f"{f['tiled_errors'][-1]:.0e} at gain {high:g}, where roundings grow from row to row: parts of a softmax can "
+        "be joined in any order."
+    )
+
+
 def tables(data: Dataset) -> list[Table]:
     f = facts(data)
     rows = [[f"{g:g}", *(f"{x:.0f}" for x in f[f"{g:g}.counts"])] for g in data["gain"].values]
@@ -110,5 +181,6 @@ STUDY = study_of(
     question="How many parallel layers does one layer take that attends to its own outputs?",
     dims=("gain", "T", "width", "seed"),
     curves={"errors": ("iteration",), "residuals": ("iteration",)},
-    pictures=(Picture("sweeps", draw, says),),
+    pictures=(Picture("sweeps", draw, says), Picture("traffic", draw_traffic, says_traffic)),
+    version=2,
 )

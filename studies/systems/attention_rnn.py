@@ -41,31 +41,22 @@ def draw(config: Config) -> Arrays:
     return {"q": random.normal(d, scale=config.gain), "k": k, "v": v}
 
 
-def attend(s: Any, u: Any) -> Any:
-    m = np.maximum(s.m, u["s"])
-    kept, new = np.exp(s.m - m), np.exp(u["s"] - m)
-    return {"m": m, "c": kept * s.c + new, "a": kept[..., None] * s.a + new[..., None] * u["v"]}
+def attend(s: Any, W: Any, u: Any, p: Any) -> Any:
+    m = np.maximum(s.m, u.s)
+    kept, new = np.exp(s.m - m), np.exp(u.s - m)
+    return {"m": m, "c": kept * s.c + new, "a": kept[..., None] * s.a + new[..., None] * u.v}
 
 
-def average(s: Any, u: Any) -> Any:
+CELL = rs.Cell(attend, state={"m": (), "c": (), "a": ("d",)}, axes={"s": ()}, output="a")
+
+
+def average(s: Any, u: Any, p: Any) -> Any:
     return s.a / s.c[..., None]
 
 
 def make(arrays: Arrays) -> rs.Recurrence:
-    q, k, v = (arrays[name] for name in "qkv")
-    batch, d = v.shape[1:-1], v.shape[-1]
-    return rs.Recurrence.from_function(
-        attend,
-        inputs={"s": k @ q / float(d**0.5), "v": v},
-        state={"m": (), "c": (), "a": ("d",)},
-        initial={
-            "m": np.full(batch, -np.inf, v.dtype),
-            "c": np.zeros(batch, v.dtype),
-            "a": np.zeros((*batch, d), v.dtype),
-        },
-        structure=dict.fromkeys([("m", "m"), ("c", "c"), ("c", "m"), ("a", "a"), ("a", "m")], "diagonal"),
-        readout=average,
-    )
+    drive = {"s": arrays["k"] @ arrays["q"] / float(arrays["q"].size ** 0.5), "v": arrays["v"]}
+    return CELL.with_weights().recurrence(drive=drive, initial={"m": -np.inf}, readout=average)
 
 
 def scan(recurrence: rs.Recurrence) -> Array:
@@ -84,5 +75,6 @@ SYSTEMS = (
         structure="triangular: c and a see m and themselves",
         title="Attention as an RNN",
         cite="Feng et al., arXiv 2405.13956",
+        study="attention_rnn",
     ),
 )

@@ -13,7 +13,6 @@ the step T + 1 - t of the other. The Jacobian is dense, the derivative of the si
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,20 +50,20 @@ def draw(config: Config) -> Arrays:
     }
 
 
-def _step(h: Any, u: Any, W: Array) -> Any:
-    return sigmoid(u["x"] + rs.graphs.matmul(h[0], W, u["direction"]))
+def _step(h: Any, u: Any, p: Any) -> Any:
+    return sigmoid(u["x"] + rs.graphs.matmul(h[0], p.W.swapaxes(-1, -2), u["direction"]))
 
 
 def make(arrays: Arrays) -> rs.Recurrence:
     x, Wx, W, b = (arrays[name] for name in ("x", "Wx", "W", "b"))
     T, batch, n = *x.shape[:2], W.shape[-1]
     drive = np.stack([x @ Wx[d].T + b[d] for d in range(2)])
-    directions = np.broadcast_to(np.arange(2, dtype=x.dtype)[:, None], (2, T))
     return rs.Recurrence.from_graph(
-        partial(_step, W=W.swapaxes(-1, -2)),
+        _step,
         rs.graphs.together(rs.graphs.grid(T), rs.graphs.grid(T, directions=(-1,))),
-        inputs={"x": drive, "direction": directions},
+        inputs={"x": drive, "direction": np.broadcast_to([[0], [1]], (2, T))},
         initial=np.zeros((batch, n), x.dtype),
+        parameters={"W": W},
     )
 
 

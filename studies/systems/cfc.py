@@ -60,5 +60,13 @@ def make(arrays: Arrays) -> rs.Recurrence:
 
 
 SYSTEMS = (
-    system_of(__name__, name="cfc", make=make, structure="dense", title="CfC", cite="Hasani et al., arXiv 2106.13898"),
+    system_of(
+        __name__,
+        name="cfc",
+        make=make,
+        structure="dense",
+        title="CfC",
+        cite="Hasani et al., arXiv 2106.13898",
+        study="durations",
+    ),
 )

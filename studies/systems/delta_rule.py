@@ -112,6 +112,7 @@ SYSTEMS = (
         structure="one matrix for all rows, independent of S",
         title="DeltaNet",
         cite="Yang et al., arXiv 2406.06484",
+        study="overwriting",
     ),
     system_of(
         __name__,
@@ -121,5 +122,6 @@ SYSTEMS = (
         structure="one matrix for all rows, independent of S",
         title="RWKV-7",
         cite="Peng et al., arXiv 2503.14456",
+        study="overwriting",
     ),
 )

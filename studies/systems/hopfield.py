@@ -47,7 +47,7 @@ def draw(config: Config) -> Arrays:
 
 
 def _update(xi: Any, u: Any, p: Any) -> Any:
-    return softmax(p.beta * (xi @ p.X)) @ p.X.T
+    return softmax(xi @ p.scaled) @ p.X.T
 
 
 def make(arrays: Arrays) -> rs.Recurrence:
@@ -55,7 +55,7 @@ def make(arrays: Arrays) -> rs.Recurrence:
         _update,
         initial=arrays["xi"],
         length=len(arrays["steps"]),
-        parameters={"X": arrays["X"], "beta": arrays["beta"]},
+        parameters={"X": arrays["X"], "scaled": arrays["beta"] * arrays["X"]},
         structure="dense",
     )
 
@@ -68,5 +68,6 @@ SYSTEMS = (
         structure="dense, of rank N - 1",
         title="Modern Hopfield networks",
         cite="Ramsauer et al., arXiv 2008.02217",
+        study="hopfield",
     ),
 )

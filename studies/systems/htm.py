@@ -156,7 +156,7 @@ def scan(recurrence: rs.Recurrence) -> Array:
 
 _PAPER = {"title": "HTM sequence memory", "cite": "Cui, Ahmad and Hawkins, arXiv 1512.05463"}
 SYSTEMS = (
-    system_of(__name__, name="htm_memory", make=memory, structure="none: bools", study="htm", **_PAPER),
+    system_of(__name__, name="htm_memory", make=memory, structure="none: bools", study="htm_words", **_PAPER),
     system_of(
         __name__,
         name="htm_permanence",

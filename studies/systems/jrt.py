@@ -8,7 +8,8 @@ expansion 1 + s + s^2 / 2 of e^s at s = q . k / sqrt(d), and other keys and valu
     S' = S + phi(k) v^T,   z' = z + phi(k),   y = S'^T phi(q) / (z' . phi(q) + eps)
 
 All of the prompt is seen from its first token on; after it, this is linear attention as always. The Jacobian is I, and
-a running sum is the solution. With k^e = k and v^e = v it is what linear attention gives when it reads twice.
+a running sum is the solution; where sums are long, a second iteration of Newton or Picard mends what a scan rounds in
+another order than the loop. With k^e = k and v^e = v it is what linear attention gives when it reads twice.
 """
 
 from __future__ import annotations

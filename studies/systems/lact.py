@@ -112,7 +112,7 @@ def muon_step(s: Any, u: Any, p: Any) -> dict[str, Any]:
     return {**{name: W * (p[name] / row_norms(W)) for name, W in moved.items()}, **momenta}
 
 
-def _made(step: Any, arrays: Arrays, *, norm: bool, momentum: bool, structure: Any = "dense") -> rs.Recurrence:
+def _made(step: Any, arrays: Arrays, *, norm: bool, momentum: bool) -> rs.Recurrence:
     batch = arrays["k"].shape[1]
     start = {name: np.broadcast_to(arrays[name], (batch, *arrays[name].shape)) for name in _AXES}
     momenta = {f"m{name[1:]}": np.zeros_like(start[name]) for name in _AXES} if momentum else {}
@@ -123,13 +123,12 @@ def _made(step: Any, arrays: Arrays, *, norm: bool, momentum: bool, structure: A
         state={**_AXES, **{name: _AXES[f"W{name[1:]}"] for name in momenta}},
         initial={**start, **momenta},
         parameters={name: row_norms(arrays[name]) for name in _AXES} if norm else None,
-        structure=structure,
+        structure=None,
     )
 
 
 def lact(arrays: Arrays) -> rs.Recurrence:
-    by_unit = {(a, b): "diagonal" if a == b == "W1" else ("h",) for a in _AXES for b in _AXES}
-    return _made(step, arrays, norm=False, momentum=False, structure=by_unit)
+    return _made(step, arrays, norm=False, momentum=False)
 
 
 def lact_norm(arrays: Arrays) -> rs.Recurrence:
@@ -137,10 +136,7 @@ def lact_norm(arrays: Arrays) -> rs.Recurrence:
 
 
 def lact_muon(arrays: Arrays) -> rs.Recurrence:
-    structure = {(a, b): "dense" for a in ("W0", "W1", "W2", "m0", "m1", "m2") for b in _AXES}
-    for i in "012":  # the momentum of a matrix moves no other matrix
-        structure |= {(f"m{i}", f"m{i}"): "diagonal", (f"W{i}", f"m{i}"): "dense"}
-    return _made(muon_step, arrays, norm=True, momentum=True, structure=structure)
+    return _made(muon_step, arrays, norm=True, momentum=True)
 
 
 SYSTEMS = tuple(

@@ -1,7 +1,7 @@
 """Learn2PD: which states are settled is learned, and what is settled is not computed again.
 
-The paper (arXiv 2509.25188) decodes masked diffusion models: a small filter looks at the confidence of tokens and
-says which of them are final. Here the iteration is Jacobi's, on a network with a matrix W,
+The paper (Bao et al., arXiv 2509.25188) decodes masked diffusion models: a small filter looks at the confidence of
+tokens and says which of them are final. Here the iteration is Jacobi's, on a network with a matrix W,
 
     h' = tanh(W h + u)
     filter:  settled where sigmoid(w . [1, log |r_t|, log |r_{t-1}|]) > threshold,  r the residual of the iterate
@@ -107,5 +107,13 @@ def _logistic(x: Array, y: Array, ridge: float = 1e-3, steps: int = 30) -> Array
 
 
 SYSTEMS = (
-    system_of(__name__, name="learn2pd", make=make, structure="dense", title="Learn2PD", cite="arXiv 2509.25188"),
+    system_of(
+        __name__,
+        name="learn2pd",
+        make=make,
+        structure="dense",
+        title="Learn2PD",
+        cite="Bao et al., arXiv 2509.25188",
+        study="learn2pd",
+    ),
 )

@@ -97,13 +97,11 @@ def _affine(h: Any, u: Any) -> Any:
 
 
 def _placed(h: Any, u: Any) -> Any:
-    """Return P D h + b. The places are numbers of the dtype of the states."""
-    goes_there = u["p"][..., None, :] == np.arange(h.shape[-1])[:, None]
-    return (goes_there @ (u["a"] * h)[..., None])[..., 0] + u["b"]
+    return np.matmul(u["PD"], h[..., None])[..., 0] + u["b"]
 
 
 def _slopes(h: Any, u: Any) -> Any:
-    return u["p"].astype(int), u["a"]
+    return u["p"], u["a"]
 
 
 def _relu(h: Any, u: Any, p: Any) -> Any:
@@ -122,9 +120,10 @@ def diagonal(arrays: Arrays) -> rs.Recurrence:
 
 
 def _pd(p: Array, a: Array, b: Array, initial: Array) -> rs.Recurrence:
+    goes_there = p[..., None, :] == np.arange(p.shape[-1])[:, None]
     return rs.Recurrence.from_function(
         _placed,
-        inputs={"p": p.astype(a.dtype), "a": a, "b": b},
+        inputs={"p": p, "a": a, "PD": goes_there * a[..., None, :], "b": b},
         initial=initial,
         structure="permutation_diagonal",
         jacobian=_slopes,
@@ -177,8 +176,8 @@ def scan_diagonal(recurrence: Any) -> Array:
 
 
 def scan_pd(recurrence: Any) -> Array:
-    p, a, b = recurrence.inputs
-    A = PermutationDiagonal(p.astype(int), a, recurrence.layout)
+    p, a, _, b = recurrence.inputs
+    A = PermutationDiagonal(p, a, recurrence.layout)
     found: Array = rs.scan("affine", (A, b), initial=recurrence.initial)
     return found
 

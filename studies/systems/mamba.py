@@ -74,5 +74,6 @@ SYSTEMS = (
         structure="diagonal, independent of h",
         title="Mamba",
         cite="Gu and Dao, arXiv 2312.00752",
+        study="selectivity",
     ),
 )

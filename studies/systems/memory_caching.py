@@ -13,6 +13,9 @@ rho_i = <u, the mean key of segment i> up to now:
 
 residual: 1 for all segments up to this one;  GRM: softmax of rho over these;  SSC: softmax over this one and the top k
 
+A *soup* adds weights up instead, to the memory with sum over i of gamma_i W^i, gamma that of GRM, and is read once. Of
+linear memories it is GRM.
+
 J of linear memories is I: one sum is the solution. In DLA hidden units do not couple, each with a row of W0 and a
 column of W1, and neither do slots.
 """
@@ -73,7 +76,7 @@ def written(segment: Array, mode: str) -> Array:
 
 
 def weights(arrays: Arrays, read: str, top: int = 2) -> Array:
-    """Return gamma, (T, batch, slots): what a query takes of every memory up to its own segment."""
+    """Return gamma, (T, batch, slots): what a query takes of every memory up to its own segment; a soup's is GRM's."""
     k, u, segment = arrays["k"], arrays["u"], arrays["segment"]
     reached = np.broadcast_to(seen(segment)[:, None], (*k.shape[:2], int(segment.max()) + 1))
     if read == "residual":
@@ -119,6 +122,11 @@ def dla_readout(s: Any, u: Any) -> Any:
     return (u["gamma"][..., None] * read).sum(axis=-2)
 
 
+def soup_readout(s: Any, u: Any) -> Any:
+    W0, W1 = ((u["gamma"][..., None, None] * W).sum(axis=-3) for W in (s.W0, s.W1))
+    return times(W1, silu(times(W0, u["q"])))
+
+
 def _inputs(arrays: Arrays, names: str, read: str, mode: str) -> dict[str, Array]:
     hoisted = {"gamma": weights(arrays, read), "writes": written(arrays["segment"], mode)}
     return {**{name: arrays[name] for name in names.split()}, **hoisted}
@@ -145,7 +153,7 @@ def dla(arrays: Arrays, read: str = "grm", mode: str = "independent") -> rs.Recu
         state={"W0": ("slot", "h", "k"), "W1": ("slot", "v", "h")},
         initial={name: np.broadcast_to(arrays[name], (*shape, *arrays[name].shape)) for name in ("W0", "W1")},
         structure={("W0", "W0"): by_unit, ("W0", "W1"): by_unit, ("W1", "W0"): by_unit, ("W1", "W1"): "diagonal"},
-        readout=dla_readout,
+        readout=soup_readout if read == "soup" else dla_readout,
     )
 
 

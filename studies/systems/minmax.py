@@ -81,7 +81,7 @@ def matrix(arrays: Arrays, initial: Any = None, ties: Any = None) -> rs.Recurren
 
 
 def _widest(x: Any, u: Any) -> Any:
-    return np.maximum(u["b"], np.max(np.minimum(u["A"], x[..., None, :]), axis=-1))
+    return np.maximum(u["b"], np.minimum(u["A"], x[..., None, :]).max(axis=-1))
 
 
 def scan_matrix(recurrence: rs.Recurrence) -> Array:

@@ -55,68 +55,60 @@ def outer(k: Any, v: Any) -> Any:
     return k[..., :, None] * v[..., None, :]
 
 
-def exponential(s: Any, u: Any) -> Any:
-    carried = s.m + u["log_f"]
-    m = np.maximum(carried, u["i"])
-    F, I = np.exp(carried - m)[..., None], np.exp(u["i"] - m)[..., None]  # noqa: E741
-    n = F * s.n + I * u["k"]
-    return {"m": m, "n": n, "C": F[..., None] * s.C + outer(I * u["k"], u["v"])}
+def exponential(s: Any, W: Any, u: Any, p: Any) -> Any:
+    carried = s.m + u.log_f
+    m = np.maximum(carried, u.i)
+    F, I = np.exp(carried - m)[..., None], np.exp(u.i - m)[..., None]  # noqa: E741
+    return {"m": m, "n": F * s.n + I * u.k, "C": F[..., None] * s.C + outer(I * u.k, u.v)}
 
 
-def sigmoidal(s: Any, u: Any) -> Any:
-    return {"C": u["F"][..., None, None] * s.C + outer(u["I"][..., None] * u["k"], u["v"])}
+def sigmoidal(s: Any, W: Any, u: Any, p: Any) -> Any:
+    return {"C": u.F[..., None, None] * s.C + outer(u.I[..., None] * u.k, u.v)}
+
+
+_VECTORS = {"k": ("k",), "v": ("v",), "q": ("k",), "o": ("v",)}
+MLSTM = rs.Cell(
+    exponential,
+    state={"m": (), "n": ("k",), "C": ("k", "v")},
+    axes={"log_f": (), "i": (), **_VECTORS},
+    output="C",
+)
+SIGMOIDAL = rs.Cell(
+    sigmoidal, state={"C": ("k", "v")}, axes={"F": (), "I": (), **_VECTORS}, output="C", structure="scalar"
+)
 
 
 def _shown(s: Any, u: Any, floor: Any) -> Any:
     """Return sigmoid(o) norm(C^T q / floor), q scaled; ``floor`` gets the scaled q too."""
-    q = u["q"] / float(u["q"].shape[-1] ** 0.5)
+    q = u.q / float(u.q.shape[-1] ** 0.5)
     h = np.einsum("...kv,...k->...v", s.C, q) / floor(q)
     h = h - np.mean(h, axis=-1)[..., None]
-    return sigmoid(u["o"]) * h / np.sqrt(np.mean(h * h, axis=-1) + 1e-6)[..., None]
+    return sigmoid(u.o) * h / np.sqrt(np.mean(h * h, axis=-1) + 1e-6)[..., None]
 
 
-def normalised(s: Any, u: Any) -> Any:
+def normalised(s: Any, u: Any, p: Any) -> Any:
     return _shown(s, u, lambda q: np.maximum(abs(np.sum(s.n * q, axis=-1)), np.exp(-s.m))[..., None])
 
 
-def read(s: Any, u: Any) -> Any:
+def read(s: Any, u: Any, p: Any) -> Any:
     return _shown(s, u, lambda q: 1)
 
 
-_ALIKE = [("m", "m"), ("n", "n"), ("n", "m"), ("C", "C"), ("C", "m")]
-
-
 def mlstm(arrays: Arrays) -> rs.Recurrence:
-    k, v, gates = arrays["k"], arrays["v"], {"log_f": log_sigmoid(arrays["f"]), "i": arrays["i"]}
-    batch, keys, values = k.shape[1:-1], k.shape[-1], v.shape[-1]  # heads do not couple: an axis of the batch
-    return rs.Recurrence.from_function(
-        exponential,
-        inputs={name: arrays[name] for name in "qkvo"} | gates,
-        state={"m": (), "n": ("k",), "C": ("k", "v")},
-        initial={
-            "m": np.full(batch, -np.inf, k.dtype),
-            "n": np.zeros((*batch, keys), k.dtype),
-            "C": np.zeros((*batch, keys, values), k.dtype),
-        },
-        structure=dict.fromkeys(_ALIKE, "diagonal"),
-        readout=normalised,
+    """Heads do not couple: they are an axis of the batch."""
+    gates = {"log_f": log_sigmoid(arrays["f"]), "i": arrays["i"]}
+    return MLSTM.with_weights().recurrence(
+        drive={name: arrays[name] for name in _VECTORS} | gates, initial={"m": -np.inf}, readout=normalised
     )
 
 
 def mlstm_sig(arrays: Arrays) -> rs.Recurrence:
-    k, v, gates = arrays["k"], arrays["v"], {name: np.exp(log_sigmoid(arrays[name.lower()])) for name in "FI"}
-    return rs.Recurrence.from_function(
-        sigmoidal,
-        inputs={name: arrays[name] for name in "qkvo"} | gates,
-        state={"C": ("k", "v")},
-        initial={"C": np.zeros((*k.shape[1:], v.shape[-1]), k.dtype)},
-        structure="scalar",
-        readout=read,
-    )
+    gates = {name: np.exp(log_sigmoid(arrays[name.lower()])) for name in "FI"}
+    return SIGMOIDAL.with_weights().recurrence(drive={name: arrays[name] for name in _VECTORS} | gates, readout=read)
 
 
 def scan(recurrence: rs.Recurrence) -> Array:
-    u = recurrence.contain(recurrence.inputs)  # type: ignore[attr-defined]
+    u = recurrence.drive  # type: ignore[attr-defined]
     flat = (*u["v"].shape[:-1], -1)
     if "F" in u:
         written = outer(u["I"][..., None] * u["k"], u["v"]).reshape(flat)

@@ -46,8 +46,12 @@ def draw(config: Config) -> Arrays:
 
 
 def gate(h: Any, u: Any, p: Any) -> Any:
-    past = np.einsum("...iw,niw->...n", u["window"], p.W_p) + p.b[0]
-    seen = np.concatenate([u["x"], past], axis=-1)
+    return gated(np.einsum("...iw,niw->...n", u["window"], p.W_p) + p.b[0], u["x"], p)
+
+
+def gated(past: Any, x: Any, p: Any) -> Any:
+    """Return g past + (1 - g) c: with the state before as the past it is the step of a gated network."""
+    seen = np.concatenate([x, past], axis=-1)
     g, c = sigmoid(seen @ p.W_g.T + p.b[1]), np.tanh(seen @ p.W_c.T + p.b[2])
     return g * past + (1 - g) * c
 
@@ -69,5 +73,6 @@ SYSTEMS = (
         structure="zero",
         title="Parallel Gated Network",
         cite="Jia et al., arXiv 2409.17703",
+        study="pgn",
     ),
 )

@@ -167,7 +167,7 @@ def read(arrays: Arrays, *entering: Array) -> Array:
     return y
 
 
-_PAPER = {"title": "pLSTM", "cite": "Poeppel et al., arXiv 2506.11997"}
+_PAPER = {"title": "pLSTM", "cite": "Poeppel et al., arXiv 2506.11997", "study": "plstm"}
 _GRID = {"draw": draw_grid, "structure": "2 x 2 per number and parent, independent of C"}
 SYSTEMS = (
     system_of(
@@ -179,8 +179,8 @@ SYSTEMS = (
         structure="a number, independent of C",
         **_PAPER,
     ),
-    system_of(__name__, name="plstm_grid_p", make=grid_p, study="plstm", **_GRID, **_PAPER),
-    system_of(__name__, name="plstm_grid_d", make=grid_d, study="plstm", **_GRID, **_PAPER),
+    system_of(__name__, name="plstm_grid_p", make=grid_p, **_GRID, **_PAPER),
+    system_of(__name__, name="plstm_grid_d", make=grid_d, **_GRID, **_PAPER),
     system_of(
         __name__,
         name="plstm_graph",

@@ -91,5 +91,6 @@ SYSTEMS = (
         structure="sparse, block-triangular in the order of reachability",
         title="Lattice-based pruning",
         cite="Sengupta, arXiv 2502.16525",
+        study="lattice",
     ),
 )

@@ -84,5 +84,6 @@ SYSTEMS = (
         structure="dense in what is remembered",
         title="RecurrentGPT",
         cite="Zhou et al., arXiv 2305.13304",
+        study="planted",
     ),
 )

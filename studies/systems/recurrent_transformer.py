@@ -1,6 +1,7 @@
 """Recurrent Transformer: a layer whose keys and values are those of its own outputs.
 
-With one norm and the same W_k, W_v for what enters and what leaves a layer (arXiv 2604.21215), for each head:
+With one norm, and the same W_k and W_v for what enters a layer and for what leaves it, for each head (Oncescu et al.,
+arXiv 2604.21215):
 
     q_t = W_q LN(x_t),  (k0_t, v0_t) = (W_k, W_v) LN(x_t)                         known beforehand
     a_t = softmax([k_1, ..., k_{t-1}, k0_t] q_t / sqrt(d) - slope (t - s)) [v_1, ..., v_{t-1}, v0_t]
@@ -19,7 +20,10 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array
+from recsolve.base.names import Names
+from recsolve.studies.systems.kept import Kept
 from recsolve.studies.systems.system import Arrays, Draw, system_of
+from recsolve.symbolic.dual import value_of
 
 
 @dataclass(frozen=True)
@@ -56,53 +60,72 @@ def normed(x: Array) -> Array:
 class Layer:
     """All rows of the layer, given its outputs; a cache holds the keys and values of rows before."""
 
-    def __init__(self, W: Array, W1: Array, W2: Array, slopes: Array):
-        self.Q, self.K, self.V, self.O = W
-        self.W1, self.W2, self.slopes = W1, W2, slopes
+    def __call__(self, o: Array, u: Any, p: Any) -> Array:
+        return self.window(None, o, u, p)
 
-    def heads(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], len(self.slopes), -1)
+    def extend(self, cache: Any, o: Array, u: Any, p: Any) -> Any:
+        return Kept.of(kept(o, p)) if cache is None else cache.added(kept(o, p))
 
-    def kept(self, x: Array) -> tuple[Array, Array]:
-        """Return keys and values, (rows, batch, heads, d)."""
-        inner = normed(x)
-        return self.heads(inner @ self.K.T), self.heads(inner @ self.V.T)
-
-    def __call__(self, o: Array, u: Any) -> Array:
-        return self.window(None, o, u)
-
-    def extend(self, cache: Any, o: Array, u: Any) -> Any:
-        return _joined(cache, self.kept(o))
-
-    def window(self, cache: Any, o: Array, u: Any) -> Array:
-        keys, values = self.extend(cache, o, u)
-        q, own = u["q"], (u["q"] * u["k"]).sum(axis=-1)
-        age = len(keys) - len(o) + np.arange(len(o))[:, None] - np.arange(len(keys))
-        known = np.where(age > 0, -age * self.slopes[:, None, None], -np.inf)  # (heads, rows, all rows)
-        scores = np.einsum("tbhd,sbhd->bhts", q, keys) / _root(q) + known.astype(q.dtype)
-        scores = np.concatenate([scores, np.moveaxis(own, 0, -1)[..., None] / _root(q)], axis=-1)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights = weights / weights.sum(axis=-1, keepdims=True)
-        found = np.einsum("bhts,sbhd->tbhd", weights[..., :-1], values)
-        found = found + np.moveaxis(weights[..., -1], -1, 0)[..., None] * u["v"]
-        y = u["x"] + found.reshape(u["x"].shape) @ self.O.T
-        out: Array = y + np.maximum(normed(y) @ self.W1.T, 0) @ self.W2.T
-        return out
+    def window(self, cache: Any, o: Array, u: Any, p: Any) -> Array:
+        q, own = _by_head(u["q"]) / root(u["q"]), _by_head(u["v"])
+        place = np.arange(len(o), dtype=q.dtype)
+        parts = []  # of what is seen: scores, (batch, heads, rows, rows that are seen), and values
+        if cache is not None:
+            parts.append((_scores(q, cache.arrays[0], len(cache) + place, p), _by_head(cache.arrays[1])))
+        if len(o) > 1:
+            k, v = kept(o, p)
+            scores = _scores(q, k, place, p) + np.where(place[:, None] > place, 0, -np.inf).astype(q.dtype)
+            parts.append((scores, _by_head(v)))
+        score = (q * _by_head(u["k"])).sum(axis=-1, keepdims=True)
+        top = value_of(score)  # a constant, which cancels
+        for scores, _ in parts:
+            top = np.maximum(top, value_of(scores).max(axis=-1, keepdims=True))
+        total = np.exp(score - top)
+        found = total * own
+        for scores, values in parts:
+            weights = np.exp(scores - top)
+            total, found = total + weights.sum(axis=-1, keepdims=True), found + weights @ values
+        return finish(np.moveaxis(found / total, -2, 0), u["x"], p)
 
 
-def _joined(cache: Any, kept: tuple[Array, Array]) -> tuple[Array, ...]:
-    return kept if cache is None else tuple(np.concatenate(pair) for pair in zip(cache, kept, strict=True))
+def _scores(q: Array, keys: Array, place: Array, p: Any) -> Array:
+    """Return those of rows at these places, of which the first seen is at 0."""
+    age = place[:, None] - np.arange(len(keys), dtype=q.dtype)
+    scores: Array = q @ np.moveaxis(keys, 0, -1) - p.slopes[:, None, None] * age
+    return scores
 
 
-def _root(q: Array) -> Any:
+def _by_head(x: Array) -> Array:
+    """Return (batch, heads, rows, d)."""
+    return np.moveaxis(x, 0, -2)
+
+
+def finish(found: Array, x: Array, p: Any) -> Array:
+    """Return outputs of inputs and of what attention has found for them."""
+    y = x + found.reshape(x.shape) @ p.W[3].T
+    out: Array = y + np.maximum(normed(y) @ p.W1.T, 0) @ p.W2.T
+    return out
+
+
+def heads(x: Array, slopes: Array) -> Array:
+    return x.reshape(*x.shape[:-1], len(slopes), -1)
+
+
+def kept(x: Array, p: Any) -> tuple[Array, Array]:
+    """Return keys and values, (rows, batch, heads, d)."""
+    inner = normed(x)
+    return heads(inner @ p.W[1].T, p.slopes), heads(inner @ p.W[2].T, p.slopes)
+
+
+def root(q: Array) -> Any:
     return q.dtype.type(q.shape[-1] ** 0.5)
 
 
 def make(arrays: Arrays) -> rs.Recurrence:
-    x, layer = arrays["x"], Layer(*(arrays[name] for name in ("W", "W1", "W2", "slopes")))
-    k, v = layer.kept(x)
-    inputs = {"x": x, "q": layer.heads(normed(x) @ layer.Q.T), "k": k, "v": v}
-    return rs.Recurrence.from_history(layer, inputs=inputs)
+    x, weights = arrays["x"], Names({name: arrays[name] for name in ("W", "W1", "W2", "slopes")}, "parameter")
+    k, v = kept(x, weights)
+    q = heads(normed(x) @ weights.W[0].T, weights.slopes)
+    return rs.Recurrence.from_history(Layer(), inputs={"x": x, "q": q, "k": k, "v": v}, parameters=weights)
 
 
 SYSTEMS = (
@@ -112,7 +135,7 @@ SYSTEMS = (
         make=make,
         structure="of all rows before",
         title="Recurrent Transformer",
-        cite="arXiv 2604.21215",
+        cite="Oncescu et al., arXiv 2604.21215",
         study="recurrent_transformer",
     ),
 )

@@ -74,7 +74,11 @@ def lstm(arrays: Arrays) -> rs.Recurrence:
     return _made(rs.cells.LSTM, "ifgo", arrays)
 
 
-_PAPER = {"title": "Critical review of recurrent networks", "cite": "Lipton et al., arXiv 1506.00019"}
+_PAPER = {
+    "title": "Critical review of recurrent networks",
+    "cite": "Lipton et al., arXiv 1506.00019",
+    "study": "truncation",
+}
 SYSTEMS = (
     system_of(__name__, name="elman", make=elman, structure="dense", **_PAPER),
     system_of(__name__, name="jordan", make=jordan, structure="dense", **_PAPER),

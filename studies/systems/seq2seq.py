@@ -15,13 +15,11 @@ The Jacobian of a node is dense in (h, c) of the step before and in h below.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 import recsolve as rs
-from recsolve.base.arrays import Array
 from recsolve.math import sigmoid
 from recsolve.studies.systems.system import Arrays, Draw, system_of
 
@@ -54,13 +52,12 @@ def draw(config: Config) -> Arrays:
     }
 
 
-def _step(states: Any, u: Any, W: Array) -> Any:
+def _step(states: Any, u: Any, p: Any) -> Any:
     before, below = states
-    n = before.shape[-1] // 2
-    seen = np.concatenate([before[..., :n], below[..., :n]], axis=-1)
-    i, f, g, o = np.split(rs.graphs.matmul(seen, W, u["kind"]) + u["x"], 4, axis=-1)
-    c = sigmoid(f) * before[..., n:] + sigmoid(i) * np.tanh(g)
-    return np.concatenate([sigmoid(o) * np.tanh(c), c], axis=-1)
+    seen = np.concatenate([before.h, below.h], axis=-1)
+    i, f, g, o = np.split(rs.graphs.matmul(seen, p.W, u["kind"]) + u["x"], 4, axis=-1)
+    c = sigmoid(f) * before.c + sigmoid(i) * np.tanh(g)
+    return {"h": sigmoid(o) * np.tanh(c), "c": c}
 
 
 def make(arrays: Arrays) -> rs.Recurrence:
@@ -74,10 +71,12 @@ def make(arrays: Arrays) -> rs.Recurrence:
     below = np.concatenate([np.zeros_like(Wh[:, :1]), arrays["Wbelow"]], axis=1)
     W = np.concatenate([Wh, below], axis=2).reshape(2 * L, 2 * n, 4 * n)
     return rs.Recurrence.from_graph(
-        partial(_step, W=W),
+        _step,
         rs.graphs.layers(L, T),
-        inputs={"x": drive, "kind": (L * part + np.arange(L)[:, None]).astype(drive.dtype)},
-        initial=np.zeros((batch, 2 * n), drive.dtype),
+        inputs={"x": drive, "kind": L * part + np.arange(L)[:, None]},
+        state={"h": ("n",), "c": ("n",)},
+        initial={name: np.zeros((batch, n), drive.dtype) for name in "hc"},
+        parameters={"W": W},
     )
 
 

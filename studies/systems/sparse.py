@@ -97,12 +97,19 @@ def lstm(arrays: Arrays) -> rs.Recurrence:
 _PAPER: dict[str, Any] = {
     "title": "Sparsity in recurrent networks",
     "cite": "Darji, arXiv 2407.20601",
-    "study": "sparsity",
+    "study": "reber",  # what solvers make of these cells is in the study "sparsity"
 }
 SYSTEMS = (
     system_of(__name__, name="sparse_tanh", make=network, structure="sparse", **_PAPER),
     system_of(__name__, name="sparse_relu", make=relu, structure="sparse, piecewise constant", **_PAPER),
     system_of(__name__, name="sparse_gru", make=gru, structure="sparse, and a diagonal", **_PAPER),
     system_of(__name__, name="sparse_lstm", make=lstm, structure="sparse in h, diagonal in c", **_PAPER),
-    system_of(__name__, name="sparse_dag", make=network, structure="nilpotent", draw=draw_layered, **_PAPER),
+    system_of(
+        __name__,
+        name="sparse_dag",
+        make=network,
+        structure="nilpotent",
+        draw=draw_layered,
+        **{**_PAPER, "study": "sparsity"},
+    ),
 )

@@ -101,17 +101,18 @@ def scan(recurrence: Any) -> Array:
 
 def _inorder(h: Any, v: Any) -> Any:
     """Return the number of values and the values, then -1, as the children do theirs."""
-    (left, n), (right, m) = ((x[..., 1:], x[..., :1]) for x in h)
-    place = np.arange(left.shape[-1])
-    values = np.where(place < n, left, np.where(place == n, v, _moved(right, place - n - 1)))
-    return np.concatenate([n + m + 1, values], axis=-1)
+    left, right = h
+    n, place = left.n[..., None], np.arange(left.listed.shape[-1])
+    rest = np.where(place == n, v, _moved(right.listed, place - n - 1))
+    return left.n + right.n + 1, np.where(place < n, left.listed, rest)
 
 
 def _preorder(h: Any, v: Any) -> Any:
-    (left, n), (right, m) = ((x[..., 1:], x[..., :1]) for x in h)
-    place = np.arange(left.shape[-1])
-    children = np.where(place <= n, _moved(left, place[None] - 1), _moved(right, place - n - 1))
-    return np.concatenate([n + m + 1, np.where(place == 0, v, children)], axis=-1)
+    left, right = h
+    n, place = left.n[..., None], np.arange(left.listed.shape[-1])
+    root_and_left = np.concatenate([np.broadcast_to(v, n.shape), left.listed[..., :-1]], axis=-1)
+    values = np.where(place <= n, root_and_left, _moved(right.listed, place - n - 1))
+    return left.n + right.n + 1, values
 
 
 def _moved(x: Any, place: Any) -> Any:
@@ -121,9 +122,14 @@ def _moved(x: Any, place: Any) -> Any:
 
 def _tree(f: Any, arrays: Arrays) -> rs.Recurrence:
     values = arrays["values"]
-    empty = np.full(1 + len(values), -1, values.dtype)
-    empty[0] = 0
-    return rs.Recurrence.from_graph(f, arrays["children"], inputs=values[:, None], initial=empty, structure="none")
+    return rs.Recurrence.from_graph(
+        f,
+        arrays["children"],
+        inputs=values[:, None],
+        state={"n": (), "listed": ("place",)},
+        initial={"n": np.zeros((), values.dtype), "listed": np.full(len(values), -1, values.dtype)},
+        structure="none",
+    )
 
 
 def tree_inorder(arrays: Arrays) -> rs.Recurrence:
@@ -134,8 +140,8 @@ def tree_preorder(arrays: Arrays) -> rs.Recurrence:
     return _tree(_preorder, arrays)
 
 
-_PAPER = {"title": "Structural recursion", "cite": "Zhang et al., arXiv 2401.12947"}
-_BITS = {**_PAPER, "structure": "none: bits", "scan": scan, "study": "carry"}
+_PAPER = {"title": "Structural recursion", "cite": "Zhang et al., arXiv 2401.12947", "study": "carry"}
+_BITS = {**_PAPER, "structure": "none: bits", "scan": scan}
 _TREES = {**_PAPER, "structure": "none: lists", "config": TreeConfig(), "draw": draw_tree}
 SYSTEMS = (
     system_of(__name__, name="successor", make=successor, **{**_BITS, "draw": draw_successor}),

@@ -16,7 +16,6 @@ derivative is 0; the Jacobian is dense for each parent.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,36 +71,38 @@ def make(arrays: Arrays) -> rs.Recurrence:
     place = np.arange(T)[:, None] - np.arange(window)
     inputs = {
         "e": np.broadcast_to(arrays["e"][np.maximum(place, 0)][:, None], (T, D, window, batch, n)),
-        "near": np.broadcast_to((place >= 0).astype(arrays["e"].dtype)[:, None], (T, D, window)),
-        "first": np.broadcast_to((np.arange(D) == 0).astype(arrays["e"].dtype), (T, D)),
+        "near": np.broadcast_to((place >= 0)[:, None], (T, D, window)),
+        "first": np.broadcast_to(np.arange(D) == 0, (T, D)),
     }
+    dtype = arrays["e"].dtype
     return rs.Recurrence.from_graph(
-        partial(_step, arrays={name: x for name, x in arrays.items() if name not in ("e", "sees")}),
+        _step,
         graph,
         inputs=inputs,
-        initial=np.zeros((batch, n + 1), arrays["e"].dtype),  # of no position: it does not go on
+        state={"h": ("n",), "on": ()},
+        initial={"h": np.zeros((batch, n), dtype), "on": np.zeros(batch, dtype)},  # of no position: it does not go on
+        parameters={name: x for name, x in arrays.items() if name not in ("e", "sees")},
     )
 
 
-def _step(h: Any, u: Any, arrays: Arrays) -> Any:
-    """Return (h, goes on) of nodes; slots are (h, goes on) at smaller depths, slot 0 that of their own position."""
-    W, U, E, w, b = (arrays[name] for name in "WUEwb")
-    deeper = W + arrays["B"] @ arrays["A"]
-    before = np.stack(h, axis=-2)  # (nodes, batch, slots, n + 1)
-    ran = before[..., -1] == 1
-    again = before[..., :-1] + softmax(before[..., :-1] @ U.T) @ E  # x at depths 2, 3, ...
+def _step(slots: Any, u: Any, p: Any) -> Any:
+    """Return h and whether nodes go on; slots are what is at smaller depths, slot 0 at their own position."""
+    deeper = p.W + p.B @ p.A
+    h = np.stack([slot.h for slot in slots], axis=-2)  # (nodes, batch, slots, n)
+    ran = np.stack([slot.on for slot in slots], axis=-1) == 1
+    again = h + softmax(h @ p.U.T) @ p.E  # x at depths 2, 3, ...
     near = np.moveaxis(u["e"], 1, -2)  # x at depth 1, (nodes, batch, window, n)
-    first = u["first"][:, None] == 1
+    first = u["first"][:, None]
     x = np.where(first[..., None], near[..., 0, :], again[..., 0, :])
-    q = np.where(first[..., None], x @ W[0], x @ deeper[0])
-    keys, values = (np.concatenate([near @ W[i], again @ deeper[i]], axis=-2) for i in (1, 2))
-    there = np.concatenate([np.broadcast_to(u["near"][:, None] == 1, near.shape[:-1]), ran], axis=-1)
+    q = np.where(first[..., None], x @ p.W[0], x @ deeper[0])
+    keys, values = (np.concatenate([near @ p.W[i], again @ deeper[i]], axis=-2) for i in (1, 2))
+    there = np.concatenate([np.broadcast_to(u["near"][:, None], near.shape[:-1]), ran], axis=-1)
     scores = np.where(there, np.sum(keys * q[..., None, :], axis=-1) * q.shape[-1] ** -0.5, -np.inf)
     seen = np.sum(softmax(scores)[..., None] * values, axis=-2)
     runs = first | ran[..., 0]
-    new = np.where(runs[..., None], x + np.tanh(seen), before[..., 0, :-1])
-    goes_on = runs & (sigmoid(new @ w + b) > THRESHOLD)
-    return np.concatenate([new, np.where(goes_on, 1.0, 0.0)[..., None].astype(w.dtype)], axis=-1)
+    new = np.where(runs[..., None], x + np.tanh(seen), h[..., 0, :])
+    goes_on = runs & (sigmoid(new @ p.w + p.b) > THRESHOLD)
+    return {"h": new, "on": np.where(goes_on, np.ones_like(slots[0].on), 0)}
 
 
 SYSTEMS = (
@@ -112,5 +113,6 @@ SYSTEMS = (
         structure="dense for each parent",
         title="Think-at-Hard",
         cite="Fu et al., arXiv 2511.08577",
+        study="thinking",
     ),
 )

@@ -44,27 +44,26 @@ def draw(config: Config) -> Arrays:
     }
 
 
-def step(s: Any, u: Any) -> Any:
-    wrong = times(s.M, u["k"]) - u["v"]
-    S = u["eta"][..., None, None] * s.S - outer(2 * u["theta"][..., None] * wrong, u["k"])
-    return {"S": S, "M": (1 - u["alpha"][..., None, None]) * s.M + S}
+def step(s: Any, W: Any, u: Any, p: Any) -> Any:
+    wrong = times(s.M, u.k) - u.v
+    S = u.eta[..., None, None] * s.S - outer(2 * u.theta[..., None] * wrong, u.k)
+    return {"S": S, "M": (1 - u.alpha[..., None, None]) * s.M + S}
+
+
+CELL = rs.Cell(
+    step,
+    state={"S": ("v", "k"), "M": ("v", "k")},
+    axes={"k": ("k",), "v": ("v",), "q": ("k",), "eta": (), "theta": (), "alpha": ()},
+    output="M",
+)
 
 
 def make(arrays: Arrays) -> rs.Recurrence:
-    k, v = arrays["k"], arrays["v"]
-    zero, by_row = np.zeros((k.shape[1], v.shape[-1], k.shape[-1]), k.dtype), ("v",)
-    return rs.Recurrence.from_function(
-        step,
-        inputs=dict(arrays),
-        state={"S": ("v", "k"), "M": ("v", "k")},
-        initial={"S": zero, "M": zero},
-        structure={("S", "S"): "diagonal", ("S", "M"): by_row, ("M", "S"): "diagonal", ("M", "M"): by_row},
-        readout=lambda s, u: times(s.M, u["q"]),
-    )
+    return CELL.with_weights().recurrence(drive=arrays, readout=lambda s, u, p: times(s.M, u.q))
 
 
 def scan(recurrence: rs.Recurrence) -> Array:
-    u = recurrence.contain(recurrence.inputs)  # type: ignore[attr-defined]
+    u = recurrence.drive  # type: ignore[attr-defined]
     k, (eta, theta, alpha) = u["k"], (u[name][..., None, None] for name in ("eta", "theta", "alpha"))
     eye, learnt, write = np.eye(k.shape[-1], dtype=k.dtype), 2 * theta * outer(k, k), 2 * theta * outer(u["v"], k)
     kept = eta * eye
@@ -85,5 +84,6 @@ SYSTEMS = (
         structure="2 k x 2 k for a row of (S, M), independent of both",
         title="Titans",
         cite="Behrouz, Zhong and Mirrokni, arXiv 2501.00663",
+        study="overwriting",
     ),
 )

@@ -23,6 +23,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array
+from recsolve.studies.systems.kept import Kept
 from recsolve.studies.systems.system import Arrays, Draw, system_of
 
 
@@ -107,40 +108,44 @@ def scan(recurrence: Any) -> Array:
 
 
 class Transformer:
-    """Row t is the token after rows before t; a cache holds the keys and values of the past, and its last token.
+    """Row t is the token after rows before t; a cache holds their keys and values, and what is known of the last one.
 
     ``scores(cache, y, noise)`` are what the argmax is taken of.
     """
 
     def __init__(self, E: Array, QKV: Array, R: Array):
-        self.E, (self.Q, self.K, self.V), self.R = E, QKV, R
+        d = E.shape[1]
+        q, k, v = E @ QKV.swapaxes(1, 2)
+        self.known, self.R, self.width = np.concatenate([E, q / d**0.5, k, v], axis=1), R, d  # of every token
 
     def __call__(self, y: Array, noise: Array) -> Array:
         return self.window(None, y, noise)
 
     def window(self, cache: Any, y: Array, noise: Array) -> Array:
-        return np.argmax(self.scores(cache, y, noise), axis=-1)[..., None]  # type: ignore[no-any-return]
+        return self.scores(cache, y, noise).argmax(axis=-1)[..., None]  # type: ignore[no-any-return]
 
     def scores(self, cache: Any, y: Array, noise: Array) -> Array:
-        x, keys, values = self._seen(cache, y)
-        weights = np.exp((x @ self.Q.T) @ keys.swapaxes(1, 2) / x.shape[-1] ** 0.5)  # (batch, rows, all rows)
-        places = np.arange(keys.shape[1])
-        weights = weights * (places <= places[-x.shape[1] :, None])
-        out = (x + weights @ values / weights.sum(axis=-1, keepdims=True)) @ self.R.T
-        scores: Array = out.swapaxes(0, 1) + noise
+        (kept, seen), d = self.extend(None, y[:0], noise) if cache is None else cache, self.width
+        keys_values, several = kept.arrays[0].swapaxes(0, 1), len(y) > 1
+        if several:
+            seen = np.concatenate([seen, self.known[y[:-1, :, 0].T]], axis=1)  # (batch, rows, 4 d)
+        q = seen[..., d : 2 * d]
+        weights = np.exp(q @ keys_values[..., :d].swapaxes(1, 2))  # (batch, rows, rows that are seen)
+        total, found = weights.sum(axis=-1, keepdims=True), weights @ keys_values[..., d:]
+        if several:
+            k, v = seen[:, 1:, 2 * d : 3 * d], seen[:, 1:, 3 * d :]
+            weights = np.exp(q @ k.swapaxes(1, 2)) * np.tri(len(y), len(y) - 1, -1)
+            total, found = total + weights.sum(axis=-1, keepdims=True), found + weights @ v
+        scores: Array = ((seen[..., :d] + found / total) @ self.R.T).swapaxes(0, 1) + noise
         return scores
 
     def extend(self, cache: Any, y: Array, noise: Array) -> Any:
-        return *self._seen(cache, y)[1:], y[-1, :, 0]
-
-    def _seen(self, cache: Any, y: Array) -> tuple[Array, Array, Array]:
-        """Return what enters the layer at these rows, and keys and values of all rows up to them, batch first."""
-        first = np.zeros(y.shape[1], y.dtype) if cache is None else cache[2]
-        x = self.E[np.concatenate([first[:, None], y[:-1, :, 0].T], axis=1)]
-        keys, values = x @ self.K.T, x @ self.V.T
-        if cache is not None:
-            keys, values = (np.concatenate(both, axis=1) for both in ((cache[0], keys), (cache[1], values)))
-        return x, keys, values
+        rows = self.known[y[..., 0]]
+        if cache is None:
+            rows = np.concatenate([self.known[np.zeros((1, y.shape[1]), y.dtype)], rows])
+        keys_values = [rows[..., 2 * self.width :]]
+        kept = Kept.of(keys_values) if cache is None else cache[0].added(keys_values)
+        return kept, rows[-1:].swapaxes(0, 1) if len(rows) else cache[1]
 
 
 def transformer(arrays: Arrays) -> rs.Recurrence:

@@ -10,7 +10,7 @@ TNT (Li et al., arXiv 2511.07343):   a global memory V with long chunks, y_t = V
 Here W_x is the state before the chunk. It is kept beside W as its ``anchor``: every step is then f(h[t-1], u[t]), and
 with chunks of one step it is the delta rule. All is affine: rows of (W, anchor) do not couple, and one affine scan with
 a matrix of 2 k x 2 k for all rows is the solution. Resets make the shards of local memories independent. M, which
-depends on keys alone, is hoisted.
+depends on keys alone, is hoisted, and so is eta k.
 """
 
 from __future__ import annotations
@@ -57,25 +57,26 @@ def draw(config: Config) -> Arrays:
     }
 
 
-def learnt(W: Any, anchor: Any, k: Any, v: Any, eta: Any) -> Any:
-    """Return W after the gradient step that the anchor asks for."""
-    return W - outer(eta * (times(anchor, k) - v), k)
+def learnt(W: Any, anchor: Any, k: Any, v: Any, step: Any) -> Any:
+    """Return W after the gradient step that the anchor asks for; ``step`` is eta k."""
+    wrong = np.matmul(anchor, k[..., None]) - v[..., None]
+    return W - wrong * step[..., None, :]
 
 
 def ttt_step(s: Any, u: Any) -> Any:
     anchor = np.where(u["begins"], s.W, s.anchor)
-    return {"W": learnt(s.W, anchor, u["k"], u["v"], u["eta"]), "anchor": anchor}
+    return {"W": learnt(s.W, anchor, u["k"], u["v"], u["step"]), "anchor": anchor}
 
 
 def tnt_step(s: Any, u: Any, p: Any) -> Any:
-    k, v, eta = u["k"], u["v"], u["eta"]
+    k, v = u["k"], u["v"]
     V_anchor = np.where(u["begins_long"], s.V, s.V_anchor)
     W = np.where(u["begins_shard"][..., None], p.W0, s.W)
     anchor = np.where(u["begins"][..., None], W, s.anchor)
     return {
-        "V": learnt(s.V, V_anchor, k, v, u["eta_long"]),
+        "V": learnt(s.V, V_anchor, k, v, u["step_long"]),
         "V_anchor": V_anchor,
-        "W": learnt(W, anchor, k[..., None, :], v[..., None, :], eta[..., None]),  # for all local memories
+        "W": learnt(W, anchor, *(x[..., None, :] for x in (k, v, u["step"]))),  # for all local memories
         "anchor": anchor,
     }
 
@@ -94,14 +95,9 @@ def projected(arrays: Arrays) -> Array:
 
 def _inputs(arrays: Arrays, *begins: str) -> dict[str, Array]:
     """Return the inputs of a step, whose numbers have axes beside those of matrices."""
-    eta = {"eta": arrays["eta"][..., None]}
-    return {name: arrays[name] for name in "kvq"} | eta | {name: arrays[name][:, None, None, None] for name in begins}
-
-
-def _pairs(W: str, anchor: str, *lanes: str) -> dict[tuple[str, str], Any]:
-    """Return how a memory and its anchor depend on each other: entry by entry, and within rows where it learns."""
-    learns = (*lanes, "v")
-    return {(W, W): learns, (W, anchor): learns, (anchor, W): "diagonal", (anchor, anchor): "diagonal"}
+    step = {"step": arrays["eta"][..., None] * arrays["k"]}
+    first = {name: arrays[name][:, None, None, None] == 1 for name in begins}
+    return {name: arrays[name] for name in "kvq"} | step | first
 
 
 def ttt(arrays: Arrays) -> rs.Recurrence:
@@ -112,7 +108,7 @@ def ttt(arrays: Arrays) -> rs.Recurrence:
         inputs=_inputs(arrays, "begins"),
         state={"W": ("v", "k"), "anchor": ("v", "k")},
         initial={"W": zero, "anchor": zero},
-        structure=_pairs("W", "anchor"),
+        structure=None,
         readout=lambda s, u: times(s.W, u["q"]),
     )
 
@@ -124,26 +120,27 @@ def tnt(arrays: Arrays) -> rs.Recurrence:
     return rs.Recurrence.from_function(
         tnt_step,
         inputs=_inputs(arrays, "begins", "begins_shard", "begins_long")
-        | {"eta_long": arrays["eta_long"][..., None], "Mq": projected(arrays)},
+        | {"step_long": arrays["eta_long"][..., None] * arrays["k"], "Mq": projected(arrays)},
         state={"V": ("v", "k"), "V_anchor": ("v", "k"), "W": ("i", "v", "k"), "anchor": ("i", "v", "k")},
         initial={"V": zero, "V_anchor": zero, "W": local, "anchor": local},
         parameters={"W0": W0},
-        structure={**_pairs("V", "V_anchor"), **_pairs("W", "anchor", "i")},
+        structure=None,
         readout=tnt_readout,
     )
 
 
-def followed(u: Any, eta: Array, begins: Array, start: Array, restarts: Array | None = None) -> list[Array]:
+def followed(u: Any, step: Array, begins: Array, start: Array, restarts: Array | None = None) -> list[Array]:
     """Return a memory and its anchor, each (T, *batch, *lanes, v * k), by a scan with one matrix for all rows.
 
     ``start`` has the rows (W, anchor) before the first step, and those that follow where memories begin again.
     """
     k, lanes = u["k"], (1,) * (start.ndim - u["k"].ndim)
-    learns = outer(eta * k, k)
+    learns = outer(step, k)
     eye = np.eye(k.shape[-1], dtype=k.dtype) + 0 * learns
+    begins = begins.astype(k.dtype)
     matrix = np.block([[eye - begins * learns, (begins - 1) * learns], [begins * eye, (1 - begins) * eye]])
     matrix = matrix.reshape(*k.shape[:2], *lanes, 1, *matrix.shape[2:])
-    write = outer(eta * u["v"], k)
+    write = outer(u["v"], step)
     added = np.concatenate([write, 0 * write], axis=-1).reshape(*k.shape[:2], *lanes, -1, matrix.shape[-1])
     if restarts is not None:
         added = np.where(restarts, times(matrix, start) + added, added)
@@ -156,15 +153,15 @@ def ttt_scan(recurrence: rs.Recurrence) -> Array:
     u = recurrence.contain(recurrence.inputs)  # type: ignore[attr-defined]
     before = recurrence.named(recurrence.initial)
     start = np.concatenate([before["W"], before["anchor"]], axis=-1)
-    return np.concatenate(followed(u, u["eta"], u["begins"], start), axis=-1)
+    return np.concatenate(followed(u, u["step"], u["begins"], start), axis=-1)
 
 
 def tnt_scan(recurrence: rs.Recurrence) -> Array:
     u = recurrence.contain(recurrence.inputs)  # type: ignore[attr-defined]
     before = recurrence.named(recurrence.initial)
     V, W = (np.concatenate([before[name]] * 2, axis=-1) for name in ("V", "W"))
-    whole = followed(u, u["eta_long"], u["begins_long"], V)
-    local = followed(u, u["eta"], u["begins"], W, u["begins_shard"][..., None])
+    whole = followed(u, u["step_long"], u["begins_long"], V)
+    local = followed(u, u["step"], u["begins"], W, u["begins_shard"][..., None])
     return np.concatenate([*whole, *local], axis=-1)
 
 

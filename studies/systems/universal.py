@@ -124,10 +124,18 @@ def act(arrays: Arrays) -> rs.Recurrence:
     return _made(_adaptive, arrays, {"c": ("m",), "y": ("m", "d")}, initial, pairs)
 
 
-_PAPER = {"title": "Universal Transformer", "cite": "Dehghani et al., arXiv 1807.03819", "study": "depth"}
+_PAPER: dict[str, Any] = {
+    "title": "Universal Transformer",
+    "cite": "Dehghani et al., arXiv 1807.03819",
+    "study": "depth",
+}
 SYSTEMS = (
     system_of(__name__, name="universal_transformer", make=transformer, structure="dense over positions", **_PAPER),
     system_of(
-        __name__, name="universal_act", make=act, structure="dense over positions, triangular in H, c, y", **_PAPER
+        __name__,
+        name="universal_act",
+        make=act,
+        structure="dense over positions, triangular in H, c, y",
+        **{**_PAPER, "study": "act"},
     ),
 )

@@ -1,0 +1,267 @@
+"""What a solve in windows of time returns: its output, and of its states the last of each window."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from recsolve.analysis.structure_truth import Verification
+from recsolve.analysis.trust import Estimate, EstimateInOrder
+from recsolve.base.arrays import Array, is_discrete, namespace, ordered_empty
+from recsolve.base.names import Names
+from recsolve.base.status import Status
+from recsolve.solution import ConvergenceError, Solution
+from recsolve.windows import SolvedWindow, Windows
+
+
+class WindowsSolution:
+    """A trajectory that was solved window after window: its output, and of its states the last of each window.
+
+    :func:`recsolve.solve` returns it with ``every=L``. States in between are solved again where they are needed: by
+    :func:`recsolve.adjoint`, by ``trusted`` and what else asks for an error, and by :meth:`again`.
+
+    Attributes
+    ----------
+    output : array, shape (T, *batch, ...)
+        What the recurrence shows of its states at all t; of a function without ``readout`` that is the states.
+    ends : array, shape (windows, *batch, *event)
+        The last state of every window.
+    final : array, shape (*batch, *event)
+        The last one (``initial`` when T = 0).
+    named_ends, named_final : Names
+        By component, of a cell or a function with named states.
+    windows : tuple of SolvedWindow
+        Of every window its ``status``, ``message``, ``nit``, ``residual``, ``tolerance``, ``converged_prefix`` and
+        ``stats``.
+    nit : int
+        Iterations of all windows together.
+    residuals : array, shape (windows,)
+        max |f(h[t-1]) - h[t]| of every window, of the states that its output shows.
+    converged_prefix : int
+        How many leading rows of the whole, of all sequences, meet the tolerance.
+    stats : dict
+        The sums of those of all windows; ``completed_from`` is the first row that a sequential fallback computed.
+    solver : Method
+    recurrence : Recurrence
+    every : int
+        L.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> rec = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0).recurrence(np.ones((100, 3)))
+    >>> sol = rs.solve(rec, every=32)
+    >>> sol.success, sol.output.shape, sol.ends.shape
+    (True, (100, 4), (4, 4))
+    >>> bool(np.array_equal(sol.ends[1], sol.again(1).final))
+    True
+    """
+
+    def __init__(self, windows: Windows, solved: tuple[SolvedWindow, ...], ends: Array, output: Array):
+        self.recurrence, self.every, self.solver = windows.recurrence, windows.every, windows.solver
+        self.windows = solved
+        self._windows, self._ends, self._output = windows, ends, output
+
+    @property
+    def output(self) -> Any:
+        return self.recurrence.wrap(self._output)
+
+    @property
+    def ends(self) -> Any:
+        return self.recurrence.wrap(self._ends)
+
+    @property
+    def final(self) -> Any:
+        return self.recurrence.wrap(self._ends[-1] if len(self._ends) else self.recurrence.initial)
+
+    @property
+    def named_ends(self) -> Names:
+        return self.recurrence.named(self.ends)
+
+    @property
+    def named_final(self) -> Names:
+        return self.recurrence.named(self.final)
+
+    def again(self, index: int) -> Solution:
+        """Return the solution of one window with its states, solved again as it was.
+
+        Parameters
+        ----------
+        index : int
+            0 <= index < windows.
+
+        Returns
+        -------
+        Solution
+            Of ``recurrence.window(start, stop, initial)`` from the last state of the window before; bit for bit what it
+            was, unless the method is not deterministic.
+
+        Raises
+        ------
+        ValueError
+            For another index.
+        """
+        if not 0 <= index < len(self.windows):
+            raise ValueError(f"index is {index}; wanted 0 <= index < {len(self.windows)}, the number of windows")
+        return self._windows.solved(index, self._ends)
+
+    @property
+    def success(self) -> bool:
+        """Whether every window converged."""
+        return self.status is Status.CONVERGED
+
+    @property
+    def status(self) -> Status:
+        """That of the first window that failed; else ``accepted`` where rows of one were; else ``converged``."""
+        return Status.CONVERGED if self._worst is None else self.windows[self._worst].status
+
+    @property
+    def _worst(self) -> int | None:
+        """The first window that failed, or else the first of which rows were accepted."""
+        found = [window.status for window in self.windows]
+        missed = [i for i, status in enumerate(found) if status is not Status.CONVERGED]
+        return next((i for i in missed if found[i] is not Status.ACCEPTED), missed[0] if missed else None)
+
+    @property
+    def message(self) -> str:
+        """The status with its advice, and where; once ``trusted`` has been asked for, also what it means."""
+        if self._worst is not None:
+            after = "" if self._worst == len(self.windows) - 1 else "; the windows after it follow from its last state"
+            return f"{self._windows.place(self._worst)} (counted from 0): {self.windows[self._worst].message}{after}"
+        count = len(self.windows)
+        text = f"{Status.CONVERGED}: every entry of the residual of every window meets its test ({count} in all)"
+        if completed := sum(w.stats["completed_from"] is not None for w in self.windows):
+            text += f"; {completed} of them were completed by the sequential loop"
+        if self._discrete or "_looked" not in vars(self) or self.trusted:
+            return text
+        derivative, found, _ = self._looked
+        if not derivative.holds:
+            return f"{text}; but it is not trusted: {derivative.reason}"
+        off = f"about {found.error:.1e}" if found.linear and np.isfinite(found.error) else "more than is known"
+        return f"{text}; but it is not trusted: states may be off by {off} although their residual is small"
+
+    @property
+    def nit(self) -> int:
+        return sum(window.nit for window in self.windows)
+
+    @property
+    def residuals(self) -> Array:
+        return np.array([window.residual for window in self.windows])
+
+    @property
+    def converged_prefix(self) -> int:
+        for index, window in enumerate(self.windows):
+            start = index * self.every
+            if window.converged_prefix < min(self.every, self.recurrence.length - start):
+                return start + window.converged_prefix
+        return self.recurrence.length
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        total: dict[str, Any] = {}
+        for window in self.windows:
+            for name, value in window.stats.items():
+                if name != "completed_from":
+                    total[name] = total.get(name, 0) + value
+        rows = (w.stats["completed_from"] for w in self.windows)
+        began = (i * self.every + row for i, row in enumerate(rows) if row is not None)
+        return {**total, "completed_from": next(began, None)}
+
+    @property
+    def _discrete(self) -> bool:
+        return is_discrete(self.recurrence.dtype)
+
+    @cached_property
+    def _looked(self) -> tuple[Verification, Estimate, float]:
+        """Whether the Jacobian is the derivative in all windows, the error of the whole, and kappa; solves again."""
+        running, derivative = EstimateInOrder(self.recurrence), Verification(True, 0.0)
+        for index in range(len(self.windows)):
+            solution = self.again(index)
+            found = solution._derivative
+            if found.holds is False or found.missing:
+                return found, Estimate(float("nan"), float("nan"), linear=False), float("nan")
+            derivative = derivative if found.holds else found
+            running.add(solution.recurrence, solution._iterate.states)
+        return derivative, running.estimate, running.condition
+
+    @property
+    def condition(self) -> float:
+        """kappa of the whole, where J is diagonal; else NaN, for its estimate needs all states at once."""
+        return self._looked[2]
+
+    @property
+    def error_estimate(self) -> float:
+        """An estimate of max |h - h of the exact recurrence| over all t, as that of a :class:`recsolve.Solution`.
+
+        What a window is off by at its end is carried into the next one. On first use all windows are solved again.
+        """
+        return 0.0 if self._discrete and self.success else self._looked[1].error
+
+    @property
+    def trusted(self) -> bool:
+        """Whether every window converged, and the error of the whole is estimated to be small.
+
+        As ``trusted`` of a :class:`recsolve.Solution`, but where f has no finer arithmetic (float64 on a GPU, say) and
+        units couple it is False: rounding is then judged by kappa, which is not known.
+        """
+        if self._discrete or not self.success:
+            return self.success
+        derivative, found, _ = self._looked
+        return derivative.holds is True and found.small
+
+    def __repr__(self) -> str:
+        known = f"{self.trusted} (error about {self.error_estimate:.1e})" if "_looked" in vars(self) else "ask .trusted"
+        work = f"{self.solver.name}, {self.nit} iterations in {self.stats['seconds']:.3g} s"
+        lines = {
+            "message": self.message,
+            "method": f"{work}, {len(self.windows)} windows of {self.every} steps",
+            "recurrence": repr(self.recurrence),
+            "prefix": f"{self.converged_prefix} of {self.recurrence.length} rows within tolerance",
+            "trusted": known,
+        }
+        return "WindowsSolution\n" + "\n".join(f"  {name:>10}: {value}" for name, value in lines.items())
+
+
+def solve_windows(windows: Windows) -> WindowsSolution:
+    """Solve window after window, and keep the output and the last state of each.
+
+    Parameters
+    ----------
+    windows : Windows
+
+    Returns
+    -------
+    WindowsSolution
+
+    Raises
+    ------
+    ConvergenceError
+        Where the settings say so: of the first window that does not converge, which a note names.
+    """
+    windows.check()
+    rec = windows.recurrence
+    ends = namespace(rec.initial).empty((len(windows) if rec.length else 0, *rec.shape[1:]), dtype=rec.dtype)
+    output, known = None, []
+    for index in range(len(windows)):
+        try:
+            solution = windows.solved(index, ends)
+        except ConvergenceError as error:
+            error.add_note(f"in {windows.place(index)}")
+            raise
+        states = solution._iterate.states
+        shown = solution.recurrence.output(states)
+        if output is None:
+            output = ordered_empty((rec.length, *shown.shape[1:]), shown, rec._order)
+        output[windows.steps(index)] = shown
+        if len(states):
+            ends[index] = states[-1]
+        known.append(
+            SolvedWindow(
+                solution.status, solution.message, solution.nit, float(solution.residuals[-1]), solution.tolerance,
+                len(states) if solution.success else solution.converged_prefix, solution.stats,
+            )
+        )  # fmt: skip
+    assert output is not None
+    return WindowsSolution(windows, tuple(known), ends, output)
