@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsolve.base.arrays import Array
+from recsolve.base.links import unrecorded
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
 from recsolve.guess import guess_of_steps
@@ -78,7 +79,8 @@ class Windows:
         if accept is not None and not callable(accept):
             accept = limits_of(accept, rec)[cut]
         options = {**self.options, "accept": accept}
-        return self.solve(part, method=self.solver, guess=guess, options=options, **self.settings)
+        with unrecorded(rec.kind):  # of all windows together there is one node
+            return self.solve(part, method=self.solver, guess=guess, options=options, **self.settings)
 
     def place(self, index: int) -> str:
         """Return in words which window one is."""

@@ -10,6 +10,7 @@ import numpy as np
 from recsolve.analysis.structure_truth import Verification
 from recsolve.analysis.trust import Estimate, EstimateInOrder
 from recsolve.base.arrays import Array, is_discrete, namespace, ordered_empty
+from recsolve.base.links import RECORDERS, Leaf, linked
 from recsolve.base.names import Names
 from recsolve.base.status import Status
 from recsolve.solution import ConvergenceError, Solution
@@ -29,7 +30,8 @@ class WindowsSolution:
     ends : array, shape (windows, *batch, *event)
         The last state of every window.
     final : array, shape (*batch, *event)
-        The last one (``initial`` when T = 0).
+        The last one (``initial`` when T = 0). Of tensors that require grad, gradients go back from ``output``, ``ends``
+        and ``final``, window by window as :func:`recsolve.adjoint` does it; second derivatives are not known.
     named_ends, named_final : Names
         By component, of a cell or a function with named states.
     windows : tuple of SolvedWindow
@@ -59,21 +61,35 @@ class WindowsSolution:
     True
     """
 
-    def __init__(self, windows: Windows, solved: tuple[SolvedWindow, ...], ends: Array, output: Array):
+    def __init__(
+        self,
+        windows: Windows,
+        solved: tuple[SolvedWindow, ...],
+        ends: Array,
+        output: Array,
+        linked: dict[Leaf, Any] | None = None,
+    ):
         self.recurrence, self.every, self.solver = windows.recurrence, windows.every, windows.solver
         self.windows = solved
         self._windows, self._ends, self._output = windows, ends, output
+        self._recorded: dict[str, Any] = RECORDERS["windows"](self, linked) if linked else {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs: there is no graph of tensors there."""
+        return {**vars(self), "_recorded": {}}
 
     @property
     def output(self) -> Any:
-        return self.recurrence.wrap(self._output)
+        return self._recorded.get("output", self.recurrence.wrap(self._output))
 
     @property
     def ends(self) -> Any:
-        return self.recurrence.wrap(self._ends)
+        return self._recorded.get("ends", self.recurrence.wrap(self._ends))
 
     @property
     def final(self) -> Any:
+        if "final" in self._recorded:
+            return self._recorded["final"]
         return self.recurrence.wrap(self._ends[-1] if len(self._ends) else self.recurrence.initial)
 
     @property
@@ -242,6 +258,7 @@ def solve_windows(windows: Windows) -> WindowsSolution:
     """
     windows.check()
     rec = windows.recurrence
+    tensors = linked(rec, rec.kind)
     ends = namespace(rec.initial).empty((len(windows) if rec.length else 0, *rec.shape[1:]), dtype=rec.dtype)
     output, known = None, []
     for index in range(len(windows)):
@@ -264,4 +281,4 @@ def solve_windows(windows: Windows) -> WindowsSolution:
             )
         )  # fmt: skip
     assert output is not None
-    return WindowsSolution(windows, tuple(known), ends, output)
+    return WindowsSolution(windows, tuple(known), ends, output, tensors)

@@ -118,7 +118,8 @@ def pull_function(
             _fill(rec, function, states, cotangent, found)
 
     def of(leaf: Leaf, x: Array) -> Array:  # integers and bools have no gradient, so it is 0
-        return found[leaf] if leaf in found else namespace(x).zeros(x.shape, rec.dtype)
+        xp = namespace(x)  # and a number is an array too
+        return xp.asarray(found[leaf]) if leaf in found else xp.zeros(x.shape, rec.dtype)  # type: ignore[no-any-return]
 
     inputs = [of(("input", i), u) for i, u in enumerate(rec.inputs)]
     parameters = {n: of(("parameter", n), p) for n, p in rec.parameters.items()}

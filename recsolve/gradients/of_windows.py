@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace, to_native
+from recsolve.base.links import Leaf
 from recsolve.base.names import Names
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
 from recsolve.windows_solution import WindowsSolution
 
 if TYPE_CHECKING:
-    from recsolve.gradients.adjoint import Gradients
+    from recsolve.gradients.result import Gradients
 
 _OVER_TIME = ("states", "drive", "inputs")
 _ADDED = ("parameters", "mixings", "projection")
+# The attributes that gradients by leaves of a kind are in.
+_CALLED = {"drive": "drive", "mixing": "mixings", "parameter": "parameters"}
 
 
 class WindowsGradients:
@@ -63,26 +67,42 @@ class WindowsGradients:
         self._found: dict[str, Any] = {}
         self._refused: dict[str, Exception] = {}
         rec = solution.recurrence
-        later = ("states", "drive") if isinstance(rec, CellRecurrence) and rec.x is not None else ("states",)
-        self.initial = self._go_back([name for name in (*_OVER_TIME, *_ADDED) if name not in later])
+        later = (
+            ("states", "drive")
+            if isinstance(rec, (CellRecurrence, RaggedRecurrence)) and rec.x is not None
+            else ("states",)
+        )
+        self._initial, by_component = self._go_back([name for name in (*_OVER_TIME, *_ADDED) if name not in later])
+        self.initial = by_component(self._initial)
 
-    def _go_back(self, names: Sequence[str]) -> Any:
-        """Find these gradients, window by window from the last to the first; return that of the initial state."""
-        rec, last, restarts = self._solution.recurrence, self._given["final"], []
+    def _go_back(self, names: Sequence[str]) -> tuple[Array, Callable[[Array], Any]]:
+        """Find these gradients, window by window from the last to the first; return the native one of h[0].
+
+        And what shows that by component.
+        """
+        rec, last, restarts, ends = self._solution.recurrence, self._given["final"], [], self._given.get("ends")
+        if ends is not None and len(ends):
+            last = ends[-1] if last is None else last + ends[-1]
         for index in reversed(range(len(self._solution.windows))):
             g = self._of_window(index, last)
             for name in names:
                 self._add(name, g, self._solution._windows.steps(index))
             restarts.append(g._restart)
-            last = g.initial
+            last = rec.wrap(g._initial)
+            if ends is not None and index:
+                last = last + ends[index - 1]
         if rec.restart is not rec.initial:  # of a window of another recurrence, which is where its resets go
-            return last
-        return g._by_component(sum(restarts, start=g._initial))
+            return g._initial, g._by_component
+        return sum(restarts, start=g._initial), g._by_component
 
     def _of_window(self, index: int, last: Any) -> Gradients:
         """Return the gradients of one window, given the cotangent of its last state."""
         steps = self._solution._windows.steps(index)
-        cut = {n: None if x is None else _tree(lambda x: x[steps], x) for n, x in self._given.items() if n != "final"}
+        cut = {
+            n: None if x is None else _tree(lambda x: x[steps], x)
+            for n, x in self._given.items()
+            if n in ("states", "output")
+        }
         return self._adjoint(self._solution.again(index), **cut, final=last, unconverged=True)
 
     def _add(self, name: str, g: Gradients, steps: slice) -> None:
@@ -103,12 +123,28 @@ class WindowsGradients:
         whole = self._found.setdefault(name, _tree(lambda x: _empty(x, length), part))
         _tree(lambda x, p: x.__setitem__(steps, p), whole, part)
 
+    def of(self, leaf: Leaf) -> Array:
+        """Return the native gradient by one of ``recurrence.leaves()``, in its shape."""
+        kind, name = leaf
+        if kind == "initial":
+            return self._initial
+        if kind in ("weight", "bias"):
+            return self._native("projection")["weights" if kind == "weight" else "biases"][name]  # type: ignore[no-any-return]
+        if kind != "input":
+            return self._native(_CALLED[kind])[name]  # type: ignore[no-any-return]
+        found = self._native("inputs")
+        found = list(found.values()) if isinstance(found, Mapping) else found
+        return found[name] if isinstance(found, (tuple, list)) else found  # type: ignore[no-any-return, call-overload]
+
     def _read(self, name: str) -> Any:
+        return _tree(self._solution.recurrence.wrap, self._native(name))
+
+    def _native(self, name: str) -> Any:
         if name not in self._found and name not in self._refused:
             self._go_back([name])
         if name in self._refused:
             raise self._refused[name]
-        return _tree(self._solution.recurrence.wrap, self._found[name])
+        return self._found[name]
 
     @property
     def states(self) -> Any:
@@ -142,7 +178,7 @@ class WindowsGradients:
 def _checked(solution: WindowsSolution, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return cotangents of which those over time have as many steps as the recurrence."""
     rec: Recurrence = solution.recurrence
-    shapes = {"states": rec.shape, "output": tuple(solution.output.shape)}
+    shapes = {"states": rec.shape, "output": tuple(solution.output.shape), "ends": tuple(solution.ends.shape)}
     for name, x in given.items():
         if name == "final" or x is None:
             continue

@@ -67,9 +67,12 @@ def second_scan_adjoint(
     if known.initial is None and not known.monoid.restarts:
         cut = cut | (xp.arange(time[0]) == 0).reshape(time)
     rec = FunctionRecurrence(
-        _Act(known.monoid, affine), (*prepared, cut), start,
-        "dense" if known.monoid.mixed(known.elements) else "diagonal", None, None, None, None, {"start": start},
-    )  # fmt: skip
+        _Act(known.monoid, affine),
+        inputs=(*prepared, cut),
+        initial=start,
+        parameters={"start": start},
+        structure="dense" if known.monoid.mixed(known.elements) else "diagonal",
+    )
     v: dict[Leaf, Array] = {}
     for place, (direction, like) in enumerate(zip(directions, (*prepared, start), strict=True)):
         if direction is not None and place < len(prepared):

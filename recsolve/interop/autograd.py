@@ -20,6 +20,7 @@ from recsolve.base.links import RECORDERS, Leaf
 from recsolve.interop.cell_tensors import SPECS, check_name
 from recsolve.recurrence.cell import Cell
 from recsolve.solution import Solution
+from recsolve.windows_solution import WindowsSolution
 
 __all__ = ["CellResult", "CellSpec", "solve_cell"]
 
@@ -37,6 +38,18 @@ def _record_solution(solution: Solution, linked: Mapping[Leaf, Any]) -> dict[str
     return found
 
 
+def _record_windows(solution: WindowsSolution, linked: Mapping[Leaf, Any]) -> dict[str, Any]:
+    """Return the same of a solution in windows: output, last states and final state."""
+    from recsolve.interop.autograd_nodes import record
+    from recsolve.interop.autograd_problems import SolvedInWindows
+
+    problem = SolvedInWindows(solution, tuple(linked))
+    found = dict(zip(problem.names, record(problem, tuple(linked.values())), strict=True))
+    if ("initial", None) in linked and not solution.recurrence.length:
+        found["final"] = linked["initial", None]
+    return found
+
+
 def _record_scan(monoid: Any, elements: Any, *, initial: Any, **given: Any) -> Any:
     """Return the result of a scan, from which gradients go back to the elements and the initial state."""
     from recsolve.interop.autograd_nodes import record, recording
@@ -48,7 +61,7 @@ def _record_scan(monoid: Any, elements: Any, *, initial: Any, **given: Any) -> A
     return record(problem, (*elements, initial))[0]
 
 
-RECORDERS.update(solution=_record_solution, scan=_record_scan)
+RECORDERS.update(solution=_record_solution, windows=_record_windows, scan=_record_scan)
 
 _NUMBERS = count()
 

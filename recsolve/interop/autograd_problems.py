@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, NoReturn
 
 import torch
 
 from recsolve.base.arrays import Array, from_native, namespace, to_native
 from recsolve.base.links import Leaf
-from recsolve.gradients.adjoint import gradients
+from recsolve.gradients.adjoint import adjoint, gradients
+from recsolve.gradients.of_windows import WindowsGradients
 from recsolve.gradients.scan_adjoint import scan_adjoint
 from recsolve.gradients.second import Cotangents, second_adjoint
 from recsolve.gradients.second_scan import second_scan_adjoint
 from recsolve.gradients.solved import check_differentiable
 from recsolve.scan import scan
 from recsolve.solution import Solution
+from recsolve.windows_solution import WindowsSolution
 
 READOUT: Leaf = ("readout", None)
 
@@ -83,6 +86,49 @@ class Solved:
         if output is None:
             return namespace(self.states).zeros_like(cell.readout)  # type: ignore[no-any-return]
         return cell.pull_readout(output, self.states)  # type: ignore[no-any-return]
+
+
+class SolvedInWindows:
+    """A solution in windows: going back solves each again.
+
+    Parameters
+    ----------
+    solution : WindowsSolution
+    leaves : tuple
+        Which of ``recurrence.leaves()`` the tensors are.
+
+    Raises
+    ------
+    TypeError
+        For a linear readout of a cell, whose gradient needs the states of all windows.
+    """
+
+    def __init__(self, solution: WindowsSolution, leaves: tuple[Leaf, ...]):
+        if READOUT in leaves:
+            raise TypeError(
+                "every is given, and the projection of the states (weight_hr of an LSTM) requires grad, of which the "
+                "gradient in windows is not known; solve without every, or under torch.no_grad()"
+            )
+        self.solution, self.leaves = copy(solution), leaves  # a copy: the solution itself holds its node
+        self.names = ("output", "ends", "final") if solution.recurrence.length else ("output", "ends")
+
+    def run(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        wrap, ends = self.solution.recurrence.wrap, self.solution._ends
+        found = {"output": self.solution._output, "ends": ends, "final": ends[-1:].copy()}
+        return tuple(wrap(found[name][0] if name == "final" else found[name]) for name in self.names)
+
+    def pull(self, tensors: Any, results: Any, cotangents: Sequence[Any], needed: Any) -> list[Any]:
+        rec = self.solution.recurrence
+        check_differentiable(rec, self.solution.success, self.solution.status)
+        given = {n: None if x is None else rec.wrap(native(x)) for n, x in zip(self.names, cotangents, strict=True)}
+        found = WindowsGradients(self.solution, {"final": None, **given}, adjoint)
+        return distinct([found.of(leaf) for leaf in self.leaves])
+
+    def pull_again(self, *given: Any) -> NoReturn:
+        raise TypeError("second derivatives of a solve with every= are not known; solve without every")
+
+    def batched(self, size: int, dims: Any, tensors: Sequence[Any]) -> None:
+        raise TypeError("torch.func.vmap cannot look into a recurrence; take recsolve.interop.autograd.solve_cell")
 
 
 class Scanned:

@@ -44,7 +44,7 @@ class _Weights(nn.Module):  # type: ignore[misc]
         drawn = self._drawn()
         self.mixings = {name: _maker(mixing) for name, mixing in drawn.mixings.items()}
         assert drawn.projection is not None
-        self.drives, self.event = tuple(drawn.projection.weights), drawn.projection.event
+        self.drives, self.event = tuple(drawn.projection.weights), next(iter(drawn.projection.events.values()))
         for name, x in _named(drawn).items():
             self.register_parameter(name, nn.Parameter(torch.empty(x.shape, **factory)))
         self._take(drawn)
