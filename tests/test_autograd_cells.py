@@ -223,6 +223,19 @@ def test_what_was_not_met_is_completed_or_refused():
         module(draw(9, 2, 3)).output.sum().backward()
 
 
+def test_drives_are_kept_or_projected_anew(layer, monkeypatch):
+    made, x = [], draw(4, 2, 3)
+    real = autograd_ops.recurrence_of
+    monkeypatch.setattr(autograd_ops, "recurrence_of", lambda *args: made.append(1) or real(*args))
+    found = []
+    for spec in (layer.spec, CellSpec("gru", settings=METHOD, recompute=True)):
+        layer.spec = spec
+        found.append(torch.autograd.grad(layer(x).output.sum(), list(layer.parameters())))
+    assert len(made) == 3
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
 def test_specifications_copy_and_pickle_and_must_live(layer):
     y = Layer()(draw(4, 2, 3)).output  # a node keeps its own
     gc.collect()

@@ -73,6 +73,8 @@ class CellSpec:
     observe : callable, optional
         ``observe(solution)`` is called after every solve (to count what the loop had to complete, say), outside of what
         autograd and ``torch.compile`` see.
+    recompute : bool
+        Whether to project the input anew on the way back, rather than keep what drives all steps until then.
     event : tuple of int, optional
         (*lanes, n), the axes of a component. It is needed where only mixings of one's own could tell: without
         ``weight.NAME`` and ``parameter.NAME`` among the tensors, and mixings that are made by functions.
@@ -89,6 +91,7 @@ class CellSpec:
     ties: Any = None
     clamp: float | None = None
     observe: Callable[[Solution], None] | None = None
+    recompute: bool = False
     event: tuple[int, ...] | None = None
     key: str = field(default="", init=False, repr=False)
 

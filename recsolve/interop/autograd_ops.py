@@ -174,6 +174,8 @@ class CellProblem:
         solution = solve(recurrence, **{"fallback": "sequential", **self.spec.settings})
         if self.spec.observe is not None:
             self.spec.observe(solution)
+        if self.spec.recompute:
+            self._last = None
         states = _placed(solution._iterate.states, like_states(self.spec, self.names, tensors))
         return states, torch.tensor(solution.success)
 
