@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch.func import functional_call, grad, jacrev, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import recsolve as rs
 from recsolve.interop import autograd_ops
@@ -127,11 +127,38 @@ def test_products_with_second_derivatives(layer):
     f = lambda x: layer(x).output.sin().sum() + layer(x).final.exp().sum()  # noqa: E731
     H = torch.autograd.functional.hessian(f, x)
     product = (H * v).sum(dim=(3, 4, 5))
-    torch.testing.assert_close(H, jacrev(jacrev(f))(x))
-    torch.testing.assert_close(torch.autograd.functional.hvp(f, x, v)[1], product)
-    torch.testing.assert_close(grad(lambda x: (grad(f)(x) * v).sum())(x), product)
     near = (grad(f)(x + 1e-5 * v) - grad(f)(x - 1e-5 * v)) / 2e-5
     torch.testing.assert_close(product, near, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(torch.autograd.functional.hvp(f, x, v)[1], product)
+    torch.testing.assert_close(grad(lambda x: (grad(f)(x) * v).sum())(x), product)
+    for way in (lambda f: jacrev(jacrev(f)), lambda f: jacfwd(jacrev(f)), lambda f: jacrev(jacfwd(f))):
+        torch.testing.assert_close(way(f)(x[:1]), torch.autograd.functional.hessian(f, x[:1]))
+    leaf = x.clone().requires_grad_()
+    assert torch.autograd.gradgradcheck(f, leaf, check_fwd_over_rev=True, fast_mode=True)
+
+
+def test_mixed_derivatives_by_what_an_inner_transform_does_not_need(layer):
+    x, v, params = draw(3, 2, 3), draw(3, 2, 3, seed=1), {k: p.detach() for k, p in layer.named_parameters()}
+
+    def by_weights(x):
+        return grad(lambda p: functional_call(layer, p, (x,)).output.sin().sum())(params)["weights.0"]
+
+    near = (by_weights(x + 1e-5 * v) - by_weights(x - 1e-5 * v)) / 2e-5
+    torch.testing.assert_close(jvp(by_weights, (x,), (v,))[1], near, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close((jacrev(by_weights)(x) * v).sum(dim=(2, 3, 4)), near, rtol=1e-6, atol=1e-8)
+
+
+def test_forward_derivatives_are_tangents(layer):
+    x, v = draw(4, 2, 3), draw(4, 2, 3, seed=1)
+    (y, final), (dy, dfinal) = jvp(lambda x: tuple(layer(x)), (x,), (v,))
+    near = (layer(x + 1e-6 * v).output - layer(x - 1e-6 * v).output) / 2e-6
+    torch.testing.assert_close(dy, near, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close((y, final, dfinal), (*layer(x), dy[-1]))
+    a, b = draw(4, 2).requires_grad_(), draw(4, 2, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: rs.scan("affine", (a, b)), (a, b), check_forward_ad=True)
+    model, x = rs.cells.get("lstm").random(input_size=3, hidden_size=4, rng=0), x.requires_grad_()
+    solved = lambda x: rs.solve(model.recurrence(x)).named.c  # noqa: E731
+    assert torch.autograd.gradcheck(solved, x, check_forward_ad=True, fast_mode=True)
 
 
 def test_third_derivatives_are_refused(layer):
@@ -140,6 +167,12 @@ def test_third_derivatives_are_refused(layer):
     (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
     with pytest.raises(TypeError, match="third derivatives"):
         second.sum().backward()
+    f = lambda x: layer(x).output.sin().sum()  # noqa: E731
+    for way in (lambda f: grad(lambda x: hessian(f)(x).sum()), lambda f: jacfwd(hessian(f))):
+        with pytest.raises(TypeError, match="third derivatives|forward derivative"):
+            way(f)(x.detach()[:1])
+    with pytest.raises(TypeError, match="jacfwd"):
+        jacfwd(jacfwd(f))(x.detach()[:1])
 
 
 def test_recurrences_under_torch_func_are_refused_with_advice():

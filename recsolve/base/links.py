@@ -44,8 +44,24 @@ def link(x: Array, tensor: Any) -> None:
 
 
 def requires_grad(x: Any) -> bool:
-    """Return whether ``x`` is a tensor that requires grad."""
-    return kind_of(x) == "torch" and getattr(x, "requires_grad", False) is True
+    """Return whether ``x`` is a tensor that requires grad, or one that forward differentiation moves."""
+    if kind_of(x) != "torch":
+        return False
+    return getattr(x, "requires_grad", False) is True or (_forward() and hasattr(x, "grad_fn") and _moves(x))
+
+
+def _forward() -> bool:
+    """Return whether torch differentiates forward; ``import torch`` is none of this module's where nobody has."""
+    return bool(sys.modules["torch"].autograd.forward_ad._current_level >= 0)
+
+
+def _moves(x: Any) -> bool:
+    return sys.modules["torch"].autograd.forward_ad.unpack_dual(x).tangent is not None
+
+
+def recording() -> bool:
+    """Return whether torch, which has been imported, keeps track of what is computed."""
+    return sys.modules["torch"].is_grad_enabled() or _forward()
 
 
 def to_linked(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Array:
@@ -118,7 +134,7 @@ def linked(recurrence: HasLeaves, kind: str) -> dict[Leaf, Any]:
     ValueError
         When a tensor has changed since arrays were made of it.
     """
-    if not _LINKS or kind != "torch" or not sys.modules["torch"].is_grad_enabled():
+    if not _LINKS or kind != "torch" or not recording():
         return {}
     found = {leaf: x for leaf, a in recurrence.leaves().items() if (x := _LINKS.get(id(a))) is not None}
     for leaf, x in found.items():

@@ -112,6 +112,12 @@ def second_adjoint(rec: Recurrence, trajectory: Array, c: Cotangents, v: Mapping
     return Second(moved, output, {leaf: found[leaf] for leaf in rec.leaves()})
 
 
+def tangents_of(rec: Recurrence, trajectory: Array, v: Mapping[Leaf, Array]) -> tuple[Array, Array]:
+    """Return the tangents of states and output for native tangents of leaves."""
+    moved = tangent_along(rec, trajectory, v)
+    return moved, _shown(rec, trajectory, moved, None, v)[1]
+
+
 def _own_leaves(rec: Recurrence) -> list[Leaf]:
     """Return the leaves that f itself sees."""
     of_f = ("mixing", "parameter") if isinstance(rec, CellRecurrence) else ("input", "parameter")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from recsolve import cells, mixings
 from recsolve.base.arrays import one_device
-from recsolve.base.links import RECORDERS, Leaf
+from recsolve.base.links import RECORDERS, Leaf, recording
 from recsolve.interop.cell_tensors import SPECS, check_name
 from recsolve.recurrence.cell import Cell
 from recsolve.solution import Solution
@@ -39,7 +39,7 @@ def _record_solution(solution: Solution, linked: Mapping[Leaf, Any]) -> dict[str
 
 def _record_scan(monoid: Any, elements: Any, *, initial: Any, **given: Any) -> Any:
     """Return the result of a scan, from which gradients go back to the elements and the initial state."""
-    from recsolve.interop.autograd_nodes import record, recording
+    from recsolve.interop.autograd_nodes import record
     from recsolve.interop.autograd_problems import Scanned
 
     problem = Scanned(monoid, given)

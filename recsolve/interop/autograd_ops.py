@@ -19,6 +19,7 @@ from recsolve.base.links import Leaf
 from recsolve.gradients.adjoint import gradients
 from recsolve.gradients.second import Cotangents, second_adjoint
 from recsolve.gradients.solved import check_differentiable
+from recsolve.gradients.tangent import tangent_along
 from recsolve.gradients.transposes import sum_to
 from recsolve.interop.autograd_nodes import Dims, record
 from recsolve.interop.autograd_problems import distinct, native
@@ -199,6 +200,12 @@ class CellProblem:
         found = second_adjoint(recurrence, native(results[0]), Cotangents(native(cotangents[0])), v)
         by_tensor = [_gradient(n, x, found.leaves.__getitem__) for n, x in zip(self.names, tensors, strict=True)]
         return distinct(by_tensor), [from_native(found.states, "torch"), None]
+
+    def push(self, tensors: Sequence[Any], results: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, None]:
+        recurrence = self._recurrence(tensors)
+        check_differentiable(recurrence, bool(results[1]), "not converged")
+        v = {leaf_of(name): native(x) for name, x in zip(self.names, tangents, strict=True) if x is not None}
+        return from_native(tangent_along(recurrence, native(results[0]), v), "torch"), None
 
     def batched(self, size: int, dims: Dims, tensors: Sequence[Any]) -> tuple[list[Any], Dims] | None:
         """Put the members of a batch beside the sequences, where they share weights."""
