@@ -169,7 +169,7 @@ def test_third_derivatives_are_refused(layer):
         second.sum().backward()
     f = lambda x: layer(x).output.sin().sum()  # noqa: E731
     for way in (lambda f: grad(lambda x: hessian(f)(x).sum()), lambda f: jacfwd(hessian(f))):
-        with pytest.raises(TypeError, match="third derivatives|forward derivative"):
+        with pytest.raises(TypeError, match=r"third derivatives|forward derivative"):
             way(f)(x.detach()[:1])
     with pytest.raises(TypeError, match="jacfwd"):
         jacfwd(jacfwd(f))(x.detach()[:1])
