@@ -290,6 +290,21 @@ def test_shapes_of_few_steps_and_sequences(layer, T, batch):
     assert x.grad.shape == x.shape
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 4), (2, 3, 3)])
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_lanes_are_seen_from_mixings_where_drives_are_given(name, shape):
+    definition, event = rs.cells.get(name), shape[:1] if len(shape) < 3 else shape[:2]
+    tensors = {f"mixing.{n}": 0.3 * draw(*shape) for n in definition.mixings}
+    tensors |= {f"drive.{n}": draw(5, 2, *event) for n in definition.drives}
+    parameters = {n: torch.zeros(event, dtype=torch.float64) for n in definition.parameters}
+    y, final = solve_cell(CellSpec(name), tensors | {f"parameter.{n}": p for n, p in parameters.items()})
+    kinds = rs.mixings.Diagonal, rs.mixings.Dense, rs.mixings.Heads
+    mixings = {n: kinds[len(shape) - 1](tensors[f"mixing.{n}"]) for n in definition.mixings}
+    cell = definition.with_weights(mixings=mixings, parameters=parameters)
+    sol = rs.solve(cell.recurrence(drive={n: tensors[f"drive.{n}"] for n in definition.drives}))
+    torch.testing.assert_close((y, final), (sol.output, sol.final))
+
+
 def test_bad_tensors_are_named(layer):
     u = draw(4, 2, 3)
     for tensors, message in (

@@ -61,7 +61,7 @@ class _Run(Function):  # type: ignore[misc]
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.problem, *tensors = inputs
         ctx.parts = len(tensors), len(output)
-        _keep(ctx, (*tensors, *output))  # of the results too torch then tells when one was changed in place
+        _keep(ctx, (*tensors, *output))  # torch then tells when one of them, results too, was changed in place
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:

@@ -55,7 +55,7 @@ def event_of(spec: CellSpec, names: Sequence[str], tensors: Sequence[Any]) -> tu
                 return tuple(x.shape[:last])
     for name, x in zip(names, tensors, strict=True):
         if name.startswith("mixing.") and name[7:] not in (spec.mixings or {}):
-            return tuple(x.shape[:-1]) if x.ndim != 2 else tuple(x.shape[:1])
+            return tuple(x.shape) if x.ndim == 1 else tuple(x.shape[:-1])
     drives = {n: tuple(x.shape) for n, x in zip(names, tensors, strict=True) if n.startswith("drive.")}
     raise ValueError(f"drives have shapes {drives}, which do not show their lanes; give CellSpec(event=(*lanes, n))")
 
@@ -161,13 +161,14 @@ class CellProblem:
 
     def __init__(self, spec: CellSpec, names: Sequence[str]):
         self.spec, self.names = spec, tuple(names)
-        self._last: tuple[list[Any], CellRecurrence] | None = None
+        self._last: tuple[list[Any], CellRecurrence, Sequence[Any]] | None = None
 
     def _recurrence(self, tensors: Sequence[Any]) -> CellRecurrence:
         """Return the recurrence, the last one of the same memory if that was it: its projection has been computed."""
         places = [(x.data_ptr(), x.shape, x.stride()) for x in tensors]
         if self._last is None or self._last[0] != places:
-            self._last = places, recurrence_of(self.spec, self.names, tensors)
+            # With the tensors, so that no other one comes to lie in their memory.
+            self._last = places, recurrence_of(self.spec, self.names, tensors), tensors
         return self._last[1]
 
     def run(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
