@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch.func import functional_call, grad, jacrev, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import recsolve as rs
 from recsolve.interop import autograd_ops
@@ -127,11 +127,38 @@ def test_products_with_second_derivatives(layer):
     f = lambda x: layer(x).output.sin().sum() + layer(x).final.exp().sum()  # noqa: E731
     H = torch.autograd.functional.hessian(f, x)
     product = (H * v).sum(dim=(3, 4, 5))
-    torch.testing.assert_close(H, jacrev(jacrev(f))(x))
-    torch.testing.assert_close(torch.autograd.functional.hvp(f, x, v)[1], product)
-    torch.testing.assert_close(grad(lambda x: (grad(f)(x) * v).sum())(x), product)
     near = (grad(f)(x + 1e-5 * v) - grad(f)(x - 1e-5 * v)) / 2e-5
     torch.testing.assert_close(product, near, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(torch.autograd.functional.hvp(f, x, v)[1], product)
+    torch.testing.assert_close(grad(lambda x: (grad(f)(x) * v).sum())(x), product)
+    for way in (lambda f: jacrev(jacrev(f)), lambda f: jacfwd(jacrev(f)), lambda f: jacrev(jacfwd(f))):
+        torch.testing.assert_close(way(f)(x[:1]), torch.autograd.functional.hessian(f, x[:1]))
+    leaf = x.clone().requires_grad_()
+    assert torch.autograd.gradgradcheck(f, leaf, check_fwd_over_rev=True, fast_mode=True)
+
+
+def test_mixed_derivatives_by_what_an_inner_transform_does_not_need(layer):
+    x, v, params = draw(3, 2, 3), draw(3, 2, 3, seed=1), {k: p.detach() for k, p in layer.named_parameters()}
+
+    def by_weights(x):
+        return grad(lambda p: functional_call(layer, p, (x,)).output.sin().sum())(params)["weights.0"]
+
+    near = (by_weights(x + 1e-5 * v) - by_weights(x - 1e-5 * v)) / 2e-5
+    torch.testing.assert_close(jvp(by_weights, (x,), (v,))[1], near, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close((jacrev(by_weights)(x) * v).sum(dim=(2, 3, 4)), near, rtol=1e-6, atol=1e-8)
+
+
+def test_forward_derivatives_are_tangents(layer):
+    x, v = draw(4, 2, 3), draw(4, 2, 3, seed=1)
+    (y, final), (dy, dfinal) = jvp(lambda x: tuple(layer(x)), (x,), (v,))
+    near = (layer(x + 1e-6 * v).output - layer(x - 1e-6 * v).output) / 2e-6
+    torch.testing.assert_close(dy, near, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close((y, final, dfinal), (*layer(x), dy[-1]))
+    a, b = draw(4, 2).requires_grad_(), draw(4, 2, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: rs.scan("affine", (a, b)), (a, b), check_forward_ad=True)
+    model, x = rs.cells.get("lstm").random(input_size=3, hidden_size=4, rng=0), x.requires_grad_()
+    solved = lambda x: rs.solve(model.recurrence(x)).named.c  # noqa: E731
+    assert torch.autograd.gradcheck(solved, x, check_forward_ad=True, fast_mode=True)
 
 
 def test_third_derivatives_are_refused(layer):
@@ -140,6 +167,12 @@ def test_third_derivatives_are_refused(layer):
     (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
     with pytest.raises(TypeError, match="third derivatives"):
         second.sum().backward()
+    f = lambda x: layer(x).output.sin().sum()  # noqa: E731
+    for way in (lambda f: grad(lambda x: hessian(f)(x).sum()), lambda f: jacfwd(hessian(f))):
+        with pytest.raises(TypeError, match=r"third derivatives|forward derivative"):
+            way(f)(x.detach()[:1])
+    with pytest.raises(TypeError, match="jacfwd"):
+        jacfwd(jacfwd(f))(x.detach()[:1])
 
 
 def test_recurrences_under_torch_func_are_refused_with_advice():
@@ -223,6 +256,19 @@ def test_what_was_not_met_is_completed_or_refused():
         module(draw(9, 2, 3)).output.sum().backward()
 
 
+def test_drives_are_kept_or_projected_anew(layer, monkeypatch):
+    made, x = [], draw(4, 2, 3)
+    real = autograd_ops.recurrence_of
+    monkeypatch.setattr(autograd_ops, "recurrence_of", lambda *args: made.append(1) or real(*args))
+    found = []
+    for spec in (layer.spec, CellSpec("gru", settings=METHOD, recompute=True)):
+        layer.spec = spec
+        found.append(torch.autograd.grad(layer(x).output.sum(), list(layer.parameters())))
+    assert len(made) == 3
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
 def test_specifications_copy_and_pickle_and_must_live(layer):
     y = Layer()(draw(4, 2, 3)).output  # a node keeps its own
     gc.collect()
@@ -242,6 +288,21 @@ def test_shapes_of_few_steps_and_sequences(layer, T, batch):
     assert (y.shape, final.shape) == ((T, *batch, 4), (*batch, 4))
     (y.sum() + final.sum()).backward()
     assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 4), (2, 3, 3)])
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_lanes_are_seen_from_mixings_where_drives_are_given(name, shape):
+    definition, event = rs.cells.get(name), shape[:1] if len(shape) < 3 else shape[:2]
+    tensors = {f"mixing.{n}": 0.3 * draw(*shape) for n in definition.mixings}
+    tensors |= {f"drive.{n}": draw(5, 2, *event) for n in definition.drives}
+    parameters = {n: torch.zeros(event, dtype=torch.float64) for n in definition.parameters}
+    y, final = solve_cell(CellSpec(name), tensors | {f"parameter.{n}": p for n, p in parameters.items()})
+    kinds = rs.mixings.Diagonal, rs.mixings.Dense, rs.mixings.Heads
+    mixings = {n: kinds[len(shape) - 1](tensors[f"mixing.{n}"]) for n in definition.mixings}
+    cell = definition.with_weights(mixings=mixings, parameters=parameters)
+    sol = rs.solve(cell.recurrence(drive={n: tensors[f"drive.{n}"] for n in definition.drives}))
+    torch.testing.assert_close((y, final), (sol.output, sol.final))
 
 
 def test_bad_tensors_are_named(layer):

@@ -11,11 +11,20 @@ import test_graph_forms
 import test_history_forms
 import test_ragged_cells
 import torch
-from test_autograd import METHOD, fast, leaf, remade, twice
+from test_autograd import METHOD, fast, leaf, of_all, remade
 from test_mixings import made
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import recsolve as rs
 from recsolve.base import links
+
+
+def twice(function, tensors):
+    """Check first derivatives, both ways, and second ones."""
+    one, numbers = of_all(function, tensors)
+    ways = {"fast_mode": True, "eps": 1e-6}
+    assert gradcheck(one, numbers, check_forward_ad=True, atol=1e-6, **ways)
+    return gradgradcheck(one, numbers, check_fwd_over_rev=True, atol=1e-5, **ways)
 
 
 def drawn(*shape, scale=0.5, seed=0):
@@ -332,6 +341,9 @@ def test_a_solve_in_windows_is_one_node_that_is_checked_and_let_go():
         g.sum().backward()
     empty = solved(drawn(0, 2), *given[1:])
     torch.autograd.grad(empty.final.sum() + empty.output.sum(), given[1])
+    u, *others = (x.detach() for x in given)
+    with forward_ad.dual_level(), pytest.raises(TypeError, match="forward derivatives of a solve with every="):
+        solved(forward_ad.make_dual(u, u), *others)
     bad = rs.Recurrence.from_function(lambda h, u: np.tanh(3 * h + u), inputs=given[0], initial=given[1])
     with pytest.raises(ValueError, match="fallback='sequential'"):
         rs.solve(bad, method="jacobi", maxiter=1, every=4).output.sum().backward()

@@ -9,8 +9,8 @@ pickled, and whatever computes a new array of a linked one without saying how *s
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 from weakref import ref
 
@@ -44,8 +44,25 @@ def link(x: Array, tensor: Any) -> None:
 
 
 def requires_grad(x: Any) -> bool:
-    """Return whether ``x`` is a tensor that requires grad."""
-    return kind_of(x) == "torch" and getattr(x, "requires_grad", False) is True
+    """Return whether ``x`` is a tensor that requires grad, or one that forward differentiation moves."""
+    if kind_of(x) != "torch":
+        return False
+    return getattr(x, "requires_grad", False) is True or (_forward() and hasattr(x, "grad_fn") and _moves(x))
+
+
+def _forward() -> bool:
+    """Return whether torch differentiates forward; ``import torch`` is none of this module's where nobody has."""
+    torch = sys.modules["torch"]
+    return bool(torch.autograd.forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled())
+
+
+def _moves(x: Any) -> bool:
+    return sys.modules["torch"].autograd.forward_ad.unpack_dual(x).tangent is not None
+
+
+def recording() -> bool:
+    """Return whether torch, which has been imported, keeps track of what is computed."""
+    return sys.modules["torch"].is_grad_enabled() or _forward()
 
 
 def to_linked(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Array:
@@ -124,7 +141,7 @@ def linked(recurrence: HasLeaves, kind: str) -> dict[Leaf, Any]:
     ValueError
         When a tensor has changed since arrays were made of it.
     """
-    if not _LINKS or kind != "torch" or not sys.modules["torch"].is_grad_enabled():
+    if not _LINKS or kind != "torch" or not recording():
         return {}
     found = {leaf: x for leaf, a in recurrence.leaves().items() if (x := _LINKS.get(id(a))) is not None}
     for leaf, x in found.items():
@@ -145,9 +162,15 @@ def unrecorded(kind: str) -> AbstractContextManager[Any]:
     """Return a context in which solves of this kind of arrays record nothing."""
     if not _LINKS or kind != "torch":
         return nullcontext()
+    return _unrecorded()
+
+
+@contextmanager
+def _unrecorded() -> Iterator[None]:
     import torch
 
-    return torch.no_grad()  # type: ignore[no-any-return]
+    with torch.no_grad(), torch.autograd.forward_ad._set_fwd_grad_enabled(False):
+        yield
 
 
 def describe(leaf: Leaf) -> str:

@@ -113,12 +113,17 @@ def second_adjoint(rec: Recurrence, trajectory: Array, c: Cotangents, v: Mapping
     return Second(moved, output, {leaf: found[leaf] for leaf in rec.leaves()})
 
 
+def tangents_of(rec: Recurrence, trajectory: Array, v: Mapping[Leaf, Array]) -> tuple[Array, Array]:
+    """Return the tangents of states and output for native tangents of leaves."""
+    moved = tangent_along(rec, trajectory, v)
+    return moved, _shown(rec, trajectory, moved, None, v)[1]
+
+
 def _own_leaves(rec: Recurrence) -> list[Leaf]:
     """Return the leaves that f itself sees."""
-    is_cell = isinstance(rec, (CellRecurrence, RaggedRecurrence))
-    of_f = ("mixing", "parameter") if is_cell else ("input", "parameter")
-    drives: list[Leaf] = [("drive", n) for n in rec.drive] if is_cell else []
-    return [leaf for leaf in rec.leaves() if leaf[0] in of_f] + drives
+    if not isinstance(rec, (CellRecurrence, RaggedRecurrence)):
+        return [leaf for leaf in rec.leaves() if leaf[0] in ("input", "parameter")]
+    return [leaf for leaf in rec.leaves() if leaf[0] in ("mixing", "parameter")] + [("drive", n) for n in rec.drive]
 
 
 def _total(leaf: Leaf, again: Gradients, local: Mapping[Leaf, Array]) -> Array:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from recsolve import cells, mixings
 from recsolve.base.arrays import one_device
-from recsolve.base.links import RECORDERS, Leaf
+from recsolve.base.links import RECORDERS, Leaf, recording
 from recsolve.interop.cell_tensors import SPECS, check_name
 from recsolve.recurrence.cell import Cell
 from recsolve.solution import Solution
@@ -52,7 +52,7 @@ def _record_windows(solution: WindowsSolution, linked: Mapping[Leaf, Any]) -> di
 
 def _record_scan(monoid: Any, elements: Any, *, initial: Any, **given: Any) -> Any:
     """Return the result of a scan, from which gradients go back to the elements and the initial state."""
-    from recsolve.interop.autograd_nodes import record, recording
+    from recsolve.interop.autograd_nodes import record
     from recsolve.interop.autograd_problems import Scanned
 
     problem = Scanned(monoid, given)
@@ -88,6 +88,8 @@ class CellSpec:
         autograd and ``torch.compile`` see.
     unconverged : bool
         Whether states that are not met are differentiated as they are; otherwise that is refused.
+    recompute : bool
+        Whether to project the input anew on the way back, rather than keep what drives all steps until then.
     event : tuple of int, optional
         (*lanes, n), the axes of a component. It is needed where only mixings of one's own could tell: without
         ``weight.NAME`` and ``parameter.NAME`` among the tensors, and mixings that are made by functions.
@@ -105,6 +107,7 @@ class CellSpec:
     clamp: float | None = None
     observe: Callable[[Solution], None] | None = None
     unconverged: bool = False
+    recompute: bool = False
     event: tuple[int, ...] | None = None
     key: str = field(default="", init=False, repr=False)
 

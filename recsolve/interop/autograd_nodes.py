@@ -1,7 +1,7 @@
 """Nodes of torch's autograd, around solves and scans. torch is imported with this module.
 
 A node has a :class:`Problem`, which says how results follow from tensors, and how cotangents go back once and twice.
-Three functions of autograd are each the derivative of the one before; ``torch.func`` maps all of them over batches.
+Functions of autograd are the derivatives of each other; ``torch.func`` maps all of them over batches.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch.autograd import Function
 
 Dims = Sequence[int | None]
+
+_THIRD = "third derivatives of a solve are not known; wanted at most second ones"
 
 
 class Problem(Protocol):
@@ -31,13 +33,11 @@ class Problem(Protocol):
     ) -> tuple[Sequence[Any], Sequence[Any]]:
         """Return the gradients of what ``pull`` returned, by tensors and by cotangents, for its cotangents or None."""
 
+    def push(self, tensors: Sequence[Any], results: Sequence[Any], tangents: Sequence[Any]) -> Sequence[Any]:
+        """Return the tangents of the results for those of tensors, of which some are None."""
+
     def batched(self, size: int, dims: Dims, tensors: Sequence[Any]) -> tuple[Sequence[Any], Dims] | None:
         """Return tensors of which one run gives all members of a batch, and where results have its axis; or None."""
-
-
-def recording() -> bool:
-    """Return whether torch records what is computed."""
-    return bool(torch.is_grad_enabled())
 
 
 def record(problem: Problem, tensors: Sequence[Any]) -> tuple[Any, ...]:
@@ -61,7 +61,7 @@ class _Run(Function):  # type: ignore[misc]
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.problem, *tensors = inputs
         ctx.parts = len(tensors), len(output)
-        _keep(ctx, (*tensors, *output))  # of the results too torch then tells when one was changed in place
+        _keep(ctx, (*tensors, *output))  # torch then tells when one of them, results too, was changed in place
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
@@ -78,6 +78,45 @@ class _Run(Function):  # type: ignore[misc]
         if together is not None:
             return record(problem, together[0]), tuple(together[1])
         return _one_by_one(_Run, info, in_dims, (problem, *tensors))
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *tangents: Any) -> Any:
+        found = iter(_Push.apply(ctx.problem, ctx.parts, *_kept(ctx), *tangents))
+        results = _kept(ctx)[ctx.parts[0] :]
+        return tuple(next(found) if x.is_floating_point() or x.is_complex() else None for x in results)
+
+
+class _Push(Function):  # type: ignore[misc]
+    """The tangents of results that move: ``given`` are tensors, results and tangents of tensors."""
+
+    @staticmethod
+    def forward(problem: Problem, parts: tuple[int, int], *given: Any) -> Any:
+        tensors, results, tangents = _split([_plain(x) for x in given], parts)
+        return tuple(x for x in problem.push(tensors, results, tangents) if x is not None)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.problem, ctx.parts, *given = inputs
+        _keep(ctx, given)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        tensors, results, tangents = _split(_kept(ctx), ctx.parts)
+        known, rest = (*tensors, *results), iter(cotangents)
+        c = [next(rest) if x.is_floating_point() or x.is_complex() else None for x in results]
+        moves, wanted = _there(tangents), tuple(ctx.needs_input_grad[2 : 2 + len(tensors)])
+        back = _Pull.apply(ctx.problem, moves, ctx.parts, *known, *c)
+        again = _again(ctx.problem, moves, wanted, ctx.parts, (*known, *c), [v for v in tangents if v is not None])
+        by_tensor = _spread(again[: sum(wanted)], wanted)
+        return None, None, *by_tensor, *(None for _ in results), *_spread(back, moves)
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise TypeError("a forward derivative of a forward one is not known; wanted jacfwd(jacrev(f)), hessian(f) say")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        return _one_by_one(_Push, info, in_dims, args)
 
 
 class _Pull(Function):  # type: ignore[misc]
@@ -99,12 +138,28 @@ class _Pull(Function):  # type: ignore[misc]
         given = _kept(ctx)
         if all(v is None for v in directions):
             return (None,) * (3 + len(given))
-        fixed = [_Fixed.apply(x) if isinstance(x, torch.Tensor) else x for x in given]
-        found = _Again.apply(ctx.problem, ctx.needed, ctx.parts, *fixed, *directions)
-        _, results, cotangents = _split(given, ctx.parts)
-        by_tensor = _spread(found[: sum(ctx.needed)], ctx.needed)
-        by_cotangent = _spread(found[sum(ctx.needed) :], [c is not None for c in cotangents])
+        tensors, results, cotangents = _split(given, ctx.parts)
+        wanted = tuple(
+            ctx.needs_input_grad[3 : 3 + len(tensors)]
+        )  # others than are needed, where transforms are nested
+        found = _again(ctx.problem, ctx.needed, wanted, ctx.parts, given, directions)
+        by_tensor = _spread(found[: sum(wanted)], wanted)
+        by_cotangent = _spread(found[sum(wanted) :], _there(cotangents))
         return None, None, None, *by_tensor, *(None for _ in results), *by_cotangent
+
+    @staticmethod
+    def jvp(ctx: Any, _problem: Any, _needed: Any, _parts: Any, *tangents: Any) -> Any:
+        given, needed = _kept(ctx), ctx.needed
+        by_tensor, _, by_cotangent = _split(tangents, ctx.parts)
+        tensors, results, _ = _split(given, ctx.parts)
+        found: list[Any] = [0] * sum(needed)
+        if any(v is not None for v in by_tensor):
+            v = [x for x in by_tensor if x is not None]
+            found = list(_again(ctx.problem, _there(by_tensor), needed, ctx.parts, given, v)[: sum(needed)])
+        if any(c is not None for c in by_cotangent):
+            more = _Pull.apply(ctx.problem, needed, ctx.parts, *tensors, *results, *by_cotangent)
+            found = [a + b for a, b in zip(found, more, strict=True)]
+        return tuple(found)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -112,38 +167,47 @@ class _Pull(Function):  # type: ignore[misc]
 
 
 class _Again(Function):  # type: ignore[misc]
-    """The gradients of what a pull returns, by the tensors that need one, and by its cotangents."""
+    """The gradients of what a pull returns, for directions of the tensors that move.
+
+    Those by the tensors that are wanted, and by the cotangents of the pull.
+    """
 
     @staticmethod
-    def forward(problem: Problem, needed: Sequence[bool], parts: tuple[int, int], *given: Any) -> Any:
-        plain, count = [_plain(x) for x in given], sum(needed)
+    def forward(
+        problem: Problem, moves: Sequence[bool], wanted: Sequence[bool], parts: tuple[int, int], *given: Any
+    ) -> Any:
+        plain, count = [_plain(x) for x in given], sum(moves)
         tensors, results, cotangents = _split(plain[: len(plain) - count], parts)
-        directions = _spread(plain[len(plain) - count :], needed)
+        directions = _spread(plain[len(plain) - count :], moves)
         by_tensor, by_cotangent = problem.pull_again(tensors, results, cotangents, directions)
-        first = [g for g, wanted in zip(by_tensor, needed, strict=True) if wanted]
+        first = [g for g, wants in zip(by_tensor, wanted, strict=True) if wants]
         return (*first, *(g for g, c in zip(by_cotangent, cotangents, strict=True) if c is not None))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.problem, ctx.needed, ctx.parts, *given = inputs
+        ctx.problem, ctx.moves, ctx.wanted, ctx.parts, *given = inputs
         _keep(ctx, given)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
         """It is linear in the directions, by a matrix of second derivatives, which is symmetric."""
-        given, count = _kept(ctx), sum(ctx.needed)
+        given, count = _kept(ctx), sum(ctx.moves)
         given, directions = given[: len(given) - count], given[len(given) - count :]
         tensors, results, c = _split(given, ctx.parts)
-        turned = cotangents[:count]
+        turned, rest = cotangents[: sum(ctx.wanted)], cotangents[sum(ctx.wanted) :]
         back = [None if v is None else torch.zeros_like(v) for v in directions]
         if any(w is not None for w in turned):
-            more = _Again.apply(ctx.problem, ctx.needed, ctx.parts, *given, *turned)
+            more = _Again.apply(ctx.problem, ctx.wanted, ctx.moves, ctx.parts, *given, *turned)
             back = [None if b is None else b + m for b, m in zip(back, more[:count], strict=True)]
-        by_cotangent = _spread(cotangents[count:], [x is not None for x in c])
+        by_cotangent = _spread(rest, _there(c))
         if any(w is not None for w in by_cotangent):
-            more = _Pull.apply(ctx.problem, ctx.needed, ctx.parts, *tensors, *results, *by_cotangent)
+            more = _Pull.apply(ctx.problem, ctx.moves, ctx.parts, *tensors, *results, *by_cotangent)
             back = [None if b is None else b + m for b, m in zip(back, more, strict=True)]
-        return None, None, None, *(None for _ in given), *back
+        return None, None, None, None, *(None for _ in given), *back
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise TypeError(_THIRD)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -165,13 +229,25 @@ class _Fixed(Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
-        raise TypeError("third derivatives of a solve are not known; wanted at most second ones")
+        raise TypeError(_THIRD)
+
+
+def _again(problem: Problem, moves: Any, wanted: Any, parts: Any, given: Sequence[Any], v: Sequence[Any]) -> Any:
+    """Return what :class:`_Again` gives of tensors by which it has no derivative."""
+    fixed = [_Fixed.apply(x) if isinstance(x, torch.Tensor) else x for x in given]
+    return _Again.apply(problem, moves, wanted, parts, *fixed, *v)
+
+
+def _there(given: Sequence[Any]) -> tuple[bool, ...]:
+    return tuple(x is not None for x in given)
 
 
 def _keep(ctx: Any, given: Sequence[Any]) -> None:
     ctx.there = [isinstance(x, torch.Tensor) for x in given]
     ctx.others = [None if there else x for x, there in zip(given, ctx.there, strict=True)]
-    ctx.save_for_backward(*(x for x in given if isinstance(x, torch.Tensor)))
+    there = [x for x in given if isinstance(x, torch.Tensor)]
+    ctx.save_for_backward(*there)
+    ctx.save_for_forward(*there)
     ctx.set_materialize_grads(False)
 
 

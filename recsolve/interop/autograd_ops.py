@@ -19,6 +19,7 @@ from recsolve.base.links import Leaf
 from recsolve.gradients.adjoint import gradients
 from recsolve.gradients.second import Cotangents, second_adjoint
 from recsolve.gradients.solved import check_differentiable
+from recsolve.gradients.tangent import tangent_along
 from recsolve.gradients.transposes import sum_to
 from recsolve.interop.autograd_nodes import Dims, record
 from recsolve.interop.autograd_problems import distinct, native
@@ -54,7 +55,7 @@ def event_of(spec: CellSpec, names: Sequence[str], tensors: Sequence[Any]) -> tu
                 return tuple(x.shape[:last])
     for name, x in zip(names, tensors, strict=True):
         if name.startswith("mixing.") and name[7:] not in (spec.mixings or {}):
-            return tuple(x.shape[:-1]) if x.ndim != 2 else tuple(x.shape[:1])
+            return tuple(x.shape) if x.ndim == 1 else tuple(x.shape[:-1])
     drives = {n: tuple(x.shape) for n, x in zip(names, tensors, strict=True) if n.startswith("drive.")}
     raise ValueError(f"drives have shapes {drives}, which do not show their lanes; give CellSpec(event=(*lanes, n))")
 
@@ -160,7 +161,7 @@ class CellProblem:
 
     def __init__(self, spec: CellSpec, names: Sequence[str]):
         self.spec, self.names = spec, tuple(names)
-        self._last: tuple[list[Any], CellRecurrence] | None = None
+        self._last: tuple[list[Any], CellRecurrence, Sequence[Any]] | None = None
 
     def _recurrence(self, tensors: Sequence[Any]) -> CellRecurrence:
         """Return the recurrence, the last one of the same memory if that was it: its projection has been computed.
@@ -171,7 +172,8 @@ class CellProblem:
             return recurrence_of(self.spec, self.names, tensors)
         places = [(x.data_ptr(), x.shape, x.stride()) for x in tensors]
         if self._last is None or self._last[0] != places:
-            self._last = places, recurrence_of(self.spec, self.names, tensors)
+            # With the tensors, so that no other one comes to lie in their memory.
+            self._last = places, recurrence_of(self.spec, self.names, tensors), tensors
         return self._last[1]
 
     def run(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
@@ -179,6 +181,8 @@ class CellProblem:
         solution = solve(recurrence, **{"fallback": "sequential", **self.spec.settings})
         if self.spec.observe is not None:
             self.spec.observe(solution)
+        if self.spec.recompute:
+            self._last = None
         states = _placed(solution._iterate.states, like_states(self.spec, self.names, tensors))
         return states, torch.tensor(solution.success)
 
@@ -202,6 +206,12 @@ class CellProblem:
         found = second_adjoint(recurrence, native(results[0]), Cotangents(native(cotangents[0])), v)
         by_tensor = [_gradient(n, x, found.leaves.__getitem__) for n, x in zip(self.names, tensors, strict=True)]
         return distinct(by_tensor), [from_native(found.states, "torch"), None]
+
+    def push(self, tensors: Sequence[Any], results: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, None]:
+        recurrence = self._recurrence(tensors)
+        check_differentiable(recurrence, bool(results[1]), "not converged")
+        v = {leaf_of(name): native(x) for name, x in zip(self.names, tangents, strict=True) if x is not None}
+        return from_native(tangent_along(recurrence, native(results[0]), v), "torch"), None
 
     def batched(self, size: int, dims: Dims, tensors: Sequence[Any]) -> tuple[list[Any], Dims] | None:
         """Put the members of a batch beside the sequences, where they share weights."""

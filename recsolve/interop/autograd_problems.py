@@ -13,7 +13,7 @@ from recsolve.base.links import Leaf
 from recsolve.gradients.adjoint import adjoint, gradients
 from recsolve.gradients.of_windows import WindowsGradients
 from recsolve.gradients.scan_adjoint import scan_adjoint
-from recsolve.gradients.second import Cotangents, second_adjoint
+from recsolve.gradients.second import Cotangents, second_adjoint, tangents_of
 from recsolve.gradients.second_scan import second_scan_adjoint
 from recsolve.gradients.solved import check_differentiable
 from recsolve.scan import scan
@@ -72,6 +72,11 @@ class Solved:
         both = [found.leaves[leaf] for leaf in self.leaves], self._by_name(found.states, found.output)
         return distinct(both[0]), [x.clone() for x in both[1]]
 
+    def push(self, tensors: Sequence[Any], results: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, ...]:
+        check_differentiable(self.recurrence, self.success, self.status)
+        v = {leaf: native(x) for leaf, x in zip(self.leaves, tangents, strict=True) if x is not None}
+        return tuple(x.clone() for x in self._by_name(*tangents_of(self.recurrence, self.states, v)))
+
     def batched(self, size: int, dims: Any, tensors: Sequence[Any]) -> None:
         raise TypeError("torch.func.vmap cannot look into a recurrence; take recsolve.interop.autograd.solve_cell")
 
@@ -127,6 +132,9 @@ class SolvedInWindows:
     def pull_again(self, *given: Any) -> NoReturn:
         raise TypeError("second derivatives of a solve with every= are not known; solve without every")
 
+    def push(self, *given: Any) -> NoReturn:
+        raise TypeError("forward derivatives of a solve with every= are not known; solve without every")
+
     def batched(self, size: int, dims: Any, tensors: Sequence[Any]) -> None:
         raise TypeError("torch.func.vmap cannot look into a recurrence; take recsolve.interop.autograd.solve_cell")
 
@@ -165,6 +173,10 @@ class Scanned:
             self.monoid, elements, results[0], c, directions, initial=initial, **self.given
         )
         return [*into, start], [moved]
+
+    def push(self, tensors: Sequence[Any], results: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any]:
+        *_, moved = self.pull_again(tensors, results, [torch.zeros_like(results[0])], tangents)
+        return (moved[0],)
 
     def batched(self, size: int, dims: Any, tensors: Sequence[Any]) -> None:
         return None
