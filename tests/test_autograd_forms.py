@@ -17,6 +17,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import recsolve as rs
 from recsolve.base import links
+from recsolve.interop.autograd import CellSpec, solve_cell
 
 
 def twice(function, tensors):
@@ -258,6 +259,31 @@ def test_gradcheck_of_cells_that_gather(name, lanes):
     assert twice(solved, tuple(theta.values()))
 
 
+def test_solve_cell_takes_indices_beside_an_input():
+    rec, rng = test_gather.recurrence("pointed", T=3), np.random.default_rng(0)
+    cell, n = rec.cell.cell, test_gather.UNITS
+    fixed = {f"drive.{name}": torch.from_numpy(np.array(rec.drive[name])) for name in cell.indices}
+    moved = {"x": drawn(3, 2, 2)} | {f"mixing.{name}": leaf(m.weight) for name, m in rec.cell.mixings.items()}
+    moved |= {f"parameter.{name}": leaf(p) for name, p in rec.cell.parameters.items()}
+    moved |= {f"weight.{name}": leaf(rng.standard_normal((n, 2))) for name in cell.projected}
+    moved |= {f"bias.{name}": leaf(rng.standard_normal(n)) for name in cell.projected}
+    spec = CellSpec(cell, settings=METHOD)
+
+    def solved(*tensors):
+        return solve_cell(spec, fixed | dict(zip(moved, tensors, strict=True)))
+
+    assert twice(solved, tuple(moved.values()))
+
+
+def test_layers_and_solve_cell_refuse_cells_of_components_with_axes():
+    cell = test_ragged_cells.CELLS["memory"]
+    for make in (lambda: CellSpec(cell), lambda: rs.nn.Recurrent(cell, 3, test_ragged_cells.SIZES)):
+        with pytest.raises(TypeError, match="memory, whose components have axes of their own"):
+            make()
+    with pytest.raises(TypeError, match="drive of pointed has names"):
+        rs.nn.Recurrent(test_gather.CELLS["pointed"], 3, 4)
+
+
 # Windows ------------------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +362,10 @@ def test_a_solve_in_windows_is_one_node_that_is_checked_and_let_go():
     assert not plain.output.requires_grad
     for other in (pickle.loads(pickle.dumps(sol)), copy.copy(sol)):
         assert not other.output.requires_grad
+    found = rs.adjoint(sol, output=2 * sol.output.detach())
+    torch.testing.assert_close(
+        found.inputs["x"], torch.autograd.grad(sol.output.square().sum(), given[0], retain_graph=True)[0]
+    )
     (g,) = torch.autograd.grad(sol.output.sum(), given[0], create_graph=True)
     with pytest.raises(TypeError, match="second derivatives of a solve with every="):
         g.sum().backward()

@@ -67,18 +67,15 @@ class WindowsGradients:
         self._found: dict[str, Any] = {}
         self._refused: dict[str, Exception] = {}
         rec = solution.recurrence
-        later = (
-            ("states", "drive")
-            if isinstance(rec, (CellRecurrence, RaggedRecurrence)) and rec.x is not None
-            else ("states",)
-        )
+        projected = isinstance(rec, (CellRecurrence, RaggedRecurrence)) and rec.x is not None
+        later = ("states", "drive") if projected else ("states",)
         self._initial, by_component = self._go_back([name for name in (*_OVER_TIME, *_ADDED) if name not in later])
         self.initial = by_component(self._initial)
 
     def _go_back(self, names: Sequence[str]) -> tuple[Array, Callable[[Array], Any]]:
-        """Find these gradients, window by window from the last to the first; return the native one of h[0].
+        """Find these gradients, window by window from the last to the first.
 
-        And what shows that by component.
+        Returns the native one of the initial state, and what shows that to the user.
         """
         rec, last, restarts, ends = self._solution.recurrence, self._given["final"], [], self._given.get("ends")
         if ends is not None and len(ends):
@@ -98,11 +95,8 @@ class WindowsGradients:
     def _of_window(self, index: int, last: Any) -> Gradients:
         """Return the gradients of one window, given the cotangent of its last state."""
         steps = self._solution._windows.steps(index)
-        cut = {
-            n: None if x is None else _tree(lambda x: x[steps], x)
-            for n, x in self._given.items()
-            if n in ("states", "output")
-        }
+        given = {n: self._given.get(n) for n in ("states", "output")}
+        cut = {n: None if x is None else _tree(lambda x: x[steps], x) for n, x in given.items()}
         return self._adjoint(self._solution.again(index), **cut, final=last, unconverged=True)
 
     def _add(self, name: str, g: Gradients, steps: slice) -> None:

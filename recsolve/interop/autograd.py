@@ -114,6 +114,11 @@ class CellSpec:
     def __post_init__(self) -> None:
         import recsolve.interop.autograd_ops  # noqa: F401  # torch.compile traces no import
 
+        if self.definition.ragged:
+            raise TypeError(
+                f"cell is {self.definition.name}, whose components have axes of their own; make its recurrence of the "
+                "tensors, and solve that by recsolve.solve"
+            )
         object.__setattr__(self, "key", f"{self.definition.name}-{next(_NUMBERS)}")
         SPECS[self.key] = self
 

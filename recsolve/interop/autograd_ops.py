@@ -231,8 +231,8 @@ def _among(name: str, x: Any, d: int | None, size: int) -> Any:
 
 
 def _gradient(name: str, x: Any, of: Callable[[Leaf], Array]) -> Array | None:
-    """Return the gradient with respect to a tensor."""
-    return None if name == "reset" else sum_to(of(leaf_of(name)), tuple(x.shape))
+    """Return the gradient with respect to a tensor; resets and indices have none."""
+    return sum_to(of(leaf_of(name)), tuple(x.shape)) if x.is_floating_point() else None
 
 
 def run(spec: CellSpec, tensors: Mapping[str, Any]) -> Any:

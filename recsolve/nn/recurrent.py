@@ -117,8 +117,8 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
     Raises
     ------
     TypeError
-        For a cell that is none, or whose function cannot be differentiated: it couples units without a mixing, or
-        branches in Python.
+        For a cell that is none, whose components have axes of their own, or which gathers by an index; and for one
+        whose function cannot be differentiated: it couples units without a mixing, or branches in Python.
     ValueError
         For an unknown cell, mixing, norm, method or ``on_failure``; and for sizes that do not fit.
 
@@ -173,6 +173,8 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
         self.cell = cells.get(cell) if isinstance(cell, str) else cell
         if not isinstance(self.cell, Cell):
             raise TypeError(f"cell is {type(cell).__name__}; wanted the name of a built-in cell, or a Cell")
+        if self.cell.ragged:
+            raise TypeError(f"cell is {self.cell.name}, whose components have axes of their own; layers have none")
         if norm not in _NORMS:
             raise ValueError(f"norm is {norm!r}; wanted False, True, 'layer' or 'rms'")
         if not isinstance(num_layers, int) or num_layers < 1:

@@ -18,6 +18,7 @@ from recsolve.base.arrays import (
     is_discrete,
     kind_of,
     namespace,
+    to_native,
 )
 from recsolve.base.links import Leaf, sever_all, tensor_of, to_linked
 from recsolve.base.names import Names
@@ -211,7 +212,7 @@ class CellWeights(ABC):
         """
         if self.projection is None:
             raise ValueError(f"{self.cell.name} has no projection; pass recurrence(drive=...) instead of x")
-        native = to_linked(x, "x")
+        native = to_native(x, "x")
         common_dtype({"x": native, "the cell's weights": self.projection.matrix})
         self._check_namespace(native)
         return self.projection(native)
