@@ -384,3 +384,21 @@ def test_a_projected_lstm_in_windows_is_refused_by_name():
     rec = rs.cells.LSTM.from_torch(module).recurrence(torch.ones(6, 1, 3, dtype=torch.float64))
     with pytest.raises(TypeError, match=r"every is given.*weight_hr"):
         rs.solve(rec, every=3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("every", [None, 2])
+@pytest.mark.parametrize("name", test_ragged_cells.ALL)
+def test_gradients_of_ragged_cells_on_a_gpu_are_those_of_the_host(name, every):
+    found = []
+    for device in ("cpu", "cuda"):
+        tensors = {n: x.detach().to(device).requires_grad_() for n, x in leaves_of_ragged(name, T=5).items()}
+        sol = solves(ragged(name, tensors), every=every)
+        twice = every is None
+        first = torch.autograd.grad(
+            sol.output.sin().sum() + sol.final.sum(), list(tensors.values()), create_graph=twice
+        )
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), tensors["input", 0]) if twice else ()
+        found.append([x.detach().cpu() for x in (*first, *second)])
+    for there, here in zip(*found, strict=True):
+        torch.testing.assert_close(there, here)

@@ -128,7 +128,7 @@ def _own_leaves(rec: Recurrence) -> list[Leaf]:
 
 def _total(leaf: Leaf, again: Gradients, local: Mapping[Leaf, Array]) -> Array:
     g = again.of(leaf)
-    return namespace(g).asarray(g + local[leaf]) if leaf in local else g  # type: ignore[no-any-return]
+    return namespace(g).asarray(g + local[leaf]) if leaf in local else g
 
 
 def _local(
