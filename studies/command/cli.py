@@ -13,7 +13,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from recsolve.studies.command import study_cli, systems_cli
+from recsolve.studies.command import study_cli, systems_cli, train_cli
 from recsolve.studies.draw import tables
 
 app = typer.Typer(
@@ -201,6 +201,7 @@ def _warm() -> None:
 
 app.add_typer(study_cli.study, name="study")
 app.command()(study_cli.report)
+app.command()(train_cli.train)
 app.add_typer(systems_cli.systems, name="systems")
 
 bench = typer.Typer(no_args_is_help=True, help="Time kernels beside copies of the same bytes.")
