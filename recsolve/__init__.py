@@ -19,6 +19,7 @@ from recsolve.diagnosis.diagnose import Diagnosis, diagnose
 from recsolve.gradients.adjoint import Gradients, adjoint
 from recsolve.gradients.scan_adjoint import ScanGradients, scan_adjoint
 from recsolve.gradients.tangent import tangent
+from recsolve.interop import autograd as _autograd  # lets solve and scan record what torch differentiates
 from recsolve.interop.checkpoint import load
 from recsolve.interop.layers import Layers
 from recsolve.interop.layers_gradients import LayersGradients
@@ -77,3 +78,12 @@ __all__ = [
     "tangent",
     "testing",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import ``nn``, which needs torch, when it is first asked for."""
+    if name == "nn":
+        from importlib import import_module
+
+        return import_module("recsolve.nn")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ import numpy as np
 
 from recsolve.base.arguments import MASKS, as_mask
 from recsolve.base.arrays import Array, Kind, common_dtype, common_kind, from_native, kind_of, namespace, to_native
+from recsolve.base.links import RECORDERS, requires_grad
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.backends import scan as chosen_scan
 from recsolve.kernels.monoids.float16 import state_dtype, widen
@@ -70,7 +71,8 @@ def scan(
     Returns
     -------
     array
-        y, shape and kind of the elements.
+        y, shape and kind of the elements. Of tensors that require grad, gradients go back from it as
+        :func:`recsolve.scan_adjoint` has them.
 
     Raises
     ------
@@ -98,6 +100,8 @@ def scan(
     >>> rs.scan("finite_map", (turn,), initial=0)
     array([1, 1, 2])
     """
+    if isinstance(elements, (tuple, list)) and any(map(requires_grad, (*elements, initial))):
+        return RECORDERS["scan"](monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis)
     with np.errstate(all="ignore"):
         given = read(monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis)
         y = chosen_scan(given.monoid, given.elements, initial=given.initial, reset=given.reset)

@@ -12,6 +12,7 @@ from recsolve.analysis.error_bound import error_bound
 from recsolve.analysis.structure_truth import Verification, verify_jacobian
 from recsolve.analysis.trust import Estimate, estimate
 from recsolve.base.arrays import Array, is_discrete, to_host
+from recsolve.base.links import RECORDERS, Leaf
 from recsolve.base.names import Names
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
@@ -35,6 +36,8 @@ class Solution:
         What the cell shows of the states; of a function, the states; with a ``readout`` what that gives.
     final : array, shape (*batch, *event)
         The last state, to be the ``initial`` of the next call (``initial`` itself when T = 0).
+        Of tensors that require grad, gradients go back from ``states``, ``named``, ``output`` and ``final``, unless the
+        solve was under ``torch.no_grad()``.
     success : bool
         Whether the status is ``converged``: every entry meets ``tolerance``. Not yet whether the trajectory is close
         to the true one, which ``trusted`` says.
@@ -94,17 +97,30 @@ class Solution:
         remark: str,
         asked: Tolerance,
         trace: Trace | None = None,
+        linked: dict[Leaf, Any] | None = None,
     ):
         self.recurrence, self.solver, self.tolerance, self.status = recurrence, solver, iterate.tolerance, status
         self.nit, self.stats, self.residuals, self.trace = nit, stats, np.array(residuals), trace
         self._iterate, self._remark, self._asked = iterate, remark, asked
+        self._linked = linked or {}
+        # What gradients go back from, by name. Recorded here, so that torch tells which tensors change after the solve.
+        self._recorded: dict[str, Any] = RECORDERS["solution"](self, self._linked) if linked else {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs: there is no graph of tensors there."""
+        gone = ("states", "output", "final") if self._linked else ()
+        return {**{n: x for n, x in vars(self).items() if n not in gone}, "_linked": {}, "_recorded": {}}
 
     @cached_property
     def states(self) -> Any:
+        if "states" in self._recorded:
+            return self._recorded["states"]
         return self.recurrence.wrap(self.recurrence.as_given(self._iterate.states))
 
     @cached_property
     def output(self) -> Any:
+        if "output" in self._recorded:
+            return self._recorded["output"]
         return self.recurrence.wrap(self.recurrence.as_given(self.recurrence.output(self._iterate.states)))
 
     @cached_property
@@ -112,6 +128,8 @@ class Solution:
         states = self._iterate.states
         if self.recurrence.graph is not None:
             raise AttributeError("final is the state after the last step, and a graph has none; take it from states")
+        if "final" in self._recorded:
+            return self._recorded["final"]
         return self.recurrence.wrap(states[-1] if len(states) else self.recurrence.initial)
 
     @property

@@ -12,6 +12,7 @@ from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, freeze, is_discrete, kind_of, namespace, to_host
+from recsolve.base.links import linked
 from recsolve.base.status import MISMATCH, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.guess import first_iterate
@@ -145,6 +146,7 @@ def solve(
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
     check_applies(solver, recurrence)
+    tensors = linked(recurrence.leaves(), recurrence.kind)
     tolerance = _tolerance(tol, driver, recurrence, scaled=False)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
@@ -194,7 +196,9 @@ def solve(
         remark = f"{said}; {run.stage.why}" if said else run.stage.why
     times = {"seconds": watch.seconds, "compile_seconds": watch.compile_seconds}
     stats = {**problem.counts, **times, "completed_from": start}
-    solution = Solution(recurrence, solver, iterate, status, residuals, run.nit, stats, remark, tolerance, trace)
+    solution = Solution(
+        recurrence, solver, iterate, status, residuals, run.nit, stats, remark, tolerance, trace, tensors
+    )
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)
     return solution

@@ -53,13 +53,22 @@ def common_kind(arrays: Mapping[str, object]) -> Kind:
     Raises
     ------
     TypeError
-        When kinds are mixed; the message names each argument and its kind.
+        When kinds are mixed, or devices of tensors are; the message names each argument and its kind or device.
     """
     kinds = {name: kind_of(x) for name, x in arrays.items() if x is not None}
     if len(set(kinds.values())) > 1:
         seen = ", ".join(f"{name} is {kind}" for name, kind in kinds.items())
         raise TypeError(f"array kinds are mixed: {seen}; convert them to one kind first")
+    check_devices(arrays)
     return next(iter(kinds.values()), "numpy")
+
+
+def check_devices(arrays: Mapping[str, Any]) -> None:
+    """Raise TypeError unless the tensors among named arrays are on one device; the message names each and its own."""
+    devices = {name: x.device for name, x in arrays.items() if kind_of(x) == "torch" and hasattr(x, "device")}
+    if len(set(devices.values())) > 1:
+        seen = ", ".join(f"{name} is on {device}" for name, device in devices.items())
+        raise TypeError(f"devices are mixed: {seen}; move the tensors to one device first")
 
 
 def namespace(x: object) -> Namespace:
@@ -75,6 +84,8 @@ def namespace(x: object) -> Namespace:
 
 def to_native(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Array:
     """View ``x`` as a native array of one of ``dtypes``, without copying arrays.
+
+    A tensor that gradients can go back to is viewed by :func:`recsolve.base.links.to_linked` instead.
 
     Raises
     ------

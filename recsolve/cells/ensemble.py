@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recsolve.base.arrays import Array, common_dtype, common_kind, namespace
+from recsolve.base.links import follow
 from recsolve.mixings import Dense, Diagonal, Heads, Masked, Mixing
 from recsolve.recurrence.projection import Projection
 from recsolve.recurrence.weighted_cell import WeightedCell
@@ -86,7 +87,12 @@ def _joining(lanes: bool) -> Callable[[Sequence[Array]], Array]:
 
     def joined(arrays: Sequence[Array]) -> Array:
         xp = namespace(arrays[0])
-        return xp.concatenate(arrays) if lanes else xp.stack(arrays)  # type: ignore[no-any-return]
+        return follow(xp.concatenate(arrays) if lanes else xp.stack(arrays), arrays, tensors)
+
+    def tensors(parts: list[Any]) -> Any:
+        import torch
+
+        return torch.cat(parts) if lanes else torch.stack(parts)
 
     return joined
 

@@ -6,20 +6,20 @@ of h[t]. They are exact however the states were found, and every gradient is a l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.analysis.structure_truth import verify_jacobian
-from recsolve.base.arrays import Array, is_discrete, namespace
+from recsolve.base.arrays import Array, namespace
+from recsolve.base.links import Leaf
 from recsolve.base.names import Names
-from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
+from recsolve.gradients.function_gradients import Cotangents, pull_function
 from recsolve.gradients.of_history import adjoint_of, pull
 from recsolve.gradients.sensitivity import CellSensitivity, projection_of
+from recsolve.gradients.solved import check_jacobian, cotangent_of, recurrence_of
 from recsolve.gradients.transposes import sum_to
-from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.mixings import from_plain
 from recsolve.recurrence.base import Recurrence, check_known
@@ -183,10 +183,14 @@ class Gradients:
     @property
     def parameters(self) -> Names:
         """With respect to the parameters of a function, or the elementwise ones of a cell, each in its own shape."""
+        return self._names(self._parameters, "parameter")
+
+    @cached_property
+    def _parameters(self) -> dict[str, Array]:
         if isinstance(self._recurrence, FunctionRecurrence):
-            return self._names(self._function[1], "parameter")
+            return self._function[1]
         found = self._of("parameter", self._cell("parameters").cell.parameters)
-        return self._names(found if self._direct is None else _sums(found, self._direct.parameters), "parameter")
+        return found if self._direct is None else _sums(found, self._direct.parameters)
 
     @property
     def mixings(self) -> Names:
@@ -198,19 +202,42 @@ class Gradients:
     def inputs(self) -> Any:
         """With respect to x, or to the inputs of a function in the container they came in."""
         rec = self._recurrence
-        if isinstance(rec, HistoryRecurrence):
-            return rec.contain([rec.wrap(g) for g in pull(rec, self._trajectory, self._g)[1]])
         if isinstance(rec, FunctionRecurrence):
-            return rec.contain([rec.wrap(rec.as_given(g)) for g in self._function[0]])
-        projection, _ = self._projected()
-        return rec.wrap(projection.pull(self._drive))
+            return rec.contain([rec.wrap(rec.as_given(g)) for g in self._inputs])
+        return rec.wrap(self._inputs[0])
+
+    @cached_property
+    def _inputs(self) -> list[Array]:
+        if isinstance(self._recurrence, HistoryRecurrence):
+            return pull(self._recurrence, self._trajectory, self._g)[1]
+        if isinstance(self._recurrence, FunctionRecurrence):
+            return self._function[0]
+        return [self._projected()[0].pull(self._drive)]
 
     @cached_property
     def projection(self) -> Names:
         """With respect to ``weights`` and ``biases`` of the input projection of a cell, each by drive."""
-        projection, x = self._projected()
-        weights, biases = projection.weight_cotangents(self._drive, x)
+        weights, biases = self._projections
         return Names({"weights": self._names(weights, "weight"), "biases": self._names(biases, "bias")}, "gradient")
+
+    @cached_property
+    def _projections(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        projection, x = self._projected()
+        return projection.weight_cotangents(self._drive, x)  # type: ignore[no-any-return]
+
+    def of(self, leaf: Leaf) -> Array:
+        """Return the native gradient with respect to one of ``recurrence.leaves()``, in its shape."""
+        kind, name = leaf
+        if kind == "initial":
+            return self._initial
+        if kind in ("mixing", "drive"):
+            return (self._weights if kind == "mixing" else self._drive)[str(name)]
+        if kind == "parameter":
+            return self._parameters[str(name)]
+        if kind == "input":
+            return self._inputs[int(str(name))]
+        weights, biases = self._projections
+        return (weights if kind == "weight" else biases)[str(name)]
 
     def _projected(self) -> tuple[Any, Array]:
         cell = self._cell("projection")
@@ -274,61 +301,28 @@ def adjoint(
     def native(x: Any, name: str, like: Array) -> Array:
         return rec.in_order(rec.by_name(x, name, rec.as_given(like).shape), name)
 
-    if states is not None and output is None and final is None:
-        return Gradients(rec, trajectory, native(states, "states", trajectory))
-    c = namespace(trajectory).zeros_like(trajectory)
+    c: dict[str, Array | None] = dict.fromkeys(given)
     if states is not None:
-        c += native(states, "states", trajectory)
-    direct = None
+        c["states"] = native(states, "states", trajectory)
     if output is not None and rec.readout is not None:
-        shape = tuple(solution.output.shape)
-        direct = _pull_readout(rec, rec.readout, trajectory, rec.native(output, "output", shape))
-        c += direct.states
+        c["output"] = rec.native(output, "output", tuple(solution.output.shape))
     elif output is not None:
-        rec.pull_output(native(output, "output", rec.output(c)), c)
+        c["output"] = native(output, "output", rec.output(namespace(trajectory).zeros_like(trajectory)))
     if final is not None:
         if rec.graph is not None:
             raise TypeError("final is given, and a graph has no last step; put its cotangent into states")
-        last = rec.by_name(final, "final", rec.initial.shape)
-        if len(c) == 0:
+        c["final"] = rec.by_name(final, "final", rec.initial.shape)
+        if len(trajectory) == 0:
             raise ValueError("final is given, but T = 0: the final state is the initial one")
-        c[-1] += last
-    return Gradients(rec, trajectory, c, direct)
+    return gradients(rec, trajectory, **c)
+
+
+def gradients(
+    rec: Recurrence, trajectory: Array, states: Array | None, output: Array | None, final: Array | None
+) -> Gradients:
+    """Return what :func:`adjoint` does, of native arrays with steps as their first axis."""
+    return Gradients(rec, trajectory, *cotangent_of(rec, trajectory, states, output, final))
 
 
 def _sums(first: dict[str, Array], second: dict[str, Array]) -> dict[str, Array]:
     return {name: namespace(x).asarray(x + second[name]) for name, x in first.items()}  # a number is an array too
-
-
-def _pull_readout(rec: Recurrence, readout: Callable[..., Any], trajectory: Array, cotangent: Array) -> Cotangents:
-    """Return the cotangents of states, inputs and parameters for one of what a readout gives."""
-    for base in (FunctionRecurrence, CellRecurrence):
-        if isinstance(rec, base) and type(rec).output is base.output:
-            known = rec if isinstance(rec, FunctionRecurrence) else OfCell(rec)
-            return pull_function(known, readout, trajectory, cotangent, state=True)
-    raise TypeError(f"{type(rec).__name__} overrides output, so how it depends on the states is not known")
-
-
-def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
-    """Return what a solution solves; raise for what is no solution, or one that is not to be differentiated."""
-    if not isinstance(solution, Solution):
-        own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
-        raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")
-    if is_discrete(solution.recurrence.dtype):
-        raise TypeError(f"solution has states of {solution.recurrence.dtype}, which have no derivatives")
-    if not solution.success and not unconverged:
-        raise ValueError(
-            f"solution is {solution.status}, and its derivative is that of the recurrence only where the residual is "
-            "met; solve with fallback='sequential', or pass unconverged=True"
-        )
-    return solution.recurrence
-
-
-def check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
-    """Refuse a declared structure or Jacobian that is not the derivative: solvers tolerate it, gradients are wrong."""
-    found = verify_jacobian(rec, previous, J)
-    if found.holds is False:
-        raise ValueError(
-            f"{found.reason}, at the solution; a gradient needs the true one: recsolve.check_structure finds which "
-            "structure holds"
-        )

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, is_discrete, namespace
-from recsolve.gradients.adjoint import check_jacobian, recurrence_of
 from recsolve.gradients.function_gradients import push_function
 from recsolve.gradients.of_history import tangent_of
 from recsolve.gradients.sensitivity import CellSensitivity, projection_of
+from recsolve.gradients.solved import check_jacobian, recurrence_of
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence

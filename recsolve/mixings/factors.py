@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, broadcast, matmul_last, namespace, to_host, to_native
+from recsolve.base.arrays import Array, broadcast, matmul_last, namespace, to_host
+from recsolve.base.links import follow, to_linked
 from recsolve.base.overriding import changed
 from recsolve.mixings.mixing import Mixing
 
@@ -41,7 +42,7 @@ class LowRank(Mixing):
 
     def __init__(self, U: Any, V: Any, diagonal: Any = None):
         named = {"U": U, "V": V} if diagonal is None else {"U": U, "V": V, "diagonal": diagonal}
-        parts = {name: to_native(x, name) for name, x in named.items()}
+        parts = {name: to_linked(x, name) for name, x in named.items()}
         u = parts["U"]
         wanted = {"U": u.shape, "V": u.shape, "diagonal": u.shape[:1]}
         if u.ndim != 2 or any(x.shape != wanted[name] for name, x in parts.items()):
@@ -50,7 +51,8 @@ class LowRank(Mixing):
         if len({(namespace(x), x.dtype) for x in parts.values()}) > 1:
             raise TypeError(f"factors have dtypes {[x.dtype for x in parts.values()]}; wanted one, on one device")
         columns = [x.reshape(len(u), -1) for x in parts.values()]
-        super().__init__(namespace(u).concatenate(columns, axis=1))
+        weight = namespace(u).concatenate(columns, axis=1)
+        super().__init__(follow(weight, list(parts.values()), _beside))
         self.rank = int(u.shape[1])
 
     @property
@@ -105,6 +107,13 @@ class LowRank(Mixing):
         (U, V, _), (dU, dV, dd) = self.factors, self._split(tangent, self.rank)
         y = matmul_last(matmul_last(x, V.T), dU) + matmul_last(matmul_last(x, dV.T), U)
         return y if dd is None else y + dd * x
+
+
+def _beside(factors: list[Any]) -> Any:
+    """Return tensors (n, r) and (n,) side by side."""
+    import torch
+
+    return torch.cat([x.reshape(len(x), -1) for x in factors], dim=1)
 
 
 class Total(Mixing):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace, to_host, to_native
+from recsolve.base.links import sever, to_linked
 from recsolve.base.overriding import changed, derive, stated
 
 
@@ -86,7 +87,7 @@ class Mixing(ABC):
         derive(cls, Mixing, "matvec", _DERIVED)
 
     def __init__(self, weight: Any):
-        weight = to_native(weight, "weight")
+        weight = to_linked(weight, "weight")
         if self.weight_ndim is not None and (
             weight.ndim != self.weight_ndim or (weight.ndim > 1 and weight.shape[-1] != weight.shape[-2])
         ):
@@ -154,7 +155,9 @@ class Mixing(ABC):
 
     def map(self, function: Any) -> Mixing:
         """Return the same mixing with ``function`` applied to its weight (a dtype or device change)."""
-        return changed(self, weight=to_native(function(self.weight), "weight"))
+        weight = to_native(function(self.weight), "weight")
+        sever({("mixing", None): weight}, {("mixing", None): self.weight})
+        return changed(self, weight=weight)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(weight {self.weight.shape} {self.weight.dtype})"

@@ -11,6 +11,7 @@ import numpy as np
 
 from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace, to_host
+from recsolve.base.links import Leaf, follow
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
@@ -82,6 +83,12 @@ class CellRecurrence(Recurrence):
         super().__init__(length, batch, cell.layout, start, reset, kind, ties)
         self._parameters = Names(cell.parameters, "parameter")
         self._mixings = Names(cell.mixings, "mixing")
+
+    def leaves(self) -> dict[Leaf, Array]:
+        drives: dict[Leaf, Array] = {("drive", n): u for n, u in self.drive.items()}
+        if self.x is not None and self.cell.projection is not None:
+            drives = {("input", 0): self.x, **self.cell.projection.leaves()}
+        return {**super().leaves(), **drives, **self.cell.leaves()}
 
     def _components(self, states: Array) -> Names:
         states = freeze(states)  # a cell that writes into its state must fail, not change the iterate
@@ -314,4 +321,12 @@ def _initial(initial: Any, cell: WeightedCell, batch: tuple[int, ...], like: Arr
     common_kind({f"initial[{n!r}]": x for n, x in initial.items()})
     part = batch + layout.event[-(len(layout.lanes) + 1) :]
     parts = [check_initial(initial[n], part, like, kind) for n in cell.cell.state]
-    return namespace(like).stack(parts, axis=len(batch)) if layout.components > 1 else parts[0]
+    if layout.components == 1:
+        return parts[0]
+
+    def stacked(tensors: list[Any]) -> Any:
+        import torch
+
+        return torch.stack(tensors, dim=len(batch))
+
+    return follow(namespace(like).stack(parts, axis=len(batch)), parts, stacked)

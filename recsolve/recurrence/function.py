@@ -22,6 +22,7 @@ from recsolve.base.arrays import (
     to_native,
 )
 from recsolve.base.layout import Layout
+from recsolve.base.links import Leaf, follow, sever, to_linked
 from recsolve.base.named_state import DTYPE_ADVICE, NamedState
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
@@ -190,21 +191,21 @@ class FunctionRecurrence(Recurrence):
         kind: Kind = common_kind({**first, **named, **constants})
         free = isinstance(structure, str) and structure == "none"
         numbers: Sequence[np.dtype[Any]] = (*FLOATS, *DISCRETE)  # tokens, say, may stand beside probabilities
-        native = {name: to_native(x, name, numbers if free else FLOATS) for name, x in first.items()}
-        native |= {name: to_native(x, name, numbers) for name, x in {**named, **constants}.items()}
+        native = {name: to_linked(x, name, numbers if free else FLOATS) for name, x in first.items()}
+        native |= {name: to_linked(x, name, numbers) for name, x in {**named, **constants}.items()}
         alike = {name: x for name, x in native.items() if name in first or not (free or is_discrete(x.dtype))}
         common_dtype(alike)
         self.state, start = described(state, [native.pop(name) for name in first], initial)
         units = start.shape[-1] if start.ndim else 1
         self.structure, self.form = _declared(structure, self.state, units, jacobian is not None)
         self.declaration = self.form if isinstance(self.form, ByPairs) else structure
-        weights = [freeze(native.pop(name)) for name in constants]
+        weights = [_frozen(native.pop(name)) for name in constants]
         self.parameters = Names(dict(zip(given, weights, strict=True)), "parameter")
         self.takes_parameters = parameters is not None
         layout, batch = _layout(self.structure, start)
         self.f, self.jacobian, self.readout = f, jacobian, readout
         self.description = getattr(f, "__name__", "function")
-        self.inputs = [freeze(x) for x in native.values()]
+        self.inputs = [_frozen(x) for x in native.values()]
         self._container = dict.fromkeys(inputs) if isinstance(inputs, dict) else type(inputs)
         super().__init__(_length(native, length), batch, layout, start, reset, kind, ties)
         if structure == "none":
@@ -215,6 +216,10 @@ class FunctionRecurrence(Recurrence):
         discrete = is_discrete(self.dtype)
         self.applies = _COPYING if discrete else _OF_F
         self.why = f"states are {self.dtype}, not real numbers" if discrete else "structure='none' has no derivative"
+
+    def leaves(self) -> dict[Leaf, Array]:
+        inputs: dict[Leaf, Array] = {("input", place): u for place, u in enumerate(self.inputs)}
+        return {**super().leaves(), **inputs, **{("parameter", n): p for n, p in self.parameters.items()}}
 
     def _shapes(self) -> list[tuple[int, ...]]:
         return [tuple(u.shape) for u in self.inputs]
@@ -511,7 +516,9 @@ class FunctionRecurrence(Recurrence):
         start = self.initial if is_discrete(self.dtype) else self.initial.astype(dtype)
         parameters = self._wrapped_parameters(lambda p: p if is_discrete(p.dtype) else p.astype(dtype))
         length = None if self.inputs else self.length
-        return self._remade(self._inputs_as(dtype), self.wrap(start), self.reset, length, parameters)
+        made = self._remade(self._inputs_as(dtype), self.wrap(start), self.reset, length, parameters)
+        sever(made.leaves(), self.leaves())
+        return made
 
     def _inputs_as(self, dtype: Any) -> Any:
         """Return the inputs in another dtype; integers and bools stay what they are."""
@@ -527,6 +534,11 @@ class FunctionRecurrence(Recurrence):
 
     def drive_is_finite(self, t: int) -> bool:
         return all(all_finite(x) for x in (*self.parameters.values(), *(u[t] for u in self.inputs)))
+
+
+def _frozen(x: Array) -> Array:
+    """Return a read-only view that gradients go back through."""
+    return follow(freeze(x), [x], lambda tensors: tensors[0])
 
 
 def _length(inputs: dict[str, Array], length: int | None) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsolve.base.arrays import Array, namespace
+from recsolve.base.links import follow
 from recsolve.base.named_state import NamedState
 from recsolve.base.names import Names
 from recsolve.recurrence.function_tangent import StateTangent, Tangent
@@ -51,7 +52,14 @@ def described(state: Any, start: list[Array], initial: Any) -> tuple[NamedState 
         if named.shapes != state.shapes:
             raise ValueError(f"initial has components of shapes {named.shapes}; wanted {state.shapes}")
         named = state
-    return named, named.join([given[name] for name in named.axes], batch)
+    parts = [given[name] for name in named.axes]
+
+    def flat(tensors: list[Any]) -> Any:
+        import torch
+
+        return torch.cat([x.reshape((*batch, -1)) for x in tensors], dim=-1)
+
+    return named, follow(named.join(parts, batch), parts, flat)
 
 
 def components(state: NamedState, x: Any) -> Names:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arguments import as_mask
-from recsolve.base.arrays import Array, Kind, kind_of, namespace, to_native
+from recsolve.base.arrays import Array, Kind, kind_of, namespace
+from recsolve.base.links import follow, to_linked
 
 
 def check_reset(reset: Any, length: int, batch: tuple[int, ...], xp: Any) -> Array | None:
@@ -72,10 +73,11 @@ def check_initial(initial: Any, shape: tuple[int, ...], like: Array, kind: Kind)
         return xp.zeros(shape, dtype=like.dtype)  # type: ignore[no-any-return]
     if not np.isscalar(initial) and kind_of(initial) != kind:
         raise TypeError(f"initial is {kind_of(initial)} and the drive is {kind}; convert them to one kind first")
-    native = xp.asarray(initial, dtype=like.dtype) if np.isscalar(initial) else to_native(initial, "initial")
+    native = xp.asarray(initial, dtype=like.dtype) if np.isscalar(initial) else to_linked(initial, "initial")
     if native.dtype != like.dtype:
         raise TypeError(f"initial has dtype {native.dtype}; wanted {like.dtype}, as the drive")
     try:
-        return xp.broadcast_to(native.copy(), shape)  # type: ignore[no-any-return]
+        full: Array = xp.broadcast_to(native.copy(), shape)
     except ValueError:
         raise ValueError(f"initial has shape {tuple(native.shape)}; wanted (*batch, *event) = {shape}") from None
+    return follow(full, [native], lambda tensors: tensors[0].expand(shape))

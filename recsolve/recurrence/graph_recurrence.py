@@ -22,9 +22,9 @@ from recsolve.base.arrays import (
     kind_of,
     namespace,
     to_host,
-    to_native,
 )
 from recsolve.base.graph import Graph
+from recsolve.base.links import follow, tensor_of, to_linked
 from recsolve.jacobians import ByParent, Identity, Jacobian, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
@@ -67,14 +67,22 @@ class GraphRecurrence(FunctionRecurrence):
         """Return the inputs, in their container, with nodes in the order of levels as their first axis."""
 
         def ordered(x: Any, name: str) -> Any:
-            kind = kind_of(x)
-            return from_native(self.in_order(to_native(x, name, (*FLOATS, *DISCRETE)), name), kind)
+            native = to_linked(x, name, (*FLOATS, *DISCRETE))
+            made = follow(self.in_order(native, name), [native], lambda tensors: self._tensor_in_order(tensors[0]))
+            tensor = tensor_of(made)
+            return from_native(made, kind_of(x)) if tensor is None else tensor
 
         if isinstance(inputs, dict):
             return {n: ordered(x, f"inputs[{n!r}]") for n, x in inputs.items()}
         if isinstance(inputs, tuple):
             return tuple(ordered(x, f"inputs[{i}]") for i, x in enumerate(inputs))
         return None if inputs is None else ordered(inputs, "inputs")
+
+    def _tensor_in_order(self, x: Any) -> Any:
+        import torch
+
+        flat = x.reshape(self.graph.size, *x.shape[len(self.graph.shape) :])
+        return flat if self.graph.ordered else flat[torch.as_tensor(self.graph.order, device=x.device)]
 
     # The user's layout of nodes --------------------------------------------------------------------------------
 

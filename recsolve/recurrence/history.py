@@ -25,8 +25,8 @@ from recsolve.base.arrays import (
     kind_of,
     namespace,
     same_bits,
-    to_native,
 )
+from recsolve.base.links import to_linked
 from recsolve.base.overriding import changed
 from recsolve.base.status import LEAKS
 from recsolve.jacobians import Jacobian, Zero
@@ -300,7 +300,7 @@ class HistoryEngine(Engine):
 def _blank(inputs: Any, structure: str) -> Any:
     """Return zeros like a row of the first input that rows may be like, of the user's kind."""
     for name, x in _leaves(inputs).items():
-        native = to_native(x, name, (*FLOATS, *DISCRETE))
+        native = to_linked(x, name, (*FLOATS, *DISCRETE))
         if structure == "none" or not is_discrete(native.dtype):
             return from_native(namespace(native).zeros(native.shape[1:], native.dtype), kind_of(x))
     raise TypeError(

@@ -7,7 +7,8 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
-from recsolve.base.arrays import Array, matmul_last, namespace, to_native
+from recsolve.base.arrays import Array, matmul_last, namespace
+from recsolve.base.links import Leaf, sever, to_linked
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed, stale
 
@@ -51,8 +52,8 @@ class Projection:
                 setattr(cls, name, _unknown)
 
     def __init__(self, weights: Mapping[str, Any], biases: Mapping[str, Any]):
-        self.weights = {name: to_native(w, f"projection weight {name}") for name, w in weights.items()}
-        self.biases = {name: to_native(b, f"projection bias {name}") for name, b in biases.items()}
+        self.weights = {name: to_linked(w, f"projection weight {name}") for name, w in weights.items()}
+        self.biases = {name: to_linked(b, f"projection bias {name}") for name, b in biases.items()}
         shapes = {w.shape for w in self.weights.values()}
         if len(shapes) != 1 or {b.shape for b in self.biases.values()} != {next(iter(shapes))[:-1]}:
             seen = {n: (w.shape, self.biases[n].shape) for n, w in self.weights.items()}
@@ -73,7 +74,13 @@ class Projection:
         mapped = changed(self)
         weights, biases = ({n: function(x) for n, x in arrays.items()} for arrays in (self.weights, self.biases))
         Projection.__init__(mapped, weights, biases)
+        sever(mapped.leaves(), self.leaves())
         return mapped
+
+    def leaves(self) -> dict[Leaf, Array]:
+        """Return the weights and biases, by what gradients call them."""
+        weights: dict[Leaf, Array] = {("weight", n): w for n, w in self.weights.items()}
+        return weights | {("bias", n): b for n, b in self.biases.items()}
 
     def _split(self, drives: Array) -> dict[str, Array]:
         """Cut stacked drives (..., gates * units) into one view per drive."""

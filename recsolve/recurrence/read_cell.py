@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 from recsolve.base.arrays import Array, matmul_last, namespace
+from recsolve.base.links import Leaf
 from recsolve.base.overriding import changed
 from recsolve.recurrence.weighted_cell import WeightedCell
 
@@ -16,7 +17,7 @@ class ReadCell(WeightedCell):
     Attributes
     ----------
     readout : array, shape (p, n)
-        R, in the dtype of the weights. Gradients with respect to it are not taken.
+        R, in the dtype of the weights.
 
     Examples
     --------
@@ -41,6 +42,14 @@ class ReadCell(WeightedCell):
     def _weights(self) -> Iterator[tuple[str, Array]]:
         yield from super()._weights()
         yield "readout", self.readout
+
+    def leaves(self) -> dict[Leaf, Array]:
+        return {**super().leaves(), ("readout", None): self.readout}
+
+    def pull_readout(self, output: Array, states: Array) -> Array:
+        """Return the cotangent of R for one of the output at some states."""
+        shown = super().output(states)
+        return output.reshape(-1, len(self.readout)).T @ shown.reshape(-1, shown.shape[-1])  # type: ignore[no-any-return]
 
     def map(self, function: Callable[[Array], Array]) -> Self:
         return WeightedCell.map(changed(self, readout=function(self.readout)), function)

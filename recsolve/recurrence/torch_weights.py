@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.base.arrays import FLOATS, Array, namespace, to_native
+from recsolve.base.arrays import FLOATS, Array, namespace
+from recsolve.base.links import follow, to_linked
 from recsolve.mixings import Dense
 from recsolve.recurrence.projection import Projection
 from recsolve.recurrence.read_cell import ReadCell
@@ -71,12 +72,18 @@ def cell_from_module(cell: Cell, module: Any, layer: int, reverse: bool) -> Weig
         raise TypeError(f"{cell.name} has no torch module; from_torch exists for {known}")
     if mode != wanted.mode:
         raise TypeError(f"module is {type(module).__name__} with mode {mode!r}; {cell.name} wants {wanted.mode!r}")
-    weights = plain_weights(module)
+    weights = plain_weights(module, linked=True)
     return cell_from_weights(cell, weights, layer, reverse)
 
 
-def plain_weights(module: Any) -> dict[str, Any]:
+def plain_weights(module: Any, *, linked: bool = False) -> dict[str, Any]:
     """Return the parameters of an unmodified torch RNN, GRU or LSTM, scripted or not, or of one step of it.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    linked : bool
+        Whether gradients are to go back to them.
 
     Raises
     ------
@@ -86,7 +93,7 @@ def plain_weights(module: Any) -> dict[str, Any]:
     TypeError
         For weights of mixed dtypes, or other ones than float32 and float64.
     """
-    found = {name: p.detach() for name, p in module.named_parameters(remove_duplicate=False)}
+    found = {name: p if linked else p.detach() for name, p in module.named_parameters(remove_duplicate=False)}
     weights = {name: p for name, p in found.items() if KEY.fullmatch(name)}
     if not any({f"weight_hh{end}", f"weight_ih{end}"} <= set(weights) for end in ("", "_l0")):
         raise ValueError(
@@ -134,11 +141,12 @@ def cell_from_weights(cell: Cell, weights: Mapping[str, Any], layer: int, revers
         b_hh = _split(weights, f"bias_hh{suffix}", layout)
         biases = _split(weights, f"bias_ih{suffix}", layout)
         inner = {gate: b_hh.pop(gate) for gate in layout.inner_biases}
-        biases = {gate: b + b_hh[gate] if gate in b_hh else b for gate, b in biases.items()}
+        biases = {gate: _sum(b, b_hh[gate]) if gate in b_hh else b for gate, b in biases.items()}
     readout = None
     if f"weight_hr{suffix}" in weights:
-        readout = to_native(weights[f"weight_hr{suffix}"], f"weight_hr{suffix}").copy()
-        hidden = {gate: w @ readout for gate, w in hidden.items()}
+        given = to_linked(weights[f"weight_hr{suffix}"], f"weight_hr{suffix}")
+        readout = follow(given.copy(), [given], lambda tensors: tensors[0])
+        hidden = {gate: follow(w @ readout, [w, readout], lambda t: t[0] @ t[1]) for gate, w in hidden.items()}
     # The cell's own order of names, so that a projection lists its drives as the function first uses them.
     made = cell.with_weights(
         mixings={gate: Dense(hidden[gate]) for gate in cell.mixings},
@@ -150,10 +158,18 @@ def cell_from_weights(cell: Cell, weights: Mapping[str, Any], layer: int, revers
 
 def _split(weights: Mapping[str, Any], name: str, layout: TorchLayout) -> dict[str, Array]:
     """Cut a stacked weight into its gates."""
-    stacked = to_native(weights[name], name)
+    stacked = to_linked(weights[name], name)
     n = stacked.shape[0] // len(layout.gates)
-    # Copies: a module that goes on training must not change a cell.
-    return {gate: stacked[i * n : (i + 1) * n].copy() for i, gate in enumerate(layout.gates)}
+
+    def cut(place: int) -> Array:  # a copy: a module that goes on training must not change a cell
+        rows = slice(place * n, (place + 1) * n)
+        return follow(stacked[rows].copy(), [stacked], lambda tensors: tensors[0][rows])
+
+    return {gate: cut(place) for place, gate in enumerate(layout.gates)}
+
+
+def _sum(a: Array, b: Array) -> Array:
+    return follow(a + b, [a, b], lambda tensors: tensors[0] + tensors[1])
 
 
 def cell_name(weights: Mapping[str, Any], dtypes: Sequence[str] = _FLOAT_NAMES) -> str:

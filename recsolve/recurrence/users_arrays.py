@@ -9,6 +9,7 @@ import numpy as np
 
 from recsolve.base.arrays import DISCRETE, FLOATS, Array, Kind, from_native, is_discrete, kind_of, namespace, to_native
 from recsolve.base.layout import Layout
+from recsolve.base.links import requires_grad
 from recsolve.base.names import Names
 
 
@@ -60,9 +61,12 @@ class UsersArrays:
         >>> {name: part.shape for name, part in rec.named(np.zeros(rec.shape)).items()}
         {'h': (9, 4), 'c': (9, 4)}
         """
-        states, event = self.native(x, "states"), self.layout.event
+        carries, event = requires_grad(x), self.layout.event
+        states = self.native(x.detach() if carries else x, "states")
         if tuple(states.shape[states.ndim - len(event) :]) != event:
             raise ValueError(f"states has shape {tuple(states.shape)}; wanted (..., {', '.join(map(str, event))})")
+        if carries:  # torch's own views, which gradients go back through
+            return Names(self._split(x), "component")
         parts = self._split(states)
         return Names({name: self.wrap(part) for name, part in parts.items()}, "component")
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from recsolve.base.arrays import Array, common_dtype, common_kind, empty_in_order, kind_of, namespace, to_native
+from recsolve.base.arrays import (
+    Array,
+    check_devices,
+    common_dtype,
+    common_kind,
+    empty_in_order,
+    kind_of,
+    namespace,
+    to_native,
+)
+from recsolve.base.links import Leaf, sever, tensor_of, to_linked
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed, patched, refuse_stale
 from recsolve.mixings import Mixing, states_linear
@@ -80,7 +90,7 @@ class WeightedCell:
         self.layout = cell.layout(mixings, self.hidden_size)
         for name, mixing in mixings.items():
             _check_linear(f"mixing {name}", mixing)
-        self.parameters = {n: to_native(x, n) for n, x in parameters.items()}
+        self.parameters = {n: to_linked(x, n) for n, x in parameters.items()}
         if weights := dict(self._weights()):
             common_dtype(weights)
 
@@ -130,7 +140,13 @@ class WeightedCell:
             projection,
             self.hidden_size,
         )
+        sever(mapped.leaves(), self.leaves())
         return mapped
+
+    def leaves(self) -> dict[Leaf, Array]:
+        """Return the weights without those of the projection, by what gradients call them."""
+        weights: dict[Leaf, Array] = {("mixing", n): m.weight for n, m in self.mixings.items()}
+        return weights | {("parameter", n): p for n, p in self.parameters.items()}
 
     def astype(self, dtype: Any) -> Self:
         """Return the cell with weights of another dtype (float32 or float64); TypeError for others.
@@ -199,6 +215,8 @@ class WeightedCell:
 
     def _check_namespace(self, like: Array) -> None:
         for name, weight in self._weights():
+            if namespace(weight) is namespace(like) and getattr(weight, "device", None) != getattr(like, "device", None):
+                raise TypeError(f"the drive is on {like.device} and {name} is on {weight.device}; move one of them")
             if namespace(weight) is not namespace(like):
                 raise TypeError(
                     f"the drive is {kind_of(like)} and {name} is {kind_of(weight)}; move the cell with "
@@ -261,18 +279,21 @@ class WeightedCell:
         if (x is None) == (drive is None):
             seen = "neither x nor drive is" if x is None else "both x and drive are"
             raise ValueError(f"{seen} given; wanted one of them")
-        if x is not None:
+        given = {"x": x} if drive is None else {f"drive {n}": u for n, u in drive.items()}
+        starts = initial if isinstance(initial, dict) else {"": initial}
+        check_devices(given | {f"initial[{n!r}]" if n else "initial": h for n, h in starts.items()})
+        native = None if x is None else to_linked(x, "x")
+        if native is not None:
             kind = kind_of(x)
-            drives: Mapping[str, Any] = self.drive(x)
+            drives: Mapping[str, Any] = self.drive(x if tensor_of(native) is None else native)
         else:
             assert drive is not None
             _require(self.cell.name, "drive", self.cell.drives, drive)
             kind = common_kind({f"drive {n}": drive[n] for n in self.cell.drives})
-            drives = {n: to_native(drive[n], f"drive {n}") for n in self.cell.drives}
+            drives = {n: to_linked(drive[n], f"drive {n}") for n in self.cell.drives}
             like = next(iter(drives.values()))
             common_dtype({**{f"drive {n}": d for n, d in drives.items()}, **dict(self._weights())})
             self._check_namespace(like)
-        native = None if x is None else to_native(x, "x")
         return CellRecurrence(self, Names(drives, "drive"), initial, reset, kind, native, ties, readout)
 
     def output(self, states: Array) -> Array:

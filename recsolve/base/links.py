@@ -1,0 +1,130 @@
+"""Which tensor of the user's a native array was made of, where gradients are to go back to it.
+
+A native array carries no gradient. One that was made of a torch tensor that requires grad is *linked* to it, or to what
+torch makes of several in the same way (joined, broadcast, cut into gates), so that a solve can record a node between
+these tensors and its result. Links are kept beside the arrays, by identity, as long as these live: they are never
+pickled, and whatever computes a new array of a linked one without saying how *severs* it, which the solve refuses.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import ref
+
+import numpy as np
+
+from recsolve.base.arrays import FLOATS, Array, from_native, kind_of, to_native
+
+Leaf = tuple[str, Hashable]  # what a recurrence is made of: a kind, "mixing" say, and a name
+
+
+class _Link(NamedTuple):
+    alive: ref[Array]  # its end takes the link away
+    tensor: Any  # None where it was severed
+    roots: tuple[tuple[Any, int], ...]  # the user's tensors, and which version of them was seen
+
+
+_LINKS: dict[int, _Link] = {}
+
+# What records a node of autograd for a solution and for a scan: in recsolve.interop, above those who ask for it.
+RECORDERS: dict[str, Callable[..., Any]] = {}
+
+
+def _put(x: Array, tensor: Any, roots: tuple[tuple[Any, int], ...]) -> None:
+    key = id(x)
+    _LINKS[key] = _Link(ref(x, lambda _: _LINKS.pop(key, None)), tensor, roots)
+
+
+def link(x: Array, tensor: Any) -> None:
+    """Remember that a native array is a view of a tensor that requires grad."""
+    _put(x, tensor, ((tensor, 0 if tensor.is_inference() else tensor._version),))
+
+
+def requires_grad(x: Any) -> bool:
+    """Return whether ``x`` is a tensor that requires grad."""
+    return kind_of(x) == "torch" and getattr(x, "requires_grad", False) is True
+
+
+def to_linked(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Array:
+    """View ``x`` as :func:`recsolve.base.arrays.to_native` does; a tensor that requires grad is linked."""
+    if not requires_grad(x):
+        return to_native(x, name, dtypes)
+    native = to_native(x.detach(), name, dtypes)
+    link(native, x)
+    return native
+
+
+def tensor_of(x: Array) -> Any | None:
+    """Return the tensor that an array is linked to, or None."""
+    found = _LINKS.get(id(x))
+    return None if found is None else found.tensor
+
+
+def follow(made: Array, parts: Sequence[Array], compute: Callable[[list[Any]], Any]) -> Array:
+    """Return ``made``, linked to what torch computes of the tensors of its parts, if any of these is linked.
+
+    Parameters
+    ----------
+    made : array
+        Computed of ``parts``.
+    parts : sequence of array
+    compute : callable
+        The same computation on a list of tensors.
+    """
+    found = [_LINKS.get(id(x)) for x in parts] if _LINKS else []
+    known = [x for x in found if x is not None and x.tensor is not None]
+    if known:
+        import torch
+
+        given = zip(parts, found, strict=True)
+        tensors = [from_native(x, "torch") if f is None or f.tensor is None else f.tensor for x, f in given]
+        with torch.enable_grad():
+            _put(made, compute(tensors), tuple(root for x in known for root in x.roots))
+    return made
+
+
+def sever(made: Mapping[Leaf, Array], of: Mapping[Leaf, Array]) -> None:
+    """Remember that arrays were computed of linked ones in a way that gradients do not go back."""
+    for leaf, x in of.items() if _LINKS else ():
+        other = made.get(leaf)
+        if id(x) in _LINKS and other is not None and id(other) not in _LINKS:
+            _put(other, None, ())
+
+
+def linked(leaves: Mapping[Leaf, Array], kind: str) -> dict[Leaf, Any]:
+    """Return the tensors that gradients of a solve are to go back to, by leaf; none where torch records nothing.
+
+    Raises
+    ------
+    TypeError
+        For arrays that were computed of linked ones, as those of a window are.
+    ValueError
+        When a tensor has changed since arrays were made of it.
+    """
+    found = {leaf: x for leaf, a in leaves.items() if (x := _LINKS.get(id(a))) is not None} if _LINKS else {}
+    if not found or kind != "torch" or not sys.modules["torch"].is_grad_enabled():
+        return {}
+    for leaf, x in found.items():
+        if x.tensor is None:
+            raise TypeError(
+                f"{describe(leaf)} was computed of a tensor that requires grad (by window, map or astype), and "
+                "gradients do not go back through that; compute it with torch, or solve under torch.no_grad()"
+            )
+        if any(version != (0 if root.is_inference() else root._version) for root, version in x.roots):
+            raise ValueError(
+                f"the tensor of {describe(leaf)} was changed in place since the cell or recurrence was made of it, as "
+                "an optimiser does; make it anew of the tensor"
+            )
+    return {leaf: x.tensor for leaf, x in found.items()}
+
+
+def describe(leaf: Leaf) -> str:
+    """Return what a leaf is called in messages.
+
+    >>> describe(("mixing", "r")), describe(("initial", None))
+    ('mixing r', 'initial')
+    """
+    kind, name = leaf
+    return kind if name is None else f"{kind} {name}"

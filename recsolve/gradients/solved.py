@@ -1,0 +1,73 @@
+"""What the gradients of a solution start from: whether it may be differentiated, and the cotangent of its states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from recsolve.analysis.structure_truth import verify_jacobian
+from recsolve.base.arrays import Array, is_discrete, namespace
+from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
+from recsolve.jacobians import Jacobian
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.function import FunctionRecurrence
+from recsolve.solution import Solution
+
+
+def cotangent_of(
+    rec: Recurrence, trajectory: Array, states: Array | None, output: Array | None, final: Array | None
+) -> tuple[Array, Cotangents | None]:
+    """Return the cotangent of the states, and what a readout depends on besides, of all native cotangents together."""
+    if states is not None and output is None and final is None:
+        return states, None
+    c, direct = namespace(trajectory).zeros_like(trajectory), None
+    if states is not None:
+        c += states
+    if output is not None and rec.readout is not None:
+        direct = pull_readout(rec, rec.readout, trajectory, output)
+        c += direct.states
+    elif output is not None:
+        rec.pull_output(output, c)
+    if final is not None:
+        c[-1] += final
+    return c, direct
+
+
+def pull_readout(rec: Recurrence, readout: Callable[..., Any], trajectory: Array, cotangent: Array) -> Cotangents:
+    """Return the cotangents of states, inputs and parameters for one of what a readout gives."""
+    for base in (FunctionRecurrence, CellRecurrence):
+        if isinstance(rec, base) and type(rec).output is base.output:
+            known = rec if isinstance(rec, FunctionRecurrence) else OfCell(rec)
+            return pull_function(known, readout, trajectory, cotangent, state=True)
+    raise TypeError(f"{type(rec).__name__} overrides output, so how it depends on the states is not known")
+
+
+def recurrence_of(solution: Any, unconverged: bool) -> Recurrence:
+    """Return what a solution solves; raise for what is no solution, or one that is not to be differentiated."""
+    if not isinstance(solution, Solution):
+        own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
+        raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")
+    check_differentiable(solution.recurrence, solution.success or unconverged, solution.status)
+    return solution.recurrence
+
+
+def check_differentiable(rec: Recurrence, success: bool, status: Any) -> None:
+    """Raise for discrete states, and for states that are no solution."""
+    if is_discrete(rec.dtype):
+        raise TypeError(f"solution has states of {rec.dtype}, which have no derivatives")
+    if not success:
+        raise ValueError(
+            f"solution is {status}, and its derivative is that of the recurrence only where the residual is "
+            "met; solve with fallback='sequential', or pass unconverged=True"
+        )
+
+
+def check_jacobian(rec: Recurrence, previous: Array, J: Jacobian) -> None:
+    """Refuse a declared structure or Jacobian that is not the derivative: solvers tolerate it, gradients are wrong."""
+    found = verify_jacobian(rec, previous, J)
+    if found.holds is False:
+        raise ValueError(
+            f"{found.reason}, at the solution; a gradient needs the true one: recsolve.check_structure finds which "
+            "structure holds"
+        )

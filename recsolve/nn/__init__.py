@@ -1,0 +1,13 @@
+"""Recurrent layers of torch that are solved in parallel over time, train, and say when a solve was not met."""
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError("recsolve.nn needs torch: pip install 'recsolve[torch]'") from error
+
+from recsolve.nn.counters import Counters, report, reset_counters
+from recsolve.nn.recurrent import Recurrent
+from recsolve.nn.solving import ConvergenceWarning
+from recsolve.nn.torch_layers import GRU, LSTM, RNN
+
+__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "ConvergenceWarning", "Counters", "report", "reset_counters"]

@@ -1,0 +1,171 @@
+"""Layers of any cell: built in, or of five lines of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from recsolve import cells
+from recsolve.base.links import to_linked
+from recsolve.base.overriding import changed
+from recsolve.mixings import Mixing
+from recsolve.nn.counters import Counters
+from recsolve.nn.solving import Settings
+from recsolve.nn.stack import Direction, Stack
+from recsolve.recurrence.cell import Cell
+from recsolve.solve import solve
+
+_NORMS: dict[Any, Any] = {False: None, True: nn.LayerNorm, "layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+
+def _with_weight(mixing: Mixing, weight: Any) -> Mixing:
+    """Return a mixing with another weight, which gradients may go back to."""
+    return changed(mixing, weight=to_linked(weight, "weight"))
+
+
+class _Weights(nn.Module):  # type: ignore[misc]
+    """The parameters of one layer and direction: ``weight_ih``, ``bias_ih``, ``mixing_NAME``, ``parameter_NAME``."""
+
+    def __init__(self, cell: Cell, input_size: int, hidden_size: int, draw: dict[str, Any], factory: dict[str, Any]):
+        super().__init__()
+        self.cell, self.sizes, self.draw = cell, (input_size, hidden_size), draw
+        drawn = self._drawn()
+        self.mixings = {name: partial(_with_weight, mixing) for name, mixing in drawn.mixings.items()}
+        assert drawn.projection is not None
+        self.drives, self.event = tuple(drawn.projection.weights), drawn.projection.event
+        for name, x in _named(drawn).items():
+            self.register_parameter(name, nn.Parameter(torch.empty(x.shape, **factory)))
+        self._take(drawn)
+
+    def _drawn(self) -> Any:
+        """Return the cell with weights as ``Cell.random`` draws them, by torch's seed."""
+        seed = int(torch.randint(2**62, ()))
+        given = dict(zip(("input_size", "hidden_size"), self.sizes, strict=True))
+        return self.cell.random(**given, **self.draw, rng=seed)
+
+    def _take(self, drawn: Any) -> None:
+        with torch.no_grad():
+            for name, x in _named(drawn).items():
+                getattr(self, name).copy_(torch.as_tensor(x))
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        drawn = self._drawn()
+        self.mixings = {name: partial(_with_weight, mixing) for name, mixing in drawn.mixings.items()}
+        self._take(drawn)
+
+    def direction(self) -> Direction:
+        """Return the weights as they are now."""
+        weights = {name: getattr(self, f"mixing_{name}") for name in self.cell.mixings}
+        parameters = {name: getattr(self, f"parameter_{name}") for name in self.cell.parameters}
+        return Direction(
+            self.cell, self.mixings, self.drives, self.event, self.weight_ih, self.bias_ih, weights, parameters
+        )
+
+    def extra_repr(self) -> str:
+        """Return what is printed of it."""
+        return ", ".join(f"{name} {tuple(p.shape)}" for name, p in self.named_parameters())
+
+
+def _named(drawn: Any) -> dict[str, Any]:
+    """Return the arrays of a cell by the names of the parameters."""
+    found = {"weight_ih": drawn.projection.matrix, "bias_ih": drawn.projection.offset}
+    found |= {f"mixing_{name}": mixing.weight for name, mixing in drawn.mixings.items()}
+    return found | {f"parameter_{name}": x for name, x in drawn.parameters.items()}
+
+
+class Recurrent(Stack, nn.Module):  # type: ignore[misc]
+    """Layers of a cell, solved in parallel over time."""
+
+    def __init__(
+        self,
+        cell: str | Cell,
+        input_size: int,
+        hidden_size: int,
+        *,
+        mixing: str | Callable[[Any], Mixing] = "dense",
+        heads: int | None = None,
+        gain: float = 1.0,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        batch_first: bool = False,
+        norm: bool | str = False,
+        residual: bool = False,
+        method: Any = "auto",
+        tol: float | None = None,
+        maxiter: int | None = None,
+        on_failure: str = "loop",
+        every: int | None = None,
+        cotangent_clamp: float | None = None,
+        kappa: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ):
+        super().__init__()
+        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
+        self.counters = Counters()
+        self.cell = cells.get(cell) if isinstance(cell, str) else cell
+        if not isinstance(self.cell, Cell):
+            raise TypeError(f"cell is {type(cell).__name__}; wanted the name of a built-in cell, or a Cell")
+        if norm not in _NORMS:
+            raise ValueError(f"norm is {norm!r}; wanted False, True, 'layer' or 'rms'")
+        if not isinstance(num_layers, int) or num_layers < 1:
+            raise ValueError(f"num_layers is {num_layers!r}; wanted a positive integer")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout is {dropout!r}; wanted a number from 0 to 1")
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bidirectional, self.dropout, self.batch_first = bool(bidirectional), float(dropout), bool(batch_first)
+        self.norm, self.residual = norm, bool(residual)
+        factory = {"device": device, "dtype": dtype}
+        draw = {"mixing": mixing, "heads": heads, "gain": gain}
+        for layer in range(num_layers):
+            width = input_size if layer == 0 else hidden_size * (1 + self.bidirectional)
+            if _NORMS[norm] is not None:
+                self.add_module(f"norm_l{layer}", _NORMS[norm](width, **factory))
+            for reverse in (False, True)[: 1 + self.bidirectional]:
+                self.add_module(self._name(layer, reverse), _Weights(self.cell, width, hidden_size, draw, factory))
+        _try(self._modules[self._name(0, False)])
+
+    def _name(self, layer: int, reverse: bool) -> str:
+        """Return what a layer and direction are called; with the cell, so that checkpoints of others do not fit."""
+        return f"{self.cell.name}_l{layer}{'_reverse' if reverse else ''}"
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as they were drawn at first."""
+        for module in self.children():
+            module.reset_parameters()
+
+    def _direction(self, layer: int, reverse: bool) -> Direction:
+        return self._modules[self._name(layer, reverse)].direction()  # type: ignore[no-any-return]
+
+    def _widths(self) -> tuple[int, ...]:
+        return (self.hidden_size,) * len(self.cell.state)
+
+    def _enter(self, layer: int, x: Any) -> Any:
+        return x if not self.norm else self._modules[f"norm_l{layer}"](x)
+
+    def _leave(self, layer: int, x: Any, y: Any) -> Any:
+        y = super()._leave(layer, x, y)
+        return x + y if self.residual and x.shape[-1] == y.shape[-1] else y
+
+    def extra_repr(self) -> str:
+        """Return what is printed of it."""
+        given = [self.cell.name, str(self.input_size), str(self.hidden_size), f"num_layers={self.num_layers}"]
+        flags = ("bidirectional", "batch_first", "residual")
+        return ", ".join(given + [f"{name}=True" for name in flags if getattr(self, name)])
+
+
+def _try(weights: Any) -> None:
+    """Take a few steps by Newton's method, so that a function that cannot be taken apart is refused at once."""
+    cell, (input_size, hidden_size) = weights.cell, weights.sizes
+    small = weights._drawn()
+    try:
+        solve(small.recurrence(np.ones((2, input_size))), method="newton", maxiter=1)
+    except Exception as error:
+        raise type(error)(f"cell {cell.name} cannot be solved: {error}") from error

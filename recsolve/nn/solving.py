@@ -1,0 +1,76 @@
+"""How the layers of this package solve, and what they do when a solve is not met."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from recsolve import solvers
+from recsolve.nn.counters import Counters
+from recsolve.solution import Solution
+
+_FALLBACKS = {"loop": "sequential", "raise": "raise", "warn": "none"}
+
+
+class ConvergenceWarning(UserWarning):
+    """A layer with ``on_failure="warn"`` goes on with states that do not meet their test."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a layer solves.
+
+    Attributes
+    ----------
+    method : str or Method
+    tol : float or None
+    maxiter : int or None
+        As of :func:`recsolve.solve`.
+    on_failure : {"loop", "raise", "warn"}
+        When a solve is not met: complete it by the sequential loop and count that; raise ConvergenceError; or use
+        the states as they are, with a ConvergenceWarning.
+    cotangent_clamp : float or None
+        Entries of the cotangents of states are limited to this size.
+    kappa : bool
+        Whether to estimate the conditioning of every solve, which takes a few scans.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown method or on_failure.
+    """
+
+    method: str | solvers.Method = "auto"
+    tol: float | None = None
+    maxiter: int | None = None
+    on_failure: str = "loop"
+    every: int | None = None
+    cotangent_clamp: float | None = None
+    kappa: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_failure not in _FALLBACKS:
+            raise ValueError(f"on_failure is {self.on_failure!r}; wanted 'loop', 'raise' or 'warn'")
+        solvers.get(self.method)
+
+    def solved(self) -> dict[str, Any]:
+        """Return the keyword arguments of :func:`recsolve.solve`."""
+        return {
+            "method": self.method, "tol": self.tol, "maxiter": self.maxiter, "fallback": _FALLBACKS[self.on_failure]
+        }  # fmt: skip
+
+
+@dataclass
+class Observer:
+    """Counts the solves of a layer, and warns of those that were not met where that is asked for."""
+
+    settings: Settings
+    counters: Counters
+
+    def __call__(self, solution: Solution) -> None:
+        self.counters.count(solution, kappa=self.settings.kappa)
+        if self.settings.on_failure == "warn" and not solution.success:
+            name = solution.recurrence.description
+            text = f"a layer of {name} goes on with states that miss their test: {solution.message}"
+            warnings.warn(text, ConvergenceWarning, stacklevel=2)

@@ -1,0 +1,308 @@
+"""What all layers of this package do: run a stack of cells over sequences, one direction after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.nn.utils import rnn
+
+from recsolve.nn.counters import Counters
+from recsolve.nn.sequences import Documents, Sequences, check_offsets
+from recsolve.interop.autograd import CellSpec, solve_native
+from recsolve.mixings import Mixing
+from recsolve.nn.solving import Observer, Settings
+from recsolve.recurrence.cell import Cell
+from recsolve.solution import ConvergenceError
+
+
+@dataclass
+class Direction:
+    """One layer in one direction: the cell, and its weights as they are now.
+
+    Attributes
+    ----------
+    cell : Cell
+    mixings : mapping of callables
+        What makes a mixing of its weight, by name.
+    drives : tuple of str
+    event : tuple of int
+        (*lanes, n), the axes of a drive.
+    projection : tensor, shape (drives units, input)
+        Rows drive by drive, in the order of ``drives``.
+    offset : tensor, shape (drives units), or None
+    weights, parameters : mapping of tensors
+        Of the mixings, and elementwise ones.
+    readout : tensor, shape (p, n), or None
+        Which shows p numbers of the n that the cell shows.
+    recurrent : tensor, shape (drives units, p), or None
+        With a readout: what an initial output is multiplied with.
+    """
+
+    cell: Cell
+    mixings: Mapping[str, Callable[[Any], Mixing]]
+    drives: tuple[str, ...]
+    event: tuple[int, ...]
+    projection: Any
+    offset: Any
+    weights: Mapping[str, Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    readout: Any = None
+    recurrent: Any = None
+
+
+class Stack:
+    """A mixin of modules with layers: what they are called with, and how the layers follow each other.
+
+    A module has ``input_size``, ``hidden_size``, ``num_layers``, ``bidirectional``, ``batch_first``, ``dropout`` and
+    ``training``, as those of torch, and says by ``_direction`` of which weights a layer is made.
+    """
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bidirectional: bool
+    batch_first: bool
+    dropout: float
+    training: bool
+    solving: Settings
+    counters: Counters
+
+    def _direction(self, layer: int, reverse: bool) -> Direction:
+        """Return the weights of one layer and direction as they are now."""
+        raise NotImplementedError
+
+    def _widths(self) -> tuple[int, ...]:
+        """Return the widths of the initial states, component by component."""
+        raise NotImplementedError
+
+    def _result_dtype(self, x: Any) -> Any:
+        """Return the dtype of results: that of autocast where it is on."""
+        device = x.device.type
+        if torch.is_autocast_enabled(device) and x.dtype is not torch.float64:
+            return torch.get_autocast_dtype(device)
+        return x.dtype
+
+    # What a call does ------------------------------------------------------------------------------------------
+
+    def forward(
+        self, input: Any, hx: Any = None, *, lengths: Any = None, cu_seqlens: Any = None, reset: Any = None
+    ) -> tuple[Any, Any]:
+        """Return the output of the last layer and the final states of all, as the modules of torch.
+
+        Parameters
+        ----------
+        input : tensor or PackedSequence
+            (T, B, D), (B, T, D) with ``batch_first``, or one sequence (T, D).
+        hx : tensor or tuple of tensors, optional
+            Initial states (layers directions, B, n), without B for one sequence; one for each component of the state.
+            Default: zeros.
+        lengths : sequence of int, optional
+            (B,), or one number for one sequence: how many leading steps of each sequence are there, 0 to T. What the
+            input holds beyond is not looked at, and outputs there are 0.
+        cu_seqlens : sequence of int, optional
+            (B + 1,): ``input`` (total, D) holds B sequences one after the other, and here is where each begins and the
+            last ends. The output lies in the same way; states have the axis B.
+        reset : array of bool, optional
+            (T, B) or (T,), whatever the order of axes of the input: steps at which another document begins, from ``hx``
+            again, in all layers. A reverse direction begins at the end of each document.
+
+        Returns
+        -------
+        output : tensor or PackedSequence
+            In the order of the input, its last axis (directions n).
+        final : tensor or tuple of tensors
+            As ``hx``: the states after the last step of each sequence.
+
+        Raises
+        ------
+        ValueError
+            For wrong shapes, lengths out of range, tensors on several devices, and ways to say where sequences end that
+            exclude each other.
+        TypeError
+            For dtypes that do not fit.
+        ConvergenceError
+            With ``on_failure="raise"``.
+        """
+        ways = {"lengths": lengths, "cu_seqlens": cu_seqlens, "reset": reset}
+        given = [name for name, way in ways.items() if way is not None]
+        if isinstance(input, rnn.PackedSequence):
+            if given:
+                raise ValueError(f"{given[0]} is given, but input is a PackedSequence, which says where sequences end")
+            return self._packed(input, hx)
+        if not isinstance(input, torch.Tensor):
+            raise TypeError(f"input is {type(input).__name__}; wanted a tensor or a PackedSequence")
+        if cu_seqlens is not None:
+            if len(given) > 1:
+                raise ValueError(f"{given} are given; wanted cu_seqlens alone, which says where sequences end")
+            return self._documents(input, hx, cu_seqlens)
+        if input.ndim not in (2, 3):
+            wanted = "(B, T, D)" if self.batch_first else "(T, B, D)"
+            raise ValueError(f"input has shape {tuple(input.shape)}; wanted (T, D) or {wanted}")
+        alone = input.ndim == 2
+        x = input.unsqueeze(1) if alone else self._time_first(input)
+        parts = self._initial(hx, x, alone=alone)
+        order = Sequences(x, [lengths] if alone and lengths is not None else lengths, reset)
+        y, final = self._layers(x, parts, order)
+        if alone:
+            return y.squeeze(1), self._joined([part.squeeze(1) for part in final])
+        return self._time_first(y), self._joined(final)
+
+    def _packed(self, packed: Any, hx: Any) -> tuple[Any, Any]:
+        """Return what :meth:`forward` does of a PackedSequence, whose sequences lie from the longest to the shortest."""
+        x, lengths = rnn.pad_packed_sequence(type(packed)(packed.data, packed.batch_sizes))
+        parts = self._initial(hx, x)
+        if packed.sorted_indices is not None:
+            parts = [None if part is None else part.index_select(1, packed.sorted_indices) for part in parts]
+        y, final = self._layers(x, parts, Sequences(x, lengths))
+        if packed.unsorted_indices is not None:
+            final = [part.index_select(1, packed.unsorted_indices) for part in final]
+        data = rnn.pack_padded_sequence(y, lengths).data
+        return type(packed)(data, *packed[1:]), self._joined(final)
+
+    def _documents(self, input: Any, hx: Any, cu_seqlens: Any) -> tuple[Any, Any]:
+        """Return what :meth:`forward` does of sequences one after the other."""
+        if input.ndim != 2:
+            raise ValueError(f"input has shape {tuple(input.shape)}; wanted (total, D), as cu_seqlens is given")
+        offsets = check_offsets(cu_seqlens, len(input))
+        if hx is None:  # all begin alike, so that one long sequence may hold them
+            x = input.unsqueeze(1)
+            y, final = self._layers(x, self._initial(None, x), Documents(x, offsets))
+            return y.squeeze(1), self._joined(final)
+        lengths = (offsets[1:] - offsets[:-1]).tolist()
+        x = rnn.pad_sequence(input.split(lengths)) if lengths else input[:, None][:, :0]
+        y, final = self._layers(x, self._initial(hx, x), Sequences(x, lengths))
+        rows = [y[:length, index] for index, length in enumerate(lengths)]
+        return torch.cat(rows) if rows else y[:, :0].flatten(0, 1), self._joined(final)
+
+    def _layers(self, x: Any, parts: list[Any], order: Sequences) -> tuple[Any, list[Any]]:
+        """Return the output (T, B, directions n) and the final states (layers directions, B, n), by component."""
+        dtype = self._result_dtype(x)
+        final: list[list[Any]] = []
+        for layer in range(self.num_layers):
+            entered, shown = self._enter(layer, x), []
+            for reverse in (False, True)[: 1 + self.bidirectional]:
+                starts = [None if part is None else part[len(final)] for part in parts]
+                y, ends = self._solve(self._direction(layer, reverse), entered, starts, order, reverse)
+                shown.append(y.to(dtype))
+                final.append(ends)
+            y = shown[0] if len(shown) == 1 else torch.cat(shown, dim=-1)
+            x = self._leave(layer, x, y)
+        return x, [torch.stack(part).to(dtype) for part in zip(*final, strict=True)]
+
+    def _enter(self, layer: int, x: Any) -> Any:
+        """Return the input of the cells of a layer, for that of the layer."""
+        return x
+
+    def _leave(self, layer: int, x: Any, y: Any) -> Any:
+        """Return the output of a layer, for its input and the output of its cells."""
+        if self.dropout and layer < self.num_layers - 1:
+            y = functional.dropout(y, self.dropout, self.training)
+        return y
+
+    def _solve(
+        self, weights: Direction, x: Any, starts: list[Any], order: Sequences, reverse: bool
+    ) -> tuple[Any, list[Any]]:
+        """Return the output (T, B, n) of a direction in the order of x, and its final states (B, n) by component."""
+        dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
+        cell, resets = weights.cell, order.resets(reverse)
+        shown = cell.state.index(cell.output)
+        starts = [None if part is None else part.to(dtype) for part in starts]
+        rows = _linear(order.read(x, reverse), weights.projection, weights.offset).to(dtype)
+        first = starts
+        if weights.readout is not None and starts[shown] is not None:
+            # An initial output is seen through the mixings alone: what they make of it belongs to the drive.
+            seen = functional.linear(starts[shown], weights.recurrent.to(dtype))
+            rows = rows + _at_starts(seen, len(rows), resets)
+            first = [part if i != shown else torch.zeros_like(starts[1 - shown]) for i, part in enumerate(starts)]
+        drives = rows.unflatten(-1, (len(weights.drives), *weights.event)).unbind(2)
+        tensors = {f"drive.{name}": drive for name, drive in zip(weights.drives, drives, strict=True)}
+        tensors |= {f"mixing.{name}": weights.weights[name].to(dtype) for name in cell.mixings}
+        tensors |= {f"parameter.{name}": weights.parameters[name].to(dtype) for name in cell.parameters}
+        states = self._states(weights, {**tensors, "initial": _state(first, weights.event), "reset": resets})
+        parts = [part.flatten(2) for part in (states.unbind(2) if len(starts) > 1 else [states])]
+        if weights.readout is not None:
+            parts[shown] = functional.linear(parts[shown], weights.readout.to(dtype))
+        starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
+        final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
+        return order.read(parts[shown], reverse), final
+
+    def _states(self, weights: Direction, tensors: dict[str, Any]) -> Any:
+        """Return the states (T, B, *event) of a cell."""
+        spec = CellSpec(
+            weights.cell, weights.mixings, self.solving.solved(), clamp=self.solving.cotangent_clamp,
+            observe=Observer(self.solving, self.counters),
+        )  # fmt: skip
+        try:
+            return solve_native(spec, tensors).states
+        except ConvergenceError as error:
+            self.counters.count(error.solution, kappa=False)
+            raise
+
+    # Arguments -------------------------------------------------------------------------------------------------
+
+    def _time_first(self, x: Any) -> Any:
+        return x.transpose(0, 1) if self.batch_first else x
+
+    def _initial(self, hx: Any, x: Any, *, alone: bool = False) -> list[Any]:
+        """Return one initial state (layers directions, B, n) for each component, or None for each; check x too."""
+        self._check_input(x)
+        widths = self._widths()
+        if hx is None:
+            return [None] * len(widths)
+        parts = list(hx) if isinstance(hx, (tuple, list)) else [hx]
+        if len(parts) != len(widths):
+            raise ValueError(f"hx has {len(parts)} parts; wanted {len(widths)}")
+        count = self.num_layers * (1 + self.bidirectional)
+        for i, (part, width) in enumerate(zip(parts, widths, strict=True)):
+            name, wanted = f"hx[{i}]" if len(parts) > 1 else "hx", (count, *((),(x.shape[1],))[not alone], width)
+            if not isinstance(part, torch.Tensor):
+                raise TypeError(f"{name} is {type(part).__name__}; wanted a tensor")
+            if tuple(part.shape) != wanted:
+                raise ValueError(f"{name} has shape {tuple(part.shape)}; wanted (layers directions, [B], n) = {wanted}")
+            _check_alike(name, part, x)
+        return [part.unsqueeze(1) for part in parts] if alone else parts
+
+    def _check_input(self, x: Any) -> None:
+        if x.shape[-1] != self.input_size:
+            raise ValueError(f"input has {x.shape[-1]} features; wanted input_size = {self.input_size}")
+        _check_alike("input", x, self._direction(0, False).projection, "the weights")
+
+    def _joined(self, parts: list[Any]) -> Any:
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _check_alike(name: str, x: Any, like: Any, other: str = "input") -> None:
+    """Refuse a tensor on another device; or of another dtype, unless autocast makes them one."""
+    if x.device != like.device:
+        raise ValueError(f"{name} is on {x.device} and {other} on {like.device}; wanted one device")
+    cast = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, like.dtype)
+    if not x.is_floating_point() or (x.dtype != like.dtype and not cast):
+        raise TypeError(f"{name} has dtype {x.dtype}; wanted {like.dtype}, as {other}")
+
+
+def _linear(x: Any, weight: Any, bias: Any) -> Any:
+    """Return the product with steps (T, B, D) in their order in memory, for results lie as their inputs do."""
+    if x.ndim == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous():
+        return functional.linear(x.transpose(0, 1), weight, bias).transpose(0, 1)
+    return functional.linear(x, weight, bias)
+
+
+def _at_starts(x: Any, length: int, resets: Any) -> Any:
+    """Return (T, B, n) with ``x`` (B, n) at the first step, and at resets, and 0 elsewhere."""
+    starts = torch.zeros(length, x.shape[0], dtype=torch.bool, device=x.device)
+    if resets is not None:
+        starts |= torch.as_tensor(resets, device=x.device)
+    starts[:1] = True
+    return torch.where(starts[..., None], x, 0)
+
+
+def _state(parts: list[Any], event: tuple[int, ...]) -> Any:
+    """Return a state (B, [k], *lanes, n) of components (B, n), or None where there are none."""
+    if parts[0] is None:
+        return None
+    shaped = [part.unflatten(-1, event) for part in parts]
+    return shaped[0] if len(shaped) == 1 else torch.stack(shaped, dim=1)
