@@ -184,7 +184,12 @@ class Run:
     def _row(self, losses: list[float], seconds: float) -> Row:
         tokens = self.config.length * self.config.batch * len(losses)
         shown: Row = {"step": self.step, "loss": float(np.mean(losses)), "seconds": seconds}
-        return shown | {"tokens_per_second": tokens / seconds} | networks.counts(self.network)
+        return shown | {"tokens_per_second": tokens / seconds} | self._counted()
+
+    def _counted(self) -> Row:
+        from recsolve.studies.training.modules import counted
+
+        return counted(self.network)
 
     def _write(self, row: Row) -> None:
         if self.folder is not None:
