@@ -19,7 +19,7 @@ from recsolve.diagnosis.diagnose import Diagnosis, diagnose
 from recsolve.gradients.adjoint import Gradients, adjoint
 from recsolve.gradients.scan_adjoint import ScanGradients, scan_adjoint
 from recsolve.gradients.tangent import tangent
-from recsolve.interop import autograd as _autograd  # lets solve and scan record what torch differentiates
+from recsolve.interop import autograd as _autograd  # noqa: F401  # so that solve and scan record nodes of torch
 from recsolve.interop.checkpoint import load
 from recsolve.interop.layers import Layers
 from recsolve.interop.layers_gradients import LayersGradients

@@ -163,8 +163,8 @@ def test_both_ways_through_one_node_add_up_and_every_result_shares_it():
     x = torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True)
     sol = rs.solve(rs.cells.LSTM.from_torch(model).recurrence(x))
     assert sol.states.grad_fn is sol.output.grad_fn is sol.final.grad_fn
-    y, (h, c) = model(x)
-    ours = (sol.output.sin().sum() + sol.named_final.c.exp().sum() + sol.named.c[2].sum())
+    y, (_, c) = model(x)
+    ours = sol.output.sin().sum() + sol.named_final.c.exp().sum() + sol.named.c[2].sum()
     theirs = y.sin().sum() + c.exp().sum() + model(x[:3])[1][1].sum()
     wanted = torch.autograd.grad(theirs, (x, *model.parameters()))
     for found, known in zip(torch.autograd.grad(ours, (x, *model.parameters())), wanted, strict=True):
@@ -175,9 +175,7 @@ def test_one_weight_in_two_places_gets_both_gradients():
     W, u = leaf(0.3 * np.eye(3)), torch.ones(5, 3, dtype=torch.float64)
 
     def solved(W):
-        cell = rs.cells.GRU.with_weights(
-            mixings={n: rs.mixings.Dense(W.T) for n in "rzn"}, parameters={"b_n": W[0]}
-        )
+        cell = rs.cells.GRU.with_weights(mixings={n: rs.mixings.Dense(W.T) for n in "rzn"}, parameters={"b_n": W[0]})
         return rs.solve(cell.recurrence(drive=dict.fromkeys("rzn", u))).output
 
     assert gradcheck(solved, (W,))
@@ -202,7 +200,7 @@ def test_nothing_is_recorded_without_need():
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
             sol = rs.solve(elman(W, x))
-            assert not sol.states.requires_grad and not sol.output.requires_grad and not sol.final.requires_grad
+            assert not any(x.requires_grad for x in (sol.states, sol.output, sol.final))
             assert not rs.scan("affine", (leaf(np.ones(3)), leaf(np.ones(3)))).requires_grad
     assert not rs.solve(elman(W.detach(), x)).states.requires_grad
     assert isinstance(rs.solve(elman(W, x.numpy())).states, np.ndarray)
@@ -218,9 +216,9 @@ def test_nothing_is_recorded_without_need():
 def test_what_cannot_go_back_is_refused_and_named():
     W, x = leaf(0.3 * np.eye(2)), leaf(np.ones((5, 2)))
     bad = rs.solve(elman(W, x), method="jacobi", maxiter=1)
-    with pytest.raises(ValueError, match="maxiter.*fallback='sequential'"):
+    with pytest.raises(ValueError, match=r"maxiter.*fallback='sequential'"):
         bad.output.sum().backward()
-    with pytest.raises(TypeError, match="drive h was computed .*torch.no_grad"):
+    with pytest.raises(TypeError, match=r"drive h was computed .*torch.no_grad"):
         rs.solve(elman(W, x).window(1, 3))
     cell = elman(W, x).cell
     with pytest.raises(TypeError, match="mixing h was computed"):
@@ -254,7 +252,7 @@ def test_short_and_empty_sequences(T):
     W, x, h = leaf(0.3 * np.eye(2)), leaf(np.ones((T, 3, 2))), leaf(np.ones((3, 2)))
     sol = rs.solve(elman(W, x, initial=h))
     (sol.output.sum() + sol.final.sum()).backward()
-    assert x.grad.shape == x.shape and h.grad.shape == h.shape
+    assert (x.grad.shape, h.grad.shape) == (x.shape, h.shape)
     assert bool((h.grad == 1).all()) == (T == 0)
 
 

@@ -17,7 +17,6 @@ from recsolve import cells, mixings
 from recsolve.base.links import RECORDERS, Leaf
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.projection import Projection
-from recsolve.scan import scan
 from recsolve.solution import Solution
 from recsolve.solve import solve
 
@@ -175,8 +174,8 @@ def _grouped(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _default_mixing(weight: Any) -> mixings.Mixing:
-    kind = {1: mixings.Diagonal, 2: mixings.Dense, 3: mixings.Heads}.get(weight.ndim)
-    if kind is None:
+    kinds: dict[int, Callable[[Any], mixings.Mixing]] = {1: mixings.Diagonal, 2: mixings.Dense, 3: mixings.Heads}
+    if (kind := kinds.get(weight.ndim)) is None:
         raise ValueError(f"a mixing weight has shape {tuple(weight.shape)}; wanted (n,), (n, n) or (H, n, n)")
     return kind(weight)
 

@@ -13,10 +13,8 @@ from recsolve.base.links import Leaf
 from recsolve.gradients.adjoint import gradients
 from recsolve.gradients.scan_adjoint import scan_adjoint
 from recsolve.gradients.solved import check_differentiable
-from recsolve.gradients.transposes import sum_to
 from recsolve.scan import scan
 from recsolve.solution import Solution
-
 
 READOUT: Leaf = ("readout", None)
 
@@ -112,20 +110,15 @@ class Solved:
 
     def run(self, tensors: Sequence[Any]) -> Any:
         rec = self.recurrence
-        found = {
-            "states": lambda: rec.as_given(self.states),
-            "output": lambda: rec.as_given(self.shown),
-            "final": lambda: self.states[-1],
-        }
-        results = tuple(rec.wrap(found[name]()) for name in self.names)
-        self.shown = self.states[:0]  # held by whoever has been shown it
-        return results
+        found = {"states": rec.as_given(self.states), "output": rec.as_given(self.shown), "final": self.states[-1:]}
+        self.shown = self.states  # whoever is shown the output holds it
+        return tuple(rec.wrap(found[name][0] if name == "final" else found[name]) for name in self.names)
 
     def pull(self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
         check_differentiable(self.recurrence, self.success, self.status)
         rec = self.recurrence
         c = {name: None if x is None else _native(x) for name, x in zip(self.names, cotangents, strict=True)}
-        states, output = (None if c.get(n) is None else rec.in_order(c[n], n) for n in ("states", "output"))
+        states, output = (None if (x := c.get(n)) is None else rec.in_order(x, n) for n in ("states", "output"))
         found = gradients(rec, self.states, states, output, c.get("final"))
         return _distinct([self._shown(output) if leaf == READOUT else found.of(leaf) for leaf in self.leaves])
 

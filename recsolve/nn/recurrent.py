@@ -13,11 +13,12 @@ from torch import nn
 from recsolve import cells
 from recsolve.base.links import to_linked
 from recsolve.base.overriding import changed
-from recsolve.mixings import Mixing
+from recsolve.mixings import Mixing, form_of
 from recsolve.nn.counters import Counters
 from recsolve.nn.solving import Settings
-from recsolve.nn.stack import Direction, Stack
+from recsolve.nn.stack import Direction, Stack, stored
 from recsolve.recurrence.cell import Cell
+from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.solve import solve
 
 _NORMS: dict[Any, Any] = {False: None, True: nn.LayerNorm, "layer": nn.LayerNorm, "rms": nn.RMSNorm}
@@ -124,13 +125,13 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
         self.norm, self.residual = norm, bool(residual)
         factory = {"device": device, "dtype": dtype}
         draw = {"mixing": mixing, "heads": heads, "gain": gain}
+        _try(self.cell.random(input_size=input_size, hidden_size=hidden_size, **draw, rng=0))
         for layer in range(num_layers):
             width = input_size if layer == 0 else hidden_size * (1 + self.bidirectional)
             if _NORMS[norm] is not None:
                 self.add_module(f"norm_l{layer}", _NORMS[norm](width, **factory))
             for reverse in (False, True)[: 1 + self.bidirectional]:
                 self.add_module(self._name(layer, reverse), _Weights(self.cell, width, hidden_size, draw, factory))
-        _try(self._modules[self._name(0, False)])
 
     def _name(self, layer: int, reverse: bool) -> str:
         """Return what a layer and direction are called; with the cell, so that checkpoints of others do not fit."""
@@ -143,6 +144,13 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
 
     def _direction(self, layer: int, reverse: bool) -> Direction:
         return self._modules[self._name(layer, reverse)].direction()  # type: ignore[no-any-return]
+
+    def _like(self) -> Any:
+        return self._modules[self._name(0, False)].weight_ih
+
+    def _recurrent(self, layer: int, reverse: bool) -> list[tuple[Any, str | None]]:
+        weights: Any = self._modules[self._name(layer, reverse)]
+        return [(stored(weights, f"mixing_{n}"), form_of(make.args[0])) for n, make in weights.mixings.items()]
 
     def _widths(self) -> tuple[int, ...]:
         return (self.hidden_size,) * len(self.cell.state)
@@ -161,11 +169,9 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
         return ", ".join(given + [f"{name}=True" for name in flags if getattr(self, name)])
 
 
-def _try(weights: Any) -> None:
+def _try(cell: WeightedCell) -> None:
     """Take a few steps by Newton's method, so that a function that cannot be taken apart is refused at once."""
-    cell, (input_size, hidden_size) = weights.cell, weights.sizes
-    small = weights._drawn()
     try:
-        solve(small.recurrence(np.ones((2, input_size))), method="newton", maxiter=1)
-    except Exception as error:
-        raise type(error)(f"cell {cell.name} cannot be solved: {error}") from error
+        solve(cell.recurrence(np.ones((3, 1, cell.input_size or 0))), method="newton", maxiter=1)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"cell is {cell.cell.name}, which cannot be solved: {error}") from error

@@ -23,9 +23,11 @@ class Sequences:
     """
 
     def __init__(self, x: Any, lengths: Any = None, reset: Any = None):
+        self._padded, self._order = lengths is not None, None
+        if lengths is None and reset is None:
+            return
         like = x.new_empty((*x.shape[:2], 0), dtype=torch.float32)
         self._order = Order(to_native(like, "x"), lengths, reset)
-        self._padded = lengths is not None
         if self._padded:
             self._there, self._back, self._lengths = (
                 from_native(index, "torch") for index in (self._order.there, self._order.back, self._order.lengths)
@@ -38,9 +40,10 @@ class Sequences:
         taken = torch.take_along_dim(x, _over(self._back, x), dim=0) if reverse else x
         return torch.where(_over(self._there, x), taken, 0)
 
-    def resets(self, reverse: bool) -> Array | None:
-        """Return where a direction starts again, native (T, B), in its own order, or None for nowhere."""
-        return self._order.resets(reverse)
+    def resets(self, reverse: bool) -> Any:
+        """Return where a direction starts again, (T, B), in its own order, or None for nowhere."""
+        found = None if self._order is None else self._order.resets(reverse)
+        return None if found is None else from_native(found, "torch")
 
     def last(self, states: Any, initial: Any, reverse: bool) -> Any:
         """Return the state (sequences, ...) after the last step of each, the initial one where there is none."""
@@ -105,6 +108,7 @@ def check_offsets(cu_seqlens: Any, total: int) -> Array:
     fits = found.ndim == 1 and found.size and found[0] == 0 and found[-1] == total
     if not fits or (np.diff(found.astype(np.int64)) < 0).any():
         raise ValueError(
-            f"cu_seqlens is {found.tolist()}; wanted (sequences + 1,) from 0 to the number of steps {total}, never falling"
+            f"cu_seqlens is {found.tolist()}; wanted (sequences + 1,) from 0 to the number of steps {total}, never "
+            "falling"
         )
     return found.astype(np.int64)

@@ -10,13 +10,13 @@ import torch
 from torch.nn import functional
 from torch.nn.utils import rnn
 
-from recsolve.nn.counters import Counters
-from recsolve.nn.sequences import Documents, Sequences, check_offsets
 from recsolve.interop.autograd import CellSpec, solve_native
 from recsolve.mixings import Mixing
+from recsolve.nn.counters import Counters
+from recsolve.nn.sequences import Documents, Sequences, check_offsets
 from recsolve.nn.solving import Observer, Settings
 from recsolve.recurrence.cell import Cell
-from recsolve.solution import ConvergenceError
+from recsolve.solution import ConvergenceError, Solution
 
 
 @dataclass
@@ -70,9 +70,18 @@ class Stack:
     training: bool
     solving: Settings
     counters: Counters
+    seen: list[tuple[Direction, dict[str, Any], Solution]] | None = None  # the solves, while somebody looks at them
 
     def _direction(self, layer: int, reverse: bool) -> Direction:
         """Return the weights of one layer and direction as they are now."""
+        raise NotImplementedError
+
+    def _recurrent(self, layer: int, reverse: bool) -> list[tuple[Any, str | None]]:
+        """Return the weights of the mixings as they are stored, and the forms of their maps; ValueError for others."""
+        raise NotImplementedError
+
+    def _like(self) -> Any:
+        """Return one of the weights."""
         raise NotImplementedError
 
     def _widths(self) -> tuple[int, ...]:
@@ -152,7 +161,7 @@ class Stack:
         return self._time_first(y), self._joined(final)
 
     def _packed(self, packed: Any, hx: Any) -> tuple[Any, Any]:
-        """Return what :meth:`forward` does of a PackedSequence, whose sequences lie from the longest to the shortest."""
+        """Return what :meth:`forward` does of a PackedSequence, where sequences lie from the longest on."""
         x, lengths = rnn.pad_packed_sequence(type(packed)(packed.data, packed.batch_sizes))
         parts = self._initial(hx, x)
         if packed.sorted_indices is not None:
@@ -207,12 +216,19 @@ class Stack:
         self, weights: Direction, x: Any, starts: list[Any], order: Sequences, reverse: bool
     ) -> tuple[Any, list[Any]]:
         """Return the output (T, B, n) of a direction in the order of x, and its final states (B, n) by component."""
-        dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
-        cell, resets = weights.cell, order.resets(reverse)
-        shown = cell.state.index(cell.output)
+        dtype, cell, resets = wide(x), weights.cell, order.resets(reverse)
         starts = [None if part is None else part.to(dtype) for part in starts]
         rows = _linear(order.read(x, reverse), weights.projection, weights.offset).to(dtype)
-        first = starts
+        with torch.autocast(x.device.type, enabled=False):  # which stops at the projection: states are not rounded
+            parts = self._parts(weights, rows, starts, resets)
+        starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
+        final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
+        return order.read(parts[cell.state.index(cell.output)], reverse), final
+
+    def _parts(self, weights: Direction, rows: Any, starts: list[Any], resets: Any) -> list[Any]:
+        """Return the components (T, B, n) of the states of a direction, in its own order, the shown one read out."""
+        cell, dtype, first = weights.cell, rows.dtype, starts
+        shown = cell.state.index(cell.output)
         if weights.readout is not None and starts[shown] is not None:
             # An initial output is seen through the mixings alone: what they make of it belongs to the drive.
             seen = functional.linear(starts[shown], weights.recurrent.to(dtype))
@@ -226,9 +242,7 @@ class Stack:
         parts = [part.flatten(2) for part in (states.unbind(2) if len(starts) > 1 else [states])]
         if weights.readout is not None:
             parts[shown] = functional.linear(parts[shown], weights.readout.to(dtype))
-        starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
-        final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
-        return order.read(parts[shown], reverse), final
+        return parts
 
     def _states(self, weights: Direction, tensors: dict[str, Any]) -> Any:
         """Return the states (T, B, *event) of a cell."""
@@ -237,10 +251,13 @@ class Stack:
             observe=Observer(self.solving, self.counters),
         )  # fmt: skip
         try:
-            return solve_native(spec, tensors).states
+            solution = solve_native(spec, tensors)
         except ConvergenceError as error:
             self.counters.count(error.solution, kappa=False)
             raise
+        if self.seen is not None:
+            self.seen.append((weights, tensors, solution))
+        return solution.states
 
     # Arguments -------------------------------------------------------------------------------------------------
 
@@ -258,7 +275,7 @@ class Stack:
             raise ValueError(f"hx has {len(parts)} parts; wanted {len(widths)}")
         count = self.num_layers * (1 + self.bidirectional)
         for i, (part, width) in enumerate(zip(parts, widths, strict=True)):
-            name, wanted = f"hx[{i}]" if len(parts) > 1 else "hx", (count, *((),(x.shape[1],))[not alone], width)
+            name, wanted = f"hx[{i}]" if len(parts) > 1 else "hx", (count, *((), (x.shape[1],))[not alone], width)
             if not isinstance(part, torch.Tensor):
                 raise TypeError(f"{name} is {type(part).__name__}; wanted a tensor")
             if tuple(part.shape) != wanted:
@@ -269,7 +286,7 @@ class Stack:
     def _check_input(self, x: Any) -> None:
         if x.shape[-1] != self.input_size:
             raise ValueError(f"input has {x.shape[-1]} features; wanted input_size = {self.input_size}")
-        _check_alike("input", x, self._direction(0, False).projection, "the weights")
+        _check_alike("input", x, self._like(), "the weights")
 
     def _joined(self, parts: list[Any]) -> Any:
         return parts[0] if len(parts) == 1 else tuple(parts)
@@ -284,6 +301,18 @@ def _check_alike(name: str, x: Any, like: Any, other: str = "input") -> None:
         raise TypeError(f"{name} has dtype {x.dtype}; wanted {like.dtype}, as {other}")
 
 
+def stored(module: Any, name: str) -> Any:
+    """Return a parameter of a module, to be changed in place; ValueError where it is computed of others."""
+    if name not in module._parameters:
+        raise ValueError(f"{name} is reparametrized; wanted a parameter, which can be changed in place")
+    return module._parameters[name]
+
+
+def wide(x: Any) -> Any:
+    """Return the dtype of states: float64 for float64, and else float32."""
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
+
+
 def _linear(x: Any, weight: Any, bias: Any) -> Any:
     """Return the product with steps (T, B, D) in their order in memory, for results lie as their inputs do."""
     if x.ndim == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous():
@@ -295,7 +324,7 @@ def _at_starts(x: Any, length: int, resets: Any) -> Any:
     """Return (T, B, n) with ``x`` (B, n) at the first step, and at resets, and 0 elsewhere."""
     starts = torch.zeros(length, x.shape[0], dtype=torch.bool, device=x.device)
     if resets is not None:
-        starts |= torch.as_tensor(resets, device=x.device)
+        starts |= resets
     starts[:1] = True
     return torch.where(starts[..., None], x, 0)
 

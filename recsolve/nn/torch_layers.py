@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from recsolve import cells
+from recsolve.mixings import Dense
 from recsolve.nn.counters import Counters
 from recsolve.nn.solving import Settings
-from recsolve.nn.stack import Direction, Stack
-from recsolve.mixings import Dense
+from recsolve.nn.stack import Direction, Stack, stored, wide
 from recsolve.recurrence.torch_weights import CELL_OF_MODE, LAYOUTS
 
 
@@ -20,6 +20,7 @@ class _TorchStack(Stack):
     mode: str
     proj_size: int
     bias: bool
+    weight_ih_l0: Any
 
     def __init__(
         self,
@@ -34,7 +35,15 @@ class _TorchStack(Stack):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.solving, self.counters = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa), Counters()
+        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
+        self.counters = Counters()
+
+    def _like(self) -> Any:
+        return self.weight_ih_l0
+
+    def _recurrent(self, layer: int, reverse: bool) -> list[tuple[Any, str | None]]:
+        stacked = stored(self, f"weight_hh_l{layer}{'_reverse' if reverse else ''}")
+        return [(gate, "dense") for gate in stacked.split(self.hidden_size)]
 
     def _widths(self) -> tuple[int, ...]:
         shown = self.proj_size or self.hidden_size
@@ -51,9 +60,9 @@ class _TorchStack(Stack):
         cell = cells.get(CELL_OF_MODE[self.mode])
         layout, n, hidden = LAYOUTS[cell.name], self.hidden_size, weight("weight_hh")
         gates = layout.gates
-        recurrent = hidden if not self.proj_size else hidden @ weight("weight_hr")
+        recurrent = hidden if not self.proj_size else _product(hidden, weight("weight_hr"))
         split = recurrent.unflatten(0, (len(gates), n)).unbind(0)
-        offset, inner = None, {gate: None for gate in layout.inner_biases}
+        offset, inner = None, dict.fromkeys(layout.inner_biases)
         if self.bias:
             inside = dict(zip(gates, weight("bias_hh").chunk(len(gates)), strict=True))
             inner = {gate: inside[gate] for gate in layout.inner_biases}
@@ -65,6 +74,12 @@ class _TorchStack(Stack):
         return Direction(
             cell, dict.fromkeys(gates, Dense), gates, (n,), weight("weight_ih"), offset, weights, parameters, *readout
         )  # fmt: skip
+
+
+def _product(a: Any, b: Any) -> Any:
+    """Return the product of two weights in the dtype of states."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a.to(wide(a)) @ b.to(wide(b))
 
 
 class GRU(_TorchStack, torch.nn.GRU):  # type: ignore[misc]

@@ -49,7 +49,7 @@ class ReadCell(WeightedCell):
     def pull_readout(self, output: Array, states: Array) -> Array:
         """Return the cotangent of R for one of the output at some states."""
         shown = super().output(states)
-        return output.reshape(-1, len(self.readout)).T @ shown.reshape(-1, shown.shape[-1])  # type: ignore[no-any-return]
+        return output.reshape(-1, len(self.readout)).T @ shown.reshape(-1, shown.shape[-1])
 
     def map(self, function: Callable[[Array], Array]) -> Self:
         return WeightedCell.map(changed(self, readout=function(self.readout)), function)

@@ -215,7 +215,9 @@ class WeightedCell:
 
     def _check_namespace(self, like: Array) -> None:
         for name, weight in self._weights():
-            if namespace(weight) is namespace(like) and getattr(weight, "device", None) != getattr(like, "device", None):
+            if namespace(weight) is namespace(like) and getattr(weight, "device", None) != getattr(
+                like, "device", None
+            ):
                 raise TypeError(f"the drive is on {like.device} and {name} is on {weight.device}; move one of them")
             if namespace(weight) is not namespace(like):
                 raise TypeError(
