@@ -226,8 +226,10 @@ class Gradients:
         return projection.weight_cotangents(self._drive, x)  # type: ignore[no-any-return]
 
     def of(self, leaf: Leaf) -> Array:
-        """Return the native gradient with respect to one of ``recurrence.leaves()``, in its shape."""
+        """Return the native gradient by one of ``recurrence.leaves()``, in its shape, or by ("state", None)."""
         kind, name = leaf
+        if kind == "state":
+            return self._g
         if kind == "initial":
             return self._initial
         if kind in ("mixing", "drive"):

@@ -120,7 +120,7 @@ def pull_function(
     return Cotangents(found.get(STATE), inputs, parameters)
 
 
-def _windows(length: int, row: int) -> Iterator[slice]:
+def windows(length: int, row: int) -> Iterator[slice]:
     """Return windows of time, of rows with so many numbers."""
     steps = max(_RECORDED // max(row, 1), 1)
     return (slice(start, start + steps) for start in range(0, length, steps))
@@ -131,7 +131,7 @@ def _by_records(
 ) -> None:
     """Fill in cotangents from one pass back."""
     length = len(states)
-    for cut in _windows(length, max(states.size, cotangent.size) // length):
+    for cut in windows(length, max(states.size, cotangent.size) // length):
         state: Any = RecordedState(states[cut], moves=STATE in found) if _as_dual(rec, found) else states[cut]
         leaves: dict[Leaf, Any] = {STATE: state}
         for i, u in enumerate(rec.inputs):
@@ -200,6 +200,16 @@ def push_function(rec: FunctionRecurrence, previous: Array, moved: Mapping[Leaf,
     if not isinstance(out, Tangent) or not out.partials:
         return xp.zeros(rec.shape, dtype=rec.dtype)  # type: ignore[no-any-return]
     return xp.broadcast_to(out.directions[0], rec.shape)  # type: ignore[no-any-return]
+
+
+def push_readout(rec: Depends, readout: Callable[..., Any], states: Array, moved: Mapping[Leaf, Array]) -> Any:
+    """Return the tangent of what a readout gives, for one of each of some leaves, the states among them."""
+    with ties_in_force(rec.ties), state_dtype(rec.dtype), np.errstate(all="ignore"):
+        out = _called(rec, readout, _tangents(rec, states, {leaf: x[None] for leaf, x in moved.items()}))
+    if not isinstance(out, Tangent) or not out.partials:
+        like = out.value if isinstance(out, Tangent) else out
+        return namespace(states).zeros(like.shape, like.dtype)
+    return out.directions[0]
 
 
 def _by_directions(

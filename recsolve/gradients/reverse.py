@@ -17,6 +17,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, broadcast, namespace
 from recsolve.gradients.transposes import PRODUCTS, expanded, scattered, sum_to
+from recsolve.recurrence.function_rules import SLOPES
 from recsolve.symbolic.dual import ONE, Dual, OfState, value_of
 
 Pull: TypeAlias = Callable[[Array], Array]  # from the cotangent of a result to that of an operand
@@ -85,6 +86,11 @@ class Recorded(Dual):
     def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         if function in PRODUCTS:
             return self._product(PRODUCTS[function], function, args, kwargs)
+        if isinstance(function, np.ufunc) and function.__name__ in SLOPES:
+            values = self._values(args)
+            y = function(*values)
+            slopes = zip(args, SLOPES[function.__name__], strict=True)
+            return self._combine(y, [(x, f(*values, y)) for x, f in slopes if isinstance(x, Dual)])
         if any(isinstance(x, Dual) for x in (*args[1:], *kwargs.values())):
             raise self._unsupported(name)
         if function in _MOVES:

@@ -97,9 +97,15 @@ class CellSensitivity:
         def call(x: Any) -> Dual:
             value, depends = (x.value, type(x)) if isinstance(x, Dual) else (x, Dual)
             self.calls.append((name, mixing, value, x.partials if isinstance(x, Dual) else {}))
-            return self._leaf("call", len(self.calls) - 1, mixing.matvec(value), depends)
+            return self._leaf("call", len(self.calls) - 1, self._mixed(name, mixing, value), depends)
 
         return call
+
+    def _mixed(self, name: str | None, mixing: Mixing, x: Any) -> Any:
+        return mixing.matvec(x)
+
+    def _mixed_back(self, name: str | None, mixing: Mixing, g: Any) -> Any:
+        return mixing.rmatvec(g)
 
     def pull(self, cotangent: Array) -> tuple[dict[Leaf, Array], list[tuple[str, Array, Array]]]:
         """Return the cotangents of the leaves and of the results of mixing calls, for one of F.
@@ -115,7 +121,6 @@ class CellSensitivity:
         mixed : list of tuple
             The name of a mixing, the cotangent of its result, and its input, for every call.
         """
-        xp = namespace(cotangent)
         adjoints: dict[Any, Any] = {}
         mixed: list[tuple[str, Array, Array]] = []
 
@@ -130,11 +135,11 @@ class CellSensitivity:
             g = adjoints.pop(("call", index), None)
             if g is None:
                 continue
-            g = xp.broadcast_to(g, self.part.shape)
+            g = np.broadcast_to(g, self.part.shape)
             if name is not None:
-                mixed.append((name, g, xp.broadcast_to(x, self.part.shape)))
-            accumulate(inner, mixing.rmatvec(g))
-        full = {leaf: xp.broadcast_to(g, self.part.shape) for leaf, g in adjoints.items()}
+                mixed.append((name, g, np.broadcast_to(x, self.part.shape)))
+            accumulate(inner, self._mixed_back(name, mixing, g))
+        full = {leaf: np.broadcast_to(g, self.part.shape) for leaf, g in adjoints.items()}
         return full, mixed
 
     def weights(self, mixed: list[tuple[str, Array, Array]]) -> dict[str, Array]:

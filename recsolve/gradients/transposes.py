@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
+from recsolve.recurrence.function_tangent import DIRECTIONS, Tangent
 
 
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
@@ -49,6 +50,9 @@ def scattered(move: Callable[[list[Array]], Array], shapes: list[tuple[int, ...]
         Which of them is wanted.
     g : array
     """
+    if isinstance(g, Tangent):
+        moved = {DIRECTIONS: np.stack([scattered(move, shapes, place, d) for d in g.directions])} if g.partials else {}
+        return Tangent(scattered(move, shapes, place, g.value), moved)
     xp = namespace(g)
     if len(shapes) == 1:
         result = xp.zeros(shapes[0], dtype=g.dtype)
@@ -72,7 +76,7 @@ def _matmul(place: int, values: list[Array], kwargs: Any) -> Callable[[Array], A
 
 def _pull_matmul(place: int, values: list[Array], g: Array) -> Array:
     a, b = values
-    rows, columns, xp = a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b, namespace(g)
+    rows, columns = a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b
     g = g[..., None] if b.ndim == 1 else g
     g = g[..., None, :] if a.ndim == 1 else g
     if place == 0 and rows.ndim == 2:  # one matrix for many: nothing of their number is formed
@@ -81,7 +85,7 @@ def _pull_matmul(place: int, values: list[Array], g: Array) -> Array:
         return _contracted(rows.swapaxes(-1, -2), g).reshape(b.shape)
     wide = g @ columns.swapaxes(-1, -2) if place == 0 else rows.swapaxes(-1, -2) @ g
     wanted = (rows, columns)[place]
-    return sum_to(xp.asarray(wide), wanted.shape).reshape((a, b)[place].shape)
+    return sum_to(wide, wanted.shape).reshape((a, b)[place].shape)
 
 
 def _contracted(left: Array, right: Array) -> Array:

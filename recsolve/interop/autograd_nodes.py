@@ -7,11 +7,13 @@ from typing import Any, Protocol
 
 import torch
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from recsolve.base.arrays import Array, from_native, namespace, to_native
 from recsolve.base.links import Leaf
 from recsolve.gradients.adjoint import gradients
 from recsolve.gradients.scan_adjoint import scan_adjoint
+from recsolve.gradients.second import Cotangents, second_adjoint
 from recsolve.gradients.solved import check_differentiable
 from recsolve.scan import scan
 from recsolve.solution import Solution
@@ -27,6 +29,11 @@ class Problem(Protocol):
 
     def pull(self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
         """Return the gradients with respect to ``tensors``, None for what has none; cotangents may be None."""
+
+    def pull_again(
+        self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]
+    ) -> list[Any]:
+        """Return the gradients of what ``pull`` returned, for cotangents of it, by tensors and by cotangents."""
 
 
 def recording() -> bool:
@@ -81,11 +88,23 @@ class _Pull(Function):  # type: ignore[misc]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
+        ctx.problem, ctx.needed, results, *given = inputs
+        ctx.count, ctx.places = len(results), [i for i, x in enumerate(given) if isinstance(x, torch.Tensor)]
+        ctx.others = [None if isinstance(x, torch.Tensor) else x for x in given]
+        ctx.save_for_backward(*results, *(given[i] for i in ctx.places))
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        raise NotImplementedError("second derivatives of a solve are not known yet")
+    @once_differentiable
+    def backward(ctx: Any, *directions: Any) -> Any:
+        given, saved = list(ctx.others), ctx.saved_tensors
+        if all(v is None for v in directions):
+            return (None,) * (3 + len(given))
+        for place, x in zip(ctx.places, saved[ctx.count :], strict=True):
+            given[place] = x
+        tensors, cotangents = given[: len(ctx.needed)], given[len(ctx.needed) :]
+        found = ctx.problem.pull_again(tensors, saved[: ctx.count], cotangents, directions)
+        return (None, None, None, *(g if n else None for g, n in zip(found, ctx.needs_input_grad[3:], strict=True)))
 
 
 class Solved:
@@ -116,11 +135,26 @@ class Solved:
 
     def pull(self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
         check_differentiable(self.recurrence, self.success, self.status)
+        c = self._cotangents(cotangents)
+        found = gradients(self.recurrence, self.states, *c)
+        return _distinct([self._shown(c.output) if leaf == READOUT else found.of(leaf) for leaf in self.leaves])
+
+    def pull_again(
+        self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]
+    ) -> list[Any]:
+        v = {leaf: _native(x) for leaf, x in zip(self.leaves, directions, strict=True) if x is not None}
+        found = second_adjoint(self.recurrence, self.states, self._cotangents(cotangents), v)
         rec = self.recurrence
-        c = {name: None if x is None else _native(x) for name, x in zip(self.names, cotangents, strict=True)}
-        states, output = (None if (x := c.get(n)) is None else rec.in_order(x, n) for n in ("states", "output"))
-        found = gradients(rec, self.states, states, output, c.get("final"))
-        return _distinct([self._shown(output) if leaf == READOUT else found.of(leaf) for leaf in self.leaves])
+        moved = {"states": rec.as_given(found.states), "output": rec.as_given(found.output), "final": found.states[-1:]}
+        by_cotangent = [moved[name][0] if name == "final" else moved[name] for name in self.names]
+        return _distinct([*(found.leaves[leaf] for leaf in self.leaves), *by_cotangent])
+
+    def _cotangents(self, given: Sequence[Any]) -> Cotangents:
+        c = {name: None if x is None else _native(x) for name, x in zip(self.names, given, strict=True)}
+        states, output = (
+            None if (x := c.get(n)) is None else self.recurrence.in_order(x, n) for n in ("states", "output")
+        )
+        return Cotangents(states, output, c.get("final"))
 
     def _shown(self, output: Array | None) -> Array:
         """Return the gradient with respect to the linear readout of a cell."""
@@ -154,6 +188,12 @@ class Scanned:
         c = cotangents[0].resolve_conj().contiguous()
         found = scan_adjoint(self.monoid, tuple(elements), results[0], c, initial=initial, **self.given)
         return [g if isinstance(g, torch.Tensor) else None for g in (*found.elements, found.initial)]
+
+
+    def pull_again(
+        self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]
+    ) -> list[Any]:
+        raise NotImplementedError(f"second derivatives of the scan {self.monoid!r} are not known")
 
 
 def _native(x: Any) -> Array:

@@ -10,13 +10,13 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.base.overriding import changed
-from recsolve.mixings.mixing import Mixing
+from recsolve.mixings.mixing import LinearInWeight, Mixing
 
 _BOUNDARIES = ("zero", "periodic")
 _SMALL = 1 << 12  # numbers up to which all places of a window are one product: a loop over them would take its calls
 
 
-class Conv(Mixing):
+class Conv(LinearInWeight):
     """A convolution over a grid: y[p] = sum over k of K[k] x[p + k - centre], with channels at every point p.
 
     The units of a state are the points of the grid, with their channels last: n = prod(grid) * channels, and

@@ -108,6 +108,11 @@ class LowRank(Mixing):
         y = matmul_last(matmul_last(x, V.T), dU) + matmul_last(matmul_last(x, dV.T), U)
         return y if dd is None else y + dd * x
 
+    def weight_curvature(self, tangent: Array, g: Array, x: Array) -> Array:
+        dU, dV, dd = self._split(tangent, self.rank)
+        g, x = g.reshape(-1, self.units), x.reshape(-1, self.units)
+        return self._joined(g.T @ (x @ dV), x.T @ (g @ dU), None if dd is None else 0 * dd)
+
 
 def _beside(factors: list[Any]) -> Any:
     """Return tensors (n, r) and (n,) side by side."""

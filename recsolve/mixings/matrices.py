@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, matmul_last, namespace
-from recsolve.mixings.mixing import OF_MATRICES, Mixing, of_matrices
+from recsolve.mixings.mixing import OF_MATRICES, LinearInWeight, Mixing, of_matrices
 
 
-class Diagonal(Mixing):
+class Diagonal(LinearInWeight):
     """Each unit sees only itself: y = a * x. Elementwise, so cells inline it.
 
     Parameters
@@ -45,6 +45,9 @@ class Diagonal(Mixing):
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
         return tangent * x
 
+    def rmatvec_tangent(self, tangent: Array, x: Array) -> Array:
+        return tangent * x
+
     def transpose(self) -> Mixing:
         return self
 
@@ -60,7 +63,7 @@ class Diagonal(Mixing):
         return eye * self.weight[..., None, :]  # type: ignore[no-any-return]
 
 
-class _Matrices(Mixing):
+class _Matrices(LinearInWeight):
     """What mixings share whose weight is one matrix per lane, (*lanes, n, n)."""
 
     @property
@@ -78,6 +81,9 @@ class _Matrices(Mixing):
 
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
         return of_matrices(tangent).matvec(x)  # type: ignore[no-any-return]
+
+    def rmatvec_tangent(self, tangent: Array, x: Array) -> Array:
+        return self.weight_tangent(tangent.swapaxes(-1, -2), x)
 
 
 class Dense(_Matrices):

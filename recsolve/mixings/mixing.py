@@ -26,7 +26,8 @@ class Mixing(ABC):
       Where it is not (*lanes, n, n), or (n,), override ``units`` and ``lanes``. Constants follow it to its device:
       :func:`recsolve.mixings.mixing.beside`.
     - The derivative with respect to the weight is unknown, and is refused, until the class defines
-      ``weight_cotangent`` (for ``adjoint``) and ``weight_tangent`` (for ``tangent``).
+      ``weight_cotangent`` (for ``adjoint``) and ``weight_tangent`` (for ``tangent``); second derivatives want both, and
+      ``weight_curvature``.
     - Compiled loops and bounds on errors know matrices, not methods. They take a mixing whose class *states its form*
       in its own body: ``form = "dense"`` says that it is exactly the map of its ``weight`` that ``Dense`` is, whatever
       else it does. Subclasses do not inherit the statement. All other mixings are evaluated by NumPy, and
@@ -153,6 +154,20 @@ class Mixing(ABC):
         """Return the tangent of y = W x for a tangent of the weight."""
         raise TypeError(_UNKNOWN.format(type(self).__name__, "weight_tangent(tangent, x)", "derivative along"))
 
+    def rmatvec_tangent(self, tangent: Array, x: Array) -> Array:
+        """Return the tangent of W^T x for a tangent of the weight."""
+        xp, n, lanes = namespace(x), self.units, self.lanes
+        units = xp.eye(n, dtype=x.dtype).reshape(n, *(1,) * len(lanes), n)
+        columns = self.weight_tangent(tangent, xp.broadcast_to(units, (n, *lanes, n)))
+        return of_matrices(xp.moveaxis(columns, 0, -2)).matvec(x)  # type: ignore[no-any-return]
+
+    def weight_curvature(self, tangent: Array, g: Array, x: Array) -> Array:
+        """Return the derivative of ``weight_cotangent(g, x)`` along a tangent of the weight: second derivatives take it.
+
+        It is 0 of a map that is linear in its weight.
+        """
+        raise TypeError(_UNKNOWN.format(type(self).__name__, "weight_curvature(tangent, g, x)", "second derivative by"))
+
     def map(self, function: Any) -> Mixing:
         """Return the same mixing with ``function`` applied to its weight (a dtype or device change)."""
         weight = to_native(function(self.weight), "weight")
@@ -167,8 +182,17 @@ _UNKNOWN = "{} defines matvec and no {}, so the {} its weight is not known; defi
 _FORMS = ("diagonal", "dense", "heads")
 _NARROW = 128  # units up to which the product with a matrix costs less than a call from Python
 _DERIVED = (
-    "dense", "transpose", "rmatvec", "diagonal", "hadamard_transpose", "rounding", "weight_cotangent", "weight_tangent"
+    "dense", "transpose", "rmatvec", "diagonal", "hadamard_transpose", "rounding", "weight_cotangent", "weight_tangent",
+    "rmatvec_tangent", "weight_curvature",
 )  # fmt: skip
+
+
+class LinearInWeight(Mixing):
+    """What mixings share whose map is linear in its weight as well."""
+
+    def weight_curvature(self, tangent: Array, g: Array, x: Array) -> Array:
+        return namespace(tangent).zeros_like(tangent)  # type: ignore[no-any-return]
+
 
 # The mixings of one matrix per lane, by the axes of their weight; they enter themselves, for their files import this
 # one. Any other number of axes has the class of None.

@@ -10,7 +10,7 @@ import numpy as np
 from recsolve.base.arrays import Array, kind_of, namespace, to_host, to_native
 from recsolve.base.overriding import changed
 from recsolve.mixings.matrices import Dense
-from recsolve.mixings.mixing import Mixing, beside
+from recsolve.mixings.mixing import LinearInWeight, Mixing, beside
 
 _AT_ONCE = 1 << 22  # products of a sparse gradient that are held in memory together
 
@@ -100,8 +100,14 @@ class Masked(Mixing):
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
         return self.plain.weight_tangent(self._masked(tangent), x)
 
+    def rmatvec_tangent(self, tangent: Array, x: Array) -> Array:
+        return self.plain.rmatvec_tangent(self._masked(tangent), x)
 
-class Permutation(Mixing):
+    def weight_curvature(self, tangent: Array, g: Array, x: Array) -> Array:
+        return self._masked(self.plain.weight_curvature(self._masked(tangent), g, x))
+
+
+class Permutation(LinearInWeight):
     """Each unit sees one other: y[i] = a[i] x[index[i]], a scaled permutation.
 
     Parameters
@@ -214,7 +220,7 @@ class SharedHead(Dense):
         return changed(self, weight=tangent).matvec(x)
 
 
-class Sparse(Mixing):
+class Sparse(LinearInWeight):
     """A sparse matrix: y = A x. Only the entries that are stored are trained.
 
     Parameters
@@ -320,3 +326,6 @@ class Sparse(Mixing):
 
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
         return self._times(self._of(tangent), x)
+
+    def rmatvec_tangent(self, tangent: Array, x: Array) -> Array:
+        return self._times(self._of(tangent).T, x)

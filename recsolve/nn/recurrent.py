@@ -173,5 +173,5 @@ def _try(cell: WeightedCell) -> None:
     """Take a few steps by Newton's method, so that a function that cannot be taken apart is refused at once."""
     try:
         solve(cell.recurrence(np.ones((3, 1, cell.input_size or 0))), method="newton", maxiter=1)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"cell is {cell.cell.name}, which cannot be solved: {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise TypeError(f"cell is {cell.cell.name}, which cannot be solved: {error}") from error

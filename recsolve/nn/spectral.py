@@ -16,7 +16,7 @@ from recsolve.nn.stack import Stack
 from recsolve.solution import Solution
 
 _PILOT = 256  # steps from which an exponent is measured
-_CLOSE, _TRIES = 3e-3, 40  # of the logarithm of a scale, by halving
+_CLOSE = 3e-3  # of the logarithm of a scale
 _WIDEST = 64.0  # factor on the weights as they are, and its inverse
 _MOVED = 1e-5  # how far a pilot starts from the trajectory, in float64
 
@@ -68,7 +68,8 @@ def _exponent(solution: Solution) -> float:
     if recurrence.length < 2 or 0 in recurrence.shape:
         raise ValueError(f"x gives states of shape {recurrence.shape}; wanted 2 steps or more, and no empty axis")
     _, J = recurrence.linearise(to_native(solution.states, "states"))
-    return float(leading_exponents(recurrence, J, 1, np.random.default_rng(0))[0])
+    with np.errstate(all="ignore"):  # of saturated units, that of nothing is -inf
+        return float(leading_exponents(recurrence, J, 1, np.random.default_rng(0))[0])
 
 
 def init_lyapunov_(layer: Any, x: Any, exponent: float) -> Any:
@@ -120,12 +121,14 @@ def init_lyapunov_(layer: Any, x: Any, exponent: float) -> Any:
 
 def _scale_to(layer: Any, x: Any, wanted: float, index: int, weights: list[Any]) -> None:
     """Find the scale of one layer and direction between two that lie on either side of what is wanted."""
+    found: list[float] = []
 
     def above(scale: float) -> bool:
         _write(layer, index, [scale * w for w in weights])
         with _watched(layer) as seen:
             layer(x)
-        return _exponent(seen[index][2]) > wanted
+        found.append(_exponent(seen[index][2]))
+        return found[-1] > wanted
 
     low = high = 1.0
     while above(low) and low > 1 / _WIDEST:
@@ -133,10 +136,12 @@ def _scale_to(layer: Any, x: Any, wanted: float, index: int, weights: list[Any])
     while not above(high) and high < _WIDEST:
         high *= 2
     if above(low) or not above(high):
-        raise ValueError(f"exponent is {wanted}, which no scale of the recurrent weights of layer {index} gives")
-    for _ in range(_TRIES):
-        if np.log(high / low) < _CLOSE:
-            break
+        place, reverse = divmod(index, 1 + layer.bidirectional)
+        raise ValueError(
+            f"exponent is {wanted}; the recurrent weights of layer {place}{', reverse' if reverse else ''} give "
+            f"{min(found):.3g} to {max(found):.3g}, by factors of up to {_WIDEST:g}"
+        )
+    while np.log(high / low) > _CLOSE:
         middle = (low * high) ** 0.5
         low, high = (low, middle) if above(middle) else (middle, high)
     above((low * high) ** 0.5)

@@ -16,7 +16,7 @@ from recsolve.base.overriding import changed, stale
 def _unknown(self: Any, *args: Any) -> NoReturn:
     raise TypeError(
         f"{type(self).__name__} overrides __call__, so its derivatives are not known; define push, pull and "
-        "weight_cotangents too"
+        "weight_cotangents too (for second derivatives push_weights and pull_moved)"
     )
 
 
@@ -47,7 +47,7 @@ class Projection:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        for name in ("push", "pull", "weight_cotangents"):
+        for name in ("push", "push_weights", "pull", "pull_moved", "weight_cotangents"):
             if stale(cls, name, "__call__"):
                 setattr(cls, name, _unknown)
 
@@ -91,6 +91,21 @@ class Projection:
     def push(self, x: Array) -> dict[str, Array]:
         """Return the tangents of the drives, each (T, *batch, *lanes, n), for a tangent ``x`` of the input."""
         return self._split(matmul_last(x, self.matrix))
+
+    def push_weights(self, moved: Mapping[Leaf, Array], x: Array) -> dict[str, Array]:
+        """Return the tangents of the drives for tangents of some of :meth:`leaves`, at the input ``x``."""
+        return dict(Projection.__call__(self._moved(moved), x))
+
+    def pull_moved(self, moved: Mapping[Leaf, Array], drives: Mapping[str, Array]) -> Array:
+        """Return how the cotangent of the input moves with the weights, for cotangents of the drives by name."""
+        return Projection.pull(self._moved(moved), drives)
+
+    def _moved(self, moved: Mapping[Leaf, Array]) -> Projection:
+        """Return the projection of tangents of weights and biases, 0 where there are none."""
+        known = {leaf: moved[leaf] if leaf in moved else namespace(x).zeros_like(x) for leaf, x in self.leaves().items()}
+        return Projection(
+            {n: known["weight", n] for n in self.weights}, {n: known["bias", n] for n in self.biases}
+        )
 
     def pull(self, drives: Mapping[str, Array]) -> Array:
         """Return the cotangent of the input, (T, *batch, input), for cotangents of the drives by name."""

@@ -24,8 +24,8 @@ def check_mixing(mixing: Mixing, *, rng: int | np.random.Generator = 0) -> None:
     returns the same when it is called again; it is 0 at 0 and linear; it couples neither rows nor lanes; ``dense``,
     ``rmatvec`` and ``transpose``, ``diagonal``, ``hadamard_transpose`` and ``rounding`` say the same of it; ``map``
     keeps the class and changes the weight alone, and with float32 the mixing is one of float32; ``weight_tangent``
-    agrees with differences, and ``weight_cotangent`` with both, as far as they are defined; it copies and, where its
-    class can be imported, pickles.
+    agrees with differences, ``weight_cotangent`` with both, and ``rmatvec_tangent`` and ``weight_curvature`` with them,
+    as far as they are defined; it copies and, where its class can be imported, pickles.
 
     Parameters
     ----------
@@ -209,8 +209,26 @@ class _Laws:
                 seen = f"has a gradient of shape {cotangent.shape}; wanted that of the weight, {self.weight.shape}"
                 _require(cotangent.shape == self.weight.shape, seen)
                 _same((cotangent * direction).sum(), (g * slope).sum(), near * x.size)
+                self.second(cotangent, direction, x, g, step, near)
                 nothing = self.vectors(0)
                 _same(m.weight_cotangent(nothing, nothing), 0 * self.weight, 0.0)
+
+    def second(self, cotangent: Array, direction: Array, x: Array, g: Array, step: float, near: float) -> None:
+        m = self.mixing
+        with self.law("rmatvec_tangent"):
+            moved = _found(lambda: m.rmatvec_tangent(direction, g))
+            if moved is not None:
+                _same((moved * x).sum(), (g * m.weight_tangent(direction, x)).sum(), self.allowed * x.size)
+        with self.law("weight_curvature"):
+            curvature = _found(lambda: m.weight_curvature(direction, g, x))
+            if curvature is not None:
+                ahead, behind = (m.map(lambda w, s=s: w + w.dtype.type(s * step) * direction) for s in (1, -1))
+                difference = ahead.weight_cotangent(g, x) - behind.weight_cotangent(g, x)
+                slope = difference / self.weight.dtype.type(2 * step)
+                _require(curvature.shape == self.weight.shape, f"has the shape {curvature.shape}")
+                size = 1 + float(to_host(abs(cotangent)).max(initial=0.0))
+                off = float(to_host(abs(curvature - slope)).max(initial=0.0)) / size
+                _require(off <= 100 * step**2 * x.size, f"is off by {off:.1e}")
 
     def kept(self) -> None:
         m, x = self.mixing, self.vectors(3)
