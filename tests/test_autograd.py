@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_mixings import made
 from test_scan_adjoint import problems
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 import recsolve as rs
 from recsolve.base import links
@@ -36,6 +36,27 @@ def as_spec(cell):
     return CellSpec(cell.cell, {n: type(m) for n, m in cell.mixings.items()}, METHOD)
 
 
+def of_all(function, tensors):
+    """Return a function of all numbers of several tensors in one, and these: a check costs a few calls then."""
+    shapes = [x.shape for x in tensors]
+
+    def one(numbers):
+        parts = numbers.split([shape.numel() for shape in shapes])
+        return function(*(x.reshape(shape) for x, shape in zip(parts, shapes, strict=True)))
+
+    return one, (torch.cat([x.detach().ravel() for x in tensors]).requires_grad_(),)
+
+
+def fast(function, tensors):
+    return gradcheck(*of_all(function, tensors), fast_mode=True, eps=1e-6, atol=1e-6)
+
+
+def twice(function, tensors):
+    """Check first and second derivatives."""
+    one, numbers = of_all(function, tensors)
+    return fast(function, tensors) and gradgradcheck(one, numbers, fast_mode=True, eps=1e-6, atol=1e-5)
+
+
 @pytest.mark.parametrize("cell", gallery.CELLS, ids="-".join)
 def test_gradcheck_of_every_cell(cell):
     model = gallery.weighted(*cell, units=4, channels=2, seed=3)
@@ -48,11 +69,7 @@ def test_gradcheck_of_every_cell(cell):
         y, final = solve_cell(spec, {**dict(zip(names, tensors, strict=True)), "reset": reset})
         return torch.cat([y.sin().sum(dim=(0, 1)).ravel(), final.exp().ravel()])
 
-    assert gradcheck(both, tuple(given.values()), eps=1e-6, atol=1e-6)
-
-
-def fast(function, tensors):
-    return gradcheck(function, tensors, fast_mode=True, eps=1e-6, atol=1e-6)
+    assert twice(both, tuple(given.values()))
 
 
 def remade(mixing, weight):
@@ -83,7 +100,7 @@ def test_gradcheck_of_every_mixing(name):  # the entries of a sparse one come fr
         return rs.solve(moved.recurrence(drive=dict(zip(cell.drives, drives, strict=True))), **METHOD).output
 
     drives = [leaf(rng.standard_normal((3, 2, *event))) for _ in cell.drives]
-    assert fast(solved, (leaf(mixing.weight), *drives))
+    assert twice(solved, (leaf(mixing.weight), *drives))
 
 
 def test_gradcheck_of_named_states_parameters_and_a_readout():
@@ -99,7 +116,7 @@ def test_gradcheck_of_named_states_parameters_and_a_readout():
         )  # fmt: skip
         return sol.output, sol.named.C, sol.named_final.h, sol.final
 
-    assert fast(memory, (leaf(u), leaf(initial.m), leaf(initial.C), leaf(initial.h), leaf(rec.parameters.W)))
+    assert twice(memory, (leaf(u), leaf(initial.m), leaf(initial.C), leaf(initial.h), leaf(rec.parameters.W)))
 
 
 def test_gradcheck_of_a_function_of_several_inputs_with_resets():
@@ -115,7 +132,7 @@ def test_gradcheck_of_a_function_of_several_inputs_with_resets():
         )
         return rs.solve(rec).states
 
-    assert fast(solved, [leaf(rng.standard_normal(s)) for s in ((2, 3), (4, 2, 3), (4, 3), (3,))])
+    assert twice(solved, [leaf(rng.standard_normal(s)) for s in ((2, 3), (4, 2, 3), (4, 3), (3,))])
 
 
 def test_gradcheck_of_a_graph_in_the_layout_of_its_nodes():
@@ -127,7 +144,7 @@ def test_gradcheck_of_a_graph_in_the_layout_of_its_nodes():
         )
         return rs.solve(rec).states.sin()
 
-    assert fast(solved, [leaf(rng.standard_normal(s)) for s in ((3, 2, 2), (2,), (2, 2))])
+    assert twice(solved, [leaf(rng.standard_normal(s)) for s in ((3, 2, 2), (2,), (2, 2))])
 
 
 def test_gradcheck_of_a_history():
@@ -138,7 +155,7 @@ def test_gradcheck_of_a_history():
     def solved(u):
         return rs.solve(rs.Recurrence.from_history(F, inputs=u), method="jacobi", fallback="sequential").states
 
-    assert fast(solved, (leaf(np.random.default_rng(0).standard_normal((5, 2))),))
+    assert twice(solved, (leaf(np.random.default_rng(0).standard_normal((5, 2))),))
 
 
 def test_gradcheck_of_every_scan():

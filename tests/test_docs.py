@@ -39,6 +39,7 @@ def snippets(path):
         "docs/recurrences.md",
         "docs/scans.md",
         "docs/solvers.md",
+        "docs/training.md",
     ],
 )
 def test_snippets(name):
@@ -52,7 +53,7 @@ def test_snippets(name):
 
 @pytest.mark.parametrize("name", list(modules()))
 def test_examples_in_docstrings(name):
-    if name == "recsolve.interop.layers":
+    if name == "recsolve.interop.layers" or name.startswith("recsolve.nn"):
         pytest.importorskip("torch")
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert results.failed == 0

@@ -1,11 +1,11 @@
 """recsolve.nn's GRU, LSTM and RNN in the place of torch's: results, gradients, checkpoints, and how sequences lie."""
 
 import copy
-import itertools
 import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies
 
 import recsolve as rs
 
@@ -41,8 +41,8 @@ def start(module, count=B):
     return [torch.randn(*axes, width, dtype=torch.float64, generator=rng).requires_grad_() for width in widths]
 
 
-def given(hx):
-    return None if hx is None else tuple(hx) if len(hx) > 1 else hx[0]
+def as_hx(hx):
+    return None if not hx else tuple(hx) if len(hx) > 1 else hx[0]
 
 
 def derivatives(results, leaves, module):
@@ -82,7 +82,7 @@ def test_results_and_gradients_are_those_of_torch(kind, options, form):
             entered = rnn.pack_padded_sequence(leaf, LENGTHS, module.batch_first, enforce_sorted=False)
         else:
             entered = leaf
-        y, final = module(entered, given(hx))
+        y, final = module(entered, as_hx(hx))
         if form == "packed":
             assert isinstance(y, rnn.PackedSequence)
             assert torch.equal(y.batch_sizes, entered.batch_sizes)
@@ -105,14 +105,14 @@ def test_lengths_documents_and_resets_are_sequences_one_by_one(kind, bidirection
     for states in (hx, None):
         with torch.no_grad():
             alone = [
-                theirs(x, given(None if states is None else [h[:, i] for h in states])) if len(x) else None
+                theirs(x, as_hx(None if states is None else [h[:, i] for h in states])) if len(x) else None
                 for i, x in enumerate(xs)
             ]
             padded = torch.full((T, B, D), torch.nan, dtype=torch.float64)
             for i, x in enumerate(xs):
                 padded[: len(x), i] = x
-            y, final = ours(padded, given(states), lengths=torch.tensor(lengths))
-            flat, ends = ours(torch.cat(xs), given(states), cu_seqlens=np.cumsum([0, *lengths]))
+            y, final = ours(padded, as_hx(states), lengths=torch.tensor(lengths))
+            flat, ends = ours(torch.cat(xs), as_hx(states), cu_seqlens=np.cumsum([0, *lengths]))
         assert_same([flat], [torch.cat([r[0] for r in alone if r is not None])])
         for i, result in enumerate(alone):
             assert not y[lengths[i] :, i].any()
@@ -127,8 +127,8 @@ def test_lengths_documents_and_resets_are_sequences_one_by_one(kind, bidirection
     reset[[4, 11]] = True
     first = [h[:, :1] for h in hx]
     with torch.no_grad():
-        y, final = ours(torch.cat(xs)[:, None], given(first), reset=reset)
-        wanted = [theirs(x[:, None], given(first)) for x in xs if len(x)]
+        y, final = ours(torch.cat(xs)[:, None], as_hx(first), reset=reset)
+        wanted = [theirs(x[:, None], as_hx(first)) for x in xs if len(x)]
     assert_same([y], [torch.cat([r[0] for r in wanted])])
     for ours_, theirs_, last in zip(parts(final), parts(wanted[0][1]), parts(wanted[-1][1]), strict=True):
         assert_same([ours_[:: 1 + bidirectional]], [last[:: 1 + bidirectional]])
@@ -139,10 +139,10 @@ def test_gradients_of_packed_and_padded_sequences_are_the_same():
     _, ours = pair("LSTM", num_layers=2, bidirectional=True)
     lengths, hx = [4, 7, 0, 5], start(ours)
     x = torch.randn(T, B, D, dtype=torch.float64).requires_grad_()
-    y, final = ours(x, given(hx), lengths=lengths)
+    y, final = ours(x, as_hx(hx), lengths=lengths)
     mask = torch.arange(T)[:, None] < torch.tensor(lengths)
     flat = x.transpose(0, 1)[mask.T]
-    z, ends = ours(flat, given(hx), cu_seqlens=torch.tensor([0, 4, 11, 11, 16]))
+    z, ends = ours(flat, as_hx(hx), cu_seqlens=torch.tensor([0, 4, 11, 11, 16]))
     assert_same([z, *ends], [y.transpose(0, 1)[mask.T], *final])
     found = derivatives([z, *ends], [x, *hx], ours)
     assert_same(found, derivatives([y.transpose(0, 1)[mask.T], *final], [x, *hx], ours))
@@ -153,7 +153,7 @@ def test_gradients_of_packed_and_padded_sequences_are_the_same():
 def test_few_steps_and_sequences(kind, steps, count):
     _, ours = pair(kind, num_layers=2, bidirectional=True, batch_first=True)
     hx, x = start(ours, count), torch.randn(count, steps, D, dtype=torch.float64).requires_grad_()
-    y, final = ours(x, given(hx))
+    y, final = ours(x, as_hx(hx))
     assert y.shape == (count, steps, 2 * (ours.proj_size or N))
     if steps == 0:
         assert_same(parts(final), hx)
@@ -172,7 +172,7 @@ def test_first_derivatives_are_those_of_differences(kind):
 
     def run(x, *rest):
         weights = dict(zip(names, rest[len(hx) :], strict=True))
-        y, final = torch.func.functional_call(ours, weights, (x, given(rest[: len(hx)])))
+        y, final = torch.func.functional_call(ours, weights, (x, as_hx(rest[: len(hx)])))
         return (y, *parts(final))
 
     assert torch.autograd.gradcheck(run, (x, *hx, *values), fast_mode=True)
@@ -292,23 +292,34 @@ def test_bad_input_is_named():
 def test_on_a_gpu_results_and_gradients_are_those_on_the_cpu(kind):
     _, ours = pair(kind, num_layers=2, bidirectional=True)
     x, hx = torch.randn(T, B, D, dtype=torch.float64).requires_grad_(), start(ours)
-    y, final = ours(x, given(hx), lengths=LENGTHS)
+    y, final = ours(x, as_hx(hx), lengths=LENGTHS)
     wanted = [y, *parts(final), *derivatives([y, *parts(final)], [x, *hx], ours)]
     there, on_gpu = [h.detach().cuda().requires_grad_() for h in hx], x.detach().cuda().requires_grad_()
     with pytest.raises(ValueError, match="input is on cpu and the weights on cuda:0"):
         copy.deepcopy(ours).cuda()(x)
     ours.cuda()
-    y, final = ours(on_gpu, given(there), lengths=torch.tensor(LENGTHS).cuda())
+    y, final = ours(on_gpu, as_hx(there), lengths=torch.tensor(LENGTHS).cuda())
     results = [y.cpu(), *(f.cpu() for f in parts(final))]
     found = [*results, *(g.cpu() for g in derivatives(results, [on_gpu, *there], ours))]
     assert_same(found, wanted, 1e-9)
 
 
-def test_all_options_meet():
-    """Combinations that the tests above leave out: the same output as torch's."""
-    for kind, layers, bias, first, both in itertools.product(KINDS, (1, 2), *[(False, True)] * 3):
-        theirs, ours = pair(kind, num_layers=layers, bias=bias, batch_first=first, bidirectional=both)
-        x = torch.randn(B, B, D, dtype=torch.float64)
-        with torch.no_grad():
-            (y, final), (z, ends) = ours(x), theirs(x)
-        assert_same([y, *parts(final)], [z, *parts(ends)])
+@given(
+    kind=strategies.sampled_from(KINDS),
+    layers=strategies.integers(1, 2),
+    flags=strategies.tuples(*[strategies.booleans()] * 4),
+    lengths=strategies.lists(strategies.integers(1, 9), min_size=1, max_size=3),
+)
+def test_whatever_options_meet_results_and_gradients_are_those_of_torch(kind, layers, flags, lengths):
+    bias, first, both, started = flags
+    modules = pair(kind, num_layers=layers, bias=bias, batch_first=first, bidirectional=both)
+    shape = (len(lengths), max(lengths)) if first else (max(lengths), len(lengths))
+    x = torch.randn(*shape, D, dtype=torch.float64).requires_grad_()
+    hx = start(modules[0], len(lengths)) if started else []
+    packed = rnn.pack_padded_sequence(x, lengths, first, enforce_sorted=False)
+    y, final = modules[0](packed, as_hx(hx))
+    wanted = [rnn.pad_packed_sequence(y, first)[0], *parts(final)]
+    y, final = modules[1](x, as_hx(hx), lengths=lengths)
+    results = [y, *parts(final)]
+    assert_same(results, wanted)
+    assert_same(derivatives(results, [x, *hx], modules[1]), derivatives(wanted, [x, *hx], modules[0]))

@@ -196,7 +196,7 @@ def test_layers_count_and_a_model_reports(capsys):
     rs.nn.reset_counters(model)
     assert model["a"].counters == rs.nn.Counters() or np.isnan(model["a"].counters.kappa)
     assert rs.nn.report(model, show=False)["b"]["solves"] == 0
-    with pytest.raises(TypeError, match="model is int; wanted a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"model is int; wanted a torch\.nn\.Module"):
         rs.nn.report(3)
 
 
@@ -230,7 +230,7 @@ def torch_twin(module):
 def test_an_exponent_that_no_scale_gives_leaves_weights_as_they_were():
     module, x = layer("gru"), data(50)
     before = {name: p.clone() for name, p in module.state_dict().items()}
-    with pytest.raises(ValueError, match="exponent is -5.0; the .* of layer 0 give -0.[0-9]+ to "):
+    with pytest.raises(ValueError, match=r"exponent is -5\.0; the .* of layer 0 give -0.[0-9]+ to "):
         rs.nn.init_lyapunov_(module, x, -5.0)
     assert all(torch.equal(p, before[name]) for name, p in module.state_dict().items())
 
@@ -330,7 +330,7 @@ def test_bad_arguments_are_named():
 def test_a_checkpoint_of_another_cell_is_refused_although_shapes_fit():
     with pytest.raises(RuntimeError, match=r"Missing key.*cho_gru_l0.weight_ih"):
         layer("cho_gru").load_state_dict(layer("pararnn_gru").state_dict())
-    with pytest.raises(RuntimeError, match="size mismatch for gru_l0.mixing_r"):
+    with pytest.raises(RuntimeError, match=r"size mismatch for gru_l0\.mixing_r"):
         layer("gru").load_state_dict(layer("gru", mixing="diagonal").state_dict())
 
 

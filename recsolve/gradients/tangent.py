@@ -137,7 +137,8 @@ def split_leaves(rec: CellRecurrence, moved: Mapping[Leaf, Array]) -> tuple[dict
     projected = [x for leaf, x in moved.items() if leaf[0] in ("input", "weight", "bias")]
     if projected:
         projection, x = projection_of(rec), rec.x
-        assert projection is not None and x is not None
+        assert projection is not None
+        assert x is not None
         for n, u in push_projection(projection, x, moved).items():
             leaves["drive", n] = leaves["drive", n] + u if ("drive", n) in leaves else u
     return leaves, weights

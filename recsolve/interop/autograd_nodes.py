@@ -189,7 +189,6 @@ class Scanned:
         found = scan_adjoint(self.monoid, tuple(elements), results[0], c, initial=initial, **self.given)
         return [g if isinstance(g, torch.Tensor) else None for g in (*found.elements, found.initial)]
 
-
     def pull_again(
         self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]
     ) -> list[Any]:

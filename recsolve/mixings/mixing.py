@@ -162,7 +162,7 @@ class Mixing(ABC):
         return of_matrices(xp.moveaxis(columns, 0, -2)).matvec(x)  # type: ignore[no-any-return]
 
     def weight_curvature(self, tangent: Array, g: Array, x: Array) -> Array:
-        """Return the derivative of ``weight_cotangent(g, x)`` along a tangent of the weight: second derivatives take it.
+        """Return the derivative of ``weight_cotangent(g, x)`` along a tangent of the weight, for second derivatives.
 
         It is 0 of a map that is linear in its weight.
         """

@@ -13,15 +13,20 @@ from torch import nn
 from recsolve import cells
 from recsolve.base.links import to_linked
 from recsolve.base.overriding import changed
-from recsolve.mixings import Mixing, form_of
+from recsolve.mixings import MIXINGS, Mixing, form_of
 from recsolve.nn.counters import Counters
 from recsolve.nn.solving import Settings
-from recsolve.nn.stack import Direction, Stack, stored
+from recsolve.nn.stack import Direction, Stack, stored, wide
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.solve import solve
 
 _NORMS: dict[Any, Any] = {False: None, True: nn.LayerNorm, "layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+
+def _maker(mixing: Mixing) -> Callable[[Any], Mixing]:
+    """Return what makes a mixing of the same kind of other weights."""
+    return type(mixing) if type(mixing) in MIXINGS.values() else partial(_with_weight, mixing)
 
 
 def _with_weight(mixing: Mixing, weight: Any) -> Mixing:
@@ -36,7 +41,7 @@ class _Weights(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.cell, self.sizes, self.draw = cell, (input_size, hidden_size), draw
         drawn = self._drawn()
-        self.mixings = {name: partial(_with_weight, mixing) for name, mixing in drawn.mixings.items()}
+        self.mixings = {name: _maker(mixing) for name, mixing in drawn.mixings.items()}
         assert drawn.projection is not None
         self.drives, self.event = tuple(drawn.projection.weights), drawn.projection.event
         for name, x in _named(drawn).items():
@@ -46,8 +51,8 @@ class _Weights(nn.Module):  # type: ignore[misc]
     def _drawn(self) -> Any:
         """Return the cell with weights as ``Cell.random`` draws them, by torch's seed."""
         seed = int(torch.randint(2**62, ()))
-        given = dict(zip(("input_size", "hidden_size"), self.sizes, strict=True))
-        return self.cell.random(**given, **self.draw, rng=seed)
+        input_size, hidden_size = self.sizes
+        return self.cell.random(input_size=input_size, hidden_size=hidden_size, **self.draw, rng=seed)
 
     def _take(self, drawn: Any) -> None:
         with torch.no_grad():
@@ -57,7 +62,7 @@ class _Weights(nn.Module):  # type: ignore[misc]
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
         drawn = self._drawn()
-        self.mixings = {name: partial(_with_weight, mixing) for name, mixing in drawn.mixings.items()}
+        self.mixings = {name: _maker(mixing) for name, mixing in drawn.mixings.items()}
         self._take(drawn)
 
     def direction(self) -> Direction:
@@ -81,7 +86,61 @@ def _named(drawn: Any) -> dict[str, Any]:
 
 
 class Recurrent(Stack, nn.Module):  # type: ignore[misc]
-    """Layers of a cell, solved in parallel over time."""
+    """Layers of any cell, solved in parallel over time.
+
+    Parameters
+    ----------
+    cell : str or Cell
+        The name of a built-in cell, or a definition, of five lines of your own say.
+    input_size, hidden_size : int
+        Width of the input, and of the state (all heads together).
+    mixing, heads, gain
+        How units are coupled, as of :meth:`recsolve.Cell.random`, from which initial weights come, by torch's seed.
+    num_layers, bidirectional, dropout, batch_first
+        As of torch's modules; dropout acts on the output of all layers but the last.
+    norm : {False, True, "layer", "rms"}
+        Whether the input of every layer is normalised, by a ``LayerNorm`` (also True) or ``RMSNorm`` of its own.
+    residual : bool
+        Whether the input of a layer is added to its output, where both are of one width.
+    method, tol, maxiter, on_failure, every, cotangent_clamp, kappa
+        As of :class:`recsolve.nn.GRU`.
+    device, dtype
+        Of the parameters.
+
+    Attributes
+    ----------
+    cell : Cell
+    counters : Counters
+        What it has done so far.
+
+    Raises
+    ------
+    TypeError
+        For a cell that is none, or whose function cannot be differentiated: it couples units without a mixing, or
+        branches in Python.
+    ValueError
+        For an unknown cell, mixing, norm, method or ``on_failure``; and for sizes that do not fit.
+
+    Notes
+    -----
+    Parameters of layer l are ``CELL_lL.weight_ih`` (the drives one after the other, in the order in which the cell uses
+    them), ``.bias_ih``, ``.mixing_NAME`` and ``.parameter_NAME``; ``CELL_lL_reverse`` for the other direction. It is
+    called as torch's modules are: :meth:`forward`. Initial and final states are one tensor for each component of the
+    state, in the order of ``cell.state``, a tuple where there are several.
+
+    Examples
+    --------
+    >>> import torch, recsolve as rs
+    >>> from recsolve.math import sigmoid, tanh
+    >>> def highway(s, W, u, p):
+    ...     f = sigmoid(W.f(s.h) + u.f)
+    ...     return f * s.h + (1 - f) * tanh(W.h(s.h) + u.h)
+    >>> cell = rs.Cell(highway, state=("h",), output="h")
+    >>> layer = rs.nn.Recurrent(cell, 3, 8, mixing="diagonal", num_layers=2, norm=True, residual=True)
+    >>> y, final = layer(torch.randn(50, 4, 3))
+    >>> y.shape, final.shape, [name for name, _ in layer.named_parameters()][2:4]
+    (torch.Size([50, 4, 8]), torch.Size([2, 4, 8]), ['highway_l0.weight_ih', 'highway_l0.bias_ih'])
+    """
 
     def __init__(
         self,
@@ -124,7 +183,7 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
         self.bidirectional, self.dropout, self.batch_first = bool(bidirectional), float(dropout), bool(batch_first)
         self.norm, self.residual = norm, bool(residual)
         factory = {"device": device, "dtype": dtype}
-        draw = {"mixing": mixing, "heads": heads, "gain": gain}
+        draw: dict[str, Any] = {"mixing": mixing, "heads": heads, "gain": gain}
         _try(self.cell.random(input_size=input_size, hidden_size=hidden_size, **draw, rng=0))
         for layer in range(num_layers):
             width = input_size if layer == 0 else hidden_size * (1 + self.bidirectional)
@@ -150,7 +209,8 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
 
     def _recurrent(self, layer: int, reverse: bool) -> list[tuple[Any, str | None]]:
         weights: Any = self._modules[self._name(layer, reverse)]
-        return [(stored(weights, f"mixing_{n}"), form_of(make.args[0])) for n, make in weights.mixings.items()]
+        found = {name: stored(weights, f"mixing_{name}") for name in weights.mixings}
+        return [(w, form_of(weights.mixings[name](w.detach().to(wide(w))))) for name, w in found.items()]
 
     def _widths(self) -> tuple[int, ...]:
         return (self.hidden_size,) * len(self.cell.state)

@@ -29,9 +29,8 @@ class Sequences:
         like = x.new_empty((*x.shape[:2], 0), dtype=torch.float32)
         self._order = Order(to_native(like, "x"), lengths, reset)
         if self._padded:
-            self._there, self._back, self._lengths = (
-                from_native(index, "torch") for index in (self._order.there, self._order.back, self._order.lengths)
-            )
+            self._there = _mask(self._order.there)
+            self._back, self._lengths = (from_native(x, "torch") for x in (self._order.back, self._order.lengths))
 
     def read(self, x: Any, reverse: bool) -> Any:
         """Return steps (T, B, ...) in the order of a direction; what reads an input also puts outputs back."""
@@ -43,7 +42,7 @@ class Sequences:
     def resets(self, reverse: bool) -> Any:
         """Return where a direction starts again, (T, B), in its own order, or None for nowhere."""
         found = None if self._order is None else self._order.resets(reverse)
-        return None if found is None else from_native(found, "torch")
+        return None if found is None else _mask(found)
 
     def last(self, states: Any, initial: Any, reverse: bool) -> Any:
         """Return the state (sequences, ...) after the last step of each, the initial one where there is none."""
@@ -78,6 +77,11 @@ class Documents(Sequences):
             return initial.expand(len(self._empty), *initial.shape[1:])
         ended = states[self._ends[reverse], 0]
         return torch.where(_over(self._empty, ended), initial, ended)
+
+
+def _mask(x: Array) -> Any:
+    """Return a native mask as a tensor; not every library hands on bools."""
+    return from_native(x.view(np.uint8), "torch").view(torch.bool)
 
 
 def _over(x: Any, like: Any) -> Any:

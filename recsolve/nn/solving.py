@@ -14,7 +14,17 @@ _FALLBACKS = {"loop": "sequential", "raise": "raise", "warn": "none"}
 
 
 class ConvergenceWarning(UserWarning):
-    """A layer with ``on_failure="warn"`` goes on with states that do not meet their test."""
+    """A layer with ``on_failure="warn"`` goes on with states that do not meet their test.
+
+    Examples
+    --------
+    >>> import warnings, torch, recsolve as rs
+    >>> layer = rs.nn.GRU(3, 8, method="jacobi", maxiter=1, on_failure="warn")
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     _ = layer(torch.ones(50, 4, 3))
+    >>> caught[0].category.__name__, layer.counters.unmet
+    ('ConvergenceWarning', 1)
+    """
 
 
 @dataclass(frozen=True)

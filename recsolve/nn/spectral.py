@@ -47,6 +47,13 @@ def exponents(layer: Any, x: Any) -> Any:
     array, shape (layers directions,)
         As ``rs.diagnose`` has it: below 0 perturbations die out and solves are short, above 0 the layer is chaotic.
 
+    Raises
+    ------
+    TypeError
+        For a layer that is none of this package.
+    ValueError
+        For fewer than 2 steps, and as the layer itself.
+
     Examples
     --------
     >>> import torch, recsolve as rs

@@ -82,13 +82,69 @@ def _product(a: Any, b: Any) -> Any:
         return a.to(wide(a)) @ b.to(wide(b))
 
 
+_DOCUMENTED = """torch.nn.{name}, solved in parallel over time: it takes the place of torch's by one import.
+
+Parameters
+----------
+*args, **kwargs
+    Those of ``torch.nn.{name}``, all of them. Names, shapes and initial values of parameters are torch's, so that
+    checkpoints load both ways.
+method, tol, maxiter
+    As of :func:`recsolve.solve`; the method is "auto" unless one is given.
+on_failure : {{"loop", "raise", "warn"}}
+    What follows when a solve is not met: the sequential loop completes it, and that is counted; ConvergenceError is
+    raised; or the states are used as they are, after a :class:`ConvergenceWarning`.
+every : int, optional
+    Keep the states of so many steps at a time for the backward, which solves each window again.
+cotangent_clamp : float, optional
+    Limit entries of the cotangents of states to this size.
+kappa : bool
+    Whether to estimate the conditioning of every solve, which takes a few scans: ``counters.kappa``.
+
+Attributes
+----------
+counters : Counters
+    What it has done so far.
+
+Raises
+------
+ValueError, TypeError
+    For an unknown method or ``on_failure``; and as torch for its own arguments.
+
+Notes
+-----
+It is called as torch's, with a tensor or a PackedSequence; ``lengths=``, ``cu_seqlens=`` or ``reset=`` say besides
+where sequences end: :meth:`forward`. States are float32 where weights are of fewer bits, or under autocast, which
+rounds the projections of the input alone; results have the dtype that torch gives. Input and weights of two dtypes are
+refused, as by torch. Unlike torch's, it takes inputs without steps.
+
+Examples
+--------
+>>> import torch, recsolve as rs
+>>> layer, theirs = rs.nn.{name}(3, 8, num_layers=2), torch.nn.{name}(3, 8, num_layers=2)
+>>> layer.load_state_dict(theirs.state_dict())
+<All keys matched successfully>
+>>> x = torch.randn(50, 4, 3)
+>>> y, final = layer(x)
+>>> bool(torch.allclose(y, theirs(x)[0], atol=1e-5))
+True
+>>> y.square().mean().backward()
+>>> layer.weight_hh_l0.grad.shape
+torch.Size([{rows}, 8])
+
+References
+----------
+{cite}; solved and differentiated as Lim et al., ICLR 2024 (arXiv 2309.12252).
+"""
+
+
 class GRU(_TorchStack, torch.nn.GRU):  # type: ignore[misc]
-    """torch.nn.GRU."""
+    __doc__ = _DOCUMENTED.format(name="GRU", rows=24, cite=cells.GRU.cite)
 
 
 class LSTM(_TorchStack, torch.nn.LSTM):  # type: ignore[misc]
-    """torch.nn.LSTM."""
+    __doc__ = _DOCUMENTED.format(name="LSTM", rows=32, cite=cells.LSTM.cite)
 
 
 class RNN(_TorchStack, torch.nn.RNN):  # type: ignore[misc]
-    """torch.nn.RNN."""
+    __doc__ = _DOCUMENTED.format(name="RNN", rows=8, cite=cells.Elman.cite)

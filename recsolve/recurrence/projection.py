@@ -102,10 +102,9 @@ class Projection:
 
     def _moved(self, moved: Mapping[Leaf, Array]) -> Projection:
         """Return the projection of tangents of weights and biases, 0 where there are none."""
-        known = {leaf: moved[leaf] if leaf in moved else namespace(x).zeros_like(x) for leaf, x in self.leaves().items()}
-        return Projection(
-            {n: known["weight", n] for n in self.weights}, {n: known["bias", n] for n in self.biases}
-        )
+        zero = namespace(self.matrix).zeros_like
+        known = {leaf: moved[leaf] if leaf in moved else zero(x) for leaf, x in self.leaves().items()}
+        return Projection({n: known["weight", n] for n in self.weights}, {n: known["bias", n] for n in self.biases})
 
     def pull(self, drives: Mapping[str, Array]) -> Array:
         """Return the cotangent of the input, (T, *batch, input), for cotangents of the drives by name."""
