@@ -77,6 +77,11 @@ CATALOGUE: dict[str, str] = {
     "staleness": "ttt_staleness",
     "lact": "lact_picard",
     "memory_caching": "cached_recall",
+    "training": "training",
+    "curriculum": "curriculum",
+    "word_problem": "word_problem",
+    "curriculum": "curriculum",
+    "word_problem": "word_problem",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import permutations
 
 import numpy as np
@@ -112,18 +112,18 @@ def _asked_from(stream: Stream, answers: Array) -> Array:
 
 
 @cache
-def _group() -> tuple[Array, Array]:
-    """Return the product of every two permutations of five things, (120, 120), and those that tokens stand for."""
-    members = np.array(sorted(permutations(range(5))))
+def _group(things: int) -> tuple[Array, Array]:
+    """Return the products of all permutations of some things by place, and the swap and the cycle that make them."""
+    members = np.array(sorted(permutations(range(things))))
     places = {tuple(p): i for i, p in enumerate(members.tolist())}
     products = np.array([[places[tuple(p[q])] for q in members] for p in members])
-    swap, cycle = places[1, 0, 2, 3, 4], places[1, 2, 3, 4, 0]
-    return products, np.array([swap, cycle])
+    swap, cycle = (1, 0, *range(2, things)), (*range(1, things), 0)
+    return products, np.array([places[swap], places[cycle]])
 
 
-def s5(stream: Stream) -> tuple[Array, Array]:
-    """A swap or a cycle of five things at every step; the answer is where they are: the word problem of S5."""
-    products, generators = _group()
+def words(stream: Stream, things: int) -> tuple[Array, Array]:
+    """A swap or a cycle of some things at every step; the answer is where they are: the word problem of S_n."""
+    products, generators = _group(things)
     tokens = stream.rng.integers(0, 2, (stream.length, stream.batch))
     answers, state = np.empty_like(tokens), np.zeros(stream.batch, np.int64)
     for t, step in enumerate(generators[tokens]):
@@ -174,7 +174,8 @@ TASKS: dict[str, Task] = {
     "text": Task(text, 128, 128, True, "the next byte of English"),
     "parity": Task(parity, 2, 2, True, "the parity of the last N bits"),
     "match": Task(match, 2, 2, True, "whether this bit is that of N - 1 steps ago (delayed match to sample)"),
-    "s5": Task(s5, 2, 120, True, "the product of permutations of five things so far"),
+    "s3": Task(partial(words, things=3), 2, 6, True, "where three things are after swaps and cycles (S3)"),
+    "s5": Task(partial(words, things=5), 2, 120, True, "where five things are after swaps and cycles (S5)"),
     "copy": Task(copy, _SYMBOLS + 2, _SYMBOLS, True, "the eight symbols among blanks, in order"),
     "digits": Task(digits, 2, 10, False, "the digit whose pixels have been seen"),
 }
