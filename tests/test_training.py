@@ -22,6 +22,15 @@ SMALL = TrainConfig(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads of so little work wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def trained(config, folder=None, stop=None):
     run = Run(config, folder)
     rows = []
@@ -55,7 +64,13 @@ def test_every_task_takes_two_steps(task):
 
 @pytest.mark.parametrize(
     ("cell", "mixing"),
-    [("pararnn_lstm", "diagonal"), ("slstm", "heads"), ("gru", "dense"), ("minmax", "diagonal"), ("affine", "diagonal")],
+    [
+        ("pararnn_lstm", "diagonal"),
+        ("slstm", "heads"),
+        ("gru", "dense"),
+        ("minmax", "diagonal"),
+        ("affine", "diagonal"),
+    ],
 )
 def test_parallel_layers_and_the_plain_loop_are_one_function_with_one_gradient(cell, mixing):
     config = replace(SMALL, cell=cell, mixing=mixing, tol=1e-12)

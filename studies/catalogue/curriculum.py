@@ -64,7 +64,16 @@ class _Learner:
     """Leaky units, a head for each N, and an optimiser of both."""
 
     def __init__(
-        self, task: str, many: bool, units: int, length: int, batch: int, rate: float, tau: float, seed: int, device: str
+        self,
+        task: str,
+        many: bool,
+        units: int,
+        length: int,
+        batch: int,
+        rate: float,
+        tau: float,
+        seed: int,
+        device: str,
     ):
         import torch
 
@@ -170,7 +179,10 @@ _LOOKS = {"one head": ("#0072B2", "-", "o"), "many heads": ("#D55E00", "--", "s"
 
 
 def draw_constants(pyplot: Any, data: Dataset) -> Any:
-    tasks, shown = _tasks(data), {"tau": "mean time constant, steps", "right": "right answers", "newton": "iterations of newton"}
+    tasks, shown = (
+        _tasks(data),
+        {"tau": "mean time constant, steps", "right": "right answers", "newton": "iterations of newton"},
+    )
     figure, axes = pyplot.subplots(
         len(tasks), len(shown), figsize=(8.8, 2.5 * len(tasks) + 0.4), sharex=True, sharey="col", squeeze=False
     )

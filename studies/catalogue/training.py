@@ -31,7 +31,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "plain loop": {"cell": "pararnn_gru", "layer": "loop"},
     "dense GRU": {"cell": "gru", "mixing": "dense"},
     "dense, three iterations": {
-        "cell": "gru", "mixing": "dense", "method": "newton", "iterations": 3, "on_failure": "warn",
+        "cell": "gru",
+        "mixing": "dense",
+        "method": "newton",
+        "iterations": 3,
+        "on_failure": "warn",
     },
     "GRU of torch": {"cell": "gru", "mixing": "dense", "layer": "torch"},
     "affine": {"cell": "affine"},
@@ -241,7 +245,9 @@ def says_region(data: Dataset) -> str:
     f = facts(data)
     kinds = [kind for kind in _kinds(data) if f"{kind}.newton" in f]
     left = [f"{kind} at step {f[f'{kind}.leaves']}" for kind in kinds if f[f"{kind}.leaves"] is not None]
-    region = f"Out of the contractive region go {listed(left)}" if left else "Training leaves the contractive region nowhere"
+    region = (
+        f"Out of the contractive region go {listed(left)}" if left else "Training leaves the contractive region nowhere"
+    )
     grown = [f"{kind} {f[f'{kind}.newton'][0]:g} to {f[f'{kind}.newton'][-1]:g}" for kind in kinds]
     short = [f"{k} {span(f[f'{k}.gradient_error'])}" for k in kinds if f"{k}.gradient_error" in f]
     wrong = f" Solves cut after three iterations have gradients wrong by this share of their norm: {listed(short)}."

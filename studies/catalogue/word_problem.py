@@ -52,7 +52,7 @@ class Config:
 
 
 FULL = Config(task="s5", units=256, length=32, batch=256, steps=6000, rate=2e-3, seeds=2, device="cuda")
-TINY = Config(kinds=("affine", "dense GRU"), units=8, length=8, longer=(1, 4), batch=4, steps=3)
+TINY = Config(kinds=("affine", "dense GRU"), units=24, length=8, longer=(1, 4), steps=120, rate=2e-2)
 
 
 def grid(config: Config) -> Iterator[Point]:

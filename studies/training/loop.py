@@ -85,7 +85,7 @@ def _expression(node: Node, written: Mapping[int, str]) -> str:
     names = [written[a.index] for a in node.arguments]
     constants = [a.operation == "constant" for a in node.arguments]
     if node.operation in _BOUNDS and any(constants):
-        bound, x = (names if constants[0] else names[::-1])
+        bound, x = names if constants[0] else names[::-1]
         return f"torch.clamp({x}, {_BOUNDS[node.operation]}={bound})"
     return _FORMATS[node.operation].format(*names)
 

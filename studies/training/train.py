@@ -74,7 +74,9 @@ class Run:
             )  # fmt: skip
             if stored != self.config:
                 differing = sorted(set(to_toml(self.config).splitlines()) - set(to_toml(stored).splitlines()))
-                raise ValueError(f"{folder} holds a run of another config ({', '.join(differing)} is new); wanted an empty folder")
+                raise ValueError(
+                    f"{folder} holds a run of another config ({', '.join(differing)} is new); wanted an empty folder"
+                )
             checkpoint.restore(found, self.network, self.optimizer, path)
             self.step = found.step
         with replace_into_place(folder / "config.toml") as part:
@@ -147,7 +149,9 @@ class Run:
         self.step, self._whole = self.step + 1, True
         return found
 
-    def draw(self, purpose: int, number: int, length: int | None = None, batch: int | None = None) -> tuple[Array, Array]:
+    def draw(
+        self, purpose: int, number: int, length: int | None = None, batch: int | None = None
+    ) -> tuple[Array, Array]:
         """Return streams: what they are depends on the seed, the purpose and the number alone."""
         config = self.config
         rng = np.random.default_rng(np.random.SeedSequence((config.seed, purpose, number)))
