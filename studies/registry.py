@@ -80,8 +80,6 @@ CATALOGUE: dict[str, str] = {
     "training": "training",
     "curriculum": "curriculum",
     "word_problem": "word_problem",
-    "curriculum": "curriculum",
-    "word_problem": "word_problem",
 }
 
 

@@ -127,7 +127,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path):
 def test_a_run_can_be_made_longer_but_not_another(tmp_path):
     trained(replace(SMALL, warmup=0.0), tmp_path)
     assert Run(replace(SMALL, warmup=0.0, steps=6), tmp_path).step == 4
-    with pytest.raises(ValueError, match="holds a run of another config \\(seed = 1 is new\\)"):
+    with pytest.raises(ValueError, match=r"holds a run of another config \(seed = 1 is new\)"):
         Run(replace(SMALL, warmup=0.0, seed=1), tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_changes_nothing(tmp_path
     run, _ = trained(SMALL, tmp_path)
     other = Run(replace(SMALL, units=16))
     before = weights(other)
-    with pytest.raises(ValueError, match="holds another network: answer.weight is \\(2, 8\\), wanted \\(2, 16\\)"):
+    with pytest.raises(ValueError, match=r"holds another network: answer\.weight is \(2, 8\), wanted \(2, 16\)"):
         checkpoint.restore(checkpoint.read(path), other.network, other.optimizer, path)
     assert same(before, weights(other))
     assert run.step == 4

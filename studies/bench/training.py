@@ -234,7 +234,7 @@ _TABLE = table.Table(
         table.error("error", "error"),
         table.number("tokens/s", "tokens"),
     ),
-    "of floor: over the floor and the products; torch's, loop's: the time of torch's layer (cuDNN on a GPU), and of the "
+    "of floor: over the floor and the products; torch's, loop's: time of torch's layer (cuDNN on a GPU), and of the "
     "faster of both loops, over that of recsolve; error: of gradients, against the loop in float64.",
 )
 BENCHES = {"cpu": Bench(rows, _TABLE), "gpu": Bench(rows_on_gpu, _TABLE)}

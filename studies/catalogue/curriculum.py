@@ -96,14 +96,13 @@ class _Learner:
         weights = [*self.layers.parameters(), *(p for h in self.heads.values() for p in h.parameters())]
         optimizer = self.torch.optim.Adam(weights, lr=self.rate)
         right, taken = 0.0, 0
-        for taken in range(1, steps + 1):
+        while taken < steps and right < LEARNED:
+            taken += 1
             loss, right = self._loss()
             optimizer.zero_grad()
             loss.backward()
             self.torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
-            if right >= LEARNED:
-                break
         return {"memory": memory, "steps": taken, "right": right, **self._looked_at(memory)}
 
     def _draw(self, memory: int) -> tuple[Any, Any]:
@@ -210,8 +209,8 @@ def says_constants(data: Dataset) -> str:
         for curriculum in CURRICULA:
             tau, newton = f[f"{task}.{curriculum}.tau"], f[f"{task}.{curriculum}.newton"]
             told.append(
-                f"with {curriculum} N = {f[f'{task}.{curriculum}.learned']} is learned, the mean time constant goes from "
-                f"{tau[0]:.2f} to {tau[-1]:.2f} steps, and newton from {newton[0]:g} to {newton[-1]:g} iterations"
+                f"with {curriculum} N = {f[f'{task}.{curriculum}.learned']} is learned, the mean time constant goes "
+                f"from {tau[0]:.2f} to {tau[-1]:.2f} steps, and newton from {newton[0]:g} to {newton[-1]:g} iterations"
             )
         parts.append(f"On {task}, {listed(told)}.")
     return " ".join(parts)

@@ -41,7 +41,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "affine": {"cell": "affine"},
 }
 _LOOKS = {
-    "diagonal GRU": ("#0072B2", "-", "o"), "diagonal LSTM": ("#009E73", "--", "s"), "three iterations": ("#E69F00", ":", "x"),
+    "diagonal GRU": ("#0072B2", "-", "o"), "diagonal LSTM": ("#009E73", "--", "s"),
+    "three iterations": ("#E69F00", ":", "x"),
     "plain loop": ("#56B4E9", (0, (6, 2)), "d"), "dense GRU": ("#D55E00", "-.", "^"),
     "dense, three iterations": ("#661100", (0, (1, 2)), "1"),
     "GRU of torch": ("#000000", "-", "v"), "affine": ("#CC79A7", (0, (3, 1, 1, 1)), "P"),

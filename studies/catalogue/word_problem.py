@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from recsolve.studies.draw.drawing import listed, powers_of_two
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -108,8 +106,8 @@ def says_lengths(data: Dataset) -> str:
     lost = [kind for kind in kinds if f[kind][0] > 0.95 >= f[kind][-1]]
     never = [f"{kind} ({f[kind][0]:.0%})" for kind in kinds if f[kind][0] <= 0.95]
     return (
-        f"Words of training, and those {f['times'][-1]} times as long, are followed by {listed(kept)}; words of training "
-        f"alone by {listed(lost)}. Neither is learned by {listed(never)}."
+        f"Words of training, and those {f['times'][-1]} times as long, are followed by {listed(kept)}; words of "
+        f"training alone by {listed(lost)}. Neither is learned by {listed(never)}."
     )
 
 

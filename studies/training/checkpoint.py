@@ -85,8 +85,8 @@ def restore(checkpoint: Checkpoint, network: Any, optimizer: Any, path: Path) ->
         differing = sorted(name for name in own.keys() | stored.keys() if own.get(name) != stored.get(name))
         first = differing[0]
         raise ValueError(
-            f"{path} holds another network: {first} is {stored.get(first, 'not in it')}, wanted {own.get(first, 'none')}"
-            + (f"; {len(differing) - 1} more differ" if len(differing) > 1 else "")
+            f"{path} holds another network: {first} is {stored.get(first, 'not in it')}, wanted "
+            f"{own.get(first, 'none')}" + (f"; {len(differing) - 1} more differ" if len(differing) > 1 else "")
         )
     network.load_state_dict(weights)
     for name, parameter in network.named_parameters():

@@ -35,7 +35,7 @@ class TrainConfig:
     tol : float
         Tolerance of the residual; 0: the default of the dtype.
     iterations : int
-        Most iterations of a solve; 0: the default. With ``on_failure = "ignore"`` this many are taken, converged or not.
+        Most iterations of a solve; 0: the default. With ``on_failure = "warn"`` what they give is taken as it is.
     on_failure : str
         What happens to a solve that is not met: ``"loop"``, ``"raise"`` or ``"warn"``.
     length, batch, steps : int
