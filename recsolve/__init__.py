@@ -16,7 +16,8 @@ from recsolve.analysis.structure_check import StructureReport, check_structure
 from recsolve.base.layout import Layout
 from recsolve.base.status import Status
 from recsolve.diagnosis.diagnose import Diagnosis, diagnose
-from recsolve.gradients.adjoint import Gradients, adjoint
+from recsolve.gradients.adjoint import adjoint
+from recsolve.gradients.result import Gradients
 from recsolve.gradients.scan_adjoint import ScanGradients, scan_adjoint
 from recsolve.gradients.tangent import tangent
 from recsolve.interop import autograd as _autograd  # noqa: F401  # so that solve and scan record nodes of torch

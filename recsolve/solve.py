@@ -146,7 +146,7 @@ def solve(
         raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
     driver, solver = _split_options(method, options)
     check_applies(solver, recurrence)
-    tensors = linked(recurrence.leaves(), recurrence.kind)
+    tensors = linked(recurrence, recurrence.kind)
     tolerance = _tolerance(tol, driver, recurrence, scaled=False)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)

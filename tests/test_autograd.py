@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_mixings import made
-from test_scan_adjoint import problems
+from test_scan_adjoint import SEMIRINGS, problems
 from torch.autograd import gradcheck, gradgradcheck
 
 import recsolve as rs
@@ -158,15 +158,50 @@ def test_gradcheck_of_a_history():
     assert twice(solved, (leaf(np.random.default_rng(0).standard_normal((5, 2))),))
 
 
+def scan_of(monoid, elements, initial, **way):
+    """Return a scan as a function of its initial state and elements, and these."""
+
+    def scanned(initial, *elements):
+        return rs.scan(monoid, elements, initial=initial, **way)
+
+    return scanned, [leaf(initial), *map(leaf, elements)]
+
+
 def test_gradcheck_of_every_scan():
+    ways = {}, {"reset": torch.arange(4) == 2, "reverse": True}
     for monoid, elements, state in problems(4):
-        for way in ({"initial": leaf(state)}, {"initial": leaf(state), "reset": torch.arange(4) == 2, "reverse": True}):
-            initial = way.pop("initial")
+        unknown = monoid == "riccati" or (monoid in SEMIRINGS and elements[0].ndim == 4)
+        for way in ways:
+            scanned, tensors = scan_of(monoid, elements, state, **way)
+            if not unknown:
+                assert twice(scanned, tensors), monoid
+                continue
+            assert fast(scanned, tensors), monoid
+            (first,) = torch.autograd.grad(scanned(*tensors).sin().sum(), tensors[0], create_graph=True)
+            with pytest.raises(TypeError, match="second derivatives"):
+                first.sum().backward()
 
-            def scanned(initial, *elements, monoid=monoid, way=way):
-                return rs.scan(monoid, elements, initial=initial, **way)
 
-            assert fast(scanned, (initial, *(leaf(e) for e in elements))), monoid
+@pytest.mark.parametrize(
+    "form", ["matrices", "the same matrix at all times", "along the last axis", "one number a step"]
+)
+def test_gradcheck_of_affine_scans_of_every_form(form):
+    rng, way = np.random.default_rng(0), {"reset": torch.arange(5) == 3}
+    shapes = {
+        "matrices": [(2, 3), (5, 2, 3, 3), (5, 2, 3)],
+        "the same matrix at all times": [(2, 3), (1, 1, 3, 3), (5, 2, 3)],
+        "along the last axis": [(2, 3), (2, 3, 5), (2, 3, 1)],
+        "one number a step": [(), (5,), (5,)],
+    }[form]
+    way |= {"axis": 2, "reverse": True} if form == "along the last axis" else {}
+    initial, *elements = (0.5 * rng.standard_normal(shape) for shape in shapes)
+    assert twice(*scan_of("affine", elements, initial, **way))
+
+
+def test_gradcheck_of_a_scan_without_an_initial_state():
+    a, b = (leaf(np.random.default_rng(0).standard_normal((4, 2))) for _ in range(2))
+    assert twice(lambda a, b: rs.scan("affine", (a, b)), (a, b))
+    assert twice(lambda b: rs.scan("affine", (0.5, b), reset=torch.arange(4) == 1), (b,))
 
 
 def test_complex_scans_are_differentiated_as_torch_does():
@@ -186,6 +221,22 @@ def test_both_ways_through_one_node_add_up_and_every_result_shares_it():
     wanted = torch.autograd.grad(theirs, (x, *model.parameters()))
     for found, known in zip(torch.autograd.grad(ours, (x, *model.parameters())), wanted, strict=True):
         torch.testing.assert_close(found, known)
+
+
+def test_initial_states_by_name_and_ties_and_kinks():
+    model = gallery.weighted("lstm", "dense", units=3, channels=2)
+    x, h, c = (leaf(np.random.default_rng(i).standard_normal(s)) for i, s in enumerate(((4, 2, 2), (2, 3), (3,))))
+
+    def solved(x, h, c):
+        return rs.solve(model.recurrence(x, initial={"h": h, "c": c}), **METHOD).named_final.c
+
+    assert twice(solved, (x, h, c))  # that of c is broadcast over sequences
+    at_kink, u = leaf(np.zeros(2)), torch.zeros(3, 2, dtype=torch.float64)
+    cell = rs.cells.get("elman_relu").with_weights(mixings={"h": rs.mixings.Diagonal(np.ones(2))})
+    for share in (0.25, 1.0):
+        sol = rs.solve(cell.recurrence(drive={"h": u}, initial=at_kink, ties=share))
+        (g,) = torch.autograd.grad(sol.final.sum(), at_kink)
+        assert g.tolist() == [share**3] * 2
 
 
 def test_one_weight_in_two_places_gets_both_gradients():
@@ -230,6 +281,13 @@ def test_nothing_is_recorded_without_need():
         assert sol.states.requires_grad  # what counts is where it was solved
 
 
+def test_layers_of_cells_of_a_live_module_record_nothing():
+    module = torch.nn.GRU(3, 4)
+    sol = rs.Layers([[rs.cells.GRU.from_torch(module)]]).solve(torch.ones(6, 2, 3))
+    assert not sol.output.requires_grad
+    torch.testing.assert_close(sol.output, module(torch.ones(6, 2, 3))[0].detach())
+
+
 def test_what_cannot_go_back_is_refused_and_named():
     W, x = leaf(0.3 * np.eye(2)), leaf(np.ones((5, 2)))
     bad = rs.solve(elman(W, x), method="jacobi", maxiter=1)
@@ -237,6 +295,14 @@ def test_what_cannot_go_back_is_refused_and_named():
         bad.output.sum().backward()
     with pytest.raises(TypeError, match=r"drive h was computed .*torch.no_grad"):
         rs.solve(elman(W, x).window(1, 3))
+    history = rs.Recurrence.from_history(lambda y, u: 0.5 * np.cumsum(y, axis=0) - 0.5 * y + u, inputs=x)
+    with pytest.raises(TypeError, match="input 0 was computed"):
+        rs.solve(history.window(0, 3), method="jacobi")
+    graph = rs.Recurrence.from_graph(lambda h, u: h[0] * u, rs.graphs.grid(5), inputs=x, initial=x[0].detach())
+    with pytest.raises(TypeError, match="input 0 was computed"):
+        rs.solve(graph.between(1, 3, np.ones((5, 2))))
+    with pytest.raises(TypeError, match="input 0 was computed"):
+        rs.solve(history.astype(np.float32), method="jacobi")
     cell = elman(W, x).cell
     with pytest.raises(TypeError, match="mixing h was computed"):
         rs.solve(cell.map(lambda w: 2 * w).recurrence(drive={"h": x.detach()}))

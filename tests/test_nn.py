@@ -1,7 +1,10 @@
 """recsolve.nn's GRU, LSTM and RNN in the place of torch's: results, gradients, checkpoints, and how sequences lie."""
 
 import copy
+import dataclasses
+import gc
 import pickle
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given, strategies
 import recsolve as rs
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # what is computed here is small
 rnn = torch.nn.utils.rnn
 
 KINDS = ("GRU", "LSTM", "RNN", "RNN relu", "LSTM proj")
@@ -178,6 +182,32 @@ def test_first_derivatives_are_those_of_differences(kind):
     assert torch.autograd.gradcheck(run, (x, *hx, *values), fast_mode=True)
 
 
+def test_second_derivatives_pass_through_layers():
+    _, ours = pair("LSTM proj", num_layers=2, bidirectional=True)
+    x = torch.randn(3, 2, D, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: ours(x, lengths=[3, 2])[0], (x,), fast_mode=True)
+
+
+def test_gradients_of_each_sample_and_ensembles_of_weights():
+    _, ours = pair("GRU", bidirectional=True)
+    weights, x = dict(ours.named_parameters()), torch.randn(B, T, D, dtype=torch.float64)
+
+    def loss(weights, x):
+        return torch.func.functional_call(ours, weights, (x,))[0].sin().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    for i in range(B):
+        alone = torch.autograd.grad(loss(weights, x[i]), list(weights.values()))
+        assert_same([g[i] for g in each.values()], alone, 1e-12)
+    members = [pair("GRU", bidirectional=True)[1] for _ in range(3)]
+    for number, member in enumerate(members):
+        with torch.no_grad():
+            member.weight_hh_l0.mul_(number)
+    stacked, _ = torch.func.stack_module_state(members)
+    found = torch.func.vmap(lambda w: torch.func.functional_call(ours, w, (x[0],))[0])(stacked)
+    assert_same(found, [member(x[0])[0] for member in members])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoints_go_both_ways_and_copies_are_equal(kind, tmp_path):
     theirs, ours = pair(kind, num_layers=2, bidirectional=True)
@@ -194,6 +224,14 @@ def test_checkpoints_go_both_ways_and_copies_are_equal(kind, tmp_path):
             assert_same([module(x)[0]], [wanted])
             assert module.counters.solves == 4
         assert_same([ours.float()(x.float())[0]], [theirs.float()(x.float())[0]], 1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_are_read_as_the_modules_of_torch(kind):
+    theirs, ours = pair(kind, num_layers=2, bidirectional=True)
+    x = torch.randn(T, B, D, dtype=torch.float64)
+    with torch.no_grad():
+        assert_same([rs.run(ours, x)[0], rs.Layers.from_torch(ours).run(x)[0]], [theirs(x)[0]] * 2)
 
 
 def extra(kind):
@@ -287,6 +325,35 @@ def test_bad_input_is_named():
             rs.nn.GRU(D, N, **options)
 
 
+@pytest.fixture
+def compiled():
+    """Compile whole graphs, forwards and backwards, without generated code."""
+    torch._dynamo.reset()
+    yield lambda module: torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("way", ["padded", "lengths", "cu_seqlens", "reset"])
+def test_compiled_models_hold_a_layer_without_a_break(way, compiled):
+    _, ours = pair("LSTM proj" if way == "padded" else "GRU", num_layers=2, bidirectional=way != "padded")
+    x, reset = torch.randn(T, B, D, dtype=torch.float64).requires_grad_(), torch.zeros(T, dtype=torch.bool)
+    reset[3] = True
+    entered = {
+        "padded": ((x, as_hx(start(ours))), {}),
+        "lengths": ((x,), {"lengths": torch.tensor(LENGTHS, dtype=torch.int32)}),
+        "cu_seqlens": ((x[:, 0],), {"cu_seqlens": torch.tensor([0, 3, 3, T], dtype=torch.int32)}),
+        "reset": ((x,), {"reset": reset}),
+    }
+    arguments, options = entered[way]
+    found = []
+    for run in (ours, compiled(ours)):
+        y, final = run(*arguments, **options)
+        results = [y, *parts(final)]
+        found.append([*results, *derivatives(results, [x], ours)])
+    assert_same(*found)
+    assert ours.counters.solves == 2 * 2 * (1 + ours.bidirectional)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_gpu_results_and_gradients_are_those_on_the_cpu(kind):
@@ -323,3 +390,64 @@ def test_whatever_options_meet_results_and_gradients_are_those_of_torch(kind, la
     results = [y, *parts(final)]
     assert_same(results, wanted)
     assert_same(derivatives(results, [x, *hx], modules[1]), derivatives(wanted, [x, *hx], modules[0]))
+
+
+WAYS = [{}, {"lengths": [7, 0, 5, 2]}, {"reset": [0, 1, 1, 0, 0, 1, 0]}, {"cu_seqlens": [0, 4, 4, 7]}]
+SOME = np.eye(T, B, -2, dtype=bool)  # a reset of one sequence after the other
+
+
+@pytest.mark.parametrize("way", [*WAYS, {"reset": SOME}, {"reset": SOME, "lengths": [7, 4, 0, 6]}])
+@pytest.mark.parametrize("kind", ["GRU", "LSTM proj"])
+def test_windows_keep_little_and_change_nothing(kind, way):
+    """Nor is what the backward solves again counted."""
+    whole, cut = (pair(kind, num_layers=2, bidirectional=True, batch_first=True)[1] for _ in range(2))
+    cut.solving = dataclasses.replace(cut.solving, every=3)
+    alone = "cu_seqlens" in way
+    x = torch.randn(*((T,) if alone else (B, T)), D, dtype=torch.float64).requires_grad_()
+    hx, found, kept = [] if alone else start(whole), [], []
+    for module in (whole, cut):
+        sizes = []
+
+        def keep(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            y, final = module(x, as_hx(hx), **way)
+        results = [y, *parts(final)]
+        found.append([*results, *derivatives(results, [x, *hx], module)])
+        kept.append(sum(sizes))
+    assert_same(*found)
+    assert way.get("reset") is SOME or cut.counters.solves == 3 * whole.counters.solves
+    assert kept[1] < kept[0]
+    with pytest.raises(ValueError, match="every is 0"):
+        rs.nn.GRU(D, N, every=0)
+    with pytest.raises(ValueError, match="cotangent_clamp is 0"):
+        rs.nn.GRU(D, N, cotangent_clamp=0)
+
+
+def test_the_graph_of_a_layer_in_windows_holds_no_recurrence(monkeypatch):
+    """It would hold drives and states, which are to be computed again."""
+    _, ours = pair("LSTM")
+    ours.solving, seen = dataclasses.replace(ours.solving, every=3), []
+    monkeypatch.setattr(rs.nn.Counters, "count", lambda self, solution, **_: seen.append(ref(solution.recurrence)))
+    y, _ = ours(torch.randn(T, B, D, dtype=torch.float64))
+    gc.collect()
+    assert [recurrence() for recurrence in seen] == [None] * 3
+    y.sum().backward()
+
+
+def test_states_that_grow_without_end_are_those_of_torch_and_told():
+    theirs, ours = pair("RNN relu", torch.float32)
+    x, found = torch.ones(60, B, D).requires_grad_(), []
+    with torch.no_grad():
+        for module in (theirs, ours):
+            module.weight_hh_l0.fill_(1.0)
+            module.weight_hh_l0.mul_(10.0)
+    with pytest.warns(rs.nn.ConvergenceWarning, match="nonfinite"):
+        found = [module(x)[0] for module in (theirs, ours)]
+    assert torch.equal(found[0].isfinite(), found[1].isfinite())
+    assert not found[0].isfinite().all()
+    found[1].sum().backward()
+    assert ours.weight_hh_l0.grad.isnan().any()
+    assert ours.counters.unmet == 1

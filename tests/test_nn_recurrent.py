@@ -1,6 +1,7 @@
 """recsolve.nn.Recurrent: layers of any cell and mixing; what layers count, and what keeps their solves short."""
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -10,6 +11,7 @@ import recsolve as rs
 from recsolve.math import sigmoid, tanh, total
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # what is computed here is small
 
 T, B, D, N = 12, 4, 3, 8
 
@@ -178,6 +180,23 @@ def test_what_is_not_met_is_completed_and_counted_or_raised_or_warned_of():
         rough = warning(x)[0]
     assert (warning.counters.completed, warning.counters.unmet) == (0, 1)
     assert 1e-6 < (rough - exact).abs().max() < 0.5
+    rough.sum().backward()  # as if they were met
+    assert warning.gru_l0.mixing_n.grad.isfinite().all()
+    again = copy.deepcopy(warning)
+    again.solving = dataclasses.replace(again.solving, maxiter=None)
+    assert torch.allclose(again(x)[0], exact, atol=1e-13)
+
+
+def test_cotangents_are_limited_on_demand():
+    x = data()
+    free, loose, tight = (layer("gru", cotangent_clamp=size) for size in (None, 1e3, 1e-3))
+    found = []
+    for module in (free, loose, tight):
+        module(x)[0].sum().backward()
+        found.append(module.gru_l0.bias_ih.grad)
+    assert torch.allclose(found[0], found[1], atol=1e-12)
+    assert found[2].abs().max() <= 1e-3 * T * B
+    assert found[0].abs().max() > 1
 
 
 def test_layers_count_and_a_model_reports(capsys):
@@ -249,6 +268,11 @@ def test_the_penalty_lowers_the_exponent_until_it_costs_nothing():
     assert costs[0] > 0.02 > 0.005 > costs[-1]
     assert rs.nn.exponents(module, x)[0] < -0.1
     assert rs.nn.lyapunov_penalty(module, x, ceiling=1.0) == 0
+    with torch.no_grad():
+        module.weight_hh_l0.zero_()  # nothing is left of a perturbation
+    module.zero_grad()
+    rs.nn.lyapunov_penalty(module, x).backward()
+    assert module.weight_hh_l0.grad.abs().max() == 0
     with pytest.raises(ValueError, match="x has 60 steps; wanted more than steps = 64"):
         rs.nn.lyapunov_penalty(module, x, steps=64)
     with pytest.raises(ValueError, match="steps is 3 and windows 8"):
@@ -294,6 +318,22 @@ def test_recurrent_weights_are_bounded(mixing):
         rs.nn.clip_recurrent_(lstm, 0)
     with pytest.raises(TypeError, match="another form"):
         rs.nn.clip_recurrent_(layer("gru", mixing=low_rank), 0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mixing", ["dense", "diagonal", "heads"])
+@pytest.mark.parametrize("cell", ["gru", "slstm", HIGHWAY], ids=str)
+def test_on_a_gpu_a_layer_does_as_on_the_cpu(cell, mixing):
+    module, x = layer(cell, mixing=mixing, num_layers=2, bidirectional=True, norm=True), data()
+    there, on_gpu = copy.deepcopy(module).cuda(), x.cuda()
+    for one, given in ((module, x), (there, on_gpu)):
+        one(given, lengths=[12, 0, 3, 7])[0].square().sum().backward()
+    for a, b in zip(module.parameters(), there.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad.cpu(), rtol=1e-9, atol=1e-9)
+    assert np.allclose(rs.nn.exponents(module, x), rs.nn.exponents(there, on_gpu), atol=1e-8)
+    rs.nn.clip_recurrent_(there, 0.5)
+    assert rs.nn.lyapunov_penalty(there, on_gpu, steps=4, ceiling=-9.0).item() > 0
+    assert there.counters.completed == there.counters.unmet == 0
 
 
 # Bad input -------------------------------------------------------------------------------------------------------

@@ -57,6 +57,15 @@ def test_without_torch_everything_else_works():
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
+def test_layers_are_imported_on_demand_and_name_the_extra():
+    code = (
+        "import sys, recsolve as rs; assert 'recsolve.nn' not in sys.modules; sys.modules['torch'] = None\n"
+        "try:\n    rs.nn\nexcept ImportError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'recsolve[torch]'" in done.stdout
+
+
 def test_the_top_level_stays_as_designed():
     if not (ROOT / ".git").exists():
         pytest.skip("git says what is tracked, and this is no checkout")

@@ -247,8 +247,11 @@ def test_bad_float16(monoid, elements, options, words):
         rs.scan(monoid, elements, **options)
 
 
-def test_float16_tensors_that_need_a_gradient_are_refused():
+def test_float16_tensors_get_gradients_of_their_dtype():
     torch = pytest.importorskip("torch")
-    x = torch.ones(3, dtype=torch.float16)
-    with pytest.raises(TypeError, match="requires grad"):
-        rs.scan("affine", (x.clone().requires_grad_(), x))
+    a, b = (torch.full((3,), 0.5, dtype=torch.float16, requires_grad=True) for _ in range(2))
+    y = rs.scan("affine", (a, b))
+    y.sum().backward()
+    assert y.dtype == a.grad.dtype == torch.float16
+    assert a.grad.tolist() == [0.0, 0.75, 0.75]
+    assert b.grad.tolist() == [1.75, 1.5, 1.0]

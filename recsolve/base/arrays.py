@@ -65,7 +65,11 @@ def common_kind(arrays: Mapping[str, object]) -> Kind:
 
 def check_devices(arrays: Mapping[str, Any]) -> None:
     """Raise TypeError unless the tensors among named arrays are on one device; the message names each and its own."""
-    devices = {name: x.device for name, x in arrays.items() if kind_of(x) == "torch" and hasattr(x, "device")}
+    one_device({name: x.device for name, x in arrays.items() if kind_of(x) == "torch" and hasattr(x, "device")})
+
+
+def one_device(devices: Mapping[str, Any]) -> None:
+    """Raise TypeError unless the devices of named arguments are the same."""
     if len(set(devices.values())) > 1:
         seen = ", ".join(f"{name} is on {device}" for name, device in devices.items())
         raise TypeError(f"devices are mixed: {seen}; move the tensors to one device first")
@@ -118,13 +122,27 @@ def _view(x: Any, name: str, dtypes: Sequence[np.dtype[Any]]) -> Array:
         _check_dtype(x, name, dtypes)
         if x.requires_grad:
             raise TypeError(f"{name} requires grad, and the result would carry no gradient; pass {name}.detach()")
-        return _view_cuda(x, name) if x.is_cuda else x.numpy()
+        return _view_torch(x, name)
     if np.ma.isMaskedArray(x):
         raise TypeError(f"{name} is a masked array, of which the mask would be lost; pass {name}.filled(...)")
     try:
         return np.asarray(x)
     except ValueError as error:
         raise ValueError(f"{name} is not a rectangular array: {error}") from error
+
+
+def _view_torch(x: Any, name: str) -> Array:
+    try:
+        return _view_cuda(x, name) if x.is_cuda else x.numpy()
+    except RuntimeError as error:
+        import torch
+
+        if not torch._C._functorch.is_functorch_wrapped_tensor(x):
+            raise
+        raise TypeError(
+            f"{name} is a tensor under torch.func, which cannot look into a recurrence; take "
+            "recsolve.interop.autograd.solve_cell"
+        ) from error
 
 
 def _view_cuda(x: Any, name: str) -> Array:

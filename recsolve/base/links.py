@@ -9,8 +9,9 @@ pickled, and whatever computes a new array of a linked one without saying how *s
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, Protocol
 from weakref import ref
 
 import numpy as np
@@ -85,15 +86,29 @@ def follow(made: Array, parts: Sequence[Array], compute: Callable[[list[Any]], A
     return made
 
 
-def sever(made: Mapping[Leaf, Array], of: Mapping[Leaf, Array]) -> None:
-    """Remember that arrays were computed of linked ones in a way that gradients do not go back."""
-    for leaf, x in of.items() if _LINKS else ():
-        other = made.get(leaf)
-        if id(x) in _LINKS and other is not None and id(other) not in _LINKS:
-            _put(other, None, ())
+class HasLeaves(Protocol):
+    """A recurrence, a cell or a projection."""
+
+    def leaves(self) -> dict[Leaf, Array]:
+        """Return its arrays, by what gradients call them."""
 
 
-def linked(leaves: Mapping[Leaf, Array], kind: str) -> dict[Leaf, Any]:
+def sever(made: Array, of: Array) -> None:
+    """Remember that an array was computed of a linked one in a way that gradients do not go back."""
+    if _LINKS and id(of) in _LINKS and id(made) not in _LINKS:
+        _put(made, None, ())
+
+
+def sever_all(made: HasLeaves, of: HasLeaves) -> None:
+    """The same of all arrays of two objects; it costs nothing where nothing is linked."""
+    if _LINKS:
+        others = made.leaves()
+        for leaf, x in of.leaves().items():
+            if leaf in others:
+                sever(others[leaf], x)
+
+
+def linked(recurrence: HasLeaves, kind: str) -> dict[Leaf, Any]:
     """Return the tensors that gradients of a solve are to go back to, by leaf; none where torch records nothing.
 
     Raises
@@ -103,9 +118,9 @@ def linked(leaves: Mapping[Leaf, Array], kind: str) -> dict[Leaf, Any]:
     ValueError
         When a tensor has changed since arrays were made of it.
     """
-    found = {leaf: x for leaf, a in leaves.items() if (x := _LINKS.get(id(a))) is not None} if _LINKS else {}
-    if not found or kind != "torch" or not sys.modules["torch"].is_grad_enabled():
+    if not _LINKS or kind != "torch" or not sys.modules["torch"].is_grad_enabled():
         return {}
+    found = {leaf: x for leaf, a in recurrence.leaves().items() if (x := _LINKS.get(id(a))) is not None}
     for leaf, x in found.items():
         if x.tensor is None:
             raise TypeError(
@@ -118,6 +133,15 @@ def linked(leaves: Mapping[Leaf, Array], kind: str) -> dict[Leaf, Any]:
                 "an optimiser does; make it anew of the tensor"
             )
     return {leaf: x.tensor for leaf, x in found.items()}
+
+
+def unrecorded(kind: str) -> AbstractContextManager[Any]:
+    """Return a context in which solves of this kind of arrays record nothing."""
+    if not _LINKS or kind != "torch":
+        return nullcontext()
+    import torch
+
+    return torch.no_grad()  # type: ignore[no-any-return]
 
 
 def describe(leaf: Leaf) -> str:

@@ -6,251 +6,23 @@ of h[t]. They are exact however the states were found, and every gradient is a l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.base.links import Leaf
-from recsolve.base.names import Names
-from recsolve.gradients.function_gradients import Cotangents, pull_function
-from recsolve.gradients.of_history import adjoint_of, pull
-from recsolve.gradients.sensitivity import CellSensitivity, projection_of
-from recsolve.gradients.solved import check_jacobian, cotangent_of, recurrence_of
-from recsolve.gradients.transposes import sum_to
-from recsolve.kernels.affine_scan import reverse_solve
-from recsolve.mixings import from_plain
-from recsolve.recurrence.base import Recurrence, check_known
-from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.function import FunctionRecurrence
-from recsolve.recurrence.history import HistoryRecurrence
+from recsolve.gradients.result import Gradients
+from recsolve.gradients.solved import cotangent_of, recurrence_of
+from recsolve.recurrence.base import Recurrence
 from recsolve.solution import Solution
 
 
-class _Compiled(NamedTuple):
-    """Gradients that compiled loops have computed along with the adjoint variables, as engines return them."""
-
-    drives: list[Array]
-    constants: Array
-    initial: Array
-
-
-class Gradients:
-    """The result of :func:`adjoint`; each gradient is computed when it is first read.
-
-    Arrays are of the kind and dtype of the recurrence. An attribute that the recurrence does not have raises
-    AttributeError.
-
-    Attributes
-    ----------
-    states : array, shape (T, *batch, *event)
-        The adjoint variables g[t], the gradient with respect to a perturbation added to h[t].
-    named : Names
-        ``states`` by component, of a cell or a function with named states.
-    initial : array, shape (*batch, *event), or Names
-        With respect to h[0], by component where a function has named states; resets included where they go back to it
-        (those of a window go to h[0] of the whole).
-    drive : Names
-        Of a cell: with respect to each drive, in its own shape.
-    inputs : array, or tuple or dict of arrays
-        With respect to x (when the recurrence came from an input), or to the inputs of a function, in their shapes.
-    parameters : Names
-        With respect to the parameters of a function, or the elementwise ones of a cell, in their own shapes.
-    mixings : Names
-        Of a cell: with respect to mixing weights, in their own shapes.
-    projection : Names
-        Of a cell on an input: ``weights`` and ``biases``, each by drive.
-
-    Examples
-    --------
-    >>> import numpy as np, recsolve as rs
-    >>> rec = rs.Recurrence.from_function(
-    ...     lambda h, u: 0.5 * h + u, inputs=np.ones((3, 1)), initial=np.zeros(1), structure="diagonal")
-    >>> g = rs.adjoint(rs.solve(rec), final=np.ones(1))
-    >>> g.inputs.ravel().tolist(), g.initial.tolist()
-    ([0.25, 0.5, 1.0], [0.125])
-    """
-
-    def __init__(self, recurrence: Recurrence, trajectory: Array, cotangent: Array, direct: Cotangents | None = None):
-        self._recurrence = recurrence
-        self._direct = direct  # what a readout depends on besides the states
-        engine = recurrence.bind()
-        self._compiled: _Compiled | None = None
-        self._trajectory = trajectory
-        if isinstance(recurrence, HistoryRecurrence):
-            self._g = adjoint_of(recurrence, trajectory, cotangent)
-            return
-        if (found := engine.adjoint(trajectory, cotangent)) is not None:
-            self._g, self._compiled = found[0], _Compiled(*found[1:])
-            return
-        with np.errstate(all="ignore"):
-            self._previous = recurrence.previous(trajectory)
-            _, self._J = engine.differentiate(self._previous)
-            check_jacobian(recurrence, self._previous, self._J)
-            self._g = reverse_solve(self._J, recurrence.over_event(recurrence.starts), cotangent)
-
-    @property
-    def states(self) -> Any:
-        """g[t], shape (T, *batch, *event)."""
-        return self._recurrence.wrap(self._recurrence.as_given(self._g.copy()))
-
-    @property
-    def named(self) -> Names:
-        """g[t] by component."""
-        return self._recurrence.named(self.states)
-
-    @property
-    def initial(self) -> Any:
-        """With respect to h[0], shape (*batch, *event); by component where a function has named states."""
-        rec = self._recurrence
-        found = rec.wrap(self._initial)
-        return rec.named(found) if isinstance(rec, FunctionRecurrence) and rec.state is not None else found
-
-    @cached_property
-    def _initial(self) -> Array:
-        xp, rec = namespace(self._g), self._recurrence
-        if isinstance(rec, HistoryRecurrence):  # F does not look at it
-            return xp.zeros_like(rec.initial)  # type: ignore[no-any-return]
-        if self._compiled is not None:
-            into = self._compiled.initial
-            initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
-            return xp.ascontiguousarray(initial, self._g.dtype)  # type: ignore[no-any-return]
-        seen = self._recurrence.over_event(self._recurrence.from_initial)
-        into = xp.where(seen, self._J.rmatvec(self._g), self._g.dtype.type(0))
-        return into.sum(axis=tuple(range(into.ndim - rec.initial.ndim)))  # type: ignore[no-any-return]
-
-    @cached_property
-    def _function(self) -> tuple[list[Array], dict[str, Array]]:
-        """With respect to inputs and parameters of a function."""
-        assert isinstance(self._recurrence, FunctionRecurrence)
-        check_known(self._recurrence, FunctionRecurrence)
-        found = pull_function(self._recurrence, self._recurrence.f, self._previous, self._g)
-        if self._direct is None:
-            return found.inputs, found.parameters
-        inputs = [a + b for a, b in zip(found.inputs, self._direct.inputs, strict=True)]
-        return inputs, _sums(found.parameters, self._direct.parameters)
-
-    @cached_property
-    def _sensitivity(self) -> CellSensitivity:
-        return CellSensitivity(self._cell("drive"), self._previous)
-
-    @cached_property
-    def _pulled(self) -> tuple[dict[Any, Array], list[tuple[str, Array, Array]]]:
-        if self._compiled is None:
-            return self._sensitivity.pull(self._g)
-        names = self._cell("gradients").cell.cell
-        constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
-        leaves = {("drive", n): g for n, g in zip(names.drives, self._compiled.drives, strict=True)}
-        totals, batch = self._compiled.constants, tuple(range(1, 1 + len(self._recurrence.batch)))
-        totals = totals.sum(axis=batch) if batch else totals  # of all at once: on a GPU each sum is a launch
-        totals = totals.astype(self._g.dtype)
-        return leaves | dict(zip(constants, totals, strict=True)), []
-
-    @cached_property
-    def _weights(self) -> dict[str, Array]:
-        if self._compiled is not None:
-            mixings = self._cell("mixings").cell.mixings
-            pulled = {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
-            return {n: from_plain(mixings[n], g) for n, g in pulled.items()}
-        return self._sensitivity.weights(self._pulled[1])
-
-    def _cell(self, what: str) -> CellRecurrence:
-        if not isinstance(self._recurrence, CellRecurrence):
-            raise AttributeError(f"{what} belongs to cells; a function has inputs")
-        return self._recurrence
-
-    def _of(self, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
-        leaves, _ = self._pulled
-        zero = namespace(self._g).zeros_like
-        return {n: sum_to(leaves[kind, n], x.shape) if (kind, n) in leaves else zero(x) for n, x in like.items()}
-
-    def _names(self, entries: Mapping[str, Array], what: str) -> Names:
-        return Names({n: self._recurrence.wrap(x) for n, x in entries.items()}, what)
-
-    @property
-    def drive(self) -> Names:
-        """With respect to each drive of a cell, in its own shape."""
-        return self._names(self._drive, "drive")
-
-    @cached_property
-    def _drive(self) -> dict[str, Array]:
-        drive = self._cell("drive").drive
-        found = self._of("drive", drive)
-        return found if self._direct is None else _sums(found, dict(zip(drive, self._direct.inputs, strict=True)))
-
-    @property
-    def parameters(self) -> Names:
-        """With respect to the parameters of a function, or the elementwise ones of a cell, each in its own shape."""
-        return self._names(self._parameters, "parameter")
-
-    @cached_property
-    def _parameters(self) -> dict[str, Array]:
-        if isinstance(self._recurrence, FunctionRecurrence):
-            return self._function[1]
-        found = self._of("parameter", self._cell("parameters").cell.parameters)
-        return found if self._direct is None else _sums(found, self._direct.parameters)
-
-    @property
-    def mixings(self) -> Names:
-        """With respect to the weights of the mixings of a cell, each in its own shape."""
-        self._cell("mixings")
-        return self._names(self._weights, "mixing")
-
-    @cached_property
-    def inputs(self) -> Any:
-        """With respect to x, or to the inputs of a function in the container they came in."""
-        rec = self._recurrence
-        if isinstance(rec, FunctionRecurrence):
-            return rec.contain([rec.wrap(rec.as_given(g)) for g in self._inputs])
-        return rec.wrap(self._inputs[0])
-
-    @cached_property
-    def _inputs(self) -> list[Array]:
-        if isinstance(self._recurrence, HistoryRecurrence):
-            return pull(self._recurrence, self._trajectory, self._g)[1]
-        if isinstance(self._recurrence, FunctionRecurrence):
-            return self._function[0]
-        return [self._projected()[0].pull(self._drive)]
-
-    @cached_property
-    def projection(self) -> Names:
-        """With respect to ``weights`` and ``biases`` of the input projection of a cell, each by drive."""
-        weights, biases = self._projections
-        return Names({"weights": self._names(weights, "weight"), "biases": self._names(biases, "bias")}, "gradient")
-
-    @cached_property
-    def _projections(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        projection, x = self._projected()
-        return projection.weight_cotangents(self._drive, x)  # type: ignore[no-any-return]
-
-    def of(self, leaf: Leaf) -> Array:
-        """Return the native gradient by one of ``recurrence.leaves()``, in its shape, or by ("state", None)."""
-        kind, name = leaf
-        if kind == "state":
-            return self._g
-        if kind == "initial":
-            return self._initial
-        if kind in ("mixing", "drive"):
-            return (self._weights if kind == "mixing" else self._drive)[str(name)]
-        if kind == "parameter":
-            return self._parameters[str(name)]
-        if kind == "input":
-            return self._inputs[int(str(name))]
-        weights, biases = self._projections
-        return (weights if kind == "weight" else biases)[str(name)]
-
-    def _projected(self) -> tuple[Any, Array]:
-        cell = self._cell("projection")
-        projection = projection_of(cell)
-        if projection is None or cell.x is None:
-            raise AttributeError("the recurrence was given drives, not an input x; its gradients are in .drive")
-        return projection, cell.x
-
-
 def adjoint(
-    solution: Solution, *, states: Any = None, output: Any = None, final: Any = None, unconverged: bool = False
+    solution: Solution,
+    *,
+    states: Any = None,
+    output: Any = None,
+    final: Any = None,
+    unconverged: bool = False,
+    clamp: float | None = None,
 ) -> Gradients:
     """Return the gradients of a scalar function of a solution, given its derivatives with respect to the states.
 
@@ -266,6 +38,10 @@ def adjoint(
         Cotangent of ``solution.final``, or of some of its components by name.
     unconverged : bool
         Whether to differentiate a solution that has not converged, at which these are not gradients.
+    clamp : float, optional
+        The size to which every entry of the adjoint variables is limited, step by step: g[t] is that of
+        J[t+1]^T g[t+1] + c[t]. Then these are gradients only where no limit is met; training is done with it all the
+        same. Steps are taken one by one from the last one on that meets it.
 
     Returns
     -------
@@ -316,15 +92,18 @@ def adjoint(
         c["final"] = rec.by_name(final, "final", rec.initial.shape)
         if len(trajectory) == 0:
             raise ValueError("final is given, but T = 0: the final state is the initial one")
-    return gradients(rec, trajectory, **c)
+    return gradients(rec, trajectory, **c, clamp=clamp)
 
 
 def gradients(
-    rec: Recurrence, trajectory: Array, states: Array | None, output: Array | None, final: Array | None
+    rec: Recurrence,
+    trajectory: Array,
+    states: Array | None,
+    output: Array | None,
+    final: Array | None,
+    *,
+    clamp: float | None = None,
 ) -> Gradients:
     """Return what :func:`adjoint` does, of native arrays with steps as their first axis."""
-    return Gradients(rec, trajectory, *cotangent_of(rec, trajectory, states, output, final))
-
-
-def _sums(first: dict[str, Array], second: dict[str, Array]) -> dict[str, Array]:
-    return {name: namespace(x).asarray(x + second[name]) for name, x in first.items()}  # a number is an array too
+    cotangent, direct = cotangent_of(rec, trajectory, states, output, final)
+    return Gradients(rec, trajectory, cotangent, direct, clamp)

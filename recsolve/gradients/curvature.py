@@ -135,16 +135,16 @@ def curve_function(
         When the function uses an operation that has no transpose; the message names it.
     """
     zero = namespace(states).zeros_like
-    floats = {("input", i): u for i, u in enumerate(rec.inputs) if not is_discrete(u.dtype)}
-    weights = {("parameter", n): p for n, p in rec.parameters.items() if not is_discrete(p.dtype)}
-    found: dict[Leaf, Array] = {leaf: zero(x) for leaf, x in {STATE: states, **floats, **weights}.items()}
+    found: dict[Leaf, Array] = {STATE: zero(states)}
+    found |= {("input", i): zero(u) for i, u in enumerate(rec.inputs) if not is_discrete(u.dtype)}
+    found |= {("parameter", n): zero(p) for n, p in rec.parameters.items() if not is_discrete(p.dtype)}
     length = len(states)
     if cotangent.size:
         rows = max(states.size, cotangent.size) // length
         for cut in [slice(None)] if whole else windows(length, rows):
             try:
                 _curve(rec, function, states, cotangent, moved, cut, found)
-            except TypeError as error:
+            except (TypeError, AttributeError) as error:
                 raise TypeError(f"{error}: second derivatives go back over what a function computes") from error
     return Curved(found.pop(STATE), found)
 

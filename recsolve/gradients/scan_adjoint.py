@@ -118,8 +118,8 @@ def scan_adjoint(
         dtype = state_dtype(given.like)
         e = tuple(_ready(given, p, x, dtype) for p, x in zip(given.elements, elements, strict=True))
         into, start = _pull(given, e, *(x.astype(dtype, copy=False) for x in rows))
-        shaped = tuple(_as_given(given, e, g) for e, g in zip(elements, into, strict=True))
-        return ScanGradients(shaped, None if initial is None else _as_given(given, initial, start, in_time=False))
+        shaped = tuple(as_given(given, e, g) for e, g in zip(elements, into, strict=True))
+        return ScanGradients(shaped, None if initial is None else as_given(given, initial, start, in_time=False))
 
 
 def _pull(given: Given, e: tuple[Any, ...], y: Array, c: Array) -> tuple[tuple[Array | None, ...], Array | None]:
@@ -171,7 +171,7 @@ def _conjugate(J: Jacobian) -> Jacobian:
     return changed(J, data=data.conj())
 
 
-def _as_given(given: Given, x: Any, g: Array | None, *, in_time: bool = True) -> Any:
+def as_given(given: Given, x: Any, g: Array | None, *, in_time: bool = True) -> Any:
     """Return a cotangent in the kind, shape and dtype of what the user has given."""
     if g is None:
         return None

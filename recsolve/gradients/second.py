@@ -16,9 +16,10 @@ import numpy as np
 from recsolve.base.arrays import Array, matmul_last, namespace
 from recsolve.base.links import Leaf
 from recsolve.base.overriding import changed
-from recsolve.gradients.adjoint import Gradients, gradients
+from recsolve.gradients.adjoint import gradients
 from recsolve.gradients.curvature import Curved, curve_cell, curve_function
 from recsolve.gradients.function_gradients import STATE, OfCell, push_readout
+from recsolve.gradients.result import Gradients
 from recsolve.gradients.sensitivity import projection_of
 from recsolve.gradients.tangent import split_leaves, tangent_along
 from recsolve.recurrence.base import Recurrence, check_known

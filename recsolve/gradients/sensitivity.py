@@ -84,8 +84,7 @@ class CellSensitivity:
     def _components(self) -> list[tuple[int, str]]:
         return list(enumerate(self.cell.cell.state))
 
-    @staticmethod
-    def _leaf(kind: str, name: Hashable, value: Array, depends: type[Dual] = Dual) -> Dual:
+    def _leaf(self, kind: str, name: Hashable, value: Any, depends: type[Dual] = Dual) -> Dual:
         return depends(value, {(kind, name): ONE})
 
     def _without_name(self, mixing: Mixing, x: Dual) -> Dual:
@@ -107,6 +106,7 @@ class CellSensitivity:
     def _mixed_back(self, name: str | None, mixing: Mixing, g: Any) -> Any:
         return mixing.rmatvec(g)
 
+    @np.errstate(all="ignore")
     def pull(self, cotangent: Array) -> tuple[dict[Leaf, Array], list[tuple[str, Array, Array]]]:
         """Return the cotangents of the leaves and of the results of mixing calls, for one of F.
 
@@ -142,6 +142,7 @@ class CellSensitivity:
         full = {leaf: np.broadcast_to(g, self.part.shape) for leaf, g in adjoints.items()}
         return full, mixed
 
+    @np.errstate(all="ignore")
     def weights(self, mixed: list[tuple[str, Array, Array]]) -> dict[str, Array]:
         """Return the cotangents of the mixing weights by name, in their own shapes.
 
@@ -160,6 +161,7 @@ class CellSensitivity:
             totals[name] = totals[name] + self.cell.mixings[name].weight_cotangent(g, x)
         return totals
 
+    @np.errstate(all="ignore")
     def push(self, tangents: Mapping[Leaf, Array], weights: Mapping[str, Array]) -> Array:
         """Return the tangent of F, (T, *batch, *event), for tangents of leaves and of mixing weights."""
         xp, moved = namespace(self.part), dict(tangents)

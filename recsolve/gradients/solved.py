@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from recsolve.analysis.structure_truth import verify_jacobian
-from recsolve.base.arrays import Array, is_discrete, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace, to_host
 from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
 from recsolve.jacobians import Jacobian
 from recsolve.recurrence.base import Recurrence
@@ -32,6 +34,28 @@ def cotangent_of(
     if final is not None:
         c[-1] += final
     return c, direct
+
+
+def check_clamp(clamp: Any, rec: Recurrence) -> None:
+    """Raise ValueError for what is no limit, and TypeError where adjoint variables do not follow step by step."""
+    if clamp is None:
+        return
+    if isinstance(clamp, bool) or not isinstance(clamp, (int, float, np.number)) or not clamp > 0:
+        raise ValueError(f"clamp is {clamp!r}; wanted a number above 0")
+    if not rec.stepwise or rec.graph is not None:
+        raise TypeError(f"clamp is given, and {rec.description} does not go from one step to the next")
+
+
+def clamp_adjoint(g: Array, J: Jacobian, starts: Array, cotangent: Array, clamp: float) -> None:
+    """Limit adjoint variables step by step, in place; those after the last step that meets the limit stay."""
+    xp, size = namespace(g), g.dtype.type(clamp)
+    met = to_host((abs(g) > size).any(axis=tuple(range(1, g.ndim))))
+    for t in range(int(np.flatnonzero(met)[-1]) if met.any() else -1, -1, -1):
+        if t + 1 < len(g):
+            one = slice(t + 1, t + 2)
+            back = xp.where(starts[one], g.dtype.type(0), J[one].rmatvec(g[one]))
+            g[t] = cotangent[t] + back[0]
+        g[t] = xp.clip(g[t], -size, size)
 
 
 def pull_readout(rec: Recurrence, readout: Callable[..., Any], trajectory: Array, cotangent: Array) -> Cotangents:

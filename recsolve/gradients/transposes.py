@@ -35,7 +35,7 @@ def expanded(g: Array, axis: Any, keepdims: bool, shape: tuple[int, ...]) -> Arr
     return namespace(g).broadcast_to(g, shape)  # type: ignore[no-any-return]
 
 
-def scattered(move: Callable[[list[Array]], Array], shapes: list[tuple[int, ...]], place: int, g: Array) -> Array:
+def scattered(move: Callable[[list[Array]], Array], shapes: list[tuple[int, ...]], place: int, g: Any) -> Any:
     """Return the cotangent of one of the arrays whose entries ``move`` has moved, for that of its result.
 
     Where the result is a view of the array, the cotangent is added to the view of zeros. Otherwise numbered entries are
@@ -51,21 +51,21 @@ def scattered(move: Callable[[list[Array]], Array], shapes: list[tuple[int, ...]
     g : array
     """
     if isinstance(g, Tangent):
-        moved = {DIRECTIONS: np.stack([scattered(move, shapes, place, d) for d in g.directions])} if g.partials else {}
-        return Tangent(scattered(move, shapes, place, g.value), moved)
+        moved = [scattered(move, shapes, place, d) for d in g.directions] if g.partials else []
+        return Tangent(scattered(move, shapes, place, g.value), {DIRECTIONS: np.stack(moved)} if moved else {})
     xp = namespace(g)
     if len(shapes) == 1:
         result = xp.zeros(shapes[0], dtype=g.dtype)
         view = move([result])
         if xp.may_share_memory(view, result) and getattr(view.flags, "writeable", True):
             view += g
-            return result  # type: ignore[no-any-return]
+            return result
     parts = [xp.zeros(shape, dtype=np.int64) for shape in shapes]
     none = move(parts)
     parts[place] = xp.arange(1, 1 + prod(shapes[place])).reshape(shapes[place])
     origin = (move(parts) - none).ravel()
     sums = xp.bincount(origin, weights=g.ravel(), minlength=1 + prod(shapes[place]))[1:]
-    return sums.astype(g.dtype).reshape(shapes[place])  # type: ignore[no-any-return]
+    return sums.astype(g.dtype).reshape(shapes[place])
 
 
 def _matmul(place: int, values: list[Array], kwargs: Any) -> Callable[[Array], Array]:

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NamedTuple
 
 from recsolve import cells, mixings
+from recsolve.base.arrays import one_device
 from recsolve.base.links import RECORDERS, Leaf
+from recsolve.interop.cell_tensors import SPECS, check_name
 from recsolve.recurrence.cell import Cell
-from recsolve.recurrence.projection import Projection
 from recsolve.solution import Solution
-from recsolve.solve import solve
+
+__all__ = ["CellResult", "CellSpec", "solve_cell"]
 
 
 def _record_solution(solution: Solution, linked: Mapping[Leaf, Any]) -> dict[str, Any]:
     """Return states, output and final state as tensors that gradients go back from to the linked ones."""
-    from recsolve.interop.autograd_nodes import Solved, record
+    from recsolve.interop.autograd_nodes import record
+    from recsolve.interop.autograd_problems import Solved
 
     problem = Solved(solution, tuple(linked))
     found = dict(zip(problem.names, record(problem, tuple(linked.values())), strict=True))
@@ -35,18 +39,21 @@ def _record_solution(solution: Solution, linked: Mapping[Leaf, Any]) -> dict[str
 
 def _record_scan(monoid: Any, elements: Any, *, initial: Any, **given: Any) -> Any:
     """Return the result of a scan, from which gradients go back to the elements and the initial state."""
-    from recsolve.interop.autograd_nodes import Scanned, record, recording
+    from recsolve.interop.autograd_nodes import record, recording
+    from recsolve.interop.autograd_problems import Scanned
 
-    problem = Scanned(monoid, len(elements), given)
+    problem = Scanned(monoid, given)
     if not recording():
-        return problem.run([*elements, initial])
+        return problem.run([*elements, initial])[0]
     return record(problem, (*elements, initial))[0]
 
 
 RECORDERS.update(solution=_record_solution, scan=_record_scan)
 
+_NUMBERS = count()
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class CellSpec:
     """What a solve of a cell depends on besides tensors: the definition, the kinds of mixings, the settings.
 
@@ -55,17 +62,27 @@ class CellSpec:
     cell : Cell or str
         A definition, or the name of a built-in one.
     mixings : mapping, optional
-        By the name of every mixing, a function that makes it of its weight; default ``Dense``, ``Heads`` or
-        ``Diagonal``, by the axes of the weight and of the states.
+        By the name of every mixing, a function that makes it of its weight, ``lambda w: Masked(Dense(w), mask)`` say;
+        default ``Dense``, ``Heads`` or ``Diagonal``, by the axes of the weight.
     settings : mapping
         Keyword arguments of :func:`recsolve.solve`. ``fallback`` is ``"sequential"`` unless it is given.
     ties : float or mapping, optional
         As of ``recurrence(ties=...)``.
     clamp : float, optional
-        Every entry of the adjoint variables' cotangents that come in is limited to this size.
+        As of :func:`recsolve.adjoint`.
     observe : callable, optional
         ``observe(solution)`` is called after every solve (to count what the loop had to complete, say), outside of what
         autograd and ``torch.compile`` see.
+    unconverged : bool
+        Whether states that are not met are differentiated as they are; otherwise that is refused.
+    event : tuple of int, optional
+        (*lanes, n), the axes of a component. It is needed where only mixings of one's own could tell: without
+        ``weight.NAME`` and ``parameter.NAME`` among the tensors, and mixings that are made by functions.
+
+    Attributes
+    ----------
+    key : str
+        What operations of torch know it by, as long as it lives.
     """
 
     cell: Cell | str
@@ -74,6 +91,19 @@ class CellSpec:
     ties: Any = None
     clamp: float | None = None
     observe: Callable[[Solution], None] | None = None
+    unconverged: bool = False
+    event: tuple[int, ...] | None = None
+    key: str = field(default="", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        import recsolve.interop.autograd_ops  # noqa: F401  # torch.compile traces no import
+
+        object.__setattr__(self, "key", f"{self.definition.name}-{next(_NUMBERS)}")
+        SPECS[self.key] = self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.__post_init__()
 
     @property
     def definition(self) -> Cell:
@@ -101,12 +131,17 @@ def solve_cell(spec: CellSpec, tensors: Mapping[str, Any]) -> CellResult:
     Parameters
     ----------
     spec : CellSpec
-        Keep one for the life of a layer; equal names with another meaning need another spec.
+        Keep one for the life of a layer: it must be alive when gradients go back.
     tensors : mapping of tensors
         ``"x"`` (T, *batch, input) with ``"weight.NAME"`` (*lanes, n, input) and ``"bias.NAME"`` (*lanes, n) for every
         drive of the cell, or ``"drive.NAME"`` (T, *batch, *lanes, n) for every drive; ``"mixing.NAME"`` for every
         mixing, its weight; ``"parameter.NAME"`` (*lanes, n) for every elementwise parameter; and optionally
-        ``"initial"`` (*batch, *event) and ``"reset"``, bool, (T, *batch). All on one device, of float32 or float64.
+        ``"initial"``, which broadcasts to (*batch, *event), and ``"reset"``, bool, (T, *batch). Entries that are None
+        are left out. All are on one device and of one dtype.
+
+        Of float16 and bfloat16 the states are float32, and results are rounded to the dtype of the input. Under
+        ``torch.autocast`` these may stand beside float32, and results have the dtype that a ``torch.nn.GRU`` returns:
+        on the CPU that of the input, on CUDA that of autocast.
 
     Returns
     -------
@@ -114,8 +149,15 @@ def solve_cell(spec: CellSpec, tensors: Mapping[str, Any]) -> CellResult:
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError
+        For tensors of mixed dtypes or on several devices; the message names them.
+    ValueError
         As :meth:`recsolve.WeightedCell.recurrence` and :func:`recsolve.solve`, and for unknown or missing names.
+
+    Notes
+    -----
+    It is made of the operations ``recsolve::solve_cell``, ``recsolve::pull_cell`` and ``recsolve::pull_cell_again`` of
+    ``torch.library``, the two latter being its first and second derivative.
 
     Examples
     --------
@@ -125,64 +167,44 @@ def solve_cell(spec: CellSpec, tensors: Mapping[str, Any]) -> CellResult:
     >>> y, h = solve_cell(CellSpec("elman"), {"drive.h": u, "mixing.h": a})  # doctest: +SKIP
     >>> y.sum().backward()  # doctest: +SKIP
     """
-    solution = solve_native(spec, tensors)
-    return CellResult(solution.output, solution.final)
+    from recsolve.interop.autograd_ops import event_of, run, shape_of
+
+    given = {name: x for name, x in tensors.items() if x is not None}
+    for name in given:
+        check_name(name)
+    one_device({name: x.device for name, x in given.items()})
+    shown, working = _dtypes(given)
+    given = {n: x.to(working) if x.is_floating_point() else x for n, x in given.items()}
+    names = tuple(given)
+    shape, event, cell = (*(of(spec, names, list(given.values())) for of in (shape_of, event_of)), spec.definition)
+    if "initial" in given:
+        given["initial"] = given["initial"].expand(shape[1:])
+    if "reset" in given and given["reset"].ndim == 1:
+        lead = shape[: len(shape) - len(event) - (len(cell.state) > 1)]
+        given["reset"] = given["reset"].reshape(-1, *(1,) * (len(lead) - 1)).expand(lead)
+    states = run(spec, given)
+    output = states
+    if len(cell.state) > 1:
+        output = states.select(-len(event) - 1, cell.state.index(cell.output))
+    final = states[-1] if shape[0] else given.get("initial", states.new_zeros(shape[1:]))
+    return CellResult(output.to(shown), final.to(shown))
 
 
-def solve_native(spec: CellSpec, tensors: Mapping[str, Any]) -> Solution:
-    """Return the solution that :func:`solve_cell` shows."""
-    cell, groups = spec.definition, _grouped(tensors)
-    weights = groups.pop("mixing", {})
-    makers = {name: (spec.mixings or {}).get(name, _default_mixing) for name in weights}
-    projection = None
-    if "weight" in groups or "bias" in groups:
-        given, biases = groups.pop("weight", {}), groups.pop("bias", {})
-        ordered = [name for name in cell.drives if name in given]
-        projection = Projection({n: given[n] for n in (ordered or given)}, {n: biases[n] for n in (ordered or biases)})
-    made = cell.with_weights(
-        mixings={name: makers[name](w) for name, w in weights.items()},
-        parameters=groups.pop("parameter", {}),
-        projection=projection,
-        hidden_size=_hidden_size(cell, groups) if projection is None and not weights else None,
-    )
-    plain = groups.pop("", {})
-    recurrence = made.recurrence(
-        plain.get("x"), drive=groups.pop("drive", None), initial=plain.get("initial"), reset=plain.get("reset"),
-        ties=spec.ties,
-    )  # fmt: skip
-    solution = solve(recurrence, **{"fallback": "sequential", **spec.settings})
-    if spec.observe is not None:
-        spec.observe(solution)
-    return solution
+def _dtypes(tensors: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the dtypes of results and of the solve."""
+    import torch
 
-
-_PLAIN = ("x", "initial", "reset")
-_KINDS = ("weight", "bias", "drive", "mixing", "parameter")
-
-
-def _grouped(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return tensors by kind and name; those without a kind under ``""``."""
-    groups: dict[str, dict[str, Any]] = {}
-    for key, x in tensors.items():
-        kind, dot, name = key.partition(".")
-        if not (key in _PLAIN or (dot and kind in _KINDS)):
-            wanted = ", ".join((*_PLAIN, *(f"{kind}.NAME" for kind in _KINDS)))
-            raise ValueError(f"tensors has {key!r}; wanted some of {wanted}")
-        if x is not None:
-            groups.setdefault(kind if dot else "", {})[name if dot else key] = x
-    return groups
-
-
-def _default_mixing(weight: Any) -> mixings.Mixing:
-    kinds: dict[int, Callable[[Any], mixings.Mixing]] = {1: mixings.Diagonal, 2: mixings.Dense, 3: mixings.Heads}
-    if (kind := kinds.get(weight.ndim)) is None:
-        raise ValueError(f"a mixing weight has shape {tuple(weight.shape)}; wanted (n,), (n, n) or (H, n, n)")
-    return kind(weight)
-
-
-def _hidden_size(cell: Cell, groups: Mapping[str, Mapping[str, Any]]) -> int | None:
-    drives = groups.get("drive", {})
-    return int(next(iter(drives.values())).shape[-1]) if drives else None
-
-
-__all__ = ["CellResult", "CellSpec", "solve_cell"]
+    dtypes = {name: x.dtype for name, x in tensors.items() if x.is_floating_point()}
+    if not dtypes:
+        raise ValueError(f"tensors has {tuple(tensors)}; wanted x or drive.NAME, of floating point")
+    first = next((n for n in dtypes if n == "x" or n.startswith("drive.")), next(iter(dtypes)))
+    device, halves = tensors[first].device.type, (torch.float16, torch.bfloat16)
+    autocast = torch.is_autocast_enabled(device)
+    seen = set(dtypes.values())
+    if len(seen) > 1 and not (autocast and seen <= {torch.float32, *halves}):
+        listed = ", ".join(f"{name} is {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(f"dtypes are mixed: {listed}; convert the module or the input, or use torch.autocast")
+    shown = dtypes[first]
+    if autocast and device == "cuda" and shown is not torch.float64:
+        shown = torch.get_autocast_dtype(device)
+    return shown, torch.float64 if shown is torch.float64 else torch.float32

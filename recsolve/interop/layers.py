@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, Kind, common_kind, from_native, namespace, to_native
+from recsolve.base.links import unrecorded
 from recsolve.interop import checkpoint
 from recsolve.interop.layers_solution import LayersSolution
 from recsolve.interop.order import Order
@@ -235,7 +236,8 @@ class Layers:
                     initial=None if starts is None else from_native(starts[len(solutions)], kind),
                     reset=order.resets(reverse),
                 )
-                solutions.append(solve(rec, **settings))
+                with unrecorded(kind):  # cells may be of tensors that require grad; gradients are those of .adjoint
+                    solutions.append(solve(rec, **settings))
                 shown.append(order.read(to_native(solutions[-1].output, "output"), reverse))
             sequence = shown[0] if len(shown) == 1 else namespace(shown[0]).concatenate(shown, axis=-1)
         return LayersSolution(self, order, kind, tuple(solutions), sequence)

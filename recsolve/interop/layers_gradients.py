@@ -9,7 +9,7 @@ from typing import Any
 
 from recsolve.base.arrays import from_native, kind_of, namespace, to_native
 from recsolve.base.names import Names
-from recsolve.gradients.adjoint import Gradients
+from recsolve.gradients.result import Gradients
 from recsolve.recurrence.torch_weights import LAYOUTS
 from recsolve.recurrence.weighted_cell import WeightedCell
 

@@ -11,7 +11,8 @@ from recsolve.analysis.condition import inverse_norm
 from recsolve.analysis.trust import Estimate
 from recsolve.base.arrays import Array, Kind, common_kind, from_native, namespace, to_native
 from recsolve.base.status import Status
-from recsolve.gradients.adjoint import Gradients, adjoint
+from recsolve.gradients.adjoint import adjoint
+from recsolve.gradients.result import Gradients
 from recsolve.gradients.tangent import tangent
 from recsolve.interop.layers_gradients import LayersGradients
 from recsolve.interop.layers_trust import estimate_of_stack

@@ -45,18 +45,18 @@ class Order:
         self._reset = check_reset(reset, self.shape[0], self.shape[1:], xp)
         self.padded = lengths is not None
         if self.padded:
-            self.lengths = xp.asarray(check_lengths(lengths, self.shape[0], self.shape[1:]))
-            self._steps = xp.arange(self.shape[0]).reshape(-1, *(1,) * self.lengths.ndim)
-            self.there: Array = self._steps < self.lengths
-            self.back = xp.where(self.there, self.lengths - 1 - self._steps, self._steps)
+            self._lengths = xp.asarray(check_lengths(lengths, self.shape[0], self.shape[1:]))
+            self._steps = xp.arange(self.shape[0]).reshape(-1, *(1,) * self._lengths.ndim)
+            self._there: Array = self._steps < self._lengths
+            self._back = xp.where(self._there, self._lengths - 1 - self._steps, self._steps)
 
     def read(self, x: Array, reverse: bool | int) -> Array:
         """Return ``x`` (T, *batch, ...) in the order of a direction, zeros where no step is."""
         if not self.padded:
             return x[::-1] if reverse else x
         xp = namespace(x)
-        taken = xp.take_along_axis(x, _over(self.back, x), axis=0) if reverse else x
-        return xp.where(_over(self.there, x), taken, x.dtype.type(0))  # type: ignore[no-any-return]
+        taken = xp.take_along_axis(x, _over(self._back, x), axis=0) if reverse else x
+        return xp.where(_over(self._there, x), taken, x.dtype.type(0))  # type: ignore[no-any-return]
 
     def resets(self, reverse: bool | int) -> Array | None:
         """Return where a direction starts again (T, *batch), in its own order, or None for nowhere.
@@ -68,10 +68,10 @@ class Order:
         if reset is not None and reverse:
             xp = namespace(reset)
             after = xp.concatenate([reset[1:], xp.zeros_like(reset[:1])])
-            reset = xp.take_along_axis(after, self.back, axis=0) if self.padded else after[::-1]
+            reset = xp.take_along_axis(after, self._back, axis=0) if self.padded else after[::-1]
         if not self.padded:
             return reset
-        return ~self.there if reset is None else reset | ~self.there
+        return ~self._there if reset is None else reset | ~self._there
 
     def last(self, states: Array, initial: Array) -> Array:
         """Return the state after the last step of every sequence, ``initial`` (*batch, ...) where there is none."""
@@ -80,9 +80,9 @@ class Order:
         if not self.padded:
             return states[-1]  # type: ignore[no-any-return]
         xp = namespace(states)
-        index = _over(xp.maximum(self.lengths - 1, 0)[None], states)
+        index = _over(xp.maximum(self._lengths - 1, 0)[None], states)
         ended = xp.take_along_axis(states, index, axis=0)[0]
-        return xp.where(_over(self.lengths > 0, initial), ended, initial)  # type: ignore[no-any-return]
+        return xp.where(_over(self._lengths > 0, initial), ended, initial)  # type: ignore[no-any-return]
 
     def pull_last(self, cotangent: Array) -> tuple[Array, Array]:
         """Return the cotangents of ``states`` and of ``initial`` for one of :meth:`last`."""
@@ -93,8 +93,8 @@ class Order:
             return states, xp.zeros_like(cotangent)
         if not self.padded:
             return xp.zeros((0, *cotangent.shape), dtype=cotangent.dtype), cotangent
-        at = _over(self._steps == self.lengths - 1, cotangent[None])
-        return xp.where(at, cotangent, zero), xp.where(_over(self.lengths == 0, cotangent), cotangent, zero)
+        at = _over(self._steps == self._lengths - 1, cotangent[None])
+        return xp.where(at, cotangent, zero), xp.where(_over(self._lengths == 0, cotangent), cotangent, zero)
 
 
 def _over(x: Array, like: Array) -> Array:

@@ -171,7 +171,7 @@ class Mixing(ABC):
     def map(self, function: Any) -> Mixing:
         """Return the same mixing with ``function`` applied to its weight (a dtype or device change)."""
         weight = to_native(function(self.weight), "weight")
-        sever({("mixing", None): weight}, {("mixing", None): self.weight})
+        sever(weight, self.weight)
         return changed(self, weight=weight)
 
     def __repr__(self) -> str:

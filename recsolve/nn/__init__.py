@@ -7,11 +7,12 @@ except ImportError as error:
 
 from recsolve.nn.counters import Counters, report, reset_counters
 from recsolve.nn.recurrent import Recurrent
-from recsolve.nn.solving import ConvergenceWarning
+from recsolve.nn.seen import watched
+from recsolve.nn.solving import ConvergenceWarning, Settings
 from recsolve.nn.spectral import clip_recurrent_, exponents, init_lyapunov_, lyapunov_penalty
 from recsolve.nn.torch_layers import GRU, LSTM, RNN
 
 __all__ = [
-    "GRU", "LSTM", "RNN", "ConvergenceWarning", "Counters", "Recurrent", "clip_recurrent_", "exponents",
-    "init_lyapunov_", "lyapunov_penalty", "report", "reset_counters",
+    "GRU", "LSTM", "RNN", "ConvergenceWarning", "Counters", "Recurrent", "Settings", "clip_recurrent_", "exponents",
+    "init_lyapunov_", "lyapunov_penalty", "report", "reset_counters", "watched",
 ]  # fmt: skip

@@ -17,13 +17,13 @@ class Counters:
     Attributes
     ----------
     solves : int
-        Solves, one for each layer of the stack and direction of every call.
+        Solves, one for each layer of the stack, direction and window of every call.
     iterations : int
         Of all solves together.
     completed : int
         Solves that were not met and that the sequential loop has completed.
     unmet : int
-        Solves that were not met and were used, or raised.
+        Solves that were not met in the end: used as they are, raised, or not finite.
     worst : int
         The most iterations of one solve.
     kappa : float

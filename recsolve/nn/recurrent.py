@@ -15,8 +15,9 @@ from recsolve.base.links import to_linked
 from recsolve.base.overriding import changed
 from recsolve.mixings import MIXINGS, Mixing, form_of
 from recsolve.nn.counters import Counters
+from recsolve.nn.direction import Direction, stored, wide
 from recsolve.nn.solving import Settings
-from recsolve.nn.stack import Direction, Stack, stored, wide
+from recsolve.nn.stack import Stack
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.solve import solve
@@ -62,7 +63,7 @@ class _Weights(nn.Module):  # type: ignore[misc]
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
         drawn = self._drawn()
-        self.mixings = {name: _maker(mixing) for name, mixing in drawn.mixings.items()}
+        self.mixings.update({name: _maker(mixing) for name, mixing in drawn.mixings.items()})
         self._take(drawn)
 
     def direction(self) -> Direction:
@@ -168,7 +169,6 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
         dtype: Any = None,
     ):
         super().__init__()
-        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
         self.counters = Counters()
         self.cell = cells.get(cell) if isinstance(cell, str) else cell
         if not isinstance(self.cell, Cell):
@@ -191,6 +191,7 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
                 self.add_module(f"norm_l{layer}", _NORMS[norm](width, **factory))
             for reverse in (False, True)[: 1 + self.bidirectional]:
                 self.add_module(self._name(layer, reverse), _Weights(self.cell, width, hidden_size, draw, factory))
+        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
 
     def _name(self, layer: int, reverse: bool) -> str:
         """Return what a layer and direction are called; with the cell, so that checkpoints of others do not fit."""
@@ -225,8 +226,8 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
     def extra_repr(self) -> str:
         """Return what is printed of it."""
         given = [self.cell.name, str(self.input_size), str(self.hidden_size), f"num_layers={self.num_layers}"]
-        flags = ("bidirectional", "batch_first", "residual")
-        return ", ".join(given + [f"{name}=True" for name in flags if getattr(self, name)])
+        options = ("bidirectional", "batch_first", "dropout", "norm", "residual")
+        return ", ".join(given + [f"{name}={value}" for name in options if (value := getattr(self, name))])
 
 
 def _try(cell: WeightedCell) -> None:

@@ -7,48 +7,78 @@ from typing import Any
 import numpy as np
 import torch
 
-from recsolve.base.arrays import Array, from_native, to_host, to_native
-from recsolve.interop.order import Order
-from recsolve.recurrence.given import packed_resets
+from recsolve.base.arguments import as_mask
+from recsolve.base.arrays import Array, to_host
+from recsolve.interop.order import check_lengths
 
 
 class Sequences:
-    """The order in which a direction reads steps (T, B, ...), as :class:`recsolve.interop.order.Order`, on tensors.
+    """The order in which a direction reads steps: :class:`recsolve.interop.order.Order`, in operations of torch.
 
     Parameters
     ----------
     x : tensor, shape (T, B, D)
-    lengths, reset
-        As of ``Order``; the mask of resets is (T, B).
+    lengths : sequence of int, optional
+        (B,): how many leading steps of each sequence are there. Default: all.
+    reset : array of bool, optional
+        (T, B) or (T,): the steps at which another sequence begins, in the order of x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When dtype, shape or values do not fit; the message names ``lengths`` or ``reset``. ``torch.compile`` looks at
+        no values.
     """
 
     def __init__(self, x: Any, lengths: Any = None, reset: Any = None):
-        self._padded, self._order = lengths is not None, None
-        if lengths is None and reset is None:
-            return
-        like = x.new_empty((*x.shape[:2], 0), dtype=torch.float32)
-        self._order = Order(to_native(like, "x"), lengths, reset)
-        if self._padded:
-            self._there = _mask(self._order.there)
-            self._back, self._lengths = (from_native(x, "torch") for x in (self._order.back, self._order.lengths))
+        length, count = x.shape[:2]
+        self._lengths, self._reset = lengths, reset
+        if reset is not None:
+            self._reset = self._mask(reset, length, count).to(x.device).expand(length, count)
+        if lengths is not None:
+            given = lengths if torch.compiler.is_compiling() else check_lengths(lengths, length, (count,))
+            self._lengths = torch.as_tensor(given, dtype=torch.int64, device=x.device)
+            steps = torch.arange(length, device=x.device)[:, None]
+            self._there = steps < self._lengths
+            self._back = torch.where(self._there, self._lengths - 1 - steps, steps)
+
+    @staticmethod
+    def _mask(reset: Any, length: int, count: int) -> Any:
+        """Return resets as a tensor (T, 1) or (T, B)."""
+        if not torch.compiler.is_compiling():
+            if not isinstance(reset, torch.Tensor) or reset.dtype is not torch.bool:
+                reset = torch.as_tensor(as_mask(_on_host(reset), "reset"))
+            if tuple(reset.shape) not in ((length,), (length, count), (length, 1)):
+                raise ValueError(f"reset has shape {tuple(reset.shape)}; wanted (T, B) = {(length, count)} or (T,)")
+        return reset if reset.ndim == 2 else reset[:, None]
 
     def read(self, x: Any, reverse: bool) -> Any:
         """Return steps (T, B, ...) in the order of a direction; what reads an input also puts outputs back."""
-        if not self._padded:
+        if self._lengths is None:
             return x.flip(0) if reverse else x
         taken = torch.take_along_dim(x, _over(self._back, x), dim=0) if reverse else x
         return torch.where(_over(self._there, x), taken, 0)
 
     def resets(self, reverse: bool) -> Any:
         """Return where a direction starts again, (T, B), in its own order, or None for nowhere."""
-        found = None if self._order is None else self._order.resets(reverse)
-        return None if found is None else _mask(found)
+        reset = self.breaks(reverse)
+        if self._lengths is None:
+            return reset
+        return ~self._there if reset is None else reset | ~self._there  # steps that are not there lead to nothing
+
+    def breaks(self, reverse: bool) -> Any:
+        """Return those of :meth:`resets` that are no padding."""
+        reset = self._reset
+        if reset is None or not reverse:
+            return reset
+        after = torch.cat([reset[1:], torch.zeros_like(reset[:1])])  # the last step of a sequence comes before a reset
+        return after.flip(0) if self._lengths is None else after.take_along_dim(self._back, 0)
 
     def last(self, states: Any, initial: Any, reverse: bool) -> Any:
         """Return the state (sequences, ...) after the last step of each, the initial one where there is none."""
         if not len(states):
             return initial
-        if not self._padded:
+        if self._lengths is None:
             return states[-1]
         index = _over((self._lengths - 1).clamp(min=0)[None], states)
         ended = torch.take_along_dim(states, index, dim=0)[0]
@@ -61,27 +91,23 @@ class Documents(Sequences):
     Parameters
     ----------
     x : tensor, shape (total, 1, D)
-    offsets : array of int, shape (sequences + 1,)
+    offsets : tensor of int, shape (sequences + 1,)
         Where each begins, and the end of the last.
     """
 
-    def __init__(self, x: Any, offsets: Array):
-        lengths = np.diff(offsets)
-        super().__init__(x, reset=packed_resets(lengths))
-        ends = offsets[1:] - 1, offsets[-1] - 1 - offsets[:-1]  # forwards, and in a sequence that is turned round
-        self._empty = torch.as_tensor(lengths == 0, device=x.device)
-        self._ends = [torch.as_tensor(np.maximum(at, 0), device=x.device) for at in ends]
+    def __init__(self, x: Any, offsets: Any):
+        total, begins = len(x), offsets[:-1]
+        reset = torch.zeros(total + 1, dtype=torch.bool, device=x.device).index_fill(0, begins, True)[:total]
+        super().__init__(x, reset=reset)
+        self._empty = offsets[1:] == begins
+        last = offsets[1:] - 1, total - 1 - begins  # forwards, and in a sequence that is turned round
+        self._ends = [index.clamp(min=0) for index in last]
 
     def last(self, states: Any, initial: Any, reverse: bool) -> Any:
         if not len(states):
             return initial.expand(len(self._empty), *initial.shape[1:])
         ended = states[self._ends[reverse], 0]
         return torch.where(_over(self._empty, ended), initial, ended)
-
-
-def _mask(x: Array) -> Any:
-    """Return a native mask as a tensor; not every library hands on bools."""
-    return from_native(x.view(np.uint8), "torch").view(torch.bool)
 
 
 def _over(x: Any, like: Any) -> Any:
@@ -105,8 +131,7 @@ def check_offsets(cu_seqlens: Any, total: int) -> Array:
     ...
     ValueError: cu_seqlens is [0, 3, 2]; wanted (sequences + 1,) from 0 to the number of steps 2, never falling
     """
-    given = cu_seqlens.detach().cpu() if isinstance(cu_seqlens, torch.Tensor) else cu_seqlens
-    found = np.asarray(to_host(given))
+    found = _on_host(cu_seqlens)
     if found.size and found.dtype.kind not in "iu":
         raise TypeError(f"cu_seqlens has dtype {found.dtype}; wanted integers")
     fits = found.ndim == 1 and found.size and found[0] == 0 and found[-1] == total
@@ -116,3 +141,7 @@ def check_offsets(cu_seqlens: Any, total: int) -> Array:
             "falling"
         )
     return found.astype(np.int64)
+
+
+def _on_host(x: Any) -> Array:
+    return np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else to_host(x))

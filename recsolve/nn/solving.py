@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from recsolve import solvers
 from recsolve.nn.counters import Counters
 from recsolve.solution import Solution
+from recsolve.solvers.settings import number, whole_number
 
 _FALLBACKS = {"loop": "sequential", "raise": "raise", "warn": "none"}
 
 
 class ConvergenceWarning(UserWarning):
-    """A layer with ``on_failure="warn"`` goes on with states that do not meet their test.
+    """A layer goes on with states that do not meet their test.
+
+    With ``on_failure="warn"`` they are used as they are; else the loop has completed them, and they are not finite.
 
     Examples
     --------
@@ -40,6 +45,8 @@ class Settings:
     on_failure : {"loop", "raise", "warn"}
         When a solve is not met: complete it by the sequential loop and count that; raise ConvergenceError; or use
         the states as they are, with a ConvergenceWarning.
+    every : int or None
+        Keep what windows of so many steps begin with alone; the backward solves each again, and is not counted.
     cotangent_clamp : float or None
         Entries of the cotangents of states are limited to this size.
     kappa : bool
@@ -48,7 +55,16 @@ class Settings:
     Raises
     ------
     ValueError, TypeError
-        For an unknown method or on_failure.
+        For an unknown method or on_failure, and numbers out of range.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> import recsolve as rs
+    >>> layer = rs.nn.GRU(3, 8, method="newton")
+    >>> layer.solving = replace(layer.solving, maxiter=3, on_failure="warn")
+    >>> layer.solving.method
+    'newton'
     """
 
     method: str | solvers.Method = "auto"
@@ -63,6 +79,10 @@ class Settings:
         if self.on_failure not in _FALLBACKS:
             raise ValueError(f"on_failure is {self.on_failure!r}; wanted 'loop', 'raise' or 'warn'")
         solvers.get(self.method)
+        whole_number("maxiter", self.maxiter, 0, optional=True)
+        whole_number("every", self.every, 1, optional=True)
+        number("tol", self.tol, 0, closed=True, optional=True)
+        number("cotangent_clamp", self.cotangent_clamp, 0, optional=True)
 
     def solved(self) -> dict[str, Any]:
         """Return the keyword arguments of :func:`recsolve.solve`."""
@@ -73,14 +93,26 @@ class Settings:
 
 @dataclass
 class Observer:
-    """Counts the solves of a layer, and warns of those that were not met where that is asked for."""
+    """Counts the solves of a layer, and warns of states that miss their test."""
 
     settings: Settings
     counters: Counters
+    counting: bool = True
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Count nothing: what is solved has been solved before."""
+        self.counting = False
+        try:
+            yield
+        finally:
+            self.counting = True
 
     def __call__(self, solution: Solution) -> None:
+        if not self.counting:
+            return
         self.counters.count(solution, kappa=self.settings.kappa)
-        if self.settings.on_failure == "warn" and not solution.success:
+        if not solution.success:
             name = solution.recurrence.description
             text = f"a layer of {name} goes on with states that miss their test: {solution.message}"
             warnings.warn(text, ConvergenceWarning, stacklevel=2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,26 +9,14 @@ import torch
 
 from recsolve.base.arrays import to_native
 from recsolve.diagnosis.diagnose import leading_exponents
-from recsolve.interop.autograd import CellSpec, solve_native
-from recsolve.nn.stack import Stack
-from recsolve.solution import Solution
+from recsolve.interop.autograd import CellSpec
+from recsolve.interop.autograd_ops import run
+from recsolve.nn.seen import Seen, watched
 
 _PILOT = 256  # steps from which an exponent is measured
 _CLOSE = 3e-3  # of the logarithm of a scale
 _WIDEST = 64.0  # factor on the weights as they are, and its inverse
 _MOVED = 1e-5  # how far a pilot starts from the trajectory, in float64
-
-
-@contextmanager
-def _watched(layer: Stack) -> Iterator[list[Any]]:
-    """Collect what a layer solves, one entry for each layer and direction."""
-    if not isinstance(layer, Stack):
-        raise TypeError(f"layer is {type(layer).__name__}; wanted one of recsolve.nn")
-    layer.seen = []
-    try:
-        yield layer.seen
-    finally:
-        layer.seen = None
 
 
 def exponents(layer: Any, x: Any) -> Any:
@@ -61,20 +47,20 @@ def exponents(layer: Any, x: Any) -> Any:
     >>> bool((rs.nn.exponents(layer, torch.randn(50, 4, 3)) < 0).all())
     True
     """
-    with _watched(layer) as seen, torch.no_grad():
+    with watched(layer) as seen, torch.no_grad():
         layer(_pilot(layer, x))
-    return np.array([_exponent(solution) for _, _, solution in seen])
+    return np.array([_exponent(solve) for solve in seen])
 
 
 def _pilot(layer: Any, x: Any) -> Any:
     return x[:, :_PILOT] if layer.batch_first and x.ndim == 3 else x[:_PILOT]
 
 
-def _exponent(solution: Solution) -> float:
-    recurrence = solution.recurrence
+def _exponent(solve: Seen) -> float:
+    recurrence = solve.recurrence
     if recurrence.length < 2 or 0 in recurrence.shape:
         raise ValueError(f"x gives states of shape {recurrence.shape}; wanted 2 steps or more, and no empty axis")
-    _, J = recurrence.linearise(to_native(solution.states, "states"))
+    _, J = recurrence.linearise(to_native(solve.states, "states"))
     with np.errstate(all="ignore"):  # of saturated units, that of nothing is -inf
         return float(leading_exponents(recurrence, J, 1, np.random.default_rng(0))[0])
 
@@ -132,9 +118,9 @@ def _scale_to(layer: Any, x: Any, wanted: float, index: int, weights: list[Any])
 
     def above(scale: float) -> bool:
         _write(layer, index, [scale * w for w in weights])
-        with _watched(layer) as seen:
+        with watched(layer) as seen:
             layer(x)
-        found.append(_exponent(seen[index][2]))
+        found.append(_exponent(seen[index]))
         return found[-1] > wanted
 
     low = high = 1.0
@@ -251,11 +237,11 @@ def _predicted(layer: Any, x: Any, steps: int, windows: int) -> list[Any]:
     """Return the predicted exponent of each layer and direction."""
     if steps < 2 or steps % 2 or windows < 1:
         raise ValueError(f"steps is {steps} and windows {windows}; wanted an even number >= 2, and 1 or more")
-    with _watched(layer) as seen:
+    with watched(layer, still=False) as seen:
         layer(x)
     found = []
-    for weights, tensors, solution in seen:
-        states, length = solution.states.detach().double(), solution.recurrence.length
+    for spec, tensors, states in seen:
+        states, length = states.double(), len(states)
         if length <= steps:
             raise ValueError(f"x has {length} steps; wanted more than steps = {steps}")
         places = np.linspace(0, length - 1 - steps, windows).astype(int).tolist()
@@ -270,9 +256,9 @@ def _predicted(layer: Any, x: Any, steps: int, windows: int) -> list[Any]:
                 given[name] = torch.cat([pilots, pilots], dim=1)
             elif name not in ("initial", "reset"):
                 given[name] = x.double()
-        pair = solve_native(CellSpec(weights.cell, weights.mixings, {"method": "auto"}), given).states
+        pair = run(CellSpec(spec.cell, spec.mixings, {"method": "auto"}, event=spec.event), given)
         plain, other = pair[[steps // 2 - 1, steps - 1]].chunk(2, dim=1)
-        size = (other - plain).square().sum(tuple(range(2, plain.ndim)))
+        size = (other - plain).square().sum(tuple(range(2, plain.ndim))).clamp(min=torch.finfo(plain.dtype).tiny)
         found.append((size[1].log() - size[0].log()).mean() / steps)  # half of squares, over half of the steps
     return found
 

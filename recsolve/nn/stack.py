@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.nn import functional
 from torch.nn.utils import rnn
 
-from recsolve.interop.autograd import CellSpec, solve_native
-from recsolve.mixings import Mixing
+from recsolve.interop.autograd import CellSpec
+from recsolve.interop.autograd_ops import run
 from recsolve.nn.counters import Counters
+from recsolve.nn.direction import Direction, wide
+from recsolve.nn.seen import Seen
 from recsolve.nn.sequences import Documents, Sequences, check_offsets
 from recsolve.nn.solving import Observer, Settings
-from recsolve.recurrence.cell import Cell
-from recsolve.solution import ConvergenceError, Solution
-
-
-@dataclass
-class Direction:
-    """One layer in one direction: the cell, and its weights as they are now.
-
-    Attributes
-    ----------
-    cell : Cell
-    mixings : mapping of callables
-        What makes a mixing of its weight, by name.
-    drives : tuple of str
-    event : tuple of int
-        (*lanes, n), the axes of a drive.
-    projection : tensor, shape (drives units, input)
-        Rows drive by drive, in the order of ``drives``.
-    offset : tensor, shape (drives units), or None
-    weights, parameters : mapping of tensors
-        Of the mixings, and elementwise ones.
-    readout : tensor, shape (p, n), or None
-        Which shows p numbers of the n that the cell shows.
-    recurrent : tensor, shape (drives units, p), or None
-        With a readout: what an initial output is multiplied with.
-    """
-
-    cell: Cell
-    mixings: Mapping[str, Callable[[Any], Mixing]]
-    drives: tuple[str, ...]
-    event: tuple[int, ...]
-    projection: Any
-    offset: Any
-    weights: Mapping[str, Any]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    readout: Any = None
-    recurrent: Any = None
+from recsolve.nn.windows import in_windows
+from recsolve.solution import ConvergenceError
 
 
 class Stack:
@@ -68,9 +33,28 @@ class Stack:
     batch_first: bool
     dropout: float
     training: bool
-    solving: Settings
+    train: Any
     counters: Counters
-    seen: list[tuple[Direction, dict[str, Any], Solution]] | None = None  # the solves, while somebody looks at them
+    seen: list[Seen] | None = None  # the solves, while somebody looks at them
+
+    @property
+    def solving(self) -> Settings:
+        """How it solves; other settings may be set."""
+        return self._solving
+
+    @solving.setter
+    def solving(self, settings: Settings) -> None:
+        self._solving, self._observer = settings, Observer(settings, self.counters)
+
+        def spec(way: Direction) -> CellSpec:
+            # What the loop has completed is differentiated, met or not: where it is inf, gradients are NaN, as torch's.
+            return CellSpec(
+                way.cell, way.mixings, settings.solved(), clamp=settings.cotangent_clamp, observe=self._observer,
+                unconverged=True, event=way.event,
+            )  # fmt: skip
+
+        ends = (False, True)[: 1 + self.bidirectional]
+        self._specs = [[spec(self._direction(layer, end)) for end in ends] for layer in range(self.num_layers)]
 
     def _direction(self, layer: int, reverse: bool) -> Direction:
         """Return the weights of one layer and direction as they are now."""
@@ -176,7 +160,8 @@ class Stack:
         """Return what :meth:`forward` does of sequences one after the other."""
         if input.ndim != 2:
             raise ValueError(f"input has shape {tuple(input.shape)}; wanted (total, D), as cu_seqlens is given")
-        offsets = check_offsets(cu_seqlens, len(input))
+        given = cu_seqlens if torch.compiler.is_compiling() else check_offsets(cu_seqlens, len(input))
+        offsets = torch.as_tensor(given, dtype=torch.int64, device=input.device)
         if hx is None:  # all begin alike, so that one long sequence may hold them
             x = input.unsqueeze(1)
             y, final = self._layers(x, self._initial(None, x), Documents(x, offsets))
@@ -195,7 +180,7 @@ class Stack:
             entered, shown = self._enter(layer, x), []
             for reverse in (False, True)[: 1 + self.bidirectional]:
                 starts = [None if part is None else part[len(final)] for part in parts]
-                y, ends = self._solve(self._direction(layer, reverse), entered, starts, order, reverse)
+                y, ends = self._solve(layer, reverse, entered, starts, order)
                 shown.append(y.to(dtype))
                 final.append(ends)
             y = shown[0] if len(shown) == 1 else torch.cat(shown, dim=-1)
@@ -212,52 +197,37 @@ class Stack:
             y = functional.dropout(y, self.dropout, self.training)
         return y
 
-    def _solve(
-        self, weights: Direction, x: Any, starts: list[Any], order: Sequences, reverse: bool
-    ) -> tuple[Any, list[Any]]:
+    def _solve(self, layer: int, reverse: bool, x: Any, starts: list[Any], order: Sequences) -> tuple[Any, list[Any]]:
         """Return the output (T, B, n) of a direction in the order of x, and its final states (B, n) by component."""
-        dtype, cell, resets = wide(x), weights.cell, order.resets(reverse)
-        starts = [None if part is None else part.to(dtype) for part in starts]
-        rows = _linear(order.read(x, reverse), weights.projection, weights.offset).to(dtype)
-        with torch.autocast(x.device.type, enabled=False):  # which stops at the projection: states are not rounded
-            parts = self._parts(weights, rows, starts, resets)
+        way, dtype, spec = self._direction(layer, reverse), wide(x), self._specs[layer][reverse]
+        starts, resets = [None if part is None else part.to(dtype) for part in starts], order.resets(reverse)
+
+        def solve(x: Any, resets: Any, *starts: Any) -> tuple[Any, ...]:
+            rows = way.project(x).to(dtype)
+            with torch.autocast(x.device.type, enabled=False):  # which stops at the projection: states are not rounded
+                return tuple(way.parts(self._states(spec, way.tensors(rows, starts, resets))))
+
+        every = None if self.seen is not None else self.solving.every
+        read = order.read(x, reverse)
+        if every is None:
+            parts = list(solve(read, resets, *starts))
+        else:
+            parts = in_windows(solve, read, starts, resets, order.breaks(reverse), every, self._observer.again)
         starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
         final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
-        return order.read(parts[cell.state.index(cell.output)], reverse), final
+        return order.read(parts[way.shown], reverse), final
 
-    def _parts(self, weights: Direction, rows: Any, starts: list[Any], resets: Any) -> list[Any]:
-        """Return the components (T, B, n) of the states of a direction, in its own order, the shown one read out."""
-        cell, dtype, first = weights.cell, rows.dtype, starts
-        shown = cell.state.index(cell.output)
-        if weights.readout is not None and starts[shown] is not None:
-            # An initial output is seen through the mixings alone: what they make of it belongs to the drive.
-            seen = functional.linear(starts[shown], weights.recurrent.to(dtype))
-            rows = rows + _at_starts(seen, len(rows), resets)
-            first = [part if i != shown else torch.zeros_like(starts[1 - shown]) for i, part in enumerate(starts)]
-        drives = rows.unflatten(-1, (len(weights.drives), *weights.event)).unbind(2)
-        tensors = {f"drive.{name}": drive for name, drive in zip(weights.drives, drives, strict=True)}
-        tensors |= {f"mixing.{name}": weights.weights[name].to(dtype) for name in cell.mixings}
-        tensors |= {f"parameter.{name}": weights.parameters[name].to(dtype) for name in cell.parameters}
-        states = self._states(weights, {**tensors, "initial": _state(first, weights.event), "reset": resets})
-        parts = [part.flatten(2) for part in (states.unbind(2) if len(starts) > 1 else [states])]
-        if weights.readout is not None:
-            parts[shown] = functional.linear(parts[shown], weights.readout.to(dtype))
-        return parts
-
-    def _states(self, weights: Direction, tensors: dict[str, Any]) -> Any:
+    def _states(self, spec: CellSpec, tensors: dict[str, Any]) -> Any:
         """Return the states (T, B, *event) of a cell."""
-        spec = CellSpec(
-            weights.cell, weights.mixings, self.solving.solved(), clamp=self.solving.cotangent_clamp,
-            observe=Observer(self.solving, self.counters),
-        )  # fmt: skip
+        tensors = {name: x for name, x in tensors.items() if x is not None}
         try:
-            solution = solve_native(spec, tensors)
+            states = run(spec, tensors)
         except ConvergenceError as error:
             self.counters.count(error.solution, kappa=False)
             raise
         if self.seen is not None:
-            self.seen.append((weights, tensors, solution))
-        return solution.states
+            self.seen.append(Seen(spec, tensors, states.detach()))
+        return states
 
     # Arguments -------------------------------------------------------------------------------------------------
 
@@ -299,39 +269,3 @@ def _check_alike(name: str, x: Any, like: Any, other: str = "input") -> None:
     cast = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, like.dtype)
     if not x.is_floating_point() or (x.dtype != like.dtype and not cast):
         raise TypeError(f"{name} has dtype {x.dtype}; wanted {like.dtype}, as {other}")
-
-
-def stored(module: Any, name: str) -> Any:
-    """Return a parameter of a module, to be changed in place; ValueError where it is computed of others."""
-    if name not in module._parameters:
-        raise ValueError(f"{name} is reparametrized; wanted a parameter, which can be changed in place")
-    return module._parameters[name]
-
-
-def wide(x: Any) -> Any:
-    """Return the dtype of states: float64 for float64, and else float32."""
-    return torch.float64 if x.dtype is torch.float64 else torch.float32
-
-
-def _linear(x: Any, weight: Any, bias: Any) -> Any:
-    """Return the product with steps (T, B, D) in their order in memory, for results lie as their inputs do."""
-    if x.ndim == 3 and not x.is_contiguous() and x.transpose(0, 1).is_contiguous():
-        return functional.linear(x.transpose(0, 1), weight, bias).transpose(0, 1)
-    return functional.linear(x, weight, bias)
-
-
-def _at_starts(x: Any, length: int, resets: Any) -> Any:
-    """Return (T, B, n) with ``x`` (B, n) at the first step, and at resets, and 0 elsewhere."""
-    starts = torch.zeros(length, x.shape[0], dtype=torch.bool, device=x.device)
-    if resets is not None:
-        starts |= resets
-    starts[:1] = True
-    return torch.where(starts[..., None], x, 0)
-
-
-def _state(parts: list[Any], event: tuple[int, ...]) -> Any:
-    """Return a state (B, [k], *lanes, n) of components (B, n), or None where there are none."""
-    if parts[0] is None:
-        return None
-    shaped = [part.unflatten(-1, event) for part in parts]
-    return shaped[0] if len(shaped) == 1 else torch.stack(shaped, dim=1)

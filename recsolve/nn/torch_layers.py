@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -9,34 +10,30 @@ import torch
 from recsolve import cells
 from recsolve.mixings import Dense
 from recsolve.nn.counters import Counters
+from recsolve.nn.direction import Direction, stored, wide
 from recsolve.nn.solving import Settings
-from recsolve.nn.stack import Direction, Stack, stored, wide
+from recsolve.nn.stack import Stack
 from recsolve.recurrence.torch_weights import CELL_OF_MODE, LAYOUTS
 
 
-class _TorchStack(Stack):
-    """A module of torch whose forward solves."""
+class _TorchStack(Stack, torch.nn.RNNBase):  # type: ignore[misc]
+    """A module with the parameters of torch's, whose forward solves.
+
+    It is no ``torch.nn.GRU``, LSTM or RNN, which ``torch.compile`` refuses to look into, whatever their forward does.
+    """
 
     mode: str
     proj_size: int
     bias: bool
     weight_ih_l0: Any
 
-    def __init__(
-        self,
-        *args: Any,
-        method: Any = "auto",
-        tol: float | None = None,
-        maxiter: int | None = None,
-        on_failure: str = "loop",
-        every: int | None = None,
-        cotangent_clamp: float | None = None,
-        kappa: bool = False,
-        **kwargs: Any,
-    ):
-        super().__init__(*args, **kwargs)
-        self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
+    def __init__(self, mode: str, *args: Any, **kwargs: Any):
+        settings = {f.name: kwargs.pop(f.name) for f in fields(Settings) if f.name in kwargs}
+        if mode != "LSTM" and "proj_size" in kwargs:
+            raise ValueError(f"proj_size is given; wanted an LSTM, not {type(self).__name__}")
+        super().__init__(mode, *args, **kwargs)
         self.counters = Counters()
+        self.solving = Settings(**settings)
 
     def _like(self) -> Any:
         return self.weight_ih_l0
@@ -95,7 +92,8 @@ on_failure : {{"loop", "raise", "warn"}}
     What follows when a solve is not met: the sequential loop completes it, and that is counted; ConvergenceError is
     raised; or the states are used as they are, after a :class:`ConvergenceWarning`.
 every : int, optional
-    Keep the states of so many steps at a time for the backward, which solves each window again.
+    Solve windows of so many steps one after the other, and keep what each begins with alone: the backward solves it
+    again. So memory for drives and states is that of one window. A window also ends before every ``reset``.
 cotangent_clamp : float, optional
     Limit entries of the cotangents of states to this size.
 kappa : bool
@@ -116,7 +114,8 @@ Notes
 It is called as torch's, with a tensor or a PackedSequence; ``lengths=``, ``cu_seqlens=`` or ``reset=`` say besides
 where sequences end: :meth:`forward`. States are float32 where weights are of fewer bits, or under autocast, which
 rounds the projections of the input alone; results have the dtype that torch gives. Input and weights of two dtypes are
-refused, as by torch. Unlike torch's, it takes inputs without steps.
+refused, as by torch. Unlike torch's, it takes inputs without steps. It is a ``torch.nn.RNNBase`` that ``torch.compile``
+looks into; what is a ``torch.nn.{name}`` it refuses.
 
 Examples
 --------
@@ -138,13 +137,26 @@ References
 """
 
 
-class GRU(_TorchStack, torch.nn.GRU):  # type: ignore[misc]
+class GRU(_TorchStack):
     __doc__ = _DOCUMENTED.format(name="GRU", rows=24, cite=cells.GRU.cite)
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__("GRU", *args, **kwargs)
 
-class LSTM(_TorchStack, torch.nn.LSTM):  # type: ignore[misc]
+
+class LSTM(_TorchStack):
     __doc__ = _DOCUMENTED.format(name="LSTM", rows=32, cite=cells.LSTM.cite)
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__("LSTM", *args, **kwargs)
 
-class RNN(_TorchStack, torch.nn.RNN):  # type: ignore[misc]
+
+class RNN(_TorchStack):
     __doc__ = _DOCUMENTED.format(name="RNN", rows=8, cite=cells.Elman.cite)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        plain, named = args[:3] + args[4:], {"nonlinearity": args[3]} if len(args) > 3 else kwargs
+        self.nonlinearity = named.pop("nonlinearity", "tanh")
+        if self.nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity is {self.nonlinearity!r}; wanted 'tanh' or 'relu'")
+        super().__init__(f"RNN_{self.nonlinearity.upper()}", *plain, **kwargs)

@@ -12,7 +12,7 @@ import numpy as np
 from recsolve.base.arrays import Array, Kind, kind_of, memory_order, namespace, ordered_empty
 from recsolve.base.graph import Graph
 from recsolve.base.layout import Layout
-from recsolve.base.links import Leaf, sever
+from recsolve.base.links import Leaf, sever_all
 from recsolve.base.overriding import derive, refuse_stale, stale
 from recsolve.base.ties import check_ties
 from recsolve.jacobians import Identity, Jacobian
@@ -242,7 +242,7 @@ class Recurrence(Makers, UsersArrays, ABC):
         first = self.initial if initial is None else initial
         given = isinstance(first, Mapping) or kind_of(first) == self.kind
         part = self._cut(slice(start, stop), first if given else self.wrap(first))
-        sever(part.leaves(), self.leaves())
+        sever_all(part, self)
         own = initial is None and self.restart is self.initial
         part.restart = part.initial if own else self.restart
         return part
@@ -262,7 +262,7 @@ class Recurrence(Makers, UsersArrays, ABC):
     def sampled(self, every: slice) -> Recurrence:
         """Return a recurrence of some steps, from h[0], on which to measure f."""
         part = self._cut(every, self.wrap(self.initial))
-        sever(part.leaves(), self.leaves())
+        sever_all(part, self)
         return part
 
     @abstractmethod
@@ -293,7 +293,7 @@ class Recurrence(Makers, UsersArrays, ABC):
         part = self._select(place, self.wrap(self.initial[place]))
         if part is not None:
             part.restart = part.initial if self.restart is self.initial else self.restart[place]
-            sever(part.leaves(), self.leaves())
+            sever_all(part, self)
         return part
 
     @abstractmethod

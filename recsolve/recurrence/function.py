@@ -22,7 +22,7 @@ from recsolve.base.arrays import (
     to_native,
 )
 from recsolve.base.layout import Layout
-from recsolve.base.links import Leaf, follow, sever, to_linked
+from recsolve.base.links import Leaf, follow, sever_all, to_linked
 from recsolve.base.named_state import DTYPE_ADVICE, NamedState
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
@@ -517,7 +517,7 @@ class FunctionRecurrence(Recurrence):
         parameters = self._wrapped_parameters(lambda p: p if is_discrete(p.dtype) else p.astype(dtype))
         length = None if self.inputs else self.length
         made = self._remade(self._inputs_as(dtype), self.wrap(start), self.reset, length, parameters)
-        sever(made.leaves(), self.leaves())
+        sever_all(made, self)
         return made
 
     def _inputs_as(self, dtype: Any) -> Any:

@@ -24,7 +24,7 @@ from recsolve.base.arrays import (
     to_host,
 )
 from recsolve.base.graph import Graph
-from recsolve.base.links import follow, tensor_of, to_linked
+from recsolve.base.links import follow, sever_all, tensor_of, to_linked
 from recsolve.jacobians import ByParent, Identity, Jacobian, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
@@ -218,6 +218,7 @@ class GraphRecurrence(FunctionRecurrence):
 
     def between(self, start: int, stop: int, states: Array) -> Recurrence:
         part = self._with(slice(start, stop), self.wrap(self.initial))
+        sever_all(part, self)
         part.graph, outside = self.graph.part(start, stop, known=True)
         xp = namespace(states)
         nodes, others = xp.asarray(outside[outside >= 0]), xp.asarray(-1 - outside[outside < 0])

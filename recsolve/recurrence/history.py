@@ -26,7 +26,7 @@ from recsolve.base.arrays import (
     namespace,
     same_bits,
 )
-from recsolve.base.links import to_linked
+from recsolve.base.links import sever_all, to_linked
 from recsolve.base.overriding import changed
 from recsolve.base.status import LEAKS
 from recsolve.jacobians import Jacobian, Zero
@@ -150,7 +150,9 @@ class HistoryRecurrence(FunctionRecurrence):
         if initial is not None:
             settled = self.native(initial, "initial", (start, *self.shape[1:]))
             rows = namespace(rows).concatenate([rows, settled]) if len(rows) else settled
-        return self._placed(self.offset + start, self.offset + stop, rows)
+        part = self._placed(self.offset + start, self.offset + stop, rows)
+        sever_all(part, self)
+        return part
 
     def _placed(self, start: int, stop: int, rows: Array) -> HistoryRecurrence:
         """Return the recurrence of some steps of the whole, given all rows before them."""
@@ -248,7 +250,9 @@ class HistoryRecurrence(FunctionRecurrence):
         if self.offset:
             raise TypeError("a window of a history holds the rows before it in one dtype; convert the whole")
         start, length = self.wrap(self.initial.astype(dtype)), None if self.inputs else self.length
-        return HistoryRecurrence(self.F, self._inputs_as(dtype), start, self.structure, length, self.ties)
+        made = HistoryRecurrence(self.F, self._inputs_as(dtype), start, self.structure, length, self.ties)
+        sever_all(made, self)
+        return made
 
 
 class HistoryEngine(Engine):

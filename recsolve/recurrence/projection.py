@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 
 from recsolve.base.arrays import Array, matmul_last, namespace
-from recsolve.base.links import Leaf, sever, to_linked
+from recsolve.base.links import Leaf, sever_all, to_linked
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed, stale
 
@@ -74,7 +74,7 @@ class Projection:
         mapped = changed(self)
         weights, biases = ({n: function(x) for n, x in arrays.items()} for arrays in (self.weights, self.biases))
         Projection.__init__(mapped, weights, biases)
-        sever(mapped.leaves(), self.leaves())
+        sever_all(mapped, self)
         return mapped
 
     def leaves(self) -> dict[Leaf, Array]:

@@ -102,7 +102,8 @@ def plain_weights(module: Any, *, linked: bool = False) -> dict[str, Any]:
         )
     own: Any = type(module)
     base: Any = next((c for c in own.__mro__ if c.__module__ == "torch.nn.modules.rnn"), None)
-    if not (_is_scripted(module) if base is None else own.forward is base.forward):
+    ours = own.__module__ == "recsolve.nn.torch_layers"  # whose forward solves the same
+    if not (ours or (_is_scripted(module) if base is None else own.forward is base.forward)):
         known = "torch.nn.RNN, GRU or LSTM" if base is None else base.__name__
         raise ValueError(f"module is {own.__name__}, which overrides forward; wanted a plain {known}")
     cell_name(weights)  # checks them

@@ -17,7 +17,7 @@ from recsolve.base.arrays import (
     namespace,
     to_native,
 )
-from recsolve.base.links import Leaf, sever, tensor_of, to_linked
+from recsolve.base.links import Leaf, sever_all, tensor_of, to_linked
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed, patched, refuse_stale
 from recsolve.mixings import Mixing, states_linear
@@ -140,7 +140,7 @@ class WeightedCell:
             projection,
             self.hidden_size,
         )
-        sever(mapped.leaves(), self.leaves())
+        sever_all(mapped, self)
         return mapped
 
     def leaves(self) -> dict[Leaf, Array]:
@@ -215,15 +215,13 @@ class WeightedCell:
 
     def _check_namespace(self, like: Array) -> None:
         for name, weight in self._weights():
-            if namespace(weight) is namespace(like) and getattr(weight, "device", None) != getattr(
-                like, "device", None
-            ):
-                raise TypeError(f"the drive is on {like.device} and {name} is on {weight.device}; move one of them")
             if namespace(weight) is not namespace(like):
                 raise TypeError(
                     f"the drive is {kind_of(like)} and {name} is {kind_of(weight)}; move the cell with "
                     f"cell.to({kind_of(like)!r})"
                 )
+            if kind_of(like) == "cupy" and weight.device != like.device:
+                raise TypeError(f"the drive is on {like.device} and {name} is on {weight.device}; move one of them")
 
     def recurrence(
         self,

@@ -1,0 +1,77 @@
+"""Windows of time of which a layer keeps what they begin with alone: the backward solves each again."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+
+def in_windows(
+    solve: Callable[..., tuple[Any, ...]],
+    x: Any,
+    starts: Sequence[Any],
+    resets: Any,
+    breaks: Any,
+    every: int,
+    again: Callable[[], AbstractContextManager[None]],
+) -> list[Any]:
+    """Return the components (T, B, n) of the states, of windows solved one after the other.
+
+    Parameters
+    ----------
+    solve : callable
+        ``solve(x, resets, *starts)`` returns the components (T, B, n) for steps (T, B, D).
+    x : tensor, shape (T, B, D)
+    starts : sequence of tensors (B, n), or of None
+        The initial state, component by component; None is zeros.
+    resets : tensor of bool, shape (T, B), or None
+        As ``solve`` takes them.
+    breaks : tensor of bool, shape (T, B), or None
+        The resets among them that are no padding.
+    every : int
+        The most steps of a window.
+    again : callable
+        Makes the context in which windows are solved for the second time.
+    """
+    spans = list(_spans(len(x), every, breaks)) or [(0, 0)]
+    sizes, state, found = [end - begin for begin, end in spans], list(starts), []
+    masks = [None] * len(spans) if resets is None else resets.split(sizes)
+    for (begin, _), steps, mask in zip(spans, x.split(sizes), masks, strict=True):
+        if begin and breaks is not None:
+            first = [torch.zeros_like(h) if start is None else start for start, h in zip(starts, state, strict=True)]
+            state = [torch.where(breaks[begin][:, None], s, h) for s, h in zip(first, state, strict=True)]
+        parts = checkpoint(
+            solve, steps, mask, *state, use_reentrant=False, preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), again()),
+        )  # fmt: skip
+        found.append(parts)
+        state = [part[-1] for part in parts] if len(steps) else state
+    return [torch.cat(part) for part in zip(*found, strict=True)]
+
+
+def _spans(length: int, every: int, breaks: Any) -> Iterator[tuple[int, int]]:
+    """Yield where windows begin and end.
+
+    Within a window resets start from what it begins with. That is right where all sequences begin there, and other
+    windows end before the next reset.
+    """
+    some, whole = [], []  # where a sequence begins, and where all do
+    if breaks is not None:
+        some, whole = (mask.nonzero().flatten().tolist() for mask in (breaks.any(1), breaks.all(1)))
+    begin, fresh = 0, True
+    while begin < length:
+        end = min(begin + every, length)
+        place = bisect_right(some, begin)
+        if not fresh and place < len(some):
+            end = min(end, some[place])
+        place = bisect_right(whole, end)
+        last = whole[place - 1] if place else 0
+        if fresh and begin < last and end < length:
+            end = last
+        yield begin, end
+        begin, fresh = end, end == last
