@@ -40,7 +40,7 @@ class Config:
     device: str = "cpu"
 
 
-FULL = Config(units=256, largest=20, steps=3000, length=120, batch=128, rate=2e-3, seeds=3, device="cuda")
+FULL = Config(units=128, largest=16, steps=1500, length=80, batch=64, rate=3e-3, seeds=2, device="cuda")
 TINY = Config(tasks=("parity",), units=12, largest=3, steps=8, length=20, batch=8)
 
 

@@ -49,7 +49,7 @@ class Config:
     device: str = "cpu"
 
 
-FULL = Config(task="s5", units=256, length=32, batch=256, steps=6000, rate=2e-3, seeds=2, device="cuda")
+FULL = Config(task="s5", units=128, length=32, batch=128, steps=3000, rate=3e-3, device="cuda")
 TINY = Config(kinds=("affine", "dense GRU"), units=24, length=8, longer=(1, 4), steps=120, rate=2e-2)
 
 

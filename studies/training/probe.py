@@ -31,20 +31,16 @@ def probe(network: Any, inputs: Any, method: str = "newton", maxiter: int = 200)
     """
     import torch
 
-    layers = network.layers
-    layers.seen = []
-    try:
-        with torch.no_grad():
-            network.eval()(inputs)
-        recurrences = [(solution.recurrence, solution) for _, _, solution in layers.seen]
-    finally:
-        layers.seen = None
+    from recsolve.nn import watched
+
+    with torch.no_grad(), watched(network.layers) as seen:
+        network.eval()(inputs)
     found = []
-    for recurrence, solution in recurrences:
-        again = rs.solve(recurrence, method=method, maxiter=maxiter)
-        _, J = recurrence.linearise(to_native(solution.states, "states"))
+    for one in seen:
+        solution = rs.solve(one.recurrence, method=method, maxiter=maxiter, fallback="sequential")
+        _, J = one.recurrence.linearise(to_native(solution.states, "states"))
         with np.errstate(all="ignore"):
-            exponent = float(leading_exponents(recurrence, J, 1, np.random.default_rng(0))[0])
-        found.append((float(again.nit), float(solution.condition), exponent))
+            exponent = float(leading_exponents(one.recurrence, J, 1, np.random.default_rng(0))[0])
+        found.append((float(solution.nit), float(solution.condition), exponent))
     newton, condition, exponent = (max(column) for column in zip(*found, strict=True))
     return {"newton": newton, "condition": condition, "exponent": exponent}
