@@ -206,10 +206,12 @@ def draw_loss(pyplot: Any, data: Dataset) -> Any:
         part = data.sel(kind=kind).mean("seed")
         color, line, marker = _LOOKS[kind]
         look = {"color": color, "linestyle": line, "marker": marker, "markersize": 4, "label": kind}
-        axes[0].plot(part["tokens"], part["held_out_loss"], **look)
+        axes[0].plot(part["tokens"] / 1e3, part["held_out_loss"], **look)
         shown = part["seconds"] > 0
         axes[1].plot(part["seconds"].where(shown), part["held_out_loss"], **look)
-    axes[0].set(xlabel="tokens", ylabel="loss on held-out streams")
+    axes[0].set(xlabel="thousands of tokens", ylabel="loss on held-out streams", yscale="log")
+    axes[0].yaxis.set_major_formatter("{x:.3g}")
+    axes[0].yaxis.set_minor_formatter("{x:.3g}")
     axes[1].set(xlabel="seconds of training", xscale="log")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
