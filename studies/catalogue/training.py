@@ -188,6 +188,7 @@ def facts(data: Dataset) -> dict[str, Any]:
         part = mean.sel(kind=kind).dropna("step", subset=["held_out_loss"])
         seconds = part["seconds"].values
         found[f"{kind}.loss"] = float(part["held_out_loss"].values[-1])
+        found[f"{kind}.best"] = float(part["held_out_loss"].values.min())
         found[f"{kind}.step"] = float(seconds[-1] / max(int(part["step"].values[-1]) - 1, 1))
         found[f"{kind}.weights"] = int(part["weights"].values[-1])
         if np.isfinite(part["newton"].values).any():
@@ -225,8 +226,8 @@ def says_loss(data: Dataset) -> str:
     against = [k for k in ("plain loop", "GRU of torch") if k in kinds and "diagonal GRU" in kinds]
     ratios = [f"{times(f[f'{k}.step'] / f['diagonal GRU.step'])} as long with {k}" for k in against]
     text += f"A step takes {listed(ratios)} as with the diagonal GRU. " if ratios else ""
-    losses = [f"{kind} {f[f'{kind}.loss']:.3f}" for kind in kinds]
-    return text + f"Losses at the end: {listed(losses)}."
+    losses = [f"{kind} {f[f'{kind}.loss']:.3f} ({f[f'{kind}.best']:.3f})" for kind in kinds]
+    return text + f"Losses at the end, and the lowest on the way: {listed(losses)}."
 
 
 def draw_region(pyplot: Any, data: Dataset) -> Any:
