@@ -95,6 +95,9 @@ CATALOGUE: dict[str, str] = {
     "overwriting": "overwriting",
     "planted": "planted_fact",
     "hopfield": "hopfield_retrieval",
+    "training": "training",
+    "curriculum": "curriculum",
+    "word_problem": "word_problem",
 }
 
 

@@ -12,8 +12,8 @@ from recsolve.studies.bench.harness import Bench
 
 # Modules of this package by what they time, by the machine.
 WHAT = {
-    "cpu": {"scan": "scans", "solve": "solves", "graph": "graphs", "history": "histories"},
-    "gpu": {"call": "calls_gpu", "scan": "scans", "solve": "solves_gpu", "dense": "layers_gpu"},
+    "cpu": {"scan": "scans", "solve": "solves", "graph": "graphs", "history": "histories", "train": "training"},
+    "gpu": {"call": "calls_gpu", "scan": "scans", "solve": "solves_gpu", "dense": "layers_gpu", "train": "training"},
 }
 
 

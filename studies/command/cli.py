@@ -13,7 +13,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from recsolve.studies.command import study_cli, systems_cli
+from recsolve.studies.command import study_cli, systems_cli, train_cli
 from recsolve.studies.draw import tables
 
 app = typer.Typer(
@@ -201,6 +201,7 @@ def _warm() -> None:
 
 app.add_typer(study_cli.study, name="study")
 app.command()(study_cli.report)
+app.command()(train_cli.train)
 app.add_typer(systems_cli.systems, name="systems")
 
 bench = typer.Typer(no_args_is_help=True, help="Time kernels beside copies of the same bytes.")
@@ -214,7 +215,7 @@ def bench_options() -> None:
 
 @bench.command()
 def cpu(
-    what: Annotated[str, typer.Option(help="What to time: scan, solve, graph or history.")] = "scan",
+    what: Annotated[str, typer.Option(help="What to time: scan, solve, graph, history or train.")] = "scan",
     repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 25,
     numbers: Annotated[int, typer.Option(help="T x batch x units, a power of two.")] = 1 << 22,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
@@ -225,7 +226,7 @@ def cpu(
 
 @bench.command()
 def gpu(
-    what: Annotated[str, typer.Option(help="What to time: call, scan, solve or dense.")] = "scan",
+    what: Annotated[str, typer.Option(help="What to time: call, scan, solve, dense or train.")] = "scan",
     repeats: Annotated[int, typer.Option(help="Timed runs of each kernel.")] = 10,
     shapes: Annotated[
         str | None, typer.Option(help="Of the board, with commas: S1, ..., S6, odd 1, ..., odd 4.")
@@ -236,6 +237,19 @@ def gpu(
     """Time public calls, scans, fused solves, or layers of torch on a GPU: ratios to a copy, errors beside them."""
     chosen: dict[str, Any] = {} if shapes is None else {"shapes": tuple(name.strip() for name in shapes.split(","))}
     _bench("gpu", what, as_json, repeats=repeats, quick=quick, **chosen)
+
+
+@bench.command()
+def train(
+    device: Annotated[str, typer.Option(help="cpu or gpu.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each case.")] = 25,
+    quick: Annotated[bool, typer.Option("--quick", help="One layer alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable rows, not a table.")] = False,
+) -> None:
+    """Time training: forward and backward of layers and models, beside torch's own and plain loops."""
+    if device not in ("cpu", "gpu"):
+        raise _fail(ValueError(f"--device is {device!r}; wanted cpu or gpu"))
+    _bench(device, "train", as_json, repeats=repeats, quick=quick)
 
 
 def _bench(machine: str, what: str, as_json: bool, **options: Any) -> None:

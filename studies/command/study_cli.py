@@ -57,7 +57,7 @@ def _errors_in_one_line(out: Path) -> Iterator[None]:
         raise fail(error) from None
 
 
-def _text(config: Path) -> str:
+def text_of(config: Path) -> str:
     try:
         return config.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -123,7 +123,7 @@ def run(
 
     with _errors_in_one_line(out):
         chosen = get(name)
-        toml = _text(config) if config is not None else ""
+        toml = text_of(config) if config is not None else ""
         wanted = configured(getattr(chosen, _size(full, tiny)), toml, settings or ())
         failed = _run(chosen, wanted, out, workers=workers, cluster=cluster, retry=retry)
     if failed:

@@ -1,0 +1,207 @@
+"""The training loop: draw, predict, go down, log; stop at any time and go on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array
+from recsolve.studies.store.configs import configured, to_toml
+from recsolve.studies.store.files import finite_or_text, replace_into_place
+from recsolve.studies.training import checkpoint, networks, tasks
+from recsolve.studies.training.config import TrainConfig
+
+Row = dict[str, Any]
+_TRAINING, _HELD_OUT, _DROPOUT = 0, 1, 2  # what random numbers are drawn for
+
+
+class Run:
+    """A training run in a folder: ``config.toml``, ``log.jsonl``, a line per report, and ``checkpoint.safetensors``.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    folder : Path, optional
+        Default: nothing is written.
+    device : str
+
+    Raises
+    ------
+    ValueError
+        When the folder holds a run of another config, or a checkpoint that cannot be read.
+    ImportError
+        Without torch; the message names the extra.
+
+    Examples
+    --------
+    >>> from recsolve.studies.training.config import TrainConfig
+    >>> from recsolve.studies.training.train import Run
+    >>> run = Run(TrainConfig(task="parity", units=8, layers=1, length=16, batch=2, steps=2, report=1))
+    >>> [row["step"] for row in run.rows()]
+    [1, 2]
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path | None = None, device: str = "cpu"):
+        try:
+            import torch
+        except ImportError:
+            raise ImportError("training needs torch: pip install 'recsolve[train]'") from None
+        self.config, self.folder, self.device, self.step = config, folder, torch.device(device), 0
+        self._whole = True  # whether weights and state of the optimiser are those after ``step`` steps
+        self.task = tasks.get(config.task)
+        torch.manual_seed(config.seed)
+        self.network = networks.network(config).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.0, weight_decay=config.decay)
+        if folder is not None:
+            self._open(folder)
+
+    def _open(self, folder: Path) -> None:
+        """Take up the run of a folder, or begin one there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "checkpoint.safetensors"
+        if path.is_file():
+            found = checkpoint.read(path)
+            # A run may be made longer or speak more often; all that its numbers depend on is as it was.
+            stored = replace(
+                configured(TrainConfig(), found.config), steps=self.config.steps, report=self.config.report,
+                save=self.config.save, evaluate=self.config.evaluate, held_out=self.config.held_out,
+            )  # fmt: skip
+            if stored != self.config:
+                differing = sorted(set(to_toml(self.config).splitlines()) - set(to_toml(stored).splitlines()))
+                raise ValueError(
+                    f"{folder} holds a run of another config ({', '.join(differing)} is new); wanted an empty folder"
+                )
+            checkpoint.restore(found, self.network, self.optimizer, path)
+            self.step = found.step
+        with replace_into_place(folder / "config.toml") as part:
+            part.write_text(to_toml(self.config), encoding="utf-8")
+        kept = [row for row in self.log() if row["step"] <= self.step]
+        with replace_into_place(folder / "log.jsonl") as part:
+            part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+    def log(self) -> list[Row]:
+        """Return the lines of the log that there are."""
+        path = None if self.folder is None else self.folder / "log.jsonl"
+        if path is None or not path.is_file():
+            return []
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:  # the last one, of a run that was killed while it wrote
+                break
+        return rows
+
+    def rows(self, tick: Callable[[int, float], None] = lambda step, loss: None) -> Iterator[Row]:
+        """Train, and yield what is logged; when it is left early, what is done is stored.
+
+        Parameters
+        ----------
+        tick : callable
+            ``tick(step, loss)`` after every step.
+        """
+        config, began = self.config, time.perf_counter()
+        losses: list[float] = []
+        try:
+            while self.step < config.steps:
+                losses.append(self._descend())
+                tick(self.step, losses[-1])
+                last = self.step == config.steps
+                if last or self.step % config.report == 0:
+                    seconds = time.perf_counter() - began
+                    row = self._row(losses, seconds)
+                    if last or (config.evaluate and self.step % config.evaluate == 0):
+                        row |= self.evaluate()
+                    self._write(row)
+                    yield row
+                    losses, began = [], time.perf_counter()
+                if not last and config.save and self.step % config.save == 0:
+                    self._save()
+        finally:
+            if self._whole:
+                self._save()
+
+    def _descend(self) -> float:
+        """Take one step of the optimiser, and return the loss before it."""
+        import torch
+
+        config = self.config
+        torch.manual_seed(int(np.random.SeedSequence((config.seed, _DROPOUT, self.step)).generate_state(1)[0]))
+        self.network.train()
+        self.optimizer.zero_grad()
+        loss, _ = self._loss(*self.draw(_TRAINING, self.step))
+        loss.backward()
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        found = float(loss.detach())
+        if not np.isfinite(found):
+            raise ArithmeticError(f"the loss of step {self.step + 1} is {found}; lower rate, or set clip")
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate(self.step)
+        self._whole = False
+        self.optimizer.step()
+        self.step, self._whole = self.step + 1, True
+        return found
+
+    def draw(
+        self, purpose: int, number: int, length: int | None = None, batch: int | None = None
+    ) -> tuple[Array, Array]:
+        """Return streams: what they are depends on the seed, the purpose and the number alone."""
+        config = self.config
+        rng = np.random.default_rng(np.random.SeedSequence((config.seed, purpose, number)))
+        length, batch = length or config.length, batch or config.batch
+        return self.task.draw(tasks.Stream(length, batch, config.memory, purpose == _HELD_OUT, rng))
+
+    def _loss(self, inputs: Array, answers: Array) -> tuple[Any, Any]:
+        """Return the mean cross-entropy, and the share of right answers, where answers are asked for."""
+        import torch
+
+        given = torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device)
+        asked = torch.from_numpy(np.ascontiguousarray(answers)).to(self.device).flatten()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            scores = self.network(given).flatten(0, 1)
+        chosen = asked != tasks.NONE
+        right = (scores.argmax(-1) == asked)[chosen].float().mean()
+        return torch.nn.functional.cross_entropy(scores.float(), asked, ignore_index=tasks.NONE), right
+
+    def evaluate(self, length: int | None = None) -> Row:
+        """Return the loss and the share of right answers on streams that training has not seen.
+
+        Parameters
+        ----------
+        length : int, optional
+            Steps of the streams; default: as in training.
+        """
+        import torch
+
+        self.network.eval()
+        with torch.no_grad():
+            loss, right = self._loss(*self.draw(_HELD_OUT, 0, length, self.config.held_out))
+        return {"held_out_loss": float(loss), "held_out_right": float(right)}
+
+    def _row(self, losses: list[float], seconds: float) -> Row:
+        tokens = self.config.length * self.config.batch * len(losses)
+        shown: Row = {"step": self.step, "loss": float(np.mean(losses)), "seconds": seconds}
+        return shown | {"tokens_per_second": tokens / seconds} | self._counted()
+
+    def _counted(self) -> Row:
+        from recsolve.studies.training.modules import counted
+
+        return counted(self.network)
+
+    def _write(self, row: Row) -> None:
+        if self.folder is not None:
+            with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(finite_or_text(row)) + "\n")
+
+    def _save(self) -> None:
+        if self.folder is not None:
+            checkpoint.save(
+                self.folder / "checkpoint.safetensors", self.network, self.optimizer, self.step, self.config
+            )
