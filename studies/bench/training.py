@@ -99,7 +99,7 @@ def _layers(case: Case, machine: Machine) -> dict[str, Any]:
             place = weights.drives.index(drive) * case.units
             weights.bias_ih[place : place + case.units] = bias
     found["loop"].load_state_dict(found["recsolve"].state_dict())
-    kind = OF_TORCH.get(case.cell.removeprefix("pararnn_"))
+    kind = OF_TORCH[case.cell.removeprefix("pararnn_")]
     found["torch"] = getattr(torch.nn, kind)(case.units, case.units).to(machine.device)
     return found
 

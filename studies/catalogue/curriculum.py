@@ -117,7 +117,8 @@ class _Learner:
         """Return the loss of all heads on one stream of bits, and the smallest share of right answers."""
         from recsolve.studies.training.tasks import NONE
 
-        total, shares, state = 0.0, [], self.drawn
+        total, state = 0.0, self.drawn
+        shares: list[float] = []
         for memory, head in self.heads.items():
             self.drawn = state  # the same bits, and another question
             bits, answers = self._draw(memory)

@@ -33,9 +33,9 @@ class Loop(Recurrent):
         state, parameters = tensors["initial"], of("parameter.")
         if state is None:
             first = next(iter(drives.values()))[0]
-            parts = [torch.zeros_like(first)] * len(names)
+            parts = (torch.zeros_like(first),) * len(names)
         else:
-            parts = list(state.unbind(1)) if len(names) > 1 else [state]
+            parts = tuple(state.unbind(1)) if len(names) > 1 else (state,)
         found = []
         for u in zip(*(drive.unbind() for drive in drives.values()), strict=True):
             parts = self.step(dict(zip(names, parts, strict=True)), W, dict(zip(drives, u, strict=True)), parameters)
@@ -89,7 +89,7 @@ class Network(nn.Module):  # type: ignore[misc]
 
 
 def _layers(config: TrainConfig) -> Any:
-    between = {"norm": config.norm, "residual": config.residual, "dropout": config.dropout}
+    between: dict[str, Any] = {"norm": config.norm, "residual": config.residual, "dropout": config.dropout}
     if config.layer == "torch":
         return OfTorch(config.cell, config.units, config.layers, **between)
     made = Loop if config.layer == "loop" else Recurrent
