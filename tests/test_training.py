@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 torch = pytest.importorskip("torch")
 
+from recsolve.studies.command.train_cli import train  # noqa: E402
 from recsolve.studies.store.configs import configured, to_toml  # noqa: E402
 from recsolve.studies.training import checkpoint, networks  # noqa: E402
 from recsolve.studies.training.config import TrainConfig  # noqa: E402
@@ -127,7 +131,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path):
 def test_a_run_can_be_made_longer_but_not_another(tmp_path):
     trained(replace(SMALL, warmup=0.0), tmp_path)
     assert Run(replace(SMALL, warmup=0.0, steps=6), tmp_path).step == 4
-    with pytest.raises(ValueError, match=r"holds a run of another config \(seed = 1 is new\)"):
+    with pytest.raises(ValueError, match="holds a run of another config, without seed = 1; wanted an empty folder"):
         Run(replace(SMALL, warmup=0.0, seed=1), tmp_path)
 
 
@@ -206,3 +210,42 @@ def test_the_affine_cell_keeps_the_size_of_what_drives_it():
         (h,) = step({"h": h}, {}, u, {"rate": torch.full((4096,), -2.0)})
         states.append(h)
     assert states[-1].std() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"task": "nope"}, "task is 'nope'; wanted one of text, parity"),
+        ({"settings": ["units=x"]}, "units is 'x'; wanted int"),
+        ({"device": "tpu"}, "device is 'tpu'; wanted cpu, cuda, or cuda:0"),
+        ({"config": Path("nowhere.toml")}, "--config nowhere.toml cannot be read"),
+        ({"out": Path(__file__)}, "is a file; wanted a folder"),
+    ],
+)
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys, given, says):
+    arguments = {"task": None, "config": None, "settings": None, "out": tmp_path, "device": "cpu"}
+    with pytest.raises(typer.Exit) as exit_:
+        train(**{**arguments, **given}, show=False, as_json=False)
+    assert exit_.value.exit_code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="device is 'cuda', but torch sees no GPU here; wanted cpu"):
+        Run(SMALL, device="cuda")
+
+
+def test_the_command_trains_and_goes_on(tmp_path, capsys):
+    settings = ["units=8", "layers=1", "length=16", "batch=2", "report=1", "memory=2"]
+    arguments = {"task": "parity", "config": None, "out": tmp_path, "device": "cpu", "show": False}
+    train(**arguments, settings=[*settings, "steps=1"], as_json=True)
+    assert json.loads(capsys.readouterr().out)["step"] == 1
+    train(**arguments, settings=[*settings, "steps=2"], as_json=False)
+    shown = capsys.readouterr()
+    assert "has 1 of 2 steps" in shown.err
+    assert "step 2, loss " in shown.out
+    assert "completed by the loop" in shown.out
+    train(**{**arguments, "show": True}, settings=settings, as_json=False)
+    assert configured(TrainConfig(), capsys.readouterr().out).memory == 2

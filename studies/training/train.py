@@ -21,6 +21,17 @@ Row = dict[str, Any]
 _TRAINING, _HELD_OUT, _DROPOUT = 0, 1, 2  # what random numbers are drawn for
 
 
+def _device(name: str) -> Any:
+    import torch
+
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise ValueError(f"device is {name!r}; wanted cpu, cuda, or cuda:0 and so on")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {name!r}, but torch sees no GPU here; wanted cpu")
+    return torch.device(name)
+
+
 class Run:
     """A training run in a folder: ``config.toml``, ``log.jsonl``, a line per report, and ``checkpoint.safetensors``.
 
@@ -52,7 +63,7 @@ class Run:
             import torch
         except ImportError:
             raise ImportError("training needs torch: pip install 'recsolve[train]'") from None
-        self.config, self.folder, self.device, self.step = config, folder, torch.device(device), 0
+        self.config, self.folder, self.device, self.step = config, folder, _device(device), 0
         self._whole = True  # whether weights and state of the optimiser are those after ``step`` steps
         self.task = tasks.get(config.task)
         torch.manual_seed(config.seed)
@@ -75,7 +86,7 @@ class Run:
             if stored != self.config:
                 differing = sorted(set(to_toml(self.config).splitlines()) - set(to_toml(stored).splitlines()))
                 raise ValueError(
-                    f"{folder} holds a run of another config ({', '.join(differing)} is new); wanted an empty folder"
+                    f"{folder} holds a run of another config, without {', '.join(differing)}; wanted an empty folder"
                 )
             checkpoint.restore(found, self.network, self.optimizer, path)
             self.step = found.step
