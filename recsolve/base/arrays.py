@@ -84,6 +84,11 @@ def to_native(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Ar
         For an array on a GPU without CuPy; the message names the extra.
     """
     native = _view(x, name, dtypes)
+    if native.dtype == object:
+        names = " or ".join(dtype.name for dtype in dtypes)
+        raise TypeError(
+            f"{name} is {type(x).__name__}, of which the entries are no numbers; wanted an array of {names}"
+        )
     _check_dtype(native, name, dtypes)
     return native
 

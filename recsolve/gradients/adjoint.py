@@ -373,6 +373,8 @@ def recurrence_of(solution: Any, unconverged: bool, *, windows: bool = False) ->
     """
     if not isinstance(solution, Solution) and not (windows and isinstance(solution, WindowsSolution)):
         own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
+        if isinstance(solution, WindowsSolution):
+            own = "; one of every= has an adjoint alone, as tangents take all states: solve without it"
         raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")
     if is_discrete(solution.recurrence.dtype):
         raise TypeError(f"solution has states of {solution.recurrence.dtype}, which have no derivatives")

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.recurrence.base import Recurrence
@@ -140,15 +138,14 @@ class WindowsGradients:
 
 
 def _checked(solution: WindowsSolution, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return cotangents of which those over time have as many steps as the recurrence."""
+    """Return cotangents of which those over time have the shapes of the whole."""
     rec: Recurrence = solution.recurrence
     shapes = {"states": rec.shape, "output": tuple(solution.output.shape)}
     for name, x in given.items():
         if name == "final" or x is None:
             continue
         if isinstance(x, Mapping):
-            if wrong := {n: np.shape(part) for n, part in x.items() if np.shape(part)[:1] != (rec.length,)}:
-                raise ValueError(f"{name} has components of shapes {wrong}; wanted {rec.length} steps first")
+            rec.components_of(x, name, shapes[name])
         else:
             rec.native(x, name, shapes[name])
     return dict(given)
