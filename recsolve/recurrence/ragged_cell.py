@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from recsolve.mixings import check_index
 from recsolve.recurrence.cell_weights import CellWeights
 from recsolve.recurrence.given import check_initial
 from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
-
-if TYPE_CHECKING:
-    pass
 
 
 class RaggedCell(CellWeights):
