@@ -220,8 +220,9 @@ class CellWeights(ABC):
         _require(self.cell.name, "drive", self.cell.drives if x is None else indices, given)
         kind = common_kind({**({} if x is None else {"x": x}), **{f"drive {n}": given[n] for n in given}})
         drives |= {n: to_native(given[n], f"drive {n}", INTEGERS if n in indices else FLOATS) for n in given}
-        named = {f"drive {n}": d for n, d in drives.items() if n not in indices}
-        common_dtype({**named, **dict(self._weights())})
+        real = {f"drive {n}": d for n, d in drives.items() if n not in indices} | dict(self._weights())
+        if real:
+            common_dtype(real)
         self._check_namespace(next(iter(drives.values())))
         in_order = Names({n: drives[n] for n in self.cell.drives}, "drive")
         return Drives(kind, in_order, None if x is None else to_native(x, "x"))
