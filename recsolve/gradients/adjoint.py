@@ -340,7 +340,10 @@ def adjoint(
         direct = _pull_readout(rec, rec.readout, trajectory, shown)
         c += direct.states
     elif output is not None:
-        rec.pull_output(native(output, "output", rec.output(c)), c)
+        shown = rec.output(c)
+        if isinstance(output, Mapping) and shown.shape != c.shape:  # components are those of states
+            raise TypeError(f"output is {type(output).__name__}; wanted an array of shape {tuple(shown.shape)}")
+        rec.pull_output(native(output, "output", shown), c)
     if final is not None:
         if rec.graph is not None:
             raise TypeError("final is given, and a graph has no last step; put its cotangent into states")

@@ -144,8 +144,8 @@ def _checked(solution: WindowsSolution, given: Mapping[str, Any]) -> dict[str, A
     for name, x in given.items():
         if name == "final" or x is None:
             continue
-        if isinstance(x, Mapping):
-            rec.components_of(x, name, shapes[name])
+        if isinstance(x, Mapping) and shapes[name] == rec.shape:
+            rec.components_of(x, name, rec.shape)
         else:
             rec.native(x, name, shapes[name])
     return dict(given)
