@@ -168,6 +168,11 @@ def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     return x if x.shape == shape else namespace(x).broadcast_to(x, shape)
 
 
+def picked(x: Array, lead: tuple[int, ...], index: Any) -> Array:
+    """Return x[index] of an array (*lead, ...), of whose leading axes some may be 1."""
+    return namespace(x).broadcast_to(x, (*lead, *x.shape[len(lead) :]))[index]  # type: ignore[no-any-return]
+
+
 @lru_cache(maxsize=4096)
 def slowest_first(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
     """Return axes of these sizes and strides from the slowest to the fastest in memory."""
