@@ -244,6 +244,21 @@ def test_fixed_indices_are_checked(index, error, words):
         rs.mixings.Gather(index)
 
 
+def test_an_index_has_all_axes_of_what_it_gathers():
+    def rows(s, W, u, p):
+        return {"C": gather(s.C, u.i)}
+
+    given = {"state": {"C": ("k", "v")}, "output": "C"}
+    with pytest.raises(ValueError, match=r"index of gather has shape \(1, 1\), and x has shape \(1, 1, 1\); wanted"):
+        rs.Cell(rows, axes={"i": ("v",)}, **given)
+    cell = rs.Cell(rows, axes={"i": ("k", "v")}, **given).with_weights()
+    rec = cell.recurrence(drive={"i": np.array([[[1, 1], [1, 0]]] * 2)}, initial={"C": np.eye(2)})
+    assert rs.solve(rec).states.tolist() == [[0, 0, 1, 0], [0, 0, 0, 1]]
+    C, i = np.zeros((2, 2, 2)), np.zeros((2, 2), int)
+    with pytest.raises(ValueError, match="index of gather has shape"):
+        gather(C, i)
+
+
 def test_functions_gather_too():
     u, index = np.random.default_rng(0).standard_normal((30, 4)), np.random.default_rng(1).integers(0, 4, (30, 4))
     rec = rs.Recurrence.from_function(
