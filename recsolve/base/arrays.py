@@ -84,11 +84,9 @@ def to_native(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Ar
         For an array on a GPU without CuPy; the message names the extra.
     """
     native = _view(x, name, dtypes)
-    if native.dtype == object:
-        names = " or ".join(dtype.name for dtype in dtypes)
-        raise TypeError(
-            f"{name} is {type(x).__name__}, of which the entries are no numbers; wanted an array of {names}"
-        )
+    if native.dtype == object and object not in dtypes:
+        wanted = " or ".join(dtype.name for dtype in dtypes)
+        raise TypeError(f"{name} is {type(x).__name__}, whose entries are no numbers; wanted an array of {wanted}")
     _check_dtype(native, name, dtypes)
     return native
 

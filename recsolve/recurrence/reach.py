@@ -88,14 +88,14 @@ class Reach(Tangent):
         found = super()._linear(function, [_apart(x) for x in first] if listed else _apart(first))
         return _positive(y, found.partials)
 
-    def _multilinear(self, function: Any, args: Any, kwargs: Any) -> Dual:
+    def _multilinear(self, function: Any, args: Any, kwargs: Any) -> Tangent:
         """Follow one argument after the other, for terms of a sum may cancel at other numbers than those here."""
         y, apart = function(*map(value_of, args), **kwargs), [_apart(x) for x in args]
         terms: list[tuple[Dual, Any]] = []
         for place in range(len(args)):
             one = [x if i == place else value_of(x) for i, x in enumerate(apart)]
             terms.append((_positive(y, super()._multilinear(function, one, kwargs).partials), ONE))
-        return self._combine(y, terms)
+        return self._combine(y, terms)  # type: ignore[return-value]
 
     def mixed(self, mixing: Any, weight: Any, x: Any) -> Any:
         sees = (mixing.dense() != 0).astype(self.dtype)

@@ -100,8 +100,9 @@ class UsersArrays:
             parts = self._split(namespace(nothing).broadcast_to(nothing, shape))
         except AttributeError as error:
             raise TypeError(f"{name} is given by components, and {error}") from None
-        if unknown := next((component for component in x if component not in parts), None):
-            raise ValueError(f"{name} has {unknown!r}; wanted some of {tuple(parts)}")
+        for component in x:
+            if component not in parts:
+                raise ValueError(f"{name} has {component!r}; wanted some of {tuple(parts)}")
         return {n: self.native(given, f"{name}[{n!r}]", tuple(parts[n].shape)) for n, given in x.items()}
 
     def native(self, x: Any, name: str, shape: tuple[int, ...] | None = None) -> Array:
