@@ -76,9 +76,8 @@ def guess_of_steps(guess: Any, recurrence: Recurrence, steps: slice) -> Any:
     if guess is None or isinstance(guess, str) or callable(guess) or np.isscalar(guess):
         return guess
     if isinstance(guess, Mapping):
-        if wrong := {n: np.shape(x) for n, x in guess.items() if np.shape(x)[:1] != (recurrence.length,)}:
-            raise ValueError(f"guess has components of shapes {wrong}; wanted {recurrence.length} steps first")
-        return {n: x[steps] for n, x in guess.items()}
+        parts = recurrence.components_of(guess, "guess", recurrence.shape)
+        return {n: recurrence.wrap(x[steps]) for n, x in parts.items()}
     return recurrence.wrap(_broadcast(recurrence.native(guess, "guess"), recurrence, "guess")[steps])
 
 

@@ -117,10 +117,12 @@ class WindowsSolution:
         Raises
         ------
         ValueError
-            For another index.
+            For anything else.
         """
-        if not 0 <= index < len(self.windows):
-            raise ValueError(f"index is {index}; wanted 0 <= index < {len(self.windows)}, the number of windows")
+        if not isinstance(index, (int, np.integer)) or not 0 <= index < len(self.windows):
+            raise ValueError(
+                f"index is {index!r}; wanted an integer 0 <= index < {len(self.windows)}, the number of windows"
+            )
         return self._windows.solved(index, self._ends)
 
     @property

@@ -198,6 +198,12 @@ def test_all_drives_may_be_indices():
     assert sol.trusted
     assert sol.states.dtype == np.float32
     np.testing.assert_allclose(sol.states, gallery.loop(rec), rtol=1e-5)
+    for state in (("h",), {"h": ("n",)}):  # and no weights, whose dtype states would have
+        alone = rs.Cell(lambda s, W, u, p: (0.5 * gather(s.h, u.i),), state=state, output="h").with_weights(
+            hidden_size=3 if type(state) is tuple else {"n": 3}
+        )
+        states = rs.solve(alone.recurrence(drive={"i": np.array([[1, 2, 2]] * 2)}, initial=8.0)).states
+        assert states.tolist() == [[4.0] * 3, [2.0] * 3]
 
 
 @pytest.mark.parametrize(("index", "error", "words"), [
@@ -230,11 +236,27 @@ def test_an_index_is_a_drive_and_nothing_else(function, words):
     ([0, 3, 1], ValueError, "index is 3 at place = 1; wanted units 0 to 2"),
     ([0, -1, 1], ValueError, "index is -1 at place = 1"),
     ([], TypeError, "index has dtype float64"),
+    (1, ValueError, r"index has shape \(\); wanted \(\*lanes, n\)"),
     (np.zeros((2, 0), int), ValueError, r"index has shape \(2, 0\)"),
 ])  # fmt: skip
 def test_fixed_indices_are_checked(index, error, words):
     with pytest.raises(error, match=words):
         rs.mixings.Gather(index)
+
+
+def test_an_index_has_all_axes_of_what_it_gathers():
+    def rows(s, W, u, p):
+        return {"C": gather(s.C, u.i)}
+
+    given = {"state": {"C": ("k", "v")}, "output": "C"}
+    with pytest.raises(ValueError, match=r"index of gather has shape \(1, 1\), and x has shape \(1, 1, 1\); wanted"):
+        rs.Cell(rows, axes={"i": ("v",)}, **given)
+    cell = rs.Cell(rows, axes={"i": ("k", "v")}, **given).with_weights()
+    rec = cell.recurrence(drive={"i": np.array([[[1, 1], [1, 0]]] * 2)}, initial={"C": np.eye(2)})
+    assert rs.solve(rec).states.tolist() == [[0, 0, 1, 0], [0, 0, 0, 1]]
+    C, i = np.zeros((2, 2, 2)), np.zeros((2, 2), int)
+    with pytest.raises(ValueError, match="index of gather has shape"):
+        gather(C, i)
 
 
 def test_functions_gather_too():

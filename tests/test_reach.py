@@ -73,6 +73,81 @@ def test_what_is_read_has_every_entry_and_few_others(name):
         assert rs.check_structure(recurrence(f, batch=batch, structure=found)).ok
 
 
+def at_each_time(f):
+    return lambda C, u: np.stack([f(c, v) for c, v in zip(C, u, strict=True)])
+
+
+# What does another thing at other numbers of the state, or of the drive, than those where it is read.
+ELSEWHERE = {
+    "a branch by the state": at_each_time(lambda c, v: c if (c > -1).all() else c[..., ::-1, :]),
+    "a branch by the drive": at_each_time(lambda c, v: c if v[..., 0, 1].sum() == 0 else c[..., ::-1]),
+    "a place by the drive": at_each_time(lambda c, v: np.roll(c, int(v.sum() != K), axis=-1)),
+    "a place by a truth": at_each_time(lambda c, v: np.roll(c, int((c > 1).any()), axis=-1)),
+    "a sum of some": lambda C, u: C + np.sum(C, axis=-1, where=u != 0, keepdims=True),
+    "weights between places": lambda C, u: C + np.trapezoid(C, u, axis=-1)[..., None],
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_is_chosen_by_a_drive_or_by_the_state_is_dense(name):
+    for batch in ((), (2,)):
+        assert read_pairs(recurrence(ELSEWHERE[name], batch=batch)) == "dense"
+
+
+# Operations on two arrays (..., 3), of which sums may cancel, parts vanish, or branches be others elsewhere.
+OPERATIONS = (
+    lambda a, b: np.tanh(a) + b,
+    lambda a, b: np.where((a > b) | (a < 0), a, b[..., ::-1]),
+    lambda a, b: np.minimum(a, b + 50),
+    lambda a, b: np.diff(a, axis=-1, prepend=1.0) * b,
+    lambda a, b: np.roll(a, 1, axis=-1) - np.roll(b, 2, axis=-1),
+    lambda a, b: np.cross(a, b),
+    lambda a, b: np.fft.fft(a).imag + b,
+    lambda a, b: np.fft.irfft(np.fft.rfft(a) * 1j, n=3) * b,
+    lambda a, b: np.imag((a + 1j * b) ** 2),
+    lambda a, b: np.angle(a + 1j * b),
+    lambda a, b: np.take_along_axis(a, np.argsort(b, axis=-1), axis=-1),
+    lambda a, b: a @ np.array([[0, 1.0, 0], [0, 0, 0], [0, 0, -2.0]]) + b,
+    lambda a, b: np.triu(a[..., :, None] * b[..., None, :], 1).sum(axis=-2),
+    lambda a, b: np.select([a > 0, b > 0], [a, b], 1.0),
+    lambda a, b: np.ptp(np.stack([a, b, a * b], axis=-1), axis=-1),
+    lambda a, b: a - a.mean(axis=-1, keepdims=True) * np.sign(b),
+    lambda a, b: np.concatenate([a[..., 1:], b[..., :1]], axis=-1),
+)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_functions_are_read_with_every_entry(seed):
+    random = np.random.default_rng(seed)
+    program = random.integers(0, (len(OPERATIONS), 99, 99), (random.integers(1, 5), 3)).tolist()
+
+    def f(s, u):
+        values = [s.h, u, s.g, s.C.sum(axis=-1)]
+        for which, i, j in program:
+            values.append(OPERATIONS[which](values[-1 - i % len(values)], values[-1 - j % len(values)]))
+        return {"h": values[-1], "g": values[-2], "C": s.C * values[4][..., None]}
+
+    u = random.standard_normal((6, 3))
+    u[0] = 0
+    state = {"h": ("k",), "g": ("k",), "C": ("k", "v")}
+    initial = {"h": np.zeros(3), "g": np.zeros(3), "C": np.zeros((3, 2))}
+    rec = rs.Recurrence.from_function(f, inputs=u, state=state, initial=initial)
+    found = read_pairs(rec)
+    with np.errstate(all="ignore"):
+        covered(rec, found)
+
+
+def test_integers_of_the_drive_may_be_compared_and_look_up_parameters():
+    u, table = np.random.default_rng(0).integers(0, 5, (8, 1)), np.ones((5, K))
+
+    def f(s, u, p):
+        odd = (u % 2 == 1) & ~(u > 3)
+        return {"h": np.where(odd, s.h, np.tanh(s.h + p.table[u[:, 0]])) * (u // 2)}
+
+    given = {"inputs": u, "initial": {"h": np.zeros(K)}, "state": {"h": ("k",)}, "parameters": {"table": table}}
+    assert read_pairs(rs.Recurrence.from_function(f, **given)) == {("h", "h"): ("k",)}
+
+
 def test_what_sees_nothing_is_zero_and_what_is_not_followed_is_dense():
     assert read_pairs(recurrence(lambda C, u: np.sign(C) + u)) == "zero"
     assert read_pairs(recurrence(lambda C, u: C + (1 if np.argmax(C) else 2) * u)) == "dense"

@@ -99,6 +99,9 @@ def to_native(x: Any, name: str, dtypes: Sequence[np.dtype[Any]] = FLOATS) -> Ar
         For an array on a GPU without CuPy; the message names the extra.
     """
     native = _view(x, name, dtypes)
+    if native.dtype == object and object not in dtypes:
+        wanted = " or ".join(dtype.name for dtype in dtypes)
+        raise TypeError(f"{name} is {type(x).__name__}, whose entries are no numbers; wanted an array of {wanted}")
     _check_dtype(native, name, dtypes)
     return native
 
@@ -190,6 +193,11 @@ def common_dtype(arrays: Mapping[str, Array]) -> np.dtype[Any]:
 def broadcast(x: Array, shape: tuple[int, ...]) -> Array:
     """Return ``x`` broadcast to a shape, or itself if it has that shape, which is ten times faster than NumPy."""
     return x if x.shape == shape else namespace(x).broadcast_to(x, shape)
+
+
+def picked(x: Array, lead: tuple[int, ...], index: Any) -> Array:
+    """Return x[index] of an array (*lead, ...), of whose leading axes some may be 1."""
+    return namespace(x).broadcast_to(x, (*lead, *x.shape[len(lead) :]))[index]  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ of h[t]. They are exact however the states were found, and every gradient is a l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, overload
 
@@ -117,7 +118,10 @@ def adjoint(
     if output is not None and rec.readout is not None:
         c["output"] = rec.in_order(rec.native(output, "output", tuple(solution.output.shape)), "output")
     elif output is not None:
-        c["output"] = native(output, "output", rec.output(namespace(trajectory).zeros_like(trajectory)))
+        shown = rec.output(namespace(trajectory).zeros_like(trajectory))
+        if isinstance(output, Mapping) and shown.shape != trajectory.shape:  # components are those of states
+            raise TypeError(f"output is {type(output).__name__}; wanted an array of shape {tuple(shown.shape)}")
+        c["output"] = native(output, "output", shown)
     if final is not None:
         if rec.graph is not None:
             raise TypeError("final is given, and a graph has no last step; put its cotangent into states")

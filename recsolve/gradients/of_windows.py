@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.links import Leaf
 from recsolve.base.names import Names
@@ -170,15 +168,14 @@ class WindowsGradients:
 
 
 def _checked(solution: WindowsSolution, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return cotangents of which those over time have as many steps as the recurrence."""
+    """Return cotangents of which those over time have the shapes of the whole."""
     rec: Recurrence = solution.recurrence
     shapes = {"states": rec.shape, "output": tuple(solution.output.shape), "ends": tuple(solution.ends.shape)}
     for name, x in given.items():
         if name == "final" or x is None:
             continue
-        if isinstance(x, Mapping):
-            if wrong := {n: np.shape(part) for n, part in x.items() if np.shape(part)[:1] != (rec.length,)}:
-                raise ValueError(f"{name} has components of shapes {wrong}; wanted {rec.length} steps first")
+        if isinstance(x, Mapping) and shapes[name] == rec.shape:
+            rec.components_of(x, name, rec.shape)
         else:
             rec.native(x, name, shapes[name])
     return dict(given)

@@ -31,7 +31,7 @@ class Gather(LinearInWeight):
     TypeError
         For an index of another dtype.
     ValueError
-        When an index is negative or not below n.
+        When it has no axis or no units, or an index is negative or not below n.
 
     Notes
     -----
@@ -51,7 +51,7 @@ class Gather(LinearInWeight):
 
     def __init__(self, index: Any, dtype: Any = np.float64):
         index = to_native(index, "index", INTEGERS)
-        if not index.size:
+        if not index.ndim or not index.size:
             raise ValueError(f"index has shape {tuple(index.shape)}; wanted (*lanes, n) with one unit at least")
         check_index(index, index.shape[-1], "index", "place")
         super().__init__(namespace(index).zeros(0, dtype))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace, to_host
+from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace, picked, to_host
 from recsolve.base.links import Leaf, follow
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
@@ -226,14 +226,10 @@ class CellRecurrence(Recurrence):
 
     def _select(self, place: tuple[Array, ...], initial: Any) -> CellRecurrence:
         index: Any = (slice(None), *place)
-        axes = 1 + len(self.batch)
-
-        def pick(u: Array) -> Array:
-            return namespace(u).broadcast_to(u, (self.length, *self.batch, *u.shape[axes:]))[index]  # type: ignore[no-any-return]
-
-        drive = Names({name: pick(u) for name, u in self.drive.items()}, "drive")
+        lead = (self.length, *self.batch)
+        drive = Names({name: picked(u, lead, index) for name, u in self.drive.items()}, "drive")
         reset = None if self.reset is None else self.reset[index]
-        x = None if self.x is None else pick(self.x)
+        x = None if self.x is None else picked(self.x, lead, index)
         return self._remade(drive, initial, reset, x)
 
     def _remade(self, drive: Names, initial: Any, reset: Array | None, x: Array | None) -> Self:

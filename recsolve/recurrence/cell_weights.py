@@ -242,7 +242,8 @@ class CellWeights(ABC):
         kind = common_kind(named)
         drives |= {n: to_linked(given[n], f"drive {n}", INTEGERS if n in indices else FLOATS) for n in given}
         floats = {f"drive {n}": d for n, d in drives.items() if n not in indices}
-        common_dtype({**floats, **dict(self._weights())})
+        if real := floats | dict(self._weights()):
+            common_dtype(real)
         self._check_namespace(next(iter(drives.values())))
         return Drives(kind, Names({n: drives[n] for n in self.cell.drives}, "drive"), native)
 

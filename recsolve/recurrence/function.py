@@ -14,7 +14,7 @@ from recsolve.base.arrays import (
     common_kind,
     freeze,
     is_discrete,
-    namespace,
+    picked,
 )
 from recsolve.base.links import Leaf, follow, sever_all
 from recsolve.base.names import Names
@@ -272,16 +272,16 @@ class FunctionRecurrence(FunctionJacobian):
     def _select(self, place: tuple[Array, ...], initial: Any) -> FunctionRecurrence | None:
         index: Any = (slice(None), *place)
         axes = 1 + len(self.batch)
-        picked = []
+        parts = []
         for u in self.inputs:
             if u.ndim < axes:
-                picked.append(u)  # one for all sequences
+                parts.append(u)  # one for all sequences
             elif all(n in (1, b) for n, b in zip(u.shape[1:axes], self.batch, strict=True)):
-                picked.append(namespace(u).broadcast_to(u, (self.length, *self.batch, *u.shape[axes:]))[index])
+                parts.append(picked(u, (self.length, *self.batch), index))
             else:
                 return None
         reset = None if self.reset is None else self.reset[index]
-        inputs = self.contain([self.wrap(u) for u in picked])
+        inputs = self.contain([self.wrap(u) for u in parts])
         length = None if self.inputs else self.length
         return self._remade(inputs, initial, reset, length)
 

@@ -62,7 +62,8 @@ class Makers:
             only where the axes that both have are equal) or a tuple of those axes along which they do not couple;
             pairs that are absent are zero. Components that depend on each other one way are solved for one after the
             other. None reads these pairs off f, which is called once more: none that may couple at some state are
-            missed, and what f moves by an index counts as coupled.
+            missed, and what f moves by an index counts as coupled. An f that branches on numbers of the state, of the
+            drive or of parameters, or makes indices of these into arrays that are none of them, is taken as dense.
         jacobian : callable, optional
             ``jacobian(h_prev, u_t)``, or with p, with entries in the shape of the structure: of low_rank (a, U, V), of
             permutation_diagonal (p, d), if p is not declared. Default: automatic forward differentiation of ``f``,

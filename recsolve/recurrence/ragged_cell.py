@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from recsolve.recurrence.cell_weights import CellWeights
 from recsolve.recurrence.function_names import packed
 from recsolve.recurrence.given import check_initial
 from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
-
-if TYPE_CHECKING:
-    pass
 
 
 class RaggedCell(CellWeights):

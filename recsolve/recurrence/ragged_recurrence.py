@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from recsolve.base.arrays import Array, from_native, namespace
+from recsolve.base.arrays import Array, from_native, picked
 from recsolve.base.links import Leaf, from_linked
 from recsolve.base.named_state import NamedState
 from recsolve.base.names import Names
@@ -86,12 +86,8 @@ class RaggedRecurrence(FunctionRecurrence):
         return self._with_x(super()._cut(cut, initial), lambda x: x[cut])
 
     def _select(self, place: tuple[Array, ...], initial: Any) -> FunctionRecurrence | None:
-        part, index = super()._select(place, initial), (slice(None), *place)
-
-        def pick(x: Array) -> Array:
-            return namespace(x).broadcast_to(x, (self.length, *self.batch, x.shape[-1]))[index]  # type: ignore[no-any-return]
-
-        return None if part is None else self._with_x(part, pick)
+        part, lead = super()._select(place, initial), (self.length, *self.batch)
+        return None if part is None else self._with_x(part, lambda x: picked(x, lead, (slice(None), *place)))
 
     def _with_x(self, part: FunctionRecurrence, change: Callable[[Array], Array]) -> FunctionRecurrence:
         part.x = None if self.x is None else change(self.x)  # type: ignore[attr-defined]

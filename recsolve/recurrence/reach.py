@@ -2,12 +2,15 @@
 
 A :class:`Reach` carries directions of the state, which are positive where a value may depend on them, whatever the
 numbers are: slopes that are 0 count, both branches of a choice do, and what an index moves may have come from anywhere.
-So no pair of numbers that depend on each other is missed, and some that never do may be taken for such.
+So no pair of numbers that depend on each other is missed, and some that never do may be taken for such. Drives and
+parameters, and what follows of all these by comparisons and the like, are a Reach without directions: their numbers are
+others at other steps, so that no branch may be chosen by one of them, and no place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 _MOST = 512  # directions
 _BY_INDEX = {np.take, np.take_along_axis, np.delete}
 _REDUCTIONS = {np.max, np.amax, np.min, np.amin, np.prod}
+_BITS = {np.invert, np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.left_shift, np.right_shift}
 
 
 class Reach(Tangent):
@@ -49,11 +53,21 @@ class Reach(Tangent):
     def _select(self, y: Any, choices: Sequence[tuple[Any, Any, Any]]) -> Dual:
         return self._combine(y, [(x, ONE) for x, _, _ in choices if isinstance(x, Dual)])
 
+    def _ufunc(self, ufunc: Any, inputs: Sequence[Any]) -> Any:
+        return self._still(super()._ufunc(ufunc, inputs))
+
+    def _still(self, y: Any) -> Any:
+        """Return truths and indices as what holds at this state, and may not at another one."""
+        return y if isinstance(y, Dual) else self._made(y, {})
+
     def _other(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
-        if function in rules.PLAIN:  # an index or a truth that may be another one at another state
-            raise self._unsupported(name)
+        if function in rules.PLAIN or function in _BITS:
+            y = function(*map(value_of, args), **{k: value_of(x) for k, x in kwargs.items()})
+            if getattr(y, "shape", None) is None:  # a tuple of indices, say
+                raise self._unsupported(name)
+            return self._still(y)
         if function in _BY_INDEX:
-            return self._anywhere(function(*map(value_of, args), **kwargs), args)
+            return self._anywhere(function(*map(value_of, args), **{k: value_of(x) for k, x in kwargs.items()}), args)
         if function in _REDUCTIONS:
             found = super()._other(name, np.sum, args, kwargs)
             return _positive(function(*map(value_of, args), **kwargs), found.partials)
@@ -66,22 +80,28 @@ class Reach(Tangent):
         parts = index if isinstance(index, tuple) else (index,)
         if all(x is None or x is Ellipsis or isinstance(x, (int, slice)) for x in parts):
             return super().__getitem__(index)
-        return self._anywhere(self.value[index], (self,))
+        return self._anywhere(self.value[tuple(map(value_of, parts))], (self,))
 
     def _linear(self, function: Callable[[Any], Any], first: Any) -> Tangent:
         listed = isinstance(first, (list, tuple))
-        y = function([value_of(x) for x in first] if listed else self.value)
+        y = function([value_of(x) for x in first] if listed else value_of(first))
         found = super()._linear(function, [_apart(x) for x in first] if listed else _apart(first))
         return _positive(y, found.partials)
 
     def _multilinear(self, function: Any, args: Any, kwargs: Any) -> Tangent:
-        found = super()._multilinear(function, [_apart(x) for x in args], kwargs)
-        return _positive(function(*map(value_of, args), **kwargs), found.partials)
+        """Follow one argument after the other, for terms of a sum may cancel at other numbers than those here."""
+        y, apart = function(*map(value_of, args), **kwargs), [_apart(x) for x in args]
+        terms: list[tuple[Dual, Any]] = []
+        for place in range(len(args)):
+            one = [x if i == place else value_of(x) for i, x in enumerate(apart)]
+            terms.append((_positive(y, super()._multilinear(function, one, kwargs).partials), ONE))
+        return self._combine(y, terms)  # type: ignore[return-value]
 
     def mixed(self, mixing: Any, weight: Any, x: Any) -> Any:
         sees = (mixing.dense() != 0).astype(self.dtype)
-        moved = {leaf: (sees @ d[..., None])[..., 0] for leaf, d in x.partials.items()}
-        return _positive(mixing.matvec(x.value), moved)
+        partials = x.partials if isinstance(x, Tangent) else {}
+        moved = {leaf: (sees @ d[..., None])[..., 0] for leaf, d in partials.items()}
+        return _positive(mixing.matvec(value_of(x)), moved)
 
     def _anywhere(self, y: Any, args: Sequence[Any]) -> Tangent:
         """Return a value of which any entry may have come from any entry of some others."""
@@ -97,8 +117,10 @@ def _apart(x: Any) -> Any:
     """Return an operand whose value is one everywhere, and whose directions do not cancel in a sum with signs."""
     if not isinstance(x, Tangent):  # a number may be a setting
         return np.ones_like(x) if getattr(x, "ndim", 0) else x
-    ones = np.ones_like(x.value)
-    numbers = np.random.default_rng(0).uniform(1.0, 2.0, x.shape).astype(x.dtype)
+    ones, generator = np.ones_like(x.value), np.random.default_rng(0)
+    numbers = generator.uniform(1.0, 2.0, x.shape)
+    if x.dtype.kind == "c":
+        numbers = numbers + 1j * generator.uniform(1.0, 2.0, x.shape)
     return type(x)(ones, {leaf: d * namespace(x.value).asarray(numbers) for leaf, d in x.partials.items()})
 
 
@@ -128,7 +150,9 @@ def read_pairs(recurrence: FunctionRecurrence) -> Any:
     seeds = xp.broadcast_to(seeds.reshape(len(seeds), *(1,) * len(lead), -1), (len(seeds), *lead, state.size))
     try:
         with np.errstate(all="ignore"):
-            out = first._call(Reach.seeded(first.initial.reshape(*lead, -1), seeds), slice(None))
+            seen, still = Reach.seeded(first.initial.reshape(*lead, -1), seeds), partial(Reach, partials={})
+            parameters = {n: still(p) for n, p in first.parameters.items()}
+            out = first._call(seen, slice(None), [still(u) for u in first.inputs], parameters)
     except Exception:  # f is the user's own code
         return "dense"
     if not isinstance(out, Tangent) or not out.partials:

@@ -85,16 +85,29 @@ class UsersArrays:
         if not isinstance(x, Mapping):
             return self.native(x, name, shape)
         total = namespace(self.initial).zeros(shape, dtype=self.dtype)
+        given = self.components_of(x, name, shape)
+        for component, part in self._split(total).items():
+            if component in given:
+                part += given[component]
+        return total  # type: ignore[no-any-return]
+
+    def components_of(self, x: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> dict[str, Array]:
+        """Return some components of states of this shape as native arrays, which may be views of the user's.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`native`, and for unknown components.
+        """
+        nothing = namespace(self.initial).zeros((), dtype=self.dtype)
         try:
-            parts = self._split(total)
+            parts = self._split(namespace(nothing).broadcast_to(nothing, shape))
         except AttributeError as error:
             raise TypeError(f"{name} is given by components, and {error}") from None
-        for component, given in x.items():
+        for component in x:
             if component not in parts:
                 raise ValueError(f"{name} has {component!r}; wanted some of {tuple(parts)}")
-            part = parts[component]
-            part += self.native(given, f"{name}[{component!r}]", part.shape)
-        return total  # type: ignore[no-any-return]
+        return {n: self.native(given, f"{name}[{n!r}]", tuple(parts[n].shape)) for n, given in x.items()}
 
     def native(self, x: Any, name: str, shape: tuple[int, ...] | None = None) -> Array:
         """Return an array of the user's as a native one of this recurrence's kind and dtype.

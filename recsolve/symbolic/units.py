@@ -158,7 +158,7 @@ def gather(x: Any, index: Any) -> Any:
         Inside a cell, something of the state, of drives and parameters.
     index : array of int32 or int64, shape (..., n)
         A drive of the cell, ``u.name``, which is then an index and nothing else: of units 0..n-1, not necessarily a
-        permutation. It is not projected from x, and has no gradient.
+        permutation. It has all axes that x has, is not projected from an input, and has no gradient.
 
     Returns
     -------
@@ -168,6 +168,8 @@ def gather(x: Any, index: Any) -> Any:
     ------
     TypeError
         On what carries no gathers: the nodes of which loops are compiled, so NumPy evaluates a cell that has them.
+    ValueError
+        For an index of fewer axes than x.
 
     Notes
     -----
@@ -184,6 +186,11 @@ def gather(x: Any, index: Any) -> Any:
     >>> sol.trusted, cell.cell.indices
     (True, ('index',))
     """
+    if getattr(index, "ndim", 0) < getattr(x, "ndim", 0) and hasattr(index, "ndim"):  # NumPy would align other axes
+        raise ValueError(
+            f"index of gather has shape {tuple(index.shape)}, and x has shape {tuple(x.shape)}; wanted an index with "
+            "all axes of x (of components with axes, the cell states them: axes={'index': (...)})"
+        )
     if (seen := _INDICES.get()) is not None:
         seen.append(index)
         return x
