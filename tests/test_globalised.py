@@ -217,7 +217,7 @@ def test_wide_lanes_go_without_their_covariances(solver, monkeypatch):
 )  # fmt: skip
 def test_the_units_of_a_component_change_no_iterate(method):
     """A component counted in thousandths is the same component, to steps that must prove themselves."""
-    u = np.random.default_rng(0).standard_normal((200, 2, 4))
+    u = np.random.default_rng(0).standard_normal((100, 2, 4))
 
     def solved(unit):
         def f(h, u):
