@@ -76,7 +76,7 @@ def called(function: Loop) -> Loop:
 
 
 def _part(function: Loop, **options: Any) -> Loop:
-    """Compile a function for loops, of which they take a copy each: Python cannot call it."""
+    """Compile a function for loops, which take a copy each. Python must not call it: there is no code of its own."""
     wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     return numba.njit(**_OPTIONS, **wrappers, pipeline_class=_Part, **options)(function)  # type: ignore[no-any-return]
 
