@@ -4,6 +4,8 @@ import os
 import threading
 from functools import cache
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of pytest take the cores: more threads wait for each other
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings

@@ -79,6 +79,7 @@ def test_one_block_is_the_loop(solver, block):
 BOUNDED = [cell for cell in gallery.CELLS if cell[0] != "elman_relu"]  # states that grow for ever meet the guards
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("T", [31, 60, 61])
 @pytest.mark.parametrize("m", [2, 7, 10])
 @given(cell=st.sampled_from(BOUNDED), seed=gallery.seeds, gain=st.floats(1.0, 10.0))
@@ -148,6 +149,7 @@ def test_the_shooting_of_blocks_tames_newton_where_the_dynamics_expand():
 
 
 @variants
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("T", gallery.LENGTHS)
 @pytest.mark.parametrize("cell", [("lstm", "heads"), ("gru", "diagonal")], ids="-".join)
 def test_every_length(solver, T, cell):

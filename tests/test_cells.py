@@ -21,6 +21,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("method", sorted(rs.solvers.REGISTRY))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("bias", [True, False])

@@ -20,6 +20,18 @@ from recsolve.studies.groups import select
 ROOT = Path(__file__).parent.parent
 BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
 SMALL = ["--units", "4", "--length", "40"]
+LOOK_AT_FIGURES = (
+    "test_compare_writes_table_figure_and_numbers",
+    "test_solvers_that_are_not_in_the_registry",
+    "test_the_table_and_the_figure_say_whether_a_recording_is_raw",
+)
+
+
+@pytest.fixture(autouse=True)
+def formats(request, monkeypatch):
+    """Draw as PNG alone but for the tests that look at figures: a PDF takes as long as all else."""
+    if request.node.name not in LOOK_AT_FIGURES:
+        monkeypatch.setattr(figures, "FORMATS", ("png",))
 
 
 def test_compare_writes_table_figure_and_numbers(run, tmp_path):

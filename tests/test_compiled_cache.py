@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from numba.core import event
 
+import recsolve as rs
 from recsolve.kernels.cpu.jit import decorators, disk, module_cache
 from recsolve.kernels.gpu.modules import Kernels
 
@@ -312,3 +313,15 @@ def test_one_module_imports_numba():
     files = [path for name in ("recsolve", "solvers", "kernels", "studies") for path in (ROOT / name).rglob("*.py")]
     imports = re.compile(r"^\s*(from|import) (numba|llvmlite)\b", re.MULTILINE)
     assert {path.name for path in files if imports.search(path.read_text(encoding="utf-8"))} == {"decorators.py"}
+
+
+def test_walks_of_all_cells_call_one_module_of_products_which_is_part_of_their_names_on_disk():
+    from recsolve.kernels.cpu.cell.mixing import FusedMixing
+    from recsolve.symbolic.tracing import trace_cell
+
+    found = [FusedMixing(trace_cell(cell, "dense"), np.dtype(np.float64)) for cell in (rs.cells.GRU, rs.cells.Elman)]
+    assert found[0].products is found[1].products is not found[0].loops
+    for loops in (x.loops for x in found):
+        source = loops.__loader__.get_source(loops.__name__)
+        assert found[0].products.__name__ in decorators._imported(source)
+        assert loops.multiply is found[0].products.multiply

@@ -1,5 +1,7 @@
 """Exponents against closed forms, predicted counts against actual ones, and windows against the whole."""
 
+from functools import cache
+
 import gallery
 import numpy as np
 import pytest
@@ -90,6 +92,14 @@ def test_the_exponents_of_a_diagonal_recurrence_are_exact_for_every_unit():
     np.testing.assert_allclose(d.lyapunov, np.log([1.1, 0.9, 0.5]), rtol=1e-12)
 
 
+@cache
+def predicted(study, gain, seed):  # noqa: F811
+    """Return a problem, and the counts that a diagnosis of all these methods predicts."""
+    study.STEPS = 1600
+    rec = study.problem(gain, seed)
+    return rec, rs.diagnose(rec, tol=1e-10, methods=[*FIXED, "newton", "broyden"]).predicted
+
+
 @pytest.mark.parametrize("gain", [0.5, 1.0])
 @pytest.mark.parametrize("name", [*FIXED, "newton", "broyden"])
 def test_predicted_counts_in_the_contractive_regime(study, name, gain):  # noqa: F811
@@ -97,12 +107,9 @@ def test_predicted_counts_in_the_contractive_regime(study, name, gain):  # noqa:
 
     The chord's frozen Jacobian can fail at one later step that a pilot has not seen, so only its median is held.
     """
-    study.STEPS = 1600
     ratios = []
-    for seed in range(5):
-        rec = study.problem(gain, seed)
-        predicted = rs.diagnose(rec, tol=1e-10, methods=["newton", name]).predicted[name]
-        ratios.append(predicted / rs.solve(rec, method=name, tol=1e-10).nit)
+    for rec, counts in (predicted(study, gain, seed) for seed in range(5)):
+        ratios.append(counts[name] / rs.solve(rec, method=name, tol=1e-10).nit)
     assert 1 / 1.5 <= np.median(ratios) <= 1.5
     if name != "chord":
         assert max(ratios) <= 2

@@ -64,9 +64,9 @@ def test_filter_smoother_and_gain_are_the_textbooks(cell, lam, T):
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def test_the_smoother_minimises_the_model_and_the_filter_does_not(cell):
-    rec = gallery.recurrence(*cell, T=40, batch=(), gain=2.0)
+    rec = gallery.recurrence(*cell, T=20, batch=(), gain=2.0)
     problem, iterate = problem_at(rec)
-    T, N, lam = 40, rec.layout.size, 0.3
+    T, N, lam = 20, rec.layout.size, 0.3
     J, r = iterate.jacobian.todense(), iterate.residual.reshape(-1)
     system = np.eye(T * N)
     for t in range(1, T):
@@ -217,7 +217,7 @@ def test_wide_lanes_go_without_their_covariances(solver, monkeypatch):
 )  # fmt: skip
 def test_the_units_of_a_component_change_no_iterate(method):
     """A component counted in thousandths is the same component, to steps that must prove themselves."""
-    u = np.random.default_rng(0).standard_normal((200, 2, 4))
+    u = np.random.default_rng(0).standard_normal((100, 2, 4))
 
     def solved(unit):
         def f(h, u):

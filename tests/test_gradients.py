@@ -20,9 +20,9 @@ def difference(loss, direction, step=1e-6):
 
 
 def check_slope(gradient, loss, rng):
-    """Compare a gradient with differences of the loss along a random direction."""
+    """Compare a gradient with differences of the loss along a random direction; steep ones bend within longer steps."""
     direction = rng.standard_normal(gradient.shape)
-    expected = difference(loss, direction)
+    expected = difference(loss, direction, 1e-7)
     assert float((gradient * direction).sum()) == pytest.approx(expected, rel=2e-6, abs=1e-6)
 
 
@@ -50,7 +50,7 @@ def test_every_gradient_of_every_cell(cell, seed):
     g = rs.adjoint(solved(rec), states=cotangent)
 
     def loss(model=model, x=x, initial=initial):
-        return float((cotangent * solved(model.recurrence(x, initial=initial, reset=reset)).states).sum())
+        return float((cotangent * gallery.loop(model.recurrence(x, initial=initial, reset=reset))).sum())
 
     check_slope(g.initial, lambda d: loss(initial=initial + d), rng)
     check_slope(g.inputs, lambda d: loss(x=x + d), rng)

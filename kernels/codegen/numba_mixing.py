@@ -12,6 +12,7 @@ from recsolve.symbolic.graph import Leaf, Node, reachable
 from recsolve.symbolic.program import Program
 
 _TEMPLATE = Path(__file__).parent.parent / "cpu" / "templates" / "loops_mixing.py"
+_PRODUCTS = _TEMPLATE.with_name("loops_products.py")
 _ROWS = "inputs, at, b, x, m, r, cap"
 _STEP = "inputs, at, count, n, x, z, m, y, w, g"
 
@@ -99,15 +100,27 @@ def plan_of(program: Program) -> Plan:
     return Plan(tuple(stages), tuple(inputs), results)
 
 
-def mixing_module(program: Program, dtype: Any, vector: int, vectors: int) -> str:
+def products_module(dtype: Any, vector: int, vectors: int) -> str:
+    """Return the source of a module with what all walks of this dtype call: products of matrices, and buffers.
+
+    Parameters
+    ----------
+    dtype : dtype
+    vector, vectors : int
+        Numbers of a vector and vectors of a panel, from :func:`recsolve.kernels.cpu.jit.panel_packing.vector_shape`.
+    """
+    return in_template(_PRODUCTS, [f"LENGTH, VECTORS = {vector}, {vectors}"], dtype)
+
+
+def mixing_module(program: Program, dtype: Any, products: str) -> str:
     """Return the source of a module with the walk of a cell.
 
     Parameters
     ----------
     program : Program
     dtype : dtype
-    vector, vectors : int
-        Numbers of a vector and vectors of a panel, from :func:`recsolve.kernels.cpu.jit.panel_packing.vector_shape`.
+    products : str
+        The name of the module of :func:`products_module`, loaded.
     """
     plan = plan_of(program)
     writer = _StageWriter(program, plan)
@@ -119,8 +132,8 @@ def mixing_module(program: Program, dtype: Any, vector: int, vectors: int) -> st
     ]
     last = writer.function("last", new, f"{_ROWS}, y, q, y_c, n")
     nodes = reachable([*new.values(), *(node for nodes in plan.inputs for node in nodes)])
-    numbers = f"LENGTH, VECTORS = {vector}, {vectors}"
-    return in_template(_TEMPLATE, [numbers, names_called(nodes), *stages, last, _step(plan)], dtype)
+    imported = f"from {products} import Heads, Sizes, Weights, buffer, copy, multiply, restart_lanes"
+    return in_template(_TEMPLATE, [imported, names_called(nodes), *stages, last, _step(plan)], dtype)
 
 
 class _StageWriter(Writer):
@@ -152,7 +165,8 @@ def _lines(plan: Plan) -> Iterator[str]:
             yield f"    stage_{i}({rows}, z, n)"
         for product in products:
             source, slot = ("z", product.slot) if product.component is None else ("x", product.component)
-            yield f"multiply({source}, {slot} * g.capacity, m, int64(0), w, int64({number}), count * n, g)"
+            heads = "Heads(g.heads, g.units)"
+            yield f"multiply({source}, {slot} * g.capacity, m, int64(0), w, int64({number}), count * n, {heads})"
             number += 1
     yield "for b in range(count):"
     yield f"    last({rows}, y, at[b, Y], g.y_c, n)"

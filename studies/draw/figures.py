@@ -11,6 +11,7 @@ from recsolve.studies.draw.style import house_style, line_arguments
 from recsolve.studies.groups import grouped
 from recsolve.studies.store.files import replace_into_place
 
+FORMATS = ("png", "pdf")
 _TOGETHER = 9  # curves that can be distinguished in one panel
 QUANTITIES = {"residuals": "residual  max |f(h[t-1]) − h[t]|", "errors": "error  max |h − h of the loop|"}
 
@@ -41,7 +42,7 @@ def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compar
         floor = 0.2 * float(np.finfo(record["config"]["dtype"]).eps)
         figure = layout(pyplot, panels, grouped(drawn, lambda solver: str(drawn[solver])), floor)
         figure.suptitle(record["title"], fontsize=10.5, wrap=True)
-        paths = [folder / f"{stem}.png", folder / f"{stem}.pdf"]
+        paths = [folder / f"{stem}.{kind}" for kind in FORMATS]
         for path in paths:
             with replace_into_place(path) as part:
                 figure.savefig(part, format=path.suffix[1:])

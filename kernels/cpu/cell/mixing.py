@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, broadcast, memory_order
-from recsolve.kernels.codegen.numba_mixing import Product, mixing_module, plan_of
+from recsolve.kernels.codegen.numba_mixing import Product, mixing_module, plan_of, products_module
 from recsolve.kernels.cpu.cell.stage_loops import LEAST
 from recsolve.kernels.cpu.jit import module_cache
 from recsolve.kernels.cpu.jit.panel_packing import aligned, packed, vector_shape
@@ -43,7 +43,9 @@ class FusedMixing:
     def __init__(self, program: Program, dtype: Any):
         self.vector, vectors = vector_shape(np.dtype(dtype))
         self.panel, self.vectors = self.vector * vectors, vectors
-        self.loops: Any = module_cache.load(mixing_module(program, dtype, self.vector, vectors), program.name)
+        products = products_module(dtype, self.vector, vectors)
+        self.products: Any = module_cache.load(products, f"products_{np.dtype(dtype).name}")
+        self.loops: Any = module_cache.load(mixing_module(program, dtype, self.products.__name__), program.name)
         self.plan, self.components = plan_of(program), len(program.components)
 
     def takes(self, states: Array, batch: int) -> bool:
@@ -113,8 +115,8 @@ class FusedMixing:
             heads, units = _matrices(mixings[product.mixings[0]]).shape[:2]
             weights = self._weights([replace(product, first=0)], mixings, x.size)
             tile = max(_ROWS // (heads * units), _TOGETHER) // _TOGETHER * _TOGETHER * heads * units
-            shape = x.size, tile, self.loops.Heads(heads, units)
-            loop = partial(self.loops.mix, rows.reshape(-1), results.reshape(-1), weights, *shape)
+            shape = x.size, tile, self.products.Heads(heads, units)
+            loop = partial(self.products.mix, rows.reshape(-1), results.reshape(-1), weights, *shape)
             spread(loop, ceil(x.size / tile), threads() if x.size >= SPREAD else 1)
         back = np.argsort(order)
         return [result.transpose(back) for result in results]
@@ -151,7 +153,7 @@ class FusedMixing:
             flats.append(flat)
             tables.append(np.stack([places, valid]))
         places, valid = np.concatenate(tables, axis=1)
-        return self.loops.Weights(_joined(flats), places, valid, np.array(begins).ravel())
+        return self.products.Weights(_joined(flats), places, valid, np.array(begins).ravel())
 
 
 def _matrices(weight: Array) -> Array:

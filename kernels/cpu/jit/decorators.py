@@ -22,7 +22,8 @@ import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, config, event, types
 from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, CompileResult
 from numba.core.serialize import dumps
 from numba.core.types.containers import BaseTuple
 from numba.core.types.misc import CPointer
@@ -49,7 +50,8 @@ __all__ = [
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 _LOG = logging.getLogger("recsolve")
-_LOOPS = "recsolve.kernels."  # the folder of the modules whose functions and numbers are compiled into loops
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_LOOPS = "recsolve.kernels.", "recsolve.generated."  # modules whose functions and numbers are compiled into loops
 
 
 def compiled(function: Loop) -> Loop:
@@ -58,20 +60,53 @@ def compiled(function: Loop) -> Loop:
     No fastmath: with contraction results would differ from the loop of the reference in the last bits, and the full set
     drops NaN. These loops wait for memory, so nothing is lost.
     """
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher = numba.njit(**_OPTIONS, no_cfunc_wrapper=True)(function)
     dispatcher._cache = _Cache(function)
     return dispatcher  # type: ignore[no-any-return]
 
 
 def inlined(function: Loop, fastmath: Any = False) -> Loop:
     """Compile a function into its callers: a call with a dozen arrays would cost as much as a short row."""
-    options = {"nogil": True, "error_model": "numpy", "forceinline": True, "fastmath": fastmath}
-    return numba.njit(**options)(function)  # type: ignore[no-any-return]
+    return _part(function, forceinline=True, fastmath=fastmath)
 
 
 def called(function: Loop) -> Loop:
     """Compile a function that branches, and is called: in its caller it would keep a loop from becoming vectors."""
-    return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return _part(function)
+
+
+def _part(function: Loop, **options: Any) -> Loop:
+    """Compile a function for loops, which take a copy each. Python must not call it: there is no code of its own."""
+    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(**_OPTIONS, **wrappers, pipeline_class=_Part, **options)(function)  # type: ignore[no-any-return]
+
+
+class _Part(Compiler):  # type: ignore[misc]
+    """Compile as Numba does, into a library without machine code."""
+
+    def compile_extra(self, function: Callable[..., Any]) -> CompileResult:
+        self.state.library = _PartLibrary(self.state.targetctx.codegen(), function.__qualname__)
+        return super().compile_extra(function)
+
+
+class _PartLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """A library whose code is optimised and linked into others: its own machine code would never run."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self) -> _PartLibrary:
+        return self
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """Set nothing, as for what is loaded from disk: constants that only objects of Python need."""
 
 
 class _Cache(NullCache):  # type: ignore[misc]

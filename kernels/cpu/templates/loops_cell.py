@@ -15,18 +15,29 @@ alike in all of these loops.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy import inf, nan, uint64  # noqa: F401 - cells may have such constants
 
 from recsolve.base.arrays import Array
-from recsolve.kernels.cpu.jit.aliasing import add, get, keep, pointer, pointers, put, read, take, write
+from recsolve.kernels.cpu.jit.aliasing import add, get, keep, pointer, pointers, put, take, write
 from recsolve.kernels.cpu.jit.decorators import compiled, inlined
 from recsolve.kernels.cpu.jit.elementary import functions
-from recsolve.kernels.cpu.jit.prefetch import LINE, prefetch
+from recsolve.kernels.cpu.jit.prefetch import LINE
 from recsolve.kernels.cpu.jit.tasks import advance, begin
 from recsolve.kernels.cpu.placement.rows import COTANGENT, FIRST, JACOBIAN, LANE, X, Y
+from recsolve.kernels.cpu.templates.row_loops import (
+    Sizes,
+    ask,
+    ask_one,
+    copy,
+    copy_counted,
+    correct,
+    cut_carry,
+    flush,
+    restart_lanes,
+)
 
 # ---- the cell -------------------------------------------------------------------------------------------------------
 F = np.float32
@@ -86,54 +97,6 @@ def pull(inputs: Any, at: Array, b: int, x: Array, s: int, x_c: int, c: Array, o
 IN_LINE = LINE // np.dtype(F).itemsize  # numbers of a line of the cache
 
 
-class Sizes(NamedTuple):
-    """Sizes and distances, in elements."""
-
-    steps: int
-    groups: int
-    inner: int  # lanes of a group
-    width: int  # of a tile
-    bundle: int  # groups of a task, where these are nearer in memory than times
-    lanes: int  # of all groups
-    components: int
-    x_c: int
-    y_c: int
-    c_c: int  # of the cotangent
-    J_r: int
-    J_c: int
-    has_resets: int  # whether there are resets
-    window: int
-
-
-@inlined
-def _copy(x: Array, s: int, x_c: int, y: Array, q: int, y_c: int, components: int, n: int) -> None:
-    """Copy the rows of all components."""
-    for j in range(components):
-        for i in range(n):
-            write(y, q + j * y_c + i, read(x, s + j * x_c + i))
-
-
-@inlined
-def _restart(resets: Array, r: int, restart: Array, lane: int, x: Array, s: int, g: Sizes, n: int) -> None:
-    """Replace the states of the lanes that row ``r`` of ``resets`` marks by those that resets start from."""
-    for j in range(g.components):
-        for i in range(n):
-            if resets[r * g.lanes + lane + i]:
-                write(x, s + j * g.width + i, restart[j * g.lanes + lane + i])
-
-
-@inlined
-def _copy_counted(x: Array, s: int, x_c: int, y: Array, q: int, y_c: int, components: int, n: int) -> int:
-    """Copy the rows of all components, and return how many numbers are not finite."""
-    bad = 0
-    for j in range(components):
-        for i in range(n):
-            value = read(x, s + j * x_c + i)
-            bad += not abs(value) < np.inf
-            write(y, q + j * y_c + i, value)
-    return bad
-
-
 @compiled
 def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, resets: Array, where: Array, by_time: Array,
          g: Sizes, bad: Array, first: int, last: int) -> None:  # fmt: skip
@@ -147,13 +110,13 @@ def walk(inputs: Any, y: Array, start: Array, restart: Array, row: Array, resets
     for task in range(first, last):
         count, n = begin(task, where, g, at)
         for b in range(count):
-            _copy(start, at[b, LANE], g.lanes, x, b * k * w, w, k, n)
+            copy(start, at[b, LANE], g.lanes, x, b * k * w, w, k, n)
         for t in range(g.steps):
             for b in range(count):
                 if g.has_resets and row[t] >= 0:
-                    _restart(resets, row[t], restart, at[b, LANE], x, b * k * w, g, n)
+                    restart_lanes(resets, row[t], restart, at[b, LANE], x, b * k * w, g, n)
                 step(given, at, b, x, b * k * w, w, states, at[b, Y], g.y_c, n)
-                bad[task] += _copy_counted(states, at[b, Y], g.y_c, x, b * k * w, w, k, n)
+                bad[task] += copy_counted(states, at[b, Y], g.y_c, x, b * k * w, w, k, n)
             advance(at, by_time, count, 1)
     keep(buffer)
 
@@ -211,23 +174,23 @@ def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any,
                 before, s, x_c = h, at[b, X] - by_time[X], g.x_c
                 if t == 0 or cut:
                     if t > 0:
-                        _copy(h, s, x_c, x, 0, w, k, n)
+                        copy(h, s, x_c, x, 0, w, k, n)
                     else:
-                        _copy(start, lane, g.lanes, x, 0, w, k, n)
+                        copy(start, lane, g.lanes, x, 0, w, k, n)
                     if cut:
-                        _restart(resets, row[t], restart, lane, x, 0, g, n)
+                        restart_lanes(resets, row[t], restart, lane, x, 0, g, n)
                     before, s, x_c = x, 0, w
-                _ask(given, at, b, FIRST, by_time, n)
-                _ask(written, at, b, FIRST + len(given), by_time, n)
-                _ask_one(h, at, b, X, 2, by_time, n)
-                _ask_one(c, at, b, COTANGENT, 1, by_time, n)
-                _ask_one(result, at, b, Y, 1, by_time, n)
+                ask(given, at, b, FIRST, by_time, n, IN_LINE)
+                ask(written, at, b, FIRST + len(given), by_time, n, IN_LINE)
+                ask_one(h, at, b, X, 2, by_time, n, IN_LINE)
+                ask_one(c, at, b, COTANGENT, 1, by_time, n, IN_LINE)
+                ask_one(result, at, b, Y, 1, by_time, n, IN_LINE)
                 pull(given, at, b, before, s, x_c, c, at[b, COTANGENT], g.c_c, result, at[b, Y], g.y_c,
                      carries, carry, written, sums, b * m, w, n)  # fmt: skip
                 if cut:
-                    _cut_carry(resets, row[t], buffers[1], carry, into, lane, g, n)
+                    cut_carry(resets, row[t], buffers[1], carry, into, lane, g, n)
                 if t % _TOGETHER == 0:
-                    _flush(buffers[2], b * m, totals, lane, w, n)
+                    flush(buffers[2], b * m, totals, lane, w, n)
             advance(at, by_time, count, -1)
         for b in range(count):
             for j in range(k):
@@ -237,38 +200,6 @@ def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any,
 
 
 _TOGETHER = 64  # steps that are added up in the dtype of the states, before float64 takes over
-
-
-@inlined
-def _ask_one(array: Array, at: Array, b: int, column: int, steps: int, by_time: Array, n: int) -> None:
-    """Prefetch the row some steps before: on the way back the hardware prefetches in the wrong direction."""
-    prefetch(array, at[b, column] - steps * by_time[column], n, IN_LINE)
-
-
-@inlined
-def _ask(arrays: Any, at: Array, b: int, first: int, by_time: Array, n: int) -> None:
-    """Prefetch the rows of some arrays."""
-    for m in range(len(arrays)):
-        _ask_one(arrays[m], at, b, first + m, 1, by_time, n)
-
-
-@inlined
-def _flush(sums: Array, start: int, totals: Array, lane: int, width: int, n: int) -> None:
-    """Add the sums of a tile to the totals."""
-    for m in range(len(totals)):
-        for i in range(n):
-            totals[m, lane + i] += sums[start + m * width + i]
-            sums[start + m * width + i] = 0
-
-
-@inlined
-def _cut_carry(resets: Array, r: int, carry: Array, p: int, into: Array, lane: int, g: Sizes, n: int) -> None:
-    """Add to ``into`` the cotangent that a step with a reset gives to its initial state."""
-    for j in range(g.components):
-        for i in range(n):
-            if resets[r * g.lanes + lane + i]:
-                into[j, lane + i] += carry[p + j * g.width + i]
-                carry[p + j * g.width + i] = 0
 
 
 @compiled
@@ -289,35 +220,33 @@ def newton(inputs: Any, y: Array, start: Array, restart: Array, row: Array, rese
     for task in range(first, last):
         _, n = begin(task, where, g, at)
         lane = at[0, LANE]
-        _copy(start, lane, g.lanes, h, 0, w, k, n)
+        copy(start, lane, g.lanes, h, 0, w, k, n)
         for t0 in range(0, g.steps, g.window):
             m = min(g.window, g.steps - t0)
             for t in range(1, m + 1):
-                _copy(h, 0, w, h, t * row_size, w, k, n)
+                copy(h, 0, w, h, t * row_size, w, k, n)
             now, sweeps, met = 0, 0, False
             while not met and sweeps <= m + 1:
                 old, new = now * size, (1 - now) * size
                 place[:] = at
                 buffer[d : d + row_size] = 0
                 met = True
-                _copy(h, old, w, h, new, w, k, n)
+                copy(h, old, w, h, new, w, k, n)
                 for t in range(1, m + 1):
-                    _copy(h, old + (t - 1) * row_size, w, x, 0, w, k, n)
+                    copy(h, old + (t - 1) * row_size, w, x, 0, w, k, n)
                     if g.has_resets and row[t0 + t - 1] >= 0:
-                        _restart(resets, row[t0 + t - 1], restart, lane, x, 0, g, n)
+                        restart_lanes(resets, row[t0 + t - 1], restart, lane, x, 0, g, n)
                         _cut_step(resets, row[t0 + t - 1], x, d, lane, g, n)
                     linear(given, place, 0, x, 0, w, x, F_row, w, x, J, row_size, w, n)
-                    failed = _correct(
-                        h, old + t * row_size, new + t * row_size, x, d, F_row, shift, J, atol, rtol, g, n
-                    )
+                    failed = correct(h, old + t * row_size, new + t * row_size, x, d, F_row, shift, J, atol, rtol, g, n)
                     met = met and failed == 0
                     advance(place, by_time, 1, 1)
                 now, sweeps = 1 - now, sweeps + 1
             passed = (1 - now) * size
             for t in range(1, m + 1):
-                _copy(h, passed + t * row_size, w, result, at[0, Y], g.y_c, k, n)
+                copy(h, passed + t * row_size, w, result, at[0, Y], g.y_c, k, n)
                 advance(at, by_time, 1, 1)
-            _copy(h, passed + m * row_size, w, h, 0, w, k, n)
+            copy(h, passed + m * row_size, w, h, 0, w, k, n)
             counts[task] += sweeps - 1
     keep(iterates)
     keep(buffer)
@@ -330,31 +259,3 @@ def _cut_step(resets: Array, r: int, x: Array, d: int, lane: int, g: Sizes, n: i
         for i in range(n):
             if resets[r * g.lanes + lane + i]:
                 write(x, d + j * g.width + i, F(0.0))
-
-
-@inlined
-def _correct(h: Array, old: int, new: int, x: Array, d: int, values: int, shift: int, J: int, atol: float, rtol: float,
-             g: Sizes, n: int) -> int:  # fmt: skip
-    """Put F + J d into the new row of h, its change into d, and return how often the old row fails the test.
-
-    Where d is 0, as it is after exact rows, and where the sum is not finite, the new state is F. Places of the four
-    others are in x.
-    """
-    k, w, failed = g.components, g.width, 0
-    for a in range(k):
-        for i in range(n):
-            write(x, shift + a * w + i, read(x, J + a * k * w + i) * read(x, d + i))
-        for b in range(1, k):
-            for i in range(n):
-                term = read(x, J + (a * k + b) * w + i) * read(x, d + b * w + i)
-                write(x, shift + a * w + i, read(x, shift + a * w + i) + term)
-    for a in range(k):
-        for i in range(n):
-            value, state = read(x, values + a * w + i), read(h, old + a * w + i)
-            size = max(abs(value), abs(state))
-            failed += not abs(value - state) <= atol + rtol * size
-            moved = value + read(x, shift + a * w + i)
-            moved = moved if abs(moved) < np.inf else value
-            write(h, new + a * w + i, moved)
-            write(x, d + a * w + i, moved - state)
-    return failed

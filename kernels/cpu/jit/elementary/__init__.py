@@ -136,8 +136,9 @@ def functions(dtype: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        Name of an operation to compiled function: every operation of :mod:`recsolve.symbolic.graph` that is not an
-        operator of Python, ``near_sin``, ``near_cos``, ``near_tan`` and ``is_far``. The same functions for every call.
+        Name of an operation to its function, which compiled loops may call and Python may not: every operation of
+        :mod:`recsolve.symbolic.graph` that is not an operator of Python, ``near_sin``, ``near_cos``, ``near_tan`` and
+        ``is_far``. The same functions for every call.
 
     Examples
     --------
