@@ -14,7 +14,7 @@ import numpy as np
 from recsolve.base.arrays import Array
 from recsolve.studies.store.configs import configured, to_toml
 from recsolve.studies.store.files import finite_or_text, replace_into_place
-from recsolve.studies.training import checkpoint, networks, tasks
+from recsolve.studies.training import checkpoint, tasks
 from recsolve.studies.training.config import TrainConfig
 
 Row = dict[str, Any]
@@ -61,13 +61,15 @@ class Run:
     def __init__(self, config: TrainConfig, folder: Path | None = None, device: str = "cpu"):
         try:
             import torch
+
+            from recsolve.studies.training import modules
         except ImportError:
             raise ImportError("training needs torch: pip install 'recsolve[train]'") from None
         self.config, self.folder, self.device, self.step = config, folder, _device(device), 0
         self._whole = True  # whether weights and state of the optimiser are those after ``step`` steps
         self.task = tasks.get(config.task)
         torch.manual_seed(config.seed)
-        self.network = networks.network(config).to(self.device)
+        self.network = modules.Network(config).to(self.device)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.0, weight_decay=config.decay)
         if folder is not None:
             self._open(folder)
