@@ -204,17 +204,26 @@ def draw_constants(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_constants(data: Dataset) -> str:
-    f, parts = facts(data), []
-    for task in _tasks(data):
+    f, tasks = facts(data), _tasks(data)
+    grown = {
+        curriculum: all(f[f"{task}.{curriculum}.tau"][-1] > f[f"{task}.{curriculum}.tau"][0] for task in tasks)
+        for curriculum in CURRICULA
+    }
+    held = grown["one head"] and not grown["many heads"]
+    found = "Published is that time constants grow with N with one head and stay small with many. Here "
+    found += "that holds. " if held else f"they grow with {listed([c for c in CURRICULA if grown[c]])}. "
+    found = found.replace("they grow with none", "they grow with neither")
+    parts = []
+    for task in tasks:
         told = []
         for curriculum in CURRICULA:
             tau, newton = f[f"{task}.{curriculum}.tau"], f[f"{task}.{curriculum}.newton"]
             told.append(
-                f"with {curriculum} N = {f[f'{task}.{curriculum}.learned']} is learned, the mean time constant goes "
-                f"from {tau[0]:.2f} to {tau[-1]:.2f} steps, and newton from {newton[0]:g} to {newton[-1]:g} iterations"
+                f"{curriculum} up to N = {f[f'{task}.{curriculum}.learned']}, mean constants from {tau[0]:.2f} to "
+                f"{tau[-1]:.2f} steps, newton from {newton[0]:g} to {newton[-1]:g} iterations"
             )
-        parts.append(f"On {task}, {listed(told)}.")
-    return " ".join(parts)
+        parts.append(f"{task.capitalize()}: {'; '.join(told)}.")
+    return found + " ".join(parts)
 
 
 def tables(data: Dataset) -> list[Table]:
