@@ -71,7 +71,7 @@ def test_a_function_recurrence_that_overrides_f():
             return super().apply(previous) + 1
 
     u = np.random.default_rng(0).standard_normal((50, 2))
-    rec = Shifted(lambda h, u: 0.5 * np.sin(h) + u, u, np.zeros(2), "diagonal", None, None, None)
+    rec = Shifted(lambda h, u: 0.5 * np.sin(h) + u, inputs=u, initial=np.zeros(2), structure="diagonal")
     states = np.zeros(2)
     for t in range(50):
         states = 0.5 * np.sin(states) + u[t] + 1

@@ -120,7 +120,7 @@ def test_the_output_of_the_slstm_and_about_how_hard_it_is_do_not_depend_on_where
     counts = []
     for seed in range(6):
         arrays = drawn("flash_slstm", length=128, batch=1, heads=1, gain=0.3, seed=seed)
-        sols = [rs.solve(flash._made(rs.cells.SLSTM, "ifzo", arrays, m=m), method="newton") for m in (-np.inf, 0.0)]
+        sols = [rs.solve(flash.made(rs.cells.SLSTM, "ifzo", arrays, m=m), method="newton") for m in (-np.inf, 0.0)]
         np.testing.assert_allclose(*(sol.named["y"] for sol in sols), rtol=1e-9, atol=1e-12)
         counts.append([sol.nit for sol in sols])
     ratios = np.divide(*np.transpose(counts))

@@ -175,7 +175,7 @@ def clip_recurrent_(layer: Any, max_norm: float) -> Any:
     --------
     >>> import torch, recsolve as rs
     >>> layer = rs.nn.clip_recurrent_(rs.nn.RNN(3, 16), 0.5)
-    >>> round(float(torch.linalg.matrix_norm(layer.weight_hh_l0, 2)), 4)
+    >>> round(float(torch.linalg.matrix_norm(layer.weight_hh_l0, 2).detach()), 4)
     0.5
     """
     if not max_norm > 0:
