@@ -382,3 +382,10 @@ def test_sums_over_units_are_carried():
     module, x = layer(rs.Cell(centred, state=("h",), output="h")), data().requires_grad_()
     module(x)[0].sum().backward()
     assert x.grad.isfinite().all()
+
+
+def test_layers_are_made_without_memory_and_drawn_later():
+    with torch.device("meta"):
+        layer = rs.nn.Recurrent("gru", 3, 4, num_layers=2)
+    layer.to_empty(device="cpu").reset_parameters()
+    assert layer(torch.ones(5, 2, 3))[0].isfinite().all()
