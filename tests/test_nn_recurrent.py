@@ -384,6 +384,17 @@ def test_sums_over_units_are_carried():
     assert x.grad.isfinite().all()
 
 
+def test_watching_a_layer_leaves_every_module_in_its_mode():
+    layer = rs.nn.Recurrent("gru", 3, 4, norm=True)
+    layer.norm_l0.eval()
+    for still in (True, False):
+        with rs.nn.watched(layer, still=still):
+            assert layer.training is not still
+            assert not layer.norm_l0.training
+        assert layer.training
+        assert not layer.norm_l0.training
+
+
 def test_layers_are_made_without_memory_and_drawn_later():
     with torch.device("meta"):
         layer = rs.nn.Recurrent("gru", 3, 4, num_layers=2)

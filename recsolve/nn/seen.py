@@ -64,10 +64,12 @@ def watched(layer: Any, *, still: bool = True) -> Iterator[list[Seen]]:
     """
     if not hasattr(layer, "seen"):
         raise TypeError(f"layer is {type(layer).__name__}; wanted one of recsolve.nn")
-    layer.seen, training = [], layer.training
-    layer.train(training and not still)
+    layer.seen, modes = [], [(module, module.training) for module in layer.modules()]
+    if still:
+        layer.eval()
     try:
         yield layer.seen
     finally:
         layer.seen = None
-        layer.train(training)
+        for module, training in modes:  # some within may be in another mode than the layer
+            module.training = training
