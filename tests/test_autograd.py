@@ -344,6 +344,22 @@ def test_what_has_no_gradient_may_not_change_before_the_backward_either(every, t
             sol.output.sum().backward()
 
 
+@pytest.mark.parametrize("kind", ["mask", "permutation", "gather"])
+def test_masks_and_indices_are_kept_as_they_were(kind):
+    W, x = leaf(np.full((3, 3), 0.1)), leaf(np.arange(12.0).reshape(4, 3))
+    constant = torch.ones(3, 3, dtype=torch.bool) if kind == "mask" else torch.tensor([1, 2, 0])
+    mixing = {
+        "mask": lambda: rs.mixings.Masked(rs.mixings.Dense(W), constant),
+        "permutation": lambda: rs.mixings.Permutation(constant, W[0]),
+        "gather": lambda: rs.mixings.Gather(constant),
+    }[kind]()
+    y = rs.solve(rs.cells.get("elman").with_weights(mixings={"h": mixing}).recurrence(drive={"h": x})).output
+    (before,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    constant.zero_()
+    (after,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(before, after)
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_transposes_of_trained_mixings_are_refused(name):
     mixing, cell = made()[name], rs.cells.get("elman")

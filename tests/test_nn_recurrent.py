@@ -400,3 +400,11 @@ def test_layers_are_made_without_memory_and_drawn_later():
         layer = rs.nn.Recurrent("gru", 3, 4, num_layers=2)
     layer.to_empty(device="cpu").reset_parameters()
     assert layer(torch.ones(5, 2, 3))[0].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "change", [rs.nn.clip_recurrent_, lambda m, _: rs.nn.init_lyapunov_(m, torch.ones(9, 2, 3), -1)]
+)
+def test_what_changes_weights_names_layers_of_others(change):
+    with pytest.raises(TypeError, match=r"layer is GRU; wanted one of recsolve\.nn"):
+        change(torch.nn.GRU(3, 4), 1.0)

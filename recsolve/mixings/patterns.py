@@ -50,7 +50,7 @@ class Masked(Mixing):
         if mask.shape != mixing.weight.shape:
             raise ValueError(f"mask has shape {mask.shape}; wanted that of the weight, {mixing.weight.shape}")
         super().__init__(mixing.weight)
-        self.within, self.mask = mixing, beside(mask, self.weight)
+        self.within, self.mask = mixing, beside(mask, self.weight).copy()  # gradients are of the mask as it was
 
     @property
     def lanes(self) -> tuple[int, ...]:
@@ -143,7 +143,7 @@ class Permutation(LinearInWeight):
         super().__init__(np.ones(len(host)) if weight is None else weight)
         if self.units != len(host):
             raise ValueError(f"weight has shape {self.weight.shape}; wanted one number for each of {len(host)} units")
-        self.index = host
+        self.index = host.copy()  # of which it is known that it is a permutation
 
     @cached_property
     def _index(self) -> Array:

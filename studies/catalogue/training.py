@@ -129,10 +129,10 @@ def _wait(device: Any) -> None:
 
 def _of_size(config: TrainConfig, parameters: int) -> TrainConfig:
     """Return the config with the width that gives the number of parameters nearest to the wished one."""
-    from recsolve.studies.training.networks import network
+    from recsolve.studies.training.modules import Network
 
     def count(units: int) -> int:
-        return sum(p.numel() for p in network(replace(config, units=units)).parameters())
+        return sum(p.numel() for p in Network(replace(config, units=units)).parameters())
 
     low, high = 8, 16
     while count(high) < parameters:

@@ -51,20 +51,3 @@ def check(config: TrainConfig) -> None:
         )
     if config.mixing == "heads" and config.units % config.heads:
         raise ValueError(f"units is {config.units}; wanted a multiple of heads, {config.heads}")
-
-
-def network(config: TrainConfig) -> Any:
-    """Return the module of a config, with weights from torch's generator.
-
-    Parameters
-    ----------
-    config : TrainConfig
-
-    Returns
-    -------
-    torch.nn.Module
-        Takes tokens (T, batch) or numbers (T, batch, channels), and returns scores (T, batch, classes).
-    """
-    from recsolve.studies.training.modules import Network
-
-    return Network(config)

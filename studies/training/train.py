@@ -14,7 +14,7 @@ import numpy as np
 from recsolve.base.arrays import Array
 from recsolve.studies.store.configs import configured, to_toml
 from recsolve.studies.store.files import finite_or_text, replace_into_place
-from recsolve.studies.training import checkpoint, networks, tasks
+from recsolve.studies.training import checkpoint, tasks
 from recsolve.studies.training.config import TrainConfig
 
 Row = dict[str, Any]
@@ -63,12 +63,14 @@ class Run:
             import torch
         except ImportError:
             raise ImportError("training needs torch: pip install 'recsolve[train]'") from None
+        from recsolve.studies.training.modules import Network
+
         self.config, self.folder, self.device, self.step = config, folder, _device(device), 0
         self._losses: list[float] = []  # since the last line of the log
         self._whole = True  # whether weights and state of the optimiser are those after ``step`` steps
         self.task = tasks.get(config.task)
         torch.manual_seed(config.seed)
-        self.network = networks.network(config).to(self.device)
+        self.network = Network(config).to(self.device)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.0, weight_decay=config.decay)
         if folder is not None:
             self._open(folder)
@@ -121,7 +123,8 @@ class Run:
         config, began, here = self.config, time.perf_counter(), self.step
         try:
             while self.step < config.steps:
-                tick(self.step, self._descend())
+                loss = self._descend()
+                tick(self.step, loss)
                 last = self.step == config.steps
                 if last or self.step % config.report == 0:
                     seconds = time.perf_counter() - began
