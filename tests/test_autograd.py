@@ -89,10 +89,12 @@ def remade(mixing, weight):
     return type(mixing)(weight)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, m in made().items() if not isinstance(m, (rs.mixings.Gather, rs.mixings.Sparse))]
-)
-def test_gradcheck_of_every_mixing(name):  # a gather has no weight; the entries of a sparse one come from SciPy
+# A gather has no weight; the entries of a sparse one come from SciPy.
+TRAINED = [n for n, m in made().items() if not isinstance(m, (rs.mixings.Gather, rs.mixings.Sparse))]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_gradcheck_of_every_mixing(name):
     mixing, rng, cell = made()[name], np.random.default_rng(0), rs.cells.get("cho_gru")
     event = (*mixing.lanes, mixing.units)
     parameters = {n: np.full(event, 0.1) for n in cell.parameters}
@@ -322,6 +324,51 @@ def test_what_cannot_go_back_is_refused_and_named():
         other.final.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         other.states.sum().backward()
+
+
+@pytest.mark.parametrize("every", [None, 2])
+@pytest.mark.parametrize("trained", ["W", "x", "initial"])
+def test_what_has_no_gradient_may_not_change_before_the_backward_either(every, trained):
+    for changed in {"W", "x"} - {trained}:  # an initial state is copied
+        given = {
+            "W": torch.tensor(0.3 * np.eye(3)),
+            "x": torch.ones(5, 2, 3).double(),
+            "initial": torch.ones(3).double(),
+        }
+        given[trained].requires_grad_()
+        sol = rs.solve(elman(given["W"], given["x"], initial=given["initial"]), every=every)
+        sol.output.sum().backward(retain_graph=True)
+        with torch.no_grad():
+            given[changed].mul_(0.5)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            sol.output.sum().backward()
+
+
+@pytest.mark.parametrize("kind", ["mask", "permutation", "gather"])
+def test_masks_and_indices_are_kept_as_they_were(kind):
+    W, x = leaf(np.full((3, 3), 0.1)), leaf(np.arange(12.0).reshape(4, 3))
+    constant = torch.ones(3, 3, dtype=torch.bool) if kind == "mask" else torch.tensor([1, 2, 0])
+    mixing = {
+        "mask": lambda: rs.mixings.Masked(rs.mixings.Dense(W), constant),
+        "permutation": lambda: rs.mixings.Permutation(constant, W[0]),
+        "gather": lambda: rs.mixings.Gather(constant),
+    }[kind]()
+    y = rs.solve(rs.cells.get("elman").with_weights(mixings={"h": mixing}).recurrence(drive={"h": x})).output
+    (before,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    constant.zero_()
+    (after,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_transposes_of_trained_mixings_are_refused(name):
+    mixing, cell = made()[name], rs.cells.get("elman")
+    trained = remade(mixing, leaf(mixing.weight))
+    drive = {"h": torch.ones(3, 2, *mixing.lanes, mixing.units).double()}
+    for other in (trained.transpose(), trained.hadamard_transpose(trained)):
+        if other is not trained:
+            with pytest.raises(TypeError, match="mixing h was computed of a tensor"):
+                rs.solve(cell.with_weights(mixings={"h": other}).recurrence(drive=drive))
 
 
 def test_tensors_on_two_devices_are_refused_by_name():

@@ -437,6 +437,33 @@ def test_the_graph_of_a_layer_in_windows_holds_no_recurrence(monkeypatch):
     y.sum().backward()
 
 
+def test_windows_are_not_solved_again_of_other_weights_or_inputs():
+    _, ours = pair("GRU")
+    ours.solving = dataclasses.replace(ours.solving, every=3)
+    for changed in ("weight_hh_l0", "weight_ih_l0", "x"):
+        x = torch.randn(T, B, D, dtype=torch.float64)
+        y, _ = ours(x)
+        with torch.no_grad():
+            (x if changed == "x" else getattr(ours, changed)).mul_(0.5)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+
+def test_windows_are_solved_again_as_often_as_is_asked():
+    theirs, ours = pair("GRU")
+    ours.solving = dataclasses.replace(ours.solving, every=3)
+    x, found = torch.randn(T, B, D, dtype=torch.float64), []
+    for module in (theirs, ours):
+        given = x.clone().requires_grad_()
+        loss = module(given)[0].square().sum()
+        (g,) = torch.autograd.grad(loss, given, create_graph=True)
+        g.square().sum().backward(retain_graph=True)
+        loss.backward()
+        found.append([given.grad, *(p.grad for p in module.parameters())])
+    torch.testing.assert_close(*found)
+    assert ours.counters.solves == 3
+
+
 def test_states_that_grow_without_end_are_those_of_torch_and_told():
     theirs, ours = pair("RNN relu", torch.float32)
     x, found = torch.ones(60, B, D).requires_grad_(), []

@@ -382,3 +382,29 @@ def test_sums_over_units_are_carried():
     module, x = layer(rs.Cell(centred, state=("h",), output="h")), data().requires_grad_()
     module(x)[0].sum().backward()
     assert x.grad.isfinite().all()
+
+
+def test_watching_a_layer_leaves_every_module_in_its_mode():
+    layer = rs.nn.Recurrent("gru", 3, 4, norm=True)
+    layer.norm_l0.eval()
+    for still in (True, False):
+        with rs.nn.watched(layer, still=still):
+            assert layer.training is not still
+            assert not layer.norm_l0.training
+        assert layer.training
+        assert not layer.norm_l0.training
+
+
+def test_layers_are_made_without_memory_and_drawn_later():
+    with torch.device("meta"):
+        layer = rs.nn.Recurrent("gru", 3, 4, num_layers=2)
+    layer.to_empty(device="cpu").reset_parameters()
+    assert layer(torch.ones(5, 2, 3))[0].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "change", [rs.nn.clip_recurrent_, lambda m, _: rs.nn.init_lyapunov_(m, torch.ones(9, 2, 3), -1)]
+)
+def test_what_changes_weights_names_layers_of_others(change):
+    with pytest.raises(TypeError, match=r"layer is GRU; wanted one of recsolve\.nn"):
+        change(torch.nn.GRU(3, 4), 1.0)

@@ -115,7 +115,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path):
     whole, _ = trained(config)
     killed = Run(config, tmp_path)
     killed._save = lambda: checkpoint.save(killed.folder / "checkpoint.safetensors", killed.network, killed.optimizer,
-                                           killed.step, config) if killed.step == 2 else None  # fmt: skip
+                                           killed.step, [], config) if killed.step == 2 else None  # fmt: skip
     for row in killed.rows():
         if row["step"] == 3:
             break
@@ -126,6 +126,20 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path):
     assert [row["step"] for row in run.log()] == [1, 2]
     list(run.rows())
     assert same(weights(run), weights(whole))
+
+
+def test_lines_of_the_log_are_the_same_of_a_run_that_was_stopped_between_them(tmp_path):
+    config = replace(SMALL, report=4)
+    _, whole = trained(config)
+
+    def stop(step, loss):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(Run(config, tmp_path).rows(stop))
+    _, rest = trained(config, tmp_path)
+    assert [row["loss"] for row in rest] == [row["loss"] for row in whole]
 
 
 def test_a_run_can_be_made_longer_but_not_another(tmp_path):

@@ -105,6 +105,7 @@ def test_digits_are_those_of_scikit_learn_and_none_is_in_both_parts():
         ("parity", {"memory": 1}, "memory is 1; wanted 2 or more"),
         ("match", {"memory": 97}, "memory is 97; wanted 2 or more, and at most the length 96"),
         ("copy", {"length": 15}, "length is 15; wanted 16 or more"),
+        ("digits", {"length": 63}, "length is 63; wanted 64 or more"),
         ("text", {"length": 500_000}, "length is 500000; wanted less than"),
     ],
 )

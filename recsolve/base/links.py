@@ -9,7 +9,7 @@ pickled, and whatever computes a new array of a linked one without saying how *s
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 from weakref import ref
@@ -156,6 +156,22 @@ def linked(recurrence: HasLeaves, kind: str) -> dict[Leaf, Any]:
                 "an optimiser does; make it anew of the tensor"
             )
     return {leaf: x.tensor for leaf, x in found.items()}
+
+
+def beside(recurrence: HasLeaves, tensors: Collection[Leaf]) -> list[Any]:
+    """Return tensors besides those that are linked, whose memory a recurrence views: a node tells when they change.
+
+    Those on a GPU are not known, where arrays do not say whose memory they view.
+    """
+    owners = [_owner(x) for leaf, x in recurrence.leaves().items() if leaf not in tensors]
+    return [x for x in owners if kind_of(x) == "torch" and not x.is_inference()]
+
+
+def _owner(x: Any) -> Any:
+    """Return whose memory an array views."""
+    while isinstance(x, np.ndarray):
+        x = x.base
+    return x
 
 
 def unrecorded(kind: str) -> AbstractContextManager[Any]:

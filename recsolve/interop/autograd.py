@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from recsolve import cells, mixings
 from recsolve.base.arrays import one_device
-from recsolve.base.links import RECORDERS, Leaf, recording
+from recsolve.base.links import RECORDERS, Leaf, beside, recording
 from recsolve.interop.cell_tensors import SPECS, check_name
 from recsolve.recurrence.cell import Cell
 from recsolve.solution import Solution
@@ -30,8 +30,9 @@ def _record_solution(solution: Solution, linked: Mapping[Leaf, Any]) -> dict[str
     from recsolve.interop.autograd_nodes import record
     from recsolve.interop.autograd_problems import Solved
 
-    problem = Solved(solution, tuple(linked))
-    found = dict(zip(problem.names, record(problem, tuple(linked.values())), strict=True))
+    others = beside(solution.recurrence, linked)
+    problem = Solved(solution, (*linked, *(None for _ in others)))
+    found = dict(zip(problem.names, record(problem, (*linked.values(), *others)), strict=True))
     found.setdefault("output", found["states"])
     if ("initial", None) in linked and not solution.recurrence.length:
         found["final"] = linked["initial", None]
@@ -43,8 +44,9 @@ def _record_windows(solution: WindowsSolution, linked: Mapping[Leaf, Any]) -> di
     from recsolve.interop.autograd_nodes import record
     from recsolve.interop.autograd_problems import SolvedInWindows
 
-    problem = SolvedInWindows(solution, tuple(linked))
-    found = dict(zip(problem.names, record(problem, tuple(linked.values())), strict=True))
+    others = beside(solution.recurrence, linked)
+    problem = SolvedInWindows(solution, (*linked, *(None for _ in others)))
+    found = dict(zip(problem.names, record(problem, (*linked.values(), *others)), strict=True))
     if ("initial", None) in linked and not solution.recurrence.length:
         found["final"] = linked["initial", None]
     return found

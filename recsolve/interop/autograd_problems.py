@@ -29,6 +29,11 @@ def native(x: Any) -> Array:
     return to_native(x.contiguous() if 0 in x.stride() else x, "a tensor")
 
 
+def _by_leaf(leaves: Sequence[Leaf | None], given: Sequence[Any]) -> dict[Leaf, Array]:
+    pairs = zip(leaves, given, strict=True)
+    return {leaf: native(x) for leaf, x in pairs if leaf is not None and x is not None}
+
+
 class Solved:
     """A solution: it has been computed, and is shown.
 
@@ -36,10 +41,10 @@ class Solved:
     ----------
     solution : Solution
     leaves : tuple
-        Which of ``recurrence.leaves()`` the tensors are.
+        Which of ``recurrence.leaves()`` the tensors are; None for what is kept so that torch tells when it changes.
     """
 
-    def __init__(self, solution: Solution, leaves: tuple[Leaf, ...]):
+    def __init__(self, solution: Solution, leaves: tuple[Leaf | None, ...]):
         self.recurrence, self.states, self.leaves = solution.recurrence, solution._iterate.states, leaves
         self.success, self.status = solution.success, solution.status
         self.shown = self.recurrence.output(self.states)
@@ -62,19 +67,23 @@ class Solved:
         check_differentiable(self.recurrence, self.success, self.status)
         c = self._cotangents(cotangents)
         found = gradients(self.recurrence, self.states, *c)
-        return distinct([self._by_readout(c.output) if leaf == READOUT else found.of(leaf) for leaf in self.leaves])
+
+        def of(leaf: Leaf) -> Array:
+            return self._by_readout(c.output) if leaf == READOUT else found.of(leaf)
+
+        return distinct([None if leaf is None else of(leaf) for leaf in self.leaves])
 
     def pull_again(
         self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]
     ) -> tuple[list[Any], list[Any]]:
-        v = {leaf: native(x) for leaf, x in zip(self.leaves, directions, strict=True) if x is not None}
+        v = _by_leaf(self.leaves, directions)
         found = second_adjoint(self.recurrence, self.states, self._cotangents(cotangents), v)
-        both = [found.leaves[leaf] for leaf in self.leaves], self._by_name(found.states, found.output)
-        return distinct(both[0]), [x.clone() for x in both[1]]
+        by_leaf = [None if leaf is None else found.leaves[leaf] for leaf in self.leaves]
+        return distinct(by_leaf), [x.clone() for x in self._by_name(found.states, found.output)]
 
     def push(self, tensors: Sequence[Any], results: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, ...]:
         check_differentiable(self.recurrence, self.success, self.status)
-        v = {leaf: native(x) for leaf, x in zip(self.leaves, tangents, strict=True) if x is not None}
+        v = _by_leaf(self.leaves, tangents)
         return tuple(x.clone() for x in self._by_name(*tangents_of(self.recurrence, self.states, v)))
 
     def batched(self, size: int, dims: Any, tensors: Sequence[Any]) -> None:
@@ -100,7 +109,7 @@ class SolvedInWindows:
     ----------
     solution : WindowsSolution
     leaves : tuple
-        Which of ``recurrence.leaves()`` the tensors are.
+        Which of ``recurrence.leaves()`` the tensors are; None for what is kept so that torch tells when it changes.
 
     Raises
     ------
@@ -108,7 +117,7 @@ class SolvedInWindows:
         For a linear readout of a cell, whose gradient needs the states of all windows.
     """
 
-    def __init__(self, solution: WindowsSolution, leaves: tuple[Leaf, ...]):
+    def __init__(self, solution: WindowsSolution, leaves: tuple[Leaf | None, ...]):
         if READOUT in leaves:
             raise TypeError(
                 "every is given, and the projection of the states (weight_hr of an LSTM) requires grad, of which the "
@@ -127,7 +136,7 @@ class SolvedInWindows:
         check_differentiable(rec, self.solution.success, self.solution.status)
         given = {n: None if x is None else rec.wrap(native(x)) for n, x in zip(self.names, cotangents, strict=True)}
         found = WindowsGradients(self.solution, {"final": None, **given}, adjoint)
-        return distinct([found.of(leaf) for leaf in self.leaves])
+        return distinct([None if leaf is None else found.of(leaf) for leaf in self.leaves])
 
     def pull_again(self, *given: Any) -> NoReturn:
         raise TypeError("second derivatives of a solve with every= are not known; solve without every")

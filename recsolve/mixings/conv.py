@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.base.overriding import changed
-from recsolve.mixings.mixing import LinearInWeight, Mixing
+from recsolve.mixings.mixing import LinearInWeight, Mixing, severed
 
 _BOUNDARIES = ("zero", "periodic")
 _SMALL = 1 << 12  # numbers up to which all places of a window are one product: a loop over them would take its calls
@@ -107,7 +107,7 @@ class Conv(LinearInWeight):
         return namespace(self.weight).flip(self.weight, axes).swapaxes(-1, -2)  # type: ignore[no-any-return]
 
     def transpose(self) -> Mixing:
-        return changed(self, weight=self._turned())
+        return severed(changed(self, weight=self._turned()), self)
 
     def diagonal(self) -> Array:
         xp, centre = namespace(self.weight), tuple(w // 2 for w in self.weight.shape[:-2])
@@ -117,7 +117,7 @@ class Conv(LinearInWeight):
         alike = type(other) is Conv and (other.grid, other.boundary) == (self.grid, self.boundary)
         if not alike or other.weight.shape != self.weight.shape:
             return super().hadamard_transpose(other)
-        return changed(self, weight=self.weight * other._turned())  # type: ignore[attr-defined]
+        return severed(changed(self, weight=self.weight * other._turned()), self, other)  # type: ignore[attr-defined]
 
     @property
     def rounding(self) -> float:

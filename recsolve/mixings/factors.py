@@ -9,7 +9,7 @@ import numpy as np
 from recsolve.base.arrays import Array, broadcast, matmul_last, namespace, to_host
 from recsolve.base.links import follow, to_linked
 from recsolve.base.overriding import changed
-from recsolve.mixings.mixing import Mixing
+from recsolve.mixings.mixing import Mixing, severed
 
 
 class LowRank(Mixing):
@@ -76,7 +76,7 @@ class LowRank(Mixing):
 
     def transpose(self) -> Mixing:
         U, V, d = self.factors
-        return changed(self, weight=self._joined(V, U, d))
+        return severed(changed(self, weight=self._joined(V, U, d)), self)
 
     def _joined(self, U: Array, V: Array, d: Array | None) -> Array:
         columns = [U, V] if d is None else [U, V, d[:, None]]

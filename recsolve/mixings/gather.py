@@ -55,7 +55,7 @@ class Gather(LinearInWeight):
             raise ValueError(f"index has shape {tuple(index.shape)}; wanted (*lanes, n) with one unit at least")
         check_index(index, index.shape[-1], "index", "place")
         super().__init__(namespace(index).zeros(0, dtype))
-        self.index = index
+        self.index = index.copy()  # which has been checked
 
     @classmethod
     def by_step(cls, index: Array, like: Array) -> Self:

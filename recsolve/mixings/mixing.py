@@ -124,7 +124,7 @@ class Mixing(ABC):
 
     def transpose(self) -> Mixing:
         """Return W^T."""
-        return of_matrices(self.dense().swapaxes(-1, -2))
+        return severed(of_matrices(self.dense().swapaxes(-1, -2)), self)
 
     def rmatvec(self, x: Array) -> Array:
         """Return W^T x."""
@@ -136,7 +136,7 @@ class Mixing(ABC):
 
     def hadamard_transpose(self, other: Mixing) -> Mixing:
         """Return the mixing with entries W[a, b] V[b, a], whose product with q is the diagonal of W diag(q) V."""
-        return of_matrices(self.dense() * other.dense().swapaxes(-1, -2))
+        return severed(of_matrices(self.dense() * other.dense().swapaxes(-1, -2)), self, other)
 
     @property
     def rounding(self) -> float:
@@ -175,9 +175,7 @@ class Mixing(ABC):
 
     def map(self, function: Any) -> Mixing:
         """Return the same mixing with ``function`` applied to its weight (a dtype or device change)."""
-        weight = to_native(function(self.weight), "weight")
-        sever(weight, self.weight)
-        return changed(self, weight=weight)
+        return severed(changed(self, weight=to_native(function(self.weight), "weight")), self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(weight {self.weight.shape} {self.weight.dtype})"
@@ -207,6 +205,13 @@ OF_MATRICES: dict[int | None, type[Mixing]] = {}
 def of_matrices(weight: Array) -> Mixing:
     """Return the mixing of matrices (*lanes, n, n)."""
     return OF_MATRICES.get(weight.ndim, OF_MATRICES[None])(weight)
+
+
+def severed(made: Mixing, *of: Mixing) -> Mixing:
+    """Return a mixing whose weight was computed of others, to which gradients do not go back."""
+    for mixing in of:
+        sever(made.weight, mixing.weight)
+    return made
 
 
 def beside(x: Any, weight: Array) -> Any:

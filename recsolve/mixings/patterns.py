@@ -10,7 +10,7 @@ import numpy as np
 from recsolve.base.arrays import Array, kind_of, namespace, to_host, to_native
 from recsolve.base.overriding import changed
 from recsolve.mixings.matrices import Dense
-from recsolve.mixings.mixing import LinearInWeight, Mixing, beside
+from recsolve.mixings.mixing import LinearInWeight, Mixing, beside, severed
 
 _AT_ONCE = 1 << 22  # products of a sparse gradient that are held in memory together
 
@@ -50,7 +50,7 @@ class Masked(Mixing):
         if mask.shape != mixing.weight.shape:
             raise ValueError(f"mask has shape {mask.shape}; wanted that of the weight, {mixing.weight.shape}")
         super().__init__(mixing.weight)
-        self.within, self.mask = mixing, beside(mask, self.weight)
+        self.within, self.mask = mixing, beside(mask, self.weight).copy()  # gradients are of the mask as it was
 
     @property
     def lanes(self) -> tuple[int, ...]:
@@ -79,7 +79,7 @@ class Masked(Mixing):
         return self.plain.dense()
 
     def transpose(self) -> Mixing:
-        return self.plain.transpose()
+        return severed(self.plain.transpose(), self)
 
     def rmatvec(self, x: Array) -> Array:
         return self.plain.rmatvec(x)
@@ -88,7 +88,7 @@ class Masked(Mixing):
         return self.plain.diagonal()
 
     def hadamard_transpose(self, other: Mixing) -> Mixing:
-        return self.plain.hadamard_transpose(other.plain if type(other) is Masked else other)
+        return severed(self.plain.hadamard_transpose(other.plain if type(other) is Masked else other), self, other)
 
     @property
     def rounding(self) -> float:
@@ -143,7 +143,7 @@ class Permutation(LinearInWeight):
         super().__init__(np.ones(len(host)) if weight is None else weight)
         if self.units != len(host):
             raise ValueError(f"weight has shape {self.weight.shape}; wanted one number for each of {len(host)} units")
-        self.index = host
+        self.index = host.copy()  # of which it is known that it is a permutation
 
     @cached_property
     def _index(self) -> Array:
@@ -154,7 +154,7 @@ class Permutation(LinearInWeight):
 
     def transpose(self) -> Mixing:
         back = np.argsort(self.index)
-        return changed(self, index=back, weight=self.weight[beside(back, self.weight)])
+        return severed(changed(self, index=back, weight=self.weight[beside(back, self.weight)]), self)
 
     def diagonal(self) -> Array:
         return self.weight * beside(self.index == np.arange(self.units), self.weight)  # type: ignore[no-any-return]
@@ -209,12 +209,12 @@ class SharedHead(Dense):
         return namespace(self.weight).broadcast_to(self.weight, (*self.heads, *self.weight.shape))  # type: ignore[no-any-return]
 
     def transpose(self) -> Mixing:
-        return changed(self, weight=self.weight.T)
+        return severed(changed(self, weight=self.weight.T), self)
 
     def hadamard_transpose(self, other: Mixing) -> Mixing:
         if type(other) is not SharedHead:
             return super().hadamard_transpose(other)
-        return changed(self, weight=self.weight * other.weight.T)
+        return severed(changed(self, weight=self.weight * other.weight.T), self, other)
 
     def weight_tangent(self, tangent: Array, x: Array) -> Array:
         return changed(self, weight=tangent).matvec(x)

@@ -52,6 +52,11 @@ class Direction:
         """Which component the cell shows."""
         return self.cell.state.index(self.cell.output)
 
+    def given(self) -> list[Any]:
+        """Return all tensors that it has."""
+        more = (self.projection, self.offset, self.readout, self.recurrent)
+        return [x for x in (*more, *self.weights.values(), *self.parameters.values()) if x is not None]
+
     def project(self, x: Any) -> Any:
         """Return the drives (T, B, drives units) of steps (T, B, input), which lie in memory as these do."""
         if not x.is_contiguous() and x.transpose(0, 1).is_contiguous():

@@ -51,7 +51,7 @@ class _Weights(nn.Module):  # type: ignore[misc]
 
     def _drawn(self) -> Any:
         """Return the cell with weights as ``Cell.random`` draws them, by torch's seed."""
-        seed = int(torch.randint(2**62, ()))
+        seed = int(torch.randint(2**62, (), device="cpu"))
         input_size, hidden_size = self.sizes
         return self.cell.random(input_size=input_size, hidden_size=hidden_size, **self.draw, rng=seed)
 

@@ -33,6 +33,12 @@ class Seen(NamedTuple):
         return recurrence_of(self.spec, list(self.tensors), list(self.tensors.values()))
 
 
+def check_layer(layer: Any) -> None:
+    """Raise TypeError for what is no layer of this package."""
+    if not hasattr(layer, "seen"):
+        raise TypeError(f"layer is {type(layer).__name__}; wanted one of recsolve.nn")
+
+
 @contextmanager
 def watched(layer: Any, *, still: bool = True) -> Iterator[list[Seen]]:
     """Collect what a layer solves while it is called.
@@ -62,12 +68,13 @@ def watched(layer: Any, *, still: bool = True) -> Iterator[list[Seen]]:
     >>> [rs.diagnose(solve.recurrence, methods=["newton"]).pilot for solve in seen], seen[1].states.shape
     ([50, 50], torch.Size([50, 4, 8]))
     """
-    if not hasattr(layer, "seen"):
-        raise TypeError(f"layer is {type(layer).__name__}; wanted one of recsolve.nn")
-    layer.seen, training = [], layer.training
-    layer.train(training and not still)
+    check_layer(layer)
+    layer.seen, modes = [], [(module, module.training) for module in layer.modules()]
+    if still:
+        layer.eval()
     try:
         yield layer.seen
     finally:
         layer.seen = None
-        layer.train(training)
+        for module, training in modes:  # some within may be in another mode than the layer
+            module.training = training

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,25 +90,19 @@ class Settings:
         }  # fmt: skip
 
 
+# Whether what is solved, in this thread, has been solved before: nothing is counted then.
+AGAIN: ContextVar[bool] = ContextVar("again", default=False)
+
+
 @dataclass
 class Observer:
     """Counts the solves of a layer, and warns of states that miss their test."""
 
     settings: Settings
     counters: Counters
-    counting: bool = True
-
-    @contextmanager
-    def again(self) -> Iterator[None]:
-        """Count nothing: what is solved has been solved before."""
-        self.counting = False
-        try:
-            yield
-        finally:
-            self.counting = True
 
     def __call__(self, solution: Solution) -> None:
-        if not self.counting:
+        if AGAIN.get():
             return
         self.counters.count(solution, kappa=self.settings.kappa)
         if not solution.success:

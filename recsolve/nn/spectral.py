@@ -11,7 +11,7 @@ from recsolve.base.arrays import to_native
 from recsolve.diagnosis.diagnose import leading_exponents
 from recsolve.interop.autograd import CellSpec
 from recsolve.interop.autograd_ops import run
-from recsolve.nn.seen import Seen, watched
+from recsolve.nn.seen import Seen, check_layer, watched
 
 _PILOT = 256  # steps from which an exponent is measured
 _CLOSE = 3e-3  # of the logarithm of a scale
@@ -165,7 +165,7 @@ def clip_recurrent_(layer: Any, max_norm: float) -> Any:
     ValueError
         For a bound that is not above 0, and for weights that are reparametrized.
     TypeError
-        For mixings whose weight is no matrix or diagonal.
+        For a layer that is none of this package, and mixings whose weight is no matrix or diagonal.
 
     Notes
     -----
@@ -178,6 +178,7 @@ def clip_recurrent_(layer: Any, max_norm: float) -> Any:
     >>> round(float(torch.linalg.matrix_norm(layer.weight_hh_l0, 2).detach()), 4)
     0.5
     """
+    check_layer(layer)
     if not max_norm > 0:
         raise ValueError(f"max_norm is {max_norm!r}; wanted a number above 0")
     with torch.no_grad():

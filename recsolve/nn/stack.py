@@ -212,7 +212,7 @@ class Stack:
         if every is None:
             parts = list(solve(read, resets, *starts))
         else:
-            parts = in_windows(solve, read, starts, resets, order.breaks(reverse), every, self._observer.again)
+            parts = in_windows(solve, read, starts, resets, order.breaks(reverse), every, way.given())
         starts = [part.new_zeros(part.shape[1:]) if s is None else s for part, s in zip(parts, starts, strict=True)]
         final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
         return order.read(parts[way.shown], reverse), final

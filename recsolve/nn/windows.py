@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
+
+from recsolve.nn.solving import AGAIN
 
 
 def in_windows(
@@ -18,7 +20,7 @@ def in_windows(
     resets: Any,
     breaks: Any,
     every: int,
-    again: Callable[[], AbstractContextManager[None]],
+    weights: Iterable[Any],
 ) -> list[Any]:
     """Return the components (T, B, n) of the states, of windows solved one after the other.
 
@@ -35,9 +37,10 @@ def in_windows(
         The resets among them that are no padding.
     every : int
         The most steps of a window.
-    again : callable
-        Makes the context in which windows are solved for the second time.
+    weights : tensors
+        What ``solve`` depends on besides.
     """
+    weights = list(weights)
     spans = list(_spans(len(x), every, breaks)) or [(0, 0)]
     sizes, state, found = [end - begin for begin, end in spans], list(starts), []
     masks = [None] * len(spans) if resets is None else resets.split(sizes)
@@ -47,11 +50,32 @@ def in_windows(
             state = [torch.where(breaks[begin][:, None], s, h) for s, h in zip(first, state, strict=True)]
         parts = checkpoint(
             solve, steps, mask, *state, use_reentrant=False, preserve_rng_state=False,
-            context_fn=lambda: (nullcontext(), again()),
+            context_fn=lambda: (nullcontext(), _Again(weights)),
         )  # fmt: skip
         found.append(parts)
         state = [part[-1] for part in parts] if len(steps) else state
     return [torch.cat(part) for part in zip(*found, strict=True)]
+
+
+class _Again:
+    """The context in which windows are solved for the second time, or once more.
+
+    It refuses weights that have changed, which torch does not look at, for here they are not saved.
+    """
+
+    def __init__(self, tensors: Iterable[Any]):
+        self._seen = [(x, x._version) for x in tensors if not x.is_inference()]
+
+    def __enter__(self) -> None:
+        if any(x._version != version for x, version in self._seen):
+            raise RuntimeError(
+                "a weight of a layer with every= was modified by an inplace operation before the backward, which "
+                "solves each window again; take the optimiser's step afterwards"
+            )
+        self._before = AGAIN.set(True)
+
+    def __exit__(self, *_: object) -> None:
+        AGAIN.reset(self._before)
 
 
 def _spans(length: int, every: int, breaks: Any) -> Iterator[tuple[int, int]]:

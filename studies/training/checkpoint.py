@@ -6,6 +6,7 @@ dropout are drawn afresh for every step from ``seed`` and its number. So a run t
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,20 @@ class Checkpoint:
     ----------
     step : int
         Steps of the optimiser that are done.
+    losses : list of float
+        Of the steps since the last line of the log.
     config : str
         TOML.
     tensors : mapping
     """
 
     step: int
+    losses: list[float]
     config: str
     tensors: dict[str, Any]
 
 
-def save(path: Path, network: Any, optimizer: Any, step: int, config: Any) -> None:
+def save(path: Path, network: Any, optimizer: Any, step: int, losses: list[float], config: Any) -> None:
     """Write a checkpoint; the file is whole or as it was before."""
     from safetensors.torch import save_file
 
@@ -45,7 +49,8 @@ def save(path: Path, network: Any, optimizer: Any, step: int, config: Any) -> No
         tensors |= {f"adam.{kept}.{name}": state[kept].detach().contiguous() for kept in _KEPT if kept in state}
     tensors = {name: x.cpu().clone() for name, x in tensors.items()}
     with replace_into_place(path) as part:
-        save_file(tensors, part, {"format": FORMAT, "step": str(step), "config": to_toml(config)})
+        said = {"format": FORMAT, "step": str(step), "losses": json.dumps(losses), "config": to_toml(config)}
+        save_file(tensors, part, said)
 
 
 def read(path: Path) -> Checkpoint:
@@ -67,7 +72,7 @@ def read(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file, or is cut off ({error}); {wanted}") from None
-    return Checkpoint(int(said["step"]), said["config"], tensors)
+    return Checkpoint(int(said["step"]), json.loads(said.get("losses", "[]")), said["config"], tensors)
 
 
 def restore(checkpoint: Checkpoint, network: Any, optimizer: Any, path: Path) -> None:

@@ -73,7 +73,10 @@ class OfTorch(nn.Module):  # type: ignore[misc]
 
 
 class Network(nn.Module):  # type: ignore[misc]
-    """An embedding, recurrent layers, a normalisation where they have one, and a linear layer that answers."""
+    """An embedding, recurrent layers, a normalisation where they have one, and a linear layer that answers.
+
+    Takes tokens (T, batch) or numbers (T, batch, channels), and returns scores (T, batch, classes).
+    """
 
     def __init__(self, config: TrainConfig):
         super().__init__()

@@ -158,9 +158,12 @@ def _images() -> tuple[Array, Array]:
 
 def digits(stream: Stream) -> tuple[Array, Array]:
     """Images of digits, eight by eight, pixel by pixel, one after the other; asked for at the last pixel of each."""
+    pixels = 64
+    if stream.length < pixels:
+        raise ValueError(f"length is {stream.length}; wanted {pixels} or more, the pixels of an image")
     images, classes = _images()
     cut = round(len(images) * (1 - HELD_OUT))
-    count, pixels = -(-stream.length // 64), 64
+    count = -(-stream.length // pixels)
     chosen = stream.rng.integers(*((cut, len(images)) if stream.held_out else (0, cut)), (count, stream.batch))
     shown = images[chosen].swapaxes(1, 2).reshape(count * pixels, stream.batch)
     first = np.broadcast_to(np.arange(len(shown))[:, None] % pixels == 0, shown.shape)

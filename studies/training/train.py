@@ -61,15 +61,16 @@ class Run:
     def __init__(self, config: TrainConfig, folder: Path | None = None, device: str = "cpu"):
         try:
             import torch
-
-            from recsolve.studies.training import modules
         except ImportError:
             raise ImportError("training needs torch: pip install 'recsolve[train]'") from None
+        from recsolve.studies.training.modules import Network
+
         self.config, self.folder, self.device, self.step = config, folder, _device(device), 0
+        self._losses: list[float] = []  # since the last line of the log
         self._whole = True  # whether weights and state of the optimiser are those after ``step`` steps
         self.task = tasks.get(config.task)
         torch.manual_seed(config.seed)
-        self.network = modules.Network(config).to(self.device)
+        self.network = Network(config).to(self.device)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.0, weight_decay=config.decay)
         if folder is not None:
             self._open(folder)
@@ -91,7 +92,7 @@ class Run:
                     f"{folder} holds a run of another config, without {', '.join(differing)}; wanted an empty folder"
                 )
             checkpoint.restore(found, self.network, self.optimizer, path)
-            self.step = found.step
+            self.step, self._losses = found.step, found.losses
         with replace_into_place(folder / "config.toml") as part:
             part.write_text(to_toml(self.config), encoding="utf-8")
         kept = [row for row in self.log() if row["step"] <= self.step]
@@ -119,21 +120,20 @@ class Run:
         tick : callable
             ``tick(step, loss)`` after every step.
         """
-        config, began = self.config, time.perf_counter()
-        losses: list[float] = []
+        config, began, here = self.config, time.perf_counter(), self.step
         try:
             while self.step < config.steps:
-                losses.append(self._descend())
-                tick(self.step, losses[-1])
+                loss = self._descend()
+                tick(self.step, loss)
                 last = self.step == config.steps
                 if last or self.step % config.report == 0:
                     seconds = time.perf_counter() - began
-                    row = self._row(losses, seconds)
+                    row = self._row(self.step - here, seconds)
                     if last or (config.evaluate and self.step % config.evaluate == 0):
                         row |= self.evaluate()
                     self._write(row)
                     yield row
-                    losses, began = [], time.perf_counter()
+                    began, here = time.perf_counter(), self.step
                 if not last and config.save and self.step % config.save == 0:
                     self._save()
         finally:
@@ -160,6 +160,7 @@ class Run:
         self._whole = False
         self.optimizer.step()
         self.step, self._whole = self.step + 1, True
+        self._losses.append(found)
         return found
 
     def draw(
@@ -198,10 +199,13 @@ class Run:
             loss, right = self._loss(*self.draw(_HELD_OUT, 0, length, self.config.held_out))
         return {"held_out_loss": float(loss), "held_out_right": float(right)}
 
-    def _row(self, losses: list[float], seconds: float) -> Row:
-        tokens = self.config.length * self.config.batch * len(losses)
-        shown: Row = {"step": self.step, "loss": float(np.mean(losses)), "seconds": seconds}
-        return shown | {"tokens_per_second": tokens / seconds} | self._counted()
+    def _row(self, steps: int, seconds: float) -> Row:
+        """Return a line of the log, of steps that took some time; the loss is that of all since the last line."""
+        loss, self._losses = float(np.mean(self._losses)), []
+        tokens = self.config.length * self.config.batch * steps
+        return {
+            "step": self.step, "loss": loss, "seconds": seconds, "tokens_per_second": tokens / seconds
+        } | self._counted()  # fmt: skip
 
     def _counted(self) -> Row:
         from recsolve.studies.training.modules import counted
@@ -216,5 +220,6 @@ class Run:
     def _save(self) -> None:
         if self.folder is not None:
             checkpoint.save(
-                self.folder / "checkpoint.safetensors", self.network, self.optimizer, self.step, self.config
-            )
+                self.folder / "checkpoint.safetensors", self.network, self.optimizer, self.step, self._losses,
+                self.config,
+            )  # fmt: skip
