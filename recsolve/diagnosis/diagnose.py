@@ -196,6 +196,21 @@ def _names(methods: Sequence[str] | None) -> list[str]:
     return list(methods)
 
 
+def lyapunov(recurrence: Recurrence, states: Array, seed: int = 0) -> float:
+    """Return the largest Lyapunov exponent per step along native states; -inf where perturbations vanish.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    states : array, shape (T, *batch, *event)
+    seed : int
+        Of the direction that is followed.
+    """
+    _, J = recurrence.linearise(states)
+    with np.errstate(all="ignore"):  # of saturated units, that of nothing is -inf
+        return float(leading_exponents(recurrence, J, 1, np.random.default_rng(seed))[0])
+
+
 def leading_exponents(recurrence: Recurrence, J: Jacobian, count: int, generator: np.random.Generator) -> Array:
     """Return the leading Lyapunov exponents per step of products of Jacobians, averaged over the sequences.
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from recsolve.base.arrays import to_native
-from recsolve.diagnosis.diagnose import leading_exponents
+from recsolve.diagnosis.diagnose import lyapunov
 from recsolve.interop.autograd import CellSpec
 from recsolve.interop.autograd_ops import run
 from recsolve.nn.seen import Seen, check_layer, watched
@@ -60,9 +60,7 @@ def _exponent(solve: Seen) -> float:
     recurrence = solve.recurrence
     if recurrence.length < 2 or 0 in recurrence.shape:
         raise ValueError(f"x gives states of shape {recurrence.shape}; wanted 2 steps or more, and no empty axis")
-    _, J = recurrence.linearise(to_native(solve.states, "states"))
-    with np.errstate(all="ignore"):  # of saturated units, that of nothing is -inf
-        return float(leading_exponents(recurrence, J, 1, np.random.default_rng(0))[0])
+    return lyapunov(recurrence, to_native(solve.states, "states"))
 
 
 def init_lyapunov_(layer: Any, x: Any, exponent: float) -> Any:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.studies.draw.drawing import listed
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
@@ -211,8 +210,8 @@ def says_constants(data: Dataset) -> str:
     }
     held = grown["one head"] and not grown["many heads"]
     found = "Published is that time constants grow with N with one head and stay small with many. Here "
-    found += "that holds. " if held else f"they grow with {listed([c for c in CURRICULA if grown[c]])}. "
-    found = found.replace("they grow with none", "they grow with neither")
+    with_heads = " and ".join(c for c in CURRICULA if grown[c]) or "neither"
+    found += "that holds. " if held else f"they grow with {with_heads}. "
     parts = []
     for task in tasks:
         told = []

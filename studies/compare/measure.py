@@ -9,7 +9,7 @@ import numpy as np
 
 from recsolve import IntermediateResult, Recurrence, cells, solve
 from recsolve.base.arrays import Array
-from recsolve.diagnosis.diagnose import leading_exponents
+from recsolve.diagnosis.diagnose import lyapunov as lyapunov  # who measures takes it from here, as distances
 from recsolve.mixings import Dense
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.solvers import Method
@@ -130,10 +130,3 @@ def tanh_network(gain: float, units: int, T: int, seed: int, dtype: str = "float
 
     initial = rng.standard_normal(units).astype(dtype)
     return Recurrence.from_function(step, inputs=u, initial=initial, structure="dense", jacobian=jacobian)
-
-
-def lyapunov(rec: Recurrence, states: Array, seed: int = 0) -> float:
-    """Return the largest Lyapunov exponent per step along a trajectory; -inf where perturbations vanish."""
-    _, J = rec.linearise(states)
-    with np.errstate(all="ignore"):
-        return float(leading_exponents(rec, J, 1, np.random.default_rng(seed))[0])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 import recsolve as rs
 from recsolve.base.arrays import to_native
-from recsolve.diagnosis.diagnose import leading_exponents
+from recsolve.diagnosis.diagnose import lyapunov
 
 
 def probe(network: Any, inputs: Any, method: str = "newton", maxiter: int = 200) -> dict[str, float]:
@@ -38,9 +36,7 @@ def probe(network: Any, inputs: Any, method: str = "newton", maxiter: int = 200)
     found = []
     for one in seen:
         solution = rs.solve(one.recurrence, method=method, maxiter=maxiter, fallback="sequential")
-        _, J = one.recurrence.linearise(to_native(solution.states, "states"))
-        with np.errstate(all="ignore"):
-            exponent = float(leading_exponents(one.recurrence, J, 1, np.random.default_rng(0))[0])
+        exponent = lyapunov(one.recurrence, to_native(solution.states, "states"))
         found.append((float(solution.nit), float(solution.condition), exponent))
     newton, condition, exponent = (max(column) for column in zip(*found, strict=True))
     return {"newton": newton, "condition": condition, "exponent": exponent}
