@@ -182,7 +182,7 @@ def _models(machine: Machine) -> Iterator[Row]:
         "model, gru of torch": replace(base, layer="torch", cell="gru", mixing="dense"),
     }
     runs = {name: Run(config, device=machine.device) for name, config in configs.items()}
-    times = machine.medians([run._descend for run in runs.values()])
+    times = machine.medians([run.descend for run in runs.values()])
     for name, seconds in zip(runs, times, strict=True):
         shape = f"B{base.batch} T{base.length} D{base.units}, 4 layers"
         blank = dict.fromkeys(("compiled_loop", "loop", "products", "floor", "over_floor", "over_loop", "error"))

@@ -178,10 +178,8 @@ _LOOKS = {"one head": ("#0072B2", "-", "o"), "many heads": ("#D55E00", "--", "s"
 
 
 def draw_constants(pyplot: Any, data: Dataset) -> Any:
-    tasks, shown = (
-        _tasks(data),
-        {"tau": "mean time constant, steps", "steps": "steps to learn N", "newton": "iterations of newton"},
-    )
+    tasks = _tasks(data)
+    shown = {"tau": "mean time constant, steps", "steps": "steps to learn N", "newton": "iterations of newton"}
     figure, axes = pyplot.subplots(
         len(tasks), len(shown), figsize=(8.8, 2.5 * len(tasks) + 0.4), sharex=True, sharey="col", squeeze=False
     )

@@ -107,14 +107,14 @@ def run(
 
 def _rows(trained: Any, every: int, tokens: int) -> Iterator[Row]:
     """Yield a row for every so many steps; looking takes no part in the seconds."""
-    seconds, rows = 0.0, []
+    seconds = 0.0
     while True:
         if trained.step % every == 0:
             yield _looked_at(trained) | {"seconds": seconds, "tokens": tokens * trained.step}
         if trained.step == trained.config.steps:
             return
         began = time.perf_counter()
-        rows.append(trained._descend())
+        trained.descend()
         _wait(trained.device)
         taken = time.perf_counter() - began
         seconds += taken if trained.step > 1 else 0.0  # the first step compiles
@@ -146,14 +146,14 @@ def _of_size(config: TrainConfig, parameters: int) -> TrainConfig:
 def _looked_at(trained: Any) -> Row:
     """Return what a network predicts at one moment, and what it is like for solvers."""
     from recsolve.studies.training.probe import probe
-    from recsolve.studies.training.train import _HELD_OUT
+    from recsolve.studies.training.train import HELD_OUT
 
     row: Row = {"step": trained.step, **trained.evaluate(), "units": trained.config.units}
     row["weights"] = sum(p.numel() for p in trained.network.parameters())
     if trained.config.layer == "recsolve":
         import torch
 
-        inputs, answers = trained.draw(_HELD_OUT, 1, batch=min(trained.config.batch, 2))
+        inputs, answers = trained.draw(HELD_OUT, 1, batch=min(trained.config.batch, 2))
         row |= probe(trained.network, torch.from_numpy(inputs[:_PROBED]).to(trained.device))
         if trained.config.iterations:
             row["gradient_error"] = _gradient_error(trained, inputs, answers)
@@ -168,7 +168,7 @@ def _gradient_error(trained: Any, inputs: Any, answers: Any) -> float:
     try:
         for solving in (settings, replace(settings, maxiter=None, on_failure="loop")):
             trained.network.layers.solving = solving
-            loss, _ = trained._loss(inputs, answers)
+            loss, _ = trained.loss(inputs, answers)
             gradients = torch.autograd.grad(loss, list(trained.network.parameters()))
             found.append(torch.cat([g.flatten() for g in gradients]))
     finally:

@@ -18,7 +18,7 @@ from recsolve.studies.training import checkpoint, tasks
 from recsolve.studies.training.config import TrainConfig
 
 Row = dict[str, Any]
-_TRAINING, _HELD_OUT, _DROPOUT = 0, 1, 2  # what random numbers are drawn for
+_TRAINING, HELD_OUT, _DROPOUT = 0, 1, 2  # what random numbers are drawn for
 
 
 def _device(name: str) -> Any:
@@ -123,7 +123,7 @@ class Run:
         config, began, here = self.config, time.perf_counter(), self.step
         try:
             while self.step < config.steps:
-                loss = self._descend()
+                loss = self.descend()
                 tick(self.step, loss)
                 last = self.step == config.steps
                 if last or self.step % config.report == 0:
@@ -140,7 +140,7 @@ class Run:
             if self._whole:
                 self._save()
 
-    def _descend(self) -> float:
+    def descend(self) -> float:
         """Take one step of the optimiser, and return the loss before it."""
         import torch
 
@@ -148,7 +148,7 @@ class Run:
         torch.manual_seed(int(np.random.SeedSequence((config.seed, _DROPOUT, self.step)).generate_state(1)[0]))
         self.network.train()
         self.optimizer.zero_grad()
-        loss, _ = self._loss(*self.draw(_TRAINING, self.step))
+        loss, _ = self.loss(*self.draw(_TRAINING, self.step))
         loss.backward()
         if config.clip:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
@@ -170,9 +170,9 @@ class Run:
         config = self.config
         rng = np.random.default_rng(np.random.SeedSequence((config.seed, purpose, number)))
         length, batch = length or config.length, batch or config.batch
-        return self.task.draw(tasks.Stream(length, batch, config.memory, purpose == _HELD_OUT, rng))
+        return self.task.draw(tasks.Stream(length, batch, config.memory, purpose == HELD_OUT, rng))
 
-    def _loss(self, inputs: Array, answers: Array) -> tuple[Any, Any]:
+    def loss(self, inputs: Array, answers: Array) -> tuple[Any, Any]:
         """Return the mean cross-entropy, and the share of right answers, where answers are asked for."""
         import torch
 
@@ -196,7 +196,7 @@ class Run:
 
         self.network.eval()
         with torch.no_grad():
-            loss, right = self._loss(*self.draw(_HELD_OUT, 0, length, self.config.held_out))
+            loss, right = self.loss(*self.draw(HELD_OUT, 0, length, self.config.held_out))
         return {"held_out_loss": float(loss), "held_out_right": float(right)}
 
     def _row(self, steps: int, seconds: float) -> Row:
