@@ -38,7 +38,7 @@ _REGISTRY: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
 class TracedCell(Protocol):
-    """What the operations on cells take: a program, and the way back of its cotangents if no mixing couples units."""
+    """What the operations on cells take: a program, and the way back of its cotangents past the mixings."""
 
     program: Program
 

@@ -13,6 +13,8 @@ from recsolve.solvers.sequential import Sequential
 
 # On a GPU as many sweeps as take the time of a compiled walk, where there is one: a sweep takes that of so many steps.
 _SWEEPS, _STEPS = 16, 512
+# At least so many sweeps take longer than the walk of fewer steps: a step with weights in registers takes less.
+_FEW, _HELD = 512, 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,7 @@ class Auto(Method):
     A method that takes more than 1.5 times the predicted iterations is ended, and the sequential loop completes the
     answer.
     Cells that are compiled for a GPU need no pilot: where all mixings are diagonal, the compiled solve chooses by the
-    shape; else sweeps are tried for as long as a compiled walk takes, and then that is taken.
+    shape; else sweeps are tried for as long as a compiled walk takes, and then that is taken; of few steps, at once.
 
     Examples
     --------
@@ -49,8 +51,12 @@ class Auto(Method):
         found = problem.engine.solve("windows", problem.tolerance) if problem.pin else None
         if found is not None:
             return found
-        most = max(_SWEEPS, problem.recurrence.length // _STEPS) if problem.engine.compiled else None
-        return problem.engine.solve("sweeps", problem.tolerance, most=most)
+        engine, length = problem.engine, problem.recurrence.length
+        if not engine.compiled:
+            return engine.solve("sweeps", problem.tolerance)
+        if length <= (_FEW if engine.weight > _HELD else 4 * _FEW):
+            return None
+        return engine.solve("sweeps", problem.tolerance, most=max(_SWEEPS, length // _STEPS))
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
         chosen = choose(problem.recurrence, problem.tolerance).chosen

@@ -326,14 +326,15 @@ def test_what_cannot_go_back_is_refused_and_named():
         other.states.sum().backward()
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("every", [None, 2])
 @pytest.mark.parametrize("trained", ["W", "x", "initial"])
-def test_what_has_no_gradient_may_not_change_before_the_backward_either(every, trained):
+def test_what_has_no_gradient_may_not_change_before_the_backward_either(every, trained, device):
     for changed in {"W", "x"} - {trained}:  # an initial state is copied
         given = {
-            "W": torch.tensor(0.3 * np.eye(3)),
-            "x": torch.ones(5, 2, 3).double(),
-            "initial": torch.ones(3).double(),
+            "W": torch.tensor(0.3 * np.eye(3), device=device),
+            "x": torch.ones(5, 2, 3, device=device).double(),
+            "initial": torch.ones(3, device=device).double(),
         }
         given[trained].requires_grad_()
         sol = rs.solve(elman(given["W"], given["x"], initial=given["initial"]), every=every)

@@ -15,13 +15,14 @@ from test_fused_mixing import COUPLED, drives, mixed, ties
 
 import recsolve as rs
 from recsolve.base.tolerance import Tolerance, tolerance_for
+from recsolve.gradients.sensitivity import CellSensitivity, weight_cotangents
 from recsolve.kernels.codegen.cuda_elementwise import OPTIONS, stages_text
 from recsolve.kernels.codegen.cuda_stages import stage_structure, sweep_cell
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.codegen.numba_stages import jobs_of
 from recsolve.kernels.gpu.cell import sweeps
 from recsolve.kernels.gpu.cell.products import ProductsCuda
-from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda, StagesCuda
+from recsolve.kernels.gpu.cell.stage_launches import ElementwiseCuda, PullCuda, StagesCuda
 from recsolve.kernels.gpu.device import Launch
 from recsolve.kernels.reference import scan_numpy
 from recsolve.mixings import Dense
@@ -100,6 +101,60 @@ def test_every_linearisation(host, place, name, mixing):
         x = np.random.default_rng(T).standard_normal((T, *batch, cell.input_size)).astype(dtype)
         for batch_first in (False, True):
             same_linearisation(host, order(cell.recurrence(x), batch_first))
+
+
+def same_pull(host, rec):
+    """Check the way back of a step at all t against that of arrays; None where mixings see what is computed."""
+    rng = np.random.default_rng(4)
+    states, g = (rng.standard_normal(rec.shape).astype(rec.dtype) for _ in range(2))
+    if rec.cell.cell.name == "slstm":
+        states = abs(states) + rec.dtype.type(0.5)
+    traced = traced_now(rec.cell.cell, kinds_of(rec.cell), ties_of(rec))
+    parts = [mock.Mock(), StagesCuda(traced.program, host), ProductsCuda(traced.program, host)]
+    parts += [PullCuda(traced.back, host)]
+    with mock.patch.object(staged_engine, "kernel_of", side_effect=parts):
+        found = StagedEngine(rec, traced, "cuda").pull(rec.previous(states), g)
+    if found is None:
+        return None
+    wanted = CellSensitivity(rec, rec.previous(states)).pull(g, states=False)
+    for kind in ("drive", "parameter"):
+        for name, x in (rec.drive if kind == "drive" else rec.cell.parameters).items():
+            zero = np.zeros_like(rec.layout.component(g, 0))
+            same(found.leaves[kind, name], wanted.leaves.get((kind, name), zero), x.dtype)
+    for name, x in weight_cotangents(rec.cell.mixings, wanted).items():
+        same(weight_cotangents(rec.cell.mixings, found)[name], x, rec.dtype)
+    return found
+
+
+@needs_compiler
+@pytest.mark.parametrize("mixing", ["dense", "heads"])
+@pytest.mark.parametrize(("place", "name"), list(enumerate(COUPLED)))
+def test_every_way_back_of_a_step(host, place, name, mixing):
+    dtype = np.float32 if place % 2 else np.float64
+    cell = weighted(name, mixing, units=12, dtype=dtype, gain=0.9)
+    sees_states = sweep_cell(trace_cell(cell.cell, mixing)) is not None
+    for T, batch in [(33, (3,)), (0, (2,)), (1, (2, 2))]:
+        x = np.random.default_rng(T).standard_normal((T, *batch, cell.input_size)).astype(dtype)
+        reset = np.arange(T) == 20
+        for batch_first in (False, True):
+            rec = order(cell.recurrence(x, reset=reset), batch_first)
+            assert (same_pull(host, rec) is not None) == sees_states
+
+
+@needs_compiler
+@pytest.mark.parametrize("mixes_the_drive", [False, True])
+def test_the_way_back_past_diagonal_mixings_and_leaves_that_nothing_reads(host, mixes_the_drive):
+    def step(s, W, u, p):
+        entered = W.x(u.x) if mixes_the_drive else u.x
+        return np.tanh(W.h(s.h) + W.own(s.h) * p.b + entered) + 0 * u.unread
+
+    cell = rs.Cell(step, state=("h",), output="h")
+    rng = np.random.default_rng(0)
+    weights = {name: Dense(rng.standard_normal((5, 5))) for name in ("h", *("x",) * mixes_the_drive)}
+    weights["own"] = rs.mixings.Diagonal(rng.standard_normal(5))
+    made = cell.with_weights(mixings=weights, parameters={"b": rng.standard_normal(5)})
+    drive = {"x": rng.standard_normal((40, 2, 5)), "unread": rng.standard_normal((40, 2, 5))}
+    assert (same_pull(host, made.recurrence(drive=drive)) is None) == mixes_the_drive
 
 
 @needs_compiler

@@ -157,9 +157,62 @@ def _view_cuda(x: Any, name: str) -> Array:
         ) from error
     if isinstance(x, cupy.ndarray):
         return x  # type: ignore[no-any-return]
-    if kind_of(x) != "torch" and hasattr(x, "__cuda_array_interface__"):
+    if kind_of(x) == "torch":
+        return _view_tensor(x, cupy)
+    if hasattr(x, "__cuda_array_interface__"):
         return cupy.asarray(x)  # type: ignore[no-any-return]
     return cupy.from_dlpack(x)  # type: ignore[no-any-return]
+
+
+def _view_tensor(x: Any, cupy: Namespace) -> Array:
+    """View a tensor on a GPU: what :func:`owner_of` knows, and several times faster than DLPack where streams are one.
+
+    DLPack puts what one library has launched on its stream before what the other one launches on its own.
+    """
+    import torch
+
+    dtype, device = _dtypes_of_tensors().get(x.dtype), x.device.index
+    plain = x.layout is torch.strided and not (x.is_conj() or x.is_neg())
+    if dtype is None or not plain or not x.numel():
+        return cupy.from_dlpack(x)  # type: ignore[no-any-return]
+    begins = x.data_ptr()
+    if torch._C._cuda_getCurrentRawStream(device) != cupy.cuda.get_current_stream(device).ptr:
+        cupy.from_dlpack(x)
+    strides = [step * dtype.itemsize for step in x.stride()]
+    nbytes = dtype.itemsize + sum((n - 1) * step for n, step in zip(x.shape, strides, strict=True))
+    memory = cupy.cuda.UnownedMemory(begins, nbytes, x, device)
+    found: Array = cupy.ndarray(tuple(x.shape), dtype, cupy.cuda.MemoryPointer(memory, 0), strides)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _dtypes_of_tensors() -> Mapping[Any, np.dtype[Any]]:
+    """Return the dtypes of NumPy by those of torch."""
+    import torch
+
+    names = (
+        "float16",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
+        "bool",
+        "uint8",
+        *(f"int{n}" for n in (8, 16, 32, 64)),
+    )
+    return {getattr(torch, name): np.dtype(name) for name in names}
+
+
+def owner_of(x: Any) -> Any:
+    """Return what a native array views the memory of: a tensor, another array, or itself.
+
+    Of one that CuPy has taken through DLPack that is not known.
+    """
+    if kind_of(x) == "cupy":
+        return getattr(x.data.mem, "_owner", x)
+    while isinstance(x, np.ndarray):
+        x = x.base
+    return x
 
 
 def from_native(x: Array, kind: Kind) -> Any:

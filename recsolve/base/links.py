@@ -16,7 +16,7 @@ from weakref import ref
 
 import numpy as np
 
-from recsolve.base.arrays import FLOATS, Array, Kind, from_native, kind_of, to_native
+from recsolve.base.arrays import FLOATS, Array, Kind, from_native, kind_of, owner_of, to_native
 
 Leaf = tuple[str, Hashable]  # what a recurrence is made of: a kind, "mixing" say, and a name
 
@@ -159,19 +159,9 @@ def linked(recurrence: HasLeaves, kind: str) -> dict[Leaf, Any]:
 
 
 def beside(recurrence: HasLeaves, tensors: Collection[Leaf]) -> list[Any]:
-    """Return tensors besides those that are linked, whose memory a recurrence views: a node tells when they change.
-
-    Those on a GPU are not known, where arrays do not say whose memory they view.
-    """
-    owners = [_owner(x) for leaf, x in recurrence.leaves().items() if leaf not in tensors]
+    """Return tensors besides those that are linked, whose memory a recurrence views: a node tells when they change."""
+    owners = [owner_of(x) for leaf, x in recurrence.leaves().items() if leaf not in tensors]
     return [x for x in owners if kind_of(x) == "torch" and not x.is_inference()]
-
-
-def _owner(x: Any) -> Any:
-    """Return whose memory an array views."""
-    while isinstance(x, np.ndarray):
-        x = x.base
-    return x
 
 
 def unrecorded(kind: str) -> AbstractContextManager[Any]:

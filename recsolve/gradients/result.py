@@ -13,13 +13,13 @@ from recsolve.base.links import Leaf
 from recsolve.base.names import Names
 from recsolve.gradients.function_gradients import Cotangents, pull_function
 from recsolve.gradients.of_history import adjoint_of, pull
-from recsolve.gradients.sensitivity import CellSensitivity, projection_of
+from recsolve.gradients.sensitivity import CellSensitivity, projection_of, weight_cotangents
 from recsolve.gradients.solved import check_clamp, check_jacobian, clamp_adjoint
 from recsolve.gradients.transposes import sum_to
 from recsolve.kernels.affine_scan import reverse_solve
-from recsolve.mixings import from_plain
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.engine import Pulled
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.recurrence.ragged_recurrence import RaggedRecurrence, weight_name
@@ -162,31 +162,26 @@ class Gradients:
         return inputs, None if parameters is None else _sums(parameters, self._direct.parameters)
 
     @cached_property
-    def _sensitivity(self) -> CellSensitivity:
-        return CellSensitivity(self._cell("drive"), self._previous)
-
-    @cached_property
-    def _pulled(self) -> tuple[dict[Any, Array], list[tuple[str, Array, Array]]]:
+    def _pulled(self) -> Pulled:
         if self._compiled is None:
-            return self._sensitivity.pull(self._g)
+            rec = self._cell("drive")
+            check_known(rec, CellRecurrence)
+            found = rec.bind().pull(self._previous, self._g)
+            return CellSensitivity(rec, self._previous).pull(self._g, states=False) if found is None else found
         names = self._cell("gradients").cell.cell
         constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
         leaves = {("drive", n): g for n, g in zip(names.drives, self._compiled.drives, strict=True)}
         totals, batch = self._compiled.constants, tuple(range(1, 1 + len(self._recurrence.batch)))
         totals = totals.sum(axis=batch) if batch else totals  # of all at once: on a GPU each sum is a launch
         totals = totals.astype(self._g.dtype)
-        return leaves | dict(zip(constants, totals, strict=True)), []
+        return Pulled(leaves | dict(zip(constants, totals, strict=True)), [])
 
     @cached_property
     def _weights(self) -> dict[str, Array]:
         if isinstance(self._recurrence, RaggedRecurrence):
             gradients = self._function[1] or {}
             return {n: gradients[weight_name(n)] for n in self._recurrence.cell.mixings}
-        if self._compiled is not None:
-            mixings = self._cell("mixings").cell.mixings
-            pulled = {n: sum_to(self._pulled[0]["mixing", n], m.weight.shape) for n, m in mixings.items()}
-            return {n: from_plain(mixings[n], g) for n, g in pulled.items()}
-        return self._sensitivity.weights(self._pulled[1])
+        return weight_cotangents(self._cell("mixings").cell.mixings, self._pulled)
 
     def _cell(self, what: str) -> CellRecurrence:
         if not isinstance(self._recurrence, CellRecurrence):
@@ -197,7 +192,7 @@ class Gradients:
         return self._recurrence if isinstance(self._recurrence, RaggedRecurrence) else self._cell(what)
 
     def _of(self, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
-        leaves, _ = self._pulled
+        leaves = self._pulled.leaves
         zeros, dtype = namespace(self._g).zeros, self._g.dtype  # of indices too, which have no gradient
         return {
             n: sum_to(leaves[kind, n], x.shape) if (kind, n) in leaves else zeros(x.shape, dtype)

@@ -14,10 +14,12 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.names import Names
 from recsolve.base.ties import ties_in_force
-from recsolve.mixings import Mixing
+from recsolve.gradients.transposes import sum_to
+from recsolve.mixings import Mixing, from_plain
 from recsolve.recurrence.base import check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.cell_weights import CellWeights
+from recsolve.recurrence.engine import Pulled
 from recsolve.recurrence.projection import Projection
 from recsolve.recurrence.ragged_recurrence import RaggedRecurrence
 from recsolve.symbolic.constants import state_dtype
@@ -108,19 +110,14 @@ class CellSensitivity:
         return mixing.rmatvec(g)
 
     @np.errstate(all="ignore")
-    def pull(self, cotangent: Array) -> tuple[dict[Leaf, Array], list[tuple[str, Array, Array]]]:
+    def pull(self, cotangent: Array, *, states: bool = True) -> Pulled:
         """Return the cotangents of the leaves and of the results of mixing calls, for one of F.
 
         Parameters
         ----------
         cotangent : array, shape (T, *batch, *event)
-
-        Returns
-        -------
-        leaves : dict of array
-            By leaf, each (T, *batch, *lanes, n).
-        mixed : list of tuple
-            The name of a mixing, the cotangent of its result, and its input, for every call.
+        states : bool
+            Whether those of the states before the steps are wanted, and mixings are taken back for them.
         """
         adjoints: dict[Any, Any] = {}
         mixed: list[tuple[str, Array, Array]] = []
@@ -139,28 +136,11 @@ class CellSensitivity:
             g = np.broadcast_to(g, self.part.shape)
             if name is not None:
                 mixed.append((name, g, np.broadcast_to(x, self.part.shape)))
+            if not states and all(isinstance(leaf, tuple) and leaf[0] == "state" for leaf in inner):
+                continue
             accumulate(inner, self._mixed_back(name, mixing, g))
         full = {leaf: np.broadcast_to(g, self.part.shape) for leaf, g in adjoints.items()}
-        return full, mixed
-
-    @np.errstate(all="ignore")
-    def weights(self, mixed: list[tuple[str, Array, Array]]) -> dict[str, Array]:
-        """Return the cotangents of the mixing weights by name, in their own shapes.
-
-        Parameters
-        ----------
-        mixed : list of tuple
-            From :meth:`pull`.
-
-        Raises
-        ------
-        TypeError
-            When a mixing does not define how it depends on its weight.
-        """
-        totals = {name: namespace(m.weight).zeros_like(m.weight) for name, m in self.cell.mixings.items()}
-        for name, g, x in mixed:
-            totals[name] = totals[name] + self.cell.mixings[name].weight_cotangent(g, x)
-        return totals
+        return Pulled(full, mixed)
 
     @np.errstate(all="ignore")
     def push(self, tangents: Mapping[Leaf, Array], weights: Mapping[str, Array]) -> Array:
@@ -177,3 +157,30 @@ class CellSensitivity:
             moved["call", index] = dy if along is None else dy + mixing.weight_tangent(along, x)
         parts = [xp.broadcast_to(xp.asarray(combine(p), self.part.dtype), self.part.shape) for p in self.outputs]
         return self.cell.stack_components(parts, self.part)
+
+
+@np.errstate(all="ignore")
+def weight_cotangents(mixings: Mapping[str, Mixing], pulled: Pulled) -> dict[str, Array]:
+    """Return the cotangents of mixing weights by name, in their own shapes.
+
+    Parameters
+    ----------
+    mixings : mapping of Mixing
+    pulled : Pulled
+        From :meth:`CellSensitivity.pull`, or from what is compiled.
+
+    Raises
+    ------
+    TypeError
+        When a mixing does not define how it depends on its weight.
+    """
+    totals = {}
+    for name, m in mixings.items():
+        own = pulled.leaves.get(("mixing", name))
+        if own is None:
+            totals[name] = namespace(m.weight).zeros_like(m.weight)
+        else:
+            totals[name] = from_plain(m, sum_to(own, m.weight.shape))
+    for name, g, x in pulled.mixed:
+        totals[name] = totals[name] + mixings[name].weight_cotangent(g, x)
+    return totals

@@ -221,7 +221,7 @@ class Factored(Jacobian):
         """
         sums = [number for number, call in enumerate(self.calls) if type(call.mixing) is Total]
         rest = self._without(sums) if sums else self
-        if any(rest._depth(call) > 2 for call in rest.calls):
+        if rest.depth > 2:
             return self._block_by_time()
         k = self.layout.components
         entries = [[rest._unit_entry(i, j) for j in range(k)] for i in range(k)]
@@ -250,9 +250,14 @@ class Factored(Jacobian):
         calls = [Call(c.mixing, {} if i in held else left(c.partials)) for i, c in enumerate(self.calls)]
         return changed(self, calls=calls, outputs=[left(p) for p in self.outputs])
 
-    def _depth(self, call: Call) -> int:
-        k = self.layout.components
-        return 1 + max((self._depth(self.calls[leaf - k]) for leaf in call.partials if leaf >= k), default=0)
+    @property
+    def depth(self) -> int:
+        """How many mixings follow one another at most."""
+        depths: list[int] = []
+        for call in self.calls:
+            inner = (depths[leaf - self.layout.components] for leaf in call.partials if leaf >= self.layout.components)
+            depths.append(1 + max(inner, default=0))
+        return max(depths, default=0)
 
     def _unit_entry(self, i: int, j: int) -> Any:
         """Return d h'_i / d h_j within each unit."""

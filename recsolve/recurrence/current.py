@@ -56,8 +56,8 @@ class Traced:
 
     @cached_property
     def back(self) -> dict[Leaf, Node]:
-        """How cotangents are taken back, where all mixings are diagonal."""
-        return trace_pullback(self._cell, ties=dict(self._ties))
+        """How cotangents are taken back to all that a step is computed of, past mixings that couple units."""
+        return trace_pullback(self._cell, dict(self._kinds), dict(self._ties))
 
     def holds(self) -> bool:
         """Return whether the function of the cell still is this program."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -54,6 +54,22 @@ class Verdict(NamedTuple):
     values: Array | None = None
     counts: Mapping[str, int] = MappingProxyType({})
     largest: float | None = None
+
+
+class Pulled(NamedTuple):
+    """The cotangents of what one step at all t is computed of.
+
+    Attributes
+    ----------
+    leaves : dict of array
+        By kind (``"drive"``, ``"parameter"``; ``"mixing"``: the weight of a diagonal one) and name, each of the shape
+        (T, *batch, *lanes, n).
+    mixed : list of tuple
+        The name of a mixing, the cotangent of its result, and its input, for every call.
+    """
+
+    leaves: dict[Any, Array]
+    mixed: list[tuple[str, Array, Array]]
 
 
 class Engine:
@@ -152,6 +168,16 @@ class Engine:
             Steps that are iterated together.
         most : int, optional
             Sweeps, after which there is no answer.
+        """
+        return None
+
+    def pull(self, previous: Array, cotangent: Array) -> Pulled | None:
+        """Return the cotangents of what one step at all t is computed of, for one of F; None where nothing compiled does.
+
+        Parameters
+        ----------
+        previous, cotangent : array, shape (T, *batch, *event)
+            h[t-1], and the cotangent of F[t].
         """
         return None
 

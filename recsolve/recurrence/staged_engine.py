@@ -15,7 +15,7 @@ from recsolve.mixings import couples
 from recsolve.recurrence.cell_jacobian import structured
 from recsolve.recurrence.compilation import Backend, kernel_of, plain_mixings
 from recsolve.recurrence.current import Traced
-from recsolve.recurrence.engine import CompiledEngine, Verdict, Way
+from recsolve.recurrence.engine import CompiledEngine, Pulled, Verdict, Way
 from recsolve.recurrence.sweep_engine import sweep
 from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import MixingCall, Output
@@ -65,6 +65,25 @@ class StagedEngine(CompiledEngine):
         outputs = [self._partials(output, found) for output in self.program.stages[-1].outputs]
         rec = self.recurrence
         return values, structured(values, inputs, outputs, rec.layout, (rec.length, *rec.batch))
+
+    def pull(self, previous: Array, cotangent: Array) -> Pulled | None:
+        if not has("pull", self.backend):
+            return None
+        kernel = kernel_of("pull", self.backend, self.traced, self.recurrence.dtype)
+        layout, names = self.recurrence.layout, self.program.components
+        inputs = [call.input.value for call in self.program.calls]
+        if any(x.operation != "leaf" or x.content.kind != "component" for x in inputs):
+            return None  # what mixings see depends on more than the state, to which they would be taken back
+        known = self.constants | {Leaf("component", s): layout.component(previous, i) for i, s in enumerate(names)}
+        known |= {Leaf("cotangent", s): layout.component(cotangent, i) for i, s in enumerate(names)}
+        self._mix(0, {}, known)
+        found = {node: self.recurrence.empty(self._part) for node in kernel.job.nodes}
+        kernel.run(known, list(found.values()))
+        full = {leaf: broadcast(self._value(node, found, known), self._part) for leaf, node in kernel.back.items()}
+        pairs = zip(self.program.calls, inputs, strict=True)
+        mixed = [(call.mixing, full.pop(call.result.content), known[x.content]) for call, x in pairs]
+        of = {"weight": "mixing"}
+        return Pulled({(of.get(leaf.kind, leaf.kind), leaf.name): g for leaf, g in full.items()}, mixed)
 
     def _follow(self, states: Array, start: int) -> None:
         if not self.compiled:

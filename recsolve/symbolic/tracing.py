@@ -83,20 +83,23 @@ def trace_cell(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: 
     return Program(cell.name, cell.state, cell.drives, cell.parameters, kinds, (*stages, Stage(tuple(new))))
 
 
-def trace_pullback(cell: Cell, ties: Any = None) -> dict[Leaf, Node]:
-    """Return how a cotangent of the new state is taken back, for a cell whose mixings are all diagonal.
+def trace_pullback(cell: Cell, mixings: str | Mapping[str, str] = "diagonal", ties: Any = None) -> dict[Leaf, Node]:
+    """Return how a cotangent of the new state is taken back to all that one step is computed of.
 
     Parameters
     ----------
     cell : Cell
+    mixings : str or mapping
+        The kinds of the mixings, as in :func:`trace_cell`. The results of those that couple units are leaves, in the
+        order of the calls, whatever they are called with.
     ties : float or mapping, optional
         As in :func:`trace_cell`.
 
     Returns
     -------
     dict of Leaf to Node
-        The cotangent of every component, drive, weight and parameter, an expression of these and of leaves of the kind
-        ``"cotangent"``, one per component.
+        The cotangent of every component, drive, diagonal weight, parameter and result of a mixing, an expression of
+        these and of leaves of the kind ``"cotangent"``, one per component. That of a component is one past the mixings.
 
     Raises
     ------
@@ -129,13 +132,22 @@ def trace_pullback(cell: Cell, ties: Any = None) -> dict[Leaf, Node]:
         nodes = {name: graph.leaf(kind, name) for name in names}
         return {name: made(node, {node.content: ONE}) for name, node in nodes.items()}
 
-    s, weights = of("component", cell.state, OfState), of("weight", cell.mixings)
+    kinds = dict.fromkeys(cell.mixings, mixings) if isinstance(mixings, str) else mixings
+    s, weights = of("component", cell.state, OfState), of("weight", [n for n in kinds if kinds[n] == Diagonal.form])
     u, p = of("drive", cell.drives), of("parameter", cell.parameters)
-    W = {name: weight.__mul__ for name, weight in weights.items()}
+    results: list[Dual] = []
+
+    def mixed(x: Any) -> Dual:
+        made = OfState if isinstance(x, OfState) else Dual
+        results.extend(of("mixing", [str(len(results))], made).values())
+        return results[-1]
+
+    W = {name: weights[name].__mul__ if name in weights else mixed for name in kinds}
     with ties_in_force(check_ties(ties)), np.errstate(all="ignore"):
         out = _called(cell, s, W, u, p)
     back: dict[Leaf, Node] = {}
-    for leaf in (next(iter(dual.partials)) for dual in (*s.values(), *u.values(), *weights.values(), *p.values())):
+    leaves = (*s.values(), *u.values(), *weights.values(), *p.values(), *results)
+    for leaf in (next(iter(dual.partials)) for dual in leaves):
         terms = [
             graph.number(x.partials[leaf]) * graph.leaf("cotangent", name)
             for name, x in zip(cell.state, out, strict=True)

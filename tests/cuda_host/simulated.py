@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import numpy as np
+import pytest
 
 from cuda_host import Host
 from recsolve.kernels import backends
@@ -115,6 +115,8 @@ def gpu(workers: int = 2, processors: int = 4) -> Iterator[Callable[[Any], Any]]
     """Yield what puts an array on the device of the host."""
     machine = _Machine(workers=workers, processors=processors)
     backends._installed.cache_clear()
-    with mock.patch.dict(sys.modules, {"cupy": _module(machine)}), mock.patch.dict(device._DEVICES, {0: machine}):
+    with pytest.MonkeyPatch.context() as patch:  # of one module: others that are imported meanwhile stay
+        patch.setitem(sys.modules, "cupy", _module(machine))
+        patch.setitem(device._DEVICES, 0, machine)
         yield lambda x: np.array(x).view(DeviceArray)
     backends._installed.cache_clear()

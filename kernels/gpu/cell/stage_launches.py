@@ -25,7 +25,8 @@ from recsolve.kernels.gpu.device import Launch, Machine, on
 from recsolve.kernels.gpu.scan.variants import STORAGE
 from recsolve.kernels.gpu.views import AXES, Strides, aligned, distances, merge, places, stretched, strides_of
 from recsolve.kernels.registry import TracedCell, register
-from recsolve.symbolic.graph import Leaf
+from recsolve.symbolic.emit import leaves
+from recsolve.symbolic.graph import Leaf, Node
 from recsolve.symbolic.program import Program
 
 # A structure, an array (T, *axes) with further axes for components, and which these are.
@@ -182,6 +183,37 @@ class ElementwiseCuda:
         """Return the components of states, or the rows of a Jacobian."""
         before: Any = (slice(None),) * (1 + batch)
         return [x] if self.components == 1 else [x[(*before, i)] for i in range(self.components)]
+
+
+class PullCuda:
+    """The way back of one step at all times, as one stage: from cotangents of the new state to what it is computed of.
+
+    Parameters
+    ----------
+    back : mapping of Leaf to Node
+        From :func:`recsolve.symbolic.tracing.trace_pullback`.
+    machine : Machine, optional
+        By default the device of the arrays, on its current stream.
+    """
+
+    def __init__(self, back: Mapping[Leaf, Node], machine: Machine | None = None):
+        self._machine = machine
+        self.back = {leaf: node for leaf, node in back.items() if leaf.kind != "component"}
+        nodes = tuple(dict.fromkeys(node for node in self.back.values() if node.arguments))
+        self.job = Job("pull", nodes, tuple(leaves(nodes)))
+        self.code = stages_text([stage_structure(self.job)], "stage") if nodes else ""
+
+    def run(self, known: Mapping[Leaf, Array], results: Sequence[Array]) -> None:
+        """Fill ``results`` (T, *batch, *lanes, n) with the nodes of the job."""
+        if results:
+            with on(results[0], self._machine) as machine:
+                run_stage(machine, self.code, self.job.name, [known[leaf] for leaf in self.job.leaves], results)
+
+
+@register("pull", "cuda")
+def pull(traced: TracedCell, dtype: Any) -> PullCuda:
+    """Return the way back of a step of a cell, which takes any dtype."""
+    return PullCuda(traced.back)
 
 
 @register("stages", "cuda")

@@ -1,5 +1,6 @@
 """The scan of factored Jacobians on the GPU: one product J[t] v a step, walked through time by blocks.
 
+Where few sequences are long, sweeps over all times are tried first (:mod:`recsolve.kernels.gpu.scan.factored_sweeps`).
 A product with a factored Jacobian is a linear cell: its drives are the partials and what is added, its mixings those of
 the Jacobian. The transpose is another such cell, whose table of partials is the transposed one.
 """
@@ -14,6 +15,7 @@ from recsolve.jacobians.factored import Factored
 from recsolve.kernels.codegen.cuda_walk import Sum, WalkCell, linear_cell
 from recsolve.kernels.gpu.block_walk import Given, text, walk
 from recsolve.kernels.gpu.device import Machine
+from recsolve.kernels.gpu.scan.factored_sweeps import most_sweeps, sweep_factored
 from recsolve.mixings import has_matrix, matrix_of
 from recsolve.symbolic.graph import Leaf
 
@@ -41,6 +43,8 @@ def scan_factored(
     y = empty_in_order(f.shape, f, f.ndim)
     if not y.size:
         return y
+    if (swept := sweep_factored(e, f, initial=initial, reset=reset, most=most_sweeps(e, f))) is not None:
+        return swept
     found = table.cell([layout.component(f, j) for j in range(layout.components)])
     if found is None:
         return None
