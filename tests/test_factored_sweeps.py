@@ -33,7 +33,7 @@ def test_sweeps_agree_with_the_loop(place, layout):
 
 
 def test_what_decays_is_right_for_its_size():
-    """The adjoint of a loss of the last step falls by many orders of magnitude, and early steps count as late ones do."""
+    """The adjoint of a loss of the last step falls by orders of magnitude, and early steps count as late ones do."""
     A, b = factored(60, rs.Layout(units=9), ())
     A, b[1:] = A.scale(0.6), 0
     wanted = loop(AFFINE, (A, b))

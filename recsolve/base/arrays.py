@@ -190,16 +190,8 @@ def _dtypes_of_tensors() -> Mapping[Any, np.dtype[Any]]:
     """Return the dtypes of NumPy by those of torch."""
     import torch
 
-    names = (
-        "float16",
-        "float32",
-        "float64",
-        "complex64",
-        "complex128",
-        "bool",
-        "uint8",
-        *(f"int{n}" for n in (8, 16, 32, 64)),
-    )
+    names = ["float16", "float32", "float64", "complex64", "complex128", "bool"]
+    names += ["uint8", "int8", "int16", "int32", "int64"]
     return {getattr(torch, name): np.dtype(name) for name in names}
 
 

@@ -172,7 +172,7 @@ class Engine:
         return None
 
     def pull(self, previous: Array, cotangent: Array) -> Pulled | None:
-        """Return the cotangents of what one step at all t is computed of, for one of F; None where nothing compiled does.
+        """Return the cotangents of what F is computed of at all t, for one of F; None where nothing compiled does.
 
         Parameters
         ----------

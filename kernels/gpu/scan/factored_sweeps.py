@@ -15,7 +15,7 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.kernels.affine_scan import affine_scan
 
-_UNITS_OF_ROUNDING = 16  # up to which |r| may differ from 0, in the size of the largest number of its step
+_UNITS_OF_ROUNDING = 16  # up to which |r| may differ from 0, in the size of the largest |y| of its step
 _FEWEST, _LOOKED = 8, 3  # sweeps that are worth a try; after which what is to come is predicted
 _DEEPEST = 2  # mixings one after the other, of which the blocks of units need no matrices
 # The model of times: seconds of a step of a walk, and more for each byte of weights that registers do not hold; of a
@@ -41,7 +41,7 @@ def sweep_factored(
 ) -> Array | None:
     """Return y[t] = e[t] y[t-1] + f[t] for all t, or None where so many sweeps do not find it.
 
-    What is returned meets |r| <= 16 eps max(|y|, |e y + f|), the largest numbers of a step of a sequence, so that what
+    What is returned meets |r| <= 16 eps |y| with the largest number of a step of a sequence on both sides, so that what
     decays is as right, for its size, as what does not.
 
     Parameters
@@ -61,17 +61,17 @@ def sweep_factored(
     before, tolerance = xp.zeros_like(f), f.dtype.type(_UNITS_OF_ROUNDING * np.finfo(f.dtype).eps)
     if initial is not None:
         before[0] = initial
-    blocks, worst = e.block(), float("inf")
+    blocks, worst, tiny = e.block(), float("inf"), np.finfo(f.dtype).tiny
     y = affine_scan(blocks, f, initial=initial, reset=reset)
     for sweep in range(most):
         before[1:] = y[:-1]
         value = e.matvec(before)
         if reset is not None:
-            value[xp.broadcast_to(reset, value.shape)] = 0
+            xp.copyto(value, f.dtype.type(0), where=reset)
         value += f
-        size = xp.maximum(abs(y).max(axis=axes, keepdims=True), abs(value).max(axis=axes, keepdims=True))
         value -= y
-        last, worst = worst, float((abs(value) / xp.where(size == 0, f.dtype.type(1), size)).max())
+        size, missed = (abs(x).max(axis=axes) for x in (y, value))
+        last, worst = worst, float((missed / xp.maximum(size, tiny)).max())
         if worst <= tolerance:
             return y
         if not _may_end(worst / tolerance, worst / last, sweep, most):
