@@ -115,7 +115,7 @@ class Gpu:
 
     def kernel(self, runs: Sequence[Run]) -> float:
         """Return the median time of a launch, from graphs of all ``runs``."""
-        self._wait()  # the new stream does not wait for what others still make the inputs of
+        self.wait()  # the new stream does not wait for what others still make the inputs of
         stream = self.xp.cuda.Stream(non_blocking=True)
         with stream:
             for run in [*runs[:1], *runs]:  # which also leaves memory for the results in the pool of the stream
@@ -143,13 +143,13 @@ class Gpu:
             for run in runs:
                 run()
 
-        return float(np.median(in_turns([all_of_them], repeats or self.repeats, settle=self._wait))) / len(runs)
+        return float(np.median(in_turns([all_of_them], repeats or self.repeats, settle=self.wait))) / len(runs)
 
     def release(self) -> None:
         """Give the memory that CuPy keeps back to the device."""
         self.xp.get_default_memory_pool().free_all_blocks()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
         self.xp.cuda.runtime.deviceSynchronize()
 
     def _between(self, run: Run, stream: Any) -> float:

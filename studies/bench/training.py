@@ -65,7 +65,7 @@ class Machine:
 
     def wait(self) -> None:
         if self.gpu is not None:
-            self.gpu._wait()
+            self.gpu.wait()
 
     def medians(self, runs: list[Callable[[], Any]]) -> list[float]:
         """Return median times of calls, taken in turns."""
