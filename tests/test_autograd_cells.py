@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -359,3 +360,22 @@ def test_a_solve_of_cuda_tensors_records_a_node():
     a, b = (leaf.cuda().requires_grad_() for leaf in (draw(5, 2), draw(5, 2, seed=1)))
     assert torch.autograd.gradcheck(lambda a, b: rs.scan("affine", (a, b)), (a, b))
     assert torch.autograd.gradgradcheck(lambda a, b: rs.scan("affine", (a, b)), (a, b))
+
+
+def test_nothing_of_a_run_is_kept_after_its_backward(monkeypatch):
+    """A loss that is kept to be logged holds its nodes, which must not hold the drives of all steps."""
+    made, make = [], autograd_ops.recurrence_of
+
+    def noted(*given):
+        recurrence = make(*given)
+        made.append(weakref.ref(recurrence))
+        return recurrence
+
+    monkeypatch.setattr(autograd_ops, "recurrence_of", noted)
+    u, a = torch.ones(9, 2, 4), torch.full((4,), 0.5, requires_grad=True)
+    loss = solve_cell(CellSpec("elman"), {"drive.h": u, "mixing.h": a}).output.sum()
+    loss.backward()
+    gc.collect()
+    assert len(made) == 1  # the way back takes that of the run
+    assert made[0]() is None
+    assert loss.grad_fn is not None

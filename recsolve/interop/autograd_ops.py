@@ -109,8 +109,8 @@ def recurrence_of(spec: CellSpec, names: Sequence[str], tensors: Sequence[Any]) 
         if set(weights) != set(biases):
             raise ValueError(f"tensors has weights of {tuple(weights)} and biases of {tuple(biases)}; wanted the same")
         projection = Projection(
-            {n: weights[n] for n in sorted(weights, key=_places(cell.drives))},
-            {n: biases[n] for n in sorted(weights, key=_places(cell.drives))},
+            {n: weights[n] for n in sorted(weights, key=_order(cell.drives))},
+            {n: biases[n] for n in sorted(weights, key=_order(cell.drives))},
         )
     made = cell.with_weights(
         mixings={n: _mixing(spec, n, w) for n, w in groups.pop("mixing", {}).items()},
@@ -123,7 +123,7 @@ def recurrence_of(spec: CellSpec, names: Sequence[str], tensors: Sequence[Any]) 
     )
 
 
-def _places(names: Sequence[str]) -> Callable[[str], int]:
+def _order(names: Sequence[str]) -> Callable[[str], int]:
     return lambda name: names.index(name) if name in names else len(names)
 
 
@@ -164,25 +164,20 @@ class CellProblem:
         self._last: tuple[list[Any], CellRecurrence, Sequence[Any]] | None = None
 
     def _recurrence(self, tensors: Sequence[Any]) -> CellRecurrence:
-        """Return the recurrence, the last one of the same memory if that was it: its projection has been computed.
-
-        Of drives nothing has been computed, and what is kept here could not be given up by ``torch.utils.checkpoint``.
-        """
-        if "x" not in self.names:
-            return recurrence_of(self.spec, self.names, tensors)
-        places = [(x.data_ptr(), x.shape, x.stride()) for x in tensors]
-        if self._last is None or self._last[0] != places:
-            # With the tensors, so that no other one comes to lie in their memory.
-            self._last = places, recurrence_of(self.spec, self.names, tensors), tensors
-        return self._last[1]
+        """Return the recurrence, that of the run if it was of the same memory; it is not kept any longer."""
+        last, self._last = self._last, None
+        if last is not None and last[0] == _places(tensors):
+            return last[1]
+        return recurrence_of(self.spec, self.names, tensors)
 
     def run(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
-        recurrence = self._recurrence(tensors)
+        recurrence = recurrence_of(self.spec, self.names, tensors)
         solution = solve(recurrence, **{"fallback": "sequential", **self.spec.settings})
         if self.spec.observe is not None:
             self.spec.observe(solution)
-        if self.spec.recompute:
-            self._last = None
+        if not self.spec.recompute and not _packed():
+            # With the tensors, so that no other one comes to lie in their memory.
+            self._last = _places(tensors), recurrence, tensors
         states = _placed(solution._iterate.states, like_states(self.spec, self.names, tensors))
         return states, torch.tensor(solution.success)
 
@@ -218,6 +213,15 @@ class CellProblem:
         if any(d is not None and not is_of_sequences(name) for name, d in zip(self.names, dims, strict=True)):
             return None
         return [_among(name, x, d, size) for name, x, d in zip(self.names, tensors, dims, strict=True)], (1, None)
+
+
+def _places(tensors: Sequence[Any]) -> list[Any]:
+    return [(x.data_ptr(), x.shape, x.stride()) for x in tensors]
+
+
+def _packed() -> bool:
+    """Return whether saved tensors are packed, as by ``torch.utils.checkpoint``: what is kept beside would stay."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def _among(name: str, x: Any, d: int | None, size: int) -> Any:

@@ -15,7 +15,9 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.kernels.affine_scan import affine_scan
 
-_UNITS_OF_ROUNDING = 16  # up to which |r| may differ from 0, in the size of the largest |y| of its step
+# Units of rounding, in the size of the largest |y| of its step: |r| that is enough, and |r| that is, as rounding bounds
+# it, where a sweep leaves more than half of it.
+_ENOUGH, _ACCEPTED, _SLOW = 3, 16, 0.5
 _FEWEST, _LOOKED = 8, 3  # sweeps that are worth a try; after which what is to come is predicted
 _DEEPEST = 2  # mixings one after the other, of which the blocks of units need no matrices
 # The model of times: seconds of a step of a walk, and more for each byte of weights that registers do not hold; of a
@@ -57,8 +59,8 @@ def sweep_factored(
     """
     if most < _FEWEST or len(f) < 2:
         return None
-    xp, axes = namespace(f), tuple(range(f.ndim - len(e.layout.event), f.ndim))
-    before, tolerance = xp.zeros_like(f), f.dtype.type(_UNITS_OF_ROUNDING * np.finfo(f.dtype).eps)
+    xp, axes, unit = namespace(f), tuple(range(f.ndim - len(e.layout.event), f.ndim)), float(np.finfo(f.dtype).eps)
+    before = xp.zeros_like(f)
     if initial is not None:
         before[0] = initial
     blocks, worst, tiny = e.block(), float("inf"), np.finfo(f.dtype).tiny
@@ -71,10 +73,10 @@ def sweep_factored(
         value += f
         value -= y
         size, missed = (abs(x).max(axis=axes) for x in (y, value))
-        last, worst = worst, float((missed / xp.maximum(size, tiny)).max())
-        if worst <= tolerance:
+        last, worst = worst, float((missed / xp.maximum(size, tiny)).max()) / unit
+        if worst <= _ENOUGH or (worst <= _ACCEPTED and worst > _SLOW * last):
             return y
-        if not _may_end(worst / tolerance, worst / last, sweep, most):
+        if worst > _ACCEPTED and not _may_end(worst / _ACCEPTED, worst / last, sweep, most):
             return None
         y += affine_scan(blocks, value, reset=reset)
     return None
