@@ -50,7 +50,9 @@ def rounding_at(recurrence: Recurrence, states: Array, rows: Array) -> Array | N
         return None
     try:
         with np.errstate(all="ignore"):
-            bound = namespace(states).asarray(_by_windows(_on_host(recurrence), to_host(states), to_host(rows)))
+            bound = _by_rows(recurrence, states, rows)
+            if bound is None:
+                bound = namespace(states).asarray(_by_windows(_on_host(recurrence), to_host(states), to_host(rows)))
     except Exception:  # f is the user's own code, and may raise anything on intervals
         finer, values = Finer(recurrence), recurrence.evaluate(states)
         off = finer.values(states) - values
@@ -58,6 +60,22 @@ def rounding_at(recurrence: Recurrence, states: Array, rows: Array) -> Array | N
             return None
         bound = _TIMES * sizes_of(recurrence, off)
     return bound if bool(namespace(states).isfinite(bound).all()) else None
+
+
+def _by_rows(recurrence: Recurrence, states: Array, rows: Array) -> Array | None:
+    """Return the bound of a cell, of which single steps can be taken alone: few rows miss a test where most meet it."""
+    if not isinstance(recurrence, CellRecurrence):
+        return None
+    xp, previous = namespace(states), recurrence.previous(states)
+    bound, places = xp.zeros(states.shape), xp.nonzero(rows)
+    count = max(_NUMBERS // recurrence.layout.size, 1)
+    for start in range(0, len(places[0]), count):
+        place = tuple(x[start : start + count] for x in places)
+        alone = recurrence.single_steps(place, previous[place])
+        if alone is None:
+            return None
+        bound[place] = xp.asarray(rounding_of_f(_on_host(alone), to_host(previous[place])[None]))[0]
+    return bound  # type: ignore[no-any-return]
 
 
 def _by_windows(recurrence: Recurrence, states: Array, rows: Array) -> Array:

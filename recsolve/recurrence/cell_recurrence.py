@@ -232,6 +232,22 @@ class CellRecurrence(Recurrence):
         x = None if self.x is None else picked(self.x, lead, index)
         return self._remade(drive, initial, reset, x)
 
+    def single_steps(self, place: tuple[Array, ...], previous: Array) -> Self | None:
+        """Return the recurrence of single steps, each as a sequence of its own; None where weights move with time.
+
+        Parameters
+        ----------
+        place : tuple of array of int
+            The times of R steps, and their places in the batch.
+        previous : array, shape (R, *event)
+            The states before them.
+        """
+        if any(m.moves for m in self.cell.mixings.values()):
+            return None
+        lead = (self.length, *self.batch)
+        drive = Names({name: picked(u, lead, place)[None] for name, u in self.drive.items()}, "drive")
+        return self._remade(drive, self.wrap(previous), None, None)
+
     def _remade(self, drive: Names, initial: Any, reset: Array | None, x: Array | None) -> Self:
         """Return a recurrence of the same class, with all that a subclass has added, on another drive."""
         known = {name: vars(self)[name] for name in ("_has_constants", "rounding") if name in vars(self)}
