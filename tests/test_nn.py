@@ -449,6 +449,17 @@ def test_windows_are_not_solved_again_of_other_weights_or_inputs():
             y.sum().backward()
 
 
+def test_torch_compile_follows_windows_without_a_break():
+    whole, cut = (pair("GRU", num_layers=2)[1] for _ in range(2))
+    cut.solving = dataclasses.replace(cut.solving, every=3)
+    compiled = torch.compile(cut, fullgraph=True, backend="aot_eager")
+    x, found = torch.randn(T, B, D, dtype=torch.float64).requires_grad_(), []
+    for module, call in ((whole, whole), (cut, compiled)):
+        y, final = call(x)
+        found.append([y, final, *derivatives([y, final], [x], module)])
+    assert_same(*found)
+
+
 def test_windows_are_solved_again_as_often_as_is_asked():
     theirs, ours = pair("GRU")
     ours.solving = dataclasses.replace(ours.solving, every=3)

@@ -48,10 +48,9 @@ def in_windows(
         if begin and breaks is not None:
             first = [torch.zeros_like(h) if start is None else start for start, h in zip(starts, state, strict=True)]
             state = [torch.where(breaks[begin][:, None], s, h) for s, h in zip(first, state, strict=True)]
-        parts = checkpoint(
-            solve, steps, mask, *state, use_reentrant=False, preserve_rng_state=False,
-            context_fn=lambda: (nullcontext(), _Again(weights)),
-        )  # fmt: skip
+        # torch.compile follows no context of one's own: it looks after weights itself, and counts windows twice.
+        again = {} if torch.compiler.is_compiling() else {"context_fn": lambda: (nullcontext(), _Again(weights))}
+        parts = checkpoint(solve, steps, mask, *state, use_reentrant=False, preserve_rng_state=False, **again)
         found.append(parts)
         state = [part[-1] for part in parts] if len(steps) else state
     return [torch.cat(part) for part in zip(*found, strict=True)]
@@ -84,9 +83,11 @@ def _spans(length: int, every: int, breaks: Any) -> Iterator[tuple[int, int]]:
     Within a window resets start from what it begins with. That is right where all sequences begin there, and other
     windows end before the next reset.
     """
-    some, whole = [], []  # where a sequence begins, and where all do
-    if breaks is not None:
-        some, whole = (mask.nonzero().flatten().tolist() for mask in (breaks.any(1), breaks.all(1)))
+    if breaks is None:
+        yield from ((begin, min(begin + every, length)) for begin in range(0, length, every))
+        return
+    # Where a sequence begins, and where all do.
+    some, whole = (mask.nonzero().flatten().tolist() for mask in (breaks.any(1), breaks.all(1)))
     begin, fresh = 0, True
     while begin < length:
         end = min(begin + every, length)
