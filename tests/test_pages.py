@@ -1,0 +1,64 @@
+"""The pages of the documentation: links lead to headings that are there, what is counted is up to date."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from recsolve.solvers import REGISTRY
+
+ROOT = Path(__file__).parent.parent
+SPEC = importlib.util.spec_from_file_location("facts", ROOT / "docs" / "facts.py")
+facts = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(facts)
+SOLVERS = ROOT / "docs" / "solvers"
+
+every_page = pytest.mark.parametrize("page", facts.pages(), ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def anchors(page):
+    """Return the names that GitHub gives to the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_page
+def test_links_lead_to_headings_that_are_there(page):
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+        found = page.parent / target if target else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
+
+
+@every_page
+def test_what_is_counted_is_up_to_date(page):
+    text = page.read_text(encoding="utf-8")
+    assert facts.current(text) == text, "python docs/facts.py writes it anew"
+    # A line that begins with a comment is HTML to its end: Markdown in it would be shown as it is written.
+    assert not re.search(r"^<!-- .*-->.", text, flags=re.MULTILINE)
+
+
+def test_facts_that_are_out_of_date_are_found():
+    assert facts.current("<!-- fact: solvers -->0<!-- /fact --> solvers") != "<!-- fact: solvers -->0<!-- /fact --> solvers"
+    with pytest.raises(KeyError):
+        facts.current("<!-- fact: no-such -->0<!-- /fact -->")
+
+
+def test_every_solver_is_on_the_page_of_its_group_and_on_no_other():
+    found = [
+        (name, page.name)
+        for page in sorted(SOLVERS.glob("*.md"))
+        for name in re.findall(r"^## `(\w+)`$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    ]
+    assert sorted(found) == sorted((name, facts.page_of(solver.group)) for name, solver in REGISTRY.items())
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_page_says_of_each_solver_what_one_wants_to_know(name):
+    text = (SOLVERS / facts.page_of(REGISTRY[name].group)).read_text(encoding="utf-8")
+    section = re.split(r"^## ", text.partition(f"\n## `{name}`\n")[2], flags=re.MULTILINE)[0]
+    assert "$$" in section
+    for what in ("Guaranteed", "Cost", "Take it", "Source"):
+        assert f"\n- **{what}**" in section, what
