@@ -141,7 +141,8 @@ def tanh_network(solver: str, gain: str) -> str:
 def benchmark(solve: str, how: str = "slower") -> str:
     """How many times slower, or faster, than what is beside it a solve was, of the tables of docs/benchmarks.md."""
     text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    ratios = [float(ratio) for ratio in re.findall(rf"^ {re.escape(solve)}  .*?([\d.]+)x  ", text, re.MULTILINE)]
+    rows = (" ".join(line.split()) for line in text.splitlines() if line.startswith(" "))
+    ratios = [float(re.findall(r" ([\d.]+)x\b", row)[0]) for row in rows if row.startswith(f"{solve} ")]
     return between(1 / ratio if how == "slower" else ratio for ratio in ratios)
 
 

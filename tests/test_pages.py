@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,9 @@ def test_a_page_says_of_each_solver_what_one_wants_to_know(name):
     assert "$$" in section
     for what in ("Guaranteed", "Cost", "Take it", "Source"):
         assert f"\n- **{what}**" in section, what
+
+
+def test_the_readme_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| extra |")[2].partition("\n\n")[0]
+    assert not {extra for extra in extras if f"`{extra}`" not in table}
