@@ -96,40 +96,24 @@ def _known() -> Iterable[tuple[str, type[rs.solvers.Method]]]:
 
 
 @cache
-def gallery() -> dict[str, dict[str, tuple[str, int, float]]]:
-    """Return status, iterations and time over the loop's, by problem and solver, of docs/gallery.md."""
-    found: dict[str, dict[str, tuple[str, int, float]]] = {}
+def gallery() -> dict[str, dict[str, int]]:
+    """Return the iterations of docs/gallery.md by problem and solver."""
     text = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
-    for name, section in re.findall(r"\n## (\w+)\n(.*?)(?=\n## |\Z)", text, re.DOTALL):
-        cells = (row for row in _rows(section) if row[0] in rs.solvers.REGISTRY)
-        found[name] = {solver: (status, int(nit), float(time)) for solver, status, nit, _, _, time in cells}
-    return found
+    sections = re.findall(r"\n## (\w+)\n(.*?)(?=\n## |\Z)", text, re.DOTALL)
+    return {
+        name: {row[0]: int(row[2]) for row in _rows(section) if row[0] in rs.solvers.REGISTRY}
+        for name, section in sections
+    }
 
 
 def iterations(solver: str, problem: str) -> str:
     """How many iterations a solver takes on a problem of the gallery."""
-    return str(gallery()[problem][solver][1])
+    return str(gallery()[problem][solver])
 
 
 def most(solver: str) -> str:
     """The most iterations that a solver takes on any problem of the gallery."""
-    return str(max(found[solver][1] for found in gallery().values()))
-
-
-def iteration_time(solver: str, other: str) -> str:
-    """The time of an iteration over one of another solver, over the problems of the gallery."""
-    return between(_each(found, solver) / _each(found, other) for found in gallery().values())
-
-
-def time(solver: str, other: str) -> str:
-    """The time of a solve over that of another solver, where both of them converge."""
-    both = (found for found in gallery().values() if found[solver][0] == found[other][0] == "converged")
-    return between(found[solver][2] / found[other][2] for found in both)
-
-
-def _each(found: dict[str, tuple[str, int, float]], solver: str) -> float:
-    _, nit, seconds = found[solver]
-    return seconds / max(nit, 1)
+    return str(max(found[solver] for found in gallery().values()))
 
 
 def tanh_network(solver: str, gain: str) -> str:
@@ -173,7 +157,7 @@ def between(values: Iterable[float]) -> str:
 FACTS: dict[str, Callable[..., str]] = {
     fact.__name__.replace("_", "-"): fact
     for fact in (
-        studies, questions, solvers, family, group, iterations, most, iteration_time, time, tanh_network, benchmark,
+        studies, questions, solvers, family, group, iterations, most, tanh_network, benchmark,
     )
 }  # fmt: skip
 
