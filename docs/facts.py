@@ -4,9 +4,9 @@ A marked place stands between two comments, which no reader sees:
 
     there are <!-- fact: studies -->66<!-- /fact --> studies
 
-The words after the colon are a function of ``FACTS`` and its arguments. Lists and tables come from the registries,
-figures from the tables that are committed (of docs/gallery.md, docs/tanh_rnn.md, docs/benchmarks.md). A test asserts that
-nothing is out of date.
+The words after the colon are a function of ``FACTS`` and its arguments. Lists and tables come from the registries, figures
+from the tables that are committed (docs/gallery.md, docs/tanh_rnn.md, docs/benchmarks.md). A test asserts that nothing is
+out of date.
 """
 
 from __future__ import annotations
@@ -67,13 +67,22 @@ def solvers() -> str:
 def family() -> str:
     """The solvers of each group, with the page that describes them."""
     groups = {group: [name for name, method in _known() if method.group == group] for group in rs.solvers.GROUPS}
-    rows = ((f"[{group}]({page_of(group)})", ", ".join(f"`{name}`" for name in names)) for group, names in groups.items())
+    rows = (
+        (f"[{group}]({page_of(group)})", ", ".join(f"`{name}`" for name in names)) for group, names in groups.items()
+    )
     return table(("group", "solvers"), rows)
 
 
 def group(name: str) -> str:
     """What is guaranteed of the solvers of a group."""
-    head = ("solver", "A, in place of J", "exact within T by itself", "one update if f is affine", "causal", "on graphs")
+    head = (
+        "solver",
+        "A, in place of J",
+        "exact within T by itself",
+        "one update if f is affine",
+        "causal",
+        "on graphs",
+    )
     return table(head, (_promises(method) for _, method in _known() if method.group == name))
 
 

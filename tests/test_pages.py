@@ -42,7 +42,10 @@ def test_what_is_counted_is_up_to_date(page):
 
 
 def test_facts_that_are_out_of_date_are_found():
-    assert facts.current("<!-- fact: solvers -->0<!-- /fact --> solvers") != "<!-- fact: solvers -->0<!-- /fact --> solvers"
+    assert (
+        facts.current("<!-- fact: solvers -->0<!-- /fact --> solvers")
+        != "<!-- fact: solvers -->0<!-- /fact --> solvers"
+    )
     with pytest.raises(KeyError):
         facts.current("<!-- fact: no-such -->0<!-- /fact -->")
 
