@@ -4,9 +4,9 @@ A marked place stands between two comments, which no reader sees:
 
     there are <!-- fact: studies -->66<!-- /fact --> studies
 
-The words after the colon are a function of ``FACTS`` and its arguments. Lists and tables come from the registries, figures
-from the tables that are committed (docs/gallery.md, docs/tanh_rnn.md, docs/benchmarks.md). A test asserts that nothing is
-out of date.
+The words after the colon are a function of ``FACTS`` and its arguments. Lists and tables come from the registries,
+figures from the tables that are committed (docs/gallery.md, docs/tanh_rnn.md, docs/benchmarks.md). A test asserts that
+nothing is out of date.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def tanh_network(solver: str, gain: str) -> str:
 def benchmark(solve: str, how: str = "slower") -> str:
     """How many times slower, or faster, than what is beside it a solve was, of the tables of docs/benchmarks.md."""
     text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    rows = (" ".join(line.split()) for line in text.splitlines() if line.startswith(" "))
-    ratios = [float(re.findall(r" ([\d.]+)x\b", row)[0]) for row in rows if row.startswith(f"{solve} ")]
+    rows = (" ".join(line.replace("|", " ").split()) for line in text.splitlines() if line.startswith((" ", "|")))
+    ratios = [float(re.findall(r" ([\d.]+)x\b", row)[0]) for row in rows if re.match(f"{solve} ", row)]
     return between(1 / ratio if how == "slower" else ratio for ratio in ratios)
 
 

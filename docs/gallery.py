@@ -101,8 +101,8 @@ def page(tables: dict[str, list[Row]]) -> None:
         counts = {row.solver: row.iterations if row.status == "converged" else row.status for row in found}
         print(f"| [{name}](#{name}) | " + " | ".join(str(counts[solver]) for solver in SHOWN) + " |")
     print(
-        "\nIterations of different solvers do not cost the same: one of `adaptive_shooting` or `gauss_seidel` follows f for "
-        "about the square root of T steps, one after the other. So the tables also count what a solve has done. "
+        "\nIterations of different solvers do not cost the same: one of `adaptive_shooting` or `gauss_seidel` follows "
+        "f for about the square root of T steps, one after the other. So the tables also count what a solve has done. "
         "*Evaluations* are those of f, in units of all steps; *Jacobians* and *scans* are those of the steps that were "
         "left. *Predicted* are the iterations that `rs.diagnose` expects from the first 256 steps. *Error* is the "
         "largest distance from the sequential loop. In chaos errors of order one are what a small residual leaves, and "

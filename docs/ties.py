@@ -118,10 +118,10 @@ def main() -> None:
     print(
         "No choice of the derivative at ties is the best on every problem, and a wrong one costs Newton's method many "
         "times the iterations. All choices converge to the same states.\n\n"
-        f"The problems are full of ties, with {UNITS} units and {STEPS} steps. The table has the median of iterations over "
-        f"{SEEDS} seeds, and the range, in float64 to the default tolerance. The columns are the setting `ties`, the share "
-        "that passes to the operand that depends on the state. `python docs/ties.py` writes this page, here with "
-        f"recsolve {found['recsolve']}, NumPy {found['numpy']}.\n"
+        f"The problems are full of ties, with {UNITS} units and {STEPS} steps. The table has the median of iterations "
+        f"over {SEEDS} seeds, and the range, in float64 to the default tolerance. The columns are the setting `ties`, "
+        "the share that passes to the operand that depends on the state. `python docs/ties.py` writes this page, here "
+        f"with recsolve {found['recsolve']}, NumPy {found['numpy']}.\n"
     )
     print("| problem | " + " | ".join(CHOICES) + " |")
     print("|---" * (len(CHOICES) + 1) + "|")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import recsolve as rs
 from recsolve.solvers import REGISTRY
+from recsolve.studies.problems.gallery import PROBLEMS
 
 ROOT = Path(__file__).parent.parent
 SPEC = importlib.util.spec_from_file_location("facts", ROOT / "docs" / "facts.py")
@@ -72,3 +74,14 @@ def test_the_readme_names_every_extra():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| extra |")[2].partition("\n\n")[0]
     assert not {extra for extra in extras if f"`{extra}`" not in table}
+
+
+@pytest.mark.parametrize(
+    ("problem", "solver"),
+    [("minmax_ties", "newton"), ("near_critical", "jacobi"), ("resets", "gauss_seidel"), ("langevin", "windowed")],
+)
+def test_the_gallery_has_the_iterations_that_its_problems_take(problem, solver):
+    with rs.backend("numpy"):
+        found = rs.solve(PROBLEMS[problem](0), method=solver)
+    assert found.success
+    assert abs(facts.gallery()[problem][solver] - found.nit) <= 1
