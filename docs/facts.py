@@ -127,7 +127,7 @@ def most(solver: str) -> str:
 
 def tanh_network(solver: str, gain: str) -> str:
     """The median of iterations on tanh networks of a gain, of docs/tanh_rnn.md."""
-    head, *rows = _rows((ROOT / "docs" / "tanh_rnn.md").read_text(encoding="utf-8"))
+    head, _, *rows = _rows((ROOT / "docs" / "tanh_rnn.md").read_text(encoding="utf-8"))
     return next(row[head.index(f"g = {gain}")].split()[0] for row in rows if row[0] == solver)
 
 
@@ -139,10 +139,18 @@ def benchmark(solve: str, how: str = "slower") -> str:
     return between(1 / ratio if how == "slower" else ratio for ratio in ratios)
 
 
+def kernel(pattern: str) -> str:
+    """The time of kernels on a GPU over that of a copy, of rows of docs/benchmarks.md that begin with a pattern."""
+    rows = _rows((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
+    column = {15: 7, 8: 5}  # of "ratio", in the table of solves and in that of scans
+    found = (row[column[len(row)]] for row in rows if len(row) in column and re.match(pattern, " ".join(row[:4])))
+    return between(float(ratio) for ratio in found if ratio[:1].isdigit())
+
+
 def _rows(text: str) -> Iterator[list[str]]:
-    """Yield the cells of the rows of tables, lines of dashes left out."""
+    """Yield the cells of the rows of tables."""
     for line in text.splitlines():
-        if line.startswith("| "):
+        if line.startswith("|"):
             yield [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -166,7 +174,7 @@ def between(values: Iterable[float]) -> str:
 FACTS: dict[str, Callable[..., str]] = {
     fact.__name__.replace("_", "-"): fact
     for fact in (
-        studies, questions, solvers, family, group, iterations, most, tanh_network, benchmark,
+        studies, questions, solvers, family, group, iterations, most, tanh_network, benchmark, kernel,
     )
 }  # fmt: skip
 
