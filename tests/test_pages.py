@@ -9,6 +9,7 @@ import pytest
 
 import recsolve as rs
 from recsolve.solvers import REGISTRY
+from recsolve.solvers.registry import applicable
 from recsolve.studies.problems.gallery import PROBLEMS
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +77,13 @@ def test_the_readme_names_every_extra():
     assert not {extra for extra in extras if f"`{extra}`" not in table}
 
 
+def test_the_gallery_has_all_its_problems_with_all_solvers_that_apply():
+    assert list(facts.gallery()) == list(PROBLEMS)
+    assert len(PROBLEMS) == 12, "pages call it the twelve problems"
+    for name, found in facts.gallery().items():
+        assert list(found) == applicable(PROBLEMS[name](0))
+
+
 @pytest.mark.parametrize(
     ("problem", "solver"),
     [("minmax_ties", "newton"), ("near_critical", "jacobi"), ("resets", "gauss_seidel"), ("langevin", "windowed")],
@@ -85,3 +93,8 @@ def test_the_gallery_has_the_iterations_that_its_problems_take(problem, solver):
         found = rs.solve(PROBLEMS[problem](0), method=solver)
     assert found.success
     assert abs(facts.gallery()[problem][solver] - found.nit) <= 1
+
+
+def test_every_fact_is_on_a_page():
+    text = "".join(page.read_text(encoding="utf-8") for page in facts.pages())
+    assert not {name for name in facts.FACTS if f"<!-- fact: {name} " not in text}
