@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import tomllib
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_what_is_counted_is_up_to_date(page):
     assert facts.current(text) == text, "python docs/facts.py writes it anew"
     # A line that begins with a comment is HTML to its end: Markdown in it would be shown as it is written.
     assert not re.search(r"^ *<!-- .*-->.", text, flags=re.MULTILINE)
+
+
+@every_page
+def test_names_of_the_package_that_a_page_quotes_are_there(page):
+    if page.name == "changelog.md":
+        return  # names of earlier days
+    for name in set(re.findall(r"`rs\.(\w[\w.]*\w)", page.read_text(encoding="utf-8"))):
+        assert reduce(lambda found, part: getattr(found, part, None), name.split("."), rs), f"rs.{name}"
 
 
 def test_facts_that_are_out_of_date_are_found():
