@@ -34,11 +34,13 @@ def main() -> None:
     found = versions()
     print("# Iterations on tanh networks\n")
     print(
-        f"h = tanh(W h + u), {UNITS} units, T = {STEPS}, W ~ N(0, g²/{UNITS}), u ~ N(0, 1), float64, tolerance "
-        f"{TOLERANCE:g}: median iterations over {SEEDS} seeds, and the range. With the pin every method ends within T. "
-        "An iteration of adaptive_shooting, gauss_seidel, multiple_shooting, parareal or mgrit follows f for "
-        f"{round(STEPS**0.5)} steps or more, one after the other. "
-        f"Written by `python docs/tanh_rnn.py` with recsolve {found['recsolve']}, NumPy {found['numpy']}.\n"
+        "Most solvers take more iterations as the gain g of a network grows. Those that follow f in blocks of steps "
+        "take the fewest (adaptive_shooting, gauss_seidel, multiple_shooting, parareal and mgrit), but one of theirs "
+        f"follows f for {round(STEPS**0.5)} steps or more, one after the other.\n\n"
+        f"The network is h = tanh(W h + u) with {UNITS} units, W ~ N(0, g²/{UNITS}) and u ~ N(0, 1), over {STEPS} "
+        f"steps. The table has the median of iterations over {SEEDS} seeds, and the range, in float64 to a tolerance "
+        f"of {TOLERANCE:g}. With the pin every method ends within T. `python docs/tanh_rnn.py` writes this page, here "
+        f"with recsolve {found['recsolve']}, NumPy {found['numpy']}.\n"
     )
     print("| solver | " + " | ".join(f"g = {gain}" for gain in GAINS) + " |")
     print("|---" * (len(GAINS) + 1) + "|")

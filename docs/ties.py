@@ -116,10 +116,12 @@ def main() -> None:
     found = versions()
     print("# Iterations with each choice of the derivative at ties\n")
     print(
-        f"Newton's method on four problems full of ties, {UNITS} units, T = {STEPS}, float64, default tolerance: "
-        f"median iterations over {SEEDS} seeds, and the range. The columns are `ties`, the share that passes to the "
-        "operand that depends on the state. All converge to the same states. Written by `python docs/ties.py` with "
-        f"recsolve {found['recsolve']}, NumPy {found['numpy']}.\n"
+        "No choice of the derivative at ties is the best on every problem, and a wrong one costs Newton's method many "
+        "times the iterations. All choices converge to the same states.\n\n"
+        f"The problems are full of ties, with {UNITS} units and {STEPS} steps. The table has the median of iterations "
+        f"over {SEEDS} seeds, and the range, in float64 to the default tolerance. The columns are the setting `ties`, "
+        "the share that passes to the operand that depends on the state. `python docs/ties.py` writes this page, here "
+        f"with recsolve {found['recsolve']}, NumPy {found['numpy']}.\n"
     )
     print("| problem | " + " | ".join(CHOICES) + " |")
     print("|---" * (len(CHOICES) + 1) + "|")

@@ -27,6 +27,14 @@ def median(study, method, gain):
 
 
 @pytest.mark.parametrize("gain", [0.5, 1.0])
+@pytest.mark.parametrize("method", ["newton", "quasi_newton", "jacobi", "broyden"])
+def test_the_table_of_iterations_is_what_its_script_counts(study, method, gain):
+    page = PATH.with_suffix(".md").read_text(encoding="utf-8")
+    medians = next(line for line in page.splitlines() if line.startswith(f"| {method} |")).split("|")[2:-1]
+    assert abs(float(medians[study.GAINS.index(gain)].split()[0]) - median(study, method, gain)) <= 1
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.0])
 def test_newton_takes_the_fewest_iterations_in_the_contractive_regime(study, gain):
     newton = median(study, "newton", gain)
     assert newton <= 5

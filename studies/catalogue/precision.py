@@ -1,8 +1,8 @@
 """float64, float32 and bfloat16 storage in Newton's method on recurrences: error floors, and the gain of mixing them.
 
-In the correction form (docs/solvers.md) A only has to be good enough to contract: storing it in bfloat16 costs at most
-iterations, while states in bfloat16 cost digits. Low precision first and high precision last is iterative refinement
-(Higham, "Accuracy and Stability of Numerical Algorithms", 2002, chapter 12).
+In the correction form (docs/solvers/index.md) A only has to be good enough to contract: storing it in bfloat16 costs at
+most iterations, while states in bfloat16 cost digits. Low precision first and high precision last is iterative
+refinement (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, chapter 12).
 """
 
 from __future__ import annotations
