@@ -65,8 +65,8 @@ def test_what_is_not_finite_is_left_to_the_walk(bad):
 
 
 def test_sweeps_are_tried_where_few_sequences_are_long():
-    def most(T, batch, n, depth=1):
-        ones = np.broadcast_to(np.float32(1), (T, batch, n))
+    def most(T, batch, n, depth=1, dtype=np.float32):
+        ones = np.broadcast_to(dtype(1), (T, batch, n))
         W = rs.mixings.Dense(np.broadcast_to(np.float32(1), (n, n)))
         calls = [Call(W, {i: ones}) for i in range(depth)]
         return most_sweeps(Factored(calls, [{depth: ones}], rs.Layout(units=n), (T, batch)), ones)
@@ -74,4 +74,5 @@ def test_sweeps_are_tried_where_few_sequences_are_long():
     assert most(16384, 1, 256) > 12
     assert most(512, 1, 256) == 0
     assert most(2048, 64, 1024) < 8
+    assert most(16384, 1, 256, dtype=np.float16) == 0  # which is scanned in float32
     assert most(16384, 1, 256, depth=3) == 0  # whose blocks would take a matrix for every step

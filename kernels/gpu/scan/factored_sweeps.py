@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import FLOATS, Array, namespace
 from recsolve.kernels.affine_scan import affine_scan
 
 # Units of rounding, in the size of the largest |y| of its step: |r| that is enough, and |r| that is, as rounding bounds
@@ -29,7 +29,7 @@ _SWEEP, _NUMBER, _PRODUCT = 4e-4, 16e-12, 2.5e-14
 def most_sweeps(e: Any, f: Array) -> int:
     """Return how many sweeps take half of the time of a walk, by a model of both; 0 where a sweep has no use."""
     original = getattr(e, "original", e)
-    if original.depth > _DEEPEST:
+    if original.depth > _DEEPEST or f.dtype not in FLOATS:
         return 0
     weights = [call.mixing.weight for call in original.calls]
     nbytes, rows = sum(w.nbytes for w in weights), prod(f.shape[: f.ndim - len(e.layout.event)])
