@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sphinx.application import Sphinx
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 # The names of `recsolve` itself: by page, the title, what one does there, and the rooms whose names it has.
 ROOMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -66,13 +67,18 @@ VALUES = {
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the reference, with the full names that it documents; of a module also the module."""
+    """A page of the reference: full names, in sections; of a module also the module."""
 
     file: str
     title: str
     text: str
-    names: tuple[str, ...]
+    sections: dict[str, list[str]]
     module: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all sections."""
+        return [name for names in self.sections.values() for name in names]
 
 
 def public(module: ModuleType) -> list[str]:
@@ -85,22 +91,41 @@ def public(module: ModuleType) -> list[str]:
 
 def pages() -> list[Page]:
     """Return all pages of the reference."""
+    return [*_of_rooms(), *map(_of_module, _modules()), *_beside()]
+
+
+def _modules() -> list[str]:
     root = import_module("recsolve")
-    values = {name: getattr(root, name) for name in public(root)}
-    modules = dict.fromkeys([*MODULES, *(name for name, value in values.items() if isinstance(value, ModuleType))])
+    return list(dict.fromkeys([*MODULES, *(n for n in public(root) if isinstance(getattr(root, n), ModuleType))]))
+
+
+def _of_rooms() -> list[Page]:
+    root, modules = import_module("recsolve"), _modules()
     rooms: dict[str, list[str]] = {file: [] for file in ROOMS}
-    for name, value in values.items():
-        if name not in modules:
-            rooms[_room(value)].append(f"recsolve.{name}")
-    found = [Page(file, *ROOMS[file][:2], tuple(names)) for file, names in rooms.items() if names]
-    for name in modules:
-        module = import_module(f"recsolve.{name}")
-        names = tuple(f"recsolve.{name}.{n}" for n in public(module))
-        text = inspect.cleandoc(module.__doc__ or "").split("\n\n")[0]
-        found.append(Page(name, MODULES.get(name, name.capitalize()), text, names, f"recsolve.{name}"))
+    names = [name for name in public(root) if name not in modules]
+    for name in sorted(names, key=lambda name: (inspect.isclass(getattr(root, name)), name)):  # what is called first
+        rooms[_room(getattr(root, name))].append(f"recsolve.{name}")
+    return [Page(file, *ROOMS[file][:2], {"": names}) for file, names in rooms.items() if names]
+
+
+def _of_module(name: str) -> Page:
+    module = import_module(f"recsolve.{name}")
+    names = public(module)
+    sections: dict[str, list[str]] = {"": [f"recsolve.{name}.{n}" for n in names]}
+    if name == "solvers":  # as listings have them
+        sections = {}
+        for method in module.REGISTRY.values():
+            sections.setdefault(method.group.capitalize(), []).append(f"recsolve.solvers.{method.__name__}")
+        listed = {method.__name__ for method in module.REGISTRY.values()}
+        sections["To choose and to write one"] = [f"recsolve.solvers.{n}" for n in names if n not in listed]
+    text = inspect.cleandoc(module.__doc__ or "").split("\n\n")[0]
+    return Page(name, MODULES.get(name, name.capitalize()), text, sections, f"recsolve.{name}")
+
+
+def _beside() -> list[Page]:
     monoids = [type(monoid) for monoid in import_module("recsolve.kernels.monoids").MONOIDS.values()]
-    listed = {"monoids": tuple(f"{monoid.__module__}.{monoid.__name__}" for monoid in monoids)}
-    return [*found, *(Page(f, title, text, listed.get(f, names)) for f, (title, text, names) in BESIDE.items())]
+    listed = {"monoids": [f"{monoid.__module__}.{monoid.__name__}" for monoid in monoids]}
+    return [Page(f, title, text, {"": listed.get(f, list(names))}) for f, (title, text, names) in BESIDE.items()]
 
 
 def _room(value: Any) -> str:
@@ -117,7 +142,12 @@ def get(name: str) -> Any:
 
 
 def members(cls: type) -> list[str]:
-    """Return what a class defines for users, and bases that are not public define for it: what has a docstring."""
+    """Return what a class, and bases of it that are not public, define for users: what has a docstring.
+
+    Of methods of the registry nothing: one sets them, and the driver calls what their public bases describe.
+    """
+    if cls in import_module("recsolve.solvers").REGISTRY.values():
+        return []
     known = {id(get(name)) for page in pages() for name in page.names}
     bases = [c for c in cls.__mro__ if c.__module__.startswith("recsolve.") and (c is cls or id(c) not in known)]
     found: dict[str, None] = {}
@@ -129,30 +159,45 @@ def members(cls: type) -> list[str]:
     return list(found)
 
 
-def described(name: str) -> list[str]:
+def described(name: str, short: str) -> list[str]:
     """Return the directive that documents a name, as lines of reStructuredText."""
-    value, short = get(name), name.rpartition(".")[2]
+    value = get(name)
     if name in VALUES:
-        return [f".. py:data:: {name}", "", f"   {VALUES[name]}", ""]
+        return [f".. py:data:: {short}", "", f"   {VALUES[name]}", ""]
     if inspect.isclass(value):
-        listed = [f"   :members: {', '.join(members(value))}"] if members(value) else []
-        return [f".. autoclass:: {name}", *listed, ""]
-    kind = "autofunction" if callable(value) and hasattr(value, "__name__") else "autodata"
-    return [f".. {kind}:: {name}", *(["   :no-value:"] if kind == "autodata" else []), ""] if short else []
+        return [
+            f".. autoclass:: {name}",
+            *([f"   :members: {', '.join(members(value))}"] if members(value) else []),
+            "",
+        ]
+    if inspect.isroutine(value):
+        return [f".. autofunction:: {name}", ""]
+    return [f".. autodata:: {name}", "   :no-value:", ""]
 
 
 def written(page: Page) -> str:
-    """Return a page as reStructuredText: a table of its names, then each."""
-    prefix = f"{page.module}." if page.module else ""  # within a module Sphinx wants short names
-    numpy = [name for name in page.names if getattr(get(name), "__module__", None) == "numpy"]
-    own = [name for name in page.names if name not in numpy]
-    rows = [f"   {name.removeprefix(prefix) if prefix else '~' + name}" for name in own if name not in VALUES]
-    head = [page.title, "=" * len(page.title), "", page.text, ""]
+    """Return a page as reStructuredText: a table of the names of each section, then each name."""
     module = [f".. py:module:: {page.module}", ""] if page.module else []
-    table = [".. autosummary::", "", *rows, ""]
-    signatures = [f"   {name}({', '.join('xy'[: getattr(get(name), 'nin', 1)])})" for name in numpy]
-    borrowed = [".. py:function::", *signatures, "", "   NumPy's own, by the same names.", ""] if numpy else []
-    return "\n".join([*head, *module, *table, *(line for name in own for line in described(name)), *borrowed])
+    lines = [*_title(page.title, "="), *module, page.text, ""]
+    for title, names in page.sections.items():
+        short = {name: name.removeprefix(f"{page.module}.") for name in names}  # within a module Sphinx adds its name
+        borrowed = [name for name in names if getattr(get(name), "__module__", None) == "numpy"]
+        own = [name for name in names if name not in borrowed]
+        rows = [short[name] if page.module else f"~{name}" for name in own if name not in VALUES]
+        lines += [*(_title(title, "-") if title else []), *(_table(rows) if len(rows) > 1 else [])]
+        lines += [line for name in own for line in described(name, short[name])]
+        if borrowed:
+            calls = [f"   {short[name]}({', '.join('xy'[: getattr(get(name), 'nin', 1)])})" for name in borrowed]
+            lines += [".. py:function::", *calls, "", "   NumPy's own, by the same names.", ""]
+    return "\n".join(lines)
+
+
+def _title(text: str, line: str) -> list[str]:
+    return [text, line * len(text), ""]
+
+
+def _table(rows: list[str]) -> list[str]:
+    return [".. autosummary::", "   :nosignatures:", "", *(f"   {row}" for row in rows), ""]
 
 
 def write(app: Sphinx) -> None:
@@ -160,9 +205,6 @@ def write(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "api"
     folder.mkdir(exist_ok=True)
     texts = {f"{page.file}.rst": written(page) for page in pages()}
-    entries = [f"   {page.file}" for page in pages()]
-    title = ["API reference", "=============", "", "Every public name, by what one does with it.", ""]
-    texts["index.rst"] = "\n".join([*title, ".. toctree::", "   :maxdepth: 1", "", *entries, ""])
     for path in folder.iterdir():
         if path.name not in texts:
             path.unlink()

@@ -100,6 +100,13 @@ class CellSpec:
     ----------
     key : str
         What operations of torch know it by, as long as it lives.
+
+    Examples
+    --------
+    >>> from recsolve.interop.autograd import CellSpec
+    >>> spec = CellSpec("elman", settings={"method": "newton"})
+    >>> spec.definition.mixings
+    ('h',)
     """
 
     cell: Cell | str
@@ -142,6 +149,15 @@ class CellResult(NamedTuple):
     output : tensor, shape (T, *batch, *lanes, n)
     final : tensor, shape (*batch, *event)
         Of a cell with several components they are its first axis after the batch, in the order of ``Cell.state``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from recsolve.interop.autograd import CellSpec, solve_cell
+    >>> tensors = {"drive.h": torch.ones(5, 3), "mixing.h": torch.zeros(3)}
+    >>> output, final = solve_cell(CellSpec("elman"), tensors)
+    >>> output.shape, torch.equal(output[-1], final)
+    (torch.Size([5, 3]), True)
     """
 
     output: Any
