@@ -6,15 +6,14 @@ import subprocess
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from queue import Queue
 
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 # What is put into the head of every page: it keeps what the console would show, and what did not load.
 LISTENS = """<script>
@@ -52,12 +51,12 @@ const visit = (page, width) => new Promise(done => {
 </script></body>"""
 
 
-def browser():
-    """Return the path of a browser, or skip the test."""
+def headless(profile):
+    """Return the command of a browser, to which a URL is added, or skip the test."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.skip(f"no {' or '.join(BROWSERS)} on the path")
-    return found
+    return [found, *FLAGS, f"--user-data-dir={profile}"]
 
 
 class _Site(SimpleHTTPRequestHandler):
@@ -68,7 +67,7 @@ class _Site(SimpleHTTPRequestHandler):
         if self.path == "/visit":
             self._send(self.visits)
         elif path.endswith(".html"):
-            self._send(open(path, encoding="utf-8").read().replace("<head>", f"<head>{LISTENS}", 1))
+            self._send(Path(path).read_text(encoding="utf-8").replace("<head>", f"<head>{LISTENS}", 1))
         else:
             super().do_GET()
 
@@ -92,10 +91,9 @@ def visit(folder, pages, widths, profile, timeout=120):
     ``over`` is by how many pixels the page is wider than the screen, ``wide`` what reaches beyond it, ``complaints``
     what the console shows.
     """
-    command = [browser(), *FLAGS, "--window-size=1400,1000", f"--user-data-dir={profile}"]
-    _Site.visits = VISITS.replace("PAGES", json.dumps([f"/{page}" for page in pages])).replace(
-        "WIDTHS", str(list(widths))
-    )
+    command = [*headless(profile), "--window-size=1400,1000"]
+    there = json.dumps([f"/{page}" for page in pages])
+    _Site.visits = VISITS.replace("PAGES", there).replace("WIDTHS", json.dumps(list(widths)))
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Site, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     shown = subprocess.Popen([*command, f"http://127.0.0.1:{server.server_port}/visit"], stderr=subprocess.DEVNULL)

@@ -165,11 +165,8 @@ def described(name: str, short: str) -> list[str]:
     if name in VALUES:
         return [f".. py:data:: {short}", "", f"   {VALUES[name]}", ""]
     if inspect.isclass(value):
-        return [
-            f".. autoclass:: {name}",
-            *([f"   :members: {', '.join(members(value))}"] if members(value) else []),
-            "",
-        ]
+        listed = members(value)
+        return [f".. autoclass:: {name}", *([f"   :members: {', '.join(listed)}"] if listed else []), ""]
     if inspect.isroutine(value):
         return [f".. autofunction:: {name}", ""]
     return [f".. autodata:: {name}", "   :no-value:", ""]
