@@ -21,10 +21,12 @@ extensions = [
     "sphinx_design",
     "docstrings",
     "mathml",
+    "pages",
     "reference",
 ]
 exclude_patterns = ["_build", "_sphinx", "runs", "**/.ipynb_checkpoints"]
-nitpicky = False
+smartquotes = False  # h' is a prime
+highlight_language = "text"
 
 # Pages
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
