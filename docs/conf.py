@@ -9,7 +9,7 @@ import recsolve
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_sphinx"))  # our own extensions
 
-project, author, copyright = "recsolve", "the recsolve authors", "the recsolve authors"
+project, author, copyright = "recsolve", "The recsolve developers", "The recsolve developers"
 version = release = recsolve.__version__
 
 extensions = [

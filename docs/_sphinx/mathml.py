@@ -1,5 +1,6 @@
 """Equations as MathML, which browsers lay out themselves: no script, no network."""
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -10,8 +11,10 @@ from sphinx.errors import ExtensionError
 
 
 def _convert(node: Any, as_block: bool) -> str:
-    tex = node.astext()
+    tex = re.sub(r"(begin|end)\{align\*?\}", r"\1{aligned}", node.astext())
     try:
+        if re.search(r"\\[dt]?frac\s*[^\s{]", tex):
+            raise MathError("numbers of a fraction stand in braces, \\frac{1}{2}")
         return tex2mathml(tex, as_block=as_block)
     except MathError as error:
         raise ExtensionError(f"{node.source}:{node.line}: the equation {tex!r} has no MathML: {error}") from error
@@ -24,7 +27,8 @@ def _inline(writer: Any, node: nodes.math) -> None:
 
 def _block(writer: Any, node: nodes.math_block) -> None:
     number = f'<span class="eqno">({node["number"]})</span>' if node["number"] else ""
-    writer.body.append(writer.starttag(node, "div", CLASS="math") + number + _convert(node, as_block=True) + "</div>\n")
+    equation = f'<div class="equation">{_convert(node, as_block=True)}</div>'
+    writer.body.append(f"{writer.starttag(node, 'div', CLASS='math')}{equation}{number}</div>\n")
     raise nodes.SkipNode
 
 

@@ -42,7 +42,13 @@ class Numbers(SphinxTransform):
                         row.children[place]["classes"].append("text-right")
 
 
+def spread(app: Sphinx, env: Any, names: list[str]) -> None:
+    """Take neighbours apart: processes read ten pages each, and those that run code lie side by side."""
+    names[:] = [name for first in range(9) for name in names[first::9]]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("env-before-read-docs", spread)
     app.add_post_transform(Titles)
     app.add_transform(Numbers)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
