@@ -1,4 +1,4 @@
-"""What pages that are read on GitHub too need on the site: titles in the place of file names, and numbers to the right."""
+"""What pages that are read on GitHub too need here: titles in the place of file names, and numbers to the right."""
 
 from __future__ import annotations
 

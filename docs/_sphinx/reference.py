@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,7 @@ BESIDE: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "recsolve.interop.autograd.solve_cell", "recsolve.interop.autograd.CellSpec",
         "recsolve.interop.autograd.CellResult", "recsolve.gradients.second.second_adjoint",
         "recsolve.gradients.second.Cotangents", "recsolve.gradients.second.Second",
+        "recsolve.solvers.globalised.Globalised",
     )),
     "studies": ("Studies and systems", "What studies and systems are made of.", (
         "recsolve.studies.registry.get", "recsolve.studies.registry.study_of", "recsolve.studies.registry.Study",
@@ -67,7 +69,7 @@ VALUES = {
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the reference: full names, in sections; of a module also the module."""
+    """A page of the reference: full names in sections, and the module that they are all of, if they are."""
 
     file: str
     title: str
@@ -89,6 +91,7 @@ def public(module: ModuleType) -> list[str]:
     return [name for name, value in shown.items() if not isinstance(value, ModuleType) and name != "annotations"]
 
 
+@cache
 def pages() -> list[Page]:
     """Return all pages of the reference."""
     return [*_of_rooms(), *map(_of_module, _modules()), *_beside()]
@@ -105,7 +108,7 @@ def _of_rooms() -> list[Page]:
     names = [name for name in public(root) if name not in modules]
     for name in sorted(names, key=lambda name: (inspect.isclass(getattr(root, name)), name)):  # what is called first
         rooms[_room(getattr(root, name))].append(f"recsolve.{name}")
-    return [Page(file, *ROOMS[file][:2], {"": names}) for file, names in rooms.items() if names]
+    return [Page(file, *ROOMS[file][:2], {"": names}, "recsolve") for file, names in rooms.items() if names]
 
 
 def _of_module(name: str) -> Page:
@@ -174,7 +177,8 @@ def described(name: str, short: str) -> list[str]:
 
 def written(page: Page) -> str:
     """Return a page as reStructuredText: a table of the names of each section, then each name."""
-    module = [f".. py:module:: {page.module}", ""] if page.module else []
+    directive = "currentmodule" if page.module == "recsolve" else "module"  # which has several pages
+    module = [f".. py:{directive}:: {page.module}", ""] if page.module else []
     lines = [*_title(page.title, "="), *module, page.text, ""]
     for title, names in page.sections.items():
         short = {name: name.removeprefix(f"{page.module}.") for name in names}  # within a module Sphinx adds its name

@@ -49,7 +49,7 @@ class Cotangents(NamedTuple):
 
 
 class Second(NamedTuple):
-    """The result of :func:`second_adjoint`, native.
+    """The result of :func:`recsolve.gradients.second.second_adjoint`, native.
 
     Attributes
     ----------

@@ -142,7 +142,7 @@ class CellSpec:
 
 
 class CellResult(NamedTuple):
-    """What :func:`solve_cell` returns.
+    """What :func:`recsolve.interop.autograd.solve_cell` returns.
 
     Attributes
     ----------
