@@ -7,7 +7,7 @@ import subprocess
 import sys
 import zlib
 from html.parser import HTMLParser
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -22,14 +22,18 @@ DOCS = ROOT / "docs"
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="layers of torch are in the reference")
 
 
+def extension(name):
+    """One of our own extensions of Sphinx."""
+    spec = spec_from_file_location(f"docs_{name}", DOCS / "_sphinx" / f"{name}.py")
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def reference():
-    """The extension of Sphinx that writes the reference."""
-    sys.path.insert(0, str(DOCS / "_sphinx"))
-    import reference
-
-    sys.path.remove(str(DOCS / "_sphinx"))
-    return reference
+    """The extension that writes the reference."""
+    return extension("reference")
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +75,32 @@ def test_the_citation_names_this_version():
     assert f"version = {{{rs.__version__}}}" in (DOCS / "cite.md").read_text(encoding="utf-8")
 
 
+def test_docstrings_are_escaped_but_for_what_is_markup():
+    pytest.importorskip("sphinx")
+    lines = [
+        "(T, *batch) of |h|, *native* ``*x``",
+        "clip_ and [1]_ ::",
+        "",
+        "  *code*",
+        "then *this|",
+        ">>> a * b",
+        "*c",
+    ]
+    extension("docstrings").escape(None, "", "", None, None, lines)
+    assert lines[0] == r"(T, \*batch) of \|h\|, *native* ``*x``"
+    assert lines[1:] == [r"clip\_ and [1]_ ::", "", "  *code*", r"then \*this\|", ">>> a * b", "*c"]
+
+
+def test_equations_that_would_be_shown_wrongly_are_refused():
+    pytest.importorskip("sphinx")
+    nodes, convert = pytest.importorskip("docutils.nodes"), extension("mathml")._convert
+    assert "<mfrac" in convert(nodes.math("", r"\frac{1}{2}"), as_block=False)
+    assert "ams-align" in convert(nodes.math_block("", r"\begin{align} a &= b \end{align}"), as_block=True)
+    for wrong in (r"\frac12", r"\unknown"):
+        with pytest.raises(Exception, match="has no MathML"):
+            convert(nodes.math("", wrong), as_block=False)
+
+
 # The built site
 
 
@@ -108,6 +138,12 @@ def test_every_link_of_the_site_leads_somewhere(parsed, site):
             if not known or (path in parsed and unquote(anchor) not in parsed[path].anchors):
                 lost.append(f"{page.relative_to(site)}: {link}")
     assert not lost
+
+
+def test_links_show_titles_in_the_place_of_file_names_and_numbers_are_aligned_right(site):
+    for page in site.rglob("*.html"):
+        assert not re.search(r">[\w/.-]+\.md(</\w+>)*</a>", page.read_text(encoding="utf-8")), page.name
+    assert 'class="text-right"><p>4096<' in (site / "systems.html").read_text(encoding="utf-8")
 
 
 def test_the_site_needs_no_network(parsed):
