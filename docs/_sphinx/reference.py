@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "gradients": ("Gradients", "Differentiate what a solution shows.", ("gradients",)),
     "scans": ("Scans and backends", "Compose maps along time, and choose what computes them.", ("scan", "kernels")),
     "interop": ("Modules and weights from elsewhere", "Run modules of torch; read and write weights.", ("interop",)),
-    "compare": ("Comparing and plotting", "Race methods, and draw what they did.", ("studies",)),
+    "compare": ("Comparing", "Race methods on one recurrence.", ("studies",)),
     "more": ("More of recsolve", "What has no page of its own.", ("",)),
 }  # fmt: skip
 
