@@ -188,8 +188,9 @@ def written(page: Page) -> str:
         lines += [*(_title(title, "-") if title else []), *(_table(rows) if len(rows) > 1 else [])]
         lines += [line for name in own for line in described(name, short[name])]
         if borrowed:
-            calls = [f"   {short[name]}({', '.join('xy'[: getattr(get(name), 'nin', 1)])})" for name in borrowed]
-            lines += [".. py:function::", *calls, "", "   NumPy's own, by the same names.", ""]
+            taken = {name: {1: "x", 2: "x, y"}.get(getattr(get(name), "nin", 0), "x, ...") for name in borrowed}
+            lines += [".. py:function::", *(f"   {short[name]}({taken[name]})" for name in borrowed)]
+            lines += ["", "   NumPy's own, by the same names.", ""]
     return "\n".join(lines)
 
 
