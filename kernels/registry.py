@@ -60,6 +60,16 @@ def register(operation: str, backend: str) -> Callable[[Kernel], Kernel]:
     operation : str
         All its kernels have one signature: ``scan(monoid, elements, *, initial, reset)``, or ``(traced, dtype)``.
     backend : {"numpy", "numba", "cuda"}
+
+    Examples
+    --------
+    >>> from recsolve.kernels.registry import get, register, _REGISTRY
+    >>> @register("halving", "numpy")
+    ... def halve(x):
+    ...     return x / 2
+    >>> get("halving")(3.0)
+    1.5
+    >>> del _REGISTRY["halving", "numpy"]
     """
 
     def decorate(kernel: Kernel) -> Kernel:

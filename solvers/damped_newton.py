@@ -25,7 +25,7 @@ class DampedNewton(Globalised[Array]):
     shrink : float
         Factor on w after a refusal, in (0, 1).
     decrease, trials
-        See :class:`Globalised`.
+        See :class:`recsolve.solvers.globalised.Globalised`.
 
     Raises
     ------

@@ -171,7 +171,7 @@ class Elk(_Regularised):
         nor have to prove themselves: those of Newton's method with this A, which end within T. None: never; a residual
         that is small far from the solution, as recurrences that remember have, may then take T iterations.
     trials, decrease
-        See :class:`Globalised`.
+        See :class:`recsolve.solvers.globalised.Globalised`.
 
     Raises
     ------

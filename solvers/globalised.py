@@ -29,7 +29,7 @@ class Setting(State):
 class Globalised(Solver[Linearised, Setting], Generic[Shared]):
     """Propose a step; where the residual does not fall as predicted, change the setting and propose again.
 
-    The merit (:class:`Merit`) is the sum of r^2 over the rows that are not exact yet: where the dynamics expand, a
+    The merit (``Merit``) is the sum of r^2 over the rows that are not exact yet: where the dynamics expand, a
     global norm is ruled by late rows that cannot be right before the early ones are. The setting (a weight, a damping)
     and its acceptance are each sequence's own. Where every proposal is refused the pinned ``last_resort`` is taken, so
     that the front still advances, and the setting starts again.

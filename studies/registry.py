@@ -113,6 +113,12 @@ class Picture:
         ``draw(pyplot, data)`` returns a matplotlib Figure.
     says : callable
         ``says(data)`` returns what the figure shows, in words computed from the data.
+
+    Examples
+    --------
+    >>> from recsolve.studies.registry import get
+    >>> [picture.name for picture in get("lyapunov").pictures]
+    ['knee', 'predicted']
     """
 
     name: str
@@ -122,7 +128,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report, of texts."""
+    """A table of the report, of texts.
+
+    Examples
+    --------
+    >>> from recsolve.studies.registry import Table
+    >>> Table("Iterations", ("solver", "median"), [("newton", "4")]).head
+    ('solver', 'median')
+    """
 
     title: str
     head: Sequence[str]
@@ -155,6 +168,15 @@ class Study:
         ``tables(data)`` returns tables for the report.
     alone : bool
         Whether runs are timed, and so go one at a time whatever the number of workers.
+
+    Examples
+    --------
+    >>> from recsolve.studies.registry import get
+    >>> study = get("lyapunov")
+    >>> study.question
+    'How do iterations depend on the largest Lyapunov exponent, and can they be predicted?'
+    >>> study.dims
+    ('T', 'gain', 'seed', 'solver')
     """
 
     name: str
@@ -178,7 +200,15 @@ class Study:
 
 
 def study_of(module: str, **given: Any) -> Study:
-    """Return the study of a module whose parts have the names that this file lists at its head."""
+    """Return the study of a module whose parts have the names that this file lists at its head.
+
+    Examples
+    --------
+    >>> from recsolve.studies.registry import study_of
+    >>> from recsolve.studies.catalogue import lyapunov
+    >>> study_of(lyapunov.__name__, name="mine", question="Why?", dims=(), pictures=()).quick == lyapunov.Config()
+    True
+    """
     parts = vars(sys.modules[module])
     named = {name: parts[name] for name in ("grid", "run", "facts", "tables")}
     return Study(quick=parts["Config"](), full=parts["FULL"], tiny=parts["TINY"], **named, **given)
@@ -191,6 +221,12 @@ def get(name: str) -> Study:
     ------
     ValueError
         For an unknown name; the message lists the known ones.
+
+    Examples
+    --------
+    >>> from recsolve.studies.registry import get
+    >>> get("lyapunov").name
+    'lyapunov'
     """
     if name not in CATALOGUE:
         raise ValueError(f"study is {name!r}; wanted one of {', '.join(CATALOGUE)}")

@@ -33,6 +33,7 @@ def snippets(path):
     [
         "README.md",
         "docs/cells.md",
+        "docs/cite.md",
         "docs/compiled.md",
         "docs/gradients.md",
         "docs/networks.md",

@@ -49,7 +49,7 @@ class Monoid(ABC):
     place : float
         Where it is listed, the smallest first; those without one come last, by name.
     cuda : CudaMap, optional
-        The map for GPUs, in ``kernels/cuda/scan/monoids``; see :mod:`recsolve.kernels.monoids.cuda_map`. Without one
+        The map for GPUs, in ``kernels/cuda/scan/monoids``; see ``recsolve.kernels.monoids.cuda_map``. Without one
         the scan of NumPy runs there, on CuPy arrays.
 
     Notes

@@ -101,7 +101,7 @@ class Gradients:
 
     @property
     def states(self) -> Any:
-        """g[t], shape (T, *batch, *event)."""
+        """The adjoint variables g[t]."""
         return self._recurrence.wrap(self._recurrence.as_given(self._g.copy()))
 
     @property
@@ -111,7 +111,7 @@ class Gradients:
 
     @property
     def initial(self) -> Any:
-        """With respect to h[0], shape (*batch, *event); by component where a function has named states."""
+        """With respect to h[0], by component where a function has named states."""
         return self._by_component(self._initial)
 
     def _by_component(self, x: Array) -> Any:

@@ -33,7 +33,15 @@ from recsolve.recurrence.weighted_cell import WeightedCell
 
 
 class Cotangents(NamedTuple):
-    """Native cotangents of states, (T, *batch, *event), output and final state, or None."""
+    """Native cotangents of states, (T, *batch, *event), output and final state, or None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.gradients.second import Cotangents
+    >>> Cotangents(final=np.ones(1)).output is None
+    True
+    """
 
     states: Array | None = None
     output: Array | None = None
@@ -41,7 +49,7 @@ class Cotangents(NamedTuple):
 
 
 class Second(NamedTuple):
-    """The result of :func:`second_adjoint`, native.
+    """The result of :func:`recsolve.gradients.second.second_adjoint`, native.
 
     Attributes
     ----------
@@ -49,6 +57,12 @@ class Second(NamedTuple):
         With respect to the cotangents of states and output, in their shapes. That of ``final`` is ``states[-1]``.
     leaves : dict of array
         With respect to ``recurrence.leaves()``, in their shapes.
+
+    Examples
+    --------
+    >>> from recsolve.gradients.second import Second
+    >>> Second._fields
+    ('states', 'output', 'leaves')
     """
 
     states: Array

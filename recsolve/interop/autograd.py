@@ -100,6 +100,13 @@ class CellSpec:
     ----------
     key : str
         What operations of torch know it by, as long as it lives.
+
+    Examples
+    --------
+    >>> from recsolve.interop.autograd import CellSpec
+    >>> spec = CellSpec("elman", settings={"method": "newton"})
+    >>> spec.definition.mixings
+    ('h',)
     """
 
     cell: Cell | str
@@ -135,13 +142,22 @@ class CellSpec:
 
 
 class CellResult(NamedTuple):
-    """What :func:`solve_cell` returns.
+    """What :func:`recsolve.interop.autograd.solve_cell` returns.
 
     Attributes
     ----------
     output : tensor, shape (T, *batch, *lanes, n)
     final : tensor, shape (*batch, *event)
         Of a cell with several components they are its first axis after the batch, in the order of ``Cell.state``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from recsolve.interop.autograd import CellSpec, solve_cell
+    >>> tensors = {"drive.h": torch.ones(5, 3), "mixing.h": torch.zeros(3)}
+    >>> output, final = solve_cell(CellSpec("elman"), tensors)
+    >>> output.shape, torch.equal(output[-1], final)
+    (torch.Size([5, 3]), True)
     """
 
     output: Any

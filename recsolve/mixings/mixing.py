@@ -24,7 +24,7 @@ class Mixing(ABC):
       is not 0 at 0; otherwise ``trusted``, ``adjoint`` and ``tangent`` compare it with differences.
     - ``weight`` is the one array that is trained, cast and moved: ``map`` replaces it and keeps all other attributes.
       Where it is not (*lanes, n, n), or (n,), override ``units`` and ``lanes``. Constants follow it to its device:
-      :func:`recsolve.mixings.mixing.beside`.
+      ``recsolve.mixings.mixing.beside``.
     - The derivative with respect to the weight is unknown, and is refused, until the class defines
       ``weight_cotangent`` (for ``adjoint``) and ``weight_tangent`` (for ``tangent``); second derivatives want both, and
       ``weight_curvature``.

@@ -205,7 +205,16 @@ class System:
 
 
 def system_of(module: str, **given: Any) -> System:
-    """Return a system of a module whose parts have the names that this file lists at its head, or are given here."""
+    """Return a system of a module whose parts have the names that this file lists at its head, or are given here.
+
+    Examples
+    --------
+    >>> from recsolve.studies.systems.system import get, system_of
+    >>> known = get("minmax")
+    >>> given = {"name": "mine", "title": "Mine", "cite": "me", "structure": "diagonal", "make": known.make}
+    >>> system_of("recsolve.studies.systems.minmax", **given).config == known.config
+    True
+    """
     parts = vars(sys.modules[module])
     known = {"text": cleandoc(parts["__doc__"]), "config": parts["Config"](), "draw": parts.get("draw")}
     return System(**{**known, **given})
@@ -218,6 +227,12 @@ def get(name: str) -> System:
     ------
     ValueError
         For an unknown name; the message lists the known ones.
+
+    Examples
+    --------
+    >>> from recsolve.studies.systems.system import get
+    >>> get("minmax").name
+    'minmax'
     """
     if name not in CATALOGUE:
         raise ValueError(f"system is {name!r}; wanted one of {', '.join(CATALOGUE)}")
