@@ -26,6 +26,7 @@ from recsolve.interop.checkpoint import load
 from recsolve.interop.layers import Layers
 from recsolve.interop.layers_gradients import LayersGradients
 from recsolve.interop.layers_solution import LayersSolution
+from recsolve.interop.saved import save
 from recsolve.interop.torch_run import run
 from recsolve.kernels.backends import backend
 from recsolve.kernels.monoids.monoid import Monoid
@@ -78,6 +79,7 @@ __all__ = [
     "mixings",
     "packed_resets",
     "run",
+    "save",
     "scan",
     "scan_adjoint",
     "solve",

@@ -1,17 +1,16 @@
-"""Reading one layer of a trained network from a file."""
+"""Reading a file: what ``recsolve.save`` has written, or one layer of a trained network."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from recsolve.base.arguments import check_callable
+from recsolve.interop.archives import metadata_of
 from recsolve.interop.contents import read_contents
 from recsolve.interop.modules import Weights
 from recsolve.recurrence import torch_weights
-
-if TYPE_CHECKING:
-    from recsolve.recurrence.weighted_cell import WeightedCell
 
 
 def load(
@@ -21,12 +20,17 @@ def load(
     layer: int | None = None,
     reverse: bool = False,
     nonlinearity: str = "tanh",
-) -> WeightedCell:
-    """Load one layer and direction of a trained RNN, GRU or LSTM from a file.
+    function: Callable[..., Any] | None = None,
+) -> Any:
+    """Load what :func:`recsolve.save` has written, or one layer and direction of a trained RNN, GRU or LSTM.
+
+    The metadata of the file decide which it is.
 
     Parameters
     ----------
     path : path
+        What ``save`` has written, as .safetensors.
+
         Of torch a state dict of RNN, GRU, LSTM, RNNCell, GRUCell or LSTMCell as .pt, .pth, .ckpt, .bin
         (``torch.save(module.state_dict(), path)``, also within other dicts), .safetensors or .npz, or TorchScript as
         .pt or .jit. Of ONNX (.onnx) the nodes RNN, GRU and LSTM; of Keras (.keras, .weights.h5, .h5) the layers
@@ -42,12 +46,16 @@ def load(
         The reverse direction: its cell walks through the input from the end, so turn the input round.
     nonlinearity : {"tanh", "relu"}
         Of an RNN in a file that does not say it; ONNX and Keras with a configuration do.
+    function : callable, optional
+        The function f(s, W, u, p) of a cell that is not built in, in a file of ``save``, of which no other argument
+        is given.
 
     Returns
     -------
-    WeightedCell
-        An Elman, GRU, Cho GRU or LSTM cell in the dtype of the file; float16 and bfloat16 become float32. Of an LSTM
-        with ``proj_size`` states are those before the projection, which ``solution.output`` shows.
+    WeightedCell, RaggedCell, Layers, Projection or Mixing
+        What was saved, on NumPy arrays, bit for bit. Of a network an Elman, GRU, Cho GRU or LSTM cell in the dtype of
+        the file; float16 and bfloat16 become float32. Of an LSTM with ``proj_size`` states are those before the
+        projection, which ``solution.output`` shows.
 
     Raises
     ------
@@ -58,7 +66,8 @@ def load(
     ValueError
         For another format, a corrupt file, or one without recurrent weights or that pickles objects; for keys that are
         missing, left over or of a wrong shape, weights that are NaN or inf, and settings that the cells do not have
-        (other activations, clipping, peepholes). The message names file and key.
+        (other activations, clipping, peepholes). The message names file and key. Of what ``save`` has written: for a
+        newer version of the format, a cell whose function is not given, and a record and arrays that do not fit.
     TypeError
         For weights of mixed dtypes, or other ones than float32, float64, float16 and bfloat16.
 
@@ -72,7 +81,18 @@ def load(
     WeightedCell(gru, 8 units, mixings {'r': 'dense', 'z': 'dense', 'n': 'dense'}, float64)
     """
     from recsolve import cells
+    from recsolve.interop.saved import read
 
+    if function is not None:
+        check_callable("function", function, "f(s, W, u, p)")
+    if (said := metadata_of(path)) is not None:
+        if (keys, layer, reverse, nonlinearity) != (None, None, False, "tanh"):
+            raise ValueError(
+                f"{path} was written by recsolve.save; leave out keys, layer, reverse and nonlinearity, of networks"
+            )
+        return read(path, said, function)
+    if function is not None:
+        raise ValueError(f"function is given, and {path} was not written by recsolve.save; leave it out")
     name, weights = read_weights(path, keys, nonlinearity)
     found = list(torch_weights.ends(weights))
     if layer is None and (found[-1][0] > 0 or (len(found) > 1 and not reverse)):
