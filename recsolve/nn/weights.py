@@ -133,7 +133,7 @@ def fixed_of(mixing: Mixing) -> dict[str, Array]:
     >>> fixed_of(rs.mixings.Masked(rs.mixings.Diagonal(np.ones(2)), [True, False]))
     {'mask': array([ True, False])}
     """
-    found = {}
+    found: dict[str, Array] = {}
     for name, x in vars(changed(mixing)).items():  # without what cached properties have found
         if isinstance(x, Mixing):
             found |= {f"{name}_{key}": value for key, value in fixed_of(x).items()}
