@@ -10,6 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import (
     Array,
+    UserArray,
     all_finite,
     common_kind,
     freeze,
@@ -47,7 +48,7 @@ _LARGE, _TOGETHER = 1 << 18, 1 << 16
 _STEPS = ("step", "apply", "call", "contain", "seen", "shown", "weights", "_call")
 
 
-class FunctionRecurrence(FunctionJacobian):
+class FunctionRecurrence(FunctionJacobian[UserArray]):
     """The recurrence of a user's function; :meth:`recsolve.Recurrence.from_function` makes it.
 
     Attributes
