@@ -100,7 +100,8 @@ class Solution(Generic[UserArray]):
         linked: dict[Leaf, Any] | None = None,
     ):
         self.recurrence, self.solver, self.tolerance, self.status = recurrence, solver, iterate.tolerance, status
-        self.nit, self.stats, self.residuals, self.trace = nit, stats, np.array(residuals), trace
+        self.nit, self.stats, self.residuals = nit, stats, np.array(residuals)
+        self.trace: Trace | Any = trace  # Any, for whoever asks has given the option
         self._iterate, self._remark, self._asked = iterate, remark, asked
         self._linked = linked or {}
         # What gradients go back from, by name. Recorded here, so that torch tells which tensors change after the solve.

@@ -82,7 +82,8 @@ def solve(
     options: Mapping[str, Any] | None = ...,
     fallback: Fallback = ...,
     every: None = None,
-) -> Solution[UserArray]: ...
+) -> Solution[UserArray]:
+    """Solve for all t together; ``help(recsolve.solve)`` describes the arguments."""
 
 
 @overload
@@ -97,7 +98,8 @@ def solve(
     options: Mapping[str, Any] | None = ...,
     fallback: Fallback = ...,
     every: int,
-) -> WindowsSolution[UserArray]: ...
+) -> WindowsSolution[UserArray]:
+    """Solve windows of ``every`` steps one after the other; ``help(recsolve.solve)`` describes the arguments."""
 
 
 def solve(

@@ -108,6 +108,7 @@ class FunctionRecurrence(FunctionJacobian[UserArray]):
         native = natives(first, {**named, **constants}, free=isinstance(structure, str) and structure == "none")
         self.state, start = described(state, [native.pop(name) for name in first], initial)
         units = start.shape[-1] if start.ndim else 1
+        self.form: Any  # of a class that the structure has
         self.structure, self.form = declared_structure(structure, self.state, units, jacobian is not None)
         self.declaration = self.form if isinstance(self.form, ByPairs) else structure
         weights = [_frozen(native.pop(name)) for name in constants]
