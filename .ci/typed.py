@@ -43,45 +43,48 @@ def snippets(page: Path) -> str:
 
 def bound_once(source: str) -> str:
     """Return a module in which every name that statements of its own bind several times is numbered."""
-    tree, count, now = ast.parse(source), {}, {}
-    edits: list[tuple[int, int, str, str]] = []
-    inside = {
+    tree, lines = ast.parse(source), source.encode().splitlines()
+    count: dict[str, int] = {}
+    now: dict[str, str] = {}
+    edits: set[tuple[int, int, str, str]] = set()  # line, column in bytes, a name, and what takes its place
+    plain = (ast.Assign, ast.FunctionDef, ast.ClassDef)
+    elsewhere = {  # what loops, imports and the like bind stays
         n.id
-        for statement in tree.body if not isinstance(statement, (ast.Assign, ast.FunctionDef, ast.ClassDef, ast.Import))
-        for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-    }  # fmt: skip
+        for statement in tree.body
+        for n in ast.walk(statement)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and not isinstance(statement, plain)
+    }
 
     def bind(name: str) -> None:
         count[name] = count.get(name, 0) + 1
-        now[name] = name if count[name] == 1 or name in inside else f"{name}_{count[name]}"
+        now[name] = name if count[name] == 1 or name in elsewhere else f"{name}_{count[name]}"
 
-    def rename(node: ast.AST) -> None:
-        for n in ast.walk(node):
-            name = n.id if isinstance(n, ast.Name) else n.arg if isinstance(n, ast.arg) else ""
-            if now.get(name, name) != name:
-                edits.append((n.lineno, n.col_offset, name, now[name]))
+    def rename(node: ast.AST, hidden: frozenset[str] = frozenset()) -> None:
+        if isinstance(node, ast.Name) and node.id not in hidden:
+            edits.add((node.lineno, node.col_offset, node.id, now.get(node.id, node.id)))
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            hidden |= {n.arg for n in ast.walk(node.args) if isinstance(n, ast.arg)}
+        for child in ast.iter_child_nodes(node):
+            rename(child, hidden)
 
     for statement in tree.body:
         if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
             bind(statement.name)
-            line = source.splitlines()[statement.lineno - 1]
-            column = len(line[: line.index(statement.name, statement.col_offset + 4)].encode())
-            edits.append((statement.lineno, column, statement.name, now[statement.name]))
-            rename(statement)
+            column = lines[statement.lineno - 1].index(statement.name.encode(), statement.col_offset + len("def "))
+            edits.add((statement.lineno, column, statement.name, now[statement.name]))
         elif isinstance(statement, ast.Assign):
             rename(statement.value)
+            for n in (n for target in statement.targets for n in ast.walk(target) if isinstance(n, ast.Name)):
+                if isinstance(n.ctx, ast.Store):
+                    bind(n.id)
             for target in statement.targets:
-                for n in ast.walk(target):
-                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store):
-                        bind(n.id)
                 rename(target)
-        else:
-            rename(statement)
-    lines = source.splitlines()
-    for number, column, name, other in sorted(set(edits), reverse=True):
-        line = lines[number - 1].encode()
-        lines[number - 1] = (line[:column] + other.encode() + line[column + len(name.encode()) :]).decode()
-    return "\n".join(lines) + "\n"
+            continue
+        rename(statement)
+    for number, column, name, other in sorted(edits, reverse=True):
+        line = lines[number - 1]
+        lines[number - 1] = line[:column] + other.encode() + line[column + len(name.encode()) :]
+    return b"\n".join(lines).decode() + "\n"
 
 
 def main() -> int:
@@ -95,6 +98,8 @@ def main() -> int:
             if source := snippets(page).strip():
                 name = re.sub(r"\W", "_", page.relative_to(ROOT).with_suffix("").as_posix())
                 Path(pages, f"{name}.py").write_text(bound_once(source), encoding="utf-8")
+        if not Path(pages, "README.py").exists():
+            raise SystemExit("no snippet is found in README.md: are they still ```python?")
         command = [sys.executable, "-m", "mypy", "--config-file", str(config), *map(str, pages.glob("*.py"))]
         return subprocess.run([*command, "tests/test_typed.py"], cwd=ROOT).returncode
 

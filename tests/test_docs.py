@@ -38,6 +38,7 @@ def snippets(path):
         "docs/networks.md",
         "docs/recurrences.md",
         "docs/scans.md",
+        "docs/solutions.md",
         "docs/solvers.md",
         "docs/training.md",
     ],
