@@ -25,11 +25,10 @@ from recsolve.gradients.result import Gradients
 from recsolve.gradients.scan_adjoint import ScanGradients, scan_adjoint
 from recsolve.gradients.tangent import tangent
 from recsolve.interop import autograd as _autograd  # noqa: F401  # so that solve and scan record nodes of torch
-from recsolve.interop.checkpoint import load
 from recsolve.interop.layers import Layers
 from recsolve.interop.layers_gradients import LayersGradients
 from recsolve.interop.layers_solution import LayersSolution
-from recsolve.interop.saved import save
+from recsolve.interop.saved import load, save
 from recsolve.interop.torch_run import run
 from recsolve.kernels.backends import backend
 from recsolve.kernels.monoids.monoid import Monoid

@@ -349,6 +349,8 @@ def test_arguments_that_belong_to_other_files_are_refused(path, tmp_path):
         rs.load(path, function=3)
     with pytest.raises(ValueError, match=r"was written by recsolve.save; .* \(recsolve.load reads it\)"):
         rs.Layers.load(path)
+    with pytest.raises(FileNotFoundError, match="no weights file"):
+        rs.load(tmp_path / "none.safetensors", function=five_lines)
     np.savez(tmp_path / "torch.npz", weight_ih_l0=np.ones((24, 3)), weight_hh_l0=np.ones((24, 8)))
     with pytest.raises(ValueError, match=r"function is given, and .* was not written by recsolve.save"):
         rs.load(tmp_path / "torch.npz", function=five_lines)

@@ -8,24 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from recsolve import cells
+from recsolve import cells, mixings
 from recsolve.base.arrays import Array, to_host
 from recsolve.base.overriding import changed, patched
 from recsolve.cells.holding import held, held_by
 from recsolve.interop.layers import Layers
-from recsolve.mixings import (
-    Conv,
-    Dense,
-    Diagonal,
-    Gather,
-    Heads,
-    LowRank,
-    Masked,
-    Mixing,
-    Permutation,
-    SharedHead,
-    Sparse,
-)
+from recsolve.mixings import Gather, LowRank, Masked, Mixing, Sparse
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.projection import Projection
 from recsolve.recurrence.ragged_cell import RaggedCell
@@ -69,13 +57,13 @@ def _sparse(weight: Array, indices: Array, indptr: Array) -> Sparse:
 _FORMS = {
     form.kind.name: form
     for form in (
-        _Form(Diagonal),
-        _Form(Dense),
-        _Form(Heads),
-        _Form(SharedHead, settings=("heads",)),
-        _Form(Conv, settings=("grid", "boundary")),
+        _Form(mixings.Diagonal),
+        _Form(mixings.Dense),
+        _Form(mixings.Heads),
+        _Form(mixings.SharedHead, settings=("heads",)),
+        _Form(mixings.Conv, settings=("grid", "boundary")),
         _Form(LowRank, settings=("rank",), make=_low_rank),
-        _Form(Permutation, arrays=("index", "weight")),
+        _Form(mixings.Permutation, arrays=("index", "weight")),
         _Form(Gather, arrays=("index", "weight"), make=lambda index, weight: Gather(index, weight.dtype)),
         _Form(Sparse, arrays=("weight", "indices", "indptr"), make=_sparse),
     )
@@ -144,7 +132,7 @@ class Writer:
         return {"drives": list(projection.weights)}
 
     def _mixing(self, mixing: Mixing, at: str) -> dict[str, Any]:
-        if type(mixing) is Masked:
+        if type(mixing) is Masked and not patched(mixing):
             self._put(f"{at}mask", mixing.mask)
             within = changed(mixing.within, weight=mixing.weight)  # map replaces the weight of the mask alone
             return {"kind": "masked", "within": self._mixing(within, f"{at}within.")}
@@ -244,9 +232,9 @@ class Reader:
 
     def _cell(self, record: Any, at: str) -> Any:
         plain, projection = self.definition(_entry(record, "cell", dict)), _entry(record, "projection", dict | None)
-        mixings = _entry(record, "mixings", dict)
+        mixed = _entry(record, "mixings", dict)
         cell = plain.with_weights(
-            mixings={name: self._mixing(of, f"{at}mixings.{name}.") for name, of in mixings.items()},
+            mixings={name: self._mixing(of, f"{at}mixings.{name}.") for name, of in mixed.items()},
             parameters={n: self._take(f"{at}parameters.{n}") for n in _entry(record, "parameters", tuple)},
             projection=None if projection is None else self._projection(projection, f"{at}projection."),
             hidden_size=_entry(record, "hidden_size", int | dict),
