@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ def five_lines(s, W, u, p):
 OWN = rs.Cell(five_lines, state=("h", "c"), output="h", cite="of a test")
 
 
+@cache
 def cells(dtype):
     """Return cells of every definition and mixing, by name, with the function that they are loaded with."""
     found = {}
@@ -56,9 +58,10 @@ def cells(dtype):
     }
 
 
+@cache
 def objects(dtype):
     """Return all that files hold, by name."""
-    found = cells(dtype)
+    found = dict(cells(dtype))
     one, two = (rs.cells.LSTM.random(input_size=n, hidden_size=4, rng=n, dtype=dtype) for n in (3, 8))
     found |= {f"mixing: {name}": (mixing, None) for name, mixing in test_mixings.made(dtype).items()}
     return found | {
