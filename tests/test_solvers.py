@@ -1,5 +1,6 @@
 """Settings of the solvers: what they reduce to, what they cost, and what is refused."""
 
+import re
 import sys
 from dataclasses import fields
 from pathlib import Path
