@@ -1,7 +1,7 @@
 """The solvers, one file each.
 
 A class with a ``name`` in a file of this folder is found when the folder is imported: it is in ``REGISTRY``, and an
-attribute here. The imports below are for type checkers and editors; a new solver works without one.
+attribute here and a public name. The imports and names below are for type checkers; a new solver works without them.
 """
 
 from __future__ import annotations
