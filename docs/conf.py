@@ -53,6 +53,3 @@ html_copy_source = html_show_sourcelink = False
 html_math_renderer = "mathml"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
-
-# A table of contents may name pages that are still to be written (Sphinx forgets to give this warning its type).
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "toctree glob" not in str(record.msg))

@@ -1,6 +1,9 @@
 """recsolve: solve nonlinear recurrences h[t] = f(h[t-1], u[t]) in parallel over t."""
 
+from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING
 
 # In a checkout the folders of the other layers lie beside this one, where an installation has them inside. Python that
 # is started in the checkout finds this folder before what is installed; this line lets it find the rest as well.
@@ -22,10 +25,10 @@ from recsolve.gradients.result import Gradients
 from recsolve.gradients.scan_adjoint import ScanGradients, scan_adjoint
 from recsolve.gradients.tangent import tangent
 from recsolve.interop import autograd as _autograd  # noqa: F401  # so that solve and scan record nodes of torch
-from recsolve.interop.checkpoint import load
 from recsolve.interop.layers import Layers
 from recsolve.interop.layers_gradients import LayersGradients
 from recsolve.interop.layers_solution import LayersSolution
+from recsolve.interop.saved import load, save
 from recsolve.interop.torch_run import run
 from recsolve.kernels.backends import backend
 from recsolve.kernels.monoids.monoid import Monoid
@@ -41,6 +44,9 @@ from recsolve.solve import IntermediateResult, solve
 from recsolve.solvers.auto_pilot import explain
 from recsolve.solvers.choice import Choice
 from recsolve.windows_solution import WindowsSolution
+
+if TYPE_CHECKING:
+    from recsolve import nn as nn
 
 __all__ = [
     "Cell",
@@ -78,6 +84,7 @@ __all__ = [
     "mixings",
     "packed_resets",
     "run",
+    "save",
     "scan",
     "scan_adjoint",
     "solve",
@@ -87,10 +94,12 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(["nn"] if _find_spec("torch") else [])])
+
+
 def __getattr__(name: str) -> object:
     """Import ``nn``, which needs torch, when it is first asked for."""
     if name == "nn":
-        from importlib import import_module
-
-        return import_module("recsolve.nn")
+        return _import_module("recsolve.nn")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

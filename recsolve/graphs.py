@@ -20,6 +20,10 @@ from recsolve.symbolic.dual import value_of
 __all__ = ["Graph", "by_kind", "from_edges", "grid", "layers", "matmul", "together", "tree"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def grid(shape: Sequence[int] | int, *, directions: Sequence[int] | None = None, offsets: Any = None) -> Graph:
     """Return a grid of any number of axes, in which every node sees its neighbours.
 

@@ -117,3 +117,7 @@ __all__ = [
     "relu", "rint", "rms_norm", "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "sqrt", "square", "tan",
     "tanh", "total", "trunc", "where",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from recsolve.analysis.condition import condition
 from recsolve.analysis.error_bound import error_bound
 from recsolve.analysis.structure_truth import Verification, verify_jacobian
 from recsolve.analysis.trust import Estimate, estimate
-from recsolve.base.arrays import Array, is_discrete, to_host
+from recsolve.base.arrays import Array, UserArray, is_discrete, to_host
 from recsolve.base.links import RECORDERS, Leaf
 from recsolve.base.names import Names
 from recsolve.base.status import Status
@@ -23,7 +23,7 @@ from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.method import Method
 
 
-class Solution:
+class Solution(Generic[UserArray]):
     """A trajectory with its residual, status and counts.
 
     Attributes
@@ -87,7 +87,7 @@ class Solution:
 
     def __init__(
         self,
-        recurrence: Recurrence,
+        recurrence: Recurrence[UserArray],
         solver: Method,
         iterate: Iterate | Settled,
         status: Status,
@@ -100,7 +100,8 @@ class Solution:
         linked: dict[Leaf, Any] | None = None,
     ):
         self.recurrence, self.solver, self.tolerance, self.status = recurrence, solver, iterate.tolerance, status
-        self.nit, self.stats, self.residuals, self.trace = nit, stats, np.array(residuals), trace
+        self.nit, self.stats, self.residuals = nit, stats, np.array(residuals)
+        self.trace: Trace | Any = trace  # Any, for whoever asks has given the option
         self._iterate, self._remark, self._asked = iterate, remark, asked
         self._linked = linked or {}
         # What gradients go back from, by name. Recorded here, so that torch tells which tensors change after the solve.
@@ -112,25 +113,26 @@ class Solution:
         return {**{n: x for n, x in vars(self).items() if n not in gone}, "_linked": {}, "_recorded": {}}
 
     @cached_property
-    def states(self) -> Any:
+    def states(self) -> UserArray:
         if "states" in self._recorded:
-            return self._recorded["states"]
-        return self.recurrence.wrap(self.recurrence.as_given(self._iterate.states))
+            return self._recorded["states"]  # type: ignore[no-any-return]
+        return self.recurrence.wrap(self.recurrence.as_given(self._iterate.states))  # type: ignore[no-any-return]
 
     @cached_property
-    def output(self) -> Any:
+    def output(self) -> UserArray:
         if "output" in self._recorded:
-            return self._recorded["output"]
-        return self.recurrence.wrap(self.recurrence.as_given(self.recurrence.output(self._iterate.states)))
+            return self._recorded["output"]  # type: ignore[no-any-return]
+        shown = self.recurrence.output(self._iterate.states)
+        return self.recurrence.wrap(self.recurrence.as_given(shown))  # type: ignore[no-any-return]
 
     @cached_property
-    def final(self) -> Any:
+    def final(self) -> UserArray:
         states = self._iterate.states
         if self.recurrence.graph is not None:
             raise AttributeError("final is the state after the last step, and a graph has none; take it from states")
         if "final" in self._recorded:
-            return self._recorded["final"]
-        return self.recurrence.wrap(states[-1] if len(states) else self.recurrence.initial)
+            return self._recorded["final"]  # type: ignore[no-any-return]
+        return self.recurrence.wrap(states[-1] if len(states) else self.recurrence.initial)  # type: ignore[no-any-return]
 
     @property
     def named(self) -> Names:

@@ -11,7 +11,7 @@ import numpy as np
 from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, freeze, is_discrete, kind_of, namespace, to_host
+from recsolve.base.arrays import Array, UserArray, freeze, is_discrete, kind_of, namespace, to_host
 from recsolve.base.links import linked
 from recsolve.base.status import MISMATCH, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
@@ -72,7 +72,7 @@ class IntermediateResult:
 
 @overload
 def solve(
-    recurrence: Recurrence,
+    recurrence: Recurrence[UserArray],
     *,
     method: str | solvers.Method = ...,
     tol: float | None = ...,
@@ -82,12 +82,13 @@ def solve(
     options: Mapping[str, Any] | None = ...,
     fallback: Fallback = ...,
     every: None = None,
-) -> Solution: ...
+) -> Solution[UserArray]:
+    """Solve for all t together; ``help(recsolve.solve)`` describes the arguments."""
 
 
 @overload
 def solve(
-    recurrence: Recurrence,
+    recurrence: Recurrence[UserArray],
     *,
     method: str | solvers.Method = ...,
     tol: float | None = ...,
@@ -97,7 +98,8 @@ def solve(
     options: Mapping[str, Any] | None = ...,
     fallback: Fallback = ...,
     every: int,
-) -> WindowsSolution: ...
+) -> WindowsSolution[UserArray]:
+    """Solve windows of ``every`` steps one after the other; ``help(recsolve.solve)`` describes the arguments."""
 
 
 def solve(

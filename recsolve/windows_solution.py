@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
 from recsolve.analysis.structure_truth import Verification
 from recsolve.analysis.trust import Estimate, EstimateInOrder
-from recsolve.base.arrays import Array, is_discrete, namespace, ordered_empty
+from recsolve.base.arrays import Array, UserArray, is_discrete, namespace, ordered_empty
 from recsolve.base.links import RECORDERS, Leaf, linked
 from recsolve.base.names import Names
 from recsolve.base.status import Status
@@ -17,7 +17,7 @@ from recsolve.solution import ConvergenceError, Solution
 from recsolve.windows import SolvedWindow, Windows
 
 
-class WindowsSolution:
+class WindowsSolution(Generic[UserArray]):
     """A trajectory that was solved window after window: its output, and of its states the last of each window.
 
     :func:`recsolve.solve` returns it with ``every=L``. States in between are solved again where they are needed: by
@@ -79,18 +79,18 @@ class WindowsSolution:
         return {**vars(self), "_recorded": {}}
 
     @property
-    def output(self) -> Any:
-        return self._recorded.get("output", self.recurrence.wrap(self._output))
+    def output(self) -> UserArray:
+        return self._recorded.get("output", self.recurrence.wrap(self._output))  # type: ignore[no-any-return]
 
     @property
-    def ends(self) -> Any:
-        return self._recorded.get("ends", self.recurrence.wrap(self._ends))
+    def ends(self) -> UserArray:
+        return self._recorded.get("ends", self.recurrence.wrap(self._ends))  # type: ignore[no-any-return]
 
     @property
-    def final(self) -> Any:
+    def final(self) -> UserArray:
         if "final" in self._recorded:
-            return self._recorded["final"]
-        return self.recurrence.wrap(self._ends[-1] if len(self._ends) else self.recurrence.initial)
+            return self._recorded["final"]  # type: ignore[no-any-return]
+        return self.recurrence.wrap(self._ends[-1] if len(self._ends) else self.recurrence.initial)  # type: ignore[no-any-return]
 
     @property
     def named_ends(self) -> Names:
@@ -100,7 +100,7 @@ class WindowsSolution:
     def named_final(self) -> Names:
         return self.recurrence.named(self.final)
 
-    def again(self, index: int) -> Solution:
+    def again(self, index: int) -> Solution[UserArray]:
         """Return the solution of one window with its states, solved again as it was.
 
         Parameters

@@ -39,6 +39,7 @@ def snippets(path):
         "docs/networks.md",
         "docs/recurrences.md",
         "docs/scans.md",
+        "docs/solutions.md",
         *(f"docs/solvers/{path.name}" for path in sorted((ROOT / "docs" / "solvers").glob("*.md"))),
         "docs/training.md",
     ],

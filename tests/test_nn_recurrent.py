@@ -408,3 +408,114 @@ def test_layers_are_made_without_memory_and_drawn_later():
 def test_what_changes_weights_names_layers_of_others(change):
     with pytest.raises(TypeError, match=r"layer is GRU; wanted one of recsolve\.nn"):
         change(torch.nn.GRU(3, 4), 1.0)
+
+
+# What mixings hold besides their weights -----------------------------------------------------------------------
+
+
+class Turned(rs.mixings.Mixing):
+    """A rotation of the user's own, of numbers that are drawn, not trained."""
+
+    linear = True
+
+    def __init__(self, weight, turn):
+        super().__init__(weight)
+        self.turn = turn
+
+    def matvec(self, x):
+        return self.weight * (x @ self.turn.astype(x.dtype))
+
+    def weight_cotangent(self, g, x):
+        return (g * (x @ self.turn.astype(x.dtype))).reshape(-1, N).sum(axis=0)
+
+
+def drawn_mask(draw):
+    return rs.mixings.Masked(rs.mixings.Dense(draw((N, N))), draw((N, N)) > 0)
+
+
+def drawn_heads(draw):
+    return rs.mixings.Masked(rs.mixings.Masked(rs.mixings.Heads(draw((2, 4, 4))), draw((2, 4, 4)) > -0.2),
+                             draw((2, 4, 4)) < 0.2)  # fmt: skip
+
+
+def drawn_order(draw):
+    return rs.mixings.Permutation(np.argsort(draw((N,))), draw((N,)))
+
+
+def drawn_places(draw):
+    return rs.mixings.Gather(np.argsort(draw((N,))), draw((N,)).dtype)
+
+
+def drawn_sparse(draw):
+    from scipy.sparse import csr_array
+
+    columns = np.argsort(draw((N, N)))[:, :2]
+    return rs.mixings.Sparse(csr_array((draw((N, 2)).ravel(), columns.ravel(), np.arange(0, 2 * N + 1, 2)), (N, N)))
+
+
+def drawn_turn(draw):
+    return Turned(draw((N,)), draw((N, N)))
+
+
+DRAWN = [drawn_mask, drawn_heads, drawn_order, drawn_places, drawn_sparse, drawn_turn]
+
+
+@pytest.mark.parametrize("mixing", DRAWN)
+def test_a_checkpoint_holds_what_mixings_have_drawn(mixing, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    options = {"mixing": mixing, "num_layers": 2, "bidirectional": True}
+    module, x = layer("cho_gru", **options), data()
+    wanted = module(x)[0]
+    save_file(module.state_dict(), tmp_path / "weights.safetensors")
+    fresh = [layer("cho_gru", seed=5, **options) for _ in range(4)]
+    fresh[1] = copy.deepcopy(fresh[1])
+    state = load_file(tmp_path / "weights.safetensors")
+    for other, load in zip(fresh, [{}, {}, {"assign": True}, {"strict": False}], strict=True):
+        assert not torch.equal(other(x)[0], wanted)
+        other.load_state_dict(state, **load)
+        assert torch.equal(other(x)[0], wanted)
+    with torch.no_grad():  # as broadcasts of buffers do
+        for here, there in zip(fresh[0].buffers(), layer("cho_gru", seed=7, **options).buffers(), strict=True):
+            here.copy_(there)
+    assert not torch.equal(fresh[0](x)[0], wanted)
+    fresh[2].reset_parameters()
+    assert not torch.equal(fresh[2](x)[0], wanted)
+    assert torch.equal(fresh[1](x)[0], wanted)
+
+
+def test_older_checkpoints_load_and_say_that_masks_are_missing():
+    module, other, x = layer("gru", mixing=masked), layer("gru", seed=5, mixing=masked), data()
+    state = {name: p for name, p in module.state_dict().items() if "fixed" not in name}
+    with pytest.warns(UserWarning, match="the checkpoint has no gru_l0.fixed_r_mask, as older ones"):
+        assert str(other.load_state_dict(state)) == "<All keys matched successfully>"
+    assert torch.equal(other(x)[0], module(x)[0])  # since this mask is not drawn
+    with pytest.raises(RuntimeError, match=r"Missing key.*mixing_r"):
+        other.load_state_dict({name: p for name, p in state.items() if "mixing_r" not in name})
+
+
+def test_layers_that_are_compiled_see_masks_that_are_loaded(monkeypatch):
+    """Where ``torch.compile`` looks at a layer, nobody looks whether buffers have changed."""
+    module, other, x = layer("gru", mixing=drawn_mask), layer("gru", seed=5, mixing=drawn_mask), data()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    module.load_state_dict(other.state_dict())
+    assert torch.equal(module(x)[0], other(x)[0])
+
+
+def test_layers_without_masks_have_parameters_alone():
+    for mixing in ("dense", "heads", conv, low_rank):
+        assert not list(layer("gru", mixing=mixing).buffers())
+
+
+def test_masks_that_differ_under_vmap_are_refused_and_one_mask_is_taken():
+    models = [layer("gru", seed=seed, mixing=masked) for seed in range(2)]
+    parameters, buffers = torch.func.stack_module_state(models)
+    one, x = {name: b[0] for name, b in buffers.items()}, data()
+
+    def show(p, b):
+        return torch.func.functional_call(models[0], (p, b), (x,))[0]
+
+    found = torch.func.vmap(show, in_dims=(0, None))(parameters, one)
+    assert torch.allclose(found, torch.stack([model(x)[0] for model in models]), atol=1e-13)
+    with pytest.raises(TypeError, match="fixed_r_mask differs between models under vmap"):
+        torch.func.vmap(show)(parameters, buffers)

@@ -2,7 +2,10 @@
 
 import copy
 import dataclasses
+import inspect
+import multiprocessing
 import pickle
+import sys
 import traceback
 from functools import cache
 
@@ -20,7 +23,10 @@ from recsolve.base.names import Names
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians.factored import Factored
 from recsolve.kernels.monoids.monoid import MONOIDS
+from recsolve.recurrence.cell_weights import CellWeights
+from recsolve.recurrence.read_cell import ReadCell
 from recsolve.solve_trace import Trace
+from recsolve.solvers.registry import applicable
 from recsolve.studies.compare.compare import CompareConfig, Comparison
 from recsolve.studies.compare.race import race
 from recsolve.studies.store.records import Record
@@ -29,7 +35,7 @@ from recsolve.symbolic.tracing import trace_cell
 
 torch = pytest.importorskip("torch")
 
-COPIES = {f"protocol {n}": lambda x, n=n: pickle.loads(pickle.dumps(x, n)) for n in range(2, 6)}
+COPIES = {f"protocol {n}": lambda x, n=n: pickle.loads(pickle.dumps(x, n)) for n in (2, 5)}
 COPIES |= {"copy": copy.copy, "deepcopy": copy.deepcopy}
 
 
@@ -75,8 +81,73 @@ def asked(solution):
     return solution
 
 
+def graph_step(h, u):
+    return np.tanh(0.6 * h[0] + 0.3 * h[1] + u["x"])
+
+
+def first(h, u):
+    return np.tanh(h[0] + u["x"])
+
+
+def history(y, u, p):
+    return u + p.w * (np.tri(len(y), k=-1) @ y)
+
+
+def total(s, u, p):
+    return s.h.sum(axis=-1, keepdims=True)
+
+
+def flip(h, u):
+    return np.where(u, ~h, h)
+
+
+def other_recurrences():
+    """Return recurrences of every class besides, and of whatever they may be made with."""
+    rng = np.random.default_rng(0)
+    gru = rs.cells.GRU.random(input_size=2, hidden_size=4, rng=0)
+    lstm, x = rs.cells.LSTM.random(input_size=2, hidden_size=4, rng=0), rng.standard_normal((20, 2))
+    kind = np.arange(30).reshape(5, 6) % 2
+    return {
+        "graph": rs.Recurrence.from_graph(rs.graphs.by_kind([graph_step, first]), rs.graphs.grid((5, 6)),
+                                          inputs={"kind": kind, "x": rng.standard_normal((5, 6, 2))},
+                                          initial=np.zeros(2), structure="diagonal"),
+        "history": rs.Recurrence.from_history(history, inputs=rng.standard_normal((8, 3)),
+                                              parameters={"w": np.array(0.1)}),
+        "discrete": rs.Recurrence.from_function(flip, inputs=np.arange(6)[:, None] % 2 == 0,
+                                                initial=np.zeros(1, bool), structure="none"),
+        "read out": gru.recurrence(x, readout=total, ties=0.5),
+        "projected": ReadCell.of(lstm, np.ones((2, 4))).recurrence(x),
+        "holding": rs.cells.holding(gru).recurrence(drive={**gru.drive(x), "given": np.ones((20, 1))}),
+        "ensemble": rs.cells.ensemble([gru, gru.map(np.negative)]).recurrence(x),
+        "gathering": rs.cells.Elman.with_weights(mixings={"h": mixings.Gather([1, 0, 0])}).recurrence(
+            drive={"h": rng.standard_normal((20, 3))}),
+    }  # fmt: skip
+
+
+def layers_of_torch():
+    """Return modules that have been called, by name."""
+    found = {
+        "GRU": rs.nn.GRU(2, 4, num_layers=2, bidirectional=True),
+        "LSTM": rs.nn.LSTM(2, 4, proj_size=3, method="newton"),
+        "RNN": rs.nn.RNN(2, 4, every=5),
+        "Recurrent": rs.nn.Recurrent("gru", 2, 4, mixing=masked_mixing, norm=True),
+    }
+    for module in found.values():
+        module(torch.ones(20, 3, 2))
+    return found
+
+
+def masked_mixing(draw):
+    return mixings.Masked(mixings.Dense(draw((4, 4))), draw((4, 4)) > 0)
+
+
+def solution_of(rec):
+    return rs.solve(rec, method="quasi_newton" if "quasi_newton" in applicable(rec) else "jacobi")
+
+
 def gradients(rec):
-    return rs.adjoint(rs.solve(rec), states=rec.wrap(np.ones(rec.shape, rec.dtype)))
+    sol = solution_of(rec)
+    return rs.adjoint(sol, states=0 * sol.states + 1)
 
 
 def asked_for_inputs(gradients):
@@ -143,14 +214,16 @@ def objects():
         "function with a Jacobian": function_recurrence(jacobian=slope),
         "function of tensors": function_recurrence(torch.from_numpy),
         "window": rec.window(5, 15),
+        **other_recurrences(),
         "components with axes": test_ragged_cells.recurrence("attend"),
     }
     layers = rs.Layers([[rec.cell, rec.cell]])
     stacked = layers.solve(np.ones((20, 2, 2)), lengths=[20, 3])
     kept = rs.solve(rec, every=8)
     found = {f"recurrence: {name}": r for name, r in recurrences.items()}
-    found |= {f"solution: {name}": rs.solve(r, method="quasi_newton") for name, r in recurrences.items()}
-    found |= {f"gradients: {name}": gradients(r) for name, r in recurrences.items()}
+    found |= {f"solution: {name}": solution_of(r) for name, r in recurrences.items()}
+    found |= {f"gradients: {name}": gradients(r) for name, r in recurrences.items() if name != "discrete"}
+    found |= {f"layer: {name}": module for name, module in layers_of_torch().items()}
     found |= {f"cell: {name}": cell for name, cell in rs.cells.REGISTRY.items()}
     found |= {f"solver: {name}": solver() for name, solver in rs.solvers.REGISTRY.items()}
     found |= {f"mixing: {name}": mixing for name, mixing in test_mixings.made().items()}
@@ -158,6 +231,7 @@ def objects():
     found |= {f"Jacobian: {name}": J for name, J in structures().items()}
     found |= {
         "weighted cell": rec.cell,
+        "cell that is read out": ReadCell.of(rec.cell, np.ones((2, 4))),
         "cell of components with axes": test_ragged_cells.weighted("headed"),
         "scan gradients": rs.scan_adjoint("affine", (0.5, np.ones(4)), np.ones(4), np.ones(4), initial=1.0),
         "drive": rec.drive,
@@ -176,6 +250,11 @@ def objects():
         "choice": rs.explain(rec),
         "report on a structure": rs.check_structure(function_recurrence(jacobian=slope)),
         "what a callback sees": seen(rec),
+        "graph": rs.graphs.grid((5, 6)),
+        "function by kind": rs.graphs.by_kind([graph_step, first]),
+        "counters": layers_of_torch()["GRU"].counters,
+        "settings of a layer": rs.nn.Settings(method=rs.solvers.Chain(methods=("newton", "sequential"))),
+        "warning": rs.nn.ConvergenceWarning("not met"),
         "program": trace_cell(rs.cells.LSTM, "dense"),
         "layers": layers,
         "solution of layers": stacked,
@@ -188,24 +267,28 @@ def objects():
     return found
 
 
+ROOMS = (rs, rs.cells, rs.graphs, rs.jacobians, rs.mixings, rs.nn, rs.solvers, rs.testing)
+INSIDE = {"Direct", "Iterate", "Linearised", "Problem", "Stage", "State", "History", "Run"}  # of a solve that goes on
+INSIDE |= {"Total", "_PerLane", "_Elementwise", "Widened", "_Sweeps", "_Walk"}  # of single calls
+INSIDE |= {"Arrow", "TransposedArrow", "Congruence"}  # of monoids, whose derivative they are
+
+
+def derived(base):
+    """Yield the classes that the library derives from one; studies have their own, and so have examples that ran."""
+    for cls in base.__subclasses__():
+        where = sys.modules[cls.__module__]
+        if cls.__module__.startswith("recsolve") and getattr(where, cls.__name__, None) is cls:
+            yield from () if ".studies." in cls.__module__ else (cls,)
+            yield from derived(cls)
+
+
 def test_every_public_class_has_an_example():
-    classes = {x for x in (getattr(rs, name) for name in rs.__all__) if isinstance(x, type)}
-    classes |= {x for room in (jacobians, mixings, rs.solvers) for x in vars(room).values() if isinstance(x, type)}
-    classes |= {Names, Tolerance, Trace}
-    concrete = {c for c in classes if c.__module__.startswith("recsolve") and not c.__name__.startswith("_")}
-    concrete -= {c for c in concrete if getattr(c, "__abstractmethods__", None)}
-    inside = {
-        "Direct",
-        "Iterate",
-        "Linearised",
-        "Problem",
-        "Stage",
-        "State",
-        "History",
-        "Run",
-    }  # of a solve that goes on
+    classes = {x for room in ROOMS for name in room.__all__ if isinstance(x := getattr(room, name), type)}
+    bases = (rs.Recurrence, mixings.Mixing, rs.jacobians.Jacobian, CellWeights, rs.Monoid, rs.solvers.Method)
+    classes |= {Names, Tolerance, Trace, *(cls for base in bases for cls in derived(base))}
+    concrete = {c for c in classes if c.__module__.startswith("recsolve") and not inspect.isabstract(c)}
     shown = {base for x in objects().values() for base in type(x).__mro__}
-    assert {c.__name__ for c in concrete - shown} - inside == set()
+    assert {c.__name__ for c in concrete - shown} - INSIDE == set()
 
 
 def same(a, b, known=None):
@@ -230,6 +313,8 @@ def same(a, b, known=None):
         return str(a) == str(b)
     if isinstance(a, Names):
         return same(dict(a), dict(b), known)
+    if isinstance(a, torch.nn.Module):
+        return same(a.state_dict(), b.state_dict()) and same(answers(a), answers(b)) and same(a.counters, b.counters)
     if a.__reduce_ex__(4)[0] is type(a) and isinstance(a, BaseException):
         return a.args == b.args and same(vars(a), vars(b), known)
     if hasattr(a, "__dict__"):
@@ -240,11 +325,16 @@ def same(a, b, known=None):
 def answers(x):
     """Return what an object says when it is asked."""
     if isinstance(x, rs.Recurrence):
-        return rs.solve(x).states
+        return solution_of(x).states
     if isinstance(x, rs.Solution):
-        return x.states, x.output, x.final, x.condition, repr(x), rs.solve(x.recurrence, method=x.solver).states
+        final = None if x.recurrence.graph is not None else x.final
+        return x.states, x.output, final, x.condition, repr(x), rs.solve(x.recurrence, method=x.solver).states
+    if isinstance(x, torch.nn.Module):
+        y, final = x(torch.ones(20, 3, 2))
+        gradients = torch.autograd.grad(y.sum(), list(x.parameters()))
+        return [part.detach() for part in (y, *(final if isinstance(final, tuple) else (final,)), *gradients)]
     if isinstance(x, rs.Gradients):
-        return x.states, x.initial, x.inputs
+        return x.states, x.initial, getattr(x, "inputs", None)
     if isinstance(x, rs.Cell):
         return answers(x.random(input_size=2, hidden_size=4, mixing="diagonal", rng=0))
     if isinstance(x, rs.WeightedCell):
@@ -288,6 +378,37 @@ def test_copies_hold_and_answer_the_same(way):
         except Exception:
             broken.append(f"{name}: {traceback.format_exc(limit=-2)}")
     assert not broken, "\n".join(broken)
+
+
+def test_another_process_answers_the_same():
+    """A process that shares nothing with this one: what is compiled, linked or cached here is not there."""
+    names, held = zip(*objects().items(), strict=True)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.map(answered, held)
+    broken = [name for name, x, (other, said) in zip(names, held, found, strict=True)
+              if not (same(x, other) and same(answers(x), said))]  # fmt: skip
+    assert broken == []
+
+
+def answered(x):
+    """Return an object and what it says, or why it says nothing."""
+    before = copy.deepcopy(x)  # a layer counts its calls
+    try:
+        return before, answers(x)
+    except Exception:
+        return before, traceback.format_exc(limit=-2)
+
+
+def test_weights_that_are_trained_go_without_their_graph():
+    cell = rs.cells.GRU.from_torch(torch.nn.GRU(2, 4).double())
+    rec = cell.recurrence(torch.ones(20, 2, dtype=torch.float64))
+    sol = rs.solve(rec)
+    assert sol.states.requires_grad
+    for way in COPIES.values():
+        other = way(sol)
+        assert same(other.states, sol.states)
+        assert not other.states.requires_grad
+        assert same(rs.solve(way(rec)).states, sol.states)
 
 
 def test_an_error_arrives_from_a_worker_with_its_solution():

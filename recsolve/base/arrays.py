@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # with defaults, which Python has from 3.13 on
+
+    UserArray = TypeVar("UserArray", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    UserArray = TypeVar("UserArray", covariant=True)  # what a user gives and gets: of NumPy arrays Array, else Any
 
 Array: TypeAlias = npt.NDArray[Any]
 Namespace: TypeAlias = Any  # the numpy or the cupy module

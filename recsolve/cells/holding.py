@@ -10,6 +10,8 @@ from recsolve.math import where
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.weighted_cell import WeightedCell
 
+_HELD = "_holding"
+
 
 @dataclass(frozen=True)
 class _Holding:
@@ -62,9 +64,20 @@ def holding(cell: WeightedCell) -> WeightedCell:
     """
     if not isinstance(cell, WeightedCell):
         raise TypeError(f"cell is {type(cell).__name__}; wanted a WeightedCell")
-    plain = cell.cell
+    return WeightedCell(held(cell.cell), cell.mixings, cell.parameters, None, cell.hidden_size)
+
+
+def held(plain: Cell) -> Cell:
+    """Return the definition with one more drive, ``given``."""
     if "given" in plain.drives:
         raise ValueError(f"{plain.name} has a drive given already; wanted a cell without one")
     function = _Holding(plain.function, plain.state)
-    held = Cell(function, state=plain.state, output=plain.output, name=f"{plain.name}_holding", cite=plain.cite)
-    return WeightedCell(held, cell.mixings, cell.parameters, None, cell.hidden_size)
+    return Cell(function, state=plain.state, output=plain.output, name=plain.name + _HELD, cite=plain.cite)
+
+
+def held_by(cell: Cell) -> Cell | None:
+    """Return the definition of which :func:`held` has made a cell, None of others."""
+    if type(cell.function) is not _Holding:
+        return None
+    of, name = cell.function, cell.name.removesuffix(_HELD)
+    return Cell(of.function, state=of.state, output=cell.output, name=name, cite=cell.cite)

@@ -28,7 +28,8 @@ def adjoint(
     final: Any = ...,
     unconverged: bool = ...,
     clamp: float | None = ...,
-) -> Gradients: ...
+) -> Gradients:
+    """Return the gradients of a function of a solution; ``help(recsolve.adjoint)`` describes the arguments."""
 
 
 @overload
@@ -40,7 +41,8 @@ def adjoint(
     final: Any = ...,
     unconverged: bool = ...,
     clamp: float | None = ...,
-) -> WindowsGradients: ...
+) -> WindowsGradients:
+    """Return those of a function of a solution in windows; ``help(recsolve.adjoint)`` describes the arguments."""
 
 
 def adjoint(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from recsolve.interop.stored import Stored
 
 # Errors that NumPy and zipfile raise for files that are no archives of arrays, or are damaged ones.
 _DAMAGED = (ValueError, OSError, EOFError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+FORMAT = "recsolve"  # in the metadata of what recsolve.save writes
 # What safetensors calls dtypes, and what NumPy reads their numbers as.
 _SAFE = {"F64": ("float64", "<f8"), "F32": ("float32", "<f4"), "F16": ("float16", "<f2"), "BF16": ("bfloat16", "<u2")}
 
@@ -63,3 +66,17 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
         numbers = data[begin:end].view(read_as)
         found[name] = Stored(shape, dtype, numbers.reshape(shape) if entry["dtype"] in _SAFE else None)
     return found
+
+
+def metadata_of(path: Any) -> dict[str, str] | None:
+    """Return the metadata of a file that ``recsolve.save`` has written, None of any other one, readable or not."""
+    from safetensors import SafetensorError, safe_open
+
+    if not isinstance(path, (str, os.PathLike)) or Path(path).suffix.lower() != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            said: dict[str, str] = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return None
+    return said if said.get("format") == FORMAT else None

@@ -14,63 +14,10 @@ if TYPE_CHECKING:
     from recsolve.recurrence.weighted_cell import WeightedCell
 
 
-def load(
-    path: str | os.PathLike[str],
-    *,
-    keys: str | Sequence[str] | None = None,
-    layer: int | None = None,
-    reverse: bool = False,
-    nonlinearity: str = "tanh",
+def cell_of(
+    path: str | os.PathLike[str], keys: str | Sequence[str] | None, layer: int | None, reverse: bool, nonlinearity: str
 ) -> WeightedCell:
-    """Load one layer and direction of a trained RNN, GRU or LSTM from a file.
-
-    Parameters
-    ----------
-    path : path
-        Of torch a state dict of RNN, GRU, LSTM, RNNCell, GRUCell or LSTMCell as .pt, .pth, .ckpt, .bin
-        (``torch.save(module.state_dict(), path)``, also within other dicts), .safetensors or .npz, or TorchScript as
-        .pt or .jit. Of ONNX (.onnx) the nodes RNN, GRU and LSTM; of Keras (.keras, .weights.h5, .h5) the layers
-        SimpleRNN, GRU and LSTM, also within Bidirectional. No Python code of a file is run.
-    keys : str or sequence of str, optional
-        Which module, where the file holds several: patterns of its keys, such as ``"encoder.rnn.*"``, or the name of
-        the module; several in a text with commas. ``recsolve weights FILE`` lists what there is. All keys of the module
-        that they select are used, or it is refused; the keys of others are left alone.
-    layer : int, optional
-        Which layer; needed when there are several layers, or two directions and not ``reverse``.
-        :meth:`recsolve.Layers.load` takes them all.
-    reverse : bool
-        The reverse direction: its cell walks through the input from the end, so turn the input round.
-    nonlinearity : {"tanh", "relu"}
-        Of an RNN in a file that does not say it; ONNX and Keras with a configuration do.
-
-    Returns
-    -------
-    WeightedCell
-        An Elman, GRU, Cho GRU or LSTM cell in the dtype of the file; float16 and bfloat16 become float32. Of an LSTM
-        with ``proj_size`` states are those before the projection, which ``solution.output`` shows.
-
-    Raises
-    ------
-    FileNotFoundError
-        When there is no such file.
-    ImportError
-        For files of torch or ONNX where these are not installed; the message names the extra.
-    ValueError
-        For another format, a corrupt file, or one without recurrent weights or that pickles objects; for keys that are
-        missing, left over or of a wrong shape, weights that are NaN or inf, and settings that the cells do not have
-        (other activations, clipping, peepholes). The message names file and key.
-    TypeError
-        For weights of mixed dtypes, or other ones than float32, float64, float16 and bfloat16.
-
-    Examples
-    --------
-    >>> import os, tempfile, numpy as np, recsolve as rs
-    >>> path = os.path.join(tempfile.mkdtemp(), "model.npz")
-    >>> recurrent = {"rnn.weight_ih_l0": np.ones((24, 3)), "rnn.weight_hh_l0": np.ones((24, 8))}
-    >>> np.savez(path, **recurrent, **{"head.weight": np.ones((2, 8))})
-    >>> rs.load(path, keys="rnn.*")
-    WeightedCell(gru, 8 units, mixings {'r': 'dense', 'z': 'dense', 'n': 'dense'}, float64)
-    """
+    """Return one layer and direction of a network as a cell; arguments and errors are those of ``recsolve.load``."""
     from recsolve import cells
 
     name, weights = read_weights(path, keys, nonlinearity)
@@ -94,7 +41,7 @@ def read_weights(
     Parameters
     ----------
     path, keys, nonlinearity
-        As in :func:`load`.
+        As in :func:`recsolve.load`.
 
     Returns
     -------
@@ -106,7 +53,7 @@ def read_weights(
     Raises
     ------
     FileNotFoundError, ImportError, ValueError, TypeError
-        As :func:`load`.
+        As :func:`recsolve.load`.
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"nonlinearity is {nonlinearity!r}; wanted 'tanh' or 'relu'")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsolve.interop.archives import read_npz, read_safetensors
+from recsolve.interop.archives import metadata_of, read_npz, read_safetensors
 from recsolve.interop.keras_files import read_keras
 from recsolve.interop.modules import Module, of_state_dict, stacked
 from recsolve.interop.onnx_files import read_onnx
@@ -102,6 +102,8 @@ def read_contents(path: str | os.PathLike[str], keys: str | Sequence[str] | None
     kind = path.suffix.lower()
     if kind in KINDS and not path.stat().st_size:  # which is a readable file of ONNX
         raise ValueError(f"{path} is empty; wanted weights")
+    if metadata_of(path) is not None:
+        raise ValueError(f"{path} was written by recsolve.save; wanted weights of a network (recsolve.load reads it)")
     if kind in _STATE_DICTS:
         held = _STATE_DICTS[kind](path)
         names = list(held)

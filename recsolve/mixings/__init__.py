@@ -26,6 +26,11 @@ __all__ = [
     "SharedHead", "Sparse",
 ]  # fmt: skip
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 # Those that have a form, by its name: compiled loops know them, and Cell.random makes them.
 MIXINGS: dict[str, type[Mixing]] = {m.name: m for m in (Diagonal, Heads, Dense)}
 

@@ -16,3 +16,7 @@ __all__ = [
     "GRU", "LSTM", "RNN", "ConvergenceWarning", "Counters", "Recurrent", "Settings", "clip_recurrent_", "exponents",
     "init_lyapunov_", "lyapunov_penalty", "report", "reset_counters", "watched",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -3,87 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from recsolve import cells
-from recsolve.base.links import to_linked
-from recsolve.base.overriding import changed
-from recsolve.mixings import MIXINGS, Mixing, form_of
+from recsolve.mixings import Mixing, form_of
 from recsolve.nn.counters import Counters
 from recsolve.nn.direction import Direction, stored, wide
 from recsolve.nn.solving import Settings
 from recsolve.nn.stack import Stack
+from recsolve.nn.weights import Weights
 from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.solve import solve
 
 _NORMS: dict[Any, Any] = {False: None, True: nn.LayerNorm, "layer": nn.LayerNorm, "rms": nn.RMSNorm}
-
-
-def _maker(mixing: Mixing) -> Callable[[Any], Mixing]:
-    """Return what makes a mixing of the same kind of other weights."""
-    return type(mixing) if type(mixing) in MIXINGS.values() else partial(_with_weight, mixing)
-
-
-def _with_weight(mixing: Mixing, weight: Any) -> Mixing:
-    """Return a mixing with another weight, which gradients may go back to."""
-    return changed(mixing, weight=to_linked(weight, "weight"))
-
-
-class _Weights(nn.Module):  # type: ignore[misc]
-    """The parameters of one layer and direction: ``weight_ih``, ``bias_ih``, ``mixing_NAME``, ``parameter_NAME``."""
-
-    def __init__(self, cell: Cell, input_size: int, hidden_size: int, draw: dict[str, Any], factory: dict[str, Any]):
-        super().__init__()
-        self.cell, self.sizes, self.draw = cell, (input_size, hidden_size), draw
-        drawn = self._drawn()
-        self.mixings = {name: _maker(mixing) for name, mixing in drawn.mixings.items()}
-        assert drawn.projection is not None
-        self.drives, self.event = tuple(drawn.projection.weights), next(iter(drawn.projection.events.values()))
-        for name, x in _named(drawn).items():
-            self.register_parameter(name, nn.Parameter(torch.empty(x.shape, **factory)))
-        self._take(drawn)
-
-    def _drawn(self) -> Any:
-        """Return the cell with weights as ``Cell.random`` draws them, by torch's seed."""
-        seed = int(torch.randint(2**62, (), device="cpu"))
-        input_size, hidden_size = self.sizes
-        return self.cell.random(input_size=input_size, hidden_size=hidden_size, **self.draw, rng=seed)
-
-    def _take(self, drawn: Any) -> None:
-        with torch.no_grad():
-            for name, x in _named(drawn).items():
-                getattr(self, name).copy_(torch.as_tensor(x))
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
-        drawn = self._drawn()
-        self.mixings.update({name: _maker(mixing) for name, mixing in drawn.mixings.items()})
-        self._take(drawn)
-
-    def direction(self) -> Direction:
-        """Return the weights as they are now."""
-        weights = {name: getattr(self, f"mixing_{name}") for name in self.cell.mixings}
-        parameters = {name: getattr(self, f"parameter_{name}") for name in self.cell.parameters}
-        return Direction(
-            self.cell, self.mixings, self.drives, self.event, self.weight_ih, self.bias_ih, weights, parameters
-        )
-
-    def extra_repr(self) -> str:
-        """Return what is printed of it."""
-        return ", ".join(f"{name} {tuple(p.shape)}" for name, p in self.named_parameters())
-
-
-def _named(drawn: Any) -> dict[str, Any]:
-    """Return the arrays of a cell by the names of the parameters."""
-    found = {"weight_ih": drawn.projection.matrix, "bias_ih": drawn.projection.offset}
-    found |= {f"mixing_{name}": mixing.weight for name, mixing in drawn.mixings.items()}
-    return found | {f"parameter_{name}": x for name, x in drawn.parameters.items()}
 
 
 class Recurrent(Stack, nn.Module):  # type: ignore[misc]
@@ -192,7 +128,7 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
             if _NORMS[norm] is not None:
                 self.add_module(f"norm_l{layer}", _NORMS[norm](width, **factory))
             for reverse in (False, True)[: 1 + self.bidirectional]:
-                self.add_module(self._name(layer, reverse), _Weights(self.cell, width, hidden_size, draw, factory))
+                self.add_module(self._name(layer, reverse), Weights(self.cell, width, hidden_size, draw, factory))
         self.solving = Settings(method, tol, maxiter, on_failure, every, cotangent_clamp, kappa)
 
     def _name(self, layer: int, reverse: bool) -> str:

@@ -4,3 +4,7 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.given import packed_resets
 
 __all__ = ["Recurrence", "packed_resets"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

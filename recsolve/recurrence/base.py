@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
-from recsolve.base.arrays import Array, Kind, kind_of, memory_order, namespace, ordered_empty
+from recsolve.base.arrays import Array, Kind, UserArray, kind_of, memory_order, namespace, ordered_empty
 from recsolve.base.graph import Graph
 from recsolve.base.layout import Layout
 from recsolve.base.links import Leaf, sever_all
@@ -30,7 +30,7 @@ def _own(kind: type) -> type[Recurrence]:
     return next(c for c in kind.__mro__ if c.__module__.startswith(_HERE))
 
 
-class Recurrence(Makers, UsersArrays, ABC):
+class Recurrence(Makers, UsersArrays, ABC, Generic[UserArray]):
     """A nonlinear recurrence of length T on states (T, *batch, *event).
 
     Build one with ``cell.recurrence(x)`` or :meth:`from_function`. Solvers see only this interface. Its methods take

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from recsolve.base.arguments import check_callable
-from recsolve.base.arrays import Array, Kind, all_finite, common_kind, freeze, namespace, picked, to_host
+from recsolve.base.arrays import Array, Kind, UserArray, all_finite, common_kind, freeze, namespace, picked, to_host
 from recsolve.base.links import Leaf, follow
 from recsolve.base.names import Names
 from recsolve.base.overriding import changed
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from recsolve.recurrence.weighted_cell import WeightedCell
 
 
-class CellRecurrence(Recurrence):
+class CellRecurrence(Recurrence[UserArray]):
     """The recurrence of a cell; :meth:`recsolve.WeightedCell.recurrence` makes it.
 
     Attributes

@@ -10,6 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import (
     Array,
+    UserArray,
     all_finite,
     common_kind,
     freeze,
@@ -47,7 +48,7 @@ _LARGE, _TOGETHER = 1 << 18, 1 << 16
 _STEPS = ("step", "apply", "call", "contain", "seen", "shown", "weights", "_call")
 
 
-class FunctionRecurrence(FunctionJacobian):
+class FunctionRecurrence(FunctionJacobian[UserArray]):
     """The recurrence of a user's function; :meth:`recsolve.Recurrence.from_function` makes it.
 
     Attributes
@@ -107,6 +108,7 @@ class FunctionRecurrence(FunctionJacobian):
         native = natives(first, {**named, **constants}, free=isinstance(structure, str) and structure == "none")
         self.state, start = described(state, [native.pop(name) for name in first], initial)
         units = start.shape[-1] if start.ndim else 1
+        self.form: Any  # of a class that the structure has
         self.structure, self.form = declared_structure(structure, self.state, units, jacobian is not None)
         self.declaration = self.form if isinstance(self.form, ByPairs) else structure
         weights = [_frozen(native.pop(name)) for name in constants]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, is_discrete, namespace, to_native
+from recsolve.base.arrays import Array, UserArray, is_discrete, namespace, to_native
 from recsolve.base.ties import ties_in_force
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.recurrence.base import Recurrence
@@ -18,7 +18,7 @@ from recsolve.recurrence.function_tangent import Tangent
 from recsolve.symbolic.dual import value_of
 
 
-class FunctionJacobian(Recurrence):
+class FunctionJacobian(Recurrence[UserArray]):
     """The part of :class:`recsolve.recurrence.function.FunctionRecurrence` that differentiates its function."""
 
     structure: str

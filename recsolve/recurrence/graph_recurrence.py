@@ -16,6 +16,7 @@ from recsolve.base.arrays import (
     DISCRETE,
     FLOATS,
     Array,
+    UserArray,
     freeze,
     kind_of,
     namespace,
@@ -33,7 +34,7 @@ from recsolve.recurrence.function_tangent import Tangent
 from recsolve.symbolic.constants import state_dtype
 
 
-class GraphRecurrence(FunctionRecurrence):
+class GraphRecurrence(FunctionRecurrence[UserArray]):
     """A recurrence on a graph; :meth:`recsolve.Recurrence.from_graph` makes it.
 
     Its methods take and return native arrays in the order of levels; ``in_order`` and ``as_given`` lead there from the

@@ -18,6 +18,7 @@ from recsolve.base.arrays import (
     DISCRETE,
     FLOATS,
     Array,
+    UserArray,
     all_finite,
     freeze,
     from_native,
@@ -67,7 +68,7 @@ class _Memory:
         return cache
 
 
-class HistoryRecurrence(FunctionRecurrence):
+class HistoryRecurrence(FunctionRecurrence[UserArray]):
     """The recurrence of an F of whole trajectories; :meth:`recsolve.Recurrence.from_history` makes it.
 
     A window of it, from time ``start`` on, takes the states before it, y[:start] or all of their components, for its

@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+from recsolve.base.arrays import Array
 
 if TYPE_CHECKING:
     from recsolve.recurrence.function import FunctionRecurrence
     from recsolve.recurrence.graph_recurrence import GraphRecurrence
     from recsolve.recurrence.history import HistoryRecurrence
 
+Arrays: TypeAlias = Array | tuple[Array, ...] | list[Array] | Mapping[str, Array]  # with which results are NumPy arrays
+
 
 class Makers:
     """The makers that :class:`recsolve.Recurrence` offers; each returns a class that is built on it."""
+
+    @overload
+    @staticmethod
+    def from_function(
+        f: Callable[..., Any],
+        *,
+        inputs: Arrays | None = ...,
+        initial: Array | Mapping[str, Array],
+        parameters: Mapping[str, Array] | None = ...,
+        state: Mapping[str, tuple[str, ...]] | None = ...,
+        structure: Any = ...,
+        jacobian: Callable[..., Any] | None = ...,
+        reset: Any = ...,
+        length: int | None = ...,
+        ties: Any = ...,
+        readout: Callable[..., Any] | None = ...,
+    ) -> FunctionRecurrence[Array]: ...
+
+    @overload
+    @staticmethod
+    def from_function(
+        f: Callable[..., Any],
+        *,
+        inputs: Any = ...,
+        initial: Any,
+        parameters: Mapping[str, Any] | None = ...,
+        state: Mapping[str, tuple[str, ...]] | None = ...,
+        structure: Any = ...,
+        jacobian: Callable[..., Any] | None = ...,
+        reset: Any = ...,
+        length: int | None = ...,
+        ties: Any = ...,
+        readout: Callable[..., Any] | None = ...,
+    ) -> FunctionRecurrence: ...
 
     @staticmethod
     def from_function(
@@ -143,6 +181,38 @@ class Makers:
 
         return made(read_pairs(made("dense")) if structure is None and state is not None else structure)
 
+    @overload
+    @staticmethod
+    def from_graph(
+        f: Callable[..., Any],
+        parents: Any,
+        *,
+        inputs: Arrays | None = ...,
+        initial: Array | Mapping[str, Array],
+        parameters: Mapping[str, Array] | None = ...,
+        state: Mapping[str, tuple[str, ...]] | None = ...,
+        structure: Any = ...,
+        jacobian: Callable[..., Any] | None = ...,
+        ties: Any = ...,
+        readout: Callable[..., Any] | None = ...,
+    ) -> GraphRecurrence[Array]: ...
+
+    @overload
+    @staticmethod
+    def from_graph(
+        f: Callable[..., Any],
+        parents: Any,
+        *,
+        inputs: Any = ...,
+        initial: Any,
+        parameters: Mapping[str, Any] | None = ...,
+        state: Mapping[str, tuple[str, ...]] | None = ...,
+        structure: Any = ...,
+        jacobian: Callable[..., Any] | None = ...,
+        ties: Any = ...,
+        readout: Callable[..., Any] | None = ...,
+    ) -> GraphRecurrence: ...
+
     @staticmethod
     def from_graph(
         f: Callable[..., Any],
@@ -250,6 +320,36 @@ class Makers:
             ties=ties,
             readout=readout,
         )
+
+    @overload
+    @staticmethod
+    def from_history(
+        F: Callable[..., Any],
+        *,
+        inputs: Arrays | None = ...,
+        initial: Array | Mapping[str, Array] | None = ...,
+        parameters: Mapping[str, Array] | None = ...,
+        state: Mapping[str, tuple[str, ...]] | None = ...,
+        structure: str = ...,
+        length: int | None = ...,
+        ties: Any = ...,
+        readout: Callable[..., Any] | None = ...,
+    ) -> HistoryRecurrence[Array]: ...
+
+    @overload
+    @staticmethod
+    def from_history(
+        F: Callable[..., Any],
+        *,
+        inputs: Any = ...,
+        initial: Any = ...,
+        parameters: Mapping[str, Any] | None = ...,
+        state: Mapping[str, tuple[str, ...]] | None = ...,
+        structure: str = ...,
+        length: int | None = ...,
+        ties: Any = ...,
+        readout: Callable[..., Any] | None = ...,
+    ) -> HistoryRecurrence: ...
 
     @staticmethod
     def from_history(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -62,6 +62,30 @@ class RaggedCell(CellWeights):
         for n, event in ({} if self.projection is None else self.projection.events).items():
             _meet(sizes, f"projection {n}", axes[n], event, "")
         self.sizes, self.hidden_size = sizes, dict(sizes.known)
+
+    @overload
+    def recurrence(
+        self,
+        x: Array | None = ...,
+        *,
+        drive: Mapping[str, Array] | None = ...,
+        initial: Array | Mapping[str, Array | float] | float | None = ...,
+        reset: Any = ...,
+        ties: Any = ...,
+        readout: Callable[..., Any] | None = ...,
+    ) -> RaggedRecurrence[Array]: ...
+
+    @overload
+    def recurrence(
+        self,
+        x: Any = ...,
+        *,
+        drive: Mapping[str, Any] | None = ...,
+        initial: Any = ...,
+        reset: Any = ...,
+        ties: Any = ...,
+        readout: Callable[..., Any] | None = ...,
+    ) -> RaggedRecurrence: ...
 
     def recurrence(
         self,

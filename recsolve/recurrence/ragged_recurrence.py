@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from recsolve.base.arrays import Array, from_native, picked
+from recsolve.base.arrays import Array, UserArray, from_native, picked
 from recsolve.base.links import Leaf, from_linked
 from recsolve.base.named_state import NamedState
 from recsolve.base.names import Names
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recsolve.recurrence.ragged_cell import RaggedCell
 
 
-class RaggedRecurrence(FunctionRecurrence):
+class RaggedRecurrence(FunctionRecurrence[UserArray]):
     """The recurrence of a cell whose components have axes; :meth:`RaggedCell.recurrence` makes it.
 
     It is that of a function ``f(s, u, p)``, whose inputs are the drives, and whose parameters are those of the cell and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -61,6 +61,30 @@ class WeightedCell(CellWeights):
     def output_shape(self) -> tuple[int, ...]:
         """The axes of what one step of the output holds, (*lanes, n)."""
         return self.layout.event[self.layout.components > 1 :]
+
+    @overload
+    def recurrence(
+        self,
+        x: Array | None = ...,
+        *,
+        drive: Mapping[str, Array] | None = ...,
+        initial: Array | Mapping[str, Array] | float | None = ...,
+        reset: Any = ...,
+        ties: Any = ...,
+        readout: Callable[..., Any] | None = ...,
+    ) -> CellRecurrence[Array]: ...
+
+    @overload
+    def recurrence(
+        self,
+        x: Any = ...,
+        *,
+        drive: Mapping[str, Any] | None = ...,
+        initial: Any = ...,
+        reset: Any = ...,
+        ties: Any = ...,
+        readout: Callable[..., Any] | None = ...,
+    ) -> CellRecurrence: ...
 
     def recurrence(
         self,

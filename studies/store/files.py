@@ -1,26 +1,14 @@
-"""Files that are either whole or not there."""
+"""Records as JSON, in files that are either whole or not there."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-
-@contextmanager
-def replace_into_place(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place when the block ends well."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+from recsolve.base.files import replace_into_place as replace_into_place
 
 
 def write_json(path: Path, record: dict[str, Any]) -> Path:

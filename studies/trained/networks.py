@@ -52,5 +52,5 @@ def recurrence(
     inputs, _ = TASKS[task](T, batch or 1, np.random.default_rng(seed))
     embedding = load_file(file).get(f"{stage}.embedding.weight")
     x = inputs if embedding is None else embedding[inputs]
-    cell = rs.load(file, keys=f"{stage}.layer").map(lambda w: np.asarray(w, dtype))
+    cell: rs.WeightedCell = rs.load(file, keys=f"{stage}.layer").map(lambda w: np.asarray(w, dtype))
     return cell.recurrence((x if batch else x[:, 0]).astype(dtype))
