@@ -1,6 +1,5 @@
 """Sphinx makes the site of these pages: ``make -C docs html``. It needs no network, and warnings are errors."""
 
-import logging
 import sys
 from pathlib import Path
 
