@@ -10,7 +10,7 @@ _HERE = _Path(__file__).parent
 if not (_HERE / "solvers").exists() and (_HERE.parent / "pyproject.toml").exists():
     __path__.append(str(_HERE.parent))
 
-from recsolve import cells, graphs, jacobians, math, mixings, solvers, testing
+from recsolve import cells, graphs, jacobians, math, mixings, plot, solvers, testing
 from recsolve._version import __version__
 from recsolve.analysis.structure_check import StructureReport, check_structure
 from recsolve.base.layout import Layout
@@ -77,6 +77,7 @@ __all__ = [
     "math",
     "mixings",
     "packed_resets",
+    "plot",
     "run",
     "scan",
     "scan_adjoint",

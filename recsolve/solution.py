@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recsolve import shown
 from recsolve.analysis.condition import condition
 from recsolve.analysis.error_bound import error_bound
 from recsolve.analysis.structure_truth import Verification, verify_jacobian
@@ -14,16 +15,26 @@ from recsolve.analysis.trust import Estimate, estimate
 from recsolve.base.arrays import Array, is_discrete, to_host
 from recsolve.base.links import RECORDERS, Leaf
 from recsolve.base.names import Names
+from recsolve.base.report import Reported
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
+from recsolve.dataset import dataset
+from recsolve.plot.curves import Curve
+from recsolve.plot.drawn import Drawn
+from recsolve.plot.exponents import Spectrum
+from recsolve.plot.maps import History
+from recsolve.plot.states import Trajectory
 from recsolve.recurrence.base import Recurrence
 from recsolve.solve_trace import Trace
 from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.method import Method
 
+if TYPE_CHECKING:
+    from xarray import Dataset
 
-class Solution:
+
+class Solution(Reported, Drawn):
     """A trajectory with its residual, status and counts.
 
     Attributes
@@ -283,7 +294,41 @@ class Solution:
             f"states of this size (kappa = {self.condition:.1e}: chaos, a very long memory, or a coarse tolerance)"
         )
 
-    def __repr__(self) -> str:
+    def to_xarray(self) -> Dataset:
+        """Return the states by component, the residuals and how it ended as a Dataset of xarray, on the host.
+
+        Returns
+        -------
+        Dataset
+            A variable per component (``states`` where they have no names) with the dimensions ``time``, or ``node`` on
+            a graph, ``batch``, and those of the component: ``lane`` and ``unit``, or the axes that the user named; where
+            there are several of a kind they are numbered. Also ``output`` where a readout shows something else,
+            ``residuals`` (iteration), ``converged`` (time, batch), and ``row_residual`` (iteration, time, batch) of a
+            trace. Attributes are the method, status, message, counts and the tolerance. It can be written to NetCDF.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.cells.LSTM.random(input_size=3, hidden_size=4, rng=0).recurrence(np.ones((60, 5, 3)))
+        >>> data = rs.solve(rec).to_xarray()
+        >>> data["c"].dims, data.attrs["status"], data.sizes["time"]
+        (('time', 'batch', 'unit'), 'converged', 60)
+        """
+        return dataset(self)
+
+    def _curves(self, reference: Any) -> list[Curve]:
+        return shown.curves(self, reference)
+
+    def _history(self) -> History:
+        return shown.history(self)
+
+    def _trajectory(self) -> Trajectory:
+        return shown.trajectory(self)
+
+    def _spectrum(self, exponents: int | None, pilot: int | None) -> Spectrum:
+        return shown.spectrum(self, exponents, pilot)
+
+    def _facts(self) -> dict[str, str]:
         stats, T, rows = self.stats, self.recurrence.depth, "rows" if self.recurrence.graph is None else "levels"
         asked = "trusted" in vars(self)
         known = f"{self.trusted} (error about {self.error_estimate:.1e})" if asked else "ask sol.trusted"
@@ -300,8 +345,11 @@ class Solution:
         }
         if not self.success:  # otherwise the message says it
             lines["tolerance"] = str(self.tolerance)
-        width = max(map(len, lines))
-        return "Solution\n" + "\n".join(f"  {name:>{width}}: {value}" for name, value in lines.items())
+        return lines
+
+    def _details(self) -> dict[str, str]:
+        trusted = self.trusted  # asked first, for the message then says what it means
+        return self._facts() | shown.details(self) | {"trusted": str(trusted)}
 
 
 def _tested(tolerance: Tolerance, asked: Tolerance) -> str:

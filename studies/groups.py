@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from typing import TypeVar
 
 from recsolve.solvers import GROUPS, REGISTRY, Method
+from recsolve.solvers.registry import label as label  # who groups solvers takes it from here
 
 T = TypeVar("T")
 
@@ -46,15 +46,6 @@ def select(wanted: Iterable[str | Method]) -> tuple[str | Method, ...]:
         )
     chosen = [solver for item in items for solver in (known[_plain(item)] if isinstance(item, str) else [item])]
     return tuple({label(solver): solver for solver in chosen}.values())
-
-
-def label(solver: str | Method) -> str:
-    """Return the name of a solver, with those settings of a solver object that are not the defaults."""
-    if isinstance(solver, str):
-        return solver
-    settings = {f.name: getattr(solver, f.name) for f in fields(solver) if getattr(solver, f.name) != f.default}
-    listed = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    return f"{solver.name}({listed})" if listed else solver.name
 
 
 def _plain(name: str) -> str:
