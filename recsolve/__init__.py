@@ -1,6 +1,7 @@
 """recsolve: solve nonlinear recurrences h[t] = f(h[t-1], u[t]) in parallel over t."""
 
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # In a checkout the folders of the other layers lie beside this one, where an installation has them inside. Python that
 # is started in the checkout finds this folder before what is installed; this line lets it find the rest as well.
@@ -42,9 +43,13 @@ from recsolve.solvers.auto_pilot import explain
 from recsolve.solvers.choice import Choice
 from recsolve.windows_solution import WindowsSolution
 
+if _TYPE_CHECKING:
+    from recsolve.studies.compare.comparison import Comparison, compare
+
 __all__ = [
     "Cell",
     "Choice",
+    "Comparison",
     "ConvergenceError",
     "Diagnosis",
     "Gradients",
@@ -69,6 +74,7 @@ __all__ = [
     "backend",
     "cells",
     "check_structure",
+    "compare",
     "diagnose",
     "explain",
     "graphs",
@@ -88,10 +94,15 @@ __all__ = [
 ]
 
 
+_ON_DEMAND = {"nn": "recsolve.nn"}  # needs torch
+_ON_DEMAND |= dict.fromkeys(("Comparison", "compare"), "recsolve.studies.compare.comparison")  # needs rich
+
+
 def __getattr__(name: str) -> object:
-    """Import ``nn``, which needs torch, when it is first asked for."""
-    if name == "nn":
+    """Import what needs heavy libraries when it is first asked for."""
+    if name in _ON_DEMAND:
         from importlib import import_module
 
-        return import_module("recsolve.nn")
+        module = import_module(_ON_DEMAND[name])
+        return module if name == "nn" else getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from recsolve._version import __version__
 from recsolve.base.arrays import Array, to_host
 from recsolve.base.named_state import NamedState
 from recsolve.recurrence.base import Recurrence
-from recsolve.shown import host, parts_of
+from recsolve.shown import host, nodes, parts_of
 from recsolve.solvers.registry import label
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def dataset(solution: Solution) -> Dataset:
     from xarray import Dataset
 
     rec, states = solution.recurrence, host(solution)
-    lead = (*_axes("time" if rec.graph is None else "node", _nodes(rec)), *_axes("batch", len(rec.batch)))
+    lead = (*_axes("time" if rec.graph is None else "node", nodes(rec)), *_axes("batch", len(rec.batch)))
     variables: dict[str, tuple[tuple[str, ...], Array]] = {}
     for name, part in parts_of(rec, states).items():
         variables[_free(name)] = ((*lead, *_own_axes(rec, name, part.ndim - len(lead))), part)
@@ -41,7 +41,7 @@ def dataset(solution: Solution) -> Dataset:
         kept = solution.trace.residual
         rows = np.full((len(solution.residuals), *kept.shape[1:]), np.nan)  # a completion has no rows of its own
         rows[: len(kept)] = kept
-        variables["row_residual"] = ("iteration", "place" if rec.graph else "time", *lead[_nodes(rec) :]), rows
+        variables["row_residual"] = ("iteration", "place" if rec.graph else "time", *lead[nodes(rec) :]), rows
     return Dataset(variables, _times(rec), _attributes(solution) | _test(solution.tolerance))
 
 
@@ -60,10 +60,6 @@ def dataset_of_windows(solution: WindowsSolution) -> Dataset:
     variables["residuals"] = ("window",), solution.residuals
     variables["iterations"] = ("window",), np.array([window.nit for window in solution.windows], dtype=np.int64)
     return Dataset(variables, _times(rec), {**_attributes(solution), "every": solution.every})
-
-
-def _nodes(rec: Recurrence) -> int:
-    return 1 if rec.graph is None else len(rec.graph.shape)
 
 
 def _times(rec: Recurrence) -> dict[str, Array]:

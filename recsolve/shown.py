@@ -10,6 +10,7 @@ import numpy as np
 from recsolve.analysis.distance import distance
 from recsolve.analysis.exponents import exponents_along
 from recsolve.base.arrays import DISCRETE, FLOATS, Array, is_discrete, namespace, to_host, to_native
+from recsolve.plot.axes import counted
 from recsolve.plot.curves import Curve, floor_of
 from recsolve.plot.exponents import Spectrum
 from recsolve.plot.maps import History
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def title(solution: Any) -> str:
     """Return by which method it was solved, and how that ended."""
-    return f"{solution.solver.name}: {solution.status} after {solution.nit}"
+    return f"{solution.solver.name}: {solution.status}, {counted(solution.nit)}"
 
 
 def host(solution: Solution) -> Array:
@@ -87,13 +88,13 @@ def trajectory(solution: Solution) -> Trajectory:
     rec, states = solution.recurrence, host(solution)
     flat = (rec.length, *rec.batch)
     parts = {
-        name: x.reshape(*flat, *x.shape[_nodes(rec) + len(rec.batch) :]) for name, x in parts_of(rec, states).items()
+        name: x.reshape(*flat, *x.shape[nodes(rec) + len(rec.batch) :]) for name, x in parts_of(rec, states).items()
     }
     steps = "step" if rec.graph is None else "node"
     return Trajectory(parts, solution.converged_rows.reshape(flat), rec.batch, title(solution), steps)
 
 
-def _nodes(rec: Recurrence) -> int:
+def nodes(rec: Recurrence) -> int:
     """Return how many axes steps have as the user lays them out."""
     return 1 if rec.graph is None else len(rec.graph.shape)
 
@@ -114,7 +115,7 @@ def spectrum(solution: Solution, exponents: int | None, pilot: int | None) -> Sp
         raise ValueError(f"sol has no exponents: {solution._derivative.reason}")
     count, steps = 4 if exponents is None else exponents, 256 if pilot is None else pilot
     found = exponents_along(rec, solution._iterate.states, count, steps)
-    return Spectrum(found, f"along {min(steps, rec.length)} steps of {title(solution)}")
+    return Spectrum(found, f"{title(solution)}; along {min(steps, rec.length)} steps")
 
 
 def details(solution: Solution) -> dict[str, str]:
@@ -126,7 +127,6 @@ def details(solution: Solution) -> dict[str, str]:
     found = {
         "states": f"{rec.dtype} {rec.kind} {tuple(solution.states.shape)}, {_range(states)}",
         "solved": f"{int(rows.sum())} of {rows.size} rows within tolerance{sequences}",
-        "tolerance": str(solution.tolerance),
         "error": f"about {solution.error_estimate:.1e}, kappa {solution.condition:.1e}",
         "work": f"products with J {stats['njvp']}, rows of f {stats['rows']}",
     }

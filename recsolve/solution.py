@@ -300,8 +300,8 @@ class Solution(Reported, Drawn):
         Returns
         -------
         Dataset
-            A variable per component (``states`` where they have no names) with the dimensions ``time``, or ``node`` on
-            a graph, ``batch``, and those of the component: ``lane`` and ``unit``, or the axes that the user named; where
+            A variable per component (``h`` where they have no names) with the dimensions ``time``, or ``node`` on a
+            graph, ``batch``, and those of the component: ``lane`` and ``unit``, or the axes that the user named; where
             there are several of a kind they are numbered. Also ``output`` where a readout shows something else,
             ``residuals`` (iteration), ``converged`` (time, batch), and ``row_residual`` (iteration, time, batch) of a
             trace. Attributes are the method, status, message, counts and the tolerance. It can be written to NetCDF.

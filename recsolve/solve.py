@@ -141,15 +141,14 @@ def solve(
         ``callback(intermediate_result)`` after every iterate, the guess included, with fields ``states`` (read-only),
         ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.
     options : mapping, optional
-        Settings of the solver, and of the driver: ``atol``, ``rtol`` (each instead of tol; m = 1 only with an
-        ``atol`` or tol of yours), ``pin`` (default True: leading rows with residual 0 are left alone and the row after
-        them takes f exactly), ``patience`` (iterations without progress, as :class:`recsolve.Status` counts it, before
-        ``stalled`` or ``diverged``), ``trace`` (True: keep ``Solution.trace``; "states": in it the states of every iterate
-        too), ``accept``: rows to leave as they are
-        although they miss the tolerance, ``accept(problem, iterate)`` returning a mask of the rows of the iterate, or
-        numbers (T, *batch), up to which every |r| of a row is accepted. A row freezes when all before it in its
-        segment are exact or frozen; where it is not within the tolerance the status is ``accepted``: no success, and
-        ``fallback="sequential"`` leaves it.
+        Settings of the solver, and of the driver: ``atol``, ``rtol`` (each instead of tol; m = 1 only with an ``atol``
+        or tol of yours), ``pin`` (default True: leading rows with residual 0 are left alone and the row after them
+        takes f exactly), ``patience`` (iterations without progress, as :class:`recsolve.Status` counts it, before
+        ``stalled`` or ``diverged``), ``trace`` (True: keep ``Solution.trace``; "states": in it the states of every
+        iterate too), ``accept``: rows to leave as they are although they miss the tolerance, ``accept(problem,
+        iterate)`` returning a mask of the rows of the iterate, or numbers (T, *batch), up to which every |r| of a row
+        is accepted. A row freezes when all before it in its segment are exact or frozen; where it is not within the
+        tolerance the status is ``accepted``: no success, and ``fallback="sequential"`` leaves it.
     fallback : {"none", "sequential", "raise"}
         When the method does not converge: return what there is with its status; complete it by the sequential loop from
         its exact prefix; or raise ConvergenceError, which carries the Solution.

@@ -21,8 +21,7 @@ from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians.factored import Factored
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.solve_trace import Trace
-from recsolve.studies.compare.compare import CompareConfig, Comparison
-from recsolve.studies.compare.race import race
+from recsolve.studies.compare.compare import CompareConfig, Comparisons
 from recsolve.studies.store.records import Record
 from recsolve.symbolic.program import Program
 from recsolve.symbolic.tracing import trace_cell
@@ -105,15 +104,7 @@ def unconverged():
 def comparison():
     rec = cell_recurrence()
     config = CompareConfig(solvers=(rs.solvers.Newton(),))
-    return Comparison(
-        config,
-        "x",
-        "20 steps",
-        1,
-        "float64",
-        {"a": 1e-6},
-        {"a": list(race(rec, config.solvers, tol=None, maxiter=None))},
-    )
+    return Comparisons(config, "x", "20 steps", 1, [rs.compare(rec, config.solvers)])
 
 
 def structures():

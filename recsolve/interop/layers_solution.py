@@ -334,7 +334,7 @@ class LayersSolution(Reported, Drawn):
         batch = output.shape[1:-1]
         solved = np.full(output.shape[:-1], self.success)  # a layer that is not solved feeds those above it
         nit = "+".join(str(solution.nit) for solution in self.solutions)
-        return Trajectory({"output": output}, solved, batch, f"{self.status} after {nit}", "step")
+        return Trajectory({"output": output}, solved, batch, f"{self.status}, {nit} iterations", "step")
 
     def _facts(self) -> dict[str, str]:
         known = "_estimate" in vars(self)

@@ -55,6 +55,19 @@ def level(axes: Any, height: float, text: str, side: str = "right", **line: Any)
     axes.annotate(text, (place, height), **at)
 
 
+def name_lines(axes: Any, own: bool, title: str | None = None) -> None:
+    """Add a legend: beside axes of an own figure, which makes room for it, and inside those of the user."""
+    if own:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=title)
+    else:
+        axes.legend(loc="best", frameon=True, framealpha=0.8, title=title)
+
+
+def counted(n: int) -> str:
+    """Return a number of iterations in words."""
+    return f"{n} iteration{'s' * (n != 1)}"
+
+
 def note(axes: Any, text: str) -> None:
     """Say in the middle of axes why there is nothing else."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.35")
@@ -63,19 +76,21 @@ def note(axes: Any, text: str) -> None:
 def heat(axes: Any, x: Array, y: Array, z: Array, **arguments: Any) -> Any:
     """Draw a map ``z[y, x]`` of cells centred at the coordinates, as one image within vector files.
 
-    NaN is hatched: there was no answer.
+    With ``shading="flat"`` coordinates are the edges of cells, one more than there are. NaN is hatched: there was no
+    answer.
     """
     axes.grid(False)
     axes.set_facecolor("0.85")
     axes.patch.set_hatch("xxxx")
     axes.patch.set_edgecolor("0.55")
-    return axes.pcolormesh(x, y, np.ma.masked_invalid(z), cmap=MAP, shading="nearest", rasterized=True, **arguments)
+    look = {"cmap": MAP, "shading": "nearest", "rasterized": True, **arguments}
+    return axes.pcolormesh(x, y, np.ma.masked_invalid(z), **look)
 
 
 def scale_iterations(axes: Any) -> None:
     """Make the axes logarithmic in y, iterations from 0 on in x, with room for the markers at the ends.
 
-    Each count up to 5 can be read off: to 20 the scale is even, beyond that logarithmic.
+    Every count can be read off: to 20 the scale is even, beyond that it is logarithmic, with a tick at each of 1 to 9.
 
     Parameters
     ----------
@@ -102,10 +117,10 @@ def _scale(axis: Any, last: float) -> None:
         axis.set_xscale("symlog", linthresh=1, linscale=0.4)
         axis.set_xlim(-0.15, 1.4 * last + 0.3)
         powers = [10**k for k in range(int(np.log10(1.4 * last)) + 1)]
-        steps = (1, 2, 5) if len(powers) <= 3 else (1,)
-        axis.xaxis.set_major_locator(FixedLocator([0, *(m * p for p in powers for m in steps if m * p <= 1.4 * last)]))
-        between = [m * p for p in powers for m in range(2, 10) if m not in steps and m * p <= 1.4 * last]
-        axis.xaxis.set_minor_locator(FixedLocator(between))
+        first, later = ((1, 2, 3, 4, 5), (1, 2, 5)) if len(powers) <= 3 else ((1, 2, 5), (1,))
+        named = [0, *first, *(m * p for p in powers[1:] for m in later)]
+        axis.xaxis.set_major_locator(FixedLocator(named))
+        axis.xaxis.set_minor_locator(FixedLocator([m * p for p in powers for m in range(1, 10) if m * p not in named]))
     axis.xaxis.set_major_formatter("{x:.0f}")
 
 

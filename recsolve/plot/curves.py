@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import Array, is_discrete
-from recsolve.plot.axes import drawn_on, hook, scale_iterations
+from recsolve.plot.axes import counted, drawn_on, hook, name_lines, scale_iterations
 from recsolve.plot.style import line_arguments, look_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Curve:
     >>> import numpy as np
     >>> from recsolve.plot.curves import Curve
     >>> Curve("newton", "newton", "converged", 2, 2, np.array([1.0, 1e-3, 0.0]), np.empty(0), 8e-16, 4e-17).described
-    'newton: converged after 2'
+    'newton: converged, 2 iterations'
     """
 
     label: str
@@ -58,7 +58,7 @@ class Curve:
     @property
     def described(self) -> str:
         """The label, and how the solve ended."""
-        return f"{self.label}: {self.status} after {self.iterations}"
+        return f"{self.label}: {self.status}, {counted(self.iterations)}"
 
 
 def floor_of(dtype: Any) -> float:
@@ -101,10 +101,10 @@ def convergence(sol: Any, ax: Axes | None = None, *, reference: Any = None) -> A
     ('iteration', ['newton', 'jacobi'])
     """
     curves = _distinct(_curves(sol, reference))
-    with drawn_on(ax) as axes:
+    with drawn_on(ax, (7.4, 3.8)) as axes:
         many = len({curve.solver for curve in curves}) < len(curves)  # a method that comes twice needs two looks
         for i, curve in enumerate(curves):
-            look = look_of(i) if many else line_arguments(curve.solver)
+            look = {**look_of(i), **_nested(i)} if many else line_arguments(curve.solver)
             draw_curve(axes, _numbers(curve, curve.residuals), curve.residuals, curve.floor, look)
             if curve.errors.size:
                 draw_curve(axes, _numbers(curve, curve.errors), curve.errors, curve.floor, {**look, **_PALE})
@@ -117,7 +117,7 @@ def convergence(sol: Any, ax: Axes | None = None, *, reference: Any = None) -> A
         axes.set_ylabel(RESIDUAL + (",\nerror  max |h − reference|" if erring else ""))
         scale_iterations(np.array([[axes]]))
         partial = getattr(sol, "complete", True) is False
-        axes.legend(title="partial: not all have run" if partial else None)
+        name_lines(axes, ax is None, "partial: not all have run" if partial else None)
     return axes
 
 
@@ -141,6 +141,11 @@ def _curves(sol: Any, reference: Any) -> list[Curve]:
 
 def _of_one(x: Any, argument: str, reference: Any) -> list[Curve]:
     return hook(x, "_curves", argument, _WANTED)(reference)  # type: ignore[no-any-return]
+
+
+def _nested(i: int) -> dict[str, Any]:
+    """Return the marker of series ``i``: small ones lie within large ones where curves coincide."""
+    return {"markersize": 10 - 1.6 * (i % 5), "markerfacecolor": "none", "markeredgewidth": 1.3}
 
 
 def _distinct(curves: Sequence[Curve]) -> list[Curve]:

@@ -82,7 +82,7 @@ def spectrum(diagnosis: Any, ax: Axes | None = None, *, exponents: int | None = 
     >>> rec = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0).recurrence(np.ones((60, 3)))
     >>> ax = rs.plot.spectrum(rs.solve(rec), exponents=3)
     >>> ax.get_ylabel(), [round(float(x), 2) for x in ax.get_lines()[-1].get_ydata()]
-    ('Lyapunov exponent (1 / step)', [-0.45, -0.54, -0.54])
+    ('Lyapunov exponent (1 / step)', [-0.29, -0.39, -0.51])
     """
     found: Spectrum = hook(diagnosis, "_spectrum", "diagnosis", "a Diagnosis (rs.diagnose) or a Solution")(
         exponents, pilot
@@ -100,7 +100,8 @@ def spectrum(diagnosis: Any, ax: Axes | None = None, *, exponents: int | None = 
             axes.annotate(text, (place, 0.02), xycoords=axes.get_xaxis_transform(), ha="center")
         axes.set(title=found.title, xlabel="exponent, largest first", ylabel="Lyapunov exponent (1 / step)")
         axes.set_xlim(0.5, len(values) + 0.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(values) <= 20:
+            axes.set_xticks(places)
         axes.margins(y=0.15)
     return axes
 

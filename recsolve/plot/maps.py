@@ -94,13 +94,14 @@ def _draw(axes: Any, rows: Array, prefix: Array, floor: float) -> None:
     from matplotlib.colors import LogNorm
 
     count, T = rows.shape
-    at, z = _coarse(rows)
+    edges, z = _coarse(rows)
     z = np.where(np.isfinite(z), np.maximum(z, floor), np.nan)
     top = float(np.nanmax(z)) if np.isfinite(z).any() else floor
-    image = heat(axes, at[1], at[0], z, norm=LogNorm(floor, max(top, 10 * floor)))
+    image = heat(axes, edges[1], edges[0], z, norm=LogNorm(floor, max(top, 10 * floor)), shading="flat")
     axes.step(prefix - 0.5, np.arange(count), where="mid", color="w", linewidth=2.2)
     axes.step(prefix - 0.5, np.arange(count), where="mid", color="k", linewidth=0.8, linestyle="--")
     axes.set(xlim=(-0.5, T - 0.5), ylim=(count - 0.5, -0.5))
+    axes.set_xlabel(f"{axes.get_xlabel()}   (dashed: up to here all rows are within tolerance)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_major_locator().set_params(integer=True)
     bar = axes.figure.colorbar(image, ax=axes, label="residual  |f(h[t−1]) − h[t]|")
@@ -108,10 +109,10 @@ def _draw(axes: Any, rows: Array, prefix: Array, floor: float) -> None:
 
 
 def _coarse(rows: Array) -> tuple[list[Array], Array]:
-    """Return the centres of cells along both axes, and the largest residual in each."""
-    at = []
+    """Return the edges of cells along both axes, and the largest residual in each."""
+    edges = []
     for axis, n in enumerate(rows.shape):
-        edges = np.unique(np.linspace(0, n, min(n, _MOST) + 1).astype(int))
-        rows = np.maximum.reduceat(rows, edges[:-1], axis=axis)
-        at.append((edges[:-1] + edges[1:] - 1) / 2)
-    return at, rows
+        starts = np.unique(np.linspace(0, n, min(n, _MOST) + 1).astype(int))
+        rows = np.maximum.reduceat(rows, starts[:-1], axis=axis)
+        edges.append(starts - 0.5)
+    return edges, rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.plot.axes import drawn_on, hook, note
+from recsolve.plot.axes import drawn_on, hook, name_lines, note
 from recsolve.plot.sequences import AXES, chosen, selected
 from recsolve.plot.style import series
 
@@ -88,13 +88,16 @@ def trajectory(
         name: x.reshape(len(x), 0) if empty else chosen(x, place, 1, len(batch)) for name, x in found.parts.items()
     }
     lines, total = selected(parts, component, units, _MOST)
-    with drawn_on(ax) as axes:
-        axes.set(xlabel=AXES[found.steps], ylabel="state" if len(parts) > 1 else f"state {next(iter(parts))}")
+    with drawn_on(ax, (6.8, 3.6)) as axes:
+        name = next(iter(parts)) if len(parts) == 1 else component
+        axes.set(xlabel=AXES[found.steps], ylabel="state" if name is None else f"state {name}")
         axes.set_title(found.title + _left_out(lines, total, batch, place))
         T = len(found.solved)
         if empty or not T or not lines:
             note(axes, "no sequences" if empty else "no steps" if not T else "no units")
             return axes
+        axes.set_xlim(-0.02 * T - 0.5, 1.02 * T - 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         looks = series(name for name, _ in lines)
         marks = np.unique(np.linspace(0, T - 1, 9).astype(int))
         for i, (name, y) in enumerate(lines):
@@ -102,7 +105,7 @@ def trajectory(
             places = np.unique(np.minimum(marks + i * (T // 80), T - 1)).tolist()
             axes.plot(np.arange(T), y, markevery=places, **{**looks[name], "linewidth": 1.1})
         _shade(axes, ~chosen(found.solved, place, 1, len(batch)))
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        name_lines(axes, ax is None)
     return axes
 
 
@@ -111,7 +114,7 @@ def _left_out(lines: list[Any], total: int, batch: tuple[int, ...], place: Any) 
     left = [f"{len(lines)} of {total} numbers"] if len(lines) < total else []
     if int(np.prod(batch)) > 1:
         left.append(f"sequence {place[0] if isinstance(place, tuple) and len(place) == 1 else place}")
-    return "".join(f", {part}" for part in left)
+    return f" ({'; '.join(left)})" if left else ""
 
 
 def _shade(axes: Any, missed: Array) -> None:

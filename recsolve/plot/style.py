@@ -86,7 +86,7 @@ _LOOKS: tuple[tuple[str, str, Any], ...] = (
 
 
 def series(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the arguments of ``Axes.plot`` for series of any kind, label included; up to eight differ in colour too."""
+    """Return the arguments of ``Axes.plot`` for series, label included; up to eight differ in colour too."""
     return {name: {"label": name, **look_of(i)} for i, name in enumerate(names)}
 
 
