@@ -321,9 +321,8 @@ class LayersSolution(Reported, Drawn):
         if truths is None:
             truths = [None] * len(self.solutions)
         if not isinstance(truths, (list, tuple)) or len(truths) != len(self.solutions):
-            raise ValueError(
-                f"reference is {type(reference).__name__}; wanted one of each of {len(self.solutions)} layers"
-            )
+            seen, count = type(reference).__name__, len(self.solutions)
+            raise ValueError(f"reference is {seen}; wanted a list of {count}, one per layer and direction")
         found = []
         for i, (solution, truth) in enumerate(zip(self.solutions, truths, strict=True)):
             found += [replace(c, label=f"{self._place(i)}, {c.label}") for c in solution._curves(truth)]

@@ -28,7 +28,7 @@ def hook(x: Any, name: str, argument: str, wanted: str) -> Any:
 
 @contextmanager
 def drawn_on(ax: Any, size: tuple[float, float] = (5.6, 3.6)) -> Iterator[Axes]:
-    """Yield the axes to draw on, those of a new figure for None, in the house style.
+    """Yield the axes to draw on, those of a new figure for None, in the house style and with even scales.
 
     Raises
     ------
@@ -44,7 +44,10 @@ def drawn_on(ax: Any, size: tuple[float, float] = (5.6, 3.6)) -> Iterator[Axes]:
     if ax is not None and ax.name != "rectilinear":
         raise ValueError(f"ax is a {ax.name} Axes; wanted a rectilinear one")
     with house_style() as pyplot:
-        yield pyplot.subplots(figsize=size)[1] if ax is None else ax
+        axes = pyplot.subplots(figsize=size)[1] if ax is None else ax
+        axes.set_xscale("linear")
+        axes.set_yscale("linear")
+        yield axes
 
 
 def level(axes: Any, height: float, text: str, side: str = "right", **line: Any) -> None:
@@ -66,6 +69,14 @@ def name_lines(axes: Any, own: bool, title: str | None = None) -> None:
 def counted(n: int) -> str:
     """Return a number of iterations in words."""
     return f"{n} iteration{'s' * (n != 1)}"
+
+
+def whole_ticks(*axes: Any) -> None:
+    """Label an axis or several at whole numbers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 def note(axes: Any, text: str) -> None:
@@ -107,12 +118,13 @@ def scale_iterations(axes: Any) -> None:
 
 
 def _scale(axis: Any, last: float) -> None:
-    from matplotlib.ticker import FixedLocator, MaxNLocator
+    from matplotlib.ticker import FixedLocator, MultipleLocator
 
     if last <= _FEW:
         axis.set_xscale("linear")
         axis.set_xlim(-0.04 * max(last, 1) - 0.1, 1.04 * max(last, 1) + 0.1)
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=11, integer=True, min_n_ticks=1))
+        axis.xaxis.set_minor_locator(MultipleLocator(1))
+        whole_ticks(axis.xaxis)
     else:
         axis.set_xscale("symlog", linthresh=1, linscale=0.4)
         axis.set_xlim(-0.15, 1.4 * last + 0.3)

@@ -62,4 +62,4 @@ class Drawn:
         if name not in kinds:
             raise ValueError(f"kind is {kind!r}; wanted one of {', '.join(kinds)} for a {type(self).__name__}")
         draw, _ = PLOTS[name]
-        return draw(self, ax, **settings)
+        return draw(self, ax, **settings)  # type: ignore[no-any-return]

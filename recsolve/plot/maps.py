@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.plot.axes import drawn_on, heat, hook, note
+from recsolve.plot.axes import drawn_on, heat, hook, note, whole_ticks
 from recsolve.plot.sequences import AXES, chosen
 
 if TYPE_CHECKING:
@@ -72,19 +72,18 @@ def residual_map(sol: Any, ax: Axes | None = None, *, sequence: Any = None) -> A
     >>> import numpy as np, recsolve as rs
     >>> rec = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0).recurrence(np.ones((60, 3)))
     >>> ax = rs.plot.residual_map(rs.solve(rec, method="jacobi", options={"trace": True}))
-    >>> ax.get_xlabel(), ax.get_ylabel()
-    ('step t', 'iteration')
+    >>> ax.get_title().split(",")[0], ax.get_ylabel()
+    ('jacobi: converged', 'iteration')
     """
     found: History = hook(sol, "_history", "sol", "a Solution of a solve with options={'trace': True}")()
     residual, solved = (chosen(x, sequence, 2, found.batch) for x in (found.residual, found.solved))
-    lead = residual.shape[:2]
-    # inf is kept: it hides whatever else a cell shows, as NaN does.
-    rows = residual.astype(np.float64).reshape(*lead, -1).max(axis=-1, initial=0.0)
-    prefix = solved.reshape(*lead, -1).all(axis=-1).sum(axis=1)
+    batch = tuple(range(2, residual.ndim))
+    rows = residual.astype(np.float64).max(axis=batch, initial=0.0)  # where one is inf or NaN, so is the whole
+    prefix = solved.all(axis=batch).sum(axis=1)
     with drawn_on(ax) as axes:
         axes.set(title=found.title, xlabel=AXES[found.steps], ylabel="iteration")
         if not rows.size:
-            note(axes, "no steps" if not lead[1] else "no iterates")
+            note(axes, "no steps")
             return axes
         _draw(axes, rows, prefix, found.floor)
     return axes
@@ -102,8 +101,7 @@ def _draw(axes: Any, rows: Array, prefix: Array, floor: float) -> None:
     axes.step(prefix - 0.5, np.arange(count), where="mid", color="k", linewidth=0.8, linestyle="--")
     axes.set(xlim=(-0.5, T - 0.5), ylim=(count - 0.5, -0.5))
     axes.set_xlabel(f"{axes.get_xlabel()}   (dashed: up to here all rows are within tolerance)")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.get_major_locator().set_params(integer=True)
+    whole_ticks(axes.xaxis, axes.yaxis)
     bar = axes.figure.colorbar(image, ax=axes, label="residual  |f(h[t−1]) − h[t]|")
     bar.ax.annotate("0 to rounding", (1.2, 0.0), xycoords="axes fraction", fontsize=7.5, va="top", color="0.35")
 

@@ -54,7 +54,7 @@ def chosen(x: Array, sequence: Any, lead: int, batch: int) -> Array:
     if sequence is None:
         return x
     place = place_of(sequence, x.shape[lead : lead + batch], "sequence")
-    return x[(slice(None),) * lead + place]  # type: ignore[no-any-return]
+    return x[(slice(None),) * lead + place]
 
 
 def selected(parts: Mapping[str, Array], component: Any, units: Any, most: int) -> tuple[list[tuple[str, Array]], int]:
@@ -79,18 +79,21 @@ def selected(parts: Mapping[str, Array], component: Any, units: Any, most: int) 
     kept = dict(parts) if component is None else {component: parts[component]}
     if units is not None and (isinstance(units, (str, Mapping)) or not isinstance(units, (Sequence, np.ndarray))):
         raise TypeError(f"units is {type(units).__name__}; wanted a sequence of indices, or None")
-    each = max(most // len(kept), 1)
-    lines = []
+    each, lines = max(most // len(kept), 1), []
     for name, part in kept.items():
         shape = part.shape[1:]
-        if units is None:
-            total = int(np.prod(shape))
-            spread = np.unique(np.linspace(0, total - 1, min(total, each)).round().astype(int)) if total else []
-            places = [tuple(int(i) for i in np.unravel_index(j, shape)) if shape else () for j in spread]
-        else:
-            places = [place_of(unit, shape, "units") for unit in units]
-        lines += [(_named(name, place), part[(slice(None), *place)]) for place in places]
+        places = _spread(shape, each) if units is None else [place_of(unit, shape, "units") for unit in units]
+        for place in places:
+            index: Any = (..., *place)
+            lines.append((_named(name, place), part[index]))
     return lines, sum(int(np.prod(part.shape[1:])) for part in kept.values())
+
+
+def _spread(shape: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
+    """Return up to so many indices into a shape, the first and the last among them."""
+    total = int(np.prod(shape))
+    flat = np.unique(np.linspace(0, max(total - 1, 0), min(total, most)).round().astype(int)).tolist()
+    return [tuple(int(i) for i in np.unravel_index(j, shape)) if shape else () for j in flat]
 
 
 def _named(name: str, place: tuple[int, ...]) -> str:

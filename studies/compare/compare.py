@@ -14,7 +14,8 @@ from recsolve.base.arrays import Array
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.mixings import MIXINGS
 from recsolve.solvers import Method
-from recsolve.studies.compare.comparison import DEFAULT_SOLVERS, Comparison
+from recsolve.studies.compare.comparison import DEFAULT_SOLVERS as DEFAULT_SOLVERS
+from recsolve.studies.compare.comparison import Comparison
 from recsolve.studies.compare.network import DIRECTIONS, network
 from recsolve.studies.draw.figures import convergence_figure
 from recsolve.studies.groups import label, select

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from recsolve import IntermediateResult, Recurrence, Solution, solve
 from recsolve.analysis.distance import distance
 from recsolve.base.arrays import DISCRETE, FLOATS, Array, to_native
+from recsolve.recurrence.base import Recurrence
+from recsolve.solution import Solution
+from recsolve.solve import IntermediateResult, solve
 from recsolve.solvers import Method, get
 from recsolve.solvers.registry import check_applies, which_apply
 from recsolve.studies.groups import label
