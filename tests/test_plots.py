@@ -1,5 +1,6 @@
 """Pictures of what has been solved: what they show, whom they leave alone, and what they refuse."""
 
+import os
 import subprocess
 import sys
 
@@ -98,6 +99,20 @@ def test_settings_of_matplotlib_stay_as_the_user_has_them(style, solved, diagnos
             assert ax.figure.get_layout_engine() is not None, name  # the house style held while it was drawn
         mine = pyplot.subplots()[1]
         assert mine.spines["top"].get_visible() == before["axes.spines.top"]
+
+
+def test_what_a_backend_sets_when_it_is_loaded_stays(tmp_path):
+    """As in notebooks, whose backend turns interactive mode on with the first figure."""
+    (tmp_path / "mine.py").write_text(
+        "import matplotlib\nfrom matplotlib.backends.backend_agg import *\nmatplotlib.interactive(True)\n"
+    )
+    code = "import numpy as np, recsolve as rs, matplotlib\n"
+    code += "rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((9, 1)), initial=np.zeros(1))\n"
+    code += "rs.solve(rec).plot(); print(matplotlib.is_interactive())"
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "MPLBACKEND": "module://mine", "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_axes_are_taken_and_returned(solved, diagnosis):

@@ -196,6 +196,13 @@ def test_a_comparison_has_the_numbers_of_the_solves():
     assert "partial" not in text
 
 
+def test_a_comparison_is_text_in_notebooks_too(monkeypatch, capsys):
+    found = rs.compare(recurrence(), "newton")
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert "newton" in repr(found)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_comparison_draws_residuals_and_errors():
     found = rs.compare(recurrence(), ["sequential", "newton", "jacobi"])
     ax = found.plot()

@@ -38,34 +38,34 @@ def as_html(title: str, facts: Mapping[str, str]) -> str:
     >>> "a &lt; b" in as_html("Solution", {"message": "a < b"})
     True
     """
-    return table_html(title, (), facts.items(), named=True)
+    return table_html(title, {}, facts.items())
 
 
-def table_html(
-    title: str, head: Sequence[str], rows: Iterable[Sequence[str]], notes: Sequence[str] = (), *, named: bool = False
-) -> str:
-    """Return rows of texts as a table of HTML, with a head and notes below; escaped, without styles from elsewhere.
+def table_html(title: str, columns: Mapping[str, str], rows: Iterable[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """Return rows of texts as a table of HTML, with notes below; escaped, without styles from elsewhere.
 
     Parameters
     ----------
     title : str
-    head : sequence of str
-        Names of the columns; none for a table without.
+    columns : mapping
+        The names of the columns, each with the side to which it is aligned; empty for a table without a head, whose
+        cells are aligned to the left. The first cell of every row is its name.
     rows : iterable of sequences of str
     notes : sequence of str
-    named : bool
-        Whether the first cell of every row is its name.
     """
-    left = ' style="text-align: left"'
+    sides = [*columns.values()]
 
     def row(cells: Sequence[str], names: int) -> str:
-        tags = ["th" if i < names else "td" for i in range(len(cells))]
-        return "<tr>" + "".join(f"<{t}{left}>{escape(c)}</{t}>" for t, c in zip(tags, cells, strict=True)) + "</tr>"
+        found = []
+        for i, cell in enumerate(cells):
+            tag, side = "th" if i < names else "td", sides[i] if sides else "left"
+            found.append(f'<{tag} style="text-align: {side}">{escape(cell)}</{tag}>')
+        return f"<tr>{''.join(found)}</tr>"
 
     parts = [f'<caption style="text-align: left; font-weight: bold">{escape(title)}</caption>']
-    if head:
-        parts.append(f"<thead>{row(head, len(head))}</thead>")
-    parts.append(f"<tbody>{''.join(row(cells, int(named)) for cells in rows)}</tbody>")
+    if columns:
+        parts.append(f"<thead>{row([*columns], len(columns))}</thead>")
+    parts.append(f"<tbody>{''.join(row(cells, 1) for cells in rows)}</tbody>")
     below = "".join(f"<div>{escape(note)}</div>" for note in notes)
     return f'<div style="overflow-x: auto"><table>{"".join(parts)}</table>{below}</div>'
 

@@ -113,7 +113,7 @@ class Comparison(Drawn):
     def _repr_html_(self) -> str:
         rows = [(entry.solver, *tables.cells_of(entry)) for entry in self.entries]
         said = [f"{', '.join(names)}: {message}" for message, names in tables.messages(self.entries).items()]
-        return table_html(self.headline, tuple(tables.COLUMNS), rows, said, named=True)
+        return table_html(self.headline, tables.COLUMNS, rows, said)
 
 
 def compare(

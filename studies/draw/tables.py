@@ -91,7 +91,8 @@ def show_comparison(result: Any) -> None:
 
 def comparison_text(found: Any) -> str:
     """Return the table of one comparison as text, for any terminal: without colours, 88 columns wide."""
-    console = Console(width=88, highlight=False, color_system=None, force_terminal=False, file=StringIO())
+    plain: dict[str, Any] = {"color_system": None, "force_terminal": False, "force_jupyter": False}
+    console = Console(width=88, highlight=False, file=StringIO(), **plain)
     console.print(_comparison_table(found))
     _print_messages(console, found.entries)
     _print_words(console, found)
