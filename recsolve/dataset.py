@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from recsolve.solution import Solution
     from recsolve.windows_solution import WindowsSolution
 
-_OURS = ("time", "node", "batch", "iteration", "window", "residuals", "converged", "row_residual", "output", "ends")
+_OURS = (
+    "time", "node", "batch", "iteration", "window", "row", "shown", "residuals", "converged", "row_residual", "output"
+)  # fmt: skip
 
 
 def dataset(solution: Solution) -> Dataset:
@@ -41,7 +43,7 @@ def dataset(solution: Solution) -> Dataset:
         kept = solution.trace.residual
         rows = np.full((len(solution.residuals), *kept.shape[1:]), np.nan)  # a completion has no rows of its own
         rows[: len(kept)] = kept
-        variables["row_residual"] = ("iteration", "place" if rec.graph else "time", *lead[nodes(rec) :]), rows
+        variables["row_residual"] = ("iteration", "time" if rec.graph is None else "row", *lead[nodes(rec) :]), rows
     return Dataset(variables, _times(rec), _attributes(solution) | _test(solution.tolerance))
 
 

@@ -1,4 +1,4 @@
-"""What a solution shows of itself: what plots draw, and what its summary says beside what ``print`` does."""
+"""What a solution shows of itself: what plots draw, what ``print`` says, and what a summary adds."""
 
 from __future__ import annotations
 
@@ -116,6 +116,34 @@ def spectrum(solution: Solution, exponents: int | None, pilot: int | None) -> Sp
     count, steps = 4 if exponents is None else exponents, 256 if pilot is None else pilot
     found = exponents_along(rec, solution._iterate.states, count, steps)
     return Spectrum(found, f"{title(solution)}; along {min(steps, rec.length)} steps")
+
+
+def facts(solution: Solution) -> dict[str, str]:
+    """Return what ``print`` shows, which computes nothing."""
+    rec, stats = solution.recurrence, solution.stats
+    rows = "rows" if rec.graph is None else "levels"
+    asked = "trusted" in vars(solution)
+    known = f"{solution.trusted} (error about {solution.error_estimate:.1e})" if asked else "ask sol.trusted"
+    waited = stats["compile_seconds"]
+    compiled = f", after {waited:.3g} s of compiling" if waited >= 0.1 else ""
+    lines = {
+        "message": solution.message,
+        "method": f"{solution.solver.name}, {solution.nit} iterations in {stats['seconds']:.3g} s" + compiled,
+        "recurrence": repr(rec),
+        "residual": _falling(solution.residuals) + " (max |f - h| per iterate)",
+        "prefix": f"{solution.converged_prefix} of {rec.depth} {rows} within tolerance, {solution.exact_prefix} exact",
+        "evaluations": f"f {stats['nfev']}, J {stats['njev']}, scans {stats['nscan']}",
+        "trusted": known,
+    }
+    if not solution.success:  # otherwise the message says it
+        lines["tolerance"] = str(solution.tolerance)
+    return lines
+
+
+def _falling(residuals: Array) -> str:
+    """Return the residuals of the iterates, the long middle left out."""
+    texts = [f"{r:.1e}" for r in residuals]
+    return " -> ".join(texts if len(texts) <= 6 else [*texts[:3], "...", *texts[-2:]])
 
 
 def details(solution: Solution) -> dict[str, str]:

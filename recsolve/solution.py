@@ -304,7 +304,9 @@ class Solution(Reported, Drawn):
             graph, ``batch``, and those of the component: ``lane`` and ``unit``, or the axes that the user named; where
             there are several of a kind they are numbered. Also ``output`` where a readout shows something else,
             ``residuals`` (iteration), ``converged`` (time, batch), and ``row_residual`` (iteration, time, batch) of a
-            trace. Attributes are the method, status, message, counts and the tolerance. It can be written to NetCDF.
+            trace; on a graph its dimension is ``row``, the nodes in the order of levels. Names of the user's that are
+            taken get an underscore. Attributes are the method, status, message, counts and the tolerance. It can be
+            written to NetCDF.
 
         Examples
         --------
@@ -329,23 +331,7 @@ class Solution(Reported, Drawn):
         return shown.spectrum(self, exponents, pilot)
 
     def _facts(self) -> dict[str, str]:
-        stats, T, rows = self.stats, self.recurrence.depth, "rows" if self.recurrence.graph is None else "levels"
-        asked = "trusted" in vars(self)
-        known = f"{self.trusted} (error about {self.error_estimate:.1e})" if asked else "ask sol.trusted"
-        waited = stats["compile_seconds"]
-        compiled = f", after {waited:.3g} s of compiling" if waited >= 0.1 else ""
-        lines = {
-            "message": self.message,
-            "method": f"{self.solver.name}, {self.nit} iterations in {stats['seconds']:.3g} s" + compiled,
-            "recurrence": repr(self.recurrence),
-            "residual": _history(self.residuals) + " (max |f - h| per iterate)",
-            "prefix": f"{self.converged_prefix} of {T} {rows} within tolerance, {self.exact_prefix} exact",
-            "evaluations": f"f {stats['nfev']}, J {stats['njev']}, scans {stats['nscan']}",
-            "trusted": known,
-        }
-        if not self.success:  # otherwise the message says it
-            lines["tolerance"] = str(self.tolerance)
-        return lines
+        return shown.facts(self)
 
     def _details(self) -> dict[str, str]:
         trusted = self.trusted  # asked first, for the message then says what it means
@@ -360,12 +346,6 @@ def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
         f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, because f rounds otherwise for all t at "
         "once than for the rows that were solved last, or one by one)"
     )
-
-
-def _history(residuals: Array) -> str:
-    """Return the residuals of the iterates, the long middle left out."""
-    texts = [f"{r:.1e}" for r in residuals]
-    return " -> ".join(texts if len(texts) <= 6 else [*texts[:3], "...", *texts[-2:]])
 
 
 def exact_prefix(iterate: Iterate | Settled) -> int:

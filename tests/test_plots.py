@@ -83,13 +83,6 @@ def drawn(solution, diagnosis, ax=None):
 # What all plots have in common -----------------------------------------------------------------------------------
 
 
-def test_importing_recsolve_imports_nothing_that_draws():
-    heavy = ("matplotlib", "xarray", "rich")
-    code = f"import recsolve as rs, sys; rs.plot; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
 @pytest.mark.parametrize("style", ["default", "ggplot"])
 def test_settings_of_matplotlib_stay_as_the_user_has_them(style, solved, diagnosis):
     with matplotlib.style.context(style):

@@ -92,12 +92,14 @@ def test_dimensions_have_the_names_of_what_they_are():
     assert dims["windows"]["ends_h"] == ("window", "batch", "unit")
 
 
-def test_a_square_component_has_two_dimensions():
+def test_axes_of_components_have_names_of_their_own():
+    def step(s, u):
+        return {"k": 0.5 * s.k + u, "C": 0.5 * s.C + u[..., None, None]}
+
     rec = rs.Recurrence.from_function(
-        lambda s, u: {"C": 0.5 * s.C + u[..., None, None]}, inputs=np.ones(T), initial={"C": np.zeros((2, 2))},
-        state={"C": ("k", "k")},
-    )  # fmt: skip
-    assert rs.solve(rec).to_xarray()["C"].dims == ("time", "k", "k_2")
+        step, inputs=np.ones(T), initial={"k": np.zeros(()), "C": np.zeros((2, 2))}, state={"k": (), "C": ("k", "k")}
+    )
+    assert rs.solve(rec).to_xarray()["C"].dims == ("time", "k_", "k__2")  # beside the component k
 
 
 # Text and HTML ---------------------------------------------------------------------------------------------------
@@ -222,6 +224,24 @@ def test_methods_are_names_groups_and_solver_objects():
     assert [entry.solver for entry in rs.compare(rec, "newton").entries] == ["newton"]
     assert [entry.solver for entry in rs.compare(rec, rs.solvers.Newton()).entries] == ["newton"]
     assert len(rs.compare(rec, ["fixed point"]).entries) > 2
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_tensors_are_compared(grad):
+    torch = pytest.importorskip("torch")
+    u = torch.ones(T, 2, dtype=torch.float64, requires_grad=grad)
+    rec = rs.Recurrence.from_function(
+        lambda h, u: np.tanh(0.5 * h) + u, inputs=u, initial=torch.zeros(2, dtype=torch.float64), structure="diagonal"
+    )
+    assert [entry.status for entry in rs.compare(rec, ["sequential", "newton"]).entries] == ["converged"] * 2
+
+
+@pytest.mark.parametrize(("length", "batch"), [(0, ()), (1, ()), (3, (0,))])
+def test_nothing_or_little_is_compared(length, batch):
+    found = rs.compare(recurrence(length=length, batch=batch), ["sequential", "newton"])
+    assert [entry.status for entry in found.entries] == ["converged"] * 2
+    assert str(found)
+    assert found.plot().get_xlabel() == "iteration"
 
 
 def test_what_does_not_apply_or_fails_is_an_entry():

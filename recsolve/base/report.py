@@ -59,7 +59,7 @@ def table_html(title: str, columns: Mapping[str, str], rows: Iterable[Sequence[s
         found = []
         for i, cell in enumerate(cells):
             tag, side = "th" if i < names else "td", sides[i] if sides else "left"
-            found.append(f'<{tag} style="text-align: {side}">{escape(cell)}</{tag}>')
+            found.append(f'<{tag} style="text-align: {side}; padding: 0.1em 0.5em">{escape(cell)}</{tag}>')
         return f"<tr>{''.join(found)}</tr>"
 
     parts = [f'<caption style="text-align: left; font-weight: bold">{escape(title)}</caption>']

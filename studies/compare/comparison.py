@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from recsolve.base.links import unrecorded
 from recsolve.base.report import table_html
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.compile_clock import Stopwatch
@@ -164,6 +165,7 @@ def compare(
     solvers = select(given, "methods")
     whole_number("maxiter", maxiter, 0, optional=True)
     found = Comparison(repr(recurrence), str(recurrence.dtype), tolerance_for(recurrence, tol), [])
-    for _ in found.run(recurrence, solvers, tol=tol, maxiter=maxiter):
-        pass
+    with unrecorded(recurrence.kind):  # gradients do not go back through a race
+        for _ in found.run(recurrence, solvers, tol=tol, maxiter=maxiter):
+            pass
     return found
