@@ -101,7 +101,7 @@ def unconverged():
     return rs.solve(cell_recurrence(), maxiter=1, method="jacobi")
 
 
-def comparison():
+def comparisons():
     rec = cell_recurrence()
     config = CompareConfig(solvers=(rs.solvers.Newton(),))
     return Comparisons(config, "x", "20 steps", 1, [rs.compare(rec, config.solvers)])
@@ -173,7 +173,8 @@ def objects():
         "solution of windows": kept,
         "gradients of windows": rs.adjoint(kept, output=kept.output),
         "gradients of layers": stacked.adjoint(output=stacked.output),
-        "comparison": comparison(),
+        "comparison": comparisons().panels[0],
+        "comparisons": comparisons(),
         "record": Record("s", 1, {"T": 3}, "done", "", [{"a": np.inf}], 0.1, {"commit": "x"}),
     }  # fmt: skip
     return found
