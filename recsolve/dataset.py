@@ -53,8 +53,9 @@ def dataset_of_windows(solution: WindowsSolution) -> Dataset:
 
     rec, output = solution.recurrence, to_host(solution._output)
     batch = _axes("batch", len(rec.batch))
-    own = _own_axes(rec, None, output.ndim - 1 - len(batch)) if rec.readout is None else ()
-    shown = own or _axes("shown", output.ndim - 1 - len(batch))
+    count = output.ndim - 1 - len(batch)
+    flat = rec.readout is not None or isinstance(getattr(rec, "state", None), NamedState)  # no component of its own
+    shown = _axes("shown", count) if flat else _own_axes(rec, None, count)
     variables: dict[str, tuple[tuple[str, ...], Array]] = {"output": (("time", *batch, *shown), output)}
     for name, part in parts_of(rec, to_host(solution._ends)).items():
         own = _own_axes(rec, name, part.ndim - 1 - len(batch))

@@ -11,7 +11,7 @@ from recsolve.analysis.distance import distance
 from recsolve.analysis.exponents import exponents_along
 from recsolve.base.arrays import DISCRETE, FLOATS, Array, is_discrete, namespace, to_host, to_native
 from recsolve.plot.axes import counted
-from recsolve.plot.curves import Curve, floor_of
+from recsolve.plot.curves import Curve, floor_of, height_of
 from recsolve.plot.exponents import Spectrum
 from recsolve.plot.maps import History
 from recsolve.plot.states import Trajectory
@@ -42,14 +42,13 @@ def parts_of(recurrence: Recurrence, states: Array) -> dict[str, Array]:
 
 def curves(solution: Solution, reference: Any) -> list[Curve]:
     """Return its residuals, and its errors where there is a reference."""
-    rec, tolerance, residuals = solution.recurrence, solution.tolerance, solution.residuals
+    rec, residuals = solution.recurrence, solution.residuals
     completed = solution.stats["completed_from"] is not None
     errors = [] if reference is None else _errors(solution, reference)
-    unit = 1.0 if tolerance.lanes is None else tolerance.unit
     return [
         Curve(
             label(solution.solver), solution.solver.name, str(solution.status), solution.nit,
-            solution.nit + completed, residuals, np.array(errors), tolerance.atol * unit, floor_of(rec.dtype),
+            solution.nit + completed, residuals, np.array(errors), height_of(solution.tolerance), floor_of(rec.dtype),
         )
     ]  # fmt: skip
 

@@ -223,6 +223,12 @@ def test_the_legend_says_how_each_solve_ended():
     assert [text.split(":")[0] for text in texts(rs.plot.convergence([cut, cut]))] == ["jacobi (1)", "jacobi (2)"]
 
 
+def test_each_tolerance_is_drawn_once_and_the_floor_too():
+    rec = recurrence()
+    ax = rs.plot.convergence([rs.solve(rec, tol=1e-9), rs.solve(rec, tol=1e-9), rs.solve(rec, tol=1e-6)])
+    assert sorted(text.get_text() for text in ax.texts) == ["0 to rounding", "tolerance", "tolerance"]
+
+
 def test_what_compiled_loops_kept_is_drawn_where_it_belongs():
     curve = Curve("windowed", "windowed", "converged", 7, 7, np.array([1e-9]), np.empty(0), 1e-8, 1e-17)
     holder = type("Holder", (), {"_curves": lambda self, reference: [curve]})()

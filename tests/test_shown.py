@@ -43,6 +43,7 @@ SOLUTIONS = {
     "chaos": lambda: rs.solve(chaotic(), maxiter=3),
     "windows": lambda: rs.solve(recurrence(batch=(2,)), every=16),
     "windows with readout": lambda: rs.solve(shown(), every=16),
+    "windows of named states": lambda: rs.solve(named(), every=16),
 }
 LAYERS = {"layers": layers, "layers of lengths": lambda: layers([T, 3])}
 
@@ -68,7 +69,8 @@ def test_a_dataset_holds_what_the_solution_does_and_survives_a_file(case, tmp_pa
     assert np.array_equal(data["residuals"], sol.residuals, equal_nan=True)
     if isinstance(sol, rs.WindowsSolution):
         assert np.array_equal(data["output"], sol.output)
-        assert data["ends_h"].shape == sol.ends.shape
+        ends = sol.named_ends if "named" in case else {"h": sol.ends}
+        assert all(np.array_equal(data[f"ends_{name}"], part) for name, part in ends.items())
         return
     parts = sol.named.items() if sol.recurrence.layout.components > 1 or "named" in case else [("h", sol.states)]
     for name, part in parts:
@@ -215,6 +217,10 @@ def test_a_comparison_draws_residuals_and_errors():
         rs.plot.convergence(found, reference=np.ones(3))
     with pytest.raises(ValueError, match="kind is 'trajectory'; wanted one of convergence for a Comparison"):
         found.plot("trajectory")
+
+
+def test_a_comparison_without_curves_is_drawn():
+    assert rs.compare(recurrence(), "sequential").plot().texts[0].get_text() == "no method that iterates"
 
 
 def test_methods_are_names_groups_and_solver_objects():

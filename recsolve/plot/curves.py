@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsolve.base.arrays import Array, is_discrete
-from recsolve.plot.axes import counted, drawn_on, hook, name_lines, scale_iterations
+from recsolve.base.tolerance import Tolerance
+from recsolve.plot.axes import counted, drawn_on, hook, name_lines, note, scale_iterations
 from recsolve.plot.style import line_arguments, look_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class Curve:
         return f"{self.label}: {self.status}, {counted(self.iterations)}"
 
 
+def height_of(tolerance: Tolerance) -> float:
+    """Return up to where a residual of states of ordinary size is accepted, apart from the part by ``rtol``."""
+    return tolerance.atol * (1.0 if tolerance.lanes is None else tolerance.unit)
+
+
 def floor_of(dtype: Any) -> float:
     """Return what numbers of a dtype are drawn at that are 0, or rounding."""
     return 0.2 * float(np.finfo(np.float64 if is_discrete(np.dtype(dtype)) else dtype).eps)
@@ -75,7 +81,7 @@ def convergence(sol: Any, ax: Axes | None = None, *, reference: Any = None) -> A
         A mapping names its curves; of stacks each layer and direction is a curve.
     ax : matplotlib Axes, optional
         Rectilinear; default: of a new figure.
-    reference : array of the shape and dtype of the states, or Solution, optional
+    reference : array of the shape of the states, float32 or float64, or Solution, optional
         The trajectory that errors are distances from, max |h - reference|: those of all iterates of solutions with
         ``options={"trace": "states"}``, of others that of the states returned. A Comparison knows its errors.
 
@@ -102,6 +108,10 @@ def convergence(sol: Any, ax: Axes | None = None, *, reference: Any = None) -> A
     """
     curves = _distinct(_curves(sol, reference))
     with drawn_on(ax, (7.4, 3.8)) as axes:
+        if not curves:
+            axes.set(xlabel="iteration", ylabel=RESIDUAL)
+            note(axes, "no method that iterates")
+            return axes
         many = len({curve.solver for curve in curves}) < len(curves)  # a method that comes twice needs two looks
         for i, curve in enumerate(curves):
             look = {**look_of(i), **_nested(i)} if many else line_arguments(curve.solver)
@@ -112,8 +122,7 @@ def convergence(sol: Any, ax: Axes | None = None, *, reference: Any = None) -> A
         erring = any(curve.errors.size for curve in curves)
         if erring:
             axes.plot([], [], color="0.2", label="pale: error")
-        for tolerance in sorted({curve.tolerance for curve in curves}):
-            draw_levels(axes, min(curve.floor for curve in curves), tolerance)
+        draw_levels(axes, min(curve.floor for curve in curves), {curve.tolerance for curve in curves})
         axes.set_ylabel(RESIDUAL + (",\nerror  max |h − reference|" if erring else ""))
         scale_iterations(np.array([[axes]]))
         partial = getattr(sol, "complete", True) is False
@@ -170,13 +179,14 @@ def draw_curve(axes: Any, x: Array, y: Array, floor: float, look: Mapping[str, A
     axes.plot(x, y, markevery=marks.tolist(), **look)
 
 
-def draw_levels(axes: Any, floor: float, tolerance: float | None) -> None:
-    """Draw the floor, and the tolerance where it is above it."""
+def draw_levels(axes: Any, floor: float, tolerances: Iterable[float]) -> None:
+    """Draw the floor, and tolerances where they are above it."""
     axes.axhline(floor, color="0.75", linewidth=0.8, zorder=0)
     _name(axes, floor, "0 to rounding")
-    if tolerance is not None and tolerance > 4 * floor:
-        axes.axhline(tolerance, color="0.45", linewidth=0.8, linestyle="--", zorder=0)
-        _name(axes, tolerance, "tolerance")
+    for tolerance in tolerances:
+        if tolerance > 4 * floor:
+            axes.axhline(tolerance, color="0.45", linewidth=0.8, linestyle="--", zorder=0)
+            _name(axes, tolerance, "tolerance")
 
 
 def _name(axes: Any, height: float, text: str) -> None:

@@ -110,7 +110,7 @@ def house_style() -> Iterator[Any]:
     from matplotlib import pyplot
 
     # Now a backend that is still to be loaded makes its settings: that of notebooks turns interactive mode on.
-    pyplot.draw_if_interactive()
+    pyplot.draw_if_interactive()  # type: ignore[no-untyped-call]
     with as_file(files("recsolve.plot") / "recsolve.mplstyle") as path:
         with matplotlib.rc_context(), matplotlib.style.context(str(path)):
             yield pyplot

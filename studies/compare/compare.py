@@ -15,7 +15,7 @@ from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.mixings import MIXINGS
 from recsolve.solvers import Method
 from recsolve.studies.compare.comparison import DEFAULT_SOLVERS as DEFAULT_SOLVERS
-from recsolve.studies.compare.comparison import Comparison
+from recsolve.studies.compare.comparison import Comparison, entries_into
 from recsolve.studies.compare.network import DIRECTIONS, network
 from recsolve.studies.draw.figures import convergence_figure
 from recsolve.studies.groups import label, select
@@ -279,5 +279,6 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
             if tick is not None:
                 tick(title, solver, iteration)
 
-        for _ in comparison.run(panel.recurrence, config.solvers, tol=config.tol, maxiter=config.maxiter, tick=report):
+        settings: dict[str, Any] = {"tol": config.tol, "maxiter": config.maxiter, "tick": report}
+        for _ in entries_into(comparison, panel.recurrence, config.solvers, **settings):
             yield result

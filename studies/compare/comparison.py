@@ -12,7 +12,7 @@ from recsolve.base.links import unrecorded
 from recsolve.base.report import table_html
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.compile_clock import Stopwatch
-from recsolve.plot.curves import Curve, floor_of
+from recsolve.plot.curves import Curve, floor_of, height_of
 from recsolve.plot.drawn import Drawn
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.solvers import Method
@@ -68,23 +68,6 @@ class Comparison(Drawn):
 
     _first: ClassVar[str] = "convergence"
 
-    def run(
-        self,
-        recurrence: Recurrence,
-        solvers: Sequence[str | Method],
-        *,
-        tol: float | None,
-        maxiter: int | None,
-        tick: Callable[[str, int], None] | None = None,
-    ) -> Iterator[Entry]:
-        """Yield the entry of one solver after the other, which are added here; arguments as those of ``race``."""
-        watch = Stopwatch()
-        for entry in race(recurrence, solvers, tol=tol, maxiter=maxiter, tick=tick):
-            self.entries.append(entry)
-            self.compile_seconds = watch.compile_seconds
-            self.complete = len(self.entries) == len(solvers)
-            yield entry
-
     def records(self) -> list[dict[str, Any]]:
         """Return one flat mapping per solver, as tables and data frames take them: entries without their curves."""
         return [entry.row() for entry in self.entries]
@@ -92,11 +75,11 @@ class Comparison(Drawn):
     def _curves(self, reference: Any) -> list[Curve]:
         if reference is not None:
             raise ValueError("reference is given; wanted None, for a Comparison knows its errors")
-        floor, atol = floor_of(self.dtype), self.tolerance.atol
+        floor, height = floor_of(self.dtype), height_of(self.tolerance)
         return [
             Curve(
                 entry.solver, entry.solver.partition("(")[0], entry.status, entry.iterations, len(entry.residuals) - 1,
-                np.array(entry.residuals), np.array(entry.errors), atol, floor,
+                np.array(entry.residuals), np.array(entry.errors), height, floor,
             )
             for entry in self.entries
             if entry.solver != "sequential" and entry.residuals
@@ -115,6 +98,24 @@ class Comparison(Drawn):
         rows = [(entry.solver, *tables.cells_of(entry)) for entry in self.entries]
         said = [f"{', '.join(names)}: {message}" for message, names in tables.messages(self.entries).items()]
         return table_html(self.headline, tables.COLUMNS, rows, said)
+
+
+def entries_into(
+    found: Comparison,
+    recurrence: Recurrence,
+    solvers: Sequence[str | Method],
+    *,
+    tol: float | None,
+    maxiter: int | None,
+    tick: Callable[[str, int], None] | None = None,
+) -> Iterator[Entry]:
+    """Yield the entry of one solver after the other, which a comparison gets; arguments as those of ``race``."""
+    watch = Stopwatch()
+    for entry in race(recurrence, solvers, tol=tol, maxiter=maxiter, tick=tick):
+        found.entries.append(entry)
+        found.compile_seconds = watch.compile_seconds
+        found.complete = len(found.entries) == len(solvers)
+        yield entry
 
 
 def compare(
@@ -166,6 +167,6 @@ def compare(
     whole_number("maxiter", maxiter, 0, optional=True)
     found = Comparison(repr(recurrence), str(recurrence.dtype), tolerance_for(recurrence, tol), [])
     with unrecorded(recurrence.kind):  # gradients do not go back through a race
-        for _ in found.run(recurrence, solvers, tol=tol, maxiter=maxiter):
+        for _ in entries_into(found, recurrence, solvers, tol=tol, maxiter=maxiter):
             pass
     return found

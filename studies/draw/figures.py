@@ -111,7 +111,7 @@ def _draw(axes: Any, panel: dict[str, Any], quantity: str, groups: list[str], fl
         shown = entry["group"] in groups
         look = line_arguments(entry["solver"]) if shown else {"color": "0.85", "linewidth": 1.0, "zorder": 1.5}
         draw_curve(axes, np.arange(len(y)), y, floor, look)
-    draw_levels(axes, floor, panel["tolerance"] if quantity == "residuals" else None)
+    draw_levels(axes, floor, [panel["tolerance"]] if quantity == "residuals" else ())
 
 
 def _handles(pyplot: Any, solvers: list[str]) -> list[Any]:
