@@ -240,7 +240,9 @@ def test_a_completion_follows_the_last_iterate():
     sol = rs.solve(recurrence(), method="jacobi", maxiter=2, fallback="sequential")
     (line,) = curves_of(sol.plot())
     assert line.get_xdata().tolist() == [0, 1, 2, 3]
-    assert len(sol.residuals) == 4
+    sol.residuals = sol.residuals[2:]  # as of compiled loops, which keep the last
+    (line,) = curves_of(sol.plot())
+    assert line.get_xdata().tolist() == [2, 3]
 
 
 def test_numbers_that_are_not_finite_leave_a_gap():
@@ -292,8 +294,7 @@ def test_each_iteration_up_to_nine_has_a_tick(last):
     major, minor = ({x for x in ax.get_xticks(minor=minor) if low <= x <= high} for minor in (False, True))
     assert all(tick == round(tick) for tick in major | minor)
     assert {*range(min(last, 9) + 1)} <= major | minor
-    if 4 <= last <= 200:
-        assert 4 in major
+    assert 4 not in range(last) or major & {4, 5}  # the tick itself, or the one beside it, is labelled
 
 
 def test_axes_that_share_their_iterations_show_the_longest_curve():

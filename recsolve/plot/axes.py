@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.plot.style import house_style
+from recsolve.plot.style import house_style, integer_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,14 +71,6 @@ def counted(n: int) -> str:
     return f"{n} iteration{'s' * (n != 1)}"
 
 
-def whole_ticks(*axes: Any) -> None:
-    """Label an axis or several at whole numbers alone."""
-    from matplotlib.ticker import MaxNLocator
-
-    for axis in axes:
-        axis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-
-
 def note(axes: Any, text: str) -> None:
     """Say in the middle of axes why there is nothing else."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.35")
@@ -101,7 +93,7 @@ def heat(axes: Any, x: Array, y: Array, z: Array, **arguments: Any) -> Any:
 def scale_iterations(axes: Any) -> None:
     """Make the axes logarithmic in y, iterations from 0 on in x, with room for the markers at the ends.
 
-    Every count can be read off: to 20 the scale is even, beyond that it is logarithmic, with a tick at each of 1 to 9.
+    Small counts can be read off: to 20 the scale is even, beyond that it is logarithmic, with a tick at each of 1 to 9.
 
     Parameters
     ----------
@@ -118,22 +110,16 @@ def scale_iterations(axes: Any) -> None:
 
 
 def _scale(axis: Any, last: float) -> None:
-    from matplotlib.ticker import FixedLocator, MultipleLocator
+    from matplotlib.ticker import MultipleLocator
 
     if last <= _FEW:
         axis.set_xscale("linear")
         axis.set_xlim(-0.04 * max(last, 1) - 0.1, 1.04 * max(last, 1) + 0.1)
         axis.xaxis.set_minor_locator(MultipleLocator(1))
-        whole_ticks(axis.xaxis)
     else:
         axis.set_xscale("symlog", linthresh=1, linscale=0.4)
         axis.set_xlim(-0.15, 1.4 * last + 0.3)
-        powers = [10**k for k in range(int(np.log10(1.4 * last)) + 1)]
-        first, later = ((1, 2, 3, 4, 5), (1, 2, 5)) if len(powers) <= 3 else ((1, 2, 5), (1,))
-        named = [0, *first, *(m * p for p in powers[1:] for m in later)]
-        axis.xaxis.set_major_locator(FixedLocator(named))
-        axis.xaxis.set_minor_locator(FixedLocator([m * p for p in powers for m in range(1, 10) if m * p not in named]))
-    axis.xaxis.set_major_formatter("{x:.0f}")
+    integer_ticks(axis.xaxis)
 
 
 def _last_iteration(panel: Any) -> float:

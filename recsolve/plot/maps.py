@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.plot.axes import drawn_on, heat, hook, note, whole_ticks
+from recsolve.plot.axes import drawn_on, heat, hook, note
 from recsolve.plot.sequences import AXES, chosen
+from recsolve.plot.style import integer_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +102,8 @@ def _draw(axes: Any, rows: Array, prefix: Array, floor: float) -> None:
     axes.step(prefix - 0.5, np.arange(count), where="mid", color="k", linewidth=0.8, linestyle="--")
     axes.set(xlim=(-0.5, T - 0.5), ylim=(count - 0.5, -0.5))
     axes.set_xlabel(f"{axes.get_xlabel()}   (dashed: up to here all rows are within tolerance)")
-    whole_ticks(axes.xaxis, axes.yaxis)
+    integer_ticks(axes.xaxis)
+    integer_ticks(axes.yaxis)
     bar = axes.figure.colorbar(image, ax=axes, label="residual  |f(h[t−1]) − h[t]|")
     bar.ax.annotate("0 to rounding", (1.2, 0.0), xycoords="axes fraction", fontsize=7.5, va="top", color="0.35")
 

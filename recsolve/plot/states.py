@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.plot.axes import drawn_on, hook, name_lines, note, whole_ticks
+from recsolve.plot.axes import drawn_on, hook, name_lines, note
 from recsolve.plot.sequences import AXES, chosen, selected
-from recsolve.plot.style import series
+from recsolve.plot.style import integer_ticks, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +97,7 @@ def trajectory(
             note(axes, "no sequences" if empty else "no steps" if not T else "no units")
             return axes
         axes.set_xlim(-0.02 * T - 0.5, 1.02 * T - 0.5)
-        whole_ticks(axes.xaxis)
+        integer_ticks(axes.xaxis)
         looks = series(name for name, _ in lines)
         marks = np.unique(np.linspace(0, T - 1, 9).astype(int))
         for i, (name, y) in enumerate(lines):
