@@ -18,6 +18,8 @@ class Decades(Locator):
     def __init__(self, least: float = 0, labelled: bool = True):
         self.least, self.labelled = least, labelled
 
+    axis: Any  # set by matplotlib
+
     def __call__(self) -> Any:
         return self.tick_values(*sorted(self.axis.get_view_interval()))
 
