@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from math import prod
 
 import recsolve as rs
+from recsolve.analysis.distance import distance
 from recsolve.base.arrays import Array
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.solvers.registry import applicable
-from recsolve.studies.distance import distance
 from recsolve.studies.problems.gallery import PROBLEMS
 from recsolve.studies.store.provenance import versions
 from recsolve.studies.timing import in_turns

@@ -12,9 +12,9 @@ from pathlib import Path
 from gallery import Row, rows
 
 import recsolve as rs
+from recsolve.analysis.distance import distance
 from recsolve.solvers.registry import which_apply
 from recsolve.studies.compare.compare import extent
-from recsolve.studies.distance import distance
 from recsolve.studies.store.provenance import versions
 from recsolve.studies.systems.system import CATALOGUE, Arrays, System, get
 from recsolve.studies.timing import in_turns

@@ -3,7 +3,7 @@
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 from pathlib import Path as _Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # In a checkout the folders of the other layers lie beside this one, where an installation has them inside. Python that
 # is started in the checkout finds this folder before what is installed; this line lets it find the rest as well.
@@ -13,7 +13,7 @@ _HERE = _Path(__file__).parent
 if not (_HERE / "solvers").exists() and (_HERE.parent / "pyproject.toml").exists():
     __path__.append(str(_HERE.parent))
 
-from recsolve import cells, graphs, jacobians, math, mixings, solvers, testing
+from recsolve import cells, graphs, jacobians, math, mixings, plot, solvers, testing
 from recsolve._version import __version__
 from recsolve.analysis.structure_check import StructureReport, check_structure
 from recsolve.base.layout import Layout
@@ -45,12 +45,14 @@ from recsolve.solvers.auto_pilot import explain
 from recsolve.solvers.choice import Choice
 from recsolve.windows_solution import WindowsSolution
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from recsolve import nn as nn
+    from recsolve.studies.compare.comparison import Comparison, compare
 
 __all__ = [
     "Cell",
     "Choice",
+    "Comparison",
     "ConvergenceError",
     "Diagnosis",
     "Gradients",
@@ -75,6 +77,7 @@ __all__ = [
     "backend",
     "cells",
     "check_structure",
+    "compare",
     "diagnose",
     "explain",
     "graphs",
@@ -83,6 +86,7 @@ __all__ = [
     "math",
     "mixings",
     "packed_resets",
+    "plot",
     "run",
     "save",
     "scan",
@@ -94,12 +98,17 @@ __all__ = [
 ]
 
 
+_ON_DEMAND = {"nn": "recsolve.nn"}  # needs torch
+_ON_DEMAND |= dict.fromkeys(("Comparison", "compare"), "recsolve.studies.compare.comparison")  # needs rich
+
+
 def __dir__() -> list[str]:
     return sorted([*__all__, *(["nn"] if _find_spec("torch") else [])])
 
 
 def __getattr__(name: str) -> object:
-    """Import ``nn``, which needs torch, when it is first asked for."""
-    if name == "nn":
-        return _import_module("recsolve.nn")
+    """Import what needs heavy libraries when it is first asked for."""
+    if name in _ON_DEMAND:
+        module = _import_module(_ON_DEMAND[name])
+        return module if name == "nn" else getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

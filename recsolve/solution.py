@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
+from recsolve import shown
 from recsolve.analysis.condition import condition
 from recsolve.analysis.error_bound import error_bound
 from recsolve.analysis.structure_truth import Verification, verify_jacobian
@@ -14,16 +15,26 @@ from recsolve.analysis.trust import Estimate, estimate
 from recsolve.base.arrays import Array, UserArray, is_discrete, to_host
 from recsolve.base.links import RECORDERS, Leaf
 from recsolve.base.names import Names
+from recsolve.base.report import Reported
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
+from recsolve.dataset import dataset
+from recsolve.plot.curves import Curve
+from recsolve.plot.drawn import Drawn
+from recsolve.plot.exponents import Spectrum
+from recsolve.plot.maps import History
+from recsolve.plot.states import Trajectory
 from recsolve.recurrence.base import Recurrence
 from recsolve.solve_trace import Trace
 from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.method import Method
 
+if TYPE_CHECKING:
+    from xarray import Dataset
 
-class Solution(Generic[UserArray]):
+
+class Solution(Reported, Drawn, Generic[UserArray]):
     """A trajectory with its residual, status and counts.
 
     Attributes
@@ -285,25 +296,48 @@ class Solution(Generic[UserArray]):
             f"states of this size (kappa = {self.condition:.1e}: chaos, a very long memory, or a coarse tolerance)"
         )
 
-    def __repr__(self) -> str:
-        stats, T, rows = self.stats, self.recurrence.depth, "rows" if self.recurrence.graph is None else "levels"
-        asked = "trusted" in vars(self)
-        known = f"{self.trusted} (error about {self.error_estimate:.1e})" if asked else "ask sol.trusted"
-        waited = stats["compile_seconds"]
-        compiled = f", after {waited:.3g} s of compiling" if waited >= 0.1 else ""
-        lines = {
-            "message": self.message,
-            "method": f"{self.solver.name}, {self.nit} iterations in {stats['seconds']:.3g} s" + compiled,
-            "recurrence": repr(self.recurrence),
-            "residual": _history(self.residuals) + " (max |f - h| per iterate)",
-            "prefix": f"{self.converged_prefix} of {T} {rows} within tolerance, {self.exact_prefix} exact",
-            "evaluations": f"f {stats['nfev']}, J {stats['njev']}, scans {stats['nscan']}",
-            "trusted": known,
-        }
-        if not self.success:  # otherwise the message says it
-            lines["tolerance"] = str(self.tolerance)
-        width = max(map(len, lines))
-        return "Solution\n" + "\n".join(f"  {name:>{width}}: {value}" for name, value in lines.items())
+    def to_xarray(self) -> Dataset:
+        """Return the states by component, the residuals and how it ended as a Dataset of xarray, on the host.
+
+        Returns
+        -------
+        Dataset
+            A variable per component (``h`` where they have no names) with the dimensions ``time``, or ``node`` on a
+            graph, ``batch``, and those of the component: ``lane`` and ``unit``, or the axes that the user named; where
+            there are several of a kind they are numbered. Also ``output`` where a readout shows something else,
+            ``residuals`` (iteration), ``converged`` (time, batch), and ``row_residual`` (iteration, time, batch) of a
+            trace; on a graph its dimension is ``row``, the nodes in the order of levels. Names of the user's that are
+            taken get an underscore. Attributes are the method, status, message, counts and the tolerance. It can be
+            written to NetCDF.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.cells.LSTM.random(input_size=3, hidden_size=4, rng=0).recurrence(np.ones((60, 5, 3)))
+        >>> data = rs.solve(rec).to_xarray()
+        >>> data["c"].dims, data.attrs["status"], data.sizes["time"]
+        (('time', 'batch', 'unit'), 'converged', 60)
+        """
+        return dataset(self)
+
+    def _curves(self, reference: Any) -> list[Curve]:
+        return shown.curves(self, reference)
+
+    def _history(self) -> History:
+        return shown.history(self)
+
+    def _trajectory(self) -> Trajectory:
+        return shown.trajectory(self)
+
+    def _spectrum(self, exponents: int | None, pilot: int | None) -> Spectrum:
+        return shown.spectrum(self, exponents, pilot)
+
+    def _facts(self) -> dict[str, str]:
+        return shown.facts(self)
+
+    def _details(self) -> dict[str, str]:
+        trusted = self.trusted  # asked first, for the message then says what it means
+        return self._facts() | shown.details(self) | {"trusted": str(trusted)}
 
 
 def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
@@ -314,12 +348,6 @@ def _tested(tolerance: Tolerance, asked: Tolerance) -> str:
         f"{tolerance} (wider than asked by {tolerance.atol - asked.atol:.1e}, because f rounds otherwise for all t at "
         "once than for the rows that were solved last, or one by one)"
     )
-
-
-def _history(residuals: Array) -> str:
-    """Return the residuals of the iterates, the long middle left out."""
-    texts = [f"{r:.1e}" for r in residuals]
-    return " -> ".join(texts if len(texts) <= 6 else [*texts[:3], "...", *texts[-2:]])
 
 
 def exact_prefix(iterate: Iterate | Settled) -> int:

@@ -143,14 +143,14 @@ def solve(
         ``callback(intermediate_result)`` after every iterate, the guess included, with fields ``states`` (read-only),
         ``nit``, ``residual`` and ``converged_rows``; StopIteration ends the solve with status ``stopped``.
     options : mapping, optional
-        Settings of the solver, and of the driver: ``atol``, ``rtol`` (each instead of tol; m = 1 only with an
-        ``atol`` or tol of yours), ``pin`` (default True: leading rows with residual 0 are left alone and the row after
-        them takes f exactly), ``patience`` (iterations without progress, as :class:`recsolve.Status` counts it, before
-        ``stalled`` or ``diverged``), ``trace`` (True: keep ``Solution.trace``), ``accept``: rows to leave as they are
-        although they miss the tolerance, ``accept(problem, iterate)`` returning a mask of the rows of the iterate, or
-        numbers (T, *batch), up to which every |r| of a row is accepted. A row freezes when all before it in its
-        segment are exact or frozen; where it is not within the tolerance the status is ``accepted``: no success, and
-        ``fallback="sequential"`` leaves it.
+        Settings of the solver, and of the driver: ``atol``, ``rtol`` (each instead of tol; m = 1 only with an ``atol``
+        or tol of yours), ``pin`` (default True: leading rows with residual 0 are left alone and the row after them
+        takes f exactly), ``patience`` (iterations without progress, as :class:`recsolve.Status` counts it, before
+        ``stalled`` or ``diverged``), ``trace`` (True: keep ``Solution.trace``; "states": in it the states of every
+        iterate too), ``accept``: rows to leave as they are although they miss the tolerance, ``accept(problem,
+        iterate)`` returning a mask of the rows of the iterate, or numbers (T, *batch), up to which every |r| of a row
+        is accepted. A row freezes when all before it in its segment are exact or frozen; where it is not within the
+        tolerance the status is ``accepted``: no success, and ``fallback="sequential"`` leaves it.
     fallback : {"none", "sequential", "raise"}
         When the method does not converge: return what there is with its status; complete it by the sequential loop from
         its exact prefix; or raise ConvergenceError, which carries the Solution.
@@ -210,7 +210,8 @@ def solve(
     with np.errstate(all="ignore"), checked_once():
         problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False, rounding=rounding_at)
         problem.engine.check_repeats()
-        trace = Trace(problem.counts) if driver["trace"] else None
+        kept = recurrence if driver["trace"] == "states" else None
+        trace = Trace(problem.counts, kept) if driver["trace"] else None
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace), acceptance=acceptance)
         if tol is None and driver["atol"] is None:
             iterate, status = _in_size(run, solver, first, lambda: _tolerance(None, driver, recurrence))
@@ -310,9 +311,9 @@ def _split_options(
         raise TypeError(f"options is {type(options).__name__}; wanted a mapping of names to values")
     given = dict(options or {})
     driver = {name: given.pop(name, default) for name, default in _DRIVER_OPTIONS.items()}
-    for name in ("pin", "trace"):
-        if not isinstance(driver[name], (bool, np.bool_)):
-            raise ValueError(f"{name} is {driver[name]!r}; wanted True or False")
+    for name, other in (("pin", ""), ("trace", "states")):
+        if not isinstance(driver[name], (bool, np.bool_)) and not (other and driver[name] == other):
+            raise ValueError(f"{name} is {driver[name]!r}; wanted True or False{other and f', or {other!r}'}")
     try:
         return driver, solvers.get(method, given)
     except ValueError as error:

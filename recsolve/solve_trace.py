@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from recsolve.base.arrays import Array, to_host
+from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.active import Active
 from recsolve.solvers.iterate import Iterate
 
@@ -21,6 +22,10 @@ class Trace:
         max |r| of every row of every iterate (a heat map of the causal front); inf where a window has not come to yet.
     converged_prefix : array of int, shape (nit + 1, *batch)
         Leading rows of every sequence within tolerance.
+    leading : array of bool, shape (nit + 1, T, *batch)
+        These rows.
+    iterates : tuple of array, each of shape (T, *batch, *event)
+        The states of every iterate, on the host, with ``"trace": "states"``; else empty.
     counts : dict of array, each of shape (nit + 1,)
         ``nfev``, ``njev``, ``nscan`` and ``rows`` (at how many (t, sequence) f has been evaluated) up to each iterate.
     settings : dict of array, each of shape (nit + 1, *batch)
@@ -37,8 +42,9 @@ class Trace:
     ([1, 2, 3], [0.5, 0.25, 0.0])
     """
 
-    def __init__(self, counts: Counter[str]):
-        self._counts = counts
+    def __init__(self, counts: Counter[str], recurrence: Recurrence | None = None):
+        self._counts, self._recurrence = counts, recurrence  # None: states are not kept
+        self._states: list[Array] = []
         self._residuals: list[Array] = []
         self._converged: list[Array] = []
         self._counted: list[dict[str, int]] = []
@@ -47,6 +53,8 @@ class Trace:
     def record(self, active: Active, iterate: Iterate, report: Mapping[str, Array]) -> None:
         """Add an iterate."""
         self._residuals.append(active.sizes(iterate))
+        if self._recurrence is not None:
+            self._states.append(to_host(self._recurrence.as_given(active.states(iterate))).copy())
         self._converged.append(active.converged(iterate))
         self._counted.append(dict(self._counts))
         self._settings.append({name: active.over_batch(value) for name, value in report.items()})
@@ -62,9 +70,16 @@ class Trace:
         return np.stack(self._residuals)
 
     @property
+    def leading(self) -> Array:
+        return np.asarray(np.logical_and.accumulate(np.stack(self._converged), axis=1))
+
+    @property
     def converged_prefix(self) -> Array:
-        rows = np.stack(self._converged)
-        return np.asarray(np.logical_and.accumulate(rows, axis=1).sum(axis=1))
+        return np.asarray(self.leading.sum(axis=1))
+
+    @property
+    def iterates(self) -> tuple[Array, ...]:
+        return tuple(self._states)
 
     @property
     def counts(self) -> dict[str, Array]:

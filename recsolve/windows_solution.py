@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
 from recsolve.analysis.structure_truth import Verification
 from recsolve.analysis.trust import Estimate, EstimateInOrder
-from recsolve.base.arrays import Array, UserArray, is_discrete, namespace, ordered_empty
+from recsolve.base.arrays import Array, UserArray, is_discrete, namespace, ordered_empty, to_host
 from recsolve.base.links import RECORDERS, Leaf, linked
 from recsolve.base.names import Names
+from recsolve.base.report import Reported
 from recsolve.base.status import Status
+from recsolve.dataset import dataset_of_windows
+from recsolve.plot.drawn import Drawn
+from recsolve.plot.states import Trajectory
+from recsolve.shown import title
 from recsolve.solution import ConvergenceError, Solution
 from recsolve.windows import SolvedWindow, Windows
 
+if TYPE_CHECKING:
+    from xarray import Dataset
 
-class WindowsSolution(Generic[UserArray]):
+
+class WindowsSolution(Reported, Drawn, Generic[UserArray]):
     """A trajectory that was solved window after window: its output, and of its states the last of each window.
 
     :func:`recsolve.solve` returns it with ``every=L``. States in between are solved again where they are needed: by
@@ -229,17 +237,56 @@ class WindowsSolution(Generic[UserArray]):
         derivative, found, _ = self._looked
         return derivative.holds is True and found.small
 
-    def __repr__(self) -> str:
+    def to_xarray(self) -> Dataset:
+        """Return the output, the last states and how the windows ended as a Dataset of xarray, on the host.
+
+        Returns
+        -------
+        Dataset
+            ``output`` (time, batch, ...), ``ends_NAME`` (window, batch, ...) of every component, ``residuals`` and
+            ``iterations`` (window); else as that of a :class:`recsolve.Solution`.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0).recurrence(np.ones((100, 3)))
+        >>> data = rs.solve(rec, every=32).to_xarray()
+        >>> dict(data.sizes), data.attrs["every"]
+        ({'time': 100, 'unit': 4, 'window': 4}, 32)
+        """
+        return dataset_of_windows(self)
+
+    _first = "trajectory"
+
+    def _trajectory(self) -> Trajectory:
+        rec = self.recurrence
+        counts = np.repeat([window.converged_prefix for window in self.windows], self.every)[: rec.length]
+        solved = np.arange(rec.length) % self.every < counts
+        over = np.broadcast_to(solved.reshape(-1, *(1,) * len(rec.batch)), (rec.length, *rec.batch))
+        return Trajectory({"output": to_host(self._output)}, over, rec.batch, title(self), "step")
+
+    def _facts(self) -> dict[str, str]:
         known = f"{self.trusted} (error about {self.error_estimate:.1e})" if "_looked" in vars(self) else "ask .trusted"
         work = f"{self.solver.name}, {self.nit} iterations in {self.stats['seconds']:.3g} s"
-        lines = {
+        return {
             "message": self.message,
             "method": f"{work}, {len(self.windows)} windows of {self.every} steps",
             "recurrence": repr(self.recurrence),
             "prefix": f"{self.converged_prefix} of {self.recurrence.length} rows within tolerance",
             "trusted": known,
         }
-        return "WindowsSolution\n" + "\n".join(f"  {name:>10}: {value}" for name, value in lines.items())
+
+    def _details(self) -> dict[str, str]:
+        """Return also what asks for all windows to be solved again."""
+        trusted, stats, found = self.trusted, self.stats, self.residuals
+        counts = [window.nit for window in self.windows]
+        more = {
+            "residual": f"{found.max():.1e} at most, in window {int(found.argmax())}" if len(found) else "no windows",
+            "iterations": f"{min(counts, default=0)} to {max(counts, default=0)} a window",
+            "evaluations": f"f {stats.get('nfev', 0)}, J {stats.get('njev', 0)}, scans {stats.get('nscan', 0)}",
+            "error": f"about {self.error_estimate:.1e}, kappa {self.condition:.1e}",
+        }
+        return self._facts() | more | {"trusted": str(trusted)}
 
 
 def solve_windows(windows: Windows) -> WindowsSolution:

@@ -132,3 +132,12 @@ def _parts(method: Method) -> Iterator[Method]:
 def _applies(method: Method, recurrence: Recurrence) -> bool:
     known = method.name not in REGISTRY or recurrence.takes(method.name)
     return known and (recurrence.graph is None or method.graphs)
+
+
+def label(solver: str | Method) -> str:
+    """Return the name of a solver, with those settings of a solver object that are not the defaults."""
+    if isinstance(solver, str):
+        return solver
+    settings = {f.name: getattr(solver, f.name) for f in fields(solver) if getattr(solver, f.name) != f.default}
+    listed = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    return f"{solver.name}({listed})" if listed else solver.name

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from typing import TypeVar
 
 from recsolve.solvers import GROUPS, REGISTRY, Method
+from recsolve.solvers.registry import label as label  # who groups solvers takes it from here
 
 T = TypeVar("T")
 
@@ -24,13 +24,16 @@ def solvers_by_group() -> dict[str, list[str]]:
     return grouped(REGISTRY, lambda name: REGISTRY[name].group)
 
 
-def select(wanted: Iterable[str | Method]) -> tuple[str | Method, ...]:
+def select(wanted: Iterable[str | Method], name: str = "--solvers") -> tuple[str | Method, ...]:
     """Return the solvers meant by names of solvers, names of groups, "all" and solver objects, each once.
 
-    Spaces, hyphens and underscores in names are the same: "fixed-point" is the group "fixed point".
+    Errors call the argument ``name``. Spaces, hyphens and underscores in names are the same: "fixed-point" is the group
+    "fixed point".
 
     Raises
     ------
+    TypeError
+        For what is neither a name nor a solver.
     ValueError
         For unknown names, or none; the message lists the known ones.
     """
@@ -38,23 +41,17 @@ def select(wanted: Iterable[str | Method]) -> tuple[str | Method, ...]:
     meant = {"all": [*REGISTRY], **groups, **{name: [name] for name in REGISTRY}}
     known = {_plain(name): names for name, names in meant.items()}
     items = [item for item in wanted if item != ""]
+    for item in items:
+        if not isinstance(item, (str, Method)):
+            raise TypeError(f"{name} has {type(item).__name__}; wanted names of solvers or groups, or solver objects")
     unknown = [item for item in items if isinstance(item, str) and _plain(item) not in known]
     if unknown or not items:
         raise ValueError(
-            f"--solvers {f'has unknown {unknown}' if unknown else 'is empty'}; wanted some of {', '.join(REGISTRY)}, "
+            f"{name} {f'has unknown {unknown}' if unknown else 'is empty'}; wanted some of {', '.join(REGISTRY)}, "
             f"of the groups {', '.join(groups)}, or all"
         )
     chosen = [solver for item in items for solver in (known[_plain(item)] if isinstance(item, str) else [item])]
     return tuple({label(solver): solver for solver in chosen}.values())
-
-
-def label(solver: str | Method) -> str:
-    """Return the name of a solver, with those settings of a solver object that are not the defaults."""
-    if isinstance(solver, str):
-        return solver
-    settings = {f.name: getattr(solver, f.name) for f in fields(solver) if getattr(solver, f.name) != f.default}
-    listed = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    return f"{solver.name}({listed})" if listed else solver.name
 
 
 def _plain(name: str) -> str:

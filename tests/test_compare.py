@@ -113,7 +113,7 @@ def test_solvers_that_are_not_in_the_registry(tmp_path, capsys):
     config = study.CompareConfig(units=4, length=40, mixing="dense", solvers=("newton", *mine))
     *_, result = study.compare(config)
     labels = ["newton", "fading", "fading(c=0.5)", "windowed(solver=Fading(c=0.8), window=9)"]
-    (entries,) = result.entries.values()
+    (entries,) = (panel.entries for panel in result.panels)
     assert [entry.solver for entry in entries] == labels
     assert [entry.group for entry in entries] == ["newton-type", "custom", "custom", "composite"]
     assert {entry.status for entry in entries} == {"converged"}

@@ -41,7 +41,7 @@ def test_every_cuda_header_is_shipped():
 
 def test_importing_loads_numpy_and_nothing_heavier():
     code = (
-        "import sys, recsolve; heavy = {'numba', 'cupy', 'torch', 'matplotlib', 'scipy', 'rich', 'typer'};"
+        "import sys, recsolve; heavy = {'numba', 'cupy', 'torch', 'matplotlib', 'scipy', 'rich', 'typer', 'xarray'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)

@@ -27,8 +27,7 @@ from recsolve.recurrence.cell_weights import CellWeights
 from recsolve.recurrence.read_cell import ReadCell
 from recsolve.solve_trace import Trace
 from recsolve.solvers.registry import applicable
-from recsolve.studies.compare.compare import CompareConfig, Comparison
-from recsolve.studies.compare.race import race
+from recsolve.studies.compare.compare import CompareConfig, Comparisons
 from recsolve.studies.store.records import Record
 from recsolve.symbolic.program import Program
 from recsolve.symbolic.tracing import trace_cell
@@ -173,18 +172,10 @@ def unconverged():
     return rs.solve(cell_recurrence(), maxiter=1, method="jacobi")
 
 
-def comparison():
+def comparisons():
     rec = cell_recurrence()
     config = CompareConfig(solvers=(rs.solvers.Newton(),))
-    return Comparison(
-        config,
-        "x",
-        "20 steps",
-        1,
-        "float64",
-        {"a": 1e-6},
-        {"a": list(race(rec, config.solvers, tol=None, maxiter=None))},
-    )
+    return Comparisons(config, "x", "20 steps", 1, [rs.compare(rec, config.solvers)])
 
 
 def structures():
@@ -261,7 +252,8 @@ def objects():
         "solution of windows": kept,
         "gradients of windows": rs.adjoint(kept, output=kept.output),
         "gradients of layers": stacked.adjoint(output=stacked.output),
-        "comparison": comparison(),
+        "comparison": comparisons().panels[0],
+        "comparisons": comparisons(),
         "record": Record("s", 1, {"T": 3}, "done", "", [{"a": np.inf}], 0.1, {"commit": "x"}),
     }  # fmt: skip
     return found

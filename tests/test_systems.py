@@ -8,9 +8,9 @@ import pytest
 from oracles import ORACLES
 
 import recsolve as rs
+from recsolve.analysis.distance import distance
 from recsolve.base.arrays import is_discrete
 from recsolve.solvers.registry import applicable
-from recsolve.studies.distance import distance
 from recsolve.studies.systems.system import CATALOGUE, get
 
 SHORT = 40

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 import recsolve as rs
+from recsolve.analysis.distance import distance
 from recsolve.studies.compare.compare import extent
 from recsolve.studies.compare.race import race
-from recsolve.studies.distance import distance
 from recsolve.studies.draw import tables
 from recsolve.studies.systems import system
 from recsolve.studies.systems.system import CATALOGUE, System, get

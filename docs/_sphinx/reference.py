@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 MODULES = {
     "cells": "Built-in cells", "mixings": "Mixings", "math": "Functions for cells", "graphs": "Graphs",
     "solvers": "Solvers", "jacobians": "Structured Jacobians", "nn": "Layers of torch", "kernels": "Kernels",
-    "testing": "Checks of your own parts",
+    "plot": "Plots", "testing": "Checks of your own parts",
 }  # fmt: skip
 
 # What public names return or take, and what studies are made of: public where it is defined.

@@ -12,12 +12,16 @@ import numpy as np
 
 from recsolve import solvers
 from recsolve.analysis.condition import condition
+from recsolve.analysis.exponents import leading_exponents
 from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arguments import generator_of
 from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.base.report import as_html
 from recsolve.diagnosis.budget import Budget, OutOfTimeError
 from recsolve.diagnosis.prediction import Predictor
-from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar, Zero
+from recsolve.jacobians import Jacobian
+from recsolve.plot.drawn import Drawn
+from recsolve.plot.exponents import Predictions, Spectrum
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.solvers.sequential import loop
 from recsolve.solvers.settings import number
@@ -29,7 +33,7 @@ _LAST = ("newton_krylov", "elk", "levenberg_marquardt", "chain", "diagonal_broyd
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Drawn):
     """The result of :func:`diagnose`; ``str`` of it is a table.
 
     Attributes
@@ -71,14 +75,42 @@ class Diagnosis:
     overshoot: tuple[float, float]
     left_out: tuple[str, ...] = field(default=())
 
-    def __str__(self) -> str:
-        exponents = ", ".join(f"{x:.3g}" for x in self.lyapunov)
+    _first = "prediction"
+
+    def _spectrum(self, exponents: int | None, pilot: int | None) -> Spectrum:
+        if exponents is not None or pilot is not None:
+            name, seen = ("exponents", exponents) if exponents is not None else ("pilot", pilot)
+            raise ValueError(
+                f"{name} is {seen}; wanted None for a Diagnosis, which has its own: pass it to rs.diagnose"
+            )
+        return Spectrum(self.lyapunov, f"kappa {self.condition:.1e} over {self.pilot} steps")
+
+    def _predictions(self) -> Predictions:
+        return Predictions(self.predicted, self.length, tuple(x for x in self.left_out if x != "overshoot"))
+
+    def _repr_html_(self) -> str:
+        counts = sorted(self.predicted.items(), key=lambda item: item[1])
+        facts = {
+            "Lyapunov exponents": f"{', '.join(f'{x:.3g}' for x in self.lyapunov)} per step ({self._kind})",
+            "overshoot": f"{self.overshoot[1]:.2g}",
+            "kappa": f"{self.condition:.1e} over {self.pilot} steps",
+            f"predicted iterations for T = {self.length}": ", ".join(f"{name} {n}" for name, n in counts),
+        }
+        return as_html(
+            "Diagnosis", facts | ({"left out for want of time": ", ".join(self.left_out)} if self.left_out else {})
+        )
+
+    @property
+    def _kind(self) -> str:
         rate = float(self.lyapunov[0])
         chaotic = "chaotic: small residuals do not mean small errors"
-        kind = "contractive" if rate < 0 else chaotic if rate > 0 else "neutral" if rate == 0 else "unknown"
+        return "contractive" if rate < 0 else chaotic if rate > 0 else "neutral" if rate == 0 else "unknown"
+
+    def __str__(self) -> str:
+        exponents = ", ".join(f"{x:.3g}" for x in self.lyapunov)
         counts = ", ".join(f"{name} {n}" for name, n in sorted(self.predicted.items(), key=lambda item: item[1]))
         return (
-            f"Lyapunov exponents {exponents} per step ({kind}), overshoot {self.overshoot[1]:.2g}; "
+            f"Lyapunov exponents {exponents} per step ({self._kind}), overshoot {self.overshoot[1]:.2g}; "
             f"kappa {self.condition:.1e} over {self.pilot} steps\n"
             f"predicted iterations for T = {self.length}: {counts}"
             + (f"\nleft out for want of time (budget=): {', '.join(self.left_out)}" if self.left_out else "")
@@ -194,80 +226,6 @@ def _names(methods: Sequence[str] | None) -> list[str]:
     if unknown:
         raise ValueError(f"methods has {unknown}; wanted a sequence of {', '.join(known)}")
     return list(methods)
-
-
-def lyapunov(recurrence: Recurrence, states: Array, seed: int = 0) -> float:
-    """Return the largest Lyapunov exponent per step along native states; -inf where perturbations vanish.
-
-    Parameters
-    ----------
-    recurrence : Recurrence
-    states : array, shape (T, *batch, *event)
-    seed : int
-        Of the direction that is followed.
-    """
-    _, J = recurrence.linearise(states)
-    with np.errstate(all="ignore"):  # of saturated units, that of nothing is -inf
-        return float(leading_exponents(recurrence, J, 1, np.random.default_rng(seed))[0])
-
-
-def leading_exponents(recurrence: Recurrence, J: Jacobian, count: int, generator: np.random.Generator) -> Array:
-    """Return the leading Lyapunov exponents per step of products of Jacobians, averaged over the sequences.
-
-    Parameters
-    ----------
-    recurrence : Recurrence
-    J : Jacobian
-        Along its trajectory.
-    count : int
-        How many; at most as many as a state has numbers.
-    generator : Generator
-        Of the first frame of vectors.
-
-    Returns
-    -------
-    array, shape (count,), float64
-        Largest first.
-
-    Notes
-    -----
-    The QR method of Benettin et al. (1980); exact for diagonal structures.
-
-    Examples
-    --------
-    >>> import numpy as np, recsolve as rs
-    >>> from recsolve.diagnosis.diagnose import leading_exponents
-    >>> rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=np.ones((9, 1)), initial=np.zeros(1))
-    >>> leading_exponents(rec, rec.linearise(rec.guess())[1], 1, np.random.default_rng(0)).round(3)
-    array([-0.693])
-    """
-    count, starts = min(count, recurrence.layout.size), to_host(recurrence.starts)
-    if type(J) in (Zero, Identity, Scalar, Diagonal):  # each unit by itself
-        growth = np.log(abs(to_host(J.diagonal().data).astype(np.float64)).reshape(*starts.shape, -1))
-        steps = np.maximum((~starts).sum(axis=0), 1)[..., None]
-        exponents = np.where(starts[..., None], 0.0, growth).sum(axis=0) / steps
-        leading = np.sort(exponents.reshape(-1, exponents.shape[-1]), axis=1)[:, ::-1][:, :count]
-        return np.asarray(leading.mean(axis=0))
-    return _by_frames(recurrence, J, count, starts, generator)
-
-
-def _by_frames(short: Recurrence, J: Jacobian, count: int, starts: Array, generator: np.random.Generator) -> Array:
-    """Return the exponents: push a frame of vectors along, and average the logarithms of the diagonals of R."""
-    N, batch, event = short.layout.size, short.batch, short.layout.event
-    frame, _ = np.linalg.qr(generator.standard_normal((*batch, N, count)))
-    logs, steps = np.zeros((*batch, count)), np.zeros(batch)
-    xp = namespace(short.initial)
-    for t in range(short.length):
-        columns = xp.asarray(np.moveaxis(frame, -1, 0).reshape(count, *batch, *event).astype(short.dtype))
-        moved = np.stack([to_host(J[t].matvec(column)) for column in columns]).astype(np.float64)
-        stretched = np.moveaxis(moved.reshape(count, *batch, N), 0, -1)
-        goes_on = ~starts[t][..., None, None]  # a step that starts afresh shows no growth
-        frame_next, R = np.linalg.qr(np.where(goes_on, stretched, frame))
-        logs += np.where(goes_on[..., 0], np.log(abs(np.diagonal(R, axis1=-2, axis2=-1))), 0.0)
-        steps += ~starts[t]
-        frame = np.where(np.isfinite(frame_next), frame_next, frame)
-    exponents = logs / np.maximum(steps, 1)[..., None]
-    return np.asarray(np.sort(exponents.reshape(-1, count).mean(axis=0))[::-1])
 
 
 def _mass(short: Recurrence, J: Jacobian, A: Jacobian, generator: np.random.Generator) -> float:

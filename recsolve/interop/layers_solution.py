@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from recsolve.analysis.condition import inverse_norm
 from recsolve.analysis.trust import Estimate
-from recsolve.base.arrays import Array, Kind, common_kind, from_native, namespace, to_native
+from recsolve.base.arrays import Array, Kind, common_kind, from_native, namespace, to_host, to_native
+from recsolve.base.report import Reported
 from recsolve.base.status import Status
 from recsolve.gradients.adjoint import adjoint
 from recsolve.gradients.result import Gradients
@@ -17,13 +19,16 @@ from recsolve.gradients.tangent import tangent
 from recsolve.interop.layers_gradients import LayersGradients
 from recsolve.interop.layers_trust import estimate_of_stack
 from recsolve.interop.order import Order
+from recsolve.plot.curves import Curve
+from recsolve.plot.drawn import Drawn
+from recsolve.plot.states import Trajectory
 from recsolve.solution import Solution
 
 if TYPE_CHECKING:
     from recsolve.interop.layers import Layers
 
 
-class LayersSolution:
+class LayersSolution(Reported, Drawn):
     """The result of :meth:`Layers.solve`.
 
     Attributes
@@ -310,9 +315,37 @@ class LayersSolution:
         native = [from_native(part, self._kind) for part in parts]
         return native[0] if len(native) == 1 else tuple(native)
 
-    def __repr__(self) -> str:
+    def _curves(self, reference: Any) -> list[Curve]:
+        """Return those of every layer and direction; a reference is a list of one trajectory for each."""
+        truths = getattr(reference, "solutions", reference)  # of another stack
+        if truths is None:
+            truths = [None] * len(self.solutions)
+        if not isinstance(truths, (list, tuple)) or len(truths) != len(self.solutions):
+            seen, count = type(reference).__name__, len(self.solutions)
+            raise ValueError(f"reference is {seen}; wanted a list of {count}, one per layer and direction")
+        found = []
+        for i, (solution, truth) in enumerate(zip(self.solutions, truths, strict=True)):
+            found += [replace(c, label=f"{self._place(i)}, {c.label}") for c in solution._curves(truth)]
+        return found
+
+    def _trajectory(self) -> Trajectory:
+        output = to_host(self._shown)
+        batch = output.shape[1:-1]
+        solved = np.full(output.shape[:-1], self.success)  # a layer that is not solved feeds those above it
+        nit = "+".join(str(solution.nit) for solution in self.solutions)
+        return Trajectory({"output": output}, solved, batch, f"{self.status}, {nit} iterations", "step")
+
+    def _facts(self) -> dict[str, str]:
         known = "_estimate" in vars(self)
         trusted = f"{self.trusted} (error about {self.error_estimate:.1e})" if known else "ask .trusted"
         nit = "+".join(str(solution.nit) for solution in self.solutions)
-        lines = {"message": self.message, "layers": f"{self._layers!r}, {nit} iterations", "trusted": trusted}
-        return "LayersSolution\n" + "\n".join(f"  {name:>7}: {value}" for name, value in lines.items())
+        return {"message": self.message, "layers": f"{self._layers!r}, {nit} iterations", "trusted": trusted}
+
+    def _details(self) -> dict[str, str]:
+        trusted = self.trusted
+        each = {
+            self._place(i): f"{s.solver.name}, {s.status} after {s.nit}, residual {s.residuals[-1]:.1e}"
+            for i, s in enumerate(self.solutions)
+        }
+        error = f"about {self.error_estimate:.1e}, kappa {self.condition:.1e}"
+        return self._facts() | each | {"error": error, "trusted": str(trusted)}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from recsolve.analysis.exponents import lyapunov
 from recsolve.base.arrays import to_native
-from recsolve.diagnosis.diagnose import lyapunov
 from recsolve.interop.autograd import CellSpec
 from recsolve.interop.autograd_ops import run
 from recsolve.nn.seen import Seen, check_layer, watched

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import recsolve as rs
+from recsolve.analysis.distance import distance
 from recsolve.math import exp, logaddexp, sigmoid, softplus, tanh
 from recsolve.studies.compare.measure import measured
-from recsolve.studies.distance import distance
 from recsolve.studies.draw.drawing import band, converged, powers_of_two, span
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.draw.style import line_arguments

@@ -12,11 +12,11 @@ import numpy as np
 from recsolve import Recurrence, WeightedCell, cells
 from recsolve.base.arrays import Array
 from recsolve.base.tolerance import Tolerance, tolerance_for
-from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.mixings import MIXINGS
 from recsolve.solvers import Method
+from recsolve.studies.compare.comparison import DEFAULT_SOLVERS as DEFAULT_SOLVERS
+from recsolve.studies.compare.comparison import Comparison, entries_into
 from recsolve.studies.compare.network import DIRECTIONS, network
-from recsolve.studies.compare.race import Entry, race
 from recsolve.studies.draw.figures import convergence_figure
 from recsolve.studies.groups import label, select
 from recsolve.studies.problems.recordings import load_recording
@@ -26,10 +26,6 @@ from recsolve.studies.store.provenance import provenance
 from recsolve.studies.systems import system as systems
 
 FORMAT = "recsolve-compare/1"
-# One or two of each group, which are quick, and whose iterations do not hang on measured times as those of auto do.
-DEFAULT_SOLVERS = (
-    "sequential", "newton", "quasi_newton", "damped_newton", "jacobi", "gauss_seidel", "windowed"
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -196,49 +192,60 @@ def _weighted(config: CompareConfig, data: Array) -> Iterator[tuple[str, Weighte
 
 
 @dataclass
-class Comparison:
-    """The entries computed so far; it can be stored at any time."""
+class Comparisons:
+    """The comparisons of all panels, with the entries computed so far; it can be stored at any time."""
 
     config: CompareConfig
     recording: str
     steps: str
     sequences: int
-    dtype: str
-    tolerances: dict[str, Tolerance]
-    entries: dict[str, list[Entry]]
-    complete: bool = False
-    compile_seconds: float = 0.0  # what compilers took, which is in no time of an entry
+    panels: list[Comparison]
 
     @property
     def seed(self) -> int:
         """The seed of weights and, of a system, of what drives it."""
         return self.config.seed if self.config.system is None else int(system_config(self.config).seed)
 
+    @property
+    def dtype(self) -> str:
+        return self.panels[0].dtype
+
+    @property
+    def complete(self) -> bool:
+        return all(panel.complete for panel in self.panels)
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compilers took, which is in no time of an entry."""
+        return sum(panel.compile_seconds for panel in self.panels)
+
     def record(self) -> dict[str, Any]:
         """Return the stored form: plain JSON values."""
         kind = self.steps + (f", {self.sequences} sequences" if self.sequences > 1 else "")
+        done, wanted = sum(len(panel.entries) for panel in self.panels), len(self.panels) * len(self.config.solvers)
+        partial = "" if self.complete else f" (partial: {done} of {wanted} solves)"
         record = {
             "format": FORMAT,
-            "title": f"{self.recording}: {kind}, {self.dtype}",
+            "title": f"{self.recording}: {kind}, {self.dtype}{partial}",
             "complete": self.complete,
             "compile_seconds": self.compile_seconds,
             "config": {**asdict(self.config), "solvers": [label(solver) for solver in self.config.solvers]},
             "provenance": provenance(),
             "panels": [
                 {
-                    "title": title,
-                    "tolerance": self.tolerances[title].atol,
-                    "test": str(self.tolerances[title]),
-                    "entries": [asdict(entry) for entry in entries],
+                    "title": panel.title,
+                    "tolerance": panel.tolerance.atol,
+                    "test": str(panel.tolerance),
+                    "entries": [asdict(entry) for entry in panel.entries],
                 }
-                for title, entries in self.entries.items()
+                for panel in self.panels
             ],
         }
         return finite_or_text(record)  # type: ignore[no-any-return]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one flat row per panel and solver."""
-        rows = [{"panel": title, **entry.row()} for title, entries in self.entries.items() for entry in entries]
+        rows = [{"panel": panel.title, **row} for panel in self.panels for row in panel.records()]
         return finite_or_text(rows)  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> list[Path]:
@@ -249,7 +256,7 @@ class Comparison:
         return written + convergence_figure(record, folder, stem)
 
 
-def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None = None) -> Iterator[Comparison]:
+def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None = None) -> Iterator[Comparisons]:
     """Run a comparison, yielding it after every solver.
 
     Parameters
@@ -260,25 +267,18 @@ def compare(config: CompareConfig, tick: Callable[[str, str, int], None] | None 
 
     Yields
     ------
-    Comparison
+    Comparisons
         The same object each time, with one more entry; the last one is ``complete``.
     """
-    watch = Stopwatch()
-    name, steps, sequences, built = panels(config)
-    tolerances = {panel.title: panel.tolerance for panel in built}
-    entries_by_title: dict[str, list[Entry]] = {panel.title: [] for panel in built}
-    dtype = str(built[0].recurrence.dtype)
-    result = Comparison(config, name, steps, sequences, dtype, tolerances, entries_by_title)
-    for number, panel in enumerate(built):
+    built = panels(config)
+    found = [Comparison(p.title, str(p.recurrence.dtype), p.tolerance, []) for p in built.panels]
+    result = Comparisons(config, built.name, built.steps, built.sequences, found)
+    for panel, comparison in zip(built.panels, found, strict=True):
 
         def report(solver: str, iteration: int, title: str = panel.title) -> None:
             if tick is not None:
                 tick(title, solver, iteration)
 
-        last = number == len(built) - 1
-        entries = race(panel.recurrence, config.solvers, tol=config.tol, maxiter=config.maxiter, tick=report)
-        for entry in entries:
-            result.entries[panel.title].append(entry)
-            result.compile_seconds = watch.compile_seconds
-            result.complete = last and len(result.entries[panel.title]) == len(config.solvers)
+        settings: dict[str, Any] = {"tol": config.tol, "maxiter": config.maxiter, "tick": report}
+        for _ in entries_into(comparison, panel.recurrence, config.solvers, **settings):
             yield result

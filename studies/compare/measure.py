@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from recsolve import IntermediateResult, Recurrence, cells, solve
+from recsolve.analysis.distance import distance as distance  # who measures takes it from here
+from recsolve.analysis.exponents import lyapunov as lyapunov  # who measures takes it from here, as distances
 from recsolve.base.arrays import Array
-from recsolve.diagnosis.diagnose import lyapunov as lyapunov  # who measures takes it from here, as distances
 from recsolve.mixings import Dense
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.solvers import Method
-from recsolve.studies.distance import distance as distance  # who measures takes it from here
 from recsolve.studies.groups import label
 from recsolve.studies.store.gather import FAILED
 from recsolve.studies.store.records import Row

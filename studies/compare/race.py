@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from recsolve import IntermediateResult, Recurrence, Solution, solve
+from recsolve.analysis.distance import distance
 from recsolve.base.arrays import DISCRETE, FLOATS, Array, to_native
+from recsolve.recurrence.base import Recurrence
+from recsolve.solution import Solution
+from recsolve.solve import IntermediateResult, solve
 from recsolve.solvers import Method, get
 from recsolve.solvers.registry import check_applies, which_apply
-from recsolve.studies.distance import distance
 from recsolve.studies.groups import label
 from recsolve.studies.timing import in_turns
 

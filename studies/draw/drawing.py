@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import Array
+from recsolve.plot.axes import MAP as MAP  # the studies take both from here
+from recsolve.plot.axes import heat as heat
 from recsolve.studies.draw.style import house_style, line_arguments
 from recsolve.studies.store.files import replace_into_place
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from recsolve.studies.registry import Picture
 
 FORMATS = ("png", "pdf", "svg")
-MAP = "cividis"  # its lightness grows evenly, so that it prints in grey
 CONVERGED = "converged"
 
 
@@ -93,18 +94,6 @@ def powers_of_two(axis: Any, values: Sequence[float] | Array) -> None:
     shown = [v for i, v in enumerate(values) if len(values) <= 8 or i % 2 == 0]
     axis.set_ticks(shown, [f"$2^{{{round(np.log2(v))}}}$" for v in shown])
     axis.set_ticks([], minor=True)
-
-
-def heat(axes: Any, x: Array, y: Array, z: Array, **arguments: Any) -> Any:
-    """Draw a map ``z[y, x]`` of cells centred at the coordinates, as one image within vector files.
-
-    NaN is hatched: there was no answer.
-    """
-    axes.grid(False)
-    axes.set_facecolor("0.85")
-    axes.patch.set_hatch("xxxx")
-    axes.patch.set_edgecolor("0.55")
-    return axes.pcolormesh(x, y, np.ma.masked_invalid(z), cmap=MAP, shading="nearest", rasterized=True, **arguments)
 
 
 def chart(

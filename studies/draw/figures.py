@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from recsolve.plot.axes import scale_iterations as scale_iterations  # the studies take it from here
+from recsolve.plot.curves import RESIDUAL, draw_curve, draw_levels
 from recsolve.studies.draw.style import house_style, line_arguments
 from recsolve.studies.groups import grouped
 from recsolve.studies.store.files import replace_into_place
 
 FORMATS = ("png", "pdf")
 _TOGETHER = 9  # curves that can be distinguished in one panel
-QUANTITIES = {"residuals": "residual  max |f(h[t-1]) − h[t]|", "errors": "error  max |h − h of the loop|"}
+QUANTITIES = {"residuals": RESIDUAL, "errors": "error  max |h − h of the loop|"}
 
 
 def convergence_figure(record: dict[str, Any], folder: Path, stem: str = "compare") -> list[Path]:
@@ -106,54 +108,12 @@ def _draw(axes: Any, panel: dict[str, Any], quantity: str, groups: list[str], fl
     """Plot some groups of solvers in their styles, and the others in grey behind them."""
     for entry in filter(_drawn, panel["entries"]):
         y = np.array([float(v) for v in entry[quantity]])
-        # Numbers below the floor (0 among them) are drawn on it, those that are not finite leave a gap.
-        y = np.where(np.isfinite(y), np.maximum(y, floor), np.nan)
-        marks = np.unique(np.round(np.geomspace(1, len(y), 10)).astype(int) - 1)
         shown = entry["group"] in groups
-        style = line_arguments(entry["solver"]) if shown else {"color": "0.85", "linewidth": 1.0, "zorder": 1.5}
-        axes.plot(np.arange(len(y)), y, markevery=marks.tolist(), **style)
-    axes.axhline(floor, color="0.75", linewidth=0.8, zorder=0)
-    _note(axes, floor, "0 to rounding")
-    if quantity == "residuals" and panel["tolerance"] > 4 * floor:
-        axes.axhline(panel["tolerance"], color="0.45", linewidth=0.8, linestyle="--", zorder=0)
-        _note(axes, panel["tolerance"], "tolerance")
+        look = line_arguments(entry["solver"]) if shown else {"color": "0.85", "linewidth": 1.0, "zorder": 1.5}
+        draw_curve(axes, np.arange(len(y)), y, floor, look)
+    draw_levels(axes, floor, [panel["tolerance"]] if quantity == "residuals" else ())
 
 
 def _handles(pyplot: Any, solvers: list[str]) -> list[Any]:
     """Return the entries of a legend."""
     return [pyplot.Line2D([], [], label=solver, **line_arguments(solver)) for solver in solvers]
-
-
-def scale_iterations(axes: Any) -> None:
-    """Make the axes logarithmic, iterations from 0 on, with room for the markers at the ends."""
-    for axis in axes[-1]:
-        axis.set_xlabel("iteration")
-    for axis in axes.flat:
-        axis.set_yscale("log")
-        axis.set_xscale("symlog", linthresh=1, linscale=0.4)
-        last = _last_iteration(axis)
-        axis.set_xlim(-0.15, 1.4 * last + 0.3)
-        axis.xaxis.set_major_locator(_decades(last))
-        axis.xaxis.set_major_formatter("{x:.0f}")
-
-
-def _note(panel: Any, height: float, text: str) -> None:
-    """Name a horizontal line at its left end, where no curve passes."""
-    panel.annotate(
-        text, (0.015, height), xycoords=("axes fraction", "data"), fontsize=7.5, color="0.35", ha="left", va="bottom"
-    )
-
-
-def _last_iteration(panel: Any) -> float:
-    """Return the largest iteration of a curve; horizontal lines carry a transform of their own."""
-    curves = [line.get_xdata() for line in panel.get_lines() if line.get_transform() == panel.transData]
-    return float(max((x.max() for x in curves), default=1))
-
-
-def _decades(last: float) -> Any:
-    from matplotlib.ticker import FixedLocator
-
-    ticks = [0, 1]
-    while ticks[-1] * 10 <= last * 1.4:
-        ticks.append(10 * ticks[-1])
-    return FixedLocator(ticks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 from rich.box import ASCII2, SIMPLE_HEAD
@@ -69,40 +70,62 @@ _DISCRETE = (
 )
 
 
+COLUMNS = {
+    "solver": "left", "status": "left", "iter": "right", "residual": "right", "error": "right",
+    "time": "right", "vs loop": "right", "trust": "left", "kappa": "right",
+}  # fmt: skip
+
+
 def show_comparison(result: Any) -> None:
     """Print one table per panel, and what to do about solvers that did not converge. Fits 80 columns."""
-    from recsolve.studies.groups import grouped
-
     console = console_of_output()
-    columns = {
-        "solver": "left", "status": "left", "iter": "right", "residual": "right", "error": "right",
-        "time": "right", "vs loop": "right", "trust": "left", "kappa": "right",
-    }  # fmt: skip
     sequences = f"{result.sequences} sequence{'s' * (result.sequences > 1)}"
     console.print(f"{result.recording}: {result.steps}, {sequences}, {result.dtype}, seed {result.seed}", markup=False)
-    for title, entries in result.entries.items():
-        if not entries:
-            continue
-        table = table_of(escape(f"{title}, tolerance {result.tolerances[title].atol:.1e}"), columns, narrow=True)
-        for group, members in grouped(entries, lambda entry: str(entry.group)).items():
-            table.add_row(_heading(group))
-            for entry in members:
-                table.add_row(*_cells(entry))
-        print_table(console, table)
-        _show_messages(console, entries)
-        console.print()
-    console.print(_REAL if result.dtype.startswith("float") else _DISCRETE, markup=False)
-    if result.compile_seconds >= 0.1:
-        waited = three(result.compile_seconds)
+    for found in result.panels:
+        if found.entries:
+            print_table(console, _comparison_table(found))
+            _print_messages(console, found.entries)
+            console.print()
+    _print_words(console, result)
+
+
+def comparison_text(found: Any) -> str:
+    """Return the table of one comparison as text, for any terminal: without colours, 88 columns wide."""
+    plain: dict[str, Any] = {"color_system": None, "force_terminal": False, "force_jupyter": False}
+    console = Console(width=88, highlight=False, file=StringIO(), **plain)
+    console.print(_comparison_table(found))
+    _print_messages(console, found.entries)
+    _print_words(console, found)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+
+
+def _comparison_table(found: Any) -> Table:
+    from recsolve.studies.groups import grouped
+
+    table = table_of(escape(found.headline), COLUMNS, narrow=True)
+    for group, members in grouped(found.entries, lambda entry: str(entry.group)).items():
+        table.add_row(_heading(group))
+        for entry in members:
+            status, *numbers = cells_of(entry)
+            shown = status if status == "n/a" else f"[{_STYLE.get(status, 'yellow')}]{status}[/]"
+            table.add_row(f" {escape(entry.solver)}", shown, *numbers)
+    return table
+
+
+def _print_words(console: Console, found: Any) -> None:
+    """Print what the columns mean, and the time that they leave out."""
+    console.print(_REAL if found.dtype.startswith("float") else _DISCRETE, markup=False)
+    if found.compile_seconds >= 0.1:
+        waited = three(found.compile_seconds)
         console.print(f"compiling, or loading what was compiled, took {waited} s, which no time includes", markup=False)
 
 
-def _cells(entry: Any) -> tuple[str, ...]:
+def cells_of(entry: Any) -> tuple[str, ...]:
+    """Return the cells of an entry behind the name of its solver."""
     if entry.status == "inapplicable":
-        return (f" {escape(entry.solver)}", "n/a", *"-------")
+        return "n/a", *"-------"
     return (
-        f" {escape(entry.solver)}",
-        f"[{_STYLE.get(entry.status, 'yellow')}]{entry.status}[/]",
+        entry.status,
         str(entry.iterations),
         f"{entry.residual:.1e}",
         f"{entry.error:.1e}",
@@ -113,13 +136,17 @@ def _cells(entry: Any) -> tuple[str, ...]:
     )
 
 
-def _show_messages(console: Console, entries: list[Any]) -> None:
-    """Print each message of a solver that did not converge, once, with the solvers it is true of."""
+def messages(entries: list[Any]) -> dict[str, list[str]]:
+    """Return each message of a solver that did not converge, once, with the solvers that it is true of."""
     solvers: dict[str, list[str]] = {}
     for entry in entries:
         if entry.status != "converged":
             solvers.setdefault(entry.message, []).append(entry.solver)
-    for message, names in solvers.items():
+    return solvers
+
+
+def _print_messages(console: Console, entries: list[Any]) -> None:
+    for message, names in messages(entries).items():
         console.print(f"{', '.join(names)}: {message}", markup=False)
 
 

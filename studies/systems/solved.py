@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import recsolve as rs
+from recsolve.analysis.distance import distance
 from recsolve.solvers.registry import applicable
-from recsolve.studies.distance import distance
 from recsolve.studies.store.configs import configured
 from recsolve.studies.systems.system import get
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import recsolve as rs
+from recsolve.analysis.exponents import lyapunov
 from recsolve.base.arrays import to_native
-from recsolve.diagnosis.diagnose import lyapunov
 
 
 def probe(network: Any, inputs: Any, method: str = "newton", maxiter: int = 200) -> dict[str, float]:
