@@ -13,20 +13,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from recsolve.studies.draw.drawing import drawn
 from recsolve.studies.draw.style import house_style
-from recsolve.studies.registry import CATALOGUE, Study, get
+from recsolve.studies.registry import CATALOGUE, Picture, Study, get
 from recsolve.studies.sweep import Place
 
 HERE = Path(__file__).parent / "studies"
 LARGEST = 150_000  # bytes of a figure
 
 
-def picture(draw: Any, data: Any) -> bytes:
+def picture(shown: Picture, data: Any) -> bytes:
     """Return a figure as PNG of few colours, at the best resolution that fits."""
     from PIL import Image
 
     with house_style() as pyplot:
-        figure = draw(pyplot, data)
+        figure = drawn(pyplot, shown, data)
         for dpi in (130, 110, 95, 80, 70, 60):
             sharp, small = BytesIO(), BytesIO()
             figure.savefig(sharp, format="png", dpi=dpi)
@@ -44,7 +45,7 @@ def section(study: Study, root: Path, kind: str = "") -> str:
     lines = [f"## {study.name}{f' ({kind})' if kind else ''}", study.question]
     for shown in study.pictures:
         name = "-".join(filter(None, (study.name.replace("/", "-"), shown.name, kind))) + ".png"
-        (HERE / name).write_bytes(picture(shown.draw, data))
+        (HERE / name).write_bytes(picture(shown, data))
         lines += [f"![{study.name}: {shown.name}]({name})", shown.says(data)]
     lines.append(
         f"`{study.command(known['config'])}`: {known['done']} of {known['runs']} runs done, {known['failed']} "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.studies.draw.style import house_style, line_arguments
+from recsolve.studies.draw.style import house_style, integer_ticks, line_arguments
 from recsolve.studies.groups import grouped
 from recsolve.studies.store.files import replace_into_place
 
@@ -131,10 +131,8 @@ def scale_iterations(axes: Any) -> None:
     for axis in axes.flat:
         axis.set_yscale("log")
         axis.set_xscale("symlog", linthresh=1, linscale=0.4)
-        last = _last_iteration(axis)
-        axis.set_xlim(-0.15, 1.4 * last + 0.3)
-        axis.xaxis.set_major_locator(_decades(last))
-        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.set_xlim(-0.15, 1.4 * _last_iteration(axis) + 0.3)
+        integer_ticks(axis.xaxis)
 
 
 def _note(panel: Any, height: float, text: str) -> None:
@@ -148,12 +146,3 @@ def _last_iteration(panel: Any) -> float:
     """Return the largest iteration of a curve; horizontal lines carry a transform of their own."""
     curves = [line.get_xdata() for line in panel.get_lines() if line.get_transform() == panel.transData]
     return float(max((x.max() for x in curves), default=1))
-
-
-def _decades(last: float) -> Any:
-    from matplotlib.ticker import FixedLocator
-
-    ticks = [0, 1]
-    while ticks[-1] * 10 <= last * 1.4:
-        ticks.append(10 * ticks[-1])
-    return FixedLocator(ticks)

@@ -1,4 +1,4 @@
-"""One colour, marker and line per solver, the same in every figure of the project."""
+"""One colour, marker and line per solver, the same in every figure of the project; ticks that can be read."""
 
 from __future__ import annotations
 
@@ -81,3 +81,32 @@ def house_style() -> Iterator[Any]:
     with as_file(files("recsolve.studies.draw") / "recsolve.mplstyle") as path:
         with matplotlib.rc_context(), matplotlib.style.context(str(path)):
             yield pyplot
+
+
+def integer_ticks(axis: Any) -> None:
+    """Put the ticks of an axis that counts at whole numbers, written as such: 0, 1, 2, 5, 10, not 2.5 or 10^0.
+
+    Parameters
+    ----------
+    axis : matplotlib Axis
+        ``axes.xaxis`` or ``axes.yaxis``, whose scale is set already: linear, "log" or "symlog" (with a threshold of 1).
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if axis.get_scale() == "linear":
+        axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=2))
+        axis.set_major_formatter("{x:.0f}")
+    else:
+        plain_ticks(axis, least=1)
+
+
+def plain_ticks(axis: Any, least: float = 0) -> None:
+    """Write the ticks of a logarithmic axis as plain numbers, as many as fit: 0.5, 1, 2, 5, not 5 x 10^-1."""
+    from matplotlib.ticker import NullFormatter
+
+    from recsolve.studies.draw.ticks import Decades
+
+    axis.set_major_locator(Decades(least))
+    axis.set_minor_locator(Decades(least, labelled=False))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
