@@ -11,8 +11,8 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import lyapunov, measured
-from recsolve.studies.draw.drawing import converged, listed, span
-from recsolve.studies.draw.series import level, outside_legend, series
+from recsolve.studies.draw.drawing import converged
+from recsolve.studies.draw.series import level, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.systems.system import get
@@ -130,26 +130,22 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     axes[1].plot(ends, -np.log(GOOD) * ends, **line)
     axes[1].set(xscale="log", yscale="log", xlabel="memory: -1 / largest exponent (steps)")
     axes[1].set_ylabel(f"steps for an error of {GOOD:.0%}")
-    outside_legend(figure, pyplot, [*looks.values(), *cells.values(), line])
+    axes[1].set_title("all cells")
+    axes[0].legend(loc="upper right", bbox_to_anchor=(1.0, 0.93), fontsize=7.5)
+    axes[1].legend(loc="lower right", fontsize=7.5)
     return figure
 
 
 def says(data: Dataset) -> str:
     """Say how far gradients go back, and what that is to solvers."""
     f = facts(data)
-    low, high = f["gains"][0], f["gains"][-1]
-
-    def ends(name: str) -> str:
-        return "; ".join(f"{cell} {span([f[f'{cell}.{name}'][0], f[f'{cell}.{name}'][-1]])}" for cell in CELLS)
-
-    halves = listed([f"{100 * f[f'{cell}.half']:.3g} % ({cell})" for cell in CELLS])
-    least, middle, most = f["off"]
+    halves = {cell: 100 * f[f"{cell}.half"] for cell in CELLS}
+    least, most = (pick(halves, key=halves.__getitem__) for pick in (min, max))
     return (
-        f"The last steps that have all but {GOOD:.0%} of the gradient, from gain {low:g} to {high:g}: "
-        f"{ends('steps')}, of {f['T']}. They are log({GOOD:g}) / largest exponent times {middle:.2g} ({least:.2g} to "
-        f"{most:.2g}): gradients vanish as states forget, which is also what sweeps wait for. Iterations of Jacobi: "
-        f"{ends('jacobi')}; of Newton: {ends('newton')}. At gain {high:g} the last half of the steps lacks "
-        f"{halves} of the gradient, which a reverse scan of all steps has whole."
+        f"Gradients go back as far as states remember: the steps that have all but {GOOD:.0%} of the gradient are, in "
+        f"the median, {f['off'][1]:.2g} times what the largest exponent says. In chaos no truncation will do: at gain "
+        f"{f['gains'][-1]:g} the last half of the steps lacks {halves[most]:.3g} % of the gradient of {most}, and "
+        f"{halves[least]:.1g} % of that of {least}."
     )
 
 

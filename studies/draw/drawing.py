@@ -145,6 +145,11 @@ def times(ratio: float) -> str:
     return f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x"
 
 
+def counted(number: int, what: str) -> str:
+    """Return "1 seed" or "3 seeds"."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def listed(items: Sequence[str]) -> str:
     """Return items as an enumeration: "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 # Colours of Okabe and Ito from dark to light, so that neighbours differ in grey too.
 _LOOKS: tuple[tuple[str, str, Any], ...] = (
     ("#000000", "o", "-"),
@@ -37,6 +39,15 @@ def outside_legend(figure: Any, pyplot: Any, looks: Iterable[dict[str, Any]]) ->
     """Put lines of the given looks at the right of a figure."""
     handles = [pyplot.Line2D([], [], **look) for look in looks]
     figure.legend(handles=handles, loc="outside right upper")
+
+
+def ending(axes: Any, x: Any, y: Any, why: str) -> None:
+    """Say at the last finite point of a line why it goes no further; nothing where it does."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    drawn = np.flatnonzero(np.isfinite(y))
+    if drawn.size and drawn[-1] < len(y) - 1:
+        at = x[drawn[-1]], y[drawn[-1]]
+        axes.annotate(why, at, xytext=(5, 3), textcoords="offset points", fontsize=7.5, va="bottom")
 
 
 def level(axes: Any, height: float, text: str, side: str = "right") -> None:
