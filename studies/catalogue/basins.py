@@ -100,9 +100,9 @@ def says(data: Dataset) -> str:
     words = []
     for cell in (str(c) for c in data["cell"].values):
         best, worst = (pick(f[cell], key=lambda s: f[cell][s]["solved"]) for pick in (max, min))
-        parts = [f"{s} from {_share(f[cell][s]['solved'], guesses)}" for s in (best, worst)]
-        words.append(f"that of {cell} by {listed(parts)}")
-    return f"The trajectory is found within {f['maxiter']} iterations {listed(words)} of the guesses."
+        shares = [f"{_share(f[cell][s]['solved'], guesses)} of the guesses by {s}" for s in (best, worst)]
+        words.append(f"that of {cell} is found from {listed(shares)}")
+    return f"The basin of a trajectory is the method's as much as the cell's: {', '.join(words)}."
 
 
 def _share(solved: float, guesses: int) -> str:

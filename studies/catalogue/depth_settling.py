@@ -144,9 +144,11 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-    return " ".join(_says(data, f, model) for model in _names(data, "model")) + (
-        f" Where the loop settles, Jacobi over depth takes {f['sweeps']:.1f}x as many sweeps as the loop takes steps "
-        f"until changes are below {_NEAR:.0e}, however deep the stack is: it is the fixed-point iteration."
+    shares = [f"{f[f'{model}.settled'][-1]:.0%} ({model})" for model in _names(data, "model")]
+    return (
+        f"Where the loop settles, Jacobi over depth takes {f['sweeps']:.1f}x as many sweeps as the loop takes steps, "
+        f"however deep the stack is: it is the fixed-point iteration. Large weights do not always settle: at gain "
+        f"{f['gains'][1]:g} {listed(shares)} of the seeds do."
     )
 
 

@@ -91,11 +91,11 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 def says(data: Dataset) -> str:
     """Say what heads do to iterations and products."""
     f = facts(data)
-    gain = f["gains"][-1]
-    few, many = f[f"{CELLS[0]}.{gain:g}.newton"]
+    gain, cell = f["gains"][-1], next(iter(CELLS))
+    few, many = f[f"{cell}.{gain:g}.newton"]
     return (
         f"Heads do not couple, and the hardest of them decides: from one head to {f['heads'][-1]} of as many units in "
-        f"all Newton goes from {few:.0f} to {many:.0f} iterations on {CELLS[0]} at gain {gain:g}. What falls is the "
+        f"all Newton goes from {few:.0f} to {many:.0f} iterations on {cell} at gain {gain:g}. What falls is the "
         f"price: two elements of the scan take {f['saved']:.0f} times fewer products. With one unit a head "
         "quasi-Newton is Newton."
     )

@@ -159,7 +159,7 @@ def says_counts(data: Dataset) -> str:
     others = [s for s in f["growth"][low] if f["growth"][low][s] != f["growth"][low][first]]
     also = f" Even there those of {listed(others)} grow otherwise." if others else ""
     return (
-        f"Whether counts grow with T is decided by the exponent: those of {first} {grows(first, low)} with T at "
+        f"Whether counts grow with T is decided by the exponent: those of {first} {grows(first, low)} at "
         f"{f['exponents'][low]:.2f}, and {grows(first, high)} at {f['exponents'][high]:.2f}.{also} Where a curve ends, "
         f"the next length was not solved with every seed within {f['maxiter']} iterations."
     )

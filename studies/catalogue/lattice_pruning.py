@@ -152,8 +152,6 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     axes[0].plot(np.repeat(degrees, kept.shape[1]), kept.ravel(), **looks[LATTICE])
     axes[0].plot(degrees, np.median(kept, axis=1), color="0.5", linewidth=0.9)
     axes[0].set(xscale="log", xlabel="connections of a neuron, mean", ylabel="neurons kept, %")
-    axes[0].set_xticks(degrees[::2], [f"{d:g}" for d in degrees[::2]])
-    axes[0].set_xticks([], minor=True)
     for ax, gain in zip(axes[1:], gains, strict=True):
         share = 100 * _flat(data, LATTICE, "kept", gain).ravel()
         for rule, look in looks.items():

@@ -151,10 +151,10 @@ def says_knee(data: Dataset) -> str:
     newton, first, T = f["newton"], f["lengths"][0], f["lengths"][-1]
     steep = [s for s in solvers_of(data) if not f[s]["growth"] <= f["growth_allowed"]]
     growth = f"every solver but {listed(steep)}" if steep else "every solver"
-    slow = f" Below, the counts of {growth} grow more slowly with T than the square of log T does."
+    slow = f" Where states contract, counts of {growth} grow more slowly with T than the square of log T does."
     return (
         f"Counts rise towards T as the largest Lyapunov exponent reaches 0: at T = {T} the median of Newton is "
-        f"{newton['negative']:.0f} below {CONTRACTIVE} and {newton['positive']:.0f} above 0."
+        f"{newton['negative']:.0f} below {CONTRACTIVE} and {newton['positive']:.0f} in chaos."
         f"{slow if first < T else ''} Runs that did not converge are not drawn."
     )
 

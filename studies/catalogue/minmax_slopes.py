@@ -210,13 +210,13 @@ def draw_slopes(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_slopes(data: Dataset) -> str:
-    f, lags = facts(data), data["lag"].size
+    f = facts(data)
     exact = [cell for cell in _cells(data) if f[f"slope.{cell}.binary"]]
     others = sorted((cell for cell in _cells(data) if cell not in exact), key=lambda cell: f[f"slope.{cell}"][1])
     ends = f": {others[0]} has at most {f[f'slope.{others[0]}'][1]:.0e}, {others[-1]} at least "
     return (
         f"Every derivative of a state by an earlier one is exactly 0 or 1 for {listed(exact)}: it neither decays nor "
-        f"explodes, it is there until the state is overwritten. Those of other cells do by lag {lags}"
+        f"explodes, it is there until the state is overwritten. Those of other cells do, at the largest lag"
         f"{ends}{f[f'slope.{others[-1]}'][0]:.0e}."
     )
 

@@ -159,9 +159,9 @@ def says(data: Dataset) -> str:
     f = facts(data)
     kept = span(100 * f[f"{SIMPLE}.{cell}.{where}.up_to"] for cell in f["cells"] for where in (INPUT, RECURRENT, BOTH))
     return (
-        f"Most weights can go without any training: what the grammar allows is told as well as by whole cells, but for "
-        f"two hundredths, with up to {kept}% pruned, by cell and place (published: more than {TOLERATED:.0%}, and an "
-        "epoch of training). Gates keep the state of their own unit, even without any recurrent weights."
+        f"Weights can go without any training: what the grammar allows is told as well as by whole cells, but for two "
+        f"hundredths, with up to {kept}% pruned, by cell and place (published: more than {TOLERATED:.0%}, and an epoch "
+        "of training). Gates keep the state of their own unit, even without any recurrent weights."
     )
 
 

@@ -167,8 +167,8 @@ def says_zeros(data: Dataset) -> str:
     shares = {s: (100 * f["guesses"][first][s], 100 * f["guesses"][second][s]) for s in solvers_of(data)}
     most = max(shares, key=lambda s: abs(shares[s][0] - shares[s][1]))
     return (
-        f"What the first guess changes most is the share that {most} solves: {shares[most][0]:.0f}% from f(h0, u) and "
-        f"{shares[most][1]:.0f}% from zeros, over all maps."
+        f"What the first guess changes most is the share that {most} solves: {shares[most][0]:.0f}% from {first} and "
+        f"{shares[most][1]:.0f}% from {second}, over all maps."
     )
 
 

@@ -143,9 +143,9 @@ def says(data: Dataset) -> str:
     least, most = (pick(halves, key=halves.__getitem__) for pick in (min, max))
     return (
         f"Gradients go back as far as states remember: the steps that have all but {GOOD:.0%} of the gradient are, in "
-        f"the median, {f['off'][1]:.2g} times what the largest exponent says. In chaos no truncation will do: at gain "
-        f"{f['gains'][-1]:g} the last half of the steps lacks {halves[most]:.3g} % of the gradient of {most}, and "
-        f"{halves[least]:.1g} % of that of {least}."
+        f"the median, {f['off'][1]:.2g} times what the largest exponent says. The larger the gain, the less may be "
+        f"left out: at gain {f['gains'][-1]:g} the last half of the steps lacks {halves[most]:.3g} % of the gradient "
+        f"of {most}, and {halves[least]:.1g} % of that of {least}."
     )
 
 

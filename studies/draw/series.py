@@ -50,6 +50,12 @@ def ending(axes: Any, x: Any, y: Any, why: str) -> None:
         axes.annotate(why, at, xytext=(5, 3), textcoords="offset points", fontsize=7.5, va="bottom")
 
 
+def legend_of(figure: Any, axes: Any) -> None:
+    """Put the labelled lines of one panel at the right of a figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
+
+
 def level(axes: Any, height: float, text: str, side: str = "right") -> None:
     """Draw a thin horizontal line, and name it at one end."""
     axes.axhline(height, color="0.4", linewidth=0.8, linestyle=":", zorder=0)
