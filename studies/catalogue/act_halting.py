@@ -120,7 +120,8 @@ def draw(pyplot: Any, data: Dataset) -> Any:
             ax.stairs(100 * share / depths.size, edges, color=look["color"], linestyle=look["linestyle"], linewidth=1.4)
         ax.axvline(constant(bias), color="0.4", linewidth=0.9, linestyle=":")
         ax.set(title=f"bias {bias:g}", xlabel="steps until halted", ylim=(0, None))
-    axes[0].set_ylabel("positions, %")
+    for ax in axes[:-1]:
+        ax.set_ylabel("positions, %")
     for tokens, name in TOKENS.items():
         for solver in SOLVERS:
             last, counts = _counts(data, tokens, solver)

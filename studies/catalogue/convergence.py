@@ -137,6 +137,7 @@ def draw_curves(quantity: str) -> Any:
             for solver in solvers:
                 _curve(ax, data[quantity].sel(panel=name, solver=solver).values, solver)
         _scale_visible(axes)
+        figure.supxlabel("iteration", fontsize=9)
         figure.supylabel(QUANTITIES[quantity], fontsize=9)
         legend(figure, pyplot, solvers)
         return figure
@@ -159,7 +160,7 @@ def _scale_visible(axes: Any) -> None:
     visible = np.array([ax for ax in axes.flat if ax.get_visible()], dtype=object)
     scale_iterations(visible[None])
     for ax in visible:
-        ax.set_xlabel("iteration" if ax.get_subplotspec().is_last_row() else "")
+        ax.set_xlabel("")
         ax.set_ylim(0.3 * _FLOOR, 1e5)
         ax.tick_params(labelleft=ax.get_subplotspec().is_first_col())
 

@@ -172,7 +172,7 @@ def draw_powers(pyplot: Any, data: Dataset) -> Any:
     numbers = np.round([[f["powers"][gain][s] for gain in f["powers"]] for s in solvers], 2) + 0.0  # no -0
     figure, ax = pyplot.subplots(figsize=(1.0 * len(columns) + 2.9, 0.34 * len(solvers) + 1.1))
     image = chart(ax, columns, solvers, numbers, "{:.2f}", vmin=0, vmax=1)
-    ax.set_xlabel("gain (largest Lyapunov exponent)")
+    ax.set(xlabel="gain (largest Lyapunov exponent)", ylabel="solver")
     figure.colorbar(image, ax=ax, label="p in iterations ~ T^p", extend="both")
     return figure
 

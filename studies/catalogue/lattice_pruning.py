@@ -158,7 +158,7 @@ def draw(pyplot: Any, data: Dataset) -> Any:
             ax.plot(share, 100 * _left(data, rule, gain).ravel(), **look)
         level(ax, 100 * KEPT_OF_ACCURACY, "98 %", side="left")
         ax.set(title=f"gain {gain:g}", xlabel="neurons kept, %", xlim=(-3, 103))
-    axes[1].set_ylabel("memory left, % of the whole")
+        ax.set_ylabel("memory left, % of the whole")
     middle = {"color": "0.5", "linewidth": 0.9, "label": "median"}
     outside_legend(figure, pyplot, [*looks.values(), middle])
     return figure

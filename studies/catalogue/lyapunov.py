@@ -11,7 +11,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.studies.compare.measure import loop, lyapunov, measured, tanh_network
 from recsolve.studies.draw.drawing import converged, counted, legend, listed, solvers_of, times
-from recsolve.studies.draw.style import line_arguments
+from recsolve.studies.draw.style import integer_ticks, line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
@@ -171,6 +171,8 @@ def draw_predicted(pyplot: Any, data: Dataset) -> Any:
         ax.plot(line, line, color="0.4", linewidth=0.8)
         ax.fill_between(line, line / 1.5, line * 1.5, color="0.9", zorder=0)
         ax.set(xscale="log", yscale="log", title=f"T = {T}, {name}", xlabel="predicted from the first steps")
+        integer_ticks(ax.xaxis)
+        integer_ticks(ax.yaxis)
     axes[0].set_ylabel("iterations to convergence")
     legend(figure, pyplot, solvers_of(data), linestyle="none")
     return figure

@@ -69,13 +69,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     figure, axes = pyplot.subplots(1, 3, figsize=(10.5, 3.2))
     looks = {name: {**look, "label": CHAINS[name]} for name, look in series(CHAINS).items()}
     newton = data.sel(solver="newton")
-    for ax, values, title in (
+    for ax, values, label in (
         (axes[0], converged(newton, "iterations"), "iterations of Newton"),
         (axes[1], newton["exponent"], "largest Lyapunov exponent"),
         (axes[2], newton["accepted"], "share of steps accepted"),
     ):
         family(ax, values, "step", "chain", looks)
-        ax.set(xscale="log", title=title, xlabel="step size")
+        ax.set(xscale="log", xlabel="step size", ylabel=label)
     axes[0].set_yscale("log")
     level(axes[1], 0.0, "contracts below", side="left")
     outside_legend(figure, pyplot, looks.values())

@@ -129,7 +129,7 @@ def draw_counts(pyplot: Any, data: Dataset) -> Any:
     solvers, networks = solvers_of(data), [str(name) for name in data["network"].values]
     counts = converged(data, "iterations").sel(stage="after").median("seed", skipna=False)
     numbers = counts.transpose("network", "solver").values
-    figure, ax = pyplot.subplots(figsize=(1.0 * len(solvers) + 4.0, 0.34 * len(networks) + 1.3))
+    figure, ax = pyplot.subplots(figsize=(1.0 * len(solvers) + 4.0, 0.34 * len(networks) + 2.0))
     image = chart(ax, [name.replace("_", "\n") for name in solvers], networks, numbers, "{:.0f}")
     figure.colorbar(image, ax=ax, label=f"iterations (hatched: not within {_limit(data)})")
     ax.set(xlabel="solver", ylabel="trained network")

@@ -94,7 +94,7 @@ def integer_ticks(axis: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
     if axis.get_scale() == "linear":
-        axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=2))
+        axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
         axis.set_major_formatter("{x:.0f}")
     else:
         plain_ticks(axis, least=1)
