@@ -174,6 +174,7 @@ def draw_family(pyplot: Any, data: Dataset) -> Any:
     panel = {"title": str(first["panel"].values), "tolerance": float(first["tolerance"].max()), "entries": entries}
     groups = grouped([s for s in solvers_of(data) if s in REGISTRY], lambda s: REGISTRY[s].group)
     figure = by_group(pyplot, [panel], groups, _FLOOR)
+    figure.set_figwidth(figure.get_figwidth() + 1.3)  # for the names that the legends get
     for ax in figure.axes:
         _name_alike(ax.get_legend(), _alike(data))
     return figure

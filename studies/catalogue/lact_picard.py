@@ -13,7 +13,7 @@ from recsolve.jacobians.pattern import Pattern
 from recsolve.solvers import Picard, Problem
 from recsolve.studies.compare.measure import loop, measured
 from recsolve.studies.draw.drawing import band, converged
-from recsolve.studies.draw.series import level, outside_legend, series
+from recsolve.studies.draw.series import ending, level, outside_legend, series
 from recsolve.studies.draw.style import integer_ticks
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -136,6 +136,7 @@ def draw(pyplot: Any, data: Dataset) -> Any:
         for name, look in looks.items():
             if counts.sel(solver=name).notnull().any():
                 band(ax, x, counts.sel(solver=name), "seed", name, **look)
+        ending(ax, x, counts.sel(solver=NEWTON).median("seed", skipna=False), "the loop overflows")
         ax.set(xscale="log", yscale="log", title=title, xlabel="norm of rows" if system == MUON else "rate of learning")
         ax.set_xlim(x[0] / 1.3, x[-1] * 1.3)
         level(ax, last, "the loop", "left")

@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve.studies.compare.measure import loop, lyapunov, measured
 from recsolve.studies.draw.drawing import converged, family
-from recsolve.studies.draw.series import level, outside_legend, series
+from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.systems.system import get
@@ -71,13 +71,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     newton = data.sel(solver="newton")
     for ax, values, label in (
         (axes[0], converged(newton, "iterations"), "iterations of Newton"),
-        (axes[1], newton["exponent"], "largest Lyapunov exponent"),
+        (axes[1], newton["exponent"], "largest exponent (below 0: contracts)"),
         (axes[2], newton["accepted"], "share of steps accepted"),
     ):
         family(ax, values, "step", "chain", looks)
         ax.set(xscale="log", xlabel="step size", ylabel=label)
     axes[0].set_yscale("log")
-    level(axes[1], 0.0, "contracts below", side="left")
+    axes[1].axhline(0.0, color="0.4", linewidth=0.8, linestyle=":", zorder=0)
     outside_legend(figure, pyplot, looks.values())
     return figure
 

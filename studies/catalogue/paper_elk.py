@@ -178,7 +178,13 @@ def draw_damping(pyplot: Any, data: Dataset) -> Any:
         ax.plot(at, counts.median("seed", skipna=False), **look)
         for seed in counts.transpose("seed", "damping").values:  # points: bands of the two would hide each other
             ax.plot(
-                at * 1.25 ** (2 * i - 1), seed, color=look["color"], marker=look["marker"], linestyle="none", alpha=0.5
+                at * 1.25 ** (2 * i - 1),
+                seed,
+                color=look["color"],
+                marker=look["marker"],
+                linestyle="none",
+                markersize=9,
+                alpha=0.7,
             )
     for name in (NEWTON, QUASI, ADAPTIVE):
         level = float(_gru(data, name).isel(damping=0).median(skipna=False))

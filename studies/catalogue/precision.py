@@ -173,8 +173,8 @@ def draw_errors(pyplot: Any, data: Dataset) -> Any:
             curve = _errors(data, storage).sel(gain=gain).transpose("sweep", "seed")
             band(ax, np.arange(curve.sizes["sweep"]), curve, "seed", storage, **look, markevery=2)
         kappa = float(data["condition"].sel(gain=gain, storage=STORED[0], solver="newton").max())
-        ax.set(yscale="log", title=f"gain {gain:g}, conditioning up to {kappa:.0f}", xlabel="sweep", ylim=(1e-17, None))
-    axes[0].set_ylabel("max |h - loop in float64|")
+        ax.set(yscale="log", title=f"gain {gain:g}, conditioning up to {kappa:.0f}", xlabel="sweep")
+    axes[0].set(ylabel="max |h - loop in float64|", ylim=(1e-17, None))  # of both panels
     outside_legend(figure, pyplot, looks.values())
     return figure
 

@@ -114,7 +114,7 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     for look, gain in zip(looks.values(), data["gain"].values, strict=True):
         curve = _curve(data, "elman", gain)
         axes[0].plot(np.arange(len(curve)), np.where(curve > 0, curve, np.nan), **look, markevery=len(curve) // 8)
-    level(axes[0], GOOD, f"{GOOD:.0%}")
+    level(axes[0], GOOD, f"{GOOD:.0%}", "left")
     axes[0].set(yscale="log", ylim=(1e-12, 10), xlabel="steps k that are kept", ylabel="gradient that is lost / whole")
     axes[0].set_title("elman")
     cells = {name: {**look, "linestyle": "none"} for name, look in series(CELLS).items()}
@@ -131,8 +131,8 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     axes[1].set(xscale="log", yscale="log", xlabel="memory: -1 / largest exponent (steps)")
     axes[1].set_ylabel(f"steps for an error of {GOOD:.0%}")
     axes[1].set_title("all cells")
-    axes[0].legend(loc="upper right", bbox_to_anchor=(1.0, 0.93), fontsize=7.5)
-    axes[1].legend(loc="lower right", fontsize=7.5)
+    for ax, title, place in zip(axes, ("left", "right"), ("upper", "lower"), strict=True):  # their marks are the same
+        figure.legend(*ax.get_legend_handles_labels(), title=title, loc=f"outside right {place}")
     return figure
 
 

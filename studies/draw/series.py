@@ -47,7 +47,8 @@ def ending(axes: Any, x: Any, y: Any, why: str) -> None:
     drawn = np.flatnonzero(np.isfinite(y))
     if drawn.size and drawn[-1] < len(y) - 1:
         at = x[drawn[-1]], y[drawn[-1]]
-        axes.annotate(why, at, xytext=(5, 3), textcoords="offset points", fontsize=7.5, va="bottom")
+        line = {"arrowstyle": "-", "linewidth": 0.6, "color": "0.4", "shrinkB": 3}
+        axes.annotate(why, at, xytext=(6, 14), textcoords="offset points", fontsize=7.5, arrowprops=line)
 
 
 def legend_of(figure: Any, axes: Any) -> None:
