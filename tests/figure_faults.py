@@ -1,4 +1,4 @@
-"""What a reader would miss in a figure: labels, whole iterations, distinct entries of legends, text inside the border."""
+"""What a reader would miss in a figure: labels, whole iterations, distinct entries of legends, text inside borders."""
 
 import re
 
@@ -52,4 +52,4 @@ def _of_legend(legend):
 
 
 def _look(line):
-    return line.get_color(), str(line.get_linestyle()), str(line.get_marker()), line.get_markerfacecolor(), str(line)[:0]
+    return line.get_color(), str(line.get_linestyle()), str(line.get_marker()), str(line.get_markerfacecolor())
