@@ -2,6 +2,8 @@
 
 import re
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
 COUNTS = re.compile(r"\b(iterations?|sweeps?)\b")
 BORDER = 0.03  # inches that text may reach over the border: its box is a little larger than its letters
 
@@ -11,7 +13,7 @@ def faults(figure):
     found = [fault for axes in figure.axes if axes.get_visible() for fault in _of_axes(figure, axes)]
     for legend in [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]:
         found += _of_legend(legend)
-    box, (width, height) = figure.get_tightbbox(figure.canvas.get_renderer()), figure.get_size_inches()
+    box, (width, height) = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer()), figure.get_size_inches()
     if min(box.x0, box.y0, width - box.x1, height - box.y1) < -BORDER:
         found.append(f"something is cut at the border: {box.extents.round(2)} of {width:.2f} x {height:.2f}")
     return found

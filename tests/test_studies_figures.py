@@ -45,6 +45,7 @@ def drawn(scale, low, high, size=(3.0, 2.4), side="x", tick=integer_ticks):
         getattr(axes, f"set_{side}scale")(scale, **({"linthresh": 1, "linscale": 0.4} if scale == "symlog" else {}))
         axis = getattr(axes, f"{side}axis")
         tick(axis)
+        pyplot.close(figure)
         figure = pickle.loads(pickle.dumps(figure))
         figure.draw_without_rendering()
         axis = getattr(figure.axes[0], f"{side}axis")
@@ -63,7 +64,7 @@ def test_counts_have_whole_ticks_that_do_not_touch(side, scale, high):
     labels = drawn(scale, 1, high, side=side)
     assert labels
     assert all(re.fullmatch(r"\d+", label) for label in labels), labels
-    if 2 < high < 8:
+    if 2 < high < 6:
         assert labels[-1] == str(high) or int(labels[-1]) > high - 2  # the last iteration can be read off
 
 

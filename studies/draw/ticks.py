@@ -30,7 +30,7 @@ class Decades(Locator):
             ticks = np.concatenate([[0.0] if vmin <= 0 else [], ticks[(ticks >= low) & (ticks <= vmax)]])
             if not self.labelled or self._fit(ticks, vmin, vmax):
                 break
-        if len(ticks) > 1 or not self.labelled:
+        if not self.labelled or len(ticks) > (0 if self.least else 1):
             return ticks
         return MaxNLocator(3, integer=self.least >= 1).tick_values(vmin, vmax)
 
