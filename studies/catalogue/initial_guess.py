@@ -154,7 +154,7 @@ def says_cold(data: Dataset) -> str:
 
     def most(guess: str) -> float:
         pairs = [(cell, s) for cell in data["cell"].values for s in solvers_of(data)]
-        return max(f[f"{cell}.{s}.{guess}"] / f[f"{cell}.{s}.step"] for cell, s in pairs)
+        return max(float(f[f"{cell}.{s}.{guess}"] / f[f"{cell}.{s}.step"]) for cell, s in pairs)
 
     return (
         f"Guesses that know nothing are much alike: over cells and solvers zeros take up to {times(most('zeros'))} the "

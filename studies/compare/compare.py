@@ -217,9 +217,10 @@ class Comparison:
     def record(self) -> dict[str, Any]:
         """Return the stored form: plain JSON values."""
         kind = self.steps + (f", {self.sequences} sequences" if self.sequences > 1 else "")
+        partial = "" if self.complete else " (partial: interrupted)"
         record = {
             "format": FORMAT,
-            "title": f"{self.recording}: {kind}, {self.dtype}",
+            "title": f"{self.recording}: {kind}, {self.dtype}{partial}",
             "complete": self.complete,
             "compile_seconds": self.compile_seconds,
             "config": {**asdict(self.config), "solvers": [label(solver) for solver in self.config.solvers]},

@@ -19,7 +19,8 @@ class Decades(Locator):
         self.least, self.labelled = least, labelled
 
     def __call__(self) -> Any:
-        return self.tick_values(*sorted(self.axis.get_view_interval()))
+        axis: Any = self.axis
+        return self.tick_values(*sorted(axis.get_view_interval()))
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         low = max(vmin, self.least) if vmin > 0 else 1.0
@@ -36,9 +37,10 @@ class Decades(Locator):
 
     def _fit(self, ticks: Any, vmin: float, vmax: float) -> bool:
         """Return whether labels at some places do not touch."""
-        transform = self.axis.get_transform().transform
+        axis: Any = self.axis
+        transform = axis.get_transform().transform
         low, high = transform(np.array([vmin, vmax]))
-        gaps = np.diff(transform(ticks)) / (high - low) * self.axis.get_tick_space()
+        gaps = np.diff(transform(ticks)) / (high - low) * axis.get_tick_space()
         digits = np.array([len(f"{tick:g}") for tick in ticks])
-        needed = _GAP + _WIDTH * (digits[1:] + digits[:-1]) / 2 if self.axis.axis_name == "x" else _HEIGHT
+        needed = _GAP + _WIDTH * (digits[1:] + digits[:-1]) / 2 if axis.axis_name == "x" else _HEIGHT
         return bool((gaps >= needed).all())
