@@ -152,24 +152,6 @@ def says(data: Dataset) -> str:
     )
 
 
-def _says(data: Dataset, f: dict[str, Any], model: str) -> str:
-    share, steps, (low, high) = f[f"{model}.settled"], f[f"{model}.steps"], f["gains"]
-    first, last = ("-" if n is None else f"{n:.0f}" for n in (steps[0], steps[-1]))
-    counts = [
-        f"{solver.capitalize()} takes a median of {medians[0]:.0f} and {medians[-1]:.0f} iterations"
-        for solver in _names(data, "solver")
-        if (medians := f.get(f"{model}.{solver}"))
-    ]
-    sooner = ""
-    if None not in (steps[0], steps[-1]) and steps[-1] < steps[0]:
-        sooner = ", so larger weights settle sooner, if at all: small ones leave a normalised state nearly as it is"
-    return (
-        f"Of the {model} {share[0]:.0%} of the seeds settle within {f['depth']} steps at gain {low:g} and "
-        f"{share[-1]:.0%} at {high:g}; those that do take {first} and {last} steps{sooner}. Over depth "
-        f"{listed(counts)}."
-    )
-
-
 def tables(data: Dataset) -> list[Table]:
     f, gains = facts(data), data["gain"].values
     rows = [[model, *(f"{share:.0%}" for share in f[f"{model}.settled"])] for model in _names(data, "model")]

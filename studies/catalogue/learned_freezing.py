@@ -150,7 +150,7 @@ def tables(data: Dataset) -> list[Table]:
         return "-" if work is None else f"{work:.0%}"
 
     rows = [[rule, *(share(f[f"{gain:g}.{rule}"]) for gain in f["gains"])] for rule in RULES]
-    title = f"Least work, of that of all sweeps, with at most {FEW:.0%} wrong"
+    title = f"Least work, of that of all sweeps, with at most {FEW:.0%} wrong (published, learned: {1 / SPEEDUP:.0%})"
     return [Table(title, ["rule", *(f"gain {g:g}" for g in f["gains"])], rows)]
 
 

@@ -113,7 +113,6 @@ def facts(data: Dataset) -> dict[str, Any]:
             needed = data["m"].values[worst.values == 1]
             found[f"{order}, {times}"] = int(needed[0]) if needed.size else 0
             found[f"{order}, {times}, least"] = float(worst[0])
-    found["least"] = f"{data['m'].min().item()} token"
     found["small"], found["large"] = int(data["small_set"].max()), int(data["large_set"].max())
     return found
 
