@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from recsolve.studies.registry import CATALOGUE, get
 
 # Three that were found, and what they were found at; "float32", "h[0]", "2^k" and "x = 3" in a name are no numbers.
 MOST_NUMBERS = 5
+STUDIES = Path(__file__).parent.parent / "docs" / "studies"
 NUMBER = re.compile(r"(?<![\w.^-])-?\d[\d.]*(?:e[-+]?\d+)?")
 
 
@@ -35,6 +37,16 @@ def test_captions_are_sentences_with_few_numbers(name, tmp_path_factory):
         assert len(NUMBER.findall(caption)) <= MOST_NUMBERS, (picture, caption)
         assert caption[-1] == ".", (picture, caption)
         assert not re.search(r"\b1 (seeds|units|layers|cells|answers|iterations)\b|  ", caption), (picture, caption)
+
+
+def test_the_page_of_studies_is_whole_and_can_be_read():
+    """Every picture is there, none is left over, and captions that were written by larger sweeps are as short."""
+    page = (STUDIES / "README.md").read_text(encoding="utf-8")
+    captions = dict(re.findall(r"^!\[[^]]*\]\(([^)]*)\)\n\n(.*)$", page, re.MULTILINE))
+    assert set(captions) == {path.name for path in STUDIES.glob("*.png")}
+    for name, caption in captions.items():
+        assert len(NUMBER.findall(caption)) <= MOST_NUMBERS, (name, caption)
+    assert re.findall(r"^## (\S+)$", page, re.MULTILINE) == [*CATALOGUE]
 
 
 def drawn(scale, low, high, size=(3.0, 2.4), side="x", tick=integer_ticks):

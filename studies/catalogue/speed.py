@@ -38,8 +38,8 @@ class Config:
     peers: tuple[str, ...] = tuple(PEERS)
     solvers: tuple[str, ...] = (LOOP, "newton", "quasi_newton", "jacobi", "gauss_seidel", "multiple_shooting")
     dtype: str = "float32"
-    repeats: int = 5
-    enough: float = 0.05
+    repeats: int = 9
+    enough: float = 0.15
     seed: int = 0
 
 
