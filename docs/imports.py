@@ -2,7 +2,7 @@
 
 A room is a folder of modules; a module that lies beside folders is a room of its own, unless ``--folders`` is given.
 Arrows run from what imports to what is imported, as wide as there are imports; those that are part of a circle are red.
-Rooms stand above all that they import.
+Rooms stand above all that they import; an arrow beside which others lead there is left out, or none could be followed.
 """
 
 from __future__ import annotations
@@ -126,6 +126,8 @@ def draw(modules: dict[str, str], out: Path, title: str, folders: bool) -> None:
     for (a, b), count in sorted(arrows.items(), key=lambda item: item[1]):
         circle = a in leads[b]
         circles += circle
+        if not circle and any(b in leads[c] for c in rooms if c != b and (a, c) in arrows):
+            continue
         axes.add_patch(
             FancyArrowPatch(
                 place[a], place[b], arrowstyle="-|>", mutation_scale=9, shrinkA=14, shrinkB=16,

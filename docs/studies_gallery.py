@@ -2,7 +2,8 @@
 
 recsolve report --quick && python docs/studies_gallery.py recsolve-studies [larger]...
 
-Folders after the first are those of sweeps that are larger or from other machines; their names tell what they are.
+Folders after the first are those of sweeps that are larger or from other machines; their names tell what they are. What
+is stored nowhere keeps the part of the page, and the pictures, that it has.
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from recsolve.studies.draw.drawing import drawn
 from recsolve.studies.draw.style import house_style
-from recsolve.studies.registry import CATALOGUE, Study, get
+from recsolve.studies.registry import CATALOGUE, Picture, Study, get
 from recsolve.studies.sweep import Place
 
 HERE = Path(__file__).parent / "studies"
 LARGEST = 150_000  # bytes of a figure
 
 
-def picture(draw: Any, data: Any) -> bytes:
+def picture(shown: Picture, data: Any) -> bytes:
     """Return a figure as PNG of few colours, at the best resolution that fits."""
     from PIL import Image
 
     with house_style() as pyplot:
-        figure = draw(pyplot, data)
+        figure = drawn(pyplot, shown, data)
         for dpi in (130, 110, 95, 80, 70, 60):
             sharp, small = BytesIO(), BytesIO()
             figure.savefig(sharp, format="png", dpi=dpi)
@@ -44,7 +46,7 @@ def section(study: Study, root: Path, kind: str = "") -> str:
     lines = [f"## {study.name}{f' ({kind})' if kind else ''}", study.question]
     for shown in study.pictures:
         name = "-".join(filter(None, (study.name.replace("/", "-"), shown.name, kind))) + ".png"
-        (HERE / name).write_bytes(picture(shown.draw, data))
+        (HERE / name).write_bytes(picture(shown, data))
         lines += [f"![{study.name}: {shown.name}]({name})", shown.says(data)]
     lines.append(
         f"`{study.command(known['config'])}`: {known['done']} of {known['runs']} runs done, {known['failed']} "
@@ -67,20 +69,27 @@ def main() -> None:
     """Write the page."""
     root, *others = map(Path, sys.argv[1:] or ["recsolve-studies"])
     HERE.mkdir(exist_ok=True)
-    for old in HERE.glob("*.png"):
-        old.unlink()
-    sections = [section(get(name), root) for name in CATALOGUE]
-    for other in others:
-        stored = [name for name in CATALOGUE if Place(other, name).data.is_file()]
-        sections += [section(get(name), other, other.name) for name in stored]
+    page = HERE / "README.md"
+    parts = page.read_text(encoding="utf-8").strip().split("\n\n## ")[1:] if page.is_file() else []
+    written = {part.partition("\n")[0]: f"## {part}" for part in parts}
+    for folder, kind in ((root, ""), *((other, other.name) for other in others)):
+        for name in CATALOGUE:
+            if Place(folder, name).data.is_file():
+                written[f"{name} ({kind})" if kind else name] = section(get(name), folder, kind)
+    ordered = [*filter(written.__contains__, CATALOGUE), *(title for title in written if title not in CATALOGUE)]
     intro = (
-        "# What the studies found\n\nA line is a solver, the same in all figures; a band is the range over seeds. What "
-        "did not converge is left out or hatched. Every sentence is computed from the numbers shown. Written by "
-        "`python docs/studies_gallery.py` from `recsolve report --quick`, which also has tables and configs, and from "
-        "what is larger, at the end. How to run the studies is in [studies.md](../studies.md). "
+        "# What the studies found\n\nA line is a solver, the same in all figures; a band is the range over seeds. "
+        "What did not converge is left out or hatched. Ratios of times are over the time of the loop: below 1 is "
+        "faster. Every sentence is computed from the numbers shown. Written by `python docs/studies_gallery.py` from "
+        "`recsolve report --quick`, which also has tables and configs, and from what is larger, at the end. How to run "
+        "the studies is in [studies.md](../studies.md). "
         f"{_made(Place(root, next(iter(CATALOGUE))).read())}."
     )
-    (HERE / "README.md").write_text("\n\n".join([intro, *sections]) + "\n", encoding="utf-8")
+    text = "\n\n".join([intro, *(written[title] for title in ordered)]) + "\n"
+    page.write_text(text, encoding="utf-8")
+    for old in HERE.glob("*.png"):
+        if f"({old.name})" not in text:
+            old.unlink()
 
 
 if __name__ == "__main__":

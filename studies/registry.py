@@ -13,8 +13,9 @@ in ``CATALOGUE`` (``catalogue/lyapunov.py`` is the model):
 - Names in ``dims`` are coordinates, all else in rows is measured; lists among it are declared in ``curves``.
 - ``facts(data)`` finds in the gathered Dataset what is claimed, by name. Sentences quote the facts, tests assert them.
   ``tables(data)`` returns tables of texts for the report.
-- A ``Picture`` draws the Dataset, and says in a sentence or two what it shows, from the data alone. ``drawing`` has
-  bands over seeds, heat maps, legends and words for numbers. What did not converge is NaN (``drawing.converged``): it
+- A ``Picture`` draws the Dataset, and says in a sentence or two what it shows, from the data alone: the finding first,
+  then few numbers, the rest being for ``tables``. Ratios of times are over the time of the loop. ``drawing`` has bands
+  over seeds, heat maps, legends and words for numbers. What did not converge is NaN (``drawing.converged``): it
   is left out or hatched, and never counted as an answer.
 """
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsolve.studies.registry import Picture, Study
+from recsolve.studies.registry import Picture, Study, Table
 from recsolve.studies.store.files import replace_into_place
 from recsolve.studies.store.provenance import provenance
 from recsolve.studies.sweep import Place
@@ -17,6 +18,8 @@ from recsolve.studies.sweep import Place
 if TYPE_CHECKING:
     from xarray import Dataset
 
+_NUMBER = re.compile(r"[-+]?(\d[\d.,]*(e[-+]?\d+)?|inf|nan)( ?(%|x|ms|s))?")
+_NO_NUMBER = ("", "-", "none", "more", "not converged", "no")
 _KNOWN = ("config", "runs", "done", "failed", "seconds", "provenance")  # the entries of a Dataset about its sweep
 
 
@@ -59,10 +62,27 @@ def _section(study: Study, place: Place, problem: str) -> dict[str, Any]:
     return {
         **title,
         "figures": figures,
-        "tables": study.tables(data),
+        "tables": [_table(table) for table in study.tables(data)],
         "command": study.command(known["config"]),
         **known,
     }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    """Return a table, and which of its columns are numbers, to be aligned at their right."""
+    columns = zip(*table.rows, strict=True) if table.rows else ((),) * len(table.head)
+    return {
+        "title": table.title,
+        "head": table.head,
+        "rows": table.rows,
+        "numeric": [_are_numbers(column) for column in columns],
+    }
+
+
+def _are_numbers(column: Sequence[str]) -> bool:
+    """Return whether the cells of a column are numbers, with a unit or without, but for those that have none."""
+    found = [cell for cell in column if cell not in _NO_NUMBER]
+    return bool(found) and all(_NUMBER.fullmatch(cell) for cell in found)
 
 
 def _figure(picture: Picture, folder: Path, data: Dataset) -> dict[str, str]:

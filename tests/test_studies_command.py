@@ -12,8 +12,9 @@ import pytest
 from demo_study import STUDY, Config
 from rich.console import Console
 
-from recsolve.studies import registry
+from recsolve.studies import registry, report
 from recsolve.studies.command import progress
+from recsolve.studies.registry import Table
 from recsolve.studies.report import write_report
 from recsolve.studies.sweep import sweep
 
@@ -148,6 +149,39 @@ def test_a_study_that_cannot_be_drawn_keeps_no_other_from_being_read(call, tmp_p
     html = (tmp_path / "recsolve-studies" / "report.html").read_text()
     assert "broken cannot be drawn: 0 of 2 runs are done, 2 failed" in html
     assert html.count("data:image/svg+xml;base64,") == 1
+
+
+def test_a_report_of_what_is_stored_leaves_out_what_is_not(call, tmp_path, monkeypatch):
+    studies = {"other": replace(STUDY, name="other"), STUDY.name: STUDY}
+    monkeypatch.setattr(registry, "get", studies.__getitem__)
+    monkeypatch.setattr(registry, "CATALOGUE", studies)
+    assert "--stored finds no results of other, paper/demo" in call("report", "--stored", code=2).stderr
+    call("study", "run", "paper/demo", "--workers", "1")
+    assert "not stored, and left out of the report: other\n" in call("report", "--stored").stdout
+    html = (tmp_path / "recsolve-studies" / "report.html").read_text()
+    assert html.count("<section") == 1
+    assert not list((tmp_path / "recsolve-studies").glob("other*"))
+
+
+def test_a_report_asks_its_questions_first_and_aligns_numbers(call, tmp_path):
+    call("report", "--quick", "--workers", "1")
+    html = (tmp_path / "recsolve-studies" / "report.html").read_text()
+    assert '<li><a href="#paper-demo">What are powers?</a> <span>paper/demo</span></li>' in html
+    assert '<th class="number">base</th>' in html
+    assert '<td class="number">0.5</td>' in html
+    assert html.count("<table") == html.count('<div class="box"><table')
+
+
+@pytest.mark.parametrize(
+    ("column", "numbers"),
+    [
+        (["1", "-2.5", "3e-05"], True), (["12%", "0.5 ms", "2x"], True), (["3", "not converged"], True),
+        (["newton", "3"], False), (["not converged", "-"], False), ([], False), (["1 to 3"], False), (["2x2"], False),
+    ],
+)  # fmt: skip
+def test_columns_of_numbers_are_known(column, numbers):
+    table = report._table(Table("a table", ["a"], [[cell] for cell in column]))
+    assert table["numeric"] == [numbers]
 
 
 def test_a_report_of_nothing_is_refused(tmp_path):

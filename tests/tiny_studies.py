@@ -1,9 +1,14 @@
-"""The studies on their tiny grids: run and drawn once for all workers of pytest, whichever needs one first."""
+"""The studies on their tiny grids: run, drawn and judged once for all workers of pytest, whichever needs one first."""
 
+import json
 import os
 import time
 from pathlib import Path
+from unittest import mock
 
+from figure_faults import faults
+
+from recsolve.studies.draw import drawing
 from recsolve.studies.registry import get
 from recsolve.studies.sweep import Place, plot, sweep
 
@@ -34,12 +39,25 @@ def tiny(name, tmp_path_factory):
     try:
         study = get(name)
         state = sweep(study, study.tiny, place, workers=1)
-        plot(study, place, ["svg"])  # the others cost more time than they can tell
+        (place.folder / "faults.json").write_text(json.dumps(_drawn(study, place)))
         done.write_text(f"{state.failed} failed")
     except BaseException as error:
         done.write_text(f"{type(error).__name__}: {error}")
         raise
     return place
+
+
+def _drawn(study, place):
+    """Draw as SVG (the others cost more time than they can tell), and return the faults of every picture."""
+    figures, draw = {}, drawing.drawn
+
+    def kept(pyplot, picture, data):
+        figures[picture.name] = draw(pyplot, picture, data)
+        return figures[picture.name]
+
+    with mock.patch.object(drawing, "drawn", kept):
+        plot(study, place, ["svg"])
+    return {name: faults(figure) for name, figure in figures.items()}
 
 
 def _wait(done: Path):

@@ -120,7 +120,8 @@ def draw(pyplot: Any, data: Dataset) -> Any:
             ax.stairs(100 * share / depths.size, edges, color=look["color"], linestyle=look["linestyle"], linewidth=1.4)
         ax.axvline(constant(bias), color="0.4", linewidth=0.9, linestyle=":")
         ax.set(title=f"bias {bias:g}", xlabel="steps until halted", ylim=(0, None))
-    axes[0].set_ylabel("positions, %")
+    for ax in axes[:-1]:
+        ax.set_ylabel("positions, %")
     for tokens, name in TOKENS.items():
         for solver in SOLVERS:
             last, counts = _counts(data, tokens, solver)
@@ -143,22 +144,15 @@ def _edges(last: float) -> Array:
 
 
 def says(data: Dataset) -> str:
-    """Say how deep positions go, and what freezing them saves whom."""
-    f = facts(data)
-    deep, flat, both = f["biases"][0], f["biases"][-1], tuple(TOKENS)
-    work = span(100 * share for tokens in both for share in f[f"{tokens}.work"])
-    newton, jacobi, last = (span(n for t in both for n in f[f"{t}.{name}"]) for name in (*SOLVERS, "last"))
-    halted = min(share for tokens in both for share in f[f"{tokens}.halted"])
-    low, high = f[f"{BITS}.range"][0]
+    """Say what freezing positions saves whom."""
+    f, both = facts(data), tuple(TOKENS)
+    work = span(round(100 * share) for tokens in both for share in f[f"{tokens}.work"])
+    newton, jacobi = (max(f[f"{tokens}.{solver}"][1] for tokens in both) for solver in SOLVERS)
     return (
-        f"A bias of {flat:g} halts positions after {f[f'{BITS}.mean'][-1]:.1f} steps on average, one of {deep:g} after "
-        f"{f[f'{BITS}.mean'][0]:.1f}, {low:.0f} to {high:.0f}, where a constant chance would take "
-        f"{f['constant'][0]:.0f} ({halted:.0%} and more halt within {f['depth']}). Without training tokens matter "
-        f"little: {f['alike']:.0%} of the positions halt at the same step, give or take one, whether there are two "
-        f"kinds of tokens or all differ. Until the last has halted {work} % of the positions run on average, which is "
-        f"the work that is left when those which have halted are left out. Over depth Newton takes {newton} iterations "
-        f"where the last halts after {last} steps. Jacobi takes {jacobi} of a depth of {f['depth']}: what has halted "
-        "is copied, a memory that is never lost."
+        f"Until the last position has halted {work} % run on average, which is what is left to do when the others are "
+        f"left out. To Jacobi over depth halting is no help: it takes up to {jacobi:.0f} sweeps of a depth of "
+        f"{f['depth']}, since what has halted is copied, a memory that is never lost. Newton takes at most "
+        f"{newton:.0f}."
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import distance, loop, measured
 from recsolve.studies.draw.drawing import CONVERGED, band, converged, powers_of_two
-from recsolve.studies.draw.series import outside_legend, series
+from recsolve.studies.draw.series import ending, outside_legend, series
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -137,18 +137,11 @@ def draw_counts(pyplot: Any, data: Dataset) -> Any:
 def says_counts(data: Dataset) -> str:
     """Say what iterating costs by kind of scores."""
     f = facts(data)
-
-    def grown(kind: str, solver: str) -> str:
-        first, last = f[f"{kind}.{solver}"]
-        return f"{first:.0f}" if first == last else f"{first:.0f} to {last:.0f}"
-
+    newton, jacobi, flat = (f[name][1] for name in (f"{RANDOM}.newton", f"{RANDOM}.jacobi", f"{FLAT}.newton"))
     return (
-        f"The scan takes one pass whatever the scores are. From T = {f['T'][0]} to {f['T'][1]} Newton's iterations are "
-        f"{grown(FLAT, 'newton')} on flat scores, {grown(RISING, 'newton')} on rising ones and "
-        f"{grown(RANDOM, 'newton')} on random ones, where it has to find the records of the maximum m: once m is known "
-        f"the step is linear. Jacobi's are {grown(FLAT, 'jacobi')} on flat scores and {grown(RANDOM, 'jacobi')} on "
-        "random ones: between records no token is forgotten, and the Jacobian of sums of weights is I. Where scores "
-        f"rise by {SLOPES[RISING]:g} a token, old ones fade, and they are {grown(RISING, 'jacobi')}."
+        f"The scan takes one pass whatever the scores are. At T = {f['T'][1]} Newton takes {newton:.0f} iterations on "
+        f"random scores, to find the records of their maximum, and {flat:.0f} on flat ones, where the step is linear. "
+        f"Jacobi takes {jacobi:.0f} on random ones: between records no token is forgotten."
     )
 
 
@@ -157,7 +150,9 @@ def draw_errors(pyplot: Any, data: Dataset) -> Any:
     figure, ax = pyplot.subplots(figsize=(6.6, 3.4))
     looks = series(FORMS)
     for form, look in looks.items():
-        band(ax, data["scale"].values, _errors(data, form), "seed", form, **look)
+        errors = _errors(data, form)
+        band(ax, data["scale"].values, errors, "seed", form, **look)
+        ending(ax, data["scale"].values, errors.median("seed", skipna=False), "overflows from here on")
     ax.set(xscale="log", yscale="log", xlabel="deviation of the scores", ylabel="error / largest output, float32")
     outside_legend(figure, pyplot, looks.values())
     return figure
@@ -169,10 +164,9 @@ def says_errors(data: Dataset) -> str:
     ends = f[f"{NAIVE}.ends"]
     fails = "nowhere" if ends is None else f"from a deviation of {ends:g} on"
     return (
-        f"Running sums of exp(s) leave float32 {fails} of those tried. With a running maximum nothing overflows up to "
-        f"{f['scale']:g}: the largest error is {f[f'{SCAN}.error']:.0e} by the scan and {f[f'{LOOP}.error']:.0e} by "
-        "the loop, that of scores which are rounded themselves. The state is m, the sum of weights and one vector, "
-        "however many tokens there were."
+        f"Running sums of exp(s) leave float32 {fails}. With a running maximum nothing overflows up to {f['scale']:g}, "
+        f"and scan and loop have errors of at most {max(f[f'{SCAN}.error'], f[f'{LOOP}.error']):.0e}, those of scores "
+        "which are rounded themselves."
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.studies.compare.measure import cell_recurrence
-from recsolve.studies.draw.drawing import CONVERGED, converged, heat, solvers_of, span
+from recsolve.studies.draw.drawing import CONVERGED, converged, heat, listed, solvers_of
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
@@ -90,23 +90,25 @@ def draw(pyplot: Any, data: Dataset) -> Any:
             ax.set(aspect="equal")
             ax.set_title(f"{cell}, {solver}", fontsize=9)
     figure.supxlabel("guess of the first unit, at every t", fontsize=9)
-    figure.supylabel("of the second", fontsize=9)
+    figure.supylabel("guess of the second unit, at every t", fontsize=9)
     figure.colorbar(image, ax=axes, label=f"iterations\n(hatched: not within {limit})", shrink=0.7)
     return figure
 
 
 def says(data: Dataset) -> str:
-    f = facts(data)
-    sentences = []
+    f, guesses = facts(data), data["x"].size * data["y"].size
+    words = []
     for cell in (str(c) for c in data["cell"].values):
-        words = [
-            f"{s} {100 * found['solved']:.0f}%" + (f" in {span(found['counts'])}" if found["counts"] else "")
-            for s, found in f[cell].items()
-        ]
-        sentences.append(f"{cell}: {', '.join(words)}.")
-    return (
-        f"Share of guesses from which {f['maxiter']} iterations are enough, and how many it took. {' '.join(sentences)}"
-    )
+        best, worst = (pick(f[cell], key=lambda s: f[cell][s]["solved"]) for pick in (max, min))
+        shares = [f"{_share(f[cell][s]['solved'], guesses)} of the guesses by {s}" for s in (best, worst)]
+        words.append(f"that of {cell} is found from {listed(shares)}")
+    return f"The basin of a trajectory is the method's as much as the cell's: {', '.join(words)}."
+
+
+def _share(solved: float, guesses: int) -> str:
+    """Return a share in percent; as a count, where that would round to none or all."""
+    percent = f"{100 * solved:.0f}%"
+    return f"{solved * guesses:.0f} of {guesses}" if percent in ("0%", "100%") and 0 < solved < 1 else percent
 
 
 def tables(data: Dataset) -> list[Table]:

@@ -174,19 +174,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 def says(data: Dataset) -> str:
     f = facts(data)
     N = f["segments"]
-    middle = len(N) // 2
     first = next((n for n, x in zip(N, f["grm"], strict=True) if x <= f["residual"][0] / 2), None)
-    reach = f"GRM halves that from N = {first} on" if first else "GRM does not halve that with any N"
-    some = f"with {N[middle]} it leaves {100 * f['grm'][middle]:.0f} %"
+    reach = f"Gates (GRM) halve that from N = {first} on" if first else "Gates (GRM) do not halve that with any N"
     return (
-        f"One linear memory gives {100 * f['residual'][0]:.0f} % wrong answers. Sums of memories (residual) give "
-        f"{100 * f['residual'][-1]:.0f} % with N = {N[-1]}: they are the same memory. {reach}, {some}: a mean of many "
-        "keys says little about each. With a segment for each step, which is softmax attention, "
-        f"{100 * f['grm'][-1]:.0f} % are wrong; with {f['ssc.reads'][-1]:.0f} memories in place of "
-        f"{f['grm.reads'][-1]:.0f} (SSC) {100 * f['ssc'][-1]:.0f} %. Networks "
-        f"(DLA) are worse with few segments. A soup of their weights, which is read once whatever N, serves as well as "
-        f"the sum of their answers: with {N[middle]} segments {100 * f['dla soup'][middle]:.0f} % and "
-        f"{100 * f['dla grm'][middle]:.0f} % are wrong, though what is read differs by up to {100 * f['moved']:.0f} %."
+        f"Sums of memories (residual) are the same memory as one, with {100 * f['residual'][-1]:.0f} % wrong answers. "
+        f"{reach}, since a mean of many keys says little about each. With a segment for each step, "
+        f"{f['ssc.reads'][-1]:.0f} memories (SSC) in place of all {f['grm.reads'][-1]:.0f} leave "
+        f"{100 * f['ssc'][-1]:.0f} % wrong."
     )
 
 

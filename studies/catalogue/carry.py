@@ -14,7 +14,6 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array
-from recsolve.studies.draw.drawing import span
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -142,20 +141,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
+    long = 100 * max(f[f"{CARRIES}.long"], f[f"{SUCCESSORS}.long"])
     return (
-        f"From no carry k sweeps get 1 - 2^-(k+1) of the carries of a sum right and 1 - 2^-k of successors as a whole "
-        f"(lines; markers are measured): {_percent(f[f'{CARRIES}.right'])} and {_percent(f[f'{SUCCESSORS}.right'])} "
-        f"for k = 1 to {f['sweeps']}. Of those whose carry comes from k bits or more away "
-        f"{100 * max(f[f'{CARRIES}.long'], f[f'{SUCCESSORS}.long']):.0f} % are right, for every k: an algorithm cut "
-        "short fits the distribution and fails where it is thin. Of trees into which values were sorted, k sweeps get "
-        f"what is below nodes up to height k right, {_percent(f[f'{TREES}.right'])} of all, and nothing higher: the "
-        f"whole tree, of height {span(f['height'])}, is right after {f['sweeps']} sweeps in {100 * f['root']:.0f} % of "
-        "the trees."
+        f"An algorithm cut short fits the distribution and fails where it is thin: {f['sweeps']} sweeps get "
+        f"{100 * f[f'{CARRIES}.right'][-1]:.4g} % of the carries of a sum right, and {long:.0f} % of those that come "
+        f"from as many bits away as there were sweeps. Below the nodes of a tree values are right up to the height of "
+        f"as many sweeps: whole trees in {100 * f['root']:.0f} %. Lines are predicted, markers measured."
     )
-
-
-def _percent(shares: list[float]) -> str:
-    return ", ".join(f"{100 * share:.4g} %" for share in (shares if len(shares) < 5 else [*shares[:3], shares[-1]]))
 
 
 def tables(data: Dataset) -> list[Table]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import distance, loop
-from recsolve.studies.draw.drawing import CONVERGED, band, converged, listed, powers_of_two, span
-from recsolve.studies.draw.series import outside_legend, series
+from recsolve.studies.draw.drawing import CONVERGED, band, converged, powers_of_two
+from recsolve.studies.draw.series import ending, outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.systems import gla
@@ -122,7 +122,9 @@ def draw_errors(pyplot: Any, data: Dataset) -> Any:
     looks, chunks = series(FORMS), data["chunk"].values
     for ax, bias in zip(axes[0], biases, strict=True):
         for form, look in looks.items():
-            band(ax, chunks, _errors(data, form, bias), "seed", form, **look)
+            errors = _errors(data, form, bias)
+            band(ax, chunks, errors, "seed", form, **look)
+            ending(ax, chunks, errors.median("seed", skipna=False), "overflows")
         ax.axvline(f[f"{bias:g}.predicted"], color="0.4", linewidth=0.9, linestyle=":")
         ax.set(xscale="log", yscale="log", xlabel="steps of a chunk", title=f"mean alpha {f[f'{bias:g}.mean']:.3g}")
         ax.set_xlim(chunks[0] / 1.3, chunks[-1] * 1.3)
@@ -134,19 +136,13 @@ def draw_errors(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_errors(data: Dataset) -> str:
-    f, longest = facts(data), int(data["chunk"].max())
-    inside = [b for b in data["bias"].values if f[f"{b:g}.predicted"] < longest]
-    limits = [
-        f"{f[f'{b:g}.{QUOTIENT}']:.0f} steps at a mean alpha of {f[f'{b:g}.mean']:.3g} "
-        f"(1 / b leaves float32 after about {f[f'{b:g}.predicted']:.0f})"
-        for b in inside
-    ]
+    f, first = facts(data), f"{data['bias'].values[0]:g}"
+    growth = max(f[f"{b:g}.growth"] for b in data["bias"].values)
     return (
-        f"With quotients the longest chunk that is right in float32 has {listed(limits)}: it fails at once and not by "
-        f"degrees, and is as exact as a scan before. Differences of running sums never overflow, but what is summed "
-        f"cancels: their error grows {span(f[f'{b:g}.growth'] for b in data['bias'].values)} times from the shortest "
-        f"to the longest chunk, to at most {max(f[f'{b:g}.{DIFFERENCE}.error'] for b in data['bias'].values):.0e}. "
-        f"The scan has an error of at most {f['scan.error']:.0e} whatever the gates are."
+        f"Quotients fail at once and not by degrees: at a mean alpha of {f[f'{first}.mean']:.3g} they are right in "
+        f"float32 for chunks of up to {f[f'{first}.{QUOTIENT}']:.0f} steps, and as exact as a scan before. Differences "
+        f"of running sums never overflow, but what is summed cancels: their error grows up to {growth:.0f} times from "
+        "the shortest to the longest chunk."
     )
 
 
@@ -169,8 +165,8 @@ def says_limits(data: Dataset) -> str:
     f = facts(data)
     low, paper = f"{data['bias'].values[0]:g}", -LARGEST / (np.log(0.5) / 16)  # alpha = sigmoid(0)^(1/16)
     return (
-        f"Chunks may have {LARGEST:.1f} / mean of log(1 / alpha) steps: with gates to the power of 1/16, as in the "
-        f"paper, about {paper:.0f}, which chunks of 64 do not reach; with a mean alpha of {f[f'{low}.mean']:.2g} only "
+        f"The largest number of float32 says how long chunks may be: about {paper:.0f} steps with the gates of the "
+        f"paper, which chunks of 64 do not reach; with a mean alpha of {f[f'{low}.mean']:.2g} only "
         f"{f[f'{low}.{QUOTIENT}']:.0f} were right."
     )
 

@@ -13,9 +13,9 @@ from recsolve.base.arrays import Array
 from recsolve.base.tolerance import tolerance_for
 from recsolve.solvers import REGISTRY
 from recsolve.studies.compare.measure import cell_recurrence, loop, measured
-from recsolve.studies.draw.drawing import converged, heat, held, legend, listed, solvers_of, span
+from recsolve.studies.draw.drawing import converged, heat, held, legend, listed, solvers_of
 from recsolve.studies.draw.figures import QUANTITIES, by_group, scale_iterations
-from recsolve.studies.draw.style import line_arguments
+from recsolve.studies.draw.style import integer_ticks, line_arguments
 from recsolve.studies.groups import grouped
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -137,6 +137,7 @@ def draw_curves(quantity: str) -> Any:
             for solver in solvers:
                 _curve(ax, data[quantity].sel(panel=name, solver=solver).values, solver)
         _scale_visible(axes)
+        figure.supxlabel("iteration", fontsize=9)
         figure.supylabel(QUANTITIES[quantity], fontsize=9)
         legend(figure, pyplot, solvers)
         return figure
@@ -159,7 +160,7 @@ def _scale_visible(axes: Any) -> None:
     visible = np.array([ax for ax in axes.flat if ax.get_visible()], dtype=object)
     scale_iterations(visible[None])
     for ax in visible:
-        ax.set_xlabel("iteration" if ax.get_subplotspec().is_last_row() else "")
+        ax.set_xlabel("")
         ax.set_ylim(0.3 * _FLOOR, 1e5)
         ax.tick_params(labelleft=ax.get_subplotspec().is_first_col())
 
@@ -171,8 +172,31 @@ def draw_family(pyplot: Any, data: Dataset) -> Any:
         for s in solvers_of(data)
     ]
     panel = {"title": str(first["panel"].values), "tolerance": float(first["tolerance"].max()), "entries": entries}
-    drawn = [s for s in solvers_of(data) if s in REGISTRY]
-    return by_group(pyplot, [panel], grouped(drawn, lambda s: REGISTRY[s].group), _FLOOR)
+    groups = grouped([s for s in solvers_of(data) if s in REGISTRY], lambda s: REGISTRY[s].group)
+    figure = by_group(pyplot, [panel], groups, _FLOOR)
+    figure.set_figwidth(figure.get_figwidth() + 1.3)  # for the names that the legends get
+    for ax in figure.axes:
+        _name_alike(ax.get_legend(), _alike(data))
+    return figure
+
+
+def _alike(data: Dataset) -> dict[str, list[str]]:
+    """Return solvers whose residuals on the first panel are the same to three digits, by the first of them."""
+    residuals = data["residuals"].isel(panel=0, seed=0)
+    found: dict[str, list[str]] = {}
+    for solver in solvers_of(data):
+        curve = np.maximum(residuals.sel(solver=solver).values, _FLOOR)
+        same = (s for s in found if np.allclose(np.maximum(residuals.sel(solver=s), _FLOOR), curve, 1e-3, 0, True))
+        found.setdefault(next(same, solver), []).append(solver)
+    return found
+
+
+def _name_alike(legend: Any, alike: dict[str, list[str]]) -> None:
+    """Name in a legend of one group the solver whose curve another one has."""
+    for text in legend.get_texts() if legend else ():
+        first = next((s for s, names in alike.items() if text.get_text() in names[1:]), None)
+        if first:
+            text.set_text(f"{text.get_text()} (as {first})")
 
 
 def _ended(curve: Array) -> Array:
@@ -186,13 +210,14 @@ def draw_front(pyplot: Any, data: Dataset) -> Any:
     figure, axes = pyplot.subplots(-(-len(shown) // columns), columns, figsize=size, sharex=True, squeeze=False)
     for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
+    figure.suptitle(f"{data['panel'].values[0]}: the residual over time", fontsize=10)
     for ax, solver in zip(axes.flat, shown, strict=False):
         part = data.sel(solver=solver).isel(panel=0, seed=0)
         at, time = (_ended(part[name].values) for name in ("front_at", "front_time"))
         front = np.log10(np.maximum(part["front"].values[: len(at), : len(time)], _FLOOR))
         image = heat(ax, time, at, front, vmin=np.log10(_FLOOR), vmax=0)
         ax.plot(np.arange(1, at[-1] + 1), np.arange(1, at[-1] + 1), color="white", linewidth=1.2, linestyle="--")
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        integer_ticks(ax.yaxis)
         ax.set(title=solver, xlabel="step t", ylabel="iteration", xlim=(time[0], time[-1]), ylim=(at[-1] + 0.5, -0.5))
     figure.colorbar(image, ax=axes, label="log10 of the residual", shrink=0.7, extend="max")
     return figure
@@ -208,13 +233,11 @@ def says_curves(quantity: str) -> Any:
                 f"Against the sequential loop every solve that converged ends with an error of at most "
                 f"{f['worst_error']:.1e}. {_unconverged(f)}"
             )
-        counts = {s: [c[s] for c in f["iterations"].values()] for s in f["reduction"]}
-        words = [
-            f"{s} takes {span(counts[s])} iterations (medians over seeds), each of which divides the residual by "
-            f"{factor:.2g} (geometric mean, median over solves)"
-            for s, factor in f["reduction"].items()
-        ]
-        return f"Over the panels {listed(words)}. {_unconverged(f)}"
+        words = [f"{factor:.2g} ({s})" for s, factor in f["reduction"].items()]
+        return (
+            f"In the median over all solves an iteration divides the residual by {listed(words)}, the geometric mean "
+            f"of a solve. {_unconverged(f)}"
+        )
 
     return says
 
@@ -227,21 +250,22 @@ def says_family(data: Dataset) -> str:
     panel = str(data["panel"].values[0])
     counts = {s: k for s, k in facts(data)["iterations"][panel].items() if np.isfinite(k)}
     few, many = min(counts.values()), max(counts.values())
+    same = "; ".join(listed(names) for names in _alike(data).values() if len(names) > 1)
     return (
         f"On {panel} the counts of all {len(counts)} solvers that converged lie between {few:.0f} "
         f"({listed([s for s in counts if counts[s] == few])}) and {many:.0f} "
-        f"({listed([s for s in counts if counts[s] == many])})."
-    )
+        f"({listed([s for s in counts if counts[s] == many])}). {f'Curves that coincide: {same}.' * bool(same)}"
+    ).rstrip()
 
 
 def says_front(data: Dataset) -> str:
     f = facts(data)
     late = [s for s, lead in f["lead"].items() if lead < 0]
     law = "for every solver shown" if not late else f"but not for {listed(late)}"
-    speeds = listed([f"{speed:.0f} ({s})" for s, speed in f["speed"].items()])
+    fast, slow = (pick(f["speed"], key=f["speed"].__getitem__) for pick in (max, min))
     return (
-        f"The white line is t = k: after k iterations at least the first k steps are solved, {law}. Per iteration the "
-        f"front of solved steps advances on average by {speeds} steps."
+        f"After k iterations at least the first k steps are solved (the white line t = k), {law}. On average an "
+        f"iteration solves {f['speed'][fast]:.0f} more steps with {fast}, and {f['speed'][slow]:.0f} with {slow}."
     )
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recsolve.studies.draw.series import legend_of
+from recsolve.studies.draw.style import integer_ticks
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
@@ -180,23 +182,21 @@ _LOOKS = {"one head": ("#0072B2", "-", "o"), "many heads": ("#D55E00", "--", "s"
 def draw_constants(pyplot: Any, data: Dataset) -> Any:
     tasks = _tasks(data)
     shown = {"tau": "mean time constant, steps", "steps": "steps to learn N", "newton": "iterations of newton"}
-    figure, axes = pyplot.subplots(
-        len(tasks), len(shown), figsize=(8.8, 2.5 * len(tasks) + 0.4), sharex=True, sharey="col", squeeze=False
-    )
+    size = (9.6, 2.5 * len(tasks) + 0.4)
+    figure, axes = pyplot.subplots(len(tasks), len(shown), figsize=size, sharex=True, sharey="col", squeeze=False)
     for row, task in zip(axes, tasks, strict=True):
-        for ax, (name, title) in zip(row, shown.items(), strict=True):
+        for ax, (name, label) in zip(row, shown.items(), strict=True):
             for curriculum in CURRICULA:
                 color, line, marker = _LOOKS[curriculum]
-                ax.plot(
-                    data["memory"], _curve(data, name, task, curriculum), color=color, linestyle=line, marker=marker,
-                    label=curriculum,
-                )  # fmt: skip
-            ax.set_title(f"{task}: {title}", fontsize=9)
+                look = {"color": color, "linestyle": line, "marker": marker, "label": curriculum}
+                ax.plot(data["memory"], _curve(data, name, task, curriculum), **look)
+            ax.set(title=task, ylabel=label)
             ax.set_xticks([int(x) for x in data["memory"].values][:: max(len(data["memory"]) // 6, 1)])
+    for ax in axes[:, -1]:
+        integer_ticks(ax.yaxis)
     for ax in axes[-1]:
         ax.set_xlabel("N, steps to remember")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper")
+    legend_of(figure, axes[0, 0])
     return figure
 
 
@@ -207,20 +207,14 @@ def says_constants(data: Dataset) -> str:
         for curriculum in CURRICULA
     }
     held = grown["one head"] and not grown["many heads"]
-    found = "Published is that time constants grow with N with one head and stay small with many. Here "
     with_heads = " and ".join(c for c in CURRICULA if grown[c]) or "neither"
-    found += "that holds. " if held else f"they grow with {with_heads}. "
-    parts = []
-    for task in tasks:
-        told = []
-        for curriculum in CURRICULA:
-            tau, newton = f[f"{task}.{curriculum}.tau"], f[f"{task}.{curriculum}.newton"]
-            told.append(
-                f"{curriculum} up to N = {f[f'{task}.{curriculum}.learned']}, mean constants from {tau[0]:.2f} to "
-                f"{tau[-1]:.2f} steps, newton from {newton[0]:g} to {newton[-1]:g} iterations"
-            )
-        parts.append(f"{task.capitalize()}: {'; '.join(told)}.")
-    return found + " ".join(parts)
+    most = max(f[f"{task}.{curriculum}.learned"] for task in tasks for curriculum in CURRICULA)
+    newton = {c: max(f[f"{task}.{c}.newton"][-1] for task in tasks) for c in CURRICULA}
+    return (
+        f"Published is that time constants grow with N with one head and stay small with many; here "
+        f"{'that holds' if held else f'they grow with {with_heads}'}, up to the N = {most} that was learned. Newton's "
+        f"iterations are then {' and '.join(f'{n:g} ({c})' for c, n in newton.items())} at most, over the tasks."
+    )
 
 
 def tables(data: Dataset) -> list[Table]:

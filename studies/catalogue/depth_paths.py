@@ -119,14 +119,10 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 def says(data: Dataset) -> str:
     f, classes = facts(data), [int(n) for n in data["classes"].values]
     few, many = classes[0], classes[-1]
-    fixed = (f[f"{n}.{FIXED}"][-1] for n in (few, many))
     return (
-        f"In a stack of random blocks a strictly shorter path gives the stack's own answer for "
-        f"{f[f'{few}.shorter']:.0%} of the samples where there are {few} answers and {f[f'{many}.shorter']:.0%} where "
-        f"there are {many} (published for language models: over {PUBLISHED[KEPT]:.0%}). Some path of up to "
-        f"{f['longest']} blocks gives an answer that was drawn at random for {' and '.join(f'{x:.0%}' for x in fixed)} "
-        f"(published, of samples that the stack gets wrong: over {PUBLISHED[FIXED]:.0%}). Nothing was trained here, so "
-        "where answers are few such shares show how many paths were tried, and not what the blocks know."
+        f"Nothing was trained here, so where answers are few such shares show how many paths were tried, and not what "
+        f"blocks know: some path gives an answer that was drawn at random for {f[f'{few}.{FIXED}'][-1]:.0%} of the "
+        f"samples where there are {few} answers, and for {f[f'{many}.{FIXED}'][-1]:.0%} where there are {many}."
     )
 
 

@@ -144,27 +144,11 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-    return " ".join(_says(data, f, model) for model in _names(data, "model")) + (
-        f" Where the loop settles, Jacobi over depth takes {f['sweeps']:.1f}x as many sweeps as the loop takes steps "
-        f"until changes are below {_NEAR:.0e}, however deep the stack is: it is the fixed-point iteration."
-    )
-
-
-def _says(data: Dataset, f: dict[str, Any], model: str) -> str:
-    share, steps, (low, high) = f[f"{model}.settled"], f[f"{model}.steps"], f["gains"]
-    first, last = ("-" if n is None else f"{n:.0f}" for n in (steps[0], steps[-1]))
-    counts = [
-        f"{solver.capitalize()} takes a median of {medians[0]:.0f} and {medians[-1]:.0f} iterations"
-        for solver in _names(data, "solver")
-        if (medians := f.get(f"{model}.{solver}"))
-    ]
-    sooner = ""
-    if None not in (steps[0], steps[-1]) and steps[-1] < steps[0]:
-        sooner = ", so larger weights settle sooner, if at all: small ones leave a normalised state nearly as it is"
+    shares = [f"{f[f'{model}.settled'][-1]:.0%} ({model})" for model in _names(data, "model")]
     return (
-        f"Of the {model} {share[0]:.0%} of the seeds settle within {f['depth']} steps at gain {low:g} and "
-        f"{share[-1]:.0%} at {high:g}; those that do take {first} and {last} steps{sooner}. Over depth "
-        f"{listed(counts)}."
+        f"Where the loop settles, Jacobi over depth takes {f['sweeps']:.1f}x as many sweeps as the loop takes steps, "
+        f"however deep the stack is: it is the fixed-point iteration. Large weights do not always settle: at gain "
+        f"{f['gains'][1]:g} {listed(shares)} of the seeds do."
     )
 
 

@@ -89,7 +89,7 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     looks = series(("change from step to step", "two halves beside the whole"))
     for name, look in zip(("moved", "split"), looks.values(), strict=True):
         band(left, x, _of(data, name, "newton"), "seed", name, **look)
-    level(left, 0.0, "a flow, in no time", "left")
+    level(left, 0.0, "what a flow changes in no time", "left")
     others = {solver: {**line_arguments(solver), "label": solver} for solver in SOLVERS}
     for solver, look in others.items():
         band(right, x, _of(data, "iterations", solver), "seed", solver, **look)
@@ -100,20 +100,19 @@ def draw(pyplot: Any, data: Dataset) -> Any:
         ax.minorticks_off()
     left.set(ylabel="over the size of the states", ylim=(-0.05, None))
     right.set(ylabel="iterations", yscale="log")
-    outside_legend(figure, pyplot, [*looks.values(), *others.values()])
+    handles = [pyplot.Line2D([], [], **look) for look in looks.values()]
+    left.legend(handles=handles, loc="center right", bbox_to_anchor=(1.0, 0.3))
+    outside_legend(figure, pyplot, others.values())
     return figure
 
 
 def says(data: Dataset) -> str:
     f = facts(data)
-    zero, last = f["durations"][0], f["durations"][-1]
+    zero = f["durations"][0]
     return (
-        f"A closed form is no flow: steps of duration {zero:g} change the state by {f['moved'][0]:.2f} of its size, as "
-        f"those of {last:g} do ({f['moved'][-1]:.2f}), for at t = 0 both heads count half; and two halves of a step "
-        f"end {f['split'][0]:.2f} to {f['split'][-1]:.2f} of the size away from the whole. Durations are sharpness: "
-        f"the longer a step, the more its gate decides by the state, the largest exponent goes from "
-        f"{f['exponent'][0]:.2f} to {f['exponent'][-1]:.2f}, and Newton from {f['newton'][0]:.0f} to "
-        f"{f['newton'][-1]:.0f} iterations, Jacobi from {f['jacobi'][0]:.0f} to {f['jacobi'][-1]:.0f}."
+        f"A closed form is no flow: a step of duration {zero:g} changes the state by {f['moved'][0]:.2f} of its size, "
+        f"for both heads count half at t = 0. Durations are sharpness: the longer a step, the more its gate decides by "
+        f"the state, and Newton goes from {f['newton'][0]:.0f} to {f['newton'][-1]:.0f} iterations."
     )
 
 

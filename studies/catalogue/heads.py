@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, listed, powers_of_two
+from recsolve.studies.draw.drawing import band, converged, powers_of_two
 from recsolve.studies.draw.series import outside_legend
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
@@ -91,19 +91,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 def says(data: Dataset) -> str:
     """Say what heads do to iterations and products."""
     f = facts(data)
-    first, last = f["heads"][0], f["heads"][-1]
-    small, large = f["gains"][0], f["gains"][-1]
-
-    def gone(solver: str, gain: float) -> str:
-        ends = [f[f"{cell}.{gain:g}.{solver}"] for cell in CELLS]
-        return listed([f"{a:.0f} to {b:.0f} ({cell})" for cell, (a, b) in zip(CELLS, ends, strict=True)])
-
+    gain, cell = f["gains"][-1], next(iter(CELLS))
+    few, many = f[f"{cell}.{gain:g}.newton"]
     return (
-        f"From {first} head to {last} of as many units in all Newton goes from {gone('newton', small)} iterations at "
-        f"gain {small:g}, and from {gone('newton', large)} at gain {large:g}: heads do not couple, and the hardest of "
-        f"them decides. What falls is the price: two elements of the scan take {f['saved']:.0f} times fewer products, "
-        f"as the square of the heads. Quasi-Newton, which has the diagonal alone, goes from "
-        f"{gone('quasi_newton', large)}: with one unit a head it is Newton."
+        f"Heads do not couple, and the hardest of them decides: from one head to {f['heads'][-1]} of as many units in "
+        f"all Newton goes from {few:.0f} to {many:.0f} iterations on {cell} at gain {gain:g}. What falls is the "
+        f"price: two elements of the scan take {f['saved']:.0f} times fewer products. With one unit a head "
+        "quasi-Newton is Newton."
     )
 
 

@@ -107,16 +107,12 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-    parts = [
-        f"drive {d:g}: {f[f'{d:g}.found'][0]:.2g} to {f[f'{d:g}.found'][-1]:.3g} (independent: "
-        f"{f[f'{d:g}.expected'][-1]:.3g}; the first is right in {100 * f[f'{d:g}.alpha']:.0f} %)"
-        for d in data["drive"].values
-    ]
+    low, high = (f"{d:g}" for d in data["drive"].values[[0, -1]])
     return (
-        f"States found in a pass, for k = {f['k'][0]} to {f['k'][-1]}: {'; '.join(parts)}. Every run gave the states "
-        f"of the loop{'' if f['exact'] else ', but for some'}. Longer drafts end to pay as soon as a wrong state is "
-        "likely among them; dotted is what (1 - a^(k+1)) / (1 - a) says if states were right independently, each with "
-        "the probability a of the first."
+        f"Longer drafts end to pay as soon as a wrong state is likely among them: with {f['k'][-1]} a pass finds "
+        f"{f[f'{low}.found'][-1]:.3g} states at the least drive and {f[f'{high}.found'][-1]:.3g} at the most, where "
+        f"the first is right in {100 * f[f'{high}.alpha']:.0f} %. Every run gave the states of the "
+        f"loop{'' if f['exact'] else ', but for some'}. Dotted: if states were right independently."
     )
 
 

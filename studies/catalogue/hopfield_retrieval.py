@@ -11,7 +11,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, family, listed, powers_of_two
+from recsolve.studies.draw.drawing import band, converged, family, powers_of_two
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
@@ -135,14 +135,13 @@ def draw_capacity(pyplot: Any, data: Dataset) -> Any:
 
 def says_capacity(data: Dataset) -> str:
     f = facts(data)
-    held = [f"2^{np.log2(n):.0f} at width {width}" for width, n in zip(f["widths"], f["capacity"], strict=True) if n]
     ends = [(w, n) for w, n in zip(f["widths"], f["capacity"], strict=True) if n]
     (first, few), (last, many) = ends[0], ends[-1]
     rate = np.log2(many / few) / (last - first) if last > first else 0.0
     return (
         f"What is stored grows exponentially with the width, as is claimed: at least half of the patterns are found by "
-        f"one step (to {NEAR:.0%} of their norm) of up to {listed(held)}, {rate:.2g} bits more for each number. "
-        "Random patterns have to be apart for that: of narrow ones some of a few are lost."
+        f"one step, of up to {many} at width {last}, and {rate:.2g} bits more for each number. Random patterns have to "
+        "be apart for that: of narrow ones some of a few are lost."
     )
 
 
@@ -163,13 +162,10 @@ def says_iterations(data: Dataset) -> str:
     hardest = int(np.argmax(f["newton"]))
     steps = f[SETTLES][hardest]
     settles = f"settles in {steps:.0f} steps" if steps < f["length"] else "does not settle"
-    ends = [f"{f[s][0]:.0f} and {f[s][-1]:.0f} ({s})" for s in SOLVERS]
     return (
-        f"Solvers wait where the softmax cannot decide. With beta = {f['beta'][0]:g}, where all patterns are averaged, "
-        f"and {f['beta'][-1]:g}, where one is found at once, {f['length']} steps take {listed(ends)} iterations; in "
-        f"between, at {f['beta'][hardest]:g}, the loop {settles}, and Jacobi takes "
-        f"{f['jacobi'][hardest]:.0f}, quasi-Newton {f['quasi_newton'][hardest]:.0f} and Newton "
-        f"{f['newton'][hardest]:.0f}."
+        f"Solvers wait where the softmax cannot decide: at beta = {f['beta'][hardest]:g} the loop {settles}, and of "
+        f"{f['length']} steps Newton takes {f['newton'][hardest]:.0f} iterations and Jacobi "
+        f"{f['jacobi'][hardest]:.0f}. Where all patterns are averaged, and where one is found at once, few are enough."
     )
 
 

@@ -91,15 +91,14 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 def says(data: Dataset) -> str:
     f = facts(data)
     words = [*map(int, data["word"].values)]
-    noise = [100 * float(share) for share in data["novel"].values]
-    told = "; ".join(f"words of {word}: {', '.join(f'{x:.0f}' for x in f[str(word)])}" for word in words)
+    short, long = f[str(words[0])], f[str(words[-1])]
     over = max(f[f"{word}.over"] for word in words)
     beyond = "no solve takes more than" if over <= 0 else f"a solve takes up to {over:.0f} more than"
+    noise = " Noise makes short words of long ones, and so shortens it." if long[-1] < long[0] else ""
     return (
-        f"Median sweeps until every bit of {f['T']} steps is the loop's, with {', '.join(f'{x:g}' for x in noise)}% "
-        f"noise: {told}. Where all cells of all driven columns fire, the past is forgotten: {beyond} the longest run "
-        "of steps without. Words begin with a letter that nothing leads to, so that without noise sweeps are no more "
-        "than the letters of a word; of long words noise makes short ones."
+        f"Sweeps follow the words: without noise {short[0]:.0f} make every bit that of the loop for words of "
+        f"{words[0]} letters, and {long[0]:.0f} for words of {words[-1]}. Where all cells of all driven columns fire, "
+        f"the past is forgotten: {beyond} the longest run of steps without that.{noise}"
     )
 
 

@@ -121,16 +121,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-    most, parts = f["cells"][-1], []
-    for n in f["cells"]:
-        right = [f"{100 * x:.0f}" for x in f[f"{WHOLE}.{n}.right"]]
-        parts.append(f"{n} cell{'s' * (n > 1)} a column {', '.join(right)}%")
+    few, most, i = f["cells"][0], f["cells"][-1], len(f["dropped"]) // 3
+    few_right, most_right = (100 * f[f"{WHOLE}.{n}.right"][i] for n in (few, most))
     return (
-        f"Of {f['words']} words with one middle the end that goes with the beginning, and no other, is predicted, with "
-        f"{', '.join(f'{100 * x:g}' for x in f['dropped'])}% of the cells dropped, by {'; '.join(parts)}. One cell "
-        "knows the letter before alone, and predicts all ends; a few are shared by words, so that each cell that is "
-        "lost lets in a wrong end: memories bear losses if columns have many cells. Without the first letter "
-        f"{f[f'{CUT}.{most}.told'][0]:.0f} ends are predicted, until there is evidence."
+        f"Memories bear the loss of cells if columns have many: with {100 * f['dropped'][i]:g}% dropped the end that "
+        f"goes with the beginning, and no other, is predicted for {most_right:.0f}% of the words by {most} cells a "
+        f"column, and for {few_right:.0f}% by {few}. One cell knows the letter before alone, and a few are shared by "
+        "words, so that each cell that is lost lets in a wrong end."
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, legend, listed, solvers_of, span
+from recsolve.studies.draw.drawing import band, converged, legend, solvers_of, times
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -125,12 +125,11 @@ def draw_warm(pyplot: Any, data: Dataset) -> Any:
 
 def says_warm(data: Dataset) -> str:
     f = facts(data)
-    small = [f"{s} {f[f'{s}.saved'][0]:.0%}" for s in solvers_of(data)]
-    step = [f"{s} {f[f'{s}.saved'][1]:.0%}" for s in solvers_of(data)]
+    small, step = zip(*(f[f"{s}.saved"] for s in solvers_of(data)), strict=True)
     return (
-        f"Of the iterations from f(h[0], u) (the horizontal lines) the trajectory before weights changed by "
-        f"{f['smallest']:g} saves, on average over cells, {listed(small)}; before a change as large as a training "
-        f"step, {f['training']:g}, {listed(step)}."
+        f"The trajectory before a training step is a guess of little use: where weights change by {f['training']:g} it "
+        f"saves at most {max(step):.0%} of the iterations from f(h[0], u) (the horizontal lines), on average over "
+        f"cells; where they change by {f['smallest']:g}, up to {max(small):.0%}."
     )
 
 
@@ -141,24 +140,25 @@ def draw_cold(pyplot: Any, data: Dataset) -> Any:
     figure, axes = pyplot.subplots(1, len(cells), figsize=(3.3 * len(cells) + 2.2, 3.3), sharey=True, squeeze=False)
     for ax, cell in zip(axes[0], cells, strict=True):
         for solver in solvers_of(data):
-            ax.plot(names, [f[f"{cell}.{solver}.{column}"] for column in columns], **line_arguments(solver))
-        ax.set(yscale="log", title=cell)
+            counts = [f[f"{cell}.{solver}.{column}"] for column in columns]
+            ax.plot(names, counts, **{**line_arguments(solver), "linestyle": "none"})  # guesses are no numbers
+        ax.set(yscale="log", title=cell, xlabel="first guess")
         ax.tick_params(axis="x", labelsize=7.5)
     axes[0, 0].set_ylabel("iterations, median of seeds")
-    legend(figure, pyplot, solvers_of(data))
+    legend(figure, pyplot, solvers_of(data), linestyle="none")
     return figure
 
 
 def says_cold(data: Dataset) -> str:
     f = facts(data)
 
-    def ratios(guess: str, other: str) -> str:
+    def most(guess: str) -> float:
         pairs = [(cell, s) for cell in data["cell"].values for s in solvers_of(data)]
-        return span(f[f"{cell}.{s}.{guess}"] / f[f"{cell}.{s}.{other}"] for cell, s in pairs)
+        return max(float(f[f"{cell}.{s}.{guess}"] / f[f"{cell}.{s}.step"]) for cell, s in pairs)
 
     return (
-        f"Among guesses that know nothing, zeros take {ratios('zeros', 'step')} and the coarse trajectory "
-        f"{ratios('coarse', 'step')} times the iterations of f(h[0], u), over cells and solvers."
+        f"Guesses that know nothing are much alike: over cells and solvers zeros take up to {times(most('zeros'))} the "
+        f"iterations of f(h[0], u), and the coarse trajectory up to {times(most('coarse'))}."
     )
 
 

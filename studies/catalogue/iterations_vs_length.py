@@ -148,20 +148,21 @@ def draw_counts(pyplot: Any, data: Dataset) -> Any:
 
 def says_counts(data: Dataset) -> str:
     f = facts(data)
-    sentences = []
-    for gain, growth in f["growth"].items():
-        kinds = {kind: [s for s in growth if growth[s] == kind] for kind in ("constant", "log T", BETWEEN, "T")}
-        words = [f"like {kind} ({listed(names)})" for kind, names in kinds.items() if names and kind != "constant"]
-        if kinds["constant"]:
-            words.insert(0, f"not at all ({listed(kinds['constant'])})")
-        unknown = [s for s in growth if growth[s] == "unknown"]
-        if unknown:
-            words.append(f"unknown: it did not converge at three lengths ({listed(unknown)})")
-        sentences.append(f"At gain {gain} (exponent {f['exponents'][gain]:.2f}) counts grow with T {', '.join(words)}.")
+    gains = list(f["growth"])
+    low, high = gains[0], gains[-1]
+    words = {"constant": "do not grow", "unknown": "grow in a way that is not known"}
+
+    def grows(solver: str, gain: str) -> str:
+        kind = f["growth"][gain][solver]
+        return words.get(kind, f"grow like {kind}")
+
+    first = solvers_of(data)[0]
+    others = [s for s in f["growth"][low] if f["growth"][low][s] != f["growth"][low][first]]
+    also = f" Even there those of {listed(others)} grow otherwise." if others else ""
     return (
-        f"{' '.join(sentences)} Growth is that of a power fitted where every seed converged within {f['maxiter']} "
-        f"iterations: up to p = {CONSTANT} it is called none, up to {LOG} log T, from {LINEAR} on T. Where a curve "
-        "ends, the next length was not solved with every seed."
+        f"Whether counts grow with T is decided by the exponent: those of {first} {grows(first, low)} at "
+        f"{f['exponents'][low]:.2f}, and {grows(first, high)} at {f['exponents'][high]:.2f}.{also} Where a curve ends, "
+        f"the next length was not solved with every seed within {f['maxiter']} iterations."
     )
 
 
@@ -172,7 +173,7 @@ def draw_powers(pyplot: Any, data: Dataset) -> Any:
     numbers = np.round([[f["powers"][gain][s] for gain in f["powers"]] for s in solvers], 2) + 0.0  # no -0
     figure, ax = pyplot.subplots(figsize=(1.0 * len(columns) + 2.9, 0.34 * len(solvers) + 1.1))
     image = chart(ax, columns, solvers, numbers, "{:.2f}", vmin=0, vmax=1)
-    ax.set_xlabel("gain (largest Lyapunov exponent)")
+    ax.set(xlabel="gain (largest Lyapunov exponent)", ylabel="solver")
     figure.colorbar(image, ax=ax, label="p in iterations ~ T^p", extend="both")
     return figure
 
@@ -180,12 +181,12 @@ def draw_powers(pyplot: Any, data: Dataset) -> Any:
 def says_powers(data: Dataset) -> str:
     f = facts(data)
     gains = list(f["powers"])
-    steady = [s for s in f["growth"][gains[0]] if f["growth"][gains[0]][s] in ("constant", "log T")]
-    linear = [s for s in f["growth"][gains[-1]] if f["growth"][gains[-1]][s] == "T"]
+    steady, linear = f["growth"][gains[0]], f["growth"][gains[-1]]
     return (
-        f"At exponent {f['exponents'][gains[0]]:.2f} the counts of {listed(steady)} grow like log T or slower; at "
-        f"{f['exponents'][gains[-1]]:.2f} those of {listed(linear)} grow like T. Hatched: solved at "
-        "fewer than three lengths."
+        f"At an exponent of {f['exponents'][gains[0]]:.2f} the counts of "
+        f"{listed([s for s in steady if steady[s] in ('constant', 'log T')])} grow like log T or slower; at "
+        f"{f['exponents'][gains[-1]]:.2f} those of {listed([s for s in linear if linear[s] == 'T'])} grow like T. "
+        "Hatched: solved at fewer than three lengths."
     )
 
 

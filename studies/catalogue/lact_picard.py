@@ -12,8 +12,9 @@ from recsolve.jacobians import Jacobian, Pairs
 from recsolve.jacobians.pattern import Pattern
 from recsolve.solvers import Picard, Problem
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, listed, powers_of_two, span
-from recsolve.studies.draw.series import level, outside_legend, series
+from recsolve.studies.draw.drawing import band, converged
+from recsolve.studies.draw.series import ending, level, outside_legend, series
+from recsolve.studies.draw.style import integer_ticks
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.systems import lact
@@ -135,29 +136,24 @@ def draw(pyplot: Any, data: Dataset) -> Any:
         for name, look in looks.items():
             if counts.sel(solver=name).notnull().any():
                 band(ax, x, counts.sel(solver=name), "seed", name, **look)
+        ending(ax, x, counts.sel(solver=NEWTON).median("seed", skipna=False), "the loop overflows")
         ax.set(xscale="log", yscale="log", title=title, xlabel="norm of rows" if system == MUON else "rate of learning")
         ax.set_xlim(x[0] / 1.3, x[-1] * 1.3)
         level(ax, last, "the loop", "left")
     axes[0].set_ylabel("iterations")
-    powers_of_two(axes[0].yaxis, [2.0**k for k in range(1, last.bit_length() + 1)])
+    integer_ticks(axes[0].yaxis)
     outside_legend(figure, pyplot, looks.values())
     return figure
 
 
 def says(data: Dataset) -> str:
     f, last = facts(data), int(data["T"].max()) - 1
-
-    def counts(system: str, solver: str) -> str:
-        return listed([f"{x:.0f}" if np.isfinite(x) else "no" for x in f[f"{system}.{solver}"]])
-
-    overflow = " (no: the weights of the loop itself overflow)" if np.isnan(f[f"{PLAIN}.{PICARD}"]).any() else ""
+    picard, rows, newton = (f[f"{NORM}.{solver}"][-1] for solver in (PICARD, ROWS, NEWTON))
+    lost = np.isnan(f[f"{PLAIN}.{PICARD}"]).any()
+    overflow = " Without norms the weights of the loop itself overflow at the largest rates." if lost else ""
     return (
-        f"For {last + 1} chunks and rates of {listed([f'{x:g}' for x in f[PLAIN]])}: without norms Picard's A = I "
-        f"takes {counts(PLAIN, PICARD)} iterations{overflow}; with norms of rows {counts(NORM, PICARD)}, the projector "
-        f"that keeps them {counts(NORM, ROWS)}, Newton {counts(NORM, NEWTON)}. With momentum and Muon, whose steps "
-        f"have size 1 whatever the rate, it is the size of the weights that counts: with norms of "
-        f"{listed([f'{x:g}' for x in f[MUON]])} the projector, with the decay of momenta, needs {counts(MUON, ROWS)}, "
-        f"Newton {counts(MUON, NEWTON)}. A = 0 needs {span(f[f'{PLAIN}.{JACOBI}'] + f[f'{NORM}.{JACOBI}'])}."
+        f"Norms of rows defeat Picard's A = I, and the projector that keeps them mends it: for {last + 1} chunks at "
+        f"the largest rate they take {picard:.0f} and {rows:.0f} iterations, Newton {newton:.0f}.{overflow}"
     )
 
 

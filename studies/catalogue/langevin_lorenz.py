@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.studies.compare.measure import loop, lyapunov, measured
-from recsolve.studies.draw.drawing import band, converged, legend, listed, powers_of_two, span
+from recsolve.studies.draw.drawing import band, converged, legend, powers_of_two, span
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.problems.flows import FLOWS, observer, system, two_wells
 from recsolve.studies.registry import Picture, Table, study_of
@@ -137,13 +137,12 @@ def draw_wells(pyplot: Any, data: Dataset) -> Any:
 
 def says_wells(data: Dataset) -> str:
     f = facts(data)
-    parts = [
-        f"{s} {f[f'wells.{s}'][0]:.0f} to {f[f'wells.{s}'][1]:.0f} (at most {f[f'wells.{s}'][2]:.0f})"
-        for s in _ran(data, flows=False)
-    ]
+    most = {s: f[f"wells.{s}"][2] for s in _ran(data, flows=False)}
+    best = min(most, key=most.__getitem__)
     return (
-        f"Median iterations of {data['seed'].size} paths between two wells, from T = {f['wells.T'][0]} to "
-        f"{f['wells.T'][1]}, and the most at the latter: {', '.join(parts)}."
+        f"Where Newton gets lost between the wells, it gets lost for long: at T = {f['wells.T'][1]} its median is "
+        f"{f['wells.newton'][1]:.0f} iterations and its most, of {data['seed'].size} paths, {most['newton']:.0f}. The "
+        f"steadiest is {best}, which takes at most {most[best]:.0f}."
     )
 
 
@@ -166,12 +165,12 @@ def draw_observers(pyplot: Any, data: Dataset) -> Any:
 
 def says_observers(data: Dataset) -> str:
     f = facts(data)
-    parts = [f"{s} {span(f[f'{s}.system'])} against {span(f[f'{s}.observer'])}" for s in _ran(data, flows=True)]
     dear = f"{f['dear_down_to']:.3f}" if np.isfinite(f["dear_down_to"]) else "0"
     return (
-        f"Iterations at T = {f['steps']} of chaotic flows (the rightmost points), and of observers that are drawn "
-        f"to them by {f['nudges'][1]:g} a step (the leftmost): {listed(parts)}. The knee is not sharp: down "
-        f"to an exponent of {dear} Newton can still take more than a tenth of T."
+        "An observer that is drawn to a chaotic flow is solved in few iterations, and the flow is not: Newton takes "
+        f"at most {f['newton.observer'][1]:.0f} (leftmost points) against up to {f['newton.system'][1]:.0f} of T = "
+        f"{f['steps']} (rightmost). The knee is not sharp: down to an exponent of {dear} Newton can still take more "
+        "than a tenth of T."
     )
 
 

@@ -12,7 +12,7 @@ import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.mixings import Dense, Masked
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import converged, listed
+from recsolve.studies.draw.drawing import converged
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -152,43 +152,35 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     axes[0].plot(np.repeat(degrees, kept.shape[1]), kept.ravel(), **looks[LATTICE])
     axes[0].plot(degrees, np.median(kept, axis=1), color="0.5", linewidth=0.9)
     axes[0].set(xscale="log", xlabel="connections of a neuron, mean", ylabel="neurons kept, %")
-    axes[0].set_xticks(degrees[::2], [f"{d:g}" for d in degrees[::2]])
-    axes[0].set_xticks([], minor=True)
     for ax, gain in zip(axes[1:], gains, strict=True):
         share = 100 * _flat(data, LATTICE, "kept", gain).ravel()
         for rule, look in looks.items():
             ax.plot(share, 100 * _left(data, rule, gain).ravel(), **look)
         level(ax, 100 * KEPT_OF_ACCURACY, "98 %", side="left")
         ax.set(title=f"gain {gain:g}", xlabel="neurons kept, %", xlim=(-3, 103))
-    axes[1].set_ylabel("memory left, % of the whole")
+        ax.set_ylabel("memory left, % of the whole")
     middle = {"color": "0.5", "linewidth": 0.9, "label": "median"}
     outside_legend(figure, pyplot, [*looks.values(), middle])
     return figure
 
 
 def says(data: Dataset) -> str:
-    """Say what the order keeps, and what that is worth beside other rules."""
+    """Say what the order keeps, and what others remember beside it."""
     f = facts(data)
-    jump = max(range(len(f["kept"])), key=lambda i: f["kept"][i][2] - f["kept"][i][0])
-    low, _, high = f["kept"][jump]
-    first = (
-        f"At {f['degrees'][jump]:g} connections a neuron {low:.0%} to {high:.0%} of the neurons are kept, by seed: "
-        f"those that reach each other are one element of the order, kept or pruned whole. From {f['degrees'][0]:g} to "
-        f"{f['degrees'][-1]:g} connections the median goes from {f['kept'][0][1]:.0%} to {f['kept'][-1][1]:.0%}."
-    )
-    if not f["half"]:
-        return first
-    gain = f["gains"][-1]
-    left = [listed([f"{f[f'{g:g}.{rule}']:.0%} ({rule})" for rule in RULES]) for g in f["gains"]]
-    better = [x for x in RULES if all(f[f"{g:g}.{x}"] > f[f"{g:g}.{LATTICE}"] for g in f["gains"])]
-    newton, jacobi = (f[f"{gain:g}.{solver}"] for solver in SOLVERS)
+    spread = [row[2] - row[0] for row in f["kept"]]
+    widest, gain = int(np.argmax(spread)), f["gains"][-1]
+    least, _, most = f["kept"][widest]
+    left = {rule: f[f"{gain:g}.{rule}"] for rule in RULES}
+    found = ""
+    if f["half"]:
+        best = max(left, key=lambda rule: left[rule] or 0.0)
+        found = (
+            f" Where about half is kept, a reader that is fitted anew finds {left[LATTICE]:.0%} of the memory, and "
+            f"{left[best]:.0%} if {'they are' if best == LATTICE else 'as many are'} chosen by '{best}'."
+        )
     return (
-        f"{first} Where 30 to 70% are kept ({f['half']} networks), a reader that is fitted anew finds of the memory "
-        f"{'; '.join(f'at gain {g:g} {words}' for g, words in zip(f['gains'], left, strict=True))}. Published are "
-        f"{KEPT_OF_ACCURACY:.0%} of the accuracy with half of the weights; of other rules that keep as many neurons "
-        f"more is left at all gains by {listed([f'{name!r}' for name in better])}. Pruning cuts cycles: at gain "
-        f"{gain:g} Newton goes from {newton[0]:.0f} to {newton[1]:.0f} iterations and Jacobi from {jacobi[0]:.0f} to "
-        f"{jacobi[1]:.0f}."
+        "Neurons that reach each other are one element of the order, kept or pruned whole: at "
+        f"{f['degrees'][widest]:g} connections a neuron {least:.0%} to {most:.0%} are kept, by seed.{found}"
     )
 
 

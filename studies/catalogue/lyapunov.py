@@ -10,8 +10,8 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.studies.compare.measure import loop, lyapunov, measured, tanh_network
-from recsolve.studies.draw.drawing import converged, legend, listed, solvers_of, times
-from recsolve.studies.draw.style import line_arguments
+from recsolve.studies.draw.drawing import converged, counted, legend, listed, solvers_of, times
+from recsolve.studies.draw.style import integer_ticks, line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
@@ -136,7 +136,11 @@ def draw_knee(pyplot: Any, data: Dataset) -> Any:
             "T, as many as the loop", (0.02, T), xycoords=("axes fraction", "data"), xytext=(0, 4),
             textcoords="offset points", fontsize=7.5,
         )  # fmt: skip
-        ax.set(yscale="log", title=f"T = {T}, {data['seed'].size} seeds", xlabel="largest Lyapunov exponent per step")
+        ax.set(
+            yscale="log",
+            title=f"T = {T}, {counted(data['seed'].size, 'seed')}",
+            xlabel="largest Lyapunov exponent per step",
+        )
     axes[0, 0].set(ylabel="iterations to convergence", ylim=(0.8, 1.8 * shown[-1]))
     legend(figure, pyplot, solvers_of(data), linestyle="none")
     return figure
@@ -144,18 +148,14 @@ def draw_knee(pyplot: Any, data: Dataset) -> Any:
 
 def says_knee(data: Dataset) -> str:
     f = facts(data)
-    newton, jacobi, first, T = f["newton"], f["jacobi"], f["lengths"][0], f["lengths"][-1]
-    flat = [s for s in solvers_of(data) if f[s]["growth"] <= f["growth_allowed"]]
-    growth = (
-        f"Below {CONTRACTIVE} the median counts of {listed(flat)} grow from T = {first} to {T} "
-        f"by less than (log T)^2 does, which is {f['growth_allowed']:.2f}x. "
-    )
+    newton, first, T = f["newton"], f["lengths"][0], f["lengths"][-1]
+    steep = [s for s in solvers_of(data) if not f[s]["growth"] <= f["growth_allowed"]]
+    growth = f"every solver but {listed(steep)}" if steep else "every solver"
+    slow = f" Where states contract, counts of {growth} grow more slowly with T than the square of log T does."
     return (
-        f"Exponents run from {f['exponents'][0]:.2f} to {f['exponents'][1]:.2f}. At T = {T} Newton takes "
-        f"a median of {newton['negative']:.0f} iterations below {CONTRACTIVE} and {newton['positive']:.0f} above 0, "
-        f"Jacobi {jacobi['negative']:.0f} and {jacobi['positive']:.0f}. Half way up to T, on the logarithmic scale, "
-        f"counts first get at an exponent of {newton['knee']:.2f} for Newton and of {jacobi['knee']:.2f} for Jacobi. "
-        f"{growth if first < T else ''}Runs that did not converge are not drawn."
+        f"Counts rise towards T as the largest Lyapunov exponent reaches 0: at T = {T} the median of Newton is "
+        f"{newton['negative']:.0f} below {CONTRACTIVE} and {newton['positive']:.0f} in chaos."
+        f"{slow if first < T else ''} Runs that did not converge are not drawn."
     )
 
 
@@ -171,6 +171,8 @@ def draw_predicted(pyplot: Any, data: Dataset) -> Any:
         ax.plot(line, line, color="0.4", linewidth=0.8)
         ax.fill_between(line, line / 1.5, line * 1.5, color="0.9", zorder=0)
         ax.set(xscale="log", yscale="log", title=f"T = {T}, {name}", xlabel="predicted from the first steps")
+        integer_ticks(ax.xaxis)
+        integer_ticks(ax.yaxis)
     axes[0].set_ylabel("iterations to convergence")
     legend(figure, pyplot, solvers_of(data), linestyle="none")
     return figure
@@ -180,10 +182,11 @@ def says_predicted(data: Dataset) -> str:
     f = facts(data)
     off = {s: f[s]["off"] for s in solvers_of(data)}
     bad = [s for s in off if off[s] > 1.5]
+    good = listed([s for s in off if off[s] <= 1.5]) if bad else "every solver"
     others = f"; those of {listed(bad)} are off by up to {times(max(off[s] for s in bad))}" if bad else ""
     return (
-        f"Grey: within 1.5x. Below {CONTRACTIVE} every prediction of {listed([s for s in off if off[s] <= 1.5])} is "
-        f"within 1.5x of the count{others}."
+        f"Where states contract the first steps predict the iterations of all: below {CONTRACTIVE} the counts of "
+        f"{good} are within 1.5x of what was predicted (grey){others}."
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import converged, family, listed, powers_of_two
+from recsolve.studies.draw.drawing import converged, family, powers_of_two, times
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -75,14 +75,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f, noises = facts(data), [f"{noise:g}" for noise in data["noise"].values]
-    words = {s: [f"{f[f'{s}.{n}'][0]:.0f} to {f[f'{s}.{n}'][1]:.0f} (noise {n})" for n in noises] for s in SOLVERS}
     hardest = max(float(np.divide(*f[f"newton.{n}"][::-1])) for n in noises)
+    few, many = f[f"quasi_newton.{noises[-1]}"]
     return (
-        f"From {f['rows'][0]} to {f['rows'][1]} rows Newton's median count goes from {listed(words['newton'])}: at "
-        f"most {hardest:.1f}x for {f['rows'][1] // f['rows'][0]}x the state. It is that of the hardest row, so it "
-        f"grows as the maximum of more rows does, not as the state. At W = I the Jacobian is diagonal and quasi-Newton "
-        f"takes {'the same' if f['same_at_first'] else 'other'} iterations; by "
-        f"noise it goes from {listed(words['quasi_newton'])}."
+        "Iterations are those of the hardest row, and grow as the maximum of more rows does, not as the state: with "
+        f"{f['rows'][1] // f['rows'][0]} times the rows Newton's median is at most {times(hardest)}. Quasi-Newton "
+        f"takes {'the same' if f['same_at_first'] else 'other'} iterations at W = I, where the Jacobian is diagonal, "
+        f"and goes from {few:.0f} to {many:.0f} at the most noise."
     )
 
 

@@ -100,14 +100,11 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-    words = [f"{s} {f[f'{s}.tau']:.0f} through tau and {f[f'{s}.gain']:.0f} through W" for s in SOLVERS]
     ratios = [f"{s} {times(f[f'{s}.gain'] / f[f'{s}.tau'])}" for s in SOLVERS]
-    least, most = zip(*(f[f"newton.{route}.range"] for route in ROUTES), strict=True)
     return (
-        f"At the same memory, {f['low']:.0f} to {f['high']:.0f} steps, the median iterations are: {listed(words)}. "
-        f"Over all networks Newton takes {least[0]:.0f} to {most[0]:.0f} through tau and {least[1]:.0f} to "
-        f"{most[1]:.0f} through W. At the same memory W costs {listed(ratios)}. Slow units are the diagonal of the "
-        f"Jacobian, which is what quasi-Newton keeps."
+        f"A memory through recurrent weights costs {listed(ratios)} the iterations of the same memory through slow "
+        f"units, {f['low']:.0f} to {f['high']:.0f} steps. Slow units are the diagonal of the Jacobian, which is what "
+        "quasi-Newton keeps."
     )
 
 

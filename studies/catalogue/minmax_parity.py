@@ -118,7 +118,7 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     for cell, look in looks.items():
         right = _right(data, cell)
         band(ax, x, right.where(right["bits"] == len(x) - 1) if cell == MATRIX else right, "seed", cell, **look)
-    level(ax, 0.5, "chance")
+    level(ax, 0.5, "chance", "left")
     ax.set(xlabel="how many of the last bits", ylabel="steps at which\nthe state tells their parity", ylim=(0.45, 1.03))
     ax.set_xticks(x, [*map(str, x[:-1]), "all"])
     outside_legend(figure, pyplot, looks.values())
@@ -127,15 +127,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-    told = "; ".join(f"{cell}, {f[f'{cell}.bits']}" for cell in CASCADES)
-    all_bits = [f[f"{cell}.all"] for cell in CASCADES]
-    low, high = min(pair[0] for pair in all_bits), max(pair[1] for pair in all_bits)
+    high = max(f[f"{cell}.all"][1] for cell in CASCADES)
+    bits = max(f[f"{cell}.bits"] for cell in CASCADES)
     return (
-        f"The best reader of a state, a table, tells the parity of all bits from {f[f'{MATRIX}.states']} states of the "
-        f"matrix in {100 * f[f'{MATRIX}.all'][0]:.0f}% of the steps, from those of elementwise cascades in "
-        f"{100 * low:.0f} to {100 * high:.0f}%, which is chance. Of how many of the last bits the best of "
-        f"{data['seed'].size} cascades tells it in 99% and more: {told}. To see another step helps, and depth then; no "
-        "depth gets to all."
+        f"A matrix over (max, min) holds the parity of all bits, and no depth of elementwise cascades does: the best "
+        f"reader of its state tells it in {100 * f[f'{MATRIX}.all'][0]:.0f}% of the steps, that of theirs in at most "
+        f"{100 * high:.0f}%, where chance is a half. Steps that see another step, and depth then, hold that of up to "
+        f"{bits} last bits."
     )
 
 

@@ -30,7 +30,7 @@ PROBLEMS = {
     "ceiling": "worst case:\na ceiling that comes down",
 }
 _AS_MANY = {"color": "0.5", "linewidth": 0.8, "linestyle": ":", "label": "T"}
-_ZERO = 1e-17  # where exact zeros are drawn
+_LEAST = 1e-60  # of norms that are drawn
 COUNTED, SLOPES = "counted", "slopes"  # the two kinds of points
 WIDEST = {"minmax, wide gates": 4.0, "minmax, narrow gates": 2.5}  # widths run from 0 to this over the units
 CHAOTIC = "tanh network, gain 3"
@@ -185,17 +185,10 @@ def draw_counts(pyplot: Any, data: Dataset) -> Any:
 
 def says_counts(data: Dataset) -> str:
     f = facts(data)
-
-    def growth(problem: str, solver: str) -> str:
-        name = f"{problem}.{solver}"
-        return f"{f[name]:.0f} iterations at T = {f[f'{name}.T']}, {f[f'{name}.growth']:.1f}x those of the shortest"
-
     return (
         f"The clamp scan takes one pass and is {'' if f['scan.error'] == 0 else 'not '}equal to the loop bit for bit. "
-        f"On normal gates Newton needs {growth('continuum', STATE)} (log T grows {f['continuum.log']:.1f}x), Jacobi "
-        f"{growth('continuum', JACOBI)}. Where there are ties the rule for them decides: on bits "
-        f"{f[f'bits.{STATE}']:.0f} iterations with ties to the state and {f[f'bits.{BOUND}']:.0f} to the bound, on "
-        f"parity {f[f'parity.{STATE}']:.0f} against {f[f'parity.{BOUND}']:.0f}. Under a ceiling that comes down both "
+        f"Where there are ties the rule for them decides: on bits Newton takes {f[f'bits.{STATE}']:.0f} iterations "
+        f"with ties to the state and {f[f'bits.{BOUND}']:.0f} to the bound. Under a ceiling that comes down both "
         f"rules need {f[f'ceiling.{STATE}']:.0f} of T = {f[f'ceiling.{STATE}.T']}: the worst case is real."
     )
 
@@ -203,29 +196,28 @@ def says_counts(data: Dataset) -> str:
 def draw_slopes(pyplot: Any, data: Dataset) -> Any:
     figure, ax = pyplot.subplots(figsize=(6.6, 3.6))
     looks = series(_cells(data))
+    norms = {cell: _slopes(data, cell) for cell in looks}
+    least = min(float(n.where(n > 0).min()) for n in norms.values())
+    zero = 10.0 ** (np.floor(np.log10(max(least, _LEAST))) - 2)  # where exact zeros are drawn, below all else
     for cell, look in looks.items():
-        norms = _slopes(data, cell)
-        lag = 1 + np.arange(norms["lag"].size)
-        drawn = norms.where(norms > _ZERO, _ZERO if cell in WIDEST else np.nan)  # the others leave the panel
+        lag = 1 + np.arange(norms[cell]["lag"].size)
+        drawn = norms[cell].where(norms[cell] > 0, zero)
         band(ax, lag, drawn.transpose("lag", "seed"), "seed", cell, **look, markevery=max(len(lag) // 12, 1))
-    level(ax, _ZERO, "exactly 0")
-    ax.set(yscale="log", xlabel="lag k", ylabel="norm of d h[T] / d h[T-k]", ylim=(_ZERO / 10, None))
+    level(ax, zero, "exactly 0", "left")
+    ax.set(yscale="log", xlabel="lag k", ylabel="norm of d h[T] / d h[T-k]", ylim=(zero / 30, None))
     outside_legend(figure, pyplot, looks.values())
     return figure
 
 
 def says_slopes(data: Dataset) -> str:
-    f, lags = facts(data), data["lag"].size
+    f = facts(data)
     exact = [cell for cell in _cells(data) if f[f"slope.{cell}.binary"]]
-    others = [
-        f"{cell} {f[f'slope.{cell}'][0]:.0e} to {f[f'slope.{cell}'][1]:.0e}"
-        for cell in _cells(data)
-        if cell not in exact
-    ]
+    others = sorted((cell for cell in _cells(data) if cell not in exact), key=lambda cell: f[f"slope.{cell}"][1])
+    ends = f": {others[0]} has at most {f[f'slope.{others[0]}'][1]:.0e}, {others[-1]} at least "
     return (
         f"Every derivative of a state by an earlier one is exactly 0 or 1 for {listed(exact)}: it neither decays nor "
-        f"explodes, it is there until the state is overwritten. At lag {lags} the norms of the others are "
-        f"{listed(others)} (range over {data['seed'].size} seeds)."
+        f"explodes, it is there until the state is overwritten. Those of other cells do, at the largest lag"
+        f"{ends}{f[f'slope.{others[-1]}'][0]:.0e}."
     )
 
 

@@ -16,8 +16,8 @@ import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.solvers import Elk, Method
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, listed, span
-from recsolve.studies.draw.series import outside_legend
+from recsolve.studies.draw.drawing import band, converged, counted, listed, span
+from recsolve.studies.draw.series import ending, outside_legend
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.problems.flows import system
 from recsolve.studies.registry import Picture, Table, study_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 GRU, LORENZ = "autoregressive gru", "lorenz96"
 NEWTON, QUASI, ELK, QUASI_ELK, ADAPTIVE = "newton", "quasi_newton", "elk", "quasi-elk", "elk, adaptive"
+_HIGHEST = 1e6  # of errors that are drawn
 ALIKE = {NEWTON: "newton", QUASI: "quasi_newton", ELK: "elk", QUASI_ELK: "levenberg_marquardt", ADAPTIVE: "auto"}
 # The paper's settings: the length of its GRU, and the damping 1 / sigma^2 of ELK and quasi-ELK on it.
 PUBLISHED = {"T": 10_000, ELK: 1e-6, QUASI_ELK: 1e-2}
@@ -171,25 +172,36 @@ def _looks() -> dict[str, dict[str, Any]]:
 def draw_damping(pyplot: Any, data: Dataset) -> Any:
     figure, ax = pyplot.subplots(figsize=(6.6, 3.6))
     looks = _looks()
-    for name in (ELK, QUASI_ELK):
-        counts = _gru(data, name)
-        band(ax, counts["damping"].values, counts, "seed", name, **looks[name])
+    for i, name in enumerate((ELK, QUASI_ELK)):
+        counts, look = _gru(data, name), looks[name]
+        at = counts["damping"].values
+        ax.plot(at, counts.median("seed", skipna=False), **look)
+        for seed in counts.transpose("seed", "damping").values:  # points: bands of the two would hide each other
+            ax.plot(
+                at * 1.25 ** (2 * i - 1),
+                seed,
+                color=look["color"],
+                marker=look["marker"],
+                linestyle="none",
+                markersize=9,
+                alpha=0.7,
+            )
     for name in (NEWTON, QUASI, ADAPTIVE):
         level = float(_gru(data, name).isel(damping=0).median(skipna=False))
         x = _gru(data, name)["damping"].values[[0, -1]]
         ax.plot(x, [level, level], **looks[name])
-    ax.set(xscale="log", yscale="log", xlabel="damping lambda = 1 / sigma^2", ylabel="iterations to convergence")
+    ax.set(xscale="log", yscale="log", xlabel="damping lambda = 1 / sigma^2 (points: a seed each)")
+    ax.set_ylabel("iterations to convergence")
     outside_legend(figure, pyplot, looks.values())
     return figure
 
 
 def says_damping(data: Dataset) -> str:
-    f, T = facts(data), int(_part(data, GRU)["T"])
+    f, seeds = facts(data), counted(_part(data, GRU)["seed"].size, "seed")
     return (
-        f"On an autoregressive GRU of T = {T} Newton takes a median of {f[f'gru.{NEWTON}']:.0f} iterations and "
-        f"quasi-Newton {f[f'gru.{QUASI}']:.0f}. ELK takes {f[f'gru.{ELK}']:.0f} at its best damping of those tried, "
-        f"{f[f'gru.{ELK}.damping']:g}, and {f[f'gru.{ADAPTIVE}']:.0f} where the damping adapts; quasi-ELK "
-        f"{f[f'gru.{QUASI_ELK}']:.0f} at {f[f'gru.{QUASI_ELK}.damping']:g} ({_part(data, GRU)['seed'].size} seeds)."
+        f"Damping saves little on an autoregressive GRU: in the median of {seeds} ELK takes {f[f'gru.{ELK}']:.0f} "
+        f"iterations at the best of the dampings tried and {f[f'gru.{ADAPTIVE}']:.0f} where the damping adapts, Newton "
+        f"{f[f'gru.{NEWTON}']:.0f}."
     )
 
 
@@ -199,20 +211,27 @@ def draw_lorenz(pyplot: Any, data: Dataset) -> Any:
     for name, look in looks.items():
         curves = _curves(data, name)
         every = max(curves.sizes["iteration"] // 10, 1)
-        band(ax, np.arange(curves.sizes["iteration"]), curves, "seed", name, **{**look, "markevery": every})
-    ax.set(yscale="log", xlabel="iteration", ylabel="median |h - loop|", ylim=(1e-10, 1e6))
+        x = np.arange(curves.sizes["iteration"])
+        band(ax, x, curves, "seed", name, **{**look, "markevery": every})
+        middle = curves.median("seed", skipna=False)
+        ending(ax, x, middle.where(middle < _HIGHEST), "overflows")
+    ax.set(yscale="log", xlabel="iteration", ylabel="median |h - loop|", ylim=(1e-10, _HIGHEST))
     outside_legend(figure, pyplot, looks.values())
     return figure
 
 
 def says_lorenz(data: Dataset) -> str:
     f = facts(data)
-    parts = []
-    for name in (NEWTON, QUASI, ELK, QUASI_ELK):
-        after, lost = f[f"lorenz.{name}.right_after"], f[f"lorenz.{name}.lost"]
-        reached = f"is within 1e-3 after {after:.0f} iterations" if np.isfinite(after) else "does not come within 1e-3"
-        parts.append(f"{name} {reached} ({lost:.0%} of its iterates overflow or are off by more than 100)")
-    return f"On Lorenz-96, damping {f['lorenz.damping']:g}: {listed(parts)}. Gaps are iterates that are not finite."
+    after = {name: f[f"lorenz.{name}.right_after"] for name in (NEWTON, QUASI, ELK, QUASI_ELK)}
+    there = [f"{name} after {n:.0f} iterations" for name, n in after.items() if np.isfinite(n)]
+    lost = {name: f[f"lorenz.{name}.lost"] for name, n in after.items() if not np.isfinite(n)}
+    others = (
+        f" {listed(list(lost))} do not: {min(lost.values()):.0%} and more of their iterates overflow or are far off"
+    )
+    return (
+        f"On Lorenz-96 {listed(there)} {'comes' if len(there) == 1 else 'come'} within a thousandth of the loop."
+        f"{others + '.' if lost else ''} A line ends where an iterate is not finite."
+    )
 
 
 def tables(data: Dataset) -> list[Table]:

@@ -11,7 +11,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import distance, loop
-from recsolve.studies.draw.drawing import CONVERGED, band, listed
+from recsolve.studies.draw.drawing import CONVERGED, band
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -113,23 +113,13 @@ def draw_errors(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_errors(data: Dataset) -> str:
-    f, decays = facts(data), data["decay"].values
-    worst = max(f[f"{decay:g}.over_bound"] for decay in decays)
-    needed = [
-        f"{f[f'{d:g}.taps']} taps at lambda = {d:g}"
-        if f[f"{d:g}.taps"]
-        else f"more than {data['N'].max().item()} at lambda = {d:g}"
-        for d in decays
-    ]
-    last = f"{decays[-1]:g}"
+    f, decays = facts(data), [f"{decay:g}" for decay in data["decay"].values]
+    taps = {d: f[f"{d}.taps"] or f"more than {data['N'].max().item()}" for d in (decays[0], decays[-1])}
     return (
-        f"N sweeps of Jacobi's method and the filter with taps 1, lambda, ..., lambda^(N-1) are the same states up to "
-        f"{f['jacobi.from_taps']:.0e}. Their error is lambda^N of what came before, at most {worst:.2f} lambda^N max "
-        f"|h| here: an error of {ENOUGH:g} takes {listed(needed)}. As many taps {APART} steps apart reach further "
-        f"back, but on white noise they miss what is between: at lambda = {last} their error is "
-        f"{f[f'{last}.dilated']:.2g} at best, that of plain ones {f[f'{last}.plain']:.2g}. The scan has none "
-        f"({f['scan.error']:.0e}), in work that does not depend on lambda. A network without a recurrence is one that "
-        "was not solved to the end."
+        f"A network without a recurrence is one that was not solved to the end: N sweeps of Jacobi's method and the "
+        f"filter with N taps are the same states. Their error is lambda^N of what came before: {ENOUGH:g} takes "
+        f"{taps[decays[0]]} taps at lambda = {decays[0]} and {taps[decays[-1]]} at {decays[-1]}. The scan has none, in "
+        "work that does not depend on lambda."
     )
 
 

@@ -113,7 +113,6 @@ def facts(data: Dataset) -> dict[str, Any]:
             needed = data["m"].values[worst.values == 1]
             found[f"{order}, {times}"] = int(needed[0]) if needed.size else 0
             found[f"{order}, {times}, least"] = float(worst[0])
-    found["least"] = f"{data['m'].min().item()} token"
     found["small"], found["large"] = int(data["small_set"].max()), int(data["large_set"].max())
     return found
 
@@ -134,14 +133,12 @@ def draw_success(pyplot: Any, data: Dataset) -> Any:
 
 def says_success(data: Dataset) -> str:
     f = facts(data)
-    needs = [f"{name} tokens for ({order}) read {times}" for order, times, name in _needs(f)]
-    once, twice = (f[f"{ORDERS[0]}, {times}, least"] for times in (ONCE, TWICE))
+    small, large, *twice = (need for _, _, need in _needs(f))
     return (
-        f"To answer always whether sets of {f['small']} and {f['large']} share a token, which half of them do, a "
-        f"memory has to hold {listed(needs)}. Read once, what it takes depends on the order of the sets; read twice "
-        "it is the smaller one in either order. A memory that not even the smaller one fits into gains nothing: with "
-        f"{f['least']} the small set before the large one is answered rightly in {once:.0%} of the cases when read "
-        f"once and in {twice:.0%} when read twice, since what was stored of it is forgotten for the large one."
+        "Read once, what a memory has to hold depends on the order of the sets: to answer always whether they share "
+        f"a token it takes {small} tokens if the small one comes first, and {large} if the large one does. Read "
+        f"twice, it takes {listed([*dict.fromkeys(twice)])} in either order. A memory that not even the "
+        "smaller one fits into gains nothing."
     )
 
 

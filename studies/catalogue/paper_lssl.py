@@ -10,7 +10,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.studies.compare.measure import distance, loop, measured
-from recsolve.studies.draw.drawing import CONVERGED, band, converged, span
+from recsolve.studies.draw.drawing import CONVERGED, band, converged
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
@@ -179,12 +179,10 @@ def draw_depth(pyplot: Any, data: Dataset) -> Any:
 def says_depth(data: Dataset) -> str:
     f = facts(data)
     return (
-        f"A stack of linear layers solves the nonlinear equation in {span(f[DEPTH])} layers for every step g from "
-        f"{min(f['jacobi.g']):g} to {max(f['jacobi.g']):g}: A is the leak (1 - g) I alone, and depth does not grow "
-        f"with the time constant. Jacobi, with no memory inside a layer, takes {span(f['jacobi'])}, quasi-Newton "
-        f"{span(f['quasi_newton'])}, Newton {span(f['newton'])}. With A = I, the method that is called Picard's "
-        f"elsewhere, it takes {span(f['picard'])} of T = {f['T']}: what the paper calls Picard's iteration is that of "
-        "the leaky equation."
+        f"A stack of linear layers solves the nonlinear equation in at most {max(f[DEPTH]):.0f} layers for every step "
+        "g: A is the leak (1 - g) I alone, and depth does not grow with the time constant. Jacobi, with no memory "
+        f"inside a layer, takes up to {max(f['jacobi']):.0f}, and so does A = I, which is called Picard's elsewhere, "
+        f"{max(f['picard']):.0f}: what the paper calls Picard's iteration is that of the leaky equation."
     )
 
 
@@ -229,17 +227,12 @@ def draw_resampled(pyplot: Any, data: Dataset) -> Any:
 
 def says_resampled(data: Dataset) -> str:
     f = facts(data)
-    fast, slow = f["rates"][-1], f["rates"][0]
-
-    def ends(name: str) -> str:
-        return f"{f[f'{name}.moved'][0]:.2g} and {f[f'{name}.moved'][-1]:.2g}"
-
-    first, middle, last = ALPHAS
+    first, middle, _ = ALPHAS
+    change = {name: f[f"{name}.moved"][0] for name in (first, middle, KEPT)}
     return (
-        f"A layer made for one rate serves others if Delta is scaled with it: at {slow:g} and {fast:g} times the rate "
-        f"the output changes, over its size, by {ends(middle)} by the bilinear rule, by {ends(last)} by the backward "
-        f"one and by {ends(first)} by Euler's, which is not stable for long steps; with Delta as it was by "
-        f"{ends(KEPT)}."
+        f"A layer made for one rate serves others if Delta is scaled with it: at {f['rates'][0]:g} times the rate the "
+        f"output changes by {change[middle]:.2g} of its size by the bilinear rule, and by {change[KEPT]:.2g} with "
+        f"Delta as it was. Euler's rule is not stable for long steps: {change[first]:.2g}."
     )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import recsolve as rs
 from recsolve.analysis.condition import condition
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, span
-from recsolve.studies.draw.series import level, outside_legend, series
+from recsolve.studies.draw.drawing import band, converged, listed
+from recsolve.studies.draw.series import ending, level, outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
@@ -145,7 +145,8 @@ def draw_errors(pyplot: Any, data: Dataset) -> Any:
         at = part.sel(cell=cell).isel(T=-1).transpose("scale", "seed", ...)
         for (name, look), errors in zip(looks.items(), [*(_after(at, k) for k in COUNTS), _solved(at)], strict=True):
             band(ax, at["scale"].values, errors, "seed", name, **look)
-        level(ax, WRONG, "wrong from here up")
+            ending(ax, at["scale"].values, errors.median("seed", skipna=False), "beyond, rounding is amplified")
+        level(ax, WRONG, "wrong from here up", "left")
         ax.set(xscale="log", yscale="log", title=f"{cell}, T = {int(at['T'])}", xlabel="deviation of the weights")
         ax.set_xticks(at["scale"].values[::2], [f"{x:g}" for x in at["scale"].values[::2]])
         ax.set_xticks([], minor=True)
@@ -155,14 +156,13 @@ def draw_errors(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_errors(data: Dataset) -> str:
-    f = facts(data)
-    parts = [
-        f"three iterations of {cell} are within {WRONG:g} up to weights of deviation {f[f'{cell}.enough']:g}, wrong "
-        f"from {f[f'{cell}.wrong']:g} on, by up to {f[f'{cell}.fixed_error']:.1e} where converged solves are right to "
-        f"{f[f'{cell}.solved_error']:.0e} (weights up to {f[f'{cell}.solved_to']:g}; beyond, rounding is amplified)"
-        for cell in map(str, data["cell"].values)
-    ]
-    return f"At T = {f['T']}, {'; '.join(parts)}."
+    f, cells = facts(data), [*map(str, data["cell"].values)]
+    enough = listed([f"{f[f'{cell}.enough']:g} ({cell})" for cell in cells])
+    return (
+        f"Three iterations are within {WRONG:g} up to weights of deviation {enough}, and wrong by up to "
+        f"{max(f[f'{cell}.fixed_error'] for cell in cells):.1e} beyond, where converged solves are right to "
+        f"{max(f[f'{cell}.solved_error'] for cell in cells):.0e}, until rounding itself is amplified."
+    )
 
 
 def draw_needed(pyplot: Any, data: Dataset) -> Any:
@@ -182,14 +182,11 @@ def draw_needed(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_needed(data: Dataset) -> str:
-    f, scales = facts(data), _sweep(data)["scale"].values
-    parts = [
-        f"{cell} from {span(f[f'{cell}.iterations'][:1])} to {span(f[f'{cell}.iterations'][1:])}"
-        for cell in map(str, data["cell"].values)
-    ]
+    f = facts(data)
+    most = listed([f"{f[f'{cell}.iterations'][1]:.0f} ({cell})" for cell in map(str, data["cell"].values)])
     return (
-        f"As weights grow from {scales[0]:g} to {scales[-1]:g}, the iterations to convergence at T = {f['T']} grow "
-        f"(largest of the seeds): {', '.join(parts)}."
+        f"Three iterations are enough for small weights; as these grow, up to {most} are needed at T = {f['T']}, where "
+        "all seeds are to converge."
     )
 
 

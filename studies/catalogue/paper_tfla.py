@@ -13,7 +13,7 @@ import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import distance, loop, timed
 from recsolve.studies.draw.drawing import CONVERGED, band, converged, times
-from recsolve.studies.draw.series import outside_legend, series
+from recsolve.studies.draw.series import ending, outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.systems import mlstm
@@ -99,7 +99,9 @@ def facts(data: Dataset) -> dict[str, Any]:
 def draw_errors(pyplot: Any, data: Dataset) -> Any:
     figure, ax = pyplot.subplots(figsize=(6.4, 3.4))
     for form, look in _LOOKS.items():
-        band(ax, data["spread"].values, _errors(data, form), "seed", form, **look)
+        errors = _errors(data, form)
+        band(ax, data["spread"].values, errors, "seed", form, **look)
+        ending(ax, data["spread"].values, errors.median("seed", skipna=False), "overflows")
     ax.set(xscale="log", yscale="log", xlabel="deviation of the input gate", ylabel="error of y, float32")
     outside_legend(figure, pyplot, _LOOKS.values())
     return figure
@@ -109,10 +111,9 @@ def says_errors(data: Dataset) -> str:
     f = facts(data)
     return (
         f"Without a running maximum the mLSTM leaves float32 where input gates have a deviation of "
-        f"{f[f'{NAIVE}.ends']:g}. With it nothing overflows, but digits are lost as gates spread: the error of outputs "
-        f"of size 1 grows {f[f'{EXP}.growth']:.0f} times, to {f[f'{EXP}.error']:.0e}, since a quotient of small sums "
-        f"is taken and m itself rounds. Sigmoid gates stay at {f[f'{SIGMOID}.error']:.0e}. The scan with a maximum "
-        f"takes {times(f[f'{EXP}.seconds'] / f[f'{SIGMOID}.seconds'])} the time of the affine one of sigmoids."
+        f"{f[f'{NAIVE}.ends']:g}. With it nothing overflows, but digits are lost as gates spread: the error grows "
+        f"{f[f'{EXP}.growth']:.0f} times, while sigmoid gates stay at {f[f'{SIGMOID}.error']:.0e}. The scan with a "
+        f"maximum takes {times(f[f'{EXP}.seconds'] / f[f'{SIGMOID}.seconds'])} the time of the affine one of sigmoids."
     )
 
 

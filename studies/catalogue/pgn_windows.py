@@ -11,7 +11,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, listed, powers_of_two, times
+from recsolve.studies.draw.drawing import band, converged, powers_of_two, times
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
@@ -145,7 +145,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
                 look |= {"markersize": line_arguments(solver)["markersize"]}
                 band(axes[1], data["T"].values, _counts(data, network, solver), "seed", solver, **look)
     axes[0].set_xscale("symlog", base=2, linthresh=1)
-    axes[0].set(yscale="log", ylim=(1e-8, 2), xlabel="lag (steps)", ylabel="|d state / d input|, median")
+    axes[0].set(
+        yscale="log",
+        ylim=(1e-8, 2),
+        xlabel="lag (steps)",
+        ylabel="|d state / d input|, median",
+        title="PGN and gated network",
+    )
     axes[1].set(xscale="log", yscale="log", xlabel="T (steps)", ylabel="iterations", title="gated network")
     powers_of_two(axes[1].xaxis, data["T"].values)
     marks = [{**line_arguments(s), "color": "0.3", "linestyle": "none", "label": s} for s in SOLVERS]
@@ -158,16 +164,12 @@ def says(data: Dataset) -> str:
     f = facts(data)
     names = {past: [n for n, (p, _) in _networks(data).items() if p == past] for past in (WINDOW, STATE)}
     wide, closed, opened = names[WINDOW][-1], names[STATE][0], names[STATE][-1]
-    reach = listed([f"{f[f'{name}.reach']}" for name in names[WINDOW]])
     ratio = f[f"{wide}.products"] / f[f"{opened}.products"]
     return (
-        f"In a window the past is one step away, whatever its age, and beyond it there is nothing: PGN's inputs count "
-        f"for up to {reach} steps, its windows. The same gate on the state before forgets (to {SMALL:.0%}) after "
-        f"{f[f'{closed}.reach']} steps where it is closed; where it is open {f[f'{opened}.left']:.0%} are left after "
-        f"{f['lag']}. PGN takes {f[f'{wide}.jacobi'][1]:.0f} iterations, as its first guess is the answer; at T = "
-        f"{f['T'][1]} Newton takes {f[f'{opened}.newton'][1]:.0f} on the open gate and Jacobi "
-        f"{f[f'{opened}.jacobi'][1]:.0f}. A step of the widest window costs {times(ratio)} the products of one of the "
-        "gated network: without a recurrence every step of memory is paid for in every step."
+        "In a window the past is one step away, whatever its age, and beyond it there is nothing: inputs of the "
+        f"widest count for {f[f'{wide}.reach']} steps, while a closed gate forgets them, to {SMALL:.0%}, after "
+        f"{f[f'{closed}.reach']}. There is no recurrence to solve, but a step costs {times(ratio)} the products of "
+        "one of the gated network."
     )
 
 

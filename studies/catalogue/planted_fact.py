@@ -13,7 +13,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, listed, span
+from recsolve.studies.draw.drawing import band, converged
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -142,16 +142,12 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f, names = facts(data), [str(memory) for memory in data["memory"].values]
-    kept = [f"{name} {f[f'{name}.last']:.0%}" for name in names]
-    until = [f"{f[f'{name}.until']} ({name})" for name in names if f[f"{name}.until"] < f["T"]]
+    best, worst = (pick(names, key=lambda name: f[f"{name}.last"]) for pick in (max, min))
     return (
-        f"What is appended to a list is not forgotten, but by lists that end. In the last quarter of {f['T']} steps "
-        f"the fact is known in {listed(kept)} of the stories; fewer than 75% know it "
-        f"after {listed(until)} steps. "
-        "A unit that holds its sign is turned over by noise, a list of the last entries lives on copies of what it "
-        "found, and a vague search is diluted by what has come since. As a recurrence over a state that holds the "
-        f"list Newton takes {span(f['newton'])} iterations for {f['solved']} steps, and Jacobi, which carries the list "
-        f"on by a step a sweep, {span(f['jacobi'])}."
+        f"What is appended to a list is not forgotten, but by lists that end: in the last quarter of {f['T']} steps "
+        f"the fact is known in {f[f'{best}.last']:.0%} of the stories by '{best}', and in {f[f'{worst}.last']:.0%} by "
+        f"'{worst}'. A unit that holds its sign is turned over by noise, a list of the last entries lives on copies "
+        "of what it found, and a vague search is diluted by what has come since."
     )
 
 

@@ -123,20 +123,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 def says(data: Dataset) -> str:
     f = facts(data)
     p = [f[f"{P_MODE}.{gates}.total"] for gates in GATES]
-    spread = max(high - 1 for _, high in p), max(1 - low for low, _ in p)
+    spread = max(max(high - 1 for _, high in p), max(1 - low for low, _ in p))
     d = max(f[f"{D_MODE}.{gates}.largest"] for gates in GATES)
-    free = f"{FREE}.largest"
     return (
-        f"P-mode keeps the sum of the gains over all edges at a distance to within {max(spread):.0e} of what the "
-        f"source wrote, whatever the gates; it spreads, and at distance {f['distance']} no edge has more than "
-        f"{f[f'{P_MODE}.largest.last']:.2g} of it. In D-mode no gain exceeds {d:.6g}: one path leads to an edge. With "
-        f"gates of 1 a gain stays {f[f'{D_MODE}.largest.last']:.2g} at any distance, with random ones it falls to "
-        f"{f[f'{D_MODE}.random.last']:.1e}. With both turns and no rule gains grow like the number of paths, "
-        f"{f[f'{free}.growth']:.2f}x a step with gates of 1, to {f[f'{free}.last']:.1e}, and still "
-        f"{f[f'{FREE}.random.growth']:.2f}x a step with gates between 1/2 and 1. All are linear: on {f['cells']} nodes "
-        f"in {f['levels']} levels Newton's method took {f[f'{P_MODE}.iterations']:.0f} iteration in P-mode, "
-        f"{f[f'{D_MODE}.iterations']:.0f} in D-mode, and up to {f[f'{FREE}.iterations']:.0f} where gains of that size "
-        "are rounded and passed on."
+        f"Without a rule gains grow like the number of paths, to {f[f'{FREE}.largest.last']:.1e} at distance "
+        f"{f['distance']}. P-mode keeps the sum of the gains over all edges at a distance to within {spread:.0e} of "
+        f"what the source wrote, whatever the gates, and in D-mode, where one path leads to an edge, no gain exceeds "
+        f"{d:.6g}."
     )
 
 

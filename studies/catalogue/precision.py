@@ -18,7 +18,7 @@ from recsolve.analysis.condition import condition
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import distance, loop, timed
 from recsolve.studies.compare.storage import as_stored, bfloat16, newton_errors
-from recsolve.studies.draw.drawing import band, legend, listed, solvers_of, span
+from recsolve.studies.draw.drawing import band, legend, solvers_of, times
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -173,20 +173,19 @@ def draw_errors(pyplot: Any, data: Dataset) -> Any:
             curve = _errors(data, storage).sel(gain=gain).transpose("sweep", "seed")
             band(ax, np.arange(curve.sizes["sweep"]), curve, "seed", storage, **look, markevery=2)
         kappa = float(data["condition"].sel(gain=gain, storage=STORED[0], solver="newton").max())
-        ax.set(yscale="log", title=f"gain {gain:g}, conditioning up to {kappa:.0f}", xlabel="sweep", ylim=(1e-17, 1e4))
-    axes[0].set_ylabel("max |h - loop in float64|")
+        ax.set(yscale="log", title=f"gain {gain:g}, conditioning up to {kappa:.0f}", xlabel="sweep")
+    axes[0].set(ylabel="max |h - loop in float64|", ylim=(1e-17, None))  # of both panels
     outside_legend(figure, pyplot, looks.values())
     return figure
 
 
 def says_errors(data: Dataset) -> str:
     f = facts(data)
-    parts = [f"{s} settles at {span(f[f'{s}.units'])} units after {f[f'{s}.sweeps']:.1f} sweeps" for s in STORED]
     return (
-        f"In rounding units of what is stored and on average over gains, {listed(parts)}. A in bfloat16 "
-        f"costs {f['A.sweeps']:.1f} sweeps, and leaves at most {f['A.floor']:.1f} times the floor of float32. "
-        f"States in bfloat16 lose what their last rounding takes, {f['states.floor']:.2g} of its units at most "
-        f"whatever the conditioning: every sweep recovers the rest."
+        "Every sweep recovers what low precision lost before, so only what is stored sets the floor: A in bfloat16 "
+        f"costs {f['A.sweeps']:.1f} sweeps, and leaves at most {f['A.floor']:.1f} times the floor of float32; states "
+        f"in bfloat16 lose what their last rounding takes, {f['states.floor']:.2g} of its units at most, whatever the "
+        "conditioning."
     )
 
 
@@ -205,10 +204,10 @@ def draw_floors(pyplot: Any, data: Dataset) -> Any:
 
 def says_floors(data: Dataset) -> str:
     f = facts(data)
-    parts = [f"{s} {f[f'{s}.units_of_condition']:.2g}" for s in STORED]
     return (
-        f"Dotted: kappa rounding units. With kappa from {f['condition'][0]:.1f} to {f['condition'][1]:.0f}, the "
-        f"floors are at most this many times that: {listed(parts)}."
+        f"Errors settle below kappa rounding units of what is stored (dotted), at "
+        f"{max(f[f'{s}.units_of_condition'] for s in STORED):.2g} times that at most, with kappa from "
+        f"{f['condition'][0]:.1f} to {f['condition'][1]:.0f}."
     )
 
 
@@ -221,7 +220,7 @@ def draw_mixed(pyplot: Any, data: Dataset) -> Any:
         for ax, ratio in zip(axes, (left, _relative_bytes(data, solver)), strict=True):
             band(ax, gains, ratio.transpose("gain", "seed"), "seed", solver)
     for ax, what in zip(axes, ("iterations left for float64", "bytes moved in all"), strict=True):
-        level(ax, 1.0, "float64 alone")
+        level(ax, 1.0, "float64 alone", "left")
         ax.set(title=what, xlabel="gain", ylim=(0, None))
     axes[0].set_ylabel("float32, then float64 / float64 alone")
     legend(figure, pyplot, solvers)
@@ -230,16 +229,13 @@ def draw_mixed(pyplot: Any, data: Dataset) -> Any:
 
 def says_mixed(data: Dataset) -> str:
     f = facts(data)
-    parts = [
-        f"{s} {span(f[f'{s}.high'])} iterations in float64 ({span(f[f'{s}.bytes'])} times the bytes and "
-        f"{span(f[f'{s}.time'])} times the time of float64 alone)"
-        for s in _mixed_solvers(data)
-    ]
-    asked = ", ".join(f"{count} {status}" for status, count in f["asked_too_much"].items())
+    most = {s: f[f"{s}.bytes"][1] for s in _mixed_solvers(data)}
+    low, high = (pick(most, key=most.__getitem__) for pick in (min, max))
+    claims = f["asked_too_much"].get("converged", 0)
     return (
-        f"After a solve in float32, {listed(parts)} remain: it pays where the bytes are below 1. "
-        f"Asked for {TOO_MUCH:g} in float32, which that cannot resolve, the solves end as: {asked} (converged are "
-        f"those whose residuals are that small, which means 0)."
+        f"To solve in float32 first pays where fewer bytes are moved than in float64 alone: {low} moves at most "
+        f"{times(most[low])} as many, {high} up to {times(most[high])}. Of solves in float32 that are asked for "
+        f"{TOO_MUCH:g}, which it cannot resolve, {claims or 'none'} met it, by residuals of exactly zero."
     )
 
 

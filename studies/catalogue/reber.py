@@ -157,21 +157,11 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-
-    def ends(text: str, where: str, at: int) -> str:
-        return span(round(100 * f[f"{text}.{cell}.{where}"][at]) for cell in f["cells"])
-
     kept = span(100 * f[f"{SIMPLE}.{cell}.{where}.up_to"] for cell in f["cells"] for where in (INPUT, RECURRENT, BOTH))
-    most = len(f["pruned"]) - 1
-    near = f["pruned"].index(TOLERATED)
     return (
-        f"That {TOLERATED:.0%} of the weights can go holds without any training: what the grammar allows is told as "
-        f"well as by whole cells, but for two hundredths, with up to {kept}% pruned, by cell and place (published: "
-        f"more than {TOLERATED:.0%}, and an epoch of training). Without any recurrent weights "
-        f"{ends(SIMPLE, RECURRENT, most)}% is right, and {100 * f[f'{SIMPLE}.letter']:.0f}% from a letter alone: gates "
-        "keep the state of their own unit. The letter before a word, which has to be remembered, is told in "
-        f"{ends(EMBEDDED, BOTH, 0)}% of the cases by whole cells and {ends(EMBEDDED, BOTH, near)}% with "
-        f"{TOLERATED:.0%} pruned, where chance is a half."
+        f"Weights can go without any training: what the grammar allows is told as well as by whole cells, but for two "
+        f"hundredths, with up to {kept}% pruned, by cell and place (published: more than {TOLERATED:.0%}, and an epoch "
+        "of training). Gates keep the state of their own unit, even without any recurrent weights."
     )
 
 

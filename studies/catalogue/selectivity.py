@@ -138,16 +138,11 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-    few, many = f["noise"][0], f["noise"][-1]
-    sweeps = {way: f"{f[f'{way}.jacobi'][0]:.0f} to {f[f'{way}.jacobi'][-1]:.0f}" for way in WAYS}
     return (
-        f"To step over noise keeps recall as it is: from {few} to {many} tokens of noise for each value the error of "
-        f"the last values, over their deviation, goes from {f[STEPS][0]:.2f} to {f[STEPS][-1]:.2f} where Delta = 0 at "
-        f"noise, to {f[WRITES][-1]:.2f} where noise is not written but time passes, and to {f[FIXED][-1]:.2f} where "
-        f"nothing is selected; one token of noise for each value gives {f[STEPS][1]:.2f}, {f[WRITES][1]:.2f} and "
-        f"{f[FIXED][1]:.2f}. A step that is stepped over multiplies by 1, and so Jacobi, which has to carry what is "
-        f"remembered, takes {sweeps[STEPS]} sweeps, and {sweeps[FIXED]} where the state decays at every step. Newton "
-        f"takes {max(f[f'{STEPS}.newton']):.0f} iteration: what is selected costs a scan nothing."
+        f"To step over noise keeps recall as it is: with {f['noise'][-1]} tokens of noise for each value the error of "
+        f"the last values, over their deviation, is {f[STEPS][-1]:.2f} where noise is stepped over, and "
+        f"{f[FIXED][-1]:.2f} where nothing is selected. Jacobi has to carry what is remembered, and takes "
+        f"{f[f'{STEPS}.jacobi'][-1]:.0f} sweeps; Newton takes {max(f[f'{STEPS}.newton']):.0f}."
     )
 
 

@@ -166,15 +166,12 @@ def draw_cost(pyplot: Any, data: Dataset) -> Any:
 
 def says_cost(data: Dataset) -> str:
     f = facts(data)
-    front, turn, newton, newton_in_turn = (f[f"{way}.seconds"] for way in WAYS)
-    levels, counts = ([f[f"{way}.{what}"][-1] for way in WAYS] for what in ("levels", "iterations"))
+    front, turn, newton, _ = (f[f"{way}.seconds"][-1] for way in WAYS)
+    levels = [f[f"{way}.levels"][-1] for way in WAYS]
     return (
-        f"At {f['layers'][-1]} layers the wavefront has {levels[0]} steps that wait for each other, layer by layer has "
-        f"{levels[1]}, {levels[1] / levels[0]:.1f}x as many; its loop took {times(turn[-1] / front[-1])} as long "
-        f"({times(turn[0] / front[0])} where there is one). Newton took {counts[2]} iterations on all layers at once "
-        f"and at most {counts[3]} on one, all in turn taking {times(newton_in_turn[-1] / newton[-1])} the time; "
-        f"with its dense blocks it took {times(newton[-1] / front[-1])} the time of the wavefront's loop. All agree to "
-        f"{f['error']:.0e}."
+        f"A wavefront does what waits for the same together: at {f['layers'][-1]} layers its loop has "
+        f"{levels[0] / levels[1]:.2g} times the steps of layer by layer, and takes {times(front / turn)} the time. "
+        f"Newton on all layers at once, with its dense blocks, takes {times(newton / front)} the time of that loop."
     )
 
 
@@ -184,7 +181,7 @@ def draw_lag(pyplot: Any, data: Dataset) -> Any:
     for order, look in looks.items():
         y = _lags(data, order)
         band(ax, 1 + np.arange(len(y)), y, "seed", order, **look)
-    ax.set(yscale="log", xlabel="word i", ylabel="norm of d output i / d source i")
+    ax.set(yscale="log", xlabel="word i, counted from the first", ylabel="norm of d output i / d source i")
     outside_legend(figure, pyplot, looks.values())
     return figure
 
@@ -192,11 +189,10 @@ def draw_lag(pyplot: Any, data: Dataset) -> Any:
 def says_lag(data: Dataset) -> str:
     f = facts(data)
     return (
-        f"Between word i of the source and output i there are S = {f['words']} steps where the source is read as it is "
-        f"and 2 i - 1 where it is reversed: the mean is the same. Reversed, the derivative is {times(f['first'])} that "
-        f"of the other order at the first word and {times(f['last'])} at the last one; it is larger for "
-        f"{f['crossing']} of {f['words']} words. Since it decays by factors, its mean over the words becomes "
-        f"{times(f['mean'])} as large: a few strong links in place of many weak ones, with random weights."
+        "To reverse the source makes a few strong links of many weak ones: the steps between a word and its output "
+        f"are as many in the mean, but the derivative is {times(f['first'])} that of the other order at the first "
+        f"word and {times(f['last'])} at the last. Since it decays by factors, its mean over the words is "
+        f"{times(f['mean'])} as large, with random weights."
     )
 
 

@@ -19,7 +19,7 @@ import recsolve as rs
 from recsolve.analysis.distance import distance
 from recsolve.math import exp, logaddexp, sigmoid, softplus, tanh
 from recsolve.studies.compare.measure import measured
-from recsolve.studies.draw.drawing import band, converged, powers_of_two, span
+from recsolve.studies.draw.drawing import band, converged, powers_of_two
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
@@ -132,18 +132,12 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 def says(data: Dataset) -> str:
     """Say what coordinates do."""
     f = facts(data)
-    first, last = f["T"][0], f["T"][-1]
-    parts = [
-        f"{form} takes {span([f[f'{form}.{bias:g}.newton'][0] for bias in f['bias']])} at T = "
-        f"{first:.0f} and {span([f[f'{form}.{bias:g}.newton'][-1] for bias in f['bias']])} at T = {last:.0f}"
-        for form in FORMS
-    ]
+    most = {form: max(f[f"{form}.{bias:g}.newton"][-1] for bias in f["bias"]) for form in (RATIO, STABILISED)}
     return (
-        f"Newton's iterations depend on the coordinates of one and the same network: {'; '.join(parts)} (medians, "
-        f"biases {span(f['bias'])}). A quotient of c and n that are wrong misleads Newton, and a weight that is a "
-        f"ratio does not; outputs differ by at most {f['apart']:.0e}. Jacobi takes "
-        f"{span([f[f'{RATIO}.{bias:g}.jacobi'][-1] for bias in f['bias']])} of T = {last:.0f} in these coordinates and "
-        f"{span([f[f'{STABILISED}.{bias:g}.jacobi'][-1] for bias in f['bias']])} in those of the paper."
+        f"Newton's iterations depend on the coordinates of one and the same network: at T = {f['T'][-1]:.0f} they are "
+        f"at most {most[RATIO]:.0f} in {RATIO}, and up to {most[STABILISED]:.0f} in those of the paper, though "
+        f"outputs differ by at most {f['apart']:.0e}. A quotient of c and n that are wrong misleads Newton, and a "
+        "weight that is a ratio does not; to Jacobi it is all the same."
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recsolve.studies.compare.measure import loop, lyapunov, measured
-from recsolve.studies.draw.drawing import converged, family, listed
+from recsolve.studies.draw.drawing import converged, family, span
 from recsolve.studies.draw.series import outside_legend, series
+from recsolve.studies.draw.style import integer_ticks
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.systems.system import get
@@ -89,15 +90,12 @@ def draw_pruned(pyplot: Any, data: Dataset) -> Any:
 
 def says_pruned(data: Dataset) -> str:
     f = facts(data)
-
-    def words(solver: str) -> str:
-        return listed([f"{c} {f[f'{c}.{solver}'][0]:.0f} to {f[f'{c}.{solver}'][1]:.0f}" for c in CELLS])
-
-    exponents = listed([f"{c} {f[f'{c}.exponent'][0]:.2f} to {f[f'{c}.exponent'][1]:.2f}" for c in CELLS])
+    before, after = (span(f[f"{c}.newton"][i] for c in CELLS) for i in (0, 1))
+    contracts = all(f[f"{c}.exponent"][1] < f[f"{c}.exponent"][0] for c in CELLS)
     return (
-        f"From {100 * f['pruned'][0]:.0f}% to {100 * f['pruned'][1]:.0f}% of the weights pruned the median iterations "
-        f"go, for Newton, {words('newton')}; for quasi-Newton, {words('quasi_newton')}; for Jacobi, {words('jacobi')}. "
-        f"Pruning contracts: the largest exponent goes {exponents}."
+        f"Pruning {'contracts' if contracts else 'does not always contract'}, and what contracts is solved sooner: "
+        f"with {100 * f['pruned'][1]:.0f}% of the weights pruned the medians of Newton over the cells are {after} "
+        f"iterations, with whole weights {before}."
     )
 
 
@@ -105,13 +103,15 @@ def draw_paths(pyplot: Any, data: Dataset) -> Any:
     figure, ax = pyplot.subplots(figsize=(6, 3.2))
     part = converged(data, "iterations").sel(cell=LAYERED, solver="jacobi")
     part = part.dropna("amount", how="all").dropna("T", how="all")
-    lengths = {f"T = {T}": int(T) for T in part["T"].values}
-    looks = {lengths[label]: look for label, look in series(lengths).items()}
-    family(ax, part, "amount", "T", looks)
     path = part["amount"].values
-    bound = {"color": "0.5", "linewidth": 0.8, "linestyle": ":", "label": "longest path + 1"}
-    ax.plot(path, path + 1, **bound)
+    bound = {"color": "0.5", "linewidth": 0.8, "linestyle": ":", "label": "as many as the longest path"}
+    ax.plot(path, path, **bound)
+    looks = series(f"T = {T}" for T in part["T"].values)
+    for i, (T, look) in enumerate(zip(part["T"].values, looks.values(), strict=True)):
+        look |= {"linestyle": "none", "markersize": 12 - 3 * i, "markerfacecolor": "none"}  # one around the other
+        ax.plot(path, part.sel(T=T).median("seed", skipna=False), **look)
     ax.set(xlabel="longest path p of the connections (edges)", ylabel="iterations of Jacobi")
+    integer_ticks(ax.yaxis)
     outside_legend(figure, pyplot, [*looks.values(), bound])
     return figure
 

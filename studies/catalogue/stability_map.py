@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve import Recurrence, cells
 from recsolve.studies.compare.measure import cell_recurrence, loop, measured
-from recsolve.studies.draw.drawing import converged, labelled, listed, solvers_of
+from recsolve.studies.draw.drawing import converged, labelled, solvers_of
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
@@ -145,29 +145,31 @@ def _labels(values: Any) -> list[str]:
 
 
 def says_step(data: Dataset) -> str:
-    f = facts(data)
-    sentences = []
-    for cell in (str(c) for c in data["cell"].values):
-        words = [f"{s} {100 * found['solved']:.0f}%{_lost(found)}" for s, found in f[cell].items()]
-        sentences.append(f"{cell}: {', '.join(words)}.")
+    f, names = facts(data), [str(c) for c in data["cell"].values]
+    shares = f["guesses"][str(data["guess"].values[0])]
+    best, worst = (pick(shares, key=shares.__getitem__) for pick in (max, min))
     spread = f.get("minmax_spread")
-    same = "" if spread is None else f" Over scales of the drive counts for minmax differ by at most {spread:.0f}."
+    same = "" if spread is None else f" Scales of the drive change counts for minmax by at most {spread:.0f}."
     return (
-        f"Share of the map solved within {f['maxiter']} iterations from the guess f(h0, u). {' '.join(sentences)}{same}"
+        f"Solvers are lost as the gain grows: {worst}{_lost(f, worst, names)} and {best}{_lost(f, best, names)}. "
+        f"They solve {100 * shares[worst]:.0f}% and {100 * shares[best]:.0f}% of the maps.{same}"
     )
 
 
-def _lost(found: dict[str, Any]) -> str:
-    return "" if found["lost_from"] is None else f" (failures from gain {found['lost_from']:g} on)"
+def _lost(f: dict[str, Any], solver: str, names: list[str]) -> str:
+    gains = [f[cell][solver]["lost_from"] for cell in names if f[cell][solver]["lost_from"] is not None]
+    return f" from {min(gains):g} on" if gains else " nowhere"
 
 
 def says_zeros(data: Dataset) -> str:
     f = facts(data)
     first, second = list(f["guesses"])[:2]
-    words = [
-        f"{s} {100 * f['guesses'][first][s]:.0f}% and {100 * f['guesses'][second][s]:.0f}%" for s in solvers_of(data)
-    ]
-    return f"Solved over all three maps from the guesses {first} and {second}: {listed(words)}."
+    shares = {s: (100 * f["guesses"][first][s], 100 * f["guesses"][second][s]) for s in solvers_of(data)}
+    most = max(shares, key=lambda s: abs(shares[s][0] - shares[s][1]))
+    return (
+        f"What the first guess changes most is the share that {most} solves: {shares[most][0]:.0f}% from {first} and "
+        f"{shares[most][1]:.0f}% from {second}, over all maps."
+    )
 
 
 def tables(data: Dataset) -> list[Table]:

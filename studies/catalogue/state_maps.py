@@ -11,8 +11,9 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import loop, measured
-from recsolve.studies.draw.drawing import band, converged, powers_of_two
+from recsolve.studies.draw.drawing import band, converged, powers_of_two, times
 from recsolve.studies.draw.series import level, outside_legend, series
+from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.systems.system import get
@@ -128,7 +129,8 @@ def facts(data: Dataset) -> dict[str, Any]:
 
 def draw_counts(pyplot: Any, data: Dataset) -> Any:
     figure, axes = pyplot.subplots(1, 3, figsize=(10.5, 3.2), sharey=True)
-    looks = series((JACOBI, NEWTON, SCAN))
+    alike = {JACOBI: JACOBI, NEWTON: NEWTON, SCAN: "sequential"}
+    looks = {name: {**line_arguments(solver), "label": name} for name, solver in alike.items()}
     for ax, problem in zip(axes, (WORDS, EDGES, PATH), strict=True):
         for solver, look in looks.items():
             counts = _counts(data, problem, solver)
@@ -142,15 +144,11 @@ def draw_counts(pyplot: Any, data: Dataset) -> Any:
 
 def says_counts(data: Dataset) -> str:
     f = facts(data)
-
-    def said(problem: str) -> str:
-        return f"Jacobi {f[f'{problem}.{JACOBI}']:.0f} and Newton {f[f'{problem}.{NEWTON}']:.0f}"
-
     return (
-        f"Iterations for T = {f['T']}: words of permutations take {said(WORDS)}, random edges {said(EDGES)}, a path "
-        f"{said(PATH)}. A scan takes {f[f'{PATH}.{SCAN}']:.0f} rounds for each of them and is equal to the loop bit "
-        "for bit, but only PD matrices compose at the price of a step. The derivative of a pointer is 1 until it is "
-        "met and then 0: Newton learns one edge of a path in an iteration, as Jacobi does."
+        f"A scan takes {f[f'{PATH}.{SCAN}']:.0f} rounds for T = {f['T']}, and is equal to the loop bit for bit; along "
+        f"a path Jacobi takes {f[f'{PATH}.{JACOBI}']:.0f} iterations and Newton {f[f'{PATH}.{NEWTON}']:.0f}. The "
+        "derivative of a pointer tells nothing until the pointer is met: Newton learns one edge in an iteration, as "
+        "Jacobi does."
     )
 
 
@@ -171,10 +169,9 @@ def says_cost(data: Dataset) -> str:
     f = facts(data)
     maps, matrices, n = f[f"{MAPS}.ratio"], f[f"{PD}.ratio"], f["n"]
     return (
-        f"From {n[0]} to {n[-1]} nodes the scan of maps goes from {maps[0]:.2g} to {maps[-1]:.2g} times the loop of "
-        f"one pointer, which does not know how many nodes there are; that of PD matrices from {matrices[0]:.2g} to "
-        f"{matrices[-1]:.2g}, while its state grows with them. An exact scan exists for every finite state; its "
-        "elements are as large as the set of states."
+        f"An exact scan exists for every finite state, and its elements are as large as the set of states: with "
+        f"{n[-1]} nodes the scan of maps takes {times(maps[-1])} the time of the loop of one pointer, with {n[0]} "
+        f"{times(maps[0])}. That of PD matrices, which have a state for each unit, takes {times(matrices[-1])}."
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import loop, lyapunov, measured
-from recsolve.studies.draw.drawing import band, converged, listed, powers_of_two
+from recsolve.studies.draw.drawing import band, converged, powers_of_two
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
@@ -167,20 +167,14 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 def says(data: Dataset) -> str:
     """Say what tracks, and what it costs."""
     f = facts(data)
-    T, low, high = int(f["T"][-1]), f["sharpness"][0], f["sharpness"][-1]
     none, some = f["reset"][0], f["reset"][-1]
-    right = np.array(f[f"{none:g}.right"])
-    from_on = f["sharpness"][int(np.argmax(right == 1))] if (right == 1).any() else float("inf")
-    newton, jacobi = (f[f"{none:g}.{solver}.sharpness"] for solver in SOLVERS)
-    ends = listed([f"{f[f'{some:g}.{solver}.T'][-1]:.0f} ({solver})" for solver in SOLVERS])
+    newton, right = f[f"{none:g}.newton.sharpness"][-1], f[f"{none:g}.right"][-1]
     return (
-        f"Set by hand, one row of the state tracks words of S3 over all of {T} steps from a sharpness of {from_on:g} "
-        f"on; at {low:g} it has {right[0]:.0%} right, where chance is 1 in 6. What tracks is not solved in parallel: "
-        f"Newton goes from {newton[0]:.0f} iterations at {low:g} to {newton[-1]:.0f} at {high:g}, and Jacobi from "
-        f"{jacobi[0]:.0f} to {jacobi[-1]:.0f}, although the largest exponent there is "
-        f"{f[f'{none:g}.exponent'][-1]:.1f}: units that saturate contract what is near, and tell nothing of what is "
-        f"not. Where {some:.0%} of the letters forget, {ends} iterations are enough at T = {T}, the longest run "
-        f"between them being {f[f'{some:g}.longest']:.0f}. Permutations have a scan, which takes one pass."
+        f"What tracks words of a group is not solved in parallel: at T = {f['T'][-1]:.0f} the sharpest units have "
+        f"{right:.0%} of the states right, and Newton takes {newton:.0f} iterations, although the largest exponent is "
+        f"{f[f'{none:g}.exponent'][-1]:.1f}. Units that saturate contract what is near, and tell nothing of what is "
+        f"not. Where some letters forget, {f[f'{some:g}.newton.T'][-1]:.0f} iterations are enough; permutations have a "
+        "scan, which takes one pass."
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.studies.compare.measure import loop, lyapunov, measured
-from recsolve.studies.draw.drawing import converged, family, listed, span
+from recsolve.studies.draw.drawing import converged, family
 from recsolve.studies.draw.series import level, outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -100,15 +100,11 @@ def says(data: Dataset) -> str:
     a, few = f["alphas"], f["T"] / 16
     contracts = next((i for i, x in enumerate(f["exponent"]) if x < 0), -1)
     fast = next((i for i, x in enumerate(f["newton"]) if x <= few), -1)
-    enough = ": to contract is not enough" if fast > contracts else ""
-    places = {f"{a[i]:g}": i for i in (0, contracts, fast)}
-    words = [f"{RUNS[name]} {listed([f'{f[name][i]:.0f}' for i in places.values()])}" for name in RUNS]
+    enough = "To contract is not enough" if fast > contracts else "What contracts is solved at once"
     return (
-        f"The free networks have exponents of {span(f['free'])}. If forcing only scaled the Jacobian by 1 - alpha, "
-        f"they would contract from alpha = {span(f['needed'])} on; the forced path is another, and the rule is off "
-        f"by up to {f['off_rule']:.2f}. The median exponent is negative from alpha = {a[contracts]:g} on, and Newton "
-        f"takes at most T / 16 iterations from alpha = {a[fast]:g} on{enough}. "
-        f"Median iterations at alpha = {listed(list(places))}: {'; '.join(words)}."
+        f"{enough}: the median exponent is negative from alpha = {a[contracts]:g} on, and Newton takes at most a "
+        f"sixteenth of T from {a[fast]:g} on. The forced path is another than the free one: that forcing scales the "
+        f"Jacobian by 1 - alpha is off by up to {f['off_rule']:.2f} in the exponent."
     )
 
 

@@ -168,21 +168,11 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 def says(data: Dataset) -> str:
     """Say which chunk is fastest, and what tiles change."""
     f = facts(data)
-    first, last = f["chunks"]
-    found = [
-        f"{form}, {f[f'{form}.best']} ({'no minimum' if (fit := f[f'{form}.fitted']) is None else f'{fit:.0f}'})"
-        for form in FORMS
-    ]
-    states, whole, tiled = f[f"{WHOLE}.states"], f[f"{WHOLE}.scores"], f[f"{TILED}.scores"]
-    slow = f[f"{WHOLE}.ends"]
+    whole, tiled = (times(f[f"{form}.ends"][1]) for form in (WHOLE, TILED))
     return (
-        f"Steps of the fastest chunks, and minimum of a / L + b + c L as fitted to the times: {'; '.join(found)}. "
-        f"Chunks of {first} take {times(slow[0])} and chunks of {last} {times(slow[1])} the least time of whole ones: "
-        f"states go from {states[0]:.0e} to {states[1]:.0e} numbers as chunks get longer, products a step from "
-        f"{f[f'{WHOLE}.products'][0]:.0f} to {f[f'{WHOLE}.products'][1]:.0f}. Tiles hold {tiled[1]:.0e} scores at once "
-        f"and not {whole[1]:.0e}, and leave out what is above the diagonal: the longest chunk takes "
-        f"{times(f[f'{TILED}.ends'][1])} the least time. Exponential gates cost "
-        f"{times(f[f'{EXP}.least'] / f[f'{TILED}.least'])} the time of sigmoid ones."
+        f"Chunks are fastest where states and scores cost alike, at {f[f'{WHOLE}.best']} steps for whole ones. Tiles "
+        f"leave out what is above the diagonal: the longest chunk takes {tiled} the least time in tiles and {whole} as "
+        f"a whole. Exponential gates cost {times(f[f'{EXP}.least'] / f[f'{TILED}.least'])} the time of sigmoid ones."
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array
-from recsolve.studies.draw.drawing import CONVERGED, band, listed
+from recsolve.studies.draw.drawing import CONVERGED, band
 from recsolve.studies.draw.series import outside_legend, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -176,24 +176,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-
-    def told(context: float) -> str:
-        sure, oracle, general = (f"{context:g}.{decider}" for decider in (MARGIN, ORACLE, GENERAL))
-        return (
-            f"where context weighs {context:g}, {f[sure][0]:.0%} are right after one pass and {f[sure][-1]:.0%} after "
-            f"two ({f[f'{sure}.corrected'][-1]:.0%} corrected, {f[f'{sure}.spoiled'][-1]:.0%} spoiled), "
-            f"{f[oracle][0]:.0%} if none but the wrong ones go on, {max(f[sure]):.1%} with the best share of the least "
-            f"sure, and {f[general][0]:.1%} with a second pass for all that is fitted to all"
-        )
-
-    shares = [f[f"{c:g}.{MARGIN}.best_share"] for c in f["contexts"]]
-    gained = [max(f[f"{c:g}.{MARGIN}"]) - f[f"{c:g}.{GENERAL}"][0] for c in f["contexts"]]
+    sure, oracle = (f"{f['contexts'][-1]:g}.{decider}" for decider in (MARGIN, ORACLE))
+    more = "spoils more than it corrects" if f[f"{sure}.spoiled"][-1] > f[f"{sure}.corrected"][-1] else "helps"
     return (
-        "A second pass that is fitted to the tokens that the first one gets wrong spoils more than it corrects when "
-        f"all tokens take it, as is claimed: {'; '.join(told(context) for context in f['contexts'])}. What it is worth "
-        "rests on knowing the wrong ones. Thresholds on the margin of the first answer know some of them: beside a "
-        f"second pass for all they gain {listed([f'{100 * x:+.1f}' for x in gained])} points, with "
-        f"{listed([f'{x:.0%}' for x in shares])} of the tokens."
+        f"A second pass that is fitted to the tokens that the first one gets wrong {more} when all tokens take it: "
+        f"where context weighs most, {f[sure][0]:.0%} are right after one pass and {f[sure][-1]:.0%} after two. What "
+        f"it is worth rests on knowing the wrong ones: {f[oracle][0]:.0%} are right if none but those go on, and "
+        f"{max(f[sure]):.1%} with the best share of the least sure."
     )
 
 

@@ -112,16 +112,11 @@ def says_sweeps(data: Dataset) -> str:
     f = facts(data)
     low, high = (f"{x:g}" for x in (data["sharpness"].values.min(), data["sharpness"].values.max()))
     few, many = min(_memories(data)), max(_memories(data))
-
-    def said(sharpness: str, memory: int) -> str:
-        counts = f[f"{sharpness}.{memory}"]
-        return f"{counts[0]:.0f} to {counts[-1]:.0f}"
-
     return (
-        f"Sweeps to the loop's tokens, from T = {f['T'][0]} to {f['T'][-1]}. Where noise decides (sharpness {low}) "
-        f"{said(low, few)} for a memory of {few} and {said(low, many)} for {many}; where the model decides (sharpness "
-        f"{high}) {said(high, few)} and {said(high, many)}. They count how long a wrong token is remembered: a longer "
-        "memory and a surer model cost sweeps, length alone costs few as long as mistakes are forgotten."
+        f"Sweeps count how long a wrong token is remembered: at T = {f['T'][-1]} "
+        f"{f[f'{low}.{few}'][-1]:.0f} are enough where noise decides and one token is seen, and "
+        f"{f[f'{high}.{many}'][-1]:.0f} are needed where the model decides and sees {many}. Length alone costs few as "
+        "long as mistakes are forgotten."
     )
 
 
@@ -131,7 +126,7 @@ def draw_lost(pyplot: Any, data: Dataset) -> Any:
     for look, value in zip(looks.values(), data["sharpness"].values, strict=True):
         passes, error, _ = _lost(data, value)
         ax.plot(passes, error, **look)
-    ax.set(xlabel="passes / T", ylabel="share of tokens that are others", xscale="log")
+    ax.set(xlabel="passes / T", ylabel="share of tokens that are not the loop's", xscale="log")
     outside_legend(figure, pyplot, looks.values())
     return figure
 
@@ -139,16 +134,14 @@ def draw_lost(pyplot: Any, data: Dataset) -> Any:
 def says_lost(data: Dataset) -> str:
     f, thresholds = facts(data), [float(x) for x in data["threshold"].values]
     middle = min((x for x in thresholds if x >= 0.5), default=EXACT)
-    parts = [
-        f"{100 * f[f'{s:g}.lost'][middle]:.0f} % of tokens in {100 * f[f'{s:g}.passes'][middle]:.0f} % of the passes "
-        f"at sharpness {s:g}"
-        for s in data["sharpness"].values
-    ]
-    exact = max(f[f"{s:g}.lost"][EXACT] for s in data["sharpness"].values)
+    names = [f"{s:g}" for s in data["sharpness"].values]
+    worst = max(names, key=lambda name: f[f"{name}.lost"][middle])
+    exact = max(f[f"{name}.lost"][EXACT] for name in names)
     return (
-        "A transformer whose tokens are kept once their probability passes a threshold, all of them at 0 (left) and "
-        f"none before its turn at 1 (right, where {100 * exact:.0f} % differ). With a threshold of {middle:g} it loses "
-        f"{'; '.join(parts)}. To be sure is not to be right: what a token depends on may still be wrong."
+        f"To be sure is not to be right: a transformer whose tokens are kept once their probability passes "
+        f"{middle:g} loses up to {100 * f[f'{worst}.lost'][middle]:.0f} % of them, in "
+        f"{100 * f[f'{worst}.passes'][middle]:.0f} % of the passes, since what a token depends on may still be wrong. "
+        f"With none kept before its turn (right) {100 * exact:.0f} % differ."
     )
 
 

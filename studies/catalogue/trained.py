@@ -14,7 +14,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.studies.compare.measure import lyapunov, measured
-from recsolve.studies.draw.drawing import chart, converged, legend, listed, solvers_of, span
+from recsolve.studies.draw.drawing import chart, converged, legend, listed, solvers_of
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -118,13 +118,10 @@ def draw_condition(pyplot: Any, data: Dataset) -> Any:
 
 def says_condition(data: Dataset) -> str:
     f = facts(data)
-    ranks = [f"{s} {f[f'{s}.rank']:.2f}" for s in solvers_of(data)]
     return (
-        f"Conditioning is {span(f['before.condition'])} before and {span(f['after.condition'])} after training. The "
-        f"median of newton goes from {f['before.newton'][1]:g} iterations to {f['after.newton'][1]:g}, and on "
-        f"{f['after.newton.failed']} of the problems it does not converge within {f['limit']}. After training the "
-        f"fewest iterations on its worst problem takes {f['best']}: {span(f['after.' + f['best']])} on all of them. "
-        f"Rank correlation of iterations with conditioning: {listed(ranks)}."
+        f"Training makes recurrences harder: the median of conditioning goes from {f['before.condition'][1]:.2g} to "
+        f"{f['after.condition'][1]:.2g}, and that of Newton's iterations from {f['before.newton'][1]:g} to "
+        f"{f['after.newton'][1]:g}. On its worst problem {f['best']} takes the fewest, {f['after.' + f['best']][2]:g}."
     )
 
 
@@ -132,20 +129,21 @@ def draw_counts(pyplot: Any, data: Dataset) -> Any:
     solvers, networks = solvers_of(data), [str(name) for name in data["network"].values]
     counts = converged(data, "iterations").sel(stage="after").median("seed", skipna=False)
     numbers = counts.transpose("network", "solver").values
-    figure, ax = pyplot.subplots(figsize=(1.0 * len(solvers) + 2.6, 0.34 * len(networks) + 1.3))
-    chart(ax, [name.replace("_", "\n") for name in solvers], networks, numbers, "{:.0f}")
+    figure, ax = pyplot.subplots(figsize=(1.0 * len(solvers) + 4.0, 0.34 * len(networks) + 2.0))
+    image = chart(ax, [name.replace("_", "\n") for name in solvers], networks, numbers, "{:.0f}")
+    figure.colorbar(image, ax=ax, label=f"iterations (hatched: not within {_limit(data)})")
+    ax.set(xlabel="solver", ylabel="trained network")
     return figure
 
 
 def says_counts(data: Dataset) -> str:
     f, solvers = facts(data), solvers_of(data)
     total = int(data.sizes["network"] * data.sizes["seed"])
-    failed = [f"{s} {f[f'after.{s}.failed']}" for s in solvers if f[f"after.{s}.failed"]]
-    never = [s for s in solvers if not f[f"after.{s}.failed"]]
-    return (
-        f"Iterations after training. Hatched are those that do not converge within {f['limit']}, of {total} problems "
-        f"{listed(failed) or 'none'}. On all of them converge: {listed(never) or 'none'}."
-    )
+    failed = {s: f[f"after.{s}.failed"] for s in solvers if f[f"after.{s}.failed"]}
+    always = [s for s in solvers if s not in failed]
+    words = [f"{s} on {failed[s]}" for s in sorted(failed, key=failed.__getitem__)]
+    ends = f" Not all do: {words[0]} and {words[-1]} of {total} problems need more." if len(words) > 1 else ""
+    return f"After training {listed(always)} converge on every problem within {f['limit']} iterations.{ends}"
 
 
 def tables(data: Dataset) -> list[Table]:

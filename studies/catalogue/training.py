@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.studies.draw.drawing import listed, span, times
+from recsolve.studies.draw.drawing import listed, times
+from recsolve.studies.draw.series import legend_of
+from recsolve.studies.draw.style import integer_ticks
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.training.config import TrainConfig
@@ -211,11 +213,8 @@ def draw_loss(pyplot: Any, data: Dataset) -> Any:
         shown = part["seconds"] > 0
         axes[1].plot(part["seconds"].where(shown), part["held_out_loss"], **look)
     axes[0].set(xlabel="thousands of tokens", ylabel="loss on held-out streams", yscale="log")
-    axes[0].yaxis.set_major_formatter("{x:.3g}")
-    axes[0].yaxis.set_minor_formatter("{x:.3g}")
     axes[1].set(xlabel="seconds of training", xscale="log")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper")
+    legend_of(figure, axes[0])
     return figure
 
 
@@ -224,10 +223,8 @@ def says_loss(data: Dataset) -> str:
     best = min(kinds, key=lambda kind: f[f"{kind}.loss"])
     text = f"After equal tokens the lowest loss is that of {best}, {f[f'{best}.loss']:.3f}. "
     against = [k for k in ("plain loop", "GRU of torch") if k in kinds and "diagonal GRU" in kinds]
-    ratios = [f"{times(f[f'{k}.step'] / f['diagonal GRU.step'])} as long with {k}" for k in against]
-    text += f"A step takes {listed(ratios)} as with the diagonal GRU. " if ratios else ""
-    losses = [f"{kind} {f[f'{kind}.loss']:.3f} ({f[f'{kind}.best']:.3f})" for kind in kinds]
-    return text + f"Losses at the end, and the lowest on the way: {listed(losses)}."
+    ratios = [f"{times(f['diagonal GRU.step'] / f[f'{k}.step'])} ({k})" for k in against]
+    return text + f"A step of the diagonal GRU takes {listed(ratios)} the time of others." * bool(ratios)
 
 
 def draw_region(pyplot: Any, data: Dataset) -> Any:
@@ -240,25 +237,28 @@ def draw_region(pyplot: Any, data: Dataset) -> Any:
                 color, line, marker = _LOOKS[kind]
                 ax.plot(data["step"], values, color=color, linestyle=line, marker=marker, markersize=4, label=kind)
         ax.set(xlabel="step of training", ylabel=title)
-    axes[0].yaxis.get_major_locator().set_params(integer=True)
+    integer_ticks(axes[0].yaxis)
     axes[1].set_yscale("log")
     axes[2].axhline(0, color="0.5", linewidth=0.8, linestyle="--", zorder=1)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper")
+    legend_of(figure, axes[0])
     return figure
 
 
 def says_region(data: Dataset) -> str:
     f = facts(data)
     kinds = [kind for kind in _kinds(data) if f"{kind}.newton" in f]
-    left = [f"{kind} at step {f[f'{kind}.leaves']}" for kind in kinds if f[f"{kind}.leaves"] is not None]
+    left = [kind for kind in kinds if f[f"{kind}.leaves"] is not None]
     region = (
-        f"Out of the contractive region go {listed(left)}" if left else "Training leaves the contractive region nowhere"
+        f"{listed(left)} leave the contractive region" if left else "Training leaves the contractive region nowhere"
     )
-    grown = [f"{kind} {f[f'{kind}.newton'][0]:g} to {f[f'{kind}.newton'][-1]:g}" for kind in kinds]
-    short = [f"{k} {span(f[f'{k}.gradient_error'])}" for k in kinds if f"{k}.gradient_error" in f]
-    wrong = f" Solves cut after three iterations have gradients wrong by this share of their norm: {listed(short)}."
-    return f"{region}. Iterations of newton from the first step to the last: {listed(grown)}.{wrong if short else ''}"
+    grown = max(kinds, key=lambda kind: f[f"{kind}.newton"][-1])
+    first, last = f[f"{grown}.newton"][0], f[f"{grown}.newton"][-1]
+    wrong = [x for kind in _kinds(data) for x in f.get(f"{kind}.gradient_error", ())]
+    short = f" Solves cut after three iterations have gradients wrong by at most {max(wrong):.1g} of their norm."
+    return (
+        f"{region}: Newton's iterations end at {last:g} at most, from {first:g} at the first step ({grown})."
+        f"{short if wrong else ''}"
+    )
 
 
 def tables(data: Dataset) -> list[Table]:

@@ -11,8 +11,8 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array
 from recsolve.studies.compare.measure import lyapunov, measured
-from recsolve.studies.draw.drawing import converged, listed, span
-from recsolve.studies.draw.series import level, outside_legend, series
+from recsolve.studies.draw.drawing import converged
+from recsolve.studies.draw.series import level, series
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.systems.system import get
@@ -114,7 +114,7 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     for look, gain in zip(looks.values(), data["gain"].values, strict=True):
         curve = _curve(data, "elman", gain)
         axes[0].plot(np.arange(len(curve)), np.where(curve > 0, curve, np.nan), **look, markevery=len(curve) // 8)
-    level(axes[0], GOOD, f"{GOOD:.0%}")
+    level(axes[0], GOOD, f"{GOOD:.0%}", "left")
     axes[0].set(yscale="log", ylim=(1e-12, 10), xlabel="steps k that are kept", ylabel="gradient that is lost / whole")
     axes[0].set_title("elman")
     cells = {name: {**look, "linestyle": "none"} for name, look in series(CELLS).items()}
@@ -130,26 +130,22 @@ def draw(pyplot: Any, data: Dataset) -> Any:
     axes[1].plot(ends, -np.log(GOOD) * ends, **line)
     axes[1].set(xscale="log", yscale="log", xlabel="memory: -1 / largest exponent (steps)")
     axes[1].set_ylabel(f"steps for an error of {GOOD:.0%}")
-    outside_legend(figure, pyplot, [*looks.values(), *cells.values(), line])
+    axes[1].set_title("all cells")
+    for ax, title, place in zip(axes, ("left", "right"), ("upper", "lower"), strict=True):  # their marks are the same
+        figure.legend(*ax.get_legend_handles_labels(), title=title, loc=f"outside right {place}")
     return figure
 
 
 def says(data: Dataset) -> str:
     """Say how far gradients go back, and what that is to solvers."""
     f = facts(data)
-    low, high = f["gains"][0], f["gains"][-1]
-
-    def ends(name: str) -> str:
-        return "; ".join(f"{cell} {span([f[f'{cell}.{name}'][0], f[f'{cell}.{name}'][-1]])}" for cell in CELLS)
-
-    halves = listed([f"{100 * f[f'{cell}.half']:.3g} % ({cell})" for cell in CELLS])
-    least, middle, most = f["off"]
+    halves = {cell: 100 * f[f"{cell}.half"] for cell in CELLS}
+    least, most = (pick(halves, key=halves.__getitem__) for pick in (min, max))
     return (
-        f"The last steps that have all but {GOOD:.0%} of the gradient, from gain {low:g} to {high:g}: "
-        f"{ends('steps')}, of {f['T']}. They are log({GOOD:g}) / largest exponent times {middle:.2g} ({least:.2g} to "
-        f"{most:.2g}): gradients vanish as states forget, which is also what sweeps wait for. Iterations of Jacobi: "
-        f"{ends('jacobi')}; of Newton: {ends('newton')}. At gain {high:g} the last half of the steps lacks "
-        f"{halves} of the gradient, which a reverse scan of all steps has whole."
+        f"Gradients go back as far as states remember: the steps that have all but {GOOD:.0%} of the gradient are, in "
+        f"the median, {f['off'][1]:.2g} times what the largest exponent says. The larger the gain, the less may be "
+        f"left out: at gain {f['gains'][-1]:g} the last half of the steps lacks {halves[most]:.3g} % of the gradient "
+        f"of {most}, and {halves[least]:.1g} % of that of {least}."
     )
 
 

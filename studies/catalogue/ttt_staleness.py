@@ -160,17 +160,13 @@ def draw(pyplot: Any, data: Dataset) -> Any:
 
 def says(data: Dataset) -> str:
     f = facts(data)
-    chunks, errors, rates = f[f"{TTT}.chunks"], f[f"{TTT}.error"], f[f"{TTT}.rate"]
-    most = int(np.argmax(np.where(np.isfinite(f["gains"]), f["gains"], 0)))
-    chunk, gain, error = f[f"{PLAIN}.chunks"][most], f["gains"][most], f[f"{PLAIN}.error"]
+    chunks, errors = f[f"{TTT}.chunks"], f[f"{TTT}.error"]
+    gain = max(x for x in f["gains"] if np.isfinite(x))
     return (
-        f"With the best of the rates TTT's error grows from {errors[0]:.3f} with chunks of {chunks[0]} to "
-        f"{errors[-1]:.3f} with chunks of {chunks[-1]}, and the best rate falls from {rates[0]:g} to {rates[-1]:g}: "
-        f"many gradients from an old state must be small. TNT's global memory alone has "
-        f"{min(f[f'{GLOBAL}.error']):.3f}, with local ones {min(error):.3f} at best. It saves most with chunks of "
-        f"{chunk}: TTT needs {times(gain)} as many gradient steps that wait for each other for the same error, "
-        f"{error[most]:.3f} (the paper, trained: up to 17x). Queries through the sum of outer products of keys, as "
-        f"printed, have {min(f[f'{TNT}.error']):.3f} at best: nothing is trained here that would make up for its scale."
+        f"Gradients from an old state must be small, so that long chunks cost: TTT's error grows from {errors[0]:.3f} "
+        f"to {errors[-1]:.3f} as chunks grow to {chunks[-1]} steps. Global and local memories, where nothing is "
+        f"trained, save at most {times(gain)} the gradient steps that wait for each other for the same error (the "
+        "paper, trained: up to 17x)."
     )
 
 

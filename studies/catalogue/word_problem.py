@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recsolve.studies.draw.drawing import listed, powers_of_two
+from recsolve.studies.draw.series import legend_of
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 
@@ -96,7 +97,7 @@ def draw_lengths(pyplot: Any, data: Dataset) -> Any:
         ax.plot(f["times"], f[kind], color=color, linestyle=line, marker=marker, label=kind)
     ax.set(xscale="log", xlabel="length of words, over that of training", ylabel="right answers", ylim=(0, 1.04))
     powers_of_two(ax.xaxis, f["times"])
-    figure.legend(loc="outside right upper")
+    legend_of(figure, ax)
     return figure
 
 

@@ -19,6 +19,7 @@ from recsolve.studies.draw.drawing import converged, legend, listed, solvers_of,
 from recsolve.studies.draw.style import line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
+from recsolve.studies.timing import in_turns
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -44,7 +45,7 @@ class Config:
     units: int = 16
     T: int = 512
     seeds: int = 1
-    repeats: int = 3
+    repeats: int = 9
 
 
 FULL = Config(
@@ -73,12 +74,13 @@ def run(
     shared = {"condition": condition(rec, truth)}
     if solver == LOOP:  # which has no tolerance: its row holds at all of them
         return [{**measured(rec, LOOP, truth), **shared, **timed(partial(rs.solve, rec, method=LOOP), repeats, 0.3)}]
-    rows = []
-    for tol in tols:
-        solve = partial(rs.solve, rec, method=solver, tol=tol)
-        row = measured(rec, solver, truth, tol=tol)
-        rows.append({"tol": tol, **row, "sweeps": row.get("rows", np.nan) / T, **shared, **timed(solve, repeats, 0.2)})
-    return rows
+    rows = [{"tol": tol, **measured(rec, solver, truth, tol=tol), **shared} for tol in tols]
+    # In turns, so that other load meets all tolerances: one after the other, a tighter one could take less time.
+    seconds = in_turns([partial(rs.solve, rec, method=solver, tol=tol) for tol in tols], repeats, enough=1.0)
+    return [
+        {**row, "sweeps": row.get("rows", np.nan) / T, "seconds": middle, "seconds_low": low, "seconds_high": high}
+        for row, (low, middle, high) in zip(rows, np.quantile(seconds, (0.25, 0.5, 0.75), axis=1).T, strict=True)
+    ]
 
 
 def _median(data: Dataset, variable: str, problem: str, solver: str) -> DataArray:
@@ -143,15 +145,13 @@ def draw_time(pyplot: Any, data: Dataset) -> Any:
 
 def says_time(data: Dataset) -> str:
     f = facts(data)
-    parts = [
-        f"{f[f'{p}.fastest']} on {p} ({times(f[f'{p}.' + f[f'{p}.fastest'] + '.time'])} the time of the loop)"
-        for p in map(str, data["problem"].values)
-        if f[f"{p}.fastest"] != "none"
-    ]
+    fastest = {p: f[f"{p}.fastest"] for p in map(str, data["problem"].values) if f[f"{p}.fastest"] != "none"}
+    parts = [f"{times(f[f'{p}.{s}.time'])} ({s} on {p})" for p, s in fastest.items()]
+    unmet = " What did not converge is not drawn." if f["unconverged"] else ""
     return (
-        f"At a tolerance of {f['tightest']:g} the fastest are {listed(parts)}, on the machine where this was timed. "
-        f"Errors are at most {f['error_over_asked']:.2g} times tolerance times conditioning in all solves that report "
-        f"convergence; {f['unconverged']} did not converge and are not drawn."
+        f"At the tightest tolerance the fastest solvers take {listed(parts)} the time of the loop, on the machine "
+        f"where this was timed. Errors are at most {f['error_over_asked']:.2g} times tolerance times "
+        f"conditioning.{unmet}"
     )
 
 
@@ -160,14 +160,12 @@ def draw_evaluations(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_evaluations(data: Dataset) -> str:
-    f = facts(data)
-    parts = []
-    for p in map(str, data["problem"].values):
-        of = {s: f[f"{p}.{s}.sweeps"] for s in ("newton", "jacobi") if f"{p}.{s}.sweeps" in f}
-        parts.append(f"{p}: " + ", ".join(f"{s} {low:.1f} to {high:.1f}" for s, (low, high) in of.items()))
+    f, problem = facts(data), str(data["problem"].values[0])
+    of = {s: f[f"{problem}.{s}.sweeps"] for s in ("newton", "jacobi") if f"{problem}.{s}.sweeps" in f}
+    parts = [f"from {low:.0f} to {high:.0f} with {s}" for s, (low, high) in of.items()]
     return (
-        f"Evaluations of f, in units of T steps, from a tolerance of {f['loosest']:g} to {f['tightest']:g}: "
-        f"{'; '.join(parts)}. The loop takes one; solvers buy depth with them."
+        "The loop evaluates f once a step, and solvers buy depth with more: from the loosest tolerance to the "
+        f"tightest evaluations go {listed(parts)} on {problem}."
     )
 
 
@@ -185,6 +183,7 @@ def tables(data: Dataset) -> list[Table]:
 STUDY = study_of(
     __name__,
     name="work_precision",
+    version=2,
     question="What does a given error cost?",
     dims=("problem", "seed", "tol", "solver"),
     pictures=(Picture("time", draw_time, says_time), Picture("evaluations", draw_evaluations, says_evaluations)),

@@ -194,6 +194,8 @@ def report(
     with _errors_in_one_line(out):
         size = _size(full, tiny)
         chosen = [get(name.strip()) for name in (only.split(",") if only else CATALOGUE)]
+        if stored:
+            chosen = _stored(chosen, out)
         for one in chosen:
             try:
                 if stored:
@@ -206,3 +208,16 @@ def report(
         print(f"wrote {write_report(chosen, out, problems)}")
     if failed or problems:
         raise typer.Exit(1)
+
+
+def _stored(chosen: list[Study], out: Path) -> list[Study]:
+    """Return the studies that have results, and say which have none; ValueError when all are without."""
+    from recsolve.studies.sweep import Place
+
+    found = [one for one in chosen if Place(out, one.name).data.is_file()]
+    absent = ", ".join(one.name for one in chosen if one not in found)
+    if not found:
+        raise ValueError(f"--stored finds no results of {absent} in {out}; run a study first: recsolve study run NAME")
+    if absent:
+        print(f"not stored, and left out of the report: {absent}")
+    return found

@@ -11,7 +11,7 @@ import numpy as np
 from recsolve.base.arrays import Array
 from recsolve.plot.axes import MAP as MAP  # the studies take both from here
 from recsolve.plot.axes import heat as heat
-from recsolve.studies.draw.style import house_style, line_arguments
+from recsolve.studies.draw.style import house_style, line_arguments, plain_ticks
 from recsolve.studies.store.files import replace_into_place
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def save(picture: Picture, data: Dataset, folder: Path, formats: Iterable[str] =
     paths = []
     with house_style() as pyplot:
         pyplot.rcParams["svg.hashsalt"] = picture.name  # the same numbers give the same file
-        figure = picture.draw(pyplot, data)
+        figure = drawn(pyplot, picture, data)
         figure.draw_without_rendering()  # lays it out, once for all formats
         figure.set_layout_engine("none")
         for suffix in formats:
@@ -40,6 +40,17 @@ def save(picture: Picture, data: Dataset, folder: Path, formats: Iterable[str] =
             paths.append(path)
         pyplot.close(figure)
     return paths
+
+
+def drawn(pyplot: Any, picture: Picture, data: Dataset) -> Any:
+    """Return the figure of a picture, with ticks that can be read: 0.5, 1 and 2 on logarithms of few decades."""
+    figure = picture.draw(pyplot, data)
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if axis.get_scale() == "log" and type(axis.get_major_locator()) is pyplot.matplotlib.ticker.LogLocator:
+            low, high = sorted(axis.get_view_interval())
+            if low > 1e-3 and high < 1e5:
+                plain_ticks(axis, least=1 if low > 0.5 else 0)
+    return figure
 
 
 def solvers_of(data: Dataset) -> list[str]:
@@ -121,6 +132,11 @@ def labelled(axes: Any, columns: Sequence[str], rows: Sequence[str], numbers: Ar
 def times(ratio: float) -> str:
     """Return a ratio in words."""
     return f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x"
+
+
+def counted(number: int, what: str) -> str:
+    """Return "1 seed" or "3 seeds"."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def listed(items: Sequence[str]) -> str:

@@ -92,6 +92,7 @@ def by_group(pyplot: Any, panels: list[Any], groups: dict[str, list[str]], floor
         for axis, group in zip(column, groups, strict=True):
             _draw(axis, panel, quantity, [group], floor)
     scale_iterations(axes)
+    figure.supylabel("residual, error", fontsize=9)
     for row, (group, solvers) in zip(axes, groups.items(), strict=True):
         legend = row[-1].legend(handles=_handles(pyplot, solvers), loc="center left", bbox_to_anchor=(1.02, 0.5))
         legend.set_title(group, prop={"weight": "bold", "size": 8.5})
