@@ -250,7 +250,7 @@ def test_an_interrupt_keeps_what_is_done(run, tmp_path, monkeypatch):
     assert "newton" in result.stdout
     record = json.loads((tmp_path / "recsolve-compare" / "compare-partial.json").read_text())
     assert record["complete"] is False
-    assert record["title"].endswith("(partial: interrupted)")  # which the figure shows
+    assert record["title"].endswith("(partial: 4 of 14 solves)")  # which the figure shows
     assert [e["solver"] for e in record["panels"][0]["entries"]][-1] == "damped_newton"
 
 
