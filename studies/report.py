@@ -17,6 +17,7 @@ from recsolve.studies.sweep import Place
 if TYPE_CHECKING:
     from xarray import Dataset
 
+REPORT = "report.html"
 _KNOWN = ("config", "runs", "done", "failed", "seconds", "provenance")  # the entries of a Dataset about its sweep
 
 
@@ -42,7 +43,7 @@ def write_report(studies: Sequence[Study], root: Path, problems: Mapping[str, st
     text = (files("recsolve.studies") / "report.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(text)
     sections = [_section(study, Place(root, study.name), problems.get(study.name, "")) for study in studies]
-    path = root / "report.html"
+    path = root / REPORT
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_into_place(path) as part:
         part.write_text(page.render(here=provenance(), studies=sections), encoding="utf-8")
