@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
@@ -57,8 +57,8 @@ def check_output(folder: Path, *files: str) -> None:
     ------
     ValueError
         For a file where a folder is wanted, or the other way round.
-    OSError
-        For a folder that takes no files.
+    PermissionError
+        For a folder in which no files may be made.
     """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
@@ -66,11 +66,8 @@ def check_output(folder: Path, *files: str) -> None:
     for name in files:
         if (folder / name).is_dir():
             raise ValueError(f"--out {folder}: {folder / name} is a folder; wanted a file there, or nothing")
-    try:
-        with TemporaryFile(dir=there):  # permissions do not tell: the disk may be read-only, the user root
-            pass
-    except OSError as error:
-        raise OSError(f"--out {folder} cannot be written to ({error.strerror})") from None
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out {folder} cannot be written to: no files can be made in {there.absolute()}")
 
 
 class _Notices(logging.Handler):
