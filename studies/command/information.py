@@ -39,14 +39,16 @@ def solves(usable: bool) -> dict[str, Any]:
     from recsolve.kernels.backends import VARIABLE, asked
     from recsolve.kernels.cpu.threads import threads
 
-    found: dict[str, Any] = {"set_by": f"{VARIABLE}={os.environ[VARIABLE]}" if VARIABLE in os.environ else "default"}
+    found = {
+        "set_by": f"{VARIABLE}={os.environ[VARIABLE]}" if VARIABLE in os.environ else "default", "threads": threads(),
+        "backend": None, "fault": None, "small": None, "large": None, "gpu": None,
+    }  # fmt: skip
     try:
-        backend, fault = asked(), None
-        on_cpu = {"small": _loops(_SMALL), "large": _loops(_LARGE)}
+        backend = asked()
+        found |= {"backend": backend, "small": _loops(_SMALL), "large": _loops(_LARGE)}
     except (ValueError, ImportError) as error:  # as every solve would raise
-        backend, fault, on_cpu = None, str(error), {"small": None, "large": None}
-    on_gpu = ("cuda" if backend in ("auto", "cuda") else "cupy") if usable and fault is None else None
-    return {**found, "backend": backend, "fault": fault, **on_cpu, "gpu": on_gpu, "threads": threads()}
+        return {**found, "fault": str(error)}
+    return found | {"gpu": ("cuda" if backend in ("auto", "cuda") else "cupy") if usable else None}
 
 
 def _loops(steps: int) -> str:
