@@ -31,6 +31,7 @@ from recsolve.studies.store.configs import to_toml, values_of
         (["--length", "99999999"], "has 12000 steps; wanted 99999999"),
         (["--input", "absent.npy"], "--input absent.npy is no file; wanted"),
         (["--input", "noise.xyz"], "ends in '.xyz'"),
+        (["--input", "noise.pt"], "numpy.save('noise.npy', torch.load('noise.pt').numpy()) converts a tensor"),
         (["--input", "broken.npz"], "not a readable .npz"),
         (["--input", "broken.wav"], "not a readable .wav"),
         (
@@ -45,7 +46,7 @@ from recsolve.studies.store.configs import to_toml, values_of
     ],
 )
 def test_bad_options_say_what_is_wrong(run, tmp_path, signal, arguments, words):
-    for name in ("noise.xyz", "broken.npz", "broken.wav"):
+    for name in ("noise.xyz", "noise.pt", "broken.npz", "broken.wav"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
     (tmp_path / "broken.csv").write_text("a,b\n1,2\n3,four\n")
     signal[3, 1] = np.nan

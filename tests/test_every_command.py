@@ -73,6 +73,15 @@ def test_listings_as_json_and_whole_at_80_columns(run, monkeypatch, arguments, n
     assert [name for name in names if not re.search(rf"^ ?{re.escape(name)}( |$)", text, re.MULTILINE)] == []
 
 
+@pytest.mark.parametrize("arguments", [("info",), ("systems", "solve", "minmax", "--set", "length=9")], ids=" ".join)
+def test_findings_are_whole_at_80_columns(run, monkeypatch, arguments):
+    monkeypatch.setattr(tables, "_PIPE_WIDTH", 80)
+    monkeypatch.setenv("RECSOLVE_CACHE", "/a/long/folder" * 9)
+    with Seen(monkeypatch) as seen:
+        text = run(*arguments).stdout
+    seen.check(text)
+
+
 class Seen:
     """All that tables are given, to compare with what is printed."""
 
