@@ -143,3 +143,6 @@ def test_options_override_what_is_wrong_or_set_in_a_config(run, tmp_path):
     run("compare", "--config", "config.toml", "--units", "2", "--no-standardise", "--mixing", "diagonal")
     found = config_of(tmp_path / "recsolve-compare")
     assert (found["units"], found["standardise"], found["solvers"]) == (2, False, ["jacobi"])
+    (tmp_path / "config.toml").write_text("system = 'minmax'\nsettings = ['length=9', 'units=4']\nsolvers = 'jacobi'")
+    run("compare", "--config", "config.toml", "--set", "units=2", "--out", "system")
+    assert config_of(tmp_path / "system")["settings"] == ["length=9", "units=4", "units=2"]  # the last one counts

@@ -74,12 +74,17 @@ def test_listings_as_json_and_whole_at_80_columns(run, monkeypatch, arguments, n
 
 
 @pytest.mark.parametrize("arguments", [("info",), ("systems", "solve", "minmax", "--set", "length=9")], ids=" ".join)
-def test_findings_are_whole_at_80_columns(run, monkeypatch, arguments):
+def test_findings_are_whole_at_80_columns(run, tmp_path, monkeypatch, arguments):
     monkeypatch.setattr(tables, "_PIPE_WIDTH", 80)
-    monkeypatch.setenv("RECSOLVE_CACHE", "/a/long/folder" * 9)
+    monkeypatch.setenv("RECSOLVE_CACHE", str(tmp_path / ("a_long_name" * 9)))
     with Seen(monkeypatch) as seen:
         text = run(*arguments).stdout
     seen.check(text)
+
+
+def test_a_table_of_nothing_has_its_heads(capsys):
+    tables.show_rows("nothing", ("names", "what they are"), [])
+    assert capsys.readouterr().out.splitlines()[2].split() == ["names", "what", "they", "are"]
 
 
 class Seen:

@@ -119,7 +119,7 @@ def compare(
 
 
 def _config(context: typer.Context, toml: str) -> CompareConfig:
-    """Return the values of a file, and before them those of the options that are given."""
+    """Return the values of a file, replaced by those of the options that are given; settings go on from its own."""
     from recsolve.studies.compare.compare import CompareConfig
     from recsolve.studies.store.configs import values_of
 
@@ -128,7 +128,7 @@ def _config(context: typer.Context, toml: str) -> CompareConfig:
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE" and hasattr(default, name):
-            values[name] = tuple(value) if name == "settings" else value
+            values[name] = (*values.get(name, ()), *value) if name == "settings" else value
     if isinstance(values.get("solvers"), str):
         values["solvers"] = tuple(name.strip() for name in values["solvers"].split(","))
     return CompareConfig(**values)

@@ -37,7 +37,7 @@ def table_of(title: str, columns: dict[str, str], narrow: bool = False) -> Table
 def print_table(console: Console, table: Table) -> None:
     """Print a table, names in the first column whole; in a pipe without the blanks at the ends of lines."""
     names = table.columns[0]
-    names.width = min(console.measure(Group(*names.cells)).maximum, int(_NAMES * console.width))
+    names.width = min(console.measure(Group(names.header, *names.cells)).maximum, int(_NAMES * console.width))
     if sys.stdout.isatty():
         console.print(table)
         return
