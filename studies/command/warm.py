@@ -56,7 +56,8 @@ def warm(what: Sequence[str]) -> None:
     from joblib import Parallel, delayed, parallel_config
 
     parts = parts_of(what)
-    with parallel_config("loky", n_jobs=threads(), inner_max_num_threads=threads()), bar_of("compiling") as bar:
+    workers = min(threads(), len(parts))
+    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads()), bar_of("compiling") as bar:
         parallel = Parallel(batch_size=1, return_as="generator_unordered")
         tasks = (delayed(with_notices)(compiled, part) for part in parts)
         for done, part in enumerate(told(parallel(tasks)), start=1):
