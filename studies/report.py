@@ -18,6 +18,7 @@ from recsolve.studies.sweep import Place
 if TYPE_CHECKING:
     from xarray import Dataset
 
+REPORT = "report.html"
 _NUMBER = re.compile(r"[-+]?(\d[\d.,]*(e[-+]?\d+)?|inf|nan)( ?(%|x|ms|s))?")
 _NO_NUMBER = ("", "-", "none", "more", "not converged", "no")
 _KNOWN = ("config", "runs", "done", "failed", "seconds", "provenance")  # the entries of a Dataset about its sweep
@@ -45,7 +46,7 @@ def write_report(studies: Sequence[Study], root: Path, problems: Mapping[str, st
     text = (files("recsolve.studies") / "report.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(text)
     sections = [_section(study, Place(root, study.name), problems.get(study.name, "")) for study in studies]
-    path = root / "report.html"
+    path = root / REPORT
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_into_place(path) as part:
         part.write_text(page.render(here=provenance(), studies=sections), encoding="utf-8")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsolve.studies.draw.drawing import FORMATS, save
+from recsolve.studies.notices import told, with_notices
 from recsolve.studies.registry import Study
 from recsolve.studies.store import gather
 from recsolve.studies.store.configs import to_toml
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0  # seconds in which a scheduler must answer
 Tick = Callable[["Sweep"], None]
+_CAPTIONS = "captions.json"
 
 
 @dataclass
@@ -102,17 +104,24 @@ class Place:
             raise FileNotFoundError(f"no results in {self.data}; run it first: recsolve study run {self.study}")
         return gather.read(self.data)
 
+    def files_of(self, study: Study) -> list[str]:
+        """Return the names of the files that are written when a study has run."""
+        return [self.data.name, _CAPTIONS, *(f"{p.name}.{suffix}" for p in study.pictures for suffix in FORMATS)]
+
+    def files(self) -> list[Path]:
+        """Return all that is stored."""
+        own = [*(f"*.{suffix}" for suffix in FORMATS), self.data.name, _CAPTIONS, ".*.part"]
+        return [path for pattern in own for path in self.folder.glob(pattern)] + self.records.files()
+
     def clear(self) -> int:
         """Delete all that was stored, and return how many files these were."""
-        own = [*(f"*.{suffix}" for suffix in FORMATS), self.data.name, "captions.json", ".*.part"]
-        files = [path for pattern in own for path in self.folder.glob(pattern)]
+        files = self.files()
         for path in files:
             path.unlink()
-        count = len(files) + self.records.clear()
         for folder in (self.records.folder, self.folder):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
-        return count
+        return len(files)
 
 
 def sweep(
@@ -195,7 +204,8 @@ def _run_all(study: Study, points: list[Point], workers: int, cluster: str | Non
         # nothing could be stored before the first point, which may be the longest, has ended.
         parallel = Parallel(batch_size=1, return_as="generator_unordered", **arguments)
         try:
-            yield from parallel(delayed(run_point)(study.name, study.version, study.run, point) for point in points)
+            tasks = (delayed(with_notices)(run_point, study.name, study.version, study.run, point) for point in points)
+            yield from told(parallel(tasks))
         except BrokenProcessPool as error:
             raise OSError(
                 f"a worker process of {study.name} died, perhaps for want of memory: run it again with fewer --workers "
@@ -292,5 +302,5 @@ def plot(study: Study, place: Place, formats: Iterable[str] = FORMATS) -> list[P
     with _enough(study, data):
         paths = [path for picture in study.pictures for path in save(picture, data, place.folder, formats)]
         found = study.facts(data)
-    write_json(place.folder / "captions.json", finite_or_text({"captions": captions, "facts": found}))
+    write_json(place.folder / _CAPTIONS, finite_or_text({"captions": captions, "facts": found}))
     return paths

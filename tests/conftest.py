@@ -105,8 +105,8 @@ def run(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments, code=0):
-        result = CliRunner().invoke(app, list(arguments))
+    def call(*arguments, code=0, **how):
+        result = CliRunner().invoke(app, list(arguments), prog_name="recsolve", **how)
         assert result.exit_code == code, result.output
         return result
 

@@ -20,7 +20,7 @@ from recsolve.studies import bench
 from recsolve.studies.bench import by_hand, calls_gpu, graphs, histories, layers_gpu, scans, solves_gpu
 from recsolve.studies.bench.board import BOARD, MULTIPLIERS, Config
 from recsolve.studies.bench.harness import Gpu, relative_error
-from recsolve.studies.command import cli, warm
+from recsolve.studies.command import cli
 
 CONFIG = Config(repeats=1, numbers=1 << 14)
 
@@ -265,10 +265,3 @@ def test_loops_by_hand_are_what_the_library_computes(name):
         np.testing.assert_allclose(gradients[n], g.drive[n], rtol=1e-10, atol=1e-10)
     for n in cell.mixings:
         np.testing.assert_allclose(gradients[f"w_{n}"].sum(axis=0), g.mixings[n], rtol=1e-10, atol=1e-10)
-
-
-def test_warming_names_what_it_compiles(monkeypatch):
-    monkeypatch.setattr(warm, "DTYPES", (np.float64,))
-    monkeypatch.setattr(rs, "cells", type("Cells", (), {"Elman": rs.cells.Elman}))
-    parts = list(warm.warm())
-    assert parts == ["scans, float64", "elman diagonal, float64", "elman dense, float64", ""]

@@ -46,7 +46,7 @@ def test_compare_writes_table_figure_and_numbers(run, tmp_path):
     out = tmp_path / "recsolve-compare"
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "compare.pdf").read_bytes().startswith(b"%PDF")
-    assert {path.name for path in out.iterdir()} == {"compare.png", "compare.pdf", "compare.json"}
+    assert {path.name for path in out.iterdir()} == {f"compare.{kind}" for kind in ("png", "pdf", "json", "toml")}
     record = json.loads((out / "compare.json").read_text())
     assert record["format"] == study.FORMAT
     assert record["complete"] is True
@@ -228,9 +228,12 @@ def test_the_table_and_the_figure_say_whether_a_recording_is_raw(run, tmp_path, 
     assert residuals[0] != residuals[1]
 
 
-def test_an_output_folder_that_cannot_be_written_keeps_the_table(run, tmp_path):
-    (tmp_path / "taken").write_text("a file")
-    result = run("compare", *SMALL, "--solvers", "newton", "--out", "taken", code=2)
+def test_a_disk_that_is_full_by_then_keeps_the_table(run, monkeypatch):
+    def full(result, folder):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(study.Comparison, "save", full)
+    result = run("compare", *SMALL, "--solvers", "newton", code=2)
     assert "newton" in result.stdout
     assert "the rows above are complete" in result.stderr
 
@@ -278,4 +281,5 @@ def test_the_table_fits_a_plain_terminal(run):
 
 def test_nothing_to_draw_gives_no_figure(run, tmp_path):
     run("compare", *SMALL, "--solvers", "sequential", "--tol", "0")
-    assert [path.name for path in (tmp_path / "recsolve-compare").iterdir()] == ["compare.json"]
+    written = {path.name for path in (tmp_path / "recsolve-compare").iterdir()}
+    assert written == {"compare.json", "compare.toml"}

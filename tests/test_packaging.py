@@ -39,6 +39,16 @@ def test_every_cuda_header_is_shipped():
     assert shipped == set((kernels / "cuda").rglob("*.cuh"))
 
 
+def test_the_metadata_says_who_and_which_python():
+    project = PROJECT["project"]
+    cite = (ROOT / "docs" / "CITATION.cff").read_text(encoding="utf-8")
+    assert [f"name: {author['name']}" for author in project["authors"] if f"name: {author['name']}" not in cite] == []
+    said = "Programming Language :: Python :: 3."
+    minors = [int(line.removeprefix(said)) for line in project["classifiers"] if line.startswith(said)]
+    assert project["requires-python"] == f">=3.{min(minors)}"
+    assert minors == [*range(min(minors), max(minors) + 1)]
+
+
 def test_importing_loads_numpy_and_nothing_heavier():
     code = (
         "import sys, recsolve; heavy = {'numba', 'cupy', 'torch', 'matplotlib', 'scipy', 'rich', 'typer', 'xarray'};"
@@ -72,7 +82,7 @@ def test_the_top_level_stays_as_designed():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     top = {name.partition("/")[0] for name in tracked if not name.startswith(".")}
     folders = {"recsolve", "solvers", "kernels", "studies", "tests", "docs"}
-    assert top == folders | {"pyproject.toml", "README.md", "LICENSE"}
+    assert top == folders | {"pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"}
 
 
 def test_the_version_is_one():
@@ -85,7 +95,7 @@ FRONT_DOORS = {
     "-c": ["-c", USE],
     "a script": ["script.py"],
     "pytest": ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "test_script.py"],
-    "the command line": ["-m", "recsolve.studies", "--version"],
+    "the command line": ["-m", "recsolve", "--version"],
 }
 
 

@@ -13,7 +13,7 @@ from demo_study import STUDY, Config
 from rich.console import Console
 
 from recsolve.studies import registry, report
-from recsolve.studies.command import progress
+from recsolve.studies.command import progress, study_cli
 from recsolve.studies.registry import Table
 from recsolve.studies.report import write_report
 from recsolve.studies.sweep import sweep
@@ -46,9 +46,37 @@ def test_run_show_plot_and_clean(call, tmp_path):
     assert (out / "values.png").read_bytes().startswith(b"\x89PNG")
     assert "0 failed" in call("study", "run", "paper/demo", "--set", "seeds=1").stdout
     (out / "notes.txt").write_text("mine")
-    call("study", "clean", "paper/demo")
+    call("study", "clean", "paper/demo", "--yes")
     assert [path.name for path in out.iterdir()] == ["notes.txt"]  # only what it made
-    assert "deleted 0 files" in call("study", "clean", "paper/demo").stdout
+    assert "deleted 0 files" in call("study", "clean", "paper/demo").stdout  # which nobody needs to allow
+
+
+@pytest.mark.parametrize(
+    ("terminal", "answer", "code", "said"),
+    [
+        (False, "y\n", 2, "11 files of paper/demo in recsolve-studies/paper/demo would be deleted"),
+        (True, "n\n", 1, "nothing is deleted"),
+        (True, "", 1, "Aborted"),
+        (True, "y\n", 0, ""),
+    ],
+)
+def test_records_are_deleted_by_those_who_say_so(call, tmp_path, monkeypatch, terminal, answer, code, said):
+    call("study", "run", "paper/demo", "--workers", "1")
+    monkeypatch.setattr(study_cli, "_can_be_asked", lambda: terminal)
+    result = call("study", "clean", "paper/demo", code=code, input=answer)
+    assert said in result.stderr
+    assert "--yes" in result.stderr or terminal
+    assert len(list((tmp_path / "recsolve-studies").rglob("*.*"))) == (0 if code == 0 else 11)
+
+
+def test_what_is_shown_of_studies_as_json(call):
+    call("study", "run", "paper/demo", "--workers", "1")
+    found = json.loads(call("study", "show", "paper/demo", "--json").stdout)
+    assert (found["runs"], found["stored"]) == (6, 6)
+    assert found["config"]["bases"] == [0.5, 2.0, 3.0]
+    assert "The largest value is 3" in found["captions"]["values"]
+    (row,) = json.loads(call("study", "list", "--json").stdout)
+    assert row["runs"]["quick"] == 6
 
 
 def test_a_config_file_and_settings(call, tmp_path):
@@ -65,6 +93,8 @@ def test_a_config_file_and_settings(call, tmp_path):
         (["run", "paper/demo", "--config", "missing.toml"], "--config missing.toml cannot be read"),
         (["run", "paper/demo", "--workers", "0"], "workers is 0"),
         (["run", "paper/demo", "--full", "--tiny"], "--full and --tiny are both given"),
+        (["run", "paper/demo", "--tiny", "--quick"], "--quick and --tiny are both given"),
+        (["show", "paper/demo", "--quick", "--full"], "--full and --quick are both given"),
         (["plot", "paper/demo"], "no results in"),
         (["clean", "nothing"], "study is 'nothing'"),
         (["run", "paper/demo", "--out", "taken"], "--out taken is a file; wanted a folder"),

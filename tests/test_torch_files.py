@@ -240,7 +240,7 @@ def test_pickled_modules_and_damaged_files_say_what_to_do(folder, monkeypatch):
     path = folder / "wrong.pt"
     torch.save(make("GRU"), path)
     with pytest.raises(
-        ValueError, match=r"wrong.pt pickles objects \(torch.nn.modules.rnn.GRU\).* save module.state_d"
+        ValueError, match=r"wrong.pt pickles objects \(torch.nn.modules.rnn.GRU\).*module.state_dict\(\), 'wrong.saf"
     ):
         rs.load(path)
     for content in (b"nothing of the kind" * 9, path.read_bytes()[:400]):
@@ -251,7 +251,10 @@ def test_pickled_modules_and_damaged_files_say_what_to_do(folder, monkeypatch):
     with pytest.raises(ValueError, match=r"found 0 \(2,\) float32, 1.a \(\) int"):
         rs.load(path)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"wrong.pt needs torch: pip install 'recsolve\[torch\]'"):
+    with pytest.raises(
+        ImportError,
+        match=r"wrong.pt needs torch: pip install 'recsolve\[torch\]'.*torch.load\('wrong.pt'\), 'wrong.safetensors'",
+    ):
         rs.load(path)
 
 

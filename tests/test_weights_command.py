@@ -46,9 +46,10 @@ def test_json_lists_every_key_once(run, file):
     keys = [key for module in found["modules"] for key in module["keys"]] + list(found["unused"])
     stored = torch.load(file)
     assert sorted(keys) == sorted(["epoch", *(f"state.{name}" for name in stored["state"])])
-    some = json.loads(run("weights", str(file), "--json", "--keys", "state.step.*, epoch").stdout)
-    assert [module["name"] for module in some["modules"]] == ["state.step"]
-    assert some["unused"] == {"epoch": {"shape": [], "dtype": "int"}}
+    for keys in ("state.step.*, epoch", "state.step, epoch", "state.step., epoch"):  # a prefix, with its dot or without
+        some = json.loads(run("weights", str(file), "--json", "--keys", keys).stdout)
+        assert [module["name"] for module in some["modules"]] == ["state.step"]
+        assert some["unused"] == {"epoch": {"shape": [], "dtype": "int"}}
 
 
 def test_files_without_recurrent_layers_and_with_many_keys(run, tmp_path):

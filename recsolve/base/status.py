@@ -64,10 +64,10 @@ _ADVICE = {
     Status.ACCEPTED: "rows that miss the tolerance were accepted by the rule; without accept they would be solved",
     Status.NONFINITE: "the trajectory is inf or NaN from some step on; check the drive and the weights there",
     Status.MAXITER: (
-        "the iteration limit was reached; raise maxiter, try method='newton' or 'damped_newton', or pass "
-        "fallback='sequential' to complete the answer exactly"
+        "the iteration limit was reached; raise maxiter, try another method (recsolve.diagnose predicts their "
+        "iterations), or pass fallback='sequential' to complete the answer exactly"
     ),
-    Status.DIVERGED: "the residual grows; keep the pin on, try method='newton', or fallback='sequential'",
+    Status.DIVERGED: "the residual grows; keep the pin on, try another method, or fallback='sequential'",
     Status.STALLED: "the residual no longer falls; raise tol if it is below rounding, else try another method",
     Status.STOPPED: "the callback stopped the solve",
 }

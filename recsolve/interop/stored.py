@@ -51,6 +51,8 @@ class Stored:
 def patterns_of(keys: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the patterns that select keys, of one text with commas or of several; all keys by default.
 
+    A dot or slash at the end, as of a prefix, is left out: it says no more than the name.
+
     Raises
     ------
     TypeError
@@ -60,7 +62,7 @@ def patterns_of(keys: str | Sequence[str] | None) -> tuple[str, ...]:
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"keys has a {type(text).__name__}; wanted patterns such as 'encoder.rnn.*'")
-    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+    return tuple(name for text in texts for part in text.split(",") if (name := part.strip().rstrip("./")))
 
 
 def selected(names: Iterable[str], patterns: Sequence[str]) -> bool:

@@ -32,7 +32,7 @@ def read_torch(path: Path) -> dict[str, Stored]:
     try:
         import torch
     except ImportError as error:
-        raise ImportError(f"reading {path} needs torch: pip install 'recsolve[torch]'") from error
+        raise ImportError(_WITHOUT_TORCH.format(path=path, safe=path.with_suffix(".safetensors").name)) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecates TorchScript and old formats
@@ -42,17 +42,23 @@ def read_torch(path: Path) -> dict[str, Stored]:
                 content = _unpickled(path)
     except pickle.UnpicklingError as error:
         if found := _FORBIDDEN.search(str(error)):
-            raise ValueError(_PICKLED.format(path=path, name=found[1] or found[2])) from None
+            raise ValueError(
+                _PICKLED.format(path=path, safe=path.with_suffix(".safetensors").name, name=found[1] or found[2])
+            ) from None
         raise ValueError(f"{path} is not a readable file of torch: {_first_line(error)}") from None
     except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable file of torch: {_first_line(error)}") from None
     return {name: _stored(x) for name, x in _leaves(content, "")}
 
 
+_WITHOUT_TORCH = (
+    "reading {path} needs torch: pip install 'recsolve[torch]'; or, where torch is installed, "
+    "safetensors.torch.save_file(torch.load({path.name!r}), {safe!r}) makes a file that is read without it"
+)
 _PICKLED = (
-    "{path} pickles objects ({name}), and reading those may run any code; save module.state_dict() instead. Who trusts "
-    "the file can torch.load(path, weights_only=False) and pass the module to recsolve.Layers.from_torch, or allow "
-    "the class by torch.serialization.add_safe_globals first"
+    "{path} pickles objects ({name}), and reading those may run any code. Who trusts the file converts it: of what "
+    "torch.load({path.name!r}, weights_only=False) returns, recsolve.Layers.from_torch takes a module, and "
+    "safetensors.torch.save_file(module.state_dict(), {safe!r}) makes a file of its weights"
 )
 
 

@@ -1,4 +1,4 @@
-"""How far a sweep is: a bar on a terminal, a line a minute elsewhere."""
+"""How far something is: a bar on a terminal; for sweeps a line a minute elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 
@@ -16,30 +16,51 @@ if TYPE_CHECKING:
 _EVERY = 60.0  # seconds between two lines
 
 
+class Bar(Protocol):
+    """Say what is done, a note on it, and what follows the time that is left."""
+
+    def __call__(self, done: int, total: int, note: str, rest: str = "") -> None: ...
+
+
 @contextmanager
-def progress_of(name: str) -> Iterator[Tick]:
-    """Yield a function of a sweep that shows what is done, the rate and the remaining time."""
+def bar_of(name: str) -> Iterator[Bar | None]:
+    """Yield a function that shows how far something is in a bar; None where standard error is no terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(name)
+        yield None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns: list[Any] = [
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(), TextColumn("left{task.fields[failed]}"),
-    ]  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        task, began = progress.add_task(name, total=None, rate="", failed=""), time.monotonic()
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(), TextColumn("left{task.fields[rest]}"),
+    )  # fmt: skip
+    # What is printed meanwhile goes above the bar, but for what is not on the terminal: that must reach its file.
+    with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as progress:
+        task = progress.add_task(name, total=None, note="", rest="")
 
-        def tick(state: Sweep) -> None:
-            done = len(state.records) - state.reused
-            rate = f"{done / (time.monotonic() - began):.3g} runs/s" if done else ""
-            failed = f", {state.failed} failed" if state.failed else ""
-            total = len(state.points) - state.reused
-            progress.update(task, total=total, completed=done, rate=rate, failed=failed)
+        def show(done: int, total: int, note: str, rest: str = "") -> None:
+            progress.update(task, completed=done, total=total, note=note, rest=rest)
 
-        yield tick
+        yield show
+
+
+@contextmanager
+def progress_of(name: str) -> Iterator[Tick]:
+    """Yield a function of a sweep that shows what is done, the rate and the remaining time."""
+    with bar_of(name) as bar:
+        yield _Lines(name) if bar is None else _in_a_bar(bar)
+
+
+def _in_a_bar(bar: Bar) -> Tick:
+    began = time.monotonic()
+
+    def tick(state: Sweep) -> None:
+        done = len(state.records) - state.reused
+        rate = f"{done / (time.monotonic() - began):.3g} runs/s" if done else ""
+        bar(done, len(state.points) - state.reused, rate, f", {state.failed} failed" if state.failed else "")
+
+    return tick
 
 
 class _Lines:

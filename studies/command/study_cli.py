@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recsolve.studies.command import completion
+from recsolve.studies.command.completion import one_of, some_of
 from recsolve.studies.command.progress import progress_of
+from recsolve.studies.command.shared import Config, Json, Settings, check_output, fail, print_json, text_of
 from recsolve.studies.draw import tables
 
 if TYPE_CHECKING:
@@ -22,13 +25,15 @@ if TYPE_CHECKING:
 study = typer.Typer(no_args_is_help=True, help="Run studies: sweeps that are stored, resumed and drawn.")
 
 Out = Annotated[Path, typer.Option(help="Folder of records, figures and the report.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A study; `recsolve study list` lists them.")]
-Full = Annotated[bool, typer.Option("--full/--quick", help="The large config, or the small one of a minute.")]
-Tiny = Annotated[bool, typer.Option("--tiny", help="A config of seconds, which shows that it works.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config; TOML values.")
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A study; `recsolve study list` lists them.", autocompletion=one_of(completion.studies)
+    ),
 ]
-Config = Annotated[Path | None, typer.Option(metavar="FILE", help="TOML with values of the config.")]
+Full = Annotated[bool, typer.Option("--full", help="The large config.")]
+Quick = Annotated[bool, typer.Option("--quick", help="The small config of a minute, which is the default.")]
+Tiny = Annotated[bool, typer.Option("--tiny", help="A config of seconds, which shows that it works.")]
 Workers = Annotated[int, typer.Option(help="Processes side by side.", show_default="one a core")]
 Cluster = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler instead: tcp://host:port.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Run again what failed before.")]
@@ -36,16 +41,9 @@ _OUT, _CORES = Path("recsolve-studies"), os.cpu_count() or 1
 _ERRORS = (ValueError, TypeError, ImportError, OSError)
 
 
-def fail(error: Exception) -> typer.Exit:
-    """Print an error in one line, and return the exit to raise."""
-    print(f"recsolve: error: {error}", file=sys.stderr)
-    return typer.Exit(2)
-
-
 @contextmanager
 def _errors_in_one_line(out: Path) -> Iterator[None]:
-    """Turn errors and interrupts into a line and an exit status; notices of the library go to standard error."""
-    logging.basicConfig(level=logging.WARNING, format="recsolve: %(message)s")
+    """Turn errors and interrupts into a line and an exit status."""
     try:
         if out.exists() and not out.is_dir():
             raise ValueError(f"--out {out} is a file; wanted a folder")
@@ -57,17 +55,21 @@ def _errors_in_one_line(out: Path) -> Iterator[None]:
         raise fail(error) from None
 
 
-def text_of(config: Path) -> str:
-    try:
-        return config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {config} cannot be read ({error}); wanted a TOML file") from None
+def _check_places(studies: Sequence[Study], out: Path) -> None:
+    """Refuse what could not be written when the first run is done."""
+    from recsolve.studies.sweep import Place
+
+    for one in studies:
+        place = Place(out, one.name)
+        check_output(place.folder, *place.files_of(one))
+        check_output(place.records.folder)
 
 
-def _size(full: bool, tiny: bool) -> str:
-    if full and tiny:
-        raise ValueError("--full and --tiny are both given; wanted one of them")
-    return "tiny" if tiny else "full" if full else "quick"
+def _size(full: bool, quick: bool, tiny: bool) -> str:
+    given = [size for size, wanted in (("full", full), ("quick", quick), ("tiny", tiny)) if wanted]
+    if len(given) > 1:
+        raise ValueError(f"--{' and --'.join(given)} are both given; wanted one of them")
+    return given[0] if given else "quick"
 
 
 @study.callback()
@@ -76,18 +78,29 @@ def options() -> None:
 
 
 @study.command("list")
-def list_studies() -> None:
+def list_studies(as_json: Json = False) -> None:
     """List the studies, their numbers of runs, and what they ask."""
     from recsolve.studies.registry import CATALOGUE, get
     from recsolve.studies.store.configs import SIZES
 
     found = [get(name) for name in CATALOGUE]
-    rows = [(s.name, *(len(list(s.grid(getattr(s, size)))) for size in SIZES), s.question) for s in found]
+    runs = {s.name: {size: len(list(s.grid(getattr(s, size)))) for size in SIZES} for s in found}
+    if as_json:
+        print_json([{"name": s.name, "question": s.question, "runs": runs[s.name]} for s in found])
+        return
+    rows = [(s.name, *runs[s.name].values(), s.question) for s in found]
     tables.show_rows("studies", ("study", *(f"runs --{size}" for size in SIZES), "question"), rows)
 
 
 @study.command()
-def show(name: Name, full: Full = False, tiny: Tiny = False, out: Out = _OUT) -> None:
+def show(
+    name: Name,
+    full: Full = False,
+    quick: Quick = False,
+    tiny: Tiny = False,
+    out: Out = _OUT,
+    as_json: Json = False,
+) -> None:
     """Show a study: question, config, what is stored, what was found."""
     from recsolve.studies.registry import get
     from recsolve.studies.store.configs import to_toml
@@ -96,19 +109,24 @@ def show(name: Name, full: Full = False, tiny: Tiny = False, out: Out = _OUT) ->
 
     with _errors_in_one_line(out):
         chosen, place = get(name), Place(out, name)
-        config = getattr(chosen, _size(full, tiny))
+        config = getattr(chosen, _size(full, quick, tiny))
         names = [key(name, chosen.version, point) for point in chosen.grid(config)]
         there = sum(place.records.path(record).is_file() for record in names)
-        print(f"{name}: {chosen.question}\n\n{to_toml(config)}\n{there} of {len(names)} runs stored in {place.folder}")
-        if place.data.is_file():
-            for picture, caption in captions_of(chosen, place.read()).items():
-                print(f"\n{picture}: {caption}")
+        captions = captions_of(chosen, place.read()) if place.data.is_file() else {}
+    if as_json:
+        where = {"runs": len(names), "stored": there, "folder": str(place.folder)}
+        print_json({"name": name, "question": chosen.question, "config": asdict(config), **where, "captions": captions})
+        return
+    print(f"{name}: {chosen.question}\n\n{to_toml(config)}\n{there} of {len(names)} runs stored in {place.folder}")
+    for picture, caption in captions.items():
+        print(f"\n{picture}: {caption}")
 
 
 @study.command()
 def run(
     name: Name,
     full: Full = False,
+    quick: Quick = False,
     tiny: Tiny = False,
     settings: Settings = None,
     config: Config = None,
@@ -123,8 +141,8 @@ def run(
 
     with _errors_in_one_line(out):
         chosen = get(name)
-        toml = text_of(config) if config is not None else ""
-        wanted = configured(getattr(chosen, _size(full, tiny)), toml, settings or ())
+        wanted = configured(getattr(chosen, _size(full, quick, tiny)), text_of(config), settings or ())
+        _check_places([chosen], out)
         failed = _run(chosen, wanted, out, workers=workers, cluster=cluster, retry=retry)
     if failed:
         raise typer.Exit(1)
@@ -162,23 +180,50 @@ def plot_study(name: Name, out: Out = _OUT) -> None:
     from recsolve.studies.sweep import Place
 
     with _errors_in_one_line(out):
-        _draw(get(name), Place(out, name))
+        chosen = get(name)
+        _check_places([chosen], out)
+        _draw(chosen, Place(out, name))
 
 
 @study.command()
-def clean(name: Name, out: Out = _OUT) -> None:
+def clean(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
+    out: Out = _OUT,
+) -> None:
     """Delete the records, the Dataset and the figures of a study."""
     from recsolve.studies.registry import get
     from recsolve.studies.sweep import Place
 
     with _errors_in_one_line(out):
-        print(f"deleted {Place(out, get(name).name).clear()} files of {name}")
+        place = Place(out, get(name).name)
+        count = len(place.files())
+        if count and not yes:
+            _confirm(f"{count} file{'s' * (count > 1)} of {name} in {place.folder}")
+        print(f"deleted {place.clear()} files of {name}")
+
+
+def _confirm(what: str) -> None:
+    """Ask before something is deleted; who cannot be asked says it with the command."""
+    if not _can_be_asked():
+        raise ValueError(f"{what} would be deleted, and nobody can be asked here; --yes deletes them")
+    if not typer.confirm(f"Delete {what}?", err=True):
+        print("recsolve: nothing is deleted", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _can_be_asked() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def report(
     full: Full = False,
+    quick: Quick = False,
     tiny: Tiny = False,
-    only: Annotated[str | None, typer.Option(help="Studies, with commas.", show_default="all")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Studies, with commas.", show_default="all", autocompletion=some_of(completion.studies)),
+    ] = None,
     stored: Annotated[bool, typer.Option("--stored", help="Run nothing: write up what is stored.")] = False,
     workers: Workers = _CORES,
     cluster: Cluster = None,
@@ -186,16 +231,18 @@ def report(
 ) -> None:
     """Run all studies and write a self-contained HTML report. What is stored is reused."""
     from recsolve.studies.registry import CATALOGUE, get
-    from recsolve.studies.report import write_report
+    from recsolve.studies.report import REPORT, write_report
     from recsolve.studies.sweep import Place
 
     problems: dict[str, str] = {}
     failed = 0
     with _errors_in_one_line(out):
-        size = _size(full, tiny)
+        size = _size(full, quick, tiny)
         chosen = [get(name.strip()) for name in (only.split(",") if only else CATALOGUE)]
         if stored:
             chosen = _stored(chosen, out)
+        _check_places(chosen, out)
+        check_output(out, REPORT)
         for one in chosen:
             try:
                 if stored:

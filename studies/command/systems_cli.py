@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsolve.studies.command.study_cli import fail
+from recsolve.studies.command import completion
+from recsolve.studies.command.completion import one_of
+from recsolve.studies.command.shared import ERRORS, Json, Settings, fail, print_json
 from recsolve.studies.draw import tables
+
+if TYPE_CHECKING:
+    from recsolve.studies.systems.system import System
 
 systems = typer.Typer(no_args_is_help=True, help="Show and solve the recurrences of published systems.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A system; `recsolve systems list` lists them.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config; TOML values.")
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A system; `recsolve systems list` lists them.", autocompletion=one_of(completion.systems)
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @systems.callback()
@@ -31,9 +37,7 @@ def list_systems(as_json: Json = False) -> None:
 
     known = [get(name) for name in CATALOGUE]
     if as_json:
-        names = ("name", "title", "cite", "structure", "solvers", "study")
-        rows = [{**{name: getattr(one, name) for name in names}, "scan": one.scan is not None} for one in known]
-        print(json.dumps(rows, indent=1))
+        print_json([_record(one) for one in known])
         return
     head = ("system", "paper", "Jacobian", "solvers", "exact scan", "study")
     scans = {one.name: "no" if one.scan is None else "yes" for one in known}
@@ -44,8 +48,14 @@ def list_systems(as_json: Json = False) -> None:
     )
 
 
+def _record(one: System) -> dict[str, Any]:
+    """Return what the listing says of a system, as plain JSON values."""
+    names = ("name", "title", "cite", "structure", "solvers", "study")
+    return {**{name: getattr(one, name) for name in names}, "scan": one.scan is not None}
+
+
 @systems.command()
-def show(name: Name) -> None:
+def show(name: Name, as_json: Json = False) -> None:
     """Show the equations of a system, its config, and what to run."""
     from recsolve.studies.store.configs import to_toml
     from recsolve.studies.systems.system import get
@@ -54,6 +64,9 @@ def show(name: Name) -> None:
         one = get(name)
     except ValueError as error:
         raise fail(error) from None
+    if as_json:
+        print_json({**_record(one), "equations": one.text, "config": asdict(one.config)})
+        return
     print(f"{one.name} ({one.cite})\n\n{one.text}\n")
     print(f"Jacobian: {one.structure}.\nSolvers that apply: {one.which_solvers()}.")
     if one.scan is not None:
@@ -69,22 +82,25 @@ def solve(
     name: Name,
     method: Annotated[
         str | None,
-        typer.Option(help="A solver; `recsolve solvers` lists them.", show_default="newton, or jacobi"),
+        typer.Option(
+            help="A solver; `recsolve solvers` lists them.",
+            show_default="newton, or jacobi",
+            autocompletion=one_of(completion.solvers),
+        ),
     ] = None,
     tol: Annotated[float | None, typer.Option(help="Tolerance of the residual, per entry.")] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Solve a system once, and say how it went: against its loop, and against its scan where it has one."""
-    from recsolve.studies.store.files import finite_or_text
     from recsolve.studies.systems.solved import solved
 
     try:
         found = solved(name, method, tol, settings or ())
-    except (ValueError, TypeError, MemoryError, ArithmeticError) as error:
+    except ERRORS as error:
         raise fail(error) from None
     if as_json:
-        print(json.dumps(finite_or_text(found), indent=1))
+        print_json(found)
         return
     texts: list[tuple[Any, ...]] = [(key, f"{x:.3g}" if isinstance(x, float) else x) for key, x in found.items()]
     tables.show_rows(name, ("what", "found"), texts)

@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from recsolve.studies.command.study_cli import fail, text_of
+from recsolve.studies.command import completion
+from recsolve.studies.command.progress import bar_of
+from recsolve.studies.command.shared import ERRORS, Config, Settings, check_output, fail, text_of
 
 if TYPE_CHECKING:
     from recsolve.studies.training.config import TrainConfig
 
-_ERRORS = (ValueError, TypeError, ImportError, OSError, ArithmeticError, RuntimeError)
-
 
 def train(
-    task: Annotated[str | None, typer.Argument(help="text, parity, match, s5, copy or digits.")] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML with values of the config.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config; TOML values.")
+    task: Annotated[
+        str | None,
+        typer.Argument(
+            help="text, parity, match, s5, copy or digits.", autocompletion=completion.one_of(completion.tasks)
+        ),
     ] = None,
+    config: Config = None,
+    settings: Settings = None,
     out: Annotated[Path, typer.Option(help="Folder of config, log and checkpoint; a run there goes on.")] = Path(
         "recsolve-train"
     ),
@@ -34,36 +37,40 @@ def train(
     """Train recurrent layers in parallel over time. Interrupt it at any time; run it again to go on."""
     from recsolve.studies.store.configs import configured, to_toml
     from recsolve.studies.training.config import TrainConfig
+    from recsolve.studies.training.train import FILES
 
     try:
-        base = configured(TrainConfig(), text_of(config) if config is not None else "", [])
         chosen = [*([] if task is None else [f"task={task}"]), *(settings or ())]
-        wanted = configured(base, "", chosen)
+        wanted = configured(TrainConfig(), text_of(config), chosen)
         if show:
             print(to_toml(wanted), end="")
             return
-        if out.exists() and not out.is_dir():
-            raise ValueError(f"--out {out} is a file; wanted a folder")
+        check_output(out, *FILES)
         _train(wanted, out, device, as_json)
     except KeyboardInterrupt:
         print(f"recsolve: interrupted; the same command goes on from {out}", file=sys.stderr)
         raise typer.Exit(130) from None
-    except _ERRORS as error:
+    except (*ERRORS, RuntimeError) as error:
         raise fail(error) from None
 
 
 def _train(config: TrainConfig, out: Path, device: str, as_json: bool) -> None:
-    from recsolve.studies.training.train import Run
+    from recsolve.studies.training.train import FILES, Run
 
     run = Run(config, out, device)
     if run.step:
         print(f"{out} has {run.step} of {config.steps} steps", file=sys.stderr)
     say = _as_json if as_json else _as_text
-    with _bar(run.step, config.steps) as tick:
+    with bar_of("step") as bar:
+
+        def tick(step: int, loss: float) -> None:
+            if bar is not None:
+                bar(step, config.steps, f"loss {loss:.4f}")
+
         for row in run.rows(tick):
             say(row)
     if not as_json:
-        print(f"wrote {out}: config.toml, log.jsonl, checkpoint.safetensors")
+        print(f"wrote {out}: {', '.join(FILES)}")
 
 
 def _as_json(row: dict[str, Any]) -> None:
@@ -81,29 +88,3 @@ def _as_text(row: dict[str, Any]) -> None:
     if "held_out_loss" in row:
         parts.append(f"held out: loss {row['held_out_loss']:.4f}, right {row['held_out_right']:.1%}")
     Console(soft_wrap=True, highlight=False).print(", ".join(parts), markup=False)
-
-
-class _bar:
-    """A progress bar on a terminal, and nothing elsewhere: the lines of the log are enough."""
-
-    def __init__(self, done: int, steps: int):
-        self.done, self.steps = done, steps
-
-    def __enter__(self) -> Any:
-        console = Console(stderr=True)
-        if not console.is_terminal:
-            self.progress = None
-            return lambda step, loss: None
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.progress = Progress(
-            TextColumn("step"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
-            TimeRemainingColumn(), TextColumn("left"), console=console,
-        )  # fmt: skip
-        self.progress.__enter__()
-        task = self.progress.add_task("", total=self.steps, completed=self.done, loss="")
-        return lambda step, loss: self.progress.update(task, completed=step, loss=f"{loss:.4f}")
-
-    def __exit__(self, *error: Any) -> None:
-        if self.progress is not None:
-            self.progress.__exit__(*error)

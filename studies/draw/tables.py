@@ -9,13 +9,14 @@ from io import StringIO
 from typing import Any
 
 from rich.box import ASCII2, SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
 _PIPE_WIDTH = 500  # a pipe has no width; wide enough that no row wraps
 _UNUSED = 20  # keys that nothing uses, of a file of weights
 _WIDE = 160  # from here on a column of sources is readable
+_NAMES = 0.5  # the share of the width that names may take whole
 
 
 def console_of_output() -> Console:
@@ -24,18 +25,20 @@ def console_of_output() -> Console:
 
 
 def table_of(title: str, columns: dict[str, str], narrow: bool = False) -> Table:
+    """Return a table whose cells go on in the next line where they do not fit: nothing is ever cut."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     box = SIMPLE_HEAD if unicode else ASCII2
     spacing = {"padding": 0, "show_edge": False} if narrow else {"padding": (0, 1, 0, 0)}
     table = Table(title=title, title_justify="left", title_style="bold", box=box, pad_edge=False, **spacing)
     for name, justify in columns.items():
-        # Numbers never wrap; in a terminal that is too narrow the last columns lose their end first.
-        table.add_column(name, justify=justify, no_wrap=narrow)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     return table
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print a table; in a pipe without the blanks at the ends of lines."""
+    """Print a table, names in the first column whole; in a pipe without the blanks at the ends of lines."""
+    names = table.columns[0]
+    names.width = min(console.measure(Group(names.header, *names.cells)).maximum, int(_NAMES * console.width))
     if sys.stdout.isatty():
         console.print(table)
         return
@@ -190,52 +193,64 @@ def show_weights(contents: Any) -> None:
         )
 
 
-def show_cells() -> None:
-    """Print the built-in cells."""
+def cell_rows() -> list[dict[str, Any]]:
+    """Return the built-in cells, a row each."""
     from recsolve import cells
 
-    columns = ("cell", "state", "mixings", "drives", "Jacobian: diagonal mixing", "dense mixing", "source")
-    table = table_of("cells", _left(*columns))
+    rows = []
     for name, cell in cells.REGISTRY.items():
         k = len(cell.state)
         unit = "diagonal" if k == 1 else f"{k} x {k} per unit"
         coupled = ("factored, nested" if name == "cho_gru" else "factored") if cell.mixings else unit
-        table.add_row(
-            name,
-            ", ".join(cell.state),
-            ", ".join(cell.mixings) or "none",
-            ", ".join(cell.drives),
-            unit,
-            coupled,
-            cell.cite,
-        )
-    print_table(console_of_output(), table)
+        rows.append(
+            {
+                "name": name, "state": list(cell.state), "mixings": list(cell.mixings), "drives": list(cell.drives),
+                "diagonal": unit, "dense": coupled, "cite": cell.cite,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def show_cells() -> None:
+    """Print the built-in cells."""
+    columns = ("cell", "state", "mixings", "drives", "Jacobian: diagonal mixing", "dense mixing", "source")
+    rows = [[", ".join(x) or "none" if isinstance(x, list) else x for x in row.values()] for row in cell_rows()]
+    show_rows("cells", columns, map(tuple, rows))
 
 
 _AFFINE = {"all": "yes", "per-unit": "if units do not couple", "none": "no", "varies": "depends on the method chosen"}
 
 
-def show_solvers() -> None:
-    """Print the solvers, a section per group. Sources get a table of their own where the terminal is narrow."""
+def solver_rows() -> list[dict[str, Any]]:
+    """Return the solvers by group, a row each."""
     from recsolve.solvers import REGISTRY
     from recsolve.studies.groups import solvers_by_group
+
+    facts = ("name", "group", "matrix", "finite_termination", "exact_on_affine", "causal", "cite")
+    found = (REGISTRY[name] for names in solvers_by_group().values() for name in names)
+    return [{fact: getattr(solver, fact) for fact in facts} for solver in found]
+
+
+def show_solvers() -> None:
+    """Print the solvers, a section per group. Sources get a table of their own where the terminal is narrow."""
+    from recsolve.studies.groups import grouped
 
     console = console_of_output()
     facts = ("A, in place of J", "exact within T by itself", "one update on affine problems", "causal")
     wide = console.width >= _WIDE
     table = table_of(r"solvers: h <- F + A d\[t-1], d = A d\[t-1] + r", _left("solver", *facts, *["source"] * wide))
     sources = table_of("sources", _left("solver", "source"))
-    for group, names in solvers_by_group().items():
+    for group, rows in grouped(solver_rows(), lambda row: str(row["group"])).items():
         table.add_section()
         table.add_row(_heading(group))
-        for solver in (REGISTRY[name] for name in names):
-            exact = "yes" if solver.finite_termination else "with the pin"
-            causal = "yes" if solver.causal else "no"
-            row = (escape(solver.matrix), exact, _AFFINE[solver.exact_on_affine], causal, *[escape(solver.cite)] * wide)
-            table.add_row(f" {escape(solver.name)}", *row)
-            sources.add_row(escape(solver.name), escape(solver.cite))
+        for row in rows:
+            name, cite = escape(row["name"]), escape(row["cite"])
+            exact = "yes" if row["finite_termination"] else "with the pin"
+            causal = "yes" if row["causal"] else "no"
+            affine = _AFFINE[row["exact_on_affine"]]
+            table.add_row(f" {name}", escape(row["matrix"]), exact, affine, causal, *[cite] * wide)
+            sources.add_row(name, cite)
     for shown in (table,) if wide else (table, sources):
-        shown.columns[0].no_wrap = True
         print_table(console, shown)
 
 
@@ -244,23 +259,30 @@ def _left(*columns: str) -> dict[str, str]:
 
 
 def show_information(found: dict[str, Any]) -> None:
-    """Print versions, machine, kernels and array libraries."""
-    table = table_of("recsolve", _left("what", "found"))
-    for name, version in found["versions"].items():
-        table.add_row(name, version)
-    for name, value in found["machine"].items():
-        table.add_row(name, str(value))
-    for operation, backends in found["kernels"].items():
-        table.add_row(f"kernel: {operation}", ", ".join(backends))
-    for name, state in found["arrays"].items():
-        table.add_row(f"arrays: {name}", escape(state))
-    print_table(console_of_output(), table)
+    """Print versions, machine, kernels, array libraries, and what a solve would use."""
+    solves, cache, gpu = found["solves"], found["cache"], found["gpu"]
+    compiled = f"compiled loops, {solves['threads']} thread{'s' * (solves['threads'] > 1)}"
+    words = {None: "-", "numpy": "NumPy", "numba": compiled, "cuda": "CUDA kernels", "cupy": "CuPy, no kernels"}
+    seen = ", ".join(gpu["devices"]) or ("there, without a name" if gpu["usable"] else "none found")
+    kept = f"{cache['folder']}: {cache['files']} files, {cache['bytes'] / 1e6:.1f} MB"
+    rows = [
+        *found["versions"].items(),
+        *found["machine"].items(),
+        *((f"kernel: {operation}", ", ".join(backends)) for operation, backends in found["kernels"].items()),
+        *((f"arrays: {name}", state) for name, state in found["arrays"].items()),
+        ("GPU", seen),
+        ("backend", solves["fault"] or f"{solves['backend']} ({solves['set_by']})"),
+        ("solve of 64 steps", words[solves["small"]]),
+        ("solve of 16384 steps", words[solves["large"]]),
+        ("solve on a GPU", words[solves["gpu"]]),
+        ("compiled code", cache["fault"] or kept),
+    ]
+    show_rows("recsolve", ("what", "found"), rows)
 
 
 def show_rows(title: str, head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     """Print a table of texts and numbers."""
     table = table_of(title, _left(*head))
-    table.columns[0].no_wrap = True  # a name that is cut short cannot be typed
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row))
     print_table(console_of_output(), table)

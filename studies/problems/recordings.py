@@ -128,7 +128,9 @@ def _read(path: Path) -> Array | Table | str:
         )
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"--input {path} ends in {path.suffix!r}; wanted one of {', '.join(READERS)}")
+        tensor = path.suffix.lower() in (".pt", ".pth")
+        convert = f": numpy.save({path.stem + '.npy'!r}, torch.load({path.name!r}).numpy()) converts a tensor" * tensor
+        raise ValueError(f"--input {path} ends in {path.suffix!r}; wanted one of {', '.join(READERS)}{convert}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a truncated file is an error, not a note

@@ -33,6 +33,11 @@ def configured(config: Any, toml: str = "", settings: Iterable[str] = ()) -> Any
     >>> configured(Config(), settings=["lengths=[8, 16]", "seed=3"])
     Config(lengths=(8, 16), seed=3)
     """
+    return replace(config, **values_of(config, toml, settings))
+
+
+def values_of(config: Any, toml: str = "", settings: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what TOML text and settings change of a config, by name; errors are those of :func:`configured`."""
     try:
         values = tomllib.loads(toml)
     except tomllib.TOMLDecodeError as error:
@@ -42,11 +47,19 @@ def configured(config: Any, toml: str = "", settings: Iterable[str] = ()) -> Any
         if not sign:
             raise ValueError(f"--set is {setting!r}; wanted key=value")
         values[name.strip()] = _value(text)
-    known = {f.name: getattr(config, f.name) for f in fields(config)}
+    known = {f.name: _example(f.type, getattr(config, f.name)) for f in fields(config)}
     unknown = [name for name in values if name not in known]
     if unknown:
         raise ValueError(f"the config has unknown {unknown}; wanted some of {', '.join(known)}")
-    return replace(config, **{name: _like(known[name], value, name) for name, value in values.items()})
+    return {name: _like(known[name], value, name) for name, value in values.items()}
+
+
+_EXAMPLES = {"str | None": "text", "int | None": 1, "float | None": 0.5, "tuple[str, ...]": ("text",)}
+
+
+def _example(kind: Any, value: Any) -> Any:
+    """Return a value of the type that a field has, where its own does not show it."""
+    return _EXAMPLES.get(kind, value) if value is None or value == () else value
 
 
 def _value(text: str) -> Any:
@@ -73,8 +86,9 @@ def _like(old: Any, new: Any, name: str) -> Any:
 
 
 def to_toml(config: Any) -> str:
-    """Return a config as TOML that :func:`configured` reads back."""
-    return "".join(f"{name} = {_toml(value)}\n" for name, value in asdict(config).items())
+    """Return a config as TOML that :func:`configured` reads back; what is not given is left out."""
+    values = {name: value for name, value in asdict(config).items() if value is not None and value != ()}
+    return "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
 
 
 def arguments(toml: str, stock: Mapping[str, Any]) -> str:
@@ -104,4 +118,5 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
-    return json.dumps(value) if isinstance(value, str) else repr(value)  # a JSON text is a TOML text
+    # A JSON text is a TOML text, but for halves of letters and for one letter that TOML wants written out.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)

@@ -118,9 +118,6 @@ class Records:
             _log.warning("record %s cannot be read (%s); set aside as %s, will be run again", path, error, aside.name)
             return None
 
-    def clear(self) -> int:
-        """Delete the records, those set aside and those half written, and return how many files these were."""
-        files = [path for pattern in ("*.json", "*.json.corrupt", ".*.part") for path in self.folder.glob(pattern)]
-        for path in files:
-            path.unlink()
-        return len(files)
+    def files(self) -> list[Path]:
+        """Return the records, those set aside and those half written."""
+        return [path for pattern in ("*.json", "*.json.corrupt", ".*.part") for path in self.folder.glob(pattern)]

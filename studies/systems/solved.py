@@ -7,7 +7,7 @@ from typing import Any
 
 import recsolve as rs
 from recsolve.analysis.distance import distance
-from recsolve.solvers.registry import applicable
+from recsolve.solvers.registry import applicable, check_applies
 from recsolve.studies.store.configs import configured
 from recsolve.studies.systems.system import get
 
@@ -27,6 +27,7 @@ def solved(
     system = get(name)
     recurrence = system.build(**vars(configured(system.config, settings=settings)))
     method = next(name for name in _USUAL if name in applicable(recurrence)) if method is None else method
+    check_applies(rs.solvers.get(method), recurrence)  # before the loop has walked for nothing
     loop = rs.solve(recurrence, method="sequential", tol=tol)
     solution = rs.solve(recurrence, method=method, tol=tol)
     found = {

@@ -18,6 +18,7 @@ from recsolve.studies.training import checkpoint, tasks
 from recsolve.studies.training.config import TrainConfig
 
 Row = dict[str, Any]
+FILES = _CONFIG, _LOG, _CHECKPOINT = "config.toml", "log.jsonl", "checkpoint.safetensors"  # of a run
 _TRAINING, HELD_OUT, _DROPOUT = 0, 1, 2  # what random numbers are drawn for
 
 
@@ -78,7 +79,7 @@ class Run:
     def _open(self, folder: Path) -> None:
         """Take up the run of a folder, or begin one there."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "checkpoint.safetensors"
+        path = folder / _CHECKPOINT
         if path.is_file():
             found = checkpoint.read(path)
             # A run may be made longer or speak more often; all that its numbers depend on is as it was.
@@ -93,15 +94,15 @@ class Run:
                 )
             checkpoint.restore(found, self.network, self.optimizer, path)
             self.step, self._losses = found.step, found.losses
-        with replace_into_place(folder / "config.toml") as part:
+        with replace_into_place(folder / _CONFIG) as part:
             part.write_text(to_toml(self.config), encoding="utf-8")
         kept = [row for row in self.log() if row["step"] <= self.step]
-        with replace_into_place(folder / "log.jsonl") as part:
+        with replace_into_place(folder / _LOG) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
     def log(self) -> list[Row]:
         """Return the lines of the log that there are."""
-        path = None if self.folder is None else self.folder / "log.jsonl"
+        path = None if self.folder is None else self.folder / _LOG
         if path is None or not path.is_file():
             return []
         rows = []
@@ -214,12 +215,12 @@ class Run:
 
     def _write(self, row: Row) -> None:
         if self.folder is not None:
-            with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            with open(self.folder / _LOG, "a", encoding="utf-8") as file:
                 file.write(json.dumps(finite_or_text(row)) + "\n")
 
     def _save(self) -> None:
         if self.folder is not None:
             checkpoint.save(
-                self.folder / "checkpoint.safetensors", self.network, self.optimizer, self.step, self._losses,
+                self.folder / _CHECKPOINT, self.network, self.optimizer, self.step, self._losses,
                 self.config,
             )  # fmt: skip
