@@ -20,7 +20,7 @@ from recsolve.studies import bench
 from recsolve.studies.bench import by_hand, calls_gpu, graphs, histories, layers_gpu, scans, solves_gpu
 from recsolve.studies.bench.board import BOARD, MULTIPLIERS, Config
 from recsolve.studies.bench.harness import Gpu, relative_error
-from recsolve.studies.command import cli
+from recsolve.studies.command import bench_cli
 
 CONFIG = Config(repeats=1, numbers=1 << 14)
 
@@ -211,9 +211,9 @@ def test_a_wrong_answer_is_shown_and_one_that_was_not_measured_is_left_out(capsy
     rows = [row | dict.fromkeys(("floor", "kernel", "call", "kernel_over_floor"), 1.0) for row in rows]
     table = bench.get("gpu", "scan").table
     monkeypatch.setattr(bench, "get", lambda machine, what: bench.Bench(lambda config: iter(rows), table))
-    cli.gpu(shapes="S1, odd 1")
+    bench_cli.gpu(shapes="S1, odd 1")
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[4:6]] == ["nan", "1000000"]
-    cli.gpu(as_json=True)
+    bench_cli.gpu(as_json=True)
     assert [row["error"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["nan", None]
 
 

@@ -232,7 +232,7 @@ def test_a_disk_that_is_full_by_then_keeps_the_table(run, monkeypatch):
     def full(result, folder):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(study.Comparison, "save", full)
+    monkeypatch.setattr(study.Comparisons, "save", full)
     result = run("compare", *SMALL, "--solvers", "newton", code=2)
     assert "newton" in result.stdout
     assert "the rows above are complete" in result.stderr

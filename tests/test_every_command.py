@@ -17,7 +17,8 @@ from recsolve.studies import registry
 from recsolve.studies.bench import WHAT, get
 from recsolve.studies.command import compare_cli, shared, study_cli, train_cli
 from recsolve.studies.command.cli import app
-from recsolve.studies.compare.compare import CompareConfig, Comparison
+from recsolve.studies.compare.compare import CompareConfig, Comparisons
+from recsolve.studies.compare.comparison import Comparison
 from recsolve.studies.compare.race import Entry
 from recsolve.studies.draw import tables
 from recsolve.studies.systems import system
@@ -154,7 +155,8 @@ def comparison():
         for name, status in zip(names, [*rs.Status, "error", "inapplicable"] * len(names), strict=False)
     ]
     tolerance = rs.solve(rs.cells.GRU.random(input_size=1, hidden_size=1, rng=0).recurrence([[1.0]])).tolerance
-    return Comparison(config, "a", "9 steps", 1, "float64", {"b": tolerance}, {"b": entries}), names
+    panel = Comparison("b", "float64", tolerance, entries, complete=True)
+    return Comparisons(config, "a", "9 steps", 1, [panel]), names
 
 
 def test_comparisons_are_whole_at_80_columns(capsys, monkeypatch):
