@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,6 +17,7 @@ from recsolve.kernels.cpu.scan.factored_scan import is_factored
 from recsolve.kernels.cpu.scan.sparse import is_sparse
 from recsolve.kernels.cpu.threads import limited
 from recsolve.kernels.monoids.monoid import Monoid
+from recsolve.kernels.ready import attempt, calibrated
 from recsolve.kernels.registry import get
 
 BACKENDS = ("auto", "numpy", "numba", "cuda")
@@ -25,6 +26,7 @@ VARIABLE = "RECSOLVE_BACKEND"
 # A compiled scan costs 60 us before it begins, a NumPy scan a few us per row; and below this many numbers the gain is
 # less than the cost of loading the compiled loops.
 _PAYS, _MANY_STEPS, _MANY_FACTORED = 32_768, 64, 1024
+_FEW_STEPS = 16  # with fewer NumPy is faster than loops that are there already
 
 # Compiling a cell takes seconds once, loading it a fraction of one per process; NumPy takes 20 us a step, or more.
 _LONG, _LARGE = 4096, 1 << 18  # many steps, or numbers
@@ -140,6 +142,11 @@ def compiles(steps: int, numbers: int) -> bool:
     return (steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS)) and _installed()
 
 
+def may_be_ready() -> bool:
+    """Return whether a problem that is too small to compile anything takes loops that are compiled already."""
+    return asked() == "auto" and _installed() and calibrated()
+
+
 def launches(like: Array, steps: int, numbers: int) -> bool:
     """Return whether CUDA kernels compiled from f evaluate it.
 
@@ -240,5 +247,17 @@ def scan(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: 
     >>> scan(MONOIDS["addition"], (np.arange(4.0),))
     array([0., 1., 3., 6.])
     """
-    kernel = get("scan", chosen(monoid, elements, initial))
-    return kernel(monoid, elements, initial=initial, reset=reset)  # type: ignore[no-any-return]
+    name = chosen(monoid, elements, initial)
+    if name == "numpy" and (found := _if_ready(monoid, elements, initial, reset)) is not None:
+        return found
+    return get("scan", name)(monoid, elements, initial=initial, reset=reset)  # type: ignore[no-any-return]
+
+
+def _if_ready(monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None) -> Array | None:
+    """Return a scan by loops that are compiled already; None where there are none, or too few rows for them."""
+    steps = len(monoid.like(elements))
+    if steps < _FEW_STEPS or not (may_be_ready() and scan_numba.carries(monoid, elements, initial)):
+        return None
+    key = "scan", type(monoid), type(elements[0]), elements[1].dtype
+    return attempt(key, steps, partial(scan_numba.scan, monoid, elements, initial=initial, reset=reset),
+                   scan_numba.file_of(elements[0]))  # fmt: skip

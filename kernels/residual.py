@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import FLOATS, Array, difference, kind_of, namespace, slowest_first
+from recsolve.base.arrays import FLOATS, Array, difference, freeze, kind_of, namespace, slowest_first
 from recsolve.base.layout import Layout
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels import backends
@@ -63,7 +63,7 @@ def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[
     flat = (*rows.flat, rows.flatten(out))
     converged, exact = np.empty(rows.leading, np.bool_), np.empty(rows.leading, np.bool_)
     worst = np.full(rows.leading, 0 if tolerance.lanes is None else tolerance.unit, dtype)
-    bits: Any = tuple([x.view(integer) for x in flat])
+    bits: Any = tuple([freeze(x.view(integer)) for x in flat])
     limits: Any = (np.iinfo(integer).max, dtype.type(tolerance.atol), dtype.type(tolerance.rtol), rows.width, lane)
     results: Any = (converged.ravel(), exact.ravel(), worst.ravel(), worst.ravel().view(integer))
     loop: Any = residual_loops.residual
@@ -220,7 +220,7 @@ class _Rows:
     def __init__(self, arrays: Sequence[Array], order: _Order):
         self.order, self.leading, self.width, self.number = order, order.leading, order.width, order.number
         self.event = tuple(range(len(order.axes), arrays[0].ndim))
-        self.flat = [self.flatten(x) for x in arrays]
+        self.flat = [freeze(self.flatten(x)) for x in arrays]  # loops are compiled for one kind of memory
 
     def flatten(self, x: Array) -> Array:
         return x.transpose(*self.order.axes, *self.event).reshape(-1)

@@ -191,9 +191,12 @@ class Rows:
         return np.moveaxis(inside.array[-1], components, [axis - 1 for axis in outside.components])
 
     def component_rows(self, x: Array, axes: tuple[int, ...] = ()) -> Array:
-        """Return one step of states (*axes with those of components) as flat (k * number,)."""
+        """Return one step of states (*axes with those of components) as flat (k * number,), read-only.
+
+        Loops are compiled for what may be written and once more for what may not, so it never may.
+        """
         moved = np.moveaxis(x, axes, range(len(axes))).reshape(-1, *self.shape[1:])
-        return self.lanes.flatten(moved, len(self.shape) - 1).ravel()
+        return freeze(self.lanes.flatten(moved, len(self.shape) - 1).ravel())
 
     def unflatten(self, rows: Array) -> Array:
         """Return (..., number) as (..., *axes)."""
