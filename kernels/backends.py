@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
@@ -17,7 +17,7 @@ from recsolve.kernels.cpu.scan.factored_scan import is_factored
 from recsolve.kernels.cpu.scan.sparse import is_sparse
 from recsolve.kernels.cpu.threads import limited
 from recsolve.kernels.monoids.monoid import Monoid
-from recsolve.kernels.ready import attempt, calibrated
+from recsolve.kernels.ready import attempt, calibrated, here
 from recsolve.kernels.registry import get
 
 BACKENDS = ("auto", "numpy", "numba", "cuda")
@@ -169,10 +169,15 @@ def launches(like: Array, steps: int, numbers: int) -> bool:
     return kind_of(like) == "cupy" and (name == "cuda" or (name == "auto" and pays))
 
 
-def compiles_rows(numbers: int) -> bool:
-    """Return whether Numba loops compare and copy the rows of trajectories with ``numbers`` entries."""
+def compiles_rows(numbers: int, key: Hashable) -> bool:
+    """Return whether Numba loops compare and copy the rows of trajectories with ``numbers`` entries.
+
+    The ``key`` says of which kind, for :mod:`recsolve.kernels.ready`: what is compiled runs smaller ones too.
+    """
     name = asked()
-    return name == "numba" or (name == "auto" and numbers >= _ROWS and _installed())
+    if name != "auto":
+        return name == "numba"
+    return (numbers >= _ROWS and _installed()) or (numbers >= _NUMBERS and calibrated() and here(key))
 
 
 def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:

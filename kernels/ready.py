@@ -64,6 +64,11 @@ def note(key: Hashable) -> None:
     _known(key).here = True
 
 
+def here(key: Hashable) -> bool:
+    """Return whether this process has run compiled calls of a kind."""
+    return key in _KNOWN and _KNOWN[key].here
+
+
 def attempt(key: Hashable, steps: int, call: Callable[[], Result], file: str) -> Result | None:
     """Return what a call of compiled loops gives, or None where one of them would have to be compiled.
 
