@@ -161,7 +161,7 @@ def _consider_fixed_points(choice: Choice, pilot: Pilot, T: int) -> None:
     best = None
     for m in (2**k for k in range(2, T.bit_length())):
         count = int(np.ceil(memory / m)) + 1
-        sweep = (m - 1) * (pilot.step + pilot.cut + pilot.slope * T / m) + judging
+        sweep = pilot.sweep(m, T)
         if count * m < T and (best is None or count * sweep + judging < best.seconds):
             label = f"gauss_seidel in chunks of {m}"
             best = Candidate(GaussSeidel(chunk=m), label, count, count * sweep + judging)

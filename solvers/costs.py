@@ -32,7 +32,7 @@ _FORMAT = 1
 _MOST = 2000  # costs in a record, those that were met last
 _LAST = 8  # measurements that are kept
 _ENOUGH = 3  # after so many what would have to be measured for its own sake is not measured again,
-_AGAIN = 16  # except every so many times
+_AGAIN = 50  # except every so many times
 _BELOW, _ABOVE = 1 / 1.25, 1.5  # times what is kept: the least of the last measurements contradicts it
 _DEEP = 3  # functions inside functions that are told apart
 
@@ -79,6 +79,7 @@ class Costs:
 
     def __init__(self, kind: str):
         self._kind, self._changed = kind, False
+        self._said: dict[str, float] = {}  # one choice is made of one set of numbers
 
     def noted(self, work: str, seconds: float) -> float:
         """Add a measurement of work that was done anyway, and return what is kept."""
@@ -92,13 +93,18 @@ class Costs:
 
     def of(self, work: str, measure: Callable[[], float]) -> float:
         """Return what is kept, measured first where there is not enough."""
-        if calibrated():
-            with _LOCK:
-                cost = _record().get(f"{self._kind} {work}", Cost())
-                cost.asked += 1
-                if cost.seconds is not None and len(cost.last) >= _ENOUGH and cost.asked % _AGAIN:
-                    return cost.seconds
-        return self.noted(work, measure())
+        if work not in self._said:
+            self._said[work] = self._asked(work) or self.noted(work, measure())
+        return self._said[work]
+
+    def _asked(self, work: str) -> float | None:
+        """Return what is kept if it need not be measured."""
+        if not calibrated():
+            return None
+        with _LOCK:
+            cost = _record().get(f"{self._kind} {work}", Cost())
+            cost.asked += 1
+            return cost.seconds if len(cost.last) >= _ENOUGH and cost.asked % _AGAIN else None
 
     def keep(self) -> None:
         """Write what has changed to disk."""

@@ -16,15 +16,18 @@ from recsolve.recurrence.binding import parts_as
 from recsolve.recurrence.engine import Engine
 from recsolve.solvers.costs import Costs, kind_of_problem
 from recsolve.solvers.driver import Run
+from recsolve.solvers.gauss_seidel import GaussSeidel
+from recsolve.solvers.jacobi import Jacobi
 from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import Problem
 from recsolve.solvers.sequential import Sequential, loop
 
 _SHARE = 32  # the pilot has T / _SHARE steps, a power of two from _SHORTEST to _LONGEST
 _SHORTEST, _LONGEST = 32, 256
-_LONGER = 4  # times the steps of the pilot, over which iterations are timed too
+_LONGER = 16  # times the steps of the pilot, over which iterations are timed too
+_CHUNK = 16  # steps of a chunk of Gauss-Seidel that is timed
 _WALKED = 16_384  # steps at most over which a loop is timed that is chosen without a pilot
-_REPEATS = 2
+_REPEATS = 3
 
 
 def described(recurrence: Recurrence) -> str:
@@ -60,8 +63,7 @@ class Pilot:
         memory = self._memory()
         self.forgets, self.memory = memory < float("inf"), min(memory, self.longest)
         self.cut = self._cost("cut", lambda: self.short.window(0, max(self.length // 4, 1)))
-        at_once = self._cost("f", lambda: self.short.evaluate(self.states))
-        self.slope = max(at_once - self.step, 0.0) / (self.length - 1)  # of the time of f, per row
+        self.at_once = self._cost("f", lambda: self.short.evaluate(self.states))
 
     def _cost(self, work: str, call: Callable[[], Any]) -> float:
         return self.costs.of(f"{work} of {self.length}", lambda: timed(call)[0])
@@ -78,6 +80,19 @@ class Pilot:
             return float(seconds / (run.nit + 1))
 
         return self.costs.of(f"{method.name} over {part.length}", measure)
+
+    def sweep(self, chunk: int, rows: int) -> float:
+        """Return the time of an iteration of Gauss-Seidel in chunks: its steps, side by side, and judging them.
+
+        What else it does, which the sum leaves out, is measured with one size of chunks.
+        """
+        tried = min(_CHUNK, self.longer.length)
+        measured = self._iterating(GaussSeidel(chunk=tried), self.longer)
+        return self._sweep(chunk, rows) * max(measured / self._sweep(tried, self.longer.length), 1.0)
+
+    def _sweep(self, chunk: int, rows: int) -> float:
+        slope = max(self.at_once - self.step, 0.0) / (self.length - 1)  # of the time of f, per row
+        return (chunk - 1) * (self.step + self.cut + slope * rows / chunk) + self.iteration(Jacobi(), rows)
 
     def _memory(self) -> float:
         """Return after how many steps loops from two states meet, without resets; inf if they do not come closer."""
