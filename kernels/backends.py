@@ -12,12 +12,12 @@ from typing import Any
 
 from recsolve.base.arrays import Array, kind_of
 from recsolve.jacobians import LaneDense
+from recsolve.kernels.cpu.jit.ready import attempt, calibrated, here
 from recsolve.kernels.cpu.scan import scan_numba
 from recsolve.kernels.cpu.scan.factored_scan import is_factored
 from recsolve.kernels.cpu.scan.sparse import is_sparse
 from recsolve.kernels.cpu.threads import limited
 from recsolve.kernels.monoids.monoid import Monoid
-from recsolve.kernels.ready import attempt, calibrated, here
 from recsolve.kernels.registry import get
 
 BACKENDS = ("auto", "numpy", "numba", "cuda")
@@ -172,7 +172,7 @@ def launches(like: Array, steps: int, numbers: int) -> bool:
 def compiles_rows(numbers: int, key: Hashable) -> bool:
     """Return whether Numba loops compare and copy the rows of trajectories with ``numbers`` entries.
 
-    The ``key`` says of which kind, for :mod:`recsolve.kernels.ready`: what is compiled runs smaller ones too.
+    The ``key`` says of which kind, for :mod:`recsolve.kernels.cpu.jit.ready`: what is compiled runs smaller ones too.
     """
     name = asked()
     if name != "auto":

@@ -16,7 +16,8 @@ import numpy as np
 from recsolve.base.arrays import FLOATS, Array, difference, freeze, kind_of, namespace, slowest_first
 from recsolve.base.layout import Layout
 from recsolve.base.tolerance import Tolerance
-from recsolve.kernels import backends, ready
+from recsolve.kernels import backends
+from recsolve.kernels.cpu.jit import ready
 from recsolve.kernels.cpu.threads import spread, threads
 
 if TYPE_CHECKING:

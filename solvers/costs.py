@@ -23,7 +23,7 @@ import numpy as np
 
 from recsolve._version import __version__
 from recsolve.kernels.cpu.jit import disk
-from recsolve.kernels.ready import calibrated
+from recsolve.kernels.cpu.jit.ready import calibrated
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.engine import Engine
 

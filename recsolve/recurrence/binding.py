@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recsolve.base.arrays import kind_of
-from recsolve.kernels import backends, ready
+from recsolve.kernels import backends
 from recsolve.kernels.compile_clock import CompilationRefused
+from recsolve.kernels.cpu.jit import ready
 from recsolve.kernels.cpu.jit.module_cache import label
 from recsolve.recurrence.compilation import Backend, backend_of, traced_of
 from recsolve.recurrence.engine import CompiledEngine, Engine

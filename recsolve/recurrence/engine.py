@@ -17,7 +17,7 @@ from recsolve.base.arrays import Array, is_discrete, namespace, same_bits
 from recsolve.base.status import MIXES, NOT_A_FUNCTION
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
-from recsolve.kernels import ready
+from recsolve.kernels.cpu.jit import ready
 from recsolve.kernels.cpu.jit.module_cache import label
 
 if TYPE_CHECKING:

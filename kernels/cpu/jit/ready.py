@@ -85,7 +85,7 @@ def attempt(key: Hashable, steps: int, call: Callable[[], Result], file: str) ->
 
     Examples
     --------
-    >>> from recsolve.kernels.ready import attempt
+    >>> from recsolve.kernels.cpu.jit.ready import attempt
     >>> attempt("an example", 10, lambda: "compiled", "no such file") is None
     True
     """
