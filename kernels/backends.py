@@ -118,8 +118,8 @@ def forced() -> bool:
     return asked() in ("numba", "cuda")
 
 
-def compiles(steps: int, numbers: int) -> bool:
-    """Return whether Numba loops compiled from f evaluate it.
+def compiles(steps: int, numbers: int, key: Hashable = None) -> bool:
+    """Return whether Numba loops compiled from f evaluate it, or walk along a graph.
 
     Parameters
     ----------
@@ -127,6 +127,8 @@ def compiles(steps: int, numbers: int) -> bool:
         T.
     numbers : int
         Entries of all states, T times batch times event.
+    key : hashable, optional
+        The kind of call, for :mod:`recsolve.kernels.cpu.jit.ready`: what this process has compiled runs at any size.
 
     Examples
     --------
@@ -136,10 +138,15 @@ def compiles(steps: int, numbers: int) -> bool:
     ...     compiles(10_000, 100_000)
     False
     """
+    return _compiles(steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS), key)
+
+
+def _compiles(pays: bool, key: Hashable) -> bool:
+    """Return whether loops of Numba run: where that pays, or where they are compiled already."""
     name = asked()
     if name != "auto":
         return name == "numba"
-    return (steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS)) and _installed()
+    return (pays and _installed()) or (key is not None and calibrated() and here(key))
 
 
 def may_be_ready() -> bool:
@@ -174,10 +181,7 @@ def compiles_rows(numbers: int, key: Hashable) -> bool:
 
     The ``key`` says of which kind, for :mod:`recsolve.kernels.cpu.jit.ready`: what is compiled runs smaller ones too.
     """
-    name = asked()
-    if name != "auto":
-        return name == "numba"
-    return (numbers >= _ROWS and _installed()) or (numbers >= _NUMBERS and calibrated() and here(key))
+    return _compiles(numbers >= _ROWS, key if numbers >= _NUMBERS else None)
 
 
 def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.kernels import compile_clock
+from recsolve.kernels import compile_clock, graph_scan
 from recsolve.kernels.backends import scan
 from recsolve.kernels.cpu.jit import disk, ready
 from recsolve.kernels.monoids import MONOIDS
@@ -21,7 +21,7 @@ SMALL = (1, 2, 31, 255)
 CELL = """
 from functools import cache
 import numpy as np, recsolve as rs
-from recsolve.kernels import compile_clock
+from recsolve.kernels import compile_clock, graph_scan
 @cache
 def cell(own):
     def leak(s, W, u, p):
@@ -140,6 +140,32 @@ def test_whether_the_initial_state_of_a_scan_may_be_written_compiles_nothing_ane
     before = compile_clock.compilations()
     assert (scan(MONOIDS["affine"], (A, b), initial=np.broadcast_to(np.ones(()), 4))[0] == 1.5).all()
     assert compile_clock.compilations() == before
+
+
+def test_loops_along_graphs_run_at_every_size_once_they_are_compiled(monkeypatch):
+    def solved(nodes):
+        u = np.random.default_rng(0).standard_normal((nodes, 2))
+        parents = [(n - 1, max(n - 3, -1)) for n in range(nodes)]
+        rec = rs.Recurrence.from_graph(
+            lambda h, u: 0.4 * np.tanh(h[0]) + 0.4 * np.tanh(h[1]) + u,
+            parents,
+            inputs=u,
+            initial=np.zeros(2),
+            structure="diagonal",
+        )
+        return rs.solve(rec, method="newton")
+
+    ran = []
+    monkeypatch.setattr(graph_scan, "_run", lambda *args, run=graph_scan._run: (ran.append(args[0][1]), run(*args)))
+    assert solved(100).success
+    assert not ran
+    assert solved(5000).success
+    of_large = set(ran)
+    assert "forward" in of_large
+    ran.clear()
+    assert solved(100).success
+    assert "forward" in ran
+    assert set(ran) <= of_large
 
 
 def test_an_attempt_in_vain_is_made_again_when_something_has_been_compiled():

@@ -20,6 +20,7 @@ from recsolve.recurrence.fused_engine import FusedEngine
 from recsolve.recurrence.staged_engine import StagedEngine
 
 if TYPE_CHECKING:
+    from recsolve.recurrence.base import Recurrence
     from recsolve.recurrence.cell_recurrence import CellRecurrence
 
 # Whether what is solved may be walked along time; not by methods that evaluate f at all t at once.
@@ -98,7 +99,7 @@ def _small(recurrence: CellRecurrence) -> CompiledEngine | None:
     return bound() if whole else ready.attempt(key, rec.length, bound, f"{label(rec.cell.cell.name)}_")
 
 
-def _run(step: CellRecurrence, like: CompiledEngine) -> None:
+def _run(step: Recurrence, like: CompiledEngine) -> None:
     """Evaluate f at one step, and walk to it, which ends the attempt where that is not compiled."""
     engine = type(like)(step, like.traced, like.backend)
     with np.errstate(all="ignore"):
