@@ -21,14 +21,17 @@ SMALL = (1, 2, 31, 255)
 CELL = """
 from functools import cache
 import numpy as np, recsolve as rs
-from recsolve.kernels import compile_clock, graph_scan
+from recsolve.kernels import compile_clock
 @cache
-def cell(own):
+def kind(own):
     def leak(s, W, u, p):
         return W.h(s.h) + u.h / own
-    return rs.Cell(leak, state=("h",), output="h").random(input_size=2, hidden_size=4, mixing="diagonal", rng=0)
-def made(T, own=3.0):
-    return cell(own).recurrence(np.random.default_rng(T).standard_normal((T, 2)))
+    return rs.Cell(leak, state=("h",), output="h")
+@cache
+def cell(own, mixing):
+    return kind(own).random(input_size=2, hidden_size=4, mixing=mixing, rng=0)
+def made(T, own=3.0, mixing="diagonal"):
+    return cell(own, mixing).recurrence(np.random.default_rng(T).standard_normal((T, 2)))
 """
 made = {}
 exec(CELL, made)
@@ -110,6 +113,12 @@ def test_size_alone_decides_where_that_is_wanted(compiled, monkeypatch):
     monkeypatch.setenv(ready.VARIABLE, "perhaps")
     with pytest.raises(ValueError, match="RECSOLVE_CALIBRATION is 'perhaps'; wanted 'on' or 'off'"):
         made(100).bind()
+
+
+def test_mixings_of_other_kinds_are_other_programs(compiled):
+    for _ in range(2):
+        assert made(100).compiled
+        assert not made(100, mixing="dense").compiled
 
 
 def test_what_lies_on_disk_is_loaded_once_small_problems_have_taken_some_steps(compiled):

@@ -14,7 +14,7 @@ from recsolve.kernels import backends
 from recsolve.kernels.compile_clock import CompilationRefused
 from recsolve.kernels.cpu.jit import ready
 from recsolve.kernels.cpu.jit.module_cache import label
-from recsolve.recurrence.compilation import Backend, backend_of, traced_of
+from recsolve.recurrence.compilation import Backend, backend_of, ties_of, traced_of
 from recsolve.recurrence.engine import CompiledEngine, Engine
 from recsolve.recurrence.fused_engine import FusedEngine
 from recsolve.recurrence.staged_engine import StagedEngine
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # Whether what is solved may be walked along time; not by methods that evaluate f at all t at once.
 _WALKS: ContextVar[bool] = ContextVar("recsolve_walks", default=True)
-# Whether parts of a problem are compiled, as the whole is; None outside solves.
-_WHOLE: ContextVar[bool | None] = ContextVar("recsolve_whole_is_compiled", default=None)
+# The engine of the problem that is being solved, for its parts.
+_WHOLE: ContextVar[Engine | None] = ContextVar("recsolve_engine_of_the_whole", default=None)
 
 
 def engine_of(recurrence: CellRecurrence) -> Engine:
@@ -36,7 +36,7 @@ def engine_of(recurrence: CellRecurrence) -> Engine:
     """
     if (backend := backend_of(recurrence)) is not None:
         engine = _compiled(recurrence, backend)
-        if isinstance(engine, CompiledEngine) and backend == "numba":
+        if engine is not None and backend == "numba":
             for walks in (False, True):
                 ready.note((*_key(recurrence), walks))
         return engine or Engine(recurrence)
@@ -63,7 +63,7 @@ def parts_as(engine: Engine) -> Iterator[None]:
         with backends.backend(engine.backend):
             yield
         return
-    token = _WHOLE.set(isinstance(engine, CompiledEngine))
+    token = _WHOLE.set(engine)
     try:
         yield
     finally:
@@ -80,8 +80,12 @@ def _compiled(recurrence: CellRecurrence, backend: Backend) -> CompiledEngine | 
 
 def _small(recurrence: CellRecurrence) -> CompiledEngine | None:
     """Return the engine of loops that are compiled already, for NumPy arrays under ``auto``; else None."""
-    whole, rec = _WHOLE.get(), recurrence
-    if whole is False or 0 in rec.shape or kind_of(rec.initial) != "numpy" or not backends.may_be_ready():
+    rec = recurrence
+    if 0 in rec.shape or kind_of(rec.initial) != "numpy" or not backends.may_be_ready():
+        return None
+    whole = _WHOLE.get()
+    part = whole is not None and getattr(getattr(whole.recurrence, "cell", None), "cell", None) is rec.cell.cell
+    if part and not isinstance(whole, CompiledEngine):
         return None
 
     def bound() -> CompiledEngine:
@@ -90,13 +94,13 @@ def _small(recurrence: CellRecurrence) -> CompiledEngine | None:
             raise CompilationRefused("there is nothing to compile")
         engine.small = True
         needs = rec.dtype, _WALKS.get()
-        if whole is None and needs not in engine.traced.ready:
+        if not part and needs not in engine.traced.ready:
             _run(rec.window(0, 1), engine)
             engine.traced.ready.add(needs)
         return engine
 
     key = *_key(rec), _WALKS.get()
-    return bound() if whole else ready.attempt(key, rec.length, bound, f"{label(rec.cell.cell.name)}_")
+    return bound() if part else ready.attempt(key, rec.length, bound, f"{label(rec.cell.cell.name)}_")
 
 
 def _run(step: Recurrence, like: CompiledEngine) -> None:
@@ -109,4 +113,6 @@ def _run(step: Recurrence, like: CompiledEngine) -> None:
 
 
 def _key(recurrence: CellRecurrence) -> tuple[object, ...]:
-    return recurrence.cell.cell, recurrence.dtype
+    """Return what the program of a recurrence depends on, without tracing it."""
+    cell = recurrence.cell
+    return cell.cell, tuple([type(m) for m in cell.mixings.values()]), ties_of(recurrence), recurrence.dtype

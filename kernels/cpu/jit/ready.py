@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from threading import Lock
 from typing import TypeVar
 
 from recsolve.kernels.compile_clock import CompilationRefused, compilations, refusing
@@ -19,7 +20,7 @@ VARIABLE = "RECSOLVE_CALIBRATION"
 STEPS = 256  # of NumPy, which take some milliseconds: loading takes a few tenths of a second, once
 
 _NUMBA = "recsolve.kernels.cpu.jit.decorators"
-_MOST = 1024  # kinds of calls that are kept, those that were first used last
+_MOST = 1024  # kinds of calls that are kept, those that were first met last
 
 Result = TypeVar("Result")
 
@@ -34,6 +35,7 @@ class _Known:
 
 
 _KNOWN: dict[Hashable, _Known] = {}
+_LOCK = Lock()
 
 
 def calibrated() -> bool:
@@ -53,9 +55,10 @@ def calibrated() -> bool:
 def _known(key: Hashable) -> _Known:
     known = _KNOWN.get(key)
     if known is None:
-        known = _KNOWN[key] = _Known()
-        if len(_KNOWN) > _MOST:
-            del _KNOWN[next(iter(_KNOWN))]
+        with _LOCK:
+            known = _KNOWN.setdefault(key, _Known())
+            if len(_KNOWN) > _MOST:
+                del _KNOWN[next(iter(_KNOWN))]
     return known
 
 
@@ -85,9 +88,10 @@ def attempt(key: Hashable, steps: int, call: Callable[[], Result], file: str) ->
 
     Examples
     --------
-    >>> from recsolve.kernels.cpu.jit.ready import attempt
-    >>> attempt("an example", 10, lambda: "compiled", "no such file") is None
-    True
+    >>> from recsolve.kernels.cpu.jit.ready import attempt, note
+    >>> note("an example")  # it has been compiled
+    >>> attempt("an example", 10, lambda: "what it gives", file="example.")
+    'what it gives'
     """
     known, loading = _known(key), True
     if not known.here:
