@@ -116,7 +116,7 @@ def test_size_alone_decides_where_that_is_wanted(compiled, monkeypatch):
 
 
 def test_mixings_of_other_kinds_are_other_programs(compiled):
-    for _ in range(2):
+    for _ in range(5):
         assert made(100).compiled
         assert not made(100, mixing="dense").compiled
 
