@@ -53,7 +53,7 @@ class Auto(Method):
         return problem.engine.solve("sweeps", problem.tolerance, most=most)
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
-        chosen = choose(problem.recurrence, problem.tolerance).chosen
+        chosen = choose(problem.recurrence, problem.tolerance, problem.engine).chosen
         why = f"auto took {chosen.label}"
         if isinstance(chosen.method, Sequential):
             return (Stage(chosen.method, why=why),)

@@ -14,6 +14,7 @@ from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.kernels.compile_clock import CompilationRefused, refusing
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.recurrence.binding import parts_as
+from recsolve.recurrence.engine import Engine
 from recsolve.solvers.adaptive_shooting import AdaptiveShooting
 from recsolve.solvers.choice import Candidate, Choice
 from recsolve.solvers.composite import Windowed
@@ -71,7 +72,7 @@ def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | 
     return choice
 
 
-def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
+def choose(recurrence: Recurrence, tolerance: Tolerance, engine: Engine | None = None) -> Choice:
     """Measure the first steps, and return the methods that could be fast with their predicted costs.
 
     Parameters
@@ -79,6 +80,8 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     recurrence : Recurrence
     tolerance : Tolerance
         To which memory is measured and Newton's method is solved.
+    engine : Engine, optional
+        That of the recurrence, where it is bound already.
 
     Returns
     -------
@@ -99,7 +102,7 @@ def choose(recurrence: Recurrence, tolerance: Tolerance) -> Choice:
     if T < _FEWEST or 0 in recurrence.shape:
         reason = f"{T} steps are too few for anything to be faster than one after the other."
         return Choice([Candidate(Sequential(), "sequential", 0, 0.0)], [reason])
-    engine, on_gpu = recurrence.bind(), kind_of(recurrence.initial) == "cupy"
+    engine, on_gpu = engine or recurrence.bind(), kind_of(recurrence.initial) == "cupy"
     compiled = engine.compiled
     if on_gpu and engine.whole and tolerance.lanes is None:
         whole = Candidate(Windowed(), "newton, compiled whole for the GPU", 0, 0.0)
