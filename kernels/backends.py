@@ -45,7 +45,8 @@ def backend(name: str, *, threads: int | None = None) -> Iterator[None]:
     ----------
     name : {"auto", "numpy", "numba", "cuda"}
         ``auto`` takes CUDA kernels for arrays on a GPU, and for NumPy arrays Numba where it is installed, has a loop
-        for the structure, and the problem is large enough to pay. ``numba`` takes it at any size. What a backend has
+        for the structure, and the problem is large enough to pay, or the loops are compiled already
+        (RECSOLVE_CALIBRATION=off leaves that to the size). ``numba`` takes it at any size. What a backend has
         no kernel for goes to the NumPy one, which runs on CuPy arrays too.
     threads : int, optional
         At most this many threads for compiled loops; by default NUMBA_NUM_THREADS or all cores of the process.
