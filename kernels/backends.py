@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
 from recsolve.base.arrays import Array, kind_of
 from recsolve.jacobians import LaneDense
+from recsolve.kernels.cpu.jit.ready import attempt, calibrated, here
 from recsolve.kernels.cpu.scan import scan_numba
 from recsolve.kernels.cpu.scan.factored_scan import is_factored
 from recsolve.kernels.cpu.scan.sparse import is_sparse
@@ -25,6 +26,7 @@ VARIABLE = "RECSOLVE_BACKEND"
 # A compiled scan costs 60 us before it begins, a NumPy scan a few us per row; and below this many numbers the gain is
 # less than the cost of loading the compiled loops.
 _PAYS, _MANY_STEPS, _MANY_FACTORED = 32_768, 64, 1024
+_FEW_STEPS = 16  # with fewer NumPy is faster than loops that are there already
 
 # Compiling a cell takes seconds once, loading it a fraction of one per process; NumPy takes 20 us a step, or more.
 _LONG, _LARGE = 4096, 1 << 18  # many steps, or numbers
@@ -43,7 +45,8 @@ def backend(name: str, *, threads: int | None = None) -> Iterator[None]:
     ----------
     name : {"auto", "numpy", "numba", "cuda"}
         ``auto`` takes CUDA kernels for arrays on a GPU, and for NumPy arrays Numba where it is installed, has a loop
-        for the structure, and the problem is large enough to pay. ``numba`` takes it at any size. What a backend has
+        for the structure, and the problem is large enough to pay, or the loops are compiled already
+        (RECSOLVE_CALIBRATION=off leaves that to the size). ``numba`` takes it at any size. What a backend has
         no kernel for goes to the NumPy one, which runs on CuPy arrays too.
     threads : int, optional
         At most this many threads for compiled loops; by default NUMBA_NUM_THREADS or all cores of the process.
@@ -116,8 +119,8 @@ def forced() -> bool:
     return asked() in ("numba", "cuda")
 
 
-def compiles(steps: int, numbers: int) -> bool:
-    """Return whether Numba loops compiled from f evaluate it.
+def compiles(steps: int, numbers: int, key: Hashable = None) -> bool:
+    """Return whether Numba loops compiled from f evaluate it, or walk along a graph.
 
     Parameters
     ----------
@@ -125,6 +128,8 @@ def compiles(steps: int, numbers: int) -> bool:
         T.
     numbers : int
         Entries of all states, T times batch times event.
+    key : hashable, optional
+        The kind of call, for :mod:`recsolve.kernels.cpu.jit.ready`: what this process has compiled runs at any size.
 
     Examples
     --------
@@ -134,10 +139,20 @@ def compiles(steps: int, numbers: int) -> bool:
     ...     compiles(10_000, 100_000)
     False
     """
+    return _compiles(steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS), key)
+
+
+def _compiles(pays: bool, key: Hashable) -> bool:
+    """Return whether loops of Numba run: where that pays, or where they are compiled already."""
     name = asked()
     if name != "auto":
         return name == "numba"
-    return (steps >= _LONG or numbers >= _LARGE or (steps >= _STEPS and numbers >= _NUMBERS)) and _installed()
+    return (pays and _installed()) or (key is not None and calibrated() and here(key))
+
+
+def may_be_ready() -> bool:
+    """Return whether a problem that is too small to compile anything takes loops that are compiled already."""
+    return asked() == "auto" and _installed() and calibrated()
 
 
 def launches(like: Array, steps: int, numbers: int) -> bool:
@@ -162,10 +177,12 @@ def launches(like: Array, steps: int, numbers: int) -> bool:
     return kind_of(like) == "cupy" and (name == "cuda" or (name == "auto" and pays))
 
 
-def compiles_rows(numbers: int) -> bool:
-    """Return whether Numba loops compare and copy the rows of trajectories with ``numbers`` entries."""
-    name = asked()
-    return name == "numba" or (name == "auto" and numbers >= _ROWS and _installed())
+def compiles_rows(numbers: int, key: Hashable) -> bool:
+    """Return whether Numba loops compare and copy the rows of trajectories with ``numbers`` entries.
+
+    The ``key`` says of which kind, for :mod:`recsolve.kernels.cpu.jit.ready`: what is compiled runs smaller ones too.
+    """
+    return _compiles(numbers >= _ROWS, key if numbers >= _NUMBERS else None)
 
 
 def chosen(monoid: Monoid, elements: Any, initial: Array | None = None) -> str:
@@ -240,5 +257,17 @@ def scan(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: 
     >>> scan(MONOIDS["addition"], (np.arange(4.0),))
     array([0., 1., 3., 6.])
     """
-    kernel = get("scan", chosen(monoid, elements, initial))
-    return kernel(monoid, elements, initial=initial, reset=reset)  # type: ignore[no-any-return]
+    name = chosen(monoid, elements, initial)
+    if name == "numpy" and (found := _if_ready(monoid, elements, initial, reset)) is not None:
+        return found
+    return get("scan", name)(monoid, elements, initial=initial, reset=reset)  # type: ignore[no-any-return]
+
+
+def _if_ready(monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None) -> Array | None:
+    """Return a scan by loops that are compiled already; None where there are none, or too few rows for them."""
+    steps = len(monoid.like(elements))
+    if steps < _FEW_STEPS or not (may_be_ready() and scan_numba.carries(monoid, elements, initial)):
+        return None
+    key = "scan", type(monoid), type(elements[0]), elements[1].dtype
+    return attempt(key, steps, partial(scan_numba.scan, monoid, elements, initial=initial, reset=reset),
+                   scan_numba.file_of(elements[0]))  # fmt: skip

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _REFUSED: ContextVar[bool] = ContextVar("recsolve_refuses_to_compile", default=False)
+_UNLOADED: ContextVar[bool] = ContextVar("recsolve_refuses_to_load", default=False)
 
 
 class _Clock(threading.local):
@@ -19,6 +20,7 @@ class _Clock(threading.local):
 
 
 _CLOCK = _Clock()
+_COMPILED = [0]
 
 
 class CompilationRefused(RuntimeError):
@@ -50,19 +52,38 @@ def leave() -> None:
 
 
 @contextmanager
-def refusing(refused: bool = True) -> Iterator[None]:
-    """Raise CompilationRefused where something would be compiled; compiled code on disk is loaded."""
-    token = _REFUSED.set(refused)
+def refusing(refused: bool = True, *, loading: bool = False) -> Iterator[None]:
+    """Raise CompilationRefused where something would be compiled; compiled code on disk is loaded unless ``loading``.
+
+    With ``loading`` that is refused too.
+    """
+    tokens = _REFUSED.set(refused), _UNLOADED.set(loading)
     try:
         yield
     finally:
-        _REFUSED.reset(token)
+        _REFUSED.reset(tokens[0])
+        _UNLOADED.reset(tokens[1])
 
 
 def check_allowed() -> None:
     """Raise CompilationRefused inside :func:`refusing`."""
     if _REFUSED.get():
         raise CompilationRefused("a loop is not compiled yet")
+
+
+def may_load() -> bool:
+    """Return whether compiled code on disk may be loaded here."""
+    return not _UNLOADED.get()
+
+
+def count_compilation() -> None:
+    """Count a loop that has been compiled."""
+    _COMPILED[0] += 1
+
+
+def compilations() -> int:
+    """Return how many loops this process has compiled; who waits for one need not look again before that changes."""
+    return _COMPILED[0]
 
 
 class Stopwatch:

@@ -6,6 +6,8 @@ through compiled loops, node by node.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from recsolve.base.arrays import FLOATS, Array, freeze, kind_of, namespace
 from recsolve.base.graph import Graph
 from recsolve.jacobians import ByParent, Diagonal, Identity, Scalar, Zero
 from recsolve.kernels import backends
+from recsolve.kernels.cpu.jit import ready
 from recsolve.kernels.graph_pairs import add_at, pairs_backward, pairs_forward, pattern_of
 
 _ELEMENTWISE = (Zero, Identity, Scalar, Diagonal)
@@ -32,8 +35,8 @@ def graph_scan(A: ByParent, b: Array, cut: Array | None) -> Array:
     if (pattern := pattern_of(A)) is not None and b.size:
         return pairs_forward(graph_scan, A, pattern, b, cut)
     d = namespace(b).array(b, copy=True, order="C")
-    if (loops := _compiled(A, b)) is not None:
-        loops.forward(*_flat(A, d, cut))
+    if (loop := _compiled("forward", A, b)) is not None:
+        loop(*_flat(A, d, cut))
         return d  # type: ignore[no-any-return]
     for level in A.graph.levels[1:]:
         for J, rows, parents in _slots(A, level, d):
@@ -44,11 +47,11 @@ def graph_scan(A: ByParent, b: Array, cut: Array | None) -> Array:
 
 def graph_carry(A: ByParent, d: Array) -> Array:
     """Return the sum over p of A[n, p] d[parent p of n], 0 where there is none."""
-    if (loops := _compiled(A, d)) is None:
+    if (loop := _compiled("carry", A, d)) is None:
         return A.carry(d)
     out = np.empty(d.shape, d.dtype)
     entries, states, parents = _operands(A, np.ascontiguousarray(d))
-    loops.carry(entries, states, parents, out.reshape(states.shape))
+    loop(entries, states, parents, out.reshape(states.shape))
     return out
 
 
@@ -57,8 +60,8 @@ def reverse_graph_scan(A: ByParent, cut: Array | None, c: Array) -> Array:
     if (pattern := pattern_of(A)) is not None and c.size:
         return pairs_backward(lambda J, x, mask: reverse_graph_scan(J, mask, x), A, pattern, c, cut)
     g = namespace(c).array(c, copy=True, order="C")
-    if (loops := _compiled(A, c)) is not None:
-        loops.backward(*_flat(A, g, cut))
+    if (loop := _compiled("backward", A, c)) is not None:
+        loop(*_flat(A, g, cut))
         return g  # type: ignore[no-any-return]
     for level in A.graph.levels[:0:-1]:
         for J, rows, parents in _slots(A, level, g):
@@ -81,10 +84,9 @@ def graph_front(good: Array, graph: Graph) -> tuple[Array, Array]:
     if leading.all():
         return leading, np.zeros_like(leading)
     clean = np.ones_like(leading)
-    if backends.compiles(len(good), good.size) and good.size:
-        from recsolve.kernels.cpu.scan import graph_loops
-
-        graph_loops.front(graph.parents.ravel(), graph.slots, leading.ravel(), clean.ravel())
+    key = "graph", "front", leading.ndim
+    if good.size and backends.compiles(len(good), good.size, key):
+        _run(key, graph.parents.ravel(), graph.slots, leading.ravel(), clean.ravel())
     else:
         for level in graph.levels[1:]:
             for p in range(graph.slots):
@@ -108,15 +110,22 @@ def _slots(A: ByParent, level: slice, like: Array) -> Any:
         yield J, rows if isinstance(rows, slice) else namespace(like).asarray(rows), parents
 
 
-def _compiled(A: ByParent, b: Array) -> Any:
-    """Return the module of compiled loops where they do the work, else None."""
-    if kind_of(b) != "numpy" or b.dtype not in FLOATS or not b.size or not backends.compiles(len(b), b.size):
+def _compiled(work: str, A: ByParent, b: Array) -> Callable[..., None] | None:
+    """Return a compiled loop where that does the work, else None."""
+    if kind_of(b) != "numpy" or b.dtype not in FLOATS or not b.size:
         return None
-    if any(type(J) not in _ELEMENTWISE for J in A.slots):
+    key = "graph", work, b.dtype
+    if not backends.compiles(len(b), b.size, key) or any(type(J) not in _ELEMENTWISE for J in A.slots):
         return None
+    return partial(_run, key)
+
+
+def _run(key: tuple[Any, ...], *operands: Any) -> None:
+    """Run the loop that the second entry of a key names, and remember that it is compiled."""
     from recsolve.kernels.cpu.scan import graph_loops
 
-    return graph_loops
+    getattr(graph_loops, key[1])(*operands)
+    ready.note(key)
 
 
 def _flat(A: ByParent, y: Array, cut: Array | None) -> tuple[Any, ...]:

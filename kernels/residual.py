@@ -6,17 +6,18 @@ arrays on a GPU go to :mod:`recsolve.kernels.gpu.iterate`, which tells of an ite
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache, partial
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import FLOATS, Array, difference, kind_of, namespace, slowest_first
+from recsolve.base.arrays import FLOATS, Array, difference, freeze, kind_of, namespace, slowest_first
 from recsolve.base.layout import Layout
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels import backends
+from recsolve.kernels.cpu.jit import ready
 from recsolve.kernels.cpu.threads import spread, threads
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Tested(NamedTuple):
 
 def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[int, ...]) -> Tested:
     """Return the residual and the tests of every row; ``axes`` are those of the event."""
-    rows = _rows((states, values), axes)
+    rows = _rows("residual", (states, values), axes)
     lane = _lane(states, tolerance, axes)
     if rows is None or lane == 0:
         residual = difference(values, states)
@@ -63,7 +64,7 @@ def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[
     flat = (*rows.flat, rows.flatten(out))
     converged, exact = np.empty(rows.leading, np.bool_), np.empty(rows.leading, np.bool_)
     worst = np.full(rows.leading, 0 if tolerance.lanes is None else tolerance.unit, dtype)
-    bits: Any = tuple([x.view(integer) for x in flat])
+    bits: Any = tuple([freeze(x.view(integer)) for x in flat])
     limits: Any = (np.iinfo(integer).max, dtype.type(tolerance.atol), dtype.type(tolerance.rtol), rows.width, lane)
     results: Any = (converged.ravel(), exact.ravel(), worst.ravel(), worst.ravel().view(integer))
     loop: Any = residual_loops.residual
@@ -73,7 +74,7 @@ def residual_of(states: Array, values: Array, tolerance: Tolerance, axes: tuple[
 
 def largest_finite(x: Array, axes: tuple[int, ...]) -> Array:
     """Return the largest finite |x| of every row, (T, *batch); 0 where there is none."""
-    rows, xp = _rows((x,), axes), namespace(x)
+    rows, xp = _rows("largest", (x,), axes), namespace(x)
     if rows is None:
         return _largest(xp.where(xp.isfinite(x), xp.abs(x), x.dtype.type(0)), axes)
     from recsolve.kernels.cpu import residual_loops
@@ -106,7 +107,7 @@ def guard(
     axes : tuple of int
         Those of the event.
     """
-    rows = _rows((states, values, proposal), axes)
+    rows = _rows("guard", (states, values, proposal), axes)
     if rows is None:
         xp = namespace(proposal)
         inside = xp.isfinite(proposal) & (xp.abs(proposal) <= reach)
@@ -217,10 +218,11 @@ def _order(shape: tuple[int, ...], strides: tuple[int, ...], size: int, count: i
 class _Rows:
     """Trajectories of one memory order as flat arrays, row after row."""
 
-    def __init__(self, arrays: Sequence[Array], order: _Order):
+    def __init__(self, key: Hashable, arrays: Sequence[Array], order: _Order):
+        self.key = key
         self.order, self.leading, self.width, self.number = order, order.leading, order.width, order.number
         self.event = tuple(range(len(order.axes), arrays[0].ndim))
-        self.flat = [self.flatten(x) for x in arrays]
+        self.flat = [freeze(self.flatten(x)) for x in arrays]  # loops are compiled for one kind of memory
 
     def flatten(self, x: Array) -> Array:
         return x.transpose(*self.order.axes, *self.event).reshape(-1)
@@ -235,18 +237,22 @@ class _Rows:
 
     def run(self, loop: Any) -> None:
         spread(loop, self.number, threads() if self.number * self.width >= _SPREAD else 1)
+        ready.note(self.key)
 
 
-def _rows(arrays: Sequence[Array], axes: tuple[int, ...]) -> _Rows | None:
-    """Return arrays as rows, or None where NumPy is to do the work."""
+def _rows(work: str, arrays: Sequence[Array], axes: tuple[int, ...]) -> _Rows | None:
+    """Return arrays as rows for some work, or None where NumPy is to do it."""
     like = arrays[0]
-    if kind_of(like) != "numpy" or like.dtype not in FLOATS or not backends.compiles_rows(like.size) or not like.size:
+    key = work, like.dtype
+    if kind_of(like) != "numpy" or like.dtype not in FLOATS or not like.size:
+        return None
+    if not backends.compiles_rows(like.size, key):
         return None
     for x in arrays:
         if x.strides != like.strides or x.dtype != like.dtype:
             return None
     order = _order(like.shape, like.strides, like.itemsize, like.ndim - len(axes))
-    return _Rows(arrays, order) if order.contiguous else None
+    return _Rows(key, arrays, order) if order.contiguous else None
 
 
 def _lane(states: Array, tolerance: Tolerance, axes: tuple[int, ...]) -> int:

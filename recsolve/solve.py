@@ -18,6 +18,7 @@ from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.guess import first_iterate
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.recurrence.base import Recurrence, check_recurrence
+from recsolve.recurrence.binding import walking
 from recsolve.recurrence.current import checked_once
 from recsolve.recurrence.scale import ordinary
 from recsolve.solution import ConvergenceError, Solution, exact_prefix
@@ -207,7 +208,7 @@ def solve(
         raise ValueError("accept is given and pin is False; wanted the pin, which freezes what is accepted")
 
     watch = Stopwatch()
-    with np.errstate(all="ignore"), checked_once():
+    with np.errstate(all="ignore"), checked_once(), walking(_walks(solver)):
         problem = Problem(recurrence, tolerance, pin=bool(driver["pin"]), jacobian=False, rounding=rounding_at)
         problem.engine.check_repeats()
         kept = recurrence if driver["trace"] == "states" else None
@@ -253,6 +254,11 @@ def solve(
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)
     return solution
+
+
+def _walks(solver: solvers.Method) -> bool:
+    """Return whether a method may follow f along time."""
+    return any(not part.graphs or isinstance(part, solvers.Sequential) for part in (solver, *solver.inside()))
 
 
 def _in_size(

@@ -59,7 +59,7 @@ class Auto(Method):
         return engine.solve("sweeps", problem.tolerance, most=max(_SWEEPS, length // _STEPS))
 
     def stages(self, problem: Problem) -> tuple[Stage, ...]:
-        chosen = choose(problem.recurrence, problem.tolerance).chosen
+        chosen = choose(problem.recurrence, problem.tolerance, problem.engine).chosen
         why = f"auto took {chosen.label}"
         if isinstance(chosen.method, Sequential):
             return (Stage(chosen.method, why=why),)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from recsolve.solvers.method import Method
 
-_GAIN = 2 / 3  # a method must be faster than the loop by this factor to be worth its risk
+_GAIN = 0.8  # a method must be faster than the loop by this factor to be worth its risk
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +12,8 @@ from recsolve.base.arrays import Array
 from recsolve.base.memory import keep_freed
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
-from recsolve.kernels.backends import backend
-from recsolve.recurrence.engine import CompiledEngine, Verdict
+from recsolve.recurrence.binding import parts_as
+from recsolve.recurrence.engine import Verdict
 from recsolve.solvers.acceptance import Acceptance
 from recsolve.solvers.active import Active, Guess
 from recsolve.solvers.evaluation import Direct, Settled
@@ -100,7 +99,7 @@ class Run:
             return ended
         if self._measure() and may_be_direct and (ended := self._directly(method)) is not None:
             return ended
-        with _same_loops(self.problem):
+        with parts_as(self.problem.engine):
             for stage in method.stages(self.problem):
                 check_applies(stage.solver, self.problem.recurrence)
                 self.stage = stage
@@ -214,14 +213,6 @@ def _vouched(method: Method, found: Direct | Verdict) -> float | None:
     ours = type(method).direct.__module__.startswith(_PACKAGE)
     worst = found.worst if ours and isinstance(found, Verdict) else None
     return worst if worst is not None and 0 <= worst < np.inf else None
-
-
-def _same_loops(problem: Problem) -> AbstractContextManager[None]:
-    """Return a context in which parts of a problem are compiled where the whole is, however small they are.
-
-    Loops of NumPy round otherwise, and what they walk would not be exact in the test of the whole.
-    """
-    return backend(problem.engine.backend) if isinstance(problem.engine, CompiledEngine) else nullcontext()
 
 
 def _settled(problem: Problem, found: Direct | Verdict, worst: float) -> Settled:

@@ -5,6 +5,7 @@ import threading
 from functools import cache
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of pytest take the cores: more threads wait for each other
+os.environ.setdefault("RECSOLVE_CALIBRATION", "off")  # what other tests have compiled or measured decides nothing
 
 import numpy as np
 import pytest

@@ -112,7 +112,7 @@ def test_few_steps_are_not_measured(T):
 
 def test_a_prediction_that_fails_costs_time_not_the_answer(monkeypatch):
     wrong = Choice([Candidate(S.Sequential(), "sequential", 0, 1.0), Candidate(S.Jacobi(), "jacobi", 3, 0.1)])
-    monkeypatch.setattr("recsolve.solvers.auto.choose", lambda recurrence, tolerance: wrong)
+    monkeypatch.setattr("recsolve.solvers.auto.choose", lambda recurrence, tolerance, engine: wrong)
     rec = gallery.sine(6.0, T=200)
     sol = rs.solve(rec, method="auto")
     assert sol.success

@@ -150,7 +150,7 @@ def test_a_pilot_compiles_only_where_that_could_pay(monkeypatch, step, compiles)
     rec = gallery.function(lambda h, u: 0.5 * h + u, u)
     from recsolve.solvers import auto_pilot
 
-    class Pilot(auto_pilot._Pilot):
+    class Pilot(auto_pilot.Pilot):
         def __init__(self, *args):
             super().__init__(*args)
             self.step = step
@@ -159,7 +159,7 @@ def test_a_pilot_compiles_only_where_that_could_pay(monkeypatch, step, compiles)
             run()
             super().measure()
 
-    monkeypatch.setattr(auto_pilot, "_Pilot", Pilot)
+    monkeypatch.setattr(auto_pilot, "Pilot", Pilot)
     watch = Stopwatch()
     found = choose(rec, tolerance_for(rec, None))
     assert (watch.compile_seconds >= SLOW) is compiles

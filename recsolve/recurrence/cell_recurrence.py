@@ -21,14 +21,12 @@ from recsolve.kernels.held import Held
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import Mixing, couples, form_of, plain_of
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.binding import engine_of
 from recsolve.recurrence.cell_jacobian import structured
-from recsolve.recurrence.compilation import backend_of, traced_of
 from recsolve.recurrence.current import sees_arguments_alone
 from recsolve.recurrence.engine import Engine
-from recsolve.recurrence.fused_engine import FusedEngine
 from recsolve.recurrence.given import check_initial
 from recsolve.recurrence.readout import read_out
-from recsolve.recurrence.staged_engine import StagedEngine
 from recsolve.symbolic.constants import ConstantError, component, state_dtype, watched
 from recsolve.symbolic.dual import ONE, Dual, value_of
 from recsolve.symbolic.units import units_in_force
@@ -166,12 +164,7 @@ class CellRecurrence(Recurrence[UserArray]):
         return {**vars(self), "_held": None}
 
     def bind(self) -> Engine:
-        backend = backend_of(self)
-        traced = None if backend is None else traced_of(self)
-        if backend is None or traced is None:
-            return Engine(self)
-        kind = FusedEngine if traced.uncoupled else StagedEngine
-        return kind(self, traced, backend)
+        return engine_of(self)
 
     def apply(self, previous: Array) -> Array:
         return self._states(self._call(self._components(previous), self.drive), previous)

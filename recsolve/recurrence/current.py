@@ -37,12 +37,15 @@ class Traced:
     verified : set
         The numbers of batch axes and dtypes for which loops compiled from it have been compared with the function on
         arrays.
+    ready : set
+        The dtypes for which f is known to be compiled, each with whether the walk along time is.
     """
 
     def __init__(self, cell: Cell, kinds: Kinds, ties: Ties):
         self._cell, self._kinds, self._ties, self._function = cell, kinds, ties, cell.function
         self.program, self.uncoupled = self._trace(), all(kind == "diagonal" for _, kind in kinds)
         self.verified: set[tuple[int, Any]] = set()
+        self.ready: set[tuple[Any, bool]] = set()
         if not all(self._same() for _ in range(_REPEATS)):
             raise ValueError(NOT_A_FUNCTION.format(name=cell.name))
 

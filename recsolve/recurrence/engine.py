@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from recsolve.base.arrays import Array, is_discrete, namespace, same_bits
 from recsolve.base.status import MIXES, NOT_A_FUNCTION
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
+from recsolve.kernels.cpu.jit import ready
+from recsolve.kernels.cpu.jit.module_cache import label
 
 if TYPE_CHECKING:
     from recsolve.kernels.gpu.cell.bound_cell import Bound
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _REPEATS = 3
 
+Found = TypeVar("Found")
 Way: TypeAlias = Literal["walk", "windows", "sweeps", "jacobi"]
 
 
@@ -266,11 +269,46 @@ class CompiledEngine(Engine):
     traced : Traced
         Its cell.
     backend : {"numba", "cuda"}
+
+    Attributes
+    ----------
+    small : bool
+        Whether the problem is too small to compile anything for: it runs what is compiled already.
     """
+
+    small = False
 
     def __init__(self, recurrence: Recurrence, traced: Traced, backend: Backend):
         super().__init__(recurrence)
         self.traced, self.backend = traced, backend
+
+    def _if_ready(self, loop: str, call: Callable[[], Found]) -> Found | None:
+        """Return what a call of a loop gives; None where the problem is small and the loop is not compiled."""
+        if not self.small:
+            return call()
+        rec, program = self.recurrence, self.traced.program
+        return ready.attempt((self.traced, rec.dtype, loop), rec.length, call, label(program.name))
+
+    def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+        found = self._if_ready("linearise", lambda: self._differentiated(previous))
+        if found is None:  # F comes from the loops all the same: all iterates of a solve round alike
+            found = self.apply(previous), self.recurrence.differentiate(previous)[1]
+        return found
+
+    def _differentiated(self, previous: Array) -> tuple[Array, Jacobian]:
+        """Return what :meth:`differentiate` does, from compiled loops."""
+        return super().differentiate(previous)
+
+    def _follow(self, states: Array, start: int) -> None:
+        if self._if_ready("walk", lambda: self._walked(states, start)) is None:
+            for t in range(start, self.recurrence.length):  # as the loop would round
+                step = type(self)(self.recurrence.window(t, t + 1), self.traced, self.backend)
+                states[t] = step.apply(self._before(states, t)[None])[0]
+
+    def _walked(self, states: Array, start: int) -> bool:
+        """Fill the rows from ``start`` on by a compiled loop, or as every engine does; return True."""
+        super()._follow(states, start)
+        return True
 
     def check_repeats(self) -> None:
         """Do nothing: tracing has run the function several times."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ class FusedEngine(CompiledEngine):
         self._at_once.evaluate(previous, values)
         return values
 
-    def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+    def _differentiated(self, previous: Array) -> tuple[Array, Jacobian]:
         layout, values, axis = self.recurrence.layout, self.recurrence.empty(), 1 + self.batch
         if layout.components == 1:
             entries = np.empty_like(values)
@@ -77,8 +77,9 @@ class FusedEngine(CompiledEngine):
             return None
         return iterations.bind(self.loops.elementwise, self.inputs, self.starts, self.recurrence.drive_like)
 
-    def _follow(self, states: Array, start: int) -> None:
+    def _walked(self, states: Array, start: int) -> bool:
         self.loops.walk(self.inputs, states, self.batch, self.starts, start)
+        return True
 
     def solve(self, way: Way, tolerance: Tolerance, window: int = 256, most: int | None = None) -> Verdict | None:
         if way not in ("walk", "windows") or (way == "windows" and tolerance.lanes is not None):
@@ -87,11 +88,16 @@ class FusedEngine(CompiledEngine):
         if self.backend == "cuda":
             return self._launched(states, rows, (0.0, 0.0) if way == "walk" else (tolerance.atol, tolerance.rtol))
         if way == "walk":
-            finite = self.loops.walk(self.inputs, states, self.batch, self.starts)
+            walk = partial(self.loops.walk, self.inputs, states, self.batch, self.starts)
+            if (finite := self._if_ready("walk", walk)) is None:
+                return None
             # The loop defines the answer, and f rounds alike in all loops of a cell: its residual is 0.
             return Verdict(states, 0, 0.0 if finite else None, counts={"nfev": 1, "rows": rows})
         test = tolerance.atol, tolerance.rtol
-        iterations, sweeps, counted = self.loops.newton(self.inputs, states, self.batch, self.starts, window, test)
+        by_newton = partial(self.loops.newton, self.inputs, states, self.batch, self.starts, window, test)
+        if (found := self._if_ready("newton", by_newton)) is None:
+            return None
+        iterations, sweeps, counted = found
         counts = {"nfev": max(iterations, 1), "njev": iterations, "rows": round(sweeps * rows), **counted}
         return Verdict(states, iterations, counts=counts)
 
@@ -112,4 +118,5 @@ class FusedEngine(CompiledEngine):
         rec = self.recurrence
         if rec.reset is not None and rec.restart is not rec.initial and bool(rec.reset.any()):
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
-        return self.loops.adjoint(self.inputs, states, cotangent, self.batch, self.starts)  # type: ignore[no-any-return]
+        call = partial(self.loops.adjoint, self.inputs, states, cotangent, self.batch, self.starts)
+        return self._if_ready("adjoint", call)

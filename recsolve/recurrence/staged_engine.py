@@ -58,7 +58,7 @@ class StagedEngine(CompiledEngine):
     def apply(self, previous: Array) -> Array:
         return self._run(previous, False)[0]
 
-    def differentiate(self, previous: Array) -> tuple[Array, Jacobian]:
+    def _differentiated(self, previous: Array) -> tuple[Array, Jacobian]:
         values, found = self._run(previous, True)
         calls = sorted((call for call in self.program.calls if call.number is not None), key=_number)
         inputs = [Call(self.mixings[call.mixing], self._partials(call.input, found)) for call in calls]
@@ -85,10 +85,9 @@ class StagedEngine(CompiledEngine):
         of = {"weight": "mixing"}
         return Pulled({(of.get(leaf.kind, leaf.kind), leaf.name): g for leaf, g in full.items()}, mixed)
 
-    def _follow(self, states: Array, start: int) -> None:
+    def _walked(self, states: Array, start: int) -> bool:
         if not self.compiled:
-            super()._follow(states, start)
-            return
+            return super()._walked(states, start)
         rec, names = self.recurrence, self.recurrence.cell.cell
         inputs = [rec.drive[name][start:] for name in names.drives]
         inputs += [m.weight for m in self.mixings.values() if not couples(m)]
@@ -96,6 +95,7 @@ class StagedEngine(CompiledEngine):
         rest = self.starts.rest(states, start)
         matrices = {name: m.weight for name, m in self.mixings.items() if couples(m)}
         self._walk.walk(inputs, matrices, states[start:], len(rec.batch), rest)
+        return True
 
     def solve(self, way: Way, tolerance: Tolerance, window: int = 256, most: int | None = None) -> Verdict | None:
         if not has("sweeps", self.backend) or way not in ("sweeps", "jacobi"):

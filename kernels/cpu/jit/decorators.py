@@ -127,6 +127,8 @@ class _Cache(NullCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the code compiled for a signature, or None."""
+        if not compile_clock.may_load():
+            return None
         target_context.refresh()
         content = disk.read(self._name(sig, target_context.codegen()))
         if content is None:
@@ -198,6 +200,7 @@ class _Notice(event.Listener):  # type: ignore[misc]
         dispatcher = event.data["dispatcher"]
         began = self._began.pop(dispatcher, None)
         if began is not None:
+            compile_clock.count_compilation()
             function, seconds = dispatcher.py_func, time.perf_counter() - began
             _LOG.info("compiled %s.%s in %.2f s", function.__module__, function.__qualname__, seconds)
 

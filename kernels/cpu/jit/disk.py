@@ -58,6 +58,15 @@ def read(name: str) -> bytes | None:
     return None
 
 
+def holds(beginning: str) -> bool:
+    """Return whether there is a file whose name begins so."""
+    for place in (cache_directory, temporary_directory):
+        with suppress(OSError), os.scandir(place()) as files:
+            if any(file.name.startswith(beginning) for file in files):
+                return True
+    return False
+
+
 def write(name: str, content: bytes) -> None:
     """Write a file into the first folder that takes it, and say once for each folder that does not."""
     for place, then in (

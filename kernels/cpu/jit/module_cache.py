@@ -32,6 +32,11 @@ class _Source(ExecutionLoader):
         return False
 
 
+def label(name: str) -> str:
+    """Return how the name of a module begins, and so those of files with its compiled code."""
+    return re.sub(r"\W", "_", name, flags=re.ASCII)[:_LONGEST]
+
+
 def load(source: str, name: str) -> ModuleType:
     """Return the module of a generated source, the same for every call.
 
@@ -42,8 +47,7 @@ def load(source: str, name: str) -> ModuleType:
         For people who read a traceback, or look into the folder of compiled code.
     """
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-    label = re.sub(r"\W", "_", name, flags=re.ASCII)[:_LONGEST]
-    title = f"recsolve.generated.{label}_{digest}"
+    title = f"recsolve.generated.{label(name)}_{digest}"
     if title in sys.modules:
         return sys.modules[title]
     with compiling(), _LOCK:  # the first one imports Numba

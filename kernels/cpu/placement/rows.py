@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recsolve.base.arrays import Array, broadcast, freeze
+from recsolve.kernels.cpu.jit import ready
 from recsolve.kernels.cpu.placement.strides import Flat, Lanes, flat, lanes_of
 from recsolve.kernels.cpu.threads import spread, threads
 
@@ -19,6 +20,7 @@ Y, LANE, X, JACOBIAN, COTANGENT, FIRST = range(6)
 _WIDTH = 1024  # lanes of a tile at most: the rows of a step stay in the nearest cache
 _LEAST = 64  # lanes of a row that is worth more than copying it
 _VECTOR = 16
+_LARGE = 1 << 16  # numbers from which on a loop that copies them is worth compiling
 SPREAD = 20_000  # numbers from which on threads pay for waking them
 
 
@@ -62,6 +64,9 @@ class States(NamedTuple):
 
 def _copy(x: Array, y: Array) -> None:
     """Copy an array (steps, ...) to another one of its shape, which has its axes in another order in memory."""
+    if x.size < _LARGE and not ready.here(("copy", x.dtype)):
+        y[...] = x
+        return
     from recsolve.kernels.cpu.jit import transpose
 
     source, result = flat(x), flat(y, writeable=True)
@@ -72,6 +77,7 @@ def _copy(x: Array, y: Array) -> None:
     loop = partial(transpose.copy, source.base, result.base, lanes.each(), *steps)
     tiles = ceil(lanes.number / transpose.LANES) * ceil(len(x) / transpose.STEPS)
     spread(loop, tiles, threads() if x.size >= SPREAD else 1)
+    ready.note(("copy", x.dtype))
 
 
 class _Placed(NamedTuple):
@@ -191,9 +197,12 @@ class Rows:
         return np.moveaxis(inside.array[-1], components, [axis - 1 for axis in outside.components])
 
     def component_rows(self, x: Array, axes: tuple[int, ...] = ()) -> Array:
-        """Return one step of states (*axes with those of components) as flat (k * number,)."""
+        """Return one step of states (*axes with those of components) as flat (k * number,), read-only.
+
+        Loops are compiled for what may be written and once more for what may not, so it never may.
+        """
         moved = np.moveaxis(x, axes, range(len(axes))).reshape(-1, *self.shape[1:])
-        return self.lanes.flatten(moved, len(self.shape) - 1).ravel()
+        return freeze(self.lanes.flatten(moved, len(self.shape) - 1).ravel())
 
     def unflatten(self, rows: Array) -> Array:
         """Return (..., number) as (..., *axes)."""

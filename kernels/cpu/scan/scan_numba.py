@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import FLOATS, Array, kind_of
+from recsolve.base.arrays import FLOATS, Array, freeze, kind_of
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels.cpu.placement.resets import resets_of
 from recsolve.kernels.cpu.placement.strides import Lanes, flat, lanes_of
@@ -62,6 +62,15 @@ def carries(monoid: Monoid, elements: Any, initial: Array | None = None) -> bool
     if is_sparse(e):
         return walks_sparse(e, f.dtype)
     return type(e) in (*_SIMPLE, LaneDense) or (type(e) is Block and e.layout.components <= _COMPONENTS)
+
+
+def file_of(e: Any) -> str:
+    """Return how the names of files with the compiled loops of a structure begin."""
+    if is_factored(e):
+        return "factored_loops."
+    if is_sparse(e):
+        return "sparse_loops."
+    return {LaneDense: "dense_loops.", Block: "block_loops."}.get(type(e), "elementwise_loops.")
 
 
 @register("scan", "numba")
@@ -169,8 +178,8 @@ class _Scan:
     def _row(self, state: Array | None) -> Array:
         """Return a state of all lanes, zeros for none."""
         if state is None:
-            return np.zeros(self.k * self.lanes.number, self.dtype)
-        return self._rows(np.broadcast_to(state, self.shape[1:])[None]).ravel()
+            return freeze(np.zeros(self.k * self.lanes.number, self.dtype))
+        return freeze(self._rows(np.broadcast_to(state, self.shape[1:])[None]).ravel())
 
     def _lanes(self, shape: tuple[int, ...]) -> Lanes:
         e, *states = self.arrays
@@ -231,7 +240,7 @@ class _Scan:
         bundle = self._bundle(width)
         g = self._geometry(self.shape[0] - begin, lanes.inner, width, 0, bundle)
         bases = [x.base for x in self.arrays]
-        loop = partial(self.loops.walk, *bases, start, self.initial, self.row, self.resets, where, g)
+        loop = partial(self.loops.walk, *bases, freeze(start), self.initial, self.row, self.resets, where, g)
         spread(loop, ceil(groups / bundle) * ceil(lanes.inner / width), self.workers)
 
     def _bundle(self, width: int) -> int:
