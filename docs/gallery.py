@@ -111,7 +111,7 @@ def page(tables: dict[str, list[Row]]) -> None:
         "*Evaluations* are those of f, in units of all steps; *Jacobians* and *scans* are those of the steps that were "
         "left. *Predicted* are the iterations that `rs.diagnose` expects from the first 256 steps. *Error* is the "
         "largest distance from the sequential loop. In chaos errors of order one are what a small residual leaves, and "
-        "`trusted` is false there. What `auto` takes depends on the machine, and on what else that is doing. "
+        "`trusted` is false there. What `auto` takes depends on the costs that were measured on the machine. "
         f"A solve is stopped after {SECONDS:.0f} seconds.\n\n"
         f"`python docs/gallery.py` writes this page, here with recsolve {made['recsolve']}, NumPy {made['numpy']} and "
         '`rs.backend("numpy")`; the problems are `recsolve.studies.problems.gallery.PROBLEMS`.'
