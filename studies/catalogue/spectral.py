@@ -1,0 +1,246 @@
+"""Options that keep training where solves are short: what each does to iterations, to the loss and to the seconds.
+
+Dense layers learn from recurrent weights as they are drawn, and from larger ones, from which plain training leaves the
+contractive region. The options are an initialisation with a given Lyapunov exponent, a penalty on the predicted one,
+and recurrent weights clipped as in ParaRNN (Danieli et al., ICLR 2026, arXiv 2510.21450); that iterations grow as the
+exponent passes 0 is a finding of Gonzalez et al. (arXiv 2508.16817).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recsolve.studies.draw.drawing import listed, times
+from recsolve.studies.registry import Picture, Table, study_of
+from recsolve.studies.store.records import Point, Row, product
+from recsolve.studies.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from xarray import DataArray, Dataset
+
+PLAIN = "as it is"
+CARES = (PLAIN, "initialised", "penalty", "clipped")
+_LOOKS = {
+    PLAIN: ("#000000", "-", "o"), "initialised": ("#E69F00", "--", "s"), "penalty": ("#CC79A7", ":", "^"),
+    "clipped": ("#0072B2", "-.", "x"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Networks of one layer, looked at every ``every`` steps; after ``limit`` iterations the loop completes a solve.
+
+    ``gains`` are factors on the recurrent weights as drawn; ``exponent`` that of the initialisation, ``weight`` and
+    ``ceiling`` of the penalty, ``norm`` the bound of clipping.
+    """
+
+    gains: tuple[float, ...] = (1.0, 6.0)
+    cares: tuple[str, ...] = CARES
+    task: str = "text"
+    cell: str = "elman"
+    exponent: float = -0.1
+    weight: float = 1.0
+    ceiling: float = -0.05
+    norm: float = 1.0
+    limit: int = 24
+    units: int = 24
+    length: int = 64
+    batch: int = 4
+    steps: int = 60
+    every: int = 15
+    rate: float = 1e-2
+    seeds: int = 1
+    device: str = "cpu"
+
+
+FULL = Config(gains=(1.0, 2.0, 4.0, 6.0), units=128, length=512, batch=16, steps=600, every=60, seeds=3, device="cuda")
+TINY = Config(gains=(6.0,), units=12, length=24, batch=2, steps=4, every=2, limit=12)
+
+
+def grid(config: Config) -> Iterator[Point]:
+    yield from product(
+        gain=config.gains, care=config.cares, task=config.task, cell=config.cell, exponent=config.exponent,
+        weight=config.weight, ceiling=config.ceiling, norm=config.norm, limit=config.limit, units=config.units,
+        length=config.length, batch=config.batch, steps=config.steps, every=config.every, rate=config.rate,
+        seed=range(config.seeds), device=config.device, dtype="float32",
+    )  # fmt: skip
+
+
+def run(
+    *, gain: float, care: str, task: str, cell: str, exponent: float, weight: float, ceiling: float, norm: float,
+    limit: int, units: int, length: int, batch: int, steps: int, every: int, rate: float, seed: int, device: str,
+    dtype: str,
+) -> list[Row]:  # fmt: skip
+    from recsolve.studies.training.care import Care, CaredRun
+    from recsolve.studies.training.probe import followed
+
+    config = TrainConfig(
+        task=task, cell=cell, mixing="dense", units=units, layers=1, norm=False, residual=False, length=length,
+        batch=batch, steps=steps, rate=rate, method="newton", iterations=limit, save=0, report=steps, seed=seed,
+    )  # fmt: skip
+    given = {
+        PLAIN: Care(), "initialised": Care(exponent=exponent), "penalty": Care(weight=weight, ceiling=ceiling),
+        "clipped": Care(norm=norm),
+    }  # fmt: skip
+    trained = CaredRun(config, given[care], gain, device)
+    return [row | {"seconds": row["seconds"] + trained.prepared} for row in followed(trained, every, _looked_at)]
+
+
+def _looked_at(trained: Any) -> Row:
+    """Return what the solves since the last look were like, what a network predicts, and what it is like for solvers."""
+    import torch
+
+    from recsolve.studies.training.modules import counted
+    from recsolve.studies.training.probe import PROBED, probe
+    from recsolve.studies.training.train import HELD_OUT
+
+    done = counted(trained.network) if trained.step else {}
+    row: Row = {"completed": done["completed"] / done["solves"]} if done else {}
+    row |= trained.evaluate()
+    x = torch.from_numpy(trained.draw(HELD_OUT, 1, batch=4)[0][:PROBED]).to(trained.device)
+    row |= probe(trained.network, x, ("newton", "quasi_newton"))
+    counted(trained.network)  # what looking took is not training's
+    return row
+
+
+def _begun(gain: float) -> str:
+    return "weights as drawn" if gain == 1 else f"weights {gain:g} times as large"
+
+
+def _gains(data: Dataset) -> list[float]:
+    return [float(gain) for gain in data["gain"].values]
+
+
+def _cares(data: Dataset) -> list[str]:
+    return [str(care) for care in data["care"].values]
+
+
+def facts(data: Dataset) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    steps = data["step"].values
+    for gain in _gains(data):
+        for care in _cares(data):
+            name, part = f"{gain:g}.{care}", data.sel(gain=gain, care=care).mean("seed")
+            for what in ("newton", "quasi_newton", "exponent", "condition"):
+                found[f"{name}.{what}"] = [float(x) for x in part[what].values]
+            beyond = steps[part["exponent"].values > 0]
+            found[f"{name}.leaves"] = int(beyond[0]) if len(beyond) else None
+            found[f"{name}.loss"] = float(part["held_out_loss"].values[-1])
+            found[f"{name}.completed"] = float(part["completed"].mean())
+            found[f"{name}.step"] = float(part["seconds"].values[-1] / max(int(steps[-1]) - 1, 1))
+            found[f"{name}.trained"] = float(np.mean(found[f"{name}.newton"][1:]))
+    if len(_cares(data)) > 1:
+        options = [care for care in _cares(data) if care != PLAIN]
+        found["shortest"] = min(options, key=lambda c: np.mean([found[f"{g:g}.{c}.trained"] for g in _gains(data)]))
+    return found
+
+
+def _panels(figure: Any, axes: Any, data: Dataset, shown: dict[str, str], x: DataArray | None = None) -> None:
+    """Draw a row of panels for each gain, a line for each option; the last row has the labels."""
+    for row, gain in zip(axes, _gains(data), strict=True):
+        for ax, (name, title) in zip(row, shown.items(), strict=True):
+            for care in _cares(data):
+                part = data.sel(gain=gain, care=care).mean("seed")
+                color, line, marker = _LOOKS[care]
+                look = {"color": color, "linestyle": line, "marker": marker, "markersize": 5, "label": care}
+                ax.plot(part["step"], part[name], **look)
+            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.set_title(title, fontsize=9)
+        row[0].set_ylabel(_begun(gain))
+    for ax in axes[-1]:
+        ax.set_xlabel("step of training")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
+
+
+def draw_region(pyplot: Any, data: Dataset) -> Any:
+    shown = {
+        "newton": "iterations of newton", "quasi_newton": "of quasi_newton", "exponent": "exponent per step",
+        "condition": "conditioning",
+    }  # fmt: skip
+    rows = len(_gains(data))
+    figure, axes = pyplot.subplots(rows, 4, figsize=(10.4, 2.3 * rows + 0.4), sharex=True, sharey="col", squeeze=False)
+    _panels(figure, axes, data, shown)
+    for row in axes:
+        for ax in row[:2]:
+            ax.yaxis.get_major_locator().set_params(integer=True)
+            ax.set_ylim(bottom=0)
+        row[2].axhline(0, color="0.5", linewidth=0.8, linestyle="--", zorder=1)
+        row[3].set_yscale("log")
+    return figure
+
+
+def says_region(data: Dataset) -> str:
+    f, parts = facts(data), []
+    for gain in _gains(data):
+        left = [f"{care} ({_when(f[f'{gain:g}.{care}.leaves'])})" for care in _cares(data)
+                if f[f"{gain:g}.{care}.leaves"] is not None]  # fmt: skip
+        counts = [f"{care} {f[f'{gain:g}.{care}.trained']:.3g}" for care in _cares(data)]
+        where = f"the exponent is above 0 with {listed(left)}" if left else "the exponent is never above 0"
+        parts.append(f"With {_begun(gain)} {where}; iterations of newton on average after the start: {listed(counts)}.")
+    return " ".join(parts)
+
+
+def _when(step: int) -> str:
+    return f"first at step {step}" if step else "from the start"
+
+
+def draw_cost(pyplot: Any, data: Dataset) -> Any:
+    shown = {
+        "held_out_loss": "loss on held-out streams", "seconds": "seconds of training",
+        "completed": "solves completed by the loop",
+    }  # fmt: skip
+    rows = len(_gains(data))
+    figure, axes = pyplot.subplots(rows, 3, figsize=(9.2, 2.3 * rows + 0.4), sharex=True, sharey="col", squeeze=False)
+    _panels(figure, axes, data, shown)
+    for row in axes:
+        row[2].set_ylim(-0.05, 1.05)
+        row[2].yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}%")
+    return figure
+
+
+def says_cost(data: Dataset) -> str:
+    f, parts = facts(data), []
+    if "shortest" not in f or PLAIN not in _cares(data):
+        return "Nothing to compare."
+    best = f["shortest"]
+    for gain in _gains(data):
+        name, plain = f"{gain:g}.{best}", f"{gain:g}.{PLAIN}"
+        parts.append(
+            f"with {_begun(gain)} newton takes {f[f'{name}.trained']:.3g} iterations where training {PLAIN} has "
+            f"{f[f'{plain}.trained']:.3g}, a step {times(f[f'{name}.step'] / f[f'{plain}.step'])} as long, and the "
+            f"loss ends at {f[f'{name}.loss']:.2f} instead of {f[f'{plain}.loss']:.2f}"
+        )
+    others = [
+        f"{care} {_begun(gain)}: loss {f[f'{gain:g}.{care}.loss']:.2f}, a step "
+        f"{times(f[f'{gain:g}.{care}.step'] / f[f'{gain:g}.{PLAIN}.step'])} as long, "
+        f"{100 * f[f'{gain:g}.{care}.completed']:.0f}% of the solves completed by the loop"
+        for care in _cares(data) if care not in (best, PLAIN) for gain in _gains(data)
+    ]  # fmt: skip
+    return f"Solves are shortest {best}: {'; '.join(parts)}. The others: {'; '.join(others)}."
+
+
+def tables(data: Dataset) -> list[Table]:
+    f = facts(data)
+    rows = [
+        [_begun(gain), care, f"{f[f'{gain:g}.{care}.trained']:.3g}", f"{f[f'{gain:g}.{care}.exponent'][-1]:.3f}",
+         f"{f[f'{gain:g}.{care}.condition'][-1]:.3g}", f"{100 * f[f'{gain:g}.{care}.completed']:.0f}%",
+         f"{f[f'{gain:g}.{care}.loss']:.3f}", f"{1e3 * f[f'{gain:g}.{care}.step']:.3g}"]
+        for gain in _gains(data) for care in _cares(data)
+    ]  # fmt: skip
+    head = ["begun with", "care", "newton", "last exponent", "last conditioning", "completed", "loss", "ms a step"]
+    return [Table("What options keep, and cost", head, rows)]
+
+
+STUDY = study_of(
+    __name__,
+    name="spectral",
+    question="Which options keep training where solves are short, and what do they cost in loss and seconds?",
+    dims=("gain", "care", "seed", "step"),
+    pictures=(Picture("region", draw_region, says_region), Picture("cost", draw_cost, says_cost)),
+    alone=True,
+)
