@@ -21,7 +21,7 @@ from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from xarray import DataArray, Dataset
+    from xarray import Dataset
 
 PLAIN = "as it is"
 CARES = (PLAIN, "initialised", "penalty", "clipped")
@@ -81,7 +81,8 @@ def run(
 
     config = TrainConfig(
         task=task, cell=cell, mixing="dense", units=units, layers=1, norm=False, residual=False, length=length,
-        batch=batch, steps=steps, rate=rate, method="newton", iterations=limit, save=0, report=steps, seed=seed,
+        batch=batch, steps=steps, rate=rate, method="newton", iterations=limit, save=0, report=steps, held_out=8,
+        seed=seed,
     )  # fmt: skip
     given = {
         PLAIN: Care(), "initialised": Care(exponent=exponent), "penalty": Care(weight=weight, ceiling=ceiling),
@@ -106,7 +107,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _looked_at(trained: Any) -> Row:
-    """Return what the solves since the last look were like, what a network predicts, and what it is like for solvers."""
+    """Return how many solves the loop completed since the last look, the loss, and what solvers take."""
     import torch
 
     from recsolve.studies.training.modules import counted
@@ -142,8 +143,9 @@ def facts(data: Dataset) -> dict[str, Any]:
             name, part = f"{gain:g}.{care}", data.sel(gain=gain, care=care).mean("seed")
             for what in ("newton", "quasi_newton", "exponent", "condition"):
                 found[f"{name}.{what}"] = [float(x) for x in part[what].values]
-            beyond = steps[part["exponent"].values > 0]
-            found[f"{name}.leaves"] = int(beyond[0]) if len(beyond) else None
+            above = data["exponent"].sel(gain=gain, care=care).transpose("step", "seed").values > 0
+            found[f"{name}.outside"] = float(above[1:].mean())
+            found[f"{name}.driven_out"] = int((~above[0] & above[-1]).sum())
             found[f"{name}.loss"] = float(part["held_out_loss"].values[-1])
             found[f"{name}.completed"] = float(part["completed"].mean())
             found[f"{name}.step"] = float(part["seconds"].values[-1] / max(int(steps[-1]) - 1, 1))
@@ -154,7 +156,7 @@ def facts(data: Dataset) -> dict[str, Any]:
     return found
 
 
-def _panels(figure: Any, axes: Any, data: Dataset, shown: dict[str, str], x: DataArray | None = None) -> None:
+def _panels(figure: Any, axes: Any, data: Dataset, shown: dict[str, str]) -> None:
     """Draw a row of panels for each gain, a line for each option; the last row has the labels."""
     for row, gain in zip(axes, _gains(data), strict=True):
         for ax, (name, title) in zip(row, shown.items(), strict=True):
@@ -190,18 +192,19 @@ def draw_region(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_region(data: Dataset) -> str:
-    f, parts = facts(data), []
+    f, parts, seeds = facts(data), [], data.sizes["seed"]
     for gain in _gains(data):
-        left = [f"{care} ({_when(f[f'{gain:g}.{care}.leaves'])})" for care in _cares(data)
-                if f[f"{gain:g}.{care}.leaves"] is not None]  # fmt: skip
         counts = [f"{care} {f[f'{gain:g}.{care}.trained']:.3g}" for care in _cares(data)]
-        where = f"the exponent is above 0 with {listed(left)}" if left else "the exponent is never above 0"
-        parts.append(f"With {_begun(gain)} {where}; iterations of newton on average after the start: {listed(counts)}.")
+        out = [
+            f"{care} at {100 * f[f'{gain:g}.{care}.outside']:.0f}% (training drove {f[f'{gain:g}.{care}.driven_out']} "
+            f"of {seeds} there)"
+            for care in _cares(data) if f[f"{gain:g}.{care}.outside"] > 0
+        ]  # fmt: skip
+        where = f"Outside of the contractive region, of the looks after the start, are {listed(out)}" if out else (
+            "Training leaves the contractive region nowhere"
+        )  # fmt: skip
+        parts.append(f"{where}, with {_begun(gain)}; iterations of newton then, on average: {listed(counts)}.")
     return " ".join(parts)
-
-
-def _when(step: int) -> str:
-    return f"first at step {step}" if step else "from the start"
 
 
 def draw_cost(pyplot: Any, data: Dataset) -> Any:
@@ -226,17 +229,24 @@ def says_cost(data: Dataset) -> str:
     for gain in _gains(data):
         name, plain = f"{gain:g}.{best}", f"{gain:g}.{PLAIN}"
         parts.append(
-            f"with {_begun(gain)} newton takes {f[f'{name}.trained']:.3g} iterations where training {PLAIN} has "
-            f"{f[f'{plain}.trained']:.3g}, a step {times(f[f'{name}.step'] / f[f'{plain}.step'])} as long, and the "
-            f"loss ends at {f[f'{name}.loss']:.2f} instead of {f[f'{plain}.loss']:.2f}"
+            f"with {_begun(gain)} {f[f'{name}.trained']:.3g} instead of {f[f'{plain}.trained']:.3g} iterations of newton "
+            f"in {_took(f, gain, best)}, and a loss of {f[f'{name}.loss']:.2f} instead of {f[f'{plain}.loss']:.2f}"
         )
-    others = [
-        f"{care} {_begun(gain)}: loss {f[f'{gain:g}.{care}.loss']:.2f}, a step "
-        f"{times(f[f'{gain:g}.{care}.step'] / f[f'{gain:g}.{PLAIN}.step'])} as long, "
-        f"{100 * f[f'{gain:g}.{care}.completed']:.0f}% of the solves completed by the loop"
-        for care in _cares(data) if care not in (best, PLAIN) for gain in _gains(data)
-    ]  # fmt: skip
-    return f"Solves are shortest {best}: {'; '.join(parts)}. The others: {'; '.join(others)}."
+    text = f"The option that keeps solves shortest is {best}: {'; '.join(parts)}."
+    for care in _cares(data):
+        if care not in (best, PLAIN):
+            told = [
+                f"{_begun(gain)} {_took(f, gain, care)}, a loss of {f[f'{gain:g}.{care}.loss']:.2f} and "
+                f"{100 * f[f'{gain:g}.{care}.completed']:.0f}% of the solves completed by the loop"
+                for gain in _gains(data)
+            ]
+            text += f" {care.capitalize()}: {'; '.join(told)}."
+    return text
+
+
+def _took(facts: dict[str, Any], gain: float, care: str) -> str:
+    ratio = facts[f"{gain:g}.{care}.step"] / facts[f"{gain:g}.{PLAIN}.step"]
+    return f"{times(ratio)} the seconds"
 
 
 def tables(data: Dataset) -> list[Table]:

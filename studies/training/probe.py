@@ -45,9 +45,7 @@ def _wait(device: Any) -> None:
         torch.cuda.synchronize()
 
 
-def probe(
-    network: Any, inputs: Any, methods: Sequence[str] = ("newton",), maxiter: int = 200
-) -> dict[str, float]:
+def probe(network: Any, inputs: Any, methods: Sequence[str] = ("newton",), maxiter: int = 200) -> dict[str, float]:
     """Return how hard the recurrent layers of a network are on some inputs, of the layer that is hardest.
 
     Parameters
