@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product as pairs
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from recsolve.studies.draw.drawing import listed, times
 from recsolve.studies.registry import Picture, Table, study_of
@@ -29,6 +28,7 @@ _LOOKS = {
     PLAIN: ("#000000", "-", "o"), "initialised": ("#E69F00", "--", "s"), "penalty": ("#CC79A7", ":", "^"),
     "clipped": ("#0072B2", "-.", "x"),
 }  # fmt: skip
+_NAMES = {"initialised": "the initialisation", "penalty": "the penalty", "clipped": "clipping"}
 
 
 @dataclass(frozen=True)
@@ -137,23 +137,30 @@ def _cares(data: Dataset) -> list[str]:
 
 def facts(data: Dataset) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    steps = data["step"].values
-    for gain in _gains(data):
-        for care in _cares(data):
-            name, part = f"{gain:g}.{care}", data.sel(gain=gain, care=care).mean("seed")
-            for what in ("newton", "quasi_newton", "exponent", "condition"):
-                found[f"{name}.{what}"] = [float(x) for x in part[what].values]
-            above = data["exponent"].sel(gain=gain, care=care).transpose("step", "seed").values > 0
-            found[f"{name}.outside"] = float(above[1:].mean())
-            found[f"{name}.driven_out"] = int((~above[0] & above[-1]).sum())
-            found[f"{name}.loss"] = float(part["held_out_loss"].values[-1])
-            found[f"{name}.completed"] = float(part["completed"].mean())
-            found[f"{name}.step"] = float(part["seconds"].values[-1] / max(int(steps[-1]) - 1, 1))
-            found[f"{name}.trained"] = float(np.mean(found[f"{name}.newton"][1:]))
-    if len(_cares(data)) > 1:
-        options = [care for care in _cares(data) if care != PLAIN]
-        found["shortest"] = min(options, key=lambda c: np.mean([found[f"{g:g}.{c}.trained"] for g in _gains(data)]))
+    cares, gains, steps = _cares(data), _gains(data), data["step"].values
+    for gain, care in pairs(gains, cares):
+        runs, name = data.sel(gain=gain, care=care), f"{gain:g}.{care}"
+        part, above = runs.mean("seed"), runs["exponent"].transpose("step", "seed").values > 0
+        for what in ("newton", "quasi_newton", "exponent", "condition"):
+            found[f"{name}.{what}"] = [float(x) for x in part[what].values]
+        found[f"{name}.trained"] = float(part["newton"].values[1:].mean())
+        found[f"{name}.outside"] = float(above[1:].mean())
+        found[f"{name}.driven_out"] = int((~above[0] & above[-1]).sum())
+        found[f"{name}.loss"] = float(part["held_out_loss"].values[-1])
+        found[f"{name}.completed"] = float(part["completed"].mean())
+        found[f"{name}.step"] = float(part["seconds"].values[-1] / max(int(steps[-1]) - 1, 1))
+    options = [care for care in cares if care != PLAIN]
+    found["shortest"] = min(options, key=lambda c: sum(found[f"{g:g}.{c}.trained"] for g in gains), default=None)
     return found
+
+
+def _with(care: str) -> str:
+    return f"with {_NAMES[care]}" if care in _NAMES else care
+
+
+def _facts_of(found: dict[str, Any], gain: float, care: str) -> dict[str, Any]:
+    start = f"{gain:g}.{care}."
+    return {name.removeprefix(start): fact for name, fact in found.items() if name.startswith(start)}
 
 
 def _panels(figure: Any, axes: Any, data: Dataset, shown: dict[str, str]) -> None:
@@ -176,7 +183,7 @@ def _panels(figure: Any, axes: Any, data: Dataset, shown: dict[str, str]) -> Non
 
 def draw_region(pyplot: Any, data: Dataset) -> Any:
     shown = {
-        "newton": "iterations of newton", "quasi_newton": "of quasi_newton", "exponent": "exponent per step",
+        "newton": "iterations of newton", "quasi_newton": "iterations of quasi_newton", "exponent": "exponent per step",
         "condition": "conditioning",
     }  # fmt: skip
     rows = len(_gains(data))
@@ -192,19 +199,20 @@ def draw_region(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_region(data: Dataset) -> str:
-    f, parts, seeds = facts(data), [], data.sizes["seed"]
+    found, text = facts(data), ""
     for gain in _gains(data):
-        counts = [f"{care} {f[f'{gain:g}.{care}.trained']:.3g}" for care in _cares(data)]
+        told = {care: _facts_of(found, gain, care) for care in _cares(data)}
         out = [
-            f"{care} at {100 * f[f'{gain:g}.{care}.outside']:.0f}% (training drove {f[f'{gain:g}.{care}.driven_out']} "
-            f"of {seeds} there)"
-            for care in _cares(data) if f[f"{gain:g}.{care}.outside"] > 0
-        ]  # fmt: skip
-        where = f"Outside of the contractive region, of the looks after the start, are {listed(out)}" if out else (
-            "Training leaves the contractive region nowhere"
-        )  # fmt: skip
-        parts.append(f"{where}, with {_begun(gain)}; iterations of newton then, on average: {listed(counts)}.")
-    return " ".join(parts)
+            f"{100 * f['outside']:.0f}% {_with(care)} ({f['driven_out']} of {data.sizes['seed']} networks began below "
+            "0 and end above)"
+            for care, f in told.items()
+            if f["outside"] > 0
+        ]
+        above = f"the share of looks after the start with an exponent above 0 is {listed(out)}"
+        where = above if out else "no network leaves the contractive region"
+        counts = [f"{f['trained']:.3g} {_with(care)}" for care, f in told.items()]
+        text += f"With {_begun(gain)} {where}. Newton takes on average {listed(counts)}. "
+    return text.strip()
 
 
 def draw_cost(pyplot: Any, data: Dataset) -> Any:
@@ -222,41 +230,31 @@ def draw_cost(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_cost(data: Dataset) -> str:
-    f, parts = facts(data), []
-    if "shortest" not in f or PLAIN not in _cares(data):
+    found, told = facts(data), []
+    best = found["shortest"]
+    if best is None or PLAIN not in _cares(data):
         return "Nothing to compare."
-    best = f["shortest"]
-    for gain in _gains(data):
-        name, plain = f"{gain:g}.{best}", f"{gain:g}.{PLAIN}"
-        parts.append(
-            f"with {_begun(gain)} {f[f'{name}.trained']:.3g} instead of {f[f'{plain}.trained']:.3g} iterations of newton "
-            f"in {_took(f, gain, best)}, and a loss of {f[f'{name}.loss']:.2f} instead of {f[f'{plain}.loss']:.2f}"
-        )
-    text = f"The option that keeps solves shortest is {best}: {'; '.join(parts)}."
-    for care in _cares(data):
-        if care not in (best, PLAIN):
-            told = [
-                f"{_begun(gain)} {_took(f, gain, care)}, a loss of {f[f'{gain:g}.{care}.loss']:.2f} and "
-                f"{100 * f[f'{gain:g}.{care}.completed']:.0f}% of the solves completed by the loop"
-                for gain in _gains(data)
-            ]
-            text += f" {care.capitalize()}: {'; '.join(told)}."
-    return text
-
-
-def _took(facts: dict[str, Any], gain: float, care: str) -> str:
-    ratio = facts[f"{gain:g}.{care}.step"] / facts[f"{gain:g}.{PLAIN}.step"]
-    return f"{times(ratio)} the seconds"
+    for care in [best, *(care for care in _cares(data) if care not in (best, PLAIN))]:
+        parts = []
+        for gain in _gains(data):
+            f, plain = _facts_of(found, gain, care), _facts_of(found, gain, PLAIN)
+            parts.append(
+                f"with {_begun(gain)} {f['trained']:.3g} iterations of newton ({plain['trained']:.3g}), a loss of "
+                f"{f['loss']:.2f} ({plain['loss']:.2f}) and {times(f['step'] / plain['step'])} the seconds"
+            )
+        told.append(f"{_NAMES[care].capitalize()}: {'; '.join(parts)}.")
+    read = "In brackets is training as it is; seconds are with the search of the initialisation."
+    return f"Solves stay shortest with {_NAMES[best]}. {read} {' '.join(told)}"
 
 
 def tables(data: Dataset) -> list[Table]:
-    f = facts(data)
-    rows = [
-        [_begun(gain), care, f"{f[f'{gain:g}.{care}.trained']:.3g}", f"{f[f'{gain:g}.{care}.exponent'][-1]:.3f}",
-         f"{f[f'{gain:g}.{care}.condition'][-1]:.3g}", f"{100 * f[f'{gain:g}.{care}.completed']:.0f}%",
-         f"{f[f'{gain:g}.{care}.loss']:.3f}", f"{1e3 * f[f'{gain:g}.{care}.step']:.3g}"]
-        for gain in _gains(data) for care in _cares(data)
-    ]  # fmt: skip
+    found, rows = facts(data), []
+    for gain, care in pairs(_gains(data), _cares(data)):
+        f = _facts_of(found, gain, care)
+        rows.append(
+            [_begun(gain), care, f"{f['trained']:.3g}", f"{f['exponent'][-1]:.3f}", f"{f['condition'][-1]:.3g}",
+             f"{100 * f['completed']:.0f}%", f"{f['loss']:.3f}", f"{1e3 * f['step']:.3g}"]
+        )  # fmt: skip
     head = ["begun with", "care", "newton", "last exponent", "last conditioning", "completed", "loss", "ms a step"]
     return [Table("What options keep, and cost", head, rows)]
 
