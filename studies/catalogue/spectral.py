@@ -199,20 +199,20 @@ def draw_region(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_region(data: Dataset) -> str:
-    found, text = facts(data), ""
+    found, sentences = facts(data), []
     for gain in _gains(data):
         told = {care: _facts_of(found, gain, care) for care in _cares(data)}
         out = [
-            f"{100 * f['outside']:.0f}% {_with(care)} ({f['driven_out']} of {data.sizes['seed']} networks began below "
-            "0 and end above)"
-            for care, f in told.items()
-            if f["outside"] > 0
-        ]
+            f"{100 * f['outside']:.0f}% {_with(care)} (training drove {f['driven_out']} of {data.sizes['seed']} there)"
+            for care, f in told.items() if f["outside"] > 0
+        ]  # fmt: skip
         above = f"the share of looks after the start with an exponent above 0 is {listed(out)}"
-        where = above if out else "no network leaves the contractive region"
         counts = [f"{f['trained']:.3g} {_with(care)}" for care, f in told.items()]
-        text += f"With {_begun(gain)} {where}. Newton takes on average {listed(counts)}. "
-    return text.strip()
+        sentences.append(
+            f"With {_begun(gain)} {above if out else 'no network leaves the contractive region'}; iterations of newton "
+            f"are then {listed(counts)}, on average."
+        )
+    return " ".join(sentences)
 
 
 def draw_cost(pyplot: Any, data: Dataset) -> Any:
@@ -230,21 +230,23 @@ def draw_cost(pyplot: Any, data: Dataset) -> Any:
 
 
 def says_cost(data: Dataset) -> str:
-    found, told = facts(data), []
+    found, gains = facts(data), _gains(data)
     best = found["shortest"]
     if best is None or PLAIN not in _cares(data):
         return "Nothing to compare."
-    for care in [best, *(care for care in _cares(data) if care not in (best, PLAIN))]:
-        parts = []
-        for gain in _gains(data):
-            f, plain = _facts_of(found, gain, care), _facts_of(found, gain, PLAIN)
-            parts.append(
-                f"with {_begun(gain)} {f['trained']:.3g} iterations of newton ({plain['trained']:.3g}), a loss of "
-                f"{f['loss']:.2f} ({plain['loss']:.2f}) and {times(f['step'] / plain['step'])} the seconds"
-            )
-        told.append(f"{_NAMES[care].capitalize()}: {'; '.join(parts)}.")
-    read = "In brackets is training as it is; seconds are with the search of the initialisation."
-    return f"Solves stay shortest with {_NAMES[best]}. {read} {' '.join(told)}"
+    plain = {gain: _facts_of(found, gain, PLAIN) for gain in gains}
+    seconds = {
+        care: [_facts_of(found, gain, care)["step"] / plain[gain]["step"] for gain in gains]
+        for care in _cares(data) if care != PLAIN
+    }  # fmt: skip
+    losses = [
+        f"with {_begun(gain)} the loss ends at {_facts_of(found, gain, best)['loss']:.2f} instead of "
+        f"{plain[gain]['loss']:.2f}, in {times(ratio)} the seconds"
+        for gain, ratio in zip(gains, seconds[best], strict=True)
+    ]
+    text = f"Solves stay shortest {_with(best)}: {'; '.join(losses)}."
+    others = [f"{times(max(ratios))} {_with(care)}" for care, ratios in seconds.items() if care != best]
+    return text + f" Seconds are at most {listed(others)}." * bool(others)
 
 
 def tables(data: Dataset) -> list[Table]:

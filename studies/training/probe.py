@@ -1,4 +1,4 @@
-"""What a network is like for solvers at some moment of its training."""
+"""What a network is like for solvers at some moment of its training, and from moment to moment."""
 
 from __future__ import annotations
 
