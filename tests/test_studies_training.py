@@ -68,6 +68,8 @@ def test_options_that_keep_solves_short_are_measured_against_training_as_it_is(r
     assert max(clipped[1:]) < min(plain[1:])
     assert facts["6.clipped.completed"] < facts["6.as it is.completed"] == 1
     assert facts["shortest"] in ("initialised", "clipped")
+    assert facts["hardest"] == 6
+    assert facts["6.as it is.outside"] > 0
     assert (data["quasi_newton"] >= 1).all()
     assert (data["condition"] >= 1).all()
     assert data["seconds"].sel(care="initialised", step=0).item() > 0  # its search for a scale counts
