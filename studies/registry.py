@@ -98,6 +98,7 @@ CATALOGUE: dict[str, str] = {
     "hopfield": "hopfield_retrieval",
     "training": "training",
     "curriculum": "curriculum",
+    "spectral": "spectral",
     "word_problem": "word_problem",
 }
 

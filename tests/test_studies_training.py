@@ -59,3 +59,51 @@ def test_words_of_a_group_need_a_nonlinear_recurrence_whose_units_couple(ran):
     facts, _ = ran("word_problem")
     assert min(facts["dense GRU"]) > 0.9
     assert max(facts["affine"]) < 0.6
+
+
+def test_options_that_keep_solves_short_are_measured_against_training_as_it_is(ran):
+    facts, data = ran("spectral")
+    plain, clipped = facts["6.as it is.newton"], facts["6.clipped.newton"]
+    assert clipped[0] == plain[0]  # before the first step
+    assert max(clipped[1:]) < min(plain[1:])
+    assert facts["6.clipped.completed"] < facts["6.as it is.completed"] == 1
+    assert facts["shortest"] in ("initialised", "clipped")
+    assert facts["hardest"] == 6
+    assert facts["6.as it is.outside"] > 0
+    assert (data["quasi_newton"] >= 1).all()
+    assert (data["condition"] >= 1).all()
+    assert data["seconds"].sel(care="initialised", step=0).item() > 0  # its search for a scale counts
+
+
+@pytest.fixture
+def cared():
+    from recsolve.studies.training.care import Care, CaredRun
+    from recsolve.studies.training.config import TrainConfig
+
+    config = TrainConfig("parity", cell="elman", mixing="dense", units=12, layers=1, length=32, batch=2, norm=False)
+    return lambda **care: CaredRun(config, Care(**care), gain=4.0)
+
+
+def _weight(run):
+    (weight,) = (w for name, w in run.network.layers.named_parameters() if ".mixing_" in name)
+    return weight.detach().clone()
+
+
+def test_a_run_with_care_begins_at_the_gain_or_at_the_exponent(cared):
+    from recsolve.nn import exponents
+    from recsolve.studies.training.train import TRAINING, Run
+
+    plain, begun = cared(), cared(exponent=-0.3)
+    assert torch.equal(_weight(plain), 4 * _weight(Run(plain.config)))
+    x = begun.network.embedding(torch.from_numpy(begun.draw(TRAINING, 0)[0])).detach()
+    assert exponents(begun.network.layers, x)[0] == pytest.approx(-0.3, abs=0.02)
+    assert begun.prepared > plain.prepared == 0
+
+
+def test_a_run_with_care_is_penalised_in_training_alone_and_clipped_after_each_step(cared):
+    plain, penalised, clipped = cared(), cared(weight=1.0, ceiling=-2.0), cared(norm=0.5)
+    assert penalised.evaluate() == plain.evaluate()
+    assert penalised.descend() > plain.descend() + 0.1
+    clipped.descend()
+    assert torch.linalg.matrix_norm(_weight(plain), 2) > 1
+    assert torch.linalg.matrix_norm(_weight(clipped), 2) <= 0.5 + 1e-5

@@ -7,7 +7,6 @@ region is that of Gonzalez et al. (arXiv 2508.16817). All networks have about th
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -51,9 +50,6 @@ _LOOKS = {
 }  # fmt: skip
 
 
-_PROBED = 256  # steps, of two streams, on which a network is looked at
-
-
 @dataclass(frozen=True)
 class Config:
     """Networks of about ``parameters`` weights, trained on a task; looked at every ``every`` steps."""
@@ -94,6 +90,7 @@ def run(
     seed: int, device: str, dtype: str,
 ) -> list[Row]:  # fmt: skip
     from recsolve.nn import ConvergenceWarning
+    from recsolve.studies.training.probe import followed
     from recsolve.studies.training.train import Run
 
     base = TrainConfig(
@@ -104,29 +101,7 @@ def run(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         trained = Run(config, device=device)
-        return list(_rows(trained, every, length * batch))
-
-
-def _rows(trained: Any, every: int, tokens: int) -> Iterator[Row]:
-    """Yield a row for every so many steps; looking takes no part in the seconds."""
-    seconds = 0.0
-    while True:
-        if trained.step % every == 0:
-            yield _looked_at(trained) | {"seconds": seconds, "tokens": tokens * trained.step}
-        if trained.step == trained.config.steps:
-            return
-        began = time.perf_counter()
-        trained.descend()
-        _wait(trained.device)
-        taken = time.perf_counter() - began
-        seconds += taken if trained.step > 1 else 0.0  # the first step compiles
-
-
-def _wait(device: Any) -> None:
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
+        return list(followed(trained, every, _looked_at))
 
 
 def _of_size(config: TrainConfig, parameters: int) -> TrainConfig:
@@ -147,16 +122,16 @@ def _of_size(config: TrainConfig, parameters: int) -> TrainConfig:
 
 def _looked_at(trained: Any) -> Row:
     """Return what a network predicts at one moment, and what it is like for solvers."""
-    from recsolve.studies.training.probe import probe
+    from recsolve.studies.training.probe import PROBED, probe
     from recsolve.studies.training.train import HELD_OUT
 
-    row: Row = {"step": trained.step, **trained.evaluate(), "units": trained.config.units}
+    row: Row = {**trained.evaluate(), "units": trained.config.units}
     row["weights"] = sum(p.numel() for p in trained.network.parameters())
     if trained.config.layer == "recsolve":
         import torch
 
         inputs, answers = trained.draw(HELD_OUT, 1, batch=min(trained.config.batch, 2))
-        row |= probe(trained.network, torch.from_numpy(inputs[:_PROBED]).to(trained.device))
+        row |= probe(trained.network, torch.from_numpy(inputs[:PROBED]).to(trained.device))
         if trained.config.iterations:
             row["gradient_error"] = _gradient_error(trained, inputs, answers)
     return row

@@ -19,7 +19,7 @@ from recsolve.studies.training.config import TrainConfig
 
 Row = dict[str, Any]
 FILES = _CONFIG, _LOG, _CHECKPOINT = "config.toml", "log.jsonl", "checkpoint.safetensors"  # of a run
-_TRAINING, HELD_OUT, _DROPOUT = 0, 1, 2  # what random numbers are drawn for
+TRAINING, HELD_OUT, _DROPOUT = 0, 1, 2  # what random numbers are drawn for
 
 
 def _device(name: str) -> Any:
@@ -149,7 +149,7 @@ class Run:
         torch.manual_seed(int(np.random.SeedSequence((config.seed, _DROPOUT, self.step)).generate_state(1)[0]))
         self.network.train()
         self.optimizer.zero_grad()
-        loss, _ = self.loss(*self.draw(_TRAINING, self.step))
+        loss, _ = self.loss(*self.draw(TRAINING, self.step))
         loss.backward()
         if config.clip:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
