@@ -333,6 +333,13 @@ def test_a_record_that_was_changed_is_refused_or_is_of_the_same_arrays(tmp_path_
         assert same(dict(sorted(writer.arrays.items())), dict(sorted(arrays.items())))
 
 
+def test_a_rank_that_is_no_whole_number_is_refused(path):
+    rs.save(mixings.LowRank(np.ones((4, 2)), np.ones((4, 2))), path)
+    change(path, lambda r: r.update(rank=1.5))
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        rs.load(path)
+
+
 def test_indices_that_name_no_unit_are_refused(path):
     for name, key in (("sparse", "indices"), ("gather", "index"), ("permutation", "index")):
         rs.save(test_mixings.made()[name], path)
