@@ -98,8 +98,8 @@ class Weights(nn.Module):  # type: ignore[misc]
         """Draw all parameters anew."""
         self._take(self._drawn())
 
-    def direction(self) -> Direction:
-        """Return the weights as they are now."""
+    def forward(self) -> Direction:
+        """Return the weights as they are now; called as a module, so that hooks run, as those of pruning."""
         if self._fixed and not torch.compiler.is_compiling():
             self._follow_buffers()
         weights = {name: getattr(self, f"mixing_{name}") for name in self.cell.mixings}
