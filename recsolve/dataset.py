@@ -57,7 +57,8 @@ def dataset_of_windows(solution: WindowsSolution) -> Dataset:
     flat = rec.readout is not None or isinstance(getattr(rec, "state", None), NamedState)  # no component of its own
     shown = _axes("shown", count) if flat else _own_axes(rec, None, count)
     variables: dict[str, tuple[tuple[str, ...], Array]] = {"output": (("time", *batch, *shown), output)}
-    for name, part in parts_of(rec, to_host(solution._ends)).items():
+    ends = solution._ends if rec.length else rec.initial[None]  # a window without steps ends as it began
+    for name, part in parts_of(rec, to_host(ends)).items():
         own = _own_axes(rec, name, part.ndim - 1 - len(batch))
         variables[f"ends_{name}"] = (("window", *batch, *own), part)
     variables["residuals"] = ("window",), solution.residuals
