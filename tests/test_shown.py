@@ -106,6 +106,28 @@ def test_axes_of_components_have_names_of_their_own():
     assert rs.solve(rec).to_xarray()["C"].dims == ("time", "k_", "k__2")  # beside the component k
 
 
+@pytest.mark.parametrize(
+    "names", [("unit", "lane"), ("lane_0", "unit_"), ("batch", "batch_0"), ("time", "time_"), ("output", "iterations")]
+)
+def test_components_that_are_called_as_dimensions_are_all_there(names):
+    """A variable of the name of a dimension would be its coordinate, one of the name of another takes its place."""
+
+    def step(s, u):
+        return {names[0]: 0.5 * s[names[0]] + u, names[1]: 0.5 * s[names[1]] + u[..., 0]}
+
+    rec = rs.Recurrence.from_function(
+        step, inputs=np.ones((T, 2, 3, 4)), initial={names[0]: np.zeros((2, 3, 4)), names[1]: np.zeros((2, 3))},
+        state={names[0]: (names[1],), names[1]: ()},
+    )  # fmt: skip
+    cell = rs.Cell(  # whose components have no axes with names
+        lambda s, W, u, p: (np.tanh(W.a(s[names[0]]) + u.x), s[names[1]]), state=names, output=names[0], name="own"
+    ).random(input_size=3, hidden_size=4, rng=0)
+    for sol in (rs.solve(rec), rs.solve(cell.recurrence(np.ones((T, 2, 3, 3))))):
+        found = [x for name, x in sol.to_xarray().data_vars.items() if x.dims[:3] == ("time", "batch_0", "batch_1")]
+        for part, x in zip(sol.named.values(), found, strict=False):
+            assert np.array_equal(part, x)
+
+
 # Text and HTML ---------------------------------------------------------------------------------------------------
 
 
