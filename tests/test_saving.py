@@ -247,6 +247,17 @@ def test_a_file_is_replaced_when_the_new_one_is_whole(path, monkeypatch):
     assert alike(loaded, small)  # it holds no view of the file
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_who_may_read_files_may_read_this_one(path):
+    plain = path.with_name("plain")
+    plain.touch()
+    rs.save(GRU, path)
+    assert path.stat().st_mode == plain.stat().st_mode
+    path.chmod(0o664)
+    rs.save(GRU, path)
+    assert path.stat().st_mode & 0o777 == 0o664
+
+
 def change(path, edit=lambda record: None, *, arrays=lambda held: None, **said):
     """Write a file anew with another record, other arrays or other metadata."""
     with safe_open(path, "numpy") as file:
