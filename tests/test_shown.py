@@ -231,6 +231,13 @@ def test_a_comparison_is_text_in_notebooks_too(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("output", [None, type("Output", (), {"write": lambda self, text: None})()])
+def test_a_comparison_is_text_where_there_is_no_output(monkeypatch, output):
+    found = rs.compare(recurrence(), "newton")
+    monkeypatch.setattr("sys.stdout", output)
+    assert "newton" in repr(found)
+
+
 def test_a_comparison_draws_residuals_and_errors():
     found = rs.compare(recurrence(), ["sequential", "newton", "jacobi"])
     ax = found.plot()
