@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from recsolve.solution import Solution
     from recsolve.windows_solution import WindowsSolution
 
-_OURS = (
-    "time", "node", "batch", "iteration", "window", "row", "shown", "residuals", "converged", "row_residual", "output"
-)  # fmt: skip
+# Names of dimensions and variables here, and of dimensions that a component has where the user gave it no axes.
+_OURS = re.compile(
+    r"(time|node|batch|iteration|window|row|shown)(_\d+)?|residuals|iterations|converged|row_residual|output"
+)
+_INNER = re.compile(r"(lane|unit)(_\d+)?")
 
 
 def dataset(solution: Solution) -> Dataset:
@@ -32,8 +35,10 @@ def dataset(solution: Solution) -> Dataset:
     rec, states = solution.recurrence, host(solution)
     lead = (*_axes("time" if rec.graph is None else "node", nodes(rec)), *_axes("batch", len(rec.batch)))
     variables: dict[str, tuple[tuple[str, ...], Array]] = {}
-    for name, part in parts_of(rec, states).items():
-        variables[_free(name)] = ((*lead, *_own_axes(rec, name, part.ndim - len(lead))), part)
+    parts = parts_of(rec, states)
+    names = _variables(parts)
+    for name, part in parts.items():
+        variables[names[name]] = ((*lead, *_own_axes(rec, name, part.ndim - len(lead))), part)
     if rec.readout is not None:
         shown = to_host(rec.as_given(rec.output(solution._iterate.states)))
         variables["output"] = ((*lead, *_axes("shown", shown.ndim - len(lead))), shown)
@@ -57,7 +62,8 @@ def dataset_of_windows(solution: WindowsSolution) -> Dataset:
     flat = rec.readout is not None or isinstance(getattr(rec, "state", None), NamedState)  # no component of its own
     shown = _axes("shown", count) if flat else _own_axes(rec, None, count)
     variables: dict[str, tuple[tuple[str, ...], Array]] = {"output": (("time", *batch, *shown), output)}
-    for name, part in parts_of(rec, to_host(solution._ends)).items():
+    ends = solution._ends if rec.length else rec.initial[None]  # a window without steps ends as it began
+    for name, part in parts_of(rec, to_host(ends)).items():
         own = _own_axes(rec, name, part.ndim - 1 - len(batch))
         variables[f"ends_{name}"] = (("window", *batch, *own), part)
     variables["residuals"] = ("window",), solution.residuals
@@ -73,7 +79,8 @@ def _own_axes(rec: Recurrence, name: str | None, count: int) -> tuple[str, ...]:
     """Return the names of the axes of a component: those that the user gave, else lanes and units."""
     state = getattr(rec, "state", None)
     if isinstance(state, NamedState) and name in state.axes:
-        return tuple(_distinct(_free(axis, state.axes) for axis in state.axes[name]))
+        taken = {*state.axes, *_variables(state.axes).values()}
+        return tuple(_distinct(_free(axis, taken) for axis in state.axes[name]))
     units = 0 if rec.layout.units is None else min(count, 1)
     return (*_axes("lane", count - units), *("unit",) * units)
 
@@ -83,9 +90,20 @@ def _axes(name: str, count: int) -> tuple[str, ...]:
     return (name,) * count if count <= 1 else tuple(f"{name}_{i}" for i in range(count))
 
 
-def _free(name: str, taken: Iterable[str] = ()) -> str:
-    """Return a name of the user's, with an underscore where it is one of a dimension or of another variable."""
-    return f"{name}_" if name in _OURS or name in taken else name
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return a name of the user's, with underscores where it is one of a dimension or of another variable."""
+    while _OURS.fullmatch(name) or name in taken:
+        name += "_"
+    return name
+
+
+def _variables(names: Iterable[str]) -> dict[str, str]:
+    """Return the variables of components: a variable that is called as a dimension would be its coordinate."""
+    found: dict[str, str] = {}
+    for name in names:
+        others = {*names, *found.values()} - {name}
+        found[name] = _free(f"{name}_" if _INNER.fullmatch(name) else name, others)
+    return found
 
 
 def _distinct(names: Iterable[str]) -> Iterator[str]:

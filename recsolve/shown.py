@@ -56,8 +56,10 @@ def curves(solution: Solution, reference: Any) -> list[Curve]:
 def _errors(solution: Solution, reference: Any) -> list[float]:
     """Return the distance of every iterate that was kept, and of the states returned, to a trajectory."""
     states = host(solution)
-    truth = getattr(reference, "states", reference)  # of a solution
-    truth = to_host(to_native(truth, "reference", (*FLOATS, *DISCRETE)))
+    if hasattr(reference, "_iterate"):  # a solution, whose states may be of tensors that require grad
+        truth = host(reference)
+    else:
+        truth = to_host(to_native(reference, "reference", (*FLOATS, *DISCRETE)))
     if truth.shape != states.shape:
         raise ValueError(f"reference has shape {truth.shape}; wanted {states.shape}, that of the states")
     iterates = [] if solution.trace is None else [*solution.trace.iterates]

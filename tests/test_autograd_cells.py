@@ -379,3 +379,15 @@ def test_nothing_of_a_run_is_kept_after_its_backward(monkeypatch):
     assert len(made) == 1  # the way back takes that of the run
     assert made[0]() is None
     assert loss.grad_fn is not None
+
+
+def test_releases_of_torch_that_do_not_tell_of_packing_take_the_way_back_too(monkeypatch):
+    """Before 2.8 there is no such function; ``recsolve[torch]`` takes releases from 2.4 on."""
+
+    def gradient():
+        u, a = torch.ones(9, 2, 4), torch.full((4,), 0.5, requires_grad=True)
+        return torch.autograd.grad(solve_cell(CellSpec("elman"), {"drive.h": u, "mixing.h": a}).output.sum(), a)[0]
+
+    wanted = gradient()
+    monkeypatch.delattr(torch._C._autograd, "_top_saved_tensors_default_hooks")
+    assert torch.equal(gradient(), wanted)

@@ -257,15 +257,16 @@ def test_an_interrupt_keeps_what_is_done(run, tmp_path, monkeypatch):
     assert [e["solver"] for e in record["panels"][0]["entries"]][-1] == "damped_newton"
 
 
-def test_a_solver_that_fails_is_recorded_not_lost(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError, LookupError])
+def test_a_solver_that_fails_is_recorded_not_lost(run, tmp_path, monkeypatch, error):
     from recsolve.solvers import Newton
 
     def explode(self, problem, iterate):
-        raise MemoryError("a large matrix")
+        raise error("a large matrix")
 
     monkeypatch.setattr(Newton, "preconditioner", explode)
     result = run("compare", *SMALL, "--solvers", "newton,jacobi", "--mixing", "dense")
-    assert "MemoryError: a large matrix" in result.stdout
+    assert f"{error.__name__}: a large matrix" in result.stdout
     record = json.loads((tmp_path / "recsolve-compare" / "compare.json").read_text())
     newton, jacobi = record["panels"][0]["entries"]
     assert (newton["status"], newton["error"]) == ("error", "nan")

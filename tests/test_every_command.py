@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from importlib import import_module
 
 import pytest
 import typer
@@ -264,3 +265,26 @@ with bar_of("sweep") as bar:
     assert (tmp_path / "log").read_text() == "a line of the log\n"
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "\n").split("\n")
     assert "recsolve: heed this" in [line.strip() for line in lines]
+
+
+@pytest.mark.parametrize("error", shared.ERRORS)
+@pytest.mark.parametrize(
+    ("arguments", "module", "name"),
+    [
+        (("bench", "cpu"), "recsolve.studies.bench", "get"),
+        (("info",), "recsolve.studies.command.information", "information"),
+        (("weights", "x.npz"), "recsolve.interop.contents", "read_contents"),
+        (("study", "show", "lyapunov"), "recsolve.studies.registry", "get"),
+        (("systems", "solve", "elman"), "recsolve.studies.systems.solved", "solved"),
+        (("compare",), "recsolve.studies.command.compare_cli", "_run"),
+        (("train",), "recsolve.studies.command.train_cli", "_train"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, tuple) else "",
+)
+def test_errors_of_what_is_asked_for_are_a_line(run, monkeypatch, arguments, module, name, error):
+    def fail(*given, **settings):
+        raise error("of a test")
+
+    monkeypatch.setattr(import_module(module), name, fail)
+    result = run(*arguments, code=2)
+    assert result.stderr.splitlines()[-1] == "recsolve: error: of a test"

@@ -11,6 +11,7 @@ import recsolve as rs
 from recsolve.math import sigmoid, tanh, total
 
 torch = pytest.importorskip("torch")
+prune = pytest.importorskip("torch.nn.utils.prune")
 torch.set_num_threads(1)  # what is computed here is small
 
 T, B, D, N = 12, 4, 3, 8
@@ -50,7 +51,7 @@ def data(steps=T, dtype=torch.float64, first=False):
 def by_hand(module, x, name):
     """Return the states of one direction by the sequential loop of its cell, on NumPy arrays."""
     weights = {key: p.detach().numpy() for key, p in module._modules[name].named_parameters()}
-    direction, lanes = module._modules[name].direction(), module._modules[name].event
+    direction, lanes = module._modules[name](), module._modules[name].event
     made = module.cell.with_weights(
         mixings={n: direction.mixings[n](torch.tensor(weights[f"mixing_{n}"])) for n in module.cell.mixings},
         parameters={n: weights[f"parameter_{n}"] for n in module.cell.parameters},
@@ -500,6 +501,38 @@ def test_layers_that_are_compiled_see_masks_that_are_loaded(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     module.load_state_dict(other.state_dict())
     assert torch.equal(module(x)[0], other(x)[0])
+
+
+@pytest.mark.parametrize("mixing", ["dense", drawn_mask])
+def test_buffers_of_others_are_no_masks(mixing):
+    """Pruning registers its own mask as a buffer, and a hook that masks the weights before they are used."""
+    module, other, x = layer("gru", mixing=mixing), layer("gru", mixing=mixing), data()
+    prune.l1_unstructured(module.gru_l0, "mixing_r", 0.5)
+    with torch.no_grad():
+        other.gru_l0.mixing_r.mul_(module.gru_l0.mixing_r_mask)
+    assert torch.equal(module(x)[0], other(x)[0])
+    module(x)[0].sum().backward()
+    assert not module.gru_l0.mixing_r_orig.grad[module.gru_l0.mixing_r_mask == 0].any()
+    fresh = layer("gru", seed=5, mixing=mixing)
+    prune.l1_unstructured(fresh.gru_l0, "mixing_r", 0.5)
+    fresh.load_state_dict(module.state_dict())
+    assert torch.equal(fresh(x)[0], other(x)[0])
+    with pytest.raises(RuntimeError, match=r"Missing key.*mixing_r_mask"):
+        fresh.load_state_dict({n: p for n, p in module.state_dict().items() if n != "gru_l0.mixing_r_mask"})
+
+
+def test_masks_of_inference_mode_are_followed():
+    """Their tensors have no versions, so nothing tells whether they were written to."""
+    wanted, x = layer("gru", mixing=drawn_mask), data()
+    with torch.inference_mode():
+        module = layer("gru", seed=5, mixing=drawn_mask)
+        module(x)
+        for here, there in zip([*module.parameters(), *module.buffers()],
+                               [*wanted.parameters(), *wanted.buffers()], strict=True):  # fmt: skip
+            here.copy_(there)
+        assert torch.equal(module(x)[0], wanted(x)[0])
+    with torch.no_grad():
+        assert torch.equal(module(x)[0], wanted(x)[0])
 
 
 def test_layers_without_masks_have_parameters_alone():

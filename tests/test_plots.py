@@ -277,6 +277,17 @@ def test_errors_are_those_of_every_iterate_that_was_kept(dtype):
     assert last.get_xdata().tolist() == [sol.nit]
 
 
+def test_names_that_begin_with_an_underscore_are_in_legends():
+    cell = rs.Cell(lambda s, W, u, p: np.tanh(W.h(s._a) + u.x), state=("_a",), output="_a", name="own")
+    sol = rs.solve(cell.random(input_size=3, hidden_size=2, rng=0).recurrence(np.ones((T, 3))))
+    for ax, names in (
+        (sol.plot("trajectory"), ["_a[0]", "_a[1]"]),
+        (rs.plot.convergence({"_mine": sol, "other": sol}), ["_mine", "other"]),
+    ):
+        found = [text.get_text().split(":")[0].strip("\u200b") for text in ax.get_legend().get_texts()]
+        assert found == names
+
+
 def test_a_trace_without_states_keeps_none():
     sol = rs.solve(recurrence(), options={"trace": True})
     assert sol.trace.iterates == ()
@@ -466,7 +477,8 @@ def check_kind(as_kind):
         if name != "prediction":
             for a, b in zip(draw(sol).get_lines(), draw(host).get_lines(), strict=True):
                 assert name != "trajectory" or np.allclose(a.get_ydata(), b.get_ydata(), rtol=0, atol=1e-12)
-    assert len(curves_of(rs.plot.convergence(sol, reference=host))) == 2
+    for truth in (host, sol):
+        assert len(curves_of(rs.plot.convergence(sol, reference=truth))) == 2
     assert np.allclose(sol.to_xarray()["h"], host.to_xarray()["h"], rtol=0, atol=1e-12)
     assert "trusted" in sol.summary()
 

@@ -247,6 +247,17 @@ def test_a_file_is_replaced_when_the_new_one_is_whole(path, monkeypatch):
     assert alike(loaded, small)  # it holds no view of the file
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_who_may_read_files_may_read_this_one(path):
+    plain = path.with_name("plain")
+    plain.touch()
+    rs.save(GRU, path)
+    assert path.stat().st_mode == plain.stat().st_mode
+    path.chmod(0o664)
+    rs.save(GRU, path)
+    assert path.stat().st_mode & 0o777 == 0o664
+
+
 def change(path, edit=lambda record: None, *, arrays=lambda held: None, **said):
     """Write a file anew with another record, other arrays or other metadata."""
     with safe_open(path, "numpy") as file:
@@ -331,6 +342,13 @@ def test_a_record_that_was_changed_is_refused_or_is_of_the_same_arrays(tmp_path_
         writer = Writer()
         writer.record(found)
         assert same(dict(sorted(writer.arrays.items())), dict(sorted(arrays.items())))
+
+
+def test_a_rank_that_is_no_whole_number_is_refused(path):
+    rs.save(mixings.LowRank(np.ones((4, 2)), np.ones((4, 2))), path)
+    change(path, lambda r: r.update(rank=1.5))
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        rs.load(path)
 
 
 def test_indices_that_name_no_unit_are_refused(path):

@@ -44,6 +44,7 @@ SOLUTIONS = {
     "windows": lambda: rs.solve(recurrence(batch=(2,)), every=16),
     "windows with readout": lambda: rs.solve(shown(), every=16),
     "windows of named states": lambda: rs.solve(named(), every=16),
+    "windows without steps": lambda: rs.solve(recurrence("LSTM", length=0, batch=(2,)), every=16),
 }
 LAYERS = {"layers": layers, "layers of lengths": lambda: layers([T, 3])}
 
@@ -69,8 +70,9 @@ def test_a_dataset_holds_what_the_solution_does_and_survives_a_file(case, tmp_pa
     assert np.array_equal(data["residuals"], sol.residuals, equal_nan=True)
     if isinstance(sol, rs.WindowsSolution):
         assert np.array_equal(data["output"], sol.output)
-        ends = sol.named_ends if "named" in case else {"h": sol.ends}
-        assert all(np.array_equal(data[f"ends_{name}"], part) for name, part in ends.items())
+        ends = sol.named_ends if "named" in case else {"h": sol.ends} if len(sol.ends) else sol.named_final
+        assert all(np.array_equal(data[f"ends_{name}"], part.reshape(-1, *data[f"ends_{name}"].shape[1:]))
+                   for name, part in ends.items())  # fmt: skip
         return
     parts = sol.named.items() if sol.recurrence.layout.components > 1 or "named" in case else [("h", sol.states)]
     for name, part in parts:
@@ -102,6 +104,28 @@ def test_axes_of_components_have_names_of_their_own():
         step, inputs=np.ones(T), initial={"k": np.zeros(()), "C": np.zeros((2, 2))}, state={"k": (), "C": ("k", "k")}
     )
     assert rs.solve(rec).to_xarray()["C"].dims == ("time", "k_", "k__2")  # beside the component k
+
+
+@pytest.mark.parametrize(
+    "names", [("unit", "lane"), ("lane_0", "unit_"), ("batch", "batch_0"), ("time", "time_"), ("output", "iterations")]
+)
+def test_components_that_are_called_as_dimensions_are_all_there(names):
+    """A variable of the name of a dimension would be its coordinate, one of the name of another takes its place."""
+
+    def step(s, u):
+        return {names[0]: 0.5 * s[names[0]] + u, names[1]: 0.5 * s[names[1]] + u[..., 0]}
+
+    rec = rs.Recurrence.from_function(
+        step, inputs=np.ones((T, 2, 3, 4)), initial={names[0]: np.zeros((2, 3, 4)), names[1]: np.zeros((2, 3))},
+        state={names[0]: (names[1],), names[1]: ()},
+    )  # fmt: skip
+    cell = rs.Cell(  # whose components have no axes with names
+        lambda s, W, u, p: (np.tanh(W.a(s[names[0]]) + u.x), s[names[1]]), state=names, output=names[0], name="own"
+    ).random(input_size=3, hidden_size=4, rng=0)
+    for sol in (rs.solve(rec), rs.solve(cell.recurrence(np.ones((T, 2, 3, 3))))):
+        found = [x for name, x in sol.to_xarray().data_vars.items() if x.dims[:3] == ("time", "batch_0", "batch_1")]
+        for part, x in zip(sol.named.values(), found, strict=False):
+            assert np.array_equal(part, x)
 
 
 # Text and HTML ---------------------------------------------------------------------------------------------------
@@ -205,6 +229,13 @@ def test_a_comparison_is_text_in_notebooks_too(monkeypatch, capsys):
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert "newton" in repr(found)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("output", [None, type("Output", (), {"write": lambda self, text: None})()])
+def test_a_comparison_is_text_where_there_is_no_output(monkeypatch, output):
+    found = rs.compare(recurrence(), "newton")
+    monkeypatch.setattr("sys.stdout", output)
+    assert "newton" in repr(found)
 
 
 def test_a_comparison_draws_residuals_and_errors():

@@ -220,8 +220,12 @@ def _places(tensors: Sequence[Any]) -> list[Any]:
 
 
 def _packed() -> bool:
-    """Return whether saved tensors are packed, as by ``torch.utils.checkpoint``: what is kept beside would stay."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    """Return whether saved tensors are packed, as by ``torch.utils.checkpoint``: what is kept beside would stay.
+
+    Releases of torch before 2.8 do not tell: there they may be.
+    """
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return hooks is None or hooks(True) is not None
 
 
 def _among(name: str, x: Any, d: int | None, size: int) -> Any:

@@ -18,6 +18,8 @@ from recsolve.interop.checkpoint import cell_of
 from recsolve.interop.records import Reader, Writer
 
 VERSION, SUFFIX = 1, ".safetensors"
+# What is raised where objects are made of records and arrays that do not fit.
+_UNFIT = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 
 def save(x: Any, path: str | os.PathLike[str]) -> None:
@@ -185,7 +187,7 @@ def _read(path: str | os.PathLike[str], said: dict[str, str], function: Callable
         found = reader.object(_tuples(json.loads(said.get("record", ""))))
         if unknown := sorted(reader.arrays.keys() - reader.used):
             raise ValueError(f"arrays {unknown} belong to nothing that the record describes")
-    except (SafetensorError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+    except (SafetensorError, *_UNFIT) as error:
         raise ValueError(f"{path} cannot be loaded: {error}") from error
     if function is not None and not reader.called:
         raise ValueError(f"function is given, and {path} holds no cell of a function; leave it out")

@@ -141,7 +141,7 @@ class Recurrent(Stack, nn.Module):  # type: ignore[misc]
             module.reset_parameters()
 
     def _direction(self, layer: int, reverse: bool) -> Direction:
-        return self._modules[self._name(layer, reverse)].direction()  # type: ignore[no-any-return]
+        return self._modules[self._name(layer, reverse)]()  # type: ignore[no-any-return]
 
     def _like(self) -> Any:
         return self._modules[self._name(0, False)].weight_ih

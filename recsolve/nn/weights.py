@@ -41,7 +41,8 @@ class Weights(nn.Module):  # type: ignore[misc]
         self.cell, self.sizes, self.draw = cell, (input_size, hidden_size), draw
         drawn = self._drawn()
         self.mixings: dict[str, Callable[[Any], Mixing]] = {}
-        self._made_of: list[tuple[Any, int]] = []  # the buffers that mixings were made of, each with its version
+        self._fixed = tuple(_fixed(drawn))  # buffers of this class: pruning, say, registers others
+        self._made_of: list[tuple[Any, int | None]] = []  # what mixings were made of, each with its version
         assert drawn.projection is not None
         self.drives, self.event = tuple(drawn.projection.weights), next(iter(drawn.projection.events.values()))
         for name, x in _named(drawn).items():
@@ -64,18 +65,19 @@ class Weights(nn.Module):  # type: ignore[misc]
         self._made_of = self._buffers_now()
         self.mixings.update({name: _maker(mixing) for name, mixing in drawn.mixings.items()})
 
-    def _buffers_now(self) -> list[tuple[Any, int]]:
-        return [(x, x._version) for x in self._buffers.values()]
+    def _buffers_now(self) -> list[tuple[Any, int | None]]:
+        """Return the buffers and their versions; tensors of inference mode do not know theirs."""
+        buffers = [self._buffers[name] for name in self._fixed]
+        return [(x, None if x.is_inference() else x._version) for x in buffers]
 
     def _follow_buffers(self) -> None:
         """Make the mixings anew where buffers were loaded, replaced or written to."""
         now = self._buffers_now()
-        if all(x is y and version == seen for (x, version), (y, seen) in zip(now, self._made_of, strict=True)):
+        pairs = zip(now, self._made_of, strict=True)
+        if all(x is y and version is not None and version == seen for (x, version), (y, seen) in pairs):
             return
         if any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x, _ in now):
-            raise TypeError(
-                f"{next(iter(self._buffers))} differs between models under vmap; wanted one for all of them"
-            )
+            raise TypeError(f"{self._fixed[0]} differs between models under vmap; wanted one for all of them")
         for name, mixing in self._drawn_mixings.items():
             fixed = {key: self._buffers[f"fixed_{name}_{key}"] for key in fixed_of(mixing)}
             if fixed:
@@ -84,7 +86,7 @@ class Weights(nn.Module):  # type: ignore[misc]
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Load, also from a checkpoint without buffers, which older ones were."""
-        missing = [name for name in self._buffers if prefix + name not in state_dict]
+        missing = [name for name in self._fixed if prefix + name not in state_dict]
         if missing and f"{prefix}weight_ih" in state_dict:
             text = f"the checkpoint has no {prefix}{missing[0]}, as older ones: the mixing stays as it was drawn"
             warnings.warn(text, UserWarning, stacklevel=2)
@@ -96,9 +98,9 @@ class Weights(nn.Module):  # type: ignore[misc]
         """Draw all parameters anew."""
         self._take(self._drawn())
 
-    def direction(self) -> Direction:
-        """Return the weights as they are now."""
-        if self._buffers and not torch.compiler.is_compiling():
+    def forward(self) -> Direction:
+        """Return the weights as they are now; called as a module, so that hooks run, as those of pruning."""
+        if self._fixed and not torch.compiler.is_compiling():
             self._follow_buffers()
         weights = {name: getattr(self, f"mixing_{name}") for name in self.cell.mixings}
         parameters = {name: getattr(self, f"parameter_{name}") for name in self.cell.parameters}

@@ -11,7 +11,7 @@ import numpy as np
 from recsolve.base.arrays import Array, is_discrete
 from recsolve.base.tolerance import Tolerance
 from recsolve.plot.axes import counted, drawn_on, hook, name_lines, note, scale_iterations
-from recsolve.plot.style import line_arguments, look_of
+from recsolve.plot.style import legible, line_arguments, look_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,7 +118,7 @@ def convergence(sol: Any, ax: Axes | None = None, *, reference: Any = None) -> A
             draw_curve(axes, _numbers(curve, curve.residuals), curve.residuals, curve.floor, look)
             if curve.errors.size:
                 draw_curve(axes, _numbers(curve, curve.errors), curve.errors, curve.floor, {**look, **_PALE})
-            axes.plot([], [], label=curve.described, **look)
+            axes.plot([], [], label=legible(curve.described), **look)
         erring = any(curve.errors.size for curve in curves)
         if erring:
             axes.plot([], [], color="0.2", label="pale: error")

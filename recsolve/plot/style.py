@@ -87,7 +87,12 @@ _LOOKS: tuple[tuple[str, str, Any], ...] = (
 
 def series(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the arguments of ``Axes.plot`` for series, label included; up to eight differ in colour too."""
-    return {name: {"label": name, **look_of(i)} for i, name in enumerate(names)}
+    return {name: {"label": legible(name), **look_of(i)} for i, name in enumerate(names)}
+
+
+def legible(label: str) -> str:
+    """Return a label that legends show: they leave out those that begin with an underscore, without a word."""
+    return f"\u200b{label}" if label.startswith("_") else label
 
 
 def look_of(i: int) -> dict[str, Any]:

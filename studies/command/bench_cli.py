@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from recsolve.studies.command import completion
-from recsolve.studies.command.shared import Json, fail, print_json
+from recsolve.studies.command.shared import ERRORS, Json, fail, print_json
 from recsolve.studies.draw import tables
 
 bench = typer.Typer(no_args_is_help=True, help="Time kernels beside copies of the same bytes.")
@@ -81,7 +81,7 @@ def _bench(machine: str, what: str, as_json: bool, **options: Any) -> None:
             for row in timed.rows(board.Config(**options)):
                 rows.append(row)
                 status(timed.table.label(row))
-    except (ValueError, ImportError) as error:
+    except ERRORS as error:
         raise fail(error) from None
     if as_json:
         print_json({**provenance(), "rows": rows})

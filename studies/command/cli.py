@@ -10,7 +10,7 @@ import typer
 
 from recsolve.studies.command import bench_cli, completion, study_cli, systems_cli, train_cli
 from recsolve.studies.command.compare_cli import compare
-from recsolve.studies.command.shared import Json, fail, print_json, show_notices
+from recsolve.studies.command.shared import ERRORS, Json, fail, print_json, show_notices
 from recsolve.studies.command.streams import discard, patient
 from recsolve.studies.draw import tables
 
@@ -53,7 +53,7 @@ def weights(
 
     try:
         contents = read_contents(file, keys)
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except ERRORS as error:
         raise fail(error) from None
     if as_json:
         print_json(contents.record())
@@ -103,7 +103,7 @@ def info(
         if warm:
             compile_ahead(what or ())
         found = information()
-    except (ValueError, ImportError, OSError) as error:
+    except ERRORS as error:
         raise fail(error) from None
     if as_json:
         print_json(found)

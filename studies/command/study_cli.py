@@ -15,7 +15,7 @@ import typer
 from recsolve.studies.command import completion
 from recsolve.studies.command.completion import one_of, some_of
 from recsolve.studies.command.progress import progress_of
-from recsolve.studies.command.shared import Config, Json, Settings, check_output, fail, print_json, text_of
+from recsolve.studies.command.shared import ERRORS, Config, Json, Settings, check_output, fail, print_json, text_of
 from recsolve.studies.draw import tables
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ Workers = Annotated[int, typer.Option(help="Processes side by side.", show_defau
 Cluster = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler instead: tcp://host:port.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Run again what failed before.")]
 _OUT, _CORES = Path("recsolve-studies"), os.cpu_count() or 1
-_ERRORS = (ValueError, TypeError, ImportError, OSError)
 
 
 @contextmanager
@@ -51,7 +50,7 @@ def _errors_in_one_line(out: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"recsolve: interrupted; what is stored in {out} will be reused", file=sys.stderr)
         raise typer.Exit(130) from None
-    except _ERRORS as error:
+    except ERRORS as error:
         raise fail(error) from None
 
 

@@ -26,7 +26,7 @@ def console_of_output() -> Console:
 
 def table_of(title: str, columns: dict[str, str], narrow: bool = False) -> Table:
     """Return a table whose cells go on in the next line where they do not fit: nothing is ever cut."""
-    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")  # some have no output
     box = SIMPLE_HEAD if unicode else ASCII2
     spacing = {"padding": 0, "show_edge": False} if narrow else {"padding": (0, 1, 0, 0)}
     table = Table(title=title, title_justify="left", title_style="bold", box=box, pad_edge=False, **spacing)
