@@ -89,7 +89,7 @@ def list_studies(as_json: Json = False) -> None:
         print_json([{"name": s.name, "question": s.question, "runs": runs[s.name]} for s in found])
         return
     rows = [(s.name, *runs[s.name].values(), s.question) for s in found]
-    tables.show_rows("studies", ("study", *(f"runs --{size}" for size in SIZES), "question"), rows)
+    tables.show_rows("studies, and how many runs each config has", ("study", *SIZES, "question"), rows)
 
 
 @study.command()
