@@ -214,6 +214,13 @@ def test_columns_of_numbers_are_known(column, numbers):
     assert table["numeric"] == [numbers]
 
 
+def test_what_has_no_number_is_a_dash_in_the_report():
+    table = report._table(
+        Table("a table", ["solver", "knee at"], [["nan_newton", "nan"], ["jacobi", "nanx"], ["a", "2"]])
+    )
+    assert table["rows"] == [["nan_newton", "-"], ["jacobi", "-"], ["a", "2"]]
+
+
 def test_a_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="recsolve study run paper/demo"):
         write_report([STUDY], tmp_path, {})
