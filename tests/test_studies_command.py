@@ -34,6 +34,7 @@ def test_run_show_plot_and_clean(call, tmp_path):
     assert "What are powers?" in text
     text = call("study", "run", "paper/demo", "--workers", "1").stdout
     assert "6 runs, 0 of them stored before, 0 failed" in text
+    assert "values: The largest value is 3" in text
     written = {path.name for path in out.iterdir()}
     assert written == {"records", "data.nc", "captions.json", "values.png", "values.pdf", "values.svg"}
     captions = json.loads((out / "captions.json").read_text())
