@@ -35,6 +35,7 @@ nb_execution_cache_path = str(HERE / "_build" / "executed")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_output_stderr = "remove"  # notices of compiling come only where nothing is compiled yet
 
 # Reference
 autodoc_member_order = "bysource"

@@ -132,7 +132,8 @@ def facts(solution: Solution) -> dict[str, str]:
         "method": f"{solution.solver.name}, {solution.nit} iterations in {stats['seconds']:.3g} s" + compiled,
         "recurrence": repr(rec),
         "residual": _falling(solution.residuals) + " (max |f - h| per iterate)",
-        "prefix": f"{solution.converged_prefix} of {rec.depth} {rows} within tolerance, {solution.exact_prefix} exact",
+        "prefix": f"first {solution.converged_prefix} of {rec.depth} {rows} within tolerance, "
+        f"first {solution.exact_prefix} exact",
         "evaluations": f"f {stats['nfev']}, J {stats['njev']}, scans {stats['nscan']}",
         "trusted": known,
     }
@@ -155,7 +156,7 @@ def details(solution: Solution) -> dict[str, str]:
     sequences = f"; {int(whole.sum())} of {whole.size} sequences at all steps" if several else ""
     found = {
         "states": f"{rec.dtype} {rec.kind} {tuple(solution.states.shape)}, {_range(states)}",
-        "solved": f"{int(rows.sum())} of {rows.size} rows within tolerance{sequences}",
+        "solved": f"{int(rows.sum())} of {rows.size} rows in all{sequences}",
         "error": f"about {solution.error_estimate:.1e}, kappa {solution.condition:.1e}",
         "work": f"products with J {stats['njvp']}, rows of f {stats['rows']}",
     }

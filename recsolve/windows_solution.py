@@ -266,13 +266,14 @@ class WindowsSolution(Reported, Drawn, Generic[UserArray]):
         return Trajectory({"output": to_host(self._output)}, over, rec.batch, title(self), "step")
 
     def _facts(self) -> dict[str, str]:
-        known = f"{self.trusted} (error about {self.error_estimate:.1e})" if "_looked" in vars(self) else "ask .trusted"
+        asked = "_looked" in vars(self)
+        known = f"{self.trusted} (error about {self.error_estimate:.1e})" if asked else "ask sol.trusted"
         work = f"{self.solver.name}, {self.nit} iterations in {self.stats['seconds']:.3g} s"
         return {
             "message": self.message,
             "method": f"{work}, {len(self.windows)} windows of {self.every} steps",
             "recurrence": repr(self.recurrence),
-            "prefix": f"{self.converged_prefix} of {self.recurrence.length} rows within tolerance",
+            "prefix": f"first {self.converged_prefix} of {self.recurrence.length} rows within tolerance",
             "trusted": known,
         }
 

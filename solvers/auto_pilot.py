@@ -53,7 +53,7 @@ def explain(recurrence: Recurrence, *, tol: float | None = None, file: TextIO | 
     Raises
     ------
     TypeError
-        When ``recurrence`` is none.
+        When ``recurrence`` is no Recurrence.
 
     Examples
     --------

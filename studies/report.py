@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 _NUMBER = re.compile(r"[-+]?(\d[\d.,]*(e[-+]?\d+)?|inf|nan)( ?(%|x|ms|s))?")
+_NAN = re.compile(r"^nan( ?(%|x|ms|s))?$")  # what was not reached has no number
 _NO_NUMBER = ("", "-", "none", "more", "not converged", "no")
 _KNOWN = ("config", "runs", "done", "failed", "seconds", "provenance")  # the entries of a Dataset about its sweep
 
@@ -75,7 +76,7 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "title": table.title,
         "head": table.head,
-        "rows": table.rows,
+        "rows": [[_NAN.sub("-", cell) for cell in row] for row in table.rows],
         "numeric": [_are_numbers(column) for column in columns],
     }
 

@@ -188,15 +188,15 @@ def patched():
 
 
 REFUSED = {
-    "a number": (lambda: 3.0, "float is nothing that files hold"),
-    "a definition": (lambda: rs.cells.GRU, "Cell is nothing that files hold; wanted a cell with its weights"),
+    "a number": (lambda: 3.0, "x is or holds float; wanted"),
+    "a definition": (lambda: rs.cells.GRU, "x is or holds Cell; wanted a cell with its weights"),
     "a mixing of a class": (lambda: Positive(np.eye(3)), "the mixing is Positive; files hold mixings of the classes"),
     "in a cell": (lambda: rs.cells.Elman.with_weights(mixings={"h": Positive(np.eye(3))}), "mixings.h is Positive"),
     "within": (lambda: mixings.Masked(Positive(np.eye(3)), np.eye(3) > 0), "within is Positive"),
     "patched": (patched, "the mixing is Dense; files hold"),
     "by step": (lambda: mixings.Gather.by_step(np.zeros((5, 3), int), np.zeros(0)), "the mixing is Gather"),
     "a subclass": (lambda: type("Mine", (rs.WeightedCell,), {})(rs.cells.Elman, {"h": mixings.Diagonal(np.ones(3))},
-                                                                {}, None, None), "Mine is nothing that files hold"),
+                                                                {}, None, None), "x is or holds Mine; wanted"),
 }  # fmt: skip
 
 

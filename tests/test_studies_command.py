@@ -34,6 +34,7 @@ def test_run_show_plot_and_clean(call, tmp_path):
     assert "What are powers?" in text
     text = call("study", "run", "paper/demo", "--workers", "1").stdout
     assert "6 runs, 0 of them stored before, 0 failed" in text
+    assert "values: The largest value is 3" in text
     written = {path.name for path in out.iterdir()}
     assert written == {"records", "data.nc", "captions.json", "values.png", "values.pdf", "values.svg"}
     captions = json.loads((out / "captions.json").read_text())
@@ -212,6 +213,13 @@ def test_a_report_asks_its_questions_first_and_aligns_numbers(call, tmp_path):
 def test_columns_of_numbers_are_known(column, numbers):
     table = report._table(Table("a table", ["a"], [[cell] for cell in column]))
     assert table["numeric"] == [numbers]
+
+
+def test_what_has_no_number_is_a_dash_in_the_report():
+    table = report._table(
+        Table("a table", ["solver", "knee at"], [["nan_newton", "nan"], ["jacobi", "nanx"], ["a", "2"]])
+    )
+    assert table["rows"] == [["nan_newton", "-"], ["jacobi", "-"], ["a", "2"]]
 
 
 def test_a_report_of_nothing_is_refused(tmp_path):

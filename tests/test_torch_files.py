@@ -256,6 +256,8 @@ def test_pickled_modules_and_damaged_files_say_what_to_do(folder, monkeypatch):
         match=r"wrong.pt needs torch: pip install 'recsolve\[torch\]'.*torch.load\('wrong.pt'\), 'wrong.safetensors'",
     ):
         rs.load(path)
+    with pytest.raises(TypeError, match=r"module is int; wanted an instance of torch\.nn\.RNN"):  # not: no module torch
+        rs.run(3, np.ones((5, 3)))
 
 
 class GRU(torch.nn.GRU):

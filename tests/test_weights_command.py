@@ -98,7 +98,7 @@ def test_the_layers_below_feed_a_layer(file, signal, tmp_path, layer, direction)
             "of them, not --layer -1 --direction rev",
         ),
         (["--keys", "nothing.*"], "model.pt has no key that matches 'nothing.*'; found "),
-        (["--keys", "state.step", "--direction", "reverse"], "holds 1 layers and directions (0); pass --layer"),
+        (["--keys", "state.step", "--direction", "reverse"], "holds 1 layer (0); pass --layer"),
         (["--keys", "state.encoder", "--layer", "1"], "wants 2 channels, --input membrane has 1; pass one that fits"),
         (["--keys", "state.encoder", "--direction", "up"], "--direction is 'up'; wanted forward or reverse"),
         (["--keys", "state.broken"], "--weights: model.pt: state.broken: no weight_hh_l0"),

@@ -337,7 +337,7 @@ class LayersSolution(Reported, Drawn):
 
     def _facts(self) -> dict[str, str]:
         known = "_estimate" in vars(self)
-        trusted = f"{self.trusted} (error about {self.error_estimate:.1e})" if known else "ask .trusted"
+        trusted = f"{self.trusted} (error about {self.error_estimate:.1e})" if known else "ask sol.trusted"
         nit = "+".join(str(solution.nit) for solution in self.solutions)
         return {"message": self.message, "layers": f"{self._layers!r}, {nit} iterations", "trusted": trusted}
 

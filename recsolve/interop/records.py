@@ -96,7 +96,7 @@ class Writer:
         write = self._cell if type(x) in (WeightedCell, RaggedCell, ReadCell) else write
         if write is None or patched(x):
             raise TypeError(
-                f"{type(x).__name__} is nothing that files hold; wanted a cell with its weights, Layers, a Projection "
+                f"x is or holds {type(x).__name__}; wanted a cell with its weights, Layers, a Projection "
                 "or a mixing, of a class of this package (an object of your own goes with pickle)"
             )
         return {"object": type(x).__name__, **write(x, at)}

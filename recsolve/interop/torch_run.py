@@ -109,9 +109,9 @@ def _layers_of(module: Any) -> Layers:
     The numbers are compared, which takes a launch or two: versions of tensors do not tell of what is written to
     ``parameter.data``.
     """
+    weights = Layers.weights_of(module)  # which refuses what is no module of torch, with or without torch
     import torch
 
-    weights = Layers.weights_of(module)
     described = module.batch_first, module.mode, [(n, w.shape, w.dtype, w.device) for n, w in weights.items()]
     if len({w.device for w in weights.values()}) > 1:
         return Layers.from_torch(module)  # which says what is wrong

@@ -297,4 +297,4 @@ def described(places: Iterable[tuple[int, bool]]) -> str:
     '2 layers and directions (0, 0 reverse)'
     """
     names = [f"{layer} reverse" if reverse else str(layer) for layer, reverse in places]
-    return f"{len(names)} layers and directions ({', '.join(names)})"
+    return f"{len(names)} layer{'s and directions' * (len(names) > 1)} ({', '.join(names)})"

@@ -116,7 +116,7 @@ def facts(data: Dataset) -> dict[str, Any]:
     for inner in data["inner"].values:
         mismatch = _measured(data, "mismatch", inner)
         found[f"{inner}.equal"] = float(mismatch.sel(eps=found["smallest_eps"]).max()) == 0
-        found[f"{inner}.worst"] = float(mismatch.sel(eps=found["largest_eps"]).mean())
+        found[f"{inner}.worst"] = float(mismatch.sel(eps=found["largest_eps"]).median())
         for name in ("mismatch", "speed", "work"):
             found[f"{inner}.{name}"] = float(_measured(data, name, inner).sel(eps=EPS).mean())
     return found

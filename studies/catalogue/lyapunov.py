@@ -10,7 +10,7 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.studies.compare.measure import loop, lyapunov, measured, tanh_network
-from recsolve.studies.draw.drawing import converged, counted, legend, listed, solvers_of, times
+from recsolve.studies.draw.drawing import converged, counted, legend, listed, solvers_of
 from recsolve.studies.draw.style import integer_ticks, line_arguments
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
@@ -183,9 +183,10 @@ def says_predicted(data: Dataset) -> str:
     off = {s: f[s]["off"] for s in solvers_of(data)}
     bad = [s for s in off if off[s] > 1.5]
     good = listed([s for s in off if off[s] <= 1.5]) if bad else "every solver"
-    others = f"; those of {listed(bad)} are off by up to {times(max(off[s] for s in bad))}" if bad else ""
+    others = f"; only those of {listed(bad)} are not, by up to {max(off[s] for s in bad):.3g}x" if bad else ""
+    most = "most solvers" if bad else "all"
     return (
-        f"Where states contract the first steps predict the iterations of all: below {CONTRACTIVE} the counts of "
+        f"Where states contract the first steps predict the iterations of {most}: below {CONTRACTIVE} the counts of "
         f"{good} are within 1.5x of what was predicted (grey){others}."
     )
 

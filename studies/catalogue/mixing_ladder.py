@@ -180,10 +180,10 @@ def draw_cost(pyplot: Any, data: Dataset) -> Any:
 def says_cost(data: Dataset) -> str:
     f = facts(data)
     least = {rung: min(f[f"{rung}.{s}.time"][0] for s in SOLVERS) for rung in RUNGS}
-    coupled = {rung: ratio for rung, ratio in least.items() if rung != "zero"}
-    low, high = (pick(coupled, key=coupled.__getitem__) for pick in (min, max))
+    mixed = {rung: ratio for rung, ratio in least.items() if rung != "zero"}
+    low, high = (pick(mixed, key=mixed.__getitem__) for pick in (min, max))
     return (
-        f"Where units couple the fastest solver takes {times(coupled[low])} ({low}) to {times(coupled[high])} ({high}) "
+        f"With a mixing the fastest solver takes {times(mixed[low])} ({low}) to {times(mixed[high])} ({high}) "
         f"the time of the loop at coupling {f['inside']:g}, on the machine where this was timed; with no mixing it "
         f"takes {times(least['zero'])}."
     )

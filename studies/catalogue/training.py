@@ -198,8 +198,8 @@ def says_loss(data: Dataset) -> str:
     best = min(kinds, key=lambda kind: f[f"{kind}.loss"])
     text = f"After equal tokens the lowest loss is that of {best}, {f[f'{best}.loss']:.3f}. "
     against = [k for k in ("plain loop", "GRU of torch") if k in kinds and "diagonal GRU" in kinds]
-    ratios = [f"{times(f['diagonal GRU.step'] / f[f'{k}.step'])} ({k})" for k in against]
-    return text + f"A step of the diagonal GRU takes {listed(ratios)} the time of others." * bool(ratios)
+    ratios = [f"{times(f['diagonal GRU.step'] / f[f'{k}.step'])} that of the {k}" for k in against]
+    return text + f"The time of a step of the diagonal GRU is {listed(ratios)}." * bool(ratios)
 
 
 def draw_region(pyplot: Any, data: Dataset) -> Any:

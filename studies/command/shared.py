@@ -40,7 +40,8 @@ def text_of(config: Path | None) -> str:
     try:
         return config.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {config} cannot be read ({error}); wanted a TOML file") from None
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"--config {config} cannot be read ({why}); wanted a TOML file") from None
 
 
 def check_output(folder: Path, *files: str) -> None:

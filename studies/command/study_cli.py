@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -88,7 +88,7 @@ def list_studies(as_json: Json = False) -> None:
         print_json([{"name": s.name, "question": s.question, "runs": runs[s.name]} for s in found])
         return
     rows = [(s.name, *runs[s.name].values(), s.question) for s in found]
-    tables.show_rows("studies", ("study", *(f"runs --{size}" for size in SIZES), "question"), rows)
+    tables.show_rows("studies, and how many runs each config has", ("study", *SIZES, "question"), rows)
 
 
 @study.command()
@@ -117,8 +117,7 @@ def show(
         print_json({"name": name, "question": chosen.question, "config": asdict(config), **where, "captions": captions})
         return
     print(f"{name}: {chosen.question}\n\n{to_toml(config)}\n{there} of {len(names)} runs stored in {place.folder}")
-    for picture, caption in captions.items():
-        print(f"\n{picture}: {caption}")
+    _print_captions(captions)
 
 
 @study.command()
@@ -134,15 +133,17 @@ def run(
     retry: Retry = False,
     out: Out = _OUT,
 ) -> None:
-    """Run what is not stored yet, then draw. Interrupt it at any time; run it again to go on."""
+    """Run what is not stored yet, draw, and say what was found. Interrupt it at any time; run it again to go on."""
     from recsolve.studies.registry import get
     from recsolve.studies.store.configs import configured
+    from recsolve.studies.sweep import Place, captions_of
 
     with _errors_in_one_line(out):
         chosen = get(name)
         wanted = configured(getattr(chosen, _size(full, quick, tiny)), text_of(config), settings or ())
         _check_places([chosen], out)
         failed = _run(chosen, wanted, out, workers=workers, cluster=cluster, retry=retry)
+        _print_captions(captions_of(chosen, Place(out, name).read()))
     if failed:
         raise typer.Exit(1)
 
@@ -163,6 +164,12 @@ def _run(chosen: Study, config: Any, out: Path, **how: Any) -> int:
         print(f"  {more}recsolve study run {chosen.name} --retry runs them again", file=sys.stderr)
     _draw(chosen, place)
     return len(failures)
+
+
+def _print_captions(captions: Mapping[str, str]) -> None:
+    """Print what each picture shows."""
+    for picture, caption in captions.items():
+        print(f"\n{picture}: {caption}")
 
 
 def _draw(chosen: Study, place: Place) -> None:

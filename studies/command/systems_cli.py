@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recsolve.solvers import REGISTRY
 from recsolve.studies.command import completion
 from recsolve.studies.command.completion import one_of
 from recsolve.studies.command.shared import ERRORS, Json, Settings, fail, print_json
@@ -14,6 +15,8 @@ from recsolve.studies.draw import tables
 
 if TYPE_CHECKING:
     from recsolve.studies.systems.system import System
+
+_NAMED = 6  # as many solvers are listed by name
 
 systems = typer.Typer(no_args_is_help=True, help="Show and solve the recurrences of published systems.")
 
@@ -44,8 +47,14 @@ def list_systems(as_json: Json = False) -> None:
     tables.show_rows(
         "systems",
         head,
-        [(s.name, s.title, s.structure, s.which_solvers(), scans[s.name], s.study or "-") for s in known],
+        [(s.name, s.title, s.structure, _solvers(s), scans[s.name], s.study or "-") for s in known],
     )
+
+
+def _solvers(one: System) -> str:
+    """Say which solvers apply; of many how many, so that columns stay wide enough for words."""
+    found = one.which_solvers()
+    return found if found.count(",") < _NAMED else f"{len(one.solvers)} of {len(REGISTRY)}"
 
 
 def _record(one: System) -> dict[str, Any]:

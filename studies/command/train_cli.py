@@ -22,7 +22,7 @@ def train(
     task: Annotated[
         str | None,
         typer.Argument(
-            help="text, parity, match, s5, copy or digits.", autocompletion=completion.one_of(completion.tasks)
+            help="text, parity, match, s3, s5, copy or digits.", autocompletion=completion.one_of(completion.tasks)
         ),
     ] = None,
     config: Config = None,
