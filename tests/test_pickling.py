@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import sys
 import traceback
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 
 import gallery
@@ -375,8 +376,8 @@ def test_copies_hold_and_answer_the_same(way):
 def test_another_process_answers_the_same():
     """A process that shares nothing with this one: what is compiled, linked or cached here is not there."""
     names, held = zip(*objects().items(), strict=True)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.map(answered, held)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # which tells when a process dies
+        found = list(pool.map(answered, held))
     broken = [name for name, x, (other, said) in zip(names, held, found, strict=True)
               if not (same(x, other) and same(answers(x), said))]  # fmt: skip
     assert broken == []
