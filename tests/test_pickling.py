@@ -9,6 +9,7 @@ import sys
 import traceback
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from pathlib import Path
 
 import gallery
 import joblib
@@ -373,8 +374,9 @@ def test_copies_hold_and_answer_the_same(way):
     assert not broken, "\n".join(broken)
 
 
-def test_another_process_answers_the_same():
+def test_another_process_answers_the_same(monkeypatch):
     """A process that shares nothing with this one: what is compiled, linked or cached here is not there."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)  # where functions of the tests are looked for
     names, held = zip(*objects().items(), strict=True)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # which tells when a process dies
         found = list(pool.map(answered, held, chunksize=len(held)))  # together: they share parts

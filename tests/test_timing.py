@@ -126,7 +126,7 @@ def test_the_table_of_a_first_comparison_is_that_of_a_second(monkeypatch, capsys
     monkeypatch.setattr("recsolve.studies.compare.race._ENOUGH_SECONDS", 0.1)  # less than the compiler takes
     config = study.CompareConfig(units=4, length=40, mixing="dense", solvers=("sequential", Compiled()))
     *_, result = study.compare(config)
-    (entries,) = result.entries.values()
+    entries = result.panels[0].entries
     assert all(0 < entry.seconds < SLOW / 3 for entry in entries)
     assert result.compile_seconds >= SLOW
     assert result.record()["compile_seconds"] == result.compile_seconds
