@@ -53,7 +53,7 @@ def imports(modules: dict[str, str]) -> Counter[tuple[str, str]]:
         typing = {
             id(inner)
             for node in ast.walk(tree)
-            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id.endswith("TYPE_CHECKING")
             for inner in ast.walk(node)
         }
         for node in ast.walk(tree):
