@@ -57,11 +57,14 @@ def test_sweeps_that_do_not_converge_find_nothing_soon(monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_what_is_not_finite_is_left_to_the_walk(bad):
+def test_what_is_not_finite_is_left_to_the_walk_at_once(bad, monkeypatch):
     A, b = factored(33, rs.Layout(units=9))
     b[7, 0, 2] = bad
+    products, matvec = [], Factored.matvec
+    monkeypatch.setattr(Factored, "matvec", lambda self, v: products.append(1) or matvec(self, v))
     with np.errstate(all="ignore"):
         assert sweep_factored(A, b, most=60) is None
+    assert len(products) == 1
 
 
 def test_sweeps_are_tried_where_few_sequences_are_long():

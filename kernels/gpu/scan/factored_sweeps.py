@@ -76,7 +76,7 @@ def sweep_factored(
         last, worst = worst, float((missed / xp.maximum(size, tiny)).max()) / unit
         if worst <= _ENOUGH or (worst <= _ACCEPTED and worst > _SLOW * last):
             return y
-        if worst > _ACCEPTED and not _may_end(worst / _ACCEPTED, worst / last, sweep, most):
+        if not (worst <= _ACCEPTED or _may_end(worst / _ACCEPTED, worst / last, sweep, most)):
             return None
         y += affine_scan(blocks, value, reset=reset)
     return None
