@@ -74,7 +74,8 @@ def _by_rows(recurrence: Recurrence, states: Array, rows: Array) -> Array | None
         alone = recurrence.single_steps(place, previous[place])
         if alone is None:
             return None
-        bound[place] = xp.asarray(rounding_of_f(_on_host(alone), to_host(previous[place])[None]))[0]
+        host = _on_host(alone)
+        bound[place] = xp.asarray(rounding_of_f(host, host.initial[None]))[0]
     return bound  # type: ignore[no-any-return]
 
 

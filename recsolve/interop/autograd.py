@@ -27,25 +27,26 @@ __all__ = ["CellResult", "CellSpec", "solve_cell"]
 
 def _record_solution(solution: Solution, linked: Mapping[Leaf, Any]) -> dict[str, Any]:
     """Return states, output and final state as tensors that gradients go back from to the linked ones."""
-    from recsolve.interop.autograd_nodes import record
     from recsolve.interop.autograd_problems import Solved
 
-    others = beside(solution.recurrence, linked)
-    problem = Solved(solution, (*linked, *(None for _ in others)))
-    found = dict(zip(problem.names, record(problem, (*linked.values(), *others)), strict=True))
+    found = _recorded(Solved, solution, linked)
     found.setdefault("output", found["states"])
-    if ("initial", None) in linked and not solution.recurrence.length:
-        found["final"] = linked["initial", None]
     return found
 
 
 def _record_windows(solution: WindowsSolution, linked: Mapping[Leaf, Any]) -> dict[str, Any]:
     """Return the same of a solution in windows: output, last states and final state."""
-    from recsolve.interop.autograd_nodes import record
     from recsolve.interop.autograd_problems import SolvedInWindows
 
+    return _recorded(SolvedInWindows, solution, linked)
+
+
+def _recorded(problem_of: Callable[..., Any], solution: Any, linked: Mapping[Leaf, Any]) -> dict[str, Any]:
+    """Return what a problem of a solution shows, by name; without steps the final state is the initial one."""
+    from recsolve.interop.autograd_nodes import record
+
     others = beside(solution.recurrence, linked)
-    problem = SolvedInWindows(solution, (*linked, *(None for _ in others)))
+    problem = problem_of(solution, (*linked, *(None for _ in others)))
     found = dict(zip(problem.names, record(problem, (*linked.values(), *others)), strict=True))
     if ("initial", None) in linked and not solution.recurrence.length:
         found["final"] = linked["initial", None]

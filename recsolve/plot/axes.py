@@ -66,9 +66,9 @@ def name_lines(axes: Any, own: bool, title: str | None = None) -> None:
         axes.legend(loc="best", frameon=True, framealpha=0.8, title=title)
 
 
-def counted(n: int) -> str:
-    """Return a number of iterations in words."""
-    return f"{n} iteration{'s' * (n != 1)}"
+def counted(number: int, what: str = "iteration") -> str:
+    """Return "1 iteration" or "3 iterations"."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def note(axes: Any, text: str) -> None:

@@ -15,6 +15,7 @@ from itertools import product as pairs
 from typing import TYPE_CHECKING, Any
 
 from recsolve.studies.draw.drawing import times
+from recsolve.studies.draw.series import legend_of
 from recsolve.studies.registry import Picture, Table, study_of
 from recsolve.studies.store.records import Point, Row, product
 from recsolve.studies.training.config import TrainConfig
@@ -178,8 +179,7 @@ def _panels(figure: Any, axes: Any, data: Dataset, shown: dict[str, str]) -> Non
             ax.set_ylabel(title)
     for ax in axes[-1]:
         ax.set_xlabel("step of training")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper")
+    legend_of(figure, axes[0, 0])
 
 
 def draw_region(pyplot: Any, data: Dataset) -> Any:

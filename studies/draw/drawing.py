@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.plot.axes import MAP as MAP  # the studies take both from here
+from recsolve.plot.axes import MAP as MAP  # the studies take these from here
+from recsolve.plot.axes import counted as counted
 from recsolve.plot.axes import heat as heat
 from recsolve.studies.draw.style import house_style, line_arguments, plain_ticks
 from recsolve.studies.store.files import replace_into_place
@@ -132,11 +133,6 @@ def labelled(axes: Any, columns: Sequence[str], rows: Sequence[str], numbers: Ar
 def times(ratio: float) -> str:
     """Return a ratio in words."""
     return f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x"
-
-
-def counted(number: int, what: str) -> str:
-    """Return "1 seed" or "3 seeds"."""
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def listed(items: Sequence[str]) -> str:

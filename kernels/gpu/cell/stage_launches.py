@@ -111,6 +111,13 @@ def _laid(
     return filled, [*at["in"], *at["out"]]
 
 
+def _run_job(own: Machine | None, code: str, job: Job, known: Mapping[Leaf, Array], results: Sequence[Array]) -> None:
+    """Fill ``results`` with the nodes of a job, if it has any, from what its leaves are known to be."""
+    if results:
+        with on(results[0], own) as machine:
+            run_stage(machine, code, job.name, [known[leaf] for leaf in job.leaves], results)
+
+
 class StagesCuda:
     """The stages of one cell.
 
@@ -129,10 +136,7 @@ class StagesCuda:
 
     def run(self, stage: int, partials: bool, known: Mapping[Leaf, Array], results: Sequence[Array]) -> None:
         """Fill ``results`` with the nodes of a job, as the stages on the CPU do."""
-        job = self.jobs[partials][stage]
-        if results:
-            with on(results[0], self._machine) as machine:
-                run_stage(machine, self.code, job.name, [known[leaf] for leaf in job.leaves], results)
+        _run_job(self._machine, self.code, self.jobs[partials][stage], known, results)
 
 
 class ElementwiseCuda:
@@ -205,9 +209,7 @@ class PullCuda:
 
     def run(self, known: Mapping[Leaf, Array], results: Sequence[Array]) -> None:
         """Fill ``results`` (T, *batch, *lanes, n) with the nodes of the job."""
-        if results:
-            with on(results[0], self._machine) as machine:
-                run_stage(machine, self.code, self.job.name, [known[leaf] for leaf in self.job.leaves], results)
+        _run_job(self._machine, self.code, self.job, known, results)
 
 
 @register("pull", "cuda")
