@@ -109,9 +109,7 @@ class Windows:
         if accept is not None and not callable(accept):
             accept = limits_of(accept, rec)[cut]
         options = {**self.options, "accept": accept}
-        return solved_as_part(
-            part, rec, self.solve, method=self.solver, guess=guess, options=options, **self.settings
-        )
+        return solved_as_part(part, rec, self.solve, method=self.solver, guess=guess, options=options, **self.settings)
 
 
 def check_one_after_the_other(rec: Recurrence, every: int) -> None:
