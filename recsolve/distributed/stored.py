@@ -184,7 +184,7 @@ def solve_stored(
     """
     whole_number("every", every, 1)
     solving = StoredSolve.of(cell, x, initial, reset, method, tol, fallback, readout, every)
-    target = Target(out, solving.shape, solving.dtype)
+    target = Target(_file(out), solving.shape, solving.dtype)
     target.check([solving.x, solving.reset])
     run = StoredRun(
         solving.cut, range(len(solving.cut)), solving.read, solving.work, target, _journal(out, journal), solving.facts,
@@ -260,7 +260,7 @@ def scan_stored(
     """
     whole_number("every", every, 1)
     scanning = StoredScan.of(monoid, elements, initial, reset, reverse, every)
-    target = Target(out, scanning.shape, scanning.dtype)
+    target = Target(_file(out), scanning.shape, scanning.dtype)
     target.check([*scanning.elements, scanning.reset])
     order = range(len(scanning.cut))[:: -1 if reverse else 1]
     last = scanning.shape[1:], scanning.carried
@@ -269,6 +269,11 @@ def scan_stored(
     )
     run.go(run.recorded(resume), progress=progress)
     return target.array()
+
+
+def _file(out: Any) -> Any:
+    """Return the place of a file wherever the process goes later, and another ``out`` as it is."""
+    return Path(out).absolute() if isinstance(out, (str, os.PathLike)) else out
 
 
 def _journal(out: Any, path: Any) -> Journal:
