@@ -193,8 +193,7 @@ def solve(
         settings = {"tol": tol, "maxiter": maxiter, "callback": callback, "fallback": fallback}
         return solve_windows(Windows(recurrence, every, solve, solver, guess, driver, settings))
     check_recurrence(recurrence)
-    if fallback not in ("none", "sequential", "raise"):
-        raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
+    check_fallback(fallback)
     driver, solver = _split_options(method, options)
     check_applies(solver, recurrence)
     tensors = linked(recurrence, recurrence.kind)
@@ -254,6 +253,12 @@ def solve(
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)
     return solution
+
+
+def check_fallback(fallback: Any) -> None:
+    """Raise ValueError for what is no word for what happens when a method does not converge."""
+    if fallback not in ("none", "sequential", "raise"):
+        raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
 
 
 def _walks(solver: solvers.Method) -> bool:

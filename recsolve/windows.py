@@ -209,9 +209,9 @@ class InWindows(Reported):
     @property
     def converged_prefix(self) -> int:
         for index, window in enumerate(self.windows):
-            steps = self.cut.steps(index)
-            if window.converged_prefix < steps.stop - steps.start:
-                return steps.start + window.converged_prefix
+            start = index * self.cut.every
+            if window.converged_prefix < min(self.cut.every, self.cut.length - start):
+                return start + window.converged_prefix
         return self.cut.length
 
     @property

@@ -17,7 +17,7 @@ from recsolve.plot.drawn import Drawn
 from recsolve.plot.states import Trajectory
 from recsolve.shown import title
 from recsolve.solution import ConvergenceError, Solution
-from recsolve.windows import Cut, InWindows, SolvedWindow, Windows
+from recsolve.windows import InWindows, SolvedWindow, Windows
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -55,6 +55,8 @@ class WindowsSolution(InWindows, Drawn, Generic[UserArray]):
     recurrence : Recurrence
     every : int
         L.
+    cut : Cut
+        Where windows begin and end: ``sol.cut.steps(index)``.
 
     Examples
     --------
@@ -76,7 +78,7 @@ class WindowsSolution(InWindows, Drawn, Generic[UserArray]):
         linked: dict[Leaf, Any] | None = None,
     ):
         self.recurrence, self.every, self.solver = windows.recurrence, windows.every, windows.solver
-        self.windows = solved
+        self.windows, self.cut = solved, windows.cut
         self._windows, self._ends, self._output = windows, ends, output
         self._recorded: dict[str, Any] = RECORDERS["windows"](self, linked) if linked else {}
 
@@ -130,11 +132,6 @@ class WindowsSolution(InWindows, Drawn, Generic[UserArray]):
                 f"index is {index!r}; wanted an integer 0 <= index < {len(self.windows)}, the number of windows"
             )
         return self._windows.solved(index, self._ends)
-
-    @property
-    def cut(self) -> Cut:
-        """Where the windows begin and end."""
-        return self._windows.cut
 
     @property
     def message(self) -> str:

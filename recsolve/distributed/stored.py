@@ -238,7 +238,8 @@ def scan_stored(
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind, dtype, shape or value, and for a journal of another run, which names what differs.
+        For arguments of a wrong kind, dtype, shape or value; and for a journal of another run, which names what
+        differs.
     FileExistsError
         For an ``out`` that is there without a journal.
     OSError

@@ -110,11 +110,11 @@ class NpyFile:
     def __setitem__(self, steps: slice, rows: Array) -> None:
         """Write rows, which are on the disk when this returns."""
         _, at = self._at(steps)
-        left = memoryview(np.ascontiguousarray(rows, self.stored).reshape(-1).view(np.uint8))
+        left = np.ascontiguousarray(rows, self.stored).reshape(-1).view(np.uint8)
         with open(self.path, "r+b", buffering=0) as file:
             file.seek(at)
-            while left:
-                left = left[file.write(left) or 0 :]
+            while left.size:
+                left = left[file.write(left.data) or 0 :]
             os.fsync(file.fileno())
 
 
@@ -140,7 +140,7 @@ def opened(x: Any, name: str) -> Any:
     if not known or isinstance(x, np.generic) or kind_of(x) != "numpy":
         raise TypeError(
             f"{name} is {type(x).__name__}; wanted the path of a .npy file, or an array on disk with shape, dtype and "
-            "slices along time (np.memmap, h5py.Dataset, zarr.Array, xarray.DataArray); rs.solve and rs.scan take others"
+            "slices along time: np.memmap, h5py.Dataset, zarr.Array, xarray.DataArray; rs.solve and rs.scan take others"
         )
     if not len(x.shape):
         raise ValueError(f"{name} has shape (); wanted time as its first axis")
@@ -181,6 +181,13 @@ def digest_of(x: Any, name: str) -> str:
     rows = min(max(_NUMBERS // width, 1), _ROWS, T)
     starts = sorted({int(at) for at in np.linspace(0, T - rows, _PLACES)}) if rows else []
     return digest(*(rows_of(x, slice(at, at + rows), name) for at in starts))
+
+
+def sizes_of(x: Array) -> list[float]:
+    """Return the mean size of every row of an array of any dtype."""
+    with np.errstate(all="ignore"):
+        sizes = np.abs(x.astype(complex if x.dtype.kind == "c" else float))
+        return [float(row.mean()) if row.size else 0.0 for row in sizes]
 
 
 def digest(*arrays: Array) -> str:
@@ -224,7 +231,9 @@ class Target:
             if not Path(self.out).absolute().parent.is_dir():
                 raise FileNotFoundError(f"no folder {Path(self.out).absolute().parent} for out, {Path(self.out).name}")
             for x in inputs:
-                if isinstance(x, NpyFile) and os.path.exists(self.out) and os.path.samefile(x.path, self.out):
+                file = getattr(x, "path", getattr(x, "filename", None))  # of a .npy file, or a mapped one
+                known = isinstance(file, (str, os.PathLike)) and os.path.exists(file) and os.path.exists(self.out)
+                if known and os.path.samefile(file, self.out):
                     raise ValueError(f"out is {self.out}, which is an input; wanted another file")
             return
         opened(self.out, "out")
@@ -235,7 +244,8 @@ class Target:
             )
         if tuple(self.out.shape) != self.shape or np.dtype(self.out.dtype) != self.dtype:
             raise ValueError(
-                f"out has shape {tuple(self.out.shape)} and dtype {self.out.dtype}; wanted {self.shape} and {self.dtype}"
+                f"out has shape {tuple(self.out.shape)} and dtype {self.out.dtype}; wanted {self.shape} and "
+                f"{self.dtype}"
             )
 
     def ready(self, again: bool) -> Any:
@@ -247,8 +257,8 @@ class Target:
         found = NpyFile.opened(self.out, "out")
         if found.shape != self.shape or found.dtype != self.dtype:
             raise ValueError(
-                f"out is {self.out} of shape {found.shape} and {found.dtype}; the run that goes on wrote {self.shape} and "
-                f"{self.dtype}; pass resume=False to begin again, or another out"
+                f"out is {self.out} of shape {found.shape} and {found.dtype}; the run that goes on wrote {self.shape} "
+                f"and {self.dtype}; pass resume=False to begin again, or another out"
             )
         return found
 

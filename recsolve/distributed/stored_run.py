@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class StoredRun:
     read : callable
         Returns the input of some steps; it is called in a thread.
     work : callable
-        ``work(index, input, last)`` of a window, with the last state of the one before, None for the first.
+        ``work(input, last)`` of a window, with the last state of the one before, None for the first.
     target : Target
     journal : Journal
     facts : mapping
@@ -55,7 +55,7 @@ class StoredRun:
     cut: Cut
     order: Sequence[int]
     read: Callable[[slice], Any]
-    work: Callable[[int, Any, Array | None], Done]
+    work: Callable[[Any, Array | None], Done]
     target: Target
     journal: Journal
     facts: Mapping[str, Any]
@@ -82,8 +82,8 @@ class StoredRun:
             return []
         if [record["window"] for record in found] != [*self.order[: len(found)]]:
             raise ValueError(
-                f"{self.journal.path} has windows out of order, as if two runs had written it at once; pass resume=False "
-                "to begin again, or another out"
+                f"{self.journal.path} has windows out of order, as if two runs had written it at once; pass "
+                "resume=False to begin again, or another out"
             )
         return found
 
@@ -99,7 +99,7 @@ class StoredRun:
             with _told(str(self.target), self.cut, done, progress) as tell, closing(_ahead(self.read, cuts)) as inputs:
                 for steps, given in zip(cuts, inputs, strict=True):
                     index = self.order[len(records)]
-                    found = self.work(index, given, state)
+                    found = self.work(given, state)
                     place[steps] = found.rows
                     flush(place)
                     record = {"window": index, **found.said, "last": as_text(found.last)}
@@ -122,7 +122,7 @@ class StoredRun:
         return from_text(record["last"], dtype, shape)
 
 
-def _ahead(read: Callable[[slice], Any], cuts: Sequence[slice]) -> Iterator[Any]:
+def _ahead(read: Callable[[slice], Any], cuts: Sequence[slice]) -> Generator[Any, None, None]:
     """Yield what is read of some steps after the others, each read while the one before it is in use."""
     with ThreadPoolExecutor(1, "recsolve-reads") as pool:
         coming = [pool.submit(read, cut) for cut in cuts[:1]]

@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve.base.arguments import as_mask
 from recsolve.base.arrays import Array
-from recsolve.distributed.stored_arrays import digest, digest_of, opened, rows_of, sample_of
+from recsolve.distributed.stored_arrays import digest, digest_of, opened, rows_of, sample_of, sizes_of
 from recsolve.distributed.stored_run import Done
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.monoids.float16 import state_dtype, widen
@@ -84,7 +84,6 @@ class StoredScan:
     def facts(self) -> Mapping[str, Any]:
         """What tells this run from others."""
         said = {f"elements[{i}]": _said(e, f"elements[{i}]") for i, e in enumerate(self.elements)}
-        sizes = np.abs(self.few.astype(complex if self.dtype.kind == "c" else float))
         return {
             "of": f"scan of {type(self.monoid).__qualname__}",
             "steps": self.cut.length,
@@ -94,7 +93,7 @@ class StoredScan:
             "reset": None if self.reset is None else digest_of(self.reset, "reset"),
             "reverse": bool(self.reverse),
             "output": f"{self.shape} {self.dtype}",
-            "results at some steps": [float(row.mean()) if row.size else 0.0 for row in sizes],
+            "results at some steps": sizes_of(self.few),
         }
 
     def read(self, steps: slice) -> tuple[tuple[Any, ...], Array | None]:
@@ -102,7 +101,7 @@ class StoredScan:
         found = tuple(rows_of(e, steps, f"elements[{i}]") if _in_time(e) else e for i, e in enumerate(self.elements))
         return found, None if self.reset is None else as_mask(rows_of(self.reset, steps, "reset"), "reset")
 
-    def work(self, index: int, given: tuple[tuple[Any, ...], Array | None], last: Array | None) -> Done:
+    def work(self, given: tuple[tuple[Any, ...], Array | None], last: Array | None) -> Done:
         """Scan one window."""
         elements, mask = given
         if self.carried != self.dtype:

@@ -12,20 +12,18 @@ from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, kind_of, namespace, to_host
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
-from recsolve.distributed.stored_arrays import digest, digest_of, opened, rows_of, sample_of
+from recsolve.distributed.stored_arrays import digest, digest_of, opened, rows_of, sample_of, sizes_of
 from recsolve.distributed.stored_run import Done
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_weights import CellWeights
 from recsolve.recurrence.scale import every_looked_at
 from recsolve.solution import ConvergenceError, Solution
-from recsolve.solve import solve
+from recsolve.solve import check_fallback, solve
 from recsolve.solvers import registry
 from recsolve.solvers.auto import Auto
 from recsolve.solvers.auto_pilot import choose
 from recsolve.solvers.method import Method
 from recsolve.windows import Cut, SolvedWindow, check_one_after_the_other, solved_as_part
-
-_FALLBACKS = ("none", "sequential", "raise")
 
 
 @dataclass
@@ -40,7 +38,7 @@ class StoredSolve:
     initial : object
         As the user gave it.
     whole : Recurrence
-        Of the few steps that show the size of the states of all: its shapes, dtype, h[0] and tolerance are those of all.
+        Of the few steps that show the size of the states of all: its shapes, dtype, h[0] and test are those of all.
     cut : Cut
     solver : Method
         Once ``auto`` has chosen, what it took.
@@ -62,8 +60,7 @@ class StoredSolve:
         cls, cell: Any, x: Any, initial: Any, reset: Any, method: Any, tol: Any, fallback: Any, readout: Any, every: int
     ) -> StoredSolve:
         """Check the arguments of :func:`recsolve.distributed.solve_stored`; raise as it says."""
-        if fallback not in _FALLBACKS:
-            raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
+        check_fallback(fallback)
         make, solver, x = _maker(cell, readout, reset is not None), registry.get(method), opened(x, "x")
         T = x.shape[0]
         reset = None if reset is None else opened(reset, "reset")
@@ -91,7 +88,7 @@ class StoredSolve:
         self.shape, self.dtype = (self.cut.length, *shown.shape[1:]), shown.dtype
         self.initial = to_host(whole.initial)
         self._facts = {
-            "f at some steps": [_mean(row) for x in (to_host(states), shown) for row in x],
+            "f at some steps": [*sizes_of(to_host(states)), *sizes_of(shown)],
             "output": f"{self.shape} {self.dtype}",
         }
 
@@ -121,7 +118,7 @@ class StoredSolve:
         """Return x and resets of some steps."""
         return rows_of(self.x, steps, "x"), None if self.reset is None else rows_of(self.reset, steps, "reset")
 
-    def work(self, index: int, given: tuple[Array, Array | None], last: Array | None) -> Done:
+    def work(self, given: tuple[Array, Array | None], last: Array | None) -> Done:
         """Solve one window."""
         part = self._part(given, last)
         if type(self.solver) is Auto and kind_of(part.initial) != "cupy":  # which needs no pilot there
@@ -197,8 +194,8 @@ class StoredSolve:
         """Return what is known of a window from its record."""
         atol, rtol, lanes, unit = record["tolerance"]
         test = Tolerance(atol, rtol, self.whole.layout if lanes else None, unit)
-        kept = (record[name] for name in ("message", "nit", "residual"))
-        return SolvedWindow(Status(record["status"]), *kept, test, record["converged_prefix"], record["stats"])
+        status, message, nit, residual = Status(record["status"]), record["message"], record["nit"], record["residual"]
+        return SolvedWindow(status, message, nit, residual, test, record["converged_prefix"], record["stats"])
 
 
 def _maker(cell: Any, readout: Any, resets: bool) -> Any:
@@ -224,9 +221,3 @@ def _checked(rec: Any) -> Recurrence:
     if not isinstance(rec, Recurrence):
         raise TypeError(f"make(x, initial) returned {type(rec).__name__}; wanted a Recurrence")
     return rec
-
-
-def _mean(x: Array) -> float:
-    """Return the mean size of numbers that may be of any dtype, 0 of none."""
-    with np.errstate(all="ignore"):
-        return float(np.abs(x.astype(complex if x.dtype.kind == "c" else float)).mean()) if x.size else 0.0
