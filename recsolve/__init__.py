@@ -46,6 +46,7 @@ from recsolve.solvers.choice import Choice
 from recsolve.windows_solution import WindowsSolution
 
 if _TYPE_CHECKING:
+    from recsolve import distributed as distributed
     from recsolve import nn as nn
     from recsolve.studies.compare.comparison import Comparison, compare
 
@@ -79,6 +80,7 @@ __all__ = [
     "check_structure",
     "compare",
     "diagnose",
+    "distributed",
     "explain",
     "graphs",
     "jacobians",
@@ -98,7 +100,7 @@ __all__ = [
 ]
 
 
-_ON_DEMAND = {"nn": "recsolve.nn"}  # needs torch
+_ON_DEMAND = {"nn": "recsolve.nn", "distributed": "recsolve.distributed"}  # the first needs torch
 _ON_DEMAND |= dict.fromkeys(("Comparison", "compare"), "recsolve.studies.compare.comparison")  # needs rich
 
 
@@ -110,5 +112,5 @@ def __getattr__(name: str) -> object:
     """Import what needs heavy libraries when it is first asked for."""
     if name in _ON_DEMAND:
         module = _import_module(_ON_DEMAND[name])
-        return module if name == "nn" else getattr(module, name)
+        return module if module.__name__.endswith(name) else getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

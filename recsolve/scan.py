@@ -9,6 +9,7 @@ import numpy as np
 from recsolve.base.arguments import MASKS, as_mask
 from recsolve.base.arrays import Array, Kind, common_dtype, common_kind, from_native, kind_of, namespace, to_native
 from recsolve.base.links import RECORDERS, requires_grad
+from recsolve.base.shard import OVER_RANKS, Shard
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.backends import scan as chosen_scan
 from recsolve.kernels.monoids.float16 import state_dtype, widen
@@ -54,7 +55,8 @@ def scan(
 
         docs/scans.md says which of them round, and which backends run them.
     elements : tuple
-        Arrays with time along ``axis``. What is the same at all times is a number, or has an axis of time of length
+        Arrays with time along ``axis``, or shards of them (:func:`recsolve.distributed.shard`): then the steps of all
+        ranks are scanned, and the result is a shard. What is the same at all times is a number, or has an axis of time of length
         1, and so have other axes along which it repeats; it is not copied.
     initial : array, optional
         y before the first step, the shape of one step. Without it the first step is one that is cut from its past;
@@ -100,6 +102,8 @@ def scan(
     >>> rs.scan("finite_map", (turn,), initial=0)
     array([1, 1, 2])
     """
+    if isinstance(elements, (tuple, list)) and any(isinstance(e, Shard) for e in elements):
+        return OVER_RANKS["scan"](monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis)
     if isinstance(elements, (tuple, list)) and any(map(requires_grad, (*elements, initial))):
         return RECORDERS["scan"](monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis)
     with np.errstate(all="ignore"):

@@ -1,9 +1,17 @@
-"""Time over more than one device holds: arrays on disk, window by window."""
+"""Time over many devices, or over more than one holds.
 
+:func:`shard` gives every rank of a process group of ``torch.distributed`` its steps of an array; recurrences, scans,
+solves, gradients and layers then work on the whole, on all ranks together. docs/scale.md says when it pays, how to
+launch it and what fails how. :func:`solve_stored` and :func:`scan_stored` go through arrays on disk, window by window.
+"""
+
+from recsolve.base.shard import Shard, Timeline
+from recsolve.distributed import scan as _scan
+from recsolve.distributed.ranks import RankError
+from recsolve.distributed.shard import from_local, gather, shard, spans
 from recsolve.distributed.stored import StoredSolution, scan_stored, solve_stored
 
-__all__ = ["StoredSolution", "scan_stored", "solve_stored"]
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = [
+    "RankError", "Shard", "StoredSolution", "Timeline", "from_local", "gather", "scan_stored", "shard", "solve_stored",
+    "spans",
+]  # fmt: skip

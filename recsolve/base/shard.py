@@ -1,0 +1,183 @@
+"""Arrays whose time axis is shared by the ranks of a process group: each holds the steps of a range of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Generic
+
+from recsolve.base.arrays import UserArray, kind_of
+
+if TYPE_CHECKING:
+    from recsolve.distributed.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A time axis of which every rank of a process group holds a range of steps.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        The process group.
+    lengths : tuple of int
+        How many steps each rank holds, in the order of ranks; some may be 0.
+    backwards : bool
+        Whether steps are counted from the last one: then the last rank comes first.
+
+    Attributes
+    ----------
+    place : int
+        Where this rank comes in the order of steps, from 0.
+    total : int
+        T, the steps of all ranks.
+    start, stop : int
+        The steps of this rank are start..stop-1 of all, in the order of steps.
+    """
+
+    ranks: Ranks
+    lengths: tuple[int, ...]
+    backwards: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many ranks there are."""
+        return len(self.lengths)
+
+    @property
+    def place(self) -> int:
+        rank = self.ranks.rank
+        return self.size - 1 - rank if self.backwards else rank
+
+    @cached_property
+    def ordered(self) -> tuple[int, ...]:
+        """How many steps each rank holds, in the order of steps."""
+        return self.lengths[::-1] if self.backwards else self.lengths
+
+    @cached_property
+    def _bounds(self) -> tuple[int, ...]:
+        return (0, *accumulate(self.ordered))
+
+    @property
+    def total(self) -> int:
+        return self._bounds[-1]
+
+    @property
+    def start(self) -> int:
+        return self._bounds[self.place]
+
+    @property
+    def stop(self) -> int:
+        return self._bounds[self.place + 1]
+
+    @property
+    def length(self) -> int:
+        """How many steps this rank holds."""
+        return self.stop - self.start
+
+    def start_of(self, place: int) -> int:
+        """Return the first step of the rank that comes at ``place``."""
+        return self._bounds[place]
+
+    def reversed(self) -> Timeline:
+        """Return the same axis with steps counted from the last one."""
+        return Timeline(self.ranks, self.lengths, not self.backwards)
+
+    def in_order(self, by_rank: list[Any]) -> list[Any]:
+        """Return what there is of every rank in the order of steps."""
+        return by_rank[::-1] if self.backwards else by_rank
+
+
+@dataclass(frozen=True, eq=False)
+class Shard(Generic[UserArray]):
+    """The steps of an array that this rank holds; time is its first axis.
+
+    :func:`recsolve.distributed.shard` and :func:`recsolve.distributed.from_local` make one. Recurrences, scans and
+    layers take it where they take the array, and every rank calls the same function with its own part.
+
+    Attributes
+    ----------
+    local : array, shape (own steps, ...)
+    timeline : Timeline
+        Which steps these are.
+    """
+
+    local: UserArray
+    timeline: Timeline
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole array."""
+        return (self.timeline.total, *self.local.shape[1:])  # type: ignore[attr-defined]
+
+    @property
+    def dtype(self) -> Any:
+        """That of the local array."""
+        return self.local.dtype  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        axis = self.timeline
+        return (
+            f"Shard({kind_of(self.local)} array of shape {self.shape} and dtype {self.dtype}: steps {axis.start} to "
+            f"{axis.stop - 1}, rank {axis.ranks.rank} of {axis.size})"
+        )
+
+
+# What runs over ranks in the place of a public function: in recsolve.distributed, above those who ask for it.
+OVER_RANKS: dict[str, Callable[..., Any]] = {}
+
+
+def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
+    """Return the time axis that named arguments, and what is in their containers, have in common; None without one.
+
+    Raises
+    ------
+    TypeError
+        Where an array over time stands beside a shard and is none itself.
+    ValueError
+        For shards of different axes.
+    """
+    found: dict[str, Timeline] = {}
+    for name, x in named.items():
+        for part in _leaves(x):
+            if isinstance(part, (Shard, Timeline)):
+                found[name] = part.timeline if isinstance(part, Shard) else part
+    axes = list(found.values())
+    if not axes:
+        return None
+    for name, axis in found.items():
+        if axis != axes[0]:
+            raise ValueError(
+                f"{next(iter(found))} is shared over ranks as {axes[0].lengths} steps and {name} as {axis.lengths}; "
+                "wanted shards of one time axis, and of one process group"
+            )
+    reset = named.get("reset")
+    if reset is not None and "reset" not in found:
+        raise TypeError(
+            f"reset is {type(reset).__name__} and {next(iter(found))} is a Shard; wanted a Shard, as "
+            "recsolve.distributed.shard gives"
+        )
+    return axes[0]
+
+
+def local_of(x: Any) -> Any:
+    """Return arguments with the local part in place of every shard, in their containers."""
+    if isinstance(x, Shard):
+        return x.local
+    if isinstance(x, Timeline):
+        return x.length
+    if isinstance(x, dict):
+        return {name: local_of(part) for name, part in x.items()}
+    return type(x)(map(local_of, x)) if type(x) in (tuple, list) else x
+
+
+def _leaves(x: Any) -> Iterator[Any]:
+    if isinstance(x, Mapping):
+        x = tuple(x.values())
+    if isinstance(x, (tuple, list)):
+        for part in x:
+            yield from _leaves(part)
+    else:
+        yield x

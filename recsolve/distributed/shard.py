@@ -1,0 +1,158 @@
+"""Cutting arrays along time into the parts that ranks hold, and putting them together again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import UserArray, from_native, kind_of, namespace, to_native
+from recsolve.base.links import requires_grad
+from recsolve.base.shard import Shard, Timeline
+from recsolve.distributed.ranks import ranks_of
+from recsolve.kernels.monoids.monoid import COMPLEX, STORED
+
+_ANY = (*STORED, *COMPLEX, *map(np.dtype, "?bhilqBHILQ"))
+
+
+def spans(length: int, ranks: int) -> tuple[int, ...]:
+    """Return how many steps each rank gets by default: equally many, and the first ones one more where they must.
+
+    Examples
+    --------
+    >>> from recsolve.distributed import spans
+    >>> spans(10, 4), spans(2, 3)
+    ((3, 3, 2, 2), (1, 1, 0))
+    """
+    each, more = divmod(length, ranks)
+    return tuple(each + (rank < more) for rank in range(ranks))
+
+
+def shard(
+    x: Any, group: Any = None, *, lengths: Sequence[int] | None = None, timeout: float | None = None
+) -> Shard[Any]:
+    """Return the steps of an array that this rank holds.
+
+    No message is sent: every rank has the same array, or reads its part of it.
+
+    Parameters
+    ----------
+    x : array, shape (T, ...)
+        NumPy, CuPy or torch, time first; a view of it is returned. Or any array on disk that is sliced along time
+        (``numpy.load(path, mmap_mode="r")``, zarr, h5py), of which only the own steps are read.
+    group : ProcessGroup, optional
+        Of ``torch.distributed``; default: that of all processes. It is NCCL's for arrays on GPUs, gloo's for others.
+    lengths : sequence of int, optional
+        How many steps each rank holds, T together; default: :func:`spans`.
+    timeout : float, optional
+        Seconds for which a rank waits for the others, in all calls of the group; 600 at first.
+
+    Returns
+    -------
+    Shard
+
+    Raises
+    ------
+    RuntimeError
+        Where no process group is initialised.
+    ValueError
+        For lengths that are not one per rank, or not T together.
+
+    Examples
+    --------
+    One process is a group of one rank; ``torchrun`` starts more of them.
+
+    >>> import numpy as np, tempfile, torch.distributed as dist
+    >>> import recsolve as rs
+    >>> store = dist.FileStore(tempfile.mktemp(), 1)
+    >>> dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    >>> x = rs.distributed.shard(np.random.default_rng(0).standard_normal((1000, 3)))
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=8, rng=0)
+    >>> sol = rs.solve(cell.recurrence(x))
+    >>> sol.success, sol.output.shape, sol.output.local.shape
+    (True, (1000, 8), (1000, 8))
+    >>> dist.destroy_process_group()
+    """
+    ranks = ranks_of(group, timeout)
+    if not getattr(x, "shape", ()):
+        raise ValueError(f"x is {type(x).__name__} without an axis; wanted an array with time first")
+    total = int(x.shape[0])
+    held = spans(total, ranks.size) if lengths is None else tuple(int(n) for n in lengths)
+    if len(held) != ranks.size or min(held) < 0 or sum(held) != total:
+        raise ValueError(
+            f"lengths is {list(held)}; wanted {ranks.size} numbers >= 0, one per rank, of the sum T = {total}"
+        )
+    axis = Timeline(ranks, held)
+    part = x[axis.start : axis.stop]
+    known = kind_of(part) != "numpy" or isinstance(part, np.ndarray)
+    return Shard(part if known else np.asarray(part), axis)
+
+
+def from_local(local: UserArray, group: Any = None, *, timeout: float | None = None) -> Shard[UserArray]:
+    """Return what this rank holds as its part of an array; one message tells all ranks how many steps each holds.
+
+    Parameters
+    ----------
+    local : array, shape (own steps, ...)
+        The ranks' parts follow each other in the order of ranks; a rank may hold none, of shape (0, ...).
+    group : ProcessGroup, optional
+    timeout : float, optional
+        As of :func:`shard`.
+
+    Returns
+    -------
+    Shard
+
+    Raises
+    ------
+    RuntimeError
+        Where no process group is initialised.
+    RankError
+        Where ranks hold arrays of other axes or dtypes.
+    """
+    ranks = ranks_of(group, timeout)
+    shape = getattr(local, "shape", ())
+    with ranks.together("recsolve.distributed.from_local"):
+        if not shape:
+            raise ValueError(f"local is {type(local).__name__} without an axis; wanted an array with time first")
+        found = ranks.exchange([shape[0]])
+    return Shard(local, Timeline(ranks, tuple(int(message.numbers[0]) for message in found)))
+
+
+def gather(x: Shard[UserArray]) -> UserArray:
+    """Return the whole array on every rank.
+
+    Parameters
+    ----------
+    x : Shard
+
+    Returns
+    -------
+    array, shape (T, ...)
+        Of the kind of the local array.
+
+    Raises
+    ------
+    TypeError
+        For what is no shard, and for tensors that require grad: gradients do not go back through it. Compute the loss
+        of ``x.local`` on every rank, or pass a detached one.
+    RankError
+        Where a rank does not come.
+    """
+    if not isinstance(x, Shard):
+        raise TypeError(f"x is {type(x).__name__}; wanted a Shard")
+    if requires_grad(x.local):
+        raise TypeError(
+            "x requires grad, and gradients do not go back through gather; compute the loss of x.local on every rank"
+        )
+    axis, kind = x.timeline, kind_of(x.local)
+    native = to_native(x.local, "x", _ANY)
+    xp, longest = namespace(native), max(axis.lengths)
+    with axis.ranks.together(f"recsolve.distributed.gather of shape {x.shape[1:]}, {native.dtype}"):
+        padded = xp.zeros((longest, *native.shape[1:]), native.dtype)
+        padded[: len(native)] = native
+        found = [
+            message.arrays[0][:n] for message, n in zip(axis.ranks.exchange((), [padded]), axis.lengths, strict=True)
+        ]
+    return from_native(xp.concatenate(axis.in_order(found)), kind)  # type: ignore[no-any-return]
