@@ -419,7 +419,7 @@ def test_a_file_that_ends_early_says_where(saved, tmp_path):
     given = {"out": tmp_path / "h.npy", "every": 8, "initial": np.zeros(1)}
 
     def make(x, initial):
-        if np.ndim(initial) and initial[0]:  # the second window: its input has been read
+        if len(x) == 8:  # the first window: the input of the third is not read before it is solved
             os.truncate(place, 128 + 17 * 8)
         return halve(x, initial)
 

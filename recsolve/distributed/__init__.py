@@ -15,3 +15,7 @@ __all__ = [
     "RankError", "Shard", "StoredSolution", "Timeline", "from_local", "gather", "scan_stored", "shard", "solve_stored",
     "spans",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

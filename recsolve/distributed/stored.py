@@ -59,10 +59,10 @@ class StoredSolution(InWindows):
     Examples
     --------
     >>> import os, tempfile, numpy as np, recsolve as rs
-    >>> from recsolve.distributed import solve_stored
-    >>> folder, cell = tempfile.mkdtemp(), rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
-    >>> np.save(os.path.join(folder, "x.npy"), np.ones((100, 3)))
-    >>> found = solve_stored(cell, os.path.join(folder, "x.npy"), out=os.path.join(folder, "h.npy"), every=32)
+    >>> place = os.path.join(tempfile.mkdtemp(), "{}.npy").format
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> np.save(place("x"), np.ones((100, 3)))
+    >>> found = rs.distributed.solve_stored(cell, place("x"), out=place("h"), every=32)
     >>> found.success, found.ends.shape, type(found.output).__name__, found.output.shape
     (True, (4, 4), 'memmap', (100, 4))
     >>> steps = found.cut.steps(2)
@@ -130,7 +130,7 @@ def solve_stored(
     every : int
         L, the steps of a window.
     initial : array, dict or number, optional
-        h[0], as the cell takes it; default zeros. A callable is given it as it is.
+        h[0], (*batch, *event), as the cell takes it; default zeros. A callable is given it as it is.
     reset : path, or array on disk or in memory, of bool or of integers 0 and 1, optional
         (T,) or (T, *batch): steps that start from ``initial`` again.
     method, tol, fallback
@@ -172,13 +172,12 @@ def solve_stored(
     Examples
     --------
     >>> import os, tempfile, numpy as np, recsolve as rs
-    >>> from recsolve.distributed import solve_stored
     >>> place = os.path.join(tempfile.mkdtemp(), "{}.npy").format
     >>> np.save(place("x"), np.ones((100, 1)))
     >>> def make(x, initial):
     ...     return rs.Recurrence.from_function(
     ...         lambda h, u: 0.5 * np.sin(h) + u, inputs=x, initial=initial, structure="diagonal")
-    >>> found = solve_stored(make, place("x"), out=place("h"), every=40, initial=np.zeros(1))
+    >>> found = rs.distributed.solve_stored(make, place("x"), out=place("h"), every=40, initial=np.zeros(1))
     >>> found.success, len(found.windows), found.output.shape
     (True, 3, (100, 1))
     """
@@ -251,11 +250,10 @@ def scan_stored(
 
     Examples
     --------
-    >>> import os, tempfile, numpy as np
-    >>> from recsolve.distributed import scan_stored
+    >>> import os, tempfile, numpy as np, recsolve as rs
     >>> place = os.path.join(tempfile.mkdtemp(), "{}.npy").format
     >>> np.save(place("b"), np.ones(6))
-    >>> y = scan_stored("affine", (0.5, place("b")), out=place("y"), every=4)
+    >>> y = rs.distributed.scan_stored("affine", (0.5, place("b")), out=place("y"), every=4)
     >>> type(y).__name__, y.tolist()
     ('memmap', [1.0, 1.5, 1.75, 1.875, 1.9375, 1.96875])
     """
