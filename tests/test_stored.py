@@ -512,7 +512,7 @@ def test_progress_is_told_in_the_log_or_in_a_bar(saved, tmp_path, monkeypatch, c
         solve_stored(halve, x, out=tmp_path / "q.npy", every=8, initial=np.zeros(1), progress=False)
     (line,) = [record.getMessage() for record in caplog.records]
     assert "h.npy: 3 of 3 windows" in line
-    assert [said[:2] for said in told] == [(1, 3), (2, 3), (3, 3)]
+    assert [said[:2] for said in told] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert stored_run.bar_of is not bar_of
 
 

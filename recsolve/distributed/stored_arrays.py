@@ -199,6 +199,10 @@ def digest(*arrays: Array) -> str:
     return f"sha256 {found.hexdigest()[:32]}"
 
 
+def _same_file(one: Any, other: Any) -> bool:
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
 @dataclass(frozen=True)
 class Target:
     """Where rows are written: a .npy file, made or found again, or an array on disk of the user's.
@@ -232,8 +236,7 @@ class Target:
                 raise FileNotFoundError(f"no folder {Path(self.out).absolute().parent} for out, {Path(self.out).name}")
             for x in inputs:
                 file = getattr(x, "path", getattr(x, "filename", None))  # of a .npy file, or a mapped one
-                known = isinstance(file, (str, os.PathLike)) and os.path.exists(file) and os.path.exists(self.out)
-                if known and os.path.samefile(file, self.out):
+                if isinstance(file, (str, os.PathLike)) and _same_file(file, self.out):
                     raise ValueError(f"out is {self.out}, which is an input; wanted another file")
             return
         opened(self.out, "out")

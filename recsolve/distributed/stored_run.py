@@ -141,7 +141,9 @@ def _told(name: str, cut: Cut, before: int, wanted: bool) -> Iterator[Callable[[
     if not wanted:
         yield lambda done: None
         return
-    with bar_of(name) as bar:
+    with bar_of(Path(name).name) as bar:
+        if bar is not None:
+            bar(before, len(cut), "")  # so that what was there already is not counted as done now
 
         def tell(done: int) -> None:
             nonlocal said
