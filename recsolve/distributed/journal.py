@@ -68,8 +68,9 @@ class Journal:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line, which is on the disk when this returns."""
-        with open(self.path, "ab", buffering=0) as file:
+        with open(self.path, "ab") as file:
             file.write((json.dumps(record) + "\n").encode())
+            file.flush()
             os.fsync(file.fileno())
 
 

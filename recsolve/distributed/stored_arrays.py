@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -119,10 +120,14 @@ class NpyFile:
 
 
 def _reserve(file: int, size: int) -> None:
-    """Reserve room on the disk where the system can, else set the size alone."""
-    if hasattr(os, "posix_fallocate"):
+    """Reserve room on the disk where system and file system can, else set the size alone."""
+    try:
         os.posix_fallocate(file, 0, size)
-    else:
+    except AttributeError:
+        os.ftruncate(file, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
         os.ftruncate(file, size)
 
 
