@@ -6,14 +6,16 @@ launch it and what fails how. :func:`solve_stored` and :func:`scan_stored` go th
 """
 
 from recsolve.base.shard import Shard, Timeline
-from recsolve.distributed import scan as _scan
+from recsolve.distributed import scan as _scan  # noqa: F401  # so that recsolve.scan takes shards
+from recsolve.distributed import solve as _solve  # noqa: F401
 from recsolve.distributed.ranks import RankError
 from recsolve.distributed.shard import from_local, gather, shard, spans
+from recsolve.distributed.solution import ShardedSolution
 from recsolve.distributed.stored import StoredSolution, scan_stored, solve_stored
 
 __all__ = [
-    "RankError", "Shard", "StoredSolution", "Timeline", "from_local", "gather", "scan_stored", "shard", "solve_stored",
-    "spans",
+    "RankError", "Shard", "ShardedSolution", "StoredSolution", "Timeline", "from_local", "gather", "scan_stored", "shard",
+    "solve_stored", "spans",
 ]  # fmt: skip
 
 
