@@ -14,8 +14,8 @@ from recsolve.distributed.solution import ShardedSolution
 from recsolve.distributed.stored import StoredSolution, scan_stored, solve_stored
 
 __all__ = [
-    "RankError", "Shard", "ShardedSolution", "StoredSolution", "Timeline", "from_local", "gather", "scan_stored", "shard",
-    "solve_stored", "spans",
+    "RankError", "Shard", "ShardedSolution", "StoredSolution", "Timeline", "from_local", "gather", "scan_stored",
+    "shard", "solve_stored", "spans",
 ]  # fmt: skip
 
 
