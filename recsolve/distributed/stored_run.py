@@ -98,14 +98,10 @@ class StoredRun:
         try:
             with _told(str(self.target), self.cut, done, progress) as tell, closing(_ahead(self.read, cuts)) as inputs:
                 for steps, given in zip(cuts, inputs, strict=True):
-                    index = self.order[len(records)]
-                    found = self.work(given, state)
-                    place[steps] = found.rows
-                    flush(place)
-                    record = {"window": index, **found.said, "last": as_text(found.last)}
+                    said, state = self._written(place, steps, self.work(given, state))
+                    record = {"window": self.order[len(records)], **said, "last": as_text(state)}
                     self.journal.append(record)
                     records.append(record)
-                    state = found.last
                     tell(len(records))
         except BaseException as error:  # also an interrupt: whatever it is, what has been done stays
             if len(records) < total:
@@ -115,6 +111,18 @@ class StoredRun:
                 )
             raise
         return records
+
+    def _written(self, place: Any, steps: slice, found: Done) -> tuple[Mapping[str, Any], Array]:
+        """Have the rows of a window on the disk; return what is recorded of it, and the last state."""
+        wanted = (steps.stop - steps.start, *self.target.shape[1:])
+        if found.rows.shape != wanted or found.rows.dtype != self.target.dtype:
+            raise ValueError(
+                f"the output has shape {found.rows.shape} and {found.rows.dtype}; wanted {wanted} and "
+                f"{self.target.dtype}, as of the steps that were looked at first"
+            )
+        place[steps] = found.rows
+        flush(place)
+        return found.said, found.last
 
     def state(self, record: Mapping[str, Any]) -> Array:
         """Return the last state that a record has."""

@@ -130,18 +130,18 @@ class StoredSolve:
 
     def _part(self, given: tuple[Array, Array | None], last: Array | None) -> Recurrence:
         """Return the recurrence of a window, given the last state of the one before it."""
-        whole, (x, mask) = self.whole, given
-        if last is None:
-            return _checked(self.make(x, self.given, mask))
-        state = whole.wrap(namespace(whole.initial).asarray(last).copy())
-        names = getattr(whole, "state", None)
-        part = _checked(self.make(x, state if names is None else dict(whole.named(state)), mask))
+        whole, (x, mask), state = self.whole, given, self.given
+        if last is not None:
+            state = whole.wrap(namespace(whole.initial).asarray(last).copy())
+            state = state if getattr(whole, "state", None) is None else dict(whole.named(state))
+        part = _checked(self.make(x, state, mask))
         if (part.length, part.shape[1:], part.dtype) != (len(x), whole.shape[1:], whole.dtype):
             raise ValueError(
                 f"make(x, initial) returned {part!r} for {len(x)} steps; wanted T={len(x)}, and states as of the first "
                 f"ones, {whole.shape[1:]} {whole.dtype}"
             )
-        part.restart = whole.initial
+        if last is not None:
+            part.restart = whole.initial
         return part
 
     def _settle_on(self, part: Recurrence) -> None:
