@@ -39,6 +39,14 @@ class Timeline:
         T, the steps of all ranks.
     start, stop : int
         The steps of this rank are start..stop-1 of all, in the order of steps.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     axis = rs.distributed.shard(np.zeros((7, 2))).timeline
+    >>> axis.lengths, axis.start, axis.stop
+    ((7,), 0, 7)
     """
 
     ranks: Ranks
@@ -106,6 +114,14 @@ class Shard(Generic[UserArray]):
     local : array, shape (own steps, ...)
     timeline : Timeline
         Which steps these are.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     x = rs.distributed.shard(np.ones((7, 2)))
+    >>> x.shape, x.local.shape
+    ((7, 2), (7, 2))
     """
 
     local: UserArray

@@ -116,6 +116,16 @@ class ShardedGradients:
         As those of :class:`recsolve.Gradients`.
     local : Gradients
         Of the own steps alone: what other ranks' steps add to weights is not in it.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> with rs.distributed.alone():
+    ...     sol = rs.solve(cell.recurrence(rs.distributed.shard(np.ones((60, 3)))))
+    ...     g = rs.adjoint(sol, output=sol.output)
+    >>> g.inputs.shape, g.mixings.r.shape
+    ((60, 3), (4, 4))
     """
 
     def __init__(self, solution: ShardedSolution, local: Gradients):

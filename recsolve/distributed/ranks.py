@@ -35,6 +35,13 @@ class RankError(RuntimeError):
     ----------
     ranks : tuple of int
         The ranks that have failed, did not come, or did something else.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> error = rs.distributed.RankError("rank 2 did not come", (2,))
+    >>> error.ranks
+    (2,)
     """
 
     def __init__(self, message: str, ranks: tuple[int, ...] = ()):
