@@ -1,28 +1,31 @@
 """The ranks of a process group: messages that all of them exchange, and what ends one of them ends all.
 
 A message is one all-gather of a header, some numbers and some arrays. A rank that fails sends its next message with the
-failure marked, so that no other waits for it; then all tell in words what they were doing. A rank that does not come
-within the timeout is named with the help of the store of the process group.
+failure marked, so that no other waits for it; then all tell in words what they were doing. A rank that cannot, since the
+others are in the middle of a message or do not come, leaves its reason in the store of the process group, by which a
+rank that does not come within the timeout is named too (alarm.py).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from recsolve.base.arrays import Array, from_native, kind_of, namespace, to_host
+from recsolve.distributed.alarm import Alarm
 
-_HEADER = 64  # bytes: the number of the message, whether its rank goes on, the digest of its call, bytes that follow
+_HEADER = 32  # bytes: whether its rank goes on, the digest of its call and of what it sends, a number of its own
 _ALIGNED = 16
 _TEXT = 4096
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _LOOK = 0.25  # seconds between two looks at the store
-_GRACE = 5.0  # seconds in which the others are to answer that they are there, once one waits in vain
+_GRACE = 5.0  # seconds in which the others are to answer, once one waits in vain or has failed
 _GOES_ON, _FAILED = 0, 1
 
 
@@ -86,8 +89,11 @@ class Ranks:
         self.messages = 0
         self._along = 1024  # bytes that go with every header: all ranks know them, for they have seen all messages
         self._doing: str | None = None
-        self._digest = 0
-        self._lost: str | None = None  # why no more messages can be exchanged
+        self._closed = False
+        self._amid = False  # whether the others may wait for the rest of a message
+        self._said = ""  # why this rank has failed, once it has
+        self._lost = False  # whether no more messages can be exchanged
+        self._alarm = Alarm(group, self.rank, self.size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
@@ -104,32 +110,46 @@ class Ranks:
         if self._doing is not None:  # a part of what is done together already
             yield
             return
-        if self._lost is not None:
-            raise RankError(f"{self._lost}; make a new process group before you go on")
-        self._doing, self._digest = call, int.from_bytes(blake2b(call.encode(), digest_size=7).digest(), "little")
+        if self._lost:
+            raise RankError(
+                f"{call}: ranks have been lost in an earlier call; make a new process group before you go on"
+            )
+        self._doing, self._closed, self._amid, self._said = call, False, False, ""
         try:
             yield
         except RankError:
             raise
         except BaseException as error:
-            self._tell(error)
+            if not self._closed and not self._lost:
+                self._tell(error)
             raise
         finally:
             self._doing = None
 
     def closed(self) -> None:
         """Say that no more messages belong to the call: what fails now fails on this rank alone."""
-        self._digest = -1
+        self._closed = True
 
     def _tell(self, error: BaseException) -> None:
-        """Let the others know, in place of the message that they wait for, why this rank does not go on."""
-        if self._digest < 0 or self._lost is not None:
-            return
+        """Let the others know why this rank does not go on: in place of the message that they wait for, if they do."""
+        self._said = f"{type(error).__name__}: {error}"
         try:
-            self._heads(self._packed(_FAILED, np.empty(0), ()))
-            self._texts(f"{type(error).__name__}: {error}")
-        except RankError as other:  # nobody waits
+            if self._amid:
+                self._give_up()
+            else:
+                self._heads(self._packed(_FAILED, np.empty(0), ()), _GRACE)
+                self._texts(self._said, _GRACE)
+        except RankError as other:  # they do not, or not yet
             error.add_note(str(other))
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        """Exchange no more messages, and leave word why."""
+        self._lost = True
+        with suppress(Exception):  # the store may be gone with its process
+            self._alarm.sound(self._said)
 
     def exchange(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = ()) -> list[Message]:
         """Send numbers and arrays to all ranks, and return what all have sent, in the order of ranks.
@@ -149,15 +169,15 @@ class Ranks:
             raise RuntimeError("messages are exchanged within together(...)")
         sent = np.asarray(numbers, np.float64)
         packed = self._packed(_GOES_ON, sent, arrays)
+        length = len(packed) - _HEADER
+        self._amid = True
         heads, first = self._heads(packed)
-        self._check(heads)
-        lengths = heads[:, 3]
-        if len(set(lengths.tolist())) > 1:
-            raise self._other("sends", [f"{n} bytes" for n in lengths])
-        rest, length = None, int(lengths.max())
+        self._check(heads, sent, arrays)
+        rest = None
         if length > self._along:
-            rest = self._gathered(packed[_HEADER + self._along : _HEADER + length])
+            rest = self._gathered(packed[_HEADER + self._along :])
             self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
+        self._amid = False
         return [
             self._unpacked(first[r], None if rest is None else rest[r], length, sent, arrays) for r in range(self.size)
         ]
@@ -178,7 +198,7 @@ class Ranks:
         sizes = [_aligned(x.nbytes) for x in arrays]
         length = _aligned(numbers.nbytes) + sum(sizes)
         head = np.zeros(_HEADER // 8, np.int64)
-        head[:4] = self.messages, code, self._digest, length
+        head[:3] = code, self._digest(numbers, arrays), self._alarm.own
         host = np.zeros(_HEADER + max(length, self._along), np.uint8)
         host[:_HEADER] = head.view(np.uint8)
         place = _HEADER + _aligned(numbers.nbytes)
@@ -212,34 +232,43 @@ class Ranks:
             place += _aligned(x.nbytes)
         return Message(told, found)
 
-    def _heads(self, packed: Any) -> tuple[Array, Any]:
-        """Exchange headers and what goes along with them; return the headers, (ranks, 8), and all of it."""
-        first = self._gathered(packed[: _HEADER + self._along])
+    def _digest(self, numbers: Array, arrays: Sequence[Array]) -> int:
+        """Return what is the same on ranks that do the same."""
+        return int.from_bytes(blake2b(self._described(numbers, arrays).encode(), digest_size=7).digest(), "little")
+
+    def _described(self, numbers: Array, arrays: Sequence[Array]) -> str:
+        sent = ", ".join(f"{x.dtype} {x.shape}" for x in (numbers, *arrays))
+        return f"{self._doing}, its message of {sent}"
+
+    def _heads(self, packed: Any, patience: float | None = None) -> tuple[Array, Any]:
+        """Exchange headers and what goes along with them; return the headers, (ranks, 4), and all of it."""
+        first = self._gathered(packed[: _HEADER + self._along], patience)
         self.messages += 1
         heads = first[:, :_HEADER].cpu().numpy().copy().view(np.int64)
+        self._alarm.epoch = int(heads[0, 2])
         return heads, first
 
     # What may go wrong ------------------------------------------------------------------------------------------
 
-    def _check(self, heads: Array) -> None:
+    def _check(self, heads: Array, numbers: Array, arrays: Sequence[Array]) -> None:
         """Raise where a rank has failed, or where ranks do different things; all of them do then."""
-        failed = np.flatnonzero(heads[:, 1])
-        if not len(failed) and (heads[:, 2] == heads[0, 2]).all():
+        failed = np.flatnonzero(heads[:, 0])
+        if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
             return
-        texts = self._texts(str(self._doing))
+        texts = self._texts(self._described(numbers, arrays))
         if len(failed):
-            told = "; ".join(f"rank {r}: {texts[r]}" for r in failed)
-            raise RankError(f"{self._doing} has ended on all ranks, since it failed on {told}", tuple(failed.tolist()))
-        raise self._other("calls", texts)
-
-    def _other(self, verb: str, texts: Sequence[str]) -> RankError:
-        told = "; ".join(f"rank {r} {verb} {text}" for r, text in enumerate(texts))
-        others = tuple(r for r, text in enumerate(texts) if text != texts[self.rank])
-        return RankError(
-            f"ranks do different things: {told}; wanted the same call with the same arguments on every rank", others
+            raise self._ended({int(r): texts[r] for r in failed})
+        told = "; ".join(f"rank {r} calls {text}" for r, text in enumerate(texts))
+        raise RankError(
+            f"ranks do different things: {told}; wanted the same call with the same arguments on every rank",
+            tuple(r for r, text in enumerate(texts) if text != texts[self.rank]),
         )
 
-    def _texts(self, text: str) -> list[str]:
+    def _ended(self, failed: dict[int, str]) -> RankError:
+        told = "; ".join(f"rank {r}: {text}" for r, text in failed.items())
+        return RankError(f"{self._doing} has ended on all ranks, since it failed on {told}", tuple(failed))
+
+    def _texts(self, text: str, patience: float | None = None) -> list[str]:
         """Exchange a text of every rank."""
         import torch
 
@@ -247,85 +276,71 @@ class Ranks:
         coded = text.encode()[:_TEXT]
         sent[: len(coded)] = np.frombuffer(coded, np.uint8)
         packed = torch.from_numpy(sent)
-        found = self._gathered(packed.cuda() if self.on_device else packed).cpu().numpy()
+        found = self._gathered(packed.cuda() if self.on_device else packed, patience).cpu().numpy()
         return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in found]
 
-    def _gathered(self, packed: Any) -> Any:
+    def _gathered(self, packed: Any, patience: float | None = None) -> Any:
         """Return the bytes of all ranks, (ranks, bytes); raise RankError where one does not come."""
         import torch
         import torch.distributed as dist
 
+        patience = self.timeout if patience is None else patience
         out = packed.new_empty((self.size, len(packed)))
         if self.size == 1:
             return packed[None]
+        group = self.group or dist.group.WORLD
+        together = getattr(group, "all_gather_single", group._allgather_base)  # its name from torch 2.13 on
+        how = dist.distributed_c10d.AllgatherOptions()
+        how.asyncOp = True
+        how.timeout = timedelta(seconds=patience + 1)  # the process cannot end before: the group's own may be long
         try:
-            together = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its name from torch 2.13 on
-            work = together(out.view(-1), packed, group=self.group, async_op=True)
-            self._wait(work)
+            work = together(out.view(-1), packed, how)
+            self._wait(work, patience)
             if self.on_device:
                 torch.cuda.current_stream().synchronize()
-        except (RuntimeError, TimeoutError) as error:
-            raise self._missing(error) from error
+        except TimeoutError as error:
+            raise self._missing(str(error)) from error
+        except RuntimeError as error:
+            raise self._missing("a connection broke") from error
         return out
 
-    def _wait(self, work: Any) -> None:
-        """Wait until a message is there, until another rank says that it waits in vain, or for the timeout."""
+    def _wait(self, work: Any, patience: float) -> None:
+        """Wait until a message is there, until another rank says that it waits in vain, or for so long."""
         began = looked = time.monotonic()
         while not work.is_completed():
             now = time.monotonic()
-            if now - began > self.timeout:
-                raise TimeoutError(f"nothing came within {self.timeout:g} s")
+            if now - began > patience:
+                raise TimeoutError(f"nothing came within {patience:g} s")
             if now - looked > _LOOK:
                 looked = now
-                if self._alarm():
-                    raise TimeoutError("another rank waits in vain")
+                if self._alarm.heard():
+                    raise TimeoutError("another rank has failed or waits in vain")
             time.sleep(0 if now - began < 1e-3 else 5e-5 if now - began < 0.1 else 2e-3)
         work.wait()
 
-    def _store(self) -> Any:
-        """Return the store of the process group, by which ranks find each other."""
-        import torch.distributed as dist
-
-        return dist.distributed_c10d._get_default_store()
-
-    def _key(self, rank: int | str) -> str:
-        import torch.distributed as dist
-
-        ranks = "-".join(map(str, dist.get_process_group_ranks(self.group or dist.group.WORLD)))
-        return f"recsolve/{ranks}/{self.messages}/{rank}"
-
-    def _alarm(self) -> bool:
+    def _missing(self, seen: str) -> RankError:
+        """Return what is said of ranks that have not come: why they failed, or that they do not answer an alarm."""
+        self._lost = True
         try:
-            return bool(self._store().check([self._key("alarm")]))
-        except Exception:  # it is gone with the rank that holds it
-            return True
-
-    def _missing(self, error: BaseException) -> RankError:
-        """Return what is said of ranks that have not come: those that do not answer an alarm."""
-        what, said = self._doing or "a call", str(error).splitlines()[0] if str(error) else type(error).__name__
-        self._lost = "ranks have been lost in an earlier call"
-        try:
-            store = self._store()
-            store.set(self._key("alarm"), "1")
-            store.set(self._key(self.rank), "here")
-            waited, missing = time.monotonic(), list(range(self.size))
-            while missing and time.monotonic() - waited < _GRACE:
-                missing = [r for r in missing if not store.check([self._key(r)])]
-                time.sleep(0.02)
+            self._alarm.sound(self._said)
+            answers = self._alarm.answers(_GRACE)
         except Exception:
             return RankError(
-                f"{what}: a message did not come ({said}), and the store of the process group does not answer: the "
+                f"{self._doing}: a message did not come ({seen}), and the store of the process group does not answer: the "
                 "process that holds it, which is that of rank 0 unless a launcher does, has ended",
                 (0,),
             )
+        failed = {rank: said for rank, said in answers.items() if said and rank != self.rank}
+        if failed:
+            return self._ended(failed)
+        missing = tuple(rank for rank in range(self.size) if rank not in answers)
         if not missing:
-            return RankError(f"{what}: a message did not come through although all ranks are there ({said})")
-        named = ", ".join(map(str, missing))
-        plural = "s" * (len(missing) > 1)
+            return RankError(f"{self._doing}: a message did not come through although all ranks are there ({seen})")
+        named = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
         return RankError(
-            f"{what}: rank{plural} {named} did not come to message {self.messages} within {self.timeout:g} s: killed, "
-            f"stuck, or doing something else ({said})",
-            tuple(missing),
+            f"{self._doing}: {named} did not come to message {self.messages} ({seen}): killed, stuck, or doing something "
+            "else",
+            missing,
         )
 
 
