@@ -1,9 +1,9 @@
 """The ranks of a process group: messages that all of them exchange, and what ends one of them ends all.
 
 A message is one all-gather of a header, some numbers and some arrays. A rank that fails sends its next message with the
-failure marked, so that no other waits for it; then all tell in words what they were doing. A rank that cannot, since the
-others are in the middle of a message or do not come, leaves its reason in the store of the process group, by which a
-rank that does not come within the timeout is named too (alarm.py).
+failure marked, so that no other waits for it; then all tell in words what they were doing. A rank that cannot, since
+the others are in the middle of a message or do not come, leaves its reason in the store of the process group, by which
+a rank that does not come within the timeout is named too (alarm.py).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Ranks:
 
     def _tell(self, error: BaseException) -> None:
         """Let the others know why this rank does not go on: in place of the message that they wait for, if they do."""
-        self._said = f"{type(error).__name__}: {error}"
+        self._said = f"{type(error).__name__}: {error}".removesuffix(": ")
         try:
             if self._amid:
                 self._give_up()
@@ -326,8 +326,8 @@ class Ranks:
             answers = self._alarm.answers(_GRACE)
         except Exception:
             return RankError(
-                f"{self._doing}: a message did not come ({seen}), and the store of the process group does not answer: the "
-                "process that holds it, which is that of rank 0 unless a launcher does, has ended",
+                f"{self._doing}: a message did not come ({seen}), and the store of the process group does not answer: "
+                "the process that holds it, which is that of rank 0 unless a launcher does, has ended",
                 (0,),
             )
         failed = {rank: said for rank, said in answers.items() if said and rank != self.rank}
@@ -338,8 +338,8 @@ class Ranks:
             return RankError(f"{self._doing}: a message did not come through although all ranks are there ({seen})")
         named = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
         return RankError(
-            f"{self._doing}: {named} did not come to message {self.messages} ({seen}): killed, stuck, or doing something "
-            "else",
+            f"{self._doing}: {named} did not come to message {self.messages} ({seen}): killed, stuck, or doing "
+            "something else",
             missing,
         )
 
