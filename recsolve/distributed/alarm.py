@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import suppress
 from typing import Any
 
 
@@ -27,17 +28,31 @@ class Alarm:
         self.group, self.rank, self.size = group, rank, size
         self.own, self.epoch = secrets.randbits(62), 0
 
+    def say(self, said: str) -> None:
+        """Leave word why this rank has failed, for those who miss it.
+
+        Parameters
+        ----------
+        said : str
+            Empty for a rank that is there.
+        """
+        self._store().set(self._key(self.rank), said)
+
+    def unsay(self) -> None:
+        """Take the word back."""
+        with suppress(Exception):  # the store may be gone with its process
+            self._store().delete_key(self._key(self.rank))
+
     def sound(self, said: str) -> None:
-        """Say that this rank waits in vain, or why it has failed.
+        """Say that this rank waits in vain, or why it has failed; all others stop waiting.
 
         Parameters
         ----------
         said : str
             Empty for a rank that has not failed.
         """
-        store = self._store()
-        store.set(self._key(self.rank), said)
-        store.set(self._key("alarm"), "")
+        self.say(said)
+        self._store().set(self._key("alarm"), "")
 
     def heard(self) -> bool:
         """Return whether a rank has sounded it."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -114,31 +114,40 @@ class Ranks:
             raise RankError(
                 f"{call}: ranks have been lost in an earlier call; make a new process group before you go on"
             )
-        self._doing, self._closed, self._amid, self._said = call, False, False, ""
+        self._doing, self._closed, self._amid = call, False, False
+        if self._said:
+            self._said = ""
+            self._alarm.unsay()
         try:
             yield
         except RankError:
             raise
         except BaseException as error:
-            if not self._closed and not self._lost:
+            if not self._lost:
                 self._tell(error)
             raise
         finally:
             self._doing = None
 
     def closed(self) -> None:
-        """Say that no more messages belong to the call: what fails now fails on this rank alone."""
+        """Say that no more messages belong to the call: what fails now ends it on this rank alone.
+
+        The others are told in the next call, if this rank does not come to it.
+        """
         self._closed = True
 
     def _tell(self, error: BaseException) -> None:
-        """Let the others know why this rank does not go on: in place of the message that they wait for, if they do."""
+        """Let the others know why this rank does not go on, in place of the message that they wait for if they do."""
         self._said = f"{type(error).__name__}: {error}".removesuffix(": ")
         try:
-            if self._amid:
+            if self._closed:
+                with suppress(Exception):  # the store may be gone with its process
+                    self._alarm.say(self._said)
+            elif self._amid:
                 self._give_up()
             else:
                 self._heads(self._packed(_FAILED, np.empty(0), ()), _GRACE)
-                self._texts(self._said, _GRACE)
+                self.texts(self._said, _GRACE)
         except RankError as other:  # they do not, or not yet
             error.add_note(str(other))
         except BaseException:
@@ -238,7 +247,7 @@ class Ranks:
 
     def _described(self, numbers: Array, arrays: Sequence[Array]) -> str:
         sent = ", ".join(f"{x.dtype} {x.shape}" for x in (numbers, *arrays))
-        return f"{self._doing}, its message of {sent}"
+        return f"{self._doing}, and sends {sent}"
 
     def _heads(self, packed: Any, patience: float | None = None) -> tuple[Array, Any]:
         """Exchange headers and what goes along with them; return the headers, (ranks, 4), and all of it."""
@@ -255,7 +264,7 @@ class Ranks:
         failed = np.flatnonzero(heads[:, 0])
         if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
             return
-        texts = self._texts(self._described(numbers, arrays))
+        texts = self.texts(self._described(numbers, arrays))
         if len(failed):
             raise self._ended({int(r): texts[r] for r in failed})
         told = "; ".join(f"rank {r} calls {text}" for r, text in enumerate(texts))
@@ -268,7 +277,7 @@ class Ranks:
         told = "; ".join(f"rank {r}: {text}" for r, text in failed.items())
         return RankError(f"{self._doing} has ended on all ranks, since it failed on {told}", tuple(failed))
 
-    def _texts(self, text: str, patience: float | None = None) -> list[str]:
+    def texts(self, text: str, patience: float | None = None) -> list[str]:
         """Exchange a text of every rank."""
         import torch
 
@@ -349,6 +358,13 @@ class Elsewhere:
 
     def __init__(self, rank: int, size: int):
         self.rank, self.size = rank, size
+
+    def together(self, call: str) -> NoReturn:
+        """Raise RuntimeError."""
+        raise RuntimeError(
+            f"{call}: the shard comes from another process, rank {self.rank} of {self.size}, which shares its steps; "
+            "wanted one that recsolve.distributed.shard has given here"
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Elsewhere) and (self.rank, self.size) == (other.rank, other.size)

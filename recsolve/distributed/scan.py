@@ -18,10 +18,10 @@ def scan_shards(
     """Return what :func:`recsolve.scan` does, of elements of which some are shards."""
     shared = timeline_of({"elements": elements, "reset": reset})
     assert shared is not None
-    if axis != 0:
-        raise ValueError(f"axis is {axis}; wanted 0 with shards, whose time comes first")
     name = monoid if isinstance(monoid, str) else getattr(monoid, "__name__", type(monoid).__name__)
-    with np.errstate(all="ignore"), shared.ranks.together(f"recsolve.scan({name!r}, reverse={reverse})"):
+    with np.errstate(all="ignore"), shared.together(f"recsolve.scan({name!r}, reverse={reverse})"):
+        if axis != 0:
+            raise ValueError(f"axis is {axis}; wanted 0 with shards, whose time comes first")
         own = local_of(elements)
         if any(map(requires_grad, (*own, initial))):
             raise TypeError("elements require grad; gradients of scans over ranks go back by recsolve.scan_adjoint")

@@ -1,0 +1,195 @@
+"""Faults of one rank over the public calls on shards: every other rank ends in time with an error that names it."""
+
+import importlib
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import ranks
+
+import recsolve as rs
+
+pytest.importorskip("torch")
+SIZE = 3
+FAULTY = 1  # the rank
+T, UNITS = 7, 2
+
+
+# The public calls, of which a rank may change arguments, and in the middle of which `within` is called ----------------
+
+
+def shared(group, values, **how):
+    return rs.distributed.shard(values, group, **how)
+
+
+def scanned(group, *, monoid="affine", dtype=np.float64, lengths=None, within=None, **how):
+    a = np.full((T, UNITS), 0.5, dtype)
+    with _patched("recsolve.distributed.carries", "summarise", within):
+        return rs.scan(monoid, tuple(shared(group, x, lengths=lengths) for x in (a, a)), **how).local
+
+
+def gathered(group, *, dtype=np.float64, lengths=None, units=UNITS):
+    return rs.distributed.gather(shared(group, np.ones((T, units), dtype), lengths=lengths))
+
+
+def joined(group, *, dtype=np.float64, units=UNITS):
+    return rs.distributed.from_local(np.ones((2, units), dtype), group).shape
+
+
+@contextmanager
+def _patched(module, name, before):
+    """Call `before` whenever a function of recsolve is called."""
+    module = importlib.import_module(module)
+    function = getattr(module, name)
+
+    def patched(*args, **kwargs):
+        before()
+        return function(*args, **kwargs)
+
+    setattr(module, name, patched if before else function)
+    try:
+        yield
+    finally:
+        setattr(module, name, function)
+
+
+def raises(error):
+    def fault():
+        raise error
+
+    return fault
+
+
+# What one rank does, as against what the others do: the calls, and what their errors say -----------------------------
+
+SCANNED = [scanned, {}]
+DIFFER = [  # the faulty rank's call, the others' call, what is said of both
+    (
+        [scanned, {"monoid": "max_plus"}],
+        [scanned, {"monoid": "min_plus"}],
+        ["rank 0 calls recsolve.scan('min_plus'", "rank 1 calls recsolve.scan('max_plus'"],
+    ),
+    ([scanned, {"reverse": True}], SCANNED, ["reverse=True", "reverse=False"]),
+    ([scanned, {"dtype": np.float32}], SCANNED, ["float32", "float64"]),
+    ([scanned, {"dtype": np.complex64}], SCANNED, ["complex64", "float64"]),
+    ([scanned, {"lengths": [1, 4, 2]}], SCANNED, ["(1, 4, 2)", "(3, 2, 2)"]),
+    ([gathered, {}], SCANNED, ["recsolve.distributed.gather", "recsolve.scan"]),
+    ([gathered, {"dtype": np.float32}], [gathered, {}], ["float32", "float64"]),
+    ([gathered, {"units": 3}], [gathered, {}], ["(3, 3)", "(3, 2)"]),
+    ([gathered, {"lengths": [1, 4, 2]}], [gathered, {}], ["(1, 4, 2)", "(3, 2, 2)"]),
+    ([joined, {"dtype": np.float32}], [joined, {}], ["float32", "float64"]),
+    ([joined, {"units": 3}], [joined, {}], ["('steps', 3)", "('steps', 2)"]),
+]
+FAIL = [  # the faulty rank's call, the others' call, the error of the faulty rank
+    ([scanned, {"within": raises(MemoryError("no room"))}], SCANNED, ("MemoryError", "no room")),
+    ([scanned, {"within": raises(KeyboardInterrupt())}], SCANNED, ("KeyboardInterrupt", "")),
+    ([scanned, {"initial": np.ones(5)}], SCANNED, ("ValueError", "initial")),
+    ([scanned, {"axis": 1}], SCANNED, ("ValueError", "axis is 1")),
+]
+
+
+def in_turn(group, table):
+    """Return what each call of a table gives or raises here; between them a call of all ranks must succeed."""
+    import torch.distributed as dist
+
+    rank, found = dist.get_rank(group), []
+    for own, others, _ in globals()[table]:
+        call, how = own if rank == FAULTY else others
+        try:
+            found.append(("", repr(call(group, **how)), ()))
+        except BaseException as error:
+            found.append((type(error).__name__, str(error), getattr(error, "ranks", None)))
+        np.testing.assert_array_equal(gathered(group), 1)
+    return found
+
+
+def test_calls_that_differ_end_on_all_ranks():
+    for rank, found in enumerate(ranks.over(SIZE, in_turn, "DIFFER")):
+        for (kind, text, named), (*_, said) in zip(found, DIFFER, strict=True):
+            assert kind == "RankError", (rank, text, said)
+            assert all(part in text for part in said), text
+            assert named == (tuple({0, 1, 2} - {FAULTY}) if rank == FAULTY else (FAULTY,))
+
+
+def test_what_fails_on_one_rank_ends_all_with_its_reason():
+    for rank, found in enumerate(ranks.over(SIZE, in_turn, "FAIL")):
+        for (kind, text, named), (*_, (error, said)) in zip(found, FAIL, strict=True):
+            if rank == FAULTY:
+                assert kind == error
+                assert said in text
+            else:
+                assert kind == "RankError", text
+                assert f"rank {FAULTY}: {error}" in text
+                assert said in text
+                assert named == (FAULTY,)
+
+
+# Ranks that leave for good: each fault in a call of its own processes, all of them at once ---------------------------
+
+
+def kills():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hangs():
+    time.sleep(60)
+
+
+def leaves():
+    sys.exit(3)
+
+
+LOST = [  # what is called, where the fault is, the fault, what the others' error says of the rank
+    (call, place, fault, said)
+    for call in (scanned,)
+    for place, fault, said in [
+        ("before", kills, "rank 1 did not come"),
+        ("within", kills, "rank 1 did not come"),
+        ("before", hangs, "rank 1 did not come to message 1 (nothing came within 1 s)"),
+        ("within", hangs, "rank 1 did not come to message 1 (nothing came within 1 s)"),
+        ("before", leaves, "rank 1 did not come"),
+        ("within", leaves, "rank 1: SystemExit: 3"),
+    ]
+]
+
+
+def left(group, index):
+    """Make a call, then another one, where a rank is lost; return the errors."""
+    import torch.distributed as dist
+
+    from recsolve.distributed import ranks
+
+    ranks._GRACE = 1.5
+    call, place, fault, _ = LOST[index]
+    faulty = dist.get_rank(group) == FAULTY
+    gathered(group)
+    rs.distributed.shard(np.ones(T), group, timeout=1)
+    if faulty and place == "before":
+        fault()
+    with pytest.raises(rs.distributed.RankError) as first:
+        call(group, within=fault if faulty else None)
+    if fault is leaves and place == "within":
+        return str(first.value), first.value.ranks
+    with pytest.raises(rs.distributed.RankError, match="make a new process group"):
+        call(group)
+    return str(first.value), first.value.ranks
+
+
+def test_a_rank_that_is_lost_is_named_in_time():
+    with ThreadPoolExecutor(6) as threads:
+        ended = list(threads.map(lambda index: ranks.lost(SIZE, left, index, timeout=10), range(len(LOST))))
+    for (call, place, fault, said), ends in zip(LOST, ended, strict=True):
+        name = f"{call.__name__} {place} {fault.__name__}"
+        assert ends[FAULTY].done == (fault is not hangs), name
+        assert ends[FAULTY].code == {kills: -signal.SIGKILL, hangs: None, leaves: 3}[fault], name
+        for end in (ends[0], ends[2]):
+            assert end.returned, (name, end)
+            text, named = end.value
+            assert said in text, (name, text)
+            assert named == (FAULTY,), name
+            assert end.seconds < 8, name
