@@ -207,7 +207,8 @@ def takes_shards(make: Callable[Given, Made]) -> Callable[Given, Made]:
         shared = timeline_of({**{f"argument {i}": x for i, x in enumerate(args)}, **kwargs})
         if shared is None:
             return make(*args, **kwargs)
-        recurrence: Any = make(*map(local_of, args), **{name: local_of(x) for name, x in kwargs.items()})
+        with shared.ranks.alone(make.__qualname__):
+            recurrence: Any = make(*map(local_of, args), **{name: local_of(x) for name, x in kwargs.items()})
         recurrence.timeline = shared
         return recurrence  # type: ignore[no-any-return]
 

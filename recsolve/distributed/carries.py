@@ -102,12 +102,14 @@ class Elements:
         return xp.where(seen, after, before)  # type: ignore[no-any-return]
 
 
-def scan_over_ranks(given: Elements) -> Array:
+def scan_over_ranks(given: Elements, *, last: bool = False) -> Array:
     """Return the own rows of a scan over the steps of all ranks.
 
     Parameters
     ----------
     given : Elements
+    last : bool
+        Whether no message of the same call follows.
 
     Returns
     -------
@@ -119,6 +121,8 @@ def scan_over_ranks(given: Elements) -> Array:
         folded = _fold(given, said)
         if folded is None:
             break
+        if last and not folded.guessed:
+            axis.ranks.closed()
         y = given.run(folded.carry)
         if not folded.guessed or _all(axis, said is None or _as_said(y[-1], said, given)):
             return y

@@ -129,6 +129,22 @@ class Ranks:
         finally:
             self._doing = None
 
+    @contextmanager
+    def alone(self, call: str) -> Iterator[None]:
+        """Run what this rank does by itself, before others may wait for it; if it fails they are told, once they do.
+
+        Parameters
+        ----------
+        call : str
+            What is done.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if self._doing is None:
+                self._leave_word(f"{_in_words(error)} (in {call})")
+            raise
+
     def closed(self) -> None:
         """Say that no more messages belong to the call: what fails now ends it on this rank alone.
 
@@ -138,21 +154,26 @@ class Ranks:
 
     def _tell(self, error: BaseException) -> None:
         """Let the others know why this rank does not go on, in place of the message that they wait for if they do."""
-        self._said = f"{type(error).__name__}: {error}".removesuffix(": ")
+        self._said = _in_words(error)
         try:
             if self._closed:
-                with suppress(Exception):  # the store may be gone with its process
-                    self._alarm.say(self._said)
+                self._leave_word(self._said)
             elif self._amid:
                 self._give_up()
             else:
                 self._heads(self._packed(_FAILED, np.empty(0), ()), _GRACE)
-                self.texts(self._said, _GRACE)
+                self._texts(self._said, _GRACE)
         except RankError as other:  # they do not, or not yet
             error.add_note(str(other))
         except BaseException:
             self._give_up()
             raise
+
+    def _leave_word(self, said: str) -> None:
+        """Let those who will miss this rank find out why."""
+        self._said = said
+        with suppress(Exception):  # the store may be gone with its process
+            self._alarm.say(said)
 
     def _give_up(self) -> None:
         """Exchange no more messages, and leave word why."""
@@ -197,6 +218,10 @@ class Ranks:
             return []
         found = [message.arrays for message in self.exchange((), arrays)]
         return [sum(parts[1:], start=parts[0].copy()) for parts in zip(*found, strict=True)]
+
+    def words(self, text: str) -> list[str]:
+        """Send a text to all ranks, and return those of all, in the order of ranks."""
+        return [_decoded(to_host(message.arrays[0])) for message in self.exchange((), [_encoded(text)])]
 
     # How messages are packed ------------------------------------------------------------------------------------
 
@@ -264,7 +289,7 @@ class Ranks:
         failed = np.flatnonzero(heads[:, 0])
         if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
             return
-        texts = self.texts(self._described(numbers, arrays))
+        texts = self._texts(self._described(numbers, arrays))
         if len(failed):
             raise self._ended({int(r): texts[r] for r in failed})
         told = "; ".join(f"rank {r} calls {text}" for r, text in enumerate(texts))
@@ -277,16 +302,13 @@ class Ranks:
         told = "; ".join(f"rank {r}: {text}" for r, text in failed.items())
         return RankError(f"{self._doing} has ended on all ranks, since it failed on {told}", tuple(failed))
 
-    def texts(self, text: str, patience: float | None = None) -> list[str]:
+    def _texts(self, text: str, patience: float | None = None) -> list[str]:
         """Exchange a text of every rank."""
         import torch
 
-        sent = np.zeros(_TEXT, np.uint8)
-        coded = text.encode()[:_TEXT]
-        sent[: len(coded)] = np.frombuffer(coded, np.uint8)
-        packed = torch.from_numpy(sent)
+        packed = torch.from_numpy(_encoded(text))
         found = self._gathered(packed.cuda() if self.on_device else packed, patience).cpu().numpy()
-        return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in found]
+        return [_decoded(row) for row in found]
 
     def _gathered(self, packed: Any, patience: float | None = None) -> Any:
         """Return the bytes of all ranks, (ranks, bytes); raise RankError where one does not come."""
@@ -344,7 +366,7 @@ class Ranks:
             return self._ended(failed)
         missing = tuple(rank for rank in range(self.size) if rank not in answers)
         if not missing:
-            return RankError(f"{self._doing}: a message did not come through although all ranks are there ({seen})")
+            return RankError(f"{self._doing}: a message did not come in time, though all ranks are there now ({seen})")
         named = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
         return RankError(
             f"{self._doing}: {named} did not come to message {self.messages} ({seen}): killed, stuck, or doing "
@@ -374,6 +396,19 @@ class Elsewhere:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
+
+
+def _encoded(text: str) -> Array:
+    """Return a text as bytes of one length."""
+    return np.frombuffer(text.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8).copy()
+
+
+def _decoded(coded: Array) -> str:
+    return bytes(coded).rstrip(b"\0").decode(errors="replace")
+
+
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _aligned(nbytes: int) -> int:

@@ -27,7 +27,7 @@ def scan_shards(
             raise TypeError("elements require grad; gradients of scans over ranks go back by recsolve.scan_adjoint")
         given = read(monoid, own, initial=initial, reset=local_of(reset), reverse=reverse, axis=0)
         timeline = shared.reversed() if reverse else shared
-        y = scan_over_ranks(Elements(given.monoid, given.elements, given.initial, given.reset, timeline))
+        y = scan_over_ranks(Elements(given.monoid, given.elements, given.initial, given.reset, timeline), last=True)
         shared.ranks.closed()
     return Shard(given.returned(y), shared)
 
