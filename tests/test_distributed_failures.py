@@ -52,8 +52,8 @@ def computed(group, *, within=None, jacobian=None, **how):
         return np.tanh(0.5 * h + u)
 
     inputs = shared(group, np.linspace(-1, 1, T * UNITS).reshape(T, UNITS))
-    rec = rs.Recurrence.from_function(f, inputs=inputs, initial=np.zeros(UNITS), structure="diagonal", jacobian=jacobian)
-    return rs.solve(rec, **how)
+    how_made = {"initial": np.zeros(UNITS), "structure": "diagonal", "jacobian": jacobian}
+    return rs.solve(rs.Recurrence.from_function(f, inputs=inputs, **how_made), **how)
 
 
 def gathered(group, *, dtype=np.float64, lengths=None, units=UNITS):
