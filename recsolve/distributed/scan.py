@@ -70,7 +70,7 @@ def scan_adjoint_shards(
     shared = timeline_of({"elements": elements, "reset": reset, "y": (y,), "cotangent": (cotangent,)})
     assert shared is not None
     call = f"recsolve.scan_adjoint({_name(monoid)!r}, reverse={reverse})"
-    with np.errstate(all="ignore"), ties_in_force(check_ties(ties)), shared.together(call):
+    with np.errstate(all="ignore"), shared.together(call), ties_in_force(check_ties(ties)):
         _check_axis(axis)
         for name, x in (("y", y), ("cotangent", cotangent)):
             if not isinstance(x, Shard):
