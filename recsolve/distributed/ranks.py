@@ -320,12 +320,12 @@ class Ranks:
         if self.size == 1:
             return packed[None]
         group = self.group or dist.group.WORLD
-        together = getattr(group, "all_gather_single", group._allgather_base)  # its name from torch 2.13 on
+        own_name = "all_gather_single" if hasattr(group, "all_gather_single") else "_allgather_base"  # before torch 2.13
         how = dist.distributed_c10d.AllgatherOptions()
         how.asyncOp = True
         how.timeout = timedelta(seconds=patience + 1)  # the process cannot end before: the group's own may be long
         try:
-            work = together(out.view(-1), packed, how)
+            work = getattr(group, own_name)(out.view(-1), packed, how)
             self._wait(work, patience)
             if self.on_device:
                 torch.cuda.current_stream().synchronize()
