@@ -13,16 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from hashlib import blake2b
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
-from recsolve.base.arrays import Array, from_native, kind_of, namespace, to_host
+from recsolve.base.arrays import Array
 from recsolve.distributed.alarm import Alarm
+from recsolve.distributed.messages import HEADER, Message, decoded, encoded, pack, unpack
 
-_HEADER = 32  # bytes: whether its rank goes on, the digest of its call and of what it sends, a number of its own
-_ALIGNED = 16
-_TEXT = 4096
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _LOOK = 0.25  # seconds between two looks at the store
 _GRACE = 5.0  # seconds in which the others are to answer, once one waits in vain or has failed
@@ -46,20 +44,6 @@ class RankError(RuntimeError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.ranks)
-
-
-class Message(NamedTuple):
-    """What one rank has sent.
-
-    Attributes
-    ----------
-    numbers : array of float64
-    arrays : list of array
-        In the shapes and dtypes of those that this rank has sent itself.
-    """
-
-    numbers: Array
-    arrays: list[Array]
 
 
 class Ranks:
@@ -197,20 +181,18 @@ class Ranks:
         """
         if self._doing is None:
             raise RuntimeError("messages are exchanged within together(...)")
-        sent = np.asarray(numbers, np.float64)
+        sent = np.ascontiguousarray(numbers, np.float64)
         packed = self._packed(_GOES_ON, sent, arrays)
-        length = len(packed) - _HEADER
+        length = len(packed) - HEADER
         self._amid = True
         heads, first = self._heads(packed)
         self._check(heads, sent, arrays)
-        rest = None
+        parts = [first[:, HEADER:]]
         if length > self._along:
-            rest = self._gathered(packed[_HEADER + self._along :])
+            parts.append(self._gathered(packed[HEADER + self._along :]))
             self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
         self._amid = False
-        return [
-            self._unpacked(first[r], None if rest is None else rest[r], length, sent, arrays) for r in range(self.size)
-        ]
+        return [unpack([part[rank] for part in parts], sent, arrays) for rank in range(self.size)]
 
     def total(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
@@ -221,50 +203,12 @@ class Ranks:
 
     def words(self, text: str) -> list[str]:
         """Send a text to all ranks, and return those of all, in the order of ranks."""
-        return [_decoded(to_host(message.arrays[0])) for message in self.exchange((), [_encoded(text)])]
-
-    # How messages are packed ------------------------------------------------------------------------------------
+        return [decoded(message.arrays[0]) for message in self.exchange((), [encoded(text)])]
 
     def _packed(self, code: int, numbers: Array, arrays: Sequence[Array]) -> Any:
         """Return a message as a tensor of bytes, at least as long as what goes along with the header."""
-        import torch
-
-        sizes = [_aligned(x.nbytes) for x in arrays]
-        length = _aligned(numbers.nbytes) + sum(sizes)
-        head = np.zeros(_HEADER // 8, np.int64)
-        head[:3] = code, self._digest(numbers, arrays), self._alarm.own
-        host = np.zeros(_HEADER + max(length, self._along), np.uint8)
-        host[:_HEADER] = head.view(np.uint8)
-        place = _HEADER + _aligned(numbers.nbytes)
-        host[_HEADER : _HEADER + numbers.nbytes] = numbers.view(np.uint8)
-        if not self.on_device:
-            for x, size in zip(arrays, sizes, strict=True):
-                host[place : place + x.nbytes] = np.ascontiguousarray(to_host(x)).reshape(-1).view(np.uint8)
-                place += size
-            return torch.from_numpy(host)
-        packed = torch.empty(len(host), dtype=torch.uint8, device=torch.device("cuda", torch.cuda.current_device()))
-        packed[:place] = torch.from_numpy(host[:place])
-        for x, size in zip(arrays, sizes, strict=True):
-            if x.nbytes:
-                flat = namespace(x).ascontiguousarray(x).reshape(-1).view(np.uint8)
-                packed[place : place + x.nbytes] = from_native(flat, "torch")
-            place += size
-        return packed
-
-    def _unpacked(self, first: Any, rest: Any, length: int, numbers: Array, arrays: Sequence[Array]) -> Message:
-        """Return the numbers and arrays of one rank, which are like those that were sent."""
-        import torch
-
-        body = first[_HEADER : _HEADER + min(length, self._along)] if rest is None else None
-        if body is None:
-            body = torch.cat([first[_HEADER : _HEADER + length - len(rest)], rest])
-        place = _aligned(numbers.nbytes)
-        told = body[: numbers.nbytes].cpu().numpy().view(np.float64)
-        found = []
-        for x in arrays:
-            found.append(_like(body[place : place + x.nbytes], x))
-            place += _aligned(x.nbytes)
-        return Message(told, found)
+        head = (code, self._digest(numbers, arrays), self._alarm.own)
+        return pack(head, numbers, arrays, least=HEADER + self._along, on_device=self.on_device)
 
     def _digest(self, numbers: Array, arrays: Sequence[Array]) -> int:
         """Return what is the same on ranks that do the same."""
@@ -276,9 +220,9 @@ class Ranks:
 
     def _heads(self, packed: Any, patience: float | None = None) -> tuple[Array, Any]:
         """Exchange headers and what goes along with them; return the headers, (ranks, 4), and all of it."""
-        first = self._gathered(packed[: _HEADER + self._along], patience)
+        first = self._gathered(packed[: HEADER + self._along], patience)
         self.messages += 1
-        heads = first[:, :_HEADER].cpu().numpy().copy().view(np.int64)
+        heads = first[:, :HEADER].cpu().numpy().copy().view(np.int64)
         self._alarm.epoch = int(heads[0, 2])
         return heads, first
 
@@ -306,9 +250,9 @@ class Ranks:
         """Exchange a text of every rank."""
         import torch
 
-        packed = torch.from_numpy(_encoded(text))
+        packed = torch.from_numpy(encoded(text))
         found = self._gathered(packed.cuda() if self.on_device else packed, patience).cpu().numpy()
-        return [_decoded(row) for row in found]
+        return [decoded(row) for row in found]
 
     def _gathered(self, packed: Any, patience: float | None = None) -> Any:
         """Return the bytes of all ranks, (ranks, bytes); raise RankError where one does not come."""
@@ -320,7 +264,9 @@ class Ranks:
         if self.size == 1:
             return packed[None]
         group = self.group or dist.group.WORLD
-        own_name = "all_gather_single" if hasattr(group, "all_gather_single") else "_allgather_base"  # before torch 2.13
+        own_name = (
+            "all_gather_single" if hasattr(group, "all_gather_single") else "_allgather_base"
+        )  # before torch 2.13
         how = dist.distributed_c10d.AllgatherOptions()
         how.asyncOp = True
         how.timeout = timedelta(seconds=patience + 1)  # the process cannot end before: the group's own may be long
@@ -398,36 +344,8 @@ class Elsewhere:
         return Elsewhere, (self.rank, self.size)
 
 
-def _encoded(text: str) -> Array:
-    """Return a text as bytes of one length."""
-    return np.frombuffer(text.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8).copy()
-
-
-def _decoded(coded: Array) -> str:
-    return bytes(coded).rstrip(b"\0").decode(errors="replace")
-
-
 def _in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // _ALIGNED) * _ALIGNED
-
-
-def _like(body: Any, x: Array) -> Array:
-    """Return bytes as an array like another, of its namespace."""
-    if not x.nbytes:
-        return x.copy()
-    if body.is_cuda:
-        import cupy
-
-        found: Array = cupy.from_dlpack(body.contiguous()).view(x.dtype).reshape(x.shape)
-        return found
-    host = body.numpy().view(x.dtype).reshape(x.shape)
-    if kind_of(x) == "cupy":
-        return namespace(x).asarray(host)  # type: ignore[no-any-return]
-    return host.copy()
 
 
 # Of every process group there is one: all messages of the group are counted together.
