@@ -132,6 +132,7 @@ DIFFER = [  # the faulty rank's call, the others' call, what is said of both
 FAIL = [  # the faulty rank's call, the others' call, the error of the faulty rank
     ([scanned, {"within": raises(MemoryError("no room"))}], SCANNED, ("MemoryError", "no room")),
     ([scanned, {"within": raises(KeyboardInterrupt())}], SCANNED, ("KeyboardInterrupt", "")),
+    ([scanned, {"within": raises(rs.distributed.RankError("elsewhere"))}], SCANNED, ("RankError", "elsewhere")),
     ([scanned, {"initial": np.ones(5)}], SCANNED, ("ValueError", "initial")),
     ([scanned, {"axis": 1}], SCANNED, ("ValueError", "axis is 1")),
     ([computed, {"within": raises(ArithmeticError("of f"))}], [computed, {}], ("ArithmeticError", "of f")),

@@ -75,6 +75,7 @@ class Ranks:
         self._doing: str | None = None
         self._closed = False
         self._amid = False  # whether the others may wait for the rest of a message
+        self._over = False  # whether the call has ended on all ranks
         self._said = ""  # why this rank has failed, once it has
         self._lost = False  # whether no more messages can be exchanged
         self._alarm = Alarm(group, self.rank, self.size)
@@ -98,16 +99,14 @@ class Ranks:
             raise RankError(
                 f"{call}: ranks have been lost in an earlier call; make a new process group before you go on"
             )
-        self._doing, self._closed, self._amid = call, False, False
+        self._doing, self._closed, self._amid, self._over = call, False, False, False
         if self._said:
             self._said = ""
             self._alarm.unsay()
         try:
             yield
-        except RankError:
-            raise
         except BaseException as error:
-            if not self._lost:
+            if not self._over and not self._lost:
                 self._tell(error)
             raise
         finally:
@@ -234,6 +233,7 @@ class Ranks:
         if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
             return
         texts = self._texts(self._described(numbers, arrays))
+        self._over = True
         if len(failed):
             raise self._ended({int(r): texts[r] for r in failed})
         told = "; ".join(f"rank {r} calls {text}" for r, text in enumerate(texts))
@@ -259,19 +259,16 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        patience = self.timeout if patience is None else patience
-        out = packed.new_empty((self.size, len(packed)))
         if self.size == 1:
             return packed[None]
-        group = self.group or dist.group.WORLD
-        own_name = (
-            "all_gather_single" if hasattr(group, "all_gather_single") else "_allgather_base"
-        )  # before torch 2.13
+        patience = self.timeout if patience is None else patience
+        out, group = packed.new_empty((self.size, len(packed))), self.group or dist.group.WORLD
+        name = "all_gather_single" if hasattr(group, "all_gather_single") else "_allgather_base"  # until torch 2.12
         how = dist.distributed_c10d.AllgatherOptions()
         how.asyncOp = True
         how.timeout = timedelta(seconds=patience + 1)  # the process cannot end before: the group's own may be long
         try:
-            work = getattr(group, own_name)(out.view(-1), packed, how)
+            work = getattr(group, name)(out.view(-1), packed, how)
             self._wait(work, patience)
             if self.on_device:
                 torch.cuda.current_stream().synchronize()
