@@ -190,9 +190,7 @@ def solve(
     ((100, 4), (4, 4))
     """
     if isinstance(recurrence, Recurrence) and recurrence.timeline is not None:
-        if every is not None:
-            raise ValueError(f"every is {every} and ranks share the time axis; wanted one of them")
-        given = {"method": method, "tol": tol, "maxiter": maxiter, "guess": guess, "callback": callback}
+        given = {"method": method, "tol": tol, "maxiter": maxiter, "guess": guess, "callback": callback, "every": every}
         return OVER_RANKS["solve"](recurrence, **given, options=options, fallback=fallback)  # type: ignore[no-any-return]
     if every is not None:
         driver, solver = split_options(method, options)

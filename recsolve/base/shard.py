@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from itertools import accumulate
@@ -97,6 +98,16 @@ class Timeline:
         """Return the same axis with steps counted from the last one."""
         return Timeline(self.ranks, self.lengths, not self.backwards)
 
+    def together(self, call: str) -> AbstractContextManager[None]:
+        """Run what the ranks of this axis do together; an exception of one ends it on all.
+
+        Parameters
+        ----------
+        call : str
+            What is done, and with what: ranks that do something else, or share other steps, are told so.
+        """
+        return self.ranks.together(f"{call}, of {self.lengths} steps")
+
     def in_order(self, by_rank: list[Any]) -> list[Any]:
         """Return what there is of every rank in the order of steps."""
         return by_rank[::-1] if self.backwards else by_rank
@@ -167,18 +178,19 @@ def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
     axes = list(found.values())
     if not axes:
         return None
-    for name, axis in found.items():
-        if axis != axes[0]:
-            raise ValueError(
-                f"{next(iter(found))} is shared over ranks as {axes[0].lengths} steps and {name} as {axis.lengths}; "
-                "wanted shards of one time axis, and of one process group"
+    with axes[0].together("a call"):
+        for name, axis in found.items():
+            if axis != axes[0]:
+                raise ValueError(
+                    f"{next(iter(found))} is shared over ranks as {axes[0].lengths} steps and {name} as "
+                    f"{axis.lengths}; wanted shards of one time axis, and of one process group"
+                )
+        reset = named.get("reset")
+        if reset is not None and "reset" not in found:
+            raise TypeError(
+                f"reset is {type(reset).__name__} and {next(iter(found))} is a Shard; wanted a Shard, as "
+                "recsolve.distributed.shard gives"
             )
-    reset = named.get("reset")
-    if reset is not None and "reset" not in found:
-        raise TypeError(
-            f"reset is {type(reset).__name__} and {next(iter(found))} is a Shard; wanted a Shard, as "
-            "recsolve.distributed.shard gives"
-        )
     return axes[0]
 
 
@@ -211,7 +223,8 @@ def takes_shards(make: Callable[Given, Made]) -> Callable[Given, Made]:
         shared = timeline_of({**{f"argument {i}": x for i, x in enumerate(args)}, **kwargs})
         if shared is None:
             return make(*args, **kwargs)
-        recurrence: Any = make(*map(local_of, args), **{name: local_of(x) for name, x in kwargs.items()})
+        with shared.ranks.alone(make.__qualname__):
+            recurrence: Any = make(*map(local_of, args), **{name: local_of(x) for name, x in kwargs.items()})
         recurrence.timeline = shared
         return recurrence  # type: ignore[no-any-return]
 

@@ -193,7 +193,7 @@ def adjoint_of_shards(
     """Return what :func:`recsolve.adjoint` does, of a solution over ranks."""
     axis: Timeline = solution.recurrence.timeline
     names = [name for name, x in given.items() if x is not None]
-    with axis.ranks.together(f"recsolve.adjoint of {solution.recurrence.description}, with {', '.join(names)}"):
+    with axis.together(f"recsolve.adjoint of {solution.recurrence.description}, with {', '.join(names)}"):
         if not isinstance(solution, ShardedSolution):
             raise TypeError(f"solution is {type(solution).__name__}; wanted what recsolve.solve returns for shards")
         check_given(given)

@@ -115,16 +115,16 @@ class Elements:
 
 
 def scan_over_ranks(given: Elements) -> Array:
-    """Return the own rows of a scan over the steps of all ranks, (own steps, ...)."""
+    """Return the own rows of a scan over the steps of all ranks, (own steps, ...); no message of the call follows."""
 
     def run(carry: Array) -> tuple[Array, Array]:
         y = given.run(carry)
         return y, y[-1] if len(y) else carry
 
-    return over_ranks(given, run)
+    return over_ranks(given, run, last=True)
 
 
-def over_ranks(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> Found:
+def over_ranks(given: Elements, run: Callable[[Array], tuple[Found, Array]], *, last: bool = False) -> Found:
     """Return what the own steps give, on the state that comes into them from the ranks before.
 
     Parameters
@@ -133,6 +133,8 @@ def over_ranks(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> 
         What steps do to a state.
     run : callable
         ``run(state)`` returns what the own steps give for a state that comes in, and the state that comes out.
+    last : bool
+        Whether no message of the same call follows.
     """
     axis = given.timeline
     for probing in (True, False):
@@ -140,6 +142,8 @@ def over_ranks(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> 
         folded = _fold(given, said)
         if folded is None:
             break
+        if last and not folded.guessed:
+            axis.ranks.closed()
         found, end = run(folded.carry)
         if not folded.guessed or _all(axis, said is None or _as_said(end, said, given)):
             return found

@@ -25,7 +25,7 @@ def scan_shards(
     """Return what :func:`recsolve.scan` does, of elements of which some are shards."""
     shared = timeline_of({"elements": elements, "reset": reset})
     assert shared is not None
-    with np.errstate(all="ignore"), shared.ranks.together(f"recsolve.scan({_name(monoid)!r}, reverse={reverse})"):
+    with np.errstate(all="ignore"), shared.together(f"recsolve.scan({_name(monoid)!r}, reverse={reverse})"):
         _check_axis(axis)
         own = local_of(elements)
         if any(map(requires_grad, (*own, initial))):
@@ -70,7 +70,7 @@ def scan_adjoint_shards(
     shared = timeline_of({"elements": elements, "reset": reset, "y": (y,), "cotangent": (cotangent,)})
     assert shared is not None
     call = f"recsolve.scan_adjoint({_name(monoid)!r}, reverse={reverse})"
-    with np.errstate(all="ignore"), ties_in_force(check_ties(ties)), shared.ranks.together(call):
+    with np.errstate(all="ignore"), shared.together(call), ties_in_force(check_ties(ties)):
         _check_axis(axis)
         for name, x in (("y", y), ("cotangent", cotangent)):
             if not isinstance(x, Shard):

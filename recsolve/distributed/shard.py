@@ -168,8 +168,8 @@ def from_local(local: Any, group: Any = None, *, timeout: float | None = None) -
     Shard(numpy array of shape (5, 2) and dtype float64: steps 0 to 4, rank 0 of 1)
     """
     ranks = ranks_of(group, timeout)
-    shape = getattr(local, "shape", ())
-    with ranks.together("recsolve.distributed.from_local"):
+    shape = tuple(getattr(local, "shape", ()))
+    with ranks.together(f"recsolve.distributed.from_local of {getattr(local, 'dtype', None)} {('steps', *shape[1:])}"):
         if not shape:
             raise ValueError(f"local is {type(local).__name__} without an axis; wanted an array with time first")
         found = ranks.exchange([shape[0]])
@@ -205,17 +205,18 @@ def gather(x: Shard[UserArray]) -> UserArray:
     """
     if not isinstance(x, Shard):
         raise TypeError(f"x is {type(x).__name__}; wanted a Shard")
-    if requires_grad(x.local):
-        raise TypeError(
-            "x requires grad, and gradients do not go back through gather; compute the loss of x.local on every rank"
-        )
-    axis, kind = x.timeline, kind_of(x.local)
-    native = to_native(x.local, "x", _ANY)
-    xp, longest = namespace(native), max(axis.lengths)
-    with axis.ranks.together(f"recsolve.distributed.gather of shape {x.shape[1:]}, {native.dtype}"):
-        padded = xp.zeros((longest, *native.shape[1:]), native.dtype)
+    axis = x.timeline
+    with axis.together("recsolve.distributed.gather"):
+        if requires_grad(x.local):
+            raise TypeError(
+                "x requires grad, and gradients do not go back through gather; compute the loss of x.local on every "
+                "rank"
+            )
+        native = to_native(x.local, "x", _ANY)
+        xp = namespace(native)
+        padded = xp.zeros((max(axis.lengths), *native.shape[1:]), native.dtype)
         padded[: len(native)] = native
-        found = [
-            message.arrays[0][:n] for message, n in zip(axis.ranks.exchange((), [padded]), axis.lengths, strict=True)
-        ]
-    return from_native(xp.concatenate(axis.in_order(found)), kind)  # type: ignore[no-any-return]
+        messages = axis.ranks.exchange((), [padded])
+        axis.ranks.closed()
+        found = [message.arrays[0][:n] for message, n in zip(messages, axis.lengths, strict=True)]
+        return from_native(xp.concatenate(axis.in_order(found)), kind_of(x.local))  # type: ignore[no-any-return]
