@@ -64,8 +64,9 @@ class _Anderson(Solver[Iterate, Kept]):
         dR = xp.stack([new.residual - old.residual for new, old in pairs], axis=-1).astype(np.float64)
         dR = dR.reshape(*dR.shape[: 1 + len(rec.batch)], rec.layout.size, len(pairs))
         r = kept[-1].residual.astype(np.float64).reshape(*dR.shape[:-1], 1)
-        # Rows that are not finite do not enter gamma; the guard gives them F.
+        # Rows that are not finite do not enter gamma; the guard gives them F. Nor do rows that have nothing to gain.
         known = (xp.isfinite(dR).all(axis=-1, keepdims=True) & xp.isfinite(r)).all(axis=-2, keepdims=True)
+        known &= (r != 0).any(axis=-2, keepdims=True)
         dR, r = xp.where(known, dR, 0.0), xp.where(known, r, 0.0)
         products = dR.swapaxes(-1, -2) @ dR, dR.swapaxes(-1, -2) @ r
         sums = self.total(problem, xp.concatenate(products, axis=-1))

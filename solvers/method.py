@@ -167,7 +167,7 @@ class Solver(Method, Generic[I, S]):
     def __init_subclass__(cls) -> None:
         """Read from ``Solver[Linearised, ...]`` whether iterates carry the Jacobian: it is stated once."""
         super().__init_subclass__()
-        if "rowwise" not in vars(cls) and _STEPS & vars(cls).keys():  # it was said of other steps
+        if "rowwise" not in vars(cls) and _STEPS - {"preconditioner"} & vars(cls).keys():  # it was said of other steps
             cls.rowwise = False
         for base in vars(cls).get("__orig_bases__", ()):
             kind = next(iter(get_args(base)), None)

@@ -21,12 +21,13 @@ from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.distributed.carries import Elements, arrays_of, element_of
+from recsolve.distributed.progress import BEGINS, FRONT, LEADS, RESETS, Progress, flags_of, leading_before
 from recsolve.distributed.rounds import before_each
 from recsolve.distributed.task import Task
 from recsolve.jacobians import Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.kernels.monoids import MONOIDS
-from recsolve.kernels.residual import guard, hopeless
+from recsolve.kernels.residual import guard
 from recsolve.kernels.summary import Summary, summarise
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.guarded import I
@@ -34,23 +35,8 @@ from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem, toward
 
 _AFFINE = MONOIDS["affine"]
-# What a message says of every sequence, as bits.
-CUT, LEADS, FRONT, PASSES, TAIL, OPEN, OPEN_AFTER, STUCK, STUCK_AFTER, RESETS = (1 << i for i in range(10))
-
-
 class NotComposable(Exception):
     """The matrices A of a rank do not compose in fixed size: all ranks learn of it by the same message."""
-
-
-class Progress(NamedTuple):
-    """The numbers of a message: how far a rank is with its iterate."""
-
-    done: float
-    worst: float
-    exact_rows: float
-    converged: float  # leading times at which all sequences have converged, are exact
-    exact: float
-    mixes: float  # whether f alone is another function than f of all steps
 
 
 class _Said(NamedTuple):
@@ -117,11 +103,13 @@ class SharedProblem(Problem):
         self._leads_in = namespace(part.initial).full(part.batch, none_before, dtype=bool)
         self._first = True
         self._current: Iterate | None = None  # of which the others are still to be told
+        self._stepped: tuple[Any, Any] = None, None  # the iterate of a step, and the same as it is known now
         self._flags: list[Array] = []  # of all ranks
 
     def begin(self, iterate: Iterate) -> None:
         """Say that a step begins."""
         self._current = iterate
+        self._stepped = iterate, iterate
 
     @property
     def told(self) -> bool:
@@ -141,7 +129,7 @@ class SharedProblem(Problem):
         return self.task.part(before_each(self.task, self._lengths, self.ends)[self._place])
 
     @cached_property
-    def _follows(self) -> Array:
+    def follows(self) -> Array:
         """The rows (T, *batch) that follow from the ranks before: those up to the first reset."""
         rec = self.recurrence
         xp = namespace(rec.initial)
@@ -161,15 +149,34 @@ class SharedProblem(Problem):
     ) -> Iterate:
         """Return the iterate, of which those rows alone lead whose ranks before are exact too."""
         self.raw = super().judge(states, values, J, pinned, tolerance)
-        free = self._follows & ~self._leads_in[None]
-        return replace(self.raw, leading=self.raw.leading & ~free, front=self.raw.front & ~free)  # type: ignore[no-any-return]
+        return self._led(self.raw, self.raw)
+
+    def _led(self, iterate: I, raw: Iterate) -> I:
+        """Return an iterate of which rows lead as far as is known of the ranks before."""
+        free = self.follows & ~self._leads_in[None]
+        return replace(iterate, leading=raw.leading & ~free, front=raw.front & ~free)
+
+    @cached_property
+    def begins(self) -> Array:
+        """The rows (T, *batch) that do not see the one before, be it of the rank before."""
+        starts = self.starts.copy()
+        if self.task.timeline.start:
+            starts[:1] &= ~self.follows[:1]
+        return starts  # type: ignore[no-any-return]
 
     def cut(self, iterate: Iterate) -> Array:
-        starts = self.starts
-        if self.task.timeline.start:
-            starts = starts.copy()
-            starts[:1] &= ~self._follows[:1]
-        return starts | iterate.leading | iterate.front if self.pin else starts
+        iterate = self._known_of(iterate)
+        return self.begins | iterate.leading | iterate.front if self.pin else self.begins
+
+    def pinned(self, iterate: Iterate) -> Array | None:
+        return super().pinned(self._known_of(iterate))
+
+    def guarded(self, iterate: Iterate, proposal: Array) -> Array:
+        return super().guarded(self._known_of(iterate), proposal)
+
+    def _known_of(self, iterate: Iterate) -> Iterate:
+        """Return an iterate as it is known once the ranks before have told whether they are exact."""
+        return self._stepped[1] if iterate is self._stepped[0] else iterate
 
     def correct(self, iterate: Iterate, A: Jacobian) -> Array:
         return self._proposed(iterate, A, self._pass(iterate, A)[0])
@@ -212,16 +219,15 @@ class SharedProblem(Problem):
         """Return the arrays of all ranks in the order of steps; the first message of a step may end all of them."""
         axis, current = self.task.timeline, self._current
         first = () if current is None else self._progress(current)
-        flags = [] if current is None else [self._flags_of(current)]
+        flags = [] if current is None else [flags_of(self, self.raw)]
         messages = axis.in_order(axis.ranks.exchange([able, *first], [*flags, *arrays]))
         if not all(message.numbers[0] for message in messages):
             raise NotComposable
         if current is not None:
             self._current, self._flags = None, [message.arrays[0] for message in messages]
-            leads = namespace(self._leads_in).ones_like(self._leads_in)
-            for length, said in zip(self._lengths[: self._place], self._flags[: self._place], strict=True):
-                leads = (said & TAIL > 0) | ((said & PASSES > 0) & leads) if length else leads
-            self._leads_in = leads
+            self._leading = leading_before(self._lengths, self._flags)
+            self._leads_in = self._leading[self._place]
+            self._stepped = current, self._led(current, self.raw)
             self._decide([Progress(*message.numbers[1:].tolist()) for message in messages], self._flags)
         return [message.arrays[len(flags) :] for message in messages]
 
@@ -233,32 +239,6 @@ class SharedProblem(Problem):
         converged, exact = iterate.converged_times, leading_times(self.raw.leading)
         return Progress(iterate.done, iterate.worst, iterate.progress, converged, exact, mixes)
 
-    def _flags_of(self, iterate: Iterate) -> Array:
-        rec, raw, starts, follows = self.recurrence, self.raw, self.starts, self._follows
-        xp = namespace(starts)
-        total = xp.zeros(rec.batch, np.int32)
-        if not rec.length:
-            return total  # type: ignore[no-any-return]
-        resets = ~follows[-1]
-        last = xp.cumsum(starts[::-1], axis=0)[::-1] - starts == 0  # rows after which no other segment starts
-        stop = self.front(raw.converged)[1]
-        stuck = stop & hopeless(raw.states, raw.values, self.event_axes)
-        bits = {
-            CUT: self.cut(iterate)[-1],
-            LEADS: iterate.leading[-1],
-            FRONT: iterate.front[-1],
-            PASSES: ~resets & raw.leading.all(axis=0),
-            TAIL: resets & (raw.leading | ~last).all(axis=0),
-            OPEN: (stop & ~stuck & follows).any(axis=0),
-            OPEN_AFTER: (stop & ~stuck & ~follows).any(axis=0),
-            STUCK: (stuck & follows).any(axis=0),
-            STUCK_AFTER: (stuck & last & ~follows).any(axis=0),
-            RESETS: resets,
-        }
-        for bit, holds in bits.items():
-            total = total + bit * holds.astype(np.int32)
-        return total  # type: ignore[no-any-return]
-
     # Corrections ------------------------------------------------------------------------------------------------
 
     def _pass(self, iterate: Iterate, A: Jacobian, share: float = 1.0) -> tuple[Array, list[Array]]:
@@ -267,11 +247,11 @@ class SharedProblem(Problem):
         said, able = self._say(iterate, A, row)
         messages = [said.like(arrays) for arrays in self._exchange(said.flat(), able)]
         correction, own, ends = row, row, []
-        for place, (length, said, flags) in enumerate(zip(self._lengths, messages, self._flags, strict=True)):
+        for place, (length, said) in enumerate(zip(self._lengths, messages, strict=True)):
             own = correction if place == self._place else own
             ends.append(said.states)
             if length:
-                correction, ends[-1] = self._after(iterate, A, said, flags, correction, length, share)
+                correction, ends[-1] = self._after(iterate, A, said, place, correction, share)
         return own, ends
 
     def _say(self, iterate: Iterate, A: Jacobian, row: Array) -> tuple[_Said, bool]:
@@ -307,19 +287,21 @@ class SharedProblem(Problem):
         return iterate.values + xp.where(cut, d.dtype.type(0), A.matvec(before))  # type: ignore[no-any-return]
 
     def _after(
-        self, iterate: Iterate, A: Jacobian, said: _Said, flags: Array, correction: Array, length: int, share: float
+        self, iterate: Iterate, A: Jacobian, said: _Said, place: int, correction: Array, share: float
     ) -> tuple[Array, Array]:
         """Return the correction and the state that come out of a rank, given the correction that comes into it."""
-        xp, rec, axes = namespace(correction), self.recurrence, self.event_axes
-        pair = (A, iterate.residual)
-        if length > 1:
+        xp, rec, pair, flags = namespace(correction), self.recurrence, (A, iterate.residual), self._flags[place]
+        if self._lengths[place] > 1:
             composed = element_of(pair, said.composed)
             correction = xp.where(said.cut, said.after, _AFFINE.act(composed, correction[None])[0])
         matrix: Jacobian = element_of(pair, [*said.matrix, said.residual])[0]
-        product = matrix.matvec(correction[None])[0]
-        cut, leads, front = ((flags & bit > 0)[None] for bit in (CUT, LEADS, FRONT))
-        product = xp.where(rec.over_event(cut)[0], product.dtype.type(0), product)
-        pins = (leads, front) if self.pin else None
+        begins, leads, front, resets = ((flags & bit > 0)[None] for bit in (BEGINS, LEADS, FRONT, RESETS))
+        known = resets | self._leading[place]
+        pins = (leads & known, front & known) if self.pin else None
+        cut = begins if pins is None else begins | pins[0] | pins[1]
+        product = matrix.matvec(correction[None])
+        product = xp.where(rec.over_event(cut), product.dtype.type(0), product)
         values, states = said.values[None], said.states[None]
-        proposal = toward(states, values + product[None], share)
-        return product + said.residual, guard(proposal, states, values, said.reach, pins, axes)[0]
+        proposal = toward(states, values + product, share)
+        after = guard(proposal, states, values, said.reach, pins, self.event_axes)
+        return product[0] + said.residual, after[0]

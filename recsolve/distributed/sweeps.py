@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array
 from recsolve.base.status import MIXES, Status
+from recsolve.distributed.progress import Progress, all_blocked
 from recsolve.distributed.rounds import before_each
-from recsolve.distributed.shared_problem import (
-    OPEN, OPEN_AFTER, RESETS, STUCK, STUCK_AFTER, NotComposable, Progress, SharedProblem,
-)  # fmt: skip
+from recsolve.distributed.shared_problem import NotComposable, SharedProblem
 from recsolve.distributed.task import Facts, Outcome, Task
 from recsolve.guess import first_iterate
 from recsolve.kernels.compile_clock import Stopwatch
@@ -47,8 +46,8 @@ class _Ended(Exception):
 class _Course:
     """How far all ranks are together, and how it ends."""
 
-    def __init__(self, timeline: Any, limit: int, patience: int):
-        self.timeline, self.limit, self.patience = timeline, limit, patience
+    def __init__(self, lengths: Sequence[int], limit: int, patience: int):
+        self.lengths, self.limit, self.patience = lengths, limit, patience
         self.history, self.nit, self.status, self.mixes = History(), 0, Status.MAXITER, False
         self.progress: list[Progress] = []
 
@@ -57,7 +56,7 @@ class _Course:
         self.progress = list(progress)
         worst = float(np.max([p.worst for p in progress]))
         done = all(p.done for p in progress)
-        blocked = not done and not np.isfinite(worst) and self._blocked(flags)
+        blocked = not done and not np.isfinite(worst) and all_blocked(self.lengths, flags)
         self.history.record(worst, int(sum(p.exact_rows for p in progress)))
         self.mixes = any(p.mixes for p in progress)
         found: Any = _All(done, blocked, worst)
@@ -65,17 +64,6 @@ class _Course:
         if self.mixes or status is not None:
             self.status = Status.STALLED if self.mixes or status is None else status
             raise _Ended
-
-    def _blocked(self, flags: Sequence[Array]) -> bool:
-        """Return whether all segments have converged, or have up to a row whose own F is not finite."""
-        xp = namespace(flags[0])
-        excused, open_ = (xp.zeros_like(flags[0], dtype=bool) for _ in range(2))
-        for length, said in zip(self.timeline.ordered, flags, strict=True):
-            if length:
-                holds = {bit: said & bit > 0 for bit in (OPEN, OPEN_AFTER, STUCK, STUCK_AFTER, RESETS)}
-                open_ = open_ | holds[OPEN_AFTER] | (holds[OPEN] & ~excused)
-                excused = xp.where(holds[RESETS], holds[STUCK_AFTER], excused | holds[STUCK])
-        return not bool(open_.any())
 
 
 def solve_by_sweeps(task: Task, solver: Solver[Any, Any], limit: int, patience: int) -> Outcome | None:
@@ -92,7 +80,7 @@ def solve_by_sweeps(task: Task, solver: Solver[Any, Any], limit: int, patience: 
         As of the driver.
     """
     axis, watch = task.timeline, Stopwatch()
-    course = _Course(axis, limit, patience)
+    course = _Course(axis.ordered, limit, patience)
     course.history.begin()
     with np.errstate(all="ignore"), walking(False):
         states, ends = _begun(task)
