@@ -1,0 +1,71 @@
+"""What nodes of autograd stand for over ranks: each holds its own steps, and all of them go back together.
+
+Cotangents are those of the own steps, and what comes back is the part of the own steps in the gradient of the sum of
+all ranks' losses, as of torch's own context parallelism: the sum over ranks is the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any, NoReturn
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.base.links import Leaf
+from recsolve.distributed.adjoint import gradients_over_ranks, into_initial
+from recsolve.distributed.solution import ShardedSolution
+from recsolve.gradients.second import Cotangents
+from recsolve.interop.autograd_problems import Solved
+
+
+class _OfOneDevice:
+    """What ranks do not do together."""
+
+    def pull_again(self, *given: Any) -> NoReturn:
+        raise TypeError("second derivatives over ranks are not known; wanted first ones, or one device")
+
+    def push(self, *given: Any) -> NoReturn:
+        raise TypeError("forward derivatives over ranks are not known; wanted backward ones, or one device")
+
+    def batched(self, size: int, dims: Any, tensors: Sequence[Any]) -> NoReturn:
+        raise TypeError("torch.func.vmap does not map over what ranks share; give the batch an axis of its own")
+
+
+class SolvedOverRanks(_OfOneDevice, Solved):
+    """A solution over ranks, of which the own steps and the last state of all are shown.
+
+    Parameters
+    ----------
+    solution : ShardedSolution
+    leaves : tuple
+        As of :class:`recsolve.interop.autograd_problems.Solved`.
+    unconverged : bool
+        Whether states that are not met are differentiated as they are.
+    """
+
+    def __init__(self, solution: ShardedSolution, leaves: tuple[Leaf | None, ...], *, unconverged: bool = False):
+        axis = solution.recurrence.timeline
+        assert axis is not None
+        super().__init__(solution.local, leaves)
+        self.solution = copy(solution)  # a copy: the solution itself holds its node
+        self.axis, self.recurrence, self.end = axis, solution.recurrence, solution._final
+        self.success, self.status = solution.success or unconverged, solution.status
+        shown = [name for name in self.names if name != "final"]
+        self.names = [*shown, "final"] if axis.total else shown
+
+    def _by_name(self, states: Array, output: Array) -> tuple[Any, ...]:
+        rec = self.recurrence
+        found = {"states": rec.as_given(states), "output": rec.as_given(output), "final": self.end}
+        return tuple(rec.wrap(found[name]) for name in self.names)
+
+    def _gradients(self, c: Cotangents) -> Callable[[Leaf], Array]:
+        rec = self.recurrence
+        with self.axis.ranks.together(f"the backward of a solve of {rec.description}"):
+            final = c.final if c.final is not None else namespace(rec.initial).zeros_like(rec.initial)
+            found = gradients_over_ranks(self.solution, c.states, c.output, final if self.axis.total else None)
+            self.axis.ranks.closed()
+
+        def of(leaf: Leaf) -> Array:
+            return into_initial(self.solution, found) if leaf == ("initial", None) else found.of(leaf)
+
+        return of
