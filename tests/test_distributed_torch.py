@@ -74,3 +74,77 @@ def test_gradients_of_a_solve_over_ranks_add_up_to_those_of_one_device(size):
     for off in over(size, solves, LENGTHS[size]):
         for case, worst in off.items():
             assert worst < 1e-9, case
+
+
+def _added(group, x):
+    """Return the sum of gradients over ranks."""
+    import torch.distributed as dist
+
+    grad = torch.zeros_like(x) if x.grad is None else x.grad.clone()
+    dist.all_reduce(grad, group=group)
+    return grad
+
+
+def _farthest(found, wanted):
+    """Return the largest difference of tensors; NaN where there is one."""
+    pairs = [(a.detach(), b.detach()) for a, b in zip(found, wanted, strict=True)]
+    return float(torch.stack([(a - b).abs().sum() for a, b in pairs]).max())
+
+
+LAYERS = {
+    "GRU": lambda: rs.nn.GRU(D, N, num_layers=2, bidirectional=True, dropout=1e-300),
+    "LSTM": lambda: rs.nn.LSTM(D, N, num_layers=2, bidirectional=True, method="newton"),
+    "LSTM proj": lambda: rs.nn.LSTM(D, N, proj_size=2, bidirectional=True),
+    "RNN": lambda: rs.nn.RNN(D, N, nonlinearity="relu", method="jacobi", on_failure="raise"),
+    "diagonal": lambda: rs.nn.Recurrent(
+        "elman", D, N, mixing="diagonal", num_layers=2, norm=True, residual=True, bidirectional=True
+    ),
+    "heads": lambda: rs.nn.Recurrent("slstm", D, N, mixing="heads", heads=2, method="sequential"),
+}
+
+
+def _loss(y, final, weights):
+    parts = final if isinstance(final, tuple) else (final,)
+    return sum((x * w).sum() for x, w in zip((y, *parts), weights, strict=True))
+
+
+def layers(group, names, lengths):
+    """Return the largest difference of a layer to itself on one device, of results and of all gradients, by case."""
+    import torch.distributed as dist
+
+    off = {}
+    for name in names:
+        for reset, begun, alone in ((False, True, False), (True, True, False), (True, False, True)):
+            torch.manual_seed(3)
+            layer = LAYERS[name]().double()
+            x = torch.randn(*((T, D) if alone else (T, B, D)), dtype=torch.float64, requires_grad=True)
+            mask = torch.rand(x.shape[:-1]) < 0.3 if reset else None
+            y, final = layer(x, reset=mask)
+            parts = final if isinstance(final, tuple) else (final,)
+            hx = tuple(torch.randn_like(part).requires_grad_() for part in parts) if begun else None
+            given = None if hx is None else hx if len(hx) > 1 else hx[0]
+            y, final = layer(x, given, reset=mask)
+            weights = [torch.randn_like(part) for part in (y, *parts)]
+            leaves = [x, *(hx or ()), *layer.parameters()]
+            wanted = [y, *parts] = [y, *(final if isinstance(final, tuple) else (final,))]
+            wanted += torch.autograd.grad(_loss(y, final, weights), leaves)
+            shared = rs.distributed.shard(x, group, lengths=lengths)
+            cut = None if mask is None else rs.distributed.shard(mask, group, lengths=lengths)
+            own, ends = layer(shared, given, reset=cut)
+            here = slice(shared.timeline.start, shared.timeline.stop)
+            mine = [weights[0][here], *(w / len(lengths) for w in weights[1:])]
+            _loss(own.local, ends, mine).backward()
+            with torch.no_grad():
+                silent = layer(shared, given, reset=cut)[0]
+            assert own.shape == tuple(y.shape) and torch.equal(silent.local, own.local.detach())
+            found = [own.local, *(ends if isinstance(ends, tuple) else (ends,)), *(_added(group, p) for p in leaves)]
+            wanted[0] = wanted[0][here]
+            off[name, reset, begun, alone] = _farthest(found, wanted)
+    return off
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_layers_over_ranks_are_those_of_one_device(size):
+    for off in over(size, layers, list(LAYERS), LENGTHS[size]):
+        for case, worst in off.items():
+            assert worst < 1e-9, case

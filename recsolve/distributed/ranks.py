@@ -101,8 +101,10 @@ class Ranks:
         call : str
             What is done, and with what: ranks that do something else are told so.
         """
-        if self._doing is not None:  # a part of what is done together already
+        if self._doing is not None:  # a part of what is done together already, and goes on with it
+            digest = self._digest
             yield
+            self._digest = digest
             return
         if self._lost is not None:
             raise RankError(f"{self._lost}; make a new process group before you go on")

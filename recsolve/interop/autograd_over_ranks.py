@@ -6,16 +6,44 @@ all ranks' losses, as of torch's own context parallelism: the sum over ranks is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.base.links import Leaf
+from recsolve.base.links import RECORDERS, Leaf, linked, unrecorded
+from recsolve.base.shard import Timeline
 from recsolve.distributed.adjoint import gradients_over_ranks, into_initial
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.gradients.second import Cotangents
+from recsolve.interop.autograd_ops import recurrence_of
 from recsolve.interop.autograd_problems import Solved
+from recsolve.solve import solve
+
+if TYPE_CHECKING:
+    from recsolve.interop.autograd import CellSpec
+
+
+def run_over_ranks(spec: CellSpec, tensors: Mapping[str, Any], axis: Timeline) -> tuple[Any, Any]:
+    """Return the own states of a cell and the last one of all, from which gradients go back.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    tensors : mapping of tensors
+        Of the own steps, named as of :func:`recsolve.interop.autograd.solve_cell`.
+    axis : Timeline
+        Whose steps the others are.
+    """
+    recurrence = recurrence_of(spec, tuple(tensors), tuple(tensors.values()), linked=True)
+    recurrence.timeline = axis
+    leaves = linked(recurrence, recurrence.kind)
+    with unrecorded(recurrence.kind):
+        solution: Any = solve(recurrence, **{"fallback": "sequential", **spec.settings})
+    if spec.observe is not None:
+        spec.observe(solution)
+    found = RECORDERS["over ranks"](solution, leaves, unconverged=spec.unconverged) if leaves else {}
+    return found.get("states", solution.states.local), found.get("final", solution.final)
 
 
 class _OfOneDevice:
