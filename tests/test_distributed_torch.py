@@ -148,3 +148,74 @@ def test_layers_over_ranks_are_those_of_one_device(size):
     for off in over(size, layers, list(LAYERS), LENGTHS[size]):
         for case, worst in off.items():
             assert worst < 1e-9, case
+
+
+MODULES = {
+    "GRU": lambda: torch.nn.GRU(D, N, num_layers=2, bidirectional=True),
+    "LSTM proj": lambda: torch.nn.LSTM(D, N, proj_size=2, bidirectional=True),
+    "RNN": lambda: torch.nn.RNN(D, N),
+}
+
+
+def modules(group, lengths):
+    """Return the same of rs.run of modules of torch, which are their own oracles; by a layer's own resets."""
+    off = {}
+    for name, make in MODULES.items():
+        torch.manual_seed(4)
+        module = make().double()
+        x = torch.randn(T, B, D, dtype=torch.float64, requires_grad=True)
+        hx = module(x)[1]
+        hx = tuple(torch.randn_like(h).requires_grad_() for h in (hx if isinstance(hx, tuple) else (hx,)))
+        given = hx if len(hx) > 1 else hx[0]
+        y, final = module(x, given)
+        parts = final if isinstance(final, tuple) else (final,)
+        weights = [torch.randn_like(part) for part in (y, *parts)]
+        leaves = [x, *hx, *module.parameters()]
+        shared = rs.distributed.shard(x, group, lengths=lengths)
+        here = slice(shared.timeline.start, shared.timeline.stop)
+        wanted = [y[here], *parts, *torch.autograd.grad(_loss(y, final, weights), leaves)]
+        own, ends = rs.run(module, shared, given)
+        _loss(own.local, ends, [weights[0][here], *(w / len(lengths) for w in weights[1:])]).backward()
+        found = [own.local, *(ends if isinstance(ends, tuple) else (ends,)), *(_added(group, p) for p in leaves)]
+        off[name] = _farthest(found, wanted)
+        mask = torch.rand(T, B) < 0.3
+        plain = rs.run(module.eval(), x.detach(), reset=mask)
+        silent = x.detach().numpy(), mask.numpy()  # arrays of NumPy are taken by Layers.run
+        cut = [rs.distributed.shard(part, group, lengths=lengths) for part in silent]
+        again = rs.Layers.from_torch(module).map(np.asarray).run(cut[0], reset=cut[1])
+        off[name, "reset"] = float(abs(again[0].local - plain[0][here].numpy()).sum())
+    return off
+
+
+@pytest.mark.parametrize("size", [3])
+def test_modules_of_torch_over_ranks_are_those_of_one_device(size):
+    for off in over(size, modules, LENGTHS[size]):
+        for case, worst in off.items():
+            assert worst < 1e-9, case
+
+
+def scans(group, lengths):
+    """Return the same of scans, forwards and backwards."""
+    off = {}
+    for monoid, reverse in (("affine", False), ("affine", True), ("max_plus", False), ("clamp", True)):
+        torch.manual_seed(5)
+        a, b, start = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((T, 2), (T, 2), (2,)))
+        mask, weight = torch.rand(T) < 0.3, torch.randn(T, 2, dtype=torch.float64)
+        y = rs.scan(monoid, (a, b), initial=start, reset=mask, reverse=reverse)
+        wanted = [*torch.autograd.grad((y * weight).sum(), (a, b, start))]
+        parts = [rs.distributed.shard(x, group, lengths=lengths) for x in (a, b, mask, weight)]
+        own = rs.scan(monoid, [*parts[:2]], initial=start, reset=parts[2], reverse=reverse)
+        (own.local * parts[3].local).sum().backward()
+        found = [own.local, *(_added(group, x) for x in (a, b, start))]
+        axis = own.timeline
+        off[monoid, reverse] = _farthest(found, [y[axis.start : axis.stop], *wanted])
+        with torch.no_grad():
+            assert torch.equal(rs.scan(monoid, (*parts[:2],), initial=start, reset=parts[2], reverse=reverse).local, own.local)
+    return off
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_gradients_of_scans_over_ranks_add_up_to_those_of_one_device(size):
+    for off in over(size, scans, LENGTHS[size]):
+        for case, worst in off.items():
+            assert worst < 1e-12, case

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from recsolve import cells, mixings
 from recsolve.base.arrays import one_device
 from recsolve.base.links import RECORDERS, Leaf, beside, recording
+from recsolve.base.shard import Shard, local_of, timeline_of
 from recsolve.interop.cell_tensors import SPECS, check_name
 from recsolve.recurrence.cell import Cell
 from recsolve.solution import Solution
@@ -77,10 +78,14 @@ def _record_scan(monoid: Any, elements: Any, *, initial: Any, **given: Any) -> A
     from recsolve.interop.autograd_nodes import record
     from recsolve.interop.autograd_problems import Scanned
 
+    axis, tensors = timeline_of({"elements": tuple(elements)}), (*local_of(tuple(elements)), initial)
     problem = Scanned(monoid, given)
-    if not recording():
-        return problem.run([*elements, initial])[0]
-    return record(problem, (*elements, initial))[0]
+    if axis is not None:
+        from recsolve.interop.autograd_over_ranks import ScannedOverRanks
+
+        problem = ScannedOverRanks(monoid, given, axis, tuple(isinstance(e, Shard) for e in elements))
+    y = (record(problem, tensors) if recording() else problem.run(tensors))[0]
+    return y if axis is None else Shard(y, axis)
 
 
 RECORDERS.update(solution=_record_solution, windows=_record_windows, scan=_record_scan)

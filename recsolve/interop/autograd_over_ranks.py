@@ -10,14 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import torch
+
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.links import RECORDERS, Leaf, linked, unrecorded
-from recsolve.base.shard import Timeline
+from recsolve.base.shard import Shard, Timeline, local_of
 from recsolve.distributed.adjoint import gradients_over_ranks, into_initial
 from recsolve.distributed.solution import ShardedSolution
+from recsolve.gradients.scan_adjoint import scan_adjoint
 from recsolve.gradients.second import Cotangents
 from recsolve.interop.autograd_ops import recurrence_of
-from recsolve.interop.autograd_problems import Solved
+from recsolve.interop.autograd_problems import Scanned, Solved
+from recsolve.scan import scan
 from recsolve.solve import solve
 
 if TYPE_CHECKING:
@@ -97,3 +101,38 @@ class SolvedOverRanks(_OfOneDevice, Solved):
             return into_initial(self.solution, found) if leaf == ("initial", None) else found.of(leaf)
 
         return of
+
+
+class ScannedOverRanks(_OfOneDevice, Scanned):
+    """A scan over ranks, of which the own steps are shown.
+
+    Parameters
+    ----------
+    monoid, given
+        As of :class:`recsolve.interop.autograd_problems.Scanned`.
+    axis : Timeline
+    shared : tuple of bool
+        Which elements are those of the own steps; the others are the same at all times.
+    """
+
+    def __init__(self, monoid: Any, given: Mapping[str, Any], axis: Timeline, shared: tuple[bool, ...]):
+        super().__init__(monoid, given)
+        self.axis, self.shared = axis, shared
+
+    def _elements(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        pairs = zip(tensors[:-1], self.shared, strict=True)
+        return tuple(Shard(x, self.axis) if shared else x for x, shared in pairs)
+
+    def run(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        *elements, initial = (x.detach() if isinstance(x, torch.Tensor) else x for x in tensors)
+        return (scan(self.monoid, self._elements((*elements, initial)), initial=initial, **self.given).local,)
+
+    def pull(
+        self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], needed: Sequence[bool]
+    ) -> list[Any]:
+        y, c = (Shard(x, self.axis) for x in (results[0], cotangents[0].resolve_conj().resolve_neg()))
+        found = scan_adjoint(self.monoid, self._elements(tensors), y, c, initial=tensors[-1], **self.given)
+        start = found.initial  # of all ranks together: that of the first steps has it
+        if isinstance(start, torch.Tensor) and (self.axis.reversed() if self.given["reverse"] else self.axis).place:
+            start = torch.zeros_like(start)
+        return [g if isinstance(g, torch.Tensor) else None for g in (*local_of(found.elements), start)]
