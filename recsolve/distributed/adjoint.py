@@ -96,6 +96,15 @@ def gradients_over_ranks(
         return over_ranks(given, run)
 
 
+def into_initial(solution: ShardedSolution, local: Gradients) -> Array:
+    """Return what the own steps give to the gradient with respect to h[0], resets that go back to it included."""
+    rec, axis = solution.recurrence, solution.recurrence.timeline
+    assert axis is not None
+    first = axis.start == 0 and axis.length
+    own: Array = local._initial if first else namespace(rec.initial).zeros_like(rec.initial)
+    return own + local._restart if axis.length and rec.restart is rec.initial else own
+
+
 class ShardedGradients:
     """The result of :func:`recsolve.adjoint` for a solution over ranks.
 
@@ -133,11 +142,7 @@ class ShardedGradients:
         assert axis is not None
         self.local, self._axis, self._solution = local, axis, solution
         self._refused: dict[str, Exception] = {}
-        rec = local._recurrence
-        own = local._initial if axis.start == 0 and axis.length else namespace(rec.initial).zeros_like(rec.initial)
-        if axis.length and solution.recurrence.restart is solution.recurrence.initial:
-            own = own + local._restart
-        parts: dict[str, Any] = {"initial": own}
+        parts: dict[str, Any] = {"initial": into_initial(solution, local)}
         for name in _SUMMED:
             try:
                 parts[name] = tree(lambda x: to_native(x, "a gradient"), getattr(local, name))

@@ -99,8 +99,10 @@ class Ranks:
         call : str
             What is done, and with what: ranks that do something else are told so.
         """
-        if self._doing is not None:  # a part of what is done together already
+        if self._doing is not None:  # a part of what is done together already, and goes on with it
+            digest = self._digest
             yield
+            self._digest = digest
             return
         if self._lost:
             raise RankError(

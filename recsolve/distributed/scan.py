@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, from_native, namespace, to_native
-from recsolve.base.links import requires_grad
+from recsolve.base.links import RECORDERS, requires_grad
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline, local_of, timeline_of
 from recsolve.base.ties import check_ties, ties_in_force
 from recsolve.distributed.carries import Elements, over_ranks, scan_over_ranks
@@ -29,7 +29,9 @@ def scan_shards(
         _check_axis(axis)
         own = local_of(elements)
         if any(map(requires_grad, (*own, initial))):
-            raise TypeError("elements require grad; gradients of scans over ranks go back by recsolve.scan_adjoint")
+            return RECORDERS["scan"](  # type: ignore[no-any-return]
+                monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis
+            )
         given = read(monoid, own, initial=initial, reset=local_of(reset), reverse=reverse, axis=0)
         timeline = shared.reversed() if reverse else shared
         y = scan_over_ranks(Elements(given.monoid, given.elements, given.initial, given.reset, timeline))
