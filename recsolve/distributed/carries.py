@@ -144,7 +144,7 @@ def _fold(given: Elements, said: Array | None) -> _Folded | None:
     after, cut = (row, xp.zeros(row.shape, bool)) if said is None else (said, xp.ones(row.shape, bool))
     if summary is not None and summary.after is not None and summary.cut is not None:
         after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
-    sent = [*_parts(given, summary), after, cut.copy()]
+    sent = [*arrays_of(given, summary), after, cut.copy()]
     messages = axis.in_order(axis.ranks.exchange([axis.length, able, said is not None], sent))
     if not all(message.numbers[1] for message in messages):
         return None
@@ -156,7 +156,7 @@ def _fold(given: Elements, said: Array | None) -> _Folded | None:
         if numbers[2]:
             state = after
         elif numbers[0]:
-            following = xp.where(cut, after, monoid.act(_element(given, parts), state[None])[0])
+            following = xp.where(cut, after, monoid.act(element_of(given.elements, parts), state[None])[0])
             if _lost(state, following):
                 return None
             state = following
@@ -224,7 +224,7 @@ def _relayed(given: Elements) -> Array:
 # An element as arrays of one time, for a message ------------------------------------------------------------------
 
 
-def _parts(given: Elements, summary: Summary | None) -> list[Array]:
+def arrays_of(given: Elements, summary: Summary | None) -> list[Array]:
     """Return the arrays of a summary's element, without its axis of time; zeros in their shapes without one."""
     elements = given.elements if summary is None else summary.element
     arrays = [x for e in elements for x in _arrays(e) or ()]
@@ -233,10 +233,10 @@ def _parts(given: Elements, summary: Summary | None) -> list[Array]:
     return [namespace(x).zeros(x.shape[1:], state_dtype(x)) for x in arrays]
 
 
-def _element(given: Elements, parts: Sequence[Array]) -> Any:
-    """Return an element of one time whose arrays are these."""
-    left, found = list(parts), []
-    for e in given.elements:
+def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
+    """Return an element of one time like those of a monoid, made of such arrays."""
+    left, found = list(arrays), []
+    for e in elements:
         count = len(_arrays(e) or ())
         own, left = [x[None] for x in left[:count]], left[count:]
         found.append(_with(e, own))
