@@ -13,8 +13,8 @@ TABLE = table.Table(
         table.text("what"),
         table.text("memory"),
         table.text("scaling"),
-        table.number("ranks", "ranks"),
-        table.number("steps", "steps"),
+        table.some("ranks", "ranks"),
+        table.some("steps", "steps"),
         *table.middle(),
         table.number("alone ms", "alone", 1e3),
         table.times("speed", "speed"),
@@ -32,13 +32,14 @@ TABLE = table.Table(
 def show_more(record: dict[str, Any]) -> None:
     """Print what the links take, and what is predicted for more ranks."""
     for link in record["links"]:
+        latency, message = (three(1e6 * link[name]) for name in ("latency", "message"))
         print(
-            f"link of {link['ranks']} ranks: an all-gather of a few bytes takes {three(1e6 * link['latency'])} us, a message "
-            f"adds {three(1e6 * link['message'])} us; each rank receives {three(link['bandwidth'] / 1e9)} GB/s"
+            f"link of {link['ranks']} ranks: an all-gather of a few bytes takes {latency} us, a message adds {message} us; each "
+            f"rank receives {three(link['bandwidth'] / 1e9)} GB/s"
         )
     found: dict[tuple[str, str], list[str]] = {}
     for row in record["predictions"]:
         shown = found.setdefault((row["case"], row["scaling"]), [])
-        shown.append(f"{three(row['speed'])} on {row['ranks']}")
+        shown.append(f"{row['speed']:.2g} on {row['ranks']}")
     for (case, scaling), speeds in found.items():
         print(f"predicted speed of {case}, {scaling} scaling: {', '.join(speeds)}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsolve.studies.bench.cost import RANKS, Cost
+from recsolve.studies.bench.cost import RANKS, Cost, Link
 from recsolve.studies.bench.harness import quartiles
 from recsolve.studies.bench.shared_calls import CASES, Call, Data, largest_error
 from recsolve.studies.bench.world import World, described, links
@@ -109,54 +109,78 @@ def measure(config: Scaling, world: World, subsets: tuple[int, ...]) -> Iterator
     }  # fmt: skip
     yield record
     for name in config.cases:
-        own = _own_work(config, name, world, subsets)
-        cost = Cost(own, measured, ring=world.device == "cpu")
+        world.wait()
+        own = _Own(config, name, world, subsets)
         for p in subsets:
             for scaling in ("strong", "weak") if p > 1 else ("strong",):
                 world.wait()
                 if p in world.groups:
-                    record["rows"].append(_row(config, name, scaling, p, world, cost))
+                    record["rows"].append(_row(config, name, scaling, p, world, own, measured))
                     yield record
-        record["predictions"] += _predictions(config, name, cost, record["rows"])
+        if world.rank == 0:
+            record["predictions"] += _predictions(config, name, own, measured, record["rows"])
     record["complete"] = True
     yield record
 
 
-def _own_work(config: Scaling, name: str, world: World, subsets: tuple[int, ...]) -> dict[int, float]:
-    """Return the seconds of a call on one rank, by the steps that it holds, through shards of a group of one rank."""
-    lengths = sorted({-(-config.length // p) for p in (*subsets, *RANKS)})
-    seconds = {}
-    world.wait()
-    if world.rank == 0:
-        for length in lengths:
-            group = world.groups[1]
-            call = CASES[name].make(config.data(range(length), length, world.device, group))
-            seconds[length] = float(np.median(world.in_turns(group, None, call.run, config.repeats)[1]))
-    world.wait()
-    return seconds
+class _Own:
+    """The seconds of what rank 0 does of a case alone, through shards of a group of one rank, by the steps it holds."""
+
+    def __init__(self, config: Scaling, name: str, world: World, subsets: tuple[int, ...]):
+        self.config, self.name, self.world = config, name, world
+        self.lengths = sorted({-(-config.length // p) for p in (*subsets, *RANKS)})
+        self.plain = float("nan")  # seconds of the plain call on all of them
+        self._known: dict[bool, dict[int, float]] = {}
+
+    def seconds(self, sweep: bool) -> dict[int, float]:
+        """Return those of the call, or of one sweep; measured when they are first asked for."""
+        if sweep not in self._known:
+            self._known[sweep] = {length: self._measured(length, sweep) for length in self.lengths}
+        return self._known[sweep]
+
+    def _measured(self, length: int, sweep: bool) -> float:
+        config, world, make = self.config, self.world, CASES[self.name].make
+        group, plain = world.groups[1], None
+        call = make(config.data(range(length), length, world.device, group))
+        if sweep:
+            assert call.sweeping is not None
+            _, messages, _ = _counted(call.sweeping, group)
+            return float(np.median(world.in_turns(group, None, call.sweeping, config.repeats)[1])) / (messages - 1)
+        if length == self.lengths[-1]:
+            plain = make(config.data(range(length), length, world.device)).run
+        alone, own = np.median(world.in_turns(group, plain, call.run, config.repeats), axis=1)
+        if plain is not None:
+            self.plain = float(alone)
+        return float(own)
+
+    def cost(self, found: Row, links: list[Link]) -> Cost:
+        """Return the cost of a call that sends such messages, and does its work as often as these say."""
+        messages, way = found["messages"], found["way"]
+        rounds = {"rounds": messages - 1, "sweeps": messages - 1, "turns": found["ranks"]}.get(way, 1)
+        own = self.seconds(way == "sweeps")
+        return Cost(own, links, self.world.device == "cpu", messages, found["message_bytes"], max(rounds, 1))
 
 
-def _row(config: Scaling, name: str, scaling: str, p: int, world: World, cost: Cost) -> Row:
+def _row(config: Scaling, name: str, scaling: str, p: int, world: World, own: _Own, links: list[Link]) -> Row:
     """Time a case on p ranks, beside rank 0 alone."""
     case, group = CASES[name], world.groups[p]
-    total = config.length * (p if scaling == "weak" else 1)
+    share = p if scaling == "weak" else 1
+    total = config.length * share
     alone, truth = _alone(config, name, total, world) if world.rank == 0 else (None, None)
     world.wait(group)
     call = case.make(config.data(_own_steps(total, p, world.rank), total, world.device, group))
-    found, messages, size = _counted(call, group)
-    error = largest_error(world, group, call.answer(found), truth)
-    iterations = call.iterations(found)
-    del found, truth
-    times = world.in_turns(group, None if alone is None else alone.run, call.run, config.repeats)
-    known = quartiles(times[1])
-    base = float(np.median(times[0])) or float("nan")
-    speed = (p if scaling == "weak" else 1) * base / known["median"]
-    predicted = Cost(cost.own, cost.links, cost.ring, messages, size).seconds(p, total) if cost.own else float("nan")
-    return {
+    found, messages, size = _counted(call.run, group)
+    row = {
         "case": name, "what": case.words, "memory": case.memory, "scaling": scaling, "ranks": p, "steps": total,
-        **known, "alone": base, "speed": speed, "predicted": predicted,
-        "predicted_over_measured": predicted / known["median"], "error": error, "messages": messages,
-        "message_bytes": size, "iterations": iterations,
+        "error": largest_error(world, group, call.answer(found), truth), "messages": messages, "message_bytes": size,
+        "iterations": getattr(found, "nit", None), "way": getattr(found, "way", None),
+    }  # fmt: skip
+    del found, truth
+    predicted = own.cost(row, links).seconds(p, total) if world.rank == 0 else float("nan")
+    base, times = world.in_turns(group, None if alone is None else alone.run, call.run, config.repeats)
+    row |= {**quartiles(times), "alone": float(np.median(base)), "predicted": predicted}
+    return row | {
+        "speed": share * row["alone"] / row["median"], "predicted_over_measured": predicted / row["median"],
     }  # fmt: skip
 
 
@@ -182,28 +206,29 @@ def _own_steps(total: int, ranks: int, rank: int) -> range:
     return range(sum(lengths[:rank]), sum(lengths[: rank + 1]))
 
 
-def _counted(call: Call, group: Any) -> tuple[Any, int, float]:
+def _counted(run: Callable[[], Any], group: Any) -> tuple[Any, int, float]:
     """Return the result of a call, its messages, and how many bytes a rank sends with each."""
     from recsolve.distributed.ranks import ranks_of
 
     ranks = ranks_of(group)
     messages, sent = ranks.messages, ranks.sent
-    found = call.run()
+    found = run()
     messages, sent = ranks.messages - messages, ranks.sent - sent
     return found, messages, sent / max(messages, 1)
 
 
-def _predictions(config: Scaling, name: str, cost: Cost, rows: list[Row]) -> list[Row]:
+def _predictions(config: Scaling, name: str, own: _Own, links: list[Link], rows: list[Row]) -> list[Row]:
     """Return what a case is predicted to take on few and on many ranks, with the messages of the most measured."""
     found = []
     for scaling in ("strong", "weak"):
         measured = [row for row in rows if row["case"] == name and row["scaling"] == scaling]
-        if not measured or not cost.own:
+        if not measured:
             continue
         last = max(measured, key=lambda row: int(row["ranks"]))
-        whole = Cost(cost.own, cost.links, cost.ring, last["messages"], last["message_bytes"])
         for p in RANKS:
-            seconds = whole.seconds(p, config.length * (p if scaling == "weak" else 1))
-            speed = (p if scaling == "weak" else 1) * last["alone"] / seconds
+            share = p if scaling == "weak" else 1
+            alone = {"way": None} if p == 1 else {}  # one rank solves its steps itself
+            seconds = own.cost(last | {"ranks": p} | alone, links).seconds(p, config.length * share)
+            speed = share * own.plain / seconds
             found.append({"case": name, "scaling": scaling, "ranks": p, "seconds": seconds, "speed": speed})
     return found

@@ -73,11 +73,20 @@ class Data:
 
 @dataclass(frozen=True)
 class Call:
-    """A call, and what is read of the result: arrays and shards to compare, and iterations, if there are any."""
+    """A call that is timed.
+
+    Attributes
+    ----------
+    run : callable
+    answer : callable
+        Returns of a result the arrays and shards that are compared.
+    sweeping : callable or None
+        The same by sweeps over all ranks, whether or not they forget.
+    """
 
     run: Callable[[], Any]
     answer: Callable[[Any], list[Any]]
-    iterations: Callable[[Any], int | None] = lambda result: None
+    sweeping: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,21 @@ def _gru(data: Data, bias: float) -> Any:
 
 def _solve(data: Data, bias: float) -> Call:
     rec = _gru(data, bias)
-    return Call(lambda: rs.solve(rec, method="auto"), lambda sol: [sol.states], lambda sol: int(sol.nit))
+    return _solving(rec, "auto")
+
+
+def _solving(rec: Any, method: str) -> Call:
+    def sweeping() -> Any:
+        from recsolve.distributed.sweeps import solve_by_sweeps
+        from recsolve.distributed.task import Task
+        from recsolve.solve import split_options
+
+        driver, solver = split_options("newton" if method == "auto" else method, None)
+        task = Task(rec, solver, driver, {"tol": None, "maxiter": None}, None)
+        with rec.timeline.ranks.together(f"sweeps of {method}"):
+            return solve_by_sweeps(task, solver, rec.length + 2, int(driver["patience"]))
+
+    return Call(lambda: rs.solve(rec, method=method), lambda sol: [sol.states], sweeping)
 
 
 def _adjoint(data: Data, bias: float) -> Call:
@@ -130,7 +153,7 @@ def _dense(data: Data) -> Call:
     cell: Any = rs.cells.GRU.from_torch(module)
     drive = cell.drive(data.tensor("x"))
     rec = cell.recurrence(drive={name: data.over(x) for name, x in drive.items()})
-    return Call(lambda: rs.solve(rec, method="quasi_newton"), lambda sol: [sol.states], lambda sol: int(sol.nit))
+    return _solving(rec, "quasi_newton")
 
 
 CASES: Mapping[str, Case] = {

@@ -23,6 +23,7 @@ from recsolve.studies.bench.cost import Link
 
 _LONGEST = timedelta(hours=1)  # that ranks wait while rank 0 computes alone
 _SIZES = (1, 4, 16, 64)  # megabytes that a rank holds after an all-gather
+_WARM = 2  # turns that do not count: what they compile and measure is known then
 _ONCE = 20  # messages that are timed
 
 
@@ -66,12 +67,12 @@ class World:
         return found
 
     def in_turns(self, group: Any, alone: Callable[[], Any] | None, together: Callable[[], Any], repeats: int) -> Array:
-        """Return times (2, repeats): of what rank 0 does alone while others wait, and of what all do, until the last ends."""
+        """Return times (2, repeats): of what rank 0 does alone, and of what all do then, until the last one ends."""
         times = np.zeros((2, repeats))
-        for k in range(-1, repeats):  # the first turn warms up
-            times[0, k] = 0.0 if alone is None else self._seconds(alone)
+        for turn in range(_WARM + repeats):
+            first = 0.0 if alone is None else self._seconds(alone)
             self.wait(group)
-            times[1, k] = self._seconds(together)
+            times[:, turn % repeats] = first, self._seconds(together)
         return np.max(self.told(group, times), axis=0)  # type: ignore[no-any-return]
 
     def _seconds(self, run: Callable[[], Any]) -> float:

@@ -76,9 +76,7 @@ def train(
 def distributed(
     ranks: Annotated[
         int | None,
-        typer.Option(
-            help="Start so many ranks on this host, by gloo or one to a GPU.", show_default="2, or torchrun's"
-        ),
+        typer.Option(help="Start so many ranks on this host.", show_default="2, or torchrun's"),
     ] = None,
     case: Annotated[
         list[str] | None,

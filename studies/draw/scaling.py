@@ -12,6 +12,7 @@ from recsolve.studies.draw.style import house_style, plain_ticks
 from recsolve.studies.store.files import replace_into_place
 
 _COLUMNS = 4
+_TICKS = (1, 2, 4, 8, 64, 1024)
 _LOOKS = {"strong": ("#0072B2", "o", "-"), "weak": ("#E69F00", "s", "--")}  # their greys differ too
 
 
@@ -39,9 +40,11 @@ def scaling_figure(record: dict[str, Any], folder: Path, stem: str = "distribute
         figure, axes = pyplot.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
         for axis, case in zip(axes.flat, cases, strict=False):
             _draw(axis, record, case)
-        for axis in list(axes.flat)[len(cases) :]:
-            axis.set_visible(False)
-        figure.supxlabel("ranks", fontsize=9)
+        for place, axis in enumerate(axes.flat):
+            axis.set_visible(place < len(cases))
+            if len(cases) - columns <= place < len(cases):  # the last one of its column
+                axis.set_xlabel("ranks")
+                axis.tick_params(labelbottom=True)
         figure.supylabel("steps a second over those of one rank", fontsize=9)
         figure.suptitle(_title(record), fontsize=10)
         figure.legend(handles=_handles(pyplot), loc="outside lower center", ncols=5)
@@ -73,9 +76,11 @@ def _draw(axis: Any, record: dict[str, Any], case: str) -> None:
             bars = abs(speed * median / ends - speed)
             face = color if scaling == "strong" else "white"
             look = {"color": color, "marker": marker, "markersize": 6, "markerfacecolor": face, "linestyle": "none"}
-            axis.errorbar(ranks, speed, yerr=bars, capsize=2, zorder=3, **look)
+            axis.errorbar(ranks, speed, yerr=bars, capsize=2, zorder=3 if scaling == "strong" else 4, **look)
     axis.set_title(f"{rows[0]['what']}\n{rows[0]['memory']}", fontsize=9)
-    plain_ticks(axis.xaxis, least=1)
+    axis.set_xticks(_TICKS, list(map(str, _TICKS)))
+    axis.set_xticks([], minor=True)
+    axis.set_xlim(0.8, 1.25 * most)
     plain_ticks(axis.yaxis)
 
 
