@@ -34,8 +34,8 @@ def show_more(record: dict[str, Any]) -> None:
     for link in record["links"]:
         latency, message = (three(1e6 * link[name]) for name in ("latency", "message"))
         print(
-            f"link of {link['ranks']} ranks: an all-gather of a few bytes takes {latency} us, a message adds {message} us; each "
-            f"rank receives {three(link['bandwidth'] / 1e9)} GB/s"
+            f"link of {link['ranks']} ranks: an all-gather of a few bytes takes {latency} us, a message adds {message} "
+            f"us; each rank receives {three(link['bandwidth'] / 1e9)} GB/s"
         )
     found: dict[tuple[str, str], list[str]] = {}
     for row in record["predictions"]:
