@@ -37,7 +37,7 @@ class World:
     device : str
         ``"cpu"`` or ``"cuda"``: this process has one GPU, the current one.
     groups : mapping of int to ProcessGroup
-        Of the first p ranks, those in which this one is.
+        Of the first p ranks, those in which this one is: one of all, and on rank 0 one of it alone.
     """
 
     rank: int
@@ -49,7 +49,7 @@ class World:
         """Wait for all ranks of a group; default: for all there are."""
         import torch.distributed as dist
 
-        dist.barrier(group)
+        dist.barrier(self.groups[self.size] if group is None else group)
 
     def settle(self) -> None:
         """Wait for the device."""
@@ -174,7 +174,7 @@ def joined(device: str, subsets: Sequence[int], rank: int = 0, size: int = 1, st
     try:
         with limited(share):
             rank, size = dist.get_rank(), dist.get_world_size()
-            groups = {p: dist.new_group(range(p)) for p in sorted({1, *subsets})}
+            groups = {p: dist.new_group(range(p)) for p in sorted({1, *subsets, size})}
             mine = {p: group for p, group in groups.items() if rank < p}
             yield World(rank, size, "cuda" if cuda else "cpu", mine)
     finally:
@@ -216,7 +216,7 @@ def described(world: World) -> dict[str, Any]:
     if world.device == "cuda":
         found |= {"nccl": ".".join(map(str, torch.cuda.nccl.version())), "driver": _driver()}
         found["peers"] = world.size > 1 and torch.cuda.device_count() > 1 and torch.cuda.can_device_access_peer(0, 1)
-    hosts = world.told(None, platform.node())
+    hosts = world.told(world.groups[world.size], platform.node())
     return {**found, "hosts": len(set(hosts)), "threads": threads()}
 
 
