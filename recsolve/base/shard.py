@@ -52,7 +52,7 @@ class Timeline:
 
     @property
     def place(self) -> int:
-        rank = self.ranks.rank
+        rank: int = self.ranks.rank
         return self.size - 1 - rank if self.backwards else rank
 
     @cached_property

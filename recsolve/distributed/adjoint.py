@@ -47,11 +47,11 @@ class _Backwards(Elements):
         return J.transpose()[::-1], b[::-1]
 
     @cached_property
-    def elements(self) -> Any:  # type: ignore[override]
+    def elements(self) -> Any:
         return self._of(self._rec.length)
 
     @cached_property
-    def few(self) -> Any:  # type: ignore[override]
+    def few(self) -> Any:
         return self._of(min(self._rec.length, 1))
 
     def last(self, count: int) -> tuple[Any, Array | None]:

@@ -13,7 +13,7 @@ from recsolve.base.shard import Shard, Timeline
 from recsolve.distributed.ranks import ranks_of
 from recsolve.kernels.monoids.monoid import COMPLEX, STORED
 
-_ANY = (*STORED, *COMPLEX, *map(np.dtype, "?bhilqBHILQ"))
+_ANY: tuple[np.dtype[Any], ...] = (*STORED, *COMPLEX, *map(np.dtype, "?bhilqBHILQ"))
 
 
 def spans(length: int, ranks: int) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ def shard(
     return Shard(part if known else np.asarray(part), axis)
 
 
-def from_local(local: UserArray, group: Any = None, *, timeout: float | None = None) -> Shard[UserArray]:
+def from_local(local: Any, group: Any = None, *, timeout: float | None = None) -> Shard[Any]:
     """Return what this rank holds as its part of an array; one message tells all ranks how many steps each holds.
 
     Parameters
