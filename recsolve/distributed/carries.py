@@ -8,7 +8,7 @@ value once the rank has scanned all of its steps, for a few steps prove nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from recsolve.base.shard import Timeline
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.kernels.backends import scan
 from recsolve.kernels.monoids.affine import Affine
-from recsolve.kernels.monoids.float16 import state_dtype
+from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference.scan_numpy import cuts_apart
 from recsolve.kernels.summary import Summary, summarise
@@ -98,12 +98,21 @@ class Elements:
         before = scan(self.monoid, self.elements, initial=carry)
         after = scan(self.monoid, self.elements, initial=self.initial, reset=self.reset)
         xp = namespace(after)
-        seen = xp.maximum.accumulate(self.reset, axis=0) if len(self.reset) else self.reset
-        return xp.where(seen, after, before)  # type: ignore[no-any-return]
+        return xp.where(xp.cumsum(self.reset, axis=0) > 0, after, before)  # type: ignore[no-any-return]
+
+    def last_state(self, y: Array, carry: Array) -> Array:
+        """Return the state after the own rows ``y``; those of float16 have been rounded, and are computed again."""
+        if y.dtype == HALF:
+            y = replace(self, elements=tuple(map(widen, self.elements))).run(carry)
+        return y[-1]  # type: ignore[no-any-return]
 
 
 def scan_over_ranks(given: Elements) -> Array:
     """Return the own rows of a scan over the steps of all ranks.
+
+    One message tells what the steps of every rank do. Where that is not known (a rank does not compose, or what it
+    composes overflows), or only guessed, the last rows that ranks have computed follow in further ones. What comes into
+    a rank depends on the ranks before it alone, to the last bit.
 
     Parameters
     ----------
@@ -113,59 +122,95 @@ def scan_over_ranks(given: Elements) -> Array:
     -------
     array, shape (own steps, ...)
     """
-    axis = given.timeline
-    for probing in (True, False):
-        said = _forgotten(given) if probing else None
-        folded = _fold(given, said)
-        if folded is None:
-            break
-        y = given.run(folded.carry)
-        if not folded.guessed or _all(axis, said is None or _as_said(y[-1], said, given)):
+    axis, row = given.timeline, given.row
+    last = max((place for place, length in enumerate(axis.ordered) if length), default=0)
+    own, told = min(axis.place, last), _told(given)
+    into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
+    carry, y, sure = row, None, 0
+    while True:
+        for after in (told[place].after_it for place in range(len(into) - 1, last)):
+            state = after(given, into[-1])
+            if state is None:
+                break
+            into.append(state)
+        at = len(into) - 1
+        if own <= at and (y is None or not _same(into[own], carry)):
+            carry = into[own]
+            y = given.run(carry)
+        guesses = [place for place in range(sure, at) if told[place].guess]
+        if y is not None and at == last and not guesses:
             return y
-    return _relayed(given)
+        end, right = row, True
+        if y is not None and axis.place in (*guesses, at):
+            end = given.last_state(y, carry)
+            right = axis.place == at or _as_said(end, told[axis.place].after, given)
+        found = axis.in_order(axis.ranks.exchange([right], [end]))
+        wrong = next((place for place in guesses if not found[place].numbers[0]), at)
+        if y is not None and wrong == last:
+            return y
+        for place in guesses:
+            if place > wrong:  # its last row is a better guess
+                told[place] = told[place]._replace(after=found[place].arrays[0])
+        into, sure = [*into[: wrong + 1], found[wrong].arrays[0]], wrong + 1
 
 
-class _Folded(NamedTuple):
-    """The state that comes in, and whether a rank has said what it only guesses."""
+class _Told(NamedTuple):
+    """What a rank has told of its steps.
 
-    carry: Array
-    guessed: bool
+    Attributes
+    ----------
+    length : int
+    known : bool
+        Whether it can say what they do.
+    guess : bool
+        Whether ``after`` is what it takes to come out, whatever comes in.
+    element : tuple
+        The composed element, in the monoid's form, of one time.
+    after, cut : array
+        What comes out where they are cut, and where they are.
+    """
+
+    length: int
+    known: bool
+    guess: bool
+    element: Any
+    after: Array
+    cut: Array
+
+    def after_it(self, given: Elements, before: Array) -> Array | None:
+        """Return the state after its steps; None where it is not known, or composed elements have overflowed."""
+        if not self.length or not self.known:
+            return None if self.length else before
+        if self.guess:
+            return self.after
+        xp = namespace(before)
+        after = xp.where(self.cut, self.after, given.monoid.act(self.element, before[None])[0])
+        return None if _lost(before, after) else after
 
 
-def _fold(given: Elements, said: Array | None) -> _Folded | None:
-    """Exchange what all ranks do to a state; None where one cannot say it, or composed elements have overflowed."""
+def _told(given: Elements) -> list[_Told]:
+    """Exchange what the steps of each rank do, in their order; nobody asks for those of the last rank with any."""
     axis, monoid, row = given.timeline, given.monoid, given.row
-    summary, able = None, True
-    if axis.length and said is None:
-        able = given.composable
-        if able:
-            summary = summarise(monoid, given.elements, initial=given.initial, reset=given.cuts)
+    followed, said, summary = 0 < axis.length and axis.stop < axis.total, None, None
+    if followed:
+        said = _forgotten(given)
+    known = not followed or said is not None or given.composable
+    if followed and known and said is None:
+        summary = summarise(monoid, given.elements, initial=given.initial, reset=given.cuts)
     xp = namespace(row)
-    after, cut = (row, xp.zeros(row.shape, bool)) if said is None else (said, xp.ones(row.shape, bool))
+    after, cut = row if said is None else said, xp.zeros(row.shape, bool)
     if summary is not None and summary.after is not None and summary.cut is not None:
-        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
-    sent = [*_parts(given, summary), after, cut.copy()]
-    messages = axis.in_order(axis.ranks.exchange([axis.length, able, said is not None], sent))
-    if not all(message.numbers[1] for message in messages):
-        return None
-    state = carry = row if given.initial is None else given.initial.astype(row.dtype, copy=False)
-    for place, (numbers, arrays) in enumerate(messages):
-        if place == axis.place:
-            carry = state
-        *parts, after, cut = arrays
-        if numbers[2]:
-            state = after
-        elif numbers[0]:
-            following = xp.where(cut, after, monoid.act(_element(given, parts), state[None])[0])
-            if _lost(state, following):
-                return None
-            state = following
-    return _Folded(carry, any(message.numbers[2] for message in messages))
+        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape).copy()
+    found = axis.ranks.exchange([axis.length, known, said is not None], [*_parts(given, summary), after, cut])
+    return [
+        _Told(*map(int, numbers), _element(given, parts), after, cut)
+        for numbers, (*parts, after, cut) in axis.in_order(found)
+    ]
 
 
-def _all(axis: Timeline, flag: bool) -> bool:
-    """Return whether something holds on all ranks."""
-    return all(message.numbers[0] for message in axis.ranks.exchange([flag]))
+def _same(a: Array, b: Array) -> bool:
+    xp = namespace(a)
+    return bool(((a == b) | (xp.isnan(a) & xp.isnan(b))).all())
 
 
 def _lost(before: Array, after: Array) -> bool:
@@ -186,7 +231,7 @@ def _forgotten(given: Elements) -> Array | None:
         return None
     last = slice(axis.length - _LAST, axis.length)
     A, b = monoid.take(given.elements, last)
-    if b.dtype.kind not in "fc" or isinstance(A, Identity):
+    if b.dtype == HALF or isinstance(A, Identity):  # rows that are rounded prove nothing
         return None
     xp, reset = namespace(b), None if given.reset is None else given.reset[last]
     ones, zeros = xp.ones(given.row.shape, given.row.dtype), xp.zeros_like(b)
@@ -204,21 +249,6 @@ def _as_said(end: Array, said: Array, given: Elements) -> bool:
     size = size.max(axis=mixed, keepdims=True) if mixed and size.size else size
     same = (end == said) | (xp.isnan(end) & xp.isnan(said))
     return bool((same | (abs(end - said) <= _ROUNDING * eps * size)).all())
-
-
-def _relayed(given: Elements) -> Array:
-    """Return the own rows where each rank waits for what comes out of the one before it."""
-    axis, row = given.timeline, given.row
-    y, state = None, row if given.initial is None else given.initial.astype(row.dtype, copy=False)
-    for place in range(axis.size):
-        out = state
-        if place == axis.place:
-            y = given.run(state)
-            out = y[-1].astype(row.dtype, copy=False) if len(y) else state
-        messages = axis.in_order(axis.ranks.exchange((), [out]))
-        state = messages[place].arrays[0]
-    assert y is not None
-    return y
 
 
 # An element as arrays of one time, for a message ------------------------------------------------------------------

@@ -1,0 +1,294 @@
+"""Scans over ranks equal the scan of the whole: every monoid and structure, however their steps are shared.
+
+The references are scans on one device, in wider numbers, which other tests hold against the loop.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gallery
+import monoid_gallery
+import numpy as np
+import pytest
+import ranks
+from test_scan_numba_dense import factored
+from test_structures import KINDS
+
+import recsolve as rs
+from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Zero
+from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.monoids.float16 import widen
+from recsolve.kernels.reference.scan_numpy import cuts_apart
+
+pytest.importorskip("torch")
+
+WIDER = {"e": np.float32, "f": np.float64, "d": np.float64, "F": np.complex128, "D": np.complex128}
+LENGTHS = (0, 1, 2, 3, 7, 13, 41)
+BATCHES = ((), (2,), (2, 3), (0,))
+LAYOUTS = (rs.Layout(units=3), rs.Layout(components=2, lanes=(2,), units=3))
+
+
+class Reflection(rs.Monoid):
+    """x -> b + x or b - x: one of the user's own."""
+
+    letters, dtypes = ("sign", "b"), (np.dtype(np.float64), np.dtype(np.int64))
+
+    def act(self, elements, states):
+        return elements[0] * states + elements[1]
+
+    def compose(self, later, earlier):
+        return later[0] * earlier[0], later[0] * earlier[1] + later[1]
+
+    def identity(self, elements):
+        return np.ones_like(elements[0]), np.zeros_like(elements[1])
+
+    def constant(self, elements, initial):
+        return elements[1]
+
+
+class Restarting(Reflection):
+    """The same maps, which act on the first state of all where they are cut."""
+
+    constant = rs.Monoid.constant
+
+
+class Alone(Reflection):
+    """The same maps, which do not compose."""
+
+    def composable(self, elements):
+        return False
+
+    def compose(self, later, earlier):
+        raise AssertionError("nobody may ask for it")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scan, and how many steps each rank holds."""
+
+    monoid: Any
+    elements: tuple
+    lengths: tuple
+    initial: Any = None
+    reset: Any = None
+    reverse: bool = False
+
+    @property
+    def op(self):
+        return MONOIDS[self.monoid] if isinstance(self.monoid, str) else self.monoid()
+
+    def scan(self, elements=None, reset=None, initial=None):
+        elements, reset = elements or self.elements, self.reset if reset is None else reset
+        initial = self.initial if initial is None else initial
+        return rs.scan(self.monoid, elements, initial=initial, reset=reset, reverse=self.reverse)
+
+    def reference(self):
+        """The scan on one device, of the same numbers in a wider dtype."""
+        wide = WIDER[self.elements[-1].dtype.char]
+        elements, initial = [widen(e, wide) for e in self.elements], self.initial
+        return self.scan(tuple(elements), initial=None if initial is None else initial.astype(wide))
+
+    def slack(self, y):
+        """How far each number may be from that of the reference ``y``.
+
+        What a step and the composition of its block round, c u (|J| |y[t-1]| + |y[t]|), goes on as |J| has it.
+        """
+        e, way = self.op.prepare(self.elements), slice(None, None, -1 if self.reverse else 1)
+        e, rows, reset = self.op.take(e, way), y[way], None if self.reset is None else self.reset[way]
+        first = np.zeros_like(rows[:1]) if self.initial is None else np.broadcast_to(self.initial, rows[:1].shape)
+        before = np.concatenate([first, rows[:-1]])
+        J = e[0] if self.monoid == "affine" else self.op.linearise(e, before)[0]
+        if self.monoid == "riccati":  # of single numbers, where it composes
+            J = Diagonal(J.matvec(np.ones_like(rows)), J.layout)
+        J = LaneDense(abs(J.lane_dense().data).astype(np.float64), J.layout)
+        half, size = self.elements[-1].dtype == np.float16, abs(rows).astype(np.float64)
+        unit = np.finfo(np.float32 if half else self.elements[-1].dtype).eps
+        local = (4 + np.log2(len(y))) * unit * (J.matvec(abs(before).astype(np.float64)) + size)
+        bound = rs.scan("affine", (J, local), reset=reset)
+        if half:  # stored so, to the nearest
+            bound += np.maximum(size * np.finfo(np.float16).eps / 2, np.finfo(np.float16).smallest_subnormal / 2)
+        return bound[way]
+
+    def composes(self, e):
+        return self.op.composable(e) or type(e[0]) is LaneDense
+
+    def messages(self):
+        """How many messages it takes: one, and one more for each rank that others wait for."""
+        e, stops = self.op.prepare(self.elements), np.cumsum(self.lengths)
+        mask = self.reset
+        if mask is not None:
+            mask = mask.reshape(*mask.shape, *(1,) * (self.op.like(e).ndim - mask.ndim))
+        own = [slice(stop - n, stop) for n, stop in zip(self.lengths, stops, strict=True) if n]
+        followed = (own[1:] if self.reverse else own[:-1]) if own else []
+        apart = [mask is not None and cuts_apart(self.op, self.op.take(e, part), mask[part]) for part in followed]
+        return 1 + sum(cut or not self.composes(e) for cut in apart)
+
+    def judge(self, y):
+        """Check the rows of all ranks together: bit for bit where nothing rounds, or nothing is composed."""
+        whole = self.scan()
+        assert (y.dtype, y.shape) == (whole.dtype, whole.shape)
+        rounds = self.monoid not in monoid_gallery.WHOLE and isinstance(self.monoid, str)
+        if not rounds or not y.size or not self.composes(self.op.prepare(self.elements)):
+            np.testing.assert_array_equal(y, whole)
+            return
+        reference = self.reference()
+        finite, bound = np.isfinite(reference), self.slack(reference)
+        np.testing.assert_array_equal(y[~finite], reference[~finite])
+        off = abs(y - reference)[finite] / np.maximum(bound[finite], np.finfo(np.float64).tiny)
+        assert off.max(initial=0) <= 1, self
+
+
+def of_rank(x, group, lengths):
+    """Return the own part of an array as a shard; that of a structure as it is; numbers as they are."""
+    if not isinstance(x, Jacobian):
+        return x if x is None or np.isscalar(x) else rs.distributed.shard(x, group, lengths=lengths)
+    import torch.distributed as dist
+
+    stop = sum(lengths[: dist.get_rank(group) + 1])
+    return x[stop - lengths[dist.get_rank(group)] : stop]
+
+
+def scanned(group, cases):
+    """Return the own rows of every case, and how many messages it took."""
+    return [scan_on(group, case) for case in cases]
+
+
+def scan_on(group, case):
+    elements = tuple(of_rank(e, group, case.lengths) for e in case.elements)
+    axis = elements[-1].timeline
+    before = axis.ranks.messages
+    y = case.scan(elements, of_rank(case.reset, group, case.lengths))
+    assert y.timeline == axis
+    return y.local, axis.ranks.messages - before
+
+
+def over(size, cases, function=scanned, *more):
+    """Return the whole rows of every case, and the messages that it took, on every rank as many."""
+    found = ranks.over(size, function, cases, *more)
+    rows = [np.concatenate([rank[i][0] for rank in found]) for i in range(len(cases))]
+    counts = [{rank[i][1] for rank in found} for i in range(len(cases))]
+    assert all(len(count) == 1 for count in counts), counts
+    return rows, [count.pop() for count in counts]
+
+
+def hold(size, cases):
+    """Check that cases are on ranks what they are on one device."""
+    with np.errstate(all="ignore"):
+        for case, y, count in zip(cases, *over(size, cases), strict=True):
+            case.judge(y)
+            assert count == case.messages(), case
+
+
+def shared(T, size, rng):
+    """Return a way to share steps: evenly, or by chance with empty ranks anywhere."""
+    if rng.random() < 0.3:
+        return rs.distributed.spans(T, size)
+    held = rng.random(size) < 0.6
+    held[rng.integers(size)] = True
+    return tuple(map(int, rng.multinomial(T, held / held.sum())))
+
+
+def laid_out(x, rng):
+    """Return an array read-only, in one of several layouts."""
+    if isinstance(x, np.ndarray):
+        views = x.copy(), np.repeat(x, 2, axis=0)[::2], x.copy(order="F"), x[::-1].copy()[::-1]
+        x = views[rng.integers(len(views))]
+        x.flags.writeable = False
+    return x
+
+
+def varied(monoid, elements, lanes, size, rng, state):
+    """Return a case with or without an initial state and resets, in some direction, layout and shares."""
+    T = len(elements[-1])
+    shape = (None, (T,), (T, *lanes[:1]), (T, *lanes), state.shape and (T, *state.shape))[rng.integers(5)]
+    case = Case(monoid, tuple(laid_out(e, rng) for e in elements), shared(T, size, rng), reverse=rng.random() < 0.5)
+    reset = rng.random(shape) < 0.1 if shape else None
+    return replace(case, initial=state if case.op.restarts or rng.random() < 0.5 else None, reset=reset)
+
+
+def of_monoid(name, size, rng):
+    monoid = MONOIDS[name]
+    T, lanes = int(rng.choice(LENGTHS)), BATCHES[rng.integers(len(BATCHES))]
+    known = [dtype for dtype in monoid.dtypes if dtype.kind != "c"]
+    dtype, whole = known[rng.integers(len(known))].type, name in monoid_gallery.WHOLE
+    elements = monoid_gallery.elements(name, T, lanes, rng, dtype, size=int(rng.integers(1, 4)), whole=whole)
+    if name in ("max_min", "max_plus", "min_plus") and rng.random() < 0.3:
+        elements = monoid_gallery.matrices(name, T, lanes, rng, dtype)
+    state = monoid_gallery.state(name, elements, rng)
+    return varied(name, elements, lanes, size, rng, state)
+
+
+def of_structure(kind, size, rng):
+    """Return a case of affine maps with a Jacobian of some structure."""
+    T, batch = int(rng.choice(LENGTHS)), BATCHES[rng.integers(3)]
+    layout, dtype = LAYOUTS[kind is Block or rng.integers(2)], (np.float64, np.float32)[rng.integers(2)]
+    if kind == "pairs":
+        A, layout = gallery.pairs((T, *batch), rng, dtype, gain=0.3), rs.Layout(units=3)
+    elif kind == "factored":
+        A = factored(T, layout, batch, dtype)[0]
+    else:
+        A = gallery.structure(kind, layout, (T, *batch), rng, dtype, gain=0.5)
+    b = rng.standard_normal((T, *batch, *layout.event)).astype(dtype)
+    return varied("affine", (A, b), batch, size, rng, b[:1].sum(axis=0))
+
+
+@pytest.mark.parametrize("name", MONOIDS)
+def test_every_monoid_is_on_ranks_what_it_is_on_one_device(name):
+    for size in ranks.SIZES:
+        rng = np.random.default_rng(size)
+        hold(size, [of_monoid(name, size, rng) for _ in range(30)])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "pairs", "factored"])
+def test_every_structure_is_on_ranks_what_it_is_on_one_device(kind):
+    for size in ranks.SIZES:
+        rng = np.random.default_rng(size)
+        hold(size, [of_structure(kind, size, rng) for _ in range(20)])
+
+
+def test_complex_numbers_beside_real_ones():
+    for size in ranks.SIZES:
+        rng, cases = np.random.default_rng(size), []
+        for dtype in (np.complex64, np.complex128):
+            a = (0.9 * np.exp(1j * rng.uniform(0, 6, (41, 3)))).astype(dtype)
+            b = (rng.standard_normal((41, 3)) + 1j * rng.standard_normal((41, 3))).astype(dtype)
+            for elements in ((a, b), (a.real, b), (Diagonal(a, rs.Layout(units=3)), b)):
+                cases.append(varied("affine", elements, (3,), size, rng, b[0]))
+            whole = np.rint(b * 3)
+            cases.append(varied("addition", (whole,), (3,), size, rng, whole[0]))
+        hold(size, cases)
+
+
+@pytest.mark.parametrize("monoid", [Reflection, Restarting, Alone])
+def test_monoids_of_the_users_own(monoid):
+    for size in ranks.SIZES:
+        rng, cases = np.random.default_rng(size), []
+        for dtype in (np.float64, np.int64):
+            for T in LENGTHS:
+                elements = (1 - 2 * rng.integers(0, 2, (T, 2))).astype(dtype), rng.integers(-9, 9, (T, 2)).astype(dtype)
+                cases.append(varied(monoid, elements, (2,), size, rng, np.full(2, 5, dtype)))
+        hold(size, cases)
+
+
+def test_what_is_the_same_at_all_times_and_tensors():
+    """Numbers and arrays of one time stand beside shards of any length, 1 and 0 among them."""
+    for size in ranks.SIZES:
+        rng = np.random.default_rng(size)
+        for T in (0, 1, 2, 13):
+            found = ranks.over(size, repeated, rng.standard_normal((T, 2, 3)), rng.standard_normal((1, 1, 3, 3)))
+            for whole, rows in found:
+                np.testing.assert_allclose(rows, whole, rtol=1e-13, atol=1e-13)
+
+
+def repeated(group, b, A):
+    import torch
+
+    whole, rows = [], []
+    for a in (0.5, A, A[..., 0]):
+        for x in (b, torch.from_numpy(b)):
+            e = torch.from_numpy(a) if isinstance(x, torch.Tensor) and isinstance(a, np.ndarray) else a
+            whole.append(np.asarray(rs.scan("affine", (e, x))))
+            y = rs.scan("affine", (e, rs.distributed.shard(x, group)))
+            assert type(y.local) is type(x)
+            rows.append(np.asarray(rs.distributed.gather(y)))
+    return np.stack(whole), np.stack(rows)
