@@ -201,9 +201,9 @@ def _told(given: Elements) -> list[_Told]:
     after, cut = row if said is None else said, xp.zeros(row.shape, bool)
     if summary is not None and summary.after is not None and summary.cut is not None:
         after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape).copy()
-    found = axis.ranks.exchange([axis.length, known, said is not None], [*_parts(given, summary), after, cut])
+    found = axis.ranks.exchange([axis.length, known, said is not None], [*arrays_of(given, summary), after, cut])
     return [
-        _Told(*map(int, numbers), _element(given, parts), after, cut)
+        _Told(*map(int, numbers), element_of(given.elements, parts), after, cut)
         for numbers, (*parts, after, cut) in axis.in_order(found)
     ]
 
@@ -254,7 +254,7 @@ def _as_said(end: Array, said: Array, given: Elements) -> bool:
 # An element as arrays of one time, for a message ------------------------------------------------------------------
 
 
-def _parts(given: Elements, summary: Summary | None) -> list[Array]:
+def arrays_of(given: Elements, summary: Summary | None) -> list[Array]:
     """Return the arrays of a summary's element, without its axis of time; zeros in their shapes without one."""
     elements = given.elements if summary is None else summary.element
     arrays = [x for e in elements for x in _arrays(e) or ()]
@@ -263,10 +263,10 @@ def _parts(given: Elements, summary: Summary | None) -> list[Array]:
     return [namespace(x).zeros(x.shape[1:], state_dtype(x)) for x in arrays]
 
 
-def _element(given: Elements, parts: Sequence[Array]) -> Any:
-    """Return an element of one time whose arrays are these."""
-    left, found = list(parts), []
-    for e in given.elements:
+def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
+    """Return an element of one time like those of a monoid, made of such arrays."""
+    left, found = list(arrays), []
+    for e in elements:
         count = len(_arrays(e) or ())
         own, left = [x[None] for x in left[:count]], left[count:]
         found.append(_with(e, own))
