@@ -15,7 +15,7 @@ from test_scan_numba_dense import factored
 from test_structures import KINDS
 
 import recsolve as rs
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, Zero
+from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.float16 import widen
 from recsolve.kernels.reference.scan_numpy import cuts_apart
@@ -102,9 +102,9 @@ class Case:
             J = Diagonal(J.matvec(np.ones_like(rows)), J.layout)
         J = LaneDense(abs(J.lane_dense().data).astype(np.float64), J.layout)
         half, size = self.elements[-1].dtype == np.float16, abs(rows).astype(np.float64)
-        unit = np.finfo(np.float32 if half else self.elements[-1].dtype).eps
-        local = (4 + np.log2(len(y))) * unit * (J.matvec(abs(before).astype(np.float64)) + size)
-        bound = rs.scan("affine", (J, local), reset=reset)
+        stepped = np.finfo(np.float32 if half else self.elements[-1].dtype)
+        local = (4 + np.log2(len(y))) * stepped.eps * (J.matvec(abs(before).astype(np.float64)) + size)
+        bound = rs.scan("affine", (J, local + stepped.smallest_subnormal), reset=reset)
         if half:  # stored so, to the nearest
             bound += np.maximum(size * np.finfo(np.float16).eps / 2, np.finfo(np.float16).smallest_subnormal / 2)
         return bound[way]
@@ -292,3 +292,151 @@ def repeated(group, b, A):
             assert type(y.local) is type(x)
             rows.append(np.asarray(rs.distributed.gather(y)))
     return np.stack(whole), np.stack(rows)
+
+
+# What is not finite, and what overflows ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", [name for name in MONOIDS if name not in ("finite_map", "riccati")])
+def test_what_is_not_finite_moves_forward_only_and_stops_at_resets(name, bad):
+    """Before it not a bit changes, whatever the ranks that follow have to do."""
+    rng = np.random.default_rng(0)
+    elements = monoid_gallery.elements(name, 41, (2,), rng, whole=name in monoid_gallery.WHOLE)
+    start, lengths = monoid_gallery.state(name, elements, rng), (10, 10, 11, 10)
+    cuts = np.arange(41) == 34
+
+    def scan(arrays):
+        return over(4, [Case(name, tuple(arrays), lengths, start, cuts)])[0][0]
+
+    def judge(arrays):
+        return monoid_gallery.loop(name, arrays, start, cuts)
+
+    rtol = 0.0 if name in monoid_gallery.WHOLE else 1e-12
+    monoid_gallery.stays_where_it_is(scan, judge, elements, bad, 24, 1, 34, rtol)
+
+
+def test_no_later_number_changes_a_bit_of_what_comes_before():
+    """Whether a later rank does not compose, is cut apart, overflows or has guessed wrongly."""
+    rng, T, lengths = np.random.default_rng(0), 6000, (1500, 1500, 1500, 1500)
+    A, b = 0.999 * rng.uniform(0.9, 1, (T, 2, 1)), rng.standard_normal((T, 2, 3))
+    stored = 0.999 * rng.uniform(0.9, 1, (T, 2, 3, 3)) / 3
+    apart = np.zeros((T, 2, 3), bool)
+    apart[4000, 0, 1] = True
+    silent, huge = b.copy(), stored.copy()
+    silent[3500:4500], huge[4000] = 0, 1e300
+    m, s = rng.standard_normal((2, T, 2))
+    mask = np.zeros((T, 2, 2), bool)
+    mask[4000, 0, 1] = True
+    for name, plain, changed, reset in (
+        ("affine", (A, b), (A, silent), None),
+        ("affine", (stored, b), (stored, b), apart),
+        ("affine", (stored, b), (huge, b), None),
+        ("logsumexp", (m, s), (m, s), mask),
+    ):
+        (clean, other), _ = over(4, [Case(name, plain, lengths), Case(name, changed, lengths, reset=reset)])
+        np.testing.assert_array_equal(clean[:3000], other[:3000])
+        assert not np.array_equal(clean[3000:], other[3000:])
+
+
+def test_what_overflows_when_composed_and_not_when_stepped():
+    T = 40
+    d = np.where(np.arange(T) % 4 < 2, 1e308, -1e308)
+    lo, hi = np.full(T, -1.7e308), np.full(T, 1.7e308)
+    a, zero = np.where(np.arange(T) % 4 < 2, 1e200, 1e-200), np.zeros(T)
+    J, rows = rs.jacobians.LaneDense(a[:, None, None] * np.eye(2), rs.Layout(units=2)), np.zeros((T, 2))
+    for size, lengths in ((1, (40,)), (2, (18, 22)), (3, (18, 0, 22)), (4, (18, 4, 16, 2))):
+        cases = [
+            Case("saturating_add", (d, lo, hi), lengths, np.float64(-1e308)),
+            Case("max_plus", (-d, -hi), lengths, np.float64(1.5e308)),
+            Case("min_plus", (d, hi), lengths, np.float64(-1.5e308)),
+            Case("affine", (a, zero), lengths, np.float64(1e-300)),
+            Case("affine", (J, rows), lengths, np.full(2, 1e-300)),
+        ]
+        found, counts = over(size, cases)
+        for case, y in zip(cases, found, strict=True):
+            assert np.isfinite(y).all()
+            np.testing.assert_allclose(y, case.scan(), rtol=1e-13)
+        assert min(counts) >= 1
+        assert max(counts) <= size
+        assert (max(counts) > 1) == (size > 1)
+
+
+# What is said before it is known ----------------------------------------------------------------------------------
+
+
+def long(kind, rng, T=6000, dtype=np.float64):
+    """Affine maps of a long sequence that forget what came before, keep it, or seem to forget it."""
+    b = rng.standard_normal((T, 2)).astype(dtype)
+    if kind in ("forgets", "silent"):
+        A = rng.choice([-1, 1], (T, 2)) * rng.uniform(0.8, 0.85, (T, 2))
+        if kind == "silent":  # what remains of earlier numbers is all there is
+            b[np.arange(T) % 1500 > 1180] = 0
+    elif kind == "remembers":
+        A = np.full((T, 2), 1 - 1e-6, dtype)
+    elif kind == "one remembers":
+        A = np.where((np.arange(T) // 1500 == 1)[:, None], 0.9999, 0.5) * np.ones((T, 2), dtype)
+    elif kind == "dense":
+        A = rng.standard_normal((T, 2, 2)).astype(dtype) / 3
+    else:  # products with ones vanish, those with (1, -1) do not
+        A = np.broadcast_to(np.array([[0.5, -0.5], [-0.5, 0.5]], dtype), (T, 2, 2))
+        b = np.rint(3 * b)
+    return A.astype(dtype), b
+
+
+# How many messages each takes on 2, 3 and 4 ranks.
+COUNTS = {
+    "forgets": ({2}, {2}, {2}), "dense": ({2}, {2}, {2}), "remembers": ({1}, {1}, {1}),
+    "one remembers": ({1, 2}, {2}, {2}), "silent": ({2}, {2, 3}, {2, 3}), "pretends": ({2}, {3}, {4}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COUNTS)
+def test_what_comes_out_of_long_ranges_is_said_before_it_is_known(kind):
+    """One message more compares it with what has come out; what was wrong is put right."""
+    for size in ranks.SIZES[1:]:
+        rng, lengths = np.random.default_rng(size), ((3000, 3000), (1500, 1501, 2999), (1500,) * 4)[size - 2]
+        cases = []
+        for dtype in (np.float64, np.float32):
+            A, b = long(kind, rng, dtype=dtype)
+            cases += [Case("affine", (A, b), lengths, b[0]), Case("affine", (A, b), lengths[::-1], reverse=True)]
+        found, counts = over(size, cases)
+        for case, y in zip(cases, found, strict=True):
+            case.judge(y)
+        assert set(counts) == COUNTS[kind][size - 2]
+
+
+def told_wrongly(group, cases, liars, factor):
+    """The same scans, in which some ranks say something else than what comes out of their last steps."""
+    import torch.distributed as dist
+
+    from recsolve.distributed import carries
+
+    known, lies = carries._forgotten, dist.get_rank(group) in liars
+
+    def wrong(given):
+        said = known(given)
+        return said._replace(end=factor * said.end) if lies and said is not None else said
+
+    carries._forgotten = wrong
+    try:
+        return scanned(group, cases)
+    finally:
+        carries._forgotten = known
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-12, 1.5, np.nan, np.inf])
+def test_what_is_said_wrongly_reaches_no_result(factor):
+    rng = np.random.default_rng(0)
+    A, b = long("forgets", rng)
+    cases = [Case("affine", (A, b), (1500,) * 4, b[0]), Case("affine", (A, b), (1500,) * 4, reverse=True)]
+    for liars in ((0,), (1, 2), (3,), (0, 1, 2, 3)):
+        found, counts = over(4, cases, told_wrongly, liars, factor)
+        for case, y in zip(cases, found, strict=True):
+            case.judge(y)
+        assert max(counts) == 3 if np.isfinite(factor) else max(counts) in (3, 4)
+    # Halves never say: what comes out of them is rounded, and proves nothing.
+    half = Case("affine", (A.astype(np.float16), b.astype(np.float16)), (1500,) * 4)
+    (y,), (count,) = over(4, [half], told_wrongly, (0, 1, 2, 3), factor)
+    half.judge(y)
+    assert count == 1

@@ -17,6 +17,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
+from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
@@ -28,7 +29,7 @@ _LAST = 256  # steps that are to show that a rank forgets
 _MANY = 4  # times as many it must hold, or composing them costs no more
 _WIDTH = 64  # units of a lane up to which matrices are composed
 _SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
-_ROUNDING = 4  # units in the last place by which what was said may miss what came out
+_ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def scan_over_ranks(given: Elements) -> Array:
     """
     axis, row = given.timeline, given.row
     last = max((place for place, length in enumerate(axis.ordered) if length), default=0)
-    own, told = min(axis.place, last), _told(given)
+    own, guess = min(axis.place, last), _forgotten(given) if axis.stop < axis.total else None
+    told = _told(given, guess)
     into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
     carry, y, sure = row, None, 0
     while True:
@@ -143,7 +145,7 @@ def scan_over_ranks(given: Elements) -> Array:
         end, right = row, True
         if y is not None and axis.place in (*guesses, at):
             end = given.last_state(y, carry)
-            right = axis.place == at or _as_said(end, told[axis.place].after, given)
+            right = guess is None or _as_said(end, told[axis.place].after, guess.size, given)
         found = axis.in_order(axis.ranks.exchange([right], [end]))
         wrong = next((place for place in guesses if not found[place].numbers[0]), at)
         if y is not None and wrong == last:
@@ -188,20 +190,17 @@ class _Told(NamedTuple):
         return None if _lost(before, after) else after
 
 
-def _told(given: Elements) -> list[_Told]:
+def _told(given: Elements, guess: _Guess | None) -> list[_Told]:
     """Exchange what the steps of each rank do, in their order; nobody asks for those of the last rank with any."""
-    axis, monoid, row = given.timeline, given.monoid, given.row
-    followed, said, summary = 0 < axis.length and axis.stop < axis.total, None, None
-    if followed:
-        said = _forgotten(given)
-    known = not followed or said is not None or given.composable
-    if followed and known and said is None:
-        summary = summarise(monoid, given.elements, initial=given.initial, reset=given.cuts)
-    xp = namespace(row)
-    after, cut = row if said is None else said, xp.zeros(row.shape, bool)
+    axis, row, xp = given.timeline, given.row, namespace(given.row)
+    asked, summary = axis.length > 0 and guess is None and axis.stop < axis.total, None
+    known = not asked or given.composable
+    if asked and known:
+        summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
+    after, cut = row if guess is None else guess.end, xp.zeros(row.shape, bool)
     if summary is not None and summary.after is not None and summary.cut is not None:
         after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape).copy()
-    found = axis.ranks.exchange([axis.length, known, said is not None], [*arrays_of(given, summary), after, cut])
+    found = axis.ranks.exchange([axis.length, known, guess is not None], [*arrays_of(given, summary), after, cut])
     return [
         _Told(*map(int, numbers), element_of(given.elements, parts), after, cut)
         for numbers, (*parts, after, cut) in axis.in_order(found)
@@ -221,7 +220,14 @@ def _lost(before: Array, after: Array) -> bool:
     return bool(((xp.isfinite(before) & ~xp.isfinite(after)) | (~xp.isnan(before) & xp.isnan(after))).any())
 
 
-def _forgotten(given: Elements) -> Array | None:
+class _Guess(NamedTuple):
+    """What is taken to come out of a rank, and the size of what is summed up to it."""
+
+    end: Array
+    size: Array
+
+
+def _forgotten(given: Elements) -> _Guess | None:
     """Return what comes out of the last steps, if these forget what comes in; else None.
 
     Of affine maps, whose homogeneous part tells it: there other ones compose at a fraction of the cost.
@@ -233,19 +239,23 @@ def _forgotten(given: Elements) -> Array | None:
     A, b = monoid.take(given.elements, last)
     if b.dtype == HALF or isinstance(A, Identity):  # rows that are rounded prove nothing
         return None
-    xp, reset = namespace(b), None if given.reset is None else given.reset[last]
-    ones, zeros = xp.ones(given.row.shape, given.row.dtype), xp.zeros_like(b)
-    passed = abs(scan(monoid, (A, zeros), initial=ones, reset=reset)[-1])
-    if not bool((passed <= np.finfo(given.row.dtype).eps / 16).all()):
+    reset = None if given.reset is None else given.reset[last]
+
+    def end(A: Jacobian, b: Array, initial: float) -> Array:
+        start = namespace(b).full(b.shape[1:], initial, b.dtype)
+        return scan(monoid, (A, b), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
+
+    if not bool((abs(end(A, namespace(b).zeros_like(b), 1)) <= np.finfo(b.dtype).eps / 16).all()):
         return None
-    return scan(monoid, (A, b), initial=xp.zeros_like(ones), reset=reset)[-1].astype(given.row.dtype, copy=False)  # type: ignore[no-any-return]
+    said = end(A, b, 0)
+    return _Guess(said, end(A._mapped(abs), abs(b), 0) if isinstance(A, Entries) else abs(said))
 
 
-def _as_said(end: Array, said: Array, given: Elements) -> bool:
-    """Return whether what has come out is what was said, to a few units in the last place of its row."""
+def _as_said(end: Array, said: Array, size: Array, given: Elements) -> bool:
+    """Return whether what has come out is what was said, up to what rounds on the way."""
     xp, eps = namespace(end), float(np.finfo(end.dtype).eps)
     mixed = tuple(given.monoid.mixed(given.elements))
-    size = xp.maximum(abs(end), abs(said))
+    size = xp.where(xp.isfinite(size), size, size.dtype.type(0))  # what is not finite excuses nothing
     size = size.max(axis=mixed, keepdims=True) if mixed and size.size else size
     same = (end == said) | (xp.isnan(end) & xp.isnan(said))
     return bool((same | (abs(end - said) <= _ROUNDING * eps * size)).all())
