@@ -7,9 +7,8 @@ value once the rank has scanned all of its steps, for a few steps prove nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +24,8 @@ from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference.scan_numpy import cuts_apart
 from recsolve.kernels.summary import Summary, summarise
 
+Found = TypeVar("Found")
+
 _LAST = 256  # steps that are to show that a rank forgets
 _MANY = 4  # times as many it must hold, or composing them costs no more
 _WIDTH = 64  # units of a lane up to which matrices are composed
@@ -32,7 +33,6 @@ _SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have o
 _ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
 
 
-@dataclass(frozen=True)
 class Elements:
     """The elements of a scan that one rank holds, in the order in which it runs.
 
@@ -48,16 +48,27 @@ class Elements:
         In the order in which the scan runs.
     """
 
-    monoid: Monoid
     elements: Any
-    initial: Array | None
-    reset: Array | None
-    timeline: Timeline
+
+    def __init__(self, monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None, timeline: Timeline):
+        self.monoid, self.initial, self.reset, self.timeline = monoid, initial, reset, timeline
+        if elements is not None:
+            self.elements = elements
+
+    @property
+    def few(self) -> Any:
+        """Some elements, for their structure alone."""
+        return self.elements
+
+    def last(self, count: int) -> tuple[Any, Array | None]:
+        """Return the elements and resets of the last steps."""
+        steps = slice(self.timeline.length - count, self.timeline.length)
+        return self.monoid.take(self.elements, steps), None if self.reset is None else self.reset[steps]
 
     @property
     def like(self) -> Array:
-        """An array like the own rows of the result."""
-        return self.monoid.like(self.elements)
+        """An array like rows of the result."""
+        return self.monoid.like(self.few)
 
     @property
     def row(self) -> Array:
@@ -76,13 +87,14 @@ class Elements:
         if self.initial is not None or not self.first:
             return self.reset
         like = self.like
-        first = (namespace(like).arange(len(like)) == 0).reshape(-1, *(1,) * (like.ndim - 1))
+        steps = namespace(like).arange(self.timeline.length)
+        first = (steps == 0).reshape(-1, *(1,) * (like.ndim - 1))
         return first if self.reset is None else self.reset | first
 
     @property
     def composable(self) -> bool:
         """Whether these elements compose in fixed size, at a cost that pays, and are cut together where they mix."""
-        monoid, elements = self.monoid, self.elements
+        monoid, elements = self.monoid, self.few
         A = elements[0] if isinstance(elements[0], Jacobian) else None
         small = type(A) is LaneDense and A.layout.lane_width <= _WIDTH
         if not (monoid.composable(elements) or small) or (A is not None and _arrays(A) is None):
@@ -104,56 +116,63 @@ class Elements:
     def last_state(self, y: Array, carry: Array) -> Array:
         """Return the state after the own rows ``y``; those of float16 have been rounded, and are computed again."""
         if y.dtype == HALF:
-            y = replace(self, elements=tuple(map(widen, self.elements))).run(carry)
+            wide = tuple(map(widen, self.elements))
+            y = Elements(self.monoid, wide, self.initial, self.reset, self.timeline).run(carry)
         return y[-1]  # type: ignore[no-any-return]
 
 
 def scan_over_ranks(given: Elements) -> Array:
-    """Return the own rows of a scan over the steps of all ranks.
+    """Return the own rows of a scan over the steps of all ranks, (own steps, ...)."""
+    return over_ranks(given, given.run, given.last_state)
+
+
+def over_ranks(given: Elements, run: Callable[[Array], Found], end: Callable[[Found, Array], Array]) -> Found:
+    """Return what the own steps give, on the state that comes into them from the ranks before.
 
     One message tells what the steps of every rank do. Where that is not known (a rank does not compose, or what it
-    composes overflows), or only guessed, the last rows that ranks have computed follow in further ones. What comes into
-    a rank depends on the ranks before it alone, to the last bit.
+    composes overflows), or only guessed, the states that have come out follow in further ones. What comes into a rank
+    depends on the ranks before it alone, to the last bit.
 
     Parameters
     ----------
     given : Elements
-
-    Returns
-    -------
-    array, shape (own steps, ...)
+        What steps do to a state.
+    run, end : callable
+        ``run(state)`` returns what the own steps give for a state that comes in, and ``end(found, state)`` the state
+        that comes out of them, where there are any.
     """
     axis, row = given.timeline, given.row
     last = max((place for place, length in enumerate(axis.ordered) if length), default=0)
     own, guess = min(axis.place, last), _forgotten(given) if axis.stop < axis.total else None
     told = _told(given, guess)
     into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
-    carry, y, sure = row, None, 0
+    found: list[Found] = []
+    carry, sure = row, 0
     while True:
-        for after in (told[place].after_it for place in range(len(into) - 1, last)):
-            state = after(given, into[-1])
-            if state is None:
+        for one in told[len(into) - 1 : last]:
+            after = one.after_it(given, into[-1])
+            if after is None:
                 break
-            into.append(state)
+            into.append(after)
         at = len(into) - 1
-        if own <= at and (y is None or not _same(into[own], carry)):
+        if own <= at and not (found and _same(into[own], carry)):
             carry = into[own]
-            y = given.run(carry)
+            found = [run(carry)]
         guesses = [place for place in range(sure, at) if told[place].guess]
-        if y is not None and at == last and not guesses:
-            return y
-        end, right = row, True
-        if y is not None and axis.place in (*guesses, at):
-            end = given.last_state(y, carry)
-            right = guess is None or _as_said(end, told[axis.place].after, guess.size, given)
-        found = axis.in_order(axis.ranks.exchange([right], [end]))
-        wrong = next((place for place in guesses if not found[place].numbers[0]), at)
-        if y is not None and wrong == last:
-            return y
+        if at == last and not guesses:
+            return found[0]
+        out, right = row, True
+        if axis.place in (*guesses, at):
+            out = end(found[0], carry).astype(row.dtype, copy=False)
+            right = guess is None or _as_said(out, told[axis.place].after, guess.size, given)
+        ends = axis.in_order(axis.ranks.exchange([right], [out]))
+        wrong = next((place for place in guesses if not ends[place].numbers[0]), at)
+        if wrong == last:
+            return found[0]
         for place in guesses:
-            if place > wrong:  # its last row is a better guess
-                told[place] = told[place]._replace(after=found[place].arrays[0])
-        into, sure = [*into[: wrong + 1], found[wrong].arrays[0]], wrong + 1
+            if place > wrong:  # what has come out is a better guess
+                told[place] = told[place]._replace(after=ends[place].arrays[0])
+        into, sure = [*into[: wrong + 1], ends[wrong].arrays[0]], wrong + 1
 
 
 class _Told(NamedTuple):
@@ -202,7 +221,7 @@ def _told(given: Elements, guess: _Guess | None) -> list[_Told]:
         after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape).copy()
     found = axis.ranks.exchange([axis.length, known, guess is not None], [*arrays_of(given, summary), after, cut])
     return [
-        _Told(*map(int, numbers), element_of(given.elements, parts), after, cut)
+        _Told(*map(int, numbers), element_of(given.few, parts), after, cut)
         for numbers, (*parts, after, cut) in axis.in_order(found)
     ]
 
@@ -235,11 +254,9 @@ def _forgotten(given: Elements) -> _Guess | None:
     monoid, axis = given.monoid, given.timeline
     if type(monoid) is not Affine or axis.length < _MANY * _LAST:
         return None
-    last = slice(axis.length - _LAST, axis.length)
-    A, b = monoid.take(given.elements, last)
+    (A, b), reset = given.last(_LAST)
     if b.dtype == HALF or isinstance(A, Identity):  # rows that are rounded prove nothing
         return None
-    reset = None if given.reset is None else given.reset[last]
 
     def end(A: Jacobian, b: Array, initial: float) -> Array:
         start = namespace(b).full(b.shape[1:], initial, b.dtype)
@@ -254,7 +271,7 @@ def _forgotten(given: Elements) -> _Guess | None:
 def _as_said(end: Array, said: Array, size: Array, given: Elements) -> bool:
     """Return whether what has come out is what was said, up to what rounds on the way."""
     xp, eps = namespace(end), float(np.finfo(end.dtype).eps)
-    mixed = tuple(given.monoid.mixed(given.elements))
+    mixed = tuple(given.monoid.mixed(given.few))
     size = xp.where(xp.isfinite(size), size, size.dtype.type(0))  # what is not finite excuses nothing
     size = size.max(axis=mixed, keepdims=True) if mixed and size.size else size
     same = (end == said) | (xp.isnan(end) & xp.isnan(said))
@@ -266,7 +283,7 @@ def _as_said(end: Array, said: Array, size: Array, given: Elements) -> bool:
 
 def arrays_of(given: Elements, summary: Summary | None) -> list[Array]:
     """Return the arrays of a summary's element, without its axis of time; zeros in their shapes without one."""
-    elements = given.elements if summary is None else summary.element
+    elements = given.few if summary is None else summary.element
     arrays = [x for e in elements for x in _arrays(e) or ()]
     if summary is not None:
         return [x[0] for x in arrays]
