@@ -3,6 +3,7 @@
 The references are scans on one device, in wider numbers, which other tests hold against the loop.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -440,3 +441,151 @@ def test_what_is_said_wrongly_reaches_no_result(factor):
     (y,), (count,) = over(4, [half], told_wrongly, (0, 1, 2, 3), factor)
     half.judge(y)
     assert count == 1
+
+
+# Shards -----------------------------------------------------------------------------------------------------------
+
+
+def put_together(group, arrays, lengths):
+    """Shard arrays, in both ways, and gather them; return what comes out and what it says of itself."""
+    import torch
+
+    out = []
+    for x in (*arrays, *(torch.from_numpy(x.copy()) for x in arrays)):
+        first = rs.distributed.shard(x, group, lengths=lengths)
+        second = rs.distributed.from_local(first.local, group)
+        assert (first.shape, first.dtype) == (x.shape, x.dtype)
+        assert first.timeline == second.timeline
+        for part in (first, second):
+            whole = rs.distributed.gather(part)
+            assert (type(whole), whole.dtype) == (type(x), x.dtype)
+            out.append(np.asarray(whole))
+    return out, repr(first)
+
+
+@pytest.mark.parametrize("size", ranks.SIZES)
+def test_what_is_shared_and_gathered_is_what_it_was(size):
+    rng = np.random.default_rng(size)
+    for T in (0, 1, 3, 13):
+        x = rng.standard_normal((T, 2, 3))
+        dtypes = (np.float16, np.float32, np.complex64, np.int8, np.int64, bool)
+        arrays = [x, x[:, 0, 0], x[:, ::-1], x[:, :0], *(x[:, 0].astype(dtype) for dtype in dtypes)]
+        for lengths in (None, shared(T, size, rng)):
+            for rank, (found, shown) in enumerate(
+                ranks.over(size, put_together, [laid_out(a, rng) for a in arrays], lengths)
+            ):
+                for i, y in enumerate(found):
+                    np.testing.assert_array_equal(y, arrays[i // 2 % len(arrays)])
+                assert f"rank {rank} of {size}" in shown
+                assert ("no steps" in shown) == (not (lengths or rs.distributed.spans(T, size))[rank])
+
+
+def refused(group, call):
+    """Return the error with which a call ends; the ranks are in step afterwards."""
+    import torch.distributed as dist
+
+    try:
+        call_of(call, group, dist.get_rank(group))
+        found = None
+    except Exception as error:
+        found = type(error).__name__, str(error)
+    assert rs.distributed.gather(rs.distributed.shard(np.arange(5), group)).tolist() == list(range(5))
+    return found
+
+
+def call_of(name, group, rank):
+    import torch
+
+    shard, gather, from_local = (getattr(rs.distributed, x) for x in ("shard", "gather", "from_local"))
+    x, y, odd = np.ones((6, 2)), np.ones((6, 2)), rank == 1
+    a, b = shard(x, group), shard(y, group)
+    return {
+        "plain reset": lambda: rs.scan("affine", (a, b), reset=np.zeros(6, bool)),
+        "two lengths": lambda: rs.scan("affine", (a, shard(x[:5], group))),
+        "two ways": lambda: rs.scan("affine", (a, shard(x, group, lengths=(0, 6)))),
+        "reset of another": lambda: rs.scan("affine", (a, b), reset=shard(np.zeros(5, bool), group)),
+        "plain elements": lambda: rs.scan("affine", (x, b)),
+        "axis": lambda: rs.scan("affine", (a, b), axis=1),
+        "another length of one": lambda: rs.scan("affine", (shard(x[: 6 - odd], group),) * 2),
+        "another dtype of one": lambda: rs.scan("affine", (shard(x.astype("fd"[odd]), group),) * 2),
+        "another direction of one": lambda: rs.scan("affine", (a, b), reverse=odd),
+        "another start of one": lambda: rs.scan("affine", (a, b), initial=1.0 if odd else None),
+        "another monoid of one": lambda: rs.scan("max_plus" if odd else "affine", (a, b)),
+        "wrong shape of one": lambda: rs.scan("affine", (a, shard(np.ones((6, 2 + odd)), group))),
+        "sum": lambda: shard(x, group, lengths=(3, 4)),
+        "count": lambda: shard(x, group, lengths=(6,)),
+        "negative": lambda: shard(x, group, lengths=(7, -1)),
+        "fractions": lambda: shard(x, group, lengths=(2.5, 3.5)),
+        "no axes": lambda: shard(np.float64(3), group),
+        "no array": lambda: shard([1, 2], group),
+        "local without axes": lambda: from_local(np.float64(3), group),
+        "local of another width": lambda: from_local(x[:, : 1 + odd], group),
+        "local of another dtype": lambda: from_local(x.astype("fd"[odd]), group),
+        "no shard": lambda: gather(x),
+        "gather of another length of one": lambda: gather(shard(np.ones(6 - odd), group)),
+        "gather with gradients": lambda: gather(shard(torch.ones(6, requires_grad=True), group)),
+        "gradients": lambda: rs.scan("affine", (shard(torch.ones(6, requires_grad=True), group),) * 2),
+        "no state": lambda: rs.scan("clamp", (a, b)),
+        "objects": lambda: rs.scan(Texts, (shard(np.array(list("abcdef"), object), group),), initial=""),
+        "list": lambda: rs.scan("affine", [a, b, b]),
+    }[name]()
+
+
+class Texts(rs.Monoid):
+    """x -> x + text."""
+
+    letters, dtypes = ("text",), (np.dtype(object),)
+
+    def act(self, elements, states):
+        return states + elements[0]
+
+    def compose(self, later, earlier):
+        return (earlier[0] + later[0],)
+
+    def identity(self, elements):
+        return (np.full_like(elements[0], ""),)
+
+
+REFUSED = {
+    "plain reset": ("TypeError", "reset is ndarray and elements is a Shard; wanted a Shard"),
+    "two lengths": ("ValueError", r"elements is shared over ranks as \(3, 3\) steps and elements as \(3, 2\)"),
+    "two ways": ("ValueError", r"as \(3, 3\) steps and elements as \(0, 6\)"),
+    "reset of another": ("ValueError", r"as \(3, 3\) steps and reset as \(3, 2\)"),
+    "plain elements": ("ValueError", r"shapes \(6, 2\) and \(3, 2\)"),
+    "axis": ("ValueError", "axis is 1; wanted 0 with shards"),
+    "another length of one": ("RankError", r"rank 0 calls .* 6 steps, .*rank 1 calls .* 5 steps"),
+    "another dtype of one": ("RankError", "rank 0 calls .*float32.*rank 1 calls .*float64"),
+    "another direction of one": ("RankError", "rank 1 calls recsolve.scan.'affine', reverse=True."),
+    "another start of one": ("RankError", "rank 1 calls recsolve.scan.'affine', initial=....."),
+    "another monoid of one": ("RankError", "rank 1 calls recsolve.scan.'max_plus'"),
+    "wrong shape of one": ("ValueError|RankError", r"shapes \(3, 2\) and \(3, 3\)|float64 \(2,\), float64 \(3,\)"),
+    "sum": ("ValueError", r"lengths is \(3, 4\); wanted 2 numbers >= 0, one per rank, of the sum T = 6"),
+    "count": ("ValueError", "wanted 2 numbers"),
+    "negative": ("ValueError", "wanted 2 numbers >= 0"),
+    "fractions": ("ValueError", r"lengths is \(2.5, 3.5\)"),
+    "no axes": ("ValueError", "x is float64 without an axis"),
+    "no array": ("ValueError", "x is list without an axis"),
+    "local without axes": ("ValueError|RankError", "local is float64 without an axis"),
+    "local of another width": ("RankError", r"rank 0 calls .*of shape \(1,\).*rank 1 calls .*of shape \(2,\)"),
+    "local of another dtype": ("RankError", "rank 0 calls .*float32.*rank 1 calls .*float64"),
+    "no shard": ("TypeError", "x is ndarray; wanted a Shard"),
+    "gather of another length of one": ("RankError", r"rank 0 calls .* 6 steps, .*rank 1 calls .* 5 steps"),
+    "gather with gradients": ("TypeError", "x requires grad"),
+    "gradients": ("TypeError", "elements require grad"),
+    "no state": ("ValueError", "initial is None; the clamp monoid needs a state"),
+    "objects": ("TypeError", "elements have dtype object; wanted numbers"),
+    "list": ("ValueError", "elements of the affine monoid are a pair .*; got 3 arrays"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_wrong_is_refused_on_all_ranks(name):
+    kinds, words = REFUSED[name]
+    for kind, text in ranks.over(2, refused, name):
+        assert re.fullmatch(kinds, kind), (kind, text)
+        assert re.search(words, text), text
+
+
+def test_without_a_process_group_nothing_is_shared():
+    with pytest.raises(RuntimeError, match=r"no process group .* is initialised; call .*init_process_group first"):
+        rs.distributed.shard(np.ones(3))

@@ -79,9 +79,9 @@ def shard(
         raise ValueError(f"x is {type(x).__name__} without an axis; wanted an array with time first")
     total = int(x.shape[0])
     held = spans(total, ranks.size) if lengths is None else tuple(int(n) for n in lengths)
-    if len(held) != ranks.size or min(held) < 0 or sum(held) != total:
+    if len(held) != ranks.size or min(held) < 0 or sum(held) != total or (lengths and held != tuple(lengths)):
         raise ValueError(
-            f"lengths is {list(held)}; wanted {ranks.size} numbers >= 0, one per rank, of the sum T = {total}"
+            f"lengths is {lengths}; wanted {ranks.size} numbers >= 0, one per rank, of the sum T = {total}"
         )
     axis = Timeline(ranks, held)
     part = x[axis.start : axis.stop]
@@ -113,7 +113,9 @@ def from_local(local: UserArray, group: Any = None, *, timeout: float | None = N
     """
     ranks = ranks_of(group, timeout)
     shape = getattr(local, "shape", ())
-    with ranks.together("recsolve.distributed.from_local"):
+    with ranks.together(
+        f"recsolve.distributed.from_local of shape {tuple(shape[1:])}, {getattr(local, 'dtype', None)}"
+    ):
         if not shape:
             raise ValueError(f"local is {type(local).__name__} without an axis; wanted an array with time first")
         found = ranks.exchange([shape[0]])
@@ -149,7 +151,7 @@ def gather(x: Shard[UserArray]) -> UserArray:
     axis, kind = x.timeline, kind_of(x.local)
     native = to_native(x.local, "x", _ANY)
     xp, longest = namespace(native), max(axis.lengths)
-    with axis.ranks.together(f"recsolve.distributed.gather of shape {x.shape[1:]}, {native.dtype}"):
+    with axis.ranks.together(f"recsolve.distributed.gather of shape {x.shape[1:]}, {native.dtype}, of {axis}"):
         padded = xp.zeros((longest, *native.shape[1:]), native.dtype)
         padded[: len(native)] = native
         found = [
