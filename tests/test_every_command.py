@@ -241,7 +241,7 @@ def test_notices_go_above_a_bar_and_lines_into_their_file(tmp_path):
     pty = pytest.importorskip("pty")
     code = """
 import logging
-from recsolve.studies.command.progress import bar_of
+from recsolve.base.progress import bar_of
 from recsolve.studies.command.shared import show_notices
 show_notices()
 with bar_of("sweep") as bar:
