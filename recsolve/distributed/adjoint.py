@@ -86,14 +86,11 @@ def gradients_over_ranks(
         cotangent, _ = cotangent_of(rec, trajectory, states, output, final if ends_here else None)
         given = _Backwards(rec, trajectory, cotangent, axis)
 
-        def run(carry: Array) -> tuple[Gradients, Array]:
-            if not axis.length:
-                return gradients(rec, trajectory, states, output, None), carry
+        def run(carry: Array) -> Gradients:
             comes = carry + final if ends_here and final is not None else carry
-            found = gradients(rec, trajectory, states, output, comes)
-            return found, found._initial
+            return gradients(rec, trajectory, states, output, comes if axis.length else None)
 
-        return over_ranks(given, run)
+        return over_ranks(given, run, lambda found, _: found._initial)
 
 
 def into_initial(solution: ShardedSolution, local: Gradients) -> Array:

@@ -128,9 +128,9 @@ def shard(
         raise ValueError(f"x is {type(x).__name__} without an axis; wanted an array with time first")
     total = int(x.shape[0])
     held = spans(total, ranks.size) if lengths is None else tuple(int(n) for n in lengths)
-    if len(held) != ranks.size or min(held) < 0 or sum(held) != total:
+    if len(held) != ranks.size or min(held) < 0 or sum(held) != total or (lengths and held != tuple(lengths)):
         raise ValueError(
-            f"lengths is {list(held)}; wanted {ranks.size} numbers >= 0, one per rank, of the sum T = {total}"
+            f"lengths is {lengths}; wanted {ranks.size} numbers >= 0, one per rank, of the sum T = {total}"
         )
     axis = Timeline(ranks, held)
     part = x[axis.start : axis.stop]
