@@ -45,7 +45,7 @@ def _close(rec, states, final):
 
 
 @pytest.mark.parametrize("resets", [False, True])
-@pytest.mark.parametrize(("bias", "messages"), [(0, 2), (4, 3), (9, 4)])
+@pytest.mark.parametrize(("bias", "messages"), [(0, 2), (4, 3), (7, 4)])
 def test_ranks_solve_their_steps_once_and_what_is_remembered_is_followed(bias, messages, resets):
     ranks = over(3, _solved, "windowed", 2400, bias, (600, 1200, 600), resets)
     for way, status, _, sent, prefix, _, _ in ranks:
@@ -57,7 +57,7 @@ def test_ranks_solve_their_steps_once_and_what_is_remembered_is_followed(bias, m
 
 
 def test_states_of_another_size_are_tested_in_it():
-    for way, status, *_ in over(2, _solved, "windowed", 1200, 0, tol=1e-6, maxiter=1):
+    for way, status, *_ in over(2, _solved, "windowed", 1200, 0):
         assert status in (rs.Status.CONVERGED, rs.Status.MAXITER)
         assert way != "shooting"
 
@@ -73,10 +73,55 @@ def _on_device(group, method, length, bias):
 
 
 @needs_compiler
-@pytest.mark.parametrize(("bias", "messages"), [(0, 2), (4, 3), (9, 3)])
+@pytest.mark.parametrize(("bias", "messages"), [(0, 2), (4, 3), (7, 3)])
 def test_on_a_device_the_host_waits_for_one_message(bias, messages):
     ranks = over(2, _on_device, "auto", 1600, bias)
     for way, status, _, sent, _, _ in ranks:
         assert (way, status, sent) == ("rounds", rs.Status.CONVERGED, messages)
     drive, weights, _ = _arrays(1600, bias)
     _close(_gru(drive, weights), np.concatenate([r[4] for r in ranks]), ranks[0][5])
+
+
+def _adjoints(put, rec, output, states, get):
+    sol = rs.solve(rec, method="auto")
+    g = rs.adjoint(sol, output=output, final=put(np.ones(5, np.float32)))
+    other = rs.adjoint(sol, states=states)
+    drive = [x.local if isinstance(x, rs.distributed.Shard) else x for x in (g.drive.n, other.drive.z, g.states)]
+    return [get(x) for x in (*drive, g.mixings.r, g.initial, other.mixings.z)]
+
+
+def _gradients(group, length, bias, lengths, gpu):
+    drive, weights, _ = _arrays(length, bias)
+    c = np.random.default_rng(5).standard_normal((length, 5)).astype(np.float32)
+
+    def at(put, get):
+        shared = {n: rs.distributed.shard(put(u), group, lengths=lengths) for n, u in drive.items()}
+        ranks = ranks_of(group)
+        rec, given = _gru(shared, weights, put), rs.distributed.shard(put(c), group, lengths=lengths)
+        kept = given.local.copy()
+        rs.solve(rec, method="auto")
+        before = ranks.messages
+        rs.adjoint(rs.solve(rec, method="auto"), states=given)
+        sent = ranks.messages - before
+        assert (given.local == kept).all()
+        return sent, _adjoints(put, rec, given, given, get)
+
+    if not gpu:
+        with rs.backend("numba"):
+            return at(lambda x: x, lambda x: x)
+    with simulated.gpu() as put, rs.backend("cuda"):
+        return at(put, lambda x: x.get())
+
+
+@pytest.mark.parametrize("gpu", [False, pytest.param(True, marks=needs_compiler)])
+@pytest.mark.parametrize("bias", [0, 7])
+def test_gradients_are_those_of_one_device(bias, gpu):
+    lengths = (600, 700, 700)
+    ranks = over(3, _gradients, 2000, bias, lengths, gpu)
+    drive, weights, _ = _arrays(2000, bias)
+    c = np.random.default_rng(5).standard_normal((2000, 5)).astype(np.float32)
+    wanted = _adjoints(lambda x: x, _gru(drive, weights), c, c, lambda x: x)
+    for i, x in enumerate(wanted):
+        found = np.concatenate([r[1][i] for r in ranks]) if i < 3 else ranks[0][1][i]
+        np.testing.assert_allclose(found, x, rtol=2e-4, atol=2e-5 * np.abs(x).max(), err_msg=str(i))
+    print([r[0] for r in ranks])

@@ -60,7 +60,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
         own = _Own(task)
-        first = _begin(axis.ranks, [own.able], [own.end])
+        first = begin(axis.ranks, [own.able], [own.end])
         ends = first.arrays[0]
         truth = before_each(task, axis.ordered, axis.in_order(list(ends)))
         if own.able and axis.place:
@@ -69,7 +69,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
         if not first.numbers()[:, 0].all():
             return None
         while True:
-            sent = _begin(axis.ranks, own.numbers(), own.arrays())
+            sent = begin(axis.ranks, own.numbers(), own.arrays())
             found, unchanged, met = _read(own, sent, ends)
             if not all(fact.good for fact in found) or not ordinary(own.states, max(fact.largest for fact in found)):
                 return None
@@ -288,7 +288,7 @@ class _Exchanged:
         return self.told
 
 
-def _begin(ranks: Any, numbers: Sequence[float], arrays: Sequence[Array]) -> Any:
+def begin(ranks: Any, numbers: Sequence[float], arrays: Sequence[Array]) -> Any:
     if hasattr(ranks, "begin"):
         return ranks.begin(numbers, arrays)
     return _Exchanged(ranks.exchange(numbers, arrays))
