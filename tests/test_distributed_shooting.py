@@ -45,7 +45,7 @@ def _close(rec, states, final):
 
 
 @pytest.mark.parametrize("resets", [False, True])
-@pytest.mark.parametrize(("bias", "messages"), [(0, 2), (4, 3), (7, 4)])
+@pytest.mark.parametrize(("bias", "messages"), [(0, 2), (4, 4), (7, 4)])
 def test_ranks_solve_their_steps_once_and_what_is_remembered_is_followed(bias, messages, resets):
     ranks = over(3, _solved, "windowed", 2400, bias, (600, 1200, 600), resets)
     for way, status, _, sent, prefix, _, _ in ranks:

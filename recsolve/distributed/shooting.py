@@ -60,9 +60,8 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
         own = _Own(task)
-        first = begin(axis.ranks, [own.able], [own.end])
-        ends = first.arrays[0]
-        truth = before_each(task, axis.ordered, axis.in_order(list(ends)))
+        first = begin(axis.ranks, [own.able], [own.first_end()])
+        truth = before_each(task, axis.ordered, axis.in_order(list(first.arrays[0])))
         if own.able and axis.place:
             own.follow(truth[axis.place])
         own.prepare()
@@ -70,12 +69,13 @@ def solve_by_shooting(task: Task) -> Outcome | None:
             return None
         while True:
             sent = begin(axis.ranks, own.numbers(), own.arrays())
-            found, unchanged, met = _read(own, sent, ends)
+            numbers, words = sent.numbers().tolist(), to_host(sent.arrays[1])
+            told = [own.completed(_Told(*own_numbers), w) for own_numbers, w in zip(numbers, words, strict=True)]
+            found, met, stayed = zip(*told, strict=True)
             if not all(fact.good for fact in found) or not ordinary(own.states, max(fact.largest for fact in found)):
                 return None
-            ends = sent.arrays[0]
-            truth = before_each(task, axis.ordered, axis.in_order(list(ends)))
-            if all(axis.in_order(unchanged)[:-1]) and all(met):
+            truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[0])))
+            if all(axis.in_order(list(stayed))[:-1]) and all(met):
                 break
             own.go_on(truth[axis.place])
     vars(rec)["state_scale"] = 1.0  # that of ordinary states
@@ -86,7 +86,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     tested = own.tolerance.atol, own.tolerance.rtol
     facts = [
         Facts(length, Status.CONVERGED, int(fact.iterations), fact.worst, length, 0, *tested)
-        for length, fact in zip(axis.ordered, axis.in_order(found), strict=True)
+        for length, fact in zip(axis.ordered, axis.in_order(list(found)), strict=True)
     ]
     return Outcome(own.solution(facts[axis.place], watch), facts, truth[-1])
 
@@ -125,8 +125,9 @@ class _Own:
         self.judged = False
         self.known: list[Verdict] = []  # what has become of steps taken anew
         self.part, self.solved = self.rec, self.problem
-        self.met = namespace(self.start).ones(2, np.float64)  # whether the steps taken anew meet the others, and how near
-        self.met[1] = 0.0
+        self.sent: Array | None = None  # what comes out, as the others know it
+        # Whether the steps taken anew meet the others, how near, and whether what comes out is still what was sent.
+        self.flags = namespace(self.start).asarray(np.array([1.0, 0.0, 1.0]))
         if task.guess is None:
             self._solve()
         self.able = self.asked is not None or self.found is not None
@@ -143,6 +144,11 @@ class _Own:
     def end(self) -> Array:
         """What comes out."""
         return self.states[-1] if self.able else self.rec.initial
+
+    def first_end(self) -> Array:
+        """Return what comes out as it is told first."""
+        self.sent = self.end.copy()
+        return self.sent
 
     # Steps taken anew -------------------------------------------------------------------------------------------
 
@@ -171,18 +177,18 @@ class _Own:
         values = None if self.found is None else self.found.values
         begin, end = first if values is not None else stop, min(stop + 1, self.rec.length)
         if begin == end:
-            self.met[0], self.met[1] = 1.0, 0.0
+            self.flags[0], self.flags[1] = 1.0, 0.0
             return
         before = start if begin == first else self.states[begin - 1]
         F = self._window(begin, end, before).bind().evaluate(self.states[begin:end])
         if values is not None:
             values[begin:end] = F
-        self.met[0], self.met[1] = 1.0, 0.0
+        self.flags[0], self.flags[1] = 1.0, 0.0
         if end > stop:
             xp, h, F = namespace(F), self.states[stop:end], F[-1:]
             r = F - h
-            self.met[0] = self.tolerance.met(h, F, r).all()
-            self.met[1] = xp.abs(r).max()
+            self.flags[0] = self.tolerance.met(h, F, r).all()
+            self.flags[1] = xp.abs(r).max()
 
     def _window(self, start: int, stop: int, before: Array) -> Recurrence:
         return self.rec.window(start, stop, self.rec.wrap(before.copy()))
@@ -192,7 +198,7 @@ class _Own:
         self._note()
         if not same_bits(self.start, start):
             self.follow(start)
-        while self.upto < self.rec.length and not self.met[0]:
+        while self.upto < self.rec.length and not self.flags[0]:
             self._note()
             self.follow(self.states[self.upto - 1], self.upto)
         self.prepare()
@@ -226,7 +232,7 @@ class _Own:
             iterate = judged.evaluate(self.states) if values is None else judged.judge(self.states, values)
             self.iterate: Iterate = iterate
             # The step where those taken anew meet the others is looked at by itself: more of them may be needed.
-            self.good &= iterate.done or not bool(self.met[0])
+            self.good &= iterate.done or not bool(self.flags[0])
             self.worst, self.iterations = iterate.worst, self.found.iterations
             few = self.states[:: max(self.rec.length // 4, 1)]
             self.largest = float(to_host(abs(few).max())) if few.size else 0.0
@@ -239,22 +245,31 @@ class _Own:
         return _Told(*told[:4], *self.asked.sizes, *(self.again or self.asked).sizes)
 
     def arrays(self) -> list[Array]:
-        """Return the arrays of a message."""
-        if self.asked is None:
-            return [self.end, self.met]
-        return [self.end, self.met, self.asked.told, (self.again or self.asked).told]
+        """Return the arrays of a message: what comes out, and what the device knows of the steps as words."""
+        xp, end = namespace(self.end), self.end
+        if self.sent is not None:
+            self.flags[2] = ((end == self.sent) | ((end != end) & (self.sent != self.sent))).all()
+        self.sent = end.copy()
+        words = [self.flags.view(np.int32)]
+        if self.asked is not None:
+            words += [self.asked.told, (self.again or self.asked).told]
+        return [self.sent, xp.concatenate(words)]
 
-    def completed(self, told: _Told, met: Array, words: Sequence[Array]) -> _Told:
-        """Return what a rank has told together with what its device has."""
-        if self.asked is None:
-            return told
-        worst, good = max(told.worst, float(met[1])), bool(told.good)
-        for one, segments, groups in zip(words, told[4::2], told[5::2], strict=True):
-            verdict = self.asked.verdict(one, (int(segments), int(groups)))
-            good &= verdict.worst is not None
-            worst, largest = max(worst, verdict.worst or 0.0), max(told.largest, verdict.largest or 0.0)
-            told = told._replace(largest=largest, iterations=max(told.iterations, verdict.iterations))
-        return told._replace(good=good, worst=worst)
+    def completed(self, told: _Told, words: Array) -> tuple[_Told, bool, bool]:
+        """Return what a rank and its device have told, whether its steps meet, and whether its end has stayed."""
+        flags, words = words[:6].view(np.float64), words[6:]
+        told = told._replace(worst=max(told.worst, float(flags[1])))
+        sizes = [(int(told.segments), int(told.groups)), (int(told.segments_again), int(told.groups_again))]
+        for one, size in zip(words.reshape(2, -1) if self.asked is not None else (), sizes, strict=False):
+            assert self.asked is not None
+            verdict = self.asked.verdict(one, size)
+            told = told._replace(
+                good=told.good and verdict.worst is not None,
+                worst=max(told.worst, verdict.worst or 0.0),
+                iterations=max(told.iterations, verdict.iterations),
+                largest=max(told.largest, verdict.largest or 0.0),
+            )
+        return told, bool(flags[0]), bool(flags[2])
 
     def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
         """Return the solution of the own steps."""
@@ -266,17 +281,6 @@ class _Own:
         return Solution(
             self.part, self.task.solver, iterate, Status.CONVERGED, rows, fact.nit, stats, "", self.tolerance
         )
-
-
-def _read(own: _Own, sent: Any, before: Array) -> tuple[list[_Told], list[bool], list[bool]]:
-    """Wait for a message: how well each rank has solved its steps, whether its end has stayed, and its steps meet."""
-    numbers = sent.numbers()
-    ends, met, *words = sent.arrays
-    before, ends, met, *words = map(to_host, (before, ends, met, *words))
-    found = [
-        own.completed(_Told(*numbers[r].tolist()), met[r], [word[r] for word in words]) for r in range(len(numbers))
-    ]
-    return found, [same_bits(x, y) for x, y in zip(before, ends, strict=True)], [bool(x[0]) for x in met]
 
 
 class _Exchanged:
