@@ -125,3 +125,30 @@ def test_gradients_are_those_of_one_device(bias, gpu):
         found = np.concatenate([r[1][i] for r in ranks]) if i < 3 else ranks[0][1][i]
         np.testing.assert_allclose(found, x, rtol=2e-4, atol=2e-5 * np.abs(x).max(), err_msg=str(i))
     print([r[0] for r in ranks])
+
+
+def _dense(put, u, group=None):
+    rng = np.random.default_rng(2)
+    mixings = {n: rs.mixings.Dense(put((0.2 * rng.standard_normal((8, 8))).astype(np.float32))) for n in ("r", "z", "n")}
+    cell = rs.cells.GRU.with_weights(mixings=mixings, parameters={"b_n": put(np.zeros(8, np.float32))})
+    drive = {n: put(x) if group is None else rs.distributed.shard(put(x), group) for n, x in u.items()}
+    return cell.recurrence(drive=drive)
+
+
+def _swept(group, u, method):
+    with simulated.gpu() as put, rs.backend("cuda"):
+        rec, ranks = _dense(put, u, group), ranks_of(group)
+        before = ranks.messages
+        sol = rs.solve(rec, method=method)
+        return sol.way, sol.status, sol.local.converged_rows.all(), ranks.messages - before, sol.states.local.get()
+
+
+@needs_compiler
+@pytest.mark.parametrize("method", ["quasi_newton", "jacobi"])
+def test_sweeps_of_coupled_units_are_those_of_the_own_steps(method):
+    u = {n: x.astype(np.float32) for n, x in zip("rzn", np.random.default_rng(4).standard_normal((3, 1100, 8)), strict=True)}
+    wanted = rs.solve(_dense(lambda x: x, u), method="sequential")
+    ranks = over(2, _swept, u, method)
+    for way, status, met, sent, _ in ranks:
+        assert (way, status, met, sent) == ("rounds", rs.Status.CONVERGED, True, 2)
+    assert np.abs(np.concatenate([r[4] for r in ranks]) - wanted.states).max() <= 2e-5
