@@ -3,6 +3,7 @@
 import _thread
 import importlib
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -195,7 +196,7 @@ def kills():
 
 
 def hangs():
-    time.sleep(4)  # longer than the others wait
+    time.sleep(6)  # longer than the others wait
 
 
 def leaves():
@@ -240,11 +241,11 @@ def left(group, index):
 
 def test_a_rank_that_is_lost_is_named_in_time():
     with ThreadPoolExecutor(len(LOST)) as threads:
-        ended = list(threads.map(lambda index: ranks.lost(SIZE, left, index, timeout=10), range(len(LOST))))
+        ended = list(threads.map(lambda index: ranks.lost(SIZE, left, index, timeout=40), range(len(LOST))))
     for (call, place, fault, said), ends in zip(LOST, ended, strict=True):
         name = f"{call.__name__} {place} {fault.__name__}"
         assert ends[FAULTY].code == {kills: -signal.SIGKILL, hangs: None, leaves: 3}[fault], name
-        assert all(end.seconds < 8 for end in ends), name
+        assert all(end.seconds < 20 for end in ends), name
         if fault is hangs:  # it comes late, and is not left waiting
             assert ends[FAULTY].returned, (name, ends[FAULTY])
         for end in (ends[0], ends[2]):
@@ -287,7 +288,7 @@ def test_a_rank_that_fails_in_the_middle_of_a_message_is_named_with_its_reason(f
     for end in (ends[0], ends[2]):
         assert end.error == "RankError"
         assert f"rank 1: {error}" in end.text
-        assert end.seconds < 8
+        assert end.seconds < 20
 
 
 def missed(group, fault):
@@ -311,6 +312,17 @@ def test_what_failed_while_no_other_waited_is_told_in_the_next_call(fault, error
     for end in (ends[0], ends[2]):
         assert end.error == "RankError"
         assert f"rank 1: {error}" in end.text
+
+
+def foreign(group):
+    x = pickle.loads(pickle.dumps(shared(group, np.full((T, UNITS), 0.5))))
+    with pytest.raises(RuntimeError, match="comes from another process, rank . of 3"):
+        rs.scan("affine", (x, x))
+    return scanned(group).sum()
+
+
+def test_a_shard_of_another_process_is_refused():
+    assert sum(ranks.over(SIZE, foreign)) > 0
 
 
 # Numbers that are no fault of a rank ---------------------------------------------------------------------------------
