@@ -40,6 +40,14 @@ class Timeline:
         T, the steps of all ranks.
     start, stop : int
         The steps of this rank are start..stop-1 of all, in the order of steps.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     axis = rs.distributed.shard(np.zeros((7, 2))).timeline
+    >>> axis.lengths, axis.start, axis.stop
+    ((7,), 0, 7)
     """
 
     ranks: Ranks
@@ -82,6 +90,9 @@ class Timeline:
         """How many steps this rank holds."""
         return self.stop - self.start
 
+    def __str__(self) -> str:
+        return f"{self.total} steps, shared as {self.lengths}"
+
     def start_of(self, place: int) -> int:
         """Return the first step of the rank that comes at ``place``."""
         return self._bounds[place]
@@ -117,6 +128,14 @@ class Shard(Generic[UserArray]):
     local : array, shape (own steps, ...)
     timeline : Timeline
         Which steps these are.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     x = rs.distributed.shard(np.ones((7, 2)))
+    >>> x.shape, x.local.shape
+    ((7, 2), (7, 2))
     """
 
     local: UserArray
@@ -134,9 +153,10 @@ class Shard(Generic[UserArray]):
 
     def __repr__(self) -> str:
         axis = self.timeline
+        held = f"steps {axis.start} to {axis.stop - 1}" if axis.length else "no steps"
         return (
-            f"Shard({kind_of(self.local)} array of shape {self.shape} and dtype {self.dtype}: steps {axis.start} to "
-            f"{axis.stop - 1}, rank {axis.ranks.rank} of {axis.size})"
+            f"Shard({kind_of(self.local)} array of shape {self.shape} and dtype {self.dtype}: {held}, rank "
+            f"{axis.ranks.rank} of {axis.size})"
         )
 
 
@@ -154,28 +174,25 @@ def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
     ValueError
         For shards of different axes.
     """
-    found: dict[str, Timeline] = {}
-    for name, x in named.items():
-        for part in _leaves(x):
-            if isinstance(part, (Shard, Timeline)):
-                found[name] = part.timeline if isinstance(part, Shard) else part
-    axes = list(found.values())
-    if not axes:
+    parts = [(name, part) for name, x in named.items() for part in _leaves(x)]
+    found = [(name, x.timeline if isinstance(x, Shard) else x) for name, x in parts if isinstance(x, (Shard, Timeline))]
+    if not found:
         return None
-    with axes[0].together("a call"):
-        for name, axis in found.items():
-            if axis != axes[0]:
+    first, shared = found[0]
+    with shared.together("a call"):
+        for name, axis in found:
+            if axis != shared:
                 raise ValueError(
-                    f"{next(iter(found))} is shared over ranks as {axes[0].lengths} steps and {name} as "
-                    f"{axis.lengths}; wanted shards of one time axis, and of one process group"
+                    f"{first} is shared over ranks as {shared.lengths} steps and {name} as {axis.lengths}; wanted "
+                    "shards of one time axis, and of one process group"
                 )
         reset = named.get("reset")
-        if reset is not None and "reset" not in found:
+        if reset is not None and "reset" not in dict(found):
             raise TypeError(
-                f"reset is {type(reset).__name__} and {next(iter(found))} is a Shard; wanted a Shard, as "
+                f"reset is {type(reset).__name__} and {first} is a Shard; wanted a Shard, as "
                 "recsolve.distributed.shard gives"
             )
-    return axes[0]
+    return shared
 
 
 def local_of(x: Any) -> Any:

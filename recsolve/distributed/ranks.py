@@ -36,6 +36,13 @@ class RankError(RuntimeError):
     ----------
     ranks : tuple of int
         The ranks that have failed, did not come, or did something else.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> error = rs.distributed.RankError("rank 2 did not come", (2,))
+    >>> error.ranks
+    (2,)
     """
 
     def __init__(self, message: str, ranks: tuple[int, ...] = ()):
@@ -62,6 +69,8 @@ class Ranks:
         Of this process in the group, and how many there are.
     messages : int
         How many have been exchanged.
+    sent : int
+        Bytes that this rank has sent with them.
     """
 
     def __init__(self, group: Any = None, timeout: float = 600.0):
@@ -70,7 +79,7 @@ class Ranks:
         self.group, self.timeout = group, timeout
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.on_device = "nccl" in str(dist.get_backend(group))
-        self.messages = 0
+        self.messages = self.sent = 0
         self._along = 1024  # bytes that go with every header: all ranks know them, for they have seen all messages
         self._doing: str | None = None
         self._closed = False
@@ -92,8 +101,10 @@ class Ranks:
         call : str
             What is done, and with what: ranks that do something else are told so.
         """
-        if self._doing is not None:  # a part of what is done together already
+        if self._doing is not None:  # a part of what is done together already, and goes on with it
+            digest = self._digest
             yield
+            self._digest = digest
             return
         if self._lost:
             raise RankError(
@@ -259,6 +270,7 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
+        self.sent += len(packed)
         if self.size == 1:
             return packed[None]
         patience = self.timeout if patience is None else patience

@@ -10,10 +10,11 @@ from recsolve import solvers
 from recsolve.base.links import linked
 from recsolve.base.shard import OVER_RANKS
 from recsolve.base.status import Status
-from recsolve.distributed.rounds import before_each, solve_in_rounds, solve_in_turn
+from recsolve.distributed.rounds import before_each, solve_in_rounds
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.distributed.sweeps import can_sweep, solve_by_sweeps
 from recsolve.distributed.task import Facts, Outcome, Task
+from recsolve.distributed.turns import solve_in_turn
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.solution import ConvergenceError
 from recsolve.solve import check_fallback, split_options
