@@ -66,6 +66,21 @@ def adjoined(group, *, within=None, cotangent="output", unconverged=False, lengt
         return rs.adjoint(solution, **given, unconverged=unconverged).initial
 
 
+def layered(group, *, within=None):
+    import torch
+
+    layer = rs.nn.GRU(UNITS, UNITS, num_layers=2)
+    calls = []
+
+    def second():
+        calls.append(1)
+        if len(calls) == 2:
+            within()
+
+    with _patched("recsolve.nn.shared", "run_over_ranks", within and second):
+        return layer(shared(group, torch.ones(T, 1, UNITS)))[1].shape
+
+
 def gathered(group, *, dtype=np.float64, lengths=None, units=UNITS):
     return rs.distributed.gather(shared(group, np.ones((T, units), dtype), lengths=lengths))
 
@@ -148,6 +163,7 @@ FAIL = [  # the faulty rank's call, the others' call, the error of the faulty ra
     ([solved, {"within": raises(MemoryError())}], [solved, {}], ("MemoryError", "")),
     ([adjoined, {"within": raises(MemoryError())}], [adjoined, {}], ("MemoryError", "")),
     ([adjoined, {"within": raises(KeyboardInterrupt())}], [adjoined, {}], ("KeyboardInterrupt", "")),
+    ([layered, {"within": raises(MemoryError())}], [layered, {}], ("MemoryError", "")),
     ([adjoined, {"cotangent": None}], [adjoined, {}], ("ValueError", "no cotangent")),
 ]
 
