@@ -17,12 +17,12 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
-from recsolve.kernels.backends import scan
+from recsolve.kernels.backends import scan, summarise
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import state_dtype
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference.scan_numpy import cuts_apart
-from recsolve.kernels.summary import Summary, summarise
+from recsolve.kernels.summary import Summary
 
 _LAST = 256  # steps that are to show that a rank forgets
 _MANY = 4  # times as many it must hold, or composing them costs no more
