@@ -56,8 +56,8 @@ def scan(
         docs/scans.md says which of them round, and which backends run them.
     elements : tuple
         Arrays with time along ``axis``, or shards of them (:func:`recsolve.distributed.shard`): then the steps of all
-        ranks are scanned, and the result is a shard. What is the same at all times is a number, or has an axis of time of length
-        1, and so have other axes along which it repeats; it is not copied.
+        ranks are scanned, and the result is a shard. What is the same at all times is a number, or has an axis of time
+        of length 1, and so have other axes along which it repeats; it is not copied.
     initial : array, optional
         y before the first step, the shape of one step. Without it the first step is one that is cut from its past;
         clamp, saturating_add, moebius and finite_map need it.

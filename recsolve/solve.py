@@ -13,6 +13,7 @@ from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arguments import check_callable
 from recsolve.base.arrays import Array, UserArray, freeze, is_discrete, kind_of, namespace, to_host
 from recsolve.base.links import linked
+from recsolve.base.shard import OVER_RANKS
 from recsolve.base.status import MISMATCH, Status
 from recsolve.base.tolerance import Tolerance, tolerance_for
 from recsolve.guess import first_iterate
@@ -188,17 +189,21 @@ def solve(
     >>> kept.output.shape, kept.ends.shape
     ((100, 4), (4, 4))
     """
+    if isinstance(recurrence, Recurrence) and recurrence.timeline is not None:
+        if every is not None:
+            raise ValueError(f"every is {every} and ranks share the time axis; wanted one of them")
+        given = {"method": method, "tol": tol, "maxiter": maxiter, "guess": guess, "callback": callback}
+        return OVER_RANKS["solve"](recurrence, **given, options=options, fallback=fallback)  # type: ignore[no-any-return]
     if every is not None:
-        driver, solver = _split_options(method, options)
+        driver, solver = split_options(method, options)
         settings = {"tol": tol, "maxiter": maxiter, "callback": callback, "fallback": fallback}
         return solve_windows(Windows(recurrence, every, solve, solver, guess, driver, settings))
     check_recurrence(recurrence)
-    if fallback not in ("none", "sequential", "raise"):
-        raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
-    driver, solver = _split_options(method, options)
+    check_fallback(fallback)
+    driver, solver = split_options(method, options)
     check_applies(solver, recurrence)
     tensors = linked(recurrence, recurrence.kind)
-    tolerance = _tolerance(tol, driver, recurrence, scaled=False)
+    tolerance = tolerance_of(tol, driver, recurrence, scaled=False)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
     limit, patience = recurrence.length + 2 if maxiter is None else int(maxiter), int(driver["patience"])
@@ -215,7 +220,7 @@ def solve(
         trace = Trace(problem.counts, kept) if driver["trace"] else None
         run = Run(problem, limit, patience, _observer(callback, recurrence, trace), acceptance=acceptance)
         if tol is None and driver["atol"] is None:
-            iterate, status = _in_size(run, solver, first, lambda: _tolerance(None, driver, recurrence))
+            iterate, status = _in_size(run, solver, first, lambda: tolerance_of(None, driver, recurrence))
         else:
             iterate, status = run.to_end(solver, first)
         tolerance = problem.tolerance
@@ -254,6 +259,12 @@ def solve(
     if fallback == "raise" and not solution.success:
         raise ConvergenceError(solution)
     return solution
+
+
+def check_fallback(fallback: Any) -> None:
+    """Raise ValueError for what is none."""
+    if fallback not in ("none", "sequential", "raise"):
+        raise ValueError(f"fallback is {fallback!r}; wanted 'none', 'sequential' or 'raise'")
 
 
 def _walks(solver: solvers.Method) -> bool:
@@ -310,9 +321,10 @@ def _follow_nonfinite(problem: Problem, iterate: Iterate | Settled) -> Iterate:
     return problem.evaluate(namespace(followed).where(keep, iterate.states, followed), jacobian=False)
 
 
-def _split_options(
+def split_options(
     method: str | solvers.Method, options: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], solvers.Method]:
+    """Return the options of the driver, and the solver with its own."""
     if options is not None and not isinstance(options, Mapping):
         raise TypeError(f"options is {type(options).__name__}; wanted a mapping of names to values")
     given = dict(options or {})
@@ -328,7 +340,7 @@ def _split_options(
         raise
 
 
-def _tolerance(
+def tolerance_of(
     tol: float | None, driver: Mapping[str, Any], recurrence: Recurrence, *, scaled: bool = True
 ) -> Tolerance:
     values = {

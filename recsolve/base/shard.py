@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from recsolve.base.arrays import UserArray, kind_of
 
 if TYPE_CHECKING:
     from recsolve.distributed.ranks import Ranks
+
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -170,14 +174,29 @@ def local_of(x: Any) -> Any:
         return x.length
     if isinstance(x, dict):
         return {name: local_of(part) for name, part in x.items()}
-    return type(x)(map(local_of, x)) if type(x) in (tuple, list) else x
+    return tuple(map(local_of, x)) if type(x) is tuple else x
 
 
 def _leaves(x: Any) -> Iterator[Any]:
     if isinstance(x, Mapping):
         x = tuple(x.values())
-    if isinstance(x, (tuple, list)):
+    if isinstance(x, tuple):  # not lists, which may be long ones of numbers
         for part in x:
             yield from _leaves(part)
     else:
         yield x
+
+
+def takes_shards(make: Callable[Given, Made]) -> Callable[Given, Made]:
+    """Let a maker of recurrences take shards: it makes one of the own steps, which knows whose steps the others are."""
+
+    @wraps(make)
+    def made(*args: Given.args, **kwargs: Given.kwargs) -> Made:
+        shared = timeline_of({**{f"argument {i}": x for i, x in enumerate(args)}, **kwargs})
+        if shared is None:
+            return make(*args, **kwargs)
+        recurrence: Any = make(*map(local_of, args), **{name: local_of(x) for name, x in kwargs.items()})
+        recurrence.timeline = shared
+        return recurrence  # type: ignore[no-any-return]
+
+    return made

@@ -7,9 +7,8 @@ value once the rank has scanned all of its steps, for a few steps prove nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +23,8 @@ from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference.scan_numpy import cuts_apart
 from recsolve.kernels.summary import Summary
 
+Found = TypeVar("Found")
+
 _LAST = 256  # steps that are to show that a rank forgets
 _MANY = 4  # times as many it must hold, or composing them costs no more
 _WIDTH = 64  # units of a lane up to which matrices are composed
@@ -31,7 +32,6 @@ _SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have o
 _ROUNDING = 4  # units in the last place by which what was said may miss what came out
 
 
-@dataclass(frozen=True)
 class Elements:
     """The elements of a scan that one rank holds, in the order in which it runs.
 
@@ -47,16 +47,27 @@ class Elements:
         In the order in which the scan runs.
     """
 
-    monoid: Monoid
     elements: Any
-    initial: Array | None
-    reset: Array | None
-    timeline: Timeline
+
+    def __init__(self, monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None, timeline: Timeline):
+        self.monoid, self.initial, self.reset, self.timeline = monoid, initial, reset, timeline
+        if elements is not None:
+            self.elements = elements
+
+    @property
+    def few(self) -> Any:
+        """Some elements, for their structure alone."""
+        return self.elements
+
+    def last(self, count: int) -> tuple[Any, Array | None]:
+        """Return the elements and resets of the last steps."""
+        steps = slice(self.timeline.length - count, self.timeline.length)
+        return self.monoid.take(self.elements, steps), None if self.reset is None else self.reset[steps]
 
     @property
     def like(self) -> Array:
-        """An array like the own rows of the result."""
-        return self.monoid.like(self.elements)
+        """An array like rows of the result."""
+        return self.monoid.like(self.few)
 
     @property
     def row(self) -> Array:
@@ -75,13 +86,14 @@ class Elements:
         if self.initial is not None or not self.first:
             return self.reset
         like = self.like
-        first = (namespace(like).arange(len(like)) == 0).reshape(-1, *(1,) * (like.ndim - 1))
+        steps = namespace(like).arange(self.timeline.length)
+        first = (steps == 0).reshape(-1, *(1,) * (like.ndim - 1))
         return first if self.reset is None else self.reset | first
 
     @property
     def composable(self) -> bool:
         """Whether these elements compose in fixed size, at a cost that pays, and are cut together where they mix."""
-        monoid, elements = self.monoid, self.elements
+        monoid, elements = self.monoid, self.few
         A = elements[0] if isinstance(elements[0], Jacobian) else None
         small = type(A) is LaneDense and A.layout.lane_width <= _WIDTH
         if not (monoid.composable(elements) or small) or (A is not None and _arrays(A) is None):
@@ -103,15 +115,24 @@ class Elements:
 
 
 def scan_over_ranks(given: Elements) -> Array:
-    """Return the own rows of a scan over the steps of all ranks.
+    """Return the own rows of a scan over the steps of all ranks, (own steps, ...)."""
+
+    def run(carry: Array) -> tuple[Array, Array]:
+        y = given.run(carry)
+        return y, y[-1] if len(y) else carry
+
+    return over_ranks(given, run)
+
+
+def over_ranks(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> Found:
+    """Return what the own steps give, on the state that comes into them from the ranks before.
 
     Parameters
     ----------
     given : Elements
-
-    Returns
-    -------
-    array, shape (own steps, ...)
+        What steps do to a state.
+    run : callable
+        ``run(state)`` returns what the own steps give for a state that comes in, and the state that comes out.
     """
     axis = given.timeline
     for probing in (True, False):
@@ -119,10 +140,10 @@ def scan_over_ranks(given: Elements) -> Array:
         folded = _fold(given, said)
         if folded is None:
             break
-        y = given.run(folded.carry)
-        if not folded.guessed or _all(axis, said is None or _as_said(y[-1], said, given)):
-            return y
-    return _relayed(given)
+        found, end = run(folded.carry)
+        if not folded.guessed or _all(axis, said is None or _as_said(end, said, given)):
+            return found
+    return _relayed(given, run)
 
 
 class _Folded(NamedTuple):
@@ -144,7 +165,7 @@ def _fold(given: Elements, said: Array | None) -> _Folded | None:
     after, cut = (row, xp.zeros(row.shape, bool)) if said is None else (said, xp.ones(row.shape, bool))
     if summary is not None and summary.after is not None and summary.cut is not None:
         after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
-    sent = [*_parts(given, summary), after, cut.copy()]
+    sent = [*arrays_of(given, summary), after, cut.copy()]
     messages = axis.in_order(axis.ranks.exchange([axis.length, able, said is not None], sent))
     if not all(message.numbers[1] for message in messages):
         return None
@@ -156,7 +177,7 @@ def _fold(given: Elements, said: Array | None) -> _Folded | None:
         if numbers[2]:
             state = after
         elif numbers[0]:
-            following = xp.where(cut, after, monoid.act(_element(given, parts), state[None])[0])
+            following = xp.where(cut, after, monoid.act(element_of(given.few, parts), state[None])[0])
             if _lost(state, following):
                 return None
             state = following
@@ -184,11 +205,10 @@ def _forgotten(given: Elements) -> Array | None:
     monoid, axis = given.monoid, given.timeline
     if type(monoid) is not Affine or axis.length < _MANY * _LAST:
         return None
-    last = slice(axis.length - _LAST, axis.length)
-    A, b = monoid.take(given.elements, last)
+    (A, b), reset = given.last(_LAST)
     if b.dtype.kind not in "fc" or isinstance(A, Identity):
         return None
-    xp, reset = namespace(b), None if given.reset is None else given.reset[last]
+    xp = namespace(b)
     ones, zeros = xp.ones(given.row.shape, given.row.dtype), xp.zeros_like(b)
     passed = abs(scan(monoid, (A, zeros), initial=ones, reset=reset)[-1])
     if not bool((passed <= np.finfo(given.row.dtype).eps / 16).all()):
@@ -199,44 +219,44 @@ def _forgotten(given: Elements) -> Array | None:
 def _as_said(end: Array, said: Array, given: Elements) -> bool:
     """Return whether what has come out is what was said, to a few units in the last place of its row."""
     xp, eps = namespace(end), float(np.finfo(end.dtype).eps)
-    mixed = tuple(given.monoid.mixed(given.elements))
+    mixed = tuple(given.monoid.mixed(given.few))
     size = xp.maximum(abs(end), abs(said))
     size = size.max(axis=mixed, keepdims=True) if mixed and size.size else size
     same = (end == said) | (xp.isnan(end) & xp.isnan(said))
     return bool((same | (abs(end - said) <= _ROUNDING * eps * size)).all())
 
 
-def _relayed(given: Elements) -> Array:
-    """Return the own rows where each rank waits for what comes out of the one before it."""
+def _relayed(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> Found:
+    """Return the same where each rank waits for what comes out of the one before it."""
     axis, row = given.timeline, given.row
-    y, state = None, row if given.initial is None else given.initial.astype(row.dtype, copy=False)
+    state = row if given.initial is None else given.initial.astype(row.dtype, copy=False)
+    found: list[Found] = []
     for place in range(axis.size):
         out = state
         if place == axis.place:
-            y = given.run(state)
-            out = y[-1].astype(row.dtype, copy=False) if len(y) else state
-        messages = axis.in_order(axis.ranks.exchange((), [out]))
+            own, out = run(state)
+            found.append(own)
+        messages = axis.in_order(axis.ranks.exchange((), [out.astype(row.dtype, copy=False)]))
         state = messages[place].arrays[0]
-    assert y is not None
-    return y
+    return found[0]
 
 
 # An element as arrays of one time, for a message ------------------------------------------------------------------
 
 
-def _parts(given: Elements, summary: Summary | None) -> list[Array]:
+def arrays_of(given: Elements, summary: Summary | None) -> list[Array]:
     """Return the arrays of a summary's element, without its axis of time; zeros in their shapes without one."""
-    elements = given.elements if summary is None else summary.element
+    elements = given.few if summary is None else summary.element
     arrays = [x for e in elements for x in _arrays(e) or ()]
     if summary is not None:
         return [x[0] for x in arrays]
     return [namespace(x).zeros(x.shape[1:], state_dtype(x)) for x in arrays]
 
 
-def _element(given: Elements, parts: Sequence[Array]) -> Any:
-    """Return an element of one time whose arrays are these."""
-    left, found = list(parts), []
-    for e in given.elements:
+def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
+    """Return an element of one time like those of a monoid, made of such arrays."""
+    left, found = list(arrays), []
+    for e in elements:
         count = len(_arrays(e) or ())
         own, left = [x[None] for x in left[:count]], left[count:]
         found.append(_with(e, own))

@@ -127,7 +127,7 @@ class Ranks:
             return
         try:
             self._heads(self._packed(_FAILED, np.empty(0), ()))
-            self._texts(f"{type(error).__name__}: {error}")
+            self.texts(f"{type(error).__name__}: {error}")
         except RankError as other:  # nobody waits
             error.add_note(str(other))
 
@@ -226,7 +226,7 @@ class Ranks:
         failed = np.flatnonzero(heads[:, 1])
         if not len(failed) and (heads[:, 2] == heads[0, 2]).all():
             return
-        texts = self._texts(str(self._doing))
+        texts = self.texts(str(self._doing))
         if len(failed):
             told = "; ".join(f"rank {r}: {texts[r]}" for r in failed)
             raise RankError(f"{self._doing} has ended on all ranks, since it failed on {told}", tuple(failed.tolist()))
@@ -239,7 +239,7 @@ class Ranks:
             f"ranks do different things: {told}; wanted the same call with the same arguments on every rank", others
         )
 
-    def _texts(self, text: str) -> list[str]:
+    def texts(self, text: str) -> list[str]:
         """Exchange a text of every rank."""
         import torch
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from recsolve.base.arrays import Array, from_native, namespace, to_native
 from recsolve.base.links import requires_grad
-from recsolve.base.shard import OVER_RANKS, Shard, local_of, timeline_of
-from recsolve.distributed.carries import Elements, scan_over_ranks
+from recsolve.base.shard import OVER_RANKS, Shard, Timeline, local_of, timeline_of
+from recsolve.base.ties import check_ties, ties_in_force
+from recsolve.distributed.carries import Elements, over_ranks, scan_over_ranks
+from recsolve.gradients.scan_adjoint import Alone, ScanGradients, pulled
+from recsolve.jacobians import Jacobian
+from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.monoids.float16 import state_dtype
 from recsolve.scan import read
 
 
@@ -18,10 +25,8 @@ def scan_shards(
     """Return what :func:`recsolve.scan` does, of elements of which some are shards."""
     shared = timeline_of({"elements": elements, "reset": reset})
     assert shared is not None
-    if axis != 0:
-        raise ValueError(f"axis is {axis}; wanted 0 with shards, whose time comes first")
-    name = monoid if isinstance(monoid, str) else getattr(monoid, "__name__", type(monoid).__name__)
-    with np.errstate(all="ignore"), shared.ranks.together(f"recsolve.scan({name!r}, reverse={reverse})"):
+    with np.errstate(all="ignore"), shared.ranks.together(f"recsolve.scan({_name(monoid)!r}, reverse={reverse})"):
+        _check_axis(axis)
         own = local_of(elements)
         if any(map(requires_grad, (*own, initial))):
             raise TypeError("elements require grad; gradients of scans over ranks go back by recsolve.scan_adjoint")
@@ -32,4 +37,68 @@ def scan_shards(
     return Shard(given.returned(y), shared)
 
 
-OVER_RANKS["scan"] = scan_shards
+@dataclass(frozen=True)
+class _Among(Alone):
+    """What the own steps have before and after them: those of other ranks."""
+
+    timeline: Timeline | None = None  # in the order in which the scan runs
+
+    def complete(self, J: Jacobian, cuts: Array, cotangent: Array) -> Array:
+        assert self.timeline is not None
+        axis, xp = self.timeline.reversed(), namespace(cotangent)
+        cut = xp.broadcast_to(cuts, (len(cotangent), *cuts.shape[1:]))
+        b = xp.where(cut, cotangent.dtype.type(0), J.rmatvec(cotangent))
+        backwards = slice(None, None, -1)
+        row = xp.zeros(cotangent.shape[1:], cotangent.dtype)
+        given = Elements(MONOIDS["affine"], (J.transpose()[backwards], b[backwards]), row, cut[backwards], axis)
+
+        def run(comes: Array) -> tuple[Array, Array]:
+            if not len(cotangent):
+                return cotangent, comes
+            completed = cotangent.copy()
+            completed[-1] += comes
+            return completed, given.run(comes)[-1]
+
+        return over_ranks(given, run)
+
+
+def scan_adjoint_shards(
+    monoid: Any, elements: tuple[Any, ...], y: Any, cotangent: Any, *,
+    initial: Any, reset: Any, reverse: bool, axis: int, ties: Any,
+) -> ScanGradients:  # fmt: skip
+    """Return what :func:`recsolve.scan_adjoint` does, of shards; the gradient of ``initial`` is the same on all."""
+    shared = timeline_of({"elements": elements, "reset": reset, "y": (y,), "cotangent": (cotangent,)})
+    assert shared is not None
+    call = f"recsolve.scan_adjoint({_name(monoid)!r}, reverse={reverse})"
+    with np.errstate(all="ignore"), ties_in_force(check_ties(ties)), shared.ranks.together(call):
+        _check_axis(axis)
+        for name, x in (("y", y), ("cotangent", cotangent)):
+            if not isinstance(x, Shard):
+                raise TypeError(f"{name} is {type(x).__name__}; wanted a Shard, as the elements are")
+        own = local_of(elements)
+        given = read(monoid, own, initial=initial, reset=local_of(reset), reverse=reverse, axis=0)
+        timeline = shared.reversed() if reverse else shared
+        rows = given.native(y.local, "y", given.like.shape).astype(state_dtype(given.like), copy=False)
+        row = namespace(rows).zeros(rows.shape[1:], rows.dtype)
+        ends = timeline.in_order(timeline.ranks.exchange([len(rows)], [rows[-1] if len(rows) else row]))
+        before = [message.arrays[0] for message in ends[: timeline.place] if message.numbers[0]]
+        found = pulled(given, own, y.local, cotangent.local, initial, _Among(before[-1] if before else None, timeline))
+        start = found.initial
+        if start is not None:
+            total = timeline.ranks.total([to_native(start, "initial", given.monoid.dtypes)])[0]
+            start = from_native(total, given.kind)
+        shared.ranks.closed()
+    over_time = [Shard(g, shared) if isinstance(e, Shard) else g for g, e in zip(found.elements, elements, strict=True)]
+    return ScanGradients(tuple(over_time), start)
+
+
+def _check_axis(axis: int) -> None:
+    if axis != 0:
+        raise ValueError(f"axis is {axis}; wanted 0 with shards, whose time comes first")
+
+
+def _name(monoid: Any) -> str:
+    return monoid if isinstance(monoid, str) else getattr(monoid, "__name__", type(monoid).__name__)
+
+
+OVER_RANKS.update(scan=scan_shards, scan_adjoint=scan_adjoint_shards)

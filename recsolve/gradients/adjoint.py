@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, overload
 
 from recsolve.base.arrays import Array, namespace
+from recsolve.base.shard import OVER_RANKS
 from recsolve.gradients.of_windows import WindowsGradients
 from recsolve.gradients.result import Gradients
 from recsolve.gradients.solved import cotangent_of, recurrence_of
@@ -103,13 +104,29 @@ def adjoint(
     >>> g.mixings.r.shape, g.inputs.shape
     ((4, 4), (30, 2))
     """
-    rec = recurrence_of(solution, unconverged, windows=True)
     given = {"states": states, "output": output, "final": final}
-    if all(x is None for x in given.values()):
-        raise ValueError("no cotangent is given; pass states=, output= or final=")
+    if getattr(getattr(solution, "recurrence", None), "timeline", None) is not None:
+        return OVER_RANKS["adjoint"](solution, given, unconverged=unconverged, clamp=clamp)
+    rec = recurrence_of(solution, unconverged, windows=True)
+    check_given(given)
     if isinstance(solution, WindowsSolution):
         return WindowsGradients(solution, given, partial(adjoint, clamp=clamp))
     trajectory = solution._iterate.states
+    if final is not None and len(trajectory) == 0:
+        raise ValueError("final is given, but T = 0: the final state is the initial one")
+    return gradients(rec, trajectory, **native_cotangents(solution, given), clamp=clamp)
+
+
+def check_given(given: Mapping[str, Any]) -> None:
+    """Raise ValueError where there is no cotangent."""
+    if all(x is None for x in given.values()):
+        raise ValueError("no cotangent is given; pass states=, output= or final=")
+
+
+def native_cotangents(solution: Solution, given: Mapping[str, Any]) -> dict[str, Array | None]:
+    """Return the user's cotangents of a solution as native arrays with steps as their first axis, checked."""
+    rec, trajectory = solution.recurrence, solution._iterate.states
+    states, output, final = given["states"], given["output"], given["final"]
 
     def native(x: Any, name: str, like: Array) -> Array:
         return rec.in_order(rec.by_name(x, name, rec.as_given(like).shape), name)
@@ -128,9 +145,7 @@ def adjoint(
         if rec.graph is not None:
             raise TypeError("final is given, and a graph has no last step; put its cotangent into states")
         c["final"] = rec.by_name(final, "final", rec.initial.shape)
-        if len(trajectory) == 0:
-            raise ValueError("final is given, but T = 0: the final state is the initial one")
-    return gradients(rec, trajectory, **c, clamp=clamp)
+    return c
 
 
 def gradients(

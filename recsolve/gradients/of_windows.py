@@ -94,7 +94,7 @@ class WindowsGradients:
         """Return the gradients of one window, given the cotangent of its last state."""
         steps = self._solution._windows.steps(index)
         given = {n: self._given.get(n) for n in ("states", "output")}
-        cut = {n: None if x is None else _tree(lambda x: x[steps], x) for n, x in given.items()}
+        cut = {n: None if x is None else tree(lambda x: x[steps], x) for n, x in given.items()}
         return self._adjoint(self._solution.again(index), **cut, final=last, unconverged=True)
 
     def _add(self, name: str, g: Gradients, steps: slice) -> None:
@@ -106,14 +106,14 @@ class WindowsGradients:
         except (AttributeError, TypeError) as error:  # raised where it is asked for
             self._refused[name] = error.with_traceback(None)
             return
-        part = _tree(lambda x: to_native(x, name), part)
+        part = tree(lambda x: to_native(x, name), part)
         if name in _ADDED:
             known = self._found.get(name)
-            self._found[name] = part if known is None else _tree(_sum, known, part)
+            self._found[name] = part if known is None else tree(_sum, known, part)
             return
         length = self._solution.recurrence.length
-        whole = self._found.setdefault(name, _tree(lambda x: _empty(x, length), part))
-        _tree(lambda x, p: x.__setitem__(steps, p), whole, part)
+        whole = self._found.setdefault(name, tree(lambda x: _empty(x, length), part))
+        tree(lambda x, p: x.__setitem__(steps, p), whole, part)
 
     def of(self, leaf: Leaf) -> Array:
         """Return the native gradient by one of ``recurrence.leaves()``, in its shape."""
@@ -129,7 +129,7 @@ class WindowsGradients:
         return found[name] if isinstance(found, (tuple, list)) else found  # type: ignore[no-any-return, call-overload]
 
     def _read(self, name: str) -> Any:
-        return _tree(self._solution.recurrence.wrap, self._native(name))
+        return tree(self._solution.recurrence.wrap, self._native(name))
 
     def _native(self, name: str) -> Any:
         if name not in self._found and name not in self._refused:
@@ -181,15 +181,15 @@ def _checked(solution: WindowsSolution, given: Mapping[str, Any]) -> dict[str, A
     return dict(given)
 
 
-def _tree(function: Callable[..., Any], *trees: Any) -> Any:
+def tree(function: Callable[..., Any], *trees: Any) -> Any:
     """Return what a function gives of all leaves of trees that are alike, in their containers."""
     first = trees[0]
     if first is None:
         return None
     if isinstance(first, tuple):
-        return tuple(_tree(function, *parts) for parts in zip(*trees, strict=True))
+        return tuple(tree(function, *parts) for parts in zip(*trees, strict=True))
     if isinstance(first, Mapping):
-        found = {name: _tree(function, *(tree[name] for tree in trees)) for name in first}
+        found = {name: tree(function, *(tree[name] for tree in trees)) for name in first}
         return Names(found, first._what) if isinstance(first, Names) else found
     return function(*trees)
 

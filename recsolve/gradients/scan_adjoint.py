@@ -6,12 +6,14 @@ y[t-1]; the gradients of elements are products of g[t] with their own step.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from recsolve.base.arrays import Array, from_native, namespace
 from recsolve.base.overriding import changed
+from recsolve.base.shard import OVER_RANKS, Shard
 from recsolve.base.ties import check_ties, ties_in_force
 from recsolve.gradients.transposes import sum_to
 from recsolve.jacobians import Block, Diagonal, Jacobian, LaneDense, Scalar
@@ -100,39 +102,71 @@ def scan_adjoint(
     >>> g.elements[1].tolist(), float(g.initial)
     ([0.125, 0.25, 0.5, 1.0], 0.0625)
     """
+    if isinstance(elements, (tuple, list)) and any(isinstance(e, Shard) for e in elements):
+        given = {"initial": initial, "reset": reset, "reverse": reverse, "axis": axis, "ties": ties}
+        return OVER_RANKS["scan_adjoint"](monoid, elements, y, cotangent, **given)  # type: ignore[no-any-return]
     with np.errstate(all="ignore"), ties_in_force(check_ties(ties)):
-        given = read(monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis)
-        if given.like.dtype.kind not in "fc":
-            raise TypeError(f"the {given.monoid.title} monoid has no derivative: its states are {given.like.dtype}")
-        if len(given.elements) != len(elements):
-            raise TypeError(
-                f"the {given.monoid.title} monoid prepares {len(given.elements)} arrays of {len(elements)} elements; "
-                "gradients want as many"
-            )
-        if given.reset is not None and cuts_apart(given.monoid, given.elements, given.reset):
-            raise ValueError(
-                f"reset cuts some of the numbers that the {given.monoid.title} monoid mixes and not others; wanted one "
-                "that cuts them together, as one of shape (T,) does"
-            )
-        rows = [given.native(x, name, given.like.shape) for name, x in (("y", y), ("cotangent", cotangent))]
-        dtype = state_dtype(given.like)
-        e = tuple(_ready(given, p, x, dtype) for p, x in zip(given.elements, elements, strict=True))
-        into, start = _pull(given, e, *(x.astype(dtype, copy=False) for x in rows))
-        shaped = tuple(as_given(given, e, g) for e, g in zip(elements, into, strict=True))
-        return ScanGradients(shaped, None if initial is None else as_given(given, initial, start, in_time=False))
+        known = read(monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis)
+        return pulled(known, elements, y, cotangent, initial)
 
 
-def _pull(given: Given, e: tuple[Any, ...], y: Array, c: Array) -> tuple[tuple[Array | None, ...], Array | None]:
+@dataclass(frozen=True)
+class Alone:
+    """What the steps of a scan have before and after them: nothing, but for the initial state.
+
+    Attributes
+    ----------
+    before : array or None
+        The state before the first step, where that is not the initial one.
+    """
+
+    before: Array | None = None
+
+    def complete(self, J: Jacobian, cuts: Array, cotangent: Array) -> Array:
+        """Return the cotangent of the results, with what comes from steps after these."""
+        return cotangent
+
+
+def pulled(
+    given: Given, elements: Any, y: Any, cotangent: Any, initial: Any, around: Alone = Alone()
+) -> ScanGradients:  # fmt: skip
+    """Return the gradients of a scan whose arguments have been read."""
+    if given.like.dtype.kind not in "fc":
+        raise TypeError(f"the {given.monoid.title} monoid has no derivative: its states are {given.like.dtype}")
+    if len(given.elements) != len(elements):
+        raise TypeError(
+            f"the {given.monoid.title} monoid prepares {len(given.elements)} arrays of {len(elements)} elements; "
+            "gradients want as many"
+        )
+    if given.reset is not None and cuts_apart(given.monoid, given.elements, given.reset):
+        raise ValueError(
+            f"reset cuts some of the numbers that the {given.monoid.title} monoid mixes and not others; wanted one "
+            "that cuts them together, as one of shape (T,) does"
+        )
+    rows = [given.native(x, name, given.like.shape) for name, x in (("y", y), ("cotangent", cotangent))]
+    dtype = state_dtype(given.like)
+    e = tuple(_ready(given, p, x, dtype) for p, x in zip(given.elements, elements, strict=True))
+    into, start = _pull(given, e, *(x.astype(dtype, copy=False) for x in rows), around)
+    shaped = tuple(as_given(given, e, g) for e, g in zip(elements, into, strict=True))
+    return ScanGradients(shaped, None if initial is None else as_given(given, initial, start, in_time=False))
+
+
+def _pull(
+    given: Given, e: tuple[Any, ...], y: Array, c: Array, around: Alone
+) -> tuple[tuple[Array | None, ...], Array | None]:
     """Return the cotangents of the prepared elements, and of the initial state."""
     monoid, start, mask, xp, zero = given.monoid, given.initial, given.reset, namespace(y), y.dtype.type(0)
-    before = xp.concatenate([xp.zeros_like(y[:1]) if start is None else start[None], y[:-1]])[: len(y)]
+    comes = start if around.before is None else around.before
+    before = xp.concatenate([xp.zeros_like(y[:1]) if comes is None else comes[None], y[:-1]])[: len(y)]
     first = (xp.arange(len(y)) == 0).reshape(-1, *(1,) * (y.ndim - 1))
+    if around.before is not None:  # the first step here is one among others
+        first = first & False
     cuts = first & False if mask is None else mask
     forgets = None if monoid.restarts else cuts | first if start is None else mask
     if mask is not None:  # what cut steps have forgotten is selected, and 0 comes back from a cotangent of 0
         before = xp.where(mask, start if monoid.restarts and start is not None else zero, before)
     J, pull = monoid.linearise(e, before)
-    g = reverse_solve(_conjugate(J), cuts, c)
+    g = reverse_solve(_conjugate(J), cuts, around.complete(_conjugate(J), cuts, c))
     if forgets is None:
         into = pull(g)
     else:

@@ -14,6 +14,7 @@ from recsolve.base.graph import Graph
 from recsolve.base.layout import Layout
 from recsolve.base.links import Leaf, sever_all
 from recsolve.base.overriding import derive, refuse_stale, stale
+from recsolve.base.shard import Timeline
 from recsolve.base.ties import check_ties
 from recsolve.jacobians import Identity, Jacobian
 from recsolve.recurrence.engine import Engine
@@ -95,6 +96,7 @@ class Recurrence(Makers, UsersArrays, ABC, Generic[UserArray]):
     why: str = ""  # what the others lack, to end a sentence with
     stepwise: bool = True  # whether f needs the state before alone, so that a few steps tell what all cost
     graph: Graph | None = None  # what steps see of each other, where that is not the step before
+    timeline: Timeline | None = None  # where ranks share the time axis: whose steps come before and after these
 
     def __init__(
         self,
@@ -242,6 +244,7 @@ class Recurrence(Makers, UsersArrays, ABC, Generic[UserArray]):
         first = self.initial if initial is None else initial
         given = isinstance(first, Mapping) or kind_of(first) == self.kind
         part = self._cut(slice(start, stop), first if given else self.wrap(first))
+        part.timeline = None  # it is a recurrence of its own
         sever_all(part, self)
         own = initial is None and self.restart is self.initial
         part.restart = part.initial if own else self.restart
@@ -262,6 +265,7 @@ class Recurrence(Makers, UsersArrays, ABC, Generic[UserArray]):
     def sampled(self, every: slice) -> Recurrence:
         """Return a recurrence of some steps, from h[0], on which to measure f."""
         part = self._cut(every, self.wrap(self.initial))
+        part.timeline = None
         sever_all(part, self)
         return part
 
@@ -292,6 +296,7 @@ class Recurrence(Makers, UsersArrays, ABC, Generic[UserArray]):
         place = np.unravel_index(chosen, self.batch)
         part = self._select(place, self.wrap(self.initial[place]))
         if part is not None:
+            part.timeline = None
             part.restart = part.initial if self.restart is self.initial else self.restart[place]
             sever_all(part, self)
         return part
@@ -609,7 +614,8 @@ class Recurrence(Makers, UsersArrays, ABC, Generic[UserArray]):
         shown += output
 
     def __repr__(self) -> str:
-        shape = f"T={self.length}, batch={self.batch}, {self.layout}, {self.dtype}"
+        shared = "" if self.timeline is None else f" of {self.timeline.total}, rank {self.timeline.ranks.rank}"
+        shape = f"T={self.length}{shared}, batch={self.batch}, {self.layout}, {self.dtype}"
         return f"{type(self).__name__}({self.description}, {shape})"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from recsolve.base.arrays import Array
+from recsolve.base.shard import takes_shards
 
 if TYPE_CHECKING:
     from recsolve.recurrence.function import FunctionRecurrence
@@ -53,6 +54,7 @@ class Makers:
     ) -> FunctionRecurrence: ...
 
     @staticmethod
+    @takes_shards
     def from_function(
         f: Callable[..., Any],
         *,

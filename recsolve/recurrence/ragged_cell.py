@@ -10,6 +10,7 @@ import numpy as np
 from recsolve.base.arrays import Array, Kind
 from recsolve.base.named_state import NamedState, Sizes
 from recsolve.base.names import Names
+from recsolve.base.shard import takes_shards
 from recsolve.mixings import check_index
 from recsolve.recurrence.cell_weights import CellWeights
 from recsolve.recurrence.function_names import packed
@@ -87,6 +88,7 @@ class RaggedCell(CellWeights):
         readout: Callable[..., Any] | None = ...,
     ) -> RaggedRecurrence: ...
 
+    @takes_shards
     def recurrence(
         self,
         x: Any = None,

@@ -9,6 +9,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, empty_in_order
 from recsolve.base.overriding import refuse_stale
+from recsolve.base.shard import takes_shards
 from recsolve.mixings import check_index
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.cell_weights import CellWeights
@@ -86,6 +87,7 @@ class WeightedCell(CellWeights):
         readout: Callable[..., Any] | None = ...,
     ) -> CellRecurrence: ...
 
+    @takes_shards
     def recurrence(
         self,
         x: Any = None,

@@ -1,0 +1,214 @@
+"""Gradients through a solution over ranks: what comes into the own steps from the later ranks, then their own adjoint.
+
+The cotangent z[t] that step t hands to the state before it obeys z[t] = J[t]^T (z[t+1] + c[t]), an affine scan from the
+last step to the first, of which each rank needs only what comes in. What all steps depend on is summed over ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace, to_native
+from recsolve.base.names import Names
+from recsolve.base.shard import OVER_RANKS, Shard, Timeline
+from recsolve.distributed.carries import Elements, over_ranks
+from recsolve.distributed.solution import ShardedSolution
+from recsolve.gradients.adjoint import check_given, gradients, native_cotangents
+from recsolve.gradients.of_windows import tree
+from recsolve.gradients.result import Gradients
+from recsolve.gradients.solved import check_differentiable, cotangent_of
+from recsolve.kernels.monoids import MONOIDS
+from recsolve.recurrence.base import Recurrence
+
+_SUMMED = ("parameters", "mixings", "projection")
+
+
+class _Backwards(Elements):
+    """The steps of a rank as they act on a cotangent that comes back, from the last one to the first."""
+
+    def __init__(self, rec: Recurrence, states: Array, cotangent: Array, timeline: Timeline):
+        cut = None if rec.reset is None else rec.over_event(rec.reset)[::-1]
+        super().__init__(
+            MONOIDS["affine"], None, namespace(rec.initial).zeros_like(rec.initial), cut, timeline.reversed()
+        )
+        self._rec, self._states, self._cotangent = rec, states, cotangent
+
+    def _of(self, count: int) -> Any:
+        """Return the elements of the first steps in time."""
+        rec = self._rec.window(0, count)
+        J, c = rec.linearise(self._states[:count])[1], self._cotangent[:count]
+        b = J.rmatvec(c)
+        if self._rec.reset is not None:  # what a reset does not see gets nothing
+            b = namespace(b).where(self._rec.over_event(self._rec.reset[:count]), b.dtype.type(0), b)
+        return J.transpose()[::-1], b[::-1]
+
+    @cached_property
+    def elements(self) -> Any:  # type: ignore[override]
+        return self._of(self._rec.length)
+
+    @cached_property
+    def few(self) -> Any:  # type: ignore[override]
+        return self._of(min(self._rec.length, 1))
+
+    def last(self, count: int) -> tuple[Any, Array | None]:
+        return self._of(count), None if self.reset is None else self.reset[self._rec.length - count :]
+
+
+def gradients_over_ranks(
+    solution: ShardedSolution, states: Array | None, output: Array | None, final: Array | None,
+    *, clamp: float | None = None
+) -> Gradients:  # fmt: skip
+    """Return the gradients of the own steps, with the cotangent that comes from later ranks; nothing is summed.
+
+    Parameters
+    ----------
+    solution : ShardedSolution
+    states, output : array or None
+        Native cotangents of the own steps.
+    final : array or None
+        What this rank adds to the cotangent of the last state of all: those of all ranks add up.
+    clamp : float, optional
+        Refused: where it is met, cotangents are no longer linear in what comes in.
+    """
+    axis, local = solution.recurrence.timeline, solution.local
+    assert axis is not None
+    if clamp is not None:
+        raise ValueError(f"clamp is {clamp} and ranks share the time axis; wanted None")
+    rec, trajectory = local.recurrence, local._iterate.states
+    with np.errstate(all="ignore"):
+        if final is not None:
+            (final,) = axis.ranks.total([final])
+        ends_here = axis.length > 0 and axis.stop == axis.total
+        cotangent, _ = cotangent_of(rec, trajectory, states, output, final if ends_here else None)
+        given = _Backwards(rec, trajectory, cotangent, axis)
+
+        def run(carry: Array) -> tuple[Gradients, Array]:
+            if not axis.length:
+                return gradients(rec, trajectory, states, output, None), carry
+            comes = carry + final if ends_here and final is not None else carry
+            found = gradients(rec, trajectory, states, output, comes)
+            return found, found._initial
+
+        return over_ranks(given, run)
+
+
+class ShardedGradients:
+    """The result of :func:`recsolve.adjoint` for a solution over ranks.
+
+    What belongs to steps is a Shard, of the own ones; what all steps depend on is summed over ranks, the same on each.
+    An attribute that the recurrence does not have raises AttributeError.
+
+    Attributes
+    ----------
+    states : Shard
+        The adjoint variables g[t].
+    drive : Names of Shard
+        Of a cell: with respect to each drive.
+    inputs : Shard, or tuple or dict of Shard
+        With respect to x, or to the inputs of a function.
+    initial : array, shape (*batch, *event), or Names
+        With respect to h[0], resets of all ranks included where they go back to it.
+    parameters, mixings, projection : Names
+        As those of :class:`recsolve.Gradients`.
+    local : Gradients
+        Of the own steps alone: what other ranks' steps add to weights is not in it.
+    """
+
+    def __init__(self, solution: ShardedSolution, local: Gradients):
+        axis = solution.recurrence.timeline
+        assert axis is not None
+        self.local, self._axis, self._solution = local, axis, solution
+        self._refused: dict[str, Exception] = {}
+        rec = local._recurrence
+        own = local._initial if axis.start == 0 and axis.length else namespace(rec.initial).zeros_like(rec.initial)
+        if axis.length and solution.recurrence.restart is solution.recurrence.initial:
+            own = own + local._restart
+        parts: dict[str, Any] = {"initial": own}
+        for name in _SUMMED:
+            try:
+                parts[name] = tree(lambda x: to_native(x, "a gradient"), getattr(local, name))
+            except (AttributeError, TypeError) as error:  # raised where it is asked for
+                self._refused[name] = error.with_traceback(None)
+        flat: list[Array] = []
+        tree(flat.append, parts)
+        sums = iter(axis.ranks.total(flat))
+        self._found: dict[str, Any] = tree(lambda _: next(sums), parts)
+
+    def _summed(self, name: str) -> Names:
+        if name in self._refused:
+            raise self._refused[name]
+        return tree(self._solution.recurrence.wrap, self._found[name])  # type: ignore[no-any-return]
+
+    @property
+    def states(self) -> Shard[Any]:
+        return Shard(self.local.states, self._axis)
+
+    @property
+    def named(self) -> Names:
+        """g[t] of the own steps by component."""
+        return self.local.named
+
+    @property
+    def initial(self) -> Any:
+        return self.local._by_component(self._found["initial"])
+
+    @property
+    def drive(self) -> Any:
+        return tree(lambda x: Shard(x, self._axis), self.local.drive)
+
+    @property
+    def inputs(self) -> Any:
+        return tree(lambda x: Shard(x, self._axis), self.local.inputs)
+
+    @property
+    def parameters(self) -> Names:
+        return self._summed("parameters")
+
+    @property
+    def mixings(self) -> Names:
+        return self._summed("mixings")
+
+    @property
+    def projection(self) -> Names:
+        return self._summed("projection")
+
+
+def adjoint_of_shards(
+    solution: Any, given: Mapping[str, Any], *, unconverged: bool, clamp: float | None
+) -> ShardedGradients:
+    """Return what :func:`recsolve.adjoint` does, of a solution over ranks."""
+    axis: Timeline = solution.recurrence.timeline
+    names = [name for name, x in given.items() if x is not None]
+    with axis.ranks.together(f"recsolve.adjoint of {solution.recurrence.description}, with {', '.join(names)}"):
+        if not isinstance(solution, ShardedSolution):
+            raise TypeError(f"solution is {type(solution).__name__}; wanted what recsolve.solve returns for shards")
+        check_given(given)
+        check_differentiable(solution.recurrence, solution.success or unconverged, solution.status)
+        own = {name: _own(x, name, axis) if name != "final" else x for name, x in given.items()}
+        c = native_cotangents(solution.local, own)
+        if c["final"] is not None:
+            if not axis.total:
+                raise ValueError("final is given, but T = 0: the final state is the initial one")
+            if not (axis.length and axis.stop == axis.total):  # it is the same on all ranks, and counts once
+                c["final"] = namespace(c["final"]).zeros_like(c["final"])
+        found = ShardedGradients(solution, gradients_over_ranks(solution, **c, clamp=clamp))
+        axis.ranks.closed()
+    return found
+
+
+def _own(x: Any, name: str, axis: Timeline) -> Any:
+    """Return the own part of a cotangent over time."""
+    if isinstance(x, Mapping):
+        return {key: _own(part, f"{name} {key}", axis) for key, part in x.items()}
+    if x is None:
+        return None
+    if not isinstance(x, Shard) or x.timeline != axis:
+        raise TypeError(f"{name} is {type(x).__name__}; wanted a Shard of the time axis of the solution")
+    return x.local
+
+
+OVER_RANKS["adjoint"] = adjoint_of_shards

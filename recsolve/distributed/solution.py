@@ -1,0 +1,182 @@
+"""What a solve over ranks returns: the states of the own steps, and how the whole ended."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Generic
+
+import numpy as np
+
+from recsolve.base.arrays import Array, UserArray
+from recsolve.base.links import Leaf
+from recsolve.base.names import Names
+from recsolve.base.report import Reported
+from recsolve.base.shard import Shard
+from recsolve.base.status import Status
+from recsolve.base.tolerance import Tolerance
+from recsolve.distributed.task import Facts
+from recsolve.recurrence.base import Recurrence
+from recsolve.solution import Solution
+
+_WAYS = {
+    "rounds": "all ranks at once, each from what the one before was found to end with",
+    "sweeps": "all steps of all ranks in every iteration",
+    "turns": "one rank after the other",
+}
+
+
+class ShardedSolution(Reported, Generic[UserArray]):
+    """A trajectory of which this rank holds its steps.
+
+    :func:`recsolve.solve` returns it for a recurrence whose time axis ranks share. Status, message and counts are those
+    of the whole, the same on every rank.
+
+    Attributes
+    ----------
+    states, output : Shard
+        As those of a :class:`recsolve.Solution`, of which this rank holds the own steps.
+    local : Solution
+        Of the own steps alone, from the state that truly comes before them.
+    final : array, shape (*batch, *event)
+        The last state of all, on every rank.
+    success : bool
+        Whether all steps of all ranks have converged.
+    status : Status
+        That of the first rank that failed, in the order of steps; else ``converged``.
+    message : str
+    nit : int
+        Iterations; where each rank solves its own steps, the most that one took.
+    residuals : array
+        max |f(h[t-1]) - h[t]| over all ranks of every iterate, where these sweep together; else the last one alone.
+    ranks : tuple of Facts
+        Of the steps of every rank: ``length``, ``status``, ``nit``, ``worst`` (max |r|), ``converged_prefix``,
+        ``exact_prefix``, ``atol`` and ``rtol``.
+    converged_prefix, exact_prefix : int
+        How many leading steps of all meet the tolerance; have a residual of exactly 0.
+    way : {"rounds", "sweeps", "turns"}
+        Whether each rank solved its steps from what the one before was found to end with, all iterated together, or
+        one followed the other.
+    stats : dict
+        Of the own steps.
+    tolerance : Tolerance
+        The widest that a rank's steps were tested with.
+    solver : Method
+    recurrence : Recurrence
+        Of the own steps, with its ``timeline``.
+    """
+
+    def __init__(
+        self,
+        recurrence: Recurrence[UserArray],
+        local: Solution[UserArray],
+        facts: tuple[Facts, ...],
+        final: Array,
+        way: str,
+        told: str,
+        linked: dict[Leaf, Any] | None = None,
+    ):
+        self.recurrence, self.local, self.ranks, self.way = recurrence, local, facts, way
+        self._final, self._told, self._linked = final, told, linked or {}
+
+    @property
+    def final(self) -> UserArray:
+        return self.recurrence.wrap(self._final)  # type: ignore[no-any-return]
+
+    @property
+    def states(self) -> Shard[UserArray]:
+        return self._shared(self.local.states)
+
+    @property
+    def output(self) -> Shard[UserArray]:
+        return self._shared(self.local.output)
+
+    @property
+    def named(self) -> Names:
+        """The states of the own steps by component, as views."""
+        return self.local.named
+
+    @property
+    def named_final(self) -> Names:
+        """The last state of all by component."""
+        return self.recurrence.named(self.final)
+
+    def _shared(self, own: Any) -> Shard[Any]:
+        assert self.recurrence.timeline is not None
+        return Shard(own, self.recurrence.timeline)
+
+    @property
+    def solver(self) -> Any:
+        return self.local.solver
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        return self.local.stats
+
+    @property
+    def success(self) -> bool:
+        return self.status is Status.CONVERGED
+
+    @cached_property
+    def _worst(self) -> int | None:
+        missed = [i for i, fact in enumerate(self.ranks) if fact.status is not Status.CONVERGED]
+        if not missed:
+            return None
+        return next((i for i in missed if self.ranks[i].status is not Status.ACCEPTED), missed[0])
+
+    @property
+    def status(self) -> Status:
+        return Status.CONVERGED if self._worst is None else self.ranks[self._worst].status
+
+    @property
+    def message(self) -> str:
+        count = f"{len(self.ranks)} rank{'s' * (len(self.ranks) > 1)}"
+        if self._worst is None:
+            return f"{Status.CONVERGED}: every entry of the residual of {count} meets {self.tolerance}"
+        start = sum(fact.length for fact in self.ranks[: self._worst])
+        stop = start + self.ranks[self._worst].length
+        return f"steps {start} to {stop - 1} (counted from 0), rank {self._worst} of {count}: {self._told}"
+
+    @property
+    def nit(self) -> int:
+        return max(fact.nit for fact in self.ranks)
+
+    @property
+    def residuals(self) -> Any:
+        if self.way == "sweeps":
+            return self.local.residuals
+        return np.array([np.max([fact.worst for fact in self.ranks])])
+
+    @property
+    def converged_prefix(self) -> int:
+        return self._prefix("converged_prefix")
+
+    @property
+    def exact_prefix(self) -> int:
+        return self._prefix("exact_prefix")
+
+    def _prefix(self, name: str) -> int:
+        total = 0
+        for fact in self.ranks:
+            total += getattr(fact, name)
+            if getattr(fact, name) < fact.length:
+                break
+        return total
+
+    @property
+    def tolerance(self) -> Tolerance:
+        own = self.local.tolerance
+        widest = max(self.ranks, key=lambda fact: fact.atol)
+        return Tolerance(widest.atol, max(fact.rtol for fact in self.ranks), own.lanes, own.unit)
+
+    def _facts(self) -> dict[str, str]:
+        axis = self.recurrence.timeline
+        assert axis is not None
+        return {
+            "message": self.message,
+            "method": f"{self.solver.name}, {self.nit} iterations, {_WAYS[self.way]}",
+            "recurrence": repr(self.recurrence),
+            "steps": f"{axis.start} to {axis.stop - 1} of {axis.total} are here",
+            "prefix": f"first {self.converged_prefix} of {axis.total} steps within tolerance",
+        }
+
+    _details = _facts

@@ -1,0 +1,135 @@
+"""Solves whose steps are shared by ranks: which way they are solved, decided alike on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from recsolve import solvers
+from recsolve.base.links import linked
+from recsolve.base.shard import OVER_RANKS
+from recsolve.base.status import Status
+from recsolve.distributed.rounds import before_each, solve_in_rounds, solve_in_turn
+from recsolve.distributed.solution import ShardedSolution
+from recsolve.distributed.sweeps import can_sweep, solve_by_sweeps
+from recsolve.distributed.task import Facts, Outcome, Task
+from recsolve.recurrence.base import Recurrence, check_recurrence
+from recsolve.solution import ConvergenceError
+from recsolve.solve import check_fallback, split_options
+from recsolve.solvers.registry import check_applies
+from recsolve.solvers.settings import whole_number
+
+
+def solve_shards(
+    recurrence: Recurrence,
+    *,
+    method: Any,
+    tol: float | None,
+    maxiter: int | None,
+    guess: Any,
+    callback: Any,
+    options: Mapping[str, Any] | None,
+    fallback: str,
+) -> ShardedSolution:
+    """Return what :func:`recsolve.solve` does, of a recurrence whose time axis ranks share."""
+    axis = recurrence.timeline
+    assert axis is not None
+    with axis.ranks.together(_call(recurrence, method, tol, maxiter, options, fallback)):
+        check_recurrence(recurrence, graphs=False)
+        check_fallback(fallback)
+        driver, solver = split_options(method, options)
+        _check(recurrence, solver, callback, driver, maxiter)
+        tensors = linked(recurrence, recurrence.kind)
+        own = guess.local if isinstance(guess, ShardedSolution) else getattr(guess, "local", guess)
+        task = Task(recurrence, solver, driver, {"tol": tol, "maxiter": maxiter}, own)
+        way, (solution, facts, final) = _solved(task, fallback)
+        message = ""
+        if any(fact.status is not Status.CONVERGED for fact in facts):
+            message = axis.in_order(axis.ranks.texts(solution.message))[_worst(facts)]
+        axis.ranks.closed()
+    found = ShardedSolution(recurrence, solution, tuple(facts), final, way, message, tensors)
+    if fallback == "raise" and not found.success:
+        raise ConvergenceError(found)  # type: ignore[arg-type]
+    return found
+
+
+def _worst(facts: list[Facts]) -> int:
+    """Return the rank whose steps failed first, in the order of steps, or else of which rows were accepted."""
+    missed = [i for i, fact in enumerate(facts) if fact.status is not Status.CONVERGED]
+    return next((i for i in missed if facts[i].status is not Status.ACCEPTED), missed[0])
+
+
+def _check(rec: Recurrence, solver: solvers.Method, callback: Any, driver: Mapping[str, Any], maxiter: Any) -> None:
+    """Raise TypeError or ValueError for what is not solved over ranks."""
+    check_applies(solver, rec)
+    whole_number("maxiter", maxiter, 0, optional=True)
+    whole_number("patience", driver["patience"], 1)
+    if not rec.stepwise:
+        raise TypeError(f"recurrence is {rec!r}, whose steps see all before them; wanted one along time to share it")
+    for name, given in (("callback", callback), ("trace", driver["trace"]), ("accept", driver["accept"])):
+        if given is not None and given is not False:
+            raise ValueError(
+                f"{name} is given and ranks share the time axis; wanted none: iterates of the steps of one rank can be "
+                "watched by solving recurrence.window(0, recurrence.length, initial)"
+            )
+
+
+def _solved(task: Task, fallback: str) -> tuple[str, Outcome]:
+    """Return the way that was taken, and the outcome."""
+    solver, rec, axis = task.solver, task.recurrence, task.timeline
+    one_by_one = isinstance(solver, solvers.Sequential)
+    end = None if one_by_one else task.forgotten()
+    scale = rec.state_scale if rec.length else 0.0
+    messages = axis.in_order(
+        axis.ranks.exchange([rec.length, end is not None, scale], [rec.initial if end is None else end])
+    )
+    lengths, said, scales = zip(*[message.numbers.tolist() for message in messages], strict=True)
+    vars(rec)["state_scale"] = max(scales) or 1.0  # so that all are tested alike
+    held = [i for i, length in enumerate(lengths) if length]
+    if not one_by_one and all(said[i] for i in held[:-1]):
+        found: Outcome | None = solve_in_rounds(task, before_each(task, lengths, [m.arrays[0] for m in messages]))
+        way = "rounds"
+    else:
+        way, found = _together(task)
+    if found is not None:
+        converged = all(fact.status is Status.CONVERGED for fact in found.facts)
+        follows = way == "sweeps" and found.facts[0].status is Status.NONFINITE
+        if converged or not (follows or fallback == "sequential" or isinstance(solver, solvers.Auto)):
+            return way, found
+    rest, known = "sequential" if fallback == "sequential" else "none", None if found is None else found.solution
+    return "turns", solve_in_turn(task, rest, known)
+
+
+def _together(task: Task) -> tuple[str, Outcome | None]:
+    """Return the solution by sweeps over all ranks, or None where the method has none."""
+    solver: Any = task.solver
+    if isinstance(solver, solvers.Auto):  # where units couple, the products of whole Jacobians do not compose
+        solver = solvers.Newton() if task.recurrence.rounding == 0 else solvers.QuasiNewton()
+    if not can_sweep(solver):
+        return "turns", None
+    total, maxiter = task.timeline.total, task.settings["maxiter"]
+    limit = total + task.timeline.size + 2 if maxiter is None else int(maxiter)
+    return "sweeps", solve_by_sweeps(task, solver, limit, int(task.driver["patience"]))
+
+
+def _call(rec: Recurrence, method: Any, tol: Any, maxiter: Any, options: Any, fallback: Any) -> str:
+    """Return in words what is solved how, the same on ranks that do the same."""
+    given = {"method": method, "tol": tol, "maxiter": maxiter, "options": options, "fallback": fallback}
+    said = ", ".join(f"{name}={_named(x)}" for name, x in given.items() if x is not None)
+    return f"recsolve.solve of {rec.description} with states {tuple(rec.shape[1:])} of {rec.dtype}, {said}"
+
+
+def _named(x: Any) -> str:
+    """Return an argument in words, without the address that functions and objects have in a process."""
+    if isinstance(x, solvers.Method):
+        settings = ", ".join(f"{f.name}={_named(getattr(x, f.name))}" for f in fields(x))
+        return f"{type(x).__name__}({settings})"
+    if isinstance(x, Mapping):
+        return "{" + ", ".join(f"{name}: {_named(value)}" for name, value in x.items()) + "}"
+    if callable(x):
+        return str(getattr(x, "__qualname__", type(x).__name__))
+    return repr(x) if isinstance(x, (str, int, float, bool, type(None))) else type(x).__name__
+
+
+OVER_RANKS["solve"] = solve_shards
