@@ -264,9 +264,7 @@ def scan(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: 
     return get("scan", name)(monoid, elements, initial=initial, reset=reset)  # type: ignore[no-any-return]
 
 
-def summarise(
-    monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None
-) -> Summary:
+def summarise(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Summary:
     """Return what a range of at least one step does to the state before it, by the backend that would scan it.
 
     Parameters

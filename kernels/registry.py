@@ -25,7 +25,13 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 # The modules that register the kernels of each backend, imported when one of them is needed.
 _MODULES = {
     "numpy": ("reference.scan_numpy", "summary"),
-    "numba": ("cpu.scan.scan_numba", "cpu.scan.summary_numba", "cpu.cell.fused_loops", "cpu.cell.stage_loops", "cpu.cell.mixing"),
+    "numba": (
+        "cpu.scan.scan_numba",
+        "cpu.scan.summary_numba",
+        "cpu.cell.fused_loops",
+        "cpu.cell.stage_loops",
+        "cpu.cell.mixing",
+    ),
     "cuda": (
         "gpu.scan.scan_cuda",
         "gpu.scan.summary_cuda",

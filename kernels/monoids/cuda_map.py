@@ -185,4 +185,6 @@ class LinearMap(CudaMap):
             return numbers[:1], numbers[1:2]
         n = elements[1].shape[state]
         matrix = numbers[: n * n].reshape(n, n, *numbers.shape[1:])
-        return np.moveaxis(matrix, (0, 1), (state - 1, state))[None], np.moveaxis(numbers[n * n : -1], 0, state - 1)[None]
+        return np.moveaxis(matrix, (0, 1), (state - 1, state))[None], np.moveaxis(numbers[n * n : -1], 0, state - 1)[
+            None
+        ]

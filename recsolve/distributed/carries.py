@@ -15,8 +15,11 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
+from recsolve.distributed.packing import Soon
+from recsolve.distributed.ranks import Sent
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.kernels.backends import scan, summarise
+from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import state_dtype
 from recsolve.kernels.monoids.monoid import Monoid
@@ -133,60 +136,78 @@ def over_ranks(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> 
         What steps do to a state.
     run : callable
         ``run(state)`` returns what the own steps give for a state that comes in, and the state that comes out.
+
+    Notes
+    -----
+    On a device the own steps are asked for before anybody has looked at the message, so that it never waits for the host.
     """
-    axis = given.timeline
+    axis, needed = given.timeline, given.timeline.stop < given.timeline.total  # the last rank has nobody to tell
     for probing in (True, False):
-        said = _forgotten(given) if probing else None
-        folded = _fold(given, said)
-        if folded is None:
+        said = _forgotten(given) if probing and needed else None
+        folded = _fold(given, said, needed)
+        if not axis.ranks.on_device and not folded.holds():
             break
         found, end = run(folded.carry)
-        if not folded.guessed or _all(axis, said is None or _as_said(end, said, given)):
+        if axis.ranks.on_device and not folded.holds():
+            break
+        if not folded.guessed or _all_as_said(given, said, end):
             return found
     return _relayed(given, run)
 
 
-class _Folded(NamedTuple):
-    """The state that comes in, and whether a rank has said what it only guesses."""
+class _Said(NamedTuple):
+    """What a rank says comes out of it, and how large the states are before that."""
 
-    carry: Array
-    guessed: bool
+    end: Array
+    size: Array
 
 
-def _fold(given: Elements, said: Array | None) -> _Folded | None:
-    """Exchange what all ranks do to a state; None where one cannot say it, or composed elements have overflowed."""
+class _Folded:
+    """The states that come in and out of all ranks, by what these have said while the message is under way.
+
+    Attributes
+    ----------
+    carry : array
+        The state that comes in.
+    guessed : bool
+        Whether a rank has said what it only guesses; known once :meth:`holds` has been asked.
+    """
+
+    guessed = False
+
+    def __init__(self, sent: Sent, states: list[Array], place: int):
+        self.carry, self._sent = states[place], sent
+        self._states = Soon(namespace(self.carry).stack(states))
+
+    def holds(self) -> bool:
+        """Return whether all ranks can say what they do, and no composed element has overflowed."""
+        able, said = self._sent.numbers().T.astype(bool)
+        self.guessed = bool(said.any())
+        states = self._states.read()
+        return bool(able.all()) and not _lost(states[:-1], states[1:])
+
+
+def _fold(given: Elements, said: _Said | None, needed: bool) -> _Folded:
+    """Begin to exchange what all ranks do to a state, and fold it."""
     axis, monoid, row = given.timeline, given.monoid, given.row
-    summary, able = None, True
-    if axis.length and said is None:
+    summary, able, xp = None, True, namespace(row)
+    if needed and axis.length and said is None:
         able = given.composable
         if able:
             summary = summarise(monoid, given.elements, initial=given.initial, reset=given.cuts)
-    xp = namespace(row)
-    after, cut = (row, xp.zeros(row.shape, bool)) if said is None else (said, xp.ones(row.shape, bool))
+    after, cut = (row, xp.zeros(row.shape, bool)) if said is None else (said.end, xp.ones(row.shape, bool))
     if summary is not None and summary.after is not None and summary.cut is not None:
         after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
-    sent = [*arrays_of(given, summary), after, cut.copy()]
-    messages = axis.in_order(axis.ranks.exchange([axis.length, able, said is not None], sent))
-    if not all(message.numbers[1] for message in messages):
-        return None
-    state = carry = row if given.initial is None else given.initial.astype(row.dtype, copy=False)
-    for place, (numbers, arrays) in enumerate(messages):
-        if place == axis.place:
-            carry = state
-        *parts, after, cut = arrays
-        if numbers[2]:
-            state = after
-        elif numbers[0]:
-            following = xp.where(cut, after, monoid.act(element_of(given.few, parts), state[None])[0])
-            if _lost(state, following):
-                return None
-            state = following
-    return _Folded(carry, any(message.numbers[2] for message in messages))
-
-
-def _all(axis: Timeline, flag: bool) -> bool:
-    """Return whether something holds on all ranks."""
-    return all(message.numbers[0] for message in axis.ranks.exchange([flag]))
+    sent = axis.ranks.begin([able, said is not None], [*arrays_of(given, summary), after, cut])
+    *parts, after, cut = (axis.in_order(x) for x in sent.arrays)
+    states = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]
+    for place, length in enumerate(axis.ordered[:-1]):
+        state = states[-1]
+        if length:
+            element = element_of(given.few, [x[place] for x in parts])
+            state = xp.where(cut[place], after[place], monoid.act(element, state[None])[0])
+        states.append(state)
+    return _Folded(sent, states, axis.place)
 
 
 def _lost(before: Array, after: Array) -> bool:
@@ -197,7 +218,7 @@ def _lost(before: Array, after: Array) -> bool:
     return bool(((xp.isfinite(before) & ~xp.isfinite(after)) | (~xp.isnan(before) & xp.isnan(after))).any())
 
 
-def _forgotten(given: Elements) -> Array | None:
+def _forgotten(given: Elements) -> _Said | None:
     """Return what comes out of the last steps, if these forget what comes in; else None.
 
     Of affine maps, whose homogeneous part tells it: there other ones compose at a fraction of the cost.
@@ -208,22 +229,34 @@ def _forgotten(given: Elements) -> Array | None:
     (A, b), reset = given.last(_LAST)
     if b.dtype.kind not in "fc" or isinstance(A, Identity):
         return None
-    xp = namespace(b)
-    ones, zeros = xp.ones(given.row.shape, given.row.dtype), xp.zeros_like(b)
-    passed = abs(scan(monoid, (A, zeros), initial=ones, reset=reset)[-1])
-    if not bool((passed <= np.finfo(given.row.dtype).eps / 16).all()):
+    row = given.row
+    if not bool((_passed(A, b, reset, row) <= np.finfo(row.dtype).eps / 16).all()):
         return None
-    return scan(monoid, (A, b), initial=xp.zeros_like(ones), reset=reset)[-1].astype(given.row.dtype, copy=False)  # type: ignore[no-any-return]
+    rows = scan(monoid, (A, b), initial=row, reset=reset).astype(row.dtype, copy=False)
+    size, mixed = abs(rows).max(axis=0), tuple(monoid.mixed((A, b)))
+    return _Said(rows[-1], size.max(axis=mixed, keepdims=True) if mixed and size.size else size)
 
 
-def _as_said(end: Array, said: Array, given: Elements) -> bool:
-    """Return whether what has come out is what was said, to a few units in the last place of its row."""
-    xp, eps = namespace(end), float(np.finfo(end.dtype).eps)
-    mixed = tuple(given.monoid.mixed(given.few))
-    size = xp.maximum(abs(end), abs(said))
-    size = size.max(axis=mixed, keepdims=True) if mixed and size.size else size
-    same = (end == said) | (xp.isnan(end) & xp.isnan(said))
-    return bool((same | (abs(end - said) <= _ROUNDING * eps * size)).all())
+def _passed(A: Jacobian, b: Array, reset: Array | None, row: Array) -> Array:
+    """Return how much of a state that comes in is left after some steps."""
+    xp = namespace(b)
+    if type(A) in (Scalar, Diagonal):
+        entries = abs(A.diagonal().data.astype(row.dtype, copy=False))
+        return (entries if reset is None else xp.where(reset, 0, entries)).prod(axis=0)  # type: ignore[no-any-return]
+    return abs(scan(MONOIDS["affine"], (A, xp.zeros_like(b)), initial=xp.ones_like(row), reset=reset)[-1])
+
+
+def _all_as_said(given: Elements, said: _Said | None, end: Array) -> bool:
+    """Return whether of all ranks has come out what they said, to a few units in the last place of their states."""
+    xp = namespace(end)
+    same = xp.ones((), bool)
+    if said is not None:
+        by = _ROUNDING * float(np.finfo(end.dtype).eps) * said.size
+        same = xp.isclose(end, said.end, rtol=0, atol=by, equal_nan=True).all()
+    sent = given.timeline.ranks.begin((), [same])
+    found = Soon(sent.arrays[0])
+    sent.check()
+    return bool(found.read().all())
 
 
 def _relayed(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> Found:

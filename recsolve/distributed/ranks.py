@@ -8,17 +8,17 @@ within the timeout is named with the help of the store of the process group.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, from_native, kind_of, namespace, to_host
+from recsolve.base.arrays import Array, to_host
+from recsolve.distributed.packing import HEADER, OnDevice, OnHost, length_of, stacked
 
-_HEADER = 64  # bytes: the number of the message, whether its rank goes on, the digest of its call, bytes that follow
-_ALIGNED = 16
 _TEXT = 4096
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _LOOK = 0.25  # seconds between two looks at the store
@@ -59,6 +59,46 @@ class Message(NamedTuple):
     arrays: list[Array]
 
 
+@dataclass
+class _Coming:
+    """Bytes under way: rows of all ranks, whether they are there, what brings some to the host, and these."""
+
+    rows: Any
+    there: Callable[[], bool]
+    brought: Callable[[], Array]
+    host: Any = None
+
+
+class Sent:
+    """A message under way.
+
+    Attributes
+    ----------
+    arrays : list of array, shape (ranks, ...)
+        In the dtypes of those that this rank has sent itself.
+    """
+
+    def __init__(self, ranks: Ranks, coming: _Coming, sent: Array, length: int):
+        self._ranks, self._coming, self._sent, self._length = ranks, coming, sent, length
+        self.arrays: list[Array] = []
+        self.told: Array | None = None
+
+    def check(self) -> None:
+        """Wait for the message; raise where a rank has failed, or does something else."""
+        if self._coming.host is None:
+            self._ranks.settle()
+            heads = np.ascontiguousarray(self._coming.host[:, :HEADER]).view(np.int64)
+            self._ranks.check(heads)
+            self._ranks.check_lengths(heads[:, 3].tolist())
+
+    def numbers(self) -> Array:
+        """Return the numbers of all ranks, (ranks, n), once they are there."""
+        self.check()
+        if self.told is None:
+            self.told = np.ascontiguousarray(self._coming.host[:, HEADER:]).view(np.float64)
+        return self.told
+
+
 class Ranks:
     """A process group of ``torch.distributed``, and what its ranks are doing together.
 
@@ -87,6 +127,8 @@ class Ranks:
         self._along = 1024  # bytes that go with every header: all ranks know them, for they have seen all messages
         self._doing: str | None = None
         self._digest = 0
+        self._where = OnDevice() if self.on_device else OnHost()
+        self._open: _Coming | None = None  # a message that is under way
         self._lost: str | None = None  # why no more messages can be exchanged
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -126,7 +168,9 @@ class Ranks:
         if self._digest < 0 or self._lost is not None:
             return
         try:
-            self._heads(self._packed(_FAILED, np.empty(0), ()))
+            self.settle()
+            self._open = self._send(self._packed(_FAILED, np.empty(0), ())[: HEADER + self._along], HEADER)
+            self.settle()
             self.texts(f"{type(error).__name__}: {error}")
         except RankError as other:  # nobody waits
             error.add_note(str(other))
@@ -145,22 +189,38 @@ class Ranks:
         RankError
             Where a rank has failed, did not come in time, or does something else.
         """
+        sent = self.begin(numbers, arrays)
+        told = sent.numbers()
+        return [Message(told[rank], [x[rank] for x in sent.arrays]) for rank in range(self.size)]
+
+    def begin(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = ()) -> Sent:
+        """Send the same, and return what all have sent while it is under way.
+
+        Its arrays may be used at once: on a device that is ordered after the message, and nothing has waited for it.
+        What comes of them counts once the numbers have been asked for, which raises what :meth:`exchange` does.
+        """
         if self._doing is None:
             raise RuntimeError("messages are exchanged within together(...)")
-        sent = np.asarray(numbers, np.float64)
-        packed = self._packed(_GOES_ON, sent, arrays)
-        heads, first = self._heads(packed)
-        self._check(heads)
-        lengths = heads[:, 3]
-        if len(set(lengths.tolist())) > 1:
-            raise self._other("sends", [f"{n} bytes" for n in lengths])
-        rest, length = None, int(lengths.max())
-        if length > self._along:
-            rest = self._gathered(packed[_HEADER + self._along : _HEADER + length])
-            self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
-        return [
-            self._unpacked(first[r], None if rest is None else rest[r], length, sent, arrays) for r in range(self.size)
-        ]
+        told = np.asarray(numbers, np.float64)
+        length, along, short = length_of(told, arrays), HEADER + self._along, told.nbytes <= self._along
+        with self._where.stream():
+            packed = self._packed(_GOES_ON, told, arrays)
+            coming = self._open = self._send(packed[:along], HEADER + min(told.nbytes, self._along))
+            sent, rows = Sent(self, coming, told, length), coming.rows
+            if length > self._along:
+                import torch
+
+                sent.check()
+                rest = self._received(self._send(packed[along : HEADER + length], 0)).rows
+                rows = torch.cat([rows, rest], dim=1)
+                self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
+            elif not self.on_device:
+                sent.check()
+            if arrays or not short:
+                native = self._where.native(rows, arrays)
+                sent.arrays = stacked(native, told, arrays)
+                sent.told = None if short else to_host(stacked(native, np.empty(0), [told])[0])
+        return sent
 
     def total(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
@@ -169,59 +229,48 @@ class Ranks:
         found = [message.arrays for message in self.exchange((), arrays)]
         return [sum(parts[1:], start=parts[0].copy()) for parts in zip(*found, strict=True)]
 
-    # How messages are packed ------------------------------------------------------------------------------------
+    # How messages are sent --------------------------------------------------------------------------------------
 
     def _packed(self, code: int, numbers: Array, arrays: Sequence[Array]) -> Any:
         """Return a message as a tensor of bytes, at least as long as what goes along with the header."""
-        import torch
+        length = length_of(numbers, arrays)
+        head = np.array([self.messages, code, self._digest, length], np.int64)
+        return self._where.packed(head, numbers, arrays, HEADER + max(length, self._along))
 
-        sizes = [_aligned(x.nbytes) for x in arrays]
-        length = _aligned(numbers.nbytes) + sum(sizes)
-        head = np.zeros(_HEADER // 8, np.int64)
-        head[:4] = self.messages, code, self._digest, length
-        host = np.zeros(_HEADER + max(length, self._along), np.uint8)
-        host[:_HEADER] = head.view(np.uint8)
-        place = _HEADER + _aligned(numbers.nbytes)
-        host[_HEADER : _HEADER + numbers.nbytes] = numbers.view(np.uint8)
-        if not self.on_device:
-            for x, size in zip(arrays, sizes, strict=True):
-                host[place : place + x.nbytes] = np.ascontiguousarray(to_host(x)).reshape(-1).view(np.uint8)
-                place += size
-            return torch.from_numpy(host)
-        packed = torch.empty(len(host), dtype=torch.uint8, device=torch.device("cuda", torch.cuda.current_device()))
-        packed[:place] = torch.from_numpy(host[:place])
-        for x, size in zip(arrays, sizes, strict=True):
-            if x.nbytes:
-                flat = namespace(x).ascontiguousarray(x).reshape(-1).view(np.uint8)
-                packed[place : place + x.nbytes] = from_native(flat, "torch")
-            place += size
-        return packed
+    def _send(self, packed: Any, count: int) -> _Coming:
+        """Begin to exchange bytes, of which ``count`` of every rank are to come to the host."""
+        import torch.distributed as dist
 
-    def _unpacked(self, first: Any, rest: Any, length: int, numbers: Array, arrays: Sequence[Array]) -> Message:
-        """Return the numbers and arrays of one rank, which are like those that were sent."""
-        import torch
+        if self.size == 1:
+            rows, work = packed[None].clone(), None
+        else:
+            rows = packed.new_empty((self.size, len(packed)))
+            together = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its name from torch 2.13 on
+            try:
+                work = together(rows.view(-1), packed, group=self.group, async_op=True)
+            except (RuntimeError, TimeoutError) as error:
+                raise self._missing(error) from error
+        return _Coming(rows, *self._where.started(work, rows, count))
 
-        body = first[_HEADER : _HEADER + min(length, self._along)] if rest is None else None
-        if body is None:
-            body = torch.cat([first[_HEADER : _HEADER + length - len(rest)], rest])
-        place = _aligned(numbers.nbytes)
-        told = body[: numbers.nbytes].cpu().numpy().view(np.float64)
-        found = []
-        for x in arrays:
-            found.append(_like(body[place : place + x.nbytes], x))
-            place += _aligned(x.nbytes)
-        return Message(told, found)
+    def _received(self, coming: _Coming) -> _Coming:
+        """Wait for bytes; raise RankError where those of a rank do not come."""
+        try:
+            self._wait(coming.there)
+            coming.host = coming.brought()
+        except (RuntimeError, TimeoutError) as error:
+            raise self._missing(error) from error
+        return coming
 
-    def _heads(self, packed: Any) -> tuple[Array, Any]:
-        """Exchange headers and what goes along with them; return the headers, (ranks, 8), and all of it."""
-        first = self._gathered(packed[: _HEADER + self._along])
-        self.messages += 1
-        heads = first[:, :_HEADER].cpu().numpy().copy().view(np.int64)
-        return heads, first
+    def settle(self) -> None:
+        """Wait for the message that is under way, if one is."""
+        coming, self._open = self._open, None
+        if coming is not None:
+            self._received(coming)
+            self.messages += 1
 
     # What may go wrong ------------------------------------------------------------------------------------------
 
-    def _check(self, heads: Array) -> None:
+    def check(self, heads: Array) -> None:
         """Raise where a rank has failed, or where ranks do different things; all of them do then."""
         failed = np.flatnonzero(heads[:, 1])
         if not len(failed) and (heads[:, 2] == heads[0, 2]).all():
@@ -231,6 +280,11 @@ class Ranks:
             told = "; ".join(f"rank {r}: {texts[r]}" for r in failed)
             raise RankError(f"{self._doing} has ended on all ranks, since it failed on {told}", tuple(failed.tolist()))
         raise self._other("calls", texts)
+
+    def check_lengths(self, lengths: Sequence[int]) -> None:
+        """Raise where ranks send messages of other lengths."""
+        if len(set(lengths)) > 1:
+            raise self._other("sends", [f"{n} bytes" for n in lengths])
 
     def _other(self, verb: str, texts: Sequence[str]) -> RankError:
         told = "; ".join(f"rank {r} {verb} {text}" for r, text in enumerate(texts))
@@ -246,32 +300,14 @@ class Ranks:
         sent = np.zeros(_TEXT, np.uint8)
         coded = text.encode()[:_TEXT]
         sent[: len(coded)] = np.frombuffer(coded, np.uint8)
-        packed = torch.from_numpy(sent)
-        found = self._gathered(packed.cuda() if self.on_device else packed).cpu().numpy()
+        with self._where.stream():
+            found = self._received(self._send(self._where.placed(torch.from_numpy(sent)), _TEXT)).host
         return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in found]
 
-    def _gathered(self, packed: Any) -> Any:
-        """Return the bytes of all ranks, (ranks, bytes); raise RankError where one does not come."""
-        import torch
-        import torch.distributed as dist
-
-        out = packed.new_empty((self.size, len(packed)))
-        if self.size == 1:
-            return packed[None]
-        try:
-            together = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its name from torch 2.13 on
-            work = together(out.view(-1), packed, group=self.group, async_op=True)
-            self._wait(work)
-            if self.on_device:
-                torch.cuda.current_stream().synchronize()
-        except (RuntimeError, TimeoutError) as error:
-            raise self._missing(error) from error
-        return out
-
-    def _wait(self, work: Any) -> None:
+    def _wait(self, there: Callable[[], bool]) -> None:
         """Wait until a message is there, until another rank says that it waits in vain, or for the timeout."""
         began = looked = time.monotonic()
-        while not work.is_completed():
+        while not there():
             now = time.monotonic()
             if now - began > self.timeout:
                 raise TimeoutError(f"nothing came within {self.timeout:g} s")
@@ -280,7 +316,6 @@ class Ranks:
                 if self._alarm():
                     raise TimeoutError("another rank waits in vain")
             time.sleep(0 if now - began < 1e-3 else 5e-5 if now - began < 0.1 else 2e-3)
-        work.wait()
 
     def _store(self) -> Any:
         """Return the store of the process group, by which ranks find each other."""
@@ -343,25 +378,6 @@ class Elsewhere:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // _ALIGNED) * _ALIGNED
-
-
-def _like(body: Any, x: Array) -> Array:
-    """Return bytes as an array like another, of its namespace."""
-    if not x.nbytes:
-        return x.copy()
-    if body.is_cuda:
-        import cupy
-
-        found: Array = cupy.from_dlpack(body.contiguous()).view(x.dtype).reshape(x.shape)
-        return found
-    host = body.numpy().view(x.dtype).reshape(x.shape)
-    if kind_of(x) == "cupy":
-        return namespace(x).asarray(host)  # type: ignore[no-any-return]
-    return host.copy()
 
 
 # Of every process group there is one: all messages of the group are counted together.

@@ -23,10 +23,11 @@ from recsolve.distributed.task import Facts, Outcome, Task
 from recsolve.guess import first_iterate
 from recsolve.jacobians import Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan
+from recsolve.kernels.backends import summarise
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.residual import guard, hopeless
-from recsolve.kernels.summary import Summary, summarise
+from recsolve.kernels.summary import Summary
 from recsolve.recurrence.binding import walking
 from recsolve.solution import Solution
 from recsolve.solvers.driver import History, status_of

@@ -20,6 +20,7 @@ from recsolve.kernels.registry import register
 from recsolve.kernels.summary import Summary, folded, joined
 from recsolve.kernels.summary import summarise as by_tree
 
+
 def carries(monoid: Monoid, elements: Any, initial: Array | None = None) -> bool:
     """Return whether the compiled loops take these elements, and do not hand them to the tree of NumPy."""
     e = elements[0]
@@ -29,9 +30,7 @@ def carries(monoid: Monoid, elements: Any, initial: Array | None = None) -> bool
 
 
 @register("summary", "numba")
-def summarise(
-    monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None
-) -> Summary:
+def summarise(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Summary:
     """Return what a range of at least one step does to the state before it; arguments and results are the reference's."""
     like = monoid.like(elements)
     if not carries(monoid, elements, initial) or (reset is not None and reset.ndim != like.ndim):
