@@ -80,7 +80,7 @@ def test_every_map_that_composes(host, case):
 
 @needs_compiler
 def test_any_strides_and_widths(host):
-    """Lanes of any order, times that are nearest in memory and run backwards; with one range of tiles and with several."""
+    """Lanes of any order, times that are nearest in memory and run backwards; one range of tiles and several."""
     rng = np.random.default_rng(0)
     a, b = rng.uniform(-1, 1, (900, 3, 10)), rng.standard_normal((900, 3, 10))
     for a_view, b_view in zip(views(a, rng), views(b, rng), strict=True):

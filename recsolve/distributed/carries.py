@@ -85,8 +85,8 @@ class Elements:
 
     @property
     def cuts(self) -> Array | None:
-        """The mask of cut steps, the first of all among them where no state comes before it."""
-        if self.initial is not None or not self.first:
+        """The mask of cut steps; the first of all is cut where no state comes before it (affine maps act on zero)."""
+        if self.initial is not None or not self.first or type(self.monoid) is Affine:
             return self.reset
         like = self.like
         steps = namespace(like).arange(self.timeline.length)
@@ -139,7 +139,7 @@ def over_ranks(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> 
 
     Notes
     -----
-    On a device the own steps are asked for before anybody has looked at the message, so that it never waits for the host.
+    On a device the own steps are asked for before the host has seen the message, so that they do not wait for it.
     """
     axis, needed = given.timeline, given.timeline.stop < given.timeline.total  # the last rank has nobody to tell
     for probing in (True, False):

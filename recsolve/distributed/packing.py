@@ -1,7 +1,7 @@
 """How numbers and arrays lie in a message, on the host and on a device.
 
-A message is a row of bytes: a header, float64 numbers, arrays. On a device nothing waits for it: the header and the
-numbers go there, and come back, through memory that the device copies itself, and arrays are used as soon as they are there.
+A message is a row of bytes: a header, float64 numbers, arrays. On a device the host does not wait for it: header and
+numbers go there and come back through memory that the device copies itself, and arrays are used as they come.
 """
 
 from __future__ import annotations

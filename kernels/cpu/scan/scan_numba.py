@@ -268,7 +268,7 @@ class Laid:
         return P, Q, np.zeros((blocks, count), np.bool_)
 
     def blocks(self) -> tuple[int, int]:
-        """Return the length and number of blocks of time for summaries alone: enough for threads, and to walk abreast."""
+        """Return the length and number of blocks of time for a summary: enough for threads, and to walk abreast."""
         steps: int = self.shape[0]
         few = self.lanes.number < _NARROW
         wanted = _ABREAST if few else ceil(_TILES / ceil(self.lanes.number * self.k / _WIDTH))

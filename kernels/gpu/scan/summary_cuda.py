@@ -1,4 +1,4 @@
-"""What all steps of CuPy arrays do to the state before them, by CUDA kernels: elements are read once, as scans read them.
+"""What all steps of CuPy arrays do to the state before them, by CUDA kernels that read elements once.
 
 Blocks compose ranges of tiles, and a warp for each lane composes what these have found. What the maps of scans are, and
 how elements lie, is as in :mod:`recsolve.kernels.gpu.scan.scan_cuda`; what is not carried goes to the tree of NumPy,
@@ -80,7 +80,7 @@ def _composed(
 
 
 def _in_order(numbers: Array, sizes: tuple[int, ...], order: list[int]) -> Array:
-    """Return numbers of lanes that are counted along axes in an order, the innermost first, with the axes as they are."""
+    """Return numbers of lanes that are counted along axes in an order, the innermost first, with these axes."""
     outwards = [*reversed(order)]
     apart = numbers.reshape(len(numbers), *(sizes[axis] for axis in outwards))
     return apart.transpose(0, *(1 + outwards.index(axis) for axis in range(len(sizes))))
