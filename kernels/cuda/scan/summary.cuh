@@ -12,26 +12,27 @@ namespace recsolve {
 // Leaves the maps of ranges: numbers [range][number][lane].
 template <class Map, class S, bool CUT, int THREADS, int RUN, int V, int VECTOR, bool ALONG, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) summary(const Problem p) {
-    Tile<Map, S, CUT, THREADS, RUN, V, VECTOR, ALONG> tile(p, 0);
-    const long long range = blockIdx.x / p.tiles_of_lanes, tile_of_lanes = blockIdx.x % p.tiles_of_lanes;
-    const int first = static_cast<int>(p.tiles_of_time * range / p.ranges);
-    const int last = static_cast<int>(p.tiles_of_time * (range + 1) / p.ranges);
-    tile.turn_to(tile_of_lanes, first);
+    using T = typename Map::Number;
+    Tile<Map, S, CUT, THREADS, RUN, V, VECTOR, ALONG> tile(p, Map::size * LANES);
+    const int across = static_cast<int>(p.tiles_of_lanes), block = static_cast<int>(blockIdx.x);
+    const int last = static_cast<int>(p.tiles_of_time * (block / across + 1) / p.ranges);
+    int times = static_cast<int>(p.tiles_of_time * (block / across) / p.ranges);
+    tile.turn_to(block % across, times);
     tile.find_lanes();
     __syncthreads();
-    Map whole;
-    whole.identity();
 #pragma unroll 1
-    for (int times = first; times < last; ++times) {
-        tile.turn_to(tile_of_lanes, times);
+    for (bool first = true; times < last; ++times, first = false) {
+        tile.turn_to(block % across, times);
         tile.fetch();  // while the first threads still compose what warps have left: none of it is in the way
-        Map next = tile.compose();
-        if (times > first) next.after(whole);
-        whole = next;
+        Map whole = tile.compose();
+        if (tile.thread >= tile.width) continue;
+        T* before = tile.spare + tile.lane;  // registers are for the steps
+        if (!first) whole.after(get<Map>(before, LANES));
+        put(whole, before, LANES);
     }
-    using T = typename Map::Number;
     if (tile.thread < tile.width && tile.exists()) {
-        put(whole, address<T>(p.told) + range * Map::size * p.lanes + tile.first_lane + tile.lane, p.lanes);
+        const long long place = block / across * Map::size * p.lanes + tile.first_lane + tile.lane;
+        put(get<Map>(tile.spare + tile.lane, LANES), address<T>(p.told) + place, p.lanes);
     }
 }
 

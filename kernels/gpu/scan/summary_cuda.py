@@ -13,12 +13,11 @@ import numpy as np
 
 from recsolve.base.arrays import Array, address, kind_of, namespace
 from recsolve.jacobians import Zero
-from recsolve.kernels.gpu.device import Launch, Machine, on
+from recsolve.kernels.gpu.device import Machine, on
 from recsolve.kernels.gpu.scan.maps import cuda_map
 from recsolve.kernels.gpu.scan.operands import Operands, types_of
 from recsolve.kernels.gpu.scan.scan_cuda import asked_of, taken
 from recsolve.kernels.gpu.scan.scan_plan import Plan, plan
-from recsolve.kernels.gpu.scan.variants import OPTIONS, text
 from recsolve.kernels.gpu.views import AT, LANES, innermost
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.registry import register
@@ -72,10 +71,11 @@ def _composed(
     parts = xp.empty((ranges, maps.size, lanes), number) if ranges > 1 else out
     for name, at in {**placed.addresses, "y": address(out), "told": address(parts)}.items():
         p[AT[name]] = at
-    machine.launch(Launch(*planned.launch[:-1], p))
+    one = planned.launch._replace(problem=p)
+    machine.launch(one)
     if ranges > 1:
-        code = text("summary", asked.monoid)
-        machine.launch(Launch(code, f"recsolve::together<{maps.name}>", OPTIONS, lanes, LANES, 0, p))
+        together = f"recsolve::together<{maps.name}>"
+        machine.launch(one._replace(kernel=together, blocks=lanes, threads=LANES, shared=0))
     return _in_order(out, asked.sizes, innermost(dict(asked.arrays)["y"].lanes))
 
 

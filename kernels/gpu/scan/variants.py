@@ -158,7 +158,7 @@ class Variant:
         along = self.threads * (self.run + self.vector)
         plane = along if self.order == "along" else self.span(width) * pitch
         states = (2 * self.parts + self.threads // LANES * (size + self.parts + 1)) * LANES
-        maps = self.batch * self.threads * size
+        maps = size * (LANES if self.regime == "summary" else self.batch * self.threads)
         return (_OFFSETS + 4) * LANES + (states + maps) * number + (self.numbers * own + cut) * plane
 
     def launch(self, blocks: int, shared: int, problem: Array) -> Launch:
@@ -174,7 +174,8 @@ class Variant:
     def blocks(self) -> int:
         """Blocks that a multiprocessor is to hold, which bounds registers; 1 where maps are heavy."""
         numbers = self.threads * self.run * self.abreast * self.numbers * self.storage.bytes
-        return max(min(_TILES // numbers, TILES), 1) if self.light else 1
+        one_by_one = self.regime == "summary" and self.vector * self.storage.bytes < 4  # they wait in registers
+        return max(min(_TILES // numbers, TILES - one_by_one), 1) if self.light else 1
 
     @property
     def light(self) -> bool:
