@@ -12,20 +12,18 @@ from recsolve.analysis.trust import Estimate, EstimateInOrder
 from recsolve.base.arrays import Array, UserArray, is_discrete, namespace, ordered_empty, to_host
 from recsolve.base.links import RECORDERS, Leaf, linked
 from recsolve.base.names import Names
-from recsolve.base.report import Reported
-from recsolve.base.status import Status
 from recsolve.dataset import dataset_of_windows
 from recsolve.plot.drawn import Drawn
 from recsolve.plot.states import Trajectory
 from recsolve.shown import title
 from recsolve.solution import ConvergenceError, Solution
-from recsolve.windows import SolvedWindow, Windows
+from recsolve.windows import InWindows, SolvedWindow, Windows
 
 if TYPE_CHECKING:
     from xarray import Dataset
 
 
-class WindowsSolution(Reported, Drawn, Generic[UserArray]):
+class WindowsSolution(InWindows, Drawn, Generic[UserArray]):
     """A trajectory that was solved window after window: its output, and of its states the last of each window.
 
     :func:`recsolve.solve` returns it with ``every=L``. States in between are solved again where they are needed: by
@@ -57,6 +55,8 @@ class WindowsSolution(Reported, Drawn, Generic[UserArray]):
     recurrence : Recurrence
     every : int
         L.
+    cut : Cut
+        Where windows begin and end: ``sol.cut.steps(index)``.
 
     Examples
     --------
@@ -78,7 +78,7 @@ class WindowsSolution(Reported, Drawn, Generic[UserArray]):
         linked: dict[Leaf, Any] | None = None,
     ):
         self.recurrence, self.every, self.solver = windows.recurrence, windows.every, windows.solver
-        self.windows = solved
+        self.windows, self.cut = solved, windows.cut
         self._windows, self._ends, self._output = windows, ends, output
         self._recorded: dict[str, Any] = RECORDERS["windows"](self, linked) if linked else {}
 
@@ -134,66 +134,16 @@ class WindowsSolution(Reported, Drawn, Generic[UserArray]):
         return self._windows.solved(index, self._ends)
 
     @property
-    def success(self) -> bool:
-        """Whether every window converged."""
-        return self.status is Status.CONVERGED
-
-    @property
-    def status(self) -> Status:
-        """That of the first window that failed; else ``accepted`` where rows of one were; else ``converged``."""
-        return Status.CONVERGED if self._worst is None else self.windows[self._worst].status
-
-    @property
-    def _worst(self) -> int | None:
-        """The first window that failed, or else the first of which rows were accepted."""
-        found = [window.status for window in self.windows]
-        missed = [i for i, status in enumerate(found) if status is not Status.CONVERGED]
-        return next((i for i in missed if found[i] is not Status.ACCEPTED), missed[0] if missed else None)
-
-    @property
     def message(self) -> str:
         """The status with its advice, and where; once ``trusted`` has been asked for, also what it means."""
-        if self._worst is not None:
-            after = "" if self._worst == len(self.windows) - 1 else "; the windows after it follow from its last state"
-            return f"{self._windows.place(self._worst)} (counted from 0): {self.windows[self._worst].message}{after}"
-        count = len(self.windows)
-        text = f"{Status.CONVERGED}: every entry of the residual of every window meets its test ({count} in all)"
-        if completed := sum(w.stats["completed_from"] is not None for w in self.windows):
-            text += f"; {completed} of them were completed by the sequential loop"
-        if self._discrete or "_looked" not in vars(self) or self.trusted:
+        text = super().message
+        if self._worst is not None or self._discrete or "_looked" not in vars(self) or self.trusted:
             return text
         derivative, found, _ = self._looked
         if not derivative.holds:
             return f"{text}; but it is not trusted: {derivative.reason}"
         off = f"about {found.error:.1e}" if found.linear and np.isfinite(found.error) else "more than is known"
         return f"{text}; but it is not trusted: states may be off by {off} although their residual is small"
-
-    @property
-    def nit(self) -> int:
-        return sum(window.nit for window in self.windows)
-
-    @property
-    def residuals(self) -> Array:
-        return np.array([window.residual for window in self.windows])
-
-    @property
-    def converged_prefix(self) -> int:
-        for index, window in enumerate(self.windows):
-            start = index * self.every
-            if window.converged_prefix < min(self.every, self.recurrence.length - start):
-                return start + window.converged_prefix
-        return self.recurrence.length
-
-    @property
-    def stats(self) -> dict[str, Any]:
-        total: dict[str, Any] = {}
-        for window in self.windows:
-            for name, value in window.stats.items():
-                if name != "completed_from":
-                    total[name] = total.get(name, 0) + value
-        rows = (w.stats["completed_from"] for w in self.windows)
-        began = (i * self.every + row for i, row in enumerate(rows) if row is not None)
-        return {**total, "completed_from": next(began, None)}
 
     @property
     def _discrete(self) -> bool:
@@ -268,14 +218,7 @@ class WindowsSolution(Reported, Drawn, Generic[UserArray]):
     def _facts(self) -> dict[str, str]:
         asked = "_looked" in vars(self)
         known = f"{self.trusted} (error about {self.error_estimate:.1e})" if asked else "ask sol.trusted"
-        work = f"{self.solver.name}, {self.nit} iterations in {self.stats['seconds']:.3g} s"
-        return {
-            "message": self.message,
-            "method": f"{work}, {len(self.windows)} windows of {self.every} steps",
-            "recurrence": repr(self.recurrence),
-            "prefix": f"first {self.converged_prefix} of {self.recurrence.length} rows within tolerance",
-            "trusted": known,
-        }
+        return {**super()._facts(), "recurrence": repr(self.recurrence), "trusted": known}
 
     def _details(self) -> dict[str, str]:
         """Return also what asks for all windows to be solved again."""
@@ -315,20 +258,15 @@ def solve_windows(windows: Windows) -> WindowsSolution:
         try:
             solution = windows.solved(index, ends)
         except ConvergenceError as error:
-            error.add_note(f"in {windows.place(index)}")
+            error.add_note(f"in {windows.cut.place(index)}")
             raise
         states = solution._iterate.states
         shown = solution.recurrence.output(states)
         if output is None:
             output = ordered_empty((rec.length, *shown.shape[1:]), shown, rec._order)
-        output[windows.steps(index)] = shown
+        output[windows.cut.steps(index)] = shown
         if len(states):
             ends[index] = states[-1]
-        known.append(
-            SolvedWindow(
-                solution.status, solution.message, solution.nit, float(solution.residuals[-1]), solution.tolerance,
-                len(states) if solution.success else solution.converged_prefix, solution.stats,
-            )
-        )  # fmt: skip
+        known.append(SolvedWindow.of(solution))
     assert output is not None
     return WindowsSolution(windows, tuple(known), ends, output, tensors)

@@ -9,6 +9,8 @@ from io import StringIO
 
 import demo_study
 import pytest
+import rich.console
+import rich.progress  # as the bar does, before what it imports is replaced
 from demo_study import STUDY, Config
 from rich.console import Console
 
@@ -135,7 +137,7 @@ def test_progress_has_a_rate_and_the_time_that_is_left(place, monkeypatch, capsy
     shown = StringIO()
     monkeypatch.setattr(progress, "_EVERY", 0.0)
     console = Console(file=shown, force_terminal=terminal, width=120)
-    monkeypatch.setattr(progress, "Console", lambda stderr: console)
+    monkeypatch.setattr(rich.console, "Console", lambda stderr: console)
     with progress.progress_of("demo") as tick:
         sweep(STUDY, Config(bad=3.0, pause=0.01), place, workers=1, tick=tick)
     text = shown.getvalue() if terminal else capsys.readouterr().err

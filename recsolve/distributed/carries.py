@@ -15,13 +15,11 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
-from recsolve.distributed.packing import Soon
-from recsolve.distributed.ranks import Sent
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
+from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan, summarise
-from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
-from recsolve.kernels.monoids.float16 import state_dtype
+from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference.scan_numpy import cuts_apart
 from recsolve.kernels.summary import Summary
@@ -32,7 +30,7 @@ _LAST = 256  # steps that are to show that a rank forgets
 _MANY = 4  # times as many it must hold, or composing them costs no more
 _WIDTH = 64  # units of a lane up to which matrices are composed
 _SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
-_ROUNDING = 4  # units in the last place by which what was said may miss what came out
+_ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
 
 
 class Elements:
@@ -85,8 +83,8 @@ class Elements:
 
     @property
     def cuts(self) -> Array | None:
-        """The mask of cut steps; the first of all is cut where no state comes before it (affine maps act on zero)."""
-        if self.initial is not None or not self.first or type(self.monoid) is Affine:
+        """The mask of cut steps, the first of all among them where no state comes before it."""
+        if self.initial is not None or not self.first:
             return self.reset
         like = self.like
         steps = namespace(like).arange(self.timeline.length)
@@ -113,101 +111,130 @@ class Elements:
         before = scan(self.monoid, self.elements, initial=carry)
         after = scan(self.monoid, self.elements, initial=self.initial, reset=self.reset)
         xp = namespace(after)
-        seen = xp.maximum.accumulate(self.reset, axis=0) if len(self.reset) else self.reset
-        return xp.where(seen, after, before)  # type: ignore[no-any-return]
+        return xp.where(xp.cumsum(self.reset, axis=0) > 0, after, before)  # type: ignore[no-any-return]
+
+    def last_state(self, y: Array, carry: Array) -> Array:
+        """Return the state after the own rows ``y``; those of float16 have been rounded, and are computed again."""
+        if y.dtype == HALF:
+            wide = tuple(map(widen, self.elements))
+            y = Elements(self.monoid, wide, self.initial, self.reset, self.timeline).run(carry)
+        return y[-1]  # type: ignore[no-any-return]
 
 
 def scan_over_ranks(given: Elements) -> Array:
-    """Return the own rows of a scan over the steps of all ranks, (own steps, ...)."""
-
-    def run(carry: Array) -> tuple[Array, Array]:
-        y = given.run(carry)
-        return y, y[-1] if len(y) else carry
-
-    return over_ranks(given, run)
+    """Return the own rows of a scan over the steps of all ranks, (own steps, ...); no message of the call follows."""
+    return over_ranks(given, given.run, given.last_state, last=True)
 
 
-def over_ranks(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> Found:
+def over_ranks(
+    given: Elements, run: Callable[[Array], Found], end: Callable[[Found, Array], Array], *, last: bool = False
+) -> Found:
     """Return what the own steps give, on the state that comes into them from the ranks before.
+
+    One message tells what the steps of every rank do. Where that is not known (a rank does not compose, or what it
+    composes overflows), or only guessed, the states that have come out follow in further ones. What comes into a rank
+    depends on the ranks before it alone, to the last bit.
 
     Parameters
     ----------
     given : Elements
         What steps do to a state.
-    run : callable
-        ``run(state)`` returns what the own steps give for a state that comes in, and the state that comes out.
-
-    Notes
-    -----
-    On a device the own steps are asked for before the host has seen the message, so that they do not wait for it.
+    run, end : callable
+        ``run(state)`` returns what the own steps give for a state that comes in, and ``end(found, state)`` the state
+        that comes out of them, where there are any.
+    last : bool
+        Whether no message of the same call follows.
     """
-    axis, needed = given.timeline, given.timeline.stop < given.timeline.total  # the last rank has nobody to tell
-    for probing in (True, False):
-        said = _forgotten(given) if probing and needed else None
-        folded = _fold(given, said, needed)
-        if not axis.ranks.on_device and not folded.holds():
-            break
-        found, end = run(folded.carry)
-        if axis.ranks.on_device and not folded.holds():
-            break
-        if not folded.guessed or _all_as_said(given, said, end):
-            return found
-    return _relayed(given, run)
+    axis, row = given.timeline, given.row
+    final = max((place for place, length in enumerate(axis.ordered) if length), default=0)
+    own, guess = min(axis.place, final), _forgotten(given) if axis.stop < axis.total else None
+    told = _told(given, guess)
+    into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
+    found: list[Found] = []
+    carry, sure = row, 0
+    while True:
+        for one in told[len(into) - 1 : final]:
+            after = one.after_it(given, into[-1])
+            if after is None:
+                break
+            into.append(after)
+        at = len(into) - 1
+        guesses = [place for place in range(sure, at) if told[place].guess]
+        if last and at == final and not guesses:
+            axis.ranks.closed()
+        if own <= at and not (found and _same(into[own], carry)):
+            carry = into[own]
+            found = [run(carry)]
+        if at == final and not guesses:
+            return found[0]
+        out, right = row, True
+        if axis.place in (*guesses, at):
+            out = end(found[0], carry).astype(row.dtype, copy=False)
+            right = guess is None or _as_said(out, told[axis.place].after, guess.size, given)
+        ends = axis.in_order(axis.ranks.exchange([right], [out]))
+        wrong = next((place for place in guesses if not ends[place].numbers[0]), at)
+        if wrong == final:
+            return found[0]
+        for place in guesses:
+            if place > wrong:  # what has come out is a better guess
+                told[place] = told[place]._replace(after=ends[place].arrays[0])
+        into, sure = [*into[: wrong + 1], ends[wrong].arrays[0]], wrong + 1
 
 
-class _Said(NamedTuple):
-    """What a rank says comes out of it, and how large the states are before that."""
-
-    end: Array
-    size: Array
-
-
-class _Folded:
-    """The states that come in and out of all ranks, by what these have said while the message is under way.
+class _Told(NamedTuple):
+    """What a rank has told of its steps.
 
     Attributes
     ----------
-    carry : array
-        The state that comes in.
-    guessed : bool
-        Whether a rank has said what it only guesses; known once :meth:`holds` has been asked.
+    length : int
+    known : bool
+        Whether it can say what they do.
+    guess : bool
+        Whether ``after`` is what it takes to come out, whatever comes in.
+    element : tuple
+        The composed element, in the monoid's form, of one time.
+    after, cut : array
+        What comes out where they are cut, and where they are.
     """
 
-    guessed = False
+    length: int
+    known: bool
+    guess: bool
+    element: Any
+    after: Array
+    cut: Array
 
-    def __init__(self, sent: Sent, states: list[Array], place: int):
-        self.carry, self._sent = states[place], sent
-        self._states = Soon(namespace(self.carry).stack(states))
+    def after_it(self, given: Elements, before: Array) -> Array | None:
+        """Return the state after its steps; None where it is not known, or composed elements have overflowed."""
+        if not self.length or not self.known:
+            return None if self.length else before
+        if self.guess:
+            return self.after
+        xp = namespace(before)
+        after = xp.where(self.cut, self.after, given.monoid.act(self.element, before[None])[0])
+        return None if _lost(before, after) else after
 
-    def holds(self) -> bool:
-        """Return whether all ranks can say what they do, and no composed element has overflowed."""
-        able, said = self._sent.numbers().T.astype(bool)
-        self.guessed = bool(said.any())
-        states = self._states.read()
-        return bool(able.all()) and not _lost(states[:-1], states[1:])
 
-
-def _fold(given: Elements, said: _Said | None, needed: bool) -> _Folded:
-    """Begin to exchange what all ranks do to a state, and fold it."""
-    axis, monoid, row = given.timeline, given.monoid, given.row
-    summary, able, xp = None, True, namespace(row)
-    if needed and axis.length and said is None:
-        able = given.composable
-        if able:
-            summary = summarise(monoid, given.elements, initial=given.initial, reset=given.cuts)
-    after, cut = (row, xp.zeros(row.shape, bool)) if said is None else (said.end, xp.ones(row.shape, bool))
+def _told(given: Elements, guess: _Guess | None) -> list[_Told]:
+    """Exchange what the steps of each rank do, in their order; nobody asks for those of the last rank with any."""
+    axis, row, xp = given.timeline, given.row, namespace(given.row)
+    asked, summary = axis.length > 0 and guess is None and axis.stop < axis.total, None
+    known = not asked or given.composable
+    if asked and known:
+        summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
+    after, cut = row if guess is None else guess.end, xp.zeros(row.shape, bool)
     if summary is not None and summary.after is not None and summary.cut is not None:
-        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
-    sent = axis.ranks.begin([able, said is not None], [*arrays_of(given, summary), after, cut])
-    *parts, after, cut = (axis.in_order(x) for x in sent.arrays)
-    states = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]
-    for place, length in enumerate(axis.ordered[:-1]):
-        state = states[-1]
-        if length:
-            element = element_of(given.few, [x[place] for x in parts])
-            state = xp.where(cut[place], after[place], monoid.act(element, state[None])[0])
-        states.append(state)
-    return _Folded(sent, states, axis.place)
+        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape).copy()
+    found = axis.ranks.exchange([axis.length, known, guess is not None], [*arrays_of(given, summary), after, cut])
+    return [
+        _Told(*map(int, numbers), element_of(given.few, parts), after, cut)
+        for numbers, (*parts, after, cut) in axis.in_order(found)
+    ]
+
+
+def _same(a: Array, b: Array) -> bool:
+    xp = namespace(a)
+    return bool(((a == b) | (xp.isnan(a) & xp.isnan(b))).all())
 
 
 def _lost(before: Array, after: Array) -> bool:
@@ -218,7 +245,14 @@ def _lost(before: Array, after: Array) -> bool:
     return bool(((xp.isfinite(before) & ~xp.isfinite(after)) | (~xp.isnan(before) & xp.isnan(after))).any())
 
 
-def _forgotten(given: Elements) -> _Said | None:
+class _Guess(NamedTuple):
+    """What is taken to come out of a rank, and the size of what is summed up to it."""
+
+    end: Array
+    size: Array
+
+
+def _forgotten(given: Elements) -> _Guess | None:
     """Return what comes out of the last steps, if these forget what comes in; else None.
 
     Of affine maps, whose homogeneous part tells it: there other ones compose at a fraction of the cost.
@@ -227,51 +261,27 @@ def _forgotten(given: Elements) -> _Said | None:
     if type(monoid) is not Affine or axis.length < _MANY * _LAST:
         return None
     (A, b), reset = given.last(_LAST)
-    if b.dtype.kind not in "fc" or isinstance(A, Identity):
+    if b.dtype == HALF or isinstance(A, Identity):  # rows that are rounded prove nothing
         return None
-    row = given.row
-    if not bool((_passed(A, b, reset, row) <= np.finfo(row.dtype).eps / 16).all()):
+
+    def end(A: Jacobian, b: Array, initial: float) -> Array:
+        start = namespace(b).full(b.shape[1:], initial, b.dtype)
+        return scan(monoid, (A, b), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
+
+    if not bool((abs(end(A, namespace(b).zeros_like(b), 1)) <= np.finfo(b.dtype).eps / 16).all()):
         return None
-    rows = scan(monoid, (A, b), initial=row, reset=reset).astype(row.dtype, copy=False)
-    size, mixed = abs(rows).max(axis=0), tuple(monoid.mixed((A, b)))
-    return _Said(rows[-1], size.max(axis=mixed, keepdims=True) if mixed and size.size else size)
+    said = end(A, b, 0)
+    return _Guess(said, end(A._mapped(abs), abs(b), 0) if isinstance(A, Entries) else abs(said))
 
 
-def _passed(A: Jacobian, b: Array, reset: Array | None, row: Array) -> Array:
-    """Return how much of a state that comes in is left after some steps."""
-    xp = namespace(b)
-    if type(A) in (Scalar, Diagonal):
-        entries = abs(A.diagonal().data.astype(row.dtype, copy=False))
-        return (entries if reset is None else xp.where(reset, 0, entries)).prod(axis=0)  # type: ignore[no-any-return]
-    return abs(scan(MONOIDS["affine"], (A, xp.zeros_like(b)), initial=xp.ones_like(row), reset=reset)[-1])
-
-
-def _all_as_said(given: Elements, said: _Said | None, end: Array) -> bool:
-    """Return whether of all ranks has come out what they said, to a few units in the last place of their states."""
-    xp = namespace(end)
-    same = xp.ones((), bool)
-    if said is not None:
-        by = _ROUNDING * float(np.finfo(end.dtype).eps) * said.size
-        same = xp.isclose(end, said.end, rtol=0, atol=by, equal_nan=True).all()
-    sent = given.timeline.ranks.begin((), [same])
-    found = Soon(sent.arrays[0])
-    sent.check()
-    return bool(found.read().all())
-
-
-def _relayed(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> Found:
-    """Return the same where each rank waits for what comes out of the one before it."""
-    axis, row = given.timeline, given.row
-    state = row if given.initial is None else given.initial.astype(row.dtype, copy=False)
-    found: list[Found] = []
-    for place in range(axis.size):
-        out = state
-        if place == axis.place:
-            own, out = run(state)
-            found.append(own)
-        messages = axis.in_order(axis.ranks.exchange((), [out.astype(row.dtype, copy=False)]))
-        state = messages[place].arrays[0]
-    return found[0]
+def _as_said(end: Array, said: Array, size: Array, given: Elements) -> bool:
+    """Return whether what has come out is what was said, up to what rounds on the way."""
+    xp, eps = namespace(end), float(np.finfo(end.dtype).eps)
+    mixed = tuple(given.monoid.mixed(given.few))
+    size = xp.where(xp.isfinite(size), size, size.dtype.type(0))  # what is not finite excuses nothing
+    size = size.max(axis=mixed, keepdims=True) if mixed and size.size else size
+    same = (end == said) | (xp.isnan(end) & xp.isnan(said))
+    return bool((same | (abs(end - said) <= _ROUNDING * eps * size)).all())
 
 
 # An element as arrays of one time, for a message ------------------------------------------------------------------

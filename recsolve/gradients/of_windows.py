@@ -81,7 +81,7 @@ class WindowsGradients:
         for index in reversed(range(len(self._solution.windows))):
             g = self._of_window(index, last)
             for name in names:
-                self._add(name, g, self._solution._windows.steps(index))
+                self._add(name, g, self._solution.cut.steps(index))
             restarts.append(g._restart)
             last = rec.wrap(g._initial)
             if ends is not None and index:
@@ -92,7 +92,7 @@ class WindowsGradients:
 
     def _of_window(self, index: int, last: Any) -> Gradients:
         """Return the gradients of one window, given the cotangent of its last state."""
-        steps = self._solution._windows.steps(index)
+        steps = self._solution.cut.steps(index)
         given = {n: self._given.get(n) for n in ("states", "output")}
         cut = {n: None if x is None else tree(lambda x: x[steps], x) for n, x in given.items()}
         return self._adjoint(self._solution.again(index), **cut, final=last, unconverged=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,10 +44,8 @@ def scale_of(recurrence: Recurrence) -> float:
     """
     if 0 in recurrence.shape or is_discrete(recurrence.dtype):
         return 1.0
-    steps = min(max(_NUMBERS // int(np.prod(recurrence.shape[1:])), _FEWEST), _MOST)
-    every = slice(None, None, -(-recurrence.length // steps))
     try:
-        part = recurrence.sampled(every)
+        part = recurrence.sampled(slice(None, None, every_looked_at(recurrence.length, recurrence.shape[1:])))
         sizes = np.maximum(_seen(part, recurrence.initial), _largest(recurrence, recurrence.initial[None]))
         if not 1 / _ORDINARY <= sizes.max() <= _ORDINARY:  # in h[0] alone, perhaps, which is soon forgotten
             others = _seen(part, namespace(recurrence.initial).zeros_like(recurrence.initial))
@@ -54,6 +53,12 @@ def scale_of(recurrence: Recurrence) -> float:
     except Exception:  # what f raises is reported when it is solved
         return 1.0
     return _rounded(sizes, recurrence.dtype)
+
+
+def every_looked_at(length: int, shape: tuple[int, ...]) -> int:
+    """Return how far apart the steps are that show the size of states of this shape."""
+    steps = min(max(_NUMBERS // max(prod(shape), 1), _FEWEST), _MOST)
+    return max(-(-length // steps), 1)
 
 
 def _seen(part: Recurrence, state: Array) -> Array:

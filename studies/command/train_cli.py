@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from recsolve.base.progress import bar_of
 from recsolve.studies.command import completion
-from recsolve.studies.command.progress import bar_of
 from recsolve.studies.command.shared import ERRORS, Config, Settings, check_output, fail, text_of
 
 if TYPE_CHECKING:

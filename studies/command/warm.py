@@ -10,8 +10,8 @@ import numpy as np
 
 import recsolve as rs
 from recsolve.base.arrays import Array
+from recsolve.base.progress import bar_of
 from recsolve.kernels.cpu.threads import threads
-from recsolve.studies.command.progress import bar_of
 from recsolve.studies.notices import told, with_notices
 
 USUAL = ("elman", "gru", "lstm")  # what a new user meets first
