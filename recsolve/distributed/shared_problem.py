@@ -24,9 +24,10 @@ from recsolve.distributed.rounds import before_each
 from recsolve.distributed.task import Task
 from recsolve.jacobians import Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan
+from recsolve.kernels.backends import summarise
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.residual import guard
-from recsolve.kernels.summary import Summary, summarise
+from recsolve.kernels.summary import Summary
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.guarded import I
 from recsolve.solvers.iterate import Iterate, leading_times
