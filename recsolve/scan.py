@@ -74,7 +74,9 @@ def scan(
     -------
     array
         y, shape and kind of the elements. Of tensors that require grad, gradients go back from it as
-        :func:`recsolve.scan_adjoint` has them.
+        :func:`recsolve.scan_adjoint` has them. Over ranks every one of them must go back, and gets its own part: of the
+        gradient of the sum of all ranks' losses what belongs to its own steps, and that of ``initial`` where these are
+        the first.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def scan(
     array([1, 1, 2])
     """
     if isinstance(elements, (tuple, list)) and any(isinstance(e, Shard) for e in elements):
-        return OVER_RANKS["scan"](monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis)
+        return OVER_RANKS["scan"](monoid, tuple(elements), initial=initial, reset=reset, reverse=reverse, axis=axis)
     if isinstance(elements, (tuple, list)) and any(map(requires_grad, (*elements, initial))):
         return RECORDERS["scan"](monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis)
     with np.errstate(all="ignore"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from itertools import accumulate
@@ -39,6 +40,14 @@ class Timeline:
         T, the steps of all ranks.
     start, stop : int
         The steps of this rank are start..stop-1 of all, in the order of steps.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     axis = rs.distributed.shard(np.zeros((7, 2))).timeline
+    >>> axis.lengths, axis.start, axis.stop
+    ((7,), 0, 7)
     """
 
     ranks: Ranks
@@ -52,7 +61,7 @@ class Timeline:
 
     @property
     def place(self) -> int:
-        rank = self.ranks.rank
+        rank: int = self.ranks.rank
         return self.size - 1 - rank if self.backwards else rank
 
     @cached_property
@@ -92,6 +101,16 @@ class Timeline:
         """Return the same axis with steps counted from the last one."""
         return Timeline(self.ranks, self.lengths, not self.backwards)
 
+    def together(self, call: str) -> AbstractContextManager[None]:
+        """Run what the ranks of this axis do together; an exception of one ends it on all.
+
+        Parameters
+        ----------
+        call : str
+            What is done, and with what: ranks that do something else, or share other steps, are told so.
+        """
+        return self.ranks.together(f"{call}, of {self.lengths} steps")
+
     def in_order(self, by_rank: list[Any]) -> list[Any]:
         """Return what there is of every rank in the order of steps."""
         return by_rank[::-1] if self.backwards else by_rank
@@ -109,6 +128,14 @@ class Shard(Generic[UserArray]):
     local : array, shape (own steps, ...)
     timeline : Timeline
         Which steps these are.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     x = rs.distributed.shard(np.ones((7, 2)))
+    >>> x.shape, x.local.shape
+    ((7, 2), (7, 2))
     """
 
     local: UserArray
@@ -152,18 +179,19 @@ def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
     if not found:
         return None
     first, shared = found[0]
-    for name, axis in found:
-        if axis != shared:
-            raise ValueError(
-                f"{first} is shared over ranks as {shared.lengths} steps and {name} as {axis.lengths}; wanted shards "
-                "of one time axis, and of one process group"
+    with shared.together("a call"):
+        for name, axis in found:
+            if axis != shared:
+                raise ValueError(
+                    f"{first} is shared over ranks as {shared.lengths} steps and {name} as {axis.lengths}; wanted "
+                    "shards of one time axis, and of one process group"
+                )
+        reset = named.get("reset")
+        if reset is not None and "reset" not in dict(found):
+            raise TypeError(
+                f"reset is {type(reset).__name__} and {first} is a Shard; wanted a Shard, as "
+                "recsolve.distributed.shard gives"
             )
-    reset = named.get("reset")
-    if reset is not None and "reset" not in dict(found):
-        raise TypeError(
-            f"reset is {type(reset).__name__} and {first} is a Shard; wanted a Shard, as recsolve.distributed.shard "
-            "gives"
-        )
     return shared
 
 
@@ -196,7 +224,8 @@ def takes_shards(make: Callable[Given, Made]) -> Callable[Given, Made]:
         shared = timeline_of({**{f"argument {i}": x for i, x in enumerate(args)}, **kwargs})
         if shared is None:
             return make(*args, **kwargs)
-        recurrence: Any = make(*map(local_of, args), **{name: local_of(x) for name, x in kwargs.items()})
+        with shared.ranks.alone(make.__qualname__):
+            recurrence: Any = make(*map(local_of, args), **{name: local_of(x) for name, x in kwargs.items()})
         recurrence.timeline = shared
         return recurrence  # type: ignore[no-any-return]
 

@@ -47,11 +47,11 @@ class _Backwards(Elements):
         return J.transpose()[::-1], b[::-1]
 
     @cached_property
-    def elements(self) -> Any:  # type: ignore[override]
+    def elements(self) -> Any:
         return self._of(self._rec.length)
 
     @cached_property
-    def few(self) -> Any:  # type: ignore[override]
+    def few(self) -> Any:
         return self._of(min(self._rec.length, 1))
 
     def last(self, count: int) -> tuple[Any, Array | None]:
@@ -93,6 +93,15 @@ def gradients_over_ranks(
         return over_ranks(given, run, lambda found, _: found._initial)
 
 
+def into_initial(solution: ShardedSolution, local: Gradients) -> Array:
+    """Return what the own steps give to the gradient with respect to h[0], resets that go back to it included."""
+    rec, axis = solution.recurrence, solution.recurrence.timeline
+    assert axis is not None
+    first = axis.start == 0 and axis.length
+    own: Array = local._initial if first else namespace(rec.initial).zeros_like(rec.initial)
+    return own + local._restart if axis.length and rec.restart is rec.initial else own
+
+
 class ShardedGradients:
     """The result of :func:`recsolve.adjoint` for a solution over ranks.
 
@@ -113,6 +122,16 @@ class ShardedGradients:
         As those of :class:`recsolve.Gradients`.
     local : Gradients
         Of the own steps alone: what other ranks' steps add to weights is not in it.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> with rs.distributed.alone():
+    ...     sol = rs.solve(cell.recurrence(rs.distributed.shard(np.ones((60, 3)))))
+    ...     g = rs.adjoint(sol, output=sol.output)
+    >>> g.inputs.shape, g.mixings.r.shape
+    ((60, 3), (4, 4))
     """
 
     def __init__(self, solution: ShardedSolution, local: Gradients):
@@ -120,11 +139,7 @@ class ShardedGradients:
         assert axis is not None
         self.local, self._axis, self._solution = local, axis, solution
         self._refused: dict[str, Exception] = {}
-        rec = local._recurrence
-        own = local._initial if axis.start == 0 and axis.length else namespace(rec.initial).zeros_like(rec.initial)
-        if axis.length and solution.recurrence.restart is solution.recurrence.initial:
-            own = own + local._restart
-        parts: dict[str, Any] = {"initial": own}
+        parts: dict[str, Any] = {"initial": into_initial(solution, local)}
         for name in _SUMMED:
             try:
                 parts[name] = tree(lambda x: to_native(x, "a gradient"), getattr(local, name))
@@ -180,7 +195,7 @@ def adjoint_of_shards(
     """Return what :func:`recsolve.adjoint` does, of a solution over ranks."""
     axis: Timeline = solution.recurrence.timeline
     names = [name for name, x in given.items() if x is not None]
-    with axis.ranks.together(f"recsolve.adjoint of {solution.recurrence.description}, with {', '.join(names)}"):
+    with axis.together(f"recsolve.adjoint of {solution.recurrence.description}, with {', '.join(names)}"):
         if not isinstance(solution, ShardedSolution):
             raise TypeError(f"solution is {type(solution).__name__}; wanted what recsolve.solve returns for shards")
         check_given(given)

@@ -122,11 +122,13 @@ class Elements:
 
 
 def scan_over_ranks(given: Elements) -> Array:
-    """Return the own rows of a scan over the steps of all ranks, (own steps, ...)."""
-    return over_ranks(given, given.run, given.last_state)
+    """Return the own rows of a scan over the steps of all ranks, (own steps, ...); no message of the call follows."""
+    return over_ranks(given, given.run, given.last_state, last=True)
 
 
-def over_ranks(given: Elements, run: Callable[[Array], Found], end: Callable[[Found, Array], Array]) -> Found:
+def over_ranks(
+    given: Elements, run: Callable[[Array], Found], end: Callable[[Found, Array], Array], *, last: bool = False
+) -> Found:
     """Return what the own steps give, on the state that comes into them from the ranks before.
 
     One message tells what the steps of every rank do. Where that is not known (a rank does not compose, or what it
@@ -140,26 +142,30 @@ def over_ranks(given: Elements, run: Callable[[Array], Found], end: Callable[[Fo
     run, end : callable
         ``run(state)`` returns what the own steps give for a state that comes in, and ``end(found, state)`` the state
         that comes out of them, where there are any.
+    last : bool
+        Whether no message of the same call follows.
     """
     axis, row = given.timeline, given.row
-    last = max((place for place, length in enumerate(axis.ordered) if length), default=0)
-    own, guess = min(axis.place, last), _forgotten(given) if axis.stop < axis.total else None
+    final = max((place for place, length in enumerate(axis.ordered) if length), default=0)
+    own, guess = min(axis.place, final), _forgotten(given) if axis.stop < axis.total else None
     told = _told(given, guess)
     into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
     found: list[Found] = []
     carry, sure = row, 0
     while True:
-        for one in told[len(into) - 1 : last]:
+        for one in told[len(into) - 1 : final]:
             after = one.after_it(given, into[-1])
             if after is None:
                 break
             into.append(after)
         at = len(into) - 1
+        guesses = [place for place in range(sure, at) if told[place].guess]
+        if last and at == final and not guesses:
+            axis.ranks.closed()
         if own <= at and not (found and _same(into[own], carry)):
             carry = into[own]
             found = [run(carry)]
-        guesses = [place for place in range(sure, at) if told[place].guess]
-        if at == last and not guesses:
+        if at == final and not guesses:
             return found[0]
         out, right = row, True
         if axis.place in (*guesses, at):
@@ -167,7 +173,7 @@ def over_ranks(given: Elements, run: Callable[[Array], Found], end: Callable[[Fo
             right = guess is None or _as_said(out, told[axis.place].after, guess.size, given)
         ends = axis.in_order(axis.ranks.exchange([right], [out]))
         wrong = next((place for place in guesses if not ends[place].numbers[0]), at)
-        if wrong == last:
+        if wrong == final:
             return found[0]
         for place in guesses:
             if place > wrong:  # what has come out is a better guess

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, from_native, namespace, to_native
-from recsolve.base.links import requires_grad
+from recsolve.base.links import RECORDERS, requires_grad
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline, local_of, timeline_of
 from recsolve.base.ties import check_ties, ties_in_force
 from recsolve.distributed.carries import Elements, over_ranks, scan_over_ranks
@@ -26,11 +26,13 @@ def scan_shards(
     shared = timeline_of({"elements": tuple(elements), "reset": reset})
     assert shared is not None
     call = _call("scan", monoid, elements, shared, initial, reverse)
-    with np.errstate(all="ignore"), shared.ranks.together(call):
+    with np.errstate(all="ignore"), shared.together(call):
         _check_axis(axis)
         own = local_of(tuple(elements))
         if any(map(requires_grad, (*own, initial))):
-            raise TypeError("elements require grad; gradients of scans over ranks go back by recsolve.scan_adjoint")
+            return RECORDERS["scan"](  # type: ignore[no-any-return]
+                monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis
+            )
         given = read(monoid, own, initial=initial, reset=local_of(reset), reverse=reverse, axis=0)
         if given.like.dtype == object:
             raise TypeError("elements have dtype object; wanted numbers, which ranks can send to each other")
@@ -73,7 +75,7 @@ def scan_adjoint_shards(
     shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": (y,), "cotangent": (cotangent,)})
     assert shared is not None
     call = _call("scan_adjoint", monoid, elements, shared, initial, reverse)
-    with np.errstate(all="ignore"), ties_in_force(check_ties(ties)), shared.ranks.together(call):
+    with np.errstate(all="ignore"), shared.together(call), ties_in_force(check_ties(ties)):
         _check_axis(axis)
         for name, x in (("y", y), ("cotangent", cotangent)):
             if not isinstance(x, Shard):

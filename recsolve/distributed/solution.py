@@ -8,7 +8,7 @@ from typing import Any, Generic
 import numpy as np
 
 from recsolve.base.arrays import Array, UserArray
-from recsolve.base.links import Leaf
+from recsolve.base.links import RECORDERS, Leaf
 from recsolve.base.names import Names
 from recsolve.base.report import Reported
 from recsolve.base.shard import Shard
@@ -31,6 +31,11 @@ class ShardedSolution(Reported, Generic[UserArray]):
     :func:`recsolve.solve` returns it for a recurrence whose time axis ranks share. Status, message and counts are those
     of the whole, the same on every rank.
 
+    Of tensors that require grad, ``states``, ``output`` and ``final`` are tensors that gradients go back from. Every rank
+    must go back, and gets its own part: that of its own steps in the gradient of the sum of all ranks' losses. So
+    gradients of weights, and that of the initial state, are sums over ranks, which ``DistributedDataParallel`` or an
+    all-reduce takes.
+
     Attributes
     ----------
     states, output : Shard
@@ -46,7 +51,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
     message : str
     nit : int
         Iterations; where each rank solves its own steps, the most that one took.
-    residuals : array
+    residuals : array, shape (nit + 1,) or (1,)
         max |f(h[t-1]) - h[t]| over all ranks of every iterate, where these sweep together; else the last one alone.
     ranks : tuple of Facts
         Of the steps of every rank: ``length``, ``status``, ``nit``, ``worst`` (max |r|), ``converged_prefix``,
@@ -63,6 +68,15 @@ class ShardedSolution(Reported, Generic[UserArray]):
     solver : Method
     recurrence : Recurrence
         Of the own steps, with its ``timeline``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> with rs.distributed.alone():
+    ...     sol = rs.solve(cell.recurrence(rs.distributed.shard(np.ones((60, 3)))))
+    >>> sol.success, sol.way, sol.final.shape
+    (True, 'rounds', (4,))
     """
 
     def __init__(
@@ -76,24 +90,32 @@ class ShardedSolution(Reported, Generic[UserArray]):
         linked: dict[Leaf, Any] | None = None,
     ):
         self.recurrence, self.local, self.ranks, self.way = recurrence, local, facts, way
-        self._final, self._told, self._linked = final, told, linked or {}
+        self._final, self._told = final, told
+        # What gradients go back from, by name.
+        self._recorded: dict[str, Any] = RECORDERS["over ranks"](self, linked) if linked else {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs: there is no graph of tensors there."""
+        return {**vars(self), "_recorded": {}}
 
     @property
     def final(self) -> UserArray:
+        if "final" in self._recorded:
+            return self._recorded["final"]  # type: ignore[no-any-return]
         return self.recurrence.wrap(self._final)  # type: ignore[no-any-return]
 
     @property
     def states(self) -> Shard[UserArray]:
-        return self._shared(self.local.states)
+        return self._shared(self._recorded.get("states", self.local.states))
 
     @property
     def output(self) -> Shard[UserArray]:
-        return self._shared(self.local.output)
+        return self._shared(self._recorded.get("output", self.local.output))
 
     @property
     def named(self) -> Names:
         """The states of the own steps by component, as views."""
-        return self.local.named
+        return self.recurrence.named(self.states.local)
 
     @property
     def named_final(self) -> Names:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
 from recsolve import cells, mixings
 from recsolve.base.arrays import one_device
 from recsolve.base.links import RECORDERS, Leaf, beside, recording
+from recsolve.base.shard import Shard, local_of, timeline_of
 from recsolve.interop.cell_tensors import SPECS, check_name
 from recsolve.recurrence.cell import Cell
 from recsolve.solution import Solution
@@ -41,6 +43,24 @@ def _record_windows(solution: WindowsSolution, linked: Mapping[Leaf, Any]) -> di
     return _recorded(SolvedInWindows, solution, linked)
 
 
+def record_over_ranks(solution: Any, linked: Mapping[Leaf, Any], *, unconverged: bool = False) -> dict[str, Any]:
+    """Return the same of a solution over ranks, of the own steps; all ranks go back together.
+
+    Parameters
+    ----------
+    solution : ShardedSolution
+    linked : mapping of tensors
+        As :func:`recsolve.base.links.linked` returns them.
+    unconverged : bool
+        Whether states that are not met are differentiated as they are.
+    """
+    from recsolve.interop.autograd_over_ranks import SolvedOverRanks
+
+    found = _recorded(partial(SolvedOverRanks, unconverged=unconverged), solution, linked)
+    found.setdefault("output", found["states"])
+    return found
+
+
 def _recorded(problem_of: Callable[..., Any], solution: Any, linked: Mapping[Leaf, Any]) -> dict[str, Any]:
     """Return what a problem of a solution shows, by name; without steps the final state is the initial one."""
     from recsolve.interop.autograd_nodes import record
@@ -48,7 +68,7 @@ def _recorded(problem_of: Callable[..., Any], solution: Any, linked: Mapping[Lea
     others = beside(solution.recurrence, linked)
     problem = problem_of(solution, (*linked, *(None for _ in others)))
     found = dict(zip(problem.names, record(problem, (*linked.values(), *others)), strict=True))
-    if ("initial", None) in linked and not solution.recurrence.length:
+    if ("initial", None) in linked and "final" not in found and solution.recurrence.graph is None:
         found["final"] = linked["initial", None]
     return found
 
@@ -58,13 +78,18 @@ def _record_scan(monoid: Any, elements: Any, *, initial: Any, **given: Any) -> A
     from recsolve.interop.autograd_nodes import record
     from recsolve.interop.autograd_problems import Scanned
 
+    axis, tensors = timeline_of({"elements": tuple(elements)}), (*local_of(tuple(elements)), initial)
     problem = Scanned(monoid, given)
-    if not recording():
-        return problem.run([*elements, initial])[0]
-    return record(problem, (*elements, initial))[0]
+    if axis is not None:
+        from recsolve.interop.autograd_over_ranks import ScannedOverRanks
+
+        problem = ScannedOverRanks(monoid, given, axis, tuple(isinstance(e, Shard) for e in elements))
+    y = (record(problem, tensors) if recording() else problem.run(tensors))[0]
+    return y if axis is None else Shard(y, axis)
 
 
 RECORDERS.update(solution=_record_solution, windows=_record_windows, scan=_record_scan)
+RECORDERS["over ranks"] = record_over_ranks
 
 _NUMBERS = count()
 

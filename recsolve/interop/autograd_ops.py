@@ -97,12 +97,14 @@ def _numel(x: Any) -> int:
 # The recurrence ---------------------------------------------------------------------------------------------------
 
 
-def recurrence_of(spec: CellSpec, names: Sequence[str], tensors: Sequence[Any]) -> CellRecurrence:
-    """Return the recurrence of tensors by their names."""
+def recurrence_of(
+    spec: CellSpec, names: Sequence[str], tensors: Sequence[Any], *, linked: bool = False
+) -> CellRecurrence:
+    """Return the recurrence of tensors by their names; where it is linked, gradients of a solve go back to these."""
     cell, groups = spec.definition, dict[str, dict[str, Any]]()
     for name, x in zip(names, tensors, strict=True):
         kind, dot, of = name.partition(".")
-        groups.setdefault(kind if dot else "", {})[of if dot else name] = x.detach()
+        groups.setdefault(kind if dot else "", {})[of if dot else name] = x if linked else x.detach()
     plain, drive = groups.pop("", {}), groups.pop("drive", None)
     weights, biases, projection = groups.pop("weight", {}), groups.pop("bias", {}), None
     if weights or biases:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any, NoReturn
 
@@ -66,12 +66,13 @@ class Solved:
     def pull(self, tensors: Any, results: Any, cotangents: Sequence[Any], needed: Any) -> list[Any]:
         check_differentiable(self.recurrence, self.success, self.status)
         c = self._cotangents(cotangents)
-        found = gradients(self.recurrence, self.states, *c)
+        of = self._gradients(c)
+        found = [None if x is None else self._by_readout(c.output) if x == READOUT else of(x) for x in self.leaves]
+        return distinct(found)
 
-        def of(leaf: Leaf) -> Array:
-            return self._by_readout(c.output) if leaf == READOUT else found.of(leaf)
-
-        return distinct([None if leaf is None else of(leaf) for leaf in self.leaves])
+    def _gradients(self, c: Cotangents) -> Callable[[Leaf], Array]:
+        """Return what gives the gradient with respect to a leaf."""
+        return gradients(self.recurrence, self.states, *c).of
 
     def pull_again(
         self, tensors: Sequence[Any], results: Sequence[Any], cotangents: Sequence[Any], directions: Sequence[Any]

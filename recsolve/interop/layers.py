@@ -10,7 +10,9 @@ import numpy as np
 
 from recsolve.base.arrays import Array, Kind, common_kind, from_native, namespace, to_native
 from recsolve.base.links import unrecorded
+from recsolve.base.shard import Shard
 from recsolve.interop import checkpoint
+from recsolve.interop.layers_over_ranks import run_over_ranks
 from recsolve.interop.layers_solution import LayersSolution
 from recsolve.interop.order import Order
 from recsolve.recurrence import torch_weights
@@ -92,17 +94,24 @@ class Layers:
         >>> len(rs.Layers.from_torch(torch.nn.LSTM(3, 8, num_layers=2)).directions)
         2
         """
+        return cls.of_weights(module, cls.weights_of(module))
+
+    @classmethod
+    def of_weights(cls, module: Any, weights: Mapping[str, Any]) -> Layers:
+        """Return layers of what :meth:`weights_of` has returned of a module."""
         from recsolve import cells
 
-        weights = cls.weights_of(module)
         return cls(_stack(cells.get(torch_weights.CELL_OF_MODE[module.mode]), weights), batch_first=module.batch_first)
 
     @staticmethod
-    def weights_of(module: Any) -> dict[str, Any]:
-        """Return the weights of which :meth:`from_torch` makes layers, by torch's names; it raises what this raises."""
+    def weights_of(module: Any, *, linked: bool = False) -> dict[str, Any]:
+        """Return the weights of which :meth:`from_torch` makes layers, by torch's names; it raises what this raises.
+
+        Where they are linked, gradients go back to them.
+        """
         if torch_weights.CELL_OF_MODE.get(getattr(module, "mode", None) or "") is None:
             raise TypeError(_unknown(module))
-        weights = torch_weights.plain_weights(module)
+        weights = torch_weights.plain_weights(module, linked=linked)
         if module.dropout and module.training:
             raise ValueError(f"module has dropout {module.dropout} in training mode; call module.eval() first")
         return weights
@@ -227,6 +236,8 @@ class Layers:
         >>> sol.output.shape, float(abs(sol.output[3:, 1]).max())
         ((20, 5, 16), 0.0)
         """
+        if isinstance(x, Shard):
+            raise TypeError("x is a Shard, whose solution as one system is not known; Layers.run takes it")
         sequence, kind = self._sequence(x)
         order = Order(sequence, lengths, reset)
         starts = None if hx is None else self.states_of(hx, sequence, kind)
@@ -255,12 +266,14 @@ class Layers:
         """Return ``(output, h_n)`` as the torch module would.
 
         There is no status to look at, so a solver that does not converge is completed by the sequential loop
-        (``fallback="sequential"``) or raises (``"raise"``). Outputs carry no gradient.
+        (``fallback="sequential"``) or raises (``"raise"``). Outputs carry no gradient, but for those of shards: these
+        carry those of tensors that require grad.
 
         Parameters
         ----------
         x, hx, **settings
-            As in :meth:`solve`, ``lengths`` and ``reset`` included, but for ``callback``.
+            As in :meth:`solve`, ``lengths`` and ``reset`` included, but for ``callback``. Of a Shard x (T, [B], D)
+            (:func:`recsolve.distributed.shard`) the output is one, a ``reset`` too, and ``h_n`` is there on every rank.
         fallback : {"sequential", "raise"}
 
         Returns
@@ -281,6 +294,8 @@ class Layers:
             )
         if "callback" in settings:
             raise ValueError("callback is given, but it may stop a solve and run returns no status; use Layers.solve")
+        if isinstance(x, Shard):
+            return run_over_ranks(self, x, hx, fallback=fallback, **settings)
         result = self.solve(x, hx, fallback=fallback, **settings)
         return result.output, result.final
 

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
+from recsolve.base.shard import Shard
 from recsolve.interop.layers import Layers
 from recsolve.interop.layers_solution import LayersSolution
 from recsolve.kernels.compile_clock import Stopwatch
@@ -54,18 +55,23 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     module : torch.nn.RNN, GRU or LSTM
         Also scripted; any number of layers, one or both directions, ``batch_first`` or not.
     x, hx : tensor
-        As the module's own arguments; x may be a ``torch.nn.utils.rnn.PackedSequence``, and the output then is one.
+        As the module's own arguments; x may be a ``torch.nn.utils.rnn.PackedSequence``, and the output then is one. Or
+        a Shard of tensors (T, [B], D), time first, of which this rank holds some steps
+        (:func:`recsolve.distributed.shard`): the output is one, and ``h_n`` the same on every rank.
     **settings
         ``method``, ``tol``, ``maxiter``, ``options`` and ``fallback`` of :func:`recsolve.solve`; the fallback is
         "sequential" unless "raise" is given, so the result is always the answer. ``lengths`` and ``reset`` of
         :meth:`Layers.solve`, for padded or packed sequences. With ``method="auto"`` and nothing else, tensors on a GPU
         are run by the module itself (cuDNN's loop, with TF32 products where torch allows them) where that is faster
-        than sweeps over all of time and than a compiled walk: the first calls of a shape measure all three.
+        than sweeps over all of time and than a compiled walk: the first calls of a shape measure all three. Of shards
+        the method is "auto" unless one is given, and no lengths are taken.
 
     Returns
     -------
     RunResult
-        ``(output, h_n)`` as the module would return them, without gradients; ``.how`` says how they were found.
+        ``(output, h_n)`` as the module would return them, without gradients; ``.how`` says how they were found. Those of
+        shards carry gradients: the backward of each rank gives the part of its own steps in the gradient of the sum of
+        all ranks' losses, and every rank must go back.
 
     Raises
     ------
@@ -83,6 +89,11 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     >>> bool(torch.allclose(y, module(x)[0], atol=1e-5))
     True
     """
+    if isinstance(x, Shard):
+        settings = {"method": "auto", **settings}
+        layers = Layers.of_weights(module, Layers.weights_of(module, linked=True))
+        how = f"recsolve, {getattr(settings['method'], 'name', settings['method'])}, on {x.timeline.size} ranks"
+        return RunResult(*layers.run(x, hx, **settings), how)
     layers = _layers_of(module)
     packed = type(x).__name__ == "PackedSequence"
     if settings == {"method": "auto"} and has_own_loop(x) and not packed:

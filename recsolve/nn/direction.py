@@ -63,7 +63,7 @@ class Direction:
             return functional.linear(x.transpose(0, 1), self.projection, self.offset).transpose(0, 1)
         return functional.linear(x, self.projection, self.offset)
 
-    def tensors(self, rows: Any, starts: Sequence[Any], resets: Any) -> dict[str, Any]:
+    def tensors(self, rows: Any, starts: Sequence[Any], resets: Any, *, begins: bool = True) -> dict[str, Any]:
         """Return what a solve is made of, by the names that ``solve_cell`` has, None for nothing.
 
         Parameters
@@ -73,12 +73,14 @@ class Direction:
         starts : sequence of tensors (B, n), or of None
             The initial states, component by component; that of the shown one as it is read out.
         resets : tensor of bool, shape (T, B), or None
+        begins : bool
+            Whether sequences start at the first of these steps; else other ranks hold steps before it.
         """
         first, dtype = list(starts), rows.dtype
         if self.recurrent is not None and first[self.shown] is not None:
             # An initial output is seen through the mixings alone: what they make of it belongs to the drive.
             seen = functional.linear(first[self.shown], self.recurrent.to(dtype))
-            rows = rows + _at_starts(seen, len(rows), resets)
+            rows = rows + _at_starts(seen, len(rows), resets, begins)
             first[self.shown] = torch.zeros_like(next(part for i, part in enumerate(first) if i != self.shown))
         drives = rows.unflatten(-1, (len(self.drives), *self.event)).unbind(2)
         found = {f"drive.{name}": drive for name, drive in zip(self.drives, drives, strict=True)}
@@ -110,10 +112,10 @@ def wide(x: Any) -> Any:
     return torch.float64 if x.dtype is torch.float64 else torch.float32
 
 
-def _at_starts(x: Any, length: int, resets: Any) -> Any:
-    """Return (T, B, n) with ``x`` (B, n) at the first step, and at resets, and 0 elsewhere."""
+def _at_starts(x: Any, length: int, resets: Any, begins: bool) -> Any:
+    """Return (T, B, n) with ``x`` (B, n) where sequences start, at the first step and at resets, and 0 elsewhere."""
     starts = torch.zeros(length, x.shape[0], dtype=torch.bool, device=x.device)
     if resets is not None:
         starts |= resets
-    starts[:1] = True
+    starts[: int(begins)] = True
     return torch.where(starts[..., None], x, 0)

@@ -9,6 +9,7 @@ import torch
 
 from recsolve.base.arguments import as_mask
 from recsolve.base.arrays import Array, to_host
+from recsolve.base.shard import Timeline
 from recsolve.interop.order import check_lengths
 
 
@@ -73,6 +74,10 @@ class Sequences:
             return reset
         after = torch.cat([reset[1:], torch.zeros_like(reset[:1])])  # the last step of a sequence comes before a reset
         return after.flip(0) if self._lengths is None else after.take_along_dim(self._back, 0)
+
+    def axis(self, reverse: bool) -> Timeline | None:
+        """Return the time axis in the order of a direction where ranks share it, else None."""
+        return None
 
     def last(self, states: Any, initial: Any, reverse: bool) -> Any:
         """Return the state (sequences, ...) after the last step of each, the initial one where there is none."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional
 from torch.nn.utils import rnn
 
+from recsolve.base.shard import Shard
 from recsolve.interop.autograd import CellSpec
 from recsolve.interop.autograd_ops import run
 from recsolve.nn.counters import Counters
 from recsolve.nn.direction import Direction, wide
 from recsolve.nn.seen import Seen
 from recsolve.nn.sequences import Documents, Sequences, check_offsets
+from recsolve.nn.shared import run_shared, solve_shared
 from recsolve.nn.solving import Observer, Settings
 from recsolve.nn.windows import in_windows
 from recsolve.solution import ConvergenceError
@@ -88,8 +91,10 @@ class Stack:
 
         Parameters
         ----------
-        input : tensor or PackedSequence
-            (T, B, D), (B, T, D) with ``batch_first``, or one sequence (T, D).
+        input : tensor, PackedSequence or Shard
+            (T, B, D), (B, T, D) with ``batch_first``, or one sequence (T, D). Of a shard
+            (:func:`recsolve.distributed.shard`), which has time first, this rank holds some steps, and all ranks call
+            the layer together; ``hx`` is the same on every rank.
         hx : tensor or tuple of tensors, optional
             Initial states (layers directions, B, n), without B for one sequence; one for each component of the state.
             Default: zeros.
@@ -101,27 +106,38 @@ class Stack:
             last ends. The output lies in the same way; states have the axis B.
         reset : array of bool, optional
             (T, B) or (T,), whatever the order of axes of the input: steps at which another document begins, from ``hx``
-            again, in all layers. A reverse direction begins at the end of each document.
+            again, in all layers. A reverse direction begins at the end of each document. Beside a shard it is one.
 
         Returns
         -------
-        output : tensor or PackedSequence
+        output : tensor, PackedSequence or Shard
             In the order of the input, its last axis (directions n).
         final : tensor or tuple of tensors
-            As ``hx``: the states after the last step of each sequence.
+            As ``hx``: the states after the last step of each sequence, on every rank.
 
         Raises
         ------
         ValueError
             For wrong shapes, lengths out of range, tensors on several devices, and ways to say where sequences end that
-            exclude each other.
+            exclude each other; with a shard for ``batch_first``, ``lengths``, ``cu_seqlens`` and what else ranks do not
+            share: ``every``, ``cotangent_clamp``, ``kappa``.
         TypeError
             For dtypes that do not fit.
         ConvergenceError
             With ``on_failure="raise"``.
+        RankError
+            Where another rank has failed, or does not come.
+
+        Notes
+        -----
+        Over ranks, gradients are as of torch's context parallelism: the backward of each rank gives the part of its own
+        steps in the gradient of the sum of all ranks' losses. Their sum over ranks is the gradient, and ``hx`` has a
+        part where sequences start alone. Every rank must go back.
         """
         ways = {"lengths": lengths, "cu_seqlens": cu_seqlens, "reset": reset}
         given = [name for name, way in ways.items() if way is not None]
+        if isinstance(input, Shard):
+            return run_shared(self, input, hx, **ways)
         if isinstance(input, rnn.PackedSequence):
             if given:
                 raise ValueError(f"{given[0]} is given, but input is a PackedSequence, which says where sequences end")
@@ -132,14 +148,19 @@ class Stack:
             if len(given) > 1:
                 raise ValueError(f"{given} are given; wanted cu_seqlens alone, which says where sequences end")
             return self._documents(input, hx, cu_seqlens)
+        if input.ndim == 2 and lengths is not None:
+            lengths = [lengths]
+        return self._ordered(input, hx, lambda x: Sequences(x, lengths, reset))
+
+    def _ordered(self, input: Any, hx: Any, order: Callable[[Any], Sequences]) -> tuple[Any, Any]:
+        """Return what :meth:`forward` does of a tensor, read in the order that ``order`` makes for steps (T, B, D)."""
         if input.ndim not in (2, 3):
             wanted = "(B, T, D)" if self.batch_first else "(T, B, D)"
             raise ValueError(f"input has shape {tuple(input.shape)}; wanted (T, D) or {wanted}")
         alone = input.ndim == 2
         x = input.unsqueeze(1) if alone else self._time_first(input)
         parts = self._initial(hx, x, alone=alone)
-        order = Sequences(x, [lengths] if alone and lengths is not None else lengths, reset)
-        y, final = self._layers(x, parts, order)
+        y, final = self._layers(x, parts, order(x))
         if alone:
             return y.squeeze(1), self._joined([part.squeeze(1) for part in final])
         return self._time_first(y), self._joined(final)
@@ -208,7 +229,10 @@ class Stack:
                 return tuple(way.parts(self._states(spec, way.tensors(rows, starts, resets))))
 
         every = None if self.seen is not None else self.solving.every
-        read = order.read(x, reverse)
+        read, axis = order.read(x, reverse), order.axis(reverse)
+        if axis is not None:
+            parts, final = solve_shared(self, way, spec, read, starts, resets, axis)
+            return order.read(parts[way.shown], reverse), final
         if every is None:
             parts = list(solve(read, resets, *starts))
         else:
@@ -217,11 +241,11 @@ class Stack:
         final = [order.last(part, start, reverse) for part, start in zip(parts, starts, strict=True)]
         return order.read(parts[way.shown], reverse), final
 
-    def _states(self, spec: CellSpec, tensors: dict[str, Any]) -> Any:
-        """Return the states (T, B, *event) of a cell."""
+    def _states(self, spec: CellSpec, tensors: dict[str, Any], solve: Callable[..., Any] = run) -> Any:
+        """Return the states (T, B, *event) of a cell, or what else a solve returns."""
         tensors = {name: x for name, x in tensors.items() if x is not None}
         try:
-            states = run(spec, tensors)
+            states = solve(spec, tensors)
         except ConvergenceError as error:
             self.counters.count(error.solution, kappa=False)
             raise

@@ -1,0 +1,28 @@
+"""Steps that ranks share, counted from the last one: what a direction that runs backwards reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recsolve.base.arguments import MASKS, as_mask
+from recsolve.base.arrays import from_native, kind_of, namespace, to_native
+from recsolve.base.shard import Shard
+
+
+def turned_resets(reset: Shard[Any]) -> Shard[Any]:
+    """Return where a direction that runs backwards starts again, in its own order: one message.
+
+    A sequence starts there at its last step, the one before a reset, which may be the first step of a later rank.
+
+    Parameters
+    ----------
+    reset : Shard of bool, shape (T, ...)
+    """
+    axis = reset.timeline
+    own = as_mask(to_native(reset.local, "reset", MASKS), "reset")
+    xp = namespace(own)
+    row = own[0] if len(own) else xp.zeros(own.shape[1:], bool)
+    messages = axis.in_order(axis.ranks.exchange([len(own)], [row]))
+    later = (message.arrays[0] for message in messages[axis.place + 1 :] if message.numbers[0])
+    after = xp.concatenate([own[1:], next(later, xp.zeros_like(row))[None]])[: len(own)]
+    return Shard(from_native(xp.ascontiguousarray(after[::-1]), kind_of(reset.local)), axis.reversed())

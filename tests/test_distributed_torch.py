@@ -1,0 +1,221 @@
+"""Torch over a time axis that ranks share: nodes of autograd, modules and layers, and both kinds of parallelism at once."""
+
+import numpy as np
+import pytest
+from ranks import over
+
+import recsolve as rs
+
+torch = pytest.importorskip("torch")
+
+LENGTHS = {1: (9,), 2: (5, 4), 3: (4, 0, 5), 4: (0, 1, 6, 2)}
+T, B, D, N = 9, 3, 3, 4
+
+
+def _tensor(rng, *shape):
+    return torch.from_numpy(rng.standard_normal(shape)).requires_grad_()
+
+
+def _leaves(name, rng):
+    """Return a function that makes a recurrence of tensors, and these."""
+    given = {"x": _tensor(rng, T, B, D), "initial": _tensor(rng, B, N)}
+    definition = rs.cells.get(name)
+    drawn = definition.random(input_size=D, hidden_size=N, rng=0)
+    names = [*drawn.projection.weights]
+    given |= {f"w_{n}": torch.from_numpy(w).requires_grad_() for n, w in drawn.projection.weights.items()}
+    given |= {f"b_{n}": torch.from_numpy(b).requires_grad_() for n, b in drawn.projection.biases.items()}
+    given |= {f"m_{n}": torch.from_numpy(m.weight).requires_grad_() for n, m in drawn.mixings.items()}
+
+    def make(given, x, reset):
+        cell = definition.with_weights(
+            mixings={n: rs.mixings.Dense(given[f"m_{n}"]) for n in drawn.mixings},
+            parameters={n: torch.from_numpy(p) for n, p in drawn.parameters.items()},
+            projection=rs.Projection({n: given[f"w_{n}"] for n in names}, {n: given[f"b_{n}"] for n in names}),
+        )
+        return cell.recurrence(x, initial=given["initial"], reset=reset)
+
+    return make, given
+
+
+def solves(group, lengths):
+    """Return the largest difference to one device, of everything that is shown and of every gradient, by case."""
+    import torch.distributed as dist
+
+    rank, off = dist.get_rank(group), {}
+    for method in ("auto", "newton", "sequential"):
+        for mask in (False, True):
+            rng = np.random.default_rng(5)
+            make, given = _leaves("gru", rng)
+            reset = torch.zeros(T, B, dtype=torch.bool)
+            reset[3, 0] = reset[5] = mask
+            a, b, c = (torch.from_numpy(rng.standard_normal(s)) for s in ((T, B, N), (T, B, N), (B, N)))
+            one = rs.solve(make(given, given["x"], reset), method="sequential")
+            (one.states * a).sum().add((one.output * b).sum()).add((one.final * c).sum()).backward()
+            wanted = {n: x.grad.clone() for n, x in given.items()}
+            for x in given.values():
+                x.grad = None
+            shards = [rs.distributed.shard(x, group, lengths=lengths) for x in (given["x"], reset, a, b)]
+            found = rs.solve(make(given, shards[0], shards[1]), method=method)
+            loss = (found.states.local * shards[2].local).sum() + (found.output.local * shards[3].local).sum()
+            (loss + (found.final * c).sum() / len(lengths)).backward()
+            axis = shards[0].timeline
+            worst = [(found.output.local - one.output[axis.start : axis.stop]).abs().sum()]
+            worst.append((found.final - one.final).abs().max())
+            for n, x in given.items():
+                grad = torch.zeros_like(x) if x.grad is None else x.grad.clone()
+                dist.all_reduce(grad, group=group)
+                worst.append((grad - wanted[n]).abs().max())
+            off[method, mask] = float(torch.stack(worst).max())
+    return off
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_gradients_of_a_solve_over_ranks_add_up_to_those_of_one_device(size):
+    for off in over(size, solves, LENGTHS[size]):
+        for case, worst in off.items():
+            assert worst < 1e-9, case
+
+
+def _added(group, x):
+    """Return the sum of gradients over ranks."""
+    import torch.distributed as dist
+
+    grad = torch.zeros_like(x) if x.grad is None else x.grad.clone()
+    dist.all_reduce(grad, group=group)
+    return grad
+
+
+def _farthest(found, wanted):
+    """Return the largest difference of tensors; NaN where there is one."""
+    pairs = [(a.detach(), b.detach()) for a, b in zip(found, wanted, strict=True)]
+    return float(torch.stack([(a - b).abs().sum() for a, b in pairs]).max())
+
+
+LAYERS = {
+    "GRU": lambda: rs.nn.GRU(D, N, num_layers=2, bidirectional=True, dropout=1e-300),
+    "LSTM": lambda: rs.nn.LSTM(D, N, num_layers=2, bidirectional=True, method="newton"),
+    "LSTM proj": lambda: rs.nn.LSTM(D, N, proj_size=2, bidirectional=True),
+    "RNN": lambda: rs.nn.RNN(D, N, nonlinearity="relu", method="jacobi", on_failure="raise"),
+    "diagonal": lambda: rs.nn.Recurrent(
+        "elman", D, N, mixing="diagonal", num_layers=2, norm=True, residual=True, bidirectional=True
+    ),
+    "heads": lambda: rs.nn.Recurrent("slstm", D, N, mixing="heads", heads=2, method="sequential"),
+}
+
+
+def _loss(y, final, weights):
+    parts = final if isinstance(final, tuple) else (final,)
+    return sum((x * w).sum() for x, w in zip((y, *parts), weights, strict=True))
+
+
+def layers(group, names, lengths):
+    """Return the largest difference of a layer to itself on one device, of results and of all gradients, by case."""
+    import torch.distributed as dist
+
+    off = {}
+    for name in names:
+        for reset, begun, alone in ((False, True, False), (True, True, False), (True, False, True)):
+            torch.manual_seed(3)
+            layer = LAYERS[name]().double()
+            x = torch.randn(*((T, D) if alone else (T, B, D)), dtype=torch.float64, requires_grad=True)
+            mask = torch.rand(x.shape[:-1]) < 0.3 if reset else None
+            y, final = layer(x, reset=mask)
+            parts = final if isinstance(final, tuple) else (final,)
+            hx = tuple(torch.randn_like(part).requires_grad_() for part in parts) if begun else None
+            given = None if hx is None else hx if len(hx) > 1 else hx[0]
+            y, final = layer(x, given, reset=mask)
+            weights = [torch.randn_like(part) for part in (y, *parts)]
+            leaves = [x, *(hx or ()), *layer.parameters()]
+            wanted = [y, *parts] = [y, *(final if isinstance(final, tuple) else (final,))]
+            wanted += torch.autograd.grad(_loss(y, final, weights), leaves)
+            shared = rs.distributed.shard(x, group, lengths=lengths)
+            cut = None if mask is None else rs.distributed.shard(mask, group, lengths=lengths)
+            own, ends = layer(shared, given, reset=cut)
+            here = slice(shared.timeline.start, shared.timeline.stop)
+            mine = [weights[0][here], *(w / len(lengths) for w in weights[1:])]
+            _loss(own.local, ends, mine).backward()
+            with torch.no_grad():
+                silent = layer(shared, given, reset=cut)[0]
+            assert own.shape == tuple(y.shape) and torch.equal(silent.local, own.local.detach())
+            found = [own.local, *(ends if isinstance(ends, tuple) else (ends,)), *(_added(group, p) for p in leaves)]
+            wanted[0] = wanted[0][here]
+            off[name, reset, begun, alone] = _farthest(found, wanted)
+    return off
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_layers_over_ranks_are_those_of_one_device(size):
+    for off in over(size, layers, list(LAYERS), LENGTHS[size]):
+        for case, worst in off.items():
+            assert worst < 1e-9, case
+
+
+MODULES = {
+    "GRU": lambda: torch.nn.GRU(D, N, num_layers=2, bidirectional=True),
+    "LSTM proj": lambda: torch.nn.LSTM(D, N, proj_size=2, bidirectional=True),
+    "RNN": lambda: torch.nn.RNN(D, N),
+}
+
+
+def modules(group, lengths):
+    """Return the same of rs.run of modules of torch, which are their own oracles; by a layer's own resets."""
+    off = {}
+    for name, make in MODULES.items():
+        torch.manual_seed(4)
+        module = make().double()
+        x = torch.randn(T, B, D, dtype=torch.float64, requires_grad=True)
+        hx = module(x)[1]
+        hx = tuple(torch.randn_like(h).requires_grad_() for h in (hx if isinstance(hx, tuple) else (hx,)))
+        given = hx if len(hx) > 1 else hx[0]
+        y, final = module(x, given)
+        parts = final if isinstance(final, tuple) else (final,)
+        weights = [torch.randn_like(part) for part in (y, *parts)]
+        leaves = [x, *hx, *module.parameters()]
+        shared = rs.distributed.shard(x, group, lengths=lengths)
+        here = slice(shared.timeline.start, shared.timeline.stop)
+        wanted = [y[here], *parts, *torch.autograd.grad(_loss(y, final, weights), leaves)]
+        own, ends = rs.run(module, shared, given)
+        _loss(own.local, ends, [weights[0][here], *(w / len(lengths) for w in weights[1:])]).backward()
+        found = [own.local, *(ends if isinstance(ends, tuple) else (ends,)), *(_added(group, p) for p in leaves)]
+        off[name] = _farthest(found, wanted)
+        mask = torch.rand(T, B) < 0.3
+        plain = rs.run(module.eval(), x.detach(), reset=mask)
+        silent = x.detach().numpy(), mask.numpy()  # arrays of NumPy are taken by Layers.run
+        cut = [rs.distributed.shard(part, group, lengths=lengths) for part in silent]
+        again = rs.Layers.from_torch(module).map(np.asarray).run(cut[0], reset=cut[1])
+        off[name, "reset"] = float(abs(again[0].local - plain[0][here].numpy()).sum())
+    return off
+
+
+@pytest.mark.parametrize("size", [3])
+def test_modules_of_torch_over_ranks_are_those_of_one_device(size):
+    for off in over(size, modules, LENGTHS[size]):
+        for case, worst in off.items():
+            assert worst < 1e-9, case
+
+
+def scans(group, lengths):
+    """Return the same of scans, forwards and backwards."""
+    off = {}
+    for monoid, reverse in (("affine", False), ("affine", True), ("max_plus", False), ("clamp", True)):
+        torch.manual_seed(5)
+        a, b, start = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((T, 2), (T, 2), (2,)))
+        mask, weight = torch.rand(T) < 0.3, torch.randn(T, 2, dtype=torch.float64)
+        y = rs.scan(monoid, (a, b), initial=start, reset=mask, reverse=reverse)
+        wanted = [*torch.autograd.grad((y * weight).sum(), (a, b, start))]
+        parts = [rs.distributed.shard(x, group, lengths=lengths) for x in (a, b, mask, weight)]
+        own = rs.scan(monoid, [*parts[:2]], initial=start, reset=parts[2], reverse=reverse)
+        (own.local * parts[3].local).sum().backward()
+        found = [own.local, *(_added(group, x) for x in (a, b, start))]
+        axis = own.timeline
+        off[monoid, reverse] = _farthest(found, [y[axis.start : axis.stop], *wanted])
+        with torch.no_grad():
+            assert torch.equal(rs.scan(monoid, (*parts[:2],), initial=start, reset=parts[2], reverse=reverse).local, own.local)
+    return off
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_gradients_of_scans_over_ranks_add_up_to_those_of_one_device(size):
+    for off in over(size, scans, LENGTHS[size]):
+        for case, worst in off.items():
+            assert worst < 1e-12, case
