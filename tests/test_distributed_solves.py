@@ -71,8 +71,7 @@ class Case:
         rng = np.random.default_rng(self.seed)
         reset = share(rng.random((self.T, *self.batch)) < 0.1) if self.resets else None
         if self.kind == "pointer":
-            u = rng.integers(0, 4, (2, self.T, *self.batch))
-            start = np.zeros(self.batch, int)
+            u, start = rng.integers(0, 4, (2, self.T, *self.batch, 3)), np.zeros((*self.batch, 3), int)
             inputs = tuple(map(share, u))
             return rs.Recurrence.from_function(pointer, inputs=inputs, initial=start, reset=reset, structure="none")
         if self.kind in CELLS:

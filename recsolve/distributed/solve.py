@@ -18,7 +18,7 @@ from recsolve.distributed.turns import solve_in_turn
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.solution import ConvergenceError
 from recsolve.solve import check_fallback, split_options
-from recsolve.solvers.registry import check_applies
+from recsolve.solvers.registry import applicable, check_applies
 from recsolve.solvers.settings import whole_number
 
 
@@ -111,6 +111,8 @@ def _together(task: Task) -> tuple[str, Outcome | None]:
     """Return the solution by sweeps over all ranks, or None where the method has none."""
     solver: Any = task.solver
     if isinstance(solver, solvers.Auto):  # where units couple, the products of whole Jacobians do not compose
+        if solvers.Newton.name not in applicable(task.recurrence):  # without a derivative
+            return "turns", None
         solver = solvers.Newton() if task.recurrence.rounding == 0 else solvers.QuasiNewton()
     if not can_sweep(solver):
         return "turns", None
