@@ -110,7 +110,6 @@ def _loss(y, final, weights):
 
 def layers(group, names, lengths):
     """Return the largest difference of a layer to itself on one device, of results and of all gradients, by case."""
-    import torch.distributed as dist
 
     off = {}
     for name in names:
@@ -210,7 +209,9 @@ def scans(group, lengths):
         axis = own.timeline
         off[monoid, reverse] = _farthest(found, [y[axis.start : axis.stop], *wanted])
         with torch.no_grad():
-            assert torch.equal(rs.scan(monoid, (*parts[:2],), initial=start, reset=parts[2], reverse=reverse).local, own.local)
+            assert torch.equal(
+                rs.scan(monoid, (*parts[:2],), initial=start, reset=parts[2], reverse=reverse).local, own.local
+            )
     return off
 
 
