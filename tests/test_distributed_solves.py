@@ -1,7 +1,8 @@
 """Solves over ranks keep the laws of the design: what all ranks say is true of the whole, whoever holds which steps."""
 
 import pickle
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gallery
@@ -49,6 +50,13 @@ CELLS = {
     "gru": ("gru", "diagonal"), "lstm": ("lstm", "diagonal"), "dense gru": ("gru", "dense"),
     "lstm heads": ("lstm", "heads"), "minmax": ("minmax", "diagonal"),
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _without_compiling(monkeypatch):
+    monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")  # ranks would each compile their loops
+
+
 KINDS = [*CELLS, *FUNCTIONS, "pointer"]
 
 
@@ -229,3 +237,140 @@ def test_law_1_every_solver_over_ranks_equals_the_loop(method):
             )
         for case, found in zip(cases, over(size, cases), strict=True):
             as_the_loop(case, found)
+
+
+# How a solve ends ---------------------------------------------------------------------------------------------------
+
+SHARES = {1: (41,), 2: (0, 41), 3: (13, 0, 28), 4: (10, 0, 17, 14)}
+FEW = ("newton", "quasi_newton", "jacobi", "anderson", "sequential", "multiple_shooting", "windowed", "auto")
+
+
+@pytest.mark.parametrize("method", FEW)
+def test_what_is_not_finite_ends_all_ranks_where_it_ends_one(method):
+    """The status, the prefix and the step are those of one device, and the other sequences are right."""
+    for size, lengths in SHARES.items():
+        cases = [Case("function", 41, lengths, method, bad=(bad, 24)) for bad in (np.nan, np.inf)]
+        cases += [Case(kind, 41, lengths, method, bad=(np.nan, 24)) for kind in ("gru", "dense gru") if size == 4]
+        for case, found in zip(cases, over(size, cases), strict=True):
+            with np.errstate(all="ignore"):
+                one = case.alone()
+            assert found.status == str(one.status) == "nonfinite"
+            assert found.converged_prefix == one.converged_prefix == 24
+            assert "the drive is inf or NaN at step 24 of sequence (0,)" in found.message
+            assert found.exact_prefix <= 24
+            assert method == "auto" or (found.nit > 0) == (one.nit > 0)
+            np.testing.assert_array_equal(np.isfinite(found.states), np.isfinite(one.states))
+            truth = replace(case, method="sequential", bad=None).alone()
+            bound = gallery.bound(truth)
+            assert abs(found.states - truth.states)[:24].max() <= bound
+            assert abs(found.states - truth.states)[:, 1].max() <= bound
+
+
+@pytest.mark.parametrize("method", [*SWEEPING, "chord", "anderson", "relaxed_newton"])
+@pytest.mark.parametrize("kind", ["gru", "lstm", "slow", "chaos"])
+def test_sweeps_of_all_ranks_end_as_those_of_one_device(method, kind):
+    """With one message an iteration, or two where a method sums over time; limits and stalls are those of the whole."""
+    limits = {"maxiter": 3}, {"tol": 0.0, "options": {"patience": 2, "pin": False}, "maxiter": 30}, {"tol": 1e-3}
+    for size in (2, 4):
+        cases = [Case(kind, 41, SHARES[size][::-1], method, given=given) for given in limits]
+        for case, found in zip(cases, over(size, cases), strict=True):
+            one = case.alone()
+            if size == 2:  # the last rank is the only one with steps
+                continue
+            assert found.way == "sweeps"
+            per = 2 if method == "anderson" else 1
+            assert found.messages <= per * (found.nit + 1) + 2 + 2 * (not found.success)
+            if case.given.get("tol") != 0 or method in ("jacobi", "picard"):  # where it does not hang on the last digit
+                assert (found.status, found.nit) == (str(one.status), one.nit)
+                assert found.converged_prefix == one.converged_prefix
+                np.testing.assert_allclose(found.residuals[:3], one.residuals[:3], rtol=1e-6, atol=1e-12)
+            assert re.match(
+                rf"(steps \d+ to \d+ \(counted from 0\), rank \d of {size}: )?{found.status}: ", found.message
+            )
+
+
+def test_a_failed_solve_is_completed_or_raised_on_all_ranks():
+    for size in (1, 3, 4):
+        for kind, method in (("chaos", "jacobi"), ("dense gru", "newton"), ("lstm", "multiple_shooting")):
+            limited = Case(kind, 41, SHARES[size], method, given={"maxiter": 1, "fallback": "sequential"})
+            (found,) = over(size, [limited])
+            truth = replace(limited, method="sequential", given={}).alone()
+            assert found.success
+            assert abs(found.states - truth.states).max() <= gallery.bound(truth)
+            raised = replace(limited, given={"maxiter": 1, "fallback": "raise"})
+            for status, message in ranks.over(size, raising, raised):
+                assert status == "maxiter"
+                assert "maxiter: the iteration limit was reached" in message
+
+
+def raising(group, case):
+    try:
+        solve_on(group, case)
+    except rs.ConvergenceError as error:
+        return str(error.solution.status), str(error)
+
+
+@pytest.mark.parametrize("method", ["newton", "jacobi", "multiple_shooting", "quasi_newton"])
+def test_guesses_are_of_the_whole(method):
+    """Words, numbers, shards of an array and the states of a solution start all ranks as they start one device."""
+    for kind in ("gru", "dense gru"):
+        case = Case(kind, 41, SHARES[4], method)
+        truth = replace(case, method="sequential").alone()
+        guesses = ["step", "zeros", 0.25, np.zeros(truth.states.shape), np.array(truth.states)]
+        guesses += ["frozen_gates"] if method == "newton" else []
+        cases = [replace(case, given={"guess": guess}) for guess in guesses]
+        for one, found in zip(cases, over(4, cases), strict=True):
+            as_the_loop(one, found)
+            if found.way == "sweeps" and not isinstance(one.given["guess"], str):
+                assert found.nit == one.alone().nit
+        assert over(4, [cases[4]])[0].nit <= 1
+
+
+def test_tolerances_are_tested_over_all_ranks():
+    """Also where states of one rank are far larger than those of the others: all are tested by one scale."""
+    for tol in (1e-2, 1e-6, 1e-10):
+        cases = [Case(kind, 41, SHARES[4], method, given={"tol": tol}) for kind in ("gru", "dense gru", "chaos")
+                 for method in ("newton", "multiple_shooting", "sequential")]  # fmt: skip
+        for case, found in zip(cases, over(4, cases), strict=True):
+            assert found.success
+            rec = case.recurrence()
+            assert gallery.residual_is_met(rec, found.states, case.alone().tolerance)
+
+
+# Long ranges, which may forget what comes in ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "way"), [("gru", "rounds"), ("function", "rounds"), ("slow", "sweeps")])
+def test_long_ranges_are_solved_in_rounds_where_they_forget(kind, way):
+    for size, lengths in ((2, (2400, 1700)), (3, (1500, 1100, 1500)), (4, (1100, 0, 1500, 1500))):
+        for method in ("newton", "auto"):
+            for resets in (False, True):
+                case = Case(kind, 4100, lengths, method, (), resets=resets)
+                (found,) = over(size, [case])
+                as_the_loop(case, found)
+                assert found.way == way or resets
+                assert found.messages <= (4 if way == "rounds" else found.nit + 4)
+
+
+def test_a_long_range_with_what_is_not_finite():
+    for kind in ("gru", "slow"):
+        case = Case(kind, 4100, (1100, 1500, 1500), "newton", (2,), bad=(np.nan, 1800))
+        (found,) = over(3, [case])
+        assert (found.status, found.converged_prefix) == ("nonfinite", 1800)
+        assert "at step 1800" in found.message
+        truth = replace(case, bad=None, method="sequential").alone()
+        assert abs(found.states - truth.states)[:1800].max() <= gallery.bound(truth)
+        assert abs(found.states - truth.states)[:, 1].max() <= gallery.bound(truth)
+
+
+def told(group, case):
+    return solve_on(group, case)[2]
+
+
+def test_a_solution_reads_well():
+    case = Case("gru", 41, SHARES[4], "newton")
+    shown = ranks.over(4, told, case)
+    assert "steps: 0 to 9 of 41 are here" in shown[0]
+    assert "steps: none of 41 are here" in shown[1]
+    assert "all steps of all ranks in every iteration" in shown[3]
+    assert len({re.sub(r".* are here|recurrence: .*", "", text) for text in shown}) == 1
