@@ -14,7 +14,7 @@ from recsolve.base.report import Reported
 from recsolve.base.shard import Shard
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
-from recsolve.distributed.task import Facts
+from recsolve.distributed.task import Facts, first_missed
 from recsolve.recurrence.base import Recurrence
 from recsolve.solution import Solution
 
@@ -55,9 +55,10 @@ class ShardedSolution(Reported, Generic[UserArray]):
         max |f(h[t-1]) - h[t]| over all ranks of every iterate, where these sweep together; else the last one alone.
     ranks : tuple of Facts
         Of the steps of every rank: ``length``, ``status``, ``nit``, ``worst`` (max |r|), ``converged_prefix``,
-        ``exact_prefix``, ``atol`` and ``rtol``.
+        ``exact_prefix`` (-1: not counted), ``atol`` and ``rtol``.
     converged_prefix, exact_prefix : int
-        How many leading steps of all meet the tolerance; have a residual of exactly 0.
+        How many leading steps of all meet the tolerance; have a residual of exactly 0, or None where these have not
+        been counted, as all have converged.
     way : {"rounds", "sweeps", "turns"}
         Whether each rank solved its steps from what the one before was found to end with, all iterated together, or
         one followed the other.
@@ -140,10 +141,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
 
     @cached_property
     def _worst(self) -> int | None:
-        missed = [i for i, fact in enumerate(self.ranks) if fact.status is not Status.CONVERGED]
-        if not missed:
-            return None
-        return next((i for i in missed if self.ranks[i].status is not Status.ACCEPTED), missed[0])
+        return first_missed(self.ranks)
 
     @property
     def status(self) -> Status:
@@ -156,7 +154,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
             return f"{Status.CONVERGED}: every entry of the residual of {count} meets {self.tolerance}"
         start = sum(fact.length for fact in self.ranks[: self._worst])
         stop = start + self.ranks[self._worst].length
-        return f"steps {start} to {stop - 1} (counted from 0), rank {self._worst} of {count}: {self._told}"
+        return f"steps {start} to {stop - 1} (counted from 0), rank {self._worst} of {len(self.ranks)}: {self._told}"
 
     @property
     def nit(self) -> int:
@@ -173,8 +171,8 @@ class ShardedSolution(Reported, Generic[UserArray]):
         return self._prefix("converged_prefix")
 
     @property
-    def exact_prefix(self) -> int:
-        return self._prefix("exact_prefix")
+    def exact_prefix(self) -> int | None:
+        return self._prefix("exact_prefix") if all(fact.exact_prefix >= 0 for fact in self.ranks) else None
 
     def _prefix(self, name: str) -> int:
         total = 0
@@ -197,7 +195,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
             "message": self.message,
             "method": f"{self.solver.name}, {self.nit} iterations, {_WAYS[self.way]}",
             "recurrence": repr(self.recurrence),
-            "steps": f"{axis.start} to {axis.stop - 1} of {axis.total} are here",
+            "steps": f"{axis.own} of {axis.total} are here",
             "prefix": f"first {self.converged_prefix} of {axis.total} steps within tolerance",
         }
 

@@ -13,12 +13,12 @@ from recsolve.base.status import Status
 from recsolve.distributed.rounds import before_each, solve_in_rounds
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.distributed.sweeps import can_sweep, solve_by_sweeps
-from recsolve.distributed.task import Facts, Outcome, Task
+from recsolve.distributed.task import Outcome, Task, first_missed
 from recsolve.distributed.turns import solve_in_turn
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.solution import ConvergenceError
 from recsolve.solve import check_fallback, split_options
-from recsolve.solvers.registry import check_applies
+from recsolve.solvers.registry import applicable, check_applies
 from recsolve.solvers.settings import whole_number
 
 
@@ -47,19 +47,15 @@ def solve_shards(
         task = Task(recurrence, solver, driver, {"tol": tol, "maxiter": maxiter}, own)
         way, (solution, facts, final) = _solved(task, fallback)
         message = ""
-        if any(fact.status is not Status.CONVERGED for fact in facts):
-            message = axis.in_order(axis.ranks.words(solution.message))[_worst(facts)]
+        if (missed := first_missed(facts)) is not None:
+            exact = axis.in_order(axis.ranks.exchange([solution.exact_prefix]))
+            facts = [fact._replace(exact_prefix=int(m.numbers[0])) for fact, m in zip(facts, exact, strict=True)]
+            message = axis.in_order(axis.ranks.words(solution.message))[missed]
         axis.ranks.closed()
     found = ShardedSolution(recurrence, solution, tuple(facts), final, way, message, tensors)
     if fallback == "raise" and not found.success:
         raise ConvergenceError(found)  # type: ignore[arg-type]
     return found
-
-
-def _worst(facts: list[Facts]) -> int:
-    """Return the rank whose steps failed first, in the order of steps, or else of which rows were accepted."""
-    missed = [i for i, fact in enumerate(facts) if fact.status is not Status.CONVERGED]
-    return next((i for i in missed if facts[i].status is not Status.ACCEPTED), missed[0])
 
 
 def _check(
@@ -104,13 +100,16 @@ def _solved(task: Task, fallback: str) -> tuple[str, Outcome]:
         if converged or not (follows or fallback == "sequential" or isinstance(solver, solvers.Auto)):
             return way, found
     rest, known = "sequential" if fallback == "sequential" else "none", None if found is None else found.solution
-    return "turns", solve_in_turn(task, rest, known)
+    turned, before = solve_in_turn(task, rest, known), 0 if found is None else max(fact.nit for fact in found.facts)
+    return "turns", turned._replace(facts=[fact._replace(nit=before + fact.nit) for fact in turned.facts])
 
 
 def _together(task: Task) -> tuple[str, Outcome | None]:
     """Return the solution by sweeps over all ranks, or None where the method has none."""
     solver: Any = task.solver
     if isinstance(solver, solvers.Auto):  # where units couple, the products of whole Jacobians do not compose
+        if solvers.Newton.name not in applicable(task.recurrence):  # without a derivative
+            return "turns", None
         solver = solvers.Newton() if task.recurrence.rounding == 0 else solvers.QuasiNewton()
     if not can_sweep(solver):
         return "turns", None
