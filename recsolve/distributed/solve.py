@@ -11,6 +11,7 @@ from recsolve.base.links import linked
 from recsolve.base.shard import OVER_RANKS
 from recsolve.base.status import Status
 from recsolve.distributed.rounds import before_each, solve_in_rounds
+from recsolve.distributed.shooting import solve_by_shooting
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.distributed.sweeps import can_sweep, solve_by_sweeps
 from recsolve.distributed.task import Outcome, Task, first_missed
@@ -80,6 +81,9 @@ def _check(
 def _solved(task: Task, fallback: str) -> tuple[str, Outcome]:
     """Return the way that was taken, and the outcome."""
     solver, rec, axis = task.solver, task.recurrence, task.timeline
+    shot = solve_by_shooting(task)
+    if shot is not None:
+        return "rounds", shot
     one_by_one = isinstance(solver, solvers.Sequential)
     end = None if one_by_one else task.forgotten()
     scale = rec.state_scale if rec.length else 0.0
