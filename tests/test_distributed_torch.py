@@ -219,3 +219,92 @@ def test_gradients_of_scans_over_ranks_add_up_to_those_of_one_device(size):
     for off in over(size, scans, LENGTHS[size]):
         for case, worst in off.items():
             assert worst < 1e-12, case
+
+
+class Model(torch.nn.Module):
+    """Symbols to numbers: an embedding, a layer over steps that ranks may share, a head."""
+
+    def __init__(self, bidirectional=False):
+        super().__init__()
+        self.embed = torch.nn.Embedding(5, D)
+        self.layer = rs.nn.GRU(D, N, num_layers=2, bidirectional=bidirectional)
+        self.head = torch.nn.Linear(N * (1 + bidirectional), 2)
+
+    def forward(self, ids):
+        if not isinstance(ids, rs.distributed.Shard):
+            return self.head(self.layer(self.embed(ids))[0])
+        y, _ = self.layer(rs.distributed.Shard(self.embed(ids.local), ids.timeline))
+        return rs.distributed.Shard(self.head(y.local), ids.timeline)
+
+
+def _trained(model, batches, step):
+    """Return the weights after steps of Adam, each of which sums the gradients of two halves of a batch."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    for halves in batches:
+        optimizer.zero_grad()
+        step(halves)
+        optimizer.step()
+    return [p.detach() for p in model.parameters()]
+
+
+def meshes(group):
+    """Train over sequences and time together; return the largest difference of weights to those of one device, by way."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.nn.parallel import DistributedDataParallel
+
+    mesh, length, off = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "sp")), 8, {}
+    mine, time = slice(mesh.get_local_rank("dp"), None, 2), mesh["sp"].get_group()
+    torch.manual_seed(6)
+    ids, target = torch.randint(5, (3, 2, length, 4)), torch.randn(3, 2, length, 4, 2, dtype=torch.float64)
+    batches = [list(zip(*pair, strict=True)) for pair in zip(ids, target, strict=True)]
+
+    def whole(model):
+        def step(halves):
+            for x, y in halves:
+                (model(x) - y).square().mean().backward()
+
+        return _trained(model, batches, step)
+
+    def loss_of(model, x, y):
+        x, y = (rs.distributed.shard(part[:, mine], time) for part in (x, y))
+        return (model(x).local - y.local).square().mean()  # of parts of equal size, over which DDP takes the mean
+
+    def ddp(model, **settings):
+        wrapped = DistributedDataParallel(model, **settings)
+
+        def step(halves):
+            with wrapped.no_sync():
+                loss_of(wrapped, *halves[0]).backward()
+            loss_of(wrapped, *halves[1]).backward()
+
+        return _trained(model, batches, step)
+
+    def reduced(model):
+        def step(halves):
+            for x, y in halves:
+                loss_of(model, x, y).backward()
+            for p in model.parameters():
+                dist.all_reduce(p.grad, dist.ReduceOp.AVG if dist.get_backend() == "nccl" else dist.ReduceOp.SUM)
+                p.grad /= dist.get_world_size()
+
+        return _trained(model, batches, step)
+
+    ways = {
+        "DDP": ddp, "a bucket each": lambda model: ddp(model, bucket_cap_mb=1e-6),
+        "unused": lambda model: ddp(model, find_unused_parameters=True),
+        "static": lambda model: ddp(model, static_graph=True), "all-reduce": reduced,
+    }  # fmt: skip
+    for way, train in ways.items():
+        models = []
+        for _ in range(2):
+            torch.manual_seed(7)
+            models.append(Model(bidirectional=way == "all-reduce").double())
+        off[way] = _farthest(train(models[0]), whole(models[1]))
+    return off
+
+
+def test_sequences_and_time_over_a_mesh_train_as_one_device_does():
+    for off in over(4, meshes):
+        for way, worst in off.items():
+            assert worst < 1e-10, way
