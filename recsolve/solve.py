@@ -190,9 +190,7 @@ def solve(
     ((100, 4), (4, 4))
     """
     if isinstance(recurrence, Recurrence) and recurrence.timeline is not None:
-        if every is not None:
-            raise ValueError(f"every is {every} and ranks share the time axis; wanted one of them")
-        given = {"method": method, "tol": tol, "maxiter": maxiter, "guess": guess, "callback": callback}
+        given = {"method": method, "tol": tol, "maxiter": maxiter, "guess": guess, "callback": callback, "every": every}
         return OVER_RANKS["solve"](recurrence, **given, options=options, fallback=fallback)  # type: ignore[no-any-return]
     if every is not None:
         driver, solver = split_options(method, options)
@@ -242,7 +240,7 @@ def solve(
             if mixes and status is Status.CONVERGED:
                 status, remark, _ = _second_look(problem, last, iterate, status, remark)
     if status is Status.NONFINITE:
-        remark = _where_nonfinite(recurrence, iterate)
+        remark = where_nonfinite(recurrence, iterate)
     if status is Status.ACCEPTED:
         missed = ~to_host(iterate.converged)
         remark = (
@@ -386,7 +384,7 @@ def _completed(iterate: Iterate | Settled, name: str, was: Status, start: int) -
     return Status.STALLED, MISMATCH.format(worst=iterate.worst)
 
 
-def _where_nonfinite(recurrence: Recurrence, iterate: Iterate | Settled) -> str:
+def where_nonfinite(recurrence: Recurrence, iterate: Iterate | Settled) -> str:
     """Return in words the first step that is not finite, and how much is right all the same."""
     finite = namespace(iterate.values).isfinite(iterate.values)
     place = np.argwhere(~to_host(finite.all(axis=tuple(range(iterate.converged.ndim, finite.ndim)))))[0]

@@ -225,7 +225,7 @@ class Active:
         place = np.unravel_index(chosen, rec.batch)
         index = (slice(None), *place)
         part, rest = iterate.part(index), rec.sequences(chosen)
-        if rest is None or (rec.opaque and not self._agrees(rest, part)):
+        if rest is None or not self._agrees(rest, part):
             self._may_narrow = False
             return iterate, state
         self._keep(iterate)
@@ -235,20 +235,8 @@ class Active:
         return part, state and state.part(index)
 
     def _agrees(self, rest: Recurrence, part: Iterate) -> bool:
-        """Return whether f of some sequences alone is what it was among all.
-
-        A user's function may hold numbers of its own for every sequence, which cannot be selected from outside.
-        """
-        self.problem.counts["rows"] += part.converged.size
-        try:
-            alone = rest.bind().evaluate(part.states)
-        except Exception:  # a user's function may raise anything when shapes no longer fit
-            return False
-        if is_discrete(rest.dtype):
-            return same_bits(alone, part.values)
-        rtol, unit = float(np.finfo(rest.dtype).eps) ** 0.5, self._all.tolerance.unit
-        close = namespace(alone).isclose(alone, part.values, rtol=rtol, atol=1e-8 * unit, equal_nan=True)
-        return bool(close.all())
+        self.problem.counts["rows"] += part.converged.size * rest.opaque
+        return parted(rest, part.states, part.values, self._all.tolerance.unit)
 
     def slide(self, iterate: Iterate) -> Iterate | None:
         """Move the window on, past rows that have converged or cannot; return its new iterate, or None to stay."""
@@ -274,3 +262,29 @@ class Active:
         self.start, self.stop = start, min(start + window, whole.length)
         self.problem = self._all.part(whole.between(start, self.stop, self._kept.states))
         self.problem.horizon, self.problem.index = self.stop - start, self._index
+
+
+def parted(rest: Recurrence, states: Array, values: Array, unit: float) -> bool:
+    """Return whether f of some sequences alone is what it was among all.
+
+    A user's function may hold numbers of its own for every sequence, which cannot be selected from outside.
+
+    Parameters
+    ----------
+    rest : Recurrence
+        Of these sequences, as :meth:`recsolve.Recurrence.sequences` gives it.
+    states, values : array, shape (T, sequences, *event)
+        h, and F as it was among all.
+    unit : float
+        The size of the states.
+    """
+    if not rest.opaque:
+        return True
+    try:
+        alone = rest.bind().evaluate(states)
+    except Exception:  # a user's function may raise anything when shapes no longer fit
+        return False
+    if is_discrete(rest.dtype):
+        return same_bits(alone, values)
+    rtol = float(np.finfo(rest.dtype).eps) ** 0.5
+    return bool(namespace(alone).isclose(alone, values, rtol=rtol, atol=1e-8 * unit, equal_nan=True).all())

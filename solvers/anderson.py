@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsolve.base.arrays import Array, namespace
-from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.method import Solver
 from recsolve.solvers.problem import Problem
@@ -30,6 +29,7 @@ class _Anderson(Solver[Iterate, Kept]):
     group = "fixed point"
     matrix = "0, accelerated by the last steps"
     exact_on_affine = "none"
+    rowwise = True
 
     memory: int = 3
     ridge: float = 1e-12
@@ -39,7 +39,7 @@ class _Anderson(Solver[Iterate, Kept]):
         number("ridge", self.ridge, 1e-15)  # with less, changes that are parallel make the system singular
 
     @abstractmethod
-    def total(self, products: Array) -> Array:
+    def total(self, problem: Problem, products: Array) -> Array:
         """Return the sum over the times that gamma[t] may look at, of products (T, *batch, ...)."""
 
     def safeguard(self, problem: Problem, iterate: Iterate, proposal: Array) -> Array:
@@ -53,21 +53,24 @@ class _Anderson(Solver[Iterate, Kept]):
         kept = (*state.iterates, iterate)[-(self.memory + 1) :]
         proposal = iterate.values
         if len(kept) > 1:
-            proposal = self.safeguard(problem, iterate, proposal - self._accelerate(problem.recurrence, kept))
+            proposal = self.safeguard(problem, iterate, proposal - self._accelerate(problem, kept))
         return problem.advance(iterate, proposal), Kept(kept)
 
-    def _accelerate(self, rec: Recurrence, kept: tuple[Iterate, ...]) -> Array:
+    def _accelerate(self, problem: Problem, kept: tuple[Iterate, ...]) -> Array:
         """Return dF gamma for every t."""
-        xp = namespace(kept[-1].values)
+        xp, rec = namespace(kept[-1].values), problem.recurrence
         pairs = list(zip(kept[1:], kept[:-1], strict=True))
         dF = xp.stack([new.values - old.values for new, old in pairs], axis=-1)
         dR = xp.stack([new.residual - old.residual for new, old in pairs], axis=-1).astype(np.float64)
         dR = dR.reshape(*dR.shape[: 1 + len(rec.batch)], rec.layout.size, len(pairs))
         r = kept[-1].residual.astype(np.float64).reshape(*dR.shape[:-1], 1)
-        # Rows that are not finite do not enter gamma; the guard gives them F.
+        # Rows that are not finite do not enter gamma; the guard gives them F. Nor do rows that have nothing to gain.
         known = (xp.isfinite(dR).all(axis=-1, keepdims=True) & xp.isfinite(r)).all(axis=-2, keepdims=True)
+        known &= (r != 0).any(axis=-2, keepdims=True)
         dR, r = xp.where(known, dR, 0.0), xp.where(known, r, 0.0)
-        gram, moments = self.total(dR.swapaxes(-1, -2) @ dR), self.total(dR.swapaxes(-1, -2) @ r)
+        products = dR.swapaxes(-1, -2) @ dR, dR.swapaxes(-1, -2) @ r
+        sums = self.total(problem, xp.concatenate(products, axis=-1))
+        gram, moments = sums[..., :-1], sums[..., -1:]
         size = xp.trace(gram, axis1=-2, axis2=-1)[..., None, None]
         usable = xp.isfinite(size) & xp.isfinite(moments).all(axis=(-2, -1), keepdims=True)  # they may overflow
         eye = xp.eye(len(pairs))
@@ -110,8 +113,8 @@ class Anderson(_Anderson):
     finite_termination = False
     causal = False
 
-    def total(self, products: Array) -> Array:
-        return products.sum(axis=0, keepdims=True)  # type: ignore[no-any-return]
+    def total(self, problem: Problem, products: Array) -> Array:
+        return problem.total(products)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,5 +154,5 @@ class TriangularAnderson(_Anderson):
         plain = problem.recurrence.over_event(iterate.leading | iterate.front)
         return namespace(proposal).where(plain, iterate.values, proposal)  # type: ignore[no-any-return]
 
-    def total(self, products: Array) -> Array:
-        return namespace(products).cumsum(products, axis=0)  # type: ignore[no-any-return]
+    def total(self, problem: Problem, products: Array) -> Array:
+        return problem.running_total(products)

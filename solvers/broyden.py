@@ -18,10 +18,10 @@ A = TypeVar("A", Diagonal, LaneDense)
 
 @dataclass(frozen=True)
 class Learned(State, Generic[A]):
-    """The current A, and the previous iterate, None at the first step."""
+    """The current A, and h[t-1] and F[t] of the previous iterate, None at the first step."""
 
     matrix: PerRow[A]
-    before: PerRow[Iterate | None] = None
+    before: PerRow[tuple[Array, Array] | None] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class _Secant(Solver[Iterate, Learned[A]], Generic[A]):
     finite_termination = True
     exact_on_affine = "none"
     graphs = False
+    rowwise = True
 
     @abstractmethod
     def zero(self, problem: Problem, iterate: Iterate) -> A:
@@ -47,13 +48,12 @@ class _Secant(Solver[Iterate, Learned[A]], Generic[A]):
         return Learned(self.zero(problem, iterate))
 
     def step(self, problem: Problem, iterate: Iterate, state: Learned[A]) -> tuple[Iterate, Learned[A]]:
-        matrix, before = state.matrix, state.before
-        if before is not None:
-            rec, xp = problem.recurrence, namespace(iterate.states)
-            dh = rec.previous(iterate.states) - rec.previous(before.states)
-            entries = self.learn(matrix, dh, iterate.values - before.values)
-            matrix = type(matrix)(xp.where(xp.isfinite(entries), entries, matrix.data), rec.layout)
-        return problem.move(iterate, matrix), Learned(matrix, iterate)
+        matrix, xp = state.matrix, namespace(iterate.states)
+        previous, values = problem.recurrence.previous(iterate.states), iterate.values
+        if state.before is not None:
+            entries = self.learn(matrix, previous - state.before[0], values - state.before[1])
+            matrix = type(matrix)(xp.where(xp.isfinite(entries), entries, matrix.data), matrix.layout)
+        return problem.move(iterate, matrix), Learned(matrix, (previous, values))
 
 
 @dataclass(frozen=True, kw_only=True)

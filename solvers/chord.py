@@ -51,6 +51,7 @@ class Chord(Solver[Iterate, Kept]):
     cite = "Ortega and Rheinboldt, Iterative Solution of Nonlinear Equations in Several Variables (1970), section 7.1"
     finite_termination = True
     exact_on_affine = "all"
+    rowwise = True
 
     refresh: int | None = None
 

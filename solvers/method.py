@@ -133,6 +133,11 @@ class Solver(Method, Generic[I, S]):
     ----------
     needs_jacobian : bool
         Whether iterates carry the Jacobian: what I says, true where the class does not say.
+    rowwise : bool
+        Whether a step, and the state, treat every time by itself, but for what ``problem.move`` or ``problem.correct``
+        carry along time and what ``problem.total`` and ``problem.running_total`` sum over it. Ranks that share the time
+        axis then step together (:mod:`recsolve.distributed`); else one solves after the other. A subclass with another
+        step or state says it anew.
 
     Examples
     --------
@@ -157,10 +162,13 @@ class Solver(Method, Generic[I, S]):
     """
 
     needs_jacobian: ClassVar[bool] = True
+    rowwise: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         """Read from ``Solver[Linearised, ...]`` whether iterates carry the Jacobian: it is stated once."""
         super().__init_subclass__()
+        if "rowwise" not in vars(cls) and _STEPS - {"preconditioner"} & vars(cls).keys():  # it was said of other steps
+            cls.rowwise = False
         for base in vars(cls).get("__orig_bases__", ()):
             kind = next(iter(get_args(base)), None)
             if kind in (Iterate, Linearised) and "needs_jacobian" not in vars(cls):
@@ -287,6 +295,8 @@ class CorrectionSolver(Solver[I, None], Generic[I]):
     >>> rs.solve(cell.recurrence(np.ones((60, 3))), method=Fading()).success
     True
     """
+
+    rowwise = True
 
     @abstractmethod
     def preconditioner(self, problem: Problem, iterate: I) -> Jacobian:

@@ -257,7 +257,7 @@ class Problem(Guarded):
             return self._launched_guard(iterate, (OF_PRODUCT, self._product(iterate, A), None))
         return self.guarded(iterate, self.correct(iterate, A))
 
-    def move(self, iterate: I, A: Jacobian) -> I:
+    def move(self, iterate: I, A: Jacobian, share: float = 1.0) -> I:
         """Return the next iterate, ``advance(iterate, correct(iterate, A))``, which on a GPU is fewer launches.
 
         Parameters
@@ -265,6 +265,8 @@ class Problem(Guarded):
         iterate : Iterate or Linearised
         A : Jacobian
             As for :meth:`correct`.
+        share : float
+            How much of the way from the states to the correction to go.
 
         Returns
         -------
@@ -280,7 +282,29 @@ class Problem(Guarded):
         >>> problem.move(iterate, iterate.jacobian).done
         True
         """
-        return self._evaluated(iterate, self.corrected(iterate, A))
+        if share == 1:
+            return self._evaluated(iterate, self.corrected(iterate, A))
+        return self.advance(iterate, toward(iterate.states, self.correct(iterate, A), share))
+
+    def total(self, x: Array) -> Array:
+        """Return the sum over all times, (1, *batch, ...), of numbers (T, *batch, ...).
+
+        Where ranks share the time axis it is that of the whole, as :meth:`running_total` is: solvers that sum over
+        time by these are ``rowwise``.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> rec = rs.Recurrence.from_function(lambda h, u: h / 2 + u, inputs=np.ones((4, 1)), initial=np.zeros(1))
+        >>> problem = rs.solvers.Problem(rec, rs.solve(rec).tolerance, pin=True, jacobian=True)
+        >>> problem.total(np.arange(4.0)), problem.running_total(np.arange(4.0))
+        (array([6.]), array([0., 1., 3., 6.]))
+        """
+        return x.sum(axis=0, keepdims=True)  # type: ignore[no-any-return]
+
+    def running_total(self, x: Array) -> Array:
+        """Return the sums over the times up to each, (T, *batch, ...)."""
+        return x.cumsum(axis=0)  # type: ignore[no-any-return]
 
     def carried(self, product: Callable[[Array], Array], d: Array, cut: Array) -> Array:
         """Return A[t] d[t-1], and 0 in rows that are cut from the one before.
@@ -316,6 +340,11 @@ class Problem(Guarded):
         if self.recurrence.graph is not None and not isinstance(A, ByParent):
             raise TypeError(f"A is {type(A).__name__}; wanted ByParent, one matrix per parent of a node, on a graph")
         return carried(A, affine_scan(A, iterate.residual, reset=cut))
+
+
+def toward(states: Array, proposal: Array, share: float) -> Array:
+    """Return what lies between states and a proposal, and the proposal itself where all of the way is gone."""
+    return proposal if share == 1 else states + share * (proposal - states)
 
 
 def _before(d: Array) -> Array:

@@ -40,6 +40,7 @@ class RelaxedNewton(Solver[Linearised, None]):
     cite = "Danieli, Rodriguez, Sarabia, Suau, Zappella, ICLR 2026 (arXiv 2510.21450)"
     finite_termination = False
     exact_on_affine = "none"
+    rowwise = True
 
     omega: float = 0.9
 
@@ -47,7 +48,4 @@ class RelaxedNewton(Solver[Linearised, None]):
         number("omega", self.omega, 0, 2)
 
     def step(self, problem: Problem, iterate: Linearised, state: None) -> tuple[Linearised, None]:
-        newton = problem.correct(iterate, iterate.jacobian)
-        if self.omega == 1:
-            return problem.advance(iterate, newton), state
-        return problem.advance(iterate, iterate.states + self.omega * (newton - iterate.states)), state
+        return problem.move(iterate, iterate.jacobian, share=self.omega), state

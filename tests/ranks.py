@@ -26,7 +26,7 @@ from pathlib import Path
 SIZES = (1, 2, 3, 4)  # of the pool's groups, each of ranks 0, 1, ...
 GRACE = 5.0  # seconds that the others have once a rank of the pool has failed
 START = 60.0  # seconds in which ranks must have started
-PRELOADED = ["pytest", "numba", "scipy.linalg", "torch", "torch.distributed", "recsolve.nn"]
+PRELOADED = ["pytest", "numba", "scipy.linalg", "torch", "torch.distributed", "recsolve.nn", "recsolve.distributed"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 
 import recsolve as rs
 
-ROOMS = [rs, rs.cells, rs.graphs, rs.jacobians, rs.mixings, rs.plot, rs.solvers, rs.testing]
+ROOMS = [rs, rs.cells, rs.distributed, rs.graphs, rs.jacobians, rs.mixings, rs.plot, rs.solvers, rs.testing]
 ROOMS += [rs.nn] if find_spec("torch") else []
 SHAPE = re.compile(r"shape|\((T|\*|\.\.\.|n|\d|nit)")  # (T, *batch, *event), say
 DTYPE = re.compile(r"float32|dtype|of bool|of int")

@@ -15,8 +15,8 @@ from rich.text import Text
 
 import recsolve as rs
 from recsolve.studies import registry
-from recsolve.studies.bench import WHAT, get
-from recsolve.studies.command import compare_cli, shared, study_cli, train_cli
+from recsolve.studies.bench import WHAT, distributed, get
+from recsolve.studies.command import compare_cli, distributed_run, shared, study_cli, train_cli
 from recsolve.studies.command.cli import app
 from recsolve.studies.compare.compare import CompareConfig, Comparisons
 from recsolve.studies.compare.comparison import Comparison
@@ -138,10 +138,13 @@ def made_up(table):
                 break
 
 
-@pytest.mark.parametrize(("machine", "what"), [(machine, what) for machine in WHAT for what in WHAT[machine]])
+@pytest.mark.parametrize(
+    ("machine", "what"),
+    [*((machine, what) for machine in WHAT for what in WHAT[machine]), ("distributed", "calls over ranks")],
+)
 def test_tables_of_times_are_whole_at_80_columns(capsys, monkeypatch, machine, what):
     monkeypatch.setattr(tables, "_PIPE_WIDTH", 80)
-    table = get(machine, what).table
+    table = get(machine, what).table if machine in WHAT else distributed.TABLE
     with Seen(monkeypatch) as seen:
         table.show([made_up(table)])
     seen.check(capsys.readouterr().out)
@@ -179,6 +182,7 @@ def test_comparisons_are_whole_at_80_columns(capsys, monkeypatch):
         (("study", "plot"), ("lyapunov",), "lyapunov/captions.json"),
         (("report",), ("--only", "lyapunov"), "report.html"),
         (("train",), (), "log.jsonl"),
+        (("bench", "distributed"), ("--ranks", "1"), "distributed.json"),
     ],
     ids=str,
 )
@@ -186,8 +190,10 @@ def test_outputs_are_checked_before_anything_is_computed(run, tmp_path, monkeypa
     def computed(*arguments, **how):
         raise AssertionError("computed before the output was checked")
 
-    for module, name in ((compare_cli, "_run"), (study_cli, "_run"), (study_cli, "_draw"), (train_cli, "_train")):
-        monkeypatch.setattr(module, name, computed)
+    computing = {compare_cli: ("_run",), study_cli: ("_run", "_draw"), train_cli: ("_train",)}
+    for module, names in (computing | {distributed_run: ("on_rank",)}).items():
+        for name in names:
+            monkeypatch.setattr(module, name, computed)
     (tmp_path / "taken").write_text("")
     (tmp_path / "out" / file).mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
@@ -220,6 +226,7 @@ def test_every_command_that_writes_is_tested_above():
         ("report --only lyapunov,mal", {"lyapunov,mala"}),
         ("systems solve minmax --method ", {*rs.solvers.REGISTRY}),
         ("bench cpu --what h", {"history"}),
+        ("bench distributed --case scan", {"scan-forgets", "scan-keeps"}),
         ("info --warm al", {"all"}),
         ("train ma", {"match"}),
     ],
@@ -278,6 +285,7 @@ with bar_of("sweep") as bar:
         (("systems", "solve", "elman"), "recsolve.studies.systems.solved", "solved"),
         (("compare",), "recsolve.studies.command.compare_cli", "_run"),
         (("train",), "recsolve.studies.command.train_cli", "_train"),
+        (("bench", "distributed", "--ranks", "1"), "recsolve.studies.command.distributed_run", "on_rank"),
     ],
     ids=lambda x: x[0] if isinstance(x, tuple) else "",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from itertools import accumulate
@@ -39,6 +40,14 @@ class Timeline:
         T, the steps of all ranks.
     start, stop : int
         The steps of this rank are start..stop-1 of all, in the order of steps.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     axis = rs.distributed.shard(np.zeros((7, 2))).timeline
+    >>> axis.lengths, axis.start, axis.stop
+    ((7,), 0, 7)
     """
 
     ranks: Ranks
@@ -52,7 +61,7 @@ class Timeline:
 
     @property
     def place(self) -> int:
-        rank = self.ranks.rank
+        rank: int = self.ranks.rank
         return self.size - 1 - rank if self.backwards else rank
 
     @cached_property
@@ -81,6 +90,9 @@ class Timeline:
         """How many steps this rank holds."""
         return self.stop - self.start
 
+    def __str__(self) -> str:
+        return f"{self.total} steps, shared as {self.lengths}"
+
     def start_of(self, place: int) -> int:
         """Return the first step of the rank that comes at ``place``."""
         return self._bounds[place]
@@ -88,6 +100,16 @@ class Timeline:
     def reversed(self) -> Timeline:
         """Return the same axis with steps counted from the last one."""
         return Timeline(self.ranks, self.lengths, not self.backwards)
+
+    def together(self, call: str) -> AbstractContextManager[None]:
+        """Run what the ranks of this axis do together; an exception of one ends it on all.
+
+        Parameters
+        ----------
+        call : str
+            What is done, and with what: ranks that do something else, or share other steps, are told so.
+        """
+        return self.ranks.together(f"{call}, of {self.lengths} steps")
 
     def in_order(self, by_rank: list[Any]) -> list[Any]:
         """Return what there is of every rank in the order of steps."""
@@ -106,6 +128,14 @@ class Shard(Generic[UserArray]):
     local : array, shape (own steps, ...)
     timeline : Timeline
         Which steps these are.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     x = rs.distributed.shard(np.ones((7, 2)))
+    >>> x.shape, x.local.shape
+    ((7, 2), (7, 2))
     """
 
     local: UserArray
@@ -123,9 +153,10 @@ class Shard(Generic[UserArray]):
 
     def __repr__(self) -> str:
         axis = self.timeline
+        held = f"steps {axis.start} to {axis.stop - 1}" if axis.length else "no steps"
         return (
-            f"Shard({kind_of(self.local)} array of shape {self.shape} and dtype {self.dtype}: steps {axis.start} to "
-            f"{axis.stop - 1}, rank {axis.ranks.rank} of {axis.size})"
+            f"Shard({kind_of(self.local)} array of shape {self.shape} and dtype {self.dtype}: {held}, rank "
+            f"{axis.ranks.rank} of {axis.size})"
         )
 
 
@@ -143,27 +174,25 @@ def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
     ValueError
         For shards of different axes.
     """
-    found: dict[str, Timeline] = {}
-    for name, x in named.items():
-        for part in _leaves(x):
-            if isinstance(part, (Shard, Timeline)):
-                found[name] = part.timeline if isinstance(part, Shard) else part
-    axes = list(found.values())
-    if not axes:
+    parts = [(name, part) for name, x in named.items() for part in _leaves(x)]
+    found = [(name, x.timeline if isinstance(x, Shard) else x) for name, x in parts if isinstance(x, (Shard, Timeline))]
+    if not found:
         return None
-    for name, axis in found.items():
-        if axis != axes[0]:
-            raise ValueError(
-                f"{next(iter(found))} is shared over ranks as {axes[0].lengths} steps and {name} as {axis.lengths}; "
-                "wanted shards of one time axis, and of one process group"
+    first, shared = found[0]
+    with shared.together("a call"):
+        for name, axis in found:
+            if axis != shared:
+                raise ValueError(
+                    f"{first} is shared over ranks as {shared.lengths} steps and {name} as {axis.lengths}; wanted "
+                    "shards of one time axis, and of one process group"
+                )
+        reset = named.get("reset")
+        if reset is not None and "reset" not in dict(found):
+            raise TypeError(
+                f"reset is {type(reset).__name__} and {first} is a Shard; wanted a Shard, as "
+                "recsolve.distributed.shard gives"
             )
-    reset = named.get("reset")
-    if reset is not None and "reset" not in found:
-        raise TypeError(
-            f"reset is {type(reset).__name__} and {next(iter(found))} is a Shard; wanted a Shard, as "
-            "recsolve.distributed.shard gives"
-        )
-    return axes[0]
+    return shared
 
 
 def local_of(x: Any) -> Any:
@@ -195,7 +224,8 @@ def takes_shards(make: Callable[Given, Made]) -> Callable[Given, Made]:
         shared = timeline_of({**{f"argument {i}": x for i, x in enumerate(args)}, **kwargs})
         if shared is None:
             return make(*args, **kwargs)
-        recurrence: Any = make(*map(local_of, args), **{name: local_of(x) for name, x in kwargs.items()})
+        with shared.ranks.alone(make.__qualname__):
+            recurrence: Any = make(*map(local_of, args), **{name: local_of(x) for name, x in kwargs.items()})
         recurrence.timeline = shared
         return recurrence  # type: ignore[no-any-return]
 

@@ -11,13 +11,13 @@ from recsolve.distributed import scan as _scan  # noqa: F401  # so that recsolve
 from recsolve.distributed import solve as _solve  # noqa: F401
 from recsolve.distributed.adjoint import ShardedGradients
 from recsolve.distributed.ranks import RankError
-from recsolve.distributed.shard import from_local, gather, shard, spans
+from recsolve.distributed.shard import alone, from_local, gather, shard, spans
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.distributed.stored import StoredSolution, scan_stored, solve_stored
 
 __all__ = [
-    "RankError", "Shard", "ShardedGradients", "ShardedSolution", "StoredSolution", "Timeline", "from_local", "gather",
-    "scan_stored", "shard", "solve_stored", "spans",
+    "RankError", "Shard", "ShardedGradients", "ShardedSolution", "StoredSolution", "Timeline", "alone", "from_local",
+    "gather", "scan_stored", "shard", "solve_stored", "spans",
 ]  # fmt: skip
 
 

@@ -47,11 +47,11 @@ class _Backwards(Elements):
         return J.transpose()[::-1], b[::-1]
 
     @cached_property
-    def elements(self) -> Any:  # type: ignore[override]
+    def elements(self) -> Any:
         return self._of(self._rec.length)
 
     @cached_property
-    def few(self) -> Any:  # type: ignore[override]
+    def few(self) -> Any:
         return self._of(min(self._rec.length, 1))
 
     def last(self, count: int) -> tuple[Any, Array | None]:
@@ -86,14 +86,11 @@ def gradients_over_ranks(
         cotangent, _ = cotangent_of(rec, trajectory, states, output, final if ends_here else None)
         given = _Backwards(rec, trajectory, cotangent, axis)
 
-        def run(carry: Array) -> tuple[Gradients, Array]:
-            if not axis.length:
-                return gradients(rec, trajectory, states, output, None), carry
+        def run(carry: Array) -> Gradients:
             comes = carry + final if ends_here and final is not None else carry
-            found = gradients(rec, trajectory, states, output, comes)
-            return found, found._initial
+            return gradients(rec, trajectory, states, output, comes if axis.length else None)
 
-        return over_ranks(given, run)
+        return over_ranks(given, run, lambda found, _: found._initial)
 
 
 def into_initial(solution: ShardedSolution, local: Gradients) -> Array:
@@ -125,6 +122,16 @@ class ShardedGradients:
         As those of :class:`recsolve.Gradients`.
     local : Gradients
         Of the own steps alone: what other ranks' steps add to weights is not in it.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> with rs.distributed.alone():
+    ...     sol = rs.solve(cell.recurrence(rs.distributed.shard(np.ones((60, 3)))))
+    ...     g = rs.adjoint(sol, output=sol.output)
+    >>> g.inputs.shape, g.mixings.r.shape
+    ((60, 3), (4, 4))
     """
 
     def __init__(self, solution: ShardedSolution, local: Gradients):
@@ -188,7 +195,7 @@ def adjoint_of_shards(
     """Return what :func:`recsolve.adjoint` does, of a solution over ranks."""
     axis: Timeline = solution.recurrence.timeline
     names = [name for name, x in given.items() if x is not None]
-    with axis.ranks.together(f"recsolve.adjoint of {solution.recurrence.description}, with {', '.join(names)}"):
+    with axis.together(f"recsolve.adjoint of {solution.recurrence.description}, with {', '.join(names)}"):
         if not isinstance(solution, ShardedSolution):
             raise TypeError(f"solution is {type(solution).__name__}; wanted what recsolve.solve returns for shards")
         check_given(given)

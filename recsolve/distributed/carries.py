@@ -16,9 +16,10 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
+from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan
 from recsolve.kernels.monoids.affine import Affine
-from recsolve.kernels.monoids.float16 import state_dtype
+from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference.scan_numpy import cuts_apart
 from recsolve.kernels.summary import Summary, summarise
@@ -29,7 +30,7 @@ _LAST = 256  # steps that are to show that a rank forgets
 _MANY = 4  # times as many it must hold, or composing them costs no more
 _WIDTH = 64  # units of a lane up to which matrices are composed
 _SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
-_ROUNDING = 4  # units in the last place by which what was said may miss what came out
+_ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
 
 
 class Elements:
@@ -110,83 +111,130 @@ class Elements:
         before = scan(self.monoid, self.elements, initial=carry)
         after = scan(self.monoid, self.elements, initial=self.initial, reset=self.reset)
         xp = namespace(after)
-        seen = xp.maximum.accumulate(self.reset, axis=0) if len(self.reset) else self.reset
-        return xp.where(seen, after, before)  # type: ignore[no-any-return]
+        return xp.where(xp.cumsum(self.reset, axis=0) > 0, after, before)  # type: ignore[no-any-return]
+
+    def last_state(self, y: Array, carry: Array) -> Array:
+        """Return the state after the own rows ``y``; those of float16 have been rounded, and are computed again."""
+        if y.dtype == HALF:
+            wide = tuple(map(widen, self.elements))
+            y = Elements(self.monoid, wide, self.initial, self.reset, self.timeline).run(carry)
+        return y[-1]  # type: ignore[no-any-return]
 
 
 def scan_over_ranks(given: Elements) -> Array:
-    """Return the own rows of a scan over the steps of all ranks, (own steps, ...)."""
-
-    def run(carry: Array) -> tuple[Array, Array]:
-        y = given.run(carry)
-        return y, y[-1] if len(y) else carry
-
-    return over_ranks(given, run)
+    """Return the own rows of a scan over the steps of all ranks, (own steps, ...); no message of the call follows."""
+    return over_ranks(given, given.run, given.last_state, last=True)
 
 
-def over_ranks(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> Found:
+def over_ranks(
+    given: Elements, run: Callable[[Array], Found], end: Callable[[Found, Array], Array], *, last: bool = False
+) -> Found:
     """Return what the own steps give, on the state that comes into them from the ranks before.
+
+    One message tells what the steps of every rank do. Where that is not known (a rank does not compose, or what it
+    composes overflows), or only guessed, the states that have come out follow in further ones. What comes into a rank
+    depends on the ranks before it alone, to the last bit.
 
     Parameters
     ----------
     given : Elements
         What steps do to a state.
-    run : callable
-        ``run(state)`` returns what the own steps give for a state that comes in, and the state that comes out.
+    run, end : callable
+        ``run(state)`` returns what the own steps give for a state that comes in, and ``end(found, state)`` the state
+        that comes out of them, where there are any.
+    last : bool
+        Whether no message of the same call follows.
     """
-    axis = given.timeline
-    for probing in (True, False):
-        said = _forgotten(given) if probing else None
-        folded = _fold(given, said)
-        if folded is None:
-            break
-        found, end = run(folded.carry)
-        if not folded.guessed or _all(axis, said is None or _as_said(end, said, given)):
-            return found
-    return _relayed(given, run)
+    axis, row = given.timeline, given.row
+    final = max((place for place, length in enumerate(axis.ordered) if length), default=0)
+    own, guess = min(axis.place, final), _forgotten(given) if axis.stop < axis.total else None
+    told = _told(given, guess)
+    into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
+    found: list[Found] = []
+    carry, sure = row, 0
+    while True:
+        for one in told[len(into) - 1 : final]:
+            after = one.after_it(given, into[-1])
+            if after is None:
+                break
+            into.append(after)
+        at = len(into) - 1
+        guesses = [place for place in range(sure, at) if told[place].guess]
+        if last and at == final and not guesses:
+            axis.ranks.closed()
+        if own <= at and not (found and _same(into[own], carry)):
+            carry = into[own]
+            found = [run(carry)]
+        if at == final and not guesses:
+            return found[0]
+        out, right = row, True
+        if axis.place in (*guesses, at):
+            out = end(found[0], carry).astype(row.dtype, copy=False)
+            right = guess is None or _as_said(out, told[axis.place].after, guess.size, given)
+        ends = axis.in_order(axis.ranks.exchange([right], [out]))
+        wrong = next((place for place in guesses if not ends[place].numbers[0]), at)
+        if wrong == final:
+            return found[0]
+        for place in guesses:
+            if place > wrong:  # what has come out is a better guess
+                told[place] = told[place]._replace(after=ends[place].arrays[0])
+        into, sure = [*into[: wrong + 1], ends[wrong].arrays[0]], wrong + 1
 
 
-class _Folded(NamedTuple):
-    """The state that comes in, and whether a rank has said what it only guesses."""
+class _Told(NamedTuple):
+    """What a rank has told of its steps.
 
-    carry: Array
-    guessed: bool
+    Attributes
+    ----------
+    length : int
+    known : bool
+        Whether it can say what they do.
+    guess : bool
+        Whether ``after`` is what it takes to come out, whatever comes in.
+    element : tuple
+        The composed element, in the monoid's form, of one time.
+    after, cut : array
+        What comes out where they are cut, and where they are.
+    """
+
+    length: int
+    known: bool
+    guess: bool
+    element: Any
+    after: Array
+    cut: Array
+
+    def after_it(self, given: Elements, before: Array) -> Array | None:
+        """Return the state after its steps; None where it is not known, or composed elements have overflowed."""
+        if not self.length or not self.known:
+            return None if self.length else before
+        if self.guess:
+            return self.after
+        xp = namespace(before)
+        after = xp.where(self.cut, self.after, given.monoid.act(self.element, before[None])[0])
+        return None if _lost(before, after) else after
 
 
-def _fold(given: Elements, said: Array | None) -> _Folded | None:
-    """Exchange what all ranks do to a state; None where one cannot say it, or composed elements have overflowed."""
-    axis, monoid, row = given.timeline, given.monoid, given.row
-    summary, able = None, True
-    if axis.length and said is None:
-        able = given.composable
-        if able:
-            summary = summarise(monoid, given.elements, initial=given.initial, reset=given.cuts)
-    xp = namespace(row)
-    after, cut = (row, xp.zeros(row.shape, bool)) if said is None else (said, xp.ones(row.shape, bool))
+def _told(given: Elements, guess: _Guess | None) -> list[_Told]:
+    """Exchange what the steps of each rank do, in their order; nobody asks for those of the last rank with any."""
+    axis, row, xp = given.timeline, given.row, namespace(given.row)
+    asked, summary = axis.length > 0 and guess is None and axis.stop < axis.total, None
+    known = not asked or given.composable
+    if asked and known:
+        summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
+    after, cut = row if guess is None else guess.end, xp.zeros(row.shape, bool)
     if summary is not None and summary.after is not None and summary.cut is not None:
-        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
-    sent = [*arrays_of(given, summary), after, cut.copy()]
-    messages = axis.in_order(axis.ranks.exchange([axis.length, able, said is not None], sent))
-    if not all(message.numbers[1] for message in messages):
-        return None
-    state = carry = row if given.initial is None else given.initial.astype(row.dtype, copy=False)
-    for place, (numbers, arrays) in enumerate(messages):
-        if place == axis.place:
-            carry = state
-        *parts, after, cut = arrays
-        if numbers[2]:
-            state = after
-        elif numbers[0]:
-            following = xp.where(cut, after, monoid.act(element_of(given.few, parts), state[None])[0])
-            if _lost(state, following):
-                return None
-            state = following
-    return _Folded(carry, any(message.numbers[2] for message in messages))
+        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape).copy()
+    found = axis.ranks.exchange([axis.length, known, guess is not None], [*arrays_of(given, summary), after, cut])
+    return [
+        _Told(*map(int, numbers), element_of(given.few, parts), after, cut)
+        for numbers, (*parts, after, cut) in axis.in_order(found)
+    ]
 
 
-def _all(axis: Timeline, flag: bool) -> bool:
-    """Return whether something holds on all ranks."""
-    return all(message.numbers[0] for message in axis.ranks.exchange([flag]))
+def _same(a: Array, b: Array) -> bool:
+    xp = namespace(a)
+    return bool(((a == b) | (xp.isnan(a) & xp.isnan(b))).all())
 
 
 def _lost(before: Array, after: Array) -> bool:
@@ -197,7 +245,14 @@ def _lost(before: Array, after: Array) -> bool:
     return bool(((xp.isfinite(before) & ~xp.isfinite(after)) | (~xp.isnan(before) & xp.isnan(after))).any())
 
 
-def _forgotten(given: Elements) -> Array | None:
+class _Guess(NamedTuple):
+    """What is taken to come out of a rank, and the size of what is summed up to it."""
+
+    end: Array
+    size: Array
+
+
+def _forgotten(given: Elements) -> _Guess | None:
     """Return what comes out of the last steps, if these forget what comes in; else None.
 
     Of affine maps, whose homogeneous part tells it: there other ones compose at a fraction of the cost.
@@ -206,39 +261,27 @@ def _forgotten(given: Elements) -> Array | None:
     if type(monoid) is not Affine or axis.length < _MANY * _LAST:
         return None
     (A, b), reset = given.last(_LAST)
-    if b.dtype.kind not in "fc" or isinstance(A, Identity):
+    if b.dtype == HALF or isinstance(A, Identity):  # rows that are rounded prove nothing
         return None
-    xp = namespace(b)
-    ones, zeros = xp.ones(given.row.shape, given.row.dtype), xp.zeros_like(b)
-    passed = abs(scan(monoid, (A, zeros), initial=ones, reset=reset)[-1])
-    if not bool((passed <= np.finfo(given.row.dtype).eps / 16).all()):
+
+    def end(A: Jacobian, b: Array, initial: float) -> Array:
+        start = namespace(b).full(b.shape[1:], initial, b.dtype)
+        return scan(monoid, (A, b), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
+
+    if not bool((abs(end(A, namespace(b).zeros_like(b), 1)) <= np.finfo(b.dtype).eps / 16).all()):
         return None
-    return scan(monoid, (A, b), initial=xp.zeros_like(ones), reset=reset)[-1].astype(given.row.dtype, copy=False)  # type: ignore[no-any-return]
+    said = end(A, b, 0)
+    return _Guess(said, end(A._mapped(abs), abs(b), 0) if isinstance(A, Entries) else abs(said))
 
 
-def _as_said(end: Array, said: Array, given: Elements) -> bool:
-    """Return whether what has come out is what was said, to a few units in the last place of its row."""
+def _as_said(end: Array, said: Array, size: Array, given: Elements) -> bool:
+    """Return whether what has come out is what was said, up to what rounds on the way."""
     xp, eps = namespace(end), float(np.finfo(end.dtype).eps)
     mixed = tuple(given.monoid.mixed(given.few))
-    size = xp.maximum(abs(end), abs(said))
+    size = xp.where(xp.isfinite(size), size, size.dtype.type(0))  # what is not finite excuses nothing
     size = size.max(axis=mixed, keepdims=True) if mixed and size.size else size
     same = (end == said) | (xp.isnan(end) & xp.isnan(said))
     return bool((same | (abs(end - said) <= _ROUNDING * eps * size)).all())
-
-
-def _relayed(given: Elements, run: Callable[[Array], tuple[Found, Array]]) -> Found:
-    """Return the same where each rank waits for what comes out of the one before it."""
-    axis, row = given.timeline, given.row
-    state = row if given.initial is None else given.initial.astype(row.dtype, copy=False)
-    found: list[Found] = []
-    for place in range(axis.size):
-        out = state
-        if place == axis.place:
-            own, out = run(state)
-            found.append(own)
-        messages = axis.in_order(axis.ranks.exchange((), [out.astype(row.dtype, copy=False)]))
-        state = messages[place].arrays[0]
-    return found[0]
 
 
 # An element as arrays of one time, for a message ------------------------------------------------------------------

@@ -1,28 +1,29 @@
 """The ranks of a process group: messages that all of them exchange, and what ends one of them ends all.
 
 A message is one all-gather of a header, some numbers and some arrays. A rank that fails sends its next message with the
-failure marked, so that no other waits for it; then all tell in words what they were doing. A rank that does not come
-within the timeout is named with the help of the store of the process group.
+failure marked, so that no other waits for it; then all tell in words what they were doing. A rank that cannot, since
+the others are in the middle of a message or do not come, leaves its reason in the store of the process group, by which
+a rank that does not come within the timeout is named too (alarm.py).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 import numpy as np
 
-from recsolve.base.arrays import Array, from_native, kind_of, namespace, to_host
+from recsolve.base.arrays import Array
+from recsolve.distributed.alarm import Alarm
+from recsolve.distributed.messages import HEADER, Message, decoded, encoded, pack, unpack
 
-_HEADER = 64  # bytes: the number of the message, whether its rank goes on, the digest of its call, bytes that follow
-_ALIGNED = 16
-_TEXT = 4096
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _LOOK = 0.25  # seconds between two looks at the store
-_GRACE = 5.0  # seconds in which the others are to answer that they are there, once one waits in vain
+_GRACE = 5.0  # seconds in which the others are to answer, once one waits in vain or has failed
 _GOES_ON, _FAILED = 0, 1
 
 
@@ -35,6 +36,13 @@ class RankError(RuntimeError):
     ----------
     ranks : tuple of int
         The ranks that have failed, did not come, or did something else.
+
+    Examples
+    --------
+    >>> import recsolve as rs
+    >>> error = rs.distributed.RankError("rank 2 did not come", (2,))
+    >>> error.ranks
+    (2,)
     """
 
     def __init__(self, message: str, ranks: tuple[int, ...] = ()):
@@ -43,20 +51,6 @@ class RankError(RuntimeError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.ranks)
-
-
-class Message(NamedTuple):
-    """What one rank has sent.
-
-    Attributes
-    ----------
-    numbers : array of float64
-    arrays : list of array
-        In the shapes and dtypes of those that this rank has sent itself.
-    """
-
-    numbers: Array
-    arrays: list[Array]
 
 
 class Ranks:
@@ -75,6 +69,8 @@ class Ranks:
         Of this process in the group, and how many there are.
     messages : int
         How many have been exchanged.
+    sent : int
+        Bytes that this rank has sent with them.
     """
 
     def __init__(self, group: Any = None, timeout: float = 600.0):
@@ -83,11 +79,15 @@ class Ranks:
         self.group, self.timeout = group, timeout
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.on_device = "nccl" in str(dist.get_backend(group))
-        self.messages = 0
+        self.messages = self.sent = 0
         self._along = 1024  # bytes that go with every header: all ranks know them, for they have seen all messages
         self._doing: str | None = None
-        self._digest = 0
-        self._lost: str | None = None  # why no more messages can be exchanged
+        self._closed = False
+        self._amid = False  # whether the others may wait for the rest of a message
+        self._over = False  # whether the call has ended on all ranks
+        self._said = ""  # why this rank has failed, once it has
+        self._lost = False  # whether no more messages can be exchanged
+        self._alarm = Alarm(group, self.rank, self.size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
@@ -106,32 +106,74 @@ class Ranks:
             yield
             self._digest = digest
             return
-        if self._lost is not None:
-            raise RankError(f"{self._lost}; make a new process group before you go on")
-        self._doing, self._digest = call, int.from_bytes(blake2b(call.encode(), digest_size=7).digest(), "little")
+        if self._lost:
+            raise RankError(
+                f"{call}: ranks have been lost in an earlier call; make a new process group before you go on"
+            )
+        self._doing, self._closed, self._amid, self._over = call, False, False, False
+        if self._said:
+            self._said = ""
+            self._alarm.unsay()
         try:
             yield
-        except RankError:
-            raise
         except BaseException as error:
-            self._tell(error)
+            if not self._over and not self._lost:
+                self._tell(error)
             raise
         finally:
             self._doing = None
 
+    @contextmanager
+    def alone(self, call: str) -> Iterator[None]:
+        """Run what this rank does by itself, before others may wait for it; if it fails they are told, once they do.
+
+        Parameters
+        ----------
+        call : str
+            What is done.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if self._doing is None:
+                self._leave_word(f"{_in_words(error)} (in {call})")
+            raise
+
     def closed(self) -> None:
-        """Say that no more messages belong to the call: what fails now fails on this rank alone."""
-        self._digest = -1
+        """Say that no more messages belong to the call: what fails now ends it on this rank alone.
+
+        The others are told in the next call, if this rank does not come to it.
+        """
+        self._closed = True
 
     def _tell(self, error: BaseException) -> None:
-        """Let the others know, in place of the message that they wait for, why this rank does not go on."""
-        if self._digest < 0 or self._lost is not None:
-            return
+        """Let the others know why this rank does not go on, in place of the message that they wait for if they do."""
+        self._said = _in_words(error)
         try:
-            self._heads(self._packed(_FAILED, np.empty(0), ()))
-            self.texts(f"{type(error).__name__}: {error}")
-        except RankError as other:  # nobody waits
+            if self._closed:
+                self._leave_word(self._said)
+            elif self._amid:
+                self._give_up()
+            else:
+                self._heads(self._packed(_FAILED, np.empty(0), ()), _GRACE)
+                self._texts(self._said, _GRACE)
+        except RankError as other:  # they do not, or not yet
             error.add_note(str(other))
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _leave_word(self, said: str) -> None:
+        """Let those who will miss this rank find out why."""
+        self._said = said
+        with suppress(Exception):  # the store may be gone with its process
+            self._alarm.say(said)
+
+    def _give_up(self) -> None:
+        """Exchange no more messages, and leave word why."""
+        self._lost = True
+        with suppress(Exception):  # the store may be gone with its process
+            self._alarm.sound(self._said)
 
     def exchange(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = ()) -> list[Message]:
         """Send numbers and arrays to all ranks, and return what all have sent, in the order of ranks.
@@ -149,20 +191,18 @@ class Ranks:
         """
         if self._doing is None:
             raise RuntimeError("messages are exchanged within together(...)")
-        sent = np.asarray(numbers, np.float64)
+        sent = np.ascontiguousarray(numbers, np.float64)
         packed = self._packed(_GOES_ON, sent, arrays)
+        length = len(packed) - HEADER
+        self._amid = True
         heads, first = self._heads(packed)
-        self._check(heads)
-        lengths = heads[:, 3]
-        if len(set(lengths.tolist())) > 1:
-            raise self._other("sends", [f"{n} bytes" for n in lengths])
-        rest, length = None, int(lengths.max())
+        self._check(heads, sent, arrays)
+        parts = [first[:, HEADER:]]
         if length > self._along:
-            rest = self._gathered(packed[_HEADER + self._along : _HEADER + length])
+            parts.append(self._gathered(packed[HEADER + self._along :]))
             self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
-        return [
-            self._unpacked(first[r], None if rest is None else rest[r], length, sent, arrays) for r in range(self.size)
-        ]
+        self._amid = False
+        return [unpack([part[rank] for part in parts], sent, arrays) for rank in range(self.size)]
 
     def total(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
@@ -171,163 +211,122 @@ class Ranks:
         found = [message.arrays for message in self.exchange((), arrays)]
         return [sum(parts[1:], start=parts[0].copy()) for parts in zip(*found, strict=True)]
 
-    # How messages are packed ------------------------------------------------------------------------------------
+    def words(self, text: str) -> list[str]:
+        """Send a text to all ranks, and return those of all, in the order of ranks."""
+        return [decoded(message.arrays[0]) for message in self.exchange((), [encoded(text)])]
 
     def _packed(self, code: int, numbers: Array, arrays: Sequence[Array]) -> Any:
         """Return a message as a tensor of bytes, at least as long as what goes along with the header."""
-        import torch
+        head = (code, self._digest(numbers, arrays), self._alarm.own)
+        return pack(head, numbers, arrays, least=HEADER + self._along, on_device=self.on_device)
 
-        sizes = [_aligned(x.nbytes) for x in arrays]
-        length = _aligned(numbers.nbytes) + sum(sizes)
-        head = np.zeros(_HEADER // 8, np.int64)
-        head[:4] = self.messages, code, self._digest, length
-        host = np.zeros(_HEADER + max(length, self._along), np.uint8)
-        host[:_HEADER] = head.view(np.uint8)
-        place = _HEADER + _aligned(numbers.nbytes)
-        host[_HEADER : _HEADER + numbers.nbytes] = numbers.view(np.uint8)
-        if not self.on_device:
-            for x, size in zip(arrays, sizes, strict=True):
-                host[place : place + x.nbytes] = np.ascontiguousarray(to_host(x)).reshape(-1).view(np.uint8)
-                place += size
-            return torch.from_numpy(host)
-        packed = torch.empty(len(host), dtype=torch.uint8, device=torch.device("cuda", torch.cuda.current_device()))
-        packed[:place] = torch.from_numpy(host[:place])
-        for x, size in zip(arrays, sizes, strict=True):
-            if x.nbytes:
-                flat = namespace(x).ascontiguousarray(x).reshape(-1).view(np.uint8)
-                packed[place : place + x.nbytes] = from_native(flat, "torch")
-            place += size
-        return packed
+    def _digest(self, numbers: Array, arrays: Sequence[Array]) -> int:
+        """Return what is the same on ranks that do the same."""
+        return int.from_bytes(blake2b(self._described(numbers, arrays).encode(), digest_size=7).digest(), "little")
 
-    def _unpacked(self, first: Any, rest: Any, length: int, numbers: Array, arrays: Sequence[Array]) -> Message:
-        """Return the numbers and arrays of one rank, which are like those that were sent."""
-        import torch
+    def _described(self, numbers: Array, arrays: Sequence[Array]) -> str:
+        sent = ", ".join(f"{x.dtype} {x.shape}" for x in (numbers, *arrays))
+        return f"{self._doing}, and sends {sent}"
 
-        body = first[_HEADER : _HEADER + min(length, self._along)] if rest is None else None
-        if body is None:
-            body = torch.cat([first[_HEADER : _HEADER + length - len(rest)], rest])
-        place = _aligned(numbers.nbytes)
-        told = body[: numbers.nbytes].cpu().numpy().view(np.float64)
-        found = []
-        for x in arrays:
-            found.append(_like(body[place : place + x.nbytes], x))
-            place += _aligned(x.nbytes)
-        return Message(told, found)
-
-    def _heads(self, packed: Any) -> tuple[Array, Any]:
-        """Exchange headers and what goes along with them; return the headers, (ranks, 8), and all of it."""
-        first = self._gathered(packed[: _HEADER + self._along])
+    def _heads(self, packed: Any, patience: float | None = None) -> tuple[Array, Any]:
+        """Exchange headers and what goes along with them; return the headers, (ranks, 4), and all of it."""
+        first = self._gathered(packed[: HEADER + self._along], patience)
         self.messages += 1
-        heads = first[:, :_HEADER].cpu().numpy().copy().view(np.int64)
+        heads = first[:, :HEADER].cpu().numpy().copy().view(np.int64)
+        self._alarm.epoch = int(heads[0, 2])
         return heads, first
 
     # What may go wrong ------------------------------------------------------------------------------------------
 
-    def _check(self, heads: Array) -> None:
+    def _check(self, heads: Array, numbers: Array, arrays: Sequence[Array]) -> None:
         """Raise where a rank has failed, or where ranks do different things; all of them do then."""
-        failed = np.flatnonzero(heads[:, 1])
-        if not len(failed) and (heads[:, 2] == heads[0, 2]).all():
+        failed = np.flatnonzero(heads[:, 0])
+        if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
             return
-        texts = self.texts(str(self._doing))
+        texts = self._texts(self._described(numbers, arrays))
+        self._over = True
         if len(failed):
-            told = "; ".join(f"rank {r}: {texts[r]}" for r in failed)
-            raise RankError(f"{self._doing} has ended on all ranks, since it failed on {told}", tuple(failed.tolist()))
-        raise self._other("calls", texts)
-
-    def _other(self, verb: str, texts: Sequence[str]) -> RankError:
-        told = "; ".join(f"rank {r} {verb} {text}" for r, text in enumerate(texts))
-        others = tuple(r for r, text in enumerate(texts) if text != texts[self.rank])
-        return RankError(
-            f"ranks do different things: {told}; wanted the same call with the same arguments on every rank", others
+            raise self._ended({int(r): texts[r] for r in failed})
+        told = "; ".join(f"rank {r} calls {text}" for r, text in enumerate(texts))
+        raise RankError(
+            f"ranks do different things: {told}; wanted the same call with the same arguments on every rank",
+            tuple(r for r, text in enumerate(texts) if text != texts[self.rank]),
         )
 
-    def texts(self, text: str) -> list[str]:
+    def _ended(self, failed: dict[int, str]) -> RankError:
+        told = "; ".join(f"rank {r}: {text}" for r, text in failed.items())
+        return RankError(f"{self._doing} has ended on all ranks, since it failed on {told}", tuple(failed))
+
+    def _texts(self, text: str, patience: float | None = None) -> list[str]:
         """Exchange a text of every rank."""
         import torch
 
-        sent = np.zeros(_TEXT, np.uint8)
-        coded = text.encode()[:_TEXT]
-        sent[: len(coded)] = np.frombuffer(coded, np.uint8)
-        packed = torch.from_numpy(sent)
-        found = self._gathered(packed.cuda() if self.on_device else packed).cpu().numpy()
-        return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in found]
+        packed = torch.from_numpy(encoded(text))
+        found = self._gathered(packed.cuda() if self.on_device else packed, patience).cpu().numpy()
+        return [decoded(row) for row in found]
 
-    def _gathered(self, packed: Any) -> Any:
+    def _gathered(self, packed: Any, patience: float | None = None) -> Any:
         """Return the bytes of all ranks, (ranks, bytes); raise RankError where one does not come."""
         import torch
         import torch.distributed as dist
 
-        out = packed.new_empty((self.size, len(packed)))
+        self.sent += len(packed)
         if self.size == 1:
             return packed[None]
+        patience = self.timeout if patience is None else patience
+        out, group = packed.new_empty((self.size, len(packed))), self.group or dist.group.WORLD
+        name = "all_gather_single" if hasattr(group, "all_gather_single") else "_allgather_base"  # until torch 2.12
+        how = dist.distributed_c10d.AllgatherOptions()
+        how.asyncOp = True
+        how.timeout = timedelta(seconds=patience + 1)  # the process cannot end before: the group's own may be long
         try:
-            together = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its name from torch 2.13 on
-            work = together(out.view(-1), packed, group=self.group, async_op=True)
-            self._wait(work)
+            work = getattr(group, name)(out.view(-1), packed, how)
+            self._wait(work, patience)
             if self.on_device:
                 torch.cuda.current_stream().synchronize()
-        except (RuntimeError, TimeoutError) as error:
-            raise self._missing(error) from error
+        except TimeoutError as error:
+            raise self._missing(str(error)) from error
+        except RuntimeError as error:
+            raise self._missing("a connection broke") from error
         return out
 
-    def _wait(self, work: Any) -> None:
-        """Wait until a message is there, until another rank says that it waits in vain, or for the timeout."""
+    def _wait(self, work: Any, patience: float) -> None:
+        """Wait until a message is there, until another rank says that it waits in vain, or for so long."""
         began = looked = time.monotonic()
         while not work.is_completed():
             now = time.monotonic()
-            if now - began > self.timeout:
-                raise TimeoutError(f"nothing came within {self.timeout:g} s")
+            if now - began > patience:
+                raise TimeoutError(f"nothing came within {patience:g} s")
             if now - looked > _LOOK:
                 looked = now
-                if self._alarm():
-                    raise TimeoutError("another rank waits in vain")
+                if self._alarm.heard():
+                    raise TimeoutError("another rank has failed or waits in vain")
             time.sleep(0 if now - began < 1e-3 else 5e-5 if now - began < 0.1 else 2e-3)
         work.wait()
 
-    def _store(self) -> Any:
-        """Return the store of the process group, by which ranks find each other."""
-        import torch.distributed as dist
-
-        return dist.distributed_c10d._get_default_store()
-
-    def _key(self, rank: int | str) -> str:
-        import torch.distributed as dist
-
-        ranks = "-".join(map(str, dist.get_process_group_ranks(self.group or dist.group.WORLD)))
-        return f"recsolve/{ranks}/{self.messages}/{rank}"
-
-    def _alarm(self) -> bool:
+    def _missing(self, seen: str) -> RankError:
+        """Return what is said of ranks that have not come: why they failed, or that they do not answer an alarm."""
+        self._lost = True
         try:
-            return bool(self._store().check([self._key("alarm")]))
-        except Exception:  # it is gone with the rank that holds it
-            return True
-
-    def _missing(self, error: BaseException) -> RankError:
-        """Return what is said of ranks that have not come: those that do not answer an alarm."""
-        what, said = self._doing or "a call", str(error).splitlines()[0] if str(error) else type(error).__name__
-        self._lost = "ranks have been lost in an earlier call"
-        try:
-            store = self._store()
-            store.set(self._key("alarm"), "1")
-            store.set(self._key(self.rank), "here")
-            waited, missing = time.monotonic(), list(range(self.size))
-            while missing and time.monotonic() - waited < _GRACE:
-                missing = [r for r in missing if not store.check([self._key(r)])]
-                time.sleep(0.02)
+            self._alarm.sound(self._said)
+            answers = self._alarm.answers(_GRACE)
         except Exception:
             return RankError(
-                f"{what}: a message did not come ({said}), and the store of the process group does not answer: the "
-                "process that holds it, which is that of rank 0 unless a launcher does, has ended",
+                f"{self._doing}: a message did not come ({seen}), and the store of the process group does not answer: "
+                "the process that holds it, which is that of rank 0 unless a launcher does, has ended",
                 (0,),
             )
+        failed = {rank: said for rank, said in answers.items() if said and rank != self.rank}
+        if failed:
+            return self._ended(failed)
+        missing = tuple(rank for rank in range(self.size) if rank not in answers)
         if not missing:
-            return RankError(f"{what}: a message did not come through although all ranks are there ({said})")
-        named = ", ".join(map(str, missing))
-        plural = "s" * (len(missing) > 1)
+            return RankError(f"{self._doing}: a message did not come in time, though all ranks are there now ({seen})")
+        named = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
         return RankError(
-            f"{what}: rank{plural} {named} did not come to message {self.messages} within {self.timeout:g} s: killed, "
-            f"stuck, or doing something else ({said})",
-            tuple(missing),
+            f"{self._doing}: {named} did not come to message {self.messages} ({seen}): killed, stuck, or doing "
+            "something else",
+            missing,
         )
 
 
@@ -336,6 +335,13 @@ class Elsewhere:
 
     def __init__(self, rank: int, size: int):
         self.rank, self.size = rank, size
+
+    def together(self, call: str) -> NoReturn:
+        """Raise RuntimeError."""
+        raise RuntimeError(
+            f"{call}: the shard comes from another process, rank {self.rank} of {self.size}, which shares its steps; "
+            "wanted one that recsolve.distributed.shard has given here"
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Elsewhere) and (self.rank, self.size) == (other.rank, other.size)
@@ -347,23 +353,8 @@ class Elsewhere:
         return Elsewhere, (self.rank, self.size)
 
 
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // _ALIGNED) * _ALIGNED
-
-
-def _like(body: Any, x: Array) -> Array:
-    """Return bytes as an array like another, of its namespace."""
-    if not x.nbytes:
-        return x.copy()
-    if body.is_cuda:
-        import cupy
-
-        found: Array = cupy.from_dlpack(body.contiguous()).view(x.dtype).reshape(x.shape)
-        return found
-    host = body.numpy().view(x.dtype).reshape(x.shape)
-    if kind_of(x) == "cupy":
-        return namespace(x).asarray(host)  # type: ignore[no-any-return]
-    return host.copy()
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 # Of every process group there is one: all messages of the group are counted together.

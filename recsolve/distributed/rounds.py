@@ -28,9 +28,11 @@ def before_each(task: Task, lengths: Sequence[float], ends: Sequence[Array]) -> 
 
 
 def end_of(task: Task, solution: Solution | None) -> Array:
-    """Return what comes out of the own steps."""
-    states = None if solution is None else solution._iterate.states
-    return task.recurrence.initial if states is None or not len(states) else states[-1]
+    """Return what comes out of the own steps: what comes in, where there are none."""
+    if solution is None:
+        return task.recurrence.initial
+    states = solution._iterate.states
+    return states[-1] if len(states) else solution.recurrence.initial
 
 
 def solve_in_rounds(task: Task, starts: list[Array]) -> Outcome:
@@ -48,19 +50,3 @@ def solve_in_rounds(task: Task, starts: list[Array]) -> Outcome:
         if joined is None:
             joined = task.solved(truth[axis.place], guess=task.recurrence.wrap(solution._iterate.states))
         solution, starts = joined, truth
-
-
-def solve_in_turn(task: Task, fallback: str, known: Solution | None = None) -> Outcome:
-    """Return the same where each rank waits for what comes out of the one before it, as the loop does."""
-    axis, solution, start = task.timeline, known, task.recurrence.initial
-    facts: list[Facts] = []
-    for place in range(axis.size):
-        if place == axis.place:
-            given = task.own_guess() if known is None else task.recurrence.wrap(known._iterate.states)
-            solution = task.solved(start, guess=given, fallback=fallback)
-        numbers = [0.0] * len(Facts._fields) if solution is None else Facts.of(solution).as_numbers()
-        messages = axis.in_order(axis.ranks.exchange(numbers, [end_of(task, solution)]))
-        facts = [Facts.from_numbers(message.numbers) for message in messages]
-        start = messages[place].arrays[0] if axis.ordered[place] else start
-    assert solution is not None
-    return Outcome(solution, facts, start)

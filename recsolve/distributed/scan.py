@@ -23,16 +23,21 @@ def scan_shards(
     monoid: Any, elements: tuple[Any, ...], *, initial: Any, reset: Any, reverse: bool, axis: int
 ) -> Shard[Any]:
     """Return what :func:`recsolve.scan` does, of elements of which some are shards."""
-    shared = timeline_of({"elements": elements, "reset": reset})
+    shared = timeline_of({"elements": tuple(elements), "reset": reset})
     assert shared is not None
-    with np.errstate(all="ignore"), shared.ranks.together(f"recsolve.scan({_name(monoid)!r}, reverse={reverse})"):
+    call = _call("scan", monoid, elements, shared, initial, reverse)
+    with np.errstate(all="ignore"), shared.together(call):
         _check_axis(axis)
-        own = local_of(elements)
+        own = local_of(tuple(elements))
         if any(map(requires_grad, (*own, initial))):
             return RECORDERS["scan"](  # type: ignore[no-any-return]
                 monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis
             )
         given = read(monoid, own, initial=initial, reset=local_of(reset), reverse=reverse, axis=0)
+        if given.like.dtype == object:
+            raise TypeError("elements have dtype object; wanted numbers, which ranks can send to each other")
+        if shared.total and given.monoid.restarts and given.initial is None:
+            given.monoid.constant(given.elements, None)  # which says that it needs one
         timeline = shared.reversed() if reverse else shared
         y = scan_over_ranks(Elements(given.monoid, given.elements, given.initial, given.reset, timeline))
         shared.ranks.closed()
@@ -54,14 +59,12 @@ class _Among(Alone):
         row = xp.zeros(cotangent.shape[1:], cotangent.dtype)
         given = Elements(MONOIDS["affine"], (J.transpose()[backwards], b[backwards]), row, cut[backwards], axis)
 
-        def run(comes: Array) -> tuple[Array, Array]:
-            if not len(cotangent):
-                return cotangent, comes
+        def run(comes: Array) -> Array:
             completed = cotangent.copy()
-            completed[-1] += comes
-            return completed, given.run(comes)[-1]
+            completed[-1:] += comes
+            return completed
 
-        return over_ranks(given, run)
+        return over_ranks(given, run, lambda _, comes: given.run(comes)[-1])
 
 
 def scan_adjoint_shards(
@@ -69,15 +72,15 @@ def scan_adjoint_shards(
     initial: Any, reset: Any, reverse: bool, axis: int, ties: Any,
 ) -> ScanGradients:  # fmt: skip
     """Return what :func:`recsolve.scan_adjoint` does, of shards; the gradient of ``initial`` is the same on all."""
-    shared = timeline_of({"elements": elements, "reset": reset, "y": (y,), "cotangent": (cotangent,)})
+    shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": (y,), "cotangent": (cotangent,)})
     assert shared is not None
-    call = f"recsolve.scan_adjoint({_name(monoid)!r}, reverse={reverse})"
-    with np.errstate(all="ignore"), ties_in_force(check_ties(ties)), shared.ranks.together(call):
+    call = _call("scan_adjoint", monoid, elements, shared, initial, reverse)
+    with np.errstate(all="ignore"), shared.together(call), ties_in_force(check_ties(ties)):
         _check_axis(axis)
         for name, x in (("y", y), ("cotangent", cotangent)):
             if not isinstance(x, Shard):
                 raise TypeError(f"{name} is {type(x).__name__}; wanted a Shard, as the elements are")
-        own = local_of(elements)
+        own = local_of(tuple(elements))
         given = read(monoid, own, initial=initial, reset=local_of(reset), reverse=reverse, axis=0)
         timeline = shared.reversed() if reverse else shared
         rows = given.native(y.local, "y", given.like.shape).astype(state_dtype(given.like), copy=False)
@@ -99,8 +102,12 @@ def _check_axis(axis: int) -> None:
         raise ValueError(f"axis is {axis}; wanted 0 with shards, whose time comes first")
 
 
-def _name(monoid: Any) -> str:
-    return monoid if isinstance(monoid, str) else getattr(monoid, "__name__", type(monoid).__name__)
+def _call(name: str, monoid: Any, elements: tuple[Any, ...], shared: Timeline, initial: Any, reverse: bool) -> str:
+    """Return in words what is done, the same on ranks that do the same."""
+    title = monoid if isinstance(monoid, str) else getattr(monoid, "__name__", type(monoid).__name__)
+    rows = ", ".join(f"{e.dtype} {e.shape[1:]}" for e in elements if isinstance(e, Shard))
+    given = ", initial=..." * (initial is not None) + ", reverse=True" * bool(reverse)
+    return f"recsolve.{name}({title!r}{given}) of {rows} over {shared}"
 
 
 OVER_RANKS.update(scan=scan_shards, scan_adjoint=scan_adjoint_shards)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,61 @@ from recsolve.base.links import requires_grad
 from recsolve.base.shard import Shard, Timeline
 from recsolve.distributed.ranks import ranks_of
 from recsolve.kernels.monoids.monoid import COMPLEX, STORED
+from recsolve.solvers.settings import whole_number
 
-_ANY = (*STORED, *COMPLEX, *map(np.dtype, "?bhilqBHILQ"))
+_ANY: tuple[np.dtype[Any], ...] = (*STORED, *COMPLEX, *map(np.dtype, "?bhilqBHILQ"))
+
+
+@contextmanager
+def alone(timeout: float = 600.0) -> Iterator[None]:
+    """Make this process a group of one rank, to try out what ``torchrun`` starts on many.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds for which ranks wait for each other.
+
+    Raises
+    ------
+    RuntimeError
+        Where a process group is initialised already.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     rs.scan("addition", (rs.distributed.shard(np.arange(4.0)),)).local
+    array([0., 1., 3., 6.])
+    """
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        raise RuntimeError("a process group is initialised; wanted none, for alone() makes one of this process")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        ranks_of(None, timeout)
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def spans(length: int, ranks: int) -> tuple[int, ...]:
     """Return how many steps each rank gets by default: equally many, and the first ones one more where they must.
+
+    Parameters
+    ----------
+    length : int
+        T.
+    ranks : int
+
+    Returns
+    -------
+    tuple of int
+
+    Raises
+    ------
+    ValueError
+        For fewer than 0 steps, or no rank.
 
     Examples
     --------
@@ -25,6 +75,8 @@ def spans(length: int, ranks: int) -> tuple[int, ...]:
     >>> spans(10, 4), spans(2, 3)
     ((3, 3, 2, 2), (1, 1, 0))
     """
+    whole_number("length", length, 0)
+    whole_number("ranks", ranks, 1)
     each, more = divmod(length, ranks)
     return tuple(each + (rank < more) for rank in range(ranks))
 
@@ -63,25 +115,22 @@ def shard(
     --------
     One process is a group of one rank; ``torchrun`` starts more of them.
 
-    >>> import numpy as np, tempfile, torch.distributed as dist
-    >>> import recsolve as rs
-    >>> store = dist.FileStore(tempfile.mktemp(), 1)
-    >>> dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    >>> x = rs.distributed.shard(np.random.default_rng(0).standard_normal((1000, 3)))
+    >>> import numpy as np, recsolve as rs
+    >>> x = np.random.default_rng(0).standard_normal((1000, 3))
     >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=8, rng=0)
-    >>> sol = rs.solve(cell.recurrence(x))
+    >>> with rs.distributed.alone():
+    ...     sol = rs.solve(cell.recurrence(rs.distributed.shard(x)))
     >>> sol.success, sol.output.shape, sol.output.local.shape
     (True, (1000, 8), (1000, 8))
-    >>> dist.destroy_process_group()
     """
     ranks = ranks_of(group, timeout)
     if not getattr(x, "shape", ()):
         raise ValueError(f"x is {type(x).__name__} without an axis; wanted an array with time first")
     total = int(x.shape[0])
     held = spans(total, ranks.size) if lengths is None else tuple(int(n) for n in lengths)
-    if len(held) != ranks.size or min(held) < 0 or sum(held) != total:
+    if len(held) != ranks.size or min(held) < 0 or sum(held) != total or (lengths and held != tuple(lengths)):
         raise ValueError(
-            f"lengths is {list(held)}; wanted {ranks.size} numbers >= 0, one per rank, of the sum T = {total}"
+            f"lengths is {lengths}; wanted {ranks.size} numbers >= 0, one per rank, of the sum T = {total}"
         )
     axis = Timeline(ranks, held)
     part = x[axis.start : axis.stop]
@@ -89,7 +138,7 @@ def shard(
     return Shard(part if known else np.asarray(part), axis)
 
 
-def from_local(local: UserArray, group: Any = None, *, timeout: float | None = None) -> Shard[UserArray]:
+def from_local(local: Any, group: Any = None, *, timeout: float | None = None) -> Shard[Any]:
     """Return what this rank holds as its part of an array; one message tells all ranks how many steps each holds.
 
     Parameters
@@ -109,11 +158,18 @@ def from_local(local: UserArray, group: Any = None, *, timeout: float | None = N
     RuntimeError
         Where no process group is initialised.
     RankError
-        Where ranks hold arrays of other axes or dtypes.
+        Where a rank does not come.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     rs.distributed.from_local(np.zeros((5, 2)))
+    Shard(numpy array of shape (5, 2) and dtype float64: steps 0 to 4, rank 0 of 1)
     """
     ranks = ranks_of(group, timeout)
-    shape = getattr(local, "shape", ())
-    with ranks.together("recsolve.distributed.from_local"):
+    shape = tuple(getattr(local, "shape", ()))
+    with ranks.together(f"recsolve.distributed.from_local of {getattr(local, 'dtype', None)} {('steps', *shape[1:])}"):
         if not shape:
             raise ValueError(f"local is {type(local).__name__} without an axis; wanted an array with time first")
         found = ranks.exchange([shape[0]])
@@ -139,20 +195,28 @@ def gather(x: Shard[UserArray]) -> UserArray:
         of ``x.local`` on every rank, or pass a detached one.
     RankError
         Where a rank does not come.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> with rs.distributed.alone():
+    ...     rs.distributed.gather(rs.distributed.shard(np.arange(3)))
+    array([0, 1, 2])
     """
     if not isinstance(x, Shard):
         raise TypeError(f"x is {type(x).__name__}; wanted a Shard")
-    if requires_grad(x.local):
-        raise TypeError(
-            "x requires grad, and gradients do not go back through gather; compute the loss of x.local on every rank"
-        )
-    axis, kind = x.timeline, kind_of(x.local)
-    native = to_native(x.local, "x", _ANY)
-    xp, longest = namespace(native), max(axis.lengths)
-    with axis.ranks.together(f"recsolve.distributed.gather of shape {x.shape[1:]}, {native.dtype}"):
-        padded = xp.zeros((longest, *native.shape[1:]), native.dtype)
+    axis = x.timeline
+    with axis.together("recsolve.distributed.gather"):
+        if requires_grad(x.local):
+            raise TypeError(
+                "x requires grad, and gradients do not go back through gather; compute the loss of x.local on every "
+                "rank"
+            )
+        native = to_native(x.local, "x", _ANY)
+        xp = namespace(native)
+        padded = xp.zeros((max(axis.lengths), *native.shape[1:]), native.dtype)
         padded[: len(native)] = native
-        found = [
-            message.arrays[0][:n] for message, n in zip(axis.ranks.exchange((), [padded]), axis.lengths, strict=True)
-        ]
-    return from_native(xp.concatenate(axis.in_order(found)), kind)  # type: ignore[no-any-return]
+        messages = axis.ranks.exchange((), [padded])
+        axis.ranks.closed()
+        found = [message.arrays[0][:n] for message, n in zip(messages, axis.lengths, strict=True)]
+        return from_native(xp.concatenate(axis.in_order(found)), kind_of(x.local))  # type: ignore[no-any-return]

@@ -51,7 +51,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
     message : str
     nit : int
         Iterations; where each rank solves its own steps, the most that one took.
-    residuals : array
+    residuals : array, shape (nit + 1,) or (1,)
         max |f(h[t-1]) - h[t]| over all ranks of every iterate, where these sweep together; else the last one alone.
     ranks : tuple of Facts
         Of the steps of every rank: ``length``, ``status``, ``nit``, ``worst`` (max |r|), ``converged_prefix``,
@@ -68,6 +68,15 @@ class ShardedSolution(Reported, Generic[UserArray]):
     solver : Method
     recurrence : Recurrence
         Of the own steps, with its ``timeline``.
+
+    Examples
+    --------
+    >>> import numpy as np, recsolve as rs
+    >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+    >>> with rs.distributed.alone():
+    ...     sol = rs.solve(cell.recurrence(rs.distributed.shard(np.ones((60, 3)))))
+    >>> sol.success, sol.way, sol.final.shape
+    (True, 'rounds', (4,))
     """
 
     def __init__(

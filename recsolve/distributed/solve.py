@@ -10,10 +10,11 @@ from recsolve import solvers
 from recsolve.base.links import linked
 from recsolve.base.shard import OVER_RANKS
 from recsolve.base.status import Status
-from recsolve.distributed.rounds import before_each, solve_in_rounds, solve_in_turn
+from recsolve.distributed.rounds import before_each, solve_in_rounds
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.distributed.sweeps import can_sweep, solve_by_sweeps
 from recsolve.distributed.task import Facts, Outcome, Task
+from recsolve.distributed.turns import solve_in_turn
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.solution import ConvergenceError
 from recsolve.solve import check_fallback, split_options
@@ -29,24 +30,25 @@ def solve_shards(
     maxiter: int | None,
     guess: Any,
     callback: Any,
+    every: int | None,
     options: Mapping[str, Any] | None,
     fallback: str,
 ) -> ShardedSolution:
     """Return what :func:`recsolve.solve` does, of a recurrence whose time axis ranks share."""
     axis = recurrence.timeline
     assert axis is not None
-    with axis.ranks.together(_call(recurrence, method, tol, maxiter, options, fallback)):
+    with axis.together(_call(recurrence, method, tol, maxiter, options, fallback)):
         check_recurrence(recurrence, graphs=False)
         check_fallback(fallback)
         driver, solver = split_options(method, options)
-        _check(recurrence, solver, callback, driver, maxiter)
+        _check(recurrence, solver, driver, maxiter, callback, every)
         tensors = linked(recurrence, recurrence.kind)
         own = guess.local if isinstance(guess, ShardedSolution) else getattr(guess, "local", guess)
         task = Task(recurrence, solver, driver, {"tol": tol, "maxiter": maxiter}, own)
         way, (solution, facts, final) = _solved(task, fallback)
         message = ""
         if any(fact.status is not Status.CONVERGED for fact in facts):
-            message = axis.in_order(axis.ranks.texts(solution.message))[_worst(facts)]
+            message = axis.in_order(axis.ranks.words(solution.message))[_worst(facts)]
         axis.ranks.closed()
     found = ShardedSolution(recurrence, solution, tuple(facts), final, way, message, tensors)
     if fallback == "raise" and not found.success:
@@ -60,13 +62,17 @@ def _worst(facts: list[Facts]) -> int:
     return next((i for i in missed if facts[i].status is not Status.ACCEPTED), missed[0])
 
 
-def _check(rec: Recurrence, solver: solvers.Method, callback: Any, driver: Mapping[str, Any], maxiter: Any) -> None:
+def _check(
+    rec: Recurrence, solver: solvers.Method, driver: Mapping[str, Any], maxiter: Any, callback: Any, every: Any
+) -> None:
     """Raise TypeError or ValueError for what is not solved over ranks."""
     check_applies(solver, rec)
     whole_number("maxiter", maxiter, 0, optional=True)
     whole_number("patience", driver["patience"], 1)
     if not rec.stepwise:
         raise TypeError(f"recurrence is {rec!r}, whose steps see all before them; wanted one along time to share it")
+    if every is not None:
+        raise ValueError(f"every is {every} and ranks share the time axis; wanted one of them")
     for name, given in (("callback", callback), ("trace", driver["trace"]), ("accept", driver["accept"])):
         if given is not None and given is not False:
             raise ValueError(

@@ -110,7 +110,7 @@ class Task:
     def solved(self, start: Array, *, guess: Any = None, first: int = 0, fallback: str = "none") -> Solution:
         """Return the solution of the own steps from ``first`` on, given the state before them."""
         with unrecorded(self.recurrence.kind):
-            found = solve(
+            found = solve(  # type: ignore[call-overload]
                 self.part(start, first), method=self.solver, guess=guess, options=self.driver,
                 fallback=fallback, **self.settings,
             )  # fmt: skip

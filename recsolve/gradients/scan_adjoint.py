@@ -143,10 +143,11 @@ def pulled(
             f"reset cuts some of the numbers that the {given.monoid.title} monoid mixes and not others; wanted one "
             "that cuts them together, as one of shape (T,) does"
         )
-    rows = [given.native(x, name, given.like.shape) for name, x in (("y", y), ("cotangent", cotangent))]
     dtype = state_dtype(given.like)
+    named = (("y", y), ("cotangent", cotangent))
+    states, c = (given.native(x, name, given.like.shape).astype(dtype, copy=False) for name, x in named)
     e = tuple(_ready(given, p, x, dtype) for p, x in zip(given.elements, elements, strict=True))
-    into, start = _pull(given, e, *(x.astype(dtype, copy=False) for x in rows), around)
+    into, start = _pull(given, e, states, c, around)
     shaped = tuple(as_given(given, e, g) for e, g in zip(elements, into, strict=True))
     return ScanGradients(shaped, None if initial is None else as_given(given, initial, start, in_time=False))
 

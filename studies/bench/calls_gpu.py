@@ -17,8 +17,8 @@ from recsolve.base.arrays import Array, to_host
 from recsolve.studies.bench import table
 from recsolve.studies.bench.board import BOARD, MULTIPLIERS, Config, Shape
 from recsolve.studies.bench.harness import Bench, Gpu, Run, relative_error
-from recsolve.studies.bench.solves import SCALE, recurrence
 from recsolve.studies.bench.table import Row, number, text
+from recsolve.studies.bench.weighted import SCALE, recurrence
 
 BIASES = (0, 2, 4, 6, 8)
 _CELL = rs.cells.GRU

@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.kernels.cpu.threads import spread, threads
 from recsolve.studies.bench.board import Config
-from recsolve.studies.bench.table import Row, Table
 from recsolve.studies.timing import in_turns
+
+if TYPE_CHECKING:
+    from recsolve.studies.bench.table import Row, Table
 
 Run = Callable[[], Any]
 

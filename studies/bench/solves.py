@@ -14,22 +14,18 @@ from recsolve.base.arrays import Array
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels.cpu.threads import threads
 from recsolve.math import sigmoid, tanh
-from recsolve.mixings import Diagonal
 from recsolve.recurrence.cell import Cell
-from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.studies.bench import by_hand, table
 from recsolve.studies.bench.board import Config, lengths
 from recsolve.studies.bench.harness import Bench, quartiles, relative_error
 from recsolve.studies.bench.table import Row
+from recsolve.studies.bench.weighted import Arrays, recurrence, weights
 from recsolve.studies.timing import in_turns
 
-SCALE = 0.5  # of the weights
 _TOLERANCE = 1e-6
 _WINDOW = 8
 _LOOP_STEPS = 1 << 16  # beyond these no loop by hand is waited for
 _LAYERS = (("GRU", 8, 256), ("GRU", 1, 16), ("GRU", 1, 32), ("GRU", 1, 64), ("LSTM", 8, 256))  # with batch and units
-
-Arrays = dict[str, Array]
 
 
 def _user(s: Any, W: Any, u: Any, p: Any) -> Any:
@@ -92,7 +88,7 @@ def _diagonal(name: str, by_batch: bool, config: Config, rng: np.random.Generato
     B, T, D = config.shape
     cell: Cell = getattr(rs.cells, name)
     loop, back = (getattr(by_hand, name.lower() + suffix) for suffix in ("", "_adjoint"))
-    w = _weights(cell, D, rng)
+    w = weights(cell, D, rng)
     u = {n: laid(lambda s: rng.standard_normal(s, dtype=np.float32), (T, B, D), by_batch) for n in cell.drives}
     rec = recurrence(cell, u, w)
     engine = rec.bind()
@@ -131,22 +127,8 @@ def laid(make: Callable[[tuple[int, ...]], Array], shape: tuple[int, ...], by_ba
     return make((shape[1], shape[0], *shape[2:])).swapaxes(0, 1) if by_batch else make(shape)
 
 
-def _weights(cell: Cell, units: int, rng: np.random.Generator) -> Arrays:
-    return {n: SCALE * rng.standard_normal(units, dtype=np.float32) for n in (*cell.mixings, *cell.parameters)}
-
-
 def _double(*named: Arrays) -> tuple[Arrays, ...]:
     return tuple({n: x.astype(np.float64) for n, x in arrays.items()} for arrays in named)
-
-
-def recurrence(cell: Cell, u: Arrays, w: Arrays) -> CellRecurrence:
-    """Return a cell with diagonal weights and parameters ``w`` on drives ``u``."""
-    weighted = cell.with_weights(
-        mixings={n: Diagonal(w[n]) for n in cell.mixings},
-        parameters={n: w[n] for n in cell.parameters},
-        hidden_size=next(iter(u.values())).shape[-1],
-    )
-    return weighted.recurrence(drive=u)
 
 
 def _lengths(config: Config, rng: np.random.Generator) -> Iterator[Race]:
@@ -154,7 +136,7 @@ def _lengths(config: Config, rng: np.random.Generator) -> Iterator[Race]:
     first: Callable[[], Array] | None = None
     for T in lengths(config.numbers):
         D, cell = config.numbers // T, rs.cells.GRU
-        w, u = _weights(cell, D, rng), {n: rng.standard_normal((T, D), dtype=np.float32) for n in cell.drives}
+        w, u = weights(cell, D, rng), {n: rng.standard_normal((T, D), dtype=np.float32) for n in cell.drives}
         walk = recurrence(cell, u, w).bind().walk
         first = first or walk
         truth = by_hand.gru(*_double(u, w)) if T <= _LOOP_STEPS else None

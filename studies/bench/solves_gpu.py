@@ -25,8 +25,9 @@ from recsolve.recurrence.current import traced_now
 from recsolve.studies.bench import table
 from recsolve.studies.bench.board import BOARD, Config, Shape, lengths
 from recsolve.studies.bench.harness import Bench, Gpu, Run, relative_error, times_on_gpu
-from recsolve.studies.bench.solves import SCALE, USER, laid, recurrence
+from recsolve.studies.bench.solves import USER, laid
 from recsolve.studies.bench.table import Row
+from recsolve.studies.bench.weighted import SCALE, recurrence
 from recsolve.studies.draw.tables import three
 
 _TOLERANCE = 1e-6, 1e-6

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from recsolve.studies.command import completion
-from recsolve.studies.command.shared import ERRORS, Json, fail, print_json
+from recsolve.studies.command import completion, distributed_run
+from recsolve.studies.command.shared import ERRORS, Json, check_output, fail, print_json
 from recsolve.studies.draw import tables
 
 bench = typer.Typer(no_args_is_help=True, help="Time kernels beside copies of the same bytes.")
@@ -67,6 +70,52 @@ def train(
     if device not in ("cpu", "gpu"):
         raise fail(ValueError(f"--device is {device!r}; wanted cpu or gpu"))
     _bench(device, "train", as_json, repeats=repeats, quick=quick)
+
+
+@bench.command()
+def distributed(
+    ranks: Annotated[
+        int | None,
+        typer.Option(help="Start so many ranks on this host.", show_default="2, or torchrun's"),
+    ] = None,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to time; may be repeated: scan-forgets, gru-remembers, ...",
+            show_default="all",
+            autocompletion=completion.one_of(completion.shared_calls),
+        ),
+    ] = None,
+    length: Annotated[int, typer.Option(help="Steps T of all ranks; in weak scaling of each.")] = 1 << 16,
+    units: Annotated[int, typer.Option(help="Width of the state.")] = 64,
+    batch: Annotated[int, typer.Option(help="Number of sequences.")] = 1,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where each rank has one.")] = "auto",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each.")] = 9,
+    subsets: Annotated[
+        str | None, typer.Option(help="Numbers of ranks to try, with commas.", show_default="all up to 8")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the figure and the numbers.")] = Path("recsolve-bench"),
+    as_json: Json = False,
+) -> None:
+    """Time calls whose steps are shared by ranks, beside one rank alone, and beside a model of their cost."""
+    from recsolve.studies.bench.scaling import Scaling, subsets_of
+    from recsolve.studies.bench.world import launched, size_of, start
+
+    chosen = {} if case is None else {"cases": tuple(dict.fromkeys(case))}
+    try:
+        config = Scaling(length=length, units=units, batch=batch, dtype=dtype, repeats=repeats, **chosen)
+        size = size_of(ranks, device)
+        run = partial(distributed_run.on_rank, config, device, subsets_of(subsets, size), out, as_json)
+        check_output(out, *distributed_run.FILES)
+        code = run(0, size, "") if launched() or size == 1 else start(size, run)
+    except ERRORS as error:
+        raise fail(error) from None
+    except KeyboardInterrupt:
+        print(f"recsolve: interrupted; what has been measured is in {out}", file=sys.stderr)
+        code = 130
+    if code:
+        raise typer.Exit(code)
 
 
 def _bench(machine: str, what: str, as_json: bool, **options: Any) -> None:

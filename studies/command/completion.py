@@ -85,3 +85,9 @@ def timed(machine: str) -> Names:
         return WHAT[machine]
 
     return names
+
+
+def shared_calls() -> Iterable[str]:
+    from recsolve.studies.bench.shared_calls import CASES
+
+    return CASES

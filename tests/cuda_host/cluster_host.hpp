@@ -22,16 +22,18 @@ inline Cluster& cluster(int blocks) {
 
 namespace recsolve {
 
-// Each thread counts; a round is over when all threads of all blocks have come.
+// The threads of a block meet, then the blocks: a round is over when all of them have come. They sleep until then.
 template <int BLOCKS> inline void meet_cluster() {
-    if constexpr (BLOCKS == 1) {
+    __syncthreads();
+    if constexpr (BLOCKS > 1) {
+        if (threadIdx.x == 0) {
+            emulated::Cluster& own = emulated::cluster(BLOCKS);
+            own.shared[emulated::block() % BLOCKS] = emulated::shared();
+            const long long wanted = (own.arrived++ / BLOCKS + 1) * BLOCKS;
+            own.arrived.notify_all();
+            for (long long seen; (seen = own.arrived) < wanted;) own.arrived.wait(seen);
+        }
         __syncthreads();
-    } else {
-        emulated::Cluster& own = emulated::cluster(BLOCKS);
-        own.shared[emulated::block() % BLOCKS] = emulated::shared();
-        const long long all = static_cast<long long>(BLOCKS) * emulated::threads();
-        const long long wanted = (own.arrived++ / all + 1) * all;
-        while (own.arrived < wanted) emulated::pause();
     }
 }
 

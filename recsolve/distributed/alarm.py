@@ -1,0 +1,93 @@
+"""How the ranks of a process group learn from its store that one of them has failed or does not come."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import suppress
+from typing import Any
+
+
+class Alarm:
+    """What ranks say of themselves in the store of a process group, where messages do not come through.
+
+    Parameters
+    ----------
+    group : ProcessGroup or None
+    rank, size : int
+
+    Attributes
+    ----------
+    own : int
+        A random number of this process.
+    epoch : int
+        That of rank 0, once a message has told it: a later group may have the same name in the same store.
+    """
+
+    def __init__(self, group: Any, rank: int, size: int):
+        self.group, self.rank, self.size = group, rank, size
+        self.own, self.epoch = secrets.randbits(62), 0
+
+    def say(self, said: str) -> None:
+        """Leave word why this rank has failed, for those who miss it.
+
+        Parameters
+        ----------
+        said : str
+            Empty for a rank that is there.
+        """
+        self._store().set(self._key(self.rank), said)
+
+    def unsay(self) -> None:
+        """Take the word back."""
+        with suppress(Exception):  # the store may be gone with its process
+            self._store().delete_key(self._key(self.rank))
+
+    def sound(self, said: str) -> None:
+        """Say that this rank waits in vain, or why it has failed; all others stop waiting.
+
+        Parameters
+        ----------
+        said : str
+            Empty for a rank that has not failed.
+        """
+        self.say(said)
+        self._store().set(self._key("alarm"), "")
+
+    def heard(self) -> bool:
+        """Return whether a rank has sounded it."""
+        try:
+            return bool(self._store().check([self._key("alarm")]))
+        except Exception:  # the store is gone with its process
+            return True
+
+    def answers(self, seconds: float) -> dict[int, str]:
+        """Return what ranks have said: of all, of those that do within some seconds, or once one says that it failed.
+
+        Parameters
+        ----------
+        seconds : float
+
+        Returns
+        -------
+        dict of int to str
+        """
+        store, found, until = self._store(), dict[int, str](), time.monotonic() + seconds
+        while True:
+            for rank in range(self.size):
+                if rank not in found and store.check([self._key(rank)]):
+                    found[rank] = store.get(self._key(rank)).decode()
+            if len(found) == self.size or any(found.values()) or time.monotonic() > until:
+                return found
+            time.sleep(0.02)
+
+    def _key(self, of: int | str) -> str:
+        import torch.distributed as dist
+
+        return f"recsolve/{(self.group or dist.group.WORLD).group_name}/{self.epoch}/{of}"
+
+    @staticmethod
+    def _store() -> Any:
+        import torch.distributed as dist
+
+        return dist.distributed_c10d._get_default_store()

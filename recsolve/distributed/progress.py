@@ -1,0 +1,92 @@
+"""What ranks that iterate together tell each other of how far they are, and what follows of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.kernels.residual import hopeless
+from recsolve.solvers.iterate import Iterate
+
+if TYPE_CHECKING:
+    from recsolve.distributed.shared_problem import SharedProblem
+
+# What a rank says of every sequence, as bits. As if all before the own steps were exact, ...
+LEADS = 1 << 0  # the last step leads,
+FRONT = 1 << 1  # or is the one after those that lead;
+PASSES = 1 << 2  # all steps lead, and there is no reset.
+RESETS = 1 << 3  # There is one,
+TAIL = 1 << 4  # and all steps after the last one lead.
+BEGINS = 1 << 5  # The last step does not see the one before it.
+OPEN, STUCK = 1 << 6, 1 << 7  # The first step that misses its test may still meet it; or never will.
+OPEN_AFTER, STUCK_AFTER = 1 << 8, 1 << 9  # The same after resets.
+
+
+class Progress(NamedTuple):
+    """How far a rank is with its iterate, as numbers of a message."""
+
+    done: float
+    worst: float
+    exact_rows: float
+    converged: float  # leading times at which all sequences have converged, are exact
+    exact: float
+    mixes: float  # whether f alone is another function than f of all steps
+
+
+def flags_of(problem: SharedProblem, raw: Iterate) -> Array:
+    """Return the bits of every sequence, int32 (*batch,), of an iterate as if all before it were exact."""
+    rec, starts, follows = problem.recurrence, problem.starts, problem.follows
+    xp = namespace(starts)
+    total = xp.zeros(rec.batch, np.int32)
+    if not rec.length:
+        return total  # type: ignore[no-any-return]
+    resets = ~follows[-1]
+    last = xp.cumsum(starts[::-1], axis=0)[::-1] - starts == 0  # rows after which no other segment starts
+    stop = problem.front(raw.converged)[1]
+    stuck = stop & hopeless(raw.states, raw.values, problem.event_axes)
+    bits = {
+        LEADS: raw.leading[-1],
+        FRONT: raw.front[-1],
+        PASSES: ~resets & raw.leading.all(axis=0),
+        RESETS: resets,
+        TAIL: resets & (raw.leading | ~last).all(axis=0),
+        BEGINS: problem.begins[-1],
+        OPEN: (stop & ~stuck & follows).any(axis=0),
+        STUCK: (stuck & follows).any(axis=0),
+        OPEN_AFTER: (stop & ~stuck & ~follows).any(axis=0),
+        STUCK_AFTER: (stuck & last & ~follows).any(axis=0),
+    }
+    for bit, holds in bits.items():
+        total = total + bit * holds.astype(np.int32)
+    return total  # type: ignore[no-any-return]
+
+
+def leading_before(lengths: Sequence[int], flags: Sequence[Array]) -> list[Array]:
+    """Return for every rank in which sequences all is exact that comes before it; ranks without steps change nothing.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+    flags : sequence of array
+        Of all ranks, in the order of steps.
+    """
+    found = [namespace(flags[0]).ones_like(flags[0], dtype=bool)]
+    for length, said in zip(lengths, flags, strict=True):
+        passes = (said & TAIL > 0) | ((said & PASSES > 0) & found[-1])
+        found.append(passes if length else found[-1])
+    return found
+
+
+def all_blocked(lengths: Sequence[int], flags: Sequence[Array]) -> bool:
+    """Return whether all segments have converged, or have up to a row whose own F is not finite."""
+    xp = namespace(flags[0])
+    excused, open_ = (xp.zeros_like(flags[0], dtype=bool) for _ in range(2))
+    for length, said in zip(lengths, flags, strict=True):
+        if length:
+            holds = {bit: said & bit > 0 for bit in (OPEN, OPEN_AFTER, STUCK, STUCK_AFTER, RESETS)}
+            open_ = open_ | holds[OPEN_AFTER] | (holds[OPEN] & ~excused)
+            excused = xp.where(holds[RESETS], holds[STUCK_AFTER], excused | holds[STUCK])
+    return not bool(open_.any())

@@ -1,0 +1,307 @@
+"""The problem of the own steps of a rank while all ranks iterate together: its steps exchange what crosses from rank
+to rank.
+
+Before it steps, a rank has evaluated f and A at its own steps. Its message says what these do to a correction d that
+comes in: the composed element of all steps but the last, and the last step itself. With that all ranks compute what
+comes into each, and the next state of the last step of the rank before, by the same arithmetic as that rank does; so
+the next residual is that of the whole trajectory. The first message of a step also says how far the rank is, and all
+decide by it alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recsolve.analysis.rounding_at import rounding_at
+from recsolve.base.arrays import Array, namespace
+from recsolve.base.tolerance import Tolerance
+from recsolve.distributed.carries import Elements, arrays_of, element_of
+from recsolve.distributed.progress import BEGINS, FRONT, LEADS, RESETS, Progress, flags_of, leading_before
+from recsolve.distributed.rounds import before_each
+from recsolve.distributed.task import Task
+from recsolve.jacobians import Jacobian, Zero
+from recsolve.kernels.affine_scan import affine_scan
+from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.residual import guard
+from recsolve.kernels.summary import Summary, summarise
+from recsolve.recurrence.base import Recurrence
+from recsolve.solvers.guarded import I
+from recsolve.solvers.iterate import Iterate, leading_times
+from recsolve.solvers.problem import Problem, toward
+
+_AFFINE = MONOIDS["affine"]
+class NotComposable(Exception):
+    """The matrices A of a rank do not compose in fixed size: all ranks learn of it by the same message."""
+
+
+class _Said(NamedTuple):
+    """The arrays of a message: what the own steps do to a correction that comes in, and to the state after them.
+
+    ``composed``, ``after`` and ``cut`` are the summary of all steps but the last; ``matrix`` holds A of the last step,
+    ``residual``, ``values`` and ``states`` are those of it, and ``reach`` bounds the size of states.
+    """
+
+    composed: list[Array]
+    after: Array
+    cut: Array
+    matrix: list[Array]
+    residual: Array
+    values: Array
+    states: Array
+    reach: Array
+
+    def flat(self) -> list[Array]:
+        """Return all arrays one after the other."""
+        return [*self.composed, self.after, self.cut, *self.matrix, *self[4:]]
+
+    def like(self, arrays: Sequence[Array]) -> _Said:
+        """Return what another rank has said, of its arrays one after the other."""
+        count, given = len(self.composed), list(arrays)
+        own = given[count + 2 : len(given) - 4]
+        return _Said(given[:count], given[count], given[count + 1], own, *given[len(given) - 4 :])
+
+
+Decide = Callable[[Sequence[Progress], Sequence[Array]], None]
+
+
+class SharedProblem(Problem):
+    """The own steps of a rank, for solvers whose steps are ``rowwise``.
+
+    Parameters
+    ----------
+    task : Task
+    ends : sequence of array, each (*batch, *event)
+        The last state of every rank in the order of steps, of the first iterate.
+    jacobian : bool
+        Whether iterates carry the Jacobian.
+    decide : callable
+        ``decide(progress, flags)`` of all ranks, at the first message of every step; it raises where there is no next
+        iterate.
+
+    Attributes
+    ----------
+    raw : Iterate
+        What was evaluated last, with its leading rows as if all before them were exact.
+    ends : sequence of array
+        The last state of every rank, of what was evaluated last.
+    """
+
+    raw: Any
+
+    def __init__(self, task: Task, ends: Sequence[Array], *, jacobian: bool, decide: Decide):
+        self.task, self.ends, self._decide = task, ends, decide
+        part, pin = self._part(), bool(task.driver["pin"])
+        super().__init__(part, task.tolerance(), pin=pin, jacobian=jacobian, rounding=rounding_at)
+        vars(self)["launched"] = None  # kernels of iterations take the first step for one that sees no other
+        self.horizon = task.timeline.total
+        none_before = not any(self._lengths[: self._place])
+        self._leads_in = namespace(part.initial).full(part.batch, none_before, dtype=bool)
+        self._first = True
+        self._current: Iterate | None = None  # of which the others are still to be told
+        self._stepped: tuple[Any, Any] = None, None  # the iterate of a step, and the same as it is known now
+        self._flags: list[Array] = []  # of all ranks
+
+    def begin(self, iterate: Iterate) -> None:
+        """Say that a step begins."""
+        self._current = iterate
+        self._stepped = iterate, iterate
+
+    @property
+    def told(self) -> bool:
+        """Whether the step has exchanged a message."""
+        return self._current is None
+
+    @property
+    def _place(self) -> int:
+        return self.task.timeline.place
+
+    @property
+    def _lengths(self) -> tuple[int, ...]:
+        return self.task.timeline.ordered
+
+    def _part(self) -> Recurrence:
+        """Return the recurrence of the own steps, from the last state of the rank before."""
+        return self.task.part(before_each(self.task, self._lengths, self.ends)[self._place])
+
+    @cached_property
+    def follows(self) -> Array:
+        """The rows (T, *batch) that follow from the ranks before: those up to the first reset."""
+        rec = self.recurrence
+        xp = namespace(rec.initial)
+        if rec.reset is None:
+            return xp.ones((rec.length, *rec.batch), dtype=bool)  # type: ignore[no-any-return]
+        return xp.cumsum(rec.reset, axis=0) == 0  # type: ignore[no-any-return]
+
+    # What a problem of one device does otherwise ----------------------------------------------------------------
+
+    def judge(
+        self,
+        states: Array,
+        values: Array,
+        J: Jacobian | None = None,
+        pinned: Array | None = None,
+        tolerance: Tolerance | None = None,
+    ) -> Iterate:
+        """Return the iterate, of which those rows alone lead whose ranks before are exact too."""
+        self.raw = super().judge(states, values, J, pinned, tolerance)
+        return self._led(self.raw, self.raw)
+
+    def _led(self, iterate: I, raw: Iterate) -> I:
+        """Return an iterate of which rows lead as far as is known of the ranks before."""
+        free = self.follows & ~self._leads_in[None]
+        return replace(iterate, leading=raw.leading & ~free, front=raw.front & ~free)
+
+    @cached_property
+    def begins(self) -> Array:
+        """The rows (T, *batch) that do not see the one before, be it of the rank before."""
+        starts = self.starts.copy()
+        if self.task.timeline.start:
+            starts[:1] &= ~self.follows[:1]
+        return starts  # type: ignore[no-any-return]
+
+    def cut(self, iterate: Iterate) -> Array:
+        iterate = self._known_of(iterate)
+        return self.begins | iterate.leading | iterate.front if self.pin else self.begins
+
+    def pinned(self, iterate: Iterate) -> Array | None:
+        return super().pinned(self._known_of(iterate))
+
+    def guarded(self, iterate: Iterate, proposal: Array) -> Array:
+        return super().guarded(self._known_of(iterate), proposal)
+
+    def _known_of(self, iterate: Iterate) -> Iterate:
+        """Return an iterate as it is known once the ranks before have told whether they are exact."""
+        return self._stepped[1] if iterate is self._stepped[0] else iterate
+
+    def correct(self, iterate: Iterate, A: Jacobian) -> Array:
+        return self._proposed(iterate, A, self._pass(iterate, A)[0])
+
+    def move(self, iterate: I, A: Jacobian, share: float = 1.0) -> I:
+        """Return the next iterate, with one message: what the last steps of all ranks become follows from it."""
+        correction, ends = self._pass(iterate, A, share)
+        states = self.guarded(iterate, toward(iterate.states, self._proposed(iterate, A, correction), share))
+        if len(states):
+            states[-1] = ends[self._place]
+        return self._follow(iterate, states, ends)
+
+    def total(self, x: Array) -> Array:
+        return self._sum([arrays[0] for arrays in self._exchange([super().total(x)])])
+
+    def running_total(self, x: Array) -> Array:
+        found = self._exchange([super().total(x)])
+        before = self._sum([arrays[0] for arrays in found[: self._place]]) if self._place else x.dtype.type(0)
+        return before + super().running_total(x)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _sum(parts: Sequence[Array]) -> Array:
+        return sum(parts[1:], start=parts[0])
+
+    def _evaluated(self, iterate: I, states: Array) -> I:
+        """Return the iterate of states, with a message that says what the last ones are."""
+        found = self._exchange([states[-1] if len(states) else self.task.recurrence.initial])
+        return self._follow(iterate, states, [arrays[0] for arrays in found])
+
+    def _follow(self, iterate: I, states: Array, ends: Sequence[Array]) -> I:
+        """Return the iterate of own states, given the last ones of all ranks."""
+        self.ends = ends
+        self.recurrence = self._part()
+        self.engine = self.recurrence.bind()
+        return super()._evaluated(iterate, states)
+
+    # Messages ---------------------------------------------------------------------------------------------------
+
+    def _exchange(self, arrays: Sequence[Array], able: bool = True) -> list[list[Array]]:
+        """Return the arrays of all ranks in the order of steps; the first message of a step may end all of them."""
+        axis, current = self.task.timeline, self._current
+        first = () if current is None else self._progress(current)
+        flags = [] if current is None else [flags_of(self, self.raw)]
+        messages = axis.in_order(axis.ranks.exchange([able, *first], [*flags, *arrays]))
+        if not all(message.numbers[0] for message in messages):
+            raise NotComposable
+        if current is not None:
+            self._current, self._flags = None, [message.arrays[0] for message in messages]
+            self._leading = leading_before(self._lengths, self._flags)
+            self._leads_in = self._leading[self._place]
+            self._stepped = current, self._led(current, self.raw)
+            self._decide([Progress(*message.numbers[1:].tolist()) for message in messages], self._flags)
+        return [message.arrays[len(flags) :] for message in messages]
+
+    def _progress(self, iterate: Iterate) -> Progress:
+        mixes = False
+        if self._first and self.recurrence.length:
+            mixes = self.engine.step_that_differs(iterate.states, lambda: iterate.values) is not None
+        self._first = False
+        converged, exact = iterate.converged_times, leading_times(self.raw.leading)
+        return Progress(iterate.done, iterate.worst, iterate.progress, converged, exact, mixes)
+
+    # Corrections ------------------------------------------------------------------------------------------------
+
+    def _pass(self, iterate: Iterate, A: Jacobian, share: float = 1.0) -> tuple[Array, list[Array]]:
+        """Return the correction that comes in, and what the last state of every rank becomes."""
+        row = namespace(iterate.values).zeros_like(self.recurrence.initial)
+        said, able = self._say(iterate, A, row)
+        messages = [said.like(arrays) for arrays in self._exchange(said.flat(), able)]
+        correction, own, ends = row, row, []
+        for place, (length, said) in enumerate(zip(self._lengths, messages, strict=True)):
+            own = correction if place == self._place else own
+            ends.append(said.states)
+            if length:
+                correction, ends[-1] = self._after(iterate, A, said, place, correction, share)
+        return own, ends
+
+    def _say(self, iterate: Iterate, A: Jacobian, row: Array) -> tuple[_Said, bool]:
+        """Return what is said of a step, and whether it can be."""
+        rec, xp, n, residual = self.recurrence, namespace(row), self.recurrence.length, iterate.residual
+        cut = rec.over_event(self.cut(iterate))
+        _AFFINE.prepare((A, residual))
+        elements = Elements(_AFFINE, (A, residual), row, cut, self.task.timeline)
+        able = not n or elements.composable
+        prefix: Summary | None = None
+        last: Summary | None = None
+        if n and able:
+            last = Summary((A[n - 1 : n], residual[n - 1 : n]))
+            prefix = summarise(_AFFINE, (A[: n - 1], residual[: n - 1]), reset=cut[: n - 1]) if n > 1 else None
+        after, seen = row, xp.zeros(row.shape, bool)
+        if prefix is not None and prefix.after is not None and prefix.cut is not None:
+            after, seen = prefix.after[0], xp.broadcast_to(prefix.cut[0], row.shape).copy()
+        rows = [x[n - 1] for x in (residual, iterate.values, iterate.states)] if n else [row] * 3
+        reach = xp.zeros((1, *rec.batch, *(1,) * len(self.event_axes)), rec.dtype)
+        if n:
+            reach = self._reach(iterate).astype(rec.dtype)
+        said = _Said(arrays_of(elements, prefix), after, seen, arrays_of(elements, last)[:-1], *rows, reach)
+        return said, able
+
+    def _proposed(self, iterate: Iterate, A: Jacobian, correction: Array) -> Array:
+        """Return F[t] + A[t] d[t-1], given the correction that comes in."""
+        if type(A) is Zero:
+            return iterate.values
+        xp, cut = namespace(correction), self.recurrence.over_event(self.cut(iterate))
+        self.counts["nscan"] += 1
+        d = affine_scan(A, iterate.residual, initial=correction, reset=cut)
+        before = xp.concatenate([correction[None], d[:-1]])
+        return iterate.values + xp.where(cut, d.dtype.type(0), A.matvec(before))  # type: ignore[no-any-return]
+
+    def _after(
+        self, iterate: Iterate, A: Jacobian, said: _Said, place: int, correction: Array, share: float
+    ) -> tuple[Array, Array]:
+        """Return the correction and the state that come out of a rank, given the correction that comes into it."""
+        xp, rec, pair, flags = namespace(correction), self.recurrence, (A, iterate.residual), self._flags[place]
+        if self._lengths[place] > 1:
+            composed = element_of(pair, said.composed)
+            correction = xp.where(said.cut, said.after, _AFFINE.act(composed, correction[None])[0])
+        matrix: Jacobian = element_of(pair, [*said.matrix, said.residual])[0]
+        begins, leads, front, resets = ((flags & bit > 0)[None] for bit in (BEGINS, LEADS, FRONT, RESETS))
+        known = resets | self._leading[place]
+        pins = (leads & known, front & known) if self.pin else None
+        cut = begins if pins is None else begins | pins[0] | pins[1]
+        product = matrix.matvec(correction[None])
+        product = xp.where(rec.over_event(cut), product.dtype.type(0), product)
+        values, states = said.values[None], said.states[None]
+        proposal = toward(states, values + product, share)
+        after = guard(proposal, states, values, said.reach, pins, self.event_axes)
+        return product[0] + said.residual, after[0]

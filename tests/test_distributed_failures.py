@@ -1,0 +1,341 @@
+"""Faults of one rank over the public calls on shards: every other rank ends in time with an error that names it."""
+
+import _thread
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import ranks
+
+import recsolve as rs
+
+pytest.importorskip("torch")
+SIZE = 3
+FAULTY = 1  # the rank
+T, UNITS = 7, 2
+
+
+@pytest.fixture(autouse=True)
+def _compile_nothing(monkeypatch):
+    monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
+
+
+# The public calls, of which a rank may change arguments, and in the middle of which `within` is called ----------------
+
+
+def shared(group, values, **how):
+    return rs.distributed.shard(values, group, **how)
+
+
+def scanned(group, *, monoid="affine", dtype=np.float64, lengths=None, within=None, **how):
+    a = np.full((T, UNITS), 0.5, dtype)
+    with _patched("recsolve.distributed.carries", "summarise", within):
+        return rs.scan(monoid, tuple(shared(group, x, lengths=lengths) for x in (a, a)), **how).local
+
+
+def solved(group, *, method="newton", kind="GRU", dtype=np.float64, lengths=None, within=None, values=None, **how):
+    cell = getattr(rs.cells, kind).random(input_size=UNITS, hidden_size=UNITS, mixing="diagonal", rng=0, dtype=dtype)
+    x = np.ones((T, UNITS), dtype) if values is None else values
+    with _patched("recsolve.distributed.task", "tolerance_of", within):
+        return rs.solve(cell.recurrence(shared(group, x, lengths=lengths)), method=method, **how)
+
+
+def computed(group, *, within=None, jacobian=None, **how):
+    def f(h, u):
+        if within is not None:
+            within()
+        return np.tanh(0.5 * h + u)
+
+    inputs = shared(group, np.linspace(-1, 1, T * UNITS).reshape(T, UNITS))
+    how_made = {"initial": np.zeros(UNITS), "structure": "diagonal", "jacobian": jacobian}
+    return rs.solve(rs.Recurrence.from_function(f, inputs=inputs, **how_made), **how)
+
+
+def adjoined(group, *, within=None, cotangent="output", unconverged=False, lengths=None, **how):
+    solution = solved(group, lengths=lengths, **how)
+    given = {cotangent: getattr(solution, cotangent)} if cotangent else {}
+    with _patched("recsolve.distributed.adjoint", "cotangent_of", within):
+        return rs.adjoint(solution, **given, unconverged=unconverged).initial
+
+
+def gathered(group, *, dtype=np.float64, lengths=None, units=UNITS):
+    return rs.distributed.gather(shared(group, np.ones((T, units), dtype), lengths=lengths))
+
+
+def joined(group, *, dtype=np.float64, units=UNITS):
+    return rs.distributed.from_local(np.ones((2, units), dtype), group).shape
+
+
+@contextmanager
+def _patched(module, name, before):
+    """Call `before` whenever a function of recsolve is called."""
+    module = importlib.import_module(module)
+    function = getattr(module, name)
+
+    def patched(*args, **kwargs):
+        before()
+        return function(*args, **kwargs)
+
+    setattr(module, name, patched if before else function)
+    try:
+        yield
+    finally:
+        setattr(module, name, function)
+
+
+def raises(error):
+    def fault(*args):
+        raise error
+
+    return fault
+
+
+# What one rank does, as against what the others do: the calls, and what their errors say -----------------------------
+
+SCANNED = [scanned, {}]
+DIFFER = [  # the faulty rank's call, the others' call, what is said of both
+    (
+        [scanned, {"monoid": "max_plus"}],
+        [scanned, {"monoid": "min_plus"}],
+        ["rank 0 calls recsolve.scan('min_plus'", "rank 1 calls recsolve.scan('max_plus'"],
+    ),
+    ([scanned, {"reverse": True}], SCANNED, ["reverse=True", "reverse=False"]),
+    ([scanned, {"dtype": np.float32}], SCANNED, ["float32", "float64"]),
+    ([scanned, {"dtype": np.complex64}], SCANNED, ["complex64", "float64"]),
+    ([scanned, {"lengths": [1, 4, 2]}], SCANNED, ["(1, 4, 2)", "(3, 2, 2)"]),
+    ([solved, {"method": "quasi_newton"}], [solved, {}], ["method='newton'", "method='quasi_newton'"]),
+    ([solved, {"tol": 1e-3}], [solved, {}], ["tol=0.001"]),
+    ([solved, {"maxiter": 3}], [solved, {}], ["maxiter=3"]),
+    ([solved, {"fallback": "sequential"}], [solved, {}], ["fallback='sequential'"]),
+    ([solved, {"options": {"pin": False}}], [solved, {}], ["pin: False"]),
+    ([solved, {"dtype": np.float32}], [solved, {}], ["float32", "float64"]),
+    ([solved, {"kind": "LSTM"}], [solved, {}], ["gru", "lstm"]),
+    ([solved, {"kind": "MGU"}], [solved, {}], ["gru", "mgu"]),
+    ([solved, {"lengths": [1, 4, 2]}], [solved, {}], ["(1, 4, 2)", "(3, 2, 2)"]),
+    ([computed, {}], [solved, {}], ["solve of f", "solve of gru"]),
+    ([computed, {}], SCANNED, ["recsolve.solve", "recsolve.scan"]),
+    ([adjoined, {"cotangent": "final"}], [adjoined, {}], ["with final", "with output"]),
+    ([gathered, {}], SCANNED, ["recsolve.distributed.gather", "recsolve.scan"]),
+    ([gathered, {"dtype": np.float32}], [gathered, {}], ["float32", "float64"]),
+    ([gathered, {"units": 3}], [gathered, {}], ["(3, 3)", "(3, 2)"]),
+    ([gathered, {"lengths": [1, 4, 2]}], [gathered, {}], ["(1, 4, 2)", "(3, 2, 2)"]),
+    ([joined, {"dtype": np.float32}], [joined, {}], ["float32", "float64"]),
+    ([joined, {"units": 3}], [joined, {}], ["('steps', 3)", "('steps', 2)"]),
+]
+FAIL = [  # the faulty rank's call, the others' call, the error of the faulty rank
+    ([scanned, {"within": raises(MemoryError("no room"))}], SCANNED, ("MemoryError", "no room")),
+    ([scanned, {"within": raises(KeyboardInterrupt())}], SCANNED, ("KeyboardInterrupt", "")),
+    ([scanned, {"within": raises(rs.distributed.RankError("elsewhere"))}], SCANNED, ("RankError", "elsewhere")),
+    ([scanned, {"initial": np.ones(5)}], SCANNED, ("ValueError", "initial")),
+    ([scanned, {"axis": 1}], SCANNED, ("ValueError", "axis is 1")),
+    ([computed, {"within": raises(ArithmeticError("of f"))}], [computed, {}], ("ArithmeticError", "of f")),
+    ([computed, {"within": raises(MemoryError())}], [computed, {}], ("MemoryError", "")),
+    ([computed, {"within": raises(KeyboardInterrupt())}], [computed, {}], ("KeyboardInterrupt", "")),
+    ([computed, {"callback": raises(ValueError())}], [computed, {}], ("ValueError", "callback")),
+    ([computed, {"method": "nothing"}], [computed, {}], ("ValueError", "nothing")),
+    ([computed, {"maxiter": -1}], [computed, {}], ("ValueError", "maxiter")),
+    ([computed, {"every": 2}], [computed, {}], ("ValueError", "every")),
+    ([computed, {"guess": np.ones(5)}], [computed, {}], ("ValueError", "guess")),
+    ([computed, {"jacobian": raises(OSError("of the Jacobian"))}], [computed, {}], ("OSError", "of the Jacobian")),
+    ([solved, {"within": raises(MemoryError())}], [solved, {}], ("MemoryError", "")),
+    ([adjoined, {"within": raises(MemoryError())}], [adjoined, {}], ("MemoryError", "")),
+    ([adjoined, {"within": raises(KeyboardInterrupt())}], [adjoined, {}], ("KeyboardInterrupt", "")),
+    ([adjoined, {"cotangent": None}], [adjoined, {}], ("ValueError", "no cotangent")),
+]
+
+
+def in_turn(group, table):
+    """Return what each call of a table gives or raises here; between them a call of all ranks must succeed."""
+    import torch.distributed as dist
+
+    rank, found = dist.get_rank(group), []
+    for own, others, _ in globals()[table]:
+        call, how = own if rank == FAULTY else others
+        try:
+            found.append(("", repr(call(group, **how)), ()))
+        except BaseException as error:
+            found.append((type(error).__name__, str(error), getattr(error, "ranks", None)))
+        np.testing.assert_array_equal(gathered(group), 1)
+    return found
+
+
+def test_calls_that_differ_end_on_all_ranks():
+    for rank, found in enumerate(ranks.over(SIZE, in_turn, "DIFFER")):
+        for (kind, text, named), (*_, said) in zip(found, DIFFER, strict=True):
+            assert kind == "RankError", (rank, text, said)
+            assert all(part in text for part in said), text
+            assert named == (tuple({0, 1, 2} - {FAULTY}) if rank == FAULTY else (FAULTY,))
+
+
+def test_what_fails_on_one_rank_ends_all_with_its_reason():
+    for rank, found in enumerate(ranks.over(SIZE, in_turn, "FAIL")):
+        for (kind, text, named), (*_, (error, said)) in zip(found, FAIL, strict=True):
+            if rank == FAULTY:
+                assert kind == error
+                assert said in text
+            else:
+                assert kind == "RankError", text
+                assert f"rank {FAULTY}: {error}" in text
+                assert said in text
+                assert named == (FAULTY,)
+
+
+# Ranks that leave for good: each fault in a call of its own processes, all of them at once ---------------------------
+
+
+def kills():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hangs():
+    time.sleep(4)  # longer than the others wait
+
+
+def leaves():
+    sys.exit(3)
+
+
+LOST = [  # what is called, where the fault is, the fault, what the others' error says of the rank
+    (call, place, fault, said)
+    for call in (scanned, computed, adjoined)
+    for place, fault, said in [
+        ("before", kills, "rank 1 did not come"),
+        ("within", kills, "rank 1 did not come"),
+        ("before", hangs, "(nothing came within 1 s)"),
+        ("within", hangs, "(nothing came within 1 s)"),
+        ("before", leaves, "rank 1 did not come"),
+        ("within", leaves, "rank 1: SystemExit: 3"),
+    ]
+]
+
+
+def left(group, index):
+    """Make a call in which a rank is lost, and another one; return the error of the first."""
+    import torch.distributed as dist
+
+    from recsolve.distributed import ranks
+
+    ranks._GRACE = 1.5
+    call, place, fault, _ = LOST[index]
+    faulty = dist.get_rank(group) == FAULTY
+    gathered(group)
+    rs.distributed.shard(np.ones(T), group, timeout=1)
+    if faulty and place == "before":
+        fault()
+    with pytest.raises(rs.distributed.RankError) as first:
+        call(group, within=fault if faulty and place == "within" else None)
+    if fault is kills:
+        with pytest.raises(rs.distributed.RankError, match="make a new process group"):
+            call(group)
+        call(dist.new_group([0, 2], use_local_synchronization=True))
+    return str(first.value), first.value.ranks
+
+
+def test_a_rank_that_is_lost_is_named_in_time():
+    with ThreadPoolExecutor(len(LOST)) as threads:
+        ended = list(threads.map(lambda index: ranks.lost(SIZE, left, index, timeout=10), range(len(LOST))))
+    for (call, place, fault, said), ends in zip(LOST, ended, strict=True):
+        name = f"{call.__name__} {place} {fault.__name__}"
+        assert ends[FAULTY].code == {kills: -signal.SIGKILL, hangs: None, leaves: 3}[fault], name
+        assert all(end.seconds < 8 for end in ends), name
+        if fault is hangs:  # it comes late, and is not left waiting
+            assert ends[FAULTY].returned, (name, ends[FAULTY])
+        for end in (ends[0], ends[2]):
+            assert end.returned, (name, end)
+            text, named = end.value
+            assert said in text, (name, text)
+            assert named == (FAULTY,), name
+
+
+def amid(group, fault):
+    """Fail on one rank in the middle of a message."""
+    import torch.distributed as dist
+
+    from recsolve.distributed.ranks import Ranks
+
+    rank, sent = dist.get_rank(group), Ranks._gathered
+    gathered(group)
+    if fault == "interrupt":  # while it waits
+        if rank == FAULTY:
+            threading.Timer(0.3, _thread.interrupt_main).start()
+        elif rank == 0:
+            time.sleep(1)
+    elif rank == FAULTY:  # between the parts of a long one
+        parts = []
+
+        def gathers(self, packed, *patience):
+            parts.append(packed)
+            if len(parts) == 2:
+                raise MemoryError("of the rest")
+            return sent(self, packed, *patience)
+
+        Ranks._gathered = gathers
+    return gathered(group, units=3000)
+
+
+@pytest.mark.parametrize(("fault", "error"), [("interrupt", "KeyboardInterrupt"), ("rest", "MemoryError: of the rest")])
+def test_a_rank_that_fails_in_the_middle_of_a_message_is_named_with_its_reason(fault, error):
+    ends = ranks.lost(SIZE, amid, fault)
+    assert ends[FAULTY].error == error.partition(":")[0]
+    for end in (ends[0], ends[2]):
+        assert end.error == "RankError"
+        assert f"rank 1: {error}" in end.text
+        assert end.seconds < 8
+
+
+def missed(group, fault):
+    """Fail on one rank where no other waits for it; it does not come to their next call."""
+    import torch.distributed as dist
+
+    faulty = dist.get_rank(group) == FAULTY
+    if fault == "at the end":
+        with _patched("recsolve.distributed.carries", "scan", raises(MemoryError("of the rows")) if faulty else None):
+            scanned(group)
+    elif faulty:
+        solved(group, values=np.ones((T, 5)))
+    shared(group, np.ones(T), timeout=1)
+    return gathered(group)
+
+
+@pytest.mark.parametrize(("fault", "error"), [("at the end", "MemoryError: of the rows"), ("alone", "ValueError: x ")])
+def test_what_failed_while_no_other_waited_is_told_in_the_next_call(fault, error):
+    ends = ranks.lost(SIZE, missed, fault)
+    assert ends[FAULTY].error == error.partition(":")[0]
+    for end in (ends[0], ends[2]):
+        assert end.error == "RankError"
+        assert f"rank 1: {error}" in end.text
+
+
+# Numbers that are no fault of a rank ---------------------------------------------------------------------------------
+
+
+def with_nan(group, length, where, method):
+    x = np.ones((length, UNITS))
+    x[where] = np.nan
+    solution = solved(group, values=x, method=method)
+    with pytest.raises(ValueError, match="nonfinite"):
+        rs.adjoint(solution, final=solution.final)
+    told = str(solution.status), solution.converged_prefix, solution.message, solution.success
+    return told, rs.distributed.gather(solution.states)
+
+
+@pytest.mark.parametrize(("length", "where"), [(T, 0), (T, 4), (T, T - 1), (3600, 1700)])  # long ones solve in rounds
+@pytest.mark.parametrize("method", ["auto", "newton", "sequential", "jacobi"])
+def test_nan_in_the_data_of_a_rank_is_a_status_of_all(length, where, method):
+    found = ranks.over(SIZE, with_nan, length, where, method)
+    x = np.ones((length, UNITS))
+    x[where] = np.nan
+    cell = rs.cells.GRU.random(input_size=UNITS, hidden_size=UNITS, mixing="diagonal", rng=0)
+    alone = rs.solve(cell.recurrence(x), method=method)
+    for told, states in found:
+        assert told == found[0][0]
+        assert told[:2] == ("nonfinite", where) == (str(alone.status), alone.converged_prefix)
+        np.testing.assert_allclose(states[:where], alone.states[:where], rtol=1e-12)
+        np.testing.assert_array_equal(np.isnan(states), np.isnan(alone.states))
