@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from recsolve.base.arrays import Kind, from_native, namespace
+from recsolve.base.arrays import Kind, namespace
 from recsolve.base.links import follow, from_linked, requires_grad, to_linked
 from recsolve.base.shard import Shard, timeline_of
 from recsolve.distributed.turned import turned_resets
