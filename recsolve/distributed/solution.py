@@ -31,10 +31,10 @@ class ShardedSolution(Reported, Generic[UserArray]):
     :func:`recsolve.solve` returns it for a recurrence whose time axis ranks share. Status, message and counts are those
     of the whole, the same on every rank.
 
-    Of tensors that require grad, ``states``, ``output`` and ``final`` are tensors that gradients go back from. Every rank
-    must go back, and gets its own part: that of its own steps in the gradient of the sum of all ranks' losses. So
-    gradients of weights, and that of the initial state, are sums over ranks, which ``DistributedDataParallel`` or an
-    all-reduce takes.
+    Of tensors that require grad, ``states``, ``output`` and ``final`` are tensors that gradients go back from. Every
+    rank must go back, and gets the part of its own steps in the gradient of the sum of all ranks' losses. So gradients
+    of weights, and that of the initial state, are sums over ranks, which ``DistributedDataParallel`` or an all-reduce
+    takes.
 
     Attributes
     ----------

@@ -11,6 +11,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from torch.utils._pytree import register_pytree_node
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.links import RECORDERS, Leaf, linked, unrecorded
@@ -26,6 +27,10 @@ from recsolve.solve import solve
 
 if TYPE_CHECKING:
     from recsolve.interop.autograd import CellSpec
+
+
+# So that DistributedDataParallel finds the tensors of a shard that a model returns.
+register_pytree_node(Shard, lambda x: ([x.local], x.timeline), lambda parts, axis: Shard(next(iter(parts)), axis))
 
 
 def run_over_ranks(spec: CellSpec, tensors: Mapping[str, Any], axis: Timeline) -> tuple[Any, Any]:

@@ -42,10 +42,6 @@ class SharedSteps(Sequences):
         return turned_resets(Shard(self._reset, self._axes[0])).local
 
 
-_WHOLE = "torch.compile does not look into what ranks do together; call it outside of what is compiled"
-
-
-@torch.compiler.disable(reason=_WHOLE)  # type: ignore[untyped-decorator]
 def run_shared(layer: Stack, x: Shard[Any], hx: Any, *, reset: Any, **ways: Any) -> tuple[Shard[Any], Any]:
     """Return the output and the final states of a layer, as its ``forward`` does, of what ranks share."""
     axis = timeline_of({"input": x, "reset": reset})
