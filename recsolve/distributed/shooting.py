@@ -12,7 +12,6 @@ Chartier and Philippe, "A parallel shooting technique for solving dissipative OD
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +59,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
         own = _Own(task)
-        first = begin(axis.ranks, [own.able], [own.first_end()])
+        first = axis.ranks.begin([own.able], [own.first_end()])
         truth = before_each(task, axis.ordered, axis.in_order(list(first.arrays[0])))
         if own.able and axis.place:
             own.follow(truth[axis.place])
@@ -68,7 +67,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
         if not first.numbers()[:, 0].all():
             return None
         while True:
-            sent = begin(axis.ranks, own.numbers(), own.arrays())
+            sent = axis.ranks.begin(own.numbers(), own.arrays())
             numbers, words = sent.numbers().tolist(), to_host(sent.arrays[1])
             told = [own.completed(_Told(*own_numbers), w) for own_numbers, w in zip(numbers, words, strict=True)]
             found, met, stayed = zip(*told, strict=True)
@@ -95,7 +94,8 @@ def _may_shoot(task: Task) -> bool:
     """Return whether a method solves such recurrences by compiled loops; the same on all ranks."""
     rec, solver = task.recurrence, task.solver
     known = type(rec) is CellRecurrence and type(solver).direct is not solvers.Method.direct
-    if not known or isinstance(solver, solvers.Sequential) or not type(solver).direct.__module__.startswith("recsolve."):
+    ours = type(solver).direct.__module__.startswith("recsolve.")
+    if not known or not ours or isinstance(solver, solvers.Sequential):
         return False
     if kind_of(rec.initial) != "cupy" and not isinstance(solver, solvers.Windowed):
         return False
@@ -224,7 +224,10 @@ class _Own:
             self.good &= verdict.worst is not None
             self.worst, self.largest = max(self.worst, verdict.worst or 0.0), max(self.largest, verdict.largest or 0.0)
             self.iterations = max(self.iterations, verdict.iterations)
-        if self.able and self.engine.step_that_differs(self.states, lambda: self.engine.evaluate(self.states)) is not None:
+        if (
+            self.able
+            and self.engine.step_that_differs(self.states, lambda: self.engine.evaluate(self.states)) is not None
+        ):
             self.good = False
         self._judge()
         if self.found is not None:
@@ -281,18 +284,3 @@ class _Own:
         return Solution(
             self.part, self.task.solver, iterate, Status.CONVERGED, rows, fact.nit, stats, "", self.tolerance
         )
-
-
-class _Exchanged:
-    def __init__(self, messages: Any):
-        self.told = np.array([m.numbers for m in messages])
-        self.arrays = [namespace(x[0]).stack(x) for x in zip(*[m.arrays for m in messages], strict=True)]
-
-    def numbers(self) -> Array:
-        return self.told
-
-
-def begin(ranks: Any, numbers: Sequence[float], arrays: Sequence[Array]) -> Any:
-    if hasattr(ranks, "begin"):
-        return ranks.begin(numbers, arrays)
-    return _Exchanged(ranks.exchange(numbers, arrays))
