@@ -35,6 +35,7 @@ from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
 
+_MIXED = 64  # the last of them, which become those that are there step by step
 _FEWEST, _SHARE, _MORE = 256, 64, 4  # steps that are taken anew: at least, and which share; then so many times as many
 
 
@@ -155,40 +156,50 @@ class _Own:
     def follow(self, start: Array, first: int = 0) -> None:
         """Take some steps from ``first`` on anew, given the state before them."""
         if first == 0:
-            self.start, self.some = start.copy(), max(_FEWEST, self.rec.length // _SHARE)
+            self.start, self.back, self.some = start.copy(), 0, max(_FEWEST, self.rec.length // _SHARE)
             self.part = self._window(0, self.rec.length, self.start)
         stop = self.upto = min(first + self.some, self.rec.length)
         self.some *= _MORE
-        self._judge()  # before they are written over
+        self._judge()
         part = self._window(first, stop, start)
         with parts_as(self.engine):
             engine = part.bind()
             if self.asked is not None:
-                self.again = engine.ask(self.tolerance, self.states[first:stop])
+                self.again = engine.ask(self.tolerance)
                 assert self.again is not None
                 self.again.judge()
+                new = self.again.states
             else:
                 found = engine.solve("sweeps", self.tolerance)
-                self.states[first:stop] = engine.walk() if found is None else found.states
-            self._compare(start, first, stop)
+                new = engine.walk() if found is None else found.states
+            self._join(new, first)
 
-    def _compare(self, start: Array, first: int, stop: int) -> None:
-        """Test the step after those taken anew."""
+    def _join(self, new: Array, first: int) -> None:
+        """Put in steps that have been taken anew, the last ones mixed with those that are there; test where they meet.
+
+        Both meet the tolerance. So do means of them, where weights fall slowly, and one step to the next differs little.
+        """
+        stop, xp = self.upto, namespace(new)
+        mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
+        self.new = new[len(new) - mixed :]
+        rows = self.states[stop - mixed : stop]
+        weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(-1, *(1,) * (new.ndim - 1)) / new.dtype.type(
+            mixed + 1
+        )
+        self.states[first : stop - mixed] = new[: len(new) - mixed]
+        rows += weights * (self.new - rows)
         values = None if self.found is None else self.found.values
-        begin, end = first if values is not None else stop, min(stop + 1, self.rec.length)
+        begin, end = first - self.back if values is not None else stop - mixed, min(stop + 1, self.rec.length)
+        self.flags[0], self.flags[1] = 1.0, 0.0
         if begin == end:
-            self.flags[0], self.flags[1] = 1.0, 0.0
             return
-        before = start if begin == first else self.states[begin - 1]
-        F = self._window(begin, end, before).bind().evaluate(self.states[begin:end])
+        h, before = self.states[begin:end], self.states[begin - 1] if begin else self.start
+        F = self._window(begin, end, before).bind().evaluate(h)
         if values is not None:
             values[begin:end] = F
-        self.flags[0], self.flags[1] = 1.0, 0.0
-        if end > stop:
-            xp, h, F = namespace(F), self.states[stop:end], F[-1:]
-            r = F - h
-            self.flags[0] = self.tolerance.met(h, F, r).all()
-            self.flags[1] = xp.abs(r).max()
+        if mixed:
+            self.flags[0] = self.tolerance.met(h, F, F - h).all()
+            self.flags[1] = xp.abs(F - h).max()
 
     def _window(self, start: int, stop: int, before: Array) -> Recurrence:
         return self.rec.window(start, stop, self.rec.wrap(before.copy()))
@@ -200,7 +211,9 @@ class _Own:
             self.follow(start)
         while self.upto < self.rec.length and not self.flags[0]:
             self._note()
-            self.follow(self.states[self.upto - 1], self.upto)
+            self.back = len(self.new)
+            self.states[self.upto - self.back : self.upto] = self.new
+            self.follow(self.new[-1], self.upto)
         self.prepare()
 
     def _judge(self) -> None:
