@@ -131,8 +131,8 @@ def test_gradients_are_those_of_one_device(bias, gpu):
     for i, x in enumerate(wanted):
         found = np.concatenate([r[1][i] for r in ranks]) if i < 3 else ranks[0][1][i]
         np.testing.assert_allclose(found, x, rtol=2e-4, atol=2e-5 * np.abs(x).max(), err_msg=str(i))
-    if bias == 0:  # solves with two messages each, and gradients with three and a sum
-        assert {r[0] for r in ranks} == {5}
+    if bias == 0:  # solves with two messages each, and gradients with one and a sum
+        assert {r[0] for r in ranks} == {4}
 
 
 def _dense(put, length, group=None):
