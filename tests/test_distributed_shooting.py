@@ -150,7 +150,7 @@ def _swept(group, length, method):
 
 
 @needs_compiler
-@pytest.mark.parametrize("method", ["quasi_newton", "jacobi"])
+@pytest.mark.parametrize("method", ["quasi_newton", "jacobi", "newton"])
 def test_sweeps_of_coupled_units_are_those_of_the_own_steps(method):
     wanted = rs.solve(_dense(lambda x: x, 1100), method="sequential")
     ranks = over(2, _swept, 1100, method)
