@@ -240,7 +240,7 @@ class Ranks:
         The host sees the header, and ``seen`` bytes after it if they go along, (ranks, bytes).
         """
         count = HEADER + (seen if seen <= self._along else 0)
-        rows, told = self._gathered(packed[: HEADER + self._along], patience, seen=count)
+        rows, told = self._gathered(packed[: HEADER + self._along], patience, count)
         self.messages += 1
         self._alarm.epoch = int(_numbers_of(told)[0, 2])
         return told, rows
@@ -273,10 +273,10 @@ class Ranks:
 
         packed = torch.from_numpy(encoded(text))
         with one_stream(self.on_device):
-            found = self._gathered(packed.cuda() if self.on_device else packed, patience, seen=len(packed))[1]
+            found = self._gathered(packed.cuda() if self.on_device else packed, patience, len(packed))[1]
         return [decoded(row) for row in found]
 
-    def _gathered(self, packed: Any, patience: float | None = None, *, seen: int = 0) -> tuple[Any, Array]:
+    def _gathered(self, packed: Any, patience: float | None = None, seen: int = 0) -> tuple[Any, Array]:
         """Return the bytes of all ranks, (ranks, bytes), and the first ones of each as the host sees them.
 
         Raises
