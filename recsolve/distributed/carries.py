@@ -311,7 +311,7 @@ def _passed(A: Jacobian, b: Array, reset: Array | None) -> Array:
     """Return what is left of ones after some steps."""
     xp = namespace(b)
     if type(A) in (Scalar, Diagonal):
-        entries = A.diagonal().data
+        entries = A.diagonal().data  # type: ignore[attr-defined]
         return (entries if reset is None else xp.where(reset, b.dtype.type(0), entries)).prod(axis=0)  # type: ignore[no-any-return]
     start = xp.ones(b.shape[1:], b.dtype)
     return scan(MONOIDS["affine"], (A, xp.zeros_like(b)), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]

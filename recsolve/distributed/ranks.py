@@ -247,9 +247,9 @@ class Ranks:
 
     # What may go wrong ------------------------------------------------------------------------------------------
 
-    def _check(self, told: Array, numbers: Array, arrays: Sequence[Array]) -> None:
+    def _check(self, seen: Array, numbers: Array, arrays: Sequence[Array]) -> None:
         """Raise where a rank has failed, or where ranks do different things; all of them do then."""
-        heads = _numbers_of(told)
+        heads = _numbers_of(seen)
         failed = np.flatnonzero(heads[:, 0])
         if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
             return
