@@ -102,9 +102,11 @@ class Ranks:
             What is done, and with what: ranks that do something else are told so.
         """
         if self._doing is not None:  # a part of what is done together already, and goes on with it
-            digest = self._digest
-            yield
-            self._digest = digest
+            closed = self._closed
+            try:
+                yield
+            finally:
+                self._closed = closed
             return
         if self._lost:
             raise RankError(
