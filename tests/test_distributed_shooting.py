@@ -16,7 +16,11 @@ def _arrays(length, bias, units=5, batch=(), dtype=np.float32):
     rng = np.random.default_rng(3)
     drive = {n: rng.standard_normal((length, *batch, units)).astype(dtype) for n in ("r", "z", "n")}
     drive["z"] += dtype(bias)
-    return drive, {n: (0.3 * rng.standard_normal(units)).astype(dtype) for n in ("r", "z", "n")}, rng.random(length) < 0.002
+    return (
+        drive,
+        {n: (0.3 * rng.standard_normal(units)).astype(dtype) for n in ("r", "z", "n")},
+        rng.random(length) < 0.002,
+    )
 
 
 def _gru(drive, weights, put=lambda x: x, **kwargs):

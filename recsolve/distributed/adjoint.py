@@ -16,8 +16,8 @@ from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline
 from recsolve.distributed.carries import Elements, over_ranks
-from recsolve.distributed.solution import ShardedSolution
 from recsolve.distributed.shooting import begin
+from recsolve.distributed.solution import ShardedSolution
 from recsolve.gradients.adjoint import check_given, native_cotangents
 from recsolve.gradients.of_windows import tree
 from recsolve.gradients.result import Gradients, initial_of
@@ -117,7 +117,11 @@ def _from_loops(
     The first steps of each rank, with nothing that comes back into them, say what it hands to the rank before it. What
     it hands on in truth is compared with that.
     """
-    if type(rec) is not CellRecurrence or rec.reset is not None or any(map(couples, map(plain_of, rec.cell.mixings.values()))):
+    if (
+        type(rec) is not CellRecurrence
+        or rec.reset is not None
+        or any(map(couples, map(plain_of, rec.cell.mixings.values())))
+    ):
         return None
     if min(axis.ordered) < 2 * _FEWEST:
         return None
@@ -138,7 +142,9 @@ def _from_loops(
     same = xp.zeros((), bool)
     if found is not None and found._compiled is not None:
         by = _UNITS * float(np.finfo(cotangent.dtype).eps) * size
-        same = xp.isclose(found._initial, said, rtol=0, atol=by, equal_nan=True).all() if axis.place else xp.ones((), bool)
+        same = (
+            xp.isclose(found._initial, said, rtol=0, atol=by, equal_nan=True).all() if axis.place else xp.ones((), bool)
+        )
     if not sent.numbers().all():
         return None
     held = begin(axis.ranks, (), [same])

@@ -95,7 +95,11 @@ def _may_shoot(task: Task) -> bool:
     """Return whether a method solves such recurrences by compiled loops; the same on all ranks."""
     rec, solver = task.recurrence, task.solver
     known = type(rec) is CellRecurrence and type(solver).direct is not solvers.Method.direct
-    if not known or isinstance(solver, solvers.Sequential) or not type(solver).direct.__module__.startswith("recsolve."):
+    if (
+        not known
+        or isinstance(solver, solvers.Sequential)
+        or not type(solver).direct.__module__.startswith("recsolve.")
+    ):
         return False
     if kind_of(rec.initial) != "cupy" and not isinstance(solver, solvers.Windowed):
         return False
@@ -125,7 +129,9 @@ class _Own:
         self.judged = False
         self.known: list[Verdict] = []  # what has become of steps taken anew
         self.part, self.solved = self.rec, self.problem
-        self.met = namespace(self.start).ones(2, np.float64)  # whether the steps taken anew meet the others, and how near
+        self.met = namespace(self.start).ones(
+            2, np.float64
+        )  # whether the steps taken anew meet the others, and how near
         self.met[1] = 0.0
         if task.guess is None:
             self._solve()
@@ -218,7 +224,10 @@ class _Own:
             self.good &= verdict.worst is not None
             self.worst, self.largest = max(self.worst, verdict.worst or 0.0), max(self.largest, verdict.largest or 0.0)
             self.iterations = max(self.iterations, verdict.iterations)
-        if self.able and self.engine.step_that_differs(self.states, lambda: self.engine.evaluate(self.states)) is not None:
+        if (
+            self.able
+            and self.engine.step_that_differs(self.states, lambda: self.engine.evaluate(self.states)) is not None
+        ):
             self.good = False
         self._judge()
         if self.found is not None:

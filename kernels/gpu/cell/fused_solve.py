@@ -126,7 +126,9 @@ class FusedCuda:
         if not states.size:
             plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1, *way)
             one = plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1)
-            return Outcome(one, lambda: None, lambda: states, 0, lambda: states, namespace(states).zeros(FIELDS, np.int32))
+            return Outcome(
+                one, lambda: None, lambda: states, 0, lambda: states, namespace(states).zeros(FIELDS, np.int32)
+            )
         return self._run("Forward", (inputs, [states], _given(starts, states)), axis, tol, way)
 
     def at_once(self, inputs: Sequence[Array], shape: tuple[int, ...], batch: int) -> AtOnceCuda:
