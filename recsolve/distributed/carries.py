@@ -91,7 +91,7 @@ class Elements:
         like = self.like
         steps = namespace(like).arange(self.timeline.length)
         first = (steps == 0).reshape(-1, *(1,) * (like.ndim - 1))
-        return first if self.reset is None else self.reset | first
+        return first if self.reset is None else self.reset | first  # type: ignore[no-any-return]
 
     @property
     def composable(self) -> bool:
@@ -228,8 +228,8 @@ def _told(given: Elements, guess: _Guess | None) -> list[_Told]:
         after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
     found = axis.ranks.exchange([axis.length, known, guess is not None], [*arrays_of(given, summary), after, cut])
     return [
-        _Told(*map(int, numbers), element_of(given.few, parts), after, cut)
-        for numbers, (*parts, after, cut) in axis.in_order(found)
+        _Told(int(length), bool(known), bool(said), element_of(given.few, parts), after, cut)
+        for (length, known, said), (*parts, after, cut) in axis.in_order(found)
     ]
 
 
@@ -358,7 +358,7 @@ def _arrays(e: Any) -> list[Array] | None:
     if type(e) is PermutationDiagonal and not e.rows:
         full = (*e.leading, *e.layout.lanes, e.layout.lane_width)
         return [e.data, namespace(e.data).broadcast_to(e.index, full)]
-    return [e.data] if type(e) in _SENT else None
+    return [e.data] if isinstance(e, Entries) and type(e) in _SENT else None
 
 
 def _with(e: Any, arrays: list[Array]) -> Any:
