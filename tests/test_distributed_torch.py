@@ -123,9 +123,8 @@ def layers(group, lengths):
     """Return the largest difference of a layer to itself on one device, of results and of all gradients, by case."""
     off = {}
     for name, make in LAYERS.items():
-        for reset, begun, alone in ((True, True, False), (False, False, True))[
-            : 1 + (name in ("LSTM proj", "diagonal"))
-        ]:
+        cases = [(True, True, False), (False, False, True)]  # with resets, from hx, a sequence without a batch
+        for reset, begun, alone in cases[: 1 + (name in ("LSTM proj", "diagonal"))]:
             torch.manual_seed(3)
             layer = make().double()
             x = torch.randn(*((T, D) if alone else (T, B, D)), dtype=torch.float64, requires_grad=True)

@@ -15,8 +15,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
@@ -35,6 +33,8 @@ from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem, toward
 
 _AFFINE = MONOIDS["affine"]
+
+
 class NotComposable(Exception):
     """The matrices A of a rank do not compose in fixed size: all ranks learn of it by the same message."""
 
