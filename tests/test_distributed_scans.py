@@ -477,7 +477,7 @@ def test_what_is_shared_and_gathered_is_what_it_was(size):
                 for i, y in enumerate(found):
                     np.testing.assert_array_equal(y, arrays[i // 2 % len(arrays)])
                 assert f"rank {rank} of {size}" in shown
-                assert ("no steps" in shown) == (not (lengths or rs.distributed.spans(T, size))[rank])
+                assert ("steps none" in shown) == (not (lengths or rs.distributed.spans(T, size))[rank])
 
 
 def refused(group, call):
@@ -568,7 +568,10 @@ REFUSED = {
     "local of another width": ("RankError", r"rank 0 calls .*\('steps', 1\).*rank 1 calls .*\('steps', 2\)"),
     "local of another dtype": ("RankError", "rank 0 calls .*float32.*rank 1 calls .*float64"),
     "no shard": ("TypeError", "x is ndarray; wanted a Shard"),
-    "gather of another length of one": ("RankError", r"rank 0 calls .*of \(3, 3\) steps.*rank 1 calls .*of \(3, 2\) steps"),
+    "gather of another length of one": (
+        "RankError",
+        r"rank 0 calls .*of \(3, 3\) steps.*rank 1 calls .*of \(3, 2\) steps",
+    ),
     "gather with gradients": ("TypeError", "x requires grad"),
     "no state": ("ValueError", "initial is None; the clamp monoid needs a state"),
     "objects": ("TypeError", "elements have dtype object; wanted numbers"),

@@ -97,7 +97,7 @@ class SolvedOverRanks(_OfOneDevice, Solved):
 
     def _gradients(self, c: Cotangents) -> Callable[[Leaf], Array]:
         rec = self.recurrence
-        with self.axis.ranks.together(f"the backward of a solve of {rec.description}"):
+        with self.axis.together(f"the backward of a solve of {rec.description}"):
             final = c.final if c.final is not None else namespace(rec.initial).zeros_like(rec.initial)
             found = gradients_over_ranks(self.solution, c.states, c.output, final if self.axis.total else None)
             self.axis.ranks.closed()

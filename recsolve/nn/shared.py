@@ -47,7 +47,7 @@ def run_shared(layer: Stack, x: Shard[Any], hx: Any, *, reset: Any, **ways: Any)
     axis = timeline_of({"input": x, "reset": reset})
     assert axis is not None
     name = type(layer).__name__
-    with axis.ranks.together(f"{name}({layer.extra_repr()}) on steps {tuple(x.shape[1:])} of {x.dtype}"):
+    with axis.together(f"{name}({layer.extra_repr()}) on steps {tuple(x.shape[1:])} of {x.dtype}"):
         _check(layer, x, ways)
         mask = None if reset is None else reset.local
         y, final = layer._ordered(x.local, hx, lambda own: SharedSteps(own, mask, axis))
