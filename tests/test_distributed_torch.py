@@ -16,9 +16,10 @@ T, B, D, N = 9, 3, 3, 4
 
 
 @pytest.fixture(autouse=True)
-def not_compiled(monkeypatch):
+def not_compiled(monkeypatch, request):
     """Every rank would compile for itself; what is tested here is above the backends."""
-    monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
+    if "gpu" not in request.keywords:
+        monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
 
 
 def _tensor(rng, *shape):
@@ -396,3 +397,22 @@ def test_what_ranks_do_not_do_is_refused_and_a_fault_of_one_ends_all():
             # rank 1 alone has an hx that does not fit
             assert kind == ("RankError" if word == "hx" and not rank else wanted), (kind, text)
         assert finite
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_layers_over_ranks_are_those_of_one_device():
+    import torch.distributed as dist
+
+    torch.manual_seed(8)
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for make in LAYERS.values():
+            layer, x = make().cuda().double(), torch.randn(T, B, D, dtype=torch.float64, device="cuda")
+            mask = torch.rand(T, B, device="cuda") < 0.3
+            wanted = layer(x, reset=mask)
+            found = layer(rs.distributed.shard(x), reset=rs.distributed.shard(mask))
+            assert _farthest([found[0].local], [wanted[0]]) < 1e-9
+            grads = [torch.autograd.grad(y.sum(), [*layer.parameters()]) for y in (found[0].local, wanted[0])]
+            assert _farthest(*grads) < 1e-9
+    finally:
+        dist.destroy_process_group()
