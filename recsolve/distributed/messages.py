@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,10 @@ _ALIGNED = 16
 _TO_DEVICE, _TO_HOST = 1, 2  # the directions in which CUDA copies
 _BYTES = (np.dtype(np.uint8),)
 _TEXT = 4096
+
+
+# Whether bytes have come, and what gives them.
+Arriving: TypeAlias = tuple[Callable[[], bool], Callable[[], Array]]
 
 
 class Message(NamedTuple):
@@ -84,12 +88,21 @@ def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> l
     numbers, arrays
         Those that this rank has sent.
     """
-    place, end = HEADER + _aligned(numbers.nbytes), HEADER + numbers.nbytes
+    end = HEADER + numbers.nbytes
     if told.shape[1] < end:
         told = rows[:, :end].cpu().numpy()
     said = np.ascontiguousarray(told[:, HEADER:end]).view(np.float64)
     if not arrays:
         return [Message(own, []) for own in said]
+    found = stacked(rows, numbers, arrays)
+    return [Message(own, [x[rank] for x in found]) for rank, own in enumerate(said)]
+
+
+def stacked(rows: Any, numbers: Array, arrays: Sequence[Array]) -> list[Array]:
+    """Return the arrays of all ranks, (ranks, ...) each, for which a device does not wait."""
+    if not arrays:
+        return []
+    place = HEADER + _aligned(numbers.nbytes)
     native = _on_device(rows) if rows.is_cuda else rows.numpy()
     if kind_of(arrays[0]) == "cupy" and not rows.is_cuda:
         native = namespace(arrays[0]).asarray(native)
@@ -98,10 +111,15 @@ def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> l
         first = place // x.itemsize
         found.append(native.view(x.dtype)[:, first : first + x.size].reshape(len(native), *x.shape))
         place += _aligned(x.nbytes)
-    return [Message(own, [x[rank] for x in found]) for rank, own in enumerate(said)]
+    return found
 
 
-def arriving(rows: Any, count: int) -> tuple[Callable[[], bool], Callable[[], Array]]:
+def length_of(numbers: Array, arrays: Sequence[Array]) -> int:
+    """Return how many bytes a message has, the header included."""
+    return HEADER + _aligned(numbers.nbytes) + sum(_aligned(x.nbytes) for x in arrays)
+
+
+def arriving(rows: Any, count: int) -> Arriving:
     """Return whether bytes of all ranks have come, as far as this says, and what gives ``count`` of each on the host.
 
     On a device they are asked for here, in its order, so that the host waits once for a message and what it says.
