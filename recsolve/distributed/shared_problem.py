@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recsolve.analysis.rounding_at import rounding_at
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.tolerance import Tolerance
-from recsolve.distributed.carries import Elements, arrays_of, element_of
+from recsolve.distributed.carries import Elements, arrays_of, as_sent, element_of
 from recsolve.distributed.progress import BEGINS, FRONT, LEADS, RESETS, Progress, flags_of, leading_before
 from recsolve.distributed.rounds import before_each
 from recsolve.distributed.task import Task
@@ -43,7 +43,7 @@ class _Said(NamedTuple):
     """The arrays of a message: what the own steps do to a correction that comes in, and to the state after them.
 
     ``composed``, ``after`` and ``cut`` are the summary of all steps but the last; ``matrix`` holds A of the last step,
-    ``residual``, ``values`` and ``states`` are those of it, and ``reach`` bounds the size of states.
+    ``residual``, ``values`` and ``states`` are those of it.
     """
 
     composed: list[Array]
@@ -53,7 +53,6 @@ class _Said(NamedTuple):
     residual: Array
     values: Array
     states: Array
-    reach: Array
 
     def flat(self) -> list[Array]:
         """Return all arrays one after the other."""
@@ -62,8 +61,8 @@ class _Said(NamedTuple):
     def like(self, arrays: Sequence[Array]) -> _Said:
         """Return what another rank has said, of its arrays one after the other."""
         count, given = len(self.composed), list(arrays)
-        own = given[count + 2 : len(given) - 4]
-        return _Said(given[:count], given[count], given[count + 1], own, *given[len(given) - 4 :])
+        own = given[count + 2 : len(given) - 3]
+        return _Said(given[:count], given[count], given[count + 1], own, *given[len(given) - 3 :])
 
 
 Decide = Callable[[Sequence[Progress], Sequence[Array]], None]
@@ -174,15 +173,33 @@ class SharedProblem(Problem):
     def guarded(self, iterate: Iterate, proposal: Array) -> Array:
         return super().guarded(self._known_of(iterate), proposal)
 
+    def solved(self, iterate: Iterate) -> Array:
+        return super().solved(iterate) & ~(self.follows & ~self._leads_in[None])
+
+    def _reach(self, iterate: Iterate) -> Array:
+        if self._known is None or self._current is not None or is_discrete(self.recurrence.dtype):
+            return super()._reach(iterate)
+        return self._per_known * self._known  # of all ranks, as the message of this step has told
+
+    def _largest_known(self, iterate: Iterate) -> Array:
+        """Return the largest number that is known of every sequence here, (1, *batch, 1...)."""
+        rec = self.recurrence
+        if rec.length and not is_discrete(rec.dtype):
+            self._reach(iterate)
+        none = namespace(rec.initial).zeros((1, *rec.batch, *(1,) * len(self.event_axes)), rec.dtype)
+        return none if self._known is None else self._known
+
     def _known_of(self, iterate: Iterate) -> Iterate:
         """Return an iterate as it is known once the ranks before have told whether they are exact."""
         return self._stepped[1] if iterate is self._stepped[0] else iterate
 
     def correct(self, iterate: Iterate, A: Jacobian) -> Array:
+        A = as_sent(A)
         return self._proposed(iterate, A, self._pass(iterate, A)[0])
 
     def move(self, iterate: I, A: Jacobian, share: float = 1.0) -> I:
         """Return the next iterate, with one message: what the last steps of all ranks become follows from it."""
+        A = as_sent(A)
         correction, ends = self._pass(iterate, A, share)
         states = self.guarded(iterate, toward(iterate.states, self._proposed(iterate, A, correction), share))
         if len(states):
@@ -219,17 +236,18 @@ class SharedProblem(Problem):
         """Return the arrays of all ranks in the order of steps; the first message of a step may end all of them."""
         axis, current = self.task.timeline, self._current
         first = () if current is None else self._progress(current)
-        flags = [] if current is None else [flags_of(self, self.raw)]
-        messages = axis.in_order(axis.ranks.exchange([able, *first], [*flags, *arrays]))
+        more = [] if current is None else [flags_of(self, self.raw), self._largest_known(current)]
+        messages = axis.in_order(axis.ranks.exchange([able, *first], [*more, *arrays]))
         if not all(message.numbers[0] for message in messages):
             raise NotComposable
         if current is not None:
             self._current, self._flags = None, [message.arrays[0] for message in messages]
+            self._known = namespace(more[1]).stack([message.arrays[1] for message in messages]).max(axis=0)
             self._leading = leading_before(self._lengths, self._flags)
             self._leads_in = self._leading[self._place]
             self._stepped = current, self._led(current, self.raw)
             self._decide([Progress(*message.numbers[1:].tolist()) for message in messages], self._flags)
-        return [message.arrays[len(flags) :] for message in messages]
+        return [message.arrays[len(more) :] for message in messages]
 
     def _progress(self, iterate: Iterate) -> Progress:
         mixes = False
@@ -270,11 +288,7 @@ class SharedProblem(Problem):
         if prefix is not None and prefix.after is not None and prefix.cut is not None:
             after, seen = prefix.after[0], xp.broadcast_to(prefix.cut[0], row.shape).copy()
         rows = [x[n - 1] for x in (residual, iterate.values, iterate.states)] if n else [row] * 3
-        reach = xp.zeros((1, *rec.batch, *(1,) * len(self.event_axes)), rec.dtype)
-        if n:
-            reach = self._reach(iterate).astype(rec.dtype)
-        said = _Said(arrays_of(elements, prefix), after, seen, arrays_of(elements, last)[:-1], *rows, reach)
-        return said, able
+        return _Said(arrays_of(elements, prefix), after, seen, arrays_of(elements, last)[:-1], *rows), able
 
     def _proposed(self, iterate: Iterate, A: Jacobian, correction: Array) -> Array:
         """Return F[t] + A[t] d[t-1], given the correction that comes in."""
@@ -303,5 +317,5 @@ class SharedProblem(Problem):
         product = xp.where(rec.over_event(cut), product.dtype.type(0), product)
         values, states = said.values[None], said.states[None]
         proposal = toward(states, values + product, share)
-        after = guard(proposal, states, values, said.reach, pins, self.event_axes)
+        after = guard(proposal, states, values, self._reach(iterate), pins, self.event_axes)
         return product[0] + said.residual, after[0]
