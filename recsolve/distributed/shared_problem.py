@@ -220,7 +220,10 @@ class SharedProblem(Problem):
 
     def _evaluated(self, iterate: I, states: Array) -> I:
         """Return the iterate of states, with a message that says what the last ones are."""
+        told = self.told
         found = self._exchange([states[-1] if len(states) else self.task.recurrence.initial])
+        if not told:  # they have been pinned as was known before
+            self._stepped = iterate, iterate
         return self._follow(iterate, states, [arrays[0] for arrays in found])
 
     def _follow(self, iterate: I, states: Array, ends: Sequence[Array]) -> I:
