@@ -345,4 +345,3 @@ def test_functions_of_whole_recurrences_and_solutions_refuse_a_part():
                 with pytest.raises(TypeError, match=message):
                     call()
         np.testing.assert_array_equal(rs.solve(rec, guess=plain).output.local, plain.output)
-

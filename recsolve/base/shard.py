@@ -93,6 +93,11 @@ class Timeline:
     def __str__(self) -> str:
         return f"{self.total} steps, shared as {self.lengths}"
 
+    @property
+    def own(self) -> str:
+        """The steps of this rank in words."""
+        return f"{self.start} to {self.stop - 1}" if self.length else "none"
+
     def start_of(self, place: int) -> int:
         """Return the first step of the rank that comes at ``place``."""
         return self._bounds[place]
@@ -157,9 +162,8 @@ class Shard(Generic[UserArray]):
 
     def __repr__(self) -> str:
         axis = self.timeline
-        held = f"steps {axis.start} to {axis.stop - 1}" if axis.length else "no steps"
         return (
-            f"Shard({kind_of(self.local)} array of shape {self.shape} and dtype {self.dtype}: {held}, rank "
+            f"Shard({kind_of(self.local)} array of shape {self.shape} and dtype {self.dtype}: steps {axis.own}, rank "
             f"{axis.ranks.rank} of {axis.size})"
         )
 

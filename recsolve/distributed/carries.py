@@ -17,12 +17,12 @@ from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.jacobians.jacobian import Entries
-from recsolve.kernels.backends import scan
+from recsolve.kernels.backends import scan, summarise
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference.scan_numpy import cuts_apart
-from recsolve.kernels.summary import Summary, summarise
+from recsolve.kernels.summary import Summary
 
 Found = TypeVar("Found")
 

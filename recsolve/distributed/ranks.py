@@ -9,7 +9,7 @@ a rank that does not come within the timeout is named too (alarm.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from hashlib import blake2b
@@ -19,7 +19,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.distributed.alarm import Alarm
-from recsolve.distributed.messages import HEADER, Message, decoded, encoded, pack, unpack
+from recsolve.distributed.messages import HEADER, Message, arriving, decoded, encoded, one_stream, pack, unpack
 
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _LOOK = 0.25  # seconds between two looks at the store
@@ -102,9 +102,11 @@ class Ranks:
             What is done, and with what: ranks that do something else are told so.
         """
         if self._doing is not None:  # a part of what is done together already, and goes on with it
-            digest = self._digest
-            yield
-            self._digest = digest
+            closed = self._closed
+            try:
+                yield
+            finally:
+                self._closed = closed
             return
         if self._lost:
             raise RankError(
@@ -192,17 +194,17 @@ class Ranks:
         if self._doing is None:
             raise RuntimeError("messages are exchanged within together(...)")
         sent = np.ascontiguousarray(numbers, np.float64)
-        packed = self._packed(_GOES_ON, sent, arrays)
-        length = len(packed) - HEADER
-        self._amid = True
-        heads, first = self._heads(packed)
-        self._check(heads, sent, arrays)
-        parts = [first[:, HEADER:]]
-        if length > self._along:
-            parts.append(self._gathered(packed[HEADER + self._along :]))
-            self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
-        self._amid = False
-        return [unpack([part[rank] for part in parts], sent, arrays) for rank in range(self.size)]
+        with one_stream(self.on_device):
+            packed = self._packed(_GOES_ON, sent, arrays)
+            length = len(packed) - HEADER
+            self._amid = True
+            told, rows = self._heads(packed, seen=sent.nbytes)
+            self._check(told, sent, arrays)
+            if length > self._along:
+                rows = self._joined(rows, self._gathered(packed[HEADER + self._along :])[0])
+                self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
+            self._amid = False
+            return unpack(rows, told, sent, arrays)
 
     def total(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
@@ -228,18 +230,28 @@ class Ranks:
         sent = ", ".join(f"{x.dtype} {x.shape}" for x in (numbers, *arrays))
         return f"{self._doing}, and sends {sent}"
 
-    def _heads(self, packed: Any, patience: float | None = None) -> tuple[Array, Any]:
-        """Exchange headers and what goes along with them; return the headers, (ranks, 4), and all of it."""
-        first = self._gathered(packed[: HEADER + self._along], patience)
+    @staticmethod
+    def _joined(first: Any, rest: Any) -> Any:
+        import torch
+
+        return torch.cat([first, rest], dim=1)
+
+    def _heads(self, packed: Any, patience: float | None = None, *, seen: int = 0) -> tuple[Array, Any]:
+        """Exchange headers and what goes along with them; return all of it, and before that what the host sees of it.
+
+        The host sees the header, and ``seen`` bytes after it if they go along, (ranks, bytes).
+        """
+        count = HEADER + (seen if seen <= self._along else 0)
+        rows, told = self._gathered(packed[: HEADER + self._along], patience, seen=count)
         self.messages += 1
-        heads = first[:, :HEADER].cpu().numpy().copy().view(np.int64)
-        self._alarm.epoch = int(heads[0, 2])
-        return heads, first
+        self._alarm.epoch = int(_numbers_of(told)[0, 2])
+        return told, rows
 
     # What may go wrong ------------------------------------------------------------------------------------------
 
-    def _check(self, heads: Array, numbers: Array, arrays: Sequence[Array]) -> None:
+    def _check(self, told: Array, numbers: Array, arrays: Sequence[Array]) -> None:
         """Raise where a rank has failed, or where ranks do different things; all of them do then."""
+        heads = _numbers_of(told)
         failed = np.flatnonzero(heads[:, 0])
         if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
             return
@@ -262,17 +274,24 @@ class Ranks:
         import torch
 
         packed = torch.from_numpy(encoded(text))
-        found = self._gathered(packed.cuda() if self.on_device else packed, patience).cpu().numpy()
+        with one_stream(self.on_device):
+            found = self._gathered(packed.cuda() if self.on_device else packed, patience, seen=len(packed))[1]
         return [decoded(row) for row in found]
 
-    def _gathered(self, packed: Any, patience: float | None = None) -> Any:
-        """Return the bytes of all ranks, (ranks, bytes); raise RankError where one does not come."""
-        import torch
+    def _gathered(self, packed: Any, patience: float | None = None, *, seen: int = 0) -> tuple[Any, Array]:
+        """Return the bytes of all ranks, (ranks, bytes), and the first ones of each as the host sees them.
+
+        Raises
+        ------
+        RankError
+            Where one does not come.
+        """
         import torch.distributed as dist
 
         self.sent += len(packed)
         if self.size == 1:
-            return packed[None]
+            rows = packed[None]
+            return rows, self._seen(None, rows, seen, self.timeout)
         patience = self.timeout if patience is None else patience
         out, group = packed.new_empty((self.size, len(packed))), self.group or dist.group.WORLD
         name = "all_gather_single" if hasattr(group, "all_gather_single") else "_allgather_base"  # until torch 2.12
@@ -281,19 +300,27 @@ class Ranks:
         how.timeout = timedelta(seconds=patience + 1)  # the process cannot end before: the group's own may be long
         try:
             work = getattr(group, name)(out.view(-1), packed, how)
-            self._wait(work, patience)
-            if self.on_device:
-                torch.cuda.current_stream().synchronize()
+            told = self._seen(work, out, seen, patience)
         except TimeoutError as error:
             raise self._missing(str(error)) from error
         except RuntimeError as error:
             raise self._missing("a connection broke") from error
-        return out
+        return out, told
 
-    def _wait(self, work: Any, patience: float) -> None:
+    def _seen(self, work: Any, rows: Any, count: int, patience: float) -> Array:
+        """Wait for a message, and return its first bytes of every rank."""
+        if self.on_device and work is not None:
+            work.wait()  # the stream does, not the host
+        there, told = arriving(rows, count)
+        self._wait(lambda: (work is None or work.is_completed()) and there(), patience)
+        if not self.on_device and work is not None:
+            work.wait()
+        return told()
+
+    def _wait(self, there: Callable[[], bool], patience: float) -> None:
         """Wait until a message is there, until another rank says that it waits in vain, or for so long."""
         began = looked = time.monotonic()
-        while not work.is_completed():
+        while not there():
             now = time.monotonic()
             if now - began > patience:
                 raise TimeoutError(f"nothing came within {patience:g} s")
@@ -302,7 +329,6 @@ class Ranks:
                 if self._alarm.heard():
                     raise TimeoutError("another rank has failed or waits in vain")
             time.sleep(0 if now - began < 1e-3 else 5e-5 if now - began < 0.1 else 2e-3)
-        work.wait()
 
     def _missing(self, seen: str) -> RankError:
         """Return what is said of ranks that have not come: why they failed, or that they do not answer an alarm."""
@@ -351,6 +377,11 @@ class Elsewhere:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
+
+
+def _numbers_of(told: Array) -> Array:
+    """Return the numbers of headers, (ranks, 4)."""
+    return np.ascontiguousarray(told[:, :HEADER]).view(np.int64)
 
 
 def _in_words(error: BaseException) -> str:

@@ -25,7 +25,7 @@ def scan_shards(
     """Return what :func:`recsolve.scan` does, of elements of which some are shards."""
     shared = timeline_of({"elements": tuple(elements), "reset": reset})
     assert shared is not None
-    call = _call("scan", monoid, elements, shared, initial, reverse)
+    call = _call("scan", monoid, elements, initial, reverse)
     with np.errstate(all="ignore"), shared.together(call):
         _check_axis(axis)
         own = local_of(tuple(elements))
@@ -74,7 +74,7 @@ def scan_adjoint_shards(
     """Return what :func:`recsolve.scan_adjoint` does, of shards; the gradient of ``initial`` is the same on all."""
     shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": (y,), "cotangent": (cotangent,)})
     assert shared is not None
-    call = _call("scan_adjoint", monoid, elements, shared, initial, reverse)
+    call = _call("scan_adjoint", monoid, elements, initial, reverse)
     with np.errstate(all="ignore"), shared.together(call), ties_in_force(check_ties(ties)):
         _check_axis(axis)
         for name, x in (("y", y), ("cotangent", cotangent)):
@@ -102,12 +102,12 @@ def _check_axis(axis: int) -> None:
         raise ValueError(f"axis is {axis}; wanted 0 with shards, whose time comes first")
 
 
-def _call(name: str, monoid: Any, elements: tuple[Any, ...], shared: Timeline, initial: Any, reverse: bool) -> str:
+def _call(name: str, monoid: Any, elements: tuple[Any, ...], initial: Any, reverse: bool) -> str:
     """Return in words what is done, the same on ranks that do the same."""
     title = monoid if isinstance(monoid, str) else getattr(monoid, "__name__", type(monoid).__name__)
     rows = ", ".join(f"{e.dtype} {e.shape[1:]}" for e in elements if isinstance(e, Shard))
-    given = ", initial=..." * (initial is not None) + ", reverse=True" * bool(reverse)
-    return f"recsolve.{name}({title!r}{given}) of {rows} over {shared}"
+    given = ", initial=..." * (initial is not None) + f", reverse={bool(reverse)}"
+    return f"recsolve.{name}({title!r}{given}) of {rows}"
 
 
 OVER_RANKS.update(scan=scan_shards, scan_adjoint=scan_adjoint_shards)

@@ -15,8 +15,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.tolerance import Tolerance
@@ -26,15 +24,18 @@ from recsolve.distributed.rounds import before_each
 from recsolve.distributed.task import Task
 from recsolve.jacobians import Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan
+from recsolve.kernels.backends import summarise
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.residual import guard
-from recsolve.kernels.summary import Summary, summarise
+from recsolve.kernels.summary import Summary
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.guarded import I
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem, toward
 
 _AFFINE = MONOIDS["affine"]
+
+
 class NotComposable(Exception):
     """The matrices A of a rank do not compose in fixed size: all ranks learn of it by the same message."""
 
@@ -287,10 +288,11 @@ class SharedProblem(Problem):
         if n and able:
             last = Summary((A[n - 1 : n], residual[n - 1 : n]))
             prefix = summarise(_AFFINE, (A[: n - 1], residual[: n - 1]), reset=cut[: n - 1]) if n > 1 else None
-        after, seen = row, xp.zeros(row.shape, bool)
+        none = row.astype(residual.dtype)  # a difference of discrete states is of another dtype than these
+        after, seen = none, xp.zeros(row.shape, bool)
         if prefix is not None and prefix.after is not None and prefix.cut is not None:
             after, seen = prefix.after[0], xp.broadcast_to(prefix.cut[0], row.shape).copy()
-        rows = [x[n - 1] for x in (residual, iterate.values, iterate.states)] if n else [row] * 3
+        rows = [x[n - 1] for x in (residual, iterate.values, iterate.states)] if n else [none, row, row]
         return _Said(arrays_of(elements, prefix), after, seen, arrays_of(elements, last)[:-1], *rows), able
 
     def _proposed(self, iterate: Iterate, A: Jacobian, correction: Array) -> Array:

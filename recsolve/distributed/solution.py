@@ -15,7 +15,7 @@ from recsolve.base.shard import Shard, Timeline
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
 from recsolve.dataset import dataset_of_part
-from recsolve.distributed.task import Facts
+from recsolve.distributed.task import Facts, first_missed
 from recsolve.distributed.trust import Trust, trust_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.solution import Solution
@@ -36,10 +36,10 @@ class ShardedSolution(Reported, Generic[UserArray]):
     :func:`recsolve.solve` returns it for a recurrence whose time axis ranks share. Status, message and counts are those
     of the whole, the same on every rank.
 
-    Of tensors that require grad, ``states``, ``output`` and ``final`` are tensors that gradients go back from. Every rank
-    must go back, and gets its own part: that of its own steps in the gradient of the sum of all ranks' losses. So
-    gradients of weights, and that of the initial state, are sums over ranks, which ``DistributedDataParallel`` or an
-    all-reduce takes.
+    Of tensors that require grad, ``states``, ``output`` and ``final`` are tensors that gradients go back from. Every
+    rank must go back, and gets the part of its own steps in the gradient of the sum of all ranks' losses. So gradients
+    of weights, and that of the initial state, are sums over ranks, which ``DistributedDataParallel`` or an all-reduce
+    takes.
 
     Attributes
     ----------
@@ -60,9 +60,10 @@ class ShardedSolution(Reported, Generic[UserArray]):
         max |f(h[t-1]) - h[t]| over all ranks of every iterate, where these sweep together; else the last one alone.
     ranks : tuple of Facts
         Of the steps of every rank: ``length``, ``status``, ``nit``, ``worst`` (max |r|), ``converged_prefix``,
-        ``exact_prefix``, ``atol`` and ``rtol``.
+        ``exact_prefix`` (-1: not counted), ``atol`` and ``rtol``.
     converged_prefix, exact_prefix : int
-        How many leading steps of all meet the tolerance; have a residual of exactly 0.
+        How many leading steps of all meet the tolerance; have a residual of exactly 0, or None where these have not
+        been counted, as all have converged.
     way : {"rounds", "sweeps", "turns"}
         Whether each rank solved its steps from what the one before was found to end with, all iterated together, or
         one followed the other (``why`` says the reason).
@@ -146,10 +147,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
 
     @cached_property
     def _worst(self) -> int | None:
-        missed = [i for i, fact in enumerate(self.ranks) if fact.status is not Status.CONVERGED]
-        if not missed:
-            return None
-        return next((i for i in missed if self.ranks[i].status is not Status.ACCEPTED), missed[0])
+        return first_missed(self.ranks)
 
     @property
     def status(self) -> Status:
@@ -164,7 +162,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
             start = sum(fact.length for fact in self.ranks[: self._worst])
             stop = start + self.ranks[self._worst].length
             rank = len(self.ranks) - 1 - self._worst if self._axis.backwards else self._worst
-            place = f"steps {start} to {stop - 1} (counted from 0), rank {rank} of {count}"
+            place = f"steps {start} to {stop - 1} (counted from 0), rank {rank} of {len(self.ranks)}"
             return f"{place}: {self._told}{why}"
         text = f"{Status.CONVERGED}: every entry of the residual of {count} meets {self.tolerance}{why}"
         if self._discrete or "_trust" not in vars(self) or self.trusted:
@@ -190,8 +188,8 @@ class ShardedSolution(Reported, Generic[UserArray]):
         return self._prefix("converged_prefix")
 
     @property
-    def exact_prefix(self) -> int:
-        return self._prefix("exact_prefix")
+    def exact_prefix(self) -> int | None:
+        return self._prefix("exact_prefix") if all(fact.exact_prefix >= 0 for fact in self.ranks) else None
 
     def _prefix(self, name: str) -> int:
         total = 0
@@ -294,5 +292,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
         more = {}
         for place, fact in enumerate(self.ranks):
             rank = len(self.ranks) - 1 - place if self._axis.backwards else place
-            more[f"rank {rank}"] = f"{fact.length} steps, {fact.status}, {fact.nit} iterations, |r| up to {fact.worst:.1e}"
+            more[f"rank {rank}"] = (
+                f"{fact.length} steps, {fact.status}, {fact.nit} iterations, |r| up to {fact.worst:.1e}"
+            )
         return self._facts() | more

@@ -6,7 +6,7 @@ solves the one before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
@@ -20,7 +20,6 @@ from recsolve.base.status import MISMATCH, Status
 from recsolve.distributed.rounds import end_of
 from recsolve.distributed.task import Facts, Outcome, Task
 from recsolve.guess import first_iterate
-from recsolve.recurrence.base import Recurrence
 from recsolve.solution import Solution
 from recsolve.solve import where_nonfinite
 from recsolve.solvers.active import parted

@@ -80,7 +80,7 @@ def recurrence_of(solution: Any, unconverged: bool, *, windows: bool = False) ->
     if not isinstance(solution, Solution) and not (windows and isinstance(solution, WindowsSolution)):
         own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
         if getattr(getattr(solution, "recurrence", None), "timeline", None) is not None:
-            own = "; ranks share its steps, over which recsolve.adjoint goes alone; that of its own steps is solution.local"
+            own = "; of derivatives over ranks there is recsolve.adjoint; solution.local is that of the own steps"
         elif isinstance(solution, WindowsSolution):
             own = "; one of every= has an adjoint alone, as tangents take all states: solve without it"
         raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")

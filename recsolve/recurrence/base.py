@@ -96,6 +96,7 @@ class Recurrence(Makers, UsersArrays, ABC, Generic[UserArray]):
     why: str = ""  # what the others lack, to end a sentence with
     stepwise: bool = True  # whether f needs the state before alone, so that a few steps tell what all cost
     graph: Graph | None = None  # what steps see of each other, where that is not the step before
+    first_step: int = 0  # the number of its first step, for messages, where it is a part of another
     timeline: Timeline | None = None  # where ranks share the time axis: whose steps come before and after these
 
     def __init__(

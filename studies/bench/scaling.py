@@ -32,7 +32,7 @@ class Scaling:
     ----------
     cases : tuple of str
     length : int
-        Steps of all ranks together in strong scaling, and of each in weak scaling.
+        Steps of all ranks together in strong scaling, and of each in weak scaling; a sixteenth where units couple.
     units, batch : int
     dtype : str
     repeats : int
@@ -41,7 +41,7 @@ class Scaling:
     """
 
     cases: tuple[str, ...] = tuple(CASES)
-    length: int = 1 << 16
+    length: int = 1 << 18
     units: int = 64
     batch: int = 1
     dtype: str = "float32"
@@ -56,6 +56,10 @@ class Scaling:
             raise ValueError(f"--dtype is {self.dtype!r}; wanted float32 or float64")
         if unknown := [name for name in self.cases if name not in CASES]:
             raise ValueError(f"--case is {', '.join(unknown)}; wanted some of {', '.join(CASES)}")
+
+    def steps(self, name: str) -> int:
+        """Return the steps of a case."""
+        return max(self.length // CASES[name].part, 1)
 
     def data(self, steps: range, total: int, device: str, group: Any = None) -> Data:
         """Return the data of some steps: shards of a group, or plain arrays without one."""
@@ -128,7 +132,7 @@ class _Own:
 
     def __init__(self, config: Scaling, name: str, world: World, subsets: tuple[int, ...]):
         self.config, self.name, self.world = config, name, world
-        self.lengths = sorted({-(-config.length // p) for p in (*subsets, *RANKS)})
+        self.lengths = sorted({-(-config.steps(name) // p) for p in (*subsets, *RANKS)})
         self.plain = float("nan")  # seconds of the plain call on all of them
         self._known: dict[bool, dict[int, float]] = {}
 
@@ -165,7 +169,7 @@ def _row(config: Scaling, name: str, scaling: str, p: int, world: World, own: _O
     """Time a case on p ranks, beside rank 0 alone."""
     case, group = CASES[name], world.groups[p]
     share = p if scaling == "weak" else 1
-    total = config.length * share
+    total = config.steps(name) * share
     alone, truth = _alone(config, name, total, world) if world.rank == 0 else (None, None)
     world.wait(group)
     call = case.make(config.data(_own_steps(total, p, world.rank), total, world.device, group))
@@ -187,8 +191,9 @@ def _row(config: Scaling, name: str, scaling: str, p: int, world: World, own: _O
 def _alone(config: Scaling, name: str, total: int, world: World) -> tuple[Call, list[Any] | None]:
     """Return the plain call on the steps of one rank, and its answer on all steps; None where they have no room."""
     make = CASES[name].make
-    call = make(config.data(range(config.length), config.length, world.device))
-    if total == config.length:
+    length = config.steps(name)
+    call = make(config.data(range(length), length, world.device))
+    if total == length:
         return call, call.answer(call.run())
     try:
         whole = make(config.data(range(total), total, world.device))
@@ -228,7 +233,7 @@ def _predictions(config: Scaling, name: str, own: _Own, links: list[Link], rows:
         for p in RANKS:
             share = p if scaling == "weak" else 1
             alone = {"way": None} if p == 1 else {}  # one rank solves its steps itself
-            seconds = own.cost(last | {"ranks": p} | alone, links).seconds(p, config.length * share)
+            seconds = own.cost(last | {"ranks": p} | alone, links).seconds(p, config.steps(name) * share)
             speed = share * own.plain / seconds
             found.append({"case": name, "scaling": scaling, "ranks": p, "seconds": seconds, "speed": speed})
     return found

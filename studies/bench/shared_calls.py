@@ -16,6 +16,7 @@ from recsolve.base.shard import Shard
 from recsolve.studies.bench.weighted import recurrence, weights
 
 _BLOCK = 4096  # steps that are drawn together
+_CALLS = 3  # after which a layer has found what is fast
 REMEMBERS = 6.0  # the bias of the update gate with which a GRU remembers for about 400 steps
 
 
@@ -96,6 +97,7 @@ class Case:
     words: str
     memory: str
     make: Callable[[Data], Call]
+    part: int = 1  # of the steps asked for one in so many is taken, where each costs more
 
 
 def _scan(data: Data, forgets: bool) -> Call:
@@ -156,6 +158,30 @@ def _dense(data: Data) -> Call:
     return _solving(rec, "quasi_newton")
 
 
+def _train(data: Data) -> Call:
+    """Return the step of a layer: forward, a loss of all outputs, backward, the sum of gradients over ranks."""
+    import torch
+    import torch.distributed as dist
+
+    torch.manual_seed(data.seed)
+    layer = rs.nn.GRU(data.units, data.units).to(data.device, getattr(torch, data.dtype))
+    x, weight = data.over(data.tensor("x")), data.tensor("weight")
+
+    def step() -> list[Any]:
+        layer.zero_grad()
+        y = layer(x)[0]
+        own = y.local if isinstance(y, Shard) else y
+        (own * weight).sum().backward()
+        found = torch.cat([p.grad.reshape(-1) for p in layer.parameters()])
+        if isinstance(y, Shard):
+            dist.all_reduce(found, group=y.timeline.ranks.group)
+        return [found]
+
+    for _ in range(_CALLS):
+        step()
+    return Call(step, lambda found: found)
+
+
 CASES: Mapping[str, Case] = {
     "scan-forgets": Case("affine scan", "forgets", partial(_scan, forgets=True)),
     "scan-keeps": Case("affine scan", "forgets nothing", partial(_scan, forgets=False)),
@@ -163,7 +189,8 @@ CASES: Mapping[str, Case] = {
     "gru-remembers": Case("diagonal GRU, solve", "remembers", partial(_solve, bias=REMEMBERS)),
     "adjoint-forgets": Case("diagonal GRU, adjoint", "forgets", partial(_adjoint, bias=0.0)),
     "adjoint-remembers": Case("diagonal GRU, adjoint", "remembers", partial(_adjoint, bias=REMEMBERS)),
-    "dense": Case("dense GRU, quasi_newton", "forgets", _dense),
+    "dense": Case("dense GRU, quasi_newton", "forgets", _dense, part=16),
+    "train": Case("dense GRU, training step", "forgets", _train, part=16),
 }
 
 

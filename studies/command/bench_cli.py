@@ -86,7 +86,7 @@ def distributed(
             autocompletion=completion.one_of(completion.shared_calls),
         ),
     ] = None,
-    length: Annotated[int, typer.Option(help="Steps T of all ranks; in weak scaling of each.")] = 1 << 16,
+    length: Annotated[int, typer.Option(help="Steps of all ranks, or of each; dense, train: 1/16.")] = 1 << 18,
     units: Annotated[int, typer.Option(help="Width of the state.")] = 64,
     batch: Annotated[int, typer.Option(help="Number of sequences.")] = 1,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
