@@ -305,7 +305,7 @@ class Problem(Guarded):
 
     def running_total(self, x: Array) -> Array:
         """Return the sums over the times up to each, (T, *batch, ...)."""
-        return x.cumsum(axis=0)  # type: ignore[no-any-return]
+        return x.cumsum(axis=0)
 
     def carried(self, product: Callable[[Array], Array], d: Array, cut: Array) -> Array:
         """Return A[t] d[t-1], and 0 in rows that are cut from the one before.
