@@ -31,6 +31,7 @@ Found = TypeVar("Found")
 _LAST = 256  # steps that are to show that a rank forgets
 _MANY = 4  # times as many it must hold, or composing them costs no more
 _WIDTH = 64  # units of a lane up to which matrices are composed
+_SMALL = 16  # units of a lane up to which matrices that are known by their factors are composed
 _SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
 _ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
 
@@ -347,6 +348,11 @@ def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
         own, left = [x[None] for x in left[:count]], left[count:]
         found.append(_with(e, own))
     return tuple(found)
+
+
+def as_sent(A: Jacobian) -> Jacobian:
+    """Return matrices in a structure whose products have one array of entries, where they are small."""
+    return A.lane_dense() if _arrays(A) is None and A.layout.lane_width <= _SMALL else A
 
 
 def _arrays(e: Any) -> list[Array] | None:

@@ -177,7 +177,8 @@ class _Own:
     def _join(self, new: Array, first: int) -> None:
         """Put in steps that have been taken anew, the last ones mixed with those that are there; test where they meet.
 
-        Both meet the tolerance. So do means of them, where weights fall slowly, and one step to the next differs little.
+        Both meet the tolerance. So do means of them, where weights fall slowly and one step to the next differs
+        little.
         """
         stop, xp = self.upto, namespace(new)
         mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
