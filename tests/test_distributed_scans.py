@@ -477,7 +477,7 @@ def test_what_is_shared_and_gathered_is_what_it_was(size):
                 for i, y in enumerate(found):
                     np.testing.assert_array_equal(y, arrays[i // 2 % len(arrays)])
                 assert f"rank {rank} of {size}" in shown
-                assert ("no steps" in shown) == (not (lengths or rs.distributed.spans(T, size))[rank])
+                assert ("steps none" in shown) == (not (lengths or rs.distributed.spans(T, size))[rank])
 
 
 def refused(group, call):
