@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NoReturn
 
@@ -298,11 +299,10 @@ class Ranks:
 
     def _digest(self, numbers: Array, arrays: Sequence[Array]) -> int:
         """Return what is the same on ranks that do the same."""
-        return int.from_bytes(blake2b(self._described(numbers, arrays).encode(), digest_size=7).digest(), "little")
+        return _digest_of(str(self._doing), numbers.shape, tuple([(x.dtype, x.shape) for x in arrays]))
 
     def _described(self, numbers: Array, arrays: Sequence[Array]) -> str:
-        sent = ", ".join(f"{x.dtype} {x.shape}" for x in (numbers, *arrays))
-        return f"{self._doing}, and sends {sent}"
+        return _described(str(self._doing), numbers.shape, tuple([(x.dtype, x.shape) for x in arrays]))
 
     @staticmethod
     def _joined(first: Any, rest: Any) -> Any:
@@ -326,9 +326,9 @@ class Ranks:
 
     # What may go wrong ------------------------------------------------------------------------------------------
 
-    def _check(self, told: Array, numbers: Array, arrays: Sequence[Array]) -> None:
+    def _check(self, seen: Array, numbers: Array, arrays: Sequence[Array]) -> None:
         """Raise where a rank has failed, or where ranks do different things; all of them do then."""
-        heads = _numbers_of(told)
+        heads = _numbers_of(seen)
         failed = np.flatnonzero(heads[:, 0])
         if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
             return
@@ -352,10 +352,10 @@ class Ranks:
 
         packed = torch.from_numpy(encoded(text))
         with one_stream(self.on_device):
-            found = self._gathered(packed.cuda() if self.on_device else packed, patience, seen=len(packed))[1]
+            found = self._gathered(packed.cuda() if self.on_device else packed, patience, len(packed))[1]
         return [decoded(row) for row in found]
 
-    def _gathered(self, packed: Any, patience: float | None = None, *, seen: int = 0) -> tuple[Any, Array]:
+    def _gathered(self, packed: Any, patience: float | None = None, seen: int = 0) -> tuple[Any, Array]:
         """Return the bytes of all ranks, (ranks, bytes), and the first ones of each as the host sees them.
 
         Raises
@@ -393,7 +393,8 @@ class Ranks:
         """Wait for a message, and return its first bytes of every rank."""
         there, told = arriving
         try:
-            self._wait(lambda: (work is None or work.is_completed()) and there(), patience)
+            # On a device what is seen comes after the message, in the order of its stream.
+            self._wait(there if self.on_device or work is None else work.is_completed, patience)
             if not self.on_device and work is not None:
                 work.wait()
         except TimeoutError as error:
@@ -462,6 +463,17 @@ class Elsewhere:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
+
+
+def _described(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> str:
+    sent = ", ".join(f"{dtype} {shape}" for dtype, shape in ((np.dtype(np.float64), numbers), *arrays))
+    return f"{doing}, and sends {sent}"
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> int:
+    told = blake2b(_described(doing, numbers, arrays).encode(), digest_size=7)
+    return int.from_bytes(told.digest(), "little")
 
 
 def _numbers_of(told: Array) -> Array:

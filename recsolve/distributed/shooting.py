@@ -125,7 +125,7 @@ class _Own:
     """The own steps of a rank."""
 
     def __init__(self, task: Task):
-        self.task, self.rec = task, task.recurrence
+        self.task, self.rec = task, task.recurrence.window(0, task.recurrence.length)
         self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
         self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.engine = self.problem.engine
