@@ -141,8 +141,8 @@ class _Own:
         # Whether the steps taken anew meet the others, how near, and whether what comes out is still what was sent.
         self.flags = namespace(self.start).asarray(np.array([1.0, 0.0, 1.0]))
         self._solve()
-        self.able = self.asked is not None or self.found is not None
-        self.states = self.rec.empty() if not self.able else (self.asked or self.found).states  # type: ignore[union-attr]
+        known = self.asked or self.found
+        self.able, self.states = known is not None, self.rec.empty() if known is None else known.states
 
     def _solve(self) -> None:
         """Solve all steps as if the first state of all came in."""
