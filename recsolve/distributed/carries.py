@@ -31,6 +31,7 @@ Found = TypeVar("Found")
 _LAST = 256  # steps that are to show that a rank forgets
 _MANY = 4  # times as many it must hold, or composing them costs no more
 _WIDTH = 64  # units of a lane up to which matrices are composed
+_SMALL = 16  # units of a lane up to which matrices that are known by their factors are composed
 _SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
 _ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
 
@@ -91,7 +92,7 @@ class Elements:
         like = self.like
         steps = namespace(like).arange(self.timeline.length)
         first = (steps == 0).reshape(-1, *(1,) * (like.ndim - 1))
-        return first if self.reset is None else self.reset | first
+        return first if self.reset is None else self.reset | first  # type: ignore[no-any-return]
 
     @property
     def composable(self) -> bool:
@@ -228,8 +229,8 @@ def _told(given: Elements, guess: _Guess | None) -> list[_Told]:
         after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
     found = axis.ranks.exchange([axis.length, known, guess is not None], [*arrays_of(given, summary), after, cut])
     return [
-        _Told(*map(int, numbers), element_of(given.few, parts), after, cut)
-        for numbers, (*parts, after, cut) in axis.in_order(found)
+        _Told(int(length), bool(known), bool(said), element_of(given.few, parts), after, cut)
+        for (length, known, said), (*parts, after, cut) in axis.in_order(found)
     ]
 
 
@@ -349,6 +350,11 @@ def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
     return tuple(found)
 
 
+def as_sent(A: Jacobian) -> Jacobian:
+    """Return matrices in a structure whose products have one array of entries, where they are small."""
+    return A.lane_dense() if _arrays(A) is None and A.layout.lane_width <= _SMALL else A
+
+
 def _arrays(e: Any) -> list[Array] | None:
     """Return the arrays with time first that an element holds; None for a structure that is not sent."""
     if not isinstance(e, Jacobian):
@@ -358,7 +364,7 @@ def _arrays(e: Any) -> list[Array] | None:
     if type(e) is PermutationDiagonal and not e.rows:
         full = (*e.leading, *e.layout.lanes, e.layout.lane_width)
         return [e.data, namespace(e.data).broadcast_to(e.index, full)]
-    return [e.data] if type(e) in _SENT else None
+    return [e.data] if isinstance(e, Entries) and type(e) in _SENT else None
 
 
 def _with(e: Any, arrays: list[Array]) -> Any:
