@@ -39,7 +39,7 @@ def solve_shards(
     axis = recurrence.timeline
     assert axis is not None
     with axis.together(_call(recurrence, method, tol, maxiter, options, fallback)):
-        check_recurrence(recurrence, graphs=False)
+        check_recurrence(recurrence, graphs=False, shards=True)
         check_fallback(fallback)
         driver, solver = split_options(method, options)
         _check(recurrence, solver, driver, maxiter, callback, every)
