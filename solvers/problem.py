@@ -303,6 +303,15 @@ class Problem(Guarded):
         """
         return x.sum(axis=0, keepdims=True)  # type: ignore[no-any-return]
 
+    def leading(self, good: Array) -> Array:
+        """Return the good rows (T, *batch) with only such rows before them, back to the start of the segment."""
+        return self.front(good)[0]
+
+    @property
+    def steps(self) -> int:
+        """How many times :meth:`total` sums over."""
+        return self.recurrence.length
+
     def running_total(self, x: Array) -> Array:
         """Return the sums over the times up to each, (T, *batch, ...)."""
         return x.cumsum(axis=0)

@@ -16,7 +16,7 @@ from recsolve.solvers import Iterate, PerRow, Solver, State
 from recsolve.solvers.registry import REGISTRY
 
 LENGTHS = (20, 0, 41)
-TWICE = {"anderson", "triangular_anderson"}  # which sum over time before they step: two messages an iteration
+MESSAGES = {"anderson": 2, "triangular_anderson": 2, "damped_newton": 20}  # an iteration; of the others, one
 SWEEP = [name for name, method in REGISTRY.items() if getattr(method, "rowwise", False)]
 TURNS = [name for name in REGISTRY if name not in SWEEP and name not in ("sequential", "auto")]
 
@@ -117,10 +117,10 @@ def _joined(ranks, index):
 def test_sweeps_of_all_ranks_are_the_iterations_of_one_device_with_one_message_each(lengths):
     cases = [(name, {"options": {"trace": True}}) for name in SWEEP]  # so that one device iterates too
     ranks = over(len(lengths), _solves, lengths, [(name, {}) for name in SWEEP])
-    assert len(SWEEP) >= 12
+    assert len(SWEEP) >= 13
     for i, case in enumerate(cases):
         (way, status, nit, residuals, _), messages, output = _joined(ranks, i)
-        one, each = _alone(*case), 2 if case[0] in TWICE else 1
+        one, each = _alone(*case), MESSAGES.get(case[0], 1)
         assert (way, status, nit) == ("sweeps", "converged", one.nit), case
         assert messages <= each * nit + 3, case
         np.testing.assert_allclose(residuals, one.residuals, rtol=1e-6, atol=1e-11, err_msg=case[0])
