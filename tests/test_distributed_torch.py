@@ -16,9 +16,10 @@ T, B, D, N = 9, 3, 3, 4
 
 
 @pytest.fixture(autouse=True)
-def not_compiled(monkeypatch):
+def not_compiled(monkeypatch, request):
     """Every rank would compile for itself; what is tested here is above the backends."""
-    monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
+    if "gpu" not in request.keywords:
+        monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
 
 
 def _tensor(rng, *shape):
@@ -104,8 +105,7 @@ def test_gradients_of_a_solve_over_ranks_add_up_to_those_of_one_device(size):
 
 LAYERS = {
     "GRU": lambda: rs.nn.GRU(D, N, num_layers=2, bidirectional=True, dropout=1e-300),
-    "LSTM": lambda: rs.nn.LSTM(D, N, num_layers=2, bidirectional=True, method="newton"),
-    "LSTM proj": lambda: rs.nn.LSTM(D, N, proj_size=2, bidirectional=True),
+    "LSTM": lambda: rs.nn.LSTM(D, N, proj_size=2, bidirectional=True, method="newton"),
     "RNN": lambda: rs.nn.RNN(D, N, nonlinearity="relu", method="jacobi", on_failure="raise"),
     "diagonal": lambda: rs.nn.Recurrent(
         "elman", D, N, mixing="diagonal", num_layers=2, norm=True, residual=True, bidirectional=True
@@ -123,9 +123,8 @@ def layers(group, lengths):
     """Return the largest difference of a layer to itself on one device, of results and of all gradients, by case."""
     off = {}
     for name, make in LAYERS.items():
-        for reset, begun, alone in ((True, True, False), (False, False, True))[
-            : 1 + (name in ("LSTM proj", "diagonal"))
-        ]:
+        cases = [(True, True, False), (False, False, True)]  # with resets, from hx, a sequence without a batch
+        for reset, begun, alone in cases[: 1 + (name in ("LSTM", "diagonal"))]:
             torch.manual_seed(3)
             layer = make().double()
             x = torch.randn(*((T, D) if alone else (T, B, D)), dtype=torch.float64, requires_grad=True)
@@ -248,12 +247,13 @@ class Model(torch.nn.Module):
 
 
 def _trained(model, batches, step):
-    """Return the weights after steps of Adam, each of which sums the gradients of two halves of a batch."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    """Return the weights after steps of SGD, each of which sums the gradients of two halves of a batch."""
     for halves in batches:
-        optimizer.zero_grad()
         step(halves)
-        optimizer.step()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.1 * p.grad
+        _forget(model.parameters())
     return [p.detach() for p in model.parameters()]
 
 
@@ -292,8 +292,9 @@ def meshes(group):
 
     def reduced(model):
         def step(halves):
-            for x, y in halves:
-                loss_of(model, x, y).backward()
+            for x, y in halves:  # parts of other sizes: the sum, over the number of all
+                x, y = (rs.distributed.shard(part[:, mine], time, lengths=(5, 3)) for part in (x, y))
+                (dist.get_world_size() * (model(x).local - y.local).square().sum() / (length * 4 * 2)).backward()
             for p in model.parameters():
                 dist.all_reduce(p.grad)
                 p.grad /= dist.get_world_size()
@@ -302,7 +303,7 @@ def meshes(group):
 
     ways = {
         "DDP": lambda model: ddp(model, bucket_cap_mb=1e-6), "all-reduce": reduced,
-        "static": lambda model: ddp(model, accumulate=False, static_graph=True, find_unused_parameters=True),
+        "static": lambda model: ddp(model, accumulate=False, static_graph=True),
     }  # fmt: skip
     for way, train in ways.items():
         models = []
@@ -396,3 +397,22 @@ def test_what_ranks_do_not_do_is_refused_and_a_fault_of_one_ends_all():
             # rank 1 alone has an hx that does not fit
             assert kind == ("RankError" if word == "hx" and not rank else wanted), (kind, text)
         assert finite
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_layers_over_ranks_are_those_of_one_device():
+    import torch.distributed as dist
+
+    torch.manual_seed(8)
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for make in LAYERS.values():
+            layer, x = make().cuda().double(), torch.randn(T, B, D, dtype=torch.float64, device="cuda")
+            mask = torch.rand(T, B, device="cuda") < 0.3
+            wanted = layer(x, reset=mask)
+            found = layer(rs.distributed.shard(x), reset=rs.distributed.shard(mask))
+            assert _farthest([found[0].local], [wanted[0]]) < 1e-9
+            grads = [torch.autograd.grad(y.sum(), [*layer.parameters()]) for y in (found[0].local, wanted[0])]
+            assert _farthest(*grads) < 1e-9
+    finally:
+        dist.destroy_process_group()

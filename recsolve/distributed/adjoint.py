@@ -16,7 +16,6 @@ from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline
 from recsolve.distributed.carries import Elements, over_ranks
-from recsolve.distributed.shooting import begin
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.gradients.adjoint import check_given, native_cotangents
 from recsolve.gradients.of_windows import tree
@@ -135,7 +134,7 @@ def _from_loops(
         able = probed is not None
         if probed is not None:
             said, size = initial_of(rec, probed[-1], cotangent.dtype), abs(probed[0]).max(axis=0)
-    sent = begin(axis.ranks, [able], [said])
+    sent = axis.ranks.begin([able], [said])
     ends = axis.in_order(list(sent.arrays[0]))
     carry = ends[axis.place + 1] if axis.place + 1 < axis.size else xp.zeros_like(rec.initial)
     found = run(carry) if able else None  # on a device it is asked for before anybody has looked at the message
@@ -147,7 +146,7 @@ def _from_loops(
         )
     if not sent.numbers().all():
         return None
-    held = begin(axis.ranks, (), [same])
+    held = axis.ranks.begin((), [same])
     held.numbers()
     return found if bool(held.arrays[0].all()) else None
 

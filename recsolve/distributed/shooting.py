@@ -12,7 +12,6 @@ Chartier and Philippe, "A parallel shooting technique for solving dissipative OD
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +35,7 @@ from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
 
+_MIXED = 64  # the last of them, which become those that are there step by step
 _FEWEST, _SHARE, _MORE = 256, 64, 4  # steps that are taken anew: at least, and which share; then so many times as many
 
 
@@ -60,22 +60,22 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
         own = _Own(task)
-        first = begin(axis.ranks, [own.able], [own.end])
-        ends = first.arrays[0]
-        truth = before_each(task, axis.ordered, axis.in_order(list(ends)))
+        first = axis.ranks.begin([own.able], [own.first_end()])
+        truth = before_each(task, axis.ordered, axis.in_order(list(first.arrays[0])))
         if own.able and axis.place:
             own.follow(truth[axis.place])
         own.prepare()
         if not first.numbers()[:, 0].all():
             return None
         while True:
-            sent = begin(axis.ranks, own.numbers(), own.arrays())
-            found, unchanged, met = _read(own, sent, ends)
+            sent = axis.ranks.begin(own.numbers(), own.arrays())
+            numbers, words = sent.numbers().tolist(), to_host(sent.arrays[1])
+            told = [own.completed(_Told(*own_numbers), w) for own_numbers, w in zip(numbers, words, strict=True)]
+            found, met, stayed = zip(*told, strict=True)
             if not all(fact.good for fact in found) or not ordinary(own.states, max(fact.largest for fact in found)):
                 return None
-            ends = sent.arrays[0]
-            truth = before_each(task, axis.ordered, axis.in_order(list(ends)))
-            if all(axis.in_order(unchanged)[:-1]) and all(met):
+            truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[0])))
+            if all(axis.in_order(list(stayed))[:-1]) and all(met):
                 break
             own.go_on(truth[axis.place])
     vars(rec)["state_scale"] = 1.0  # that of ordinary states
@@ -86,7 +86,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     tested = own.tolerance.atol, own.tolerance.rtol
     facts = [
         Facts(length, Status.CONVERGED, int(fact.iterations), fact.worst, length, 0, *tested)
-        for length, fact in zip(axis.ordered, axis.in_order(found), strict=True)
+        for length, fact in zip(axis.ordered, axis.in_order(list(found)), strict=True)
     ]
     return Outcome(own.solution(facts[axis.place], watch), facts, truth[-1])
 
@@ -95,11 +95,8 @@ def _may_shoot(task: Task) -> bool:
     """Return whether a method solves such recurrences by compiled loops; the same on all ranks."""
     rec, solver = task.recurrence, task.solver
     known = type(rec) is CellRecurrence and type(solver).direct is not solvers.Method.direct
-    if (
-        not known
-        or isinstance(solver, solvers.Sequential)
-        or not type(solver).direct.__module__.startswith("recsolve.")
-    ):
+    ours = type(solver).direct.__module__.startswith("recsolve.")
+    if not known or not ours or isinstance(solver, solvers.Sequential):
         return False
     if kind_of(rec.initial) != "cupy" and not isinstance(solver, solvers.Windowed):
         return False
@@ -129,10 +126,9 @@ class _Own:
         self.judged = False
         self.known: list[Verdict] = []  # what has become of steps taken anew
         self.part, self.solved = self.rec, self.problem
-        self.met = namespace(self.start).ones(
-            2, np.float64
-        )  # whether the steps taken anew meet the others, and how near
-        self.met[1] = 0.0
+        self.sent: Array | None = None  # what comes out, as the others know it
+        # Whether the steps taken anew meet the others, how near, and whether what comes out is still what was sent.
+        self.flags = namespace(self.start).asarray(np.array([1.0, 0.0, 1.0]))
         if task.guess is None:
             self._solve()
         self.able = self.asked is not None or self.found is not None
@@ -150,45 +146,60 @@ class _Own:
         """What comes out."""
         return self.states[-1] if self.able else self.rec.initial
 
+    def first_end(self) -> Array:
+        """Return what comes out as it is told first."""
+        self.sent = self.end.copy()
+        return self.sent
+
     # Steps taken anew -------------------------------------------------------------------------------------------
 
     def follow(self, start: Array, first: int = 0) -> None:
         """Take some steps from ``first`` on anew, given the state before them."""
         if first == 0:
-            self.start, self.some = start.copy(), max(_FEWEST, self.rec.length // _SHARE)
+            self.start, self.back, self.some = start.copy(), 0, max(_FEWEST, self.rec.length // _SHARE)
             self.part = self._window(0, self.rec.length, self.start)
         stop = self.upto = min(first + self.some, self.rec.length)
         self.some *= _MORE
-        self._judge()  # before they are written over
+        self._judge()
         part = self._window(first, stop, start)
         with parts_as(self.engine):
             engine = part.bind()
             if self.asked is not None:
-                self.again = engine.ask(self.tolerance, self.states[first:stop])
+                self.again = engine.ask(self.tolerance)
                 assert self.again is not None
                 self.again.judge()
+                new = self.again.states
             else:
                 found = engine.solve("sweeps", self.tolerance)
-                self.states[first:stop] = engine.walk() if found is None else found.states
-            self._compare(start, first, stop)
+                new = engine.walk() if found is None else found.states
+            self._join(new, first)
 
-    def _compare(self, start: Array, first: int, stop: int) -> None:
-        """Test the step after those taken anew."""
+    def _join(self, new: Array, first: int) -> None:
+        """Put in steps that have been taken anew, the last ones mixed with those that are there; test where they meet.
+
+        Both meet the tolerance. So do means of them, where weights fall slowly, and one step to the next differs little.
+        """
+        stop, xp = self.upto, namespace(new)
+        mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
+        self.new = new[len(new) - mixed :]
+        rows = self.states[stop - mixed : stop]
+        weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(-1, *(1,) * (new.ndim - 1)) / new.dtype.type(
+            mixed + 1
+        )
+        self.states[first : stop - mixed] = new[: len(new) - mixed]
+        rows += weights * (self.new - rows)
         values = None if self.found is None else self.found.values
-        begin, end = first if values is not None else stop, min(stop + 1, self.rec.length)
+        begin, end = first - self.back if values is not None else stop - mixed, min(stop + 1, self.rec.length)
+        self.flags[0], self.flags[1] = 1.0, 0.0
         if begin == end:
-            self.met[0], self.met[1] = 1.0, 0.0
             return
-        before = start if begin == first else self.states[begin - 1]
-        F = self._window(begin, end, before).bind().evaluate(self.states[begin:end])
+        h, before = self.states[begin:end], self.states[begin - 1] if begin else self.start
+        F = self._window(begin, end, before).bind().evaluate(h)
         if values is not None:
             values[begin:end] = F
-        self.met[0], self.met[1] = 1.0, 0.0
-        if end > stop:
-            xp, h, F = namespace(F), self.states[stop:end], F[-1:]
-            r = F - h
-            self.met[0] = self.tolerance.met(h, F, r).all()
-            self.met[1] = xp.abs(r).max()
+        if mixed:
+            self.flags[0] = self.tolerance.met(h, F, F - h).all()
+            self.flags[1] = xp.abs(F - h).max()
 
     def _window(self, start: int, stop: int, before: Array) -> Recurrence:
         return self.rec.window(start, stop, self.rec.wrap(before.copy()))
@@ -198,9 +209,11 @@ class _Own:
         self._note()
         if not same_bits(self.start, start):
             self.follow(start)
-        while self.upto < self.rec.length and not self.met[0]:
+        while self.upto < self.rec.length and not self.flags[0]:
             self._note()
-            self.follow(self.states[self.upto - 1], self.upto)
+            self.back = len(self.new)
+            self.states[self.upto - self.back : self.upto] = self.new
+            self.follow(self.new[-1], self.upto)
         self.prepare()
 
     def _judge(self) -> None:
@@ -235,7 +248,7 @@ class _Own:
             iterate = judged.evaluate(self.states) if values is None else judged.judge(self.states, values)
             self.iterate: Iterate = iterate
             # The step where those taken anew meet the others is looked at by itself: more of them may be needed.
-            self.good &= iterate.done or not bool(self.met[0])
+            self.good &= iterate.done or not bool(self.flags[0])
             self.worst, self.iterations = iterate.worst, self.found.iterations
             few = self.states[:: max(self.rec.length // 4, 1)]
             self.largest = float(to_host(abs(few).max())) if few.size else 0.0
@@ -248,22 +261,31 @@ class _Own:
         return _Told(*told[:4], *self.asked.sizes, *(self.again or self.asked).sizes)
 
     def arrays(self) -> list[Array]:
-        """Return the arrays of a message."""
-        if self.asked is None:
-            return [self.end, self.met]
-        return [self.end, self.met, self.asked.told, (self.again or self.asked).told]
+        """Return the arrays of a message: what comes out, and what the device knows of the steps as words."""
+        xp, end = namespace(self.end), self.end
+        if self.sent is not None:
+            self.flags[2] = ((end == self.sent) | ((end != end) & (self.sent != self.sent))).all()
+        self.sent = end.copy()
+        words = [self.flags.view(np.int32)]
+        if self.asked is not None:
+            words += [self.asked.told, (self.again or self.asked).told]
+        return [self.sent, xp.concatenate(words)]
 
-    def completed(self, told: _Told, met: Array, words: Sequence[Array]) -> _Told:
-        """Return what a rank has told together with what its device has."""
-        if self.asked is None:
-            return told
-        worst, good = max(told.worst, float(met[1])), bool(told.good)
-        for one, segments, groups in zip(words, told[4::2], told[5::2], strict=True):
-            verdict = self.asked.verdict(one, (int(segments), int(groups)))
-            good &= verdict.worst is not None
-            worst, largest = max(worst, verdict.worst or 0.0), max(told.largest, verdict.largest or 0.0)
-            told = told._replace(largest=largest, iterations=max(told.iterations, verdict.iterations))
-        return told._replace(good=good, worst=worst)
+    def completed(self, told: _Told, words: Array) -> tuple[_Told, bool, bool]:
+        """Return what a rank and its device have told, whether its steps meet, and whether its end has stayed."""
+        flags, words = words[:6].view(np.float64), words[6:]
+        told = told._replace(worst=max(told.worst, float(flags[1])))
+        sizes = [(int(told.segments), int(told.groups)), (int(told.segments_again), int(told.groups_again))]
+        for one, size in zip(words.reshape(2, -1) if self.asked is not None else (), sizes, strict=False):
+            assert self.asked is not None
+            verdict = self.asked.verdict(one, size)
+            told = told._replace(
+                good=told.good and verdict.worst is not None,
+                worst=max(told.worst, verdict.worst or 0.0),
+                iterations=max(told.iterations, verdict.iterations),
+                largest=max(told.largest, verdict.largest or 0.0),
+            )
+        return told, bool(flags[0]), bool(flags[2])
 
     def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
         """Return the solution of the own steps."""
@@ -275,29 +297,3 @@ class _Own:
         return Solution(
             self.part, self.task.solver, iterate, Status.CONVERGED, rows, fact.nit, stats, "", self.tolerance
         )
-
-
-def _read(own: _Own, sent: Any, before: Array) -> tuple[list[_Told], list[bool], list[bool]]:
-    """Wait for a message: how well each rank has solved its steps, whether its end has stayed, and its steps meet."""
-    numbers = sent.numbers()
-    ends, met, *words = sent.arrays
-    before, ends, met, *words = map(to_host, (before, ends, met, *words))
-    found = [
-        own.completed(_Told(*numbers[r].tolist()), met[r], [word[r] for word in words]) for r in range(len(numbers))
-    ]
-    return found, [same_bits(x, y) for x, y in zip(before, ends, strict=True)], [bool(x[0]) for x in met]
-
-
-class _Exchanged:
-    def __init__(self, messages: Any):
-        self.told = np.array([m.numbers for m in messages])
-        self.arrays = [namespace(x[0]).stack(x) for x in zip(*[m.arrays for m in messages], strict=True)]
-
-    def numbers(self) -> Array:
-        return self.told
-
-
-def begin(ranks: Any, numbers: Sequence[float], arrays: Sequence[Array]) -> Any:
-    if hasattr(ranks, "begin"):
-        return ranks.begin(numbers, arrays)
-    return _Exchanged(ranks.exchange(numbers, arrays))
