@@ -12,8 +12,14 @@ from ranks import lost, over
 import recsolve as rs
 from recsolve.distributed import turns
 from recsolve.distributed.ranks import ranks_of
+from recsolve.distributed.sweeps import solve_by_sweeps
+from recsolve.distributed.task import Task
+from recsolve.distributed.trust import trust_of
+from recsolve.solve import split_options
 from recsolve.solvers import Iterate, PerRow, Solver, State
 from recsolve.solvers.registry import REGISTRY
+
+pytest.importorskip("torch")
 
 LENGTHS = (20, 0, 41)
 MESSAGES = {"anderson": 2, "triangular_anderson": 2, "damped_newton": 20}  # an iteration; of the others, one
@@ -177,6 +183,54 @@ def test_what_does_not_sweep_takes_turns_and_says_so():
         assert (way, status) == ("turns", "converged"), name
         assert "ranks took turns, since a step of" in message
         np.testing.assert_allclose(output, _alone(name, {}).output, rtol=0, atol=1e-12, err_msg=name)
+
+
+def _swept(convert):
+    """Return the solutions by sweeps of a group of one rank, and what is estimated of the last one's error."""
+    u, reset = map(convert, _drives())
+    x, r = rs.distributed.shard(u), rs.distributed.shard(reset)
+    rec = rs.Recurrence.from_function(_leak, inputs=x, reset=r, initial=convert(np.zeros((2, 3))), structure="diagonal")
+    found = {}
+    for name in ("chord", "diagonal_broyden", "anderson", "damped_newton"):
+        driver, solver = split_options(name, None)
+        task = Task(rec, solver, driver, {"tol": None, "maxiter": None}, None)
+        with rec.timeline.together(f"sweeps of {name}"):
+            found[name] = solve_by_sweeps(task, solver, 70, int(driver["patience"])).solution
+    return found, trust_of(found["chord"], rec.timeline)
+
+
+def _swept_as(one, found, trust):
+    for name, sol in found.items():
+        plain = rs.solve(one, method=name)
+        assert (str(sol.status), sol.nit) == ("converged", plain.nit), name
+        states = getattr(sol.states, "get", lambda sol=sol: sol.states)()
+        np.testing.assert_allclose(states, plain.states, rtol=0, atol=1e-12, err_msg=name)
+    assert trust.estimate.small
+    np.testing.assert_allclose(trust.condition, plain.condition, rtol=1e-6)
+
+
+def _of_the_host():
+    u, reset = _drives()
+    return rs.Recurrence.from_function(_leak, inputs=u, reset=reset, initial=np.zeros((2, 3)), structure="diagonal")
+
+
+def test_sweeps_of_one_rank_are_the_iterations_of_its_device():
+    with rs.distributed.alone():
+        found, trust = _swept(np.asarray)
+    _swept_as(_of_the_host(), found, trust)
+
+
+@pytest.mark.gpu
+def test_sweeps_on_a_gpu_are_those_of_the_host():
+    import cupy
+    import torch.distributed as dist
+
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        found, trust = _swept(cupy.asarray)
+    finally:
+        dist.destroy_process_group()
+    _swept_as(_of_the_host(), found, trust)
 
 
 # Turns in chunks of sequences ------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def flags_of(problem: SharedProblem, raw: Iterate) -> Array:
         OPEN_AFTER: (stop & ~stuck & ~follows).any(axis=0),
         STUCK_AFTER: (stuck & last & ~follows).any(axis=0),
     }
-    return passing_of(problem, raw.leading) + _together(bits)  # type: ignore[no-any-return]
+    return passing_of(problem, raw.leading) + _together(bits)
 
 
 def passing_of(problem: SharedProblem, leading: Array) -> Array:

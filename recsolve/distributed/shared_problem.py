@@ -185,7 +185,7 @@ class SharedProblem(Problem):
         own = super().leading(good)
         messages = self._exchange([passing_of(self, own)])
         before = leading_before(self._lengths, [arrays[0] for arrays in messages])[self._place]
-        return own & ~(self.follows & ~before[None])  # type: ignore[no-any-return]
+        return own & ~(self.follows & ~before[None])
 
     @property
     def steps(self) -> int:
