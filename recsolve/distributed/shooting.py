@@ -94,9 +94,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
 def _may_shoot(task: Task) -> bool:
     """Return whether a method solves such recurrences by compiled loops; the same on all ranks."""
     rec, solver = task.recurrence, task.solver
-    known = type(rec) is CellRecurrence and type(solver).direct is not solvers.Method.direct
-    ours = type(solver).direct.__module__.startswith("recsolve.")
-    if not known or not ours or isinstance(solver, solvers.Sequential):
+    if type(rec) is not CellRecurrence or isinstance(solver, solvers.Sequential):
         return False
     if kind_of(rec.initial) != "cupy" and not isinstance(solver, solvers.Windowed):
         return False
@@ -114,7 +112,7 @@ class _Own:
     """The own steps of a rank."""
 
     def __init__(self, task: Task):
-        self.task, self.rec = task, task.recurrence
+        self.task, self.rec = task, task.recurrence.window(0, task.recurrence.length)
         self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
         self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.engine = self.problem.engine
@@ -129,17 +127,24 @@ class _Own:
         self.sent: Array | None = None  # what comes out, as the others know it
         # Whether the steps taken anew meet the others, how near, and whether what comes out is still what was sent.
         self.flags = namespace(self.start).asarray(np.array([1.0, 0.0, 1.0]))
-        if task.guess is None:
-            self._solve()
+        self._solve()
         self.able = self.asked is not None or self.found is not None
         self.states = self.rec.empty() if not self.able else (self.asked or self.found).states  # type: ignore[union-attr]
 
     def _solve(self) -> None:
-        if _whole(self.task.solver, self.problem):
-            self.asked = self.engine.ask(self.tolerance)
-        if self.asked is None:
-            found = self.task.solver.direct(self.problem)
+        """Solve all steps as if the first state of all came in."""
+        solver, direct = self.task.solver, type(self.task.solver).direct
+        if self.task.guess is None and direct.__module__.startswith("recsolve."):
+            if _whole(solver, self.problem):
+                self.asked = self.engine.ask(self.tolerance)
+            found = solver.direct(self.problem) if self.asked is None else None
             self.found = found if isinstance(found, Verdict) else None
+        if self.asked is None and self.found is None and kind_of(self.rec.initial) == "cupy":
+            solution = self.task.solved(self.rec.initial, guess=self.task.own_guess())
+            if solution.success:
+                iterate = solution._iterate
+                self.found = Verdict(iterate.states, solution.nit, values=iterate.values)
+                self.problem.counts.update({name: solution.stats[name] for name in self.problem.counts})
 
     @property
     def end(self) -> Array:
@@ -177,7 +182,7 @@ class _Own:
     def _join(self, new: Array, first: int) -> None:
         """Put in steps that have been taken anew, the last ones mixed with those that are there; test where they meet.
 
-        Both meet the tolerance. So do means of them, where weights fall slowly, and one step to the next differs little.
+        Both meet the tolerance, and where weights fall slowly, so do means of them.
         """
         stop, xp = self.upto, namespace(new)
         mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
