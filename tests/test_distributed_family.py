@@ -133,6 +133,35 @@ def test_sweeps_of_all_ranks_are_the_iterations_of_one_device_with_one_message_e
         np.testing.assert_allclose(output, one.output, rtol=0, atol=1e-12, err_msg=case[0])
 
 
+def _edges(group):
+    """Return where few steps, without a batch or in float32, do not give what one device gives."""
+    missed = []
+    for lengths, batch, dtype in (
+        ((0, 0, 0), (2,), np.float64), ((0, 1, 0), (), np.float32), ((1, 3, 1), (2,), np.float64),
+        ((0, 7, 9), (), np.float64), ((13, 1, 0), (2, 1), np.float32),
+    ):  # fmt: skip
+        u, reset = _drives(sum(lengths), batch)
+        u, start = u.astype(dtype), np.zeros((*batch, 3), dtype)
+        u.flags.writeable = False
+        x, r = _shards(group, lengths, u, reset)
+        here = slice(x.timeline.start, x.timeline.stop)
+        for name in SWEEP:
+            one = rs.solve(
+                rs.Recurrence.from_function(_leak, inputs=u, reset=reset, initial=start), method=name,
+                options={"trace": True},
+            )  # fmt: skip
+            sol = rs.solve(rs.Recurrence.from_function(_leak, inputs=x, reset=r, initial=start), method=name)
+            close = np.allclose(sol.output.local, one.output[here], rtol=0, atol=100 * np.finfo(dtype).eps)
+            same = (sol.nit, sol.success, sol.trusted, sol.final.dtype) == (one.nit, True, one.trusted, dtype)
+            if not (same and close):
+                missed.append((lengths, name, sol.nit, one.nit))
+    return missed
+
+
+def test_sweeps_of_few_steps_are_those_of_one_device():
+    assert over(3, _edges) == [[]] * 3
+
+
 def test_sweeps_end_as_one_device_does_where_they_do_not_converge():
     few = [(name, {"maxiter": 3, "options": {"trace": True}}) for name in ("chord", "broyden", "anderson")]
     slow = [("relaxed_newton", {"options": {"omega": 0.005, "patience": 4, "pin": False, "trace": True}})]
