@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -164,17 +165,18 @@ class Merit:
         xp = namespace(residual)
         r = xp.where(self.rows, self.in_units(residual), residual.dtype.type(0))
         r = r.astype(np.float64)  # no overflow of float32 in r * r
-        total = self.problem.total((r * r).sum(axis=self.problem.event_axes, keepdims=True))
+        total = self.problem.total(r * r, self.problem.event_axes)
         return xp.where(xp.isnan(total), xp.inf, total)  # type: ignore[no-any-return]
 
 
 def _units(problem: Problem, values: Array) -> Array | None:
     """Return the root mean square of every component over time, lanes and units; None for one component."""
-    if problem.recurrence.layout.components == 1 or not problem.steps:
+    if problem.recurrence.layout.components == 1 or not problem.steps or 0 in values.shape[1:]:
         return None
     xp, component = namespace(values), problem.event_axes[0]
-    squares = (values.astype(np.float64) ** 2).mean(axis=problem.event_axes[1:], keepdims=True)
-    size = xp.sqrt(problem.total(squares) / problem.steps)
+    others = problem.event_axes[1:]
+    count = problem.steps * prod(values.shape[axis] for axis in others)
+    size = xp.sqrt(problem.total(values.astype(np.float64) ** 2, others) / count)
     # What is next to nothing beside the others may be their rounding: it is not blown up to their size.
     size = xp.maximum(size, float(np.finfo(values.dtype).eps) ** 0.5 * size.max(axis=component, keepdims=True))
     size = xp.broadcast_to(xp.where(size > 0, size, 1.0).astype(values.dtype), (1, *values.shape[1:]))

@@ -178,8 +178,8 @@ class SharedProblem(Problem):
             states[-1] = ends[self._place]
         return self._follow(iterate, states, ends)
 
-    def total(self, x: Array) -> Array:
-        return self._sum([arrays[0] for arrays in self._exchange([super().total(x)])])
+    def total(self, x: Array, axes: tuple[int, ...] = ()) -> Array:
+        return self._sum([arrays[0] for arrays in self._exchange([super().total(x, axes)])])
 
     def leading(self, good: Array) -> Array:
         own = super().leading(good)
