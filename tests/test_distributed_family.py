@@ -64,6 +64,17 @@ class Unsaid(rs.solvers.Chord):
         return super().step(problem, iterate, state)
 
 
+class Idle(HeavyBall):
+    """A step that keeps the first of two iterates."""
+
+    name, rowwise = "idle", True
+
+    def step(self, problem, iterate, state):
+        found, state = super().step(problem, iterate, state)
+        problem.advance(found, found.values)
+        return found, state
+
+
 def _drives(length=61, batch=(2,), seed=0):
     rng = np.random.default_rng(seed)
     return rng.standard_normal((length, *batch, 3)), rng.random((length, *batch)) < 0.03
@@ -245,6 +256,13 @@ def _of_the_host():
 def test_sweeps_of_one_rank_are_the_iterations_of_its_device():
     with rs.distributed.alone():
         found, trust = _swept(np.asarray)
+        rec = _network(*map(rs.distributed.shard, _drives()))
+        task = Task(rec, Idle(), split_options("jacobi", None)[0], {"tol": None, "maxiter": None}, None)
+        with (
+            pytest.raises(TypeError, match="step of Idle returned another iterate than"),
+            rec.timeline.together("sweeps"),
+        ):
+            solve_by_sweeps(task, Idle(), 70, 9)
     _swept_as(_of_the_host(), found, trust)
 
 

@@ -96,10 +96,10 @@ def solve_by_sweeps(task: Task, solver: Solver[Any, Any], limit: int, patience: 
                 break
             except NotComposable:
                 return None
-            if not problem.told:
+            if iterate.states is not problem.raw.states or not problem.told:
                 raise TypeError(
-                    f"step of {type(solver).__name__} returned without problem.move or problem.advance; wanted one, or "
-                    "rowwise = False"
+                    f"step of {type(solver).__name__} returned another iterate than problem.move or problem.advance "
+                    "made last; wanted that, or rowwise = False"
                 )
             course.nit += 1
     stats = {**problem.counts, "seconds": watch.seconds, "compile_seconds": watch.compile_seconds}
