@@ -127,6 +127,7 @@ def _solving(rec: Any, method: str) -> Call:
         from recsolve.distributed.task import Task
         from recsolve.solve import split_options
 
+        solver: Any
         driver, solver = split_options("newton" if method == "auto" else method, None)
         task = Task(rec, solver, driver, {"tol": None, "maxiter": None}, None)
         with rec.timeline.ranks.together(f"sweeps of {method}"):

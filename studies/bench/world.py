@@ -66,13 +66,18 @@ class World:
         dist.all_gather_object(found, x, group=group)
         return found
 
-    def in_turns(self, group: Any, alone: Callable[[], Any] | None, together: Callable[[], Any], repeats: int) -> Array:
-        """Return times (2, repeats): of what rank 0 does alone, and of what all do then, until the last one ends."""
-        times = np.zeros((2, repeats))
+    def in_turns(
+        self, group: Any, alone: Sequence[Callable[[], Any] | None], together: Callable[[], Any], repeats: int
+    ) -> Array:
+        """Return times (1 + len(alone), repeats): of what rank 0 does alone, and last of what all do then.
+
+        That of all is the time until the last of them ends.
+        """
+        times = np.zeros((1 + len(alone), repeats))
         for turn in range(_WARM + repeats):
-            first = 0.0 if alone is None else self._seconds(alone)
+            first = [0.0 if run is None else self._seconds(run) for run in alone]
             self.wait(group)
-            times[:, turn % repeats] = first, self._seconds(together)
+            times[:, turn % repeats] = *first, self._seconds(together)
         return np.max(self.told(group, times), axis=0)  # type: ignore[no-any-return]
 
     def _seconds(self, run: Callable[[], Any]) -> float:
@@ -183,7 +188,7 @@ def joined(device: str, subsets: Sequence[int], rank: int = 0, size: int = 1, st
         dist.destroy_process_group()
 
 
-def start(ranks: int, run: Callable[[int, int, str], None]) -> int:
+def start(ranks: int, run: Callable[[int, int, str], Any]) -> int:
     """Call ``run(rank, ranks, store)`` in as many new processes, and return the exit code: 0 if all have ended well.
 
     Where one fails the others are ended. ``run`` is pickled.
@@ -277,4 +282,4 @@ def _message(world: World, p: int) -> float:
 
 
 def _median(world: World, p: int, run: Callable[[], Any]) -> float:
-    return float(np.median(world.in_turns(world.groups[p], None, run, _ONCE)[1]))
+    return float(np.median(world.in_turns(world.groups[p], (), run, _ONCE)[0]))

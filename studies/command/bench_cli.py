@@ -102,7 +102,7 @@ def distributed(
     from recsolve.studies.bench.scaling import Scaling, subsets_of
     from recsolve.studies.bench.world import launched, size_of, start
 
-    chosen = {} if case is None else {"cases": tuple(dict.fromkeys(case))}
+    chosen: dict[str, Any] = {} if case is None else {"cases": tuple(dict.fromkeys(case))}
     try:
         config = Scaling(length=length, units=units, batch=batch, dtype=dtype, repeats=repeats, **chosen)
         size = size_of(ranks, device)
