@@ -19,6 +19,7 @@ from recsolve.kernels.cpu.scan.sparse import is_sparse
 from recsolve.kernels.cpu.threads import limited
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.registry import get
+from recsolve.kernels.summary import Summary
 
 BACKENDS = ("auto", "numpy", "numba", "cuda")
 VARIABLE = "RECSOLVE_BACKEND"
@@ -261,6 +262,40 @@ def scan(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: 
     if name == "numpy" and (found := _if_ready(monoid, elements, initial, reset)) is not None:
         return found
     return get("scan", name)(monoid, elements, initial=initial, reset=reset)  # type: ignore[no-any-return]
+
+
+def summarise(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Summary:
+    """Return what a range of at least one step does to the state before it, by the backend that would scan it.
+
+    Parameters
+    ----------
+    monoid : Monoid
+        That composes ``elements``.
+    elements : tuple
+        In the monoid's form, time first.
+    initial : array, optional
+        What cut steps act on, with monoids that restart.
+    reset : array of bool, optional
+        Broadcasting against rows (T, ...): steps that are cut from their past.
+
+    Returns
+    -------
+    Summary
+
+    Notes
+    -----
+    Blelloch, "Prefix sums and their applications" (1990). Elements are read once by compiled loops and by kernels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from recsolve.kernels.backends import summarise
+    >>> from recsolve.kernels.monoids import MONOIDS
+    >>> summarise(MONOIDS["clamp"], (np.array([5.0, 3.0]), np.array([1.0, 0.0]))).element
+    (array([3.]), array([1.]))
+    """
+    name = chosen(monoid, elements, initial)
+    return get("summary", name)(monoid, elements, initial=initial, reset=reset)  # type: ignore[no-any-return]
 
 
 def _if_ready(monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None) -> Array | None:

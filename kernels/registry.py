@@ -1,8 +1,9 @@
 """Kernels by operation and backend.
 
 An operation has one signature for all its backends. A backend is a folder, whose modules register what they have.
-NumPy's scan is the reference: it runs on any namespace that follows NumPy (so on CuPy arrays too), and every faster one
-is tested against it. The other operations make what is compiled of a traced cell, whose reference is its function:
+NumPy's scan and ``summary``, what all steps of a range do to the state before them, are the reference: they run on any
+namespace that follows NumPy (so on CuPy arrays too), and every faster one is tested against them. The other operations
+make what is compiled of a traced cell, whose reference is its function:
 
 - ``fused``: f, its derivative, walk, solve and adjoint of a cell whose mixings are all diagonal;
 - ``stages``, ``products``, ``walk``: the elementwise stages of other cells for all times at once, the matrix products
@@ -23,10 +24,17 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 # The modules that register the kernels of each backend, imported when one of them is needed.
 _MODULES = {
-    "numpy": ("reference.scan_numpy",),
-    "numba": ("cpu.scan.scan_numba", "cpu.cell.fused_loops", "cpu.cell.stage_loops", "cpu.cell.mixing"),
+    "numpy": ("reference.scan_numpy", "summary"),
+    "numba": (
+        "cpu.scan.scan_numba",
+        "cpu.scan.summary_numba",
+        "cpu.cell.fused_loops",
+        "cpu.cell.stage_loops",
+        "cpu.cell.mixing",
+    ),
     "cuda": (
         "gpu.scan.scan_cuda",
+        "gpu.scan.summary_cuda",
         "gpu.cell.fused_solve",
         "gpu.cell.stage_launches",
         "gpu.cell.products",

@@ -12,6 +12,7 @@ from typing import Any
 from recsolve.base.arrays import Array, namespace
 from recsolve.kernels.monoids.float16 import HALF, Widened, state_dtype
 from recsolve.kernels.monoids.monoid import Monoid
+from recsolve.kernels.registry import register
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Summary:
     cut: Array | None = None
 
 
+@register("summary", "numpy")
 def summarise(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Summary:
     """Return what a range of at least one step does to the state before it.
 
@@ -58,20 +60,24 @@ def summarise(monoid: Monoid, elements: Any, *, initial: Array | None = None, re
     if monoid.like(elements).dtype == HALF:
         like = monoid.like(elements)
         monoid, initial = Widened(monoid), None if initial is None else initial.astype(state_dtype(like))
-    length = len(monoid.like(elements))
+    steps = monoid.take(elements, slice(None))
     if reset is None:
-        found = Summary(monoid.take(elements, slice(0, length)))
-    else:
-        found = Summary(monoid.take(elements, slice(0, length)), monoid.constant(elements, initial), reset)
+        return folded(monoid, Summary(steps))
+    return folded(monoid, Summary(steps, monoid.constant(elements, initial), reset))
+
+
+def folded(monoid: Monoid, found: Summary) -> Summary:
+    """Return the summary of what follows each other in time, along the leading axis, each of which has its own."""
+    length = len(monoid.like(found.element))
     last: Summary | None = None  # of steps at the end that found no other to go with
     while length > 1:
         if length % 2:
             tail = _taken(monoid, found, slice(length - 1, length))
-            last = tail if last is None else _after(monoid, last, tail)
+            last = tail if last is None else joined(monoid, last, tail)
         length //= 2
         pairs = 2 * length
-        found = _after(monoid, _taken(monoid, found, slice(1, pairs, 2)), _taken(monoid, found, slice(0, pairs, 2)))
-    return found if last is None else _after(monoid, last, found)
+        found = joined(monoid, _taken(monoid, found, slice(1, pairs, 2)), _taken(monoid, found, slice(0, pairs, 2)))
+    return found if last is None else joined(monoid, last, found)
 
 
 def _taken(monoid: Monoid, summary: Summary, index: slice) -> Summary:
@@ -81,8 +87,8 @@ def _taken(monoid: Monoid, summary: Summary, index: slice) -> Summary:
     return Summary(element, summary.after[index], summary.cut[index])
 
 
-def _after(monoid: Monoid, later: Summary, earlier: Summary) -> Summary:
-    """Return the summaries of later steps after earlier ones."""
+def joined(monoid: Monoid, later: Summary, earlier: Summary) -> Summary:
+    """Return the summaries of later ranges after earlier ones."""
     element = monoid.compose(later.element, earlier.element)
     if later.after is None or later.cut is None or earlier.after is None or earlier.cut is None:
         return Summary(element)

@@ -18,6 +18,7 @@ from recsolve.solvers.registry import label
 if TYPE_CHECKING:
     from xarray import Dataset
 
+    from recsolve.distributed.solution import ShardedSolution
     from recsolve.solution import Solution
     from recsolve.windows_solution import WindowsSolution
 
@@ -71,6 +72,13 @@ def dataset_of_windows(solution: WindowsSolution) -> Dataset:
     return Dataset(variables, _times(rec), {**_attributes(solution), "every": solution.every})
 
 
+def dataset_of_part(local: Solution, start: int, whole: ShardedSolution, more: Mapping[str, Any]) -> Dataset:
+    """Return the Dataset of a solution as that of some steps of a whole, from ``start`` on, with attributes of it."""
+    found = dataset(local)
+    times = np.arange(start, start + local.recurrence.length)
+    return found.assign_coords(time=times).assign_attrs(_attributes(whole) | _test(whole.tolerance) | dict(more))
+
+
 def _times(rec: Recurrence) -> dict[str, Array]:
     return {"time": np.arange(rec.length)} if rec.graph is None else {}
 
@@ -114,7 +122,7 @@ def _distinct(names: Iterable[str]) -> Iterator[str]:
         yield name if seen.count(name) == 1 else f"{name}_{seen.count(name)}"
 
 
-def _attributes(solution: Solution | WindowsSolution) -> dict[str, Any]:
+def _attributes(solution: Solution | WindowsSolution | ShardedSolution) -> dict[str, Any]:
     """Return how a solution ended, as numbers and texts that a file can hold."""
     counts: Mapping[str, Any] = {n: value for n, value in solution.stats.items() if value is not None}
     return {

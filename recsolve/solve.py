@@ -395,7 +395,7 @@ def where_nonfinite(recurrence: Recurrence, iterate: Iterate | Settled) -> str:
     rest = f"{int(right.sum())} of {right.size} numbers are right, as converged_entries tells"
     if whole.size > 1:
         rest += f", and {int(whole.sum())} of {whole.size} sequences at all steps"
-    step = f"step {t}" if recurrence.graph is None else f"node {recurrence.name_of(t)}"
+    step = f"step {recurrence.first_step + t}" if recurrence.graph is None else f"node {recurrence.name_of(t)}"
     if not recurrence.drive_is_finite(t):
         return f"the drive is inf or NaN at {step}{of}; the rows before it are right; {rest}"
     return f"f is inf or NaN at {step}{of} although its drive is finite; the rows before it are right; {rest}"

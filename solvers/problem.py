@@ -12,7 +12,7 @@ from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, ByParent, Diagonal, Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan, carried
 from recsolve.kernels.gpu.iterate import OF_BLOCK, OF_DIAGONAL, OF_PRODUCT, OF_VALUES
-from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.recurrence.engine import Engine
 from recsolve.solvers.guarded import Guarded, I
 from recsolve.solvers.iterate import Iterate
@@ -82,6 +82,7 @@ class Problem(Guarded):
         engine: Engine | None = None,
         rounding: Rounding | None = None,
     ):
+        check_recurrence(recurrence)
         super().__init__(recurrence, tolerance, jacobian=jacobian, engine=engine)
         self.pin, self.rounding = pin, rounding
         self.horizon = recurrence.length  # of the whole, when this is a part
@@ -304,7 +305,7 @@ class Problem(Guarded):
 
     def running_total(self, x: Array) -> Array:
         """Return the sums over the times up to each, (T, *batch, ...)."""
-        return x.cumsum(axis=0)  # type: ignore[no-any-return]
+        return x.cumsum(axis=0)
 
     def carried(self, product: Callable[[Array], Array], d: Array, cut: Array) -> Array:
         """Return A[t] d[t-1], and 0 in rows that are cut from the one before.

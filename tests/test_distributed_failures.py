@@ -3,6 +3,7 @@
 import _thread
 import importlib
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -63,6 +64,21 @@ def adjoined(group, *, within=None, cotangent="output", unconverged=False, lengt
     given = {cotangent: getattr(solution, cotangent)} if cotangent else {}
     with _patched("recsolve.distributed.adjoint", "cotangent_of", within):
         return rs.adjoint(solution, **given, unconverged=unconverged).initial
+
+
+def layered(group, *, within=None):
+    import torch
+
+    layer = rs.nn.GRU(UNITS, UNITS, num_layers=2)
+    calls = []
+
+    def second():
+        calls.append(1)
+        if len(calls) == 2:
+            within()
+
+    with _patched("recsolve.nn.shared", "run_over_ranks", within and second):
+        return layer(shared(group, torch.ones(T, 1, UNITS)))[1].shape
 
 
 def gathered(group, *, dtype=np.float64, lengths=None, units=UNITS):
@@ -147,6 +163,7 @@ FAIL = [  # the faulty rank's call, the others' call, the error of the faulty ra
     ([solved, {"within": raises(MemoryError())}], [solved, {}], ("MemoryError", "")),
     ([adjoined, {"within": raises(MemoryError())}], [adjoined, {}], ("MemoryError", "")),
     ([adjoined, {"within": raises(KeyboardInterrupt())}], [adjoined, {}], ("KeyboardInterrupt", "")),
+    ([layered, {"within": raises(MemoryError())}], [layered, {}], ("MemoryError", "")),
     ([adjoined, {"cotangent": None}], [adjoined, {}], ("ValueError", "no cotangent")),
 ]
 
@@ -195,7 +212,7 @@ def kills():
 
 
 def hangs():
-    time.sleep(4)  # longer than the others wait
+    time.sleep(6)  # longer than the others wait
 
 
 def leaves():
@@ -240,11 +257,11 @@ def left(group, index):
 
 def test_a_rank_that_is_lost_is_named_in_time():
     with ThreadPoolExecutor(len(LOST)) as threads:
-        ended = list(threads.map(lambda index: ranks.lost(SIZE, left, index, timeout=10), range(len(LOST))))
+        ended = list(threads.map(lambda index: ranks.lost(SIZE, left, index, timeout=40), range(len(LOST))))
     for (call, place, fault, said), ends in zip(LOST, ended, strict=True):
         name = f"{call.__name__} {place} {fault.__name__}"
         assert ends[FAULTY].code == {kills: -signal.SIGKILL, hangs: None, leaves: 3}[fault], name
-        assert all(end.seconds < 8 for end in ends), name
+        assert all(end.seconds < 20 for end in ends), name
         if fault is hangs:  # it comes late, and is not left waiting
             assert ends[FAULTY].returned, (name, ends[FAULTY])
         for end in (ends[0], ends[2]):
@@ -287,7 +304,7 @@ def test_a_rank_that_fails_in_the_middle_of_a_message_is_named_with_its_reason(f
     for end in (ends[0], ends[2]):
         assert end.error == "RankError"
         assert f"rank 1: {error}" in end.text
-        assert end.seconds < 8
+        assert end.seconds < 20
 
 
 def missed(group, fault):
@@ -311,6 +328,17 @@ def test_what_failed_while_no_other_waited_is_told_in_the_next_call(fault, error
     for end in (ends[0], ends[2]):
         assert end.error == "RankError"
         assert f"rank 1: {error}" in end.text
+
+
+def foreign(group):
+    x = pickle.loads(pickle.dumps(shared(group, np.full((T, UNITS), 0.5))))
+    with pytest.raises(RuntimeError, match="the shard comes from another process"):
+        rs.scan("affine", (x, x))
+    return scanned(group).sum()
+
+
+def test_a_shard_of_another_process_is_refused():
+    assert sum(ranks.over(SIZE, foreign)) > 0
 
 
 # Numbers that are no fault of a rank ---------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_what_is_not_finite_stays_in_its_lane_and_after_its_time(host, case, bad
     elements, state, reset = case.problem(1500)
     reset[:] = False
     reset[1400] = True
-    judge = partial(gallery.loop, case.name, initial=state, reset=reset)
+    judge = gallery.remembered(partial(gallery.loop, case.name, initial=state, reset=reset))
     for way in ways():
         scan = partial(run, host, case, initial=state, reset=reset, **way)
         gallery.stays_where_it_is(scan, judge, elements, bad, 700, 1, 1400)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from monoid_gallery import stays_where_it_is
+from monoid_gallery import remembered, stays_where_it_is
 from numpy.lib.stride_tricks import as_strided
 from test_scan_numba import AFFINE, CLAMP, LENGTHS, LONG, affine, close, loop, spoilt_scan, views
 
@@ -184,7 +184,7 @@ def test_what_is_not_finite_stays_in_its_lane_and_after_its_time(host, kind, k, 
     A, b = affine(kind, 1600, np.float32, np.random.default_rng(0), k, units=3)
     reset = np.zeros((1600, 2, 1, 1), bool)
     reset[1550] = True
-    judge = spoilt_scan(A, partial(loop, AFFINE, reset=reset))
+    judge = remembered(spoilt_scan(A, partial(loop, AFFINE, reset=reset)))
     for way, t0 in product(ways(), (0, 1, 130, 1500)):
         scan = spoilt_scan(A, partial(run, host, AFFINE, reset=reset, **way))
         # A lane that is walked rounds otherwise than one whose maps are composed.

@@ -80,9 +80,14 @@ def distances(shape: Sequence[int], strides: Sequence[int], size: int, component
     return Strides(own[0], row, column, tuple(lanes))
 
 
+def innermost(strides: Sequence[int]) -> list[int]:
+    """Return axes in the order in which lanes are counted: the nearest in memory first."""
+    return sorted(range(len(strides)), key=lambda axis: abs(strides[axis]))
+
+
 def merge(sizes: Sequence[int], lanes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:
     """Merge axes; return their sizes, the innermost axis of the first array first, and the strides of each array."""
-    order = sorted((axis for axis, n in enumerate(sizes) if n != 1), key=lambda axis: abs(lanes[0][axis]))
+    order = [axis for axis in innermost(lanes[0]) if sizes[axis] != 1]
     merged: list[int] = []
     strides: list[list[int]] = [[] for _ in lanes]
     for axis in order:

@@ -29,7 +29,7 @@ class Addition(Monoid):
     """
 
     name, letters, place, dtypes = "addition", ("b",), 3, (*STORED, *COMPLEX)
-    cuda = SingleMap("Addition", 1, 2)
+    cuda = SingleMap("Addition", 1, 2, places=(0,))
 
     def act(self, elements: tuple[Array], states: Array) -> Array:
         return states + elements[0]

@@ -8,6 +8,7 @@ from typing import Any
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.layout import Layout
+from recsolve.base.overriding import changed
 from recsolve.jacobians import Block, ByParent, Diagonal, Identity, Jacobian, LaneDense, Scalar, Zero
 from recsolve.kernels.monoids.cuda_map import ROWS, CudaMap, LinearMap, Operands, SingleMap
 from recsolve.kernels.monoids.monoid import COMPLEX, STORED, Monoid, Pull, given, linear
@@ -33,6 +34,10 @@ class _Structured(LinearMap):
         matrix, state = found
         return Operands(monoid, b.shape[state], ((A.data, matrix), (b, (state,))), state)
 
+    def element(self, elements: Any, numbers: Array, state: int | None) -> Any:
+        entries, vector = super().element(elements, numbers, state)
+        return structured(elements[0], entries), vector
+
     def _components(self, A: Jacobian) -> tuple[tuple[int, int], int] | None:
         """Return the axes of rows and columns of matrices, and that of the states they act on; None without such."""
         if type(A) is Block and not self.dense(A.layout.components):
@@ -48,6 +53,18 @@ def _entries(A: Jacobian, b: Array) -> Array:
     """Return the entries of a diagonal structure in the shape of ``b``; repeated ones have stride 0."""
     data = namespace(b).ones((1,) * b.ndim, b.dtype) if isinstance(A, Identity) else A.diagonal().data
     return data if data.shape == b.shape else namespace(b).broadcast_to(data, b.shape)
+
+
+def structured(A: Jacobian, entries: Array) -> Jacobian:
+    """Return a structure like A of other times, with entries (times, ...) of which it holds those that A holds."""
+    if isinstance(A, (Zero, Identity)):
+        return A[: len(entries)]
+    shape = (len(entries), *A.data.shape[1:])  # type: ignore[attr-defined]
+    if type(A) is Scalar:
+        entries = entries[(..., *(0,) * len(A.layout.event))]  # type: ignore[arg-type]
+    if entries.size != prod(shape):
+        entries = entries[tuple(slice(n) for n in shape)]
+    return changed(A, data=entries.reshape(shape))
 
 
 def _entry_cotangents(A: Jacobian, g: Array, x: Array) -> Array | None:

@@ -29,7 +29,7 @@ class Clamp(Monoid):
     """
 
     name, letters, place = "clamp", ("r", "s"), 2
-    cuda = SingleMap("Clamp", 2, 3)
+    cuda = SingleMap("Clamp", 2, 3, places=(0, 1))
 
     def act(self, elements: tuple[Array, Array], states: Array) -> Array:
         return np.maximum(np.minimum(elements[0], states), elements[1])

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from recsolve.base.arrays import Array
 
 ROWS = 32  # of a matrix at most: the threads of a warp
@@ -66,6 +68,24 @@ class CudaMap(ABC):
     def type_of(self, number: str, parts: int) -> MapType:
         """Return the C++ type, in ``namespace recsolve``, for a type of the arithmetic and the parts of a state."""
 
+    def composes(self, parts: int) -> bool:
+        """Return whether a composed map is an element as well, which :meth:`element` gives."""
+        return False
+
+    def element(self, elements: Any, numbers: Array, state: int | None) -> Any:
+        """Return a composed map as elements of one time, of the structures of ``elements``.
+
+        Parameters
+        ----------
+        elements : tuple
+            Of which the map is composed.
+        numbers : array, shape (size, ...)
+            Its numbers for all lanes, as maps lie in memory: a, b, and whether it is constant.
+        state : int or None
+            The axis of the parts of a state, as of :class:`Operands`.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def operands(self, monoid: str, elements: Any) -> Operands | None:
         """Return how prepared elements are read, or None if kernels do not take them."""
@@ -85,6 +105,8 @@ class SingleMap(CudaMap):
         Of a composed map: the numbers a and b, and one that says whether it is constant.
     heavy : bool
         Whether it needs more registers than that in double precision.
+    places : tuple of int
+        Where the arrays of an element that is composed are among these numbers; empty where it is none.
 
     Examples
     --------
@@ -96,6 +118,7 @@ class SingleMap(CudaMap):
     numbers: int
     size: int
     heavy: bool = False
+    places: tuple[int, ...] = ()
 
     def type_of(self, number: str, parts: int) -> MapType:
         weight = self.size + (self.heavy and number == "double")
@@ -105,6 +128,12 @@ class SingleMap(CudaMap):
         if elements[0].dtype.kind == "c":
             return None
         return Operands(monoid, 1, tuple((x, ()) for x in elements))
+
+    def composes(self, parts: int) -> bool:
+        return bool(self.places)
+
+    def element(self, elements: Any, numbers: Array, state: int | None) -> Any:
+        return tuple(numbers[place][None] for place in self.places)
 
 
 @dataclass(frozen=True)
@@ -147,3 +176,15 @@ class LinearMap(CudaMap):
         if not 1 <= n <= ROWS:
             return None
         return Operands(monoid, n, ((A, (last - 1, last)), (b, (last - 1,))), last - 1)
+
+    def composes(self, parts: int) -> bool:
+        return not self.dense(parts)
+
+    def element(self, elements: Any, numbers: Array, state: int | None) -> Any:
+        if state is None:
+            return numbers[:1], numbers[1:2]
+        n = elements[1].shape[state]
+        matrix = numbers[: n * n].reshape(n, n, *numbers.shape[1:])
+        return np.moveaxis(matrix, (0, 1), (state - 1, state))[None], np.moveaxis(numbers[n * n : -1], 0, state - 1)[
+            None
+        ]

@@ -44,7 +44,7 @@ class LogSumExp(Monoid):
     """
 
     name, letters, place = "logsumexp", ("m", "s"), 8
-    cuda = _Pairs("LogSumExp", 2, 3, heavy=True)
+    cuda = _Pairs("LogSumExp", 2, 3, heavy=True, places=(0, 1))
 
     def like(self, elements: tuple[Array, Array]) -> Array:
         m = elements[0]

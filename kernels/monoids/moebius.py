@@ -31,7 +31,7 @@ class Moebius(Monoid):
     """
 
     name, letters, place, dtypes = "moebius", ("a", "b", "c", "d"), 9, FLOATS
-    cuda = SingleMap("Moebius", 4, 6)
+    cuda = SingleMap("Moebius", 4, 6, places=(0, 1, 2, 3))
 
     def act(self, elements: tuple[Array, ...], states: Array) -> Array:
         a, b, c, d = elements

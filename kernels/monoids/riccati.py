@@ -43,7 +43,7 @@ class Riccati(Monoid):
 
     name, letters, place = "riccati", ("A", "C", "B"), 11
     dtypes = FLOATS  # it inverts, which halves are too few digits for
-    cuda = _Numbers("Riccati", 3, 4)
+    cuda = _Numbers("Riccati", 3, 4, places=(0, 2, 1))
 
     def prepare(self, elements: Any) -> tuple[Array, Array, Array]:
         for x, letter in zip(given(self.title, self.letters, elements), self.letters, strict=True):

@@ -31,7 +31,7 @@ class SaturatingAdd(Monoid):
     """
 
     name, letters, place = "saturating_add", ("d", "lo", "hi"), 4
-    cuda = SingleMap("SaturatingAdd", 3, 4)
+    cuda = SingleMap("SaturatingAdd", 3, 4, places=(0, 2, 1))
 
     def act(self, elements: tuple[Array, ...], states: Array) -> Array:
         d, lo, hi = elements

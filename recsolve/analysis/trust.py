@@ -99,6 +99,7 @@ def estimate_together(
     values: Callable[[Sequence[Array]], Sequence[Array]],
     correction: Callable[[Sequence[Array]], Sequence[Array]],
     kappa: Callable[[], float],
+    sizes: Callable[[Recurrence, Array], Array] = sizes_of,
 ) -> Estimate:
     """Return an estimate of the error of trajectories that feed each other, as :func:`estimate` does of one.
 
@@ -113,6 +114,8 @@ def estimate_together(
         Returns the solution of the linearised system for a residual of each, in their dtype.
     kappa : callable
         Returns the conditioning of the system; called where there is no finer arithmetic.
+    sizes : callable
+        As :func:`recsolve.recurrence.scale.sizes_of`, of trajectories of which other parts are elsewhere.
 
     Returns
     -------
@@ -126,7 +129,7 @@ def estimate_together(
         again = values(moved)
         second = correction([_left(*part) for part in zip(recurrences, again, moved, strict=True)])
         parts = zip(recurrences, again, states, first, second, strict=True)
-        each = [_judged(rec, f.dtype, kappa, *(sizes_of(rec, x) for x in sized)) for rec, f, *sized in parts]
+        each = [_judged(rec, f.dtype, kappa, *(sizes(rec, x) for x in sized)) for rec, f, *sized in parts]
     return Estimate(max(e.error for e in each), max(e.relative for e in each), all(e.linear for e in each))
 
 

@@ -93,6 +93,11 @@ class Timeline:
     def __str__(self) -> str:
         return f"{self.total} steps, shared as {self.lengths}"
 
+    @property
+    def own(self) -> str:
+        """The steps of this rank in words."""
+        return f"{self.start} to {self.stop - 1}" if self.length else "none"
+
     def start_of(self, place: int) -> int:
         """Return the first step of the rank that comes at ``place``."""
         return self._bounds[place]
@@ -151,11 +156,14 @@ class Shard(Generic[UserArray]):
         """That of the local array."""
         return self.local.dtype  # type: ignore[attr-defined]
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """Raise TypeError: the rest is elsewhere."""
+        raise TypeError(f"{self!r} is no array; take its own steps, .local, or the whole: recsolve.distributed.gather")
+
     def __repr__(self) -> str:
         axis = self.timeline
-        held = f"steps {axis.start} to {axis.stop - 1}" if axis.length else "no steps"
         return (
-            f"Shard({kind_of(self.local)} array of shape {self.shape} and dtype {self.dtype}: {held}, rank "
+            f"Shard({kind_of(self.local)} array of shape {self.shape} and dtype {self.dtype}: steps {axis.own}, rank "
             f"{axis.ranks.rank} of {axis.size})"
         )
 
@@ -164,13 +172,16 @@ class Shard(Generic[UserArray]):
 OVER_RANKS: dict[str, Callable[..., Any]] = {}
 
 
+_WHOLE = ("initial", "parameters")  # arguments of recurrences that have no time
+
+
 def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
     """Return the time axis that named arguments, and what is in their containers, have in common; None without one.
 
     Raises
     ------
     TypeError
-        Where an array over time stands beside a shard and is none itself.
+        Where an array over time stands beside a shard and is none itself, or one without time is a shard.
     ValueError
         For shards of different axes.
     """
@@ -180,6 +191,9 @@ def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
         return None
     first, shared = found[0]
     with shared.together("a call"):
+        for name in _WHOLE:
+            if name in dict(found):
+                raise TypeError(f"{name} is a Shard; wanted what is the same on all ranks, for it has no time")
         for name, axis in found:
             if axis != shared:
                 raise ValueError(

@@ -15,20 +15,23 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
+from recsolve.distributed.messages import Soon
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.jacobians.jacobian import Entries
-from recsolve.kernels.backends import scan
+from recsolve.kernels.backends import scan, summarise
+from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
 from recsolve.kernels.reference.scan_numpy import cuts_apart
-from recsolve.kernels.summary import Summary, summarise
+from recsolve.kernels.summary import Summary
 
 Found = TypeVar("Found")
 
 _LAST = 256  # steps that are to show that a rank forgets
 _MANY = 4  # times as many it must hold, or composing them costs no more
 _WIDTH = 64  # units of a lane up to which matrices are composed
+_SMALL = 16  # units of a lane up to which matrices that are known by their factors are composed
 _SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
 _ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
 
@@ -83,13 +86,13 @@ class Elements:
 
     @property
     def cuts(self) -> Array | None:
-        """The mask of cut steps, the first of all among them where no state comes before it."""
-        if self.initial is not None or not self.first:
+        """The mask of cut steps; the first of all is cut where no state comes before it (affine maps act on zero)."""
+        if self.initial is not None or not self.first or type(self.monoid) is Affine:
             return self.reset
         like = self.like
         steps = namespace(like).arange(self.timeline.length)
         first = (steps == 0).reshape(-1, *(1,) * (like.ndim - 1))
-        return first if self.reset is None else self.reset | first
+        return first if self.reset is None else self.reset | first  # type: ignore[no-any-return]
 
     @property
     def composable(self) -> bool:
@@ -153,16 +156,16 @@ def over_ranks(
     found: list[Found] = []
     carry, sure = row, 0
     while True:
-        for one in told[len(into) - 1 : final]:
-            after = one.after_it(given, into[-1])
-            if after is None:
-                break
-            into.append(after)
+        states = _folded(given, told[:final], into)
+        seen = Soon(namespace(row).stack(states))
+        if seen.waits and own < len(states) and not found:  # a device goes on before the host knows whether that counts
+            carry, found = states[own], _ahead(run, states[own])
+        into = states[: _right(seen.read(), told, len(into))]
         at = len(into) - 1
         guesses = [place for place in range(sure, at) if told[place].guess]
         if last and at == final and not guesses:
             axis.ranks.closed()
-        if own <= at and not (found and _same(into[own], carry)):
+        if own <= at and not (found and (into[own] is carry or _same(into[own], carry))):
             carry = into[own]
             found = [run(carry)]
         if at == final and not guesses:
@@ -205,14 +208,13 @@ class _Told(NamedTuple):
     cut: Array
 
     def after_it(self, given: Elements, before: Array) -> Array | None:
-        """Return the state after its steps; None where it is not known, or composed elements have overflowed."""
+        """Return the state after its steps; None where it is not known."""
         if not self.length or not self.known:
             return None if self.length else before
         if self.guess:
             return self.after
         xp = namespace(before)
-        after = xp.where(self.cut, self.after, given.monoid.act(self.element, before[None])[0])
-        return None if _lost(before, after) else after
+        return xp.where(self.cut, self.after, given.monoid.act(self.element, before[None])[0])  # type: ignore[no-any-return]
 
 
 def _told(given: Elements, guess: _Guess | None) -> list[_Told]:
@@ -224,12 +226,39 @@ def _told(given: Elements, guess: _Guess | None) -> list[_Told]:
         summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
     after, cut = row if guess is None else guess.end, xp.zeros(row.shape, bool)
     if summary is not None and summary.after is not None and summary.cut is not None:
-        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape).copy()
+        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
     found = axis.ranks.exchange([axis.length, known, guess is not None], [*arrays_of(given, summary), after, cut])
     return [
-        _Told(*map(int, numbers), element_of(given.few, parts), after, cut)
-        for numbers, (*parts, after, cut) in axis.in_order(found)
+        _Told(int(length), bool(known), bool(said), element_of(given.few, parts), after, cut)
+        for (length, known, said), (*parts, after, cut) in axis.in_order(found)
     ]
+
+
+def _folded(given: Elements, told: Sequence[_Told], into: Sequence[Array]) -> list[Array]:
+    """Return the states that come into ranks, as far as these say what they do, after those that are known."""
+    states = list(into)
+    for one in told[len(into) - 1 :]:
+        after = one.after_it(given, states[-1])
+        if after is None:
+            break
+        states.append(after)
+    return states
+
+
+def _right(states: Array, told: Sequence[_Told], known: int) -> int:
+    """Return how many states there are before composed elements overflow; the first ones are ``known``."""
+    for place in range(known - 1, len(states) - 1):
+        if not told[place].guess and _lost(states[place], states[place + 1]):
+            return place + 1
+    return len(states)
+
+
+def _ahead(run: Callable[[Array], Found], state: Array) -> list[Found]:
+    """Return what the own steps give, or nothing where they fail: that they do counts once the state does."""
+    try:
+        return [run(state)]
+    except Exception:
+        return []
 
 
 def _same(a: Array, b: Array) -> bool:
@@ -264,14 +293,29 @@ def _forgotten(given: Elements) -> _Guess | None:
     if b.dtype == HALF or isinstance(A, Identity):  # rows that are rounded prove nothing
         return None
 
-    def end(A: Jacobian, b: Array, initial: float) -> Array:
-        start = namespace(b).full(b.shape[1:], initial, b.dtype)
-        return scan(monoid, (A, b), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
-
-    if not bool((abs(end(A, namespace(b).zeros_like(b), 1)) <= np.finfo(b.dtype).eps / 16).all()):
+    xp = namespace(b)
+    if not bool((abs(_passed(A, b, reset)) <= np.finfo(b.dtype).eps / 16).all()):
         return None
-    said = end(A, b, 0)
-    return _Guess(said, end(A._mapped(abs), abs(b), 0) if isinstance(A, Entries) else abs(said))
+    if type(A) not in _SENT:
+        zero = xp.zeros_like(b[0])
+        end = scan(monoid, (A, b), initial=zero, reset=reset)[-1]
+        sizes = (A._mapped(abs), abs(b)) if isinstance(A, Entries) else None
+        return _Guess(end, abs(end) if sizes is None else scan(monoid, sizes, initial=zero, reset=reset)[-1])
+    # Both side by side, on an axis of their own: what comes out, and the size of what is summed up to it.
+    sides = A._mapped(lambda x: xp.stack([x, abs(x)], axis=1)), xp.stack([b, abs(b)], axis=1)
+    cut = None if reset is None else reset[:, None]
+    end, size = scan(monoid, sides, initial=xp.zeros_like(sides[1][0]), reset=cut)[-1]
+    return _Guess(end, size)
+
+
+def _passed(A: Jacobian, b: Array, reset: Array | None) -> Array:
+    """Return what is left of ones after some steps."""
+    xp = namespace(b)
+    if type(A) in (Scalar, Diagonal):
+        entries = A.diagonal().data  # type: ignore[attr-defined]
+        return (entries if reset is None else xp.where(reset, b.dtype.type(0), entries)).prod(axis=0)  # type: ignore[no-any-return]
+    start = xp.ones(b.shape[1:], b.dtype)
+    return scan(MONOIDS["affine"], (A, xp.zeros_like(b)), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
 
 
 def _as_said(end: Array, said: Array, size: Array, given: Elements) -> bool:
@@ -306,6 +350,11 @@ def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
     return tuple(found)
 
 
+def as_sent(A: Jacobian) -> Jacobian:
+    """Return matrices in a structure whose products have one array of entries, where they are small."""
+    return A.lane_dense() if _arrays(A) is None and A.layout.lane_width <= _SMALL else A
+
+
 def _arrays(e: Any) -> list[Array] | None:
     """Return the arrays with time first that an element holds; None for a structure that is not sent."""
     if not isinstance(e, Jacobian):
@@ -315,7 +364,7 @@ def _arrays(e: Any) -> list[Array] | None:
     if type(e) is PermutationDiagonal and not e.rows:
         full = (*e.leading, *e.layout.lanes, e.layout.lane_width)
         return [e.data, namespace(e.data).broadcast_to(e.index, full)]
-    return [e.data] if type(e) in _SENT else None
+    return [e.data] if isinstance(e, Entries) and type(e) in _SENT else None
 
 
 def _with(e: Any, arrays: list[Array]) -> Any:

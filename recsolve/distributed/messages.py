@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import get_ident
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, from_native, kind_of, namespace, to_host
+from recsolve.base.arrays import Array, kind_of, namespace, to_host, to_native
+from recsolve.kernels.gpu.device import Reader, on
 
 HEADER = 32  # bytes: whether its rank goes on, the digest of its call and of what it sends, a number of its own
 _ALIGNED = 16
+_TO_DEVICE, _TO_HOST = 1, 2  # the directions in which CUDA copies
+_BYTES = (np.dtype(np.uint8),)
 _TEXT = 4096
+
+
+# Whether bytes have come, and what gives them.
+Arriving: TypeAlias = tuple[Callable[[], bool], Callable[[], Array]]
 
 
 class Message(NamedTuple):
@@ -39,49 +48,186 @@ def pack(head: Sequence[int], numbers: Array, arrays: Sequence[Array], *, least:
     least : int
         How many bytes there are, header included, if the message is shorter.
     on_device : bool
-        Whether bytes are sent from a GPU.
+        Whether bytes are sent from a GPU, for which the host does not wait.
     """
     import torch
 
-    sizes = [_aligned(x.nbytes) for x in arrays]
-    place = HEADER + _aligned(numbers.nbytes)
-    host = np.zeros(max(place + sum(sizes), least), np.uint8)
-    host[: 8 * len(head)] = np.array(head, np.int64).view(np.uint8)
-    host[HEADER : HEADER + numbers.nbytes] = numbers.view(np.uint8)
-    if not on_device:
-        for x, size in zip(arrays, sizes, strict=True):
-            host[place : place + x.nbytes] = np.ascontiguousarray(to_host(x)).reshape(-1).view(np.uint8)
-            place += size
-        return torch.from_numpy(host)
-    packed = torch.empty(len(host), dtype=torch.uint8, device=torch.device("cuda", torch.cuda.current_device()))
-    packed[:place] = torch.from_numpy(host[:place])
-    for x, size in zip(arrays, sizes, strict=True):
-        if x.nbytes:
-            flat = namespace(x).ascontiguousarray(x).reshape(-1).view(np.uint8)
-            packed[place : place + x.nbytes] = from_native(flat, "torch")
-        place += size
+    begin = HEADER + _aligned(numbers.nbytes)
+    size = max(begin + sum(_aligned(x.nbytes) for x in arrays), least)
+    if on_device:
+        return Pinned.here().packed(head, numbers, arrays, begin, size)
+    packed = torch.zeros(size, dtype=torch.uint8)
+    host: Array = packed.numpy()
+    _begin(host, head, numbers)
+    _fill(host, [to_host(x) for x in arrays], begin)
     return packed
 
 
-def unpack(parts: Sequence[Any], numbers: Array, arrays: Sequence[Array]) -> Message:
-    """Return the message of a rank, whose numbers and arrays are like those that were sent.
+def _begin(host: Array, head: Sequence[int], numbers: Array) -> None:
+    """Put the header and the numbers at the beginning of a message."""
+    host[: 8 * len(head)].view(np.int64)[:] = head
+    host[HEADER : HEADER + numbers.nbytes] = numbers.view(np.uint8)
+
+
+def _fill(row: Array, arrays: Sequence[Array], place: int) -> None:
+    """Put arrays into a row of bytes of their namespace."""
+    for x in arrays:
+        if x.nbytes:
+            row[place : place + x.nbytes].view(x.dtype).reshape(x.shape)[...] = x
+        place += _aligned(x.nbytes)
+
+
+def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> list[Message]:
+    """Return the messages of all ranks, whose numbers and arrays are like those that were sent.
 
     Parameters
     ----------
-    parts : sequence of tensor
-        Its bytes after the header.
+    rows : tensor, shape (ranks, bytes)
+    told : array, shape (ranks, bytes)
+        The first bytes of these on the host: the header, and the numbers if they fit.
     numbers, arrays
         Those that this rank has sent.
     """
+    end = HEADER + numbers.nbytes
+    if told.shape[1] < end:
+        told = rows[:, :end].cpu().numpy()
+    said = np.ascontiguousarray(told[:, HEADER:end]).view(np.float64)
+    if not arrays:
+        return [Message(own, []) for own in said]
+    found = stacked(rows, numbers, arrays)
+    return [Message(own, [x[rank] for x in found]) for rank, own in enumerate(said)]
+
+
+def stacked(rows: Any, numbers: Array, arrays: Sequence[Array]) -> list[Array]:
+    """Return the arrays of all ranks, (ranks, ...) each, for which a device does not wait."""
+    if not arrays:
+        return []
+    place = HEADER + _aligned(numbers.nbytes)
+    native = _on_device(rows) if rows.is_cuda else rows.numpy()
+    if kind_of(arrays[0]) == "cupy" and not rows.is_cuda:
+        native = namespace(arrays[0]).asarray(native)
+    found = []
+    for x in arrays:
+        first = place // x.itemsize
+        found.append(native.view(x.dtype)[:, first : first + x.size].reshape(len(native), *x.shape))
+        place += _aligned(x.nbytes)
+    return found
+
+
+def length_of(numbers: Array, arrays: Sequence[Array]) -> int:
+    """Return how many bytes a message has, the header included."""
+    return HEADER + _aligned(numbers.nbytes) + sum(_aligned(x.nbytes) for x in arrays)
+
+
+def arriving(rows: Any, count: int) -> Arriving:
+    """Return whether bytes of all ranks have come, as far as this says, and what gives ``count`` of each on the host.
+
+    On a device they are asked for here, in its order, so that the host waits once for a message and what it says.
+    """
+    if not rows.is_cuda:
+        return lambda: True, rows[:, :count].numpy
+    return Pinned.here().arriving(rows, count)
+
+
+class Pinned:
+    """Memory of the host that a device reads and writes by itself, for one message after the other of a thread.
+
+    A message that is waited for costs 0.1 ms this way, and ten times as much with new memory for each.
+    """
+
+    _KNOWN: ClassVar[dict[tuple[int, int], Pinned]] = {}  # by device and thread
+
+    def __init__(self) -> None:
+        import cupy
+
+        self._event = cupy.cuda.Event(disable_timing=True)
+        self._sent, self._told = self._room(4096), self._room(4096)
+
+    @classmethod
+    def here(cls) -> Pinned:
+        """Return that of the current device and thread."""
+        import cupy
+
+        key = cupy.cuda.runtime.getDevice(), get_ident()
+        if key not in cls._KNOWN:
+            cls._KNOWN[key] = cls()
+        return cls._KNOWN[key]
+
+    @staticmethod
+    def _room(size: int) -> Array:
+        import cupyx
+
+        return cupyx.empty_pinned((size,), np.uint8)  # type: ignore[no-any-return]
+
+    def packed(self, head: Sequence[int], numbers: Array, arrays: Sequence[Array], begin: int, size: int) -> Any:
+        """Return a message as bytes of the device."""
+        import cupy
+        import torch
+
+        if begin > len(self._sent):
+            self._sent = self._room(2 * begin)
+        _begin(self._sent, head, numbers)
+        packed = torch.empty(size, dtype=torch.uint8, device="cuda")
+        stream = cupy.cuda.get_current_stream().ptr
+        cupy.cuda.runtime.memcpyAsync(packed.data_ptr(), self._sent.ctypes.data, begin, _TO_DEVICE, stream)
+        if arrays:
+            _fill(_on_device(packed), arrays, begin)
+        return packed
+
+    def arriving(self, rows: Any, count: int) -> tuple[Callable[[], bool], Callable[[], Array]]:
+        """Ask for the first bytes of the messages of all ranks."""
+        import cupy
+
+        size = len(rows) * count
+        if size > len(self._told):
+            self._told = self._room(2 * size)
+        stream = cupy.cuda.get_current_stream()
+        if size:
+            where, begins = self._told.ctypes.data, rows.data_ptr()
+            cupy.cuda.runtime.memcpy2DAsync(
+                where, count, begins, rows.stride(0), count, len(rows), _TO_HOST, stream.ptr
+            )
+        self._event.record(stream)
+        return lambda: bool(self._event.done), lambda: self._told[:size].reshape(len(rows), count).copy()
+
+
+@contextmanager
+def one_stream(on_device: bool) -> Iterator[None]:
+    """Let torch ask the device for things in the order in which CuPy does, on CuPy's current stream."""
+    if not on_device:
+        yield
+        return
+    import cupy
     import torch
 
-    body = parts[0] if len(parts) == 1 else torch.cat(list(parts))
-    place, found = _aligned(numbers.nbytes), []
-    told = body[: numbers.nbytes].cpu().numpy().view(np.float64)
-    for x in arrays:
-        found.append(_like(body[place : place + x.nbytes], x))
-        place += _aligned(x.nbytes)
-    return Message(told, found)
+    own = cupy.cuda.get_current_stream().ptr
+    if own == torch._C._cuda_getCurrentRawStream(cupy.cuda.runtime.getDevice()):
+        yield
+        return
+    with torch.cuda.stream(torch.cuda.ExternalStream(own) if own else torch.cuda.default_stream()):
+        yield
+
+
+class Soon:
+    """An array on its way to the host, for which :meth:`read` waits, but for nothing that is asked for after it."""
+
+    def __init__(self, x: Array):
+        self._x = x
+        self._reader: Reader | None = None
+        if kind_of(x) == "cupy" and x.size:
+            with on(x, None) as machine:
+                self._reader = machine.reader(namespace(x).ascontiguousarray(x))
+                self._reader.send()
+                self._reader.mark()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it takes time."""
+        return self._reader is not None
+
+    def read(self) -> Array:
+        """Return the array on the host."""
+        return self._x if self._reader is None else self._reader.read().reshape(self._x.shape)
 
 
 def encoded(text: str) -> Array:
@@ -98,16 +244,5 @@ def _aligned(nbytes: int) -> int:
     return -(-nbytes // _ALIGNED) * _ALIGNED
 
 
-def _like(body: Any, x: Array) -> Array:
-    """Return bytes as an array like another, of its namespace."""
-    if not x.nbytes:
-        return x.copy()
-    if body.is_cuda:
-        import cupy
-
-        found: Array = cupy.from_dlpack(body.contiguous()).view(x.dtype).reshape(x.shape)
-        return found
-    host: Array = body.numpy().view(x.dtype).reshape(x.shape)
-    if kind_of(x) == "cupy":
-        return namespace(x).asarray(host)  # type: ignore[no-any-return]
-    return host.copy()
+def _on_device(tensor: Any) -> Array:
+    return to_native(tensor, "a message", _BYTES)

@@ -9,17 +9,30 @@ a rank that does not come within the timeout is named too (alarm.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NoReturn
 
 import numpy as np
 
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, namespace
 from recsolve.distributed.alarm import Alarm
-from recsolve.distributed.messages import HEADER, Message, decoded, encoded, pack, unpack
+from recsolve.distributed.messages import (
+    HEADER,
+    Arriving,
+    Message,
+    arriving,
+    decoded,
+    encoded,
+    length_of,
+    one_stream,
+    pack,
+    stacked,
+    unpack,
+)  # fmt: skip
 
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _LOOK = 0.25  # seconds between two looks at the store
@@ -53,6 +66,25 @@ class RankError(RuntimeError):
         return type(self), (str(self), self.ranks)
 
 
+class Sent:
+    """A message under way.
+
+    Attributes
+    ----------
+    arrays : list of array, shape (ranks, ...)
+    """
+
+    def __init__(self, arrays: list[Array], read: Callable[[], Array]):
+        self.arrays, self._read = arrays, read
+        self._numbers: Array | None = None
+
+    def numbers(self) -> Array:
+        """Return the numbers of all ranks, (ranks, n), once they are there."""
+        if self._numbers is None:
+            self._numbers = self._read()
+        return self._numbers
+
+
 class Ranks:
     """A process group of ``torch.distributed``, and what its ranks are doing together.
 
@@ -83,6 +115,7 @@ class Ranks:
         self._along = 1024  # bytes that go with every header: all ranks know them, for they have seen all messages
         self._doing: str | None = None
         self._closed = False
+        self._open: Sent | None = None  # a message under way
         self._amid = False  # whether the others may wait for the rest of a message
         self._over = False  # whether the call has ended on all ranks
         self._said = ""  # why this rank has failed, once it has
@@ -102,15 +135,17 @@ class Ranks:
             What is done, and with what: ranks that do something else are told so.
         """
         if self._doing is not None:  # a part of what is done together already, and goes on with it
-            digest = self._digest
-            yield
-            self._digest = digest
+            closed = self._closed
+            try:
+                yield
+            finally:
+                self._closed = closed
             return
         if self._lost:
             raise RankError(
                 f"{call}: ranks have been lost in an earlier call; make a new process group before you go on"
             )
-        self._doing, self._closed, self._amid, self._over = call, False, False, False
+        self._doing, self._closed, self._amid, self._over, self._open = call, False, False, False, None
         if self._said:
             self._said = ""
             self._alarm.unsay()
@@ -155,6 +190,7 @@ class Ranks:
             elif self._amid:
                 self._give_up()
             else:
+                self._settle()
                 self._heads(self._packed(_FAILED, np.empty(0), ()), _GRACE)
                 self._texts(self._said, _GRACE)
         except RankError as other:  # they do not, or not yet
@@ -191,18 +227,52 @@ class Ranks:
         """
         if self._doing is None:
             raise RuntimeError("messages are exchanged within together(...)")
+        self._settle()
         sent = np.ascontiguousarray(numbers, np.float64)
-        packed = self._packed(_GOES_ON, sent, arrays)
-        length = len(packed) - HEADER
-        self._amid = True
-        heads, first = self._heads(packed)
-        self._check(heads, sent, arrays)
-        parts = [first[:, HEADER:]]
-        if length > self._along:
-            parts.append(self._gathered(packed[HEADER + self._along :]))
-            self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
-        self._amid = False
-        return [unpack([part[rank] for part in parts], sent, arrays) for rank in range(self.size)]
+        with one_stream(self.on_device):
+            packed = self._packed(_GOES_ON, sent, arrays)
+            length = len(packed) - HEADER
+            self._amid = True
+            told, rows = self._heads(packed, seen=sent.nbytes)
+            self._check(told, sent, arrays)
+            if length > self._along:
+                rows = self._joined(rows, self._gathered(packed[HEADER + self._along :])[0])
+                self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
+            self._amid = False
+            return unpack(rows, told, sent, arrays)
+
+    def begin(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = ()) -> Sent:
+        """Send the same; a device may use the arrays at once, and nothing has waited for them.
+
+        They count once the numbers have been asked for, which raises what :meth:`exchange` does.
+        """
+        sent = np.ascontiguousarray(numbers, np.float64)
+        along = HEADER + self._along
+        if not self.on_device or self._doing is None or length_of(sent, arrays) > along:
+            found = self.exchange(sent, arrays)
+            own = [namespace(x[0]).stack(x) for x in zip(*[m.arrays for m in found], strict=True)]
+            return Sent(own, lambda: np.array([m.numbers for m in found]))
+        self._settle()
+        with one_stream(True):
+            packed = self._packed(_GOES_ON, sent, arrays)
+            rows, work = self._started(packed[:along], self.timeout)
+            coming = self._arriving(work, rows, HEADER + sent.nbytes)
+            found_arrays = stacked(rows, sent, arrays)
+
+        def read() -> Array:
+            self._open = None
+            told = self._seen(work, coming, self.timeout)
+            self._counted(told)
+            self._check(told, sent, arrays)
+            return np.ascontiguousarray(told[:, HEADER : HEADER + sent.nbytes]).view(np.float64)
+
+        self._open = Sent(found_arrays, read)
+        return self._open
+
+    def _settle(self) -> None:
+        """Wait for a message that is under way, if one is."""
+        if self._open is not None:
+            self._open.numbers()
 
     def total(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
@@ -222,24 +292,36 @@ class Ranks:
 
     def _digest(self, numbers: Array, arrays: Sequence[Array]) -> int:
         """Return what is the same on ranks that do the same."""
-        return int.from_bytes(blake2b(self._described(numbers, arrays).encode(), digest_size=7).digest(), "little")
+        return _digest_of(str(self._doing), numbers.shape, tuple([(x.dtype, x.shape) for x in arrays]))
 
     def _described(self, numbers: Array, arrays: Sequence[Array]) -> str:
-        sent = ", ".join(f"{x.dtype} {x.shape}" for x in (numbers, *arrays))
-        return f"{self._doing}, and sends {sent}"
+        return _described(str(self._doing), numbers.shape, tuple([(x.dtype, x.shape) for x in arrays]))
 
-    def _heads(self, packed: Any, patience: float | None = None) -> tuple[Array, Any]:
-        """Exchange headers and what goes along with them; return the headers, (ranks, 4), and all of it."""
-        first = self._gathered(packed[: HEADER + self._along], patience)
+    @staticmethod
+    def _joined(first: Any, rest: Any) -> Any:
+        import torch
+
+        return torch.cat([first, rest], dim=1)
+
+    def _heads(self, packed: Any, patience: float | None = None, *, seen: int = 0) -> tuple[Array, Any]:
+        """Exchange headers and what goes along with them; return all of it, and before that what the host sees of it.
+
+        The host sees the header, and ``seen`` bytes after it if they go along, (ranks, bytes).
+        """
+        count = HEADER + (seen if seen <= self._along else 0)
+        rows, told = self._gathered(packed[: HEADER + self._along], patience, seen=count)
+        self._counted(told)
+        return told, rows
+
+    def _counted(self, told: Array) -> None:
         self.messages += 1
-        heads = first[:, :HEADER].cpu().numpy().copy().view(np.int64)
-        self._alarm.epoch = int(heads[0, 2])
-        return heads, first
+        self._alarm.epoch = int(_numbers_of(told)[0, 2])
 
     # What may go wrong ------------------------------------------------------------------------------------------
 
-    def _check(self, heads: Array, numbers: Array, arrays: Sequence[Array]) -> None:
+    def _check(self, seen: Array, numbers: Array, arrays: Sequence[Array]) -> None:
         """Raise where a rank has failed, or where ranks do different things; all of them do then."""
+        heads = _numbers_of(seen)
         failed = np.flatnonzero(heads[:, 0])
         if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
             return
@@ -262,38 +344,62 @@ class Ranks:
         import torch
 
         packed = torch.from_numpy(encoded(text))
-        found = self._gathered(packed.cuda() if self.on_device else packed, patience).cpu().numpy()
+        with one_stream(self.on_device):
+            found = self._gathered(packed.cuda() if self.on_device else packed, patience, len(packed))[1]
         return [decoded(row) for row in found]
 
-    def _gathered(self, packed: Any, patience: float | None = None) -> Any:
-        """Return the bytes of all ranks, (ranks, bytes); raise RankError where one does not come."""
-        import torch
+    def _gathered(self, packed: Any, patience: float | None = None, seen: int = 0) -> tuple[Any, Array]:
+        """Return the bytes of all ranks, (ranks, bytes), and the first ones of each as the host sees them.
+
+        Raises
+        ------
+        RankError
+            Where one does not come.
+        """
+        patience = self.timeout if patience is None else patience
+        rows, work = self._started(packed, patience)
+        return rows, self._seen(work, self._arriving(work, rows, seen), patience)
+
+    def _started(self, packed: Any, patience: float) -> tuple[Any, Any]:
+        """Begin to exchange bytes; return where those of all ranks come, and what tells that they have."""
         import torch.distributed as dist
 
         self.sent += len(packed)
         if self.size == 1:
-            return packed[None]
-        patience = self.timeout if patience is None else patience
+            return packed[None], None
         out, group = packed.new_empty((self.size, len(packed))), self.group or dist.group.WORLD
         name = "all_gather_single" if hasattr(group, "all_gather_single") else "_allgather_base"  # until torch 2.12
         how = dist.distributed_c10d.AllgatherOptions()
         how.asyncOp = True
         how.timeout = timedelta(seconds=patience + 1)  # the process cannot end before: the group's own may be long
         try:
-            work = getattr(group, name)(out.view(-1), packed, how)
-            self._wait(work, patience)
-            if self.on_device:
-                torch.cuda.current_stream().synchronize()
+            return out, getattr(group, name)(out.view(-1), packed, how)
+        except RuntimeError as error:
+            raise self._missing("a connection broke") from error
+
+    def _arriving(self, work: Any, rows: Any, count: int) -> Arriving:
+        if self.on_device and work is not None:
+            work.wait()  # the stream does, not the host
+        return arriving(rows, count)
+
+    def _seen(self, work: Any, arriving: Arriving, patience: float) -> Array:
+        """Wait for a message, and return its first bytes of every rank."""
+        there, told = arriving
+        try:
+            # On a device what is seen comes after the message, in the order of its stream.
+            self._wait(there if self.on_device or work is None else work.is_completed, patience)
+            if not self.on_device and work is not None:
+                work.wait()
         except TimeoutError as error:
             raise self._missing(str(error)) from error
         except RuntimeError as error:
             raise self._missing("a connection broke") from error
-        return out
+        return told()
 
-    def _wait(self, work: Any, patience: float) -> None:
+    def _wait(self, there: Callable[[], bool], patience: float) -> None:
         """Wait until a message is there, until another rank says that it waits in vain, or for so long."""
         began = looked = time.monotonic()
-        while not work.is_completed():
+        while not there():
             now = time.monotonic()
             if now - began > patience:
                 raise TimeoutError(f"nothing came within {patience:g} s")
@@ -302,7 +408,6 @@ class Ranks:
                 if self._alarm.heard():
                     raise TimeoutError("another rank has failed or waits in vain")
             time.sleep(0 if now - began < 1e-3 else 5e-5 if now - began < 0.1 else 2e-3)
-        work.wait()
 
     def _missing(self, seen: str) -> RankError:
         """Return what is said of ranks that have not come: why they failed, or that they do not answer an alarm."""
@@ -351,6 +456,22 @@ class Elsewhere:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
+
+
+def _described(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> str:
+    sent = ", ".join(f"{dtype} {shape}" for dtype, shape in ((np.dtype(np.float64), numbers), *arrays))
+    return f"{doing}, and sends {sent}"
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> int:
+    told = blake2b(_described(doing, numbers, arrays).encode(), digest_size=7)
+    return int.from_bytes(told.digest(), "little")
+
+
+def _numbers_of(told: Array) -> Array:
+    """Return the numbers of headers, (ranks, 4)."""
+    return np.ascontiguousarray(told[:, :HEADER]).view(np.int64)
 
 
 def _in_words(error: BaseException) -> str:

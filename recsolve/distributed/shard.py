@@ -158,7 +158,7 @@ def from_local(local: Any, group: Any = None, *, timeout: float | None = None) -
     RuntimeError
         Where no process group is initialised.
     RankError
-        Where a rank does not come.
+        Where a rank does not come, or has an array of other axes or another dtype.
 
     Examples
     --------

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
-from recsolve.base.arrays import Array, UserArray
+from recsolve.base.arrays import Array, UserArray, is_discrete
 from recsolve.base.links import RECORDERS, Leaf
 from recsolve.base.names import Names
 from recsolve.base.report import Reported
-from recsolve.base.shard import Shard
+from recsolve.base.shard import Shard, Timeline
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
-from recsolve.distributed.task import Facts
+from recsolve.dataset import dataset_of_part
+from recsolve.distributed.task import Facts, first_missed
+from recsolve.distributed.trust import Trust, trust_of
 from recsolve.recurrence.base import Recurrence
 from recsolve.solution import Solution
+
+if TYPE_CHECKING:
+    from xarray import Dataset
 
 _WAYS = {
     "rounds": "all ranks at once, each from what the one before was found to end with",
@@ -31,10 +36,10 @@ class ShardedSolution(Reported, Generic[UserArray]):
     :func:`recsolve.solve` returns it for a recurrence whose time axis ranks share. Status, message and counts are those
     of the whole, the same on every rank.
 
-    Of tensors that require grad, ``states``, ``output`` and ``final`` are tensors that gradients go back from. Every rank
-    must go back, and gets its own part: that of its own steps in the gradient of the sum of all ranks' losses. So
-    gradients of weights, and that of the initial state, are sums over ranks, which ``DistributedDataParallel`` or an
-    all-reduce takes.
+    Of tensors that require grad, ``states``, ``output`` and ``final`` are tensors that gradients go back from. Every
+    rank must go back, and gets the part of its own steps in the gradient of the sum of all ranks' losses. So gradients
+    of weights, and that of the initial state, are sums over ranks, which ``DistributedDataParallel`` or an all-reduce
+    takes.
 
     Attributes
     ----------
@@ -55,12 +60,14 @@ class ShardedSolution(Reported, Generic[UserArray]):
         max |f(h[t-1]) - h[t]| over all ranks of every iterate, where these sweep together; else the last one alone.
     ranks : tuple of Facts
         Of the steps of every rank: ``length``, ``status``, ``nit``, ``worst`` (max |r|), ``converged_prefix``,
-        ``exact_prefix``, ``atol`` and ``rtol``.
+        ``exact_prefix`` (-1: not counted), ``atol`` and ``rtol``.
     converged_prefix, exact_prefix : int
-        How many leading steps of all meet the tolerance; have a residual of exactly 0.
+        How many leading steps of all meet the tolerance; have a residual of exactly 0, or None where these have not
+        been counted, as all have converged.
     way : {"rounds", "sweeps", "turns"}
         Whether each rank solved its steps from what the one before was found to end with, all iterated together, or
-        one followed the other.
+        one followed the other (``why`` says the reason).
+    why : str
     stats : dict
         Of the own steps.
     tolerance : Tolerance
@@ -86,10 +93,11 @@ class ShardedSolution(Reported, Generic[UserArray]):
         facts: tuple[Facts, ...],
         final: Array,
         way: str,
+        why: str,
         told: str,
         linked: dict[Leaf, Any] | None = None,
     ):
-        self.recurrence, self.local, self.ranks, self.way = recurrence, local, facts, way
+        self.recurrence, self.local, self.ranks, self.way, self.why = recurrence, local, facts, way, why
         self._final, self._told = final, told
         # What gradients go back from, by name.
         self._recorded: dict[str, Any] = RECORDERS["over ranks"](self, linked) if linked else {}
@@ -123,8 +131,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
         return self.recurrence.named(self.final)
 
     def _shared(self, own: Any) -> Shard[Any]:
-        assert self.recurrence.timeline is not None
-        return Shard(own, self.recurrence.timeline)
+        return Shard(own, self._axis)
 
     @property
     def solver(self) -> Any:
@@ -140,10 +147,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
 
     @cached_property
     def _worst(self) -> int | None:
-        missed = [i for i, fact in enumerate(self.ranks) if fact.status is not Status.CONVERGED]
-        if not missed:
-            return None
-        return next((i for i in missed if self.ranks[i].status is not Status.ACCEPTED), missed[0])
+        return first_missed(self.ranks)
 
     @property
     def status(self) -> Status:
@@ -151,12 +155,23 @@ class ShardedSolution(Reported, Generic[UserArray]):
 
     @property
     def message(self) -> str:
+        """The status with its advice; once ``trusted`` has been asked for, also what it means for the trajectory."""
         count = f"{len(self.ranks)} rank{'s' * (len(self.ranks) > 1)}"
-        if self._worst is None:
-            return f"{Status.CONVERGED}: every entry of the residual of {count} meets {self.tolerance}"
-        start = sum(fact.length for fact in self.ranks[: self._worst])
-        stop = start + self.ranks[self._worst].length
-        return f"steps {start} to {stop - 1} (counted from 0), rank {self._worst} of {count}: {self._told}"
+        why = f"; {self.why}" if self.why else ""
+        if self._worst is not None:
+            start = sum(fact.length for fact in self.ranks[: self._worst])
+            stop = start + self.ranks[self._worst].length
+            rank = len(self.ranks) - 1 - self._worst if self._axis.backwards else self._worst
+            place = f"steps {start} to {stop - 1} (counted from 0), rank {rank} of {len(self.ranks)}"
+            return f"{place}: {self._told}{why}"
+        text = f"{Status.CONVERGED}: every entry of the residual of {count} meets {self.tolerance}{why}"
+        if self._discrete or "_trust" not in vars(self) or self.trusted:
+            return text
+        found = self._trust.estimate
+        if not self._trust.derivative.holds:
+            return f"{text}; but it is not trusted: {self._trust.derivative.reason}"
+        off = f"about {found.error:.1e}" if found.linear and np.isfinite(found.error) else "more than is known"
+        return f"{text}; but it is not trusted: states may be off by {off} although their residual is small"
 
     @property
     def nit(self) -> int:
@@ -173,8 +188,8 @@ class ShardedSolution(Reported, Generic[UserArray]):
         return self._prefix("converged_prefix")
 
     @property
-    def exact_prefix(self) -> int:
-        return self._prefix("exact_prefix")
+    def exact_prefix(self) -> int | None:
+        return self._prefix("exact_prefix") if all(fact.exact_prefix >= 0 for fact in self.ranks) else None
 
     def _prefix(self, name: str) -> int:
         total = 0
@@ -190,15 +205,94 @@ class ShardedSolution(Reported, Generic[UserArray]):
         widest = max(self.ranks, key=lambda fact: fact.atol)
         return Tolerance(widest.atol, max(fact.rtol for fact in self.ranks), own.lanes, own.unit)
 
+    @property
+    def _axis(self) -> Timeline:
+        assert self.recurrence.timeline is not None
+        return self.recurrence.timeline
+
+    @property
+    def _discrete(self) -> bool:
+        return is_discrete(self.recurrence.dtype)
+
+    @cached_property
+    def _trust(self) -> Trust:
+        return trust_of(self.local, self._axis)
+
+    @property
+    def condition(self) -> float:
+        """kappa of the whole, where J is diagonal; else NaN, for its estimate needs all states at once.
+
+        All ranks must ask for it, as for ``error_estimate`` and ``trusted``: they exchange messages the first time that
+        one of the three is read. A rank that asks alone ends with RankError after the timeout.
+        """
+        return float("nan") if self._discrete else self._trust.condition
+
+    @property
+    def error_estimate(self) -> float:
+        """An estimate of max |h - h of the exact recurrence| over all t, as that of a :class:`recsolve.Solution`.
+
+        What a rank is off by at its end is carried into the next one. All ranks must ask for it: see ``condition``.
+        """
+        return 0.0 if self._discrete and self.success else self._trust.estimate.error
+
+    @property
+    def trusted(self) -> bool:
+        """Whether all ranks converged, and the error of the whole is estimated to be small; the same on every rank.
+
+        As ``trusted`` of a :class:`recsolve.Solution`, but where f has no finer arithmetic (float64 on a GPU, say) and
+        units couple it is False: rounding is then judged by kappa, which is not known. All ranks must ask for it where
+        all have converged: see ``condition``.
+        """
+        if self._discrete or not self.success:
+            return self.success
+        return self._trust.derivative.holds is True and self._trust.estimate.small
+
+    def to_xarray(self) -> Dataset:
+        """Return the own steps as a Dataset of xarray on the host, with their places in the whole as coordinates.
+
+        Returns
+        -------
+        Dataset
+            As that of ``local``, with ``time`` counted as in the whole, so that those of all ranks can be concatenated
+            along it. Attributes are those of the whole, with ``way``, ``rank``, ``ranks`` and ``steps`` (T).
+            No messages are exchanged.
+
+        Examples
+        --------
+        >>> import numpy as np, recsolve as rs
+        >>> cell = rs.cells.GRU.random(input_size=3, hidden_size=4, rng=0)
+        >>> with rs.distributed.alone():
+        ...     data = rs.solve(cell.recurrence(rs.distributed.shard(np.ones((60, 3))))).to_xarray()
+        >>> data.sizes["time"], data.attrs["steps"], data.attrs["ranks"]
+        (60, 60, 1)
+        """
+        axis = self._axis
+        shared = {"way": self.way, "rank": axis.ranks.rank, "ranks": axis.size, "steps": axis.total}
+        return dataset_of_part(self.local, axis.start, self, shared)
+
     def _facts(self) -> dict[str, str]:
-        axis = self.recurrence.timeline
-        assert axis is not None
+        axis = self._axis
+        here = f"{axis.start} to {axis.stop - 1}" if axis.length else "none"
+        known = "ask sol.trusted on all ranks"
+        if "_trust" in vars(self) or self._discrete or not self.success:
+            known = str(self.trusted)
+        if "_trust" in vars(self) and self.success:
+            known += f" (error about {self.error_estimate:.1e})"
         return {
             "message": self.message,
             "method": f"{self.solver.name}, {self.nit} iterations, {_WAYS[self.way]}",
             "recurrence": repr(self.recurrence),
-            "steps": f"{axis.start} to {axis.stop - 1} of {axis.total} are here",
+            "steps": f"{here} of {axis.total} are here",
             "prefix": f"first {self.converged_prefix} of {axis.total} steps within tolerance",
+            "trusted": known,
         }
 
-    _details = _facts
+    def _details(self) -> dict[str, str]:
+        """Return also what is known of every rank; nothing is asked of others, who may not be asked to tell."""
+        more = {}
+        for place, fact in enumerate(self.ranks):
+            rank = len(self.ranks) - 1 - place if self._axis.backwards else place
+            more[f"rank {rank}"] = (
+                f"{fact.length} steps, {fact.status}, {fact.nit} iterations, |r| up to {fact.worst:.1e}"
+            )
+        return self._facts() | more

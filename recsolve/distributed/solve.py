@@ -11,14 +11,15 @@ from recsolve.base.links import linked
 from recsolve.base.shard import OVER_RANKS
 from recsolve.base.status import Status
 from recsolve.distributed.rounds import before_each, solve_in_rounds
+from recsolve.distributed.shooting import solve_by_shooting
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.distributed.sweeps import can_sweep, solve_by_sweeps
-from recsolve.distributed.task import Facts, Outcome, Task
+from recsolve.distributed.task import Outcome, Task, first_missed
 from recsolve.distributed.turns import solve_in_turn
 from recsolve.recurrence.base import Recurrence, check_recurrence
 from recsolve.solution import ConvergenceError
 from recsolve.solve import check_fallback, split_options
-from recsolve.solvers.registry import check_applies
+from recsolve.solvers.registry import applicable, check_applies
 from recsolve.solvers.settings import whole_number
 
 
@@ -38,28 +39,24 @@ def solve_shards(
     axis = recurrence.timeline
     assert axis is not None
     with axis.together(_call(recurrence, method, tol, maxiter, options, fallback)):
-        check_recurrence(recurrence, graphs=False)
+        check_recurrence(recurrence, graphs=False, shards=True)
         check_fallback(fallback)
         driver, solver = split_options(method, options)
         _check(recurrence, solver, driver, maxiter, callback, every)
         tensors = linked(recurrence, recurrence.kind)
         own = guess.local if isinstance(guess, ShardedSolution) else getattr(guess, "local", guess)
         task = Task(recurrence, solver, driver, {"tol": tol, "maxiter": maxiter}, own)
-        way, (solution, facts, final) = _solved(task, fallback)
+        way, why, (solution, facts, final) = _solved(task, fallback)
         message = ""
-        if any(fact.status is not Status.CONVERGED for fact in facts):
-            message = axis.in_order(axis.ranks.words(solution.message))[_worst(facts)]
+        if (missed := first_missed(facts)) is not None:
+            exact = axis.in_order(axis.ranks.exchange([solution.exact_prefix]))
+            facts = [fact._replace(exact_prefix=int(m.numbers[0])) for fact, m in zip(facts, exact, strict=True)]
+            message = axis.in_order(axis.ranks.words(solution.message))[missed]
         axis.ranks.closed()
-    found = ShardedSolution(recurrence, solution, tuple(facts), final, way, message, tensors)
+    found = ShardedSolution(recurrence, solution, tuple(facts), final, way, why, message, tensors)
     if fallback == "raise" and not found.success:
         raise ConvergenceError(found)  # type: ignore[arg-type]
     return found
-
-
-def _worst(facts: list[Facts]) -> int:
-    """Return the rank whose steps failed first, in the order of steps, or else of which rows were accepted."""
-    missed = [i for i, fact in enumerate(facts) if fact.status is not Status.CONVERGED]
-    return next((i for i in missed if facts[i].status is not Status.ACCEPTED), missed[0])
 
 
 def _check(
@@ -81,9 +78,12 @@ def _check(
             )
 
 
-def _solved(task: Task, fallback: str) -> tuple[str, Outcome]:
-    """Return the way that was taken, and the outcome."""
+def _solved(task: Task, fallback: str) -> tuple[str, str, Outcome]:
+    """Return the way that was taken, why it is no faster one, and the outcome."""
     solver, rec, axis = task.solver, task.recurrence, task.timeline
+    shot = solve_by_shooting(task)
+    if shot is not None:
+        return "rounds", "", shot
     one_by_one = isinstance(solver, solvers.Sequential)
     end = None if one_by_one else task.forgotten()
     scale = rec.state_scale if rec.length else 0.0
@@ -93,30 +93,38 @@ def _solved(task: Task, fallback: str) -> tuple[str, Outcome]:
     lengths, said, scales = zip(*[message.numbers.tolist() for message in messages], strict=True)
     vars(rec)["state_scale"] = max(scales) or 1.0  # so that all are tested alike
     held = [i for i, length in enumerate(lengths) if length]
+    found: Outcome | None = None
+    way, why = "rounds", ""
     if not one_by_one and all(said[i] for i in held[:-1]):
-        found: Outcome | None = solve_in_rounds(task, before_each(task, lengths, [m.arrays[0] for m in messages]))
-        way = "rounds"
-    else:
-        way, found = _together(task)
+        found = solve_in_rounds(task, before_each(task, lengths, [m.arrays[0] for m in messages]))
+    elif not one_by_one:
+        found, why = _together(task)
+        way = "sweeps"
     if found is not None:
         converged = all(fact.status is Status.CONVERGED for fact in found.facts)
         follows = way == "sweeps" and found.facts[0].status is Status.NONFINITE
         if converged or not (follows or fallback == "sequential" or isinstance(solver, solvers.Auto)):
-            return way, found
+            return way, "", found
+        why = f"solved together they ended as {found.facts[0].status}"
     rest, known = "sequential" if fallback == "sequential" else "none", None if found is None else found.solution
-    return "turns", solve_in_turn(task, rest, known)
+    why = f"ranks took turns, since {why}" if why and len(held) > 1 else ""
+    turned, before = solve_in_turn(task, rest, known), 0 if found is None else max(fact.nit for fact in found.facts)
+    return "turns", why, turned._replace(facts=[fact._replace(nit=before + fact.nit) for fact in turned.facts])
 
 
-def _together(task: Task) -> tuple[str, Outcome | None]:
-    """Return the solution by sweeps over all ranks, or None where the method has none."""
+def _together(task: Task) -> tuple[Outcome | None, str]:
+    """Return the solution by sweeps over all ranks, or None and the reason where the method has none."""
     solver: Any = task.solver
     if isinstance(solver, solvers.Auto):  # where units couple, the products of whole Jacobians do not compose
+        if solvers.Newton.name not in applicable(task.recurrence):  # without a derivative
+            return None, "f has no derivative to sweep by"
         solver = solvers.Newton() if task.recurrence.rounding == 0 else solvers.QuasiNewton()
     if not can_sweep(solver):
-        return "turns", None
+        return None, f"a step of {solver.name} needs more of other ranks than one message tells"
     total, maxiter = task.timeline.total, task.settings["maxiter"]
     limit = total + task.timeline.size + 2 if maxiter is None else int(maxiter)
-    return "sweeps", solve_by_sweeps(task, solver, limit, int(task.driver["patience"]))
+    found = solve_by_sweeps(task, solver, limit, int(task.driver["patience"]))
+    return found, f"the matrices of {solver.name} do not compose in a size that can be sent" if found is None else ""
 
 
 def _call(rec: Recurrence, method: Any, tol: Any, maxiter: Any, options: Any, fallback: Any) -> str:

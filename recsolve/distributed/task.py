@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,8 +48,8 @@ class Facts(NamedTuple):
         length = solution.recurrence.length
         done = solution.success
         return cls(
-            length, solution.status, solution.nit, worst, length if done else solution.converged_prefix,
-            0 if done else solution.exact_prefix, tolerance.atol, tolerance.rtol,
+            length, solution.status, solution.nit, worst, length if done else solution.converged_prefix, -1,
+            tolerance.atol, tolerance.rtol,
         )  # fmt: skip
 
     @classmethod
@@ -57,6 +57,16 @@ class Facts(NamedTuple):
         """Return those of a message."""
         length, status, nit, worst, converged, exact, atol, rtol = numbers.tolist()
         return cls(int(length), _STATUSES[int(status)], int(nit), worst, int(converged), int(exact), atol, rtol)
+
+
+def first_missed(facts: Sequence[Facts]) -> int | None:
+    """Return the rank whose steps failed first, in the order of steps, or else of which rows were accepted."""
+    missed = [i for i, fact in enumerate(facts) if fact.status is not Status.CONVERGED]
+    failed = [i for i in missed if facts[i].status is not Status.ACCEPTED]
+    if not missed:
+        return None
+    short = (i for i in failed if facts[i].converged_prefix < facts[i].length)  # all have the status of common sweeps
+    return next(short, (failed or missed)[0])
 
 
 class Outcome(NamedTuple):
@@ -105,6 +115,7 @@ class Task:
         rec = self.recurrence
         part = rec.window(first, rec.length, rec.wrap(start.copy()))
         vars(part)["state_scale"] = rec.state_scale  # so that all are tested as the whole is
+        part.first_step = self.timeline.start + first
         return part
 
     def solved(self, start: Array, *, guess: Any = None, first: int = 0, fallback: str = "none") -> Solution:

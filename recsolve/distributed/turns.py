@@ -27,7 +27,8 @@ from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.problem import Problem
 
 _PER_RANK = 4  # chunks, at most, so that few ranks wait at the beginning and the end
-_FILLS = {"numpy": 1 << 10, "cupy": 1 << 18}  # numbers of a state with fewer of which a step takes no less time
+_FILLS = {"numpy": 1 << 12, "cupy": 1 << 18}  # numbers of a state with fewer of which a step takes hardly less time
+_ROWS = 16  # sequences which share the weights that a step reads, where units couple
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def _chunks(task: Task) -> list[_Chunk]:
     """Return the sequences in chunks, the same on all ranks; none where they are better solved all together."""
     axis, rec = task.timeline, task.recurrence
     fills = _FILLS["cupy" if kind_of(rec.initial) == "cupy" else "numpy"]
-    count = min(prod(rec.batch), _PER_RANK * axis.size, prod(rec.shape[1:]) // fills)
+    sequences = prod(rec.batch) // (_ROWS if rec.rounding > 0 else 1)
+    count = min(sequences, _PER_RANK * axis.size, prod(rec.shape[1:]) // fills)
     if axis.size < 2 or count < 2:
         return []
     chosen = np.array_split(np.arange(prod(rec.batch)), count)
@@ -172,7 +174,7 @@ def _parts(task: Task, chosen: Sequence[Array]) -> list[_Chunk] | None:
                 compared = states, rec.bind().evaluate(states)
             if not parted(part, compared[0][rows], compared[1][rows], rec.state_scale):
                 return None
-        vars(part)["state_scale"] = rec.state_scale
+        vars(part)["state_scale"], part.timeline = rec.state_scale, rec.timeline
         own = part.wrap(guess[rows]) if hasattr(guess, "shape") and not np.isscalar(guess) else guess
         found.append(_Chunk(place, replace(task, recurrence=part, guess=own)))
     return found

@@ -125,9 +125,7 @@ class Gradients:
         if isinstance(rec, HistoryRecurrence):  # F does not look at it
             return xp.zeros_like(rec.initial)  # type: ignore[no-any-return]
         if self._compiled is not None:
-            into = self._compiled.initial
-            initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
-            return xp.ascontiguousarray(initial, self._g.dtype)  # type: ignore[no-any-return]
+            return initial_of(rec, self._compiled.initial, self._g.dtype)
         return self._into(rec.from_initial)
 
     @cached_property
@@ -286,6 +284,12 @@ class Gradients:
         if projection is None or rec.x is None:
             raise AttributeError("the recurrence was given drives, not an input x; its gradients are in .drive")
         return projection, rec.x
+
+
+def initial_of(rec: Recurrence, into: Array, dtype: Any) -> Array:
+    """Return the cotangent of h[0] that loops have added up, (k, *batch, *lanes, n), in the shape of a state."""
+    initial = np.moveaxis(into, 0, len(rec.batch)) if rec.layout.components > 1 else into[0]
+    return namespace(into).ascontiguousarray(initial, dtype)  # type: ignore[no-any-return]
 
 
 def _sums(first: dict[str, Array], second: dict[str, Array]) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from torch.utils._pytree import register_pytree_node
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.links import RECORDERS, Leaf, linked, unrecorded
@@ -26,6 +27,10 @@ from recsolve.solve import solve
 
 if TYPE_CHECKING:
     from recsolve.interop.autograd import CellSpec
+
+
+# So that DistributedDataParallel finds the tensors of a shard that a model returns.
+register_pytree_node(Shard, lambda x: ([x.local], x.timeline), lambda parts, axis: Shard(next(iter(parts)), axis))
 
 
 def run_over_ranks(spec: CellSpec, tensors: Mapping[str, Any], axis: Timeline) -> tuple[Any, Any]:
@@ -92,7 +97,7 @@ class SolvedOverRanks(_OfOneDevice, Solved):
 
     def _gradients(self, c: Cotangents) -> Callable[[Leaf], Array]:
         rec = self.recurrence
-        with self.axis.ranks.together(f"the backward of a solve of {rec.description}"):
+        with self.axis.together(f"the backward of a solve of {rec.description}"):
             final = c.final if c.final is not None else namespace(rec.initial).zeros_like(rec.initial)
             found = gradients_over_ranks(self.solution, c.states, c.output, final if self.axis.total else None)
             self.axis.ranks.closed()

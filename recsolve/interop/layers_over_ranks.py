@@ -35,7 +35,7 @@ def run_over_ranks(
     """
     axis = timeline_of({"x": x, "reset": reset})
     assert axis is not None
-    with axis.ranks.together(f"{layers} on steps {tuple(x.shape[1:])} of {x.dtype}"):
+    with axis.together(f"{layers} on steps {tuple(x.shape[1:])} of {x.dtype}"):
         if lengths is not None or layers.batch_first:
             name = "batch_first is True" if layers.batch_first else "lengths is given"
             raise ValueError(f"{name} and x is a Shard; wanted all sequences with time first, and resets between them")

@@ -69,9 +69,9 @@ def run(module: Any, x: Any, hx: Any = None, **settings: Any) -> RunResult:
     Returns
     -------
     RunResult
-        ``(output, h_n)`` as the module would return them, without gradients; ``.how`` says how they were found. Those of
-        shards carry gradients: the backward of each rank gives the part of its own steps in the gradient of the sum of
-        all ranks' losses, and every rank must go back.
+        ``(output, h_n)`` as the module would return them, without gradients; ``.how`` says how they were found. Those
+        of shards carry gradients: the backward of each rank gives the part of its own steps in the gradient of the sum
+        of all ranks' losses, and every rank must go back.
 
     Raises
     ------

@@ -42,16 +42,12 @@ class SharedSteps(Sequences):
         return turned_resets(Shard(self._reset, self._axes[0])).local
 
 
-_WHOLE = "torch.compile does not look into what ranks do together; call it outside of what is compiled"
-
-
-@torch.compiler.disable(reason=_WHOLE)  # type: ignore[untyped-decorator]
 def run_shared(layer: Stack, x: Shard[Any], hx: Any, *, reset: Any, **ways: Any) -> tuple[Shard[Any], Any]:
     """Return the output and the final states of a layer, as its ``forward`` does, of what ranks share."""
     axis = timeline_of({"input": x, "reset": reset})
     assert axis is not None
     name = type(layer).__name__
-    with axis.ranks.together(f"{name}({layer.extra_repr()}) on steps {tuple(x.shape[1:])} of {x.dtype}"):
+    with axis.together(f"{name}({layer.extra_repr()}) on steps {tuple(x.shape[1:])} of {x.dtype}"):
         _check(layer, x, ways)
         mask = None if reset is None else reset.local
         y, final = layer._ordered(x.local, hx, lambda own: SharedSteps(own, mask, axis))

@@ -132,12 +132,16 @@ class Stack:
         -----
         Over ranks, gradients are as of torch's context parallelism: the backward of each rank gives the part of its own
         steps in the gradient of the sum of all ranks' losses. Their sum over ranks is the gradient, and ``hx`` has a
-        part where sequences start alone. Every rank must go back.
+        part where sequences start alone. Every rank must go back. ``torch.compile`` breaks the graph there, or refuses
+        with ``fullgraph=True``.
         """
         ways = {"lengths": lengths, "cu_seqlens": cu_seqlens, "reset": reset}
         given = [name for name, way in ways.items() if way is not None]
         if isinstance(input, Shard):
-            return run_shared(self, input, hx, **ways)
+            call = run_shared  # not decorated, which takes seconds to import
+            if torch.compiler.is_compiling():
+                call = torch.compiler.disable(run_shared)  # ranks exchange messages, which no graph can hold
+            return call(self, input, hx, **ways)
         if isinstance(input, rnn.PackedSequence):
             if given:
                 raise ValueError(f"{given[0]} is given, but input is a PackedSequence, which says where sequences end")

@@ -59,6 +59,29 @@ class Verdict(NamedTuple):
     largest: float | None = None
 
 
+class Asked(NamedTuple):
+    """A solve that a device has been asked for, which the host has not waited for.
+
+    Attributes
+    ----------
+    states : array, shape (T, *batch, *event)
+    told : array of int32
+        What the device tells of the solve, once ``judge`` has asked for that too.
+    sizes : tuple of int
+        What it takes beside that to say what has become of it.
+    judge : callable
+    verdict : callable
+        ``verdict(told, sizes)`` returns the verdict, given these on the host: those of this solve, or of one of other
+        steps.
+    """
+
+    states: Array
+    told: Array
+    sizes: tuple[int, int]
+    judge: Callable[[], None]
+    verdict: Callable[[Array, tuple[int, int]], Verdict]
+
+
 class Pulled(NamedTuple):
     """The cotangents of what one step at all t is computed of.
 
@@ -171,6 +194,17 @@ class Engine:
             Steps that are iterated together.
         most : int, optional
             Sweeps, after which there is no answer.
+        """
+        return None
+
+    def ask(self, tolerance: Tolerance, into: Array | None = None) -> Asked | None:
+        """Ask for what ``solve("windows", tolerance)`` returns, without waiting for it; None where nothing does that.
+
+        Parameters
+        ----------
+        tolerance : Tolerance
+        into : array, shape (T, *batch, *event), optional
+            Where the states go.
         """
         return None
 

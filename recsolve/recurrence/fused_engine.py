@@ -11,10 +11,11 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
+from recsolve.kernels.gpu.cell.solve_outcome import Findings, findings
 from recsolve.mixings import plain_of
 from recsolve.recurrence.compilation import Backend, kernel_of
 from recsolve.recurrence.current import Traced
-from recsolve.recurrence.engine import CompiledEngine, Verdict, Way
+from recsolve.recurrence.engine import Asked, CompiledEngine, Verdict, Way
 
 if TYPE_CHECKING:
     from recsolve.kernels.gpu.cell.bound_cell import Bound
@@ -86,7 +87,9 @@ class FusedEngine(CompiledEngine):
             return None
         states, rows = self.recurrence.empty(), self.recurrence.length * prod(self.recurrence.batch)
         if self.backend == "cuda":
-            return self._launched(states, rows, (0.0, 0.0) if way == "walk" else (tolerance.atol, tolerance.rtol))
+            test = (0.0, 0.0) if way == "walk" else (tolerance.atol, tolerance.rtol)
+            outcome = self.loops.solve(self.inputs, states, self.batch, self.starts, test)
+            return _verdict(states, rows, test, outcome.verdict())
         if way == "walk":
             walk = partial(self.loops.walk, self.inputs, states, self.batch, self.starts)
             if (finite := self._if_ready("walk", walk)) is None:
@@ -101,18 +104,17 @@ class FusedEngine(CompiledEngine):
         counts = {"nfev": max(iterations, 1), "njev": iterations, "rows": round(sweeps * rows), **counted}
         return Verdict(states, iterations, counts=counts)
 
-    def _launched(self, states: Array, rows: int, test: tuple[float, float]) -> Verdict:
-        """Return what kernels find, and what they say of the states that they have written and read again."""
+    def ask(self, tolerance: Tolerance, into: Array | None = None) -> Asked | None:
+        if self.backend != "cuda" or tolerance.lanes is not None or 0 in self.recurrence.shape:
+            return None
+        states, test = self.recurrence.empty() if into is None else into, (tolerance.atol, tolerance.rtol)
         outcome = self.loops.solve(self.inputs, states, self.batch, self.starts, test)
-        found = outcome.verdict()
-        good = found.complete and found.finite and found.met
-        worst = found.worst
-        if found.segments > 1 and states.dtype == np.float64:  # the kernel gives a float32: no less than it was
-            worst = float(np.nextafter(np.float32(worst), np.float32(np.inf)))
-        again = {"segments": found.segments, "segments_redone": found.redone, "segments_walked": found.walked}
-        iterations = max(found.sweeps - 1, 0) if max(test) else 0
-        counts = {"nfev": max(found.sweeps, 1), "njev": iterations, "rows": max(found.sweeps, 1) * rows, **again}
-        return Verdict(states, iterations, worst if good else None, counts=counts, largest=found.largest)
+        rows = self.recurrence.length * prod(self.recurrence.batch)
+
+        def verdict(told: Array, sizes: tuple[int, int]) -> Verdict:
+            return _verdict(states, rows, test, findings(told, *sizes))
+
+        return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), outcome.judge, verdict)
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence
@@ -120,3 +122,15 @@ class FusedEngine(CompiledEngine):
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
         call = partial(self.loops.adjoint, self.inputs, states, cotangent, self.batch, self.starts)
         return self._if_ready("adjoint", call)
+
+
+def _verdict(states: Array, rows: int, test: tuple[float, float], found: Findings) -> Verdict:
+    """Return what kernels say of the states that they have written and read again."""
+    good = found.complete and found.finite and found.met
+    worst = found.worst
+    if found.segments > 1 and states.dtype == np.float64:  # the kernel gives a float32: no less than it was
+        worst = float(np.nextafter(np.float32(worst), np.float32(np.inf)))
+    again = {"segments": found.segments, "segments_redone": found.redone, "segments_walked": found.walked}
+    iterations = max(found.sweeps - 1, 0) if max(test) else 0
+    counts = {"nfev": max(found.sweeps, 1), "njev": iterations, "rows": max(found.sweeps, 1) * rows, **again}
+    return Verdict(states, iterations, worst if good else None, counts=counts, largest=found.largest)

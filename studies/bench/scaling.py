@@ -166,9 +166,8 @@ def _own(config: Scaling, name: str, length: int, sweep: bool, world: World) -> 
 
 def _cost(found: Row, own: dict[int, float], links: list[Link], world: World) -> Cost:
     """Return the cost of a call that sends such messages, and does its work as often as these say."""
-    messages, way = found["messages"], found["way"]
-    rounds = {"rounds": messages - 1, "sweeps": messages - 1, "turns": found["ranks"]}.get(way, 1)
-    return Cost(own, links, world.device == "cpu", messages, found["message_bytes"], max(rounds, 1))
+    rounds = {"sweeps": (found["iterations"] or 0) + 1, "turns": found["ranks"]}.get(found["way"], 1)
+    return Cost(own, links, world.device == "cpu", found["messages"], found["message_bytes"], rounds)
 
 
 def _alone(config: Scaling, name: str, total: int, world: World) -> tuple[Call, list[Any] | None]:

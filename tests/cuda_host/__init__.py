@@ -62,9 +62,22 @@ def together(launch: Launch) -> list[str]:
         number = "double" if "double" in kernel else "float"
         stages = [f"recsolve::sweep_stage<recsolve::SweepCell, {number}, {linear}>" for linear in ("true", "false")]
         return [*stages, f"recsolve::sweep_update<{number}>"]
+    if name in ("summary", "together"):
+        return _summaries(launch)
     if name in (*WALKS, "dense", "walk_block", "walk_cluster"):
         return sorted({kernel.replace(", true,", ", false,"), kernel.replace(", false,", ", true,")})
     return [kernel]
+
+
+def _summaries(launch: Launch) -> list[str]:
+    """Return the kernels of a summary, with and without cuts, and the one that comes after them."""
+    if template(launch.kernel) == "together":
+        return [launch.kernel]
+    inner = launch.kernel.partition("<")[2]
+    depth = [inner[:i].count("<") - inner[:i].count(">") for i in range(len(inner))]
+    map_type = inner[: next(i for i, c in enumerate(inner) if c == "," and not depth[i])]
+    kernels = {launch.kernel.replace(", true,", ", false,", 1), launch.kernel.replace(", false,", ", true,", 1)}
+    return [launch.kernel, *sorted(kernels - {launch.kernel}), f"recsolve::together<{map_type}>"]
 
 
 def conversions() -> ctypes.CDLL:

@@ -107,7 +107,7 @@ def _cut(f: Array, q: int, n: int, after: Array, s: int, row: Array, resets: Arr
 @compiled
 def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Array, row: Array, resets: Array,
               where: Array, g: Geometry, first: int, last: int) -> None:  # fmt: skip
-    """Compose the steps of blocks to x -> P x + Q, for the tasks [first, last); the lanes of a tile are blocks.
+    """Compose the steps of blocks to x -> P x + Q, for the tasks [first, last); tiles are of blocks, or of lanes.
 
     All components of a lane are cut together. Where ``seen`` is set that has happened: Q alone is the state.
     """
@@ -116,7 +116,8 @@ def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Arra
     for task in range(first, last):
         at, j = where[task % groups], task // groups * w
         n = min(w, g.inner - j)
-        p, q, lane, time = at[E] + j * g.e_l, at[F] + j * g.f_l, at[LANE], j * g.time_l
+        p, q, time = at[E] + j * g.e_l, at[F] + j * g.f_l, at[TIME] + j * g.time_l
+        lane, block, along = at[LANE] + j * g.lane_l, time // g.steps, g.time_l // g.steps
         for t in range(time, time + g.steps):
             for m in range(k + 1):
                 for i in range(k):
@@ -129,18 +130,20 @@ def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Arra
                         _add(f, q + i * g.f_row, g.f_l, after, r, n)
                     elif m == k:
                         _copy(f, q + i * g.f_row, g.f_l, after, r, 1, n)
-            if any_cut(t, g.time_l, n, row, g.cold, g.has_resets):
+            if any_cut(t, g.time_l, n if g.time_l else 1, row, g.cold, g.has_resets):
                 _cut(f, q, n, after, k * k * w, row, resets, lane, t, g)
                 for b in range(n):
-                    if cut_at(t + b * g.time_l, lane, k * g.lanes, row, resets, g.cold, g.has_resets):
-                        seen[j + b, lane] = True
+                    own = lane + b * g.lane_l
+                    if cut_at(t + b * g.time_l, own, k * g.lanes, row, resets, g.cold, g.has_resets):
+                        seen[block + b * along, own] = True
             columns, after = after, columns
             p, q = p + g.e_t, q + g.f_t
         for i in range(k):
             for b in range(n):
-                Q[j + b, i, lane] = columns[(k * k + i) * w + b]
+                own, of = lane + b * g.lane_l, block + b * along
+                Q[of, i, own] = columns[(k * k + i) * w + b]
                 for m in range(k):
-                    P[j + b, i, m, lane] = columns[(m * k + i) * w + b]
+                    P[of, i, m, own] = columns[(m * k + i) * w + b]
 
 
 @compiled

@@ -104,6 +104,21 @@ def _compose(e: Array, p: int, f: Array, q: int, P: Array, Q: Array, g: Geometry
 
 
 @compiled
+def _compose_row(kind: int, e: Array, p: int, f: Array, q: int, P: Array, Q: Array) -> None:
+    """Do the same with contiguous lanes."""
+    if kind == AFFINE:
+        for i in range(len(P)):
+            u = e[np.uint64(p + i)]
+            P[i] = u * P[i]
+            Q[i] = u * Q[i] + f[np.uint64(q + i)]
+    else:
+        for i in range(len(P)):
+            u = e[np.uint64(p + i)]
+            P[i] = _through(CLAMP, u, P[i])
+            Q[i] = act(CLAMP, u, f[np.uint64(q + i)], Q[i])
+
+
+@compiled
 def gather(base: Array, origin: int, stride: int, row: Array) -> None:
     """Copy a strided row to a buffer."""
     for i in range(len(row)):
@@ -231,7 +246,7 @@ def _constant(kind: int, e: float, f: float, initial: float) -> float:
 @compiled
 def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Array, row: Array, resets: Array,
               where: Array, g: Geometry, first: int, last: int) -> None:  # fmt: skip
-    """Compose the steps of blocks to x -> act(P, Q, x), for the tasks [first, last); the lanes of a tile are blocks.
+    """Compose the steps of blocks to x -> act(P, Q, x), for the tasks [first, last); tiles are of blocks, or of lanes.
 
     Where ``seen`` is set a step was cut from its past: then Q alone is the state, and P means nothing.
     """
@@ -240,23 +255,30 @@ def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Arra
         at, j = where[task % groups], task // groups * width
         n = min(width, g.inner - j)
         P_row, Q_row = maps[0, :n], maps[1, :n]
-        p, q, lane, time = at[E] + j * g.e_l, at[F] + j * g.f_l, at[LANE], j * g.time_l
+        p, q, time = at[E] + j * g.e_l, at[F] + j * g.f_l, at[TIME] + j * g.time_l
+        lane, block = at[LANE] + j * g.lane_l, time // g.steps
         for t in range(time, time + g.steps):
             if n == 4 and t == time + 1 and not g.has_resets:
                 _compose_four(e, p, f, q, P_row, Q_row, g, g.steps - 1)
                 break
-            if t > time:
-                _compose(e, p, f, q, P_row, Q_row, g)
-            else:
+            if t == time:
                 gather(e, p, g.e_l, P_row)
                 gather(f, q, g.f_l, Q_row)
-            if any_cut(t, g.time_l, n, row, g.cold, g.has_resets):
+            elif g.e_l == 1 and g.f_l == 1:
+                _compose_row(g.kind, e, p, f, q, P_row, Q_row)
+            else:
+                _compose(e, p, f, q, P_row, Q_row, g)
+            if any_cut(t, g.time_l, n if g.time_l else 1, row, g.cold, g.has_resets):
                 for i in range(n):
-                    if cut_at(t + i * g.time_l, lane, g.lanes, row, resets, g.cold, g.has_resets):
-                        Q_row[i] = _constant(g.kind, e[p + i * g.e_l], f[q + i * g.f_l], initial[lane])
-                        seen[j + i, lane] = True
+                    own = lane + i * g.lane_l
+                    if cut_at(t + i * g.time_l, own, g.lanes, row, resets, g.cold, g.has_resets):
+                        Q_row[i] = _constant(g.kind, e[p + i * g.e_l], f[q + i * g.f_l], initial[own])
+                        seen[block + i * g.time_l // g.steps, own] = True
             p, q = p + g.e_t, q + g.f_t
-        P[j : j + n, lane], Q[j : j + n, lane] = P_row, Q_row
+        if g.time_l:
+            P[block : block + n, lane], Q[block : block + n, lane] = P_row, Q_row
+        else:
+            P[block, lane : lane + n], Q[block, lane : lane + n] = P_row, Q_row
 
 
 @compiled

@@ -38,6 +38,7 @@ _NARROW = 16  # with fewer lanes a row is too short for a loop, and blocks of ti
 _LONG = 2048  # steps from which on that pays
 _BLOCK = 64  # steps of a block at least
 _BLOCKS = 1024  # blocks at most
+_ABREAST, _TILES = 64, 16  # blocks of time of a summary where lanes are few, and tiles at least where they are many
 _SIDE = 4  # blocks of a tile: as many as the loops step in registers
 _SPREAD = 100_000  # numbers from which on threads pay for waking them
 _COMPONENTS = 4  # a block at most
@@ -114,7 +115,7 @@ def _fill(monoid: Monoid, elements: Any, y: Array, initial: Array | None, start:
         walk_dense(e, f, y, initial=initial, start=start, reset=reset, workers=workers)
         return
     e = e.diagonal() if isinstance(e, LaneDense) else e
-    _Scan(monoid, (e, f), y, initial, start, reset).run(chunk)
+    Laid(monoid, (e, f), y, initial, start, reset).run(chunk)
 
 
 def _fill_half(
@@ -149,8 +150,8 @@ def _entries(e: Any, f: Array) -> Array:
     return np.broadcast_to(data, f.shape)
 
 
-class _Scan:
-    """One scan laid out for the compiled loops."""
+class Laid:
+    """One scan laid out for the compiled loops; lanes are ordered as ``y`` has them in memory."""
 
     def __init__(self, monoid: Monoid, elements: Any, y: Array, initial: Array | None, start: Array | None,
                  reset: Array | None):  # fmt: skip
@@ -170,6 +171,7 @@ class _Scan:
         self.start = self.initial if start is None else self._row(start)
         resets = resets_of(reset, y.shape, self._rows)
         # A clamp starts from ``initial`` where it is cut; there is nothing to look up where that is all of the start.
+        self.cut_first = resets.start
         self.cold = (initial is None and start is None) or (resets.start and not self.clamp)
         self.start = self.initial if resets.start else self.start
         self.has_resets, self.row, self.resets = resets.any, resets.row, resets.lanes.ravel()
@@ -253,15 +255,64 @@ class _Scan:
             return 1
         return max(min(ceil(groups / self.workers), _WIDTH // width), 1)
 
+    def _side_by_side(self, length: int, blocks: int) -> tuple[Array, Any]:
+        """Return groups of blocks of one lane each."""
+        lane = np.arange(self.lanes.number)
+        where = np.column_stack([self.lanes.each(), lane, lane, np.zeros(len(lane), int)])
+        return where, self._geometry(length, blocks, min(_SIDE, blocks), length)
+
+    def _unfilled(self, blocks: int) -> tuple[Array, Array, Array]:
+        """Return room for the summaries of blocks of time, and for whether a step of them is cut."""
+        count, (square, vector) = self.lanes.number, ((self.k, self.k), (self.k,)) if self.k > 1 else ((), ())
+        P, Q = np.empty((blocks, *square, count), self.dtype), np.empty((blocks, *vector, count), self.dtype)
+        return P, Q, np.zeros((blocks, count), np.bool_)
+
+    def blocks(self) -> tuple[int, int]:
+        """Return the length and number of blocks of time for a summary: enough for threads, and to walk abreast."""
+        steps: int = self.shape[0]
+        few = self.lanes.number < _NARROW
+        wanted = _ABREAST if few else ceil(_TILES / ceil(self.lanes.number * self.k / _WIDTH))
+        blocks = max(min(wanted, steps // _BLOCK), 1)
+        return steps // blocks, blocks
+
+    def summaries(self, length: int, blocks: int) -> tuple[Array, Array, Array]:
+        """Return the maps (P, Q) of blocks of time, with axes as elements have them, and which of them are cut."""
+        lanes = self.lanes
+        self.cold = self.cut_first  # else the first step acts on what comes in
+        if lanes.number < _NARROW:
+            where, g = self._side_by_side(length, blocks)
+        else:
+            groups, first = len(lanes.offsets), np.tile(np.arange(len(lanes.offsets)) * lanes.inner, blocks)
+            begin = np.repeat(np.arange(blocks) * length, groups)
+            by_time = np.array([x.strides[0] for x in self.arrays])
+            origins = np.tile(lanes.offsets, (blocks, 1)) + begin[:, None] * by_time
+            where = np.column_stack([origins, first, first, begin])
+            g = self._geometry(length, lanes.inner, min(lanes.inner, max(_WIDTH // self.k, 1)), 0)
+        P, Q, seen = self._unfilled(blocks)
+        e, f = self.arrays[0].base, self.arrays[1].base
+        loop = partial(self.loops.summarise, e, f, P, Q, seen, self.initial, self.row, self.resets, where, g)
+        spread(loop, len(where) * ceil(g.inner / g.width), self.workers)
+        return self._with_axes(P, 2), self._with_axes(Q, 1), self._with_axes(seen, 0)
+
+    def _with_axes(self, x: Array, components: int) -> Array:
+        """Return (blocks, [k, [k]], lanes) with the axes of lanes as they are, and those of components among them."""
+        own = components if self.k > 1 else 0
+        axes = {self.axis - 1} if self.k > 1 else set()
+        sizes = [n for axis, n in enumerate(self.shape[1:]) if axis not in axes]
+        apart = x.reshape(*x.shape[:-1], *(sizes[axis] for axis in self.lanes.order))
+        leading = 1 + own
+        x = apart.transpose(*range(leading), *(leading + self.lanes.order.index(axis) for axis in range(len(sizes))))
+        if self.k == 1:
+            return x
+        if not own:  # all components are cut together
+            return np.expand_dims(x, self.axis)
+        return np.moveaxis(x, range(1, leading), range(self.axis, self.axis + own))
+
     def _in_blocks(self, length: int) -> None:
         """Summarise blocks of time, carry states across them, and walk them side by side."""
         count, k, blocks = self.lanes.number, self.k, self.shape[0] // length
-        lane = np.arange(count)
-        where = np.column_stack([self.lanes.each(), lane, lane, np.zeros(count, int)])
-        g = self._geometry(length, blocks, min(_SIDE, blocks), length)
-        square, vector = ((k, k), (k,)) if k > 1 else ((), ())
-        P, Q = np.empty((blocks, *square, count), self.dtype), np.empty((blocks, *vector, count), self.dtype)
-        seen = np.zeros((blocks, count), np.bool_)
+        where, g = self._side_by_side(length, blocks)
+        P, Q, seen = self._unfilled(blocks)
         start = np.empty((blocks + 1) * k * count, self.dtype)
         start[: k * count] = self.start
         e, f, y = (x.base for x in self.arrays)

@@ -22,7 +22,8 @@ struct Problem {
     long long pitch;                          // distance of steps in shared memory
     long long by_time_in[INPUTS], by_time_y;  // whether times are nearer in memory than lanes
     long long tiles_of_time, tiles_of_lanes;
-    long long told;  // address of what blocks tell each other
+    long long ranges;  // into which tiles of time are divided where each block takes several
+    long long told;    // address of what blocks tell each other
 };
 
 // The numbers of one element: a matrix by rows, then vectors.

@@ -126,7 +126,9 @@ class FusedCuda:
         if not states.size:
             plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1, *way)
             one = plan("Forward", states.dtype.name, False, self.sizes, 1, 1, 1)
-            return Outcome(one, lambda: None, lambda: states, 0, lambda: states)
+            return Outcome(
+                one, lambda: None, lambda: states, 0, lambda: states, namespace(states).zeros(FIELDS, np.int32)
+            )
         return self._run("Forward", (inputs, [states], _given(starts, states)), axis, tol, way)
 
     def at_once(self, inputs: Sequence[Array], shape: tuple[int, ...], batch: int) -> AtOnceCuda:
@@ -246,7 +248,8 @@ class FusedCuda:
             added: Array = memory[ready.added : ready.added + size].view(np.float64).reshape(ready.sums)
             return added
 
-        return Outcome(ready.plan, judge, report, ready.groups, sums)
+        told = memory[: 4 * FIELDS].view(np.int32)
+        return Outcome(ready.plan, judge, report, ready.groups, sums, told)
 
     def _aligned(self, way: Way, arrays: Arrays) -> Arrays:
         """Return arrays whose numbers lie between those of an array of their dtype as copies, where they are read."""

@@ -65,6 +65,8 @@ class Outcome:
         Of 32 lanes.
     sums : callable
         Returns what was added up, float64 (segments, sums, lanes).
+    told : array of int32
+        What kernels tell of the solve, where it lies on the device.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class Outcome:
         report: Callable[[], Array],
         groups: int,
         sums: Callable[[], Array],
+        told: Array,
     ):
         self.plan, self.judge, self.report, self.groups, self.sums = plan, judge, report, groups, sums
+        self.told = told
         self._found: Findings | None = None
 
     def verdict(self) -> Findings:
@@ -88,11 +92,15 @@ class Outcome:
         segments = self.plan.segments
         if not self.groups:
             return Findings(True, True, True, 0.0, 0, 0, 0, segments, 0.0)
-        told = self.report()
-        ended, wrong, lost, unmet, sweeps, redone, walked = _TOLD(told.tolist())
-        residual, size = _SIZES(told.view(np.float32).tolist())
-        complete = ended == segments * self.groups and not wrong
-        return Findings(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments, size)
+        return findings(self.report(), segments, self.groups)
 
     def __repr__(self) -> str:
         return f"Outcome({self.verdict()})"
+
+
+def findings(told: Array, segments: int, groups: int) -> Findings:
+    """Return what the device found out about a solve of so many segments of groups of lanes, of what it has told."""
+    ended, wrong, lost, unmet, sweeps, redone, walked = _TOLD(told.tolist())
+    residual, size = _SIZES(told.view(np.float32).tolist())
+    complete = ended == segments * groups and not wrong
+    return Findings(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments, size)

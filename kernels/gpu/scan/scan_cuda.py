@@ -53,7 +53,7 @@ def _carried(given: Operands | None, initial: Array | None, kind: str) -> bool:
     return initial is not None or not given.restarts
 
 
-def _taken(monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None, kind: str) -> Operands | None:
+def taken(monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None, kind: str) -> Operands | None:
     """Return how elements are read, or None if the kernels do not take them, such a mask, or so many axes."""
     given, like = operands(monoid, elements), monoid.like(elements)
     if given is None or not _carried(given, initial, kind):
@@ -108,14 +108,14 @@ def scan(
         if is_factored(elements[0]):
             walked = scan_factored(elements[0], like, where, initial=initial, reset=reset)
             return scan_numpy.scan(monoid, elements, initial=initial, reset=reset) if walked is None else walked
-        given = _taken(monoid, elements, initial, reset, where.kind)
+        given = taken(monoid, elements, initial, reset, where.kind)
         if given is None:
             return scan_numpy.scan(monoid, elements, initial=initial, reset=reset)
         y = empty_in_order(like.shape, like, like.ndim)
         if type(elements[0]) is Zero:
             y[...] = elements[1]
         elif y.size:
-            asked, arrays = _asked(given, y, initial, reset)
+            asked, arrays = asked_of(given, y, initial, reset)
             Launches(where, _plan(asked, where, regime, width), arrays)()
         return y
 
@@ -124,10 +124,10 @@ def launches(
     monoid: Monoid, elements: Any, y: Array, machine: Machine, *, reset: Array | None = None
 ) -> Launches | None:
     """Return a scan into ``y`` that can be run many times, or captured; None if the kernels do not take it."""
-    given = _taken(monoid, elements, None, reset, machine.kind)
+    given = taken(monoid, elements, None, reset, machine.kind)
     if given is None:
         return None
-    asked, arrays = _asked(given, y, None, reset)
+    asked, arrays = asked_of(given, y, None, reset)
     return Launches(machine, _plan(asked, machine), arrays)
 
 
@@ -138,7 +138,7 @@ def planned(monoid: Monoid, elements: Any, *, initial: Array | None = None, rese
         y = empty_in_order(like.shape, like, like.ndim)
         given = operands(monoid, elements)
         assert given is not None
-        return _plan(_asked(given, y, initial, reset)[0], machine).variant.regime
+        return _plan(asked_of(given, y, initial, reset)[0], machine).variant.regime
 
 
 def _plan(asked: Scan, machine: Machine, regime: Regime | None = None, width: int | None = None) -> Plan:
@@ -154,7 +154,7 @@ def _cuts_together(given: Operands, like: Array, reset: Array | None) -> bool:
     return bool(reset.ndim == like.ndim and (given.state is None or reset.shape[given.state] == 1))
 
 
-def _asked(given: Operands, y: Array, initial: Array | None, reset: Array | None) -> tuple[Scan, Placed]:
+def asked_of(given: Operands, y: Array, initial: Array | None, reset: Array | None) -> tuple[Scan, Placed]:
     """Return what a plan depends on, and the arrays of a scan into ``y``."""
     vector = () if given.state is None else (given.state,)
     arrays: dict[str, Array] = {"y": y}

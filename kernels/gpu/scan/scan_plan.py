@@ -41,6 +41,8 @@ _LOOK = 3.0e-6  # of a window of tiles to the next
 _NARROW, _FEWER = 1.2, 1.06  # the time of tiles of one sector, and of fewer tiles than others
 _TINY_TRAFFIC, _CHAINED_TRAFFIC, _HEAVY_TRAFFIC = 1.7, 1.4, 2.8  # of bytes that must move; of maps of many numbers
 _SECTOR = 32  # bytes that memory moves at least
+_LINE = 4  # sectors that a row of a tile has where blocks do not wait for each other
+_WAVES = 4  # blocks for each that a multiprocessor holds at a time, so that the last ones end together
 _HALF_LINES = 1.1  # the time of threads that load less than a line of 128 bytes together
 
 
@@ -96,18 +98,18 @@ def plan(
     ValueError
         For another regime or width, or a regime whose tiles do not fit into shared memory.
     """
-    if regime not in (None, *REGIMES):
+    if regime not in (None, "summary", *REGIMES):
         raise ValueError(f"regime is {regime!r}; wanted one of {', '.join(REGIMES)}")
     if width not in (None, *WIDTHS):
         raise ValueError(f"width is {width!r}; wanted one of {', '.join(map(str, WIDTHS))}")
-    candidates = [_planned(scan, one, width, room) for one in ((regime,) if regime else REGIMES)]
+    candidates = [_planned(scan, one, width, room, processors) for one in ((regime,) if regime else REGIMES)]
     candidates = [one for one in candidates if one.launch.shared <= room]
     if not candidates:
         raise ValueError(f"regime is {regime!r}; wanted one whose tiles of such elements fit into {room} bytes")
-    return min(candidates, key=lambda one: cost(one, processors))
+    return candidates[0] if regime else min(candidates, key=lambda one: cost(one, processors))
 
 
-def _planned(scan: Scan, regime: Regime, width: int | None, room: int) -> Plan:
+def _planned(scan: Scan, regime: Regime, width: int | None, room: int, processors: int) -> Plan:
     filled = problem(scan.steps, scan.sizes, dict(scan.arrays))
     p, numbers = filled[0], filled.view(np.int64)
     lanes = int(p["lanes"])
@@ -132,6 +134,10 @@ def _planned(scan: Scan, regime: Regime, width: int | None, room: int) -> Plan:
     shared = v.shared(width, pitch)
     if regime == "tiny":
         return Plan(v, v.launch(across, shared, numbers))
+    if regime == "summary":
+        ranges = max(min(_WAVES * v.blocks * processors // across, along), 1)
+        p["ranges"] = ranges
+        return Plan(v, v.launch(across * ranges, shared, numbers))
     words = (v.maps.size - 1) * v.storage.number_bytes // 4
     return Plan(v, v.launch(across * along, shared, numbers), across * along * words * width)
 
@@ -148,8 +154,8 @@ def _tile(v: Variant, steps: int, lanes: int, along_time: bool, room: int) -> tu
         width = min(1 << max((fitted(v, 1, room).span(1) // longest).bit_length() - 1, 0), most)
         return width, fitted(v, width, room)
     sector = _SECTOR // v.storage.bytes
-    if v.regime == "tiny":
-        width = min(sector, most)
+    if v.regime in ("tiny", "summary"):
+        width = min(sector if v.regime == "tiny" else _LINE * sector, most)
         return width, fitted(v, width, room)
     ways = [
         (min(width, most), fitted(v, min(width, most), room, tiles), tiles)

@@ -17,7 +17,7 @@ from recsolve.kernels.gpu.scan.maps import headers_of, map_type
 from recsolve.kernels.gpu.views import INPUTS, LANES
 from recsolve.kernels.monoids.cuda_map import MapType
 
-_HEADERS = {"walks": "scan/stream", "tiles": "scan/look_back", "dense": "scan/dense"}
+_HEADERS = {"walks": "scan/stream", "tiles": "scan/look_back", "summary": "scan/summary", "dense": "scan/dense"}
 OPTIONS = ("-std=c++17",)
 WIDTHS = (1, 2, 4, 8, 16, 32)  # lanes of tiles
 _OFFSETS = 8 * (len(INPUTS) + 2)  # bytes: where a lane of a tile is in each array
@@ -30,7 +30,7 @@ _LONGEST = 21  # vectors of a run at most, in a program of bounded length
 _TILES = 177 << 10  # bytes of the numbers of all tiles of a multiprocessor, roughly
 _WINDOWS = 2  # that a block looks back over, of as many tiles as it has threads for
 
-Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained", "dense"]
+Regime: TypeAlias = Literal["registers", "streamed", "tiny", "chained", "summary", "dense"]
 REGIMES: tuple[Regime, ...] = ("registers", "streamed", "tiny", "chained")
 WALKS: tuple[Regime, ...] = ("registers", "streamed")
 Order: TypeAlias = Literal["across", "along"]
@@ -65,8 +65,8 @@ class Variant:
     Attributes
     ----------
     regime : str
-        ``registers`` and ``streamed`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles, ``dense``
-        walks a thread for each row of a matrix.
+        ``registers`` and ``streamed`` walk a thread for each lane, ``tiny`` and ``chained`` go by tiles, and so does
+        ``summary``, which only composes; ``dense`` walks a thread for each row of a matrix.
     monoid : str
         The name of a map, as in :func:`recsolve.kernels.gpu.scan.maps.cuda_map`.
     parts : int
@@ -139,6 +139,7 @@ class Variant:
             "registers": f"{cut}, {self.run}",
             "streamed": f"{cut}, {self.threads - self.lanes}, {self.batch}, {order}",
             "tiny": tile,
+            "summary": tile,
             "dense": f"{cut}, {self.run}, {self.vector}",
             "chained": f"{tile}, {self.batch}",
         }
@@ -157,7 +158,7 @@ class Variant:
         along = self.threads * (self.run + self.vector)
         plane = along if self.order == "along" else self.span(width) * pitch
         states = (2 * self.parts + self.threads // LANES * (size + self.parts + 1)) * LANES
-        maps = self.batch * self.threads * size
+        maps = size * (LANES if self.regime == "summary" else self.batch * self.threads)
         return (_OFFSETS + 4) * LANES + (states + maps) * number + (self.numbers * own + cut) * plane
 
     def launch(self, blocks: int, shared: int, problem: Array) -> Launch:
@@ -173,7 +174,8 @@ class Variant:
     def blocks(self) -> int:
         """Blocks that a multiprocessor is to hold, which bounds registers; 1 where maps are heavy."""
         numbers = self.threads * self.run * self.abreast * self.numbers * self.storage.bytes
-        return max(min(_TILES // numbers, TILES), 1) if self.light else 1
+        one_by_one = self.regime == "summary" and self.vector * self.storage.bytes < 4  # they wait in registers
+        return max(min(_TILES // numbers, TILES - one_by_one), 1) if self.light else 1
 
     @property
     def light(self) -> bool:
@@ -211,7 +213,7 @@ def variant(
         return _stream(Variant(regime, monoid, parts, dtype, cut, 0, 0, 0, vector, order=order))
     light = weight <= _LIGHT
     threads = next(_THREADS[most] for most in sorted(_THREADS) if weight <= most)
-    windows = 0 if regime == "tiny" else _WINDOWS if light and storage.number_bytes == 4 else 1
+    windows = 0 if regime in ("tiny", "summary") else _WINDOWS if light and storage.number_bytes == 4 else 1
     return Variant(
         regime, monoid, parts, dtype, cut, threads, 0, windows, vector if light or order == "across" else 1, order
     )
@@ -258,11 +260,13 @@ AFFINE_AND_CLAMP = (("affine", 1), ("affine", 2), ("affine", 3), ("affine", 4), 
 
 
 def variants(
-    maps: Sequence[tuple[str, int]] = AFFINE_AND_CLAMP, dtypes: Iterable[str] = tuple(STORAGE)
+    maps: Sequence[tuple[str, int]] = AFFINE_AND_CLAMP,
+    dtypes: Iterable[str] = tuple(STORAGE),
+    regimes: Sequence[Regime] = REGIMES,
 ) -> list[Variant]:
     """Return all variants that scans of maps of so many parts, stored as ``dtypes``, ask for."""
     found = []
-    for regime in REGIMES:
+    for regime in regimes:
         for dtype in dtypes:
             for monoid, parts in maps:
                 for vector in (1,) if regime == "registers" else vectors(dtype):
@@ -280,5 +284,5 @@ def power_below(n: int, most: int) -> int:
 
 def text(regime: Regime | None = None, *monoids: str) -> str:
     """Return the source of the kernels of a regime for some maps, or of all."""
-    kind = "walks" if regime in WALKS else "dense" if regime == "dense" else "tiles"
+    kind = "walks" if regime in WALKS else regime if regime in _HEADERS else "tiles"
     return headers(*headers_of(*monoids), *([_HEADERS[kind]] if regime else _HEADERS.values()))

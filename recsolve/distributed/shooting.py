@@ -1,0 +1,300 @@
+"""Multiple shooting over ranks by what compiled loops solve whole: two messages, of which the host waits for one.
+
+Each rank solves its steps as if the first state of all came in, and tells the others what comes out. Then it takes its
+first steps anew from what truly comes in, until these meet what is there within the tolerance: what is forgotten within
+a rank changes nothing that it has told. The second message says how well all of it is solved, and what comes out now;
+where that has changed, the next rank takes its first steps anew once more.
+
+On a device all of this is asked for while it solves.
+
+Chartier and Philippe, "A parallel shooting technique for solving dissipative ODE's" (1993).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recsolve import solvers
+from recsolve.analysis.rounding_at import rounding_at
+from recsolve.base.arrays import Array, kind_of, namespace, same_bits, to_host
+from recsolve.base.status import Status
+from recsolve.distributed.rounds import before_each
+from recsolve.distributed.task import Facts, Outcome, Task
+from recsolve.kernels.compile_clock import Stopwatch
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.binding import parts_as
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.current import checked_once
+from recsolve.recurrence.engine import Asked, Verdict
+from recsolve.recurrence.scale import ordinary
+from recsolve.solution import Solution
+from recsolve.solve import tolerance_of
+from recsolve.solvers.evaluation import Settled
+from recsolve.solvers.iterate import Iterate
+from recsolve.solvers.problem import Problem
+
+_MIXED = 64  # the last of them, which become those that are there step by step
+_FEWEST, _SHARE, _MORE = 256, 64, 4  # steps that are taken anew: at least, and which share; then so many times as many
+
+
+class _Told(NamedTuple):
+    """The numbers of a message: how well a rank has solved its steps, as far as its host knows."""
+
+    good: float
+    worst: float
+    iterations: float
+    largest: float
+    segments: float = 0.0  # what it takes to say the rest, of all steps
+    groups: float = 0.0
+    segments_again: float = 0.0  # and of those taken anew
+    groups_again: float = 0.0
+
+
+def solve_by_shooting(task: Task) -> Outcome | None:
+    """Return the outcome; None, on all ranks, where the method has nothing compiled, or some steps are not solved."""
+    axis, rec = task.timeline, task.recurrence
+    if not _may_shoot(task):
+        return None
+    watch = Stopwatch()
+    with np.errstate(all="ignore"), checked_once():
+        own = _Own(task)
+        first = axis.ranks.begin([own.able], [own.first_end()])
+        truth = before_each(task, axis.ordered, axis.in_order(list(first.arrays[0])))
+        if own.able and axis.place:
+            own.follow(truth[axis.place])
+        own.prepare()
+        if not first.numbers()[:, 0].all():
+            return None
+        while True:
+            sent = axis.ranks.begin(own.numbers(), own.arrays())
+            numbers, words = sent.numbers().tolist(), to_host(sent.arrays[1])
+            told = [own.completed(_Told(*own_numbers), w) for own_numbers, w in zip(numbers, words, strict=True)]
+            found, met, stayed = zip(*told, strict=True)
+            if not all(fact.good for fact in found) or not ordinary(own.states, max(fact.largest for fact in found)):
+                return None
+            truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[0])))
+            if all(axis.in_order(list(stayed))[:-1]) and all(met):
+                break
+            own.go_on(truth[axis.place])
+    vars(rec)["state_scale"] = 1.0  # that of ordinary states
+    iterations = max(int(fact.iterations) for fact in found)
+    maxiter = task.settings["maxiter"]
+    if maxiter is not None and iterations > maxiter:
+        return None
+    tested = own.tolerance.atol, own.tolerance.rtol
+    facts = [
+        Facts(length, Status.CONVERGED, int(fact.iterations), fact.worst, length, 0, *tested)
+        for length, fact in zip(axis.ordered, axis.in_order(list(found)), strict=True)
+    ]
+    return Outcome(own.solution(facts[axis.place], watch), facts, truth[-1])
+
+
+def _may_shoot(task: Task) -> bool:
+    """Return whether a method solves such recurrences by compiled loops; the same on all ranks."""
+    rec, solver = task.recurrence, task.solver
+    known = type(rec) is CellRecurrence and type(solver).direct is not solvers.Method.direct
+    ours = type(solver).direct.__module__.startswith("recsolve.")
+    if not known or not ours or isinstance(solver, solvers.Sequential):
+        return False
+    if kind_of(rec.initial) != "cupy" and not isinstance(solver, solvers.Windowed):
+        return False
+    return bool(task.driver["pin"]) and min(task.timeline.ordered) >= 2 * _FEWEST
+
+
+def _whole(solver: Any, problem: Problem) -> bool:
+    """Return whether a method takes what solves in windows."""
+    return type(solver) is solvers.Auto or (
+        type(solver) is solvers.Windowed and type(solver._chosen(problem)) is solvers.Newton
+    )
+
+
+class _Own:
+    """The own steps of a rank."""
+
+    def __init__(self, task: Task):
+        self.task, self.rec = task, task.recurrence
+        self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
+        self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
+        self.engine = self.problem.engine
+        self.some = max(_FEWEST, self.rec.length // _SHARE)
+        self.start, self.upto = self.rec.initial, self.rec.length
+        self.asked: Asked | None = None
+        self.again: Asked | None = None
+        self.found: Verdict | None = None
+        self.judged = False
+        self.known: list[Verdict] = []  # what has become of steps taken anew
+        self.part, self.solved = self.rec, self.problem
+        self.sent: Array | None = None  # what comes out, as the others know it
+        # Whether the steps taken anew meet the others, how near, and whether what comes out is still what was sent.
+        self.flags = namespace(self.start).asarray(np.array([1.0, 0.0, 1.0]))
+        if task.guess is None:
+            self._solve()
+        self.able = self.asked is not None or self.found is not None
+        self.states = self.rec.empty() if not self.able else (self.asked or self.found).states  # type: ignore[union-attr]
+
+    def _solve(self) -> None:
+        if _whole(self.task.solver, self.problem):
+            self.asked = self.engine.ask(self.tolerance)
+        if self.asked is None:
+            found = self.task.solver.direct(self.problem)
+            self.found = found if isinstance(found, Verdict) else None
+
+    @property
+    def end(self) -> Array:
+        """What comes out."""
+        return self.states[-1] if self.able else self.rec.initial
+
+    def first_end(self) -> Array:
+        """Return what comes out as it is told first."""
+        self.sent = self.end.copy()
+        return self.sent
+
+    # Steps taken anew -------------------------------------------------------------------------------------------
+
+    def follow(self, start: Array, first: int = 0) -> None:
+        """Take some steps from ``first`` on anew, given the state before them."""
+        if first == 0:
+            self.start, self.back, self.some = start.copy(), 0, max(_FEWEST, self.rec.length // _SHARE)
+            self.part = self._window(0, self.rec.length, self.start)
+        stop = self.upto = min(first + self.some, self.rec.length)
+        self.some *= _MORE
+        self._judge()
+        part = self._window(first, stop, start)
+        with parts_as(self.engine):
+            engine = part.bind()
+            if self.asked is not None:
+                self.again = engine.ask(self.tolerance)
+                assert self.again is not None
+                self.again.judge()
+                new = self.again.states
+            else:
+                found = engine.solve("sweeps", self.tolerance)
+                new = engine.walk() if found is None else found.states
+            self._join(new, first)
+
+    def _join(self, new: Array, first: int) -> None:
+        """Put in steps that have been taken anew, the last ones mixed with those that are there; test where they meet.
+
+        Both meet the tolerance. So do means of them, where weights fall slowly and one step to the next differs
+        little.
+        """
+        stop, xp = self.upto, namespace(new)
+        mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
+        self.new = new[len(new) - mixed :]
+        rows = self.states[stop - mixed : stop]
+        weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(-1, *(1,) * (new.ndim - 1)) / new.dtype.type(
+            mixed + 1
+        )
+        self.states[first : stop - mixed] = new[: len(new) - mixed]
+        rows += weights * (self.new - rows)
+        values = None if self.found is None else self.found.values
+        begin, end = first - self.back if values is not None else stop - mixed, min(stop + 1, self.rec.length)
+        self.flags[0], self.flags[1] = 1.0, 0.0
+        if begin == end:
+            return
+        h, before = self.states[begin:end], self.states[begin - 1] if begin else self.start
+        F = self._window(begin, end, before).bind().evaluate(h)
+        if values is not None:
+            values[begin:end] = F
+        if mixed:
+            self.flags[0] = self.tolerance.met(h, F, F - h).all()
+            self.flags[1] = xp.abs(F - h).max()
+
+    def _window(self, start: int, stop: int, before: Array) -> Recurrence:
+        return self.rec.window(start, stop, self.rec.wrap(before.copy()))
+
+    def go_on(self, start: Array) -> None:
+        """Take steps anew until they meet the others, from the first one if another state comes in."""
+        self._note()
+        if not same_bits(self.start, start):
+            self.follow(start)
+        while self.upto < self.rec.length and not self.flags[0]:
+            self._note()
+            self.back = len(self.new)
+            self.states[self.upto - self.back : self.upto] = self.new
+            self.follow(self.new[-1], self.upto)
+        self.prepare()
+
+    def _judge(self) -> None:
+        """Have all steps read again, once, as they have been written first."""
+        if self.asked is not None and not self.judged:
+            self.asked.judge()
+            self.judged = True
+
+    def _note(self) -> None:
+        """Read what has become of the steps that have been taken anew."""
+        if self.again is not None:
+            self.known.append(self.again.verdict(to_host(self.again.told), self.again.sizes))
+
+    # What is told -----------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Do what can be done before anything is known."""
+        self.solved = Problem(self.part, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
+        self.good, self.worst, self.largest, self.iterations = self.able, 0.0, 0.0, 0
+        for verdict in self.known:
+            self.good &= verdict.worst is not None
+            self.worst, self.largest = max(self.worst, verdict.worst or 0.0), max(self.largest, verdict.largest or 0.0)
+            self.iterations = max(self.iterations, verdict.iterations)
+        if (
+            self.able
+            and self.engine.step_that_differs(self.states, lambda: self.engine.evaluate(self.states)) is not None
+        ):
+            self.good = False
+        self._judge()
+        if self.found is not None:
+            values, judged = self.found.values, self.solved
+            iterate = judged.evaluate(self.states) if values is None else judged.judge(self.states, values)
+            self.iterate: Iterate = iterate
+            # The step where those taken anew meet the others is looked at by itself: more of them may be needed.
+            self.good &= iterate.done or not bool(self.flags[0])
+            self.worst, self.iterations = iterate.worst, self.found.iterations
+            few = self.states[:: max(self.rec.length // 4, 1)]
+            self.largest = float(to_host(abs(few).max())) if few.size else 0.0
+
+    def numbers(self) -> _Told:
+        """Return the numbers of a message."""
+        told = _Told(self.good, self.worst, self.iterations, self.largest)
+        if self.asked is None:
+            return told
+        return _Told(*told[:4], *self.asked.sizes, *(self.again or self.asked).sizes)
+
+    def arrays(self) -> list[Array]:
+        """Return the arrays of a message: what comes out, and what the device knows of the steps as words."""
+        xp, end = namespace(self.end), self.end
+        if self.sent is not None:
+            self.flags[2] = ((end == self.sent) | ((end != end) & (self.sent != self.sent))).all()
+        self.sent = end.copy()
+        words = [self.flags.view(np.int32)]
+        if self.asked is not None:
+            words += [self.asked.told, (self.again or self.asked).told]
+        return [self.sent, xp.concatenate(words)]
+
+    def completed(self, told: _Told, words: Array) -> tuple[_Told, bool, bool]:
+        """Return what a rank and its device have told, whether its steps meet, and whether its end has stayed."""
+        flags, words = words[:6].view(np.float64), words[6:]
+        told = told._replace(worst=max(told.worst, float(flags[1])))
+        sizes = [(int(told.segments), int(told.groups)), (int(told.segments_again), int(told.groups_again))]
+        for one, size in zip(words.reshape(2, -1) if self.asked is not None else (), sizes, strict=False):
+            assert self.asked is not None
+            verdict = self.asked.verdict(one, size)
+            told = told._replace(
+                good=told.good and verdict.worst is not None,
+                worst=max(told.worst, verdict.worst or 0.0),
+                iterations=max(told.iterations, verdict.iterations),
+                largest=max(told.largest, verdict.largest or 0.0),
+            )
+        return told, bool(flags[0]), bool(flags[2])
+
+    def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
+        """Return the solution of the own steps."""
+        rows = [fact.worst]
+        largest = self.largest or None
+        iterate = Settled(self.solved, self.states, fact.worst, largest) if self.asked is not None else self.iterate
+        counts = self.problem.counts
+        stats = {**counts, "seconds": watch.seconds, "compile_seconds": watch.compile_seconds, "completed_from": None}
+        return Solution(
+            self.part, self.task.solver, iterate, Status.CONVERGED, rows, fact.nit, stats, "", self.tolerance
+        )

@@ -1,0 +1,159 @@
+"""Solves of compiled loops over ranks: each as one solve of its own steps, and two messages."""
+
+import cuda_host
+import gallery
+import numpy as np
+import pytest
+from cuda_host import simulated
+from ranks import over
+
+import recsolve as rs
+from recsolve.distributed.ranks import ranks_of
+
+needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
+
+
+def _arrays(length, bias, units=5, batch=(), dtype=np.float32):
+    rng = np.random.default_rng(3)
+    drive = {n: rng.standard_normal((length, *batch, units)).astype(dtype) for n in ("r", "z", "n")}
+    drive["z"] += dtype(bias)
+    return (
+        drive,
+        {n: (0.3 * rng.standard_normal(units)).astype(dtype) for n in ("r", "z", "n")},
+        rng.random(length) < 0.002,
+    )
+
+
+def _gru(drive, weights, put=lambda x: x, **kwargs):
+    mixings = {n: rs.mixings.Diagonal(put(w)) for n, w in weights.items()}
+    cell = rs.cells.GRU.with_weights(mixings=mixings, parameters={"b_n": put(np.zeros_like(weights["r"]))})
+    return cell.recurrence(drive=drive, **kwargs)
+
+
+def _solved(group, method, length, bias, lengths=None, resets=False, **kwargs):
+    drive, weights, reset = _arrays(length, bias)
+    shared = {n: rs.distributed.shard(u, group, lengths=lengths) for n, u in drive.items()}
+    reset = rs.distributed.shard(reset, group, lengths=lengths) if resets else None
+    with rs.backend("numba"):
+        rec, ranks = _gru(shared, weights, reset=reset), ranks_of(group)
+        before = ranks.messages
+        sol = rs.solve(rec, method=method, **kwargs)
+        told = sol.way, sol.status, sol.nit, ranks.messages - before, sol.local.converged_prefix
+        assert sol.residuals[-1] <= 2 * sol.tolerance.atol
+        return *told, sol.states.local, sol.final
+
+
+def _close(rec, states, final):
+    wanted = rs.solve(rec, method="sequential")
+    assert np.abs(states - wanted.states).max() <= 2e-5
+    np.testing.assert_allclose(final, wanted.final, atol=2e-5)
+
+
+@pytest.mark.parametrize("resets", [False, True])
+@pytest.mark.parametrize(("bias", "messages"), [(0, 2), (4, 4), (7, 4)])
+def test_ranks_solve_their_steps_once_and_what_is_remembered_is_followed(bias, messages, resets):
+    ranks = over(3, _solved, "windowed", 2400, bias, (600, 1200, 600), resets)
+    for way, status, _, sent, prefix, _, _ in ranks:
+        assert (way, status) == ("rounds", rs.Status.CONVERGED)
+        assert sent <= messages if resets else sent == messages, sent
+        assert prefix in (600, 1200)
+    drive, weights, reset = _arrays(2400, bias)
+    _close(_gru(drive, weights, reset=reset if resets else None), np.concatenate([r[5] for r in ranks]), ranks[0][6])
+
+
+def test_states_of_another_size_are_tested_in_it():
+    for way, status, *_ in over(2, _solved, "windowed", 1200, 0):
+        assert status in (rs.Status.CONVERGED, rs.Status.MAXITER)
+        assert way != "shooting"
+
+
+def _on_device(group, method, length, bias):
+    drive, weights, _ = _arrays(length, bias)
+    with simulated.gpu() as put, rs.backend("cuda"):
+        shared = {n: rs.distributed.shard(put(u), group) for n, u in drive.items()}
+        ranks = ranks_of(group)
+        before = ranks.messages
+        sol = rs.solve(_gru(shared, weights, put), method=method)
+        return sol.way, sol.status, sol.nit, ranks.messages - before, sol.states.local.get(), sol.final.get()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("bias", "messages"), [(0, 2), (4, 3), (7, 3)])
+def test_on_a_device_the_host_waits_for_one_message(bias, messages):
+    ranks = over(2, _on_device, "auto", 1600, bias)
+    for way, status, _, sent, _, _ in ranks:
+        assert (way, status, sent) == ("rounds", rs.Status.CONVERGED, messages)
+    drive, weights, _ = _arrays(1600, bias)
+    _close(_gru(drive, weights), np.concatenate([r[4] for r in ranks]), ranks[0][5])
+
+
+def _adjoints(put, rec, output, states, get):
+    sol = rs.solve(rec, method="windowed")
+    g = rs.adjoint(sol, output=output, final=put(np.ones(5, np.float32)))
+    other = rs.adjoint(sol, states=states)
+    drive = [x.local if isinstance(x, rs.distributed.Shard) else x for x in (g.drive.n, other.drive.z, g.states)]
+    return [get(x) for x in (*drive, g.mixings.r, g.initial, other.mixings.z)]
+
+
+def _gradients(group, length, bias, lengths, gpu):
+    drive, weights, _ = _arrays(length, bias)
+    c = np.random.default_rng(5).standard_normal((length, 5)).astype(np.float32)
+
+    def at(put, get):
+        shared = {n: rs.distributed.shard(put(u), group, lengths=lengths) for n, u in drive.items()}
+        ranks = ranks_of(group)
+        rec, given = _gru(shared, weights, put), rs.distributed.shard(put(c), group, lengths=lengths)
+        kept = given.local.copy()
+        rs.solve(rec, method="windowed")
+        before = ranks.messages
+        rs.adjoint(rs.solve(rec, method="windowed"), states=given)
+        sent = ranks.messages - before
+        assert (given.local == kept).all()
+        return sent, _adjoints(put, rec, given, given, get)
+
+    if not gpu:
+        with rs.backend("numba"):
+            return at(lambda x: x, lambda x: x)
+    with simulated.gpu() as put, rs.backend("cuda"):
+        return at(put, lambda x: x.get())
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bias"),
+    [(False, 0), pytest.param(True, 0, marks=needs_compiler), pytest.param(True, 7, marks=needs_compiler)],
+)
+def test_gradients_are_those_of_one_device(bias, gpu):
+    lengths = (600, 700, 700)
+    ranks = over(3, _gradients, 2000, bias, lengths, gpu)
+    drive, weights, _ = _arrays(2000, bias)
+    c = np.random.default_rng(5).standard_normal((2000, 5)).astype(np.float32)
+    wanted = _adjoints(lambda x: x, _gru(drive, weights), c, c, lambda x: x)
+    for i, x in enumerate(wanted):
+        found = np.concatenate([r[1][i] for r in ranks]) if i < 3 else ranks[0][1][i]
+        np.testing.assert_allclose(found, x, rtol=2e-4, atol=2e-5 * np.abs(x).max(), err_msg=str(i))
+    if bias == 0:  # solves with two messages each, and gradients with three and a sum
+        assert {r[0] for r in ranks} == {5}
+
+
+def _dense(put, length, group=None):
+    rec = gallery.recurrence("gru", "dense", T=length, batch=(2,), units=8, dtype=np.float32)
+    drive = {n: put(u) if group is None else rs.distributed.shard(put(u), group) for n, u in rec.drive.items()}
+    return rec.cell.map(put).recurrence(drive=drive)
+
+
+def _swept(group, length, method):
+    with simulated.gpu() as put, rs.backend("cuda"):
+        rec, ranks = _dense(put, length, group), ranks_of(group)
+        before = ranks.messages
+        sol = rs.solve(rec, method=method)
+        return sol.way, sol.status, sol.local.converged_rows.all(), ranks.messages - before, sol.states.local.get()
+
+
+@needs_compiler
+@pytest.mark.parametrize("method", ["quasi_newton", "jacobi"])
+def test_sweeps_of_coupled_units_are_those_of_the_own_steps(method):
+    wanted = rs.solve(_dense(lambda x: x, 1100), method="sequential")
+    ranks = over(2, _swept, 1100, method)
+    for way, status, met, sent, _ in ranks:
+        assert (way, status, met, sent) == ("rounds", rs.Status.CONVERGED, True, 2)
+    assert np.abs(np.concatenate([r[4] for r in ranks]) - wanted.states).max() <= 2e-5
