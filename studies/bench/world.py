@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -188,10 +189,10 @@ def joined(device: str, subsets: Sequence[int], rank: int = 0, size: int = 1, st
         dist.destroy_process_group()
 
 
-def start(ranks: int, run: Callable[[int, int, str], Any]) -> int:
-    """Call ``run(rank, ranks, store)`` in as many new processes, and return the exit code: 0 if all have ended well.
+def start(ranks: int, run: Callable[[int, int, str], int]) -> int:
+    """Call ``run(rank, ranks, store)``, which returns an exit code, in as many new processes; return the worst of them.
 
-    Where one fails the others are ended. ``run`` is pickled.
+    Where one fails the others are ended. ``run`` is pickled. ChildProcessError is raised where one was killed.
     """
     import torch.multiprocessing as processes
 
@@ -199,18 +200,24 @@ def start(ranks: int, run: Callable[[int, int, str], Any]) -> int:
     limits = {name: share for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name not in os.environ}
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(limits)
-        started = processes.start_processes(run, (ranks, str(Path(folder, "store"))), ranks, join=False)
+        started = processes.start_processes(_run, (run, ranks, str(Path(folder, "store"))), ranks, join=False)
         try:
             while not started.join():
                 pass
         except processes.ProcessExitedException as error:
-            return int(error.exit_code) if error.exit_code > 0 else 1
+            if error.signal_name:
+                raise ChildProcessError(f"rank {error.error_index} was killed by {error.signal_name}") from None
+            return int(error.exit_code)
         finally:
             for process in started.processes:
                 process.terminate()  # those that still wait for others, after an interrupt
             for name in limits:
                 del os.environ[name]
     return 0
+
+
+def _run(rank: int, run: Callable[[int, int, str], int], ranks: int, store: str) -> None:
+    sys.exit(run(rank, ranks, store))
 
 
 def described(world: World) -> dict[str, Any]:
