@@ -164,10 +164,14 @@ class Guarded(Evaluation):
         if self._known is None:
             self._known = xp.maximum(self._largest(iterate.values), self._largest(rec.initial[None]))
             self._known = xp.maximum(self._known, self._largest(iterate.states))
-        solved, _ = self.front(iterate.converged)
+        solved = self.solved(iterate)
         if solved.any():
             self._known = xp.maximum(self._known, self._largest(iterate.states, solved))
         return self._per_known * self._known
+
+    def solved(self, iterate: Iterate) -> Array:
+        """Return the rows (T, *batch) that have converged, and only such rows before them."""
+        return self.front(iterate.converged)[0]
 
     def _largest(self, x: Array, rows: Array | None = None) -> Array:
         """Return the largest finite |x| of each sequence, of some rows (T, *batch), shape (1, *batch, 1...)."""

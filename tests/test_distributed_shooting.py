@@ -1,6 +1,7 @@
 """Solves of compiled loops over ranks: each as one solve of its own steps, and two messages."""
 
 import cuda_host
+import gallery
 import numpy as np
 import pytest
 from cuda_host import simulated
@@ -49,7 +50,7 @@ def _close(rec, states, final):
 
 
 @pytest.mark.parametrize("resets", [False, True])
-@pytest.mark.parametrize(("bias", "messages"), [(0, 2), (4, 3), (7, 4)])
+@pytest.mark.parametrize(("bias", "messages"), [(0, 2), (4, 4), (7, 4)])
 def test_ranks_solve_their_steps_once_and_what_is_remembered_is_followed(bias, messages, resets):
     ranks = over(3, _solved, "windowed", 2400, bias, (600, 1200, 600), resets)
     for way, status, _, sent, prefix, _, _ in ranks:
@@ -87,7 +88,7 @@ def test_on_a_device_the_host_waits_for_one_message(bias, messages):
 
 
 def _adjoints(put, rec, output, states, get):
-    sol = rs.solve(rec, method="auto")
+    sol = rs.solve(rec, method="windowed")
     g = rs.adjoint(sol, output=output, final=put(np.ones(5, np.float32)))
     other = rs.adjoint(sol, states=states)
     drive = [x.local if isinstance(x, rs.distributed.Shard) else x for x in (g.drive.n, other.drive.z, g.states)]
@@ -103,9 +104,9 @@ def _gradients(group, length, bias, lengths, gpu):
         ranks = ranks_of(group)
         rec, given = _gru(shared, weights, put), rs.distributed.shard(put(c), group, lengths=lengths)
         kept = given.local.copy()
-        rs.solve(rec, method="auto")
+        rs.solve(rec, method="windowed")
         before = ranks.messages
-        rs.adjoint(rs.solve(rec, method="auto"), states=given)
+        rs.adjoint(rs.solve(rec, method="windowed"), states=given)
         sent = ranks.messages - before
         assert (given.local == kept).all()
         return sent, _adjoints(put, rec, given, given, get)
@@ -117,8 +118,10 @@ def _gradients(group, length, bias, lengths, gpu):
         return at(put, lambda x: x.get())
 
 
-@pytest.mark.parametrize("gpu", [False, pytest.param(True, marks=needs_compiler)])
-@pytest.mark.parametrize("bias", [0, 7])
+@pytest.mark.parametrize(
+    ("gpu", "bias"),
+    [(False, 0), pytest.param(True, 0, marks=needs_compiler), pytest.param(True, 7, marks=needs_compiler)],
+)
 def test_gradients_are_those_of_one_device(bias, gpu):
     lengths = (600, 700, 700)
     ranks = over(3, _gradients, 2000, bias, lengths, gpu)
@@ -128,4 +131,29 @@ def test_gradients_are_those_of_one_device(bias, gpu):
     for i, x in enumerate(wanted):
         found = np.concatenate([r[1][i] for r in ranks]) if i < 3 else ranks[0][1][i]
         np.testing.assert_allclose(found, x, rtol=2e-4, atol=2e-5 * np.abs(x).max(), err_msg=str(i))
-    print([r[0] for r in ranks])
+    if bias == 0:  # solves with two messages each, and gradients with one and a sum
+        assert {r[0] for r in ranks} == {4}
+
+
+def _dense(put, length, group=None):
+    rec = gallery.recurrence("gru", "dense", T=length, batch=(2,), units=8, dtype=np.float32)
+    drive = {n: put(u) if group is None else rs.distributed.shard(put(u), group) for n, u in rec.drive.items()}
+    return rec.cell.map(put).recurrence(drive=drive)
+
+
+def _swept(group, length, method):
+    with simulated.gpu() as put, rs.backend("cuda"):
+        rec, ranks = _dense(put, length, group), ranks_of(group)
+        before = ranks.messages
+        sol = rs.solve(rec, method=method)
+        return sol.way, sol.status, sol.local.converged_rows.all(), ranks.messages - before, sol.states.local.get()
+
+
+@needs_compiler
+@pytest.mark.parametrize("method", ["quasi_newton", "jacobi", "newton"])
+def test_sweeps_of_coupled_units_are_those_of_the_own_steps(method):
+    wanted = rs.solve(_dense(lambda x: x, 1100), method="sequential")
+    ranks = over(2, _swept, 1100, method)
+    for way, status, met, sent, _ in ranks:
+        assert (way, status, met, sent) == ("rounds", rs.Status.CONVERGED, True, 2)
+    assert np.abs(np.concatenate([r[4] for r in ranks]) - wanted.states).max() <= 2e-5

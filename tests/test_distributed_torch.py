@@ -2,6 +2,7 @@
 
 import pickle
 from contextlib import nullcontext
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ T, B, D, N = 9, 3, 3, 4
 
 
 @pytest.fixture(autouse=True)
-def not_compiled(monkeypatch):
+def not_compiled(monkeypatch, request):
     """Every rank would compile for itself; what is tested here is above the backends."""
-    monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
+    if "gpu" not in request.keywords:
+        monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
 
 
 def _tensor(rng, *shape):
@@ -45,23 +47,26 @@ def _forget(tensors):
         x.grad = None
 
 
-def _leaves(name, rng):
-    """Return a function that makes a recurrence of tensors, and these."""
-    given = {"x": _tensor(rng, T, B, D), "initial": _tensor(rng, B, N)}
-    definition = rs.cells.get(name)
-    drawn = definition.random(input_size=D, hidden_size=N, rng=0)
-    names = [*drawn.projection.weights]
-    given |= {f"w_{n}": torch.from_numpy(w).requires_grad_() for n, w in drawn.projection.weights.items()}
-    given |= {f"b_{n}": torch.from_numpy(b).requires_grad_() for n, b in drawn.projection.biases.items()}
-    given |= {f"m_{n}": torch.from_numpy(m.weight).requires_grad_() for n, m in drawn.mixings.items()}
+def _gru(rng):
+    """Return a function that makes a recurrence on x of tensors, and these."""
+    module = torch.nn.GRU(D, N).double()
+    given = {"x": _tensor(rng, T, B, D), "initial": _tensor(rng, B, N), **dict(module.named_parameters())}
 
-    def make(given, x, reset):
-        cell = definition.with_weights(
-            mixings={n: rs.mixings.Dense(given[f"m_{n}"]) for n in drawn.mixings},
-            parameters={n: torch.from_numpy(p) for n, p in drawn.parameters.items()},
-            projection=rs.Projection({n: given[f"w_{n}"] for n in names}, {n: given[f"b_{n}"] for n in names}),
-        )
-        return cell.recurrence(x, initial=given["initial"], reset=reset)
+    def make(x, reset):
+        return rs.cells.GRU.from_torch(module).recurrence(x, initial=given["initial"], reset=reset)
+
+    return make, given
+
+
+def _function(rng):
+    """Return the same of a function with a parameter and a readout of its own."""
+    given = {"x": _tensor(rng, T, B, N), "initial": _tensor(rng, B, N), "a": _tensor(rng, N)}
+
+    def make(x, reset):
+        return rs.Recurrence.from_function(
+            lambda h, u, p: np.tanh(0.5 * h * p["a"] + u), inputs=x, initial=given["initial"], reset=reset,
+            parameters={"a": given["a"]}, structure="diagonal", readout=lambda h, u, p: h * u * p["a"],
+        )  # fmt: skip
 
     return make, given
 
@@ -69,29 +74,28 @@ def _leaves(name, rng):
 def solves(group, lengths):
     """Return the largest difference to one device, of everything that is shown and of every gradient, by case."""
     off = {}
-    for method in ("auto", "newton", "sequential"):
-        for mask in (False, True):
-            rng = np.random.default_rng(5)
-            make, given = _leaves("gru", rng)
-            reset = torch.zeros(T, B, dtype=torch.bool)
-            reset[3, 0] = reset[5] = mask
-            a, b, c = (torch.from_numpy(rng.standard_normal(s)) for s in ((T, B, N), (T, B, N), (B, N)))
-            one = rs.solve(make(given, given["x"], reset), method="sequential")
-            (one.states * a).sum().add((one.output * b).sum()).add((one.final * c).sum()).backward()
-            wanted = {n: x.grad.clone() for n, x in given.items()}
-            _forget(given.values())
-            shards = [rs.distributed.shard(x, group, lengths=lengths) for x in (given["x"], reset, a, b)]
-            found = rs.solve(make(given, shards[0], shards[1]), method=method)
-            loss = (found.states.local * shards[2].local).sum() + (found.output.local * shards[3].local).sum()
-            (loss + (found.final * c).sum() / len(lengths)).backward()
-            axis = shards[0].timeline
-            seen = found.output.local, found.final, *(_added(group, x) for x in given.values())
-            right = one.output[axis.start : axis.stop], one.final, *wanted.values()
-            off[method, mask] = _farthest(seen, right)
-            assert pickle.loads(pickle.dumps(found)).success
-            if axis.start and not mask:  # h[0] is seen by the first step alone
-                assert not given["initial"].grad.any()
-            _forget(given.values())
+    for method, mask, made in product(("auto", "newton", "sequential"), (False, True), (_function, _gru)):
+        rng = np.random.default_rng(5)
+        torch.manual_seed(5)
+        make, given = made(rng)
+        reset = torch.zeros(T, B, dtype=torch.bool)
+        reset[3, 0] = reset[5] = mask
+        a, b, c = (torch.from_numpy(rng.standard_normal(s)) for s in ((T, B, N), (T, B, N), (B, N)))
+        one = rs.solve(make(given["x"], reset), method="sequential")
+        (one.states * a).sum().add((one.output * b).sum()).add((one.final * c).sum()).backward()
+        wanted = {n: x.grad.clone() for n, x in given.items()}
+        _forget(given.values())
+        shards = [rs.distributed.shard(x, group, lengths=lengths) for x in (given["x"], reset, a, b)]
+        found = rs.solve(make(*shards[:2]), method=method)
+        loss = (found.states.local * shards[2].local).sum() + (found.output.local * shards[3].local).sum()
+        (loss + (found.final * c).sum() / len(lengths)).backward()
+        axis = shards[0].timeline
+        seen = found.output.local, found.final, *(_added(group, x) for x in given.values())
+        right = one.output[axis.start : axis.stop], one.final, *wanted.values()
+        off[method, mask, made.__name__] = _farthest(seen, right)
+        if axis.start and not mask:  # h[0] is seen by the first step alone
+            assert not given["initial"].grad.any()
+    assert pickle.loads(pickle.dumps(found)).success
     return off
 
 
@@ -104,8 +108,7 @@ def test_gradients_of_a_solve_over_ranks_add_up_to_those_of_one_device(size):
 
 LAYERS = {
     "GRU": lambda: rs.nn.GRU(D, N, num_layers=2, bidirectional=True, dropout=1e-300),
-    "LSTM": lambda: rs.nn.LSTM(D, N, num_layers=2, bidirectional=True, method="newton"),
-    "LSTM proj": lambda: rs.nn.LSTM(D, N, proj_size=2, bidirectional=True),
+    "LSTM": lambda: rs.nn.LSTM(D, N, proj_size=2, bidirectional=True, method="newton"),
     "RNN": lambda: rs.nn.RNN(D, N, nonlinearity="relu", method="jacobi", on_failure="raise"),
     "diagonal": lambda: rs.nn.Recurrent(
         "elman", D, N, mixing="diagonal", num_layers=2, norm=True, residual=True, bidirectional=True
@@ -123,9 +126,8 @@ def layers(group, lengths):
     """Return the largest difference of a layer to itself on one device, of results and of all gradients, by case."""
     off = {}
     for name, make in LAYERS.items():
-        for reset, begun, alone in ((True, True, False), (False, False, True))[
-            : 1 + (name in ("LSTM proj", "diagonal"))
-        ]:
+        cases = [(True, True, False), (False, False, True)]  # with resets, from hx, a sequence without a batch
+        for reset, begun, alone in cases[: 1 + (name in ("LSTM", "diagonal"))]:
             torch.manual_seed(3)
             layer = make().double()
             x = torch.randn(*((T, D) if alone else (T, B, D)), dtype=torch.float64, requires_grad=True)
@@ -248,12 +250,13 @@ class Model(torch.nn.Module):
 
 
 def _trained(model, batches, step):
-    """Return the weights after steps of Adam, each of which sums the gradients of two halves of a batch."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    """Return the weights after steps of SGD, each of which sums the gradients of two halves of a batch."""
     for halves in batches:
-        optimizer.zero_grad()
         step(halves)
-        optimizer.step()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.1 * p.grad
+        _forget(model.parameters())
     return [p.detach() for p in model.parameters()]
 
 
@@ -292,8 +295,9 @@ def meshes(group):
 
     def reduced(model):
         def step(halves):
-            for x, y in halves:
-                loss_of(model, x, y).backward()
+            for x, y in halves:  # parts of other sizes: the sum, over the number of all
+                x, y = (rs.distributed.shard(part[:, mine], time, lengths=(5, 3)) for part in (x, y))
+                (dist.get_world_size() * (model(x).local - y.local).square().sum() / (length * 4 * 2)).backward()
             for p in model.parameters():
                 dist.all_reduce(p.grad)
                 p.grad /= dist.get_world_size()
@@ -302,7 +306,7 @@ def meshes(group):
 
     ways = {
         "DDP": lambda model: ddp(model, bucket_cap_mb=1e-6), "all-reduce": reduced,
-        "static": lambda model: ddp(model, accumulate=False, static_graph=True, find_unused_parameters=True),
+        "static": lambda model: ddp(model, accumulate=False, static_graph=True),
     }  # fmt: skip
     for way, train in ways.items():
         models = []
@@ -396,3 +400,22 @@ def test_what_ranks_do_not_do_is_refused_and_a_fault_of_one_ends_all():
             # rank 1 alone has an hx that does not fit
             assert kind == ("RankError" if word == "hx" and not rank else wanted), (kind, text)
         assert finite
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_layers_over_ranks_are_those_of_one_device():
+    import torch.distributed as dist
+
+    torch.manual_seed(8)
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for make in LAYERS.values():
+            layer, x = make().cuda().double(), torch.randn(T, B, D, dtype=torch.float64, device="cuda")
+            mask = torch.rand(T, B, device="cuda") < 0.3
+            wanted = layer(x, reset=mask)
+            found = layer(rs.distributed.shard(x), reset=rs.distributed.shard(mask))
+            assert _farthest([found[0].local], [wanted[0]]) < 1e-9
+            grads = [torch.autograd.grad(y.sum(), [*layer.parameters()]) for y in (found[0].local, wanted[0])]
+            assert _farthest(*grads) < 1e-9
+    finally:
+        dist.destroy_process_group()

@@ -13,7 +13,7 @@ from recsolve.base.arrays import is_discrete
 from recsolve.solvers.registry import applicable
 from recsolve.studies.systems.system import CATALOGUE, get
 
-SHORT = 40
+SHORT, FEW = 40, 24  # steps of the loop, and of all solvers
 EXACT = {"minmax", "minmax_matrix", "htm_permanence"}  # what scans without rounding
 
 
@@ -27,10 +27,10 @@ def test_every_system_is_described_and_has_an_oracle():
         assert found.name == name
 
 
-def drawn(name, dtype="float64"):
+def drawn(name, dtype="float64", length=SHORT):
     """Arrays of a short instance."""
     made = get(name)
-    return made.draw(made.configured(length=SHORT, **({"dtype": dtype} if hasattr(made.config, "dtype") else {})))
+    return made.draw(made.configured(length=length, **({"dtype": dtype} if hasattr(made.config, "dtype") else {})))
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -48,7 +48,7 @@ def test_the_loop_is_the_papers(name):
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_solver_gives_it_or_says_that_it_does_not_apply(name):
-    arrays = drawn(name)
+    arrays = drawn(name, length=FEW)
     rec, expected = get(name).build(arrays), ORACLES[name](arrays)
     assert "sequential" in get(name).solvers == applicable(rec)
     for method in rs.solvers.REGISTRY:

@@ -35,8 +35,8 @@ class _Structured(LinearMap):
         return Operands(monoid, b.shape[state], ((A.data, matrix), (b, (state,))), state)
 
     def element(self, elements: Any, numbers: Array, state: int | None) -> Any:
-        A, entries, vector = elements[0], *super().element(elements, numbers, state)
-        return structured(A, entries), vector
+        entries, vector = super().element(elements, numbers, state)
+        return structured(elements[0], entries), vector
 
     def _components(self, A: Jacobian) -> tuple[tuple[int, int], int] | None:
         """Return the axes of rows and columns of matrices, and that of the states they act on; None without such."""
@@ -61,7 +61,7 @@ def structured(A: Jacobian, entries: Array) -> Jacobian:
         return A[: len(entries)]
     shape = (len(entries), *A.data.shape[1:])  # type: ignore[attr-defined]
     if type(A) is Scalar:
-        entries = entries[(..., *(0,) * len(A.layout.event))]
+        entries = entries[(..., *(0,) * len(A.layout.event))]  # type: ignore[arg-type]
     if entries.size != prod(shape):
         entries = entries[tuple(slice(n) for n in shape)]
     return changed(A, data=entries.reshape(shape))

@@ -156,6 +156,10 @@ class Shard(Generic[UserArray]):
         """That of the local array."""
         return self.local.dtype  # type: ignore[attr-defined]
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """Raise TypeError: the rest is elsewhere."""
+        raise TypeError(f"{self!r} is no array; take its own steps, .local, or the whole: recsolve.distributed.gather")
+
     def __repr__(self) -> str:
         axis = self.timeline
         return (
@@ -168,13 +172,16 @@ class Shard(Generic[UserArray]):
 OVER_RANKS: dict[str, Callable[..., Any]] = {}
 
 
+_WHOLE = ("initial", "parameters")  # arguments of recurrences that have no time
+
+
 def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
     """Return the time axis that named arguments, and what is in their containers, have in common; None without one.
 
     Raises
     ------
     TypeError
-        Where an array over time stands beside a shard and is none itself.
+        Where an array over time stands beside a shard and is none itself, or one without time is a shard.
     ValueError
         For shards of different axes.
     """
@@ -184,6 +191,9 @@ def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
         return None
     first, shared = found[0]
     with shared.together("a call"):
+        for name in _WHOLE:
+            if name in dict(found):
+                raise TypeError(f"{name} is a Shard; wanted what is the same on all ranks, for it has no time")
         for name, axis in found:
             if axis != shared:
                 raise ValueError(

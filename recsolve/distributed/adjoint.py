@@ -6,8 +6,7 @@ last step to the first, of which each rank needs only what comes in. What all st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,54 +14,14 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline
-from recsolve.distributed.carries import Elements, over_ranks
-from recsolve.distributed.shooting import begin
+from recsolve.distributed.backwards import WayBack
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.gradients.adjoint import check_given, native_cotangents
 from recsolve.gradients.of_windows import tree
-from recsolve.gradients.result import Gradients, initial_of
-from recsolve.gradients.solved import check_differentiable, cotangent_of
-from recsolve.kernels.monoids import MONOIDS
-from recsolve.mixings import couples, plain_of
-from recsolve.recurrence.base import Recurrence
-from recsolve.recurrence.binding import parts_as
-from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.fused_engine import FusedEngine
+from recsolve.gradients.result import Gradients
+from recsolve.gradients.solved import check_differentiable
 
-_FEWEST, _SHARE = 256, 64  # steps that say what all hand on: at least, and which share of them
-_UNITS = 128  # rounding units of the largest of them by which what was said may miss what came out
 _SUMMED = ("parameters", "mixings", "projection")
-
-
-class _Backwards(Elements):
-    """The steps of a rank as they act on a cotangent that comes back, from the last one to the first."""
-
-    def __init__(self, rec: Recurrence, states: Array, cotangent: Array, timeline: Timeline):
-        cut = None if rec.reset is None else rec.over_event(rec.reset)[::-1]
-        super().__init__(
-            MONOIDS["affine"], None, namespace(rec.initial).zeros_like(rec.initial), cut, timeline.reversed()
-        )
-        self._rec, self._states, self._cotangent = rec, states, cotangent
-
-    def _of(self, count: int) -> Any:
-        """Return the elements of the first steps in time."""
-        rec = self._rec.window(0, count)
-        J, c = rec.linearise(self._states[:count])[1], self._cotangent[:count]
-        b = J.rmatvec(c)
-        if self._rec.reset is not None:  # what a reset does not see gets nothing
-            b = namespace(b).where(self._rec.over_event(self._rec.reset[:count]), b.dtype.type(0), b)
-        return J.transpose()[::-1], b[::-1]
-
-    @cached_property
-    def elements(self) -> Any:
-        return self._of(self._rec.length)
-
-    @cached_property
-    def few(self) -> Any:
-        return self._of(min(self._rec.length, 1))
-
-    def last(self, count: int) -> tuple[Any, Array | None]:
-        return self._of(count), None if self.reset is None else self.reset[self._rec.length - count :]
 
 
 def gradients_over_ranks(
@@ -81,75 +40,21 @@ def gradients_over_ranks(
     clamp : float, optional
         Refused: where it is met, cotangents are no longer linear in what comes in.
     """
+    return _back(solution, states, output, final, clamp).gradients()
+
+
+def _back(
+    solution: ShardedSolution, states: Array | None, output: Array | None, final: Array | None, clamp: float | None
+) -> WayBack:
     axis, local = solution.recurrence.timeline, solution.local
     assert axis is not None
     if clamp is not None:
         raise ValueError(f"clamp is {clamp} and ranks share the time axis; wanted None")
-    rec, trajectory = local.recurrence, local._iterate.states
-    with np.errstate(all="ignore"):
-        if final is not None:
-            (final,) = axis.ranks.total([final])
-        ends_here = axis.length > 0 and axis.stop == axis.total
-        cotangent, direct = cotangent_of(rec, trajectory, states, output, final if ends_here else None)
-        if axis.length and not ends_here:
-            cotangent = cotangent.copy() if cotangent is states else cotangent
-            last = cotangent[-1].copy()
-
-        def run(carry: Array) -> Gradients:
-            if axis.length and not ends_here:
-                cotangent[-1] = last + carry
-            return Gradients(rec, trajectory, cotangent, direct)
-
-        found = _from_loops(rec, trajectory, cotangent, axis, run)
-        if found is not None:
-            return found
-        if axis.length and not ends_here:
-            cotangent[-1] = last
-        given = _Backwards(rec, trajectory, cotangent.copy(), axis)
-        return over_ranks(given, run, lambda found, _: found._initial)
-
-
-def _from_loops(
-    rec: Recurrence, trajectory: Array, cotangent: Array, axis: Timeline, run: Callable[[Array], Gradients]
-) -> Gradients | None:
-    """Return the gradients where compiled loops compute all of them, and ranks forget; None, on all ranks, elsewhere.
-
-    The first steps of each rank, with nothing that comes back into them, say what it hands to the rank before it. What
-    it hands on in truth is compared with that.
-    """
-    if (
-        type(rec) is not CellRecurrence
-        or rec.reset is not None
-        or any(map(couples, map(plain_of, rec.cell.mixings.values())))
-    ):
-        return None
-    if min(axis.ordered) < 2 * _FEWEST:
-        return None
-    xp, engine = namespace(trajectory), rec.bind()
-    said = size = xp.zeros_like(rec.initial)
-    able = isinstance(engine, FusedEngine)
-    if able and axis.place:
-        steps = slice(0, max(_FEWEST, rec.length // _SHARE))
-        with parts_as(engine):
-            probed = rec.window(0, steps.stop).bind().adjoint(trajectory[steps], cotangent[steps])
-        able = probed is not None
-        if probed is not None:
-            said, size = initial_of(rec, probed[-1], cotangent.dtype), abs(probed[0]).max(axis=0)
-    sent = begin(axis.ranks, [able], [said])
-    ends = axis.in_order(list(sent.arrays[0]))
-    carry = ends[axis.place + 1] if axis.place + 1 < axis.size else xp.zeros_like(rec.initial)
-    found = run(carry) if able else None  # on a device it is asked for before anybody has looked at the message
-    same = xp.zeros((), bool)
-    if found is not None and found._compiled is not None:
-        by = _UNITS * float(np.finfo(cotangent.dtype).eps) * size
-        same = (
-            xp.isclose(found._initial, said, rtol=0, atol=by, equal_nan=True).all() if axis.place else xp.ones((), bool)
-        )
-    if not sent.numbers().all():
-        return None
-    held = begin(axis.ranks, (), [same])
-    held.numbers()
-    return found if bool(held.arrays[0].all()) else None
+    if final is not None:
+        (final,) = axis.ranks.total([final])
+    ends_here = axis.length > 0 and axis.stop == axis.total
+    given = states, output, final if ends_here else None
+    return WayBack(local.recurrence, local._iterate.states, given, axis)
 
 
 def into_initial(solution: ShardedSolution, local: Gradients) -> Array:
@@ -193,10 +98,17 @@ class ShardedGradients:
     ((60, 3), (4, 4))
     """
 
-    def __init__(self, solution: ShardedSolution, local: Gradients):
+    def __init__(self, solution: ShardedSolution, back: WayBack):
         axis = solution.recurrence.timeline
         assert axis is not None
-        self.local, self._axis, self._solution = local, axis, solution
+        self._axis, self._solution = axis, solution
+        found = back.ahead()
+        if found is None or not self._sums(*found):
+            self._sums(back.surely(), None)
+
+    def _sums(self, local: Gradients, wrong: Array | None) -> bool:
+        """Take the gradients of the own steps, and sum over ranks; return whether no rank finds them wrong."""
+        self.local, solution = local, self._solution
         self._refused: dict[str, Exception] = {}
         parts: dict[str, Any] = {"initial": into_initial(solution, local)}
         for name in _SUMMED:
@@ -206,8 +118,10 @@ class ShardedGradients:
                 self._refused[name] = error.with_traceback(None)
         flat: list[Array] = []
         tree(flat.append, parts)
-        sums = iter(axis.ranks.total(flat))
+        found = self._axis.ranks.total(flat if wrong is None else [*flat, wrong])
+        sums = iter(found)
         self._found: dict[str, Any] = tree(lambda _: next(sums), parts)
+        return wrong is None or not found[-1].any()
 
     def _summed(self, name: str) -> Names:
         if name in self._refused:
@@ -266,7 +180,8 @@ def adjoint_of_shards(
                 raise ValueError("final is given, but T = 0: the final state is the initial one")
             if not (axis.length and axis.stop == axis.total):  # it is the same on all ranks, and counts once
                 c["final"] = namespace(c["final"]).zeros_like(c["final"])
-        found = ShardedGradients(solution, gradients_over_ranks(solution, **c, clamp=clamp))
+        with np.errstate(all="ignore"):
+            found = ShardedGradients(solution, _back(solution, c["states"], c["output"], c["final"], clamp))
         axis.ranks.closed()
     return found
 

@@ -15,9 +15,12 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
+from recsolve.distributed.messages import Soon
+from recsolve.distributed.ranks import Sent
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan, summarise
+from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
@@ -29,6 +32,7 @@ Found = TypeVar("Found")
 _LAST = 256  # steps that are to show that a rank forgets
 _MANY = 4  # times as many it must hold, or composing them costs no more
 _WIDTH = 64  # units of a lane up to which matrices are composed
+_SMALL = 16  # units of a lane up to which matrices that are known by their factors are composed
 _SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
 _ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
 
@@ -83,8 +87,8 @@ class Elements:
 
     @property
     def cuts(self) -> Array | None:
-        """The mask of cut steps, the first of all among them where no state comes before it."""
-        if self.initial is not None or not self.first:
+        """The mask of cut steps; the first of all is cut where no state comes before it (affine maps act on zero)."""
+        if self.initial is not None or not self.first or type(self.monoid) is Affine:
             return self.reset
         like = self.like
         steps = namespace(like).arange(self.timeline.length)
@@ -148,21 +152,27 @@ def over_ranks(
     axis, row = given.timeline, given.row
     final = max((place for place, length in enumerate(axis.ordered) if length), default=0)
     own, guess = min(axis.place, final), _forgotten(given) if axis.stop < axis.total else None
-    told = _told(given, guess)
+    sent = _begun(given, guess)
+    told = _told(given, sent.arrays)
     into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
     found: list[Found] = []
     carry, sure = row, 0
+    ahead = axis.ranks.on_device and all(map(_arrays, given.few))
+    states = _folded(given, told[:final], into) if ahead else []
+    seen = Soon(namespace(row).stack(states)) if states else None
+    if states:  # a device goes on before the host knows whether that counts
+        carry, found = states[own], _ahead(run, states[own])
+    told = [one.said(*numbers) for one, numbers in zip(told, axis.in_order(sent.numbers()), strict=True)]
     while True:
-        for one in told[len(into) - 1 : final]:
-            after = one.after_it(given, into[-1])
-            if after is None:
-                break
-            into.append(after)
-        at = len(into) - 1
+        if seen is None:
+            states = _folded(given, told[:final], into)
+            seen = Soon(namespace(row).stack(states))
+        into = states[: _right(seen.read(), told, len(into))]
+        at, seen = len(into) - 1, None
         guesses = [place for place in range(sure, at) if told[place].guess]
         if last and at == final and not guesses:
             axis.ranks.closed()
-        if own <= at and not (found and _same(into[own], carry)):
+        if own <= at and not (found and (into[own] is carry or _same(into[own], carry))):
             carry = into[own]
             found = [run(carry)]
         if at == final and not guesses:
@@ -204,32 +214,68 @@ class _Told(NamedTuple):
     after: Array
     cut: Array
 
+    def said(self, known: float, guess: float) -> _Told:
+        """Return the same, with what its message says of it."""
+        return self._replace(known=bool(known), guess=bool(guess))
+
     def after_it(self, given: Elements, before: Array) -> Array | None:
-        """Return the state after its steps; None where it is not known, or composed elements have overflowed."""
+        """Return the state after its steps; None where it is not known."""
         if not self.length or not self.known:
             return None if self.length else before
         if self.guess:
             return self.after
         xp = namespace(before)
-        after = xp.where(self.cut, self.after, given.monoid.act(self.element, before[None])[0])
-        return None if _lost(before, after) else after
+        return xp.where(self.cut, self.after, given.monoid.act(self.element, before[None])[0])  # type: ignore[no-any-return]
 
 
-def _told(given: Elements, guess: _Guess | None) -> list[_Told]:
-    """Exchange what the steps of each rank do, in their order; nobody asks for those of the last rank with any."""
+def _begun(given: Elements, guess: _Guess | None) -> Sent:
+    """Begin to exchange what the steps of each rank do; nobody asks for those of the last rank with any."""
     axis, row, xp = given.timeline, given.row, namespace(given.row)
     asked, summary = axis.length > 0 and guess is None and axis.stop < axis.total, None
     known = not asked or given.composable
     if asked and known:
         summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
-    after, cut = row if guess is None else guess.end, xp.zeros(row.shape, bool)
+    after, cut = row if guess is None else guess.end, xp.full(row.shape, guess is not None)
     if summary is not None and summary.after is not None and summary.cut is not None:
-        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape).copy()
-    found = axis.ranks.exchange([axis.length, known, guess is not None], [*arrays_of(given, summary), after, cut])
+        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
+    return axis.ranks.begin([known, guess is not None], [*arrays_of(given, summary), after, cut])
+
+
+def _told(given: Elements, arrays: Sequence[Array]) -> list[_Told]:
+    """Return what each rank has told in the order of steps, as if all knew, and none guessed."""
+    *parts, after, cut = (given.timeline.in_order(x) for x in arrays)  # type: ignore[arg-type]
     return [
-        _Told(int(length), bool(known), bool(said), element_of(given.few, parts), after, cut)
-        for (length, known, said), (*parts, after, cut) in axis.in_order(found)
+        _Told(length, True, False, element_of(given.few, [x[place] for x in parts]), after[place], cut[place])
+        for place, length in enumerate(given.timeline.ordered)
     ]
+
+
+def _folded(given: Elements, told: Sequence[_Told], into: Sequence[Array]) -> list[Array]:
+    """Return the states that come into ranks, as far as these say what they do, after those that are known."""
+    states = list(into)
+    for one in told[len(into) - 1 :]:
+        after = one.after_it(given, states[-1])
+        if after is None:
+            break
+        states.append(after)
+    return states
+
+
+def _right(states: Array, told: Sequence[_Told], known: int) -> int:
+    """Return how many states hold: until a rank cannot say, or composed elements overflow; ``known`` ones do."""
+    for place in range(known - 1, len(states) - 1):
+        one = told[place]
+        if (one.length and not one.known) or (not one.guess and _lost(states[place], states[place + 1])):
+            return place + 1
+    return len(states)
+
+
+def _ahead(run: Callable[[Array], Found], state: Array) -> list[Found]:
+    """Return what the own steps give, or nothing where they fail: that they do counts once the state does."""
+    try:
+        return [run(state)]
+    except Exception:
+        return []
 
 
 def _same(a: Array, b: Array) -> bool:
@@ -264,14 +310,29 @@ def _forgotten(given: Elements) -> _Guess | None:
     if b.dtype == HALF or isinstance(A, Identity):  # rows that are rounded prove nothing
         return None
 
-    def end(A: Jacobian, b: Array, initial: float) -> Array:
-        start = namespace(b).full(b.shape[1:], initial, b.dtype)
-        return scan(monoid, (A, b), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
-
-    if not bool((abs(end(A, namespace(b).zeros_like(b), 1)) <= np.finfo(b.dtype).eps / 16).all()):
+    xp = namespace(b)
+    if not bool((abs(_passed(A, b, reset)) <= np.finfo(b.dtype).eps / 16).all()):
         return None
-    said = end(A, b, 0)
-    return _Guess(said, end(A._mapped(abs), abs(b), 0) if isinstance(A, Entries) else abs(said))
+    if type(A) not in _SENT:
+        zero = xp.zeros_like(b[0])
+        end = scan(monoid, (A, b), initial=zero, reset=reset)[-1]
+        sizes = (A._mapped(abs), abs(b)) if isinstance(A, Entries) else None
+        return _Guess(end, abs(end) if sizes is None else scan(monoid, sizes, initial=zero, reset=reset)[-1])
+    # Both side by side, on an axis of their own: what comes out, and the size of what is summed up to it.
+    sides = A._mapped(lambda x: xp.stack([x, abs(x)], axis=1)), xp.stack([b, abs(b)], axis=1)
+    cut = None if reset is None else reset[:, None]
+    end, size = scan(monoid, sides, initial=xp.zeros_like(sides[1][0]), reset=cut)[-1]
+    return _Guess(end, size)
+
+
+def _passed(A: Jacobian, b: Array, reset: Array | None) -> Array:
+    """Return what is left of ones after some steps."""
+    xp = namespace(b)
+    if type(A) in (Scalar, Diagonal):
+        entries = A.diagonal().data  # type: ignore[attr-defined]
+        return (entries if reset is None else xp.where(reset, b.dtype.type(0), entries)).prod(axis=0)  # type: ignore[no-any-return]
+    start = xp.ones(b.shape[1:], b.dtype)
+    return scan(MONOIDS["affine"], (A, xp.zeros_like(b)), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
 
 
 def _as_said(end: Array, said: Array, size: Array, given: Elements) -> bool:
@@ -304,6 +365,11 @@ def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
         own, left = [x[None] for x in left[:count]], left[count:]
         found.append(_with(e, own))
     return tuple(found)
+
+
+def as_sent(A: Jacobian) -> Jacobian:
+    """Return matrices in a structure whose products have one array of entries, where they are small."""
+    return A.lane_dense() if _arrays(A) is None and A.layout.lane_width <= _SMALL else A
 
 
 def _arrays(e: Any) -> list[Array] | None:

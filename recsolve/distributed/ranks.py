@@ -12,14 +12,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NoReturn
 
 import numpy as np
 
-from recsolve.base.arrays import Array
+from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.distributed.alarm import Alarm
-from recsolve.distributed.messages import HEADER, Message, arriving, decoded, encoded, one_stream, pack, unpack
+from recsolve.distributed.messages import (
+    HEADER,
+    Arriving,
+    Message,
+    arriving,
+    decoded,
+    encoded,
+    length_of,
+    one_stream,
+    pack,
+    stacked,
+    unpack,
+    views,
+)  # fmt: skip
 
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _LOOK = 0.25  # seconds between two looks at the store
@@ -53,6 +67,29 @@ class RankError(RuntimeError):
         return type(self), (str(self), self.ranks)
 
 
+class Sent:
+    """A message under way.
+
+    Attributes
+    ----------
+    arrays : list of array, shape (ranks, ...)
+    """
+
+    def __init__(self, arrays: list[Array], read: Callable[[], tuple[Array, list[Array]]]):
+        self.arrays, self._read = arrays, read
+        self._told: tuple[Array, list[Array]] | None = None
+
+    def told(self) -> tuple[Array, list[Array]]:
+        """Return the numbers of all ranks, (ranks, n), and the arrays that come to the host, once they are there."""
+        if self._told is None:
+            self._told = self._read()
+        return self._told
+
+    def numbers(self) -> Array:
+        """Return the numbers of all ranks, (ranks, n), once they are there."""
+        return self.told()[0]
+
+
 class Ranks:
     """A process group of ``torch.distributed``, and what its ranks are doing together.
 
@@ -83,6 +120,7 @@ class Ranks:
         self._along = 1024  # bytes that go with every header: all ranks know them, for they have seen all messages
         self._doing: str | None = None
         self._closed = False
+        self._open: Sent | None = None  # a message under way
         self._amid = False  # whether the others may wait for the rest of a message
         self._over = False  # whether the call has ended on all ranks
         self._said = ""  # why this rank has failed, once it has
@@ -112,7 +150,7 @@ class Ranks:
             raise RankError(
                 f"{call}: ranks have been lost in an earlier call; make a new process group before you go on"
             )
-        self._doing, self._closed, self._amid, self._over = call, False, False, False
+        self._doing, self._closed, self._amid, self._over, self._open = call, False, False, False, None
         if self._said:
             self._said = ""
             self._alarm.unsay()
@@ -157,6 +195,7 @@ class Ranks:
             elif self._amid:
                 self._give_up()
             else:
+                self._settle()
                 self._heads(self._packed(_FAILED, np.empty(0), ()), _GRACE)
                 self._texts(self._said, _GRACE)
         except RankError as other:  # they do not, or not yet
@@ -193,6 +232,7 @@ class Ranks:
         """
         if self._doing is None:
             raise RuntimeError("messages are exchanged within together(...)")
+        self._settle()
         sent = np.ascontiguousarray(numbers, np.float64)
         with one_stream(self.on_device):
             packed = self._packed(_GOES_ON, sent, arrays)
@@ -205,6 +245,41 @@ class Ranks:
                 self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
             self._amid = False
             return unpack(rows, told, sent, arrays)
+
+    def begin(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = (), *, brought: int = 0) -> Sent:
+        """Send the same; a device may use the arrays at once, and nothing has waited for them.
+
+        They count once the numbers have been asked for, which raises what :meth:`exchange` does. The first ``brought``
+        of them come to the host too.
+        """
+        sent = np.ascontiguousarray(numbers, np.float64)
+        along, few = HEADER + self._along, arrays[:brought]
+        if not self.on_device or self._doing is None or length_of(sent, arrays) > along:
+            found = self.exchange(sent, arrays)
+            own = [namespace(x[0]).stack(x) for x in zip(*[m.arrays for m in found], strict=True)]
+            told = np.array([m.numbers for m in found])
+            return Sent(own, lambda: (told, [to_host(x) for x in own[:brought]]))
+        self._settle()
+        with one_stream(True):
+            packed = self._packed(_GOES_ON, sent, arrays)
+            rows, work = self._started(packed[:along], self.timeout)
+            coming = self._arriving(work, rows, length_of(sent, few))
+            there = stacked(rows, sent, arrays)
+
+        def read() -> tuple[Array, list[Array]]:
+            self._open = None
+            told = self._seen(work, coming, self.timeout)
+            self._counted(told)
+            self._check(told, sent, arrays)
+            return np.ascontiguousarray(told[:, HEADER : HEADER + sent.nbytes]).view(np.float64), views(told, sent, few)
+
+        self._open = Sent(there, read)
+        return self._open
+
+    def _settle(self) -> None:
+        """Wait for a message that is under way, if one is."""
+        if self._open is not None:
+            self._open.numbers()
 
     def total(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
@@ -224,11 +299,10 @@ class Ranks:
 
     def _digest(self, numbers: Array, arrays: Sequence[Array]) -> int:
         """Return what is the same on ranks that do the same."""
-        return int.from_bytes(blake2b(self._described(numbers, arrays).encode(), digest_size=7).digest(), "little")
+        return _digest_of(str(self._doing), numbers.shape, tuple([(x.dtype, x.shape) for x in arrays]))
 
     def _described(self, numbers: Array, arrays: Sequence[Array]) -> str:
-        sent = ", ".join(f"{x.dtype} {x.shape}" for x in (numbers, *arrays))
-        return f"{self._doing}, and sends {sent}"
+        return _described(str(self._doing), numbers.shape, tuple([(x.dtype, x.shape) for x in arrays]))
 
     @staticmethod
     def _joined(first: Any, rest: Any) -> Any:
@@ -243,15 +317,18 @@ class Ranks:
         """
         count = HEADER + (seen if seen <= self._along else 0)
         rows, told = self._gathered(packed[: HEADER + self._along], patience, seen=count)
+        self._counted(told)
+        return told, rows
+
+    def _counted(self, told: Array) -> None:
         self.messages += 1
         self._alarm.epoch = int(_numbers_of(told)[0, 2])
-        return told, rows
 
     # What may go wrong ------------------------------------------------------------------------------------------
 
-    def _check(self, told: Array, numbers: Array, arrays: Sequence[Array]) -> None:
+    def _check(self, seen: Array, numbers: Array, arrays: Sequence[Array]) -> None:
         """Raise where a rank has failed, or where ranks do different things; all of them do then."""
-        heads = _numbers_of(told)
+        heads = _numbers_of(seen)
         failed = np.flatnonzero(heads[:, 0])
         if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
             return
@@ -275,10 +352,10 @@ class Ranks:
 
         packed = torch.from_numpy(encoded(text))
         with one_stream(self.on_device):
-            found = self._gathered(packed.cuda() if self.on_device else packed, patience, seen=len(packed))[1]
+            found = self._gathered(packed.cuda() if self.on_device else packed, patience, len(packed))[1]
         return [decoded(row) for row in found]
 
-    def _gathered(self, packed: Any, patience: float | None = None, *, seen: int = 0) -> tuple[Any, Array]:
+    def _gathered(self, packed: Any, patience: float | None = None, seen: int = 0) -> tuple[Any, Array]:
         """Return the bytes of all ranks, (ranks, bytes), and the first ones of each as the host sees them.
 
         Raises
@@ -286,35 +363,44 @@ class Ranks:
         RankError
             Where one does not come.
         """
+        patience = self.timeout if patience is None else patience
+        rows, work = self._started(packed, patience)
+        return rows, self._seen(work, self._arriving(work, rows, seen), patience)
+
+    def _started(self, packed: Any, patience: float) -> tuple[Any, Any]:
+        """Begin to exchange bytes; return where those of all ranks come, and what tells that they have."""
         import torch.distributed as dist
 
         self.sent += len(packed)
         if self.size == 1:
-            rows = packed[None]
-            return rows, self._seen(None, rows, seen, self.timeout)
-        patience = self.timeout if patience is None else patience
+            return packed[None], None
         out, group = packed.new_empty((self.size, len(packed))), self.group or dist.group.WORLD
         name = "all_gather_single" if hasattr(group, "all_gather_single") else "_allgather_base"  # until torch 2.12
         how = dist.distributed_c10d.AllgatherOptions()
         how.asyncOp = True
         how.timeout = timedelta(seconds=patience + 1)  # the process cannot end before: the group's own may be long
         try:
-            work = getattr(group, name)(out.view(-1), packed, how)
-            told = self._seen(work, out, seen, patience)
+            return out, getattr(group, name)(out.view(-1), packed, how)
+        except RuntimeError as error:
+            raise self._missing("a connection broke") from error
+
+    def _arriving(self, work: Any, rows: Any, count: int) -> Arriving:
+        if self.on_device and work is not None:
+            work.wait()  # the stream does, not the host
+        return arriving(rows, count)
+
+    def _seen(self, work: Any, arriving: Arriving, patience: float) -> Array:
+        """Wait for a message, and return its first bytes of every rank."""
+        there, told = arriving
+        try:
+            # On a device what is seen comes after the message, in the order of its stream.
+            self._wait(there if self.on_device or work is None else work.is_completed, patience)
+            if not self.on_device and work is not None:
+                work.wait()
         except TimeoutError as error:
             raise self._missing(str(error)) from error
         except RuntimeError as error:
             raise self._missing("a connection broke") from error
-        return out, told
-
-    def _seen(self, work: Any, rows: Any, count: int, patience: float) -> Array:
-        """Wait for a message, and return its first bytes of every rank."""
-        if self.on_device and work is not None:
-            work.wait()  # the stream does, not the host
-        there, told = arriving(rows, count)
-        self._wait(lambda: (work is None or work.is_completed()) and there(), patience)
-        if not self.on_device and work is not None:
-            work.wait()
         return told()
 
     def _wait(self, there: Callable[[], bool], patience: float) -> None:
@@ -377,6 +463,17 @@ class Elsewhere:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
+
+
+def _described(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> str:
+    sent = ", ".join(f"{dtype} {shape}" for dtype, shape in ((np.dtype(np.float64), numbers), *arrays))
+    return f"{doing}, and sends {sent}"
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> int:
+    told = blake2b(_described(doing, numbers, arrays).encode(), digest_size=7)
+    return int.from_bytes(told.digest(), "little")
 
 
 def _numbers_of(told: Array) -> Array:

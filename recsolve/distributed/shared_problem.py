@@ -13,58 +13,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from recsolve.analysis.rounding_at import rounding_at
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.tolerance import Tolerance
-from recsolve.distributed.carries import Elements, arrays_of, element_of
-from recsolve.distributed.progress import BEGINS, FRONT, LEADS, RESETS, Progress, flags_of, leading_before
+from recsolve.distributed.carries import as_sent
+from recsolve.distributed.passing import Said, say
+from recsolve.distributed.progress import BEGINS, FRONT, LEADS, RESETS, Progress, flags_of, leading_before, passing_of
 from recsolve.distributed.rounds import before_each
 from recsolve.distributed.task import Task
 from recsolve.jacobians import Jacobian, Zero
 from recsolve.kernels.affine_scan import affine_scan
-from recsolve.kernels.backends import summarise
-from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.residual import guard
-from recsolve.kernels.summary import Summary
 from recsolve.recurrence.base import Recurrence
 from recsolve.solvers.guarded import I
 from recsolve.solvers.iterate import Iterate, leading_times
 from recsolve.solvers.problem import Problem, toward
 
-_AFFINE = MONOIDS["affine"]
-
 
 class NotComposable(Exception):
     """The matrices A of a rank do not compose in fixed size: all ranks learn of it by the same message."""
-
-
-class _Said(NamedTuple):
-    """The arrays of a message: what the own steps do to a correction that comes in, and to the state after them.
-
-    ``composed``, ``after`` and ``cut`` are the summary of all steps but the last; ``matrix`` holds A of the last step,
-    ``residual``, ``values`` and ``states`` are those of it, and ``reach`` bounds the size of states.
-    """
-
-    composed: list[Array]
-    after: Array
-    cut: Array
-    matrix: list[Array]
-    residual: Array
-    values: Array
-    states: Array
-    reach: Array
-
-    def flat(self) -> list[Array]:
-        """Return all arrays one after the other."""
-        return [*self.composed, self.after, self.cut, *self.matrix, *self[4:]]
-
-    def like(self, arrays: Sequence[Array]) -> _Said:
-        """Return what another rank has said, of its arrays one after the other."""
-        count, given = len(self.composed), list(arrays)
-        own = given[count + 2 : len(given) - 4]
-        return _Said(given[:count], given[count], given[count + 1], own, *given[len(given) - 4 :])
 
 
 Decide = Callable[[Sequence[Progress], Sequence[Array]], None]
@@ -150,7 +119,8 @@ class SharedProblem(Problem):
     ) -> Iterate:
         """Return the iterate, of which those rows alone lead whose ranks before are exact too."""
         self.raw = super().judge(states, values, J, pinned, tolerance)
-        return self._led(self.raw, self.raw)
+        led: Iterate = self._led(self.raw, self.raw)
+        return led
 
     def _led(self, iterate: I, raw: Iterate) -> I:
         """Return an iterate of which rows lead as far as is known of the ranks before."""
@@ -163,7 +133,7 @@ class SharedProblem(Problem):
         starts = self.starts.copy()
         if self.task.timeline.start:
             starts[:1] &= ~self.follows[:1]
-        return starts  # type: ignore[no-any-return]
+        return starts
 
     def cut(self, iterate: Iterate) -> Array:
         iterate = self._known_of(iterate)
@@ -175,28 +145,56 @@ class SharedProblem(Problem):
     def guarded(self, iterate: Iterate, proposal: Array) -> Array:
         return super().guarded(self._known_of(iterate), proposal)
 
+    def solved(self, iterate: Iterate) -> Array:
+        return super().solved(iterate) & ~(self.follows & ~self._leads_in[None])  # type: ignore[no-any-return]
+
+    def _reach(self, iterate: Iterate) -> Array:
+        if self._known is None or self._current is not None or is_discrete(self.recurrence.dtype):
+            return super()._reach(iterate)
+        return self._per_known * self._known  # of all ranks, as the message of this step has told
+
+    def _largest_known(self, iterate: Iterate) -> Array:
+        """Return the largest number that is known of every sequence here, (1, *batch, 1...)."""
+        rec = self.recurrence
+        if rec.length and not is_discrete(rec.dtype):
+            self._reach(iterate)
+        none = namespace(rec.initial).zeros((1, *rec.batch, *(1,) * len(self.event_axes)), rec.dtype)
+        return none if self._known is None else self._known
+
     def _known_of(self, iterate: Iterate) -> Iterate:
         """Return an iterate as it is known once the ranks before have told whether they are exact."""
         return self._stepped[1] if iterate is self._stepped[0] else iterate
 
     def correct(self, iterate: Iterate, A: Jacobian) -> Array:
+        A = as_sent(A)
         return self._proposed(iterate, A, self._pass(iterate, A)[0])
 
     def move(self, iterate: I, A: Jacobian, share: float = 1.0) -> I:
         """Return the next iterate, with one message: what the last steps of all ranks become follows from it."""
+        A = as_sent(A)
         correction, ends = self._pass(iterate, A, share)
         states = self.guarded(iterate, toward(iterate.states, self._proposed(iterate, A, correction), share))
         if len(states):
             states[-1] = ends[self._place]
         return self._follow(iterate, states, ends)
 
-    def total(self, x: Array) -> Array:
-        return self._sum([arrays[0] for arrays in self._exchange([super().total(x)])])
+    def total(self, x: Array, axes: tuple[int, ...] = ()) -> Array:
+        return self._sum([arrays[0] for arrays in self._exchange([super().total(x, axes)])])
+
+    def leading(self, good: Array) -> Array:
+        own = super().leading(good)
+        messages = self._exchange([passing_of(self, own)])
+        before = leading_before(self._lengths, [arrays[0] for arrays in messages])[self._place]
+        return own & ~(self.follows & ~before[None])
+
+    @property
+    def steps(self) -> int:
+        return self.horizon
 
     def running_total(self, x: Array) -> Array:
         found = self._exchange([super().total(x)])
         before = self._sum([arrays[0] for arrays in found[: self._place]]) if self._place else x.dtype.type(0)
-        return before + super().running_total(x)  # type: ignore[no-any-return]
+        return before + super().running_total(x)
 
     @staticmethod
     def _sum(parts: Sequence[Array]) -> Array:
@@ -204,7 +202,10 @@ class SharedProblem(Problem):
 
     def _evaluated(self, iterate: I, states: Array) -> I:
         """Return the iterate of states, with a message that says what the last ones are."""
+        told = self.told
         found = self._exchange([states[-1] if len(states) else self.task.recurrence.initial])
+        if not told:  # they have been pinned as was known before
+            self._stepped = iterate, iterate
         return self._follow(iterate, states, [arrays[0] for arrays in found])
 
     def _follow(self, iterate: I, states: Array, ends: Sequence[Array]) -> I:
@@ -220,17 +221,18 @@ class SharedProblem(Problem):
         """Return the arrays of all ranks in the order of steps; the first message of a step may end all of them."""
         axis, current = self.task.timeline, self._current
         first = () if current is None else self._progress(current)
-        flags = [] if current is None else [flags_of(self, self.raw)]
-        messages = axis.in_order(axis.ranks.exchange([able, *first], [*flags, *arrays]))
+        more = [] if current is None else [flags_of(self, self.raw), self._largest_known(current)]
+        messages = axis.in_order(axis.ranks.exchange([able, *first], [*more, *arrays]))
         if not all(message.numbers[0] for message in messages):
             raise NotComposable
         if current is not None:
             self._current, self._flags = None, [message.arrays[0] for message in messages]
+            self._known = namespace(more[1]).stack([message.arrays[1] for message in messages]).max(axis=0)
             self._leading = leading_before(self._lengths, self._flags)
             self._leads_in = self._leading[self._place]
             self._stepped = current, self._led(current, self.raw)
             self._decide([Progress(*message.numbers[1:].tolist()) for message in messages], self._flags)
-        return [message.arrays[len(flags) :] for message in messages]
+        return [message.arrays[len(more) :] for message in messages]
 
     def _progress(self, iterate: Iterate) -> Progress:
         mixes = False
@@ -245,7 +247,8 @@ class SharedProblem(Problem):
     def _pass(self, iterate: Iterate, A: Jacobian, share: float = 1.0) -> tuple[Array, list[Array]]:
         """Return the correction that comes in, and what the last state of every rank becomes."""
         row = namespace(iterate.values).zeros_like(self.recurrence.initial)
-        said, able = self._say(iterate, A, row)
+        cut = self.recurrence.over_event(self.cut(iterate))
+        said, able = say(iterate, A, row, cut, self.task.timeline)
         messages = [said.like(arrays) for arrays in self._exchange(said.flat(), able)]
         correction, own, ends = row, row, []
         for place, (length, said) in enumerate(zip(self._lengths, messages, strict=True)):
@@ -254,29 +257,6 @@ class SharedProblem(Problem):
             if length:
                 correction, ends[-1] = self._after(iterate, A, said, place, correction, share)
         return own, ends
-
-    def _say(self, iterate: Iterate, A: Jacobian, row: Array) -> tuple[_Said, bool]:
-        """Return what is said of a step, and whether it can be."""
-        rec, xp, n, residual = self.recurrence, namespace(row), self.recurrence.length, iterate.residual
-        cut = rec.over_event(self.cut(iterate))
-        _AFFINE.prepare((A, residual))
-        elements = Elements(_AFFINE, (A, residual), row, cut, self.task.timeline)
-        able = not n or elements.composable
-        prefix: Summary | None = None
-        last: Summary | None = None
-        if n and able:
-            last = Summary((A[n - 1 : n], residual[n - 1 : n]))
-            prefix = summarise(_AFFINE, (A[: n - 1], residual[: n - 1]), reset=cut[: n - 1]) if n > 1 else None
-        none = row.astype(residual.dtype)  # a difference of discrete states is of another dtype than these
-        after, seen = none, xp.zeros(row.shape, bool)
-        if prefix is not None and prefix.after is not None and prefix.cut is not None:
-            after, seen = prefix.after[0], xp.broadcast_to(prefix.cut[0], row.shape).copy()
-        rows = [x[n - 1] for x in (residual, iterate.values, iterate.states)] if n else [none, row, row]
-        reach = xp.zeros((1, *rec.batch, *(1,) * len(self.event_axes)), rec.dtype)
-        if n:
-            reach = self._reach(iterate).astype(rec.dtype)
-        said = _Said(arrays_of(elements, prefix), after, seen, arrays_of(elements, last)[:-1], *rows, reach)
-        return said, able
 
     def _proposed(self, iterate: Iterate, A: Jacobian, correction: Array) -> Array:
         """Return F[t] + A[t] d[t-1], given the correction that comes in."""
@@ -289,21 +269,19 @@ class SharedProblem(Problem):
         return iterate.values + xp.where(cut, d.dtype.type(0), A.matvec(before))  # type: ignore[no-any-return]
 
     def _after(
-        self, iterate: Iterate, A: Jacobian, said: _Said, place: int, correction: Array, share: float
+        self, iterate: Iterate, A: Jacobian, said: Said, place: int, correction: Array, share: float
     ) -> tuple[Array, Array]:
         """Return the correction and the state that come out of a rank, given the correction that comes into it."""
-        xp, rec, pair, flags = namespace(correction), self.recurrence, (A, iterate.residual), self._flags[place]
+        xp, rec, flags = namespace(correction), self.recurrence, self._flags[place]
         if self._lengths[place] > 1:
-            composed = element_of(pair, said.composed)
-            correction = xp.where(said.cut, said.after, _AFFINE.act(composed, correction[None])[0])
-        matrix: Jacobian = element_of(pair, [*said.matrix, said.residual])[0]
+            correction = said.before_last(iterate, A, correction)
         begins, leads, front, resets = ((flags & bit > 0)[None] for bit in (BEGINS, LEADS, FRONT, RESETS))
         known = resets | self._leading[place]
         pins = (leads & known, front & known) if self.pin else None
         cut = begins if pins is None else begins | pins[0] | pins[1]
-        product = matrix.matvec(correction[None])
+        product = said.last_matrix(iterate, A).matvec(correction[None])
         product = xp.where(rec.over_event(cut), product.dtype.type(0), product)
         values, states = said.values[None], said.states[None]
         proposal = toward(states, values + product, share)
-        after = guard(proposal, states, values, said.reach, pins, self.event_axes)
+        after = guard(proposal, states, values, self._reach(iterate), pins, self.event_axes)
         return product[0] + said.residual, after[0]

@@ -12,7 +12,7 @@ Chartier and Philippe, "A parallel shooting technique for solving dissipative OD
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,7 @@ from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
 
+_MIXED = 64  # the last of them, which become those that are there step by step
 _FEWEST, _SHARE, _MORE = 256, 64, 4  # steps that are taken anew: at least, and which share; then so many times as many
 
 
@@ -60,46 +61,53 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
         own = _Own(task)
-        first = begin(axis.ranks, [own.able], [own.end])
-        ends = first.arrays[0]
-        truth = before_each(task, axis.ordered, axis.in_order(list(ends)))
-        if own.able and axis.place:
-            own.follow(truth[axis.place])
-        own.prepare()
-        if not first.numbers()[:, 0].all():
-            return None
-        while True:
-            sent = begin(axis.ranks, own.numbers(), own.arrays())
-            found, unchanged, met = _read(own, sent, ends)
-            if not all(fact.good for fact in found) or not ordinary(own.states, max(fact.largest for fact in found)):
-                return None
-            ends = sent.arrays[0]
-            truth = before_each(task, axis.ordered, axis.in_order(list(ends)))
-            if all(axis.in_order(unchanged)[:-1]) and all(met):
-                break
-            own.go_on(truth[axis.place])
+        try:
+            found = _agreed(task, own)
+        finally:
+            own.wait()
+    if found is None:
+        return None
+    told, final = found
     vars(rec)["state_scale"] = 1.0  # that of ordinary states
-    iterations = max(int(fact.iterations) for fact in found)
+    iterations = max(int(one.iterations) for one in told)
     maxiter = task.settings["maxiter"]
     if maxiter is not None and iterations > maxiter:
         return None
     tested = own.tolerance.atol, own.tolerance.rtol
     facts = [
-        Facts(length, Status.CONVERGED, int(fact.iterations), fact.worst, length, 0, *tested)
-        for length, fact in zip(axis.ordered, axis.in_order(found), strict=True)
+        Facts(length, Status.CONVERGED, int(one.iterations), one.worst, length, 0, *tested)
+        for length, one in zip(axis.ordered, told, strict=True)
     ]
-    return Outcome(own.solution(facts[axis.place], watch), facts, truth[-1])
+    return Outcome(own.solution(facts[axis.place], watch), facts, final)
+
+
+def _agreed(task: Task, own: _Own) -> tuple[list[_Told], Array] | None:
+    """Return what ranks have told, in the order of steps, once all follow from each other, and the last state."""
+    axis = task.timeline
+    first = axis.ranks.begin([own.able], [own.first_end()])
+    truth = before_each(task, axis.ordered, axis.in_order(list(first.arrays[0])))
+    if own.able and axis.place:
+        own.follow(truth[axis.place])
+    own.prepare()
+    if not first.numbers()[:, 0].all():
+        return None
+    while True:
+        sent = axis.ranks.begin(own.numbers(), own.arrays(), brought=1)
+        truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[1])))
+        numbers, (words,) = sent.told()
+        said = [own.completed(_Told(*row), own_words) for row, own_words in zip(numbers.tolist(), words, strict=True)]
+        told, met, stayed = zip(*axis.in_order(said), strict=True)
+        if not all(one.good for one in told) or not ordinary(own.states, max(one.largest for one in told)):
+            return None
+        if all(stayed[:-1]) and all(met):
+            return list(told), truth[-1]
+        own.go_on(truth[axis.place])
 
 
 def _may_shoot(task: Task) -> bool:
     """Return whether a method solves such recurrences by compiled loops; the same on all ranks."""
     rec, solver = task.recurrence, task.solver
-    known = type(rec) is CellRecurrence and type(solver).direct is not solvers.Method.direct
-    if (
-        not known
-        or isinstance(solver, solvers.Sequential)
-        or not type(solver).direct.__module__.startswith("recsolve.")
-    ):
+    if type(rec) is not CellRecurrence or isinstance(solver, solvers.Sequential):
         return False
     if kind_of(rec.initial) != "cupy" and not isinstance(solver, solvers.Windowed):
         return False
@@ -117,7 +125,7 @@ class _Own:
     """The own steps of a rank."""
 
     def __init__(self, task: Task):
-        self.task, self.rec = task, task.recurrence
+        self.task, self.rec = task, task.recurrence.window(0, task.recurrence.length)
         self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
         self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.engine = self.problem.engine
@@ -126,69 +134,91 @@ class _Own:
         self.asked: Asked | None = None
         self.again: Asked | None = None
         self.found: Verdict | None = None
-        self.judged = False
+        self.waits: list[Callable[[], None]] = []  # for what reads states again
         self.known: list[Verdict] = []  # what has become of steps taken anew
         self.part, self.solved = self.rec, self.problem
-        self.met = namespace(self.start).ones(
-            2, np.float64
-        )  # whether the steps taken anew meet the others, and how near
-        self.met[1] = 0.0
-        if task.guess is None:
-            self._solve()
-        self.able = self.asked is not None or self.found is not None
-        self.states = self.rec.empty() if not self.able else (self.asked or self.found).states  # type: ignore[union-attr]
+        self.sent: Array | None = None  # what comes out, as the others know it
+        # Whether the steps taken anew meet the others, how near, and whether what comes out is still what was sent.
+        self.flags = namespace(self.start).asarray(np.array([1.0, 0.0, 1.0]))
+        self._solve()
+        known = self.asked or self.found
+        self.able, self.states = known is not None, self.rec.empty() if known is None else known.states
 
     def _solve(self) -> None:
-        if _whole(self.task.solver, self.problem):
-            self.asked = self.engine.ask(self.tolerance)
-        if self.asked is None:
-            found = self.task.solver.direct(self.problem)
+        """Solve all steps as if the first state of all came in."""
+        solver, direct = self.task.solver, type(self.task.solver).direct
+        if self.task.guess is None and direct.__module__.startswith("recsolve."):
+            if _whole(solver, self.problem):
+                self.asked = self.engine.ask(self.tolerance)
+                self.waits += [] if self.asked is None else [self.asked.judge()]
+            found = solver.direct(self.problem) if self.asked is None else None
             self.found = found if isinstance(found, Verdict) else None
+        if self.asked is None and self.found is None and kind_of(self.rec.initial) == "cupy":
+            solution = self.task.solved(self.rec.initial, guess=self.task.own_guess())
+            if solution.success:
+                iterate = solution._iterate
+                self.found = Verdict(iterate.states, solution.nit, values=iterate.values)
+                self.problem.counts.update({name: solution.stats[name] for name in self.problem.counts})
 
     @property
     def end(self) -> Array:
         """What comes out."""
         return self.states[-1] if self.able else self.rec.initial
 
+    def first_end(self) -> Array:
+        """Return what comes out as it is told first."""
+        self.sent = self.end.copy()
+        return self.sent
+
     # Steps taken anew -------------------------------------------------------------------------------------------
 
     def follow(self, start: Array, first: int = 0) -> None:
         """Take some steps from ``first`` on anew, given the state before them."""
         if first == 0:
-            self.start, self.some = start.copy(), max(_FEWEST, self.rec.length // _SHARE)
+            self.start, self.back, self.some = start.copy(), 0, max(_FEWEST, self.rec.length // _SHARE)
             self.part = self._window(0, self.rec.length, self.start)
         stop = self.upto = min(first + self.some, self.rec.length)
         self.some *= _MORE
-        self._judge()  # before they are written over
         part = self._window(first, stop, start)
         with parts_as(self.engine):
             engine = part.bind()
             if self.asked is not None:
-                self.again = engine.ask(self.tolerance, self.states[first:stop])
+                self.again = engine.ask(self.tolerance)
                 assert self.again is not None
-                self.again.judge()
+                self.waits.append(self.again.judge())
+                new = self.again.states
             else:
                 found = engine.solve("sweeps", self.tolerance)
-                self.states[first:stop] = engine.walk() if found is None else found.states
-            self._compare(start, first, stop)
+                new = engine.walk() if found is None else found.states
+            self._join(new, first)
 
-    def _compare(self, start: Array, first: int, stop: int) -> None:
-        """Test the step after those taken anew."""
+    def _join(self, new: Array, first: int) -> None:
+        """Put in steps that have been taken anew, the last ones mixed with those that are there; test where they meet.
+
+        Both meet the tolerance, and where weights fall slowly, so do means of them.
+        """
+        self.wait()
+        stop, xp = self.upto, namespace(new)
+        mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
+        self.new = new[len(new) - mixed :]
+        rows = self.states[stop - mixed : stop]
+        weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(-1, *(1,) * (new.ndim - 1)) / new.dtype.type(
+            mixed + 1
+        )
+        self.states[first : stop - mixed] = new[: len(new) - mixed]
+        rows += weights * (self.new - rows)
         values = None if self.found is None else self.found.values
-        begin, end = first if values is not None else stop, min(stop + 1, self.rec.length)
+        begin, end = first - self.back if values is not None else stop - mixed, min(stop + 1, self.rec.length)
+        self.flags[0], self.flags[1] = 1.0, 0.0
         if begin == end:
-            self.met[0], self.met[1] = 1.0, 0.0
             return
-        before = start if begin == first else self.states[begin - 1]
-        F = self._window(begin, end, before).bind().evaluate(self.states[begin:end])
+        h, before = self.states[begin:end], self.states[begin - 1] if begin else self.start
+        F = self._window(begin, end, before).bind().evaluate(h)
         if values is not None:
             values[begin:end] = F
-        self.met[0], self.met[1] = 1.0, 0.0
-        if end > stop:
-            xp, h, F = namespace(F), self.states[stop:end], F[-1:]
-            r = F - h
-            self.met[0] = self.tolerance.met(h, F, r).all()
-            self.met[1] = xp.abs(r).max()
+        if mixed:
+            self.flags[0] = self.tolerance.met(h, F, F - h).all()
+            self.flags[1] = xp.abs(F - h).max()
 
     def _window(self, start: int, stop: int, before: Array) -> Recurrence:
         return self.rec.window(start, stop, self.rec.wrap(before.copy()))
@@ -198,16 +228,17 @@ class _Own:
         self._note()
         if not same_bits(self.start, start):
             self.follow(start)
-        while self.upto < self.rec.length and not self.met[0]:
+        while self.upto < self.rec.length and not self.flags[0]:
             self._note()
-            self.follow(self.states[self.upto - 1], self.upto)
+            self.back = len(self.new)
+            self.states[self.upto - self.back : self.upto] = self.new
+            self.follow(self.new[-1], self.upto)
         self.prepare()
 
-    def _judge(self) -> None:
-        """Have all steps read again, once, as they have been written first."""
-        if self.asked is not None and not self.judged:
-            self.asked.judge()
-            self.judged = True
+    def wait(self) -> None:
+        """Have what follows wait for what reads states again."""
+        while self.waits:
+            self.waits.pop()()
 
     def _note(self) -> None:
         """Read what has become of the steps that have been taken anew."""
@@ -229,13 +260,13 @@ class _Own:
             and self.engine.step_that_differs(self.states, lambda: self.engine.evaluate(self.states)) is not None
         ):
             self.good = False
-        self._judge()
+        self.wait()
         if self.found is not None:
             values, judged = self.found.values, self.solved
             iterate = judged.evaluate(self.states) if values is None else judged.judge(self.states, values)
             self.iterate: Iterate = iterate
             # The step where those taken anew meet the others is looked at by itself: more of them may be needed.
-            self.good &= iterate.done or not bool(self.met[0])
+            self.good &= iterate.done or not bool(self.flags[0])
             self.worst, self.iterations = iterate.worst, self.found.iterations
             few = self.states[:: max(self.rec.length // 4, 1)]
             self.largest = float(to_host(abs(few).max())) if few.size else 0.0
@@ -248,22 +279,31 @@ class _Own:
         return _Told(*told[:4], *self.asked.sizes, *(self.again or self.asked).sizes)
 
     def arrays(self) -> list[Array]:
-        """Return the arrays of a message."""
-        if self.asked is None:
-            return [self.end, self.met]
-        return [self.end, self.met, self.asked.told, (self.again or self.asked).told]
+        """Return the arrays of a message: what the device knows of the steps, as words, and what comes out."""
+        xp, end = namespace(self.end), self.end
+        if self.sent is not None:
+            self.flags[2] = ((end == self.sent) | ((end != end) & (self.sent != self.sent))).all()
+        self.sent = end.copy()
+        words = [self.flags.view(np.int32)]
+        if self.asked is not None:
+            words += [self.asked.told, (self.again or self.asked).told]
+        return [xp.concatenate(words), self.sent]
 
-    def completed(self, told: _Told, met: Array, words: Sequence[Array]) -> _Told:
-        """Return what a rank has told together with what its device has."""
-        if self.asked is None:
-            return told
-        worst, good = max(told.worst, float(met[1])), bool(told.good)
-        for one, segments, groups in zip(words, told[4::2], told[5::2], strict=True):
-            verdict = self.asked.verdict(one, (int(segments), int(groups)))
-            good &= verdict.worst is not None
-            worst, largest = max(worst, verdict.worst or 0.0), max(told.largest, verdict.largest or 0.0)
-            told = told._replace(largest=largest, iterations=max(told.iterations, verdict.iterations))
-        return told._replace(good=good, worst=worst)
+    def completed(self, told: _Told, words: Array) -> tuple[_Told, bool, bool]:
+        """Return what a rank and its device have told, whether its steps meet, and whether its end has stayed."""
+        flags, words = words[:6].view(np.float64), words[6:]
+        told = told._replace(worst=max(told.worst, float(flags[1])))
+        sizes = [(int(told.segments), int(told.groups)), (int(told.segments_again), int(told.groups_again))]
+        for one, size in zip(words.reshape(2, -1) if self.asked is not None else (), sizes, strict=False):
+            assert self.asked is not None
+            verdict = self.asked.verdict(one, size)
+            told = told._replace(
+                good=told.good and verdict.worst is not None,
+                worst=max(told.worst, verdict.worst or 0.0),
+                iterations=max(told.iterations, verdict.iterations),
+                largest=max(told.largest, verdict.largest or 0.0),
+            )
+        return told, bool(flags[0]), bool(flags[2])
 
     def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
         """Return the solution of the own steps."""
@@ -275,29 +315,3 @@ class _Own:
         return Solution(
             self.part, self.task.solver, iterate, Status.CONVERGED, rows, fact.nit, stats, "", self.tolerance
         )
-
-
-def _read(own: _Own, sent: Any, before: Array) -> tuple[list[_Told], list[bool], list[bool]]:
-    """Wait for a message: how well each rank has solved its steps, whether its end has stayed, and its steps meet."""
-    numbers = sent.numbers()
-    ends, met, *words = sent.arrays
-    before, ends, met, *words = map(to_host, (before, ends, met, *words))
-    found = [
-        own.completed(_Told(*numbers[r].tolist()), met[r], [word[r] for word in words]) for r in range(len(numbers))
-    ]
-    return found, [same_bits(x, y) for x, y in zip(before, ends, strict=True)], [bool(x[0]) for x in met]
-
-
-class _Exchanged:
-    def __init__(self, messages: Any):
-        self.told = np.array([m.numbers for m in messages])
-        self.arrays = [namespace(x[0]).stack(x) for x in zip(*[m.arrays for m in messages], strict=True)]
-
-    def numbers(self) -> Array:
-        return self.told
-
-
-def begin(ranks: Any, numbers: Sequence[float], arrays: Sequence[Array]) -> Any:
-    if hasattr(ranks, "begin"):
-        return ranks.begin(numbers, arrays)
-    return _Exchanged(ranks.exchange(numbers, arrays))

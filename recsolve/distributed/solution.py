@@ -254,7 +254,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
         -------
         Dataset
             As that of ``local``, with ``time`` counted as in the whole, so that those of all ranks can be concatenated
-            along it. Attributes are those of the whole, with ``way``, ``rank``, ``ranks`` and ``steps``, T of the whole.
+            along it. Attributes are those of the whole, with ``way``, ``rank``, ``ranks`` and ``steps`` (T).
             No messages are exchanged.
 
         Examples

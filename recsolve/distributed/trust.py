@@ -146,4 +146,4 @@ class _Own:
 
 def _or_zeros(x: Array) -> Array:
     """Return numbers over time, and those of one step that is 0 where there are none."""
-    return x if len(x) else namespace(x).zeros((1, *x.shape[1:]), x.dtype)  # type: ignore[no-any-return]
+    return x if len(x) else namespace(x).zeros((1, *x.shape[1:]), x.dtype)

@@ -79,7 +79,9 @@ def recurrence_of(solution: Any, unconverged: bool, *, windows: bool = False) ->
     """
     if not isinstance(solution, Solution) and not (windows and isinstance(solution, WindowsSolution)):
         own = "; it has an adjoint of its own, solution.adjoint()" if hasattr(solution, "adjoint") else ""
-        if isinstance(solution, WindowsSolution):
+        if getattr(getattr(solution, "recurrence", None), "timeline", None) is not None:
+            own = "; of derivatives over ranks there is recsolve.adjoint; solution.local is that of the own steps"
+        elif isinstance(solution, WindowsSolution):
             own = "; one of every= has an adjoint alone, as tangents take all states: solve without it"
         raise TypeError(f"solution is {type(solution).__name__}; wanted a Solution, as recsolve.solve returns{own}")
     check_differentiable(solution.recurrence, solution.success or unconverged, solution.status)

@@ -620,12 +620,20 @@ class Recurrence(Makers, UsersArrays, ABC, Generic[UserArray]):
         return f"{type(self).__name__}({self.description}, {shape})"
 
 
-def check_recurrence(recurrence: Any, *, graphs: bool = True) -> None:
-    """Raise TypeError for an argument that is no recurrence, or one on a graph where these are not looked at."""
+def check_recurrence(recurrence: Any, *, graphs: bool = True, shards: bool = False) -> None:
+    """Raise TypeError for an argument that is no recurrence, or one on a graph where these are not looked at.
+
+    Also for one of which this rank holds some steps alone, unless ``shards``.
+    """
     if not isinstance(recurrence, Recurrence):
         raise TypeError(f"recurrence is {type(recurrence).__name__}; wanted a Recurrence, as cell.recurrence(x) gives")
     if recurrence.graph is not None and not graphs:
         raise TypeError(f"recurrence is {recurrence!r}; wanted one along time, h[t] = f(h[t-1], u[t])")
+    if recurrence.timeline is not None and not shards:
+        raise TypeError(
+            f"recurrence is {recurrence!r}, of whose steps other ranks hold the rest; wanted one with all its steps "
+            "here, or its own steps alone: recurrence.window(0, recurrence.length, initial)"
+        )
 
 
 def check_known(recurrence: Recurrence, base: type[Recurrence]) -> None:

@@ -127,7 +127,8 @@ def _solving(rec: Any, method: str) -> Call:
         from recsolve.distributed.task import Task
         from recsolve.solve import split_options
 
-        driver, solver = split_options("newton" if method == "auto" else method, None)
+        driver, found = split_options("newton" if method == "auto" else method, None)
+        solver: Any = found
         task = Task(rec, solver, driver, {"tol": None, "maxiter": None}, None)
         with rec.timeline.ranks.together(f"sweeps of {method}"):
             return solve_by_sweeps(task, solver, rec.length + 2, int(driver["patience"]))

@@ -157,11 +157,12 @@ def joined(device: str, subsets: Sequence[int], rank: int = 0, size: int = 1, st
     local, beside = rank, size
     meeting: dict[str, Any] = {}
     if launched() and not store:
-        local, beside = (int(os.environ.get(f"LOCAL_{name}", "0")) for name in ("RANK", "WORLD_SIZE"))
+        # Launchers that say nothing of hosts have one.
+        local, beside = (int(os.environ.get(f"LOCAL_{x}", os.environ[x])) for x in ("RANK", "WORLD_SIZE"))
     else:
         meeting = {"rank": rank, "world_size": size}
         meeting["store"] = dist.FileStore(store, size) if store else dist.HashStore()
-    cuda = device_for(device, max(beside, 1)) == "cuda"
+    cuda = device_for(device, beside) == "cuda"
     if cuda:
         import cupy
 
@@ -169,7 +170,7 @@ def joined(device: str, subsets: Sequence[int], rank: int = 0, size: int = 1, st
         cupy.cuda.Device(local).use()
         meeting["device_id"] = torch.device("cuda", local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=_LONGEST, **meeting)
-    before, share = torch.get_num_threads(), max((os.cpu_count() or 1) // max(beside, 1), 1)
+    before, share = torch.get_num_threads(), max((os.cpu_count() or 1) // beside, 1)
     torch.set_num_threads(share)
     try:
         with limited(share):

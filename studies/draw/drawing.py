@@ -32,7 +32,8 @@ def save(picture: Picture, data: Dataset, folder: Path, formats: Iterable[str] =
         pyplot.rcParams["svg.hashsalt"] = picture.name  # the same numbers give the same file
         figure = drawn(pyplot, picture, data)
         figure.draw_without_rendering()  # lays it out, once for all formats
-        figure.set_layout_engine("none")
+        pyplot.rcParams["figure.constrained_layout.use"] = False
+        figure.set_layout_engine(None)  # an engine that does nothing ("none") would have every format drawn twice
         for suffix in formats:
             path = folder / f"{picture.name}.{suffix}"
             dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(suffix)

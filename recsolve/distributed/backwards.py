@@ -1,0 +1,145 @@
+"""The way back through steps that ranks share: what comes into the own ones from later ranks, then their adjoint."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.base.shard import Timeline
+from recsolve.distributed.carries import Elements, over_ranks
+from recsolve.gradients.result import Gradients, initial_of
+from recsolve.gradients.solved import cotangent_of
+from recsolve.kernels.monoids import MONOIDS
+from recsolve.mixings import couples, plain_of
+from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.binding import parts_as
+from recsolve.recurrence.cell_recurrence import CellRecurrence
+from recsolve.recurrence.fused_engine import FusedEngine
+
+_FEWEST, _SHARE = 256, 64  # steps that say what all hand on: at least, and which share of them
+_UNITS = 128  # rounding units of the largest of them by which what was said may miss what came out
+
+
+class _Elements(Elements):
+    """The steps of a rank as they act on a cotangent that comes back, from the last one to the first."""
+
+    def __init__(self, rec: Recurrence, states: Array, cotangent: Array, timeline: Timeline):
+        cut = None if rec.reset is None else rec.over_event(rec.reset)[::-1]
+        super().__init__(
+            MONOIDS["affine"], None, namespace(rec.initial).zeros_like(rec.initial), cut, timeline.reversed()
+        )
+        self._rec, self._states, self._cotangent = rec, states, cotangent
+
+    def _of(self, count: int) -> Any:
+        """Return the elements of the first steps in time."""
+        rec = self._rec.window(0, count)
+        J, c = rec.linearise(self._states[:count])[1], self._cotangent[:count]
+        b = J.rmatvec(c)
+        if self._rec.reset is not None:  # what a reset does not see gets nothing
+            b = namespace(b).where(self._rec.over_event(self._rec.reset[:count]), b.dtype.type(0), b)
+        return J.transpose()[::-1], b[::-1]
+
+    @cached_property
+    def elements(self) -> Any:
+        return self._of(self._rec.length)
+
+    @cached_property
+    def few(self) -> Any:
+        return self._of(min(self._rec.length, 1))
+
+    def last(self, count: int) -> tuple[Any, Array | None]:
+        return self._of(count), None if self.reset is None else self.reset[self._rec.length - count :]
+
+
+class WayBack:
+    """The own steps, and the cotangents of their states.
+
+    Parameters
+    ----------
+    rec : Recurrence
+    trajectory : array, shape (own steps, *batch, *event)
+    given : tuple
+        Native cotangents of the own states, of the output and of the last state, or None.
+    axis : Timeline
+    """
+
+    def __init__(
+        self,
+        rec: Recurrence,
+        trajectory: Array,
+        given: tuple[Array | None, Array | None, Array | None],
+        axis: Timeline,
+    ):
+        self.rec, self.trajectory, self.axis = rec, trajectory, axis
+        with np.errstate(all="ignore"):
+            self.cotangent, self.direct = cotangent_of(rec, trajectory, *given)
+        self.follows = axis.length > 0 and axis.stop < axis.total  # whether something comes in
+        if self.follows:
+            self.cotangent = self.cotangent.copy() if self.cotangent is given[0] else self.cotangent
+            self.last = self.cotangent[-1].copy()
+
+    def gradients(self) -> Gradients:
+        """Return the gradients of the own steps."""
+        found = self.ahead()
+        if found is not None:
+            local, wrong = found
+            if not self.axis.ranks.total([wrong])[0].any():
+                return local
+        return self.surely()
+
+    def surely(self) -> Gradients:
+        """Return the same where nothing is guessed that is not looked at."""
+        with np.errstate(all="ignore"):
+            if self.follows:
+                self.cotangent[-1] = self.last
+            elements = _Elements(self.rec, self.trajectory, self.cotangent.copy(), self.axis)
+            return over_ranks(elements, self._run, lambda found, _: found._initial)
+
+    def _run(self, carry: Array) -> Gradients:
+        if self.follows:
+            self.cotangent[-1] = self.last + carry
+        return Gradients(self.rec, self.trajectory, self.cotangent, self.direct)
+
+    def ahead(self) -> tuple[Gradients, Array] | None:
+        """Return the same where compiled loops compute all of it and ranks forget, and whether that is wrong.
+
+        The first steps of each rank, with nothing that comes back into them, say what it hands to the rank before it.
+        What it hands on in truth is compared with that; 1 is for another one, which all ranks have to be told. None, on
+        all ranks, where there are no such loops.
+        """
+        rec, axis = self.rec, self.axis
+        if type(rec) is not CellRecurrence or rec.reset is not None or min(axis.ordered) < 2 * _FEWEST:
+            return None
+        if any(map(couples, map(plain_of, rec.cell.mixings.values()))):
+            return None
+        with np.errstate(all="ignore"):
+            able, said, size = self._said()
+            sent = axis.ranks.begin([able], [said])
+            after = axis.in_order(list(range(axis.size)))[axis.place + 1 :]
+            carry = sent.arrays[0][after[0]] if after else said
+            # On a device it is asked for before anybody has looked at the message.
+            found = self._run(carry) if able else None
+            if not sent.numbers().all():
+                return None
+            assert found is not None
+            wrong = namespace(said).zeros(1, np.float32)
+            if axis.place:
+                end, by = found._initial, said.dtype.type(_UNITS * np.finfo(said.dtype).eps) * size
+                wrong[0] = ~((abs(end - said) <= by) | (end == said) | ((end != end) & (said != said))).all()
+            return found, wrong
+
+    def _said(self) -> tuple[bool, Array, Array]:
+        """Return whether loops compute all gradients, what the first steps hand on, and how large they get there."""
+        rec, engine = self.rec, self.rec.bind()
+        steps = slice(0, max(_FEWEST, rec.length // _SHARE) if self.axis.place else 1)
+        zeros = namespace(rec.initial).zeros_like(rec.initial)
+        if not isinstance(engine, FusedEngine):
+            return False, zeros, zeros
+        with parts_as(engine):
+            probed = rec.window(0, steps.stop).bind().adjoint(self.trajectory[steps], self.cotangent[steps])
+        if probed is None:
+            return False, zeros, zeros
+        return True, initial_of(rec, probed[-1], rec.dtype), abs(probed[0]).max(axis=0)
