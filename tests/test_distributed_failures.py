@@ -62,7 +62,7 @@ def computed(group, *, within=None, jacobian=None, **how):
 def adjoined(group, *, within=None, cotangent="output", unconverged=False, lengths=None, **how):
     solution = solved(group, lengths=lengths, **how)
     given = {cotangent: getattr(solution, cotangent)} if cotangent else {}
-    with _patched("recsolve.distributed.adjoint", "cotangent_of", within):
+    with _patched("recsolve.distributed.backwards", "cotangent_of", within):
         return rs.adjoint(solution, **given, unconverged=unconverged).initial
 
 
@@ -287,11 +287,11 @@ def amid(group, fault):
     elif rank == FAULTY:  # between the parts of a long one
         parts = []
 
-        def gathers(self, packed, *patience):
+        def gathers(self, packed, *patience, **seen):
             parts.append(packed)
             if len(parts) == 2:
                 raise MemoryError("of the rest")
-            return sent(self, packed, *patience)
+            return sent(self, packed, *patience, **seen)
 
         Ranks._gathered = gathers
     return gathered(group, units=3000)

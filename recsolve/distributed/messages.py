@@ -102,14 +102,18 @@ def stacked(rows: Any, numbers: Array, arrays: Sequence[Array]) -> list[Array]:
     """Return the arrays of all ranks, (ranks, ...) each, for which a device does not wait."""
     if not arrays:
         return []
-    place = HEADER + _aligned(numbers.nbytes)
     native = _on_device(rows) if rows.is_cuda else rows.numpy()
     if kind_of(arrays[0]) == "cupy" and not rows.is_cuda:
         native = namespace(arrays[0]).asarray(native)
-    found = []
+    return views(native, numbers, arrays)
+
+
+def views(rows: Array, numbers: Array, arrays: Sequence[Array]) -> list[Array]:
+    """Return the arrays, (ranks, ...) each, that lie in rows of bytes, (ranks, bytes)."""
+    place, found = HEADER + _aligned(numbers.nbytes), []
     for x in arrays:
         first = place // x.itemsize
-        found.append(native.view(x.dtype)[:, first : first + x.size].reshape(len(native), *x.shape))
+        found.append(rows.view(x.dtype)[:, first : first + x.size].reshape(len(rows), *x.shape))
         place += _aligned(x.nbytes)
     return found
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.distributed.alarm import Alarm
 from recsolve.distributed.messages import (
     HEADER,
@@ -32,6 +32,7 @@ from recsolve.distributed.messages import (
     pack,
     stacked,
     unpack,
+    views,
 )  # fmt: skip
 
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
@@ -74,15 +75,19 @@ class Sent:
     arrays : list of array, shape (ranks, ...)
     """
 
-    def __init__(self, arrays: list[Array], read: Callable[[], Array]):
+    def __init__(self, arrays: list[Array], read: Callable[[], tuple[Array, list[Array]]]):
         self.arrays, self._read = arrays, read
-        self._numbers: Array | None = None
+        self._told: tuple[Array, list[Array]] | None = None
+
+    def told(self) -> tuple[Array, list[Array]]:
+        """Return the numbers of all ranks, (ranks, n), and the arrays that come to the host, once they are there."""
+        if self._told is None:
+            self._told = self._read()
+        return self._told
 
     def numbers(self) -> Array:
         """Return the numbers of all ranks, (ranks, n), once they are there."""
-        if self._numbers is None:
-            self._numbers = self._read()
-        return self._numbers
+        return self.told()[0]
 
 
 class Ranks:
@@ -241,32 +246,34 @@ class Ranks:
             self._amid = False
             return unpack(rows, told, sent, arrays)
 
-    def begin(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = ()) -> Sent:
+    def begin(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = (), *, brought: int = 0) -> Sent:
         """Send the same; a device may use the arrays at once, and nothing has waited for them.
 
-        They count once the numbers have been asked for, which raises what :meth:`exchange` does.
+        They count once the numbers have been asked for, which raises what :meth:`exchange` does. The first ``brought``
+        of them come to the host too.
         """
         sent = np.ascontiguousarray(numbers, np.float64)
-        along = HEADER + self._along
+        along, few = HEADER + self._along, arrays[:brought]
         if not self.on_device or self._doing is None or length_of(sent, arrays) > along:
             found = self.exchange(sent, arrays)
             own = [namespace(x[0]).stack(x) for x in zip(*[m.arrays for m in found], strict=True)]
-            return Sent(own, lambda: np.array([m.numbers for m in found]))
+            told = np.array([m.numbers for m in found])
+            return Sent(own, lambda: (told, [to_host(x) for x in own[:brought]]))
         self._settle()
         with one_stream(True):
             packed = self._packed(_GOES_ON, sent, arrays)
             rows, work = self._started(packed[:along], self.timeout)
-            coming = self._arriving(work, rows, HEADER + sent.nbytes)
-            found_arrays = stacked(rows, sent, arrays)
+            coming = self._arriving(work, rows, length_of(sent, few))
+            there = stacked(rows, sent, arrays)
 
-        def read() -> Array:
+        def read() -> tuple[Array, list[Array]]:
             self._open = None
             told = self._seen(work, coming, self.timeout)
             self._counted(told)
             self._check(told, sent, arrays)
-            return np.ascontiguousarray(told[:, HEADER : HEADER + sent.nbytes]).view(np.float64)
+            return np.ascontiguousarray(told[:, HEADER : HEADER + sent.nbytes]).view(np.float64), views(told, sent, few)
 
-        self._open = Sent(found_arrays, read)
+        self._open = Sent(there, read)
         return self._open
 
     def _settle(self) -> None:

@@ -12,6 +12,7 @@ Chartier and Philippe, "A parallel shooting technique for solving dissipative OD
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,35 +61,47 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
         own = _Own(task)
-        first = axis.ranks.begin([own.able], [own.first_end()])
-        truth = before_each(task, axis.ordered, axis.in_order(list(first.arrays[0])))
-        if own.able and axis.place:
-            own.follow(truth[axis.place])
-        own.prepare()
-        if not first.numbers()[:, 0].all():
-            return None
-        while True:
-            sent = axis.ranks.begin(own.numbers(), own.arrays())
-            numbers, words = sent.numbers().tolist(), to_host(sent.arrays[1])
-            told = [own.completed(_Told(*own_numbers), w) for own_numbers, w in zip(numbers, words, strict=True)]
-            found, met, stayed = zip(*told, strict=True)
-            if not all(fact.good for fact in found) or not ordinary(own.states, max(fact.largest for fact in found)):
-                return None
-            truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[0])))
-            if all(axis.in_order(list(stayed))[:-1]) and all(met):
-                break
-            own.go_on(truth[axis.place])
+        try:
+            found = _agreed(task, own)
+        finally:
+            own.wait()
+    if found is None:
+        return None
+    told, final = found
     vars(rec)["state_scale"] = 1.0  # that of ordinary states
-    iterations = max(int(fact.iterations) for fact in found)
+    iterations = max(int(one.iterations) for one in told)
     maxiter = task.settings["maxiter"]
     if maxiter is not None and iterations > maxiter:
         return None
     tested = own.tolerance.atol, own.tolerance.rtol
     facts = [
-        Facts(length, Status.CONVERGED, int(fact.iterations), fact.worst, length, 0, *tested)
-        for length, fact in zip(axis.ordered, axis.in_order(list(found)), strict=True)
+        Facts(length, Status.CONVERGED, int(one.iterations), one.worst, length, 0, *tested)
+        for length, one in zip(axis.ordered, told, strict=True)
     ]
-    return Outcome(own.solution(facts[axis.place], watch), facts, truth[-1])
+    return Outcome(own.solution(facts[axis.place], watch), facts, final)
+
+
+def _agreed(task: Task, own: _Own) -> tuple[list[_Told], Array] | None:
+    """Return what ranks have told, in the order of steps, once all follow from each other, and the last state."""
+    axis = task.timeline
+    first = axis.ranks.begin([own.able], [own.first_end()])
+    truth = before_each(task, axis.ordered, axis.in_order(list(first.arrays[0])))
+    if own.able and axis.place:
+        own.follow(truth[axis.place])
+    own.prepare()
+    if not first.numbers()[:, 0].all():
+        return None
+    while True:
+        sent = axis.ranks.begin(own.numbers(), own.arrays(), brought=1)
+        truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[1])))
+        numbers, (words,) = sent.told()
+        said = [own.completed(_Told(*row), own_words) for row, own_words in zip(numbers.tolist(), words, strict=True)]
+        told, met, stayed = zip(*axis.in_order(said), strict=True)
+        if not all(one.good for one in told) or not ordinary(own.states, max(one.largest for one in told)):
+            return None
+        if all(stayed[:-1]) and all(met):
+            return list(told), truth[-1]
+        own.go_on(truth[axis.place])
 
 
 def _may_shoot(task: Task) -> bool:
@@ -121,15 +134,15 @@ class _Own:
         self.asked: Asked | None = None
         self.again: Asked | None = None
         self.found: Verdict | None = None
-        self.judged = False
+        self.waits: list[Callable[[], None]] = []  # for what reads states again
         self.known: list[Verdict] = []  # what has become of steps taken anew
         self.part, self.solved = self.rec, self.problem
         self.sent: Array | None = None  # what comes out, as the others know it
         # Whether the steps taken anew meet the others, how near, and whether what comes out is still what was sent.
         self.flags = namespace(self.start).asarray(np.array([1.0, 0.0, 1.0]))
         self._solve()
-        self.able = self.asked is not None or self.found is not None
-        self.states = self.rec.empty() if not self.able else (self.asked or self.found).states  # type: ignore[union-attr]
+        known = self.asked or self.found
+        self.able, self.states = known is not None, self.rec.empty() if known is None else known.states
 
     def _solve(self) -> None:
         """Solve all steps as if the first state of all came in."""
@@ -137,6 +150,7 @@ class _Own:
         if self.task.guess is None and direct.__module__.startswith("recsolve."):
             if _whole(solver, self.problem):
                 self.asked = self.engine.ask(self.tolerance)
+                self.waits += [] if self.asked is None else [self.asked.judge()]
             found = solver.direct(self.problem) if self.asked is None else None
             self.found = found if isinstance(found, Verdict) else None
         if self.asked is None and self.found is None and kind_of(self.rec.initial) == "cupy":
@@ -165,14 +179,13 @@ class _Own:
             self.part = self._window(0, self.rec.length, self.start)
         stop = self.upto = min(first + self.some, self.rec.length)
         self.some *= _MORE
-        self._judge()
         part = self._window(first, stop, start)
         with parts_as(self.engine):
             engine = part.bind()
             if self.asked is not None:
                 self.again = engine.ask(self.tolerance)
                 assert self.again is not None
-                self.again.judge()
+                self.waits.append(self.again.judge())
                 new = self.again.states
             else:
                 found = engine.solve("sweeps", self.tolerance)
@@ -184,6 +197,7 @@ class _Own:
 
         Both meet the tolerance, and where weights fall slowly, so do means of them.
         """
+        self.wait()
         stop, xp = self.upto, namespace(new)
         mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
         self.new = new[len(new) - mixed :]
@@ -221,11 +235,10 @@ class _Own:
             self.follow(self.new[-1], self.upto)
         self.prepare()
 
-    def _judge(self) -> None:
-        """Have all steps read again, once, as they have been written first."""
-        if self.asked is not None and not self.judged:
-            self.asked.judge()
-            self.judged = True
+    def wait(self) -> None:
+        """Have what follows wait for what reads states again."""
+        while self.waits:
+            self.waits.pop()()
 
     def _note(self) -> None:
         """Read what has become of the steps that have been taken anew."""
@@ -247,7 +260,7 @@ class _Own:
             and self.engine.step_that_differs(self.states, lambda: self.engine.evaluate(self.states)) is not None
         ):
             self.good = False
-        self._judge()
+        self.wait()
         if self.found is not None:
             values, judged = self.found.values, self.solved
             iterate = judged.evaluate(self.states) if values is None else judged.judge(self.states, values)
@@ -266,7 +279,7 @@ class _Own:
         return _Told(*told[:4], *self.asked.sizes, *(self.again or self.asked).sizes)
 
     def arrays(self) -> list[Array]:
-        """Return the arrays of a message: what comes out, and what the device knows of the steps as words."""
+        """Return the arrays of a message: what the device knows of the steps, as words, and what comes out."""
         xp, end = namespace(self.end), self.end
         if self.sent is not None:
             self.flags[2] = ((end == self.sent) | ((end != end) & (self.sent != self.sent))).all()
@@ -274,7 +287,7 @@ class _Own:
         words = [self.flags.view(np.int32)]
         if self.asked is not None:
             words += [self.asked.told, (self.again or self.asked).told]
-        return [self.sent, xp.concatenate(words)]
+        return [xp.concatenate(words), self.sent]
 
     def completed(self, told: _Told, words: Array) -> tuple[_Told, bool, bool]:
         """Return what a rank and its device have told, whether its steps meet, and whether its end has stayed."""

@@ -70,6 +70,8 @@ class Asked(NamedTuple):
     sizes : tuple of int
         What it takes beside that to say what has become of it.
     judge : callable
+        ``judge()`` does so beside what is asked for next, and returns what makes the rest wait: until then states are
+        not written to.
     verdict : callable
         ``verdict(told, sizes)`` returns the verdict, given these on the host: those of this solve, or of one of other
         steps.
@@ -78,7 +80,7 @@ class Asked(NamedTuple):
     states: Array
     told: Array
     sizes: tuple[int, int]
-    judge: Callable[[], None]
+    judge: Callable[[], Callable[[], None]]
     verdict: Callable[[Array, tuple[int, int]], Verdict]
 
 

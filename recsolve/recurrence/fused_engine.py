@@ -114,7 +114,7 @@ class FusedEngine(CompiledEngine):
         def verdict(told: Array, sizes: tuple[int, int]) -> Verdict:
             return _verdict(states, rows, test, findings(told, *sizes))
 
-        return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), outcome.judge, verdict)
+        return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), outcome.judge_beside, verdict)
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence
