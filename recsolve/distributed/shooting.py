@@ -36,8 +36,10 @@ from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
 
+_WALKED = 4096  # of them at most that are walked by kernels that couple units, where sweeps may be faster
 _MIXED = 64  # the last of them, which become those that are there step by step
-_FEWEST, _SHARE, _MORE = 256, 64, 4  # steps that are taken anew: at least, and which share; then so many times as many
+_FEWEST, _MORE = 256, 4  # steps that are taken anew: at least; then so many times as many
+_SHARES = 128, 64  # which share of all it is, and where units do not couple
 
 
 class _Told(NamedTuple):
@@ -129,7 +131,7 @@ class _Own:
         self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
         self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.engine = self.problem.engine
-        self.some = max(_FEWEST, self.rec.length // _SHARE)
+        self.some = 0
         self.start, self.upto = self.rec.initial, self.rec.length
         self.asked: Asked | None = None
         self.again: Asked | None = None
@@ -153,7 +155,8 @@ class _Own:
                 self.waits += [] if self.asked is None else [self.asked.judge()]
             found = solver.direct(self.problem) if self.asked is None else None
             self.found = found if isinstance(found, Verdict) else None
-        if self.asked is None and self.found is None and kind_of(self.rec.initial) == "cupy":
+        driven = kind_of(self.rec.initial) == "cupy" and self.engine.compiled
+        if self.asked is None and self.found is None and driven:
             solution = self.task.solved(self.rec.initial, guess=self.task.own_guess())
             if solution.success:
                 iterate = solution._iterate
@@ -175,7 +178,8 @@ class _Own:
     def follow(self, start: Array, first: int = 0) -> None:
         """Take some steps from ``first`` on anew, given the state before them."""
         if first == 0:
-            self.start, self.back, self.some = start.copy(), 0, max(_FEWEST, self.rec.length // _SHARE)
+            self.start, self.back = start.copy(), 0
+            self.some = max(_FEWEST, self.rec.length // _SHARES[self.asked is not None])
             self.part = self._window(0, self.rec.length, self.start)
         stop = self.upto = min(first + self.some, self.rec.length)
         self.some *= _MORE
@@ -188,7 +192,8 @@ class _Own:
                 self.waits.append(self.again.judge())
                 new = self.again.states
             else:
-                found = engine.solve("sweeps", self.tolerance)
+                walks = engine.compiled and part.length <= _WALKED
+                found = None if walks else engine.solve("sweeps", self.tolerance)
                 new = engine.walk() if found is None else found.states
             self._join(new, first)
 
