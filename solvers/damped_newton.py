@@ -53,6 +53,7 @@ class DampedNewton(Globalised[Array]):
     finite_termination = False
     exact_on_affine = "all"
     setting = "weight"
+    rowwise = True
 
     rule: str = "backtracking"
     shrink: float = 0.5

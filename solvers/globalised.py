@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -105,7 +106,7 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
         xp, setting = namespace(iterate.states), state.value
         merit, shared = Merit.at(problem, iterate), self.begin(problem, iterate)
         before = merit.of(iterate.residual)
-        settled: Array = iterate.converged.all(axis=0, keepdims=True)  # type: ignore[assignment]
+        settled = problem.total(~iterate.converged) == 0
         done = (before == 0) | problem.recurrence.over_event(settled) | self.unproven(setting)
 
         def attempt(setting: Array) -> tuple[Linearised, Array, Array]:
@@ -125,7 +126,7 @@ class Globalised(Solver[Linearised, Setting], Generic[Shared]):
             return candidate, Setting(self.after_step(setting, ratio))
         again = xp.where(refused, self.first, self.after_step(setting, ratio))
         merged = xp.where(refused, self.last_resort(problem, iterate), candidate.states)
-        return problem.evaluate(merged, pinned=problem.pinned(iterate), jacobian=True), Setting(again)
+        return problem.advance(iterate, merged), Setting(again)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Merit:
         """Return the merit of steps from an iterate."""
         xp, rec = namespace(iterate.values), problem.recurrence
         finite = xp.isfinite(iterate.values)
-        sane, _ = problem.front(finite.all(axis=problem.event_axes))
+        sane = problem.leading(finite.all(axis=problem.event_axes))
         rows = rec.over_event(sane & ~iterate.leading)
         return cls(problem, rows, _units(problem, xp.where(finite, iterate.values, iterate.values.dtype.type(0))))
 
@@ -164,17 +165,18 @@ class Merit:
         xp = namespace(residual)
         r = xp.where(self.rows, self.in_units(residual), residual.dtype.type(0))
         r = r.astype(np.float64)  # no overflow of float32 in r * r
-        total = (r * r).sum(axis=(0, *self.problem.event_axes), keepdims=True)
+        total = self.problem.total(r * r, self.problem.event_axes)
         return xp.where(xp.isnan(total), xp.inf, total)  # type: ignore[no-any-return]
 
 
 def _units(problem: Problem, values: Array) -> Array | None:
     """Return the root mean square of every component over time, lanes and units; None for one component."""
-    if problem.recurrence.layout.components == 1 or not values.size:
+    if problem.recurrence.layout.components == 1 or not problem.steps or 0 in values.shape[1:]:
         return None
     xp, component = namespace(values), problem.event_axes[0]
-    others = (0, *problem.event_axes[1:])
-    size = xp.sqrt((values.astype(np.float64) ** 2).mean(axis=others, keepdims=True))
+    others = problem.event_axes[1:]
+    count = problem.steps * prod(values.shape[axis] for axis in others)
+    size = xp.sqrt(problem.total(values.astype(np.float64) ** 2, others) / count)
     # What is next to nothing beside the others may be their rounding: it is not blown up to their size.
     size = xp.maximum(size, float(np.finfo(values.dtype).eps) ** 0.5 * size.max(axis=component, keepdims=True))
     size = xp.broadcast_to(xp.where(size > 0, size, 1.0).astype(values.dtype), (1, *values.shape[1:]))

@@ -136,8 +136,8 @@ class Solver(Method, Generic[I, S]):
     rowwise : bool
         Whether a step, and the state, treat every time by itself, but for what ``problem.move`` or ``problem.correct``
         carry along time and what ``problem.total`` and ``problem.running_total`` sum over it. Ranks that share the time
-        axis then step together (:mod:`recsolve.distributed`); else one solves after the other. A subclass with another
-        step or state says it anew.
+        axis then step together (:mod:`recsolve.distributed`); else one solves after the other. The iterate that a step
+        returns is the last that it has made. A subclass with another step or state says it anew.
 
     Examples
     --------

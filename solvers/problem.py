@@ -287,8 +287,8 @@ class Problem(Guarded):
             return self._evaluated(iterate, self.corrected(iterate, A))
         return self.advance(iterate, toward(iterate.states, self.correct(iterate, A), share))
 
-    def total(self, x: Array) -> Array:
-        """Return the sum over all times, (1, *batch, ...), of numbers (T, *batch, ...).
+    def total(self, x: Array, axes: tuple[int, ...] = ()) -> Array:
+        """Return the sum over all times, (1, *batch, ...), of numbers (T, *batch, ...), and over other axes of theirs.
 
         Where ranks share the time axis it is that of the whole, as :meth:`running_total` is: solvers that sum over
         time by these are ``rowwise``.
@@ -301,7 +301,16 @@ class Problem(Guarded):
         >>> problem.total(np.arange(4.0)), problem.running_total(np.arange(4.0))
         (array([6.]), array([0., 1., 3., 6.]))
         """
-        return x.sum(axis=0, keepdims=True)  # type: ignore[no-any-return]
+        return x.sum(axis=(0, *axes), keepdims=True)  # type: ignore[no-any-return]
+
+    def leading(self, good: Array) -> Array:
+        """Return the good rows (T, *batch) with only such rows before them, back to the start of the segment."""
+        return self.front(good)[0]
+
+    @property
+    def steps(self) -> int:
+        """How many times :meth:`total` sums over."""
+        return self.recurrence.length
 
     def running_total(self, x: Array) -> Array:
         """Return the sums over the times up to each, (T, *batch, ...)."""

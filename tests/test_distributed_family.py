@@ -12,11 +12,17 @@ from ranks import lost, over
 import recsolve as rs
 from recsolve.distributed import turns
 from recsolve.distributed.ranks import ranks_of
+from recsolve.distributed.sweeps import solve_by_sweeps
+from recsolve.distributed.task import Task
+from recsolve.distributed.trust import trust_of
+from recsolve.solve import split_options
 from recsolve.solvers import Iterate, PerRow, Solver, State
 from recsolve.solvers.registry import REGISTRY
 
+pytest.importorskip("torch")
+
 LENGTHS = (20, 0, 41)
-TWICE = {"anderson", "triangular_anderson"}  # which sum over time before they step: two messages an iteration
+MESSAGES = {"anderson": 2, "triangular_anderson": 2, "damped_newton": 20}  # an iteration; of the others, one
 SWEEP = [name for name, method in REGISTRY.items() if getattr(method, "rowwise", False)]
 TURNS = [name for name in REGISTRY if name not in SWEEP and name not in ("sequential", "auto")]
 
@@ -56,6 +62,17 @@ class Unsaid(rs.solvers.Chord):
 
     def step(self, problem, iterate, state):
         return super().step(problem, iterate, state)
+
+
+class Idle(HeavyBall):
+    """A step that keeps the first of two iterates."""
+
+    name, rowwise = "idle", True
+
+    def step(self, problem, iterate, state):
+        found, state = super().step(problem, iterate, state)
+        problem.advance(found, found.values)
+        return found, state
 
 
 def _drives(length=61, batch=(2,), seed=0):
@@ -113,18 +130,46 @@ def _joined(ranks, index):
     return told[0], max(rank[index][1] for rank in ranks), np.concatenate([rank[index][2] for rank in ranks])
 
 
-@pytest.mark.parametrize("lengths", [LENGTHS, (1, 30, 30)])
-def test_sweeps_of_all_ranks_are_the_iterations_of_one_device_with_one_message_each(lengths):
+def test_sweeps_of_all_ranks_are_the_iterations_of_one_device_with_one_message_each():
     cases = [(name, {"options": {"trace": True}}) for name in SWEEP]  # so that one device iterates too
-    ranks = over(len(lengths), _solves, lengths, [(name, {}) for name in SWEEP])
-    assert len(SWEEP) >= 12
+    ranks = over(3, _solves, LENGTHS, [(name, {}) for name in SWEEP])
+    assert len(SWEEP) >= 13
     for i, case in enumerate(cases):
         (way, status, nit, residuals, _), messages, output = _joined(ranks, i)
-        one, each = _alone(*case), 2 if case[0] in TWICE else 1
+        one, each = _alone(*case), MESSAGES.get(case[0], 1)
         assert (way, status, nit) == ("sweeps", "converged", one.nit), case
         assert messages <= each * nit + 3, case
         np.testing.assert_allclose(residuals, one.residuals, rtol=1e-6, atol=1e-11, err_msg=case[0])
         np.testing.assert_allclose(output, one.output, rtol=0, atol=1e-12, err_msg=case[0])
+
+
+def _edges(group):
+    """Return where few steps, without a batch or in float32, do not give what one device gives."""
+    missed = []
+    for lengths, batch, dtype in (
+        ((0, 0, 0), (2,), np.float64), ((0, 1, 0), (), np.float32), ((1, 3, 1), (2,), np.float64),
+        ((0, 7, 9), (), np.float64),
+    ):  # fmt: skip
+        u, reset = _drives(sum(lengths), batch)
+        u, start = u.astype(dtype), np.zeros((*batch, 3), dtype)
+        u.flags.writeable = False
+        x, r = _shards(group, lengths, u, reset)
+        here = slice(x.timeline.start, x.timeline.stop)
+        for name in SWEEP:
+            one = rs.solve(
+                rs.Recurrence.from_function(_leak, inputs=u, reset=reset, initial=start), method=name,
+                options={"trace": True},
+            )  # fmt: skip
+            sol = rs.solve(rs.Recurrence.from_function(_leak, inputs=x, reset=r, initial=start), method=name)
+            close = np.allclose(sol.output.local, one.output[here], rtol=0, atol=100 * np.finfo(dtype).eps)
+            same = (sol.nit, sol.success, sol.trusted, sol.final.dtype) == (one.nit, True, one.trusted, dtype)
+            if not (same and close):
+                missed.append((lengths, name, sol.nit, one.nit))
+    return missed
+
+
+def test_sweeps_of_few_steps_are_those_of_one_device():
+    assert over(3, _edges) == [[]] * 3
 
 
 def test_sweeps_end_as_one_device_does_where_they_do_not_converge():
@@ -177,6 +222,61 @@ def test_what_does_not_sweep_takes_turns_and_says_so():
         assert (way, status) == ("turns", "converged"), name
         assert "ranks took turns, since a step of" in message
         np.testing.assert_allclose(output, _alone(name, {}).output, rtol=0, atol=1e-12, err_msg=name)
+
+
+def _swept(convert):
+    """Return the solutions by sweeps of a group of one rank, and what is estimated of the last one's error."""
+    u, reset = map(convert, _drives())
+    x, r = rs.distributed.shard(u), rs.distributed.shard(reset)
+    rec = rs.Recurrence.from_function(_leak, inputs=x, reset=r, initial=convert(np.zeros((2, 3))), structure="diagonal")
+    found = {}
+    for name in ("chord", "diagonal_broyden", "anderson", "damped_newton"):
+        driver, solver = split_options(name, None)
+        task = Task(rec, solver, driver, {"tol": None, "maxiter": None}, None)
+        with rec.timeline.together(f"sweeps of {name}"):
+            found[name] = solve_by_sweeps(task, solver, 70, int(driver["patience"])).solution
+    return found, trust_of(found["chord"], rec.timeline)
+
+
+def _swept_as(one, found, trust):
+    for name, sol in found.items():
+        plain = rs.solve(one, method=name)
+        assert (str(sol.status), sol.nit) == ("converged", plain.nit), name
+        states = getattr(sol.states, "get", lambda sol=sol: sol.states)()
+        np.testing.assert_allclose(states, plain.states, rtol=0, atol=1e-12, err_msg=name)
+    assert trust.estimate.small
+    np.testing.assert_allclose(trust.condition, plain.condition, rtol=1e-6)
+
+
+def _of_the_host():
+    u, reset = _drives()
+    return rs.Recurrence.from_function(_leak, inputs=u, reset=reset, initial=np.zeros((2, 3)), structure="diagonal")
+
+
+def test_sweeps_of_one_rank_are_the_iterations_of_its_device():
+    with rs.distributed.alone():
+        found, trust = _swept(np.asarray)
+        rec = _network(*map(rs.distributed.shard, _drives()))
+        task = Task(rec, Idle(), split_options("jacobi", None)[0], {"tol": None, "maxiter": None}, None)
+        with (
+            pytest.raises(TypeError, match="step of Idle returned another iterate than"),
+            rec.timeline.together("sweeps"),
+        ):
+            solve_by_sweeps(task, Idle(), 70, 9)
+    _swept_as(_of_the_host(), found, trust)
+
+
+@pytest.mark.gpu
+def test_sweeps_on_a_gpu_are_those_of_the_host():
+    import cupy
+    import torch.distributed as dist
+
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        found, trust = _swept(cupy.asarray)
+    finally:
+        dist.destroy_process_group()
+    _swept_as(_of_the_host(), found, trust)
 
 
 # Turns in chunks of sequences ------------------------------------------------------------------------------------

@@ -237,14 +237,14 @@ def of_structure(kind, size, rng):
 def test_every_monoid_is_on_ranks_what_it_is_on_one_device(name):
     for size in ranks.SIZES:
         rng = np.random.default_rng(size)
-        hold(size, [of_monoid(name, size, rng) for _ in range(30)])
+        hold(size, [of_monoid(name, size, rng) for _ in range(15)])
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "pairs", "factored"])
 def test_every_structure_is_on_ranks_what_it_is_on_one_device(kind):
     for size in ranks.SIZES:
         rng = np.random.default_rng(size)
-        hold(size, [of_structure(kind, size, rng) for _ in range(20)])
+        hold(size, [of_structure(kind, size, rng) for _ in range(10)])
 
 
 def test_complex_numbers_beside_real_ones():

@@ -220,7 +220,7 @@ def test_law_1_every_solver_over_ranks_equals_the_loop(method):
     kinds = [kind for kind in KINDS if applies(method, kind)]
     for size in ranks.SIZES:
         rng, cases = np.random.default_rng(size + 10 * SOLVERS.index(method)), []
-        for kind in rng.permutation(kinds)[:4]:
+        for kind in rng.permutation(kinds)[:2]:
             T = int(rng.choice([0, 1, 2, 3, 13, 37]))
             batch, dtype = ((), (1,), (2,))[rng.integers(3)], (np.float64, np.float32)[rng.integers(2)]
             cases.append(
@@ -242,14 +242,14 @@ def test_law_1_every_solver_over_ranks_equals_the_loop(method):
 # How a solve ends ---------------------------------------------------------------------------------------------------
 
 SHARES = {1: (41,), 2: (0, 41), 3: (13, 0, 28), 4: (10, 0, 17, 14)}
-FEW = ("newton", "quasi_newton", "jacobi", "anderson", "sequential", "multiple_shooting", "windowed", "auto")
+FEW = ("newton", "jacobi", "anderson", "sequential", "multiple_shooting", "auto")
 
 
 @pytest.mark.parametrize("method", FEW)
 def test_what_is_not_finite_ends_all_ranks_where_it_ends_one(method):
     """The status, the prefix and the step are those of one device, and the other sequences are right."""
     for size, lengths in SHARES.items():
-        cases = [Case("function", 41, lengths, method, bad=(bad, 24)) for bad in (np.nan, np.inf)]
+        cases = [Case("function", 41, lengths, method, bad=(bad, 24)) for bad in (np.nan, np.inf)[: size - 2 or 1]]
         cases += [Case(kind, 41, lengths, method, bad=(np.nan, 24)) for kind in ("gru", "dense gru") if size == 4]
         for case, found in zip(cases, over(size, cases), strict=True):
             with np.errstate(all="ignore"):
@@ -266,27 +266,22 @@ def test_what_is_not_finite_ends_all_ranks_where_it_ends_one(method):
             assert abs(found.states - truth.states)[:, 1].max() <= bound
 
 
-@pytest.mark.parametrize("method", [*SWEEPING, "chord", "anderson", "relaxed_newton"])
+@pytest.mark.sample(every=2)
+@pytest.mark.parametrize("method", [*SWEEPING, "anderson"])
 @pytest.mark.parametrize("kind", ["gru", "lstm", "slow", "chaos"])
 def test_sweeps_of_all_ranks_end_as_those_of_one_device(method, kind):
     """With one message an iteration, or two where a method sums over time; limits and stalls are those of the whole."""
     limits = {"maxiter": 3}, {"tol": 0.0, "options": {"patience": 2, "pin": False}, "maxiter": 30}, {"tol": 1e-3}
-    for size in (2, 4):
-        cases = [Case(kind, 41, SHARES[size][::-1], method, given=given) for given in limits]
-        for case, found in zip(cases, over(size, cases), strict=True):
-            one = case.alone()
-            if size == 2:  # the last rank is the only one with steps
-                continue
-            assert found.way == "sweeps"
-            per = 2 if method == "anderson" else 1
-            assert found.messages <= per * (found.nit + 1) + 2 + 2 * (not found.success)
-            if case.given.get("tol") != 0 or method in ("jacobi", "picard"):  # where it does not hang on the last digit
-                assert (found.status, found.nit) == (str(one.status), one.nit)
-                assert found.converged_prefix == one.converged_prefix
-                np.testing.assert_allclose(found.residuals[:3], one.residuals[:3], rtol=1e-6, atol=1e-12)
-            assert re.match(
-                rf"(steps \d+ to \d+ \(counted from 0\), rank \d of {size}: )?{found.status}: ", found.message
-            )
+    cases = [Case(kind, 41, SHARES[4], method, given=given) for given in limits]
+    for case, found in zip(cases, over(4, cases), strict=True):
+        one, messages = case.alone(), 1 + (method == "anderson")
+        assert found.way == "sweeps"
+        assert found.messages <= messages * (found.nit + 1) + 2 + 2 * (not found.success)
+        assert re.match(rf"(steps \d+ to \d+ \(counted from 0\), rank \d of 4: )?{found.status}: ", found.message)
+        if case.given.get("tol") != 0 or method in ("jacobi", "picard"):  # where it does not hang on the last digit
+            assert (found.status, found.nit) == (str(one.status), one.nit)
+            assert found.converged_prefix == one.converged_prefix
+            np.testing.assert_allclose(found.residuals[:3], one.residuals[:3], rtol=1e-6, atol=1e-12)
 
 
 def test_a_failed_solve_is_completed_or_raised_on_all_ranks():
@@ -310,10 +305,10 @@ def raising(group, case):
         return str(error.solution.status), str(error)
 
 
-@pytest.mark.parametrize("method", ["newton", "jacobi", "multiple_shooting", "quasi_newton"])
+@pytest.mark.parametrize("method", ["newton", "jacobi", "multiple_shooting"])
 def test_guesses_are_of_the_whole(method):
     """Words, numbers, shards of an array and the states of a solution start all ranks as they start one device."""
-    for kind in ("gru", "dense gru"):
+    for kind in ("gru", "dense gru")[: 2 if method == "newton" else 1]:
         case = Case(kind, 41, SHARES[4], method)
         truth = replace(case, method="sequential").alone()
         guesses = ["step", "zeros", 0.25, np.zeros(truth.states.shape), np.array(truth.states)]

@@ -2,6 +2,7 @@
 
 import pickle
 from contextlib import nullcontext
+from itertools import product
 
 import numpy as np
 import pytest
@@ -46,23 +47,26 @@ def _forget(tensors):
         x.grad = None
 
 
-def _leaves(name, rng):
-    """Return a function that makes a recurrence of tensors, and these."""
-    given = {"x": _tensor(rng, T, B, D), "initial": _tensor(rng, B, N)}
-    definition = rs.cells.get(name)
-    drawn = definition.random(input_size=D, hidden_size=N, rng=0)
-    names = [*drawn.projection.weights]
-    given |= {f"w_{n}": torch.from_numpy(w).requires_grad_() for n, w in drawn.projection.weights.items()}
-    given |= {f"b_{n}": torch.from_numpy(b).requires_grad_() for n, b in drawn.projection.biases.items()}
-    given |= {f"m_{n}": torch.from_numpy(m.weight).requires_grad_() for n, m in drawn.mixings.items()}
+def _gru(rng):
+    """Return a function that makes a recurrence on x of tensors, and these."""
+    module = torch.nn.GRU(D, N).double()
+    given = {"x": _tensor(rng, T, B, D), "initial": _tensor(rng, B, N), **dict(module.named_parameters())}
 
-    def make(given, x, reset):
-        cell = definition.with_weights(
-            mixings={n: rs.mixings.Dense(given[f"m_{n}"]) for n in drawn.mixings},
-            parameters={n: torch.from_numpy(p) for n, p in drawn.parameters.items()},
-            projection=rs.Projection({n: given[f"w_{n}"] for n in names}, {n: given[f"b_{n}"] for n in names}),
-        )
-        return cell.recurrence(x, initial=given["initial"], reset=reset)
+    def make(x, reset):
+        return rs.cells.GRU.from_torch(module).recurrence(x, initial=given["initial"], reset=reset)
+
+    return make, given
+
+
+def _function(rng):
+    """Return the same of a function with a parameter and a readout of its own."""
+    given = {"x": _tensor(rng, T, B, N), "initial": _tensor(rng, B, N), "a": _tensor(rng, N)}
+
+    def make(x, reset):
+        return rs.Recurrence.from_function(
+            lambda h, u, p: np.tanh(0.5 * h * p["a"] + u), inputs=x, initial=given["initial"], reset=reset,
+            parameters={"a": given["a"]}, structure="diagonal", readout=lambda h, u, p: h * u * p["a"],
+        )  # fmt: skip
 
     return make, given
 
@@ -70,29 +74,28 @@ def _leaves(name, rng):
 def solves(group, lengths):
     """Return the largest difference to one device, of everything that is shown and of every gradient, by case."""
     off = {}
-    for method in ("auto", "newton", "sequential"):
-        for mask in (False, True):
-            rng = np.random.default_rng(5)
-            make, given = _leaves("gru", rng)
-            reset = torch.zeros(T, B, dtype=torch.bool)
-            reset[3, 0] = reset[5] = mask
-            a, b, c = (torch.from_numpy(rng.standard_normal(s)) for s in ((T, B, N), (T, B, N), (B, N)))
-            one = rs.solve(make(given, given["x"], reset), method="sequential")
-            (one.states * a).sum().add((one.output * b).sum()).add((one.final * c).sum()).backward()
-            wanted = {n: x.grad.clone() for n, x in given.items()}
-            _forget(given.values())
-            shards = [rs.distributed.shard(x, group, lengths=lengths) for x in (given["x"], reset, a, b)]
-            found = rs.solve(make(given, shards[0], shards[1]), method=method)
-            loss = (found.states.local * shards[2].local).sum() + (found.output.local * shards[3].local).sum()
-            (loss + (found.final * c).sum() / len(lengths)).backward()
-            axis = shards[0].timeline
-            seen = found.output.local, found.final, *(_added(group, x) for x in given.values())
-            right = one.output[axis.start : axis.stop], one.final, *wanted.values()
-            off[method, mask] = _farthest(seen, right)
-            assert pickle.loads(pickle.dumps(found)).success
-            if axis.start and not mask:  # h[0] is seen by the first step alone
-                assert not given["initial"].grad.any()
-            _forget(given.values())
+    for method, mask, made in product(("auto", "newton", "sequential"), (False, True), (_function, _gru)):
+        rng = np.random.default_rng(5)
+        torch.manual_seed(5)
+        make, given = made(rng)
+        reset = torch.zeros(T, B, dtype=torch.bool)
+        reset[3, 0] = reset[5] = mask
+        a, b, c = (torch.from_numpy(rng.standard_normal(s)) for s in ((T, B, N), (T, B, N), (B, N)))
+        one = rs.solve(make(given["x"], reset), method="sequential")
+        (one.states * a).sum().add((one.output * b).sum()).add((one.final * c).sum()).backward()
+        wanted = {n: x.grad.clone() for n, x in given.items()}
+        _forget(given.values())
+        shards = [rs.distributed.shard(x, group, lengths=lengths) for x in (given["x"], reset, a, b)]
+        found = rs.solve(make(*shards[:2]), method=method)
+        loss = (found.states.local * shards[2].local).sum() + (found.output.local * shards[3].local).sum()
+        (loss + (found.final * c).sum() / len(lengths)).backward()
+        axis = shards[0].timeline
+        seen = found.output.local, found.final, *(_added(group, x) for x in given.values())
+        right = one.output[axis.start : axis.stop], one.final, *wanted.values()
+        off[method, mask, made.__name__] = _farthest(seen, right)
+        if axis.start and not mask:  # h[0] is seen by the first step alone
+            assert not given["initial"].grad.any()
+    assert pickle.loads(pickle.dumps(found)).success
     return off
 
 

@@ -16,6 +16,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
 from recsolve.distributed.messages import Soon
+from recsolve.distributed.ranks import Sent
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan, summarise
@@ -151,17 +152,23 @@ def over_ranks(
     axis, row = given.timeline, given.row
     final = max((place for place, length in enumerate(axis.ordered) if length), default=0)
     own, guess = min(axis.place, final), _forgotten(given) if axis.stop < axis.total else None
-    told = _told(given, guess)
+    sent = _begun(given, guess)
+    told = _told(given, sent.arrays)
     into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
     found: list[Found] = []
     carry, sure = row, 0
+    ahead = axis.ranks.on_device and all(map(_arrays, given.few))
+    states = _folded(given, told[:final], into) if ahead else []
+    seen = Soon(namespace(row).stack(states)) if states else None
+    if states:  # a device goes on before the host knows whether that counts
+        carry, found = states[own], _ahead(run, states[own])
+    told = [one.said(*numbers) for one, numbers in zip(told, axis.in_order(sent.numbers()), strict=True)]
     while True:
-        states = _folded(given, told[:final], into)
-        seen = Soon(namespace(row).stack(states))
-        if seen.waits and own < len(states) and not found:  # a device goes on before the host knows whether that counts
-            carry, found = states[own], _ahead(run, states[own])
+        if seen is None:
+            states = _folded(given, told[:final], into)
+            seen = Soon(namespace(row).stack(states))
         into = states[: _right(seen.read(), told, len(into))]
-        at = len(into) - 1
+        at, seen = len(into) - 1, None
         guesses = [place for place in range(sure, at) if told[place].guess]
         if last and at == final and not guesses:
             axis.ranks.closed()
@@ -207,6 +214,10 @@ class _Told(NamedTuple):
     after: Array
     cut: Array
 
+    def said(self, known: float, guess: float) -> _Told:
+        """Return the same, with what its message says of it."""
+        return self._replace(known=bool(known), guess=bool(guess))
+
     def after_it(self, given: Elements, before: Array) -> Array | None:
         """Return the state after its steps; None where it is not known."""
         if not self.length or not self.known:
@@ -217,20 +228,25 @@ class _Told(NamedTuple):
         return xp.where(self.cut, self.after, given.monoid.act(self.element, before[None])[0])  # type: ignore[no-any-return]
 
 
-def _told(given: Elements, guess: _Guess | None) -> list[_Told]:
-    """Exchange what the steps of each rank do, in their order; nobody asks for those of the last rank with any."""
+def _begun(given: Elements, guess: _Guess | None) -> Sent:
+    """Begin to exchange what the steps of each rank do; nobody asks for those of the last rank with any."""
     axis, row, xp = given.timeline, given.row, namespace(given.row)
     asked, summary = axis.length > 0 and guess is None and axis.stop < axis.total, None
     known = not asked or given.composable
     if asked and known:
         summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
-    after, cut = row if guess is None else guess.end, xp.zeros(row.shape, bool)
+    after, cut = row if guess is None else guess.end, xp.full(row.shape, guess is not None)
     if summary is not None and summary.after is not None and summary.cut is not None:
         after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
-    found = axis.ranks.exchange([axis.length, known, guess is not None], [*arrays_of(given, summary), after, cut])
+    return axis.ranks.begin([known, guess is not None], [*arrays_of(given, summary), after, cut])
+
+
+def _told(given: Elements, arrays: Sequence[Array]) -> list[_Told]:
+    """Return what each rank has told in the order of steps, as if all knew, and none guessed."""
+    *parts, after, cut = (given.timeline.in_order(x) for x in arrays)  # type: ignore[arg-type]
     return [
-        _Told(int(length), bool(known), bool(said), element_of(given.few, parts), after, cut)
-        for (length, known, said), (*parts, after, cut) in axis.in_order(found)
+        _Told(length, True, False, element_of(given.few, [x[place] for x in parts]), after[place], cut[place])
+        for place, length in enumerate(given.timeline.ordered)
     ]
 
 
@@ -246,9 +262,10 @@ def _folded(given: Elements, told: Sequence[_Told], into: Sequence[Array]) -> li
 
 
 def _right(states: Array, told: Sequence[_Told], known: int) -> int:
-    """Return how many states there are before composed elements overflow; the first ones are ``known``."""
+    """Return how many states hold: until a rank cannot say, or composed elements overflow; ``known`` ones do."""
     for place in range(known - 1, len(states) - 1):
-        if not told[place].guess and _lost(states[place], states[place + 1]):
+        one = told[place]
+        if (one.length and not one.known) or (not one.guess and _lost(states[place], states[place + 1])):
             return place + 1
     return len(states)
 

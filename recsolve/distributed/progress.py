@@ -38,30 +38,42 @@ class Progress(NamedTuple):
 
 def flags_of(problem: SharedProblem, raw: Iterate) -> Array:
     """Return the bits of every sequence, int32 (*batch,), of an iterate as if all before it were exact."""
-    rec, starts, follows = problem.recurrence, problem.starts, problem.follows
-    xp = namespace(starts)
-    total = xp.zeros(rec.batch, np.int32)
-    if not rec.length:
-        return total  # type: ignore[no-any-return]
-    resets = ~follows[-1]
-    last = xp.cumsum(starts[::-1], axis=0)[::-1] - starts == 0  # rows after which no other segment starts
+    follows = problem.follows
+    if not problem.recurrence.length:
+        return passing_of(problem, raw.leading)
+    last = _last(problem)
     stop = problem.front(raw.converged)[1]
     stuck = stop & hopeless(raw.states, raw.values, problem.event_axes)
     bits = {
         LEADS: raw.leading[-1],
         FRONT: raw.front[-1],
-        PASSES: ~resets & raw.leading.all(axis=0),
-        RESETS: resets,
-        TAIL: resets & (raw.leading | ~last).all(axis=0),
         BEGINS: problem.begins[-1],
         OPEN: (stop & ~stuck & follows).any(axis=0),
         STUCK: (stuck & follows).any(axis=0),
         OPEN_AFTER: (stop & ~stuck & ~follows).any(axis=0),
         STUCK_AFTER: (stuck & last & ~follows).any(axis=0),
     }
-    for bit, holds in bits.items():
-        total = total + bit * holds.astype(np.int32)
-    return total  # type: ignore[no-any-return]
+    return passing_of(problem, raw.leading) + _together(bits)
+
+
+def passing_of(problem: SharedProblem, leading: Array) -> Array:
+    """Return the bits that say whether leading rows (T, *batch) go on into the next rank, as int32 (*batch,)."""
+    if not problem.recurrence.length:
+        return namespace(leading).zeros(leading.shape[1:], np.int32)  # type: ignore[no-any-return]
+    resets = ~problem.follows[-1]
+    tail = resets & (leading | ~_last(problem)).all(axis=0)
+    return _together({PASSES: ~resets & leading.all(axis=0), RESETS: resets, TAIL: tail})
+
+
+def _last(problem: SharedProblem) -> Array:
+    """Return the rows after which no other segment starts."""
+    starts = problem.starts
+    return namespace(starts).cumsum(starts[::-1], axis=0)[::-1] - starts == 0  # type: ignore[no-any-return]
+
+
+def _together(bits: dict[int, Array]) -> Array:
+    """Return which bits hold, as numbers."""
+    return sum(bit * holds.astype(np.int32) for bit, holds in bits.items())  # type: ignore[return-value]
 
 
 def leading_before(lengths: Sequence[int], flags: Sequence[Array]) -> list[Array]:

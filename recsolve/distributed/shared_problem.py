@@ -20,7 +20,7 @@ from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.distributed.carries import as_sent
 from recsolve.distributed.passing import Said, say
-from recsolve.distributed.progress import BEGINS, FRONT, LEADS, RESETS, Progress, flags_of, leading_before
+from recsolve.distributed.progress import BEGINS, FRONT, LEADS, RESETS, Progress, flags_of, leading_before, passing_of
 from recsolve.distributed.rounds import before_each
 from recsolve.distributed.task import Task
 from recsolve.jacobians import Jacobian, Zero
@@ -178,8 +178,18 @@ class SharedProblem(Problem):
             states[-1] = ends[self._place]
         return self._follow(iterate, states, ends)
 
-    def total(self, x: Array) -> Array:
-        return self._sum([arrays[0] for arrays in self._exchange([super().total(x)])])
+    def total(self, x: Array, axes: tuple[int, ...] = ()) -> Array:
+        return self._sum([arrays[0] for arrays in self._exchange([super().total(x, axes)])])
+
+    def leading(self, good: Array) -> Array:
+        own = super().leading(good)
+        messages = self._exchange([passing_of(self, own)])
+        before = leading_before(self._lengths, [arrays[0] for arrays in messages])[self._place]
+        return own & ~(self.follows & ~before[None])
+
+    @property
+    def steps(self) -> int:
+        return self.horizon
 
     def running_total(self, x: Array) -> Array:
         found = self._exchange([super().total(x)])

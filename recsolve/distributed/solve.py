@@ -115,7 +115,7 @@ def _solved(task: Task, fallback: str) -> tuple[str, str, Outcome]:
 def _together(task: Task) -> tuple[Outcome | None, str]:
     """Return the solution by sweeps over all ranks, or None and the reason where the method has none."""
     solver: Any = task.solver
-    if isinstance(solver, solvers.Auto):  # where units couple, the products of whole Jacobians do not compose
+    if isinstance(solver, solvers.Auto):  # where many units couple, the products of whole Jacobians do not compose
         if solvers.Newton.name not in applicable(task.recurrence):  # without a derivative
             return None, "f has no derivative to sweep by"
         solver = solvers.Newton() if task.recurrence.rounding == 0 else solvers.QuasiNewton()

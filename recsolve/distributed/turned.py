@@ -21,8 +21,8 @@ def turned_resets(reset: Shard[Any]) -> Shard[Any]:
     axis = reset.timeline
     own = as_mask(to_native(reset.local, "reset", MASKS), "reset")
     xp = namespace(own)
-    row = own[0] if len(own) else xp.zeros(own.shape[1:], bool)
-    messages = axis.in_order(axis.ranks.exchange([len(own)], [row]))
+    nothing = xp.zeros((1, *own.shape[1:]), bool)
+    messages = axis.in_order(axis.ranks.exchange([len(own)], [own[:1] if len(own) else nothing]))
     later = (message.arrays[0] for message in messages[axis.place + 1 :] if message.numbers[0])
-    after = xp.concatenate([own[1:], next(later, xp.zeros_like(row))[None]])[: len(own)]
+    after = xp.concatenate([own[1:], next(later, nothing)])[: len(own)]
     return Shard(from_native(xp.ascontiguousarray(after[::-1]), kind_of(reset.local)), axis.reversed())

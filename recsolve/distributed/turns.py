@@ -125,8 +125,8 @@ def _together(task: Task, first: Array, chunks: Sequence[_Chunk], solved: Sequen
         status, remark = Status.STALLED, MISMATCH.format(worst=iterate.worst)
     rows = [part.stats["completed_from"] for part in solved if part.stats["completed_from"] is not None]
     stats: dict[str, Any] = {}
-    for name in solved[0].stats.keys() - {"completed_from"}:  # rows and seconds add up, the others count all steps once
-        every = [part.stats[name] for part in solved]
+    for name in {name: None for part in solved for name in part.stats if name != "completed_from"}:
+        every = [part.stats.get(name, 0) for part in solved]  # rows and seconds add up, others count all steps once
         stats[name] = sum(every) if name in ("rows", "seconds", "compile_seconds") else max(every)
     return Solution(
         problem.recurrence, missed.solver, iterate, status, [iterate.worst], max(part.nit for part in solved),

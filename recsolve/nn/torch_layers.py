@@ -111,11 +111,11 @@ ValueError, TypeError
 
 Notes
 -----
-It is called as torch's, with a tensor or a PackedSequence; ``lengths=``, ``cu_seqlens=`` or ``reset=`` say besides
-where sequences end: :meth:`forward`. States are float32 where weights are of fewer bits, or under autocast, which
-rounds the projections of the input alone; results have the dtype that torch gives. Input and weights of two dtypes are
-refused, as by torch. Unlike torch's, it takes inputs without steps. It is a ``torch.nn.RNNBase`` that ``torch.compile``
-looks into; what is a ``torch.nn.{name}`` it refuses.
+It is called as torch's, with a tensor or a PackedSequence, or with a Shard of which ranks hold some steps each;
+``lengths=``, ``cu_seqlens=`` or ``reset=`` say besides where sequences end: :meth:`forward`. States are float32 where
+weights are of fewer bits, or under autocast, which rounds the projections of the input alone; results have the dtype
+that torch gives. Input and weights of two dtypes are refused, as by torch. Unlike torch's, it takes inputs without
+steps. It is a ``torch.nn.RNNBase`` that ``torch.compile`` looks into; what is a ``torch.nn.{name}`` it refuses.
 
 Examples
 --------

@@ -174,8 +174,9 @@ class Variant:
     def blocks(self) -> int:
         """Blocks that a multiprocessor is to hold, which bounds registers; 1 where maps are heavy."""
         numbers = self.threads * self.run * self.abreast * self.numbers * self.storage.bytes
-        one_by_one = self.regime == "summary" and self.vector * self.storage.bytes < 4  # they wait in registers
-        return max(min(_TILES // numbers, TILES - one_by_one), 1) if self.light else 1
+        if not self.light or (self.regime == "summary" and self.vector * self.storage.bytes < 4):
+            return 1  # numbers that are read one by one wait in registers
+        return max(min(_TILES // numbers, TILES), 1)
 
     @property
     def light(self) -> bool:
