@@ -178,6 +178,16 @@ class Evaluation:
             values = engine.evaluate(states) if chunk is None else self._by_chunks(states, chunk)
         return self.judge(states, values, J, pinned)
 
+    def tested(self, states: Array) -> tuple[Array, Array, Array]:
+        """Return F, where rows meet the tolerance, and max |r| of each; on a device nothing waits for them."""
+        if self._bound is not None and self.launched is not None:
+            found = self.launched.tested(self._bound, states, self.tolerance)
+            if found is not None:
+                return found
+        values = self.engine.evaluate(states)
+        _, converged, _, sizes = residual_of(states, values, self.tolerance, self.event_axes)
+        return values, converged, sizes
+
     def judge(
         self,
         states: Array,

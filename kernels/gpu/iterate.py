@@ -92,24 +92,40 @@ class Iterations:
     ) -> tuple[Array, Jacobian | None, Judged] | None:
         """Return F, its Jacobian if that is asked for, and what is told; None where axes cannot be merged."""
         with self._here():
-            values, residual = bound.empty(self.axes.shape), bound.empty(self.axes.shape)
-            entries = bound.empty(self.axes.entries) if jacobian else None
-            found = bound.step(self.machine, self.storage, states, values, residual, entries)
+            found = self._at_once(bound, states, tolerance, jacobian)
             if found is None:
                 return None
-            step, out, bits = found
-            rows, numbers = self._told(step, tolerance)
-            of = self.address
-            h, r, results = of(states), of(residual), (of(values), 0 if entries is None else of(entries))
-            p = step.p
-            for place, which, far in out:
-                p[place] = results[which] + far
-            step.fill(states=h, residual=r)
-            step.run(h | r | results[0] | results[1] | bits)
+            values, residual, entries, rows, numbers = found
             J = None
             if entries is not None:
                 J = Diagonal(entries, self.layout) if self.layout.components == 1 else Block(entries, self.layout)
             return values, J, self._judged(residual, rows, numbers, pinned, J)
+
+    def tested(self, bound: Bound, states: Array, tolerance: Tolerance) -> tuple[Array, Array, Array] | None:
+        """Return F, which rows meet the tolerance, and max |r| of each; None as of :meth:`evaluate`. Nothing is read."""
+        with self._here():
+            found = self._at_once(bound, states, tolerance, False)
+            return None if found is None else (found[0], found[3][CONVERGED], found[4][: self.count])
+
+    def _at_once(
+        self, bound: Bound, states: Array, tolerance: Tolerance, jacobian: bool
+    ) -> tuple[Array, Array, Array | None, Array, Array] | None:
+        """Launch an evaluation with its test; return F, r, the entries of J, and what is told of rows."""
+        values, residual = bound.empty(self.axes.shape), bound.empty(self.axes.shape)
+        entries = bound.empty(self.axes.entries) if jacobian else None
+        found = bound.step(self.machine, self.storage, states, values, residual, entries)
+        if found is None:
+            return None
+        step, out, bits = found
+        rows, numbers = self._told(step, tolerance)
+        of = self.address
+        h, r, results = of(states), of(residual), (of(values), 0 if entries is None else of(entries))
+        p = step.p
+        for place, which, far in out:
+            p[place] = results[which] + far
+        step.fill(states=h, residual=r)
+        step.run(h | r | results[0] | results[1] | bits)
+        return values, residual, entries, rows, numbers
 
     def _test(self, states: Array, values: Array, tolerance: Tolerance) -> tuple[Array, Array, Array]:
         residual = self._like(values)

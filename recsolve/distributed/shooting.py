@@ -12,7 +12,7 @@ Chartier and Philippe, "A parallel shooting technique for solving dissipative OD
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,8 +36,10 @@ from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
 
+_WALKED = 4096  # of them at most that are walked by kernels that couple units, where sweeps may be faster
 _MIXED = 64  # the last of them, which become those that are there step by step
-_FEWEST, _SHARE, _MORE = 256, 64, 4  # steps that are taken anew: at least, and which share; then so many times as many
+_FEWEST, _MORE = 256, 4  # steps that are taken anew: at least; then so many times as many
+_SHARES = 128, 64  # which share of all it is, and where units do not couple
 
 
 class _Told(NamedTuple):
@@ -47,6 +49,7 @@ class _Told(NamedTuple):
     worst: float
     iterations: float
     largest: float
+    stayed: float  # whether what comes out is what was told before
     segments: float = 0.0  # what it takes to say the rest, of all steps
     groups: float = 0.0
     segments_again: float = 0.0  # and of those taken anew
@@ -92,14 +95,18 @@ def _agreed(task: Task, own: _Own) -> tuple[list[_Told], Array] | None:
     if not first.numbers()[:, 0].all():
         return None
     while True:
-        sent = axis.ranks.begin(own.numbers(), own.arrays(), brought=1)
-        truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[1])))
-        numbers, (words,) = sent.told()
-        said = [own.completed(_Told(*row), own_words) for row, own_words in zip(numbers.tolist(), words, strict=True)]
-        told, met, stayed = zip(*axis.in_order(said), strict=True)
+        arrays = own.arrays()
+        sent = axis.ranks.begin(own.numbers(), arrays, brought=len(arrays) - 1)
+        truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[-1])))
+        numbers, (met, near, *words) = sent.told()
+        said = [
+            own.completed(_Told(*row), met[rank], near[rank], [word[rank] for word in words])
+            for rank, row in enumerate(numbers.tolist())
+        ]
+        told, meets = zip(*axis.in_order(said), strict=True)
         if not all(one.good for one in told) or not ordinary(own.states, max(one.largest for one in told)):
             return None
-        if all(stayed[:-1]) and all(met):
+        if all(one.stayed for one in told[:-1]) and all(meets):
             return list(told), truth[-1]
         own.go_on(truth[axis.place])
 
@@ -129,7 +136,7 @@ class _Own:
         self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
         self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.engine = self.problem.engine
-        self.some = max(_FEWEST, self.rec.length // _SHARE)
+        self.some, self.follows = 0, False  # whether steps have been taken anew since the last message
         self.start, self.upto = self.rec.initial, self.rec.length
         self.asked: Asked | None = None
         self.again: Asked | None = None
@@ -137,9 +144,6 @@ class _Own:
         self.waits: list[Callable[[], None]] = []  # for what reads states again
         self.known: list[Verdict] = []  # what has become of steps taken anew
         self.part, self.solved = self.rec, self.problem
-        self.sent: Array | None = None  # what comes out, as the others know it
-        # Whether the steps taken anew meet the others, how near, and whether what comes out is still what was sent.
-        self.flags = namespace(self.start).asarray(np.array([1.0, 0.0, 1.0]))
         self._solve()
         known = self.asked or self.found
         self.able, self.states = known is not None, self.rec.empty() if known is None else known.states
@@ -153,7 +157,8 @@ class _Own:
                 self.waits += [] if self.asked is None else [self.asked.judge()]
             found = solver.direct(self.problem) if self.asked is None else None
             self.found = found if isinstance(found, Verdict) else None
-        if self.asked is None and self.found is None and kind_of(self.rec.initial) == "cupy":
+        driven = kind_of(self.rec.initial) == "cupy" and self.engine.compiled
+        if self.asked is None and self.found is None and driven:
             solution = self.task.solved(self.rec.initial, guess=self.task.own_guess())
             if solution.success:
                 iterate = solution._iterate
@@ -167,15 +172,17 @@ class _Own:
 
     def first_end(self) -> Array:
         """Return what comes out as it is told first."""
-        self.sent = self.end.copy()
-        return self.sent
+        self.met, self.near = self._nothing()
+        return self.end
 
     # Steps taken anew -------------------------------------------------------------------------------------------
 
     def follow(self, start: Array, first: int = 0) -> None:
         """Take some steps from ``first`` on anew, given the state before them."""
+        self.follows = True
         if first == 0:
-            self.start, self.back, self.some = start.copy(), 0, max(_FEWEST, self.rec.length // _SHARE)
+            self.start, self.back = start.copy(), 0
+            self.some = max(_FEWEST, self.rec.length // _SHARES[self.asked is not None])
             self.part = self._window(0, self.rec.length, self.start)
         stop = self.upto = min(first + self.some, self.rec.length)
         self.some *= _MORE
@@ -188,7 +195,8 @@ class _Own:
                 self.waits.append(self.again.judge())
                 new = self.again.states
             else:
-                found = engine.solve("sweeps", self.tolerance)
+                walks = engine.compiled and part.length <= _WALKED
+                found = None if walks else engine.solve("sweeps", self.tolerance)
                 new = engine.walk() if found is None else found.states
             self._join(new, first)
 
@@ -202,33 +210,37 @@ class _Own:
         mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
         self.new = new[len(new) - mixed :]
         rows = self.states[stop - mixed : stop]
-        weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(-1, *(1,) * (new.ndim - 1)) / new.dtype.type(
-            mixed + 1
-        )
+        shape = mixed, *(1,) * (new.ndim - 1)
+        weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(shape) / new.dtype.type(mixed + 1)
         self.states[first : stop - mixed] = new[: len(new) - mixed]
         rows += weights * (self.new - rows)
         values = None if self.found is None else self.found.values
         begin, end = first - self.back if values is not None else stop - mixed, min(stop + 1, self.rec.length)
-        self.flags[0], self.flags[1] = 1.0, 0.0
+        self.met, self.near = self._nothing()
         if begin == end:
             return
-        h, before = self.states[begin:end], self.states[begin - 1] if begin else self.start
-        F = self._window(begin, end, before).bind().evaluate(h)
+        before = self.states[begin - 1] if begin else self.start
+        problem = Problem(self._window(begin, end, before), self.tolerance, pin=True, jacobian=False)
+        F, met, near = problem.tested(self.states[begin:end])
         if values is not None:
             values[begin:end] = F
         if mixed:
-            self.flags[0] = self.tolerance.met(h, F, F - h).all()
-            self.flags[1] = xp.abs(F - h).max()
+            self.met, self.near = met.all(), near.max()
+
+    def _nothing(self) -> tuple[Array, Array]:
+        """Return whether the steps taken anew meet the others, and how near, where there are none."""
+        xp = namespace(self.start)
+        return xp.ones((), bool), xp.zeros((), self.rec.dtype)
 
     def _window(self, start: int, stop: int, before: Array) -> Recurrence:
-        return self.rec.window(start, stop, self.rec.wrap(before.copy()))
+        return self.rec.window(start, stop, self.rec.wrap(before))
 
     def go_on(self, start: Array) -> None:
         """Take steps anew until they meet the others, from the first one if another state comes in."""
         self._note()
         if not same_bits(self.start, start):
             self.follow(start)
-        while self.upto < self.rec.length and not self.flags[0]:
+        while self.upto < self.rec.length and not self.met:
             self._note()
             self.back = len(self.new)
             self.states[self.upto - self.back : self.upto] = self.new
@@ -266,44 +278,38 @@ class _Own:
             iterate = judged.evaluate(self.states) if values is None else judged.judge(self.states, values)
             self.iterate: Iterate = iterate
             # The step where those taken anew meet the others is looked at by itself: more of them may be needed.
-            self.good &= iterate.done or not bool(self.flags[0])
+            self.good &= iterate.done or not bool(self.met)
             self.worst, self.iterations = iterate.worst, self.found.iterations
             few = self.states[:: max(self.rec.length // 4, 1)]
             self.largest = float(to_host(abs(few).max())) if few.size else 0.0
 
     def numbers(self) -> _Told:
         """Return the numbers of a message."""
-        told = _Told(self.good, self.worst, self.iterations, self.largest)
+        stayed = self.upto < self.rec.length or not self.follows
+        self.follows = False
+        told = _Told(self.good, self.worst, self.iterations, self.largest, stayed)
         if self.asked is None:
             return told
-        return _Told(*told[:4], *self.asked.sizes, *(self.again or self.asked).sizes)
+        return _Told(*told[:5], *self.asked.sizes, *(self.again or self.asked).sizes)
 
     def arrays(self) -> list[Array]:
-        """Return the arrays of a message: what the device knows of the steps, as words, and what comes out."""
-        xp, end = namespace(self.end), self.end
-        if self.sent is not None:
-            self.flags[2] = ((end == self.sent) | ((end != end) & (self.sent != self.sent))).all()
-        self.sent = end.copy()
-        words = [self.flags.view(np.int32)]
-        if self.asked is not None:
-            words += [self.asked.told, (self.again or self.asked).told]
-        return [xp.concatenate(words), self.sent]
+        """Return the arrays of a message: what the device knows of the steps, and what comes out."""
+        words = [] if self.asked is None else [self.asked.told, (self.again or self.asked).told]
+        return [self.met, self.near, *words, self.end]
 
-    def completed(self, told: _Told, words: Array) -> tuple[_Told, bool, bool]:
-        """Return what a rank and its device have told, whether its steps meet, and whether its end has stayed."""
-        flags, words = words[:6].view(np.float64), words[6:]
-        told = told._replace(worst=max(told.worst, float(flags[1])))
-        sizes = [(int(told.segments), int(told.groups)), (int(told.segments_again), int(told.groups_again))]
-        for one, size in zip(words.reshape(2, -1) if self.asked is not None else (), sizes, strict=False):
+    def completed(self, told: _Told, met: Array, near: Array, words: Sequence[Array]) -> tuple[_Told, bool]:
+        """Return what a rank and its device have told, and whether its steps meet."""
+        told = told._replace(worst=max(told.worst, float(near)))
+        for one, *sizes in zip(words, told[5::2], told[6::2], strict=False):
             assert self.asked is not None
-            verdict = self.asked.verdict(one, size)
+            verdict = self.asked.verdict(one, (int(sizes[0]), int(sizes[1])))
             told = told._replace(
                 good=told.good and verdict.worst is not None,
                 worst=max(told.worst, verdict.worst or 0.0),
                 iterations=max(told.iterations, verdict.iterations),
                 largest=max(told.largest, verdict.largest or 0.0),
             )
-        return told, bool(flags[0]), bool(flags[2])
+        return told, bool(met)
 
     def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
         """Return the solution of the own steps."""
