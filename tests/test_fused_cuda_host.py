@@ -178,6 +178,20 @@ def test_where_segments_begin_the_tolerance_is_met_by_what_was_written():
         assert outcome.verdict().met
 
 
+def test_a_last_segment_of_one_step_misses_the_tolerance_once():
+    """Not by what its first step may miss, and by what its last one may."""
+    for seed in range(3):
+        rec, inputs, starts = recurrence("gru", 841, dtype="float32", gain=2.5, seed=seed)
+        inputs[list(rec.drive).index("z")][...] += 5
+        inputs[list(rec.drive).index("n")][...] *= 30
+        states, outcome = solved("gru", rec, inputs, starts, tol=(1e-3, 1e-3))
+        assert 841 % outcome.plan.span == 1
+        found, told = defect(rec, starts, states), outcome.verdict()
+        assert told.met
+        assert found <= 1e-3 * (1 + np.abs(states).max())
+        assert told.worst == pytest.approx(found, rel=1e-2)
+
+
 FAULTS = {
     "a bit": lambda x: x.view(np.uint64).__setitem__((123, 1, 2), x.view(np.uint64)[123, 1, 2] ^ np.uint64(1)),
     "a high bit": lambda x: x.view(np.uint64).__setitem__((0, 0, 0), x.view(np.uint64)[0, 0, 0] ^ np.uint64(1 << 40)),

@@ -186,14 +186,16 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
         lane.places(p, first, to);
         for (long long t = first; t < last; t += STEPS, slot = slot == SLOTS - 1 ? 0 : slot + 1) {
             advance(slot, t);
-            const int rest = count(t) - 1;
+            // A single step is walked: what it missed here would add to what is missed where segments meet.
+            const int steps = count(t), rest = last - first > 1 ? steps - 1 : steps;
             unsigned int weight = SolveLane<Cell, S>::weight(t);
             unsigned int there[STEPS];  // checksums, which come in together
 #pragma unroll
-            for (int i = 0; i < STEPS; ++i) there[i] = i <= rest ? lane.stored(p, to, i, weight + 2 * K * i) : 0;
+            for (int i = 0; i < STEPS; ++i) there[i] = i < steps ? lane.stored(p, to, i, weight + 2 * K * i) : 0;
 #pragma unroll
             for (int i = 0; i < STEPS; ++i) check -= i < rest ? there[i] : 0;
             for (int i = 0; i < rest; ++i, weight += 2 * K) check += step<WRITE>(slot, i, t, x, P, weight);
+            if (rest == steps) break;
             T from[K];
 #pragma unroll
             for (int k = 0; k < K; ++k) from[k] = x[k];
