@@ -8,6 +8,7 @@ a rank that does not come within the timeout is named too (alarm.py).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,7 +28,7 @@ from recsolve.distributed.messages import (
     arriving,
     decoded,
     encoded,
-    length_of,
+    layout_of,
     one_stream,
     pack,
     stacked,
@@ -38,6 +39,8 @@ from recsolve.distributed.messages import (
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _LOOK = 0.25  # seconds between two looks at the store
 _GRACE = 5.0  # seconds in which the others are to answer, once one waits in vain or has failed
+_SPINS = 1e-3, 5e-2  # seconds in which a host, and one that waits for its device, does nothing else
+_LET_OTHERS: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))  # which takes 60 us on Linux
 _GOES_ON, _FAILED = 0, 1
 
 
@@ -126,6 +129,7 @@ class Ranks:
         self._said = ""  # why this rank has failed, once it has
         self._lost = False  # whether no more messages can be exchanged
         self._alarm = Alarm(group, self.rank, self.size)
+        self._options: dict[float, Any] = {}  # of an exchange, by how long it may take
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
@@ -254,7 +258,7 @@ class Ranks:
         """
         sent = np.ascontiguousarray(numbers, np.float64)
         along, few = HEADER + self._along, arrays[:brought]
-        if not self.on_device or self._doing is None or length_of(sent, arrays) > along:
+        if not self.on_device or self._doing is None or layout_of(sent, arrays).length > along:
             found = self.exchange(sent, arrays)
             own = [namespace(x[0]).stack(x) for x in zip(*[m.arrays for m in found], strict=True)]
             told = np.array([m.numbers for m in found])
@@ -263,7 +267,7 @@ class Ranks:
         with one_stream(True):
             packed = self._packed(_GOES_ON, sent, arrays)
             rows, work = self._started(packed[:along], self.timeout)
-            coming = self._arriving(work, rows, length_of(sent, few))
+            coming = self._arriving(work, rows, layout_of(sent, few).length)
             there = stacked(rows, sent, arrays)
 
         def read() -> tuple[Array, list[Array]]:
@@ -376,13 +380,20 @@ class Ranks:
             return packed[None], None
         out, group = packed.new_empty((self.size, len(packed))), self.group or dist.group.WORLD
         name = "all_gather_single" if hasattr(group, "all_gather_single") else "_allgather_base"  # until torch 2.12
-        how = dist.distributed_c10d.AllgatherOptions()
-        how.asyncOp = True
-        how.timeout = timedelta(seconds=patience + 1)  # the process cannot end before: the group's own may be long
         try:
-            return out, getattr(group, name)(out.view(-1), packed, how)
+            return out, getattr(group, name)(out.view(-1), packed, self._how(patience))
         except RuntimeError as error:
             raise self._missing("a connection broke") from error
+
+    def _how(self, patience: float) -> Any:
+        """Return the options of an exchange: on a device it runs on the current stream, which waits by itself."""
+        import torch.distributed as dist
+
+        if patience not in self._options:
+            how = self._options[patience] = dist.distributed_c10d.AllgatherOptions()
+            how.asyncOp = not self.on_device
+            how.timeout = timedelta(seconds=patience + 1)  # the process cannot end before: the group's own may be long
+        return self._options[patience]
 
     def _arriving(self, work: Any, rows: Any, count: int) -> Arriving:
         if self.on_device and work is not None:
@@ -414,7 +425,10 @@ class Ranks:
                 looked = now
                 if self._alarm.heard():
                     raise TimeoutError("another rank has failed or waits in vain")
-            time.sleep(0 if now - began < 1e-3 else 5e-5 if now - began < 0.1 else 2e-3)
+            if now - began < _SPINS[self.on_device]:
+                _LET_OTHERS()
+            else:
+                time.sleep(5e-5 if now - began < 0.1 else 2e-3)
 
     def _missing(self, seen: str) -> RankError:
         """Return what is said of ranks that have not come: why they failed, or that they do not answer an alarm."""
