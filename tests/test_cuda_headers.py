@@ -22,8 +22,11 @@ STRUCTURES = [
     ("stage/sweep", "Update"),
     ("block/mixing_walk", "Walked"),
     ("ranks/message", "Message"),
+    ("ranks/carries", "Probe"),
+    ("ranks/carries", "Fold"),
+    ("ranks/carries", "Agreement"),
 ]
-PLAIN = ("View", "Problem", "Message")  # which are no templates
+PLAIN = ("View", "Problem", "Message", "Probe", "Fold", "Agreement")  # which are no templates
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
 
@@ -46,7 +49,7 @@ def test_every_header_includes_what_it_uses():
 def test_structures_have_the_sizes_and_places_that_python_reads(tmp_path):
     members = ", ".join(f"{name} = {count}" for name, count in COUNTS.items())
     lines = [
-        headers("scan/problem", "stage/sweep", "block/mixing_walk", "ranks/message"),
+        headers("scan/problem", "stage/sweep", "block/mixing_walk", "ranks/message", "ranks/carries"),
         f"struct Counts {{ static constexpr int {members}; }};",
     ]
     for header, name in STRUCTURES:

@@ -4,6 +4,8 @@ import cuda_host
 import numpy as np
 import pytest
 
+import recsolve as rs
+from recsolve.kernels.gpu.carries import agreed, folded, probed
 from recsolve.kernels.gpu.message import Packing
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
@@ -31,3 +33,62 @@ def test_a_message_holds_the_words_and_every_array_at_its_place(words, count):
             assert rest[place : place + x.nbytes].tobytes() == x.tobytes()
         assert (out[places[-1] // 8 :] == -1).all()
         arrays = [x[::-1].copy() for x in arrays]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("T", "shape"), [(256, (3, 37)), (1, (32,)), (61, (1,)), (256, (70,))])
+def test_the_last_steps_show_what_comes_out_and_whether_what_comes_in_is_left(dtype, T, shape):
+    rng, machine = np.random.default_rng(T), cuda_host.Host()
+    A = (rng.choice([-1, 1], (T, *shape)) * rng.uniform(0.96, 1, (T, *shape))).astype(dtype)
+    b = rng.standard_normal((T, *shape)).astype(dtype)
+    for matrix, vector in ((A, b), (A[::-1], b[::-1])):
+        left = float(abs(np.prod(matrix.astype(float), axis=0)).max())
+        end, size = probed(matrix, vector, 2 * left, machine)
+        zero = np.zeros(shape, dtype)
+        close = {"rtol": 0, "atol": 100 * np.finfo(dtype).eps * size.max()}
+        np.testing.assert_allclose(end, rs.scan("affine", (matrix, vector), initial=zero)[-1], **close)
+        np.testing.assert_allclose(size, rs.scan("affine", (abs(matrix), abs(vector)), initial=zero)[-1], **close)
+        assert probed(matrix, vector, left / 2, machine) is None
+    A[0].flat[-1] = np.nan
+    assert probed(A, b, np.inf, machine) is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_what_comes_into_ranks_is_folded_to_the_bits_of_arrays(dtype, backwards):
+    rng, machine, ranks, shape = np.random.default_rng(0), cuda_host.Host(), 5, (3, 90)
+    rows = rng.standard_normal((ranks, 4, *shape)).astype(dtype)  # as they lie in messages: far from each other
+    cuts = np.zeros((ranks, 4 * rows[0, 0].nbytes), np.uint8)
+    cuts[:, : rows[0, 0].size] = rng.random((ranks, rows[0, 0].size)) < 0.3
+    cut = cuts.view(bool)[:, : rows[0, 0].size].reshape(ranks, *shape)
+    order = slice(None, None, -1) if backwards else slice(None)
+    A, b, after, cut = (x[order] for x in (rows[:, 0], rows[:, 1], rows[:, 2], cut))
+    first = rng.standard_normal(shape).astype(dtype)
+    expected = [first]
+    for rank in range(ranks - 1):
+        expected.append(np.where(cut[rank], after[rank], A[rank] * expected[-1] + b[rank]))
+    assert folded(first, A, b, after, cut, ranks - 1, machine).tobytes() == np.array(expected).tobytes()
+    assert folded(first, A, b, after, cut, 0, machine).tobytes() == first.tobytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_came_out_agrees_with_what_was_said_up_to_a_share_of_its_size(dtype):
+    rng, machine = np.random.default_rng(0), cuda_host.Host()
+    end = rng.standard_normal((3, 200)).astype(dtype)
+    size = abs(end)
+    assert agreed(end, end, 0 * size, 0.0, machine)
+    for place, said, wide, holds in [
+        (0, 1.01, 1.0, True), (599, 1.05, 1.0, False), (7, 1.05, 10.0, True), (7, 1.05, np.inf, False),
+        (599, 1.05, np.nan, False), (300, np.nan, 1e9, False), (300, np.inf, 1e9, False),
+    ]:  # fmt: skip
+        other, sizes = end.copy(), size.copy()
+        other.flat[place] *= dtype(said)
+        sizes.flat[place] *= dtype(wide)
+        assert bool(agreed(end, other, sizes, 0.02, machine)) == holds
+        assert bool(agreed(other, end, sizes, 0.02, machine)) == holds
+    end[0, 3], end[1, 4] = np.nan, np.inf
+    assert agreed(end, end.copy(), size, 0.0, machine)
+    assert agreed(end[:0], end[:0], end[:0], 0.0, machine)
