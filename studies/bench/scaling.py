@@ -113,79 +113,61 @@ def measure(config: Scaling, world: World, subsets: tuple[int, ...]) -> Iterator
     }  # fmt: skip
     yield record
     for name in config.cases:
-        world.wait()
-        own = _Own(config, name, world, subsets)
         for p in subsets:
             for scaling in ("strong", "weak") if p > 1 else ("strong",):
                 world.wait()
                 if p in world.groups:
-                    record["rows"].append(_row(config, name, scaling, p, world, own, measured))
+                    record["rows"].append(_row(config, name, scaling, p, world, measured))
                     yield record
+        world.wait()
         if world.rank == 0:
-            record["predictions"] += _predictions(config, name, own, measured, record["rows"])
+            record["predictions"] += _predictions(config, name, world, subsets, record)
     record["complete"] = True
     yield record
 
 
-class _Own:
-    """The seconds of what rank 0 does of a case alone, through shards of a group of one rank, by the steps it holds."""
-
-    def __init__(self, config: Scaling, name: str, world: World, subsets: tuple[int, ...]):
-        self.config, self.name, self.world = config, name, world
-        self.lengths = sorted({-(-config.steps(name) // p) for p in (*subsets, *RANKS)})
-        self.plain = float("nan")  # seconds of the plain call on all of them
-        self._known: dict[bool, dict[int, float]] = {}
-
-    def seconds(self, sweep: bool) -> dict[int, float]:
-        """Return those of the call, or of one sweep; measured when they are first asked for."""
-        if sweep not in self._known:
-            self._known[sweep] = {length: self._measured(length, sweep) for length in self.lengths}
-        return self._known[sweep]
-
-    def _measured(self, length: int, sweep: bool) -> float:
-        config, world, make = self.config, self.world, CASES[self.name].make
-        group, plain = world.groups[1], None
-        call = make(config.data(range(length), length, world.device, group))
-        if sweep:
-            assert call.sweeping is not None
-            _, messages, _ = _counted(call.sweeping, group)
-            return float(np.median(world.in_turns(group, None, call.sweeping, config.repeats)[1])) / (messages - 1)
-        if length == self.lengths[-1]:
-            plain = make(config.data(range(length), length, world.device)).run
-        alone, own = np.median(world.in_turns(group, plain, call.run, config.repeats), axis=1)
-        if plain is not None:
-            self.plain = float(alone)
-        return float(own)
-
-    def cost(self, found: Row, links: list[Link]) -> Cost:
-        """Return the cost of a call that sends such messages, and does its work as often as these say."""
-        messages, way = found["messages"], found["way"]
-        rounds = {"rounds": messages - 1, "sweeps": messages - 1, "turns": found["ranks"]}.get(way, 1)
-        own = self.seconds(way == "sweeps")
-        return Cost(own, links, self.world.device == "cpu", messages, found["message_bytes"], max(rounds, 1))
-
-
-def _row(config: Scaling, name: str, scaling: str, p: int, world: World, own: _Own, links: list[Link]) -> Row:
-    """Time a case on p ranks, beside rank 0 alone."""
-    case, group = CASES[name], world.groups[p]
+def _row(config: Scaling, name: str, scaling: str, p: int, world: World, links: list[Link]) -> Row:
+    """Time a case on p ranks, beside rank 0 alone, and beside the work of one share, which predicts it."""
+    case, group, first = CASES[name], world.groups[p], world.rank == 0
     share = p if scaling == "weak" else 1
     total = config.steps(name) * share
-    alone, truth = _alone(config, name, total, world) if world.rank == 0 else (None, None)
+    alone, truth = _alone(config, name, total, world) if first else (None, None)
     world.wait(group)
     call = case.make(config.data(_own_steps(total, p, world.rank), total, world.device, group))
     found, messages, size = _counted(call.run, group)
-    row = {
+    row: Row = {
         "case": name, "what": case.words, "memory": case.memory, "scaling": scaling, "ranks": p, "steps": total,
         "error": largest_error(world, group, call.answer(found), truth), "messages": messages, "message_bytes": size,
         "iterations": getattr(found, "nit", None), "way": getattr(found, "way", None),
     }  # fmt: skip
     del found, truth
-    predicted = own.cost(row, links).seconds(p, total) if world.rank == 0 else float("nan")
-    base, times = world.in_turns(group, None if alone is None else alone.run, call.run, config.repeats)
-    row |= {**quartiles(times), "alone": float(np.median(base)), "predicted": predicted}
-    return row | {
-        "speed": share * row["alone"] / row["median"], "predicted_over_measured": predicted / row["median"],
+    longest = -(-total // p)
+    own, parts = _own(config, name, longest, row["way"] == "sweeps", world) if first else (None, 1)
+    before = (None if alone is None else alone.run, own)
+    *others, times = world.in_turns(group, before, call.run, config.repeats)
+    base, work = (float(np.median(seconds)) for seconds in others)
+    known = quartiles(times)
+    cost = _cost(row, {longest: work / parts}, links, world)
+    predicted = cost.seconds(p, total) if first else float("nan")
+    return row | known | {
+        "alone": base, "speed": share * base / known["median"], "own": work / parts, "predicted": predicted,
+        "predicted_over_measured": predicted / known["median"],
     }  # fmt: skip
+
+
+def _own(config: Scaling, name: str, length: int, sweep: bool, world: World) -> tuple[Callable[[], Any], int]:
+    """Return what rank 0 does of a case alone, through shards of a group of one, and how many sweeps that is."""
+    group = world.groups[1]
+    call = CASES[name].make(config.data(range(length), length, world.device, group))
+    if not sweep or call.sweeping is None:
+        return call.run, 1
+    return call.sweeping, max(_counted(call.sweeping, group)[1] - 1, 1)
+
+
+def _cost(found: Row, own: dict[int, float], links: list[Link], world: World) -> Cost:
+    """Return the cost of a call that sends such messages, and does its work as often as these say."""
+    rounds = {"sweeps": (found["iterations"] or 0) + 1, "turns": found["ranks"]}.get(found["way"], 1)
+    return Cost(own, links, world.device == "cpu", found["messages"], found["message_bytes"], rounds)
 
 
 def _alone(config: Scaling, name: str, total: int, world: World) -> tuple[Call, list[Any] | None]:
@@ -222,18 +204,32 @@ def _counted(run: Callable[[], Any], group: Any) -> tuple[Any, int, float]:
     return found, messages, sent / max(messages, 1)
 
 
-def _predictions(config: Scaling, name: str, own: _Own, links: list[Link], rows: list[Row]) -> list[Row]:
+def _predictions(
+    config: Scaling, name: str, world: World, subsets: tuple[int, ...], record: dict[str, Any]
+) -> list[Row]:
     """Return what a case is predicted to take on few and on many ranks, with the messages of the most measured."""
-    found = []
+    steps, links = config.steps(name), [Link(**link) for link in record["links"]]
+    lengths = sorted({-(-steps // p) for p in (*subsets, *RANKS)})
+    plain = CASES[name].make(config.data(range(steps), steps, world.device)).run
+    known: dict[bool, dict[int, float]] = {}
+    base, found = float("nan"), []
     for scaling in ("strong", "weak"):
-        measured = [row for row in rows if row["case"] == name and row["scaling"] == scaling]
+        measured = [row for row in record["rows"] if row["case"] == name and row["scaling"] == scaling]
         if not measured:
             continue
         last = max(measured, key=lambda row: int(row["ranks"]))
         for p in RANKS:
+            row = last | {"ranks": p} | ({"way": None} if p == 1 else {})  # one rank solves its steps itself
+            sweep = row["way"] == "sweeps"
+            if sweep not in known:
+                known[sweep] = {}
+                for length in lengths:
+                    own, parts = _own(config, name, length, sweep, world)
+                    alone, work, _ = world.in_turns(world.groups[1], (plain, own), int, config.repeats)
+                    known[sweep][length] = float(np.median(work)) / parts
+                base = float(np.median(alone))
             share = p if scaling == "weak" else 1
-            alone = {"way": None} if p == 1 else {}  # one rank solves its steps itself
-            seconds = own.cost(last | {"ranks": p} | alone, links).seconds(p, config.steps(name) * share)
-            speed = share * own.plain / seconds
+            seconds = _cost(row, known[sweep], links, world).seconds(p, steps * share)
+            speed = share * base / seconds
             found.append({"case": name, "scaling": scaling, "ranks": p, "seconds": seconds, "speed": speed})
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,13 +67,18 @@ class World:
         dist.all_gather_object(found, x, group=group)
         return found
 
-    def in_turns(self, group: Any, alone: Callable[[], Any] | None, together: Callable[[], Any], repeats: int) -> Array:
-        """Return times (2, repeats): of what rank 0 does alone, and of what all do then, until the last one ends."""
-        times = np.zeros((2, repeats))
+    def in_turns(
+        self, group: Any, alone: Sequence[Callable[[], Any] | None], together: Callable[[], Any], repeats: int
+    ) -> Array:
+        """Return times (1 + len(alone), repeats): of what rank 0 does alone, and last of what all do then.
+
+        That of all is the time until the last of them ends.
+        """
+        times = np.zeros((1 + len(alone), repeats))
         for turn in range(_WARM + repeats):
-            first = 0.0 if alone is None else self._seconds(alone)
+            first = [0.0 if run is None else self._seconds(run) for run in alone]
             self.wait(group)
-            times[:, turn % repeats] = first, self._seconds(together)
+            times[:, turn % repeats] = *first, self._seconds(together)
         return np.max(self.told(group, times), axis=0)  # type: ignore[no-any-return]
 
     def _seconds(self, run: Callable[[], Any]) -> float:
@@ -183,10 +189,10 @@ def joined(device: str, subsets: Sequence[int], rank: int = 0, size: int = 1, st
         dist.destroy_process_group()
 
 
-def start(ranks: int, run: Callable[[int, int, str], None]) -> int:
-    """Call ``run(rank, ranks, store)`` in as many new processes, and return the exit code: 0 if all have ended well.
+def start(ranks: int, run: Callable[[int, int, str], int]) -> int:
+    """Call ``run(rank, ranks, store)``, which returns an exit code, in as many new processes; return the worst of them.
 
-    Where one fails the others are ended. ``run`` is pickled.
+    Where one fails the others are ended. ``run`` is pickled. ChildProcessError is raised where one was killed.
     """
     import torch.multiprocessing as processes
 
@@ -194,18 +200,24 @@ def start(ranks: int, run: Callable[[int, int, str], None]) -> int:
     limits = {name: share for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name not in os.environ}
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(limits)
-        started = processes.start_processes(run, (ranks, str(Path(folder, "store"))), ranks, join=False)
+        started = processes.start_processes(_run, (run, ranks, str(Path(folder, "store"))), ranks, join=False)
         try:
             while not started.join():
                 pass
         except processes.ProcessExitedException as error:
-            return int(error.exit_code) if error.exit_code > 0 else 1
+            if error.signal_name:
+                raise ChildProcessError(f"rank {error.error_index} was killed by {error.signal_name}") from None
+            return int(error.exit_code)
         finally:
             for process in started.processes:
                 process.terminate()  # those that still wait for others, after an interrupt
             for name in limits:
                 del os.environ[name]
     return 0
+
+
+def _run(rank: int, run: Callable[[int, int, str], int], ranks: int, store: str) -> None:
+    sys.exit(run(rank, ranks, store))
 
 
 def described(world: World) -> dict[str, Any]:
@@ -277,4 +289,4 @@ def _message(world: World, p: int) -> float:
 
 
 def _median(world: World, p: int, run: Callable[[], Any]) -> float:
-    return float(np.median(world.in_turns(world.groups[p], None, run, _ONCE)[1]))
+    return float(np.median(world.in_turns(world.groups[p], (), run, _ONCE)[0]))

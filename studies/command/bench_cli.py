@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -102,7 +103,7 @@ def distributed(
     from recsolve.studies.bench.scaling import Scaling, subsets_of
     from recsolve.studies.bench.world import launched, size_of, start
 
-    chosen = {} if case is None else {"cases": tuple(dict.fromkeys(case))}
+    chosen: dict[str, Any] = {} if case is None else {"cases": tuple(dict.fromkeys(case))}
     try:
         config = Scaling(length=length, units=units, batch=batch, dtype=dtype, repeats=repeats, **chosen)
         size = size_of(ranks, device)
@@ -112,7 +113,8 @@ def distributed(
     except ERRORS as error:
         raise fail(error) from None
     except KeyboardInterrupt:
-        print(f"recsolve: interrupted; what has been measured is in {out}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # one says it, of those that a launcher has started
+            print(f"recsolve: interrupted; what has been measured is in {out}", file=sys.stderr)
         code = 130
     if code:
         raise typer.Exit(code)

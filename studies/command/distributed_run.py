@@ -23,27 +23,26 @@ FILES = tuple(f"{_STEM}.{kind}" for kind in ("json", "png", "pdf"))
 def on_rank(
     config: Scaling, device: str, subsets: tuple[int, ...], out: Path, as_json: bool, rank: int, size: int, store: str
 ) -> int:
-    """Take all times as one of the ranks, and return 0.
+    """Take all times as one of the ranks, and return the exit code.
 
-    ``store`` is the file by which ranks meet that were started here: their processes end with what is returned by
-    commands. Without it the process is the command's own.
+    ``store`` is the file by which ranks meet whose processes were started for this. Without it the process is the
+    command's own: the only rank, or one that a launcher has started.
     """
+    from torch.distributed import DistError
+
+    from recsolve.distributed import RankError
     from recsolve.studies.bench.world import joined
 
-    if not store:
-        with joined(device, subsets, size=size) as world:
-            _take(config, world, subsets, out, as_json)
-        return 0
-    show_notices()
-    sys.stdout, sys.stderr = patient(sys.stdout), patient(sys.stderr)
+    if store:
+        show_notices()
+        sys.stdout, sys.stderr = patient(sys.stdout), patient(sys.stderr)
     try:
         with joined(device, subsets, rank, size, store) as world:
+            rank = world.rank
             _take(config, world, subsets, out, as_json)
-    except (*ERRORS, RuntimeError) as error:
-        fail(type(error)(f"rank {rank}: {error}"))
-        sys.exit(2)
-    except KeyboardInterrupt:  # the command says so
-        sys.exit(130)
+    except (*ERRORS, RankError, DistError) as error:
+        fail(RuntimeError(f"rank {rank}: {error}") if size > 1 else error)
+        return 2
     return 0
 
 

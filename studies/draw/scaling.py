@@ -93,7 +93,7 @@ def _title(record: dict[str, Any]) -> str:
 
 
 def _handles(pyplot: Any) -> list[Any]:
-    found = []
+    found, look = [], dict[str, Any]()
     for scaling, (color, marker, dashes) in _LOOKS.items():
         face = color if scaling == "strong" else "white"
         look = {"color": color, "marker": marker, "markerfacecolor": face, "linestyle": "none"}
