@@ -225,7 +225,7 @@ class _Own:
         if values is not None:
             values[begin:end] = F
         if mixed:
-            self.met, self.near = met.all(), near.max()
+            self.met, self.near = xp.asarray(met.all()), xp.asarray(near.max(), self.rec.dtype)
 
     def _nothing(self) -> tuple[Array, Array]:
         """Return whether the steps taken anew meet the others, and how near, where there are none."""
