@@ -218,8 +218,9 @@ def applies(method, kind):
 @pytest.mark.parametrize("method", SOLVERS)
 def test_law_1_every_solver_over_ranks_equals_the_loop(method):
     kinds = [kind for kind in KINDS if applies(method, kind)]
-    for size in ranks.SIZES:
-        rng, cases = np.random.default_rng(size + 10 * SOLVERS.index(method)), []
+    first = SOLVERS.index(method)
+    for size in (1 + first % 4, 1 + (first + 2) % 4):
+        rng, cases = np.random.default_rng(size + 10 * first), []
         for kind in rng.permutation(kinds)[:2]:
             T = int(rng.choice([0, 1, 2, 3, 13, 37]))
             batch, dtype = ((), (1,), (2,))[rng.integers(3)], (np.float64, np.float32)[rng.integers(2)]
@@ -241,7 +242,7 @@ def test_law_1_every_solver_over_ranks_equals_the_loop(method):
 
 # How a solve ends ---------------------------------------------------------------------------------------------------
 
-SHARES = {1: (41,), 2: (0, 41), 3: (13, 0, 28), 4: (10, 0, 17, 14)}
+SHARES = {1: (25,), 2: (0, 25), 3: (9, 0, 16), 4: (6, 0, 11, 8)}
 FEW = ("newton", "jacobi", "anderson", "sequential", "multiple_shooting", "auto")
 
 
@@ -249,20 +250,20 @@ FEW = ("newton", "jacobi", "anderson", "sequential", "multiple_shooting", "auto"
 def test_what_is_not_finite_ends_all_ranks_where_it_ends_one(method):
     """The status, the prefix and the step are those of one device, and the other sequences are right."""
     for size, lengths in SHARES.items():
-        cases = [Case("function", 41, lengths, method, bad=(bad, 24)) for bad in (np.nan, np.inf)[: size - 2 or 1]]
-        cases += [Case(kind, 41, lengths, method, bad=(np.nan, 24)) for kind in ("gru", "dense gru") if size == 4]
+        cases = [Case("function", 25, lengths, method, bad=(bad, 14)) for bad in (np.nan, np.inf)[: size - 2 or 1]]
+        cases += [Case(kind, 25, lengths, method, bad=(np.nan, 14)) for kind in ("gru", "dense gru") if size == 4]
         for case, found in zip(cases, over(size, cases), strict=True):
             with np.errstate(all="ignore"):
                 one = case.alone()
             assert found.status == str(one.status) == "nonfinite"
-            assert found.converged_prefix == one.converged_prefix == 24
-            assert "the drive is inf or NaN at step 24 of sequence (0,)" in found.message
-            assert found.exact_prefix <= 24
+            assert found.converged_prefix == one.converged_prefix == 14
+            assert "the drive is inf or NaN at step 14 of sequence (0,)" in found.message
+            assert found.exact_prefix <= 14
             assert method == "auto" or (found.nit > 0) == (one.nit > 0)
             np.testing.assert_array_equal(np.isfinite(found.states), np.isfinite(one.states))
             truth = replace(case, method="sequential", bad=None).alone()
             bound = gallery.bound(truth)
-            assert abs(found.states - truth.states)[:24].max() <= bound
+            assert abs(found.states - truth.states)[:14].max() <= bound
             assert abs(found.states - truth.states)[:, 1].max() <= bound
 
 
@@ -272,7 +273,7 @@ def test_what_is_not_finite_ends_all_ranks_where_it_ends_one(method):
 def test_sweeps_of_all_ranks_end_as_those_of_one_device(method, kind):
     """With one message an iteration, or two where a method sums over time; limits and stalls are those of the whole."""
     limits = {"maxiter": 3}, {"tol": 0.0, "options": {"patience": 2, "pin": False}, "maxiter": 30}, {"tol": 1e-3}
-    cases = [Case(kind, 41, SHARES[4], method, given=given) for given in limits]
+    cases = [Case(kind, 25, SHARES[4], method, given=given) for given in limits]
     for case, found in zip(cases, over(4, cases), strict=True):
         one, messages = case.alone(), 1 + (method == "anderson")
         assert found.way == "sweeps"
@@ -287,7 +288,7 @@ def test_sweeps_of_all_ranks_end_as_those_of_one_device(method, kind):
 def test_a_failed_solve_is_completed_or_raised_on_all_ranks():
     for size in (1, 3, 4):
         for kind, method in (("chaos", "jacobi"), ("dense gru", "newton"), ("lstm", "multiple_shooting")):
-            limited = Case(kind, 41, SHARES[size], method, given={"maxiter": 1, "fallback": "sequential"})
+            limited = Case(kind, 25, SHARES[size], method, given={"maxiter": 1, "fallback": "sequential"})
             (found,) = over(size, [limited])
             truth = replace(limited, method="sequential", given={}).alone()
             assert found.success
@@ -309,7 +310,7 @@ def raising(group, case):
 def test_guesses_are_of_the_whole(method):
     """Words, numbers, shards of an array and the states of a solution start all ranks as they start one device."""
     for kind in ("gru", "dense gru")[: 2 if method == "newton" else 1]:
-        case = Case(kind, 41, SHARES[4], method)
+        case = Case(kind, 25, SHARES[4], method)
         truth = replace(case, method="sequential").alone()
         guesses = ["step", "zeros", 0.25, np.zeros(truth.states.shape), np.array(truth.states)]
         guesses += ["frozen_gates"] if method == "newton" else []
@@ -324,7 +325,7 @@ def test_guesses_are_of_the_whole(method):
 def test_tolerances_are_tested_over_all_ranks():
     """Also where states of one rank are far larger than those of the others: all are tested by one scale."""
     for tol in (1e-2, 1e-6, 1e-10):
-        cases = [Case(kind, 41, SHARES[4], method, given={"tol": tol}) for kind in ("gru", "dense gru", "chaos")
+        cases = [Case(kind, 25, SHARES[4], method, given={"tol": tol}) for kind in ("gru", "dense gru", "chaos")
                  for method in ("newton", "multiple_shooting", "sequential")]  # fmt: skip
         for case, found in zip(cases, over(4, cases), strict=True):
             assert found.success
@@ -363,9 +364,9 @@ def told(group, case):
 
 
 def test_a_solution_reads_well():
-    case = Case("gru", 41, SHARES[4], "newton")
+    case = Case("gru", 25, SHARES[4], "newton")
     shown = ranks.over(4, told, case)
-    assert "steps: 0 to 9 of 41 are here" in shown[0]
-    assert "steps: none of 41 are here" in shown[1]
+    assert "steps: 0 to 5 of 25 are here" in shown[0]
+    assert "steps: none of 25 are here" in shown[1]
     assert "all steps of all ranks in every iteration" in shown[3]
     assert len({re.sub(r".* are here|recurrence: .*", "", text) for text in shown}) == 1

@@ -366,7 +366,8 @@ def refusals(group):
         lambda: layer(x, cu_seqlens=[0, 6]), lambda: layer(x, reset=torch.zeros(6, dtype=torch.bool)),
         lambda: layer(Shard(own[:1], x.timeline)), lambda: layer(Shard(own.numpy(), x.timeline)), twice, unmet,
         lambda: rs.run(module, x, lengths=[1, 2, 3]), lambda: rs.run(torch.nn.GRU(D, N, batch_first=True), x),
-        lambda: rs.Layers.from_torch(module).solve(x), lambda: layer(x, wrong), lambda: rs.run(module, x, wrong),
+        lambda: rs.run(module, Shard(own[:1], x.timeline)), lambda: rs.Layers.from_torch(module).solve(x),
+        lambda: layer(x, wrong), lambda: rs.run(module, x, wrong),
         lambda: torch.compile(layer, backend="eager", fullgraph=True)(x),
     ]  # fmt: skip
     found = [_said(call) for call in calls]
@@ -387,9 +388,9 @@ def refusals(group):
 WORDS = [
     ("ValueError", "every"), ("ValueError", "cotangent_clamp"), ("ValueError", "kappa"), ("ValueError", "watched"),
     ("ValueError", "batch_first"), ("ValueError", "lengths"), ("ValueError", "cu_seqlens"), ("TypeError", "reset"),
-    ("ValueError", "1 steps"), ("TypeError", "ndarray"), ("TypeError", "second derivatives"), ("ConvergenceError", ""),
-    ("ValueError", "lengths"), ("ValueError", "batch_first"), ("TypeError", "Layers.run"), ("ValueError", "hx"),
-    ("ValueError", "hx"), ("Unsupported", "messages"),
+    ("ValueError", "shape (1, "), ("TypeError", "ndarray"), ("TypeError", "second derivatives"),
+    ("ConvergenceError", ""), ("ValueError", "lengths"), ("ValueError", "batch_first"), ("ValueError", "shape (1, "),
+    ("TypeError", "Layers.run"), ("ValueError", "hx"), ("ValueError", "hx"), ("Unsupported", "messages"),
 ]  # fmt: skip
 
 

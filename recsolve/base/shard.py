@@ -220,6 +220,16 @@ def local_of(x: Any) -> Any:
     return tuple(map(local_of, x)) if type(x) is tuple else x
 
 
+def check_steps(name: str, x: Shard[Any]) -> None:
+    """Raise ValueError for a shard whose local array does not hold the steps of its rank."""
+    shape = tuple(x.local.shape)
+    if shape[:1] != (x.timeline.length,):
+        raise ValueError(
+            f"{name} has a local array of shape {shape}, and this rank has {x.timeline.length} steps; wanted these as "
+            "the first axis"
+        )
+
+
 def _leaves(x: Any) -> Iterator[Any]:
     if isinstance(x, Mapping):
         x = tuple(x.values())

@@ -162,7 +162,7 @@ def over_ranks(
     seen = Soon(namespace(row).stack(states)) if states else None
     if states:  # a device goes on before the host knows whether that counts
         carry, found = states[own], _ahead(run, states[own])
-    told = [one.said(*numbers) for one, numbers in zip(told, axis.in_order(sent.numbers()), strict=True)]
+    told = [one.said(*numbers) for one, numbers in zip(told, axis.in_order(list(sent.numbers())), strict=True)]
     while True:
         if seen is None:
             states = _folded(given, told[:final], into)
@@ -329,7 +329,7 @@ def _passed(A: Jacobian, b: Array, reset: Array | None) -> Array:
     """Return what is left of ones after some steps."""
     xp = namespace(b)
     if type(A) in (Scalar, Diagonal):
-        entries = A.diagonal().data  # type: ignore[attr-defined]
+        entries = A.diagonal().data
         return (entries if reset is None else xp.where(reset, b.dtype.type(0), entries)).prod(axis=0)  # type: ignore[no-any-return]
     start = xp.ones(b.shape[1:], b.dtype)
     return scan(MONOIDS["affine"], (A, xp.zeros_like(b)), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]

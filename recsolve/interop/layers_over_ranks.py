@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsolve.base.arrays import Kind, namespace
 from recsolve.base.links import follow, from_linked, requires_grad, to_linked
-from recsolve.base.shard import Shard, timeline_of
+from recsolve.base.shard import Shard, check_steps, timeline_of
 from recsolve.distributed.turned import turned_resets
 from recsolve.recurrence.read_cell import ReadCell
 from recsolve.recurrence.weighted_cell import WeightedCell
@@ -39,14 +39,15 @@ def run_over_ranks(
         if lengths is not None or layers.batch_first:
             name = "batch_first is True" if layers.batch_first else "lengths is given"
             raise ValueError(f"{name} and x is a Shard; wanted all sequences with time first, and resets between them")
+        check_steps("x", x)
         like, kind = layers._sequence(_plain(x.local))
         parts = None
         if hx is not None:
             parts = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
             layers.parts_of(tuple(map(_plain, parts)), "hx", like, kind)
-        ops, masks = _operations(kind, like), (reset, None)
-        if reset is not None and len(layers.directions[0]) > 1:
-            masks = reset, turned_resets(reset)
+        ops, masks = _operations(kind, like), [reset]
+        if len(layers.directions[0]) > 1:
+            masks.append(None if reset is None else turned_resets(reset))
         sequence, finals = x.local, list[Sequence[Any]]()
         for layer in layers.directions:
             shown = []

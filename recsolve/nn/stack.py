@@ -37,6 +37,7 @@ class Stack:
     dropout: float
     training: bool
     train: Any
+    extra_repr: Any
     counters: Counters
     seen: list[Seen] | None = None  # the solves, while somebody looks at them
 

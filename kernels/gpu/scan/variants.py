@@ -174,8 +174,9 @@ class Variant:
     def blocks(self) -> int:
         """Blocks that a multiprocessor is to hold, which bounds registers; 1 where maps are heavy."""
         numbers = self.threads * self.run * self.abreast * self.numbers * self.storage.bytes
-        if not self.light or (self.regime == "summary" and self.vector * self.storage.bytes < 4):
-            return 1  # numbers that are read one by one wait in registers
+        held = self.regime == "summary" and (self.vector * self.storage.bytes < 4 or self.run >= 2 * LANES)
+        if not self.light or held:  # numbers that are read one by one wait in registers, and so do long runs
+            return 1
         return max(min(_TILES // numbers, TILES), 1)
 
     @property
