@@ -283,7 +283,13 @@ def test_sweeps_on_a_gpu_are_those_of_the_host():
 
 
 def _in_chunks(group, lengths, fills, method, guessed):
-    turns._FILLS["numpy"], turns._ROWS = fills, 1
+    with pytest.MonkeyPatch.context() as patch:  # ranks are kept for other tests
+        patch.setitem(turns._FILLS, "numpy", fills)
+        patch.setattr(turns, "_ROWS", 1)
+        return _chunks_of(group, lengths, method, guessed)
+
+
+def _chunks_of(group, lengths, method, guessed):
     u, reset = _drives(batch=(5, 2))
     x, r = _shards(group, lengths, u, reset)
     shift = np.random.default_rng(2).standard_normal((5, 2, 3))
