@@ -23,6 +23,13 @@ def taken(x: Array, row: Array) -> bool:
     return x.dtype == row.dtype and x.dtype.char in _NUMBERS and x.shape[1:] == row.shape and x[0].flags.c_contiguous
 
 
+def alike(*rows: Array) -> bool:
+    """Return whether rows are contiguous numbers of one shape and of one dtype that kernels read."""
+    first = rows[0]
+    same = all(x.dtype == first.dtype and x.shape == first.shape and x.flags.c_contiguous for x in rows)
+    return same and first.dtype.char in _NUMBERS
+
+
 def probed(A: Array, b: Array, least: float, machine: Machine | None = None) -> tuple[Array, Array] | None:
     """Return what comes out of the maps A h + b from zero, and the size of what is summed up to it.
 

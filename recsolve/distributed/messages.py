@@ -247,6 +247,22 @@ def one_stream(on_device: bool) -> Iterator[None]:
         yield
 
 
+_CONSTANTS: dict[tuple[Any, ...], Array] = {}  # of devices
+
+
+def constant(like: Array, shape: tuple[int, ...], dtype: np.dtype[Any], value: float) -> Array:
+    """Return an array of one number, which is sent and read, but never written to: a device fills it once."""
+    xp = namespace(like)
+    if xp is np:
+        return np.full(shape, value, dtype)
+    key = like.device.id, xp.cuda.get_current_stream().ptr, shape, dtype, value
+    if key not in _CONSTANTS:
+        if len(_CONSTANTS) >= _LAYOUTS:
+            _CONSTANTS.clear()
+        _CONSTANTS[key] = xp.full(shape, value, dtype)
+    return _CONSTANTS[key]
+
+
 class Soon:
     """An array on its way to the host, for which :meth:`read` waits, but for nothing that is asked for after it."""
 
