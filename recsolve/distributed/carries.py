@@ -159,14 +159,13 @@ def over_ranks(
     found: list[Found] = []
     carry, sure = row, 0
     states: list[Array] = []
-    seen: Soon | None = None
-    held: Any = None  # memory that a device writes to until a message after it has come
+    sees: Soon | None = None  # into whose memory the device writes, until a later message has come
     if axis.ranks.on_device and all(map(_arrays, given.few)):  # it goes on before the host knows whether that counts
         stacked = _folded_ahead(given, sent.arrays, into, final)
         states = list(stacked)
-        seen = held = Soon(stacked) if guess is None else None
+        sees = Soon(stacked) if guess is None else None
         carry, found = states[own], _ahead(run, states[own])
-    told = _told(given, sent.arrays)
+    seen, told = sees, _told(given, sent.arrays)
     told = [one.said(*numbers) for one, numbers in zip(told, axis.in_order(list(sent.numbers())), strict=True)]
     while True:
         states = states or _folded(given, told[:final], into)
