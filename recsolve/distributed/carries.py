@@ -21,7 +21,7 @@ from recsolve.distributed.ranks import Sent
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan, summarise
-from recsolve.kernels.gpu.carries import agreed, alike, folded, probed, taken
+from recsolve.kernels.gpu.ranks import agreed, alike, folded, probed, taken
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
