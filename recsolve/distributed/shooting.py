@@ -13,7 +13,7 @@ Chartier and Philippe, "A parallel shooting technique for solving dissipative OD
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,14 +22,17 @@ from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arrays import Array, kind_of, namespace, same_bits, to_host
 from recsolve.base.status import Status
+from recsolve.base.tolerance import Tolerance
+from recsolve.distributed.messages import constant
 from recsolve.distributed.rounds import before_each
 from recsolve.distributed.task import Facts, Outcome, Task
 from recsolve.kernels.compile_clock import Stopwatch
+from recsolve.kernels.gpu.ranks import alike, joined, met_and_near
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.binding import parts_as
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.current import checked_once
-from recsolve.recurrence.engine import Asked, Verdict
+from recsolve.recurrence.engine import Asked, CompiledEngine, Verdict
 from recsolve.recurrence.scale import ordinary
 from recsolve.solution import Solution
 from recsolve.solve import tolerance_of
@@ -37,13 +40,54 @@ from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
 
-# The own steps of recurrences as ones of their own, which keep what kernels know of their arrays from call to call.
-_ALONE: WeakKeyDictionary[Recurrence, Recurrence] = WeakKeyDictionary()
-
 _WALKED = 4096  # of them at most that are walked by kernels that couple units, where sweeps may be faster
 _MIXED = 64  # the last of them, which become those that are there step by step
 _FEWEST, _MORE = 256, 4  # steps that are taken anew: at least; then so many times as many
 _SHARES = 128, 64  # which share of all it is, and where units do not couple
+_KEPT = 16  # parts of a recurrence that are kept
+
+
+class _Alone:
+    """The own steps of a recurrence as ones of their own, and some of them, from call to call.
+
+    They keep what kernels know of their arrays. What is kept of some steps starts from no state in particular.
+    """
+
+    _KNOWN: ClassVar[WeakKeyDictionary[Recurrence, _Alone]] = WeakKeyDictionary()
+
+    def __init__(self, rec: Recurrence):
+        self.whole, self._parts = rec.window(0, rec.length), dict[tuple[int, int], Recurrence]()
+        self._launched: dict[tuple[int, int], Any] = {}
+
+    @classmethod
+    def of(cls, rec: Recurrence) -> _Alone:
+        """Return those of a recurrence."""
+        return cls._KNOWN.get(rec) or cls._KNOWN.setdefault(rec, cls(rec))
+
+    def part(self, start: int, stop: int) -> Recurrence:
+        """Return some of the steps."""
+        if (start, stop) not in self._parts:
+            if len(self._parts) >= _KEPT:
+                self._parts.clear(), self._launched.clear()
+            self._parts[start, stop] = self.whole.window(start, stop)
+        return self._parts[start, stop]
+
+    def tested(
+        self, states: Array, start: int, stop: int, tolerance: Tolerance, like: CompiledEngine
+    ) -> tuple[Array, Array]:
+        """Return which of the steps after ``start`` meet the tolerance, and max |r| of each, of states of all steps."""
+        part = self.part(start, stop)
+        problem = Problem(part, tolerance, pin=True, jacobian=False, engine=_as(like, part))
+        if (start, stop) in self._launched:
+            vars(problem)["launched"] = self._launched[start, stop]
+        self._launched[start, stop] = problem.launched
+        _, met, near = problem.tested(states[start:stop])
+        return met[1:], near.reshape(met.shape)[1:]
+
+
+def _as(like: CompiledEngine, part: Recurrence) -> CompiledEngine:
+    """Return the engine of some steps, as that of all is."""
+    return type(like)(part, like.traced, like.backend)
 
 
 class _Told(NamedTuple):
@@ -101,6 +145,7 @@ def _agreed(task: Task, own: _Own) -> tuple[list[_Told], Array] | None:
     while True:
         arrays = own.arrays()
         sent = axis.ranks.begin(own.numbers(), arrays, brought=len(arrays) - 1)
+        own.conclude()
         truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[-1])))
         numbers, (met, near, *words) = sent.told()
         said = [
@@ -136,8 +181,8 @@ class _Own:
     """The own steps of a rank."""
 
     def __init__(self, task: Task):
-        self.task, self.rec = task, _ALONE.get(task.recurrence) or task.recurrence.window(0, task.recurrence.length)
-        _ALONE[task.recurrence] = self.rec
+        self.task, self.alone = task, _Alone.of(task.recurrence)
+        self.rec = self.alone.whole
         self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
         self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.engine = self.problem.engine
@@ -148,7 +193,7 @@ class _Own:
         self.found: Verdict | None = None
         self.waits: list[Callable[[], None]] = []  # for what reads states again
         self.known: list[Verdict] = []  # what has become of steps taken anew
-        self.part, self.solved = self.rec, self.problem
+        self.solved: Problem | None = None  # that of all steps, from what truly comes in
         self._solve()
         known = self.asked or self.found
         self.able, self.states = known is not None, self.rec.empty() if known is None else known.states
@@ -186,20 +231,20 @@ class _Own:
         """Take some steps from ``first`` on anew, given the state before them."""
         self.follows = True
         if first == 0:
-            self.start, self.back = start.copy(), 0
+            self.start, self.back = start, 0
             self.some = max(_FEWEST, self.rec.length // _SHARES[self.asked is not None])
-            self.part = self._window(0, self.rec.length, self.start)
         stop = self.upto = min(first + self.some, self.rec.length)
         self.some *= _MORE
-        part = self._window(first, stop, start)
         with parts_as(self.engine):
-            engine = part.bind()
             if self.asked is not None:
-                self.again = engine.ask(self.tolerance)
+                assert isinstance(self.engine, CompiledEngine)
+                self.again = _as(self.engine, self.alone.part(first, stop)).ask(self.tolerance, start)
                 assert self.again is not None
-                self.waits.append(self.again.judge())
+                self.again.judge(False)
                 new = self.again.states
             else:
+                part = self._window(first, stop, start)
+                engine = part.bind()
                 walks = engine.compiled and part.length <= _WALKED
                 found = None if walks else engine.solve("sweeps", self.tolerance)
                 new = engine.walk() if found is None else found.states
@@ -214,6 +259,14 @@ class _Own:
         stop, xp = self.upto, namespace(new)
         mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
         self.new = new[len(new) - mixed :]
+        self.met, self.near = self._nothing()
+        if self.asked is not None and kind_of(new) == "cupy" and alike(there := self.states[first:stop], new):
+            joined(there, new, mixed)
+            if mixed:
+                assert isinstance(self.engine, CompiledEngine)
+                met, near = self.alone.tested(self.states, stop - mixed - 1, stop + 1, self.tolerance, self.engine)
+                self.met, self.near = met_and_near(xp.ascontiguousarray(met), xp.ascontiguousarray(near))
+            return
         rows = self.states[stop - mixed : stop]
         shape = mixed, *(1,) * (new.ndim - 1)
         weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(shape) / new.dtype.type(mixed + 1)
@@ -221,7 +274,6 @@ class _Own:
         rows += weights * (self.new - rows)
         values = None if self.found is None else self.found.values
         begin, end = first - self.back if values is not None else stop - mixed, min(stop + 1, self.rec.length)
-        self.met, self.near = self._nothing()
         if begin == end:
             return
         before = self.states[begin - 1] if begin else self.start
@@ -234,8 +286,7 @@ class _Own:
 
     def _nothing(self) -> tuple[Array, Array]:
         """Return whether the steps taken anew meet the others, and how near, where there are none."""
-        xp = namespace(self.start)
-        return xp.ones((), bool), xp.zeros((), self.rec.dtype)
+        return constant(self.start, (), np.dtype(bool), 1), constant(self.start, (), self.rec.dtype, 0)
 
     def _window(self, start: int, stop: int, before: Array) -> Recurrence:
         return self.rec.window(start, stop, self.rec.wrap(before))
@@ -266,7 +317,6 @@ class _Own:
 
     def prepare(self) -> None:
         """Do what can be done before anything is known."""
-        self.solved = Problem(self.part, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.good, self.worst, self.largest, self.iterations = self.able, 0.0, 0.0, 0
         for verdict in self.known:
             self.good &= verdict.worst is not None
@@ -279,7 +329,7 @@ class _Own:
             self.good = False
         self.wait()
         if self.found is not None:
-            values, judged = self.found.values, self.solved
+            values, judged = self.found.values, self.conclude()
             iterate = judged.evaluate(self.states) if values is None else judged.judge(self.states, values)
             self.iterate: Iterate = iterate
             # The step where those taken anew meet the others is looked at by itself: more of them may be needed.
@@ -287,6 +337,14 @@ class _Own:
             self.worst, self.iterations = iterate.worst, self.found.iterations
             few = self.states[:: max(self.rec.length // 4, 1)]
             self.largest = float(to_host(abs(few).max())) if few.size else 0.0
+
+    def conclude(self) -> Problem:
+        """Return the problem of all steps, from what truly comes in, which can wait until the others are told."""
+        if self.solved is None or self.solved.recurrence.initial is not self.start:
+            part = self.rec if self.start is self.rec.initial else self._window(0, self.rec.length, self.start)
+            self.solved = Problem(part, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
+            self.start = part.initial
+        return self.solved
 
     def numbers(self) -> _Told:
         """Return the numbers of a message."""
@@ -318,11 +376,19 @@ class _Own:
 
     def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
         """Return the solution of the own steps."""
-        rows = [fact.worst]
+        rows, solved = [fact.worst], self.conclude()
         largest = self.largest or None
-        iterate = Settled(self.solved, self.states, fact.worst, largest) if self.asked is not None else self.iterate
+        iterate = Settled(solved, self.states, fact.worst, largest) if self.asked is not None else self.iterate
         counts = self.problem.counts
         stats = {**counts, "seconds": watch.seconds, "compile_seconds": watch.compile_seconds, "completed_from": None}
         return Solution(
-            self.part, self.task.solver, iterate, Status.CONVERGED, rows, fact.nit, stats, "", self.tolerance
+            solved.recurrence,
+            self.task.solver,
+            iterate,
+            Status.CONVERGED,
+            rows,
+            fact.nit,
+            stats,
+            "",
+            self.tolerance,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
 from recsolve.kernels.gpu.cell.solve_outcome import Findings, findings
+from recsolve.kernels.starts import Starts
 from recsolve.mixings import plain_of
 from recsolve.recurrence.compilation import Backend, kernel_of
 from recsolve.recurrence.current import Traced
@@ -104,17 +106,24 @@ class FusedEngine(CompiledEngine):
         counts = {"nfev": max(iterations, 1), "njev": iterations, "rows": round(sweeps * rows), **counted}
         return Verdict(states, iterations, counts=counts)
 
-    def ask(self, tolerance: Tolerance, into: Array | None = None) -> Asked | None:
+    def ask(self, tolerance: Tolerance, start: Array | None = None) -> Asked | None:
         if self.backend != "cuda" or tolerance.lanes is not None or 0 in self.recurrence.shape:
             return None
-        states, test = self.recurrence.empty() if into is None else into, (tolerance.atol, tolerance.rtol)
-        outcome = self.loops.solve(self.inputs, states, self.batch, self.starts, test)
+        states, test = self.recurrence.empty(), (tolerance.atol, tolerance.rtol)
+        starts = self.starts if start is None else Starts(start, *self.starts[1:])
+        outcome = self.loops.solve(self.inputs, states, self.batch, starts, test)
         rows = self.recurrence.length * prod(self.recurrence.batch)
 
         def verdict(told: Array, sizes: tuple[int, int]) -> Verdict:
             return _verdict(states, rows, test, findings(told, *sizes))
 
-        return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), outcome.judge_beside, verdict)
+        def judge(beside: bool = True) -> Callable[[], None]:
+            if beside:
+                return outcome.judge_beside()
+            outcome.judge()
+            return _nothing
+
+        return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), judge, verdict)
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence
@@ -122,6 +131,10 @@ class FusedEngine(CompiledEngine):
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
         call = partial(self.loops.adjoint, self.inputs, states, cotangent, self.batch, self.starts)
         return self._if_ready("adjoint", call)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _verdict(states: Array, rows: int, test: tuple[float, float], found: Findings) -> Verdict:
