@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.base.arrays import Array, kind_of, namespace, to_host
 from recsolve.distributed.alarm import Alarm
 from recsolve.distributed.messages import (
     HEADER,
@@ -35,6 +35,7 @@ from recsolve.distributed.messages import (
     unpack,
     views,
 )  # fmt: skip
+from recsolve.kernels.gpu.ranks import summed
 
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _LOOK = 0.25  # seconds between two looks at the store
@@ -287,10 +288,16 @@ class Ranks:
 
     def total(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
-        if not arrays:
-            return []
-        found = [message.arrays for message in self.exchange((), arrays)]
-        return [sum(parts[1:], start=parts[0].copy()) for parts in zip(*found, strict=True)]
+        return self.total_if((), arrays)[1] if arrays else []
+
+    def total_if(self, flags: Sequence[Array], arrays: Sequence[Array]) -> tuple[bool, list[Array]]:
+        """Return whether flags are set on all ranks, arrays of bool without axes, and the sums of arrays."""
+        sent = self.begin((), [*flags, *arrays], brought=len(flags))
+        own = sent.arrays[len(flags) :]
+        sums = summed(own) if own and kind_of(own[0]) == "cupy" else None
+        if sums is None:
+            sums = [sum(x[1:], start=x[0].copy()) for x in own]
+        return all(bool(flag.all()) for flag in sent.told()[1]), sums
 
     def words(self, text: str) -> list[str]:
         """Send a text to all ranks, and return those of all, in the order of ranks."""

@@ -264,6 +264,8 @@ class Engine:
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         """Return all gradients from compiled loops; None where there are none.
 
+        Of fewer states they are those of the first steps alone.
+
         Returns
         -------
         adjoint : array, shape (T, *batch, *event)

@@ -13,6 +13,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
 from recsolve.kernels.gpu.cell.solve_outcome import Findings, findings
+from recsolve.kernels.held import Held
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import plain_of
 from recsolve.recurrence.compilation import Backend, kernel_of
@@ -129,7 +130,12 @@ class FusedEngine(CompiledEngine):
         rec = self.recurrence
         if rec.reset is not None and rec.restart is not rec.initial and bool(rec.reset.any()):
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
-        call = partial(self.loops.adjoint, self.inputs, states, cotangent, self.batch, self.starts)
+        inputs, starts = self.inputs, self.starts
+        if len(states) < rec.length:
+            drives, steps = len(rec.cell.cell.drives), slice(0, len(states))
+            inputs = Held([*(u[steps] if len(u) > 1 else u for u in inputs[:drives]), *inputs[drives:]])
+            starts = starts.rest(states, 0)
+        call = partial(self.loops.adjoint, inputs, states, cotangent, self.batch, starts)
         return self._if_ready("adjoint", call)
 
 
