@@ -68,7 +68,8 @@ class _Alone:
         """Return some of the steps."""
         if (start, stop) not in self._parts:
             if len(self._parts) >= _KEPT:
-                self._parts.clear(), self._launched.clear()
+                self._parts.clear()
+                self._launched.clear()
             self._parts[start, stop] = self.whole.window(start, stop)
         return self._parts[start, stop]
 

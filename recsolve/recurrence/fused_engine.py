@@ -44,6 +44,7 @@ class FusedEngine(CompiledEngine):
         super().__init__(recurrence, traced, backend)
         cell = recurrence.cell
         names, self.batch = cell.cell, len(recurrence.batch)
+        self._drives = len(names.drives)
         self.loops = kernel_of("fused", backend, traced, recurrence.dtype)
         inputs = [recurrence.drive[name] for name in names.drives]
         inputs += [plain_of(cell.mixings[name]).weight for name in names.mixings]
@@ -119,10 +120,12 @@ class FusedEngine(CompiledEngine):
             return _verdict(states, rows, test, findings(told, *sizes))
 
         def judge(beside: bool = True) -> Callable[[], None]:
+            wait: Callable[[], None] = _nothing
             if beside:
-                return outcome.judge_beside()
-            outcome.judge()
-            return _nothing
+                wait = outcome.judge_beside()
+            else:
+                outcome.judge()
+            return wait
 
         return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), judge, verdict)
 
@@ -132,7 +135,7 @@ class FusedEngine(CompiledEngine):
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
         inputs, starts = self.inputs, self.starts
         if len(states) < rec.length:
-            drives, steps = len(rec.cell.cell.drives), slice(0, len(states))
+            drives, steps = self._drives, slice(0, len(states))
             inputs = Held([*(u[steps] if len(u) > 1 else u for u in inputs[:drives]), *inputs[drives:]])
             starts = starts.rest(states, 0)
         call = partial(self.loops.adjoint, inputs, states, cotangent, self.batch, starts)
