@@ -237,9 +237,9 @@ def left(group, index):
     """Make a call in which a rank is lost, and another one; return the error of the first."""
     import torch.distributed as dist
 
-    from recsolve.distributed import ranks
+    from recsolve.distributed.ranks import Ranks
 
-    ranks._GRACE = 1.5
+    Ranks.grace = 1.5
     call, place, fault, _ = LOST[index]
     faulty = dist.get_rank(group) == FAULTY
     gathered(group)

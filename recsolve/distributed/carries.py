@@ -15,8 +15,8 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
+from recsolve.distributed.exchange import Sent
 from recsolve.distributed.messages import Soon
-from recsolve.distributed.ranks import Sent
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan, summarise
