@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Any, NoReturn
 
 import numpy as np
@@ -37,7 +37,7 @@ class Ranks(Exchange):
     def __init__(self, group: Any, timeout: float = 600.0):
         super().__init__(group, timeout)
         self._closed = False
-        self._thread = 0  # in which the call is made
+        self._free, self._thread = Lock(), 0  # whether no call is made, and else the thread that makes it
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
@@ -54,12 +54,7 @@ class Ranks(Exchange):
         call : str
             What is done, and with what: ranks that do something else are told so.
         """
-        if self._doing is not None:  # a part of what is done together already, and goes on with it
-            if self._thread != get_ident():
-                raise RuntimeError(
-                    f"{call}: another thread of this process is amid {self._doing}; wanted one call after the other, "
-                    "in the same order on all ranks"
-                )
+        if self._thread == get_ident():  # a part of what is done together already, and goes on with it
             closed = self._closed
             try:
                 yield
@@ -74,19 +69,25 @@ class Ranks(Exchange):
             raise RuntimeError(
                 f"{call}: the process group of these shards has been destroyed; wanted shards of one that is there"
             )
-        self._doing, self._closed, self._amid, self._over, self._open = call, False, False, False, None
-        self._thread = get_ident()
-        if self._said:
-            self._said = ""
-            self._alarm.unsay()
+        if not self._free.acquire(blocking=False):
+            raise RuntimeError(
+                f"{call}: another thread of this process is amid {self._doing}; wanted one call after the other, in "
+                "the same order on all ranks"
+            )
         try:
+            self._doing, self._closed, self._amid, self._over, self._open = call, False, False, False, None
+            self._thread = get_ident()
+            if self._said:
+                self._said = ""
+                self._alarm.unsay()
             yield
         except BaseException as error:
             if not self._over and not self._lost:
                 self._tell(error)
             raise
         finally:
-            self._doing = None
+            self._doing, self._thread = None, 0
+            self._free.release()
 
     @contextmanager
     def alone(self, call: str) -> Iterator[None]:

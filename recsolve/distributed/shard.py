@@ -124,18 +124,23 @@ def shard(
     (True, (1000, 8), (1000, 8))
     """
     ranks = ranks_of(group, timeout)
+    with ranks.alone("recsolve.distributed.shard"):
+        axis = Timeline(ranks, _lengths(x, lengths, ranks.size))
+        part = x[axis.start : axis.stop]
+        known = kind_of(part) != "numpy" or isinstance(part, np.ndarray)
+        return Shard(part if known else np.asarray(part), axis)
+
+
+def _lengths(x: Any, lengths: Sequence[int] | None, size: int) -> tuple[int, ...]:
+    """Return how many steps each rank holds, checked."""
     if not getattr(x, "shape", ()):
         raise ValueError(f"x is {type(x).__name__} without an axis; wanted an array with time first")
     total = int(x.shape[0])
-    held = spans(total, ranks.size) if lengths is None else tuple(int(n) for n in lengths)
-    if len(held) != ranks.size or min(held) < 0 or sum(held) != total or (lengths and held != tuple(lengths)):
-        raise ValueError(
-            f"lengths is {lengths}; wanted {ranks.size} numbers >= 0, one per rank, of the sum T = {total}"
-        )
-    axis = Timeline(ranks, held)
-    part = x[axis.start : axis.stop]
-    known = kind_of(part) != "numpy" or isinstance(part, np.ndarray)
-    return Shard(part if known else np.asarray(part), axis)
+    given = spans(total, size) if lengths is None else tuple(lengths)
+    held = tuple(int(n) for n in given)
+    if len(held) != size or min(held) < 0 or sum(held) != total or held != given:
+        raise ValueError(f"lengths is {lengths}; wanted {size} whole numbers >= 0, one per rank, of sum T = {total}")
+    return held
 
 
 def from_local(local: Any, group: Any = None, *, timeout: float | None = None) -> Shard[Any]:

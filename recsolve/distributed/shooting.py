@@ -78,7 +78,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
         return None
     tested = own.tolerance.atol, own.tolerance.rtol
     facts = [
-        Facts(length, Status.CONVERGED, int(one.iterations), one.worst, length, 0, *tested)
+        Facts(length, Status.CONVERGED, int(one.iterations), one.worst, length, -1, *tested)
         for length, one in zip(axis.ordered, told, strict=True)
     ]
     return Outcome(own.solution(facts[axis.place], watch), facts, final)
@@ -99,6 +99,7 @@ def _agreed(task: Task, own: _Own) -> tuple[list[_Told], Array] | None:
         sent = axis.ranks.begin(own.numbers(), arrays, brought=len(arrays) - 1)
         truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[-1])))
         numbers, (met, near, *words) = sent.told()
+        own.words = [word[axis.ranks.rank] for word in words]
         said = [
             own.completed(_Told(*row), met[rank], near[rank], [word[rank] for word in words])
             for rank, row in enumerate(numbers.tolist())
@@ -313,11 +314,19 @@ class _Own:
 
     def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
         """Return the solution of the own steps."""
-        rows = [fact.worst]
-        largest = self.largest or None
+        largest, counts = self.largest or None, self.problem.counts
         iterate = Settled(self.solved, self.states, fact.worst, largest) if self.asked is not None else self.iterate
-        counts = self.problem.counts
+        for verdict in self._verdicts():
+            for name, count in verdict.counts.items():
+                counts[name] += count
         stats = {**counts, "seconds": watch.seconds, "compile_seconds": watch.compile_seconds, "completed_from": None}
         return Solution(
-            self.part, self.task.solver, iterate, Status.CONVERGED, rows, fact.nit, stats, "", self.tolerance
+            self.part, self.task.solver, iterate, Status.CONVERGED, [fact.worst], fact.nit, stats, "", self.tolerance
         )
+
+    def _verdicts(self) -> list[Verdict]:
+        """Return what has become of all that was solved here."""
+        if self.asked is None:
+            return [] if self.found is None else [self.found]
+        asked = [self.asked] if self.again is None else [self.asked, self.again]
+        return [*self.known, *(one.verdict(word, one.sizes) for one, word in zip(asked, self.words, strict=False))]

@@ -167,6 +167,8 @@ class Task:
         else:
             with np.errstate(all="ignore"):
                 iterate = evaluation.evaluate(states)
+            if solution.success and not iterate.done:  # all steps at once may round otherwise than those before did
+                return None
         residuals = [*solution.residuals[:-1], iterate.worst]
         return Solution(
             part, solution.solver, iterate, solution.status, residuals, solution.nit, solution.stats, solution._remark,
