@@ -322,7 +322,7 @@ def missed(group, fault):
 
     faulty = dist.get_rank(group) == FAULTY
     if fault == "at the end":
-        with _patched("recsolve.distributed.carries", "scan", raises(MemoryError("of the rows")) if faulty else None):
+        with _patched("recsolve.distributed.elements", "scan", raises(MemoryError("of the rows")) if faulty else None):
             scanned(group)
     elif faulty and fault == "at the data":
         shared(group, Unreadable())

@@ -18,7 +18,7 @@ from typing import Any
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.tolerance import Tolerance
-from recsolve.distributed.carries import as_sent
+from recsolve.distributed.elements import as_sent
 from recsolve.distributed.passing import Said, say
 from recsolve.distributed.progress import BEGINS, FRONT, LEADS, RESETS, Progress, flags_of, leading_before, passing_of
 from recsolve.distributed.rounds import before_each
