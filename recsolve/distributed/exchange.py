@@ -130,8 +130,12 @@ class Exchange(Gathering):
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
         if not arrays:
             return []
-        found = [message.arrays for message in self.exchange((), arrays)]
-        return [sum(parts[1:], start=parts[0].copy()) for parts in zip(*found, strict=True)]
+        first, *others = (message.arrays for message in self.exchange((), arrays))
+        found = [x.copy() for x in first]
+        for parts in others:
+            for x, part in zip(found, parts, strict=True):
+                x += part  # in place: the sum of arrays without axes would be none
+        return found
 
     def words(self, text: str) -> list[str]:
         """Send a text to all ranks, and return those of all, in the order of ranks."""
