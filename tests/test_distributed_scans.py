@@ -524,6 +524,11 @@ def call_of(name, group, rank):
         "no shard": lambda: gather(x),
         "gather of another length of one": lambda: gather(shard(np.ones(6 - odd), group)),
         "gather with gradients": lambda: gather(shard(torch.ones(6, requires_grad=True), group)),
+        "steps that are missing": lambda: rs.scan("affine", (a, rs.distributed.Shard(b.local[1:], b.timeline))),
+        "steps that are missing of a recurrence": lambda: rs.Recurrence.from_function(
+            np.add, inputs=rs.distributed.Shard(b.local[1:], b.timeline), initial=np.zeros(2)
+        ),
+        "gather of steps that are missing": lambda: gather(rs.distributed.Shard(b.local[1:], b.timeline)),
         "no state": lambda: rs.scan("clamp", (a, b)),
         "objects": lambda: rs.scan(Texts, (shard(np.array(list("abcdef"), object), group),), initial=""),
         "list": lambda: rs.scan("affine", [a, b, b]),
@@ -573,6 +578,12 @@ REFUSED = {
         r"rank 0 calls .*of \(3, 3\) steps.*rank 1 calls .*of \(3, 2\) steps",
     ),
     "gather with gradients": ("TypeError", "x requires grad"),
+    "steps that are missing": (
+        "ValueError",
+        r"elements has a local array of shape \(2, 2\), and this rank has 3 steps",
+    ),
+    "steps that are missing of a recurrence": ("ValueError", r"inputs has a local array of shape \(2, 2\)"),
+    "gather of steps that are missing": ("ValueError", r"x has a local array of shape \(2, 2\)"),
     "no state": ("ValueError", "initial is None; the clamp monoid needs a state"),
     "objects": ("TypeError", "elements have dtype object; wanted numbers"),
     "list": ("ValueError", "elements of the affine monoid are a pair .*; got 3 arrays"),

@@ -183,7 +183,7 @@ def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
     TypeError
         Where an array over time stands beside a shard and is none itself, or one without time is a shard.
     ValueError
-        For shards of different axes.
+        For shards of different axes, and for one whose local array does not hold the steps of its rank.
     """
     parts = [(name, part) for name, x in named.items() for part in _leaves(x)]
     found = [(name, x.timeline if isinstance(x, Shard) else x) for name, x in parts if isinstance(x, (Shard, Timeline))]
@@ -194,6 +194,9 @@ def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
         for name in _WHOLE:
             if name in dict(found):
                 raise TypeError(f"{name} is a Shard; wanted what is the same on all ranks, for it has no time")
+        for name, x in parts:
+            if isinstance(x, Shard):
+                _check_steps(name, x)
         for name, axis in found:
             if axis != shared:
                 raise ValueError(
@@ -220,8 +223,8 @@ def local_of(x: Any) -> Any:
     return tuple(map(local_of, x)) if type(x) is tuple else x
 
 
-def check_steps(name: str, x: Shard[Any]) -> None:
-    """Raise ValueError for a shard whose local array does not hold the steps of its rank."""
+def _check_steps(name: str, x: Shard[Any]) -> None:
+    """Raise ValueError for a shard whose local array, as the user has made it, does not hold the steps of its rank."""
     shape = tuple(x.local.shape)
     if shape[:1] != (x.timeline.length,):
         raise ValueError(

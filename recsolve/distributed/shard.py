@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import UserArray, from_native, kind_of, namespace, to_native
 from recsolve.base.links import requires_grad
-from recsolve.base.shard import Shard, Timeline
+from recsolve.base.shard import Shard, Timeline, timeline_of
 from recsolve.distributed.ranks import ranks_of
 from recsolve.kernels.monoids.monoid import COMPLEX, STORED
 from recsolve.solvers.settings import whole_number
@@ -139,7 +139,7 @@ def _lengths(x: Any, lengths: Sequence[int] | None, size: int) -> tuple[int, ...
     given = spans(total, size) if lengths is None else tuple(lengths)
     held = tuple(int(n) for n in given)
     if len(held) != size or min(held) < 0 or sum(held) != total or held != given:
-        raise ValueError(f"lengths is {lengths}; wanted {size} whole numbers >= 0, one per rank, of sum T = {total}")
+        raise ValueError(f"lengths is {lengths}; wanted {size} numbers >= 0, one per rank, of the sum T = {total}")
     return held
 
 
@@ -212,6 +212,7 @@ def gather(x: Shard[UserArray]) -> UserArray:
         raise TypeError(f"x is {type(x).__name__}; wanted a Shard")
     axis = x.timeline
     with axis.together("recsolve.distributed.gather"):
+        timeline_of({"x": x})
         if requires_grad(x.local):
             raise TypeError(
                 "x requires grad, and gradients do not go back through gather; compute the loss of x.local on every "
