@@ -7,6 +7,7 @@ from io import StringIO
 
 import numpy as np
 import pytest
+import test_ragged_cells
 from ranks import lost, over
 
 import recsolve as rs
@@ -451,3 +452,18 @@ def test_functions_of_whole_recurrences_and_solutions_refuse_a_part():
                 with pytest.raises(TypeError, match=message):
                     call()
         np.testing.assert_array_equal(rs.solve(rec, guess=plain).output.local, plain.output)
+
+
+def _remembered(group, lengths):
+    u = np.random.default_rng(0).standard_normal((5, 3))
+    rec = test_ragged_cells.weighted("memory").recurrence(rs.distributed.shard(u, group, lengths=lengths))
+    sol = rs.solve(rec)
+    return sol.trusted, rs.adjoint(sol, output=sol.output).initial.h
+
+
+def test_ranks_without_steps_say_what_others_say_of_a_structure_that_is_read_off_a_cell():
+    u = np.random.default_rng(0).standard_normal((5, 3))
+    sol = rs.solve(test_ragged_cells.weighted("memory").recurrence(u))
+    for trusted, found in over(3, _remembered, (0, 5, 0)):
+        assert trusted == sol.trusted
+        np.testing.assert_allclose(found, rs.adjoint(sol, output=sol.output).initial.h, atol=1e-12)
