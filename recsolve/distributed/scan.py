@@ -73,7 +73,7 @@ def scan_adjoint_shards(
     initial: Any, reset: Any, reverse: bool, axis: int, ties: Any,
 ) -> ScanGradients:  # fmt: skip
     """Return what :func:`recsolve.scan_adjoint` does, of shards; the gradient of ``initial`` is the same on all."""
-    shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": (y,), "cotangent": (cotangent,)})
+    shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": y, "cotangent": cotangent})
     assert shared is not None
     call = _call("scan_adjoint", monoid, elements, initial, reverse)
     with np.errstate(all="ignore"), shared.together(call), ties_in_force(check_ties(ties)):
