@@ -56,6 +56,16 @@ class Halfway(rs.solvers.Newton):
         return problem.advance(iterate, 0.25 * iterate.states + 0.75 * newton), state
 
 
+class Trying(HeavyBall):
+    """A step that looks at other states before the message, which tells of those that it began with all the same."""
+
+    name, rowwise = "trying", True
+
+    def step(self, problem, iterate, state):
+        problem.evaluate(np.full_like(iterate.states, 7.0))
+        return super().step(problem, iterate, state)
+
+
 class Unsaid(rs.solvers.Chord):
     """Another step of which nothing is said: it may look along time."""
 
@@ -74,6 +84,9 @@ class Idle(HeavyBall):
         found, state = super().step(problem, iterate, state)
         problem.advance(found, found.values)
         return found, state
+
+
+OWN = [(HeavyBall(), {}), (Halfway(), {}), (Trying(), {}), (Unsaid(), {})]
 
 
 def _drives(length=61, batch=(2,), seed=0):
@@ -201,9 +214,8 @@ def _untraced(settings):
 def test_a_solver_of_ones_own_sweeps_where_it_says_that_it_treats_times_by_themselves():
     assert not Unsaid.rowwise
     assert rs.solvers.Chord.rowwise
-    cases = [(HeavyBall(), {}), (Halfway(), {}), (Unsaid(), {})]
     ranks = over(3, _own_solvers)
-    for i, (case, way) in enumerate(zip(cases, ("sweeps", "sweeps", "turns"), strict=True)):
+    for i, (case, way) in enumerate(zip(OWN, ("sweeps", "sweeps", "sweeps", "turns"), strict=True)):
         (found, status, nit, _, message), messages, output = _joined(ranks, i)
         one = _alone(*case)
         assert (found, status) == (way, "converged"), case
@@ -213,7 +225,7 @@ def test_a_solver_of_ones_own_sweeps_where_it_says_that_it_treats_times_by_thems
 
 
 def _own_solvers(group):
-    return _solves(group, LENGTHS, [(HeavyBall(), {}), (Halfway(), {}), (Unsaid(), {})])
+    return _solves(group, LENGTHS, OWN)
 
 
 def test_what_does_not_sweep_takes_turns_and_says_so():
@@ -380,6 +392,7 @@ def test_the_error_of_the_whole_is_that_of_one_device():
 
 def _asks_alone(group):
     x = rs.distributed.shard(_drives()[0], group, timeout=1.0)
+    ranks_of(group).grace = 1.0
     sol = rs.solve(_sine(x, None, 0.5), method="sequential")
     return sol.trusted if ranks_of(group).rank == 0 else None
 

@@ -110,7 +110,7 @@ def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> l
     if not arrays:
         return [Message(own, []) for own in said]
     found = stacked(rows, numbers, arrays)
-    return [Message(own, [x[rank] for x in found]) for rank, own in enumerate(said)]
+    return [Message(own, [x[rank, ...] for x in found]) for rank, own in enumerate(said)]
 
 
 def stacked(rows: Any, numbers: Array, arrays: Sequence[Array]) -> list[Array]:

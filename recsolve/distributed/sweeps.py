@@ -103,7 +103,7 @@ def solve_by_sweeps(task: Task, solver: Solver[Any, Any], limit: int, patience: 
                 )
             course.nit += 1
     stats = {**problem.counts, "seconds": watch.seconds, "compile_seconds": watch.compile_seconds}
-    last = problem.raw
+    last = problem.begun
     solution = Solution(
         problem.recurrence, solver, last, course.status, course.history.residuals, course.nit,
         {**stats, "completed_from": None}, MIXES.format(step="of a rank") if course.mixes else "", last.tolerance,

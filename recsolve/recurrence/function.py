@@ -314,7 +314,9 @@ class FunctionRecurrence(FunctionJacobian[UserArray]):
     def with_a_step(self) -> Self:
         """Return the recurrence of one step, on zeros."""
         zeros = [namespace(u).zeros((1, *u.shape[1:]), u.dtype) for u in self.inputs]
-        return self._remade(self.contain([self.wrap(u) for u in zeros]), self.wrap(self.initial), None, None if zeros else 1)
+        return self._remade(
+            self.contain([self.wrap(u) for u in zeros]), self.wrap(self.initial), None, None if zeros else 1
+        )
 
     def _wrapped_parameters(self, change: Callable[[Array], Array]) -> dict[str, Any] | None:
         """Return the parameters of the user's kind, changed."""
