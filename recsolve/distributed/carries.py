@@ -24,6 +24,7 @@ from recsolve.kernels.gpu.carries import agreed, alike, folded, probed, taken
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF
+from recsolve.kernels.monoids.monoid import Monoid
 
 Found = TypeVar("Found")
 
