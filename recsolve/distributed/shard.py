@@ -153,9 +153,7 @@ def _checked(lengths: Any, size: int, total: int) -> tuple[int, ...]:
     held = tuple(lengths) if isinstance(lengths, Iterable) else ()
     whole = all(isinstance(n, (int, np.integer)) and n >= 0 for n in held)
     if len(held) != size or not whole or sum(held) != total:
-        raise ValueError(
-            f"lengths is {lengths}; wanted {size} integers >= 0, one for each rank, of the sum T = {total}"
-        )
+        raise ValueError(f"lengths is {lengths}; wanted {size} integers >= 0, one per rank, of the sum T = {total}")
     return tuple(map(int, held))
 
 
