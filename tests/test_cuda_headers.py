@@ -25,8 +25,10 @@ STRUCTURES = [
     ("ranks/carries", "Probe"),
     ("ranks/carries", "Fold"),
     ("ranks/carries", "Agreement"),
+    ("ranks/joins", "Join"),
+    ("ranks/joins", "Meeting"),
 ]
-PLAIN = ("View", "Problem", "Message", "Probe", "Fold", "Agreement")  # which are no templates
+PLAIN = ("View", "Problem", "Message", "Probe", "Fold", "Agreement", "Join", "Meeting")  # which are no templates
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
 
@@ -49,7 +51,7 @@ def test_every_header_includes_what_it_uses():
 def test_structures_have_the_sizes_and_places_that_python_reads(tmp_path):
     members = ", ".join(f"{name} = {count}" for name, count in COUNTS.items())
     lines = [
-        headers("scan/problem", "stage/sweep", "block/mixing_walk", "ranks/message", "ranks/carries"),
+        headers(*dict.fromkeys(header for header, _ in STRUCTURES)),
         f"struct Counts {{ static constexpr int {members}; }};",
     ]
     for header, name in STRUCTURES:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import recsolve as rs
-from recsolve.kernels.gpu.carries import agreed, folded, probed
 from recsolve.kernels.gpu.message import Packing
+from recsolve.kernels.gpu.ranks import agreed, folded, joined, met_and_near, probed
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -92,3 +92,32 @@ def test_what_came_out_agrees_with_what_was_said_up_to_a_share_of_its_size(dtype
     end[0, 3], end[1, 4] = np.nan, np.inf
     assert agreed(end, end.copy(), size, 0.0, machine)
     assert agreed(end[:0], end[:0], end[:0], 0.0, machine)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mixed", [0, 1, 64])
+def test_steps_taken_anew_take_the_place_of_others_and_become_them_at_the_end(dtype, mixed):
+    rng = np.random.default_rng(0)
+    there, found = rng.standard_normal((2, 100, 3, 7)).astype(dtype)
+    expected = found.copy()
+    weights = np.arange(mixed, 0, -1, dtype=dtype)[:, None, None] / dtype(mixed + 1)
+    last = there[100 - mixed :]
+    expected[100 - mixed :] = last + weights * (found[100 - mixed :] - last)
+    joined(there, found, mixed, cuda_host.Host())
+    assert there.tobytes() == expected.tobytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_steps_meet_where_all_do_and_are_as_near_as_the_farthest(dtype):
+    machine, near = cuda_host.Host(), np.random.default_rng(0).random(700).astype(dtype)
+    for count, place in [(0, None), (1, None), (700, None), (700, 699), (700, 0), (257, 256)]:
+        met = np.ones(count, bool)
+        if place is not None:
+            met[place] = False
+        every, most = met_and_near(met, near[:count], machine)
+        assert bool(every) == (place is None)
+        assert most == near[:count].max(initial=0)
+    near[300] = np.nan
+    assert np.isnan(met_and_near(met, near[100:357], machine)[1])

@@ -20,7 +20,7 @@ from recsolve.distributed.messages import Soon, constant
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar
 from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan, summarise
-from recsolve.kernels.gpu.carries import agreed, alike, folded, probed, taken
+from recsolve.kernels.gpu.ranks import agreed, alike, folded, probed, taken
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF

@@ -1,4 +1,8 @@
-"""What ranks say of affine maps of numbers, each in one launch: see :mod:`recsolve.distributed.carries`."""
+"""What ranks compute of what they tell each other, each in one launch.
+
+Affine maps of numbers as :mod:`recsolve.distributed.carries` describes them, and steps that are taken anew as
+:mod:`recsolve.distributed.shooting` does.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,16 @@ from recsolve.kernels.codegen.cuda_headers import headers
 from recsolve.kernels.codegen.cuda_structures import constants, structure
 from recsolve.kernels.gpu.device import Launch, Machine, on
 
-_HEADER, _OPTIONS = "ranks/carries", ("-std=c++17", "-fmad=false")  # so that ranks round as arrays do
-_UNITS, _THREADS = (constants(_HEADER)[name] for name in ("LANES", "RANK_THREADS"))
+_OPTIONS = ("-std=c++17", "-fmad=false")  # so that ranks round as arrays do
+_UNITS, _THREADS = (constants("ranks/carries")[name] for name in ("LANES", "RANK_THREADS"))
+_JOINERS = constants("ranks/joins")["JOIN_THREADS"]
+_KERNELS = {  # the header and the threads of a structure
+    "probe_steps": ("ranks/carries", "Probe", _THREADS),
+    "fold_ranks": ("ranks/carries", "Fold", _THREADS),
+    "agree": ("ranks/carries", "Agreement", _THREADS),
+    "join_steps": ("ranks/joins", "Join", _JOINERS),
+    "meet": ("ranks/joins", "Meeting", _JOINERS),
+}
 _NUMBERS = {"f": "float", "d": "double"}
 
 
@@ -47,7 +59,7 @@ def probed(A: Array, b: Array, least: float, machine: Machine | None = None) -> 
     found, blocks = xp.empty((2, *b.shape[1:]), b.dtype), -(-units // _UNITS)
     forgets = xp.empty(blocks, np.int32)
     with on(b, machine) as where:
-        _launch(where, "Probe", "probe_steps", b.dtype, blocks, 3 * _THREADS * b.itemsize, {
+        _launch(where, "probe_steps", b.dtype, blocks, 3 * _THREADS * b.itemsize, {
             "steps": len(b), "units": units, "matrix": address(A), "vector": address(b),
             "matrix_time": A.strides[0] // A.itemsize, "vector_time": b.strides[0] // b.itemsize,
             "end": address(found[0]), "size": address(found[1]), "forgets": address(forgets), "least": least,
@@ -71,7 +83,7 @@ def folded(
     """
     states = namespace(first).empty((count + 1, *first.shape), first.dtype)
     with on(first, machine) as where:
-        _launch(where, "Fold", "fold_ranks", first.dtype, -(-first.size // _THREADS), 0, {
+        _launch(where, "fold_ranks", first.dtype, -(-first.size // _THREADS), 0, {
             "ranks": count, "units": first.size, "first": address(first), "states": address(states),
             "apart": matrix.strides[0], "matrix": address(matrix), "vector": address(vector),
             "after": address(after), "cut": address(cut),
@@ -95,25 +107,56 @@ def agreed(end: Array, said: Array, size: Array, by: float, machine: Machine | N
     """
     agrees = namespace(end).empty((), bool)
     with on(end, machine) as where:
-        _launch(where, "Agreement", "agree", end.dtype, 1, 0, {
+        _launch(where, "agree", end.dtype, 1, 0, {
             "units": end.size, "end": address(end), "said": address(said), "size": address(size),
             "agrees": address(agrees), "by": by,
         })  # fmt: skip
     return agrees  # type: ignore[no-any-return]
 
 
+def joined(states: Array, found: Array, mixed: int, machine: Machine | None = None) -> None:
+    """Put rows found anew in the place of those that are there, the last ``mixed`` in part; nothing waits.
+
+    Parameters
+    ----------
+    states, found : array, shape (steps, ...)
+        Contiguous.
+    mixed : int
+        The first of these rows is the one found but for 1 / (mixed + 1), the last one has that much of it.
+    machine : Machine, optional
+    """
+    with on(states, machine) as where:
+        _launch(where, "join_steps", states.dtype, -(-states.size // _JOINERS), 0, {
+            "rows": len(states), "mixed": mixed, "units": states[0].size,
+            "states": address(states), "found": address(found),
+        })  # fmt: skip
+
+
+def met_and_near(met: Array, near: Array, machine: Machine | None = None) -> tuple[Array, Array]:
+    """Return whether all of contiguous flags are set, and the largest of as many numbers >= 0, both without axes."""
+    xp = namespace(met)
+    every, most = xp.empty((), bool), xp.empty((), near.dtype)
+    with on(met, machine) as where:
+        _launch(where, "meet", near.dtype, 1, _JOINERS * near.itemsize, {
+            "count": met.size, "met": address(met), "near": address(near), "all": address(every), "most": address(most),
+        })  # fmt: skip
+    return every, most
+
+
 @cache
-def _places(name: str) -> tuple[int, dict[str, int]]:
-    described = structure(_HEADER, name)
+def _places(kernel: str) -> tuple[int, dict[str, int]]:
+    header, name, _ = _KERNELS[kernel]
+    described = structure(header, name)
     return described.itemsize // 8, {field: place[1] // 8 for field, place in (described.fields or {}).items()}
 
 
 def _launch(
-    machine: Machine, name: str, kernel: str, dtype: np.dtype[Any], blocks: int, shared: int, given: Mapping[str, Any]
+    machine: Machine, kernel: str, dtype: np.dtype[Any], blocks: int, shared: int, given: Mapping[str, Any]
 ) -> None:
-    size, places = _places(name)
+    size, places = _places(kernel)
     p = np.zeros(size, np.int64)
     for field, value in given.items():
         (p.view(np.float64) if isinstance(value, float) else p)[places[field]] = value
-    code = f"recsolve::{kernel}<{_NUMBERS[dtype.char]}>"
-    machine.launch(Launch(headers(_HEADER), code, _OPTIONS, blocks, _THREADS, shared, p))
+    header, _, threads = _KERNELS[kernel]
+    name = f"recsolve::{kernel}<{_NUMBERS[dtype.char]}>"
+    machine.launch(Launch(headers(header), name, _OPTIONS, blocks, threads, shared, p))
