@@ -480,3 +480,14 @@ def test_ranks_without_steps_say_what_others_say_of_a_structure_that_is_read_off
     for trusted, found in over(3, _remembered, (0, 5, 0)):
         assert trusted == sol.trusted
         np.testing.assert_allclose(found, rs.adjoint(sol, output=sol.output).initial.h, atol=1e-12)
+
+
+def test_the_test_that_is_stated_is_the_widest_of_all_ranks_not_the_own_one():
+    """Ranks that have found their steps exactly, as those without any, do not measure how large states are."""
+    with rs.distributed.alone():
+        sol = rs.solve(_network(*(rs.distributed.shard(x) for x in _drives())))
+    (fact,) = sol.ranks
+    assert sol.tolerance == sol.local.tolerance
+    sol.ranks = fact, fact._replace(unit=2.0**11)
+    assert sol.tolerance.unit == 2.0**11
+    assert "largest of 2.05e+03" in sol.message
