@@ -112,5 +112,5 @@ def test_lengths_are_whole_numbers_of_any_kind():
     with rs.distributed.alone():
         assert shared(lengths=np.array([9])).timeline.lengths == (9,)
         for lengths in ([8], [9.5], [], [9, 0], np.array([10])):
-            with pytest.raises(ValueError, match=r"wanted 1 numbers >= 0, one per rank, of the sum T = 9"):
+            with pytest.raises(ValueError, match=r"wanted 1 integers >= 0, one per rank, of the sum T = 9"):
                 shared(lengths=lengths)

@@ -297,6 +297,10 @@ def meshes(group):
 
     mesh, length, off = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "sp")), 8, {}
     mine, time = slice(mesh.get_local_rank("dp"), None, 2), mesh["sp"].get_group()
+    parts = (rs.distributed.shard(torch.zeros(length), group) for group in (time, mesh["sp"]))
+    assert len({part.timeline for part in parts}) == 1
+    with pytest.raises(ValueError, match=r"group is DeviceMesh.*wanted the axis of time alone, as mesh\['time'\]"):
+        rs.distributed.shard(torch.zeros(length), mesh)
     torch.manual_seed(6)
     ids, target = torch.randint(5, (2, 2, length, 4)), torch.randn(2, 2, length, 4, 2, dtype=torch.float64)
     batches = [list(zip(*pair, strict=True)) for pair in zip(ids, target, strict=True)]

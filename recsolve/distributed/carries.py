@@ -12,17 +12,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.shard import Timeline
 from recsolve.distributed.elements import SENT, Elements, arrays_of, element_of, sent_of
 from recsolve.distributed.exchange import Sent
-from recsolve.distributed.messages import Soon
+from recsolve.distributed.messages import Soon, constant
 from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar
 from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan, summarise
+from recsolve.kernels.gpu.ranks import agreed, alike, folded, probed, taken
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF
+from recsolve.kernels.monoids.monoid import Monoid
 
 Found = TypeVar("Found")
 
@@ -59,22 +61,22 @@ def over_ranks(
     final = max((place for place, length in enumerate(axis.ordered) if length), default=0)
     own, guess = min(axis.place, final), _forgotten(given) if axis.stop < axis.total else None
     sent = _begun(given, guess)
-    told = _told(given, sent.arrays)
     into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
     found: list[Found] = []
     carry, sure = row, 0
-    ahead = axis.ranks.on_device and all(map(sent_of, given.few))
-    states = _folded(given, told[:final], into) if ahead else []
-    seen = Soon(namespace(row).stack(states)) if states else None
-    if states:  # a device goes on before the host knows whether that counts
+    states: list[Array] = []
+    sees: Soon | None = None  # into whose memory the device writes, until a later message has come
+    if axis.ranks.on_device and all(map(sent_of, given.few)):  # it goes on before the host knows whether that counts
+        stacked = _folded_ahead(given, sent.arrays, into, final)
+        states = list(stacked)
+        sees = Soon(stacked) if guess is None else None
         carry, found = states[own], _ahead(run, states[own])
+    seen, told = sees, _told(given, sent.arrays)
     told = [one.said(*numbers) for one, numbers in zip(told, axis.in_order(list(sent.numbers())), strict=True)]
     while True:
-        if seen is None:
-            states = _folded(given, told[:final], into)
-            seen = Soon(namespace(row).stack(states))
-        into = states[: _right(seen.read(), told, len(into))]
-        at, seen = len(into) - 1, None
+        states = states or _folded(given, told[:final], into)
+        into = states[: _right(states, seen, told, len(into))]
+        at, states, seen = len(into) - 1, [], None
         guesses = [place for place in range(sure, at) if told[place].guess]
         if last and at == final and not guesses:
             axis.ranks.closed()
@@ -83,18 +85,21 @@ def over_ranks(
             found = [run(carry)]
         if at == final and not guesses:
             return found[0]
-        out, right = row, True
+        out, right = row, constant(row, (), np.dtype(bool), 1)
         if axis.place in (*guesses, at):
             out = end(found[0], carry).astype(row.dtype, copy=False)
-            right = guess is None or _as_said(out, told[axis.place].after, guess.size, given)
-        ends = axis.in_order(axis.ranks.exchange([right], [out]))
-        wrong = next((place for place in guesses if not ends[place].numbers[0]), at)
+            if guess is not None:
+                right = _as_said(out, told[axis.place].after, guess.size, given)
+        sent = axis.ranks.begin((), [right, out], brought=1)
+        (rights,), ends = sent.told()[1], axis.in_order(list(sent.arrays[1]))
+        rights = axis.in_order(rights.tolist())
+        wrong = next((place for place in guesses if not rights[place]), at)
         if wrong == final:
             return found[0]
         for place in guesses:
             if place > wrong:  # what has come out is a better guess
-                told[place] = told[place]._replace(after=ends[place].arrays[0])
-        into, sure = [*into[: wrong + 1], ends[wrong].arrays[0]], wrong + 1
+                told[place] = told[place]._replace(after=ends[place])
+        into, sure = [*into[: wrong + 1], ends[wrong]], wrong + 1
 
 
 class _Told(NamedTuple):
@@ -136,14 +141,15 @@ class _Told(NamedTuple):
 
 def _begun(given: Elements, guess: _Guess | None) -> Sent:
     """Begin to exchange what the steps of each rank do; nobody asks for those of the last rank with any."""
-    axis, row, xp = given.timeline, given.row, namespace(given.row)
+    axis, row = given.timeline, given.row
     asked, summary = axis.length > 0 and guess is None and axis.stop < axis.total, None
     known = not asked or given.composable
     if asked and known:
         summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
-    after, cut = row if guess is None else guess.end, xp.full(row.shape, guess is not None)
+    after, cut = row if guess is None else guess.end, constant(row, row.shape, np.dtype(bool), guess is not None)
     if summary is not None and summary.after is not None and summary.cut is not None:
-        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
+        after = summary.after[0].astype(row.dtype, copy=False)
+        cut = namespace(row).broadcast_to(summary.cut[0], row.shape)
     return axis.ranks.begin([known, guess is not None], [*arrays_of(given, summary), after, cut])
 
 
@@ -167,11 +173,35 @@ def _folded(given: Elements, told: Sequence[_Told], into: Sequence[Array]) -> li
     return states
 
 
-def _right(states: Array, told: Sequence[_Told], known: int) -> int:
-    """Return how many states hold: until a rank cannot say, or composed elements overflow; ``known`` ones do."""
+def _folded_ahead(given: Elements, arrays: Sequence[Array], into: Sequence[Array], count: int) -> Array:
+    """Return the same as one array, as if the first ranks all knew, in one launch where a device can."""
+    axis, (first,), xp = given.timeline, into, namespace(into[0])
+    if _is_plain(given.monoid, given.few[0], first) and all(axis.ordered[:count]):
+        matrix, vector, after, cut = (x[::-1] if axis.backwards else x for x in arrays)
+        same = all(x.dtype == first.dtype and x.shape[1:] == first.shape for x in (matrix, vector, after))
+        if same and len({x.strides[0] for x in (matrix, vector, after, cut)}) == 1:  # as in messages of a device
+            return folded(xp.ascontiguousarray(first), matrix, vector, after, cut, count)
+    return xp.stack(_folded(given, _told(given, arrays)[:count], into))  # type: ignore[no-any-return]
+
+
+def _is_plain(monoid: Monoid, A: Any, x: Array) -> bool:
+    """Return whether a device has kernels for what affine maps of single numbers do to ``x``."""
+    return kind_of(x) == "cupy" and type(monoid) is Affine and type(A) is Diagonal and x.dtype.char in "fd"
+
+
+def _right(states: Sequence[Array], seen: Soon | None, told: Sequence[_Told], known: int) -> int:
+    """Return how many states hold: until a rank cannot say, or composed elements overflow; ``known`` ones do.
+
+    They are looked at where some were composed: ``seen`` are the same on their way to the host, if they have been sent.
+    """
+    host: Array | None = None
     for place in range(known - 1, len(states) - 1):
         one = told[place]
-        if (one.length and not one.known) or (not one.guess and _lost(states[place], states[place + 1])):
+        if one.guess or not one.length:
+            continue
+        if one.known and host is None:
+            host = (seen or Soon(namespace(states[0]).stack(states))).read()
+        if not one.known or host is None or _lost(host[place], host[place + 1]):
             return place + 1
     return len(states)
 
@@ -216,8 +246,11 @@ def _forgotten(given: Elements) -> _Guess | None:
     if b.dtype == HALF or isinstance(A, Identity):  # rows that are rounded prove nothing
         return None
 
-    xp = namespace(b)
-    if not bool((abs(_passed(A, b, reset)) <= np.finfo(b.dtype).eps / 16).all()):
+    xp, least = namespace(b), float(np.finfo(b.dtype).eps) / 16
+    if reset is None and _is_plain(monoid, A, b) and taken(A.data, row := b[0]) and taken(b, row):
+        shown = probed(A.data, b, least)
+        return None if shown is None else _Guess(*shown)
+    if not bool((abs(_passed(A, b, reset)) <= least).all()):
         return None
     if type(A) not in SENT:
         zero = xp.zeros_like(b[0])
@@ -241,14 +274,16 @@ def _passed(A: Jacobian, b: Array, reset: Array | None) -> Array:
     return scan(MONOIDS["affine"], (A, xp.zeros_like(b)), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
 
 
-def _as_said(end: Array, said: Array, size: Array, given: Elements) -> bool:
-    """Return whether what has come out is what was said, up to what rounds on the way."""
+def _as_said(end: Array, said: Array, size: Array, given: Elements) -> Array:
+    """Return whether what has come out is what was said, up to what rounds on the way, without axes."""
     xp, eps = namespace(end), float(np.finfo(end.dtype).eps)
+    if _is_plain(given.monoid, given.few[0], end) and alike(end, said, size):
+        return agreed(end, said, size, _ROUNDING * eps)
     mixed = tuple(given.monoid.mixed(given.few))
     size = xp.where(xp.isfinite(size), size, size.dtype.type(0))  # what is not finite excuses nothing
     size = size.max(axis=mixed, keepdims=True) if mixed and size.size else size
     same = (end == said) | (xp.isnan(end) & xp.isnan(said))
-    return bool((same | (abs(end - said) <= _ROUNDING * eps * size)).all())
+    return xp.asarray((same | (abs(end - said) <= _ROUNDING * eps * size)).all())  # type: ignore[no-any-return]
 
 
 def row_before(axis: Timeline, rows: Array) -> Array | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
+from recsolve.distributed.messages import constant
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan
@@ -59,11 +61,11 @@ class Elements:
         """An array like rows of the result."""
         return self.monoid.like(self.few)
 
-    @property
+    @cached_property
     def row(self) -> Array:
-        """An array like a state."""
+        """Zeros like a state, which nobody writes to."""
         like = self.like
-        return namespace(like).zeros(like.shape[1:], state_dtype(like))  # type: ignore[no-any-return]
+        return constant(like, like.shape[1:], state_dtype(like), 0)
 
     @property
     def first(self) -> bool:
@@ -119,7 +121,7 @@ def arrays_of(given: Elements, summary: Summary | None) -> list[Array]:
     arrays = [x for e in elements for x in sent_of(e) or ()]
     if summary is not None:
         return [x[0] for x in arrays]
-    return [namespace(x).zeros(x.shape[1:], state_dtype(x)) for x in arrays]
+    return [constant(x, x.shape[1:], state_dtype(x), 0) for x in arrays]
 
 
 def element_of(elements: Any, arrays: Sequence[Array]) -> Any:

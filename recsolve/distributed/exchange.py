@@ -16,7 +16,7 @@ from recsolve.distributed.messages import (
     Message,
     decoded,
     encoded,
-    length_of,
+    layout_of,
     one_stream,
     pack,
     stacked,
@@ -99,7 +99,7 @@ class Exchange(Gathering):
         """
         sent = np.ascontiguousarray(numbers, np.float64)
         along, few = HEADER + self._along, arrays[:brought]
-        if not self.on_device or self._doing is None or length_of(sent, arrays) > along:
+        if not self.on_device or self._doing is None or layout_of(sent, arrays).length > along:
             found = self.exchange(sent, arrays)
             own = [namespace(x[0]).stack(x) for x in zip(*[m.arrays for m in found], strict=True)]
             told = np.array([m.numbers for m in found])
@@ -108,7 +108,7 @@ class Exchange(Gathering):
         with one_stream(True):
             packed = self._packed(GOES_ON, sent, arrays)
             rows, work = self._started(packed[:along], self.timeout)
-            coming = self._arriving(work, rows, length_of(sent, few))
+            coming = self._arriving(work, rows, layout_of(sent, few).length)
             there = stacked(rows, sent, arrays)
 
         def read() -> tuple[Array, list[Array]]:

@@ -185,14 +185,16 @@ _KNOWN: dict[Any, Ranks] = {}
 
 
 def ranks_of(group: Any = None, timeout: float | None = None) -> Ranks:
-    """Return the ranks of a process group of ``torch.distributed`` that has been initialised.
+    """Return the ranks of a process group of ``torch.distributed`` that has been initialised, or of a mesh of one axis.
 
     Raises
     ------
     RuntimeError
         Where there is none.
+    TypeError
+        For what is no process group.
     ValueError
-        Where this process is not in the group.
+        Where this process is not in the group, and for meshes of several axes.
     """
     import torch.distributed as dist
 
@@ -201,8 +203,14 @@ def ranks_of(group: Any = None, timeout: float | None = None) -> Ranks:
             "no process group of torch.distributed is initialised; call torch.distributed.init_process_group first, "
             "and start the program with torchrun (docs/scale.md)"
         )
+    if hasattr(group, "mesh_dim_names"):
+        if group.ndim != 1:
+            raise ValueError(f"group is {group!r}; wanted the axis of time alone, as mesh['time'] gives it")
+        group = group.get_group()
     key = dist.group.WORLD if group is None else group
-    if dist.get_rank(key) < 0:
+    if not isinstance(key, (dist.ProcessGroup, int)):  # the latter is what new_group returns where one is not in it
+        raise TypeError(f"group is {group!r}; wanted a process group of torch.distributed, or a mesh of one axis")
+    if isinstance(key, int) or dist.get_rank(key) < 0:
         raise ValueError(f"group is {group!r}, in which this process is not; wanted a group that it belongs to")
     found = _KNOWN.get(key)
     if found is None:
@@ -210,7 +218,7 @@ def ranks_of(group: Any = None, timeout: float | None = None) -> Ranks:
             del _KNOWN[gone]
         found = _KNOWN[key] = Ranks(key)
     if timeout is not None:
-        if not timeout > 0:
+        if not (isinstance(timeout, (int, float)) and timeout > 0):
             raise ValueError(f"timeout is {timeout!r}; wanted seconds > 0")
         found.timeout = float(timeout)
     return found

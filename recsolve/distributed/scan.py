@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def scan_adjoint_shards(
     initial: Any, reset: Any, reverse: bool, axis: int, ties: Any,
 ) -> ScanGradients:  # fmt: skip
     """Return what :func:`recsolve.scan_adjoint` does, of shards; the gradient of ``initial`` is the same on all."""
-    shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": (y,), "cotangent": (cotangent,)})
+    shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": y, "cotangent": cotangent})
     assert shared is not None
     call = _call("scan_adjoint", monoid, elements, initial, reverse)
     with np.errstate(all="ignore"), shared.together(call), ties_in_force(check_ties(ties)):
@@ -104,9 +105,16 @@ def _check_axis(axis: int) -> None:
 def _call(name: str, monoid: Any, elements: tuple[Any, ...], initial: Any, reverse: bool) -> str:
     """Return in words what is done, the same on ranks that do the same."""
     title = monoid if isinstance(monoid, str) else getattr(monoid, "__name__", type(monoid).__name__)
-    rows = ", ".join(f"{e.dtype} {e.shape[1:]}" for e in elements if isinstance(e, Shard))
-    given = ", initial=..." * (initial is not None) + f", reverse={bool(reverse)}"
-    return f"recsolve.{name}({title!r}{given}) of {rows}"
+    rows = tuple([(e.dtype, tuple(e.local.shape[1:])) for e in elements if isinstance(e, Shard)])
+    return _in_words(name, title, rows, initial is not None, bool(reverse))
+
+
+@lru_cache(maxsize=512)
+def _in_words(
+    name: str, title: str, shards: tuple[tuple[Any, tuple[int, ...]], ...], begins: bool, reverse: bool
+) -> str:
+    rows = ", ".join(f"{dtype} {shape}" for dtype, shape in shards)
+    return f"recsolve.{name}({title!r}{', initial=...' * begins}, reverse={reverse}) of {rows}"
 
 
 OVER_RANKS.update(scan=scan_shards, scan_adjoint=scan_adjoint_shards)

@@ -46,7 +46,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     maxiter = task.settings["maxiter"]
     if maxiter is not None and iterations > maxiter:
         return None
-    tested = own.tolerance.atol, own.tolerance.rtol
+    tested = own.tolerance.atol, own.tolerance.rtol, own.tolerance.unit
     facts = [
         Facts(length, Status.CONVERGED, int(one.iterations), one.worst, length, -1, *tested)
         for length, one in zip(axis.ordered, told, strict=True)

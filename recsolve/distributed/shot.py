@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
@@ -19,6 +20,9 @@ from recsolve.solve import tolerance_of
 from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
+
+# The own steps of recurrences as ones of their own, which keep what kernels know of their arrays from call to call.
+_ALONE: WeakKeyDictionary[Recurrence, Recurrence] = WeakKeyDictionary()
 
 _WALKED = 4096  # of them at most that are walked by kernels that couple units, where sweeps may be faster
 _MIXED = 64  # the last of them, which become those that are there step by step
@@ -65,7 +69,8 @@ class Shot:
     words: list[Array]
 
     def __init__(self, task: Task):
-        self.task, self.rec = task, task.recurrence.window(0, task.recurrence.length)
+        self.task, self.rec = task, _ALONE.get(task.recurrence) or task.recurrence.window(0, task.recurrence.length)
+        _ALONE[task.recurrence] = self.rec
         self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
         self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.engine = self.problem.engine
@@ -158,7 +163,7 @@ class Shot:
         if values is not None:
             values[begin:end] = F
         if mixed:
-            self.met, self.near = met.all(), near.max()
+            self.met, self.near = xp.asarray(met.all()), xp.asarray(near.max(), self.rec.dtype)
 
     def _nothing(self) -> tuple[Array, Array]:
         """Return whether the steps taken anew meet the others, and how near, where there are none."""

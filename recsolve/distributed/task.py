@@ -35,6 +35,7 @@ class Facts(NamedTuple):
     exact_prefix: int
     atol: float
     rtol: float
+    unit: float
 
     def as_numbers(self) -> list[float]:
         """Return them as numbers of a message."""
@@ -48,14 +49,14 @@ class Facts(NamedTuple):
         done = solution.success
         return cls(
             length, solution.status, solution.nit, worst, length if done else solution.converged_prefix, -1,
-            tolerance.atol, tolerance.rtol,
+            tolerance.atol, tolerance.rtol, tolerance.unit,
         )  # fmt: skip
 
     @classmethod
     def from_numbers(cls, numbers: Array) -> Facts:
         """Return those of a message."""
-        length, status, nit, worst, converged, exact, atol, rtol = numbers.tolist()
-        return cls(int(length), _STATUSES[int(status)], int(nit), worst, int(converged), int(exact), atol, rtol)
+        length, status, nit, worst, converged, exact, *tested = numbers.tolist()
+        return cls(int(length), _STATUSES[int(status)], int(nit), worst, int(converged), int(exact), *tested)
 
 
 def first_missed(facts: Sequence[Facts]) -> int | None:
