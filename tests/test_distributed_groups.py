@@ -108,6 +108,15 @@ def test_an_error_keeps_its_notes_across_processes():
     assert (again.ranks, again.__notes__) == ((2,), ["in the second epoch"])
 
 
+def test_a_timeout_is_a_number_of_seconds_of_any_kind():
+    with rs.distributed.alone():
+        for seconds in (np.int64(5), np.float32(0.5), 3):
+            assert shared(timeout=seconds).timeline.ranks.timeout == seconds
+        for wrong in (0, -1.0, np.nan, "5"):
+            with pytest.raises(ValueError, match="wanted seconds > 0"):
+                shared(timeout=wrong)
+
+
 def test_lengths_are_whole_numbers_of_any_kind():
     with rs.distributed.alone():
         assert shared(lengths=np.array([9])).timeline.lengths == (9,)

@@ -99,10 +99,6 @@ class Timeline:
         """The steps of this rank in words."""
         return f"{self.start} to {self.stop - 1}" if self.length else "none"
 
-    def start_of(self, place: int) -> int:
-        """Return the first step of the rank that comes at ``place``."""
-        return self._bounds[place]
-
     def reversed(self) -> Timeline:
         """Return the same axis with steps counted from the last one."""
         return Timeline(self.ranks, self.lengths, not self.backwards)

@@ -14,8 +14,6 @@ from recsolve.distributed.gathering import Gathering, RankError
 from recsolve.distributed.messages import (
     HEADER,
     Message,
-    decoded,
-    encoded,
     layout_of,
     one_stream,
     pack,
@@ -25,6 +23,7 @@ from recsolve.distributed.messages import (
 )  # fmt: skip
 
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
+_TEXT = 4096  # bytes of a text
 GOES_ON, FAILED = 0, 1  # what a header says of its rank
 
 
@@ -139,7 +138,7 @@ class Exchange(Gathering):
 
     def words(self, text: str) -> list[str]:
         """Send a text to all ranks, and return those of all, in the order of ranks."""
-        return [decoded(message.arrays[0]) for message in self.exchange((), [encoded(text)])]
+        return [_decoded(message.arrays[0]) for message in self.exchange((), [_encoded(text)])]
 
     def _packed(self, code: int, numbers: Array, arrays: Sequence[Array]) -> Any:
         """Return a message as a tensor of bytes, at least as long as what goes along with the header."""
@@ -193,10 +192,20 @@ class Exchange(Gathering):
         """Exchange a text of every rank."""
         import torch
 
-        packed = torch.from_numpy(encoded(text))
+        packed = torch.from_numpy(_encoded(text))
         with one_stream(self.on_device):
             found = self._gathered(packed.cuda() if self.on_device else packed, patience, len(packed))[1]
-        return [decoded(row) for row in found]
+        return [_decoded(row) for row in found]
+
+
+def _encoded(text: str) -> Array:
+    """Return a text as bytes of one length, the end cut off if it is longer."""
+    return np.frombuffer(text.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8).copy()
+
+
+def _decoded(coded: Array) -> str:
+    """Return the text."""
+    return bytes(to_host(coded)).rstrip(b"\0").decode(errors="replace")
 
 
 def _described(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from numbers import Real
 from threading import Lock, get_ident
 from typing import Any, NoReturn
 
@@ -218,7 +219,7 @@ def ranks_of(group: Any = None, timeout: float | None = None) -> Ranks:
             del _KNOWN[gone]
         found = _KNOWN[key] = Ranks(key)
     if timeout is not None:
-        if not (isinstance(timeout, (int, float)) and timeout > 0):
+        if not (isinstance(timeout, Real) and timeout > 0):
             raise ValueError(f"timeout is {timeout!r}; wanted seconds > 0")
         found.timeout = float(timeout)
     return found
