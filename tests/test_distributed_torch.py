@@ -106,6 +106,35 @@ def test_gradients_of_a_solve_over_ranks_add_up_to_those_of_one_device(size):
             assert worst < 1e-9, case
 
 
+def numbers(group):
+    """Return the gradients of what has no axes, of ranks and of one device: a parameter, and where scans begin."""
+    rng = np.random.default_rng(3)
+    x, b, c = (torch.from_numpy(rng.standard_normal(shape)) for shape in ((T, N), T, T))
+
+    def solved(x, c):
+        rec = rs.Recurrence.from_function(
+            lambda h, u, p: np.tanh(p["a"] * h + u), inputs=x, initial=torch.zeros(N).double(), structure="diagonal",
+            parameters={"a": torch.tensor(0.5).double()},
+        )  # fmt: skip
+        return rs.adjoint(rs.solve(rec), states=c).parameters.a
+
+    def scanned(b, c):
+        start = torch.tensor(2.0).double()
+        y = rs.scan("affine", (0.5, b), initial=start)
+        return rs.scan_adjoint("affine", (0.5, b), y, c, initial=start).initial
+
+    def share(x):
+        return rs.distributed.shard(x, group)
+
+    return solved(share(x), share(x)), solved(x, x), scanned(share(b), share(c)), scanned(b, c)
+
+
+def test_gradients_of_numbers_are_tensors_on_ranks_too():
+    for found in over(3, numbers):
+        assert {(type(x), x.shape) for x in found} == {(torch.Tensor, ())}
+        assert all(torch.isclose(a, b) for a, b in zip(found[::2], found[1::2], strict=True))
+
+
 LAYERS = {
     "GRU": lambda: rs.nn.GRU(D, N, num_layers=2, bidirectional=True, dropout=1e-300),
     "LSTM": lambda: rs.nn.LSTM(D, N, proj_size=2, bidirectional=True, method="newton"),

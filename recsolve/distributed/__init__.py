@@ -23,7 +23,7 @@ from recsolve.distributed import adjoint as _adjoint  # noqa: F401
 from recsolve.distributed import scan as _scan  # noqa: F401  # so that recsolve.scan takes shards
 from recsolve.distributed import solve as _solve  # noqa: F401
 from recsolve.distributed.adjoint import ShardedGradients
-from recsolve.distributed.ranks import RankError
+from recsolve.distributed.gathering import RankError
 from recsolve.distributed.shard import alone, from_local, gather, shard, spans
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.distributed.stored import StoredSolution, scan_stored, solve_stored

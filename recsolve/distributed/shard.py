@@ -126,11 +126,12 @@ def shard(
     (True, (1000, 8), (1000, 8))
     """
     ranks = ranks_of(group, timeout)
-    total = _steps_of(x, "x")
-    axis = Timeline(ranks, spans(total, ranks.size) if lengths is None else _checked(lengths, ranks.size, total))
-    part = x[axis.start : axis.stop]
-    known = kind_of(part) != "numpy" or isinstance(part, np.ndarray)
-    return Shard(part if known else np.asarray(part), axis)
+    with ranks.alone("recsolve.distributed.shard"):
+        total = _steps_of(x, "x")
+        axis = Timeline(ranks, spans(total, ranks.size) if lengths is None else _checked(lengths, ranks.size, total))
+        part = x[axis.start : axis.stop]
+        known = kind_of(part) != "numpy" or isinstance(part, np.ndarray)
+        return Shard(part if known else np.asarray(part), axis)
 
 
 def _steps_of(x: Any, name: str) -> int:
