@@ -237,9 +237,9 @@ def left(group, index):
     """Make a call in which a rank is lost, and another one; return the error of the first."""
     import torch.distributed as dist
 
-    from recsolve.distributed import ranks
+    from recsolve.distributed.ranks import Ranks
 
-    ranks._GRACE = 1.5
+    Ranks.grace = 1.5
     call, place, fault, _ = LOST[index]
     faulty = dist.get_rank(group) == FAULTY
     gathered(group)
@@ -307,21 +307,39 @@ def test_a_rank_that_fails_in_the_middle_of_a_message_is_named_with_its_reason(f
         assert end.seconds < 20
 
 
+class Unreadable:
+    """An array on disk that cannot be read."""
+
+    shape = (T, UNITS)
+
+    def __getitem__(self, steps):
+        raise OSError("no such file")
+
+
 def missed(group, fault):
     """Fail on one rank where no other waits for it; it does not come to their next call."""
     import torch.distributed as dist
 
     faulty = dist.get_rank(group) == FAULTY
     if fault == "at the end":
-        with _patched("recsolve.distributed.carries", "scan", raises(MemoryError("of the rows")) if faulty else None):
+        with _patched("recsolve.distributed.elements", "scan", raises(MemoryError("of the rows")) if faulty else None):
             scanned(group)
+    elif faulty and fault == "at the data":
+        shared(group, Unreadable())
     elif faulty:
         solved(group, values=np.ones((T, 5)))
     shared(group, np.ones(T), timeout=1)
     return gathered(group)
 
 
-@pytest.mark.parametrize(("fault", "error"), [("at the end", "MemoryError: of the rows"), ("alone", "ValueError: x ")])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("at the end", "MemoryError: of the rows"),
+        ("alone", "ValueError: x "),
+        ("at the data", "OSError: no such file"),
+    ],
+)
 def test_what_failed_while_no_other_waited_is_told_in_the_next_call(fault, error):
     ends = ranks.lost(SIZE, missed, fault)
     assert ends[FAULTY].error == error.partition(":")[0]
@@ -365,5 +383,6 @@ def test_nan_in_the_data_of_a_rank_is_a_status_of_all(length, where, method):
     for told, states in found:
         assert told == found[0][0]
         assert told[:2] == ("nonfinite", where) == (str(alone.status), alone.converged_prefix)
+        assert "ended as converged" not in told[2]
         np.testing.assert_allclose(states[:where], alone.states[:where], rtol=1e-12)
         np.testing.assert_array_equal(np.isnan(states), np.isnan(alone.states))

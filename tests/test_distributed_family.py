@@ -7,6 +7,7 @@ from io import StringIO
 
 import numpy as np
 import pytest
+import test_ragged_cells
 from ranks import lost, over
 
 import recsolve as rs
@@ -55,6 +56,16 @@ class Halfway(rs.solvers.Newton):
         return problem.advance(iterate, 0.25 * iterate.states + 0.75 * newton), state
 
 
+class Trying(HeavyBall):
+    """A step that looks at other states before the message, which tells of those that it began with all the same."""
+
+    name, rowwise = "trying", True
+
+    def step(self, problem, iterate, state):
+        problem.evaluate(np.full_like(iterate.states, 7.0))
+        return super().step(problem, iterate, state)
+
+
 class Unsaid(rs.solvers.Chord):
     """Another step of which nothing is said: it may look along time."""
 
@@ -73,6 +84,9 @@ class Idle(HeavyBall):
         found, state = super().step(problem, iterate, state)
         problem.advance(found, found.values)
         return found, state
+
+
+OWN = [(HeavyBall(), {}), (Halfway(), {}), (Trying(), {}), (Unsaid(), {})]
 
 
 def _drives(length=61, batch=(2,), seed=0):
@@ -200,9 +214,8 @@ def _untraced(settings):
 def test_a_solver_of_ones_own_sweeps_where_it_says_that_it_treats_times_by_themselves():
     assert not Unsaid.rowwise
     assert rs.solvers.Chord.rowwise
-    cases = [(HeavyBall(), {}), (Halfway(), {}), (Unsaid(), {})]
     ranks = over(3, _own_solvers)
-    for i, (case, way) in enumerate(zip(cases, ("sweeps", "sweeps", "turns"), strict=True)):
+    for i, (case, way) in enumerate(zip(OWN, ("sweeps", "sweeps", "sweeps", "turns"), strict=True)):
         (found, status, nit, _, message), messages, output = _joined(ranks, i)
         one = _alone(*case)
         assert (found, status) == (way, "converged"), case
@@ -212,7 +225,7 @@ def test_a_solver_of_ones_own_sweeps_where_it_says_that_it_treats_times_by_thems
 
 
 def _own_solvers(group):
-    return _solves(group, LENGTHS, [(HeavyBall(), {}), (Halfway(), {}), (Unsaid(), {})])
+    return _solves(group, LENGTHS, OWN)
 
 
 def test_what_does_not_sweep_takes_turns_and_says_so():
@@ -379,6 +392,7 @@ def test_the_error_of_the_whole_is_that_of_one_device():
 
 def _asks_alone(group):
     x = rs.distributed.shard(_drives()[0], group, timeout=1.0)
+    ranks_of(group).grace = 1.0
     sol = rs.solve(_sine(x, None, 0.5), method="sequential")
     return sol.trusted if ranks_of(group).rank == 0 else None
 
@@ -451,3 +465,29 @@ def test_functions_of_whole_recurrences_and_solutions_refuse_a_part():
                 with pytest.raises(TypeError, match=message):
                     call()
         np.testing.assert_array_equal(rs.solve(rec, guess=plain).output.local, plain.output)
+
+
+def _remembered(group, lengths):
+    u = np.random.default_rng(0).standard_normal((5, 3))
+    rec = test_ragged_cells.weighted("memory").recurrence(rs.distributed.shard(u, group, lengths=lengths))
+    sol = rs.solve(rec)
+    return sol.trusted, rs.adjoint(sol, output=sol.output).initial.h
+
+
+def test_ranks_without_steps_say_what_others_say_of_a_structure_that_is_read_off_a_cell():
+    u = np.random.default_rng(0).standard_normal((5, 3))
+    sol = rs.solve(test_ragged_cells.weighted("memory").recurrence(u))
+    for trusted, found in over(3, _remembered, (0, 5, 0)):
+        assert trusted == sol.trusted
+        np.testing.assert_allclose(found, rs.adjoint(sol, output=sol.output).initial.h, atol=1e-12)
+
+
+def test_the_test_that_is_stated_is_the_widest_of_all_ranks_not_the_own_one():
+    """Ranks that have found their steps exactly, as those without any, do not measure how large states are."""
+    with rs.distributed.alone():
+        sol = rs.solve(_network(*(rs.distributed.shard(x) for x in _drives())))
+    (fact,) = sol.ranks
+    assert sol.tolerance == sol.local.tolerance
+    sol.ranks = fact, fact._replace(unit=2.0**11)
+    assert sol.tolerance.unit == 2.0**11
+    assert "largest of 2.05e+03" in sol.message

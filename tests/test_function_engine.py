@@ -199,6 +199,13 @@ def test_dtypes_that_are_equal_and_not_one_object_are_taken():
         np.testing.assert_array_equal(FunctionEngine(rec).walk(), Engine(case.made()).walk())
 
 
+def test_the_loop_goes_on_where_a_state_is_one_number():
+    u = np.linspace(0.0, 1.0, 7)
+    rec = rs.Recurrence.from_function(lambda h, u: np.cos(h + u), inputs=u, initial=np.array(0.5), structure="diagonal")
+    for start in range(8):
+        np.testing.assert_array_equal(FunctionEngine(rec).walk(rec.bind().walk(), start), Engine(rec).walk())
+
+
 def test_a_container_that_is_none_of_those_that_are_known_is_what_it_was():
     class Pair(tuple):
         """Of which f gets the first."""

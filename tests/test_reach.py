@@ -152,8 +152,13 @@ def test_what_sees_nothing_is_zero_and_what_is_not_followed_is_dense():
     assert read_pairs(recurrence(lambda C, u: np.sign(C) + u)) == "zero"
     assert read_pairs(recurrence(lambda C, u: C + (1 if np.argmax(C) else 2) * u)) == "dense"
     assert read_pairs(recurrence(lambda C, u: np.fft.fftn(C).real + u)) == "dense"
-    assert read_pairs(recurrence(lambda C, u: C + u, T=0)) == "dense"
     assert read_pairs(recurrence(lambda C, u: C + u, batch=(0,))) == "dense"
+
+
+@pytest.mark.parametrize("f", [lambda C, u: C + u, lambda C, u: np.sign(C) + u, lambda C, u: C + C[..., ::-1] / u])
+def test_without_steps_it_is_that_of_any(f):
+    """As ranks without steps need it, whose messages are those of the others."""
+    assert read_pairs(recurrence(f, T=0)) == read_pairs(recurrence(f, T=1))
 
 
 @pytest.mark.parametrize("f", named_states.STATES, ids=lambda f: f.__name__)

@@ -192,8 +192,13 @@ def _own(x: Any, name: str, axis: Timeline) -> Any:
         return {key: _own(part, f"{name} {key}", axis) for key, part in x.items()}
     if x is None:
         return None
-    if not isinstance(x, Shard) or x.timeline != axis:
+    if not isinstance(x, Shard):
         raise TypeError(f"{name} is {type(x).__name__}; wanted a Shard of the time axis of the solution")
+    if x.timeline != axis:
+        raise ValueError(
+            f"{name} is {x!r}, of {x.timeline}; wanted a Shard of the time axis of the solution, {axis}, of the same "
+            "process group"
+        )
     return x.local
 
 

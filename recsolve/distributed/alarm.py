@@ -13,7 +13,7 @@ class Alarm:
 
     Parameters
     ----------
-    group : ProcessGroup or None
+    group : ProcessGroup
     rank, size : int
 
     Attributes
@@ -82,9 +82,7 @@ class Alarm:
             time.sleep(0.02)
 
     def _key(self, of: int | str) -> str:
-        import torch.distributed as dist
-
-        return f"recsolve/{(self.group or dist.group.WORLD).group_name}/{self.epoch}/{of}"
+        return f"recsolve/{self.group.group_name}/{self.epoch}/{of}"
 
     @staticmethod
     def _store() -> Any:

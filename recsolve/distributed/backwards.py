@@ -9,7 +9,8 @@ import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.shard import Timeline
-from recsolve.distributed.carries import Elements, over_ranks
+from recsolve.distributed.carries import over_ranks
+from recsolve.distributed.elements import Elements
 from recsolve.distributed.messages import constant
 from recsolve.gradients.result import Gradients, initial_of
 from recsolve.gradients.solved import cotangent_of

@@ -8,123 +8,29 @@ value once the rank has scanned all of its steps, for a few steps prove nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace
-from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
+from recsolve.distributed.elements import SENT, Elements, arrays_of, element_of, sent_of
+from recsolve.distributed.exchange import Sent
 from recsolve.distributed.messages import Soon, constant
-from recsolve.distributed.ranks import Sent
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
+from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar
 from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan, summarise
 from recsolve.kernels.gpu.ranks import agreed, alike, folded, probed, taken
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
-from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
+from recsolve.kernels.monoids.float16 import HALF
 from recsolve.kernels.monoids.monoid import Monoid
-from recsolve.kernels.reference.scan_numpy import cuts_apart
-from recsolve.kernels.summary import Summary
 
 Found = TypeVar("Found")
 
-_LAST = 256  # steps that are to show that a rank forgets
-_MANY = 4  # times as many it must hold, or composing them costs no more
-_WIDTH = 64  # units of a lane up to which matrices are composed
-_SMALL = 16  # units of a lane up to which matrices that are known by their factors are composed
-_SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
+LAST = 256  # steps that are to show that a rank forgets
+MANY = 4  # times as many it must hold, or composing them costs no more
 _ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
-
-
-class Elements:
-    """The elements of a scan that one rank holds, in the order in which it runs.
-
-    Attributes
-    ----------
-    monoid : Monoid
-    elements : tuple
-        In the monoid's form, of the own steps.
-    initial : array or None
-        The state before the first step of all, the same on all ranks.
-    reset : array of bool or None
-    timeline : Timeline
-        In the order in which the scan runs.
-    """
-
-    elements: Any
-
-    def __init__(self, monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None, timeline: Timeline):
-        self.monoid, self.initial, self.reset, self.timeline = monoid, initial, reset, timeline
-        if elements is not None:
-            self.elements = elements
-
-    @property
-    def few(self) -> Any:
-        """Some elements, for their structure alone."""
-        return self.elements
-
-    def last(self, count: int) -> tuple[Any, Array | None]:
-        """Return the elements and resets of the last steps."""
-        steps = slice(self.timeline.length - count, self.timeline.length)
-        return self.monoid.take(self.elements, steps), None if self.reset is None else self.reset[steps]
-
-    @property
-    def like(self) -> Array:
-        """An array like rows of the result."""
-        return self.monoid.like(self.few)
-
-    @cached_property
-    def row(self) -> Array:
-        """Zeros like a state, which nobody writes to."""
-        like = self.like
-        return constant(like, like.shape[1:], state_dtype(like), 0)
-
-    @property
-    def first(self) -> bool:
-        """Whether the first step of all is here."""
-        return self.timeline.start == 0 and self.timeline.length > 0
-
-    @property
-    def cuts(self) -> Array | None:
-        """The mask of cut steps; the first of all is cut where no state comes before it (affine maps act on zero)."""
-        if self.initial is not None or not self.first or type(self.monoid) is Affine:
-            return self.reset
-        like = self.like
-        steps = namespace(like).arange(self.timeline.length)
-        first = (steps == 0).reshape(-1, *(1,) * (like.ndim - 1))
-        return first if self.reset is None else self.reset | first  # type: ignore[no-any-return]
-
-    @property
-    def composable(self) -> bool:
-        """Whether these elements compose in fixed size, at a cost that pays, and are cut together where they mix."""
-        monoid, elements = self.monoid, self.few
-        A = elements[0] if isinstance(elements[0], Jacobian) else None
-        small = type(A) is LaneDense and A.layout.lane_width <= _WIDTH
-        if not (monoid.composable(elements) or small) or (A is not None and _arrays(A) is None):
-            return False
-        return self.reset is None or not cuts_apart(monoid, elements, self.reset)
-
-    def run(self, carry: Array | None) -> Array:
-        """Return the own rows of the result, given the state that comes in."""
-        if self.first or carry is None:
-            return scan(self.monoid, self.elements, initial=self.initial, reset=self.reset)
-        if self.reset is None or not self.monoid.restarts:
-            return scan(self.monoid, self.elements, initial=carry, reset=self.reset)
-        # Cut steps start from the first state of all, not from what comes in: up to the first cut nothing is cut.
-        before = scan(self.monoid, self.elements, initial=carry)
-        after = scan(self.monoid, self.elements, initial=self.initial, reset=self.reset)
-        xp = namespace(after)
-        return xp.where(xp.cumsum(self.reset, axis=0) > 0, after, before)  # type: ignore[no-any-return]
-
-    def last_state(self, y: Array, carry: Array) -> Array:
-        """Return the state after the own rows ``y``; those of float16 have been rounded, and are computed again."""
-        if y.dtype == HALF:
-            wide = tuple(map(widen, self.elements))
-            y = Elements(self.monoid, wide, self.initial, self.reset, self.timeline).run(carry)
-        return y[-1]  # type: ignore[no-any-return]
 
 
 def scan_over_ranks(given: Elements) -> Array:
@@ -160,7 +66,7 @@ def over_ranks(
     carry, sure = row, 0
     states: list[Array] = []
     sees: Soon | None = None  # into whose memory the device writes, until a later message has come
-    if axis.ranks.on_device and all(map(_arrays, given.few)):  # it goes on before the host knows whether that counts
+    if axis.ranks.on_device and all(map(sent_of, given.few)):  # it goes on before the host knows whether that counts
         stacked = _folded_ahead(given, sent.arrays, into, final)
         states = list(stacked)
         sees = Soon(stacked) if guess is None else None
@@ -333,9 +239,9 @@ def _forgotten(given: Elements) -> _Guess | None:
     Of affine maps, whose homogeneous part tells it: there other ones compose at a fraction of the cost.
     """
     monoid, axis = given.monoid, given.timeline
-    if type(monoid) is not Affine or axis.length < _MANY * _LAST:
+    if type(monoid) is not Affine or axis.length < MANY * LAST:
         return None
-    (A, b), reset = given.last(_LAST)
+    (A, b), reset = given.last(LAST)
     if b.dtype == HALF or isinstance(A, Identity):  # rows that are rounded prove nothing
         return None
 
@@ -345,7 +251,7 @@ def _forgotten(given: Elements) -> _Guess | None:
         return None if shown is None else _Guess(*shown)
     if not bool((abs(_passed(A, b, reset)) <= least).all()):
         return None
-    if type(A) not in _SENT:
+    if type(A) not in SENT:
         zero = xp.zeros_like(b[0])
         end = scan(monoid, (A, b), initial=zero, reset=reset)[-1]
         sizes = (A._mapped(abs), abs(b)) if isinstance(A, Entries) else None
@@ -379,46 +285,15 @@ def _as_said(end: Array, said: Array, size: Array, given: Elements) -> Array:
     return xp.asarray((same | (abs(end - said) <= _ROUNDING * eps * size)).all())  # type: ignore[no-any-return]
 
 
-# An element as arrays of one time, for a message ------------------------------------------------------------------
+def row_before(axis: Timeline, rows: Array) -> Array | None:
+    """Return the row of the ranks before that comes before the own ones, by one message; None where these come first.
 
-
-def arrays_of(given: Elements, summary: Summary | None) -> list[Array]:
-    """Return the arrays of a summary's element, without its axis of time; zeros in their shapes without one."""
-    elements = given.few if summary is None else summary.element
-    arrays = [x for e in elements for x in _arrays(e) or ()]
-    if summary is not None:
-        return [x[0] for x in arrays]
-    return [constant(x, x.shape[1:], state_dtype(x), 0) for x in arrays]
-
-
-def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
-    """Return an element of one time like those of a monoid, made of such arrays."""
-    left, found = list(arrays), []
-    for e in elements:
-        count = len(_arrays(e) or ())
-        own, left = [x[None] for x in left[:count]], left[count:]
-        found.append(_with(e, own))
-    return tuple(found)
-
-
-def as_sent(A: Jacobian) -> Jacobian:
-    """Return matrices in a structure whose products have one array of entries, where they are small."""
-    return A.lane_dense() if _arrays(A) is None and A.layout.lane_width <= _SMALL else A
-
-
-def _arrays(e: Any) -> list[Array] | None:
-    """Return the arrays with time first that an element holds; None for a structure that is not sent."""
-    if not isinstance(e, Jacobian):
-        return [e]
-    if isinstance(e, (Zero, Identity)):
-        return []
-    if type(e) is PermutationDiagonal and not e.rows:
-        full = (*e.leading, *e.layout.lanes, e.layout.lane_width)
-        return [e.data, namespace(e.data).broadcast_to(e.index, full)]
-    return [e.data] if isinstance(e, Entries) and type(e) in _SENT else None
-
-
-def _with(e: Any, arrays: list[Array]) -> Any:
-    if not isinstance(e, Jacobian):
-        return arrays[0]
-    return changed(e, **dict(zip(("data", "index"), arrays, strict=False))) if arrays else e[:1]
+    Parameters
+    ----------
+    axis : Timeline
+    rows : array, shape (own steps, ...)
+    """
+    row = rows[-1] if len(rows) else namespace(rows).zeros(rows.shape[1:], rows.dtype)
+    ends = axis.in_order(axis.ranks.exchange((), [row]))[: axis.place]
+    held = [end.arrays[0] for end, length in zip(ends, axis.ordered, strict=False) if length]
+    return held[-1] if held else None

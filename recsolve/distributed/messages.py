@@ -18,7 +18,6 @@ from recsolve.kernels.gpu.message import Packing
 HEADER = 32  # bytes: whether its rank goes on, the digest of its call and of what it sends, a number of its own
 _ALIGNED = 16
 _TO_HOST = 2  # the direction in which CUDA copies
-_TEXT = 4096
 _LAYOUTS = 512  # that are remembered
 
 
@@ -110,7 +109,7 @@ def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> l
     if not arrays:
         return [Message(own, []) for own in said]
     found = stacked(rows, numbers, arrays)
-    return [Message(own, [x[rank] for x in found]) for rank, own in enumerate(said)]
+    return [Message(own, [x[rank, ...] for x in found]) for rank, own in enumerate(said)]
 
 
 def stacked(rows: Any, numbers: Array, arrays: Sequence[Array]) -> list[Array]:
@@ -284,16 +283,6 @@ class Soon:
     def read(self) -> Array:
         """Return the array on the host."""
         return self._x if self._reader is None else self._reader.read().reshape(self._x.shape)
-
-
-def encoded(text: str) -> Array:
-    """Return a text as bytes of one length, the end cut off if it is longer."""
-    return np.frombuffer(text.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8).copy()
-
-
-def decoded(coded: Array) -> str:
-    """Return the text."""
-    return bytes(to_host(coded)).rstrip(b"\0").decode(errors="replace")
 
 
 def _aligned(nbytes: int) -> int:

@@ -60,7 +60,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
         max |f(h[t-1]) - h[t]| over all ranks of every iterate, where these sweep together; else the last one alone.
     ranks : tuple of Facts
         Of the steps of every rank: ``length``, ``status``, ``nit``, ``worst`` (max |r|), ``converged_prefix``,
-        ``exact_prefix`` (-1: not counted), ``atol`` and ``rtol``.
+        ``exact_prefix`` (-1: not counted), and ``atol``, ``rtol`` and ``unit`` of the test.
     converged_prefix, exact_prefix : int
         How many leading steps of all meet the tolerance; have a residual of exactly 0, or None where these have not
         been counted, as all have converged.
@@ -201,9 +201,8 @@ class ShardedSolution(Reported, Generic[UserArray]):
 
     @property
     def tolerance(self) -> Tolerance:
-        own = self.local.tolerance
-        widest = max(self.ranks, key=lambda fact: fact.atol)
-        return Tolerance(widest.atol, max(fact.rtol for fact in self.ranks), own.lanes, own.unit)
+        atol, rtol, unit = (max(getattr(fact, name) for fact in self.ranks) for name in ("atol", "rtol", "unit"))
+        return Tolerance(atol, rtol, self.local.tolerance.lanes, unit)
 
     @property
     def _axis(self) -> Timeline:

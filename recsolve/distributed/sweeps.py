@@ -103,12 +103,12 @@ def solve_by_sweeps(task: Task, solver: Solver[Any, Any], limit: int, patience: 
                 )
             course.nit += 1
     stats = {**problem.counts, "seconds": watch.seconds, "compile_seconds": watch.compile_seconds}
-    last = problem.raw
+    last = problem.begun
     solution = Solution(
         problem.recurrence, solver, last, course.status, course.history.residuals, course.nit,
         {**stats, "completed_from": None}, MIXES.format(step="of a rank") if course.mixes else "", last.tolerance,
     )  # fmt: skip
-    tested = last.tolerance.atol, last.tolerance.rtol
+    tested = last.tolerance.atol, last.tolerance.rtol, last.tolerance.unit
     facts = [
         Facts(length, course.status, course.nit, p.worst, int(p.converged), int(p.exact), *tested)
         for length, p in zip(axis.ordered, course.progress, strict=True)

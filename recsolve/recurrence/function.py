@@ -15,6 +15,7 @@ from recsolve.base.arrays import (
     common_kind,
     freeze,
     is_discrete,
+    namespace,
     picked,
 )
 from recsolve.base.links import Leaf, follow, sever_all
@@ -309,6 +310,13 @@ class FunctionRecurrence(FunctionJacobian[UserArray]):
             readout=self.readout,
         )
         return part
+
+    def with_a_step(self) -> Self:
+        """Return the recurrence of one step, on zeros."""
+        zeros = [namespace(u).zeros((1, *u.shape[1:]), u.dtype) for u in self.inputs]
+        return self._remade(
+            self.contain([self.wrap(u) for u in zeros]), self.wrap(self.initial), None, None if zeros else 1
+        )
 
     def _wrapped_parameters(self, change: Callable[[Array], Array]) -> dict[str, Any] | None:
         """Return the parameters of the user's kind, changed."""

@@ -69,7 +69,7 @@ class FunctionEngine(Engine):
         keys, shapes = tuple(inputs) if type(inputs) is dict else (), [row.shape[1:] for row in rows]
 
         def before(t: int) -> tuple[Array, ...]:
-            return self._parts(freeze(self._before(states, t))[None])
+            return self._parts(freeze(self._before(states, t)[None]))
 
         with np.errstate(all="ignore"), state_dtype(rec.dtype):
             parameters = Names(rec.parameters, "parameter")

@@ -134,14 +134,14 @@ def read_pairs(recurrence: FunctionRecurrence) -> Any:
     Returns
     -------
     str or dict
-        By pairs of components; "dense" where the function uses what is not followed, there are no steps, or axes are
-        too long; "zero" where nothing depends on the state before.
+        By pairs of components; "dense" where the function uses what is not followed, there are no numbers, or axes are
+        too long; "zero" where nothing depends on the state before. Without steps it is that of any.
     """
     state = recurrence.state
-    if state is None or 0 in recurrence.shape:
+    if state is None or 0 in recurrence.shape[1:]:
         return "dense"
     directions = _directions(state)
-    first: Any = recurrence.window(0, 1)
+    first: Any = recurrence.window(0, 1) if recurrence.length else recurrence.with_a_step()
     if len(directions) > _MOST:
         return "dense"
     first = (first.sequences(np.zeros(1, dtype=int)) if first.batch else None) or first
