@@ -25,7 +25,7 @@ from recsolve.solve import check_fallback, split_options
 from recsolve.solvers.registry import applicable, check_applies
 from recsolve.solvers.settings import whole_number
 
-_SEEN = 12  # a digest of weights sees so many bits' worth of numbers of each
+_SEEN = 10  # a digest of weights sees so many bits' worth of numbers of each, at least
 
 
 def solve_shards(
