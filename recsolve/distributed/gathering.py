@@ -172,7 +172,7 @@ class Gathering:
             return RankError(f"{self._doing}: a message did not come in time, though all ranks are there now ({seen})")
         named = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
         return RankError(
-            f"{self._doing}: {named} did not come to message {self.messages} ({seen}): killed, stuck, or doing "
+            f"{self._doing}: {named} did not come to message {self.messages} ({seen}): ended, stuck, or doing "
             "something else",
             missing,
         )
