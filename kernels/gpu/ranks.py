@@ -88,7 +88,7 @@ def folded(
             "apart": matrix.strides[0], "matrix": address(matrix), "vector": address(vector),
             "after": address(after), "cut": address(cut),
         })  # fmt: skip
-    return states
+    return states  # type: ignore[no-any-return]
 
 
 def agreed(end: Array, said: Array, size: Array, by: float, machine: Machine | None = None) -> Array:
