@@ -150,7 +150,7 @@ def _weights(rec: Recurrence) -> str:
     found = 0
     for (what, _), x in rec.leaves().items():
         if what not in ("input", "drive") and x.dtype != object:
-            found = crc32(np.ascontiguousarray(x.reshape(-1)[:: max(x.size >> _SEEN, 1)]), found)
+            found = crc32(x.reshape(-1)[:: max(x.size >> _SEEN, 1)].tobytes(), found)
     return f", weights and initial {found:08x}"
 
 
