@@ -8,6 +8,17 @@ import recsolve as rs
 from recsolve.kernels.gpu.message import Packing
 from recsolve.kernels.gpu.ranks import agreed, folded, joined, met_and_near, probed, summed
 
+
+class Counting(cuda_host.Host):
+    """A machine that counts launches, for what a host is slow at."""
+
+    launches = 0
+
+    def launch(self, launch):
+        self.launches += 1
+        super().launch(launch)
+
+
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
 
@@ -22,11 +33,14 @@ def test_a_message_holds_the_words_and_every_array_at_its_place(words, count):
     places = [-(-8 * words // 16) * 16]
     for nbytes in sizes:
         places.append(places[-1] + -(-nbytes // 16) * 16)
-    packing = Packing(words, places[:-1], sizes, cuda_host.Host())
+    machine = Counting()
+    packing = Packing(words, places[:-1], sizes, machine)
     for _ in range(2):  # the same layout is used again
         packing.words[:] = rng.integers(-(2**60), 2**60, words)
         out = np.full(places[-1] // 8 + 2, -1, np.int64)
+        before = machine.launches
         packing(out.ctypes.data, arrays)
+        assert machine.launches - before == (1 if words <= 20 and len(arrays) <= 24 else 3)
         assert (out[:words] == packing.words).all()
         rest = out.view(np.uint8)
         for x, place in zip(arrays, places, strict=False):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, kind_of, namespace, to_host
+from recsolve.base.arrays import Array, kind_of, to_host
 from recsolve.distributed.gathering import Gathering, RankError
 from recsolve.distributed.messages import (
     HEADER,
@@ -75,10 +75,14 @@ class Exchange(Gathering):
         RankError
             Where a rank has failed, did not come in time, or does something else.
         """
+        told, found = self._exchanged(np.ascontiguousarray(numbers, np.float64), arrays)
+        return [Message(own, [x[rank, ...] for x in found]) for rank, own in enumerate(told)]
+
+    def _exchanged(self, sent: Array, arrays: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """Return the numbers of all ranks, (ranks, n), and their arrays, (ranks, ...) each."""
         if self._doing is None:
             raise RuntimeError("messages are exchanged within together(...)")
         self._settle()
-        sent = np.ascontiguousarray(numbers, np.float64)
         with one_stream(self.on_device):
             packed = self._packed(GOES_ON, sent, arrays)
             length = len(packed) - HEADER
@@ -100,9 +104,7 @@ class Exchange(Gathering):
         sent = np.ascontiguousarray(numbers, np.float64)
         along, few = HEADER + self._along, arrays[:brought]
         if not self.on_device or self._doing is None or layout_of(sent, arrays).length > along:
-            found = self.exchange(sent, arrays)
-            own = [namespace(x[0]).stack(x) for x in zip(*[m.arrays for m in found], strict=True)]
-            told = np.array([m.numbers for m in found])
+            told, own = self._exchanged(sent, arrays)
             return Sent(own, lambda: (told, [to_host(x) for x in own[:brought]]))
         self._settle()
         with one_stream(True):

@@ -91,8 +91,8 @@ def pack(head: Sequence[int], numbers: Array, arrays: Sequence[Array], *, least:
     return packed
 
 
-def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> list[Message]:
-    """Return the messages of all ranks, whose numbers and arrays are like those that were sent.
+def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> tuple[Array, list[Array]]:
+    """Return the numbers of all ranks, (ranks, n), and their arrays, (ranks, ...), which are like those that were sent.
 
     Parameters
     ----------
@@ -105,11 +105,8 @@ def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> l
     end = HEADER + numbers.nbytes
     if told.shape[1] < end:
         told = rows[:, :end].cpu().numpy()
-    said = np.ascontiguousarray(told[:, HEADER:end]).view(np.float64)
-    if not arrays:
-        return [Message(own, []) for own in said]
-    found = stacked(rows, numbers, arrays)
-    return [Message(own, [x[rank, ...] for x in found]) for rank, own in enumerate(said)]
+    said = np.ascontiguousarray(told[:, HEADER:end]).view(np.float64).reshape(len(told), numbers.size)
+    return said, stacked(rows, numbers, arrays)
 
 
 def stacked(rows: Any, numbers: Array, arrays: Sequence[Array]) -> list[Array]:
