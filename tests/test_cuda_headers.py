@@ -22,13 +22,14 @@ STRUCTURES = [
     ("stage/sweep", "Update"),
     ("block/mixing_walk", "Walked"),
     ("ranks/message", "Message"),
+    ("ranks/message", "Sum"),
     ("ranks/carries", "Probe"),
     ("ranks/carries", "Fold"),
     ("ranks/carries", "Agreement"),
     ("ranks/joins", "Join"),
     ("ranks/joins", "Meeting"),
 ]
-PLAIN = ("View", "Problem", "Message", "Probe", "Fold", "Agreement", "Join", "Meeting")  # which are no templates
+PLAIN = ("View", "Problem", "Message", "Sum", "Probe", "Fold", "Agreement", "Join", "Meeting")  # which are no templates
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
 

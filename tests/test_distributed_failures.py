@@ -41,11 +41,15 @@ def scanned(group, *, monoid="affine", dtype=np.float64, lengths=None, within=No
         return rs.scan(monoid, tuple(shared(group, x, lengths=lengths) for x in (a, a)), **how).local
 
 
-def solved(group, *, method="newton", kind="GRU", dtype=np.float64, lengths=None, within=None, values=None, **how):
-    cell = getattr(rs.cells, kind).random(input_size=UNITS, hidden_size=UNITS, mixing="diagonal", rng=0, dtype=dtype)
+def solved(
+    group, *, method="newton", kind="GRU", dtype=np.float64, lengths=None, within=None, values=None, seed=0,
+    initial=None, **how,
+):  # fmt: skip
+    cell = getattr(rs.cells, kind).random(input_size=UNITS, hidden_size=UNITS, mixing="diagonal", rng=seed, dtype=dtype)
     x = np.ones((T, UNITS), dtype) if values is None else values
     with _patched("recsolve.distributed.task", "tolerance_of", within):
-        return rs.solve(cell.recurrence(shared(group, x, lengths=lengths)), method=method, **how)
+        rec = cell.recurrence(shared(group, x, lengths=lengths), initial=initial)
+        return rs.solve(rec, method=method, **how)
 
 
 def computed(group, *, within=None, jacobian=None, **how):
@@ -132,6 +136,8 @@ DIFFER = [  # the faulty rank's call, the others' call, what is said of both
     ([solved, {"fallback": "sequential"}], [solved, {}], ["fallback='sequential'"]),
     ([solved, {"options": {"pin": False}}], [solved, {}], ["pin: False"]),
     ([solved, {"dtype": np.float32}], [solved, {}], ["float32", "float64"]),
+    ([solved, {"seed": 1}], [solved, {}], ["weights and initial"]),
+    ([solved, {"initial": np.full(UNITS, 0.5)}], [solved, {}], ["weights and initial"]),
     ([solved, {"kind": "LSTM"}], [solved, {}], ["gru", "lstm"]),
     ([solved, {"kind": "MGU"}], [solved, {}], ["gru", "mgu"]),
     ([solved, {"lengths": [1, 4, 2]}], [solved, {}], ["(1, 4, 2)", "(3, 2, 2)"]),

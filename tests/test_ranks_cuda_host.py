@@ -6,7 +6,7 @@ import pytest
 
 import recsolve as rs
 from recsolve.kernels.gpu.message import Packing
-from recsolve.kernels.gpu.ranks import agreed, folded, joined, met_and_near, probed
+from recsolve.kernels.gpu.ranks import agreed, folded, joined, met_and_near, probed, summed
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -121,3 +121,18 @@ def test_steps_meet_where_all_do_and_are_as_near_as_the_farthest(dtype):
         assert most == near[:count].max(initial=0)
     near[300] = np.nan
     assert np.isnan(met_and_near(met, near[100:357], machine)[1])
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_over_messages_are_added_up_in_the_order_of_ranks(dtype):
+    rng, machine, ranks = np.random.default_rng(0), cuda_host.Host(), 3
+    rows = rng.standard_normal((ranks, 500)).astype(dtype)
+    first, second, third = rows[:, 4:10].reshape(ranks, 2, 3), rows[:, 12:412], rows[:, 412]
+    found = summed([first, second, third], machine)
+    for x, own in zip((first, second, third), found, strict=True):
+        assert own.shape == x.shape[1:]
+        assert own.tobytes() == (x[0] + x[1] + x[2]).tobytes()
+    assert summed([first, second.astype(np.float16)], machine) is None
+    assert summed([first, second.copy()], machine) is None
+    assert summed([second, first], machine) is None

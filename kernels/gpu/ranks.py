@@ -6,7 +6,7 @@ Affine maps of numbers as :mod:`recsolve.distributed.carries` describes them, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -26,6 +26,7 @@ _KERNELS = {  # the header and the threads of a structure
     "agree": ("ranks/carries", "Agreement", _THREADS),
     "join_steps": ("ranks/joins", "Join", _JOINERS),
     "meet": ("ranks/joins", "Meeting", _JOINERS),
+    "sum_messages": ("ranks/message", "Sum", 256),
 }
 _NUMBERS = {"f": "float", "d": "double"}
 
@@ -141,6 +142,28 @@ def met_and_near(met: Array, near: Array, machine: Machine | None = None) -> tup
             "count": met.size, "met": address(met), "near": address(near), "all": address(every), "most": address(most),
         })  # fmt: skip
     return every, most
+
+
+def summed(arrays: Sequence[Array], machine: Machine | None = None) -> list[Array] | None:
+    """Return the sums over ranks of arrays, (ranks, ...) each, that follow each other in messages; nothing waits.
+
+    None where they do not, or are of several dtypes.
+    """
+    first, last = arrays[0], arrays[-1]
+    size, apart = first.itemsize, first.strides[0]
+    places = [address(x) - address(first) for x in arrays]
+    nbytes = places[-1] + last[0].nbytes
+    alike = all(x.dtype == first.dtype and x.strides[0] == apart and x[0].flags.c_contiguous for x in arrays)
+    follow = all(0 <= place <= apart - x[0].nbytes for place, x in zip(places, arrays, strict=True))
+    if not alike or not follow or first.dtype.char not in _NUMBERS or not nbytes or any(p % size for p in places):
+        return None
+    sums = namespace(first).empty(nbytes // size, first.dtype)
+    with on(first, machine) as where:
+        _launch(where, "sum_messages", first.dtype, -(-sums.size // 256), 0, {
+            "count": sums.size, "ranks": len(first), "apart": apart, "from": address(first), "to": address(sums),
+        })  # fmt: skip
+    begins = [place // size for place in places]
+    return [sums[at : at + x[0].size].reshape(x.shape[1:]) for at, x in zip(begins, arrays, strict=True)]
 
 
 @cache

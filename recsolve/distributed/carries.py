@@ -91,7 +91,7 @@ def over_ranks(
             if guess is not None:
                 right = _as_said(out, told[axis.place].after, guess.size, given)
         sent = axis.ranks.begin((), [right, out], brought=1)
-        rights, ends = (axis.in_order(list(x)) for x in (sent.told()[1][0], sent.arrays[1]))
+        rights, ends = axis.in_order(sent.told()[1][0].tolist()), axis.in_order(list(sent.arrays[1]))
         wrong = next((place for place in guesses if not rights[place]), at)
         if wrong == final:
             return found[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace, to_host
+from recsolve.base.arrays import Array, kind_of, namespace, to_host
 from recsolve.distributed.gathering import Gathering, RankError
 from recsolve.distributed.messages import (
     HEADER,
@@ -21,6 +21,7 @@ from recsolve.distributed.messages import (
     unpack,
     views,
 )  # fmt: skip
+from recsolve.kernels.gpu.ranks import summed
 
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _TEXT = 4096  # bytes of a text
@@ -127,14 +128,16 @@ class Exchange(Gathering):
 
     def total(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
-        if not arrays:
-            return []
-        first, *others = (message.arrays for message in self.exchange((), arrays))
-        found = [x.copy() for x in first]
-        for parts in others:
-            for x, part in zip(found, parts, strict=True):
-                x += part  # in place: the sum of arrays without axes would be none
-        return found
+        return self.total_if((), arrays)[1] if arrays else []
+
+    def total_if(self, flags: Sequence[Array], arrays: Sequence[Array]) -> tuple[bool, list[Array]]:
+        """Return whether flags are set on all ranks, arrays of bool without axes, and the sums of arrays."""
+        sent = self.begin((), [*flags, *arrays], brought=len(flags))
+        own = sent.arrays[len(flags) :]
+        sums = summed(own) if own and kind_of(own[0]) == "cupy" else None
+        if sums is None:
+            sums = [_sum(x) for x in own]
+        return all(bool(flag.all()) for flag in sent.told()[1]), sums
 
     def words(self, text: str) -> list[str]:
         """Send a text to all ranks, and return those of all, in the order of ranks."""
@@ -206,6 +209,14 @@ def _encoded(text: str) -> Array:
 def _decoded(coded: Array) -> str:
     """Return the text."""
     return bytes(to_host(coded)).rstrip(b"\0").decode(errors="replace")
+
+
+def _sum(x: Array) -> Array:
+    """Return the sum over ranks, in their order; it is an array, also of those without axes."""
+    total = x[:1].copy()
+    for rank in range(1, len(x)):
+        total += x[rank]
+    return total.reshape(x.shape[1:])
 
 
 def _described(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> str:

@@ -67,6 +67,7 @@ def _agreed(task: Task, own: Shot) -> tuple[list[Told], Array] | None:
     while True:
         arrays = own.arrays()
         sent = axis.ranks.begin(own.numbers(), arrays, brought=len(arrays) - 1)
+        own.conclude()
         truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[-1])))
         numbers, (met, near, *words) = sent.told()
         own.words = [word[axis.ranks.rank] for word in words]

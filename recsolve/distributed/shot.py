@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arrays import Array, kind_of, namespace, same_bits, to_host
 from recsolve.base.status import Status
+from recsolve.distributed.alone import Alone
+from recsolve.distributed.messages import constant
 from recsolve.distributed.task import Facts, Task
 from recsolve.kernels.compile_clock import Stopwatch
+from recsolve.kernels.gpu.ranks import alike, joined, met_and_near
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.binding import parts_as
 from recsolve.recurrence.engine import Asked, Verdict
@@ -20,9 +24,6 @@ from recsolve.solve import tolerance_of
 from recsolve.solvers.evaluation import Settled
 from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
-
-# The own steps of recurrences as ones of their own, which keep what kernels know of their arrays from call to call.
-_ALONE: WeakKeyDictionary[Recurrence, Recurrence] = WeakKeyDictionary()
 
 _WALKED = 4096  # of them at most that are walked by kernels that couple units, where sweeps may be faster
 _MIXED = 64  # the last of them, which become those that are there step by step
@@ -69,8 +70,8 @@ class Shot:
     words: list[Array]
 
     def __init__(self, task: Task):
-        self.task, self.rec = task, _ALONE.get(task.recurrence) or task.recurrence.window(0, task.recurrence.length)
-        _ALONE[task.recurrence] = self.rec
+        self.task, self.alone = task, Alone.of(task.recurrence)
+        self.rec = self.alone.whole
         self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
         self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.engine = self.problem.engine
@@ -81,7 +82,7 @@ class Shot:
         self.found: Verdict | None = None
         self.waits: list[Callable[[], None]] = []  # for what reads states again
         self.known: list[Verdict] = []  # what has become of steps taken anew
-        self.part, self.solved = self.rec, self.problem
+        self.solved: Problem | None = None  # that of all steps, from what truly comes in
         self._solve()
         known = self.asked or self.found
         self.able, self.states = known is not None, self.rec.empty() if known is None else known.states
@@ -119,20 +120,19 @@ class Shot:
         """Take some steps from ``first`` on anew, given the state before them."""
         self.follows = True
         if first == 0:
-            self.start, self.back = start.copy(), 0
+            self.start, self.back = start, 0
             self.some = max(FEWEST, self.rec.length // _SHARES[self.asked is not None])
-            self.part = self._window(0, self.rec.length, self.start)
         stop = self.upto = min(first + self.some, self.rec.length)
         self.some *= _MORE
-        part = self._window(first, stop, start)
         with parts_as(self.engine):
-            engine = part.bind()
             if self.asked is not None:
-                self.again = engine.ask(self.tolerance)
+                self.again = self.alone.engine(self.engine, first, stop).ask(self.tolerance, start)
                 assert self.again is not None
-                self.waits.append(self.again.judge())
+                self.again.judge(False)
                 new = self.again.states
             else:
+                part = self._window(first, stop, start)
+                engine = part.bind()
                 walks = engine.compiled and part.length <= _WALKED
                 found = None if walks else engine.solve("sweeps", self.tolerance)
                 new = engine.walk() if found is None else found.states
@@ -147,6 +147,13 @@ class Shot:
         stop, xp = self.upto, namespace(new)
         mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
         self.new = new[len(new) - mixed :]
+        self.met, self.near = self._nothing()
+        if self.asked is not None and kind_of(new) == "cupy" and alike(there := self.states[first:stop], new):
+            joined(there, new, mixed)
+            if mixed:
+                met, near = self.alone.tested(self.engine, self.states, stop - mixed - 1, stop + 1, self.tolerance)
+                self.met, self.near = met_and_near(xp.ascontiguousarray(met), xp.ascontiguousarray(near))
+            return
         rows = self.states[stop - mixed : stop]
         shape = mixed, *(1,) * (new.ndim - 1)
         weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(shape) / new.dtype.type(mixed + 1)
@@ -154,7 +161,6 @@ class Shot:
         rows += weights * (self.new - rows)
         values = None if self.found is None else self.found.values
         begin, end = first - self.back if values is not None else stop - mixed, min(stop + 1, self.rec.length)
-        self.met, self.near = self._nothing()
         if begin == end:
             return
         before = self.states[begin - 1] if begin else self.start
@@ -167,8 +173,7 @@ class Shot:
 
     def _nothing(self) -> tuple[Array, Array]:
         """Return whether the steps taken anew meet the others, and how near, where there are none."""
-        xp = namespace(self.start)
-        return xp.ones((), bool), xp.zeros((), self.rec.dtype)
+        return constant(self.start, (), np.dtype(bool), 1), constant(self.start, (), self.rec.dtype, 0)
 
     def _window(self, start: int, stop: int, before: Array) -> Recurrence:
         return self.rec.window(start, stop, self.rec.wrap(before))
@@ -199,7 +204,6 @@ class Shot:
 
     def prepare(self) -> None:
         """Do what can be done before anything is known."""
-        self.solved = Problem(self.part, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.good, self.worst, self.largest, self.iterations = self.able, 0.0, 0.0, 0
         for verdict in self.known:
             self.good &= verdict.worst is not None
@@ -212,7 +216,7 @@ class Shot:
             self.good = False
         self.wait()
         if self.found is not None:
-            values, judged = self.found.values, self.solved
+            values, judged = self.found.values, self.conclude()
             iterate = judged.evaluate(self.states) if values is None else judged.judge(self.states, values)
             self.iterate: Iterate = iterate
             # The step where those taken anew meet the others is looked at by itself: more of them may be needed.
@@ -220,6 +224,14 @@ class Shot:
             self.worst, self.iterations = iterate.worst, self.found.iterations
             few = self.states[:: max(self.rec.length // 4, 1)]
             self.largest = float(to_host(abs(few).max())) if few.size else 0.0
+
+    def conclude(self) -> Problem:
+        """Return the problem of all steps, from what truly comes in, which can wait until the others are told."""
+        if self.solved is None or self.solved.recurrence.initial is not self.start:
+            part = self.rec if self.start is self.rec.initial else self._window(0, self.rec.length, self.start)
+            self.solved = Problem(part, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
+            self.start = part.initial
+        return self.solved
 
     def numbers(self) -> Told:
         """Return the numbers of a message."""
@@ -251,15 +263,16 @@ class Shot:
 
     def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
         """Return the solution of the own steps."""
-        largest, counts = self.largest or None, self.problem.counts
-        iterate = Settled(self.solved, self.states, fact.worst, largest) if self.asked is not None else self.iterate
+        largest, counts, solved = self.largest or None, self.problem.counts, self.conclude()
+        iterate = Settled(solved, self.states, fact.worst, largest) if self.asked is not None else self.iterate
         for verdict in self._verdicts():
             for name, count in verdict.counts.items():
                 counts[name] += count
         stats = {**counts, "seconds": watch.seconds, "compile_seconds": watch.compile_seconds, "completed_from": None}
         return Solution(
-            self.part, self.task.solver, iterate, Status.CONVERGED, [fact.worst], fact.nit, stats, "", self.tolerance
-        )
+            solved.recurrence, self.task.solver, iterate, Status.CONVERGED, [fact.worst], fact.nit, stats, "",
+            self.tolerance,
+        )  # fmt: skip
 
     def _verdicts(self) -> list[Verdict]:
         """Return what has become of all that was solved here."""

@@ -36,4 +36,18 @@ template <class Wide> __global__ void __launch_bounds__(256) pack_message(const 
     }
 }
 
+// Sums over messages that are `apart` bytes from each other, added up in the order of ranks.
+struct Sum {
+    long long count, ranks, apart;
+    long long from, to;  // addresses of the first message and of the sums
+};
+
+template <class T> __global__ void __launch_bounds__(256) sum_messages(const Sum p) {
+    const long long i = static_cast<long long>(blockIdx.x) * 256 + threadIdx.x;
+    if (i >= p.count) return;
+    T sum = address<const T>(p.from)[i];
+    for (long long rank = 1; rank < p.ranks; ++rank) sum = sum + address<const T>(p.from + rank * p.apart)[i];
+    address<T>(p.to)[i] = sum;
+}
+
 }  // namespace recsolve
