@@ -277,6 +277,28 @@ def test_a_rank_that_is_lost_is_named_in_time():
             assert named == (FAULTY,), name
 
 
+def late(group):
+    import torch.distributed as dist
+
+    x = shared(group, np.ones(T), timeout=1)
+    if dist.get_rank(group) == FAULTY:
+        time.sleep(3)  # longer than the others wait, but not than they ask who is there
+    with pytest.raises(rs.distributed.RankError) as error:
+        rs.distributed.gather(x)
+    return str(error.value), error.value.ranks
+
+
+def test_a_rank_that_comes_too_late_is_named():
+    for rank, end in enumerate(ranks.lost(SIZE, late)):
+        assert end.returned, end
+        text, named = end.value
+        assert named == (() if rank == FAULTY else (FAULTY,))
+        wanted = (
+            "perhaps it is this one" if rank == FAULTY else "rank 1 came too late to message 0 (nothing came within"
+        )
+        assert wanted in text
+
+
 def amid(group, fault):
     """Fail on one rank in the middle of a message."""
     import torch.distributed as dist

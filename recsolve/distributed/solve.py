@@ -7,8 +7,6 @@ from dataclasses import fields
 from typing import Any
 from zlib import crc32
 
-import numpy as np
-
 from recsolve import solvers
 from recsolve.base.links import linked
 from recsolve.base.shard import OVER_RANKS, local_of
@@ -25,7 +23,7 @@ from recsolve.solve import check_fallback, split_options
 from recsolve.solvers.registry import applicable, check_applies
 from recsolve.solvers.settings import whole_number
 
-_SEEN = 10  # a digest of weights sees so many bits' worth of numbers of each, at least
+_SEEN = 10  # a digest of weights looks at 2 to this many numbers of each, at least
 
 
 def solve_shards(
