@@ -219,7 +219,8 @@ def ranks_of(group: Any = None, timeout: float | None = None) -> Ranks:
             del _KNOWN[gone]
         found = _KNOWN[key] = Ranks(key)
     if timeout is not None:
-        if not (isinstance(timeout, Real) and timeout > 0):
+        given: Any = timeout
+        if not (isinstance(given, Real) and float(given) > 0):
             raise ValueError(f"timeout is {timeout!r}; wanted seconds > 0")
         found.timeout = float(timeout)
     return found

@@ -7,8 +7,6 @@ from dataclasses import fields
 from typing import Any
 from zlib import crc32
 
-import numpy as np
-
 from recsolve import solvers
 from recsolve.base.links import linked
 from recsolve.base.shard import OVER_RANKS, local_of
@@ -150,7 +148,7 @@ def _weights(rec: Recurrence) -> str:
     found = 0
     for (what, _), x in rec.leaves().items():
         if what not in ("input", "drive") and x.dtype != object:
-            found = crc32(np.ascontiguousarray(x.reshape(-1)[:: max(x.size >> _SEEN, 1)]), found)
+            found = crc32(x.reshape(-1)[:: max(x.size >> _SEEN, 1)].tobytes(), found)
     return f", weights and initial {found:08x}"
 
 
